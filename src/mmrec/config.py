@@ -1,0 +1,138 @@
+"""Every setting of mmrec: one tree of frozen pydantic models; the text under a field documents it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "Config",
+    "EncoderConfig",
+    "EvidenceConfig",
+    "ProfileConfig",
+    "RankerConfig",
+    "ReadConfig",
+    "SplitConfig",
+    "TrainingConfig",
+]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ReadConfig(_Settings):
+    """How a reviews file is read and what is refused at the door."""
+
+    format: Literal["auto", "plain", "kaggle", "yelp", "amazon"] = "auto"
+    """Layout of the file; `auto` recognises it from the first row's columns."""
+    map: dict[str, str] = Field(default_factory=dict)
+    """Column mapping, canonical name to the file's name, as in `rating=stars`."""
+    items: Path | None = None
+    """Optional file with one row an item: its id, `name` and `photos`; every other column is ignored."""
+    photos: Path | None = None
+    """Folder that photo paths are relative to; the folder of the data file by default."""
+    max_reject_share: float = Field(0.05, ge=0, le=1)
+    """Share of refused rows above which reading stops with an error."""
+    max_pixels: int = Field(40_000_000, gt=0)
+    """Photos with more pixels than this are refused (decompression bombs)."""
+    max_text: int = Field(100_000, gt=0)
+    """Characters of a review's text that are kept."""
+
+
+class SplitConfig(_Settings):
+    """How reviews are filtered and dealt into train, valid and test."""
+
+    by: Literal["random", "time"] = "random"
+    """`random` as in the paper; `time` puts the latest reviews into test, over all users at once."""
+    test_share: float = Field(0.25, gt=0, lt=1)
+    """Share of the reviews in test (the paper's 3:1)."""
+    valid_share: float = Field(0.1, ge=0, lt=1)
+    """Share of the remaining reviews that is cut off for choosing the epoch and the threshold."""
+    min_reviews: int = Field(2, ge=1)
+    """Users and items with fewer reviews are dropped, repeatedly until none is left."""
+
+
+class EvidenceConfig(_Settings):
+    """Which reviews may speak for a row (see `mmrec.evidence`)."""
+
+    policy: Literal["fold", "leave_one_out", "all", "past"] = "fold"
+    """`fold`: out of fold; `leave_one_out`: the paper's; `all`: leaks, for comparison; `past`: earlier only."""
+    folds: int = Field(10, ge=2)
+    """Number of folds that train rows are dealt into under `fold`."""
+
+
+class ProfileConfig(_Settings):
+    """What is known in words of users and items (see `mmrec.profiles`)."""
+
+    strategy: Literal["notes", "summary"] = "notes"
+    """`notes` reads each review once and aggregates; `summary` is the paper's text per entity and fold."""
+    item_kind: str = "restaurant"
+    """What an item is, in one word; chooses the builtin category vocabulary."""
+    summary_tokens: int = Field(96, ge=8)
+    """Token budget of an extractive summary."""
+    max_categories: int = Field(11, ge=1)
+    """Categories that an item may have (the paper's 11)."""
+
+
+class EncoderConfig(_Settings):
+    """The sentence encoder that puts all words into one space."""
+
+    model: str = "all-MiniLM-L6-v2"
+    """A sentence-transformers model name or folder."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` takes bf16 where the processor multiplies it natively, else fp32."""
+
+
+class RankerConfig(_Settings):
+    """Inputs and shape of the ranking model (paper, section 3)."""
+
+    features: Literal["baseline", "proposed"] = "proposed"
+    """The paper's two models: averaged embeddings, or what was read out of the words."""
+    reduction: Literal["staged", "joint"] = "staged"
+    """Upstream MLP trained first and then frozen (the paper), or jointly with DLRM."""
+    embedding_size: int = Field(32, ge=1)
+    """Size of every vector that enters the interaction (the paper's 32)."""
+    hidden_size: int = Field(128, ge=1)
+    """Width of hidden layers."""
+    dropout: float = Field(0.5, ge=0, lt=1)
+    """Dropout in every MLP (the paper tries .1, .3 and .5)."""
+
+
+class TrainingConfig(_Settings):
+    """How a ranker is trained."""
+
+    loss: Literal["plain", "basic", "sqrt"] = "basic"
+    """Class weights of the cross entropy: none, the paper's 1 - n_c/n, or its square root."""
+    learning_rate: float = Field(0.01, gt=0)
+    """Adam's learning rate (the paper's .01)."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay."""
+    batch_size: int = Field(2048, ge=1)
+    """Rows a step."""
+    epochs: int = Field(300, ge=1)
+    """Most epochs."""
+    patience: int = Field(50, ge=1)
+    """Epochs without improvement after which training stops."""
+    select: Literal["valid", "test"] = "valid"
+    """Rows that choose the best epoch; `test` is the paper's way and is flagged in every output."""
+
+
+class Config(_Settings):
+    """The whole tree; `Config()` is the recommended pipeline."""
+
+    seed: int = 0
+    """The one source of randomness."""
+    like_rating: float = 4.0
+    """A rating at or above this is a like (the paper's 4)."""
+    store: Path | None = None
+    """Database of slow results; by default `store.sqlite` in the user's cache folder."""
+    read: ReadConfig = ReadConfig()
+    split: SplitConfig = SplitConfig()
+    evidence: EvidenceConfig = EvidenceConfig()
+    profile: ProfileConfig = ProfileConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    ranker: RankerConfig = RankerConfig()
+    training: TrainingConfig = TrainingConfig()

@@ -1,0 +1,87 @@
+"""The canonical reviews: one table, checked once at the door, that everything downstream trusts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+__all__ = ["ITEM_SCHEMA", "NO_TIME", "REVIEW_SCHEMA", "Interactions", "Reviews"]
+
+NO_TIME = np.iinfo(np.int64).max
+"""The time of a review without one: later than every other, so that it is nobody's past."""
+
+REVIEW_SCHEMA: dict[str, pl.DataType] = {
+    "review_id": pl.String(),
+    "user": pl.String(),
+    "item": pl.String(),
+    "rating": pl.Float32(),
+    "text": pl.String(),
+    "time": pl.Datetime("us"),
+    "photos": pl.List(pl.String()),
+}
+"""Columns of `Reviews.table`; only `time` may be null. Photos are absolute paths of checked files."""
+
+ITEM_SCHEMA: dict[str, pl.DataType] = {
+    "item": pl.String(),
+    "name": pl.String(),
+    "photos": pl.List(pl.String()),
+}
+"""Columns of `Reviews.items`; `name` may be null. These photos belong to the item, not to a review."""
+
+
+@dataclass(frozen=True)
+class Reviews:
+    """Validated reviews, the items they speak of, and what was refused.
+
+    Attributes:
+        table: one row a review, columns of `REVIEW_SCHEMA`, in the order of the file.
+        items: at most one row an item, columns of `ITEM_SCHEMA`; items without a row have neither name
+            nor photo of their own.
+        rejects: one row per refusal: `file`, `line` (1-based), `reason`, `row` (the raw row, shortened).
+        source: path or name of the origin, for messages and reports.
+    """
+
+    table: pl.DataFrame
+    items: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ITEM_SCHEMA))
+    rejects: pl.DataFrame = field(
+        default_factory=lambda: pl.DataFrame(
+            schema={"file": pl.String, "line": pl.Int64, "reason": pl.String, "row": pl.String}
+        )
+    )
+    source: str = "memory"
+
+    def __len__(self) -> int:
+        return self.table.height
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Reviews as arrays: who rated what how, with users and items as codes.
+
+    Attributes:
+        user, item: (n,) int64 codes into `users` and `items`.
+        rating: (n,) float32 stars.
+        time: (n,) int64 microseconds since 1970; `NO_TIME` where unknown.
+        users, items: ids by code, sorted.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    rating: np.ndarray
+    time: np.ndarray
+    users: list[str]
+    items: list[str]
+
+    @classmethod
+    def of(cls, table: pl.DataFrame) -> Interactions:
+        """Code a reviews table; the codes depend on the ids alone, not on the order of rows."""
+        users, user = np.unique(table["user"].to_numpy(), return_inverse=True)
+        items, item = np.unique(table["item"].to_numpy(), return_inverse=True)
+        time = table["time"].to_physical().fill_null(NO_TIME).to_numpy()
+        rating = table["rating"].to_numpy().astype(np.float32)
+        return cls(user, item, rating, time, users.tolist(), items.tolist())
+
+    def __len__(self) -> int:
+        return len(self.rating)

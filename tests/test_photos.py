@@ -1,0 +1,190 @@
+"""Photos of strangers: what is inside the folder and decodes is taken, everything else is refused."""
+
+import os
+import struct
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mmrec.errors import PhotoError
+from mmrec.reviews.photos import check_photo, check_photos, load_photo, photo_names
+
+LIMIT = 10_000
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "photos"
+    root.mkdir()
+    Image.new("RGB", (40, 30), "red").save(root / "a.jpg")
+    return root
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
+def test_the_content_decides_and_not_the_suffix(folder: Path, kind: str) -> None:
+    Image.new("RGB", (40, 30), "red").save(folder / "photo.txt", kind)
+    assert check_photo("photo.txt", folder, LIMIT) == (folder / "photo.txt").resolve()
+
+
+def test_other_formats_and_other_files_are_refused(folder: Path) -> None:
+    Image.new("RGB", (4, 3)).save(folder / "b.jpg", "BMP")
+    (folder / "c.jpg").write_text("<svg/>")
+    (folder / "d.jpg").write_bytes(b"")
+    for name in ("b.jpg", "c.jpg", "d.jpg"):
+        with pytest.raises(PhotoError, match="not a JPEG, PNG, WebP or GIF"):
+            check_photo(name, folder, LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("absent.jpg", "no such file"),
+        (".", "not a regular file"),
+        ("../secret.jpg", "outside the folder"),
+        ("../photos_more/a.jpg", "outside the folder"),
+        ("/etc/passwd", "outside the folder"),
+        ("a.jpg/b.jpg", "no such file"),
+        ("a\x00.jpg", "not a usable path"),
+        ("x" * 5000, "not a usable path"),
+        ("\udcff.jpg", "not a usable path"),
+    ],
+)
+def test_refused_paths(folder: Path, path: str, reason: str) -> None:
+    Image.new("RGB", (4, 3)).save(folder.parent / "secret.jpg")
+    with pytest.raises(PhotoError, match=reason):
+        check_photo(path, folder, LIMIT)
+
+
+def test_a_link_may_not_leave_the_folder(folder: Path) -> None:
+    Image.new("RGB", (4, 3)).save(folder.parent / "secret.jpg")
+    (folder / "out.jpg").symlink_to(folder.parent / "secret.jpg")
+    (folder / "in.jpg").symlink_to(folder / "a.jpg")
+    (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
+    with pytest.raises(PhotoError, match="outside the folder"):
+        check_photo("out.jpg", folder, LIMIT)
+    with pytest.raises(PhotoError):
+        check_photo("loop.jpg", folder, LIMIT)
+    assert check_photo("in.jpg", folder, LIMIT) == (folder / "a.jpg").resolve()
+
+
+def test_a_linked_root_is_fine(folder: Path) -> None:
+    link = folder.parent / "link"
+    link.symlink_to(folder, target_is_directory=True)
+    assert check_photo("a.jpg", link, LIMIT) == (folder / "a.jpg").resolve()
+
+
+def test_a_pipe_is_refused_without_being_opened(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.jpg")
+    with pytest.raises(PhotoError, match="not a regular file"):
+        check_photo("pipe.jpg", folder, LIMIT)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
+def test_a_truncated_photo_is_refused(folder: Path, kind: str) -> None:
+    whole = folder / "whole"
+    Image.effect_noise((90, 90), 80).convert("RGB").save(whole, kind)
+    (folder / "half").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(PhotoError):
+        check_photo("half", folder, LIMIT)
+
+
+def _bomb(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(101, 100), (9_000, 9_000), (60_000, 60_000)])
+def test_pixels_are_counted_before_decoding(folder: Path, size: tuple[int, int]) -> None:
+    (folder / "bomb.png").write_bytes(_bomb(*size))
+    limit = Image.MAX_IMAGE_PIXELS
+    with pytest.raises(PhotoError, match="pixels"):
+        check_photo("bomb.png", folder, LIMIT)
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_exactly_the_limit_is_allowed(folder: Path) -> None:
+    Image.new("L", (100, 100)).save(folder / "b.png")
+    assert load_photo(folder / "b.png", LIMIT).size == (100, 100)
+
+
+def test_a_photo_is_loaded_upright_and_in_rgb(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.new("L", (40, 30)).save(folder / "turned.jpg", exif=exif)
+    photo = load_photo(folder / "turned.jpg", LIMIT)
+    assert photo.size == (30, 40)
+    assert photo.mode == "RGB"
+    Image.new("RGBA", (4, 3)).save(folder / "clear.png")
+    assert load_photo(folder / "clear.png", LIMIT).mode == "RGB"
+
+
+def test_a_missing_photo_cannot_be_loaded(folder: Path) -> None:
+    with pytest.raises(PhotoError):
+        load_photo(folder / "absent.jpg", LIMIT)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    magic=st.sampled_from(
+        [b"", b"\xff\xd8\xff\xe1", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\x40\0\0\0WEBPVP8X"]
+    ),
+    data=st.binary(max_size=200),
+)
+def test_no_bytes_do_worse_than_being_refused(folder: Path, magic: bytes, data: bytes) -> None:
+    (folder / "hostile").write_bytes(magic + data)
+    with suppress(PhotoError):
+        check_photo("hostile", folder, LIMIT)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.integers(0, 600), byte=st.integers(0, 255))
+def test_no_changed_byte_does_worse_than_being_refused(folder: Path, at: int, byte: int) -> None:
+    data = bytearray((folder / "a.jpg").read_bytes())
+    data[at % len(data)] = byte
+    (folder / "changed.jpg").write_bytes(data)
+    with suppress(PhotoError):
+        check_photo("changed.jpg", folder, LIMIT)
+
+
+def test_many_photos_are_checked_once_each(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def counted(path: str, root: Path, max_pixels: int) -> Path:
+        calls.append(path)
+        return check_photo(path, root, max_pixels)
+
+    monkeypatch.setattr("mmrec.reviews.photos.check_photo", counted)
+    checked = check_photos([("a.jpg", folder), ("b.jpg", folder), ("a.jpg", folder)], LIMIT)
+    assert sorted(calls) == ["a.jpg", "b.jpg"]
+    assert checked["a.jpg", folder] == (folder / "a.jpg").resolve()
+    assert str(checked["b.jpg", folder]) == "no such file"
+
+
+@pytest.mark.parametrize(
+    ("value", "names", "remote"),
+    [
+        (None, [], 0),
+        ("", [], 0),
+        ([], [], 0),
+        ("a.jpg", ["a.jpg"], 0),
+        ("a.jpg|b c.jpg| a.jpg", ["a.jpg", "b c.jpg"], 0),
+        ('["a.jpg", "b.jpg"]', ["a.jpg", "b.jpg"], 0),
+        ("['a.jpg', 'b.jpg']", ["a.jpg", "b.jpg"], 0),
+        ("[broken", ["[broken"], 0),
+        (["a.jpg", None, "https://x.org/b.jpg", "HTTP://x.org/c.jpg"], ["a.jpg"], 2),
+        ([{"id": "AF1Q", "url": ["https://x.org/1"]}], ["AF1Q"], 0),
+        ([{"url": ["https://x.org/1", "https://x.org/2"]}], [], 1),
+        ([{"small_image_url": "https://x.org/s", "large_image_url": "https://x.org/l"}], [], 1),
+        ([7, [1], {}], ["7", "(list)", "(dict)"], 0),
+    ],
+)
+def test_photo_names(value: object, names: list[str], remote: int) -> None:
+    assert photo_names(value) == (names, remote)

@@ -1,0 +1,475 @@
+"""Reading: every container and layout, every kind of bad row, every kind of bad file."""
+
+import gzip
+import json
+from datetime import datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mmrec.config import ReadConfig
+from mmrec.errors import DataError
+from mmrec.reviews.reader import read_reviews
+from mmrec.reviews.table import ITEM_SCHEMA, REVIEW_SCHEMA, Reviews
+
+DATA = Path(__file__).resolve().parents[2] / "shared/data"
+ANY = ReadConfig(max_reject_share=1)
+GOOD = {"user": "u", "item": "i", "rating": 4, "text": "fine", "time": "2020-01-02"}
+
+ROWS: list[dict[str, Any]] = [
+    {"user": "u1", "item": "i1", "rating": 5, "text": 'so "good",\nreally', "time": "2019-05-25T15:34:00"},
+    {"user": "u2", "item": "i1", "rating": 1.5, "text": "", "time": None},
+    {"user": "u1", "item": "i2", "rating": 4, "text": "été ☕ 😀", "time": "2020-01-01T00:00:00"},
+]
+
+
+def write(path: Path, *lines: str | bytes | dict[str, Any]) -> Path:
+    def spelt(line: str | bytes | dict[str, Any]) -> bytes:
+        line = json.dumps(line) if isinstance(line, dict) else line
+        return line if isinstance(line, bytes) else line.encode("utf-8", "surrogatepass")
+
+    data = b"\n".join(spelt(line) for line in lines) + b"\n"
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def written(folder: Path, suffix: str) -> Path:
+    path = folder / f"reviews{suffix}"
+    if suffix.startswith(".csv"):
+        return write(path, pl.DataFrame(ROWS, strict=False).write_csv().rstrip("\n"))
+    if suffix == ".parquet":
+        pl.DataFrame(ROWS, strict=False).write_parquet(path)
+        return path
+    if suffix == ".array.json":
+        return write(path, json.dumps(ROWS, indent=2))
+    return write(path, *ROWS)
+
+
+def reasons(reviews: Reviews) -> list[tuple[int, str]]:
+    return list(reviews.rejects.select("line", "reason").iter_rows())
+
+
+SUFFIXES = [".jsonl", ".ndjson", ".JSONL", ".json", ".array.json", ".csv", ".parquet"]
+SUFFIXES += [".jsonl.gz", ".json.gz", ".csv.gz"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_container_gives_the_same_reviews(tmp_path: Path, suffix: str) -> None:
+    reviews = read_reviews(written(tmp_path, suffix))
+    expected = read_reviews(written(tmp_path, ".jsonl"))
+    assert reviews.table.equals(expected.table)
+    assert dict(reviews.table.schema) == REVIEW_SCHEMA
+    assert dict(reviews.items.schema) == ITEM_SCHEMA
+    assert reviews.table["text"].to_list() == [row["text"] for row in ROWS]
+    assert reviews.table["rating"].to_list() == [5, 1.5, 4]
+    assert reviews.table["time"].to_list() == [datetime(2019, 5, 25, 15, 34), None, datetime(2020, 1, 1)]
+    assert reviews.rejects.height == 0
+    assert reviews.table["review_id"].str.contains("^[0-9a-f]{16}$").all()
+
+
+def test_the_kaggle_object_is_read_in_the_order_train_val_test(tmp_path: Path) -> None:
+    def row(user: str) -> dict[str, Any]:
+        return {
+            "business_id": "b",
+            "user_id": user,
+            "rating": 4,
+            "review_text": "ok",
+            "pics": [{"id": "p", "url": ["https://x.org/p"]}],
+            "history_reviews": [["other", "an older review"]],
+        }
+
+    document = {"test": [row("u4")], "train": [row("u1"), row("u2")], "val": [row("u3")]}
+    (tmp_path / "p").write_bytes(_jpeg())
+    for indent in (None, 2):
+        path = tmp_path / "kaggle.json"
+        path.write_text(json.dumps({key: document[key] for key in ("train", "test", "val")}, indent=indent))
+        table = read_reviews(path).table
+        assert table["user"].to_list() == ["u1", "u2", "u3", "u4"]
+        assert table["photos"].list.len().to_list() == [1, 1, 1, 1]
+    path.write_text(json.dumps(document["train"]))
+    assert read_reviews(path, ReadConfig(format="kaggle")).table["user"].to_list() == ["u1", "u2"]
+    with pytest.raises(DataError, match="must be a list"):
+        read_reviews(write(path, '{"train": [], "val": 3}'))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {
+            "review_id": "r",
+            "user_id": "u",
+            "business_id": "i",
+            "stars": 4.0,
+            "text": "t",
+            "date": "2014-07-03 00:00:00",
+        },
+        {"reviewerID": "u", "asin": "i", "overall": 4.0, "reviewText": "t", "unixReviewTime": 1404345600},
+        {
+            "reviewerID": "u",
+            "asin": "i",
+            "overall": 4.0,
+            "reviewText": "t",
+            "unixReviewTime": 1404345600,
+            "image": ["https://x.org/1.jpg"],
+        },
+        {
+            "user_id": "u",
+            "asin": "variant",
+            "parent_asin": "i",
+            "rating": 4.0,
+            "title": "T",
+            "text": "t",
+            "timestamp": 1404345600000,
+            "images": [{"small_image_url": "https://x.org/s.jpg", "large_image_url": "https://x.org/l.jpg"}],
+        },
+    ],
+    ids=["yelp", "amazon2014", "amazon2018", "amazon2023"],
+)
+def test_public_layouts(tmp_path: Path, row: dict[str, Any]) -> None:
+    reviews = read_reviews(write(tmp_path / "rows.json", row))
+    assert reviews.table.drop("review_id").row(0) == ("u", "i", 4.0, "t", datetime(2014, 7, 3), [])
+    assert reviews.rejects.height == 0
+
+
+def test_mapped_columns(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.csv", "who,what,stars,grade", "u,i,1,5")
+    reviews = read_reviews(path, ReadConfig(map={"user": "who", "item": "what", "rating": "grade"}))
+    assert reviews.table.row(0)[1:4] == ("u", "i", 5.0)
+    with pytest.raises(DataError, match=r"r\.csv: --map rating=note: .*who, what, stars, grade"):
+        read_reviews(path, ReadConfig(map={"rating": "note"}))
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{broken", "broken JSON: Expecting property name enclosed in double quotes at position 1"),
+        ("[1, 2]", "not an object: list"),
+        ('{"rating": 1' + "0" * 5000 + "}", "broken JSON: a number has too many digits"),
+        ('{"a": ' + "[" * 100_000, "broken JSON: nested too deeply"),
+        (b'{"user": "\xff"}', "not UTF-8: byte 0xff at position 10"),
+        (GOOD | {"user": None}, "user is missing"),
+        (GOOD | {"item": " "}, "item is missing"),
+        (GOOD | {"user": "u" * 513}, "user is longer than 512 characters"),
+        ({"user": "u", "item": "i"}, "rating is missing"),
+        (GOOD | {"rating": "bad"}, "rating is not a number: bad"),
+        (GOOD | {"rating": float("nan")}, "rating is not a number: nan"),
+        (GOOD | {"rating": True}, "rating is not a number: True"),
+        (GOOD | {"rating": 6}, "rating is outside 1..5: 6"),
+        (GOOD | {"rating": 10**400}, "rating is outside 1..5: 1" + "0" * 38 + "…"),
+        (GOOD | {"text": ["fine"]}, "text is not text: list"),
+        (GOOD | {"time": "2023-02-30"}, "time is not a possible date: 2023-02-30"),
+        (GOOD | {"time": "3023-02-20"}, "time is outside 1800-01-01..tomorrow: 3023-02-20"),
+        (GOOD, "exact duplicate of an earlier row: line 1"),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_line_and_costs_nothing_else(
+    tmp_path: Path, line: str | bytes | dict[str, Any], reason: str
+) -> None:
+    path = write(tmp_path / "r.jsonl", GOOD, "", line, GOOD | {"user": "v"})
+    reviews = read_reviews(path, ANY)
+    assert reviews.table["user"].to_list() == ["u", "v"]
+    assert reasons(reviews) == [(3, reason)]
+    assert reviews.rejects["file"].to_list() == [str(path)]
+    assert reviews.rejects["row"].str.len_chars().item() <= 200
+
+
+def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmrec.reviews.containers.MAX_LINE", 100)
+    long = GOOD | {"text": "x" * 1000}
+    reviews = read_reviews(write(tmp_path / "r.jsonl", GOOD, long, GOOD | {"user": "v"}), ANY)
+    assert reviews.table["user"].to_list() == ["u", "v"]
+    assert reasons(reviews) == [(2, "line is longer than 100 bytes")]
+
+
+def test_rejected_rows_are_shown_escaped_and_short(tmp_path: Path) -> None:
+    reviews = read_reviews(write(tmp_path / "r.jsonl", GOOD, "\x1b[31m\u202e" + "x" * 500), ANY)
+    shown = reviews.rejects["row"].item()
+    assert shown.startswith(r"\x1b[31m\u202exxx")
+    assert len(shown) == 200
+
+
+def test_odd_but_usable_values(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "r.jsonl",
+        b'\xef\xbb\xbf{"user": 7, "item": 8.0, "rating": "4", "text": null}',
+        b'{"user": "u", "item": "i", "rating": 4, "text": "a\\u0000b\\ud800c\\ud83d\\ude00 0123456789"}',
+    )
+    reviews = read_reviews(path, ReadConfig(max_text=8))
+    assert reviews.table["user"].to_list() == ["7", "u"]
+    assert reviews.table["item"].to_list() == ["8", "i"]
+    assert reviews.table["text"].to_list() == ["", "abc😀 012"]
+
+
+def test_one_odd_first_row_does_not_decide_the_layout(tmp_path: Path) -> None:
+    reviews = read_reviews(write(tmp_path / "r.jsonl", "[]", {"odd": 1}, GOOD), ANY)
+    assert len(reviews) == 1
+    assert reasons(reviews) == [(1, "not an object: list"), (2, "user is missing")]
+
+
+def test_lines_of_a_csv_are_where_records_start(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "r.csv",
+        "user,item,rating,text",
+        'u1,i,5,"two\nlines, and ""quotes"""',
+        "u2,i,9,bad rating",
+        "",
+        "u3,i,5",
+        'u4,i,5,"closed" badly',
+        b"u5,i,5,caf\xe9",
+        "u6,i,5,fine",
+        'u7,i,5,"never closed',
+        'u8,i,5," a comma, in quotes"',
+        "u9,i,5,fine",
+    )
+    reviews = read_reviews(path, ANY)
+    assert reviews.table["user"].to_list() == ["u1", "u6", "u8", "u9"]
+    assert reviews.table["text"][0] == 'two\nlines, and "quotes"'
+    assert reasons(reviews) == [
+        (4, "rating is outside 1..5: 9"),
+        (6, "wrong number of cells: 3, and the header has 4"),
+        (7, "broken CSV: ',' expected after '\"'"),
+        (8, "not UTF-8: byte 0xe9 at position 10"),
+        (10, "broken CSV: ',' expected after '\"'"),
+    ]
+
+
+def test_a_quote_that_is_never_closed_does_not_swallow_a_csv(tmp_path: Path) -> None:
+    rows = [f"u{n},i,5,fine" for n in range(3000)]
+    path = write(tmp_path / "r.csv", "user,item,rating,text", 'x,i,5,"open', *rows)
+    reviews = read_reviews(path)
+    assert len(reviews) == 3000
+    assert reasons(reviews) == [(2, "broken CSV: unexpected end of data")]
+
+
+def test_long_texts_and_semicolons_in_a_csv(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.csv", "user;item;rating;text", "u;i;4;" + "x" * 200_000)
+    assert read_reviews(path).table["text"].str.len_chars().to_list() == [100_000]
+
+
+def test_a_header_with_the_same_column_twice_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="line 1: the header names a column twice"):
+        read_reviews(write(tmp_path / "r.csv", "user,item,rating,rating", "u,i,4,5"))
+
+
+def test_bad_rows_of_a_json_array_have_row_numbers(tmp_path: Path) -> None:
+    rows = [
+        json.dumps(GOOD),
+        "3",
+        '{"user": "\udcff", "item": "i", "rating": 4}',
+        '{"rating": 1%s}' % ("0" * 5000),
+    ]
+    data = ("[" + ",\n".join(rows) + "]").encode("utf-8", "surrogateescape")
+    path = tmp_path / "r.json"
+    path.write_bytes(data)
+    reviews = read_reviews(path, ANY)
+    assert reasons(reviews) == [
+        (2, "not an object: int"),
+        (3, "not UTF-8: bytes that are no text"),
+        (4, "user is missing"),
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".array.json", ".json", ".csv"])
+def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path: Path, suffix: str) -> None:
+    path = written(tmp_path, suffix)
+    plain = read_reviews(path).table
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_reviews(path).table.equals(plain)
+
+
+def test_too_many_bad_rows_stop_with_counts_examples_and_the_mend(tmp_path: Path) -> None:
+    bad = [GOOD | {"rating": 6 + n} for n in range(3)] + [GOOD | {"user": ""}]
+    path = write(tmp_path / "r.jsonl", GOOD, *bad)
+    with pytest.raises(DataError) as error:
+        read_reviews(path)
+    message = str(error.value)
+    assert "4 of 5 rows were refused" in message
+    assert "3 rows: rating is outside 1..5: 6 (line 2)" in message
+    assert "1 rows: user is missing (line 5)" in message
+    assert "--map" in message
+    assert "--max-reject-share" in message
+    assert len(read_reviews(path, ReadConfig(max_reject_share=0.8))) == 1
+
+
+def test_own_ids_are_kept_while_unique(tmp_path: Path) -> None:
+    derived = read_reviews(write(tmp_path / "d.jsonl", GOOD)).table["review_id"].item()
+    rows = [GOOD | {"user": "v", "review_id": "a"}, GOOD | {"user": "w", "review_id": derived}]
+    rows += [
+        GOOD | {"review_id": "a"},
+        GOOD | {"user": "x", "review_id": 7},
+        GOOD | {"user": "y", "review_id": ""},
+    ]
+    ids = read_reviews(write(tmp_path / "r.jsonl", *rows)).table["review_id"].to_list()
+    assert ids[:2] == ["a", derived]
+    assert ids[3] == "7"
+    assert len(set(ids)) == 5
+
+
+def test_derived_ids_do_not_run_fields_together(tmp_path: Path) -> None:
+    rows = [GOOD | {"user": "ab", "item": "c"}, GOOD | {"user": "a", "item": "bc"}]
+    assert read_reviews(write(tmp_path / "r.jsonl", *rows)).table["review_id"].n_unique() == 2
+
+
+def _jpeg() -> bytes:
+    out = BytesIO()
+    Image.new("RGB", (20, 10), "blue").save(out, "JPEG")
+    return out.getvalue()
+
+
+def test_refused_photos_cost_the_photo_and_not_the_review(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").write_bytes(_jpeg())
+    (photos / "b.jpg").write_text("no photo")
+    row = GOOD | {
+        "photos": ["a.jpg", "b.jpg", "../r.jsonl", "gone\x1b.jpg", "https://x.org/c.jpg", "./a.jpg"]
+    }
+    path = write(tmp_path / "r.jsonl", row)
+    reviews = read_reviews(path, ReadConfig(photos=photos, max_reject_share=0))
+    assert reviews.table["photos"].to_list() == [[str((photos / "a.jpg").resolve())]]
+    assert reasons(reviews) == [
+        (1, "photo b.jpg: not a JPEG, PNG, WebP or GIF"),
+        (1, "photo ../r.jsonl: outside the folder"),
+        (1, r"photo gone\x1b.jpg: no such file"),
+    ]
+    small = read_reviews(path, ReadConfig(photos=photos, max_pixels=199))
+    assert small.table["photos"].to_list() == [[]]
+    with pytest.raises(DataError, match="no such folder of photos"):
+        read_reviews(path, ReadConfig(photos=tmp_path / "absent"))
+
+
+def test_items_come_with_name_and_photos_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "catalogue"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(_jpeg())
+    items = write(
+        folder / "items.csv",
+        "business_id,title,photos,price",
+        "i1, Café  Uno ,a.jpg|gone.jpg,3",
+        "i2,,,2",
+        "i1,again,,1",
+    )
+    config = ReadConfig(items=items, max_reject_share=0.5)
+    reviews = read_reviews(write(tmp_path / "r.jsonl", GOOD), config)
+    photo = str((folder / "a.jpg").resolve())
+    assert reviews.items.rows() == [("i1", "Café Uno", [photo]), ("i2", None, [])]
+    assert dict(reviews.items.schema) == ITEM_SCHEMA
+    assert reasons(reviews) == [
+        (2, "photo gone.jpg: no such file"),
+        (4, "item was described before: line 2"),
+    ]
+    assert set(reviews.rejects["file"]) == {str(items)}
+    with pytest.raises(DataError, match=r"items\.csv: 1 of 3 rows were refused"):
+        read_reviews(tmp_path / "r.jsonl", ReadConfig(items=items))
+
+
+def test_items_without_an_id_column_are_an_error(tmp_path: Path) -> None:
+    items = write(tmp_path / "items.jsonl", {"place": "i", "name": "n"})
+    path = write(tmp_path / "r.jsonl", {"user": "u", "place": "i", "rating": 3})
+    with pytest.raises(DataError, match=r"no column for item among: place, name.*--map item=COLUMN"):
+        read_reviews(write(tmp_path / "s.jsonl", GOOD), ReadConfig(items=items))
+    mapped = read_reviews(path, ReadConfig(items=items, map={"item": "place"}))
+    assert mapped.items["name"].to_list() == ["n"]
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    cut = written(tmp_path, ".jsonl.gz")
+    cut.write_bytes(cut.read_bytes()[:-20])
+    for name, data in {
+        "empty.jsonl": b"",
+        "blank.json": b"\n \n",
+        "empty.json": b"[]",
+        "head.csv": b"user,item,rating\n",
+        "empty.parquet": b"",
+        "not.jsonl.gz": b"plain",
+        "not.json.gz": b"plain",
+        "half.json": b'[{"user": "u"}, ',
+        "deep.json": b"[" * 100_000,
+        "reviews.xlsx": b"PK",
+        "reviews.parquet.gz": b"PAR1",
+        "one.jsonl": b"{broken}",
+    }.items():
+        (tmp_path / name).write_bytes(data)
+    for name, part in {
+        "absent.csv": "no such file",
+        ".": "not a file",
+        "empty.jsonl": "holds no rows",
+        "blank.json": "holds no rows",
+        "empty.json": "holds no rows",
+        "head.csv": "holds no rows",
+        "empty.parquet": "not a readable Parquet",
+        "not.jsonl.gz": "cut off or damaged",
+        "not.json.gz": "cut off or damaged",
+        "half.json": "line 1: broken JSON",
+        "deep.json": "nested too deeply",
+        "reviews.xlsx": "must end in one of .jsonl",
+        "reviews.parquet.gz": "must end in one of .jsonl",
+        "reviews.jsonl.gz": "cut off or damaged",
+        "one.jsonl": "1 of 1 rows were refused",
+    }.items():
+        with pytest.raises(DataError, match=part) as error:
+            read_reviews(tmp_path / name)
+        assert str(error.value).startswith(str(tmp_path / name))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    suffix=st.sampled_from([".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".csv.gz"]),
+    start=st.sampled_from([b"", b"[", b'{"train": [', b"user,item,rating,photos\n", b'{"user": 1,', b"PAR1"]),
+    data=st.binary(max_size=100) | st.text(max_size=100).map(lambda text: text.encode("utf-8", "replace")),
+    zipped=st.booleans(),
+)
+def test_no_bytes_raise_anything_but_a_data_error(
+    tmp_path: Path, suffix: str, start: bytes, data: bytes, zipped: bool
+) -> None:
+    path = tmp_path / f"hostile{suffix}"
+    path.write_bytes(gzip.compress(start + data) if zipped else start + data)
+    try:
+        rows = len(read_reviews(path, ANY))
+    except DataError as error:
+        rows, message = 0, str(error)
+    assert rows or message.startswith(str(path))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(REVIEW_SCHEMA, json_values)), max_size=5))
+def test_every_row_is_a_review_or_a_reject(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    path = write(tmp_path / "r.jsonl", GOOD, *rows)
+    reviews = read_reviews(path, ANY)
+    refused = reviews.rejects.filter(~pl.col("reason").str.starts_with("photo "))
+    assert len(reviews) + refused.height == 1 + len(rows)
+    assert reviews.table.null_count().drop("time").sum_horizontal().item() == 0
+    assert reviews.table["review_id"].n_unique() == len(reviews)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real review data is not beside this checkout")
+@pytest.mark.parametrize(
+    ("name", "items", "rows", "refused", "users", "places", "photos"),
+    [
+        ("gmaps-wa", "places", 93_025, 0, 11_327, 1_836, 0),
+        ("zomato", "places", 9_948, 0, 7_913, 100, 0),
+        ("rt-critics", "films", 12_283, 0, 485, 1_635, 1_635),
+    ],
+)
+def test_real_data(
+    name: str, items: str, rows: int, refused: int, users: int, places: int, photos: int
+) -> None:
+    config = ReadConfig(items=DATA / name / f"{items}.jsonl.gz")
+    reviews = read_reviews(DATA / name / "reviews.jsonl.gz", config)
+    assert (len(reviews), reviews.rejects.height) == (rows, refused)
+    assert (reviews.table["user"].n_unique(), reviews.table["item"].n_unique()) == (users, places)
+    assert reviews.items.height == places
+    assert reviews.items["photos"].list.len().sum() == photos

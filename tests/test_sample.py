@@ -1,0 +1,154 @@
+"""Sample City must be reproducible, well formed, and worth reading: its words know more than its averages."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from mmrec.errors import ConfigError
+from mmrec.reviews.drawing import SCENES, draw_photo
+from mmrec.reviews.sample import TRAITS, City, build_city, write_sample_city
+from mmrec.reviews.words import expand, load_words
+
+SMALL = {"users": 30, "items": 15, "reviews": 160}
+
+
+@pytest.fixture(scope="module")
+def city() -> City:
+    return build_city()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sample_city(tmp_path_factory.mktemp("city"), **SMALL).parent
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def bias_scores(city: City, train: np.ndarray, penalty: float = 3.0) -> np.ndarray:
+    """Mean plus user and item biases, ridge least squares on the train rows; a score for every row."""
+    count = len(city.rating)
+    users, items = len(city.guests.ids), len(city.places.ids)
+    design = np.zeros((count, users + items))
+    design[np.arange(count), city.user] = 1
+    design[np.arange(count), users + city.item] = 1
+    seen, mean = design[train], city.rating[train].mean()
+    gram = seen.T @ seen + penalty * np.eye(users + items)
+    return mean + design @ np.linalg.solve(gram, seen.T @ (city.rating[train] - mean))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_tastes_explain_clearly_more_than_averages(seed: int) -> None:
+    city = build_city(seed)
+    like = city.rating >= 4
+    train = np.random.default_rng(seed).random(len(like)) < 0.75
+    bias = roc_auc_score(like[~train], bias_scores(city, train)[~train])
+    oracle = roc_auc_score(like[~train], city.score[~train])
+    assert 0.68 < bias < 0.80
+    assert 0.86 < oracle < 0.94
+    assert oracle - bias > 0.10
+
+
+def test_likes_and_tails(city: City) -> None:
+    like = (city.rating >= 4).mean()
+    assert 4 <= like / (1 - like) <= 6
+    assert set(city.rating.tolist()) == {1, 2, 3, 4, 5}
+    for index, count in ((city.user, 400), (city.item, 150)):
+        seen = np.sort(np.bincount(index, minlength=count))
+        assert seen.min() >= 2
+        assert seen[-count // 10 :].sum() > 0.25 * seen.sum()
+    assert len(set(zip(city.user.tolist(), city.item.tolist(), strict=True))) == 4000
+    assert len(set(city.places.ids)) == len(set(city.places.names)) == 150
+
+
+def test_texts_are_various_and_short_ones_rare(city: City) -> None:
+    words = np.array([len(text.split()) for text in city.text])
+    assert 0.01 < (words <= 1).mean() < 0.05
+    assert "" in city.text
+    assert 12 < np.median(words) < 30
+    assert len(set(city.text)) > 0.95 * len(city.text)
+    assert not any(re.search(r"[\[\]{}|]|  ", text) for text in city.text)
+    assert 0.005 < np.mean([bool(re.search("[\U0001f300-\U0001faff]", text)) for text in city.text]) < 0.1
+
+
+def test_words_tell_the_truth_about_items_and_users(city: City) -> None:
+    quiet = TRAITS.index("quiet")
+    loud = re.compile("earplugs|ears are still|too loud|so loud", re.IGNORECASE)
+    complains = np.array([bool(loud.search(text)) for text in city.text])
+    assert complains.sum() > 20
+    assert set(city.places.traits[city.item[complains], quiet].tolist()) == {-1}
+    assert (city.guests.cares[city.user[complains], quiet] > 0).all()
+    overpriced = np.array(["overpriced" in text.lower() for text in city.text])
+    assert city.places.price_level[city.item[overpriced]].min() >= 3
+    assert city.guests.thrift[city.user[overpriced]].mean() > 2 * city.guests.thrift.mean()
+
+
+def test_every_bank_has_dozens_of_sentences_and_known_slots() -> None:
+    words = load_words()
+    slots = {*words["slots"], "dish", "food"}
+    for bank, templates in words["opinions"].items():
+        ways = [math.prod(len(c.split("|")) for c in re.findall(r"\[([^\]]*)\]", t)) for t in templates]
+        assert sum(ways) >= 36, bank
+        assert {slot for template in templates for slot in re.findall(r"\{(\w+)\}", template)} <= slots
+    for cuisine in words["cuisines"].values():
+        assert len(cuisine["dishes"]) >= 8
+        assert {*cuisine["interiors"], *cuisine["plates"]} <= set(SCENES)
+        assert set(cuisine["near"]) <= set(words["cuisines"])
+
+
+def test_expand_names_two_different_dishes() -> None:
+    for seed in range(20):
+        text = expand("[The|My] {dish} and {dish}", {"dish": ["pie", "soup"]}, np.random.default_rng(seed))
+        assert set(text.split()[1:]) == {"pie", "and", "soup"}
+
+
+def test_same_seed_same_bytes(folder: Path, tmp_path: Path) -> None:
+    again = write_sample_city(tmp_path / "again", **SMALL)
+    for name in ("reviews.jsonl", "places.jsonl"):
+        assert (folder / name).read_bytes() == (again.parent / name).read_bytes()
+    photo = next((folder / "photos").iterdir())
+    assert photo.read_bytes() == (again.parent / "photos" / photo.name).read_bytes()
+    other = write_sample_city(tmp_path / "other", seed=1, **SMALL)
+    assert other.read_bytes() != again.read_bytes()
+
+
+def test_files(folder: Path) -> None:
+    reviews, places = rows(folder / "reviews.jsonl"), rows(folder / "places.jsonl")
+    assert len(reviews) == 160
+    assert list(reviews[0]) == ["user_id", "business_id", "rating", "review_text", "timestamp", "photos"]
+    assert {row["business_id"] for row in reviews} == {row["business_id"] for row in places}
+    assert all(re.fullmatch(r"20\d\d-\d\d-\d\d", str(row["timestamp"])) for row in reviews)
+    assert all(row["price_level"] in (1, 2, 3, 4) and 1 <= len(row["cuisines"]) <= 3 for row in places)
+    assert all(1 <= len(row["photos"]) <= 3 for row in places)
+    assert 0 < sum(bool(row["photos"]) for row in reviews) < 50
+    named = {path for row in reviews + places for path in row["photos"]}
+    assert named == {f"photos/{path.name}" for path in (folder / "photos").iterdir()}
+    for path in named:
+        assert (folder / path).stat().st_size < 15_000
+        with Image.open(folder / path) as photo:
+            assert (photo.format, photo.size, photo.mode) == ("JPEG", (256, 192), "RGB")
+
+
+def test_scenes_differ_in_light() -> None:
+    def light(scene: str, ambience: int = 0) -> float:
+        return float(np.asarray(draw_photo(scene, 2, ambience, np.random.default_rng(0))).mean())
+
+    assert light("bar") < 90 < 170 < light("cafe")
+    assert light("cafe", -1) < light("cafe")
+
+
+def test_too_few_or_too_many_reviews_are_refused() -> None:
+    with pytest.raises(ConfigError, match="at least"):
+        build_city(users=30, items=15, reviews=40)
+    with pytest.raises(ConfigError, match="at most"):
+        build_city(users=30, items=15, reviews=451)
