@@ -59,7 +59,7 @@ class EvidenceConfig(_Settings):
     """Which reviews may speak for a row (see `mmrec.evidence`)."""
 
     policy: Literal["fold", "leave_one_out", "all", "past"] = "fold"
-    """`fold`: out of fold; `leave_one_out`: the paper's; `all`: leaks, for comparison; `past`: earlier only."""
+    """Out of `fold`; `leave_one_out` (the paper's); `all` (leaks, for comparison); only the `past`."""
     folds: int = Field(10, ge=2)
     """Number of folds that train rows are dealt into under `fold`."""
 
@@ -112,6 +112,8 @@ class TrainingConfig(_Settings):
     """Decoupled weight decay."""
     batch_size: int = Field(2048, ge=1)
     """Rows a step."""
+    forget: float = Field(0.05, ge=0, lt=1)
+    """Share of views that training hides, so that strangers can be scored (0 in the paper)."""
     epochs: int = Field(300, ge=1)
     """Most epochs."""
     patience: int = Field(50, ge=1)

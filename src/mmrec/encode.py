@@ -13,15 +13,14 @@ import numpy as np
 
 from mmrec.config import EncoderConfig
 from mmrec.errors import ModelError
-from mmrec.progress import track
 from mmrec.store import Store, digest
 
 __all__ = ["MINILM_SHA256", "Encoder", "Engine", "SentenceEngine", "bundled_minilm", "fast_bf16"]
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Digest of all-MiniLM-L6-v2's `model.safetensors`, the same as the original's."""
-_BATCH = 16
 _CHUNK = 2048
+_TOKENS_AT_ONCE = 1024
 
 
 class Engine(Protocol):
@@ -78,8 +77,13 @@ class SentenceEngine:
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Encode texts to (n, dimension) float32 unit vectors, in the order given."""
+        # English has some four characters a token; small batches of long texts stay in the caches.
+        longest = max(map(len, texts), default=0) // 4 + 2
         vectors = self._model.encode(
-            list(texts), batch_size=_BATCH, show_progress_bar=False, normalize_embeddings=True
+            list(texts),
+            batch_size=min(64, max(8, _TOKENS_AT_ONCE // longest)),
+            show_progress_bar=False,
+            normalize_embeddings=True,
         )
         return np.asarray(vectors, dtype=np.float32)
 
@@ -125,20 +129,20 @@ class Encoder:
         """
         if not len(texts):
             return np.zeros((0, self.engine.dimension), dtype=np.float16)
-        keys = digest(self._maker, texts)
-        found = self._store.get(keys)
-        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
-        todo = sorted(new, key=lambda key: (len(new[key]), key))
-        if todo:
-            with track(what, len(todo)) as advance:
-                for at in range(0, len(todo), _CHUNK):
-                    part = todo[at : at + _CHUNK]
-                    vectors = self.engine.encode([new[key] for key in part]).astype(np.float16)
-                    results = [(key, vector.tobytes()) for key, vector in zip(part, vectors, strict=True)]
-                    self._store.put("vector", results)
-                    found.update(results)
-                    advance(len(part))
-        return np.frombuffer(b"".join([found[key] for key in keys]), np.float16).reshape(len(keys), -1)
+
+        def compute(part: list[int]) -> list[bytes]:
+            vectors = self.engine.encode([texts[at] for at in part]).astype(np.float16)
+            return [vector.tobytes() for vector in vectors]
+
+        rows = self._store.remember(
+            "vector",
+            digest(self._maker, texts),
+            compute,
+            what=what,
+            chunk=_CHUNK,
+            order=lambda at: (len(texts[at]), texts[at]),
+        )
+        return np.frombuffer(b"".join(rows), np.float16).reshape(len(texts), -1)
 
 
 def _locate(model: str) -> tuple[str, str]:

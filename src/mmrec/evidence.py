@@ -15,7 +15,7 @@ Rows that hear the same reviews share a *view*, so whatever is slow is done once
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,7 +77,8 @@ class Side:
     def members(self, view: int) -> np.ndarray:
         """Row numbers of the reviews that speak in `view`."""
         part = slice(self.start[view], self.stop[view])
-        return self.order[part][self.group[part] != self.silent[view]]
+        speaks = self.group[part] != self.silent[view]
+        return self.order[part][speaks]
 
     def sets(self) -> Iterator[np.ndarray]:
         """`members` of every view in turn."""
@@ -125,6 +126,21 @@ class Side:
         at = np.minimum(np.searchsorted(groups, views), max(len(groups) - 1, 0))
         speaks = (views % labels > 0) & (groups[at] == views if len(groups) else False)
         return cls(view, owner, order, start, stop, group, np.where(speaks, at, _NOTHING))
+
+    @classmethod
+    def listed(cls, entity: np.ndarray, sets: Sequence[np.ndarray]) -> Side:
+        """Views of which each hears just the reviews listed for it.
+
+        Args:
+            entity: (v,) entity of every view.
+            sets: (v) row numbers.
+        """
+        sizes = np.array([len(rows) for rows in sets], dtype=np.int64)
+        stop = np.cumsum(sizes)
+        order = np.concatenate([*sets, np.zeros(0, dtype=np.int64)])
+        each = np.arange(len(entity))
+        nothing = np.full(len(entity), _NOTHING)
+        return cls(each, entity, order, stop - sizes, stop, np.zeros(len(order), dtype=np.int64), nothing)
 
     @classmethod
     def earlier(cls, entity: np.ndarray, known: np.ndarray, time: np.ndarray) -> Side:

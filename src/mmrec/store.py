@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from mmrec.errors import ModelError
+from mmrec.progress import track
 
 __all__ = ["Store", "default_store", "digest"]
 
@@ -79,6 +80,44 @@ class Store:
         with self._db:
             rows = ((key, kind, value) for key, value in results)
             self._db.executemany("INSERT OR IGNORE INTO results VALUES (?, ?, ?)", rows)
+
+    def remember(
+        self,
+        kind: str,
+        keys: Sequence[bytes],
+        compute: Callable[[list[int]], Sequence[bytes]],
+        *,
+        what: str,
+        chunk: int,
+        order: Callable[[int], tuple[int, str]] | None = None,
+    ) -> list[bytes]:
+        """The results under `keys`, computing and keeping those that are not there yet.
+
+        Args:
+            kind: what the results are.
+            keys: one key an input; equal keys are computed once.
+            compute: makes the results of the inputs at some positions, in their order.
+            what: title of the progress bar.
+            chunk: inputs that are computed, and then written, at a time; a crash costs one chunk at most.
+            order: sort key of positions, where the order of computing matters for speed.
+
+        Returns:
+            One result a key.
+        """
+        found = self.get(keys)
+        first = {key: at for at, key in reversed(list(enumerate(keys))) if key not in found}
+        todo = sorted(first.values())
+        if order is not None:
+            todo.sort(key=order)
+        if todo:
+            with track(what, len(todo)) as advance:
+                for at in range(0, len(todo), chunk):
+                    part = todo[at : at + chunk]
+                    results = list(zip([keys[i] for i in part], compute(part), strict=True))
+                    self.put(kind, results)
+                    found.update(results)
+                    advance(len(part))
+        return [found[key] for key in keys]
 
     def counts(self) -> dict[str, int]:
         """Stored results by kind."""

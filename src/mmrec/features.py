@@ -1,0 +1,171 @@
+"""Dense, sparse, text and image inputs of a ranker, made from views alone (paper, section 3).
+
+A row's features are its user's view and its item's view, side by side; so they are kept once per view,
+and a row is two view numbers. The last view of a side is `nothing known`: strangers use it, and training
+puts it in the place of some known ones, so that the model learns what to do without them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmrec.evidence import Evidence, Side
+from mmrec.language.base import PRICE_TAGS
+from mmrec.profiles import Words
+from mmrec.reviews.table import Interactions
+
+__all__ = ["Constants", "Features", "SideFeatures", "side_features"]
+
+_CATEGORY_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Figures of the training data that features are made with; saved with a model.
+
+    Attributes:
+        mean: mean rating of known rows.
+        user_prior, item_prior: reviews' worth of the mean that an average of few ratings is shrunk with:
+            variance within entities over variance between them (James-Stein, by moments).
+    """
+
+    mean: float
+    user_prior: float
+    item_prior: float
+
+    @classmethod
+    def of(cls, data: Interactions, known: np.ndarray) -> Constants:
+        """Estimate from known rows."""
+        rating = data.rating[known].astype(np.float64)
+        priors = [_prior(rating, entity[known]) for entity in (data.user, data.item)]
+        return cls(float(rating.mean()), *priors)
+
+
+def _prior(rating: np.ndarray, entity: np.ndarray) -> float:
+    """Ratio of the variance within entities to that between them, by the method of moments."""
+    count = np.bincount(entity)
+    seen = count > 0
+    means = np.bincount(entity, weights=rating)[seen] / count[seen]
+    count = count[seen]
+    within = np.sum(rating**2) - np.sum(count * means**2)
+    freedom = len(rating) - len(count)
+    if freedom <= 0 or len(count) < 2:
+        return 1.0
+    within /= freedom
+    spread = np.sum(count * (means - rating.mean()) ** 2) - (len(count) - 1) * within
+    between = spread / (len(rating) - np.sum(count**2) / len(rating))
+    return float(np.clip(within / max(between, 1e-9), 0.1, 100.0))
+
+
+@dataclass(frozen=True)
+class SideFeatures:
+    """Features of every view of one side, and of `nothing known` as the last one.
+
+    Attributes:
+        names: what each dense column is.
+        dense: (v + 1, p) float32.
+        vectors: name -> (v + 1, d) float16, zero where missing.
+        present: name -> (v + 1,) bool.
+        categories: (v + 1, 11) int64 codes padded with the vocabulary's size; (v + 1, 0) where not used.
+    """
+
+    names: tuple[str, ...]
+    dense: np.ndarray
+    vectors: dict[str, np.ndarray]
+    present: dict[str, np.ndarray]
+    categories: np.ndarray
+
+    @property
+    def nothing(self) -> int:
+        """The view of which nothing is known."""
+        return len(self.dense) - 1
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of both sides, and every row's views."""
+
+    user: SideFeatures
+    item: SideFeatures
+    user_view: np.ndarray
+    item_view: np.ndarray
+
+    @classmethod
+    def of(cls, evidence: Evidence, user: SideFeatures, item: SideFeatures) -> Features:
+        """Rows as evidence has them."""
+        return cls(user, item, evidence.user.view, evidence.item.view)
+
+
+def side_features(
+    side: Side,
+    rating: np.ndarray,
+    mean: float,
+    prior: float,
+    *,
+    vectors: dict[str, np.ndarray],
+    present: dict[str, np.ndarray],
+    words: Words | None = None,
+    counted: bool = False,
+    max_categories: int = 0,
+) -> SideFeatures:
+    """Assemble the features of one side.
+
+    Args:
+        side: its views.
+        rating: (n,) stars; NaN where a text came without a rating.
+        mean, prior: of `Constants`.
+        vectors, present: named vector blocks, (v, d) and (v,).
+        words: gives price (and, where `max_categories` > 0, categories) to an item's side.
+        counted: whether the number of reviews is a feature (the paper: of the item, not of the user).
+        max_categories: most categories a view may have.
+    """
+    rated = ~np.isnan(rating)
+    count = side.sum(rated[:, None].astype(np.float64))[:, 0]
+    total = side.sum(np.where(rated, rating, 0)[:, None].astype(np.float64))[:, 0]
+    dense: dict[str, np.ndarray] = {
+        "mean rating": (total + prior * mean) / (count + prior),
+        "no rating": count == 0,
+    }
+    if counted:
+        dense["log count"] = np.log1p(count)
+    categories = np.zeros((len(side), 0), dtype=np.int64)
+    if words is not None:
+        tags = words.price[:, : PRICE_TAGS.index("none")]
+        tagged = tags.sum(axis=1)
+        for at, tag in enumerate(PRICE_TAGS[:-1]):
+            dense[tag] = tags[:, at] / np.maximum(tagged, 1)
+        dense["no price"] = tagged == 0
+        categories = _top(words.categories, max_categories)
+    for name, there in present.items():
+        dense[f"no {name}"] = ~there
+    columns = np.stack([np.asarray(column, dtype=np.float32) for column in dense.values()], axis=1)
+    nothing = [mean if name == "mean rating" else float(name.startswith("no ")) for name in dense]
+    last = np.array([nothing], dtype=np.float32)
+    width = words.categories.shape[1] if words is not None else 0
+    return SideFeatures(
+        tuple(dense),
+        np.concatenate([columns, last]),
+        {name: _with_zero(block.astype(np.float16)) for name, block in vectors.items()},
+        {name: np.append(there, False) for name, there in present.items()},
+        np.concatenate([categories, np.full((1, categories.shape[1]), width, dtype=np.int64)]),
+    )
+
+
+def _top(votes: np.ndarray, most: int) -> np.ndarray:
+    """The codes with most votes of every row, best first, padded with the size (the paper's 179).
+
+    A code needs a tenth of the votes of the first one: a long tail of single mentions says little.
+    """
+    size = votes.shape[1]
+    out = np.full((len(votes), most), size, dtype=np.int64)
+    order = np.argsort(-votes, axis=1, kind="stable")[:, :most]
+    ranked = np.take_along_axis(votes, order, axis=1)
+    enough = (ranked > 0) & (ranked >= _CATEGORY_SHARE * ranked[:, :1])
+    out[:, : order.shape[1]][enough] = order[enough]
+    return out
+
+
+def _with_zero(block: np.ndarray) -> np.ndarray:
+    return np.concatenate([block, np.zeros((1, block.shape[1]), dtype=block.dtype)])

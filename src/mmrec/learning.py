@@ -1,0 +1,175 @@
+"""From a corpus and a split to a trained model: constants, features, ranker."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from mmrec.config import Config
+from mmrec.corpus import Corpus
+from mmrec.evidence import Evidence, Side
+from mmrec.features import Constants, Features, SideFeatures, side_features
+from mmrec.metrics import class_weights
+from mmrec.profiles import NoteArrays, Words, summary_words, write_summaries
+from mmrec.ranking.dlrm import Ranker, Shape
+from mmrec.ranking.inputs import Inputs
+from mmrec.ranking.training import History, Task, logits, train
+from mmrec.reviews.split import Split
+
+__all__ = ["Assembler", "Model", "learn"]
+
+
+class Assembler(BaseModel):
+    """Makes the features of any views, in training and in service alike; saved with the model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    config: Config
+    constants: Constants
+    vocabulary: list[str]
+    """Categories by code, most frequent first; from known reviews only."""
+    image: bool
+    """Whether items have an image block: some photo was there to learn from."""
+
+    @classmethod
+    def of(cls, corpus: Corpus, evidence: Evidence, config: Config) -> Assembler:
+        """Learn constants and vocabulary from the known reviews."""
+        known = evidence.known
+        vocabulary: list[str] = []
+        if config.ranker.features == "proposed":
+            vocabulary = _vocabulary(corpus, evidence, config)
+        photos = bool(corpus.own_photos.count.any() or corpus.review_photos.count[known].any())
+        return cls(
+            config=config,
+            constants=Constants.of(corpus.data, known),
+            vocabulary=vocabulary,
+            image=photos and config.ranker.features == "proposed",
+        )
+
+    def user(self, side: Side, corpus: Corpus) -> SideFeatures:
+        """Features of the views of users."""
+        constants = self.constants
+        vectors, present, _ = self._blocks(side, corpus)
+        return side_features(
+            side,
+            corpus.data.rating,
+            constants.mean,
+            constants.user_prior,
+            vectors=vectors,
+            present=present,
+        )
+
+    def item(self, side: Side, corpus: Corpus) -> SideFeatures:
+        """Features of the views of items: also their number of reviews, price, categories, photos."""
+        constants = self.constants
+        vectors, present, words = self._blocks(side, corpus)
+        if self.image:
+            reviewed, own = corpus.review_photos, corpus.own_photos
+            count = side.sum(reviewed.count[:, None])[:, 0] + own.count[side.entity]
+            total = side.sum(reviewed.total) + own.total[side.entity]
+            vectors["photos"] = total / np.maximum(count, 1)[:, None]
+            present["photos"] = count > 0
+        return side_features(
+            side,
+            corpus.data.rating,
+            constants.mean,
+            constants.item_prior,
+            vectors=vectors,
+            present=present,
+            words=words,
+            counted=True,
+            max_categories=self.config.profile.max_categories,
+        )
+
+    def _blocks(
+        self, side: Side, corpus: Corpus
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Words | None]:
+        if self.config.ranker.features == "baseline":
+            count = side.sum(np.ones((len(corpus), 1), dtype=np.float32))
+            mean = side.sum(corpus.text_vectors.astype(np.float32)) / np.maximum(count, 1)
+            return {"reviews": mean}, {"reviews": count[:, 0] > 0}, None
+        models = corpus.models
+        if self.config.profile.strategy == "summary":
+            words = summary_words(
+                side, corpus.texts, models.language, models.encoder, models.store, self.vocabulary
+            )
+        else:
+            words = NoteArrays.of(corpus.notes, models.encoder, self.vocabulary).words(side)
+        return dict(words.vectors), dict(words.spoken), words
+
+    def shape(self, inputs: Inputs) -> Shape:
+        """The ranker that fits these features: one reducer over text, one over photos (paper, section 3)."""
+        image = {name: size for name, size in inputs.blocks.items() if name == "item photos"}
+        text = {name: size for name, size in inputs.blocks.items() if name not in image}
+        ranker = self.config.ranker
+        return Shape(
+            dense=inputs.user.dense.shape[1] + inputs.item.dense.shape[1],
+            groups={"text": text, **({"image": image} if image else {})},
+            categories=len(self.vocabulary),
+            embedding_size=ranker.embedding_size,
+            hidden_size=ranker.hidden_size,
+            dropout=ranker.dropout,
+        )
+
+
+def _vocabulary(corpus: Corpus, evidence: Evidence, config: Config) -> list[str]:
+    if config.profile.strategy == "notes":
+        said = (corpus.notes[row].categories for row in evidence.known)
+    else:
+        groups = [[corpus.texts[row] for row in rows] for rows in evidence.item.sets()]
+        written = write_summaries(groups, corpus.models.language, corpus.models.store)
+        said = (summary.categories for summary in written)
+    counts = Counter(category for categories in said for category in categories)
+    return [category for category, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained ranker with all that its features are made with.
+
+    Attributes:
+        assembler: makes features.
+        ranker: gives logits, with the loss's class weights in them.
+        weights: those of (dislike, like).
+        course: what happened in training, by step.
+    """
+
+    assembler: Assembler
+    ranker: Ranker
+    weights: tuple[float, float]
+    course: dict[str, History]
+
+    def probability(self, logit: np.ndarray) -> np.ndarray:
+        """Probability of a like, the class weights taken out: odds times w0 / w1."""
+        shift = np.log(self.weights[0] / self.weights[1])
+        return np.asarray(1 / (1 + np.exp(-(logit.astype(np.float64) + shift))))
+
+
+def learn(
+    corpus: Corpus, evidence: Evidence, split: Split, config: Config
+) -> tuple[Model, Features, np.ndarray]:
+    """Train one model.
+
+    Returns:
+        The model; the features of all rows; (n,) probability of a like of every row.
+    """
+    assembler = Assembler.of(corpus, evidence, config)
+    features = Features.of(
+        evidence, assembler.user(evidence.user, corpus), assembler.item(evidence.item, corpus)
+    )
+    inputs = Inputs(features)
+    label = corpus.data.rating >= config.like_rating
+    weights = class_weights(label[split.train], config.training.loss)
+    on_test = config.training.select == "test"
+    task = Task(inputs, label, weights, split.train, split.test if on_test else split.valid, by_fpr=on_test)
+    generator = torch.Generator().manual_seed(config.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        ranker = Ranker(assembler.shape(inputs))
+        course = train(ranker, task, config.ranker, config.training, generator)
+    model = Model(assembler, ranker, weights, course)
+    return model, features, model.probability(logits(ranker, inputs, np.arange(len(label))))

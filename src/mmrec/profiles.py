@@ -1,0 +1,178 @@
+"""What is known in words of users and items: notes read once, or the paper's summaries (DESIGN 3.2).
+
+Both strategies end in the same thing, `Words`: vectors, price votes and category votes of every view of
+one side. With notes they are sums over the view's reviews; with summaries a language model reads the
+view's reviews as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from mmrec.encode import Encoder
+from mmrec.evidence import Side
+from mmrec.language.base import PRICE_TAGS, LanguageModel, Note, PriceTag, Summary
+from mmrec.reviews.photos import load_photo
+from mmrec.store import Store, digest
+from mmrec.vision.base import Captioner
+
+__all__ = ["NoteArrays", "Words", "caption_photos", "read_notes", "summary_words", "write_summaries"]
+
+_NOTES_AT_ONCE = 2048
+_PHOTOS_AT_ONCE = 64
+
+
+class Answer(Protocol):
+    """What notes and summaries have in common."""
+
+    @property
+    def price(self) -> PriceTag: ...
+    @property
+    def categories(self) -> list[str]: ...
+
+
+@dataclass(frozen=True)
+class Words:
+    """What is said in every view of one side.
+
+    Attributes:
+        vectors: name -> (v, d) float32 mean vectors, zero where nothing was said.
+        spoken: name -> (v,) whether anything was.
+        price: (v, 4) votes by `PRICE_TAGS`.
+        categories: (v, c) votes by the category vocabulary.
+    """
+
+    vectors: dict[str, np.ndarray]
+    spoken: dict[str, np.ndarray]
+    price: np.ndarray
+    categories: np.ndarray
+
+
+def read_notes(texts: Sequence[str], model: LanguageModel, store: Store) -> list[Note]:
+    """Have every text read, each alone and once ever."""
+
+    def compute(part: list[int]) -> list[bytes]:
+        return [note.model_dump_json().encode() for note in model.notes([texts[at] for at in part])]
+
+    keys = digest({"kind": "note", **model.maker}, texts)
+    answers = store.remember("note", keys, compute, what="reading reviews", chunk=_NOTES_AT_ONCE)
+    known: dict[bytes, Note] = {}
+    return [known.setdefault(raw, known.get(raw) or Note.model_validate_json(raw)) for raw in answers]
+
+
+def write_summaries(groups: Sequence[Sequence[str]], model: LanguageModel, store: Store) -> list[Summary]:
+    """Have every group of texts summarised, each set of texts once ever."""
+
+    def compute(part: list[int]) -> list[bytes]:
+        summaries = model.summaries([groups[at] for at in part])
+        return [summary.model_dump_json().encode() for summary in summaries]
+
+    keys = digest({"kind": "summary", **model.maker}, [json.dumps(list(group)) for group in groups])
+    answers = store.remember("summary", keys, compute, what="summarising", chunk=_NOTES_AT_ONCE)
+    return [Summary.model_validate_json(raw) for raw in answers]
+
+
+def caption_photos(paths: Sequence[str], model: Captioner, store: Store, max_pixels: int) -> dict[str, str]:
+    """Caption every photo, the same bytes once ever; path -> caption."""
+    unique = list(dict.fromkeys(paths))
+
+    def compute(part: list[int]) -> list[bytes]:
+        photos = [load_photo(Path(unique[at]), max_pixels) for at in part]
+        return [caption.encode() for caption in model.captions(photos)]
+
+    hashes = [sha256(Path(path).read_bytes()).hexdigest() for path in unique]
+    keys = digest({"kind": "caption", **model.maker}, hashes)
+    answers = store.remember("caption", keys, compute, what="captioning photos", chunk=_PHOTOS_AT_ONCE)
+    return {path: raw.decode() for path, raw in zip(unique, answers, strict=True)}
+
+
+@dataclass(frozen=True)
+class NoteArrays:
+    """Notes of n reviews as arrays.
+
+    Attributes:
+        vectors: `gist`, `likes`, `dislikes` -> (n, d) float16, the mean over a note's sentences.
+        spoken: the same names -> (n,) whether the note has any.
+        price: (n, 4) float32 one vote by `PRICE_TAGS`.
+        categories: (n, c) float32 one vote for each category of the note that is in the vocabulary.
+    """
+
+    vectors: dict[str, np.ndarray]
+    spoken: dict[str, np.ndarray]
+    price: np.ndarray
+    categories: np.ndarray
+
+    @classmethod
+    def of(cls, notes: Sequence[Note], encoder: Encoder, vocabulary: Sequence[str]) -> NoteArrays:
+        """Embed notes; each different sentence is encoded once."""
+        parts = {
+            "gist": [[note.gist] if note.gist else [] for note in notes],
+            "likes": [note.likes for note in notes],
+            "dislikes": [note.dislikes for note in notes],
+        }
+        vectors = {name: _mean_vectors(texts, encoder) for name, texts in parts.items()}
+        spoken = {name: np.array([bool(text) for text in texts]) for name, texts in parts.items()}
+        price, categories = _votes(notes, vocabulary)
+        return cls(vectors, spoken, price, categories)
+
+    def words(self, side: Side) -> Words:
+        """Aggregate over every view of a side."""
+        vectors, spoken = {}, {}
+        for name, values in self.vectors.items():
+            count = side.sum(self.spoken[name][:, None].astype(np.float32))
+            vectors[name] = side.sum(values.astype(np.float32)) / np.maximum(count, 1)
+            spoken[name] = count[:, 0] > 0
+        return Words(vectors, spoken, side.sum(self.price), side.sum(self.categories))
+
+
+def summary_words(
+    side: Side,
+    texts: Sequence[str],
+    model: LanguageModel,
+    encoder: Encoder,
+    store: Store,
+    vocabulary: Sequence[str],
+) -> Words:
+    """Summarise every view of a side and embed what was written (paper, section 3.2)."""
+    summaries = write_summaries([[texts[row] for row in rows] for rows in side.sets()], model, store)
+    written = [[summary.text] if summary.text else [] for summary in summaries]
+    price, categories = _votes(summaries, vocabulary)
+    return Words(
+        {"summary": _mean_vectors(written, encoder).astype(np.float32)},
+        {"summary": np.array([bool(text) for text in written], dtype=bool)},
+        price,
+        categories,
+    )
+
+
+def _mean_vectors(groups: Sequence[Sequence[str]], encoder: Encoder) -> np.ndarray:
+    """(n, d) float16 mean vector of each group of texts; zero for an empty group."""
+    flat = [text for group in groups for text in group]
+    sizes = np.array([len(group) for group in groups], dtype=np.int64)
+    encoded = encoder.encode(flat or [""])
+    out = np.zeros((len(groups), encoded.shape[1]), dtype=np.float16)
+    if flat:
+        starts = np.cumsum(sizes) - sizes
+        some = sizes > 0
+        sums = np.add.reduceat(encoded.astype(np.float32), starts[some], axis=0)
+        out[some] = sums / sizes[some, None]
+    return out
+
+
+def _votes(answers: Sequence[Answer], vocabulary: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    code = {category: at for at, category in enumerate(vocabulary)}
+    price = np.zeros((len(answers), len(PRICE_TAGS)), dtype=np.float32)
+    categories = np.zeros((len(answers), len(vocabulary)), dtype=np.float32)
+    for row, answer in enumerate(answers):
+        price[row, PRICE_TAGS.index(answer.price)] = 1
+        for category in answer.categories:
+            if category in code:
+                categories[row, code[category]] = 1
+    return price, categories

@@ -1,0 +1,115 @@
+"""Features as tensors: kept per view, gathered per batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmrec.features import Features, SideFeatures
+
+__all__ = ["Batch", "Forget", "Inputs"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a ranker sees of B pairs.
+
+    Attributes:
+        dense: (B, p) columns of the user, then of the item.
+        vectors: block -> (B, d); zero where missing. Blocks are named by side, as in `user gist`.
+        present: block -> (B, 1), 1 where there is one.
+        categories: (B, k) codes.
+    """
+
+    dense: Tensor
+    vectors: dict[str, Tensor]
+    present: dict[str, Tensor]
+    categories: Tensor
+
+
+class _Side:
+    def __init__(self, features: SideFeatures, prefix: str) -> None:
+        self.nothing = features.nothing
+        self.dense = torch.from_numpy(features.dense)
+        self.vectors = {f"{prefix} {name}": torch.from_numpy(x) for name, x in features.vectors.items()}
+        self.present = {
+            f"{prefix} {name}": torch.from_numpy(x).float()[:, None] for name, x in features.present.items()
+        }
+        self.categories = torch.from_numpy(features.categories)
+
+
+class Inputs:
+    """Both sides' features as tensors that are sliced by view; no row is ever materialised."""
+
+    def __init__(self, features: Features) -> None:
+        self.user, self.item = _Side(features.user, "user"), _Side(features.item, "item")
+        self.user_view = torch.from_numpy(features.user_view)
+        self.item_view = torch.from_numpy(features.item_view)
+
+    @property
+    def blocks(self) -> dict[str, int]:
+        """Size of every vector block."""
+        both = {**self.user.vectors, **self.item.vectors}
+        return {name: values.shape[1] for name, values in both.items()}
+
+    def batch(
+        self,
+        user_view: Tensor,
+        item_view: Tensor,
+        user_words: Tensor | None = None,
+        item_words: Tensor | None = None,
+    ) -> Batch:
+        """Gather (B,) views of users and items; words (vectors, categories) may come from other views."""
+        user_words = user_view if user_words is None else user_words
+        item_words = item_view if item_words is None else item_words
+        words = ((self.user, user_words), (self.item, item_words))
+        return Batch(
+            torch.cat([self.user.dense[user_view], self.item.dense[item_view]], dim=1),
+            {name: values[view].float() for side, view in words for name, values in side.vectors.items()},
+            {name: there[view] for side, view in words for name, there in side.present.items()},
+            self.item.categories[item_words],
+        )
+
+    def rows(self, rows: Tensor) -> Batch:
+        """The batch of some rows of the table."""
+        return self.batch(self.user_view[rows], self.item_view[rows])
+
+    def moments(self, rows: np.ndarray) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """Mean and deviation of the dense columns and of every block where present, over some rows."""
+        at = torch.from_numpy(rows)
+        dense = torch.cat([self.user.dense[self.user_view[at]], self.item.dense[self.item_view[at]]], dim=1)
+        means, deviations = {}, {}
+        for side, views in ((self.user, self.user_view), (self.item, self.item_view)):
+            seen = torch.unique(views[at])
+            for name, values in side.vectors.items():
+                there = values[seen[side.present[name][seen, 0] > 0]].float()
+                there = there if len(there) else values.new_zeros(1, values.shape[1]).float()
+                means[name] = there.mean(0)
+                deviations[name] = there.std(0, correction=0)
+        return dense.mean(0), dense.std(0, correction=0), means, deviations
+
+
+class Forget:
+    """Hides a share of what is known, so that a ranker learns to do without it (cold start).
+
+    Ratings and words of a user or an item are hidden apart, by the views of which nothing is known.
+    """
+
+    def __init__(self, inputs: Inputs, share: float, generator: torch.Generator) -> None:
+        self._inputs = inputs
+        self._share = share
+        self._generator = generator
+
+    def rows(self, rows: Tensor) -> Batch:
+        """The batch of some rows of the table, some of it hidden."""
+        user, item = self._inputs.user_view[rows], self._inputs.item_view[rows]
+        no_user, no_item = self._inputs.user.nothing, self._inputs.item.nothing
+        views = ((user, no_user), (item, no_item), (user, no_user), (item, no_item))
+        return self._inputs.batch(*(self._hide(view, nothing) for view, nothing in views))
+
+    def _hide(self, view: Tensor, nothing: int) -> Tensor:
+        hidden = torch.rand(len(view), generator=self._generator) < self._share
+        return torch.where(hidden, nothing, view)

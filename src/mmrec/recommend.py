@@ -1,0 +1,325 @@
+"""The Recommender: fit, predict, recommend, explain, save and load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from math import factorial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from mmrec.config import Config
+from mmrec.corpus import Corpus, Models
+from mmrec.errors import DataError
+from mmrec.evidence import Side
+from mmrec.experiment.compare import Comparison, compare
+from mmrec.features import Features, SideFeatures
+from mmrec.language.base import PRICE_TAGS, Note
+from mmrec.learning import Model
+from mmrec.metrics import Scores
+from mmrec.ranking.inputs import Inputs
+from mmrec.reviews.table import Reviews
+from mmrec.saving import Saved, load, save
+
+__all__ = ["Explanation", "Quote", "Recommender"]
+
+_ITEMS_AT_ONCE = 8192
+_GROUPS = ("your ratings", "your words", "its ratings", "its words and photos")
+_QUOTES = 3
+
+
+@dataclass(frozen=True)
+class Quote:
+    """A sentence of a real review: its text, the review's id, and whether it is a like or a dislike."""
+
+    text: str
+    review_id: str
+    liked: bool
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an item has its probability for a user.
+
+    Attributes:
+        probability: that the user likes the item.
+        base: the probability when nothing is known of either.
+        contributions: exact Shapley values of what is known, in probability; they add up to
+            `probability - base`.
+        quotes: sentences about the item, those nearest to the user's own words first.
+    """
+
+    probability: float
+    base: float
+    contributions: dict[str, float]
+    quotes: list[Quote]
+
+
+class Recommender:
+    """Learns from reviews who will like what; any user and any item can be scored.
+
+    Args:
+        config: the pipeline; `Config()` is the recommended one.
+        models: what reads; by default those that `config` names.
+    """
+
+    def __init__(self, config: Config | None = None, models: Models | None = None) -> None:
+        self.config = config or Config()
+        self.models = models or Models.open(self.config)
+        self.scores: dict[str, Scores] = {}
+        self._model: Model | None = None
+
+    def fit(self, reviews: Reviews) -> Recommender:
+        """Split, train the model of `config.ranker.features`, and know all of these reviews from then on.
+
+        `scores` then holds what the model and the simple peers reach on test rows.
+
+        Raises:
+            DataError: too few reviews to learn from.
+        """
+        comparison = compare(reviews, self.config, self.models, [self.config.ranker.features])
+        return self.adopt(comparison, self.config.ranker.features, reviews)
+
+    def adopt(self, comparison: Comparison, name: str, reviews: Reviews) -> Recommender:
+        """Take over a trained model of a comparison, and know all of `reviews`."""
+        self.scores = dict(comparison.scores)
+        self._set(comparison.models[name], reviews, None)
+        corpus, assembler = self.corpus, self.model.assembler
+        everyone = np.full(len(corpus), -1)
+        rows = np.arange(len(corpus))
+        self._features = Features(
+            assembler.user(Side.excluding(corpus.data.user, rows, everyone), corpus),
+            assembler.item(Side.excluding(corpus.data.item, rows, everyone), corpus),
+            corpus.data.user,
+            corpus.data.item,
+        )
+        return self
+
+    def _set(self, model: Model, reviews: Reviews, notes: list[Note] | None) -> None:
+        self._model = model
+        self.reviews = reviews
+        self.corpus = Corpus.of(reviews, self.models, self.config, notes)
+        self._user_code = {user: code for code, user in enumerate(self.corpus.data.users)}
+        self._item_code = {item: code for code, item in enumerate(self.corpus.data.items)}
+        self.__dict__.pop("_inputs", None)
+
+    @property
+    def model(self) -> Model:
+        """The trained model.
+
+        Raises:
+            DataError: nothing was fitted or loaded yet.
+        """
+        if self._model is None:
+            raise DataError("this Recommender knows nothing yet: call fit(reviews) or load(folder) first")
+        return self._model
+
+    @property
+    def features(self) -> Features:
+        """Features of every user and item, from all reviews."""
+        self.model  # noqa: B018  says that nothing was fitted, where that is so
+        return self._features
+
+    @cached_property
+    def _inputs(self) -> Inputs:
+        return Inputs(self.features)
+
+    def predict(self, users: list[str], items: list[str]) -> np.ndarray:
+        """Probability that each user likes the item beside it.
+
+        Args:
+            users, items: (n) ids; those never seen are strangers of whom nothing is known.
+
+        Returns:
+            (n,) float64.
+        """
+        user, item = self._codes(users, items)
+        return self._score(self._inputs, user, item)
+
+    def recommend(
+        self, user: str | None = None, n: int = 10, *, likes: str | None = None, seen: bool = False
+    ) -> pl.DataFrame:
+        """The items that a user will most likely like.
+
+        Args:
+            user: an id; one never seen is a stranger.
+            n: number of items.
+            likes: a stranger's own words, as in "ramen, quiet places, cheap"; items that are spoken of in
+                words near to these are ranked, the others are not.
+            seen: whether items that the user has reviewed may be recommended too.
+
+        Returns:
+            Up to n rows, best first: `item`, `name`, `probability`, `price`, `categories`.
+
+        Raises:
+            DataError: neither a user nor words, or both.
+        """
+        if (user is None) == (not likes):
+            raise DataError("recommend needs a user or likes (words), and not both")
+        inputs = self._inputs
+        items = np.arange(len(self._item_code))
+        if likes:
+            stranger = self._stranger(likes)
+            inputs = Inputs(Features(stranger, self.features.item, np.zeros(1, int), np.zeros(1, int)))
+            items = self._near(stranger, max(3 * n, len(items) // 10))
+            code = 0
+        else:
+            code = int(self._codes([str(user)], [])[0])
+            if not seen:
+                items = np.setdiff1d(items, self.corpus.data.item[self.corpus.data.user == code])
+        probability = self._score(inputs, np.full(len(items), code), items)
+        best = np.argsort(-probability, kind="stable")[:n]
+        return self._described(items[best], probability[best])
+
+    def explain(self, user: str, item: str) -> Explanation:
+        """Why an item has its probability for a user: which knowledge spoke for it, and who said so.
+
+        Raises:
+            DataError: the item was never reviewed.
+        """
+        if item not in self._item_code:
+            raise DataError(f"no review speaks of item {item!r}; check the id")
+        user_code, item_code = self._codes([user], [item])
+        values = self._coalitions(int(user_code[0]), int(item_code[0]))
+        everything = frozenset(range(len(_GROUPS)))
+        contributions = {name: _shapley(values, player) for player, name in enumerate(_GROUPS)}
+        quotes = self._quotes(int(user_code[0]), int(item_code[0]))
+        return Explanation(values[everything], values[frozenset()], contributions, quotes)
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the model and what it knows: safetensors, JSON and Parquet, no pickle."""
+        notes = self.corpus.notes
+        saved = Saved(self.config, self.model, self.reviews, notes, self.features, self.scores)
+        return save(saved, Path(folder))
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Recommender:
+        """Read a saved model.
+
+        Raises:
+            ModelError: the folder is not one that `save` wrote, or is damaged.
+        """
+        saved = load(Path(folder))
+        recommender = cls(saved.config)
+        recommender.scores = saved.scores
+        recommender._set(saved.model, saved.reviews, saved.notes)
+        recommender._features = saved.features
+        return recommender
+
+    def _codes(self, users: list[str], items: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        nobody, nothing = self.features.user.nothing, self.features.item.nothing
+        user = np.array([self._user_code.get(user, nobody) for user in users], dtype=np.int64)
+        item = np.array([self._item_code.get(item, nothing) for item in items], dtype=np.int64)
+        return user, item
+
+    @torch.inference_mode()
+    def _score(self, inputs: Inputs, *views: np.ndarray) -> np.ndarray:
+        tensors = [torch.from_numpy(view) for view in views]
+        logit = [
+            self.model.ranker(inputs.batch(*(tensor[at : at + _ITEMS_AT_ONCE] for tensor in tensors)))
+            for at in range(0, len(views[0]), _ITEMS_AT_ONCE)
+        ]
+        return self.model.probability(torch.cat([*logit, torch.zeros(0)]).numpy())
+
+    def _stranger(self, likes: str) -> SideFeatures:
+        corpus = Corpus.described(likes, self.models)
+        side = Side.listed(np.zeros(1, dtype=np.int64), [np.zeros(1, dtype=np.int64)])
+        return self.model.assembler.user(side, corpus)
+
+    def _near(self, stranger: SideFeatures, most: int) -> np.ndarray:
+        """Codes of the items whose reviews' words are nearest to the stranger's."""
+        item = self.features.item
+        name = next(name for name in ("likes", "summary", "reviews") if name in item.vectors)
+        known = item.vectors[name][:-1].astype(np.float32)
+        # What every item's reviews have in common says nothing about what was asked for.
+        centred = known - known.mean(axis=0)
+        centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
+        nearness = centred @ (stranger.vectors[name][0].astype(np.float32) - known.mean(axis=0))
+        return np.sort(np.argsort(-nearness, kind="stable")[:most])
+
+    def _described(self, items: np.ndarray, probability: np.ndarray) -> pl.DataFrame:
+        names = dict(zip(self.reviews.items["item"], self.reviews.items["name"], strict=True))
+        ids = [self.corpus.data.items[code] for code in items]
+        return pl.DataFrame(
+            {
+                "item": ids,
+                "name": [names.get(item) for item in ids],
+                "probability": probability,
+                "price": [self._price(code) for code in items],
+                "categories": [self._categories(code) for code in items],
+            },
+            schema_overrides={"name": pl.String, "categories": pl.List(pl.String)},
+        )
+
+    def _price(self, item: int) -> str:
+        item_features = self.features.item
+        tags = [tag for tag in PRICE_TAGS if tag in item_features.names]
+        shares = [item_features.dense[item, item_features.names.index(tag)] for tag in tags]
+        return tags[int(np.argmax(shares))] if any(shares) else "none"
+
+    def _categories(self, item: int) -> list[str]:
+        vocabulary = self.model.assembler.vocabulary
+        return [vocabulary[code] for code in self.features.item.categories[item] if code < len(vocabulary)]
+
+    def _coalitions(self, user: int, item: int) -> dict[frozenset[int], float]:
+        """Probability with each set of the four groups known and the others not."""
+        players = range(len(_GROUPS))
+        sets = [frozenset(group) for size in range(5) for group in combinations(players, size)]
+        nobody, nothing = self.features.user.nothing, self.features.item.nothing
+
+        def views(player: int, known: int, unknown: int) -> np.ndarray:
+            return np.array([known if player in group else unknown for group in sets])
+
+        probability = self._score(
+            self._inputs,
+            views(0, user, nobody),
+            views(2, item, nothing),
+            views(1, user, nobody),
+            views(3, item, nothing),
+        )
+        return dict(zip(sets, probability.tolist(), strict=True))
+
+    def _quotes(self, user: int, item: int) -> list[Quote]:
+        rows = np.flatnonzero(self.corpus.data.item == item)
+        said = [
+            Quote(text, self.reviews.table["review_id"][int(row)], liked)
+            for row in rows
+            for texts, liked in (
+                (self.corpus.notes[row].likes, True),
+                (self.corpus.notes[row].dislikes, False),
+            )
+            for text in texts
+        ]
+        if not said:
+            return []
+        vectors = self.models.encoder.encode([quote.text for quote in said]).astype(np.float32)
+        own = self._own_words(user, vectors)
+        best: dict[str, Quote] = {}
+        for at in np.argsort(-(vectors @ own), kind="stable"):
+            best.setdefault(said[at].review_id, said[at])
+        return list(best.values())[:_QUOTES]
+
+    def _own_words(self, user: int, vectors: np.ndarray) -> np.ndarray:
+        """Direction of the user's own words; of a stranger, of what is said of the item most of all."""
+        blocks, present = self.features.user.vectors, self.features.user.present
+        for name in ("likes", "gist", "summary", "reviews"):
+            if name in blocks and present[name][user]:
+                return blocks[name][user].astype(np.float32)
+        return vectors.mean(axis=0)
+
+
+def _shapley(values: dict[frozenset[int], float], player: int) -> float:
+    """Shapley value of a player from the values of all coalitions (Shapley 1953)."""
+    count = len(_GROUPS)
+    return sum(
+        factorial(len(group))
+        * factorial(count - len(group) - 1)
+        / factorial(count)
+        * (values[group | {player}] - value)
+        for group, value in values.items()
+        if player not in group
+    )

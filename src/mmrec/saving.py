@@ -1,0 +1,146 @@
+"""A recommender in a folder: weights and features as safetensors, settings as JSON, reviews as Parquet."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_tensors
+from safetensors.torch import save_file as save_tensors
+
+import mmrec
+from mmrec.config import Config
+from mmrec.errors import ModelError
+from mmrec.features import Features, SideFeatures
+from mmrec.language.base import Note
+from mmrec.learning import Assembler, Model
+from mmrec.metrics import Scores
+from mmrec.ranking.dlrm import Ranker, Shape
+from mmrec.reviews.table import Interactions, Reviews
+
+__all__ = ["Saved", "load", "save"]
+
+_FORMAT = 1
+_DAMAGE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, pl.exceptions.PolarsError)
+_NOTE_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "gist": pl.String,
+    "likes": pl.List(pl.String),
+    "dislikes": pl.List(pl.String),
+    "price": pl.String,
+    "categories": pl.List(pl.String),
+}
+
+
+class _Manifest(BaseModel):
+    """`model.json`: everything but arrays and tables."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int
+    version: str
+    config: Config
+    assembler: Assembler
+    shape: Shape
+    weights: tuple[float, float]
+    scores: dict[str, Scores]
+    user_names: list[str]
+    item_names: list[str]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """All that a recommender is: settings, model, the reviews it knows, and what was read out of them."""
+
+    config: Config
+    model: Model
+    reviews: Reviews
+    notes: list[Note]
+    features: Features
+    scores: dict[str, Scores]
+
+
+def save(saved: Saved, folder: Path) -> Path:
+    """Write a recommender; files of an earlier one in the folder are replaced."""
+    model, features = saved.model, saved.features
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = _Manifest(
+        format=_FORMAT,
+        version=mmrec.__version__,
+        config=saved.config,
+        assembler=model.assembler,
+        shape=model.ranker.shape,
+        weights=model.weights,
+        scores=saved.scores,
+        user_names=list(features.user.names),
+        item_names=list(features.item.names),
+    )
+    save_tensors(model.ranker.state_dict(), folder / "model.safetensors")
+    arrays = {**_arrays(features.user, "user"), **_arrays(features.item, "item")}
+    save_file(arrays, folder / "features.safetensors")
+    saved.reviews.table.write_parquet(folder / "reviews.parquet")
+    saved.reviews.items.write_parquet(folder / "items.parquet")
+    notes = pl.DataFrame([note.model_dump() for note in saved.notes], schema=_NOTE_SCHEMA)
+    notes.write_parquet(folder / "notes.parquet")
+    # Last, since a folder is a model only when it has a manifest.
+    (folder / "model.json").write_text(manifest.model_dump_json(indent=2))
+    return folder
+
+
+def load(folder: Path) -> Saved:
+    """Read what `save` wrote.
+
+    Raises:
+        ModelError: no such model, one of another format, or a damaged one.
+    """
+    if not (folder / "model.json").is_file():
+        raise ModelError(f"{folder}: no model.json here; name a folder that `mmrec fit --out` wrote")
+    try:
+        raw = json.loads((folder / "model.json").read_bytes())
+        if raw.get("format") != _FORMAT:
+            raise ModelError(f"{folder}: format {raw.get('format')!r}, this mmrec reads {_FORMAT}; fit again")
+        manifest = _Manifest.model_validate(raw)
+        ranker = Ranker(manifest.shape)
+        ranker.load_state_dict(load_tensors(folder / "model.safetensors"))
+        ranker.eval()
+        arrays = load_file(folder / "features.safetensors")
+        tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in ("reviews", "items", "notes")}
+        notes = [Note.model_validate(row) for row in tables["notes"].to_dicts()]
+        data = Interactions.of(tables["reviews"])
+        sides = (_side(arrays, "user", manifest.user_names), _side(arrays, "item", manifest.item_names))
+    except _DAMAGE as error:
+        raise ModelError(f"{folder}: the saved model is damaged ({error}); fit and save it again") from error
+    return Saved(
+        manifest.config,
+        Model(manifest.assembler, ranker, manifest.weights, {}),
+        Reviews(tables["reviews"], tables["items"], source=str(folder)),
+        notes,
+        Features(*sides, data.user, data.item),
+        manifest.scores,
+    )
+
+
+def _arrays(side: SideFeatures, name: str) -> dict[str, np.ndarray]:
+    named = {"dense": side.dense, "categories": side.categories}
+    named |= {f"vectors/{block}": values for block, values in side.vectors.items()}
+    named |= {f"present/{block}": there for block, there in side.present.items()}
+    return {f"{name}/{part}": np.ascontiguousarray(values) for part, values in named.items()}
+
+
+def _side(arrays: dict[str, np.ndarray], name: str, names: list[str]) -> SideFeatures:
+    def under(prefix: str) -> dict[str, np.ndarray]:
+        start = f"{name}/{prefix}/"
+        return {key.removeprefix(start): values for key, values in arrays.items() if key.startswith(start)}
+
+    return SideFeatures(
+        tuple(names),
+        arrays[f"{name}/dense"],
+        under("vectors"),
+        under("present"),
+        arrays[f"{name}/categories"],
+    )
