@@ -45,7 +45,7 @@ class ReadConfig(_Settings):
 class SplitConfig(_Settings):
     """How reviews are filtered and dealt into train, valid and test."""
 
-    by: Literal["random", "time"] = "random"
+    split_by: Literal["random", "time"] = "random"
     """`random` as in the paper; `time` puts the latest reviews into test, over all users at once."""
     test_share: float = Field(0.25, gt=0, lt=1)
     """Share of the reviews in test (the paper's 3:1)."""
@@ -80,7 +80,7 @@ class ProfileConfig(_Settings):
 class EncoderConfig(_Settings):
     """The sentence encoder that puts all words into one space."""
 
-    model: str = "all-MiniLM-L6-v2"
+    encoder_model: str = "all-MiniLM-L6-v2"
     """A sentence-transformers model name or folder."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` takes bf16 where the processor multiplies it natively, else fp32."""

@@ -31,7 +31,6 @@ class Reducer(nn.Module):
             self.register_buffer(f"mean_{at}", torch.zeros(size))
             self.register_buffer(f"scale_{at}", torch.ones(size))
         self.layers = nn.Sequential(
-            nn.Dropout(dropout),
             nn.Linear(sum(blocks.values()), hidden_size),
             nn.ReLU(),
             nn.Dropout(dropout),

@@ -60,7 +60,7 @@ def split_reviews(data: Interactions, config: SplitConfig, rng: np.random.Genera
         DataError: a time split of reviews without time, or a part that stays empty.
     """
     rows = np.arange(len(data))
-    if config.by == "time":
+    if config.split_by == "time":
         rest, test = _cut_by_time(data, rows, config.test_share)
         train, valid = _cut_by_time(data, rest, config.valid_share)
     else:

@@ -1,0 +1,51 @@
+"""The command line: one file per command; `mmrec --help` is the map."""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App
+from rich.console import Console
+
+import mmrec
+from mmrec.errors import MmrecError
+
+__all__ = ["app", "main"]
+
+app = App(
+    name="mmrec",
+    help="Recommendations that people can trust, from what reviews and photos say.",
+    version=mmrec.__version__,
+)
+app.command("mmrec.cli.demo:demo")
+app.command("mmrec.cli.fit:fit")
+app.command("mmrec.cli.evaluate:evaluate")
+app.command("mmrec.cli.recommend:recommend")
+app.command("mmrec.cli.doctor:doctor")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; an error that the user can mend is told in a sentence, and the exit status is 2."""
+    words = _spread_mappings(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(words)
+    except MmrecError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(
+            "[bold red]mmrec:[/]", str(error), markup=True
+        )
+        sys.exit(2)
+
+
+def _spread_mappings(words: list[str]) -> list[str]:
+    """`--map rating=stars` in the form that the parser takes: `--map.rating stars`."""
+    out: list[str] = []
+    for word in words:
+        if out and out[-1] == "--map" and "=" in word:
+            key, value = word.split("=", 1)
+            out[-1:] = [f"--map.{key}", value]
+        elif word.startswith("--map=") and word.count("=") == 2:
+            _, key, value = word.split("=")
+            out += [f"--map.{key}", value]
+        else:
+            out.append(word)
+    return out

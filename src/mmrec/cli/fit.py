@@ -1,0 +1,81 @@
+"""`mmrec fit`: learn from reviews, compare with simple peers, save the model and a report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from mmrec.cli.options import AsJson, Settings, print_json, print_scores, show_rejects
+from mmrec.progress import console
+
+__all__ = ["fit", "learn_and_save"]
+
+_AUDITED_ROWS = 200
+
+
+def fit(
+    data: Path, /, *, out: Path = Path("model"), json: AsJson = False, config: Settings = Settings()
+) -> None:
+    """Learn from reviews; save a model and a report.
+
+    Trains the paper's baseline and proposed models, prints them beside simple peers on test reviews that
+    neither training nor any choice has seen, and saves the one named by --features.
+
+    Args:
+        data: JSON lines, JSON, CSV (each also .gz) or Parquet; see Reading for other names of columns.
+        out: folder for the model and report.html.
+        json: print one JSON object instead of tables.
+    """
+    result = learn_and_save(data, out, config, quiet=json)
+    if json:
+        print_json(result)
+
+
+def learn_and_save(data: Path, folder: Path, config: Settings, *, quiet: bool) -> dict[str, Any]:
+    """What `fit` does; `demo` does it too.
+
+    Returns:
+        The figures, and where things were written.
+    """
+    import numpy as np
+
+    from mmrec.audit import audit
+    from mmrec.corpus import Models
+    from mmrec.experiment.compare import compare
+    from mmrec.experiment.report import write_report
+    from mmrec.recommend import Recommender
+    from mmrec.reviews import read_reviews
+
+    reviews = read_reviews(data, config.read)
+    show_rejects(reviews, folder)
+    models = Models.open(config)
+    result = compare(reviews, config, models)
+    prepared = result.prepared
+    some = np.random.default_rng(config.seed).permutation(len(prepared.corpus))[:_AUDITED_ROWS]
+    audits = {
+        name: audit(prepared.corpus, prepared.evidence, model.assembler, result.features[name], some)
+        for name, model in result.models.items()
+    }
+    if not quiet:
+        print_scores(result.scores, f"{data}: {len(prepared.split.test):,} test reviews, seed {config.seed}")
+    for remark in (*result.remarks, *(f"{name}: {found}" for name, found in audits.items())):
+        console.print(f"- {remark}")
+    recommender = Recommender(config, models).adopt(result, config.ranker.features, reviews)
+    recommender.save(folder)
+    command = shlex.join(["mmrec", *sys.argv[1:]])
+    report = write_report(result, audits, folder / "report.html", command=command)
+    console.print(f"model: {folder}   report: {report}")
+    return {
+        "data": str(data),
+        "seed": config.seed,
+        "model": str(folder),
+        "report": str(report),
+        "reviews": len(reviews),
+        "refused": reviews.rejects.height,
+        "test": {name: scores.dict() for name, scores in result.scores.items()},
+        "remarks": result.remarks,
+        "audit": {name: str(found) for name, found in audits.items()},
+        "seconds": result.seconds,
+    }

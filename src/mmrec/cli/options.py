@@ -1,0 +1,87 @@
+"""The configuration tree as flags, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from mmrec import config as settings
+from mmrec.metrics import Scores
+from mmrec.progress import console
+from mmrec.reviews import Reviews
+
+__all__ = ["AsJson", "ReadSettings", "Settings", "out", "print_json", "print_scores", "show_rejects"]
+
+out = Console(highlight=False)
+"""Results go to standard output; progress and remarks go to standard error."""
+
+for _order, (_part, _title) in enumerate(
+    (
+        (settings.Config, "General"),
+        (settings.ReadConfig, "Reading"),
+        (settings.SplitConfig, "Splitting"),
+        (settings.EvidenceConfig, "Evidence"),
+        (settings.ProfileConfig, "Words"),
+        (settings.EncoderConfig, "Encoder"),
+        (settings.RankerConfig, "Ranker"),
+        (settings.TrainingConfig, "Training"),
+    )
+):
+    # Every field of the tree becomes a flag of its own name; its docstring is its help.
+    Parameter(name="*", group=Group(_title, sort_key=_order + 1))(_part)
+
+Settings = settings.Config
+ReadSettings = settings.ReadConfig
+AsJson = Annotated[bool, Parameter(name="--json", negative=())]
+
+_COLUMNS = {
+    "accuracy": "accuracy",
+    "fpr": "FPR",
+    "loss": "loss",
+    "auc": "ROC-AUC",
+    "ap_negative": "AP dislikes",
+    "fpr_at_80": "FPR@TPR.80",
+    "fpr_at_90": "FPR@TPR.90",
+    "fpr_at_95": "FPR@TPR.95",
+}
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """Print one JSON object, for machines."""
+    print(json.dumps(result, indent=2, default=str))
+
+
+def print_scores(scores: Mapping[str, Scores], title: str) -> None:
+    """Print models beside each other, the best figure of every column in bold."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("model", no_wrap=True)
+    for name in _COLUMNS.values():
+        table.add_column(name, justify="right")
+    best = {
+        key: (max if key in ("accuracy", "auc", "ap_negative") else min)(
+            getattr(row, key) for row in scores.values()
+        )
+        for key in _COLUMNS
+    }
+    for name, row in scores.items():
+        cells = [
+            f"[bold]{value:.3f}[/]" if (value := getattr(row, key)) == best[key] else f"{value:.3f}"
+            for key in _COLUMNS
+        ]
+        table.add_row(name, *cells)
+    out.print(table)
+
+
+def show_rejects(reviews: Reviews, folder: Path) -> None:
+    """Say how many rows were refused, and write them to `rejects.jsonl`."""
+    if not reviews.rejects.height:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    reviews.rejects.write_ndjson(folder / "rejects.jsonl")
+    console.print(f"{reviews.rejects.height:,} rows or photos were refused: see {folder / 'rejects.jsonl'}")
