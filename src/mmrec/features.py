@@ -19,6 +19,7 @@ from mmrec.reviews.table import Interactions
 __all__ = ["Constants", "Features", "SideFeatures", "side_features"]
 
 _CATEGORY_SHARE = 0.1
+_PRICE_PRIOR = 5.0
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,10 @@ def side_features(
     if words is not None:
         tags = words.price[:, : PRICE_TAGS.index("none")]
         tagged = tags.sum(axis=1)
+        # Shrunk towards "none", since one voice on the price is not yet a price.
         for at, tag in enumerate(PRICE_TAGS[:-1]):
-            dense[tag] = tags[:, at] / np.maximum(tagged, 1)
-        dense["no price"] = tagged == 0
+            dense[tag] = tags[:, at] / (tagged + _PRICE_PRIOR)
+        dense["no price"] = _PRICE_PRIOR / (tagged + _PRICE_PRIOR)
         categories = _top(words.categories, max_categories)
     for name, there in present.items():
         dense[f"no {name}"] = ~there

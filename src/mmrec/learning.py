@@ -42,7 +42,7 @@ class Assembler(BaseModel):
         vocabulary: list[str] = []
         if config.ranker.features == "proposed":
             vocabulary = _vocabulary(corpus, evidence, config)
-        photos = bool(corpus.own_photos.count.any() or corpus.review_photos.count[known].any())
+        photos = any(map(len, corpus.item_photos)) or any(len(corpus.photos[row]) for row in known)
         return cls(
             config=config,
             constants=Constants.of(corpus.data, known),

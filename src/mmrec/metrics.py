@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-__all__ = ["Scores", "class_weights", "evaluate", "fpr_at_tpr", "reweighted"]
+__all__ = ["Scores", "class_weights", "evaluate", "fpr_at_tpr", "mean_and_error", "reweighted"]
 
 
 @dataclass(frozen=True)

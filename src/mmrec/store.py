@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmrec.errors import ModelError
@@ -69,15 +70,16 @@ class Store:
         """The values of those keys that are stored."""
         wanted = list(dict.fromkeys(keys))
         found: dict[bytes, bytes] = {}
-        for at in range(0, len(wanted), _AT_ONCE):
-            part = wanted[at : at + _AT_ONCE]
-            marks = ",".join("?" * len(part))
-            found.update(self._db.execute(f"SELECT key, value FROM results WHERE key IN ({marks})", part))
+        with self._told():
+            for at in range(0, len(wanted), _AT_ONCE):
+                part = wanted[at : at + _AT_ONCE]
+                marks = ",".join("?" * len(part))
+                found.update(self._db.execute(f"SELECT key, value FROM results WHERE key IN ({marks})", part))
         return found
 
     def put(self, kind: str, results: Iterable[tuple[bytes, bytes]]) -> None:
         """Write results in one transaction; a key that is there already keeps its first value."""
-        with self._db:
+        with self._told(), self._db:
             rows = ((key, kind, value) for key, value in results)
             self._db.executemany("INSERT OR IGNORE INTO results VALUES (?, ?, ?)", rows)
 
@@ -111,18 +113,27 @@ class Store:
             todo.sort(key=order)
         if todo:
             with track(what, len(todo)) as advance:
-                for at in range(0, len(todo), chunk):
-                    part = todo[at : at + chunk]
-                    results = list(zip([keys[i] for i in part], compute(part), strict=True))
-                    self.put(kind, results)
-                    found.update(results)
+                for start in range(0, len(todo), chunk):
+                    part = todo[start : start + chunk]
+                    new = [keys[at] for at in part]
+                    self.put(kind, zip(new, compute(part), strict=True))
+                    # Read back, since another process may have been first, and its answer is the one kept.
+                    found.update(self.get(new))
                     advance(len(part))
         return [found[key] for key in keys]
 
     def counts(self) -> dict[str, int]:
         """Stored results by kind."""
-        return dict(self._db.execute("SELECT kind, count(*) FROM results GROUP BY kind ORDER BY kind"))
+        with self._told():
+            return dict(self._db.execute("SELECT kind, count(*) FROM results GROUP BY kind ORDER BY kind"))
 
     def close(self) -> None:
-        """Close the database; every result that was put is on disk already."""
+        """Close the database. A killed process loses no result; a power cut may lose the last ones."""
         self._db.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise ModelError(f"the store {self.path} cannot be used: {error}; move it away") from error

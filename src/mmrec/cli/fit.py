@@ -55,7 +55,9 @@ def learn_and_save(data: Path, folder: Path, config: Settings, *, quiet: bool) -
     prepared = result.prepared
     some = np.random.default_rng(config.seed).permutation(len(prepared.corpus))[:_AUDITED_ROWS]
     audits = {
-        name: audit(prepared.corpus, prepared.evidence, model.assembler, result.features[name], some)
+        name: audit(
+            prepared.corpus, prepared.split, prepared.evidence, model.assembler, result.features[name], some
+        )
         for name, model in result.models.items()
     }
     if not quiet:
@@ -65,7 +67,7 @@ def learn_and_save(data: Path, folder: Path, config: Settings, *, quiet: bool) -
     recommender = Recommender(config, models).adopt(result, config.ranker.features, reviews)
     recommender.save(folder)
     command = shlex.join(["mmrec", *sys.argv[1:]])
-    report = write_report(result, audits, folder / "report.html", command=command)
+    report = write_report(result, audits, folder / "report.html", command=command, read=len(reviews))
     console.print(f"model: {folder}   report: {report}")
     return {
         "data": str(data),

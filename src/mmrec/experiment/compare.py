@@ -69,7 +69,7 @@ def prepare(reviews: Reviews, config: Config, models: Models) -> Prepared:
     evidence = Evidence.derive(corpus.data, split, config.evidence.policy, config.evidence.folds, rng)
     label = corpus.data.rating >= config.like_rating
     for name, rows in (("train", split.train), ("valid", split.valid), ("test", split.test)):
-        if (len(rows) and label[rows].all()) or not label[rows].any():
+        if label[rows].all() or not label[rows].any():
             kind = "likes" if label[rows].any() else "dislikes"
             raise DataError(
                 f"{reviews.source}: the {len(rows)} {name} reviews are all {kind} "

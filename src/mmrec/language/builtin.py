@@ -72,7 +72,7 @@ class BuiltinLanguage:
         return {
             "model": "builtin",
             "revision": f"{_VERSION}-{self._lexicon.revision}",
-            "encoder": self._encoder.description,
+            "encoder": self._encoder.identity,
             "item_kind": self._item_kind,
             "summary_tokens": self._summary_tokens,
         }

@@ -12,6 +12,8 @@ from mmrec.ranking.reducer import Reducer
 
 __all__ = ["Ranker", "Shape", "interact"]
 
+_START = 0.01
+
 
 class Shape(BaseModel):
     """What a ranker is built from; with the weights it is the whole model."""
@@ -62,7 +64,7 @@ class Ranker(nn.Module):
             self.categories = nn.EmbeddingBag(
                 shape.categories + 1, size, mode="sum", padding_idx=shape.categories
             )
-            nn.init.normal_(self.categories.weight, std=size**-0.5 / 4)
+            nn.init.normal_(self.categories.weight, std=_START / size**0.5)
             with torch.no_grad():
                 self.categories.weight[shape.categories] = 0
         vectors = 1 + bool(shape.categories) + len(shape.groups)

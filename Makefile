@@ -1,0 +1,31 @@
+# Two commands on a bare machine: `make demo` and `make test`. Each does its own set-up in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+DATA ?= ../shared/data
+
+.PHONY: demo test check results clean
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("mmrec needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[offline,dev]' -c constraints.txt
+	touch $@
+
+demo: .venv/.installed
+	$(BIN)/mmrec demo --out demo
+
+check: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/python -m pytest
+
+# Five seeds on each real data set; rewrites docs/results.md.
+results: .venv/.installed
+	$(BIN)/python bench/results.py $(DATA) --out docs/results.md
+
+clean:
+	rm -rf .venv demo

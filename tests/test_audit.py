@@ -1,0 +1,257 @@
+"""The audit passes what is honest, and catches leaks that were planted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from conftest import interactions
+from mmrec.audit import Audit, audit
+from mmrec.config import Config, EvidenceConfig, ProfileConfig, RankerConfig
+from mmrec.corpus import Corpus, Models
+from mmrec.encode import Encoder
+from mmrec.evidence import Evidence, Policy, Side
+from mmrec.experiment.compare import Prepared, prepare
+from mmrec.features import Features, SideFeatures
+from mmrec.language.builtin import BuiltinLanguage
+from mmrec.learning import Assembler
+from mmrec.reviews import read_reviews
+from mmrec.reviews.sample import write_sample_city
+from mmrec.reviews.split import Split
+from mmrec.store import Store
+from mmrec.vision.builtin import PaletteCaptioner
+
+POLICIES: tuple[Policy, ...] = ("fold", "leave_one_out", "all", "past")
+
+
+@pytest.fixture(scope="module")
+def town(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Reviews with words, prices, photos and times."""
+    folder = tmp_path_factory.mktemp("city")
+    reviews = read_reviews(write_sample_city(folder, seed=1, users=40, items=15, reviews=300))
+    models = Models(Store(None), encoder, BuiltinLanguage(encoder, "restaurant"), PaletteCaptioner())
+    return prepare(reviews, Config(evidence=EvidenceConfig(folds=5)), models)
+
+
+def config_of(features: str, strategy: str = "notes") -> Config:
+    return Config(ranker=RankerConfig(features=features), profile=ProfileConfig(strategy=strategy))
+
+
+def derive(town: Prepared, policy: Policy) -> Evidence:
+    return Evidence.derive(town.corpus.data, town.split, policy, 5, np.random.default_rng(7))
+
+
+def make(corpus: Corpus, evidence: Evidence, config: Config) -> tuple[Assembler, Features]:
+    assembler = Assembler.of(corpus, evidence, config)
+    sides = assembler.user(evidence.user, corpus), assembler.item(evidence.item, corpus)
+    return assembler, Features.of(evidence, *sides)
+
+
+def check(
+    town: Prepared,
+    evidence: Evidence,
+    assembler: Assembler,
+    features: Features,
+    rows: np.ndarray | None = None,
+) -> Audit:
+    every = np.arange(len(town.corpus)) if rows is None else rows
+    return audit(town.corpus, town.split, evidence, assembler, features, every)
+
+
+@pytest.fixture(scope="module")
+def folds(town: Prepared) -> tuple[Evidence, Assembler, Features]:
+    """Honest evidence and features of the proposed model."""
+    evidence = derive(town, "fold")
+    return evidence, *make(town.corpus, evidence, config_of("proposed"))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("features", ["baseline", "proposed"])
+def test_honest_features_pass_under_every_policy(town: Prepared, policy: Policy, features: str) -> None:
+    evidence = derive(town, policy)
+    found = check(town, evidence, *make(town.corpus, evidence, config_of(features)))
+    assert found.violations == []
+    assert found.passed
+    assert (found.policy, found.rows) == (policy, len(town.corpus))
+    heard = sum(len(side.members(int(view))) for side in (evidence.user, evidence.item) for view in side.view)
+    assert found.reviews == heard > 0
+    assert f"`{policy}` held ({found.rows:,} rows" in str(found)
+
+
+def test_honest_summaries_pass(town: Prepared) -> None:
+    evidence = derive(town, "fold")
+    rows = np.arange(0, len(town.corpus), 9)
+    assert check(town, evidence, *make(town.corpus, evidence, config_of("proposed", "summary")), rows).passed
+
+
+def test_the_town_has_something_to_leak(folds: tuple[Evidence, Assembler, Features]) -> None:
+    _, _, features = folds
+    assert set(features.item.vectors) == {"gist", "likes", "dislikes", "photos"}
+    assert features.item.present["photos"].any()
+    assert (features.item.categories[:-1] < features.item.categories[-1, 0]).any()
+    assert (features.item.dense[:-1, features.item.names.index("no price")] == 0).any()
+
+
+@pytest.mark.parametrize("careless", ["all", "leave_one_out"])
+@pytest.mark.parametrize("features", ["baseline", "proposed"])
+def test_features_of_a_careless_policy_are_caught_when_sold_as_folds(
+    town: Prepared, careless: Policy, features: str
+) -> None:
+    evidence = derive(town, "fold")
+    assembler, leaky = make(town.corpus, derive(town, careless), config_of(features))
+    found = check(town, evidence, assembler, leaky)
+    assert not found.passed
+    for side in ("user", "item"):
+        for part in ("mean rating", "reviews" if features == "baseline" else "gist"):
+            assert any(f"{part} was not made from its evidence ({side})" in one for one in found.violations)
+    assert not any("own evidence" in one for one in found.violations)
+    assert "broken" in str(found)
+
+
+def test_one_altered_coordinate_is_caught_in_the_rows_of_its_view(
+    town: Prepared, folds: tuple[Evidence, Assembler, Features]
+) -> None:
+    evidence, assembler, honest = folds
+    view = int(honest.item_view[town.split.train[0]])
+    for name, block in honest.item.vectors.items():
+        altered = block.copy()
+        altered[view, 100] += np.float16(0.01)
+        item = replace(honest.item, vectors={**honest.item.vectors, name: altered})
+        found = check(town, evidence, assembler, replace(honest, item=item))
+        rows = np.flatnonzero(honest.item_view == view)
+        assert found.violations == [
+            f"row {row}: {name} was not made from its evidence (item)" for row in rows
+        ]
+
+
+@pytest.mark.parametrize("column", ["mean rating", "no rating", "log count", "cheap price", "no gist"])
+def test_an_altered_number_is_caught(
+    town: Prepared, folds: tuple[Evidence, Assembler, Features], column: str
+) -> None:
+    evidence, assembler, honest = folds
+    view = int(honest.item_view[town.split.train[0]])
+    dense = honest.item.dense.copy()
+    dense[view, honest.item.names.index(column)] += 0.01
+    found = check(town, evidence, assembler, replace(honest, item=replace(honest.item, dense=dense)))
+    assert {one.split(": ")[1] for one in found.violations} == {
+        f"{column} was not made from its evidence (item)"
+    }
+    assert len(found.violations) == int((honest.item_view == view).sum())
+
+
+def _of_all(town: Prepared, evidence: Evidence, assembler: Assembler) -> SideFeatures:
+    """Item features that hear the row's own fold too, in the order of the evidence's views."""
+    leaky = assembler.item(
+        Side.excluding(town.corpus.data.item, evidence.known, np.full(len(town.corpus), -1, dtype=np.int64)),
+        town.corpus,
+    )
+    order = np.append(evidence.item.entity, len(leaky.dense) - 1)
+    return SideFeatures(leaky.names, leaky.dense[order], {}, {}, leaky.categories[order])
+
+
+def test_categories_from_the_row_s_own_fold_are_caught(
+    town: Prepared, folds: tuple[Evidence, Assembler, Features]
+) -> None:
+    evidence, assembler, honest = folds
+    leaky = replace(honest.item, categories=_of_all(town, evidence, assembler).categories)
+    found = check(town, evidence, assembler, replace(honest, item=leaky))
+    differ = (leaky.categories != honest.item.categories).any(axis=1)[honest.item_view]
+    assert differ.any()
+    assert found.violations == [
+        f"row {row}: categories was not made from its evidence (item)" for row in np.flatnonzero(differ)
+    ]
+    assert not set(np.flatnonzero(differ).tolist()) & set(town.split.test.tolist())
+
+
+def test_prices_from_the_row_s_own_fold_are_caught(
+    town: Prepared, folds: tuple[Evidence, Assembler, Features]
+) -> None:
+    evidence, assembler, honest = folds
+    dense = honest.item.dense.copy()
+    columns = [honest.item.names.index(name) for name in ("cheap price", "fair price", "overpriced")]
+    dense[:, columns] = _of_all(town, evidence, assembler).dense[:, columns]
+    found = check(town, evidence, assembler, replace(honest, item=replace(honest.item, dense=dense)))
+    assert len(found.violations) > 20
+    assert all("price" in one and one.endswith("(item)") for one in found.violations)
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_evidence_that_hears_the_row_itself_is_caught(town: Prepared, side: str) -> None:
+    honest, every = derive(town, "fold"), derive(town, "all")
+    leaky = replace(honest, **{side: getattr(every, side)})
+    assembler, features = make(town.corpus, leaky, config_of("baseline"))
+    found = check(town, leaky, assembler, features)
+    for row in town.split.known.tolist():
+        assert f"row {row} is in its own evidence ({side})" in found.violations
+        assert f"row {row} hears other reviews than the policy allows ({side})" in found.violations
+    assert not any(f"row {row} is in" in one for row in town.split.test for one in found.violations)
+    other = "item" if side == "user" else "user"
+    assert not any(one.endswith(f"({other})") for one in found.violations)
+
+
+def test_rows_that_point_at_another_s_view_are_caught(
+    town: Prepared, folds: tuple[Evidence, Assembler, Features]
+) -> None:
+    evidence, assembler, honest = folds
+    view = honest.user_view.copy()
+    row = int(town.split.train[0])
+    view[row] = view[
+        next(at for at in town.split.train if town.corpus.data.user[at] != town.corpus.data.user[row])
+    ]
+    found = check(town, evidence, assembler, replace(honest, user_view=view))
+    assert found.violations
+    assert all(one.startswith(f"row {row}:") and one.endswith("(user)") for one in found.violations)
+
+
+def test_only_the_rows_asked_for_are_looked_at(town: Prepared) -> None:
+    evidence = derive(town, "fold")
+    assembler, leaky = make(town.corpus, derive(town, "all"), config_of("baseline"))
+    rows = town.split.known[:3]
+    found = check(town, evidence, assembler, leaky, rows)
+    assert found.rows == 3
+    assert {int(one.split(":")[0].split()[1]) for one in found.violations} == set(rows.tolist())
+
+
+def test_features_that_are_no_numbers_are_caught(
+    town: Prepared, folds: tuple[Evidence, Assembler, Features]
+) -> None:
+    evidence, assembler, honest = folds
+    block = honest.user.vectors["gist"].copy()
+    block[int(honest.user_view[0])] = np.nan
+    user = replace(honest.user, vectors={**honest.user.vectors, "gist": block})
+    assert not check(town, evidence, assembler, replace(honest, user=user)).passed
+
+
+def test_a_mask_of_presence_that_was_altered_is_caught(
+    town: Prepared, folds: tuple[Evidence, Assembler, Features]
+) -> None:
+    evidence, assembler, honest = folds
+    there = honest.item.present["dislikes"].copy()
+    there[int(honest.item_view[0])] ^= True
+    item = replace(honest.item, present={**honest.item.present, "dislikes": there})
+    assert not check(town, evidence, assembler, replace(honest, item=item)).passed
+
+
+def test_an_audit_of_rows_without_any_evidence_passes(town: Prepared) -> None:
+    evidence = derive(town, "past")
+    first = np.array([int(np.argmin(town.corpus.data.time))])
+    assert check(town, evidence, *make(town.corpus, evidence, config_of("baseline")), first).passed
+
+
+def test_popular_items_hide_no_leak(encoder: Encoder) -> None:
+    """One review of thousands moves a mean by less than float16 can tell, but not by nothing."""
+    size = 2200
+    rating = np.where(np.arange(size) % 2, 5, 1).tolist()
+    data = interactions(list(range(size)), [0] * size, rating)
+    models = Models(Store(None), encoder, BuiltinLanguage(encoder, "restaurant"), PaletteCaptioner())
+    empty: list[list[str]] = [[] for _ in rating]
+    corpus = Corpus(data, ["Nice."] * size, empty, empty[:1], models, 0)
+    split = Split(np.arange(2000), np.arange(2000, 2100), np.arange(2100, size))
+    rng = np.random.default_rng(0)
+    honest, careless = (Evidence.derive(data, split, policy, 5, rng) for policy in ("leave_one_out", "all"))
+    assembler, leaky = make(corpus, careless, config_of("baseline"))
+    found = audit(corpus, split, honest, assembler, leaky, np.arange(20))
+    rows = {one.split(":")[0] for one in found.violations if one.endswith("(item)")}
+    assert rows == {f"row {row}" for row in range(20)}

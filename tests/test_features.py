@@ -1,0 +1,240 @@
+"""Features against a slow and obvious reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import interactions, tables
+from mmrec.evidence import Evidence, Side
+from mmrec.features import Constants, Features, SideFeatures, side_features
+from mmrec.profiles import Words
+from mmrec.reviews.split import Split
+from mmrec.reviews.table import Interactions
+
+SIZE = 15
+"""Categories in the vocabulary."""
+
+
+def heard(*sets: list[int]) -> Side:
+    return Side.listed(np.arange(len(sets)), [np.array(rows, dtype=np.int64) for rows in sets])
+
+
+def words_of(side: Side, price: np.ndarray, categories: np.ndarray) -> Words:
+    return Words({}, {}, side.sum(price), side.sum(categories))
+
+
+def column(made: SideFeatures, name: str) -> list[float]:
+    return made.dense[:, made.names.index(name)].tolist()
+
+
+def voted(*votes: list[float], most: int = 11) -> list[list[int]]:
+    """Categories of views with these votes for the first categories."""
+    table = np.zeros((len(votes), SIZE), dtype=np.float32)
+    for row, given_votes in enumerate(votes):
+        table[row, : len(given_votes)] = given_votes
+    side = heard(*([] for _ in votes))
+    words = Words({}, {}, np.zeros((len(votes), 4), dtype=np.float32), table)
+    made = _features(side, np.zeros(1), words=words, most=most)
+    return made.categories.tolist()
+
+
+def _features(side: Side, rating: np.ndarray, words: Words | None = None, most: int = 11) -> SideFeatures:
+    # A row that nobody hears, so that the sides of these tests are never wholly empty.
+    padded = Side.listed(np.append(side.entity, 99), [*side.sets(), np.array([len(rating)], dtype=np.int64)])
+    more = None
+    if words is not None:
+        more = Words({}, {}, *(np.concatenate([x, x[:1]]) for x in (words.price, words.categories)))
+    made = side_features(
+        padded,
+        np.append(rating, 3.0),
+        4.0,
+        2.0,
+        vectors={},
+        present={},
+        words=more,
+        counted=True,
+        max_categories=most if more else 0,
+    )
+    keep = np.delete(np.arange(len(padded) + 1), len(side))
+    return SideFeatures(made.names, made.dense[keep], {}, {}, made.categories[keep])
+
+
+@given(tables(), st.integers(0, 2**32 - 1), st.floats(0.1, 50))
+@settings(max_examples=100, deadline=None)
+def test_dense_columns_equal_a_slow_reference(data: Interactions, seed: int, prior: float) -> None:
+    rng = np.random.default_rng(seed)
+    known = rng.permutation(len(data))[: max(1, len(data) * 3 // 4)]
+    split = Split(np.sort(known), np.zeros(0, dtype=np.int64), np.setdiff1d(np.arange(len(data)), known))
+    side = Evidence.derive(data, split, "fold", 3, rng).item
+    rating = np.where(rng.random(len(data)) < 0.2, np.nan, data.rating - 1)  # zero stars are a rating
+    tags = np.eye(4, dtype=np.float32)[rng.integers(4, size=len(data))]
+    made = side_features(
+        side,
+        rating,
+        3.7,
+        prior,
+        vectors={},
+        present={"gist": np.arange(len(side)) % 2 == 0},
+        words=words_of(side, tags, np.zeros((len(data), 2), dtype=np.float32)),
+        counted=True,
+        max_categories=1,
+    )
+    assert made.dense.dtype == np.float32
+    for view, rows in enumerate(side.sets()):
+        stars = [float(rating[row]) for row in rows if not np.isnan(rating[row])]
+        votes = [int(np.argmax(tags[row])) for row in rows]
+        said = [vote for vote in votes if vote < 3]
+        expected = {
+            "mean rating": (sum(stars) + prior * 3.7) / (len(stars) + prior),
+            "no rating": float(not stars),
+            "log count": np.log(1 + len(stars)),
+            "cheap price": said.count(0) / max(len(said), 1),
+            "fair price": said.count(1) / max(len(said), 1),
+            "overpriced": said.count(2) / max(len(said), 1),
+            "no price": float(not said),
+            "no gist": float(view % 2),
+        }
+        assert list(made.names) == list(expected)
+        assert made.dense[view].tolist() == pytest.approx(list(expected.values()), abs=1e-5)
+
+
+def test_dense_columns_by_hand() -> None:
+    rating = np.array([5, 2, np.nan, 1], dtype=np.float32)
+    side = heard([0, 1, 2], [2], [], [3])
+    tags = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float32)
+    words = words_of(side, tags, np.zeros((4, SIZE), dtype=np.float32))
+    made = _features(side, rating, words)
+    # Shrunk with two reviews' worth of 4 stars; the last view is the one of which nothing is known.
+    assert column(made, "mean rating") == pytest.approx([15 / 4, 4, 4, 3, 4])
+    assert column(made, "no rating") == [0, 1, 1, 0, 1]
+    assert column(made, "log count") == pytest.approx([np.log(3), 0, 0, np.log(2), 0])
+    assert column(made, "cheap price") == pytest.approx([1 / 3, 0, 0, 0, 0])
+    assert column(made, "fair price") == [0, 0, 0, 0, 0]
+    assert column(made, "overpriced") == pytest.approx([2 / 3, 1, 0, 0, 0])
+    assert column(made, "no price") == [0, 0, 1, 1, 1]
+
+
+def test_users_have_neither_count_nor_price_nor_categories() -> None:
+    made = side_features(heard([0]), np.array([5.0]), 4.0, 2.0, vectors={}, present={})
+    assert made.names == ("mean rating", "no rating")
+    assert made.categories.shape == (2, 0)
+
+
+def test_the_last_view_is_that_of_which_nothing_is_known() -> None:
+    side = heard([0], [1])
+    words = words_of(side, np.eye(4, dtype=np.float32)[:2], np.ones((2, SIZE), dtype=np.float32))
+    block = np.full((2, 3), 0.5, dtype=np.float32)
+    made = side_features(
+        side,
+        np.array([5.0, 1.0]),
+        3.25,
+        2.0,
+        vectors={"gist": block},
+        present={"gist": np.array([True, True])},
+        words=words,
+        counted=True,
+        max_categories=3,
+    )
+    assert made.nothing == 2 == len(made.dense) - 1
+    assert dict(zip(made.names, made.dense[2].tolist(), strict=True)) == {
+        "mean rating": 3.25,
+        "no rating": 1,
+        "log count": 0,
+        "cheap price": 0,
+        "fair price": 0,
+        "overpriced": 0,
+        "no price": 1,
+        "no gist": 1,
+    }
+    assert made.vectors["gist"].tolist() == [[0.5] * 3, [0.5] * 3, [0.0] * 3]
+    assert made.vectors["gist"].dtype == np.float16
+    assert made.present["gist"].tolist() == [True, True, False]
+    assert made.categories.tolist() == [[0, 1, 2], [0, 1, 2], [SIZE] * 3]
+
+
+def test_nothing_known_equals_a_view_without_evidence() -> None:
+    side = heard([0], [])
+    words = words_of(side, np.eye(4, dtype=np.float32)[:1], np.ones((1, SIZE), dtype=np.float32))
+    made = _features(side, np.array([5.0]), words)
+    assert made.dense[1].tolist() == made.dense[2].tolist()
+    assert made.categories[1].tolist() == made.categories[2].tolist()
+
+
+def test_categories_are_the_most_voted_padded_with_the_size() -> None:
+    top, nothing_said, nothing_known = voted([1, 3, 0, 2], [])
+    assert top == [1, 3, 0] + [SIZE] * 8
+    assert nothing_said == nothing_known == [SIZE] * 11
+
+
+def test_at_most_eleven_categories_and_equals_by_code() -> None:
+    assert voted([5.0] * 14)[0] == list(range(11))
+    assert voted([1.0, 2.0, 2.0, 1.0], most=3)[0] == [1, 2, 0]
+
+
+def test_a_category_needs_a_tenth_of_the_votes_of_the_first() -> None:
+    assert voted([20, 1, 2, 3])[0][:4] == [0, 3, 2, SIZE]
+
+
+def test_a_vocabulary_smaller_than_the_most_is_padded_too() -> None:
+    side = heard([0])
+    words = words_of(side, np.eye(4, dtype=np.float32)[:1], np.array([[0, 1]], dtype=np.float32))
+    made = _features(side, np.array([5.0]), words, most=4)
+    assert made.categories.tolist() == [[1, 2, 2, 2], [2, 2, 2, 2]]
+
+
+def test_rows_have_the_views_of_the_evidence() -> None:
+    data = interactions([0, 0, 1, 1], [0, 1, 0, 1])
+    split = Split(np.arange(3), np.zeros(0, dtype=np.int64), np.array([3]))
+    evidence = Evidence.derive(data, split, "leave_one_out", 2, np.random.default_rng(0))
+    made = [
+        side_features(side, data.rating, 4.0, 1.0, vectors={}, present={})
+        for side in (evidence.user, evidence.item)
+    ]
+    features = Features.of(evidence, *made)
+    assert features.user is made[0]
+    assert features.item is made[1]
+    assert features.user_view.tolist() == evidence.user.view.tolist()
+    assert features.item_view.tolist() == evidence.item.view.tolist()
+
+
+def rated(between: float, within: float, seed: int = 0) -> Constants:
+    """Constants of 300 users with 20 ratings each, whose own means deviate by `between`."""
+    rng = np.random.default_rng(seed)
+    user = np.repeat(np.arange(300), 20)
+    item = rng.integers(100, size=len(user))
+    rating = 3.5 + rng.normal(0, between, 300)[user] + rng.normal(0, within, len(user))
+    return Constants.of(interactions(user.tolist(), item.tolist(), rating.tolist()), np.arange(len(user)))
+
+
+def test_a_prior_is_the_variance_within_over_that_between() -> None:
+    constants = rated(between=0.5, within=1.0)
+    assert constants.user_prior == pytest.approx(4, rel=0.25)
+    assert constants.item_prior > 30
+    assert constants.mean == pytest.approx(3.5, abs=0.1)
+
+
+def test_pure_noise_shrinks_all_and_a_strong_effect_hardly_anything() -> None:
+    noise = [rated(between=0, within=1, seed=seed).user_prior for seed in range(5)]
+    assert min(noise) > 40
+    assert rated(between=2, within=0.3).user_prior == pytest.approx(0.1)
+
+
+def test_a_prior_by_hand() -> None:
+    # Users of means 4 and 2: within = (1 + 1 + 1 + 1) / 2 = 2; spread = 4 - 2 = 2; between = 2 / (4 - 2) = 1.
+    data = interactions([0, 0, 1, 1], [0, 1, 2, 3], [5, 3, 3, 1])
+    constants = Constants.of(data, np.arange(4))
+    assert constants.user_prior == pytest.approx(2)
+    assert constants.item_prior == 1  # one review an item tells nothing
+
+
+def test_constants_read_known_rows_only() -> None:
+    data = interactions([0, 0, 1, 1, 2], [0, 1, 2, 3, 0], [5, 3, 3, 1, 1])
+    known = np.arange(4)
+    constants = Constants.of(data, known)
+    assert constants.mean == 3
+    data.rating[4] = 5
+    data.user[4] = 1
+    assert Constants.of(data, known) == constants

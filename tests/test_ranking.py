@@ -1,0 +1,437 @@
+"""The ranker by hand, its training, and a task that only words can solve."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch.nn import functional
+
+from conftest import interactions
+from mmrec.config import Config, EvidenceConfig, RankerConfig, TrainingConfig
+from mmrec.corpus import Corpus, Models
+from mmrec.encode import Encoder
+from mmrec.evidence import Evidence
+from mmrec.experiment.peers import peer_probabilities
+from mmrec.features import Features, SideFeatures
+from mmrec.language.builtin import BuiltinLanguage
+from mmrec.learning import Model, learn
+from mmrec.metrics import class_weights, reweighted
+from mmrec.ranking.dlrm import Ranker, Shape, interact
+from mmrec.ranking.inputs import Batch, Forget, Inputs
+from mmrec.ranking.training import Task, logits, train, weighted_loss
+from mmrec.reviews.split import Split
+from mmrec.store import Store
+from mmrec.vision.builtin import PaletteCaptioner
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+EQUAL = (0.5, 0.5)
+SHORT = TrainingConfig(learning_rate=0.01, batch_size=64, epochs=6, patience=6, forget=0.1)
+
+
+def fill(layer: torch.nn.Module, weight: list[list[float]], bias: list[float]) -> None:
+    assert isinstance(layer, torch.nn.Linear)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(weight))
+        layer.bias.copy_(torch.tensor(bias))
+
+
+def hand_made() -> Ranker:
+    """A ranker of round numbers."""
+    ranker = Ranker(
+        Shape(
+            dense=2,
+            groups={"text": {"user a": 1, "item b": 1}},
+            categories=3,
+            embedding_size=2,
+            hidden_size=2,
+            dropout=0.5,
+        )
+    )
+    reducer = ranker.reducers["text"]
+    identity = [[1.0, 0.0], [0.0, 1.0]]
+    fill(ranker.bottom[0], identity, [0, -1])
+    fill(ranker.bottom[3], [[1, 1], [0, 2]], [0, 1])
+    fill(reducer.layers[0], identity, [0, 0])
+    fill(reducer.layers[3], [[0.5, 0], [0, 0.25]], [0, 0])
+    fill(reducer.head[1], [[1, -3]], [0.5])
+    fill(ranker.top[0], [[1, 1, 1, 0, 0], [0, 0, 0, -1, 4]], [-10, 3])
+    fill(ranker.top[3], [[0.5, 3]], [-1])
+    with torch.no_grad():
+        ranker.dense_mean.copy_(torch.tensor([1.0, 2.0]))
+        ranker.dense_scale.copy_(torch.tensor([0.5, 1.0]))
+        reducer.standardise(
+            {"user a": torch.tensor([1.0]), "item b": torch.tensor([0.0])},
+            {"user a": torch.tensor([0.5]), "item b": torch.tensor([1.0])},
+        )
+        reducer.missing[1].fill_(8.0)
+        ranker.categories.weight.copy_(torch.tensor([[1.0, 0], [0, 1], [2, 2], [0, 0]]))
+    return ranker.eval()
+
+
+def hand_batch() -> Batch:
+    return Batch(
+        dense=torch.tensor([[5.0, 5.0], [1.0, 2.0]]),
+        vectors={"user a": torch.tensor([[2.0], [4.0]]), "item b": torch.tensor([[4.0], [-99.0]])},
+        present={"user a": torch.ones(2, 1), "item b": torch.tensor([[1.0], [0.0]])},
+        categories=torch.tensor([[0, 2, 3], [3, 3, 3]]),
+    )
+
+
+def toy(rows: int = 300, seed: int = 0) -> Task:
+    """Rows whose label hangs on a product of words, and on dense numbers; some words are missing."""
+    rng = np.random.default_rng(seed)
+
+    def side(views: int) -> SideFeatures:
+        dense = np.concatenate([rng.normal(3, 2, (views, 2)), np.ones((views, 1))], axis=1)
+        there = rng.random(views) < 0.8
+        block = rng.normal(0.5, 1, (views, 5)) * there[:, None]
+        codes = np.concatenate([rng.integers(4, size=(views, 2)), np.full((views, 1), 4)], axis=1)
+        return SideFeatures(
+            ("x", "y", "one"),
+            np.concatenate([dense, np.zeros((1, 3))]).astype(np.float32),
+            {"gist": np.concatenate([block, np.zeros((1, 5))]).astype(np.float16)},
+            {"gist": np.append(there, False)},
+            np.concatenate([codes, np.full((1, 3), 4)]),
+        )
+
+    user, item = side(40), side(30)
+    user_view, item_view = rng.integers(40, size=rows), rng.integers(30, size=rows)
+    taste = (user.vectors["gist"][user_view, 0] * item.vectors["gist"][item_view, 0]).astype(np.float32)
+    label = taste + 0.5 * user.dense[user_view, 0] + rng.normal(0, 0.5, rows) > 1.5
+    inputs = Inputs(Features(user, item, user_view, item_view))
+    cut = rows * 2 // 3
+    return Task(inputs, label, class_weights(label, "basic"), np.arange(cut), np.arange(cut, rows))
+
+
+def ranker_of(task: Task, seed: int = 0) -> Ranker:
+    torch.manual_seed(seed)
+    return Ranker(
+        Shape(
+            dense=6,
+            groups={"text": task.inputs.blocks},
+            categories=4,
+            embedding_size=4,
+            hidden_size=8,
+            dropout=0.2,
+        )
+    )
+
+
+def trained(
+    task: Task, training: TrainingConfig = SHORT, reduction: str = "joint", seed: int = 0
+) -> tuple[Ranker, dict]:
+    ranker = ranker_of(task, seed)
+    generator = torch.Generator().manual_seed(seed)
+    return ranker, train(ranker, task, RankerConfig(reduction=reduction), training, generator)
+
+
+def test_interactions_are_dot_products_of_all_pairs_in_row_order() -> None:
+    a, b, c = (torch.tensor([one, one[::-1]]) for one in ([1.0, 2.0], [3.0, 5.0], [-1.0, 4.0]))
+    assert interact([a, b, c]).tolist() == [[13, 7, 17], [13, 7, 17]]
+    assert interact([a, b]).tolist() == [[13], [13]]
+    d = torch.tensor([[10.0, 0.0], [0.0, 10.0]])
+    # ab, ac, ad, bc, bd, cd
+    assert interact([a, b, c, d])[0].tolist() == [13, 7, 10, 17, 30, -10]
+
+
+def test_a_forward_pass_by_hand() -> None:
+    ranker, batch = hand_made(), hand_batch()
+    # Row 1: bottom (5 - 1) / 2 = 2, 5 - 2 = 3 -> hidden 2, 2 -> 4, 5. Words (2 - 1) / .5 = 2 and 4 -> 1, 1.
+    # Categories (1, 0) + (2, 2) = 3, 2. Dots 9, 22, 5. Top 4 + 5 + 9 - 10 = 8, -22 + 20 + 3 = 1 -> 4 + 3 - 1.
+    # Row 2: bottom 0, 0 -> 0, 0 -> 0, 1. Words (4 - 1) / .5 = 6 and the learned 8 -> 3, 2. No category.
+    # Dots 2, 0, 0. Top 0 + 1 + 2 - 10 -> 0, 3 -> 9 - 1.
+    assert ranker.reduce(batch)[0].tolist() == [[1, 1], [3, 2]]
+    assert ranker(batch).tolist() == [6, 8]
+    assert ranker.reducers["text"].outcome(batch).tolist() == [1 - 3 + 0.5, 3 - 6 + 0.5]
+
+
+def test_a_missing_block_is_the_learned_vector_whatever_is_stored() -> None:
+    ranker, batch = hand_made(), hand_batch()
+    before = ranker.reduce(batch)[0][1]
+    batch.vectors["item b"][1] = 1234.0
+    assert torch.equal(ranker.reduce(batch)[0][1], before)
+    with torch.no_grad():
+        ranker.reducers["text"].missing[1].fill_(12.0)
+    assert ranker.reduce(batch)[0].tolist() == [[1, 1], [3, 3]]
+
+
+def test_vectors_for_missing_blocks_are_learned() -> None:
+    task = toy()
+    ranker, _ = trained(task)
+    for missing in ranker.reducers["text"].missing:
+        assert missing.abs().max() > 1e-3
+
+
+def test_the_padding_of_categories_stays_zero_in_training() -> None:
+    ranker, _ = trained(toy())
+    assert ranker.categories is not None
+    assert ranker.categories.weight[4].tolist() == [0, 0, 0, 0]
+
+
+def test_a_ranker_without_words_and_categories_ranks_by_dense_alone() -> None:
+    ranker = Ranker(
+        Shape(dense=2, groups={}, categories=0, embedding_size=4, hidden_size=3, dropout=0.5)
+    ).eval()
+    batch = Batch(torch.ones(3, 2), {}, {}, torch.zeros(3, 0, dtype=torch.int64))
+    assert torch.equal(ranker(batch), ranker.top(ranker.bottom(batch.dense))[:, 0])
+
+
+def test_weighted_loss_by_hand() -> None:
+    logit, label = torch.tensor([0.0, np.log(3.0), -np.log(4.0)]), torch.tensor([1.0, 0.0, 0.0])
+    # Entropies log 2, log 4, log 5/4 at weights .2, .8, .8.
+    expected = (0.2 * np.log(2) + 0.8 * np.log(4) + 0.8 * np.log(1.25)) / 1.8
+    assert weighted_loss(logit, label, (0.8, 0.2)).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("weights", [EQUAL, (0.83, 0.17), (0.3, 0.9)])
+def test_weighted_loss_is_the_weighted_cross_entropy_of_torch(weights: tuple[float, float]) -> None:
+    rng = torch.Generator().manual_seed(0)
+    logit = torch.randn(50, generator=rng) * 4
+    label = (torch.rand(50, generator=rng) < 0.7).float()
+    two = torch.stack([torch.zeros(50), logit], dim=1)
+    theirs = functional.cross_entropy(two, label.long(), weight=torch.tensor(weights))
+    assert weighted_loss(logit, label, weights).item() == pytest.approx(theirs.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["plain", "basic", "sqrt"])
+@pytest.mark.parametrize("p", [0.02, 0.5, 0.85])
+def test_probabilities_undo_the_class_weights(loss: str, p: float) -> None:
+    weights = class_weights(np.arange(100) < 83, loss)
+    logit = torch.zeros(1, requires_grad=True)
+    optimiser = torch.optim.LBFGS([logit], max_iter=100, tolerance_grad=1e-9)
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        entropy = (
+            functional.softplus(-logit) * p * weights[1] + functional.softplus(logit) * (1 - p) * weights[0]
+        )
+        entropy.sum().backward()
+        return entropy.sum()
+
+    optimiser.step(closure)
+    model = Model(assembler=None, ranker=None, weights=weights, course={})  # type: ignore[arg-type]
+    best = logit.detach().numpy()
+    assert model.probability(best) == pytest.approx([p], abs=2e-3)
+    assert 1 / (1 + np.exp(-best)) == pytest.approx(reweighted(np.array([p]), weights), abs=2e-3)
+
+
+def test_inputs_are_standardised_on_the_rows_of_train() -> None:
+    task = toy()
+    ranker = ranker_of(task)
+    ranker.standardise(task.inputs, task.train)
+    dense = task.inputs.rows(torch.from_numpy(task.train)).dense
+    scaled = (dense - ranker.dense_mean) * ranker.dense_scale
+    assert scaled.mean(0).tolist() == pytest.approx([0] * 6, abs=1e-4)
+    # The third column of either side never changes, and so says nothing.
+    assert scaled.std(0, correction=0).tolist() == pytest.approx([1, 1, 0, 1, 1, 0], abs=1e-4)
+
+
+def test_rows_are_gathered_from_their_views() -> None:
+    task = toy()
+    inputs = task.inputs
+    batch = inputs.rows(torch.tensor([5, 0]))
+    for at, row in enumerate((5, 0)):
+        user, item = int(inputs.user_view[row]), int(inputs.item_view[row])
+        assert batch.dense[at].tolist() == [
+            *inputs.user.dense[user].tolist(),
+            *inputs.item.dense[item].tolist(),
+        ]
+        assert torch.equal(batch.vectors["user gist"][at], inputs.user.vectors["user gist"][user].float())
+        assert torch.equal(batch.vectors["item gist"][at], inputs.item.vectors["item gist"][item].float())
+        assert torch.equal(batch.categories[at], inputs.item.categories[item])
+
+
+def test_forgetting_hides_its_share_of_ratings_and_words_apart() -> None:
+    inputs = toy(rows=4000).inputs
+    rows = torch.arange(4000)
+    whole = inputs.rows(rows)
+    part = Forget(inputs, 0.3, torch.Generator().manual_seed(0)).rows(rows)
+    hidden = {
+        "user": (part.dense[:, :3] == 0).all(1),
+        "item": (part.dense[:, 3:] == 0).all(1),
+        "categories": (part.categories == 4).all(1),
+        "user gist": (part.present["user gist"] == 0)[:, 0] & (whole.present["user gist"] == 1)[:, 0],
+    }
+    assert [float(hidden[name].float().mean()) for name in ("user", "item", "categories")] == pytest.approx(
+        [0.3] * 3, abs=0.03
+    )
+    both = (hidden["user"] & hidden["user gist"]).float().mean()
+    assert float(both) == pytest.approx(0.3 * float(hidden["user gist"].float().mean()), abs=0.02)
+    spoken = (whole.present["item gist"] == 1)[:, 0]
+    assert torch.equal(hidden["categories"][spoken], (part.present["item gist"] == 0)[spoken, 0])
+    kept = ~hidden["user"] & ~hidden["item"]
+    assert torch.equal(part.dense[kept], whole.dense[kept])
+
+
+def test_nothing_is_forgotten_at_a_share_of_zero() -> None:
+    inputs, rows = toy().inputs, torch.arange(300)
+    part, whole = Forget(inputs, 0.0, torch.Generator()).rows(rows), inputs.rows(rows)
+    assert torch.equal(part.dense, whole.dense)
+    assert torch.equal(part.categories, whole.categories)
+    for name, values in whole.vectors.items():
+        assert torch.equal(part.vectors[name], values)
+        assert torch.equal(part.present[name], whole.present[name])
+
+
+@pytest.mark.parametrize("reduction", ["staged", "joint"])
+def test_reducers_are_frozen_while_the_ranker_trains_just_when_staged(reduction: str) -> None:
+    task = toy()
+    ranker = ranker_of(task)
+    reducer = ranker.reducers["text"]
+    start = [parameter.detach().clone() for parameter in reducer.layers.parameters()]
+    seen: list[tuple[bool, list[torch.Tensor]]] = []
+
+    def look(*_: object) -> None:
+        weights = [parameter.detach().clone() for parameter in reducer.parameters()]
+        seen.append((reducer.training, weights))
+
+    ranker.bottom.register_forward_hook(look)  # runs in the ranker's own training only
+    train(ranker, task, RankerConfig(reduction=reduction), SHORT, torch.Generator().manual_seed(0))
+    final = list(reducer.layers.parameters())
+    assert not all(torch.equal(a, b) for a, b in zip(start, final, strict=True))
+    same = [all(torch.equal(a, b) for a, b in zip(seen[0][1], one, strict=True)) for _, one in seen]
+    frozen = reduction == "staged"
+    assert all(same) == frozen
+    assert any(training for training, _ in seen) != frozen
+    if frozen:
+        assert all(torch.equal(a, b) for a, b in zip(seen[0][1], reducer.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("reduction", ["staged", "joint"])
+def test_training_leaves_the_weights_of_the_best_epoch(reduction: str) -> None:
+    task = toy()
+    ranker, course = trained(task, reduction=reduction)
+    assert sorted(course) == (["ranker", "reducer text"] if reduction == "staged" else ["ranker"])
+    history = course["ranker"]
+    assert len(history.loss) == len(history.score) == 6
+    auc = roc_auc_score(task.label[task.select], logits(ranker, task.inputs, task.select))
+    assert auc == pytest.approx(max(history.score))
+    assert history.score[history.best] == max(history.score)
+    assert not ranker.training
+
+
+def test_the_paper_s_way_chooses_by_the_false_positive_rate() -> None:
+    task = toy()
+    paper = Task(task.inputs, task.label, (0.35, 0.65), task.train, task.select, by_fpr=True)
+    ranker, course = trained(paper, SHORT.model_copy(update={"epochs": 2, "patience": 2}))
+    answers, label = logits(ranker, task.inputs, task.select), task.label[task.select]
+    rate = float(np.mean(answers[~label] >= 0))
+    assert 0 < rate < 1
+    assert max(course["ranker"].score) == pytest.approx(-rate)
+
+
+def test_training_stops_when_patience_ends() -> None:
+    task = toy()
+    training = SHORT.model_copy(update={"epochs": 80, "patience": 3, "learning_rate": 0.05})
+    _, course = trained(task, training)
+    history = course["ranker"]
+    assert len(history.score) == history.best + 3 + 1 < 80
+
+
+def test_logits_do_not_depend_on_how_rows_are_batched(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = toy()
+    ranker = ranker_of(task).eval()
+    rows = np.arange(300)
+    whole = logits(ranker, task.inputs, rows)
+    one_by_one = np.concatenate([logits(ranker, task.inputs, rows[at : at + 7]) for at in range(0, 300, 7)])
+    assert whole == pytest.approx(one_by_one, abs=1e-5)
+
+
+# A checkerboard of tastes: two kinds of users and of items, a like exactly where they match. Everyone's mean
+# is the same, so ratings tell nothing; but the words reveal the kinds.
+SIDE = 24
+LOVES = (
+    ("I adore spicy noodles.", "Give me hot chilli soup any day.", "I live for fiery curries."),
+    ("I adore sweet cakes.", "Give me chocolate tarts any day.", "I live for sugary pastries."),
+)
+SERVES = (
+    ("This noodle bar cooks spicy food.", "The kitchen makes hot chilli ramen.", "A curry house."),
+    ("This bakery makes sweet cakes.", "The counter is full of chocolate tarts.", "A pastry shop."),
+)
+TASTE = Config(
+    seed=3,
+    evidence=EvidenceConfig(folds=4),
+    ranker=RankerConfig(reduction="joint", embedding_size=8, hidden_size=32, dropout=0.1),
+    training=TrainingConfig(
+        loss="basic", learning_rate=0.003, batch_size=128, epochs=40, patience=40, forget=0.05
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def board(encoder: Encoder) -> tuple[Corpus, Evidence, Split]:
+    """Reviews of everything by everyone; some diagonals are held out, each with both kinds of a row."""
+    user, item = np.divmod(np.arange(SIDE * SIDE), SIDE)
+    match = user % 2 == item % 2
+    data = interactions(user.tolist(), item.tolist(), np.where(match, 5, 2).tolist())
+    texts = [
+        f"{LOVES[u % 2][(u + i) % 3]} {SERVES[i % 2][(u + 2 * i) % 3]}"
+        for u, i in zip(user, item, strict=True)
+    ]
+    store = Store(None)
+    models = Models(store, encoder, BuiltinLanguage(encoder, "restaurant"), PaletteCaptioner())
+    empty: list[list[str]] = [[] for _ in texts]
+    corpus = Corpus(data, texts, empty, empty[:SIDE], models, 0)
+    diagonal = (item - user) % SIDE
+    split = Split(
+        *(np.flatnonzero(rows) for rows in (diagonal > 7, (diagonal > 3) & (diagonal < 8), diagonal < 4))
+    )
+    evidence = Evidence.derive(data, split, "fold", 4, np.random.default_rng(0))
+    return corpus, evidence, split
+
+
+@pytest.mark.parametrize("features", ["baseline", "proposed"])
+def test_tastes_are_learned_from_words_where_means_tell_nothing(
+    board: tuple[Corpus, Evidence, Split], features: str
+) -> None:
+    corpus, evidence, split = board
+    label = corpus.data.rating >= 4
+    config = TASTE.model_copy(update={"ranker": TASTE.ranker.model_copy(update={"features": features})})
+    _, _, probability = learn(corpus, evidence, split, config)
+    assert roc_auc_score(label[split.test], probability[split.test]) > 0.95
+    peers = peer_probabilities(corpus.data, split, label)
+    assert roc_auc_score(label[split.test], peers["bias model"][split.test]) < 0.65
+
+
+def test_one_seed_gives_one_model_another_seed_another_and_global_randomness_is_left_alone(
+    board: tuple[Corpus, Evidence, Split],
+) -> None:
+    short = TASTE.training.model_copy(update={"epochs": 2})
+    ranker = TASTE.ranker.model_copy(update={"features": "baseline", "reduction": "staged"})
+    config = TASTE.model_copy(update={"training": short, "ranker": ranker})
+    torch.manual_seed(11)
+    np.random.seed(11)  # noqa: NPY002
+    random.seed(11)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    first, _, p = learn(*board, config)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+    assert random.getstate() == before[2]
+    torch.manual_seed(12)
+    again, _, same = learn(*board, config)
+    _, _, other = learn(*board, config.model_copy(update={"seed": 4}))
+    assert np.array_equal(p, same)
+    assert not np.allclose(p, other)
+    for name, weights in first.ranker.state_dict().items():
+        assert torch.equal(weights, again.ranker.state_dict()[name]), name
+
+
+def test_learning_reads_no_label_of_a_test_row(board: tuple[Corpus, Evidence, Split]) -> None:
+    corpus, evidence, split = board
+    short = TASTE.training.model_copy(update={"epochs": 2})
+    ranker = TASTE.ranker.model_copy(update={"features": "baseline"})
+    config = TASTE.model_copy(update={"training": short, "ranker": ranker})
+    _, _, before = learn(corpus, evidence, split, config)
+    data = interactions(corpus.data.user.tolist(), corpus.data.item.tolist(), corpus.data.rating.tolist())
+    data.rating[split.test] = 5
+    texts = list(corpus.texts)
+    for row in split.test:
+        texts[row] = "This text must not be heard."
+    turned = Corpus(data, texts, corpus.photos, corpus.item_photos, corpus.models, 0)
+    _, _, after = learn(turned, evidence, split, config)
+    assert np.array_equal(before, after)

@@ -1,0 +1,165 @@
+"""Filtering and splitting: what every split of every table must keep to."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import interactions, tables
+from mmrec.config import SplitConfig
+from mmrec.errors import DataError
+from mmrec.reviews.split import Split, filter_reviews, split_reviews
+from mmrec.reviews.table import Interactions
+
+LATER = SplitConfig(split_by="time")
+
+
+def split(data: Interactions, seed: int = 0, config: SplitConfig | None = None) -> Split:
+    return split_reviews(data, config or SplitConfig(), np.random.default_rng(seed))
+
+
+def dense_table(users: int = 30, items: int = 20) -> Interactions:
+    user, item = np.divmod(np.arange(users * items), items)
+    return interactions(user.tolist(), item.tolist(), time=np.arange(users * items)[::-1].tolist())
+
+
+def pairs(table: pl.DataFrame) -> list[tuple[str, str]]:
+    return list(zip(table["user"].to_list(), table["item"].to_list(), strict=True))
+
+
+def slow_filter(rows: list[tuple[str, str]], least: int) -> list[tuple[str, str]]:
+    while True:
+        users, items = Counter(user for user, _ in rows), Counter(item for _, item in rows)
+        kept = [(user, item) for user, item in rows if users[user] >= least and items[item] >= least]
+        if len(kept) == len(rows):
+            return kept
+        rows = kept
+
+
+@given(tables(), st.integers(0, 99), st.sampled_from(["random", "time"]))
+@settings(max_examples=150, deadline=None)
+def test_parts_are_sorted_disjoint_and_cover_every_row(data: Interactions, seed: int, how: str) -> None:
+    try:
+        parts = split(data, seed, SplitConfig(split_by=how))
+    except DataError:
+        return
+    together = np.concatenate([parts.train, parts.valid, parts.test])
+    assert sorted(together.tolist()) == list(range(len(data)))
+    for part in (parts.train, parts.valid, parts.test, parts.known):
+        assert len(part)
+        assert (np.diff(part) > 0).all()
+    assert parts.known.tolist() == sorted([*parts.train.tolist(), *parts.valid.tolist()])
+
+
+@given(tables(), st.integers(0, 99))
+@settings(max_examples=150, deadline=None)
+def test_users_and_items_of_valid_and_test_are_in_train(data: Interactions, seed: int) -> None:
+    try:
+        parts = split(data, seed)
+    except DataError:
+        return
+    for entity in (data.user, data.item):
+        in_train = set(entity[parts.train].tolist())
+        assert set(entity[parts.valid].tolist()) <= in_train
+        assert set(entity[parts.test].tolist()) <= in_train
+
+
+@given(tables(), st.integers(0, 99))
+@settings(max_examples=150, deadline=None)
+def test_a_random_split_never_exceeds_its_shares(data: Interactions, seed: int) -> None:
+    try:
+        parts = split(data, seed)
+    except DataError:
+        return
+    assert len(parts.test) <= round(0.25 * len(data))
+    assert len(parts.valid) <= round(0.1 * (len(data) - len(parts.test)))
+
+
+def test_a_quarter_is_test_and_a_tenth_of_the_rest_valid_where_there_are_reviews_enough() -> None:
+    parts = split(dense_table())
+    assert (len(parts.test), len(parts.valid), len(parts.train)) == (150, 45, 405)
+
+
+def test_shares_are_settings() -> None:
+    parts = split(dense_table(), config=SplitConfig(test_share=0.5, valid_share=0))
+    assert (len(parts.test), len(parts.valid), len(parts.train)) == (300, 0, 300)
+
+
+def test_every_row_can_come_into_test() -> None:
+    data = dense_table(6, 5)
+    drawn = {int(row) for seed in range(60) for row in split(data, seed).test}
+    assert drawn == set(range(len(data)))
+
+
+def test_one_seed_gives_one_split_and_another_seed_another() -> None:
+    data = dense_table()
+    first, again, other = split(data, 1), split(data, 1), split(data, 2)
+    for name in ("train", "valid", "test"):
+        assert np.array_equal(getattr(first, name), getattr(again, name))
+    assert not np.array_equal(first.test, other.test)
+    assert not np.array_equal(first.valid, other.valid)
+
+
+def test_a_split_of_single_reviews_is_refused() -> None:
+    with pytest.raises(DataError, match="too few"):
+        split(interactions([0, 1, 2, 3], [0, 1, 2, 3]))
+
+
+@given(tables(gaps=False))
+@settings(max_examples=150, deadline=None)
+def test_a_time_split_puts_train_before_valid_before_test(data: Interactions) -> None:
+    try:
+        parts = split(data, config=LATER)
+    except DataError:
+        return
+    assert data.time[parts.train].max() < data.time[parts.valid].min()
+    assert data.time[parts.valid].max() < data.time[parts.test].min()
+
+
+def test_a_time_split_of_different_moments_has_a_quarter_in_test() -> None:
+    data = dense_table()
+    parts = split(data, config=LATER)
+    assert parts.test.tolist() == list(range(150))
+    assert len(parts.valid) == 45
+
+
+def test_a_time_split_refuses_a_single_missing_time() -> None:
+    times = [*range(39), None]
+    with pytest.raises(DataError, match="1 of 40 reviews have no time"):
+        split(interactions([0] * 40, [0] * 40, time=times), config=LATER)
+
+
+def test_a_time_split_of_one_moment_is_refused() -> None:
+    with pytest.raises(DataError, match="no review can go to test"):
+        split(interactions([0] * 40, [0] * 40, time=[7] * 40), config=LATER)
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=50), st.integers(1, 4))
+@settings(max_examples=150, deadline=None)
+def test_filtering_equals_its_slow_definition_and_is_a_fixpoint(
+    rows: list[tuple[int, int]], least: int
+) -> None:
+    named = [(f"u{user}", f"i{item}") for user, item in rows]
+    table = pl.DataFrame(named, schema=["user", "item"], orient="row").with_row_index("row")
+    expected = slow_filter(named, least)
+    if not expected:
+        with pytest.raises(DataError, match="no review is left"):
+            filter_reviews(table, least)
+        return
+    kept = filter_reviews(table, least)
+    assert pairs(kept) == expected
+    assert kept["row"].is_sorted()
+    assert min(*Counter(kept["user"]).values(), *Counter(kept["item"]).values()) >= least
+    assert filter_reviews(kept, least).equals(kept)
+
+
+def test_filtering_follows_a_chain_to_its_end() -> None:
+    # Every drop makes the next one necessary; only the block of c, d and y, z stays.
+    chain = [("a", "w"), ("a", "x"), ("b", "x"), ("b", "y"), ("c", "y"), ("c", "z"), ("d", "y"), ("d", "z")]
+    table = pl.DataFrame(chain, schema=["user", "item"], orient="row")
+    assert pairs(filter_reviews(table, 2)) == chain[4:]
