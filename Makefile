@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test check results clean
+.PHONY: demo test check results bench clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("mmrec needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
@@ -26,6 +26,10 @@ test: check
 # Five seeds on each real data set; rewrites docs/results.md.
 results: .venv/.installed
 	$(BIN)/python bench/results.py $(DATA) --out docs/results.md
+
+# Cold and warm store on the largest set; wants an idle machine for some 15 minutes.
+bench: .venv/.installed
+	$(BIN)/python bench/cold_warm.py $(DATA)/gmaps-wa/reviews.jsonl.gz --items $(DATA)/gmaps-wa/places.jsonl.gz
 
 clean:
 	rm -rf .venv demo

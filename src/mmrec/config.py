@@ -108,9 +108,9 @@ class TrainingConfig(_Settings):
     """Class weights of the cross entropy: none, the paper's 1 - n_c/n, or its square root."""
     learning_rate: float = Field(0.001, gt=0)
     """Adam's learning rate (the paper's is .01)."""
-    weight_decay: float = Field(0.0, ge=0)
-    """Decoupled weight decay."""
-    batch_size: int = Field(2048, ge=1)
+    weight_decay: float = Field(1.0, ge=0)
+    """Decoupled weight decay (0 in the paper)."""
+    batch_size: int = Field(512, ge=1)
     """Rows a step."""
     forget: float = Field(0.05, ge=0, lt=1)
     """Share of views that training hides, so that strangers can be scored (0 in the paper)."""

@@ -20,6 +20,8 @@ __all__ = ["Constants", "Features", "SideFeatures", "side_features"]
 
 _CATEGORY_SHARE = 0.1
 _PRICE_PRIOR = 5.0
+_MODALITIES = {"gist", "summary", "reviews", "photos"}
+"""Blocks whose absence means that a whole modality is missing; a review without a like says no such thing."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,8 @@ def side_features(
             dense[tag] = tags[:, at] / (tagged + _PRICE_PRIOR)
         dense["no price"] = _PRICE_PRIOR / (tagged + _PRICE_PRIOR)
         categories = _top(words.categories, max_categories)
-    for name, there in present.items():
-        dense[f"no {name}"] = ~there
+    for name in sorted(_MODALITIES & present.keys()):
+        dense[f"no {name}"] = ~present[name]
     columns = np.stack([np.asarray(column, dtype=np.float32) for column in dense.values()], axis=1)
     nothing = [mean if name == "mean rating" else float(name.startswith("no ")) for name in dense]
     last = np.array([nothing], dtype=np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import (
@@ -18,11 +19,18 @@ from rich.progress import (
 __all__ = ["console", "track"]
 
 console = Console(stderr=True)
+_busy: ContextVar[bool] = ContextVar("busy", default=False)
 
 
 @contextmanager
 def track(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar for `total` units of work; the yielded function advances it by so many units."""
+    """Show a bar for `total` units of work; the yielded function advances it by so many units.
+
+    Work inside of work that has a bar already shows none of its own.
+    """
+    if _busy.get():
+        yield lambda done: None
+        return
     columns = (
         TextColumn("{task.description:<24}"),
         BarColumn(bar_width=30),
@@ -31,6 +39,10 @@ def track(what: str, total: int) -> Iterator[Callable[[int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, advance=done)
+    token = _busy.set(True)
+    try:
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done: bar.update(task, advance=done)
+    finally:
+        _busy.reset(token)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
-from math import factorial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +14,7 @@ from mmrec.corpus import Corpus, Models
 from mmrec.errors import DataError
 from mmrec.evidence import Side
 from mmrec.experiment.compare import Comparison, compare
+from mmrec.explain import Explanation, Quote, coalitions, nearest
 from mmrec.features import Features, SideFeatures
 from mmrec.language.base import PRICE_TAGS, Note
 from mmrec.learning import Model
@@ -25,38 +23,9 @@ from mmrec.ranking.inputs import Inputs
 from mmrec.reviews.table import Reviews
 from mmrec.saving import Saved, load, save
 
-__all__ = ["Explanation", "Quote", "Recommender"]
+__all__ = ["Recommender"]
 
 _ITEMS_AT_ONCE = 8192
-_GROUPS = ("your ratings", "your words", "its ratings", "its words and photos")
-_QUOTES = 3
-
-
-@dataclass(frozen=True)
-class Quote:
-    """A sentence of a real review: its text, the review's id, and whether it is a like or a dislike."""
-
-    text: str
-    review_id: str
-    liked: bool
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why an item has its probability for a user.
-
-    Attributes:
-        probability: that the user likes the item.
-        base: the probability when nothing is known of either.
-        contributions: exact Shapley values of what is known, in probability; they add up to
-            `probability - base`.
-        quotes: sentences about the item, those nearest to the user's own words first.
-    """
-
-    probability: float
-    base: float
-    contributions: dict[str, float]
-    quotes: list[Quote]
 
 
 class Recommender:
@@ -158,37 +127,36 @@ class Recommender:
         Raises:
             DataError: neither a user nor words, or both.
         """
-        if (user is None) == (not likes):
-            raise DataError("recommend needs a user or likes (words), and not both")
-        inputs = self._inputs
+        inputs, people, code = self._asking(user, likes)
         items = np.arange(len(self._item_code))
         if likes:
-            stranger = self._stranger(likes)
-            inputs = Inputs(Features(stranger, self.features.item, np.zeros(1, int), np.zeros(1, int)))
-            items = self._near(stranger, max(3 * n, len(items) // 10))
-            code = 0
-        else:
-            code = int(self._codes([str(user)], [])[0])
-            if not seen:
-                items = np.setdiff1d(items, self.corpus.data.item[self.corpus.data.user == code])
+            items = self._near(people, max(3 * n, len(items) // 10))
+        elif not seen:
+            items = np.setdiff1d(items, self.corpus.data.item[self.corpus.data.user == code])
         probability = self._score(inputs, np.full(len(items), code), items)
         best = np.argsort(-probability, kind="stable")[:n]
         return self._described(items[best], probability[best])
 
-    def explain(self, user: str, item: str) -> Explanation:
-        """Why an item has its probability for a user: which knowledge spoke for it, and who said so.
+    def explain(self, user: str | None, item: str, *, likes: str | None = None) -> Explanation:
+        """Why an item has its probability for someone: which knowledge spoke for it, and who said so.
+
+        Args:
+            user, likes: as for `recommend`.
+            item: an id.
 
         Raises:
-            DataError: the item was never reviewed.
+            DataError: the item was never reviewed; neither a user nor words, or both.
         """
         if item not in self._item_code:
             raise DataError(f"no review speaks of item {item!r}; check the id")
-        user_code, item_code = self._codes([user], [item])
-        values = self._coalitions(int(user_code[0]), int(item_code[0]))
-        everything = frozenset(range(len(_GROUPS)))
-        contributions = {name: _shapley(values, player) for player, name in enumerate(_GROUPS)}
-        quotes = self._quotes(int(user_code[0]), int(item_code[0]))
-        return Explanation(values[everything], values[frozenset()], contributions, quotes)
+        inputs, people, code = self._asking(user, likes)
+        at = self._item_code[item]
+        values = coalitions(
+            lambda *views: self._score(inputs, *views),
+            (code, people.nothing),
+            (at, self.features.item.nothing),
+        )
+        return Explanation.of(values, self._quotes(people, code, at))
 
     def save(self, folder: Path | str) -> Path:
         """Write the model and what it knows: safetensors, JSON and Parquet, no pickle."""
@@ -216,6 +184,17 @@ class Recommender:
         item = np.array([self._item_code.get(item, nothing) for item in items], dtype=np.int64)
         return user, item
 
+    def _asking(self, user: str | None, likes: str | None) -> tuple[Inputs, SideFeatures, int]:
+        """Inputs, users' features, and the view of who asks: a user, or a stranger made of words."""
+        if (user is None) == (not likes):
+            raise DataError("name a user, or say in words what is liked, and not both")
+        if not likes:
+            return self._inputs, self.features.user, int(self._codes([str(user)], [])[0][0])
+        side = Side.listed(np.zeros(1, dtype=np.int64), [np.zeros(1, dtype=np.int64)])
+        stranger = self.model.assembler.user(side, Corpus.described(likes, self.models))
+        only = np.zeros(1, dtype=np.int64)
+        return Inputs(Features(stranger, self.features.item, only, only)), stranger, 0
+
     @torch.inference_mode()
     def _score(self, inputs: Inputs, *views: np.ndarray) -> np.ndarray:
         tensors = [torch.from_numpy(view) for view in views]
@@ -224,11 +203,6 @@ class Recommender:
             for at in range(0, len(views[0]), _ITEMS_AT_ONCE)
         ]
         return self.model.probability(torch.cat([*logit, torch.zeros(0)]).numpy())
-
-    def _stranger(self, likes: str) -> SideFeatures:
-        corpus = Corpus.described(likes, self.models)
-        side = Side.listed(np.zeros(1, dtype=np.int64), [np.zeros(1, dtype=np.int64)])
-        return self.model.assembler.user(side, corpus)
 
     def _near(self, stranger: SideFeatures, most: int) -> np.ndarray:
         """Codes of the items whose reviews' words are nearest to the stranger's."""
@@ -265,61 +239,24 @@ class Recommender:
         vocabulary = self.model.assembler.vocabulary
         return [vocabulary[code] for code in self.features.item.categories[item] if code < len(vocabulary)]
 
-    def _coalitions(self, user: int, item: int) -> dict[frozenset[int], float]:
-        """Probability with each set of the four groups known and the others not."""
-        players = range(len(_GROUPS))
-        sets = [frozenset(group) for size in range(5) for group in combinations(players, size)]
-        nobody, nothing = self.features.user.nothing, self.features.item.nothing
-
-        def views(player: int, known: int, unknown: int) -> np.ndarray:
-            return np.array([known if player in group else unknown for group in sets])
-
-        probability = self._score(
-            self._inputs,
-            views(0, user, nobody),
-            views(2, item, nothing),
-            views(1, user, nobody),
-            views(3, item, nothing),
-        )
-        return dict(zip(sets, probability.tolist(), strict=True))
-
-    def _quotes(self, user: int, item: int) -> list[Quote]:
+    def _quotes(self, people: SideFeatures, user: int, item: int) -> list[Quote]:
         rows = np.flatnonzero(self.corpus.data.item == item)
+        notes, ids = self.corpus.notes, self.reviews.table["review_id"]
         said = [
-            Quote(text, self.reviews.table["review_id"][int(row)], liked)
+            Quote(text, ids[int(row)], liked)
             for row in rows
-            for texts, liked in (
-                (self.corpus.notes[row].likes, True),
-                (self.corpus.notes[row].dislikes, False),
-            )
+            for texts, liked in ((notes[row].likes, True), (notes[row].dislikes, False))
             for text in texts
         ]
         if not said:
             return []
         vectors = self.models.encoder.encode([quote.text for quote in said]).astype(np.float32)
-        own = self._own_words(user, vectors)
-        best: dict[str, Quote] = {}
-        for at in np.argsort(-(vectors @ own), kind="stable"):
-            best.setdefault(said[at].review_id, said[at])
-        return list(best.values())[:_QUOTES]
-
-    def _own_words(self, user: int, vectors: np.ndarray) -> np.ndarray:
-        """Direction of the user's own words; of a stranger, of what is said of the item most of all."""
-        blocks, present = self.features.user.vectors, self.features.user.present
-        for name in ("likes", "gist", "summary", "reviews"):
-            if name in blocks and present[name][user]:
-                return blocks[name][user].astype(np.float32)
-        return vectors.mean(axis=0)
+        return nearest(said, vectors, _own_words(people, user, vectors))
 
 
-def _shapley(values: dict[frozenset[int], float], player: int) -> float:
-    """Shapley value of a player from the values of all coalitions (Shapley 1953)."""
-    count = len(_GROUPS)
-    return sum(
-        factorial(len(group))
-        * factorial(count - len(group) - 1)
-        / factorial(count)
-        * (values[group | {player}] - value)
-        for group, value in values.items()
-        if player not in group
-    )
+def _own_words(people: SideFeatures, user: int, vectors: np.ndarray) -> np.ndarray:
+    """Direction of the user's own words; where there are none, of what is said of the item most of all."""
+    for name in ("likes", "gist", "summary", "reviews"):
+        if name in people.vectors and people.present[name][user]:
+            return people.vectors[name][user].astype(np.float32)
+    return vectors.mean(axis=0)

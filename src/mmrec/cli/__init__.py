@@ -6,6 +6,7 @@ import sys
 
 from cyclopts import App
 from rich.console import Console
+from rich.markup import escape
 
 import mmrec
 from mmrec.errors import MmrecError
@@ -30,9 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(words)
     except MmrecError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            "[bold red]mmrec:[/]", str(error), markup=True
-        )
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        console.print(f"[bold red]mmrec:[/] {escape(str(error))}")
         sys.exit(2)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmrec.cli.fit import learn_and_save
 from mmrec.cli.options import AsJson, print_json
-from mmrec.cli.recommend import as_rows, print_recommendations
+from mmrec.cli.recommend import print_recommendations
 from mmrec.config import Config, ReadConfig
 from mmrec.progress import console
 
@@ -33,6 +33,6 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, json: AsJson = False) -> No
     user = recommender.reviews.table["user"].mode().sort()[0]
     found = recommender.recommend(user, 10)
     if json:
-        print_json({**result, "user": user, "recommendations": as_rows(found)})
+        print_json({**result, "user": user, "recommendations": found.to_dicts()})
         return
     print_recommendations(found, f"Ten places for {user}, who wrote the most reviews")

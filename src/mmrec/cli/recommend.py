@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 from rich.markup import escape
@@ -12,7 +11,7 @@ from rich.table import Table
 from mmrec.cli.options import AsJson, out, print_json
 from mmrec.progress import console
 
-__all__ = ["as_rows", "print_recommendations", "recommend"]
+__all__ = ["print_recommendations", "recommend"]
 
 
 def recommend(
@@ -43,9 +42,9 @@ def recommend(
     if user is not None and user not in recommender.corpus.data.users:
         console.print(f"{user} has written no review here: this is what strangers get")
     found = recommender.recommend(user, n, likes=likes, seen=seen)
-    reasons = {item: recommender.explain(user or "", item) for item in found["item"]} if why else {}
+    reasons = {item: recommender.explain(user, item, likes=likes) for item in found["item"]} if why else {}
     if json:
-        rows = as_rows(found)
+        rows = found.to_dicts()
         for row in rows:
             if why:
                 reason = reasons[row["item"]]
@@ -61,11 +60,6 @@ def recommend(
         out.print(f"\n[bold]{escape(place)}[/] {reason.probability:.3f} = {reason.base:.3f} and {parts}")
         for quote in reason.quotes:
             out.print(f"  {'+' if quote.liked else '-'} “{escape(quote.text)}” ({escape(quote.review_id)})")
-
-
-def as_rows(found: pl.DataFrame) -> list[dict[str, Any]]:
-    """Recommendations as plain dictionaries."""
-    return found.to_dicts()
 
 
 def print_recommendations(found: pl.DataFrame, title: str) -> None:

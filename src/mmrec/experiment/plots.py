@@ -265,7 +265,7 @@ def _draw_bins(figure: Figure, name: str, bins: np.ndarray) -> None:
 def _training(comparison: Comparison, name: str) -> list[str]:
     model = comparison.models[name]
     by_fpr = model.assembler.config.training.select == "test"
-    score = "−FPR on test" if by_fpr else "ROC-AUC on valid"
+    score = "−FPR on test" if by_fpr else "−loss on valid"
     return [
         _svg(
             f"Training of {name}, {step}: {len(history.loss)} epochs, best epoch {history.best + 1} "

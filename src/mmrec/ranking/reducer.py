@@ -10,7 +10,6 @@ from mmrec.ranking.inputs import Batch
 __all__ = ["Reducer"]
 
 _START = 0.01
-_SPREAD = 1.0
 
 
 class Reducer(nn.Module):
@@ -44,11 +43,12 @@ class Reducer(nn.Module):
         self.head = nn.Sequential(nn.ReLU(), nn.Linear(embedding_size, 1))
 
     def standardise(self, mean: dict[str, Tensor], deviation: dict[str, Tensor]) -> None:
-        """Set the mean and the scale that each block is brought to zero and one with."""
+        """Set the mean and the scale that bring each block to mean zero and, on average, length one."""
         for at, name in enumerate(self.blocks):
             self.get_buffer(f"mean_{at}").copy_(mean[name])
-            # One scale for the whole block: single coordinates of an embedding carry no unit of their own.
-            self.get_buffer(f"scale_{at}").fill_(_SPREAD / max(float(deviation[name].mean()), 1e-4))
+            # Unit length, so that hundreds of coordinates do not outrun the few numbers in training.
+            length = float(deviation[name].square().sum().sqrt())
+            self.get_buffer(f"scale_{at}").fill_(1 / max(length, 1e-4))
 
     def forward(self, batch: Batch) -> Tensor:
         """(B, embedding_size) reduced vectors."""

@@ -1,0 +1,98 @@
+"""Why a probability is what it is: exact attribution to what was known, and the reviews that say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import factorial
+
+import numpy as np
+
+__all__ = ["GROUPS", "Explanation", "Quote", "coalitions", "nearest", "shapley"]
+
+GROUPS = ("your ratings", "your words", "its ratings", "its words and photos")
+"""What can be known or not: numbers and words of the user, numbers and words of the item."""
+_QUOTES = 3
+_Coalition = frozenset[int]
+
+
+@dataclass(frozen=True)
+class Quote:
+    """A sentence of a real review: its text, the review's id, and whether it is a like or a dislike."""
+
+    text: str
+    review_id: str
+    liked: bool
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an item has its probability for a user.
+
+    Attributes:
+        probability: that the user likes the item.
+        base: the probability when nothing is known of either.
+        contributions: exact Shapley values of `GROUPS`, in probability; they add up to
+            `probability - base`.
+        quotes: sentences about the item, those nearest to the user's own words first.
+    """
+
+    probability: float
+    base: float
+    contributions: dict[str, float]
+    quotes: list[Quote]
+
+    @classmethod
+    def of(cls, values: Mapping[_Coalition, float], quotes: list[Quote]) -> Explanation:
+        """From the probability under every coalition of `GROUPS`."""
+        everything = frozenset(range(len(GROUPS)))
+        contributions = {name: shapley(values, player) for player, name in enumerate(GROUPS)}
+        return cls(values[everything], values[frozenset()], contributions, quotes)
+
+
+def coalitions(
+    score: Callable[..., np.ndarray], user: tuple[int, int], item: tuple[int, int]
+) -> dict[_Coalition, float]:
+    """The probability with each set of `GROUPS` known and the others not: 16 of them, in one batch.
+
+    Args:
+        score: probabilities from views of user and item, then of user and item for their words.
+        user, item: the view where they are known, and the view where nothing is.
+    """
+    sets = [
+        frozenset(some) for size in range(len(GROUPS) + 1) for some in combinations(range(len(GROUPS)), size)
+    ]
+
+    def views(player: int, sides: tuple[int, int]) -> np.ndarray:
+        return np.array([sides[0] if player in some else sides[1] for some in sets])
+
+    probability = score(views(0, user), views(2, item), views(1, user), views(3, item))
+    return dict(zip(sets, probability.tolist(), strict=True))
+
+
+def shapley(values: Mapping[_Coalition, float], player: int) -> float:
+    """Shapley value of a player from the values of all coalitions (Shapley, 1953)."""
+    count = len(GROUPS)
+    return sum(
+        factorial(len(some))
+        * factorial(count - len(some) - 1)
+        / factorial(count)
+        * (values[some | {player}] - value)
+        for some, value in values.items()
+        if player not in some
+    )
+
+
+def nearest(said: Sequence[Quote], vectors: np.ndarray, words: np.ndarray) -> list[Quote]:
+    """The quotes nearest to some words, one a review.
+
+    Args:
+        said: (n) quotes.
+        vectors: (n, d) their unit vectors.
+        words: (d,) direction of the words.
+    """
+    best: dict[str, Quote] = {}
+    for at in np.argsort(-(vectors @ words), kind="stable"):
+        best.setdefault(said[at].review_id, said[at])
+    return list(best.values())[:_QUOTES]

