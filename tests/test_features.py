@@ -91,10 +91,10 @@ def test_dense_columns_equal_a_slow_reference(data: Interactions, seed: int, pri
             "mean rating": (sum(stars) + prior * 3.7) / (len(stars) + prior),
             "no rating": float(not stars),
             "log count": np.log(1 + len(stars)),
-            "cheap price": said.count(0) / max(len(said), 1),
-            "fair price": said.count(1) / max(len(said), 1),
-            "overpriced": said.count(2) / max(len(said), 1),
-            "no price": float(not said),
+            "cheap price": said.count(0) / (len(said) + 5),
+            "fair price": said.count(1) / (len(said) + 5),
+            "overpriced": said.count(2) / (len(said) + 5),
+            "no price": 5 / (len(said) + 5),
             "no gist": float(view % 2),
         }
         assert list(made.names) == list(expected)
@@ -111,10 +111,11 @@ def test_dense_columns_by_hand() -> None:
     assert column(made, "mean rating") == pytest.approx([15 / 4, 4, 4, 3, 4])
     assert column(made, "no rating") == [0, 1, 1, 0, 1]
     assert column(made, "log count") == pytest.approx([np.log(3), 0, 0, np.log(2), 0])
-    assert column(made, "cheap price") == pytest.approx([1 / 3, 0, 0, 0, 0])
+    # Shrunk with five votes for "none".
+    assert column(made, "cheap price") == pytest.approx([1 / 8, 0, 0, 0, 0])
     assert column(made, "fair price") == [0, 0, 0, 0, 0]
-    assert column(made, "overpriced") == pytest.approx([2 / 3, 1, 0, 0, 0])
-    assert column(made, "no price") == [0, 0, 1, 1, 1]
+    assert column(made, "overpriced") == pytest.approx([2 / 8, 1 / 6, 0, 0, 0])
+    assert column(made, "no price") == pytest.approx([5 / 8, 5 / 6, 1, 1, 1])
 
 
 def test_users_have_neither_count_nor_price_nor_categories() -> None:

@@ -216,7 +216,7 @@ def test_the_maker_names_what_an_answer_depends_on(encoder: Encoder) -> None:
     ]
     assert len({str(maker) for maker in makers}) == 3
     assert makers[0]["model"] == "builtin"
-    assert makers[0]["encoder"] == encoder.description
+    assert makers[0]["encoder"] == encoder.identity
 
 
 @needs_minilm

@@ -92,7 +92,7 @@ def toy(rows: int = 300, seed: int = 0) -> Task:
         block = rng.normal(0.5, 1, (views, 5)) * there[:, None]
         codes = np.concatenate([rng.integers(4, size=(views, 2)), np.full((views, 1), 4)], axis=1)
         return SideFeatures(
-            ("x", "y", "one"),
+            ("mean rating", "no rating", "log count"),
             np.concatenate([dense, np.zeros((1, 3))]).astype(np.float32),
             {"gist": np.concatenate([block, np.zeros((1, 5))]).astype(np.float16)},
             {"gist": np.append(there, False)},
@@ -309,8 +309,10 @@ def test_training_leaves_the_weights_of_the_best_epoch(reduction: str) -> None:
     assert sorted(course) == (["ranker", "reducer text"] if reduction == "staged" else ["ranker"])
     history = course["ranker"]
     assert len(history.loss) == len(history.score) == 6
-    auc = roc_auc_score(task.label[task.select], logits(ranker, task.inputs, task.select))
-    assert auc == pytest.approx(max(history.score))
+    label = torch.from_numpy(task.label[task.select].astype(np.float32))
+    answers = torch.from_numpy(logits(ranker, task.inputs, task.select))
+    loss = weighted_loss(answers, label, task.weights).item()
+    assert -loss == pytest.approx(max(history.score))
     assert history.score[history.best] == max(history.score)
     assert not ranker.training
 
@@ -435,3 +437,15 @@ def test_learning_reads_no_label_of_a_test_row(board: tuple[Corpus, Evidence, Sp
     turned = Corpus(data, texts, corpus.photos, corpus.item_photos, corpus.models, 0)
     _, _, after = learn(turned, evidence, split, config)
     assert np.array_equal(before, after)
+
+
+def test_columns_that_come_out_of_words_follow_the_words() -> None:
+    """A stranger's ratings with an item's words: prices are words, averages are not."""
+    names = ("mean rating", "cheap price")
+    dense = np.array([[5, 0.5], [3, 0.0]], dtype=np.float32)
+    none = np.zeros((2, 0), dtype=np.int64)
+    side = SideFeatures(names, dense, {}, {}, none)
+    inputs = Inputs(Features(side, side, np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)))
+    known, nothing = torch.tensor([0]), torch.tensor([1])
+    mixed = inputs.batch(known, nothing, user_words=nothing, item_words=known).dense
+    assert mixed.tolist() == [[5, 0, 3, 0.5]]

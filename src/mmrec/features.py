@@ -16,7 +16,10 @@ from mmrec.language.base import PRICE_TAGS
 from mmrec.profiles import Words
 from mmrec.reviews.table import Interactions
 
-__all__ = ["Constants", "Features", "SideFeatures", "side_features"]
+__all__ = ["NUMBERS", "Constants", "Features", "SideFeatures", "side_features"]
+
+NUMBERS = {"mean rating", "no rating", "log count"}
+"""Dense columns that are made of ratings; the others come out of words and photos."""
 
 _CATEGORY_SHARE = 0.1
 _PRICE_PRIOR = 5.0

@@ -14,7 +14,7 @@ from mmrec.corpus import Corpus
 from mmrec.evidence import Evidence, Side
 from mmrec.features import Constants, Features, SideFeatures, side_features
 from mmrec.metrics import class_weights
-from mmrec.profiles import NoteArrays, Words, summary_words, write_summaries
+from mmrec.profiles import Words, summary_words, write_summaries
 from mmrec.ranking.dlrm import Ranker, Shape
 from mmrec.ranking.inputs import Inputs
 from mmrec.ranking.training import History, Task, logits, train
@@ -98,7 +98,7 @@ class Assembler(BaseModel):
                 side, corpus.texts, models.language, models.encoder, models.store, self.vocabulary
             )
         else:
-            words = NoteArrays.of(corpus.notes, models.encoder, self.vocabulary).words(side)
+            words = corpus.note_arrays(self.vocabulary).words(side)
         return dict(words.vectors), dict(words.spoken), words
 
     def shape(self, inputs: Inputs) -> Shape:

@@ -16,12 +16,13 @@ from mmrec.evidence import Side
 from mmrec.experiment.compare import Comparison, compare
 from mmrec.explain import Explanation, Quote, coalitions, nearest
 from mmrec.features import Features, SideFeatures
-from mmrec.language.base import PRICE_TAGS, Note
+from mmrec.language.base import PRICE_TAGS
 from mmrec.learning import Model
 from mmrec.metrics import Scores
 from mmrec.ranking.inputs import Inputs
 from mmrec.reviews.table import Reviews
 from mmrec.saving import Saved, load, save
+from mmrec.search import nearness, wishes
 
 __all__ = ["Recommender"]
 
@@ -56,8 +57,12 @@ class Recommender:
     def adopt(self, comparison: Comparison, name: str, reviews: Reviews) -> Recommender:
         """Take over a trained model of a comparison, and know all of `reviews`."""
         self.scores = dict(comparison.scores)
-        self._set(comparison.models[name], reviews, None)
-        corpus, assembler = self.corpus, self.model.assembler
+        learned = comparison.prepared.corpus
+        # What the filter dropped is known to the recommender all the same; mostly it dropped nothing.
+        everything = len(learned) == len(reviews)
+        corpus = learned if everything else Corpus.of(reviews, self.models, self.config)
+        self._set(comparison.models[name], reviews, corpus)
+        assembler = self.model.assembler
         everyone = np.full(len(corpus), -1)
         rows = np.arange(len(corpus))
         self._features = Features(
@@ -68,10 +73,10 @@ class Recommender:
         )
         return self
 
-    def _set(self, model: Model, reviews: Reviews, notes: list[Note] | None) -> None:
+    def _set(self, model: Model, reviews: Reviews, corpus: Corpus) -> None:
         self._model = model
         self.reviews = reviews
-        self.corpus = Corpus.of(reviews, self.models, self.config, notes)
+        self.corpus = corpus
         self._user_code = {user: code for code, user in enumerate(self.corpus.data.users)}
         self._item_code = {item: code for code, item in enumerate(self.corpus.data.items)}
         self.__dict__.pop("_inputs", None)
@@ -127,10 +132,10 @@ class Recommender:
         Raises:
             DataError: neither a user nor words, or both.
         """
-        inputs, people, code = self._asking(user, likes)
+        inputs, _, code = self._asking(user, likes)
         items = np.arange(len(self._item_code))
         if likes:
-            items = self._near(people, max(3 * n, len(items) // 10))
+            items = self._near(likes, max(2 * n, len(items) // 20))
         elif not seen:
             items = np.setdiff1d(items, self.corpus.data.item[self.corpus.data.user == code])
         probability = self._score(inputs, np.full(len(items), code), items)
@@ -174,7 +179,8 @@ class Recommender:
         saved = load(Path(folder))
         recommender = cls(saved.config)
         recommender.scores = saved.scores
-        recommender._set(saved.model, saved.reviews, saved.notes)
+        corpus = Corpus.of(saved.reviews, recommender.models, saved.config, saved.notes)
+        recommender._set(saved.model, saved.reviews, corpus)
         recommender._features = saved.features
         return recommender
 
@@ -204,16 +210,12 @@ class Recommender:
         ]
         return self.model.probability(torch.cat([*logit, torch.zeros(0)]).numpy())
 
-    def _near(self, stranger: SideFeatures, most: int) -> np.ndarray:
-        """Codes of the items whose reviews' words are nearest to the stranger's."""
-        item = self.features.item
-        name = next(name for name in ("likes", "summary", "reviews") if name in item.vectors)
-        known = item.vectors[name][:-1].astype(np.float32)
-        # What every item's reviews have in common says nothing about what was asked for.
-        centred = known - known.mean(axis=0)
-        centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
-        nearness = centred @ (stranger.vectors[name][0].astype(np.float32) - known.mean(axis=0))
-        return np.sort(np.argsort(-nearness, kind="stable")[:most])
+    def _near(self, likes: str, most: int) -> np.ndarray:
+        """Codes of the items whose reviews' words are nearest to a stranger's."""
+        codes = range(len(self._item_code))
+        labels = [[*self._categories(code), *self._price(code)] for code in codes]
+        near = nearness(wishes(likes), self.features.item, labels, self.models.encoder)
+        return np.sort(np.argsort(-near, kind="stable")[:most])
 
     def _described(self, items: np.ndarray, probability: np.ndarray) -> pl.DataFrame:
         names = dict(zip(self.reviews.items["item"], self.reviews.items["name"], strict=True))
@@ -223,17 +225,18 @@ class Recommender:
                 "item": ids,
                 "name": [names.get(item) for item in ids],
                 "probability": probability,
-                "price": [self._price(code) for code in items],
+                "price": ["".join(self._price(code)) or None for code in items],
                 "categories": [self._categories(code) for code in items],
             },
-            schema_overrides={"name": pl.String, "categories": pl.List(pl.String)},
+            schema_overrides={"name": pl.String, "price": pl.String, "categories": pl.List(pl.String)},
         )
 
-    def _price(self, item: int) -> str:
+    def _price(self, item: int) -> list[str]:
+        """The price tag with most votes; none where nobody spoke of the price."""
         item_features = self.features.item
         tags = [tag for tag in PRICE_TAGS if tag in item_features.names]
         shares = [item_features.dense[item, item_features.names.index(tag)] for tag in tags]
-        return tags[int(np.argmax(shares))] if any(shares) else "none"
+        return [tags[int(np.argmax(shares))]] if any(shares) else []
 
     def _categories(self, item: int) -> list[str]:
         vocabulary = self.model.assembler.vocabulary

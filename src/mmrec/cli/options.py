@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -41,15 +42,19 @@ ReadSettings = settings.ReadConfig
 AsJson = Annotated[bool, Parameter(name="--json", negative=())]
 
 _COLUMNS = {
-    "accuracy": "accuracy",
+    "accuracy": "acc.",
     "fpr": "FPR",
     "loss": "loss",
-    "auc": "ROC-AUC",
-    "ap_negative": "AP dislikes",
-    "fpr_at_80": "FPR@TPR.80",
-    "fpr_at_90": "FPR@TPR.90",
-    "fpr_at_95": "FPR@TPR.95",
+    "auc": "AUC",
+    "ap_negative": "AP-",
+    "fpr_at_80": "FPR@80",
+    "fpr_at_90": "FPR@90",
+    "fpr_at_95": "FPR@95",
 }
+_LEGEND = (
+    "acc., FPR, loss: at the threshold of the weighted loss. AUC: area under the ROC curve. AP-: average "
+    "precision of finding dislikes. FPR@90: share of dislikes recommended when 90% of the likes are."
+)
 
 
 def print_json(result: Mapping[str, Any]) -> None:
@@ -59,10 +64,18 @@ def print_json(result: Mapping[str, Any]) -> None:
 
 def print_scores(scores: Mapping[str, Scores], title: str) -> None:
     """Print models beside each other, the best figure of every column in bold."""
-    table = Table(title=title, title_justify="left")
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption=_LEGEND,
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
+    )
     table.add_column("model", no_wrap=True)
     for name in _COLUMNS.values():
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     best = {
         key: (max if key in ("accuracy", "auc", "ap_negative") else min)(
             getattr(row, key) for row in scores.values()

@@ -76,5 +76,5 @@ def print_recommendations(found: pl.DataFrame, title: str) -> None:
     for place, row in enumerate(found.to_dicts(), 1):
         name = escape(row["name"] or row["item"])
         categories = escape(", ".join(row["categories"][:4]))
-        table.add_row(str(place), name, f"{row['probability']:.3f}", row["price"], categories)
+        table.add_row(str(place), name, f"{row['probability']:.3f}", row["price"] or "", categories)
     out.print(table)

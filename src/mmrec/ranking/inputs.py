@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmrec.features import Features, SideFeatures
+from mmrec.features import NUMBERS, Features, SideFeatures
 
 __all__ = ["Batch", "Forget", "Inputs"]
 
@@ -34,11 +34,18 @@ class _Side:
     def __init__(self, features: SideFeatures, prefix: str) -> None:
         self.nothing = features.nothing
         self.dense = torch.from_numpy(features.dense)
+        self.told = torch.tensor([name not in NUMBERS for name in features.names])
         self.vectors = {f"{prefix} {name}": torch.from_numpy(x) for name, x in features.vectors.items()}
         self.present = {
             f"{prefix} {name}": torch.from_numpy(x).float()[:, None] for name, x in features.present.items()
         }
         self.categories = torch.from_numpy(features.categories)
+
+    def numbers(self, view: Tensor, words: Tensor) -> Tensor:
+        """(B, p) dense columns; those that come out of words follow the words' view."""
+        if view is words:
+            return self.dense[view]
+        return torch.where(self.told, self.dense[words], self.dense[view])
 
 
 class Inputs:
@@ -62,12 +69,13 @@ class Inputs:
         user_words: Tensor | None = None,
         item_words: Tensor | None = None,
     ) -> Batch:
-        """Gather (B,) views of users and items; words (vectors, categories) may come from other views."""
+        """Gather (B,) views of users and items; words (vectors, prices, categories) may have others."""
         user_words = user_view if user_words is None else user_words
         item_words = item_view if item_words is None else item_words
         words = ((self.user, user_words), (self.item, item_words))
+        numbers = ((self.user, user_view, user_words), (self.item, item_view, item_words))
         return Batch(
-            torch.cat([self.user.dense[user_view], self.item.dense[item_view]], dim=1),
+            torch.cat([side.numbers(view, told) for side, view, told in numbers], dim=1),
             {name: values[view].float() for side, view in words for name, values in side.vectors.items()},
             {name: there[view] for side, view in words for name, there in side.present.items()},
             self.item.categories[item_words],
