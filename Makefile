@@ -21,7 +21,7 @@ check: .venv/.installed
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 # Five seeds on each real data set; rewrites docs/results.md.
 results: .venv/.installed
