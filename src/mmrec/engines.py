@@ -71,7 +71,9 @@ class MeanPoolingEngine:
     def __init__(self, folder: Path, bf16: bool) -> None:
         from tokenizers import Tokenizer
         from transformers import AutoModel
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         self._model = AutoModel.from_pretrained(
             folder, dtype=torch.bfloat16 if bf16 else torch.float32
         ).eval()

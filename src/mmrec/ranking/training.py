@@ -139,6 +139,7 @@ def _optimise(
             if history.best == epoch:
                 best = step.state()
             elif epoch - history.best >= config.patience:
+                advance(config.epochs - epoch - 1)
                 break
     for module, state in zip(step.modules, best, strict=True):
         module.load_state_dict(state)
