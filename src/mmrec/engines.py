@@ -73,7 +73,7 @@ class MeanPoolingEngine:
         from transformers import AutoModel
         from transformers.utils import logging
 
-        logging.disable_progress_bar()
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._model = AutoModel.from_pretrained(
             folder, dtype=torch.bfloat16 if bf16 else torch.float32
         ).eval()
