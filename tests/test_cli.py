@@ -173,3 +173,17 @@ def test_a_damaged_model_is_told(town: Town) -> None:
     done = mmrec("recommend", folder, "--user", "x", cwd=town.folder)
     assert done.returncode == 2
     assert "damaged" in done.stderr
+
+
+def test_a_model_chosen_on_test_rows_says_so_in_every_output(town: Town) -> None:
+    done = mmrec(
+        "fit", town.data, "--out", "paper", "--select", "test", "--epochs", 2, "--json", cwd=town.folder
+    )
+    assert done.returncode == 0, done.stderr
+    said = [
+        " ".join(json.loads(done.stdout)["remarks"]),
+        done.stderr,
+        mmrec("evaluate", "paper", cwd=town.folder).stderr,
+        (town.folder / "paper/report.html").read_text(),
+    ]
+    assert all("chosen on test rows" in " ".join(text.split()) for text in said)

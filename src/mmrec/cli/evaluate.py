@@ -24,6 +24,7 @@ def evaluate(
     import numpy as np
 
     from mmrec.errors import DataError
+    from mmrec.experiment.compare import warnings
     from mmrec.metrics import evaluate as score
     from mmrec.recommend import Recommender
     from mmrec.reviews import read_reviews
@@ -51,7 +52,11 @@ def evaluate(
             recommender.config.ranker.features: score(label, chance, weights),
         }
         title = f"{data}: {fresh.height:,} reviews that the model has not seen"
+    remarks = warnings(recommender.config)
+    for remark in remarks:
+        console.print(f"- {remark}")
     if json:
-        print_json({"model": str(model), "scores": {name: row.dict() for name, row in scores.items()}})
+        rows = {name: row.dict() for name, row in scores.items()}
+        print_json({"model": str(model), "scores": rows, "remarks": remarks})
         return
     print_scores(scores, title)

@@ -19,7 +19,7 @@ from mmrec.metrics import Scores, class_weights, evaluate
 from mmrec.reviews.split import Split, filter_reviews, split_reviews
 from mmrec.reviews.table import Reviews
 
-__all__ = ["Comparison", "Prepared", "compare", "prepare"]
+__all__ = ["Comparison", "Prepared", "compare", "prepare", "warnings"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def compare(
     split, label = prepared.split, prepared.label
     weights = class_weights(label[split.train], config.training.loss)
     probability = peer_probabilities(prepared.corpus.data, split, label)
-    result = Comparison(prepared, {}, probability, remarks=_remarks(config))
+    result = Comparison(prepared, {}, probability, remarks=warnings(config))
     for name in which:
         start = time.perf_counter()
         ranker = config.ranker.model_copy(update={"features": name})
@@ -111,7 +111,8 @@ def compare(
     return result
 
 
-def _remarks(config: Config) -> list[str]:
+def warnings(config: Config) -> list[str]:
+    """What must be known of a configuration to read its figures."""
     remarks = []
     if config.training.select == "test":
         remarks.append("the epochs were chosen on test rows, as in the paper: these figures flatter")
