@@ -156,8 +156,8 @@ def page(done: dict[str, Any]) -> str:
         "Test rows are a random quarter; evidence is `fold`; epochs, penalties and calibration are chosen on",
         "validation rows. Mean over seeds ± standard error. Accuracy, FPR and loss use the loss's weights.",
         "",
-        "Not a clean test: the default settings (initialisation, scale of inputs, learning rate, batch, weight "
-        "decay, how the\nepoch is chosen) were picked by looking at test ROC-AUC on these sets and seeds "
+        "Not a clean test: the default settings (initialisation, scale of inputs, learning rate, batch, "
+        "weight decay, how the\nepoch is chosen) were picked by looking at test ROC-AUC on these sets and seeds "
         "(docs/log.md), so the rows of\n`baseline` and `proposed` flatter. The bias model's penalty saw "
         "validation rows only.",
     ]
