@@ -157,8 +157,8 @@ def page(done: dict[str, Any]) -> str:
         "validation rows. Mean over seeds ± standard error. Accuracy, FPR and loss use the loss's weights.",
         "",
         "Not a clean test: the default settings (initialisation, scale of inputs, learning rate, batch, "
-        "weight decay, how the\nepoch is chosen) were picked by looking at test ROC-AUC on these sets and seeds "
-        "(docs/log.md), so the rows of\n`baseline` and `proposed` flatter. The bias model's penalty saw "
+        "weight decay, how the\nepoch is chosen) were picked by looking at test ROC-AUC on these sets and "
+        "seeds (docs/log.md), so the rows of\n`baseline` and `proposed` flatter. The bias model's penalty saw "
         "validation rows only.",
     ]
     for dataset in SETS:
