@@ -158,8 +158,8 @@ def page(done: dict[str, Any]) -> str:
         "",
         "Not a clean test: the default settings (initialisation, scale of inputs, learning rate, batch, "
         "weight decay, how the\nepoch is chosen) were picked by looking at test ROC-AUC on these sets and "
-        "seeds (docs/log.md), so the rows of\n`baseline` and `proposed` flatter. The bias model's penalty saw "
-        "validation rows only.",
+        "seeds (docs/log.md), so the rows of\n`baseline` and `proposed` flatter. The bias model's penalty "
+        "saw validation rows only.",
     ]
     for dataset in SETS:
         parts += _set_page(dataset, done)
