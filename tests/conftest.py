@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -76,3 +77,12 @@ def minilm() -> None:
 def encoder(minilm: None, one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     """The real encoder, on a store that all tests share."""
     return Encoder(EncoderConfig(), Store(tmp_path_factory.mktemp("encoder") / "store.sqlite"))
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port on loopback where nobody listens."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+    return port

@@ -15,13 +15,11 @@ from mmrec.encode import Encoder
 from mmrec.evidence import Evidence, Policy, Side
 from mmrec.experiment.compare import Prepared, prepare
 from mmrec.features import Features, SideFeatures
-from mmrec.language.builtin import BuiltinLanguage
 from mmrec.learning import Assembler
 from mmrec.reviews import read_reviews
 from mmrec.reviews.sample import write_sample_city
 from mmrec.reviews.split import Split
 from mmrec.store import Store
-from mmrec.vision.builtin import PaletteCaptioner
 
 POLICIES: tuple[Policy, ...] = ("fold", "leave_one_out", "all", "past")
 
@@ -31,7 +29,7 @@ def town(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Prepared
     """Reviews with words, prices, photos and times."""
     folder = tmp_path_factory.mktemp("city")
     reviews = read_reviews(write_sample_city(folder, seed=1, users=40, items=15, reviews=300))
-    models = Models(Store(None), encoder, BuiltinLanguage(encoder, "restaurant"), PaletteCaptioner())
+    models = Models.open(Config(), store=Store())
     return prepare(reviews, Config(evidence=EvidenceConfig(folds=5)), models)
 
 
@@ -245,7 +243,7 @@ def test_popular_items_hide_no_leak(encoder: Encoder) -> None:
     size = 2200
     rating = np.where(np.arange(size) % 2, 5, 1).tolist()
     data = interactions(list(range(size)), [0] * size, rating)
-    models = Models(Store(None), encoder, BuiltinLanguage(encoder, "restaurant"), PaletteCaptioner())
+    models = Models.open(Config(), store=Store())
     empty: list[list[str]] = [[] for _ in rating]
     corpus = Corpus(data, ["Nice."] * size, empty, empty[:1], models, 0)
     split = Split(np.arange(2000), np.arange(2000, 2100), np.arange(2100, size))

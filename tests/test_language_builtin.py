@@ -10,6 +10,7 @@ from mmrec.language.base import PRICE_TAGS, Note, Summary
 from mmrec.language.builtin import BuiltinLanguage
 from mmrec.language.excerpt import tokens_of
 from mmrec.language.lexicon import lexicon, split_words
+from mmrec.language.prompts import note_task
 from mmrec.language.sentences import sentences
 from mmrec.store import Store
 
@@ -211,7 +212,7 @@ def test_summaries_by_votes(reader: BuiltinLanguage) -> None:
 @needs_minilm
 def test_the_maker_names_what_an_answer_depends_on(encoder: Encoder) -> None:
     makers = [
-        BuiltinLanguage(encoder, kind, tokens).maker
+        BuiltinLanguage(encoder, kind, tokens).maker(note_task(kind))
         for kind, tokens in (("restaurant", 96), ("film", 96), ("film", 64))
     ]
     assert len({str(maker) for maker in makers}) == 3

@@ -17,7 +17,6 @@ from mmrec.encode import Encoder
 from mmrec.evidence import Evidence
 from mmrec.experiment.peers import peer_probabilities
 from mmrec.features import Features, SideFeatures
-from mmrec.language.builtin import BuiltinLanguage
 from mmrec.learning import Model, learn
 from mmrec.metrics import class_weights, reweighted
 from mmrec.ranking.dlrm import Ranker, Shape, interact
@@ -25,7 +24,6 @@ from mmrec.ranking.inputs import Batch, Forget, Inputs
 from mmrec.ranking.training import Task, logits, train, weighted_loss
 from mmrec.reviews.split import Split
 from mmrec.store import Store
-from mmrec.vision.builtin import PaletteCaptioner
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -376,7 +374,7 @@ def board(encoder: Encoder) -> tuple[Corpus, Evidence, Split]:
         for u, i in zip(user, item, strict=True)
     ]
     store = Store(None)
-    models = Models(store, encoder, BuiltinLanguage(encoder, "restaurant"), PaletteCaptioner())
+    models = Models.open(Config(), store=store)
     empty: list[list[str]] = [[] for _ in texts]
     corpus = Corpus(data, texts, empty, empty[:SIDE], models, 0)
     diagonal = (item - user) % SIDE

@@ -133,7 +133,7 @@ def test_the_kaggle_object_is_read_in_the_order_train_val_test(tmp_path: Path) -
 )
 def test_public_layouts(tmp_path: Path, row: dict[str, Any]) -> None:
     reviews = read_reviews(write(tmp_path / "rows.json", row))
-    assert reviews.table.drop("review_id").row(0) == ("u", "i", 4.0, "t", datetime(2014, 7, 3), [])
+    assert reviews.table.drop("review_id").row(0) == ("u", "i", 4.0, "t", datetime(2014, 7, 3), [], [])
     assert reviews.rejects.height == 0
 
 
@@ -358,7 +358,7 @@ def test_items_come_with_name_and_photos_and_nothing_else(tmp_path: Path) -> Non
     config = ReadConfig(items=items, max_reject_share=0.5)
     reviews = read_reviews(write(tmp_path / "r.jsonl", GOOD), config)
     photo = str((folder / "a.jpg").resolve())
-    assert reviews.items.rows() == [("i1", "Café Uno", [photo]), ("i2", None, [])]
+    assert reviews.items.rows() == [("i1", "Café Uno", [photo], []), ("i2", None, [], [])]
     assert dict(reviews.items.schema) == ITEM_SCHEMA
     assert reasons(reviews) == [
         (2, "photo gone.jpg: no such file"),

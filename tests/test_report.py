@@ -54,6 +54,7 @@ def make_reviews(n: int = 400) -> Reviews:
             "text": [f"{'good' if stars > 3 else 'bad'} {EVIL}" for stars in rating],
             "time": [None] * n,
             "photos": [[] for _ in range(n)],
+            "captions": [[] for _ in range(n)],
         },
         schema=REVIEW_SCHEMA,
     )
@@ -65,16 +66,18 @@ def make_reviews(n: int = 400) -> Reviews:
             "row": [EVIL] * 12,
         }
     )
-    items = pl.DataFrame({"item": ["i0"], "name": [EVIL], "photos": [[]]}, schema=ITEM_SCHEMA)
+    items = pl.DataFrame(
+        {"item": ["i0"], "name": [EVIL], "photos": [[]], "captions": [[]]}, schema=ITEM_SCHEMA
+    )
     return Reviews(table, items, rejects, source=f"/data/{EVIL.replace('/', '')}.csv")
 
 
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
-    language = SimpleNamespace(maker={"model": "builtin", "revision": "7"})
+    reader = SimpleNamespace(identity={"model": "builtin", "revision": "7"})
     captioner = SimpleNamespace(maker={"kind": "caption", "model": EVIL, "revision": "1"})
     models: Any = SimpleNamespace(
-        store=Store(), encoder=FakeEncoder(), language=language, captioner=captioner
+        store=Store(), encoder=FakeEncoder(), reader=reader, captioner=captioner, image=None
     )
     config = Config(training=TrainingConfig(epochs=4, patience=4))
     result = compare(make_reviews(), config, models, which=["baseline"])

@@ -132,7 +132,8 @@ def _differences(made: SideFeatures, expected: SideFeatures, view: np.ndarray) -
 
 
 def _where(made: np.ndarray, expected: np.ndarray, name: str) -> Iterator[tuple[int, str]]:
-    gap = np.abs(made.astype(np.float32) - expected.astype(np.float32)).reshape(len(made), -1)
+    wide = expected.astype(np.float32)
+    gap = (np.abs(made.astype(np.float32) - wide) / np.maximum(np.abs(wide), 1)).reshape(len(made), -1)
     tolerance = _TOLERANCE if made.dtype == np.float16 else _EXACT
     # Asked this way round, a gap that is no number is a difference.
     return ((int(at), name) for at in np.flatnonzero(~(gap <= tolerance).all(axis=1)))

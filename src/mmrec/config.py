@@ -11,11 +11,13 @@ __all__ = [
     "Config",
     "EncoderConfig",
     "EvidenceConfig",
+    "LanguageConfig",
     "ProfileConfig",
     "RankerConfig",
     "ReadConfig",
     "SplitConfig",
     "TrainingConfig",
+    "VisionConfig",
 ]
 
 
@@ -34,6 +36,9 @@ class ReadConfig(_Settings):
     """Optional file with one row an item: its id, `name` and `photos`; every other column is ignored."""
     photos: Path | None = None
     """Folder that photo paths are relative to; the folder of the data file by default."""
+    captions_column: str | None = None
+    """Column of either file with captions of photos: a text, or a list of texts (in text as a JSON list).
+    Where a row has captions, these stand for its photos, which no captioner looks at."""
     max_reject_share: float = Field(0.05, ge=0, le=1)
     """Share of refused rows above which reading stops with an error."""
     max_pixels: int = Field(40_000_000, gt=0)
@@ -75,6 +80,44 @@ class ProfileConfig(_Settings):
     """Token budget of an extractive summary."""
     max_categories: int = Field(11, ge=1)
     """Categories that an item may have (the paper's 11)."""
+
+
+class LanguageConfig(_Settings):
+    """Who reads the reviews, and what that may cost (see `mmrec.language`)."""
+
+    llm: str = "builtin"
+    """`builtin`, `openai:MODEL`, `ollama:MODEL`, `openai:MODEL@URL` (or just the URL) of any server that
+    speaks OpenAI's API, or `transformers:MODEL_OR_FOLDER`."""
+    llm_revision: str | None = None
+    """Commit of a `transformers:` model on the hub."""
+    prompts: Literal["default", "paper"] = "default"
+    """Of the strategy `summary`: one structured call, or the paper's sentences in separate calls."""
+    long: Literal["sample", "tree"] = "sample"
+    """What to do with more reviews than one call takes: choose some, or summarise in two levels."""
+    call_tokens: int = Field(3000, ge=64)
+    """Most tokens of reviews in one call."""
+    in_flight: int = Field(32, ge=1)
+    """Calls under way at the same time."""
+    budget: float | None = Field(None, gt=0)
+    """US dollars that one run may spend; it stops cleanly before it would spend more."""
+    llm_price: str | None = None
+    """Price as `INPUT/OUTPUT` in US dollars a million tokens, where the price list lacks the model."""
+    retry_failed: bool = False
+    """Whether reviews that failed for good are asked about again."""
+
+
+class VisionConfig(_Settings):
+    """Who looks at the photos (see `mmrec.vision`)."""
+
+    captioner: str = "builtin"
+    """`builtin` (colours and layout), `blip2[:MODEL_OR_FOLDER]`, `blip[:MODEL_OR_FOLDER]`, or a vision model
+    behind OpenAI's API: `openai:MODEL[@URL]`, `ollama:MODEL`, or a URL."""
+    captioner_revision: str | None = None
+    """Commit of a captioner on the hub."""
+    image_model: str = "microsoft/resnet-50"
+    """ResNet whose second-to-last layer is the baseline's image feature (paper); name or folder."""
+    image_revision: str | None = None
+    """Commit of the image model on the hub."""
 
 
 class EncoderConfig(_Settings):
@@ -135,6 +178,8 @@ class Config(_Settings):
     split: SplitConfig = SplitConfig()
     evidence: EvidenceConfig = EvidenceConfig()
     profile: ProfileConfig = ProfileConfig()
+    language: LanguageConfig = LanguageConfig()
+    vision: VisionConfig = VisionConfig()
     encoder: EncoderConfig = EncoderConfig()
     ranker: RankerConfig = RankerConfig()
     training: TrainingConfig = TrainingConfig()

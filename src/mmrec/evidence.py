@@ -128,6 +128,11 @@ class Side:
         return cls(view, owner, order, start, stop, group, np.where(speaks, at, _NOTHING))
 
     @classmethod
+    def whole(cls, entity: np.ndarray) -> Side:
+        """One view per entity, which hears all of its reviews."""
+        return cls.excluding(entity, np.arange(len(entity)), np.full(len(entity), _NOTHING))
+
+    @classmethod
     def listed(cls, entity: np.ndarray, sets: Sequence[np.ndarray]) -> Side:
         """Views of which each hears just the reviews listed for it.
 

@@ -13,8 +13,9 @@ from mmrec.config import Config
 from mmrec.corpus import Corpus
 from mmrec.evidence import Evidence, Side
 from mmrec.features import Constants, Features, SideFeatures, side_features
+from mmrec.language.prompts import Of
 from mmrec.metrics import class_weights
-from mmrec.profiles import Words, summary_words, write_summaries
+from mmrec.profiles import Words, summary_words
 from mmrec.ranking.dlrm import Ranker, Shape
 from mmrec.ranking.inputs import Inputs
 from mmrec.ranking.training import History, Task, logits, train
@@ -33,7 +34,7 @@ class Assembler(BaseModel):
     vocabulary: list[str]
     """Categories by code, most frequent first; from known reviews only."""
     image: bool
-    """Whether items have an image block: some photo was there to learn from."""
+    """Whether items have an image block: some photo was there to learn from, and what looks at it."""
 
     @classmethod
     def of(cls, corpus: Corpus, evidence: Evidence, config: Config) -> Assembler:
@@ -42,18 +43,19 @@ class Assembler(BaseModel):
         vocabulary: list[str] = []
         if config.ranker.features == "proposed":
             vocabulary = _vocabulary(corpus, evidence, config)
-        photos = any(map(len, corpus.item_photos)) or any(len(corpus.photos[row]) for row in known)
+        baseline = config.ranker.features == "baseline"
+        image = corpus.pictured(known, captions=not baseline)
         return cls(
             config=config,
             constants=Constants.of(corpus.data, known),
             vocabulary=vocabulary,
-            image=photos and config.ranker.features == "proposed",
+            image=image and (not baseline or corpus.models.image.available()),
         )
 
     def user(self, side: Side, corpus: Corpus) -> SideFeatures:
         """Features of the views of users."""
         constants = self.constants
-        vectors, present, _ = self._blocks(side, corpus)
+        vectors, present, _ = self._blocks("user", side, corpus)
         return side_features(
             side,
             corpus.data.rating,
@@ -66,13 +68,11 @@ class Assembler(BaseModel):
     def item(self, side: Side, corpus: Corpus) -> SideFeatures:
         """Features of the views of items: also their number of reviews, price, categories, photos."""
         constants = self.constants
-        vectors, present, words = self._blocks(side, corpus)
+        vectors, present, words = self._blocks("item", side, corpus)
         if self.image:
-            reviewed, own = corpus.review_photos, corpus.own_photos
-            count = side.sum(reviewed.count[:, None])[:, 0] + own.count[side.entity]
-            total = side.sum(reviewed.total) + own.total[side.entity]
-            vectors["photos"] = total / np.maximum(count, 1)[:, None]
-            present["photos"] = count > 0
+            baseline = self.config.ranker.features == "baseline"
+            photos = corpus.image_vectors if baseline else corpus.caption_vectors
+            vectors["photos"], present["photos"] = photos.mean(side)
         return side_features(
             side,
             corpus.data.rating,
@@ -86,24 +86,26 @@ class Assembler(BaseModel):
         )
 
     def _blocks(
-        self, side: Side, corpus: Corpus
+        self, of: Of, side: Side, corpus: Corpus
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Words | None]:
         if self.config.ranker.features == "baseline":
             count = side.sum(np.ones((len(corpus), 1), dtype=np.float32))
             mean = side.sum(corpus.text_vectors.astype(np.float32)) / np.maximum(count, 1)
             return {"reviews": mean}, {"reviews": count[:, 0] > 0}, None
-        models = corpus.models
         if self.config.profile.strategy == "summary":
-            words = summary_words(
-                side, corpus.texts, models.language, models.encoder, models.store, self.vocabulary
-            )
+            words = summary_words(corpus.summaries(of, side), corpus.models.encoder, self.vocabulary)
         else:
             words = corpus.note_arrays(self.vocabulary).words(side)
         return dict(words.vectors), dict(words.spoken), words
 
     def shape(self, inputs: Inputs) -> Shape:
-        """The ranker that fits these features: one reducer over text, one over photos (paper, section 3)."""
-        image = {name: size for name, size in inputs.blocks.items() if name == "item photos"}
+        """The ranker that fits these features.
+
+        One reducer over text and one over captions; the baseline's has text and photos in one (paper,
+        section 3).
+        """
+        apart = {"item photos"} if self.config.ranker.features == "proposed" else set()
+        image = {name: size for name, size in inputs.blocks.items() if name in apart}
         text = {name: size for name, size in inputs.blocks.items() if name not in image}
         ranker = self.config.ranker
         return Shape(
@@ -120,8 +122,7 @@ def _vocabulary(corpus: Corpus, evidence: Evidence, config: Config) -> list[str]
     if config.profile.strategy == "notes":
         said = (corpus.notes[row].categories for row in evidence.known)
     else:
-        groups = [[corpus.texts[row] for row in rows] for rows in evidence.item.sets()]
-        written = write_summaries(groups, corpus.models.language, corpus.models.store)
+        written = corpus.summaries("item", evidence.item)
         said = (summary.categories for summary in written)
     counts = Counter(category for categories in said for category in categories)
     return [category for category, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]

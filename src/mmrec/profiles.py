@@ -7,26 +7,17 @@ view's reviews as a whole.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from mmrec.encode import Encoder
 from mmrec.evidence import Side
-from mmrec.language.base import PRICE_TAGS, LanguageModel, Note, PriceTag, Summary
-from mmrec.reviews.photos import load_photo
-from mmrec.store import Store, digest
-from mmrec.vision.base import Captioner
+from mmrec.language.base import PRICE_TAGS, Note, PriceTag, Summary
 
-__all__ = ["NoteArrays", "Words", "caption_photos", "read_notes", "summary_words", "write_summaries"]
-
-_NOTES_AT_ONCE = 2048
-_PHOTOS_AT_ONCE = 64
+__all__ = ["NoteArrays", "Words", "summary_words"]
 
 
 class Answer(Protocol):
@@ -53,44 +44,6 @@ class Words:
     spoken: dict[str, np.ndarray]
     price: np.ndarray
     categories: np.ndarray
-
-
-def read_notes(texts: Sequence[str], model: LanguageModel, store: Store) -> list[Note]:
-    """Have every text read, each alone and once ever."""
-
-    def compute(part: list[int]) -> list[bytes]:
-        return [note.model_dump_json().encode() for note in model.notes([texts[at] for at in part])]
-
-    keys = digest({"kind": "note", **model.maker}, texts)
-    answers = store.remember("note", keys, compute, what="reading reviews", chunk=_NOTES_AT_ONCE)
-    known: dict[bytes, Note] = {}
-    return [known.setdefault(raw, known.get(raw) or Note.model_validate_json(raw)) for raw in answers]
-
-
-def write_summaries(groups: Sequence[Sequence[str]], model: LanguageModel, store: Store) -> list[Summary]:
-    """Have every group of texts summarised, each set of texts once ever."""
-
-    def compute(part: list[int]) -> list[bytes]:
-        summaries = model.summaries([groups[at] for at in part])
-        return [summary.model_dump_json().encode() for summary in summaries]
-
-    keys = digest({"kind": "summary", **model.maker}, [json.dumps(list(group)) for group in groups])
-    answers = store.remember("summary", keys, compute, what="summarising", chunk=_NOTES_AT_ONCE)
-    return [Summary.model_validate_json(raw) for raw in answers]
-
-
-def caption_photos(paths: Sequence[str], model: Captioner, store: Store, max_pixels: int) -> dict[str, str]:
-    """Caption every photo, the same bytes once ever; path -> caption."""
-    unique = list(dict.fromkeys(paths))
-
-    def compute(part: list[int]) -> list[bytes]:
-        photos = [load_photo(Path(unique[at]), max_pixels) for at in part]
-        return [caption.encode() for caption in model.captions(photos)]
-
-    hashes = [sha256(Path(path).read_bytes()).hexdigest() for path in unique]
-    keys = digest({"kind": "caption", **model.maker}, hashes)
-    answers = store.remember("caption", keys, compute, what="captioning photos", chunk=_PHOTOS_AT_ONCE)
-    return {path: raw.decode() for path, raw in zip(unique, answers, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -132,16 +85,8 @@ class NoteArrays:
         return Words(vectors, spoken, side.sum(self.price), side.sum(self.categories))
 
 
-def summary_words(
-    side: Side,
-    texts: Sequence[str],
-    model: LanguageModel,
-    encoder: Encoder,
-    store: Store,
-    vocabulary: Sequence[str],
-) -> Words:
-    """Summarise every view of a side and embed what was written (paper, section 3.2)."""
-    summaries = write_summaries([[texts[row] for row in rows] for rows in side.sets()], model, store)
+def summary_words(summaries: Sequence[Summary], encoder: Encoder, vocabulary: Sequence[str]) -> Words:
+    """Embed what was written of every view of a side (paper, section 3.2)."""
     written = [[summary.text] if summary.text else [] for summary in summaries]
     price, categories = _votes(summaries, vocabulary)
     return Words(

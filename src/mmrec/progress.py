@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,31 +19,56 @@ from rich.progress import (
 
 __all__ = ["console", "track"]
 
+_SECONDS = 0.1
 console = Console(stderr=True)
 _busy: ContextVar[bool] = ContextVar("busy", default=False)
 
 
 @contextmanager
-def track(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar for `total` units of work; the yielded function advances it by so many units.
+def track(what: str, total: int, status: Callable[[], str] = str) -> Iterator[Callable[..., None]]:
+    """Show a bar for `total` units of work; the yielded function takes how many are done, and failed.
 
     Work inside of work that has a bar already shows none of its own.
+
+    Args:
+        what: title.
+        total: units of work.
+        status: what else there is to say, asked at every step.
     """
     if _busy.get():
-        yield lambda done: None
+        yield lambda done, failed=0: None
         return
     columns = (
-        TextColumn("{task.description:<24}"),
-        BarColumn(bar_width=30),
+        TextColumn("{task.description:<18}"),
+        BarColumn(bar_width=30 if console.width > 110 else 8),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[said]}"),
     )
     token = _busy.set(True)
     try:
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda done: bar.update(task, advance=done)
+            task = bar.add_task(what, total=total, said="")
+            waiting, bad, shown = 0, 0, 0.0
+
+            def advance(done: int, failed: int = 0) -> None:
+                nonlocal waiting, bad, shown
+                waiting, bad = waiting + done, bad + failed
+                # Thousands of small steps a second are not worth a look each.
+                if time.monotonic() - shown > _SECONDS:
+                    show()
+
+            def show() -> None:
+                nonlocal waiting, shown
+                said = ([f"{bad:,} failed"] if bad else []) + [one for one in [status()] if one]
+                bar.update(task, advance=waiting, said=", ".join(said))
+                waiting, shown = 0, time.monotonic()
+
+            try:
+                yield advance
+            finally:
+                show()
     finally:
         _busy.reset(token)

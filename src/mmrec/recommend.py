@@ -27,6 +27,7 @@ from mmrec.search import nearness, wishes
 __all__ = ["Recommender"]
 
 _ITEMS_AT_ONCE = 8192
+_QUOTED_REVIEWS = 100
 
 
 class Recommender:
@@ -63,11 +64,9 @@ class Recommender:
         corpus = learned if everything else Corpus.of(reviews, self.models, self.config)
         self._set(comparison.models[name], reviews, corpus)
         assembler = self.model.assembler
-        everyone = np.full(len(corpus), -1)
-        rows = np.arange(len(corpus))
         self._features = Features(
-            assembler.user(Side.excluding(corpus.data.user, rows, everyone), corpus),
-            assembler.item(Side.excluding(corpus.data.item, rows, everyone), corpus),
+            assembler.user(Side.whole(corpus.data.user), corpus),
+            assembler.item(Side.whole(corpus.data.item), corpus),
             corpus.data.user,
             corpus.data.item,
         )
@@ -165,7 +164,7 @@ class Recommender:
 
     def save(self, folder: Path | str) -> Path:
         """Write the model and what it knows: safetensors, JSON and Parquet, no pickle."""
-        notes = self.corpus.notes
+        notes = self.corpus.notes if self.config.profile.strategy == "notes" else []
         saved = Saved(self.config, self.model, self.reviews, notes, self.features, self.scores)
         return save(saved, Path(folder))
 
@@ -179,7 +178,7 @@ class Recommender:
         saved = load(Path(folder))
         recommender = cls(saved.config)
         recommender.scores = saved.scores
-        corpus = Corpus.of(saved.reviews, recommender.models, saved.config, saved.notes)
+        corpus = Corpus.of(saved.reviews, recommender.models, saved.config, saved.notes or None)
         recommender._set(saved.model, saved.reviews, corpus)
         recommender._features = saved.features
         return recommender
@@ -243,12 +242,12 @@ class Recommender:
         return [vocabulary[code] for code in self.features.item.categories[item] if code < len(vocabulary)]
 
     def _quotes(self, people: SideFeatures, user: int, item: int) -> list[Quote]:
-        rows = np.flatnonzero(self.corpus.data.item == item)
-        notes, ids = self.corpus.notes, self.reviews.table["review_id"]
+        rows = np.flatnonzero(self.corpus.data.item == item)[-_QUOTED_REVIEWS:]
+        ids = self.reviews.table["review_id"]
         said = [
             Quote(text, ids[int(row)], liked)
-            for row in rows
-            for texts, liked in ((notes[row].likes, True), (notes[row].dislikes, False))
+            for row, note in zip(rows, self.corpus.quotable(rows), strict=True)
+            for texts, liked in ((note.likes, True), (note.dislikes, False))
             for text in texts
         ]
         if not said:

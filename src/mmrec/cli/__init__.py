@@ -18,11 +18,17 @@ app = App(
     help="Recommendations that people can trust, from what reviews and photos say.",
     version=mmrec.__version__,
 )
-app.command("mmrec.cli.demo:demo")
-app.command("mmrec.cli.fit:fit")
-app.command("mmrec.cli.evaluate:evaluate")
-app.command("mmrec.cli.recommend:recommend")
-app.command("mmrec.cli.doctor:doctor")
+# The helps stand here too, so that `mmrec --help` imports none of the commands.
+app.command("mmrec.cli.demo:demo", help="Try everything on a town that is made up.")
+app.command("mmrec.cli.fit:fit", help="Learn from reviews; save a model and a report.")
+app.command("mmrec.cli.profile:profile", help="Have reviews read by a language model, at a known price.")
+app.command("mmrec.cli.evaluate:evaluate", help="How good a saved model is.")
+app.command("mmrec.cli.recommend:recommend", help="Recommend items to a user, or to a stranger's words.")
+app.command("mmrec.cli.doctor:doctor", help="What this machine can run, and what is missing.")
+app.command("mmrec.cli.store:store_app", name="store", help="What was asked, read and computed so far.")
+_photos = App(name="photos", help="Photos that the data only links to.")
+_photos.command("mmrec.cli.photos:fetch", help="Bring photos from the web, safely.")
+app.command(_photos)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 from importlib import metadata
@@ -61,6 +62,7 @@ def _models() -> dict[str, tuple[str, str]]:
     from mmrec.encode import Encoder, bundled_minilm
     from mmrec.errors import ModelError
     from mmrec.store import Store
+    from mmrec.vision.opening import vision_checks
 
     checks: dict[str, tuple[str, str]] = {}
     if bundled_minilm() is None:
@@ -73,9 +75,28 @@ def _models() -> dict[str, tuple[str, str]]:
             checks["encoder"] = ("ok", f"{encoder.description}, weights verified, |v|² = {length:.3f}")
         except ModelError as error:
             checks["encoder"] = ("broken", str(error))
-    checks["language"] = ("ok", "builtin (extractive, no language model)")
-    checks["captions"] = ("ok", "builtin (palette and layout in words, no vision model)")
-    checks["image baseline"] = ("missing", "ResNet-50 is not supported yet; the baseline runs without images")
+    return {**checks, **_language(), **vision_checks()}
+
+
+def _language() -> dict[str, tuple[str, str]]:
+    """Language models that could read here; OpenAI's server is not asked."""
+    checks = {"language": ("ok", "--llm builtin (extractive, no language model)")}
+    if importlib.util.find_spec("openai") is None:
+        checks["language servers"] = ("missing", "for openai:, ollama: or a URL: pip install 'mmrec[llm]'")
+        return checks
+    key = bool(os.environ.get("OPENAI_API_KEY"))
+    checks["OpenAI"] = (
+        ("ok", "--llm openai:MODEL, a key is set") if key else ("missing", "no key in OPENAI_API_KEY")
+    )
+    url = "http://localhost:11434/v1"
+    try:
+        import httpx2
+
+        listed = httpx2.get(f"{url}/models", timeout=1).json()["data"]
+        names = ", ".join(str(model["id"]) for model in listed) or "no model yet: `ollama pull MODEL`"
+        checks["Ollama"] = ("ok", f"--llm ollama:MODEL, it has {names}")
+    except Exception:  # whatever else may listen there
+        checks["Ollama"] = ("missing", f"nobody answers at {url}; start `ollama serve`")
     return checks
 
 

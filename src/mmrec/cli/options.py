@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 from rich.box import SIMPLE_HEAD
@@ -13,9 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mmrec import config as settings
-from mmrec.metrics import Scores
 from mmrec.progress import console
-from mmrec.reviews import Reviews
+
+if TYPE_CHECKING:
+    from mmrec.metrics import Scores
+    from mmrec.reviews import Reviews
 
 __all__ = ["AsJson", "ReadSettings", "Settings", "out", "print_json", "print_scores", "show_rejects"]
 
@@ -29,6 +31,8 @@ for _order, (_part, _title) in enumerate(
         (settings.SplitConfig, "Splitting"),
         (settings.EvidenceConfig, "Evidence"),
         (settings.ProfileConfig, "Words"),
+        (settings.LanguageConfig, "Language model"),
+        (settings.VisionConfig, "Vision model"),
         (settings.EncoderConfig, "Encoder"),
         (settings.RankerConfig, "Ranker"),
         (settings.TrainingConfig, "Training"),
@@ -91,10 +95,15 @@ def print_scores(scores: Mapping[str, Scores], title: str) -> None:
     out.print(table)
 
 
-def show_rejects(reviews: Reviews, folder: Path) -> None:
-    """Say how many rows were refused, and write them to `rejects.jsonl`."""
-    if not reviews.rejects.height:
+def show_rejects(reviews: Reviews, folder: Path | None = None) -> None:
+    """Say how many rows were refused; write them to `rejects.jsonl` where there is a folder for it."""
+    if not (count := reviews.rejects.height):
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    reviews.rejects.write_ndjson(folder / "rejects.jsonl")
-    console.print(f"{reviews.rejects.height:,} rows or photos were refused: see {folder / 'rejects.jsonl'}")
+    if folder is None:
+        first = reviews.rejects.row(0, named=True)
+        where = f"line {first['line']}: {first['reason']}, and so on; `mmrec fit` lists them all"
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        reviews.rejects.write_ndjson(folder / "rejects.jsonl")
+        where = f"see {folder / 'rejects.jsonl'}"
+    console.print(f"{count:,} rows or photos were refused: {where}", markup=False)

@@ -67,6 +67,7 @@ def prepare(reviews: Reviews, config: Config, models: Models) -> Prepared:
     rng = np.random.default_rng(config.seed)
     split = split_reviews(corpus.data, config.split, rng)
     evidence = Evidence.derive(corpus.data, split, config.evidence.policy, config.evidence.folds, rng)
+    corpus.part = evidence.fold
     label = corpus.data.rating >= config.like_rating
     for name, rows in (("train", split.train), ("valid", split.valid), ("test", split.test)):
         if label[rows].all() or not label[rows].any():
@@ -102,13 +103,25 @@ def compare(
         model, features, probability[name] = learn(prepared.corpus, prepared.evidence, split, own)
         result.models[name], result.features[name] = model, features
         result.seconds[name] = time.perf_counter() - start
-        if name == "proposed" and not model.assembler.image:
-            result.remarks.append("proposed: no image block, since no item has a photo")
-    if "baseline" in which:
-        result.remarks.append("baseline: no image block, since ResNet-50's weights are not here")
+        result.remarks.extend(_pictures(name, prepared, model, config))
     for name, p in probability.items():
         result.scores[name] = evaluate(label[split.test], p[split.test], weights)
     return result
+
+
+def _pictures(name: str, prepared: Prepared, model: Model, config: Config) -> list[str]:
+    """What must be known of the photos that a model was trained with, or without."""
+    corpus = prepared.corpus
+    if model.assembler.image:
+        failed = str(corpus.captions) if name == "proposed" else ""
+        return [f"{name}: {failed}"] if failed else []
+    if not corpus.pictured(prepared.evidence.known, captions=name == "proposed"):
+        return [f"{name}: no image block, since no item has a photo"]
+    model_name = config.vision.image_model
+    return [
+        f"{name}: no image block, since the weights of {model_name} are not here; name a folder that holds "
+        f"them with --image-model, or bring them with `hf download {model_name}`"
+    ]
 
 
 def warnings(config: Config) -> list[str]:

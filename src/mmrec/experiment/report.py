@@ -200,7 +200,9 @@ def _parts(comparison: Comparison) -> list[tuple[str, str, str]]:
 
 def _made(comparison: Comparison) -> dict[str, str]:
     models = comparison.prepared.corpus.models
-    makers = {"Language model": models.language.maker, "Captioner": models.captioner.maker}
+    makers = {"Language model": models.reader.identity}
+    if comparison.prepared.corpus.pictured(comparison.prepared.evidence.known, captions=True):
+        makers["Captioner"] = models.captioner.maker
     seconds = (f"{name} {seconds:.1f} s" for name, seconds in comparison.seconds.items())
     config = next(iter(comparison.models.values())).assembler.config if comparison.models else None
     return {

@@ -5,8 +5,6 @@ Truth (a price level, cuisines, genres) is never an input of a model; it only ju
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +15,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from mmrec.errors import DataError
+from mmrec.reviews.containers import records
+from mmrec.reviews.formats import LAYOUTS
 
 __all__ = [
     "category_recall",
@@ -29,11 +29,13 @@ __all__ = [
     "rank_categories",
     "read_categories",
     "read_prices",
+    "read_truth",
 ]
 
 _WORD = re.compile(r"[^\W_]+")
 _DEAR = re.compile(r"\b(?:expensive|pricey|overpriced)\b", re.IGNORECASE)
 _CHEAP = re.compile(r"\b(?:cheap|affordable|inexpensive)\b", re.IGNORECASE)
+_SIGNS = re.compile(r"[$€£¥₩₹]+")
 _VOTES = {"cheap price": -1.0, "fair price": 0.3, "overpriced": 1.0}
 _SHRINK = 5.0
 
@@ -108,49 +110,66 @@ def keyword_price(texts: Mapping[str, Sequence[str]]) -> dict[str, float]:
     }
 
 
+def read_truth(path: Path, item: str | None = None) -> tuple[dict[str, float], dict[str, list[str]]]:
+    """Prices and labels: the first column `price...`, and `categor...`, `cuisine...` or `genre...`.
+
+    Args:
+        path: JSON lines (plain or gzip) or CSV, one row an item.
+        item: column of the item's id; by default one of those that reviews may have it in.
+
+    Raises:
+        DataError: the file cannot be read, or has no such columns.
+    """
+    columns = {
+        column: None for row in records(path) if isinstance(row.content, dict) for column in row.content
+    }
+    ids = (item,) if item else [name for layout in LAYOUTS.values() for name in layout["item"]]
+    own = next((name for name in ids if name in columns), None)
+    price = next((name for name in columns if name.lower().startswith("price")), None)
+    label = next((name for name in columns if name.lower().startswith(("categor", "cuisine", "genre"))), None)
+    if own is None or not (price or label):
+        needed = "price or categories" if own else f"the item's id ({', '.join(dict.fromkeys(ids))})"
+        raise DataError(f"the item truth {path} has no column for {needed}; name one so")
+    prices = read_prices(path, own, price) if price else {}
+    return prices, read_categories(path, own, label) if label else {}
+
+
 def read_prices(path: Path, id_column: str, price_column: str) -> dict[str, float]:
-    """Items' prices from JSON lines (plain or gzip); "1,300" is 1300, and items without a price are left out.
+    """Items' prices: "1,300" is 1300, and "$$" is 2, as a level; items without a price are left out.
 
     Raises:
         DataError: the file cannot be read, or has no such columns.
     """
     prices = {}
-    for row in _rows(path, id_column, price_column):
-        digits = re.sub(r"[^\d.]", "", str(row.get(price_column) or ""))
-        if re.fullmatch(r"\d+(\.\d+)?", digits):
-            prices[str(row[id_column])] = float(digits)
+    for item, value in _column(path, id_column, price_column):
+        text = str(value or "").strip()
+        digits = re.sub(r"[^\d.]", "", text)
+        if _SIGNS.fullmatch(text):
+            prices[item] = float(len(text))
+        elif re.fullmatch(r"\d+(\.\d+)?", digits):
+            prices[item] = float(digits)
     return prices
 
 
 def read_categories(path: Path, id_column: str, label_column: str) -> dict[str, list[str]]:
-    """Items' normalised labels from JSON lines (plain or gzip), a list or text parted by commas or bars.
+    """Items' normalised labels, from a list or text parted by commas or bars.
 
     Raises:
         DataError: the file cannot be read, or has no such columns.
     """
     truth = {}
-    for row in _rows(path, id_column, label_column):
-        value = row.get(label_column) or []
-        labels = re.split(r"[,|]", value) if isinstance(value, str) else [str(one) for one in value]
-        known = [name for label in labels if (name := normalise_label(label))]
-        if known:
-            truth[str(row[id_column])] = list(dict.fromkeys(known))
+    for item, value in _column(path, id_column, label_column):
+        labels = (
+            [str(one) for one in value] if isinstance(value, list) else re.split(r"[,|]", str(value or ""))
+        )
+        if known := [name for label in labels if (name := normalise_label(label))]:
+            truth[item] = list(dict.fromkeys(known))
     return truth
 
 
-def _rows(path: Path, id_column: str, column: str) -> list[dict[str, Any]]:
-    try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8")
-            if path.suffix == ".gz"
-            else path.open(encoding="utf-8") as file
-        ):
-            rows = [json.loads(line) for line in file if line.strip()]
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(
-            f"cannot read the item truth {path}: {error}; it must hold one JSON object a line"
-        ) from error
+def _column(path: Path, id_column: str, column: str) -> list[tuple[str, Any]]:
+    rows = [row.content for row in records(path) if isinstance(row.content, dict)]
     for name in (id_column, column):
-        if not any(isinstance(row, dict) and name in row for row in rows):
+        if not any(name in row for row in rows):
             raise DataError(f"the item truth {path} has no column {name!r}; name another")
-    return [row for row in rows if row.get(id_column) is not None]
+    return [(str(row[id_column]), row.get(column)) for row in rows if row.get(id_column) is not None]

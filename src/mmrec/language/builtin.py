@@ -15,14 +15,14 @@ import numpy as np
 
 from mmrec.encode import Encoder
 from mmrec.language.anchors import Anchors
-from mmrec.language.base import Note, PriceTag, Summary
-from mmrec.language.excerpt import excerpt
+from mmrec.language.base import Answer, Ask, Note, PriceTag, Summary, Task
+from mmrec.language.excerpt import excerpt, tokens_of
 from mmrec.language.lexicon import Words, lexicon, split_words
 from mmrec.language.sentences import sentences
 
 __all__ = ["BuiltinLanguage"]
 
-_VERSION = 1
+_VERSION = 2
 _CHUNK = 1024
 _MOST_SENTENCES = 128
 _MOST_POINTS = 3
@@ -60,22 +60,42 @@ class BuiltinLanguage:
         summary_tokens: most tokens of a summary's text, at about 1.3 a word.
     """
 
+    chunk = 2048
+    window: int | None = None
+
     def __init__(self, encoder: Encoder, item_kind: str, summary_tokens: int = 96) -> None:
         self._encoder = encoder
         self._lexicon = lexicon(item_kind)
         self._item_kind = item_kind
         self._summary_tokens = summary_tokens
 
-    @property
-    def maker(self) -> dict[str, object]:
-        """What determines an answer besides the text."""
+    def maker(self, task: Task) -> dict[str, object]:
+        """What determines an answer besides the texts."""
         return {
+            "kind": task.name,
             "model": "builtin",
             "revision": f"{_VERSION}-{self._lexicon.revision}",
             "encoder": self._encoder.identity,
             "item_kind": self._item_kind,
             "summary_tokens": self._summary_tokens,
         }
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """About how many tokens each text has."""
+        return [tokens_of(text) for text in texts]
+
+    def status(self) -> str:
+        """Nothing is used up."""
+        return ""
+
+    def answers(self, asks: Iterator[list[tuple[int, Ask]]]) -> Iterator[tuple[int, Answer]]:
+        """Answer asks block by block."""
+        for block in asks:
+            texts = [ask.texts for _, ask in block]
+            alone = block[0][1].task.name == "note"
+            found = self.notes([one for (one,) in texts]) if alone else self.summaries(texts)
+            for (at, _), answer in zip(block, found, strict=True):
+                yield at, Answer(text=answer.model_dump_json())
 
     def notes(self, texts: Sequence[str]) -> list[Note]:
         """Read every text alone; a blank text gives an empty note."""
@@ -90,6 +110,11 @@ class BuiltinLanguage:
         texts = list(dict.fromkeys(text for group in groups for text in group))
         readings = dict(zip(texts, self._read(texts), strict=True))
         return [self._summary([readings[text] for text in group]) for group in groups]
+
+    def polarity(self, texts: Sequence[str]) -> np.ndarray:
+        """How much sentences praise or blame, from -1 to 1: (n,)."""
+        words = [split_words(text) for text in texts]
+        return self._polarity(words, self._encoder.encode(texts, "reading sentences"))
 
     @cached_property
     def _anchors(self) -> Anchors:

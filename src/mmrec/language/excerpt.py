@@ -16,6 +16,7 @@ _TOKENS_PER_WORD = 1.3
 _CHARACTERS_PER_TOKEN = 5
 _FEW_WORDS = 3
 _TERSE = 0.3
+_CLEAR = 0.3
 
 
 def tokens_of(text: str) -> int:
@@ -33,7 +34,8 @@ def excerpt(texts: Sequence[str], vectors: np.ndarray, polarity: np.ndarray, tok
         tokens: the budget; where no sentence fits, the most central one is cut to it.
 
     Sentences are taken one at a time by maximal marginal relevance (Carbonell & Goldstein 1998): centrality
-    and opinion less likeness to those taken already.
+    and opinion less likeness to those taken already. Blame gets the share of the budget that it has of all
+    clear opinions: what is central is mostly praise, and complaints would go unheard.
     """
     wide = vectors.astype(np.float32)
     mean = wide.mean(0)
@@ -43,24 +45,31 @@ def excerpt(texts: Sequence[str], vectors: np.ndarray, polarity: np.ndarray, tok
     first: dict[str, int] = {}
     for at in np.argsort(-relevance, kind="stable").tolist():
         first.setdefault(texts[at], at)
-    kept = list(first.values())[:_CANDIDATES]
+    blaming = polarity < -_CLEAR
+    sides = [[at for at in first.values() if blaming[at] == which][:_CANDIDATES] for which in (True, False)]
+    kept = sides[0] + sides[1]
     costs = np.array([tokens_of(_closed(texts[at]) + " ") for at in kept])
     if costs.min() > tokens:
-        return _cut(texts[kept[0]], tokens)
-    chosen = [kept[at] for at in _choose(wide[kept], relevance[kept], costs, tokens)]
+        return _cut(texts[max(kept, key=lambda at: float(relevance[at]))], tokens)
+    opinions = int(np.sum(np.abs(polarity) > _CLEAR))
+    share = int(tokens * np.sum(blaming) / max(opinions, 1))
+    blame = _choose(wide[kept], relevance[kept], costs, share, blaming[kept])
+    rest = _choose(wide[kept], relevance[kept], costs, tokens - int(costs[blame].sum()), ~blaming[kept])
+    chosen = [kept[at] for at in blame + rest]
     side = 1 if polarity.sum() >= 0 else -1
     chosen.sort(key=lambda at: side * polarity[at] < 0)
     return " ".join(_closed(texts[at]) for at in chosen)
 
 
-def _choose(vectors: np.ndarray, relevance: np.ndarray, costs: np.ndarray, budget: int) -> list[int]:
-    """Places of the sentences taken, in the order of taking."""
+def _choose(
+    vectors: np.ndarray, relevance: np.ndarray, costs: np.ndarray, budget: int, free: np.ndarray
+) -> list[int]:
+    """Places of the sentences taken among the free ones, in the order of taking."""
     likeness = vectors @ vectors.T
     nearest = np.zeros(len(vectors), np.float32)
-    free = np.ones(len(vectors), bool)
     chosen: list[int] = []
     while True:
-        free &= costs <= budget
+        free = free & (costs <= budget)
         if not free.any():
             return chosen
         worth = np.where(free, np.round(relevance - _REDUNDANCY * nearest, 3), -np.inf)

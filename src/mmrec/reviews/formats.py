@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,6 +19,7 @@ from mmrec.errors import ConfigError, DataError
 __all__ = [
     "LAYOUTS",
     "Refused",
+    "as_captions",
     "as_id",
     "as_rating",
     "as_text",
@@ -200,6 +203,25 @@ def as_text(value: Any, limit: int) -> str:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _UNWANTED.sub("", text)[:limit]
+
+
+def as_captions(value: Any, limit: int) -> list[str]:
+    """Return captions, each on one line, from a text, a list of texts, or such a list as JSON.
+
+    Blank ones are left out; each is cut at `limit` characters.
+
+    Raises:
+        Refused: something that is neither text nor a number.
+    """
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):  # a text may begin with a bracket
+            value = list(json.loads(value))
+    found = value if isinstance(value, list) else [value]
+    try:
+        lines = [" ".join(as_text(one, limit).split()) for one in found]
+    except Refused as refusal:
+        raise Refused(f"captions hold something else: {refusal}") from refusal
+    return [line for line in lines if line]
 
 
 def as_time(value: Any, latest: datetime) -> datetime | None:

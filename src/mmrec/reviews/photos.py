@@ -15,7 +15,7 @@ from rich.progress import track
 
 from mmrec.errors import PhotoError
 
-__all__ = ["FORMATS", "check_photo", "check_photos", "load_photo", "photo_names"]
+__all__ = ["FORMATS", "check_photo", "check_photos", "entries", "load_photo", "photo_names"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """Formats that are decoded, by Pillow's names; decided by content, never by suffix."""
@@ -105,11 +105,9 @@ def photo_names(value: Any) -> tuple[list[str], int]:
     A list of names or of objects with an `id` or `path`; in text a JSON list, or names parted by `|`.
     URLs are not local: they are counted and left out.
     """
-    if isinstance(value, str):
-        value = _listed(value.strip())
     names: dict[str, None] = {}
     remote = 0
-    for entry in value if isinstance(value, list) else [value] if value else []:
+    for entry in entries(value):
         name = _photo_name(entry)
         if name and _REMOTE.match(name):
             remote += 1
@@ -118,7 +116,11 @@ def photo_names(value: Any) -> tuple[list[str], int]:
     return list(names), remote
 
 
-def _listed(cell: str) -> list[Any]:
+def entries(value: Any) -> list[Any]:
+    """Return the entries of a cell: of a list, of text that spells a list or is parted by `|`, or itself."""
+    if not isinstance(value, str):
+        return value if isinstance(value, list) else [value] if value else []
+    cell = value.strip()
     if cell.startswith("["):
         for text in (cell, cell.replace("'", '"')):  # the second is how pandas writes a list
             try:

@@ -21,6 +21,7 @@ from mmrec.reviews.containers import Record, records
 from mmrec.reviews.formats import (
     LAYOUTS,
     Refused,
+    as_captions,
     as_id,
     as_rating,
     as_text,
@@ -50,16 +51,19 @@ class _Draft:
 
     path: Path
     root: Path
+    columns: list[str] = field(default_factory=list)
     rows: list[_Row] = field(default_factory=list)
     origins: list[Record] = field(default_factory=list)
     photos: list[list[str]] = field(default_factory=list)
+    captions: list[list[str]] = field(default_factory=list)
     rejects: list[tuple[int, str, str]] = field(default_factory=list)
     remote: int = 0
 
-    def accept(self, row: _Row, photos: Any, origin: Record) -> None:
+    def accept(self, row: _Row, photos: Any, captions: list[str], origin: Record) -> None:
         names, remote = photo_names(photos)
         self.rows.append(row)
         self.photos.append(names)
+        self.captions.append(captions)
         # Only a row with photos can still be complained of; the others need not stay in memory.
         self.origins.append(origin if names else Record(origin.line, {}))
         self.remote += remote
@@ -90,6 +94,7 @@ def read_reviews(path: Path | str, config: ReadConfig = _DEFAULTS) -> Reviews:
     drafts = [reviews]
     if config.items is not None:
         drafts.append(_items_draft(config.items, config))
+    _check_captions(drafts, config.captions_column)
     checked = check_photos(
         [(name, draft.root) for draft in drafts for names in draft.photos for name in names],
         config.max_pixels,
@@ -128,6 +133,7 @@ def _reviews_draft(path: Path, config: ReadConfig) -> _Draft:
                 as_text(pick(row, names["text"]), config.max_text),
                 as_time(pick(row, names["time"]), latest),
             )
+            captions = _captions(row, config)
             digest = _digest(content)
             if digest in first_line:
                 raise Refused(f"exact duplicate of an earlier row: line {first_line[digest]}")
@@ -137,7 +143,7 @@ def _reviews_draft(path: Path, config: ReadConfig) -> _Draft:
         first_line[digest] = record.line
         review_id = _review_id(pick(row, names["review_id"]), digest, review_ids)
         review_ids.add(review_id)
-        draft.accept((review_id, *content), pick(row, names["photos"]), record)
+        draft.accept((review_id, *content), pick(row, names["photos"]), captions, record)
     _check_share(draft, config.max_reject_share)
     return draft
 
@@ -157,13 +163,14 @@ def _items_draft(path: Path, config: ReadConfig) -> _Draft:
             row = _columns(record)
             item = as_id(pick(row, names), "item")
             name = " ".join(as_text(pick(row, ("name", "title")), config.max_text).split())
+            captions = _captions(row, config)
             if item in first_line:
                 raise Refused(f"item was described before: line {first_line[item]}")
         except Refused as refusal:
             draft.refuse(record, str(refusal))
             continue
         first_line[item] = record.line
-        draft.accept((item, name or None), pick(row, LAYOUTS["plain"]["photos"]), record)
+        draft.accept((item, name or None), pick(row, LAYOUTS["plain"]["photos"]), captions, record)
     _check_share(draft, config.max_reject_share)
     return draft
 
@@ -179,7 +186,18 @@ def _started(draft: _Draft) -> tuple[list[str], Iterator[Record]]:
         for record in head:
             draft.refuse(record, str(record.content))
         raise _too_many(draft)
-    return list(dict.fromkeys(column for row in readable for column in row)), chain(head, stream)
+    draft.columns = list(dict.fromkeys(column for row in readable for column in row))
+    return draft.columns, chain(head, stream)
+
+
+def _captions(row: dict[str, Any], config: ReadConfig) -> list[str]:
+    return as_captions(row.get(config.captions_column), config.max_text) if config.captions_column else []
+
+
+def _check_captions(drafts: list[_Draft], column: str | None) -> None:
+    if column is not None and not any(column in draft.columns for draft in drafts):
+        files = "; ".join(f"{draft.path} has {escaped(', '.join(draft.columns), 300)}" for draft in drafts)
+        raise DataError(f"--captions-column {column}: no such column in the first rows; {files}")
 
 
 def _columns(record: Record) -> dict[str, Any]:
@@ -238,7 +256,8 @@ def _too_many(draft: _Draft) -> DataError:
 def _table(draft: _Draft, checked: dict[tuple[str, Path], Path | PhotoError]) -> list[_Row]:
     """Return the rows with the paths of their usable photos; list the other photos as refused."""
     rows = []
-    for row, origin, names in zip(draft.rows, draft.origins, draft.photos, strict=True):
+    every = zip(draft.rows, draft.origins, draft.photos, draft.captions, strict=True)
+    for row, origin, names, captions in every:
         paths: dict[str, None] = {}
         for name in names:
             outcome = checked[name, draft.root]
@@ -246,5 +265,5 @@ def _table(draft: _Draft, checked: dict[tuple[str, Path], Path | PhotoError]) ->
                 draft.refuse(origin, f"photo {escaped(name, 80)}: {outcome}")
             else:
                 paths[str(outcome)] = None
-        rows.append((*row, list(paths)))
+        rows.append((*row, list(paths), captions))
     return rows

@@ -20,15 +20,18 @@ REVIEW_SCHEMA: dict[str, pl.DataType] = {
     "text": pl.String(),
     "time": pl.Datetime("us"),
     "photos": pl.List(pl.String()),
+    "captions": pl.List(pl.String()),
 }
-"""Columns of `Reviews.table`; only `time` may be null. Photos are absolute paths of checked files."""
+"""Columns of `Reviews.table`; only `time` may be null. Photos are absolute paths of checked files; captions
+are those that came with the data."""
 
 ITEM_SCHEMA: dict[str, pl.DataType] = {
     "item": pl.String(),
     "name": pl.String(),
     "photos": pl.List(pl.String()),
+    "captions": pl.List(pl.String()),
 }
-"""Columns of `Reviews.items`; `name` may be null. These photos belong to the item, not to a review."""
+"""Columns of `Reviews.items`; `name` may be null. Photos and captions belong to the item, not to a review."""
 
 
 @dataclass(frozen=True)

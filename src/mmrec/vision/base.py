@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Protocol
 
 from PIL import Image
+
+from mmrec.language.base import Answer
+from mmrec.store import Failure
 
 __all__ = ["Captioner"]
 
@@ -13,9 +16,20 @@ __all__ = ["Captioner"]
 class Captioner(Protocol):
     """Describes photos without being asked anything (paper, section 3.2)."""
 
+    chunk: int
+    """Photos that are handed over, and whose captions are kept, at a time."""
+
     @property
     def maker(self) -> dict[str, object]:
         """What determines a caption besides the photo: kind, model, revision, parameters."""
 
-    def captions(self, photos: Sequence[Image.Image]) -> list[str]:
-        """One caption a photo, RGB photos of any size; an empty string where the model has nothing to say."""
+    def captions(
+        self, photos: Iterator[list[tuple[int, Image.Image]]]
+    ) -> Iterator[tuple[int, Answer | Failure]]:
+        """Caption RGB photos of any size as they come, each caption with the number of its photo.
+
+        A caption that says nothing, even when asked for again, is a failure.
+        """
+
+    def status(self) -> str:
+        """What was used up so far, for the progress bar."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from mmrec.language.base import Answer
 
 __all__ = ["PaletteCaptioner"]
 
@@ -205,14 +207,22 @@ class PaletteCaptioner:
     vision-language model: two dishes in the same colours on the same plate read alike.
     """
 
+    chunk = 64
+
     @property
     def maker(self) -> dict[str, object]:
         """What determines a caption besides the photo."""
-        return {"kind": "caption", "model": "builtin", "revision": "1"}
+        return {"kind": "caption", "model": "builtin", "revision": "2"}
 
-    def captions(self, photos: Sequence[Image.Image]) -> list[str]:
+    def captions(self, photos: Iterator[list[tuple[int, Image.Image]]]) -> Iterator[tuple[int, Answer]]:
         """One sentence of some 12 to 30 words a photo; a caption never depends on the photos next to it."""
-        return [_caption(photo) for photo in photos]
+        for block in photos:
+            for number, photo in block:
+                yield number, Answer(text=_caption(photo))
+
+    def status(self) -> str:
+        """Nothing is used up."""
+        return ""
 
 
 def _caption(photo: Image.Image) -> str:

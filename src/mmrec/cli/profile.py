@@ -1,0 +1,167 @@
+"""`mmrec profile`: have reviews read by a language model, after saying what it will cost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from mmrec.cli.options import AsJson, Settings, out, print_json, show_rejects
+from mmrec.progress import console
+
+if TYPE_CHECKING:
+    from mmrec.experiment.profiling import Profiles
+    from mmrec.language.reading import Plan, Reader
+
+__all__ = ["profile"]
+
+_REASONS = 5
+
+
+def profile(
+    data: Path,
+    /,
+    *,
+    dry_run: bool = False,
+    check: bool = False,
+    truth: Path | None = None,
+    batch: bool = False,
+    json: AsJson = False,
+    config: Settings = Settings(),
+) -> None:
+    """Have reviews read by a language model; what it answers is kept, and `mmrec fit` finds it.
+
+    Args:
+        data: as for `mmrec fit`.
+        dry_run: only say how many calls and tokens it would take, and what they cost, for both strategies.
+        check: afterwards measure how good what was written is, with the worst examples.
+        truth: file of items with their true `price` or `categories`, for --check.
+        batch: hand the asks in by OpenAI's Batch API at half the price; run the same again to collect.
+        json: print one JSON object instead of tables.
+    """
+    from mmrec.corpus import Models
+    from mmrec.experiment.profiling import read_profiles
+    from mmrec.reviews import read_reviews
+
+    reviews = read_reviews(data, config.read)
+    show_rejects(reviews)
+    if dry_run:
+        plans = {strategy: _planned(reviews, config, strategy, batch) for strategy in ("notes", "summary")}
+        print_json(plans) if json else _print_plans(plans, config)
+        return
+    models = Models.open(config, batch=batch)
+    profiles = read_profiles(reviews, config, models)
+    result = _result(profiles, models.reader)
+    if check:
+        from mmrec.cli.check import print_check
+        from mmrec.experiment.check import check_profiles
+
+        found = check_profiles(profiles, config, models, truth)
+        result["check"] = asdict(found)
+        if not json:
+            print_check(found)
+    print_json(result) if json else _print_result(result)
+
+
+def _planned(reviews: Any, config: Settings, strategy: str, batch: bool) -> dict[str, Any]:
+    """Calls, tokens and price of one strategy, less what is stored already."""
+    from mmrec.corpus import Models
+    from mmrec.experiment.profiling import read_profiles
+    from mmrec.language.reading import Plan
+    from mmrec.language.spend import Price
+
+    plan = Plan()
+    chosen = config.profile.model_copy(update={"strategy": strategy})
+    own = config.model_copy(update={"profile": chosen})
+    models = Models.open(own, plan, batch=batch)
+    read_profiles(reviews, own, models)
+    maker = models.reader.identity
+    price = Price.of(str(maker.get("provider", "")), str(maker["model"]), config.language.llm_price)
+    price = price.halved() if price and batch else price
+    rows = {
+        name: {"calls": plan.calls[name], "tokens_in": plan.input[name], "tokens_out": plan.output[name]}
+        for name in plan.calls
+    }
+    return {"asks": rows, "dollars": _dollars(plan, price)}
+
+
+def _dollars(plan: Plan, price: Any) -> float | None:
+    from mmrec.language.base import Usage
+
+    if price is None:
+        return None
+    return price.cost(Usage(input=plan.input.total(), output=plan.output.total()))
+
+
+def _print_plans(plans: dict[str, dict[str, Any]], config: Settings) -> None:
+    table = Table(title=f"What {config.language.llm} would be asked", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("strategy")
+    table.add_column("ask")
+    for name in ("calls", "tokens in", "tokens out", "US$"):
+        table.add_column(name, justify="right")
+    for strategy, plan in plans.items():
+        for name, row in plan["asks"].items():
+            table.add_row(
+                strategy, name, *(f"{row[key]:,}" for key in ("calls", "tokens_in", "tokens_out")), ""
+            )
+        money = "unknown" if plan["dollars"] is None else f"{plan['dollars']:,.2f}"
+        table.add_row(strategy, "together", "", "", "", money, end_section=True)
+    out.print(table)
+    console.print(
+        "Tokens are estimates, those of the answers by experience; what is stored already is not counted. "
+        "Nothing was asked."
+    )
+
+
+def _result(profiles: Profiles, reader: Reader) -> dict[str, Any]:
+    spend = getattr(getattr(reader.model, "chat", None), "spend", None)
+    result: dict[str, Any] = {"model": reader.identity["model"]}
+    if profiles.notes:
+        result["notes"] = len(profiles.notes)
+        result["empty"] = sum(not note.gist for note in profiles.notes)
+    for part in profiles.summaries:
+        name = f"summaries of {part.of}s"
+        result[name] = result.get(name, 0) + len(part.summaries)
+    if spend is not None:
+        result |= {
+            "calls": spend.calls,
+            "tokens_in": spend.usage.input,
+            "tokens_out": spend.usage.output,
+            "dollars": spend.money if spend.price else None,
+        }
+    return result | {"failed": dict(profiles.failed.most_common()), "pending": _pending(profiles)}
+
+
+def _pending(profiles: Profiles) -> dict[str, Any] | None:
+    if not profiles.pending:
+        return None
+    pending = reduce(add, profiles.pending)
+    counts = {"handed_in": pending.handed_in, "waiting": pending.waiting, "left": pending.left}
+    return {**counts, "remark": str(pending)}
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    table = Table(show_header=False, box=SIMPLE_HEAD)
+    for name, value in result.items():
+        if name not in ("failed", "pending", "check") and value is not None:
+            shown = (
+                f"{value:,.4f}"
+                if isinstance(value, float)
+                else f"{value:,}"
+                if isinstance(value, int)
+                else value
+            )
+            table.add_row(name.replace("_", " "), str(shown))
+    out.print(table)
+    failed = result["failed"]
+    if failed:
+        console.print(f"[yellow]{sum(failed.values()):,} asks failed; what they are about counts as missing:")
+        for reason, count in list(failed.items())[:_REASONS]:
+            console.print(f"  {count:,}: {reason}", markup=False)
+    if result["pending"]:
+        console.print(result["pending"]["remark"], markup=False)

@@ -1,0 +1,116 @@
+"""From the spelling of a language model to the model."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+
+from mmrec.config import Config, LanguageConfig
+from mmrec.encode import Encoder
+from mmrec.errors import ConfigError
+from mmrec.language.base import Answer, Ask, LanguageModel, Task
+from mmrec.language.batch import BatchChat
+from mmrec.language.builtin import BuiltinLanguage
+from mmrec.language.chat import Chat
+from mmrec.language.lengths import estimated_tokens
+from mmrec.language.prompts import messages, prompt_digest
+from mmrec.language.spend import Price, Purse, Spend
+from mmrec.language.wire import Endpoint, Request
+from mmrec.store import Failure, Store
+
+__all__ = ["ChatLanguage", "open_chat", "open_language"]
+
+
+class ChatLanguage:
+    """A chat model behind HTTP as a reader of reviews.
+
+    Args:
+        chat: the model.
+        window: most tokens of reviews in one call.
+    """
+
+    chunk = 1
+
+    def __init__(self, chat: Chat, window: int) -> None:
+        self.chat = chat
+        self.window: int | None = window
+
+    def maker(self, task: Task) -> dict[str, object]:
+        """What determines an answer besides the texts; where the server is does not."""
+        return {
+            "kind": task.name,
+            "provider": self.chat.endpoint.provider,
+            "model": self.chat.model,
+            "prompt": prompt_digest(task),
+            "tokens": task.tokens,
+            "temperature": 0,
+        }
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """About how many tokens each text has."""
+        return [estimated_tokens(text) for text in texts]
+
+    def status(self) -> str:
+        """Tokens and money so far."""
+        return str(self.chat.spend)
+
+    def answers(self, asks: Iterator[list[tuple[int, Ask]]]) -> Generator[tuple[int, Answer | Failure]]:
+        """Ask the server."""
+        return self.chat.answers([(at, _request(ask)) for at, ask in block] for block in asks)
+
+
+def _request(ask: Ask) -> Request:
+    return Request(list(messages(ask)), ask.task.schema, ask.task.tokens)
+
+
+def open_chat(
+    spelled: str, config: LanguageConfig, purse: Purse, batch_store: Store | None = None
+) -> Chat | None:
+    """The chat model of that spelling; None for the spelling of something else.
+
+    Args:
+        spelled: `openai:MODEL[@URL]`, `ollama:MODEL[@URL]`, or a URL.
+        config: calls in flight, price.
+        purse: pays.
+        batch_store: when given, asks are handed in as batches, which this store remembers.
+    """
+    endpoint = Endpoint.of(spelled)
+    if endpoint is None:
+        return None
+    price = Price.of(endpoint.provider, endpoint.model, config.llm_price)
+    if batch_store is not None:
+        spend = Spend(price and price.halved(), purse)
+        return BatchChat(endpoint, spend, batch_store, again=config.retry_failed)
+    return Chat(endpoint, config.in_flight, Spend(price, purse))
+
+
+def open_language(
+    config: Config, encoder: Encoder, store: Store, purse: Purse | None = None, *, batch: bool = False
+) -> LanguageModel:
+    """The language model that `--llm` names; nothing is loaded or asked yet.
+
+    Args:
+        config: names it.
+        encoder: of the builtin model.
+        store: remembers batches.
+        purse: pays; by default one of its own with the configured budget.
+        batch: whether asks are handed in as batches that are collected later.
+
+    Raises:
+        ConfigError: a spelling that is not known, or batches of a model that takes none.
+    """
+    language, profile = config.language, config.profile
+    if batch and Endpoint.of(language.llm) is None:
+        raise ConfigError(f"--batch needs a server that takes batches, and --llm is {language.llm}")
+    if language.llm == "builtin":
+        return BuiltinLanguage(encoder, profile.item_kind, profile.summary_tokens)
+    if chat := open_chat(language.llm, language, purse or Purse(language.budget), store if batch else None):
+        return ChatLanguage(chat, language.call_tokens)
+    name, _, source = language.llm.partition(":")
+    if name == "transformers" and source:
+        from mmrec.language.local import LocalLanguage
+
+        return LocalLanguage(source, language.llm_revision, language.call_tokens)
+    raise ConfigError(
+        f"--llm {language.llm}: not known; write builtin, openai:MODEL, ollama:MODEL, openai:MODEL@URL, "
+        "the URL of a server, or transformers:MODEL_OR_FOLDER"
+    )

@@ -1,0 +1,67 @@
+"""Captions that say nothing are told from those that do, short and clumsy as these may be."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmrec.vision.faults import fault
+
+GOOD = [
+    "two cats sleeping on a couch",
+    "sushi",
+    "a photo of a bowl of ramen",
+    "an image of the menu.",
+    "a very very big pizza",
+    "no no no, said the sign",
+    "a man and a woman and a dog in front of a house and a car",
+    "a bowl of soup, a bowl of rice and a bowl of salad on a table",
+    "a plate of food with a plate of rice and a bowl of soup and a bowl of rice",
+    "a sign that says 10000000",
+    "une assiette de pâtes sur une table",
+    "木桌上的一碗面条",
+    "a group of people sitting at a table in a restaurant with food and drinks in front of them",
+    "A dim, warm landscape photo, mostly black with red and touches of cream; few edges.",
+]
+
+
+@pytest.mark.parametrize("caption", GOOD)
+def test_what_says_something_is_kept(caption: str) -> None:
+    assert fault(caption) is None
+
+
+@pytest.mark.parametrize(
+    ("caption", "kind"),
+    [
+        ("", "empty"),
+        (" \n\t ", "empty"),
+        (".", "no words"),
+        ("... !? -", "no words"),
+        ("12 34", "no words"),
+        ("a photo of", "says nothing"),
+        ("A picture of a.", "says nothing"),
+        ("an image of the", "says nothing"),
+        ("this is a close up of", "says nothing"),
+        ("the", "says nothing"),
+        ("a dog\x00 on a bench", "control characters"),
+        ("a dog � on a bench", "control characters"),
+        ("a dog </s>", "special tokens"),
+        ("<pad><pad>", "special tokens"),
+        ("<image> a dog", "special tokens"),
+        ("[UNK] with a hat", "special tokens"),
+        ("food food food food", "loops"),
+        ("a table table table table table", "loops"),
+        ("a red and a red and a red and", "loops"),
+        ("the bar, the bar, the bar", "loops"),
+        ("a plate with a fork and a plate with a fork and a knife", "loops"),
+        ("a large room with a large table and a large table with a large table and a room", "loops"),
+        ("one on the left of it, another on the left of it, more on the left of it", "loops"),
+        ("hahahahahahahaha", "loops"),
+        ("a dooooooooog", "loops"),
+        ("words " * 200, "too long"),
+    ],
+)
+def test_what_says_nothing_is_told_with_the_reason(caption: str, kind: str) -> None:
+    why = fault(caption)
+    assert why is not None
+    assert kind in why
+    assert len(why) < 120

@@ -1,0 +1,750 @@
+"""Photos by URL: the good ones arrive once, and neither a server, an address nor a file gets its way."""
+
+import asyncio
+import gzip
+import io
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpcore2
+import polars as pl
+import pytest
+from PIL import Image
+
+from mmrec.config import ReadConfig
+from mmrec.errors import ConfigError, DataError, PhotoError
+from mmrec.reviews import download as downloading
+from mmrec.reviews import fetch as fetching
+from mmrec.reviews import read_reviews
+from mmrec.reviews.addresses import is_public
+from mmrec.reviews.download import Limits, Passing, connections, download
+from mmrec.reviews.fetch import Fetched, fetch_photos, urls_of
+
+PUBLIC = "93.184.215.14"
+
+
+def picture(kind: str = "JPEG", size: tuple[int, int] = (8, 6), **more: Any) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", size, "red").save(out, kind, **more)
+    return out.getvalue()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers by the path's route; counts what was asked and keeps the headers."""
+
+    protocol_version = "HTTP/1.1"
+    server: "Server"
+
+    def do_GET(self) -> None:
+        self.server.hits[self.path] += 1
+        self.server.headers.append(dict(self.headers))
+        self.close_connection = True
+        with suppress(OSError):  # the client has seen enough
+            self.server.routes.get(self.path, Handler.missing)(self)
+
+    def answer(self, body: bytes = b"", status: int = 200, **headers: object) -> None:
+        self.send_response(status)
+        for name, value in {"Content_Length": len(body), **headers}.items():
+            if value is not None:
+                self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def missing(self) -> None:
+        self.answer(status=404)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+Route = Callable[[Handler], None]
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.hits: Counter[str] = Counter()
+        self.headers: list[dict[str, str]] = []
+        self.routes: dict[str, Route] = {"/a.jpg": photo()}
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+
+def photo(kind: str = "JPEG") -> Route:
+    return lambda request: request.answer(picture(kind))
+
+
+def moved(target: str) -> Route:
+    return lambda request: request.answer(status=302, Location=target, Set_Cookie="spy=1")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the certificates of this machine takes longer than most tests here, and so does waiting."""
+    monkeypatch.setattr(httpcore2, "default_ssl_context", _context)
+    monkeypatch.setattr(downloading, "_WAITS", (0.01, 0.02))
+
+
+_context = cache(httpcore2.default_ssl_context)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    one = Server()
+    threading.Thread(target=one.serve_forever, args=(0.01,), daemon=True).start()
+    yield one
+    one.shutdown()
+    one.server_close()
+
+
+class Wire:
+    """The world as seen from the guard: whatever address it lets through, the server answers there."""
+
+    def __init__(self, server: Server, connect: Callable[..., Any]) -> None:
+        self.addresses: list[str] = []
+        self.dead: set[str] = set()
+        self._port = server.server_port
+        self._connect = connect
+
+    async def connect_tcp(self, host: str, port: int, **options: Any) -> httpcore2.AsyncNetworkStream:
+        self.addresses.append(host)
+        if host in self.dead:
+            raise httpcore2.ConnectError("no route")
+        return await self._connect(httpcore2.AnyIOBackend(), "127.0.0.1", self._port, **options)
+
+
+@pytest.fixture
+def wire(server: Server, monkeypatch: pytest.MonkeyPatch) -> Wire:
+    one = Wire(server, httpcore2.AnyIOBackend.connect_tcp)
+    monkeypatch.setattr(
+        httpcore2.AnyIOBackend,
+        "connect_tcp",
+        lambda self, *rest, **options: one.connect_tcp(*rest, **options),
+    )
+    return one
+
+
+def names(monkeypatch: pytest.MonkeyPatch, *answers: list[str], only: str = "") -> list[str]:
+    """Let the resolver give these answers in turn, the last one for ever; returns the hosts it is asked."""
+    asked: list[str] = []
+
+    def resolve(host: bytes, port: int, *rest: Any, **options: Any) -> list[tuple[Any, ...]]:
+        asked.append(bytes(host).decode())
+        if only not in asked[-1]:
+            return real(host, port, *rest, **options)
+        found = answers[min(len(asked), len(answers)) - 1]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
+
+    real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    return asked
+
+
+def get(url: str, **limits: Any) -> bytes:
+    async def run() -> bytes:
+        chosen = Limits(**{"timeout": 5.0} | limits)
+        async with connections(chosen) as pool:
+            return await download(url, pool, chosen)
+
+    return asyncio.run(run())
+
+
+def fetch(data: Path, out: Path, **options: Any) -> Fetched:
+    limits = {"allow_private": True, "timeout": 5.0} | options.pop("limits", {})
+    return asyncio.run(fetch_photos(data, out, Limits(**limits), **options))
+
+
+def write(path: Path, cells: list[Any], column: str = "photos") -> Path:
+    rows = [
+        {"user": f"u{number}", "item": "i", "rating": 4, "text": f"text {number} é", column: cell}
+        for number, cell in enumerate(cells)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def copied(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+
+
+def index(out: Path) -> dict[str, dict[str, Any]]:
+    rows = map(json.loads, (out / "index.jsonl").read_text().splitlines())
+    return {row["url"]: row for row in rows}
+
+
+# What arrives, and the copies of the data.
+
+
+def test_the_copy_reads_with_the_photos(server: Server, tmp_path: Path) -> None:
+    for kind in ("PNG", "WEBP", "GIF"):
+        server.routes[f"/{kind}"] = photo(kind)
+    first, *others = (server.url(path) for path in ("/a.jpg", "/PNG", "/WEBP", "/GIF"))
+    data = write(tmp_path / "reviews.jsonl", [[first, *others], [first], [], None, "local.jpg"])
+    places = tmp_path / "places.csv"
+    places.write_text(f"item,name,photos\ni,The I,{first}|{others[0]}\n")
+    done = fetch(data, tmp_path / "out", items=places)
+    assert (done.fetched, done.there, done.refused, done.unreadable) == (4, 0, {}, 0)
+    assert server.hits == {"/a.jpg": 1, "/PNG": 1, "/WEBP": 1, "/GIF": 1}
+    assert [path.name for path in done.files] == ["reviews.jsonl.gz", "items.jsonl.gz"]
+    assert set(os.listdir(tmp_path / "out")) == {"index.jsonl", "photos", *(file.name for file in done.files)}
+    assert done.files[0].read_bytes()[4:8] == bytes(4)  # no time in it
+    before, after = map(json.loads, data.read_text().splitlines()), copied(done.files[0])
+    assert [row | {"photos": 0} for row in before] == [row | {"photos": 0} for row in after]
+    assert [row["photos"] for row in after[2:]] == [[], None, "local.jpg"]
+    reviews = read_reviews(done.files[0], ReadConfig(items=done.files[1]))
+    found = reviews.table["photos"].to_list()
+    assert [len(photos) for photos in found] == [4, 1, 0, 0, 0]
+    assert [Path(path).suffix for path in found[0]] == [".jpg", ".png", ".webp", ".gif"]
+    assert reviews.items["photos"].to_list() == [found[0][:2]]
+    assert reviews.rejects["reason"].to_list() == ["photo local.jpg: no such file"]
+
+
+def test_index_tells_where_a_photo_is(server: Server, tmp_path: Path) -> None:
+    url = server.url("/a.jpg")
+    fetch(write(tmp_path / "r.jsonl", [url]), tmp_path / "out")
+    row = index(tmp_path / "out")[url]
+    assert row["bytes"] == (tmp_path / "out" / row["file"]).stat().st_size
+    assert [path.name for path in (tmp_path / "out" / "photos").iterdir()] == [Path(row["file"]).name]
+
+
+def test_a_jpeg_of_several_pictures_is_a_jpeg(server: Server, tmp_path: Path) -> None:
+    body = picture("MPO", save_all=True, append_images=[Image.new("RGB", (8, 6))])
+    server.routes["/a.jpg"] = lambda request: request.answer(body)
+    done = fetch(write(tmp_path / "r.jsonl", [server.url("/a.jpg")]), tmp_path / "out")
+    assert copied(done.files[0])[0]["photos"][0].endswith(".jpg")
+
+
+@pytest.mark.parametrize(
+    ("entry", "urls"),
+    [
+        ("http://h/a.jpg ", ["http://h/a.jpg"]),
+        ("FTP://h/a.jpg", ["FTP://h/a.jpg"]),
+        ({"url": ["http://h/a", None, "http://h/b"]}, ["http://h/a", "http://h/b"]),
+        ({"thumb": "http://h/t", "large_url": "http://h/l"}, ["http://h/l"]),
+        ({"large_url": [None], "thumb": ["http://h/t"]}, ["http://h/t"]),
+        ({"id": "AF1_x-", "url": "http://h/a"}, ["https://g/AF1_x-=w640"]),
+        ({"id": "a.jpg", "url": "http://h/a"}, ["http://h/a"]),
+        ("AF1_x-", ["https://g/AF1_x-=w640"]),
+        ("photos/a.jpg", []),
+        ("a.jpg", []),
+        ({"id": 7}, []),
+        (7, []),
+    ],
+)
+def test_where_an_entry_is_to_be_fetched(entry: Any, urls: list[str]) -> None:
+    assert urls_of(entry, "https://g/{id}=w640") == urls
+
+
+def test_ids_need_a_template(server: Server, tmp_path: Path) -> None:
+    server.routes["/p/AF1=w9"] = photo()
+    data = write(tmp_path / "r.jsonl", [["AF1", server.url("/a.jpg")], "x.jpg"], column="shots")
+    plain = fetch(data, tmp_path / "plain", column="shots")
+    assert plain.fetched == 1
+    assert copied(plain.files[0])[0]["shots"][0] == "AF1"
+    filled = fetch(data, tmp_path / "filled", column="shots", template=server.url("/p/{id}=w9"))
+    assert filled.fetched == 2
+    assert all(name.startswith("photos/") for name in copied(filled.files[0])[0]["shots"])
+    assert copied(filled.files[0])[1]["shots"] == "x.jpg"
+
+
+def test_parquet_and_spoilt_rows(server: Server, tmp_path: Path) -> None:
+    url = server.url("/a.jpg")
+    row = {"user": "u", "item": "i", "rating": 4.0, "pics": [{"url": [url]}]}
+    pl.DataFrame([row]).with_columns(time=pl.datetime(2024, 5, 1)).write_parquet(tmp_path / "p.parquet")
+    reviews = read_reviews(fetch(tmp_path / "p.parquet", tmp_path / "out").files[0])
+    assert len(reviews.table["photos"][0]) == 1
+    assert str(reviews.table["time"][0]) == "2024-05-01 00:00:00"
+    spoilt = write(tmp_path / "s.jsonl", [url, url])
+    spoilt.write_text("{broken\n" + spoilt.read_text())
+    done = fetch(spoilt, tmp_path / "out")
+    assert (done.unreadable, done.there, len(copied(done.files[0]))) == (1, 1, 2)
+
+
+def test_rows_that_cannot_be_written_cost_themselves(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dumps(row: Any, **options: Any) -> str:
+        if row.get("user") == "u1":
+            raise RecursionError
+        return real(row, **options)
+
+    real = json.dumps
+    data = write(tmp_path / "r.jsonl", [server.url("/a.jpg")] * 3)
+    monkeypatch.setattr(json, "dumps", dumps)
+    done = fetch(data, tmp_path / "out")
+    assert (done.fetched, done.unreadable) == (1, 1)
+    assert [row["user"] for row in copied(done.files[0])] == ["u0", "u2"]
+
+
+def test_a_full_disk_ends_the_run(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    paths = [f"/{number}.jpg" for number in range(20)]
+    server.routes |= dict.fromkeys(paths, photo())
+    data = write(tmp_path / "r.jsonl", [server.url(path) for path in paths])
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(DataError, match="cannot be written"):
+        fetch(data, tmp_path / "out", limits={"in_flight": 3})
+    assert sum(server.hits.values()) < 10
+    deadline = time.monotonic() + 5  # a photo that was being decoded is let to its end
+    while os.listdir(tmp_path / "out" / "photos") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not os.listdir(tmp_path / "out" / "photos")
+
+
+def test_what_cannot_work_is_told(server: Server, tmp_path: Path) -> None:
+    data = write(tmp_path / "r.jsonl", [server.url("/a.jpg")])
+    with pytest.raises(ConfigError, match=r"put \{id\} in it"):
+        fetch(data, tmp_path, template="https://g/x")
+    with pytest.raises(DataError, match="no URL of a photo"):
+        fetch(data, tmp_path, column="pics")
+    with pytest.raises(DataError, match="cannot be written"):
+        fetch(data, data)
+    copy = tmp_path / "items.jsonl.gz"
+    copy.write_bytes(gzip.compress(data.read_bytes()))
+    with pytest.raises(ConfigError, match="would overwrite"):
+        fetch(data, tmp_path / "." / "out" / "..", items=copy)
+    assert not server.hits
+
+
+def test_the_command(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from mmrec.cli import app
+
+    server.routes["/p/AF1=w320"] = photo()
+    data = write(tmp_path / "r.jsonl", [["AF1", server.url("/[b]")], [server.url("/c")]])
+    words = ["photos", "fetch", str(data), "--out", str(tmp_path / "an out"), "--url-template"]
+    words += [server.url("/p/{id}=w320"), "--in-flight", "2", "--max-bytes", "9999"]
+    app([*words, "--allow-private"], result_action="return_value")
+    assert "1 photos fetched, 0 already there" in (text := capsys.readouterr().out)
+    assert "2 refused, see index.jsonl: HTTP 404" in text
+    assert f"next: mmrec fit '{tmp_path / 'an out' / 'reviews.jsonl.gz'}'" in text
+    app([*words, "--json"], result_action="return_value")
+    result = json.loads(capsys.readouterr().out)
+    assert (result["fetched"], result["there"], result["refused"]) == (0, 1, {"HTTP 404": 2})
+    with pytest.raises(SystemExit):
+        app([*words, "--timeout", "0"])
+
+
+# Servers that are slow, broken or mean.
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"<html><img src=a.jpg></html>", "not a usable photo: not a JPEG, PNG, WebP or GIF"),
+        (picture(size=(64, 64))[:-200], "not a usable photo: cannot be decoded"),
+        (picture("BMP"), "not a usable photo: not a JPEG, PNG, WebP or GIF"),
+        (b"", "not a usable photo: not a JPEG, PNG, WebP or GIF"),
+    ],
+)
+def test_what_is_no_photo_is_refused_and_leaves_nothing(
+    server: Server, tmp_path: Path, body: bytes, reason: str
+) -> None:
+    server.routes["/bad"] = lambda request: request.answer(body, Content_Type="image/jpeg")
+    cell = [server.url("/bad"), server.url("/a.jpg")]
+    done = fetch(write(tmp_path / "r.jsonl", [cell]), tmp_path / "out")
+    assert (done.fetched, done.refused) == (1, {"not a usable photo": 1})
+    row = index(tmp_path / "out")[cell[0]]
+    assert row["refused"].startswith(reason)
+    assert row["passing"] is False
+    assert len(os.listdir(tmp_path / "out" / "photos")) == 1
+    assert copied(done.files[0])[0]["photos"][0] == cell[0]
+
+
+def test_pixels_are_counted_before_decoding(server: Server, tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    server.routes["/bomb"] = lambda request: request.answer(bomb + b"\0\0\0\0IDAT")
+    done = fetch(write(tmp_path / "r.jsonl", [server.url("/bomb")]), tmp_path / "out")
+    assert done.refused == {"not a usable photo": 1}
+    assert "pixels" in index(tmp_path / "out")[server.url("/bomb")]["refused"]
+    data = write(tmp_path / "r.jsonl", [server.url("/a.jpg")])  # 8 by 6
+    assert not fetch(data, tmp_path / "out", limits={"max_pixels": 47}).fetched
+    assert fetch(data, tmp_path / "out", limits={"max_pixels": 48}, retry=True).fetched
+
+
+def endless(request: Handler) -> None:
+    request.answer(Content_Length=None)
+    while True:
+        request.wfile.write(b"x" * 10_000)
+
+
+def endless_chunks(request: Handler) -> None:
+    request.answer(Content_Length=None, Transfer_Encoding="chunked")
+    while True:
+        request.wfile.write(b"2710\r\n" + b"x" * 10_000 + b"\r\n")
+
+
+@pytest.mark.parametrize(
+    "route",
+    [endless, endless_chunks, lambda request: request.answer(b"x" * 60_000)],
+    ids=["endless", "chunks", "announced"],
+)
+def test_too_many_bytes(server: Server, route: Route) -> None:
+    server.routes["/big"] = route
+    with pytest.raises(PhotoError, match="too large: more than 50000 bytes"):
+        get(server.url("/big"), allow_private=True, max_bytes=50_000)
+    assert server.hits["/big"] == 1
+    server.routes["/fits"] = lambda request: request.answer(b"x" * 50_000)
+    assert len(get(server.url("/fits"), allow_private=True, max_bytes=50_000)) == 50_000
+
+
+def test_compressed_bodies_are_not_decompressed(server: Server) -> None:
+    bomb = gzip.compress(b"\0" * 10_000_000)
+    server.routes["/bomb"] = lambda request: request.answer(bomb, Content_Encoding="gzip")
+    assert get(server.url("/bomb"), allow_private=True, max_bytes=len(bomb)) == bomb
+    assert server.headers[0]["Accept-Encoding"] == "identity"
+
+
+def test_reasons_are_safe_for_terminals(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PhotoError("\x9b31m")
+
+    monkeypatch.setattr(fetching, "load_photo", refuse)
+    fetch(write(tmp_path / "r.jsonl", [server.url("/a.jpg")]), tmp_path / "out")
+    assert "\\x9b31m" in index(tmp_path / "out")[server.url("/a.jpg")]["refused"]
+
+
+def dribble(request: Handler) -> None:
+    request.answer(Content_Length=1000)
+    while True:
+        request.wfile.write(b"x")
+        time.sleep(0.02)
+
+
+def dribble_head(request: Handler) -> None:
+    request.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+    while True:
+        request.wfile.write(b"x")
+        time.sleep(0.02)
+
+
+def silent(request: Handler) -> None:
+    time.sleep(2)
+
+
+@pytest.mark.parametrize("route", [dribble, dribble_head, silent])
+def test_a_photo_has_a_deadline(server: Server, route: Route) -> None:
+    server.routes["/slow"] = route
+    start = time.monotonic()
+    with pytest.raises(Passing, match=r"timeout: not done after 0.3 s"):
+        get(server.url("/slow"), allow_private=True, timeout=0.3)
+    assert time.monotonic() - start < 1.5
+
+
+def drop(request: Handler) -> None:
+    request.connection.shutdown(socket.SHUT_RDWR)
+
+
+def cut(request: Handler) -> None:
+    request.answer(b"x", Content_Length=1000)
+
+
+def babble(request: Handler) -> None:
+    request.wfile.write(b"220 \x1b[31m smtp\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("route", "reason"),
+    [
+        (lambda request: request.answer(status=500), "HTTP 500"),
+        (drop, "connection: RemoteProtocolError('Server disconnected"),
+        (cut, "connection: RemoteProtocolError(RemoteProtocolError('peer closed connection"),
+        (babble, "connection: RemoteProtocolError("),
+    ],
+)
+def test_what_may_pass_is_tried_thrice_and_again_on_the_next_run(
+    server: Server, tmp_path: Path, route: Route, reason: str
+) -> None:
+    server.routes["/x"] = route
+    data = write(tmp_path / "r.jsonl", [server.url("/x"), server.url("/a.jpg")])
+    done = fetch(data, tmp_path / "out")
+    assert (done.fetched, sum(done.refused.values()), server.hits["/x"]) == (1, 1, 3)
+    row = index(tmp_path / "out")[server.url("/x")]
+    assert row["refused"].startswith(reason)
+    assert row["refused"].isprintable()
+    assert row["passing"] is True
+    server.routes["/x"] = photo()
+    again = fetch(data, tmp_path / "out")
+    assert (again.fetched, again.there, again.refused) == (1, 1, {})
+    assert server.hits == {"/x": 4, "/a.jpg": 1}
+
+
+def test_what_is_refused_for_good_waits_for_retry(server: Server, tmp_path: Path) -> None:
+    data = write(tmp_path / "r.jsonl", [server.url("/gone")])
+    for _ in range(2):
+        assert fetch(data, tmp_path / "out").refused == {"HTTP 404": 1}
+    assert server.hits["/gone"] == 1
+    server.routes["/gone"] = photo()
+    assert fetch(data, tmp_path / "out", retry=True).fetched == 1
+    assert fetch(data, tmp_path / "out", retry=True).there == 1
+    assert server.hits["/gone"] == 2
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 503])
+def test_a_busy_server_is_given_time(server: Server, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    monkeypatch.setattr(downloading, "_WAITS", (0.1, 0.2))
+    server.routes["/busy"] = lambda request: (
+        request.answer(picture()) if server.hits["/busy"] == 3 else request.answer(status=status)
+    )
+    start = time.monotonic()
+    assert get(server.url("/busy"), allow_private=True) == picture()
+    assert 0.3 <= time.monotonic() - start < 2
+    with pytest.raises(Passing, match=f"HTTP {status}"):
+        get(server.url("/busy"), allow_private=True)
+
+
+def test_waiting_counts_for_the_deadline(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloading, "_WAITS", (60.0, 60.0))
+    server.routes["/busy"] = lambda request: request.answer(status=503)
+    with pytest.raises(Passing, match=r"timeout: not done after 0.3 s"):
+        get(server.url("/busy"), allow_private=True, timeout=0.3)
+    assert server.hits["/busy"] == 1
+
+
+def test_redirects_are_followed_five_times_without_cookies(server: Server) -> None:
+    for hop in range(6):
+        server.routes[f"/{hop}"] = moved("a.jpg" if hop == 0 else f"/{hop - 1}")
+    assert get(server.url("/4"), allow_private=True) == picture()
+    assert not any("Cookie" in headers for headers in server.headers)
+    with pytest.raises(PhotoError, match="redirects: more than 5"):
+        get(server.url("/5"), allow_private=True)
+    server.routes["/loop"] = moved("/loop")
+    with pytest.raises(PhotoError, match="redirects: more than 5"):
+        get(server.url("/loop"), allow_private=True)
+    assert server.hits["/loop"] == 6
+
+
+def test_proxies_of_the_environment_are_ignored(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert get(server.url("/a.jpg"), allow_private=True) == picture()
+
+
+# Addresses that a photo has no business with.
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "127.8.8.8", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1"),
+        *("169.254.169.254", "100.100.100.200", "192.0.0.192", "168.63.129.16", "198.18.0.1"),
+        *("192.0.2.1", "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255", "192.88.99.1"),
+        *("::", "::1", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "fec0::1", "ff02::1"),
+        *("ff0e::1", "2001:db8::1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "::127.0.0.1", "64:ff9b:1::1"),
+        *("64:ff9b::127.0.0.1", "64:ff9b::a9fe:a9fe", "64:ff9b::808:808", "2002:7f00:1::1", "3fff::1"),
+        *("2001:0:4136:e378::1", "4000::1", "100::1"),
+    ],
+)
+def test_addresses_that_are_not_public(wire: Wire, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    assert not is_public(address)
+    names(monkeypatch, [PUBLIC, address])
+    with pytest.raises(PhotoError, match="address not public"):
+        get("http://photos.example/a.jpg")
+    assert not wire.addresses
+    assert get("http://photos.example/a.jpg", allow_private=True) == picture()
+
+
+@pytest.mark.parametrize("address", [PUBLIC, "8.8.8.8", "2606:4700::1111"])
+def test_public_addresses(address: str) -> None:
+    assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "localhost", "2130706433", "0x7f.1", "017700000001", "127.1", "0x7f000001"),
+        *("[::1]", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "0", "169.254.169.254", "LOCALHOST"),
+    ],
+)
+def test_spellings_of_hosts_are_resolved_and_checked(wire: Wire, host: str) -> None:
+    with pytest.raises(PhotoError, match="address not public"):
+        get(f"http://{host}/a.jpg")
+    assert not wire.addresses
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("file:///etc/passwd", "ftp://h/a.jpg", "data:image/png;base64,xx", "gopher://h:70/_x", "//h/a.jpg"),
+        *("http://user:word@h/a.jpg", "https://user@h/", "http://127.0.0.1\\@h/", "http:///a.jpg", "http:a"),
+        *("http://h:22/", "https://h:8443/a.jpg", "http://h:x/", "http://[::1/", "http://0177.0.0.1/"),
+        *("http://h/\n", "http://\ud800/", "http://h/\udcff", "", "http://h:99999999/"),
+    ],
+)
+def test_urls_that_are_not_allowed(wire: Wire, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    names(monkeypatch, [PUBLIC])
+    with pytest.raises(PhotoError, match="URL not allowed") as refusal:
+        get(url)
+    assert not isinstance(refusal.value, Passing)
+    assert not wire.addresses
+
+
+@pytest.mark.parametrize("error", [socket.gaierror("not known"), UnicodeError("label too long")])
+def test_hosts_that_do_not_exist(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def unknown(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(Passing, match=r"connection: .*(not known|too long)"):
+        get("http://photos.example/a.jpg")
+
+
+@pytest.mark.parametrize("answers", [[], [PUBLIC]])
+def test_hosts_that_do_not_answer(wire: Wire, monkeypatch: pytest.MonkeyPatch, answers: list[str]) -> None:
+    names(monkeypatch, answers)
+    wire.dead = {PUBLIC}
+    with pytest.raises(Passing, match="no address of the host answers"):
+        get("http://photos.example/a.jpg")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("http://127.0.0.1/a.jpg", "//169.254.169.254/latest/", "http://[::1]/a.jpg", "http://10.1/"),
+        *("file:///etc/passwd", "ftp://h/a.jpg", "data:image/png;base64,xx", "https://u:w@photos.example/"),
+        *("//photos.example:22/a.jpg", "http://photos.example:x/"),
+    ],
+)
+def test_every_hop_of_a_redirect_is_checked(
+    server: Server, wire: Wire, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    names(monkeypatch, [PUBLIC], only="photos.example")
+    server.routes["/to"] = moved(target)
+    with pytest.raises(PhotoError, match=r"address not public|URL not allowed"):
+        get("http://photos.example/to")
+    assert wire.addresses == [PUBLIC]
+    assert server.hits == {"/to": 1}
+
+
+def test_the_connection_goes_to_the_address_that_was_checked(
+    server: Server, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = names(monkeypatch, [PUBLIC], ["127.0.0.1"])
+    assert get("http://photos.example/a.jpg") == picture()
+    assert (asked, wire.addresses) == (["photos.example"], [PUBLIC])
+    assert server.headers[0]["Host"] == "photos.example"
+
+
+def test_rebinding_between_tries_is_refused(
+    server: Server, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = names(monkeypatch, [PUBLIC], ["127.0.0.1"])
+    server.routes["/a.jpg"] = drop
+    with pytest.raises(PhotoError, match="address not public"):
+        get("http://photos.example/a.jpg")
+    assert (len(asked), wire.addresses, server.hits["/a.jpg"]) == (2, [PUBLIC], 1)
+
+
+def test_the_certificate_must_be_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stream(httpcore2.AsyncNetworkStream):
+        async def start_tls(self, ssl_context: Any, server_hostname: Any = None, timeout: Any = None) -> Any:
+            seen.append((ssl_context.check_hostname, server_hostname))
+            raise httpcore2.ConnectError("far enough")
+
+    async def connect_tcp(self: Any, host: str, port: int, **_: Any) -> httpcore2.AsyncNetworkStream:
+        went.append((host, port))
+        return Stream()
+
+    seen: list[tuple[bool, str]] = []
+    went: list[tuple[str, int]] = []
+    monkeypatch.setattr(httpcore2.AnyIOBackend, "connect_tcp", connect_tcp)
+    names(monkeypatch, [PUBLIC])
+    with pytest.raises(Passing, match="far enough"):
+        get("https://photos.example/a.jpg")
+    assert set(went) == {(PUBLIC, 443)}
+    assert set(seen) == {(True, "photos.example")}
+
+
+def test_a_second_address_is_tried(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    names(monkeypatch, ["2606:4700::1111", PUBLIC])
+    wire.dead = {"2606:4700::1111"}
+    assert get("http://photos.example/a.jpg") == picture()
+    assert wire.addresses == ["2606:4700::1111", PUBLIC]
+
+
+def test_private_photos_are_not_fetched_by_default(server: Server, tmp_path: Path) -> None:
+    urls = ["http://127.0.0.1/a.jpg", server.url("/a.jpg"), "file:///etc/passwd"]
+    done = fetch(write(tmp_path / "r.jsonl", [urls]), tmp_path / "out", limits={"allow_private": False})
+    assert done.refused == {"address not public": 1, "URL not allowed": 2}
+    assert not server.hits
+    assert copied(done.files[0])[0]["photos"] == urls
+
+
+# Runs that stop.
+
+
+def test_a_killed_run_goes_on(server: Server, tmp_path: Path) -> None:
+    gate = threading.Event()
+
+    def gated(request: Handler) -> None:
+        if sum(server.hits.values()) > 6:
+            request.answer(picture()[:50], Content_Length=len(picture()))
+            gate.wait(20)
+        else:
+            request.answer(picture())
+
+    paths = [f"/{number}.jpg" for number in range(12)]
+    server.routes |= dict.fromkeys(paths, gated)
+    data = write(tmp_path / "r.jsonl", [[server.url(path)] for path in paths])
+    out = tmp_path / "out"
+    code = (
+        "import asyncio, sys; from pathlib import Path; from mmrec.reviews.fetch import *; "
+        "from mmrec.reviews.download import Limits; "
+        "asyncio.run(fetch_photos(Path(sys.argv[1]), Path(sys.argv[2]), "
+        "Limits(allow_private=True, in_flight=3)))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, data, out], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline and sum(server.hits.values()) < 9:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    gate.set()
+    done_before = [url for url, row in index(out).items() if "file" in row]
+    assert len(done_before) == 6
+    assert len(list((out / "photos").glob("*.jpg"))) == 6
+    assert not list(out.glob("*.gz"))
+    with (out / "index.jsonl").open("a") as handle:
+        handle.write('{"url": "http://half')
+    server.routes |= dict.fromkeys(paths, photo())
+    done = fetch(data, out)
+    assert (done.fetched, done.there) == (6, 6)
+    assert all(server.hits[url.removeprefix(server.url(""))] == 1 for url in done_before)
+    assert len(index_lines := (out / "index.jsonl").read_text().splitlines()) == 13
+    assert '{"url": "http://half' in index_lines
+    assert all(len(photos) == 1 for photos in read_reviews(done.files[0]).table["photos"])
+
+
+def test_a_file_that_is_gone_or_cut_is_fetched_again(server: Server, tmp_path: Path) -> None:
+    server.routes["/b.jpg"] = photo()
+    urls = [server.url("/a.jpg"), server.url("/b.jpg")]
+    data = write(tmp_path / "r.jsonl", [urls])
+    fetch(data, tmp_path / "out")
+    gone, short = (tmp_path / "out" / index(tmp_path / "out")[url]["file"] for url in urls)
+    gone.unlink()
+    short.write_bytes(b"")
+    assert fetch(data, tmp_path / "out").fetched == 2
+    assert short.read_bytes() == picture()

