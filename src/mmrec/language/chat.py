@@ -25,7 +25,8 @@ __all__ = ["Chat"]
 
 _RETRIES = 10
 _HOPELESS = 20
-_PACE = 0.002  # seconds between the first calls: answers that come in a bunch wait for each other
+_WAITING = 8  # calls ready for the next free slot, which need not wait until an answer is written down
+_PACE = 0.001  # seconds between the first calls: answers that come in a bunch wait for each other
 _CUT_SHARE, _CUT_FROM, _LETTERS_PER_TOKEN = 0.5, 500, 5
 
 
@@ -62,7 +63,7 @@ class Chat:
         flat = chain.from_iterable(requests)
         if (ahead := next(flat, None)) is None:
             return
-        many: Many[tuple[int, float], Answer | Failure] = Many()
+        many: Many[tuple[int, float], Answer | Failure] = Many(self._in_flight)
         with event_loop() as run:
             client = self._client()
             try:
@@ -70,7 +71,7 @@ class Chat:
                 while ahead is not None or many:
                     new: list[tuple[tuple[int, float], Coroutine[Any, Any, Answer | Failure]]] = []
                     pace = 0 if many else _PACE
-                    while ahead is not None and len(many) + len(new) < self._in_flight:
+                    while ahead is not None and len(many) + len(new) < self._in_flight + _WAITING:
                         at, request = ahead
                         try:
                             reserved = self.spend.reserve(request.most)

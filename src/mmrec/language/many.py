@@ -36,15 +36,20 @@ def event_loop() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
 
 
 class Many(Generic[K, T]):
-    """Coroutines under way on a loop, each with a key."""
+    """Coroutines on a loop, each with a key; so many of them under way, the others wait for a slot.
 
-    def __init__(self) -> None:
+    Args:
+        slots: how many are under way.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self._slots = asyncio.Semaphore(slots)
         self._tasks: dict[asyncio.Task[T], K] = {}
         self._done: list[asyncio.Task[T]] = []
         self._more = asyncio.Event()
 
     def __len__(self) -> int:
-        """How many are under way, or done and not fetched."""
+        """How many are waiting, under way, or done and not fetched."""
         return len(self._tasks)
 
     async def next(self, new: list[tuple[K, Coroutine[Any, Any, T]]]) -> list[tuple[K, T]]:
@@ -57,7 +62,7 @@ class Many(Generic[K, T]):
             Exception: what one of them raised.
         """
         for key, one in new:
-            task = asyncio.ensure_future(one)
+            task = asyncio.create_task(self._in_turn(one))
             self._tasks[task] = key
             task.add_done_callback(self._note)
         await self._more.wait()
@@ -70,6 +75,10 @@ class Many(Generic[K, T]):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _in_turn(self, one: Coroutine[Any, Any, T]) -> T:
+        async with self._slots:
+            return await one
 
     def _note(self, task: asyncio.Task[T]) -> None:
         self._done.append(task)

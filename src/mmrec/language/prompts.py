@@ -134,6 +134,8 @@ def clean(text: str) -> str:
 
     Control, direction, tag and other format characters go; `<|im_end|>` and the like get a space.
     """
+    if text.isascii() and text.isprintable() and "<" not in text and "[" not in text:
+        return text.strip()
     text = "\n".join(text.splitlines())
     if hidden := {ord(one) for one in set(text) if _hidden(one)}:
         text = text.translate(dict.fromkeys(hidden))
