@@ -27,8 +27,12 @@ test: check
 results: .venv/.installed
 	$(BIN)/python bench/results.py $(DATA) --out docs/results.md
 
-# Cold and warm store on the largest set; wants an idle machine for some 15 minutes.
+# Calls to a model server, crashes, and a cold and a warm store on the largest set; wants an idle machine for
+# some 20 minutes.
 bench: .venv/.installed
+	$(BIN)/python bench/calls.py throughput
+	$(BIN)/python bench/calls.py kills
+	$(BIN)/python bench/captioners.py $(DATA)/rt-critics/posters
 	$(BIN)/python bench/cold_warm.py $(DATA)/gmaps-wa/reviews.jsonl.gz --items $(DATA)/gmaps-wa/places.jsonl.gz
 
 clean:

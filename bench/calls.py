@@ -76,9 +76,7 @@ def throughput(calls: int, latency: float, in_flight: int) -> None:
         f"{made:,} calls at {latency * 1000:.0f} ms, {in_flight} in flight: {seconds:.2f} s, "
         f"ideal {ideal:.2f} s"
     )
-    print(
-        f"first call to last answer {calling:.2f} s: {ideal / calling:.1%} of the ideal throughput"
-    )
+    print(f"first call to last answer {calling:.2f} s: {ideal / calling:.1%} of the ideal throughput")
     print(f"with reading the answers and all: {ideal / seconds:.1%}")
     print(f"second run: {repeated} calls, {warm:.2f} s")
 
@@ -86,12 +84,12 @@ def throughput(calls: int, latency: float, in_flight: int) -> None:
 def kills(times: int) -> None:
     """Kill a reading process at random moments; count what was lost, and what was paid for twice."""
     rng = random.Random(0)
-    calls, in_flight = 80 * times, 32
+    calls, in_flight = 200 * times, 32
     with tempfile.TemporaryDirectory() as folder:
         journal, path = Path(folder) / "journal", Path(folder) / "store.sqlite"
         with serve(Behaviour(latency=0.1), journal) as server:
             kept: set[bytes] = set()
-            lost = 0
+            lost = running = 0
             for _ in range(times):
                 before = lines(journal)
                 child = subprocess.Popen(
@@ -100,6 +98,7 @@ def kills(times: int) -> None:
                 while lines(journal) == before and child.poll() is None:
                     time.sleep(0.01)
                 time.sleep(rng.uniform(0, 0.6))
+                running += child.poll() is None
                 child.send_signal(signal.SIGKILL)
                 child.wait()
                 now = keys(path)
@@ -110,7 +109,10 @@ def kills(times: int) -> None:
             answered = server.answered()
             fresh, _ = read(server.url, Store(), calls, 64)
     twice = sum(count - 1 for count in answered.values())
-    print(f"{times} kills; {done_before:,} of {calls:,} answers were there after the last one")
+    print(
+        f"{times} kills, {running} of them of a process at work; "
+        f"{done_before:,} of {calls:,} answers were there after the last one"
+    )
     print(
         f"answers lost: {lost}; paid for twice: {twice:,} ({twice / times:.1f} a kill, {in_flight} in flight)"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -109,6 +110,15 @@ def test_notes_are_read_once_ever(server: Server, behave: Callable[..., None], s
     assert calls(server) == len(TEXTS)
 
 
+def test_a_notebook_has_a_loop_of_its_own(server: Server, behave: Callable[..., None]) -> None:
+    behave(latency=0.01)
+
+    async def cell() -> list[Note]:
+        return reader(server, Store()).notes(TEXTS)
+
+    assert all(note.gist for note in asyncio.run(cell()))
+
+
 def _usage(store: Store) -> list[int]:
     rows = store.db.execute("SELECT value FROM results").fetchall()
     return [Answer.model_validate_json(value).usage.input for (value,) in rows]
@@ -186,6 +196,29 @@ def test_a_wrong_key_and_a_missing_model_end_the_run(server: Server, behave: Cal
     behave(require_key=None, models=["other"])
     with pytest.raises(ModelError, match="test-model"):
         reader(server, Store()).notes(TEXTS)
+
+
+def test_a_key_that_expires_writes_nothing_off(
+    server: Server, behave: Callable[..., None], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"{text} Number {number}." for number in range(4) for text in TEXTS]
+    behave(require_key="right")
+    monkeypatch.setenv("MMREC_API_KEY", " right\n")
+    assert all(note.gist for note in reader(server, store).notes(texts[:5]))
+    monkeypatch.setenv("MMREC_API_KEY", "sk-expired-secret")
+    with pytest.raises(ModelError) as error:
+        reader(server, store).notes(texts)
+    assert "sk-expired-secret" not in str(error.value)
+    monkeypatch.setenv("MMREC_API_KEY", "right")
+    again = reader(server, store)
+    assert all(note.gist for note in again.notes(texts))
+    assert not again.failed
+
+
+def test_a_password_in_a_url_is_refused() -> None:
+    for spelled in ("http://me:secret@box/v1", "openai:m@https://me:secret@box/v1"):
+        with pytest.raises(ConfigError, match="MMREC_API_KEY"):
+            Endpoint.of(spelled)
 
 
 def test_nobody_there_is_told_at_once(unused_port: int) -> None:

@@ -10,7 +10,7 @@ from mmrec.language.base import PRICE_TAGS, Note, Summary
 from mmrec.language.builtin import BuiltinLanguage
 from mmrec.language.excerpt import tokens_of
 from mmrec.language.lexicon import lexicon, split_words
-from mmrec.language.prompts import note_task
+from mmrec.language.prompts import summary_task
 from mmrec.language.sentences import sentences
 from mmrec.store import Store
 
@@ -212,7 +212,7 @@ def test_summaries_by_votes(reader: BuiltinLanguage) -> None:
 @needs_minilm
 def test_the_maker_names_what_an_answer_depends_on(encoder: Encoder) -> None:
     makers = [
-        BuiltinLanguage(encoder, kind, tokens).maker(note_task(kind))
+        BuiltinLanguage(encoder, kind, tokens).maker(summary_task("item", kind, 11))
         for kind, tokens in (("restaurant", 96), ("film", 96), ("film", 64))
     ]
     assert len({str(maker) for maker in makers}) == 3

@@ -103,9 +103,12 @@ class Encoder:
             chunk=_CHUNK,
             order=lambda at: (len(texts[at]), texts[at]),
         )
-        return np.frombuffer(b"".join(row for row in rows if isinstance(row, bytes)), np.float16).reshape(
-            len(texts), -1
-        )
+        vectors = [row for row in rows if isinstance(row, bytes)]
+        if len({len(row) for row in vectors}) != 1 or len(vectors) < len(rows):
+            raise ModelError(
+                "vectors in the store are damaged; `mmrec store prune --kind vector` forgets them"
+            )
+        return np.frombuffer(b"".join(vectors), np.float16).reshape(len(texts), -1)
 
 
 def _locate(model: str) -> tuple[str, str]:

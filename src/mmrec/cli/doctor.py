@@ -9,9 +9,11 @@ from importlib import metadata
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 import mmrec
 from mmrec.cli.options import AsJson, out, print_json
+from mmrec.reviews.formats import escaped
 
 __all__ = ["doctor"]
 
@@ -32,7 +34,7 @@ def doctor(*, store: Path | None = None, json: AsJson = False) -> None:
     table = Table(title=f"mmrec {mmrec.__version__}", title_justify="left", show_header=False)
     marks = {"ok": "[green]ok[/]", "missing": "[yellow]missing[/]", "broken": "[red]broken[/]"}
     for name, (state, detail) in checks.items():
-        table.add_row(name, marks[state], detail)
+        table.add_row(name, marks[state], Text(escaped(detail, 1000)))
     out.print(table)
 
 

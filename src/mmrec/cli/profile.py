@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from mmrec.cli.options import AsJson, Settings, out, print_json, show_rejects
 from mmrec.progress import console
+from mmrec.reviews.formats import escaped
 
 if TYPE_CHECKING:
+    from mmrec.corpus import Models
     from mmrec.experiment.profiling import Profiles
-    from mmrec.language.reading import Plan, Reader
+    from mmrec.language.reading import Plan
 
 __all__ = ["profile"]
 
@@ -56,7 +59,7 @@ def profile(
         return
     models = Models.open(config, batch=batch)
     profiles = read_profiles(reviews, config, models)
-    result = _result(profiles, models.reader)
+    result = _result(profiles, models)
     if check:
         from mmrec.cli.check import print_check
         from mmrec.experiment.check import check_profiles
@@ -71,31 +74,44 @@ def profile(
 def _planned(reviews: Any, config: Settings, strategy: str, batch: bool) -> dict[str, Any]:
     """Calls, tokens and price of one strategy, less what is stored already."""
     from mmrec.corpus import Models
-    from mmrec.experiment.profiling import read_profiles
+    from mmrec.experiment.profiling import CAPTION, read_profiles
     from mmrec.language.reading import Plan
-    from mmrec.language.spend import Price
+    from mmrec.vision.chat import ChatCaptioner
 
     plan = Plan()
     chosen = config.profile.model_copy(update={"strategy": strategy})
     own = config.model_copy(update={"profile": chosen})
     models = Models.open(own, plan, batch=batch)
     read_profiles(reviews, own, models)
-    maker = models.reader.identity
-    price = Price.of(str(maker.get("provider", "")), str(maker["model"]), config.language.llm_price)
-    price = price.halved() if price and batch else price
+    reader, captioner = models.reader.identity, {}
+    if isinstance(models.captioner, ChatCaptioner):
+        captioner = models.captioner.maker
+    dollars = [
+        _dollars(plan, [name for name in plan.calls if (name == CAPTION) == seeing], maker, config, halved)
+        for seeing, maker, halved in ((False, reader, batch), (True, captioner, False))
+    ]
     rows = {
         name: {"calls": plan.calls[name], "tokens_in": plan.input[name], "tokens_out": plan.output[name]}
         for name in plan.calls
     }
-    return {"asks": rows, "dollars": _dollars(plan, price)}
+    return {"asks": rows, "dollars": None if None in dollars else sum(filter(None, dollars))}
 
 
-def _dollars(plan: Plan, price: Any) -> float | None:
+def _dollars(
+    plan: Plan, names: list[str], maker: dict[str, object], config: Settings, halved: bool
+) -> float | None:
+    """What the asks of one model cost; None where its price is not known."""
     from mmrec.language.base import Usage
+    from mmrec.language.spend import Price
 
+    if not names:
+        return 0.0
+    price = Price.of(str(maker.get("provider", "")), str(maker["model"]), config.language.llm_price)
     if price is None:
         return None
-    return price.cost(Usage(input=plan.input.total(), output=plan.output.total()))
+    tokens = (sum(counts[name] for name in names) for counts in (plan.input, plan.output))
+    cost = price.cost(Usage(**dict(zip(("input", "output"), tokens, strict=True))))
+    return cost / 2 if halved else cost
 
 
 def _print_plans(plans: dict[str, dict[str, Any]], config: Settings) -> None:
@@ -118,21 +134,22 @@ def _print_plans(plans: dict[str, dict[str, Any]], config: Settings) -> None:
     )
 
 
-def _result(profiles: Profiles, reader: Reader) -> dict[str, Any]:
-    spend = getattr(getattr(reader.model, "chat", None), "spend", None)
-    result: dict[str, Any] = {"model": reader.identity["model"]}
+def _result(profiles: Profiles, models: Models) -> dict[str, Any]:
+    chats = [getattr(model, "chat", None) for model in (models.reader.model, models.captioner)]
+    spends = [chat.spend for chat in chats if chat is not None]
+    result: dict[str, Any] = {"model": models.reader.identity["model"]}
     if profiles.notes:
         result["notes"] = len(profiles.notes)
         result["empty"] = sum(not note.gist for note in profiles.notes)
     for part in profiles.summaries:
         name = f"summaries of {part.of}s"
         result[name] = result.get(name, 0) + len(part.summaries)
-    if spend is not None:
+    if spends:
         result |= {
-            "calls": spend.calls,
-            "tokens_in": spend.usage.input,
-            "tokens_out": spend.usage.output,
-            "dollars": spend.money if spend.price else None,
+            "calls": sum(spend.calls for spend in spends),
+            "tokens_in": sum(spend.usage.input for spend in spends),
+            "tokens_out": sum(spend.usage.output for spend in spends),
+            "dollars": sum(spend.money for spend in spends) if all(spend.price for spend in spends) else None,
         }
     return result | {"failed": dict(profiles.failed.most_common()), "pending": _pending(profiles)}
 
@@ -149,19 +166,13 @@ def _print_result(result: dict[str, Any]) -> None:
     table = Table(show_header=False, box=SIMPLE_HEAD)
     for name, value in result.items():
         if name not in ("failed", "pending", "check") and value is not None:
-            shown = (
-                f"{value:,.4f}"
-                if isinstance(value, float)
-                else f"{value:,}"
-                if isinstance(value, int)
-                else value
-            )
-            table.add_row(name.replace("_", " "), str(shown))
+            form = {float: ",.4f", int: ","}.get(type(value), "")
+            table.add_row(name.replace("_", " "), Text(escaped(format(value, form))))
     out.print(table)
     failed = result["failed"]
     if failed:
         console.print(f"[yellow]{sum(failed.values()):,} asks failed; what they are about counts as missing:")
         for reason, count in list(failed.items())[:_REASONS]:
-            console.print(f"  {count:,}: {reason}", markup=False)
+            console.print(f"  {count:,}: {escaped(reason, 500)}", markup=False)
     if result["pending"]:
-        console.print(result["pending"]["remark"], markup=False)
+        console.print(escaped(result["pending"]["remark"], 1000), markup=False)

@@ -104,6 +104,8 @@ def compare(
         result.models[name], result.features[name] = model, features
         result.seconds[name] = time.perf_counter() - start
         result.remarks.extend(_pictures(name, prepared, model, config))
+    if failed := models.reader.remark:
+        result.remarks.append(f"{models.reader.identity['model']}: {failed}")
     for name, p in probability.items():
         result.scores[name] = evaluate(label[split.test], p[split.test], weights)
     return result

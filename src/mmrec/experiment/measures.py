@@ -1,8 +1,9 @@
 """Four measures of what a language model wrote, held against the reviews that it read.
 
-A cosine means nothing alone, so a claim *matches* texts where it stands in them word for word, or is nearer
-to one of them than it comes to any of 19 lists, as long as theirs, of texts of others: one claim in twenty is
-by luck. What fits everyone ("good food") is told from luck only where it is quoted.
+A cosine means nothing alone, so a claim *matches* n texts where it stands in them word for word, or is
+nearer to one of them than to any of up to 19 n texts of others. Of claims about nobody, `luck` would match: n
+over all texts looked at, one in twenty where others have enough. What fits everyone ("good food") is told
+from luck only where it is quoted.
 """
 
 from __future__ import annotations
@@ -157,13 +158,15 @@ def matches(
     vectors = judge.vectors([text for held in texts.values() for text, _ in held])
     owner = np.repeat(np.arange(len(texts)), [len(held) for held in texts.values()])
     who: list[str] = []
-    matched, verbatim = [], []
+    matched, verbatim, lucky = [], [], list[float]()
     for group, ((name, held), said) in enumerate(zip(texts.items(), claims, strict=True)):
         own, others = np.flatnonzero(owner == group), np.flatnonzero(owner != group)
         cosine = claimed[len(who) : len(who) + len(said)] @ vectors.T
         chance = np.full(len(said), np.inf)
         if len(own) and len(others):
-            chance = cosine[:, judge.rng.choice(others, (_LISTS, len(own)))].max((1, 2))
+            drawn = judge.rng.permutation(others)[: _LISTS * len(own)]
+            chance = cosine[:, drawn].max(1)
+            lucky += [len(own) / (len(own) + len(drawn))] * len(said)
         words = _words(" ".join(text for text, _ in held))
         for (claim, review), near, luck in zip(said, cosine[:, own], chance, strict=True):
             nearest = float(near.max(initial=-1))
@@ -174,7 +177,12 @@ def matches(
             if not matched[-1]:
                 why = f"nearest cosine {nearest:.2f}, others reach {luck:.2f}" if held else "nothing to match"
                 bad.append(Example(name, why, 1 - nearest, claim, text, review or origin))
-    return {"count": len(who), "matched": mean_figure(matched, who), "verbatim": mean_figure(verbatim, who)}
+    return {
+        "count": len(who),
+        "matched": mean_figure(matched, who),
+        "verbatim": mean_figure(verbatim, who),
+        "luck": Figure(float(np.mean(lucky))) if lucky else None,
+    }
 
 
 def _words(text: str) -> str:

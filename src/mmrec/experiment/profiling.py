@@ -15,9 +15,12 @@ from mmrec.language.base import Note, Summary
 from mmrec.language.batch import Pending
 from mmrec.language.prompts import Of
 from mmrec.reviews.table import Reviews
+from mmrec.vision.chat import ChatCaptioner
 
-__all__ = ["Profiles", "Summarised", "read_profiles"]
+__all__ = ["CAPTION", "Profiles", "Summarised", "read_profiles"]
 
+CAPTION = "caption"
+"""Asks of a plan that are the captioner's."""
 _PHOTO_TOKENS, _CAPTION_TOKENS = 1000, 35
 
 
@@ -83,13 +86,13 @@ def read_profiles(reviews: Reviews, config: Config, models: Models) -> Profiles:
 
 
 def _look(corpus: Corpus, models: Models, profiles: Profiles) -> None:
-    """Have photos described, or counted where there is only a plan."""
+    """Have photos described; where there is only a plan, count those that a server would be asked about."""
     if (plan := models.reader.plan) is None:
         profiles.failed.update(corpus.captions.failed)
-    elif number := corpus.captions_missing:
-        plan.calls["caption"] += number
-        plan.input["caption"] += number * _PHOTO_TOKENS
-        plan.output["caption"] += number * _CAPTION_TOKENS
+    elif isinstance(models.captioner, ChatCaptioner) and (number := corpus.captions_missing):
+        plan.calls[CAPTION] += number
+        plan.input[CAPTION] += number * _PHOTO_TOKENS
+        plan.output[CAPTION] += number * _CAPTION_TOKENS
 
 
 @contextmanager

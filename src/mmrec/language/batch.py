@@ -178,10 +178,10 @@ class BatchChat(Chat):
     def _create(self, client: OpenAI, file: IO[bytes], part: Sequence[Line]) -> None:
         token = uuid.uuid4().hex
         with self._ledger.handing_in(token, part):
-            with self._refusals(client):
+            with self._refusals():
                 uploaded = client.files.create(file=(f"mmrec-{token}.jsonl", file), purpose="batch").id
             self._ledger.uploaded(token, uploaded)
-            with self._refusals(client):
+            with self._refusals():
                 # Tried once: where only the answer to the first try was lost, the second is a second batch.
                 batch = client.with_options(max_retries=0).batches.create(
                     input_file_id=uploaded, endpoint=_ENDPOINT, completion_window="24h"
@@ -198,7 +198,7 @@ class BatchChat(Chat):
             return
         refused = []
         for handed in self._ledger.open():
-            with self._refusals(client):
+            with self._refusals():
                 batch = self._found(client, handed)
                 if batch is None:
                     self._ledger.ended(handed.token)
@@ -224,7 +224,7 @@ class BatchChat(Chat):
             try:
                 return client.with_options(max_retries=_RETRIES_OF_LOOKS).batches.retrieve(handed.id)
             except NotFoundError:
-                return self._gone(client, handed.id)
+                return self._gone(handed.id)
         if handed.file is None:
             return None
         if (batch := _listed(client, handed.file)) is None:
@@ -236,10 +236,10 @@ class BatchChat(Chat):
             self._ledger.created(handed.token, batch.id)
         return batch
 
-    def _gone(self, client: OpenAI, what: str) -> None:
+    def _gone(self, what: str) -> None:
         if not self._again:
             raise ModelError(
-                f"{client.base_url} does not know {what}: bring the key of the project that handed it in, or "
+                f"{self._where} does not know {what}: bring the key of the project that handed it in, or "
                 "hand its asks in again with --retry-failed"
             ) from None
 
@@ -253,28 +253,28 @@ class BatchChat(Chat):
                     with client.files.with_streaming_response.content(name) as content:
                         file.writelines(content.iter_bytes())
             except NotFoundError:
-                self._gone(client, f"the answers of {batch.id}")
+                self._gone(f"the answers of {batch.id}")
             file.seek(0)
             lost = self._ledger.ended(handed.token, filter(None, map(kept, file)))
         again = f"; {lost:,} have no answer and are asked again" if lost else ""
         console.print(f"batch {batch.id}: {batch.status}{counts(batch)}{again}", markup=False)
 
     @contextmanager
-    def _refusals(self, client: OpenAI) -> Iterator[None]:
+    def _refusals(self) -> Iterator[None]:
         from httpx2 import HTTPError
         from openai import APIConnectionError, NotFoundError
 
         mend = "what was handed in is remembered, run the same again"
         try:
-            with super()._refusals(client):
+            with super()._refusals():
                 yield
         except HTTPError as error:
-            raise ModelError(f"{client.base_url}: {type(error).__name__}: {error}; {mend}") from error
+            raise ModelError(f"{self._where}: {type(error).__name__}: {self._said(error)}; {mend}") from error
         except ModelError as error:
             cause = error.__cause__
             if isinstance(cause, APIConnectionError):
-                why = cause.__cause__ or cause
-                raise ModelError(f"cannot reach {client.base_url}: {why}; is it running? {mend}") from cause
+                why = self._said(cause.__cause__ or cause)
+                raise ModelError(f"cannot reach {self._where}: {why}; is it running? {mend}") from cause
             if isinstance(cause, NotFoundError):
                 raise ModelError(f"{error}; if it takes no batches, leave --batch away") from cause
             raise

@@ -71,13 +71,14 @@ class BuiltinLanguage:
 
     def maker(self, task: Task) -> dict[str, object]:
         """What determines an answer besides the texts."""
+        length = {} if task.name == "note" else {"summary_tokens": self._summary_tokens}
         return {
             "kind": task.name,
             "model": "builtin",
             "revision": f"{_VERSION}-{self._lexicon.revision}",
             "encoder": self._encoder.identity,
             "item_kind": self._item_kind,
-            "summary_tokens": self._summary_tokens,
+            **length,
         }
 
     def count(self, texts: Sequence[str]) -> list[int]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ _HOPELESS = 20
 _WAITING = 8  # calls ready for the next free slot, which need not wait until an answer is written down
 _PACE = 0.001  # seconds between the first calls: answers that come in a bunch wait for each other
 _CUT_SHARE, _CUT_FROM, _LETTERS_PER_TOKEN = 0.5, 500, 5
+_Call = Callable[[], Coroutine[Any, Any, Answer | Failure]]
 
 
 class Chat:
@@ -64,12 +65,13 @@ class Chat:
         if (ahead := next(flat, None)) is None:
             return
         many: Many[tuple[int, float], Answer | Failure] = Many(self._in_flight)
+        stop: ModelError | None = None
         with event_loop() as run:
             client = self._client()
             try:
                 run(self._greet(client))
                 while ahead is not None or many:
-                    new: list[tuple[tuple[int, float], Coroutine[Any, Any, Answer | Failure]]] = []
+                    new: list[tuple[tuple[int, float], _Call]] = []
                     pace = 0 if many else _PACE
                     while ahead is not None and len(many) + len(new) < self._in_flight + _WAITING:
                         at, request = ahead
@@ -79,14 +81,21 @@ class Chat:
                             if many or new:
                                 break  # What is under way may cost less than was set aside for it.
                             raise
-                        new.append(((at, reserved), self._ask(client, request, wait=pace * len(new))))
+                        call = partial(self._ask, client, request, wait=pace * len(new))
+                        new.append(((at, reserved), call))
                         ahead = next(flat, None)
-                    for (at, reserved), answer in run(many.next(new)):
+                    for (at, reserved), task in run(many.next(new)):
+                        if isinstance(error := task.exception(), ModelError):
+                            stop, ahead = error, None  # What is under way may have been paid for.
+                            continue
+                        answer = task.result()
                         self.spend.settle(reserved, answer.usage if isinstance(answer, Answer) else None)
                         yield at, answer
             finally:
                 run(many.cancel())
                 run(client.close())
+        if stop is not None:
+            raise stop
 
     @cached_property
     def model(self) -> str:
@@ -97,7 +106,7 @@ class Chat:
         """
         if self.endpoint.model:
             return self.endpoint.model
-        with self._sync_client() as client, self._refusals(client):
+        with self._sync_client() as client, self._refusals():
             models = [model.id for model in client.models.list().data]
         if len(models) != 1:
             listed = ", ".join(models[:20]) or "none"
@@ -112,15 +121,15 @@ class Chat:
         return OpenAI(base_url=self.endpoint.url, api_key=self.endpoint.key, max_retries=_RETRIES)
 
     @contextmanager
-    def _refusals(self, client: OpenAI) -> Iterator[None]:
+    def _refusals(self) -> Iterator[None]:
         """Turn errors of a single question to the server into ones that a user understands."""
         from openai import OpenAIError
 
         try:
             yield
         except (OpenAIError, AttributeError, TypeError, ValueError) as error:
-            cause = error.__cause__ or error
-            raise ModelError(f"{client.base_url}: {type(error).__name__}: {_said(cause)}") from error
+            said = self._said(error.__cause__ or error)
+            raise ModelError(f"{self._where}: {type(error).__name__}: {said}") from error
 
     def _client(self) -> AsyncOpenAI:
         try:
@@ -141,8 +150,8 @@ class Chat:
         try:
             await client.with_options(max_retries=2, timeout=20).models.list()
         except APIConnectionError as error:
-            cause = error.__cause__ or error
-            raise ModelError(f"cannot reach {client.base_url}: {cause}; is it running?") from error
+            said = self._said(error.__cause__ or error)
+            raise ModelError(f"cannot reach {self._where}: {said}; is it running?") from None
         except (APIStatusError, AttributeError, TypeError, ValueError):
             pass  # Not every server lists its models.
 
@@ -159,15 +168,13 @@ class Chat:
                 reply = await client.post("/chat/completions", body=body, cast_to=Response)
                 answer = as_answer(reply.json())
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                if (other := manner.without(_refused(error), body)) is None:
-                    return Failure(f"the server refused: {_said(error)}")
+                if (other := manner.without(self._refused(error), body)) is None:
+                    return Failure(f"the server refused: {self._said(error)}")
                 manner = other
-            except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-                if self.spend.calls:  # It was not the key or the model, but something in this text.
-                    return Failure(f"the server refused: {_said(error)}")
-                raise ModelError(f"{client.base_url}: {_said(error)} (model {self.model})") from None
+            except (openai.AuthenticationError, openai.NotFoundError) as error:
+                raise ModelError(f"{self._where}: {self._said(error)} (model {self.model})") from None
             except (openai.APIError, ValueError, TypeError, AttributeError, LookupError) as error:
-                return self._lost(client, error)
+                return self._lost(error)
             else:
                 # Only what helped is kept: the refusal may have been about this text.
                 self._manner = manner
@@ -175,16 +182,29 @@ class Chat:
                 self._check_cut(request, answer)
                 return answer
 
-    def _lost(self, client: AsyncOpenAI, error: Exception) -> Failure:
+    def _lost(self, error: Exception) -> Failure:
         """A call that failed after all retries; many of them in a row are the end of the run."""
         self._streak += 1
-        reason = f"{type(error).__name__}: {_said(error)}"
+        reason = f"{type(error).__name__}: {self._said(error)}"
         if self._streak >= _HOPELESS + self._in_flight:
             raise ModelError(
-                f"{client.base_url} failed {self._streak} times in a row, the last time with {reason}. "
+                f"{self._where} failed {self._streak} times in a row, the last time with {reason}. "
                 "Answers until then are kept; run the same again to go on"
             )
         return Failure(reason, final=False)
+
+    @property
+    def _where(self) -> str:
+        return self.endpoint.url or "OpenAI"
+
+    def _refused(self, error: APIStatusError) -> str:
+        """The parameter that a server refused by name, else its words."""
+        return str(getattr(error, "param", None) or self._said(error))
+
+    def _said(self, error: BaseException) -> str:
+        """The words of an error in a line, without the key that some repeat."""
+        said = " ".join(str(getattr(error, "message", None) or error).split())
+        return escaped(said.replace(self.endpoint.key, "(the key)"), 300)
 
     def _check_cut(self, request: Request, answer: Answer) -> None:
         """Some servers (Ollama) cut long prompts and say nothing; their count of tokens tells."""
@@ -196,17 +216,6 @@ class Chat:
                 "cuts long prompts. Give the model a larger context (Ollama: num_ctx in a Modelfile), or "
                 "lower --call-tokens"
             )
-
-
-def _refused(error: APIStatusError) -> str:
-    """The parameter that a server refused by name, else its words."""
-    return str(getattr(error, "param", None) or _said(error))
-
-
-def _said(error: BaseException) -> str:
-    """The server's words in a line; keys that it may repeat are left out."""
-    said = " ".join(str(getattr(error, "message", None) or error).split())
-    return "a key was refused" if "api key" in said.lower() else escaped(said, 300)
 
 
 def _not_installed() -> ModelError:

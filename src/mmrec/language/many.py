@@ -52,14 +52,13 @@ class Many(Generic[K, T]):
         """How many are waiting, under way, or done and not fetched."""
         return len(self._tasks)
 
-    async def next(self, new: list[tuple[K, Coroutine[Any, Any, T]]]) -> list[tuple[K, T]]:
+    async def next(
+        self, new: list[tuple[K, Callable[[], Coroutine[Any, Any, T]]]]
+    ) -> list[tuple[K, asyncio.Task[T]]]:
         """Start some more, and wait until some are done.
 
         Returns:
-            What is done, with its key.
-
-        Raises:
-            Exception: what one of them raised.
+            What is done, each with its key: tasks, whose results are values or errors.
         """
         for key, one in new:
             task = asyncio.create_task(self._in_turn(one))
@@ -68,7 +67,7 @@ class Many(Generic[K, T]):
         await self._more.wait()
         self._more.clear()
         done, self._done = self._done, []
-        return [(self._tasks.pop(task), task.result()) for task in done]
+        return [(self._tasks.pop(task), task) for task in done]
 
     async def cancel(self) -> None:
         """End all that are under way."""
@@ -76,9 +75,9 @@ class Many(Generic[K, T]):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _in_turn(self, one: Coroutine[Any, Any, T]) -> T:
+    async def _in_turn(self, one: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async with self._slots:
-            return await one
+            return await one()
 
     def _note(self, task: asyncio.Task[T]) -> None:
         self._done.append(task)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mmrec.language.base import Answer
 from mmrec.language.wire import as_answer
+from mmrec.reviews.formats import escaped
 from mmrec.store import Failure
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def kept(line: bytes) -> tuple[str, str] | None:
             return result["custom_id"], as_answer(body).model_dump_json()
         if 400 <= status < 500 and status not in _PASSING:
             said = str((body.get("error") or {}).get("message") or json.dumps(body))
-            return result["custom_id"], json.dumps({"failure": f"the server refused: {said[:300]}"})
+            return result["custom_id"], json.dumps({"failure": f"the server refused: {escaped(said, 300)}"})
     except (ValueError, LookupError, TypeError, AttributeError):
         pass
     return None
@@ -51,6 +52,6 @@ def refusal(batch: Batch, lost: int) -> str:
     errors = (batch.errors.data if batch.errors else None) or []
     said = "; ".join(list(dict.fromkeys(str(one.message) for one in errors))[:3]) or "no reason given"
     return (
-        f"the server refused batch {batch.id} of {lost:,} asks: {said}. The next run hands them in again; "
-        "--budget hands in less at a time"
+        f"the server refused batch {batch.id} of {lost:,} asks: {escaped(said, 500)}. The next run hands "
+        "them in again; --budget hands in less at a time"
     )

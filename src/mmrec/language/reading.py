@@ -9,7 +9,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TypeVar
 
+from pydantic import ValidationError
+
 from mmrec.config import LanguageConfig, ProfileConfig
+from mmrec.errors import ModelError
 from mmrec.language import parsing
 from mmrec.language.base import Answer, Ask, LanguageModel, Note, Review, Summary, Task
 from mmrec.language.histories import Histories, Texts
@@ -21,6 +24,7 @@ __all__ = ["Plan", "Reader"]
 T = TypeVar("T")
 _EXPECTED_TOKENS = {"note": 110}
 _EXPECTED_SUMMARY = 260
+_EXPECTED_TEXT = "word " * 200
 _MORE = 4
 
 
@@ -64,6 +68,16 @@ class Reader:
         """What determines a note besides the text."""
         return self.model.maker(note_task(self._profile.item_kind))
 
+    @property
+    def remark(self) -> str:
+        """How many asks failed, and why most of them did; empty when none did."""
+        reasons = "; ".join(f"{count:,} times {why}" for why, count in self.failed.most_common(3))
+        return (
+            f"{self.failed.total():,} asks failed, what they are about is missing: {reasons}"
+            if reasons
+            else ""
+        )
+
     def notes(self, texts: Sequence[str]) -> list[Note]:
         """Read every text alone; what is blank, or could not be read, gives an empty note."""
         task = note_task(self._profile.item_kind)
@@ -76,7 +90,9 @@ class Reader:
     def summaries(self, of: Of, groups: Sequence[Sequence[Review]]) -> list[Summary]:
         """Sum up each group of reviews, all of one user or item; an empty group gives an empty summary."""
         if self.model.window is None:
-            texts = [tuple(review.text for review in group if review.text.strip()) for group in groups]
+            texts = [
+                tuple(sorted(review.text for review in group if review.text.strip())) for group in groups
+            ]
             task = summary_task(of, self._profile.item_kind, self._profile.max_categories)
             return [one or Summary() for one in self._read(task, texts, _own_summary, f"summarising {of}s")]
         if self._language.long == "sample":
@@ -86,7 +102,8 @@ class Reader:
         flat = [(at, part) for at, some in enumerate(parts) if len(some) > 1 for part in some]
         upper: dict[int, list[Review]] = defaultdict(list)
         for (at, _), said in zip(flat, self._summaries(of, [part for _, part in flat]), strict=True):
-            upper[at].append(Review(_spoken(said) if said.text else "", 0.0, len(upper[at]), 0))
+            spoken = _spoken(said) if said.text else _EXPECTED_TEXT if self.plan is not None else ""
+            upper[at].append(Review(spoken, 0.0, len(upper[at]), 0))
         above = dict(zip(upper, self.summaries(of, list(upper.values())) if upper else [], strict=True))
         whole = [some[0] if len(some) == 1 else () for some in parts]
         return [above.get(at, one) for at, one in enumerate(self._summaries(of, whole))]
@@ -165,7 +182,7 @@ class Reader:
         results = self._store.remember(
             maker, inputs, compute, what=what, chunk=self.model.chunk, status=self.model.status
         )
-        return [one if isinstance(one, Failure) else Answer.model_validate_json(one) for one in results]
+        return [one if isinstance(one, Failure) else _restored(one, asks[0].task) for one in results]
 
     def _count(self, asks: Sequence[Ask], missing: Sequence[int]) -> None:
         assert self.plan is not None
@@ -174,6 +191,14 @@ class Reader:
         self.plan.calls[name] += len(missing)
         self.plan.input[name] += sum(self.model.count([prompt])[0] for prompt in prompts)
         self.plan.output[name] += len(missing) * _EXPECTED_TOKENS.get(name, _EXPECTED_SUMMARY)
+
+
+def _restored(kept: bytes, task: Task) -> Answer:
+    try:
+        return Answer.model_validate_json(kept)
+    except ValidationError as error:
+        mend = f"`mmrec store prune --kind '{task.name}'` forgets all of its kind"
+        raise ModelError(f"an answer in the store is damaged; {mend}") from error
 
 
 def _own_note(answer: Answer) -> Note:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from mmrec.errors import ConfigError, MmrecError
 from mmrec.language.base import Usage
@@ -38,6 +39,8 @@ class Price:
         if spelled is not None:
             try:
                 into, out = (float(part) for part in spelled.split("/"))
+                if not (0 <= into < inf and 0 <= out < inf):
+                    raise ValueError(spelled)
             except ValueError:
                 raise ConfigError(
                     f"--llm-price {spelled}: write it as INPUT/OUTPUT in US dollars a million tokens, "
@@ -88,7 +91,8 @@ class Spend:
 
     Args:
         price: None where it is not known; then only tokens are counted.
-        purse: is not overdrawn, even if all that is under way costs the most it can.
+        purse: calls are made while it holds the most that they can cost, by estimated tokens; texts whose
+            tokens are underestimated can overdraw it by what is under way.
 
     Raises:
         ConfigError: a budget without a price.
@@ -130,7 +134,10 @@ class Spend:
         return cost
 
     def settle(self, reserved: float, usage: Usage | None) -> None:
-        """A call is over; it used these tokens, or none."""
+        """A call is over; it used these tokens. Where a server counts none, what was set aside stays."""
+        if usage is not None and not usage.input + usage.output:
+            self.calls += 1
+            return
         self._purse.taken -= reserved
         if usage is not None:
             self._purse.taken += self.price.cost(usage) if self.price else 0.0

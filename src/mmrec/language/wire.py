@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -28,6 +29,8 @@ class Endpoint:
     @classmethod
     def of(cls, spelled: str) -> Endpoint | None:
         """From `openai:MODEL[@URL]`, `ollama:MODEL[@URL]` or a URL; None for another spelling."""
+        if re.search(r"https?://[^/]*@", spelled):
+            raise ConfigError("--llm: no user and password in a URL; a key goes into MMREC_API_KEY")
         if spelled.startswith(("http://", "https://")):
             return cls("server", "", spelled)
         provider, _, rest = spelled.partition(":")
@@ -48,8 +51,8 @@ class Endpoint:
             ModelError: OpenAI's is needed and is not there.
         """
         if self.provider != "openai":
-            return os.environ.get("MMREC_API_KEY") or "none"
-        if not (key := os.environ.get("OPENAI_API_KEY")):
+            return os.environ.get("MMREC_API_KEY", "").strip() or "no key"
+        if not (key := os.environ.get("OPENAI_API_KEY", "").strip()):
             raise ModelError("OpenAI's models need a key in the environment variable OPENAI_API_KEY")
         return key
 

@@ -26,6 +26,7 @@ from mmrec.vision.faults import fault
 
 __all__ = ["ChatCaptioner", "chat_captioner"]
 
+_VERSION: Final = 1  # of how answers are judged and trimmed, since that is what is kept
 _PIXELS: Final = 512
 _QUALITY: Final = 85
 _MOST_CHARACTERS: Final = 400
@@ -76,6 +77,7 @@ class ChatCaptioner:
         """
         return {
             "kind": "caption",
+            "version": _VERSION,
             "provider": self.chat.endpoint.provider,
             "model": self.chat.model,
             "prompt": hashlib.sha256(json.dumps([_ASK, _AGAIN]).encode()).hexdigest()[:16],
