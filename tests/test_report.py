@@ -74,7 +74,7 @@ def make_reviews(n: int = 400) -> Reviews:
 
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
-    reader = SimpleNamespace(identity={"model": "builtin", "revision": "7"})
+    reader = SimpleNamespace(identity={"model": "builtin", "revision": "7"}, remark="")
     captioner = SimpleNamespace(maker={"kind": "caption", "model": EVIL, "revision": "1"})
     models: Any = SimpleNamespace(
         store=Store(), encoder=FakeEncoder(), reader=reader, captioner=captioner, image=None

@@ -40,6 +40,12 @@ def main(arguments: list[str] | None = None) -> None:
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         console.print(f"[bold red]mmrec:[/] {escape(str(error))}")
         sys.exit(2)
+    except KeyboardInterrupt:
+        print(
+            "\nstopped; what was answered or computed is kept: the same command goes on there",
+            file=sys.stderr,
+        )
+        sys.exit(130)
 
 
 def _spread_mappings(words: list[str]) -> list[str]:

@@ -110,7 +110,7 @@ def _store(path: Path | None) -> dict[str, tuple[str, str]]:
     if not path.exists():
         return {"store": ("ok", f"{path} (will be made)")}
     try:
-        counts = ", ".join(f"{count:,} {kind}s" for kind, count in Store(path).counts().items())
+        counts = ", ".join(f"{kind} {count:,}" for kind, count in Store(path).counts().items())
     except ModelError as error:
         return {"store": ("broken", str(error))}
     return {"store": ("ok", f"{path}: {counts or 'empty'}, {path.stat().st_size / 1e6:.0f} MB")}

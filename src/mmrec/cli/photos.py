@@ -54,6 +54,8 @@ def fetch(
     console.print(f"{done.fetched:,} photos fetched, {done.there:,} already there")
     for kind, count in done.refused.items():
         console.print(f"{count:,} refused, see index.jsonl: {escape(kind)}")
+    if done.refused:
+        console.print("--retry tries these again; --allow-private lets addresses of your own network through")
     if done.unreadable:
         console.print(f"{done.unreadable:,} rows cannot be read and were left out")
     files = " --items ".join(shlex.quote(str(file)) for file in done.files)

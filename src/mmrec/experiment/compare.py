@@ -95,6 +95,8 @@ def compare(
     split, label = prepared.split, prepared.label
     weights = class_weights(label[split.train], config.training.loss)
     probability = peer_probabilities(prepared.corpus.data, split, label)
+    if "proposed" in which and config.profile.strategy == "notes":
+        _ = prepared.corpus.notes  # What may fail goes before what takes long.
     result = Comparison(prepared, {}, probability, remarks=warnings(config))
     for name in which:
         start = time.perf_counter()

@@ -107,7 +107,7 @@ class Chat:
         if self.endpoint.model:
             return self.endpoint.model
         with self._sync_client() as client, self._refusals():
-            models = [model.id for model in client.models.list().data]
+            models = [model.id for model in client.with_options(max_retries=1, timeout=20).models.list().data]
         if len(models) != 1:
             listed = ", ".join(models[:20]) or "none"
             raise ModelError(f"{self.endpoint.url} has {listed}; name one: openai:MODEL@{self.endpoint.url}")
@@ -123,13 +123,14 @@ class Chat:
     @contextmanager
     def _refusals(self) -> Iterator[None]:
         """Turn errors of a single question to the server into ones that a user understands."""
-        from openai import OpenAIError
+        from openai import NotFoundError, OpenAIError
 
         try:
             yield
         except (OpenAIError, AttributeError, TypeError, ValueError) as error:
             said = self._said(error.__cause__ or error)
-            raise ModelError(f"{self._where}: {type(error).__name__}: {said}") from error
+            hint = "; does the URL end in /v1?" if isinstance(error, NotFoundError) else ""
+            raise ModelError(f"{self._where}: {type(error).__name__}: {said}{hint}") from error
 
     def _client(self) -> AsyncOpenAI:
         try:
@@ -172,7 +173,8 @@ class Chat:
                     return Failure(f"the server refused: {self._said(error)}")
                 manner = other
             except (openai.AuthenticationError, openai.NotFoundError) as error:
-                raise ModelError(f"{self._where}: {self._said(error)} (model {self.model})") from None
+                asked = f"model {self.model}, key from {self.endpoint.key_from}"
+                raise ModelError(f"{self._where}: {self._said(error)} ({asked})") from None
             except (openai.APIError, ValueError, TypeError, AttributeError, LookupError) as error:
                 return self._lost(error)
             else:

@@ -64,6 +64,15 @@ class Ledger:
         """The answer to a request has been stored where it belongs."""
         self._write("DELETE FROM batched WHERE request = ?", request)
 
+    @staticmethod
+    def handed_in(store: Store) -> int:
+        """Asks of a store that were handed in as batches, and whose answers were not fetched yet."""
+        with store.told():
+            tables = "SELECT count(*) FROM sqlite_master WHERE name = 'batched'"
+            if store.db.execute(tables).fetchone() == (0,):
+                return 0
+            return int(store.db.execute("SELECT count(*) FROM batched WHERE answer IS NULL").fetchone()[0])
+
     def waiting(self) -> Usage:
         """The most tokens of what is with the server."""
         query = (

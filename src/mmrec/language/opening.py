@@ -6,11 +6,12 @@ from collections.abc import Generator, Iterator, Sequence
 
 from mmrec.config import Config, LanguageConfig
 from mmrec.encode import Encoder
-from mmrec.errors import ConfigError
+from mmrec.errors import ConfigError, ModelError
 from mmrec.language.base import Answer, Ask, LanguageModel, Task
 from mmrec.language.batch import BatchChat
 from mmrec.language.builtin import BuiltinLanguage
 from mmrec.language.chat import Chat
+from mmrec.language.ledger import Ledger
 from mmrec.language.lengths import estimated_tokens
 from mmrec.language.prompts import messages, prompt_digest
 from mmrec.language.spend import Price, Purse, Spend
@@ -26,12 +27,14 @@ class ChatLanguage:
     Args:
         chat: the model.
         window: most tokens of reviews in one call.
+        store: when given, nothing is asked while it has asks that were handed in as batches.
     """
 
     chunk = 1
 
-    def __init__(self, chat: Chat, window: int) -> None:
+    def __init__(self, chat: Chat, window: int, store: Store | None = None) -> None:
         self.chat = chat
+        self._store = store
         self.window: int | None = window
 
     def maker(self, task: Task) -> dict[str, object]:
@@ -54,7 +57,16 @@ class ChatLanguage:
         return str(self.chat.spend)
 
     def answers(self, asks: Iterator[list[tuple[int, Ask]]]) -> Generator[tuple[int, Answer | Failure]]:
-        """Ask the server."""
+        """Ask the server.
+
+        Raises:
+            ModelError: asks are with a server as a batch, and would be paid for twice.
+        """
+        if self._store is not None and (count := Ledger.handed_in(self._store)):
+            raise ModelError(
+                f"{count:,} asks were handed in by --batch and are not collected yet; now they would be paid "
+                "for twice. Run `mmrec profile` with --batch until they are, or use another --store"
+            )
         return self.chat.answers([(at, _request(ask)) for at, ask in block] for block in asks)
 
 
@@ -104,7 +116,7 @@ def open_language(
     if language.llm == "builtin":
         return BuiltinLanguage(encoder, profile.item_kind, profile.summary_tokens)
     if chat := open_chat(language.llm, language, purse or Purse(language.budget), store if batch else None):
-        return ChatLanguage(chat, language.call_tokens)
+        return ChatLanguage(chat, language.call_tokens, None if batch else store)
     name, _, source = language.llm.partition(":")
     if name == "transformers" and source:
         from mmrec.language.local import LocalLanguage

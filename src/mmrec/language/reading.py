@@ -140,27 +140,25 @@ class Reader:
         self, task: Task, texts: Sequence[Texts], parse: Callable[[Answer], T], what: str
     ) -> list[T | None]:
         """What was answered to each ask; None where there was nothing to ask, or no usable answer."""
-        places = [at for at, some in enumerate(texts) if some]
-        answers = self._answers([Ask(task, texts[at]) for at in places], what)
-        read: dict[int, T] = {}
-        repairs: dict[int, Ask] = {}
+        asks = {at: Ask(task, some) for at, some in enumerate(texts) if some}
         # Models that think before they answer need room for that too.
         longer = replace(task, tokens=_MORE * task.tokens)
-        for at, answer in zip(places, answers, strict=True):
-            if isinstance(answer, Failure):
-                self.failed[answer.reason] += 1
-                continue
-            try:
-                read[at] = parse(answer)
-            except parsing.Unusable as why:
-                repairs[at] = Ask(longer, texts[at], json.dumps([answer.text[:2000], str(why)]))
-        for at, answer in zip(repairs, self._answers(list(repairs.values()), "asking again"), strict=True):
-            try:
+        read: dict[int, T] = {}
+        for turn in range(3 if self._language.retry_failed else 2):
+            again: dict[int, Ask] = {}
+            reasons: Counter[str] = Counter()
+            answers = self._answers(list(asks.values()), "asking again" if turn else what)
+            for (at, ask), answer in zip(asks.items(), answers, strict=True):
                 if isinstance(answer, Failure):
-                    raise parsing.Unusable(answer.reason)
-                read[at] = parse(answer)
-            except parsing.Unusable as why:
-                self.failed[f"no usable answer, also when asked again: {why}"] += 1
+                    self.failed[answer.reason] += 1
+                    continue
+                try:
+                    read[at] = parse(answer)
+                except parsing.Unusable as why:
+                    again[at] = Ask(longer, ask.texts, json.dumps([answer.text[:2000], str(why)]))
+                    reasons[f"no usable answer, also when asked again: {why}"] += 1
+            asks = again
+        self.failed.update(reasons)
         return [read.get(at) for at in range(len(texts))]
 
     def _answers(self, asks: Sequence[Ask], what: str) -> list[Answer | Failure]:

@@ -39,9 +39,16 @@ class Endpoint:
             return None
         if not model:
             raise ConfigError(f"{spelled}: name a model, as in {provider}:MODEL")
+        if re.search(r".@[\w.-]*(:\d+|/v1|$)", model):
+            raise ConfigError(f"{spelled}: write the server as {provider}:MODEL@http://HOST:PORT/v1")
         if at:
             return cls("ollama" if provider == "ollama" else "server", model, "http" + url)
         return cls(provider, model, _OLLAMA if provider == "ollama" else os.environ.get("OPENAI_BASE_URL"))
+
+    @property
+    def key_from(self) -> str:
+        """The environment variable that holds the key."""
+        return "OPENAI_API_KEY" if self.provider == "openai" else "MMREC_API_KEY"
 
     @property
     def key(self) -> str:
@@ -50,9 +57,10 @@ class Endpoint:
         Raises:
             ModelError: OpenAI's is needed and is not there.
         """
+        key = os.environ.get(self.key_from, "").strip()
         if self.provider != "openai":
-            return os.environ.get("MMREC_API_KEY", "").strip() or "no key"
-        if not (key := os.environ.get("OPENAI_API_KEY", "").strip()):
+            return key or "no key"
+        if not key:
             raise ModelError("OpenAI's models need a key in the environment variable OPENAI_API_KEY")
         return key
 
