@@ -687,3 +687,16 @@ def test_the_command_hands_in_all_summaries_in_one_run_and_says_what_to_do(
     assert done["summaries of users"] > 20
     command("profile", str(data), "--batch", status=2)
     assert "--batch needs a server" in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_is_with_the_server_is_not_asked_at_full_price(server: Desk, tmp_path: Path) -> None:
+    server.set(batch_polls=50)
+    store = tmp_path / "store"
+    assert run(server.url, store).pending
+    before = server.stats()["requests"]
+    with pytest.raises(ModelError, match="paid for twice"):
+        run(server.url, store, batch=False)
+    assert server.stats()["requests"] == before
+    server.set(batch_polls=1)
+    collected = run_to_the_end(server.url, store)
+    assert run(server.url, store, batch=False).notes == collected.notes
