@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -387,3 +388,20 @@ def test_the_folder_of_keys_is_not_in_the_store(server: Server, tmp_path: Path) 
     assert not any(
         b"sk-very-secret" in file.read_bytes() for file in tmp_path.glob("s.sqlite*") if file.is_file()
     )
+
+
+@pytest.mark.skipif(
+    "MMREC_TEST_OPENAI" not in os.environ,
+    reason="asks OpenAI, for money: name a model in MMREC_TEST_OPENAI, with a key in OPENAI_API_KEY",
+)
+def test_a_real_model_reads(store: Store) -> None:
+    language = LanguageConfig(llm=f"openai:{os.environ['MMREC_TEST_OPENAI']}", budget=0.1)
+    model = open_language(Config(language=language), None, store)  # type: ignore[arg-type]
+    one = Reader(model, store, language, ProfileConfig())
+    notes = one.notes(TEXTS)
+    assert not one.failed
+    assert all(note.gist for note in notes)
+    assert notes[1].price == "cheap price"
+    assert notes[2].price == "overpriced"
+    assert notes[0].likes
+    assert notes[0].dislikes
