@@ -171,7 +171,7 @@ def test_usage_and_finish_are_real(copy: Path, monkeypatch: pytest.MonkeyPatch) 
     size = len(given["input_ids"])
     assert isinstance(cut, Answer)
     assert (cut.usage.input, cut.usage.output, cut.finish) == (size, TASK.tokens, "length")
-    assert model.status() == f"{size} tokens in, {TASK.tokens} out"
+    assert model.status() == f"{size + TASK.tokens} tokens"
 
     said = spy.said[0][0, size:].tolist()
     edit(copy / "generation_config.json", eos_token_id=[2, said[3]])

@@ -128,7 +128,7 @@ def test_each_photo_is_captioned_once_ever(server: Server, store: Store, tmp_pat
     (value,) = store.db.execute("SELECT value FROM results LIMIT 1").fetchone()
     usage = Answer.model_validate_json(value).usage
     assert min(usage.input, usage.output) > 5
-    assert "tokens in" in ChatCaptioner(chat).status()
+    assert "tokens" in ChatCaptioner(chat).status()
     assert captions(Spy(server.url), Store(store.path), paths).text == first.text
     assert calls(server) == 12
 

@@ -12,14 +12,15 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
 __all__ = ["console", "track"]
 
 _SECONDS = 0.1
+_WIDE = 110
 console = Console(stderr=True)
 _busy: ContextVar[bool] = ContextVar("busy", default=False)
 
@@ -38,15 +39,12 @@ def track(what: str, total: int, status: Callable[[], str] = str) -> Iterator[Ca
     if _busy.get():
         yield lambda done, failed=0: None
         return
-    columns = (
-        TextColumn("{task.description:<18}"),
-        BarColumn(bar_width=30 if console.width > 110 else 8),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[said]}"),
-    )
+    columns: list[ProgressColumn] = [TextColumn("{task.description:<18}")]
+    if status is str or console.width > _WIDE:
+        # Where a line has no room for all, the words of the status say more than a bar.
+        columns += [BarColumn(bar_width=30 if console.width > _WIDE else 12)]
+    columns += [MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn(compact=True)]
+    columns += [TextColumn("{task.fields[said]}")]
     token = _busy.set(True)
     try:
         with Progress(*columns, console=console) as bar:

@@ -152,10 +152,8 @@ class Spend:
     def __str__(self) -> str:
         if not self.calls:
             return ""
-        tokens = f"{_short(self.usage.input)} tokens in, {_short(self.usage.output)} out"
-        return tokens + (
-            f", ${self.money:.2f}" if self.price and self.price.input + self.price.output else ""
-        )
+        money = f", ${self.money:.2f}" if self.price and self.price.input + self.price.output else ""
+        return f"{_short(self.usage.input + self.usage.output)} tokens{money}"
 
 
 def _short(number: int) -> str:
