@@ -123,6 +123,23 @@ def test_the_budget_ends_a_run_with_a_message_and_status_2(
     assert 0 < json.loads(rest.stdout)["calls"] < 300
 
 
+def test_an_interrupted_run_says_that_nothing_is_lost(server: Server, city: Path, tmp_path: Path) -> None:
+    server.set(latency=0.3)
+    server.reset()
+    words = ["profile", str(city), "--llm", f"openai:test-model@{server.url}", "--in-flight", "4"]
+    code = f"from mmrec.cli import main; main({[*words, '--store', str(tmp_path / 'store')]!r})"
+    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    while calls(server) < 8:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    said = child.communicate(timeout=60)[1]
+    server.set(latency=0.01)
+    assert child.returncode == 130
+    assert "Traceback" not in said
+    assert "the same command goes on there" in said
+    assert len(keys(tmp_path / "store")) >= 8
+
+
 def test_a_killed_reader_loses_nothing_and_pays_twice_only_for_what_was_under_way(
     server: Server, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ app = App(
     name="mmrec",
     help="Recommendations that people can trust, from what reviews and photos say.",
     version=mmrec.__version__,
+    suppress_keyboard_interrupt=False,
 )
 # The helps stand here too, so that `mmrec --help` imports none of the commands.
 app.command("mmrec.cli.demo:demo", help="Try everything on a town that is made up.")
