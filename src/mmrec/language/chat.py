@@ -206,7 +206,7 @@ class Chat:
     def _said(self, error: BaseException) -> str:
         """The words of an error in a line, without the key that some repeat."""
         said = " ".join(str(getattr(error, "message", None) or error).split())
-        return escaped(said.replace(self.endpoint.key, "(the key)"), 300)
+        return escaped(said.replace(self.endpoint.key, "(a key)"), 300)
 
     def _check_cut(self, request: Request, answer: Answer) -> None:
         """Some servers (Ollama) cut long prompts and say nothing; their count of tokens tells."""
