@@ -9,7 +9,7 @@ DATA ?= ../shared/data
 	$(PYTHON) -c 'import sys; sys.exit("mmrec needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[llm,offline,dev]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[llm,offline,peers,dev]' -c constraints.txt
 	touch $@
 
 demo: .venv/.installed
@@ -27,12 +27,13 @@ test: check
 results: .venv/.installed
 	$(BIN)/python bench/results.py $(DATA) --out docs/results.md
 
-# Calls to a model server, crashes, and a cold and a warm store on the largest set; wants an idle machine for
-# some 20 minutes.
+# Calls to a model server, crashes, runs trained as one, and a cold and a warm store on the largest set; wants
+# an idle machine for some 20 minutes.
 bench: .venv/.installed
 	$(BIN)/python bench/calls.py throughput
 	$(BIN)/python bench/calls.py kills
 	$(BIN)/python bench/captioners.py $(DATA)/rt-critics/posters
+	$(BIN)/python bench/stacked.py
 	$(BIN)/python bench/cold_warm.py $(DATA)/gmaps-wa/reviews.jsonl.gz --items $(DATA)/gmaps-wa/places.jsonl.gz
 
 clean:

@@ -227,7 +227,8 @@ def test_a_mask_of_presence_that_was_altered_is_caught(
 ) -> None:
     evidence, assembler, honest = folds
     there = honest.item.present["dislikes"].copy()
-    there[int(honest.item_view[0])] ^= True
+    at = int(honest.item_view[0])
+    there[at] = 1 - there[at]
     item = replace(honest.item, present={**honest.item.present, "dislikes": there})
     assert not check(town, evidence, assembler, replace(honest, item=item)).passed
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from conftest import interactions, tables
 from mmrec.errors import DataError
-from mmrec.evidence import Evidence, Policy, Side, deal_folds
+from mmrec.evidence import VALID, Evidence, Policy, Side, deal_folds
 from mmrec.reviews.split import Split
 from mmrec.reviews.table import NO_TIME, Interactions
 
@@ -37,11 +37,13 @@ def timed(data: Interactions, policy: Policy) -> bool:
 
 def slow_members(data: Interactions, evidence: Evidence, entity: np.ndarray, row: int) -> list[int]:
     heard = []
+    outside = np.flatnonzero(evidence.fold < 0)
     for other in evidence.known.tolist():
         if entity[other] != entity[row]:
             continue
-        if evidence.policy == "fold" and evidence.fold[other] == evidence.fold[row]:
-            continue
+        if evidence.policy == "fold" and row not in outside:
+            if evidence.fold[other] == evidence.fold[row] or evidence.fold[other] == VALID:
+                continue
         if evidence.policy == "leave_one_out" and other == row:
             continue
         if evidence.policy == "past" and (
@@ -83,6 +85,20 @@ def test_no_row_speaks_for_itself_but_under_all(data: Interactions, policy: Poli
             assert (row in heard) == (policy == "all" and row in split.known)
             assert set(entity[heard].tolist()) <= {int(entity[row])}
             assert not set(heard.tolist()) & set(split.test.tolist())
+
+
+@given(tables(), seeds)
+@settings(max_examples=100, deadline=None)
+def test_only_test_hears_valid(data: Interactions, seed: int) -> None:
+    evidence, split = derive(data, "fold", seed)
+    for fold in np.unique(evidence.fold):
+        said = np.isin(split.valid, evidence.heard(int(fold)))
+        assert said.all() if fold < 0 else not said.any()
+    for entity, side in sides(data, evidence):
+        for row in np.concatenate([split.train, split.valid]).tolist():
+            heard = side.members(int(side.view[row]))
+            assert not np.isin(heard, split.valid).any()
+            assert np.isin(heard, evidence.heard(int(evidence.fold[row]))).all()
 
 
 @given(tables(), seeds)
@@ -166,11 +182,10 @@ def test_folds_are_balanced_within_every_user_and_valid_is_fold_0(
     fold = deal_folds(data, split, folds, rng)
     assert (fold[split.valid] == 0).all()
     assert (fold[split.test] == -1).all()
-    first = 1 if len(split.valid) else 0
-    assert ((fold[split.train] >= first) & (fold[split.train] < folds)).all()
+    assert ((fold[split.train] >= 1) & (fold[split.train] <= folds)).all()
     for user in np.unique(data.user[split.train]):
         mine = fold[split.train][data.user[split.train] == user]
-        counts = np.bincount(mine - first, minlength=folds - first)
+        counts = np.bincount(mine - 1, minlength=folds)
         assert counts.max() - counts.min() <= 1
 
 
@@ -185,8 +200,8 @@ def test_folds_come_from_the_generator_alone() -> None:
 def test_users_with_one_review_are_spread_over_the_folds() -> None:
     data = interactions(list(range(400)), [0] * 400)
     split = Split(np.arange(400), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
-    counts = np.bincount(deal_folds(data, split, 4, np.random.default_rng(0)), minlength=4)
-    assert counts.min() > 60
+    counts = np.bincount(deal_folds(data, split, 4, np.random.default_rng(0)), minlength=5)
+    assert counts[1:].min() > 60
 
 
 def test_folds_by_hand() -> None:

@@ -185,7 +185,7 @@ def features(world: World, of: Of, words: Words, vocabulary: Sequence[str]) -> l
         3.0,
         5.0,
         vectors=words.vectors,
-        present=words.spoken,
+        present={name: voices > 0 for name, voices in words.voices.items()},
         words=words,
         counted=of == "item",
         max_categories=11,

@@ -19,11 +19,13 @@ from mmrec.experiment.peers import peer_probabilities
 from mmrec.features import Features, SideFeatures
 from mmrec.learning import Model, learn
 from mmrec.metrics import class_weights, reweighted
-from mmrec.ranking.dlrm import Ranker, Shape, interact
+from mmrec.ranking.dlrm import Ranker, Run, Shape, interact
 from mmrec.ranking.inputs import Batch, Forget, Inputs
-from mmrec.ranking.training import Task, logits, train, weighted_loss
+from mmrec.ranking.layers import Linear
+from mmrec.ranking.training import History, Task, logits, train, weighted_loss
 from mmrec.reviews.split import Split
 from mmrec.store import Store
+from toys import ranker_of, toy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -31,15 +33,18 @@ EQUAL = (0.5, 0.5)
 SHORT = TrainingConfig(learning_rate=0.01, batch_size=64, epochs=6, patience=6, forget=0.1)
 
 
-def fill(layer: torch.nn.Module, weight: list[list[float]], bias: list[float]) -> None:
-    assert isinstance(layer, torch.nn.Linear)
+def fill(layer: torch.nn.Module, weight: list[list[float]], bias: list[float] | None) -> None:
+    """Give the second run its weights, a row an output."""
+    assert isinstance(layer, Linear)
     with torch.no_grad():
-        layer.weight.copy_(torch.tensor(weight))
-        layer.bias.copy_(torch.tensor(bias))
+        layer.weight[1] = torch.tensor(weight).T
+        if bias is not None:
+            assert layer.bias is not None
+            layer.bias[1] = torch.tensor(bias)
 
 
 def hand_made() -> Ranker:
-    """A ranker of round numbers."""
+    """A ranker of two runs; the second is of round numbers."""
     ranker = Ranker(
         Shape(
             dense=2,
@@ -47,28 +52,33 @@ def hand_made() -> Ranker:
             categories=3,
             embedding_size=2,
             hidden_size=2,
-            dropout=0.5,
-        )
+            runs=2,
+        ),
+        [Run(seed, 0.5, EQUAL) for seed in range(2)],
     )
     reducer = ranker.reducers["text"]
     identity = [[1.0, 0.0], [0.0, 1.0]]
     fill(ranker.bottom[0], identity, [0, -1])
     fill(ranker.bottom[3], [[1, 1], [0, 2]], [0, 1])
-    fill(reducer.layers[0], identity, [0, 0])
+    # Without an item's words, 8 stands for them.
+    fill(reducer.layers[0], [[1, 0, 0, 0], [0, 1, 0, 8]], [0, 0])
     fill(reducer.layers[3], [[0.5, 0], [0, 0.25]], [0, 0])
     fill(reducer.head[1], [[1, -3]], [0.5])
     fill(ranker.top[0], [[1, 1, 1, 0, 0], [0, 0, 0, -1, 4]], [-10, 3])
     fill(ranker.top[3], [[0.5, 3]], [-1])
-    with torch.no_grad():
-        ranker.dense_mean.copy_(torch.tensor([1.0, 2.0]))
-        ranker.dense_scale.copy_(torch.tensor([0.5, 1.0]))
-        reducer.standardise(
-            {"user a": torch.tensor([1.0]), "item b": torch.tensor([0.0])},
-            {"user a": torch.tensor([0.5]), "item b": torch.tensor([1.0])},
-        )
-        reducer.missing[1].fill_(8.0)
-        ranker.categories.weight.copy_(torch.tensor([[1.0, 0], [0, 1], [2, 2], [0, 0]]))
+    fill(ranker.categories, [[1, 0, 2], [0, 1, 2]], None)
+    ranker.dense_mean.copy_(torch.tensor([1.0, 2.0]))
+    ranker.dense_scale.copy_(torch.tensor([0.5, 1.0]))
+    ranker.words["text"].standardise(
+        {"user a": torch.tensor([1.0]), "item b": torch.tensor([0.0])},
+        {"user a": torch.tensor([0.5]), "item b": torch.tensor([1.0])},
+    )
     return ranker.eval()
+
+
+def reduced(ranker: Ranker, batch: Batch) -> torch.Tensor:
+    """The second run's reduced words."""
+    return ranker.reduce(ranker.read(batch))[0][1]
 
 
 def hand_batch() -> Batch:
@@ -80,52 +90,18 @@ def hand_batch() -> Batch:
     )
 
 
-def toy(rows: int = 300, seed: int = 0) -> Task:
-    """Rows whose label hangs on a product of words, and on dense numbers; some words are missing."""
-    rng = np.random.default_rng(seed)
-
-    def side(views: int) -> SideFeatures:
-        dense = np.concatenate([rng.normal(3, 2, (views, 2)), np.ones((views, 1))], axis=1)
-        there = rng.random(views) < 0.8
-        block = rng.normal(0.5, 1, (views, 5)) * there[:, None]
-        codes = np.concatenate([rng.integers(4, size=(views, 2)), np.full((views, 1), 4)], axis=1)
-        return SideFeatures(
-            ("mean rating", "no rating", "log count"),
-            np.concatenate([dense, np.zeros((1, 3))]).astype(np.float32),
-            {"gist": np.concatenate([block, np.zeros((1, 5))]).astype(np.float16)},
-            {"gist": np.append(there, False)},
-            np.concatenate([codes, np.full((1, 3), 4)]),
-        )
-
-    user, item = side(40), side(30)
-    user_view, item_view = rng.integers(40, size=rows), rng.integers(30, size=rows)
-    taste = (user.vectors["gist"][user_view, 0] * item.vectors["gist"][item_view, 0]).astype(np.float32)
-    label = taste + 0.5 * user.dense[user_view, 0] + rng.normal(0, 0.5, rows) > 1.5
-    inputs = Inputs(Features(user, item, user_view, item_view))
-    cut = rows * 2 // 3
-    return Task(inputs, label, class_weights(label, "basic"), np.arange(cut), np.arange(cut, rows))
-
-
-def ranker_of(task: Task, seed: int = 0) -> Ranker:
-    torch.manual_seed(seed)
-    return Ranker(
-        Shape(
-            dense=6,
-            groups={"text": task.inputs.blocks},
-            categories=4,
-            embedding_size=4,
-            hidden_size=8,
-            dropout=0.2,
-        )
-    )
+def one_run(task: Task, seed: int = 0) -> list[Run]:
+    return [Run(seed, 0.2, class_weights(task.label, "basic"))]
 
 
 def trained(
-    task: Task, training: TrainingConfig = SHORT, reduction: str = "joint", seed: int = 0
-) -> tuple[Ranker, dict]:
-    ranker = ranker_of(task, seed)
-    generator = torch.Generator().manual_seed(seed)
-    return ranker, train(ranker, task, RankerConfig(reduction=reduction), training, generator)
+    task: Task, training: TrainingConfig = SHORT, reduction: str = "joint"
+) -> tuple[Ranker, dict[str, History]]:
+    runs = one_run(task)
+    ranker = ranker_of(task, runs)
+    course = train(ranker, runs, task, RankerConfig(reduction=reduction), training, 0)
+    assert all(len(histories) == 1 for histories in course.values())
+    return ranker, {step: histories[0] for step, histories in course.items()}
 
 
 def test_interactions_are_dot_products_of_all_pairs_in_row_order() -> None:
@@ -143,57 +119,62 @@ def test_a_forward_pass_by_hand() -> None:
     # Categories (1, 0) + (2, 2) = 3, 2. Dots 9, 22, 5. Top 4 + 5 + 9 - 10 = 8, -22 + 20 + 3 = 1 -> 4 + 3 - 1.
     # Row 2: bottom 0, 0 -> 0, 0 -> 0, 1. Words (4 - 1) / .5 = 6 and the learned 8 -> 3, 2. No category.
     # Dots 2, 0, 0. Top 0 + 1 + 2 - 10 -> 0, 3 -> 9 - 1.
-    assert ranker.reduce(batch)[0].tolist() == [[1, 1], [3, 2]]
-    assert ranker(batch).tolist() == [6, 8]
-    assert ranker.reducers["text"].outcome(batch).tolist() == [1 - 3 + 0.5, 3 - 6 + 0.5]
+    assert reduced(ranker, batch).tolist() == [[1, 1], [3, 2]]
+    assert ranker(batch)[1].tolist() == [6, 8]
+    outcome = ranker.reducers["text"].outcome(ranker.read(batch)["text"])
+    assert outcome[1].tolist() == [1 - 3 + 0.5, 3 - 6 + 0.5]
 
 
 def test_a_missing_block_is_the_learned_vector_whatever_is_stored() -> None:
     ranker, batch = hand_made(), hand_batch()
-    before = ranker.reduce(batch)[0][1]
+    before = reduced(ranker, batch)[1]
     batch.vectors["item b"][1] = 1234.0
-    assert torch.equal(ranker.reduce(batch)[0][1], before)
-    with torch.no_grad():
-        ranker.reducers["text"].missing[1].fill_(12.0)
-    assert ranker.reduce(batch)[0].tolist() == [[1, 1], [3, 3]]
+    assert torch.equal(reduced(ranker, batch)[1], before)
+    fill(ranker.reducers["text"].layers[0], [[1, 0, 0, 0], [0, 1, 0, 12]], [0, 0])
+    assert reduced(ranker, batch).tolist() == [[1, 1], [3, 3]]
 
 
 def test_vectors_for_missing_blocks_are_learned() -> None:
     task = toy()
-    ranker, _ = trained(task)
-    for missing in ranker.reducers["text"].missing:
-        assert missing.abs().max() > 1e-3
+    ranker, _ = trained(task, SHORT.model_copy(update={"weight_decay": 0.0}))
+    before, after = (
+        one.reducers["text"].layers[0].weight[0, -2:] for one in (ranker_of(task, one_run(task)), ranker)
+    )
+    assert bool(((after - before).abs().amax(1) > 1e-3).all())
 
 
-def test_the_padding_of_categories_stays_zero_in_training() -> None:
-    ranker, _ = trained(toy())
-    assert ranker.categories is not None
-    assert ranker.categories.weight[4].tolist() == [0, 0, 0, 0]
+def test_the_padding_of_categories_is_no_category() -> None:
+    assert hand_batch().bag(3).tolist() == [[1, 0, 1], [0, 0, 0]]
 
 
 def test_a_ranker_without_words_and_categories_ranks_by_dense_alone() -> None:
-    ranker = Ranker(
-        Shape(dense=2, groups={}, categories=0, embedding_size=4, hidden_size=3, dropout=0.5)
-    ).eval()
+    shape = Shape(dense=2, groups={}, categories=0, embedding_size=4, hidden_size=3, runs=2)
+    ranker = Ranker(shape, [Run(seed, 0.5, EQUAL) for seed in range(2)]).eval()
     batch = Batch(torch.ones(3, 2), {}, {}, torch.zeros(3, 0, dtype=torch.int64))
-    assert torch.equal(ranker(batch), ranker.top(ranker.bottom(batch.dense))[:, 0])
+    assert torch.equal(ranker(batch), ranker.top(ranker.bottom(batch.dense))[:, :, 0])
 
 
 def test_weighted_loss_by_hand() -> None:
     logit, label = torch.tensor([0.0, np.log(3.0), -np.log(4.0)]), torch.tensor([1.0, 0.0, 0.0])
     # Entropies log 2, log 4, log 5/4 at weights .2, .8, .8.
     expected = (0.2 * np.log(2) + 0.8 * np.log(4) + 0.8 * np.log(1.25)) / 1.8
-    assert weighted_loss(logit, label, (0.8, 0.2)).item() == pytest.approx(expected)
+    weights = torch.tensor([[0.8, 0.2], [0.5, 0.5]])
+    plain = (np.log(2) + np.log(4) + np.log(1.25)) / 3
+    loss = weighted_loss(logit.float().expand(2, 3), label, weights)
+    assert loss.tolist() == pytest.approx([expected, plain])
 
 
-@pytest.mark.parametrize("weights", [EQUAL, (0.83, 0.17), (0.3, 0.9)])
-def test_weighted_loss_is_the_weighted_cross_entropy_of_torch(weights: tuple[float, float]) -> None:
+def test_weighted_loss_is_the_weighted_cross_entropy_of_torch() -> None:
     rng = torch.Generator().manual_seed(0)
-    logit = torch.randn(50, generator=rng) * 4
+    weights = torch.tensor([EQUAL, (0.83, 0.17), (0.3, 0.9)])
+    logit = torch.randn(3, 50, generator=rng) * 4
     label = (torch.rand(50, generator=rng) < 0.7).float()
-    two = torch.stack([torch.zeros(50), logit], dim=1)
-    theirs = functional.cross_entropy(two, label.long(), weight=torch.tensor(weights))
-    assert weighted_loss(logit, label, weights).item() == pytest.approx(theirs.item(), rel=1e-5)
+    two = torch.stack([torch.zeros(3, 50), logit], dim=2)
+    theirs = [
+        functional.cross_entropy(one, label.long(), weight=weight).item()
+        for one, weight in zip(two, weights, strict=True)
+    ]
+    assert weighted_loss(logit, label, weights).tolist() == pytest.approx(theirs, rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["plain", "basic", "sqrt"])
@@ -214,14 +195,13 @@ def test_probabilities_undo_the_class_weights(loss: str, p: float) -> None:
     optimiser.step(closure)
     model = Model(assembler=None, ranker=None, weights=weights, course={})  # type: ignore[arg-type]
     best = logit.detach().numpy()
-    assert model.probability(best) == pytest.approx([p], abs=2e-3)
+    assert model.probability(best[None]) == pytest.approx([p], abs=2e-3)
     assert 1 / (1 + np.exp(-best)) == pytest.approx(reweighted(np.array([p]), weights), abs=2e-3)
 
 
 def test_inputs_are_standardised_on_the_rows_of_train() -> None:
     task = toy()
-    ranker = ranker_of(task)
-    ranker.standardise(task.inputs, task.train)
+    ranker = ranker_of(task, one_run(task))
     dense = task.inputs.rows(torch.from_numpy(task.train)).dense
     scaled = (dense - ranker.dense_mean) * ranker.dense_scale
     assert scaled.mean(0).tolist() == pytest.approx([0] * 6, abs=1e-4)
@@ -279,17 +259,19 @@ def test_nothing_is_forgotten_at_a_share_of_zero() -> None:
 @pytest.mark.parametrize("reduction", ["staged", "joint"])
 def test_reducers_are_frozen_while_the_ranker_trains_just_when_staged(reduction: str) -> None:
     task = toy()
-    ranker = ranker_of(task)
+    runs = one_run(task)
+    ranker = ranker_of(task, runs)
     reducer = ranker.reducers["text"]
     start = [parameter.detach().clone() for parameter in reducer.layers.parameters()]
+    dropped: list[bool] = []
     seen: list[tuple[bool, list[torch.Tensor]]] = []
 
     def look(*_: object) -> None:
-        weights = [parameter.detach().clone() for parameter in reducer.parameters()]
-        seen.append((reducer.training, weights))
+        seen.append((dropped[-1], [parameter.detach().clone() for parameter in reducer.parameters()]))
 
-    ranker.bottom.register_forward_hook(look)  # runs in the ranker's own training only
-    train(ranker, task, RankerConfig(reduction=reduction), SHORT, torch.Generator().manual_seed(0))
+    reducer.register_forward_hook(lambda *_: dropped.append(ranker.dropout.training))
+    ranker.top.register_forward_hook(look)  # runs in the ranker's own training only
+    train(ranker, runs, task, RankerConfig(reduction=reduction), SHORT, 0)
     final = list(reducer.layers.parameters())
     assert not all(torch.equal(a, b) for a, b in zip(start, final, strict=True))
     same = [all(torch.equal(a, b) for a, b in zip(seen[0][1], one, strict=True)) for _, one in seen]
@@ -309,7 +291,8 @@ def test_training_leaves_the_weights_of_the_best_epoch(reduction: str) -> None:
     assert len(history.loss) == len(history.score) == 6
     label = torch.from_numpy(task.label[task.select].astype(np.float32))
     answers = torch.from_numpy(logits(ranker, task.inputs, task.select))
-    loss = weighted_loss(answers, label, task.weights).item()
+    weights = torch.tensor([class_weights(task.label, "basic")])
+    loss = weighted_loss(answers, label, weights).item()
     assert -loss == pytest.approx(max(history.score))
     assert history.score[history.best] == max(history.score)
     assert not ranker.training
@@ -317,9 +300,9 @@ def test_training_leaves_the_weights_of_the_best_epoch(reduction: str) -> None:
 
 def test_the_paper_s_way_chooses_by_the_false_positive_rate() -> None:
     task = toy()
-    paper = Task(task.inputs, task.label, (0.35, 0.65), task.train, task.select, by_fpr=True)
+    paper = Task(task.inputs, task.label, task.train, task.select, by_fpr=True)
     ranker, course = trained(paper, SHORT.model_copy(update={"epochs": 2, "patience": 2}))
-    answers, label = logits(ranker, task.inputs, task.select), task.label[task.select]
+    answers, label = logits(ranker, task.inputs, task.select)[0], task.label[task.select]
     rate = float(np.mean(answers[~label] >= 0))
     assert 0 < rate < 1
     assert max(course["ranker"].score) == pytest.approx(-rate)
@@ -335,10 +318,11 @@ def test_training_stops_when_patience_ends() -> None:
 
 def test_logits_do_not_depend_on_how_rows_are_batched(monkeypatch: pytest.MonkeyPatch) -> None:
     task = toy()
-    ranker = ranker_of(task).eval()
+    ranker = ranker_of(task, one_run(task)).eval()
     rows = np.arange(300)
     whole = logits(ranker, task.inputs, rows)
-    one_by_one = np.concatenate([logits(ranker, task.inputs, rows[at : at + 7]) for at in range(0, 300, 7)])
+    parts = [logits(ranker, task.inputs, rows[at : at + 7]) for at in range(0, 300, 7)]
+    one_by_one = np.concatenate(parts, axis=1)
     assert whole == pytest.approx(one_by_one, abs=1e-5)
 
 

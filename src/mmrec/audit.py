@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmrec.corpus import Corpus
-from mmrec.evidence import Evidence, Side
+from mmrec.evidence import VALID, Evidence, Side
 from mmrec.features import Features, SideFeatures
 from mmrec.learning import Assembler
 from mmrec.reviews.split import Split
@@ -97,7 +97,8 @@ def audit(
                 violations.append(f"row {row} hears other reviews than the policy allows ({name})")
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
-            expected = assemble(Side.listed(entity[rows[part]], sets[part]), corpus)
+            listed = Side.listed(entity[rows[part]], sets[part], evidence.fold[rows[part]])
+            expected = assemble(listed, corpus)
             for at, what in _differences(made, expected, view[rows[part]]):
                 violations.append(f"row {rows[start + at]}: {what} was not made from its evidence ({name})")
     return Audit(evidence.policy, len(rows), heard, violations)
@@ -116,8 +117,8 @@ def _allowed(data: Interactions, evidence: Evidence, known: np.ndarray, row: int
         return known[earlier & (data.time[row] != NO_TIME)]
     if evidence.policy == "leave_one_out":
         return known[known != row]
-    if evidence.policy == "fold":
-        return known[evidence.fold[known] != evidence.fold[row]]
+    if evidence.policy == "fold" and evidence.fold[row] >= VALID:
+        return known[(evidence.fold[known] != evidence.fold[row]) & (evidence.fold[known] != VALID)]
     return known
 
 

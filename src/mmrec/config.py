@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,8 @@ __all__ = [
     "EncoderConfig",
     "EvidenceConfig",
     "LanguageConfig",
+    "OperatingConfig",
+    "PaperConfig",
     "ProfileConfig",
     "RankerConfig",
     "ReadConfig",
@@ -67,6 +69,10 @@ class EvidenceConfig(_Settings):
     """Out of `fold`; `leave_one_out` (the paper's); `all` (leaks, for comparison); only the `past`."""
     folds: int = Field(10, ge=2)
     """Number of folds that train rows are dealt into under `fold`."""
+    summaries: Literal["policy", "all"] = "policy"
+    """Whose reviews make a summary: those that the policy allows, or all known (the paper; leaks)."""
+    spare: bool = True
+    """Whether reviews of users and items that the filter drops speak for others all the same (paper: no)."""
 
 
 class ProfileConfig(_Settings):
@@ -132,8 +138,11 @@ class EncoderConfig(_Settings):
 class RankerConfig(_Settings):
     """Inputs and shape of the ranking model (paper, section 3)."""
 
-    features: Literal["baseline", "proposed"] = "proposed"
-    """The paper's two models: averaged embeddings, or what was read out of the words."""
+    features: Literal["baseline", "proposed", "mmrec"] = "mmrec"
+    """The paper's two models: averaged embeddings, or what was read out of the words; or ours (see
+    `mmrec.effects` and `mmrec.ranking.linear`)."""
+    ensemble: int = Field(4, ge=1)
+    """Trainings of `mmrec` that are averaged; they run as one. The paper's models are trained once."""
     reduction: Literal["staged", "joint"] = "joint"
     """Upstream MLP trained first and then frozen (`staged`, the paper), or jointly with DLRM."""
     embedding_size: int = Field(32, ge=1)
@@ -165,6 +174,15 @@ class TrainingConfig(_Settings):
     """Rows that choose the best epoch; `test` is the paper's way and is flagged in every output."""
 
 
+class OperatingConfig(_Settings):
+    """From which probability on something is recommended; chosen on validation rows."""
+
+    max_fpr: float = Field(0.2, ge=0, le=1)
+    """Share of disliked items that may be recommended at most."""
+    min_tpr: float | None = Field(None, ge=0, le=1)
+    """Share of liked items that must be recommended at least; takes the place of --max-fpr."""
+
+
 class Config(_Settings):
     """The whole tree; `Config()` is the recommended pipeline."""
 
@@ -183,3 +201,34 @@ class Config(_Settings):
     encoder: EncoderConfig = EncoderConfig()
     ranker: RankerConfig = RankerConfig()
     training: TrainingConfig = TrainingConfig()
+    operating: OperatingConfig = OperatingConfig()
+
+
+class _PaperEvidence(EvidenceConfig): ...
+
+
+class _PaperProfile(ProfileConfig):
+    strategy: Literal["notes", "summary"] = Field("summary", description="`summary` is the paper's.")
+
+
+class _PaperRanker(RankerConfig):
+    reduction: Literal["staged", "joint"] = Field("staged", description="`staged` is the paper's.")
+
+
+class _PaperTraining(TrainingConfig):
+    learning_rate: float = Field(0.01, gt=0, description="Adam's learning rate.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
+    forget: float = Field(0.0, ge=0, lt=1, description="Share of views that training hides.")
+    epochs: int = Field(300, ge=1, description="Most epochs.")
+    patience: int = Field(50, ge=1, description="Epochs without improvement until training stops.")
+
+
+class PaperConfig(Config):
+    """The tree of `mmrec.experiment.reproduce`: the paper's settings, where it names them."""
+
+    decided: ClassVar = ("policy", "summaries", "spare", "features", "ensemble", "dropout", "loss", "select")
+    """Settings that nobody is to give, since the experiment does."""
+    evidence: _PaperEvidence = _PaperEvidence()
+    profile: _PaperProfile = _PaperProfile()
+    ranker: _PaperRanker = _PaperRanker()
+    training: _PaperTraining = _PaperTraining()

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from mmrec.config import Config
+from mmrec.effects import Reviewed
 from mmrec.encode import Encoder
 from mmrec.evidence import Side
 from mmrec.language.base import Note, Review, Summary
@@ -162,6 +163,12 @@ class Corpus:
     def text_vectors(self) -> np.ndarray:
         """(n, d) float16 vectors of whole reviews."""
         return self.models.encoder.encode(self.texts, "encoding reviews")
+
+    @property
+    def reviewed(self) -> Reviewed:
+        """What effects are made of."""
+        length = np.array([len(text) for text in self.texts])
+        return Reviewed(self.data, self.text_vectors, length)
 
     @cached_property
     def notes(self) -> list[Note]:

@@ -3,7 +3,8 @@
 A row's features on one side (its user's, or its item's) are made from that entity's *known* reviews
 (train and valid), less what the policy takes away:
 
-- `fold`: known rows are dealt into folds; a row hears only the other folds. Valid is a fold of its own.
+- `fold`: train rows are dealt into folds; a train row hears the other folds of train. Nobody but test hears
+  valid, which itself hears all of train: whoever chooses by valid must not have heard its answers.
 - `leave_one_out`: a row hears every known review but its own (the paper, section 4). It leaks: within one
   entity the average is lower exactly on the positive rows.
 - `all`: a row hears itself too (what a careless pipeline does).
@@ -26,27 +27,28 @@ from mmrec.errors import DataError
 from mmrec.reviews.split import Split
 from mmrec.reviews.table import NO_TIME, Interactions
 
-__all__ = ["Evidence", "Policy", "Side", "deal_folds"]
+__all__ = ["VALID", "Evidence", "Policy", "Side", "deal_folds"]
 
 Policy = Literal["fold", "leave_one_out", "all", "past"]
+VALID = 0
+"""The fold of valid; train takes 1, 2, ... and rows outside of both are -1."""
 _NOTHING = -1
 _COLUMNS_AT_ONCE = 128
 
 
 def deal_folds(data: Interactions, split: Split, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """Deal known rows into folds: valid is fold 0, train rows take 1..folds-1 in turn within each user.
+    """Deal rows into folds: valid is fold 0, train rows take 1..folds in turn within each user.
 
     Returns:
-        (n,) int64 fold of every row, -1 for rows that are not known.
+        (n,) int64 fold of every row, -1 for rows of neither.
     """
     fold = np.full(len(data), _NOTHING, dtype=np.int64)
-    fold[split.valid] = 0
-    first = 1 if len(split.valid) else 0
+    fold[split.valid] = VALID
     order = rng.permutation(split.train)
     order = order[np.argsort(data.user[order], kind="stable")]
-    start = rng.integers(folds - first, size=len(data.users))[data.user[order]]
+    start = rng.integers(folds, size=len(data.users))[data.user[order]]
     rank = np.arange(len(order)) - np.searchsorted(data.user[order], data.user[order])
-    fold[order] = first + (start + rank) % (folds - first)
+    fold[order] = VALID + 1 + (start + rank) % folds
     return fold
 
 
@@ -61,6 +63,7 @@ class Side:
         start, stop: (v,) int64 the view's reviews are among `order[start:stop]`.
         group: (m,) int64 group of each row of `order`.
         silent: (v,) int64 the group that does not speak in this view; -1 where all of them do.
+        fold: (v,) int64 the fold that the rows of a view are in; -1 for rows of none.
     """
 
     view: np.ndarray
@@ -70,6 +73,7 @@ class Side:
     stop: np.ndarray
     group: np.ndarray
     silent: np.ndarray
+    fold: np.ndarray
 
     def __len__(self) -> int:
         return len(self.entity)
@@ -108,24 +112,30 @@ class Side:
         return out
 
     @classmethod
-    def excluding(cls, entity: np.ndarray, known: np.ndarray, silent: np.ndarray) -> Side:
+    def excluding(
+        cls, entity: np.ndarray, known: np.ndarray, silent: np.ndarray, reserved: int = _NOTHING
+    ) -> Side:
         """Views in which a row hears its entity's known reviews but for one group of them.
 
         Args:
             entity: (n,) entity of every row.
             known: (m,) rows that may speak.
             silent: (n,) label of the group that a row neither belongs to nor hears; -1: hears all.
+            reserved: label of a group that nobody hears but rows of label -1.
         """
-        order = known[np.argsort(entity[known], kind="stable")]
+        order = known[np.lexsort((silent[known] == reserved, entity[known]))]
+        kept = silent[order] == reserved if reserved != _NOTHING else np.zeros(len(order), dtype=bool)
         labels = int(silent.max(initial=0)) + 2
         key = entity * labels + silent + 1
         views, view = np.unique(key, return_inverse=True)
         groups, group = np.unique(key[order], return_inverse=True)
-        owner = views // labels
-        start, stop = (np.searchsorted(entity[order], owner, side=side) for side in ("left", "right"))
+        owner, label = views // labels, views % labels - 1
+        start, end = (np.searchsorted(entity[order], owner, side=side) for side in ("left", "right"))
+        held_back = np.concatenate([[0], np.cumsum(kept)])
+        stop = np.where(label == _NOTHING, end, end - (held_back[end] - held_back[start]))
         at = np.minimum(np.searchsorted(groups, views), max(len(groups) - 1, 0))
-        speaks = (views % labels > 0) & (groups[at] == views if len(groups) else False)
-        return cls(view, owner, order, start, stop, group, np.where(speaks, at, _NOTHING))
+        speaks = (label != _NOTHING) & (label != reserved) & (groups[at] == views if len(groups) else False)
+        return cls(view, owner, order, start, stop, group, np.where(speaks, at, _NOTHING), label)
 
     @classmethod
     def whole(cls, entity: np.ndarray) -> Side:
@@ -133,19 +143,22 @@ class Side:
         return cls.excluding(entity, np.arange(len(entity)), np.full(len(entity), _NOTHING))
 
     @classmethod
-    def listed(cls, entity: np.ndarray, sets: Sequence[np.ndarray]) -> Side:
+    def listed(cls, entity: np.ndarray, sets: Sequence[np.ndarray], fold: np.ndarray | None = None) -> Side:
         """Views of which each hears just the reviews listed for it.
 
         Args:
             entity: (v,) entity of every view.
             sets: (v) row numbers.
+            fold: (v,) fold of every view; -1 everywhere by default.
         """
         sizes = np.array([len(rows) for rows in sets], dtype=np.int64)
         stop = np.cumsum(sizes)
         order = np.concatenate([*sets, np.zeros(0, dtype=np.int64)])
         each = np.arange(len(entity))
         nothing = np.full(len(entity), _NOTHING)
-        return cls(each, entity, order, stop - sizes, stop, np.zeros(len(order), dtype=np.int64), nothing)
+        group = np.zeros(len(order), dtype=np.int64)
+        folds = nothing if fold is None else fold
+        return cls(each, entity, order, stop - sizes, stop, group, nothing, folds)
 
     @classmethod
     def earlier(cls, entity: np.ndarray, known: np.ndarray, time: np.ndarray) -> Side:
@@ -166,7 +179,7 @@ class Side:
         )
         owner, start, stop = ends
         nothing = np.full(len(owner), _NOTHING)
-        return cls(view, owner, order, start, stop, np.arange(len(order)), nothing)
+        return cls(view, owner, order, start, stop, np.arange(len(order)), nothing, nothing)
 
 
 @dataclass(frozen=True)
@@ -196,9 +209,20 @@ class Evidence:
             sides = [Side.earlier(entity, known, data.time) for entity in (data.user, data.item)]
         else:
             silent = np.full(len(data), _NOTHING, dtype=np.int64)
+            reserved = _NOTHING
             if policy == "fold":
-                silent = fold
+                silent, reserved = fold, VALID
             elif policy == "leave_one_out":
                 silent[known] = np.arange(len(known))
-            sides = [Side.excluding(entity, known, silent) for entity in (data.user, data.item)]
+            sides = [Side.excluding(entity, known, silent, reserved) for entity in (data.user, data.item)]
         return cls(policy, fold, known, *sides)
+
+    def heard(self, fold: int) -> np.ndarray:
+        """The rows, of any user and item, that rows of a fold may hear under `fold`.
+
+        Args:
+            fold: of train, of valid, or -1 for rows of none.
+        """
+        if fold == _NOTHING:
+            return self.known
+        return self.known[(self.fold[self.known] != fold) & (self.fold[self.known] != VALID)]

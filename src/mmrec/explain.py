@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import factorial
 
 import numpy as np
+
+from mmrec.groups import shapley
 
 __all__ = ["GROUPS", "Explanation", "Quote", "coalitions", "nearest", "shapley"]
 
@@ -69,19 +70,6 @@ def coalitions(
 
     probability = score(views(0, user), views(2, item), views(1, user), views(3, item))
     return dict(zip(sets, probability.tolist(), strict=True))
-
-
-def shapley(values: Mapping[_Coalition, float], player: int) -> float:
-    """Shapley value of a player from the values of all coalitions (Shapley, 1953)."""
-    count = len(GROUPS)
-    return sum(
-        factorial(len(some))
-        * factorial(count - len(some) - 1)
-        / factorial(count)
-        * (values[some | {player}] - value)
-        for some, value in values.items()
-        if player not in some
-    )
 
 
 def nearest(said: Sequence[Quote], vectors: np.ndarray, words: np.ndarray) -> list[Quote]:

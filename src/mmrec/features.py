@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmrec.effects import COLUMNS, TOLD
 from mmrec.evidence import Evidence, Side
 from mmrec.language.base import PRICE_TAGS
 from mmrec.profiles import Words
@@ -18,7 +19,7 @@ from mmrec.reviews.table import Interactions
 
 __all__ = ["NUMBERS", "Constants", "Features", "SideFeatures", "side_features"]
 
-NUMBERS = {"mean rating", "no rating", "log count"}
+NUMBERS = {"mean rating", "no rating", "log count", *COLUMNS} - {*TOLD}
 """Dense columns that are made of ratings; the others come out of words and photos."""
 
 _CATEGORY_SHARE = 0.1
@@ -73,7 +74,7 @@ class SideFeatures:
         names: what each dense column is.
         dense: (v + 1, p) float32.
         vectors: name -> (v + 1, d) float16, zero where missing.
-        present: name -> (v + 1,) bool.
+        present: name -> (v + 1,) 0 where missing, else 1; or less where only few voices stand behind a mean.
         categories: (v + 1, 11) int64 codes padded with the vocabulary's size; (v + 1, 0) where not used.
     """
 
@@ -115,6 +116,7 @@ def side_features(
     words: Words | None = None,
     counted: bool = False,
     max_categories: int = 0,
+    effects: dict[str, np.ndarray] | None = None,
 ) -> SideFeatures:
     """Assemble the features of one side.
 
@@ -122,10 +124,11 @@ def side_features(
         side: its views.
         rating: (n,) stars; NaN where a text came without a rating.
         mean, prior: of `Constants`.
-        vectors, present: named vector blocks, (v, d) and (v,).
+        vectors, present: named vector blocks, (v, d) and (v,) of 0 to 1.
         words: gives price (and, where `max_categories` > 0, categories) to an item's side.
         counted: whether the number of reviews is a feature (the paper: of the item, not of the user).
         max_categories: most categories a view may have.
+        effects: more columns (see `mmrec.effects`), (v + 1,), the last of one of whom nothing is known.
     """
     rated = ~np.isnan(rating)
     count = side.sum(rated[:, None].astype(np.float64))[:, 0]
@@ -146,16 +149,18 @@ def side_features(
         dense["no price"] = _PRICE_PRIOR / (tagged + _PRICE_PRIOR)
         categories = _top(words.categories, max_categories)
     for name in sorted(_MODALITIES & present.keys()):
-        dense[f"no {name}"] = ~present[name]
+        dense[f"no {name}"] = present[name] == 0
+    nothing = {name: mean if name == "mean rating" else float(name.startswith("no ")) for name in dense}
+    for name, values in (effects or {}).items():
+        dense[name], nothing[name] = values[:-1], float(values[-1])
     columns = np.stack([np.asarray(column, dtype=np.float32) for column in dense.values()], axis=1)
-    nothing = [mean if name == "mean rating" else float(name.startswith("no ")) for name in dense]
-    last = np.array([nothing], dtype=np.float32)
+    last = np.array([list(nothing.values())], dtype=np.float32)
     width = words.categories.shape[1] if words is not None else 0
     return SideFeatures(
         tuple(dense),
         np.concatenate([columns, last]),
         {name: _with_zero(block.astype(np.float16)) for name, block in vectors.items()},
-        {name: np.append(there, False) for name, there in present.items()},
+        {name: np.append(there, 0).astype(np.float32) for name, there in present.items()},
         np.concatenate([categories, np.full((1, categories.shape[1]), width, dtype=np.int64)]),
     )
 

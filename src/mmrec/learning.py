@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from mmrec.config import Config
 from mmrec.corpus import Corpus
-from mmrec.evidence import Evidence, Side
+from mmrec.effects import Effects, choose_penalties
+from mmrec.errors import ConfigError
+from mmrec.evidence import VALID, Evidence, Side
 from mmrec.features import Constants, Features, SideFeatures, side_features
+from mmrec.groups import dense_columns
 from mmrec.language.prompts import Of
 from mmrec.metrics import class_weights
 from mmrec.profiles import Words, summary_words
-from mmrec.ranking.dlrm import Ranker, Shape
+from mmrec.progress import track
+from mmrec.ranking.dlrm import Ranker, Run, Shape
 from mmrec.ranking.inputs import Inputs
+from mmrec.ranking.linear import fit_linear
 from mmrec.ranking.training import History, Task, logits, train
 from mmrec.reviews.split import Split
 
-__all__ = ["Assembler", "Model", "learn"]
+__all__ = ["Assembler", "Model", "assemble", "learn", "train_runs"]
+
+_LAST = -1
+_VOICES = 4.0
 
 
 class Assembler(BaseModel):
@@ -35,22 +43,62 @@ class Assembler(BaseModel):
     """Categories by code, most frequent first; from known reviews only."""
     image: bool
     """Whether items have an image block: some photo was there to learn from, and what looks at it."""
+    penalties: tuple[float, float] = (1.0, 1.0)
+    """Of the effects of users and items (`mmrec.effects`)."""
+    nobody: dict[Of, dict[str, float]] = {}
+    """Effects of a user and an item of whom nothing is known."""
+    effects: dict[int, Effects] = Field(default={}, exclude=True)
+    """By fold, what its rows may hear; under -1 what is known at last."""
 
     @classmethod
     def of(cls, corpus: Corpus, evidence: Evidence, config: Config) -> Assembler:
-        """Learn constants and vocabulary from the known reviews."""
-        known = evidence.known
-        vocabulary: list[str] = []
-        if config.ranker.features == "proposed":
-            vocabulary = _vocabulary(corpus, evidence, config)
-        baseline = config.ranker.features == "baseline"
-        image = corpus.pictured(known, captions=not baseline)
-        return cls(
+        """Learn constants and vocabulary from the known reviews.
+
+        Raises:
+            ConfigError: effects under another policy than `fold`.
+        """
+        known, model = evidence.known, config.ranker.features
+        vocabulary = [] if model == "baseline" else _vocabulary(corpus, evidence, config)
+        image = corpus.pictured(known, captions=model != "baseline")
+        assembler = cls(
             config=config,
             constants=Constants.of(corpus.data, known),
             vocabulary=vocabulary,
-            image=image and (not baseline or corpus.models.image.available()),
+            image=image and (model != "baseline" or corpus.models.image.available()),
         )
+        return assembler._with_effects(corpus, evidence) if model == "mmrec" else assembler
+
+    def _with_effects(self, corpus: Corpus, evidence: Evidence) -> Assembler:
+        if evidence.policy != "fold":
+            raise ConfigError(
+                f"--features mmrec needs --policy fold, not {evidence.policy}: its effects are fitted on "
+                "everyone's reviews, once for every fold; take --features proposed"
+            )
+        heard, valid = evidence.heard(VALID), np.flatnonzero(evidence.fold == VALID)
+        penalties = choose_penalties(corpus.data, heard, valid)
+        folds = np.unique(evidence.fold).tolist()
+        effects = {}
+        with track("fitting effects", len(folds)) as advance:
+            for fold in folds:
+                effects[fold] = Effects.fit(corpus.reviewed, evidence.heard(fold), penalties)
+                advance(1)
+        return self.model_copy(update={"penalties": penalties, "effects": effects})._final()
+
+    def knowing(self, corpus: Corpus) -> Assembler:
+        """The same, for views that hear all reviews of a corpus."""
+        if self.config.ranker.features != "mmrec":
+            return self
+        everything = np.arange(len(corpus))
+        effects = {_LAST: Effects.fit(corpus.reviewed, everything, self.penalties)}
+        return self.model_copy(update={"effects": effects})._final()
+
+    def _final(self) -> Assembler:
+        last = self.effects[_LAST]
+        nobody = {
+            side: {name: float(values[-1]) for name, values in columns.items()}
+            for side, columns in (("user", last.user), ("item", last.item))
+        }
+        return self.model_copy(update={"nobody": nobody})
 
     def user(self, side: Side, corpus: Corpus) -> SideFeatures:
         """Features of the views of users."""
@@ -63,6 +111,8 @@ class Assembler(BaseModel):
             constants.user_prior,
             vectors=vectors,
             present=present,
+            counted=self.config.ranker.features == "mmrec",
+            effects=self._effects("user", side),
         )
 
     def item(self, side: Side, corpus: Corpus) -> SideFeatures:
@@ -83,7 +133,22 @@ class Assembler(BaseModel):
             words=words,
             counted=True,
             max_categories=self.config.profile.max_categories,
+            effects=self._effects("item", side),
         )
+
+    def _effects(self, of: Of, side: Side) -> dict[str, np.ndarray]:
+        """(v + 1,) columns: of every view's entity, from what the view's fold may hear, and of nobody."""
+        columns = {name: np.full(len(side) + 1, value) for name, value in self.nobody.get(of, {}).items()}
+        for fold, effects in self.effects.items():
+            views = np.flatnonzero(side.fold == fold)
+            for name, values in (effects.user if of == "user" else effects.item).items():
+                columns[name][views] = values[side.entity[views]]
+        return columns
+
+    def stranger(self, corpus: Corpus) -> SideFeatures:
+        """Features of a user of whom there are words alone."""
+        side = Side.listed(np.zeros(1, dtype=np.int64), [np.zeros(1, dtype=np.int64)])
+        return self.model_copy(update={"effects": {}}).user(side, corpus)
 
     def _blocks(
         self, of: Of, side: Side, corpus: Corpus
@@ -93,18 +158,30 @@ class Assembler(BaseModel):
             mean = side.sum(corpus.text_vectors.astype(np.float32)) / np.maximum(count, 1)
             return {"reviews": mean}, {"reviews": count[:, 0] > 0}, None
         if self.config.profile.strategy == "summary":
-            words = summary_words(corpus.summaries(of, side), corpus.models.encoder, self.vocabulary)
+            words = self._summaries(of, side, corpus)
         else:
             words = corpus.note_arrays(self.vocabulary).words(side)
-        return dict(words.vectors), dict(words.spoken), words
+        # A mean over few voices is mostly chance, so ours is drawn towards the mean of all.
+        prior = _VOICES if self.config.ranker.features == "mmrec" else 0.0
+        present = {name: count / np.maximum(count + prior, 1e-9) for name, count in words.voices.items()}
+        return dict(words.vectors), present, words
 
-    def shape(self, inputs: Inputs) -> Shape:
-        """The ranker that fits these features.
+    def _summaries(self, of: Of, side: Side, corpus: Corpus) -> Words:
+        if self.config.evidence.summaries == "policy":
+            return summary_words(corpus.summaries(of, side), corpus.models.encoder, self.vocabulary)
+        entity = corpus.data.user if of == "user" else corpus.data.item
+        whole = Side.excluding(entity, np.sort(side.order), np.full(len(entity), -1))
+        written = corpus.summaries(of, whole)
+        words = summary_words(written, corpus.models.encoder, self.vocabulary)
+        return words.at(np.searchsorted(whole.entity, side.entity))
+
+    def shape(self, inputs: Inputs, runs: int = 1) -> Shape:
+        """The ranker that fits these features, for so many runs.
 
         One reducer over text and one over captions; the baseline's has text and photos in one (paper,
         section 3).
         """
-        apart = {"item photos"} if self.config.ranker.features == "proposed" else set()
+        apart = set() if self.config.ranker.features == "baseline" else {"item photos"}
         image = {name: size for name, size in inputs.blocks.items() if name in apart}
         text = {name: size for name, size in inputs.blocks.items() if name not in image}
         ranker = self.config.ranker
@@ -114,7 +191,8 @@ class Assembler(BaseModel):
             categories=len(self.vocabulary),
             embedding_size=ranker.embedding_size,
             hidden_size=ranker.hidden_size,
-            dropout=ranker.dropout,
+            runs=runs,
+            linear=ranker.features == "mmrec",
         )
 
 
@@ -136,18 +214,50 @@ class Model:
         assembler: makes features.
         ranker: gives logits, with the loss's class weights in them.
         weights: those of (dislike, like).
-        course: what happened in training, by step.
+        course: what happened in training, by step and run.
     """
 
     assembler: Assembler
     ranker: Ranker
     weights: tuple[float, float]
-    course: dict[str, History]
+    course: dict[str, list[History]]
 
     def probability(self, logit: np.ndarray) -> np.ndarray:
-        """Probability of a like, the class weights taken out: odds times w0 / w1."""
+        """(B,) probability of a like from (R, B) logits: runs averaged, class weights taken out (w0 / w1)."""
         shift = np.log(self.weights[0] / self.weights[1])
-        return np.asarray(1 / (1 + np.exp(-(logit.astype(np.float64) + shift))))
+        return np.asarray(1 / (1 + np.exp(-(logit.astype(np.float64).mean(0) + shift))))
+
+
+def assemble(corpus: Corpus, evidence: Evidence, config: Config) -> tuple[Assembler, Features]:
+    """What makes features, and those of all rows."""
+    assembler = Assembler.of(corpus, evidence, config)
+    user, item = assembler.user(evidence.user, corpus), assembler.item(evidence.item, corpus)
+    return assembler, Features.of(evidence, user, item)
+
+
+def train_runs(
+    assembler: Assembler, features: Features, label: np.ndarray, split: Split, runs: Sequence[Run]
+) -> tuple[Ranker, dict[str, list[History]]]:
+    """Train runs of one model side by side.
+
+    Args:
+        assembler, features: the model's inputs; the assembler's `config` says how to train.
+        label: (n,) bool, likes.
+        split: rows to learn from, and rows that choose the epoch.
+        runs: what sets them apart.
+    """
+    config = assembler.config
+    inputs = Inputs(features)
+    on_test = config.training.select == "test"
+    task = Task(inputs, label, split.train, split.test if on_test else split.valid, by_fpr=on_test)
+    ranker = Ranker(assembler.shape(inputs, len(runs)), runs)
+    if any(run.deaf for run in runs):
+        ranker.hear(dense_columns(features), [run.deaf for run in runs])
+    ranker.standardise(inputs, split.train)
+    if ranker.linear is not None:
+        free = np.array([name == "rating effect" for name in (*features.user.names, *features.item.names)])
+        fit_linear(ranker, runs, inputs, label, split.train, split.valid, free)
+    return ranker, train(ranker, runs, task, config.ranker, config.training, config.seed)
 
 
 def learn(
@@ -158,19 +268,12 @@ def learn(
     Returns:
         The model; the features of all rows; (n,) probability of a like of every row.
     """
-    assembler = Assembler.of(corpus, evidence, config)
-    features = Features.of(
-        evidence, assembler.user(evidence.user, corpus), assembler.item(evidence.item, corpus)
-    )
-    inputs = Inputs(features)
+    assembler, features = assemble(corpus, evidence, config)
     label = corpus.data.rating >= config.like_rating
     weights = class_weights(label[split.train], config.training.loss)
-    on_test = config.training.select == "test"
-    task = Task(inputs, label, weights, split.train, split.test if on_test else split.valid, by_fpr=on_test)
-    generator = torch.Generator().manual_seed(config.seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        ranker = Ranker(assembler.shape(inputs))
-        course = train(ranker, task, config.ranker, config.training, generator)
+    repeats = config.ranker.ensemble if config.ranker.features == "mmrec" else 1
+    seeds = np.random.SeedSequence(config.seed).generate_state(repeats)
+    runs = [Run(int(seed), config.ranker.dropout, weights) for seed in seeds]
+    ranker, course = train_runs(assembler, features, label, split, runs)
     model = Model(assembler, ranker, weights, course)
-    return model, features, model.probability(logits(ranker, inputs, np.arange(len(label))))
+    return model, features, model.probability(logits(ranker, Inputs(features), np.arange(len(label))))

@@ -35,15 +35,22 @@ class Words:
 
     Attributes:
         vectors: name -> (v, d) float32 mean vectors, zero where nothing was said.
-        spoken: name -> (v,) whether anything was.
+        voices: name -> (v,) number of texts in that mean.
         price: (v, 4) votes by `PRICE_TAGS`.
         categories: (v, c) votes by the category vocabulary.
     """
 
     vectors: dict[str, np.ndarray]
-    spoken: dict[str, np.ndarray]
+    voices: dict[str, np.ndarray]
     price: np.ndarray
     categories: np.ndarray
+
+    def at(self, views: np.ndarray) -> Words:
+        """The words of some of the views."""
+        vectors, voices = (
+            {name: values[views] for name, values in named.items()} for named in (self.vectors, self.voices)
+        )
+        return Words(vectors, voices, self.price[views], self.categories[views])
 
 
 @dataclass(frozen=True)
@@ -77,12 +84,12 @@ class NoteArrays:
 
     def words(self, side: Side) -> Words:
         """Aggregate over every view of a side."""
-        vectors, spoken = {}, {}
+        vectors, voices = {}, {}
         for name, values in self.vectors.items():
             count = side.sum(self.spoken[name][:, None].astype(np.float32))
             vectors[name] = side.sum(values.astype(np.float32)) / np.maximum(count, 1)
-            spoken[name] = count[:, 0] > 0
-        return Words(vectors, spoken, side.sum(self.price), side.sum(self.categories))
+            voices[name] = count[:, 0]
+        return Words(vectors, voices, side.sum(self.price), side.sum(self.categories))
 
 
 def summary_words(summaries: Sequence[Summary], encoder: Encoder, vocabulary: Sequence[str]) -> Words:
@@ -91,7 +98,7 @@ def summary_words(summaries: Sequence[Summary], encoder: Encoder, vocabulary: Se
     price, categories = _votes(summaries, vocabulary)
     return Words(
         {"summary": _mean_vectors(written, encoder).astype(np.float32)},
-        {"summary": np.array([bool(text) for text in written], dtype=bool)},
+        {"summary": np.array([len(text) for text in written], dtype=np.float32)},
         price,
         categories,
     )

@@ -1,28 +1,33 @@
-"""The Recommender: fit, predict, recommend, explain, save and load."""
+"""The Recommender: fit, predict, recommend, explain, save and load, here and on the hub."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 import torch
+from huggingface_hub import HfApi, ModelCard, ModelHubMixin, snapshot_download
 
+from mmrec.card import model_card
 from mmrec.config import Config
 from mmrec.corpus import Corpus, Models
-from mmrec.errors import DataError
+from mmrec.errors import ConfigError, DataError, MmrecError, ModelError
 from mmrec.evidence import Side
-from mmrec.experiment.compare import Comparison, compare
+from mmrec.experiment.compare import Comparison, compare, warnings
 from mmrec.explain import Explanation, Quote, coalitions, nearest
 from mmrec.features import Features, SideFeatures
 from mmrec.language.base import PRICE_TAGS
 from mmrec.learning import Model
-from mmrec.metrics import Scores
+from mmrec.metrics import Outcome, Scores, outcome
 from mmrec.ranking.inputs import Inputs
 from mmrec.reviews.table import Reviews
 from mmrec.saving import Saved, load, save
 from mmrec.search import nearness, wishes
+from mmrec.weights import loading
 
 __all__ = ["Recommender"]
 
@@ -30,18 +35,27 @@ _ITEMS_AT_ONCE = 8192
 _QUOTED_REVIEWS = 100
 
 
-class Recommender:
+class Recommender(ModelHubMixin):
     """Learns from reviews who will like what; any user and any item can be scored.
 
     Args:
         config: the pipeline; `Config()` is the recommended one.
         models: what reads; by default those that `config` names.
+
+    Attributes:
+        scores: what the model and those it was compared with reach on test rows.
+        outcome: what recommending from `threshold` on gave on test rows.
     """
+
+    # The mixin's config.json. Without one it would make one of the arguments, and copy what they hold.
+    _hub_mixin_config: ClassVar[dict[str, str]] = {"model_type": "mmrec"}
 
     def __init__(self, config: Config | None = None, models: Models | None = None) -> None:
         self.config = config or Config()
         self.models = models or Models.open(self.config)
         self.scores: dict[str, Scores] = {}
+        self.outcome: Outcome | None = None
+        self._threshold: float | None = None
         self._model: Model | None = None
 
     def fit(self, reviews: Reviews) -> Recommender:
@@ -58,12 +72,15 @@ class Recommender:
     def adopt(self, comparison: Comparison, name: str, reviews: Reviews) -> Recommender:
         """Take over a trained model of a comparison, and know all of `reviews`."""
         self.scores = dict(comparison.scores)
-        learned = comparison.prepared.corpus
-        # What the filter dropped is known to the recommender all the same; mostly it dropped nothing.
+        learned, model = comparison.prepared.corpus, comparison.models[name]
+        self._threshold, test = comparison.thresholds[name], comparison.prepared.split.test
+        probability = comparison.probability[name][test]
+        self.outcome = outcome(comparison.prepared.label[test], probability, self._threshold)
+        # What the filter dropped is known to the recommender all the same; mostly it is in there already.
         everything = len(learned) == len(reviews)
         corpus = learned if everything else Corpus.of(reviews, self.models, self.config)
-        self._set(comparison.models[name], reviews, corpus)
-        assembler = self.model.assembler
+        assembler = model.assembler.knowing(corpus)
+        self._set(replace(model, assembler=assembler), reviews, corpus)
         self._features = Features(
             assembler.user(Side.whole(corpus.data.user), corpus),
             assembler.item(Side.whole(corpus.data.item), corpus),
@@ -90,6 +107,15 @@ class Recommender:
         if self._model is None:
             raise DataError("this Recommender knows nothing yet: call fit(reviews) or load(folder) first")
         return self._model
+
+    @property
+    def threshold(self) -> float | None:
+        """The probability from which on to recommend, chosen on valid rows.
+
+        It is inf where nothing is to be recommended, and None for models that an earlier mmrec saved.
+        """
+        self.model  # noqa: B018  says that nothing was fitted, where that is so
+        return self._threshold
 
     @property
     def features(self) -> Features:
@@ -163,10 +189,8 @@ class Recommender:
         return Explanation.of(values, self._quotes(people, code, at))
 
     def save(self, folder: Path | str) -> Path:
-        """Write the model and what it knows: safetensors, JSON and Parquet, no pickle."""
-        notes = self.corpus.notes if self.config.profile.strategy == "notes" else []
-        saved = Saved(self.config, self.model, self.reviews, notes, self.features, self.scores)
-        return save(saved, Path(folder))
+        """Write the model and what it knows: safetensors, JSON and Parquet, no pickle; and a model card."""
+        return self._save(self._saved, Path(folder))
 
     @classmethod
     def load(cls, folder: Path | str) -> Recommender:
@@ -175,9 +199,88 @@ class Recommender:
         Raises:
             ModelError: the folder is not one that `save` wrote, or is damaged.
         """
-        saved = load(Path(folder))
+        return cls._of(load(Path(folder)))
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, public_reviews: bool = False, **how: Any
+    ) -> str:
+        """Put the model onto the Hugging Face hub, and with it the texts and user ids of all its reviews.
+
+        Photos, their paths, and addresses of servers stay here; names of models go along, folders too.
+
+        Args:
+            repo_id: as in `owner/name`; made where there is none.
+            private: whether the repository is to be private; then one that is public already is refused.
+            public_reviews: says that everybody may read the reviews.
+            how: what else `ModelHubMixin.push_to_hub` takes: `token`, `commit_message`, `branch`, and so on.
+
+        Returns:
+            The URL of the commit.
+
+        Raises:
+            ConfigError: everybody could read the reviews, and nobody said that they may.
+            ModelError: the hub cannot be reached, or refuses.
+        """
+        consent = "pass public_reviews=True if everybody may read the texts and user ids of the reviews"
+        if not private and not public_reviews:
+            raise ConfigError(f"{repo_id} would be public: pass private=True, or {consent}")
+        try:
+            api = HfApi(token=how.get("token"))
+            full = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            if not public_reviews and not api.model_info(full).private:
+                raise ConfigError(f"{full} is public already: take another name, or {consent}")
+            return super().push_to_hub(full, private=private, **how)
+        except MmrecError:
+            raise
+        except Exception as error:  # the hub's client raises anything
+            raise ModelError(f"cannot push to {repo_id}: {error}; check the token and the network") from error
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Path | str, **how: Any) -> Recommender:
+        """Read a model of a folder, or of the Hugging Face hub, which brings neither paths nor addresses.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or `owner/name`.
+            how: what else `ModelHubMixin.from_pretrained` takes: `revision`, `token`, and so on.
+
+        Raises:
+            ModelError: no such model, or a damaged one.
+        """
+        if Path(pretrained_model_name_or_path).is_dir():
+            return cls.load(pretrained_model_name_or_path)
+        with loading(str(pretrained_model_name_or_path), "check the name, the token and the network"):
+            return super().from_pretrained(pretrained_model_name_or_path, **how)
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The card that `save` writes, in place of the mixin's."""
+        return model_card(self._saved, warnings(self.config))
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self._save(self._saved.portable(), save_directory)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **how: Any) -> Recommender:
+        where = {
+            key: how[key] for key in ("revision", "cache_dir", "force_download", "local_files_only", "token")
+        }
+        return cls._of(load(Path(snapshot_download(model_id, **where))).portable())
+
+    @property
+    def _saved(self) -> Saved:
+        notes = self.corpus.notes if self.config.profile.strategy == "notes" else []
+        parts = self.config, self.model, self.reviews, notes, self.features, self.scores
+        return Saved(*parts, self.threshold, self.outcome)
+
+    def _save(self, saved: Saved, folder: Path) -> Path:
+        save(saved, folder)
+        self.generate_model_card().save(folder / "README.md")
+        return folder
+
+    @classmethod
+    def _of(cls, saved: Saved) -> Recommender:
         recommender = cls(saved.config)
-        recommender.scores = saved.scores
+        recommender.scores, recommender.outcome = saved.scores, saved.outcome
+        recommender._threshold = saved.threshold
         corpus = Corpus.of(saved.reviews, recommender.models, saved.config, saved.notes or None)
         recommender._set(saved.model, saved.reviews, corpus)
         recommender._features = saved.features
@@ -195,8 +298,7 @@ class Recommender:
             raise DataError("name a user, or say in words what is liked, and not both")
         if not likes:
             return self._inputs, self.features.user, int(self._codes([str(user)], [])[0][0])
-        side = Side.listed(np.zeros(1, dtype=np.int64), [np.zeros(1, dtype=np.int64)])
-        stranger = self.model.assembler.user(side, Corpus.described(likes, self.models))
+        stranger = self.model.assembler.stranger(Corpus.described(likes, self.models))
         only = np.zeros(1, dtype=np.int64)
         return Inputs(Features(stranger, self.features.item, only, only)), stranger, 0
 
@@ -207,7 +309,8 @@ class Recommender:
             self.model.ranker(inputs.batch(*(tensor[at : at + _ITEMS_AT_ONCE] for tensor in tensors)))
             for at in range(0, len(views[0]), _ITEMS_AT_ONCE)
         ]
-        return self.model.probability(torch.cat([*logit, torch.zeros(0)]).numpy())
+        nobody = torch.zeros(self.model.ranker.shape.runs, 0)
+        return self.model.probability(torch.cat([*logit, nobody], dim=1).numpy())
 
     def _near(self, likes: str, most: int) -> np.ndarray:
         """Codes of the items whose reviews' words are nearest to a stranger's."""

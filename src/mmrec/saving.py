@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,13 @@ from mmrec.errors import ModelError
 from mmrec.features import Features, SideFeatures
 from mmrec.language.base import Note
 from mmrec.learning import Assembler, Model
-from mmrec.metrics import Scores
+from mmrec.metrics import Outcome, Scores
 from mmrec.ranking.dlrm import Ranker, Shape
 from mmrec.reviews.table import Interactions, Reviews
 
-__all__ = ["Saved", "load", "save"]
+__all__ = ["Saved", "load", "save", "without_address"]
 
-_FORMAT = 1
+_FORMAT = 2
 _DAMAGE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, pl.exceptions.PolarsError)
 _NOTE_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "gist": pl.String,
@@ -40,7 +41,8 @@ _NOTE_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 class _Manifest(BaseModel):
     """`model.json`: everything but arrays and tables."""
 
-    model_config = ConfigDict(extra="forbid")
+    # JSON has no inf, which is the threshold that recommends nothing.
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
     format: int
     version: str
@@ -49,13 +51,21 @@ class _Manifest(BaseModel):
     shape: Shape
     weights: tuple[float, float]
     scores: dict[str, Scores]
+    threshold: float | None = None
+    outcome: Outcome | None = None
+    source: str = "unknown"
     user_names: list[str]
     item_names: list[str]
 
 
 @dataclass(frozen=True)
 class Saved:
-    """All that a recommender is: settings, model, the reviews it knows, and what was read out of them."""
+    """All that a recommender is: settings, model, the reviews it knows, and what was read out of them.
+
+    Attributes:
+        threshold: the probability from which on to recommend; None in models of earlier versions.
+        outcome: what that gave on test.
+    """
 
     config: Config
     model: Model
@@ -63,6 +73,42 @@ class Saved:
     notes: list[Note]
     features: Features
     scores: dict[str, Scores]
+    threshold: float | None = None
+    outcome: Outcome | None = None
+
+    def portable(self) -> Saved:
+        """The same without what holds on this machine alone: paths of files, addresses of servers."""
+        assembler = self.model.assembler
+        model = replace(
+            self.model, assembler=assembler.model_copy(update={"config": _freed(assembler.config)})
+        )
+        no_photos = pl.lit([], dtype=pl.List(pl.String)).alias("photos")
+        tables = self.reviews.table.with_columns(no_photos), self.reviews.items.with_columns(no_photos)
+        return replace(
+            self,
+            config=_freed(self.config),
+            model=model,
+            reviews=replace(self.reviews, table=tables[0], items=tables[1]),
+        )
+
+
+def without_address(spelled: str) -> str:
+    """A model as settings spell it, without the URL of its server."""
+    return re.sub("@?https?://.*", "", spelled, flags=re.DOTALL) or "openai:unnamed"
+
+
+def _freed(config: Config) -> Config:
+    def but(part: BaseModel, **update: object) -> BaseModel:
+        return part.model_copy(update=update)
+
+    return config.model_copy(
+        update={
+            "store": None,
+            "read": but(config.read, items=None, photos=None),
+            "language": but(config.language, llm=without_address(config.language.llm)),
+            "vision": but(config.vision, captioner=without_address(config.vision.captioner)),
+        }
+    )
 
 
 def save(saved: Saved, folder: Path) -> Path:
@@ -77,6 +123,9 @@ def save(saved: Saved, folder: Path) -> Path:
         shape=model.ranker.shape,
         weights=model.weights,
         scores=saved.scores,
+        threshold=saved.threshold,
+        outcome=saved.outcome,
+        source=Path(saved.reviews.source).name,
         user_names=list(features.user.names),
         item_names=list(features.item.names),
     )
@@ -118,10 +167,12 @@ def load(folder: Path) -> Saved:
     return Saved(
         manifest.config,
         Model(manifest.assembler, ranker, manifest.weights, {}),
-        Reviews(tables["reviews"], tables["items"], source=str(folder)),
+        Reviews(tables["reviews"], tables["items"], source=manifest.source),
         notes,
         Features(*sides, data.user, data.item),
         manifest.scores,
+        manifest.threshold,
+        manifest.outcome,
     )
 
 

@@ -16,24 +16,33 @@ _AUDITED_ROWS = 200
 
 
 def fit(
-    data: Path, /, *, out: Path = Path("model"), json: AsJson = False, config: Settings = Settings()
+    data: Path,
+    /,
+    *,
+    out: Path = Path("model"),
+    peers: bool = False,
+    json: AsJson = False,
+    config: Settings = Settings(),
 ) -> None:
     """Learn from reviews; save a model and a report.
 
-    Trains the paper's baseline and proposed models, prints them beside simple peers on test reviews that
-    neither training nor any choice has seen, and saves the one named by --features.
+    Trains the paper's baseline and proposed models and ours, prints them beside simple peers on test reviews
+    that neither training nor any choice has seen, and saves the one named by --features.
 
     Args:
         data: JSON lines, JSON, CSV (each also .gz) or Parquet; see Reading for other names of columns.
         out: folder for the model and report.html.
+        peers: also train logistic regression, LightGBM, matrix factorisation and DeepFM on the same rows.
         json: print one JSON object instead of tables.
     """
-    result = learn_and_save(data, out, config, quiet=json)
+    result = learn_and_save(data, out, config, quiet=json, peers=peers)
     if json:
         print_json(result)
 
 
-def learn_and_save(data: Path, folder: Path, config: Settings, *, quiet: bool) -> dict[str, Any]:
+def learn_and_save(
+    data: Path, folder: Path, config: Settings, *, quiet: bool, peers: bool = False
+) -> dict[str, Any]:
     """What `fit` does; `demo` does it too.
 
     Returns:
@@ -44,6 +53,7 @@ def learn_and_save(data: Path, folder: Path, config: Settings, *, quiet: bool) -
     from mmrec.audit import audit
     from mmrec.corpus import Models
     from mmrec.experiment.compare import compare
+    from mmrec.experiment.judging import judge
     from mmrec.experiment.report import write_report
     from mmrec.recommend import Recommender
     from mmrec.reviews import read_reviews
@@ -51,9 +61,11 @@ def learn_and_save(data: Path, folder: Path, config: Settings, *, quiet: bool) -
     reviews = read_reviews(data, config.read)
     show_rejects(reviews, folder)
     models = Models.open(config)
-    result = compare(reviews, config, models)
+    result = compare(reviews, config, models, peers=peers)
+    judgement = judge(result)
     prepared = result.prepared
-    some = np.random.default_rng(config.seed).permutation(len(prepared.corpus))[:_AUDITED_ROWS]
+    dealt = np.concatenate([prepared.split.train, prepared.split.valid, prepared.split.test])
+    some = np.random.default_rng(config.seed).permutation(dealt)[:_AUDITED_ROWS]
     audits = {
         name: audit(
             prepared.corpus, prepared.split, prepared.evidence, model.assembler, result.features[name], some
@@ -62,12 +74,17 @@ def learn_and_save(data: Path, folder: Path, config: Settings, *, quiet: bool) -
     }
     if not quiet:
         print_scores(result.scores, f"{data}: {len(prepared.split.test):,} test reviews, seed {config.seed}")
+    threshold, given = judgement.operating[config.ranker.features]
+    console.print(
+        f"- recommending from {threshold:.0%} on (chosen on valid) gave {given.tpr:.0%} of the liked and "
+        f"{given.fpr:.0%} of the disliked test reviews"
+    )
     for remark in (*result.remarks, *(f"{name}: {found}" for name, found in audits.items())):
         console.print(f"- {remark}")
     recommender = Recommender(config, models).adopt(result, config.ranker.features, reviews)
     recommender.save(folder)
     command = shlex.join(["mmrec", *sys.argv[1:]])
-    report = write_report(result, audits, folder / "report.html", command=command, read=len(reviews))
+    report = write_report(result, judgement, audits, folder / "report.html", command=command, read=len(reviews))
     console.print(f"model: {folder}   report: {report}")
     return {
         "data": str(data),
@@ -77,6 +94,7 @@ def learn_and_save(data: Path, folder: Path, config: Settings, *, quiet: bool) -
         "reviews": len(reviews),
         "refused": reviews.rejects.height,
         "test": {name: scores.dict() for name, scores in result.scores.items()},
+        "judgement": judgement.dict(),
         "remarks": result.remarks,
         "audit": {name: str(found) for name, found in audits.items()},
         "seconds": result.seconds,

@@ -11,15 +11,18 @@ from cyclopts import Group, Parameter
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mmrec import config as settings
 from mmrec.progress import console
 
 if TYPE_CHECKING:
+    from mmrec.experiment import tables
     from mmrec.metrics import Scores
     from mmrec.reviews import Reviews
 
-__all__ = ["AsJson", "ReadSettings", "Settings", "out", "print_json", "print_scores", "show_rejects"]
+__all__ = ["AsJson", "PaperSettings", "ReadSettings", "Settings", "out", "print_json", "print_scores"]
+__all__ += ["print_table", "show_rejects"]
 
 out = Console(highlight=False)
 """Results go to standard output; progress and remarks go to standard error."""
@@ -36,11 +39,17 @@ for _order, (_part, _title) in enumerate(
         (settings.EncoderConfig, "Encoder"),
         (settings.RankerConfig, "Ranker"),
         (settings.TrainingConfig, "Training"),
+        (settings.OperatingConfig, "Operating point"),
     )
 ):
     # Every field of the tree becomes a flag of its own name; its docstring is its help.
     Parameter(name="*", group=Group(_title, sort_key=_order + 1))(_part)
 
+PaperSettings = settings.PaperConfig
+for _name in ("evidence", "ranker", "training"):
+    # What is decided is not in the help, but parsed, so that who gives it is told why that cannot be.
+    for _field, _info in type(getattr(PaperSettings(), _name)).model_fields.items():
+        _info.metadata.extend([Parameter(show=False)] if _field in PaperSettings.decided else [])
 Settings = settings.Config
 ReadSettings = settings.ReadConfig
 AsJson = Annotated[bool, Parameter(name="--json", negative=())]
@@ -93,6 +102,20 @@ def print_scores(scores: Mapping[str, Scores], title: str) -> None:
         ]
         table.add_row(name, *cells)
     out.print(table)
+
+
+def print_table(table: tables.Table) -> None:
+    """Print a table of an experiment, with its notes below."""
+    shown = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column, title in enumerate(table.header):
+        shown.add_column(title, justify="right" if table.numeric(column) else "left")
+    for at, row in enumerate(table.rows):
+        bold = ["bold" if (at, column) in table.bold else "" for column in range(len(row))]
+        shown.add_row(*map(Text, row, bold))
+    out.print(shown)
+    for note in table.notes:
+        out.print(Text(f"{note}."))
+    out.print()
 
 
 def show_rejects(reviews: Reviews, folder: Path | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -13,13 +13,14 @@ from mmrec.corpus import Corpus, Models
 from mmrec.errors import DataError
 from mmrec.evidence import Evidence
 from mmrec.experiment.peers import peer_probabilities
+from mmrec.experiment.rivals import rival_probabilities
 from mmrec.features import Features
 from mmrec.learning import Model, learn
-from mmrec.metrics import Scores, class_weights, evaluate
+from mmrec.metrics import Operating, Scores, class_weights, evaluate
 from mmrec.reviews.split import Split, filter_reviews, split_reviews
 from mmrec.reviews.table import Reviews
 
-__all__ = ["Comparison", "Prepared", "compare", "prepare", "warnings"]
+__all__ = ["Comparison", "Prepared", "compare", "operating_point", "prepare", "warnings"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Prepared:
     split: Split
     evidence: Evidence
     label: np.ndarray
+    config: Config
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Comparison:
         prepared: the data.
         scores: name -> figures on the test rows; peers first.
         probability: name -> (n,) probability of a like of every row.
+        thresholds: of the trained ones, the probability from which on to recommend, chosen on valid.
         models, features: of the trained ones, by name.
         seconds: name -> time taken by preparing features and training.
         remarks: what was skipped or must be known to read the figures.
@@ -49,6 +52,7 @@ class Comparison:
     prepared: Prepared
     scores: dict[str, Scores]
     probability: dict[str, np.ndarray]
+    thresholds: dict[str, float] = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)
     features: dict[str, Features] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -61,11 +65,15 @@ def prepare(reviews: Reviews, config: Config, models: Models) -> Prepared:
     Raises:
         DataError: too few reviews, or only likes or only dislikes in some part.
     """
-    kept = filter_reviews(reviews.table, config.split.min_reviews)
-    reviews = Reviews(kept, reviews.items, reviews.rejects, reviews.source)
+    table = reviews.table.with_row_index("row")
+    rows = filter_reviews(table, config.split.min_reviews)["row"].to_numpy()
+    if config.evidence.spare:
+        kept = np.isin(np.arange(table.height), rows)
+    else:
+        kept, reviews = np.ones(len(rows), dtype=bool), replace(reviews, table=reviews.table[rows])
     corpus = Corpus.of(reviews, models, config)
     rng = np.random.default_rng(config.seed)
-    split = split_reviews(corpus.data, config.split, rng)
+    split = split_reviews(corpus.data, config.split, rng, kept)
     evidence = Evidence.derive(corpus.data, split, config.evidence.policy, config.evidence.folds, rng)
     corpus.part = evidence.fold
     label = corpus.data.rating >= config.like_rating
@@ -77,11 +85,16 @@ def prepare(reviews: Reviews, config: Config, models: Models) -> Prepared:
                 f"(rating >= {config.like_rating:g}); there is nothing to tell apart. Bring more reviews, "
                 "or check the ratings and --like-rating"
             )
-    return Prepared(reviews, corpus, split, evidence, label)
+    return Prepared(reviews, corpus, split, evidence, label, config)
 
 
 def compare(
-    reviews: Reviews, config: Config, models: Models, which: Sequence[str] = ("baseline", "proposed")
+    reviews: Reviews,
+    config: Config,
+    models: Models,
+    which: Sequence[str] = ("baseline", "proposed", "mmrec"),
+    *,
+    peers: bool = False,
 ) -> Comparison:
     """Run the peers and the models named on one split.
 
@@ -89,13 +102,14 @@ def compare(
         reviews: as read; filtered here.
         config: everything else; `config.ranker.features` is replaced by each of `which`.
         models: what reads.
-        which: `baseline` and `proposed`, or one of them.
+        which: any of `baseline`, `proposed` and `mmrec`.
+        peers: whether to train the peers too that take features (`mmrec.experiment.rivals`).
     """
     prepared = prepare(reviews, config, models)
     split, label = prepared.split, prepared.label
     weights = class_weights(label[split.train], config.training.loss)
     probability = peer_probabilities(prepared.corpus.data, split, label)
-    if "proposed" in which and config.profile.strategy == "notes":
+    if set(which) - {"baseline"} and config.profile.strategy == "notes":
         _ = prepared.corpus.notes  # What may fail goes before what takes long.
     result = Comparison(prepared, {}, probability, remarks=warnings(config))
     for name in which:
@@ -105,21 +119,38 @@ def compare(
         model, features, probability[name] = learn(prepared.corpus, prepared.evidence, split, own)
         result.models[name], result.features[name] = model, features
         result.seconds[name] = time.perf_counter() - start
+        chosen = probability[name][split.valid]
+        result.thresholds[name] = operating_point(config).threshold(label[split.valid], chosen)
         result.remarks.extend(_pictures(name, prepared, model, config))
+    if peers:
+        start = time.perf_counter()
+        # The features of the paper's model; ours come with fitted effects, which are part of the ranker.
+        features = result.features.get("proposed") or next(iter(result.features.values()))
+        others, remarks = rival_probabilities(features, prepared.corpus.data, split, label, config.seed)
+        probability.update(others)
+        result.remarks.extend(remarks)
+        result.seconds["peers"] = time.perf_counter() - start
     if failed := models.reader.remark:
         result.remarks.append(f"{models.reader.identity['model']}: {failed}")
-    for name, p in probability.items():
-        result.scores[name] = evaluate(label[split.test], p[split.test], weights)
+    for name in sorted(probability, key=lambda name: name in result.models):  # peers first
+        result.scores[name] = evaluate(label[split.test], probability[name][split.test], weights)
     return result
+
+
+def operating_point(config: Config) -> Operating:
+    """The bound that a threshold is to keep."""
+    if config.operating.min_tpr is not None:
+        return Operating("min_tpr", config.operating.min_tpr)
+    return Operating("max_fpr", config.operating.max_fpr)
 
 
 def _pictures(name: str, prepared: Prepared, model: Model, config: Config) -> list[str]:
     """What must be known of the photos that a model was trained with, or without."""
     corpus = prepared.corpus
     if model.assembler.image:
-        failed = str(corpus.captions) if name == "proposed" else ""
+        failed = "" if name == "baseline" else str(corpus.captions)
         return [f"{name}: {failed}"] if failed else []
-    if not corpus.pictured(prepared.evidence.known, captions=name == "proposed"):
+    if not corpus.pictured(prepared.evidence.known, captions=name != "baseline"):
         return [f"{name}: no image block, since no item has a photo"]
     model_name = config.vision.image_model
     return [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from scipy.sparse import csr_matrix, hstack
@@ -12,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from mmrec.reviews.split import Split
 from mmrec.reviews.table import Interactions
 
-__all__ = ["PEERS", "bias_scores", "peer_probabilities"]
+__all__ = ["PEERS", "Scorer", "best_scorer", "bias_model", "bias_scores", "calibrated", "peer_probabilities"]
 
 _ALPHAS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
 Scorer = Callable[[Interactions, np.ndarray], np.ndarray]
@@ -62,25 +63,29 @@ PEERS: dict[str, Scorer] = {
 def peer_probabilities(data: Interactions, split: Split, label: np.ndarray) -> dict[str, np.ndarray]:
     """Probability of a like for every row, by each peer; only the test rows' are honest.
 
-    Each peer is fitted on train and turned into a probability by a logistic curve on valid, where the bias
-    model's penalty is chosen too; then it is fitted again on train and valid.
+    Each peer is `calibrated`; the bias model's penalty is chosen on valid too.
 
     Returns:
         name -> (n,) probability; `always like` is the share of likes.
     """
-    scorers = {**PEERS, "bias model": _chosen_bias_model(data, split, label)}
+    scorers = {**PEERS, "bias model": bias_model(data, split, label)}
     result = {"always like": np.full(len(data), label[split.train].mean())}
-    for name, scorer in scorers.items():
-        curve = LogisticRegression(C=1e6)
-        curve.fit(scorer(data, split.train)[split.valid, None], label[split.valid])
-        result[name] = curve.predict_proba(scorer(data, split.known)[:, None])[:, 1]
-    return result
+    return result | {name: calibrated(scorer, data, split, label) for name, scorer in scorers.items()}
 
 
-def _chosen_bias_model(data: Interactions, split: Split, label: np.ndarray) -> Scorer:
+def bias_model(data: Interactions, split: Split, label: np.ndarray) -> Scorer:
+    """`bias_scores` with the best penalty."""
+    return best_scorer([partial(bias_scores, alpha=alpha) for alpha in _ALPHAS], data, split, label)
+
+
+def best_scorer(scorers: Sequence[Scorer], data: Interactions, split: Split, label: np.ndarray) -> Scorer:
+    """The one with the highest ROC-AUC on valid when it is fitted on what is known before."""
     valid = split.valid
-    aucs = {
-        alpha: roc_auc_score(label[valid], bias_scores(data, split.train, alpha)[valid]) for alpha in _ALPHAS
-    }
-    best = max(aucs, key=lambda alpha: aucs[alpha])
-    return lambda data, rows: bias_scores(data, rows, best)
+    return max(scorers, key=lambda s: roc_auc_score(label[valid], s(data, split.before_valid)[valid]))
+
+
+def calibrated(scorer: Scorer, data: Interactions, split: Split, label: np.ndarray) -> np.ndarray:
+    """(n,) probability of a like: scores fitted before valid, a curve on valid, then scores on all known."""
+    curve = LogisticRegression(C=1e6)
+    curve.fit(scorer(data, split.before_valid)[split.valid, None], label[split.valid])
+    return np.asarray(curve.predict_proba(scorer(data, split.known)[:, None])[:, 1])

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from mmrec.audit import Audit
 from mmrec.experiment.compare import Comparison
+from mmrec.experiment.drawing import style
+from mmrec.experiment.judging import Judgement
 from mmrec.experiment.plots import draw_plots
+from mmrec.experiment.rendering import made, render
+from mmrec.experiment.rivals import RIVALS
 from mmrec.metrics import Scores
 
 __all__ = ["headline", "write_report"]
 
 _CONSTANT = "always like"
 _REJECTS = 10
-_PACKAGES = ("mmrec", "torch", "polars", "sentence-transformers")
+_ROLES = {"mmrec": "our model", "proposed": "the paper's model", "baseline": "the paper's baseline"}
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,7 @@ class _Column:
     lower: bool = False
     share: bool = False
 
-    def show(self, scores: Scores) -> str:
-        value = getattr(scores, self.field)
+    def text(self, value: float) -> str:
         return f"{value:.1%}" if self.share else f"{value:.3f}"
 
 
@@ -47,6 +44,7 @@ _COLUMNS = (
     _Column("fpr", "FPR", lower=True, share=True),
     _Column("loss", "Loss", lower=True),
     _Column("auc", "ROC\u2011AUC"),
+    _Column("ap_positive", "AP of likes"),
     _Column("ap_negative", "AP of dislikes"),
     *(_Column(f"fpr_at_{at}", f"FPR at TPR\u00a0.{at}", lower=True, share=True) for at in (80, 90, 95)),
 )
@@ -54,6 +52,7 @@ _COLUMNS = (
 
 def write_report(
     comparison: Comparison,
+    judgement: Judgement,
     audits: Mapping[str, Audit],
     path: Path,
     *,
@@ -64,6 +63,7 @@ def write_report(
 
     Args:
         comparison: the run.
+        judgement: what its figures are worth.
         audits: by name of the model.
         path: the file to write; its folder is made when absent.
         command: how the run was started.
@@ -72,33 +72,34 @@ def write_report(
     Returns:
         The path.
     """
-    loader = PackageLoader("mmrec", "experiment")
-    # The template's name does not end in .html, so autoescape must not be left to the name.
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    plots = {key: [Markup(svg) for svg in drawn] for key, drawn in draw_plots(comparison).items()}
-    page = environment.get_template("report.html.jinja").render(
-        title=Path(comparison.prepared.reviews.source).name,
-        source=comparison.prepared.reviews.source,
-        headline=headline(comparison.scores, list(comparison.models)),
+    trained, reviews = list(comparison.models), comparison.prepared.reviews
+    return render(
+        "report.html.jinja",
+        path,
+        title=Path(reviews.source).name,
+        source=reviews.source,
+        headline=headline(comparison.scores, trained),
+        hero=_protagonists(comparison.scores, trained)[0],
         bars=_bars(comparison),
-        chance=_chance(comparison),
         remarks=comparison.remarks,
+        scores=comparison.scores,
+        trained=trained,
+        judgement=judgement,
         columns=_COLUMNS,
+        header=["Model", *(f"{column.title}\u00a0{'↓' if column.lower else '↑'}" for column in _COLUMNS)],
         table=_table(comparison),
-        plots=plots,
+        operating=comparison.prepared.config.operating,
+        plots=draw_plots(comparison, judgement),
         data=_data(comparison, read),
-        parts=_parts(comparison),
-        rejects=comparison.prepared.reviews.rejects.head(_REJECTS).to_dicts(),
-        refused=comparison.prepared.reviews.rejects.height,
+        split=_parts(comparison),
+        rejects=reviews.rejects.head(_REJECTS).to_dicts(),
+        refused=reviews.rejects.height,
         audits=audits,
-        unaudited=[name for name in comparison.models if name not in audits],
+        unaudited=[name for name in trained if name not in audits],
         command=command,
-        made=_made(comparison),
+        made=made() | _makers(comparison),
         config=_config(comparison),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8", errors="replace")
-    return path
 
 
 def _protagonists(scores: Mapping[str, Scores], trained: list[str]) -> tuple[str, str | None]:
@@ -109,7 +110,8 @@ def _protagonists(scores: Mapping[str, Scores], trained: list[str]) -> tuple[str
     )
     if not trained:
         return (peers or list(scores))[0], None
-    return ("proposed" if "proposed" in trained else trained[-1]), (peers[0] if peers else None)
+    best = next((name for name in _ROLES if name in trained), trained[-1])
+    return best, (peers[0] if peers else None)
 
 
 def headline(scores: Mapping[str, Scores], trained: list[str]) -> str:
@@ -121,7 +123,7 @@ def headline(scores: Mapping[str, Scores], trained: list[str]) -> str:
     """
     name, peer = _protagonists(scores, trained)
     own = _of_100(scores[name])
-    who = f"the {name} model" if trained else f"the simple peer `{name}`"
+    who = (name if name == "mmrec" else f"the {name} model") if trained else f"the simple peer `{name}`"
     start = (
         f"At a setting that keeps 90% of the liked items, {own} of 100 disliked ones are still recommended"
     )
@@ -131,47 +133,38 @@ def headline(scores: Mapping[str, Scores], trained: list[str]) -> str:
     how = "lets through as many" if other == own else f"lets through {other}"
     if other < own:
         how = f"does better and lets through only {other}"
-    return f"{start} by {who}; the best simple peer ({peer}) {how}."
+    return f"{start} by {who}; the best {_kind(peer)} ({peer}) {how}."
+
+
+def _kind(peer: str) -> str:
+    """Rivals are told apart, since they need more than ratings."""
+    return "peer" if peer in RIVALS else "simple peer"
 
 
 def _of_100(scores: Scores) -> int:
     return round(100 * scores.fpr_at_90)
 
 
-def _bars(comparison: Comparison) -> list[tuple[str, str, float]]:
-    """(name, role, of 100 disliked how many come through) for the picture under the headline."""
+def _bars(comparison: Comparison) -> list[tuple[str, str, float, str]]:
+    """(name, role, of 100 disliked how many come through, colour) for the picture under the headline."""
     name, peer = _protagonists(comparison.scores, list(comparison.models))
-    roles = {name: "this model" if peer else "simple peer"}
-    roles |= {trained: "the paper's comparison" for trained in comparison.models if trained != name}
-    roles |= {peer: "best simple peer"} if peer else {}
-    return [(each, role, 100 * comparison.scores[each].fpr_at_90) for each, role in roles.items()]
-
-
-def _chance(comparison: Comparison) -> str:
-    """How far luck may carry the headline: the 95% interval of a difference of two shares."""
+    roles = {each: _ROLES.get(each, "trained") for each in (name, *comparison.models)}
+    roles |= {peer: f"best {_kind(peer)}"} if peer else {name: "simple peer"}
     scores = comparison.scores
-    name, peer = _protagonists(scores, list(comparison.models))
-    rows, dislikes = scores[name].rows, scores[name].rows - scores[name].likes
-    shares = [scores[each].fpr_at_90 for each in (name, peer or name)]
-    points = max(1, round(196 * (sum(share * (1 - share) for share in shares) / dislikes) ** 0.5))
-    told = f"Judged by {rows:,} test reviews, {dislikes:,} of them dislikes. With so many, "
-    told += f"a difference of less than about {points} in 100 may be luck"
-    gap = abs(_of_100(scores[name]) - _of_100(scores[peer])) if peer else 0
-    return told + (f", and so may the {gap} in 100 above." if 0 < gap < points else ".")
+    return [(each, role, 100 * scores[each].fpr_at_90, style(each).variable) for each, role in roles.items()]
 
 
 def _table(comparison: Comparison) -> list[dict[str, Any]]:
     """Rows of the table; a figure is best when none is better as shown."""
-    shown = {name: [c.show(scores) for c in _COLUMNS] for name, scores in comparison.scores.items()}
+    shown = {
+        name: [c.text(getattr(scores, c.field)) for c in _COLUMNS]
+        for name, scores in comparison.scores.items()
+    }
     values = np.array([[float(text.rstrip("%")) for text in row] for row in shown.values()])
     lower = np.array([column.lower for column in _COLUMNS])
     best = values == np.where(lower, values.min(axis=0), values.max(axis=0))
     return [
-        {
-            "name": name,
-            "trained": name in comparison.models,
-            "cells": list(zip(row, marks, strict=True)),
-        }
+        {"name": name, "trained": name in comparison.models, "cells": list(zip(row, marks, strict=True))}
         for (name, row), marks in zip(shown.items(), best.tolist(), strict=True)
     ]
 
@@ -198,7 +191,7 @@ def _parts(comparison: Comparison) -> list[tuple[str, str, str]]:
     return [(name, f"{len(rows):,}", f"{np.mean(label[rows]):.1%}") for name, rows in parts if len(rows)]
 
 
-def _made(comparison: Comparison) -> dict[str, str]:
+def _makers(comparison: Comparison) -> dict[str, str]:
     models = comparison.prepared.corpus.models
     makers = {"Language model": models.reader.identity}
     if comparison.prepared.corpus.pictured(comparison.prepared.evidence.known, captions=True):
@@ -206,15 +199,10 @@ def _made(comparison: Comparison) -> dict[str, str]:
     seconds = (f"{name} {seconds:.1f} s" for name, seconds in comparison.seconds.items())
     config = next(iter(comparison.models.values())).assembler.config if comparison.models else None
     return {
-        "Written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         "Seed": str(config.seed) if config else "not recorded",
         **{role: _maker(maker, role) for role, maker in makers.items()},
         "Sentence encoder": models.encoder.description,
         "Time for features and training": ", ".join(seconds) or "nothing was trained",
-        "Versions": ", ".join(
-            [f"python {platform.python_version()}", *(f"{name} {_version(name)}" for name in _PACKAGES)]
-        ),
-        "Machine": f"{os.cpu_count()} processors, {platform.platform()}",
     }
 
 
@@ -226,13 +214,6 @@ def _maker(maker: Mapping[str, object], role: str) -> str:
     if role == "Captioner":
         how = "describes colours, light and layout by rules; it is not a neural vision model"
     return f"builtin, offline: {how} ({told})"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _config(comparison: Comparison) -> str:

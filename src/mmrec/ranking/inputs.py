@@ -20,7 +20,7 @@ class Batch:
     Attributes:
         dense: (B, p) columns of the user, then of the item.
         vectors: block -> (B, d); zero where missing. Blocks are named by side, as in `user gist`.
-        present: block -> (B, 1), 1 where there is one.
+        present: block -> (B, 1) of 0 to 1, by which a block is weighed.
         categories: (B, k) codes.
     """
 
@@ -28,6 +28,11 @@ class Batch:
     vectors: dict[str, Tensor]
     present: dict[str, Tensor]
     categories: Tensor
+
+    def bag(self, size: int) -> Tensor:
+        """(B, size) which of `size` categories there are; the padding code is none."""
+        bag = self.dense.new_zeros(len(self.categories), size + 1)
+        return bag.scatter_(1, self.categories, 1.0)[:, :size]
 
 
 class _Side:
@@ -37,7 +42,7 @@ class _Side:
         self.told = torch.tensor([name not in NUMBERS for name in features.names])
         self.vectors = {f"{prefix} {name}": torch.from_numpy(x) for name, x in features.vectors.items()}
         self.present = {
-            f"{prefix} {name}": torch.from_numpy(x).float()[:, None] for name, x in features.present.items()
+            f"{prefix} {name}": torch.from_numpy(x)[:, None] for name, x in features.present.items()
         }
         self.categories = torch.from_numpy(features.categories)
 
@@ -93,10 +98,12 @@ class Inputs:
         for side, views in ((self.user, self.user_view), (self.item, self.item_view)):
             seen = torch.unique(views[at])
             for name, values in side.vectors.items():
-                there = values[seen[side.present[name][seen, 0] > 0]].float()
-                there = there if len(there) else values.new_zeros(1, values.shape[1]).float()
-                means[name] = there.mean(0)
-                deviations[name] = there.std(0, correction=0)
+                weight = side.present[name][seen]
+                some = weight[:, 0] > 0
+                there, weight = values[seen[some]].float(), weight[some]
+                means[name] = (weight * there).sum(0) / weight.sum().clamp(min=1e-6)
+                spread = (weight * (there - means[name])).square().sum(0) / max(len(there), 1)
+                deviations[name] = spread.sqrt()
         return dense.mean(0), dense.std(0, correction=0), means, deviations
 
 

@@ -1,10 +1,14 @@
-"""Training a ranker: the paper's two steps, or both at once; the best epoch by validation, or its way."""
+"""Training R runs of a ranker as one program: the paper's two steps, or both at once.
+
+All runs see the same rows in the same order; initial weights, dropout and class weights are each run's own.
+Each run keeps the weights of its own best epoch, and leaves the stack when it has not improved for long.
+"""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,13 +18,15 @@ from torch.nn import functional
 
 from mmrec.config import RankerConfig, TrainingConfig
 from mmrec.progress import track
-from mmrec.ranking.dlrm import Ranker
+from mmrec.ranking.dlrm import Ranker, Run
 from mmrec.ranking.inputs import Batch, Forget, Inputs
+from mmrec.ranking.layers import Linear
 from mmrec.ranking.reducer import Reducer
 
 __all__ = ["History", "Task", "logits", "train", "weighted_loss"]
 
 _ROWS_AT_ONCE = 8192
+_REDUCER_PATIENCE = 10
 
 
 @dataclass(frozen=True)
@@ -30,14 +36,12 @@ class Task:
     Attributes:
         inputs: features of all rows.
         label: (n,) bool, whether the row is a like.
-        weights: of (dislike, like) in the loss.
         train, select: rows to learn from, and rows that choose the epoch.
         by_fpr: choose by the false positive rate (the paper) rather than by the loss.
     """
 
     inputs: Inputs
     label: np.ndarray
-    weights: tuple[float, float]
     train: np.ndarray
     select: np.ndarray
     by_fpr: bool = False
@@ -56,102 +60,222 @@ class History:
         return int(np.argmax(self.score))
 
 
-def weighted_loss(logit: Tensor, label: Tensor, weights: tuple[float, float]) -> Tensor:
-    """Weighted binary cross entropy, divided by the sum of the weights (paper, section 3.4).
+def weighted_loss(logit: Tensor, label: Tensor, weights: Tensor) -> Tensor:
+    """Weighted binary cross entropy of each run, divided by the sum of the weights (paper, section 3.4).
 
     Args:
-        logit: (B,).
+        logit: (R, B).
         label: (B,) 0 or 1.
-        weights: of (dislike, like).
+        weights: (R, 2) of (dislike, like).
+
+    Returns:
+        (R,) losses.
     """
-    weight = torch.where(label > 0, weights[1], weights[0])
-    entropy = functional.binary_cross_entropy_with_logits(logit, label, reduction="none")
-    return (weight * entropy).sum() / weight.sum()
+    weight = torch.where(label > 0, weights[:, 1:], weights[:, :1])
+    entropy = functional.binary_cross_entropy_with_logits(logit, label.expand_as(logit), reduction="none")
+    return (weight * entropy).sum(1) / weight.sum(1)
 
 
 @torch.inference_mode()
 def logits(predict: Callable[[Batch], Tensor], inputs: Inputs, rows: np.ndarray) -> np.ndarray:
-    """(len(rows),) logits of rows, some thousand at a time."""
+    """(R, len(rows)) logits of rows, some thousand at a time."""
     parts = torch.split(torch.from_numpy(rows), _ROWS_AT_ONCE)
-    return torch.cat([predict(inputs.rows(part)) for part in parts]).numpy()
+    return torch.cat([predict(inputs.rows(part)) for part in parts], dim=1).numpy()
 
 
 def train(
-    ranker: Ranker, task: Task, ranking: RankerConfig, training: TrainingConfig, generator: torch.Generator
-) -> dict[str, History]:
-    """Train in place and leave the best epoch's weights.
+    ranker: Ranker,
+    runs: Sequence[Run],
+    task: Task,
+    ranking: RankerConfig,
+    training: TrainingConfig,
+    seed: int,
+) -> dict[str, list[History]]:
+    """Train in place and leave each run with the weights of its best epoch.
+
+    Args:
+        ranker: a stack of as many runs, initialised and standardised.
+        runs: what sets them apart.
+        task: rows and labels, shared by all runs.
+        ranking, training: how.
+        seed: of the order of rows, and of what is hidden.
 
     Returns:
-        The course of each step: `ranker`, and in staged training each reducer before it.
+        The course of each step, by run: `ranker`, and in staged training each reducer before it.
     """
-    ranker.standardise(task.inputs, task.train)
-    course = {}
-    learned: list[nn.Module] = [ranker]
+    stack = _Stack(ranker, task, training, torch.tensor([run.weights for run in runs]), seed)
+    course: dict[str, list[History]] = {}
+    if ranker.linear is not None:
+        ranker.linear.requires_grad_(False)
+    learned = [parameter for parameter in ranker.parameters() if parameter.requires_grad]
     if ranking.reduction == "staged":
         for name, reducer in ranker.reducers.items():
-            assert isinstance(reducer, Reducer)
-            step = _Step([reducer], reducer.outcome)
-            course[f"reducer {name}"] = _optimise(step, task, training, generator, f"reducing {name}")
-        ranker.reducers.requires_grad_(False)
-        learned = [part for name, part in ranker.named_children() if name != "reducers"]
-    course["ranker"] = _optimise(_Step(learned, ranker), task, training, generator, "ranking")
+            own = list(reducer.parameters())
+            course[f"reducer {name}"] = stack.optimise(own, partial(stack.outcome, name), f"reducing {name}")
+        frozen = {id(parameter) for parameter in ranker.reducers.parameters()}
+        learned = [parameter for parameter in learned if id(parameter) not in frozen]
+        stack.freeze()
+    start = [parameter.detach().clone() for parameter in learned]
+    before = stack.losses(stack.rank)
+    course["ranker"] = stack.optimise(learned, stack.rank, "ranking", final=True)
+    if ranker.linear is not None:
+        worse = ~_proven(before - stack.losses(stack.rank))
+        for parameter, values in zip(learned, start, strict=True):
+            parameter.data[worse] = values[worse]
     ranker.eval()
     return course
 
 
-@dataclass(frozen=True)
-class _Step:
-    modules: list[nn.Module]
-    predict: Callable[[Batch], Tensor]
-
-    def set_training(self, mode: bool) -> None:
-        for module in self.modules:
-            module.train(mode)
-
-    def state(self) -> list[dict[str, Tensor]]:
-        return [copy.deepcopy(module.state_dict()) for module in self.modules]
+def _proven(gain: Tensor) -> Tensor:
+    """(R,) whether (R, m) gains on rows of valid are more than one standard error above zero."""
+    return gain.mean(1) > gain.std(1) / gain.shape[1] ** 0.5
 
 
-def _optimise(
-    step: _Step, task: Task, config: TrainingConfig, generator: torch.Generator, what: str
-) -> History:
-    parameters = [p for module in step.modules for p in module.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    label = torch.from_numpy(task.label.astype(np.float32))
-    rows = torch.from_numpy(task.train)
-    forget = Forget(task.inputs, config.forget, generator)
-    history, best = History(), step.state()
-    with track(what, config.epochs) as advance:
-        for epoch in range(config.epochs):
-            step.set_training(True)
-            losses = []
-            shuffled = rows[torch.randperm(len(rows), generator=generator)]
-            for part in torch.split(shuffled, config.batch_size):
-                optimiser.zero_grad()
-                loss = weighted_loss(step.predict(forget.rows(part)), label[part], task.weights)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                losses.append(loss.item())
-            step.set_training(False)
-            history.loss.append(float(np.mean(losses)))
-            history.score.append(_score(step.predict, task))
-            advance(1)
-            if history.best == epoch:
-                best = step.state()
-            elif epoch - history.best >= config.patience:
-                advance(config.epochs - epoch - 1)
-                break
-    for module, state in zip(step.modules, best, strict=True):
-        module.load_state_dict(state)
-    return history
+class _Stack:
+    """Runs that are trained as one: what all steps share, and the runs that are still in it."""
 
+    def __init__(
+        self, ranker: Ranker, task: Task, config: TrainingConfig, weights: Tensor, seed: int
+    ) -> None:
+        self.ranker, self.task, self.config = ranker, task, config
+        self.all_weights = self.weights = weights
+        self.seed, self.step = seed, 0
+        self.label = torch.from_numpy(task.label).to(weights.dtype)
+        self.frozen = False
+        self.reduced: list[Tensor] = []
 
-def _score(predict: Callable[[Batch], Tensor], task: Task) -> float:
-    """Higher is better: minus the loss on valid, or (the paper) minus the false positive rate on test."""
-    answers, label = logits(predict, task.inputs, task.select), task.label[task.select]
-    if task.by_fpr:
+    def batch(self, rows: Tensor) -> Batch:
+        return (self.forget if self.ranker.training else self.task.inputs).rows(rows)
+
+    def outcome(self, name: str, rows: Tensor) -> Tensor:
+        """What a reducer alone makes of rows."""
+        reducer = self.ranker.reducers[name]
+        assert isinstance(reducer, Reducer)
+        return reducer.outcome(self.ranker.read(self.batch(rows))[name])
+
+    def rank(self, rows: Tensor) -> Tensor:
+        """What the whole ranker makes of rows."""
+        batch = self.batch(rows)
+        if not self.frozen:
+            return self.ranker(batch)
+        words = self.ranker.read(batch)
+        if self.reduced:
+            return self.ranker.rank(batch, words, [table.index_select(1, rows) for table in self.reduced])
+        training = self.ranker.training
+        self.ranker.dropout.eval()
+        with torch.no_grad():
+            reduced = self.ranker.reduce(words)
+        self.ranker.dropout.train(training)
+        return self.ranker.rank(batch, words, reduced)
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """From now on reducers stay as they are; where nothing is hidden, their answers are kept by row."""
+        self.frozen = True
+        if not self.config.forget:
+            self.ranker.eval()
+            rows = torch.split(torch.arange(len(self.label)), _ROWS_AT_ONCE)
+            parts = [self.ranker.reduce(self.ranker.read(self.batch(part))) for part in rows]
+            self.reduced = [torch.cat(own, dim=1) for own in zip(*parts, strict=True)]
+
+    def optimise(
+        self,
+        learned: list[nn.Parameter],
+        predict: Callable[[Tensor], Tensor],
+        what: str,
+        *,
+        final: bool = False,
+    ) -> list[History]:
+        """One step of training: all runs until the last of them has stopped."""
+        config, ranker = self.config, self.ranker
+        self.step += 1
+        seed = np.random.SeedSequence([self.seed, self.step]).generate_state(1)[0]
+        generator = torch.Generator().manual_seed(int(seed))
+        self.forget = Forget(self.task.inputs, config.forget, generator)
+        optimiser = torch.optim.AdamW(
+            learned, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        kept = {parameter: parameter.detach().clone() for parameter in ranker.parameters()}
+        heard = [(layer, layer.heard) for layer in ranker.modules() if isinstance(layer, Linear)]
+        tables, self.weights = self.reduced, self.all_weights
+        histories = [History() for _ in self.weights]
+        alive = torch.arange(len(histories))
+        patience = config.patience if final else min(config.patience, _REDUCER_PATIENCE)
+        with track(what, config.epochs) as advance:
+            for epoch in range(config.epochs):
+                losses = self._epoch(optimiser, predict, generator)
+                scores = self._scores(predict, by_fpr=self.task.by_fpr and final)
+                for run, loss, score in zip(alive.tolist(), losses, scores, strict=True):
+                    histories[run].loss.append(loss)
+                    histories[run].score.append(score)
+                best = torch.tensor([histories[run].best for run in alive.tolist()])
+                for parameter in learned:
+                    kept[parameter][alive[best == epoch]] = parameter.detach()[best == epoch]
+                advance(1)
+                stay = torch.nonzero(epoch - best < patience)[:, 0]
+                if not len(stay):
+                    advance(config.epochs - epoch - 1)
+                    break
+                if len(stay) < len(alive):
+                    alive = alive[stay]
+                    self._keep(stay, optimiser)
+        for parameter, values in kept.items():
+            parameter.data, parameter.grad = values, None
+        for layer, mask in heard:
+            layer.heard = mask
+        ranker.dropout.restart(self.step)
+        self.reduced, self.weights = tables, self.all_weights
+        return histories
+
+    def _epoch(
+        self,
+        optimiser: torch.optim.Optimizer,
+        predict: Callable[[Tensor], Tensor],
+        generator: torch.Generator,
+    ) -> list[float]:
+        """Learn once from every training row; (R) mean losses."""
+        self.ranker.train()
+        rows = torch.from_numpy(self.task.train)
+        total = torch.zeros(len(self.weights))
+        parts = torch.split(rows[torch.randperm(len(rows), generator=generator)], self.config.batch_size)
+        for part in parts:
+            optimiser.zero_grad()
+            loss = weighted_loss(predict(part), self.label[part], self.weights)
+            loss.sum().backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            total += loss.detach()
+        return (total / len(parts)).tolist()
+
+    @torch.no_grad()
+    def losses(self, predict: Callable[[Tensor], Tensor]) -> Tensor:
+        """(R, m) weighted cross entropy of the rows that choose the epoch."""
+        self.ranker.eval()
+        rows = torch.from_numpy(self.task.select)
+        answers = torch.cat([predict(part) for part in torch.split(rows, _ROWS_AT_ONCE)], dim=1)
+        label = self.label[rows].expand_as(answers)
+        weight = torch.where(label > 0, self.weights[:, 1:], self.weights[:, :1])
+        return weight * functional.binary_cross_entropy_with_logits(answers, label, reduction="none")
+
+    @torch.no_grad()
+    def _scores(self, predict: Callable[[Tensor], Tensor], *, by_fpr: bool) -> list[float]:
+        """Higher is better: minus the loss on valid, or (the paper) minus the false positive rate on test."""
+        self.ranker.eval()
+        rows = torch.from_numpy(self.task.select)
+        answers = torch.cat([predict(part) for part in torch.split(rows, _ROWS_AT_ONCE)], dim=1)
+        if not by_fpr:
+            # Not ROC-AUC, which on a few hundred rows is mostly luck.
+            return (-weighted_loss(answers, self.label[rows], self.weights)).tolist()
+        label = self.task.label[self.task.select]
         # Ties are common at 0, where nothing is recommended; the better order of rows breaks them.
-        return 1e-6 * float(roc_auc_score(label, answers)) - float(np.mean(answers[~label] >= 0))
-    # Not ROC-AUC, which on a few hundred rows is mostly luck.
-    target = torch.from_numpy(label.astype(np.float32))
-    return -weighted_loss(torch.from_numpy(answers), target, task.weights).item()
+        return [
+            1e-6 * float(roc_auc_score(label, own)) - float(np.mean(own[~label] >= 0))
+            for own in answers.numpy()
+        ]
+
+    def _keep(self, runs: Tensor, optimiser: torch.optim.Optimizer) -> None:
+        """Take the runs that have stopped out of the stack."""
+        self.ranker.keep(runs)
+        for state in optimiser.state.values():
+            state.update({name: state[name][runs] for name in ("exp_avg", "exp_avg_sq")})
+        self.weights = self.weights[runs]
+        self.reduced = [table[runs] for table in self.reduced]

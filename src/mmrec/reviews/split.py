@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -16,20 +16,33 @@ __all__ = ["Split", "filter_reviews", "split_reviews"]
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of three disjoint parts, each sorted."""
+    """Row numbers of disjoint parts, each sorted.
+
+    Attributes:
+        train, valid, test: rows that are learned from, chosen by, and judged by.
+        spare: rows that the filter dropped, whose reviews may speak for others all the same.
+    """
 
     train: np.ndarray
     valid: np.ndarray
     test: np.ndarray
+    spare: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property
     def known(self) -> np.ndarray:
-        """Rows whose reviews may be evidence: train and valid, sorted."""
-        return np.union1d(self.train, self.valid)
+        """Rows whose reviews may be evidence: all but test, sorted."""
+        return np.sort(np.concatenate([self.train, self.valid, self.spare]))
+
+    @property
+    def before_valid(self) -> np.ndarray:
+        """What is known when valid is still to be judged: train and spare, sorted."""
+        return np.sort(np.concatenate([self.train, self.spare]))
 
 
 def filter_reviews(table: pl.DataFrame, min_reviews: int = 2) -> pl.DataFrame:
     """Drop users and items with fewer than `min_reviews` reviews, repeatedly until none is left.
+
+    Other columns are kept as they are.
 
     Raises:
         DataError: nothing survives.
@@ -49,8 +62,10 @@ def filter_reviews(table: pl.DataFrame, min_reviews: int = 2) -> pl.DataFrame:
     return kept
 
 
-def split_reviews(data: Interactions, config: SplitConfig, rng: np.random.Generator) -> Split:
-    """Deal rows into train, valid and test.
+def split_reviews(
+    data: Interactions, config: SplitConfig, rng: np.random.Generator, kept: np.ndarray | None = None
+) -> Split:
+    """Deal rows into train, valid and test; rows that are not `kept` (n, bool) are spare.
 
     `random`: every user and item of test stays in train (paper, section 4), and so for valid. One row per
     user and item, drawn at random, is held back in train; where those leave too few, test is smaller.
@@ -59,7 +74,8 @@ def split_reviews(data: Interactions, config: SplitConfig, rng: np.random.Genera
     Raises:
         DataError: a time split of reviews without time, or a part that stays empty.
     """
-    rows = np.arange(len(data))
+    each = np.arange(len(data))
+    rows = each if kept is None else each[kept]
     if config.split_by == "time":
         rest, test = _cut_by_time(data, rows, config.test_share)
         train, valid = _cut_by_time(data, rest, config.valid_share)
@@ -68,8 +84,8 @@ def split_reviews(data: Interactions, config: SplitConfig, rng: np.random.Genera
         train, valid = _cut_at_random(data, rest, config.valid_share, rng)
     for name, part, share in (("test", test, config.test_share), ("valid", valid, config.valid_share)):
         if share and not len(part):
-            raise DataError(f"no review can go to {name}: {len(data):,} reviews are too few for a split")
-    return Split(train, valid, test)
+            raise DataError(f"no review can go to {name}: {len(rows):,} reviews are too few for a split")
+    return Split(train, valid, test, np.setdiff1d(each, rows))
 
 
 def _cut_at_random(

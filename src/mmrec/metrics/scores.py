@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isnan, nan
+from typing import Annotated
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from pydantic import BeforeValidator
+from sklearn.metrics import auc, average_precision_score, brier_score_loss, roc_curve
 
-__all__ = ["Scores", "class_weights", "evaluate", "fpr_at_tpr", "mean_and_error", "reweighted"]
+__all__ = ["Scores", "calibration_bins", "evaluate", "fpr_at_tpr", "mean_and_error"]
+__all__ += ["class_weights", "reweighted"]
+
+# JSON has no nan: pydantic writes null, which becomes nan again.
+_Known = Annotated[float, BeforeValidator(lambda value: nan if value is None else value)]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """One model on one set of rows; shares are 0..1.
+    """One model on one set of rows; shares are 0..1. Figures that models of older versions lack are nan.
 
     Attributes:
         accuracy, fpr, loss: at the threshold and with the weights of the loss (paper, section 4).
         auc: area under the ROC curve.
-        ap_negative: average precision of finding the dislikes.
+        ap_negative, ap_positive: average precision of finding the dislikes, and the likes.
         fpr_at_80, fpr_at_90, fpr_at_95: share of dislikes recommended when 80, 90, 95% of likes are.
+        tpr_at_10, tpr_at_20, tpr_at_30: share of likes recommended when at most 10, 20, 30% of dislikes are.
+        brier: mean squared error of the probability (Brier, 1950).
+        ece: expected calibration error over ten bins of equally many rows (Naeini et al., 2015).
         rows, likes: number of rows, and of likes among them.
     """
 
@@ -33,10 +43,16 @@ class Scores:
     fpr_at_95: float
     rows: int
     likes: int
+    ap_positive: _Known = nan
+    tpr_at_10: _Known = nan
+    tpr_at_20: _Known = nan
+    tpr_at_30: _Known = nan
+    brier: _Known = nan
+    ece: _Known = nan
 
     def dict(self) -> dict[str, float]:
-        """The figures by name."""
-        return asdict(self)
+        """The figures by name, without those that are nan."""
+        return {name: value for name, value in asdict(self).items() if not isnan(value)}
 
 
 def class_weights(label: np.ndarray, loss: str) -> tuple[float, float]:
@@ -63,6 +79,19 @@ def reweighted(probability: np.ndarray, weights: tuple[float, float]) -> np.ndar
     return like * p / (like * p + dislike * (1 - p))
 
 
+def calibration_bins(label: np.ndarray, p: np.ndarray, bins: int = 10) -> np.ndarray:
+    """(b, 3) mean probability, share of likes and number of rows, by quantile of the probability.
+
+    Equal probabilities share a bin, so there may be fewer than `bins`.
+    """
+    edges = np.unique(np.quantile(p, np.arange(1, bins) / bins))
+    at = np.searchsorted(edges, p, "right")
+    count = np.bincount(at)
+    sums = np.stack([np.bincount(at, weights=p), np.bincount(at, weights=label), count], axis=1)
+    sums = sums[count > 0]
+    return np.column_stack([sums[:, :2] / sums[:, 2:], sums[:, 2]])
+
+
 def fpr_at_tpr(label: np.ndarray, score: np.ndarray, tpr: float) -> float:
     """Lowest false positive rate at which at least a share `tpr` of the likes is recommended."""
     fprs, tprs, _ = roc_curve(label, score, drop_intermediate=False)
@@ -77,21 +106,31 @@ def evaluate(label: np.ndarray, probability: np.ndarray, weights: tuple[float, f
         probability: (n,) probability of a like, without class weights.
         weights: of (dislike, like), for accuracy, fpr and loss.
     """
-    label = np.asarray(label, dtype=bool)
+    label, probability = np.asarray(label, dtype=bool), np.asarray(probability, dtype=np.float64)
     q = np.clip(reweighted(probability, weights), 1e-7, 1 - 1e-7)
     weight = np.where(label, weights[1], weights[0])
     entropy = -np.where(label, np.log(q), np.log1p(-q))
     # The threshold itself is a like, so that a constant at the share of likes means "always like".
     liked = q >= 0.5 - 1e-9
+    fprs, tprs, _ = roc_curve(label, probability, drop_intermediate=False)
+    fpr_at = fprs[np.searchsorted(tprs, np.array([0.80, 0.90, 0.95]) - 1e-12)].tolist()
+    tpr_at = tprs[np.searchsorted(fprs, np.array([0.10, 0.20, 0.30]) + 1e-12, "right") - 1].tolist()
+    mean, share, count = calibration_bins(label, probability).T
     return Scores(
         accuracy=float(np.mean(liked == label)),
         fpr=float(np.mean(liked[~label])),
         loss=float(np.sum(weight * entropy) / np.sum(weight)),
-        auc=float(roc_auc_score(label, probability)),
-        ap_negative=float(average_precision_score(~label, -np.asarray(probability))),
-        fpr_at_80=fpr_at_tpr(label, probability, 0.80),
-        fpr_at_90=fpr_at_tpr(label, probability, 0.90),
-        fpr_at_95=fpr_at_tpr(label, probability, 0.95),
+        auc=float(auc(fprs, tprs)),
+        ap_negative=float(average_precision_score(~label, -probability)),
+        ap_positive=float(average_precision_score(label, probability)),
+        fpr_at_80=fpr_at[0],
+        fpr_at_90=fpr_at[1],
+        fpr_at_95=fpr_at[2],
+        tpr_at_10=tpr_at[0],
+        tpr_at_20=tpr_at[1],
+        tpr_at_30=tpr_at[2],
+        brier=float(brier_score_loss(label, probability)),
+        ece=float(np.average(np.abs(mean - share), weights=count)),
         rows=len(label),
         likes=int(label.sum()),
     )

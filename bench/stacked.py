@@ -1,0 +1,128 @@
+"""Trains runs of a ranker as one stack and one by one, and says how many model-samples a second pass.
+
+Usage: python bench/stacked.py [--rows N] [--runs N] [--epochs N]
+
+The ranker is the paper's proposed one with summaries, on random data: 2 x 384 columns of text to 128 to 32,
+107 categories, 7 numbers. `joint` trains all of it; `staged` is the paper's second step, in which the words
+are reduced already. A model-sample is one row that one run has learned from once.
+
+The share of the peak counts the multiply-adds of linear layers alone: one product forward and two backward,
+or one backward where the inputs are data and so need no gradient. The peak is what the machine reaches at
+the largest product of the stack. Run it on an otherwise idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Sequence
+from itertools import cycle, islice, product
+
+import numpy as np
+import torch
+from torch import nn
+
+from mmrec.config import TrainingConfig
+from mmrec.features import Features, SideFeatures
+from mmrec.ranking.dlrm import Ranker, Run, Shape
+from mmrec.ranking.inputs import Inputs
+from mmrec.ranking.layers import Linear
+from mmrec.ranking.training import Task, _Stack
+
+USERS, ITEMS, TEXT, CODES, BATCH = 15_000, 3_000, 384, 107, 512
+SELECT = 512
+
+
+def main() -> None:
+    """Train both ways, joint and staged; print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=60_000)
+    parser.add_argument("--runs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=2)
+    arguments = parser.parse_args()
+    peak = gemm_peak()
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print(f"torch {torch.__version__} on {torch.get_num_threads()} threads")
+    print(f"peak of ({BATCH} x 768) @ (768 x 3840) in fp32: {peak:.1f} GFLOP/s")
+    task = random_task(arguments.rows)
+    settings = product((0.1, 0.3, 0.5), ((0.5, 0.5), (0.8, 0.2)))
+    runs = [Run(seed, *own) for seed, own in enumerate(islice(cycle(settings), arguments.runs))]
+    train(random_task(BATCH), runs[:1], "joint", 1)  # torch loads much at the first step
+    for reduction in ("joint", "staged"):
+        rows = arguments.rows * arguments.runs * arguments.epochs
+        flops, seconds = train(task, runs, reduction, arguments.epochs)
+        stacked = rows / seconds
+        one_by_one = rows / sum(train(task, [run], reduction, arguments.epochs)[1] for run in runs)
+        share = stacked * flops / peak / 1e9
+        print(
+            f"{reduction}, {len(runs)} runs stacked: {stacked:,.0f} model-samples/s, {share:.0%} of the peak"
+        )
+        print(f"{reduction}, {len(runs)} runs one by one: {one_by_one:,.0f} model-samples/s")
+        print(f"{reduction}, stacked / one by one: {stacked / one_by_one:.2f}")
+
+
+def gemm_peak(repeats: int = 30) -> float:
+    """GFLOP/s of a product of the stack's size, at its best."""
+    a, b = torch.randn(BATCH, 768), torch.randn(768, 3840)
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - start)
+    return 2 * BATCH * b.numel() / min(seconds) / 1e9
+
+
+def random_task(rows: int) -> Task:
+    """Views with text, numbers and (items) categories; rows of random pairs of them."""
+    rng = np.random.default_rng(0)
+
+    def side(views: int, numbers: int, most: int) -> SideFeatures:
+        return SideFeatures(
+            tuple(f"number {at}" for at in range(numbers)),
+            rng.normal(size=(views + 1, numbers)).astype(np.float32),
+            {"summary": rng.normal(size=(views + 1, TEXT)).astype(np.float16)},
+            {"summary": np.ones(views + 1, dtype=np.float32)},
+            rng.integers(CODES, size=(views + 1, most)),
+        )
+
+    views = rng.integers(USERS, size=rows), rng.integers(ITEMS, size=rows)
+    inputs = Inputs(Features(side(USERS, 2, 0), side(ITEMS, 5, 11), *views))
+    return Task(inputs, rng.random(rows) < 0.8, np.arange(rows), np.arange(min(rows, SELECT)))
+
+
+def train(task: Task, runs: Sequence[Run], reduction: str, epochs: int) -> tuple[int, float]:
+    """Operations a model-sample, and wall seconds of some epochs of one stack."""
+    shape = Shape(
+        dense=7,
+        groups={"text": task.inputs.blocks},
+        categories=CODES,
+        embedding_size=32,
+        hidden_size=128,
+        runs=len(runs),
+    )
+    ranker = Ranker(shape, runs)
+    ranker.standardise(task.inputs, task.train)
+    config = TrainingConfig(batch_size=BATCH, forget=0, epochs=epochs, patience=epochs)
+    stack = _Stack(ranker, task, config, torch.tensor([run.weights for run in runs]), 0)
+    parts = [part for name, part in ranker.named_children() if reduction == "joint" or name != "reducers"]
+    if reduction == "staged":
+        stack.freeze()
+    learned = [parameter for part in parts for parameter in part.parameters()]
+    start = time.perf_counter()
+    stack.optimise(learned, stack.rank, f"{reduction} x {len(runs)}", final=True)
+    return operations(ranker, parts), time.perf_counter() - start
+
+
+def operations(ranker: Ranker, parts: Sequence[nn.Module]) -> int:
+    """Multiplications and additions of the linear layers for one model-sample, forward and backward."""
+    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, Linear)]
+    on_data = [ranker.bottom[0], ranker.categories, ranker.reducers["text"].layers[0]]
+    unused = ranker.reducers["text"].head[1]
+    products = {layer: 2 if layer in on_data else 3 for layer in layers if layer is not unused}
+    return sum(2 * layer.weight[0].numel() * times for layer, times in products.items())
+
+
+if __name__ == "__main__":
+    main()

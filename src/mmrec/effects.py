@@ -1,0 +1,132 @@
+"""What ratings, and the tone of texts, say of every user and item at once; all of it shrunk by count.
+
+A mean of ratings mixes a harsh user with the good places that he went to. Here both are estimated together,
+as effects with a penalty (ridge regression; Henderson's mixed model), from the ratings and again from
+what the texts alone would make one expect as a rating (their tone). An effect hangs on everyone's reviews,
+so effects are fitted once for every fold, on what the rows of that fold may hear (`mmrec.evidence`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_matrix, hstack
+from sklearn.linear_model import Ridge
+
+from mmrec.reviews.table import Interactions
+
+__all__ = ["COLUMNS", "TOLD", "Effects", "Reviewed", "choose_penalties"]
+
+_STARS = ((0.0, 1.5), (1.5, 2.9), (2.9, 3.9), (3.9, 4.9))
+_PRIOR = 5.0
+_TONE_PENALTY = 3.0
+_PENALTIES = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
+
+TOLD = ("tone effect", "log length", "blank")
+"""Columns that come out of texts rather than of ratings."""
+COLUMNS = ("rating effect", "spread", *(f"stars to {high:g}" for _, high in _STARS), *TOLD)
+"""Of each user and each item: effects on rating and tone; residual variance; shares of ratings up to some
+stars; mean log length of texts, and the share of reviews without one."""
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """What effects are made of.
+
+    Attributes:
+        data: who rated what; n reviews.
+        vectors: (n, d) of the texts.
+        length: (n,) characters of the texts.
+    """
+
+    data: Interactions
+    vectors: np.ndarray
+    length: np.ndarray
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Columns of every user, (users + 1,), and of every item; the last is one of whom nothing is known."""
+
+    user: dict[str, np.ndarray]
+    item: dict[str, np.ndarray]
+
+    @classmethod
+    def fit(cls, reviewed: Reviewed, rows: np.ndarray, penalties: tuple[float, float]) -> Effects:
+        """Estimate from some reviews.
+
+        Args:
+            reviewed: all reviews.
+            rows: those that are heard.
+            penalties: of the effects of users and of items, in reviews.
+        """
+        data = reviewed.data
+        rating = data.rating[rows].astype(np.float64)
+        mean = rating.mean() if len(rows) else 0.0
+        tone = _tone(reviewed.vectors[rows].astype(np.float32), rating - mean)
+        effects = _effects(data, rows, np.stack([rating - mean, tone], axis=1), penalties)
+        residual = rating - mean - effects["user"][data.user[rows], 0] - effects["item"][data.item[rows], 0]
+        length = reviewed.length[rows]
+        # Each is a mean over an entity's reviews, drawn towards the mean of all.
+        means = {
+            "spread": residual**2,
+            **{f"stars to {high:g}": (rating > low) & (rating <= high) for low, high in _STARS},
+            "log length": np.log1p(length),
+            "blank": length == 0,
+        }
+
+        def side(name: str, entity: np.ndarray, size: int) -> dict[str, np.ndarray]:
+            count = np.bincount(entity[rows], minlength=size)
+            columns = {
+                what: _shrunk(values.astype(np.float64), entity[rows], count)
+                for what, values in means.items()
+            }
+            columns["rating effect"], columns["tone effect"] = effects[name].T
+            return {what: columns[what].astype(np.float32) for what in COLUMNS}
+
+        return cls(side("user", data.user, len(data.users) + 1), side("item", data.item, len(data.items) + 1))
+
+
+def choose_penalties(data: Interactions, heard: np.ndarray, valid: np.ndarray) -> tuple[float, float]:
+    """The penalties of users and items that predict the ratings of `valid` best, from those of `heard`."""
+    rating = data.rating.astype(np.float64)
+    mean = rating[heard].mean()
+
+    def error(penalties: tuple[float, float]) -> float:
+        effects = _effects(data, heard, rating[heard, None] - mean, penalties)
+        expected = mean + effects["user"][data.user[valid], 0] + effects["item"][data.item[valid], 0]
+        return float(np.mean((rating[valid] - expected) ** 2))
+
+    user = min(_PENALTIES, key=lambda one: error((one, 5.0)))
+    return user, min(_PENALTIES, key=lambda one: error((user, one)))
+
+
+def _effects(
+    data: Interactions, rows: np.ndarray, target: np.ndarray, penalties: Sequence[float]
+) -> dict[str, np.ndarray]:
+    """(users + 1, t) and (items + 1, t) penalised effects on t targets, (len(rows), t)."""
+    sizes = len(data.users) + 1, len(data.items) + 1
+    each = np.arange(len(rows))
+    # Columns at one over the root of their penalty share a penalty of one.
+    one_hot = [
+        csr_matrix((np.full(len(rows), penalty**-0.5), (each, entity[rows])), shape=(len(rows), size))
+        for entity, size, penalty in zip((data.user, data.item), sizes, penalties, strict=True)
+    ]
+    model = Ridge(alpha=1.0, solver="sparse_cg", fit_intercept=False, tol=1e-6)
+    weights = model.fit(csr_matrix(hstack(one_hot)), target).coef_.reshape(target.shape[1], -1).T
+    user, item = np.split(weights, [sizes[0]])
+    return {"user": user * penalties[0] ** -0.5, "item": item * penalties[1] ** -0.5}
+
+
+def _tone(vectors: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """What each text makes one expect of its rating: ridge regression on its vector."""
+    centred = vectors - vectors.mean(0)
+    gram = (centred.T @ centred).astype(np.float64) + _TONE_PENALTY * np.eye(vectors.shape[1])
+    return np.asarray(centred @ np.linalg.solve(gram, centred.T.astype(np.float64) @ target))
+
+
+def _shrunk(values: np.ndarray, entity: np.ndarray, count: np.ndarray) -> np.ndarray:
+    total = np.bincount(entity, weights=values, minlength=len(count))
+    return np.asarray((total + _PRIOR * values.mean()) / (count + _PRIOR))

@@ -1,0 +1,158 @@
+"""What all plots share: SVG that takes its colours from the page around it, light or dark."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+__all__ = [
+    "CARD",
+    "GRID",
+    "INK",
+    "LARGE",
+    "SMALL",
+    "Bar",
+    "Style",
+    "draw_bars",
+    "signed",
+    "square",
+    "style",
+    "svg",
+]
+
+# Colours that nobody would choose stand for the page's CSS variables until the SVG is written.
+INK, GRID, CARD, _OTHER, _BIAS, _BASELINE, _PROPOSED, _MMREC = (f"#0{n}0{n}0{n}" for n in range(1, 9))
+_VARIABLES = {INK: "ink", GRID: "grid", CARD: "card", _OTHER: "other", _BIAS: "bias"}
+_VARIABLES |= {_BASELINE: "baseline", _PROPOSED: "proposed", _MMREC: "mmrec"}
+LARGE, SMALL = (4.3, 4.1), (2.9, 2.9)
+"""Inches of a plot; text stays legible on a phone."""
+_INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+_RC: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text, to be searched and read out
+    "svg.hashsalt": "mmrec",
+    "text.parse_math": False,
+    "font.size": 9.5,
+    "axes.titlesize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "legend.title_fontsize": 8.5,
+    "legend.handlelength": 3.2,
+    **dict.fromkeys(_INKED, INK),
+}
+
+
+class Style(NamedTuple):
+    """How a model is drawn; never told apart by colour alone."""
+
+    colour: str
+    dash: str | tuple[float, tuple[float, ...]]
+    width: float
+    marker: str = "o"
+
+    @property
+    def variable(self) -> str:
+        """The page's CSS variable of the colour."""
+        return _VARIABLES[self.colour]
+
+
+_STYLES = {
+    "mmrec": Style(_MMREC, "-", 2.4, "D"),
+    "proposed": Style(_PROPOSED, (0, (7, 1.5)), 1.9, "s"),
+    "baseline": Style(_BASELINE, "--", 1.7, "^"),
+    "bias model": Style(_BIAS, "-.", 1.6),
+    "user mean": Style(_OTHER, ":", 1.3),
+    "item mean": Style(_OTHER, (0, (5, 3)), 1.1),
+    "logistic regression": Style(_OTHER, (0, (9, 2, 1, 2)), 1.2),
+    "LightGBM": Style(_OTHER, (0, (3, 1, 1, 1, 1, 1)), 1.4),
+    "matrix factorisation": Style(_OTHER, (0, (1, 3)), 1.5),
+    "DeepFM": Style(_OTHER, (0, (2, 1)), 1.8),
+}
+
+
+def style(name: str) -> Style:
+    """The style of a model, everywhere the same."""
+    return _STYLES.get(name, Style(_OTHER, "-", 1.0))
+
+
+def svg(label: str, size: tuple[float, float], draw: Callable[[Figure], None], prefix: str) -> str:
+    """Draw onto a figure of `size` inches; the SVG carries `label` for those who cannot see it.
+
+    Args:
+        prefix: of the ids, since those of matplotlib are the same in every figure.
+
+    Returns:
+        An element without scripts or outside references.
+    """
+    with mpl.rc_context(_RC):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    # matplotlib's style rule would hold for the whole page.
+    body = re.sub(r"<(metadata|style)\b.*?</\1>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+    body = re.sub(r"(\bid=\"|href=\"#|url\(#)", rf"\g<1>{prefix}-", body).replace("xlink:href", "href")
+    for colour, variable in _VARIABLES.items():
+        body = body.replace(colour, f"var(--{variable})")
+    view = re.search(r'viewBox="[^"]*"', body)
+    assert view is not None
+    name = escape(label, quote=True)
+    head = f'<svg {view[0]} role="img" aria-label="{name}"><title>{name}</title>'
+    return head + body[body.index(">") + 1 :].strip()
+
+
+def square(figure: Figure, x: str, y: str) -> Axes:
+    """Axes of two shares."""
+    axes = figure.subplots()
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=x, ylabel=y)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
+    return axes
+
+
+class Bar(NamedTuple):
+    """A value with its interval; nan where that is unknown."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    colour: str
+
+
+def draw_bars(figure: Figure, bars: Sequence[Bar], title: str, digits: int = 3) -> None:
+    """Bars from zero to the left or right, the first on top, with whiskers and the values beside them."""
+    axes = figure.subplots()
+    for at, (_, value, low, high, colour) in enumerate(bars):
+        axes.barh(at, value, height=0.55, color=colour, alpha=0.75)
+        if not np.isnan([low, high]).any():
+            axes.hlines(at, low, high, color=INK, lw=1.2)
+            axes.plot([low, high], [at, at], "|", color=INK, ms=7)
+        side = axes.get_yaxis_transform()
+        axes.text(1.02, at, signed(value, digits), transform=side, va="center", weight="bold")
+    axes.axvline(0, color=INK, lw=1)
+    axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.locator_params(axis="x", nbins=4)
+    axes.xaxis.set_major_formatter(lambda value, _: signed(value, digits))
+    axes.set_xlabel(title)
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference as text."""
+    text = f"{value:+.{digits}f}"
+    return text.replace("-", "−") if float(text) else "0"

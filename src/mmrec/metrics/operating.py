@@ -1,0 +1,46 @@
+"""From which probability on to recommend: chosen on validation rows, measured on others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from sklearn.metrics import roc_curve
+
+__all__ = ["Operating", "Outcome", "outcome"]
+
+
+@dataclass(frozen=True)
+class Operating:
+    """A bound: this share of the dislikes at most (`max_fpr`), or of the likes at least (`min_tpr`)."""
+
+    kind: Literal["max_fpr", "min_tpr"]
+    value: float
+
+    def threshold(self, label: np.ndarray, probability: np.ndarray) -> float:
+        """The lowest (`max_fpr`) or highest (`min_tpr`) probability that keeps the bound on some rows.
+
+        It is one of the (n,) probabilities; or inf, which recommends nothing, where none keeps `max_fpr`.
+        Among the (n,) bool labels there must be a like and a dislike.
+        """
+        fprs, tprs, thresholds = roc_curve(label, probability, drop_intermediate=False)
+        if self.kind == "max_fpr":
+            return float(thresholds[np.searchsorted(fprs, self.value + 1e-12, "right") - 1])
+        return float(thresholds[np.searchsorted(tprs, self.value - 1e-12)])
+
+
+class Outcome(NamedTuple):
+    """Share of likes, of dislikes and of all rows recommended, and of likes among these; nan: of nothing."""
+
+    tpr: float
+    fpr: float
+    share: float
+    precision: float
+
+
+def outcome(label: np.ndarray, probability: np.ndarray, threshold: float) -> Outcome:
+    """What comes of recommending those of (n,) rows whose probability is >= `threshold`."""
+    label, chosen = np.asarray(label, dtype=bool), np.asarray(probability) >= threshold
+    parts = (chosen[label], chosen[~label], chosen, label[chosen])
+    return Outcome(*(float(part.mean()) if len(part) else float("nan") for part in parts))

@@ -1,0 +1,93 @@
+"""Layers of R runs side by side: every weight has a leading run axis, every product is one for all runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Dropout", "Linear", "mlp"]
+
+_LEVELS = 256
+
+
+class Linear(nn.Module):
+    """R affine maps; what they read may be shared by all runs.
+
+    Args:
+        runs: R.
+        inputs, outputs: sizes.
+        bias: whether a constant is added.
+    """
+
+    heard: Tensor | None
+
+    def __init__(self, runs: int, inputs: int, outputs: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(runs, inputs, outputs))
+        self.bias = nn.Parameter(torch.zeros(runs, 1, outputs)) if bias else None
+        self.register_buffer("heard", None, persistent=False)
+
+    def hear(self, heard: Tensor) -> None:
+        """Let each run read some inputs only: (R, inputs), 1 where it does (ablation)."""
+        self.heard = heard[:, :, None].to(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, B, outputs) from (B, inputs), shared, or from (R, B, inputs)."""
+        weight = self.weight if self.heard is None else self.weight * self.heard
+        if x.dim() == 3 and weight.shape[2] == 1:
+            # A batch of products of one column each is several times slower.
+            out = (x * weight.transpose(1, 2)).sum(2, keepdim=True)
+            return out if self.bias is None else out + self.bias
+        x = x.expand(len(weight), -1, -1)  # a view: rows that are shared are not copied
+        return torch.bmm(x, weight) if self.bias is None else torch.baddbmm(self.bias, x, weight)
+
+
+class Dropout(nn.Module):
+    """Dropout at a rate of each run's own, from a generator of each run's own.
+
+    A run draws the same masks alone as beside others. A byte a cell decides, so that rates are exact to
+    1/256, and the scale fits the rate that is drawn.
+
+    Args:
+        rates: (R) shares of cells that are dropped.
+        seeds: (R) of the generators.
+    """
+
+    def __init__(self, rates: Sequence[float], seeds: Sequence[int]) -> None:
+        super().__init__()
+        self._rates, self._seeds = list(rates), list(seeds)
+        self.restart(0)
+
+    def restart(self, step: int) -> None:
+        """Begin a step of training, with all runs and with noise of its own."""
+        levels = [min(round(rate * _LEVELS), _LEVELS - 1) for rate in self._rates]
+        self._level = np.array(levels, dtype=np.uint8)[:, None]
+        self._noise = [np.random.Generator(np.random.SFC64([seed, step])) for seed in self._seeds]
+
+    def keep(self, runs: Tensor) -> None:
+        """Go on with some of the runs."""
+        self._level = self._level[runs.numpy()]
+        self._noise = [self._noise[run] for run in runs.tolist()]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, B, d) of the same shape; as it is when not training."""
+        if not self.training or not self._level.any():
+            return x
+        size = x[0].numel()
+        words = -(-size // 8)
+        drawn = np.stack([one.integers(2**64, size=words, dtype=np.uint64) for one in self._noise])
+        kept = torch.from_numpy(drawn.view(np.uint8)[:, :size] >= self._level).view(x.shape)
+        scale = torch.from_numpy(_LEVELS / (_LEVELS - self._level[:, :, None].astype(np.float64)))
+        return x * (kept * scale.to(x.dtype))
+
+
+def mlp(runs: int, sizes: Sequence[int], dropout: Dropout) -> nn.Sequential:
+    """Linear maps with ReLU and dropout between them."""
+    parts: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        parts += [Linear(runs, inputs, outputs), nn.ReLU(), dropout]
+    return nn.Sequential(*parts[:-2])

@@ -1,0 +1,245 @@
+"""Runs that train side by side: each is what it would have been alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mmrec.config import RankerConfig, TrainingConfig
+from mmrec.metrics import class_weights
+from mmrec.ranking.dlrm import Ranker, Run
+from mmrec.ranking.inputs import Forget
+from mmrec.ranking.layers import Dropout, Linear
+from mmrec.ranking.training import History, Task, _Stack, logits, train, weighted_loss
+from toys import ranker_of, toy
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+LONG = TrainingConfig(learning_rate=0.02, weight_decay=0.1, batch_size=64, epochs=40, patience=3, forget=0.1)
+SHORT = LONG.model_copy(update={"epochs": 3})
+EQUAL = (0.5, 0.5)
+
+
+@pytest.fixture
+def exact() -> Iterator[None]:
+    """Double precision: a stack adds up in another order, and Adam makes much of little."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def grid(task: Task) -> list[Run]:
+    """Two losses by three rates of dropout, each from a seed of its own."""
+    settings = [(loss, rate) for loss in ("plain", "basic") for rate in (0.0, 0.2, 0.5)]
+    return [
+        Run(seed, rate, class_weights(task.label, loss))
+        for seed, (loss, rate) in enumerate(settings, start=5)
+    ]
+
+
+def trained(
+    task: Task, runs: Sequence[Run], reduction: str, training: TrainingConfig, *, linear: bool = False
+) -> tuple[Ranker, dict[str, list[History]]]:
+    ranker = ranker_of(task, runs, linear=linear)
+    if ranker.linear is not None:
+        for at, run in enumerate(runs):
+            generator = torch.Generator().manual_seed(run.seed)
+            ranker.linear.weight.data[at].normal_(std=0.3, generator=generator)
+    return ranker, train(ranker, runs, task, RankerConfig(reduction=reduction), training, 3)
+
+
+def equal(ranker: Ranker, run: int, other: Ranker, at: int, within: float = 1e-9) -> bool:
+    """Whether a run of one stack has the weights of a run of another, but for rounding."""
+    pairs = zip(ranker.parameters(), other.parameters(), strict=True)
+    return all(torch.allclose(a[run], b[at], rtol=0, atol=within) for a, b in pairs)
+
+
+@pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize(
+    ("reduction", "forget", "linear", "by_fpr"),
+    [
+        ("staged", 0.0, False, False),
+        ("staged", 0.1, False, False),
+        ("staged", 0.0, True, True),
+        ("joint", 0.0, False, False),
+        ("joint", 0.1, False, True),
+        ("joint", 0.1, True, False),
+    ],
+)
+def test_each_run_of_a_stack_is_the_run_alone(
+    reduction: str, forget: float, linear: bool, by_fpr: bool
+) -> None:
+    task = replace(toy(dtype=np.float64), by_fpr=by_fpr)
+    training = LONG.model_copy(update={"forget": forget})
+    runs = grid(task)
+    stack, course = trained(task, runs, reduction, training, linear=linear)
+    for histories in course.values():
+        lengths = {len(history.score) for history in histories}
+        assert len(lengths) > 2, "runs are to leave the stack at different times"
+        assert max(lengths) < LONG.epochs
+    answers = logits(stack, task.inputs, task.select)
+    if not (by_fpr or linear):
+        label = torch.from_numpy(task.label[task.select]).double()
+        losses = weighted_loss(torch.from_numpy(answers), label, torch.tensor([run.weights for run in runs]))
+        best = [max(history.score) for history in course["ranker"]]
+        assert (-losses).tolist() == pytest.approx(best, abs=1e-9)
+    for at, run in enumerate(runs):
+        alone, own = trained(task, [run], reduction, training, linear=linear)
+        assert own.keys() == course.keys()
+        for step, (history,) in own.items():
+            assert course[step][at].loss == pytest.approx(history.loss, abs=1e-9)
+            assert course[step][at].score == pytest.approx(history.score, abs=1e-9)
+        assert equal(stack, at, alone, 0)
+        assert answers[at] == pytest.approx(logits(alone, task.inputs, task.select)[0], abs=1e-9)
+
+
+@pytest.mark.parametrize("reduction", ["staged", "joint"])
+def test_in_single_precision_too(reduction: str) -> None:
+    task = toy()
+    runs = grid(task)
+    stack, _ = trained(task, runs, reduction, SHORT)
+    for at, run in enumerate(runs):
+        alone, _ = trained(task, [run], reduction, SHORT)
+        assert equal(stack, at, alone, 0, within=1e-5)
+
+
+def test_settings_and_seeds_set_runs_apart_and_nothing_else_does() -> None:
+    task = toy()
+    run = Run(5, 0.2, EQUAL)
+    others = [replace(run, dropout=0.5), replace(run, seed=6), replace(run, weights=(0.8, 0.2))]
+    untrained = ranker_of(task, [run, run, *others])
+    assert equal(untrained, 0, untrained, 2)
+    assert not equal(untrained, 0, untrained, 3)
+    ranker, course = trained(task, [run, *others, run], "joint", SHORT)
+    assert equal(ranker, 0, ranker, 4, within=1e-6)
+    assert course["ranker"][0].score == pytest.approx(course["ranker"][4].score, abs=1e-6)
+    for at in (1, 2, 3):
+        assert not equal(ranker, 0, ranker, at, within=1e-3)
+
+
+def test_dropout_has_each_run_s_rate_and_scale() -> None:
+    rates = [0.0, 0.1, 0.5, 0.999]
+    dropout = Dropout(rates, range(4))
+    out = dropout(torch.ones(4, 300, 200))
+    for own, rate in zip(out, rates, strict=True):
+        # A rate is a number of 256ths, and is below one.
+        near = min(round(rate * 256), 255) / 256
+        assert float((own == 0).float().mean()) == pytest.approx(near, abs=0.005)
+        assert own.max().item() == pytest.approx(1 / (1 - near), rel=1e-6)
+        assert torch.all((own == 0) | (own == own.max()))
+    assert out[:3].mean((1, 2)).tolist() == pytest.approx([1, 1, 1], abs=0.01)
+    # Cells go each for itself: what the next one does tells nothing.
+    gone = (out[2] == 0).float()
+    assert float((gone[:, 1:] * gone[:, :-1]).mean()) == pytest.approx(0.25, abs=0.01)
+    x = torch.randn(4, 3, 5)
+    assert torch.equal(dropout.eval()(x), x)
+
+
+def test_dropout_of_a_run_is_the_same_in_any_company() -> None:
+    ones = torch.ones(3, 7, 5)
+    stack, alone, late = Dropout([0.5, 0.3, 0.4], [4, 9, 2]), Dropout([0.3], [9]), Dropout([0.4, 0.3], [2, 9])
+    first = stack(ones)
+    assert torch.equal(first[1:2], alone(ones[:1]))
+    assert torch.equal(first[[2, 1]], late(ones[:2]))
+    stack.keep(torch.tensor([1, 2]))
+    second = stack(ones[:2])
+    assert torch.equal(second[:1], alone(ones[:1]))
+    assert torch.equal(second[[1, 0]], late(ones[:2]))
+    assert not torch.equal(second[0], first[1])
+    assert not torch.equal(
+        *(one(torch.ones(1, 50, 50)) for one in (Dropout([0.5], [4]), Dropout([0.5], [5])))
+    )
+    stack.restart(0)
+    assert torch.equal(stack(ones), first)
+    stack.restart(1)
+    assert not torch.equal(stack(ones), first)
+
+
+def test_dropped_cells_get_no_gradient_and_kept_ones_their_scale() -> None:
+    x = torch.ones(2, 20, 30, requires_grad=True)
+    out = Dropout([0.5, 0.25], [1, 2])(x)
+    out.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, out.detach())
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_layer_is_one_affine_map_for_each_run(shared: bool) -> None:
+    layer = Linear(3, 5, 2)
+    torch.nn.init.normal_(layer.weight)
+    torch.nn.init.normal_(layer.bias)
+    x = torch.randn(7, 5) if shared else torch.randn(3, 7, 5)
+    out = layer(x)
+    for run in range(3):
+        one = (x if shared else x[run]) @ layer.weight[run] + layer.bias[run]
+        assert torch.allclose(out[run], one, atol=1e-5)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_a_run_does_not_hear_neither_moves_nor_teaches_it(shared: bool) -> None:
+    layer = Linear(2, 3, 4)
+    torch.nn.init.normal_(layer.weight)
+    layer.hear(torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]]))
+    x = torch.randn(6, 3) if shared else torch.randn(2, 6, 3)
+    other = x.clone()
+    other[..., 1] += 5
+    before, after = layer(x), layer(other)
+    assert torch.equal(before[0], after[0])
+    assert not torch.allclose(before[1], after[1])
+    before.square().sum().backward()
+    assert layer.weight.grad is not None
+    heard = layer.weight.grad.abs().sum(2) > 0
+    assert heard.tolist() == [[True, False, True], [True, True, True]]
+
+
+@pytest.mark.usefixtures("exact")
+def test_a_run_hears_the_same_when_others_leave_the_stack() -> None:
+    task = toy(dtype=np.float64)
+    runs = grid(task)
+    masks = torch.ones(len(runs), 6)
+    masks[torch.arange(6), torch.arange(6)] = 0
+
+    def train_heard(which: list[int]) -> tuple[Ranker, list[History]]:
+        own = [runs[at] for at in which]
+        ranker = ranker_of(task, own)
+        ranker.bottom[0].hear(masks[which])
+        return ranker, train(ranker, own, task, RankerConfig(reduction="joint"), LONG, 3)["ranker"]
+
+    stack, histories = train_heard([*range(6)])
+    assert len({len(history.score) for history in histories}) > 2
+    together = logits(stack, task.inputs, task.select)
+    for at in range(6):
+        alone, _ = train_heard([at])
+        assert equal(stack, at, alone, 0)
+        assert together[at] == pytest.approx(logits(alone, task.inputs, task.select)[0], abs=1e-9)
+
+
+@pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize("stay", [[2, 0], [1]])
+def test_runs_that_stay_keep_their_moments_noise_and_weights(stay: list[int]) -> None:
+    """A few steps, then some runs leave; the others go on as if nothing had happened."""
+    task = toy(dtype=np.float64)
+    runs = grid(task)[2:5]
+    ends = []
+    for leaving in (False, True):
+        ranker = ranker_of(task, runs)
+        stack = _Stack(ranker, task, LONG, torch.tensor([run.weights for run in runs]), 0)
+        stack.forget = Forget(task.inputs, 0.1, torch.Generator().manual_seed(0))
+        optimiser = torch.optim.AdamW(ranker.parameters(), lr=0.01, fused=True)
+        for at, rows in enumerate(torch.arange(200).split(20)):
+            if at == 5 and leaving:
+                stack._keep(torch.tensor(stay), optimiser)
+            optimiser.zero_grad()
+            weighted_loss(stack.rank(rows), stack.label[rows], stack.weights).sum().backward()
+            optimiser.step()
+        ends.append((ranker, optimiser))
+    (whole, moments), (part, own) = ends
+    for at, run in enumerate(stay):
+        assert equal(part, at, whole, run)
+        for ours, theirs in zip(own.state.values(), moments.state.values(), strict=True):
+            for name in ("exp_avg", "exp_avg_sq"):
+                assert torch.allclose(ours[name][at], theirs[name][run], atol=1e-12)

@@ -1,0 +1,56 @@
+"""A small ranking task, and a stack of rankers that fits it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmrec.features import Features, SideFeatures
+from mmrec.ranking.dlrm import Ranker, Run, Shape
+from mmrec.ranking.inputs import Inputs
+from mmrec.ranking.training import Task
+
+CODES = 4
+
+
+def toy(rows: int = 300, seed: int = 0, dtype: type = np.float32) -> Task:
+    """Rows whose label hangs on a product of words, and on dense numbers; some words are missing."""
+    rng = np.random.default_rng(seed)
+
+    def side(views: int) -> SideFeatures:
+        dense = np.concatenate([rng.normal(3, 2, (views, 2)), np.ones((views, 1))], axis=1)
+        there = rng.random(views) < 0.8
+        block = rng.normal(0.5, 1, (views, 5)) * there[:, None]
+        codes = np.concatenate([rng.integers(CODES, size=(views, 2)), np.full((views, 1), CODES)], axis=1)
+        return SideFeatures(
+            ("mean rating", "no rating", "log count"),
+            np.concatenate([dense, np.zeros((1, 3))]).astype(dtype),
+            {"gist": np.concatenate([block, np.zeros((1, 5))]).astype(np.float16)},
+            {"gist": np.append(there, False).astype(np.float32)},
+            np.concatenate([codes, np.full((1, 3), CODES)]),
+        )
+
+    user, item = side(40), side(30)
+    user_view, item_view = rng.integers(40, size=rows), rng.integers(30, size=rows)
+    taste = (user.vectors["gist"][user_view, 0] * item.vectors["gist"][item_view, 0]).astype(np.float32)
+    label = taste + 0.5 * user.dense[user_view, 0] + rng.normal(0, 0.5, rows) > 1.5
+    cut = rows * 2 // 3
+    inputs = Inputs(Features(user, item, user_view, item_view))
+    return Task(inputs, label, np.arange(cut), np.arange(cut, rows))
+
+
+def ranker_of(task: Task, runs: Sequence[Run], *, linear: bool = False) -> Ranker:
+    """An untrained stack over all that the task has."""
+    shape = Shape(
+        dense=6,
+        groups={"text": task.inputs.blocks},
+        categories=CODES,
+        embedding_size=4,
+        hidden_size=8,
+        runs=len(runs),
+        linear=linear,
+    )
+    ranker = Ranker(shape, runs)
+    ranker.standardise(task.inputs, task.train)
+    return ranker
