@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from mmrec.config import Config, EvidenceConfig, RankerConfig, TrainingConfig
@@ -26,8 +27,13 @@ SMALL = Config(
 )
 
 
-def board(folder: Path, side: int = 20) -> Reviews:
-    """Reviews of every item by every user; even users like even items, odd ones odd ones."""
+def board(folder: Path, side: int = 28) -> Reviews:
+    """Reviews of a random half of the pairs; even users like even items, odd ones odd ones.
+
+    Not of all pairs: of a user with so many likes, those that are known would tell how many are not.
+    """
+    pairs = [*product(range(side), range(side))]
+    half = np.random.default_rng(0).permutation(len(pairs))[: len(pairs) // 2]
     rows = [
         {
             "user": f"u{user}",
@@ -35,7 +41,7 @@ def board(folder: Path, side: int = 20) -> Reviews:
             "rating": 5 if user % 2 == item % 2 else 2,
             "text": f"{LOVES[user % 2][(user + item) % 3]} {SERVES[item % 2][(user + 2 * item) % 3]}",
         }
-        for user, item in product(range(side), range(side))
+        for user, item in (pairs[at] for at in half)
     ]
     pl.DataFrame(rows).write_ndjson(folder / "board.jsonl")
     return read_reviews(folder / "board.jsonl", Config().read)

@@ -41,9 +41,9 @@ def slow_members(data: Interactions, evidence: Evidence, entity: np.ndarray, row
     for other in evidence.known.tolist():
         if entity[other] != entity[row]:
             continue
-        if evidence.policy == "fold" and row not in outside:
-            if evidence.fold[other] == evidence.fold[row] or evidence.fold[other] == VALID:
-                continue
+        own = evidence.fold[other] in (evidence.fold[row], VALID)
+        if evidence.policy == "fold" and row not in outside and own:
+            continue
         if evidence.policy == "leave_one_out" and other == row:
             continue
         if evidence.policy == "past" and (
@@ -94,7 +94,7 @@ def test_only_test_hears_valid(data: Interactions, seed: int) -> None:
     for fold in np.unique(evidence.fold):
         said = np.isin(split.valid, evidence.heard(int(fold)))
         assert said.all() if fold < 0 else not said.any()
-    for entity, side in sides(data, evidence):
+    for _, side in sides(data, evidence):
         for row in np.concatenate([split.train, split.valid]).tolist():
             heard = side.members(int(side.view[row]))
             assert not np.isin(heard, split.valid).any()

@@ -167,9 +167,10 @@ def test_dropped_cells_get_no_gradient_and_kept_ones_their_scale() -> None:
     assert torch.equal(x.grad, out.detach())
 
 
+@pytest.mark.parametrize("outputs", [1, 2])
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_layer_is_one_affine_map_for_each_run(shared: bool) -> None:
-    layer = Linear(3, 5, 2)
+def test_a_layer_is_one_affine_map_for_each_run(shared: bool, outputs: int) -> None:
+    layer = Linear(3, 5, outputs)
     torch.nn.init.normal_(layer.weight)
     torch.nn.init.normal_(layer.bias)
     x = torch.randn(7, 5) if shared else torch.randn(3, 7, 5)

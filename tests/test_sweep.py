@@ -90,7 +90,9 @@ def test_points_are_kept_and_found_again(
     assert first["2"]["3"] == again["2"]["3"]
     assert json.loads(path.read_text())["results"] == again
     rows = table(again, "K").rows
-    assert [row[:3] for row in rows] == [["4", "2", "0.8500 ±0.0500"], ["2", "2", "0.8500 ±0.0500"]]
+    assert [row[:3] for row in rows[:2]] == [["4", who, "0.8500 ±0.0500"] for who in ("model", "bias model")]
+    fewer = table({"2": {}, "3": {"3": again["2"]["3"]}, "5": again["2"]}, "K").rows
+    assert [row[0] for row in fewer] == ["3 (1 of 2)", "3 (1 of 2)", "5", "5"]
 
 
 def test_a_value_that_a_setting_does_not_take_is_refused(
@@ -141,5 +143,5 @@ def test_commands_from_a_file_to_figures(
         )
     found = json.loads(capsys.readouterr().out)
     assert found["shapley"] == {}
-    assert [row[0] for row in found["rows"]["auc"]][0] == "everything"
+    assert found["rows"]["auc"][0][0] == "everything"
     assert json.loads((tmp_path / "ablation" / "ablation.json").read_text())["results"].keys() == {"0", "1"}

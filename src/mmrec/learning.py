@@ -170,7 +170,7 @@ class Assembler(BaseModel):
         if self.config.evidence.summaries == "policy":
             return summary_words(corpus.summaries(of, side), corpus.models.encoder, self.vocabulary)
         entity = corpus.data.user if of == "user" else corpus.data.item
-        whole = Side.excluding(entity, np.sort(side.order), np.full(len(entity), -1))
+        whole = _whole(entity, np.sort(side.order))
         written = corpus.summaries(of, whole)
         words = summary_words(written, corpus.models.encoder, self.vocabulary)
         return words.at(np.searchsorted(whole.entity, side.entity))
@@ -196,12 +196,17 @@ class Assembler(BaseModel):
         )
 
 
+def _whole(entity: np.ndarray, known: np.ndarray) -> Side:
+    """One view an entity, which hears all of its known reviews."""
+    return Side.excluding(entity, known, np.full(len(entity), -1))
+
+
 def _vocabulary(corpus: Corpus, evidence: Evidence, config: Config) -> list[str]:
     if config.profile.strategy == "notes":
         said = (corpus.notes[row].categories for row in evidence.known)
     else:
-        written = corpus.summaries("item", evidence.item)
-        said = (summary.categories for summary in written)
+        whole = _whole(corpus.data.item, evidence.known)
+        said = (summary.categories for summary in corpus.summaries("item", whole))
     counts = Counter(category for categories in said for category in categories)
     return [category for category, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
 

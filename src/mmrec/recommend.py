@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -43,19 +43,21 @@ class Recommender(ModelHubMixin):
         models: what reads; by default those that `config` names.
 
     Attributes:
-        scores: what the model and those it was compared with reach on test rows.
-        outcome: what recommending from `threshold` on gave on test rows.
+        scores: what the model and those that it was compared with reach on test rows.
+        threshold: the probability from which on to recommend, chosen on valid rows; inf where nothing is to
+            be recommended, None before fitting and for models that an earlier mmrec saved.
+        outcome: what that gave on test rows.
     """
 
-    # The mixin's config.json. Without one it would make one of the arguments, and copy what they hold.
-    _hub_mixin_config: ClassVar[dict[str, str]] = {"model_type": "mmrec"}
+    # The mixin's config.json; without one it would make one of the arguments, and copy what they hold.
+    _hub_mixin_config = {"model_type": "mmrec"}  # noqa: RUF012
 
     def __init__(self, config: Config | None = None, models: Models | None = None) -> None:
         self.config = config or Config()
         self.models = models or Models.open(self.config)
         self.scores: dict[str, Scores] = {}
         self.outcome: Outcome | None = None
-        self._threshold: float | None = None
+        self.threshold: float | None = None
         self._model: Model | None = None
 
     def fit(self, reviews: Reviews) -> Recommender:
@@ -73,9 +75,9 @@ class Recommender(ModelHubMixin):
         """Take over a trained model of a comparison, and know all of `reviews`."""
         self.scores = dict(comparison.scores)
         learned, model = comparison.prepared.corpus, comparison.models[name]
-        self._threshold, test = comparison.thresholds[name], comparison.prepared.split.test
-        probability = comparison.probability[name][test]
-        self.outcome = outcome(comparison.prepared.label[test], probability, self._threshold)
+        self.threshold, test = comparison.thresholds[name], comparison.prepared.split.test
+        label, probability = comparison.prepared.label[test], comparison.probability[name][test]
+        self.outcome = outcome(label, probability, self.threshold)
         # What the filter dropped is known to the recommender all the same; mostly it is in there already.
         everything = len(learned) == len(reviews)
         corpus = learned if everything else Corpus.of(reviews, self.models, self.config)
@@ -107,15 +109,6 @@ class Recommender(ModelHubMixin):
         if self._model is None:
             raise DataError("this Recommender knows nothing yet: call fit(reviews) or load(folder) first")
         return self._model
-
-    @property
-    def threshold(self) -> float | None:
-        """The probability from which on to recommend, chosen on valid rows.
-
-        It is inf where nothing is to be recommended, and None for models that an earlier mmrec saved.
-        """
-        self.model  # noqa: B018  says that nothing was fitted, where that is so
-        return self._threshold
 
     @property
     def features(self) -> Features:
@@ -210,12 +203,9 @@ class Recommender(ModelHubMixin):
 
         Args:
             repo_id: as in `owner/name`; made where there is none.
-            private: whether the repository is to be private; then one that is public already is refused.
+            private: whether to make it private; then one that is public already is refused.
             public_reviews: says that everybody may read the reviews.
-            how: what else `ModelHubMixin.push_to_hub` takes: `token`, `commit_message`, `branch`, and so on.
-
-        Returns:
-            The URL of the commit.
+            how: as for `ModelHubMixin.push_to_hub`: `token`, `commit_message`, `branch`, and so on.
 
         Raises:
             ConfigError: everybody could read the reviews, and nobody said that they may.
@@ -237,11 +227,7 @@ class Recommender(ModelHubMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Path | str, **how: Any) -> Recommender:
-        """Read a model of a folder, or of the Hugging Face hub, which brings neither paths nor addresses.
-
-        Args:
-            pretrained_model_name_or_path: a folder, or `owner/name`.
-            how: what else `ModelHubMixin.from_pretrained` takes: `revision`, `token`, and so on.
+        """Read a model of a folder, or of the hub (`owner/name`), which brings neither paths nor addresses.
 
         Raises:
             ModelError: no such model, or a damaged one.
@@ -259,11 +245,9 @@ class Recommender(ModelHubMixin):
         self._save(self._saved.portable(), save_directory)
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, **how: Any) -> Recommender:
-        where = {
-            key: how[key] for key in ("revision", "cache_dir", "force_download", "local_files_only", "token")
-        }
-        return cls._of(load(Path(snapshot_download(model_id, **where))).portable())
+    def _from_pretrained(cls, *, model_id: str, config: object = None, **how: Any) -> Recommender:
+        folder = snapshot_download(model_id, allow_patterns=["*.json", "*.safetensors", "*.parquet"], **how)
+        return cls._of(load(Path(folder)).portable())
 
     @property
     def _saved(self) -> Saved:
@@ -272,15 +256,17 @@ class Recommender(ModelHubMixin):
         return Saved(*parts, self.threshold, self.outcome)
 
     def _save(self, saved: Saved, folder: Path) -> Path:
-        save(saved, folder)
-        self.generate_model_card().save(folder / "README.md")
+        card = save(saved, folder) / "README.md"
+        # A folder may be one of a project, whose own README is not to be lost.
+        if not card.exists() or "library_name: mmrec" in card.read_text(errors="replace"):
+            self.generate_model_card().save(card)
         return folder
 
     @classmethod
     def _of(cls, saved: Saved) -> Recommender:
         recommender = cls(saved.config)
-        recommender.scores, recommender.outcome = saved.scores, saved.outcome
-        recommender._threshold = saved.threshold
+        recommender.scores = saved.scores
+        recommender.threshold, recommender.outcome = saved.threshold, saved.outcome
         corpus = Corpus.of(saved.reviews, recommender.models, saved.config, saved.notes or None)
         recommender._set(saved.model, saved.reviews, corpus)
         recommender._features = saved.features

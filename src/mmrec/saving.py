@@ -16,7 +16,7 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
 import mmrec
-from mmrec.config import Config
+from mmrec.config import Config, ReadConfig
 from mmrec.errors import ModelError
 from mmrec.features import Features, SideFeatures
 from mmrec.language.base import Note
@@ -60,12 +60,7 @@ class _Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Saved:
-    """All that a recommender is: settings, model, the reviews it knows, and what was read out of them.
-
-    Attributes:
-        threshold: the probability from which on to recommend; None in models of earlier versions.
-        outcome: what that gave on test.
-    """
+    """All that a recommender is: settings, model, the reviews it knows, and what was read out of them."""
 
     config: Config
     model: Model
@@ -78,37 +73,20 @@ class Saved:
 
     def portable(self) -> Saved:
         """The same without what holds on this machine alone: paths of files, addresses of servers."""
-        assembler = self.model.assembler
-        model = replace(
-            self.model, assembler=assembler.model_copy(update={"config": _freed(assembler.config)})
-        )
-        no_photos = pl.lit([], dtype=pl.List(pl.String)).alias("photos")
-        tables = self.reviews.table.with_columns(no_photos), self.reviews.items.with_columns(no_photos)
-        return replace(
-            self,
-            config=_freed(self.config),
-            model=model,
-            reviews=replace(self.reviews, table=tables[0], items=tables[1]),
-        )
+        config = self.model.assembler.config
+        language = config.language.model_copy(update={"llm": without_address(config.language.llm)})
+        vision = config.vision.model_copy(update={"captioner": without_address(config.vision.captioner)})
+        parts = {"store": None, "read": ReadConfig(), "language": language, "vision": vision}
+        config = config.model_copy(update=parts)
+        model = replace(self.model, assembler=self.model.assembler.model_copy(update={"config": config}))
+        none, known = pl.lit([], dtype=pl.List(pl.String)).alias("photos"), self.reviews
+        reviews = replace(known, table=known.table.with_columns(none), items=known.items.with_columns(none))
+        return replace(self, config=config, model=model, reviews=reviews)
 
 
 def without_address(spelled: str) -> str:
     """A model as settings spell it, without the URL of its server."""
-    return re.sub("@?https?://.*", "", spelled, flags=re.DOTALL) or "openai:unnamed"
-
-
-def _freed(config: Config) -> Config:
-    def but(part: BaseModel, **update: object) -> BaseModel:
-        return part.model_copy(update=update)
-
-    return config.model_copy(
-        update={
-            "store": None,
-            "read": but(config.read, items=None, photos=None),
-            "language": but(config.language, llm=without_address(config.language.llm)),
-            "vision": but(config.vision, captioner=without_address(config.vision.captioner)),
-        }
-    )
+    return re.sub("(?s)@?https?://.*", "", spelled) or "openai:unnamed"
 
 
 def save(saved: Saved, folder: Path) -> Path:

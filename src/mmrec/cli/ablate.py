@@ -32,11 +32,13 @@ def ablate(
         shapley: train all coalitions of groups, up to 127 a seed, for exact Shapley values.
         compare: whether to try whole reviews and image vectors in the place of what was read out of them.
         summaries: try summaries in the place of notes too; a fold needs a summary of every user and item.
-        out: folder for ablation.json.
+        out: folder for ablation.json and ablation.html.
         json: print one JSON object instead of tables.
     """
     from mmrec.corpus import Models
     from mmrec.experiment import ablation
+    from mmrec.experiment.pages import ablation_page
+    from mmrec.experiment.rendering import command_line
     from mmrec.reviews import read_reviews
 
     reviews = read_reviews(data, config.read)
@@ -46,10 +48,10 @@ def ablate(
     flags = {"shapley": shapley, "words": compare == "words", "summaries": summaries, "bootstrap": seeds == 1}
     asked = {name for name, wanted in flags.items() if wanted}
     trials = ablation.ablate(reviews, own, Models.open(own), out / "ablation.json", seeds=seeds, asked=asked)
-    if not json:
-        for table in ablation.tables(trials):
-            print_table(table)
-        return
-    rows = {key: ablation.lines(trials, key) for key in ablation.FIGURES}
-    shares, both = ablation.shapley_values(trials), ablation.synergy(trials)
-    print_json({"rows": rows, "shapley": shares, "synergy": both, "trials": trials})
+    if json:
+        rows = {key: ablation.lines(trials, key) for key in ablation.FIGURES}
+        shares, both = ablation.shapley_values(trials), ablation.synergy(trials)
+        print_json({"rows": rows, "shapley": shares, "synergy": both, "trials": trials})
+    for table in () if json else ablation.tables(trials):
+        print_table(table)
+    ablation_page(trials, own.ranker.features, out / "ablation.html", command_line())

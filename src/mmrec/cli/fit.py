@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +52,7 @@ def learn_and_save(
     from mmrec.corpus import Models
     from mmrec.experiment.compare import compare
     from mmrec.experiment.judging import judge
+    from mmrec.experiment.rendering import command_line
     from mmrec.experiment.report import write_report
     from mmrec.recommend import Recommender
     from mmrec.reviews import read_reviews
@@ -83,8 +82,9 @@ def learn_and_save(
         console.print(f"- {remark}")
     recommender = Recommender(config, models).adopt(result, config.ranker.features, reviews)
     recommender.save(folder)
-    command = shlex.join(["mmrec", *sys.argv[1:]])
-    report = write_report(result, judgement, audits, folder / "report.html", command=command, read=len(reviews))
+    report = write_report(
+        result, judgement, audits, folder / "report.html", command=command_line(), read=len(reviews)
+    )
     console.print(f"model: {folder}   report: {report}")
     return {
         "data": str(data),

@@ -108,7 +108,7 @@ def print_table(table: tables.Table) -> None:
     """Print a table of an experiment, with its notes below."""
     shown = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column, title in enumerate(table.header):
-        shown.add_column(title, justify="right" if table.numeric(column) else "left")
+        shown.add_column(title, justify="right" if table.numeric(column) else "left", overflow="fold")
     for at, row in enumerate(table.rows):
         bold = ["bold" if (at, column) in table.bold else "" for column in range(len(row))]
         shown.add_row(*map(Text, row, bold))

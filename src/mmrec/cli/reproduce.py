@@ -37,6 +37,8 @@ def reproduce(
     """
     from mmrec.corpus import Models
     from mmrec.experiment import reproduce as experiment
+    from mmrec.experiment.pages import reproduce_page
+    from mmrec.experiment.rendering import command_line
     from mmrec.experiment.tables import tables
     from mmrec.reviews import read_reviews
 
@@ -48,4 +50,5 @@ def reproduce(
         print_json({"data": str(data), "seed": config.seed, "repeats": repeats, "stacks": stacks})
     for table in () if json else tables(stacks):
         print_table(table)
-    console.print(f"results: {path}", markup=False)
+    page = reproduce_page(stacks, path.with_suffix(".html"), command_line())
+    console.print(f"results: {path}   report: {page}", markup=False)

@@ -34,12 +34,14 @@ def sweep(
         values: in place of the usual ones.
         seeds: splits at each value, each with evidence and training of its own, from --seed on.
         model: in place of --features; of `policy` and `reduction` it is `proposed` rather than `mmrec`.
-        out: folder for sweep-OVER.json.
+        out: folder for sweep-OVER.json and sweep-OVER.html.
         json: print one JSON object instead of a table.
     """
     from mmrec.corpus import Models
     from mmrec.errors import ConfigError
     from mmrec.experiment import sweep as sweeping
+    from mmrec.experiment.pages import sweep_page
+    from mmrec.experiment.rendering import command_line
     from mmrec.reviews import read_reviews
 
     reviews = read_reviews(data, config.read)
@@ -56,3 +58,4 @@ def sweep(
     path = out / f"sweep-{over}.json"
     points = sweeping.sweep(reviews, own, Models.open(own), path, over, values or usual, seeds)
     print_json(points) if json else print_table(sweeping.table(points, over))
+    sweep_page(points, over, features, path.with_suffix(".html"), command_line())

@@ -35,6 +35,7 @@ from mmrec.reviews.table import Reviews
 
 __all__ = ["FIGURES", "Spread", "Trial", "ablate", "chances", "lines", "shapley_values", "synergy", "tables"]
 
+Made = tuple[Assembler, Features]
 Trial = dict[str, Any]
 Spread = tuple[float, float]
 """Mean over seeds and half its 95% interval, which is 0 for a single seed."""
@@ -51,21 +52,20 @@ def ablate(
     place of the model's; `bootstrap`, over users, for when there is but one seed.
 
     Raises:
-        DataError: too few reviews.
+        DataError: too few reviews, or a file at `path` that is no journal.
     """
     journal, names = Journal(path, reviews, config), range(config.seed, config.seed + seeds)
     for seed in names:
-        if not asked <= {*journal.results.get(str(seed), {"asked": ["nothing"]})["asked"]}:
+        if str(seed) not in journal.results or asked - {*journal.results[str(seed)]["asked"]}:
             own = config.model_copy(update={"seed": seed})
             journal.put(str(seed), _trial(prepare(reviews, own, models), asked))
     return [journal.results[str(seed)] for seed in names]
 
 
-def chances(
-    prepared: Prepared, assembler: Assembler, features: Features, coalitions: Sequence[str]
-) -> dict[str, np.ndarray]:
+def chances(prepared: Prepared, made: Made, coalitions: Sequence[str]) -> dict[str, np.ndarray]:
     """Coalition -> (m,) probability of a like of every test row; each trained once, from the same weights."""
-    config, label, split = assembler.config, prepared.label, prepared.split
+    (assembler, features), label, split = made, prepared.label, prepared.split
+    config = assembler.config
     weights = metrics.class_weights(label[split.train], config.training.loss)
     seed = int(np.random.SeedSequence(config.seed).generate_state(1)[0])
     deaf = [frozenset(GROUPS).difference(some.split(" + ")) for some in coalitions]
@@ -94,26 +94,22 @@ def _trial(prepared: Prepared, asked: set[str]) -> Trial:
     wanted = [*names.values(), *_four(groups)]
     if "shapley" in asked:
         wanted += [_less(some, set()) for size in range(len(groups)) for some in combinations(groups, size)]
-    p = chances(prepared, *made, [*dict.fromkeys(filter(None, wanted))])
+    p = chances(prepared, made, [*dict.fromkeys(filter(None, wanted))])
     rows = {name: p[some] for name, some in names.items() if some}
     none = ", ".join(group for group in GROUPS if group not in groups)
     remarks = warnings(config) + ([f"left out, since these data and model have none: {none}"] if none else [])
     for name, corpus, own in _others(prepared, asked, remarks):
         corpus.part, whole = prepared.corpus.part, _less(GROUPS, set())
-        other = assemble(corpus, prepared.evidence, own)
-        rows[f"with {name}"] = chances(prepared, *other, [whole])[whole]
+        rows[f"with {name}"] = chances(prepared, assemble(corpus, prepared.evidence, own), [whole])[whole]
     label, user, all_ = prepared.label[test], prepared.corpus.data.user[test], rows[_EVERYTHING]
     weights = metrics.class_weights(prepared.label[prepared.split.train], config.training.loss)
-
-    gaps = {
-        name: {key: metrics.paired_difference(user, label, one, all_, of) for key, of in FIGURES.items()}
-        for name, one in rows.items()
-        if "bootstrap" in asked
-    }
-    figures = {name: metrics.evaluate(label, one, weights).dict() for name, one in rows.items()}
-    values = {some: metrics.evaluate(label, one, weights).auc for some, one in p.items()}
-    trial = {"asked": sorted(asked), "groups": groups, "figures": figures, "values": values}
-    return {**trial, "bootstrap": gaps, "remarks": remarks}
+    trial: Trial = {"asked": sorted(asked), "groups": groups, "remarks": remarks, "bootstrap": {}}
+    trial["figures"] = {name: metrics.evaluate(label, one, weights).dict() for name, one in rows.items()}
+    trial["values"] = {some: metrics.evaluate(label, one, weights).auc for some, one in p.items()}
+    for name, one in rows.items() if "bootstrap" in asked else ():
+        gaps = {key: metrics.paired_difference(user, label, one, all_, of) for key, of in FIGURES.items()}
+        trial["bootstrap"][name] = gaps
+    return trial
 
 
 def _others(prepared: Prepared, asked: set[str], remarks: list[str]) -> Iterator[tuple[str, Corpus, Config]]:
@@ -194,10 +190,10 @@ def tables(trials: Sequence[Trial]) -> list[Table]:
         meaning = "above 0 they complement each other, below they say the same"
         notes.append(f"synergy of text and photos in ROC-AUC: {_gap(both)}, p {both.p:.3f}; {meaning}")
     found = []
-    for key in FIGURES:
+    for key, title in (("auc", "ROC-AUC"), ("fpr_at_90", "FPR at TPR .90")):
         rows = [[name, _spread(one), _gap(gap), f"{gap.p:.3f}"] for name, one, gap in lines(trials, key)]
-        header = ["inputs", key.replace("_", " "), "less that of everything", "p"]
-        found.append(Table(f"What inputs add: {header[1]}", header, rows, frozenset(), notes))
+        header = ["inputs", title, "less that of everything", "p"]
+        found.append(Table(f"What inputs add to {title}", header, rows, frozenset(), notes))
     if shares := shapley_values(trials):
         rows = [[group, _spread(share)] for group, share in shares.items()]
         notes = ["exact Shapley values; they add up to the ROC-AUC of everything less .5"]

@@ -166,4 +166,6 @@ def warnings(config: Config) -> list[str]:
         remarks.append("the epochs were chosen on test rows, as in the paper: these figures flatter")
     if config.evidence.policy in ("leave_one_out", "all"):
         remarks.append(f"evidence policy `{config.evidence.policy}` leaks the label into training rows")
+    if config.evidence.summaries == "all" and config.profile.strategy == "summary":
+        remarks.append("summaries are made of all known reviews, a row's own among them: these leak its label")
     return remarks

@@ -9,7 +9,6 @@ from html import escape
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -21,7 +20,7 @@ __all__ = [
     "SMALL",
     "Bar",
     "Style",
-    "draw_bars",
+    "bar_plot",
     "signed",
     "square",
     "style",
@@ -124,32 +123,37 @@ def square(figure: Figure, x: str, y: str) -> Axes:
 
 
 class Bar(NamedTuple):
-    """A value with its interval; nan where that is unknown."""
+    """A value and, where they are known, the ends of its interval."""
 
     name: str
-    value: float
-    low: float
-    high: float
+    interval: Sequence[float]
     colour: str
 
 
-def draw_bars(figure: Figure, bars: Sequence[Bar], title: str, digits: int = 3) -> None:
+def bar_plot(bars: Sequence[Bar], title: str, prefix: str, scale: int = 1, digits: int = 3) -> str:
     """Bars from zero to the left or right, the first on top, with whiskers and the values beside them."""
-    axes = figure.subplots()
-    for at, (_, value, low, high, colour) in enumerate(bars):
-        axes.barh(at, value, height=0.55, color=colour, alpha=0.75)
-        if not np.isnan([low, high]).any():
-            axes.hlines(at, low, high, color=INK, lw=1.2)
-            axes.plot([low, high], [at, at], "|", color=INK, ms=7)
+    values = [[scale * value for value in bar.interval] for bar in bars]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
         side = axes.get_yaxis_transform()
-        axes.text(1.02, at, signed(value, digits), transform=side, va="center", weight="bold")
-    axes.axvline(0, color=INK, lw=1)
-    axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.locator_params(axis="x", nbins=4)
-    axes.xaxis.set_major_formatter(lambda value, _: signed(value, digits))
-    axes.set_xlabel(title)
+        for at, (value, *ends) in enumerate(values):
+            axes.barh(at, value, height=0.55, color=bars[at].colour, alpha=0.75)
+            axes.plot(ends, [at] * len(ends), "|-", color=INK, lw=1.2, ms=7)
+            axes.text(1.02, at, signed(value, digits), transform=side, va="center", weight="bold")
+        axes.axvline(0, color=INK, lw=1)
+        axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.locator_params(axis="x", nbins=4)
+        axes.xaxis.set_major_formatter(lambda value, _: signed(value, digits))
+        axes.set_xlabel(title)
+
+    texts = [", ".join([signed(value, digits) for value in own]) for own in values]
+    told = "; ".join(f"{bar.name} {text}" for bar, text in zip(bars, texts, strict=True))
+    return svg(
+        f"{title}; values and 95% intervals: {told}.", (LARGE[0], 0.8 + 0.36 * len(bars)), draw, prefix
+    )
 
 
 def signed(value: float, digits: int = 3) -> str:

@@ -19,8 +19,7 @@ from mmrec.experiment.drawing import (
     LARGE,
     SMALL,
     Bar,
-    draw_bars,
-    signed,
+    bar_plot,
     square,
     style,
     svg,
@@ -48,7 +47,7 @@ def draw_plots(comparison: Comparison, judgement: Judgement) -> dict[str, list[s
         Keys without figures are absent.
     """
     panels = {key: [_curves(comparison, judgement, key, kind)] for key, kind in _kinds(comparison).items()}
-    panels["differences"] = _differences(judgement)
+    panels["differences"] = _differences(comparison, judgement)
     panels["calibration"] = _calibration(comparison, judgement.reference)
     panels["training"] = [panel for name in comparison.models for panel in _training(comparison, name)]
     return {key: drawn for key, drawn in panels.items() if drawn}
@@ -133,9 +132,9 @@ def _curves(comparison: Comparison, judgement: Judgement, key: str, kind: _Kind)
         axes = square(figure, kind.x, kind.y)
         curves = {name: _thin(*kind.curve(label, comparison.probability[name][test])) for name in shown}
         if kind.guessing is None:
-            axes.axline((0, 0), slope=1, color=GRID, lw=1.5)
+            axes.axline((0, 0), slope=1, color=GRID, lw=2.2)
         else:
-            axes.axhline(kind.guessing, color=GRID, lw=1.5)
+            axes.axhline(kind.guessing, color=GRID, lw=2.2)
             # The first few reviews of a list swing widely and would squeeze the rest.
             lowest = min(y[x > 0.05].min() for x, y in curves.values())
             axes.set_ylim(max(-0.01, min(lowest, kind.guessing) - 0.05))
@@ -173,19 +172,13 @@ def _thin(x: np.ndarray, y: np.ndarray) -> _Points:
     return x[keep], y[keep]
 
 
-def _differences(judgement: Judgement) -> list[str]:
+def _differences(comparison: Comparison, judgement: Judgement) -> list[str]:
+    gaps = {name: judgement.differences[name] for name in comparison.scores if name in judgement.differences}
     panels = []
-    for key, (title, scale, digits) in _FIGURES.items():
-        bars = [
-            Bar(name, *(scale * value for value in one[key][:3]), style(name).colour)
-            for name, one in judgement.differences.items()
-        ]
-        told = "; ".join(f"{bar[0]} {' to '.join(signed(end, digits) for end in bar[2:4])}" for bar in bars)
-        label = f"{title}; 95% intervals of the differences to the {judgement.reference}: {told}."
-        draw = partial(draw_bars, bars=bars, title=title, digits=digits)
-        size = LARGE[0], 0.8 + 0.36 * len(bars)
-        panels.append(svg(label, size, draw, f"differences-{key}"))
-    return panels if judgement.differences else []
+    for key, look in _FIGURES.items():
+        bars = [Bar(name, own[key][:3], style(name).colour) for name, own in gaps.items()]
+        panels.append(bar_plot(bars, look[0], f"differences-{key}", *look[1:]))
+    return panels if gaps else []
 
 
 def _calibration(comparison: Comparison, reference: str) -> list[str]:
@@ -209,7 +202,7 @@ def _draw_bins(figure: Figure, name: str, bins: np.ndarray) -> None:
     half = np.sqrt(share * (1 - share) * z + z**2 / 4) / (1 + z)
     low = max(0.0, min(mean.min(), (middle - half).min()) - 0.05)
     axes.set(xlim=(low, 1.02), ylim=(low, 1.02))
-    axes.axline((1, 1), slope=1, color=GRID, lw=1.5)
+    axes.axline((1, 1), slope=1, color=GRID, lw=2.2)
     axes.vlines(mean, middle - half, middle + half, color=colour, lw=1.2)
     axes.plot(mean, share, "-", color=colour, lw=1)
     axes.scatter(mean, share, s=25 * count / count.mean(), color=colour, zorder=3, clip_on=False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-import re
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +19,7 @@ from markupsafe import Markup
 from mmrec.experiment.drawing import signed
 from mmrec.experiment.tables import Table
 
-__all__ = ["Plot", "Section", "made", "render", "write_page"]
+__all__ = ["Plot", "Section", "command_line", "made", "render", "write_page"]
 
 _PACKAGES = ("mmrec", "torch", "polars", "sentence-transformers")
 
@@ -62,11 +63,16 @@ def render(template: str, path: Path, **values: Any) -> Path:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"svg": Markup, "words": _words, "signed": signed}
+    environment.filters |= {"svg": Markup, "signed": signed}
     page = environment.get_template(template).render(values)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8", errors="replace")
     return path
+
+
+def command_line() -> str:
+    """How this run was started."""
+    return shlex.join(["mmrec", *sys.argv[1:]])
 
 
 def made() -> dict[str, str]:
@@ -84,10 +90,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _words(table: Table) -> set[int]:
-    """The columns of words, which stand to the left; numbers stand to the right."""
-    return {
-        at for at in range(len(table.header)) if any(re.search("[A-Za-z]{2}", row[at]) for row in table.rows)
-    }

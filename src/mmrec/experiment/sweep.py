@@ -42,24 +42,21 @@ def sweep(
 ) -> Points:
     """Train and judge what the `Journal` at `path` does not hold yet, for so many seeds from the config's on.
 
-    A point of imbalance that the data cannot give is left out.
-
     Raises:
         ConfigError: the setting does not take a value.
-        DataError: too few reviews.
+        DataError: too few reviews, or a file at `path` that is no journal.
     """
+    settings = {value: _set(config, over, value) for value in values}
     journal, tried = Journal(path, reviews, config), range(config.seed, config.seed + seeds)
-    for value in values:
-        own = _set(config, over, value)
+    for value, own in settings.items():
         reading = Models.open(own, store=models.store) if over in ("llm", "captioner") else models
         for seed in tried:
-            known = journal.results.get(value, {})
-            if str(seed) not in known:
+            if str(seed) not in (known := journal.results.get(value, {})):
                 prepared = prepare(reviews, own.model_copy(update={"seed": seed}), reading)
                 thin = imbalanced(prepared, float(value)) if over == "imbalance" else prepared
-                journal.put(value, known | ({str(seed): _point(thin)} if thin else {}))
-    wanted = {str(seed) for seed in tried}
-    return {v: {s: p for s, p in journal.results[v].items() if s in wanted} for v in values}
+                journal.put(value, {**known, **({str(seed): _point(thin)} if thin else {})})
+    held = {value: journal.results[value] for value in settings}
+    return {value: {str(s): own[str(s)] for s in tried if str(s) in own} for value, own in held.items()}
 
 
 def imbalanced(prepared: Prepared, ratio: float) -> Prepared | None:
@@ -85,17 +82,15 @@ def imbalanced(prepared: Prepared, ratio: float) -> Prepared | None:
 
 
 def table(points: Points, over: str) -> Table:
-    """The model's figures and the bias model's, by value."""
-    rows = []
+    """The model's figures and the bias model's, by value; values without a point are left out."""
+    rows, most = [], max(map(len, points.values()))
     for value, seeds in points.items():
-        rows.append([value, str(len(seeds))])
-        for key in _FIGURES:
-            for who in ("model", "bias model"):
-                mean, error = mean_and_error([point[who][key] for point in seeds.values()])
-                rows[-1].append(f"{mean:.4f} ±{error:.4f}" if seeds else "")
-    header = [over, "seeds", *(name for title in _FIGURES.values() for name in (title, "bias model"))]
-    notes = ["mean ±standard error over seeds, on test rows; empty where the data have too few dislikes"]
-    return Table(f"Over {over}", header, rows, frozenset(), notes)
+        for who in ("model", "bias model") if seeds else ():
+            spreads = [mean_and_error([point[who][key] for point in seeds.values()]) for key in _FIGURES]
+            name = value if len(seeds) == most else f"{value} ({len(seeds)} of {most})"
+            rows.append([name, who, *(f"{mean:.4f} ±{error:.4f}" for mean, error in spreads)])
+    notes = [f"test, mean ±standard error over {most} seeds; imbalances without rows: too few dislikes"]
+    return Table(f"Over {over}", [over, "", *_FIGURES.values()], rows, frozenset(), notes)
 
 
 def _set(config: Config, over: str, value: str) -> Config:
@@ -110,7 +105,7 @@ def _set(config: Config, over: str, value: str) -> Config:
 
 def _point(prepared: Prepared) -> dict[str, dict[str, float]]:
     data, split, label, config = prepared.corpus.data, prepared.split, prepared.label, prepared.config
-    weights, test = class_weights(label[split.train], config.training.loss), split.test
     p = {"model": learn(prepared.corpus, prepared.evidence, split, config)[2]}
     p["bias model"] = calibrated(bias_model(data, split, label), data, split, label)
+    weights, test = class_weights(label[split.train], config.training.loss), split.test
     return {name: evaluate(label[test], one[test], weights).dict() for name, one in p.items()}

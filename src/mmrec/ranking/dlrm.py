@@ -121,7 +121,7 @@ class Ranker(nn.Module):
                         layer.bias[run].uniform_(-bound, bound, generator=generator)
 
     def hear(self, dense: Sequence[str], deaf: Sequence[frozenset[str]]) -> None:
-        """Keep each of R runs from the groups of inputs that it is deaf to; `dense` names the dense columns."""
+        """Keep each of R runs from the groups that it is deaf to; `dense` names the dense columns."""
         sizes = self.shape.groups.values()
         words = [[*(name for name in blocks for _ in range(blocks[name])), *blocks] for blocks in sizes]
         columns = [dense, *words, ["categories"] * self.shape.categories]

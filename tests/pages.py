@@ -1,0 +1,52 @@
+"""Reading pages as a browser would, for tests of them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>"
+
+
+class Reader(HTMLParser):
+    """Tags with their attributes, and the text, as a browser would see them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.page = page
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.text += " "
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def shown(self) -> str:
+        """The text with single spaces."""
+        return " ".join(self.text.split())
+
+    def check(self) -> None:
+        """The page is inert, needs nothing but itself, and its ids are unique."""
+        assert not {tag for tag, _ in self.tags} & {"script", "img", "iframe", "object", "embed", "base"}
+        assert not [name for _, attrs in self.tags for name in attrs if name.startswith("on")]
+        for tag, attrs in self.tags:
+            for name in ("src", "href", "xlink:href", "srcset", "data", "action"):
+                value = attrs.get(name)
+                assert value is None or value.startswith(("#", "data:")), (tag, value)
+        for outside in ("@import", "http://", "https://"):
+            assert outside not in self.page
+        assert "default-src 'none'" in self.page
+        ids = Counter(attrs["id"] for _, attrs in self.tags if "id" in attrs)
+        assert not ids or ids.most_common(1)[0][1] == 1
+        assert not re.search(r"#(0\d)\1\1", self.page)  # every colour comes from the variables
+
+
+def svgs(page: str) -> list[ElementTree.Element]:
+    """The pictures of a page."""
+    return [ElementTree.fromstring(svg) for svg in re.findall("<svg.*?</svg>", page, re.DOTALL)]

@@ -1,0 +1,108 @@
+"""Effects against the normal equations, and what they may not hear; the ridge regression by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
+
+from conftest import interactions, tables
+from mmrec.effects import COLUMNS, Effects, Reviewed, choose_penalties
+from mmrec.ranking.linear import Moments
+from mmrec.reviews.table import Interactions
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def reviewed(data: Interactions, seed: int = 0) -> Reviewed:
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(len(data), 4)).astype(np.float16)
+    return Reviewed(data, vectors, rng.integers(0, 200, size=len(data)))
+
+
+def test_effects_solve_the_penalised_least_squares() -> None:
+    rng = np.random.default_rng(3)
+    data = interactions(
+        rng.integers(6, size=80).tolist(),
+        rng.integers(5, size=80).tolist(),
+        rng.integers(1, 6, size=80).tolist(),
+    )
+    rows = np.arange(60)
+    made = Effects.fit(reviewed(data), rows, (2.0, 7.0))
+    design = np.zeros((60, 11))
+    design[rows, data.user[rows]] = 1
+    design[rows, 6 + data.item[rows]] = 1
+    target = data.rating[rows] - data.rating[rows].mean()
+    gram = design.T @ design + np.diag([2.0] * 6 + [7.0] * 5)
+    expected = np.linalg.solve(gram, design.T @ target)
+    assert made.user["rating effect"][:6] == pytest.approx(expected[:6], abs=1e-4)
+    assert made.item["rating effect"][:5] == pytest.approx(expected[6:], abs=1e-4)
+
+
+def test_a_harsh_user_and_a_good_item_are_told_apart() -> None:
+    # Nobody but the harsh one goes to item 2, which is better than what else he knows.
+    data = interactions([0, 0, 0, 1, 1, 2, 2], [0, 1, 2, 0, 1, 0, 1], [2, 2, 3, 4, 4, 4, 4])
+    made = Effects.fit(reviewed(data), np.arange(7), (0.1, 0.1))
+    assert made.user["rating effect"][0] < made.user["rating effect"][1] - 1
+    assert made.item["rating effect"][2] > made.item["rating effect"][0]
+
+
+def test_shares_spread_and_lengths_are_drawn_to_the_mean_of_all() -> None:
+    data = interactions([0, 0, 1], [0, 1, 0], [1, 5, 5])
+    one = Reviewed(data, np.zeros((3, 2), dtype=np.float16), np.array([0, 10, 10]))
+    made = Effects.fit(one, np.arange(3), (1.0, 1.0))
+    # User 0 has two reviews, one of them up to 1.5 stars; of all three it is one.
+    assert made.user["stars to 1.5"].tolist() == pytest.approx([(1 + 5 / 3) / 7, (5 / 3) / 6, 1 / 3])
+    assert made.user["blank"].tolist() == pytest.approx([(1 + 5 / 3) / 7, (5 / 3) / 6, 1 / 3])
+    assert made.user["rating effect"][2] == made.item["rating effect"][2] == 0
+
+
+@given(tables(gaps=False), seeds)
+@settings(max_examples=60, deadline=None)
+def test_nothing_of_a_row_that_is_not_heard_is_in_the_effects(data: Interactions, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = np.flatnonzero(rng.random(len(data)) < 0.7)
+    if not len(rows):
+        return
+    silent = np.setdiff1d(np.arange(len(data)), rows)
+    one = reviewed(data, seed)
+    rating, vectors, length = data.rating.copy(), one.vectors.copy(), one.length.copy()
+    rating[silent], vectors[silent], length[silent] = 6 - rating[silent], 9, 1000
+    other = Interactions(data.user, data.item, rating, data.time, data.users, data.items)
+    first = Effects.fit(one, rows, (2.0, 3.0))
+    second = Effects.fit(Reviewed(other, vectors, length), rows, (2.0, 3.0))
+    for name in COLUMNS:
+        assert np.array_equal(first.user[name], second.user[name])
+        assert np.array_equal(first.item[name], second.item[name])
+
+
+def test_penalties_follow_the_noise() -> None:
+    rng = np.random.default_rng(0)
+    user, item = rng.integers(100, size=4000), rng.integers(100, size=4000)
+
+    def chosen(of_users: float, of_items: float) -> tuple[float, float]:
+        bias = rng.normal(0, of_users, 100)[user] + rng.normal(0, of_items, 100)[item]
+        data = interactions(user.tolist(), item.tolist(), (3 + bias + rng.normal(0, 1, 4000)).tolist())
+        return choose_penalties(data, np.arange(3000), np.arange(3000, 4000))
+
+    strict, loose = chosen(0.02, 2.0)
+    assert strict == 12.0
+    assert loose <= 2.0
+
+
+def test_the_regression_is_scikit_learns_and_leaves_out_what_is_not_heard() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(1, 2, (200, 5)), rng.random(200) < 0.6
+    moments = Moments(200, float(y.sum()), x.sum(0), x.T @ x, x.T @ y)
+    weights, constant = moments.solve(np.full(5, 30.0), np.ones(5, dtype=bool))
+    theirs = Ridge(alpha=30.0).fit(x, y)
+    assert weights == pytest.approx(theirs.coef_)
+    assert constant == pytest.approx(theirs.intercept_)
+    some = np.array([True, False, True, True, False])
+    weights, constant = moments.solve(np.full(5, 30.0), some)
+    theirs = Ridge(alpha=30.0).fit(x[:, some], y)
+    assert weights[~some].tolist() == [0, 0]
+    assert weights[some] == pytest.approx(theirs.coef_)
+    assert constant == pytest.approx(theirs.intercept_)
