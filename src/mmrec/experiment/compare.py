@@ -167,5 +167,5 @@ def warnings(config: Config) -> list[str]:
     if config.evidence.policy in ("leave_one_out", "all"):
         remarks.append(f"evidence policy `{config.evidence.policy}` leaks the label into training rows")
     if config.evidence.summaries == "all" and config.profile.strategy == "summary":
-        remarks.append("summaries are made of all known reviews, a row's own among them: these leak its label")
+        remarks.append("summaries are made of all known reviews, a row's own among them: they leak the label")
     return remarks
