@@ -54,6 +54,7 @@ def test_fit_prints_every_peer_and_both_models_and_proves_the_evidence(town: Tow
         "bias model",
         "baseline",
         "proposed",
+        "mmrec",
     ]
     assert town.result["test"]["always like"]["auc"] == 0.5
     assert town.result["test"]["always like"]["fpr"] == 1.0

@@ -287,7 +287,8 @@ def test_plots_are_well_formed_and_named(comparison: Comparison, plots: dict[str
 def test_all_runs_are_drawn_and_the_best_is_named(plots: dict[str, list[str]]) -> None:
     _, ours = plots["training"]
     assert "Training of mmrec, ranker: 2 runs; the best has 3 epochs, best epoch 2" in ours
-    assert "epoch (2: −0.100, best of 2 runs)" in ours
+    assert ">mmrec: ranker, best of 2<" in ours
+    assert ">epoch (2: −0.100)<" in ours
 
 
 def test_models_are_not_told_apart_by_colour_alone() -> None:

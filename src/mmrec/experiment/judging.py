@@ -115,7 +115,7 @@ def judge(comparison: Comparison) -> Judgement:
         adjusted = holm([own[key].p for own in differences.values()])
         for own, p in zip(differences.values(), adjusted, strict=True):
             own[key] = own[key]._replace(p=float(p))
-    masks = _masks(prepared, next(iter(comparison.features.values())))
+    masks = _masks(prepared, next(reversed(comparison.features.values())))  # baseline knows of no prices
     weights = next(iter(comparison.models.values())).weights
     trained = comparison.models
     return Judgement(

@@ -148,20 +148,19 @@ def sweep_page(points: sweep.Points, over: str, model: str, path: Path, command:
         draw = partial(_draw_sweep, ticks=list(there), values=values, over=over, title=title)
         panels.append(svg(f"{title} over {over}: {told}.", LARGE, draw, f"sweep-{key}"))
     caption = "Mean over seeds on test reviews; bars: one standard error."
-    parts = [*([Plot(f"{model} beside the bias model", panels, caption)] if panels else [])]
-    return write_page(
-        path, f"Sweep over {over}", [Section("Test reviews", [*parts, sweep.table(points, over)])], command
-    )
+    plots = [Plot(f"{model} beside the bias model", panels, caption)] if panels else []
+    section = Section("Test reviews", [*plots, sweep.table(points, over)])
+    return write_page(path, f"Sweep over {over}", [section], command)
 
 
 def _draw_sweep(
     figure: Figure, ticks: list[str], values: dict[str, np.ndarray], over: str, title: str
 ) -> None:
     axes = figure.subplots()
-    for name, own in values.items():
-        look = style(name)
+    for at, (name, own) in enumerate(values.items()):
+        look, x = style(name), np.arange(len(ticks)) + 0.05 * at  # bars side by side
         (line, *_) = axes.errorbar(
-            range(len(ticks)), own[:, 0], own[:, 1], capsize=3, elinewidth=1, color=look.colour, label=name
+            x, own[:, 0], own[:, 1], capsize=3, elinewidth=1, color=look.colour, label=name
         )
         line.set(ls=look.dash, lw=look.width, marker=look.marker)
     long = max(map(len, ticks)) > 8

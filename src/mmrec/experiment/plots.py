@@ -230,7 +230,8 @@ def _draw_course(
 ) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True)
     colour, at = style(name).colour, best.best
-    upper.set_title(f"{name}: {step}", loc="left", weight="bold")
+    among = f", best of {len(runs)}" if len(runs) > 1 else ""
+    upper.set_title(f"{name}: {step}{among}", loc="left", weight="bold")
     for axes, field, what in ((upper, "loss", "loss on train"), (lower, "score", score)):
         for run in runs:
             values, width = getattr(run, field), 1.9 if run is best else 0.6
@@ -238,5 +239,4 @@ def _draw_course(
         axes.axvline(at + 1, color=INK, lw=1, ls=":")
         axes.plot(at + 1, getattr(best, field)[at], "o", color=colour, ms=5)
         axes.set_ylabel(what, size=8.5)
-    among = f", best of {len(runs)} runs" if len(runs) > 1 else ""
-    lower.set_xlabel(f"epoch ({at + 1}: {best.score[at]:.3f}{among})".replace("-", "−"))
+    lower.set_xlabel(f"epoch ({at + 1}: {best.score[at]:.3f})".replace("-", "−"))

@@ -111,4 +111,6 @@ def _calibrated(
     weights, constant = moments.solve(penalty, heard)
     curve = LogisticRegression(C=1e6).fit((columns @ weights + constant)[:, None], label)
     slope, start = float(curve.coef_[0, 0]), float(curve.intercept_[0])
+    if slope < 0:  # what says the opposite on valid says nothing
+        slope, start = 0.0, float(np.log(label.mean() / (1 - label.mean())))
     return np.append(slope * weights, slope * constant + start)
