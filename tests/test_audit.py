@@ -11,8 +11,10 @@ from conftest import interactions
 from mmrec.audit import Audit, audit
 from mmrec.config import Config, EvidenceConfig, ProfileConfig, RankerConfig
 from mmrec.corpus import Corpus, Models
+from mmrec.effects import Effects
 from mmrec.encode import Encoder
-from mmrec.evidence import Evidence, Policy, Side
+from mmrec.errors import ConfigError
+from mmrec.evidence import VALID, Evidence, Policy, Side
 from mmrec.experiment.compare import Prepared, prepare
 from mmrec.features import Features, SideFeatures
 from mmrec.learning import Assembler
@@ -82,6 +84,26 @@ def test_honest_summaries_pass(town: Prepared) -> None:
     evidence = derive(town, "fold")
     rows = np.arange(0, len(town.corpus), 9)
     assert check(town, evidence, *make(town.corpus, evidence, config_of("proposed", "summary")), rows).passed
+
+
+def test_our_effects_are_proved_too_and_those_of_the_wrong_fold_are_caught(town: Prepared) -> None:
+    evidence = derive(town, "fold")
+    assembler, features = make(town.corpus, evidence, config_of("mmrec"))
+    rows = np.arange(0, len(town.corpus), 9)
+    assert check(town, evidence, assembler, features, rows).violations == []
+    penalties = assembler.penalties
+    for fold, careless in ((1, evidence.heard(VALID)), (VALID, evidence.known)):
+        planted = Effects.fit(town.corpus.reviewed, careless, penalties)
+        leaky = assembler.model_copy(update={"effects": {**assembler.effects, fold: planted}})
+        sides = leaky.user(evidence.user, town.corpus), leaky.item(evidence.item, town.corpus)
+        found = check(town, evidence, leaky, Features.of(evidence, *sides), rows)
+        assert any(f"effects of fold {fold}: rating effect" in one for one in found.violations)
+
+
+@pytest.mark.parametrize("policy", ["leave_one_out", "all", "past"])
+def test_our_effects_need_folds(town: Prepared, policy: Policy) -> None:
+    with pytest.raises(ConfigError, match="needs --policy fold"):
+        make(town.corpus, derive(town, policy), config_of("mmrec"))
 
 
 def test_the_town_has_something_to_leak(folds: tuple[Evidence, Assembler, Features]) -> None:

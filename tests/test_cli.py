@@ -112,7 +112,7 @@ def test_evaluate_scores_new_reviews_and_leaves_known_ones_out(town: Town) -> No
     file = town.folder / "new.jsonl"
     file.write_text("\n".join(map(json.dumps, rows[:10] + new)))
     done = mmrec("evaluate", town.model, file, "--json", cwd=town.folder)
-    assert json.loads(done.stdout)["scores"]["proposed"]["rows"] == 60
+    assert json.loads(done.stdout)["scores"]["mmrec"]["rows"] == 60
     assert "10 reviews that the model knows were left out" in done.stderr
     known = mmrec("evaluate", town.model, town.data, cwd=town.folder)
     assert known.returncode == 2

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
+from sklearn.metrics import roc_auc_score
 
 from conftest import interactions, tables
 from mmrec.effects import COLUMNS, Effects, Reviewed, choose_penalties
+from mmrec.features import Features, SideFeatures
+from mmrec.groups import dense_columns, heard
+from mmrec.ranking.inputs import Inputs
 from mmrec.ranking.linear import Moments
 from mmrec.reviews.table import Interactions
 
@@ -106,3 +111,38 @@ def test_the_regression_is_scikit_learns_and_leaves_out_what_is_not_heard() -> N
     assert weights[~some].tolist() == [0, 0]
     assert weights[some] == pytest.approx(theirs.coef_)
     assert constant == pytest.approx(theirs.intercept_)
+
+
+def test_affinity_tells_who_loves_what_kind_of_item_where_effects_tell_nothing() -> None:
+    rng = np.random.default_rng(5)
+    user, item = (part.ravel() for part in np.divmod(rng.permutation(900), 30))
+    match = user % 2 == item % 2
+    data = interactions(user.tolist(), item.tolist(), np.where(match, 5, 1).tolist())
+    vectors = np.eye(6)[item % 2] + rng.normal(0, 0.3, (900, 6))
+    heard, unseen = np.arange(500), np.arange(500, 900)
+    made = Effects.fit(Reviewed(data, vectors.astype(np.float16), np.ones(900)), heard, (2.0, 2.0))
+    pairs = made.user_taste[user[unseen]].astype(np.float32) * made.item_taste[item[unseen]]
+    both = made.user["rating effect"][user[unseen]] + made.item["rating effect"][item[unseen]]
+    assert roc_auc_score(match[unseen], pairs.sum(1)) > 0.99
+    assert roc_auc_score(match[unseen], both) < 0.6
+    assert not made.user_taste[-1].any()
+    assert not made.item_taste[-1].any()
+
+
+def test_the_taste_of_a_pair_is_a_number_of_its_own_and_strangers_have_none() -> None:
+    def side(taste: list[list[float]]) -> SideFeatures:
+        one = np.array(taste, dtype=np.float16)
+        dense, none = np.zeros((len(one), 1), dtype=np.float32), np.zeros((len(one), 0), dtype=np.int64)
+        return SideFeatures(("mean rating",), dense, {}, {}, none, one)
+
+    features = Features(
+        side([[1, 2], [3, 0], [0, 0]]), side([[5, 1], [0, 0]]), np.array([0, 1]), np.array([0, 0])
+    )
+    inputs = Inputs(features)
+    assert inputs.dense_size == 3
+    assert inputs.rows(torch.arange(2)).dense[:, 2].tolist() == [7, 15]
+    assert inputs.batch(torch.tensor([2, 0]), torch.tensor([0, 1])).dense[:, 2].tolist() == [0, 0]
+    assert inputs.moments(np.arange(2))[0].tolist() == [0, 0, 11]
+    assert dense_columns(features) == ["user mean rating", "item mean rating", "affinity"]
+    deaf = [frozenset[str](), frozenset({"ratings"}), frozenset({"item text"}), frozenset({"user text"})]
+    assert heard(["affinity"], deaf)[:, 0].tolist() == [True, False, False, True]

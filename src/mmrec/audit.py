@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmrec.corpus import Corpus
+from mmrec.effects import Effects
 from mmrec.evidence import VALID, Evidence, Side
 from mmrec.features import Features, SideFeatures
 from mmrec.learning import Assembler
@@ -78,6 +79,7 @@ def audit(
     leaked = np.intersect1d(evidence.known, split.test)
     if len(leaked):
         violations.append(f"{len(leaked)} test rows are evidence, row {leaked[0]} first")
+    violations += _effects(corpus, evidence, assembler)
     heard = 0
     sides = (
         ("user", data.user, evidence.user, features.user, features.user_view, assembler.user),
@@ -102,6 +104,21 @@ def audit(
             for at, what in _differences(made, expected, view[rows[part]]):
                 violations.append(f"row {rows[start + at]}: {what} was not made from its evidence ({name})")
     return Audit(evidence.policy, len(rows), heard, violations)
+
+
+def _effects(corpus: Corpus, evidence: Evidence, assembler: Assembler) -> list[str]:
+    """Fit effects of test, valid and one fold of train again, from what the policy lets them hear."""
+    found, known = [], evidence.known
+    for fold in [fold for fold in (-1, VALID, VALID + 1) if fold in assembler.effects]:
+        mine = (evidence.fold[known] == fold) | (evidence.fold[known] == VALID)
+        heard = known if fold < VALID else known[~mine]
+        made, expected = assembler.effects[fold], Effects.fit(corpus.reviewed, heard, assembler.penalties)
+        for name, one, other in (("user", made.user, expected.user), ("item", made.item, expected.item)):
+            wrong = [what for what, values in other.items() if [*_where(one[what], values, what)]]
+            found += [
+                f"effects of fold {fold}: {what} was not made from its evidence ({name})" for what in wrong
+            ]
+    return found
 
 
 def _by_entity(entity: np.ndarray, known: np.ndarray) -> dict[int, np.ndarray]:
@@ -130,6 +147,8 @@ def _differences(made: SideFeatures, expected: SideFeatures, view: np.ndarray) -
         yield from _where(block[view], expected.vectors[name][:-1], name)
         yield from _where(made.present[name][view], expected.present[name][:-1], f"presence of {name}")
     yield from _where(made.categories[view], expected.categories[:-1], "categories")
+    if made.taste.size:
+        yield from _where(made.taste[view], expected.taste[:-1], "taste")
 
 
 def _where(made: np.ndarray, expected: np.ndarray, name: str) -> Iterator[tuple[int, str]]:

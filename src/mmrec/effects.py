@@ -22,6 +22,7 @@ __all__ = ["COLUMNS", "TOLD", "Effects", "Reviewed", "choose_penalties"]
 _STARS = ((0.0, 1.5), (1.5, 2.9), (2.9, 3.9), (3.9, 4.9))
 _PRIOR = 5.0
 _TONE_PENALTY = 3.0
+_VOICES, _TASTE_SIZE, _TASTE_PENALTY = 4.0, 64, 15.0
 _PENALTIES = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
 
 TOLD = ("tone effect", "log length", "blank")
@@ -48,10 +49,18 @@ class Reviewed:
 
 @dataclass(frozen=True)
 class Effects:
-    """Columns of every user, (users + 1,), and of every item; the last is one of whom nothing is known."""
+    """Of every user and every item; the last is one of whom nothing is known.
+
+    Attributes:
+        user, item: columns, (users + 1,) and (items + 1,).
+        user_taste, item_taste: (users + 1, d) and (items + 1, d), whose dot product is the *affinity*: what a
+            user thought of other items, more than their effects say, by how near these are in words.
+    """
 
     user: dict[str, np.ndarray]
     item: dict[str, np.ndarray]
+    user_taste: np.ndarray
+    item_taste: np.ndarray
 
     @classmethod
     def fit(cls, reviewed: Reviewed, rows: np.ndarray, penalties: tuple[float, float]) -> Effects:
@@ -86,7 +95,11 @@ class Effects:
             columns["rating effect"], columns["tone effect"] = effects[name].T
             return {what: columns[what].astype(np.float32) for what in COLUMNS}
 
-        return cls(side("user", data.user, len(data.users) + 1), side("item", data.item, len(data.items) + 1))
+        sizes = len(data.users) + 1, len(data.items) + 1
+        topics = _topics(reviewed.vectors[rows].astype(np.float32), data.item[rows], sizes[1])
+        tastes = _tastes(topics[data.item[rows]], data.user[rows], residual, sizes[0])
+        columns = side("user", data.user, sizes[0]), side("item", data.item, sizes[1])
+        return cls(*columns, tastes.astype(np.float16), topics.astype(np.float16))
 
 
 def choose_penalties(data: Interactions, heard: np.ndarray, valid: np.ndarray) -> tuple[float, float]:
@@ -125,6 +138,27 @@ def _tone(vectors: np.ndarray, target: np.ndarray) -> np.ndarray:
     centred = vectors - vectors.mean(0)
     gram = (centred.T @ centred).astype(np.float64) + _TONE_PENALTY * np.eye(vectors.shape[1])
     return np.asarray(centred @ np.linalg.solve(gram, centred.T.astype(np.float64) @ target))
+
+
+def _topics(vectors: np.ndarray, item: np.ndarray, size: int) -> np.ndarray:
+    """(size, d) main components of what is said of each item, shrunk by count; on average of length one."""
+    at = csr_matrix((np.ones(len(item)), (item, np.arange(len(item)))), shape=(size, len(item)))
+    count = np.bincount(item, minlength=size)
+    mean = (at @ (vectors - vectors.mean(0))) / (count + _VOICES)[:, None]
+    _, axes = np.linalg.eigh(mean.T @ mean)
+    topics = mean @ axes[:, : -_TASTE_SIZE - 1 : -1]
+    length = np.sqrt(np.square(topics[count > 0]).sum(1).mean()) if len(item) else 1.0
+    return np.asarray(topics / max(length, 1e-6))
+
+
+def _tastes(topics: np.ndarray, user: np.ndarray, residual: np.ndarray, size: int) -> np.ndarray:
+    """(size, d) of each user the ridge regression of residuals on the topics of what was reviewed."""
+    width = topics.shape[1]
+    column = user[:, None] * width + np.arange(width)
+    starts = np.arange(0, topics.size + 1, width)
+    design = csr_matrix((topics.ravel(), column.ravel(), starts), shape=(len(user), size * width))
+    model = Ridge(alpha=_TASTE_PENALTY, solver="sparse_cg", fit_intercept=False, tol=1e-3)
+    return np.asarray(model.fit(design, residual).coef_).reshape(size, width)
 
 
 def _shrunk(values: np.ndarray, entity: np.ndarray, count: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ puts it in the place of some known ones, so that the model learns what to do wit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -76,6 +76,8 @@ class SideFeatures:
         vectors: name -> (v + 1, d) float16, zero where missing.
         present: name -> (v + 1,) 0 where missing, else 1; or less where only few voices stand behind a mean.
         categories: (v + 1, 11) int64 codes padded with the vocabulary's size; (v + 1, 0) where not used.
+        taste: (v + 1, d) float16, of which the dot product of both sides is a number of the pair (see
+            `mmrec.effects`); empty where not used.
     """
 
     names: tuple[str, ...]
@@ -83,6 +85,7 @@ class SideFeatures:
     vectors: dict[str, np.ndarray]
     present: dict[str, np.ndarray]
     categories: np.ndarray
+    taste: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float16))
 
     @property
     def nothing(self) -> int:
@@ -117,6 +120,7 @@ def side_features(
     counted: bool = False,
     max_categories: int = 0,
     effects: dict[str, np.ndarray] | None = None,
+    taste: np.ndarray | None = None,
 ) -> SideFeatures:
     """Assemble the features of one side.
 
@@ -129,6 +133,7 @@ def side_features(
         counted: whether the number of reviews is a feature (the paper: of the item, not of the user).
         max_categories: most categories a view may have.
         effects: more columns (see `mmrec.effects`), (v + 1,), the last of one of whom nothing is known.
+        taste: (v + 1, d), also of those.
     """
     rated = ~np.isnan(rating)
     count = side.sum(rated[:, None].astype(np.float64))[:, 0]
@@ -162,6 +167,7 @@ def side_features(
         {name: _with_zero(block.astype(np.float16)) for name, block in vectors.items()},
         {name: np.append(there, 0).astype(np.float32) for name, there in present.items()},
         np.concatenate([categories, np.full((1, categories.shape[1]), width, dtype=np.int64)]),
+        np.zeros((0, 0), dtype=np.float16) if taste is None else taste,
     )
 
 

@@ -16,6 +16,7 @@ __all__ = ["GROUPS", "available", "dense_columns", "group_of", "heard", "shapley
 GROUPS = ("ratings", "user text", "item text", "price", "categories", "photos", "counts")
 _GROUP = {**dict.fromkeys(NUMBERS, "ratings"), **dict.fromkeys((*PRICE_TAGS, "no price"), "price")}
 _GROUP |= {"photos": "photos", "no photos": "photos", "log count": "counts"}
+_NEEDS = {"affinity": {"ratings", "item text"}}
 Player = TypeVar("Player", bound=Hashable)
 
 
@@ -26,8 +27,9 @@ def group_of(column: str) -> str:
 
 
 def dense_columns(features: Features) -> list[str]:
-    """Names of the dense columns, those of the user first."""
-    return [f"user {name}" for name in features.user.names] + [f"item {name}" for name in features.item.names]
+    """Names of the dense columns: of the user, of the item, of the pair."""
+    own = [f"user {name}" for name in features.user.names] + [f"item {name}" for name in features.item.names]
+    return [*own, "affinity"] if features.user.taste.shape[1] else own
 
 
 def available(features: Features) -> list[str]:
@@ -44,8 +46,8 @@ def available(features: Features) -> list[str]:
 
 def heard(columns: Sequence[str], deaf: Sequence[frozenset[str]]) -> np.ndarray:
     """(R, len(columns)) which columns each run hears, from the groups that it is deaf to."""
-    groups = [group_of(column) for column in columns]
-    return np.array([[group not in one for group in groups] for one in deaf], dtype=bool)
+    needs = [_NEEDS.get(column, {group_of(column)}) for column in columns]
+    return np.array([[not need & one for need in needs] for one in deaf], dtype=bool)
 
 
 def shapley(values: Mapping[frozenset[Player], float], player: Player) -> float:

@@ -47,6 +47,8 @@ class Assembler(BaseModel):
     """Of the effects of users and items (`mmrec.effects`)."""
     nobody: dict[Of, dict[str, float]] = {}
     """Effects of a user and an item of whom nothing is known."""
+    taste_size: int = 0
+    """Width of tastes."""
     effects: dict[int, Effects] = Field(default={}, exclude=True)
     """By fold, what its rows may hear; under -1 what is known at last."""
 
@@ -98,7 +100,7 @@ class Assembler(BaseModel):
             side: {name: float(values[-1]) for name, values in columns.items()}
             for side, columns in (("user", last.user), ("item", last.item))
         }
-        return self.model_copy(update={"nobody": nobody})
+        return self.model_copy(update={"nobody": nobody, "taste_size": last.user_taste.shape[1]})
 
     def user(self, side: Side, corpus: Corpus) -> SideFeatures:
         """Features of the views of users."""
@@ -113,6 +115,7 @@ class Assembler(BaseModel):
             present=present,
             counted=self.config.ranker.features == "mmrec",
             effects=self._effects("user", side),
+            taste=self._taste("user", side),
         )
 
     def item(self, side: Side, corpus: Corpus) -> SideFeatures:
@@ -134,6 +137,7 @@ class Assembler(BaseModel):
             counted=True,
             max_categories=self.config.profile.max_categories,
             effects=self._effects("item", side),
+            taste=self._taste("item", side),
         )
 
     def _effects(self, of: Of, side: Side) -> dict[str, np.ndarray]:
@@ -144,6 +148,17 @@ class Assembler(BaseModel):
             for name, values in (effects.user if of == "user" else effects.item).items():
                 columns[name][views] = values[side.entity[views]]
         return columns
+
+    def _taste(self, of: Of, side: Side) -> np.ndarray | None:
+        """(v + 1, d) of every view's entity; of nobody, and of a stranger, zero."""
+        if not self.nobody:
+            return None
+        taste = np.zeros((len(side) + 1, self.taste_size), dtype=np.float16)
+        for fold, effects in self.effects.items():
+            views = np.flatnonzero(side.fold == fold)
+            whole = effects.user_taste if of == "user" else effects.item_taste
+            taste[views] = whole[side.entity[views]]
+        return taste
 
     def stranger(self, corpus: Corpus) -> SideFeatures:
         """Features of a user of whom there are words alone."""
@@ -186,7 +201,7 @@ class Assembler(BaseModel):
         text = {name: size for name, size in inputs.blocks.items() if name not in image}
         ranker = self.config.ranker
         return Shape(
-            dense=inputs.user.dense.shape[1] + inputs.item.dense.shape[1],
+            dense=inputs.dense_size,
             groups={"text": text, **({"image": image} if image else {})},
             categories=len(self.vocabulary),
             embedding_size=ranker.embedding_size,
@@ -260,7 +275,7 @@ def train_runs(
         ranker.hear(dense_columns(features), [run.deaf for run in runs])
     ranker.standardise(inputs, split.train)
     if ranker.linear is not None:
-        free = np.array([name == "rating effect" for name in (*features.user.names, *features.item.names)])
+        free = np.array([name.endswith("rating effect") for name in dense_columns(features)])
         fit_linear(ranker, runs, inputs, label, split.train, split.valid, free)
     return ranker, train(ranker, runs, task, config.ranker, config.training, config.seed)
 

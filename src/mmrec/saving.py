@@ -155,7 +155,7 @@ def load(folder: Path) -> Saved:
 
 
 def _arrays(side: SideFeatures, name: str) -> dict[str, np.ndarray]:
-    named = {"dense": side.dense, "categories": side.categories}
+    named = {"dense": side.dense, "categories": side.categories, "taste": side.taste}
     named |= {f"vectors/{block}": values for block, values in side.vectors.items()}
     named |= {f"present/{block}": there for block, there in side.present.items()}
     return {f"{name}/{part}": np.ascontiguousarray(values) for part, values in named.items()}
@@ -172,4 +172,5 @@ def _side(arrays: dict[str, np.ndarray], name: str, names: list[str]) -> SideFea
         under("vectors"),
         under("present"),
         arrays[f"{name}/categories"],
+        arrays[f"{name}/taste"],
     )

@@ -18,7 +18,7 @@ class Batch:
     """What a ranker sees of B pairs.
 
     Attributes:
-        dense: (B, p) columns of the user, then of the item.
+        dense: (B, p) columns of the user, then of the item, then of the pair.
         vectors: block -> (B, d); zero where missing. Blocks are named by side, as in `user gist`.
         present: block -> (B, 1) of 0 to 1, by which a block is weighed.
         categories: (B, k) codes.
@@ -45,6 +45,7 @@ class _Side:
             f"{prefix} {name}": torch.from_numpy(x)[:, None] for name, x in features.present.items()
         }
         self.categories = torch.from_numpy(features.categories)
+        self.taste = torch.from_numpy(features.taste)
 
     def numbers(self, view: Tensor, words: Tensor) -> Tensor:
         """(B, p) dense columns; those that come out of words follow the words' view."""
@@ -79,12 +80,25 @@ class Inputs:
         item_words = item_view if item_words is None else item_words
         words = ((self.user, user_words), (self.item, item_words))
         numbers = ((self.user, user_view, user_words), (self.item, item_view, item_words))
+        dense = [side.numbers(view, told) for side, view, told in numbers]
         return Batch(
-            torch.cat([side.numbers(view, told) for side, view, told in numbers], dim=1),
+            torch.cat([*dense, *self._affinity(user_view, item_words)], dim=1),
             {name: values[view].float() for side, view in words for name, values in side.vectors.items()},
             {name: there[view] for side, view in words for name, there in side.present.items()},
             self.item.categories[item_words],
         )
+
+    def _affinity(self, user_view: Tensor, item_view: Tensor) -> list[Tensor]:
+        """(B, 1) what the user's ratings of other items say of this one's words, where that is used."""
+        if not self.user.taste.shape[1]:
+            return []
+        pairs = self.user.taste[user_view].float() * self.item.taste[item_view].float()
+        return [pairs.sum(1, keepdim=True)]
+
+    @property
+    def dense_size(self) -> int:
+        """Number of dense columns."""
+        return self.user.dense.shape[1] + self.item.dense.shape[1] + bool(self.user.taste.shape[1])
 
     def rows(self, rows: Tensor) -> Batch:
         """The batch of some rows of the table."""
@@ -93,7 +107,9 @@ class Inputs:
     def moments(self, rows: np.ndarray) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
         """Mean and deviation of the dense columns and of every block where present, over some rows."""
         at = torch.from_numpy(rows)
-        dense = torch.cat([self.user.dense[self.user_view[at]], self.item.dense[self.item_view[at]]], dim=1)
+        user, item = self.user_view[at], self.item_view[at]
+        numbers = [self.user.dense[user], self.item.dense[item], *self._affinity(user, item)]
+        dense = torch.cat(numbers, dim=1)
         means, deviations = {}, {}
         for side, views in ((self.user, self.user_view), (self.item, self.item_view)):
             seen = torch.unique(views[at])
