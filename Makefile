@@ -23,7 +23,8 @@ check: .venv/.installed
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-# Five seeds on each real data set; rewrites docs/results.md.
+# Peers, the paper's experiment and ablations on each real data set; rewrites docs/results.md. Takes hours; what is done is
+# kept in runs/results, so that it goes on where it was stopped.
 results: .venv/.installed
 	$(BIN)/python bench/results.py $(DATA) --out docs/results.md
 
