@@ -163,3 +163,12 @@ def test_filtering_follows_a_chain_to_its_end() -> None:
     chain = [("a", "w"), ("a", "x"), ("b", "x"), ("b", "y"), ("c", "y"), ("c", "z"), ("d", "y"), ("d", "z")]
     table = pl.DataFrame(chain, schema=["user", "item"], orient="row")
     assert pairs(filter_reviews(table, 2)) == chain[4:]
+
+
+def test_spare_reviews_of_a_later_time_speak_for_nothing() -> None:
+    data = interactions([0] * 8 + [1, 2, 3], [0] * 11, time=[1, 2, 3, 4, 5, 6, 7, 8, 3, 8, None])
+    kept = np.arange(11) < 8
+    parts = split_reviews(data, SplitConfig(split_by="time"), np.random.default_rng(0), kept)
+    assert parts.spare.tolist() == [8]
+    random = split_reviews(data, SplitConfig(test_share=0.1), np.random.default_rng(0), kept)
+    assert random.spare.tolist() == [8, 9, 10]

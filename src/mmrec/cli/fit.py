@@ -50,6 +50,7 @@ def learn_and_save(
 
     from mmrec.audit import audit
     from mmrec.corpus import Models
+    from mmrec.errors import ConfigError
     from mmrec.experiment.compare import compare
     from mmrec.experiment.judging import judge
     from mmrec.experiment.rendering import command_line
@@ -57,10 +58,16 @@ def learn_and_save(
     from mmrec.recommend import Recommender
     from mmrec.reviews import read_reviews
 
+    which = ["baseline", "proposed", "mmrec"]
+    if (policy := config.evidence.policy) != "fold":
+        if config.ranker.features == "mmrec":
+            raise ConfigError(f"--policy {policy}: mmrec needs the policy fold; add --features proposed")
+        which.remove("mmrec")
+        console.print(f"- mmrec is left out, since it needs the policy fold, not {policy}")
     reviews = read_reviews(data, config.read)
     show_rejects(reviews, folder)
     models = Models.open(config)
-    result = compare(reviews, config, models, peers=peers)
+    result = compare(reviews, config, models, which, peers=peers)
     judgement = judge(result)
     prepared = result.prepared
     dealt = np.concatenate([prepared.split.train, prepared.split.valid, prepared.split.test])

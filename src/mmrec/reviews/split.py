@@ -85,7 +85,10 @@ def split_reviews(
     for name, part, share in (("test", test, config.test_share), ("valid", valid, config.valid_share)):
         if share and not len(part):
             raise DataError(f"no review can go to {name}: {len(rows):,} reviews are too few for a split")
-    return Split(train, valid, test, np.setdiff1d(each, rows))
+    spare = np.setdiff1d(each, rows)
+    if config.split_by == "time":  # what was written later may not speak for anything earlier
+        spare = spare[(data.time[spare] != NO_TIME) & (data.time[spare] <= data.time[train].max())]
+    return Split(train, valid, test, spare)
 
 
 def _cut_at_random(
