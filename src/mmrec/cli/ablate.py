@@ -36,11 +36,14 @@ def ablate(
         json: print one JSON object instead of tables.
     """
     from mmrec.corpus import Models
+    from mmrec.errors import ConfigError
     from mmrec.experiment import ablation
     from mmrec.experiment.pages import ablation_page
     from mmrec.experiment.rendering import command_line
     from mmrec.reviews import read_reviews
 
+    if seeds < 1:
+        raise ConfigError(f"--seeds {seeds}: there must be at least 1")
     reviews = read_reviews(data, config.read)
     show_rejects(reviews, out)
     ranker = config.ranker.model_copy(update={"features": model or config.ranker.features})

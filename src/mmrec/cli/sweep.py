@@ -44,6 +44,8 @@ def sweep(
     from mmrec.experiment.rendering import command_line
     from mmrec.reviews import read_reviews
 
+    if seeds < 1:
+        raise ConfigError(f"--seeds {seeds}: there must be at least 1")
     reviews = read_reviews(data, config.read)
     show_rejects(reviews, out)
     features = model or config.ranker.features
