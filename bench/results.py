@@ -11,7 +11,6 @@ that was stopped goes on where it was; the page is written anew from all that is
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 from dataclasses import dataclass
@@ -24,6 +23,9 @@ from mmrec.config import Config, PaperConfig, ProfileConfig, ReadConfig
 from mmrec.corpus import Corpus, Models
 from mmrec.experiment import ablation, tables, truth
 from mmrec.experiment.compare import compare
+from mmrec.experiment.journal import Journal, latest
+from mmrec.experiment.pages import ablation_page, reproduce_page
+from mmrec.experiment.rendering import command_line
 from mmrec.experiment.reproduce import PROTOCOLS, reproduce
 from mmrec.metrics import holm, mean_and_error, paired_over_seeds
 from mmrec.progress import console
@@ -72,90 +74,90 @@ def main() -> None:
             continue
         reviews = read_reviews(folder / "reviews.jsonl.gz", ReadConfig(items=folder / dataset.items))
         work = arguments.work / dataset.name
-        work.mkdir(parents=True, exist_ok=True)
         for part in arguments.parts.split(","):
             console.print(f"{dataset.name}: {part}")
-            PARTS[part](reviews, dataset, folder, work, seeds, arguments.store)
+            PARTS[part](Task(dataset, folder / dataset.items, reviews, work, seeds, arguments.store))
     arguments.out.write_text(page(arguments.work))
     console.print(f"written: {arguments.out}")
 
 
-def peers(
-    reviews: Reviews, dataset: DataSet, folder: Path, work: Path, seeds: list[int], store: Path | None
-) -> None:
+@dataclass(frozen=True)
+class Task:
+    """One set to be measured, and where results are kept."""
+
+    dataset: DataSet
+    truth: Path
+    reviews: Reviews
+    work: Path
+    seeds: list[int]
+    store: Path | None
+
+    def config(self, seed: int) -> Config:
+        """The default pipeline."""
+        return Config(seed=seed, store=self.store, profile=ProfileConfig(item_kind=self.dataset.kind))
+
+
+def peers(task: Task) -> None:
     """Every split: simple peers, those that take features, the paper's two models, and ours."""
-    for seed in seeds:
-        path = work / f"peers-{seed}.json"
-        if path.exists():
+    config = task.config(task.seeds[0])
+    models = Models.open(config)
+    journal = Journal(task.work / "peers.json", task.reviews, config, models)
+    for seed in task.seeds:
+        if str(seed) in journal.results:
             continue
-        config = configured(dataset, seed, store)
-        result = compare(reviews, config, Models.open(config), TRAINED, peers=True)
-        keep(
-            path,
-            {
-                "scores": {name: row.dict() for name, row in result.scores.items()},
-                "seconds": result.seconds,
-                "rows": sum(len(rows) for rows in (result.prepared.split.known, result.prepared.split.test)),
-                "spare": len(result.prepared.split.spare),
-                "remarks": result.remarks,
-            },
-        )
+        result = compare(task.reviews, task.config(seed), models, TRAINED, peers=True)
+        split = result.prepared.split
+        kept = {
+            "scores": {name: row.dict() for name, row in result.scores.items()},
+            "seconds": result.seconds,
+            "rows": {name: len(getattr(split, name)) for name in ("train", "valid", "test", "spare")},
+            "remarks": result.remarks,
+        }
+        journal.put(str(seed), kept)
 
 
-def leak(
-    reviews: Reviews, dataset: DataSet, folder: Path, work: Path, seeds: list[int], store: Path | None
-) -> None:
+def leak(task: Task) -> None:
     """The paper's experiment in both protocols."""
-    config = PaperConfig(store=store)
-    profile = config.profile.model_copy(update={"item_kind": dataset.kind})
+    config = PaperConfig(store=task.store)
+    profile = config.profile.model_copy(update={"item_kind": task.dataset.kind})
     config = config.model_copy(update={"profile": profile})
-    reproduce(reviews, config, Models.open(config), work / "reproduce.json", 5, list(PROTOCOLS))
+    path = task.work / "reproduce.json"
+    stacks = reproduce(task.reviews, config, Models.open(config), path, 5, list(PROTOCOLS))
+    reproduce_page(stacks, path.with_suffix(".html"), command_line())
 
 
-def ablate(
-    reviews: Reviews, dataset: DataSet, folder: Path, work: Path, seeds: list[int], store: Path | None
-) -> None:
+def ablate(task: Task) -> None:
     """Groups of inputs alone, left out, and all coalitions, of our model."""
-    config = configured(dataset, seeds[0], store)
-    ablation.ablate(
-        reviews,
-        config,
-        Models.open(config),
-        work / "ablation.json",
-        seeds=len(seeds),
-        asked={"shapley", "words"},
+    config, path = task.config(task.seeds[0]), task.work / "ablation.json"
+    asked = {"shapley", "words"}
+    trials = ablation.ablate(
+        task.reviews, config, Models.open(config), path, seeds=len(task.seeds), asked=asked
     )
+    ablation_page(trials, "mmrec", path.with_suffix(".html"), command_line())
 
 
-def judged(
-    reviews: Reviews, dataset: DataSet, folder: Path, work: Path, seeds: list[int], store: Path | None
-) -> None:
+def judged(task: Task) -> None:
     """Price tags and categories against the truth."""
-    if not (path := work / "truth.json").exists():
-        keep(path, judge(reviews, dataset, folder, store))
+    config = task.config(0)
+    models = Models.open(config)
+    journal = Journal(task.work / "truth.json", task.reviews, config, models)
+    if "truth" not in journal.results:
+        journal.put("truth", judge(task, Corpus.of(task.reviews, models, config)))
 
 
 PARTS = {"peers": peers, "leak": leak, "ablation": ablate, "truth": judged}
 
 
-def keep(path: Path, result: dict[str, Any]) -> None:
-    """Write a result, whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=1))
-    part.replace(path)
-
-
-def judge(reviews: Reviews, dataset: DataSet, folder: Path, store: Path | None) -> dict[str, float]:
+def judge(task: Task, corpus: Corpus) -> dict[str, float]:
     """What the notes say of price and categories, and what plain comparators say, against the truth."""
-    config = configured(dataset, 0, store)
-    corpus = Corpus.of(reviews, Models.open(config), config)
+    dataset = task.dataset
     by_item: dict[str, list[int]] = {}
-    for row, item in enumerate(reviews.table["item"]):
+    for row, item in enumerate(task.reviews.table["item"]):
         by_item.setdefault(item, []).append(row)
     texts = {item: [corpus.texts[row] for row in rows] for item, rows in by_item.items()}
     figures: dict[str, float] = {}
     if dataset.price:
-        prices = truth.read_prices(folder / dataset.items, "business_id", dataset.price)
+        prices = truth.read_prices(task.truth, "business_id", dataset.price)
         score = {
             item: truth.price_score(corpus.notes[row].price for row in rows) for item, rows in by_item.items()
         }
@@ -164,7 +166,7 @@ def judge(reviews: Reviews, dataset: DataSet, folder: Path, store: Path | None) 
         figures["price keywords"] = truth.price_correlation(truth.keyword_price(texts), prices)
         figures["price most frequent"] = 0.0  # a constant orders nothing
     if dataset.categories:
-        labels = truth.read_categories(folder / dataset.items, "business_id", dataset.categories)
+        labels = truth.read_categories(task.truth, "business_id", dataset.categories)
         ranked = {
             item: truth.rank_categories(corpus.notes[row].categories for row in rows)
             for item, rows in by_item.items()
@@ -176,11 +178,6 @@ def judge(reviews: Reviews, dataset: DataSet, folder: Path, store: Path | None) 
         figures["category keywords"] = truth.category_recall(truth.keyword_categories(texts, names), labels)
         figures["category most frequent"] = truth.category_recall(dict.fromkeys(labels, frequent), labels)
     return figures
-
-
-def configured(dataset: DataSet, seed: int, store: Path | None) -> Config:
-    """The default pipeline on a set."""
-    return Config(seed=seed, store=store, profile=ProfileConfig(item_kind=dataset.kind))
 
 
 def page(work: Path) -> str:
@@ -206,60 +203,54 @@ def page(work: Path) -> str:
 
 def _set_page(dataset: DataSet, work: Path) -> list[str]:
     lines = ["", f"## {dataset.name}"]
-    runs = [json.loads(path.read_bytes()) for path in sorted(work.glob("peers-*.json"))]
-    if runs:
-        lines += _peers_lines(runs)
+    if (path := work / "peers.json").exists():
+        lines += _peers_lines([*latest(path).values()])
     if (path := work / "truth.json").exists():
-        lines += _truth_lines(json.loads(path.read_bytes()))
+        lines += _truth_lines(latest(path)["truth"])
     if (path := work / "reproduce.json").exists():
-        (stacks,) = json.loads(path.read_bytes())["results"].values()
+        (stacks,) = latest(path).values()
         seconds = {name: sum(one["seconds"] for one in own.values()) for name, own in stacks.items()}
         took = ", ".join(f"{name} {value / 60:.0f} minutes" for name, value in seconds.items())
         lines += ["", "### The paper's experiment, in both protocols", ""]
         lines += [f"5 repeats of 12 settings, 60 trainings a protocol, with features: {took}."]
         lines += ["", *(tables.markdown(one) for one in tables.tables(stacks))]
     if (path := work / "ablation.json").exists():
-        trials = list(json.loads(path.read_bytes())["results"].values())
+        trials = [*latest(path).values()]
         lines += ["", f"### What each group of inputs adds to `mmrec` ({len(trials)} seeds)", ""]
         lines += [tables.markdown(one) for one in ablation.tables(trials)]
     return lines if len(lines) > 2 else []
 
 
 def _peers_lines(runs: list[dict[str, Any]]) -> list[str]:
-    first = runs[0]
-    spare = f", of which {first['spare']:,} only speak for others" if first["spare"] else ""
+    first, rows = runs[0], runs[0]["rows"]
+    spare = f", and {rows['spare']:,} more that only speak for others" if rows["spare"] else ""
+    count = sum(rows.values()) - rows["spare"]
     names = [name for name in first["scores"] if all(name in run["scores"] for run in runs)]
     others = [name for name in names if name not in TRAINED]
     values = {name: [run["scores"][name] for run in runs] for name in names}
     best = max(others, key=lambda name: mean_and_error([one["auc"] for one in values[name]])[0])
-    lines = ["", f"{first['rows']:,} reviews{spare}; {len(runs)} seeds, mean ± standard error.", ""]
+    lines = ["", f"{count:,} reviews{spare}; {len(runs)} seeds, mean ± standard error over them.", ""]
     lines += ["| model | " + " | ".join(TITLES) + " |", "|---|" + "---:|" * len(TITLES)]
     for name in names:
         cells = [_cell([one.get(column, float("nan")) for one in values[name]]) for column in COLUMNS]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    rest = [name for name in names if name not in (best, "always like")]
+    if len(runs) < 2:
+        return lines
+    ratio = rows["test"] / rows["train"]
     lines += [
         "",
-        f"Against the best peer, {best} (paired over seeds, 95% interval, p-values Holm-corrected):",
-        "",
+        f"Less the best peer, {best}: paired over seeds, 95% intervals with the variance of Nadeau and",
     ]
+    lines += ["Bengio (splits share rows), p-values corrected for the number of models (Holm).", ""]
     lines += ["| model | ROC-AUC | p | FPR@TPR.90 | p |", "|---|---:|---:|---:|---:|"]
-    rest = [name for name in names if name not in (best, "always like")]
-    found = (
-        {
-            key: [
-                paired_over_seeds(*([one[key] for one in values[at]] for at in (name, best))) for name in rest
-            ]
-            for key in ("auc", "fpr_at_90")
-        }
-        if len(runs) > 1
-        else {}
-    )
-    adjusted = {key: holm([one.p for one in own]) for key, own in found.items()}
-    for at, name in enumerate(rest if found else ()):
-        cells = []
-        for key, own in found.items():
-            one = own[at]
-            cells += [f"{one.mean:+.4f} [{one.low:+.4f}, {one.high:+.4f}]", f"{adjusted[key][at]:.3f}"]
+    columns = []
+    for key in ("auc", "fpr_at_90"):
+        own = {name: [one[key] for one in values[name]] for name in names}
+        gaps = [paired_over_seeds(own[name], own[best], ratio) for name in rest]
+        columns.append(list(zip(gaps, holm([gap.p for gap in gaps]), strict=True)))
+    for name, *found in zip(rest, *columns, strict=True):
+        cells = [f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] | {p:.3f}" for gap, p in found]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 

@@ -18,6 +18,7 @@ from mmrec.encode import Encoder
 from mmrec.errors import DataError
 from mmrec.experiment import ablation
 from mmrec.experiment.ablation import Trial, ablate, lines, shapley_values, synergy, tables
+from mmrec.experiment.journal import latest
 from mmrec.groups import GROUPS, group_of, heard, shapley
 from mmrec.metrics import holm, paired_over_seeds
 from mmrec.ranking.dlrm import Ranker, Run
@@ -186,7 +187,7 @@ def test_finished_seeds_are_found_again(
 ) -> None:
     before, path = trials
     assert not path.with_suffix(".part").exists()
-    held = json.loads(path.read_text())["results"]
+    held = latest(path)
     assert held.keys() == {"3"}
     asked: list[tuple[int, set[str]]] = []
 
@@ -205,7 +206,9 @@ def test_finished_seeds_are_found_again(
     other = SMALL.model_copy(update={"like_rating": 3.0})
     ablate(reviews, other, models, path, seeds=1, asked=set())
     assert asked[4:] == [(3, set())]
-    assert json.loads(path.with_suffix(".old.json").read_text())["results"].keys() == {"3", "4", "5"}
+    assert latest(path).keys() == {"3"}
+    ablate(reviews, SMALL, models, path, seeds=3, asked={"words"})
+    assert len(asked) == 5, "what was there before is there again"
     path.write_text("[1, 2")
     with pytest.raises(DataError, match="take it away"):
         ablate(reviews, SMALL, models, path, seeds=1, asked=set())
@@ -220,19 +223,20 @@ def told(*aucs: float, neither: float = 0.5) -> Trial:
         "groups": ["user text", "item text", "photos"],
         "figures": {name: {"auc": auc, "fpr_at_90": 1 - auc} for name, auc in zip(names, aucs, strict=True)},
         "values": dict(zip(sets, aucs, strict=True)),
+        "ratio": 0.5,
         "remarks": ["said once"],
     }
 
 
 def test_over_seeds_differences_are_paired_and_adjusted() -> None:
     some = [told(0.9, 0.6, 0.71), told(0.8, 0.52, 0.6), told(0.85, 0.54, 0.65)]
-    raw = [paired_over_seeds(one, [0.9, 0.8, 0.85]) for one in ([0.6, 0.52, 0.54], [0.71, 0.6, 0.65])]
+    raw = [paired_over_seeds(one, [0.9, 0.8, 0.85], 0.5) for one in ([0.6, 0.52, 0.54], [0.71, 0.6, 0.65])]
     rows = lines(some, "auc")
     assert [row[0] for row in rows] == ["everything", "without text", "without photos"]
     assert [row[2].p for row in rows[1:]] == pytest.approx(holm([gap.p for gap in raw]).tolist())
     assert rows[1][2][:3] == raw[0][:3]
-    # Student's t at two degrees of freedom, 4.303, times the standard error.
-    assert rows[0][1] == pytest.approx((0.85, 4.3027 * 0.05 / 3**0.5), abs=1e-4)
+    # Student's t at two degrees of freedom, 4.303; half as many test rows as train rows widen the error.
+    assert rows[0][1] == pytest.approx((0.85, 4.3027 * 0.05 * (1 / 3 + 0.5) ** 0.5), abs=1e-4)
 
 
 def test_synergy_is_above_zero_where_only_both_together_tell() -> None:

@@ -92,12 +92,13 @@ def test_our_effects_are_proved_too_and_those_of_the_wrong_fold_are_caught(town:
     rows = np.arange(0, len(town.corpus), 9)
     assert check(town, evidence, assembler, features, rows).violations == []
     penalties = assembler.penalties
-    for fold, careless in ((1, evidence.heard(VALID)), (VALID, evidence.known)):
+    for fold, careless in ((1, evidence.heard(VALID)), (3, evidence.heard(VALID)), (VALID, evidence.known)):
         planted = Effects.fit(town.corpus.reviewed, careless, penalties)
         leaky = assembler.model_copy(update={"effects": {**assembler.effects, fold: planted}})
         sides = leaky.user(evidence.user, town.corpus), leaky.item(evidence.item, town.corpus)
         found = check(town, evidence, leaky, Features.of(evidence, *sides), rows)
-        assert any(f"effects of fold {fold}: rating effect" in one for one in found.violations)
+        for what in ("rating effect", "affinity"):
+            assert any(f"effects of fold {fold}: {what}" in one for one in found.violations)
 
 
 @pytest.mark.parametrize("policy", ["leave_one_out", "all", "past"])

@@ -144,17 +144,6 @@ def test_a_threshold_that_recommends_nothing_survives_json(saved: Saved, tmp_pat
     assert "so nothing is to be recommended" in rendered(again)
 
 
-def test_models_of_an_earlier_mmrec_are_still_read(fitted: Recommender, tmp_path: Path) -> None:
-    folder = fitted.save(tmp_path)
-    manifest = json.loads((folder / "model.json").read_text())
-    for new in ("threshold", "outcome", "source"):
-        del manifest[new]
-    (folder / "model.json").write_text(json.dumps(manifest))
-    old = Recommender.load(folder)
-    assert old.threshold is None
-    assert "an earlier mmrec" in str(old.generate_model_card())
-
-
 def test_what_users_name_means_nothing_but_itself(saved: Saved) -> None:
     bad = changed(
         saved,

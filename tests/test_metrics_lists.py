@@ -184,3 +184,11 @@ def test_without_likes_there_is_nothing_to_rank() -> None:
         scores = lists(falling, task, np.random.default_rng(0))
         assert scores.users == len(scores.user) == len(scores.each) == 0
         assert np.isnan([scores.ndcg, scores.hit_rate, scores.mrr]).all()
+
+
+def test_who_has_reviewed_all_items_is_not_asked() -> None:
+    """A list of nothing but likes would be right in any order."""
+    everything = np.stack([np.zeros(ITEMS, dtype=np.int64), np.arange(ITEMS)], axis=1)
+    task = ListTask(everything[1:], np.array([[0, 0], [1, 3]]), np.array([True, True]), ITEMS)
+    for made in (full_lists, sampled_lists):
+        assert made(falling, task, np.random.default_rng(0)).user.tolist() == [1]

@@ -166,6 +166,23 @@ def test_over_seeds_by_hand() -> None:
     assert paired_over_seeds([0.7, 0.8], [0.7, 0.8]) == (0, 0, 0, 1)
 
 
+def test_differences_that_do_not_vary_prove_nothing() -> None:
+    gap = paired_over_seeds([0.75, 0.85, 0.65], [0.7, 0.8, 0.6])
+    assert gap == pytest.approx((0.05, 0.05, 0.05, 1))
+
+
+def test_splits_of_the_same_reviews_widen_the_interval() -> None:
+    """Two models of the same worth, judged on five overlapping splits: a plain t-test is too often sure."""
+    rng, found = np.random.default_rng(5), []
+    for _ in range(400):
+        each = rng.normal(size=400)  # a row's difference between two models
+        gaps = [float(rng.choice(each, 100, replace=False).mean()) for _ in range(5)]
+        found.append([paired_over_seeds(gaps, [0.0] * 5, ratio).p < 0.05 for ratio in (0, 1 / 3)])
+    plain, corrected = np.mean(found, axis=0)
+    assert plain > 0.1
+    assert corrected < 0.07
+
+
 def test_holm_by_hand() -> None:
     # In order: .005 x 4, .01 x 3, .03 x 2, and .04 x 1, which may not fall below the one before.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])

@@ -12,7 +12,7 @@ import torch
 from mmrec.config import RankerConfig, TrainingConfig
 from mmrec.metrics import class_weights
 from mmrec.ranking.dlrm import Ranker, Run
-from mmrec.ranking.inputs import Forget
+from mmrec.ranking.inputs import Batch, Forget
 from mmrec.ranking.layers import Dropout, Linear
 from mmrec.ranking.training import History, Task, _Stack, logits, train, weighted_loss
 from toys import ranker_of, toy
@@ -244,3 +244,24 @@ def test_runs_that_stay_keep_their_moments_noise_and_weights(stay: list[int]) ->
         for ours, theirs in zip(own.state.values(), moments.state.values(), strict=True):
             for name in ("exp_avg", "exp_avg_sq"):
                 assert torch.allclose(ours[name][at], theirs[name][run], atol=1e-12)
+
+
+@pytest.mark.parametrize("by_fpr", [False, True])
+def test_an_epoch_that_is_no_number_is_never_kept(by_fpr: bool) -> None:
+    """Whoever diverges goes back to its last sound epoch, and the others go on."""
+    task = replace(toy(), by_fpr=by_fpr)
+    runs = [Run(1, 0.0, EQUAL), Run(2, 0.0, EQUAL)]
+    ranker = ranker_of(task, runs)
+    start = ranker.top[-1].weight.detach().clone()
+    broken = ranker.forward
+
+    def forward(batch: Batch) -> torch.Tensor:
+        logit = broken(batch)
+        return torch.stack([logit[0] * torch.nan, logit[1]]) if len(logit) == 2 else logit
+
+    ranker.forward = forward  # type: ignore[method-assign]
+    course = train(ranker, runs, task, RankerConfig(), SHORT, 3)["ranker"]
+    assert course[0].score == [-np.inf] * 3
+    assert np.isfinite(course[1].score).all()
+    assert torch.equal(ranker.top[-1].weight[0], start[0])
+    assert not torch.equal(ranker.top[-1].weight[1], start[1])

@@ -17,6 +17,7 @@ from mmrec.encode import Encoder
 from mmrec.errors import ConfigError
 from mmrec.experiment import sweep as sweeping
 from mmrec.experiment.compare import prepare
+from mmrec.experiment.journal import latest
 from mmrec.experiment.sweep import OVER, imbalanced, sweep, table
 from mmrec.reviews import Reviews
 from mmrec.store import Store
@@ -88,7 +89,7 @@ def test_points_are_kept_and_found_again(
     assert list(again) == ["4", "2"]
     assert again["2"].keys() == {"3", "4"}
     assert first["2"]["3"] == again["2"]["3"]
-    assert json.loads(path.read_text())["results"] == again
+    assert latest(path) == again
     rows = table(again, "K").rows
     assert [row[:3] for row in rows[:2]] == [["4", who, "0.8500 ±0.0500"] for who in ("model", "bias model")]
     fewer = table({"2": {}, "3": {"3": again["2"]["3"]}, "5": again["2"]}, "K").rows
@@ -144,4 +145,4 @@ def test_commands_from_a_file_to_figures(
     found = json.loads(capsys.readouterr().out)
     assert found["shapley"] == {}
     assert found["rows"]["auc"][0][0] == "everything"
-    assert json.loads((tmp_path / "ablation" / "ablation.json").read_text())["results"].keys() == {"0", "1"}
+    assert latest(tmp_path / "ablation" / "ablation.json").keys() == {"0", "1"}

@@ -79,7 +79,7 @@ def audit(
     leaked = np.intersect1d(evidence.known, split.test)
     if len(leaked):
         violations.append(f"{len(leaked)} test rows are evidence, row {leaked[0]} first")
-    violations += _effects(corpus, evidence, assembler)
+    violations += _effects(corpus, evidence, assembler, rows)
     heard = 0
     sides = (
         ("user", data.user, evidence.user, features.user, features.user_view, assembler.user),
@@ -106,19 +106,22 @@ def audit(
     return Audit(evidence.policy, len(rows), heard, violations)
 
 
-def _effects(corpus: Corpus, evidence: Evidence, assembler: Assembler) -> list[str]:
-    """Fit effects of test, valid and one fold of train again, from what the policy lets them hear."""
-    found, known = [], evidence.known
-    for fold in [fold for fold in (-1, VALID, VALID + 1) if fold in assembler.effects]:
+def _effects(corpus: Corpus, evidence: Evidence, assembler: Assembler, rows: np.ndarray) -> Iterator[str]:
+    """Fit the effects of every fold again, from what the policy lets its rows hear."""
+    known, data = evidence.known, corpus.data
+    for fold, made in assembler.effects.items():
         mine = (evidence.fold[known] == fold) | (evidence.fold[known] == VALID)
         heard = known if fold < VALID else known[~mine]
-        made, expected = assembler.effects[fold], Effects.fit(corpus.reviewed, heard, assembler.penalties)
+        expected = Effects.fit(corpus.reviewed, heard, assembler.penalties)
         for name, one, other in (("user", made.user, expected.user), ("item", made.item, expected.item)):
-            wrong = [what for what, values in other.items() if [*_where(one[what], values, what)]]
-            found += [
-                f"effects of fold {fold}: {what} was not made from its evidence ({name})" for what in wrong
-            ]
-    return found
+            for what, values in other.items():
+                if [*_where(one[what], values, what)]:
+                    yield f"effects of fold {fold}: {what} was not made from its evidence ({name})"
+        # Of tastes only the products have a meaning: axes may turn, or swap their signs.
+        own = rows[evidence.fold[rows] == fold]
+        pairs = data.user[own], data.item[own]
+        if [*_where(made.affinity(*pairs), expected.affinity(*pairs), "affinity")]:
+            yield f"effects of fold {fold}: affinity was not made from its evidence (pair)"
 
 
 def _by_entity(entity: np.ndarray, known: np.ndarray) -> dict[int, np.ndarray]:

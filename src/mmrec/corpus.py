@@ -245,5 +245,5 @@ class Corpus:
 
 
 def _lists(table: pl.DataFrame, column: str) -> list[list[str]]:
-    """A column of lists; models that an earlier mmrec saved know of no captions."""
+    """A column of lists; empty ones where a table has none."""
     return table[column].to_list() if column in table.columns else [[]] * table.height

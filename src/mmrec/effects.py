@@ -62,6 +62,11 @@ class Effects:
     user_taste: np.ndarray
     item_taste: np.ndarray
 
+    def affinity(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """(n,) products of tastes of (n,) codes of users and items."""
+        tastes = self.user_taste[user].astype(np.float32), self.item_taste[item].astype(np.float32)
+        return np.asarray((tastes[0] * tastes[1]).sum(1))
+
     @classmethod
     def fit(cls, reviewed: Reviewed, rows: np.ndarray, penalties: tuple[float, float]) -> Effects:
         """Estimate from some reviews.

@@ -1,14 +1,14 @@
 """Which reviews may speak for a row: the one place where that is decided.
 
 A row's features on one side (its user's, or its item's) are made from that entity's *known* reviews
-(train and valid), less what the policy takes away:
+(train, valid, and spare ones: those that the filter dropped), less what the policy takes away:
 
 - `fold`: train rows are dealt into folds; a train row hears the other folds of train. Nobody but test hears
   valid, which itself hears all of train: whoever chooses by valid must not have heard its answers.
 - `leave_one_out`: a row hears every known review but its own (the paper, section 4). It leaks: within one
   entity the average is lower exactly on the positive rows.
 - `all`: a row hears itself too (what a careless pipeline does).
-- `past`: a row hears strictly earlier reviews only.
+- `past`: a row hears strictly earlier reviews only, of valid too.
 
 Rows that are not known (test) hear every known review; under `past`, every earlier one.
 Rows that hear the same reviews share a *view*, so whatever is slow is done once per view.
@@ -218,11 +218,11 @@ class Evidence:
         return cls(policy, fold, known, *sides)
 
     def heard(self, fold: int) -> np.ndarray:
-        """The rows, of any user and item, that rows of a fold may hear under `fold`.
+        """The rows, of any user and item, that rows of a fold may hear; all known ones unless under `fold`.
 
         Args:
             fold: of train, of valid, or -1 for rows of none.
         """
-        if fold == _NOTHING:
+        if fold == _NOTHING or self.policy != "fold":
             return self.known
         return self.known[(self.fold[self.known] != fold) & (self.fold[self.known] != VALID)]

@@ -33,7 +33,7 @@ class Constants:
     """Figures of the training data that features are made with; saved with a model.
 
     Attributes:
-        mean: mean rating of known rows.
+        mean: mean rating of the rows that are heard.
         user_prior, item_prior: reviews' worth of the mean that an average of few ratings is shrunk with:
             variance within entities over variance between them (James-Stein, by moments).
     """
@@ -43,10 +43,10 @@ class Constants:
     item_prior: float
 
     @classmethod
-    def of(cls, data: Interactions, known: np.ndarray) -> Constants:
-        """Estimate from known rows."""
-        rating = data.rating[known].astype(np.float64)
-        priors = [_prior(rating, entity[known]) for entity in (data.user, data.item)]
+    def of(cls, data: Interactions, heard: np.ndarray) -> Constants:
+        """Estimate from some rows."""
+        rating = data.rating[heard].astype(np.float64)
+        priors = [_prior(rating, entity[heard]) for entity in (data.user, data.item)]
         return cls(float(rating.mean()), *priors)
 
 

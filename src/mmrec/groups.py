@@ -16,7 +16,9 @@ __all__ = ["GROUPS", "available", "dense_columns", "group_of", "heard", "shapley
 GROUPS = ("ratings", "user text", "item text", "price", "categories", "photos", "counts")
 _GROUP = {**dict.fromkeys(NUMBERS, "ratings"), **dict.fromkeys((*PRICE_TAGS, "no price"), "price")}
 _GROUP |= {"photos": "photos", "no photos": "photos", "log count": "counts"}
-_NEEDS = {"affinity": {"ratings", "item text"}}
+# What is fitted on two groups is heard by those that hear both.
+_NEEDS = {f"{side} tone effect": {"ratings", f"{side} text"} for side in ("user", "item")}
+_NEEDS |= {"affinity": {"ratings", "item text"}}
 Player = TypeVar("Player", bound=Hashable)
 
 

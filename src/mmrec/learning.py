@@ -54,7 +54,7 @@ class Assembler(BaseModel):
 
     @classmethod
     def of(cls, corpus: Corpus, evidence: Evidence, config: Config) -> Assembler:
-        """Learn constants and vocabulary from the known reviews.
+        """Learn constants from what valid may hear, and the vocabulary from all known reviews.
 
         Raises:
             ConfigError: effects under another policy than `fold`.
@@ -64,7 +64,7 @@ class Assembler(BaseModel):
         image = corpus.pictured(known, captions=model != "baseline")
         assembler = cls(
             config=config,
-            constants=Constants.of(corpus.data, known),
+            constants=Constants.of(corpus.data, evidence.heard(VALID)),
             vocabulary=vocabulary,
             image=image and (model != "baseline" or corpus.models.image.available()),
         )

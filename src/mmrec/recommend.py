@@ -45,7 +45,7 @@ class Recommender(ModelHubMixin):
     Attributes:
         scores: what the model and those that it was compared with reach on test rows.
         threshold: the probability from which on to recommend, chosen on valid rows; inf where nothing is to
-            be recommended, None before fitting and for models that an earlier mmrec saved.
+            be recommended, None before fitting.
         outcome: what that gave on test rows.
     """
 
@@ -253,6 +253,8 @@ class Recommender(ModelHubMixin):
     def _saved(self) -> Saved:
         notes = self.corpus.notes if self.config.profile.strategy == "notes" else []
         parts = self.config, self.model, self.reviews, notes, self.features, self.scores
+        assert self.threshold is not None
+        assert self.outcome is not None
         return Saved(*parts, self.threshold, self.outcome)
 
     def _save(self, saved: Saved, folder: Path) -> Path:

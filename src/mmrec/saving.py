@@ -27,7 +27,7 @@ from mmrec.reviews.table import Interactions, Reviews
 
 __all__ = ["Saved", "load", "save", "without_address"]
 
-_FORMAT = 2
+_FORMAT = 3
 _DAMAGE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, pl.exceptions.PolarsError)
 _NOTE_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "gist": pl.String,
@@ -51,9 +51,9 @@ class _Manifest(BaseModel):
     shape: Shape
     weights: tuple[float, float]
     scores: dict[str, Scores]
-    threshold: float | None = None
-    outcome: Outcome | None = None
-    source: str = "unknown"
+    threshold: float
+    outcome: Outcome
+    source: str
     user_names: list[str]
     item_names: list[str]
 
@@ -68,8 +68,8 @@ class Saved:
     notes: list[Note]
     features: Features
     scores: dict[str, Scores]
-    threshold: float | None = None
-    outcome: Outcome | None = None
+    threshold: float
+    outcome: Outcome
 
     def portable(self) -> Saved:
         """The same without what holds on this machine alone: paths of files, addresses of servers."""
@@ -86,7 +86,7 @@ class Saved:
 
 def without_address(spelled: str) -> str:
     """A model as settings spell it, without the URL of its server."""
-    return re.sub("(?s)@?https?://.*", "", spelled) or "openai:unnamed"
+    return re.sub("(?is)@?https?://.*", "", spelled) or "openai:unnamed"
 
 
 def save(saved: Saved, folder: Path) -> Path:

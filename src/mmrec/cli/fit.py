@@ -84,6 +84,8 @@ def learn_and_save(
     console.print(
         f"- recommending from {threshold:.0%} on (chosen on valid) gave {given.tpr:.0%} of the liked and "
         f"{given.fpr:.0%} of the disliked test reviews"
+        if threshold <= 1
+        else "- nothing is to be recommended: on valid no threshold keeps the bound; give a higher --max-fpr"
     )
     for remark in (*result.remarks, *(f"{name}: {found}" for name, found in audits.items())):
         console.print(f"- {remark}")

@@ -71,8 +71,9 @@ _LEGEND = (
 
 
 def print_json(result: Mapping[str, Any]) -> None:
-    """Print one JSON object, for machines."""
-    print(json.dumps(result, indent=2, default=str))
+    """Print one JSON object, for machines; what is no number, or infinite, is null."""
+    strict = json.loads(json.dumps(result, default=str), parse_constant=lambda _: None)
+    print(json.dumps(strict, indent=2, allow_nan=False))
 
 
 def print_scores(scores: Mapping[str, Scores], title: str) -> None:

@@ -2,8 +2,8 @@
 
 Every seed is another split, other evidence, other initial weights; whatever is compared shares all three.
 What a seed comes to on test rows is plain data: what was `asked`; `groups` that say anything; `figures` of
-`metrics.Scores` by row of the table; `values`, ROC-AUC by coalition, as in `ratings + photos`; `remarks`; and
-`bootstrap`, where asked: differences to everything, by row and figure.
+`metrics.Scores` by row of the table; `values`, ROC-AUC by coalition, as in `ratings + photos`; `ratio` of
+test rows to train rows; `remarks`; and `bootstrap`, where asked: differences to everything by row and figure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from mmrec import metrics
 from mmrec.config import Config
@@ -54,7 +53,7 @@ def ablate(
     Raises:
         DataError: too few reviews, or a file at `path` that is no journal.
     """
-    journal, names = Journal(path, reviews, config), range(config.seed, config.seed + seeds)
+    journal, names = Journal(path, reviews, config, models), range(config.seed, config.seed + seeds)
     for seed in names:
         if str(seed) not in journal.results or asked - {*journal.results[str(seed)]["asked"]}:
             own = config.model_copy(update={"seed": seed})
@@ -104,6 +103,7 @@ def _trial(prepared: Prepared, asked: set[str]) -> Trial:
     label, user, all_ = prepared.label[test], prepared.corpus.data.user[test], rows[_EVERYTHING]
     weights = metrics.class_weights(prepared.label[prepared.split.train], config.training.loss)
     trial: Trial = {"asked": sorted(asked), "groups": groups, "remarks": remarks, "bootstrap": {}}
+    trial["ratio"] = len(test) / len(prepared.split.train)
     trial["figures"] = {name: metrics.evaluate(label, one, weights).dict() for name, one in rows.items()}
     trial["values"] = {some: metrics.evaluate(label, one, weights).auc for some, one in p.items()}
     for name, one in rows.items() if "bootstrap" in asked else ():
@@ -146,15 +146,22 @@ def lines(trials: Sequence[Trial], key: str) -> list[tuple[str, Spread, metrics.
     if len(trials) == 1:
         gaps = [metrics.Difference(*trials[0]["bootstrap"][name][key]) for name in names]
     else:
-        gaps = [metrics.paired_over_seeds(one, values[0]) for one in values]
+        gaps = [metrics.paired_over_seeds(one, values[0], _ratio(trials)) for one in values]
     p = [1.0, *metrics.holm([gap.p for gap in gaps[1:]]).tolist()]
     adjusted = [gap._replace(p=one) for gap, one in zip(gaps, p, strict=True)]
-    return list(zip(names, map(_over_seeds, values), adjusted, strict=True))
+    spreads = [_over_seeds(one, _ratio(trials)) for one in values]
+    return list(zip(names, spreads, adjusted, strict=True))
 
 
-def _over_seeds(values: Sequence[float]) -> Spread:
-    mean, error = metrics.mean_and_error(values)
-    return mean, error * float(stats.t.ppf(0.975, max(len(values) - 1, 1)))
+def _ratio(trials: Sequence[Trial]) -> float:
+    return float(np.mean([trial["ratio"] for trial in trials]))
+
+
+def _over_seeds(values: Sequence[float], ratio: float) -> Spread:
+    if len(values) < 2:
+        return values[0], 0.0
+    mean, low, *_ = metrics.paired_over_seeds(values, np.zeros(len(values)).tolist(), ratio)
+    return mean, mean - low
 
 
 def shapley_values(trials: Sequence[Trial]) -> dict[str, Spread]:
@@ -166,7 +173,7 @@ def shapley_values(trials: Sequence[Trial]) -> dict[str, Spread]:
             return {}
         for group in trial["groups"]:
             shares.setdefault(group, []).append(shapley({**values, frozenset[str](): 0.5}, group))
-    return {group: _over_seeds(share) for group, share in shares.items()}
+    return {group: _over_seeds(share, _ratio(trials)) for group, share in shares.items()}
 
 
 def synergy(trials: Sequence[Trial]) -> metrics.Difference | None:
@@ -178,13 +185,16 @@ def synergy(trials: Sequence[Trial]) -> metrics.Difference | None:
     if len(trials) < 2 or any(len({*_four(trial["groups"])}) < 4 for trial in trials):
         return None
     v = np.array([[trial["values"].get(some, 0.5) for some in _four(trial["groups"])] for trial in trials])
-    return metrics.paired_over_seeds((v[:, 0] - v[:, 1]).tolist(), (v[:, 2] - v[:, 3]).tolist())
+    texts = (v[:, 0] - v[:, 1]).tolist(), (v[:, 2] - v[:, 3]).tolist()
+    return metrics.paired_over_seeds(*texts, _ratio(trials))
 
 
 def tables(trials: Sequence[Trial]) -> list[Table]:
     """One for each figure; where all coalitions were trained, what each group is worth."""
-    test = "a bootstrap over users" if len(trials) == 1 else f"Student's t over {len(trials)} seeds"
+    seeds = f"Student's t over {len(trials)} splits of the same reviews (Nadeau & Bengio's variance)"
+    test = "a bootstrap over users" if len(trials) == 1 else seeds
     notes = [f"intervals (95%) and p, in pairs, by {test}; p is adjusted for the whole table (Holm)"]
+    notes.append("one training per row, where `mmrec fit` averages several (--ensemble)")
     notes += dict.fromkeys(remark for trial in trials for remark in trial["remarks"])
     if both := synergy(trials):
         meaning = "above 0 they complement each other, below they say the same"

@@ -166,6 +166,8 @@ def warnings(config: Config) -> list[str]:
         remarks.append("the epochs were chosen on test rows, as in the paper: these figures flatter")
     if config.evidence.policy in ("leave_one_out", "all"):
         remarks.append(f"evidence policy `{config.evidence.policy}` leaks the label into training rows")
+    if config.evidence.policy == "past":
+        remarks.append("under `past` train rows hear earlier valid rows, by which the epoch is chosen")
     if config.evidence.summaries == "all" and config.profile.strategy == "summary":
         remarks.append("summaries are made of all known reviews, a row's own among them: they leak the label")
     return remarks

@@ -48,7 +48,7 @@ def reproduce(
         DataError: too few reviews, or a file at `path` that is no journal.
     """
     _check(config, repeats, protocols)
-    journal, name = Journal(path, reviews, config), f"seed {config.seed}, {repeats} repeats"
+    journal, name = Journal(path, reviews, config, models), f"seed {config.seed}, {repeats} repeats"
     done: dict[str, dict[str, Any]] = {one: {} for one in PROTOCOLS} | journal.results.get(name, {})
     for protocol in protocols:
         if missing := [model for model in MODELS if model not in done[protocol]]:

@@ -47,7 +47,7 @@ def sweep(
         DataError: too few reviews, or a file at `path` that is no journal.
     """
     settings = {value: _set(config, over, value) for value in values}
-    journal, tried = Journal(path, reviews, config), range(config.seed, config.seed + seeds)
+    journal, tried = Journal(path, reviews, config, models), range(config.seed, config.seed + seeds)
     for value, own in settings.items():
         reading = Models.open(own, store=models.store) if over in ("llm", "captioner") else models
         for seed in tried:

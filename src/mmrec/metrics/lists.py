@@ -25,7 +25,8 @@ _DISCOUNT = 1 / np.log2(np.arange(2, 12))  # of the first ten ranks
 class ListTask:
     """Codes (user, item) of (n, 2) known and (m, 2) test rows, (m,) bool liked test rows, number of items.
 
-    A liked item is not looked for where its user has reviewed it in a known row too.
+    A liked item is not looked for where its user has reviewed it in a known row too, nor where the user has
+    reviewed all items, so that there is none to rank it among.
     """
 
     known: np.ndarray
@@ -64,7 +65,7 @@ def sampled_lists(score: Score, task: ListTask, rng: np.random.Generator, negati
         reviewed = task.by_user(np.concatenate([task.known, task.test]), task.known[:0])
         for user, liked in task.by_user(task.test[task.liked], task.known).items():
             others = np.delete(np.arange(task.items), reviewed[user])
-            for item in liked:
+            for item in liked if len(others) else ():
                 drawn = rng.choice(others, min(negatives, len(others)), replace=False)
                 yield user, np.append(item, drawn), 1
 
@@ -79,7 +80,8 @@ def full_lists(score: Score, task: ListTask, rng: np.random.Generator, most_user
         wanted = task.by_user(task.test[task.liked], task.known)
         for user in rng.permutation(list(wanted))[:most_users].tolist():
             others = np.delete(np.arange(task.items), reviewed[user])
-            yield user, np.append(wanted[user], others), len(wanted[user])
+            if len(others):
+                yield user, np.append(wanted[user], others), len(wanted[user])
 
     return _ranked(score, lists(), _CHUNK // task.items, rng)
 

@@ -209,8 +209,9 @@ class _Stack:
                     histories[run].loss.append(loss)
                     histories[run].score.append(score)
                 best = torch.tensor([histories[run].best for run in alive.tolist()])
+                better = (best == epoch) & torch.tensor(scores).isfinite()
                 for parameter in learned:
-                    kept[parameter][alive[best == epoch]] = parameter.detach()[best == epoch]
+                    kept[parameter][alive[better]] = parameter.detach()[better]
                 advance(1)
                 stay = torch.nonzero(epoch - best < patience)[:, 0]
                 if not len(stay):
@@ -258,18 +259,23 @@ class _Stack:
 
     @torch.no_grad()
     def _scores(self, predict: Callable[[Tensor], Tensor], *, by_fpr: bool) -> list[float]:
-        """Higher is better: minus the loss on valid, or (the paper) minus the false positive rate on test."""
+        """Higher is better: minus the loss on valid, or (the paper) minus the false positive rate on test.
+
+        -inf for a run that has diverged: it keeps an earlier epoch, or the weights that it began with.
+        """
         self.ranker.eval()
         rows = torch.from_numpy(self.task.select)
         answers = torch.cat([predict(part) for part in torch.split(rows, _ROWS_AT_ONCE)], dim=1)
+        sound = answers.isfinite().all(1)
         if not by_fpr:
             # Not ROC-AUC, which on a few hundred rows is mostly luck.
-            return (-weighted_loss(answers, self.label[rows], self.weights)).tolist()
+            losses = weighted_loss(answers, self.label[rows], self.weights)
+            return torch.where(sound, -losses, -torch.inf).tolist()
         label = self.task.label[self.task.select]
         # Ties are common at 0, where nothing is recommended; the better order of rows breaks them.
         return [
-            1e-6 * float(roc_auc_score(label, own)) - float(np.mean(own[~label] >= 0))
-            for own in answers.numpy()
+            1e-6 * float(roc_auc_score(label, own)) - float(np.mean(own[~label] >= 0)) if fine else -np.inf
+            for own, fine in zip(answers.numpy(), sound.tolist(), strict=True)
         ]
 
     def _keep(self, runs: Tensor, optimiser: torch.optim.Optimizer) -> None:
