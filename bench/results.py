@@ -242,7 +242,7 @@ def _peers_lines(runs: list[dict[str, Any]]) -> list[str]:
         "",
         f"Less the best peer, {best}: paired over seeds, 95% intervals with the variance of Nadeau and",
     ]
-    lines += ["Bengio (splits share rows), p-values corrected for the number of models (Holm).", ""]
+    lines += ["and Bengio (splits share rows), p-values corrected for the number of models (Holm).", ""]
     lines += ["| model | ROC-AUC | p | FPR@TPR.90 | p |", "|---|---:|---:|---:|---:|"]
     columns = []
     for key in ("auc", "fpr_at_90"):
