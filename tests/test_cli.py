@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mmrec.cli.options import print_json
 from mmrec.encode import bundled_minilm
 from mmrec.reviews.sample import write_sample_city
 
@@ -188,3 +189,10 @@ def test_a_model_chosen_on_test_rows_says_so_in_every_output(town: Town) -> None
         (town.folder / "paper/report.html").read_text(),
     ]
     assert all("chosen on test rows" in " ".join(text.split()) for text in said)
+
+
+def test_json_is_strict(capsys: pytest.CaptureFixture[str]) -> None:
+    """What nothing was recommended by has no threshold; strict parsers take no Infinity."""
+    print_json({"threshold": float("inf"), "rates": [0.5, float("nan")], "path": Path("here")})
+    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert told == {"threshold": None, "rates": [0.5, None], "path": "here"}
