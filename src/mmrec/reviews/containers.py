@@ -10,7 +10,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from io import BufferedIOBase
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -143,7 +143,12 @@ def _document(path: Path) -> Iterator[Record]:
         raise DataError(f"{path}: line {error.lineno}: broken JSON ({error.msg}); write it again") from error
     except RecursionError as error:
         raise DataError(f"{path}: JSON nested too deeply; write one object a line (.jsonl)") from error
-    for number, value in enumerate(_document_rows(path, document), start=1):
+    lists = [document]
+    if isinstance(document, dict):
+        lists = [document[name] for name in _SPLITS if name in document]
+    if not all(isinstance(rows, list) for rows in lists):
+        raise DataError(f"{path}: of train, val and test each must be a list of reviews")
+    for number, value in enumerate(chain.from_iterable(lists), start=1):
         if spoilt and _ESCAPED_BYTE.search(json.dumps(value, ensure_ascii=False)):
             yield Record(number, "not UTF-8: bytes that are no text")
         else:
@@ -155,15 +160,6 @@ def _int(digits: str) -> float:
         return int(digits)
     except ValueError:  # Python refuses more than 4,300 digits; infinity fails every later check of a row
         return float(digits)
-
-
-def _document_rows(path: Path, document: Any) -> list[Any]:
-    if isinstance(document, list):
-        return document
-    lists = [document[name] for name in _SPLITS if name in document]
-    if not all(isinstance(rows, list) for rows in lists):
-        raise DataError(f"{path}: of train, val and test each must be a list of reviews")
-    return [row for rows in lists for row in rows]
 
 
 def _parquet(path: Path) -> Iterator[Record]:

@@ -152,9 +152,9 @@ def as_id(value: Any, what: str) -> str:
     """
     if isinstance(value, float):
         value = None if not math.isfinite(value) else int(value) if value.is_integer() else value
-    if value is None or (isinstance(value, str) and not value.strip()):
+    name = "" if value is None else str(_scalar(value, f"{what} is not an id")).strip()
+    if not name:
         raise Refused(f"{what} is missing")
-    name = str(_scalar(value, f"{what} is not an id")).strip()
     if len(name) > MAX_ID:
         raise Refused(f"{what} is longer than {MAX_ID} characters")
     if _UNWANTED.search(name) or "\n" in name or "\t" in name:

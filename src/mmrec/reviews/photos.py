@@ -99,15 +99,9 @@ def photo_names(value: Any) -> tuple[list[str], int]:
     A list of names or of objects with an `id` or `path`; in text a JSON list, or names parted by `|`.
     URLs are not local: they are counted and left out.
     """
-    names: dict[str, None] = {}
-    remote = 0
-    for entry in entries(value):
-        name = _photo_name(entry)
-        if name and _REMOTE.match(name):
-            remote += 1
-        elif name:
-            names[name] = None
-    return list(names), remote
+    names = [name for name in map(_photo_name, entries(value)) if name]
+    local = [name for name in names if not _REMOTE.match(name)]
+    return list(dict.fromkeys(local)), len(names) - len(local)
 
 
 def entries(value: Any) -> list[Any]:
