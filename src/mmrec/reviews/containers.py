@@ -112,7 +112,7 @@ def _json_lines(path: Path) -> Iterator[Record]:
             if line.content:
                 yield line
             elif line.raw.strip():
-                yield line._replace(content=_parsed(line.raw))
+                yield Record(line.line, _parsed(line.raw), line.raw)
 
 
 def _parsed(text: str) -> dict[str, Any] | str:
@@ -189,7 +189,7 @@ def _csv(path: Path) -> Iterator[Record]:
                     reason = f"wrong number of cells: {len(cells)}, and the header has {len(header)}"
                     yield row._replace(content=reason)
                 else:
-                    yield row._replace(content=dict(zip(header, cells, strict=True)))
+                    yield Record(row.line, dict(zip(header, cells, strict=True)), row.raw)
     finally:
         csv.field_size_limit(limit)
 

@@ -129,7 +129,10 @@ def choose_columns(columns: Sequence[str], config: ReadConfig, file: str) -> dic
 
 def pick(row: Mapping[str, Any], names: Iterable[str]) -> Any:
     """Return the value of the first of these columns that the row has, or None."""
-    return next((row[name] for name in names if name in row), None)
+    for name in names:
+        if name in row:
+            return row[name]
+    return None
 
 
 def _shown(value: Any) -> str:
@@ -170,9 +173,10 @@ def as_rating(value: Any) -> float:
     """
     if value is None or (isinstance(value, str) and value.strip().lower() in _MISSING):
         raise Refused("rating is missing")
-    number = math.nan
-    with suppress(ValueError):  # as a text, no integer is too large for a float
+    try:  # as a text, no integer is too large for a float
         number = float(value if isinstance(value, Decimal) else str(_scalar(value, "rating is not a number")))
+    except ValueError:
+        number = math.nan
     if math.isnan(number):
         raise Refused(f"rating is not a number: {_shown(value)}")
     if not 1 <= number <= 5:

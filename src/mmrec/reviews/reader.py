@@ -7,7 +7,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
 from operator import itemgetter
@@ -230,9 +229,10 @@ def _spelt(record: Record) -> str:
 
 def _new_id(value: Any, digest: str, taken: set[str]) -> str:
     """Return the file's own id while it is usable and new, else one derived from the review's content."""
-    own = ""
-    with suppress(Refused):
+    try:
         own = as_id(value, "review_id")
+    except Refused:
+        own = ""
     while not own or own in taken:  # a file may hold an id that equals a derived one
         own, digest = digest[:16], hashlib.sha256(digest.encode()).hexdigest()
     taken.add(own)
