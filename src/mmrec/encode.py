@@ -18,7 +18,7 @@ from mmrec.weights import fast_bf16, file_digest, folder_digest
 if TYPE_CHECKING:
     from mmrec.engines import Engine
 
-__all__ = ["MINILM_SHA256", "Encoder", "bundled_minilm", "fast_bf16"]
+__all__ = ["MINILM_SHA256", "Encoder", "bundled_minilm"]
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Digest of all-MiniLM-L6-v2's `model.safetensors`, the same as the original's."""

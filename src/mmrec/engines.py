@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mmrec.errors import ModelError
+from mmrec.weights import Placement, Weights
 
 __all__ = ["Engine", "MeanPoolingEngine", "SentenceEngine"]
 
@@ -73,13 +74,9 @@ class MeanPoolingEngine:
 
     def __init__(self, folder: Path, bf16: bool) -> None:
         from tokenizers import Tokenizer
-        from transformers import AutoModel
-        from transformers.utils import logging
 
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        self._model = AutoModel.from_pretrained(
-            folder, dtype=torch.bfloat16 if bf16 else torch.float32
-        ).eval()
+        place = Placement("cpu", "bf16" if bf16 else "fp32")
+        self._model = Weights(str(folder), folder).load("AutoModel", place)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         settings = json.loads((folder / "sentence_bert_config.json").read_text())
         self._tokenizer.enable_truncation(settings["max_seq_length"])

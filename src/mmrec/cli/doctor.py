@@ -41,7 +41,7 @@ def doctor(*, store: Path | None = None, json: AsJson = False) -> None:
 def _machine() -> dict[str, tuple[str, str]]:
     import torch
 
-    from mmrec.encode import fast_bf16
+    from mmrec.weights import fast_bf16
 
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
     gpu = torch.cuda.is_available()

@@ -9,9 +9,8 @@ import re
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from io import BufferedIOBase
-from itertools import count
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,17 +20,8 @@ from mmrec.errors import DataError
 
 __all__ = ["SUFFIXES", "Record", "records"]
 
-SUFFIXES = (
-    ".jsonl",
-    ".ndjson",
-    ".json",
-    ".csv",
-    ".jsonl.gz",
-    ".ndjson.gz",
-    ".json.gz",
-    ".csv.gz",
-    ".parquet",
-)
+_TEXTS = (".jsonl", ".ndjson", ".json", ".csv")
+SUFFIXES = (*_TEXTS, *(f"{suffix}.gz" for suffix in _TEXTS), ".parquet")
 """Names that a data file may end in, in any case."""
 
 MAX_LINE = 16 * 2**20
@@ -60,32 +50,21 @@ class Record(NamedTuple):
     raw: str = ""
 
 
-class _Line(NamedTuple):
-    number: int
-    text: str
-    problem: str
-
-
 def records(path: Path) -> Iterator[Record]:
     """Yield the rows of a file in its order; blank lines are no rows.
 
     Raises:
         DataError: the file is absent, no regular file, of an unknown suffix, or broken as a whole.
     """
-    name = path.name.lower()
-    suffix = max((s for s in SUFFIXES if name.endswith(s)), key=len, default=None)
+    suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
     if not path.exists():
         raise DataError(f"{path}: no such file; check the path")
     if not path.is_file():
         raise DataError(f"{path}: not a file; name the file itself, one of {', '.join(SUFFIXES)}")
     if suffix is None:
         raise DataError(f"{path}: unknown kind of file; its name must end in one of {', '.join(SUFFIXES)}")
-    return _rows(path, suffix.removesuffix(".gz"))
-
-
-def _rows(path: Path, suffix: str) -> Iterator[Record]:
     try:
-        yield from _container(path, suffix)(path)
+        yield from _container(path, suffix.removesuffix(".gz"))(path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         reason = f"the gzip data is cut off or damaged ({error}); fetch or write the file again"
         raise DataError(f"{path}: {reason}") from error
@@ -94,24 +73,19 @@ def _rows(path: Path, suffix: str) -> Iterator[Record]:
 
 
 def _container(path: Path, suffix: str) -> Callable[[Path], Iterator[Record]]:
-    if suffix == ".parquet":
-        return _parquet
-    if suffix == ".csv":
-        return _csv
     if suffix == ".json":
         with _opened(path) as handle:
             if _DOCUMENT.match(handle.read(2**16).removeprefix(_BOM)):
                 return _document
-    return _json_lines
+    return {".parquet": _parquet, ".csv": _csv}.get(suffix, _json_lines)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[BufferedIOBase]:
-    with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as handle:
-        yield handle
+def _opened(path: Path) -> BufferedIOBase:
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
 
 
-def _lines(handle: BufferedIOBase) -> Iterator[_Line]:
+def _lines(handle: BufferedIOBase) -> Iterator[Record]:
+    """Yield lines as they are spelt, not parsed yet; the content of one that cannot be read says why."""
     for number in count(1):
         line = handle.readline(MAX_LINE)
         if not line:
@@ -129,16 +103,16 @@ def _lines(handle: BufferedIOBase) -> Iterator[_Line]:
         except UnicodeDecodeError as error:
             problem = problem or f"not UTF-8: byte {line[error.start]:#04x} at position {error.start}"
             text = line.decode(errors="backslashreplace")
-        yield _Line(number, text, problem)
+        yield Record(number, problem or {}, text)
 
 
 def _json_lines(path: Path) -> Iterator[Record]:
     with _opened(path) as handle:
         for line in _lines(handle):
-            if line.problem:
-                yield Record(line.number, line.problem, line.text)
-            elif line.text.strip():
-                yield Record(line.number, _parsed(line.text), line.text)
+            if line.content:
+                yield line
+            elif line.raw.strip():
+                yield Record(line.line, _parsed(line.raw), line.raw)
 
 
 def _parsed(text: str) -> dict[str, Any] | str:
@@ -169,7 +143,12 @@ def _document(path: Path) -> Iterator[Record]:
         raise DataError(f"{path}: line {error.lineno}: broken JSON ({error.msg}); write it again") from error
     except RecursionError as error:
         raise DataError(f"{path}: JSON nested too deeply; write one object a line (.jsonl)") from error
-    for number, value in enumerate(_document_rows(path, document), start=1):
+    lists = [document]
+    if isinstance(document, dict):
+        lists = [document[name] for name in _SPLITS if name in document]
+    if not all(isinstance(rows, list) for rows in lists):
+        raise DataError(f"{path}: of train, val and test each must be a list of reviews")
+    for number, value in enumerate(chain.from_iterable(lists), start=1):
         if spoilt and _ESCAPED_BYTE.search(json.dumps(value, ensure_ascii=False)):
             yield Record(number, "not UTF-8: bytes that are no text")
         else:
@@ -181,15 +160,6 @@ def _int(digits: str) -> float:
         return int(digits)
     except ValueError:  # Python refuses more than 4,300 digits; infinity fails every later check of a row
         return float(digits)
-
-
-def _document_rows(path: Path, document: Any) -> list[Any]:
-    if isinstance(document, list):
-        return document
-    lists = [document[name] for name in _SPLITS if name in document]
-    if not all(isinstance(rows, list) for rows in lists):
-        raise DataError(f"{path}: of train, val and test each must be a list of reviews")
-    return [row for rows in lists for row in rows]
 
 
 def _parquet(path: Path) -> Iterator[Record]:
@@ -211,62 +181,57 @@ def _csv(path: Path) -> Iterator[Record]:
     try:
         with _opened(path) as handle:
             rows = _csv_rows(_lines(handle))
-            header = _csv_header(path, next(rows, None))
-            for line, cells, raw in rows:
-                if isinstance(cells, str):
-                    yield Record(line, cells, raw)
+            header = next((_header(path, *row) for row in rows), [])
+            for row, cells in rows:
+                if row.content:
+                    yield row
                 elif len(cells) != len(header):
                     reason = f"wrong number of cells: {len(cells)}, and the header has {len(header)}"
-                    yield Record(line, reason, raw)
+                    yield row._replace(content=reason)
                 else:
-                    yield Record(line, dict(zip(header, cells, strict=True)), raw)
+                    yield Record(row.line, dict(zip(header, cells, strict=True)), row.raw)
     finally:
         csv.field_size_limit(limit)
 
 
-def _csv_header(path: Path, first: tuple[int, list[str] | str, str] | None) -> list[str]:
-    if first is None:
-        return []
-    line, cells, _ = first
-    if isinstance(cells, str):
+def _header(path: Path, row: Record, cells: list[str]) -> list[str]:
+    if row.content:
         raise DataError(
-            f"{path}: line {line}: the header cannot be read ({cells}); write the file as UTF-8 CSV"
+            f"{path}: line {row.line}: the header cannot be read ({row.content}); write the file as UTF-8 CSV"
         )
     header = [cell.strip() for cell in cells]
     if len(set(header)) < len(header):
-        raise DataError(f"{path}: line {line}: the header names a column twice; rename one of them")
+        raise DataError(f"{path}: line {row.line}: the header names a column twice; rename one of them")
     return header
 
 
-def _csv_rows(lines: Iterator[_Line]) -> Iterator[tuple[int, list[str] | str, str]]:
-    """Yield (line, cells or reason, raw) of every record, the header too.
+def _csv_rows(lines: Iterator[Record]) -> Iterator[tuple[Record, list[str]]]:
+    """Yield every record, the header too, as it is spelt, and its cells; its content says what is wrong.
 
     A record that cannot be parsed costs its first line only: reading goes on at the line after it, since
     a quote that is never closed would else swallow the rest of the file.
     """
-    first = next(lines, None)
-    waiting = deque([first] if first else [])
-    delimiter = max(",;\t", key=first.text.count) if first else ","
+    waiting = deque(islice(lines, 1))
+    delimiter = max(",;\t", key=waiting[0].raw.count) if waiting else ","
     while True:
-        taken: list[_Line] = []
+        taken: list[Record] = []
         try:
             cells = next(csv.reader(_feed(waiting, lines, taken), delimiter=delimiter, strict=True), None)
         except csv.Error as error:
             waiting.extendleft(reversed(taken[1:]))
-            yield taken[0].number, f"broken CSV: {error}", taken[0].text
+            yield taken[0]._replace(content=f"broken CSV: {error}"), []
             continue
         if cells is None:
             return
         if cells:
-            raw = "".join(line.text for line in taken)
-            problem = next((line.problem for line in taken if line.problem), "")
-            yield taken[0].number, problem or cells, raw
+            problem = next((line.content for line in taken if line.content), {})
+            yield Record(taken[0].line, problem, "".join(line.raw for line in taken)), cells
 
 
-def _feed(waiting: deque[_Line], lines: Iterator[_Line], taken: list[_Line]) -> Iterator[str]:
+def _feed(waiting: deque[Record], lines: Iterator[Record], taken: list[Record]) -> Iterator[str]:
     while len(taken) < MAX_RECORD_LINES:
         line = waiting.popleft() if waiting else next(lines, None)
         if line is None:
             return
         taken.append(line)
-        yield line.text
+        yield line.raw

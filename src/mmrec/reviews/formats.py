@@ -115,7 +115,8 @@ def choose_columns(columns: Sequence[str], config: ReadConfig, file: str) -> dic
                 f"{file}: --map {name}={column}: no such column in the first rows; there are: {listed}. "
                 f"Mend it with --map {name}=COLUMN"
             )
-    layout = _recognised(columns) if config.format == "auto" else config.format
+    recognised = (layout for layout, marks in _MARKS if marks <= set(columns))
+    layout = next(recognised, "plain") if config.format == "auto" else config.format
     names = LAYOUTS[layout] | {name: (column,) for name, column in config.map.items()}
     for needed in ("user", "item", "rating"):
         if not any(name in columns for name in names[needed]):
@@ -124,11 +125,6 @@ def choose_columns(columns: Sequence[str], config: ReadConfig, file: str) -> dic
                 f"there are: {listed}. Name it with --map {needed}=COLUMN"
             )
     return names
-
-
-def _recognised(columns: Iterable[str]) -> str:
-    have = frozenset(columns)
-    return next((layout for layout, marks in _MARKS if marks <= have), "plain")
 
 
 def pick(row: Mapping[str, Any], names: Iterable[str]) -> Any:
@@ -144,6 +140,13 @@ def _shown(value: Any) -> str:
     return escaped(str(value), 40) if isinstance(value, str | int | float | date) else type(value).__name__
 
 
+def _scalar(value: Any, otherwise: str) -> str | int | float:
+    """Return a text or a number, of which a boolean is none."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise Refused(f"{otherwise}: {_shown(value)}")
+    return value
+
+
 def as_id(value: Any, what: str) -> str:
     """Return an id as a string without outer blanks; numbers become strings, 12.0 as `12`.
 
@@ -152,11 +155,9 @@ def as_id(value: Any, what: str) -> str:
     """
     if isinstance(value, float):
         value = None if not math.isfinite(value) else int(value) if value.is_integer() else value
-    if value is None or (isinstance(value, str) and not value.strip()):
+    name = "" if value is None else str(_scalar(value, f"{what} is not an id")).strip()
+    if not name:
         raise Refused(f"{what} is missing")
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise Refused(f"{what} is not an id: {_shown(value)}")
-    name = str(value).strip()
     if len(name) > MAX_ID:
         raise Refused(f"{what} is longer than {MAX_ID} characters")
     if _UNWANTED.search(name) or "\n" in name or "\t" in name:
@@ -172,12 +173,8 @@ def as_rating(value: Any) -> float:
     """
     if value is None or (isinstance(value, str) and value.strip().lower() in _MISSING):
         raise Refused("rating is missing")
-    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
-        raise Refused(f"rating is not a number: {_shown(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
+    try:  # as a text, no integer is too large for a float
+        number = float(value if isinstance(value, Decimal) else str(_scalar(value, "rating is not a number")))
     except ValueError:
         number = math.nan
     if math.isnan(number):
@@ -197,11 +194,7 @@ def as_text(value: Any, limit: int) -> str:
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise Refused(f"text is not text: {_shown(value)}")
-    text = str(value)
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = str(_scalar(value, "text is not text")).replace("\r\n", "\n").replace("\r", "\n")
     return _UNWANTED.sub("", text)[:limit]
 
 

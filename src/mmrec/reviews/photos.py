@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
-from rich.console import Console
-from rich.progress import track
 
 from mmrec.errors import PhotoError
+from mmrec.progress import track
 
 __all__ = ["FORMATS", "check_photo", "check_photos", "entries", "load_photo", "photo_names"]
 
@@ -22,7 +21,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 
 _REMOTE = re.compile(r"https?://", re.IGNORECASE)
 _THREADS = 4  # Pillow's decoders release the interpreter lock
-_SHOW_PROGRESS_FROM = 200
 
 
 def check_photo(path: str, root: Path, max_pixels: int) -> Path:
@@ -79,7 +77,6 @@ def check_photos(
     photos: Collection[tuple[str, Path]], max_pixels: int
 ) -> dict[tuple[str, Path], Path | PhotoError]:
     """Check many photos at once, each (path, root) as `check_photo` does; refusals are values here."""
-    unique = list(dict.fromkeys(photos))
 
     def outcome(photo: tuple[str, Path]) -> Path | PhotoError:
         try:
@@ -87,16 +84,13 @@ def check_photos(
         except PhotoError as error:
             return error
 
-    with ThreadPoolExecutor(_THREADS) as pool:
-        outcomes = track(
-            pool.map(outcome, unique),
-            description="Checking photos",
-            total=len(unique),
-            console=Console(stderr=True),
-            transient=True,
-            disable=len(unique) <= _SHOW_PROGRESS_FROM,
-        )
-        return dict(zip(unique, outcomes, strict=True))
+    checked: dict[tuple[str, Path], Path | PhotoError] = {}
+    if unique := list(dict.fromkeys(photos)):
+        with ThreadPoolExecutor(_THREADS) as pool, track("Checking photos", len(unique)) as advance:
+            for photo, found in zip(unique, pool.map(outcome, unique), strict=True):
+                checked[photo] = found
+                advance(1, isinstance(found, PhotoError))
+    return checked
 
 
 def photo_names(value: Any) -> tuple[list[str], int]:
@@ -105,15 +99,9 @@ def photo_names(value: Any) -> tuple[list[str], int]:
     A list of names or of objects with an `id` or `path`; in text a JSON list, or names parted by `|`.
     URLs are not local: they are counted and left out.
     """
-    names: dict[str, None] = {}
-    remote = 0
-    for entry in entries(value):
-        name = _photo_name(entry)
-        if name and _REMOTE.match(name):
-            remote += 1
-        elif name:
-            names[name] = None
-    return list(names), remote
+    names = [name for name in map(_photo_name, entries(value)) if name]
+    local = [name for name in names if not _REMOTE.match(name)]
+    return list(dict.fromkeys(local)), len(names) - len(local)
 
 
 def entries(value: Any) -> list[Any]:

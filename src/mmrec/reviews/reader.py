@@ -6,10 +6,10 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from mmrec.reviews.formats import (
     pick,
 )
 from mmrec.reviews.photos import check_photos, photo_names
-from mmrec.reviews.table import ITEM_SCHEMA, REVIEW_SCHEMA, Reviews
+from mmrec.reviews.table import ITEM_SCHEMA, REJECT_SCHEMA, REVIEW_SCHEMA, Reviews
 
 __all__ = ["read_reviews"]
 
@@ -39,37 +39,9 @@ HEAD_ROWS = 1000
 """First rows whose columns decide the layout, so that one odd first row decides nothing."""
 
 _DEFAULTS = ReadConfig()
-_REJECT_SCHEMA = {"file": pl.String, "line": pl.Int64, "reason": pl.String, "row": pl.String}
 _Row = tuple[Any, ...]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Draft:
-    """Accepted rows of one file without their photos, and its refusals as (line, reason, row)."""
-
-    path: Path
-    root: Path
-    columns: list[str] = field(default_factory=list)
-    rows: list[_Row] = field(default_factory=list)
-    origins: list[Record] = field(default_factory=list)
-    photos: list[list[str]] = field(default_factory=list)
-    captions: list[list[str]] = field(default_factory=list)
-    rejects: list[tuple[int, str, str]] = field(default_factory=list)
-    remote: int = 0
-
-    def accept(self, row: _Row, photos: Any, captions: list[str], origin: Record) -> None:
-        names, remote = photo_names(photos)
-        self.rows.append(row)
-        self.photos.append(names)
-        self.captions.append(captions)
-        # Only a row with photos can still be complained of; the others need not stay in memory.
-        self.origins.append(origin if names else Record(origin.line, {}))
-        self.remote += remote
-
-    def refuse(self, origin: Record, reason: str) -> None:
-        self.rejects.append((origin.line, escaped(reason), escaped(_spelt(origin))))
 
 
 def read_reviews(path: Path | str, config: ReadConfig = _DEFAULTS) -> Reviews:
@@ -87,123 +59,163 @@ def read_reviews(path: Path | str, config: ReadConfig = _DEFAULTS) -> Reviews:
         ConfigError: `config.map` names a column that mmrec does not have.
         DataError: the file as a whole cannot be used, or more than `max_reject_share` of its rows.
     """
-    path = Path(path)
+    path, column = Path(path), config.captions_column
     if config.photos is not None and not config.photos.is_dir():
         raise DataError(f"{config.photos}: no such folder of photos; check --photos")
-    reviews = _reviews_draft(path, config)
-    drafts = [reviews]
-    if config.items is not None:
-        drafts.append(_items_draft(config.items, config))
-    _check_captions(drafts, config.captions_column)
-    checked = check_photos(
-        [(name, draft.root) for draft in drafts for names in draft.photos for name in names],
-        config.max_pixels,
-    )
-    tables = [_table(draft, checked) for draft in drafts]
-    rejects = [(str(draft.path), *reject) for draft in drafts for reject in sorted(draft.rejects, key=_line)]
-    remote = sum(draft.remote for draft in drafts)
-    if remote:
+    drafts = [_reviews(path, config), *([_items(config.items, config)] if config.items is not None else [])]
+    if column is not None and not any(column in draft.columns for draft in drafts):
+        files = "; ".join(f"{draft.path} has {escaped(', '.join(draft.columns), 300)}" for draft in drafts)
+        raise DataError(f"--captions-column {column}: no such column in the first rows; {files}")
+    photos = [(name, draft.root) for draft in drafts for _, names, *_ in draft.accepted for name in names]
+    checked = check_photos(photos, config.max_pixels)
+    table, items, *_ = *(draft.rows(checked) for draft in drafts), []
+    rejects = [
+        (str(draft.path), *one) for draft in drafts for one in sorted(draft.rejects, key=itemgetter(0))
+    ]
+    if remote := sum(draft.remote for draft in drafts):
         log.info("%s: %d photos are URLs and were left out", path, remote)
     return Reviews(
-        table=pl.DataFrame(tables[0], schema=REVIEW_SCHEMA, orient="row"),
-        items=pl.DataFrame(tables[1] if len(tables) > 1 else [], schema=ITEM_SCHEMA, orient="row"),
-        rejects=pl.DataFrame(rejects, schema=_REJECT_SCHEMA, orient="row"),
+        table=pl.DataFrame(table, schema=REVIEW_SCHEMA, orient="row"),
+        items=pl.DataFrame(items, schema=ITEM_SCHEMA, orient="row"),
+        rejects=pl.DataFrame(rejects, schema=REJECT_SCHEMA, orient="row"),
         source=str(path),
     )
 
 
-def _line(reject: tuple[int, str, str]) -> int:
-    return reject[0]
-
-
-def _reviews_draft(path: Path, config: ReadConfig) -> _Draft:
-    draft = _Draft(path, config.photos or path.parent)
-    columns, stream = _started(draft)
-    names = choose_columns(columns, config, str(path))
+def _reviews(path: Path, config: ReadConfig) -> _Draft:
+    draft = _Draft(path, config)
+    names = choose_columns(draft.columns, config, str(path))
     latest = datetime.now(UTC).replace(tzinfo=None) + timedelta(days=1)
-    first_line: dict[str, int] = {}
-    review_ids: set[str] = set()
-    for record in stream:
-        try:
-            row = _columns(record)
-            content = (
-                as_id(pick(row, names["user"]), "user"),
-                as_id(pick(row, names["item"]), "item"),
-                as_rating(pick(row, names["rating"])),
-                as_text(pick(row, names["text"]), config.max_text),
-                as_time(pick(row, names["time"]), latest),
-            )
-            captions = _captions(row, config)
-            digest = _digest(content)
-            if digest in first_line:
-                raise Refused(f"exact duplicate of an earlier row: line {first_line[digest]}")
-        except Refused as refusal:
-            draft.refuse(record, str(refusal))
-            continue
-        first_line[digest] = record.line
-        review_id = _review_id(pick(row, names["review_id"]), digest, review_ids)
-        review_ids.add(review_id)
-        draft.accept((review_id, *content), pick(row, names["photos"]), captions, record)
-    _check_share(draft, config.max_reject_share)
+    ids: set[str] = set()
+
+    def cells(row: dict[str, Any], line: int) -> _Row:
+        content = (
+            as_id(pick(row, names["user"]), "user"),
+            as_id(pick(row, names["item"]), "item"),
+            as_rating(pick(row, names["rating"])),
+            as_text(pick(row, names["text"]), config.max_text),
+            as_time(pick(row, names["time"]), latest),
+        )
+        digest = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+        draft.only_once(digest, line, "exact duplicate of an earlier row")
+        return _new_id(pick(row, names["review_id"]), digest, ids), *content
+
+    draft.fill(cells, names["photos"])
     return draft
 
 
-def _items_draft(path: Path, config: ReadConfig) -> _Draft:
-    draft = _Draft(path, config.photos or path.parent)
-    columns, stream = _started(draft)
+def _items(path: Path, config: ReadConfig) -> _Draft:
+    draft = _Draft(path, config)
     names = LAYOUTS["plain"]["item"]
-    if config.map.get("item") in columns:
+    if config.map.get("item") in draft.columns:
         names = (config.map["item"], *names)
-    if not any(name in columns for name in names):
-        listed = escaped(", ".join(columns), 500)
+    if not any(name in draft.columns for name in names):
+        listed = escaped(", ".join(draft.columns), 500)
         raise DataError(f"{path}: no column for item among: {listed}. Name it with --map item=COLUMN")
-    first_line: dict[str, int] = {}
-    for record in stream:
-        try:
-            row = _columns(record)
-            item = as_id(pick(row, names), "item")
-            name = " ".join(as_text(pick(row, ("name", "title")), config.max_text).split())
-            captions = _captions(row, config)
-            if item in first_line:
-                raise Refused(f"item was described before: line {first_line[item]}")
-        except Refused as refusal:
-            draft.refuse(record, str(refusal))
-            continue
-        first_line[item] = record.line
-        draft.accept((item, name or None), pick(row, LAYOUTS["plain"]["photos"]), captions, record)
-    _check_share(draft, config.max_reject_share)
+
+    def cells(row: dict[str, Any], line: int) -> _Row:
+        item = as_id(pick(row, names), "item")
+        name = " ".join(as_text(pick(row, ("name", "title")), config.max_text).split())
+        draft.only_once(item, line, "item was described before")
+        return item, name or None
+
+    draft.fill(cells, LAYOUTS["plain"]["photos"])
     return draft
 
 
-def _started(draft: _Draft) -> tuple[list[str], Iterator[Record]]:
-    """Return the columns of the file's first rows, and all of its rows."""
-    stream = records(draft.path)
-    head = list(islice(stream, HEAD_ROWS))
-    if not head:
-        raise DataError(f"{draft.path}: the file holds no rows; check that it was written to its end")
-    readable = [record.content for record in head if isinstance(record.content, dict)]
-    if not readable:
-        for record in head:
-            draft.refuse(record, str(record.content))
-        raise _too_many(draft)
-    draft.columns = list(dict.fromkeys(column for row in readable for column in row))
-    return draft.columns, chain(head, stream)
+class _Draft:
+    """One file whose photos are not checked yet: rows that can be used, and refusals.
 
+    Attributes:
+        accepted: (cells, names of photos, captions, where it comes from) of a row.
+        rejects: (line, reason, row).
+        remote: photos that are URLs.
 
-def _captions(row: dict[str, Any], config: ReadConfig) -> list[str]:
-    return as_captions(row.get(config.captions_column), config.max_text) if config.captions_column else []
+    Raises:
+        DataError: the file has no rows, or not one of the first can be read.
+    """
 
+    def __init__(self, path: Path, config: ReadConfig) -> None:
+        self.path = path
+        self.root = config.photos or path.parent
+        self.accepted: list[tuple[_Row, list[str], list[str], Record]] = []
+        self.rejects: list[tuple[int, str, str]] = []
+        self.remote = 0
+        self._config = config
+        self._lines: dict[str, int] = {}
+        stream = records(path)
+        head = list(islice(stream, HEAD_ROWS))
+        if not head:
+            raise DataError(f"{path}: the file holds no rows; check that it was written to its end")
+        readable = [record.content for record in head if isinstance(record.content, dict)]
+        if not readable:
+            for record in head:
+                self._refuse(record, str(record.content))
+            raise self._too_many()
+        self.columns = list(dict.fromkeys(column for row in readable for column in row))
+        self._records = chain(head, stream)
 
-def _check_captions(drafts: list[_Draft], column: str | None) -> None:
-    if column is not None and not any(column in draft.columns for draft in drafts):
-        files = "; ".join(f"{draft.path} has {escaped(', '.join(draft.columns), 300)}" for draft in drafts)
-        raise DataError(f"--captions-column {column}: no such column in the first rows; {files}")
+    def only_once(self, key: str, line: int, again: str) -> None:
+        """Refuse a row that says the same as the one of an earlier line."""
+        first = self._lines.setdefault(key, line)
+        if first != line:
+            raise Refused(f"{again}: line {first}")
 
+    def fill(self, cells: Callable[[dict[str, Any], int], _Row], photos: Sequence[str]) -> None:
+        """Read all rows; `cells` reads one of a line, `photos` are the columns that may name its photos.
 
-def _columns(record: Record) -> dict[str, Any]:
-    if isinstance(record.content, str):
-        raise Refused(record.content)
-    return record.content
+        Raises:
+            DataError: no row can be used, or more are refused than may be.
+        """
+        column = self._config.captions_column
+        for record in self._records:
+            try:
+                if isinstance(record.content, str):
+                    raise Refused(record.content)
+                captions = as_captions(record.content.get(column), self._config.max_text) if column else []
+                row = cells(record.content, record.line)
+            except Refused as refusal:
+                self._refuse(record, str(refusal))
+                continue
+            names, remote = photo_names(pick(record.content, photos))
+            # Only a row with photos can still be complained of; the others need not stay in memory.
+            origin = record if names else Record(record.line, {})
+            self.accepted.append((row, names, captions, origin))
+            self.remote += remote
+        share = len(self.rejects) / (len(self.rejects) + len(self.accepted))
+        if share > self._config.max_reject_share or not self.accepted:
+            raise self._too_many()
+
+    def rows(self, checked: Mapping[tuple[str, Path], Path | PhotoError]) -> list[_Row]:
+        """The rows with the paths of their usable photos; the other photos are refused."""
+        rows = []
+        for cells, names, captions, origin in self.accepted:
+            paths: dict[str, None] = {}
+            for name in names:
+                outcome = checked[name, self.root]
+                if isinstance(outcome, PhotoError):
+                    self._refuse(origin, f"photo {escaped(name, 80)}: {outcome}")
+                else:
+                    paths[str(outcome)] = None
+            rows.append((*cells, list(paths), captions))
+        return rows
+
+    def _refuse(self, record: Record, reason: str) -> None:
+        self.rejects.append((record.line, escaped(reason), escaped(_spelt(record))))
+
+    def _too_many(self) -> DataError:
+        # A reason is `kind: detail`; the kinds are counted.
+        kinds = Counter(reason.partition(":")[0] for _, reason, _ in self.rejects)
+        examples = {reason.partition(":")[0]: (line, reason) for line, reason, _ in reversed(self.rejects)}
+        listed = "\n".join(
+            f"  {number} rows: {examples[kind][1]} (line {examples[kind][0]})"
+            for kind, number in kinds.most_common(3)
+        )
+        total = len(self.rejects) + len(self.accepted)
+        return DataError(
+            f"{self.path}: {len(self.rejects)} of {total} rows were refused:\n{listed}\n"
+            "Mend the file, name its columns with --map, or allow more with --max-reject-share"
+        )
 
 
 def _spelt(record: Record) -> str:
@@ -215,55 +227,13 @@ def _spelt(record: Record) -> str:
         return "(cannot be shown)"
 
 
-def _digest(content: _Row) -> str:
-    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
-
-
-def _review_id(value: Any, digest: str, taken: set[str]) -> str:
+def _new_id(value: Any, digest: str, taken: set[str]) -> str:
     """Return the file's own id while it is usable and new, else one derived from the review's content."""
     try:
         own = as_id(value, "review_id")
     except Refused:
         own = ""
-    if own and own not in taken:
-        return own
-    while digest[:16] in taken:  # a file may hold an id that equals a derived one
-        digest = hashlib.sha256(digest.encode()).hexdigest()
-    return digest[:16]
-
-
-def _check_share(draft: _Draft, most: float) -> None:
-    share = len(draft.rejects) / (len(draft.rejects) + len(draft.rows))
-    if share > most or not draft.rows:
-        raise _too_many(draft)
-
-
-def _too_many(draft: _Draft) -> DataError:
-    # A reason is `kind: detail`; the kinds are counted.
-    kinds = Counter(reason.partition(":")[0] for _, reason, _ in draft.rejects)
-    examples = {reason.partition(":")[0]: (line, reason) for line, reason, _ in reversed(draft.rejects)}
-    listed = "\n".join(
-        f"  {number} rows: {examples[kind][1]} (line {examples[kind][0]})"
-        for kind, number in kinds.most_common(3)
-    )
-    total = len(draft.rejects) + len(draft.rows)
-    return DataError(
-        f"{draft.path}: {len(draft.rejects)} of {total} rows were refused:\n{listed}\n"
-        "Mend the file, name its columns with --map, or allow more with --max-reject-share"
-    )
-
-
-def _table(draft: _Draft, checked: dict[tuple[str, Path], Path | PhotoError]) -> list[_Row]:
-    """Return the rows with the paths of their usable photos; list the other photos as refused."""
-    rows = []
-    every = zip(draft.rows, draft.origins, draft.photos, draft.captions, strict=True)
-    for row, origin, names, captions in every:
-        paths: dict[str, None] = {}
-        for name in names:
-            outcome = checked[name, draft.root]
-            if isinstance(outcome, PhotoError):
-                draft.refuse(origin, f"photo {escaped(name, 80)}: {outcome}")
-            else:
-                paths[str(outcome)] = None
-        rows.append((*row, list(paths), captions))
-    return rows
+    while not own or own in taken:  # a file may hold an id that equals a derived one
+        own, digest = digest[:16], hashlib.sha256(digest.encode()).hexdigest()
+    taken.add(own)
+    return own

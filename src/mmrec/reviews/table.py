@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-__all__ = ["ITEM_SCHEMA", "NO_TIME", "REVIEW_SCHEMA", "Interactions", "Reviews"]
+__all__ = ["ITEM_SCHEMA", "NO_TIME", "REJECT_SCHEMA", "REVIEW_SCHEMA", "Interactions", "Reviews"]
 
 NO_TIME = np.iinfo(np.int64).max
 """The time of a review without one: later than every other, so that it is nobody's past."""
@@ -33,6 +33,9 @@ ITEM_SCHEMA: dict[str, pl.DataType] = {
 }
 """Columns of `Reviews.items`; `name` may be null. Photos and captions belong to the item, not to a review."""
 
+REJECT_SCHEMA = {"file": pl.String, "line": pl.Int64, "reason": pl.String, "row": pl.String}
+"""Columns of `Reviews.rejects`: lines count from 1, and the raw row is shortened."""
+
 
 @dataclass(frozen=True)
 class Reviews:
@@ -42,17 +45,13 @@ class Reviews:
         table: one row a review, columns of `REVIEW_SCHEMA`, in the order of the file.
         items: at most one row an item, columns of `ITEM_SCHEMA`; items without a row have neither name
             nor photo of their own.
-        rejects: one row per refusal: `file`, `line` (1-based), `reason`, `row` (the raw row, shortened).
+        rejects: one row a refusal, columns of `REJECT_SCHEMA`.
         source: path or name of the origin, for messages and reports.
     """
 
     table: pl.DataFrame
     items: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ITEM_SCHEMA))
-    rejects: pl.DataFrame = field(
-        default_factory=lambda: pl.DataFrame(
-            schema={"file": pl.String, "line": pl.Int64, "reason": pl.String, "row": pl.String}
-        )
-    )
+    rejects: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REJECT_SCHEMA))
     source: str = "memory"
 
     def __len__(self) -> int:

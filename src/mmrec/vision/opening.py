@@ -14,8 +14,10 @@ from mmrec.weights import Weights
 
 __all__ = ["cached_models", "open_captioner", "vision_checks"]
 
-_DEFAULTS: Final = {"blip2": "Salesforce/blip2-opt-2.7b", "blip": "Salesforce/blip-image-captioning-base"}
-_SPELLINGS: Final = {"blip2": "blip-2", "blip": "blip"}
+_BLIPS: Final = {  # spelling: kind of model, and the one by default
+    "blip2": ("blip-2", "Salesforce/blip2-opt-2.7b"),
+    "blip": ("blip", "Salesforce/blip-image-captioning-base"),
+}
 _SERVERS: Final = ("openai", "ollama", "http", "https")
 _KNOWN: Final = (
     "builtin, blip2[:MODEL_OR_FOLDER], blip[:MODEL_OR_FOLDER], openai:MODEL[@URL], ollama:MODEL or a URL"
@@ -37,10 +39,10 @@ def open_captioner(
     kind, _, model = config.captioner.partition(":")
     if config.captioner == "builtin":
         return PaletteCaptioner()
-    if kind in _DEFAULTS:
+    if kind in _BLIPS:
         from mmrec.vision.blip import BlipCaptioner
 
-        return BlipCaptioner(model or _DEFAULTS[kind], config.captioner_revision)
+        return BlipCaptioner(model or _BLIPS[kind][1], config.captioner_revision)
     if kind in _SERVERS and model and by_api is not None:
         return by_api(config)
     raise ConfigError(f"--captioner {config.captioner}: no such captioner; there are {_KNOWN}")
@@ -52,8 +54,7 @@ def cached_models() -> Iterator[tuple[str, str]]:
 
     for folder in sorted(Path(HF_HUB_CACHE).glob("models--*")):
         name = folder.name.removeprefix("models--").replace("--", "/")
-        here = Weights.found(name)
-        if here is not None:
+        if here := Weights.found(name):
             yield name, here.kind
 
 
@@ -61,19 +62,13 @@ def vision_checks() -> dict[str, tuple[str, str]]:
     """State and detail of captioners and of the image baseline, for `mmrec doctor`."""
     cached = list(cached_models())
     checks = {"captions": ("ok", "builtin (palette and layout in words, no vision model)")}
-    for spelling, kind in _SPELLINGS.items():
-        names = [name for name, found in cached if found == kind]
-        default = _DEFAULTS[spelling]
-        checks[f"captions by {spelling}"] = (
-            ("ok", ", ".join(f"--captioner {spelling}:{name}" for name in names))
-            if names
-            else ("missing", f"--captioner {spelling}:FOLDER, or bring it with `hf download {default}`")
-        )
+    for spelling, (kind, default) in _BLIPS.items():
+        ready = ", ".join(f"--captioner {spelling}:{name}" for name, found in cached if found == kind)
+        need = f"--captioner {spelling}:FOLDER, or bring it with `hf download {default}`"
+        checks[f"captions by {spelling}"] = ("ok", ready) if ready else ("missing", need)
     resnet = VisionConfig().image_model
     names = [name for name, found in cached if found == "resnet"]
-    checks["image baseline"] = (
-        ("ok", f"{', '.join(names)}, weights are here")
-        if resnet in names
-        else ("missing", f"no images without --image-model FOLDER, or bring it with `hf download {resnet}`")
-    )
+    ready = f"{', '.join(names)}, weights are here"
+    need = f"no images without --image-model FOLDER, or bring it with `hf download {resnet}`"
+    checks["image baseline"] = ("ok", ready) if resnet in names else ("missing", need)
     return checks
