@@ -30,7 +30,8 @@ SCALE = 2
 """Photos are drawn this much larger and then reduced, because Pillow's shapes have hard edges."""
 SHADOW, EDGE = 8 + 12j, 2j  # where a shape's shadow and its darker edge lie, in these larger pixels
 GLOW = Image.radial_gradient("L").point(lambda value: max(0, 255 - value * 1.42))
-VIGNETTE = 1 - 0.13 * (np.mgrid[-1 : 1 : HEIGHT * 1j, -1 : 1 : WIDTH * 1j] ** 2).sum(axis=0)[..., None]
+Y, X = np.mgrid[-1 : 1 : HEIGHT * 1j, -1 : 1 : WIDTH * 1j]
+VIGNETTE = (1 - 0.13 * (X**2 + Y**2)).astype(np.float32)[..., None]
 LAYOUT = re.compile(r"(\d*)([@~*:])(\S+)")
 
 
@@ -181,7 +182,7 @@ def draw_photo(scene: str, price_level: int, ambience: int, rng: np.random.Gener
     photo = ImageEnhance.Color(canvas.photo.reduce(SCALE)).enhance(colour)
     if rng.random() < 0.5:
         photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    pixels = np.asarray(photo) * (light * VIGNETTE) + rng.normal(0, 2, (HEIGHT, WIDTH, 1))
+    pixels = np.asarray(photo) * (light * VIGNETTE) + 2 * rng.standard_normal((HEIGHT, WIDTH, 1), np.float32)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
@@ -237,7 +238,7 @@ class Canvas:
         red, green, blue, alpha = (*ImageColor.getrgb(tint), 255)[:4]
         if form == "glow":
             width, height = int(np.ptp(outline.real)) + 1, int(np.ptp(outline.imag)) + 1
-            mask = GLOW.resize((width, height)).point(lambda value: value * alpha // 360)
+            mask = GLOW.resize((width, height)).point([value * alpha // 360 for value in range(256)])
             corner = int(spot.real - width / 2), int(spot.imag - height / 2)
             self.photo.paste((red, green, blue), corner, mask)
             return
