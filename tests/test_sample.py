@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from mmrec.errors import ConfigError
 from mmrec.reviews.drawing import SCENES, draw_photo
 from mmrec.reviews.sample import TRAITS, City, build_city, write_sample_city
-from mmrec.reviews.words import expand, load_words
+from mmrec.reviews.words import WORDS, expand
 
 SMALL = {"users": 30, "items": 15, "reviews": 160}
 
@@ -94,16 +94,15 @@ def test_words_tell_the_truth_about_items_and_users(city: City) -> None:
 
 
 def test_every_bank_has_dozens_of_sentences_and_known_slots() -> None:
-    words = load_words()
-    slots = {*words["slots"], "dish", "food"}
-    for bank, templates in words["opinions"].items():
+    slots = {*WORDS["slots"], "dish", "food"}
+    for bank, templates in WORDS["opinions"].items():
         ways = [math.prod(len(c.split("|")) for c in re.findall(r"\[([^\]]*)\]", t)) for t in templates]
         assert sum(ways) >= 36, bank
         assert {slot for template in templates for slot in re.findall(r"\{(\w+)\}", template)} <= slots
-    for cuisine in words["cuisines"].values():
+    for cuisine in WORDS["cuisines"].values():
         assert len(cuisine["dishes"]) >= 8
         assert {*cuisine["interiors"], *cuisine["plates"]} <= set(SCENES)
-        assert set(cuisine["near"]) <= set(words["cuisines"])
+        assert set(cuisine["near"]) <= set(WORDS["cuisines"])
 
 
 def test_expand_names_two_different_dishes() -> None:

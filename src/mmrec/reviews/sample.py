@@ -7,14 +7,12 @@ and how good an item is.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from mmrec.reviews.drawing import draw_photo
 from mmrec.reviews.town import (
@@ -29,7 +27,7 @@ from mmrec.reviews.town import (
     draw_places,
     rating_terms,
 )
-from mmrec.reviews.words import Opinion, Words, load_words, pick, write_review
+from mmrec.reviews.words import WORDS, Opinion, pick, write_review
 
 __all__ = ["TRAITS", "City", "Guests", "Places", "build_city", "write_sample_city"]
 
@@ -72,12 +70,11 @@ def build_city(seed: int = 0, users: int = 400, items: int = 150, reviews: int =
     Raises:
         ConfigError: fewer reviews than give everyone two, or more than there are pairs.
     """
-    words = load_words()
     item_rng, user_rng, pair_rng, text_rng = np.random.default_rng(seed).spawn(4)
-    places = draw_places(items, words, item_rng)
-    guests = draw_guests(users, words, user_rng)
+    places = draw_places(items, item_rng)
+    guests = draw_guests(users, user_rng)
     user, item = draw_pairs(users, items, reviews, pair_rng)
-    stars = rating_terms(places, guests, words, user, item)
+    stars = rating_terms(places, guests, user, item)
     luck = pair_rng.normal(0, NOISE, reviews)
     raw = stars.sum(axis=1) + guests.leniency[user]
     score = raw + 3.5 - np.quantile(raw + luck, 1 - LIKE_SHARE)
@@ -86,10 +83,9 @@ def build_city(seed: int = 0, users: int = 400, items: int = 150, reviews: int =
     text = [
         write_review(
             int(rating[row]),
-            _opinions(stars[row], luck[row], places, int(item[row]), words),
+            _opinions(stars[row], luck[row], places, int(item[row])),
             places.cuisines[item[row]],
             guests.habits[user[row]],
-            words,
             text_rng,
         )
         for row in range(reviews)
@@ -109,54 +105,42 @@ def write_sample_city(
         ConfigError: as `build_city`.
     """
     city = build_city(seed, users, items, reviews)
-    words = load_words()
     rng = np.random.default_rng([seed, 1])
     (folder / "photos").mkdir(parents=True, exist_ok=True)
     places = city.places
     place_photos = [
-        [
-            _take_photo(folder, city, item, str(number + 1), number % 2 == 0, words, rng)
-            for number in range(count)
-        ]
+        [_take_photo(folder, places, item, str(1 + number), number % 2 == 0, rng) for number in range(count)]
         for item, count in enumerate(rng.integers(1, 4, items))
     ]
     review_photos = [
-        [_take_photo(folder, city, int(item), f"review{row}", rng.random() < 0.3, words, rng)]
+        [_take_photo(folder, places, item, f"review{row}", rng.random() < 0.3, rng)]
         if rng.random() < PHOTO_SHARE
         else []
-        for row, item in enumerate(city.item)
+        for row, item in enumerate(city.item.tolist())
     ]
-    _write_lines(
-        folder / "places.jsonl",
-        (
-            {
-                "business_id": places.ids[item],
-                "name": places.names[item],
-                "photos": place_photos[item],
-                "price_level": int(places.price_level[item]),
-                "cuisines": places.cuisines[item],
-            }
-            for item in range(items)
-        ),
-    )
-    _write_lines(
-        folder / "reviews.jsonl",
-        (
-            {
-                "user_id": city.guests.ids[city.user[row]],
-                "business_id": places.ids[city.item[row]],
-                "rating": int(city.rating[row]),
-                "review_text": city.text[row],
-                "timestamp": str(city.date[row]),
-                "photos": review_photos[row],
-            }
-            for row in range(reviews)
-        ),
-    )
+    pl.DataFrame(
+        {
+            "business_id": places.ids,
+            "name": places.names,
+            "photos": place_photos,
+            "price_level": places.price_level,
+            "cuisines": places.cuisines,
+        }
+    ).write_ndjson(folder / "places.jsonl")
+    pl.DataFrame(
+        {
+            "user_id": [city.guests.ids[user] for user in city.user],
+            "business_id": [places.ids[item] for item in city.item],
+            "rating": city.rating,
+            "review_text": city.text,
+            "timestamp": city.date.astype(str),
+            "photos": review_photos,
+        }
+    ).write_ndjson(folder / "reviews.jsonl")
     return folder / "reviews.jsonl"
 
 
-def _opinions(row: Floats, luck: float, places: Places, item: int, words: Words) -> list[Opinion]:
+def _opinions(row: Floats, luck: float, places: Places, item: int) -> list[Opinion]:
     """What this user can say of this item, given one row of `rating_terms`."""
     opinions = []
     for trait, (value, worth) in enumerate(zip(places.traits[item], row[: len(TRAITS)], strict=True)):
@@ -173,24 +157,18 @@ def _opinions(row: Floats, luck: float, places: Places, item: int, words: Words)
     tastes = row[len(TRAITS) + 2 :]
     most = int(np.argmax(np.abs(tastes)))
     bank = "cuisine+" if tastes[most] > 0 else "cuisine-"
-    return [*opinions, Opinion(bank, float(tastes[most]), list(words["cuisines"])[most])]
+    return [*opinions, Opinion(bank, float(tastes[most]), list(WORDS["cuisines"])[most])]
 
 
 def _take_photo(
-    folder: Path, city: City, item: int, label: str, inside: bool, words: Words, rng: np.random.Generator
+    folder: Path, places: Places, item: int, label: str, inside: bool, rng: np.random.Generator
 ) -> str:
     """Draw the room or a dish of an item; returns the photo's path relative to the folder."""
-    places = city.places
     ambience = int(places.traits[item, TRAITS.index("ambience")])
-    cuisine = words["cuisines"][places.cuisines[item][0]]
+    cuisine = WORDS["cuisines"][places.cuisines[item][0]]
     scene = pick(cuisine["interiors"] if inside else cuisine["plates"], rng)
     if inside and ambience < 0:
         scene = "canteen"
     path = f"photos/{places.ids[item]}-{label}-{scene}.jpg"
     draw_photo(scene, int(places.price_level[item]), ambience, rng).save(folder / path, quality=80)
     return path
-
-
-def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.write_text("".join(lines), encoding="utf-8", newline="\n")

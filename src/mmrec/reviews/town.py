@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmrec.errors import ConfigError
-from mmrec.reviews.words import Habits, Words, pick, restaurant_names
+from mmrec.reviews.words import WORDS, Habits, pick, restaurant_names
 
 __all__ = [
     "QUALITIES",
@@ -77,17 +77,17 @@ class Guests:
     habits: list[Habits]
 
 
-def draw_places(items: int, words: Words, rng: np.random.Generator) -> Places:
+def draw_places(items: int, rng: np.random.Generator) -> Places:
     """That many restaurants."""
-    cuisines = [_draw_cuisines(words, rng) for _ in range(items)]
+    cuisines = [_draw_cuisines(rng) for _ in range(items)]
     price_level = rng.choice(4, items, p=[0.27, 0.4, 0.23, 0.1]) + 1
     traits = rng.choice([-1, 0, 1], (items, len(TRAITS)), p=[0.27, 0.31, 0.42])
     dear = rng.random(items) < 0.3 * (price_level - 2)  # expensive rooms are seldom shabby
     traits[dear, TRAITS.index("ambience")] = 1
-    heat = np.array([np.mean([words["cuisines"][name]["heat"] for name in names]) for names in cuisines])
+    heat = np.array([np.mean([WORDS["cuisines"][name]["heat"] for name in names]) for names in cuisines])
     fiery, tame = rng.random((2, items))
     traits[:, TRAITS.index("spice")] = np.where(fiery < heat, 1, np.where(tame < heat + 0.1, -1, 0))
-    names = restaurant_names([names[0] for names in cuisines], words, rng)
+    names = restaurant_names([names[0] for names in cuisines], rng)
     quality = rng.normal(0, 0.45, items)
     return Places([_slug(name) for name in names], names, cuisines, price_level, quality, traits)
 
@@ -98,14 +98,14 @@ def _slug(name: str) -> str:
     return re.sub(r"\W+", "-", plain.lower())
 
 
-def _draw_cuisines(words: Words, rng: np.random.Generator) -> list[str]:
+def _draw_cuisines(rng: np.random.Generator) -> list[str]:
     """A main cuisine and up to two that go with it."""
-    main = pick(list(words["cuisines"]), rng)
-    near = words["cuisines"][main]["near"]
+    main = pick(list(WORDS["cuisines"]), rng)
+    near = WORDS["cuisines"][main]["near"]
     return [main, *rng.permutation(near)[: rng.choice(3, p=[0.6, 0.3, 0.1])].tolist()]
 
 
-def draw_guests(users: int, words: Words, rng: np.random.Generator) -> Guests:
+def draw_guests(users: int, rng: np.random.Generator) -> Guests:
     """That many guests."""
     # a gamma of small shape: each user cares much for two or three things and little for the rest
     cares = rng.gamma(0.5, 0.52, (users, len(TRAITS)))
@@ -121,10 +121,10 @@ def draw_guests(users: int, words: Words, rng: np.random.Generator) -> Guests:
         for _ in range(users)
     ]
     return Guests(
-        ids=[f"{pick(words['names']['user'], rng)}{number:03d}" for number in range(users)],
+        ids=[f"{pick(WORDS['names']['user'], rng)}{number:03d}" for number in range(users)],
         leniency=rng.normal(0, 0.65, users),
         cares=cares,
-        tastes=rng.normal(0, 0.45, (users, len(words["cuisines"]))),
+        tastes=rng.normal(0, 0.45, (users, len(WORDS["cuisines"]))),
         thrift=rng.gamma(0.5, 0.4, users),
         habits=habits,
     )
@@ -156,9 +156,9 @@ def draw_pairs(users: int, items: int, reviews: int, rng: np.random.Generator) -
     return user, item
 
 
-def rating_terms(places: Places, guests: Guests, words: Words, user: Ints, item: Ints) -> Floats:
+def rating_terms(places: Places, guests: Guests, user: Ints, item: Ints) -> Floats:
     """(R, T + 2 + C) stars by source: each trait, the price, the kitchen's quality, each cuisine."""
-    served = np.array([[name in names for name in words["cuisines"]] for names in places.cuisines])
+    served = np.array([[name in names for name in WORDS["cuisines"]] for names in places.cuisines])
     share = served / served.sum(axis=1, keepdims=True)
     return np.column_stack(
         [

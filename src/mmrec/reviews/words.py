@@ -16,7 +16,7 @@ from typing import TypedDict
 
 import numpy as np
 
-__all__ = ["Habits", "Opinion", "Words", "expand", "load_words", "pick", "restaurant_names", "write_review"]
+__all__ = ["WORDS", "Habits", "Opinion", "expand", "pick", "restaurant_names", "write_review"]
 
 
 class Cuisine(TypedDict):
@@ -72,11 +72,8 @@ class Habits:
     lowercase: bool
 
 
-def load_words() -> Words:
-    """The phrase bank that ships with the package."""
-    text = (files("mmrec") / "reviews" / "sample_words.json").read_text(encoding="utf-8")
-    words: Words = json.loads(text)
-    return words
+WORDS: Words = json.loads((files("mmrec") / "reviews" / "sample_words.json").read_text(encoding="utf-8"))
+"""The phrase bank that ships with the package."""
 
 
 def pick(options: Sequence[str], rng: np.random.Generator) -> str:
@@ -97,14 +94,14 @@ def expand(template: str, slots: dict[str, list[str]], rng: np.random.Generator)
     return re.sub(r"\{(\w+)\}", fill, chosen)
 
 
-def restaurant_names(cuisines: Sequence[str], words: Words, rng: np.random.Generator) -> list[str]:
+def restaurant_names(cuisines: Sequence[str], rng: np.random.Generator) -> list[str]:
     """An invented name for each restaurant, given its main cuisine; all different."""
     names: list[str] = []
     for cuisine in cuisines:
-        template = pick(words["cuisines"][cuisine]["names"], rng)
-        name = expand(template, words["names"], rng)
+        template = pick(WORDS["cuisines"][cuisine]["names"], rng)
+        name = expand(template, WORDS["names"], rng)
         while name in names:  # a longer name each time, so this ends in towns of any size
-            name = f"{name}, {pick(words['names']['street'], rng)}" if "," not in name else f"{name} II"
+            name = f"{name}, {pick(WORDS['names']['street'], rng)}" if "," not in name else f"{name} II"
         names.append(name)
     return names
 
@@ -114,7 +111,6 @@ def write_review(
     opinions: Sequence[Opinion],
     cuisines: Sequence[str],
     habits: Habits,
-    words: Words,
     rng: np.random.Generator,
 ) -> str:
     """A review of one to five sentences that agrees with the rating; rarely empty or a single word.
@@ -124,28 +120,27 @@ def write_review(
         opinions: what there is to say; the stronger ones are likelier to be said.
         cuisines: the restaurant's cuisines, whose dishes are spoken of.
         habits: how the user writes.
-        words: the phrase bank.
         rng: source of all choices.
     """
     short = rng.random()
     if short < 0.03:
-        return "" if short < 0.01 else pick(words["one_word"][str(rating)], rng)
-    slots = _slots(cuisines, words)
-    sentences = _say(_choose(rating, opinions, habits, rng), cuisines, words, rng)
+        return "" if short < 0.01 else pick(WORDS["one_word"][str(rating)], rng)
+    slots = _slots(cuisines)
+    sentences = _say(_choose(rating, opinions, habits, rng), cuisines, rng)
     if rng.random() < 0.25:
-        sentences.insert(0, _capital(expand(pick(words["openers"], rng), slots, rng)))
+        sentences.insert(0, _capital(expand(pick(WORDS["openers"], rng), slots, rng)))
     if len(sentences) < 2 or (len(sentences) < 5 and rng.random() < 0.6):
-        sentences.append(expand(pick(words["overall"][str(rating)], rng), slots, rng))
+        sentences.append(expand(pick(WORDS["overall"][str(rating)], rng), slots, rng))
     if len(sentences) < 5 and rng.random() < 0.1:
-        sentences.append(_capital(expand(pick(words["small_talk"], rng), slots, rng)))
-    return _hand(sentences, "good" if rating >= 4 else "bad", habits, words, rng)
+        sentences.append(_capital(expand(pick(WORDS["small_talk"], rng), slots, rng)))
+    return _hand(sentences, "good" if rating >= 4 else "bad", habits, rng)
 
 
-def _slots(cuisines: Sequence[str], words: Words) -> dict[str, list[str]]:
+def _slots(cuisines: Sequence[str]) -> dict[str, list[str]]:
     """Every slot's words in a restaurant of these cuisines."""
-    banks = [words["cuisines"][cuisine] for cuisine in cuisines]
+    banks = [WORDS["cuisines"][cuisine] for cuisine in cuisines]
     dishes = [dish for bank in banks for dish in bank["dishes"]]
-    return words["slots"] | {"dish": dishes, "food": [bank["food"] for bank in banks]}
+    return WORDS["slots"] | {"dish": dishes, "food": [bank["food"] for bank in banks]}
 
 
 def _choose(
@@ -161,24 +156,22 @@ def _choose(
     return with_side + against[: 2 if rating == 3 else 1 if 1 < rating < 5 or with_side else 0]
 
 
-def _say(
-    said: Sequence[Opinion], cuisines: Sequence[str], words: Words, rng: np.random.Generator
-) -> list[str]:
+def _say(said: Sequence[Opinion], cuisines: Sequence[str], rng: np.random.Generator) -> list[str]:
     """One sentence per opinion, with a turn of phrase where the mood changes."""
     sentences: list[str] = []
     for before, opinion in zip([None, *said], said, strict=False):
-        template = pick(words["opinions"][opinion.bank], rng)
-        sentence = expand(template, _slots([opinion.cuisine] if opinion.cuisine else cuisines, words), rng)
+        template = pick(WORDS["opinions"][opinion.bank], rng)
+        sentence = expand(template, _slots([opinion.cuisine] if opinion.cuisine else cuisines), rng)
         if before is None or before.stars * opinion.stars > 0:
             sentences.append(_capital(sentence))
             continue
         if not template.startswith("{") and not re.match(r"I\b", sentence):  # slots keep their own case
             sentence = sentence[0].lower() + sentence[1:]
-        sentences.append(pick(words["turns"]["good" if opinion.stars > 0 else "bad"], rng) + sentence)
+        sentences.append(pick(WORDS["turns"]["good" if opinion.stars > 0 else "bad"], rng) + sentence)
     return sentences
 
 
-def _hand(sentences: Sequence[str], mood: str, habits: Habits, words: Words, rng: np.random.Generator) -> str:
+def _hand(sentences: Sequence[str], mood: str, habits: Habits, rng: np.random.Generator) -> str:
     """The text as this user types it: exclamation marks, slips, lower case, emoji."""
     typed = [
         sentence[:-1] + "!" * int(rng.choice([1, 1, 2, 3]))
@@ -190,7 +183,7 @@ def _hand(sentences: Sequence[str], mood: str, habits: Habits, words: Words, rng
         _slip(word, rng) if rng.random() < habits.sloppy else word for word in " ".join(typed).split()
     )
     if rng.random() < habits.emoji:
-        text += " " + pick(words["emoji"][mood], rng) * int(rng.integers(1, 3))
+        text += " " + pick(WORDS["emoji"][mood], rng) * int(rng.integers(1, 3))
     return text.lower() if habits.lowercase else text
 
 
