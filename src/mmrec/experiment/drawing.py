@@ -9,6 +9,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -21,6 +22,7 @@ __all__ = [
     "Bar",
     "Style",
     "bar_plot",
+    "shown",
     "signed",
     "square",
     "style",
@@ -156,7 +158,14 @@ def bar_plot(bars: Sequence[Bar], title: str, prefix: str, scale: int = 1, digit
     )
 
 
+def shown(value: float, form: str = ".3f") -> str:
+    """A figure as text; a dash where there is none."""
+    return "-" if np.isnan(value) else f"{value:{form}}"
+
+
 def signed(value: float, digits: int = 3) -> str:
     """A difference as text."""
+    if np.isnan(value):
+        return "-"
     text = f"{value:+.{digits}f}"
     return text.replace("-", "−") if float(text) else "0"

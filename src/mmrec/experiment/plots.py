@@ -28,14 +28,15 @@ from mmrec.experiment.judging import Judgement
 from mmrec.metrics import Scores, calibration_bins
 from mmrec.ranking.training import History
 
-__all__ = ["draw_plots"]
+__all__ = ["GAPS", "draw_plots"]
 
 _CONSTANT = "always like"
 _GRAIN = 400
-_FIGURES = {
+GAPS = {
     "auc": ("ROC-AUC: right is better", 1, 3),
     "fpr_at_90": ("FPR at TPR .90: left is better", 100, 1),
 }
+"""Figures that models differ by: title, scale, digits."""
 _Points = tuple[np.ndarray, np.ndarray]
 
 
@@ -175,7 +176,7 @@ def _thin(x: np.ndarray, y: np.ndarray) -> _Points:
 def _differences(comparison: Comparison, judgement: Judgement) -> list[str]:
     gaps = {name: judgement.differences[name] for name in comparison.scores if name in judgement.differences}
     panels = []
-    for key, look in _FIGURES.items():
+    for key, look in GAPS.items():
         bars = [Bar(name, own[key][:3], style(name).colour) for name, own in gaps.items()]
         panels.append(bar_plot(bars, look[0], f"differences-{key}", *look[1:]))
     return panels if gaps else []

@@ -29,17 +29,22 @@ _SIZES = (
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text, the `bold` ones by (row, column), and notes to go below."""
+    """Cells as text, the `bold` ones by (row, column), and notes to go below.
+
+    On a page, the second line of a cell is set small, rows can be `tinted`, and `mark` says what bold means.
+    """
 
     title: str
     header: list[str]
     rows: list[list[str]]
     bold: frozenset[tuple[int, int]]
     notes: list[str]
+    tinted: frozenset[int] = frozenset()
+    mark: str = ""
 
     def numeric(self, column: int) -> bool:
         """Whether a column holds numbers, to be set to the right."""
-        return all(row[column][:1] in "+-0123456789" for row in self.rows)
+        return all(row[column][:1] in "+-−0123456789" for row in self.rows)
 
 
 def tables(stacks: dict[str, dict[str, Any]]) -> list[Table]:
