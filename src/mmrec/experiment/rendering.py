@@ -43,10 +43,11 @@ class Text:
 
 @dataclass(frozen=True)
 class Code:
-    """Text as it was typed; with a `summary`, folded below that."""
+    """Text as it was typed, below a `summary` that folds it."""
 
+    summary: str
     text: str
-    summary: str = ""
+    open: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,16 +92,13 @@ def write_page(
         The path.
     """
     # The template's name does not end in .html, so autoescape must not be left to the name.
+    own = PackageLoader("mmrec", "experiment")
     environment = Environment(
-        loader=PackageLoader("mmrec", "experiment"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=own, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"svg": Markup, "kind": lambda part: type(part).__name__}
-    making: list[Part] = [Code(command), _made() | dict(facts or {})]
-    making += [Code(config, "Whole configuration")] if config else []
+    making: list[Part] = [Code("Command", command, open=True), _made() | dict(facts or {})]
+    making += [Code("Whole configuration", config)] if config else []
     page = environment.get_template("page.html.jinja").render(
         title=title, sections=[*sections, Section("How it was made", making)], marks=_MARKS
     )
