@@ -15,7 +15,7 @@ import pytest
 from mmrec.audit import Audit, audit
 from mmrec.config import Config, TrainingConfig
 from mmrec.experiment.compare import Comparison, compare
-from mmrec.experiment.drawing import signed, style
+from mmrec.experiment.drawing import shown, signed, style
 from mmrec.experiment.judging import Judgement, judge
 from mmrec.experiment.plots import draw_plots
 from mmrec.experiment.report import headline, write_report
@@ -240,6 +240,33 @@ def test_data_and_making_are_told(page: str) -> None:
     ):
         assert told in text
     assert "reason10" not in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_spare_reviews_are_not_called_kept(
+    comparison: Comparison, judgement: Judgement, tmp_path: Path
+) -> None:
+    prepared = comparison.prepared
+    split = replace(prepared.split, train=prepared.split.train[50:], spare=prepared.split.train[:50])
+    thinner = replace(comparison, prepared=replace(prepared, split=split))
+    path = write_report(thinner, judgement, {}, tmp_path / "r.html", command="x", read=500)
+    text = Reader(path.read_text(encoding="utf-8")).shown()
+    assert "Reviews kept by the filter 350 (70.0%)" in text
+    assert "Spare reviews 50, which the filter dropped" in text
+    label = prepared.label[np.concatenate([split.train, split.valid, split.test])]
+    assert f"Likes {label.mean():.1%} Photos" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_is_no_number_is_a_dash(comparison: Comparison, judgement: Judgement, tmp_path: Path) -> None:
+    nan = float("nan")
+    scores = comparison.scores | {"mmrec": replace(comparison.scores["mmrec"], accuracy=nan, ap_positive=nan)}
+    odd = replace(judgement, intervals={"mmrec": {"auc": (0.5, nan, nan), "fpr_at_90": (0.5, nan, nan)}})
+    path = write_report(replace(comparison, scores=scores), odd, {}, tmp_path / "r.html", command="x")
+    page = path.read_text(encoding="utf-8")
+    assert '<th scope="row">mmrec</th><td>-</td>' in page
+    assert "nan" not in Reader(page).shown()
+    assert signed(nan) == shown(nan) == "-"
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -143,8 +143,8 @@ def _truth(written: Mapping[str, Sequence[Piece]], profiles: Profiles, config: C
     ours, theirs = [], []
     for item in labelled:
         named = truth.rank_categories(one.categories for one in said[item])
-        ours.append(truth.category_recall({item: named}, {item: labels[item]}))
-        theirs.append(truth.category_recall({item: frequent}, {item: labels[item]}))
+        ours.append(truth.named_share(named, labels[item]))
+        theirs.append(truth.named_share(frequent, labels[item]))
         who, why = f"categories of {item}", f"{ours[-1]:.0%} of the true ones are named"
         found.examples.append(Example(who, why, 1 - ours[-1], ", ".join(named[:5]), ", ".join(labels[item])))
     shares = {"written": measures.mean_figure(ours), "most_frequent": measures.mean_figure(theirs)}

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = [
-    "CARD",
-    "GRID",
-    "INK",
-    "LARGE",
-    "SMALL",
-    "Bar",
-    "Style",
-    "bar_plot",
-    "signed",
-    "square",
-    "style",
-    "svg",
-]
+__all__ = ["CARD", "GRID", "INK", "LARGE", "SMALL", "Bar", "Style", "bar_plot", "bar_plots", "shown"]
+__all__ += ["signed", "square", "style", "svg"]
 
 # Colours that nobody would choose stand for the page's CSS variables until the SVG is written.
 INK, GRID, CARD, _OTHER, _BIAS, _BASELINE, _PROPOSED, _MMREC = (f"#0{n}0{n}0{n}" for n in range(1, 9))
@@ -156,7 +145,21 @@ def bar_plot(bars: Sequence[Bar], title: str, prefix: str, scale: int = 1, digit
     )
 
 
+def bar_plots(
+    looks: Mapping[str, tuple[str, int, int]], prefix: str, bars: Callable[[str], Sequence[Bar]]
+) -> list[str]:
+    """The `bar_plot` of each key of `looks`, which hold title, scale and digits."""
+    return [bar_plot(bars(key), title, f"{prefix}-{key}", *look) for key, (title, *look) in looks.items()]
+
+
+def shown(value: float, form: str = ".3f") -> str:
+    """A figure as text; a dash where there is none."""
+    return "-" if np.isnan(value) else f"{value:{form}}"
+
+
 def signed(value: float, digits: int = 3) -> str:
     """A difference as text."""
+    if np.isnan(value):
+        return "-"
     text = f"{value:+.{digits}f}"
     return text.replace("-", "−") if float(text) else "0"

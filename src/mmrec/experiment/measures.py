@@ -260,12 +260,15 @@ def polarity(pieces: Pieces, judge: Judge) -> Measure:
     return found
 
 
-def rank_correlation(x: np.ndarray, y: np.ndarray) -> Figure | None:
-    """Spearman's correlation, with a standard error (Bonett & Wright 2000); None where it is not defined."""
-    if len(x) < _FEWEST or not np.ptp(x) or not np.ptp(y):
+def rank_correlation(x: np.ndarray, y: np.ndarray, fewest: int = _FEWEST) -> Figure | None:
+    """Spearman's correlation, with a standard error (Bonett & Wright 2000) of four pairs or more.
+
+    None where it is not defined, or there are fewer pairs than `fewest`.
+    """
+    if len(x) < fewest or not np.ptp(x) or not np.ptp(y):
         return None
     r = float(spearmanr(x, y).statistic)
-    return Figure(r, (1 - r * r) * ((1 + r * r / 2) / (len(x) - 3)) ** 0.5)
+    return Figure(r, (1 - r * r) * ((1 + r * r / 2) / (len(x) - 3)) ** 0.5 if len(x) > 3 else None)
 
 
 def mean_figure(values: np.ndarray | Sequence[float], who: Sequence[str] | None = None) -> Figure | None:

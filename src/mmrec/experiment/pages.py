@@ -11,9 +11,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mmrec.experiment import ablation, sweep, tables
-from mmrec.experiment.drawing import CARD, LARGE, Bar, bar_plot, square, style, svg
+from mmrec.experiment.drawing import CARD, LARGE, Bar, bar_plot, bar_plots, square, style, svg
 from mmrec.experiment.rendering import Plot, Section, write_page
-from mmrec.experiment.reproduce import GRID, MODELS, PROTOCOLS
+from mmrec.experiment.reproduce import GRID, MODELS
+from mmrec.experiment.tables import by_setting
 from mmrec.metrics import mean_and_error, paired_over_seeds
 
 __all__ = ["ablation_page", "reproduce_page", "sweep_page"]
@@ -43,7 +44,7 @@ _SYNERGY = (
 
 def reproduce_page(stacks: dict[str, dict[str, Any]], path: Path, command: str) -> Path:
     """Write what `mmrec.experiment.reproduce` gave."""
-    whole = {name: own for name in PROTOCOLS if len(own := stacks.get(name, {})) == len(MODELS)}
+    whole = tables.whole(stacks)
     train, test, *leak = tables.tables(stacks)
     panels = [_settings(model, {name: own[model] for name, own in whole.items()}) for model in MODELS]
     sections = [
@@ -51,18 +52,16 @@ def reproduce_page(stacks: dict[str, dict[str, Any]], path: Path, command: str) 
         Section("Training reviews", [train]),
     ]
     if leak:
-        parts: list[Plot | tables.Table] = [Plot("Paper minus honest", _leak(**whole), _SIZE), *leak]
-        sections.insert(0, Section("What the leak is worth", parts))
+        plot = Plot("Paper minus honest", bar_plots(_LEAK, "leak", partial(_leak, whole)), _SIZE)
+        sections.insert(0, Section("What the leak is worth", [plot, *leak]))
     return write_page(path, "The paper's experiment", sections, command)
 
 
-def _values(stack: dict[str, Any], figure: str) -> np.ndarray:
-    """(settings, repeats) values on test."""
-    return np.array([run["test"][figure] for run in stack["runs"]]).reshape(len(GRID), -1)
-
-
 def _settings(model: str, stacks: dict[str, Any]) -> str:
-    values = {name: (_values(own, "accuracy"), _values(own, "fpr")) for name, own in stacks.items()}
+    values = {
+        name: [by_setting(own, "test", figure) for figure in ("accuracy", "fpr")]
+        for name, own in stacks.items()
+    }
 
     def draw(figure: Figure) -> None:
         axes, colour = square(figure, "accuracy", "false positive rate"), style(model).colour
@@ -93,34 +92,33 @@ def _settings(model: str, stacks: dict[str, Any]) -> str:
     return svg(f"FPR at accuracy on test, of {model}: {told}.", (LARGE[0], 4.5), draw, f"settings-{model}")
 
 
-def _leak(paper: dict[str, Any], honest: dict[str, Any]) -> list[str]:
-    panels = []
-    for key, (title, *look) in _LEAK.items():
-        bars = []
-        for model in MODELS:
-            a, b = (_values(own[model], key).mean(0) for own in (paper, honest))
-            few = [float((a - b).mean())]
-            gap = few if len(a) < 2 else paired_over_seeds(a.tolist(), b.tolist())[:3]
-            bars.append(Bar(model, gap, style(model).colour))
-        panels.append(bar_plot(bars, title, f"leak-{key}", *look))
-    return panels
+def _leak(whole: dict[str, dict[str, Any]], key: str) -> list[Bar]:
+    bars = []
+    for model in MODELS:
+        a, b = (by_setting(own[model], "test", key).mean(0) for own in whole.values())
+        gap = paired_over_seeds(a.tolist(), b.tolist())[:3] if len(a) > 1 else [float((a - b).mean())]
+        bars.append(Bar(model, gap, style(model).colour))
+    return bars
 
 
 def ablation_page(trials: Sequence[ablation.Trial], model: str, path: Path, command: str) -> Path:
     """Write what `mmrec.experiment.ablation` gave for `model`."""
-    colour, less = style(model).colour, []
+    colour = style(model).colour
 
     def spread(name: str, one: ablation.Spread, base: float = 0) -> Bar:
         mean, half = one[0] - base, one[1]
         return Bar(name, (mean, mean - half, mean + half) if half else (mean,), colour)
 
-    for key, (title, *look) in _LESS.items():
-        gaps = [(name, gap) for name, _, gap in ablation.lines(trials, key) if name.startswith("with")]
-        bars = [Bar(name, gap[:3], colour) for name, gap in gaps]
-        less.append(bar_plot(bars, title, f"less-{key}", *look))
+    def less(key: str) -> list[Bar]:
+        rows = ablation.lines(trials, key)
+        return [Bar(name, gap[:3], colour) for name, _, gap in rows if name.startswith("with")]
+
     own = [(name, one) for name, one, _ in ablation.lines(trials, "auc") if name.endswith(" alone")]
     alone = bar_plot([spread(name, one, 0.5) for name, one in own], "ROC-AUC above .5", "alone")
-    plots = [Plot("Left out or replaced", less, _WITHOUT), Plot("Alone", [alone], _ALONE)]
+    plots = [
+        Plot("Left out or replaced", bar_plots(_LESS, "less", less), _WITHOUT),
+        Plot("Alone", [alone], _ALONE),
+    ]
     if shares := ablation.shapley_values(trials):
         bars = [spread(group, one) for group, one in shares.items()]
         plots.append(Plot("Shares", [bar_plot(bars, "ROC-AUC above .5", "shapley")], _SHARES))

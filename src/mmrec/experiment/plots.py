@@ -3,40 +3,65 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from mmrec.experiment.compare import Comparison
-from mmrec.experiment.drawing import (
-    CARD,
-    GRID,
-    INK,
-    LARGE,
-    SMALL,
-    Bar,
-    bar_plot,
-    square,
-    style,
-    svg,
-)
+from mmrec.experiment.drawing import CARD, GRID, INK, LARGE, SMALL, Bar, bar_plots, square, style, svg
 from mmrec.experiment.judging import Judgement
 from mmrec.metrics import Scores, calibration_bins
 from mmrec.ranking.training import History
 
-__all__ = ["draw_plots"]
+__all__ = ["GAPS", "draw_plots"]
 
 _CONSTANT = "always like"
 _GRAIN = 400
-_FIGURES = {
+GAPS = {
     "auc": ("ROC-AUC: right is better", 1, 3),
     "fpr_at_90": ("FPR at TPR .90: left is better", 100, 1),
 }
+"""Figures that models differ by: title, scale, digits."""
 _Points = tuple[np.ndarray, np.ndarray]
+
+
+class _Kind(NamedTuple):
+    """A plot of curves: what it is, its axes, the figure of `Scores` that sums a curve up, and its name."""
+
+    told: str
+    x: str
+    y: str
+    field: str
+    title: str
+
+
+_AP = "average precision"
+_KINDS = {
+    "roc": _Kind(
+        "ROC curves on test reviews; area under the curve",
+        "disliked items recommended",
+        "liked items recommended",
+        "auc",
+        "ROC-AUC",
+    ),
+    "likes": _Kind(
+        "Precision and recall of finding likes; average precision",
+        "likes found, of all (recall)",
+        "liked, of those recommended (precision)",
+        "ap_positive",
+        _AP,
+    ),
+    "dislikes": _Kind(
+        "Precision and recall of finding dislikes; average precision",
+        "dislikes found, of all (recall)",
+        "disliked, of those held back (precision)",
+        "ap_negative",
+        _AP,
+    ),
+}
 
 
 def draw_plots(comparison: Comparison, judgement: Judgement) -> dict[str, list[str]]:
@@ -46,122 +71,71 @@ def draw_plots(comparison: Comparison, judgement: Judgement) -> dict[str, list[s
         `roc`, `likes`, `dislikes`, `differences`, `calibration` and `training`; each one or several panels.
         Keys without figures are absent.
     """
-    panels = {key: [_curves(comparison, judgement, key, kind)] for key, kind in _kinds(comparison).items()}
+    panels = {key: [_curves(comparison, judgement, key, kind)] for key, kind in _KINDS.items()}
     panels["differences"] = _differences(comparison, judgement)
     panels["calibration"] = _calibration(comparison, judgement.reference)
     panels["training"] = [panel for name in comparison.models for panel in _training(comparison, name)]
     return {key: drawn for key, drawn in panels.items() if drawn}
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """A plot of curves over all thresholds.
-
-    Attributes:
-        told: what it is, for those who cannot see it.
-        x, y: labels of the axes.
-        field: the figure of `Scores` that sums a curve up, and `title` its name.
-        curve: (n,) labels and probabilities to points.
-        point: TPR and FPR of one threshold to a point.
-        guessing: height of the line of guessing; None: it is the diagonal.
-    """
-
-    told: str
-    x: str
-    y: str
-    field: str
-    title: str
-    curve: Callable[[np.ndarray, np.ndarray], _Points]
-    point: Callable[[float, float], tuple[float, float]]
-    guessing: float | None = None
-
-
-def _kinds(comparison: Comparison) -> dict[str, _Kind]:
-    share = float(np.mean(comparison.prepared.label[comparison.prepared.split.test]))
-
-    def roc(label: np.ndarray, p: np.ndarray) -> _Points:
+def _curve(key: str, label: np.ndarray, p: np.ndarray) -> _Points:
+    """A curve of the plot over all thresholds on (n,) labels and probabilities."""
+    if key == "roc":
         fpr, tpr, _ = roc_curve(label, p)
         return fpr, tpr
+    found = (label, p) if key == "likes" else (~label, -p)
+    precision, recall, _ = precision_recall_curve(*found, drop_intermediate=True)
+    return recall[:-1], precision[:-1]  # the last point is a convention, not a threshold
 
-    def found(label: np.ndarray, p: np.ndarray) -> _Points:
-        precision, recall, _ = precision_recall_curve(label, p, drop_intermediate=True)
-        return recall[:-1], precision[:-1]  # the last point is a convention, not a threshold
 
-    def purity(right: float, wrong: float) -> float:
-        return right / (right + wrong) if right + wrong else np.nan
-
-    return {
-        "roc": _Kind(
-            "ROC curves on test reviews; area under the curve",
-            "disliked items recommended",
-            "liked items recommended",
-            "auc",
-            "ROC-AUC",
-            roc,
-            lambda tpr, fpr: (fpr, tpr),
-        ),
-        "likes": _Kind(
-            "Precision and recall of finding likes; average precision",
-            "likes found, of all (recall)",
-            "liked, of those recommended (precision)",
-            "ap_positive",
-            "average precision",
-            found,
-            lambda tpr, fpr: (tpr, purity(share * tpr, (1 - share) * fpr)),
-            share,
-        ),
-        "dislikes": _Kind(
-            "Precision and recall of finding dislikes; average precision",
-            "dislikes found, of all (recall)",
-            "disliked, of those held back (precision)",
-            "ap_negative",
-            "average precision",
-            lambda label, p: found(~label, -p),
-            lambda tpr, fpr: (1 - fpr, purity((1 - share) * (1 - fpr), share * (1 - tpr))),
-            1 - share,
-        ),
-    }
+def _point(key: str, share: float, tpr: float, fpr: float) -> tuple[float, float]:
+    """Where a threshold of these rates is in the plot, at so large a share of likes."""
+    if key == "roc":
+        return fpr, tpr
+    if key == "dislikes":
+        share, tpr, fpr = 1 - share, 1 - fpr, 1 - tpr
+    right, wrong = share * tpr, (1 - share) * fpr
+    return tpr, right / (right + wrong) if right + wrong else np.nan
 
 
 def _curves(comparison: Comparison, judgement: Judgement, key: str, kind: _Kind) -> str:
     test = comparison.prepared.split.test
     label = comparison.prepared.label[test]
+    point = partial(_point, key, float(np.mean(label)))
     shown = {name: getattr(one, kind.field) for name, one in comparison.scores.items() if name != _CONSTANT}
 
     def draw(figure: Figure) -> None:
         axes = square(figure, kind.x, kind.y)
-        curves = {name: _thin(*kind.curve(label, comparison.probability[name][test])) for name in shown}
-        if kind.guessing is None:
+        curves = {name: _thin(*_curve(key, label, comparison.probability[name][test])) for name in shown}
+        if key == "roc":
             axes.axline((0, 0), slope=1, color=GRID, lw=2.2)
         else:
-            axes.axhline(kind.guessing, color=GRID, lw=2.2)
+            _, guessing = point(1, 1) if key == "likes" else point(0, 0)
+            axes.axhline(guessing, color=GRID, lw=2.2)
             # The first few reviews of a list swing widely and would squeeze the rest.
             lowest = min(y[x > 0.05].min() for x, y in curves.values())
-            axes.set_ylim(max(-0.01, min(lowest, kind.guessing) - 0.05))
+            axes.set_ylim(max(-0.01, min(lowest, guessing) - 0.05))
         for name, value in shown.items():
             look, told = style(name), f"{name} {value:.3f}"
             (line,) = axes.plot(*curves[name], color=look.colour, ls=look.dash, lw=look.width, label=told)
-            at = kind.point(_tpr(comparison.scores[name]), comparison.scores[name].fpr)
+            at = point(_tpr(comparison.scores[name]), comparison.scores[name].fpr)
             axes.plot(*at, "o", color=look.colour, ms=4.5, clip_on=False, zorder=4)
             if name in judgement.operating:
                 line.set(marker=look.marker, markevery=[], ms=7, mec=CARD)  # the legend shows it
                 _, given = judgement.operating[name]
-                at = kind.point(given.tpr, given.fpr)
+                at = point(given.tpr, given.fpr)
                 axes.plot(*at, look.marker, color=look.colour, ms=9, mec=CARD, clip_on=False, zorder=5)
         figure.legend(loc="outside lower center", ncols=2, title=kind.title)
 
     size = LARGE[0], LARGE[1] + 0.19 * -(-len(shown) // 2)
-    return svg(f"{kind.told}: {_told(shown)}.", size, draw, key)
+    told = "; ".join(f"{name} {value:.3f}" for name, value in shown.items())
+    return svg(f"{kind.told}: {told}.", size, draw, key)
 
 
 def _tpr(scores: Scores) -> float:
     """At the threshold of the table, which has all but this."""
     dislikes = scores.rows - scores.likes
     return (scores.accuracy * scores.rows - (1 - scores.fpr) * dislikes) / scores.likes
-
-
-def _told(values: Mapping[str, float]) -> str:
-    return "; ".join(f"{name} {value:.3f}" for name, value in values.items())
 
 
 def _thin(x: np.ndarray, y: np.ndarray) -> _Points:
@@ -174,11 +148,11 @@ def _thin(x: np.ndarray, y: np.ndarray) -> _Points:
 
 def _differences(comparison: Comparison, judgement: Judgement) -> list[str]:
     gaps = {name: judgement.differences[name] for name in comparison.scores if name in judgement.differences}
-    panels = []
-    for key, look in _FIGURES.items():
-        bars = [Bar(name, own[key][:3], style(name).colour) for name, own in gaps.items()]
-        panels.append(bar_plot(bars, look[0], f"differences-{key}", *look[1:]))
-    return panels if gaps else []
+
+    def bars(key: str) -> list[Bar]:
+        return [Bar(name, own[key][:3], style(name).colour) for name, own in gaps.items()]
+
+    return bar_plots(GAPS, "differences", bars) if gaps else []
 
 
 def _calibration(comparison: Comparison, reference: str) -> list[str]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mmrec.audit import Audit
 from mmrec.experiment.compare import Comparison
-from mmrec.experiment.drawing import style
+from mmrec.experiment.drawing import shown, signed, style
+from mmrec.experiment.findings import findings
 from mmrec.experiment.judging import Judgement
 from mmrec.experiment.plots import draw_plots
-from mmrec.experiment.rendering import made, render
+from mmrec.experiment.rendering import Bars, Part, Section, Text, write_page
 from mmrec.experiment.rivals import RIVALS
+from mmrec.experiment.tables import Table
 from mmrec.metrics import Scores
 
 __all__ = ["headline", "write_report"]
@@ -24,30 +24,12 @@ __all__ = ["headline", "write_report"]
 _CONSTANT = "always like"
 _REJECTS = 10
 _ROLES = {"mmrec": "our model", "proposed": "the paper's model", "baseline": "the paper's baseline"}
-
-
-@dataclass(frozen=True)
-class _Column:
-    """A column of the table: a `field` of `Scores`; the template says what it means."""
-
-    field: str
-    title: str
-    lower: bool = False
-    share: bool = False
-
-    def text(self, value: float) -> str:
-        return f"{value:.1%}" if self.share else f"{value:.3f}"
-
-
-_COLUMNS = (
-    _Column("accuracy", "Accuracy", share=True),
-    _Column("fpr", "FPR", lower=True, share=True),
-    _Column("loss", "Loss", lower=True),
-    _Column("auc", "ROC\u2011AUC"),
-    _Column("ap_positive", "AP of likes"),
-    _Column("ap_negative", "AP of dislikes"),
-    *(_Column(f"fpr_at_{at}", f"FPR at TPR\u00a0.{at}", lower=True, share=True) for at in (80, 90, 95)),
+_BARS = "Of 100 disliked items, still recommended at a setting that keeps 90% of the liked ones"
+_AUDIT = (
+    "A model must not see the answer it is asked for. The audit derives again, from the policy alone, which "
+    "reviews may speak for a row, and compares the features that were used."
 )
+_UNTRAINED = "Nothing was trained, so there was nothing to audit."
 
 
 def write_report(
@@ -72,34 +54,44 @@ def write_report(
     Returns:
         The path.
     """
-    trained, reviews = list(comparison.models), comparison.prepared.reviews
-    return render(
-        "report.html.jinja",
-        path,
-        title=Path(reviews.source).name,
-        source=reviews.source,
-        headline=headline(comparison.scores, trained),
-        hero=_protagonists(comparison.scores, trained)[0],
-        bars=_bars(comparison),
-        remarks=comparison.remarks,
-        scores=comparison.scores,
-        trained=trained,
-        judgement=judgement,
-        columns=_COLUMNS,
-        header=["Model", *(f"{column.title}\u00a0{'↓' if column.lower else '↑'}" for column in _COLUMNS)],
-        table=_table(comparison),
-        operating=comparison.prepared.config.operating,
-        plots=draw_plots(comparison, judgement),
-        data=_data(comparison, read),
-        split=_parts(comparison),
-        rejects=reviews.rejects.head(_REJECTS).to_dicts(),
-        refused=reviews.rejects.height,
-        audits=audits,
-        unaudited=[name for name in trained if name not in audits],
-        command=command,
-        made=made() | _makers(comparison),
-        config=_config(comparison),
-    )
+    sections = [
+        Section("", _summary(comparison, judgement)),
+        *findings(comparison, judgement, draw_plots(comparison, judgement)),
+        Section("Data", [_data(comparison, read), *_rejects(comparison)]),
+        Section("Evidence audit", [_AUDIT, _verdicts(comparison, audits) or _UNTRAINED]),
+    ]
+    title = f"Recommender report: {Path(comparison.prepared.reviews.source).name}"
+    return write_page(path, title, sections, command, _makers(comparison), _config(comparison))
+
+
+def _summary(comparison: Comparison, judgement: Judgement) -> list[Part]:
+    scores, trained = comparison.scores, list(comparison.models)
+    hero, peer = _protagonists(scores, trained)
+    roles = {each: _ROLES.get(each, "trained") for each in (hero, *trained)}
+    roles |= {peer: f"best {_kind(peer)}"} if peer else {hero: "simple peer"}
+    bars = [(name, role, 100 * scores[name].fpr_at_90, style(name).variable) for name, role in roles.items()]
+    return [
+        Text("small", f"Data: {comparison.prepared.reviews.source}"),
+        Text("lead", headline(scores, trained)),
+        Bars(_BARS, bars),
+        Text("small", _sureness(scores[hero], judgement, hero)),
+        *(Text("notice", f"Note: {remark}") for remark in comparison.remarks),
+    ]
+
+
+def _sureness(scores: Scores, judgement: Judgement, hero: str) -> str:
+    told = "Bars: of 100 disliked items, those still recommended; shorter is better. "
+    told += f"Judged by {scores.rows:,} test reviews, {scores.rows - scores.likes:,} of them dislikes."
+    if hero in judgement.intervals:
+        low, high = (shown(100 * end, ".0f") for end in judgement.intervals[hero]["fpr_at_90"][1:])
+        told += f" Other users might make it {low} to {high} for {hero} (95% interval)."
+    if hero in judgement.differences:
+        *gap, p = judgement.differences[hero]["fpr_at_90"]
+        mean, low, high = (signed(100 * value, 0) for value in gap)
+        luck = "is more than" if p < 0.05 else "may be"
+        told += f" Against the {judgement.reference} that is {mean} ({low} to {high}, p {p:.3f}), "
+        told += f"which {luck} luck."
+    return told
 
 
 def _protagonists(scores: Mapping[str, Scores], trained: list[str]) -> tuple[str, str | None]:
@@ -145,50 +137,47 @@ def _of_100(scores: Scores) -> int:
     return round(100 * scores.fpr_at_90)
 
 
-def _bars(comparison: Comparison) -> list[tuple[str, str, float, str]]:
-    """(name, role, of 100 disliked how many come through, colour) for the picture under the headline."""
-    name, peer = _protagonists(comparison.scores, list(comparison.models))
-    roles = {each: _ROLES.get(each, "trained") for each in (name, *comparison.models)}
-    roles |= {peer: f"best {_kind(peer)}"} if peer else {name: "simple peer"}
-    scores = comparison.scores
-    return [(each, role, 100 * scores[each].fpr_at_90, style(each).variable) for each, role in roles.items()]
-
-
-def _table(comparison: Comparison) -> list[dict[str, Any]]:
-    """Rows of the table; a figure is best when none is better as shown."""
-    shown = {
-        name: [c.text(getattr(scores, c.field)) for c in _COLUMNS]
-        for name, scores in comparison.scores.items()
-    }
-    values = np.array([[float(text.rstrip("%")) for text in row] for row in shown.values()])
-    lower = np.array([column.lower for column in _COLUMNS])
-    best = values == np.where(lower, values.min(axis=0), values.max(axis=0))
-    return [
-        {"name": name, "trained": name in comparison.models, "cells": list(zip(row, marks, strict=True))}
-        for (name, row), marks in zip(shown.items(), best.tolist(), strict=True)
-    ]
-
-
 def _data(comparison: Comparison, read: int | None) -> dict[str, str]:
-    prepared = comparison.prepared
-    corpus = prepared.corpus
+    """What there was; reviews that only speak for others are told apart from those that were dealt."""
+    prepared, split = comparison.prepared, comparison.prepared.split
+    corpus, label = prepared.corpus, prepared.label
+    parts = {"train": split.train, "valid": split.valid, "test": split.test}
+    dealt = np.concatenate([*parts.values()])
     photos = sum(map(len, corpus.photos)), sum(map(len, corpus.item_photos))
-    kept = f"{len(prepared.reviews):,}"
     facts = {"Reviews read": f"{read:,}"} if read is not None else {}
+    share = f" ({len(dealt) / read:.1%})" if read else ""
+    facts["Reviews kept by the filter"] = f"{len(dealt):,}{share}"
+    if len(split.spare):
+        facts["Spare reviews"] = (
+            f"{len(split.spare):,}, which the filter dropped; they speak as evidence only"
+        )
     return facts | {
-        "Reviews kept by the filter": kept + (f" ({len(prepared.reviews) / read:.1%})" if read else ""),
-        "Users": f"{len(corpus.data.users):,}",
-        "Items": f"{len(corpus.data.items):,}",
-        "Likes": f"{np.mean(prepared.label):.1%}",
+        "Users": f"{len(np.unique(corpus.data.user[dealt])):,}",
+        "Items": f"{len(np.unique(corpus.data.item[dealt])):,}",
+        "Likes": f"{np.mean(label[dealt]):.1%}",
         "Photos": f"{photos[0]:,} in reviews, {photos[1]:,} of items",
         "Rows refused": f"{prepared.reviews.rejects.height:,}",
+        **{
+            f"Part {name}": f"{len(rows):,} reviews, {np.mean(label[rows]):.1%} likes"
+            for name, rows in parts.items()
+            if len(rows)
+        },
     }
 
 
-def _parts(comparison: Comparison) -> list[tuple[str, str, str]]:
-    split, label = comparison.prepared.split, comparison.prepared.label
-    parts = (("train", split.train), ("valid", split.valid), ("test", split.test))
-    return [(name, f"{len(rows):,}", f"{np.mean(label[rows]):.1%}") for name, rows in parts if len(rows)]
+def _rejects(comparison: Comparison) -> list[Part]:
+    rejects = comparison.prepared.reviews.rejects
+    first = rejects.head(_REJECTS).select("file", "line", "reason", "row")
+    title = "Refused rows"
+    if rejects.height > _REJECTS:
+        title += f", the first {_REJECTS} of {rejects.height:,}"
+    rows = [[str(cell) for cell in row] for row in first.iter_rows()]
+    return [Table(title, ["File", "Line", "Reason", "Row"], rows, frozenset(), [])] if rows else []
+
+
+def _verdicts(comparison: Comparison, audits: Mapping[str, Audit]) -> dict[str, str]:
+    found = {name: f"{'✓ held' if audit.passed else '✗ broken'} — {audit}" for name, audit in audits.items()}
+    return found | {name: "not audited" for name in comparison.models if name not in audits}
 
 
 def _makers(comparison: Comparison) -> dict[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 from mmrec.experiment.reproduce import GRID, MODELS, PROTOCOLS
 from mmrec.metrics import paired_over_seeds
 
-__all__ = ["Table", "markdown", "tables"]
+__all__ = ["Table", "by_setting", "markdown", "tables", "whole"]
 
 _FIGURES = {"accuracy": "acc. %", "fpr": "FPR %", "loss": "loss"}
 _LEAK = {"auc": "ROC-AUC", "fpr": "FPR", "accuracy": "accuracy"}
@@ -29,24 +29,34 @@ _SIZES = (
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text, the `bold` ones by (row, column), and notes to go below."""
+    """Cells as text, the `bold` ones by (row, column), and notes to go below.
+
+    On a page, the second line of a cell is set small, rows can be `tinted`, and `mark` says what bold means.
+    """
 
     title: str
     header: list[str]
     rows: list[list[str]]
     bold: frozenset[tuple[int, int]]
     notes: list[str]
+    tinted: frozenset[int] = frozenset()
+    mark: str = ""
 
     def numeric(self, column: int) -> bool:
         """Whether a column holds numbers, to be set to the right."""
-        return all(row[column][:1] in "+-0123456789" for row in self.rows)
+        return all(row[column][:1] in "+-−0123456789" for row in self.rows)
 
 
 def tables(stacks: dict[str, dict[str, Any]]) -> list[Table]:
     """The paper's Tables 1 (train) and 2 (test) of each protocol that has all stacks, and the leak's size."""
-    whole = {name: own for name in PROTOCOLS if len(own := stacks.get(name, {})) == len(MODELS)}
-    leak = [_leak(**whole)] if len(whole) == len(PROTOCOLS) else []
-    return [_figures(whole, "train", 1), _figures(whole, "test", 2), *leak]
+    there = whole(stacks)
+    leak = [_leak(**there)] if len(there) == len(PROTOCOLS) else []
+    return [_figures(there, "train", 1), _figures(there, "test", 2), *leak]
+
+
+def whole(stacks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The protocols that have all stacks, in their usual order."""
+    return {name: own for name in PROTOCOLS if len(own := stacks.get(name, {})) == len(MODELS)}
 
 
 def markdown(table: Table) -> str:
@@ -60,7 +70,7 @@ def markdown(table: Table) -> str:
     return "\n\n".join([f"**{table.title}**", lines, *table.notes]) + "\n"
 
 
-def _values(stack: dict[str, Any], part: str, figure: str) -> np.ndarray:
+def by_setting(stack: dict[str, Any], part: str, figure: str) -> np.ndarray:
     """(settings, repeats) values of a figure."""
     return np.array([run[part][figure] for run in stack["runs"]]).reshape(len(GRID), -1)
 
@@ -70,7 +80,7 @@ def _figures(stacks: dict[str, dict[str, Any]], part: str, number: int) -> Table
     rows = [[model, loss, f"{dropout:g}"] for model in MODELS for loss, dropout in GRID]
     for protocol, own in stacks.items():
         for figure, title in _FIGURES.items():
-            values = np.concatenate([_values(own[model], part, figure) for model in MODELS])
+            values = np.concatenate([by_setting(own[model], part, figure) for model in MODELS])
             mean = values.mean(1) * (-1 if figure == "accuracy" else 1)
             bold |= {(int(at), len(header)) for at in np.flatnonzero(mean == mean.min())}
             header.append(f"{protocol} {title}")
@@ -88,9 +98,9 @@ def _figures(stacks: dict[str, dict[str, Any]], part: str, number: int) -> Table
 def _leak(paper: dict[str, Any], honest: dict[str, Any]) -> Table:
     rows = []
     for model in MODELS:
-        at = int(_values(paper[model], "test", "fpr").mean(1).argmin())
-        to = int(_values(honest[model], "valid", "log_loss").mean(1).argmin())
-        pairs = [[_values(own[model], "test", name) for own in (paper, honest)] for name in _LEAK]
+        at = int(by_setting(paper[model], "test", "fpr").mean(1).argmin())
+        to = int(by_setting(honest[model], "valid", "log_loss").mean(1).argmin())
+        pairs = [[by_setting(own[model], "test", name) for own in (paper, honest)] for name in _LEAK]
         named = "as picked: paper {} {:g}, honest {} {:g}".format(*GRID[at], *GRID[to])
         rows.append([model, named, *(_difference(a[at], b[to]) for a, b in pairs)])
         rows.append([model, "mean of all", *(_difference(a.mean(0), b.mean(0)) for a, b in pairs)])

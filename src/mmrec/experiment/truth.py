@@ -12,25 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from mmrec.errors import DataError
+from mmrec.experiment.measures import rank_correlation
 from mmrec.reviews.containers import records
 from mmrec.reviews.formats import LAYOUTS
 
-__all__ = [
-    "category_recall",
-    "keyword_categories",
-    "keyword_price",
-    "most_frequent",
-    "normalise_label",
-    "price_correlation",
-    "price_score",
-    "rank_categories",
-    "read_categories",
-    "read_prices",
-    "read_truth",
-]
+__all__ = ["category_recall", "keyword_categories", "keyword_price", "most_frequent", "named_share"]
+__all__ += ["normalise_label", "price_correlation", "price_score", "rank_categories", "read_categories"]
+__all__ += ["read_prices", "read_truth"]
 
 _WORD = re.compile(r"[^\W_]+")
 _DEAR = re.compile(r"\b(?:expensive|pricey|overpriced)\b", re.IGNORECASE)
@@ -62,43 +52,40 @@ def rank_categories(categories: Iterable[Sequence[str]]) -> list[str]:
 
 def price_correlation(score: Mapping[str, float], truth: Mapping[str, float]) -> float:
     """Spearman's rank correlation over the items of `truth`; an item without a score counts as 0."""
-    items = sorted(truth)
-    ours = [score.get(item, 0.0) for item in items]
-    if len(set(ours)) < 2 or len({truth[item] for item in items}) < 2:
-        return 0.0
-    return float(spearmanr(ours, [truth[item] for item in items]).statistic)
+    scores = np.array([score.get(item, 0.0) for item in truth])
+    found = rank_correlation(scores, np.array([*truth.values()]), fewest=2)
+    return found.value if found else 0.0
+
+
+def named_share(ranked: Sequence[str], labels: Iterable[str], k: int = 5) -> float:
+    """Share of an item's true labels among the first `k` ranked; all true labels count."""
+    wanted, found = ({*map(normalise_label, some)} for some in (labels, ranked[:k]))
+    return len(wanted & found) / len(wanted)
 
 
 def category_recall(
     ranked: Mapping[str, Sequence[str]], truth: Mapping[str, Sequence[str]], k: int = 5
 ) -> float:
-    """Mean over items of the share of true labels among the first `k` ranked; all true labels count."""
-    shares = []
-    for item, labels in truth.items():
-        wanted = {normalise_label(label) for label in labels}
-        if wanted:
-            found = {normalise_label(label) for label in list(ranked.get(item, []))[:k]}
-            shares.append(len(wanted & found) / len(wanted))
+    """Mean of `named_share` over the items that have labels."""
+    shares = [named_share(ranked.get(item, []), labels, k) for item, labels in truth.items() if labels]
     return float(np.mean(shares)) if shares else 0.0
 
 
 def most_frequent(truth: Mapping[str, Sequence[str]], k: int = 5) -> list[str]:
     """The `k` labels that most items truly have: a comparator that knows the truth but reads nothing."""
-    counts = Counter(label for labels in truth.values() for label in {normalise_label(one) for one in labels})
-    return sorted(counts, key=lambda label: (-counts[label], label))[:k]
+    each = sorted(label for labels in truth.values() for label in {*map(normalise_label, labels)})
+    return [label for label, _ in Counter(each).most_common(k)]
 
 
 def keyword_categories(texts: Mapping[str, Sequence[str]], labels: Iterable[str]) -> dict[str, list[str]]:
     """Labels whose own name occurs in an item's reviews, by the number of times: plain keyword counting."""
-    names = sorted({normalise_label(label) for label in labels} - {""})
+    names = sorted({*map(normalise_label, labels)} - {""})
     patterns = {name: re.compile(rf"\b{re.escape(name)}\b") for name in names}
     ranked = {}
     for item, reviews in texts.items():
         text = normalise_label("\n".join(reviews))
-        counts = {name: len(pattern.findall(text)) for name, pattern in patterns.items()}
-        ranked[item] = sorted(
-            (name for name in names if counts[name]), key=lambda name: (-counts[name], name)
-        )
+        counts = Counter({name: len(pattern.findall(text)) for name, pattern in patterns.items()})
+        ranked[item] = [name for name, count in counts.most_common() if count]
     return ranked
 
 
@@ -120,9 +107,7 @@ def read_truth(path: Path, item: str | None = None) -> tuple[dict[str, float], d
     Raises:
         DataError: the file cannot be read, or has no such columns.
     """
-    columns = {
-        column: None for row in records(path) if isinstance(row.content, dict) for column in row.content
-    }
+    columns = dict.fromkeys(column for row in _rows(path) for column in row)
     ids = (item,) if item else [name for layout in LAYOUTS.values() for name in layout["item"]]
     own = next((name for name in ids if name in columns), None)
     price = next((name for name in columns if name.lower().startswith("price")), None)
@@ -159,17 +144,19 @@ def read_categories(path: Path, id_column: str, label_column: str) -> dict[str, 
     """
     truth = {}
     for item, value in _column(path, id_column, label_column):
-        labels = (
-            [str(one) for one in value] if isinstance(value, list) else re.split(r"[,|]", str(value or ""))
-        )
-        if known := [name for label in labels if (name := normalise_label(label))]:
-            truth[item] = list(dict.fromkeys(known))
+        labels = map(str, value) if isinstance(value, list) else re.split(r"[,|]", str(value or ""))
+        if known := dict.fromkeys(name for label in labels if (name := normalise_label(label))):
+            truth[item] = list(known)
     return truth
 
 
 def _column(path: Path, id_column: str, column: str) -> list[tuple[str, Any]]:
-    rows = [row.content for row in records(path) if isinstance(row.content, dict)]
+    rows = _rows(path)
     for name in (id_column, column):
         if not any(name in row for row in rows):
             raise DataError(f"the item truth {path} has no column {name!r}; name another")
     return [(str(row[id_column]), row.get(column)) for row in rows if row.get(id_column) is not None]
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [row.content for row in records(path) if isinstance(row.content, dict)]
