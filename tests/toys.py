@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from mmrec.ranking.training import Task
 CODES = 4
 
 
-def toy(rows: int = 300, seed: int = 0, dtype: type = np.float32) -> Task:
+def toy(rows: int = 300, seed: int = 0, dtype: type = np.float32, *, tastes: int = 0) -> Task:
     """Rows whose label hangs on a product of words, and on dense numbers; some words are missing."""
     rng = np.random.default_rng(seed)
 
@@ -36,6 +37,11 @@ def toy(rows: int = 300, seed: int = 0, dtype: type = np.float32) -> Task:
     taste = (user.vectors["gist"][user_view, 0] * item.vectors["gist"][item_view, 0]).astype(np.float32)
     label = taste + 0.5 * user.dense[user_view, 0] + rng.normal(0, 0.5, rows) > 1.5
     cut = rows * 2 // 3
+    if tastes:
+        user, item = (
+            replace(side, taste=_with_nobody(rng.normal(size=(side.nothing, tastes))))
+            for side in (user, item)
+        )
     inputs = Inputs(Features(user, item, user_view, item_view))
     return Task(inputs, label, np.arange(cut), np.arange(cut, rows))
 
@@ -43,7 +49,7 @@ def toy(rows: int = 300, seed: int = 0, dtype: type = np.float32) -> Task:
 def ranker_of(task: Task, runs: Sequence[Run], *, linear: bool = False) -> Ranker:
     """An untrained stack over all that the task has."""
     shape = Shape(
-        dense=6,
+        dense=task.inputs.dense_size,
         groups={"text": task.inputs.blocks},
         categories=CODES,
         embedding_size=4,
@@ -54,3 +60,7 @@ def ranker_of(task: Task, runs: Sequence[Run], *, linear: bool = False) -> Ranke
     ranker = Ranker(shape, runs)
     ranker.standardise(task.inputs, task.train)
     return ranker
+
+
+def _with_nobody(taste: np.ndarray) -> np.ndarray:
+    return np.pad(taste, ((0, 1), (0, 0))).astype(np.float16)
