@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from conftest import interactions, tables
 from mmrec.evidence import Evidence, Side
 from mmrec.features import Constants, Features, SideFeatures, side_features
-from mmrec.profiles import Words
+from mmrec.profiles import Sums, rating_sums
 from mmrec.reviews.split import Split
 from mmrec.reviews.table import Interactions
 
@@ -22,8 +24,13 @@ def heard(*sets: list[int]) -> Side:
     return Side.listed(np.arange(len(sets)), [np.array(rows, dtype=np.int64) for rows in sets])
 
 
-def words_of(side: Side, price: np.ndarray, categories: np.ndarray) -> Words:
-    return Words({}, {}, side.sum(price), side.sum(categories))
+def sums_of(
+    side: Side, rating: np.ndarray, price: np.ndarray | None = None, categories: np.ndarray | None = None
+) -> Sums:
+    """What ratings and votes of reviews add up to."""
+    price = np.zeros((len(rating), 4), dtype=np.float32) if price is None else price
+    votes = np.zeros((len(rating), SIZE), dtype=np.float32) if categories is None else categories
+    return replace(rating_sums(side, rating), price=side.sum(price), categories=side.sum(votes))
 
 
 def column(made: SideFeatures, name: str) -> list[float]:
@@ -35,31 +42,12 @@ def voted(*votes: list[float], most: int = 11) -> list[list[int]]:
     table = np.zeros((len(votes), SIZE), dtype=np.float32)
     for row, given_votes in enumerate(votes):
         table[row, : len(given_votes)] = given_votes
-    side = heard(*([] for _ in votes))
-    words = Words({}, {}, np.zeros((len(votes), 4), dtype=np.float32), table)
-    made = _features(side, np.zeros(1), words=words, most=most)
+    made = _features(replace(rating_sums(heard(*([] for _ in votes)), np.zeros(0)), categories=table), most)
     return made.categories.tolist()
 
 
-def _features(side: Side, rating: np.ndarray, words: Words | None = None, most: int = 11) -> SideFeatures:
-    # A row that nobody hears, so that the sides of these tests are never wholly empty.
-    padded = Side.listed(np.append(side.entity, 99), [*side.sets(), np.array([len(rating)], dtype=np.int64)])
-    more = None
-    if words is not None:
-        more = Words({}, {}, *(np.concatenate([x, x[:1]]) for x in (words.price, words.categories)))
-    made = side_features(
-        padded,
-        np.append(rating, 3.0),
-        4.0,
-        2.0,
-        vectors={},
-        present={},
-        words=more,
-        counted=True,
-        max_categories=most if more else 0,
-    )
-    keep = np.delete(np.arange(len(padded) + 1), len(side))
-    return SideFeatures(made.names, made.dense[keep], {}, {}, made.categories[keep])
+def _features(sums: Sums, most: int = 11) -> SideFeatures:
+    return side_features(sums, 4.0, 2.0, counted=True, priced=True, max_categories=most)
 
 
 @given(tables(), st.integers(0, 2**32 - 1), st.floats(0.1, 50))
@@ -71,17 +59,8 @@ def test_dense_columns_equal_a_slow_reference(data: Interactions, seed: int, pri
     side = Evidence.derive(data, split, "fold", 3, rng).item
     rating = np.where(rng.random(len(data)) < 0.2, np.nan, data.rating - 1)  # zero stars are a rating
     tags = np.eye(4, dtype=np.float32)[rng.integers(4, size=len(data))]
-    made = side_features(
-        side,
-        rating,
-        3.7,
-        prior,
-        vectors={},
-        present={"gist": np.arange(len(side)) % 2 == 0},
-        words=words_of(side, tags, np.zeros((len(data), 2), dtype=np.float32)),
-        counted=True,
-        max_categories=1,
-    )
+    sums = replace(sums_of(side, rating, tags), voices={"gist": 1 - np.arange(len(side)) % 2})
+    made = side_features(sums, 3.7, prior, counted=True, priced=True, max_categories=1)
     assert made.dense.dtype == np.float32
     for view, rows in enumerate(side.sets()):
         stars = [float(rating[row]) for row in rows if not np.isnan(rating[row])]
@@ -105,8 +84,7 @@ def test_dense_columns_by_hand() -> None:
     rating = np.array([5, 2, np.nan, 1], dtype=np.float32)
     side = heard([0, 1, 2], [2], [], [3])
     tags = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float32)
-    words = words_of(side, tags, np.zeros((4, SIZE), dtype=np.float32))
-    made = _features(side, rating, words)
+    made = _features(sums_of(side, rating, tags))
     # Shrunk with two reviews' worth of 4 stars; the last view is the one of which nothing is known.
     assert column(made, "mean rating") == pytest.approx([15 / 4, 4, 4, 3, 4])
     assert column(made, "no rating") == [0, 1, 1, 0, 1]
@@ -119,26 +97,17 @@ def test_dense_columns_by_hand() -> None:
 
 
 def test_users_have_neither_count_nor_price_nor_categories() -> None:
-    made = side_features(heard([0]), np.array([5.0]), 4.0, 2.0, vectors={}, present={})
+    made = side_features(sums_of(heard([0]), np.array([5.0])), 4.0, 2.0)
     assert made.names == ("mean rating", "no rating")
     assert made.categories.shape == (2, 0)
 
 
 def test_the_last_view_is_that_of_which_nothing_is_known() -> None:
     side = heard([0], [1])
-    words = words_of(side, np.eye(4, dtype=np.float32)[:2], np.ones((2, SIZE), dtype=np.float32))
+    sums = sums_of(side, np.array([5.0, 1.0]), np.eye(4)[:2], np.ones((2, SIZE)))
     block = np.full((2, 3), 0.5, dtype=np.float32)
-    made = side_features(
-        side,
-        np.array([5.0, 1.0]),
-        3.25,
-        2.0,
-        vectors={"gist": block},
-        present={"gist": np.array([True, True])},
-        words=words,
-        counted=True,
-        max_categories=3,
-    )
+    sums = replace(sums, vectors={"gist": 2 * block}, voices={"gist": np.array([2.0, 2.0])})
+    made = side_features(sums, 3.25, 2.0, counted=True, priced=True, max_categories=3)
     assert made.nothing == 2 == len(made.dense) - 1
     assert dict(zip(made.names, made.dense[2].tolist(), strict=True)) == {
         "mean rating": 3.25,
@@ -158,8 +127,7 @@ def test_the_last_view_is_that_of_which_nothing_is_known() -> None:
 
 def test_nothing_known_equals_a_view_without_evidence() -> None:
     side = heard([0], [])
-    words = words_of(side, np.eye(4, dtype=np.float32)[:1], np.ones((1, SIZE), dtype=np.float32))
-    made = _features(side, np.array([5.0]), words)
+    made = _features(sums_of(side, np.array([5.0]), np.eye(4)[:1], np.ones((1, SIZE))))
     assert made.dense[1].tolist() == made.dense[2].tolist()
     assert made.categories[1].tolist() == made.categories[2].tolist()
 
@@ -181,8 +149,7 @@ def test_a_category_needs_a_tenth_of_the_votes_of_the_first() -> None:
 
 def test_a_vocabulary_smaller_than_the_most_is_padded_too() -> None:
     side = heard([0])
-    words = words_of(side, np.eye(4, dtype=np.float32)[:1], np.array([[0, 1]], dtype=np.float32))
-    made = _features(side, np.array([5.0]), words, most=4)
+    made = _features(sums_of(side, np.array([5.0]), np.eye(4)[:1], np.array([[0.0, 1.0]])), most=4)
     assert made.categories.tolist() == [[1, 2, 2, 2], [2, 2, 2, 2]]
 
 
@@ -191,8 +158,7 @@ def test_rows_have_the_views_of_the_evidence() -> None:
     split = Split(np.arange(3), np.zeros(0, dtype=np.int64), np.array([3]))
     evidence = Evidence.derive(data, split, "leave_one_out", 2, np.random.default_rng(0))
     made = [
-        side_features(side, data.rating, 4.0, 1.0, vectors={}, present={})
-        for side in (evidence.user, evidence.item)
+        side_features(rating_sums(side, data.rating), 4.0, 1.0) for side in (evidence.user, evidence.item)
     ]
     features = Features.of(evidence, *made)
     assert features.user is made[0]
@@ -239,3 +205,21 @@ def test_constants_read_known_rows_only() -> None:
     data.rating[4] = 5
     data.user[4] = 1
     assert Constants.of(data, known) == constants
+
+
+def test_sums_of_two_halves_add_up_to_the_whole() -> None:
+    """A live review is added to what was known before."""
+    rng = np.random.default_rng(3)
+    rating, tags = rng.integers(1, 6, 6).astype(np.float32), np.eye(4)[rng.integers(4, size=6)]
+    values = np.arange(12, dtype=np.float32).reshape(6, 2)
+
+    def told(side: Side) -> Sums:
+        sums = sums_of(side, rating, tags)
+        return replace(sums, vectors={"gist": side.sum(values)}, voices={"gist": side.sum(values)[:, 0]})
+
+    halves = told(heard([0, 1], [4])) + told(heard([2], [3, 5]))
+    whole = told(heard([0, 1, 2], [3, 4, 5]))
+    for name in ("ratings", "stars", "price", "categories"):
+        assert getattr(halves, name) == pytest.approx(getattr(whole, name))
+    assert halves.vectors["gist"].tolist() == whole.vectors["gist"].tolist()
+    assert (halves + sums_of(heard([], []), rating)).voices["gist"].tolist() == [6, 24]

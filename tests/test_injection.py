@@ -24,7 +24,7 @@ from mmrec.language.lengths import estimated_tokens
 from mmrec.language.opening import open_language
 from mmrec.language.prompts import Of, clean, messages
 from mmrec.language.reading import Reader
-from mmrec.profiles import NoteArrays, Words, summary_words
+from mmrec.profiles import NoteArrays, Sums, rating_sums, summary_sums
 from mmrec.progress import track
 from mmrec.store import Failure, Store
 
@@ -177,18 +177,11 @@ class Letters:
 LETTERS: Encoder = Letters()  # type: ignore[assignment]
 
 
-def features(world: World, of: Of, words: Words, vocabulary: Sequence[str]) -> list[tuple[object, ...]]:
+def features(world: World, of: Of, sums: Sums, vocabulary: Sequence[str]) -> list[tuple[object, ...]]:
     """Features of every view, comparable byte for byte; categories by name, since codes count all reviews."""
+    rated = rating_sums(world.side(of), world.rating, len(vocabulary))
     made: SideFeatures = side_features(
-        world.side(of),
-        world.rating,
-        3.0,
-        5.0,
-        vectors=words.vectors,
-        present={name: voices > 0 for name, voices in words.voices.items()},
-        words=words,
-        counted=of == "item",
-        max_categories=11,
+        sums + rated, 3.0, 5.0, counted=of == "item", priced=True, max_categories=11
     )
     names = [*vocabulary, "nothing"]
     return [
@@ -263,7 +256,7 @@ def test_notes_of_other_reviews_are_the_same_byte_for_byte(server: Server) -> No
             assert notes[run][row].model_dump_json() == notes["honest"][row].model_dump_json()
         for of in SIDES:
             arrays = [NoteArrays.of(notes[one], LETTERS, vocabulary) for one in ("honest", run)]
-            words = (one.words(world.side(of)) for one in arrays)
+            words = (one.sums(world.side(of)) for one in arrays)
             before, after = (features(world, of, one, vocabulary) for one in words)
             deaf = np.flatnonzero(~world.hearing(of))
             assert len(deaf) > len(HOSTILE)
@@ -286,7 +279,7 @@ def test_summaries_of_views_that_do_not_hear_it_are_the_same(server: Server, way
         asked[run] = witness.asked
     for run in ("reads", "obeys"):
         for of in SIDES:
-            words = (summary_words(said[one, of], LETTERS, vocabulary) for one in ("honest", run))
+            words = (summary_sums(said[one, of], LETTERS, vocabulary) for one in ("honest", run))
             before, after = (features(world, of, one, vocabulary) for one in words)
             for view in np.flatnonzero(~world.hearing(of)):
                 assert said[run, of][view].model_dump_json() == said["honest", of][view].model_dump_json()

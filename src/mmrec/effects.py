@@ -9,7 +9,7 @@ so effects are fitted once for every fold, on what the rows of that fold may hea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import csr_matrix, hstack
@@ -48,19 +48,51 @@ class Reviewed:
 
 
 @dataclass(frozen=True)
+class Lens:
+    """How a text is read, as learned from the reviews that effects were fitted on.
+
+    Attributes:
+        mean: of the ratings.
+        centre: (d,) mean vector of the texts.
+        tone: (d,) weights of what a text makes one expect of its rating, above the mean.
+        axes: (d, t) of the topics that tastes are about.
+    """
+
+    mean: float
+    centre: np.ndarray
+    tone: np.ndarray
+    axes: np.ndarray
+
+    @classmethod
+    def fit(cls, vectors: np.ndarray, rating: np.ndarray) -> Lens:
+        """Learn all but the axes from (n, d) texts and their (n,) ratings: the tone by ridge regression."""
+        mean, centre = float(rating.mean()) if len(rating) else 0.0, vectors.mean(0)
+        centred = vectors - centre
+        gram = (centred.T @ centred).astype(np.float64) + _TONE_PENALTY * np.eye(vectors.shape[1])
+        tone = np.linalg.solve(gram, centred.T.astype(np.float64) @ (rating - mean))
+        return cls(mean, centre, tone, np.zeros((vectors.shape[1], 0)))
+
+    def tones(self, vectors: np.ndarray) -> np.ndarray:
+        """(n,) what (n, d) texts make one expect of their ratings, above the mean."""
+        return np.asarray((vectors - self.centre) @ self.tone)
+
+
+@dataclass(frozen=True)
 class Effects:
     """Of every user and every item; the last is one of whom nothing is known.
 
     Attributes:
         user, item: columns, (users + 1,) and (items + 1,).
-        user_taste, item_taste: (users + 1, d) and (items + 1, d), whose dot product is the *affinity*: what a
+        user_taste, item_taste: (users + 1, t) and (items + 1, t), whose dot product is the *affinity*: what a
             user thought of other items, more than their effects say, by how near these are in words.
+        lens: how texts were read.
     """
 
     user: dict[str, np.ndarray]
     item: dict[str, np.ndarray]
     user_taste: np.ndarray
     item_taste: np.ndarray
+    lens: Lens
 
     def affinity(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """(n,) products of tastes of (n,) codes of users and items."""
@@ -77,19 +109,12 @@ class Effects:
             penalties: of the effects of users and of items, in reviews.
         """
         data = reviewed.data
-        rating = data.rating[rows].astype(np.float64)
-        mean = rating.mean() if len(rows) else 0.0
-        tone = _tone(reviewed.vectors[rows].astype(np.float32), rating - mean)
-        effects = _effects(data, rows, np.stack([rating - mean, tone], axis=1), penalties)
-        residual = rating - mean - effects["user"][data.user[rows], 0] - effects["item"][data.item[rows], 0]
-        length = reviewed.length[rows]
-        # Each is a mean over an entity's reviews, drawn towards the mean of all.
-        means = {
-            "spread": residual**2,
-            **{f"stars to {high:g}": (rating > low) & (rating <= high) for low, high in _STARS},
-            "log length": np.log1p(length),
-            "blank": length == 0,
-        }
+        rating, vectors = data.rating[rows].astype(np.float64), reviewed.vectors[rows].astype(np.float32)
+        lens = Lens.fit(vectors, rating)
+        target = np.stack([rating - lens.mean, lens.tones(vectors)], axis=1)
+        effects = _effects(data, rows, target, penalties)
+        residual = target[:, 0] - effects["user"][data.user[rows], 0] - effects["item"][data.item[rows], 0]
+        means = averaged(rating, residual, reviewed.length[rows])
 
         def side(name: str, entity: np.ndarray, size: int) -> dict[str, np.ndarray]:
             count = np.bincount(entity[rows], minlength=size)
@@ -101,10 +126,17 @@ class Effects:
             return {what: columns[what].astype(np.float32) for what in COLUMNS}
 
         sizes = len(data.users) + 1, len(data.items) + 1
-        topics = _topics(reviewed.vectors[rows].astype(np.float32), data.item[rows], sizes[1])
+        topics, axes = _topics(vectors - lens.centre, data.item[rows], sizes[1])
         tastes = _tastes(topics[data.item[rows]], data.user[rows], residual, sizes[0])
         columns = side("user", data.user, sizes[0]), side("item", data.item, sizes[1])
-        return cls(*columns, tastes.astype(np.float16), topics.astype(np.float16))
+        tastes = tastes.astype(np.float16)
+        return cls(*columns, tastes, topics.astype(np.float16), replace(lens, axes=axes))
+
+
+def averaged(rating: np.ndarray, residual: np.ndarray, length: np.ndarray) -> dict[str, np.ndarray]:
+    """Column -> (n,) what each review brings to it; the column is a mean, drawn towards that of all."""
+    stars = {f"stars to {high:g}": (rating > low) & (rating <= high) for low, high in _STARS}
+    return {"spread": residual**2, **stars, "log length": np.log1p(length), "blank": length == 0}
 
 
 def choose_penalties(data: Interactions, heard: np.ndarray, valid: np.ndarray) -> tuple[float, float]:
@@ -138,22 +170,20 @@ def _effects(
     return {"user": user * penalties[0] ** -0.5, "item": item * penalties[1] ** -0.5}
 
 
-def _tone(vectors: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """What each text makes one expect of its rating: ridge regression on its vector."""
-    centred = vectors - vectors.mean(0)
-    gram = (centred.T @ centred).astype(np.float64) + _TONE_PENALTY * np.eye(vectors.shape[1])
-    return np.asarray(centred @ np.linalg.solve(gram, centred.T.astype(np.float64) @ target))
+def _topics(centred: np.ndarray, item: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Main components of what is said of each item, shrunk by count; on average of length one.
 
-
-def _topics(vectors: np.ndarray, item: np.ndarray, size: int) -> np.ndarray:
-    """(size, d) main components of what is said of each item, shrunk by count; on average of length one."""
+    Returns:
+        (size, t); and (d, t), by which what is said becomes that.
+    """
     at = csr_matrix((np.ones(len(item)), (item, np.arange(len(item)))), shape=(size, len(item)))
     count = np.bincount(item, minlength=size)
-    mean = (at @ (vectors - vectors.mean(0))) / (count + _VOICES)[:, None]
+    mean = (at @ centred) / (count + _VOICES)[:, None]
     _, axes = np.linalg.eigh(mean.T @ mean)
-    topics = mean @ axes[:, : -_TASTE_SIZE - 1 : -1]
+    axes = axes[:, : -_TASTE_SIZE - 1 : -1]
+    topics = mean @ axes
     length = np.sqrt(np.square(topics[count > 0]).sum(1).mean()) if len(item) else 1.0
-    return np.asarray(topics / max(length, 1e-6))
+    return topics / max(length, 1e-6), axes / max(length, 1e-6)
 
 
 def _tastes(topics: np.ndarray, user: np.ndarray, residual: np.ndarray, size: int) -> np.ndarray:

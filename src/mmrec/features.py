@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mmrec.effects import COLUMNS, TOLD
-from mmrec.evidence import Evidence, Side
+from mmrec.evidence import Evidence
 from mmrec.language.base import PRICE_TAGS
-from mmrec.profiles import Words
+from mmrec.profiles import Sums
 from mmrec.reviews.table import Interactions
 
 __all__ = ["NUMBERS", "Constants", "Features", "SideFeatures", "side_features"]
@@ -109,62 +109,62 @@ class Features:
 
 
 def side_features(
-    side: Side,
-    rating: np.ndarray,
+    sums: Sums,
     mean: float,
     prior: float,
     *,
-    vectors: dict[str, np.ndarray],
-    present: dict[str, np.ndarray],
-    words: Words | None = None,
+    voices: float = 0.0,
     counted: bool = False,
+    priced: bool = False,
     max_categories: int = 0,
     effects: dict[str, np.ndarray] | None = None,
     taste: np.ndarray | None = None,
 ) -> SideFeatures:
-    """Assemble the features of one side.
+    """Make the features of one side.
 
     Args:
-        side: its views.
-        rating: (n,) stars; NaN where a text came without a rating.
+        sums: what its views' reviews add up to.
         mean, prior: of `Constants`.
-        vectors, present: named vector blocks, (v, d) and (v,) of 0 to 1.
-        words: gives price (and, where `max_categories` > 0, categories) to an item's side.
+        voices: texts' worth of the mean of all words that a mean of few texts is drawn to.
         counted: whether the number of reviews is a feature (the paper: of the item, not of the user).
+        priced: whether price votes are features, and categories where `max_categories` > 0.
         max_categories: most categories a view may have.
         effects: more columns (see `mmrec.effects`), (v + 1,), the last of one of whom nothing is known.
         taste: (v + 1, d), also of those.
     """
-    rated = ~np.isnan(rating)
-    count = side.sum(rated[:, None].astype(np.float64))[:, 0]
-    total = side.sum(np.where(rated, rating, 0)[:, None].astype(np.float64))[:, 0]
+    count = sums.ratings
     dense: dict[str, np.ndarray] = {
-        "mean rating": (total + prior * mean) / (count + prior),
+        "mean rating": (sums.stars + prior * mean) / (count + prior),
         "no rating": count == 0,
     }
     if counted:
         dense["log count"] = np.log1p(count)
-    categories = np.zeros((len(side), 0), dtype=np.int64)
-    if words is not None:
-        tags = words.price[:, : PRICE_TAGS.index("none")]
+    categories = np.zeros((len(count), 0), dtype=np.int64)
+    if priced:
+        tags = sums.price[:, : PRICE_TAGS.index("none")]
         tagged = tags.sum(axis=1)
         # Shrunk towards "none", since one voice on the price is not yet a price.
         for at, tag in enumerate(PRICE_TAGS[:-1]):
             dense[tag] = tags[:, at] / (tagged + _PRICE_PRIOR)
         dense["no price"] = _PRICE_PRIOR / (tagged + _PRICE_PRIOR)
-        categories = _top(words.categories, max_categories)
-    for name in sorted(_MODALITIES & present.keys()):
-        dense[f"no {name}"] = present[name] == 0
+        categories = _top(sums.categories, max_categories)
+    for name in sorted(_MODALITIES & sums.voices.keys()):
+        dense[f"no {name}"] = sums.voices[name] == 0
     nothing = {name: mean if name == "mean rating" else float(name.startswith("no ")) for name in dense}
     for name, values in (effects or {}).items():
         dense[name], nothing[name] = values[:-1], float(values[-1])
+    present = {
+        name: said / np.maximum(said + (0 if name == "photos" else voices), 1e-9)
+        for name, said in sums.voices.items()
+    }
+    means = {name: x / np.maximum(sums.voices[name], 1)[:, None] for name, x in sums.vectors.items()}
     columns = np.stack([np.asarray(column, dtype=np.float32) for column in dense.values()], axis=1)
     last = np.array([list(nothing.values())], dtype=np.float32)
-    width = words.categories.shape[1] if words is not None else 0
+    width = sums.categories.shape[1] if priced else 0
     return SideFeatures(
         tuple(dense),
         np.concatenate([columns, last]),
-        {name: _with_zero(block.astype(np.float16)) for name, block in vectors.items()},
+        {name: _with_zero(block.astype(np.float16)) for name, block in means.items()},
         {name: np.append(there, 0).astype(np.float32) for name, there in present.items()},
         np.concatenate([categories, np.full((1, categories.shape[1]), width, dtype=np.int64)]),
         np.zeros((0, 0), dtype=np.float16) if taste is None else taste,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,7 +18,7 @@ from mmrec.features import Constants, Features, SideFeatures, side_features
 from mmrec.groups import dense_columns
 from mmrec.language.prompts import Of
 from mmrec.metrics import class_weights
-from mmrec.profiles import Words, summary_words
+from mmrec.profiles import Sums, rating_sums, summary_sums
 from mmrec.progress import track
 from mmrec.ranking.dlrm import Ranker, Run, Shape
 from mmrec.ranking.inputs import Inputs
@@ -104,41 +104,49 @@ class Assembler(BaseModel):
 
     def user(self, side: Side, corpus: Corpus) -> SideFeatures:
         """Features of the views of users."""
-        constants = self.constants
-        vectors, present, _ = self._blocks("user", side, corpus)
-        return side_features(
-            side,
-            corpus.data.rating,
-            constants.mean,
-            constants.user_prior,
-            vectors=vectors,
-            present=present,
-            counted=self.config.ranker.features == "mmrec",
-            effects=self._effects("user", side),
-            taste=self._taste("user", side),
-        )
+        return self.features("user", self.sums("user", side, corpus), *self._fitted("user", side))
 
     def item(self, side: Side, corpus: Corpus) -> SideFeatures:
         """Features of the views of items: also their number of reviews, price, categories, photos."""
-        constants = self.constants
-        vectors, present, words = self._blocks("item", side, corpus)
-        if self.image:
-            baseline = self.config.ranker.features == "baseline"
-            photos = corpus.image_vectors if baseline else corpus.caption_vectors
-            vectors["photos"], present["photos"] = photos.mean(side)
+        return self.features("item", self.sums("item", side, corpus), *self._fitted("item", side))
+
+    def sums(self, of: Of, side: Side, corpus: Corpus) -> Sums:
+        """What the reviews of every view add up to."""
+        sums = self._words(of, side, corpus)
+        sums += rating_sums(side, corpus.data.rating, sums.categories.shape[1])
+        if of == "item" and self.image:
+            photos = corpus.image_vectors if self._averaged else corpus.caption_vectors
+            total, count = photos.sums(side)
+            sums = replace(
+                sums, vectors=sums.vectors | {"photos": total}, voices=sums.voices | {"photos": count}
+            )
+        return sums
+
+    def features(
+        self, of: Of, sums: Sums, effects: dict[str, np.ndarray], taste: np.ndarray | None
+    ) -> SideFeatures:
+        """Features of views, from their sums and (v + 1,) effects and tastes, the last of nobody."""
+        ours, constants = self.config.ranker.features == "mmrec", self.constants
         return side_features(
-            side,
-            corpus.data.rating,
+            sums,
             constants.mean,
-            constants.item_prior,
-            vectors=vectors,
-            present=present,
-            words=words,
-            counted=True,
+            constants.user_prior if of == "user" else constants.item_prior,
+            # A mean over few voices is mostly chance, so ours is drawn towards the mean of all.
+            voices=_VOICES if ours else 0.0,
+            counted=ours or of == "item",
+            priced=of == "item" and not self._averaged,
             max_categories=self.config.profile.max_categories,
-            effects=self._effects("item", side),
-            taste=self._taste("item", side),
+            effects=effects,
+            taste=taste,
         )
+
+    @property
+    def _averaged(self) -> bool:
+        """Whether words are averages of whole reviews, as in the paper's baseline."""
+        return self.config.ranker.features == "baseline"
+
+    def _fitted(self, of: Of, side: Side) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        return self._effects(of, side), self._taste(of, side)
 
     def _effects(self, of: Of, side: Side) -> dict[str, np.ndarray]:
         """(v + 1,) columns: of every view's entity, from what the view's fold may hear, and of nobody."""
@@ -165,30 +173,21 @@ class Assembler(BaseModel):
         side = Side.listed(np.zeros(1, dtype=np.int64), [np.zeros(1, dtype=np.int64)])
         return self.model_copy(update={"effects": {}}).user(side, corpus)
 
-    def _blocks(
-        self, of: Of, side: Side, corpus: Corpus
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Words | None]:
-        if self.config.ranker.features == "baseline":
-            count = side.sum(np.ones((len(corpus), 1), dtype=np.float32))
-            mean = side.sum(corpus.text_vectors.astype(np.float32)) / np.maximum(count, 1)
-            return {"reviews": mean}, {"reviews": count[:, 0] > 0}, None
-        if self.config.profile.strategy == "summary":
-            words = self._summaries(of, side, corpus)
-        else:
-            words = corpus.note_arrays(self.vocabulary).words(side)
-        # A mean over few voices is mostly chance, so ours is drawn towards the mean of all.
-        prior = _VOICES if self.config.ranker.features == "mmrec" else 0.0
-        present = {name: count / np.maximum(count + prior, 1e-9) for name, count in words.voices.items()}
-        return dict(words.vectors), present, words
-
-    def _summaries(self, of: Of, side: Side, corpus: Corpus) -> Words:
+    def _words(self, of: Of, side: Side, corpus: Corpus) -> Sums:
+        if self._averaged:
+            sums = rating_sums(side, np.full(len(corpus), np.nan))
+            count = side.sum(np.ones((len(corpus), 1), dtype=np.float32))[:, 0]
+            total = side.sum(corpus.text_vectors.astype(np.float32))
+            return replace(sums, vectors={"reviews": total}, voices={"reviews": count})
+        if self.config.profile.strategy == "notes":
+            return corpus.note_arrays(self.vocabulary).sums(side)
+        encoder = corpus.models.encoder
         if self.config.evidence.summaries == "policy":
-            return summary_words(corpus.summaries(of, side), corpus.models.encoder, self.vocabulary)
+            return summary_sums(corpus.summaries(of, side), encoder, self.vocabulary)
         entity = corpus.data.user if of == "user" else corpus.data.item
         whole = _whole(entity, np.sort(side.order))
-        written = corpus.summaries(of, whole)
-        words = summary_words(written, corpus.models.encoder, self.vocabulary)
-        return words.at(np.searchsorted(whole.entity, side.entity))
+        sums = summary_sums(corpus.summaries(of, whole), encoder, self.vocabulary)
+        return sums.at(np.searchsorted(whole.entity, side.entity))
 
     def shape(self, inputs: Inputs, runs: int = 1) -> Shape:
         """The ranker that fits these features, for so many runs.
@@ -196,7 +195,7 @@ class Assembler(BaseModel):
         One reducer over text and one over captions; the baseline's has text and photos in one (paper,
         section 3).
         """
-        apart = set() if self.config.ranker.features == "baseline" else {"item photos"}
+        apart = set() if self._averaged else {"item photos"}
         image = {name: size for name, size in inputs.blocks.items() if name in apart}
         text = {name: size for name, size in inputs.blocks.items() if name not in image}
         ranker = self.config.ranker

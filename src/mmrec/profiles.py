@@ -1,7 +1,7 @@
 """What is known in words of users and items: notes read once, or the paper's summaries (DESIGN 3.2).
 
-Both strategies end in the same thing, `Words`: vectors, price votes and category votes of every view of
-one side. With notes they are sums over the view's reviews; with summaries a language model reads the
+Both strategies end in the same thing, `Sums`: vectors, price votes and category votes of every view of
+one side. With notes they are added up over the view's reviews; with summaries a language model reads the
 view's reviews as a whole.
 """
 
@@ -17,7 +17,7 @@ from mmrec.encode import Encoder
 from mmrec.evidence import Side
 from mmrec.language.base import PRICE_TAGS, Note, PriceTag, Summary
 
-__all__ = ["NoteArrays", "Words", "summary_words"]
+__all__ = ["NoteArrays", "Sums", "rating_sums", "summary_sums"]
 
 
 class Answer(Protocol):
@@ -30,27 +30,52 @@ class Answer(Protocol):
 
 
 @dataclass(frozen=True)
-class Words:
-    """What is said in every view of one side.
+class Sums:
+    """What the reviews of every view of one side add up to; features are made of it alone.
 
     Attributes:
-        vectors: name -> (v, d) float32 mean vectors, zero where nothing was said.
-        voices: name -> (v,) number of texts in that mean.
+        ratings, stars: (v,) number of ratings, and their sum.
+        vectors: name -> (v, d) float32 sums of vectors.
+        voices: name -> (v,) number of texts or photos in them.
         price: (v, 4) votes by `PRICE_TAGS`.
         categories: (v, c) votes by the category vocabulary.
     """
 
+    ratings: np.ndarray
+    stars: np.ndarray
     vectors: dict[str, np.ndarray]
     voices: dict[str, np.ndarray]
     price: np.ndarray
     categories: np.ndarray
 
-    def at(self, views: np.ndarray) -> Words:
-        """The words of some of the views."""
+    def __add__(self, more: Sums) -> Sums:
+        """Both together, view by view; blocks that one of them lacks are the other's."""
+
+        def added(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return {**one, **{name: one[name] + x if name in one else x for name, x in other.items()}}
+
+        return Sums(
+            self.ratings + more.ratings,
+            self.stars + more.stars,
+            added(self.vectors, more.vectors),
+            added(self.voices, more.voices),
+            self.price + more.price,
+            self.categories + more.categories,
+        )
+
+    def at(self, views: np.ndarray) -> Sums:
+        """Those of some of the views."""
         vectors, voices = (
             {name: values[views] for name, values in named.items()} for named in (self.vectors, self.voices)
         )
-        return Words(vectors, voices, self.price[views], self.categories[views])
+        return Sums(
+            self.ratings[views],
+            self.stars[views],
+            vectors,
+            voices,
+            self.price[views],
+            self.categories[views],
+        )
 
 
 @dataclass(frozen=True)
@@ -82,26 +107,31 @@ class NoteArrays:
         price, categories = _votes(notes, vocabulary)
         return cls(vectors, spoken, price, categories)
 
-    def words(self, side: Side) -> Words:
-        """Aggregate over every view of a side."""
-        vectors, voices = {}, {}
-        for name, values in self.vectors.items():
-            count = side.sum(self.spoken[name][:, None].astype(np.float32))
-            vectors[name] = side.sum(values.astype(np.float32)) / np.maximum(count, 1)
-            voices[name] = count[:, 0]
-        return Words(vectors, voices, side.sum(self.price), side.sum(self.categories))
+    def sums(self, side: Side) -> Sums:
+        """Add up over every view of a side; ratings are not in it."""
+        vectors = {name: side.sum(values.astype(np.float32)) for name, values in self.vectors.items()}
+        voices = {name: side.sum(x[:, None].astype(np.float32))[:, 0] for name, x in self.spoken.items()}
+        nothing = np.zeros(len(side))
+        return Sums(nothing, nothing, vectors, voices, side.sum(self.price), side.sum(self.categories))
 
 
-def summary_words(summaries: Sequence[Summary], encoder: Encoder, vocabulary: Sequence[str]) -> Words:
+def rating_sums(side: Side, rating: np.ndarray, categories: int = 0) -> Sums:
+    """Number and sum of the ratings of every view, from (n,) stars; NaN where a text came without one."""
+    rated = ~np.isnan(rating)
+    columns = np.stack([rated, np.where(rated, rating, 0)], axis=1).astype(np.float64)
+    ratings, stars = side.sum(columns).T
+    price, votes = (np.zeros((len(side), size), dtype=np.float32) for size in (len(PRICE_TAGS), categories))
+    return Sums(ratings, stars, {}, {}, price, votes)
+
+
+def summary_sums(summaries: Sequence[Summary], encoder: Encoder, vocabulary: Sequence[str]) -> Sums:
     """Embed what was written of every view of a side (paper, section 3.2)."""
     written = [[summary.text] if summary.text else [] for summary in summaries]
     price, categories = _votes(summaries, vocabulary)
-    return Words(
-        {"summary": _mean_vectors(written, encoder).astype(np.float32)},
-        {"summary": np.array([len(text) for text in written], dtype=np.float32)},
-        price,
-        categories,
-    )
+    nothing = np.zeros(len(summaries))
+    vectors = {"summary": _mean_vectors(written, encoder).astype(np.float32)}
+    voices = {"summary": np.array([len(text) for text in written], dtype=np.float32)}
+    return Sums(nothing, nothing, vectors, voices, price, categories)
 
 
 def _mean_vectors(groups: Sequence[Sequence[str]], encoder: Encoder) -> np.ndarray:
