@@ -34,20 +34,15 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
 
 
 def with_one_more(reviews: Reviews, said: Said) -> Reviews:
-    row = {
-        "review_id": "live",
-        "user": said.user,
-        "item": said.item,
-        "rating": said.rating,
-        "text": said.text,
-    }
-    more = pl.DataFrame([row | {"time": None, "photos": [], "captions": []}], schema=reviews.table.schema)
+    row = {"user": said.user, "item": said.item, "rating": said.rating, "text": said.text, "photos": []}
+    row |= {"review_id": "live", "time": None, "captions": []}
+    more = pl.DataFrame([row], schema=reviews.table.schema)
     return replace(reviews, table=pl.concat([reviews.table, more]))
 
 
 def both_ways(
     fitted: Recommender, user: str, item: str, stars: float
-) -> list[tuple[SideFeatures, SideFeatures]]:
+) -> list[tuple[SideFeatures, SideFeatures, int]]:
     """Features of a user and an item after one more review, live and from all reviews anew."""
     said = Said(user, item, stars, TEXT, fitted.models.reader.notes([TEXT])[0])
     assembler = fitted.model.assembler
