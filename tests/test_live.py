@@ -42,33 +42,35 @@ def with_one_more(reviews: Reviews, said: Said) -> Reviews:
 
 def both_ways(
     fitted: Recommender, user: str, item: str, stars: float
-) -> list[tuple[SideFeatures, SideFeatures, int]]:
+) -> list[tuple[SideFeatures, int, SideFeatures, int]]:
     """Features of a user and an item after one more review, live and from all reviews anew."""
     said = Said(user, item, stars, TEXT, fitted.models.reader.notes([TEXT])[0])
     assembler = fitted.model.assembler
     before = assembler.knowing(fitted.corpus)
-    live = Live(Known.of(fitted.corpus, before), before, fitted.models).add(said)
+    live = Live(Known.of(fitted.corpus, before), before, fitted.models)
+    codes = live.add(said)
     corpus = Corpus.of(with_one_more(fitted.reviews, said), fitted.models, fitted.config)
     after = assembler.knowing(corpus)
     anew = []
     for of, names, name in (("user", corpus.data.users, user), ("item", corpus.data.items, item)):
         entity = corpus.data.user if of == "user" else corpus.data.item
         anew.append((getattr(after, of)(Side.whole(entity), corpus), names.index(name)))
-    return [(made, fresh, at) for made, (fresh, at) in zip(live, anew, strict=True)]
+    sides = (live.features.user, live.features.item)
+    return [(made, code, *own) for made, code, own in zip(sides, codes, anew, strict=True)]
 
 
 @pytest.mark.parametrize("newcomer", [False, True])
 def test_a_live_review_is_heard_as_a_fit_would_hear_it(fitted: Recommender, newcomer: bool) -> None:
     data = fitted.corpus.data
     user, item = ("somebody new", "somewhere new") if newcomer else (data.users[3], data.items[4])
-    for made, fresh, at in both_ways(fitted, user, item, 2.0):
+    for made, code, fresh, at in both_ways(fitted, user, item, 2.0):
         assert made.names == fresh.names
         for name, block in made.vectors.items():
-            assert np.abs(block[0].astype(float) - fresh.vectors[name][at].astype(float)).max() < 2e-3
-            assert made.present[name][0] == pytest.approx(fresh.present[name][at], abs=1e-5)
-        assert made.categories[0].tolist() == fresh.categories[at].tolist()
+            assert np.abs(block[code].astype(float) - fresh.vectors[name][at].astype(float)).max() < 2e-3
+            assert made.present[name][code] == pytest.approx(fresh.present[name][at], abs=1e-5)
+        assert made.categories[code].tolist() == fresh.categories[at].tolist()
         exact = [at for at, name in enumerate(made.names) if "effect" not in name and name != "spread"]
-        assert made.dense[0, exact] == pytest.approx(fresh.dense[at, exact], abs=2e-2)
+        assert made.dense[code, exact] == pytest.approx(fresh.dense[at, exact], abs=2e-2)
         for name in ("rating effect", "tone effect"):
             column = made.names.index(name)
-            assert made.dense[0, column] == pytest.approx(fresh.dense[at, column], abs=0.1)
+            assert made.dense[code, column] == pytest.approx(fresh.dense[at, column], abs=0.1)

@@ -92,6 +92,23 @@ class SideFeatures:
         """The view of which nothing is known."""
         return len(self.dense) - 1
 
+    def put(self, view: int, made: SideFeatures) -> None:
+        """Set a view to the first one of others, in place."""
+        for mine, others in zip(self._arrays(), made._arrays(), strict=True):
+            mine[view] = others[0]
+
+    def grown(self, by: int = 1024) -> SideFeatures:
+        """A copy with more views of which nothing is known in front of the last one."""
+        at = np.append(np.arange(len(self.dense)), np.full(by, self.nothing))
+        vectors, present = ({name: x[at] for name, x in own.items()} for own in (self.vectors, self.present))
+        taste = self.taste[at] if self.taste.size else self.taste
+        return SideFeatures(self.names, self.dense[at], vectors, present, self.categories[at], taste)
+
+    def _arrays(self) -> list[np.ndarray]:
+        tastes = [self.taste] if self.taste.size else []
+        named = [own[name] for own in (self.vectors, self.present) for name in sorted(own)]
+        return [self.dense, *named, self.categories, *tastes]
+
 
 @dataclass(frozen=True)
 class Features:

@@ -104,11 +104,11 @@ class Assembler(BaseModel):
 
     def user(self, side: Side, corpus: Corpus) -> SideFeatures:
         """Features of the views of users."""
-        return self.features("user", self.sums("user", side, corpus), *self._fitted("user", side))
+        return self.features("user", self.sums("user", side, corpus), *self.fitted("user", side))
 
     def item(self, side: Side, corpus: Corpus) -> SideFeatures:
         """Features of the views of items: also their number of reviews, price, categories, photos."""
-        return self.features("item", self.sums("item", side, corpus), *self._fitted("item", side))
+        return self.features("item", self.sums("item", side, corpus), *self.fitted("item", side))
 
     def sums(self, of: Of, side: Side, corpus: Corpus) -> Sums:
         """What the reviews of every view add up to."""
@@ -145,7 +145,8 @@ class Assembler(BaseModel):
         """Whether words are averages of whole reviews, as in the paper's baseline."""
         return self.config.ranker.features == "baseline"
 
-    def _fitted(self, of: Of, side: Side) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    def fitted(self, of: Of, side: Side) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        """Effects and tastes of views, from what the fold of each may hear; the last are nobody's."""
         return self._effects(of, side), self._taste(of, side)
 
     def _effects(self, of: Of, side: Side) -> dict[str, np.ndarray]:

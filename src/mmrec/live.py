@@ -7,15 +7,14 @@ the same regression, which a later `fit` solves for all at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mmrec.corpus import Corpus, Models
-from mmrec.effects import PRIOR, VOICES, Effects, averaged, taste_of
+from mmrec.effects import COLUMNS, PRIOR, VOICES, Lens, averaged, taste_of
 from mmrec.evidence import Side
-from mmrec.features import SideFeatures
+from mmrec.features import Features, SideFeatures
 from mmrec.language.base import Note, Summary
 from mmrec.language.prompts import Of
 from mmrec.learning import Assembler
@@ -25,7 +24,7 @@ from mmrec.reviews.table import Interactions
 __all__ = ["Known", "Live", "Said"]
 
 _ZERO = np.zeros(1, dtype=np.int64)
-_ONE, _NONE = Side.listed(_ZERO, [_ZERO]), Side.listed(_ZERO, [_ZERO[:0]])
+_ONE = Side.listed(_ZERO, [_ZERO])
 
 
 @dataclass(frozen=True)
@@ -34,20 +33,28 @@ class Known:
 
     Attributes:
         data: who rated what.
-        sums: of users, and of items, by code.
-        effects: of all of them, where the model has any.
+        features: of every user and every item, by code.
+        tally: what their reviews add up to, but for vectors, which `features` has the means of.
+        lens: how texts were read for the effects, where the model has any.
     """
 
     data: Interactions
-    sums: dict[Of, Sums]
-    effects: Effects | None
+    features: Features
+    tally: dict[Of, Sums]
+    lens: Lens | None
 
     @classmethod
     def of(cls, corpus: Corpus, assembler: Assembler) -> Known:
-        """From all reviews of a corpus."""
-        sides: dict[Of, Side] = {"user": Side.whole(corpus.data.user), "item": Side.whole(corpus.data.item)}
-        sums = {of: assembler.sums(of, side, corpus) for of, side in sides.items()}
-        return cls(corpus.data, sums, assembler.effects.get(-1))
+        """All reviews of a corpus; the assembler is one that knows them all."""
+        data, sides, tally = corpus.data, {}, {}
+        for of, entity in _entities(data):
+            side = Side.whole(entity)
+            sums = assembler.sums(of, side, corpus)
+            sides[of] = assembler.features(of, sums, *assembler.fitted(of, side))
+            tally[of] = replace(sums, vectors={})
+        effects = assembler.effects.get(-1)
+        features = Features(sides["user"], sides["item"], data.user, data.item)
+        return cls(data, features, tally, effects.lens if effects else None)
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class _Entity:
     sums: Sums
     columns: dict[str, float]
     taste: np.ndarray
-    ratings: list[tuple[str, float]]
+    ratings: list[tuple[int, float]]
 
     @property
     def count(self) -> float:
@@ -76,65 +83,79 @@ class _Entity:
 
 
 class Live:
-    """What is known of users and items, live reviews among it.
+    """All users and items as they stand, live reviews among them.
 
     Args:
-        known: what there was before.
+        known: what there was before; its features are changed in place.
         assembler: makes features.
-        models: read what is said, and put it into vectors.
+        models: put words into vectors.
+
+    Attributes:
+        features: of every user and every item by code; in front of the last view, of which nothing is known,
+            there may be some that nobody has yet.
+        codes: `user` and `item` -> code by name.
     """
 
     def __init__(self, known: Known, assembler: Assembler, models: Models) -> None:
         self._known, self._assembler, self._models = known, assembler, models
-        data = known.data
-        self._names: dict[Of, Sequence[str]] = {"user": data.users, "item": data.items}
-        self._code: dict[Of, dict[str, int]] = {
-            of: {name: code for code, name in enumerate(names)} for of, names in self._names.items()
+        self.features, data = known.features, known.data
+        names: dict[Of, list[str]] = {"user": data.users, "item": data.items}
+        self.codes: dict[Of, dict[str, int]] = {
+            of: {name: code for code, name in enumerate(own)} for of, own in names.items()
         }
-        self._touched: dict[Of, dict[str, _Entity]] = {"user": {}, "item": {}}
+        self._touched: dict[tuple[Of, int], _Entity] = {}
 
-    def add(self, said: Said) -> tuple[SideFeatures, SideFeatures]:
-        """Add a review; the features of its user and of its item from then on, one view each."""
+    def add(self, said: Said) -> tuple[int, int]:
+        """Add a review; the codes of its user and its item, whose features are others from then on."""
         # A summary cannot take a review in without being written again; the numbers can.
         corpus = Corpus.single(said.text, said.rating, self._models, said.note, Summary(text=""))
-        user, item = self._entity("user", said.user), self._entity("item", said.item)
-        user.ratings.append((said.item, said.rating))
-        if (effects := self._known.effects) is not None:
+        codes = self._code("user", said.user), self._code("item", said.item)
+        user, item = self._entity("user", codes[0]), self._entity("item", codes[1])
+        user.ratings.append((codes[1], said.rating))
+        if self._known.lens is not None:
             vector = corpus.text_vectors[0].astype(np.float64)
-            self._bring_up_to_date(effects, user, item, said, vector)
+            self._bring_up_to_date(self._known.lens, user, item, said, vector)
         user.sums += self._assembler.sums("user", _ONE, corpus)
         item.sums += self._assembler.sums("item", _ONE, corpus)
-        return self._features("user", user), self._features("item", item)
+        self.features.user.put(codes[0], self._made("user", user))
+        self.features.item.put(codes[1], self._made("item", item))
+        return codes
 
-    def _entity(self, of: Of, name: str) -> _Entity:
-        touched = self._touched[of]
-        if name not in touched:
-            touched[name] = self._untouched(of, name)
-        return touched[name]
+    def _code(self, of: Of, name: str) -> int:
+        codes, features = self.codes[of], self.features
+        if name not in codes:
+            codes[name] = len(codes)
+            if of == "user" and codes[name] == features.user.nothing:
+                self.features = replace(features, user=features.user.grown())
+            if of == "item" and codes[name] == features.item.nothing:
+                self.features = replace(features, item=features.item.grown())
+        return codes[name]
 
-    def _untouched(self, of: Of, name: str) -> _Entity:
-        """As fitted; of a name that was never heard of, nothing."""
-        data, effects, code = self._known.data, self._known.effects, self._code[of].get(name)
-        if code is None:
-            sums = self._assembler.sums(of, _NONE, Corpus.single("", np.nan, self._models, Note(gist="")))
-        else:
-            sums = self._known.sums[of].at(np.array([code]))
-        ratings = []
-        if of == "user" and code is not None:
-            rows = np.flatnonzero(data.user == code)
-            ratings = [(data.items[data.item[row]], float(data.rating[row])) for row in rows]
-        if effects is None:
-            return _Entity(sums, {}, np.zeros(0), ratings)
-        at = -1 if code is None else code
-        columns = {what: float(values[at]) for what, values in getattr(effects, of).items()}
-        taste = (effects.user_taste if of == "user" else effects.item_taste)[at]
-        return _Entity(sums, columns, taste.astype(np.float64), ratings)
+    def _entity(self, of: Of, code: int) -> _Entity:
+        if (of, code) not in self._touched:
+            self._touched[of, code] = self._untouched(of, code)
+        return self._touched[of, code]
+
+    def _untouched(self, of: Of, code: int) -> _Entity:
+        """As fitted; of a code that has come since, nothing."""
+        data, tally = self._known.data, self._known.tally[of]
+        side = self.features.user if of == "user" else self.features.item
+        sums = tally.at(np.array([min(code, len(tally.ratings) - 1)]))
+        if code >= len(tally.ratings):
+            sums = sums.nothing()
+        vectors = {name: x[[code]] * np.float32(sums.voices[name]) for name, x in side.vectors.items()}
+        rows = np.flatnonzero(data.user == code) if of == "user" else ()
+        ratings = [(int(data.item[row]), float(data.rating[row])) for row in rows]
+        own = COLUMNS if self._known.lens else ()
+        columns = {what: float(side.dense[code, side.names.index(what)]) for what in own}
+        taste = side.taste[code].astype(np.float64) if columns else np.zeros(0)
+        return _Entity(replace(sums, vectors=vectors), columns, taste, ratings)
 
     def _bring_up_to_date(
-        self, effects: Effects, user: _Entity, item: _Entity, said: Said, vector: np.ndarray
+        self, lens: Lens, user: _Entity, item: _Entity, said: Said, vector: np.ndarray
     ) -> None:
         """Effects and topics, as if the penalised means had heard this too; then the user's taste."""
-        lens, before = effects.lens, (user.count, item.count)
+        before = user.count, item.count
         told = {"rating effect": said.rating - lens.mean, "tone effect": float(lens.tones(vector))}
         both = tuple(zip((user, item), (item, user), before, self._assembler.penalties, strict=True))
         fresh = {
@@ -154,19 +175,18 @@ class Live:
                 one.columns[what] = (old + float(value[0])) / (count + 1 + PRIOR)
         centred = (vector - lens.centre) @ lens.axes
         item.taste = (item.taste * (before[1] + VOICES) + centred) / (before[1] + 1 + VOICES)
-        user.taste = self._taste(effects, user)
+        codes, stars = zip(*user.ratings, strict=True)
+        rated = [self._touched.get(("item", code)) or self._untouched("item", code) for code in codes]
+        effects = np.array([one.columns["rating effect"] for one in rated])
+        residuals = np.array(stars) - lens.mean - user.columns["rating effect"] - effects
+        user.taste = taste_of(np.stack([one.taste for one in rated]), residuals)
 
-    def _taste(self, effects: Effects, user: _Entity) -> np.ndarray:
-        """The user's regression of residuals on the topics of what was rated."""
-        touched = self._touched["item"]
-        rated = [(touched.get(name) or self._untouched("item", name), stars) for name, stars in user.ratings]
-        topics = np.stack([item.taste for item, _ in rated])
-        known = effects.lens.mean + user.columns["rating effect"]
-        residual = [rating - known - item.columns["rating effect"] for item, rating in rated]
-        return taste_of(topics, np.array(residual))
-
-    def _features(self, of: Of, entity: _Entity) -> SideFeatures:
+    def _made(self, of: Of, entity: _Entity) -> SideFeatures:
         nobody = self._assembler.nobody.get(of, {})
         columns = {what: np.array([value, nobody[what]]) for what, value in entity.columns.items()}
         taste = np.stack([entity.taste, np.zeros_like(entity.taste)]).astype(np.float16)
-        return self._assembler.features(of, entity.sums, columns, taste if entity.columns else None)
+        return self._assembler.features(of, entity.sums, columns, taste if columns else None)
+
+
+def _entities(data: Interactions) -> tuple[tuple[Of, np.ndarray], tuple[Of, np.ndarray]]:
+    return ("user", data.user), ("item", data.item)

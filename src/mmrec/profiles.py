@@ -63,6 +63,14 @@ class Sums:
             self.categories + more.categories,
         )
 
+    def nothing(self) -> Sums:
+        """Of as many views, of which nobody has said anything."""
+        vectors, voices = (
+            {name: np.zeros_like(x) for name, x in own.items()} for own in (self.vectors, self.voices)
+        )
+        rest = (np.zeros_like(x) for x in (self.price, self.categories))
+        return Sums(np.zeros_like(self.ratings), np.zeros_like(self.stars), vectors, voices, *rest)
+
     def at(self, views: np.ndarray) -> Sums:
         """Those of some of the views."""
         vectors, voices = (
