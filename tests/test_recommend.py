@@ -89,7 +89,7 @@ def test_words_of_a_stranger_bring_what_was_asked_for(fitted: Recommender) -> No
 
 @pytest.mark.parametrize("arguments", [{}, {"user": "ann", "likes": "ramen"}, {"likes": ""}])
 def test_recommend_wants_a_user_or_words(fitted: Recommender, arguments: dict[str, str]) -> None:
-    with pytest.raises(DataError, match="not both"):
+    with pytest.raises(DataError, match="just one of these"):
         fitted.recommend(**arguments)
 
 
@@ -165,3 +165,73 @@ def test_training_on_test_rows_is_flagged(folder: Path, reviews: Reviews) -> Non
     config = settings(folder).model_copy(update={"training": training})
     result = compare(reviews, config, Models.open(config), ["baseline"])
     assert any("chosen on test rows" in remark for remark in result.remarks)
+
+
+def test_filters_and_the_operating_point_leave_out(fitted: Recommender) -> None:
+    user = fitted.corpus.data.users[0]
+    everything = fitted.recommend(user, 100, seen=True)
+    wanted = everything["categories"].explode().mode().sort()[0]
+    some = fitted.recommend(user, 100, seen=True, categories=[wanted])
+    assert 0 < len(some) < len(everything)
+    assert all(wanted in own for own in some["categories"])
+    priced = everything.filter(everything["price"].is_not_null())["price"][0]
+    assert set(fitted.recommend(user, 100, seen=True, prices=[priced])["price"]) == {priced}
+    assert len(fitted.recommend(user, 100, categories=["no such thing"])) == 0
+    kept = [len(fitted.recommend(user, 100, seen=True, max_fpr=bound)) for bound in (0.0, 0.2, 1.0)]
+    assert kept == sorted(kept)
+    assert kept[-1] == len(everything)
+    threshold, _ = fitted.curve.at(0.2)
+    assert (fitted.recommend(user, 100, seen=True, max_fpr=0.2)["probability"] >= threshold).all()
+
+
+def test_diversity_brings_unlike_items_up(fitted: Recommender) -> None:
+    user = fitted.corpus.data.users[0]
+    plain, mixed = (fitted.recommend(user, 5, diversity=share)["item"].to_list() for share in (0.0, 0.9))
+    assert plain[0] == mixed[0]
+    assert plain != mixed
+
+    def alike(items: list[str]) -> float:
+        return sum(dict(fitted.similar_items(one, 100)).get(other, 0) for one in items for other in items)
+
+    assert alike(mixed) < alike(plain)
+
+
+def test_a_stranger_may_name_what_they_like(fitted: Recommender) -> None:
+    item = fitted.corpus.data.items[0]
+    found = fitted.recommend(liked=[item], n=100)
+    assert item not in found["item"].to_list()
+    assert len(found) == len(fitted.corpus.data.items) - 1
+    other = fitted.recommend(liked=[found["item"][-1]], n=100)
+    assert found["item"].head(5).to_list() != other["item"].head(5).to_list()
+    with pytest.raises(DataError, match="check the id"):
+        fitted.recommend(liked=["nowhere"])
+
+
+def test_similar_items_and_users_are_never_themselves(fitted: Recommender) -> None:
+    item, user = fitted.corpus.data.items[0], fitted.corpus.data.users[0]
+    near = fitted.similar_items(item, 5)
+    assert len(near) == 5
+    assert item not in dict(near)
+    assert [value for _, value in near] == sorted((value for _, value in near), reverse=True)
+    assert user not in dict(fitted.similar_users(user, 5))
+    with pytest.raises(DataError, match="check the id"):
+        fitted.similar_users("nobody")
+
+
+def test_a_live_review_changes_lists_and_reasons_at_once(fitted: Recommender, tmp_path: Path) -> None:
+    alive = Recommender.load(fitted.save(tmp_path))
+    user, items = fitted.corpus.data.users[0], fitted.corpus.data.items
+    before = alive.predict([user, "newcomer"], [items[2], items[2]])
+    for at in range(4):
+        alive.add("newcomer", items[at], 1.0, "Awful and overpriced. The service was rude.", f"live-{at}")
+    after = alive.predict([user, "newcomer"], [items[2], items[2]])
+    assert (after < before).all()
+    listed = alive.recommend("newcomer", 100)
+    assert not {*items[:4]} & {*listed["item"]}
+    asked = alive.predict(["newcomer"] * len(listed), listed["item"].to_list())
+    np.testing.assert_allclose(listed["probability"], asked, atol=1e-5)
+    alive.add("newcomer", "a new place", 5.0, "The ramen was wonderful.", "live-9")
+    assert "a new place" in alive.recommend(user, 100)["item"].to_list()
+    assert alive.explain(user, "a new place").quotes[0].review_id == "live-9"
+    with pytest.raises(DataError, match="fit again"):
+        alive.save(tmp_path)

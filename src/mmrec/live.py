@@ -7,12 +7,13 @@ the same regression, which a later `fit` solves for all at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mmrec.corpus import Corpus, Models
-from mmrec.effects import COLUMNS, PRIOR, VOICES, Lens, averaged, taste_of
+from mmrec.effects import COLUMNS, PRIOR, TOLD, VOICES, Lens, averaged, taste_of
 from mmrec.evidence import Side
 from mmrec.features import Features, SideFeatures
 from mmrec.language.base import Note, Summary
@@ -24,6 +25,7 @@ from mmrec.reviews.table import Interactions
 __all__ = ["Known", "Live", "Said"]
 
 _ZERO = np.zeros(1, dtype=np.int64)
+_MOST = 5.0  # stars
 _ONE = Side.listed(_ZERO, [_ZERO])
 
 
@@ -120,6 +122,28 @@ class Live:
         self.features.user.put(codes[0], self._made("user", user))
         self.features.item.put(codes[1], self._made("item", item))
         return codes
+
+    def newcomer(self, liked: Sequence[int]) -> SideFeatures:
+        """Features, one view, of someone of whom only some liked items are known: five stars each."""
+        user, codes = self._untouched("user", self.features.user.nothing), list(liked)
+        if (lens := self._known.lens) is not None:
+            rated = [self._touched.get(("item", code)) or self._untouched("item", code) for code in codes]
+            above = _MOST - lens.mean - np.array([one.columns["rating effect"] for one in rated])
+            user.columns["rating effect"] = above.sum() / (len(codes) + self._assembler.penalties[0])
+            residual = above - user.columns["rating effect"]
+            for what, values in averaged(np.full(len(codes), _MOST), residual, np.ones(len(codes))).items():
+                if what not in TOLD:
+                    old = user.columns[what] * PRIOR
+                    user.columns[what] = float(old + values.sum()) / (len(codes) + PRIOR)
+            user.taste = taste_of(np.stack([one.taste for one in rated]), residual)
+        # Whoever likes an item might have said what those say who liked it.
+        side = self.features.item
+        spoken = [name for name in user.sums.vectors if name in side.vectors and name != "dislikes"]
+        vectors = {name: side.vectors[name][codes].astype(np.float32).sum(0)[None] for name in spoken}
+        voices = {name: np.array([len(codes)], dtype=np.float32) for name in spoken}
+        stars = np.array([len(codes), _MOST * len(codes)])[:, None]
+        told = replace(user.sums.nothing(), ratings=stars[0], stars=stars[1], vectors=vectors, voices=voices)
+        return self._made("user", replace(user, sums=user.sums + told))
 
     def _code(self, of: Of, name: str) -> int:
         codes, features = self.codes[of], self.features

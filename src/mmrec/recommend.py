@@ -1,41 +1,38 @@
-"""The Recommender: fit, predict, recommend, explain, save and load, here and on the hub."""
+"""The Recommender: fit, predict, recommend, explain, save and load; and one more review at any time."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Self
 
 import numpy as np
 import polars as pl
 import torch
-from huggingface_hub import HfApi, ModelCard, ModelHubMixin, snapshot_download
 
-from mmrec.card import model_card
 from mmrec.config import Config
 from mmrec.corpus import Corpus, Models
-from mmrec.errors import ConfigError, DataError, MmrecError, ModelError
-from mmrec.evidence import Side
-from mmrec.experiment.compare import Comparison, compare, warnings
+from mmrec.errors import DataError
+from mmrec.experiment.compare import Comparison, compare
 from mmrec.explain import Explanation, Quote, coalitions, nearest
 from mmrec.features import Features, SideFeatures
-from mmrec.language.base import PRICE_TAGS
+from mmrec.hub import Published
 from mmrec.learning import Model
-from mmrec.metrics import Outcome, Scores, outcome
+from mmrec.live import Known, Live, Said
+from mmrec.metrics import Curve, Outcome, Scores, curve, outcome
+from mmrec.ranking.catalogue import Catalogue
 from mmrec.ranking.inputs import Inputs
 from mmrec.reviews.table import Reviews
-from mmrec.saving import Saved, load, save
-from mmrec.search import nearness, wishes
-from mmrec.weights import loading
+from mmrec.saving import Saved
+from mmrec.search import diverse, nearness, similar, wishes
+from mmrec.shelf import Shelf
 
 __all__ = ["Recommender"]
 
-_ITEMS_AT_ONCE = 8192
-_QUOTED_REVIEWS = 100
+_PAIRS_AT_ONCE = 8192
 
 
-class Recommender(ModelHubMixin):
+class Recommender(Published):
     """Learns from reviews who will like what; any user and any item can be scored.
 
     Args:
@@ -45,22 +42,22 @@ class Recommender(ModelHubMixin):
     Attributes:
         scores: what the model and those that it was compared with reach on test rows.
         threshold: the probability from which on to recommend, chosen on valid rows; inf where nothing is to
-            be recommended, None before fitting.
+            be recommended.
         outcome: what that gave on test rows.
+        curve: thresholds for other bounds on false positives, chosen on valid rows.
     """
 
-    # The mixin's config.json; without one it would make one of the arguments, and copy what they hold.
-    _hub_mixin_config = {"model_type": "mmrec"}  # noqa: RUF012
+    scores: dict[str, Scores]
+    threshold: float
+    outcome: Outcome
+    curve: Curve
 
     def __init__(self, config: Config | None = None, models: Models | None = None) -> None:
         self.config = config or Config()
         self.models = models or Models.open(self.config)
-        self.scores: dict[str, Scores] = {}
-        self.outcome: Outcome | None = None
-        self.threshold: float | None = None
-        self._model: Model | None = None
+        self._live: Live | None = None
 
-    def fit(self, reviews: Reviews) -> Recommender:
+    def fit(self, reviews: Reviews) -> Self:
         """Split, train the model of `config.ranker.features`, and know all of these reviews from then on.
 
         `scores` then holds what the model and the simple peers reach on test rows.
@@ -71,54 +68,68 @@ class Recommender(ModelHubMixin):
         comparison = compare(reviews, self.config, self.models, [self.config.ranker.features])
         return self.adopt(comparison, self.config.ranker.features, reviews)
 
-    def adopt(self, comparison: Comparison, name: str, reviews: Reviews) -> Recommender:
+    def adopt(self, comparison: Comparison, name: str, reviews: Reviews) -> Self:
         """Take over a trained model of a comparison, and know all of `reviews`."""
-        self.scores = dict(comparison.scores)
-        learned, model = comparison.prepared.corpus, comparison.models[name]
-        self.threshold, test = comparison.thresholds[name], comparison.prepared.split.test
-        label, probability = comparison.prepared.label[test], comparison.probability[name][test]
-        self.outcome = outcome(label, probability, self.threshold)
+        prepared, probability = comparison.prepared, comparison.probability[name]
+        self.scores, self.threshold = dict(comparison.scores), comparison.thresholds[name]
+        test, valid, label = prepared.split.test, prepared.split.valid, prepared.label
+        self.outcome = outcome(label[test], probability[test], self.threshold)
+        self.curve = curve(label[valid], probability[valid])
         # What the filter dropped is known to the recommender all the same; mostly it is in there already.
-        everything = len(learned) == len(reviews)
-        corpus = learned if everything else Corpus.of(reviews, self.models, self.config)
-        assembler = model.assembler.knowing(corpus)
-        self._set(replace(model, assembler=assembler), reviews, corpus)
-        self._features = Features(
-            assembler.user(Side.whole(corpus.data.user), corpus),
-            assembler.item(Side.whole(corpus.data.item), corpus),
-            corpus.data.user,
-            corpus.data.item,
-        )
+        everything = len(prepared.corpus) == len(reviews)
+        corpus = prepared.corpus if everything else Corpus.of(reviews, self.models, self.config)
+        model = comparison.models[name]
+        model = replace(model, assembler=model.assembler.knowing(corpus))
+        self._know(model, reviews, corpus, Known.of(corpus, model.assembler))
         return self
 
-    def _set(self, model: Model, reviews: Reviews, corpus: Corpus) -> None:
-        self._model = model
-        self.reviews = reviews
-        self.corpus = corpus
-        self._user_code = {user: code for code, user in enumerate(self.corpus.data.users)}
-        self._item_code = {item: code for code, item in enumerate(self.corpus.data.items)}
-        self.__dict__.pop("_inputs", None)
+    def _know(self, model: Model, reviews: Reviews, corpus: Corpus, known: Known) -> None:
+        self._model, self._known, self.reviews, self.corpus = model, known, reviews, corpus
+        self._live = Live(known, model.assembler, self.models)
+        self.shelf = Shelf(reviews, corpus, model.assembler.vocabulary, self._live)
+        self._inputs = Inputs(known.features)
+        self._catalogue = Catalogue(model.ranker, self._inputs)
+        self._heard = 0
 
     @property
-    def model(self) -> Model:
-        """The trained model.
+    def live(self) -> Live:
+        """All users and items as they stand.
 
         Raises:
             DataError: nothing was fitted or loaded yet.
         """
-        if self._model is None:
+        if self._live is None:
             raise DataError("this Recommender knows nothing yet: call fit(reviews) or load(folder) first")
+        return self._live
+
+    @property
+    def model(self) -> Model:
+        """The trained model."""
+        _ = self.live
         return self._model
 
     @property
     def features(self) -> Features:
         """Features of every user and item, from all reviews."""
-        self.model  # noqa: B018  says that nothing was fitted, where that is so
-        return self._features
+        return self.live.features
 
-    @cached_property
-    def _inputs(self) -> Inputs:
-        return Inputs(self.features)
+    def add(self, user: str, item: str, rating: float, text: str, review_id: str) -> None:
+        """Hear one more review: it is read once, and changes its user and its item at once.
+
+        Args:
+            user, item: ids, also of newcomers.
+            rating: stars.
+            text, review_id: as it is to be quoted.
+        """
+        (note,) = self.models.reader.notes([text])
+        codes = self.live.add(Said(user, item, rating, text, note))
+        (quoted,) = [note] if self.models.reader is self.models.quoter else self.models.quoter.notes([text])
+        self.shelf.add(*codes, item, review_id, quoted)
+        if self.live.features is not self._known.features:  # it has grown
+            self._known = replace(self._known, features=self.live.features)
+            self._inputs = Inputs(self.live.features)
+        self._catalogue.put(self._inputs, codes[1])
+        self._heard += 1
 
     def predict(self, users: list[str], items: list[str]) -> np.ndarray:
         """Probability that each user likes the item beside it.
@@ -129,219 +140,177 @@ class Recommender(ModelHubMixin):
         Returns:
             (n,) float64.
         """
-        user, item = self._codes(users, items)
+        features, codes = self.live.features, self.live.codes
+        user = np.array([codes["user"].get(one, features.user.nothing) for one in users], dtype=np.int64)
+        item = np.array([codes["item"].get(one, features.item.nothing) for one in items], dtype=np.int64)
         return self._score(self._inputs, user, item)
 
     def recommend(
-        self, user: str | None = None, n: int = 10, *, likes: str | None = None, seen: bool = False
+        self,
+        user: str | None = None,
+        n: int = 10,
+        *,
+        likes: str | None = None,
+        liked: Sequence[str] = (),
+        seen: bool = False,
+        categories: Sequence[str] = (),
+        prices: Sequence[str] = (),
+        max_fpr: float | None = None,
+        diversity: float = 0.0,
     ) -> pl.DataFrame:
-        """The items that a user will most likely like.
+        """The items that someone will most likely like.
 
         Args:
             user: an id; one never seen is a stranger.
             n: number of items.
             likes: a stranger's own words, as in "ramen, quiet places, cheap"; items that are spoken of in
                 words near to these are ranked, the others are not.
+            liked: ids of items that a stranger likes.
             seen: whether items that the user has reviewed may be recommended too.
+            categories, prices: when given, items must have one of them.
+            max_fpr: only items so likely to be liked that at most this share of the dislikes would pass.
+            diversity: 0 to 1, how much items unlike those above them are preferred.
 
         Returns:
             Up to n rows, best first: `item`, `name`, `probability`, `price`, `categories`.
 
         Raises:
-            DataError: neither a user nor words, or both.
+            DataError: not one of a user, words, and liked items; or an item that nobody reviewed.
         """
-        inputs, _, code = self._asking(user, likes)
-        items = np.arange(len(self._item_code))
+        inputs, _, view = self._asking(user, likes, liked)
+        shelf = self.shelf
+        items = np.arange(len(shelf.items))
         if likes:
             items = self._near(likes, max(2 * n, len(items) // 20))
         elif not seen:
-            items = np.setdiff1d(items, self.corpus.data.item[self.corpus.data.user == code])
-        probability = self._score(inputs, np.full(len(items), code), items)
-        best = np.argsort(-probability, kind="stable")[:n]
+            known = shelf.reviewed(view) if user is not None else self._codes(liked)
+            items = np.setdiff1d(items, known)
+        if categories or prices:
+            items = np.array([code for code in items.tolist() if shelf.has(code, categories, prices)], int)
+        logit = self._catalogue.logits(inputs, view, torch.from_numpy(items))
+        probability = self.model.probability(logit[None])
+        if max_fpr is not None:
+            enough = probability >= self.curve.at(max_fpr)[0]
+            items, probability = items[enough], probability[enough]
+        best = diverse(probability, self.live.features.item, items, n, diversity)
         return self._described(items[best], probability[best])
 
-    def explain(self, user: str | None, item: str, *, likes: str | None = None) -> Explanation:
+    def similar_items(self, item: str, n: int = 10) -> list[tuple[str, float]]:
+        """Items that are spoken of alike, and how near they are: cosine, less what is said of all.
+
+        Raises:
+            DataError: no review speaks of the item.
+        """
+        (code,) = self._codes([item])
+        near = similar(self.live.features.item, code, len(self.shelf.items), n)
+        return [(self.shelf.items[at], value) for at, value in near]
+
+    def similar_users(self, user: str, n: int = 10) -> list[tuple[str, float]]:
+        """Users who write alike.
+
+        Raises:
+            DataError: no such user.
+        """
+        codes = self.live.codes["user"]
+        if user not in codes:
+            raise DataError(f"{user!r} has written no review here; check the id")
+        names = [*codes]
+        near = similar(self.live.features.user, codes[user], len(names), n)
+        return [(names[at], value) for at, value in near]
+
+    def explain(
+        self, user: str | None, item: str, *, likes: str | None = None, liked: Sequence[str] = ()
+    ) -> Explanation:
         """Why an item has its probability for someone: which knowledge spoke for it, and who said so.
 
         Args:
-            user, likes: as for `recommend`.
+            user, likes, liked: as for `recommend`.
             item: an id.
 
         Raises:
-            DataError: the item was never reviewed; neither a user nor words, or both.
+            DataError: the item was never reviewed; not one of a user, words, and liked items.
         """
-        if item not in self._item_code:
-            raise DataError(f"no review speaks of item {item!r}; check the id")
-        inputs, people, code = self._asking(user, likes)
-        at = self._item_code[item]
+        (at,) = self._codes([item])
+        inputs, people, view = self._asking(user, likes, liked)
         values = coalitions(
             lambda *views: self._score(inputs, *views),
-            (code, people.nothing),
-            (at, self.features.item.nothing),
+            (view, people.nothing),
+            (at, self.live.features.item.nothing),
         )
-        return Explanation.of(values, self._quotes(people, code, at))
-
-    def save(self, folder: Path | str) -> Path:
-        """Write the model and what it knows: safetensors, JSON and Parquet, no pickle; and a model card."""
-        return self._save(self._saved, Path(folder))
-
-    @classmethod
-    def load(cls, folder: Path | str) -> Recommender:
-        """Read a saved model.
-
-        Raises:
-            ModelError: the folder is not one that `save` wrote, or is damaged.
-        """
-        return cls._of(load(Path(folder)))
-
-    def push_to_hub(
-        self, repo_id: str, *, private: bool | None = None, public_reviews: bool = False, **how: Any
-    ) -> str:
-        """Put the model onto the Hugging Face hub, and with it the texts and user ids of all its reviews.
-
-        Photos, their paths, and addresses of servers stay here; names of models go along, folders too.
-
-        Args:
-            repo_id: as in `owner/name`; made where there is none.
-            private: whether to make it private; then one that is public already is refused.
-            public_reviews: says that everybody may read the reviews.
-            how: as for `ModelHubMixin.push_to_hub`: `token`, `commit_message`, `branch`, and so on.
-
-        Raises:
-            ConfigError: everybody could read the reviews, and nobody said that they may.
-            ModelError: the hub cannot be reached, or refuses.
-        """
-        consent = "pass public_reviews=True if everybody may read the texts and user ids of the reviews"
-        if not private and not public_reviews:
-            raise ConfigError(f"{repo_id} would be public: pass private=True, or {consent}")
-        try:
-            api = HfApi(token=how.get("token"))
-            full = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            if not public_reviews and not api.model_info(full).private:
-                raise ConfigError(f"{full} is public already: take another name, or {consent}")
-            return super().push_to_hub(full, private=private, **how)
-        except MmrecError:
-            raise
-        except Exception as error:  # the hub's client raises anything
-            raise ModelError(f"cannot push to {repo_id}: {error}; check the token and the network") from error
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Path | str, **how: Any) -> Recommender:
-        """Read a model of a folder, or of the hub (`owner/name`), which brings neither paths nor addresses.
-
-        Raises:
-            ModelError: no such model, or a damaged one.
-        """
-        if Path(pretrained_model_name_or_path).is_dir():
-            return cls.load(pretrained_model_name_or_path)
-        with loading(str(pretrained_model_name_or_path), "check the name, the token and the network"):
-            return super().from_pretrained(pretrained_model_name_or_path, **how)
-
-    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The card that `save` writes, in place of the mixin's."""
-        return model_card(self._saved, warnings(self.config))
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        self._save(self._saved.portable(), save_directory)
-
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, config: object = None, **how: Any) -> Recommender:
-        folder = snapshot_download(model_id, allow_patterns=["*.json", "*.safetensors", "*.parquet"], **how)
-        return cls._of(load(Path(folder)).portable())
+        return Explanation.of(values, self._quotes(people, view, at))
 
     @property
     def _saved(self) -> Saved:
+        if self._heard:
+            raise DataError("this Recommender has heard live reviews, which are not in its model: fit again")
         notes = self.corpus.notes if self.config.profile.strategy == "notes" else []
-        parts = self.config, self.model, self.reviews, notes, self.features, self.scores
-        assert self.threshold is not None
-        assert self.outcome is not None
-        return Saved(*parts, self.threshold, self.outcome)
-
-    def _save(self, saved: Saved, folder: Path) -> Path:
-        card = save(saved, folder) / "README.md"
-        # A folder may be one of a project, whose own README is not to be lost.
-        if not card.exists() or "library_name: mmrec" in card.read_text(errors="replace"):
-            self.generate_model_card().save(card)
-        return folder
+        judged = self.scores, self.threshold, self.outcome, self.curve
+        return Saved(self.config, self.model, self.reviews, notes, self._known, *judged)
 
     @classmethod
-    def _of(cls, saved: Saved) -> Recommender:
+    def _of(cls, saved: Saved) -> Self:
         recommender = cls(saved.config)
-        recommender.scores = saved.scores
+        recommender.scores, recommender.curve = saved.scores, saved.curve
         recommender.threshold, recommender.outcome = saved.threshold, saved.outcome
         corpus = Corpus.of(saved.reviews, recommender.models, saved.config, saved.notes or None)
-        recommender._set(saved.model, saved.reviews, corpus)
-        recommender._features = saved.features
+        recommender._know(saved.model, saved.reviews, corpus, saved.known)
         return recommender
 
-    def _codes(self, users: list[str], items: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        nobody, nothing = self.features.user.nothing, self.features.item.nothing
-        user = np.array([self._user_code.get(user, nobody) for user in users], dtype=np.int64)
-        item = np.array([self._item_code.get(item, nothing) for item in items], dtype=np.int64)
-        return user, item
+    def _codes(self, items: Sequence[str]) -> list[int]:
+        codes = self.live.codes["item"]
+        for item in items:
+            if item not in codes:
+                raise DataError(f"no review speaks of item {item!r}; check the id")
+        return [codes[item] for item in items]
 
-    def _asking(self, user: str | None, likes: str | None) -> tuple[Inputs, SideFeatures, int]:
-        """Inputs, users' features, and the view of who asks: a user, or a stranger made of words."""
-        if (user is None) == (not likes):
-            raise DataError("name a user, or say in words what is liked, and not both")
-        if not likes:
-            return self._inputs, self.features.user, int(self._codes([str(user)], [])[0][0])
-        stranger = self.model.assembler.stranger(Corpus.described(likes, self.models))
+    def _asking(
+        self, user: str | None, likes: str | None, liked: Sequence[str]
+    ) -> tuple[Inputs, SideFeatures, int]:
+        """Inputs, users' features, and the view of who asks: a user, or a stranger made of words or likes."""
+        if [user is not None, bool(likes), bool(liked)].count(True) != 1:
+            raise DataError("name a user, say in words what is liked, or name liked items: just one of these")
+        features = self.live.features
+        if user is not None:
+            return self._inputs, features.user, self.live.codes["user"].get(user, features.user.nothing)
+        if likes:
+            stranger = self.model.assembler.stranger(Corpus.described(likes, self.models))
+        else:
+            stranger = self.live.newcomer(self._codes(liked))
         only = np.zeros(1, dtype=np.int64)
-        return Inputs(Features(stranger, self.features.item, only, only)), stranger, 0
+        return Inputs(Features(stranger, features.item, only, only)), stranger, 0
 
     @torch.inference_mode()
     def _score(self, inputs: Inputs, *views: np.ndarray) -> np.ndarray:
         tensors = [torch.from_numpy(view) for view in views]
         logit = [
-            self.model.ranker(inputs.batch(*(tensor[at : at + _ITEMS_AT_ONCE] for tensor in tensors)))
-            for at in range(0, len(views[0]), _ITEMS_AT_ONCE)
+            self.model.ranker(inputs.batch(*(tensor[at : at + _PAIRS_AT_ONCE] for tensor in tensors)))
+            for at in range(0, len(views[0]), _PAIRS_AT_ONCE)
         ]
         nobody = torch.zeros(self.model.ranker.shape.runs, 0)
         return self.model.probability(torch.cat([*logit, nobody], dim=1).numpy())
 
     def _near(self, likes: str, most: int) -> np.ndarray:
         """Codes of the items whose reviews' words are nearest to a stranger's."""
-        codes = range(len(self._item_code))
-        labels = [[*self._categories(code), *self._price(code)] for code in codes]
-        near = nearness(wishes(likes), self.features.item, labels, self.models.encoder)
+        shelf, codes = self.shelf, range(len(self.shelf.items))
+        labels = [[*shelf.categories(code), *filter(None, [shelf.price(code)])] for code in codes]
+        near = nearness(wishes(likes), self.live.features.item, labels, self.models.encoder)
         return np.sort(np.argsort(-near, kind="stable")[:most])
 
     def _described(self, items: np.ndarray, probability: np.ndarray) -> pl.DataFrame:
-        names = dict(zip(self.reviews.items["item"], self.reviews.items["name"], strict=True))
-        ids = [self.corpus.data.items[code] for code in items]
+        shelf, codes = self.shelf, items.tolist()
         return pl.DataFrame(
             {
-                "item": ids,
-                "name": [names.get(item) for item in ids],
+                "item": [shelf.items[code] for code in codes],
+                "name": [shelf.name(code) for code in codes],
                 "probability": probability,
-                "price": ["".join(self._price(code)) or None for code in items],
-                "categories": [self._categories(code) for code in items],
+                "price": [shelf.price(code) for code in codes],
+                "categories": [shelf.categories(code) for code in codes],
             },
             schema_overrides={"name": pl.String, "price": pl.String, "categories": pl.List(pl.String)},
         )
 
-    def _price(self, item: int) -> list[str]:
-        """The price tag with most votes; none where nobody spoke of the price."""
-        item_features = self.features.item
-        tags = [tag for tag in PRICE_TAGS if tag in item_features.names]
-        shares = [item_features.dense[item, item_features.names.index(tag)] for tag in tags]
-        return [tags[int(np.argmax(shares))]] if any(shares) else []
-
-    def _categories(self, item: int) -> list[str]:
-        vocabulary = self.model.assembler.vocabulary
-        return [vocabulary[code] for code in self.features.item.categories[item] if code < len(vocabulary)]
-
     def _quotes(self, people: SideFeatures, user: int, item: int) -> list[Quote]:
-        rows = np.flatnonzero(self.corpus.data.item == item)[-_QUOTED_REVIEWS:]
-        ids = self.reviews.table["review_id"]
-        said = [
-            Quote(text, ids[int(row)], liked)
-            for row, note in zip(rows, self.corpus.quotable(rows), strict=True)
-            for texts, liked in ((note.likes, True), (note.dislikes, False))
-            for text in texts
-        ]
-        if not said:
+        if not (said := self.shelf.quotes(item)):
             return []
         vectors = self.models.encoder.encode([quote.text for quote in said]).astype(np.float32)
         return nearest(said, vectors, _own_words(people, user, vectors))

@@ -17,11 +17,15 @@ from safetensors.torch import save_file as save_tensors
 
 import mmrec
 from mmrec.config import Config, ReadConfig
+from mmrec.effects import Lens
 from mmrec.errors import ModelError
 from mmrec.features import Features, SideFeatures
 from mmrec.language.base import Note
+from mmrec.language.prompts import Of
 from mmrec.learning import Assembler, Model
-from mmrec.metrics import Outcome, Scores
+from mmrec.live import Known
+from mmrec.metrics import Curve, Outcome, Scores
+from mmrec.profiles import Sums
 from mmrec.ranking.dlrm import Ranker, Shape
 from mmrec.reviews.table import Interactions, Reviews
 
@@ -53,6 +57,7 @@ class _Manifest(BaseModel):
     scores: dict[str, Scores]
     threshold: float
     outcome: Outcome
+    curve: Curve
     source: str
     user_names: list[str]
     item_names: list[str]
@@ -66,10 +71,11 @@ class Saved:
     model: Model
     reviews: Reviews
     notes: list[Note]
-    features: Features
+    known: Known
     scores: dict[str, Scores]
     threshold: float
     outcome: Outcome
+    curve: Curve
 
     def portable(self) -> Saved:
         """The same without what holds on this machine alone: paths of files, addresses of servers."""
@@ -91,7 +97,8 @@ def without_address(spelled: str) -> str:
 
 def save(saved: Saved, folder: Path) -> Path:
     """Write a recommender; files of an earlier one in the folder are replaced."""
-    model, features = saved.model, saved.features
+    model, known = saved.model, saved.known
+    features = known.features
     folder.mkdir(parents=True, exist_ok=True)
     manifest = _Manifest(
         format=_FORMAT,
@@ -103,12 +110,15 @@ def save(saved: Saved, folder: Path) -> Path:
         scores=saved.scores,
         threshold=saved.threshold,
         outcome=saved.outcome,
+        curve=saved.curve,
         source=Path(saved.reviews.source).name,
         user_names=list(features.user.names),
         item_names=list(features.item.names),
     )
     save_tensors(model.ranker.state_dict(), folder / "model.safetensors")
     arrays = {**_arrays(features.user, "user"), **_arrays(features.item, "item")}
+    arrays |= {name: x for of, tally in known.tally.items() for name, x in _tally_arrays(tally, of).items()}
+    arrays |= {f"lens/{name}": np.asarray(x) for name, x in vars(known.lens).items()} if known.lens else {}
     save_file(arrays, folder / "features.safetensors")
     saved.reviews.table.write_parquet(folder / "reviews.parquet")
     saved.reviews.items.write_parquet(folder / "items.parquet")
@@ -140,6 +150,9 @@ def load(folder: Path) -> Saved:
         notes = [Note.model_validate(row) for row in tables["notes"].to_dicts()]
         data = Interactions.of(tables["reviews"])
         sides = (_side(arrays, "user", manifest.user_names), _side(arrays, "item", manifest.item_names))
+        tally: dict[Of, Sums] = {"user": _tally(arrays, "user"), "item": _tally(arrays, "item")}
+        lens = _lens(_under(arrays, "lens"))
+        known = Known(data, Features(*sides, data.user, data.item), tally, lens)
     except _DAMAGE as error:
         raise ModelError(f"{folder}: the saved model is damaged ({error}); fit and save it again") from error
     return Saved(
@@ -147,10 +160,11 @@ def load(folder: Path) -> Saved:
         Model(manifest.assembler, ranker, manifest.weights, {}),
         Reviews(tables["reviews"], tables["items"], source=manifest.source),
         notes,
-        Features(*sides, data.user, data.item),
+        known,
         manifest.scores,
         manifest.threshold,
         manifest.outcome,
+        manifest.curve,
     )
 
 
@@ -161,16 +175,33 @@ def _arrays(side: SideFeatures, name: str) -> dict[str, np.ndarray]:
     return {f"{name}/{part}": np.ascontiguousarray(values) for part, values in named.items()}
 
 
-def _side(arrays: dict[str, np.ndarray], name: str, names: list[str]) -> SideFeatures:
-    def under(prefix: str) -> dict[str, np.ndarray]:
-        start = f"{name}/{prefix}/"
-        return {key.removeprefix(start): values for key, values in arrays.items() if key.startswith(start)}
+def _tally_arrays(tally: Sums, of: Of) -> dict[str, np.ndarray]:
+    named = {name: getattr(tally, name) for name in ("ratings", "stars", "price", "categories")}
+    named |= {f"voices/{block}": voices for block, voices in tally.voices.items()}
+    return {f"{of}/tally/{part}": np.ascontiguousarray(values) for part, values in named.items()}
 
+
+def _tally(arrays: dict[str, np.ndarray], of: Of) -> Sums:
+    own = _under(arrays, f"{of}/tally")
+    voices = _under(own, "voices")
+    return Sums(own["ratings"], own["stars"], {}, voices, own["price"], own["categories"])
+
+
+def _lens(own: dict[str, np.ndarray]) -> Lens | None:
+    return Lens(float(own["mean"]), own["centre"], own["tone"], own["axes"]) if own else None
+
+
+def _under(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    start = f"{prefix}/"
+    return {key.removeprefix(start): values for key, values in arrays.items() if key.startswith(start)}
+
+
+def _side(arrays: dict[str, np.ndarray], of: Of, names: list[str]) -> SideFeatures:
     return SideFeatures(
         tuple(names),
-        arrays[f"{name}/dense"],
-        under("vectors"),
-        under("present"),
-        arrays[f"{name}/categories"],
-        arrays[f"{name}/taste"],
+        arrays[f"{of}/dense"],
+        _under(arrays, f"{of}/vectors"),
+        _under(arrays, f"{of}/present"),
+        arrays[f"{of}/categories"],
+        arrays[f"{of}/taste"],
     )

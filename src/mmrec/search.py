@@ -10,7 +10,7 @@ import numpy as np
 from mmrec.encode import Encoder
 from mmrec.features import SideFeatures
 
-__all__ = ["nearness", "wishes"]
+__all__ = ["diverse", "nearness", "similar", "wishes"]
 
 
 def wishes(text: str) -> list[str]:
@@ -36,12 +36,8 @@ def nearness(
         (m,) higher is nearer.
     """
     vectors = encoder.encode(asked).astype(np.float32)
-    name = next(name for name in ("likes", "summary", "reviews") if name in item.vectors)
-    liked = item.vectors[name][:-1].astype(np.float32)
-    # What every item's reviews have in common says nothing about what was asked for.
-    centred = liked - liked.mean(axis=0)
-    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
-    scores = [centred @ (vectors - liked.mean(axis=0)).T]
+    centred, mean = _centred(item, np.arange(len(labels)), "likes")
+    scores = [centred @ (vectors - mean).T]
     known = sorted({label for some in labels for label in some})
     if known:
         close = encoder.encode(known).astype(np.float32) @ vectors.T
@@ -49,3 +45,49 @@ def nearness(
         nearest = [close[[code[label] for label in some]].max(0) if some else close.min(0) for some in labels]
         scores.append(np.stack(nearest))
     return sum((score - score.mean(0)) / np.maximum(score.std(0), 1e-6) for score in scores).sum(axis=1)
+
+
+def similar(side: SideFeatures, code: int, size: int, most: int) -> list[tuple[int, float]]:
+    """Codes below `size` of those spoken of (or writing) most like one, nearest first, and the cosine."""
+    vectors, _ = _centred(side, np.arange(size), "gist")
+    near = vectors @ vectors[code]
+    near[code] = -np.inf
+    best = np.argsort(-near, kind="stable")[: min(most, size - 1)]
+    return [(int(at), float(near[at])) for at in best]
+
+
+def diverse(
+    probability: np.ndarray, side: SideFeatures, items: np.ndarray, most: int, diversity: float
+) -> np.ndarray:
+    """Places in `items` of the best, each chosen by its probability and by being unlike those before.
+
+    Maximal marginal relevance (Carbonell & Goldstein, 1998) among the best ten times as many.
+
+    Args:
+        probability: (m,) of liking.
+        side: features of all items.
+        items: (m,) their codes.
+        most: number of items to choose.
+        diversity: 0, by probability alone, to 1, by being unlike alone.
+    """
+    order = np.argsort(-probability, kind="stable")[: most if not diversity else 10 * most]
+    if not diversity or not len(order):
+        return order
+    vectors, _ = _centred(side, items[order], "gist")
+    gain, nearest = (1 - diversity) * probability[order], np.zeros(len(order))
+    chosen: list[int] = []
+    while len(chosen) < min(most, len(order)):
+        value = gain - diversity * nearest
+        value[chosen] = -np.inf
+        chosen.append(int(np.argmax(value)))
+        nearest = np.maximum(nearest, vectors @ vectors[chosen[-1]])
+    return order[chosen]
+
+
+def _centred(side: SideFeatures, codes: np.ndarray, preferred: str) -> tuple[np.ndarray, np.ndarray]:
+    """(m, d) directions of what is said of some; and (d,) what is said of all, which tells nobody apart."""
+    name = next(name for name in (preferred, "gist", "summary", "reviews") if name in side.vectors)
+    vectors = side.vectors[name][codes].astype(np.float32)
+    mean = vectors.mean(axis=0)
+    centred = vectors - mean
+    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6), mean

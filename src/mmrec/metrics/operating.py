@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from sklearn.metrics import roc_curve
 
-__all__ = ["Operating", "Outcome", "outcome"]
+__all__ = ["Curve", "Operating", "Outcome", "curve", "outcome"]
 
 
 @dataclass(frozen=True)
@@ -44,3 +44,21 @@ def outcome(label: np.ndarray, probability: np.ndarray, threshold: float) -> Out
     label, chosen = np.asarray(label, dtype=bool), np.asarray(probability) >= threshold
     parts = (chosen[label], chosen[~label], chosen, label[chosen])
     return Outcome(*(float(part.mean()) if len(part) else float("nan") for part in parts))
+
+
+class Curve(NamedTuple):
+    """What a bound on false positives comes to: 101 bounds from 0 to 1, of each the threshold and the TPR."""
+
+    threshold: list[float]
+    tpr: list[float]
+
+    def at(self, max_fpr: float) -> tuple[float, float]:
+        """Threshold and share of likes found of the nearest stricter bound."""
+        step = int(max_fpr * 100 + 1e-9)
+        return self.threshold[step], self.tpr[step]
+
+
+def curve(label: np.ndarray, probability: np.ndarray) -> Curve:
+    """Every bound in hundredths, kept on some (validation) rows."""
+    thresholds = [Operating("max_fpr", step / 100).threshold(label, probability) for step in range(101)]
+    return Curve(thresholds, [outcome(label, probability, one).tpr for one in thresholds])

@@ -72,6 +72,19 @@ class Catalogue:
         self._items = _Share.joined([self._share("item", inputs, part) for part in rows])
 
     @torch.inference_mode()
+    def put(self, inputs: Inputs, item: int) -> None:
+        """Take in an item whose features have changed, or one more behind the last."""
+        share = self._share("item", inputs, torch.tensor([item]))
+        if item == len(self._items.linear):
+            self._items = _Share.joined([self._items, share])
+            return
+        for mine, new in zip(self._items[:2], share[:2], strict=True):
+            mine[item] = new[0]
+        for own, others in zip(self._items[2:], share[2:], strict=True):
+            for mine, new in zip(*((x,) if isinstance(x, Tensor) else x for x in (own, others)), strict=True):
+                mine[:, item] = new[:, 0]
+
+    @torch.inference_mode()
     def logits(self, inputs: Inputs, user: int, items: Tensor | None = None) -> np.ndarray:
         """(m,) logits of a user, averaged over runs; or of some items alone.
 

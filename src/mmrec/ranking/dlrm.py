@@ -77,7 +77,8 @@ class Ranker(nn.Module):
         super().__init__()
         self.shape = shape
         count, size, hidden = shape.runs, shape.embedding_size, shape.hidden_size
-        self.dropout = Dropout([run.dropout for run in runs], [run.seed for run in runs])
+        noise = [(run.dropout, run.seed) for run in runs] or [(0.0, 0)] * count
+        self.dropout = Dropout(*zip(*noise, strict=True))
         self.register_buffer("dense_mean", torch.zeros(shape.dense))
         self.register_buffer("dense_scale", torch.ones(shape.dense))
         self.words = nn.ModuleDict({name: Words(blocks) for name, blocks in shape.groups.items()})
