@@ -17,6 +17,7 @@ __all__ = [
     "ProfileConfig",
     "RankerConfig",
     "ReadConfig",
+    "ServeConfig",
     "SplitConfig",
     "TrainingConfig",
     "VisionConfig",
@@ -181,6 +182,26 @@ class OperatingConfig(_Settings):
     """Share of disliked items that may be recommended at most."""
     min_tpr: float | None = Field(None, ge=0, le=1)
     """Share of liked items that must be recommended at least; takes the place of --max-fpr."""
+
+
+class ServeConfig(_Settings):
+    """How a model is served (see `mmrec.service`)."""
+
+    host: str = "127.0.0.1"
+    """Address to listen at; 0.0.0.0 lets others in."""
+    port: int = Field(8000, ge=0, le=65535)
+    """Port to listen at."""
+    workers: int = Field(1, ge=1)
+    """Processes that answer; they see each other's reviews."""
+    database: str | None = None
+    """URL of the database of live reviews, as in `postgresql://user@host/name`; by default `live.sqlite` in
+    the model's folder."""
+    keys: Path | None = None
+    """File with one API key a line; whoever calls `/v1` must bring one, as `Authorization: Bearer KEY`."""
+    per_minute: int = Field(600, ge=1)
+    """Requests a minute that one client may make of one worker."""
+    max_body: int = Field(65_536, ge=1024)
+    """Bytes that the body of a request may have."""
 
 
 class Config(_Settings):

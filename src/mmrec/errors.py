@@ -1,6 +1,6 @@
 """The errors that mmrec raises on purpose: each names what is wrong, where, and the mend."""
 
-__all__ = ["ConfigError", "DataError", "MmrecError", "ModelError", "PhotoError"]
+__all__ = ["ConfigError", "DataError", "MmrecError", "ModelError", "PhotoError", "StoreError"]
 
 
 class MmrecError(Exception):
@@ -21,3 +21,7 @@ class PhotoError(DataError):
 
 class ModelError(MmrecError):
     """A model, its weights or its folder cannot be used."""
+
+
+class StoreError(MmrecError):
+    """A database cannot be reached, read or written."""

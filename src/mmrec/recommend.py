@@ -17,6 +17,7 @@ from mmrec.experiment.compare import Comparison, compare
 from mmrec.explain import Explanation, Quote, coalitions, nearest
 from mmrec.features import Features, SideFeatures
 from mmrec.hub import Published
+from mmrec.language.base import Note
 from mmrec.learning import Model
 from mmrec.live import Known, Live, Said
 from mmrec.metrics import Curve, Outcome, Scores, curve, outcome
@@ -113,15 +114,22 @@ class Recommender(Published):
         """Features of every user and item, from all reviews."""
         return self.live.features
 
-    def add(self, user: str, item: str, rating: float, text: str, review_id: str) -> None:
-        """Hear one more review: it is read once, and changes its user and its item at once.
+    def read(self, text: str) -> Note:
+        """What a review says; a language model is asked once ever."""
+        return self.models.reader.notes([text])[0]
+
+    def add(
+        self, user: str, item: str, rating: float, text: str, review_id: str, note: Note | None = None
+    ) -> None:
+        """Hear one more review: it changes its user and its item at once.
 
         Args:
             user, item: ids, also of newcomers.
             rating: stars.
             text, review_id: as it is to be quoted.
+            note: what it says, where it has been read before.
         """
-        (note,) = self.models.reader.notes([text])
+        note = note or self.read(text)
         codes = self.live.add(Said(user, item, rating, text, note))
         (quoted,) = [note] if self.models.reader is self.models.quoter else self.models.quoter.notes([text])
         self.shelf.add(*codes, item, review_id, quoted)
@@ -194,6 +202,13 @@ class Recommender(Published):
             items, probability = items[enough], probability[enough]
         best = diverse(probability, self.live.features.item, items, n, diversity)
         return self._described(items[best], probability[best])
+
+    def search(self, text: str, n: int = 10) -> list[str]:
+        """Ids of items whose name has the text in it, then of those spoken of in words near to it."""
+        shelf, lowered = self.shelf, text.casefold()
+        named = [at for at in range(len(shelf.items)) if lowered in (shelf.name(at) or "").casefold()]
+        near = [] if len(named) >= n else self._near(text, n).tolist()
+        return [shelf.items[at] for at in dict.fromkeys([*named, *near])][:n]
 
     def similar_items(self, item: str, n: int = 10) -> list[tuple[str, float]]:
         """Items that are spoken of alike, and how near they are: cosine, less what is said of all.

@@ -29,7 +29,7 @@ from mmrec.profiles import Sums
 from mmrec.ranking.dlrm import Ranker, Shape
 from mmrec.reviews.table import Interactions, Reviews
 
-__all__ = ["Saved", "load", "save", "without_address"]
+__all__ = ["Manifest", "Saved", "load", "manifest_of", "save", "without_address"]
 
 _FORMAT = 3
 _DAMAGE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, pl.exceptions.PolarsError)
@@ -42,7 +42,7 @@ _NOTE_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 
-class _Manifest(BaseModel):
+class Manifest(BaseModel):
     """`model.json`: everything but arrays and tables."""
 
     # JSON has no inf, which is the threshold that recommends nothing.
@@ -100,7 +100,7 @@ def save(saved: Saved, folder: Path) -> Path:
     model, known = saved.model, saved.known
     features = known.features
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = _Manifest(
+    manifest = Manifest(
         format=_FORMAT,
         version=mmrec.__version__,
         config=saved.config,
@@ -129,8 +129,8 @@ def save(saved: Saved, folder: Path) -> Path:
     return folder
 
 
-def load(folder: Path) -> Saved:
-    """Read what `save` wrote.
+def manifest_of(folder: Path) -> Manifest:
+    """What a saved model says of itself, without its arrays and tables.
 
     Raises:
         ModelError: no such model, one of another format, or a damaged one.
@@ -141,7 +141,19 @@ def load(folder: Path) -> Saved:
         raw = json.loads((folder / "model.json").read_bytes())
         if raw.get("format") != _FORMAT:
             raise ModelError(f"{folder}: format {raw.get('format')!r}, this mmrec reads {_FORMAT}; fit again")
-        manifest = _Manifest.model_validate(raw)
+        return Manifest.model_validate(raw)
+    except _DAMAGE as error:
+        raise _damaged(folder, error) from error
+
+
+def load(folder: Path) -> Saved:
+    """Read what `save` wrote.
+
+    Raises:
+        ModelError: no such model, one of another format, or a damaged one.
+    """
+    manifest = manifest_of(folder)
+    try:
         ranker = Ranker(manifest.shape)
         ranker.load_state_dict(load_tensors(folder / "model.safetensors"))
         ranker.eval()
@@ -154,7 +166,7 @@ def load(folder: Path) -> Saved:
         lens = _lens(_under(arrays, "lens"))
         known = Known(data, Features(*sides, data.user, data.item), tally, lens)
     except _DAMAGE as error:
-        raise ModelError(f"{folder}: the saved model is damaged ({error}); fit and save it again") from error
+        raise _damaged(folder, error) from error
     return Saved(
         manifest.config,
         Model(manifest.assembler, ranker, manifest.weights, {}),
@@ -166,6 +178,10 @@ def load(folder: Path) -> Saved:
         manifest.outcome,
         manifest.curve,
     )
+
+
+def _damaged(folder: Path, error: Exception) -> ModelError:
+    return ModelError(f"{folder}: the saved model is damaged ({error}); fit and save it again")
 
 
 def _arrays(side: SideFeatures, name: str) -> dict[str, np.ndarray]:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from mmrec.metrics import Scores
     from mmrec.reviews import Reviews
 
-__all__ = ["AsJson", "PaperSettings", "ReadSettings", "Settings", "out", "print_json", "print_scores"]
-__all__ += ["print_table", "show_rejects"]
+__all__ = ["AsJson", "PaperSettings", "ReadSettings", "ServeSettings", "Settings", "out", "print_json"]
+__all__ += ["print_scores", "print_table", "show_rejects"]
 
 out = Console(highlight=False)
 """Results go to standard output; progress and remarks go to standard error."""
@@ -40,6 +40,7 @@ for _order, (_part, _title) in enumerate(
         (settings.RankerConfig, "Ranker"),
         (settings.TrainingConfig, "Training"),
         (settings.OperatingConfig, "Operating point"),
+        (settings.ServeConfig, "Service"),
     )
 ):
     # Every field of the tree becomes a flag of its own name; its docstring is its help.
@@ -52,6 +53,7 @@ for _name in ("evidence", "ranker", "training"):
         _info.metadata.extend([Parameter(show=False)] if _field in PaperSettings.decided else [])
 Settings = settings.Config
 ReadSettings = settings.ReadConfig
+ServeSettings = settings.ServeConfig
 AsJson = Annotated[bool, Parameter(name="--json", negative=())]
 
 _COLUMNS = {

@@ -1,0 +1,223 @@
+"""The HTTP API, version 1; its OpenAPI document is at `/openapi.json`, a page to try it at `/docs`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Path as InPath
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from mmrec.explain import Explanation
+from mmrec.service.desk import Desk, Reasoned
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1", tags=["v1"])
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+InUrl = Annotated[Id, InPath(description="An id; one that was never seen is a stranger's.")]
+Price = Literal["cheap price", "fair price", "overpriced"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Wish(_Body):
+    """What may be asked of a list of recommendations."""
+
+    n: int = Field(10, ge=1, le=100, description="Number of items.")
+    categories: list[Id] = Field([], max_length=20, description="Items must have one of these.")
+    prices: list[Price] = Field([], max_length=3, description="Items must have one of these.")
+    max_fpr: Share | None = Field(
+        None, description="Only what is so likely to be liked that at most this share of dislikes would pass."
+    )
+    diversity: Share = Field(0.0, description="How much items unlike those above them are preferred.")
+    why: bool = Field(False, description="Whether to say what spoke for each item.")
+
+    def asked(self) -> dict[str, Any]:
+        """As keywords of `Desk.recommend`."""
+        return self.model_dump(exclude={"n"})
+
+
+class UserWish(Wish):
+    """The same, of a user."""
+
+    seen: bool = Field(False, description="Whether items that the user has reviewed may come up too.")
+
+
+class Newcomer(Wish):
+    """Someone who never wrote a review: words, or items that they like."""
+
+    likes: str | None = Field(None, min_length=1, max_length=1000, description="As in `ramen, quiet, cheap`.")
+    liked: list[Id] = Field([], max_length=50, description="Ids of items.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Newcomer:
+        if bool(self.likes and self.likes.strip()) == bool(self.liked):
+            raise ValueError("say in words what is liked, or name liked items; one of both")
+        return self
+
+
+class Quote(BaseModel):
+    """A sentence of a real review."""
+
+    text: str
+    review_id: str
+    liked: bool
+
+
+class Why(BaseModel):
+    """Exact shares (Shapley values) of what is known in the probability; with `base` they add up to it."""
+
+    base: float
+    contributions: dict[str, float]
+    quotes: list[Quote]
+
+
+class Item(BaseModel):
+    """What is said of an item."""
+
+    item: str
+    name: str | None
+    price: str | None
+    categories: list[str]
+
+
+class Recommendation(Item):
+    """An item for someone."""
+
+    probability: float = Field(description="Of liking it.")
+    why: Why | None = None
+
+
+class Pair(_Body):
+    """A user and an item."""
+
+    user: Id
+    item: Id
+
+
+class Pairs(_Body):
+    """Pairs to be scored together."""
+
+    pairs: list[Pair] = Field(min_length=1, max_length=1000)
+
+
+class Near(BaseModel):
+    """Another user or item, and how near it is in words."""
+
+    id: str
+    cosine: float
+
+
+class ItemProfile(Item):
+    """An item, and what people like and dislike about it."""
+
+    likes: list[Quote]
+    dislikes: list[Quote]
+
+
+class UserProfile(BaseModel):
+    """A user: the items that they have reviewed."""
+
+    user: str
+    known: bool
+    reviewed: list[str]
+
+
+class Review(_Body):
+    """A review to be heard at once."""
+
+    user: Id
+    item: Id
+    rating: float = Field(ge=1, le=5, allow_inf_nan=False)
+    text: str = Field("", max_length=10_000)
+    review_id: Id | None = Field(None, max_length=64, description="Yours: one sent twice counts once.")
+
+
+class Taken(BaseModel):
+    """A review that is kept, whatever happens from now on."""
+
+    review_id: str
+
+
+def _desk(request: Request) -> Desk:
+    desk: Desk = request.app.state.desk
+    desk.catch_up()
+    return desk
+
+
+Asked = Annotated[Desk, Depends(_desk)]
+
+
+@router.get("/users/{user:path}/recommendations")
+def recommend(user: InUrl, wish: Annotated[UserWish, Query()], desk: Asked) -> list[Recommendation]:
+    """What a user will most likely like."""
+    return [_recommendation(one) for one in desk.recommend(user, wish.n, **wish.asked())]
+
+
+@router.post("/recommendations")
+def recommend_to_newcomer(wish: Newcomer, desk: Asked) -> list[Recommendation]:
+    """The same for someone who never wrote a review."""
+    return [_recommendation(one) for one in desk.recommend(None, wish.n, **wish.asked())]
+
+
+@router.post("/predictions")
+def predict(pairs: Pairs, desk: Asked) -> list[float]:
+    """Probability of a like, for every pair."""
+    return desk.predict([pair.user for pair in pairs.pairs], [pair.item for pair in pairs.pairs])
+
+
+@router.get("/similar-items/{item:path}")
+def similar_items(item: InUrl, desk: Asked, n: Annotated[int, Query(ge=1, le=100)] = 10) -> list[Near]:
+    """Items that are spoken of alike."""
+    return [Near(id=one, cosine=near) for one, near in desk.recommender.similar_items(item, n)]
+
+
+@router.get("/similar-users/{user:path}")
+def similar_users(user: InUrl, desk: Asked, n: Annotated[int, Query(ge=1, le=100)] = 10) -> list[Near]:
+    """Users who write alike."""
+    return [Near(id=one, cosine=near) for one, near in desk.recommender.similar_users(user, n)]
+
+
+@router.get("/items/{item:path}")
+def item_profile(item: InUrl, desk: Asked) -> ItemProfile:
+    """An item, and what is said of it."""
+    quotes = [Quote(**vars(quote)) for quote in desk.quotes(item)]
+    likes, dislikes = ([quote for quote in quotes if quote.liked is liked][:5] for liked in (True, False))
+    return ItemProfile(**desk.described(item), likes=likes, dislikes=dislikes)
+
+
+@router.get("/users/{user:path}")
+def user_profile(user: InUrl, desk: Asked) -> UserProfile:
+    """A user."""
+    reviewed = desk.reviewed(user)
+    return UserProfile(user=user, known=bool(reviewed), reviewed=reviewed)
+
+
+@router.get("/search")
+def search(
+    desk: Asked,
+    q: Annotated[str, Query(min_length=1, max_length=200)],
+    n: Annotated[int, Query(ge=1, le=100)] = 10,
+) -> list[Item]:
+    """Items by name, or spoken of in words near to these."""
+    return [Item(**desk.described(item)) for item in desk.search(q, n)]
+
+
+@router.post("/reviews", status_code=201)
+def review(said: Review, desk: Asked) -> Taken:
+    """Take a review in; lists are others from then on."""
+    return Taken(review_id=desk.take_in(**said.model_dump()))
+
+
+def _recommendation(one: Reasoned) -> Recommendation:
+    return Recommendation(**one.row, why=_why(one.why) if one.why else None)
+
+
+def _why(explanation: Explanation) -> Why:
+    quotes = [Quote(**vars(quote)) for quote in explanation.quotes]
+    return Why(base=explanation.base, contributions=explanation.contributions, quotes=quotes)
