@@ -254,6 +254,16 @@ class Recommender(Published):
         )
         return Explanation.of(values, self._quotes(people, view, at))
 
+    def sayings(self, item: int, most: int = 5) -> tuple[list[Quote], list[Quote]]:
+        """What is liked and disliked about an item, by code: each sentence once, the most typical first."""
+        both = []
+        for liked in (True, False):
+            said = {quote.text: quote for quote in self.shelf.quotes(item) if quote.liked is liked}
+            vectors = self.models.encoder.encode([*said] or [""]).astype(np.float32)
+            typical = np.argsort(-(vectors @ vectors.mean(0)), kind="stable")[:most]
+            both.append([[*said.values()][at] for at in typical] if said else [])
+        return both[0], both[1]
+
     @property
     def _saved(self) -> Saved:
         if self._heard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -67,6 +68,18 @@ class Shelf:
         """Codes of what a user has reviewed."""
         data = self._corpus.data
         return np.append(data.item[data.user == user], [*self._reviewed.get(user, ())]).astype(np.int64)
+
+    def photos(self, item: int, most: int = 12) -> list[tuple[str, str]]:
+        """Path and caption ("" where there is none) of its photos: its own, then those of its reviews."""
+        if item >= len(self._corpus.data.items):
+            return []
+        rows = np.flatnonzero(self._corpus.data.item == item).tolist()
+        of_reviews = (path for row in rows for path in self._corpus.photos[row])
+        paths = [*self._corpus.item_photos[item], *of_reviews]
+        there = [path for path in dict.fromkeys(paths) if Path(path).is_file()][:most]
+        # Nobody is asked for captions while a page waits.
+        said = self._corpus.captions.text if there and not self._corpus.captions_missing else {}
+        return [(path, said.get(path, "")) for path in there]
 
     def quotes(self, item: int) -> list[Quote]:
         """Sentences of its latest reviews."""

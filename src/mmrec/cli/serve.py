@@ -17,7 +17,7 @@ _GRACE = 10  # seconds that requests under way may take after a stop
 
 
 def serve(model: Path, /, *, config: ServeSettings = ServeSettings()) -> None:
-    """Serve a saved model: a web page at `/`, the API under `/v1`, its documentation at `/docs`.
+    """Serve a saved model: a web page at `/`, the API under `/v1`, described at `/openapi.json`.
 
     Args:
         model: folder that `mmrec fit` wrote; `live.sqlite` in it holds live reviews unless --database says
@@ -29,11 +29,13 @@ def serve(model: Path, /, *, config: ServeSettings = ServeSettings()) -> None:
     try:
         import uvicorn
 
-        from mmrec.service.app import create_app, read_keys
+        from mmrec.service.app import create_app, open_ledger, read_keys
     except ImportError as error:
         raise ConfigError(f"{error}: install mmrec[serve]") from error
 
+    # What can be wrong is told before the server starts.
     manifest_of(model)
+    open_ledger(model, config).close()
     if config.keys:
         read_keys(config.keys)
     elif config.host not in ("127.0.0.1", "localhost", "::1"):

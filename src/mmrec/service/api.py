@@ -1,4 +1,4 @@
-"""The HTTP API, version 1; its OpenAPI document is at `/openapi.json`, a page to try it at `/docs`."""
+"""The HTTP API, version 1; its OpenAPI document is at `/openapi.json`."""
 
 from __future__ import annotations
 
@@ -186,8 +186,7 @@ def similar_users(user: InUrl, desk: Asked, n: Annotated[int, Query(ge=1, le=100
 @router.get("/items/{item:path}")
 def item_profile(item: InUrl, desk: Asked) -> ItemProfile:
     """An item, and what is said of it."""
-    quotes = [Quote(**vars(quote)) for quote in desk.quotes(item)]
-    likes, dislikes = ([quote for quote in quotes if quote.liked is liked][:5] for liked in (True, False))
+    likes, dislikes = ([Quote(**vars(quote)) for quote in own] for own in desk.sayings(item))
     return ItemProfile(**desk.described(item), likes=likes, dislikes=dislikes)
 
 

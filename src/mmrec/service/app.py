@@ -9,18 +9,21 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
 
 import mmrec
 from mmrec.config import ServeConfig
 from mmrec.errors import ConfigError, MmrecError, StoreError
 from mmrec.recommend import Recommender
+from mmrec.service import page
 from mmrec.service.api import router
 from mmrec.service.desk import Desk
 from mmrec.service.guard import Guard, Meters
 from mmrec.service.ledger import Ledger
 
-__all__ = ["create_app", "read_keys"]
+__all__ = ["create_app", "open_ledger", "read_keys"]
 
 log = logging.getLogger("mmrec.service")
 
@@ -36,16 +39,22 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        ledger = Ledger(config.database or f"sqlite:///{(model / 'live.sqlite').resolve()}")
+        ledger = open_ledger(model, config)
         app.state.desk = Desk(Recommender.load(model), ledger)
         yield
         ledger.close()
 
-    app = FastAPI(title="mmrec", version=mmrec.__version__, lifespan=lifespan)
+    # Its usual documentation pages fetch their scripts from elsewhere.
+    app = FastAPI(
+        title="mmrec", version=mmrec.__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     app.add_middleware(
         Guard, keys=keys, per_minute=config.per_minute, max_body=config.max_body, meters=meters
     )
     app.include_router(router)
+    if not keys:  # the page has no way to bring one
+        app.include_router(page.router)
+        app.mount("/static", StaticFiles(packages=[("mmrec.service", "static")]), "static")
 
     @app.get("/health", tags=["service"])
     def health() -> dict[str, str]:
@@ -65,8 +74,19 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
         return PlainTextResponse(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
 
     app.add_exception_handler(MmrecError, _told)
+    app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _hidden)
     return app
+
+
+def open_ledger(model: Path, config: ServeConfig) -> Ledger:
+    """The database of live reviews: the one that is named, or one in the model's folder.
+
+    Raises:
+        ConfigError: no such kind of database.
+        StoreError: it cannot be reached.
+    """
+    return Ledger(config.database or f"sqlite:///{(model / 'live.sqlite').resolve()}")
 
 
 def read_keys(path: Path) -> list[str]:
@@ -87,6 +107,11 @@ def read_keys(path: Path) -> list[str]:
 async def _told(request: Request, error: Exception) -> JSONResponse:
     """What was asked for is not there, or the database is not."""
     return _answer(request, 503 if isinstance(error, StoreError) else 404, str(error))
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return _answer(request, error.status_code, error.detail)
 
 
 async def _hidden(request: Request, error: Exception) -> JSONResponse:

@@ -105,13 +105,19 @@ class Desk:
             "categories": shelf.categories(code),
         }
 
-    def quotes(self, item: str) -> list[Quote]:
-        """Sentences of the item's reviews, the latest first.
+    def sayings(self, item: str, most: int = 5) -> tuple[list[Quote], list[Quote]]:
+        """What is liked and disliked about an item, the most typical first.
 
         Raises:
             DataError: nobody has reviewed it.
         """
-        return self.recommender.shelf.quotes(self._code(item))[::-1]
+        code = self._code(item)
+        with self._lock:
+            return self.recommender.sayings(code, most)
+
+    def photos(self, item: str) -> list[tuple[str, str]]:
+        """Path and caption ("" where there is none) of each photo of an item."""
+        return self.recommender.shelf.photos(self._code(item))
 
     def reviewed(self, user: str) -> list[str]:
         """Ids of what a user has reviewed; of a stranger, none."""

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["Guard", "Meters"]
@@ -37,11 +38,6 @@ class Meters:
         self.seconds = Histogram(
             "mmrec_request_seconds", "Time to answer.", ("route",), registry=self.registry
         )
-
-
-class _Refused(Exception):
-    def __init__(self, status: int, why: str) -> None:
-        self.status, self.why = status, why
 
 
 class Guard:
@@ -86,8 +82,8 @@ class Guard:
         try:
             self._check(scope, headers)
             await self._app(scope, self._limited(receive), answer)
-        except _Refused as refused:
-            await _say(answer, refused.status, refused.why, request_id)
+        except HTTPException as refused:
+            await _say(answer, refused.status_code, refused.detail, request_id)
         finally:
             self._note(scope, status, time.perf_counter() - start, request_id)
 
@@ -97,12 +93,12 @@ class Guard:
             scheme, _, key = headers.get("authorization", "").partition(" ")
             # All of them are compared, each in constant time.
             if not any([hmac.compare_digest(key.strip().encode(), one) for one in self._keys]):
-                raise _Refused(401, "an API key is wanted: Authorization: Bearer KEY")
+                raise HTTPException(401, "an API key is wanted: Authorization: Bearer KEY")
             client = key if scheme.lower() == "bearer" else client
         if not self._may(client):
-            raise _Refused(429, f"at most {self._per_minute} requests a minute; wait a little")
+            raise HTTPException(429, f"at most {self._per_minute} requests a minute; wait a little")
         if (size := headers.get("content-length", "0")).isdigit() and int(size) > self._max_body:
-            raise _Refused(413, f"at most {self._max_body} bytes")
+            raise HTTPException(413, f"at most {self._max_body} bytes")
 
     def _may(self, client: str) -> bool:
         """Take one from the client's bucket, which fills up by itself (token bucket)."""
@@ -122,7 +118,7 @@ class Guard:
             message = await receive()
             size += len(message.get("body", b""))
             if size > self._max_body:
-                raise _Refused(413, f"at most {self._max_body} bytes")
+                raise HTTPException(413, f"at most {self._max_body} bytes")
             return message
 
         return limited
