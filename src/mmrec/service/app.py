@@ -45,9 +45,7 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
         ledger.close()
 
     # Its usual documentation pages fetch their scripts from elsewhere.
-    app = FastAPI(
-        title="mmrec", version=mmrec.__version__, lifespan=lifespan, docs_url=None, redoc_url=None
-    )
+    app = FastAPI(title="mmrec", version=mmrec.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(
         Guard, keys=keys, per_minute=config.per_minute, max_body=config.max_body, meters=meters
     )

@@ -92,9 +92,10 @@ class Guard:
         if scope["path"].startswith("/v1/") and self._keys:
             scheme, _, key = headers.get("authorization", "").partition(" ")
             # All of them are compared, each in constant time.
-            if not any([hmac.compare_digest(key.strip().encode(), one) for one in self._keys]):
+            same = sum(hmac.compare_digest(key.strip().encode(), one) for one in self._keys)
+            if scheme.lower() != "bearer" or not same:
                 raise HTTPException(401, "an API key is wanted: Authorization: Bearer KEY")
-            client = key if scheme.lower() == "bearer" else client
+            client = key
         if not self._may(client):
             raise HTTPException(429, f"at most {self._per_minute} requests a minute; wait a little")
         if (size := headers.get("content-length", "0")).isdigit() and int(size) > self._max_body:
