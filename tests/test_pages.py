@@ -62,6 +62,7 @@ def trials(seeds: int, *, shapley: bool = True) -> list[ablation.Trial]:
                 "figures": rows,
                 "values": values if shapley else {coalitions[-1]: 0.7},
                 "bootstrap": dict.fromkeys(rows, gap) if seeds == 1 else {},
+                "ratio": 0.4,
                 "remarks": [f"a remark {EVIL}"],
             }
         )
