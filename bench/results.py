@@ -240,7 +240,7 @@ def _peers_lines(runs: list[dict[str, Any]]) -> list[str]:
     ratio = rows["test"] / rows["train"]
     lines += [
         "",
-        f"Less the best peer, {best}: paired over seeds, 95% intervals with the variance of Nadeau and",
+        f"Less the best peer, {best}: paired over seeds, 95% intervals with the variance of Nadeau",
     ]
     lines += ["and Bengio (splits share rows), p-values corrected for the number of models (Holm).", ""]
     lines += ["| model | ROC-AUC | p | FPR@TPR.90 | p |", "|---|---:|---:|---:|---:|"]
