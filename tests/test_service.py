@@ -253,3 +253,19 @@ def test_wrong_flags_are_told_in_a_sentence(model: Path, flags: list[str], said:
     assert done.returncode == 2
     assert said in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
+
+
+def test_a_review_that_cannot_be_heard_silences_no_other(model: Path, tmp_path: Path) -> None:
+    from mmrec.service.ledger import Ledger
+
+    database = f"sqlite:///{tmp_path / 'live.sqlite'}"
+    ledger, good = Ledger(database), '{"gist": "Good soup."}'
+    fields = {"user": "ada", "rating": 5.0, "text": "Good soup."}
+    ledger.add("broken", item="one", note="not a note", **fields)
+    ledger.add("sound", item="two", note=good, **fields)
+    assert [one.review_id for one in ledger.since(0)] == ["broken", "sound"]
+    assert ledger.add("sound", item="two", note=good, **fields) == 2
+    ledger.close()
+    with serving(model, "--database", database) as one:
+        assert one.get("/v1/users/ada")["reviewed"] == ["two"]
+        assert "number 1 was left out" in one.log.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import uuid
@@ -16,6 +17,7 @@ from mmrec.service.ledger import Ledger
 
 __all__ = ["Desk", "Reasoned"]
 
+log = logging.getLogger("mmrec.service")
 _LOOK_EVERY = 0.5  # seconds between two looks for reviews that other workers took in
 
 
@@ -57,9 +59,12 @@ class Desk:
                 return
             while found := self._ledger.since(self._heard):
                 for one in found:
-                    note = Note.model_validate_json(one.note)
-                    self.recommender.add(one.user, one.item, one.rating, one.text, one.review_id, note)
                     self._heard = one.number
+                    try:
+                        note = Note.model_validate_json(one.note)
+                        self.recommender.add(one.user, one.item, one.rating, one.text, one.review_id, note)
+                    except Exception:  # one review that cannot be heard must not silence all others
+                        log.exception("live review number %d was left out", one.number)
             self._looked = time.monotonic()
 
     def take_in(self, user: str, item: str, rating: float, text: str, review_id: str | None = None) -> str:
@@ -70,8 +75,8 @@ class Desk:
             review_id: the caller's own, so that what is sent twice counts once.
         """
         review_id = review_id or uuid.uuid4().hex
-        note = self.recommender.read(text)
-        written = note.model_dump_json()
+        with self._lock:  # the store of what was read is for one thread at a time
+            written = self.recommender.read(text).model_dump_json()
         self._ledger.add(review_id, user=user, item=item, rating=rating, text=text, note=written)
         self.catch_up(at_once=True)
         return review_id
