@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -218,10 +220,37 @@ def test_keys_are_wanted_and_limits_are_kept(model: Path, tmp_path: Path) -> Non
         assert "secret" not in one.log.read_text()
 
 
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real PostgreSQL of Debian's package, on a port of its own."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not programs:
+        pytest.skip("PostgreSQL is not installed (Debian's package postgresql)")
+    pytest.importorskip("psycopg", reason="mmrec[postgres] is not installed")
+    folder, port = Path(tempfile.mkdtemp(prefix="mmrec-pg-")), free_port()
+    # It refuses to run as root.
+    become = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+    if become:
+        shutil.chown(folder, "postgres")
+    control = [*become, str(programs[-1] / "pg_ctl"), "-D", str(folder / "data"), "-w"]
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
+    subprocess.run([*control, "initdb", "-o", "-A trust -U mmrec"], check=True, capture_output=True)
+    start = [*control, "-l", str(folder / "log"), "-o", options, "start"]
+    subprocess.run(start, check=True, stdout=subprocess.DEVNULL)
+    try:
+        yield f"postgresql://mmrec@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_replicas_see_each_others_reviews_and_none_is_lost_to_a_kill(
-    model: Path, tmp_path: Path, fitted: Recommender
+    kind: str, model: Path, tmp_path: Path, fitted: Recommender, request: pytest.FixtureRequest
 ) -> None:
     item, database = fitted.corpus.data.items[0], f"sqlite:///{tmp_path / 'live.sqlite'}"
+    if kind == "postgresql":
+        database = request.getfixturevalue("postgres")
     said = {"user": "ada", "item": item, "rating": 1, "text": "Cold soup, rude staff.", "review_id": "mine"}
     pair = {"pairs": [{"user": "ada", "item": fitted.corpus.data.items[1]}]}
     with serving(model, "--database", database) as other:
