@@ -35,6 +35,9 @@ bench: .venv/.installed
 	$(BIN)/python bench/calls.py kills
 	$(BIN)/python bench/captioners.py $(DATA)/rt-critics/posters
 	$(BIN)/python bench/stacked.py
+	$(BIN)/mmrec demo --out demo
+	$(BIN)/python bench/service.py demo load
+	$(BIN)/python bench/service.py demo kills
 	$(BIN)/python bench/cold_warm.py $(DATA)/gmaps-wa/reviews.jsonl.gz --items $(DATA)/gmaps-wa/places.jsonl.gz
 
 clean:
