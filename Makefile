@@ -28,8 +28,8 @@ test: check
 results: .venv/.installed
 	$(BIN)/python bench/results.py $(DATA) --out docs/results.md
 
-# Calls to a model server, crashes, runs trained as one, and a cold and a warm store on the largest set; wants
-# an idle machine for some 20 minutes.
+# Calls to a model server, crashes, runs trained as one, the service, a cold and a warm store on the largest set; wants
+# an idle machine for half an hour.
 bench: .venv/.installed
 	$(BIN)/python bench/calls.py throughput
 	$(BIN)/python bench/calls.py kills

@@ -36,3 +36,4 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, json: AsJson = False) -> No
         print_json({**result, "user": user, "recommendations": found.to_dicts()})
         return
     print_recommendations(found, f"Ten places for {user}, who wrote the most reviews")
+    console.print(f"see the town in a browser: mmrec serve {out}", markup=False)
