@@ -74,3 +74,20 @@ def test_a_live_review_is_heard_as_a_fit_would_hear_it(fitted: Recommender, newc
         for name in ("rating effect", "tone effect"):
             column = made.names.index(name)
             assert made.dense[code, column] == pytest.approx(fresh.dense[at, column], abs=0.1)
+
+
+def test_a_review_that_cannot_be_put_into_vectors_changes_nothing(
+    fitted: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = fitted.model.assembler.knowing(fitted.corpus)
+    live = Live(Known.of(fitted.corpus, before), before, fitted.models)
+    codes = {of: dict(own) for of, own in live.codes.items()}
+
+    def broken(*_: object) -> None:
+        raise MemoryError
+
+    note = fitted.models.reader.notes([TEXT])[0]
+    monkeypatch.setattr(type(fitted.models.encoder), "encode", broken)
+    with pytest.raises(MemoryError):
+        live.add(Said("somebody new", "somewhere new", 5.0, TEXT, note))
+    assert live.codes == codes

@@ -298,3 +298,4 @@ def test_a_review_that_cannot_be_heard_silences_no_other(model: Path, tmp_path: 
     with serving(model, "--database", database) as one:
         assert one.get("/v1/users/ada")["reviewed"] == ["two"]
         assert "number 1 was left out" in one.log.read_text()
+        assert "not a note" not in one.log.read_text()

@@ -26,6 +26,7 @@ __all__ = ["Known", "Live", "Said"]
 
 _ZERO = np.zeros(1, dtype=np.int64)
 _MOST = 5.0  # stars
+_SIDES: tuple[Of, Of] = ("user", "item")
 _ONE = Side.listed(_ZERO, [_ZERO])
 
 
@@ -111,14 +112,16 @@ class Live:
         """Add a review; the codes of its user and its item, whose features are others from then on."""
         # A summary cannot take a review in without being written again; the numbers can.
         corpus = Corpus.single(said.text, said.rating, self._models, said.note, Summary(text=""))
+        # What may fail goes first, so that nothing is changed by halves.
+        vector = corpus.text_vectors[0].astype(np.float64)
+        of_user, of_item = (self._assembler.sums(of, _ONE, corpus) for of in _SIDES)
         codes = self._code("user", said.user), self._code("item", said.item)
         user, item = self._entity("user", codes[0]), self._entity("item", codes[1])
         user.ratings.append((codes[1], said.rating))
         if self._known.lens is not None:
-            vector = corpus.text_vectors[0].astype(np.float64)
             self._bring_up_to_date(self._known.lens, user, item, said, vector)
-        user.sums += self._assembler.sums("user", _ONE, corpus)
-        item.sums += self._assembler.sums("item", _ONE, corpus)
+        user.sums += of_user
+        item.sums += of_item
         self.features.user.put(codes[0], self._made("user", user))
         self.features.item.put(codes[1], self._made("item", item))
         return codes

@@ -130,8 +130,8 @@ class Recommender(Published):
             note: what it says, where it has been read before.
         """
         note = note or self.read(text)
-        codes = self.live.add(Said(user, item, rating, text, note))
         (quoted,) = [note] if self.models.reader is self.models.quoter else self.models.quoter.notes([text])
+        codes = self.live.add(Said(user, item, rating, text, note))
         self.shelf.add(*codes, item, review_id, quoted)
         if self.live.features is not self._known.features:  # it has grown
             self._known = replace(self._known, features=self.live.features)

@@ -63,8 +63,9 @@ class Desk:
                     try:
                         note = Note.model_validate_json(one.note)
                         self.recommender.add(one.user, one.item, one.rating, one.text, one.review_id, note)
-                    except Exception:  # one review that cannot be heard must not silence all others
-                        log.exception("live review number %d was left out", one.number)
+                    except Exception as error:  # one that cannot be heard must not silence all others
+                        # Its kind alone: the message may quote the review.
+                        log.error("live review number %d was left out: %s", one.number, type(error).__name__)
             self._looked = time.monotonic()
 
     def take_in(self, user: str, item: str, rating: float, text: str, review_id: str | None = None) -> str:
