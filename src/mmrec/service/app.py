@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -73,6 +74,7 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
 
     app.add_exception_handler(MmrecError, _told)
     app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _hidden)
     return app
 
@@ -110,6 +112,13 @@ async def _told(request: Request, error: Exception) -> JSONResponse:
 async def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     return _answer(request, error.status_code, error.detail)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    """Where what is wrong; not the input itself, which may be what no answer can hold."""
+    assert isinstance(error, RequestValidationError)
+    detail = [{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()]
+    return JSONResponse({"detail": detail, "request_id": request.state.request_id}, 422)
 
 
 async def _hidden(request: Request, error: Exception) -> JSONResponse:
