@@ -10,7 +10,7 @@ import pytest
 
 from mmrec.config import Config, ProfileConfig, ReadConfig, TrainingConfig
 from mmrec.encode import bundled_minilm
-from mmrec.errors import DataError, ModelError
+from mmrec.errors import DataError, ModelError, PhotoError
 from mmrec.explain import GROUPS, shapley
 from mmrec.recommend import Recommender
 from mmrec.reviews import Reviews, read_reviews
@@ -235,3 +235,49 @@ def test_a_live_review_changes_lists_and_reasons_at_once(fitted: Recommender, tm
     assert alive.explain(user, "a new place").quotes[0].review_id == "live-9"
     with pytest.raises(DataError, match="fit again"):
         alive.save(tmp_path)
+
+
+def test_all_users_at_once_get_what_each_gets_alone(fitted: Recommender) -> None:
+    users = fitted.corpus.data.users
+    found = fitted.recommend_all(4, max_fpr=0.5)
+    assert set(found["user"]) <= set(users)
+    assert found.columns == ["user", "rank", "item", "probability"]
+    for user in users[:5]:
+        own, alone = found.filter(user=user), fitted.recommend(user, 4, max_fpr=0.5)
+        assert own["item"].to_list() == alone["item"].to_list()
+        assert own["rank"].to_list() == list(range(1, len(alone) + 1))
+        assert own["probability"].to_list() == pytest.approx(alone["probability"].to_list())
+    some = fitted.recommend_all(2, users=[users[3], "stranger"], seen=True)
+    assert some["user"].to_list() == [users[3]] * 2 + ["stranger"] * 2
+
+
+def test_an_item_that_opened_today_is_found_by_its_description(fitted: Recommender, tmp_path: Path) -> None:
+    alive = Recommender.load(fitted.save(tmp_path))
+    words = "Sichuan hotpot with numbing pepper broth. Cheap lunch menu."
+    before = alive.predict(["stranger"], ["hotpot"])
+    alive.introduce("hotpot", name="The Hot Pot", description=words)
+    assert alive.predict(["stranger"], ["hotpot"]) != pytest.approx(before, abs=1e-6)
+    assert "hotpot" in alive.recommend(fitted.corpus.data.users[0], 100)["item"]
+    assert alive.recommend(likes="sichuan hotpot with numbing broth", n=3)["item"][0] == "hotpot"
+    assert alive.search("hot pot")[0] == "hotpot"
+    assert alive.shelf.described([alive.live.codes["item"]["hotpot"]])["name"][0] == "The Hot Pot"
+    assert alive.explain(fitted.corpus.data.users[0], "hotpot").probability > 0
+    assert len(alive.similar_items("hotpot", 3)) == 3
+    with pytest.raises(DataError, match="in words"):
+        alive.introduce("nothing")
+
+
+def test_an_item_that_opened_today_is_known_by_one_photo(tmp_path: Path) -> None:
+    path = write_sample_city(tmp_path, seed=3, users=60, items=25, reviews=400)
+    reviews = read_reviews(path, ReadConfig(items=tmp_path / "places.jsonl"))
+    fitted = Recommender(settings(tmp_path)).fit(reviews)
+    photo = next(path for own in reviews.items["photos"] for path in own)
+    caption = fitted.caption(Path(photo))
+    assert caption
+    before = fitted.predict(["stranger"], ["new"])
+    fitted.introduce("new", captions=[caption])
+    assert fitted.predict(["stranger"], ["new"]) != pytest.approx(before, abs=1e-9)
+    code = fitted.live.codes["item"]["new"]
+    assert fitted.features.item.present["photos"][code] == 1
+    with pytest.raises(PhotoError):
+        fitted.caption(tmp_path / "places.jsonl")

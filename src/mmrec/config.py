@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "CatalogueConfig",
     "Config",
     "EncoderConfig",
     "EvidenceConfig",
@@ -182,6 +183,19 @@ class OperatingConfig(_Settings):
     """Share of disliked items that may be recommended at most."""
     min_tpr: float | None = Field(None, ge=0, le=1)
     """Share of liked items that must be recommended at least; takes the place of --max-fpr."""
+
+
+class CatalogueConfig(_Settings):
+    """How one user is scored against all items (see `mmrec.scoring`)."""
+
+    exact_items: int = Field(20_000, ge=1)
+    """Up to so many items, all are scored by the whole ranker; of more, the best by its linear part."""
+    candidates: int = Field(1000, ge=1)
+    """How many those best are."""
+    index_items: int = Field(500_000, ge=1)
+    """From so many items on they are found by an index of nearest neighbours (the extra `index`)."""
+    memory: float = Field(1.0, ge=0)
+    """GiB for what can be computed of items beforehand; what takes more is computed when it is needed."""
 
 
 class ServeConfig(_Settings):

@@ -144,9 +144,18 @@ class Corpus:
 
     @classmethod
     def single(
-        cls, text: str, rating: float, models: Models, note: Note, summary: Summary | None = None
+        cls,
+        text: str,
+        rating: float,
+        models: Models,
+        note: Note,
+        summary: Summary | None = None,
+        captions: Sequence[str] = (),
     ) -> Corpus:
-        """One review that has been read, by nobody of nothing; its rating may be nan."""
+        """One review that has been read, by nobody of nothing; its rating may be nan.
+
+        Captions are of photos of the item.
+        """
         data = Interactions(
             user=np.zeros(1, dtype=np.int64),
             item=np.zeros(1, dtype=np.int64),
@@ -155,7 +164,8 @@ class Corpus:
             users=[""],
             items=[""],
         )
-        return cls(data, [text], [[]], [[]], models, 0, [note], summary or Summary(text=text))
+        told = summary or Summary(text=text)
+        return cls(data, [text], [[]], [[]], models, 0, [note], told, item_captions=[captions])
 
     @classmethod
     def described(cls, text: str, models: Models) -> Corpus:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmrec.groups import shapley
 
-__all__ = ["GROUPS", "Explanation", "Quote", "coalitions", "nearest", "shapley"]
+__all__ = ["GROUPS", "Explanation", "Quote", "coalitions", "nearest", "shapley", "typical"]
 
 GROUPS = ("your ratings", "your words", "its ratings", "its words and photos")
 """What can be known or not: numbers and words of the user, numbers and words of the item."""
@@ -20,11 +20,19 @@ _Coalition = frozenset[int]
 
 @dataclass(frozen=True)
 class Quote:
-    """A sentence of a real review: its text, the review's id, and whether it is a like or a dislike."""
+    """Words that somebody has written of an item, or that a photo was put into.
+
+    Attributes:
+        text: a sentence of a review, word for word; or a caption.
+        review_id: of the review; of a photo of the item's own it is empty.
+        liked: whether it is a like or a dislike.
+        photo: whether it is the caption of a photo.
+    """
 
     text: str
     review_id: str
     liked: bool
+    photo: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,16 @@ def coalitions(
     return dict(zip(sets, probability.tolist(), strict=True))
 
 
+def typical(said: Sequence[Quote], encode: Callable[[Sequence[str]], np.ndarray], most: int) -> list[Quote]:
+    """Each different sentence once, those first that are nearest to the mean of all."""
+    each = {quote.text: quote for quote in said}
+    if not each:
+        return []
+    vectors = encode([*each]).astype(np.float32)
+    order = np.argsort(-(vectors @ vectors.mean(0)), kind="stable")[:most]
+    return [[*each.values()][at] for at in order]
+
+
 def nearest(said: Sequence[Quote], vectors: np.ndarray, words: np.ndarray) -> list[Quote]:
     """The quotes nearest to some words, one a review.
 
@@ -82,5 +100,5 @@ def nearest(said: Sequence[Quote], vectors: np.ndarray, words: np.ndarray) -> li
     """
     best: dict[str, Quote] = {}
     for at in np.argsort(-(vectors @ words), kind="stable"):
-        best.setdefault(said[at].review_id, said[at])
+        best.setdefault(said[at].review_id or said[at].text, said[at])
     return list(best.values())[:_QUOTES]

@@ -9,6 +9,7 @@ from typing import Any, Self
 from huggingface_hub import HfApi, ModelCard, ModelHubMixin, snapshot_download
 
 from mmrec.card import model_card
+from mmrec.config import CatalogueConfig
 from mmrec.errors import ConfigError, MmrecError, ModelError
 from mmrec.experiment.compare import warnings
 from mmrec.saving import Saved, load, save
@@ -29,20 +30,24 @@ class Published(ModelHubMixin):
 
     @classmethod
     @abstractmethod
-    def _of(cls, saved: Saved) -> Self: ...
+    def _of(cls, saved: Saved, catalogue: CatalogueConfig | None = None) -> Self: ...
 
     def save(self, folder: Path | str) -> Path:
         """Write the model and what it knows: safetensors, JSON and Parquet, no pickle; and a model card."""
         return self._save(self._saved, Path(folder))
 
     @classmethod
-    def load(cls, folder: Path | str) -> Self:
+    def load(cls, folder: Path | str, catalogue: CatalogueConfig | None = None) -> Self:
         """Read a saved model.
+
+        Args:
+            folder: that `save` wrote.
+            catalogue: how one user is scored against all items.
 
         Raises:
             ModelError: the folder is not one that `save` wrote, or is damaged.
         """
-        return cls._of(load(Path(folder)))
+        return cls._of(load(Path(folder)), catalogue)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, public_reviews: bool = False, **how: Any

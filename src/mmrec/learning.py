@@ -141,6 +141,11 @@ class Assembler(BaseModel):
         )
 
     @property
+    def captioned(self) -> bool:
+        """Whether what photos show is read in words."""
+        return self.image and not self._averaged
+
+    @property
     def _averaged(self) -> bool:
         """Whether words are averages of whole reviews, as in the paper's baseline."""
         return self.config.ranker.features == "baseline"

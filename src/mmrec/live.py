@@ -14,6 +14,7 @@ import numpy as np
 
 from mmrec.corpus import Corpus, Models
 from mmrec.effects import COLUMNS, PRIOR, TOLD, VOICES, Lens, averaged, taste_of
+from mmrec.errors import DataError
 from mmrec.evidence import Side
 from mmrec.features import Features, SideFeatures
 from mmrec.language.base import Note, Summary
@@ -125,6 +126,29 @@ class Live:
         self.features.user.put(codes[0], self._made("user", user))
         self.features.item.put(codes[1], self._made("item", item))
         return codes
+
+    def introduce(self, item: str, text: str, note: Note, captions: Sequence[str]) -> int:
+        """Learn of an item what it says of itself and what its photos show; its code.
+
+        Args:
+            item: its id; it may be known already.
+            text, note: a description, "" where there is none, and what it says.
+            captions: of photos.
+
+        Raises:
+            DataError: there is nothing in it that the model can use.
+        """
+        if captions and not self._assembler.captioned:
+            raise DataError("this model has learned nothing from captions: describe the item in words")
+        if not text.strip() and not captions:
+            raise DataError("describe the item in words, or bring a photo of it")
+        corpus = Corpus.single(text, np.nan, self._models, note, captions=captions)
+        told = self._assembler.sums("item", _ONE, corpus)
+        code = self._code("item", item)
+        entity = self._entity("item", code)
+        entity.sums += told
+        self.features.item.put(code, self._made("item", entity))
+        return code
 
     def newcomer(self, liked: Sequence[int]) -> SideFeatures:
         """Features, one view, of someone of whom only some liked items are known: five stars each."""

@@ -1,4 +1,4 @@
-"""Which items are spoken of in words near to what someone asks for."""
+"""Which users and items are spoken of in words near to others."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from mmrec.encode import Encoder
 from mmrec.features import SideFeatures
 
-__all__ = ["diverse", "nearness", "similar", "wishes"]
+__all__ = ["Labels", "Space", "diverse", "nearness", "wishes"]
+
+_ROWS_AT_ONCE = 8192
 
 
 def wishes(text: str) -> list[str]:
@@ -18,76 +21,129 @@ def wishes(text: str) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in re.split(r"[,;\n]", text) if part.strip()))
 
 
-def nearness(
-    asked: Sequence[str], item: SideFeatures, labels: Sequence[Sequence[str]], encoder: Encoder
-) -> np.ndarray:
-    """How near each item is to all wishes together.
+class Space:
+    """Directions of what is said of each of m users or items, less what is said of all.
+
+    What is said of all tells nobody apart; it is measured once, and a live review moves its own row alone.
+
+    Args:
+        side: their features.
+        size: m.
+        block: the vectors to take, where there are such; else the gist, the summary or the mean review.
+    """
+
+    def __init__(self, side: SideFeatures, size: int, block: str = "gist") -> None:
+        names = (block, "gist", "summary", "reviews")
+        self._name = next(name for name in names if name in side.vectors)
+        self._vectors = side.vectors[self._name]
+        self._length = np.zeros(size, dtype=np.float32)
+        total = sum(self._rows(part).sum(0, dtype=np.float64) for part in _parts(size))
+        self._mean = np.asarray(total / max(size, 1), dtype=np.float32)
+        for part in _parts(size):
+            self._length[part] = np.linalg.norm(self._rows(part) - self._mean, axis=1)
+
+    def _rows(self, at: slice | np.ndarray) -> np.ndarray:
+        return self._vectors[at].astype(np.float32)
+
+    def put(self, side: SideFeatures, row: int) -> None:
+        """Take in a row that has changed, or one more behind the last."""
+        self._vectors = side.vectors[self._name]
+        length = float(np.linalg.norm(self._rows(np.array([row])) - self._mean))
+        if row == len(self._length):
+            self._length = np.append(self._length, np.float32(length))
+        self._length[row] = length
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """(n, d) directions of some, of length one."""
+        return (self._rows(rows) - self._mean) / np.maximum(self._length[rows, None], 1e-6)
+
+    def cosines(self, direction: np.ndarray) -> np.ndarray:
+        """(m,) products of all directions with a (d,) one."""
+        size = len(self._length)
+        # float16 as it lies there: a copy in float32 would take five times as long.
+        product = torch.from_numpy(self._vectors)[:size] @ torch.from_numpy(direction.astype(np.float16))
+        less = product.numpy().astype(np.float32) - self._mean @ direction
+        return np.asarray(less / np.maximum(self._length, 1e-6))
+
+    def towards(self, vectors: np.ndarray) -> np.ndarray:
+        """(m, w) how near all are to each of (w, d) words."""
+        return np.stack([self.cosines(one - self._mean) for one in vectors.astype(np.float32)], axis=1)
+
+    def similar(self, row: int, most: int) -> list[tuple[int, float]]:
+        """Rows nearest to one, nearest first, and the cosine."""
+        near = self.cosines(self.of(np.array([row]))[0])
+        near[row] = -np.inf
+        best = np.argsort(-near, kind="stable")[: min(most, len(near) - 1)]
+        return [(int(at), float(near[at])) for at in best]
+
+
+class Labels:
+    """Labels of m items, as codes.
+
+    Args:
+        names: (l) labels in words.
+        codes: (m, k) of each item's; l where it has fewer.
+    """
+
+    def __init__(self, names: Sequence[str], codes: np.ndarray) -> None:
+        self.names, self.codes = names, codes
+
+    def nearest(self, vectors: np.ndarray, encoder: Encoder) -> np.ndarray:
+        """(m, w) how near the nearest of an item's labels is to each of (w, d) words."""
+        close = encoder.encode(self.names).astype(np.float32) @ vectors.T
+        padded = np.vstack([close, np.full((1, len(vectors)), -np.inf, dtype=np.float32)])
+        near = padded[self.codes].max(1)
+        return np.where(np.isfinite(near), near, close.min(0))
+
+
+def nearness(asked: Sequence[str], space: Space, labels: Labels, encoder: Encoder) -> np.ndarray:
+    """How near each of m items is to all wishes together.
 
     Each wish is compared with what is liked about the item, and with the nearest of the item's labels; both
     count alike, in deviations from the mean over all items.
 
     Args:
         asked: (w) wishes.
-        item: features of m items.
-        labels: (m) each item's categories and price in words.
-        encoder: puts words into the space of `item`.
+        space: of the items.
+        labels: each item's categories and price.
+        encoder: puts words into the space of `space`.
 
     Returns:
         (m,) higher is nearer.
     """
     vectors = encoder.encode(asked).astype(np.float32)
-    centred, mean = _centred(item, np.arange(len(labels)), "likes")
-    scores = [centred @ (vectors - mean).T]
-    known = sorted({label for some in labels for label in some})
-    if known:
-        close = encoder.encode(known).astype(np.float32) @ vectors.T
-        code = {label: at for at, label in enumerate(known)}
-        nearest = [close[[code[label] for label in some]].max(0) if some else close.min(0) for some in labels]
-        scores.append(np.stack(nearest))
+    scores = [space.towards(vectors)]
+    if len(labels.names):
+        scores.append(labels.nearest(vectors, encoder))
     return sum((score - score.mean(0)) / np.maximum(score.std(0), 1e-6) for score in scores).sum(axis=1)
 
 
-def similar(side: SideFeatures, code: int, size: int, most: int) -> list[tuple[int, float]]:
-    """Codes below `size` of those spoken of (or writing) most like one, nearest first, and the cosine."""
-    vectors, _ = _centred(side, np.arange(size), "gist")
-    near = vectors @ vectors[code]
-    near[code] = -np.inf
-    best = np.argsort(-near, kind="stable")[: min(most, size - 1)]
-    return [(int(at), float(near[at])) for at in best]
-
-
 def diverse(
-    probability: np.ndarray, side: SideFeatures, items: np.ndarray, most: int, diversity: float
+    probability: np.ndarray, space: Space, items: np.ndarray, most: int, diversity: float
 ) -> np.ndarray:
-    """Places in `items` of the best, each chosen by its probability and by being unlike those before.
+    """Places in `items` of some, each chosen by its probability and by being unlike those before.
 
-    Maximal marginal relevance (Carbonell & Goldstein, 1998) among the best ten times as many.
+    Maximal marginal relevance (Carbonell & Goldstein, 1998).
 
     Args:
-        probability: (m,) of liking.
-        side: features of all items.
+        probability: (m,) of liking; highest first.
+        space: of all items.
         items: (m,) their codes.
         most: number of items to choose.
         diversity: 0, by probability alone, to 1, by being unlike alone.
     """
-    order = np.argsort(-probability, kind="stable")[: most if not diversity else 10 * most]
-    if not diversity or not len(order):
-        return order
-    vectors, _ = _centred(side, items[order], "gist")
-    gain, nearest = (1 - diversity) * probability[order], np.zeros(len(order))
+    if not diversity or not len(items):
+        return np.arange(len(items))[:most]
+    vectors = space.of(items)
+    gain, nearest = (1 - diversity) * probability, np.zeros(len(items))
     chosen: list[int] = []
-    while len(chosen) < min(most, len(order)):
+    while len(chosen) < min(most, len(items)):
         value = gain - diversity * nearest
         value[chosen] = -np.inf
         chosen.append(int(np.argmax(value)))
         nearest = np.maximum(nearest, vectors @ vectors[chosen[-1]])
-    return order[chosen]
+    return np.array(chosen)
 
 
-def _centred(side: SideFeatures, codes: np.ndarray, preferred: str) -> tuple[np.ndarray, np.ndarray]:
-    """(m, d) directions of what is said of some; and (d,) what is said of all, which tells nobody apart."""
-    name = next(name for name in (preferred, "gist", "summary", "reviews") if name in side.vectors)
-    vectors = side.vectors[name][codes].astype(np.float32)
-    mean = vectors.mean(axis=0)
-    centred = vectors - mean
-    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6), mean
+def _parts(size: int) -> list[slice]:
+    return [slice(at, min(at + _ROWS_AT_ONCE, size)) for at in range(0, size, _ROWS_AT_ONCE)]

@@ -8,43 +8,49 @@ small layers behind. Runs whose last layer is zero (a correction that was not pr
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mmrec.ranking.dlrm import Ranker, interact
-from mmrec.ranking.inputs import Inputs
+from mmrec.ranking.inputs import Inputs, bag
 from mmrec.ranking.layers import Linear
+from mmrec.ranking.reducer import Words
 
 __all__ = ["Catalogue"]
 
-_ITEMS_AT_ONCE = 4096
+_ITEMS_AT_ONCE = 512
+"""Small enough for the layers' results to stay in a core's own cache."""
+_GIB = 2**30
 
 
-class _Share(NamedTuple):
-    """What n users, or n items, bring to the first layers of R runs.
+class _Plain(NamedTuple):
+    """What n users, or n items, bring to the linear part: (n,) to the logit, and (n, t) tastes."""
 
-    `linear` (n, 1) to the logit; `taste` (n, t); `bottom` (R, n, h) to the layer over numbers; `words`, by
-    reducer, (R, n, h); `categories`, of items where there are any, (R, n, e).
+    logit: Tensor
+    taste: Tensor
+
+
+class _First(NamedTuple):
+    """What they bring to the first layers of R runs.
+
+    `bottom` (R, n, h) to the layer over numbers; `words`, by reducer, (R, n, h); `categories`, of items where
+    there are any, (R, n, e).
     """
 
-    linear: Tensor
-    taste: Tensor
     bottom: Tensor
-    words: tuple[Tensor, ...]
-    categories: tuple[Tensor, ...]
+    words: list[Tensor]
+    categories: list[Tensor]
 
-    def at(self, rows: slice | Tensor) -> _Share:
-        runs = (tuple(one[:, rows] for one in own) for own in (self.words, self.categories))
-        return _Share(self.linear[rows], self.taste[rows], self.bottom[:, rows], *runs)
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [self.bottom, *self.words, *self.categories]
 
-    @classmethod
-    def joined(cls, shares: list[_Share]) -> _Share:
-        linear, taste, bottom, words, categories = zip(*shares, strict=True)
-        runs = (tuple(torch.cat(one, 1) for one in zip(*own, strict=True)) for own in (words, categories))
-        return cls(torch.cat(linear), torch.cat(taste), torch.cat(bottom, 1), *runs)
+    def at(self, rows: slice | Tensor) -> _First:
+        words, categories = ([one[:, rows] for one in own] for own in (self.words, self.categories))
+        return _First(self.bottom[:, rows], words, categories)
 
 
 class Catalogue:
@@ -53,98 +59,197 @@ class Catalogue:
     Args:
         ranker: trained.
         inputs: features of users and of m items.
+        memory: GiB that the items' share of first layers may take; where it would take more, it is computed
+            for the items that are asked for.
     """
 
     @torch.inference_mode()
-    def __init__(self, ranker: Ranker, inputs: Inputs) -> None:
+    def __init__(self, ranker: Ranker, inputs: Inputs, memory: float = float("inf")) -> None:
         last = cast(Linear, ranker.top[-1])
         speaks = torch.cat([one.abs().flatten(1) for one in last.parameters()], dim=1).sum(1) > 0
         runs = torch.nonzero(speaks | (ranker.linear is None))[:, 0]
         self._part = len(runs) / ranker.shape.runs
-        self._weight, self._bias = torch.zeros(ranker.linear_size, 1), torch.zeros(1)
-        if ranker.linear is not None:
-            self._weight = ranker.linear.weight.mean(0)
-            self._bias = cast(Tensor, ranker.linear.bias).mean(0)[0]
-        self._ranker = deepcopy(ranker)
+        self._ranker = deepcopy(ranker).eval()
         self._ranker.keep(runs)
-        self._users = inputs.user.dense.shape[1]
-        rows = torch.split(torch.arange(inputs.item.nothing), _ITEMS_AT_ONCE)
-        self._items = _Share.joined([self._share("item", inputs, part) for part in rows])
+        self._user, self._item = (_Half(self._ranker, ranker.linear, inputs, of) for of in ("user", "item"))
+        self._pair = ranker.dense_scale[-1] * self._item.pair  # of the affinity in the logit
+        every = torch.arange(inputs.item.nothing)
+        self._plain = self._all_plain(inputs, every)
+        held = ranker.shape.hidden_size * (1 + len(ranker.shape.groups)) + ranker.shape.embedding_size
+        fits = len(every) * len(runs) * held * 4 <= memory * _GIB
+        self._first = self._all_first(inputs, every) if fits and self._part else None
+
+    @property
+    def size(self) -> int:
+        """Number of items."""
+        return len(self._plain.logit)
+
+    @property
+    def has_linear(self) -> bool:
+        """Whether there is a linear part, by which candidates can be chosen."""
+        return self._ranker.linear is not None
 
     @torch.inference_mode()
     def put(self, inputs: Inputs, item: int) -> None:
         """Take in an item whose features have changed, or one more behind the last."""
-        share = self._share("item", inputs, torch.tensor([item]))
-        if item == len(self._items.linear):
-            self._items = _Share.joined([self._items, share])
+        at = torch.tensor([item])
+        mine, new = [*self._plain], [*self._all_plain(inputs, at)]
+        if self._first is not None:
+            mine += [one.transpose(0, 1) for one in self._first.tensors]
+            new += [one.transpose(0, 1) for one in self._all_first(inputs, at).tensors]
+        if item < self.size:
+            for old, one in zip(mine, new, strict=True):
+                old[item] = one[0]
             return
-        for mine, new in zip(self._items[:2], share[:2], strict=True):
-            mine[item] = new[0]
-        for own, others in zip(self._items[2:], share[2:], strict=True):
-            for mine, new in zip(*((x,) if isinstance(x, Tensor) else x for x in (own, others)), strict=True):
-                mine[:, item] = new[:, 0]
+        logit, taste, *first = (torch.cat(both) for both in zip(mine, new, strict=True))
+        self._plain = _Plain(logit, taste)
+        if self._first is not None:
+            bottom, *rest = (one.transpose(0, 1) for one in first)
+            words = len(self._first.words)
+            self._first = _First(bottom, rest[:words], rest[words:])
+
+    @torch.inference_mode()
+    def linear(self, inputs: Inputs, user: int, items: Tensor | None = None) -> Tensor:
+        """(m,) logits of a user by the linear part alone; or of some items."""
+        plain = self._plain if items is None else _Plain(*(one[items] for one in self._plain))
+        return self._linear(self._user.plain(inputs, torch.tensor([user])), plain)
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """(m, t + 1) of the items; times a user's `query` it is the linear part, but for a constant."""
+        return torch.cat([self._plain.taste, self._plain.logit[:, None]], dim=1).numpy()
+
+    @torch.inference_mode()
+    def query(self, inputs: Inputs, user: int) -> np.ndarray:
+        """(t + 1,) of a user; see `vectors`."""
+        taste = self._user.plain(inputs, torch.tensor([user])).taste[0]
+        return np.append((taste * self._pair).numpy(), 1.0)
 
     @torch.inference_mode()
     def logits(self, inputs: Inputs, user: int, items: Tensor | None = None) -> np.ndarray:
         """(m,) logits of a user, averaged over runs; or of some items alone.
 
         Args:
-            inputs: with the user's features; those of items are not looked at.
+            inputs: features, the user's among them.
             user: the user's view.
             items: their codes.
         """
-        share = self._share("user", inputs, torch.tensor([user]))
-        known = self._items if items is None else self._items.at(items)
-        parts = range(0, len(known.linear), _ITEMS_AT_ONCE)
-        scored = [self._pairs(share, known.at(slice(at, at + _ITEMS_AT_ONCE))) for at in parts]
-        return torch.cat([*scored, torch.zeros(0)]).numpy()
+        at = torch.tensor([user])
+        plain = self._plain if items is None else _Plain(*(one[items] for one in self._plain))
+        logit = self._linear(self._user.plain(inputs, at), plain)
+        if self._part:
+            asking = self._user.first(inputs, at)
+            codes = torch.arange(self.size) if items is None else items
+            for start in range(0, len(codes), _ITEMS_AT_ONCE):
+                rows = slice(start, start + _ITEMS_AT_ONCE)
+                if self._first is None:
+                    first = self._item.first(inputs, codes[rows])
+                else:
+                    first = self._first.at(rows if items is None else codes[rows])
+                logit[rows] += self._corrections(
+                    asking, first, self._affinity(inputs, user, plain.taste[rows])
+                )
+        return logit.numpy()
 
-    def _share(self, side: Literal["user", "item"], inputs: Inputs, views: Tensor) -> _Share:
-        """What (n,) views of one side bring; the item's has all constants, as for an affinity of zero."""
-        ranker, constant = self._ranker, side == "item"
-        other = torch.full_like(views, inputs.user.nothing if constant else inputs.item.nothing)
-        batch = inputs.batch(other, views) if constant else inputs.batch(views, other)
-        taste = (inputs.item if constant else inputs.user).taste
-        dense = ranker.dense(batch)
-        dense[:, self._users :] *= constant
-        dense[:, : self._users] *= not constant
-        words = []
-        for name, read in ranker.read(batch).items():
-            blocks = self._ranker.shape.groups[name]
-            own = [block.startswith(side) for block in blocks]
+    def _linear(self, user: _Plain, item: _Plain) -> Tensor:
+        logit = item.logit + user.logit
+        return torch.addmv(logit, item.taste, user.taste[0] * self._pair) if item.taste.shape[1] else logit
+
+    @staticmethod
+    def _affinity(inputs: Inputs, user: int, taste: Tensor) -> Tensor | None:
+        return taste @ inputs.user.taste[user].float()[:, None] if taste.shape[1] else None
+
+    def _corrections(self, user: _First, item: _First, affinity: Tensor | None) -> Tensor:
+        """(n,) what DLRM adds to the logit of a user and n items."""
+        ranker, bottom = self._ranker, item.bottom + user.bottom
+        if affinity is not None:
+            weight = cast(Linear, ranker.bottom[0]).weight[:, -1:] * ranker.dense_scale[-1]
+            bottom.addcmul_(affinity, weight)
+        vectors = [ranker.bottom[1:](bottom)]
+        for reducer, one, other in zip(ranker.reducers.values(), item.words, user.words, strict=True):
+            vectors.append(cast(nn.Sequential, reducer.get_submodule("layers"))[1:](one + other))
+        vectors += item.categories
+        crossed = torch.cat([vectors[0], interact(vectors)], dim=-1) if len(vectors) > 1 else vectors[0]
+        return ranker.top(crossed).mean(0)[:, 0] * self._part
+
+    def _all_plain(self, inputs: Inputs, items: Tensor) -> _Plain:
+        parts = [self._item.plain(inputs, part) for part in torch.split(items, 8 * _ITEMS_AT_ONCE)]
+        return _Plain(*(torch.cat(own) for own in zip(*parts, strict=True)))
+
+    def _all_first(self, inputs: Inputs, items: Tensor) -> _First:
+        parts = [self._item.first(inputs, part) for part in torch.split(items, 8 * _ITEMS_AT_ONCE)]
+        joined = [torch.cat(own, dim=1) for own in zip(*(part.tensors for part in parts), strict=True)]
+        words = len(parts[0].words)
+        return _First(joined[0], joined[1 : 1 + words], joined[1 + words :])
+
+
+class _Half:
+    """One side of a ranker: the weights of what it reads of users, or of items and all constants."""
+
+    def __init__(self, ranker: Ranker, linear: Linear | None, inputs: Inputs, of: str) -> None:
+        users, self._ranker = inputs.user.dense.shape[1], ranker
+        self._dense = slice(0, users) if of == "user" else slice(users, None)
+        self._pairs = of == "item" and bool(inputs.user.taste.shape[1])
+        self._of, self._constant = of, of == "item"
+        weight, bias = torch.zeros(ranker.linear_size, 1), torch.zeros(1)
+        if linear is not None:
+            weight, bias = linear.weight.mean(0), cast(Tensor, linear.bias).mean(0)[0]
+        self._logit = [weight[: ranker.shape.dense][self._dense]]
+        self._blocks: list[list[str]] = []
+        self._words: list[Tensor] = []
+        at = ranker.shape.dense
+        for (name, blocks), reducer in zip(
+            ranker.shape.groups.items(), ranker.reducers.values(), strict=True
+        ):
+            own = torch.tensor([block.startswith(of) for block in blocks])
             sizes = torch.tensor([*blocks.values(), *[1] * len(blocks)])
-            words.append(read * torch.tensor([*own, *own]).repeat_interleave(sizes))
-        bag = [one * constant for one in ranker.bag(batch)]
-        linear = torch.cat([dense, *words, *bag], dim=1) @ self._weight + self._bias * constant
-        first = [cast(Linear, reducer.get_submodule("layers.0")) for reducer in ranker.reducers.values()]
-        return _Share(
-            linear,
-            taste[views].float() if taste.shape[1] else dense[:, :0],
-            _affine(cast(Linear, ranker.bottom[0]), dense, constant),
-            tuple(_affine(layer, read, constant) for layer, read in zip(first, words, strict=True)),
-            tuple(ranker.categories(one) for one in bag if ranker.categories is not None and constant),
+            columns = torch.nonzero(own.repeat(2).repeat_interleave(sizes))[:, 0]
+            self._blocks.append([block for block in blocks if block.startswith(of)])
+            self._words.append(cast(Linear, reducer.get_submodule("layers.0")).weight[:, columns])
+            self._logit.append(weight[at + columns])
+            at += cast(Words, ranker.words[name]).size
+        self._logit.append(weight[at:] * self._constant)
+        self._bias, self.pair = bias * self._constant, weight[ranker.shape.dense - 1]
+
+    def plain(self, inputs: Inputs, views: Tensor) -> _Plain:
+        """Their part of the logit."""
+        dense, words, bag = self._read(inputs, views)
+        parts = zip([dense, *words, *bag], self._logit, strict=False)
+        side = inputs.item if self._constant else inputs.user
+        taste = side.taste[views].float() if side.taste.shape[1] else dense[:, :0]
+        return _Plain(sum((x @ weight for x, weight in parts), self._bias)[:, 0], taste)
+
+    def first(self, inputs: Inputs, views: Tensor) -> _First:
+        """Their part of the first layers."""
+        dense, words, bag = self._read(inputs, views)
+        layer = cast(Linear, self._ranker.bottom[0])
+        bottom = _affine(layer, layer.weight[:, self._dense], dense, self._constant)
+        first = [cast(Linear, one.get_submodule("layers.0")) for one in self._ranker.reducers.values()]
+        read = zip(first, self._words, words, strict=True)
+        table = self._ranker.categories
+        return _First(
+            bottom,
+            [_affine(layer, weight, x, self._constant) for layer, weight, x in read],
+            [table(one) for one in bag] if table is not None else [],
         )
 
-    def _pairs(self, user: _Share, item: _Share) -> Tensor:
-        """(n,) logits of a user and n items."""
-        ranker, logit = self._ranker, item.linear + user.linear
-        bottom = item.bottom + user.bottom
-        if item.taste.shape[1]:
-            affinity = (item.taste @ user.taste.T) * ranker.dense_scale[-1]
-            pair = ranker.shape.dense - 1
-            logit = logit + affinity * self._weight[pair]
-            bottom = bottom + affinity * cast(Linear, ranker.bottom[0]).weight[:, pair : pair + 1]
-        if self._part:
-            vectors = [ranker.bottom[1:](bottom)]
-            for reducer, one, other in zip(ranker.reducers.values(), item.words, user.words, strict=True):
-                vectors.append(cast(nn.Sequential, reducer.get_submodule("layers"))[1:](one + other))
-            vectors += item.categories
-            crossed = torch.cat([vectors[0], interact(vectors)], dim=-1) if len(vectors) > 1 else vectors[0]
-            logit = logit + ranker.top(crossed).mean(0) * self._part
-        return logit[:, 0]
+    def _read(self, inputs: Inputs, views: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Standardised numbers (an affinity of zero among them), words by reducer, categories."""
+        side, ranker = inputs.item if self._constant else inputs.user, self._ranker
+        dense = side.dense[views]
+        if self._pairs:
+            dense = torch.cat([dense, dense.new_zeros(len(dense), 1)], dim=1)
+        dense = (dense - ranker.dense_mean[self._dense]) * ranker.dense_scale[self._dense]
+        words = []
+        for reader, blocks in zip(ranker.words.values(), self._blocks, strict=True):
+            vectors = {name: side.vectors[name][views].float() for name in blocks}
+            present = {name: side.present[name][views] for name in blocks}
+            words.append(cast(Words, reader).some(vectors, present) if blocks else dense[:, :0])
+        size = ranker.shape.categories if self._constant else 0
+        return dense, words, [bag(side.categories[views], size)] if size else []
 
 
-def _affine(layer: Linear, x: Tensor, constant: bool) -> Tensor:
-    """(R, n, outputs) of (n, inputs), with the layer's constant or without."""
-    out = torch.matmul(x, layer.weight)
+def _affine(layer: Linear, weight: Tensor, x: Tensor, constant: bool) -> Tensor:
+    """(R, n, outputs) of (n, inputs), by part of a layer's weights, with its constant or without."""
+    out = torch.matmul(x, weight)
     return out + layer.bias if constant and layer.bias is not None else out

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from mmrec.groups import heard
-from mmrec.ranking.inputs import Batch, Inputs
+from mmrec.ranking.inputs import Batch, Inputs, bag
 from mmrec.ranking.layers import Dropout, Linear, mlp
 from mmrec.ranking.reducer import Reducer, Words
 
@@ -161,7 +161,7 @@ class Ranker(nn.Module):
 
     def bag(self, batch: Batch) -> list[Tensor]:
         """(B, c) which categories there are; nothing where the ranker knows of none."""
-        return [batch.bag(self.shape.categories)] if self.shape.categories else []
+        return [bag(batch.categories, self.shape.categories)] if self.shape.categories else []
 
     def columns(self, batch: Batch) -> Tensor:
         """(B, linear_size) all that the linear part reads: numbers, words, categories."""

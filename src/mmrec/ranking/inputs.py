@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmrec.features import NUMBERS, Features, SideFeatures
 
-__all__ = ["Batch", "Forget", "Inputs"]
+__all__ = ["Batch", "Forget", "Inputs", "bag"]
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Batch:
     present: dict[str, Tensor]
     categories: Tensor
 
-    def bag(self, size: int) -> Tensor:
-        """(B, size) which of `size` categories there are; the padding code is none."""
-        bag = self.dense.new_zeros(len(self.categories), size + 1)
-        return bag.scatter_(1, self.categories, 1.0)[:, :size]
+
+def bag(codes: Tensor, size: int) -> Tensor:
+    """(B, size) which of `size` categories there are, by (B, k) codes; the padding code is none."""
+    return torch.zeros(len(codes), size + 1).scatter_(1, codes, 1.0)[:, :size]
 
 
 class _Side:

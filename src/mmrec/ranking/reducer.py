@@ -39,12 +39,17 @@ class Words(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """(B, size): every block, then an indicator of each that is missing."""
+        return self.some(batch.vectors, batch.present)
+
+    def some(self, vectors: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor:
+        """The same of those blocks that are given: block -> (B, d), and (B, 1) by which it is weighed."""
         parts = [
-            (batch.vectors[name] - self.get_buffer(f"mean_{at}"))
-            * (self.get_buffer(f"scale_{at}") * batch.present[name])
+            (vectors[name] - self.get_buffer(f"mean_{at}")) * (self.get_buffer(f"scale_{at}") * present[name])
             for at, name in enumerate(self.blocks)
+            if name in vectors
         ]
-        return torch.cat([*parts, *(1 - batch.present[name] for name in self.blocks)], dim=1)
+        missing = [1 - present[name] for name in self.blocks if name in vectors]
+        return torch.cat([*parts, *missing], dim=1)
 
 
 class Reducer(nn.Module):

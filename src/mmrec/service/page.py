@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,14 +57,13 @@ def home(request: Request, asked: Annotated[Asking, Query()], desk: Asked) -> HT
     if request.headers.get("x-fragment") == "list":
         return _html("list.html.jinja", **found)
     recommender, shelf = desk.recommender, desk.recommender.shelf
-    kinds = Counter(kind for code in range(len(shelf.items)) for kind in shelf.categories(code))
     return _html(
         "home.html.jinja",
         **found,
         asked=asked,
         users=recommender.reviews.table["user"].value_counts(sort=True)["user"].head(_NAMES).to_list(),
         prices=PRICE_TAGS[:-1],
-        categories=sorted(name for name, _ in kinds.most_common(_KINDS)),
+        categories=shelf.kinds(_KINDS),
     )
 
 
