@@ -76,7 +76,7 @@ def truth(scorer: Scorer, user: int, items: int = ITEMS) -> np.ndarray:
 def test_few_items_are_scored_exactly(memory: float) -> None:
     features = features_of()
     scorer = Scorer(model_of(features, 1.0), features, CatalogueConfig(exact_items=ITEMS, memory=memory))
-    assert not scorer.in_two_stages
+    assert scorer.how == "exact"
     for user in (0, 7, features.user.nothing):
         chance = truth(scorer, user)
         codes, probability = scorer.best(user, 10, without=[3, 4])
@@ -95,8 +95,7 @@ def test_of_many_items_the_best_by_the_linear_part_are_ranked(correction: float)
     features = features_of()
     config = CatalogueConfig(exact_items=100, candidates=300, index_items=10**9)
     scorer = Scorer(model_of(features, correction), features, config)
-    assert scorer.in_two_stages
-    assert not scorer.indexed
+    assert scorer.how == "scan"
     shared = []
     for user in range(10):
         best = scorer.best(user, 10, without=[1])
@@ -117,7 +116,7 @@ def test_an_index_finds_them_too_and_knows_what_has_changed_since() -> None:
     features = features_of()
     config = CatalogueConfig(exact_items=100, candidates=300, index_items=200)
     scorer = Scorer(model_of(features, 0.0), features, config)
-    assert scorer.indexed
+    assert scorer.how == "index"
     shared = [
         len(np.intersect1d(scorer.best(user, 10)[0], scorer.best(user, 10, exact=True)[0]))
         for user in range(20)

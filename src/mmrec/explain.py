@@ -45,12 +45,14 @@ class Explanation:
         contributions: exact Shapley values of `GROUPS`, in probability; they add up to
             `probability - base`.
         quotes: sentences about the item, those nearest to the user's own words first.
+        sentence: one that a language model made of the quotes, and that tells nothing else; "" without one.
     """
 
     probability: float
     base: float
     contributions: dict[str, float]
     quotes: list[Quote]
+    sentence: str = ""
 
     @classmethod
     def of(cls, values: Mapping[_Coalition, float], quotes: list[Quote]) -> Explanation:

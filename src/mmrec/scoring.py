@@ -43,9 +43,14 @@ class Scorer:
         return self._catalogue.size > self._config.exact_items and self._catalogue.has_linear
 
     @property
-    def indexed(self) -> bool:
-        """Whether candidates come out of an index."""
-        return self._index is not None
+    def how(self) -> str:
+        """Where candidates come from: `exact` (all are scored), `scan` or `index`."""
+        return "exact" if not self.in_two_stages else "scan" if self._index is None else "index"
+
+    @property
+    def size(self) -> int:
+        """Number of items."""
+        return self._catalogue.size
 
     def put(self, features: Features, item: int) -> None:
         """Take in an item whose features have changed, or one more behind the last."""

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from mmrec.metrics import Scores
     from mmrec.reviews import Reviews
 
-__all__ = ["AsJson", "PaperSettings", "ReadSettings", "ServeSettings", "Settings", "out", "print_json"]
+__all__ = [
+    "AsJson",
+    "CatalogueSettings",
+    "PaperSettings",
+    "ReadSettings",
+    "ServeSettings",
+    "Settings",
+    "out",
+    "print_json",
+]
 __all__ += ["print_scores", "print_table", "show_rejects"]
 
 out = Console(highlight=False)
@@ -40,6 +49,7 @@ for _order, (_part, _title) in enumerate(
         (settings.RankerConfig, "Ranker"),
         (settings.TrainingConfig, "Training"),
         (settings.OperatingConfig, "Operating point"),
+        (settings.CatalogueConfig, "Catalogue"),
         (settings.ServeConfig, "Service"),
     )
 ):
@@ -54,6 +64,7 @@ for _name in ("evidence", "ranker", "training"):
 Settings = settings.Config
 ReadSettings = settings.ReadConfig
 ServeSettings = settings.ServeConfig
+CatalogueSettings = settings.CatalogueConfig
 AsJson = Annotated[bool, Parameter(name="--json", negative=())]
 
 _COLUMNS = {

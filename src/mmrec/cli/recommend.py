@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import polars as pl
+from cyclopts import Parameter
 from rich.markup import escape
 from rich.table import Table
 
-from mmrec.cli.options import AsJson, out, print_json
+from mmrec.cli.options import AsJson, CatalogueSettings, out, print_json
+from mmrec.errors import ConfigError
 from mmrec.progress import console
 
+if TYPE_CHECKING:
+    from mmrec.explain import Explanation
+    from mmrec.recommend import Recommender
+
 __all__ = ["print_recommendations", "recommend"]
+
+_Many = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
 
 
 def recommend(
@@ -20,46 +30,97 @@ def recommend(
     *,
     user: str | None = None,
     likes: str | None = None,
+    liked: _Many = None,
+    everyone: Path | None = None,
     n: int = 10,
     seen: bool = False,
+    category: _Many = None,
+    price: _Many = None,
+    max_fpr: float | None = None,
+    diversity: float = 0.0,
     why: bool = False,
     json: AsJson = False,
+    catalogue: CatalogueSettings = CatalogueSettings(),
 ) -> None:
-    """Recommend items to a user, or to a stranger who says what they like.
+    """Recommend items to a user, to a stranger who says what they like, or to all users at once.
 
     Args:
         model: folder that `mmrec fit` wrote.
         user: id of a user; one without reviews gets what is liked by most.
         likes: a stranger's words, as in "ramen, quiet places, cheap".
+        liked: ids of items that a stranger likes.
+        everyone: Parquet file to write the lists of all users to.
         n: number of items.
         seen: also recommend what the user has reviewed already.
+        category: items must have one of these.
+        price: items must have one of these: "cheap price", "fair price", "overpriced".
+        max_fpr: only what is so likely to be liked that at most this share of dislikes would pass.
+        diversity: 0 to 1, how much items unlike those above them are preferred.
         why: say what spoke for each item, and quote its reviews.
         json: print one JSON object instead of a table.
     """
     from mmrec.recommend import Recommender
 
-    recommender = Recommender.load(model)
+    for name, share in (("max-fpr", max_fpr), ("diversity", diversity)):
+        if share is not None and not 0 <= share <= 1:
+            raise ConfigError(f"--{name} {share}: a share from 0 to 1 is wanted")
+    if n < 1:
+        raise ConfigError(f"--n {n}: at least one item is wanted")
+    recommender = Recommender.load(model, catalogue)
+    if everyone is not None:
+        if user is not None or likes or liked or category or price or diversity or why:
+            raise ConfigError("--everyone goes with --n, --seen and --max-fpr alone")
+        _write(recommender, everyone, n=n, seen=seen, max_fpr=max_fpr)
+        return
     if user is not None and user not in recommender.corpus.data.users:
-        console.print(f"{user} has written no review here: this is what strangers get")
-    found = recommender.recommend(user, n, likes=likes, seen=seen)
-    reasons = {item: recommender.explain(user, item, likes=likes) for item in found["item"]} if why else {}
+        console.print(f"{user} has written no review here: this is what strangers get", markup=False)
+    asking: dict[str, Any] = {"likes": likes, "liked": liked or ()}
+    how: dict[str, Any] = {"seen": seen, "max_fpr": max_fpr, "diversity": diversity}
+    how |= {"categories": category or (), "prices": price or ()}
+    found = recommender.recommend(user, n, **asking, **how)
+    items = found["item"].to_list() if why else []
+    told = recommender.told([recommender.explain(user, item, **asking) for item in items])
+    reasons = dict(zip(items, told, strict=True))
     if json:
         rows = found.to_dicts()
         for row in rows:
             if why:
-                reason = reasons[row["item"]]
-                row["why"] = {
-                    "contributions": reason.contributions,
-                    "quotes": [q.__dict__ for q in reason.quotes],
-                }
+                row["why"] = _as_dict(reasons[row["item"]])
         print_json({"user": user, "likes": likes, "recommendations": rows})
         return
-    print_recommendations(found, f"For {escape(user or likes or '')}")
+    print_recommendations(found, f"For {escape(user or likes or ', '.join(liked or ()))}")
     for place, reason in reasons.items():
         parts = ", ".join(f"{name} {value:+.3f}" for name, value in reason.contributions.items())
         out.print(f"\n[bold]{escape(place)}[/] {reason.probability:.3f} = {reason.base:.3f} and {parts}")
+        if reason.sentence:
+            out.print(f"  {escape(reason.sentence)}")
         for quote in reason.quotes:
-            out.print(f"  {'+' if quote.liked else '-'} “{escape(quote.text)}” ({escape(quote.review_id)})")
+            source = quote.review_id or "a photo of it"
+            out.print(f"  {'+' if quote.liked else '-'} “{escape(quote.text)}” ({escape(source)})")
+
+
+def _write(recommender: Recommender, path: Path, **how: Any) -> None:
+    start = time.monotonic()
+    found = recommender.recommend_all(**how)
+    seconds = time.monotonic() - start
+    try:
+        found.write_parquet(path)
+    except OSError as error:
+        raise ConfigError(f"--everyone {path}: cannot be written ({error.strerror or error})") from error
+    users, items = recommender.features.user.nothing, recommender.scorer.size
+    out.print(
+        f"{path}: {found.height:,} rows for {users:,} users, of {items:,} items, "
+        f"in {seconds:.1f} s ({users / max(seconds, 1e-9):,.0f} users/s)",
+        markup=False,
+    )
+
+
+def _as_dict(reason: Explanation) -> dict[str, Any]:
+    return {
+        "contributions": reason.contributions,
+        "sentence": reason.sentence,
+        "quotes": [quote.__dict__ for quote in reason.quotes],
+    }
 
 
 def print_recommendations(found: pl.DataFrame, title: str) -> None:

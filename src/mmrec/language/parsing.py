@@ -5,15 +5,24 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmrec.language.base import PRICE_TAGS, Answer, Note, PriceTag, Summary
 from mmrec.language.prompts import clean
 
-__all__ = ["Unusable", "as_categories", "as_note", "as_price", "as_summary", "as_text"]
+__all__ = [
+    "Unusable",
+    "as_categories",
+    "as_note",
+    "as_price",
+    "as_sentence",
+    "as_summary",
+    "as_text",
+    "backed",
+]
 
-_MOST_CHARACTERS = {"gist": 400, "text": 1500, "phrase": 160}
+_MOST_CHARACTERS = {"gist": 400, "text": 1500, "phrase": 160, "sentence": 400}
 _MOST_PHRASES = 8
 # No answer is as long that did not loop. Each try of a brace may read all the rest.
 _MOST_ANSWER, _MOST_TRIES = 50_000, 100
@@ -25,6 +34,19 @@ _QUOTED = re.compile(r"(?<!\w)['\"‘“](.+?)['\"’”](?!\w)")
 _LEAD = re.compile(r"\s*(?:[-*•]|\d+[.)])\s+|.*(?::|\b(?:is|are)\b(?: an?\b| the\b)?)")
 _NO_KIND = re.compile(r"(?:none|unknown|unclear|unspecified|n/?a|not \w+)\b.*")
 _WORDY = 5
+_SPAN = re.compile(r"[“\"«„]([^“”\"«»„]{3,})[”\"»“]")
+_TOKEN = re.compile(r"[^\W_]+")
+_STEM, _LONG, _NEW = 5, 4, 0.25
+_GLUE = re.compile(
+    r"""(?x)
+    about|also|although|being|both|some|someone|somebody|people|guests|visitors|reviewers
+    |others|many|most|several|praise|praised|like|liked|likes|love|loved|loves|enjoy|enjoyed
+    |mention|mentioned|note|noted|says|said|tell|told|find|finds|found|think|that|this|these
+    |those|they|their|them|there|here|with|without|from|have|been|were|will|would|which|while
+    |when|where|what|your|though|however|despite|mind|minded|might|expect|come|place|spot|worth
+    |very|more|than|just|only|other
+    """
+)
 
 _TAGS: dict[str, PriceTag] = {"over": "overpriced", "low": "cheap price", "fair": "fair price"}
 _PRICE_NAMES = re.compile(
@@ -67,6 +89,41 @@ def as_summary(answer: Answer, most_categories: int) -> Summary:
     """A summary out of a structured answer; raises as `as_note` does."""
     fields = _object(answer, "text")
     return Summary(text=_sentence(fields, "text"), **_words(fields, most_categories))
+
+
+def as_sentence(answer: Answer) -> str:
+    """A sentence out of a structured answer.
+
+    Raises:
+        Unusable: no JSON object, or no text in it.
+    """
+    return _sentence(_object(answer, "sentence"), "sentence")
+
+
+def backed(sentence: str, said: Sequence[str]) -> None:
+    """Check that a sentence tells nothing but what was said.
+
+    What stands in quotation marks must be there word for word; numbers and names must be there; of the
+    other words of four letters and more, but for those that only hold a sentence together, three of four
+    must (by their first five letters).
+
+    Raises:
+        Unusable: something in it is not there.
+    """
+    there = " ".join(" ".join(one.split()).casefold() for one in said)
+    for quoted in _SPAN.findall(sentence):
+        if not any(" ".join(quoted.split()).casefold().strip(" .,!?") in one.casefold() for one in said):
+            raise Unusable("it quotes what nobody wrote")
+    known = set(_TOKEN.findall(there))
+    stems = {word[:_STEM] for word in known}
+    tokens = _TOKEN.findall(sentence)
+    for at, token in enumerate(tokens):
+        named = at > 0 and token[:1].isupper() and token.casefold()[:_STEM] not in stems
+        if named or (token[:1].isdigit() and token.casefold() not in known):
+            raise Unusable("it names what nobody wrote of")
+    words = [word for token in tokens if len(word := token.casefold()) >= _LONG and not _GLUE.fullmatch(word)]
+    if sum(word[:_STEM] not in stems for word in words) > _NEW * len(words):
+        raise Unusable("it says more than was written")
 
 
 def as_text(answer: Answer) -> str:

@@ -14,7 +14,8 @@ from pydantic import BaseModel
 
 from mmrec.language.base import Ask, Note, Summary, Task
 
-__all__ = ["Of", "clean", "marked", "messages", "note_task", "paper_tasks", "prompt_digest", "summary_task"]
+__all__ = ["Of", "clean", "marked", "messages", "note_task", "paper_tasks", "prompt_digest", "reason_task"]
+__all__ += ["summary_task"]
 
 Of = Literal["user", "item"]
 """Whose reviews are summarised: those that a user wrote, or those that an item got."""
@@ -62,6 +63,12 @@ _PAPER_CATEGORIES = (
     "can you tell me what kind of {kind} this is from these reviews for the {kind}. "
     "Return me in this format:'type'"
 )
+_REASON = """\
+People wrote these sentences of one {kind}. Make one sentence of at most 30 words out of them that tells
+somebody why they may like this {kind}, and what to mind where somebody minded it, as a JSON object with
+this field:
+- sentence: the sentence; use the words that are there, and name nothing that is not there
+{rules}"""
 _REPAIR = "Your answer could not be used: {why}. Answer again, with {wanted} and nothing around it."
 _KEPT = "\n\t\u200c\u200d"  # joiners are part of words and of emoji
 # Not those unassigned: Python's table of Unicode is years behind the emoji that people write.
@@ -109,6 +116,14 @@ def summary_task(of: Of, kind: str, most: int) -> Task:
     rules = _RULES.format(texts="Each review, or summary of several reviews, stands")
     instructions = _SUMMARIES[of].format(kind=kind, fields=fields, rules=rules)
     return Task(f"summary of {of}", instructions, _schema(Summary), 1000)
+
+
+def reason_task(kind: str) -> Task:
+    """Say in one sentence why somebody may like an item of that kind."""
+    instructions = _REASON.format(kind=kind, rules=_RULES.format(texts="Each sentence stands"))
+    fields = {"sentence": {"type": "string"}}
+    schema = {"type": "object", "properties": fields, "required": ["sentence"], "additionalProperties": False}
+    return Task("reason", instructions, schema, 200)
 
 
 def paper_tasks(of: Of, kind: str) -> dict[Literal["text", "price", "categories"], Task]:

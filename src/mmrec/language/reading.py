@@ -16,7 +16,7 @@ from mmrec.errors import ModelError
 from mmrec.language import parsing
 from mmrec.language.base import Answer, Ask, LanguageModel, Note, Review, Summary, Task
 from mmrec.language.histories import Histories, Texts
-from mmrec.language.prompts import Of, messages, note_task, paper_tasks, summary_task
+from mmrec.language.prompts import Of, clean, messages, note_task, paper_tasks, reason_task, summary_task
 from mmrec.store import Failure, Result, Store
 
 __all__ = ["Plan", "Reader"]
@@ -87,6 +87,18 @@ class Reader:
         ready = [self._alone(text) for text in texts]
         return [note or Note() for note in self._read(task, ready, parse, "reading reviews")]
 
+    def reasons(self, groups: Sequence[Sequence[str]]) -> list[str]:
+        """A sentence made of each group of sentences on one item, which says nothing but what they do.
+
+        It is empty where the answer says more, also when asked again; and where the reader is no language
+        model.
+        """
+        if self.model.window is None:
+            return [""] * len(groups)
+        texts = [tuple(clean(text) for text in group if text.strip()) for group in groups]
+        task, what = reason_task(self._profile.item_kind), "writing reasons"
+        return [one or "" for one in self._read(task, texts, parsing.as_sentence, what, parsing.backed)]
+
     def summaries(self, of: Of, groups: Sequence[Sequence[Review]]) -> list[Summary]:
         """Sum up each group of reviews, all of one user or item; an empty group gives an empty summary."""
         if self.model.window is None:
@@ -137,9 +149,17 @@ class Reader:
         ]
 
     def _read(
-        self, task: Task, texts: Sequence[Texts], parse: Callable[[Answer], T], what: str
+        self,
+        task: Task,
+        texts: Sequence[Texts],
+        parse: Callable[[Answer], T],
+        what: str,
+        check: Callable[[T, Texts], None] | None = None,
     ) -> list[T | None]:
-        """What was answered to each ask; None where there was nothing to ask, or no usable answer."""
+        """What was answered to each ask; None where there was nothing to ask, or no usable answer.
+
+        `check` holds an answer against the texts, and raises `Unusable` too.
+        """
         asks = {at: Ask(task, some) for at, some in enumerate(texts) if some}
         # Models that think before they answer need room for that too.
         longer = replace(task, tokens=_MORE * task.tokens)
@@ -153,7 +173,10 @@ class Reader:
                     self.failed[answer.reason] += 1
                     continue
                 try:
-                    read[at] = parse(answer)
+                    value = parse(answer)
+                    if check is not None:
+                        check(value, ask.texts)
+                    read[at] = value
                 except parsing.Unusable as why:
                     again[at] = Ask(longer, ask.texts, json.dumps([answer.text[:2000], str(why)]))
                     reasons[f"no usable answer, also when asked again: {why}"] += 1

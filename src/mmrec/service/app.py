@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 import mmrec
-from mmrec.config import ServeConfig
+from mmrec.config import CatalogueConfig, ServeConfig
 from mmrec.errors import ConfigError, MmrecError, StoreError
 from mmrec.recommend import Recommender
 from mmrec.service import page
@@ -29,7 +29,7 @@ __all__ = ["create_app", "open_ledger", "read_keys"]
 log = logging.getLogger("mmrec.service")
 
 
-def create_app(model: Path, config: ServeConfig) -> FastAPI:
+def create_app(model: Path, config: ServeConfig, catalogue: CatalogueConfig | None = None) -> FastAPI:
     """An application that serves a saved model; the model is read when the application starts.
 
     Raises:
@@ -41,7 +41,7 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         ledger = open_ledger(model, config)
-        app.state.desk = Desk(Recommender.load(model), ledger)
+        app.state.desk = Desk(Recommender.load(model, catalogue), ledger)
         yield
         ledger.close()
 
