@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -96,13 +97,28 @@ def test_what_cannot_be_is_told_without_a_trace(served: Served) -> None:
     assert served.client.post("/v1/reviews", content=chunks).status_code == 413
 
 
-def test_logs_and_figures_name_routes_not_people(served: Served) -> None:
+def test_logs_and_figures_name_routes_not_people(served: Served, fitted: Recommender) -> None:
+    client, item = served.client, fitted.corpus.data.items[0]
     served.get("/v1/users/very-private/recommendations", params={"n": 1})
-    figures = served.client.get("/metrics").text
-    assert 'route="/v1/users/{user:path}/recommendations"' in figures
+    for path in (
+        "/",
+        f"/places/{item}",
+        f"/photos/{item}",
+        "/static/page.js",
+        "/openapi.json",
+        "/very-private",
+    ):
+        client.get(path)
+    for path in ("/static/very-private", "/places/very-private", "/v1/very-private", "/health/"):
+        client.request("VERY-PRIVATE", path)
+    figures = client.get("/metrics").text
+    routes = {"/v1/users/{user:path}/recommendations", "/", "/places/{item:path}", "/photos/{item:path}"}
+    routes |= {"/static/{path:path}", "/openapi.json", "none"}
+    assert routes <= set(re.findall('route="([^"]*)"', figures))
+    assert 'method="other"' in figures
     told = [json.loads(line) for line in served.log.read_text().splitlines() if line.startswith("{")]
     assert {"method", "route", "status", "request_id", "ms"} == set(told[-1])
-    assert "very-private" not in figures + served.log.read_text()
+    assert "very-private" not in (figures + served.log.read_text()).lower()
 
 
 def test_the_page_lists_shows_and_takes_reviews(served: Served, fitted: Recommender) -> None:
