@@ -1,4 +1,4 @@
-"""What several test files share: tables of reviews, a store, the real encoder, a saved model, a PostgreSQL."""
+"""What several test files share: tables of reviews, a store, the real encoder, a saved model, PostgreSQL."""
 
 from __future__ import annotations
 
