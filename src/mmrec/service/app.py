@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -107,12 +107,12 @@ def read_keys(path: Path) -> list[str]:
     return keys
 
 
-async def _told(request: Request, error: Exception) -> JSONResponse:
+async def _told(request: Request, error: Exception) -> Response:
     """What was asked for is not there, or the database is not."""
     return _answer(request, 503 if isinstance(error, StoreError) else 404, str(error))
 
 
-async def _refused(request: Request, error: Exception) -> JSONResponse:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return _answer(request, error.status_code, error.detail, error.headers)
 
@@ -124,12 +124,12 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": detail, "request_id": request.state.request_id}, 422)
 
 
-async def _hidden(request: Request, error: Exception) -> JSONResponse:
+async def _hidden(request: Request, error: Exception) -> Response:
     log.error("request %s failed", request.state.request_id, exc_info=error)
     return _answer(request, 500, "something went wrong here; the log has it under this request id")
 
 
-def _answer(
-    request: Request, status: int, why: str, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
+def _answer(request: Request, status: int, why: str, headers: Mapping[str, str] | None = None) -> Response:
+    if not getattr(request.scope.get("route"), "include_in_schema", True):  # one of the page's
+        return page.sorry(status, why, headers)
     return JSONResponse({"error": why, "request_id": request.state.request_id}, status, headers)
