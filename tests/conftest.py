@@ -1,4 +1,4 @@
-"""What several test files share: tables of reviews by hand or at random, a store, the real encoder."""
+"""What several test files share: tables of reviews, a store, the real encoder, a saved model, PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +16,9 @@ from mmrec.config import EncoderConfig
 from mmrec.encode import Encoder
 from mmrec.reviews.table import NO_TIME, Interactions
 from mmrec.store import Store
+
+if TYPE_CHECKING:
+    from mmrec.recommend import Recommender
 
 
 def interactions(
@@ -77,6 +81,35 @@ def minilm() -> None:
 def encoder(minilm: None, one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     """The real encoder, on a store that all tests share."""
     return Encoder(EncoderConfig(), Store(tmp_path_factory.mktemp("encoder") / "store.sqlite"))
+
+
+@pytest.fixture(scope="session")
+def fitted(minilm: None, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
+    """Ours, fitted on a small Sample City."""
+    from mmrec.config import Config, ReadConfig, TrainingConfig
+    from mmrec.recommend import Recommender
+    from mmrec.reviews import read_reviews
+    from mmrec.reviews.sample import write_sample_city
+
+    folder = tmp_path_factory.mktemp("city")
+    path = write_sample_city(folder, seed=3, users=60, items=25, reviews=500)
+    config = Config(store=folder / "store.sqlite", training=TrainingConfig(epochs=4))
+    return Recommender(config).fit(read_reviews(path, ReadConfig(items=folder / "places.jsonl")))
+
+
+@pytest.fixture(scope="module")
+def model(fitted: Recommender, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, saved; a folder for every module, because live reviews are kept there."""
+    return fitted.save(tmp_path_factory.mktemp("served") / "model")
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    """URL of a real PostgreSQL."""
+    from serving import postgresql
+
+    with postgresql() as url:
+        yield url
 
 
 @pytest.fixture

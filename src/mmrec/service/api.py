@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi import Path as InPath
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mmrec.explain import Explanation
 from mmrec.service.desk import Desk, Reasoned
+from mmrec.service.fields import Count, Id, InUrl, Price, Share, Text, Words
+from mmrec.service.refusals import refusals
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1", tags=["v1"])
+router = APIRouter(prefix="/v1", tags=["v1"], responses=refusals(401, 413, 422, 429, 503))
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-
-
-def _clean(text: str) -> str:
-    """Without NUL, which PostgreSQL does not hold; halves of characters are refused before."""
-    return text.replace("\0", "")
-
-
-Text = Annotated[str, AfterValidator(_clean)]
-InUrl = Annotated[Id, InPath(description="An id; one that was never seen is a stranger's.")]
-Price = Literal["cheap price", "fair price", "overpriced"]
-Share = Annotated[float, Field(ge=0, le=1)]
+_ONE_OF_BOTH: dict[str, Any] = {
+    "oneOf": [
+        {"required": ["likes"], "properties": {"likes": {"type": "string"}, "liked": {"maxItems": 0}}},
+        {"required": ["liked"], "properties": {"likes": {"type": "null"}, "liked": {"minItems": 1}}},
+    ]
+}
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Wish(_Body):
     """What may be asked of a list of recommendations."""
 
-    n: int = Field(10, ge=1, le=100, description="Number of items.")
+    n: Count = Field(10, description="Number of items.")
     categories: list[Id] = Field([], max_length=20, description="Items must have one of these.")
     prices: list[Price] = Field([], max_length=3, description="Items must have one of these.")
     max_fpr: Share | None = Field(
@@ -53,18 +48,22 @@ class Wish(_Body):
 class UserWish(Wish):
     """The same, of a user."""
 
+    model_config = ConfigDict(strict=False)  # in a URL all is text
+
     seen: bool = Field(False, description="Whether items that the user has reviewed may come up too.")
 
 
 class Newcomer(Wish):
     """Someone who never wrote a review: words, or items that they like."""
 
-    likes: Text | None = Field(None, min_length=1, max_length=1000, description="As in `ramen, cheap`.")
+    model_config = ConfigDict(json_schema_extra=_ONE_OF_BOTH)
+
+    likes: Words | None = Field(None, description="As in `ramen, cheap`.")
     liked: list[Id] = Field([], max_length=50, description="Ids of items.")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Newcomer:
-        if bool(self.likes and self.likes.strip()) == bool(self.liked):
+        if bool(self.likes) == bool(self.liked):
             raise ValueError("say in words what is liked, or name liked items; one of both")
         return self
 
@@ -161,44 +160,44 @@ def _desk(request: Request) -> Desk:
 Asked = Annotated[Desk, Depends(_desk)]
 
 
-@router.get("/users/{user:path}/recommendations")
+@router.get("/users/{user:path}/recommendations", responses=refusals(404))
 def recommend(user: InUrl, wish: Annotated[UserWish, Query()], desk: Asked) -> list[Recommendation]:
     """What a user will most likely like."""
     return [_recommendation(one) for one in desk.recommend(user, wish.n, **wish.asked())]
 
 
-@router.post("/recommendations")
+@router.post("/recommendations", responses=refusals(400, 404))
 def recommend_to_newcomer(wish: Newcomer, desk: Asked) -> list[Recommendation]:
     """The same for someone who never wrote a review."""
     return [_recommendation(one) for one in desk.recommend(None, wish.n, **wish.asked())]
 
 
-@router.post("/predictions")
+@router.post("/predictions", responses=refusals(400))
 def predict(pairs: Pairs, desk: Asked) -> list[float]:
     """Probability of a like, for every pair."""
     return desk.predict([pair.user for pair in pairs.pairs], [pair.item for pair in pairs.pairs])
 
 
-@router.get("/similar-items/{item:path}")
-def similar_items(item: InUrl, desk: Asked, n: Annotated[int, Query(ge=1, le=100)] = 10) -> list[Near]:
+@router.get("/similar-items/{item:path}", responses=refusals(404))
+def similar_items(item: InUrl, desk: Asked, n: Annotated[Count, Query()] = 10) -> list[Near]:
     """Items that are spoken of alike."""
     return [Near(id=one, cosine=near) for one, near in desk.recommender.similar_items(item, n)]
 
 
-@router.get("/similar-users/{user:path}")
-def similar_users(user: InUrl, desk: Asked, n: Annotated[int, Query(ge=1, le=100)] = 10) -> list[Near]:
+@router.get("/similar-users/{user:path}", responses=refusals(404))
+def similar_users(user: InUrl, desk: Asked, n: Annotated[Count, Query()] = 10) -> list[Near]:
     """Users who write alike."""
     return [Near(id=one, cosine=near) for one, near in desk.recommender.similar_users(user, n)]
 
 
-@router.get("/items/{item:path}")
+@router.get("/items/{item:path}", responses=refusals(404))
 def item_profile(item: InUrl, desk: Asked) -> ItemProfile:
     """An item, and what is said of it."""
     likes, dislikes = ([Quote(**vars(quote)) for quote in own] for own in desk.sayings(item))
     return ItemProfile(**desk.described(item), likes=likes, dislikes=dislikes)
 
 
-@router.get("/users/{user:path}")
+@router.get("/users/{user:path}", responses=refusals(404))
 def user_profile(user: InUrl, desk: Asked) -> UserProfile:
     """A user."""
     reviewed = desk.reviewed(user)
@@ -209,13 +208,13 @@ def user_profile(user: InUrl, desk: Asked) -> UserProfile:
 def search(
     desk: Asked,
     q: Annotated[str, Query(min_length=1, max_length=200)],
-    n: Annotated[int, Query(ge=1, le=100)] = 10,
+    n: Annotated[Count, Query()] = 10,
 ) -> list[Item]:
     """Items by name, or spoken of in words near to these."""
     return [Item(**desk.described(item)) for item in desk.search(q, n)]
 
 
-@router.post("/reviews", status_code=201)
+@router.post("/reviews", status_code=201, responses=refusals(400))
 def review(said: Review, desk: Asked) -> Taken:
     """Take a review in; lists are others from then on."""
     return Taken(review_id=desk.take_in(**said.model_dump()))

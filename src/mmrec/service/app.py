@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
@@ -23,6 +24,7 @@ from mmrec.service.api import router
 from mmrec.service.desk import Desk
 from mmrec.service.guard import Guard, Meters
 from mmrec.service.ledger import Ledger
+from mmrec.service.refusals import refusals
 
 __all__ = ["create_app", "open_ledger", "read_keys"]
 
@@ -50,24 +52,25 @@ def create_app(model: Path, config: ServeConfig, catalogue: CatalogueConfig | No
     app.add_middleware(
         Guard, keys=keys, per_minute=config.per_minute, max_body=config.max_body, meters=meters
     )
-    app.include_router(router)
+    # The guard looks at keys; this says so in the OpenAPI document.
+    app.include_router(router, dependencies=[Depends(HTTPBearer(auto_error=False))] if keys else [])
     if not keys:  # the page has no way to bring one
         app.include_router(page.router)
         app.mount("/static", StaticFiles(packages=[("mmrec.service", "static")]), "static")
 
-    @app.get("/health", tags=["service"])
+    @app.get("/health", tags=["service"], responses=refusals(413, 429))
     def health() -> dict[str, str]:
         """The process is there."""
         return {"status": "ok", "version": mmrec.__version__}
 
-    @app.get("/ready", tags=["service"])
+    @app.get("/ready", tags=["service"], responses=refusals(413, 429, 503))
     def ready(request: Request) -> dict[str, int]:
         """The model and the database are there too; says how many live reviews the model has heard."""
         desk: Desk = request.app.state.desk
         desk.catch_up(at_once=True)
         return {"heard": desk.heard}
 
-    @app.get("/metrics", tags=["service"], response_class=PlainTextResponse)
+    @app.get("/metrics", tags=["service"], response_class=PlainTextResponse, responses=refusals(413, 429))
     def metrics() -> PlainTextResponse:
         """Figures for Prometheus."""
         return PlainTextResponse(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
@@ -104,14 +107,14 @@ def read_keys(path: Path) -> list[str]:
     return keys
 
 
-async def _told(request: Request, error: Exception) -> JSONResponse:
+async def _told(request: Request, error: Exception) -> Response:
     """What was asked for is not there, or the database is not."""
     return _answer(request, 503 if isinstance(error, StoreError) else 404, str(error))
 
 
-async def _refused(request: Request, error: Exception) -> JSONResponse:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _answer(request, error.status_code, error.detail)
+    return _answer(request, error.status_code, error.detail, error.headers)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -121,10 +124,12 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": detail, "request_id": request.state.request_id}, 422)
 
 
-async def _hidden(request: Request, error: Exception) -> JSONResponse:
+async def _hidden(request: Request, error: Exception) -> Response:
     log.error("request %s failed", request.state.request_id, exc_info=error)
     return _answer(request, 500, "something went wrong here; the log has it under this request id")
 
 
-def _answer(request: Request, status: int, why: str) -> JSONResponse:
-    return JSONResponse({"error": why, "request_id": request.state.request_id}, status)
+def _answer(request: Request, status: int, why: str, headers: Mapping[str, str] | None = None) -> Response:
+    if not getattr(request.scope.get("route"), "include_in_schema", True):  # one of the page's
+        return page.sorry(status, why, headers)
+    return JSONResponse({"error": why, "request_id": request.state.request_id}, status, headers)

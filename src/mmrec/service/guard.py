@@ -21,6 +21,7 @@ __all__ = ["Guard", "Meters"]
 log = logging.getLogger("mmrec.service")
 _CLIENTS = 10_000  # whose rates are remembered
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
     "Referrer-Policy": "same-origin",
@@ -126,11 +127,22 @@ class Guard:
 
     def _note(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         """Neither ids nor words of users come into the log or the figures: a route, not a path."""
-        route = getattr(scope.get("route"), "path", "none")
-        self._meters.requests.labels(scope["method"], route, status).inc()
+        route, method = _route(scope), scope["method"] if scope["method"] in _METHODS else "other"
+        self._meters.requests.labels(method, route, status).inc()
         self._meters.seconds.labels(route).observe(seconds)
-        line = {"method": scope["method"], "route": route, "status": status, "request_id": request_id}
+        line = {"method": method, "route": route, "status": status, "request_id": request_id}
         log.info(json.dumps(line | {"ms": round(1000 * seconds, 1)}))
+
+
+def _route(scope: Scope) -> str:
+    """The template of the route that was found; nobody can make up new ones by asking for other paths."""
+    if path := getattr(scope.get("route"), "path", None):
+        return path
+    if "endpoint" not in scope:  # refused before, redirected, or there is none
+        return "none"
+    # Only FastAPI's own routes leave themselves in the scope.
+    mounted = "app_root_path" in scope
+    return f"{scope['root_path']}/{{path:path}}" if mounted else scope["path"]
 
 
 async def _say(send: Send, status: int, why: str, request_id: str) -> None:

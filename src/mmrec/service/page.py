@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from mmrec.reviews.photos import load_photo
 from mmrec.service.api import Asked, Review
 from mmrec.service.desk import Desk, Reasoned
 
-__all__ = ["router"]
+__all__ = ["router", "sorry"]
 
 router = APIRouter(include_in_schema=False)
 
@@ -96,6 +97,7 @@ def _card(one: Reasoned, desk: Desk) -> dict[str, Any]:
     assert one.why is not None
     photos = desk.photos(one.row["item"])
     why = sorted(one.why.contributions.items(), key=lambda pair: -abs(pair[1]))
+    why = [(name, value) for name, value in why if abs(value) >= 0.005]  # none that would read -0
     shown = photos[0][1] or "a photo of it" if photos else ""
     return {**one.row, "photo": shown, "why": why, "quotes": one.why.quotes}
 
@@ -158,6 +160,11 @@ def _small(path: str, max_pixels: int) -> bytes:
     out = io.BytesIO()
     image.convert("RGB").save(out, "JPEG", quality=80)
     return out.getvalue()
+
+
+def sorry(status: int, why: str, headers: Mapping[str, str] | None = None) -> HTMLResponse:
+    """Why there is no answer, for people."""
+    return HTMLResponse(_pages.get_template("sorry.html.jinja").render(why=why), status, headers)
 
 
 def _html(name: str, **values: Any) -> HTMLResponse:

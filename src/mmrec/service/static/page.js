@@ -11,6 +11,7 @@ for (const form of document.querySelectorAll("form[data-into]")) {
     into.setAttribute("aria-busy", "true");
     try {
       const answer = await fetch(url, { headers: { "X-Fragment": "list" }, signal: latest.signal });
+      if (!answer.ok) throw new Error(answer.statusText);
       into.innerHTML = await answer.text();
       history.replaceState(null, "", url);
     } catch (error) {

@@ -1,0 +1,99 @@
+"""A real `mmrec serve` process, and a real PostgreSQL, for tests of the service."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+
+WAIT = 60.0
+MMREC = [sys.executable, "-c", "import sys; from mmrec.cli import main; main(sys.argv[1:])"]
+
+
+@dataclass
+class Served:
+    """A running service."""
+
+    client: httpx.Client
+    process: subprocess.Popen[str]
+    log: Path
+
+    def get(self, path: str, **how: Any) -> Any:
+        answer = self.client.get(path, **how)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def post(self, path: str, body: Any, status: int = 200) -> Any:
+        answer = self.client.post(path, json=body)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+
+def free_port() -> int:
+    """A port on loopback where nobody listens."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def serving(model: Path, *flags: str) -> Iterator[Served]:
+    """`mmrec serve` on a port of its own, until the block is left."""
+    port = free_port()
+    command = [*MMREC, "serve", str(model), "--port", str(port), *flags]
+    log = model.parent / f"serve-{port}.log"
+    with log.open("w") as out, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        process = subprocess.Popen(command, stderr=out, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        try:
+            deadline = time.monotonic() + WAIT
+            while not _ready(client):
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+            yield Served(client, process, log)
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """A real PostgreSQL of Debian's package, on a port of its own."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not programs:
+        pytest.skip("PostgreSQL is not installed (Debian's package postgresql)")
+    pytest.importorskip("psycopg", reason="mmrec[postgres] is not installed")
+    folder, port = Path(tempfile.mkdtemp(prefix="mmrec-pg-")), free_port()
+    # It refuses to run as root.
+    become = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+    if become:
+        shutil.chown(folder, "postgres")
+    control = [*become, str(programs[-1] / "pg_ctl"), "-D", str(folder / "data"), "-w"]
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
+    subprocess.run([*control, "initdb", "-o", "-A trust -U mmrec"], check=True, capture_output=True)
+    start = [*control, "-l", str(folder / "log"), "-o", options, "start"]
+    subprocess.run(start, check=True, stdout=subprocess.DEVNULL)
+    try:
+        yield f"postgresql://mmrec@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL)
+        shutil.rmtree(folder)

@@ -1,0 +1,66 @@
+"""`mmrec serve` with several workers, and stopped in the middle of a request."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+
+from mmrec.recommend import Recommender
+from serving import WAIT, Served, serving
+
+pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
+BORN = re.compile(r'mmrec_requests_created\{[^}]*"/v1/users/\{user:path\}"[^}]*\} (\S+)')
+
+
+def ask(served: Served, user: str) -> tuple[str, list[str]]:
+    """Whoever takes a new connection: since when it has answered, and what it knows of a user."""
+    with httpx.Client(base_url=served.client.base_url, timeout=30) as fresh:
+        reviewed = fresh.get(f"/v1/users/{user}").json()["reviewed"]
+        found = BORN.search(fresh.get("/metrics").text)
+        assert found
+        return found[1], reviewed
+
+
+def test_workers_see_each_others_reviews(model: Path, tmp_path: Path, fitted: Recommender) -> None:
+    item, database = fitted.corpus.data.items[0], f"sqlite:///{tmp_path / 'live.sqlite'}"
+    with serving(model, "--workers", "2", "--database", database) as served, ThreadPoolExecutor(8) as pool:
+        said = {"user": "ada", "item": item, "rating": 5, "text": "Good soup."}
+        served.post("/v1/reviews", said, 201)
+        known: dict[str, list[str]] = {}
+        deadline = time.monotonic() + WAIT
+        while len(known) < 2 or any(reviewed != [item] for reviewed in known.values()):
+            assert time.monotonic() < deadline, known
+            known |= dict(pool.map(lambda _: ask(served, "ada"), range(16)))
+        assert len(known) == 2
+        assert not [name for name in served.log.read_text().splitlines() if "Traceback" in name]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_stop_answers_what_is_under_way(workers: str, model: Path, tmp_path: Path) -> None:
+    flags = ["--workers", workers, "--database", f"sqlite:///{tmp_path / 'live.sqlite'}"]
+    body = json.dumps({"user": "ada", "item": "new", "rating": 5, "text": "Good soup."}).encode()
+    with serving(model, *flags) as served:
+        url = served.client.base_url
+        served.client.close()
+        with socket.create_connection((url.host, url.port), timeout=30) as line:
+            head = f"POST /v1/reviews HTTP/1.1\r\nHost: {url.host}\r\nContent-Type: application/json\r\n"
+            line.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:10])
+            time.sleep(0.5)
+            served.process.send_signal(signal.SIGTERM)
+            time.sleep(1)
+            line.sendall(body[10:])
+            answer = line.makefile("rb").readline()
+        assert answer.startswith(b"HTTP/1.1 201"), answer
+        assert served.process.wait(20) in (0, -signal.SIGTERM)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((url.host, url.port), timeout=1)
+    with serving(model, *flags) as again:
+        assert again.get("/v1/users/ada")["reviewed"] == ["new"]
