@@ -34,7 +34,7 @@ def test_every_answer_is_as_described(served: Served, tmp_path: Path) -> None:
     command = [*ASK, "--config-file", str(config), "run", f"{served.client.base_url}/openapi.json", *how]
     done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Tested: 12" in done.stdout
+    assert "Tested: 13" in done.stdout
 
 
 def test_every_route_says_how_it_refuses(served: Served) -> None:

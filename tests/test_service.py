@@ -207,15 +207,16 @@ def test_wrong_flags_are_told_in_a_sentence(model: Path, flags: list[str], said:
 
 
 def test_a_review_that_cannot_be_heard_silences_no_other(model: Path, tmp_path: Path) -> None:
-    from mmrec.service.ledger import Ledger
+    from mmrec.service.ledger import Ledger, LiveReview
 
     database = f"sqlite:///{tmp_path / 'live.sqlite'}"
     ledger, good = Ledger(database), '{"gist": "Good soup."}'
     fields = {"user": "ada", "rating": 5.0, "text": "Good soup."}
-    ledger.add("broken", item="one", note="not a note", **fields)
-    ledger.add("sound", item="two", note=good, **fields)
-    assert [one.review_id for one in ledger.since(0)] == ["broken", "sound"]
-    assert ledger.add("sound", item="two", note=good, **fields) == 2
+    assert ledger.add(LiveReview(review_id="broken", item="one", note="not a note", **fields))
+    assert ledger.add(LiveReview(review_id="sound", item="two", note=good, **fields))
+    assert [one.review_id for one in ledger.since(LiveReview, 0)] == ["broken", "sound"]
+    assert not ledger.add(LiveReview(review_id="sound", item="two", note=good, **fields))
+    assert len(ledger.since(LiveReview, 0)) == 2
     ledger.close()
     with serving(model, "--database", database) as one:
         assert one.get("/v1/users/ada")["reviewed"] == ["two"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -215,11 +214,6 @@ class Answers:
             (at, self.live.features.item.nothing),
         )
         return Explanation.of(values, self._quotes(people, view, at))
-
-    def told(self, reasons: Sequence[Explanation]) -> list[Explanation]:
-        """Reasons with a sentence made of their quotes, where a language model reads."""
-        said = self.models.reader.reasons([[quote.text for quote in one.quotes] for one in reasons])
-        return [replace(one, sentence=sentence) for one, sentence in zip(reasons, said, strict=True)]
 
     def sayings(self, item: int, most: int = 5) -> tuple[list[Quote], list[Quote]]:
         """What is liked and disliked about an item, by code: each sentence once, the most typical first."""

@@ -216,6 +216,10 @@ class ServeConfig(_Settings):
     """Requests a minute that one client may make of one worker."""
     max_body: int = Field(65_536, ge=1024)
     """Bytes that the body of a request may have."""
+    max_photo: int = Field(10_000_000, ge=1024)
+    """Bytes that the body of a request with a photo may have."""
+    sentences: bool = False
+    """Whether the language model of the fit writes a sentence for every reason, while people wait."""
 
 
 class Config(_Settings):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 
 from mmrec.groups import shapley
 
-__all__ = ["GROUPS", "Explanation", "Quote", "coalitions", "nearest", "shapley", "typical"]
+__all__ = ["GROUPS", "Explanation", "Quote", "coalitions", "nearest", "shapley", "told", "typical"]
 
 GROUPS = ("your ratings", "your words", "its ratings", "its words and photos")
 """What can be known or not: numbers and words of the user, numbers and words of the item."""
@@ -60,6 +60,14 @@ class Explanation:
         everything = frozenset(range(len(GROUPS)))
         contributions = {name: shapley(values, player) for player, name in enumerate(GROUPS)}
         return cls(values[everything], values[frozenset()], contributions, quotes)
+
+
+def told(
+    reasons: Sequence[Explanation], write: Callable[[Sequence[Sequence[str]]], list[str]]
+) -> list[Explanation]:
+    """Reasons with a sentence each, which `write` makes of the texts of their quotes."""
+    sentences = write([[quote.text for quote in one.quotes] for one in reasons])
+    return [replace(one, sentence=sentence) for one, sentence in zip(reasons, sentences, strict=True)]
 
 
 def coalitions(

@@ -138,10 +138,7 @@ class Live:
         Raises:
             DataError: there is nothing in it that the model can use.
         """
-        if captions and not self._assembler.captioned:
-            raise DataError("this model has learned nothing from captions: describe the item in words")
-        if not text.strip() and not captions:
-            raise DataError("describe the item in words, or bring a photo of it")
+        self.check(text, captions)
         corpus = Corpus.single(text, np.nan, self._models, note, captions=captions)
         told = self._assembler.sums("item", _ONE, corpus)
         code = self._code("item", item)
@@ -149,6 +146,17 @@ class Live:
         entity.sums += told
         self.features.item.put(code, self._made("item", entity))
         return code
+
+    def check(self, text: str, captions: Sequence[str]) -> None:
+        """Look whether the model can use what an item is to be introduced by.
+
+        Raises:
+            DataError: it cannot.
+        """
+        if captions and not text.strip() and not self._assembler.captioned:
+            raise DataError("this model has learned nothing from captions: describe the item in words")
+        if not text.strip() and not captions:
+            raise DataError("describe the item in words, or bring a photo of it")
 
     def newcomer(self, liked: Sequence[int]) -> SideFeatures:
         """Features, one view, of someone of whom only some liked items are known: five stars each."""

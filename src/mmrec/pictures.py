@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -23,8 +25,9 @@ from mmrec.store import Failure, Result, Store
 from mmrec.vision.base import Captioner
 from mmrec.vision.resnet import PhotoFeatures
 
-__all__ = ["Captions", "PhotoVectors", "Pictures"]
+__all__ = ["Captions", "PhotoVectors", "Pictures", "thumbnail"]
 
+_SHOWN = 640  # pixels of what people are shown
 _SIDE = 1024  # so that blocks of photos have a limit in memory; models look at less than half of it
 _THREADS = 4  # Pillow's decoders and sha256 release the interpreter lock
 _SHOW_FROM = 2000
@@ -85,6 +88,15 @@ class Pictures:
                 failed[result.reason.partition(":")[0]] += 1
             text[path] = "" if isinstance(result, Failure) else Answer.model_validate_json(result).text
         return Captions(text, failed)
+
+    def caption(self, path: Path, captioner: Captioner) -> str:
+        """What one photo shows; "" where the captioner found no words.
+
+        Raises:
+            PhotoError: it cannot be read.
+        """
+        load_photo(path, self._max_pixels)
+        return self.captions([str(path)], captioner).text[str(path)]
 
     def missing(self, paths: Iterable[str], captioner: Captioner) -> int:
         """How many photos the captioner would be asked about."""
@@ -182,6 +194,19 @@ def _small(path: str, max_pixels: int) -> Image.Image:
     photo = load_photo(Path(path), max_pixels)
     photo.thumbnail((_SIDE, _SIDE))
     return photo
+
+
+def thumbnail(photo: Path | IO[bytes], max_pixels: int) -> bytes:
+    """A photo as a small JPEG, made anew, so that nothing but the picture is in it.
+
+    Raises:
+        PhotoError: it cannot be read.
+    """
+    image = load_photo(photo, max_pixels)
+    image.thumbnail((_SHOWN, _SHOWN))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=80)
+    return out.getvalue()
 
 
 def _unseen(done: int) -> None:

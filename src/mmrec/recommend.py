@@ -18,7 +18,6 @@ from mmrec.learning import Model
 from mmrec.live import Known, Live, Said
 from mmrec.metrics import Outcome, Scores, curve, outcome
 from mmrec.pictures import Pictures
-from mmrec.reviews.photos import load_photo
 from mmrec.reviews.table import Reviews
 from mmrec.saving import Saved
 from mmrec.scoring import Scorer
@@ -146,9 +145,8 @@ class Recommender(Answers, Published):
         Raises:
             PhotoError: the file is no photo that can be read.
         """
-        load_photo(photo, self.config.read.max_pixels)
         pictures = Pictures(self.models.store, self.config.read.max_pixels)
-        return pictures.captions([str(photo)], self.models.captioner).text[str(photo)]
+        return pictures.caption(photo, self.models.captioner)
 
     def _changed(self, item: int, user: int | None = None) -> None:
         """Take over features that `live` has changed."""

@@ -59,6 +59,7 @@ def recommend(
         why: say what spoke for each item, and quote its reviews.
         json: print one JSON object instead of a table.
     """
+    from mmrec.explain import told
     from mmrec.recommend import Recommender
 
     for name, share in (("max-fpr", max_fpr), ("diversity", diversity)):
@@ -79,8 +80,8 @@ def recommend(
     how |= {"categories": category or (), "prices": price or ()}
     found = recommender.recommend(user, n, **asking, **how)
     items = found["item"].to_list() if why else []
-    told = recommender.told([recommender.explain(user, item, **asking) for item in items])
-    reasons = dict(zip(items, told, strict=True))
+    explained = [recommender.explain(user, item, **asking) for item in items]
+    reasons = dict(zip(items, told(explained, recommender.models.reader.reasons), strict=True))
     if json:
         rows = found.to_dicts()
         for row in rows:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -50,7 +50,7 @@ def check_photo(path: str, root: Path, max_pixels: int) -> Path:
     return photo
 
 
-def load_photo(path: Path, max_pixels: int) -> Image.Image:
+def load_photo(path: Path | IO[bytes], max_pixels: int) -> Image.Image:
     """Return a photo as RGB, upright as its EXIF orientation says; of an animation the first frame.
 
     Raises:

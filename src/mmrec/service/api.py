@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, Request, UploadFile
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mmrec.errors import DataError, PhotoError
 from mmrec.explain import Explanation
 from mmrec.service.desk import Desk, Reasoned
 from mmrec.service.fields import Count, Id, InUrl, Price, Share, Text, Words
@@ -69,11 +70,12 @@ class Newcomer(Wish):
 
 
 class Quote(BaseModel):
-    """A sentence of a real review."""
+    """A sentence of a real review, or what a photo shows."""
 
     text: str
-    review_id: str
+    review_id: str = Field(description="Empty where a photo came with no review.")
     liked: bool
+    photo: bool
 
 
 class Why(BaseModel):
@@ -82,6 +84,9 @@ class Why(BaseModel):
     base: float
     contributions: dict[str, float]
     quotes: list[Quote]
+    sentence: str = Field(
+        description="By a language model, of the quotes alone; else empty."
+    )
 
 
 class Item(BaseModel):
@@ -149,6 +154,13 @@ class Taken(BaseModel):
     """A review that is kept, whatever happens from now on."""
 
     review_id: str
+
+
+class Introduced(BaseModel):
+    """An item that is known from now on."""
+
+    item: str
+    shows: str | None = Field(description="Its photo in words.")
 
 
 def _desk(request: Request) -> Desk:
@@ -220,10 +232,27 @@ def review(said: Review, desk: Asked) -> Taken:
     return Taken(review_id=desk.take_in(**said.model_dump()))
 
 
+@router.post("/items", status_code=201, responses=refusals(400))
+def introduce(
+    desk: Asked,
+    item: Annotated[Id, Form(description="Its id.")],
+    name: Annotated[Words | None, Form(description="What it is called.")] = None,
+    description: Annotated[Text, Form(max_length=10_000, description="In words.")] = "",
+    photo: Annotated[UploadFile | None, File(description="JPEG, PNG, WebP or GIF.")] = None,
+) -> Introduced:
+    """Take in an item that is new, by a description or a photo of it or both; one sent twice counts once."""
+    try:
+        shows = desk.introduce(item, name, description, photo.file.read() if photo else None)
+    except (DataError, PhotoError) as error:
+        raise HTTPException(400, str(error)) from error
+    return Introduced(item=item, shows=shows)
+
+
 def _recommendation(one: Reasoned) -> Recommendation:
     return Recommendation(**one.row, why=_why(one.why) if one.why else None)
 
 
 def _why(explanation: Explanation) -> Why:
     quotes = [Quote(**vars(quote)) for quote in explanation.quotes]
-    return Why(base=explanation.base, contributions=explanation.contributions, quotes=quotes)
+    told = {name: getattr(explanation, name) for name in ("base", "contributions", "sentence")}
+    return Why(**told, quotes=quotes)

@@ -43,14 +43,18 @@ def create_app(model: Path, config: ServeConfig, catalogue: CatalogueConfig | No
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         ledger = open_ledger(model, config)
-        app.state.desk = Desk(Recommender.load(model, catalogue), ledger)
+        app.state.desk = Desk(Recommender.load(model, catalogue), ledger, sentences=config.sentences)
         yield
         ledger.close()
 
     # Its usual documentation pages fetch their scripts from elsewhere.
     app = FastAPI(title="mmrec", version=mmrec.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(
-        Guard, keys=keys, per_minute=config.per_minute, max_body=config.max_body, meters=meters
+        Guard,
+        keys=keys,
+        per_minute=config.per_minute,
+        max_body={"": config.max_body, "/v1/items": config.max_photo},
+        meters=meters,
     )
     # The guard looks at keys; this says so in the OpenAPI document.
     app.include_router(router, dependencies=[Depends(HTTPBearer(auto_error=False))] if keys else [])

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from mmrec.corpus import Models
 from mmrec.errors import DataError
-from mmrec.explain import Explanation, Quote
+from mmrec.explain import Explanation, Quote, told
 from mmrec.language.base import Note
+from mmrec.pictures import Pictures, thumbnail
 from mmrec.recommend import Recommender
-from mmrec.service.ledger import Ledger
+from mmrec.service.ledger import Ledger, LiveItem, LiveReview
 
 __all__ = ["Desk", "Reasoned"]
 
@@ -35,12 +43,20 @@ class Desk:
     Args:
         recommender: the model, as it was saved.
         ledger: where live reviews are kept; those in there are heard first.
+        sentences: whether a language model writes one for every reason.
     """
 
-    def __init__(self, recommender: Recommender, ledger: Ledger) -> None:
+    def __init__(self, recommender: Recommender, ledger: Ledger, *, sentences: bool = False) -> None:
         self.recommender, self._ledger = recommender, ledger
         self._lock = threading.RLock()
-        self._heard, self._looked = 0, 0.0
+        self._reading = threading.Lock()
+        config = recommender.config
+        slow = config.language.llm != "builtin" or config.vision.captioner != "builtin"
+        # What takes its time has a store of its own, so that nobody who only asks waits for it.
+        self._aside = Models.open(config) if slow else None
+        self._sentences = sentences
+        self._photos: dict[str, str] = {}
+        self._heard, self._introduced, self._looked = 0, 0, 0.0
         self.catch_up(at_once=True)
 
     @property
@@ -57,16 +73,44 @@ class Desk:
         with self._lock:
             if not at_once and time.monotonic() - self._looked < _LOOK_EVERY:
                 return
-            while found := self._ledger.since(self._heard):
-                for one in found:
+            while items := self._ledger.since(LiveItem, self._introduced):
+                for item in items:
+                    self._introduced = item.number
+                    self._hear(item.number, "item", partial(self._introduce, item))
+            while reviews := self._ledger.since(LiveReview, self._heard):
+                for one in reviews:
                     self._heard = one.number
-                    try:
-                        note = Note.model_validate_json(one.note)
-                        self.recommender.add(one.user, one.item, one.rating, one.text, one.review_id, note)
-                    except Exception as error:  # one that cannot be heard must not silence all others
-                        # Its kind alone: the message may quote the review.
-                        log.error("live review number %d was left out: %s", one.number, type(error).__name__)
+                    said = (one.user, one.item, one.rating, one.text, one.review_id, one.note)
+                    self._hear(one.number, "review", partial(self._add, *said))
             self._looked = time.monotonic()
+
+    def _hear(self, number: int, what: str, hear: Callable[[], None]) -> None:
+        try:
+            hear()
+        except Exception as error:  # one that cannot be heard must not silence all others
+            # Its kind alone: the message may quote the review.
+            log.error("live %s number %d was left out: %s", what, number, type(error).__name__)
+
+    def _add(self, user: str, item: str, rating: float, text: str, review_id: str, note: str) -> None:
+        self.recommender.add(user, item, rating, text, review_id, Note.model_validate_json(note))
+
+    def _introduce(self, one: LiveItem) -> None:
+        captions = [one.caption] if one.caption else []
+        note = Note.model_validate_json(one.note)
+        if one.caption is not None:
+            self._photos[one.item] = one.caption
+        how: dict[str, Any] = {"name": one.name, "description": one.description, "captions": captions}
+        self.recommender.introduce(one.item, **how, note=note)
+
+    @contextmanager
+    def _readers(self) -> Iterator[Models]:
+        """What reads, for one thread at a time; the builtin readers are quick, so all may wait for them."""
+        if self._aside is None:
+            with self._lock:
+                yield self.recommender.models
+        else:
+            with self._reading:
+                yield self._aside
 
     def take_in(self, user: str, item: str, rating: float, text: str, review_id: str | None = None) -> str:
         """Read a review, keep it, and hear it; its id.
@@ -76,21 +120,51 @@ class Desk:
             review_id: the caller's own, so that what is sent twice counts once.
         """
         review_id = review_id or uuid.uuid4().hex
-        with self._lock:  # the store of what was read is for one thread at a time
-            written = self.recommender.read(text).model_dump_json()
-        self._ledger.add(review_id, user=user, item=item, rating=rating, text=text, note=written)
+        note = self._read(text)
+        self._ledger.add(
+            LiveReview(review_id=review_id, user=user, item=item, rating=rating, text=text, note=note)
+        )
         self.catch_up(at_once=True)
         return review_id
+
+    def _read(self, text: str) -> str:
+        with self._readers() as models:
+            (note,) = models.reader.notes([text])
+        return note.model_dump_json()
+
+    def introduce(self, item: str, name: str | None, description: str, photo: bytes | None) -> str | None:
+        """Keep an item that is new, and know it; what its photo shows, where it has one.
+
+        Raises:
+            PhotoError: the photo cannot be read.
+            DataError: there is nothing in it that the model can use.
+        """
+        small, caption = None, None
+        if photo is not None:
+            config = self.recommender.config.read
+            small = thumbnail(io.BytesIO(photo), config.max_pixels)
+            with tempfile.NamedTemporaryFile(suffix=".jpg") as file, self._readers() as models:
+                file.write(small)
+                file.flush()
+                caption = Pictures(models.store, config.max_pixels).caption(Path(file.name), models.captioner)
+        self.recommender.live.check(description, [caption] if caption else [])
+        kept = {"name": name, "description": description, "note": self._read(description)}
+        self._ledger.add(LiveItem(item=item, caption=caption, photo=small, **kept))
+        self.catch_up(at_once=True)
+        return caption
 
     def recommend(self, user: str | None, n: int, *, why: bool = False, **how: Any) -> list[Reasoned]:
         """As `Recommender.recommend`, with reasons where wanted."""
         with self._lock:
-            found = self.recommender.recommend(user, n, **how)
+            rows = self.recommender.recommend(user, n, **how).to_dicts()
+            if not why:
+                return [Reasoned(row, None) for row in rows]
             asking = {name: how[name] for name in ("likes", "liked") if name in how}
-            return [
-                Reasoned(row, self.recommender.explain(user, row["item"], **asking) if why else None)
-                for row in found.to_dicts()
-            ]
+            reasons = [self.recommender.explain(user, row["item"], **asking) for row in rows]
+        if self._sentences:
+            with self._readers() as models:
+                reasons = told(reasons, models.reader.reasons)
+        return [Reasoned(row, reason) for row, reason in zip(rows, reasons, strict=True)]
 
     def predict(self, users: list[str], items: list[str]) -> list[float]:
         """As `Recommender.predict`."""
@@ -122,8 +196,13 @@ class Desk:
             return self.recommender.sayings(code, most)
 
     def photos(self, item: str) -> list[tuple[str, str]]:
-        """Path and caption ("" where there is none) of each photo of an item."""
-        return self.recommender.shelf.photos(self._code(item))
+        """Path ("" of one that came with a live item) and caption ("" without one) of an item's photos."""
+        live = [("", self._photos[item])] if item in self._photos else []
+        return [*live, *self.recommender.shelf.photos(self._code(item))]
+
+    def live_photo(self, item: str) -> bytes:
+        """The JPEG that a live item came with."""
+        return self._ledger.photo(item) or b""
 
     def reviewed(self, user: str) -> list[str]:
         """Ids of what a user has reviewed; of a stranger, none."""

@@ -48,12 +48,12 @@ class Guard:
         app: what answers.
         keys: API keys that open `/v1`; none: it is open.
         per_minute: requests that one client may make.
-        max_body: bytes of a body.
+        max_body: bytes of a body, by path; under "" of all others.
         meters: where requests are counted.
     """
 
     def __init__(
-        self, app: ASGIApp, *, keys: Sequence[str], per_minute: int, max_body: int, meters: Meters
+        self, app: ASGIApp, *, keys: Sequence[str], per_minute: int, max_body: dict[str, int], meters: Meters
     ) -> None:
         self._app, self._keys, self._meters = app, [key.encode() for key in keys], meters
         self._per_minute, self._max_body = per_minute, max_body
@@ -82,7 +82,7 @@ class Guard:
 
         try:
             self._check(scope, headers)
-            await self._app(scope, self._limited(receive), answer)
+            await self._app(scope, self._limited(receive, self._most(scope)), answer)
         except HTTPException as refused:
             await _say(answer, refused.status_code, refused.detail, request_id)
         finally:
@@ -99,8 +99,11 @@ class Guard:
             client = key
         if not self._may(client):
             raise HTTPException(429, f"at most {self._per_minute} requests a minute; wait a little")
-        if (size := headers.get("content-length", "0")).isdigit() and int(size) > self._max_body:
-            raise HTTPException(413, f"at most {self._max_body} bytes")
+        if (size := headers.get("content-length", "0")).isdigit() and int(size) > self._most(scope):
+            raise HTTPException(413, f"at most {self._most(scope)} bytes")
+
+    def _most(self, scope: Scope) -> int:
+        return self._max_body.get(scope["path"], self._max_body[""])
 
     def _may(self, client: str) -> bool:
         """Take one from the client's bucket, which fills up by itself (token bucket)."""
@@ -112,15 +115,16 @@ class Guard:
             self._left.popitem(last=False)
         return left >= 1
 
-    def _limited(self, receive: Receive) -> Receive:
+    @staticmethod
+    def _limited(receive: Receive, most: int) -> Receive:
         size = 0
 
         async def limited() -> Message:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > self._max_body:
-                raise HTTPException(413, f"at most {self._max_body} bytes")
+            if size > most:
+                raise HTTPException(413, f"at most {most} bytes")
             return message
 
         return limited

@@ -1,11 +1,11 @@
-"""Live reviews in a database: SQLite, or PostgreSQL for several machines."""
+"""Live reviews and items in a database: SQLite, or PostgreSQL for several machines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import DateTime, Engine, String, Text, create_engine, event, select, text
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
@@ -13,7 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from mmrec.errors import ConfigError, StoreError
 
-__all__ = ["Ledger", "LiveReview"]
+__all__ = ["Ledger", "LiveItem", "LiveReview"]
 
 _ORDER = 0x6D6D7265  # of the lock that has reviews committed in the order of their numbers
 
@@ -37,8 +37,28 @@ class LiveReview(_Base):
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
+class LiveItem(_Base):
+    """An item that was introduced while a model was served."""
+
+    __tablename__ = "live_items"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    item: Mapped[str] = mapped_column("item_id", Text, unique=True)
+    name: Mapped[str | None] = mapped_column(Text)
+    description: Mapped[str] = mapped_column(Text)
+    note: Mapped[str] = mapped_column(Text)
+    caption: Mapped[str | None] = mapped_column(Text)
+    """What its photo shows; null without one."""
+    photo: Mapped[bytes | None] = mapped_column(deferred=True)
+    """JPEG, made anew, so that nothing but the picture is in it."""
+    created: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+Live = TypeVar("Live", LiveReview, LiveItem)
+
+
 class Ledger:
-    """All live reviews, in the order in which they were taken in; what `add` returned from is never lost.
+    """Live reviews and items, each in the order in which they came; what was added is never lost.
 
     Args:
         url: of the database; the table is made where there is none.
@@ -62,35 +82,42 @@ class Ledger:
         with self._told():
             _Base.metadata.create_all(self._engine)
 
-    def add(self, review_id: str, **fields: Any) -> int:
-        """Keep a review, and return its number; one of the same id is kept as it was.
+    def add(self, new: LiveReview | LiveItem) -> bool:
+        """Keep a review or an item, and say whether it is new; one of the same id is kept as it was.
 
         Raises:
             StoreError: the database does not take it.
         """
-        review = LiveReview(review_id=review_id, created=datetime.now(UTC), **fields)
+        new.created = datetime.now(UTC)
         with self._told():
             try:
-                with Session(self._engine, expire_on_commit=False) as session, session.begin():
+                with Session(self._engine) as session, session.begin():
                     if self.kind == "postgresql":
                         # Numbers are given before they are committed: a reader could miss the slower one.
                         session.execute(text(f"SELECT pg_advisory_xact_lock({_ORDER})"))
-                    session.add(review)
-                return review.number
+                    session.add(new)
+                return True
             except IntegrityError:
-                with Session(self._engine) as session:
-                    known = select(LiveReview.number).where(LiveReview.review_id == review_id)
-                    return session.scalars(known).one()
+                return False
 
-    def since(self, number: int, most: int = 1000) -> list[LiveReview]:
-        """Reviews after one, in order.
+    def since(self, table: type[Live], number: int, most: int = 1000) -> list[Live]:
+        """Reviews or items after one, in order.
 
         Raises:
             StoreError: the database cannot be read.
         """
-        found = select(LiveReview).where(LiveReview.number > number).order_by(LiveReview.number).limit(most)
+        found = select(table).where(table.number > number).order_by(table.number).limit(most)
         with self._told(), Session(self._engine) as session:
             return list(session.scalars(found))
+
+    def photo(self, item: str) -> bytes | None:
+        """The photo that an item was introduced with.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        with self._told(), Session(self._engine) as session:
+            return session.scalar(select(LiveItem.photo).where(LiveItem.item == item))
 
     def close(self) -> None:
         """Give all connections back."""

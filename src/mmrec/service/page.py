@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 
 from mmrec.errors import DataError, PhotoError
 from mmrec.language.base import PRICE_TAGS
-from mmrec.reviews.photos import load_photo
+from mmrec.pictures import thumbnail
 from mmrec.service.api import Asked, Review
 from mmrec.service.desk import Desk, Reasoned
 
@@ -26,7 +25,6 @@ __all__ = ["router", "sorry"]
 router = APIRouter(include_in_schema=False)
 
 _SHOWN, _NEAR, _NAMES, _KINDS = 12, 6, 50, 40
-_SIDE = 640  # of photos, in pixels
 _loader = PackageLoader("mmrec", "service/templates")
 _pages = Environment(loader=_loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 
@@ -99,7 +97,7 @@ def _card(one: Reasoned, desk: Desk) -> dict[str, Any]:
     why = sorted(one.why.contributions.items(), key=lambda pair: -abs(pair[1]))
     why = [(name, value) for name, value in why if abs(value) >= 0.005]  # none that would read -0
     shown = photos[0][1] or "a photo of it" if photos else ""
-    return {**one.row, "photo": shown, "why": why, "quotes": one.why.quotes}
+    return {**one.row, "photo": shown, "why": why, "quotes": one.why.quotes, "told": one.why.sentence}
 
 
 @router.get("/places/{item:path}", response_class=HTMLResponse)
@@ -147,7 +145,7 @@ def photo(item: str, desk: Asked, at: Annotated[int, Query(ge=0, le=1000)] = 0) 
         raise DataError(f"{item!r} has {len(photos)} photos")
     limit = desk.recommender.config.read.max_pixels
     try:
-        body = _small(photos[at][0], limit)
+        body = _small(photos[at][0], limit) if photos[at][0] else desk.live_photo(item)
     except PhotoError as error:
         raise DataError(f"photo {at} of {item!r} cannot be shown: {error}") from error
     return Response(body, media_type="image/jpeg", headers={"Cache-Control": "public, max-age=3600"})
@@ -155,11 +153,7 @@ def photo(item: str, desk: Asked, at: Annotated[int, Query(ge=0, le=1000)] = 0) 
 
 @lru_cache(maxsize=512)
 def _small(path: str, max_pixels: int) -> bytes:
-    image = load_photo(Path(path), max_pixels)
-    image.thumbnail((_SIDE, _SIDE))
-    out = io.BytesIO()
-    image.convert("RGB").save(out, "JPEG", quality=80)
-    return out.getvalue()
+    return thumbnail(Path(path), max_pixels)
 
 
 def sorry(status: int, why: str, headers: Mapping[str, str] | None = None) -> HTMLResponse:
