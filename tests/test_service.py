@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -203,6 +204,27 @@ def test_wrong_flags_are_told_in_a_sentence(model: Path, flags: list[str], said:
     done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 2
     assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_may_only_be_read_is_served(model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(model, tmp_path / "model", ignore=shutil.ignore_patterns("live.sqlite*"))
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
+    folder.chmod(0o555)
+    files = sorted(folder.iterdir())
+    with serving(folder, "--database", f"sqlite:///{tmp_path / 'live.sqlite'}") as one:
+        one.post("/v1/reviews", {"user": "ada", "item": "new", "rating": 5}, 201)
+    assert sorted(folder.iterdir()) == files
+
+
+def test_a_store_that_cannot_be_used_is_told_in_a_sentence(model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(model, tmp_path / "model")
+    manifest = json.loads((folder / "model.json").read_text())
+    manifest["config"]["store"] = "/dev/null/store.sqlite"
+    (folder / "model.json").write_text(json.dumps(manifest))
+    done = subprocess.run([*MMREC, "serve", str(folder)], capture_output=True, text=True, timeout=WAIT)
+    assert done.returncode == 2
+    assert "the store /dev/null/store.sqlite cannot be used" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -126,6 +127,8 @@ def save(saved: Saved, folder: Path) -> Path:
     notes.write_parquet(folder / "notes.parquet")
     # Last, since a folder is a model only when it has a manifest.
     (folder / "model.json").write_text(manifest.model_dump_json(indent=2))
+    for path in folder.glob("*.safetensors"):  # else nobody but their owner could serve them
+        shutil.copymode(folder / "model.json", path)
     return folder
 
 

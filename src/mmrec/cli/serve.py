@@ -31,6 +31,7 @@ def serve(
     """
     from mmrec.errors import ConfigError
     from mmrec.saving import manifest_of
+    from mmrec.store import Store, default_store
 
     try:
         import uvicorn
@@ -40,7 +41,7 @@ def serve(
         raise ConfigError(f"{error}: install mmrec[serve]") from error
 
     # What can be wrong is told before the server starts.
-    manifest_of(model)
+    Store(manifest_of(model).config.store or default_store()).close()
     open_ledger(model, config).close()
     if config.keys:
         read_keys(config.keys)
