@@ -38,6 +38,9 @@ bench: .venv/.installed
 	$(BIN)/mmrec demo --out demo
 	$(BIN)/python bench/service.py demo load
 	$(BIN)/python bench/service.py demo kills
+	$(BIN)/python bench/service.py demo kills --postgresql
+	$(BIN)/python bench/catalogue.py demo --items 100000 --loud 0.1 --http
+	$(BIN)/python bench/catalogue.py demo --items 1000000 --loud 0.1 --users 50
 	$(BIN)/python bench/cold_warm.py $(DATA)/gmaps-wa/reviews.jsonl.gz --items $(DATA)/gmaps-wa/places.jsonl.gz
 
 clean:

@@ -1,11 +1,12 @@
-"""Measures the service: `python bench/service.py MODEL load|kills [--database URL]`, on an idle machine.
+"""Measures the service: `python bench/service.py MODEL load|kills [--postgresql]`, on an idle machine.
 
 load: so many clients ask for recommendations over loopback for some seconds; requests a second, times,
 memory.
 kills: the server is killed with -9 while clients post reviews, and started again; whether every review that
 was acknowledged is there in the end.
 
-MODEL is a folder that `mmrec fit` wrote; its live reviews are left alone.
+MODEL is a folder that `mmrec fit` wrote; its live reviews are left alone. With --postgresql, reviews live in
+a PostgreSQL of Debian's package that is started for this.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2 as httpx
 import numpy as np
 import polars as pl
 
-MMREC = [sys.executable, "-c", "import sys; from mmrec.cli import main; main(sys.argv[1:])"]
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from serving import MMREC, postgresql
 
 
 def main() -> None:
@@ -36,13 +40,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("what", choices=("load", "kills"))
-    parser.add_argument("--database")
+    parser.add_argument("--postgresql", action="store_true")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--times", type=int, default=20)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        database = given.database or f"sqlite:///{folder}/live.sqlite"
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        file = f"sqlite:///{folder}/live.sqlite"
+        database = stack.enter_context(postgresql()) if given.postgresql else file
         server = Server(given.model, database)
         print(f"{platform.machine()}, {os.cpu_count()} cores; {database.partition(':')[0]}")
         try:

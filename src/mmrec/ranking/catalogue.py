@@ -52,6 +52,12 @@ class _First(NamedTuple):
         words, categories = ([one[:, rows] for one in own] for own in (self.words, self.categories))
         return _First(self.bottom[:, rows], words, categories)
 
+    @classmethod
+    def joined(cls, parts: list[_First]) -> _First:
+        together = [torch.cat(own, dim=1) for own in zip(*(part.tensors for part in parts), strict=True)]
+        words = 1 + len(parts[0].words)
+        return cls(together[0], together[1:words], together[words:])
+
 
 class Catalogue:
     """Scores users against all items.
@@ -61,6 +67,9 @@ class Catalogue:
         inputs: features of users and of m items.
         memory: GiB that the items' share of first layers may take; where it would take more, it is computed
             for the items that are asked for.
+
+    Attributes:
+        size: number of items.
     """
 
     @torch.inference_mode()
@@ -74,15 +83,15 @@ class Catalogue:
         self._user, self._item = (_Half(self._ranker, ranker.linear, inputs, of) for of in ("user", "item"))
         self._pair = ranker.dense_scale[-1] * self._item.pair  # of the affinity in the logit
         every = torch.arange(inputs.item.nothing)
-        self._plain = self._all_plain(inputs, every)
+        self.size = len(every)
+        self._plains = self._all_plain(inputs, every)
         held = ranker.shape.hidden_size * (1 + len(ranker.shape.groups)) + ranker.shape.embedding_size
         fits = len(every) * len(runs) * held * 4 <= memory * _GIB
-        self._first = self._all_first(inputs, every) if fits and self._part else None
+        self._firsts = self._all_first(inputs, every) if fits and self._part else None
 
     @property
-    def size(self) -> int:
-        """Number of items."""
-        return len(self._plain.logit)
+    def _plain(self) -> _Plain:
+        return _Plain(*(one[: self.size] for one in self._plains))
 
     @property
     def has_linear(self) -> bool:
@@ -92,21 +101,21 @@ class Catalogue:
     @torch.inference_mode()
     def put(self, inputs: Inputs, item: int) -> None:
         """Take in an item whose features have changed, or one more behind the last."""
+        room = len(self._plains.logit)
+        if item >= room:  # then there are views for many more, of whom nothing is known yet
+            more = torch.arange(room, inputs.item.nothing)
+            self._plains = _Plain(
+                *map(torch.cat, zip(self._plains, self._all_plain(inputs, more), strict=True))
+            )
+            if self._firsts is not None:
+                self._firsts = _First.joined([self._firsts, self._all_first(inputs, more)])
         at = torch.tensor([item])
-        mine, new = [*self._plain], [*self._all_plain(inputs, at)]
-        if self._first is not None:
-            mine += [one.transpose(0, 1) for one in self._first.tensors]
-            new += [one.transpose(0, 1) for one in self._all_first(inputs, at).tensors]
-        if item < self.size:
-            for old, one in zip(mine, new, strict=True):
-                old[item] = one[0]
-            return
-        logit, taste, *first = (torch.cat(both) for both in zip(mine, new, strict=True))
-        self._plain = _Plain(logit, taste)
-        if self._first is not None:
-            bottom, *rest = (one.transpose(0, 1) for one in first)
-            words = len(self._first.words)
-            self._first = _First(bottom, rest[:words], rest[words:])
+        for old, one in zip(self._plains, self._all_plain(inputs, at), strict=True):
+            old[item] = one[0]
+        if self._firsts is not None:
+            for old, one in zip(self._firsts.tensors, self._all_first(inputs, at).tensors, strict=True):
+                old[:, item] = one[:, 0]
+        self.size = max(self.size, item + 1)
 
     @torch.inference_mode()
     def linear(self, inputs: Inputs, user: int, items: Tensor | None = None) -> Tensor:
@@ -142,10 +151,10 @@ class Catalogue:
             codes = torch.arange(self.size) if items is None else items
             for start in range(0, len(codes), _ITEMS_AT_ONCE):
                 rows = slice(start, start + _ITEMS_AT_ONCE)
-                if self._first is None:
+                if self._firsts is None:
                     first = self._item.first(inputs, codes[rows])
                 else:
-                    first = self._first.at(rows if items is None else codes[rows])
+                    first = self._firsts.at(rows if items is None else codes[rows])
                 logit[rows] += self._corrections(
                     asking, first, self._affinity(inputs, user, plain.taste[rows])
                 )
@@ -177,10 +186,8 @@ class Catalogue:
         return _Plain(*(torch.cat(own) for own in zip(*parts, strict=True)))
 
     def _all_first(self, inputs: Inputs, items: Tensor) -> _First:
-        parts = [self._item.first(inputs, part) for part in torch.split(items, 8 * _ITEMS_AT_ONCE)]
-        joined = [torch.cat(own, dim=1) for own in zip(*(part.tensors for part in parts), strict=True)]
-        words = len(parts[0].words)
-        return _First(joined[0], joined[1 : 1 + words], joined[1 + words :])
+        parts = torch.split(items, 8 * _ITEMS_AT_ONCE)
+        return _First.joined([self._item.first(inputs, part) for part in parts])
 
 
 class _Half:

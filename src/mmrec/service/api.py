@@ -84,9 +84,7 @@ class Why(BaseModel):
     base: float
     contributions: dict[str, float]
     quotes: list[Quote]
-    sentence: str = Field(
-        description="By a language model, of the quotes alone; else empty."
-    )
+    sentence: str = Field(description="By a language model, of the quotes alone; else empty.")
 
 
 class Item(BaseModel):
