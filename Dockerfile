@@ -1,4 +1,6 @@
-# Two images: `docker build .` for machines without a GPU (target cpu), `docker build --target cuda .` for those with one.
+# Two images: `docker build --build-arg TORCH_INDEX=URL .` for machines without a GPU, where the URL is that of PyTorch's
+# index of CPU builds (pytorch.org names it); without it, torch brings the libraries of CUDA along.
+# `docker build --target cuda .` is for machines with a GPU.
 FROM python:3.11-slim AS build
 ENV PATH=/opt/mmrec/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
@@ -6,8 +8,9 @@ RUN python -m venv /opt/mmrec
 COPY constraints.txt ./
 
 FROM build AS build-cpu
+ARG TORCH_INDEX
 # Its dependencies come from where all else comes from, pinned.
-RUN pip install --no-deps --index-url https://download.pytorch.org/whl/cpu torch -c constraints.txt
+RUN pip install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch -c constraints.txt
 COPY pyproject.toml README.md ./
 COPY src src
 RUN pip install '.[serve,postgres,offline,llm]' -c constraints.txt

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from mmrec.cli.options import print_json
@@ -103,6 +104,45 @@ def test_recommend_serves_strangers_by_their_words(town: Town) -> None:
     unknown = mmrec("recommend", town.model, "--user", "nobody", cwd=town.folder)
     assert unknown.returncode == 0
     assert "nobody has written no review here" in unknown.stderr
+
+
+def test_recommend_writes_the_lists_of_everyone(town: Town) -> None:
+    done = mmrec("recommend", "model", "--everyone", "all.parquet", "--n", 3, cwd=town.folder)
+    assert done.returncode == 0, done.stderr
+    assert "users/s" in done.stdout
+    found = pl.read_parquet(town.folder / "all.parquet")
+    alone = mmrec("recommend", "model", "--user", found["user"][0], "--n", 3, "--json", cwd=town.folder)
+    rows = json.loads(alone.stdout)["recommendations"]
+    assert found["item"].head(3).to_list() == [row["item"] for row in rows]
+    refused = mmrec("recommend", "model", "--everyone", "all.parquet", "--why", cwd=town.folder)
+    assert refused.returncode == 2
+    assert "--everyone goes with" in refused.stderr
+    lost = mmrec("recommend", "model", "--everyone", "no/folder/x.parquet", cwd=town.folder)
+    assert lost.returncode == 2
+    assert "cannot be written" in " ".join(lost.stderr.split())
+
+
+def test_recommend_filters_as_it_is_told(town: Town) -> None:
+    said = ("--price", "cheap price", "fair price", "--max-fpr", 0.9, "--diversity", 0.5, "--n", 50)
+    done = mmrec("recommend", "model", "--user", "somebody", *said, "--json", cwd=town.folder)
+    assert done.returncode == 0, done.stderr
+    prices = {row["price"] for row in json.loads(done.stdout)["recommendations"]}
+    assert prices
+    assert prices <= {"cheap price", "fair price"}
+    refused = mmrec("recommend", "model", "--user", "somebody", "--max-fpr", 2, cwd=town.folder)
+    assert refused.returncode == 2
+    assert "from 0 to 1" in refused.stderr
+
+
+def test_recall_compares_two_stages_with_exact_scoring(town: Town) -> None:
+    how = ("--users", 20, "--exact-items", 1, "--candidates", 30)
+    done = mmrec("recall", "model", *how, "--json", cwd=town.folder)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["how"] == "scan"
+    assert found["items"] == 60
+    assert found["recall"] > 0.9
+    assert "recall@10" in mmrec("recall", "model", *how, cwd=town.folder).stdout
 
 
 def test_evaluate_scores_new_reviews_and_leaves_known_ones_out(town: Town) -> None:

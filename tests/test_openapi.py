@@ -42,8 +42,8 @@ def test_every_route_says_how_it_refuses(served: Served) -> None:
     for path, methods in paths.items():
         for method, operation in methods.items():
             said = set(operation["responses"])
-            assert {"413", "429"} <= said, path
-            assert not path.startswith("/v1/") or {"401", "422", "503"} <= said, path
+            assert "413" in said, path
+            assert not path.startswith("/v1/") or {"401", "422", "429", "503"} <= said, path
             assert not path.startswith("/v1/") or operation["security"], path
             assert method == "get" or "400" in said, path
     assert "503" in paths["/ready"]["get"]["responses"]

@@ -138,6 +138,15 @@ def test_every_damaged_file_is_told(fitted: Recommender, tmp_path: Path, file: s
         Recommender.load(folder)
 
 
+def test_the_store_of_another_machine_is_not_asked_for(fitted: Recommender, tmp_path: Path) -> None:
+    folder = fitted.save(tmp_path / "model")
+    assert Recommender.load(folder).config.store == fitted.config.store
+    manifest = json.loads((folder / "model.json").read_text())
+    manifest["config"]["store"] = str(tmp_path / "elsewhere" / "store.sqlite")
+    (folder / "model.json").write_text(json.dumps(manifest))
+    assert Recommender.load(folder).config.store is None
+
+
 def test_a_model_of_another_format_is_refused(fitted: Recommender, tmp_path: Path) -> None:
     folder = fitted.save(tmp_path / "model")
     manifest = json.loads((folder / "model.json").read_text())

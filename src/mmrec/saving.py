@@ -144,9 +144,13 @@ def manifest_of(folder: Path) -> Manifest:
         raw = json.loads((folder / "model.json").read_bytes())
         if raw.get("format") != _FORMAT:
             raise ModelError(f"{folder}: format {raw.get('format')!r}, this mmrec reads {_FORMAT}; fit again")
-        return Manifest.model_validate(raw)
+        manifest = Manifest.model_validate(raw)
     except _DAMAGE as error:
         raise _damaged(folder, error) from error
+    store = manifest.config.store
+    if store is not None and not store.parent.is_dir():  # it was another machine's
+        manifest.config = manifest.config.model_copy(update={"store": None})
+    return manifest
 
 
 def load(folder: Path) -> Saved:

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 import mmrec
 from mmrec.config import CatalogueConfig, ServeConfig
-from mmrec.errors import ConfigError, MmrecError, StoreError
+from mmrec.errors import ConfigError, DataError, MmrecError, StoreError
 from mmrec.recommend import Recommender
 from mmrec.service import page
 from mmrec.service.api import router
@@ -62,19 +62,19 @@ def create_app(model: Path, config: ServeConfig, catalogue: CatalogueConfig | No
         app.include_router(page.router)
         app.mount("/static", StaticFiles(packages=[("mmrec.service", "static")]), "static")
 
-    @app.get("/health", tags=["service"], responses=refusals(413, 429))
+    @app.get("/health", tags=["service"], responses=refusals(413))
     def health() -> dict[str, str]:
         """The process is there."""
         return {"status": "ok", "version": mmrec.__version__}
 
-    @app.get("/ready", tags=["service"], responses=refusals(413, 429, 503))
+    @app.get("/ready", tags=["service"], responses=refusals(413, 503))
     def ready(request: Request) -> dict[str, int]:
         """The model and the database are there too; says how many live reviews the model has heard."""
         desk: Desk = request.app.state.desk
         desk.catch_up(at_once=True)
         return {"heard": desk.heard}
 
-    @app.get("/metrics", tags=["service"], response_class=PlainTextResponse, responses=refusals(413, 429))
+    @app.get("/metrics", tags=["service"], response_class=PlainTextResponse, responses=refusals(413))
     def metrics() -> PlainTextResponse:
         """Figures for Prometheus."""
         return PlainTextResponse(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
@@ -112,8 +112,12 @@ def read_keys(path: Path) -> list[str]:
 
 
 async def _told(request: Request, error: Exception) -> Response:
-    """What was asked for is not there, or the database is not."""
-    return _answer(request, 503 if isinstance(error, StoreError) else 404, str(error))
+    """What was asked for is not there; or something that the service needs is not, which the log names."""
+    if isinstance(error, DataError):
+        return _answer(request, 404, str(error))
+    log.error("request %s: %s", request.state.request_id, error)
+    missing = "the database" if isinstance(error, StoreError) else "what reads reviews and photos"
+    return _answer(request, 503, f"{missing} cannot be reached; try again in a little")
 
 
 async def _refused(request: Request, error: Exception) -> Response:

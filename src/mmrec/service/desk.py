@@ -58,6 +58,7 @@ class Desk:
         self._photos: dict[str, str] = {}
         self._heard, self._introduced, self._looked = 0, 0, 0.0
         self.catch_up(at_once=True)
+        recommender.models.encoder.encode(["ready"])  # so that the first who asks in words need not wait
 
     @property
     def heard(self) -> int:

@@ -20,6 +20,7 @@ __all__ = ["Guard", "Meters"]
 
 log = logging.getLogger("mmrec.service")
 _CLIENTS = 10_000  # whose rates are remembered
+_ALWAYS = ("/health", "/ready", "/metrics")  # for those who watch the service
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _HEADERS = {
@@ -97,7 +98,7 @@ class Guard:
             if scheme.lower() != "bearer" or not same:
                 raise HTTPException(401, "an API key is wanted: Authorization: Bearer KEY")
             client = key
-        if not self._may(client):
+        if scope["path"] not in _ALWAYS and not self._may(client):
             raise HTTPException(429, f"at most {self._per_minute} requests a minute; wait a little")
         if (size := headers.get("content-length", "0")).isdigit() and int(size) > self._most(scope):
             raise HTTPException(413, f"at most {self._most(scope)} bytes")

@@ -38,7 +38,7 @@ _SAID: dict[int, str] = {
     413: "The body is too long.",
     422: "Something in the request cannot be.",
     429: "Too many requests; wait a little.",
-    503: "The database of live reviews cannot be reached.",
+    503: "The database of live reviews, or a model that reads, cannot be reached.",
 }
 
 
