@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--users", type=int, default=200)
+    parser.add_argument("--compared", type=int, help="users whose lists are found exactly too")
     parser.add_argument("--exact-items", type=int, default=CatalogueConfig().exact_items)
     parser.add_argument("--candidates", type=int, default=CatalogueConfig().candidates)
     parser.add_argument("--loud", type=float, default=0.0, help="spread of random corrections, in logits")
@@ -59,7 +60,7 @@ def main() -> None:
     speaking = int((layer.weight.flatten(1).abs().sum(1) > 0).sum())
     users = np.random.default_rng(1).integers(recommender.features.user.nothing, size=given.users)
     print(f"{speaking} of {len(layer.weight)} runs of DLRM speak; {given.candidates:,} candidates")
-    print_recall(measure(recommender.scorer, users, 10))
+    print_recall(measure(recommender.scorer, users, 10, given.compared))
     if given.http:
         over_http(given, [recommender.corpus.data.users[one] for one in users])
 

@@ -21,8 +21,7 @@ from mmrec.ranking.reducer import Words
 
 __all__ = ["Catalogue"]
 
-_ITEMS_AT_ONCE = 512
-"""Small enough for the layers' results to stay in a core's own cache."""
+_ITEMS_AT_ONCE = 2048
 _GIB = 2**30
 
 
@@ -170,23 +169,32 @@ class Catalogue:
 
     def _corrections(self, user: _First, item: _First, affinity: Tensor | None) -> Tensor:
         """(n,) what DLRM adds to the logit of a user and n items."""
-        ranker, bottom = self._ranker, item.bottom + user.bottom
-        if affinity is not None:
-            weight = cast(Linear, ranker.bottom[0]).weight[:, -1:] * ranker.dense_scale[-1]
-            bottom.addcmul_(affinity, weight)
-        vectors = [ranker.bottom[1:](bottom)]
-        for reducer, one, other in zip(ranker.reducers.values(), item.words, user.words, strict=True):
-            vectors.append(cast(nn.Sequential, reducer.get_submodule("layers"))[1:](one + other))
-        vectors += item.categories
-        crossed = torch.cat([vectors[0], interact(vectors)], dim=-1) if len(vectors) > 1 else vectors[0]
-        return ranker.top(crossed).mean(0)[:, 0] * self._part
+        ranker = self._ranker
+        pair = cast(Linear, ranker.bottom[0]).weight[:, -1] * ranker.dense_scale[-1]
+        reducers = [cast(nn.Sequential, one.get_submodule("layers")) for one in ranker.reducers.values()]
+        runs = len(pair)
+        total = torch.zeros(item.bottom.shape[1])
+        # Run by run, what lies between two layers stays in a core's own cache.
+        for run in range(runs):
+            bottom = item.bottom[run] + user.bottom[run]
+            if affinity is not None:
+                bottom.addcmul_(affinity, pair[run])
+            vectors = [_behind(ranker.bottom, bottom, run)]
+            for layers, one, other in zip(reducers, item.words, user.words, strict=True):
+                vectors.append(_behind(layers, one[run] + other[run], run))
+            vectors += [one[run] for one in item.categories]
+            crossed = torch.cat([vectors[0], interact(vectors)], dim=-1) if len(vectors) > 1 else vectors[0]
+            first = cast(Linear, ranker.top[0])
+            assert first.bias is not None
+            total += _behind(ranker.top, torch.addmm(first.bias[run], crossed, first.weight[run]), run)[:, 0]
+        return total * (self._part / runs)
 
     def _all_plain(self, inputs: Inputs, items: Tensor) -> _Plain:
-        parts = [self._item.plain(inputs, part) for part in torch.split(items, 8 * _ITEMS_AT_ONCE)]
+        parts = [self._item.plain(inputs, part) for part in torch.split(items, 2 * _ITEMS_AT_ONCE)]
         return _Plain(*(torch.cat(own) for own in zip(*parts, strict=True)))
 
     def _all_first(self, inputs: Inputs, items: Tensor) -> _First:
-        parts = torch.split(items, 8 * _ITEMS_AT_ONCE)
+        parts = torch.split(items, 2 * _ITEMS_AT_ONCE)
         return _First.joined([self._item.first(inputs, part) for part in parts])
 
 
@@ -254,6 +262,13 @@ class _Half:
             words.append(cast(Words, reader).some(vectors, present) if blocks else dense[:, :0])
         size = ranker.shape.categories if self._constant else 0
         return dense, words, [bag(side.categories[views], size)] if size else []
+
+
+def _behind(layers: nn.Sequential, x: Tensor, run: int) -> Tensor:
+    """(n, outputs) of one run's second layer, from what its first one gave, which is spent on it."""
+    last = cast(Linear, layers[-1])
+    assert last.bias is not None
+    return torch.addmm(last.bias[run], x.relu_(), last.weight[run])
 
 
 def _affine(layer: Linear, weight: Tensor, x: Tensor, constant: bool) -> Tensor:
