@@ -40,7 +40,7 @@ bench: .venv/.installed
 	$(BIN)/python bench/service.py demo kills
 	$(BIN)/python bench/service.py demo kills --postgresql
 	$(BIN)/python bench/catalogue.py demo --items 100000 --loud 0.1 --http
-	$(BIN)/python bench/catalogue.py demo --items 1000000 --loud 0.1 --compared 10
+	$(BIN)/python bench/catalogue.py demo --items 1000000 --loud 0.1 --memory 10 --compared 20
 	$(BIN)/python bench/cold_warm.py $(DATA)/gmaps-wa/reviews.jsonl.gz --items $(DATA)/gmaps-wa/places.jsonl.gz
 
 clean:

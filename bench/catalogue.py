@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--users", type=int, default=200)
+    parser.add_argument("--memory", type=float, default=CatalogueConfig().memory)
     parser.add_argument("--compared", type=int, help="users whose lists are found exactly too")
     parser.add_argument("--exact-items", type=int, default=CatalogueConfig().exact_items)
     parser.add_argument("--candidates", type=int, default=CatalogueConfig().candidates)
@@ -78,7 +79,7 @@ def grown(given: argparse.Namespace) -> Recommender:
         with torch.no_grad():
             for last in saved.model.ranker.top[-1].parameters():
                 last.normal_(std=given.loud, generator=torch.Generator().manual_seed(0))
-    config = CatalogueConfig(exact_items=given.exact_items, candidates=given.candidates)
+    config = CatalogueConfig(exact_items=given.exact_items, candidates=given.candidates, memory=given.memory)
     recommender = Recommender._of(replace(saved, known=known), config)
     for code in range(len(names), len(items)):
         recommender.shelf.put(code, items[code])

@@ -224,6 +224,10 @@ class Answers:
         )
         return Explanation.of(values, self._quotes(people, view, at))
 
+    def summary(self, item: int) -> Quote | None:
+        """What most reviews come to, about an item, by code: the sentence that is nearest to all others."""
+        return next(iter(typical(self.shelf.gists(item), self.models.encoder.encode, 1)), None)
+
     def sayings(self, item: int, most: int = 5) -> tuple[list[Quote], list[Quote]]:
         """What is liked and disliked about an item, by code: each sentence once, the most typical first."""
         said = [quote for quote in self.shelf.quotes(item) if not quote.photo]

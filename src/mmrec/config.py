@@ -190,7 +190,7 @@ class CatalogueConfig(_Settings):
 
     exact_items: int = Field(20_000, ge=1)
     """Up to so many items, all are scored by the whole ranker; of more, the best by its linear part."""
-    candidates: int = Field(1000, ge=1)
+    candidates: int = Field(700, ge=1)
     """How many those best are."""
     index_items: int = Field(500_000, ge=1)
     """From so many items on they are found by an index of nearest neighbours (the extra `index`)."""

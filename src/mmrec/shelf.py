@@ -42,6 +42,7 @@ class Shelf:
         self._names = dict(zip(reviews.items["item"], reviews.items["name"], strict=True))
         self.items = [*corpus.data.items]
         self._said: dict[int, list[Quote]] = {}
+        self._gists: dict[int, list[Quote]] = {}
         self._reviewed: dict[int, set[int]] = {}
 
     def add(self, user: int, item: int, name: str, review_id: str, quoted: Note) -> None:
@@ -49,6 +50,7 @@ class Shelf:
         self.put(item, name)
         self._reviewed.setdefault(user, set()).add(item)
         self._said.setdefault(item, []).extend(_quotes(quoted, review_id))
+        self._gists.setdefault(item, []).extend(_gist(quoted, review_id))
 
     def put(self, item: int, item_id: str, name: str | None = None, captions: Sequence[str] = ()) -> None:
         """Remember an item, what it is called, and what its photos show."""
@@ -156,6 +158,13 @@ class Shelf:
         old = [quote for row, note in notes for quote in _quotes(note, self._ids[row])]
         return [*old, *self._shown(item, rows.tolist()), *self._said.get(item, [])]
 
+    def gists(self, item: int) -> list[Quote]:
+        """The most telling sentence of each of its latest reviews."""
+        rows = np.flatnonzero(self._corpus.data.item == item)[-_QUOTED_REVIEWS:]
+        notes = zip(rows.tolist(), self._corpus.quotable(rows), strict=True)
+        old = [quote for row, note in notes for quote in _gist(note, self._ids[row])]
+        return [*old, *self._gists.get(item, [])]
+
     def _shown(self, item: int, rows: list[int]) -> list[Quote]:
         """What photos show, under the id of their review where they have one."""
         if self._colours or item >= len(self._corpus.data.items):
@@ -167,6 +176,10 @@ class Shelf:
             given = corpus.given[row] or [captions.get(path, "") for path in corpus.photos[row]]
             said += [(caption, self._ids[row]) for caption in given]
         return [Quote(caption, review_id, True, photo=True) for caption, review_id in said if caption]
+
+
+def _gist(note: Note, review_id: str) -> list[Quote]:
+    return [Quote(note.gist, review_id, True)] if note.gist else []
 
 
 def _quotes(note: Note, review_id: str) -> list[Quote]:

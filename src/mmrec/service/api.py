@@ -126,6 +126,7 @@ class Near(BaseModel):
 class ItemProfile(Item):
     """An item, and what people like and dislike about it."""
 
+    summary: Quote | None = Field(description="A sentence that stands for most of its reviews.")
     likes: list[Quote]
     dislikes: list[Quote]
 
@@ -204,7 +205,9 @@ def similar_users(user: InUrl, desk: Asked, n: Annotated[Count, Query()] = 10) -
 def item_profile(item: InUrl, desk: Asked) -> ItemProfile:
     """An item, and what is said of it."""
     likes, dislikes = ([Quote(**vars(quote)) for quote in own] for own in desk.sayings(item))
-    return ItemProfile(**desk.described(item), likes=likes, dislikes=dislikes)
+    summary = desk.summary(item)
+    short = Quote(**vars(summary)) if summary else None
+    return ItemProfile(**desk.described(item), summary=short, likes=likes, dislikes=dislikes)
 
 
 @router.get("/users/{user:path}", responses=refusals(404))

@@ -196,6 +196,16 @@ class Desk:
         with self._lock:
             return self.recommender.sayings(code, most)
 
+    def summary(self, item: str) -> Quote | None:
+        """A sentence about an item that stands for most of them.
+
+        Raises:
+            DataError: nobody has reviewed it.
+        """
+        code = self._code(item)
+        with self._lock:
+            return self.recommender.summary(code)
+
     def photos(self, item: str) -> list[tuple[str, str]]:
         """Path ("" of one that came with a live item) and caption ("" without one) of an item's photos."""
         live = [("", self._photos[item])] if item in self._photos else []

@@ -107,6 +107,7 @@ def place(item: str, asked: Annotated[Asking, Query()], desk: Asked) -> HTMLResp
     return _html(
         "place.html.jinja",
         place=desk.described(item),
+        summary=desk.summary(item),
         likes=likes,
         dislikes=dislikes,
         photos=[caption for _, caption in desk.photos(item)],
