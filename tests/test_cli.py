@@ -119,7 +119,7 @@ def test_recommend_writes_the_lists_of_everyone(town: Town) -> None:
     assert "--everyone goes with" in refused.stderr
     lost = mmrec("recommend", "model", "--everyone", "no/folder/x.parquet", cwd=town.folder)
     assert lost.returncode == 2
-    assert "cannot be written" in " ".join(lost.stderr.split())
+    assert "there is no folder" in " ".join(lost.stderr.split())
 
 
 def test_recommend_filters_as_it_is_told(town: Town) -> None:
@@ -143,6 +143,15 @@ def test_recall_compares_two_stages_with_exact_scoring(town: Town) -> None:
     assert found["items"] == 60
     assert found["recall"] > 0.9
     assert "recall@10" in mmrec("recall", "model", *how, cwd=town.folder).stdout
+    assert mmrec("recall", "model", "--n", 0, cwd=town.folder).returncode == 2
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--price", "cheapo"), ("--category", "nope"), ("--n", "0")])
+def test_a_filter_that_cannot_be_is_told(town: Town, flag: str, value: str) -> None:
+    done = mmrec("recommend", "model", "--user", "ann", flag, value, cwd=town.folder)
+    assert done.returncode == 2
+    assert value in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_evaluate_scores_new_reviews_and_leaves_known_ones_out(town: Town) -> None:

@@ -25,7 +25,7 @@ SAID = ["The ramen was rich and cheap.", "Slow service on Fridays, 40 minutes.",
     [
         "Rich, cheap ramen and a friendly cook, though service is slow on Fridays.",
         "Somebody says that “the ramen was rich and cheap”.",
-        "Mr Sato is friendly, but service was slow, 40 minutes.",
+        "Mr Sato is a friendly cook, but service was slow, 40 minutes.",
         "Friendly.",
     ],
 )
@@ -38,15 +38,22 @@ def test_what_was_said_may_be_told(sentence: str) -> None:
     [
         ("Guests say “the best ramen in town”.", "quotes"),
         ('They wrote "rich and very cheap".', "quotes"),
-        ("Rich and cheap ramen, 30 minutes.", "names"),
-        ("Cheap ramen by Chef Tanaka.", "names"),
-        ("Romantic terrace overlooking vineyards with generous portions.", "more"),
-        ("The ramen was rich; wonderful sushi, cocktails and desserts await.", "more"),
+        ("Rich and cheap ramen, 30 minutes.", "30"),
+        ("Cheap ramen by Chef Tanaka.", "chef"),
+        ("Sushi, rich and cheap.", "sushi"),
+        ("Rich and cheap ramen, and a rooftop bar.", "rooftop"),
+        ("The ramen was not rich.", "not"),
+        ("Bad ramen.", "bad"),
+        ("Five stars: rich ramen.", "five"),
     ],
 )
 def test_nothing_else_may(sentence: str, why: str) -> None:
     with pytest.raises(Unusable, match=why):
         backed(sentence, SAID)
+
+
+def test_spaces_do_not_matter_in_a_quote() -> None:
+    backed("Somebody says “the ramen was rich”.", ["The  ramen\nwas rich."])
 
 
 def test_an_answer_must_have_a_sentence() -> None:

@@ -258,6 +258,19 @@ def test_all_users_at_once_get_what_each_gets_alone(fitted: Recommender) -> None
         assert own["probability"].to_list() == pytest.approx(alone["probability"].to_list())
     some = fitted.recommend_all(2, users=[users[3], "stranger"], seen=True)
     assert some["user"].to_list() == [users[3]] * 2 + ["stranger"] * 2
+    assert fitted.recommend_all(2, users=[]).height == 0
+
+
+@pytest.mark.parametrize("words", [",", " ;, ", "   "])
+def test_words_that_say_nothing_are_words_too(fitted: Recommender, words: str) -> None:
+    assert fitted.recommend(likes=words, n=3).height == 3
+    assert len(fitted.search(words, 3)) == 3
+
+
+def test_a_search_brings_the_nearest_first(fitted: Recommender) -> None:
+    asked = "sushi and sashimi"
+    found, more = fitted.search(asked, 3), fitted.search(asked, 10)
+    assert more[:3] == found
 
 
 def test_an_item_that_opened_today_is_found_by_its_description(fitted: Recommender, tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def test_few_items_are_scored_exactly(memory: float) -> None:
         assert sorted(probability, reverse=True) == pytest.approx(probability)
         assert probability == pytest.approx(np.sort(chance)[::-1][:10], abs=1e-6)
         assert chance[codes] == pytest.approx(probability, abs=1e-6)
+    assert len(scorer.best(0, 0)[0]) == 0
     among = np.array([5, 9, 11])
     codes, _ = scorer.best(0, 10, among=among, without=[9])
     assert sorted(codes) == [5, 11]
@@ -159,6 +160,17 @@ def test_nearness_in_words_is_the_cosine_less_what_is_said_of_all() -> None:
     features.item.vectors["gist"][3] = features.item.vectors["gist"][7]
     space.put(features.item, 3)
     assert space.similar(7, 1)[0][0] == 3
+    features.item.vectors["gist"][5] = 0
+    space.put(features.item, 5)
+    assert space.similar(5, 3) == []
+    assert space.cosines(unit[7])[5] == 0
+
+
+def test_rows_may_come_several_at_once() -> None:
+    features = features_of(50)
+    space, whole = Space(features.item, 40), Space(features.item, 50)
+    space.put(features.item, 49)
+    assert len(space.cosines(np.ones(SIZE))) == len(whole.cosines(np.ones(SIZE))) == 50
 
 
 def test_the_nearest_label_counts() -> None:

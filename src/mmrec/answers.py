@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -120,7 +119,7 @@ class Answers:
         among = shelf.fitting(categories, prices) if categories or prices else None
         without: Sequence[int] | np.ndarray = ()
         if likes:
-            near = self._near(likes, max(2 * n, len(shelf.items) // 20))
+            near = np.sort(self._near(likes, max(2 * n, len(shelf.items) // 20)))
             among = near if among is None else np.intersect1d(among, near)
         elif not seen:
             without = shelf.reviewed(view) if user is not None else self._codes(liked)
@@ -147,28 +146,29 @@ class Answers:
             `user`, `rank` from 1, `item`, `probability`; up to n rows a user, best first.
         """
         codes, shelf = self.live.codes["user"], self.shelf
-        views = [codes.get(user, self.features.user.nothing) for user in users or codes]
+        users = [*codes] if users is None else [*users]
+        views = [codes.get(user, self.features.user.nothing) for user in users]
         least = 0.0 if max_fpr is None else self.curve.at(max_fpr)[0]
-        found: list[tuple[np.ndarray, np.ndarray]] = []
+        found = [(np.zeros(0, dtype=np.int64), np.zeros(0))]  # so that there may be no users
 
         def best(some: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
             lists = (self.scorer.best(one, n, without=() if seen else shelf.reviewed(one)) for one in some)
             return [(items[chance >= least], chance[chance >= least]) for items, chance in lists]
 
         # A thread each for users does more than several for one.
-        pool = ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,))
+        threads = torch.get_num_threads()
+        pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         with pool, track("recommending", len(views)) as advance:
             for lists in pool.map(best, (views[at : at + _USERS] for at in range(0, len(views), _USERS))):
                 found += lists
                 advance(len(lists))
+        torch.set_num_threads(threads)  # it also counts for threads that are yet to come
         sizes = [len(items) for items, _ in found]
         ranks = np.concatenate([np.arange(1, size + 1, dtype=np.uint32) for size in sizes])
         items, chances = (np.concatenate(own) for own in zip(*found, strict=True))
         return pl.DataFrame(
             {
-                "user": pl.Series([*(users or codes)], dtype=pl.String).gather(
-                    np.repeat(np.arange(len(views)), sizes)
-                ),
+                "user": pl.Series(users, dtype=pl.String).gather(np.repeat(np.arange(len(users)), sizes[1:])),
                 "rank": ranks,
                 "item": pl.Series(shelf.items, dtype=pl.String).gather(items),
                 "probability": chances,
@@ -235,6 +235,13 @@ class Answers:
         likes, dislikes = (typical(own, self.models.encoder.encode, most) for own in both)
         return likes, dislikes
 
+    def warm(self) -> None:
+        """Compute now what the first who ask would wait for."""
+        for name in ("gist", "likes", "users"):
+            self._space(name)
+        self.shelf.warm()
+        self.models.encoder.encode(["ready"])
+
     def _codes(self, items: Sequence[str]) -> list[int]:
         codes = self.live.codes["item"]
         for item in items:
@@ -259,12 +266,12 @@ class Answers:
         return Inputs(Features(stranger, features.item, only, only)), stranger, 0
 
     def _near(self, likes: str, most: int) -> np.ndarray:
-        """Codes of the items whose reviews' words are nearest to a stranger's."""
+        """Codes of the items whose reviews' words are nearest to a stranger's, nearest first."""
         near = nearness(wishes(likes), self._space("likes"), self.shelf.labels(), self.models.encoder)
-        return np.sort(np.argsort(-near, kind="stable")[:most])
+        return np.argsort(-near, kind="stable")[:most]
 
-    def _space(self, name: Literal["gist", "likes", "users"]) -> Space:
-        """Directions of what is said of items, of what is liked about them, or of what users say."""
+    def _space(self, name: str) -> Space:
+        """Directions of what is said of items (`gist`, `likes`), or of what `users` say."""
         if name not in self._spaces:
             features = self.live.features
             if name == "users":

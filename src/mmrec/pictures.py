@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Semaphore
 from typing import IO
 
 import numpy as np
@@ -27,6 +28,7 @@ from mmrec.vision.resnet import PhotoFeatures
 
 __all__ = ["Captions", "PhotoVectors", "Pictures", "thumbnail"]
 
+_DECODING = Semaphore()  # a small file may hold so many pixels that a few at once fill the memory
 _SHOWN = 640  # pixels of what people are shown
 _SIDE = 1024  # so that blocks of photos have a limit in memory; models look at less than half of it
 _THREADS = 4  # Pillow's decoders and sha256 release the interpreter lock
@@ -90,13 +92,16 @@ class Pictures:
         return Captions(text, failed)
 
     def caption(self, path: Path, captioner: Captioner) -> str:
-        """What one photo shows; "" where the captioner found no words.
+        """What one photo shows.
 
         Raises:
-            PhotoError: it cannot be read.
+            PhotoError: it cannot be read, or the captioner found no words.
         """
         load_photo(path, self._max_pixels)
-        return self.captions([str(path)], captioner).text[str(path)]
+        said = self.captions([str(path)], captioner)
+        if said.failed:
+            raise PhotoError(f"nothing could be read from it ({next(iter(said.failed))})")
+        return said.text[str(path)]
 
     def missing(self, paths: Iterable[str], captioner: Captioner) -> int:
         """How many photos the captioner would be asked about."""
@@ -202,8 +207,9 @@ def thumbnail(photo: Path | IO[bytes], max_pixels: int) -> bytes:
     Raises:
         PhotoError: it cannot be read.
     """
-    image = load_photo(photo, max_pixels)
-    image.thumbnail((_SHOWN, _SHOWN))
+    with _DECODING:
+        image = load_photo(photo, max_pixels)
+        image.thumbnail((_SHOWN, _SHOWN))
     out = io.BytesIO()
     image.save(out, "JPEG", quality=80)
     return out.getvalue()

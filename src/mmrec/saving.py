@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import dataclass, replace
@@ -148,7 +149,7 @@ def manifest_of(folder: Path) -> Manifest:
     except _DAMAGE as error:
         raise _damaged(folder, error) from error
     store = manifest.config.store
-    if store is not None and not store.parent.is_dir():  # it was another machine's
+    if store is not None and not os.path.isdir(store.parent):  # it was another machine's
         manifest.config = manifest.config.model_copy(update={"store": None})
     return manifest
 

@@ -127,6 +127,8 @@ class Scorer:
 
 def _largest(values: np.ndarray, most: int) -> np.ndarray:
     """Places of the largest, largest first; of equal ones the first."""
+    if most < 1:
+        return np.zeros(0, dtype=np.int64)
     if most < len(values) // 8:
         # All that reach the last one that is wanted, so that ties are broken the same way.
         least = np.partition(values, len(values) - most)[len(values) - most]

@@ -13,12 +13,13 @@ from mmrec.features import SideFeatures
 
 __all__ = ["Labels", "Space", "diverse", "nearness", "wishes"]
 
-_ROWS_AT_ONCE = 8192
+_ROWS_AT_ONCE, _WISHES = 8192, 20
 
 
 def wishes(text: str) -> list[str]:
-    """The parts of a list in words: "ramen, quiet places" is two wishes."""
-    return list(dict.fromkeys(part.strip() for part in re.split(r"[,;\n]", text) if part.strip()))
+    """The parts of a list in words: "ramen, quiet places" is two wishes; of a long list the first twenty."""
+    parts = dict.fromkeys(part.strip() for part in re.split(r"[,;\n]", text) if part.strip())
+    return list(parts)[:_WISHES] or [text]
 
 
 class Space:
@@ -40,7 +41,11 @@ class Space:
         total = sum(self._rows(part).sum(0, dtype=np.float64) for part in _parts(size))
         self._mean = np.asarray(total / max(size, 1), dtype=np.float32)
         for part in _parts(size):
-            self._length[part] = np.linalg.norm(self._rows(part) - self._mean, axis=1)
+            self._length[part] = self._lengths(self._rows(part))
+
+    def _lengths(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) of the directions; 0 where nothing was said."""
+        return np.linalg.norm(rows - self._mean, axis=1) * rows.any(1)
 
     def _rows(self, at: slice | np.ndarray) -> np.ndarray:
         return self._vectors[at].astype(np.float32)
@@ -48,14 +53,15 @@ class Space:
     def put(self, side: SideFeatures, row: int) -> None:
         """Take in a row that has changed, or one more behind the last."""
         self._vectors = side.vectors[self._name]
-        length = float(np.linalg.norm(self._rows(np.array([row])) - self._mean))
-        if row == len(self._length):
-            self._length = np.append(self._length, np.float32(length))
-        self._length[row] = length
+        size = len(self._length)
+        new = np.arange(size, row + 1) if row >= size else np.array([row])
+        self._length = np.append(self._length, np.zeros(max(row + 1 - size, 0), dtype=np.float32))
+        self._length[new] = self._lengths(self._rows(new))
 
     def of(self, rows: np.ndarray) -> np.ndarray:
-        """(n, d) directions of some, of length one."""
-        return (self._rows(rows) - self._mean) / np.maximum(self._length[rows, None], 1e-6)
+        """(n, d) directions of some, of length one; zero where nothing was said."""
+        length = self._length[rows, None]
+        return (self._rows(rows) - self._mean) * (length > 0) / np.maximum(length, 1e-6)
 
     def cosines(self, direction: np.ndarray) -> np.ndarray:
         """(m,) products of all directions with a (d,) one."""
@@ -63,18 +69,20 @@ class Space:
         # float16 as it lies there: a copy in float32 would take five times as long.
         product = torch.from_numpy(self._vectors)[:size] @ torch.from_numpy(direction.astype(np.float16))
         less = product.numpy().astype(np.float32) - self._mean @ direction
-        return np.asarray(less / np.maximum(self._length, 1e-6))
+        return np.asarray(less * (self._length > 0) / np.maximum(self._length, 1e-6))
 
     def towards(self, vectors: np.ndarray) -> np.ndarray:
         """(m, w) how near all are to each of (w, d) words."""
         return np.stack([self.cosines(one - self._mean) for one in vectors.astype(np.float32)], axis=1)
 
     def similar(self, row: int, most: int) -> list[tuple[int, float]]:
-        """Rows nearest to one, nearest first, and the cosine."""
+        """Rows nearest to one, nearest first, and the cosine; none where nothing was said of it."""
+        if not self._length[row]:
+            return []
         near = self.cosines(self.of(np.array([row]))[0])
         near[row] = -np.inf
         best = np.argsort(-near, kind="stable")[: min(most, len(near) - 1)]
-        return [(int(at), float(near[at])) for at in best]
+        return [(int(at), min(float(near[at]), 1.0)) for at in best]  # float16 may pass it by a little
 
 
 class Labels:

@@ -151,6 +151,10 @@ class Shelf:
         """By path; nobody is asked for captions while a page waits."""
         return {} if self._corpus.captions_missing else self._corpus.captions.text
 
+    def warm(self) -> None:
+        """Look for captions now."""
+        _ = self._captions
+
     def quotes(self, item: int) -> list[Quote]:
         """Sentences of its latest reviews, and captions of its photos."""
         rows = np.flatnonzero(self._corpus.data.item == item)[-_QUOTED_REVIEWS:]

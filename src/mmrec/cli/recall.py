@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from mmrec.cli.options import AsJson, CatalogueSettings, out, print_json
+from mmrec.errors import ConfigError
 
 if TYPE_CHECKING:
     from mmrec.experiment.recall import Recall
@@ -40,6 +41,8 @@ def recall(
     from mmrec.experiment.recall import measure
     from mmrec.recommend import Recommender
 
+    if users < 1 or n < 1:
+        raise ConfigError(f"--users {users} --n {n}: at least one of each is wanted")
     recommender = Recommender.load(model, catalogue)
     known = recommender.features.user.nothing
     some = np.random.default_rng(seed).choice(known, size=min(users, known), replace=False)

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from mmrec.cli.options import AsJson, CatalogueSettings, out, print_json
 from mmrec.errors import ConfigError
+from mmrec.language.base import PRICE_TAGS
 from mmrec.progress import console
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["print_recommendations", "recommend"]
 
+_KINDS = 10_000
 _Many = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
 
 
@@ -67,6 +69,10 @@ def recommend(
             raise ConfigError(f"--{name} {share}: a share from 0 to 1 is wanted")
     if n < 1:
         raise ConfigError(f"--n {n}: at least one item is wanted")
+    if unknown := {*(price or ())} - {*PRICE_TAGS[:-1]}:
+        raise ConfigError(f"--price {unknown.pop()!r}: there are {', '.join(PRICE_TAGS[:-1])}")
+    if everyone is not None and not everyone.parent.is_dir():
+        raise ConfigError(f"--everyone {everyone}: there is no folder {everyone.parent}")
     recommender = Recommender.load(model, catalogue)
     if everyone is not None:
         if user is not None or likes or liked or category or price or diversity or why:
@@ -75,6 +81,9 @@ def recommend(
         return
     if user is not None and user not in recommender.corpus.data.users:
         console.print(f"{user} has written no review here: this is what strangers get", markup=False)
+    kinds = recommender.shelf.kinds(_KINDS)
+    if category and {*category}.isdisjoint(kinds):
+        raise ConfigError(f"--category {category[0]!r}: no item is one; there are {', '.join(kinds[:40])}")
     asking: dict[str, Any] = {"likes": likes, "liked": liked or ()}
     how: dict[str, Any] = {"seen": seen, "max_fpr": max_fpr, "diversity": diversity}
     how |= {"categories": category or (), "prices": price or ()}

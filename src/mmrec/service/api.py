@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mmrec.errors import DataError, PhotoError
 from mmrec.explain import Explanation
-from mmrec.service.desk import Desk, Reasoned
+from mmrec.service.desk import Desk, Known, Reasoned
 from mmrec.service.fields import Count, Id, InUrl, Price, Share, Text, Words
 from mmrec.service.refusals import refusals
 
@@ -192,13 +192,13 @@ def predict(pairs: Pairs, desk: Asked) -> list[float]:
 @router.get("/similar-items/{item:path}", responses=refusals(404))
 def similar_items(item: InUrl, desk: Asked, n: Annotated[Count, Query()] = 10) -> list[Near]:
     """Items that are spoken of alike."""
-    return [Near(id=one, cosine=near) for one, near in desk.recommender.similar_items(item, n)]
+    return [Near(id=one, cosine=near) for one, near in desk.similar_items(item, n)]
 
 
 @router.get("/similar-users/{user:path}", responses=refusals(404))
 def similar_users(user: InUrl, desk: Asked, n: Annotated[Count, Query()] = 10) -> list[Near]:
     """Users who write alike."""
-    return [Near(id=one, cosine=near) for one, near in desk.recommender.similar_users(user, n)]
+    return [Near(id=one, cosine=near) for one, near in desk.similar_users(user, n)]
 
 
 @router.get("/items/{item:path}", responses=refusals(404))
@@ -233,7 +233,7 @@ def review(said: Review, desk: Asked) -> Taken:
     return Taken(review_id=desk.take_in(**said.model_dump()))
 
 
-@router.post("/items", status_code=201, responses=refusals(400))
+@router.post("/items", status_code=201, responses=refusals(400, 409))
 def introduce(
     desk: Asked,
     item: Annotated[Id, Form(description="Its id.")],
@@ -246,6 +246,8 @@ def introduce(
         shows = desk.introduce(item, name, description, photo.file.read() if photo else None)
     except (DataError, PhotoError) as error:
         raise HTTPException(400, str(error)) from error
+    except Known as error:
+        raise HTTPException(409, str(error)) from error
     return Introduced(item=item, shows=shows)
 
 

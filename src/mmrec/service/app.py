@@ -71,7 +71,7 @@ def create_app(model: Path, config: ServeConfig, catalogue: CatalogueConfig | No
     def ready(request: Request) -> dict[str, int]:
         """The model and the database are there too; says how many live reviews the model has heard."""
         desk: Desk = request.app.state.desk
-        desk.catch_up(at_once=True)
+        desk.catch_up()
         return {"heard": desk.heard}
 
     @app.get("/metrics", tags=["service"], response_class=PlainTextResponse, responses=refusals(413))
@@ -125,9 +125,12 @@ async def _refused(request: Request, error: Exception) -> Response:
     return _answer(request, error.status_code, error.detail, error.headers)
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> Response:
     """Where what is wrong; not the input itself, which may be what no answer can hold."""
     assert isinstance(error, RequestValidationError)
+    if not getattr(request.scope.get("route"), "include_in_schema", True):
+        where = ", ".join(sorted({str(one["loc"][-1]) for one in error.errors()}))
+        return page.sorry(422, f"this cannot be: {where}")
     detail = [{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()]
     return JSONResponse({"detail": detail, "request_id": request.state.request_id}, 422)
 

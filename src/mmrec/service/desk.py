@@ -16,17 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from mmrec.corpus import Models
-from mmrec.errors import DataError
+from mmrec.errors import DataError, MmrecError, ModelError, StoreError
 from mmrec.explain import Explanation, Quote, told
 from mmrec.language.base import Note
 from mmrec.pictures import Pictures, thumbnail
 from mmrec.recommend import Recommender
 from mmrec.service.ledger import Ledger, LiveItem, LiveReview
 
-__all__ = ["Desk", "Reasoned"]
+__all__ = ["Desk", "Known", "Reasoned"]
 
 log = logging.getLogger("mmrec.service")
 _LOOK_EVERY = 0.5  # seconds between two looks for reviews that other workers took in
+
+
+class Known(MmrecError):
+    """An item that is to be introduced is known already."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,9 @@ class Desk:
         self._sentences = sentences
         self._photos: dict[str, str] = {}
         self._heard, self._introduced, self._looked = 0, 0, 0.0
+        self._known = frozenset(recommender.live.codes["item"])
+        recommender.warm()
         self.catch_up(at_once=True)
-        recommender.models.encoder.encode(["ready"])  # so that the first who asks in words need not wait
 
     @property
     def heard(self) -> int:
@@ -76,18 +81,20 @@ class Desk:
                 return
             while items := self._ledger.since(LiveItem, self._introduced):
                 for item in items:
-                    self._introduced = item.number
                     self._hear(item.number, "item", partial(self._introduce, item))
+                    self._introduced = item.number
             while reviews := self._ledger.since(LiveReview, self._heard):
                 for one in reviews:
-                    self._heard = one.number
                     said = (one.user, one.item, one.rating, one.text, one.review_id, one.note)
                     self._hear(one.number, "review", partial(self._add, *said))
+                    self._heard = one.number
             self._looked = time.monotonic()
 
     def _hear(self, number: int, what: str, hear: Callable[[], None]) -> None:
         try:
             hear()
+        except (ModelError, StoreError):
+            raise  # it is not the review's fault: it is heard at the next look
         except Exception as error:  # one that cannot be heard must not silence all others
             # Its kind alone: the message may quote the review.
             log.error("live %s number %d was left out: %s", what, number, type(error).__name__)
@@ -139,7 +146,10 @@ class Desk:
         Raises:
             PhotoError: the photo cannot be read.
             DataError: there is nothing in it that the model can use.
+            Known: the item is the model's, or was introduced in other words.
         """
+        if item in self._known:
+            raise Known(f"{item!r} is known already; tell more of it in a review")
         small, caption = None, None
         if photo is not None:
             config = self.recommender.config.read
@@ -150,7 +160,10 @@ class Desk:
                 caption = Pictures(models.store, config.max_pixels).caption(Path(file.name), models.captioner)
         self.recommender.live.check(description, [caption] if caption else [])
         kept = {"name": name, "description": description, "note": self._read(description)}
-        self._ledger.add(LiveItem(item=item, caption=caption, photo=small, **kept))
+        if not self._ledger.add(LiveItem(item=item, caption=caption, photo=small, **kept)):
+            told = self._ledger.introduced(item)
+            if (told.name, told.description, told.caption) != (name, description, caption):
+                raise Known(f"{item!r} was introduced before; tell more of it in a review")
         self.catch_up(at_once=True)
         return caption
 
@@ -178,13 +191,14 @@ class Desk:
         Raises:
             DataError: nobody has reviewed it.
         """
-        code, shelf = self._code(item), self.recommender.shelf
-        return {
-            "item": item,
-            "name": shelf.name(code),
-            "price": shelf.price(code),
-            "categories": shelf.categories(code),
-        }
+        with self._lock:
+            code, shelf = self._code(item), self.recommender.shelf
+            return {
+                "item": item,
+                "name": shelf.name(code),
+                "price": shelf.price(code),
+                "categories": shelf.categories(code),
+            }
 
     def sayings(self, item: str, most: int = 5) -> tuple[list[Quote], list[Quote]]:
         """What is liked and disliked about an item, the most typical first.
@@ -208,8 +222,9 @@ class Desk:
 
     def photos(self, item: str) -> list[tuple[str, str]]:
         """Path ("" of one that came with a live item) and caption ("" without one) of an item's photos."""
-        live = [("", self._photos[item])] if item in self._photos else []
-        return [*live, *self.recommender.shelf.photos(self._code(item))]
+        with self._lock:
+            live = [("", self._photos[item])] if item in self._photos else []
+            return [*live, *self.recommender.shelf.photos(self._code(item))]
 
     def live_photo(self, item: str) -> bytes:
         """The JPEG that a live item came with."""
@@ -217,8 +232,24 @@ class Desk:
 
     def reviewed(self, user: str) -> list[str]:
         """Ids of what a user has reviewed; of a stranger, none."""
-        code, shelf = self.recommender.live.codes["user"].get(user), self.recommender.shelf
-        return [] if code is None else [shelf.items[item] for item in shelf.reviewed(code).tolist()]
+        with self._lock:
+            code, shelf = self.recommender.live.codes["user"].get(user), self.recommender.shelf
+            return [] if code is None else [shelf.items[item] for item in shelf.reviewed(code).tolist()]
+
+    def similar_items(self, item: str, n: int) -> list[tuple[str, float]]:
+        """As `Recommender.similar_items`."""
+        with self._lock:
+            return self.recommender.similar_items(item, n)
+
+    def similar_users(self, user: str, n: int) -> list[tuple[str, float]]:
+        """As `Recommender.similar_users`."""
+        with self._lock:
+            return self.recommender.similar_users(user, n)
+
+    def kinds(self, most: int) -> list[str]:
+        """Categories of most items."""
+        with self._lock:
+            return self.recommender.shelf.kinds(most)
 
     def search(self, text: str, n: int) -> list[str]:
         """Ids of items whose name has the text in it, then of those that are spoken of in such words."""

@@ -110,6 +110,15 @@ class Ledger:
         with self._told(), Session(self._engine) as session:
             return list(session.scalars(found))
 
+    def introduced(self, item: str) -> LiveItem:
+        """An item that was introduced.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        with self._told(), Session(self._engine) as session:
+            return session.scalars(select(LiveItem).where(LiveItem.item == item)).one()
+
     def photo(self, item: str) -> bytes | None:
         """The photo that an item was introduced with.
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Form, Query, Request
+from fastapi import APIRouter, Form, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from mmrec.errors import DataError, PhotoError
@@ -30,7 +30,7 @@ _pages = Environment(loader=_loader, autoescape=True, undefined=StrictUndefined,
 
 
 class Asking(BaseModel):
-    """What the form on the first page says; what is out of bounds is as if it were not said."""
+    """What the form on the first page says."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -55,14 +55,14 @@ def home(request: Request, asked: Annotated[Asking, Query()], desk: Asked) -> HT
     found = _listed(asked, desk)
     if request.headers.get("x-fragment") == "list":
         return _html("list.html.jinja", **found)
-    recommender, shelf = desk.recommender, desk.recommender.shelf
+    recommender = desk.recommender
     return _html(
         "home.html.jinja",
         **found,
         asked=asked,
         users=recommender.reviews.table["user"].value_counts(sort=True)["user"].head(_NAMES).to_list(),
         prices=PRICE_TAGS[:-1],
-        categories=shelf.kinds(_KINDS),
+        categories=desk.kinds(_KINDS),
     )
 
 
@@ -111,7 +111,7 @@ def place(item: str, asked: Annotated[Asking, Query()], desk: Asked) -> HTMLResp
         likes=likes,
         dislikes=dislikes,
         photos=[caption for _, caption in desk.photos(item)],
-        near=[desk.described(one) for one, _ in desk.recommender.similar_items(item, _NEAR)],
+        near=[desk.described(one) for one, _ in desk.similar_items(item, _NEAR)],
         user=asked.user,
         back=asked.query,
         taken=asked.taken,
@@ -132,7 +132,10 @@ async def write(
     # A page of somebody else's must not write in the name of whoever has it open.
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return HTMLResponse("reviews are taken from this page alone", 403)
-    said = Review(user=user.strip() or "somebody", item=item, rating=rating, text=text)
+    try:
+        said = Review(user=user.strip() or "somebody", item=item, rating=rating, text=text)
+    except ValidationError:
+        raise HTTPException(422, "a name has 1 to 200 characters that can be seen") from None
     await run_in_threadpool(desk.take_in, said.user, said.item, said.rating, said.text)
     then = asked.model_copy(update={"user": said.user, "likes": ""}).model_dump(exclude_defaults=True)
     return RedirectResponse(f"{request.url.path}?{urlencode({**then, 'taken': 'true'})}", 303)

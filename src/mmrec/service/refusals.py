@@ -35,6 +35,7 @@ _SAID: dict[int, str] = {
     400: "The body cannot be read.",
     401: "An API key is wanted; only where the service was started with keys.",
     404: "Nobody has spoken of it, or no id looks like that.",
+    409: "The item is known already.",
     413: "The body is too long.",
     422: "Something in the request cannot be.",
     429: "Too many requests; wait a little.",
