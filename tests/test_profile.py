@@ -107,6 +107,9 @@ def test_a_reason_quotes_reviews_word_for_word_also_with_a_language_model(
     quotes = [quote["text"] for one in found for quote in one["why"]["quotes"]]
     assert quotes
     assert all(quote in everything for quote in quotes)
+    how = ("--user", rows[0]["user_id"], "--n", "3", "--sentences", "--json")
+    found = json.loads(mmrec("recommend", "model", *how, cwd=tmp_path).stdout)["recommendations"]
+    assert any(one["why"]["sentence"] for one in found)
 
 
 def test_the_budget_ends_a_run_with_a_message_and_status_2(

@@ -20,7 +20,7 @@ from mmrec.features import Features, SideFeatures
 from mmrec.learning import Model, learn
 from mmrec.metrics import class_weights, reweighted
 from mmrec.ranking.dlrm import Ranker, Run, Shape, interact
-from mmrec.ranking.inputs import Batch, Forget, Inputs
+from mmrec.ranking.inputs import Batch, Forget, Inputs, bag
 from mmrec.ranking.layers import Linear
 from mmrec.ranking.training import History, Task, logits, train, weighted_loss
 from mmrec.reviews.split import Split
@@ -144,7 +144,7 @@ def test_vectors_for_missing_blocks_are_learned() -> None:
 
 
 def test_the_padding_of_categories_is_no_category() -> None:
-    assert hand_batch().bag(3).tolist() == [[1, 0, 1], [0, 0, 0]]
+    assert bag(hand_batch().categories, 3).tolist() == [[1, 0, 1], [0, 0, 0]]
 
 
 def test_a_ranker_without_words_and_categories_ranks_by_dense_alone() -> None:

@@ -41,6 +41,7 @@ def recommend(
     max_fpr: float | None = None,
     diversity: float = 0.0,
     why: bool = False,
+    sentences: bool = False,
     json: AsJson = False,
     catalogue: CatalogueSettings = CatalogueSettings(),
 ) -> None:
@@ -59,6 +60,7 @@ def recommend(
         max_fpr: only what is so likely to be liked that at most this share of dislikes would pass.
         diversity: 0 to 1, how much items unlike those above them are preferred.
         why: say what spoke for each item, and quote its reviews.
+        sentences: have the language model of the fit make a sentence of the quotes of each item.
         json: print one JSON object instead of a table.
     """
     from mmrec.explain import told
@@ -88,13 +90,15 @@ def recommend(
     how: dict[str, Any] = {"seen": seen, "max_fpr": max_fpr, "diversity": diversity}
     how |= {"categories": category or (), "prices": price or ()}
     found = recommender.recommend(user, n, **asking, **how)
-    items = found["item"].to_list() if why else []
+    items = found["item"].to_list() if why or sentences else []
     explained = [recommender.explain(user, item, **asking) for item in items]
-    reasons = dict(zip(items, told(explained, recommender.models.reader.reasons), strict=True))
+    if sentences:
+        explained = told(explained, recommender.models.reader.reasons)
+    reasons = dict(zip(items, explained, strict=True))
     if json:
         rows = found.to_dicts()
         for row in rows:
-            if why:
+            if reasons:
                 row["why"] = _as_dict(reasons[row["item"]])
         print_json({"user": user, "likes": likes, "recommendations": rows})
         return
