@@ -174,6 +174,7 @@ def test_doctor_tells_what_runs_here(tmp_path: Path) -> None:
     checks = json.loads(done.stdout)
     assert checks["encoder"]["state"] == "ok"
     assert "builtin" in checks["language"]["detail"]
+    assert {"service", "PostgreSQL", "index"} <= set(checks)
 
 
 def test_help_is_the_map(tmp_path: Path) -> None:

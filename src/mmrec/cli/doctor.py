@@ -27,7 +27,7 @@ def doctor(*, store: Path | None = None, json: AsJson = False) -> None:
         store: database of slow results to look at; the default one otherwise.
         json: print one JSON object instead of a table.
     """
-    checks = {**_machine(), **_models(), **_store(store)}
+    checks = {**_machine(), **_models(), **_service(), **_store(store)}
     if json:
         print_json({name: {"state": state, "detail": detail} for name, (state, detail) in checks.items()})
         return
@@ -100,6 +100,21 @@ def _language() -> dict[str, tuple[str, str]]:
     except Exception:  # whatever else may listen there
         checks["Ollama"] = ("missing", f"nobody answers at {url}; start `ollama serve`")
     return checks
+
+
+def _service() -> dict[str, tuple[str, str]]:
+    """What `mmrec serve` and large catalogues need."""
+    wanted = {
+        "service": ("fastapi", "serve", "mmrec serve"),
+        "PostgreSQL": ("psycopg", "postgres", "mmrec serve --database postgresql://..."),
+        "index": ("faiss", "index", "candidates out of millions of items"),
+    }
+    return {
+        name: ("ok", use)
+        if importlib.util.find_spec(module)
+        else ("missing", f"for {use}: pip install 'mmrec[{extra}]'")
+        for name, (module, extra, use) in wanted.items()
+    }
 
 
 def _store(path: Path | None) -> dict[str, tuple[str, str]]:
