@@ -261,6 +261,14 @@ def test_all_users_at_once_get_what_each_gets_alone(fitted: Recommender) -> None
     assert fitted.recommend_all(2, users=[]).height == 0
 
 
+def test_filters_go_before_nearness_in_words(fitted: Recommender) -> None:
+    everything = fitted.recommend("stranger", 100)
+    price = everything["price"].drop_nulls()[0]
+    count = everything.filter(price=price).height
+    found = fitted.recommend(likes="ramen, quiet places", n=count, prices=[price])
+    assert sorted(found["item"]) == sorted(everything.filter(price=price)["item"])
+
+
 @pytest.mark.parametrize("words", [",", " ;, ", "   "])
 def test_words_that_say_nothing_are_words_too(fitted: Recommender, words: str) -> None:
     assert fitted.recommend(likes=words, n=3).height == 3

@@ -244,3 +244,19 @@ def test_a_review_that_cannot_be_heard_silences_no_other(model: Path, tmp_path: 
         assert one.get("/v1/users/ada")["reviewed"] == ["two"]
         assert "number 1 was left out" in one.log.read_text()
         assert "not a note" not in one.log.read_text()
+
+
+def test_several_may_start_at_once_on_an_empty_database(postgres: str) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from sqlalchemy import create_engine, text
+
+    from mmrec.service.ledger import Ledger
+
+    engine = create_engine(postgres.replace("postgresql://", "postgresql+psycopg://", 1))
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE IF EXISTS live_reviews, live_items"))
+    with ThreadPoolExecutor(8) as pool:
+        for ledger in [*pool.map(Ledger, [postgres] * 8)]:
+            ledger.close()
+    engine.dispose()

@@ -119,8 +119,9 @@ class Answers:
         among = shelf.fitting(categories, prices) if categories or prices else None
         without: Sequence[int] | np.ndarray = ()
         if likes:
-            near = np.sort(self._near(likes, max(2 * n, len(shelf.items) // 20)))
-            among = near if among is None else np.intersect1d(among, near)
+            near = self._near(likes)
+            fitting = near if among is None else near[np.isin(near, among)]
+            among = np.sort(fitting[: max(2 * n, len(shelf.items) // 20)])
         elif not seen:
             without = shelf.reviewed(view) if user is not None else self._codes(liked)
         wider = n * _WIDER if diversity else n
@@ -158,11 +159,14 @@ class Answers:
         # A thread each for users does more than several for one.
         threads = torch.get_num_threads()
         pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-        with pool, track("recommending", len(views)) as advance:
-            for lists in pool.map(best, (views[at : at + _USERS] for at in range(0, len(views), _USERS))):
-                found += lists
-                advance(len(lists))
-        torch.set_num_threads(threads)  # it also counts for threads that are yet to come
+        parts = [views[at : at + _USERS] for at in range(0, len(views), _USERS)]
+        try:
+            with pool, track("recommending", len(views)) as advance:
+                for lists in pool.map(best, parts):
+                    found += lists
+                    advance(len(lists))
+        finally:
+            torch.set_num_threads(threads)  # it also counts for threads that are yet to come
         sizes = [len(items) for items, _ in found]
         ranks = np.concatenate([np.arange(1, size + 1, dtype=np.uint32) for size in sizes])
         items, chances = (np.concatenate(own) for own in zip(*found, strict=True))
@@ -179,7 +183,7 @@ class Answers:
         """Ids of items whose name has the text in it, then of those spoken of in words near to it."""
         shelf, lowered = self.shelf, text.casefold()
         named = [at for at in range(len(shelf.items)) if lowered in (shelf.name(at) or "").casefold()]
-        near = [] if len(named) >= n else self._near(text, n).tolist()
+        near = [] if len(named) >= n else self._near(text)[:n].tolist()
         return [shelf.items[at] for at in dict.fromkeys([*named, *near])][:n]
 
     def similar_items(self, item: str, n: int = 10) -> list[tuple[str, float]]:
@@ -265,10 +269,10 @@ class Answers:
         only = np.zeros(1, dtype=np.int64)
         return Inputs(Features(stranger, features.item, only, only)), stranger, 0
 
-    def _near(self, likes: str, most: int) -> np.ndarray:
-        """Codes of the items whose reviews' words are nearest to a stranger's, nearest first."""
+    def _near(self, likes: str) -> np.ndarray:
+        """Codes of all items, those first whose reviews' words are nearest to a stranger's."""
         near = nearness(wishes(likes), self._space("likes"), self.shelf.labels(), self.models.encoder)
-        return np.argsort(-near, kind="stable")[:most]
+        return np.argsort(-near, kind="stable")
 
     def _space(self, name: str) -> Space:
         """Directions of what is said of items (`gist`, `likes`), or of what `users` say."""

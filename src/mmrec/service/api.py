@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mmrec.errors import DataError, PhotoError
 from mmrec.explain import Explanation
-from mmrec.service.desk import Desk, Known, Reasoned
+from mmrec.service.desk import AlreadyKnown, Desk, Reasoned
 from mmrec.service.fields import Count, Id, InUrl, Price, Share, Text, Words
 from mmrec.service.refusals import refusals
 
@@ -246,7 +246,7 @@ def introduce(
         shows = desk.introduce(item, name, description, photo.file.read() if photo else None)
     except (DataError, PhotoError) as error:
         raise HTTPException(400, str(error)) from error
-    except Known as error:
+    except AlreadyKnown as error:
         raise HTTPException(409, str(error)) from error
     return Introduced(item=item, shows=shows)
 

@@ -23,13 +23,13 @@ from mmrec.pictures import Pictures, thumbnail
 from mmrec.recommend import Recommender
 from mmrec.service.ledger import Ledger, LiveItem, LiveReview
 
-__all__ = ["Desk", "Known", "Reasoned"]
+__all__ = ["AlreadyKnown", "Desk", "Reasoned"]
 
 log = logging.getLogger("mmrec.service")
 _LOOK_EVERY = 0.5  # seconds between two looks for reviews that other workers took in
 
 
-class Known(MmrecError):
+class AlreadyKnown(MmrecError):
     """An item that is to be introduced is known already."""
 
 
@@ -146,10 +146,10 @@ class Desk:
         Raises:
             PhotoError: the photo cannot be read.
             DataError: there is nothing in it that the model can use.
-            Known: the item is the model's, or was introduced in other words.
+            AlreadyKnown: the item is the model's, or was introduced in other words.
         """
         if item in self._known:
-            raise Known(f"{item!r} is known already; tell more of it in a review")
+            raise AlreadyKnown(f"{item!r} is known already; tell more of it in a review")
         small, caption = None, None
         if photo is not None:
             config = self.recommender.config.read
@@ -163,7 +163,7 @@ class Desk:
         if not self._ledger.add(LiveItem(item=item, caption=caption, photo=small, **kept)):
             told = self._ledger.introduced(item)
             if (told.name, told.description, told.caption) != (name, description, caption):
-                raise Known(f"{item!r} was introduced before; tell more of it in a review")
+                raise AlreadyKnown(f"{item!r} was introduced before; tell more of it in a review")
         self.catch_up(at_once=True)
         return caption
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import DateTime, Engine, String, Text, create_engine, event, select, text
+from sqlalchemy import Connection, DateTime, Engine, String, Text, create_engine, event, select, text
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -79,8 +79,9 @@ class Ledger:
         self.kind = self._engine.dialect.name
         if self.kind == "sqlite":
             _make_durable(self._engine)
-        with self._told():
-            _Base.metadata.create_all(self._engine)
+        with self._told(), self._engine.begin() as connection:
+            self._in_turn(connection)  # several may start at once on an empty database
+            _Base.metadata.create_all(connection)
 
     def add(self, new: LiveReview | LiveItem) -> bool:
         """Keep a review or an item, and say whether it is new; one of the same id is kept as it was.
@@ -92,9 +93,8 @@ class Ledger:
         with self._told():
             try:
                 with Session(self._engine) as session, session.begin():
-                    if self.kind == "postgresql":
-                        # Numbers are given before they are committed: a reader could miss the slower one.
-                        session.execute(text(f"SELECT pg_advisory_xact_lock({_ORDER})"))
+                    # Numbers are given before they are committed: a reader could miss the slower one.
+                    self._in_turn(session)
                     session.add(new)
                 return True
             except IntegrityError:
@@ -131,6 +131,11 @@ class Ledger:
     def close(self) -> None:
         """Give all connections back."""
         self._engine.dispose()
+
+    def _in_turn(self, session: Session | Connection) -> None:
+        """Wait until nobody else changes anything; SQLite sees to it by itself."""
+        if self.kind == "postgresql":
+            session.execute(text(f"SELECT pg_advisory_xact_lock({_ORDER})"))
 
     @contextmanager
     def _told(self) -> Iterator[None]:
