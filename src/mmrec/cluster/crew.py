@@ -22,7 +22,7 @@ from mmrec.weights import Placement
 __all__ = ["Crew", "Job", "crew_of"]
 
 _AHEAD: Final = 2  # blocks that a worker has, so that it need not wait for the next one
-_DEATHS: Final = 3  # of workers over one block, after which it is dealt row by row, or a row is given up
+_DEATHS: Final = 2  # of workers over one block, after which it is dealt row by row, or a row is given up
 _HOPELESS: Final = 20  # rows that fail in a row: then it is not the rows
 _STILLBORN: Final = 5  # workers in a row that die before they are up
 
