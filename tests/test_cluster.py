@@ -8,28 +8,36 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from chat_server import Behaviour, serve
-from mmrec.config import Config, EngineConfig, LanguageConfig, VisionConfig
+from mmrec.config import Config, EngineConfig, LanguageConfig, RankerConfig, TrainingConfig, VisionConfig
 from mmrec.corpus import Models
 from mmrec.errors import ConfigError, ModelError
 from mmrec.language.base import Ask
 from mmrec.language.prompts import note_task
 from mmrec.pictures import Pictures
+from mmrec.ranking.dlrm import Run
+from mmrec.ranking.share import Share
+from mmrec.ranking.training import train
 from mmrec.store import Failure, Store
 from tiny_models import tiny_blip_folder, tiny_chat_folder, tiny_resnet_folder
+from toys import ranker_of, toy
 
 ray = pytest.importorskip("ray", reason="mmrec[ray] is not installed")
 
 from mmrec.cluster.crew import Crew, Job, Rows, Work, crew_of  # noqa: E402
 from mmrec.cluster.models import CrewCaptioner, CrewReader  # noqa: E402
 from mmrec.cluster.starting import start  # noqa: E402
+from mmrec.cluster.training import train_together  # noqa: E402
 
 ENGINE = EngineConfig(engine="ray", workers=2)
 TEXTS = [
@@ -244,6 +252,51 @@ def test_an_instruct_model_on_workers_says_the_same(crew: Crew, tmp_path: Path) 
         asks = [(at, Ask(note_task("restaurant"), (text,))) for at, text in enumerate(TEXTS[:8]) if text]
         answers.append(dict(models.reader.model.answers(iter([asks[:4], asks[4:]]))))
     assert answers[0] == answers[1]
+
+
+def learned(share: Share, mortal: Path | None = None) -> tuple[dict[str, np.ndarray], list[float]]:
+    """Weights and losses of two runs in double precision; a worker dies at its ninth batch, once."""
+    torch.set_default_dtype(torch.float64)
+    deal, batches = share.deal, count(1)
+
+    def fatal(rows: torch.Tensor) -> torch.Tensor:
+        if mortal is not None and next(batches) == 9 and not mortal.exists():
+            mortal.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return deal(rows)
+
+    share.deal = fatal  # type: ignore[method-assign]
+    try:
+        task, runs = toy(dtype=np.float64), [Run(5, 0.3, (0.4, 0.6)), Run(6, 0.0, (0.5, 0.5))]
+        ranker = ranker_of(task, runs, linear=True)
+        training = TrainingConfig(learning_rate=0.02, batch_size=33, epochs=6, forget=0.1)
+        course = train(ranker, runs, task, RankerConfig(reduction="staged"), training, 3, share)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    losses = [loss for histories in course.values() for history in histories for loss in history.loss]
+    return {name: value.numpy() for name, value in ranker.state_dict().items()}, losses
+
+
+def test_workers_train_the_model_of_one_process_also_when_one_dies(crew: Crew, tmp_path: Path) -> None:
+    alone, losses = learned(Share())
+    far, far_losses = train_together(ENGINE, 256, partial(learned, mortal=tmp_path / "died"))
+    assert (tmp_path / "died").exists()
+    np.testing.assert_allclose(far_losses, losses, rtol=1e-9)
+    for name, value in alone.items():
+        np.testing.assert_allclose(far[name], value, rtol=0, atol=1e-9)
+
+
+def test_what_training_raises_is_told_as_it_is(crew: Crew) -> None:
+    def refuse(share: Share) -> None:
+        raise ConfigError("lower --batch-size")
+
+    with pytest.raises(ConfigError, match=r"^lower --batch-size$"):
+        train_together(ENGINE, 256, refuse)
+
+
+def test_small_batches_are_not_dealt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmrec.cluster.training.start", None)
+    assert train_together(ENGINE, 255, lambda share: type(share)) is Share
 
 
 def test_without_ray_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
