@@ -19,7 +19,15 @@ import torch
 from PIL import Image
 
 from chat_server import Behaviour, serve
-from mmrec.config import Config, EngineConfig, LanguageConfig, RankerConfig, TrainingConfig, VisionConfig
+from mmrec.config import (
+    Config,
+    EncoderConfig,
+    EngineConfig,
+    LanguageConfig,
+    RankerConfig,
+    TrainingConfig,
+    VisionConfig,
+)
 from mmrec.corpus import Models
 from mmrec.errors import ConfigError, ModelError
 from mmrec.language.base import Ask
@@ -171,7 +179,9 @@ def test_notes_and_vectors_are_those_of_one_process(
     minilm: None, crew: Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(CrewReader, "chunk", 32)
-    far, near = opened(tmp_path, ENGINE), opened(tmp_path, EngineConfig())
+    # In bf16 a text's vector hangs a little on the texts that are encoded beside it.
+    exact = EncoderConfig(precision="fp32")
+    far, near = (opened(tmp_path, engine, encoder=exact) for engine in (ENGINE, EngineConfig()))
     assert far.encoder.identity == near.encoder.identity
     assassin = Assassin(crew, far.store.path, "note", 32)
     assassin.start()
@@ -185,8 +195,8 @@ def test_notes_and_vectors_are_those_of_one_process(
     far.encoder.encode([point for note in notes for point in (*note.likes, *note.dislikes)])
     assert far.store.counts() == before, "what a worker had encoded was encoded again"
     vectors, own = far.encoder.encode(TEXTS), near.encoder.encode(TEXTS)
-    assert (vectors.astype(np.float64) * own).sum(1).min() > 0.999
-    again = opened(tmp_path, ENGINE)
+    np.testing.assert_allclose(vectors, own, rtol=0, atol=1e-3)
+    again = opened(tmp_path, ENGINE, encoder=exact)
     monkeypatch.setattr(Crew, "answers", None)
     assert again.reader.notes(TEXTS) == notes
 
