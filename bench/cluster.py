@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from PIL import Image
 
 from mmrec.cluster.crew import Crew, Job, Work, crew_of
 from mmrec.config import Config, EngineConfig
@@ -115,12 +114,10 @@ def main() -> None:
             print(f"(rounds: {', '.join(f'{seconds:.1f}' for seconds in some)} s)")
         same = np.mean([own == far for own, far in zip(notes, far_notes, strict=True)])
         cosine = (vectors.astype(np.float64) * far_vectors).sum(1)
-        print(
-            f"the same: {same:.2%} of notes; cosine of vectors mean {cosine.mean():.6f} least {cosine.min():.6f}"
-        )
+        print(f"the same: {same:.2%} of notes; cosines mean {cosine.mean():.6f} least {cosine.min():.6f}")
         print(f"blocks without work: {overhead(crew, texts[:1], 500):,.0f}/s of one text, ", end="")
         print(f"{overhead(crew, texts[:256], 200):,.0f}/s of 256 reviews, ", end="")
-        photos = [Image.fromarray(np.full((768, 1024, 3), shade, np.uint8)) for shade in range(8)]
+        photos = [np.full((768, 1024, 3), shade, np.uint8) for shade in range(8)]
         rate = overhead(crew, photos, 20)
         print(f"{rate:.1f}/s of 8 photos ({rate * 8 * 1024 * 768 * 3 / 1e6:,.0f} MB/s)")
         size = max(path.stat().st_size for path in folder.glob("*.sqlite")) / len(texts)

@@ -143,7 +143,7 @@ class CrewCaptioner:
 
     def captions(self, photos: Photos) -> Iterator[tuple[int, Answer | Failure]]:
         """Caption RGB photos in any order."""
-        return self._crew.answers(Job(self.maker, self._open), photos)
+        return self._crew.answers(Job(self.maker, self._open), _pixels(photos))
 
     def status(self) -> str:
         """Nothing is counted here."""
@@ -159,7 +159,17 @@ class CrewFeatures(PhotoFeatures):
 
     def vectors(self, photos: Photos) -> Iterator[tuple[int, np.ndarray | Failure]]:
         """(d,) float16 vectors of RGB photos in any order."""
-        return self._crew.answers(Job(self.maker, partial(_features, self.config, self.place)), photos)
+        job = Job(self.maker, partial(_features, self.config, self.place))
+        return self._crew.answers(job, _pixels(photos))
+
+
+def _pixels(photos: Photos) -> Iterator[list[tuple[int, np.ndarray]]]:
+    """Photos as arrays: Ray copies them once, and nothing travels but what they show."""
+    return ([(at, np.asarray(photo)) for at, photo in block] for block in photos)
+
+
+def _photos(pixels: Iterator[list[tuple[int, np.ndarray]]]) -> Photos:
+    return ([(at, Image.fromarray(array)) for at, array in block] for block in pixels)
 
 
 class _Sentences(Encoder):
@@ -210,9 +220,9 @@ def _language(config: Config, place: Placement) -> Opened:
 
 def _captioner(config: VisionConfig, place: Placement) -> Opened:
     own = open_captioner(config, place=place)
-    return own.maker, own.captions
+    return own.maker, lambda blocks: own.captions(_photos(blocks))
 
 
 def _features(config: VisionConfig, place: Placement) -> Opened:
     own = PhotoFeatures(config, place)
-    return own.maker, own.vectors
+    return own.maker, lambda blocks: own.vectors(_photos(blocks))
