@@ -79,7 +79,7 @@ class Crew:
         """
         if self._config.address is None or not self._gpus:
             return Placement.choose()
-        return self._ray.get(self._ray.remote(Placement.choose).options(num_gpus=1).remote())
+        return self._ray.get(self._ray.remote(_chosen).options(num_gpus=1).remote())
 
     def answers(self, job: Job, blocks: Iterator[Rows]) -> Generator[tuple[int, Any]]:
         """Results of rows, each with its number, in any order; blocks are taken as there are hands for them.
@@ -219,6 +219,10 @@ class _Worker:
                 )
             self._open[name] = work
         return list(self._open[name](iter([rows])))
+
+
+def _chosen() -> Placement:
+    return Placement.choose()
 
 
 def _said(error: BaseException) -> str:

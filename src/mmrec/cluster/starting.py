@@ -41,7 +41,7 @@ def start(config: EngineConfig) -> Any:
     except (OSError, RuntimeError, ValueError) as error:
         where = config.address or "this machine"
         raise ConfigError(
-            f"--engine ray: no cluster at {where}: {error}; start one with `ray start --head`, and give "
-            "every machine its token (docs/cluster.md)"
+            f"--engine ray: no cluster at {where}: {error}; start one with `ray start --head`, and where it "
+            "has a token, set RAY_AUTH_MODE=token and have the token here (docs/cluster.md)"
         ) from error
     return ray
