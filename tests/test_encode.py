@@ -131,7 +131,7 @@ def test_precisions_and_models_do_not_share_vectors(store: Store, tmp_path: Path
 
 
 def test_a_crash_costs_one_chunk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode, "_CHUNK", 2)
+    monkeypatch.setattr(Encoder, "chunk", 2)
     encoder, engine = counting(store)
     works = engine.encode
 

@@ -14,6 +14,7 @@ from mmrec.metrics import class_weights
 from mmrec.ranking.dlrm import Ranker, Run
 from mmrec.ranking.inputs import Batch, Forget
 from mmrec.ranking.layers import Dropout, Linear
+from mmrec.ranking.share import Share
 from mmrec.ranking.training import History, Task, _Stack, logits, train, weighted_loss
 from toys import ranker_of, toy
 
@@ -228,7 +229,7 @@ def test_runs_that_stay_keep_their_moments_noise_and_weights(stay: list[int]) ->
     ends = []
     for leaving in (False, True):
         ranker = ranker_of(task, runs)
-        stack = _Stack(ranker, task, LONG, torch.tensor([run.weights for run in runs]), 0)
+        stack = _Stack(ranker, task, LONG, torch.tensor([run.weights for run in runs]), 0, Share())
         stack.forget = Forget(task.inputs, 0.1, torch.Generator().manual_seed(0))
         optimiser = torch.optim.AdamW(ranker.parameters(), lr=0.01, fused=True)
         for at, rows in enumerate(torch.arange(200).split(20)):

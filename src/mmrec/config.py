@@ -11,6 +11,7 @@ __all__ = [
     "CatalogueConfig",
     "Config",
     "EncoderConfig",
+    "EngineConfig",
     "EvidenceConfig",
     "LanguageConfig",
     "OperatingConfig",
@@ -222,6 +223,17 @@ class ServeConfig(_Settings):
     """Whether the language model of the fit writes a sentence for every reason, while people wait."""
 
 
+class EngineConfig(_Settings):
+    """Where models run (see `mmrec.cluster`); what they say does not depend on it."""
+
+    engine: Literal["local", "ray"] = "local"
+    """`local` is this process; `ray` deals reading, captioning, encoding and training out to workers."""
+    address: str | None = None
+    """Of a running Ray cluster, as in `10.0.0.1:6379`; by default Ray is started on this machine."""
+    workers: int | None = Field(None, ge=1)
+    """Workers, each on a GPU or on a core of its own; by default as many as the cluster has."""
+
+
 class Config(_Settings):
     """The whole tree; `Config()` is the recommended pipeline."""
 
@@ -241,6 +253,8 @@ class Config(_Settings):
     ranker: RankerConfig = RankerConfig()
     training: TrainingConfig = TrainingConfig()
     operating: OperatingConfig = OperatingConfig()
+    # Left out of what is saved and compared: a model may be loaded where there is no cluster.
+    engine: EngineConfig = Field(EngineConfig(), exclude=True)
 
 
 class _PaperEvidence(EvidenceConfig): ...

@@ -61,13 +61,22 @@ class Models:
         encoder = Encoder(config.encoder, store)
         language, profile = config.language, config.profile
         purse = Purse(language.budget)
+        builtin = Config(profile=profile, encoder=config.encoder, engine=config.engine)
         model = open_language(config, encoder, store, purse, batch=batch)
-        reader = Reader(model, store, language, profile, plan)
-        quoter = reader
-        if language.llm != "builtin" or profile.strategy != "notes":
-            quoter = Reader(open_language(Config(profile=profile), encoder, store), store, language, profile)
+        quoting = open_language(builtin, encoder, store)
         captioner = open_captioner(config.vision, partial(chat_captioner, language=language, purse=purse))
         image = PhotoFeatures(config.vision)
+        if config.engine.engine == "ray":
+            from mmrec.cluster import opening  # heavy, and an extra
+
+            encoder = opening.dealt_encoder(config, store)
+            model = opening.dealt_language(model, config, encoder, store)
+            quoting = opening.dealt_language(quoting, builtin, encoder, store)
+            captioner = opening.dealt_captioner(captioner, config)
+            image = opening.dealt_features(config)
+        quoter = reader = Reader(model, store, language, profile, plan)
+        if language.llm != "builtin" or profile.strategy != "notes":
+            quoter = Reader(quoting, store, language, profile)
         return cls(store, encoder, reader, quoter, captioner, image)
 
 

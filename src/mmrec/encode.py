@@ -12,7 +12,8 @@ import numpy as np
 
 from mmrec.config import EncoderConfig
 from mmrec.errors import ModelError
-from mmrec.store import Result, Store
+from mmrec.progress import console
+from mmrec.store import Failure, Result, Store
 from mmrec.weights import fast_bf16, file_digest, folder_digest
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ __all__ = ["MINILM_SHA256", "Encoder", "bundled_minilm"]
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Digest of all-MiniLM-L6-v2's `model.safetensors`, the same as the original's."""
-_CHUNK = 2048
 
 
 def bundled_minilm() -> Path | None:
@@ -44,6 +44,9 @@ class Encoder:
     Raises:
         ModelError: the bundled weights are not the ones they should be.
     """
+
+    chunk = 2048
+    """Texts that are handed over, and whose vectors are kept, at a time."""
 
     def __init__(self, config: EncoderConfig, store: Store) -> None:
         self.config = config
@@ -83,7 +86,8 @@ class Encoder:
         """Encode texts to (n, d) float16 unit vectors; a blank text is encoded like any other.
 
         New texts go through the engine sorted by length, so that a batch wastes little padding, and are
-        stored chunk by chunk, so that a crash costs one chunk.
+        stored chunk by chunk, so that a crash costs one chunk. A text that no worker of a cluster could
+        encode has zeros.
         """
         # A lone surrogate is no text to a tokenizer.
         texts = [text.encode("utf-8", "replace").decode() for text in texts]
@@ -91,24 +95,41 @@ class Encoder:
             return np.zeros((0, self.engine.dimension), dtype=np.float16)
 
         def compute(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
-            for block in blocks:
-                vectors = self.engine.encode([texts[at] for at in block]).astype(np.float16)
-                yield from zip(block, (vector.tobytes() for vector in vectors), strict=True)
+            given = ([(at, texts[at]) for at in block] for block in blocks)
+            for at, vector in self.vectors(given):
+                yield at, vector if isinstance(vector, Failure) else vector.tobytes()
 
         rows = self._store.remember(
             self._maker,
             texts,
             compute,
             what=what,
-            chunk=_CHUNK,
+            chunk=self.chunk,
             order=lambda at: (len(texts[at]), texts[at]),
         )
         vectors = [row for row in rows if isinstance(row, bytes)]
-        if len({len(row) for row in vectors}) != 1 or len(vectors) < len(rows):
+        failed = [row.reason for row in rows if isinstance(row, Failure)]
+        if not vectors:
+            raise ModelError(f"no text could be encoded: {failed[0]}")
+        if len({len(row) for row in vectors}) != 1:
             raise ModelError(
                 "vectors in the store are damaged; `mmrec store prune --kind vector` forgets them"
             )
-        return np.frombuffer(b"".join(vectors), np.float16).reshape(len(texts), -1)
+        if failed:
+            console.print(f"- {len(failed):,} texts have no vector: {failed[0]}", markup=False)
+        nothing = bytes(len(vectors[0]))
+        whole = b"".join(row if isinstance(row, bytes) else nothing for row in rows)
+        return np.frombuffer(whole, np.float16).reshape(len(texts), -1)
+
+    def vectors(self, texts: Iterator[list[tuple[int, str]]]) -> Iterator[tuple[int, np.ndarray | Failure]]:
+        """(d,) float16 unit vectors of texts, a block at a time; nothing is looked up or kept.
+
+        Raises:
+            ModelError: the model cannot be loaded.
+        """
+        for block in texts:
+            rows = self.engine.encode([text for _, text in block]).astype(np.float16)
+            yield from zip((at for at, _ in block), rows, strict=True)
 
 
 def _locate(model: str) -> tuple[str, str]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load, save
 
 from mmrec.config import Config
 from mmrec.corpus import Corpus
@@ -23,6 +26,7 @@ from mmrec.progress import track
 from mmrec.ranking.dlrm import Ranker, Run, Shape
 from mmrec.ranking.inputs import Inputs
 from mmrec.ranking.linear import fit_linear
+from mmrec.ranking.share import Share
 from mmrec.ranking.training import History, Task, logits, train
 from mmrec.reviews.split import Split
 
@@ -272,17 +276,51 @@ def train_runs(
         runs: what sets them apart.
     """
     config = assembler.config
-    inputs = Inputs(features)
-    on_test = config.training.select == "test"
-    task = Task(inputs, label, split.train, split.test if on_test else split.valid, by_fpr=on_test)
+    if config.engine.engine == "ray":
+        from mmrec.cluster.training import train_together  # heavy, and an extra
+
+        lean = assembler.model_copy(update={"effects": {}})
+        work = partial(_trained, lean, features, label, split, runs)
+        weights, course = train_together(config.engine, config.training.batch_size, work)
+        ranker = _ranker(assembler, features, Inputs(features), runs)
+        ranker.load_state_dict(load(weights))
+        return ranker.eval(), course
+    return _train_runs(assembler, features, label, split, runs, Share())
+
+
+def _trained(*given: Any) -> tuple[bytes, dict[str, list[History]]]:
+    """What `_train_runs` has trained, fit to be sent."""
+    ranker, course = _train_runs(*given)
+    return save(ranker.state_dict()), course
+
+
+def _ranker(assembler: Assembler, features: Features, inputs: Inputs, runs: Sequence[Run]) -> Ranker:
+    """A stack of runs, before training."""
     ranker = Ranker(assembler.shape(inputs, len(runs)), runs)
     if any(run.deaf for run in runs):
         ranker.hear(dense_columns(features), [run.deaf for run in runs])
+    return ranker
+
+
+def _train_runs(
+    assembler: Assembler,
+    features: Features,
+    label: np.ndarray,
+    split: Split,
+    runs: Sequence[Run],
+    share: Share,
+) -> tuple[Ranker, dict[str, list[History]]]:
+    """What `train_runs` does, by this process for its share."""
+    config = assembler.config
+    inputs = Inputs(features)
+    on_test = config.training.select == "test"
+    task = Task(inputs, label, split.train, split.test if on_test else split.valid, by_fpr=on_test)
+    ranker = _ranker(assembler, features, inputs, runs)
     ranker.standardise(inputs, split.train)
     if ranker.linear is not None:
         free = np.array([name.endswith("rating effect") for name in dense_columns(features)])
         fit_linear(ranker, runs, inputs, label, split.train, split.valid, free)
-    return ranker, train(ranker, runs, task, config.ranker, config.training, config.seed)
+    return ranker, train(ranker, runs, task, config.ranker, config.training, config.seed, share)
 
 
 def learn(

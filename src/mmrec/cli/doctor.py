@@ -103,11 +103,12 @@ def _language() -> dict[str, tuple[str, str]]:
 
 
 def _service() -> dict[str, tuple[str, str]]:
-    """What `mmrec serve` and large catalogues need."""
+    """What `mmrec serve`, large catalogues and many machines need."""
     wanted = {
         "service": ("fastapi", "serve", "mmrec serve"),
         "PostgreSQL": ("psycopg", "postgres", "mmrec serve --database postgresql://..."),
         "index": ("faiss", "index", "candidates out of millions of items"),
+        "cluster": ("ray", "ray", "--engine ray"),
     }
     return {
         name: ("ok", use)

@@ -49,6 +49,7 @@ for _order, (_part, _title) in enumerate(
         (settings.RankerConfig, "Ranker"),
         (settings.TrainingConfig, "Training"),
         (settings.OperatingConfig, "Operating point"),
+        (settings.EngineConfig, "Engine"),
         (settings.CatalogueConfig, "Catalogue"),
         (settings.ServeConfig, "Service"),
     )

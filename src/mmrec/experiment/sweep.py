@@ -94,7 +94,7 @@ def table(points: Points, over: str) -> Table:
 
 
 def _set(config: Config, over: str, value: str) -> Config:
-    (part, name, usual), tree = OVER[over], config.model_dump()
+    (part, name, usual), tree = OVER[over], {**config.model_dump(), "engine": config.engine}
     try:
         if over == "imbalance" and float(value) > 0:
             return config

@@ -19,6 +19,7 @@ from mmrec.language.base import Answer, Ask, Note, PriceTag, Summary, Task
 from mmrec.language.excerpt import excerpt, tokens_of
 from mmrec.language.lexicon import Words, lexicon, split_words
 from mmrec.language.sentences import sentences
+from mmrec.store import Failure
 
 __all__ = ["BuiltinLanguage"]
 
@@ -89,7 +90,7 @@ class BuiltinLanguage:
         """Nothing is used up."""
         return ""
 
-    def answers(self, asks: Iterator[list[tuple[int, Ask]]]) -> Iterator[tuple[int, Answer]]:
+    def answers(self, asks: Iterator[list[tuple[int, Ask]]]) -> Iterator[tuple[int, Answer | Failure]]:
         """Answer asks block by block."""
         for block in asks:
             texts = [ask.texts for _, ask in block]

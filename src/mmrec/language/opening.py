@@ -17,6 +17,7 @@ from mmrec.language.prompts import messages, prompt_digest
 from mmrec.language.spend import Price, Purse, Spend
 from mmrec.language.wire import Endpoint, Request
 from mmrec.store import Failure, Store
+from mmrec.weights import Placement
 
 __all__ = ["ChatLanguage", "open_chat", "open_language"]
 
@@ -96,7 +97,13 @@ def open_chat(
 
 
 def open_language(
-    config: Config, encoder: Encoder, store: Store, purse: Purse | None = None, *, batch: bool = False
+    config: Config,
+    encoder: Encoder,
+    store: Store,
+    purse: Purse | None = None,
+    *,
+    batch: bool = False,
+    place: Placement | None = None,
 ) -> LanguageModel:
     """The language model that `--llm` names; nothing is loaded or asked yet.
 
@@ -106,6 +113,7 @@ def open_language(
         store: remembers batches.
         purse: pays; by default one of its own with the configured budget.
         batch: whether asks are handed in as batches that are collected later.
+        place: where a model of `transformers:` runs and how exact.
 
     Raises:
         ConfigError: a spelling that is not known, or batches of a model that takes none.
@@ -121,7 +129,7 @@ def open_language(
     if name == "transformers" and source:
         from mmrec.language.local import LocalLanguage
 
-        return LocalLanguage(source, language.llm_revision, language.call_tokens)
+        return LocalLanguage(source, language.llm_revision, language.call_tokens, place)
     raise ConfigError(
         f"--llm {language.llm}: not known; write builtin, openai:MODEL, ollama:MODEL, openai:MODEL@URL, "
         "the URL of a server, or transformers:MODEL_OR_FOLDER"

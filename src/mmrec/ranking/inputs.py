@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmrec.features import NUMBERS, Features, SideFeatures
+from mmrec.ranking.share import Share
 
 __all__ = ["Batch", "Forget", "Inputs", "bag"]
 
@@ -124,15 +125,18 @@ class Inputs:
 
 
 class Forget:
-    """Hides a share of what is known, so that a ranker learns to do without it (cold start).
+    """Hides a part of what is known, so that a ranker learns to do without it (cold start).
 
     Ratings and words of a user or an item are hidden apart, by the views of which nothing is known.
     """
 
-    def __init__(self, inputs: Inputs, share: float, generator: torch.Generator) -> None:
+    def __init__(
+        self, inputs: Inputs, part: float, generator: torch.Generator, share: Share | None = None
+    ) -> None:
         self._inputs = inputs
-        self._share = share
+        self._part = part
         self._generator = generator
+        self._share = share or Share()
 
     def rows(self, rows: Tensor) -> Batch:
         """The batch of some rows of the table, some of it hidden."""
@@ -142,5 +146,6 @@ class Forget:
         return self._inputs.batch(*(self._hide(view, nothing) for view, nothing in views))
 
     def _hide(self, view: Tensor, nothing: int) -> Tensor:
-        hidden = torch.rand(len(view), generator=self._generator) < self._share
-        return torch.where(hidden, nothing, view)
+        start, whole = self._share.place(len(view))
+        drawn = torch.rand(whole, generator=self._generator)[start : start + len(view)]
+        return torch.where(drawn < self._part, nothing, view)

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmrec.ranking.share import Share
+
 __all__ = ["Dropout", "Linear", "mlp"]
 
 _LEVELS = 256
@@ -59,6 +61,7 @@ class Dropout(nn.Module):
 
     def __init__(self, rates: Sequence[float], seeds: Sequence[int]) -> None:
         super().__init__()
+        self.share = Share()
         self._rates, self._seeds = list(rates), list(seeds)
         self.restart(0)
 
@@ -77,10 +80,11 @@ class Dropout(nn.Module):
         """(R, B, d) of the same shape; as it is when not training."""
         if not self.training or not self._level.any():
             return x
-        size = x[0].numel()
-        words = -(-size // 8)
+        size, width = x[0].numel(), x.shape[2]
+        start, whole = (rows * width for rows in self.share.place(x.shape[1]))
+        words = -(-whole // 8)
         drawn = np.stack([one.integers(2**64, size=words, dtype=np.uint64) for one in self._noise])
-        kept = torch.from_numpy(drawn.view(np.uint8)[:, :size] >= self._level).view(x.shape)
+        kept = torch.from_numpy(drawn.view(np.uint8)[:, start : start + size] >= self._level).view(x.shape)
         scale = torch.from_numpy(_LEVELS / (_LEVELS - self._level[:, :, None].astype(np.float64)))
         return x * (kept * scale.to(x.dtype))
 

@@ -22,6 +22,7 @@ from mmrec.ranking.dlrm import Ranker, Run
 from mmrec.ranking.inputs import Batch, Forget, Inputs
 from mmrec.ranking.layers import Linear
 from mmrec.ranking.reducer import Reducer
+from mmrec.ranking.share import Share
 
 __all__ = ["History", "Task", "logits", "train", "weighted_loss"]
 
@@ -60,20 +61,27 @@ class History:
         return int(np.argmax(self.score))
 
 
-def weighted_loss(logit: Tensor, label: Tensor, weights: Tensor) -> Tensor:
+def weighted_loss(logit: Tensor, label: Tensor, weights: Tensor, whole: Tensor | None = None) -> Tensor:
     """Weighted binary cross entropy of each run, divided by the sum of the weights (paper, section 3.4).
 
     Args:
         logit: (R, B).
         label: (B,) 0 or 1.
         weights: (R, 2) of (dislike, like).
+        whole: labels of all rows of a batch of which these are a share; its weights are the divisor.
 
     Returns:
         (R,) losses.
     """
-    weight = torch.where(label > 0, weights[:, 1:], weights[:, :1])
+    weight = _of_class(label, weights)
     entropy = functional.binary_cross_entropy_with_logits(logit, label.expand_as(logit), reduction="none")
-    return (weight * entropy).sum(1) / weight.sum(1)
+    divisor = weight if whole is None else _of_class(whole, weights)
+    return (weight * entropy).sum(1) / divisor.sum(1)
+
+
+def _of_class(label: Tensor, weights: Tensor) -> Tensor:
+    """(R, B) weights of rows."""
+    return torch.where(label > 0, weights[:, 1:], weights[:, :1])
 
 
 @torch.inference_mode()
@@ -90,6 +98,7 @@ def train(
     ranking: RankerConfig,
     training: TrainingConfig,
     seed: int,
+    share: Share | None = None,
 ) -> dict[str, list[History]]:
     """Train in place and leave each run with the weights of its best epoch.
 
@@ -99,11 +108,13 @@ def train(
         task: rows and labels, shared by all runs.
         ranking, training: how.
         seed: of the order of rows, and of what is hidden.
+        share: of this process in every batch; by default all of it.
 
     Returns:
         The course of each step, by run: `ranker`, and in staged training each reducer before it.
     """
-    stack = _Stack(ranker, task, training, torch.tensor([run.weights for run in runs]), seed)
+    weights = torch.tensor([run.weights for run in runs])
+    stack = _Stack(ranker, task, training, weights, seed, share or Share())
     course: dict[str, list[History]] = {}
     if ranker.linear is not None:
         ranker.linear.requires_grad_(False)
@@ -135,11 +146,12 @@ class _Stack:
     """Runs that are trained as one: what all steps share, and the runs that are still in it."""
 
     def __init__(
-        self, ranker: Ranker, task: Task, config: TrainingConfig, weights: Tensor, seed: int
+        self, ranker: Ranker, task: Task, config: TrainingConfig, weights: Tensor, seed: int, share: Share
     ) -> None:
         self.ranker, self.task, self.config = ranker, task, config
         self.all_weights = self.weights = weights
         self.seed, self.step = seed, 0
+        self.share = ranker.dropout.share = share
         self.label = torch.from_numpy(task.label).to(weights.dtype)
         self.frozen = False
         self.reduced: list[Tensor] = []
@@ -191,7 +203,7 @@ class _Stack:
         self.step += 1
         seed = np.random.SeedSequence([self.seed, self.step]).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(seed))
-        self.forget = Forget(self.task.inputs, config.forget, generator)
+        self.forget = Forget(self.task.inputs, config.forget, generator, self.share)
         optimiser = torch.optim.AdamW(
             learned, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -203,7 +215,7 @@ class _Stack:
         patience = config.patience if final else min(config.patience, _REDUCER_PATIENCE)
         with track(what, config.epochs) as advance:
             for epoch in range(config.epochs):
-                losses = self._epoch(optimiser, predict, generator)
+                losses = self._epoch(learned, optimiser, predict, generator)
                 scores = self._scores(predict, by_fpr=self.task.by_fpr and final)
                 for run, loss, score in zip(alive.tolist(), losses, scores, strict=True):
                     histories[run].loss.append(loss)
@@ -230,6 +242,7 @@ class _Stack:
 
     def _epoch(
         self,
+        learned: list[nn.Parameter],
         optimiser: torch.optim.Optimizer,
         predict: Callable[[Tensor], Tensor],
         generator: torch.Generator,
@@ -241,21 +254,33 @@ class _Stack:
         parts = torch.split(rows[torch.randperm(len(rows), generator=generator)], self.config.batch_size)
         for part in parts:
             optimiser.zero_grad()
-            loss = weighted_loss(predict(part), self.label[part], self.weights)
+            own = self.share.deal(part)
+            loss = weighted_loss(predict(own), self.label[own], self.weights, self.label[part])
             loss.sum().backward()  # type: ignore[no-untyped-call]
+            self.share.add([one.grad for one in learned if one.grad is not None])
             optimiser.step()
             total += loss.detach()
+        self.share.add([total])
         return (total / len(parts)).tolist()
+
+    def _answers(self, predict: Callable[[Tensor], Tensor]) -> Tensor:
+        """(R, m) what is made of the rows that choose the epoch, each row by whose share it is."""
+        self.ranker.eval()
+        own = self.share.deal(torch.from_numpy(self.task.select))
+        answers = torch.cat([predict(part) for part in torch.split(own, _ROWS_AT_ONCE)], dim=1)
+        start, rows = self.share.place(len(own))
+        whole = answers.new_zeros(len(answers), rows)
+        whole[:, start : start + len(own)] = answers
+        self.share.add([whole])
+        return whole
 
     @torch.no_grad()
     def losses(self, predict: Callable[[Tensor], Tensor]) -> Tensor:
         """(R, m) weighted cross entropy of the rows that choose the epoch."""
-        self.ranker.eval()
-        rows = torch.from_numpy(self.task.select)
-        answers = torch.cat([predict(part) for part in torch.split(rows, _ROWS_AT_ONCE)], dim=1)
-        label = self.label[rows].expand_as(answers)
-        weight = torch.where(label > 0, self.weights[:, 1:], self.weights[:, :1])
-        return weight * functional.binary_cross_entropy_with_logits(answers, label, reduction="none")
+        answers = self._answers(predict)
+        label = self.label[self.task.select].expand_as(answers)
+        entropy = functional.binary_cross_entropy_with_logits(answers, label, reduction="none")
+        return _of_class(label, self.weights) * entropy
 
     @torch.no_grad()
     def _scores(self, predict: Callable[[Tensor], Tensor], *, by_fpr: bool) -> list[float]:
@@ -263,13 +288,11 @@ class _Stack:
 
         -inf for a run that has diverged: it keeps an earlier epoch, or the weights that it began with.
         """
-        self.ranker.eval()
-        rows = torch.from_numpy(self.task.select)
-        answers = torch.cat([predict(part) for part in torch.split(rows, _ROWS_AT_ONCE)], dim=1)
+        answers = self._answers(predict)
         sound = answers.isfinite().all(1)
         if not by_fpr:
             # Not ROC-AUC, which on a few hundred rows is mostly luck.
-            losses = weighted_loss(answers, self.label[rows], self.weights)
+            losses = weighted_loss(answers, self.label[self.task.select], self.weights)
             return torch.where(sound, -losses, -torch.inf).tolist()
         label = self.task.label[self.task.select]
         # Ties are common at 0, where nothing is recommended; the better order of rows breaks them.

@@ -10,7 +10,7 @@ from mmrec.config import VisionConfig
 from mmrec.errors import ConfigError
 from mmrec.vision.base import Captioner
 from mmrec.vision.builtin import PaletteCaptioner
-from mmrec.weights import Weights
+from mmrec.weights import Placement, Weights
 
 __all__ = ["cached_models", "open_captioner", "vision_checks"]
 
@@ -25,13 +25,16 @@ _KNOWN: Final = (
 
 
 def open_captioner(
-    config: VisionConfig, by_api: Callable[[VisionConfig], Captioner] | None = None
+    config: VisionConfig,
+    by_api: Callable[[VisionConfig], Captioner] | None = None,
+    place: Placement | None = None,
 ) -> Captioner:
     """The captioner that is named; weights are loaded when the first photo comes.
 
     Args:
         config: names it.
         by_api: opens one behind HTTP: `openai:...`, `ollama:...`, or a URL.
+        place: where a model runs and how exact; the fastest of this machine by default.
 
     Raises:
         ConfigError: no such captioner.
@@ -42,7 +45,7 @@ def open_captioner(
     if kind in _BLIPS:
         from mmrec.vision.blip import BlipCaptioner
 
-        return BlipCaptioner(model or _BLIPS[kind][1], config.captioner_revision)
+        return BlipCaptioner(model or _BLIPS[kind][1], config.captioner_revision, place)
     if kind in _SERVERS and model and by_api is not None:
         return by_api(config)
     raise ConfigError(f"--captioner {config.captioner}: no such captioner; there are {_KNOWN}")
