@@ -29,6 +29,7 @@ from mmrec.features import Features, SideFeatures
 from mmrec.ranking.dlrm import Ranker, Run, Shape
 from mmrec.ranking.inputs import Inputs
 from mmrec.ranking.layers import Linear
+from mmrec.ranking.share import Share
 from mmrec.ranking.training import Task, _Stack
 
 USERS, ITEMS, TEXT, CODES, BATCH = 15_000, 3_000, 384, 107, 512
@@ -105,7 +106,7 @@ def train(task: Task, runs: Sequence[Run], reduction: str, epochs: int) -> tuple
     ranker = Ranker(shape, runs)
     ranker.standardise(task.inputs, task.train)
     config = TrainingConfig(batch_size=BATCH, forget=0, epochs=epochs, patience=epochs)
-    stack = _Stack(ranker, task, config, torch.tensor([run.weights for run in runs]), 0)
+    stack = _Stack(ranker, task, config, torch.tensor([run.weights for run in runs]), 0, Share())
     parts = [part for name, part in ranker.named_children() if reduction == "joint" or name != "reducers"]
     if reduction == "staged":
         stack.freeze()

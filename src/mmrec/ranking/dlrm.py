@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmrec.groups import heard
 from mmrec.ranking.inputs import Batch, Inputs, bag
-from mmrec.ranking.layers import Dropout, Linear, mlp
+from mmrec.ranking.layers import MLP, Dropout, Linear
 from mmrec.ranking.reducer import Reducer, Words
 
 __all__ = ["Ranker", "Run", "Shape", "interact"]
@@ -85,10 +85,10 @@ class Ranker(nn.Module):
         self.reducers = nn.ModuleDict(
             {name: Reducer(count, words.size, hidden, size, self.dropout) for name, words in self._words()}
         )
-        self.bottom = mlp(count, [shape.dense, hidden, size], self.dropout)
+        self.bottom = MLP(count, [shape.dense, hidden, size], self.dropout)
         self.categories = Linear(count, shape.categories, size, bias=False) if shape.categories else None
         vectors = 1 + bool(shape.categories) + len(shape.groups)
-        self.top = mlp(count, [size + vectors * (vectors - 1) // 2, hidden, 1], self.dropout)
+        self.top = MLP(count, [size + vectors * (vectors - 1) // 2, hidden, 1], self.dropout)
         self.linear_size = shape.dense + sum(words.size for _, words in self._words()) + shape.categories
         self.linear = Linear(count, self.linear_size, 1) if shape.linear else None
         for at, run in enumerate(runs):

@@ -75,11 +75,16 @@ class Inputs:
         item_view: Tensor,
         user_words: Tensor | None = None,
         item_words: Tensor | None = None,
+        *,
+        vectors: bool = True,
     ) -> Batch:
-        """Gather (B,) views of users and items; words (vectors, prices, categories) may have others."""
+        """Gather (B,) views of users and items; words (vectors, prices, categories) may have others.
+
+        Vectors, by far the most of it, are left out where they are not wanted.
+        """
         user_words = user_view if user_words is None else user_words
         item_words = item_view if item_words is None else item_words
-        words = ((self.user, user_words), (self.item, item_words))
+        words = ((self.user, user_words), (self.item, item_words)) if vectors else ()
         numbers = ((self.user, user_view, user_words), (self.item, item_view, item_words))
         dense = [side.numbers(view, told) for side, view, told in numbers]
         return Batch(
@@ -101,9 +106,9 @@ class Inputs:
         """Number of dense columns."""
         return self.user.dense.shape[1] + self.item.dense.shape[1] + bool(self.user.taste.shape[1])
 
-    def rows(self, rows: Tensor) -> Batch:
+    def rows(self, rows: Tensor, *, vectors: bool = True) -> Batch:
         """The batch of some rows of the table."""
-        return self.batch(self.user_view[rows], self.item_view[rows])
+        return self.batch(self.user_view[rows], self.item_view[rows], vectors=vectors)
 
     def moments(self, rows: np.ndarray) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
         """Mean and deviation of the dense columns and of every block where present, over some rows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from mmrec.ranking.share import Share
 
-__all__ = ["Dropout", "Linear", "mlp"]
+__all__ = ["MLP", "Dropout", "Linear"]
 
 _LEVELS = 256
 
@@ -37,9 +38,16 @@ class Linear(nn.Module):
         """Let each run read some inputs only: (R, inputs), 1 where it does (ablation)."""
         self.heard = heard[:, :, None].to(self.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(R, B, outputs) from (B, inputs), shared, or from (R, B, inputs)."""
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """(R, B, outputs) from (B, inputs), shared, or from (R, B, inputs).
+
+        Args:
+            x: inputs.
+            scale: (R, 1, 1) by which a run's inputs are to be multiplied.
+        """
         weight = self.weight if self.heard is None else self.weight * self.heard
+        # Of the two factors, weights are the smaller.
+        weight = weight if scale is None else weight * scale
         if x.dim() == 3 and weight.shape[2] == 1:
             # A batch of products of one column each is several times slower.
             out = (x * weight.transpose(1, 2)).sum(2, keepdim=True)
@@ -76,22 +84,65 @@ class Dropout(nn.Module):
         self._level = self._level[runs.numpy()]
         self._noise = [self._noise[run] for run in runs.tolist()]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(R, B, d) of the same shape; as it is when not training."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """ReLU and dropout of (R, B, d), in place.
+
+        Returns:
+            The same tensor; and, where some of it was dropped, (R, 1, 1) by which it is to be multiplied.
+        """
         if not self.training or not self._level.any():
-            return x
+            return _rectified(x, None), None
         size, width = x[0].numel(), x.shape[2]
         start, whole = (rows * width for rows in self.share.place(x.shape[1]))
         words = -(-whole // 8)
         drawn = np.stack([one.integers(2**64, size=words, dtype=np.uint64) for one in self._noise])
-        kept = torch.from_numpy(drawn.view(np.uint8)[:, start : start + size] >= self._level).view(x.shape)
+        dropped = torch.from_numpy(drawn.view(np.uint8)[:, start : start + size] < self._level).view(x.shape)
         scale = torch.from_numpy(_LEVELS / (_LEVELS - self._level[:, :, None].astype(np.float64)))
-        return x * (kept * scale.to(x.dtype))
+        return _rectified(x, dropped), scale.to(x.dtype)
 
 
-def mlp(runs: int, sizes: Sequence[int], dropout: Dropout) -> nn.Sequential:
-    """Linear maps with ReLU and dropout between them."""
-    parts: list[nn.Module] = []
-    for inputs, outputs in pairwise(sizes):
-        parts += [Linear(runs, inputs, outputs), nn.ReLU(), dropout]
-    return nn.Sequential(*parts[:-2])
+class _Rectified(torch.autograd.Function):
+    """ReLU and dropout in as few passes over memory as there can be: what is zero has no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dropped: Tensor | None) -> Tensor:
+        x.relu_()
+        if dropped is not None:
+            x.masked_fill_(dropped, 0.0)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(gradients[0], x, 0), None
+
+
+def _rectified(x: Tensor, dropped: Tensor | None) -> Tensor:
+    out: Tensor = _Rectified.apply(x, dropped)  # type: ignore[no-untyped-call]
+    return out
+
+
+class MLP(nn.Sequential):
+    """R runs of linear maps, with ReLU and dropout between them, which are done together.
+
+    Args:
+        runs: R.
+        sizes: of the input, of every hidden layer, of the output.
+        dropout: of all hidden layers.
+    """
+
+    def __init__(self, runs: int, sizes: Sequence[int], dropout: Dropout) -> None:
+        parts: list[nn.Module] = []
+        for inputs, outputs in pairwise(sizes):
+            parts += [Linear(runs, inputs, outputs), nn.ReLU(), dropout]
+        super().__init__(*parts[:-2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, B, output) from (B, input), shared, or from (R, B, input)."""
+        *hidden, last = (layer for layer in self if isinstance(layer, Linear))
+        scale = None
+        for layer in hidden:
+            x, scale = self[2](layer(x, scale))
+        return last(x, scale)

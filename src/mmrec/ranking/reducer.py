@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrec.ranking.inputs import Batch
-from mmrec.ranking.layers import Dropout, Linear, mlp
+from mmrec.ranking.layers import MLP, Dropout, Linear
 
 __all__ = ["Reducer", "Words"]
 
@@ -69,7 +69,7 @@ class Reducer(nn.Module):
         self, runs: int, inputs: int, hidden_size: int, embedding_size: int, dropout: Dropout
     ) -> None:
         super().__init__()
-        self.layers = mlp(runs, [inputs, hidden_size, embedding_size], dropout)
+        self.layers = MLP(runs, [inputs, hidden_size, embedding_size], dropout)
         self.head = nn.Sequential(nn.ReLU(), Linear(runs, embedding_size, 1))
 
     def forward(self, words: Tensor) -> Tensor:

@@ -167,12 +167,14 @@ class _Stack:
 
     def rank(self, rows: Tensor) -> Tensor:
         """What the whole ranker makes of rows."""
+        if self.reduced:
+            batch = self.task.inputs.rows(rows, vectors=self.ranker.linear is not None)
+            words = self.ranker.read(batch) if self.ranker.linear is not None else {}
+            return self.ranker.rank(batch, words, [table.index_select(1, rows) for table in self.reduced])
         batch = self.batch(rows)
         if not self.frozen:
             return self.ranker(batch)
         words = self.ranker.read(batch)
-        if self.reduced:
-            return self.ranker.rank(batch, words, [table.index_select(1, rows) for table in self.reduced])
         training = self.ranker.training
         self.ranker.dropout.eval()
         with torch.no_grad():
