@@ -9,7 +9,7 @@ DATA ?= ../shared/data
 	$(PYTHON) -c 'import sys; sys.exit("mmrec needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[index,llm,offline,peers,ray,serve,postgres,dev]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[index,llm,offline,openvino,peers,ray,serve,postgres,dev]' -c constraints.txt
 	touch $@
 
 demo: .venv/.installed

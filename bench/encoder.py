@@ -19,9 +19,11 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from mmrec.encode import bundled_minilm, fast_bf16
+from mmrec.encode import bundled_minilm
 from mmrec.engines import MeanPoolingEngine
 from mmrec.reviews import read_reviews
+from mmrec.runtimes import OpenVINOMeans, TorchMeans
+from mmrec.weights import fast_bf16
 
 NEIGHBOURS = 10
 
@@ -43,8 +45,10 @@ def main() -> None:
     print(f"bf16 {'native' if fast_bf16() else 'emulated'}; {len(texts):,} reviews of {words:.0f} words")
     peer = SentenceTransformer(str(folder), device="cpu")
     ways = {"SentenceTransformer, its defaults": lambda some: peer.encode(some, show_progress_bar=False)}
-    for name, bf16 in (("ours, fp32", False), ("ours, bf16", True)):
-        ways[name] = MeanPoolingEngine(folder, bf16).encode
+    for means in (TorchMeans, OpenVINOMeans):
+        for bf16 in (False, True):
+            name = f"ours, {means.__name__.removesuffix('Means')} {'bf16' if bf16 else 'fp32'}"
+            ways[name] = MeanPoolingEngine(folder, means(folder, bf16)).encode
     times: dict[str, list[float]] = {name: [] for name in ways}
     vectors = {name: encode(texts) for name, encode in ways.items()}  # kernels are compiled here
     for _ in range(given.rounds):

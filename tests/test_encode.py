@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mmrec.config import EncoderConfig
 from mmrec.encode import Encoder, bundled_minilm
 from mmrec.errors import ModelError
 from mmrec.store import Store
+from mmrec.weights import Placement, fast_bf16
 
 pytestmark = pytest.mark.usefixtures("minilm", "one_thread")
 
@@ -54,9 +56,16 @@ def exact(minilm: None, one_thread: None) -> np.ndarray:
     return np.asarray(SentenceTransformer(str(bundled_minilm())).encode(TEXTS, normalize_embeddings=True))
 
 
+@pytest.fixture(scope="module", params=["torch", "openvino"])
+def runtime(request: pytest.FixtureRequest) -> str:
+    if request.param == "openvino":
+        pytest.importorskip("openvino")
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def single(minilm: None, one_thread: None) -> np.ndarray:
-    return Encoder(EncoderConfig(precision="fp32"), Store(None)).encode(TEXTS)
+def single(minilm: None, one_thread: None, runtime: str) -> np.ndarray:
+    return Encoder(EncoderConfig(precision="fp32", runtime=runtime), Store(None)).encode(TEXTS)
 
 
 def test_fp32_is_what_sentence_transformers_says(single: np.ndarray, exact: np.ndarray) -> None:
@@ -67,12 +76,12 @@ def test_fp32_is_what_sentence_transformers_says(single: np.ndarray, exact: np.n
     assert np.abs(exact[2] - exact[3]).max() > 0.05
 
 
-def test_threads_change_neither_vectors_nor_the_setting_of_torch(single: np.ndarray) -> None:
+def test_threads_change_neither_vectors_nor_the_setting_of_torch(single: np.ndarray, runtime: str) -> None:
     import torch
 
     torch.set_num_threads(2)
     try:
-        vectors = Encoder(EncoderConfig(precision="fp32"), Store(None)).encode(TEXTS)
+        vectors = Encoder(EncoderConfig(precision="fp32", runtime=runtime), Store(None)).encode(TEXTS)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
@@ -90,10 +99,11 @@ def test_a_lone_surrogate_has_a_vector() -> None:
     assert np.linalg.norm(vector.astype(np.float32)) == pytest.approx(1, abs=1e-3)
 
 
-def test_bf16_points_the_same_way(exact: np.ndarray) -> None:
-    half = Encoder(EncoderConfig(precision="bf16"), Store(None)).encode(TEXTS).astype(np.float32)
+def test_bf16_points_the_same_way(exact: np.ndarray, runtime: str) -> None:
+    config = EncoderConfig(precision="bf16", runtime=runtime)
+    half = Encoder(config, Store(None)).encode(TEXTS).astype(np.float32)
     cosine = (half * exact).sum(1) / np.linalg.norm(half, axis=1)
-    assert cosine.min() >= 0.999
+    assert cosine.min() >= (0.9999 if runtime == "openvino" and fast_bf16() else 0.999)
     assert np.linalg.norm(half, axis=1) == pytest.approx(1, abs=1e-3)
 
 
@@ -119,15 +129,36 @@ def test_a_later_run_does_not_even_load_the_model(store: Store) -> None:
     assert "engine" not in later.__dict__
 
 
-def test_precisions_and_models_do_not_share_vectors(store: Store, tmp_path: Path) -> None:
+def test_precisions_models_and_runtimes_do_not_share_vectors(store: Store, tmp_path: Path) -> None:
     for config in (
-        EncoderConfig(precision="fp32"),
-        EncoderConfig(precision="bf16"),
+        EncoderConfig(precision="fp32", runtime="torch"),
+        EncoderConfig(precision="fp32", runtime="openvino"),
+        EncoderConfig(precision="bf16", runtime="torch"),
         EncoderConfig(precision="fp32", encoder_model=str(tmp_path)),
     ):
         encoder, engine = counting(store, config)
         encoder.encode(["one"])
         assert engine.calls == [["one"]]
+
+
+def test_auto_takes_what_is_fast_here_and_says_why(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(place: Placement, **settings: str) -> Encoder:
+        return Encoder(EncoderConfig.model_validate(settings), store, place)
+
+    plain, fast, gpu = Placement("cpu", "fp32"), Placement("cpu", "bf16"), Placement("cuda", "bf16")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    chosen = of(fast)
+    assert (chosen.identity["precision"], chosen.runtime) == ("bf16", "openvino")
+    assert chosen.why == "bf16 is native on this cpu; it is installed"
+    assert of(plain).identity["precision"] == "fp32"
+    assert "bf16 is not native" in of(plain).why
+    assert of(gpu).runtime == "sentence-transformers"
+    asked = of(fast, precision="fp32", runtime="torch")
+    assert (asked.identity["precision"], asked.runtime) == ("fp32", "torch")
+    assert asked.why == "as asked; as asked"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else object())
+    assert of(fast).runtime == "torch"
+    assert "mmrec[openvino]" in of(fast).why
 
 
 def test_a_crash_costs_one_chunk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,8 @@ class EncoderConfig(_Settings):
     """A sentence-transformers model name or folder."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` takes bf16 where the processor multiplies it natively, else fp32."""
+    runtime: Literal["auto", "torch", "openvino"] = "auto"
+    """What runs all-MiniLM-L6-v2 on a processor; `auto` takes OpenVINO where it is installed."""
 
 
 class RankerConfig(_Settings):

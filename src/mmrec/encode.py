@@ -14,7 +14,7 @@ from mmrec.config import EncoderConfig
 from mmrec.errors import ModelError
 from mmrec.progress import console
 from mmrec.store import Failure, Result, Store
-from mmrec.weights import fast_bf16, file_digest, folder_digest
+from mmrec.weights import Placement, file_digest, folder_digest
 
 if TYPE_CHECKING:
     from mmrec.engines import Engine
@@ -40,6 +40,7 @@ class Encoder:
     Args:
         config: which model, at which precision.
         store: where vectors are kept (as float16: cosine to float32 > .999999).
+        place: where the model runs; this machine's fastest by default.
 
     Raises:
         ModelError: the bundled weights are not the ones they should be.
@@ -48,39 +49,55 @@ class Encoder:
     chunk = 2048
     """Texts that are handed over, and whose vectors are kept, at a time."""
 
-    def __init__(self, config: EncoderConfig, store: Store) -> None:
+    def __init__(self, config: EncoderConfig, store: Store, place: Placement | None = None) -> None:
         self.config = config
         self._store = store
-        self._bf16 = config.precision == "bf16" or (config.precision == "auto" and fast_bf16())
+        self._place = place or Placement.choose()
+        native = self._place.precision == "bf16"
+        self._bf16 = config.precision == "bf16" or (config.precision == "auto" and native)
         self.source, revision = _locate(config.encoder_model)
+        self.runtime = _runtime(config, self.source, self._place)
         self._maker: dict[str, object] = {
             "kind": "vector",
             "model": config.encoder_model,
             "revision": revision,
             "precision": "bf16" if self._bf16 else "fp32",
+            # Its bf16 is not PyTorch's, whose vectors had no runtime in their key before.
+            **({"runtime": self.runtime} if self.runtime == "openvino" else {}),
         }
 
     @property
     def identity(self) -> dict[str, object]:
-        """What determines a vector besides the text: model, revision, precision."""
+        """What determines a vector besides the text: model, revision, precision, runtime."""
         return dict(self._maker)
 
     @property
     def description(self) -> str:
-        """Model and precision, for people."""
-        return f"{self.config.encoder_model} ({self._maker['precision']})"
+        """Model, precision and runtime, for people."""
+        return f"{self.config.encoder_model} ({self._maker['precision']}, {self.runtime})"
+
+    @property
+    def why(self) -> str:
+        """Why this precision and this runtime."""
+        native = f"{'' if self._place.precision == 'bf16' else 'not '}native on this {self._place.device}"
+        precision = f"bf16 is {native}" if self.config.precision == "auto" else "as asked"
+        if self.runtime == "sentence-transformers":
+            return f"{precision}; for CUDA, or for another model than MiniLM"
+        asked = "as asked" if self.config.runtime != "auto" else "it is installed"
+        if self.runtime == "torch" and self.config.runtime == "auto":
+            asked = "`pip install mmrec[openvino]` would be faster"
+        return f"{precision}; {asked}"
 
     @cached_property
     def engine(self) -> Engine:
         """The loaded model; loading waits until a text is not in the store."""
-        import torch
-
         from mmrec.engines import MeanPoolingEngine, SentenceEngine
+        from mmrec.runtimes import OpenVINOMeans, TorchMeans
 
-        folder = Path(self.source)
-        if folder == bundled_minilm() and not torch.cuda.is_available():
-            return MeanPoolingEngine(folder, self._bf16)
-        return SentenceEngine(self.source, self._bf16)
+        if self.runtime == "sentence-transformers":
+            return SentenceEngine(self.source, self._bf16)
+        means = OpenVINOMeans if self.runtime == "openvino" else TorchMeans
+        return MeanPoolingEngine(Path(self.source), means(Path(self.source), self._bf16))
 
     def encode(self, texts: Sequence[str], what: str = "encoding") -> np.ndarray:
         """Encode texts to (n, d) float16 unit vectors; a blank text is encoded like any other.
@@ -130,6 +147,15 @@ class Encoder:
         for block in texts:
             rows = self.engine.encode([text for _, text in block]).astype(np.float16)
             yield from zip((at for at, _ in block), rows, strict=True)
+
+
+def _runtime(config: EncoderConfig, source: str, place: Placement) -> str:
+    """What runs the model: on a GPU, and for models other than MiniLM, what everybody uses."""
+    if place.device == "cuda" or Path(source) != bundled_minilm():
+        return "sentence-transformers"
+    if config.runtime != "auto":
+        return config.runtime
+    return "openvino" if importlib.util.find_spec("openvino") else "torch"
 
 
 def _locate(model: str) -> tuple[str, str]:

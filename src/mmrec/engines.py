@@ -12,12 +12,9 @@ import numpy as np
 import torch
 
 from mmrec.errors import ModelError
-from mmrec.weights import Placement, Weights
+from mmrec.runtimes import Means
 
 __all__ = ["Engine", "MeanPoolingEngine", "SentenceEngine"]
-
-_TOKENS_AT_ONCE = 1024
-_LENGTH_STEP = 8
 
 
 class Engine(Protocol):
@@ -64,24 +61,23 @@ class SentenceEngine:
 class MeanPoolingEngine:
     """A BERT whose sentence vector is the mean over its tokens, as all-MiniLM-L6-v2 is, on CPU.
 
-    Batches hold a fixed number of tokens at a few lengths, so that kernels are compiled for few shapes; each
-    core works on a batch of its own, since batches this small do not keep two cores busy together.
+    Batches hold a fixed number of tokens, so that what is between two layers stays in the cache; each core
+    works on a batch of its own, since batches this small do not keep two cores busy together.
 
     Args:
         folder: a sentence-transformers folder of such a model.
-        bf16: multiply in bfloat16, else in float32.
+        means: the model, loaded.
     """
 
-    def __init__(self, folder: Path, bf16: bool) -> None:
+    def __init__(self, folder: Path, means: Means) -> None:
         from tokenizers import Tokenizer
 
-        place = Placement("cpu", "bf16" if bf16 else "fp32")
-        self._model = Weights(str(folder), folder).load("AutoModel", place)
+        self._means = means
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         settings = json.loads((folder / "sentence_bert_config.json").read_text())
         self._tokenizer.enable_truncation(settings["max_seq_length"])
         self._tokenizer.no_padding()
-        self.dimension = int(self._model.config.hidden_size)
+        self.dimension = means.dimension
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Encode texts to (n, dimension) float32 unit vectors, in the order given."""
@@ -89,7 +85,7 @@ class MeanPoolingEngine:
         by_length = sorted(range(len(tokens)), key=lambda at: len(tokens[at]))
         batches: list[list[int]] = []
         while by_length:
-            size = max(1, _TOKENS_AT_ONCE // _padded(len(tokens[by_length[-1]])))
+            size = max(1, self._means.tokens_at_once // self._padded(len(tokens[by_length[-1]])))
             batches.append(by_length[-size:])
             del by_length[-size:]
         out = np.zeros((len(texts), self.dimension), dtype=np.float32)
@@ -103,22 +99,17 @@ class MeanPoolingEngine:
             torch.set_num_threads(threads)
         return _unit(out)
 
-    @torch.inference_mode()
     def _pooled(self, tokens: list[list[int]]) -> np.ndarray:
-        length = _padded(max(map(len, tokens)))
+        length = self._padded(max(map(len, tokens)))
         ids = np.zeros((len(tokens), length), dtype=np.int64)
         mask = np.zeros((len(tokens), length), dtype=np.int64)
         for row, some in enumerate(tokens):
             ids[row, : len(some)] = some
             mask[row, : len(some)] = 1
-        there = torch.from_numpy(mask)
-        states = self._model(input_ids=torch.from_numpy(ids), attention_mask=there).last_hidden_state.float()
-        means: np.ndarray = ((states * there[:, :, None]).sum(1) / there.sum(1, keepdim=True)).numpy()
-        return means
+        return self._means(ids, mask)
 
-
-def _padded(length: int) -> int:
-    return -(-length // _LENGTH_STEP) * _LENGTH_STEP
+    def _padded(self, length: int) -> int:
+        return -(-length // self._means.length_step) * self._means.length_step
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

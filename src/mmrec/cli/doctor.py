@@ -49,9 +49,7 @@ def _machine() -> dict[str, tuple[str, str]]:
         "machine": ("ok", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"),
         "python": ("ok", f"{platform.python_version()}; {versions}"),
         "bf16": (
-            ("ok", "native: the encoder runs in bf16")
-            if fast_bf16()
-            else ("missing", "not native here: the encoder runs in fp32")
+            ("ok", "native on this processor") if fast_bf16() else ("missing", "not native on this processor")
         ),
         "CUDA": ("ok", torch.cuda.get_device_name())
         if gpu
@@ -74,7 +72,8 @@ def _models() -> dict[str, tuple[str, str]]:
         try:
             encoder = Encoder(Config().encoder, Store())
             length = float((encoder.encode(["a quiet place"]).astype("float32") ** 2).sum())
-            checks["encoder"] = ("ok", f"{encoder.description}, weights verified, |v|² = {length:.3f}")
+            said = f"{encoder.description}: {encoder.why}; weights verified, |v|² = {length:.3f}"
+            checks["encoder"] = ("ok", said)
         except ModelError as error:
             checks["encoder"] = ("broken", str(error))
     return {**checks, **_language(), **vision_checks()}

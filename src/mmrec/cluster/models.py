@@ -35,18 +35,19 @@ _SAMPLE = Task("answer", "", None, 0)  # all tasks of a language model are one j
 
 
 class CrewEncoder(Encoder):
-    """The sentence encoder on workers, at the precision that was chosen here."""
+    """The sentence encoder on workers, at the precision and on the runtime that were chosen here."""
 
     chunk = 512
 
     def __init__(self, config: EncoderConfig, store: Store, crew: Crew) -> None:
-        super().__init__(config, store)
+        super().__init__(config, store, crew.place)
         self._crew = crew
 
     @property
     def chosen(self) -> EncoderConfig:
-        """The configuration, with the precision that was chosen."""
-        return self.config.model_copy(update={"precision": self.identity["precision"]})
+        """The configuration, with the precision and the runtime that were chosen."""
+        runtime = self.config.runtime if self.runtime == "sentence-transformers" else self.runtime
+        return self.config.model_copy(update={"precision": self.identity["precision"], "runtime": runtime})
 
     def vectors(self, texts: Iterator[list[tuple[int, str]]]) -> Iterator[tuple[int, np.ndarray | Failure]]:
         """(d,) float16 unit vectors of texts; a text over which workers fail has none."""
