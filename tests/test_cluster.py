@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -32,15 +32,19 @@ from mmrec.corpus import Models
 from mmrec.errors import ConfigError, ModelError
 from mmrec.language.base import Ask
 from mmrec.language.prompts import note_task
+from mmrec.learning import train_runs
 from mmrec.pictures import Pictures
 from mmrec.ranking.dlrm import Run
 from mmrec.ranking.share import Share
 from mmrec.ranking.training import train
+from mmrec.recommend import Recommender
+from mmrec.reviews.split import Split
 from mmrec.store import Failure, Store
 from tiny_models import tiny_blip_folder, tiny_chat_folder, tiny_resnet_folder
 from toys import ranker_of, toy
 
 ray = pytest.importorskip("ray", reason="mmrec[ray] is not installed")
+cloudpickle = pytest.importorskip("ray.cloudpickle")
 
 from mmrec.cluster.crew import Crew, Job, Rows, Work, crew_of  # noqa: E402
 from mmrec.cluster.models import CrewCaptioner, CrewReader  # noqa: E402
@@ -294,6 +298,29 @@ def test_workers_train_the_model_of_one_process_also_when_one_dies(crew: Crew, t
     np.testing.assert_allclose(far_losses, losses, rtol=1e-9)
     for name, value in alone.items():
         np.testing.assert_allclose(far[name], value, rtol=0, atol=1e-9)
+
+
+def test_a_model_is_sent_trained_and_brought_back(
+    fitted: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sent(config: EngineConfig, size: int, work: Callable[[Share], Any]) -> Any:
+        return cloudpickle.loads(cloudpickle.dumps(work))(Share())
+
+    monkeypatch.setattr("mmrec.cluster.training.train_together", sent)
+    known, assembler = fitted._known, fitted._model.assembler
+    label, rows = known.data.rating >= 4, np.arange(len(known.data.rating))
+    split, runs = (
+        Split(rows[:300], rows[300:400], rows[400:]),
+        [Run(1, 0.3, (0.4, 0.6)), Run(2, 0.3, (0.4, 0.6))],
+    )
+    rankers = []
+    for engine in (ENGINE, EngineConfig()):
+        config = assembler.config.model_copy(update={"engine": engine})
+        own = assembler.model_copy(update={"config": config})
+        rankers.append(train_runs(own, known.features, label, split, runs)[0])
+    far, near = (ranker.state_dict() for ranker in rankers)
+    assert all(torch.equal(far[name], near[name]) for name in near)
+    assert not rankers[0].training
 
 
 def test_small_batches_are_not_dealt(monkeypatch: pytest.MonkeyPatch) -> None:
