@@ -1,6 +1,6 @@
 """Trains runs of a ranker as one stack and one by one, and says how many model-samples a second pass.
 
-Usage: python bench/stacked.py [--rows N] [--runs N] [--epochs N]
+Usage: python bench/stacked.py [--rows N] [--runs N] [--epochs N] [--peer FOLDER]
 
 The ranker is the paper's proposed one with summaries, on random data: 2 x 384 columns of text to 128 to 32,
 107 categories, 7 numbers. `joint` trains all of it; `staged` is the paper's second step, in which the words
@@ -9,6 +9,11 @@ are reduced already. A model-sample is one row that one run has learned from onc
 The share of the peak counts the multiply-adds of linear layers alone: one product forward and two backward,
 or one backward where the inputs are data and so need no gradient. The peak is what the machine reaches at
 the largest product of the stack. Run it on an otherwise idle machine.
+
+With `--peer`, a checkout of facebookresearch/dlrm (whose script wants the package `tensorboard`), that script
+trains a DLRM of the shape of `staged` in turn with ours: numbers, a bag of 11 of 107 categories, one more
+vector of 32. It has plain SGD and no dropout, and is timed by itself, without the making of its batches; ours
+has AdamW, is timed whole, and trains with dropout and without.
 """
 
 from __future__ import annotations
@@ -16,9 +21,15 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
+import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import cycle, islice, product
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -42,6 +53,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--peer", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     peak = gemm_peak()
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
@@ -62,6 +75,46 @@ def main() -> None:
         )
         print(f"{reduction}, {len(runs)} runs one by one: {one_by_one:,.0f} model-samples/s")
         print(f"{reduction}, stacked / one by one: {stacked / one_by_one:.2f}")
+    if arguments.peer is not None:
+        beside(arguments, task, runs)
+
+
+def beside(arguments: argparse.Namespace, task: Task, runs: Sequence[Run]) -> None:
+    """Train the peer's DLRM and ours in turn; print samples a second, and ratios."""
+    plain = [replace(run, dropout=0.0) for run in runs]
+    rows = arguments.rows * arguments.epochs
+    ways: dict[str, Callable[[], float]] = {
+        "facebookresearch/dlrm": lambda: peer(arguments.peer, rows // BATCH),
+        "ours, one model": lambda: rows / train(task, plain[:1], "staged", arguments.epochs)[1],
+        "ours, one model, dropout": lambda: rows / train(task, runs[-1:], "staged", arguments.epochs)[1],
+    }
+    for name, some in (("", plain), (", dropout", runs)):
+        count = rows * len(some)
+        ways[f"ours, {len(some)} models{name}"] = lambda some=some, count=count: (
+            count / train(task, some, "staged", arguments.epochs)[1]
+        )
+    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(arguments.rounds):
+        for name, speed in ways.items():
+            speeds[name].append(speed())
+    first, *_ = speeds.values()
+    for name, own in speeds.items():
+        ratio = statistics.median(own) / statistics.median(first)
+        print(f"{name:28} {statistics.median(own):11,.0f} model-samples/s ({ratio:.2f}x the peer)")
+
+
+def peer(folder: Path, batches: int) -> float:
+    """Samples a second of the peer's own script, by its own clock; the first hundred steps do not count."""
+    shape = "--arch-sparse-feature-size=32 --arch-embedding-size=107-1000 --arch-mlp-bot=7-128-32"
+    shape += " --arch-mlp-top=128-1 --num-indices-per-lookup=11 --loss-function=bce"
+    given = f"--mini-batch-size={BATCH} --num-batches={batches // 100 * 100} --print-freq=100 --print-time"
+    command = [sys.executable, "dlrm_s_pytorch.py", *shape.split(), *given.split()]
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    said = subprocess.run(
+        command, cwd=folder, env=os.environ | threads, check=True, capture_output=True, text=True
+    ).stdout
+    milliseconds = [float(one) for one in re.findall(r"([\d.]+) ms/it", said)]
+    return BATCH / statistics.median(milliseconds[1:]) * 1000
 
 
 def gemm_peak(repeats: int = 30) -> float:

@@ -51,6 +51,7 @@ from mmrec.cluster.models import CrewCaptioner, CrewReader  # noqa: E402
 from mmrec.cluster.starting import start  # noqa: E402
 from mmrec.cluster.training import train_together  # noqa: E402
 
+pytestmark = pytest.mark.xdist_group("ray")  # one local Ray, not one for each process of tests
 ENGINE = EngineConfig(engine="ray", workers=2)
 TEXTS = [
     "Great food, friendly staff. The soup was cold though, and it was overpriced.",
