@@ -11,9 +11,10 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 from conftest import interactions, tables
-from mmrec.effects import COLUMNS, Effects, Reviewed, choose_penalties
+from mmrec.effects import COLUMNS, Effects, choose_penalties
 from mmrec.features import Features, SideFeatures
 from mmrec.groups import dense_columns, heard
+from mmrec.lens import Reviewed
 from mmrec.ranking.inputs import Inputs
 from mmrec.ranking.linear import Moments
 from mmrec.reviews.table import Interactions

@@ -1,0 +1,41 @@
+"""Arrays that may be larger than memory: large ones are in a file that vanishes with them."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from mmrec.errors import DataError
+
+__all__ = ["empty"]
+
+_LARGE = 100_000_000
+"""Bytes from which on an array is mapped: the views of some 10^5 reviews stay in memory."""
+
+
+def empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """An array to be filled; a large one is mapped to a nameless file in the folder that `TMPDIR` names.
+
+    What is written to a mapped array can be put out to the disk when memory is short, and the file is gone
+    when nobody holds the array any more, also after a crash.
+
+    Raises:
+        DataError: the disk has no room for it.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < _LARGE:
+        return np.empty(shape, dtype=dtype)
+    with tempfile.TemporaryFile(prefix="mmrec") as file:
+        try:
+            # Without this, a full disk would be noticed on writing, where it kills the process.
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise DataError(
+                f"{tempfile.gettempdir()} has no room for {size / 1e9:.1f} GB of features "
+                f"({error.strerror}); set TMPDIR to a folder on a disk that has"
+            ) from error
+        return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
