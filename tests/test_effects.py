@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +13,11 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 from conftest import interactions, tables
-from mmrec.effects import COLUMNS, Effects, choose_penalties
+from mmrec import effects, lens, scratch
+from mmrec.effects import COLUMNS, Effects, choose_penalties, taste_of
 from mmrec.features import Features, SideFeatures
 from mmrec.groups import dense_columns, heard
-from mmrec.lens import Reviewed
+from mmrec.lens import Lens, Reviewed, TextSums
 from mmrec.ranking.inputs import Inputs
 from mmrec.ranking.linear import Moments
 from mmrec.reviews.table import Interactions
@@ -82,6 +85,87 @@ def test_nothing_of_a_row_that_is_not_heard_is_in_the_effects(data: Interactions
     for name in COLUMNS:
         assert np.array_equal(first.user[name], second.user[name])
         assert np.array_equal(first.item[name], second.item[name])
+
+
+@given(tables(gaps=False), seeds)
+@settings(max_examples=60, deadline=None)
+def test_what_texts_and_tastes_are_made_of_equals_a_slow_reference(data: Interactions, seed: int) -> None:
+    """Tones, topics and tastes by regressions of whole matrices, user by user."""
+    rows = np.flatnonzero(np.random.default_rng(seed).random(len(data)) < 0.8)
+    one = reviewed(data, seed)
+    rating, vectors = data.rating[rows].astype(np.float64), one.vectors[rows].astype(np.float64)
+    read, topics = Lens.fit(TextSums.of(one, rows))
+    if not len(rows):
+        assert not read.tone.any()
+        assert not topics.any()
+        return
+    centred = vectors - vectors.mean(0)
+    tone = Ridge(alpha=3.0, fit_intercept=False).fit(centred, rating - rating.mean())
+    assert read.mean == pytest.approx(rating.mean())
+    assert read.tones(one.vectors[rows].astype(np.float32)) == pytest.approx(tone.predict(centred), abs=1e-4)
+    said = np.zeros((len(data.items) + 1, vectors.shape[1]))
+    np.add.at(said, data.item[rows], centred)
+    said /= (np.bincount(data.item[rows], minlength=len(said)) + 4.0)[:, None]
+    scale = max(np.sqrt(np.square(said[np.unique(data.item[rows])]).sum(1).mean()), 1e-6)
+    assert topics @ topics.T == pytest.approx(said @ said.T / scale**2, abs=1e-4)
+    made = Effects.fit(one, rows, (2.0, 3.0))
+    both = made.user["rating effect"][data.user[rows]] + made.item["rating effect"][data.item[rows]]
+    for user in range(len(made.user_taste)):
+        own = data.user[rows] == user
+        slow = np.zeros(topics.shape[1])
+        if own.any():
+            slow = (
+                Ridge(alpha=15.0, fit_intercept=False)
+                .fit(topics[data.item[rows[own]]], (rating - rating.mean() - both)[own])
+                .coef_
+            )
+        assert made.user_taste[user].astype(float) == pytest.approx(slow, abs=2e-3)
+
+
+@given(tables(gaps=False), seeds, st.sampled_from([1, 30]))
+@settings(max_examples=30, deadline=None)
+def test_blocks_of_any_size_and_sums_of_the_others_give_the_same_effects(
+    data: Interactions, seed: int, cells: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    one, rows = reviewed(data, seed), np.flatnonzero(rng.random(len(data)) < 0.7)
+    if not len(rows):
+        return
+    whole = Effects.fit(one, rows, (2.0, 3.0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(effects, "_CELLS", cells)
+        patch.setattr(lens, "_CELLS", cells)
+        patch.setattr(scratch, "_LARGE", 1)
+        silent = np.setdiff1d(np.arange(len(data)), rows)
+        texts = TextSums.of(one, np.arange(len(data))) - TextSums.of(one, silent)
+        parts = Effects.fit(one, rows, (2.0, 3.0), texts)
+    for name in COLUMNS:
+        assert parts.user[name] == pytest.approx(whole.user[name], abs=1e-4)
+        assert parts.item[name] == pytest.approx(whole.item[name], abs=1e-4)
+    pairs = data.user[rows], data.item[rows]
+    assert parts.affinity(*pairs) == pytest.approx(whole.affinity(*pairs), abs=5e-3)
+
+
+@pytest.mark.parametrize("reviews", [0, 1, 5, 6, 40])
+def test_a_taste_is_the_same_by_as_many_equations_as_reviews_or_topics(reviews: int) -> None:
+    rng = np.random.default_rng(reviews)
+    topics, residual = rng.normal(size=(3, reviews, 6)), rng.normal(size=(3, reviews))
+    for x, y, made in zip(topics, residual, taste_of(topics, residual), strict=True):
+        assert made == pytest.approx(np.linalg.solve(x.T @ x + 15 * np.eye(6), x.T @ y))
+        assert made == pytest.approx(taste_of(x, y))
+
+
+def test_effects_take_memory_for_few_texts_at_once() -> None:
+    rng = np.random.default_rng(0)
+    size = 50_000
+    data = interactions(rng.integers(5000, size=size).tolist(), rng.integers(50, size=size).tolist())
+    vectors = rng.normal(size=(size, 384)).astype(np.float16)
+    one = Reviewed(data, vectors, np.ones(size))
+    tracemalloc.start()
+    Effects.fit(one, np.arange(size), (2.0, 2.0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < vectors.nbytes
 
 
 def test_penalties_follow_the_noise() -> None:

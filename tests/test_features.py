@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import interactions, tables
+from mmrec import features, scratch
+from mmrec.errors import DataError
 from mmrec.evidence import Evidence, Side
 from mmrec.features import Constants, Features, SideFeatures, side_features
 from mmrec.profiles import Sums, rating_sums
@@ -125,11 +129,42 @@ def test_the_last_view_is_that_of_which_nothing_is_known() -> None:
     assert made.categories.tolist() == [[0, 1, 2], [0, 1, 2], [SIZE] * 3]
 
 
+def test_large_arrays_are_mapped_to_files_that_nobody_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = heard([0, 2], [1], [])
+    sums = sums_of(side, np.array([5.0, 1.0, 3.0]), np.eye(4)[:3], np.ones((3, SIZE)))
+    sums = replace(sums, vectors={"gist": np.full((3, 3), 0.5)}, voices={"gist": np.array([2.0, 1.0, 0.0])})
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    in_memory = _features(sums)
+    monkeypatch.setattr(scratch, "_LARGE", 1)
+    mapped = _features(sums)
+    assert not list(tmp_path.iterdir())
+    for one, other in ((in_memory.dense, mapped.dense), (in_memory.vectors["gist"], mapped.vectors["gist"])):
+        assert not isinstance(one.base, np.memmap)
+        assert isinstance(other.base, np.memmap)
+        assert np.array_equal(one, other)
+
+
+def test_a_full_disk_is_an_error_that_names_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(DataError, match=f"^{tmp_path} has no room for 1000000.0 GB.*set TMPDIR"):
+        scratch.empty((10**15,), np.uint8)
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_known_equals_a_view_without_evidence() -> None:
     side = heard([0], [])
     made = _features(sums_of(side, np.array([5.0]), np.eye(4)[:1], np.ones((1, SIZE))))
     assert made.dense[1].tolist() == made.dense[2].tolist()
     assert made.categories[1].tolist() == made.categories[2].tolist()
+
+
+def test_categories_of_many_views_are_made_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    votes = np.random.default_rng(0).integers(0, 5, (9, SIZE)).tolist()
+    whole = voted(*votes)
+    monkeypatch.setattr(features, "_VIEWS_AT_ONCE", 2)
+    assert voted(*votes) == whole
 
 
 def test_categories_are_the_most_voted_padded_with_the_size() -> None:
@@ -160,11 +195,11 @@ def test_rows_have_the_views_of_the_evidence() -> None:
     made = [
         side_features(rating_sums(side, data.rating), 4.0, 1.0) for side in (evidence.user, evidence.item)
     ]
-    features = Features.of(evidence, *made)
-    assert features.user is made[0]
-    assert features.item is made[1]
-    assert features.user_view.tolist() == evidence.user.view.tolist()
-    assert features.item_view.tolist() == evidence.item.view.tolist()
+    rows = Features.of(evidence, *made)
+    assert rows.user is made[0]
+    assert rows.item is made[1]
+    assert rows.user_view.tolist() == evidence.user.view.tolist()
+    assert rows.item_view.tolist() == evidence.item.view.tolist()
 
 
 def rated(between: float, within: float, seed: int = 0) -> Constants:
