@@ -153,6 +153,7 @@ def _tastes(
     topics: np.ndarray, user: np.ndarray, item: np.ndarray, residual: np.ndarray, size: int
 ) -> np.ndarray:
     """(size, t) float16 tastes of users; those with as many reviews at once, some at a time."""
+    topics, residual = topics.astype(np.float32), residual.astype(np.float32)
     out = scratch.empty((size, topics.shape[1]), np.float16)
     out[:] = 0
     order = np.argsort(user, kind="stable")
@@ -173,9 +174,10 @@ def taste_of(topics: np.ndarray, residual: np.ndarray) -> np.ndarray:
     n, t = topics.shape[-2:]
     turned = np.swapaxes(topics, -1, -2)
     if n < t:  # the same, by as many equations as there are reviews
-        weights = np.linalg.solve(topics @ turned + _TASTE_PENALTY * np.eye(n), residual[..., None])
+        gram = topics @ turned + _TASTE_PENALTY * np.eye(n, dtype=topics.dtype)
+        weights = np.linalg.solve(gram, residual[..., None])
         return np.asarray((turned @ weights)[..., 0])
-    gram = turned @ topics + _TASTE_PENALTY * np.eye(t)
+    gram = turned @ topics + _TASTE_PENALTY * np.eye(t, dtype=topics.dtype)
     return np.asarray(np.linalg.solve(gram, turned @ residual[..., None])[..., 0])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from mmrec import scratch
+from mmrec.halves import widened
 from mmrec.reviews.table import Interactions
 
 __all__ = ["VOICES", "Lens", "Reviewed", "TextSums"]
@@ -43,7 +44,7 @@ class Reviewed:
         """Float32 vectors of some rows, some at a time, each with its place among them."""
         size = max(1, _CELLS // self.vectors.shape[1])
         for at in range(0, len(rows), size):
-            yield slice(at, at + size), self.vectors[rows[at : at + size]].astype(np.float32)
+            yield slice(at, at + size), widened(self.vectors[rows[at : at + size]])
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ class TextSums:
             gram += texts.T @ texts
             product += rating[part] @ texts
             codes, at = np.unique(data.item[rows[part]], return_inverse=True)
-            each = np.arange(len(at) + 1)
-            items[codes] += csr_matrix((np.ones(len(at)), at, each), shape=(len(at), len(codes))).T @ texts
+            ones, each = np.ones(len(at), dtype=np.float32), np.arange(len(at) + 1)
+            items[codes] += csr_matrix((ones, at, each), shape=(len(at), len(codes))).T @ texts
         voices = np.bincount(data.item[rows], minlength=size)
         return cls(len(rows), float(rating.sum()), items.sum(0), gram, product, items, voices)
 
