@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
 
 from conftest import interactions, tables
@@ -18,9 +18,12 @@ from mmrec.effects import COLUMNS, Effects, choose_penalties, taste_of
 from mmrec.features import Features, SideFeatures
 from mmrec.groups import dense_columns, heard
 from mmrec.lens import Lens, Reviewed, TextSums
+from mmrec.ranking import inputs as inputs_module
+from mmrec.ranking.dlrm import Run
 from mmrec.ranking.inputs import Inputs
-from mmrec.ranking.linear import Moments
+from mmrec.ranking.linear import Moments, fit_linear
 from mmrec.reviews.table import Interactions
+from toys import ranker_of, toy
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -157,15 +160,15 @@ def test_a_taste_is_the_same_by_as_many_equations_as_reviews_or_topics(reviews: 
 
 def test_effects_take_memory_for_few_texts_at_once() -> None:
     rng = np.random.default_rng(0)
-    size = 50_000
-    data = interactions(rng.integers(5000, size=size).tolist(), rng.integers(50, size=size).tolist())
-    vectors = rng.normal(size=(size, 384)).astype(np.float16)
+    size = 200_000
+    data = interactions(rng.integers(20_000, size=size).tolist(), rng.integers(50, size=size).tolist())
+    vectors = rng.integers(-5, 6, size=(size, 384), dtype=np.int8).astype(np.float16)
     one = Reviewed(data, vectors, np.ones(size))
     tracemalloc.start()
     Effects.fit(one, np.arange(size), (2.0, 2.0))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < vectors.nbytes
+    assert peak < vectors.nbytes / 4
 
 
 def test_penalties_follow_the_noise() -> None:
@@ -196,6 +199,46 @@ def test_the_regression_is_scikit_learns_and_leaves_out_what_is_not_heard() -> N
     assert weights[~some].tolist() == [0, 0]
     assert weights[some] == pytest.approx(theirs.coef_)
     assert constant == pytest.approx(theirs.intercept_)
+
+
+@pytest.mark.parametrize("rows_at_once", [7, 1 << 14])
+def test_moments_weigh_what_few_voices_say(monkeypatch: pytest.MonkeyPatch, rows_at_once: int) -> None:
+    monkeypatch.setattr(inputs_module, "_ROWS_AT_ONCE", rows_at_once)
+    inputs, rows = toy(tastes=2).inputs, np.arange(0, 200, 2)
+    rng = torch.Generator().manual_seed(1)
+    for side in (inputs.user, inputs.item):
+        side.present = {
+            name: there * torch.rand(there.shape, generator=rng) for name, there in side.present.items()
+        }
+    mean, deviation, means, deviations = inputs.moments(rows)
+    dense = inputs.rows(torch.from_numpy(rows)).dense.double().numpy()
+    assert mean.numpy() == pytest.approx(dense.mean(0), abs=1e-5)
+    assert deviation.numpy() == pytest.approx(dense.std(0), abs=1e-5)
+    for of, side, view in (("user", inputs.user, inputs.user_view), ("item", inputs.item, inputs.item_view)):
+        seen = np.unique(view.numpy()[rows])
+        weight = side.present[f"{of} gist"].double().numpy()[seen]
+        x = side.vectors[f"{of} gist"].double().numpy()[seen][weight[:, 0] > 0]
+        weight = weight[weight[:, 0] > 0]
+        slow = (weight * x).sum(0) / weight.sum()
+        assert means[f"{of} gist"].numpy() == pytest.approx(slow, abs=1e-5)
+        spread = np.sqrt(np.square(weight * (x - slow)).mean(0))
+        assert deviations[f"{of} gist"].numpy() == pytest.approx(spread, abs=1e-5)
+
+
+def test_the_linear_part_is_a_logit_that_holds_on_valid_with_the_class_weights_in_it() -> None:
+    task = toy(600)
+    runs = [Run(1, 0.0, (0.5, 0.5)), Run(2, 0.0, (0.8, 0.2))]
+    ranker = ranker_of(task, runs, linear=True)
+    valid = np.arange(400, 600)
+    free = np.zeros(task.inputs.dense_size, dtype=bool)
+    fit_linear(ranker, runs, task.inputs, task.label, task.train, valid, free)
+    assert ranker.linear is not None
+    with torch.inference_mode():
+        logit = ranker.linear(ranker.columns(task.inputs.rows(torch.from_numpy(valid))))[:, :, 0].numpy()
+    for own, run in zip(logit, runs, strict=True):
+        curve = LogisticRegression(C=1e6).fit(own[:, None], task.label[valid])
+        assert curve.coef_[0, 0] == pytest.approx(1, abs=1e-2)
+        assert curve.intercept_[0] == pytest.approx(np.log(run.weights[0] / run.weights[1]), abs=1e-2)
 
 
 def test_affinity_tells_who_loves_what_kind_of_item_where_effects_tell_nothing() -> None:
