@@ -140,7 +140,7 @@ def test_blocks_of_any_size_and_sums_of_the_others_give_the_same_effects(
         patch.setattr(lens, "_CELLS", cells)
         patch.setattr(scratch, "_LARGE", 1)
         silent = np.setdiff1d(np.arange(len(data)), rows)
-        texts = TextSums.of(one, np.arange(len(data))) - TextSums.of(one, silent)
+        texts = TextSums.of(one, np.arange(len(data))).without(one, silent)
         parts = Effects.fit(one, rows, (2.0, 3.0), texts)
     for name in COLUMNS:
         assert parts.user[name] == pytest.approx(whole.user[name], abs=1e-4)

@@ -88,7 +88,7 @@ class Assembler(BaseModel):
             for fold in folds:
                 heard = evidence.heard(fold)
                 silent = np.setdiff1d(evidence.known, heard, assume_unique=True)
-                texts = everyone - TextSums.of(reviewed, silent)
+                texts = everyone.without(reviewed, silent)
                 effects[fold] = Effects.fit(reviewed, heard, penalties, texts)
                 advance(1)
         return self.model_copy(update={"penalties": penalties, "effects": effects})._final()

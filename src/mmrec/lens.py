@@ -85,17 +85,16 @@ class TextSums:
         voices = np.bincount(data.item[rows], minlength=size)
         return cls(len(rows), float(rating.sum()), items.sum(0), gram, product, items, voices)
 
-    def __sub__(self, part: TextSums) -> TextSums:
+    def without(self, reviewed: Reviewed, rows: np.ndarray) -> TextSums:
         """Those of all the other texts."""
-        items = scratch.empty(self.items.shape, np.float64)
-        np.subtract(self.items, part.items, out=items)
+        part = TextSums.of(reviewed, rows)
         return TextSums(
             self.count - part.count,
             self.stars - part.stars,
             self.vector - part.vector,
             self.gram - part.gram,
             self.product - part.product,
-            items,
+            np.subtract(self.items, part.items, out=part.items),
             self.voices - part.voices,
         )
 
