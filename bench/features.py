@@ -141,16 +141,7 @@ def _peer(corpus: Corpus, fold: np.ndarray) -> None:
 
 def measured(size: int, folder: Path, *, peer: bool) -> dict[str, Any]:
     """Run one size in a process of its own; its stages, by name, with their peaks of memory (GB)."""
-    command = [
-        sys.executable,
-        __file__,
-        "--one",
-        str(size),
-        "--folder",
-        str(folder),
-        "--peer",
-        str(size * peer),
-    ]
+    command = [sys.executable, __file__, f"--one={size}", f"--folder={folder}", f"--peer={size * peer}"]
     environment = {**os.environ, "TMPDIR": str(folder)}
     child = subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0, env=environment)
     assert child.stdout is not None
@@ -209,6 +200,7 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
         one.loglog(sizes, whole, "k.-", label="all")
         one.loglog(sizes, whole[0] * sizes / sizes[0], "k:", label="slope 1")
         one.set(xlabel="reviews", ylabel=unit)
+    axes[0].loglog(sizes, [result["cpu"] for result in results], "k--", label="all, of CPU")
     axes[1].axhline(LIMIT, color="red", label=f"{LIMIT:g} GB")
     for one in axes:
         one.legend(fontsize="x-small")
@@ -227,28 +219,24 @@ def main() -> None:
     if arguments.one:
         return one_size(arguments.one, arguments.folder, peer=arguments.peer == arguments.one)
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(
-        f"numpy {np.__version__}, Polars {pl.__version__}, {os.environ.get('OMP_NUM_THREADS', 'all')} threads"
-    )
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    print(f"numpy {np.__version__}, Polars {pl.__version__}, {threads} threads")
     results = []
     for size in sorted(arguments.sizes):
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             results.append(measured(size, Path(folder), peer=size == arguments.peer))
     for result in results:
         size, views = result["size"], " and ".join(f"{many:,}" for many in result["views"])
-        print(
-            f"{size:,} reviews, {views} views: {result['wall']:.0f} s, {result['anonymous']:.2f} GB anonymous"
-        )
+        print(f"{size:,} reviews, {views} views: {result['wall']:.0f} s, {result['anonymous']:.2f} GB")
         for of in ("users", "items") if size == arguments.peer else ():
             ours, theirs = (result["stages"][f"{of} summed {by}"] for by in ("here", "by Polars"))
             ratios = ", ".join(f"{what} {theirs[what] / ours[what]:.2f}" for what in ("wall", "cpu"))
             print(f"sums over views of {of}, Polars / ours: {ratios}")
     for small, large in itertools.pairwise(results):
-        growth = [math.log(large[what] / small[what]) for what in ("wall", "cpu", "anonymous")]
-        wall, cpu, memory = (step / math.log(large["size"] / small["size"]) for step in growth)
-        print(
-            f"{small['size']:,} to {large['size']:,}: wall ^{wall:.2f}, cpu ^{cpu:.2f}, memory ^{memory:.2f}"
-        )
+        step = math.log(large["size"] / small["size"])
+        growth = {what: math.log(large[what] / small[what]) / step for what in ("wall", "cpu", "anonymous")}
+        told = ", ".join(f"{what} ^{exponent:.2f}" for what, exponent in growth.items())
+        print(f"{small['size']:,} to {large['size']:,}: {told}")
     if arguments.plot:
         plot(results, arguments.plot)
 

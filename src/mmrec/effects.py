@@ -8,11 +8,10 @@ so effects are fitted once for every fold, on what the rows of that fold may hea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_matrix
+from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.linalg import LinearOperator, cg
 
 from mmrec import scratch
@@ -81,8 +80,8 @@ class Effects:
         target[:, 0] = rating - lens.mean
         for part, vectors in reviewed.texts(rows):
             target[part, 1] = lens.tones(vectors)
-        effects = _effects(data, rows, target, penalties)
         user, item = data.user[rows], data.item[rows]
+        effects = _effects(_pairs(data, rows), user, item, target, penalties)
         residual = target[:, 0] - effects["user"][user, 0] - effects["item"][item, 0]
         means = averaged(rating, residual, reviewed.length[rows])
 
@@ -106,46 +105,48 @@ def choose_penalties(data: Interactions, heard: np.ndarray, valid: np.ndarray) -
     """The penalties of users and items that predict the ratings of `valid` best, from those of `heard`."""
     rating = data.rating.astype(np.float64)
     mean = rating[heard].mean()
+    pairs, user, item = _pairs(data, heard), data.user[heard], data.item[heard]
 
     def error(penalties: tuple[float, float]) -> float:
-        effects = _effects(data, heard, rating[heard, None] - mean, penalties)
+        effects = _effects(pairs, user, item, rating[heard, None] - mean, penalties)
         expected = mean + effects["user"][data.user[valid], 0] + effects["item"][data.item[valid], 0]
         return float(np.mean((rating[valid] - expected) ** 2))
 
-    user = min(_PENALTIES, key=lambda one: error((one, 5.0)))
-    return user, min(_PENALTIES, key=lambda one: error((user, one)))
+    of_users = min(_PENALTIES, key=lambda one: error((one, 5.0)))
+    return of_users, min(_PENALTIES, key=lambda one: error((of_users, one)))
+
+
+def _pairs(data: Interactions, rows: np.ndarray) -> csr_matrix:
+    """(users + 1, items + 1) how often each user reviewed each item."""
+    sizes = len(data.users) + 1, len(data.items) + 1
+    return coo_matrix((np.ones(len(rows)), (data.user[rows], data.item[rows])), shape=sizes).tocsr()
 
 
 def _effects(
-    data: Interactions, rows: np.ndarray, target: np.ndarray, penalties: Sequence[float]
+    pairs: csr_matrix, user: np.ndarray, item: np.ndarray, target: np.ndarray, penalties: tuple[float, float]
 ) -> dict[str, np.ndarray]:
-    """(users + 1, t) and (items + 1, t) penalised effects on t targets, (len(rows), t).
+    """(users + 1, t) and (items + 1, t) penalised effects on (m, t) targets of (m,) users and items.
 
     Given those of items, those of users are penalised means; with these put in, the equations of items are
     solved by conjugate gradients.
     """
-    sizes = len(data.users) + 1, len(data.items) + 1
-    codes = data.user[rows], data.item[rows]
-    pairs = coo_matrix((np.ones(len(rows)), codes), shape=sizes).tocsr()
-    user, item = (
+    of_user, of_item = (
         np.bincount(entity, minlength=size) + penalty
-        for entity, size, penalty in zip(codes, sizes, penalties, strict=True)
+        for entity, size, penalty in zip((user, item), pairs.shape, penalties, strict=True)
     )
 
-    def items_of(effects: np.ndarray) -> np.ndarray:
-        return np.asarray(item * effects - pairs.T @ (pairs @ effects / user))
+    def equations(effects: np.ndarray) -> np.ndarray:
+        return np.asarray(of_item * effects - pairs.T @ (pairs @ effects / of_user))
 
-    equations = LinearOperator((sizes[1], sizes[1]), items_of, dtype=np.float64)
-    scaled = LinearOperator((sizes[1], sizes[1]), lambda x: x / item, dtype=np.float64)
-    out = {"user": np.zeros((sizes[0], target.shape[1])), "item": np.zeros((sizes[1], target.shape[1]))}
+    square = (len(of_item), len(of_item))
+    made = LinearOperator(square, equations, dtype=np.float64)
+    scaled = LinearOperator(square, lambda x: x / of_item, dtype=np.float64)
+    out = {name: np.zeros((len(of), target.shape[1])) for name, of in (("user", of_user), ("item", of_item))}
     for at, values in enumerate(target.T):
-        of_users, of_items = (
-            np.bincount(entity, weights=values, minlength=size)
-            for entity, size in zip(codes, sizes, strict=True)
-        )
-        solved, _ = cg(equations, of_items - pairs.T @ (of_users / user), rtol=_TOLERANCE, M=scaled)
-        out["item"][:, at] = solved
-        out["user"][:, at] = (of_users - pairs @ solved) / user
+        users = np.bincount(user, weights=values, minlength=len(of_user))
+        items = np.bincount(item, weights=values, minlength=len(of_item))
+        solved, _ = cg(made, items - pairs.T @ (users / of_user), rtol=_TOLERANCE, M=scaled)
+        out["user"][:, at], out["item"][:, at] = (users - pairs @ solved) / of_user, solved
     return out
 
 

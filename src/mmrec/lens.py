@@ -13,7 +13,6 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from mmrec import scratch
-from mmrec.halves import widened
 from mmrec.reviews.table import Interactions
 
 __all__ = ["VOICES", "Lens", "Reviewed", "TextSums"]
@@ -44,7 +43,7 @@ class Reviewed:
         """Float32 vectors of some rows, some at a time, each with its place among them."""
         size = max(1, _CELLS // self.vectors.shape[1])
         for at in range(0, len(rows), size):
-            yield slice(at, at + size), widened(self.vectors[rows[at : at + size]])
+            yield slice(at, at + size), scratch.widened(self.vectors[rows[at : at + size]])
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from mmrec import scratch
-from mmrec.halves import halved, widened
 from mmrec.reviews.table import NO_TIME
 
 __all__ = ["NOTHING", "Side"]
@@ -81,7 +80,7 @@ class Side:
         """(v, d) float16 sums, as of `sum`, over (v,) counts; nothing counts as one."""
         out = scratch.empty((len(self), values.shape[1]), np.float16)
         for views, columns, total in self._blocks(values):
-            out[views, columns] = halved(total / np.maximum(count[views], 1)[:, None])
+            out[views, columns] = scratch.halved(total / np.maximum(count[views], 1)[:, None])
         return out
 
     def _blocks(self, values: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
@@ -96,7 +95,7 @@ class Side:
             size = max(1, _CELLS // (len(total.rows) + views.stop - views.start))
             for at in range(0, width, size):
                 columns = slice(at, at + size)
-                yield views, columns, total(widened(values[total.rows, columns]).astype(np.float64))
+                yield views, columns, total(scratch.widened(values[total.rows, columns]).astype(np.float64))
 
     @classmethod
     def excluding(
