@@ -1,4 +1,4 @@
-"""Arrays that may be larger than memory: vectors are float16, and what is large is in a file that vanishes."""
+"""Arrays that may be larger than memory: vectors are float16, and what is large is in a nameless file."""
 
 from __future__ import annotations
 
