@@ -161,7 +161,7 @@ def test_a_taste_is_the_same_by_as_many_equations_as_reviews_or_topics(reviews: 
 def test_effects_take_memory_for_few_texts_at_once() -> None:
     rng = np.random.default_rng(0)
     size = 200_000
-    data = interactions(rng.integers(20_000, size=size).tolist(), rng.integers(50, size=size).tolist())
+    data = interactions((np.arange(size) % 20_000).tolist(), rng.integers(50, size=size).tolist())
     vectors = rng.integers(-5, 6, size=(size, 384), dtype=np.int8).astype(np.float16)
     one = Reviewed(data, vectors, np.ones(size))
     tracemalloc.start()

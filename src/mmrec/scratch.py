@@ -33,13 +33,14 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     with tempfile.TemporaryFile(prefix="mmrec") as file:
         try:
             # Without this, a full disk would be noticed on writing, where it kills the process.
-            os.posix_fallocate(file.fileno(), 0, size)
+            if hasattr(os, "posix_fallocate"):  # macOS has none
+                os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             raise DataError(
                 f"{tempfile.gettempdir()} has no room for {size / 1e9:.1f} GB of features "
                 f"({error.strerror}); set TMPDIR to a folder on a disk that has"
             ) from error
-        return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
+        return np.asarray(np.memmap(file, dtype, "w+", shape=shape))
 
 
 def widened(values: np.ndarray) -> np.ndarray:
