@@ -28,14 +28,15 @@ test: check
 results: .venv/.installed
 	$(BIN)/python bench/results.py $(DATA) --out docs/results.md
 
-# Calls to a model server, crashes, the encoder, large catalogues, runs trained as one, the service, a cold and a warm store on the largest set; wants
-# an idle machine for half an hour.
+# Calls to a model server, crashes, the encoder, large catalogues, runs trained as one, features of ten million reviews, the
+# service, a cold and a warm store on the largest set; wants an idle machine for an hour, and 40 GB of disk.
 bench: .venv/.installed
 	$(BIN)/python bench/calls.py throughput
 	$(BIN)/python bench/calls.py kills
 	$(BIN)/python bench/encoder.py $(DATA)/gmaps-wa/reviews.jsonl.gz
 	$(BIN)/python bench/captioners.py $(DATA)/rt-critics/posters
 	$(BIN)/python bench/stacked.py
+	$(BIN)/python bench/features.py --plot docs/features.png
 	$(BIN)/mmrec demo --out demo
 	$(BIN)/python bench/service.py demo load
 	$(BIN)/python bench/service.py demo kills

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
 
 from conftest import interactions, tables
-from mmrec.effects import COLUMNS, Effects, Reviewed, choose_penalties
+from mmrec import effects, lens, scratch
+from mmrec.effects import COLUMNS, Effects, choose_penalties, taste_of
 from mmrec.features import Features, SideFeatures
 from mmrec.groups import dense_columns, heard
+from mmrec.lens import Lens, Reviewed, TextSums
+from mmrec.ranking import inputs as inputs_module
+from mmrec.ranking.dlrm import Run
 from mmrec.ranking.inputs import Inputs
-from mmrec.ranking.linear import Moments
+from mmrec.ranking.linear import Moments, fit_linear
 from mmrec.reviews.table import Interactions
+from toys import ranker_of, toy
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -83,6 +90,87 @@ def test_nothing_of_a_row_that_is_not_heard_is_in_the_effects(data: Interactions
         assert np.array_equal(first.item[name], second.item[name])
 
 
+@given(tables(gaps=False), seeds)
+@settings(max_examples=60, deadline=None)
+def test_what_texts_and_tastes_are_made_of_equals_a_slow_reference(data: Interactions, seed: int) -> None:
+    """Tones, topics and tastes by regressions of whole matrices, user by user."""
+    rows = np.flatnonzero(np.random.default_rng(seed).random(len(data)) < 0.8)
+    one = reviewed(data, seed)
+    rating, vectors = data.rating[rows].astype(np.float64), one.vectors[rows].astype(np.float64)
+    read, topics = Lens.fit(TextSums.of(one, rows))
+    if not len(rows):
+        assert not read.tone.any()
+        assert not topics.any()
+        return
+    centred = vectors - vectors.mean(0)
+    tone = Ridge(alpha=3.0, fit_intercept=False).fit(centred, rating - rating.mean())
+    assert read.mean == pytest.approx(rating.mean())
+    assert read.tones(one.vectors[rows].astype(np.float32)) == pytest.approx(tone.predict(centred), abs=1e-4)
+    said = np.zeros((len(data.items) + 1, vectors.shape[1]))
+    np.add.at(said, data.item[rows], centred)
+    said /= (np.bincount(data.item[rows], minlength=len(said)) + 4.0)[:, None]
+    scale = max(np.sqrt(np.square(said[np.unique(data.item[rows])]).sum(1).mean()), 1e-6)
+    assert topics @ topics.T == pytest.approx(said @ said.T / scale**2, abs=1e-4)
+    made = Effects.fit(one, rows, (2.0, 3.0))
+    both = made.user["rating effect"][data.user[rows]] + made.item["rating effect"][data.item[rows]]
+    for user in range(len(made.user_taste)):
+        own = data.user[rows] == user
+        slow = np.zeros(topics.shape[1])
+        if own.any():
+            slow = (
+                Ridge(alpha=15.0, fit_intercept=False)
+                .fit(topics[data.item[rows[own]]], (rating - rating.mean() - both)[own])
+                .coef_
+            )
+        assert made.user_taste[user].astype(float) == pytest.approx(slow, abs=2e-3)
+
+
+@given(tables(gaps=False), seeds, st.sampled_from([1, 30]))
+@settings(max_examples=30, deadline=None)
+def test_blocks_of_any_size_and_sums_of_the_others_give_the_same_effects(
+    data: Interactions, seed: int, cells: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    one, rows = reviewed(data, seed), np.flatnonzero(rng.random(len(data)) < 0.7)
+    if not len(rows):
+        return
+    whole = Effects.fit(one, rows, (2.0, 3.0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(effects, "_CELLS", cells)
+        patch.setattr(lens, "_CELLS", cells)
+        patch.setattr(scratch, "_LARGE", 1)
+        silent = np.setdiff1d(np.arange(len(data)), rows)
+        texts = TextSums.of(one, np.arange(len(data))).without(one, silent)
+        parts = Effects.fit(one, rows, (2.0, 3.0), texts)
+    for name in COLUMNS:
+        assert parts.user[name] == pytest.approx(whole.user[name], abs=1e-4)
+        assert parts.item[name] == pytest.approx(whole.item[name], abs=1e-4)
+    pairs = data.user[rows], data.item[rows]
+    assert parts.affinity(*pairs) == pytest.approx(whole.affinity(*pairs), abs=5e-3)
+
+
+@pytest.mark.parametrize("reviews", [0, 1, 5, 6, 40])
+def test_a_taste_is_the_same_by_as_many_equations_as_reviews_or_topics(reviews: int) -> None:
+    rng = np.random.default_rng(reviews)
+    topics, residual = rng.normal(size=(3, reviews, 6)), rng.normal(size=(3, reviews))
+    for x, y, made in zip(topics, residual, taste_of(topics, residual), strict=True):
+        assert made == pytest.approx(np.linalg.solve(x.T @ x + 15 * np.eye(6), x.T @ y))
+        assert made == pytest.approx(taste_of(x, y))
+
+
+def test_effects_take_memory_for_few_texts_at_once() -> None:
+    rng = np.random.default_rng(0)
+    size = 200_000
+    data = interactions((np.arange(size) % 20_000).tolist(), rng.integers(50, size=size).tolist())
+    vectors = rng.integers(-5, 6, size=(size, 384), dtype=np.int8).astype(np.float16)
+    one = Reviewed(data, vectors, np.ones(size))
+    tracemalloc.start()
+    Effects.fit(one, np.arange(size), (2.0, 2.0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < vectors.nbytes / 4
+
+
 def test_penalties_follow_the_noise() -> None:
     rng = np.random.default_rng(0)
     user, item = rng.integers(100, size=4000), rng.integers(100, size=4000)
@@ -111,6 +199,46 @@ def test_the_regression_is_scikit_learns_and_leaves_out_what_is_not_heard() -> N
     assert weights[~some].tolist() == [0, 0]
     assert weights[some] == pytest.approx(theirs.coef_)
     assert constant == pytest.approx(theirs.intercept_)
+
+
+@pytest.mark.parametrize("rows_at_once", [7, 1 << 14])
+def test_moments_weigh_what_few_voices_say(monkeypatch: pytest.MonkeyPatch, rows_at_once: int) -> None:
+    monkeypatch.setattr(inputs_module, "_ROWS_AT_ONCE", rows_at_once)
+    inputs, rows = toy(tastes=2).inputs, np.arange(0, 200, 2)
+    rng = torch.Generator().manual_seed(1)
+    for side in (inputs.user, inputs.item):
+        side.present = {
+            name: there * torch.rand(there.shape, generator=rng) for name, there in side.present.items()
+        }
+    mean, deviation, means, deviations = inputs.moments(rows)
+    dense = inputs.rows(torch.from_numpy(rows)).dense.double().numpy()
+    assert mean.numpy() == pytest.approx(dense.mean(0), abs=1e-5)
+    assert deviation.numpy() == pytest.approx(dense.std(0), abs=1e-5)
+    for of, side, view in (("user", inputs.user, inputs.user_view), ("item", inputs.item, inputs.item_view)):
+        seen = np.unique(view.numpy()[rows])
+        weight = side.present[f"{of} gist"].double().numpy()[seen]
+        x = side.vectors[f"{of} gist"].double().numpy()[seen][weight[:, 0] > 0]
+        weight = weight[weight[:, 0] > 0]
+        slow = (weight * x).sum(0) / weight.sum()
+        assert means[f"{of} gist"].numpy() == pytest.approx(slow, abs=1e-5)
+        spread = np.sqrt(np.square(weight * (x - slow)).mean(0))
+        assert deviations[f"{of} gist"].numpy() == pytest.approx(spread, abs=1e-5)
+
+
+def test_the_linear_part_is_a_logit_that_holds_on_valid_with_the_class_weights_in_it() -> None:
+    task = toy(600)
+    runs = [Run(1, 0.0, (0.5, 0.5)), Run(2, 0.0, (0.8, 0.2))]
+    ranker = ranker_of(task, runs, linear=True)
+    valid = np.arange(400, 600)
+    free = np.zeros(task.inputs.dense_size, dtype=bool)
+    fit_linear(ranker, runs, task.inputs, task.label, task.train, valid, free)
+    assert ranker.linear is not None
+    with torch.inference_mode():
+        logit = ranker.linear(ranker.columns(task.inputs.rows(torch.from_numpy(valid))))[:, :, 0].numpy()
+    for own, run in zip(logit, runs, strict=True):
+        curve = LogisticRegression(C=1e6).fit(own[:, None], task.label[valid])
+        assert curve.coef_[0, 0] == pytest.approx(1, abs=1e-2)
+        assert curve.intercept_[0] == pytest.approx(np.log(run.weights[0] / run.weights[1]), abs=1e-2)
 
 
 def test_affinity_tells_who_loves_what_kind_of_item_where_effects_tell_nothing() -> None:

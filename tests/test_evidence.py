@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import interactions, tables
+from mmrec import scratch, views
 from mmrec.errors import DataError
 from mmrec.evidence import VALID, Evidence, Policy, Side, deal_folds
 from mmrec.reviews.split import Split
@@ -147,10 +150,18 @@ def test_rows_that_hear_the_same_of_one_entity_share_a_view(
         ]
 
 
-@given(tables(), policies, seeds, st.sampled_from(["float32", "float64"]), st.sampled_from([1, 3, 128, 131]))
-@settings(max_examples=150, deadline=None)
-def test_sums_equal_an_obvious_loop(
-    data: Interactions, policy: Policy, seed: int, dtype: str, width: int
+@given(
+    tables(),
+    policies,
+    seeds,
+    st.sampled_from(["float16", "float32", "float64"]),
+    st.sampled_from([1, 3, 131]),
+    st.sampled_from([1, 20, 300, 1 << 19]),
+    st.booleans(),
+)
+@settings(max_examples=300, deadline=None)
+def test_sums_and_means_equal_an_obvious_loop_in_blocks_of_any_size(
+    data: Interactions, policy: Policy, seed: int, dtype: str, width: int, cells: int, mapped: bool
 ) -> None:
     if not timed(data, policy):
         return
@@ -158,10 +169,32 @@ def test_sums_equal_an_obvious_loop(
     values = np.random.default_rng(seed).normal(0, 10, (len(data), width)).astype(dtype)
     values[split.test] = np.nan  # what is not known must not be read
     for _, side in sides(data, evidence):
-        sums = side.sum(values)
-        assert sums.dtype == values.dtype
+        count = np.array([len(rows) for rows in side.sets()])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(views, "_CELLS", cells)
+            patch.setattr(scratch, "_LARGE", 1 if mapped else 1 << 30)
+            sums, means = side.sum(values), side.mean(values, count)
+        assert isinstance(sums.base, np.memmap) == mapped == isinstance(means.base, np.memmap)
+        assert sums.dtype == ("float32" if dtype == "float16" else values.dtype)
+        assert means.dtype == np.float16
         slow = np.array([values[side.members(view)].astype(np.float64).sum(0) for view in range(len(side))])
-        assert np.allclose(sums, slow, rtol=1e-6 if dtype == "float32" else 1e-12, atol=1e-9)
+        assert np.allclose(sums, slow, rtol=1e-12 if dtype == "float64" else 1e-6, atol=1e-9)
+        assert np.allclose(means, slow / np.maximum(count, 1)[:, None], rtol=1e-3, atol=1e-6)
+
+
+def test_sums_take_memory_for_few_values_at_once() -> None:
+    rng = np.random.default_rng(0)
+    size, width = 200_000, 64
+    data = interactions(rng.integers(40, size=size).tolist(), [0] * size)
+    values = rng.normal(size=(size, width)).astype(np.float16)
+    split = Split(np.arange(size), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+    evidence = Evidence.derive(data, split, "fold", 10, rng)
+    for side in (evidence.user, evidence.item):  # the item alone has more reviews than a block
+        tracemalloc.start()
+        side.mean(values, np.ones(len(side)))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < values.nbytes
 
 
 def test_a_sum_is_exact_beside_neighbours_of_another_size() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import interactions, tables
+from mmrec import features, scratch
+from mmrec.errors import DataError
 from mmrec.evidence import Evidence, Side
 from mmrec.features import Constants, Features, SideFeatures, side_features
 from mmrec.profiles import Sums, rating_sums
@@ -106,7 +111,7 @@ def test_the_last_view_is_that_of_which_nothing_is_known() -> None:
     side = heard([0], [1])
     sums = sums_of(side, np.array([5.0, 1.0]), np.eye(4)[:2], np.ones((2, SIZE)))
     block = np.full((2, 3), 0.5, dtype=np.float32)
-    sums = replace(sums, vectors={"gist": 2 * block}, voices={"gist": np.array([2.0, 2.0])})
+    sums = replace(sums, vectors={"gist": block}, voices={"gist": np.array([2.0, 2.0])})
     made = side_features(sums, 3.25, 2.0, counted=True, priced=True, max_categories=3)
     assert made.nothing == 2 == len(made.dense) - 1
     assert dict(zip(made.names, made.dense[2].tolist(), strict=True)) == {
@@ -125,11 +130,43 @@ def test_the_last_view_is_that_of_which_nothing_is_known() -> None:
     assert made.categories.tolist() == [[0, 1, 2], [0, 1, 2], [SIZE] * 3]
 
 
+def test_large_arrays_are_mapped_to_files_that_nobody_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = heard([0, 2], [1], [])
+    sums = sums_of(side, np.array([5.0, 1.0, 3.0]), np.eye(4)[:3], np.ones((3, SIZE)))
+    sums = replace(sums, vectors={"gist": np.full((3, 3), 0.5)}, voices={"gist": np.array([2.0, 1.0, 0.0])})
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    in_memory = _features(sums)
+    monkeypatch.setattr(scratch, "_LARGE", 1)
+    mapped = _features(sums)
+    assert not list(tmp_path.iterdir())
+    for one, other in ((in_memory.dense, mapped.dense), (in_memory.vectors["gist"], mapped.vectors["gist"])):
+        assert not isinstance(one.base, np.memmap)
+        assert isinstance(other.base, np.memmap)
+        assert np.array_equal(one, other)
+
+
+def test_a_full_disk_is_an_error_that_names_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    size = 2 * shutil.disk_usage(tmp_path).total
+    with pytest.raises(DataError, match=f"^{tmp_path} has no room for {size / 1e9:.1f} GB.*set TMPDIR"):
+        scratch.empty((size,), np.uint8)
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_known_equals_a_view_without_evidence() -> None:
     side = heard([0], [])
     made = _features(sums_of(side, np.array([5.0]), np.eye(4)[:1], np.ones((1, SIZE))))
     assert made.dense[1].tolist() == made.dense[2].tolist()
     assert made.categories[1].tolist() == made.categories[2].tolist()
+
+
+def test_categories_of_many_views_are_made_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    votes = np.random.default_rng(0).integers(0, 5, (9, SIZE)).tolist()
+    whole = voted(*votes)
+    monkeypatch.setattr(features, "_VIEWS_AT_ONCE", 2)
+    assert voted(*votes) == whole
 
 
 def test_categories_are_the_most_voted_padded_with_the_size() -> None:
@@ -160,11 +197,11 @@ def test_rows_have_the_views_of_the_evidence() -> None:
     made = [
         side_features(rating_sums(side, data.rating), 4.0, 1.0) for side in (evidence.user, evidence.item)
     ]
-    features = Features.of(evidence, *made)
-    assert features.user is made[0]
-    assert features.item is made[1]
-    assert features.user_view.tolist() == evidence.user.view.tolist()
-    assert features.item_view.tolist() == evidence.item.view.tolist()
+    rows = Features.of(evidence, *made)
+    assert rows.user is made[0]
+    assert rows.item is made[1]
+    assert rows.user_view.tolist() == evidence.user.view.tolist()
+    assert rows.item_view.tolist() == evidence.item.view.tolist()
 
 
 def rated(between: float, within: float, seed: int = 0) -> Constants:
@@ -215,11 +252,12 @@ def test_sums_of_two_halves_add_up_to_the_whole() -> None:
 
     def told(side: Side) -> Sums:
         sums = sums_of(side, rating, tags)
-        return replace(sums, vectors={"gist": side.sum(values)}, voices={"gist": side.sum(values)[:, 0]})
+        count = side.sum(np.ones((6, 1)))[:, 0]
+        return replace(sums, vectors={"gist": side.sum(values) / count[:, None]}, voices={"gist": count})
 
     halves = told(heard([0, 1], [4])) + told(heard([2], [3, 5]))
     whole = told(heard([0, 1, 2], [3, 4, 5]))
     for name in ("ratings", "stars", "price", "categories"):
         assert getattr(halves, name) == pytest.approx(getattr(whole, name))
-    assert halves.vectors["gist"].tolist() == whole.vectors["gist"].tolist()
-    assert (halves + sums_of(heard([], []), rating)).voices["gist"].tolist() == [6, 24]
+    assert halves.vectors["gist"] == pytest.approx(whole.vectors["gist"])
+    assert (halves + sums_of(heard([], []), rating)).voices["gist"].tolist() == [3, 3]

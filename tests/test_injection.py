@@ -6,7 +6,7 @@ import json
 import time
 import unicodedata
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -179,10 +179,9 @@ LETTERS: Encoder = Letters()  # type: ignore[assignment]
 
 def features(world: World, of: Of, sums: Sums, vocabulary: Sequence[str]) -> list[tuple[object, ...]]:
     """Features of every view, comparable byte for byte; categories by name, since codes count all reviews."""
-    rated = rating_sums(world.side(of), world.rating, len(vocabulary))
-    made: SideFeatures = side_features(
-        sums + rated, 3.0, 5.0, counted=of == "item", priced=True, max_categories=11
-    )
+    rated = rating_sums(world.side(of), world.rating)
+    heard = replace(sums, ratings=rated.ratings, stars=rated.stars)
+    made: SideFeatures = side_features(heard, 3.0, 5.0, counted=of == "item", priced=True, max_categories=11)
     names = [*vocabulary, "nothing"]
     return [
         (

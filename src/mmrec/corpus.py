@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 
 from mmrec.config import Config
-from mmrec.effects import Reviewed
 from mmrec.encode import Encoder
 from mmrec.evidence import Side
 from mmrec.language.base import Note, Review, Summary
@@ -18,6 +17,7 @@ from mmrec.language.opening import open_language
 from mmrec.language.prompts import Of
 from mmrec.language.reading import Plan, Reader
 from mmrec.language.spend import Purse
+from mmrec.lens import Reviewed
 from mmrec.pictures import Captions, PhotoVectors, Pictures
 from mmrec.profiles import NoteArrays
 from mmrec.reviews.table import NO_TIME, Interactions, Reviews

@@ -8,74 +8,31 @@ so effects are fitted once for every fold, on what the rows of that fold may hea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_matrix, hstack
-from sklearn.linear_model import Ridge
+from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse.linalg import LinearOperator, cg
 
+from mmrec import scratch
+from mmrec.lens import Lens, Reviewed, TextSums
 from mmrec.reviews.table import Interactions
 
-__all__ = ["COLUMNS", "PRIOR", "TOLD", "VOICES", "Effects", "Lens", "Reviewed"]
-__all__ += ["averaged", "choose_penalties", "taste_of"]
+__all__ = ["COLUMNS", "PRIOR", "TOLD", "Effects", "averaged", "choose_penalties", "taste_of"]
 
 _STARS = ((0.0, 1.5), (1.5, 2.9), (2.9, 3.9), (3.9, 4.9))
 PRIOR = 5.0
-_TONE_PENALTY = 3.0
-VOICES, _TASTE_SIZE, _TASTE_PENALTY = 4.0, 64, 15.0
+_TASTE_PENALTY = 15.0
 _PENALTIES = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
+_TOLERANCE = 1e-8
+_CELLS = 1 << 19
+"""Numbers of topics that are gathered at once."""
 
 TOLD = ("tone effect", "log length", "blank")
 """Columns that come out of texts rather than of ratings."""
 COLUMNS = ("rating effect", "spread", *(f"stars to {high:g}" for _, high in _STARS), *TOLD)
 """Of each user and each item: effects on rating and tone; residual variance; shares of ratings up to some
 stars; mean log length of texts, and the share of reviews without one."""
-
-
-@dataclass(frozen=True)
-class Reviewed:
-    """What effects are made of.
-
-    Attributes:
-        data: who rated what; n reviews.
-        vectors: (n, d) of the texts.
-        length: (n,) characters of the texts.
-    """
-
-    data: Interactions
-    vectors: np.ndarray
-    length: np.ndarray
-
-
-@dataclass(frozen=True)
-class Lens:
-    """How a text is read, as learned from the reviews that effects were fitted on.
-
-    Attributes:
-        mean: of the ratings.
-        centre: (d,) mean vector of the texts.
-        tone: (d,) weights of what a text makes one expect of its rating, above the mean.
-        axes: (d, t) of the topics that tastes are about.
-    """
-
-    mean: float
-    centre: np.ndarray
-    tone: np.ndarray
-    axes: np.ndarray
-
-    @classmethod
-    def fit(cls, vectors: np.ndarray, rating: np.ndarray) -> Lens:
-        """Learn all but the axes from (n, d) texts and their (n,) ratings: the tone by ridge regression."""
-        mean, centre = float(rating.mean()) if len(rating) else 0.0, vectors.mean(0)
-        centred = vectors - centre
-        gram = (centred.T @ centred).astype(np.float64) + _TONE_PENALTY * np.eye(vectors.shape[1])
-        tone = np.linalg.solve(gram, centred.T.astype(np.float64) @ (rating - mean))
-        return cls(mean, centre, tone, np.zeros((vectors.shape[1], 0)))
-
-    def tones(self, vectors: np.ndarray) -> np.ndarray:
-        """(n,) what (n, d) texts make one expect of their ratings, above the mean."""
-        return np.asarray((vectors - self.centre) @ self.tone)
 
 
 @dataclass(frozen=True)
@@ -101,37 +58,41 @@ class Effects:
         return np.asarray((tastes[0] * tastes[1]).sum(1))
 
     @classmethod
-    def fit(cls, reviewed: Reviewed, rows: np.ndarray, penalties: tuple[float, float]) -> Effects:
+    def fit(
+        cls,
+        reviewed: Reviewed,
+        rows: np.ndarray,
+        penalties: tuple[float, float],
+        texts: TextSums | None = None,
+    ) -> Effects:
         """Estimate from some reviews.
 
         Args:
             reviewed: all reviews.
             rows: those that are heard.
             penalties: of the effects of users and of items, in reviews.
+            texts: what their texts add up to, where that is known.
         """
         data = reviewed.data
-        rating, vectors = data.rating[rows].astype(np.float64), reviewed.vectors[rows].astype(np.float32)
-        lens = Lens.fit(vectors, rating)
-        target = np.stack([rating - lens.mean, lens.tones(vectors)], axis=1)
-        effects = _effects(data, rows, target, penalties)
-        residual = target[:, 0] - effects["user"][data.user[rows], 0] - effects["item"][data.item[rows], 0]
+        lens, topics = Lens.fit(texts or TextSums.of(reviewed, rows))
+        rating = data.rating[rows].astype(np.float64)
+        target = np.empty((len(rows), 2))
+        target[:, 0] = rating - lens.mean
+        for part, vectors in reviewed.texts(rows):
+            target[part, 1] = lens.tones(vectors)
+        user, item = data.user[rows], data.item[rows]
+        effects = _effects(_pairs(data, rows), user, item, target, penalties)
+        residual = target[:, 0] - effects["user"][user, 0] - effects["item"][item, 0]
         means = averaged(rating, residual, reviewed.length[rows])
 
-        def side(name: str, entity: np.ndarray, size: int) -> dict[str, np.ndarray]:
-            count = np.bincount(entity[rows], minlength=size)
-            columns = {
-                what: _shrunk(values.astype(np.float64), entity[rows], count)
-                for what, values in means.items()
-            }
+        def side(name: str, entity: np.ndarray) -> dict[str, np.ndarray]:
+            count = np.bincount(entity, minlength=len(effects[name]))
+            columns = {what: _shrunk(x.astype(np.float64), entity, count) for what, x in means.items()}
             columns["rating effect"], columns["tone effect"] = effects[name].T
             return {what: columns[what].astype(np.float32) for what in COLUMNS}
 
-        sizes = len(data.users) + 1, len(data.items) + 1
-        topics, axes = _topics(vectors - lens.centre, data.item[rows], sizes[1])
-        tastes = _tastes(topics[data.item[rows]], data.user[rows], residual, sizes[0])
-        columns = side("user", data.user, sizes[0]), side("item", data.item, sizes[1])
-        tastes = tastes.astype(np.float16)
-        return cls(*columns, tastes, topics.astype(np.float16), replace(lens, axes=axes))
+        tastes = _tastes(topics, user, item, residual, len(data.users) + 1)
+        return cls(side("user", user), side("item", item), tastes, topics.astype(np.float16), lens)
 
 
 def averaged(rating: np.ndarray, residual: np.ndarray, length: np.ndarray) -> dict[str, np.ndarray]:
@@ -144,63 +105,81 @@ def choose_penalties(data: Interactions, heard: np.ndarray, valid: np.ndarray) -
     """The penalties of users and items that predict the ratings of `valid` best, from those of `heard`."""
     rating = data.rating.astype(np.float64)
     mean = rating[heard].mean()
+    pairs, user, item = _pairs(data, heard), data.user[heard], data.item[heard]
 
     def error(penalties: tuple[float, float]) -> float:
-        effects = _effects(data, heard, rating[heard, None] - mean, penalties)
+        effects = _effects(pairs, user, item, rating[heard, None] - mean, penalties)
         expected = mean + effects["user"][data.user[valid], 0] + effects["item"][data.item[valid], 0]
         return float(np.mean((rating[valid] - expected) ** 2))
 
-    user = min(_PENALTIES, key=lambda one: error((one, 5.0)))
-    return user, min(_PENALTIES, key=lambda one: error((user, one)))
+    of_users = min(_PENALTIES, key=lambda one: error((one, 5.0)))
+    return of_users, min(_PENALTIES, key=lambda one: error((of_users, one)))
+
+
+def _pairs(data: Interactions, rows: np.ndarray) -> csr_matrix:
+    """(users + 1, items + 1) how often each user reviewed each item."""
+    sizes = len(data.users) + 1, len(data.items) + 1
+    return coo_matrix((np.ones(len(rows)), (data.user[rows], data.item[rows])), shape=sizes).tocsr()
 
 
 def _effects(
-    data: Interactions, rows: np.ndarray, target: np.ndarray, penalties: Sequence[float]
+    pairs: csr_matrix, user: np.ndarray, item: np.ndarray, target: np.ndarray, penalties: tuple[float, float]
 ) -> dict[str, np.ndarray]:
-    """(users + 1, t) and (items + 1, t) penalised effects on t targets, (len(rows), t)."""
-    sizes = len(data.users) + 1, len(data.items) + 1
-    each = np.arange(len(rows))
-    # Columns at one over the root of their penalty share a penalty of one.
-    one_hot = [
-        csr_matrix((np.full(len(rows), penalty**-0.5), (each, entity[rows])), shape=(len(rows), size))
-        for entity, size, penalty in zip((data.user, data.item), sizes, penalties, strict=True)
-    ]
-    model = Ridge(alpha=1.0, solver="sparse_cg", fit_intercept=False, tol=1e-6)
-    weights = model.fit(csr_matrix(hstack(one_hot)), target).coef_.reshape(target.shape[1], -1).T
-    user, item = np.split(weights, [sizes[0]])
-    return {"user": user * penalties[0] ** -0.5, "item": item * penalties[1] ** -0.5}
+    """(users + 1, t) and (items + 1, t) penalised effects on (m, t) targets of (m,) users and items.
 
-
-def _topics(centred: np.ndarray, item: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Main components of what is said of each item, shrunk by count; on average of length one.
-
-    Returns:
-        (size, t); and (d, t), by which what is said becomes that.
+    Given those of items, those of users are penalised means; with these put in, the equations of items are
+    solved by conjugate gradients.
     """
-    at = csr_matrix((np.ones(len(item)), (item, np.arange(len(item)))), shape=(size, len(item)))
-    count = np.bincount(item, minlength=size)
-    mean = (at @ centred) / (count + VOICES)[:, None]
-    _, axes = np.linalg.eigh(mean.T @ mean)
-    axes = axes[:, : -_TASTE_SIZE - 1 : -1]
-    topics = mean @ axes
-    length = np.sqrt(np.square(topics[count > 0]).sum(1).mean()) if len(item) else 1.0
-    return topics / max(length, 1e-6), axes / max(length, 1e-6)
+    of_user, of_item = (
+        np.bincount(entity, minlength=size) + penalty
+        for entity, size, penalty in zip((user, item), pairs.shape, penalties, strict=True)
+    )
+
+    def equations(effects: np.ndarray) -> np.ndarray:
+        return np.asarray(of_item * effects - pairs.T @ (pairs @ effects / of_user))
+
+    square = (len(of_item), len(of_item))
+    made = LinearOperator(square, equations, dtype=np.float64)
+    scaled = LinearOperator(square, lambda x: x / of_item, dtype=np.float64)
+    out = {name: np.zeros((len(of), target.shape[1])) for name, of in (("user", of_user), ("item", of_item))}
+    for at, values in enumerate(target.T):
+        users = np.bincount(user, weights=values, minlength=len(of_user))
+        items = np.bincount(item, weights=values, minlength=len(of_item))
+        solved, _ = cg(made, items - pairs.T @ (users / of_user), rtol=_TOLERANCE, M=scaled)
+        out["user"][:, at], out["item"][:, at] = (users - pairs @ solved) / of_user, solved
+    return out
 
 
-def _tastes(topics: np.ndarray, user: np.ndarray, residual: np.ndarray, size: int) -> np.ndarray:
-    """(size, d) of each user the ridge regression of residuals on the topics of what was reviewed."""
-    width = topics.shape[1]
-    column = user[:, None] * width + np.arange(width)
-    starts = np.arange(0, topics.size + 1, width)
-    design = csr_matrix((topics.ravel(), column.ravel(), starts), shape=(len(user), size * width))
-    model = Ridge(alpha=_TASTE_PENALTY, solver="sparse_cg", fit_intercept=False, tol=1e-3)
-    return np.asarray(model.fit(design, residual).coef_).reshape(size, width)
+def _tastes(
+    topics: np.ndarray, user: np.ndarray, item: np.ndarray, residual: np.ndarray, size: int
+) -> np.ndarray:
+    """(size, t) float16 tastes of users; those with as many reviews at once, some at a time."""
+    topics, residual = topics.astype(np.float32), residual.astype(np.float32)
+    out = scratch.empty((size, topics.shape[1]), np.float16)
+    out[:] = 0
+    order = np.argsort(user, kind="stable")
+    count = np.bincount(user, minlength=size)
+    start = np.cumsum(count) - count
+    users = np.flatnonzero(count)
+    users = users[np.argsort(count[users], kind="stable")]
+    for alike in np.split(users, np.flatnonzero(np.diff(count[users])) + 1):
+        many = int(count[alike].max(initial=0))
+        for some in np.array_split(alike, 1 + len(alike) * many * topics.shape[1] // _CELLS):
+            rows = order[start[some][:, None] + np.arange(many)]
+            out[some] = taste_of(topics[item[rows]], residual[rows])
+    return out
 
 
 def taste_of(topics: np.ndarray, residual: np.ndarray) -> np.ndarray:
-    """(d,) of one user the ridge regression of (n,) residuals on (n, d) topics."""
-    gram = topics.T @ topics + _TASTE_PENALTY * np.eye(topics.shape[1])
-    return np.asarray(np.linalg.solve(gram, topics.T @ residual))
+    """(..., t) of users the ridge regression of their (..., n) residuals on (..., n, t) topics of items."""
+    n, t = topics.shape[-2:]
+    turned = np.swapaxes(topics, -1, -2)
+    if n < t:  # the same, by as many equations as there are reviews
+        gram = topics @ turned + _TASTE_PENALTY * np.eye(n, dtype=topics.dtype)
+        weights = np.linalg.solve(gram, residual[..., None])
+        return np.asarray((turned @ weights)[..., 0])
+    gram = turned @ topics + _TASTE_PENALTY * np.eye(t, dtype=topics.dtype)
+    return np.asarray(np.linalg.solve(gram, turned @ residual[..., None])[..., 0])
 
 
 def _shrunk(values: np.ndarray, entity: np.ndarray, count: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mmrec import scratch
 from mmrec.effects import COLUMNS, TOLD
 from mmrec.evidence import Evidence
 from mmrec.language.base import PRICE_TAGS
@@ -23,6 +24,7 @@ NUMBERS = {"mean rating", "no rating", "log count", *COLUMNS} - {*TOLD}
 """Dense columns that are made of ratings; the others come out of words and photos."""
 
 _CATEGORY_SHARE = 0.1
+_VIEWS_AT_ONCE = 1 << 14
 _PRICE_PRIOR = 5.0
 _MODALITIES = {"gist", "summary", "reviews", "photos"}
 """Blocks whose absence means that a whole modality is missing; a review without a like says no such thing."""
@@ -174,14 +176,14 @@ def side_features(
         name: said / np.maximum(said + (0 if name == "photos" else voices), 1e-9)
         for name, said in sums.voices.items()
     }
-    means = {name: x / np.maximum(sums.voices[name], 1)[:, None] for name, x in sums.vectors.items()}
-    columns = np.stack([np.asarray(column, dtype=np.float32) for column in dense.values()], axis=1)
-    last = np.array([list(nothing.values())], dtype=np.float32)
+    numbers = scratch.empty((len(count) + 1, len(dense)), np.float32)
+    for at, (name, column) in enumerate(dense.items()):
+        numbers[:-1, at], numbers[-1, at] = column, nothing[name]
     width = sums.categories.shape[1] if priced else 0
     return SideFeatures(
         tuple(dense),
-        np.concatenate([columns, last]),
-        {name: _with_zero(block.astype(np.float16)) for name, block in means.items()},
+        numbers,
+        {name: _with_zero(means) for name, means in sums.vectors.items()},
         {name: np.append(there, 0).astype(np.float32) for name, there in present.items()},
         np.concatenate([categories, np.full((1, categories.shape[1]), width, dtype=np.int64)]),
         np.zeros((0, 0), dtype=np.float16) if taste is None else taste,
@@ -195,12 +197,16 @@ def _top(votes: np.ndarray, most: int) -> np.ndarray:
     """
     size = votes.shape[1]
     out = np.full((len(votes), most), size, dtype=np.int64)
-    order = np.argsort(-votes, axis=1, kind="stable")[:, :most]
-    ranked = np.take_along_axis(votes, order, axis=1)
-    enough = (ranked > 0) & (ranked >= _CATEGORY_SHARE * ranked[:, :1])
-    out[:, : order.shape[1]][enough] = order[enough]
+    for at in range(0, len(votes), _VIEWS_AT_ONCE):
+        part = votes[at : at + _VIEWS_AT_ONCE]
+        order = np.argsort(-part, axis=1, kind="stable")[:, :most]
+        ranked = np.take_along_axis(part, order, axis=1)
+        enough = (ranked > 0) & (ranked >= _CATEGORY_SHARE * ranked[:, :1])
+        out[at : at + _VIEWS_AT_ONCE, : order.shape[1]][enough] = order[enough]
     return out
 
 
-def _with_zero(block: np.ndarray) -> np.ndarray:
-    return np.concatenate([block, np.zeros((1, block.shape[1]), dtype=block.dtype)])
+def _with_zero(means: np.ndarray) -> np.ndarray:
+    out = scratch.empty((len(means) + 1, means.shape[1]), np.float16)
+    out[:-1], out[-1] = means, 0
+    return out

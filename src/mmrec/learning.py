@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load, save
 
+from mmrec import scratch
 from mmrec.config import Config
 from mmrec.corpus import Corpus
 from mmrec.effects import Effects, choose_penalties
@@ -20,6 +21,7 @@ from mmrec.evidence import VALID, Evidence, Side
 from mmrec.features import Constants, Features, SideFeatures, side_features
 from mmrec.groups import dense_columns
 from mmrec.language.prompts import Of
+from mmrec.lens import TextSums
 from mmrec.metrics import class_weights
 from mmrec.profiles import Sums, rating_sums, summary_sums
 from mmrec.progress import track
@@ -34,6 +36,7 @@ __all__ = ["Assembler", "Model", "assemble", "learn", "train_runs"]
 
 _LAST = -1
 _VOICES = 4.0
+_VIEWS_AT_ONCE = 1 << 16
 
 
 class Assembler(BaseModel):
@@ -83,10 +86,14 @@ class Assembler(BaseModel):
         heard, valid = evidence.heard(VALID), np.flatnonzero(evidence.fold == VALID)
         penalties = choose_penalties(corpus.data, heard, valid)
         folds = np.unique(evidence.fold).tolist()
-        effects = {}
+        effects, reviewed = {}, corpus.reviewed
         with track("fitting effects", len(folds)) as advance:
+            everyone = TextSums.of(reviewed, evidence.known)
             for fold in folds:
-                effects[fold] = Effects.fit(corpus.reviewed, evidence.heard(fold), penalties)
+                heard = evidence.heard(fold)
+                silent = np.setdiff1d(evidence.known, heard, assume_unique=True)
+                texts = everyone.without(reviewed, silent)
+                effects[fold] = Effects.fit(reviewed, heard, penalties, texts)
                 advance(1)
         return self.model_copy(update={"penalties": penalties, "effects": effects})._final()
 
@@ -117,12 +124,13 @@ class Assembler(BaseModel):
     def sums(self, of: Of, side: Side, corpus: Corpus) -> Sums:
         """What the reviews of every view add up to."""
         sums = self._words(of, side, corpus)
-        sums += rating_sums(side, corpus.data.rating, sums.categories.shape[1])
+        rated = rating_sums(side, corpus.data.rating)
+        sums = replace(sums, ratings=rated.ratings, stars=rated.stars)
         if of == "item" and self.image:
             photos = corpus.image_vectors if self._averaged else corpus.caption_vectors
-            total, count = photos.sums(side)
+            mean, count = photos.means(side)
             sums = replace(
-                sums, vectors=sums.vectors | {"photos": total}, voices=sums.voices | {"photos": count}
+                sums, vectors=sums.vectors | {"photos": mean}, voices=sums.voices | {"photos": count}
             )
         return sums
 
@@ -160,7 +168,10 @@ class Assembler(BaseModel):
 
     def _effects(self, of: Of, side: Side) -> dict[str, np.ndarray]:
         """(v + 1,) columns: of every view's entity, from what the view's fold may hear, and of nobody."""
-        columns = {name: np.full(len(side) + 1, value) for name, value in self.nobody.get(of, {}).items()}
+        columns = {
+            name: np.full(len(side) + 1, value, dtype=np.float32)
+            for name, value in self.nobody.get(of, {}).items()
+        }
         for fold, effects in self.effects.items():
             views = np.flatnonzero(side.fold == fold)
             for name, values in (effects.user if of == "user" else effects.item).items():
@@ -171,11 +182,13 @@ class Assembler(BaseModel):
         """(v + 1, d) of every view's entity; of nobody, and of a stranger, zero."""
         if not self.nobody:
             return None
-        taste = np.zeros((len(side) + 1, self.taste_size), dtype=np.float16)
+        taste = scratch.empty((len(side) + 1, self.taste_size), np.float16)
+        taste[np.append(np.isin(side.fold, [*self.effects], invert=True), True)] = 0
         for fold, effects in self.effects.items():
             views = np.flatnonzero(side.fold == fold)
             whole = effects.user_taste if of == "user" else effects.item_taste
-            taste[views] = whole[side.entity[views]]
+            for part in np.array_split(views, 1 + len(views) // _VIEWS_AT_ONCE):
+                taste[part] = whole[side.entity[part]]
         return taste
 
     def stranger(self, corpus: Corpus) -> SideFeatures:
@@ -187,8 +200,8 @@ class Assembler(BaseModel):
         if self._averaged:
             sums = rating_sums(side, np.full(len(corpus), np.nan))
             count = side.sum(np.ones((len(corpus), 1), dtype=np.float32))[:, 0]
-            total = side.sum(corpus.text_vectors.astype(np.float32))
-            return replace(sums, vectors={"reviews": total}, voices={"reviews": count})
+            mean = side.mean(corpus.text_vectors, count)
+            return replace(sums, vectors={"reviews": mean}, voices={"reviews": count})
         if self.config.profile.strategy == "notes":
             return corpus.note_arrays(self.vocabulary).sums(side)
         encoder = corpus.models.encoder

@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mmrec.corpus import Corpus, Models
-from mmrec.effects import COLUMNS, PRIOR, TOLD, VOICES, Lens, averaged, taste_of
+from mmrec.effects import COLUMNS, PRIOR, TOLD, averaged, taste_of
 from mmrec.errors import DataError
 from mmrec.evidence import Side
 from mmrec.features import Features, SideFeatures
 from mmrec.language.base import Note, Summary
 from mmrec.language.prompts import Of
 from mmrec.learning import Assembler
+from mmrec.lens import VOICES, Lens
 from mmrec.profiles import Sums
 from mmrec.reviews.table import Interactions
 
@@ -174,7 +175,7 @@ class Live:
         # Whoever likes an item might have said what those say who liked it.
         side = self.features.item
         spoken = [name for name in user.sums.vectors if name in side.vectors and name != "dislikes"]
-        vectors = {name: side.vectors[name][codes].astype(np.float32).sum(0)[None] for name in spoken}
+        vectors = {name: side.vectors[name][codes].astype(np.float32).mean(0)[None] for name in spoken}
         voices = {name: np.array([len(codes)], dtype=np.float32) for name in spoken}
         stars = np.array([len(codes), _MOST * len(codes)])[:, None]
         told = replace(user.sums.nothing(), ratings=stars[0], stars=stars[1], vectors=vectors, voices=voices)
@@ -202,7 +203,7 @@ class Live:
         sums = tally.at(np.array([min(code, len(tally.ratings) - 1)]))
         if code >= len(tally.ratings):
             sums = sums.nothing()
-        vectors = {name: x[[code]] * np.float32(sums.voices[name]) for name, x in side.vectors.items()}
+        vectors = {name: x[[code]].astype(np.float32) for name, x in side.vectors.items()}
         rows = np.flatnonzero(data.user == code) if of == "user" else ()
         ratings = [(int(data.item[row]), float(data.rating[row])) for row in rows]
         own = COLUMNS if self._known.lens else ()

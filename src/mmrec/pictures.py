@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 from scipy.sparse import csr_matrix
 
+from mmrec import scratch
 from mmrec.errors import PhotoError
 from mmrec.evidence import Side
 from mmrec.language.base import Answer
@@ -254,19 +255,20 @@ class PhotoVectors:
         stacked = np.stack(list(vectors.values())) if vectors else np.zeros((0, width), dtype=np.float16)
         return cls(stacked, _shown(reviews, row), _shown(items, row))
 
-    def sums(self, side: Side) -> tuple[np.ndarray, np.ndarray]:
-        """Added up over the photos of every view of items: those of the reviews it hears, and the item's own.
+    def means(self, side: Side) -> tuple[np.ndarray, np.ndarray]:
+        """Over the photos of every view of items: those of the reviews it hears, and the item's own.
 
         Returns:
-            (v, d) float32 sums of vectors; (v,) number of photos.
+            (v, d) float16 means of vectors; (v,) number of photos.
         """
         count = self._sum(side, np.ones((self.vectors.shape[0], 1), dtype=np.float32))[:, 0]
-        total = np.empty((len(side), self.vectors.shape[1]), dtype=np.float32)
+        mean = scratch.empty((len(side), self.vectors.shape[1]), np.float16)
         # The sum over reviews is dense, so only some columns of it are in memory at a time.
-        for at in range(0, total.shape[1], _COLUMNS_AT_ONCE):
-            part = self.vectors[:, at : at + _COLUMNS_AT_ONCE].astype(np.float32)
-            total[:, at : at + _COLUMNS_AT_ONCE] = self._sum(side, part)
-        return total, count
+        for at in range(0, mean.shape[1], _COLUMNS_AT_ONCE):
+            columns = slice(at, at + _COLUMNS_AT_ONCE)
+            total = self._sum(side, self.vectors[:, columns].astype(np.float32))
+            mean[:, columns] = total / np.maximum(count, 1)[:, None]
+        return mean, count
 
     def _sum(self, side: Side, part: np.ndarray) -> np.ndarray:
         own: np.ndarray = (self.items @ part)[side.entity]

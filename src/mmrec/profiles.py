@@ -35,7 +35,7 @@ class Sums:
 
     Attributes:
         ratings, stars: (v,) number of ratings, and their sum.
-        vectors: name -> (v, d) float32 sums of vectors.
+        vectors: name -> (v, d) means of vectors.
         voices: name -> (v,) number of texts or photos in them.
         price: (v, 4) votes by `PRICE_TAGS`.
         categories: (v, c) votes by the category vocabulary.
@@ -50,15 +50,16 @@ class Sums:
 
     def __add__(self, more: Sums) -> Sums:
         """Both together, view by view; blocks that one of them lacks are the other's."""
-
-        def added(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-            return {**one, **{name: one[name] + x if name in one else x for name, x in other.items()}}
-
+        mine, theirs = self.voices, more.voices
+        both = self.vectors.keys() & more.vectors.keys()
+        shared = {name: (mine[name] / np.maximum(mine[name] + theirs[name], 1))[:, None] for name in both}
+        means = {name: x * self.vectors[name] + (1 - x) * more.vectors[name] for name, x in shared.items()}
+        voices = {name: mine[name] + theirs[name] for name in mine.keys() & theirs.keys()}
         return Sums(
             self.ratings + more.ratings,
             self.stars + more.stars,
-            added(self.vectors, more.vectors),
-            added(self.voices, more.voices),
+            self.vectors | more.vectors | means,
+            mine | theirs | voices,
             self.price + more.price,
             self.categories + more.categories,
         )
@@ -117,18 +118,18 @@ class NoteArrays:
 
     def sums(self, side: Side) -> Sums:
         """Add up over every view of a side; ratings are not in it."""
-        vectors = {name: side.sum(values.astype(np.float32)) for name, values in self.vectors.items()}
         voices = {name: side.sum(x[:, None].astype(np.float32))[:, 0] for name, x in self.spoken.items()}
+        vectors = {name: side.mean(values, voices[name]) for name, values in self.vectors.items()}
         nothing = np.zeros(len(side))
         return Sums(nothing, nothing, vectors, voices, side.sum(self.price), side.sum(self.categories))
 
 
-def rating_sums(side: Side, rating: np.ndarray, categories: int = 0) -> Sums:
+def rating_sums(side: Side, rating: np.ndarray) -> Sums:
     """Number and sum of the ratings of every view, from (n,) stars; NaN where a text came without one."""
     rated = ~np.isnan(rating)
     columns = np.stack([rated, np.where(rated, rating, 0)], axis=1).astype(np.float64)
     ratings, stars = side.sum(columns).T
-    price, votes = (np.zeros((len(side), size), dtype=np.float32) for size in (len(PRICE_TAGS), categories))
+    price, votes = (np.zeros((len(side), size), dtype=np.float32) for size in (len(PRICE_TAGS), 0))
     return Sums(ratings, stars, {}, {}, price, votes)
 
 

@@ -19,12 +19,12 @@ from safetensors.torch import save_file as save_tensors
 
 import mmrec
 from mmrec.config import Config, ReadConfig
-from mmrec.effects import Lens
 from mmrec.errors import ModelError
 from mmrec.features import Features, SideFeatures
 from mmrec.language.base import Note
 from mmrec.language.prompts import Of
 from mmrec.learning import Assembler, Model
+from mmrec.lens import Lens
 from mmrec.live import Known
 from mmrec.metrics import Curve, Outcome, Scores
 from mmrec.profiles import Sums

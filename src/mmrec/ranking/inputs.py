@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,6 +14,8 @@ from mmrec.features import NUMBERS, Features, SideFeatures
 from mmrec.ranking.share import Share
 
 __all__ = ["Batch", "Forget", "Inputs", "bag"]
+
+_ROWS_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -113,20 +117,36 @@ class Inputs:
     def moments(self, rows: np.ndarray) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
         """Mean and deviation of the dense columns and of every block where present, over some rows."""
         at = torch.from_numpy(rows)
-        user, item = self.user_view[at], self.item_view[at]
-        numbers = [self.user.dense[user], self.item.dense[item], *self._affinity(user, item)]
-        dense = torch.cat(numbers, dim=1)
+
+        def dense(rows: Tensor) -> tuple[Tensor, Tensor]:
+            user, item = self.user_view[rows], self.item_view[rows]
+            numbers = [self.user.dense[user], self.item.dense[item], *self._affinity(user, item)]
+            return torch.cat(numbers, dim=1), torch.ones(len(rows), 1)
+
         means, deviations = {}, {}
         for side, views in ((self.user, self.user_view), (self.item, self.item_view)):
             seen = torch.unique(views[at])
             for name, values in side.vectors.items():
-                weight = side.present[name][seen]
-                some = weight[:, 0] > 0
-                there, weight = values[seen[some]].float(), weight[some]
-                means[name] = (weight * there).sum(0) / weight.sum().clamp(min=1e-6)
-                spread = (weight * (there - means[name])).square().sum(0) / max(len(there), 1)
-                deviations[name] = spread.sqrt()
-        return dense.mean(0), dense.std(0, correction=0), means, deviations
+                gather = partial(_said, values, side.present[name])
+                means[name], deviations[name] = _moments(seen, gather)
+        return *_moments(at, dense), means, deviations
+
+
+def _moments(rows: Tensor, gather: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Weighted mean and deviation of columns; `gather` brings (B, d) values and (B, 1) weights of B rows."""
+    parts = torch.split(rows, _ROWS_AT_ONCE)
+    total, weight = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    for x, own in map(gather, parts):
+        total, weight = total + (own * x).double().sum(0), weight + own.double().sum()
+    mean = (total / weight.clamp(min=1e-6)).float()
+    spread, count = torch.zeros_like(total), 0
+    for x, own in map(gather, parts):
+        spread, count = spread + (own * (x - mean)).square().double().sum(0), count + int((own > 0).sum())
+    return mean, (spread / max(count, 1)).sqrt().float()
+
+
+def _said(values: Tensor, present: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
+    return values[views].float(), present[views]
 
 
 class Forget:

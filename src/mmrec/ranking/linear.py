@@ -93,24 +93,25 @@ def fit_linear(
         at += len(blocks)
     heard = ranker.linear.heard
     masks = np.ones((len(runs), len(penalty)), dtype=bool) if heard is None else heard[:, :, 0].numpy() > 0
+    distinct, which = np.unique(masks, axis=0, return_inverse=True)
+    solved = np.stack([np.append(*moments.solve(penalty, mask)) for mask in distinct])
     with torch.inference_mode():
         parts = torch.split(torch.from_numpy(valid), _ROWS_AT_ONCE)
-        columns = torch.cat([ranker.columns(inputs.rows(part)) for part in parts]).numpy()
-    distinct, which = np.unique(masks, axis=0, return_inverse=True)
-    solved = np.stack([_calibrated(moments, penalty, mask, columns, label[valid]) for mask in distinct])
+        scores = [ranker.columns(inputs.rows(part)).numpy() @ solved[:, :-1].T for part in parts]
+    curves = [_curve(score, label[valid]) for score in (np.concatenate(scores) + solved[:, -1]).T]
+    slopes, starts = np.array(curves).T
+    solved *= slopes[:, None]
+    solved[:, -1] += starts
     solved = solved[which]
     solved[:, -1] += [np.log(run.weights[1] / run.weights[0]) for run in runs]
     stacked = torch.tensor(solved, dtype=torch.float32)
     ranker.linear.load_state_dict({"weight": stacked[:, :-1, None], "bias": stacked[:, -1, None, None]})
 
 
-def _calibrated(
-    moments: Moments, penalty: np.ndarray, heard: np.ndarray, columns: np.ndarray, label: np.ndarray
-) -> np.ndarray:
-    """(p + 1,) weights and constant of a logit: a ridge regression, and a logistic curve over it."""
-    weights, constant = moments.solve(penalty, heard)
-    curve = LogisticRegression(C=1e6).fit((columns @ weights + constant)[:, None], label)
+def _curve(score: np.ndarray, label: np.ndarray) -> tuple[float, float]:
+    """Slope and constant of a logistic curve over (n,) scores."""
+    curve = LogisticRegression(C=1e6).fit(score[:, None], label)
     slope, start = float(curve.coef_[0, 0]), float(curve.intercept_[0])
     if slope < 0:  # what says the opposite on valid says nothing
         slope, start = 0.0, float(np.log(label.mean() / (1 - label.mean())))
-    return np.append(slope * weights, slope * constant + start)
+    return slope, start

@@ -85,7 +85,7 @@ def split_reviews(
     for name, part, share in (("test", test, config.test_share), ("valid", valid, config.valid_share)):
         if share and not len(part):
             raise DataError(f"no review can go to {name}: {len(rows):,} reviews are too few for a split")
-    spare = np.setdiff1d(each, rows)
+    spare = np.setdiff1d(each, rows, assume_unique=True)
     if config.split_by == "time":  # what was written later may not speak for anything earlier
         spare = spare[(data.time[spare] != NO_TIME) & (data.time[spare] <= data.time[train].max())]
     return Split(train, valid, test, spare)
@@ -99,7 +99,7 @@ def _cut_at_random(
     for entity in (data.user, data.item):
         free[np.unique(entity[order], return_index=True)[1]] = False
     cut = order[free][: round(share * len(rows))]
-    return np.setdiff1d(rows, cut), np.sort(cut)
+    return np.setdiff1d(rows, cut, assume_unique=True), np.sort(cut)
 
 
 def _cut_by_time(data: Interactions, rows: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
