@@ -49,11 +49,25 @@ class Linear(nn.Module):
         # Of the two factors, weights are the smaller.
         weight = weight if scale is None else weight * scale
         if x.dim() == 3 and weight.shape[2] == 1:
-            # A batch of products of one column each is several times slower.
-            out = (x * weight.transpose(1, 2)).sum(2, keepdim=True)
+            out: Tensor = _Column.apply(x, weight)  # type: ignore[no-untyped-call]
             return out if self.bias is None else out + self.bias
         x = x.expand(len(weight), -1, -1)  # a view: rows that are shared are not copied
         return torch.bmm(x, weight) if self.bias is None else torch.baddbmm(self.bias, x, weight)
+
+
+class _Column(torch.autograd.Function):
+    """A batch of products with one column each, which as such are several times slower, both ways."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.bmm(weight.transpose(1, 2), x.transpose(1, 2)).transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        (gradient,) = gradients
+        return gradient * weight.transpose(1, 2), torch.bmm(gradient.transpose(1, 2), x).transpose(1, 2)
 
 
 class Dropout(nn.Module):
@@ -96,19 +110,20 @@ class Dropout(nn.Module):
         start, whole = (rows * width for rows in self.share.place(x.shape[1]))
         words = -(-whole // 8)
         drawn = np.stack([one.integers(2**64, size=words, dtype=np.uint64) for one in self._noise])
-        dropped = torch.from_numpy(drawn.view(np.uint8)[:, start : start + size] < self._level).view(x.shape)
+        kept = drawn.view(np.uint8)[:, start : start + size] >= self._level
         scale = torch.from_numpy(_LEVELS / (_LEVELS - self._level[:, :, None].astype(np.float64)))
-        return _rectified(x, dropped), scale.to(x.dtype)
+        # As bytes: what PyTorch does with booleans is not vectorised.
+        return _rectified(x, torch.from_numpy(kept.view(np.uint8)).view(x.shape)), scale.to(x.dtype)
 
 
 class _Rectified(torch.autograd.Function):
     """ReLU and dropout in as few passes over memory as there can be: what is zero has no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dropped: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kept: Tensor | None) -> Tensor:
         x.relu_()
-        if dropped is not None:
-            x.masked_fill_(dropped, 0.0)
+        if kept is not None:
+            x.mul_(kept.to(x.dtype))
         ctx.mark_dirty(x)
         ctx.save_for_backward(x)
         return x
@@ -116,11 +131,12 @@ class _Rectified(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        return torch.ops.aten.threshold_backward(gradients[0], x, 0), None
+        (gradient,) = gradients  # of a product behind this layer, which nobody else reads
+        return torch.ops.aten.threshold_backward.grad_input(gradient, x, 0, grad_input=gradient), None
 
 
-def _rectified(x: Tensor, dropped: Tensor | None) -> Tensor:
-    out: Tensor = _Rectified.apply(x, dropped)  # type: ignore[no-untyped-call]
+def _rectified(x: Tensor, kept: Tensor | None) -> Tensor:
+    out: Tensor = _Rectified.apply(x, kept)  # type: ignore[no-untyped-call]
     return out
 
 
