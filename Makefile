@@ -29,14 +29,17 @@ results: .venv/.installed
 	$(BIN)/python bench/results.py $(DATA) --out docs/results.md
 
 # Calls to a model server, crashes, the encoder, large catalogues, runs trained as one, features of ten million reviews, the
-# service, a cold and a warm store on the largest set; wants an idle machine for an hour, and 40 GB of disk.
+# service, a cold and a warm store on the largest set; wants an idle machine for an hour, and 40 GB of disk. With DLRM=FOLDER, a
+# checkout of facebookresearch/dlrm, that one trains beside ours.
 bench: .venv/.installed
 	$(BIN)/python bench/calls.py throughput
 	$(BIN)/python bench/calls.py kills
 	$(BIN)/python bench/encoder.py $(DATA)/gmaps-wa/reviews.jsonl.gz
 	$(BIN)/python bench/captioners.py $(DATA)/rt-critics/posters
-	$(BIN)/python bench/stacked.py
+	$(BIN)/python bench/stacked.py $(if $(DLRM),--peer $(DLRM))
 	$(BIN)/python bench/features.py --plot docs/features.png
+	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/cluster.py $(DATA)/gmaps-wa/reviews.jsonl.gz
 	$(BIN)/mmrec demo --out demo
 	$(BIN)/python bench/service.py demo load
 	$(BIN)/python bench/service.py demo kills

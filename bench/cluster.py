@@ -27,10 +27,10 @@ import torch
 from mmrec.cluster.crew import Crew, Job, Work, crew_of
 from mmrec.config import Config, EngineConfig
 from mmrec.corpus import Models
-from mmrec.encode import fast_bf16
 from mmrec.language.base import Note
 from mmrec.reviews import read_reviews
 from mmrec.store import Store
+from mmrec.weights import fast_bf16
 
 MAKER: dict[str, object] = {"kind": "nothing"}
 
