@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmrec import encode
+from mmrec import encode, runtimes
 from mmrec.config import EncoderConfig
 from mmrec.encode import Encoder, bundled_minilm
 from mmrec.errors import ModelError
@@ -159,6 +159,26 @@ def test_auto_takes_what_is_fast_here_and_says_why(store: Store, monkeypatch: py
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else object())
     assert of(fast).runtime == "torch"
     assert "mmrec[openvino]" in of(fast).why
+
+
+def test_a_converted_model_is_kept_and_a_damaged_one_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    folder = bundled_minilm()
+    assert folder is not None
+    monkeypatch.setenv("MMREC_CACHE", str(tmp_path / "cache"))
+    ids = np.array([[101, 2307, 102]]), np.ones((1, 3), dtype=np.int64)
+    first = runtimes.OpenVINOMeans(folder, False)(*ids)
+    (kept,) = (tmp_path / "cache").glob("*.xml")
+    with monkeypatch.context() as patched:
+        patched.setattr(runtimes, "_converted", None)
+        assert np.array_equal(runtimes.OpenVINOMeans(folder, False)(*ids), first)
+    for damage in ("<net", ""):
+        kept.write_text(damage)
+        assert np.array_equal(runtimes.OpenVINOMeans(folder, False)(*ids), first)
+    monkeypatch.setenv("MMREC_CACHE", "/proc/nowhere")
+    assert np.abs(runtimes.OpenVINOMeans(folder, False)(*ids) - first).max() < 1e-6
 
 
 def test_a_crash_costs_one_chunk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

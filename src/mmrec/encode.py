@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Generator, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,13 +91,9 @@ class Encoder:
     @cached_property
     def engine(self) -> Engine:
         """The loaded model; loading waits until a text is not in the store."""
-        from mmrec.engines import MeanPoolingEngine, SentenceEngine
-        from mmrec.runtimes import OpenVINOMeans, TorchMeans
+        import torch
 
-        if self.runtime == "sentence-transformers":
-            return SentenceEngine(self.source, self._bf16)
-        means = OpenVINOMeans if self.runtime == "openvino" else TorchMeans
-        return MeanPoolingEngine(Path(self.source), means(Path(self.source), self._bf16))
+        return _engine(self.runtime, self.source, self._bf16, torch.get_num_threads())
 
     def encode(self, texts: Sequence[str], what: str = "encoding") -> np.ndarray:
         """Encode texts to (n, d) float16 unit vectors; a blank text is encoded like any other.
@@ -147,6 +143,18 @@ class Encoder:
         for block in texts:
             rows = self.engine.encode([text for _, text in block]).astype(np.float16)
             yield from zip((at for at, _ in block), rows, strict=True)
+
+
+@cache
+def _engine(runtime: str, source: str, bf16: bool, threads: int) -> Engine:
+    """A loaded model; one a process."""
+    from mmrec.engines import MeanPoolingEngine, SentenceEngine
+    from mmrec.runtimes import OpenVINOMeans, TorchMeans
+
+    if runtime == "sentence-transformers":
+        return SentenceEngine(source, bf16)
+    means = OpenVINOMeans if runtime == "openvino" else TorchMeans
+    return MeanPoolingEngine(Path(source), means(Path(source), bf16))
 
 
 def _runtime(config: EncoderConfig, source: str, place: Placement) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from mmrec.errors import ModelError
-from mmrec.weights import Placement, Weights
+from mmrec.store import default_store
+from mmrec.weights import Placement, Weights, file_digest
 
 __all__ = ["Means", "OpenVINOMeans", "TorchMeans"]
 
@@ -87,28 +89,27 @@ class OpenVINOMeans:
     def __init__(self, folder: Path, bf16: bool) -> None:
         try:
             import openvino
-            from openvino.frontend import FrontEndManager
-            from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
         except ImportError as error:
             raise ModelError(
                 "--runtime openvino needs the packages of: pip install 'mmrec[openvino]'"
             ) from error
-        bert = Weights(str(folder), folder).load("AutoModel", Placement("cpu", "fp32"))
-        self.dimension = int(bert.config.hidden_size)
-        example = torch.ones(2, 8, dtype=torch.int64)
-        with _quiet(), torch.inference_mode():
-            # Not `openvino.convert_model`, which may report home.
-            traced = torch.jit.trace(_Pooled(bert), (example, example))  # type: ignore[no-untyped-call]
-            decoder = TorchScriptPythonDecoder(traced)
-            frontend = FrontEndManager().load_by_framework("pytorch")
-            model = frontend.convert(frontend.load(decoder))
+        core = openvino.Core()
+        weights = file_digest(folder / "model.safetensors")
+        kept = default_store().parent / f"openvino-{openvino.__version__[:12]}-{weights[:16]}.xml"
+        try:
+            model = core.read_model(kept)
+        except RuntimeError:  # it is not there, or no model
+            model = _converted(folder)
+            if _keep(model, kept):
+                model = core.read_model(kept)  # so that the first run rounds as later ones do
+        self.dimension = int(model.output(0).partial_shape[1].get_length())
         threads = torch.get_num_threads()
         how = {
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": threads,
         }
-        self._compiled = openvino.Core().compile_model(model, "CPU", how)
+        self._compiled = core.compile_model(model, "CPU", how)
         self._own = threading.local()
 
     def __call__(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -117,6 +118,36 @@ class OpenVINOMeans:
             self._own.request = self._compiled.create_infer_request()
         means: np.ndarray = self._own.request.infer([ids, mask])[0].copy()
         return means
+
+
+def _converted(folder: Path) -> Any:
+    """The model as OpenVINO has it; takes a second or two."""
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    bert = Weights(str(folder), folder).load("AutoModel", Placement("cpu", "fp32"))
+    example = torch.ones(2, 8, dtype=torch.int64)
+    with _quiet(), torch.inference_mode():
+        # Not `openvino.convert_model`, which may report home.
+        traced = torch.jit.trace(_Pooled(bert), (example, example))  # type: ignore[no-untyped-call]
+        decoder = TorchScriptPythonDecoder(traced)
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        return frontend.convert(frontend.load(decoder))
+
+
+def _keep(model: Any, path: Path) -> bool:
+    """Save a converted model whole or not at all; where it cannot be, it is converted every time."""
+    import openvino
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            openvino.save_model(model, Path(folder) / path.name, compress_to_fp16=False)
+            for suffix in (".bin", ".xml"):  # the second one names the first
+                (Path(folder) / path.name).with_suffix(suffix).replace(path.with_suffix(suffix))
+    except (OSError, RuntimeError):
+        return False
+    return True
 
 
 @contextmanager
