@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from chat_server import Behaviour, serve
 from mmrec.config import (
@@ -126,9 +128,24 @@ def test_a_row_over_which_workers_die_is_given_up(crew: Crew) -> None:
     assert results == {0: "A", 2: "B", 3: "C", 4: "D"}
 
 
-def test_rows_that_all_raise_end_the_run(crew: Crew) -> None:
-    with pytest.raises(ModelError, match="failed on 20 rows in a row"):
-        done(crew, UPPER, ["raise"] * 30, 10)
+def test_rows_that_all_raise_end_the_run_every_time(crew: Crew) -> None:
+    for _ in range(2):
+        with pytest.raises(ModelError, match="failed on 20 rows in a row"):
+            done(crew, UPPER, ["raise"] * 30, 10)
+
+
+def test_several_threads_may_ask_at_once(crew: Crew) -> None:
+    names = [f"n{number}" for number in range(8)]
+    crew.dismiss()  # so that all of them wait for the same workers
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(done, crew, UPPER, names, 2) for _ in range(3)]
+    assert all(one.result() == {at: name.upper() for at, name in enumerate(names)} for one in asked)
+
+
+def test_where_another_process_has_all_of_it_there_is_nothing_to_ask(crew: Crew) -> None:
+    reader = Models.open(Config(engine=ENGINE), store=Store()).reader.model
+    assert isinstance(reader, CrewReader)
+    assert list(reader.answers(iter([]))) == []
 
 
 def test_a_worker_with_another_model_is_refused(crew: Crew) -> None:
@@ -333,6 +350,11 @@ def test_without_ray_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'mmrec\[ray\]'"):
         start(ENGINE)
+
+
+def test_an_address_without_ray_is_refused() -> None:
+    with pytest.raises(ValidationError, match="are for --engine ray"):
+        EngineConfig(address="10.0.0.1:6379")
 
 
 def test_where_models_run_is_neither_saved_nor_compared() -> None:

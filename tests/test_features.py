@@ -153,6 +153,9 @@ def test_a_full_disk_is_an_error_that_names_the_mend(tmp_path: Path, monkeypatch
     with pytest.raises(DataError, match=f"^{tmp_path} has no room for {size / 1e9:.1f} GB.*set TMPDIR"):
         scratch.empty((size,), np.uint8)
     assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="No such file.*set TMPDIR"):
+        scratch.empty((200_000_000,), np.uint8)
 
 
 def test_nothing_known_equals_a_view_without_evidence() -> None:

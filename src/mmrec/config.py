@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "CatalogueConfig",
@@ -234,6 +234,12 @@ class EngineConfig(_Settings):
     """Of a running Ray cluster, as in `10.0.0.1:6379`; by default Ray is started on this machine."""
     workers: int | None = Field(None, ge=1)
     """Workers, each on a GPU or on a core of its own; by default as many as the cluster has."""
+
+    @model_validator(mode="after")
+    def _needs_ray(self) -> EngineConfig:
+        if self.engine != "ray" and (self.address is not None or self.workers is not None):
+            raise ValueError("an address and workers are for --engine ray")
+        return self
 
 
 class Config(_Settings):

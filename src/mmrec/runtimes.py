@@ -91,7 +91,8 @@ class OpenVINOMeans:
             import openvino
         except ImportError as error:
             raise ModelError(
-                "--runtime openvino needs the packages of: pip install 'mmrec[openvino]'"
+                f"OpenVINO cannot be loaded ({error}); bring it with `pip install 'mmrec[openvino]'`, or take "
+                "--runtime torch"
             ) from error
         core = openvino.Core()
         weights = file_digest(folder / "model.safetensors")

@@ -25,22 +25,22 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     when nobody holds the array any more, also after a crash.
 
     Raises:
-        DataError: the disk has no room for it.
+        DataError: the disk has no room for it, or there is no such folder.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < _LARGE:
         return np.empty(shape, dtype=dtype)
-    with tempfile.TemporaryFile(prefix="mmrec") as file:
-        try:
+    try:
+        with tempfile.TemporaryFile(prefix="mmrec") as file:
             # Without this, a full disk would be noticed on writing, where it kills the process.
             if hasattr(os, "posix_fallocate"):  # macOS has none
                 os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            raise DataError(
-                f"{tempfile.gettempdir()} has no room for {size / 1e9:.1f} GB of features "
-                f"({error.strerror}); set TMPDIR to a folder on a disk that has"
-            ) from error
-        return np.asarray(np.memmap(file, dtype, "w+", shape=shape))
+            return np.asarray(np.memmap(file, dtype, "w+", shape=shape))
+    except OSError as error:
+        raise DataError(
+            f"{tempfile.gettempdir()} has no room for {size / 1e9:.1f} GB of features "
+            f"({error.strerror}); set TMPDIR to a folder on a disk that has"
+        ) from error
 
 
 def widened(values: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any, Final
 
-from mmrec.cluster.starting import start
+from mmrec.cluster.starting import cores, start
 from mmrec.config import EngineConfig
 from mmrec.errors import MmrecError, ModelError
 from mmrec.store import Failure
@@ -75,11 +75,12 @@ class Crew:
     def place(self) -> Placement:
         """Where models run on workers, and how exact: this process decides, and workers obey.
 
-        On a cluster with GPUs it asks one of them.
+        Of a cluster elsewhere it asks one of its machines.
         """
-        if self._config.address is None or not self._gpus:
+        if self._config.address is None:
             return Placement.choose()
-        return self._ray.get(self._ray.remote(_chosen).options(num_gpus=1).remote())
+        chosen = self._ray.remote(_chosen).options(num_gpus=1 if self._gpus else 0)
+        return self._ray.get(chosen.remote())
 
     def answers(self, job: Job, blocks: Iterator[Rows]) -> Generator[tuple[int, Any]]:
         """Results of rows, each with its number, in any order; blocks are taken as there are hands for them.
@@ -105,7 +106,7 @@ class Crew:
             for ref in done:
                 if ref in self._coming:
                     self._arrived(ref)
-                else:
+                elif ref in under_way:  # else another thread has seen the worker arrive
                     yield from self._results(ref, under_way.pop(ref), again)
 
     def dismiss(self) -> None:
@@ -125,8 +126,7 @@ class Crew:
     def _free(self, under_way: dict[Any, _Given]) -> Any | None:
         """The worker who has least to do, if that is little; hires where there are too few."""
         if not self._ready and not self._coming:
-            resources = self._ray.cluster_resources()
-            for _ in range(self._config.workers or self._gpus or int(resources["CPU"])):
+            for _ in range(self._config.workers or self._gpus or cores(self._ray)):
                 self._hire()
         load = dict.fromkeys(self._ready, 0)
         for given in under_way.values():
@@ -141,12 +141,15 @@ class Crew:
         self._coming[worker.ready.remote()] = worker
 
     def _arrived(self, ref: Any) -> None:
-        worker = self._coming.pop(ref)
+        if (worker := self._coming.pop(ref, None)) is None:
+            return
         try:
             self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
             self._stillborn += 1
             if self._stillborn == _STILLBORN:
+                self._stillborn = 0
+                self.dismiss()
                 raise ModelError(
                     f"workers cannot start: {_said(error)}; every machine needs the same mmrec and extras"
                 ) from error
@@ -184,6 +187,7 @@ class Crew:
         else:
             self._lost_in_a_row += 1
             if self._lost_in_a_row == _HOPELESS:
+                self._lost_in_a_row = 0
                 raise ModelError(
                     f"workers failed on {_HOPELESS} rows in a row, at last with {_said(error)}; results until"
                     " then are kept, so mend it and run the same again"

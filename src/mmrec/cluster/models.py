@@ -75,9 +75,10 @@ class CrewReader(BuiltinLanguage):
 
     def answers(self, asks: Iterator[list[tuple[int, Ask]]]) -> Iterator[tuple[int, Answer | Failure]]:
         """Answer asks, all of one task."""
-        first = next(asks, [])
+        if (first := next(asks, None)) is None:  # another process has them all under way
+            return
         asks = chain([first], asks)
-        if not first or first[0][1].task.name != "note":
+        if first[0][1].task.name != "note":
             yield from super().answers(asks)
             return
         for at, answer in self._crew.answers(Job(self.maker(first[0][1].task), self._open), asks):

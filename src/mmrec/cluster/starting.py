@@ -10,7 +10,7 @@ from typing import Any, Final
 from mmrec.config import EngineConfig
 from mmrec.errors import ConfigError
 
-__all__ = ["start"]
+__all__ = ["cores", "start"]
 
 _OBJECTS: Final = 512 * 2**20  # bytes in shared memory, which containers have little of
 
@@ -45,3 +45,17 @@ def start(config: EngineConfig) -> Any:
             "has a token, set RAY_AUTH_MODE=token and have the token here (docs/cluster.md)"
         ) from error
     return ray
+
+
+def cores(ray: Any) -> int:
+    """How many cores the cluster has.
+
+    Raises:
+        ConfigError: none, as when no machine has joined yet.
+    """
+    count = int(ray.cluster_resources().get("CPU", 0))
+    if not count:
+        raise ConfigError(
+            "--engine ray: the cluster has no cores; let machines join by `ray start --address`"
+        )
+    return count

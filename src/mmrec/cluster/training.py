@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, distributed
 
 from mmrec.cluster.crew import crew_of
-from mmrec.cluster.starting import start
+from mmrec.cluster.starting import cores, start
 from mmrec.config import EngineConfig
 from mmrec.errors import MmrecError, ModelError
 from mmrec.progress import console
@@ -69,7 +69,7 @@ def train_together(config: EngineConfig, batch_size: int, work: Callable[[Share]
         return work(Share())
     ray = start(config)
     crew_of(config).dismiss()  # its workers would hold the cores
-    workers = min(most, config.workers or int(ray.cluster_resources()["CPU"]))
+    workers = min(most, config.workers or cores(ray))
     if workers < 2:
         return work(Share())
     from ray.train import FailureConfig, RunConfig, ScalingConfig
