@@ -353,7 +353,7 @@ def test_without_ray_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_address_without_ray_is_refused() -> None:
-    with pytest.raises(ValidationError, match="are for --engine ray"):
+    with pytest.raises(ValidationError, match=r"are for --engine ray"):
         EngineConfig(address="10.0.0.1:6379")
 
 

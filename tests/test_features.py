@@ -154,7 +154,7 @@ def test_a_full_disk_is_an_error_that_names_the_mend(tmp_path: Path, monkeypatch
         scratch.empty((size,), np.uint8)
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="No such file.*set TMPDIR"):
+    with pytest.raises(DataError, match=r"No such file.*set TMPDIR"):
         scratch.empty((200_000_000,), np.uint8)
 
 

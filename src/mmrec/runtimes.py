@@ -91,7 +91,7 @@ class OpenVINOMeans:
             import openvino
         except ImportError as error:
             raise ModelError(
-                f"OpenVINO cannot be loaded ({error}); bring it with `pip install 'mmrec[openvino]'`, or take "
+                f"OpenVINO cannot be loaded ({error}); bring it by `pip install 'mmrec[openvino]'`, or take "
                 "--runtime torch"
             ) from error
         core = openvino.Core()
