@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load, save
+from threadpoolctl import threadpool_limits
 
 from mmrec import scratch
 from mmrec.config import Config
@@ -77,6 +78,8 @@ class Assembler(BaseModel):
         )
         return assembler._with_effects(corpus, evidence) if model == "mmrec" else assembler
 
+    # PyTorch's threads and NumPy's would wait for each other's cores: three times as slow on two.
+    @threadpool_limits.wrap(limits=1, user_api="openmp")
     def _with_effects(self, corpus: Corpus, evidence: Evidence) -> Assembler:
         if evidence.policy != "fold":
             raise ConfigError(
