@@ -76,10 +76,12 @@ class Assembler(BaseModel):
             vocabulary=vocabulary,
             image=image and (model != "baseline" or corpus.models.image.available()),
         )
-        return assembler._with_effects(corpus, evidence) if model == "mmrec" else assembler
+        if model != "mmrec":
+            return assembler
+        # PyTorch's threads and NumPy's would wait for each other's cores: three times as slow on two.
+        with threadpool_limits(1, "openmp"):
+            return assembler._with_effects(corpus, evidence)
 
-    # PyTorch's threads and NumPy's would wait for each other's cores: three times as slow on two.
-    @threadpool_limits.wrap(limits=1, user_api="openmp")
     def _with_effects(self, corpus: Corpus, evidence: Evidence) -> Assembler:
         if evidence.policy != "fold":
             raise ConfigError(
