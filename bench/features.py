@@ -33,11 +33,11 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 
+from mmrec.assembling import Assembler
 from mmrec.config import Config, RankerConfig, SplitConfig
 from mmrec.corpus import Corpus
 from mmrec.evidence import Evidence, Side
 from mmrec.language.base import Note
-from mmrec.learning import Assembler
 from mmrec.lens import Reviewed
 from mmrec.profiles import NoteArrays
 from mmrec.reviews.split import split_reviews

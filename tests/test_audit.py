@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from conftest import interactions
+from mmrec.assembling import Assembler
 from mmrec.audit import Audit, audit
 from mmrec.config import Config, EvidenceConfig, ProfileConfig, RankerConfig
 from mmrec.corpus import Corpus, Models
@@ -17,7 +18,6 @@ from mmrec.errors import ConfigError
 from mmrec.evidence import VALID, Evidence, Policy, Side
 from mmrec.experiment.compare import Prepared, prepare
 from mmrec.features import Features, SideFeatures
-from mmrec.learning import Assembler
 from mmrec.reviews import read_reviews
 from mmrec.reviews.sample import write_sample_city
 from mmrec.reviews.split import Split

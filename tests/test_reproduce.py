@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmrec.assembling import assemble
 from mmrec.cli import main
 from mmrec.config import Config, PaperConfig, ReadConfig
 from mmrec.corpus import Models
@@ -22,7 +23,7 @@ from mmrec.experiment import reproduce as experiment
 from mmrec.experiment.journal import latest
 from mmrec.experiment.reproduce import GRID, MODELS, PROTOCOLS, arrange, reproduce
 from mmrec.experiment.tables import Table, markdown, tables
-from mmrec.learning import Model, assemble, train_runs
+from mmrec.learning import Model, train_runs
 from mmrec.metrics import class_weights, evaluate, paired_over_seeds
 from mmrec.ranking.dlrm import Run
 from mmrec.ranking.inputs import Inputs

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmrec.assembling import Assembler
 from mmrec.corpus import Corpus
 from mmrec.effects import Effects
 from mmrec.evidence import VALID, Evidence, Side
 from mmrec.features import Features, SideFeatures
-from mmrec.learning import Assembler
 from mmrec.reviews.split import Split
 from mmrec.reviews.table import NO_TIME, Interactions
 

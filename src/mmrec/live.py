@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mmrec.assembling import Assembler
 from mmrec.corpus import Corpus, Models
 from mmrec.effects import COLUMNS, PRIOR, TOLD, averaged, taste_of
 from mmrec.errors import DataError
@@ -19,7 +20,6 @@ from mmrec.evidence import Side
 from mmrec.features import Features, SideFeatures
 from mmrec.language.base import Note, Summary
 from mmrec.language.prompts import Of
-from mmrec.learning import Assembler
 from mmrec.lens import VOICES, Lens
 from mmrec.profiles import Sums
 from mmrec.reviews.table import Interactions

@@ -18,12 +18,13 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
 import mmrec
+from mmrec.assembling import Assembler
 from mmrec.config import Config, ReadConfig
 from mmrec.errors import ModelError
 from mmrec.features import Features, SideFeatures
 from mmrec.language.base import Note
 from mmrec.language.prompts import Of
-from mmrec.learning import Assembler, Model
+from mmrec.learning import Model
 from mmrec.lens import Lens
 from mmrec.live import Known
 from mmrec.metrics import Curve, Outcome, Scores

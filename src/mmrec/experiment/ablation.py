@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mmrec import metrics
+from mmrec.assembling import Assembler, assemble
 from mmrec.config import Config
 from mmrec.corpus import Corpus, Models
 from mmrec.experiment.compare import Prepared, prepare, warnings
@@ -26,7 +27,7 @@ from mmrec.experiment.tables import Table
 from mmrec.features import Features
 from mmrec.groups import GROUPS, available, shapley
 from mmrec.language.base import Note
-from mmrec.learning import Assembler, Model, assemble, train_runs
+from mmrec.learning import Model, train_runs
 from mmrec.ranking.dlrm import Run
 from mmrec.ranking.inputs import Inputs
 from mmrec.ranking.training import logits

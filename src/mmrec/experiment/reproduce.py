@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import log_loss
 
+from mmrec.assembling import assemble
 from mmrec.config import PaperConfig
 from mmrec.corpus import Models
 from mmrec.errors import ConfigError
 from mmrec.experiment.compare import Prepared, prepare, warnings
 from mmrec.experiment.journal import Journal
-from mmrec.learning import Model, assemble, train_runs
+from mmrec.learning import Model, train_runs
 from mmrec.metrics import class_weights, evaluate
 from mmrec.progress import console
 from mmrec.ranking.dlrm import Run
