@@ -149,13 +149,13 @@ def test_auto_takes_what_is_fast_here_and_says_why(store: Store, monkeypatch: py
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     chosen = of(fast)
     assert (chosen.identity["precision"], chosen.runtime) == ("bf16", "openvino")
-    assert chosen.why == "bf16 is native on this cpu; it is installed"
+    assert chosen.why == "bf16 is native on this cpu; OpenVINO is installed"
     assert of(plain).identity["precision"] == "fp32"
     assert "bf16 is not native" in of(plain).why
     assert of(gpu).runtime == "sentence-transformers"
     asked = of(fast, precision="fp32", runtime="torch")
     assert (asked.identity["precision"], asked.runtime) == ("fp32", "torch")
-    assert asked.why == "as asked; as asked"
+    assert asked.why == "precision as asked; runtime as asked"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else object())
     assert of(fast).runtime == "torch"
     assert "mmrec[openvino]" in of(fast).why

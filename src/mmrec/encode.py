@@ -80,13 +80,14 @@ class Encoder:
     def why(self) -> str:
         """Why this precision and this runtime."""
         native = f"{'' if self._place.precision == 'bf16' else 'not '}native on this {self._place.device}"
-        precision = f"bf16 is {native}" if self.config.precision == "auto" else "as asked"
+        precision = f"bf16 is {native}" if self.config.precision == "auto" else "precision as asked"
         if self.runtime == "sentence-transformers":
-            return f"{precision}; for CUDA, or for another model than MiniLM"
-        asked = "as asked" if self.config.runtime != "auto" else "it is installed"
-        if self.runtime == "torch" and self.config.runtime == "auto":
-            asked = "`pip install mmrec[openvino]` would be faster"
-        return f"{precision}; {asked}"
+            return f"{precision}; CUDA, or a model other than MiniLM"
+        if self.config.runtime != "auto":
+            return f"{precision}; runtime as asked"
+        if self.runtime == "openvino":
+            return f"{precision}; OpenVINO is installed"
+        return f"{precision}; OpenVINO, which is faster, is not installed (`pip install mmrec[openvino]`)"
 
     @cached_property
     def engine(self) -> Engine:
