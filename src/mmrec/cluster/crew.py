@@ -107,7 +107,7 @@ class Crew:
                 if ref in self._coming:
                     self._arrived(ref)
                 elif ref in under_way:  # else another thread has seen the worker arrive
-                    yield from self._results(ref, under_way.pop(ref), again)
+                    yield from self._results(ref, under_way, again)
 
     def dismiss(self) -> None:
         """Let all workers go, with their models; new ones come when there is work again."""
@@ -158,23 +158,29 @@ class Crew:
             self._stillborn = 0
             self._ready.append(worker)
 
-    def _results(self, ref: Any, given: _Given, again: deque[_Given]) -> Iterator[tuple[int, Any]]:
+    def _results(
+        self, ref: Any, under_way: dict[Any, _Given], again: deque[_Given]
+    ) -> Iterator[tuple[int, Any]]:
         """What came of a block: results, or a turn for the better."""
+        given = under_way[ref]
         try:
             results = self._ray.get(ref)
         except self._ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, MmrecError):
                 raise error.cause from None
+            del under_way[ref]
             yield from self._failed(replace(given, deaths=_DEATHS), error.cause or error, again)
         except self._ray.exceptions.RayError as error:
-            # Of the blocks that a worker had, the first is the one over which it died.
-            first = given.worker in self._ready
-            if first:
+            if given.worker in self._ready:
+                # Of the blocks that a worker had, the one that it was given first is that over which it died.
+                first = next(one for one, its in under_way.items() if its.worker is given.worker)
+                under_way[first] = replace(under_way[first], deaths=under_way[first].deaths + 1)
                 self._ready.remove(given.worker)
                 self._ray.kill(given.worker)
                 self._hire()
-            yield from self._failed(replace(given, deaths=given.deaths + first), error, again)
+            yield from self._failed(under_way.pop(ref), error, again)
         else:
+            del under_way[ref]
             self._lost_in_a_row = 0
             yield from results
 
