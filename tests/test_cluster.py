@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -48,7 +49,7 @@ from toys import ranker_of, toy
 ray = pytest.importorskip("ray", reason="mmrec[ray] is not installed")
 cloudpickle = pytest.importorskip("ray.cloudpickle")
 
-from mmrec.cluster.crew import Crew, Job, Rows, Work, crew_of  # noqa: E402
+from mmrec.cluster.crew import Crew, Job, Rows, Work, _Given, crew_of  # noqa: E402
 from mmrec.cluster.models import CrewCaptioner, CrewReader  # noqa: E402
 from mmrec.cluster.starting import start  # noqa: E402
 from mmrec.cluster.training import train_together  # noqa: E402
@@ -126,6 +127,20 @@ def test_a_row_over_which_workers_die_is_given_up(crew: Crew) -> None:
     assert isinstance(failed, Failure)
     assert "ActorDiedError" in failed.reason
     assert results == {0: "A", 2: "B", 3: "C", 4: "D"}
+
+
+def test_a_death_is_laid_to_the_block_that_was_given_first(crew: Crew) -> None:
+    done(crew, UPPER, ["a"], 1)
+    worker = crew._ready[0]
+    rows: list[Rows] = [[(0, "die")], [(1, "b")]]
+    under_way = {worker.work.remote(UPPER, one): _Given(one, worker) for one in rows}
+    first, second = under_way
+    ray.wait([first, second], num_returns=2)
+    again: deque[_Given] = deque()
+    assert list(crew._results(second, under_way, again)) == []
+    assert [(one.rows, one.deaths) for one in again] == [(rows[1], 0)]
+    assert list(crew._results(first, under_way, again)) == []
+    assert [(one.rows, one.deaths) for one in again] == [(rows[1], 0), (rows[0], 1)]
 
 
 def test_rows_that_all_raise_end_the_run_every_time(crew: Crew) -> None:
