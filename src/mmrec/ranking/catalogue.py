@@ -149,7 +149,8 @@ class Catalogue:
             asking = self._user.first(inputs, at)
             codes = torch.arange(self.size) if items is None else items
             for start in range(0, len(codes), _ITEMS_AT_ONCE):
-                rows = slice(start, start + _ITEMS_AT_ONCE)
+                # There may be room behind the last item; see `put`.
+                rows = slice(start, min(start + _ITEMS_AT_ONCE, len(codes)))
                 if self._firsts is None:
                     first = self._item.first(inputs, codes[rows])
                 else:
