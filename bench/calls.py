@@ -25,12 +25,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from chat_server import Behaviour, Server, serve
+from mmrec.cache.store import Store
 from mmrec.config import Config, LanguageConfig, ProfileConfig
-from mmrec.encode import Encoder
-from mmrec.language.base import Note
-from mmrec.language.opening import open_language
-from mmrec.language.reading import Reader
-from mmrec.store import Store
+from mmrec.encoder.text_encoder import Encoder
+from mmrec.llm.annotator import Reader
+from mmrec.llm.factory import open_language
+from mmrec.llm.types import Note
 
 PARTS = (
     "Great ramen, friendly staff.",

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from PIL import Image
 
+from mmrec.cache.store import Failure
 from mmrec.config import VisionConfig
+from mmrec.data.images import load_photo
 from mmrec.errors import PhotoError
-from mmrec.reviews.photos import load_photo
-from mmrec.store import Failure
-from mmrec.vision.opening import cached_models, open_captioner
+from mmrec.vision.factory import cached_models, open_captioner
 from mmrec.vision.resnet import PhotoFeatures
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")

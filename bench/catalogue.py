@@ -29,10 +29,10 @@ import torch
 
 from mmrec.cli.recall import print_recall
 from mmrec.config import CatalogueConfig, ServeConfig
-from mmrec.experiment.recall import measure
-from mmrec.features import SideFeatures
-from mmrec.recommend import Recommender
-from mmrec.saving import load
+from mmrec.experiments.recall import measure
+from mmrec.features.tables import SideFeatures
+from mmrec.recommender.persistence import load
+from mmrec.recommender.recommender import Recommender
 
 ROWS_AT_ONCE, NOISE = 50_000, 0.3
 

@@ -24,13 +24,13 @@ import numpy as np
 import ray
 import torch
 
-from mmrec.cluster.crew import Crew, Job, Work, crew_of
+from mmrec.cache.store import Store
 from mmrec.config import Config, EngineConfig
-from mmrec.corpus import Models
-from mmrec.language.base import Note
-from mmrec.reviews import read_reviews
-from mmrec.store import Store
-from mmrec.weights import fast_bf16
+from mmrec.data import read_reviews
+from mmrec.distributed.workers import Crew, Job, Work, crew_of
+from mmrec.encoder.weights import fast_bf16
+from mmrec.features.dataset import Models
+from mmrec.llm.types import Note
 
 MAKER: dict[str, object] = {"kind": "nothing"}
 

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from mmrec.encode import bundled_minilm
-from mmrec.engines import MeanPoolingEngine
-from mmrec.reviews import read_reviews
-from mmrec.runtimes import OpenVINOMeans, TorchMeans
-from mmrec.weights import fast_bf16
+from mmrec.data import read_reviews
+from mmrec.encoder.backends import MeanPoolingEngine
+from mmrec.encoder.runtimes import OpenVINOMeans, TorchMeans
+from mmrec.encoder.text_encoder import bundled_minilm
+from mmrec.encoder.weights import fast_bf16
 
 NEIGHBOURS = 10
 

@@ -33,15 +33,15 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 
-from mmrec.assembling import Assembler
 from mmrec.config import Config, RankerConfig, SplitConfig
-from mmrec.corpus import Corpus
-from mmrec.evidence import Evidence, Side
-from mmrec.language.base import Note
-from mmrec.lens import Reviewed
-from mmrec.profiles import NoteArrays
-from mmrec.reviews.split import split_reviews
-from mmrec.reviews.table import NO_TIME, Interactions
+from mmrec.data.schema import NO_TIME, Interactions
+from mmrec.data.split import split_reviews
+from mmrec.evidence.policies import Evidence, Side
+from mmrec.features.annotations import NoteArrays
+from mmrec.features.builder import Assembler
+from mmrec.features.dataset import Corpus
+from mmrec.features.text_regression import Reviewed
+from mmrec.llm.types import Note
 
 WIDTH, TOPICS, BLOCK = 384, 16, 1 << 16
 LIMIT = 4.0  # GB

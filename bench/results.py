@@ -20,16 +20,18 @@ from typing import Any
 
 import mmrec
 from mmrec.config import Config, PaperConfig, ProfileConfig, ReadConfig
-from mmrec.corpus import Corpus, Models
-from mmrec.experiment import ablation, tables, truth
-from mmrec.experiment.compare import compare
-from mmrec.experiment.journal import Journal, latest
-from mmrec.experiment.pages import ablation_page, reproduce_page
-from mmrec.experiment.rendering import command_line
-from mmrec.experiment.reproduce import PROTOCOLS, reproduce
-from mmrec.metrics import holm, mean_and_error, paired_over_seeds
-from mmrec.progress import console
-from mmrec.reviews import Reviews, read_reviews
+from mmrec.console import console
+from mmrec.data import Reviews, read_reviews
+from mmrec.evaluation import holm, mean_and_error, paired_over_seeds
+from mmrec.experiments import ablation
+from mmrec.experiments import item_truth as truth
+from mmrec.experiments.checkpoint import Journal, latest
+from mmrec.experiments.compare import compare
+from mmrec.experiments.report import tables
+from mmrec.experiments.report.experiment_pages import ablation_page, reproduce_page
+from mmrec.experiments.report.html import command_line
+from mmrec.experiments.reproduce import PROTOCOLS, reproduce
+from mmrec.features.dataset import Corpus, Models
 
 COLUMNS = ("auc", "fpr_at_90", "ap_negative", "brier", "ece", "accuracy", "fpr", "loss")
 TITLES = ("ROC-AUC", "FPR@TPR.90", "AP dislikes", "Brier", "ECE", "accuracy", "FPR", "loss")

@@ -36,12 +36,12 @@ import torch
 from torch import nn
 
 from mmrec.config import TrainingConfig
-from mmrec.features import Features, SideFeatures
-from mmrec.ranking.dlrm import Ranker, Run, Shape
-from mmrec.ranking.inputs import Inputs
-from mmrec.ranking.layers import Linear
-from mmrec.ranking.share import Share
-from mmrec.ranking.training import Task, _Stack
+from mmrec.features.tables import Features, SideFeatures
+from mmrec.ranker.dlrm import Ranker, Run, Shape
+from mmrec.ranker.inputs import Inputs
+from mmrec.ranker.layers import Linear
+from mmrec.ranker.shard import Share
+from mmrec.ranker.training import Task, _Stack
 
 USERS, ITEMS, TEXT, CODES, BATCH = 15_000, 3_000, 384, 107, 512
 SELECT = 512

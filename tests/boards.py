@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from mmrec.config import Config, EvidenceConfig, RankerConfig, TrainingConfig
-from mmrec.reviews import Reviews, read_reviews
+from mmrec.data import Reviews, read_reviews
 
 LOVES = (
     ("I adore spicy noodles.", "Give me hot chilli soup any day.", "I live for fiery curries."),

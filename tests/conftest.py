@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from mmrec.cache.store import Store
 from mmrec.config import EncoderConfig
-from mmrec.encode import Encoder
-from mmrec.reviews.table import NO_TIME, Interactions
-from mmrec.store import Store
+from mmrec.data.schema import NO_TIME, Interactions
+from mmrec.encoder.text_encoder import Encoder
 
 if TYPE_CHECKING:
-    from mmrec.recommend import Recommender
+    from mmrec.recommender.recommender import Recommender
 
 
 def interactions(
@@ -87,9 +87,9 @@ def encoder(minilm: None, one_thread: None, tmp_path_factory: pytest.TempPathFac
 def fitted(minilm: None, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
     """Ours, fitted on a small Sample City."""
     from mmrec.config import Config, ReadConfig, TrainingConfig
-    from mmrec.recommend import Recommender
-    from mmrec.reviews import read_reviews
-    from mmrec.reviews.sample import write_sample_city
+    from mmrec.data import read_reviews
+    from mmrec.data.synthetic.city import write_sample_city
+    from mmrec.recommender.recommender import Recommender
 
     folder = tmp_path_factory.mktemp("city")
     path = write_sample_city(folder, seed=3, users=60, items=25, reviews=500)

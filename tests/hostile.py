@@ -6,8 +6,8 @@ import hashlib
 import json
 from typing import Any
 
-from mmrec.language.base import Ask
-from mmrec.language.prompts import messages, note_task
+from mmrec.llm.prompts import messages, note_task
+from mmrec.llm.types import Ask
 
 __all__ = ["HOSTILE", "OWNED", "marks"]
 

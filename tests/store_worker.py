@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from mmrec.store import Failure, Result, Store, digest
+from mmrec.cache.store import Failure, Result, Store, digest
 
 MAKER: dict[str, object] = {"kind": "word", "model": "worker"}
 INNER: dict[str, object] = {"kind": "vector", "model": "worker"}

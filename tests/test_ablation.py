@@ -11,20 +11,20 @@ import pytest
 import torch
 
 from boards import SMALL, board
+from mmrec.cache.store import Store
 from mmrec.config import RankerConfig, TrainingConfig
-from mmrec.corpus import Models
-from mmrec.effects import COLUMNS
-from mmrec.encode import Encoder
+from mmrec.data import Reviews
+from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
-from mmrec.experiment import ablation
-from mmrec.experiment.ablation import Trial, ablate, lines, shapley_values, synergy, tables
-from mmrec.experiment.journal import latest
-from mmrec.groups import GROUPS, group_of, heard, shapley
-from mmrec.metrics import holm, paired_over_seeds
-from mmrec.ranking.dlrm import Ranker, Run
-from mmrec.ranking.training import Task, logits, train
-from mmrec.reviews import Reviews
-from mmrec.store import Store
+from mmrec.evaluation import holm, paired_over_seeds
+from mmrec.experiments import ablation
+from mmrec.experiments.ablation import Trial, ablate, lines, shapley_values, synergy, tables
+from mmrec.experiments.checkpoint import latest
+from mmrec.features.dataset import Models
+from mmrec.features.groups import GROUPS, group_of, heard, shapley
+from mmrec.features.mixed_effects import COLUMNS
+from mmrec.ranker.dlrm import Ranker, Run
+from mmrec.ranker.training import Task, logits, train
 from toys import ranker_of, toy
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmrec.archive import Choice, Imported, export, import_, prune, stats
+from mmrec.cache.admin import Choice, Imported, export, import_, prune, stats
+from mmrec.cache.store import Failure, Store, digest
 from mmrec.cli.store import store_app
 from mmrec.errors import ConfigError, DataError, ModelError
-from mmrec.language.base import Answer, Usage
-from mmrec.store import Failure, Store, digest
+from mmrec.llm.types import Answer, Usage
 
 NOTE: dict[str, object] = {"kind": "note", "model": "small", "prompt": "1"}
 NOTE_2 = {**NOTE, "prompt": "2"}

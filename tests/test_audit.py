@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from conftest import interactions
-from mmrec.assembling import Assembler
-from mmrec.audit import Audit, audit
+from mmrec.cache.store import Store
 from mmrec.config import Config, EvidenceConfig, ProfileConfig, RankerConfig
-from mmrec.corpus import Corpus, Models
-from mmrec.effects import Effects
-from mmrec.encode import Encoder
+from mmrec.data import read_reviews
+from mmrec.data.split import Split
+from mmrec.data.synthetic.city import write_sample_city
+from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import ConfigError
-from mmrec.evidence import VALID, Evidence, Policy, Side
-from mmrec.experiment.compare import Prepared, prepare
-from mmrec.features import Features, SideFeatures
-from mmrec.reviews import read_reviews
-from mmrec.reviews.sample import write_sample_city
-from mmrec.reviews.split import Split
-from mmrec.store import Store
+from mmrec.evidence.audit import Audit, audit
+from mmrec.evidence.policies import VALID, Evidence, Policy, Side
+from mmrec.experiments.compare import Prepared, prepare
+from mmrec.features.builder import Assembler
+from mmrec.features.dataset import Corpus, Models
+from mmrec.features.mixed_effects import Effects
+from mmrec.features.tables import Features, SideFeatures
 
 POLICIES: tuple[Policy, ...] = ("fold", "leave_one_out", "all", "past")
 

@@ -22,17 +22,17 @@ from urllib.parse import urlsplit
 import pytest
 
 from chat_server import Behaviour, Server, serve
+from mmrec.cache.store import Failure, Store
 from mmrec.cli import main
 from mmrec.config import Config, LanguageConfig, ProfileConfig
+from mmrec.data.synthetic.city import write_sample_city
 from mmrec.errors import ConfigError, ModelError
-from mmrec.language.base import Answer, Note
-from mmrec.language.batch import BatchChat, Pending
-from mmrec.language.opening import open_language
-from mmrec.language.reading import Reader
-from mmrec.language.spend import BudgetReached, Price, Purse, Spend
-from mmrec.language.wire import Endpoint, Request
-from mmrec.reviews.sample import write_sample_city
-from mmrec.store import Failure, Store
+from mmrec.llm.annotator import Reader
+from mmrec.llm.cost import BudgetReached, Price, Purse, Spend
+from mmrec.llm.factory import open_language
+from mmrec.llm.openai_batch import BatchChat, Pending
+from mmrec.llm.openai_protocol import Endpoint, Request
+from mmrec.llm.types import Answer, Note
 
 pytest.importorskip("openai")
 
@@ -246,10 +246,10 @@ def test_a_batch_that_is_refused_as_a_whole_is_told_and_then_handed_in_again(
 def test_files_have_a_size_that_servers_take(
     server: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmrec.language.batch._MOST_REQUESTS", 8)
+    monkeypatch.setattr("mmrec.llm.openai_batch._MOST_REQUESTS", 8)
     run(server.url, tmp_path / "one", MANY)
     assert [len(batch) for batch in handed_in(server)] == [8, 8, 3]
-    monkeypatch.setattr("mmrec.language.batch._MOST_BYTES", 10_000)
+    monkeypatch.setattr("mmrec.llm.openai_batch._MOST_BYTES", 10_000)
     texts = [text + " Again." for text in MANY]
     run(server.url, tmp_path / "one", texts)
     small = handed_in(server)[3:]
@@ -479,13 +479,13 @@ import os, sys, time
 from itertools import islice
 from pathlib import Path
 import openai.resources
-import mmrec.language.batch as batch
+import mmrec.llm.openai_batch as batch
 from mmrec.cli import main
 from mmrec.config import Config, LanguageConfig, ProfileConfig
-from mmrec.language.ledger import Ledger
-from mmrec.language.opening import open_language
-from mmrec.language.reading import Reader
-from mmrec.store import Store
+from mmrec.llm.batch_store import Ledger
+from mmrec.llm.factory import open_language
+from mmrec.llm.annotator import Reader
+from mmrec.cache.store import Store
 
 batch._MOST_REQUESTS = 6
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from mmrec.recommend import Recommender
+from mmrec.recommender.recommender import Recommender
 from serving import Served, serving
 
 pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")

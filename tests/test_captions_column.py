@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from mmrec.config import ReadConfig
+from mmrec.data import Reviews, read_reviews
 from mmrec.errors import DataError
-from mmrec.reviews import Reviews, read_reviews
 
 
 def rows(*captions: Any, **more: Any) -> list[dict[str, Any]]:

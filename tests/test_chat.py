@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from chat_server import Behaviour, Server, serve
+from mmrec.cache.store import Failure, Store
 from mmrec.config import Config, LanguageConfig, ProfileConfig
 from mmrec.errors import ConfigError, ModelError
-from mmrec.language.base import Answer, Note, Review, Usage
-from mmrec.language.chat import Chat
-from mmrec.language.opening import ChatLanguage, open_language
-from mmrec.language.reading import Plan, Reader
-from mmrec.language.spend import BudgetReached, Price, Purse, Spend
-from mmrec.language.wire import Endpoint, Request
-from mmrec.store import Failure, Store
+from mmrec.llm.annotator import Plan, Reader
+from mmrec.llm.cost import BudgetReached, Price, Purse, Spend
+from mmrec.llm.factory import ChatLanguage, open_language
+from mmrec.llm.openai_client import Chat
+from mmrec.llm.openai_protocol import Endpoint, Request
+from mmrec.llm.types import Answer, Note, Review, Usage
 
 TEXTS = [
     "Great ramen and friendly staff. The queue was terrible.",
@@ -317,7 +317,7 @@ def test_a_prompt_that_the_server_refuses_fails_for_good(
 def test_an_outage_without_end_stops_the_run(
     server: Server, behave: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmrec.language.chat._RETRIES", 0)
+    monkeypatch.setattr("mmrec.llm.openai_client._RETRIES", 0)
     behave(errors=1.0)
     texts = [f"{text} Number {number}." for number in range(20) for text in TEXTS]
     with pytest.raises(ModelError, match="times in a row"):

@@ -12,20 +12,20 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mmrec.cli.check import print_check
+from mmrec.cli.annotation_quality import print_check
 from mmrec.config import Config, LanguageConfig, ProfileConfig
-from mmrec.corpus import Corpus, Models
-from mmrec.encode import Encoder
+from mmrec.data.schema import REVIEW_SCHEMA, Reviews
+from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
-from mmrec.evidence import Side
-from mmrec.experiment.check import Check, check_profiles
-from mmrec.experiment.measures import Figure, Judge, matches, mean_figure
-from mmrec.experiment.profiling import Profiles, Summarised
-from mmrec.language.base import Note, Summary
-from mmrec.language.builtin import BuiltinLanguage
-from mmrec.language.prompts import Of
-from mmrec.language.reading import Reader
-from mmrec.reviews.table import REVIEW_SCHEMA, Reviews
+from mmrec.evidence.policies import Side
+from mmrec.experiments.annotate import Profiles, Summarised
+from mmrec.experiments.annotation_check import Check, check_profiles
+from mmrec.experiments.annotation_quality import Figure, Judge, matches, mean_figure
+from mmrec.features.dataset import Corpus, Models
+from mmrec.llm.annotator import Reader
+from mmrec.llm.extractive import BuiltinLanguage
+from mmrec.llm.prompts import Of
+from mmrec.llm.types import Note, Summary
 
 PLACES = {
     "bakery": ("The sourdough bread is wonderful.", "The croissants were stale and hard."),
@@ -346,16 +346,16 @@ def test_one_text_an_entity_and_the_view_that_hears_most_for_the_truth(
 
 def test_the_sample_is_bounded(corpus: Corpus, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     said = whole(corpus, [quoted(*one) for one in zip(ITEMS, PRAISED, strict=True)])
-    monkeypatch.setattr("mmrec.experiment.check._REVIEWS", 15)
+    monkeypatch.setattr("mmrec.experiments.annotation_check._REVIEWS", 15)
     assert checked(said, models).looked["item"] == {
         "written": 10,
         "missing": 0,
         "looked_at": 3,
         "reviews": 12,
     }
-    monkeypatch.setattr("mmrec.experiment.measures._HEARD", 2)
+    monkeypatch.setattr("mmrec.experiments.annotation_quality._HEARD", 2)
     assert checked(said, models).looked["item"]["looked_at"] == 7
-    monkeypatch.setattr("mmrec.experiment.check._ENTITIES", 5)
+    monkeypatch.setattr("mmrec.experiments.annotation_check._ENTITIES", 5)
     assert checked(said, models).looked["item"]["looked_at"] == 5
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from mmrec.claims import Claims
-from mmrec.store import Failure, Store, digest
+from mmrec.cache.locks import Claims
+from mmrec.cache.store import Failure, Store, digest
 from store_worker import MAKER, journal
 
 WORKER = Path(__file__).with_name("store_worker.py")

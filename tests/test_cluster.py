@@ -22,6 +22,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from chat_server import Behaviour, serve
+from mmrec.cache.store import Failure, Store
 from mmrec.config import (
     Config,
     EncoderConfig,
@@ -31,28 +32,27 @@ from mmrec.config import (
     TrainingConfig,
     VisionConfig,
 )
-from mmrec.corpus import Models
+from mmrec.data.split import Split
 from mmrec.errors import ConfigError, ModelError
-from mmrec.language.base import Ask
-from mmrec.language.prompts import note_task
-from mmrec.learning import train_runs
-from mmrec.pictures import Pictures
-from mmrec.ranking.dlrm import Run
-from mmrec.ranking.share import Share
-from mmrec.ranking.training import train
-from mmrec.recommend import Recommender
-from mmrec.reviews.split import Split
-from mmrec.store import Failure, Store
+from mmrec.features.dataset import Models
+from mmrec.llm.prompts import note_task
+from mmrec.llm.types import Ask
+from mmrec.pipeline import train_runs
+from mmrec.ranker.dlrm import Run
+from mmrec.ranker.shard import Share
+from mmrec.ranker.training import train
+from mmrec.recommender.recommender import Recommender
+from mmrec.vision.image_features import Pictures
 from tiny_models import tiny_blip_folder, tiny_chat_folder, tiny_resnet_folder
 from toys import ranker_of, toy
 
 ray = pytest.importorskip("ray", reason="mmrec[ray] is not installed")
 cloudpickle = pytest.importorskip("ray.cloudpickle")
 
-from mmrec.cluster.crew import Crew, Job, Rows, Work, _Given, crew_of  # noqa: E402
-from mmrec.cluster.models import CrewCaptioner, CrewReader  # noqa: E402
-from mmrec.cluster.starting import start  # noqa: E402
-from mmrec.cluster.training import train_together  # noqa: E402
+from mmrec.distributed.ray_cluster import start  # noqa: E402
+from mmrec.distributed.remote_models import CrewCaptioner, CrewReader  # noqa: E402
+from mmrec.distributed.training import train_together  # noqa: E402
+from mmrec.distributed.workers import Crew, Job, Rows, Work, _Given, crew_of  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("ray")  # one local Ray, not one for each process of tests
 ENGINE = EngineConfig(engine="ray", workers=2)
@@ -339,7 +339,7 @@ def test_a_model_is_sent_trained_and_brought_back(
     def sent(config: EngineConfig, size: int, work: Callable[[Share], Any]) -> Any:
         return cloudpickle.loads(cloudpickle.dumps(work))(Share())
 
-    monkeypatch.setattr("mmrec.cluster.training.train_together", sent)
+    monkeypatch.setattr("mmrec.distributed.training.train_together", sent)
     known, assembler = fitted._known, fitted._model.assembler
     label, rows = known.data.rating >= 4, np.arange(len(known.data.rating))
     split, runs = (
@@ -357,7 +357,7 @@ def test_a_model_is_sent_trained_and_brought_back(
 
 
 def test_small_batches_are_not_dealt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmrec.cluster.training.start", None)
+    monkeypatch.setattr("mmrec.distributed.training.start", None)
     assert train_together(ENGINE, 255, lambda share: type(share)) is Share
 
 

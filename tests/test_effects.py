@@ -13,16 +13,17 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
 
 from conftest import interactions, tables
-from mmrec import effects, lens, scratch
-from mmrec.effects import COLUMNS, Effects, choose_penalties, taste_of
-from mmrec.features import Features, SideFeatures
-from mmrec.groups import dense_columns, heard
-from mmrec.lens import Lens, Reviewed, TextSums
-from mmrec.ranking import inputs as inputs_module
-from mmrec.ranking.dlrm import Run
-from mmrec.ranking.inputs import Inputs
-from mmrec.ranking.linear import Moments, fit_linear
-from mmrec.reviews.table import Interactions
+from mmrec.data import arrays
+from mmrec.data.schema import Interactions
+from mmrec.features import mixed_effects, text_regression
+from mmrec.features.groups import dense_columns, heard
+from mmrec.features.mixed_effects import COLUMNS, Effects, choose_penalties, taste_of
+from mmrec.features.tables import Features, SideFeatures
+from mmrec.features.text_regression import Lens, Reviewed, TextSums
+from mmrec.ranker import inputs as inputs_module
+from mmrec.ranker.dlrm import Run
+from mmrec.ranker.inputs import Inputs
+from mmrec.ranker.linear import Moments, fit_linear
 from toys import ranker_of, toy
 
 seeds = st.integers(0, 2**32 - 1)
@@ -136,9 +137,9 @@ def test_blocks_of_any_size_and_sums_of_the_others_give_the_same_effects(
         return
     whole = Effects.fit(one, rows, (2.0, 3.0))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(effects, "_CELLS", cells)
-        patch.setattr(lens, "_CELLS", cells)
-        patch.setattr(scratch, "_LARGE", 1)
+        patch.setattr(mixed_effects, "_CELLS", cells)
+        patch.setattr(text_regression, "_CELLS", cells)
+        patch.setattr(arrays, "_LARGE", 1)
         silent = np.setdiff1d(np.arange(len(data)), rows)
         texts = TextSums.of(one, np.arange(len(data))).without(one, silent)
         parts = Effects.fit(one, rows, (2.0, 3.0), texts)

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmrec import encode, runtimes
+from mmrec.cache.store import Store
 from mmrec.config import EncoderConfig
-from mmrec.encode import Encoder, bundled_minilm
+from mmrec.encoder import runtimes
+from mmrec.encoder import text_encoder as encode
+from mmrec.encoder.text_encoder import Encoder, bundled_minilm
+from mmrec.encoder.weights import Placement, fast_bf16
 from mmrec.errors import ModelError
-from mmrec.store import Store
-from mmrec.weights import Placement, fast_bf16
 
 pytestmark = pytest.mark.usefixtures("minilm", "one_thread")
 

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import interactions, tables
-from mmrec import scratch, views
+from mmrec.data import arrays
+from mmrec.data.schema import NO_TIME, Interactions
+from mmrec.data.split import Split
 from mmrec.errors import DataError
-from mmrec.evidence import VALID, Evidence, Policy, Side, deal_folds
-from mmrec.reviews.split import Split
-from mmrec.reviews.table import NO_TIME, Interactions
+from mmrec.evidence import views
+from mmrec.evidence.policies import VALID, Evidence, Policy, Side, deal_folds
 
 POLICIES: tuple[Policy, ...] = ("fold", "leave_one_out", "all", "past")
 policies = st.sampled_from(POLICIES)
@@ -172,7 +173,7 @@ def test_sums_and_means_equal_an_obvious_loop_in_blocks_of_any_size(
         count = np.array([len(rows) for rows in side.sets()])
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(views, "_CELLS", cells)
-            patch.setattr(scratch, "_LARGE", 1 if mapped else 1 << 30)
+            patch.setattr(arrays, "_LARGE", 1 if mapped else 1 << 30)
             sums, means = side.sum(values), side.mean(values, count)
         assert isinstance(sums.base, np.memmap) == mapped == isinstance(means.base, np.memmap)
         assert sums.dtype == ("float32" if dtype == "float16" else values.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmrec.vision.faults import fault
+from mmrec.vision.caption_quality import fault
 
 GOOD = [
     "two cats sleeping on a couch",

@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import interactions, tables
-from mmrec import features, scratch
+from mmrec.data import arrays
+from mmrec.data.schema import Interactions
+from mmrec.data.split import Split
 from mmrec.errors import DataError
-from mmrec.evidence import Evidence, Side
-from mmrec.features import Constants, Features, SideFeatures, side_features
-from mmrec.profiles import Sums, rating_sums
-from mmrec.reviews.split import Split
-from mmrec.reviews.table import Interactions
+from mmrec.evidence.policies import Evidence, Side
+from mmrec.features import tables as features
+from mmrec.features.annotations import Sums, rating_sums
+from mmrec.features.tables import Constants, Features, SideFeatures, side_features
 
 SIZE = 15
 """Categories in the vocabulary."""
@@ -138,7 +139,7 @@ def test_large_arrays_are_mapped_to_files_that_nobody_sees(
     sums = replace(sums, vectors={"gist": np.full((3, 3), 0.5)}, voices={"gist": np.array([2.0, 1.0, 0.0])})
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     in_memory = _features(sums)
-    monkeypatch.setattr(scratch, "_LARGE", 1)
+    monkeypatch.setattr(arrays, "_LARGE", 1)
     mapped = _features(sums)
     assert not list(tmp_path.iterdir())
     for one, other in ((in_memory.dense, mapped.dense), (in_memory.vectors["gist"], mapped.vectors["gist"])):
@@ -151,11 +152,11 @@ def test_a_full_disk_is_an_error_that_names_the_mend(tmp_path: Path, monkeypatch
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     size = 2 * shutil.disk_usage(tmp_path).total
     with pytest.raises(DataError, match=f"^{tmp_path} has no room for {size / 1e9:.1f} GB.*set TMPDIR"):
-        scratch.empty((size,), np.uint8)
+        arrays.empty((size,), np.uint8)
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"No such file.*set TMPDIR"):
-        scratch.empty((200_000_000,), np.uint8)
+        arrays.empty((200_000_000,), np.uint8)
 
 
 def test_nothing_known_equals_a_view_without_evidence() -> None:

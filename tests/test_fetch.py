@@ -27,13 +27,13 @@ import pytest
 from PIL import Image
 
 from mmrec.config import ReadConfig
+from mmrec.data import http_download as downloading
+from mmrec.data import image_download as fetching
+from mmrec.data import read_reviews
+from mmrec.data.http_download import Limits, Passing, connections, download
+from mmrec.data.image_download import Fetched, fetch_photos, urls_of
+from mmrec.data.public_addresses import is_public
 from mmrec.errors import ConfigError, DataError, PhotoError
-from mmrec.reviews import download as downloading
-from mmrec.reviews import fetch as fetching
-from mmrec.reviews import read_reviews
-from mmrec.reviews.addresses import is_public
-from mmrec.reviews.download import Limits, Passing, connections, download
-from mmrec.reviews.fetch import Fetched, fetch_photos, urls_of
 
 PUBLIC = "93.184.215.14"
 
@@ -711,8 +711,8 @@ def test_a_killed_run_goes_on(server: Server, tmp_path: Path) -> None:
     data = write(tmp_path / "r.jsonl", [[server.url(path)] for path in paths])
     out = tmp_path / "out"
     code = (
-        "import asyncio, sys; from pathlib import Path; from mmrec.reviews.fetch import *; "
-        "from mmrec.reviews.download import Limits; "
+        "import asyncio, sys; from pathlib import Path; from mmrec.data.image_download import *; "
+        "from mmrec.data.http_download import Limits; "
         "asyncio.run(fetch_photos(Path(sys.argv[1]), Path(sys.argv[2]), "
         "Limits(allow_private=True, in_flight=3)))"
     )

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmrec.config import ReadConfig
-from mmrec.errors import ConfigError, DataError
-from mmrec.reviews.formats import (
+from mmrec.data.columns import (
     LAYOUTS,
     Refused,
     as_id,
@@ -20,6 +19,7 @@ from mmrec.reviews.formats import (
     escaped,
     pick,
 )
+from mmrec.errors import ConfigError, DataError
 
 LATEST = datetime(2026, 1, 1)
 

@@ -10,16 +10,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mmrec.audit import audit
 from mmrec.config import Config, ReadConfig, TrainingConfig, VisionConfig
-from mmrec.corpus import Models
-from mmrec.encode import bundled_minilm
+from mmrec.data import Reviews, read_reviews
+from mmrec.data.synthetic.city import write_sample_city
+from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.errors import ModelError
-from mmrec.experiment.compare import Comparison, compare
-from mmrec.recommend import Recommender
-from mmrec.reviews import Reviews, read_reviews
-from mmrec.reviews.sample import write_sample_city
-from mmrec.saving import load
+from mmrec.evidence.audit import audit
+from mmrec.experiments.compare import Comparison, compare
+from mmrec.features.dataset import Models
+from mmrec.recommender.persistence import load
+from mmrec.recommender.recommender import Recommender
 from tiny_models import tiny_resnet_folder
 
 pytestmark = [

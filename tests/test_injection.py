@@ -15,18 +15,18 @@ import pytest
 from chat_answers import complete
 from chat_server import Behaviour, Luck, Server, serve
 from hostile import HOSTILE, OWNED
+from mmrec.cache.store import Failure, Store
 from mmrec.config import Config, LanguageConfig, ProfileConfig
-from mmrec.encode import Encoder
-from mmrec.evidence import Side
-from mmrec.features import SideFeatures, side_features
-from mmrec.language.base import Answer, Ask, LanguageModel, Note, PriceTag, Review, Summary, Task
-from mmrec.language.lengths import estimated_tokens
-from mmrec.language.opening import open_language
-from mmrec.language.prompts import Of, clean, messages
-from mmrec.language.reading import Reader
-from mmrec.profiles import NoteArrays, Sums, rating_sums, summary_sums
-from mmrec.progress import track
-from mmrec.store import Failure, Store
+from mmrec.console import track
+from mmrec.encoder.text_encoder import Encoder
+from mmrec.evidence.policies import Side
+from mmrec.features.annotations import NoteArrays, Sums, rating_sums, summary_sums
+from mmrec.features.tables import SideFeatures, side_features
+from mmrec.llm.annotator import Reader
+from mmrec.llm.factory import open_language
+from mmrec.llm.prompts import Of, clean, messages
+from mmrec.llm.token_estimates import estimated_tokens
+from mmrec.llm.types import Answer, Ask, LanguageModel, Note, PriceTag, Review, Summary, Task
 
 SIDES: tuple[Of, ...] = ("user", "item")
 CONTROL = """

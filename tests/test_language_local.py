@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 import torch
 
+from mmrec.cache.store import Failure, Store
 from mmrec.config import LanguageConfig, ProfileConfig
+from mmrec.encoder.weights import Placement
 from mmrec.errors import ModelError
-from mmrec.language.base import Answer, Ask, Note, Task
-from mmrec.language.local import LocalLanguage
-from mmrec.language.parsing import as_note
-from mmrec.language.prompts import messages, note_task
-from mmrec.language.reading import Reader
-from mmrec.store import Failure, Store
-from mmrec.weights import Placement
+from mmrec.llm.annotator import Reader
+from mmrec.llm.parsing import as_note
+from mmrec.llm.prompts import messages, note_task
+from mmrec.llm.transformers_model import LocalLanguage
+from mmrec.llm.types import Answer, Ask, Note, Task
 from tiny_models import tiny_chat_folder, tiny_resnet_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread", "offline")
@@ -381,7 +381,7 @@ def test_unusable_answers_are_asked_for_again_then_missing_and_kept(
     edit(copy / "config.json", max_position_embeddings=8192)
     short = note_task("restaurant")
     short = Task(short.name, short.instructions, short.schema, 12)
-    monkeypatch.setattr("mmrec.language.reading.note_task", lambda kind: short)
+    monkeypatch.setattr("mmrec.llm.annotator.note_task", lambda kind: short)
 
     def read(model: LocalLanguage) -> Reader:
         reader = Reader(model, store, LanguageConfig(), ProfileConfig())

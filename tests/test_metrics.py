@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
-from mmrec.metrics import (
+from mmrec.evaluation import (
     Scores,
     calibration_bins,
     class_weights,

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from mmrec.metrics import ListScores, ListTask, full_lists, sampled_lists
-from mmrec.metrics import lists as module
+from mmrec.evaluation import ListScores, ListTask, full_lists, sampled_lists
+from mmrec.evaluation import list_metrics as module
 
 ITEMS = 12
 # User 0 knows item 0, likes 1 and 3, dislikes 2; user 1 knows nothing and likes 11; user 2 likes nothing.

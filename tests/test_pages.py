@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmrec.experiment import ablation, sweep, tables
-from mmrec.experiment.pages import ablation_page, reproduce_page, sweep_page
-from mmrec.experiment.rendering import Plot, Section, write_page
-from mmrec.experiment.reproduce import GRID
-from mmrec.experiment.tables import Table
-from mmrec.groups import GROUPS
-from mmrec.metrics import evaluate
+from mmrec.evaluation import evaluate
+from mmrec.experiments import ablation, sweep
+from mmrec.experiments.report import tables
+from mmrec.experiments.report.experiment_pages import ablation_page, reproduce_page, sweep_page
+from mmrec.experiments.report.html import Plot, Section, write_page
+from mmrec.experiments.report.tables import Table
+from mmrec.experiments.reproduce import GRID
+from mmrec.features.groups import GROUPS
 from pages import EVIL, Reader, svgs
 
 

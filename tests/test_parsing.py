@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmrec.language.base import PRICE_TAGS, Answer, Note, Summary
-from mmrec.language.parsing import Unusable, as_categories, as_note, as_price, as_summary, as_text
+from mmrec.llm.parsing import Unusable, as_categories, as_note, as_price, as_summary, as_text
+from mmrec.llm.types import PRICE_TAGS, Answer, Note, Summary
 
 GOOD: dict[str, Any] = {
     "gist": "Good soup.",

@@ -10,9 +10,9 @@ from sklearn.metrics import roc_auc_score
 
 from conftest import interactions
 from mmrec.config import SplitConfig
-from mmrec.experiment.peers import PEERS, bias_scores, peer_probabilities
-from mmrec.reviews.split import Split, split_reviews
-from mmrec.reviews.table import Interactions
+from mmrec.data.schema import Interactions
+from mmrec.data.split import Split, split_reviews
+from mmrec.experiments.baselines import PEERS, bias_scores, peer_probabilities
 
 NAMES = ["always like", "user mean", "item mean", "user + item mean", "bias model"]
 

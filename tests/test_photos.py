@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from mmrec.data.images import check_photo, check_photos, load_photo, photo_names
 from mmrec.errors import PhotoError
-from mmrec.reviews.photos import check_photo, check_photos, load_photo, photo_names
 
 LIMIT = 10_000
 
@@ -161,7 +161,7 @@ def test_many_photos_are_checked_once_each(folder: Path, monkeypatch: pytest.Mon
         calls.append(path)
         return check_photo(path, root, max_pixels)
 
-    monkeypatch.setattr("mmrec.reviews.photos.check_photo", counted)
+    monkeypatch.setattr("mmrec.data.images.check_photo", counted)
     checked = check_photos([("a.jpg", folder), ("b.jpg", folder), ("a.jpg", folder)], LIMIT)
     assert sorted(calls) == ["a.jpg", "b.jpg"]
     assert checked["a.jpg", folder] == (folder / "a.jpg").resolve()

@@ -17,23 +17,23 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import interactions, tables
+from mmrec.cache.store import Failure, Store
 from mmrec.config import VisionConfig
-from mmrec.evidence import Evidence, Policy
-from mmrec.language.base import Answer
-from mmrec.pictures import PhotoVectors, Pictures
-from mmrec.reviews.split import Split
-from mmrec.reviews.table import NO_TIME, Interactions
-from mmrec.store import Failure, Store
+from mmrec.data.schema import NO_TIME, Interactions
+from mmrec.data.split import Split
+from mmrec.encoder.weights import Placement
+from mmrec.evidence.policies import Evidence, Policy
+from mmrec.llm.types import Answer
+from mmrec.vision.image_features import PhotoVectors, Pictures
 from mmrec.vision.resnet import PhotoFeatures
-from mmrec.weights import Placement
 from tiny_models import tiny_resnet_folder
 
 SLOW = """
 import sys, time
 from pathlib import Path
-from mmrec.language.base import Answer
-from mmrec.pictures import Pictures
-from mmrec.store import Store
+from mmrec.llm.types import Answer
+from mmrec.vision.image_features import Pictures
+from mmrec.cache.store import Store
 
 class Slow:
     chunk = 2

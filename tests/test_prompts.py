@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmrec.language import prompts
-from mmrec.language.base import PRICE_TAGS, Ask, Note, Summary, Task
-from mmrec.language.prompts import (
+from mmrec.llm import prompts
+from mmrec.llm.prompts import (
     Of,
     clean,
     messages,
@@ -21,6 +20,7 @@ from mmrec.language.prompts import (
     prompt_digest,
     summary_task,
 )
+from mmrec.llm.types import PRICE_TAGS, Ask, Note, Summary, Task
 
 SIDES: tuple[Of, ...] = ("user", "item")
 BEGIN = re.compile(r"^\[review (\d+) ([0-9a-f]{12}) begins\]$", re.MULTILINE)

@@ -11,20 +11,20 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional
 
 from conftest import interactions
+from mmrec.cache.store import Store
 from mmrec.config import Config, EvidenceConfig, RankerConfig, TrainingConfig
-from mmrec.corpus import Corpus, Models
-from mmrec.encode import Encoder
-from mmrec.evidence import Evidence
-from mmrec.experiment.peers import peer_probabilities
-from mmrec.features import Features, SideFeatures
-from mmrec.learning import Model, learn
-from mmrec.metrics import class_weights, reweighted
-from mmrec.ranking.dlrm import Ranker, Run, Shape, interact
-from mmrec.ranking.inputs import Batch, Forget, Inputs, bag
-from mmrec.ranking.layers import Linear
-from mmrec.ranking.training import History, Task, logits, train, weighted_loss
-from mmrec.reviews.split import Split
-from mmrec.store import Store
+from mmrec.data.split import Split
+from mmrec.encoder.text_encoder import Encoder
+from mmrec.evaluation import class_weights, reweighted
+from mmrec.evidence.policies import Evidence
+from mmrec.experiments.baselines import peer_probabilities
+from mmrec.features.dataset import Corpus, Models
+from mmrec.features.tables import Features, SideFeatures
+from mmrec.pipeline import Model, learn
+from mmrec.ranker.dlrm import Ranker, Run, Shape, interact
+from mmrec.ranker.inputs import Batch, Forget, Inputs, bag
+from mmrec.ranker.layers import Linear
+from mmrec.ranker.training import History, Task, logits, train, weighted_loss
 from toys import ranker_of, toy
 
 pytestmark = pytest.mark.usefixtures("one_thread")

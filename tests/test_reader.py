@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmrec.config import ReadConfig
+from mmrec.data.readers import read_reviews
+from mmrec.data.schema import ITEM_SCHEMA, REVIEW_SCHEMA, Reviews
 from mmrec.errors import DataError
-from mmrec.reviews.reader import read_reviews
-from mmrec.reviews.table import ITEM_SCHEMA, REVIEW_SCHEMA, Reviews
 
 DATA = Path(__file__).resolve().parents[2] / "shared/data"
 ANY = ReadConfig(max_reject_share=1)
@@ -180,7 +180,7 @@ def test_a_bad_row_is_refused_with_its_line_and_costs_nothing_else(
 
 
 def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmrec.reviews.containers.MAX_LINE", 100)
+    monkeypatch.setattr("mmrec.data.files.MAX_LINE", 100)
     long = GOOD | {"text": "x" * 1000}
     reviews = read_reviews(write(tmp_path / "r.jsonl", GOOD, long, GOOD | {"user": "v"}), ANY)
     assert reviews.table["user"].to_list() == ["u", "v"]

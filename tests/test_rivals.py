@@ -13,11 +13,11 @@ from sklearn.metrics import roc_auc_score
 
 from conftest import interactions
 from mmrec.config import SplitConfig
-from mmrec.experiment.peers import peer_probabilities
-from mmrec.experiment.rivals import RIVALS, _factor_scores, _ridges, flat, rival_probabilities
-from mmrec.features import Features, SideFeatures
-from mmrec.reviews.split import Split, split_reviews
-from mmrec.reviews.table import Interactions
+from mmrec.data.schema import Interactions
+from mmrec.data.split import Split, split_reviews
+from mmrec.experiments.baselines import peer_probabilities
+from mmrec.experiments.trained_baselines import RIVALS, _factor_scores, _ridges, flat, rival_probabilities
+from mmrec.features.tables import Features, SideFeatures
 
 LIBRARIES = {"LightGBM": "lightgbm", "DeepFM": "torch_rechub"}
 ROWS = 2000

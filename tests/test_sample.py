@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from mmrec.data.synthetic.city import TRAITS, City, build_city, write_sample_city
+from mmrec.data.synthetic.pictures import SCENES, draw_photo
+from mmrec.data.synthetic.review_text import WORDS, expand
 from mmrec.errors import ConfigError
-from mmrec.reviews.drawing import SCENES, draw_photo
-from mmrec.reviews.sample import TRAITS, City, build_city, write_sample_city
-from mmrec.reviews.words import WORDS, expand
 
 SMALL = {"users": 30, "items": 15, "reviews": 160}
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from mmrec.config import CatalogueConfig
-from mmrec.features import Features, SideFeatures
-from mmrec.learning import Model
-from mmrec.ranking.candidates import Index
-from mmrec.ranking.dlrm import Ranker, Run, Shape
-from mmrec.ranking.inputs import Inputs
-from mmrec.scoring import Scorer
-from mmrec.search import Labels, Space, diverse
+from mmrec.features.tables import Features, SideFeatures
+from mmrec.pipeline import Model
+from mmrec.ranker.dlrm import Ranker, Run, Shape
+from mmrec.ranker.inputs import Inputs
+from mmrec.recommender.list_scoring import Scorer
+from mmrec.retrieval.candidates import Index
+from mmrec.retrieval.text_neighbors import Labels, Space, diverse
 
 ITEMS, SIZE = 3000, 8
 pytestmark = pytest.mark.usefixtures("one_thread")

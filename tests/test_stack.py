@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from mmrec.config import RankerConfig, TrainingConfig
-from mmrec.metrics import class_weights
-from mmrec.ranking.dlrm import Ranker, Run
-from mmrec.ranking.inputs import Batch, Forget
-from mmrec.ranking.layers import Dropout, Linear
-from mmrec.ranking.share import Share
-from mmrec.ranking.training import History, Task, _Stack, logits, train, weighted_loss
+from mmrec.evaluation import class_weights
+from mmrec.ranker.dlrm import Ranker, Run
+from mmrec.ranker.inputs import Batch, Forget
+from mmrec.ranker.layers import Dropout, Linear
+from mmrec.ranker.shard import Share
+from mmrec.ranker.training import History, Task, _Stack, logits, train, weighted_loss
 from toys import ranker_of, toy
 
 pytestmark = pytest.mark.usefixtures("one_thread")

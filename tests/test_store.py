@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmrec.cache.store import Failure, Result, Store, default_store, digest
 from mmrec.errors import ModelError
-from mmrec.store import Failure, Result, Store, default_store, digest
 
 MAKER: dict[str, object] = {"kind": "word", "model": "upper"}
 

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from boards import SMALL, board
+from mmrec.cache.store import Store
 from mmrec.cli import main
 from mmrec.config import Config, EvidenceConfig, RankerConfig
-from mmrec.corpus import Models
-from mmrec.encode import Encoder
+from mmrec.data import Reviews
+from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import ConfigError
-from mmrec.experiment import sweep as sweeping
-from mmrec.experiment.compare import prepare
-from mmrec.experiment.journal import latest
-from mmrec.experiment.sweep import OVER, imbalanced, sweep, table
-from mmrec.reviews import Reviews
-from mmrec.store import Store
+from mmrec.experiments import sweep as sweeping
+from mmrec.experiments.checkpoint import latest
+from mmrec.experiments.compare import prepare
+from mmrec.experiments.sweep import OVER, imbalanced, sweep, table
+from mmrec.features.dataset import Models
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmrec.errors import DataError
-from mmrec.experiment.truth import (
+from mmrec.experiments.item_truth import (
     category_recall,
     keyword_categories,
     keyword_price,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from mmrec.vision.base import Captioner
-from mmrec.vision.builtin import PaletteCaptioner
+from mmrec.vision.color_captioner import PaletteCaptioner
+from mmrec.vision.types import Captioner
 
 SIZE = (160, 120)
 

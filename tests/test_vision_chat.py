@@ -19,17 +19,17 @@ from PIL import Image, ImageDraw
 
 import chat_answers
 from chat_server import Behaviour, Server, serve
+from mmrec.cache.store import Failure, Store
 from mmrec.config import Config, LanguageConfig, VisionConfig
-from mmrec.corpus import Models
 from mmrec.errors import ConfigError, ModelError
-from mmrec.language.base import Answer, Usage
-from mmrec.language.chat import Chat
-from mmrec.language.spend import BudgetReached, Price, Purse, Spend
-from mmrec.language.wire import Endpoint, Request
-from mmrec.pictures import Captions, Pictures
-from mmrec.store import Failure, Store
-from mmrec.vision.chat import ChatCaptioner, chat_captioner
-from mmrec.vision.opening import open_captioner
+from mmrec.features.dataset import Models
+from mmrec.llm.cost import BudgetReached, Price, Purse, Spend
+from mmrec.llm.openai_client import Chat
+from mmrec.llm.openai_protocol import Endpoint, Request
+from mmrec.llm.types import Answer, Usage
+from mmrec.vision.factory import open_captioner
+from mmrec.vision.image_features import Captions, Pictures
+from mmrec.vision.openai_captioner import ChatCaptioner, chat_captioner
 
 pytest.importorskip("openai")
 

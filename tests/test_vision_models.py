@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmrec.cache.store import Failure
 from mmrec.config import VisionConfig
+from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ConfigError, ModelError
-from mmrec.language.base import Answer
-from mmrec.store import Failure
-from mmrec.vision.base import Captioner
-from mmrec.vision.faults import fault
-from mmrec.vision.opening import cached_models, open_captioner, vision_checks
-from mmrec.weights import Placement, Weights
+from mmrec.llm.types import Answer
+from mmrec.vision.caption_quality import fault
+from mmrec.vision.factory import cached_models, open_captioner, vision_checks
+from mmrec.vision.types import Captioner
 
 torch = pytest.importorskip("torch")
 

@@ -13,10 +13,10 @@ import pytest
 from huggingface_hub import constants, set_client_factory
 from huggingface_hub.utils._http import default_client_factory
 
+from mmrec.encoder.weights import Placement, Weights, folder_digest
 from mmrec.errors import ModelError
-from mmrec.language.base import Answer, Ask, Task
-from mmrec.language.local import LocalLanguage
-from mmrec.weights import Placement, Weights, folder_digest
+from mmrec.llm.transformers_model import LocalLanguage
+from mmrec.llm.types import Answer, Ask, Task
 from tiny_models import tiny_chat_folder, tiny_resnet_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")

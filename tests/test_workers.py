@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from mmrec.recommend import Recommender
+from mmrec.recommender.recommender import Recommender
 from serving import WAIT, Served, serving
 
 pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")

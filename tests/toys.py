@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from mmrec.features import Features, SideFeatures
-from mmrec.ranking.dlrm import Ranker, Run, Shape
-from mmrec.ranking.inputs import Inputs
-from mmrec.ranking.training import Task
+from mmrec.features.tables import Features, SideFeatures
+from mmrec.ranker.dlrm import Ranker, Run, Shape
+from mmrec.ranker.inputs import Inputs
+from mmrec.ranker.training import Task
 
 CODES = 4
 

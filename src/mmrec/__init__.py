@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmrec.config import Config
-    from mmrec.recommend import Recommender
-    from mmrec.reviews import read_reviews
+    from mmrec.data import read_reviews
+    from mmrec.recommender.recommender import Recommender
 
 __version__ = "0.1.0"
 __all__ = ["Config", "Recommender", "__version__", "read_reviews"]
 
-_HOMES = {"Config": "mmrec.config", "Recommender": "mmrec.recommend", "read_reviews": "mmrec.reviews"}
+_HOMES = {
+    "Config": "mmrec.config",
+    "Recommender": "mmrec.recommender.recommender",
+    "read_reviews": "mmrec.data",
+}
 
 
 def __getattr__(name: str) -> Any:

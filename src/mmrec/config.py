@@ -66,7 +66,7 @@ class SplitConfig(_Settings):
 
 
 class EvidenceConfig(_Settings):
-    """Which reviews may speak for a row (see `mmrec.evidence`)."""
+    """Which reviews may speak for a row (see `mmrec.evidence.policies`)."""
 
     policy: Literal["fold", "leave_one_out", "all", "past"] = "fold"
     """Out of `fold`; `leave_one_out` (the paper's); `all` (leaks, for comparison); only the `past`."""
@@ -79,7 +79,7 @@ class EvidenceConfig(_Settings):
 
 
 class ProfileConfig(_Settings):
-    """What is known in words of users and items (see `mmrec.profiles`)."""
+    """What is known in words of users and items (see `mmrec.features.annotations`)."""
 
     strategy: Literal["notes", "summary"] = "notes"
     """`notes` reads each review once and aggregates; `summary` is the paper's text per entity and fold."""
@@ -92,7 +92,7 @@ class ProfileConfig(_Settings):
 
 
 class LanguageConfig(_Settings):
-    """Who reads the reviews, and what that may cost (see `mmrec.language`)."""
+    """Who reads the reviews, and what that may cost (see `mmrec.llm`)."""
 
     llm: str = "builtin"
     """`builtin`, `openai:MODEL`, `ollama:MODEL`, `openai:MODEL@URL` (or just the URL) of any server that
@@ -145,7 +145,7 @@ class RankerConfig(_Settings):
 
     features: Literal["baseline", "proposed", "mmrec"] = "mmrec"
     """The paper's two models: averaged embeddings, or what was read out of the words; or ours (see
-    `mmrec.effects` and `mmrec.ranking.linear`)."""
+    `mmrec.features.mixed_effects` and `mmrec.ranker.linear`)."""
     ensemble: int = Field(4, ge=1)
     """Trainings of `mmrec` that are averaged; they run as one. The paper's models are trained once."""
     reduction: Literal["staged", "joint"] = "joint"
@@ -189,7 +189,7 @@ class OperatingConfig(_Settings):
 
 
 class CatalogueConfig(_Settings):
-    """How one user is scored against all items (see `mmrec.scoring`)."""
+    """How one user is scored against all items (see `mmrec.recommender.list_scoring`)."""
 
     exact_items: int = Field(20_000, ge=1)
     """Up to so many items, all are scored by the whole ranker; of more, the best by its linear part."""
@@ -226,7 +226,7 @@ class ServeConfig(_Settings):
 
 
 class EngineConfig(_Settings):
-    """Where models run (see `mmrec.cluster`); what they say does not depend on it."""
+    """Where models run (see `mmrec.distributed`); what they say does not depend on it."""
 
     engine: Literal["local", "ray"] = "local"
     """`local` is this process; `ray` deals reading, captioning, encoding and training out to workers."""
@@ -285,7 +285,7 @@ class _PaperTraining(TrainingConfig):
 
 
 class PaperConfig(Config):
-    """The tree of `mmrec.experiment.reproduce`: the paper's settings, where it names them."""
+    """The tree of `mmrec.experiments.reproduce`: the paper's settings, where it names them."""
 
     decided: ClassVar = ("policy", "summaries", "spare", "features", "ensemble", "dropout", "loss", "select")
     """Settings that nobody is to give, since the experiment does."""

@@ -22,7 +22,7 @@ app = App(
 # The helps stand here too, so that `mmrec --help` imports none of the commands.
 app.command("mmrec.cli.demo:demo", help="Try everything on a town that is made up.")
 app.command("mmrec.cli.fit:fit", help="Learn from reviews; save a model and a report.")
-app.command("mmrec.cli.profile:profile", help="Have reviews read by a language model, at a known price.")
+app.command("mmrec.cli.annotate:profile", help="Have reviews read by a language model, at a known price.")
 app.command("mmrec.cli.evaluate:evaluate", help="How good a saved model is.")
 app.command("mmrec.cli.reproduce:reproduce", help="The paper's experiment, in its way and honestly.")
 app.command("mmrec.cli.ablate:ablate", help="What each group of inputs adds.")

@@ -35,12 +35,12 @@ def ablate(
         out: folder for ablation.json and ablation.html.
         json: print one JSON object instead of tables.
     """
-    from mmrec.corpus import Models
+    from mmrec.data import read_reviews
     from mmrec.errors import ConfigError
-    from mmrec.experiment import ablation
-    from mmrec.experiment.pages import ablation_page
-    from mmrec.experiment.rendering import command_line
-    from mmrec.reviews import read_reviews
+    from mmrec.experiments import ablation
+    from mmrec.experiments.report.experiment_pages import ablation_page
+    from mmrec.experiments.report.html import command_line
+    from mmrec.features.dataset import Models
 
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds}: there must be at least 1")

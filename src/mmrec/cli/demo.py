@@ -8,7 +8,7 @@ from mmrec.cli.fit import learn_and_save
 from mmrec.cli.options import AsJson, print_json
 from mmrec.cli.recommend import print_recommendations
 from mmrec.config import Config, ReadConfig
-from mmrec.progress import console
+from mmrec.console import console
 
 __all__ = ["demo"]
 
@@ -21,8 +21,8 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, json: AsJson = False) -> No
         seed: of the town and of everything after.
         json: print one JSON object instead of tables.
     """
-    from mmrec.recommend import Recommender
-    from mmrec.reviews.sample import write_sample_city
+    from mmrec.data.synthetic.city import write_sample_city
+    from mmrec.recommender.recommender import Recommender
 
     city = out / "sample-city"
     console.print("drawing Sample City, a town that does not exist")

@@ -13,7 +13,7 @@ from rich.text import Text
 
 import mmrec
 from mmrec.cli.options import AsJson, out, print_json
-from mmrec.reviews.formats import escaped
+from mmrec.data.columns import escaped
 
 __all__ = ["doctor"]
 
@@ -41,7 +41,7 @@ def doctor(*, store: Path | None = None, json: AsJson = False) -> None:
 def _machine() -> dict[str, tuple[str, str]]:
     import torch
 
-    from mmrec.weights import fast_bf16
+    from mmrec.encoder.weights import fast_bf16
 
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
     gpu = torch.cuda.is_available()
@@ -58,11 +58,11 @@ def _machine() -> dict[str, tuple[str, str]]:
 
 
 def _models() -> dict[str, tuple[str, str]]:
+    from mmrec.cache.store import Store
     from mmrec.config import Config
-    from mmrec.encode import Encoder, bundled_minilm
+    from mmrec.encoder.text_encoder import Encoder, bundled_minilm
     from mmrec.errors import ModelError
-    from mmrec.store import Store
-    from mmrec.vision.opening import vision_checks
+    from mmrec.vision.factory import vision_checks
 
     checks: dict[str, tuple[str, str]] = {}
     if bundled_minilm() is None:
@@ -118,8 +118,8 @@ def _service() -> dict[str, tuple[str, str]]:
 
 
 def _store(path: Path | None) -> dict[str, tuple[str, str]]:
+    from mmrec.cache.store import Store, default_store
     from mmrec.errors import ModelError
-    from mmrec.store import Store, default_store
 
     path = path or default_store()
     if not path.exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmrec.cli.options import AsJson, ReadSettings, print_json, print_scores
-from mmrec.progress import console
+from mmrec.console import console
 
 __all__ = ["evaluate"]
 
@@ -23,11 +23,11 @@ def evaluate(
     """
     import numpy as np
 
+    from mmrec.data import read_reviews
     from mmrec.errors import DataError
-    from mmrec.experiment.compare import warnings
-    from mmrec.metrics import evaluate as score
-    from mmrec.recommend import Recommender
-    from mmrec.reviews import read_reviews
+    from mmrec.evaluation import evaluate as score
+    from mmrec.experiments.compare import warnings
+    from mmrec.recommender.recommender import Recommender
 
     recommender = Recommender.load(model)
     scores = recommender.scores

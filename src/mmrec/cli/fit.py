@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrec.cli.options import AsJson, Settings, print_json, print_scores, show_rejects
-from mmrec.progress import console
+from mmrec.console import console
 
 __all__ = ["fit", "learn_and_save"]
 
@@ -48,15 +48,15 @@ def learn_and_save(
     """
     import numpy as np
 
-    from mmrec.audit import audit
-    from mmrec.corpus import Models
+    from mmrec.data import read_reviews
     from mmrec.errors import ConfigError
-    from mmrec.experiment.compare import compare
-    from mmrec.experiment.judging import judge
-    from mmrec.experiment.rendering import command_line
-    from mmrec.experiment.report import write_report
-    from mmrec.recommend import Recommender
-    from mmrec.reviews import read_reviews
+    from mmrec.evidence.audit import audit
+    from mmrec.experiments.compare import compare
+    from mmrec.experiments.report.fit_report import write_report
+    from mmrec.experiments.report.html import command_line
+    from mmrec.experiments.significance import judge
+    from mmrec.features.dataset import Models
+    from mmrec.recommender.recommender import Recommender
 
     which = ["baseline", "proposed", "mmrec"]
     if (policy := config.evidence.policy) != "fold":

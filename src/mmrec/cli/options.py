@@ -14,12 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from mmrec import config as settings
-from mmrec.progress import console
+from mmrec.console import console
 
 if TYPE_CHECKING:
-    from mmrec.experiment import tables
-    from mmrec.metrics import Scores
-    from mmrec.reviews import Reviews
+    from mmrec.data import Reviews
+    from mmrec.evaluation import Scores
+    from mmrec.experiments.report import tables
 
 __all__ = [
     "AsJson",

@@ -12,8 +12,8 @@ from rich.markup import escape
 
 from mmrec.cli.options import AsJson, print_json
 from mmrec.cli.options import out as console
-from mmrec.reviews.download import Limits
-from mmrec.reviews.fetch import fetch_photos
+from mmrec.data.http_download import Limits
+from mmrec.data.image_download import fetch_photos
 
 __all__ = ["fetch"]
 

@@ -12,7 +12,7 @@ from mmrec.cli.options import AsJson, CatalogueSettings, out, print_json
 from mmrec.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mmrec.experiment.recall import Recall
+    from mmrec.experiments.recall import Recall
 
 __all__ = ["print_recall", "recall"]
 
@@ -38,8 +38,8 @@ def recall(
     """
     import numpy as np
 
-    from mmrec.experiment.recall import measure
-    from mmrec.recommend import Recommender
+    from mmrec.experiments.recall import measure
+    from mmrec.recommender.recommender import Recommender
 
     if users < 1 or n < 1:
         raise ConfigError(f"--users {users} --n {n}: at least one of each is wanted")

@@ -12,13 +12,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmrec.cli.options import AsJson, CatalogueSettings, out, print_json
+from mmrec.console import console
 from mmrec.errors import ConfigError
-from mmrec.language.base import PRICE_TAGS
-from mmrec.progress import console
+from mmrec.llm.types import PRICE_TAGS
 
 if TYPE_CHECKING:
-    from mmrec.explain import Explanation
-    from mmrec.recommend import Recommender
+    from mmrec.recommender.explain import Explanation
+    from mmrec.recommender.recommender import Recommender
 
 __all__ = ["print_recommendations", "recommend"]
 
@@ -63,8 +63,8 @@ def recommend(
         sentences: have the language model of the fit make a sentence of the quotes of each item.
         json: print one JSON object instead of a table.
     """
-    from mmrec.explain import told
-    from mmrec.recommend import Recommender
+    from mmrec.recommender.explain import told
+    from mmrec.recommender.recommender import Recommender
 
     for name, share in (("max-fpr", max_fpr), ("diversity", diversity)):
         if share is not None and not 0 <= share <= 1:

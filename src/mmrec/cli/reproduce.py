@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmrec.cli.options import AsJson, PaperSettings, print_json, print_table, show_rejects
-from mmrec.progress import console
+from mmrec.console import console
 
 __all__ = ["reproduce"]
 
@@ -35,12 +35,12 @@ def reproduce(
         out: folder for reproduce.json; after a stop, the same command goes on with the stack under way.
         json: print one JSON object instead of tables.
     """
-    from mmrec.corpus import Models
-    from mmrec.experiment import reproduce as experiment
-    from mmrec.experiment.pages import reproduce_page
-    from mmrec.experiment.rendering import command_line
-    from mmrec.experiment.tables import tables
-    from mmrec.reviews import read_reviews
+    from mmrec.data import read_reviews
+    from mmrec.experiments import reproduce as experiment
+    from mmrec.experiments.report.experiment_pages import reproduce_page
+    from mmrec.experiments.report.html import command_line
+    from mmrec.experiments.report.tables import tables
+    from mmrec.features.dataset import Models
 
     reviews = read_reviews(data, config.read)
     show_rejects(reviews, out)

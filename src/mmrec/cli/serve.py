@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrec.cli.options import CatalogueSettings, ServeSettings
-from mmrec.progress import console
+from mmrec.console import console
 
 __all__ = ["serve"]
 
@@ -29,9 +29,9 @@ def serve(
         model: folder that `mmrec fit` wrote; `live.sqlite` in it holds live reviews unless --database says
             otherwise.
     """
+    from mmrec.cache.store import Store, default_store
     from mmrec.errors import ConfigError
-    from mmrec.saving import manifest_of
-    from mmrec.store import Store, default_store
+    from mmrec.recommender.persistence import manifest_of
 
     try:
         import uvicorn

@@ -13,11 +13,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from mmrec import archive
-from mmrec.archive import Choice
+from mmrec.cache import admin
+from mmrec.cache.admin import Choice
+from mmrec.cache.store import Store, default_store
 from mmrec.cli.options import AsJson, out, print_json
 from mmrec.errors import ConfigError, DataError
-from mmrec.store import Store, default_store
 
 __all__ = ["store_app"]
 
@@ -34,7 +34,7 @@ def stats(*, store: StorePath = None, json: AsJson = False) -> None:
     """Say what the store holds: results and failures, their size, and the tokens that were paid for them."""
     path = _existing(store)
     with closing(Store(path)) as db:
-        found = archive.stats(db, Choice())
+        found = admin.stats(db, Choice())
     size = path.stat().st_size
     _print({"store": path, "bytes": size, "holdings": found}, json, f"{path}: {_number(size)} bytes")
 
@@ -50,7 +50,7 @@ def export(
     """
     path = _existing(store)
     with closing(Store(path)) as db:
-        written = archive.export(db, file, Choice(kind, model))
+        written = admin.export(db, file, Choice(kind, model))
     _print({"store": path, "file": file, "results": written}, json, f"{written:,} results: {file}")
 
 
@@ -62,7 +62,7 @@ def import_(file: Path, /, *, store: StorePath = None, json: AsJson = False) -> 
     """
     path = store or default_store()
     with closing(Store(path)) as db:
-        done = archive.import_(db, file)
+        done = admin.import_(db, file)
     said = f"{done.new:,} new, {done.known:,} known already, {done.refused:,} refused"
     _print({"store": path, "file": file, **asdict(done)}, json, f"{said}; {done.reason}".rstrip("; "))
 
@@ -91,9 +91,9 @@ def prune(
     choice = Choice(kind, model, before, failures)
     path = _existing(store)
     with closing(Store(path)) as db:
-        found = archive.stats(db, choice)
+        found = admin.stats(db, choice)
         if yes:
-            archive.prune(db, choice)
+            admin.prune(db, choice)
     what = f"{sum(row['results'] + row['failed'] for row in found):,} results and failures"
     said = f"{what} deleted" if yes else f"{what} would be deleted; --yes deletes them for good"
     _print({"store": path, "deleted": yes, "holdings": found}, json, said)

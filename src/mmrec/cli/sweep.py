@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from mmrec.cli.options import AsJson, Settings, print_json, print_table, show_rejects
-from mmrec.progress import console
+from mmrec.console import console
 
 __all__ = ["sweep"]
 
@@ -37,12 +37,12 @@ def sweep(
         out: folder for sweep-OVER.json and sweep-OVER.html.
         json: print one JSON object instead of a table.
     """
-    from mmrec.corpus import Models
+    from mmrec.data import read_reviews
     from mmrec.errors import ConfigError
-    from mmrec.experiment import sweep as sweeping
-    from mmrec.experiment.pages import sweep_page
-    from mmrec.experiment.rendering import command_line
-    from mmrec.reviews import read_reviews
+    from mmrec.experiments import sweep as sweeping
+    from mmrec.experiments.report.experiment_pages import sweep_page
+    from mmrec.experiments.report.html import command_line
+    from mmrec.features.dataset import Models
 
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds}: there must be at least 1")

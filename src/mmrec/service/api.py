@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, Reques
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mmrec.errors import DataError, PhotoError
-from mmrec.explain import Explanation
-from mmrec.service.desk import AlreadyKnown, Desk, Reasoned
-from mmrec.service.fields import Count, Id, InUrl, Price, Share, Text, Words
-from mmrec.service.refusals import refusals
+from mmrec.recommender.explain import Explanation
+from mmrec.service.errors import refusals
+from mmrec.service.recommendations import AlreadyKnown, Desk, Reasoned
+from mmrec.service.schemas import Count, Id, InUrl, Price, Share, Text, Words
 
 __all__ = ["router"]
 

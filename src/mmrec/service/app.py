@@ -18,13 +18,13 @@ from starlette.exceptions import HTTPException
 import mmrec
 from mmrec.config import CatalogueConfig, ServeConfig
 from mmrec.errors import ConfigError, DataError, MmrecError, StoreError
-from mmrec.recommend import Recommender
-from mmrec.service import page
+from mmrec.recommender.recommender import Recommender
+from mmrec.service import web
 from mmrec.service.api import router
-from mmrec.service.desk import Desk
-from mmrec.service.guard import Guard, Meters
-from mmrec.service.ledger import Ledger
-from mmrec.service.refusals import refusals
+from mmrec.service.errors import refusals
+from mmrec.service.live_store import Ledger
+from mmrec.service.recommendations import Desk
+from mmrec.service.security import Guard, Meters
 
 __all__ = ["create_app", "open_ledger", "read_keys"]
 
@@ -59,7 +59,7 @@ def create_app(model: Path, config: ServeConfig, catalogue: CatalogueConfig | No
     # The guard looks at keys; this says so in the OpenAPI document.
     app.include_router(router, dependencies=[Depends(HTTPBearer(auto_error=False))] if keys else [])
     if not keys:  # the page has no way to bring one
-        app.include_router(page.router)
+        app.include_router(web.router)
         app.mount("/static", StaticFiles(packages=[("mmrec.service", "static")]), "static")
 
     @app.get("/health", tags=["service"], responses=refusals(413))
@@ -130,7 +130,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     if not getattr(request.scope.get("route"), "include_in_schema", True):
         where = ", ".join(sorted({str(one["loc"][-1]) for one in error.errors()}))
-        return page.sorry(422, f"this cannot be: {where}")
+        return web.sorry(422, f"this cannot be: {where}")
     detail = [{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()]
     return JSONResponse({"detail": detail, "request_id": request.state.request_id}, 422)
 
@@ -142,5 +142,5 @@ async def _hidden(request: Request, error: Exception) -> Response:
 
 def _answer(request: Request, status: int, why: str, headers: Mapping[str, str] | None = None) -> Response:
     if not getattr(request.scope.get("route"), "include_in_schema", True):  # one of the page's
-        return page.sorry(status, why, headers)
+        return web.sorry(status, why, headers)
     return JSONResponse({"error": why, "request_id": request.state.request_id}, status, headers)

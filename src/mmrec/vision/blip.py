@@ -9,11 +9,11 @@ from typing import Any, Final
 import torch
 from PIL import Image
 
+from mmrec.cache.store import Failure
+from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ModelError
-from mmrec.language.base import Answer
-from mmrec.store import Failure
-from mmrec.vision.faults import fault
-from mmrec.weights import Placement, Weights
+from mmrec.llm.types import Answer
+from mmrec.vision.caption_quality import fault
 
 __all__ = ["BLIP_TYPES", "BlipCaptioner"]
 

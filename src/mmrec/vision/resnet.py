@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mmrec.cache.store import Failure
 from mmrec.config import VisionConfig
-from mmrec.store import Failure
-from mmrec.weights import Placement, Weights
+from mmrec.encoder.weights import Placement, Weights
 
 __all__ = ["PhotoFeatures"]
 

@@ -1,0 +1,178 @@
+"""`mmrec profile`: have reviews read by a language model, after saying what it will cost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from mmrec.cli.options import AsJson, Settings, out, print_json, show_rejects
+from mmrec.console import console
+from mmrec.data.columns import escaped
+
+if TYPE_CHECKING:
+    from mmrec.experiments.annotate import Profiles
+    from mmrec.features.dataset import Models
+    from mmrec.llm.annotator import Plan
+
+__all__ = ["profile"]
+
+_REASONS = 5
+
+
+def profile(
+    data: Path,
+    /,
+    *,
+    dry_run: bool = False,
+    check: bool = False,
+    truth: Path | None = None,
+    batch: bool = False,
+    json: AsJson = False,
+    config: Settings = Settings(),
+) -> None:
+    """Have reviews read by a language model; what it answers is kept, and `mmrec fit` finds it.
+
+    Args:
+        data: as for `mmrec fit`.
+        dry_run: only say how many calls and tokens it would take, and what they cost, for both strategies.
+        check: afterwards measure how good what was written is, with the worst examples.
+        truth: file of items with their true `price` or `categories`, for --check.
+        batch: hand the asks in by OpenAI's Batch API at half the price; run the same again to collect.
+        json: print one JSON object instead of tables.
+    """
+    from mmrec.data import read_reviews
+    from mmrec.experiments.annotate import read_profiles
+    from mmrec.features.dataset import Models
+
+    reviews = read_reviews(data, config.read)
+    show_rejects(reviews)
+    if dry_run:
+        plans = {strategy: _planned(reviews, config, strategy, batch) for strategy in ("notes", "summary")}
+        print_json(plans) if json else _print_plans(plans, config)
+        return
+    models = Models.open(config, batch=batch)
+    profiles = read_profiles(reviews, config, models)
+    result = _result(profiles, models)
+    if check:
+        from mmrec.cli.annotation_quality import print_check
+        from mmrec.experiments.annotation_check import check_profiles
+
+        found = check_profiles(profiles, config, models, truth)
+        result["check"] = asdict(found)
+        if not json:
+            print_check(found)
+    print_json(result) if json else _print_result(result)
+
+
+def _planned(reviews: Any, config: Settings, strategy: str, batch: bool) -> dict[str, Any]:
+    """Calls, tokens and price of one strategy, less what is stored already."""
+    from mmrec.experiments.annotate import CAPTION, read_profiles
+    from mmrec.features.dataset import Models
+    from mmrec.llm.annotator import Plan
+    from mmrec.vision.openai_captioner import ChatCaptioner
+
+    plan = Plan()
+    chosen = config.profile.model_copy(update={"strategy": strategy})
+    own = config.model_copy(update={"profile": chosen})
+    models = Models.open(own, plan, batch=batch)
+    read_profiles(reviews, own, models)
+    reader, captioner = models.reader.identity, {}
+    if isinstance(models.captioner, ChatCaptioner):
+        captioner = models.captioner.maker
+    dollars = [
+        _dollars(plan, [name for name in plan.calls if (name == CAPTION) == seeing], maker, config, halved)
+        for seeing, maker, halved in ((False, reader, batch), (True, captioner, False))
+    ]
+    rows = {
+        name: {"calls": plan.calls[name], "tokens_in": plan.input[name], "tokens_out": plan.output[name]}
+        for name in plan.calls
+    }
+    return {"asks": rows, "dollars": None if None in dollars else sum(filter(None, dollars))}
+
+
+def _dollars(
+    plan: Plan, names: list[str], maker: dict[str, object], config: Settings, halved: bool
+) -> float | None:
+    """What the asks of one model cost; None where its price is not known."""
+    from mmrec.llm.cost import Price
+    from mmrec.llm.types import Usage
+
+    if not names:
+        return 0.0
+    price = Price.of(str(maker.get("provider", "")), str(maker["model"]), config.language.llm_price)
+    if price is None:
+        return None
+    tokens = (sum(counts[name] for name in names) for counts in (plan.input, plan.output))
+    cost = price.cost(Usage(**dict(zip(("input", "output"), tokens, strict=True))))
+    return cost / 2 if halved else cost
+
+
+def _print_plans(plans: dict[str, dict[str, Any]], config: Settings) -> None:
+    table = Table(title=f"What {config.language.llm} would be asked", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("strategy")
+    table.add_column("ask")
+    for name in ("calls", "tokens in", "tokens out", "US$"):
+        table.add_column(name, justify="right")
+    for strategy, plan in plans.items():
+        for name, row in plan["asks"].items():
+            table.add_row(
+                strategy, name, *(f"{row[key]:,}" for key in ("calls", "tokens_in", "tokens_out")), ""
+            )
+        money = "unknown" if plan["dollars"] is None else f"{plan['dollars']:,.2f}"
+        table.add_row(strategy, "together", "", "", "", money, end_section=True)
+    out.print(table)
+    console.print(
+        "Tokens are estimates, those of the answers by experience; what is stored already is not counted. "
+        "Nothing was asked."
+    )
+
+
+def _result(profiles: Profiles, models: Models) -> dict[str, Any]:
+    chats = [getattr(model, "chat", None) for model in (models.reader.model, models.captioner)]
+    spends = [chat.spend for chat in chats if chat is not None]
+    result: dict[str, Any] = {"model": models.reader.identity["model"]}
+    if profiles.notes:
+        result["notes"] = len(profiles.notes)
+        result["empty"] = sum(not note.gist for note in profiles.notes)
+    for part in profiles.summaries:
+        name = f"summaries of {part.of}s"
+        result[name] = result.get(name, 0) + len(part.summaries)
+    if spends:
+        result |= {
+            "calls": sum(spend.calls for spend in spends),
+            "tokens_in": sum(spend.usage.input for spend in spends),
+            "tokens_out": sum(spend.usage.output for spend in spends),
+            "dollars": sum(spend.money for spend in spends) if all(spend.price for spend in spends) else None,
+        }
+    return result | {"failed": dict(profiles.failed.most_common()), "pending": _pending(profiles)}
+
+
+def _pending(profiles: Profiles) -> dict[str, Any] | None:
+    if not profiles.pending:
+        return None
+    pending = reduce(add, profiles.pending)
+    counts = {"handed_in": pending.handed_in, "waiting": pending.waiting, "left": pending.left}
+    return {**counts, "remark": str(pending)}
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    table = Table(show_header=False, box=SIMPLE_HEAD)
+    for name, value in result.items():
+        if name not in ("failed", "pending", "check") and value is not None:
+            form = {float: ",.4f", int: ","}.get(type(value), "")
+            table.add_row(name.replace("_", " "), Text(escaped(format(value, form))))
+    out.print(table)
+    failed = result["failed"]
+    if failed:
+        console.print(f"[yellow]{sum(failed.values()):,} asks failed; what they are about counts as missing:")
+        for reason, count in list(failed.items())[:_REASONS]:
+            console.print(f"  {count:,}: {escaped(reason, 500)}", markup=False)
+    if result["pending"]:
+        console.print(escaped(result["pending"]["remark"], 1000), markup=False)

@@ -1,0 +1,7 @@
+"""Reviews in: reading, checking, filtering, splitting, and Sample City."""
+
+from mmrec.data.readers import read_reviews
+from mmrec.data.schema import Interactions, Reviews
+from mmrec.data.split import Split, filter_reviews, split_reviews
+
+__all__ = ["Interactions", "Reviews", "Split", "filter_reviews", "read_reviews", "split_reviews"]

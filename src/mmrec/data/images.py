@@ -1,0 +1,128 @@
+"""Photos of strangers: checked before use, decoded within limits, refused with a reason."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mmrec.console import track
+from mmrec.errors import PhotoError
+
+__all__ = ["FORMATS", "check_photo", "check_photos", "entries", "load_photo", "photo_names"]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+"""Formats that are decoded, by Pillow's names; decided by content, never by suffix."""
+
+_REMOTE = re.compile(r"https?://", re.IGNORECASE)
+_THREADS = 4  # Pillow's decoders release the interpreter lock
+
+
+def check_photo(path: str, root: Path, max_pixels: int) -> Path:
+    """Return the resolved absolute path of a photo that lies inside `root` and was decoded once.
+
+    Args:
+        path: as the data names it, relative to `root`.
+        root: folder that no photo may leave, by `..`, an absolute path or a link.
+        max_pixels: width times height above which it is refused, before decoding.
+
+    Raises:
+        PhotoError: outside the folder, missing, not a regular file, or refused by `load_photo`.
+    """
+    try:
+        path.encode()
+        folder = root.resolve()
+        photo = (folder / path).resolve()
+        if not photo.is_relative_to(folder):
+            raise PhotoError("outside the folder")
+        if not photo.exists():
+            raise PhotoError("no such file")
+        if not photo.is_file():
+            raise PhotoError("not a regular file")
+    except (OSError, ValueError, RuntimeError) as error:  # too long, NUL, not encodable, a loop of links
+        raise PhotoError(f"not a usable path ({type(error).__name__})") from error
+    load_photo(photo, max_pixels)
+    return photo
+
+
+def load_photo(path: Path | IO[bytes], max_pixels: int) -> Image.Image:
+    """Return a photo as RGB, upright as its EXIF orientation says; of an animation the first frame.
+
+    Raises:
+        PhotoError: not one of `FORMATS`, more pixels than allowed, or not decodable to its end.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise PhotoError(f"{width}x{height} pixels, more than {max_pixels} in all")
+            image.load()  # before the orientation is asked for: in a PNG it may follow the pixels
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except PhotoError:
+        raise
+    except UnidentifiedImageError as error:
+        raise PhotoError("not a JPEG, PNG, WebP or GIF") from error
+    except Image.DecompressionBombError as error:
+        raise PhotoError("more pixels than can be decoded safely") from error
+    except Exception as error:  # decoders raise anything on hostile bytes: SyntaxError, struct.error, ...
+        raise PhotoError(f"cannot be decoded ({type(error).__name__}: {error})") from error
+
+
+def check_photos(
+    photos: Collection[tuple[str, Path]], max_pixels: int
+) -> dict[tuple[str, Path], Path | PhotoError]:
+    """Check many photos at once, each (path, root) as `check_photo` does; refusals are values here."""
+
+    def outcome(photo: tuple[str, Path]) -> Path | PhotoError:
+        try:
+            return check_photo(*photo, max_pixels)
+        except PhotoError as error:
+            return error
+
+    checked: dict[tuple[str, Path], Path | PhotoError] = {}
+    if unique := list(dict.fromkeys(photos)):
+        with ThreadPoolExecutor(_THREADS) as pool, track("Checking photos", len(unique)) as advance:
+            for photo, found in zip(unique, pool.map(outcome, unique), strict=True):
+                checked[photo] = found
+                advance(1, isinstance(found, PhotoError))
+    return checked
+
+
+def photo_names(value: Any) -> tuple[list[str], int]:
+    """Return the local photos that a cell names, each once and in order, and the number of remote ones.
+
+    A list of names or of objects with an `id` or `path`; in text a JSON list, or names parted by `|`.
+    URLs are not local: they are counted and left out.
+    """
+    names = [name for name in map(_photo_name, entries(value)) if name]
+    local = [name for name in names if not _REMOTE.match(name)]
+    return list(dict.fromkeys(local)), len(names) - len(local)
+
+
+def entries(value: Any) -> list[Any]:
+    """Return the entries of a cell: of a list, of text that spells a list or is parted by `|`, or itself."""
+    if not isinstance(value, str):
+        return value if isinstance(value, list) else [value] if value else []
+    cell = value.strip()
+    if cell.startswith("["):
+        for text in (cell, cell.replace("'", '"')):  # the second is how pandas writes a list
+            try:
+                return list(json.loads(text))
+            except (ValueError, RecursionError):
+                continue
+    return [name.strip() for name in cell.split("|")]
+
+
+def _photo_name(entry: Any) -> str:
+    if isinstance(entry, Mapping):
+        local = next((entry[key] for key in ("id", "path", "photo_id") if entry.get(key)), None)
+        urls = [url for urls in entry.values() for url in (urls if isinstance(urls, list) else [urls])]
+        entry = local or next((url for url in urls if isinstance(url, str) and _REMOTE.match(url)), entry)
+    if entry is None or isinstance(entry, str):
+        return entry or ""
+    return str(entry) if isinstance(entry, int | float) else f"({type(entry).__name__})"

@@ -1,0 +1,275 @@
+"""Reviews with all that models have read out of them, each thing on first use and once ever."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import numpy as np
+import polars as pl
+
+from mmrec.cache.store import Store, default_store
+from mmrec.config import Config
+from mmrec.data.schema import NO_TIME, Interactions, Reviews
+from mmrec.encoder.text_encoder import Encoder
+from mmrec.evidence.policies import Side
+from mmrec.features.annotations import NoteArrays
+from mmrec.features.text_regression import Reviewed
+from mmrec.llm.annotator import Plan, Reader
+from mmrec.llm.cost import Purse
+from mmrec.llm.factory import open_language
+from mmrec.llm.prompts import Of
+from mmrec.llm.types import Note, Review, Summary
+from mmrec.retrieval.text_neighbors import wishes
+from mmrec.vision.factory import open_captioner
+from mmrec.vision.image_features import Captions, PhotoVectors, Pictures
+from mmrec.vision.openai_captioner import chat_captioner
+from mmrec.vision.resnet import PhotoFeatures
+from mmrec.vision.types import Captioner
+
+__all__ = ["Corpus", "Models"]
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models that turn reviews and photos into words and vectors, and the store of their answers."""
+
+    store: Store
+    encoder: Encoder
+    reader: Reader
+    quoter: Reader
+    captioner: Captioner
+    image: PhotoFeatures
+
+    @classmethod
+    def open(
+        cls, config: Config, plan: Plan | None = None, *, batch: bool = False, store: Store | None = None
+    ) -> Models:
+        """Name the configured models; weights are loaded, and servers asked, when first needed.
+
+        Args:
+            config: which models.
+            plan: when given, no language model is asked; what would be is added to it.
+            batch: whether asks are handed in as batches that are collected later.
+            store: in place of the one that `config` names.
+
+        Raises:
+            ConfigError: a model is spelled in a way that is not known.
+        """
+        store = store or Store(config.store or default_store(), retry=config.language.retry_failed)
+        encoder = Encoder(config.encoder, store)
+        language, profile = config.language, config.profile
+        purse = Purse(language.budget)
+        builtin = Config(profile=profile, encoder=config.encoder, engine=config.engine)
+        model = open_language(config, encoder, store, purse, batch=batch)
+        quoting = open_language(builtin, encoder, store)
+        captioner = open_captioner(config.vision, partial(chat_captioner, language=language, purse=purse))
+        image = PhotoFeatures(config.vision)
+        if config.engine.engine == "ray":
+            from mmrec.distributed import factory  # heavy, and an extra
+
+            encoder = factory.dealt_encoder(config, store)
+            model = factory.dealt_language(model, config, encoder, store)
+            quoting = factory.dealt_language(quoting, builtin, encoder, store)
+            captioner = factory.dealt_captioner(captioner, config)
+            image = factory.dealt_features(config)
+        quoter = reader = Reader(model, store, language, profile, plan)
+        if language.llm != "builtin" or profile.strategy != "notes":
+            quoter = Reader(quoting, store, language, profile)
+        return cls(store, encoder, reader, quoter, captioner, image)
+
+
+class Corpus:
+    """Reviews (n of them, of m items) and what was read out of them.
+
+    Args:
+        data: who rated what; codes of users and items.
+        texts: (n) review texts.
+        photos: (n) paths of each review's photos.
+        item_photos: (m) paths of each item's own photos.
+        models: what reads.
+        max_pixels: limit for photos.
+        notes: (n) what each review says, where it has been read before.
+        summary: what all of these reviews say together, where that is known.
+        captions: (n) captions that came with each review, in place of its photos; () where none did.
+        item_captions: (m) the same of items.
+
+    Attributes:
+        part: (n,) the part of the data that each review is read with; the folds, where there are any.
+        review_ids: (n) id of each review, where they are known.
+    """
+
+    def __init__(
+        self,
+        data: Interactions,
+        texts: Sequence[str],
+        photos: Sequence[Sequence[str]],
+        item_photos: Sequence[Sequence[str]],
+        models: Models,
+        max_pixels: int,
+        notes: list[Note] | None = None,
+        summary: Summary | None = None,
+        captions: Sequence[Sequence[str]] = (),
+        item_captions: Sequence[Sequence[str]] = (),
+    ) -> None:
+        self.data = data
+        self.texts = list(texts)
+        self.photos = photos
+        self.item_photos = item_photos
+        self.models = models
+        self.given = captions or [[]] * len(photos)
+        self.item_given = item_captions or [[]] * len(item_photos)
+        self._pictures = Pictures(models.store, max_pixels)
+        self._notes = notes
+        self._summary = summary
+        self.part = np.zeros(len(self.texts), dtype=np.int64)
+        self.review_ids: list[str] = []
+        self._note_arrays: dict[tuple[str, ...], NoteArrays] = {}
+
+    @classmethod
+    def of(cls, reviews: Reviews, models: Models, config: Config, notes: list[Note] | None = None) -> Corpus:
+        """All of some reviews, and what was read out of them if that is known."""
+        data = Interactions.of(reviews.table)
+        row = {item: at for at, item in enumerate(reviews.items["item"])}
+
+        def own(column: str) -> list[list[str]]:
+            values = _lists(reviews.items, column)
+            return [values[row[item]] if item in row else [] for item in data.items]
+
+        corpus = cls(
+            data,
+            reviews.table["text"].to_list(),
+            _lists(reviews.table, "photos"),
+            own("photos"),
+            models,
+            config.read.max_pixels,
+            notes,
+            captions=_lists(reviews.table, "captions"),
+            item_captions=own("captions"),
+        )
+        corpus.review_ids = reviews.table["review_id"].to_list()
+        return corpus
+
+    @classmethod
+    def single(
+        cls,
+        text: str,
+        rating: float,
+        models: Models,
+        note: Note,
+        summary: Summary | None = None,
+        captions: Sequence[str] = (),
+    ) -> Corpus:
+        """One review that has been read, by nobody of nothing; its rating may be nan.
+
+        Captions are of photos of the item.
+        """
+        data = Interactions(
+            user=np.zeros(1, dtype=np.int64),
+            item=np.zeros(1, dtype=np.int64),
+            rating=np.array([rating], dtype=np.float32),
+            time=np.array([NO_TIME]),
+            users=[""],
+            items=[""],
+        )
+        told = summary or Summary(text=text)
+        return cls(data, [text], [[]], [[]], models, 0, [note], told, item_captions=[captions])
+
+    @classmethod
+    def described(cls, text: str, models: Models) -> Corpus:
+        """A stranger's own words, as one review without a rating; each part of a list is a like."""
+        likes = list(dict.fromkeys([text, *wishes(text)]))
+        return cls.single(text, np.nan, models, Note(gist=text, likes=likes))
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @cached_property
+    def text_vectors(self) -> np.ndarray:
+        """(n, d) float16 vectors of whole reviews."""
+        return self.models.encoder.encode(self.texts, "encoding reviews")
+
+    @property
+    def reviewed(self) -> Reviewed:
+        """What effects are made of."""
+        length = np.array([len(text) for text in self.texts])
+        return Reviewed(self.data, self.text_vectors, length)
+
+    @cached_property
+    def notes(self) -> list[Note]:
+        """(n) what each review says, read alone."""
+        if self._notes is not None:
+            return self._notes
+        return self.models.reader.notes(self.texts)
+
+    def quotable(self, rows: np.ndarray) -> list[Note]:
+        """Notes of some reviews whose likes and dislikes are sentences of the review, word for word."""
+        if self.models.reader is self.models.quoter:
+            return [self.notes[row] for row in rows]
+        return self.models.quoter.notes([self.texts[row] for row in rows])
+
+    def summaries(self, of: Of, side: Side) -> list[Summary]:
+        """What the reviews of every view of a side say together."""
+        if self._summary is not None:
+            return [self._summary] * len(side)
+        groups = [[self._reviews[row] for row in rows] for rows in side.sets()]
+        return self.models.reader.summaries(of, groups)
+
+    @cached_property
+    def _reviews(self) -> list[Review]:
+        columns = (self.texts, self.data.rating.tolist(), self.data.time.tolist(), self.part.tolist())
+        return [Review(*row) for row in zip(*columns, strict=True)]
+
+    def note_arrays(self, vocabulary: Sequence[str]) -> NoteArrays:
+        """Notes as arrays, with their categories coded by a vocabulary."""
+        key = tuple(vocabulary)
+        if key not in self._note_arrays:
+            self._note_arrays = {key: NoteArrays.of(self.notes, self.models.encoder, vocabulary)}
+        return self._note_arrays[key]
+
+    def pictured(self, known: np.ndarray, *, captions: bool) -> bool:
+        """Whether some item or known review has a photo, or a caption where that will do."""
+        groups = [(self.photos, self.item_photos), (self.given, self.item_given)][: 1 + captions]
+        return any(any(map(len, own)) or any(len(shown[row]) for row in known) for shown, own in groups)
+
+    @cached_property
+    def captions(self) -> Captions:
+        """What the captioner says of the photos of reviews and items that came without captions."""
+        return self._pictures.captions(self._uncaptioned, self.models.captioner)
+
+    @property
+    def captions_missing(self) -> int:
+        """Captions that the captioner would be asked for now."""
+        return self._pictures.missing(self._uncaptioned, self.models.captioner)
+
+    @property
+    def _uncaptioned(self) -> list[str]:
+        given, photos = (*self.given, *self.item_given), (*self.photos, *self.item_photos)
+        return [path for own, group in zip(given, photos, strict=True) if not own for path in group]
+
+    @cached_property
+    def caption_vectors(self) -> PhotoVectors:
+        """Captions in the encoder's space (paper, section 3.2)."""
+        said = self._said(self.given, self.photos), self._said(self.item_given, self.item_photos)
+        unique = sorted({caption for groups in said for group in groups for caption in group})
+        vectors = self.models.encoder.encode(unique or [""], "encoding captions")
+        return PhotoVectors.of(*said, dict(zip(unique, vectors, strict=False)), vectors.shape[1])
+
+    @cached_property
+    def image_vectors(self) -> PhotoVectors:
+        """Photos as the image model's features (paper, section 4: the baseline)."""
+        image = self.models.image
+        paths = [path for group in (*self.photos, *self.item_photos) for path in group]
+        vectors = self._pictures.vectors(paths, image)
+        return PhotoVectors.of(self.photos, self.item_photos, vectors, image.width)
+
+    def _said(self, given: Sequence[Sequence[str]], photos: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+        text = self.captions.text
+        pairs = zip(given, photos, strict=True)
+        return [own or [said for path in group if (said := text[path])] for own, group in pairs]
+
+
+def _lists(table: pl.DataFrame, column: str) -> list[list[str]]:
+    """A column of lists; empty ones where a table has none."""
+    return table[column].to_list() if column in table.columns else [[]] * table.height

@@ -1,0 +1,78 @@
+"""Reviews as they go into calls: visible letters only, and no more of them than a model's window holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from mmrec.llm.prompts import clean, marked
+from mmrec.llm.token_estimates import clip, covering, parted, share
+from mmrec.llm.types import Review
+
+__all__ = ["Histories", "Texts"]
+
+Texts = tuple[str, ...]
+
+
+class _Shown(NamedTuple):
+    """A text as it goes into a prompt, and its tokens there."""
+
+    text: str
+    cost: int
+
+
+class Histories:
+    """Fits reviews into calls.
+
+    Args:
+        count: tokens of texts, by the model's tokenizer where it is known.
+        window: most tokens of reviews in one call, with the lines around them.
+    """
+
+    def __init__(self, count: Callable[[Sequence[str]], list[int]], window: int) -> None:
+        self._count = count
+        self._window = window
+        self._known: dict[tuple[str, int], _Shown] = {}
+
+    def alone(self, text: str) -> Texts:
+        """One text for a call of its own; nothing where it is blank."""
+        shown = self._shown(text, share(self._window - self._frame, 1))
+        return (shown.text,) if shown.text else ()
+
+    def sample(self, group: Sequence[Review]) -> Texts:
+        """Texts of a group that fit into one call and cover its ratings and times, in the order of time."""
+        reviews, shown = self._in_order(group)
+        chosen = covering(reviews, [one.cost for one in shown], self._window)
+        return tuple(shown[at].text for at in chosen)
+
+    def parts(self, group: Sequence[Review]) -> list[Texts]:
+        """All texts of a group, in as many calls as they take; a sample where a call holds only one."""
+        reviews, shown = self._in_order(group)
+        costs = [one.cost for one in shown]
+        if sum(costs) <= self._window:
+            return [tuple(one.text for one in shown)]
+        parts = parted(reviews, costs, self._window)
+        if len(parts) == len(shown):
+            return [self.sample(group)]
+        return [tuple(shown[at].text for at in part) for part in parts]
+
+    def _in_order(self, group: Sequence[Review]) -> tuple[list[Review], list[_Shown]]:
+        """The reviews that say something, by time."""
+        own = share(self._window - self._frame, len(group))
+        ordered = sorted(group, key=lambda review: (review.time, review.text))
+        shown = [(review, self._shown(review.text, own)) for review in ordered]
+        spoken = [(review, one) for review, one in shown if one.text]
+        return [review for review, _ in spoken], [one for _, one in spoken]
+
+    def _shown(self, text: str, limit: int) -> _Shown:
+        # Kept, since under `fold` a review is in some twenty groups.
+        if (text, limit) not in self._known:
+            shown = clip(clean(text), limit, lambda one: self._count([one])[0])
+            self._known[text, limit] = _Shown(shown, self._count([shown])[0] + self._frame)
+        return self._known[text, limit]
+
+    @cached_property
+    def _frame(self) -> int:
+        """Tokens of the lines around a text."""
+        return self._count([marked("", 10, "0" * 12)])[0]

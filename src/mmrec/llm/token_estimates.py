@@ -1,0 +1,93 @@
+"""Histories that are longer than one call takes: which reviews to show, or how to part them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from mmrec.llm.types import Review
+
+__all__ = ["clip", "covering", "estimated_tokens", "parted", "share"]
+
+_BYTES_PER_TOKEN = 4
+_TOKENS_PER_WORD = 1.3
+_SHARE = 8
+
+
+def estimated_tokens(text: str) -> int:
+    """About how many tokens a text has, where the model's tokenizer is not known.
+
+    For English that is about right; for other scripts old tokenizers make twice as many. No tokenizer on
+    bytes makes more than four times as many, whatever the text.
+    """
+    return 1 + int(
+        max(len(text.encode("utf-8", "replace")) / _BYTES_PER_TOKEN, _TOKENS_PER_WORD * len(text.split()))
+    )
+
+
+def clip(text: str, tokens: int, count: Callable[[str], int] = estimated_tokens) -> str:
+    """The beginning of a text, of at most so many tokens."""
+    cost = count(text)
+    if cost <= tokens:
+        return text
+    # In steps: the beginning may be denser than the whole.
+    while text and cost > tokens:
+        text = text[: min(len(text) * tokens // cost, len(text) - 3)].rstrip() if tokens > 1 else ""
+        cost = count(text + " …")
+    return text and text + " …"
+
+
+def covering(reviews: Sequence[Review], costs: Sequence[int], window: int) -> list[int]:
+    """Positions of the reviews that fit a window and cover ratings and time.
+
+    Every rating has its say in proportion to its reviews, the rarest first; within a rating they are taken
+    from all over its time. The positions come back in the order given.
+
+    Args:
+        reviews: n of them, in the order of time.
+        costs: (n) tokens of each.
+        window: most tokens in all.
+    """
+    by_rating: dict[float, list[int]] = defaultdict(list)
+    for at, review in enumerate(reviews):
+        by_rating[review.rating].append(at)
+    turns = [
+        (rank / len(some), len(some), at)
+        for some in by_rating.values()
+        for rank, at in enumerate(some[place] for place in _spread(len(some)))
+    ]
+    chosen = []
+    for _, _, at in sorted(turns):
+        if costs[at] <= window:
+            window -= costs[at]
+            chosen.append(at)
+    return sorted(chosen)
+
+
+def _spread(count: int) -> list[int]:
+    """0..count-1 such that every beginning of the list is spread over the whole: by reversed bits."""
+    bits = max(count - 1, 1).bit_length()
+    return sorted(range(count), key=lambda at: f"{at:0{bits}b}"[::-1])
+
+
+def parted(reviews: Sequence[Review], costs: Sequence[int], window: int) -> list[list[int]]:
+    """Positions of reviews in parts that fit a window each; a part never mixes what is read apart.
+
+    Views of one entity differ by one part of the data, so all others are the same texts in each of them, and
+    are read only once.
+    """
+    parts: list[list[int]] = []
+    order = sorted(range(len(reviews)), key=lambda at: reviews[at].part)
+    left, last = 0, None
+    for at in order:
+        if reviews[at].part != last or costs[at] > left:
+            parts.append([])
+            left, last = window, reviews[at].part
+        parts[-1].append(at)
+        left -= costs[at]
+    return parts
+
+
+def share(window: int, reviews: int) -> int:
+    """Most tokens of one review among several: a long one may not crowd out the others."""
+    return max(window if reviews == 1 else window // _SHARE, 1)
