@@ -21,11 +21,11 @@ from fastapi.testclient import TestClient
 
 from mmrec.cli import main as command_line
 from mmrec.config import Config, EncoderConfig, ProfileConfig, ReadConfig, ServeConfig, TrainingConfig
-from mmrec.corpus import Corpus, Models
-from mmrec.evidence import Side
-from mmrec.recommend import Recommender
-from mmrec.reviews import read_reviews
-from mmrec.reviews.sample import write_sample_city
+from mmrec.data import read_reviews
+from mmrec.data.synthetic.city import write_sample_city
+from mmrec.evidence.views import Side
+from mmrec.features.dataset import Corpus, Models
+from mmrec.recommender.recommender import Recommender
 from mmrec.service.app import create_app
 
 RENAMED: dict[str, str] = {}
