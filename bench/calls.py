@@ -26,10 +26,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from chat_server import Behaviour, Server, serve
 from mmrec.cache.store import Store
-from mmrec.config import Config, LanguageConfig, ProfileConfig
+from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.encoder.text_encoder import Encoder
-from mmrec.llm.annotator import Reader
-from mmrec.llm.factory import open_language
+from mmrec.llm.annotator import Annotator
+from mmrec.llm.factory import open_language_model
 from mmrec.llm.types import Note
 
 PARTS = (
@@ -43,14 +43,16 @@ PARTS = (
 def texts(count: int) -> list[str]:
     """Different reviews of a few sentences."""
     rng = random.Random(0)
-    return [" ".join([*rng.choices(PARTS, k=rng.randint(1, 6)), f"Visit {at}."]) for at in range(count)]
+    return [
+        " ".join([*rng.choices(PARTS, k=rng.randint(1, 6)), f"Visit {at}."]) for at in range(count)
+    ]
 
 
 def read(url: str, store: Store, count: int, in_flight: int) -> tuple[list[Note], int]:
     """Notes of so many reviews, and the calls that it took."""
     config = Config(language=LanguageConfig(llm=f"openai:test-model@{url}", in_flight=in_flight))
-    model = open_language(config, Encoder(config.encoder, store), store)
-    notes = Reader(model, store, config.language, ProfileConfig()).notes(texts(count))
+    model = open_language_model(config, Encoder(config.encoder, store), store)
+    notes = Annotator(model, store, config.language, AnnotationConfig()).write_notes(texts(count))
     return notes, model.chat.spend.calls  # type: ignore[attr-defined]
 
 
@@ -76,7 +78,9 @@ def throughput(calls: int, latency: float, in_flight: int) -> None:
         f"{made:,} calls at {latency * 1000:.0f} ms, {in_flight} in flight: {seconds:.2f} s, "
         f"ideal {ideal:.2f} s"
     )
-    print(f"first call to last answer {calling:.2f} s: {ideal / calling:.1%} of the ideal throughput")
+    print(
+        f"first call to last answer {calling:.2f} s: {ideal / calling:.1%} of the ideal throughput"
+    )
     print(f"with reading the answers and all: {ideal / seconds:.1%}")
     print(f"second run: {repeated} calls, {warm:.2f} s")
 
@@ -136,11 +140,20 @@ def whole(arguments: list[str]) -> None:
     """`mmrec profile` of a data set through the server: calls, tokens, time and memory."""
     with tempfile.TemporaryDirectory() as folder, serve(Behaviour(latency=0.05)) as server:
         store = ["--store", str(Path(folder) / "store.sqlite")]
-        command = [sys.executable, "-c", "from mmrec.cli import main; main()", "profile", *arguments, *store]
+        command = [
+            sys.executable,
+            "-c",
+            "from mmrec.cli import main; main()",
+            "profile",
+            *arguments,
+            *store,
+        ]
         command += ["--llm", f"openai:test-model@{server.url}", "--in-flight", "64", "--json"]
         for run in ("first", "second"):
             measured(run, command, server)
-        size = sum(file.stat().st_size for file in Path(folder).glob("store.sqlite*") if file.is_file())
+        size = sum(
+            file.stat().st_size for file in Path(folder).glob("store.sqlite*") if file.is_file()
+        )
         print(f"store: {size / 1e6:.0f} MB")
 
 
@@ -156,7 +169,9 @@ def measured(run: str, command: list[str], server: Server) -> None:
         sys.exit("the run failed")
     seconds = time.perf_counter() - start
     calls = server.stats()["status"].get("200", 0) - before
-    print(f"{run} run: {calls:,} calls in {seconds:.0f} s, peak memory {usage.ru_maxrss / 1e6:.2f} GB")
+    print(
+        f"{run} run: {calls:,} calls in {seconds:.0f} s, peak memory {usage.ru_maxrss / 1e6:.2f} GB"
+    )
     print(json.dumps(result))
 
 

@@ -25,7 +25,7 @@ from mmrec.config import VisionConfig
 from mmrec.data.images import load_photo
 from mmrec.errors import PhotoError
 from mmrec.vision.factory import cached_models, open_captioner
-from mmrec.vision.resnet import PhotoFeatures
+from mmrec.vision.resnet import ImageEncoder
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 SIDE = 1024
@@ -46,7 +46,9 @@ def load(folder: Path, limit: int) -> list[Image.Image]:
     return photos
 
 
-def rate(work: Callable[[Photos], Iterator[tuple[int, Any]]], chunk: int, photos: Sequence[Image.Image]):
+def rate(
+    work: Callable[[Photos], Iterator[tuple[int, Any]]], chunk: int, photos: Sequence[Image.Image]
+):
     """Photos a second, and how many of them came to nothing."""
     numbered = list(enumerate(photos))
     list(work(iter([numbered[:chunk]])))
@@ -81,14 +83,14 @@ def main() -> None:
     builtin = 0.0
     for name in dict.fromkeys(["builtin", *cached, *arguments.captioner]):
         captioner = open_captioner(VisionConfig(captioner=name))
-        speed, failed = rate(captioner.captions, captioner.chunk, photos)
+        speed, failed = rate(captioner.caption, captioner.chunk, photos)
         builtin = builtin or speed
-        precision = captioner.maker.get("precision", "-")
+        precision = captioner.provenance.get("precision", "-")
         print(f"{name[-50:]:<50} {precision:<9} {speed:9.2f}  {speed / builtin:10.4f}  {failed:6d}")
-    features = PhotoFeatures(VisionConfig(image_model=arguments.image_model))
+    features = ImageEncoder(VisionConfig(image_model=arguments.image_model))
     if features.available():
-        speed, failed = rate(features.vectors, features.chunk, photos)
-        name, precision = f"features {arguments.image_model}", features.place.precision
+        speed, failed = rate(features.encode, features.chunk, photos)
+        name, precision = f"features {arguments.image_model}", features.placement.precision
         print(f"{name[-50:]:<50} {precision:<9} {speed:9.2f}  {speed / builtin:10.4f}  {failed:6d}")
 
 

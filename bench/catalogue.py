@@ -30,8 +30,8 @@ import torch
 from mmrec.cli.recall import print_recall
 from mmrec.config import CatalogueConfig, ServeConfig
 from mmrec.experiments.recall import measure
-from mmrec.features.tables import SideFeatures
-from mmrec.recommender.persistence import load
+from mmrec.features.tables import EntityFeatures
+from mmrec.recommender.persistence import load_recommender
 from mmrec.recommender.recommender import Recommender
 
 ROWS_AT_ONCE, NOISE = 50_000, 0.3
@@ -47,7 +47,9 @@ def main() -> None:
     parser.add_argument("--compared", type=int, help="users whose lists are found exactly too")
     parser.add_argument("--exact-items", type=int, default=CatalogueConfig().exact_items)
     parser.add_argument("--candidates", type=int, default=CatalogueConfig().candidates)
-    parser.add_argument("--loud", type=float, default=0.0, help="spread of random corrections, in logits")
+    parser.add_argument(
+        "--loud", type=float, default=0.0, help="spread of random corrections, in logits"
+    )
     parser.add_argument("--http", action="store_true")
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -59,7 +61,9 @@ def main() -> None:
     recommender = grown(given)
     layer = recommender.model.ranker.top[-1]
     speaking = int((layer.weight.flatten(1).abs().sum(1) > 0).sum())
-    users = np.random.default_rng(1).integers(recommender.features.user.nothing, size=given.users)
+    users = np.random.default_rng(1).integers(
+        recommender.features.user.unknown_index, size=given.users
+    )
     print(f"{speaking} of {len(layer.weight)} runs of DLRM speak; {given.candidates:,} candidates")
     print_recall(measure(recommender.scorer, users, 10, given.compared))
     if given.http:
@@ -68,9 +72,9 @@ def main() -> None:
 
 def grown(given: argparse.Namespace) -> Recommender:
     """The saved model, with so many items that it seems to know."""
-    saved = load(given.model)
+    saved = load_recommender(given.model)
     rng = np.random.default_rng(0)
-    known, names = saved.known, saved.known.data.items
+    known, names = saved.known_reviews, saved.known_reviews.data.items
     more = max(given.items - len(names), 0)
     items = [*names, *(f"grown {at}" for at in range(more))]
     features = replace(known.features, item=mixed(known.features.item, more, rng))
@@ -79,16 +83,18 @@ def grown(given: argparse.Namespace) -> Recommender:
         with torch.no_grad():
             for last in saved.model.ranker.top[-1].parameters():
                 last.normal_(std=given.loud, generator=torch.Generator().manual_seed(0))
-    config = CatalogueConfig(exact_items=given.exact_items, candidates=given.candidates, memory=given.memory)
-    recommender = Recommender._of(replace(saved, known=known), config)
+    config = CatalogueConfig(
+        exact_items=given.exact_items, candidates=given.candidates, memory=given.memory
+    )
+    recommender = Recommender._of(replace(saved, known_reviews=known), config)
     for code in range(len(names), len(items)):
-        recommender.shelf.put(code, items[code])
+        recommender.catalog.update_item(code, items[code])
     return recommender
 
 
-def mixed(side: SideFeatures, more: int, rng: np.random.Generator) -> SideFeatures:
+def mixed(side: EntityFeatures, more: int, rng: np.random.Generator) -> EntityFeatures:
     """The views of a side, then mixtures of two of them each, then the one of which nothing is known."""
-    own = side.nothing
+    own = side.unknown_index
     pair = rng.integers(own, size=(2, more))
     share = rng.uniform(0.1, 0.9, more).astype(np.float32)
 
@@ -106,13 +112,13 @@ def mixed(side: SideFeatures, more: int, rng: np.random.Generator) -> SideFeatur
         return out
 
     codes = np.concatenate([side.categories[:own], side.categories[pair[0]], side.categories[own:]])
-    return SideFeatures(
+    return EntityFeatures(
         side.names,
         of(side.dense, 0.0),
         {name: of(x, NOISE) for name, x in side.vectors.items()},
         {name: of(x, 0.0) for name, x in side.present.items()},
         codes,
-        of(side.taste, NOISE) if side.taste.size else side.taste,
+        of(side.factors, NOISE) if side.factors.size else side.factors,
     )
 
 
@@ -153,7 +159,9 @@ def over_http(given: argparse.Namespace, users: list[str]) -> None:
     finally:
         process.terminate()
         process.wait()
-    print(f"over HTTP: p50 {np.percentile(times, 50):.1f} ms, p99 {np.percentile(times, 99):.1f} ms")
+    print(
+        f"over HTTP: p50 {np.percentile(times, 50):.1f} ms, p99 {np.percentile(times, 99):.1f} ms"
+    )
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ import torch
 from mmrec.cache.store import Store
 from mmrec.config import Config, EngineConfig
 from mmrec.data import read_reviews
-from mmrec.distributed.workers import Crew, Job, Work, crew_of
-from mmrec.encoder.weights import fast_bf16
+from mmrec.distributed.workers import Job, Work, WorkerPool, worker_pool
+from mmrec.encoder.weights import has_fast_bf16
 from mmrec.features.dataset import Models
 from mmrec.llm.types import Note
 
@@ -50,17 +50,17 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 def read_all(texts: list[str], engine: EngineConfig, folder: Path) -> tuple[list[Note], np.ndarray]:
     """Notes and vectors of reviews, with an empty store."""
     models = Models.open(Config(engine=engine), store=Store(folder / f"{time.time_ns()}.sqlite"))
-    notes = models.reader.notes(texts)
+    notes = models.annotator.write_notes(texts)
     vectors = models.encoder.encode(texts)
     models.store.close()
     return notes, vectors
 
 
-def overhead(crew: Crew, rows: list[Any], blocks: int) -> float:
+def overhead(crew: WorkerPool, rows: list[Any], blocks: int) -> float:
     """Blocks a second of which nothing is done."""
     block = list(enumerate(rows))
     given: Iterator[list[tuple[int, Any]]] = (block for _ in range(blocks))
-    return blocks / timed(lambda: list(crew.answers(Job(MAKER, nothing), given)))[0]
+    return blocks / timed(lambda: list(crew.map_rows(Job(MAKER, nothing), given)))[0]
 
 
 def writing(folder: Path, size: int, count: int, chunk: int) -> float:
@@ -71,7 +71,9 @@ def writing(folder: Path, size: int, count: int, chunk: int) -> float:
         return ((at, value) for block in blocks for at in block)
 
     names = [str(number) for number in range(count)]
-    seconds, _ = timed(partial(store.remember, MAKER, names, compute, what="writing", chunk=chunk))
+    seconds, _ = timed(
+        partial(store.get_or_compute, MAKER, names, compute, title="writing", chunk=chunk)
+    )
     store.close()
     return count / seconds
 
@@ -87,12 +89,16 @@ def main() -> None:
     engine = EngineConfig(engine="ray", workers=given.workers)
     torch.set_num_threads(given.workers)
     texts = read_reviews(given.reviews).table["text"].sample(given.limit, seed=0).to_list()
-    words, bf16 = np.mean([len(text.split()) for text in texts]), "native" if fast_bf16() else "emulated"
+    words, bf16 = (
+        np.mean([len(text.split()) for text in texts]),
+        "native" if has_fast_bf16() else "emulated",
+    )
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, bf16 {bf16}, ", end=""
+        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, bf16 {bf16}, ",
+        end="",
     )
     print(f"ray {ray.__version__}; {len(texts):,} reviews of {words:.0f} words")
-    crew = crew_of(engine)
+    crew = worker_pool(engine)
     first, _ = timed(lambda: overhead(crew, [""], 1))
     print(f"start: {first:.1f} s until the first of {given.workers} workers has answered")
     ways = {"one process": EngineConfig(), f"{given.workers} workers": engine}
@@ -110,11 +116,16 @@ def main() -> None:
         base = np.median(times["one process"])
         for way, some in times.items():
             rate = given.limit / np.median(some)
-            print(f"{way:12}: {rate:7.1f} reviews/s, {base / np.median(some):.2f} times one process ", end="")
+            print(
+                f"{way:12}: {rate:7.1f} reviews/s, {base / np.median(some):.2f} times one process ",
+                end="",
+            )
             print(f"(rounds: {', '.join(f'{seconds:.1f}' for seconds in some)} s)")
         same = np.mean([own == far for own, far in zip(notes, far_notes, strict=True)])
         cosine = (vectors.astype(np.float64) * far_vectors).sum(1)
-        print(f"the same: {same:.2%} of notes; cosines mean {cosine.mean():.6f} least {cosine.min():.6f}")
+        print(
+            f"the same: {same:.2%} of notes; cosines mean {cosine.mean():.6f} least {cosine.min():.6f}"
+        )
         print(f"blocks without work: {overhead(crew, texts[:1], 500):,.0f}/s of one text, ", end="")
         print(f"{overhead(crew, texts[:256], 200):,.0f}/s of 256 reviews, ", end="")
         photos = [np.full((768, 1024, 3), shade, np.uint8) for shade in range(8)]
@@ -122,7 +133,10 @@ def main() -> None:
         print(f"{rate:.1f}/s of 8 photos ({rate * 8 * 1024 * 768 * 3 / 1e6:,.0f} MB/s)")
         size = max(path.stat().st_size for path in folder.glob("*.sqlite")) / len(texts)
         print(f"store: {size / 1e3:.1f} KB a review; it keeps ", end="")
-        print(f"{writing(folder, 250, 50_000, 256):,.0f} notes/s of 250 bytes in blocks of 256, ", end="")
+        print(
+            f"{writing(folder, 250, 50_000, 256):,.0f} notes/s of 250 bytes in blocks of 256, ",
+            end="",
+        )
         print(f"{writing(folder, 768, 50_000, 512):,.0f} vectors/s in blocks of 512")
     ray.shutdown()
 

@@ -20,10 +20,10 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from mmrec.data import read_reviews
-from mmrec.encoder.backends import MeanPoolingEngine
+from mmrec.encoder.backends import MeanPoolingBackend
 from mmrec.encoder.runtimes import OpenVINOMeans, TorchMeans
 from mmrec.encoder.text_encoder import bundled_minilm
-from mmrec.encoder.weights import fast_bf16
+from mmrec.encoder.weights import has_fast_bf16
 
 NEIGHBOURS = 10
 
@@ -41,14 +41,20 @@ def main() -> None:
     written = read_reviews(given.reviews).table["text"]
     texts = written.filter(written.str.strip_chars() != "").sample(given.limit, seed=0).to_list()
     words = np.mean([len(text.split()) for text in texts])
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, ", end="")
-    print(f"bf16 {'native' if fast_bf16() else 'emulated'}; {len(texts):,} reviews of {words:.0f} words")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, ", end=""
+    )
+    print(
+        f"bf16 {'native' if has_fast_bf16() else 'emulated'}; {len(texts):,} reviews of {words:.0f} words"
+    )
     peer = SentenceTransformer(str(folder), device="cpu")
-    ways = {"SentenceTransformer, its defaults": lambda some: peer.encode(some, show_progress_bar=False)}
+    ways = {
+        "SentenceTransformer, its defaults": lambda some: peer.encode(some, show_progress_bar=False)
+    }
     for means in (TorchMeans, OpenVINOMeans):
         for bf16 in (False, True):
             name = f"ours, {means.__name__.removesuffix('Means')} {'bf16' if bf16 else 'fp32'}"
-            ways[name] = MeanPoolingEngine(folder, means(folder, bf16)).encode
+            ways[name] = MeanPoolingBackend(folder, means(folder, bf16)).encode
     times: dict[str, list[float]] = {name: [] for name in ways}
     vectors = {name: encode(texts) for name, encode in ways.items()}  # kernels are compiled here
     for _ in range(given.rounds):
@@ -73,7 +79,9 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
         near = vectors @ vectors.T
         np.fill_diagonal(near, -np.inf)
         both.append(np.argpartition(-near, NEIGHBOURS, axis=1)[:, :NEIGHBOURS])
-    return float(np.mean([len(np.intersect1d(*rows)) / NEIGHBOURS for rows in zip(*both, strict=True)]))
+    return float(
+        np.mean([len(np.intersect1d(*rows)) / NEIGHBOURS for rows in zip(*both, strict=True)])
+    )
 
 
 if __name__ == "__main__":

@@ -36,17 +36,20 @@ import polars as pl
 from mmrec.config import Config, RankerConfig, SplitConfig
 from mmrec.data.schema import NO_TIME, Interactions
 from mmrec.data.split import split_reviews
-from mmrec.evidence.policies import Evidence, Side
+from mmrec.evidence.policies import Evidence, EvidenceViews
 from mmrec.features.annotations import NoteArrays
-from mmrec.features.builder import Assembler
-from mmrec.features.dataset import Corpus
-from mmrec.features.text_regression import Reviewed
+from mmrec.features.builder import FeatureBuilder
+from mmrec.features.dataset import Dataset
+from mmrec.features.text_regression import RatedTexts
 from mmrec.llm.types import Note
 
 WIDTH, TOPICS, BLOCK = 384, 16, 1 << 16
 LIMIT = 4.0  # GB
 KINDS = ("baseline", "mmrec")
-FEATURES = ("evidence", *(f"{kind} {what}" for kind in KINDS for what in ("constants", "users", "items")))
+FEATURES = (
+    "evidence",
+    *(f"{kind} {what}" for kind in KINDS for what in ("constants", "users", "items")),
+)
 
 
 class Invented:
@@ -57,11 +60,15 @@ class Invented:
         users, items = size // 10, size // 100
         user, item = _codes(size, users, rng), _codes(size, items, rng)
         effects = rng.normal(0, 0.5, users)[user] + rng.normal(0, 0.4, items)[item]
-        taste, topic = (rng.standard_normal((many, TOPICS), dtype=np.float32) for many in (users, items))
+        taste, topic = (
+            rng.standard_normal((many, TOPICS), dtype=np.float32) for many in (users, items)
+        )
         axes, tone = rng.standard_normal((TOPICS, WIDTH), dtype=np.float32), rng.normal(size=WIDTH)
         rating = np.empty(size, dtype=np.float32)
         shape = size, WIDTH
-        self.text_vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float16, shape)
+        self.text_vectors = np.lib.format.open_memmap(
+            folder / "vectors.npy", "w+", np.float16, shape
+        )
         for at in range(0, size, BLOCK):
             part = slice(at, at + BLOCK)
             liking = effects[part] + (taste[user[part]] * topic[item[part]]).sum(1) / TOPICS
@@ -69,9 +76,12 @@ class Invented:
             text = rng.standard_normal((len(liking), WIDTH), dtype=np.float32)
             text += topic[item[part]] @ axes / 4 + (rating[part] - 4)[:, None] * tone / 4
             self.text_vectors[part] = text / np.linalg.norm(text, axis=1, keepdims=True)
-        names = ([f"{side} {code}" for code in range(many)] for side, many in (("u", users), ("i", items)))
+        names = (
+            [f"{side} {code}" for code in range(many)]
+            for side, many in (("u", users), ("i", items))
+        )
         self.data = Interactions(user, item, rating, np.full(size, NO_TIME), *names)
-        self.reviewed = Reviewed(self.data, self.text_vectors, rng.integers(1, 2000, size))
+        self.reviewed = RatedTexts(self.data, self.text_vectors, rng.integers(1, 2000, size))
         self.notes = [Note()] * size
 
     def __len__(self) -> int:
@@ -95,7 +105,7 @@ def _codes(size: int, entities: int, rng: np.random.Generator) -> np.ndarray:
 def one_size(size: int, folder: Path, *, peer: bool) -> None:
     """All stages of one size, a line of JSON after each."""
     with _stage("invention"):
-        corpus = cast(Corpus, Invented(size, folder))
+        corpus = cast(Dataset, Invented(size, folder))
         rng = np.random.default_rng(0)
     with _stage("evidence"):
         split = split_reviews(corpus.data, SplitConfig(), rng)
@@ -103,11 +113,13 @@ def one_size(size: int, folder: Path, *, peer: bool) -> None:
     print(json.dumps({"views": [len(evidence.user), len(evidence.item)]}), flush=True)
     for kind in KINDS:
         with _stage(f"{kind} constants"):
-            assembler = Assembler.of(corpus, evidence, Config(ranker=RankerConfig(features=kind)))
+            assembler = FeatureBuilder.fit(
+                corpus, evidence, Config(ranker=RankerConfig(features=kind))
+            )
         with _stage(f"{kind} users"):
-            user = assembler.user(evidence.user, corpus)
+            user = assembler.build_user(evidence.user, corpus)
         with _stage(f"{kind} items"):
-            item = assembler.item(evidence.item, corpus)
+            item = assembler.build_item(evidence.item, corpus)
         del assembler, user, item
     if peer:
         _peer(corpus, evidence.fold)
@@ -121,13 +133,13 @@ def _stage(name: str) -> Iterator[None]:
     print(json.dumps(told), flush=True)
 
 
-def _peer(corpus: Corpus, fold: np.ndarray) -> None:
+def _peer(corpus: Dataset, fold: np.ndarray) -> None:
     """Sums over all views of train reviews, ours and those of Polars; they must be the same."""
     train, names = np.flatnonzero(fold > 0), [str(at) for at in range(WIDTH)]
     table = pl.DataFrame(corpus.text_vectors[train].astype(np.float32), schema=names)
     for of, entity in (("users", corpus.data.user), ("items", corpus.data.item)):
         with _stage(f"{of} summed here"):
-            side = Side.excluding(entity, train, fold)
+            side = EvidenceViews.excluding(entity, train, fold)
             ours = side.sum(corpus.text_vectors)
         coded = table.with_columns(entity=pl.Series(entity[train]), fold=pl.Series(fold[train]))
         with _stage(f"{of} summed by Polars"):
@@ -135,13 +147,21 @@ def _peer(corpus: Corpus, fold: np.ndarray) -> None:
             less = [pl.col(name).sum().over("entity") - pl.col(name) for name in names]
             theirs = groups.select("entity", "fold", *less).collect()
         asked = pl.DataFrame({"entity": entity[train[:1000]], "fold": fold[train[:1000]]})
-        found = asked.join(theirs, on=["entity", "fold"], how="left", maintain_order="left").select(names)
+        found = asked.join(theirs, on=["entity", "fold"], how="left", maintain_order="left").select(
+            names
+        )
         assert np.allclose(ours[side.view[train[:1000]]], found.to_numpy(), atol=1e-3)
 
 
 def measured(size: int, folder: Path, *, peer: bool) -> dict[str, Any]:
     """Run one size in a process of its own; its stages, by name, with their peaks of memory (GB)."""
-    command = [sys.executable, __file__, f"--one={size}", f"--folder={folder}", f"--peer={size * peer}"]
+    command = [
+        sys.executable,
+        __file__,
+        f"--one={size}",
+        f"--folder={folder}",
+        f"--peer={size * peer}",
+    ]
     environment = {**os.environ, "TMPDIR": str(folder)}
     child = subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0, env=environment)
     assert child.stdout is not None
@@ -177,7 +197,9 @@ def _memory(process: int) -> tuple[float, float]:
     except ProcessLookupError:
         return 0.0, 0.0
     told = dict(line.split(":", 1) for line in lines)
-    anonymous, resident = (float(told.get(name, "0 kB").split()[0]) / 1e6 for name in ("RssAnon", "VmRSS"))
+    anonymous, resident = (
+        float(told.get(name, "0 kB").split()[0]) / 1e6 for name in ("RssAnon", "VmRSS")
+    )
     return anonymous, resident
 
 
@@ -211,9 +233,13 @@ def main() -> None:
     """Run all sizes, print, and draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[10**5, 10**6, 10**7])
-    parser.add_argument("--folder", type=Path, help="for vectors and mapped arrays, in a folder of their own")
+    parser.add_argument(
+        "--folder", type=Path, help="for vectors and mapped arrays, in a folder of their own"
+    )
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--peer", type=int, default=10**6, help="the size at which Polars sums too; 0: none")
+    parser.add_argument(
+        "--peer", type=int, default=10**6, help="the size at which Polars sums too; 0: none"
+    )
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -227,14 +253,21 @@ def main() -> None:
             results.append(measured(size, Path(folder), peer=size == arguments.peer))
     for result in results:
         size, views = result["size"], " and ".join(f"{many:,}" for many in result["views"])
-        print(f"{size:,} reviews, {views} views: {result['wall']:.0f} s, {result['anonymous']:.2f} GB")
+        print(
+            f"{size:,} reviews, {views} views: {result['wall']:.0f} s, {result['anonymous']:.2f} GB"
+        )
         for of in ("users", "items") if size == arguments.peer else ():
             ours, theirs = (result["stages"][f"{of} summed {by}"] for by in ("here", "by Polars"))
-            ratios = ", ".join(f"{what} {theirs[what] / ours[what]:.2f}" for what in ("wall", "cpu"))
+            ratios = ", ".join(
+                f"{what} {theirs[what] / ours[what]:.2f}" for what in ("wall", "cpu")
+            )
             print(f"sums over views of {of}, Polars / ours: {ratios}")
     for small, large in itertools.pairwise(results):
         step = math.log(large["size"] / small["size"])
-        growth = {what: math.log(large[what] / small[what]) / step for what in ("wall", "cpu", "anonymous")}
+        growth = {
+            what: math.log(large[what] / small[what]) / step
+            for what in ("wall", "cpu", "anonymous")
+        }
         told = ", ".join(f"{what} ^{exponent:.2f}" for what, exponent in growth.items())
         print(f"{small['size']:,} to {large['size']:,}: {told}")
     if arguments.plot:

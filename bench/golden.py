@@ -70,7 +70,10 @@ def library(town: names.Town, some: int, *, whole: bool) -> Golden:
         found["stored"] = {"count": len(keys), "keys": hashlib.sha256(b"".join(keys)).hexdigest()}
     model = names.saved(one, town.folder / "saved")
     again = names.loaded(model)
-    found["loaded"] = {"predictions": names.predictions(again, some), "lists": names.lists(again, some)}
+    found["loaded"] = {
+        "predictions": names.predictions(again, some),
+        "lists": names.lists(again, some),
+    }
     user, item = found["predictions"][0]["user"], found["predictions"][0]["of"]
     names.hear(one)
     found["live"] = {"predictions": names.predictions(one, some), "lists": names.lists(one, some)}
@@ -84,7 +87,12 @@ def library(town: names.Town, some: int, *, whole: bool) -> Golden:
 def commands(town: names.Town, user: str, item: str, small: bool) -> Golden:
     """What commands print, run in the town's folder so that no path is another in every run."""
     os.chdir(town.folder)
-    words = {"data": town.data.name, "new": town.new.relative_to(town.folder), "user": user, "item": item}
+    words = {
+        "data": town.data.name,
+        "new": town.new.relative_to(town.folder),
+        "user": user,
+        "item": item,
+    }
     words |= {"store": town.store.name, "items": f"--items {town.items.name}" if town.items else ""}
     words |= {"truth": f"--truth {town.items.name}" if town.items else ""}
     words["how"] = names.SETTINGS.format(**words)
@@ -106,7 +114,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1000)
     given = parser.parse_args()
     if os.environ.get("OMP_NUM_THREADS") != "1":  # libraries look at it when they are imported
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_NUM_THREADS": "1"})
+        os.execve(
+            sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_NUM_THREADS": "1"}
+        )
     torch.set_num_threads(1)
     folder, some = given.folder.resolve(), 8
     reviews, items = (path and path.resolve() for path in (given.reviews, given.items))

@@ -58,7 +58,9 @@ def differences(
     how: dict[str, Any] = {"tolerance": tolerance, "ties": ties}
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys((*old, *new)):
-            yield from differences(old.get(key, ABSENT), new.get(key, ABSENT), at=f"{at}.{key}", **how)
+            yield from differences(
+                old.get(key, ABSENT), new.get(key, ABSENT), at=f"{at}.{key}", **how
+            )
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         if ties and (value := _ranked(old)) and _ranked(new) == value:
             yield from _rankings(old, new, value, tolerance, at)

@@ -20,21 +20,41 @@ import polars as pl
 from fastapi.testclient import TestClient
 
 from mmrec.cli import main as command_line
-from mmrec.config import Config, EncoderConfig, ProfileConfig, ReadConfig, ServeConfig, TrainingConfig
+from mmrec.config import (
+    AnnotationConfig,
+    Config,
+    EncoderConfig,
+    ReadConfig,
+    ServeConfig,
+    TrainingConfig,
+)
 from mmrec.data import read_reviews
 from mmrec.data.synthetic.city import write_sample_city
-from mmrec.evidence.views import Side
-from mmrec.features.dataset import Corpus, Models
+from mmrec.evidence.views import EvidenceViews
+from mmrec.features.dataset import Dataset, Models
 from mmrec.recommender.recommender import Recommender
 from mmrec.service.app import create_app
 
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "UserRecommendationRequest": "UserWish",
+    "NewUserRequest": "Newcomer",
+    "Neighbor": "Near",
+    "ReviewRequest": "Review",
+}
 """Fields, columns, flags, schemas that have another name now: as it is now -> as it is in the goldens."""
-DROPPED = {"seconds", "milliseconds", "exact_milliseconds", "gigabytes", "bytes", "oldest", "version"}
+DROPPED = {
+    "seconds",
+    "milliseconds",
+    "exact_milliseconds",
+    "gigabytes",
+    "bytes",
+    "oldest",
+    "version",
+}
 """Fields that are others in every run."""
 SAID = "The ramen was wonderful and cheap. The waiter was slow and the room was loud."
 OPENED = "Sichuan hotpot with numbing pepper broth. Cheap lunch menu."
-SETTINGS = "--precision fp32 --runtime torch --store {store} {items}"
+SETTINGS = "--precision fp32 --encoder-backend torch --store {store} {items}"
 COMMANDS = {
     "fit": "fit {data} --out model --peers --epochs 2 {how}",
     "evaluate": "evaluate model",
@@ -95,7 +115,10 @@ ASKS: dict[str, tuple[str, dict[str, Any]]] = {
         "/v1/reviews",
         {"json": {"user": "new", "item": "{item}", "rating": 2.0, "text": SAID, "review_id": "r1"}},
     ),
-    "an opening": ("/v1/items", {"data": {"item": "new-item", "name": "Hotpot", "description": OPENED}}),
+    "an opening": (
+        "/v1/items",
+        {"data": {"item": "new-item", "name": "Hotpot", "description": OPENED}},
+    ),
     "after": ("/v1/users/new/recommendations?n=4&why=true&seen=true", {}),
 }
 
@@ -119,8 +142,8 @@ def config_of(town: Town, strategy: str = "notes", epochs: int = 4) -> Config:
     return Config(
         store=town.store,
         training=TrainingConfig(epochs=epochs),
-        encoder=EncoderConfig(runtime="torch", precision="fp32"),
-        profile=ProfileConfig.model_validate({"strategy": strategy}),
+        encoder=EncoderConfig(encoder_backend="torch", precision="fp32"),
+        annotation=AnnotationConfig.model_validate({"strategy": strategy}),
     )
 
 
@@ -139,34 +162,48 @@ def learned(one: Recommender) -> dict[str, Any]:
     names = {"user": one.features.user.names, "item": one.features.item.names}
     figures = {name: scores.dict() for name, scores in one.scores.items()}
     found = {"scores": figures, "threshold": one.threshold, "curve": one.curve, "features": names}
-    return found | {"outcome": one.outcome, "vocabulary": one.model.assembler.vocabulary}
+    return found | {"outcome": one.outcome, "vocabulary": one.model.builder.vocabulary}
 
 
 def predictions(one: Recommender, some: int) -> list[dict[str, Any]]:
     """Chances of fixed pairs, strangers and unknown items among them."""
     users, items = chosen(one.corpus.data.users, some), chosen(one.corpus.data.items, some)
-    pairs = [(user, item) for user in (*users, "nobody", "new") for item in (*items, "nowhere", "new-item")]
+    pairs = [
+        (user, item)
+        for user in (*users, "nobody", "new")
+        for item in (*items, "nowhere", "new-item")
+    ]
     chances = one.predict(*map(list, zip(*pairs, strict=True))).tolist()
-    return [{"user": user, "of": item, "chance": p} for (user, item), p in zip(pairs, chances, strict=True)]
+    return [
+        {"user": user, "of": item, "chance": p}
+        for (user, item), p in zip(pairs, chances, strict=True)
+    ]
 
 
 def lists(one: Recommender, some: int) -> dict[str, Any]:
     """Recommendations of every kind."""
     users, items = chosen(one.corpus.data.users, some), chosen(one.corpus.data.items, some)
-    user, kinds = users[0], one.shelf.kinds(3)
-    found: dict[str, Any] = {f"for {name}": one.recommend(name, 6) for name in (*users, "nobody", "new")}
+    user, kinds = users[0], one.catalog.common_categories(3)
+    found: dict[str, Any] = {
+        f"for {name}": one.recommend(name, 6) for name in (*users, "nobody", "new")
+    }
     for words in ("ramen, quiet places, cheap", "biryani, friendly staff"):
         found[words] = one.recommend(n=6, likes=words)
     found["liked"] = one.recommend(n=6, liked=items[:2])
     found["seen"] = one.recommend(user, 6, seen=True)
     found["max_fpr"] = one.recommend(user, 30, max_fpr=0.2)
     found["diversity"] = one.recommend(user, 6, diversity=0.5)
-    found["filtered"] = one.recommend(user, 6, categories=kinds[:2], prices=["cheap price", "fair price"])
+    found["filtered"] = one.recommend(
+        user, 6, categories=kinds[:2], prices=["cheap price", "fair price"]
+    )
     found["kinds"] = kinds
     everyone = one.recommend_all(3, max_fpr=0.5)
     for name in [*users, "new"]:
         own = everyone.filter(pl.col("user") == name)
-        found[f"everyone: {name}"] = {"rank": own["rank"].to_list(), "rows": own.drop("user", "rank")}
+        found[f"everyone: {name}"] = {
+            "rank": own["rank"].to_list(),
+            "rows": own.drop("user", "rank"),
+        }
     return found
 
 
@@ -185,33 +222,47 @@ def reasons(one: Recommender, some: int) -> list[Any]:
 def known(one: Recommender, some: int) -> dict[str, Any]:
     """What can be said of users and items."""
     users, items = chosen(one.corpus.data.users, some), chosen(one.corpus.data.items, some)
-    near = {name: one.similar_items(name, 5) for name in items} | {u: one.similar_users(u, 5) for u in users}
-    found: dict[str, Any] = {name: [{"item": i, "cosine": x} for i, x in own] for name, own in near.items()}
+    near = {name: one.similar_items(name, 5) for name in items} | {
+        u: one.similar_users(u, 5) for u in users
+    }
+    found: dict[str, Any] = {
+        name: [{"item": i, "cosine": x} for i, x in own] for name, own in near.items()
+    }
     for item in items:
-        code = one.live.codes["item"][item]
-        found[f"of {item}"] = [one.shelf.described([code]), one.summary(code), *one.sayings(code)]
-        found[f"photos of {item}"] = [caption for _, caption in one.shelf.photos(code)]
+        code = one.online.codes["item"][item]
+        found[f"of {item}"] = [
+            one.catalog.describe([code]),
+            one.summary_quote(code),
+            *one.typical_quotes(code),
+        ]
+        found[f"photos of {item}"] = [caption for _, caption in one.catalog.photos(code)]
     return found | {"search": one.search("noodles and soup", 5)}
 
 
 def summaries(one: Recommender, town: Town, some: int) -> dict[str, Any]:
     """What is written of the first items and users under the strategy of the paper."""
     config = config_of(town, "summary")
-    corpus = Corpus.of(one.reviews, Models.open(config, store=one.models.store), config)
+    corpus = Dataset.from_reviews(one.reviews, Models.open(config, store=one.models.store), config)
     data, which = corpus.data, np.arange(some)
     items, users = (
-        Side.listed(which, [*islice(Side.whole(entity).sets(), some)]) for entity in (data.item, data.user)
+        EvidenceViews.from_lists(
+            which, [*islice(EvidenceViews.all_reviews(entity).review_sets(), some)]
+        )
+        for entity in (data.item, data.user)
     )
     of_items = dict(zip(data.items, corpus.summaries("item", items), strict=False))
-    return {"items": of_items, "users": dict(zip(data.users, corpus.summaries("user", users), strict=False))}
+    return {
+        "items": of_items,
+        "users": dict(zip(data.users, corpus.summaries("user", users), strict=False)),
+    }
 
 
 def hear(one: Recommender) -> None:
     """Two live reviews, one of them by a newcomer, and an item that opened today."""
     user, item = one.corpus.data.users[0], one.corpus.data.items[0]
-    one.add(user, item, 2.0, SAID, "live-1")
-    one.introduce("new-item", name="Hotpot", description=OPENED)
-    one.add("new", "new-item", 5.0, SAID, "live-2")
+    one.add_review(user, item, 2.0, SAID, "live-1")
+    one.add_item("new-item", name="Hotpot", description=OPENED)
+    one.add_review("new", "new-item", 5.0, SAID, "live-2")
 
 
 def saved(one: Recommender, folder: Path) -> Path:
@@ -255,7 +306,10 @@ def typed(words: str) -> tuple[int, str]:
 def helped() -> dict[str, dict[str, bool]]:
     """Flags that the help of each command names."""
     told = {name: typed(f"{words} --help")[1] for name, words in HELPED.items()}
-    return {name: dict.fromkeys(re.findall(r"--[a-z][a-z-]+", said), True) for name, said in told.items()}
+    return {
+        name: dict.fromkeys(re.findall(r"--[a-z][a-z-]+", said), True)
+        for name, said in told.items()
+    }
 
 
 def contract(model: Path) -> Any:

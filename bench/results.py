@@ -19,19 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import mmrec
-from mmrec.config import Config, PaperConfig, ProfileConfig, ReadConfig
+from mmrec.config import AnnotationConfig, Config, PaperConfig, ReadConfig
 from mmrec.console import console
 from mmrec.data import Reviews, read_reviews
-from mmrec.evaluation import holm, mean_and_error, paired_over_seeds
+from mmrec.evaluation import holm_correction, mean_and_standard_error, paired_t_test
 from mmrec.experiments import ablation
 from mmrec.experiments import item_truth as truth
-from mmrec.experiments.checkpoint import Journal, latest
+from mmrec.experiments.checkpoint import Checkpoint, latest_results
 from mmrec.experiments.compare import compare
 from mmrec.experiments.report import tables
 from mmrec.experiments.report.experiment_pages import ablation_page, reproduce_page
 from mmrec.experiments.report.html import command_line
 from mmrec.experiments.reproduce import PROTOCOLS, reproduce
-from mmrec.features.dataset import Corpus, Models
+from mmrec.features.dataset import Dataset, Models
 
 COLUMNS = ("auc", "fpr_at_90", "ap_negative", "brier", "ece", "accuracy", "fpr", "loss")
 TITLES = ("ROC-AUC", "FPR@TPR.90", "AP dislikes", "Brier", "ECE", "accuracy", "FPR", "loss")
@@ -74,11 +74,15 @@ def main() -> None:
         if dataset.name not in arguments.sets.split(",") or not folder.is_dir():
             console.print(f"{dataset.name}: skipped")
             continue
-        reviews = read_reviews(folder / "reviews.jsonl.gz", ReadConfig(items=folder / dataset.items))
+        reviews = read_reviews(
+            folder / "reviews.jsonl.gz", ReadConfig(items=folder / dataset.items)
+        )
         work = arguments.work / dataset.name
         for part in arguments.parts.split(","):
             console.print(f"{dataset.name}: {part}")
-            PARTS[part](Task(dataset, folder / dataset.items, reviews, work, seeds, arguments.store))
+            PARTS[part](
+                Task(dataset, folder / dataset.items, reviews, work, seeds, arguments.store)
+            )
     arguments.out.write_text(page(arguments.work))
     console.print(f"written: {arguments.out}")
 
@@ -96,23 +100,28 @@ class Task:
 
     def config(self, seed: int) -> Config:
         """The default pipeline."""
-        return Config(seed=seed, store=self.store, profile=ProfileConfig(item_kind=self.dataset.kind))
+        return Config(
+            seed=seed, store=self.store, annotation=AnnotationConfig(item_kind=self.dataset.kind)
+        )
 
 
 def peers(task: Task) -> None:
     """Every split: simple peers, those that take features, the paper's two models, and ours."""
     config = task.config(task.seeds[0])
     models = Models.open(config)
-    journal = Journal(task.work / "peers.json", task.reviews, config, models)
+    journal = Checkpoint(task.work / "peers.json", task.reviews, config, models)
     for seed in task.seeds:
         if str(seed) in journal.results:
             continue
-        result = compare(task.reviews, task.config(seed), models, TRAINED, peers=True)
+        result = compare(task.reviews, task.config(seed), models, TRAINED, trained_baselines=True)
         split = result.prepared.split
         kept = {
-            "scores": {name: row.dict() for name, row in result.scores.items()},
+            "scores": {name: row.dict() for name, row in result.metrics.items()},
             "seconds": result.seconds,
-            "rows": {name: len(getattr(split, name)) for name in ("train", "valid", "test", "spare")},
+            "rows": {
+                name: len(getattr(split, name))
+                for name in ("train", "valid", "test", "filtered_rows")
+            },
             "remarks": result.remarks,
         }
         journal.put(str(seed), kept)
@@ -121,8 +130,8 @@ def peers(task: Task) -> None:
 def leak(task: Task) -> None:
     """The paper's experiment in both protocols."""
     config = PaperConfig(store=task.store)
-    profile = config.profile.model_copy(update={"item_kind": task.dataset.kind})
-    config = config.model_copy(update={"profile": profile})
+    profile = config.annotation.model_copy(update={"item_kind": task.dataset.kind})
+    config = config.model_copy(update={"annotation": profile})
     path = task.work / "reproduce.json"
     stacks = reproduce(task.reviews, config, Models.open(config), path, 5, list(PROTOCOLS))
     reproduce_page(stacks, path.with_suffix(".html"), command_line())
@@ -133,7 +142,7 @@ def ablate(task: Task) -> None:
     config, path = task.config(task.seeds[0]), task.work / "ablation.json"
     asked = {"shapley", "words"}
     trials = ablation.ablate(
-        task.reviews, config, Models.open(config), path, seeds=len(task.seeds), asked=asked
+        task.reviews, config, Models.open(config), path, seeds=len(task.seeds), extras=asked
     )
     ablation_page(trials, "mmrec", path.with_suffix(".html"), command_line())
 
@@ -142,15 +151,15 @@ def judged(task: Task) -> None:
     """Price tags and categories against the truth."""
     config = task.config(0)
     models = Models.open(config)
-    journal = Journal(task.work / "truth.json", task.reviews, config, models)
+    journal = Checkpoint(task.work / "truth.json", task.reviews, config, models)
     if "truth" not in journal.results:
-        journal.put("truth", judge(task, Corpus.of(task.reviews, models, config)))
+        journal.put("truth", judge(task, Dataset.from_reviews(task.reviews, models, config)))
 
 
 PARTS = {"peers": peers, "leak": leak, "ablation": ablate, "truth": judged}
 
 
-def judge(task: Task, corpus: Corpus) -> dict[str, float]:
+def judge(task: Task, corpus: Dataset) -> dict[str, float]:
     """What the notes say of price and categories, and what plain comparators say, against the truth."""
     dataset = task.dataset
     by_item: dict[str, list[int]] = {}
@@ -161,7 +170,8 @@ def judge(task: Task, corpus: Corpus) -> dict[str, float]:
     if dataset.price:
         prices = truth.read_prices(task.truth, "business_id", dataset.price)
         score = {
-            item: truth.price_score(corpus.notes[row].price for row in rows) for item, rows in by_item.items()
+            item: truth.price_level_score(corpus.notes[row].price for row in rows)
+            for item, rows in by_item.items()
         }
         figures["price items"] = len(prices)
         figures["price builtin"] = truth.price_correlation(score, prices)
@@ -170,15 +180,19 @@ def judge(task: Task, corpus: Corpus) -> dict[str, float]:
     if dataset.categories:
         labels = truth.read_categories(task.truth, "business_id", dataset.categories)
         ranked = {
-            item: truth.rank_categories(corpus.notes[row].categories for row in rows)
+            item: truth.rank_labels(corpus.notes[row].categories for row in rows)
             for item, rows in by_item.items()
         }
-        frequent = truth.most_frequent(labels)
+        frequent = truth.most_frequent_labels(labels)
         names = {label for item in labels.values() for label in item}
         figures["category items"] = len(labels)
         figures["category builtin"] = truth.category_recall(ranked, labels)
-        figures["category keywords"] = truth.category_recall(truth.keyword_categories(texts, names), labels)
-        figures["category most frequent"] = truth.category_recall(dict.fromkeys(labels, frequent), labels)
+        figures["category keywords"] = truth.category_recall(
+            truth.keyword_categories(texts, names), labels
+        )
+        figures["category most frequent"] = truth.category_recall(
+            dict.fromkeys(labels, frequent), labels
+        )
     return figures
 
 
@@ -206,18 +220,20 @@ def page(work: Path) -> str:
 def _set_page(dataset: DataSet, work: Path) -> list[str]:
     lines = ["", f"## {dataset.name}"]
     if (path := work / "peers.json").exists():
-        lines += _peers_lines([*latest(path).values()])
+        lines += _peers_lines([*latest_results(path).values()])
     if (path := work / "truth.json").exists():
-        lines += _truth_lines(latest(path)["truth"])
+        lines += _truth_lines(latest_results(path)["truth"])
     if (path := work / "reproduce.json").exists():
-        (stacks,) = latest(path).values()
-        seconds = {name: sum(one["seconds"] for one in own.values()) for name, own in stacks.items()}
+        (stacks,) = latest_results(path).values()
+        seconds = {
+            name: sum(one["seconds"] for one in own.values()) for name, own in stacks.items()
+        }
         took = ", ".join(f"{name} {value / 60:.0f} minutes" for name, value in seconds.items())
         lines += ["", "### The paper's experiment, in both protocols", ""]
         lines += [f"5 repeats of 12 settings, 60 trainings a protocol, with features: {took}."]
-        lines += ["", *(tables.markdown(one) for one in tables.tables(stacks))]
+        lines += ["", *(tables.markdown(one) for one in tables.reproduction_tables(stacks))]
     if (path := work / "ablation.json").exists():
-        trials = [*latest(path).values()]
+        trials = [*latest_results(path).values()]
         lines += ["", f"### What each group of inputs adds to `mmrec` ({len(trials)} seeds)", ""]
         lines += [tables.markdown(one) for one in ablation.tables(trials)]
     return lines if len(lines) > 2 else []
@@ -225,16 +241,28 @@ def _set_page(dataset: DataSet, work: Path) -> list[str]:
 
 def _peers_lines(runs: list[dict[str, Any]]) -> list[str]:
     first, rows = runs[0], runs[0]["rows"]
-    spare = f", and {rows['spare']:,} more that only speak for others" if rows["spare"] else ""
-    count = sum(rows.values()) - rows["spare"]
+    spare = (
+        f", and {rows['filtered_rows']:,} more that only speak for others"
+        if rows["filtered_rows"]
+        else ""
+    )
+    count = sum(rows.values()) - rows["filtered_rows"]
     names = [name for name in first["scores"] if all(name in run["scores"] for run in runs)]
     others = [name for name in names if name not in TRAINED]
     values = {name: [run["scores"][name] for run in runs] for name in names}
-    best = max(others, key=lambda name: mean_and_error([one["auc"] for one in values[name]])[0])
-    lines = ["", f"{count:,} reviews{spare}; {len(runs)} seeds, mean ± standard error over them.", ""]
+    best = max(
+        others, key=lambda name: mean_and_standard_error([one["auc"] for one in values[name]])[0]
+    )
+    lines = [
+        "",
+        f"{count:,} reviews{spare}; {len(runs)} seeds, mean ± standard error over them.",
+        "",
+    ]
     lines += ["| model | " + " | ".join(TITLES) + " |", "|---|" + "---:|" * len(TITLES)]
     for name in names:
-        cells = [_cell([one.get(column, float("nan")) for one in values[name]]) for column in COLUMNS]
+        cells = [
+            _cell([one.get(column, float("nan")) for one in values[name]]) for column in COLUMNS
+        ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     rest = [name for name in names if name not in (best, "always like")]
     if len(runs) < 2:
@@ -244,13 +272,16 @@ def _peers_lines(runs: list[dict[str, Any]]) -> list[str]:
         "",
         f"Less the best peer, {best}: paired over seeds, 95% intervals with the variance of Nadeau",
     ]
-    lines += ["and Bengio (splits share rows), p-values corrected for the number of models (Holm).", ""]
+    lines += [
+        "and Bengio (splits share rows), p-values corrected for the number of models (Holm).",
+        "",
+    ]
     lines += ["| model | ROC-AUC | p | FPR@TPR.90 | p |", "|---|---:|---:|---:|---:|"]
     columns = []
     for key in ("auc", "fpr_at_90"):
         own = {name: [one[key] for one in values[name]] for name in names}
-        gaps = [paired_over_seeds(own[name], own[best], ratio) for name in rest]
-        columns.append(list(zip(gaps, holm([gap.p for gap in gaps]), strict=True)))
+        gaps = [paired_t_test(own[name], own[best], ratio) for name in rest]
+        columns.append(list(zip(gaps, holm_correction([gap.p_value for gap in gaps]), strict=True)))
     for name, *found in zip(rest, *columns, strict=True):
         cells = [f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] | {p:.3f}" for gap, p in found]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
@@ -258,7 +289,7 @@ def _peers_lines(runs: list[dict[str, Any]]) -> list[str]:
 
 
 def _cell(values: list[float]) -> str:
-    mean, error = mean_and_error(values)
+    mean, error = mean_and_standard_error(values)
     return f"{mean:.4f} ± {error:.4f}"
 
 
@@ -270,7 +301,8 @@ def _truth_lines(figures: dict[str, float]) -> list[str]:
     ):
         if f"{kind} builtin" in figures:
             shown = ", ".join(
-                f"{name} {figures[f'{kind} {name}']:.3f}" for name in ("builtin", "keywords", "most frequent")
+                f"{name} {figures[f'{kind} {name}']:.3f}"
+                for name in ("builtin", "keywords", "most frequent")
             )
             lines += ["", f"{what} ({figures[f'{kind} items']:,} items): {shown}."]
     return lines

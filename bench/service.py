@@ -134,7 +134,11 @@ def kills(server: Server, model: Path, times: int) -> None:
             for at in range(1_000_000):
                 if done.is_set():
                     return
-                said = {"user": f"client {number} {at // 20}", "item": rng.choice(items), "rating": 4}
+                said = {
+                    "user": f"client {number} {at // 20}",
+                    "item": rng.choice(items),
+                    "rating": 4,
+                }
                 said["text"] = f"Visit {at}: good soup, slow service."
                 try:
                     answer = one.post("/v1/reviews", json=said)

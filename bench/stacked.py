@@ -36,12 +36,12 @@ import torch
 from torch import nn
 
 from mmrec.config import TrainingConfig
-from mmrec.features.tables import Features, SideFeatures
-from mmrec.ranker.dlrm import Ranker, Run, Shape
-from mmrec.ranker.inputs import Inputs
-from mmrec.ranker.layers import Linear
-from mmrec.ranker.shard import Share
-from mmrec.ranker.training import Task, _Stack
+from mmrec.features.tables import EntityFeatures, Features
+from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun
+from mmrec.ranker.inputs import RankerInputs
+from mmrec.ranker.layers import StackedLinear
+from mmrec.ranker.shard import Shard
+from mmrec.ranker.training import StackTrainer, TrainingTask
 
 USERS, ITEMS, TEXT, CODES, BATCH = 15_000, 3_000, 384, 107, 512
 SELECT = 512
@@ -62,7 +62,9 @@ def main() -> None:
     print(f"peak of ({BATCH} x 768) @ (768 x 3840) in fp32: {peak:.1f} GFLOP/s")
     task = random_task(arguments.rows)
     settings = product((0.1, 0.3, 0.5), ((0.5, 0.5), (0.8, 0.2)))
-    runs = [Run(seed, *own) for seed, own in enumerate(islice(cycle(settings), arguments.runs))]
+    runs = [
+        TrainingRun(seed, *own) for seed, own in enumerate(islice(cycle(settings), arguments.runs))
+    ]
     train(random_task(BATCH), runs[:1], "joint", 1)  # torch loads much at the first step
     for reduction in ("joint", "staged"):
         rows = arguments.rows * arguments.runs * arguments.epochs
@@ -79,14 +81,16 @@ def main() -> None:
         beside(arguments, task, runs)
 
 
-def beside(arguments: argparse.Namespace, task: Task, runs: Sequence[Run]) -> None:
+def beside(arguments: argparse.Namespace, task: TrainingTask, runs: Sequence[TrainingRun]) -> None:
     """Train the peer's DLRM and ours in turn; print samples a second, and ratios."""
     plain = [replace(run, dropout=0.0) for run in runs]
     rows = arguments.rows * arguments.epochs
     ways: dict[str, Callable[[], float]] = {
         "facebookresearch/dlrm": lambda: peer(arguments.peer, rows // BATCH),
         "ours, one model": lambda: rows / train(task, plain[:1], "staged", arguments.epochs)[1],
-        "ours, one model, dropout": lambda: rows / train(task, runs[-1:], "staged", arguments.epochs)[1],
+        "ours, one model, dropout": lambda: (
+            rows / train(task, runs[-1:], "staged", arguments.epochs)[1]
+        ),
     }
     for name, some in (("", plain), (", dropout", runs)):
         count = rows * len(some)
@@ -128,12 +132,12 @@ def gemm_peak(repeats: int = 30) -> float:
     return 2 * BATCH * b.numel() / min(seconds) / 1e9
 
 
-def random_task(rows: int) -> Task:
+def random_task(rows: int) -> TrainingTask:
     """Views with text, numbers and (items) categories; rows of random pairs of them."""
     rng = np.random.default_rng(0)
 
-    def side(views: int, numbers: int, most: int) -> SideFeatures:
-        return SideFeatures(
+    def side(views: int, numbers: int, most: int) -> EntityFeatures:
+        return EntityFeatures(
             tuple(f"number {at}" for at in range(numbers)),
             rng.normal(size=(views + 1, numbers)).astype(np.float32),
             {"summary": rng.normal(size=(views + 1, TEXT)).astype(np.float16)},
@@ -142,25 +146,33 @@ def random_task(rows: int) -> Task:
         )
 
     views = rng.integers(USERS, size=rows), rng.integers(ITEMS, size=rows)
-    inputs = Inputs(Features(side(USERS, 2, 0), side(ITEMS, 5, 11), *views))
-    return Task(inputs, rng.random(rows) < 0.8, np.arange(rows), np.arange(min(rows, SELECT)))
+    inputs = RankerInputs(Features(side(USERS, 2, 0), side(ITEMS, 5, 11), *views))
+    return TrainingTask(
+        inputs, rng.random(rows) < 0.8, np.arange(rows), np.arange(min(rows, SELECT))
+    )
 
 
-def train(task: Task, runs: Sequence[Run], reduction: str, epochs: int) -> tuple[int, float]:
+def train(
+    task: TrainingTask, runs: Sequence[TrainingRun], reduction: str, epochs: int
+) -> tuple[int, float]:
     """Operations a model-sample, and wall seconds of some epochs of one stack."""
-    shape = Shape(
+    shape = RankerShape(
         dense=7,
-        groups={"text": task.inputs.blocks},
+        groups={"text": task.inputs.block_sizes},
         categories=CODES,
         embedding_size=32,
         hidden_size=128,
         runs=len(runs),
     )
     ranker = Ranker(shape, runs)
-    ranker.standardise(task.inputs, task.train)
-    config = TrainingConfig(batch_size=BATCH, forget=0, epochs=epochs, patience=epochs)
-    stack = _Stack(ranker, task, config, torch.tensor([run.weights for run in runs]), 0, Share())
-    parts = [part for name, part in ranker.named_children() if reduction == "joint" or name != "reducers"]
+    ranker.standardise(task.inputs, task.train_rows)
+    config = TrainingConfig(batch_size=BATCH, cold_start_dropout=0, epochs=epochs, patience=epochs)
+    stack = StackTrainer(
+        ranker, task, config, torch.tensor([run.class_weights for run in runs]), 0, Shard()
+    )
+    parts = [
+        part for name, part in ranker.named_children() if reduction == "joint" or name != "reducers"
+    ]
     if reduction == "staged":
         stack.freeze()
     learned = [parameter for part in parts for parameter in part.parameters()]
@@ -171,7 +183,9 @@ def train(task: Task, runs: Sequence[Run], reduction: str, epochs: int) -> tuple
 
 def operations(ranker: Ranker, parts: Sequence[nn.Module]) -> int:
     """Multiplications and additions of the linear layers for one model-sample, forward and backward."""
-    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, Linear)]
+    layers = [
+        layer for part in parts for layer in part.modules() if isinstance(layer, StackedLinear)
+    ]
     on_data = [ranker.bottom[0], ranker.categories, ranker.reducers["text"].layers[0]]
     unused = ranker.reducers["text"].head[1]
     products = {layer: 2 if layer in on_data else 3 for layer in layers if layer is not unused}

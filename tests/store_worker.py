@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from mmrec.cache.store import Failure, Result, Store, digest
+from mmrec.cache.store import Failure, Result, Store, result_keys
 
 MAKER: dict[str, object] = {"kind": "word", "model": "worker"}
 INNER: dict[str, object] = {"kind": "vector", "model": "worker"}
@@ -82,7 +82,7 @@ class Worker:
                     self._note("kept", *waiting)
                     waiting.clear()
 
-        return self.store.remember(maker, names, compute, what="test", chunk=self.job.chunk)
+        return self.store.get_or_compute(maker, names, compute, title="test", chunk=self.job.chunk)
 
     def _one_by_one(
         self, blocks: Iterator[list[int]], names: list[str], answer: Callable[[str], Result]
@@ -124,7 +124,9 @@ class Worker:
         return b"\0\xff" + name.encode()
 
     def _note(self, what: str, *names: str) -> None:
-        os.write(self._journal, "".join(f"{os.getpid()} {what} {name}\n" for name in names).encode())
+        os.write(
+            self._journal, "".join(f"{os.getpid()} {what} {name}\n" for name in names).encode()
+        )
 
 
 def journal(path: Path) -> list[tuple[int, str, str]]:
@@ -170,7 +172,7 @@ def kill_again_and_again(job: Job, kills: int, longest: float) -> Iterator[dict[
 def stored(path: Path, names: list[str]) -> list[str]:
     """Which names have an answer in the store."""
     store = Store(path)
-    found = store.get(keys := digest(MAKER, names))
+    found = store.get(keys := result_keys(MAKER, names))
     store.close()
     return [name for name, key in zip(names, keys, strict=True) if key in found]
 

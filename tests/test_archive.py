@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmrec.cache.admin import Choice, Imported, export, import_, prune, stats
-from mmrec.cache.store import Failure, Store, digest
+from mmrec.cache.admin import ImportCounts, Selection, export, import_, prune, stats
+from mmrec.cache.store import Failure, Store, result_keys
 from mmrec.cli.store import store_app
 from mmrec.errors import ConfigError, DataError, ModelError
 from mmrec.llm.types import Answer, Usage
@@ -30,16 +30,28 @@ VECTOR: dict[str, object] = {"kind": "vector", "model": "mini"}
 
 
 def answer(tokens: int) -> bytes:
-    return Answer(text="gut 👍", usage=Usage(input=tokens, output=7, cached=1)).model_dump_json().encode()
+    return (
+        Answer(text="gut 👍", usage=Usage(input=tokens, output=7, cached=1))
+        .model_dump_json()
+        .encode()
+    )
 
 
 @pytest.fixture
 def full(store: Store) -> Store:
     """Two notes of the small model, by two prompts, one of the large, 30 vectors, and failures."""
-    store.put(NOTE, [(digest(NOTE, "a")[0], answer(100)), (digest(NOTE, "b")[0], Failure("no"))])
-    store.put(NOTE_2, [(digest(NOTE_2, "a")[0], answer(10)), (digest(NOTE_2, "b")[0], Failure("no", False))])
-    store.put(LARGE, [(digest(LARGE, "a")[0], answer(1))])
-    store.put(VECTOR, [(key, os.urandom(768)) for key in digest(VECTOR, map(str, range(30)))])
+    store.put(
+        NOTE, [(result_keys(NOTE, "a")[0], answer(100)), (result_keys(NOTE, "b")[0], Failure("no"))]
+    )
+    store.put(
+        NOTE_2,
+        [
+            (result_keys(NOTE_2, "a")[0], answer(10)),
+            (result_keys(NOTE_2, "b")[0], Failure("no", False)),
+        ],
+    )
+    store.put(LARGE, [(result_keys(LARGE, "a")[0], answer(1))])
+    store.put(VECTOR, [(key, os.urandom(768)) for key in result_keys(VECTOR, map(str, range(30)))])
     return store
 
 
@@ -70,7 +82,7 @@ def age(store: Store, maker: dict[str, object], days: float) -> None:
 def test_results_are_counted_by_kind_and_model(full: Store) -> None:
     now = datetime.now(UTC)
     age(full, NOTE, 10)
-    found = {(one["kind"], one["model"]): one for one in stats(full, Choice())}
+    found = {(one["kind"], one["model"]): one for one in stats(full, Selection())}
     assert list(found) == [("note", "large"), ("note", "small"), ("vector", "mini")]
     assert found["note", "small"] == {
         "kind": "note",
@@ -84,17 +96,17 @@ def test_results_are_counted_by_kind_and_model(full: Store) -> None:
     }
     vectors = found["vector", "mini"]
     assert (vectors["results"], vectors["bytes"], vectors["input"]) == (30, 30 * 768, 0)
-    (old,) = stats(full, Choice(kind="note", before=time.time() - 86400))
+    (old,) = stats(full, Selection(kind="note", before=time.time() - 86400))
     assert (old["model"], old["results"], old["failed"], old["input"]) == ("small", 1, 1, 100)
-    (failed,) = stats(full, Choice(model="small", failures=True))
+    (failed,) = stats(full, Selection(model="small", failures=True))
     assert (failed["results"], failed["failed"]) == (0, 2)
-    assert stats(full, Choice(kind="notes")) == []
+    assert stats(full, Selection(kind="notes")) == []
 
 
 def test_the_day_of_what_the_first_version_stored_is_not_known(full: Store) -> None:
     with full.db:
         full.db.execute("UPDATE results SET made = 0")
-    (one,) = stats(full, Choice(kind="vector"))
+    (one,) = stats(full, Selection(kind="vector"))
     assert (one["results"], one["oldest"]) == (30, None)
 
 
@@ -108,10 +120,10 @@ def test_any_value_is_counted_and_comes_back_byte_by_byte(
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
     with closing(Store()) as store, closing(Store()) as other:
-        store.put(NOTE, zip(digest(NOTE, map(str, range(len(values)))), values, strict=True))
-        assert sum(one["bytes"] for one in stats(store, Choice())) == sum(map(len, values))
-        assert export(store, folder / "all.jsonl.gz", Choice()) == len(values)
-        assert import_(other, folder / "all.jsonl.gz") == Imported(new=len(values))
+        store.put(NOTE, zip(result_keys(NOTE, map(str, range(len(values)))), values, strict=True))
+        assert sum(one["bytes"] for one in stats(store, Selection())) == sum(map(len, values))
+        assert export(store, folder / "all.jsonl.gz", Selection()) == len(values)
+        assert import_(other, folder / "all.jsonl.gz") == ImportCounts(new=len(values))
         assert content(other) == content(store)
 
 
@@ -121,25 +133,28 @@ def test_what_is_exported_comes_back_and_is_known_the_second_time(
 ) -> None:
     path = tmp_path / name
     age(full, NOTE, 10)
-    assert export(full, path, Choice()) == 33
+    assert export(full, path, Selection()) == 33
     assert not [*tmp_path.glob(".*.part")]
-    key = digest(NOTE, "a")[0]
-    other.put(NOTE, [(key, b"was here first"), (digest(LARGE, "a")[0], Failure("not here"))])
-    assert import_(other, path) == Imported(new=32, known=1)
-    assert import_(other, path) == Imported(new=0, known=33)
+    key = result_keys(NOTE, "a")[0]
+    other.put(NOTE, [(key, b"was here first"), (result_keys(LARGE, "a")[0], Failure("not here"))])
+    assert import_(other, path) == ImportCounts(new=32, present=1)
+    assert import_(other, path) == ImportCounts(new=0, present=33)
     assert other.get([key]) == {key: b"was here first"}
-    assert other.failed(digest(LARGE, "a")) == {}
+    assert other.failures(result_keys(LARGE, "a")) == {}
     kept = [row for row in content(other) if row[0] != key]
     assert kept == [row for row in content(full) if row[0] != key]
 
 
 def test_a_choice_is_exported(full: Store, tmp_path: Path) -> None:
     path = tmp_path / "notes.jsonl"
-    assert export(full, path, Choice("note", "small")) == 2
+    assert export(full, path, Selection("note", "small")) == 2
     rows = [json.loads(one) for one in path.read_text().splitlines()]
-    assert [row["maker"] for row in sorted(rows, key=lambda row: row["maker"]["prompt"])] == [NOTE, NOTE_2]
+    assert [row["maker"] for row in sorted(rows, key=lambda row: row["maker"]["prompt"])] == [
+        NOTE,
+        NOTE_2,
+    ]
     assert json.loads(rows[0]["value"])["text"] == "gut 👍"
-    assert export(full, path, Choice(kind="vector")) == 30
+    assert export(full, path, Selection(kind="vector")) == 30
     assert all(len(json.loads(one)["value"]) == 1024 for one in path.read_text().splitlines())
 
 
@@ -155,13 +170,13 @@ def test_an_export_that_fails_leaves_the_file_of_before(
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", full_disk)
         with pytest.raises(DataError, match=r"all\.jsonl cannot be written: .*No space"):
-            export(full, path, Choice())
+            export(full, path, Selection())
     assert path.read_text() == "before"
     assert not [*tmp_path.glob(".*.part")]
     with pytest.raises(DataError, match="cannot be written"):
-        export(full, path / "below a file.jsonl", Choice())
+        export(full, path / "below a file.jsonl", Selection())
     with pytest.raises(ConfigError, match=r"ends in \.jsonl"):
-        export(full, tmp_path / "all.txt", Choice())
+        export(full, tmp_path / "all.txt", Selection())
 
 
 BAD = {
@@ -177,7 +192,9 @@ BAD = {
     line(maker={"model": "x"}): "maker: its kind is no text",
     line(maker={"kind": 3}): "maker: its kind is no text",
     line(maker={"kind": "x", "temperature": float("nan")}): "not JSON compliant",
-    line(maker={"kind": "x"}).replace(b'"x"', b'"x", "deep": ' + b"[" * 500 + b"]" * 500): "recursion limit",
+    line(maker={"kind": "x"}).replace(
+        b'"x"', b'"x", "deep": ' + b"[" * 500 + b"]" * 500
+    ): "recursion limit",
     line(maker={"kind": "\ud800"}): "hex escape",
     line(value=None): "value",
     line(value="\ud800"): "hex escape",
@@ -195,10 +212,10 @@ def test_each_bad_line_costs_itself_and_the_first_is_named(other: Store, tmp_pat
         path = tmp_path / "archive.jsonl"
         path.write_bytes(b"\n".join([line(), b"", bad, bad, line(key="cd" * 32, extra="ignored")]))
         done = import_(other, path)
-        assert (done.new + done.known, done.refused) == (2, 2), bad[:100]
+        assert (done.new + done.present, done.refused) == (2, 2), bad[:100]
         assert done.reason.startswith("line 3: ")
         assert reason in done.reason
-    (one,) = stats(other, Choice())
+    (one,) = stats(other, Selection())
     assert (one["kind"], one["model"], one["results"], one["bytes"]) == ("note", None, 2, 8)
 
 
@@ -210,43 +227,43 @@ def test_what_came_before_a_break_in_the_file_is_kept(other: Store, tmp_path: Pa
         import_(other, path)
     assert other.counts() == {"note": 2000}
     path.write_bytes(whole)
-    assert import_(other, path) == Imported(new=3000, known=2000)
+    assert import_(other, path) == ImportCounts(new=3000, present=2000)
 
 
 def test_pruning_deletes_what_was_chosen_and_shrinks_the_file(full: Store) -> None:
-    full.put(VECTOR, [(key, os.urandom(768)) for key in digest(VECTOR, map(str, range(2000)))])
+    full.put(VECTOR, [(key, os.urandom(768)) for key in result_keys(VECTOR, map(str, range(2000)))])
     age(full, NOTE, 100)
     full.close()
     assert full.path is not None
     before = full.path.stat().st_size
     with closing(Store(full.path)) as store:
-        prune(store, Choice(kind="vector"))
+        prune(store, Selection(kind="vector"))
         assert store.counts() == {"note": 3}
     assert full.path.stat().st_size < before - 1_000_000
     with closing(Store(full.path)) as store:
-        prune(store, Choice(before=time.time() - 90 * 86400))
+        prune(store, Selection(before=time.time() - 90 * 86400))
         assert store.counts() == {"note": 2}
-        assert store.failed(digest(NOTE, "b")) == {}
-        prune(store, Choice(model="small", failures=True))
+        assert store.failures(result_keys(NOTE, "b")) == {}
+        prune(store, Selection(model="small", failures=True))
         assert store.counts() == {"note": 2}
-        assert store.failed(digest(NOTE_2, "b")) == {}
+        assert store.failures(result_keys(NOTE_2, "b")) == {}
 
 
 def test_nothing_is_pruned_while_others_work(full: Store) -> None:
     with closing(Store(full.path)) as worker:
         worker.claims.take([b"k"])
         with pytest.raises(ModelError, match=r"other processes make 1 results"):
-            prune(full, Choice(kind="vector"))
+            prune(full, Selection(kind="vector"))
         assert full.counts() == {"note": 3, "vector": 30}
         worker.claims.release([b"k"])
-        prune(full, Choice(kind="vector"))
+        prune(full, Selection(kind="vector"))
         assert full.counts() == {"note": 3}
 
 
 def test_claims_that_a_killed_process_left_hinder_no_pruning(full: Store) -> None:
     with full.db:
         full.db.execute("INSERT INTO claims VALUES (?, ?)", (b"k", "dead"))
-    prune(full, Choice(kind="vector"))
+    prune(full, Selection(kind="vector"))
     assert full.counts() == {"note": 3}
 
 
@@ -255,7 +272,7 @@ def test_pruning_works_beside_a_reader(full: Store) -> None:
     with closing(sqlite3.connect(full.path)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM results").fetchone()
-        prune(full, Choice(kind="vector"))
+        prune(full, Selection(kind="vector"))
     assert full.counts() == {"note": 3}
 
 
@@ -289,7 +306,9 @@ def test_prune_says_what_it_would_do_and_does_it_when_told_to(
     assert said["deleted"] is True
     assert [row["results"] for row in said["holdings"]] == [2]
     assert full.counts() == {"note": 1, "vector": 30}
-    assert "0 results and failures" in run(capsys, "prune", "--older-than", 90, "--store", full.path)
+    assert "0 results and failures" in run(
+        capsys, "prune", "--older-than", 90, "--store", full.path
+    )
     with pytest.raises(ConfigError, match="say what to delete"):
         run(capsys, "prune", "--yes", "--store", full.path)
 

@@ -9,19 +9,19 @@ import pytest
 
 from conftest import interactions
 from mmrec.cache.store import Store
-from mmrec.config import Config, EvidenceConfig, ProfileConfig, RankerConfig
+from mmrec.config import AnnotationConfig, Config, EvidenceConfig, RankerConfig
 from mmrec.data import read_reviews
 from mmrec.data.split import Split
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import ConfigError
 from mmrec.evidence.audit import Audit, audit
-from mmrec.evidence.policies import VALID, Evidence, Policy, Side
+from mmrec.evidence.policies import VALIDATION_FOLD, Evidence, EvidenceViews, Policy
 from mmrec.experiments.compare import Prepared, prepare
-from mmrec.features.builder import Assembler
-from mmrec.features.dataset import Corpus, Models
-from mmrec.features.mixed_effects import Effects
-from mmrec.features.tables import Features, SideFeatures
+from mmrec.features.builder import FeatureBuilder
+from mmrec.features.dataset import Dataset, Models
+from mmrec.features.mixed_effects import MixedEffects
+from mmrec.features.tables import EntityFeatures, Features
 
 POLICIES: tuple[Policy, ...] = ("fold", "leave_one_out", "all", "past")
 
@@ -36,23 +36,25 @@ def town(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Prepared
 
 
 def config_of(features: str, strategy: str = "notes") -> Config:
-    return Config(ranker=RankerConfig(features=features), profile=ProfileConfig(strategy=strategy))
+    return Config(
+        ranker=RankerConfig(features=features), annotation=AnnotationConfig(strategy=strategy)
+    )
 
 
 def derive(town: Prepared, policy: Policy) -> Evidence:
     return Evidence.derive(town.corpus.data, town.split, policy, 5, np.random.default_rng(7))
 
 
-def make(corpus: Corpus, evidence: Evidence, config: Config) -> tuple[Assembler, Features]:
-    assembler = Assembler.of(corpus, evidence, config)
-    sides = assembler.user(evidence.user, corpus), assembler.item(evidence.item, corpus)
-    return assembler, Features.of(evidence, *sides)
+def make(corpus: Dataset, evidence: Evidence, config: Config) -> tuple[FeatureBuilder, Features]:
+    assembler = FeatureBuilder.fit(corpus, evidence, config)
+    sides = assembler.build_user(evidence.user, corpus), assembler.build_item(evidence.item, corpus)
+    return assembler, Features.from_views(evidence, *sides)
 
 
 def check(
     town: Prepared,
     evidence: Evidence,
-    assembler: Assembler,
+    assembler: FeatureBuilder,
     features: Features,
     rows: np.ndarray | None = None,
 ) -> Audit:
@@ -61,7 +63,7 @@ def check(
 
 
 @pytest.fixture(scope="module")
-def folds(town: Prepared) -> tuple[Evidence, Assembler, Features]:
+def folds(town: Prepared) -> tuple[Evidence, FeatureBuilder, Features]:
     """Honest evidence and features of the proposed model."""
     evidence = derive(town, "fold")
     return evidence, *make(town.corpus, evidence, config_of("proposed"))
@@ -69,13 +71,19 @@ def folds(town: Prepared) -> tuple[Evidence, Assembler, Features]:
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("features", ["baseline", "proposed"])
-def test_honest_features_pass_under_every_policy(town: Prepared, policy: Policy, features: str) -> None:
+def test_honest_features_pass_under_every_policy(
+    town: Prepared, policy: Policy, features: str
+) -> None:
     evidence = derive(town, policy)
     found = check(town, evidence, *make(town.corpus, evidence, config_of(features)))
     assert found.violations == []
     assert found.passed
     assert (found.policy, found.rows) == (policy, len(town.corpus))
-    heard = sum(len(side.members(int(view))) for side in (evidence.user, evidence.item) for view in side.view)
+    heard = sum(
+        len(side.members(int(view)))
+        for side in (evidence.user, evidence.item)
+        for view in side.view
+    )
     assert found.reviews == heard > 0
     assert f"`{policy}` held ({found.rows:,} rows" in str(found)
 
@@ -83,7 +91,9 @@ def test_honest_features_pass_under_every_policy(town: Prepared, policy: Policy,
 def test_honest_summaries_pass(town: Prepared) -> None:
     evidence = derive(town, "fold")
     rows = np.arange(0, len(town.corpus), 9)
-    assert check(town, evidence, *make(town.corpus, evidence, config_of("proposed", "summary")), rows).passed
+    assert check(
+        town, evidence, *make(town.corpus, evidence, config_of("proposed", "summary")), rows
+    ).passed
 
 
 def test_our_effects_are_proved_too_and_those_of_the_wrong_fold_are_caught(town: Prepared) -> None:
@@ -92,11 +102,20 @@ def test_our_effects_are_proved_too_and_those_of_the_wrong_fold_are_caught(town:
     rows = np.arange(0, len(town.corpus), 9)
     assert check(town, evidence, assembler, features, rows).violations == []
     penalties = assembler.penalties
-    for fold, careless in ((1, evidence.heard(VALID)), (3, evidence.heard(VALID)), (VALID, evidence.known)):
-        planted = Effects.fit(town.corpus.reviewed, careless, penalties)
-        leaky = assembler.model_copy(update={"effects": {**assembler.effects, fold: planted}})
-        sides = leaky.user(evidence.user, town.corpus), leaky.item(evidence.item, town.corpus)
-        found = check(town, evidence, leaky, Features.of(evidence, *sides), rows)
+    for fold, careless in (
+        (1, evidence.visible_rows(VALIDATION_FOLD)),
+        (3, evidence.visible_rows(VALIDATION_FOLD)),
+        (VALIDATION_FOLD, evidence.evidence_rows),
+    ):
+        planted = MixedEffects.fit(town.corpus.rated_texts, careless, penalties)
+        leaky = assembler.model_copy(
+            update={"mixed_effects": {**assembler.mixed_effects, fold: planted}}
+        )
+        sides = (
+            leaky.build_user(evidence.user, town.corpus),
+            leaky.build_item(evidence.item, town.corpus),
+        )
+        found = check(town, evidence, leaky, Features.from_views(evidence, *sides), rows)
         for what in ("rating effect", "affinity"):
             assert any(f"effects of fold {fold}: {what}" in one for one in found.violations)
 
@@ -107,7 +126,7 @@ def test_our_effects_need_folds(town: Prepared, policy: Policy) -> None:
         make(town.corpus, derive(town, policy), config_of("mmrec"))
 
 
-def test_the_town_has_something_to_leak(folds: tuple[Evidence, Assembler, Features]) -> None:
+def test_the_town_has_something_to_leak(folds: tuple[Evidence, FeatureBuilder, Features]) -> None:
     _, _, features = folds
     assert set(features.item.vectors) == {"gist", "likes", "dislikes", "photos"}
     assert features.item.present["photos"].any()
@@ -126,13 +145,15 @@ def test_features_of_a_careless_policy_are_caught_when_sold_as_folds(
     assert not found.passed
     for side in ("user", "item"):
         for part in ("mean rating", "reviews" if features == "baseline" else "gist"):
-            assert any(f"{part} was not made from its evidence ({side})" in one for one in found.violations)
+            assert any(
+                f"{part} was not made from its evidence ({side})" in one for one in found.violations
+            )
     assert not any("own evidence" in one for one in found.violations)
     assert "broken" in str(found)
 
 
 def test_one_altered_coordinate_is_caught_in_the_rows_of_its_view(
-    town: Prepared, folds: tuple[Evidence, Assembler, Features]
+    town: Prepared, folds: tuple[Evidence, FeatureBuilder, Features]
 ) -> None:
     evidence, assembler, honest = folds
     view = int(honest.item_view[town.split.train[0]])
@@ -147,33 +168,41 @@ def test_one_altered_coordinate_is_caught_in_the_rows_of_its_view(
         ]
 
 
-@pytest.mark.parametrize("column", ["mean rating", "no rating", "log count", "cheap price", "no gist"])
+@pytest.mark.parametrize(
+    "column", ["mean rating", "no rating", "log count", "cheap price", "no gist"]
+)
 def test_an_altered_number_is_caught(
-    town: Prepared, folds: tuple[Evidence, Assembler, Features], column: str
+    town: Prepared, folds: tuple[Evidence, FeatureBuilder, Features], column: str
 ) -> None:
     evidence, assembler, honest = folds
     view = int(honest.item_view[town.split.train[0]])
     dense = honest.item.dense.copy()
     dense[view, honest.item.names.index(column)] += 0.01
-    found = check(town, evidence, assembler, replace(honest, item=replace(honest.item, dense=dense)))
+    found = check(
+        town, evidence, assembler, replace(honest, item=replace(honest.item, dense=dense))
+    )
     assert {one.split(": ")[1] for one in found.violations} == {
         f"{column} was not made from its evidence (item)"
     }
     assert len(found.violations) == int((honest.item_view == view).sum())
 
 
-def _of_all(town: Prepared, evidence: Evidence, assembler: Assembler) -> SideFeatures:
+def _of_all(town: Prepared, evidence: Evidence, assembler: FeatureBuilder) -> EntityFeatures:
     """Item features that hear the row's own fold too, in the order of the evidence's views."""
-    leaky = assembler.item(
-        Side.excluding(town.corpus.data.item, evidence.known, np.full(len(town.corpus), -1, dtype=np.int64)),
+    leaky = assembler.build_item(
+        EvidenceViews.excluding(
+            town.corpus.data.item,
+            evidence.evidence_rows,
+            np.full(len(town.corpus), -1, dtype=np.int64),
+        ),
         town.corpus,
     )
     order = np.append(evidence.item.entity, len(leaky.dense) - 1)
-    return SideFeatures(leaky.names, leaky.dense[order], {}, {}, leaky.categories[order])
+    return EntityFeatures(leaky.names, leaky.dense[order], {}, {}, leaky.categories[order])
 
 
 def test_categories_from_the_row_s_own_fold_are_caught(
-    town: Prepared, folds: tuple[Evidence, Assembler, Features]
+    town: Prepared, folds: tuple[Evidence, FeatureBuilder, Features]
 ) -> None:
     evidence, assembler, honest = folds
     leaky = replace(honest.item, categories=_of_all(town, evidence, assembler).categories)
@@ -181,19 +210,24 @@ def test_categories_from_the_row_s_own_fold_are_caught(
     differ = (leaky.categories != honest.item.categories).any(axis=1)[honest.item_view]
     assert differ.any()
     assert found.violations == [
-        f"row {row}: categories was not made from its evidence (item)" for row in np.flatnonzero(differ)
+        f"row {row}: categories was not made from its evidence (item)"
+        for row in np.flatnonzero(differ)
     ]
     assert not set(np.flatnonzero(differ).tolist()) & set(town.split.test.tolist())
 
 
 def test_prices_from_the_row_s_own_fold_are_caught(
-    town: Prepared, folds: tuple[Evidence, Assembler, Features]
+    town: Prepared, folds: tuple[Evidence, FeatureBuilder, Features]
 ) -> None:
     evidence, assembler, honest = folds
     dense = honest.item.dense.copy()
-    columns = [honest.item.names.index(name) for name in ("cheap price", "fair price", "overpriced")]
+    columns = [
+        honest.item.names.index(name) for name in ("cheap price", "fair price", "overpriced")
+    ]
     dense[:, columns] = _of_all(town, evidence, assembler).dense[:, columns]
-    found = check(town, evidence, assembler, replace(honest, item=replace(honest.item, dense=dense)))
+    found = check(
+        town, evidence, assembler, replace(honest, item=replace(honest.item, dense=dense))
+    )
     assert len(found.violations) > 20
     assert all("price" in one and one.endswith("(item)") for one in found.violations)
 
@@ -204,7 +238,7 @@ def test_evidence_that_hears_the_row_itself_is_caught(town: Prepared, side: str)
     leaky = replace(honest, **{side: getattr(every, side)})
     assembler, features = make(town.corpus, leaky, config_of("baseline"))
     found = check(town, leaky, assembler, features)
-    for row in town.split.known.tolist():
+    for row in town.split.evidence_rows.tolist():
         assert f"row {row} is in its own evidence ({side})" in found.violations
         assert f"row {row} hears other reviews than the policy allows ({side})" in found.violations
     assert not any(f"row {row} is in" in one for row in town.split.test for one in found.violations)
@@ -213,13 +247,15 @@ def test_evidence_that_hears_the_row_itself_is_caught(town: Prepared, side: str)
 
 
 def test_rows_that_point_at_another_s_view_are_caught(
-    town: Prepared, folds: tuple[Evidence, Assembler, Features]
+    town: Prepared, folds: tuple[Evidence, FeatureBuilder, Features]
 ) -> None:
     evidence, assembler, honest = folds
     view = honest.user_view.copy()
     row = int(town.split.train[0])
     view[row] = view[
-        next(at for at in town.split.train if town.corpus.data.user[at] != town.corpus.data.user[row])
+        next(
+            at for at in town.split.train if town.corpus.data.user[at] != town.corpus.data.user[row]
+        )
     ]
     found = check(town, evidence, assembler, replace(honest, user_view=view))
     assert found.violations
@@ -229,14 +265,14 @@ def test_rows_that_point_at_another_s_view_are_caught(
 def test_only_the_rows_asked_for_are_looked_at(town: Prepared) -> None:
     evidence = derive(town, "fold")
     assembler, leaky = make(town.corpus, derive(town, "all"), config_of("baseline"))
-    rows = town.split.known[:3]
+    rows = town.split.evidence_rows[:3]
     found = check(town, evidence, assembler, leaky, rows)
     assert found.rows == 3
     assert {int(one.split(":")[0].split()[1]) for one in found.violations} == set(rows.tolist())
 
 
 def test_features_that_are_no_numbers_are_caught(
-    town: Prepared, folds: tuple[Evidence, Assembler, Features]
+    town: Prepared, folds: tuple[Evidence, FeatureBuilder, Features]
 ) -> None:
     evidence, assembler, honest = folds
     block = honest.user.vectors["gist"].copy()
@@ -246,7 +282,7 @@ def test_features_that_are_no_numbers_are_caught(
 
 
 def test_a_mask_of_presence_that_was_altered_is_caught(
-    town: Prepared, folds: tuple[Evidence, Assembler, Features]
+    town: Prepared, folds: tuple[Evidence, FeatureBuilder, Features]
 ) -> None:
     evidence, assembler, honest = folds
     there = honest.item.present["dislikes"].copy()
@@ -269,10 +305,12 @@ def test_popular_items_hide_no_leak(encoder: Encoder) -> None:
     data = interactions(list(range(size)), [0] * size, rating)
     models = Models.open(Config(), store=Store())
     empty: list[list[str]] = [[] for _ in rating]
-    corpus = Corpus(data, ["Nice."] * size, empty, empty[:1], models, 0)
+    corpus = Dataset(data, ["Nice."] * size, empty, empty[:1], models, 0)
     split = Split(np.arange(2000), np.arange(2000, 2100), np.arange(2100, size))
     rng = np.random.default_rng(0)
-    honest, careless = (Evidence.derive(data, split, policy, 5, rng) for policy in ("leave_one_out", "all"))
+    honest, careless = (
+        Evidence.derive(data, split, policy, 5, rng) for policy in ("leave_one_out", "all")
+    )
     assembler, leaky = make(corpus, careless, config_of("baseline"))
     found = audit(corpus, split, honest, assembler, leaky, np.arange(20))
     rows = {one.split(":")[0] for one in found.violations if one.endswith("(item)")}

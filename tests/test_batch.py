@@ -24,14 +24,14 @@ import pytest
 from chat_server import Behaviour, Server, serve
 from mmrec.cache.store import Failure, Store
 from mmrec.cli import main
-from mmrec.config import Config, LanguageConfig, ProfileConfig
+from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.errors import ConfigError, ModelError
-from mmrec.llm.annotator import Reader
-from mmrec.llm.cost import BudgetReached, Price, Purse, Spend
-from mmrec.llm.factory import open_language
-from mmrec.llm.openai_batch import BatchChat, Pending
-from mmrec.llm.openai_protocol import Endpoint, Request
+from mmrec.llm.annotator import Annotator
+from mmrec.llm.cost import Budget, BudgetReached, CostTracker, Price
+from mmrec.llm.factory import open_language_model
+from mmrec.llm.openai_batch import AnswersPending, BatchClient
+from mmrec.llm.openai_protocol import ChatRequest, Endpoint
 from mmrec.llm.types import Answer, Note
 
 pytest.importorskip("openai")
@@ -53,7 +53,7 @@ class Run:
 
     notes: list[Note]
     pending: str
-    reader: Reader
+    reader: Annotator
 
 
 @dataclass
@@ -84,14 +84,16 @@ def server(running: Server) -> Iterator[Desk]:
     desk.set(**asdict(Behaviour()))
 
 
-def run(url: str, path: Path, texts: list[str] = TEXTS, *, batch: bool = True, **settings: object) -> Run:
+def run(
+    url: str, path: Path, texts: list[str] = TEXTS, *, batch: bool = True, **settings: object
+) -> Run:
     language = LanguageConfig(llm=f"openai:test-model@{url}", **settings)  # type: ignore[arg-type]
     with closing(Store(path, retry=language.retry_failed)) as store:
-        model = open_language(Config(language=language), None, store, batch=batch)  # type: ignore[arg-type]
-        reader = Reader(model, store, language, ProfileConfig())
+        model = open_language_model(Config(language=language), None, store, batch=batch)  # type: ignore[arg-type]
+        reader = Annotator(model, store, language, AnnotationConfig())
         try:
-            return Run(reader.notes(texts), "", reader)
-        except Pending as pending:
+            return Run(reader.write_notes(texts), "", reader)
+        except AnswersPending as pending:
             return Run([], str(pending), reader)
 
 
@@ -112,7 +114,9 @@ def stored(path: Path) -> dict[bytes, Answer]:
 def left_over(path: Path) -> int:
     """Rows that the ledger still has."""
     with closing(Store(path)) as store:
-        rows = store.db.execute("SELECT count(*) FROM batched UNION ALL SELECT count(*) FROM batches")
+        rows = store.db.execute(
+            "SELECT count(*) FROM batched UNION ALL SELECT count(*) FROM batches"
+        )
         return sum(count for (count,) in rows)
 
 
@@ -136,7 +140,9 @@ def batches(server: Desk) -> list[dict]:
 
 def handed_in(server: Desk) -> list[list[dict]]:
     """The lines of each batch."""
-    files = (get(server, f"/v1/files/{batch['input_file_id']}/content") for batch in batches(server))
+    files = (
+        get(server, f"/v1/files/{batch['input_file_id']}/content") for batch in batches(server)
+    )
     return [[json.loads(line) for line in file.splitlines()] for file in files]
 
 
@@ -197,7 +203,9 @@ def test_lines_without_an_answer_are_handed_in_again(
     assert "handed in now." in second.pending
     first, lost = handed_in(server)
     assert 0 < len(lost) < 18
-    assert f"{len(lost) + 1} have no answer and are asked again" in " ".join(capsys.readouterr().err.split())
+    assert f"{len(lost) + 1} have no answer and are asked again" in " ".join(
+        capsys.readouterr().err.split()
+    )
     assert {line["custom_id"] for line in lost} < {line["custom_id"] for line in first}
     server.set(batch_failures=0.0)
     assert all(note.gist for note in run_to_the_end(server.url, path, MANY).notes)
@@ -211,7 +219,9 @@ def test_a_line_that_is_refused_fails_for_good(server: Desk, tmp_path: Path) -> 
     done = run_to_the_end(server.url, path, texts)
     assert not done.notes[-1].gist
     assert all(note.gist for note in done.notes[:-1])
-    assert "the server refused: This model's maximum context length is 400" in next(iter(done.reader.failed))
+    assert "the server refused: This model's maximum context length is 400" in next(
+        iter(done.reader.failures)
+    )
     assert run(server.url, path, texts).notes == done.notes
     assert len(batches(server)) == 1
     server.set(context=0)
@@ -235,7 +245,9 @@ def test_a_batch_that_is_refused_as_a_whole_is_told_and_then_handed_in_again(
     path = tmp_path / "store"
     server.set(batch_limit=3)
     run(server.url, path)
-    with pytest.raises(ModelError, match=r"refused batch batch_\d+ of 4 asks: The file has 4 requests"):
+    with pytest.raises(
+        ModelError, match=r"refused batch batch_\d+ of 4 asks: The file has 4 requests"
+    ):
         run(server.url, path)
     assert left_over(path) == 0
     server.set(batch_limit=50)
@@ -275,7 +287,9 @@ def test_repairs_are_a_batch_too(server: Desk, tmp_path: Path) -> None:
     assert not left_over(path)
 
 
-def test_what_the_server_cannot_do_is_found_out_before_a_batch_is_made(server: Desk, tmp_path: Path) -> None:
+def test_what_the_server_cannot_do_is_found_out_before_a_batch_is_made(
+    server: Desk, tmp_path: Path
+) -> None:
     path = tmp_path / "store"
     server.set(structured="none", reject_parameters=["temperature", "max_tokens"])
     run(server.url, path)
@@ -293,14 +307,14 @@ def test_half_the_price(server: Desk, tmp_path: Path) -> None:
     full = run(server.url, tmp_path / "other", MANY[1:], llm_price="10/20", batch=False)
     assert ahead.notes
     assert spend(half).calls == spend(full).calls == 19
-    assert 0 < spend(half).money < spend(full).money  # of which a part is cached
+    assert 0 < spend(half).dollars < spend(full).dollars  # of which a part is cached
     usage = spend(half).usage
-    assert spend(half).money == pytest.approx((usage.input * 5 + usage.output * 10) / 10**6)
+    assert spend(half).dollars == pytest.approx((usage.input * 5 + usage.output * 10) / 10**6)
 
 
-def spend(one: Run) -> Spend:
+def spend(one: Run) -> CostTracker:
     chat = one.reader.model.chat  # type: ignore[attr-defined]
-    assert isinstance(chat.spend, Spend)
+    assert isinstance(chat.spend, CostTracker)
     return chat.spend
 
 
@@ -311,15 +325,19 @@ def test_the_budget_bounds_what_is_with_the_server(server: Desk, tmp_path: Path)
     first = run(server.url, path, MANY, **settings)
     (batch,) = handed_in(server)
     assert 5 < len(batch) < 15
-    assert f"asks: {len(batch)} handed in now for at most $0.05, {19 - len(batch)} left for later" in (
-        first.pending
+    assert (
+        f"asks: {len(batch)} handed in now for at most $0.05, {19 - len(batch)} left for later"
+        in (first.pending)
     )
     for _ in range(2):
         said = f"asks: {len(batch)} with the server already, {19 - len(batch)} left for later, since --budget"
         assert said in run(server.url, path, MANY, **settings).pending
     assert said in run(server.url, path, MANY, budget=0.01, llm_price="10/10").pending
     other = [text + " Elsewhere." for text in TEXTS]
-    assert "asks: 5 left for later, since --budget holds" in run(server.url, path, other, **settings).pending
+    assert (
+        "asks: 5 left for later, since --budget holds"
+        in run(server.url, path, other, **settings).pending
+    )
     assert len(batches(server)) == 1
     server.set(batch_polls=1)
     done = run_to_the_end(server.url, path, MANY, **settings)
@@ -341,7 +359,9 @@ def test_a_batch_that_the_server_does_not_know_is_told_and_can_be_handed_in_agai
     run(server.url, path)
     with closing(Store(path)) as store, store.db as db:
         db.execute("UPDATE batches SET id = 'batch_of_others'")
-    with pytest.raises(ModelError, match=r"does not know batch_of_others: bring the key .* --retry-failed$"):
+    with pytest.raises(
+        ModelError, match=r"does not know batch_of_others: bring the key .* --retry-failed$"
+    ):
         run(server.url, path)
     assert "3 handed in now" in run(server.url, path, retry_failed=True).pending
     assert all(note.gist for note in run(server.url, path).notes)
@@ -352,7 +372,10 @@ def test_each_server_has_its_own_batches(server: Desk, tmp_path: Path) -> None:
     run(server.url, path)
     with serve() as one:
         other = Desk(one.url)
-        assert "4 handed in now" in run(other.url, path, [TEXTS[0], *(text + "!" for text in TEXTS)]).pending
+        assert (
+            "4 handed in now"
+            in run(other.url, path, [TEXTS[0], *(text + "!" for text in TEXTS)]).pending
+        )
         assert len(batches(other)) == 1
     assert all(note.gist for note in run(server.url, path).notes)
     assert len(batches(server)) == 1
@@ -361,8 +384,10 @@ def test_each_server_has_its_own_batches(server: Desk, tmp_path: Path) -> None:
 @pytest.mark.parametrize("llm", ["builtin", "transformers:folder"])
 def test_batches_need_a_server(llm: str) -> None:
     config = Config(language=LanguageConfig(llm=llm))
-    with pytest.raises(ConfigError, match=f"--batch needs a server that takes batches, and --llm is {llm}"):
-        open_language(config, None, Store(), batch=True)  # type: ignore[arg-type]
+    with pytest.raises(
+        ConfigError, match=f"--batch needs a server that takes batches, and --llm is {llm}"
+    ):
+        open_language_model(config, None, Store(), batch=True)  # type: ignore[arg-type]
 
 
 class _Between(BaseHTTPRequestHandler):
@@ -378,7 +403,9 @@ class _Between(BaseHTTPRequestHandler):
         if fate == "deny":
             status, answer = 404, b'{"error": {"message": "Not Found"}}'
         else:
-            status, answer = site.forward(self.command, self.path, body, self.headers["content-type"])
+            status, answer = site.forward(
+                self.command, self.path, body, self.headers["content-type"]
+            )
         self.close_connection = fate in ("lose", "half")
         if fate != "lose":
             self.send_response(status)
@@ -416,10 +443,14 @@ def between(server: Server, rule: Callable[[str], str]) -> Iterator[str]:
             site.shutdown()
 
 
-def test_a_lost_answer_to_the_creation_does_not_make_a_second_batch(server: Desk, tmp_path: Path) -> None:
+def test_a_lost_answer_to_the_creation_does_not_make_a_second_batch(
+    server: Desk, tmp_path: Path
+) -> None:
     path, fates = tmp_path / "store", {"POST /v1/batches": "lose"}
     with between(server, lambda asked: fates.pop(asked, "")) as url:
-        with pytest.raises(ModelError, match="what was handed in is remembered, run the same again"):
+        with pytest.raises(
+            ModelError, match="what was handed in is remembered, run the same again"
+        ):
             run(url, path)
         assert len(batches(server)) == 1
         done = run_to_the_end(url, path)
@@ -427,7 +458,9 @@ def test_a_lost_answer_to_the_creation_does_not_make_a_second_batch(server: Desk
     assert len(batches(server)) == 1
 
 
-def test_lost_answers_to_uploads_and_looks_are_asked_for_again(server: Desk, tmp_path: Path) -> None:
+def test_lost_answers_to_uploads_and_looks_are_asked_for_again(
+    server: Desk, tmp_path: Path
+) -> None:
     path, fates = tmp_path / "store", {"POST /v1/files": "lose", "GET /v1/batches/": "half"}
     with between(server, lambda asked: fates.pop(asked.partition("batch_")[0], "")) as url:
         done = run_to_the_end(url, path, MANY)
@@ -452,7 +485,9 @@ def test_answers_that_the_server_has_thrown_away_are_told(server: Desk, tmp_path
     path = tmp_path / "store"
     with between(server, lambda asked: "deny" if asked.endswith("/content") else "") as url:
         run(url, path)
-        with pytest.raises(ModelError, match=r"does not know the answers of batch_\d+.*--retry-failed$"):
+        with pytest.raises(
+            ModelError, match=r"does not know the answers of batch_\d+.*--retry-failed$"
+        ):
             run(url, path)
         assert "3 handed in now" in run(url, path, retry_failed=True).pending
 
@@ -623,17 +658,23 @@ def test_two_runs_at_once_hand_nothing_in_twice(
 def test_files_are_not_held_in_memory(store: Store) -> None:
     text = "soup" * 20_000
 
-    def requests() -> Iterator[list[tuple[int, Request]]]:
+    def requests() -> Iterator[list[tuple[int, ChatRequest]]]:
         for at in range(100):
-            yield [(at, Request([{"role": "user", "content": f"{text} {at}"}], None, 50))]
+            yield [(at, ChatRequest([{"role": "user", "content": f"{text} {at}"}], None, 50))]
 
     with serve() as server:
-        chat = BatchChat(Endpoint("server", "test-model", server.url), Spend(None, Purse(None)), store)
-        list(chat.answers(iter([[(0, Request([{"role": "user", "content": "Soup."}], None, 50))]])))
+        chat = BatchClient(
+            Endpoint("server", "test-model", server.url), CostTracker(None, Budget(None)), store
+        )
+        list(
+            chat.complete(
+                iter([[(0, ChatRequest([{"role": "user", "content": "Soup."}], None, 50))]])
+            )
+        )
         tracemalloc.start()
         try:
-            with pytest.raises(Pending, match="100 handed in now"):
-                list(chat.answers(requests()))
+            with pytest.raises(AnswersPending, match="100 handed in now"):
+                list(chat.complete(requests()))
             assert tracemalloc.get_traced_memory()[1] < 2_000_000
         finally:
             tracemalloc.stop()
@@ -644,11 +685,16 @@ def test_plain_requests_come_back_with_their_numbers(server: Desk, store: Store)
     price = Price(10, 10, 10)
 
     def ask() -> dict[int, Answer | Failure]:
-        chat = BatchChat(Endpoint("server", "test-model", server.url), Spend(price, Purse(None)), store)
-        requests = [(at, Request([{"role": "user", "content": f"Soup {at}."}], None, 50)) for at in range(9)]
-        return dict(chat.answers(iter([requests])))
+        chat = BatchClient(
+            Endpoint("server", "test-model", server.url), CostTracker(price, Budget(None)), store
+        )
+        requests = [
+            (at, ChatRequest([{"role": "user", "content": f"Soup {at}."}], None, 50))
+            for at in range(9)
+        ]
+        return dict(chat.complete(iter([requests])))
 
-    with pytest.raises(Pending):
+    with pytest.raises(AnswersPending):
         ask()
     answers = ask()
     assert sorted(answers) == list(range(9))
@@ -665,7 +711,15 @@ def test_the_command_hands_in_all_summaries_in_one_run_and_says_what_to_do(
     server: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_sample_city(tmp_path / "city", users=20, items=8, reviews=100)
-    words = ["profile", str(data), "--batch", "--store", str(tmp_path / "store"), "--strategy", "summary"]
+    words = [
+        "profile",
+        str(data),
+        "--batch",
+        "--store",
+        str(tmp_path / "store"),
+        "--strategy",
+        "summary",
+    ]
     words += ["--llm", f"openai:test-model@{server.url}", "--llm-price", "1/2"]
     command(*words, "--dry-run", "--json")
     plan = json.loads(capsys.readouterr().out)["summary"]

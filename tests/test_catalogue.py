@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from mmrec.ranker.dlrm import Ranker, Run
-from mmrec.ranker.item_scores import Catalogue
-from mmrec.ranker.training import Task
+from mmrec.ranker.dlrm import Ranker, TrainingRun
+from mmrec.ranker.item_scores import ItemScores
+from mmrec.ranker.training import TrainingTask
 from toys import ranker_of, toy
 
 EQUAL = (0.5, 0.5)
 
 
-def random_ranker(task: Task, runs: int, *, linear: bool) -> Ranker:
+def random_ranker(task: TrainingTask, runs: int, *, linear: bool) -> Ranker:
     """A ranker in which every weight matters."""
-    ranker = ranker_of(task, [Run(seed, 0.3, EQUAL) for seed in range(runs)], linear=linear)
+    ranker = ranker_of(task, [TrainingRun(seed, 0.3, EQUAL) for seed in range(runs)], linear=linear)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in ranker.parameters():
@@ -24,10 +24,10 @@ def random_ranker(task: Task, runs: int, *, linear: bool) -> Ranker:
     return ranker.eval()
 
 
-def one_by_one(ranker: Ranker, task: Task, user: int) -> np.ndarray:
-    items = torch.arange(task.inputs.item.nothing)
+def one_by_one(ranker: Ranker, task: TrainingTask, user: int) -> np.ndarray:
+    items = torch.arange(task.inputs.item.unknown_index)
     with torch.inference_mode():
-        return ranker(task.inputs.batch(torch.full_like(items, user), items)).mean(0).numpy()
+        return ranker(task.inputs.view_batch(torch.full_like(items, user), items)).mean(0).numpy()
 
 
 @pytest.mark.parametrize("tastes", [0, 3])
@@ -35,8 +35,8 @@ def one_by_one(ranker: Ranker, task: Task, user: int) -> np.ndarray:
 def test_all_items_are_scored_as_one_by_one(runs: int, linear: bool, tastes: int) -> None:
     task = toy(tastes=tastes)
     ranker = random_ranker(task, runs, linear=linear)
-    catalogue = Catalogue(ranker, task.inputs)
-    for user in (0, 7, task.inputs.user.nothing):
+    catalogue = ItemScores(ranker, task.inputs)
+    for user in (0, 7, task.inputs.user.unknown_index):
         expected = one_by_one(ranker, task, user)
         assert np.ptp(expected) > 0.1
         assert catalogue.logits(task.inputs, user) == pytest.approx(expected, abs=1e-4)
@@ -56,4 +56,6 @@ def test_runs_that_were_not_proven_are_left_out(silent: list[int]) -> None:
         for parameter in ranker.linear.parameters():  # type: ignore[union-attr]
             parameter.copy_(parameter[:1].expand_as(parameter))
     expected = one_by_one(ranker, task, 5)
-    assert Catalogue(ranker, task.inputs).logits(task.inputs, 5) == pytest.approx(expected, abs=1e-4)
+    assert ItemScores(ranker, task.inputs).logits(task.inputs, 5) == pytest.approx(
+        expected, abs=1e-4
+    )

@@ -13,28 +13,42 @@ import polars as pl
 import pytest
 
 from mmrec.cli.annotation_quality import print_check
-from mmrec.config import Config, LanguageConfig, ProfileConfig
+from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.data.schema import REVIEW_SCHEMA, Reviews
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
-from mmrec.evidence.policies import Side
-from mmrec.experiments.annotate import Profiles, Summarised
-from mmrec.experiments.annotation_check import Check, check_profiles
-from mmrec.experiments.annotation_quality import Figure, Judge, matches, mean_figure
-from mmrec.features.dataset import Corpus, Models
-from mmrec.llm.annotator import Reader
-from mmrec.llm.extractive import BuiltinLanguage
-from mmrec.llm.prompts import Of
+from mmrec.evidence.policies import EvidenceViews
+from mmrec.experiments.annotate import AnnotationRun, SummarizedViews
+from mmrec.experiments.annotation_check import AnnotationQuality, measure_annotation_quality
+from mmrec.experiments.annotation_quality import (
+    Estimate,
+    QualityContext,
+    match_rates,
+    mean_estimate,
+)
+from mmrec.features.dataset import Dataset, Models
+from mmrec.llm.annotator import Annotator
+from mmrec.llm.extractive import ExtractiveModel
+from mmrec.llm.prompts import EntityKind
 from mmrec.llm.types import Note, Summary
 
 PLACES = {
     "bakery": ("The sourdough bread is wonderful.", "The croissants were stale and hard."),
-    "curry": ("Delicious lamb vindaloo with fresh naan.", "The samosas dripped with disgusting grease."),
+    "curry": (
+        "Delicious lamb vindaloo with fresh naan.",
+        "The samosas dripped with disgusting grease.",
+    ),
     "gelato": ("Their pistachio gelato is amazing.", "The waffle cones were soggy and horrible."),
     "noodles": ("I love the rich ramen broth.", "The dumplings were cold and rubbery, awful."),
     "pizza": ("Excellent wood fired pizza crust.", "The mozzarella tasted terrible and cheap."),
-    "pub": ("Great craft beer and a lovely fireplace.", "The toilets of the pub are filthy, gross."),
-    "steak": ("The ribeye was perfectly grilled, superb.", "The mashed potatoes were bland and awful."),
+    "pub": (
+        "Great craft beer and a lovely fireplace.",
+        "The toilets of the pub are filthy, gross.",
+    ),
+    "steak": (
+        "The ribeye was perfectly grilled, superb.",
+        "The mashed potatoes were bland and awful.",
+    ),
     "sushi": ("Fantastic fresh salmon nigiri.", "The wasabi paste was terrible, fake stuff."),
     "tacos": ("The fish tacos are fantastic.", "The guacamole was brown and disgusting."),
     "tea": ("A lovely selection of oolong teas.", "The cucumber sandwiches were dry and awful."),
@@ -60,13 +74,13 @@ ITEMS = list(PLACES)
 @pytest.fixture(scope="module")
 def models(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Models:
     opened = Models.open(Config(store=tmp_path_factory.mktemp("check") / "store.sqlite"))
-    model = BuiltinLanguage(encoder, "restaurant")
-    reader = Reader(model, opened.store, LanguageConfig(), ProfileConfig())
-    return replace(opened, encoder=encoder, reader=reader, quoter=reader)
+    model = ExtractiveModel(encoder, "restaurant")
+    reader = Annotator(model, opened.store, LanguageConfig(), AnnotationConfig())
+    return replace(opened, encoder=encoder, annotator=reader, quote_annotator=reader)
 
 
 @pytest.fixture(scope="module")
-def corpus(models: Models) -> Corpus:
+def corpus(models: Models) -> Dataset:
     return reviewed(
         models,
         {
@@ -76,7 +90,7 @@ def corpus(models: Models) -> Corpus:
     )
 
 
-def reviewed(models: Models, texts: dict[str, Sequence[str]]) -> Corpus:
+def reviewed(models: Models, texts: dict[str, Sequence[str]]) -> Dataset:
     """Reviews of items by users who wrote one of each; praise is rated 5, anything else 1."""
     rows = [(item, at, text) for item, own in texts.items() for at, text in enumerate(own)]
     praise = {like for like, _ in PLACES.values()}
@@ -93,31 +107,33 @@ def reviewed(models: Models, texts: dict[str, Sequence[str]]) -> Corpus:
         },
         schema=REVIEW_SCHEMA,
     )
-    return Corpus.of(Reviews(table), models, Config())
+    return Dataset.from_reviews(Reviews(table), models, Config())
 
 
-def whole(corpus: Corpus, said: Sequence[Summary], of: Of = "item") -> Profiles:
-    side = Side.whole(corpus.data.item if of == "item" else corpus.data.user)
-    return Profiles(corpus, summaries=[Summarised(of, corpus, side, list(said))])
+def whole(corpus: Dataset, said: Sequence[Summary], of: EntityKind = "item") -> AnnotationRun:
+    side = EvidenceViews.all_reviews(corpus.data.item if of == "item" else corpus.data.user)
+    return AnnotationRun(corpus, summaries=[SummarizedViews(of, corpus, side, list(said))])
 
 
-def checked(profiles: Profiles, models: Models, truth: Path | None = None) -> Check:
+def checked(
+    profiles: AnnotationRun, models: Models, truth: Path | None = None
+) -> AnnotationQuality:
     strategy = "notes" if profiles.notes else "summary"
-    config = Config(profile=ProfileConfig.model_validate({"strategy": strategy}))
-    return check_profiles(profiles, config, models, truth)
+    config = Config(annotation=AnnotationConfig.model_validate({"strategy": strategy}))
+    return measure_annotation_quality(profiles, config, models, truth)
 
 
-def figures(check: Check, measure: str, row: str) -> dict[str, float]:
+def figures(check: AnnotationQuality, measure: str, row: str) -> dict[str, float]:
     values = check.measures[measure].rows[row].items()
     return {
-        name: value.value if isinstance(value, Figure) else value
+        name: value.value if isinstance(value, Estimate) else value
         for name, value in values
         if value is not None
     }
 
 
-def worst(check: Check, measure: str) -> list[str]:
-    return [example.who for example in check.measures[measure].examples]
+def worst(check: AnnotationQuality, measure: str) -> list[str]:
+    return [example.entity for example in check.measures[measure].examples]
 
 
 def told(item: str, likes: bool = True, dislikes: bool = True, times: int = 1) -> Summary:
@@ -135,16 +151,22 @@ def rotated(items: Sequence[str]) -> list[str]:
     return [*items[1:], items[0]]
 
 
-def test_quotes_are_supported_and_nothing_is_left_to_read(corpus: Corpus, models: Models) -> None:
-    check = checked(whole(corpus, [quoted(*one) for one in zip(ITEMS, PRAISED, strict=True)]), models)
+def test_quotes_are_supported_and_nothing_is_left_to_read(corpus: Dataset, models: Models) -> None:
+    check = checked(
+        whole(corpus, [quoted(*one) for one in zip(ITEMS, PRAISED, strict=True)]), models
+    )
     support = figures(check, "support", "item: text")
     assert support["matched"] == support["verbatim"] == 1
     assert support["count"] == sum((praised > 0) + (praised < 4) for praised in PRAISED)
     assert worst(check, "support") == []
-    assert check.looked == {"item": {"written": 10, "missing": 0, "looked_at": 10, "reviews": 40}}
+    assert check.sample_counts == {
+        "item": {"written": 10, "missing": 0, "looked_at": 10, "reviews": 40}
+    }
 
 
-def test_other_words_for_the_same_are_supported_without_being_quotes(corpus: Corpus, models: Models) -> None:
+def test_other_words_for_the_same_are_supported_without_being_quotes(
+    corpus: Dataset, models: Models
+) -> None:
     check = checked(whole(corpus, [Summary(text=REPHRASED[item]) for item in ITEMS]), models)
     support = figures(check, "support", "item: text")
     assert support["verbatim"] == 0
@@ -152,7 +174,7 @@ def test_other_words_for_the_same_are_supported_without_being_quotes(corpus: Cor
     assert support["matched"] >= 0.7
 
 
-def test_a_summary_of_another_place_is_not_supported(corpus: Corpus, models: Models) -> None:
+def test_a_summary_of_another_place_is_not_supported(corpus: Dataset, models: Models) -> None:
     said = [quoted(*one) for one in zip(ITEMS, PRAISED, strict=True)]
     check = checked(whole(corpus, rotated(said)), models)
     support = figures(check, "support", "item: text")
@@ -160,15 +182,17 @@ def test_a_summary_of_another_place_is_not_supported(corpus: Corpus, models: Mod
     assert support["verbatim"] == 0
     one_wrong = [*said[:4], Summary(text="The opera singer missed every high note."), *said[5:]]
     (example,) = checked(whole(corpus, one_wrong), models).measures["support"].examples
-    assert example.who == "item pizza"
+    assert example.entity == "item pizza"
     assert example.text == "The opera singer missed every high note."
-    assert example.review.startswith("pizza-")
-    assert example.beside in PLACES["pizza"]
+    assert example.review_id.startswith("pizza-")
+    assert example.compared_text in PLACES["pizza"]
 
 
-def test_invented_likes_are_told_apart_from_the_text(corpus: Corpus, models: Models) -> None:
+def test_invented_likes_are_told_apart_from_the_text(corpus: Dataset, models: Models) -> None:
     invented = [
-        quoted(*one).model_copy(update={"likes": ["parking for trucks"], "dislikes": [PLACES[one[0]][1]]})
+        quoted(*one).model_copy(
+            update={"likes": ["parking for trucks"], "dislikes": [PLACES[one[0]][1]]}
+        )
         for one in zip(ITEMS, PRAISED, strict=True)
     ]
     check = checked(whole(corpus, invented), models)
@@ -179,7 +203,9 @@ def test_invented_likes_are_told_apart_from_the_text(corpus: Corpus, models: Mod
 
 
 @pytest.mark.parametrize(("kept", "dropped"), [("likes", "dislikes"), ("dislikes", "likes")])
-def test_what_is_dropped_is_not_covered(corpus: Corpus, models: Models, kept: str, dropped: str) -> None:
+def test_what_is_dropped_is_not_covered(
+    corpus: Dataset, models: Models, kept: str, dropped: str
+) -> None:
     said = [told(item, likes=kept == "likes", dislikes=kept == "dislikes") for item in ITEMS]
     check = checked(whole(corpus, said), models)
     covered = figures(check, "coverage", f"item: {kept}")
@@ -187,12 +213,14 @@ def test_what_is_dropped_is_not_covered(corpus: Corpus, models: Models, kept: st
     assert covered["count"] > 10
     assert figures(check, "coverage", f"item: {dropped}")["matched"] == 0
     for example in check.measures["coverage"].examples:
-        item = example.who.removeprefix("item ")
+        item = example.entity.removeprefix("item ")
         assert example.text == PLACES[item][dropped == "dislikes"]
-        assert example.review.startswith(item)
+        assert example.review_id.startswith(item)
 
 
-def test_praise_of_the_same_thing_does_not_cover_a_complaint(corpus: Corpus, models: Models) -> None:
+def test_praise_of_the_same_thing_does_not_cover_a_complaint(
+    corpus: Dataset, models: Models
+) -> None:
     praise = {"bakery": "The croissants were delicious, fresh and wonderful."}
     said = [Summary(text=praise[item]) if item in praise else told(item) for item in ITEMS]
     check = checked(whole(corpus, said), models)
@@ -200,12 +228,14 @@ def test_praise_of_the_same_thing_does_not_cover_a_complaint(corpus: Corpus, mod
     assert figures(check, "coverage", "item: dislikes")["matched"] < 1
 
 
-def test_amplified_praise_and_blame(corpus: Corpus, models: Models) -> None:
+def test_amplified_praise_and_blame(corpus: Dataset, models: Models) -> None:
     in_proportion = [
         Summary(text=" ".join([PLACES[item][0]] * praised + [PLACES[item][1]] * (4 - praised)))
         for item, praised in zip(ITEMS, PRAISED, strict=True)
     ]
-    one_sided = [told(item, praised > 2, praised <= 2) for item, praised in zip(ITEMS, PRAISED, strict=True)]
+    one_sided = [
+        told(item, praised > 2, praised <= 2) for item, praised in zip(ITEMS, PRAISED, strict=True)
+    ]
     rosy = [told(item, dislikes=False) for item in ITEMS]
     faithful, loud, praising = (
         figures(checked(whole(corpus, said), models), "polarity", "item")
@@ -219,7 +249,7 @@ def test_amplified_praise_and_blame(corpus: Corpus, models: Models) -> None:
     assert praising["shift"] > 0.25
 
 
-def test_brevity_alone_neither_praises_nor_blames(corpus: Corpus, models: Models) -> None:
+def test_brevity_alone_neither_praises_nor_blames(corpus: Dataset, models: Models) -> None:
     check = checked(whole(corpus, [told(item, dislikes=False) for item in ITEMS]), models)
     assert worst(check, "polarity")[0] == "item bakery"
     rosy, drawn = (figures(check, "polarity", name) for name in ("item", "item: drawn"))
@@ -228,19 +258,21 @@ def test_brevity_alone_neither_praises_nor_blames(corpus: Corpus, models: Models
     assert drawn["count"] == 10
 
 
-def folded(corpus: Corpus, said: dict[str, Sequence[Summary]]) -> Profiles:
+def folded(corpus: Dataset, said: dict[str, Sequence[Summary]]) -> AnnotationRun:
     """Views of items that each leave one review out."""
     code = {item: at for at, item in enumerate(corpus.data.items)}
     views = [(item, left, one) for item, own in said.items() for left, one in enumerate(own)]
     rows = {item: np.flatnonzero(corpus.data.item == code[item]) for item in said}
-    side = Side.listed(
+    side = EvidenceViews.from_lists(
         np.array([code[item] for item, _, _ in views]),
         [np.delete(rows[item], left) for item, left, _ in views],
     )
-    return Profiles(corpus, summaries=[Summarised("item", corpus, side, [one for _, _, one in views])])
+    return AnnotationRun(
+        corpus, summaries=[SummarizedViews("item", corpus, side, [one for _, _, one in views])]
+    )
 
 
-def test_agreement_of_folds(corpus: Corpus, models: Models) -> None:
+def test_agreement_of_folds(corpus: Dataset, models: Models) -> None:
     tags = ["cheap price", "overpriced"] * 5
     same = {
         item: [told(item).model_copy(update={"price": tag, "categories": [item]})] * 3
@@ -262,19 +294,19 @@ def test_agreement_of_folds(corpus: Corpus, models: Models) -> None:
     assert worst(check, "agreement") == ["item tea"]
 
 
-def test_notes_are_held_against_their_own_review(corpus: Corpus, models: Models) -> None:
-    notes = models.quoter.notes(corpus.texts)
-    check = checked(Profiles(corpus, notes=notes), models)
+def test_notes_are_held_against_their_own_review(corpus: Dataset, models: Models) -> None:
+    notes = models.quote_annotator.write_notes(corpus.texts)
+    check = checked(AnnotationRun(corpus, notes=notes), models)
     assert figures(check, "support", "review: text")["matched"] == 1
     assert figures(check, "coverage", "review: dislikes")["matched"] == 1
     assert list(check.measures) == ["support", "coverage", "polarity"]
     notes[5] = Note(gist="Open on Sundays until midnight.", dislikes=["no dogs allowed"])
     notes[7] = Note()
-    check = checked(Profiles(corpus, notes=notes), models)
-    assert check.looked["review"]["missing"] == 1
-    assert check.looked["review"]["looked_at"] == 39
+    check = checked(AnnotationRun(corpus, notes=notes), models)
+    assert check.sample_counts["review"]["missing"] == 1
+    assert check.sample_counts["review"]["looked_at"] == 39
     (example,) = check.measures["support"].examples
-    assert example.who == f"review {corpus.review_ids[5]}" == f"review {example.review}"
+    assert example.entity == f"review {corpus.review_ids[5]}" == f"review {example.review_id}"
 
 
 def write(path: Path, rows: Sequence[dict[str, object]]) -> Path:
@@ -287,11 +319,13 @@ def write(path: Path, rows: Sequence[dict[str, object]]) -> Path:
 
 
 @pytest.mark.parametrize("name", ["truth.jsonl", "truth.jsonl.gz", "truth.csv"])
-def test_truth_right_and_wrong(corpus: Corpus, models: Models, tmp_path: Path, name: str) -> None:
+def test_truth_right_and_wrong(corpus: Dataset, models: Models, tmp_path: Path, name: str) -> None:
     tags = ["cheap price", "fair price", "overpriced"]
     levels = {item: at % 3 for at, item in enumerate(ITEMS)}
     said = [
-        told(item).model_copy(update={"price": tags[levels[item]], "categories": [f"{item} house", "cafe"]})
+        told(item).model_copy(
+            update={"price": tags[levels[item]], "categories": [f"{item} house", "cafe"]}
+        )
         for item in ITEMS
     ]
     right = [
@@ -312,51 +346,63 @@ def test_truth_right_and_wrong(corpus: Corpus, models: Models, tmp_path: Path, n
     assert len(worst(check, "truth")) == 3
 
 
-def test_truth_counts_the_votes_of_notes(corpus: Corpus, models: Models, tmp_path: Path) -> None:
+def test_truth_counts_the_votes_of_notes(corpus: Dataset, models: Models, tmp_path: Path) -> None:
     dear = {item: at for at, item in enumerate(ITEMS)}
     notes = [
         Note(gist=text, price="overpriced" if at % 4 < dear[ITEMS[at // 4]] / 3 else "none")
         for at, text in enumerate(corpus.texts)
     ]
-    truth = write(tmp_path / "t.jsonl", [{"item": item, "price": 10 * dear[item] + 5} for item in ITEMS])
-    check = checked(Profiles(corpus, notes=notes), models, truth)
+    truth = write(
+        tmp_path / "t.jsonl", [{"item": item, "price": 10 * dear[item] + 5} for item in ITEMS]
+    )
+    check = checked(AnnotationRun(corpus, notes=notes), models, truth)
     assert figures(check, "truth", "price")["written"] > 0.9
     assert figures(check, "truth", "price")["count"] == 10
 
 
 def test_one_text_an_entity_and_the_view_that_hears_most_for_the_truth(
-    corpus: Corpus, models: Models, tmp_path: Path
+    corpus: Dataset, models: Models, tmp_path: Path
 ) -> None:
     tags = ["cheap price", "overpriced"] * 5
-    right = [told(item).model_copy(update={"price": tag}) for item, tag in zip(ITEMS, tags, strict=True)]
-    wrong = [one.model_copy(update={"price": tag}) for one, tag in zip(right, rotated(tags), strict=True)]
+    right = [
+        told(item).model_copy(update={"price": tag}) for item, tag in zip(ITEMS, tags, strict=True)
+    ]
+    wrong = [
+        one.model_copy(update={"price": tag}) for one, tag in zip(right, rotated(tags), strict=True)
+    ]
     truth = write(
         tmp_path / "t.jsonl",
         [{"item": item, "price": len(tag)} for item, tag in zip(ITEMS, tags, strict=True)],
     )
     for parts in (1, -1):
-        folds = folded(corpus, {item: [one] * 3 for item, one in zip(ITEMS, wrong, strict=True)}).summaries
-        profiles = Profiles(corpus, summaries=[*folds, *whole(corpus, right).summaries][::parts])
+        folds = folded(
+            corpus, {item: [one] * 3 for item, one in zip(ITEMS, wrong, strict=True)}
+        ).summaries
+        profiles = AnnotationRun(
+            corpus, summaries=[*folds, *whole(corpus, right).summaries][::parts]
+        )
         check = checked(profiles, models, truth)
-        assert check.looked["item"]["written"] == 40
-        assert check.looked["item"]["looked_at"] == 10
+        assert check.sample_counts["item"]["written"] == 40
+        assert check.sample_counts["item"]["looked_at"] == 10
         # "cheap price" is the longer word of the two.
         assert figures(check, "truth", "price")["written"] == pytest.approx(-1)
 
 
-def test_the_sample_is_bounded(corpus: Corpus, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sample_is_bounded(
+    corpus: Dataset, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said = whole(corpus, [quoted(*one) for one in zip(ITEMS, PRAISED, strict=True)])
     monkeypatch.setattr("mmrec.experiments.annotation_check._REVIEWS", 15)
-    assert checked(said, models).looked["item"] == {
+    assert checked(said, models).sample_counts["item"] == {
         "written": 10,
         "missing": 0,
         "looked_at": 3,
         "reviews": 12,
     }
     monkeypatch.setattr("mmrec.experiments.annotation_quality._HEARD", 2)
-    assert checked(said, models).looked["item"]["looked_at"] == 7
+    assert checked(said, models).sample_counts["item"]["looked_at"] == 7
     monkeypatch.setattr("mmrec.experiments.annotation_check._ENTITIES", 5)
-    assert checked(said, models).looked["item"]["looked_at"] == 5
+    assert checked(said, models).sample_counts["item"]["looked_at"] == 5
 
 
 @pytest.mark.parametrize(
@@ -369,10 +415,14 @@ def test_the_sample_is_bounded(corpus: Corpus, models: Models, monkeypatch: pyte
     ],
 )
 def test_truth_that_cannot_be_used(
-    corpus: Corpus, models: Models, tmp_path: Path, row: dict[str, object], complaint: str
+    corpus: Dataset, models: Models, tmp_path: Path, row: dict[str, object], complaint: str
 ) -> None:
     with pytest.raises(DataError, match=complaint):
-        checked(whole(corpus, [told(item) for item in ITEMS]), models, write(tmp_path / "t.jsonl", [row]))
+        checked(
+            whole(corpus, [told(item) for item in ITEMS]),
+            models,
+            write(tmp_path / "t.jsonl", [row]),
+        )
 
 
 def test_missing_summaries_are_counted_apart(models: Models) -> None:
@@ -382,23 +432,30 @@ def test_missing_summaries_are_counted_apart(models: Models) -> None:
     # Of the tea house nothing could be said; of the bakery and the pub something could.
     said = [Summary() if ITEMS[at] in ("bakery", "pub") else one for at, one in enumerate(said)]
     check = checked(whole(corpus, [*said, Summary()]), models)
-    assert check.looked["item"] == {"written": 7, "missing": 2, "looked_at": 7, "reviews": 14}
+    assert check.sample_counts["item"] == {
+        "written": 7,
+        "missing": 2,
+        "looked_at": 7,
+        "reviews": 14,
+    }
     assert figures(check, "support", "item: text")["matched"] == 1
 
 
 @pytest.mark.parametrize("strategy", ["summary", "notes"])
 def test_nothing_to_check(
-    corpus: Corpus, models: Models, capsys: pytest.CaptureFixture[str], strategy: str
+    corpus: Dataset, models: Models, capsys: pytest.CaptureFixture[str], strategy: str
 ) -> None:
     profiles = (
-        Profiles(corpus, notes=[Note()] * 40) if strategy == "notes" else whole(corpus, [Summary()] * 10)
+        AnnotationRun(corpus, notes=[Note()] * 40)
+        if strategy == "notes"
+        else whole(corpus, [Summary()] * 10)
     )
     lonely = whole(reviewed(models, {"tea": PLACES["tea"]}), [told("tea")])
     assert "nothing to check" in checked(lonely, models).remarks[0]
     check = checked(profiles, models)
     assert check.measures == {}
     assert "there is nothing to check" in check.remarks[0]
-    assert next(iter(check.looked.values()))["missing"] in (10, 40)
+    assert next(iter(check.sample_counts.values()))["missing"] in (10, 40)
     print_check(check)
     assert "nothing to check" in capsys.readouterr().out
 
@@ -407,9 +464,12 @@ def test_hostile_texts_are_shown_inert_within_80_columns(
     models: Models, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evil = "[bold red]x[/] [/nope] \x1b[2J\x1b]0;owned\x07 \u202egnp.exe :smile: " + "w" * 900
-    corpus = reviewed(models, {item: [evil + str(at), *PLACES[item]] for at, item in enumerate(ITEMS)})
+    corpus = reviewed(
+        models, {item: [evil + str(at), *PLACES[item]] for at, item in enumerate(ITEMS)}
+    )
     said = [
-        Summary(text=f"\ud800 {evil} {item}", likes=[evil], dislikes=["\x1b[31m"]) for item in rotated(ITEMS)
+        Summary(text=f"\ud800 {evil} {item}", likes=[evil], dislikes=["\x1b[31m"])
+        for item in rotated(ITEMS)
     ]
     monkeypatch.setenv("COLUMNS", "80")
     check = checked(whole(corpus, said), models)
@@ -423,11 +483,14 @@ def test_hostile_texts_are_shown_inert_within_80_columns(
 
 
 def test_tables_fit_and_the_same_seed_gives_the_same_check(
-    corpus: Corpus, models: Models, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    corpus: Dataset,
+    models: Models,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     users = whole(corpus, [Summary(text=PLACES["tea"][0])] * 4, "user").summaries
     said = [quoted(*one) for one in zip(ITEMS, PRAISED, strict=True)]
-    profiles = Profiles(corpus, summaries=[*whole(corpus, said).summaries, *users])
+    profiles = AnnotationRun(corpus, summaries=[*whole(corpus, said).summaries, *users])
     one, other = checked(profiles, models), checked(profiles, models)
     assert json.dumps(asdict(one), allow_nan=False) == json.dumps(asdict(other))
     assert set(asdict(one)["measures"]) == {"support", "coverage", "polarity"}
@@ -453,16 +516,18 @@ class RandomEncoder:
 
 
 @pytest.mark.parametrize("size", [2, 30])
-def test_one_stranger_in_twenty_has_a_match_however_long_the_lists(models: Models, size: int) -> None:
-    judge = Judge(replace(models, encoder=RandomEncoder()), None, np.random.default_rng(1))  # type: ignore[arg-type]
+def test_one_stranger_in_twenty_has_a_match_however_long_the_lists(
+    models: Models, size: int
+) -> None:
+    judge = QualityContext(replace(models, encoder=RandomEncoder()), None, np.random.default_rng(1))  # type: ignore[arg-type]
     texts = {str(at): [("text", "")] * size for at in range(300)}
-    row = matches([[("claim", "")] * 5] * 300, texts, judge, [])
+    row = match_rates([[("claim", "")] * 5] * 300, texts, judge, [])
     assert row["count"] == 1500
     assert row["matched"].value == pytest.approx(0.05, abs=0.02)  # type: ignore[union-attr]
 
 
 def test_entities_count_equally() -> None:
-    figure = mean_figure([1.0, 1.0, 1.0, 0.0, np.nan], ["a", "a", "a", "b", "c"])
-    assert figure == Figure(0.5, 0.5)
-    assert mean_figure([1.0], ["a"]) == Figure(1.0, None)
-    assert mean_figure([], []) is None
+    figure = mean_estimate([1.0, 1.0, 1.0, 0.0, np.nan], ["a", "a", "a", "b", "c"])
+    assert figure == Estimate(0.5, 0.5)
+    assert mean_estimate([1.0], ["a"]) == Estimate(1.0, None)
+    assert mean_estimate([], []) is None

@@ -14,7 +14,7 @@ from mmrec.config import EncoderConfig
 from mmrec.encoder import runtimes
 from mmrec.encoder import text_encoder as encode
 from mmrec.encoder.text_encoder import Encoder, bundled_minilm
-from mmrec.encoder.weights import Placement, fast_bf16
+from mmrec.encoder.weights import Placement, has_fast_bf16
 from mmrec.errors import ModelError
 
 pytestmark = pytest.mark.usefixtures("minilm", "one_thread")
@@ -54,7 +54,9 @@ def counting(store: Store, config: EncoderConfig | None = None) -> tuple[Encoder
 def exact(minilm: None, one_thread: None) -> np.ndarray:
     from sentence_transformers import SentenceTransformer
 
-    return np.asarray(SentenceTransformer(str(bundled_minilm())).encode(TEXTS, normalize_embeddings=True))
+    return np.asarray(
+        SentenceTransformer(str(bundled_minilm())).encode(TEXTS, normalize_embeddings=True)
+    )
 
 
 @pytest.fixture(scope="module", params=["torch", "openvino"])
@@ -66,7 +68,9 @@ def runtime(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def single(minilm: None, one_thread: None, runtime: str) -> np.ndarray:
-    return Encoder(EncoderConfig(precision="fp32", runtime=runtime), Store(None)).encode(TEXTS)
+    return Encoder(EncoderConfig(precision="fp32", encoder_backend=runtime), Store(None)).encode(
+        TEXTS
+    )
 
 
 def test_fp32_is_what_sentence_transformers_says(single: np.ndarray, exact: np.ndarray) -> None:
@@ -77,12 +81,16 @@ def test_fp32_is_what_sentence_transformers_says(single: np.ndarray, exact: np.n
     assert np.abs(exact[2] - exact[3]).max() > 0.05
 
 
-def test_threads_change_neither_vectors_nor_the_setting_of_torch(single: np.ndarray, runtime: str) -> None:
+def test_threads_change_neither_vectors_nor_the_setting_of_torch(
+    single: np.ndarray, runtime: str
+) -> None:
     import torch
 
     torch.set_num_threads(2)
     try:
-        vectors = Encoder(EncoderConfig(precision="fp32", runtime=runtime), Store(None)).encode(TEXTS)
+        vectors = Encoder(
+            EncoderConfig(precision="fp32", encoder_backend=runtime), Store(None)
+        ).encode(TEXTS)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
@@ -91,7 +99,9 @@ def test_threads_change_neither_vectors_nor_the_setting_of_torch(single: np.ndar
 
 def test_any_text_has_a_vector() -> None:
     hostile = ["\x00\x01", "👍" * 500, "a" * 20_000, "[CLS] [SEP] [PAD]", "\n\t "]
-    vectors = Encoder(EncoderConfig(precision="fp32"), Store(None)).encode(hostile).astype(np.float32)
+    vectors = (
+        Encoder(EncoderConfig(precision="fp32"), Store(None)).encode(hostile).astype(np.float32)
+    )
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-3)
 
 
@@ -101,10 +111,10 @@ def test_a_lone_surrogate_has_a_vector() -> None:
 
 
 def test_bf16_points_the_same_way(exact: np.ndarray, runtime: str) -> None:
-    config = EncoderConfig(precision="bf16", runtime=runtime)
+    config = EncoderConfig(precision="bf16", encoder_backend=runtime)
     half = Encoder(config, Store(None)).encode(TEXTS).astype(np.float32)
     cosine = (half * exact).sum(1) / np.linalg.norm(half, axis=1)
-    assert cosine.min() >= (0.9999 if runtime == "openvino" and fast_bf16() else 0.999)
+    assert cosine.min() >= (0.9999 if runtime == "openvino" and has_fast_bf16() else 0.999)
     assert np.linalg.norm(half, axis=1) == pytest.approx(1, abs=1e-3)
 
 
@@ -118,7 +128,11 @@ def test_a_text_is_encoded_once_and_answers_keep_their_order(store: Store) -> No
     expected = [[4, 0, 1, 0], [1, 1, 1, 0], [4, 0, 1, 0], [0, 0, 1, 0], [3, 3, 1, 0], [1, 1, 1, 0]]
     assert encoder.encode(texts).tolist() == expected
     assert engine.calls == [["", "a", "aaa", "bbbb"]]
-    assert encoder.encode(["aaa", "new", "a"]).tolist() == [[3, 3, 1, 0], [3, 0, 1, 0], [1, 1, 1, 0]]
+    assert encoder.encode(["aaa", "new", "a"]).tolist() == [
+        [3, 3, 1, 0],
+        [3, 0, 1, 0],
+        [1, 1, 1, 0],
+    ]
     assert engine.calls[1:] == [["new"]]
 
 
@@ -132,9 +146,9 @@ def test_a_later_run_does_not_even_load_the_model(store: Store) -> None:
 
 def test_precisions_models_and_runtimes_do_not_share_vectors(store: Store, tmp_path: Path) -> None:
     for config in (
-        EncoderConfig(precision="fp32", runtime="torch"),
-        EncoderConfig(precision="fp32", runtime="openvino"),
-        EncoderConfig(precision="bf16", runtime="torch"),
+        EncoderConfig(precision="fp32", encoder_backend="torch"),
+        EncoderConfig(precision="fp32", encoder_backend="openvino"),
+        EncoderConfig(precision="bf16", encoder_backend="torch"),
         EncoderConfig(precision="fp32", encoder_model=str(tmp_path)),
     ):
         encoder, engine = counting(store, config)
@@ -142,24 +156,28 @@ def test_precisions_models_and_runtimes_do_not_share_vectors(store: Store, tmp_p
         assert engine.calls == [["one"]]
 
 
-def test_auto_takes_what_is_fast_here_and_says_why(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_what_is_fast_here_and_says_why(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def of(place: Placement, **settings: str) -> Encoder:
         return Encoder(EncoderConfig.model_validate(settings), store, place)
 
     plain, fast, gpu = Placement("cpu", "fp32"), Placement("cpu", "bf16"), Placement("cuda", "bf16")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     chosen = of(fast)
-    assert (chosen.identity["precision"], chosen.runtime) == ("bf16", "openvino")
-    assert chosen.why == "bf16 is native on this cpu; OpenVINO is installed"
-    assert of(plain).identity["precision"] == "fp32"
-    assert "bf16 is not native" in of(plain).why
+    assert (chosen.provenance["precision"], chosen.runtime) == ("bf16", "openvino")
+    assert chosen.explanation == "bf16 is native on this cpu; OpenVINO is installed"
+    assert of(plain).provenance["precision"] == "fp32"
+    assert "bf16 is not native" in of(plain).explanation
     assert of(gpu).runtime == "sentence-transformers"
     asked = of(fast, precision="fp32", runtime="torch")
-    assert (asked.identity["precision"], asked.runtime) == ("fp32", "torch")
-    assert asked.why == "precision as asked; runtime as asked"
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else object())
+    assert (asked.provenance["precision"], asked.runtime) == ("fp32", "torch")
+    assert asked.explanation == "precision as asked; runtime as asked"
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "openvino" else object()
+    )
     assert of(fast).runtime == "torch"
-    assert "mmrec[openvino]" in of(fast).why
+    assert "mmrec[openvino]" in of(fast).explanation
 
 
 def test_a_converted_model_is_kept_and_a_damaged_one_made_again(
@@ -207,7 +225,9 @@ def test_no_texts_give_no_vectors(store: Store) -> None:
     assert engine.calls == []
 
 
-def test_other_weights_under_the_name_are_refused(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+def test_other_weights_under_the_name_are_refused(
+    monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
     monkeypatch.setattr(encode, "MINILM_SHA256", "0" * 64)
     with pytest.raises(ModelError, match=r"are not all-MiniLM-L6-v2 .*expected 000000000000"):
         Encoder(EncoderConfig(), store)

@@ -15,7 +15,7 @@ from mmrec.data.schema import NO_TIME, Interactions
 from mmrec.data.split import Split
 from mmrec.errors import DataError
 from mmrec.evidence import views
-from mmrec.evidence.policies import VALID, Evidence, Policy, Side, deal_folds
+from mmrec.evidence.policies import VALIDATION_FOLD, Evidence, EvidenceViews, Policy, assign_folds
 
 POLICIES: tuple[Policy, ...] = ("fold", "leave_one_out", "all", "past")
 policies = st.sampled_from(POLICIES)
@@ -42,23 +42,25 @@ def timed(data: Interactions, policy: Policy) -> bool:
 def slow_members(data: Interactions, evidence: Evidence, entity: np.ndarray, row: int) -> list[int]:
     heard = []
     outside = np.flatnonzero(evidence.fold < 0)
-    for other in evidence.known.tolist():
+    for other in evidence.evidence_rows.tolist():
         if entity[other] != entity[row]:
             continue
-        own = evidence.fold[other] in (evidence.fold[row], VALID)
+        own = evidence.fold[other] in (evidence.fold[row], VALIDATION_FOLD)
         if evidence.policy == "fold" and row not in outside and own:
             continue
         if evidence.policy == "leave_one_out" and other == row:
             continue
         if evidence.policy == "past" and (
-            data.time[row] == NO_TIME or data.time[other] == NO_TIME or data.time[other] >= data.time[row]
+            data.time[row] == NO_TIME
+            or data.time[other] == NO_TIME
+            or data.time[other] >= data.time[row]
         ):
             continue
         heard.append(other)
     return heard
 
 
-def sides(data: Interactions, evidence: Evidence) -> list[tuple[np.ndarray, Side]]:
+def sides(data: Interactions, evidence: Evidence) -> list[tuple[np.ndarray, EvidenceViews]]:
     return [(data.user, evidence.user), (data.item, evidence.item)]
 
 
@@ -79,14 +81,16 @@ def test_every_row_hears_just_what_the_slow_definition_says(
 
 @given(tables(), policies, seeds)
 @settings(max_examples=200, deadline=None)
-def test_no_row_speaks_for_itself_but_under_all(data: Interactions, policy: Policy, seed: int) -> None:
+def test_no_row_speaks_for_itself_but_under_all(
+    data: Interactions, policy: Policy, seed: int
+) -> None:
     if not timed(data, policy):
         return
     evidence, split = derive(data, policy, seed)
     for entity, side in sides(data, evidence):
         for row in range(len(data)):
             heard = side.members(int(side.view[row]))
-            assert (row in heard) == (policy == "all" and row in split.known)
+            assert (row in heard) == (policy == "all" and row in split.evidence_rows)
             assert set(entity[heard].tolist()) <= {int(entity[row])}
             assert not set(heard.tolist()) & set(split.test.tolist())
 
@@ -96,13 +100,13 @@ def test_no_row_speaks_for_itself_but_under_all(data: Interactions, policy: Poli
 def test_only_test_hears_valid(data: Interactions, seed: int) -> None:
     evidence, split = derive(data, "fold", seed)
     for fold in np.unique(evidence.fold):
-        said = np.isin(split.valid, evidence.heard(int(fold)))
+        said = np.isin(split.valid, evidence.visible_rows(int(fold)))
         assert said.all() if fold < 0 else not said.any()
     for _, side in sides(data, evidence):
         for row in np.concatenate([split.train, split.valid]).tolist():
             heard = side.members(int(side.view[row]))
             assert not np.isin(heard, split.valid).any()
-            assert np.isin(heard, evidence.heard(int(evidence.fold[row]))).all()
+            assert np.isin(heard, evidence.visible_rows(int(evidence.fold[row]))).all()
 
 
 @given(tables(), seeds)
@@ -110,10 +114,12 @@ def test_only_test_hears_valid(data: Interactions, seed: int) -> None:
 def test_no_row_hears_its_own_fold_and_test_rows_hear_all(data: Interactions, seed: int) -> None:
     evidence, split = derive(data, "fold", seed)
     for entity, side in sides(data, evidence):
-        for row in split.known.tolist():
-            assert not (evidence.fold[side.members(int(side.view[row]))] == evidence.fold[row]).any()
+        for row in split.evidence_rows.tolist():
+            assert not (
+                evidence.fold[side.members(int(side.view[row]))] == evidence.fold[row]
+            ).any()
         for row in split.test.tolist():
-            everyone = split.known[entity[split.known] == entity[row]]
+            everyone = split.evidence_rows[entity[split.evidence_rows] == entity[row]]
             assert sorted(side.members(int(side.view[row])).tolist()) == everyone.tolist()
 
 
@@ -141,12 +147,15 @@ def test_rows_that_hear_the_same_of_one_entity_share_a_view(
         return
     evidence, _ = derive(data, policy, seed)
     for entity, side in sides(data, evidence):
-        heard = [(int(entity[row]), *slow_members(data, evidence, entity, row)) for row in range(len(data))]
+        heard = [
+            (int(entity[row]), *slow_members(data, evidence, entity, row))
+            for row in range(len(data))
+        ]
         assert len(side) == len(set(heard))
-        assert len({(view, words) for view, words in zip(side.view.tolist(), heard, strict=True)}) == len(
-            side
-        )
-        assert [one.tolist() for one in side.sets()] == [
+        assert len(
+            {(view, words) for view, words in zip(side.view.tolist(), heard, strict=True)}
+        ) == len(side)
+        assert [one.tolist() for one in side.review_sets()] == [
             side.members(view).tolist() for view in range(len(side))
         ]
 
@@ -170,7 +179,7 @@ def test_sums_and_means_equal_an_obvious_loop_in_blocks_of_any_size(
     values = np.random.default_rng(seed).normal(0, 10, (len(data), width)).astype(dtype)
     values[split.test] = np.nan  # what is not known must not be read
     for _, side in sides(data, evidence):
-        count = np.array([len(rows) for rows in side.sets()])
+        count = np.array([len(rows) for rows in side.review_sets()])
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(views, "_CELLS", cells)
             patch.setattr(arrays, "_LARGE", 1 if mapped else 1 << 30)
@@ -178,7 +187,9 @@ def test_sums_and_means_equal_an_obvious_loop_in_blocks_of_any_size(
         assert isinstance(sums.base, np.memmap) == mapped == isinstance(means.base, np.memmap)
         assert sums.dtype == ("float32" if dtype == "float16" else values.dtype)
         assert means.dtype == np.float16
-        slow = np.array([values[side.members(view)].astype(np.float64).sum(0) for view in range(len(side))])
+        slow = np.array(
+            [values[side.members(view)].astype(np.float64).sum(0) for view in range(len(side))]
+        )
         assert np.allclose(sums, slow, rtol=1e-12 if dtype == "float64" else 1e-6, atol=1e-9)
         assert np.allclose(means, slow / np.maximum(count, 1)[:, None], rtol=1e-3, atol=1e-6)
 
@@ -213,7 +224,7 @@ def test_folds_are_balanced_within_every_user_and_valid_is_fold_0(
 ) -> None:
     rng = np.random.default_rng(seed)
     split = any_split(data, rng)
-    fold = deal_folds(data, split, folds, rng)
+    fold = assign_folds(data, split, folds, rng)
     assert (fold[split.valid] == 0).all()
     assert (fold[split.test] == -1).all()
     assert ((fold[split.train] >= 1) & (fold[split.train] <= folds)).all()
@@ -226,7 +237,9 @@ def test_folds_are_balanced_within_every_user_and_valid_is_fold_0(
 def test_folds_come_from_the_generator_alone() -> None:
     data = interactions([0, 1, 2, 3] * 10, list(range(8)) * 5)
     split = Split(np.arange(36), np.arange(36, 38), np.arange(38, 40))
-    one, same, other = (deal_folds(data, split, 5, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    one, same, other = (
+        assign_folds(data, split, 5, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
 
@@ -234,18 +247,18 @@ def test_folds_come_from_the_generator_alone() -> None:
 def test_users_with_one_review_are_spread_over_the_folds() -> None:
     data = interactions(list(range(400)), [0] * 400)
     split = Split(np.arange(400), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
-    counts = np.bincount(deal_folds(data, split, 4, np.random.default_rng(0)), minlength=5)
+    counts = np.bincount(assign_folds(data, split, 4, np.random.default_rng(0)), minlength=5)
     assert counts[1:].min() > 60
 
 
 def test_folds_by_hand() -> None:
     data = interactions([0, 0, 0, 1], [0, 1, 1, 1])
     fold = np.array([1, 2, 1, -1])
-    side = Side.excluding(data.user, np.array([0, 1, 2]), fold)
+    side = EvidenceViews.excluding(data.user, np.array([0, 1, 2]), fold)
     heard = [sorted(side.members(int(side.view[row])).tolist()) for row in range(4)]
     assert heard == [[1], [0, 2], [1], []]
     assert len(side) == 3
-    side = Side.excluding(data.item, np.array([0, 1, 2]), fold)
+    side = EvidenceViews.excluding(data.item, np.array([0, 1, 2]), fold)
     heard = [sorted(side.members(int(side.view[row])).tolist()) for row in range(4)]
     assert heard == [[], [2], [1], [1, 2]]
 
@@ -259,13 +272,13 @@ def test_the_past_needs_times() -> None:
 
 def test_listed_views_hear_just_their_lists() -> None:
     sets = [np.array([3, 1]), np.array([], dtype=np.int64), np.array([1])]
-    side = Side.listed(np.array([5, 6, 5]), sets)
-    assert [one.tolist() for one in side.sets()] == [[3, 1], [], [1]]
+    side = EvidenceViews.from_lists(np.array([5, 6, 5]), sets)
+    assert [one.tolist() for one in side.review_sets()] == [[3, 1], [], [1]]
     assert side.entity.tolist() == [5, 6, 5]
     assert side.view.tolist() == [0, 1, 2]
     assert side.sum(np.arange(8.0).reshape(4, 2)).tolist() == [[8, 10], [0, 0], [2, 3]]
 
 
 def test_views_that_hear_nothing_sum_to_zero() -> None:
-    side = Side.listed(np.array([0, 1]), [np.zeros(0, dtype=np.int64)] * 2)
+    side = EvidenceViews.from_lists(np.array([0, 1]), [np.zeros(0, dtype=np.int64)] * 2)
     assert side.sum(np.ones((3, 2))).tolist() == [[0, 0], [0, 0]]

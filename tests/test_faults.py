@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmrec.vision.caption_quality import fault
+from mmrec.vision.caption_quality import caption_fault
 
 GOOD = [
     "two cats sleeping on a couch",
@@ -26,7 +26,7 @@ GOOD = [
 
 @pytest.mark.parametrize("caption", GOOD)
 def test_what_says_something_is_kept(caption: str) -> None:
-    assert fault(caption) is None
+    assert caption_fault(caption) is None
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,10 @@ def test_what_says_something_is_kept(caption: str) -> None:
         ("a red and a red and a red and", "loops"),
         ("the bar, the bar, the bar", "loops"),
         ("a plate with a fork and a plate with a fork and a knife", "loops"),
-        ("a large room with a large table and a large table with a large table and a room", "loops"),
+        (
+            "a large room with a large table and a large table with a large table and a room",
+            "loops",
+        ),
         ("one on the left of it, another on the left of it, more on the left of it", "loops"),
         ("hahahahahahahaha", "loops"),
         ("a dooooooooog", "loops"),
@@ -61,7 +64,7 @@ def test_what_says_something_is_kept(caption: str) -> None:
     ],
 )
 def test_what_says_nothing_is_told_with_the_reason(caption: str, kind: str) -> None:
-    why = fault(caption)
+    why = caption_fault(caption)
     assert why is not None
     assert kind in why
     assert len(why) < 120

@@ -17,29 +17,34 @@ from mmrec.data import arrays
 from mmrec.data.schema import Interactions
 from mmrec.data.split import Split
 from mmrec.errors import DataError
-from mmrec.evidence.policies import Evidence, Side
+from mmrec.evidence.policies import Evidence, EvidenceViews
 from mmrec.features import tables as features
-from mmrec.features.annotations import Sums, rating_sums
-from mmrec.features.tables import Constants, Features, SideFeatures, side_features
+from mmrec.features.annotations import EvidenceSums, rating_sums
+from mmrec.features.tables import Constants, EntityFeatures, Features, entity_features
 
 SIZE = 15
 """Categories in the vocabulary."""
 
 
-def heard(*sets: list[int]) -> Side:
-    return Side.listed(np.arange(len(sets)), [np.array(rows, dtype=np.int64) for rows in sets])
+def heard(*sets: list[int]) -> EvidenceViews:
+    return EvidenceViews.from_lists(
+        np.arange(len(sets)), [np.array(rows, dtype=np.int64) for rows in sets]
+    )
 
 
 def sums_of(
-    side: Side, rating: np.ndarray, price: np.ndarray | None = None, categories: np.ndarray | None = None
-) -> Sums:
+    side: EvidenceViews,
+    rating: np.ndarray,
+    price: np.ndarray | None = None,
+    categories: np.ndarray | None = None,
+) -> EvidenceSums:
     """What ratings and votes of reviews add up to."""
     price = np.zeros((len(rating), 4), dtype=np.float32) if price is None else price
     votes = np.zeros((len(rating), SIZE), dtype=np.float32) if categories is None else categories
     return replace(rating_sums(side, rating), price=side.sum(price), categories=side.sum(votes))
 
 
-def column(made: SideFeatures, name: str) -> list[float]:
+def column(made: EntityFeatures, name: str) -> list[float]:
     return made.dense[:, made.names.index(name)].tolist()
 
 
@@ -48,12 +53,14 @@ def voted(*votes: list[float], most: int = 11) -> list[list[int]]:
     table = np.zeros((len(votes), SIZE), dtype=np.float32)
     for row, given_votes in enumerate(votes):
         table[row, : len(given_votes)] = given_votes
-    made = _features(replace(rating_sums(heard(*([] for _ in votes)), np.zeros(0)), categories=table), most)
+    made = _features(
+        replace(rating_sums(heard(*([] for _ in votes)), np.zeros(0)), categories=table), most
+    )
     return made.categories.tolist()
 
 
-def _features(sums: Sums, most: int = 11) -> SideFeatures:
-    return side_features(sums, 4.0, 2.0, counted=True, priced=True, max_categories=most)
+def _features(sums: EvidenceSums, most: int = 11) -> EntityFeatures:
+    return entity_features(sums, 4.0, 2.0, with_count=True, with_price=True, max_categories=most)
 
 
 @given(tables(), st.integers(0, 2**32 - 1), st.floats(0.1, 50))
@@ -61,14 +68,18 @@ def _features(sums: Sums, most: int = 11) -> SideFeatures:
 def test_dense_columns_equal_a_slow_reference(data: Interactions, seed: int, prior: float) -> None:
     rng = np.random.default_rng(seed)
     known = rng.permutation(len(data))[: max(1, len(data) * 3 // 4)]
-    split = Split(np.sort(known), np.zeros(0, dtype=np.int64), np.setdiff1d(np.arange(len(data)), known))
+    split = Split(
+        np.sort(known), np.zeros(0, dtype=np.int64), np.setdiff1d(np.arange(len(data)), known)
+    )
     side = Evidence.derive(data, split, "fold", 3, rng).item
-    rating = np.where(rng.random(len(data)) < 0.2, np.nan, data.rating - 1)  # zero stars are a rating
+    rating = np.where(
+        rng.random(len(data)) < 0.2, np.nan, data.rating - 1
+    )  # zero stars are a rating
     tags = np.eye(4, dtype=np.float32)[rng.integers(4, size=len(data))]
-    sums = replace(sums_of(side, rating, tags), voices={"gist": 1 - np.arange(len(side)) % 2})
-    made = side_features(sums, 3.7, prior, counted=True, priced=True, max_categories=1)
+    sums = replace(sums_of(side, rating, tags), text_count={"gist": 1 - np.arange(len(side)) % 2})
+    made = entity_features(sums, 3.7, prior, with_count=True, with_price=True, max_categories=1)
     assert made.dense.dtype == np.float32
-    for view, rows in enumerate(side.sets()):
+    for view, rows in enumerate(side.review_sets()):
         stars = [float(rating[row]) for row in rows if not np.isnan(rating[row])]
         votes = [int(np.argmax(tags[row])) for row in rows]
         said = [vote for vote in votes if vote < 3]
@@ -103,7 +114,7 @@ def test_dense_columns_by_hand() -> None:
 
 
 def test_users_have_neither_count_nor_price_nor_categories() -> None:
-    made = side_features(sums_of(heard([0]), np.array([5.0])), 4.0, 2.0)
+    made = entity_features(sums_of(heard([0]), np.array([5.0])), 4.0, 2.0)
     assert made.names == ("mean rating", "no rating")
     assert made.categories.shape == (2, 0)
 
@@ -112,9 +123,9 @@ def test_the_last_view_is_that_of_which_nothing_is_known() -> None:
     side = heard([0], [1])
     sums = sums_of(side, np.array([5.0, 1.0]), np.eye(4)[:2], np.ones((2, SIZE)))
     block = np.full((2, 3), 0.5, dtype=np.float32)
-    sums = replace(sums, vectors={"gist": block}, voices={"gist": np.array([2.0, 2.0])})
-    made = side_features(sums, 3.25, 2.0, counted=True, priced=True, max_categories=3)
-    assert made.nothing == 2 == len(made.dense) - 1
+    sums = replace(sums, vectors={"gist": block}, text_count={"gist": np.array([2.0, 2.0])})
+    made = entity_features(sums, 3.25, 2.0, with_count=True, with_price=True, max_categories=3)
+    assert made.unknown_index == 2 == len(made.dense) - 1
     assert dict(zip(made.names, made.dense[2].tolist(), strict=True)) == {
         "mean rating": 3.25,
         "no rating": 1,
@@ -136,27 +147,36 @@ def test_large_arrays_are_mapped_to_files_that_nobody_sees(
 ) -> None:
     side = heard([0, 2], [1], [])
     sums = sums_of(side, np.array([5.0, 1.0, 3.0]), np.eye(4)[:3], np.ones((3, SIZE)))
-    sums = replace(sums, vectors={"gist": np.full((3, 3), 0.5)}, voices={"gist": np.array([2.0, 1.0, 0.0])})
+    sums = replace(
+        sums, vectors={"gist": np.full((3, 3), 0.5)}, text_count={"gist": np.array([2.0, 1.0, 0.0])}
+    )
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     in_memory = _features(sums)
     monkeypatch.setattr(arrays, "_LARGE", 1)
     mapped = _features(sums)
     assert not list(tmp_path.iterdir())
-    for one, other in ((in_memory.dense, mapped.dense), (in_memory.vectors["gist"], mapped.vectors["gist"])):
+    for one, other in (
+        (in_memory.dense, mapped.dense),
+        (in_memory.vectors["gist"], mapped.vectors["gist"]),
+    ):
         assert not isinstance(one.base, np.memmap)
         assert isinstance(other.base, np.memmap)
         assert np.array_equal(one, other)
 
 
-def test_a_full_disk_is_an_error_that_names_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_that_names_the_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     size = 2 * shutil.disk_usage(tmp_path).total
-    with pytest.raises(DataError, match=f"^{tmp_path} has no room for {size / 1e9:.1f} GB.*set TMPDIR"):
-        arrays.empty((size,), np.uint8)
+    with pytest.raises(
+        DataError, match=f"^{tmp_path} has no room for {size / 1e9:.1f} GB.*set TMPDIR"
+    ):
+        arrays.allocate((size,), np.uint8)
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"No such file.*set TMPDIR"):
-        arrays.empty((200_000_000,), np.uint8)
+        arrays.allocate((200_000_000,), np.uint8)
 
 
 def test_nothing_known_equals_a_view_without_evidence() -> None:
@@ -199,9 +219,10 @@ def test_rows_have_the_views_of_the_evidence() -> None:
     split = Split(np.arange(3), np.zeros(0, dtype=np.int64), np.array([3]))
     evidence = Evidence.derive(data, split, "leave_one_out", 2, np.random.default_rng(0))
     made = [
-        side_features(rating_sums(side, data.rating), 4.0, 1.0) for side in (evidence.user, evidence.item)
+        entity_features(rating_sums(side, data.rating), 4.0, 1.0)
+        for side in (evidence.user, evidence.item)
     ]
-    rows = Features.of(evidence, *made)
+    rows = Features.from_views(evidence, *made)
     assert rows.user is made[0]
     assert rows.item is made[1]
     assert rows.user_view.tolist() == evidence.user.view.tolist()
@@ -214,7 +235,9 @@ def rated(between: float, within: float, seed: int = 0) -> Constants:
     user = np.repeat(np.arange(300), 20)
     item = rng.integers(100, size=len(user))
     rating = 3.5 + rng.normal(0, between, 300)[user] + rng.normal(0, within, len(user))
-    return Constants.of(interactions(user.tolist(), item.tolist(), rating.tolist()), np.arange(len(user)))
+    return Constants.estimate(
+        interactions(user.tolist(), item.tolist(), rating.tolist()), np.arange(len(user))
+    )
 
 
 def test_a_prior_is_the_variance_within_over_that_between() -> None:
@@ -233,7 +256,7 @@ def test_pure_noise_shrinks_all_and_a_strong_effect_hardly_anything() -> None:
 def test_a_prior_by_hand() -> None:
     # Users of means 4 and 2: within = (1 + 1 + 1 + 1) / 2 = 2; spread = 4 - 2 = 2; between = 2 / (4 - 2) = 1.
     data = interactions([0, 0, 1, 1], [0, 1, 2, 3], [5, 3, 3, 1])
-    constants = Constants.of(data, np.arange(4))
+    constants = Constants.estimate(data, np.arange(4))
     assert constants.user_prior == pytest.approx(2)
     assert constants.item_prior == 1  # one review an item tells nothing
 
@@ -241,11 +264,11 @@ def test_a_prior_by_hand() -> None:
 def test_constants_read_known_rows_only() -> None:
     data = interactions([0, 0, 1, 1, 2], [0, 1, 2, 3, 0], [5, 3, 3, 1, 1])
     known = np.arange(4)
-    constants = Constants.of(data, known)
+    constants = Constants.estimate(data, known)
     assert constants.mean == 3
     data.rating[4] = 5
     data.user[4] = 1
-    assert Constants.of(data, known) == constants
+    assert Constants.estimate(data, known) == constants
 
 
 def test_sums_of_two_halves_add_up_to_the_whole() -> None:
@@ -254,14 +277,16 @@ def test_sums_of_two_halves_add_up_to_the_whole() -> None:
     rating, tags = rng.integers(1, 6, 6).astype(np.float32), np.eye(4)[rng.integers(4, size=6)]
     values = np.arange(12, dtype=np.float32).reshape(6, 2)
 
-    def told(side: Side) -> Sums:
+    def told(side: EvidenceViews) -> EvidenceSums:
         sums = sums_of(side, rating, tags)
         count = side.sum(np.ones((6, 1)))[:, 0]
-        return replace(sums, vectors={"gist": side.sum(values) / count[:, None]}, voices={"gist": count})
+        return replace(
+            sums, vectors={"gist": side.sum(values) / count[:, None]}, text_count={"gist": count}
+        )
 
     halves = told(heard([0, 1], [4])) + told(heard([2], [3, 5]))
     whole = told(heard([0, 1, 2], [3, 4, 5]))
     for name in ("ratings", "stars", "price", "categories"):
         assert getattr(halves, name) == pytest.approx(getattr(whole, name))
     assert halves.vectors["gist"] == pytest.approx(whole.vectors["gist"])
-    assert (halves + sums_of(heard([], []), rating)).voices["gist"].tolist() == [3, 3]
+    assert (halves + sums_of(heard([], []), rating)).text_count["gist"].tolist() == [3, 3]

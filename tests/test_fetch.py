@@ -30,8 +30,8 @@ from mmrec.config import ReadConfig
 from mmrec.data import http_download as downloading
 from mmrec.data import image_download as fetching
 from mmrec.data import read_reviews
-from mmrec.data.http_download import Limits, Passing, connections, download
-from mmrec.data.image_download import Fetched, fetch_photos, urls_of
+from mmrec.data.http_download import DownloadLimits, TransientError, connection_pool, download
+from mmrec.data.image_download import DownloadReport, download_photos, photo_urls
 from mmrec.data.public_addresses import is_public
 from mmrec.errors import ConfigError, DataError, PhotoError
 
@@ -124,7 +124,9 @@ class Wire:
         self._port = server.server_port
         self._connect = connect
 
-    async def connect_tcp(self, host: str, port: int, **options: Any) -> httpcore2.AsyncNetworkStream:
+    async def connect_tcp(
+        self, host: str, port: int, **options: Any
+    ) -> httpcore2.AsyncNetworkStream:
         self.addresses.append(host)
         if host in self.dead:
             raise httpcore2.ConnectError("no route")
@@ -160,16 +162,16 @@ def names(monkeypatch: pytest.MonkeyPatch, *answers: list[str], only: str = "") 
 
 def get(url: str, **limits: Any) -> bytes:
     async def run() -> bytes:
-        chosen = Limits(**{"timeout": 5.0} | limits)
-        async with connections(chosen) as pool:
+        chosen = DownloadLimits(**{"timeout": 5.0} | limits)
+        async with connection_pool(chosen) as pool:
             return await download(url, pool, chosen)
 
     return asyncio.run(run())
 
 
-def fetch(data: Path, out: Path, **options: Any) -> Fetched:
+def fetch(data: Path, out: Path, **options: Any) -> DownloadReport:
     limits = {"allow_private": True, "timeout": 5.0} | options.pop("limits", {})
-    return asyncio.run(fetch_photos(data, out, Limits(**limits), **options))
+    return asyncio.run(download_photos(data, out, DownloadLimits(**limits), **options))
 
 
 def write(path: Path, cells: list[Any], column: str = "photos") -> Path:
@@ -201,15 +203,24 @@ def test_the_copy_reads_with_the_photos(server: Server, tmp_path: Path) -> None:
     places = tmp_path / "places.csv"
     places.write_text(f"item,name,photos\ni,The I,{first}|{others[0]}\n")
     done = fetch(data, tmp_path / "out", items=places)
-    assert (done.fetched, done.there, done.refused, done.unreadable) == (4, 0, {}, 0)
+    assert (done.downloaded, done.already_present, done.refused, done.unreadable_rows) == (
+        4,
+        0,
+        {},
+        0,
+    )
     assert server.hits == {"/a.jpg": 1, "/PNG": 1, "/WEBP": 1, "/GIF": 1}
-    assert [path.name for path in done.files] == ["reviews.jsonl.gz", "items.jsonl.gz"]
-    assert set(os.listdir(tmp_path / "out")) == {"index.jsonl", "photos", *(file.name for file in done.files)}
-    assert done.files[0].read_bytes()[4:8] == bytes(4)  # no time in it
-    before, after = map(json.loads, data.read_text().splitlines()), copied(done.files[0])
+    assert [path.name for path in done.copies] == ["reviews.jsonl.gz", "items.jsonl.gz"]
+    assert set(os.listdir(tmp_path / "out")) == {
+        "index.jsonl",
+        "photos",
+        *(file.name for file in done.copies),
+    }
+    assert done.copies[0].read_bytes()[4:8] == bytes(4)  # no time in it
+    before, after = map(json.loads, data.read_text().splitlines()), copied(done.copies[0])
     assert [row | {"photos": 0} for row in before] == [row | {"photos": 0} for row in after]
     assert [row["photos"] for row in after[2:]] == [[], None, "local.jpg"]
-    reviews = read_reviews(done.files[0], ReadConfig(items=done.files[1]))
+    reviews = read_reviews(done.copies[0], ReadConfig(items=done.copies[1]))
     found = reviews.table["photos"].to_list()
     assert [len(photos) for photos in found] == [4, 1, 0, 0, 0]
     assert [Path(path).suffix for path in found[0]] == [".jpg", ".png", ".webp", ".gif"]
@@ -222,14 +233,16 @@ def test_index_tells_where_a_photo_is(server: Server, tmp_path: Path) -> None:
     fetch(write(tmp_path / "r.jsonl", [url]), tmp_path / "out")
     row = index(tmp_path / "out")[url]
     assert row["bytes"] == (tmp_path / "out" / row["file"]).stat().st_size
-    assert [path.name for path in (tmp_path / "out" / "photos").iterdir()] == [Path(row["file"]).name]
+    assert [path.name for path in (tmp_path / "out" / "photos").iterdir()] == [
+        Path(row["file"]).name
+    ]
 
 
 def test_a_jpeg_of_several_pictures_is_a_jpeg(server: Server, tmp_path: Path) -> None:
     body = picture("MPO", save_all=True, append_images=[Image.new("RGB", (8, 6))])
     server.routes["/a.jpg"] = lambda request: request.answer(body)
     done = fetch(write(tmp_path / "r.jsonl", [server.url("/a.jpg")]), tmp_path / "out")
-    assert copied(done.files[0])[0]["photos"][0].endswith(".jpg")
+    assert copied(done.copies[0])[0]["photos"][0].endswith(".jpg")
 
 
 @pytest.mark.parametrize(
@@ -250,32 +263,34 @@ def test_a_jpeg_of_several_pictures_is_a_jpeg(server: Server, tmp_path: Path) ->
     ],
 )
 def test_where_an_entry_is_to_be_fetched(entry: Any, urls: list[str]) -> None:
-    assert urls_of(entry, "https://g/{id}=w640") == urls
+    assert photo_urls(entry, "https://g/{id}=w640") == urls
 
 
 def test_ids_need_a_template(server: Server, tmp_path: Path) -> None:
     server.routes["/p/AF1=w9"] = photo()
     data = write(tmp_path / "r.jsonl", [["AF1", server.url("/a.jpg")], "x.jpg"], column="shots")
     plain = fetch(data, tmp_path / "plain", column="shots")
-    assert plain.fetched == 1
-    assert copied(plain.files[0])[0]["shots"][0] == "AF1"
+    assert plain.downloaded == 1
+    assert copied(plain.copies[0])[0]["shots"][0] == "AF1"
     filled = fetch(data, tmp_path / "filled", column="shots", template=server.url("/p/{id}=w9"))
-    assert filled.fetched == 2
-    assert all(name.startswith("photos/") for name in copied(filled.files[0])[0]["shots"])
-    assert copied(filled.files[0])[1]["shots"] == "x.jpg"
+    assert filled.downloaded == 2
+    assert all(name.startswith("photos/") for name in copied(filled.copies[0])[0]["shots"])
+    assert copied(filled.copies[0])[1]["shots"] == "x.jpg"
 
 
 def test_parquet_and_spoilt_rows(server: Server, tmp_path: Path) -> None:
     url = server.url("/a.jpg")
     row = {"user": "u", "item": "i", "rating": 4.0, "pics": [{"url": [url]}]}
-    pl.DataFrame([row]).with_columns(time=pl.datetime(2024, 5, 1)).write_parquet(tmp_path / "p.parquet")
-    reviews = read_reviews(fetch(tmp_path / "p.parquet", tmp_path / "out").files[0])
+    pl.DataFrame([row]).with_columns(time=pl.datetime(2024, 5, 1)).write_parquet(
+        tmp_path / "p.parquet"
+    )
+    reviews = read_reviews(fetch(tmp_path / "p.parquet", tmp_path / "out").copies[0])
     assert len(reviews.table["photos"][0]) == 1
     assert str(reviews.table["time"][0]) == "2024-05-01 00:00:00"
     spoilt = write(tmp_path / "s.jsonl", [url, url])
     spoilt.write_text("{broken\n" + spoilt.read_text())
     done = fetch(spoilt, tmp_path / "out")
-    assert (done.unreadable, done.there, len(copied(done.files[0]))) == (1, 1, 2)
+    assert (done.unreadable_rows, done.already_present, len(copied(done.copies[0]))) == (1, 1, 2)
 
 
 def test_rows_that_cannot_be_written_cost_themselves(
@@ -290,11 +305,13 @@ def test_rows_that_cannot_be_written_cost_themselves(
     data = write(tmp_path / "r.jsonl", [server.url("/a.jpg")] * 3)
     monkeypatch.setattr(json, "dumps", dumps)
     done = fetch(data, tmp_path / "out")
-    assert (done.fetched, done.unreadable) == (1, 1)
-    assert [row["user"] for row in copied(done.files[0])] == ["u0", "u2"]
+    assert (done.downloaded, done.unreadable_rows) == (1, 1)
+    assert [row["user"] for row in copied(done.copies[0])] == ["u0", "u2"]
 
 
-def test_a_full_disk_ends_the_run(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_ends_the_run(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: Any) -> None:
         raise OSError("No space left on device")
 
@@ -362,25 +379,27 @@ def test_what_is_no_photo_is_refused_and_leaves_nothing(
     server.routes["/bad"] = lambda request: request.answer(body, Content_Type="image/jpeg")
     cell = [server.url("/bad"), server.url("/a.jpg")]
     done = fetch(write(tmp_path / "r.jsonl", [cell]), tmp_path / "out")
-    assert (done.fetched, done.refused) == (1, {"not a usable photo": 1})
+    assert (done.downloaded, done.refused) == (1, {"not a usable photo": 1})
     row = index(tmp_path / "out")[cell[0]]
     assert row["refused"].startswith(reason)
     assert row["passing"] is False
     assert len(os.listdir(tmp_path / "out" / "photos")) == 1
-    assert copied(done.files[0])[0]["photos"][0] == cell[0]
+    assert copied(done.copies[0])[0]["photos"][0] == cell[0]
 
 
 def test_pixels_are_counted_before_decoding(server: Server, tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
-    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    bomb = (
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    )
     server.routes["/bomb"] = lambda request: request.answer(bomb + b"\0\0\0\0IDAT")
     done = fetch(write(tmp_path / "r.jsonl", [server.url("/bomb")]), tmp_path / "out")
     assert done.refused == {"not a usable photo": 1}
     assert "pixels" in index(tmp_path / "out")[server.url("/bomb")]["refused"]
     data = write(tmp_path / "r.jsonl", [server.url("/a.jpg")])  # 8 by 6
-    assert not fetch(data, tmp_path / "out", limits={"max_pixels": 47}).fetched
-    assert fetch(data, tmp_path / "out", limits={"max_pixels": 48}, retry=True).fetched
+    assert not fetch(data, tmp_path / "out", limits={"max_pixels": 47}).downloaded
+    assert fetch(data, tmp_path / "out", limits={"max_pixels": 48}, retry=True).downloaded
 
 
 def endless(request: Handler) -> None:
@@ -449,7 +468,7 @@ def silent(request: Handler) -> None:
 def test_a_photo_has_a_deadline(server: Server, route: Route) -> None:
     server.routes["/slow"] = route
     start = time.monotonic()
-    with pytest.raises(Passing, match=r"timeout: not done after 0.3 s"):
+    with pytest.raises(TransientError, match=r"timeout: not done after 0.3 s"):
         get(server.url("/slow"), allow_private=True, timeout=0.3)
     assert time.monotonic() - start < 1.5
 
@@ -481,14 +500,14 @@ def test_what_may_pass_is_tried_thrice_and_again_on_the_next_run(
     server.routes["/x"] = route
     data = write(tmp_path / "r.jsonl", [server.url("/x"), server.url("/a.jpg")])
     done = fetch(data, tmp_path / "out")
-    assert (done.fetched, sum(done.refused.values()), server.hits["/x"]) == (1, 1, 3)
+    assert (done.downloaded, sum(done.refused.values()), server.hits["/x"]) == (1, 1, 3)
     row = index(tmp_path / "out")[server.url("/x")]
     assert row["refused"].startswith(reason)
     assert row["refused"].isprintable()
     assert row["passing"] is True
     server.routes["/x"] = photo()
     again = fetch(data, tmp_path / "out")
-    assert (again.fetched, again.there, again.refused) == (1, 1, {})
+    assert (again.downloaded, again.already_present, again.refused) == (1, 1, {})
     assert server.hits == {"/x": 4, "/a.jpg": 1}
 
 
@@ -498,13 +517,15 @@ def test_what_is_refused_for_good_waits_for_retry(server: Server, tmp_path: Path
         assert fetch(data, tmp_path / "out").refused == {"HTTP 404": 1}
     assert server.hits["/gone"] == 1
     server.routes["/gone"] = photo()
-    assert fetch(data, tmp_path / "out", retry=True).fetched == 1
-    assert fetch(data, tmp_path / "out", retry=True).there == 1
+    assert fetch(data, tmp_path / "out", retry=True).downloaded == 1
+    assert fetch(data, tmp_path / "out", retry=True).already_present == 1
     assert server.hits["/gone"] == 2
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 503])
-def test_a_busy_server_is_given_time(server: Server, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+def test_a_busy_server_is_given_time(
+    server: Server, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
     monkeypatch.setattr(downloading, "_WAITS", (0.1, 0.2))
     server.routes["/busy"] = lambda request: (
         request.answer(picture()) if server.hits["/busy"] == 3 else request.answer(status=status)
@@ -512,14 +533,14 @@ def test_a_busy_server_is_given_time(server: Server, monkeypatch: pytest.MonkeyP
     start = time.monotonic()
     assert get(server.url("/busy"), allow_private=True) == picture()
     assert 0.3 <= time.monotonic() - start < 2
-    with pytest.raises(Passing, match=f"HTTP {status}"):
+    with pytest.raises(TransientError, match=f"HTTP {status}"):
         get(server.url("/busy"), allow_private=True)
 
 
 def test_waiting_counts_for_the_deadline(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloading, "_WAITS", (60.0, 60.0))
     server.routes["/busy"] = lambda request: request.answer(status=503)
-    with pytest.raises(Passing, match=r"timeout: not done after 0.3 s"):
+    with pytest.raises(TransientError, match=r"timeout: not done after 0.3 s"):
         get(server.url("/busy"), allow_private=True, timeout=0.3)
     assert server.hits["/busy"] == 1
 
@@ -537,7 +558,9 @@ def test_redirects_are_followed_five_times_without_cookies(server: Server) -> No
     assert server.hits["/loop"] == 6
 
 
-def test_proxies_of_the_environment_are_ignored(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_of_the_environment_are_ignored(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert get(server.url("/a.jpg"), allow_private=True) == picture()
@@ -549,16 +572,39 @@ def test_proxies_of_the_environment_are_ignored(server: Server, monkeypatch: pyt
 @pytest.mark.parametrize(
     "address",
     [
-        *("127.0.0.1", "127.8.8.8", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1"),
+        *(
+            "127.0.0.1",
+            "127.8.8.8",
+            "0.0.0.0",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+        ),
         *("169.254.169.254", "100.100.100.200", "192.0.0.192", "168.63.129.16", "198.18.0.1"),
         *("192.0.2.1", "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255", "192.88.99.1"),
         *("::", "::1", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "fec0::1", "ff02::1"),
-        *("ff0e::1", "2001:db8::1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "::127.0.0.1", "64:ff9b:1::1"),
-        *("64:ff9b::127.0.0.1", "64:ff9b::a9fe:a9fe", "64:ff9b::808:808", "2002:7f00:1::1", "3fff::1"),
+        *(
+            "ff0e::1",
+            "2001:db8::1",
+            "::ffff:127.0.0.1",
+            "::ffff:8.8.8.8",
+            "::127.0.0.1",
+            "64:ff9b:1::1",
+        ),
+        *(
+            "64:ff9b::127.0.0.1",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b::808:808",
+            "2002:7f00:1::1",
+            "3fff::1",
+        ),
         *("2001:0:4136:e378::1", "4000::1", "100::1"),
     ],
 )
-def test_addresses_that_are_not_public(wire: Wire, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_addresses_that_are_not_public(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
     assert not is_public(address)
     names(monkeypatch, [PUBLIC, address])
     with pytest.raises(PhotoError, match="address not public"):
@@ -588,9 +634,27 @@ def test_spellings_of_hosts_are_resolved_and_checked(wire: Wire, host: str) -> N
 @pytest.mark.parametrize(
     "url",
     [
-        *("file:///etc/passwd", "ftp://h/a.jpg", "data:image/png;base64,xx", "gopher://h:70/_x", "//h/a.jpg"),
-        *("http://user:word@h/a.jpg", "https://user@h/", "http://127.0.0.1\\@h/", "http:///a.jpg", "http:a"),
-        *("http://h:22/", "https://h:8443/a.jpg", "http://h:x/", "http://[::1/", "http://0177.0.0.1/"),
+        *(
+            "file:///etc/passwd",
+            "ftp://h/a.jpg",
+            "data:image/png;base64,xx",
+            "gopher://h:70/_x",
+            "//h/a.jpg",
+        ),
+        *(
+            "http://user:word@h/a.jpg",
+            "https://user@h/",
+            "http://127.0.0.1\\@h/",
+            "http:///a.jpg",
+            "http:a",
+        ),
+        *(
+            "http://h:22/",
+            "https://h:8443/a.jpg",
+            "http://h:x/",
+            "http://[::1/",
+            "http://0177.0.0.1/",
+        ),
         *("http://h/\n", "http://\ud800/", "http://h/\udcff", "", "http://h:99999999/"),
     ],
 )
@@ -598,7 +662,7 @@ def test_urls_that_are_not_allowed(wire: Wire, monkeypatch: pytest.MonkeyPatch, 
     names(monkeypatch, [PUBLIC])
     with pytest.raises(PhotoError, match="URL not allowed") as refusal:
         get(url)
-    assert not isinstance(refusal.value, Passing)
+    assert not isinstance(refusal.value, TransientError)
     assert not wire.addresses
 
 
@@ -608,23 +672,35 @@ def test_hosts_that_do_not_exist(monkeypatch: pytest.MonkeyPatch, error: Excepti
         raise error
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    with pytest.raises(Passing, match=r"connection: .*(not known|too long)"):
+    with pytest.raises(TransientError, match=r"connection: .*(not known|too long)"):
         get("http://photos.example/a.jpg")
 
 
 @pytest.mark.parametrize("answers", [[], [PUBLIC]])
-def test_hosts_that_do_not_answer(wire: Wire, monkeypatch: pytest.MonkeyPatch, answers: list[str]) -> None:
+def test_hosts_that_do_not_answer(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, answers: list[str]
+) -> None:
     names(monkeypatch, answers)
     wire.dead = {PUBLIC}
-    with pytest.raises(Passing, match="no address of the host answers"):
+    with pytest.raises(TransientError, match="no address of the host answers"):
         get("http://photos.example/a.jpg")
 
 
 @pytest.mark.parametrize(
     "target",
     [
-        *("http://127.0.0.1/a.jpg", "//169.254.169.254/latest/", "http://[::1]/a.jpg", "http://10.1/"),
-        *("file:///etc/passwd", "ftp://h/a.jpg", "data:image/png;base64,xx", "https://u:w@photos.example/"),
+        *(
+            "http://127.0.0.1/a.jpg",
+            "//169.254.169.254/latest/",
+            "http://[::1]/a.jpg",
+            "http://10.1/",
+        ),
+        *(
+            "file:///etc/passwd",
+            "ftp://h/a.jpg",
+            "data:image/png;base64,xx",
+            "https://u:w@photos.example/",
+        ),
         *("//photos.example:22/a.jpg", "http://photos.example:x/"),
     ],
 )
@@ -660,11 +736,15 @@ def test_rebinding_between_tries_is_refused(
 
 def test_the_certificate_must_be_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     class Stream(httpcore2.AsyncNetworkStream):
-        async def start_tls(self, ssl_context: Any, server_hostname: Any = None, timeout: Any = None) -> Any:
+        async def start_tls(
+            self, ssl_context: Any, server_hostname: Any = None, timeout: Any = None
+        ) -> Any:
             seen.append((ssl_context.check_hostname, server_hostname))
             raise httpcore2.ConnectError("far enough")
 
-    async def connect_tcp(self: Any, host: str, port: int, **_: Any) -> httpcore2.AsyncNetworkStream:
+    async def connect_tcp(
+        self: Any, host: str, port: int, **_: Any
+    ) -> httpcore2.AsyncNetworkStream:
         went.append((host, port))
         return Stream()
 
@@ -672,7 +752,7 @@ def test_the_certificate_must_be_the_hosts(monkeypatch: pytest.MonkeyPatch) -> N
     went: list[tuple[str, int]] = []
     monkeypatch.setattr(httpcore2.AnyIOBackend, "connect_tcp", connect_tcp)
     names(monkeypatch, [PUBLIC])
-    with pytest.raises(Passing, match="far enough"):
+    with pytest.raises(TransientError, match="far enough"):
         get("https://photos.example/a.jpg")
     assert set(went) == {(PUBLIC, 443)}
     assert set(seen) == {(True, "photos.example")}
@@ -687,10 +767,12 @@ def test_a_second_address_is_tried(wire: Wire, monkeypatch: pytest.MonkeyPatch) 
 
 def test_private_photos_are_not_fetched_by_default(server: Server, tmp_path: Path) -> None:
     urls = ["http://127.0.0.1/a.jpg", server.url("/a.jpg"), "file:///etc/passwd"]
-    done = fetch(write(tmp_path / "r.jsonl", [urls]), tmp_path / "out", limits={"allow_private": False})
+    done = fetch(
+        write(tmp_path / "r.jsonl", [urls]), tmp_path / "out", limits={"allow_private": False}
+    )
     assert done.refused == {"address not public": 1, "URL not allowed": 2}
     assert not server.hits
-    assert copied(done.files[0])[0]["photos"] == urls
+    assert copied(done.copies[0])[0]["photos"] == urls
 
 
 # Runs that stop.
@@ -731,11 +813,11 @@ def test_a_killed_run_goes_on(server: Server, tmp_path: Path) -> None:
         handle.write('{"url": "http://half')
     server.routes |= dict.fromkeys(paths, photo())
     done = fetch(data, out)
-    assert (done.fetched, done.there) == (6, 6)
+    assert (done.downloaded, done.already_present) == (6, 6)
     assert all(server.hits[url.removeprefix(server.url(""))] == 1 for url in done_before)
     assert len(index_lines := (out / "index.jsonl").read_text().splitlines()) == 13
     assert '{"url": "http://half' in index_lines
-    assert all(len(photos) == 1 for photos in read_reviews(done.files[0]).table["photos"])
+    assert all(len(photos) == 1 for photos in read_reviews(done.copies[0]).table["photos"])
 
 
 def test_a_file_that_is_gone_or_cut_is_fetched_again(server: Server, tmp_path: Path) -> None:
@@ -746,5 +828,5 @@ def test_a_file_that_is_gone_or_cut_is_fetched_again(server: Server, tmp_path: P
     gone, short = (tmp_path / "out" / index(tmp_path / "out")[url]["file"] for url in urls)
     gone.unlink()
     short.write_bytes(b"")
-    assert fetch(data, tmp_path / "out").fetched == 2
+    assert fetch(data, tmp_path / "out").downloaded == 2
     assert short.read_bytes() == picture()

@@ -10,21 +10,27 @@ from hypothesis import strategies as st
 from mmrec.config import ReadConfig
 from mmrec.data.columns import (
     LAYOUTS,
-    Refused,
+    RowError,
     as_id,
     as_rating,
     as_text,
     as_time,
     choose_columns,
-    escaped,
-    pick,
+    escape_text,
+    first_value,
 )
 from mmrec.errors import ConfigError, DataError
 
 LATEST = datetime(2026, 1, 1)
 
 anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.datetimes(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.binary()
+    | st.datetimes(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
@@ -34,7 +40,10 @@ anything = st.recursive(
     ("columns", "layout"),
     [
         (["reviewerID", "asin", "overall", "reviewText", "unixReviewTime", "image"], "amazon"),
-        (["rating", "title", "text", "images", "asin", "parent_asin", "user_id", "timestamp"], "amazon"),
+        (
+            ["rating", "title", "text", "images", "asin", "parent_asin", "user_id", "timestamp"],
+            "amazon",
+        ),
         (["business_id", "user_id", "rating", "review_text", "pics", "history_reviews"], "kaggle"),
         (["review_id", "user_id", "business_id", "stars", "useful", "text", "date"], "yelp"),
         (["userId", "itemId", "score"], "plain"),
@@ -60,12 +69,16 @@ def test_a_map_overrides_single_columns() -> None:
 
 def test_a_map_onto_an_absent_column_lists_the_columns_there_are() -> None:
     config = ReadConfig(map={"rating": "grade"})
-    with pytest.raises(DataError, match=r"f: --map rating=grade.*user, item, stars.*--map rating=COLUMN"):
+    with pytest.raises(
+        DataError, match=r"f: --map rating=grade.*user, item, stars.*--map rating=COLUMN"
+    ):
         choose_columns(["user", "item", "stars"], config, "f")
 
 
 def test_a_map_of_an_unknown_column_is_a_mistake_in_the_option() -> None:
-    with pytest.raises(ConfigError, match=r"--map stars=.*review_id, user, item, rating, text, time, photos"):
+    with pytest.raises(
+        ConfigError, match=r"--map stars=.*review_id, user, item, rating, text, time, photos"
+    ):
         choose_columns(["user", "item", "rating"], ReadConfig(map={"stars": "rating"}), "f")
 
 
@@ -82,13 +95,17 @@ def test_a_named_layout_means_what_it_says() -> None:
 
 
 def test_the_first_name_that_the_row_has_counts() -> None:
-    assert pick({"asin": "variant", "parent_asin": "product"}, LAYOUTS["amazon"]["item"]) == "product"
-    assert pick({"asin": "variant"}, LAYOUTS["amazon"]["item"]) == "variant"
-    assert pick({}, ("a", "b")) is None
+    assert (
+        first_value({"asin": "variant", "parent_asin": "product"}, LAYOUTS["amazon"]["item"])
+        == "product"
+    )
+    assert first_value({"asin": "variant"}, LAYOUTS["amazon"]["item"]) == "variant"
+    assert first_value({}, ("a", "b")) is None
 
 
 @pytest.mark.parametrize(
-    ("value", "name"), [("u1", "u1"), (" u 1\n", "u 1"), (7, "7"), (12.0, "12"), (1.5, "1.5"), (0, "0")]
+    ("value", "name"),
+    [("u1", "u1"), (" u 1\n", "u 1"), (7, "7"), (12.0, "12"), (1.5, "1.5"), (0, "0")],
 )
 def test_ids(value: object, name: str) -> None:
     assert as_id(value, "user") == name
@@ -110,7 +127,7 @@ def test_ids(value: object, name: str) -> None:
     ],
 )
 def test_refused_ids(value: object, reason: str) -> None:
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(RowError) as refusal:
         as_id(value, "user")
     assert str(refusal.value) == reason
 
@@ -136,7 +153,7 @@ def test_ratings(value: object, rating: float) -> None:
     ],
 )
 def test_refused_ratings(value: object, reason: str) -> None:
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(RowError) as refusal:
         as_rating(value)
     assert str(refusal.value) == reason
 
@@ -146,7 +163,7 @@ def test_texts() -> None:
     assert as_text("a\x00b\x1b[31m\u0085\ud83dc\td\r\ne\rf", 100) == "ab[31mc\td\ne\nf"
     assert as_text("é" * 20, 10) == "é" * 10
     assert as_text(10, 5) == "10"
-    with pytest.raises(Refused, match="text is not text: dict"):
+    with pytest.raises(RowError, match="text is not text: dict"):
         as_text({"text": "x"}, 10)
 
 
@@ -181,7 +198,9 @@ def test_times(value: object) -> None:
 
 
 def test_dates_and_absent_times() -> None:
-    assert as_time("2019-05-25", LATEST) == as_time(date(2019, 5, 25), LATEST) == datetime(2019, 5, 25)
+    assert (
+        as_time("2019-05-25", LATEST) == as_time(date(2019, 5, 25), LATEST) == datetime(2019, 5, 25)
+    )
     assert as_time("20190525", LATEST) == datetime(2019, 5, 25)
     for missing in (None, "", " ", "null", "NaT", math.nan):
         assert as_time(missing, LATEST) is None
@@ -191,13 +210,13 @@ def test_dates_and_absent_times() -> None:
     "value", ["2023-02-30", "0000-01-01", "yesterday", True, [2019], math.inf, 10**400, "9" * 500]
 )
 def test_impossible_times(value: object) -> None:
-    with pytest.raises(Refused, match="time is not a possible date: "):
+    with pytest.raises(RowError, match="time is not a possible date: "):
         as_time(value, LATEST)
 
 
 @pytest.mark.parametrize("value", ["1799-12-31", "2026-01-02", 1 << 33])
 def test_times_out_of_range(value: object) -> None:
-    with pytest.raises(Refused, match=r"time is outside 1800-01-01\.\.tomorrow: "):
+    with pytest.raises(RowError, match=r"time is outside 1800-01-01\.\.tomorrow: "):
         as_time(value, LATEST)
 
 
@@ -212,12 +231,12 @@ def test_no_value_does_worse_than_being_refused(value: object) -> None:
         reason = ""
         try:
             read()
-        except Refused as refusal:
+        except RowError as refusal:
             reason = str(refusal)
         assert reason.isprintable()
 
 
 @given(st.text(st.characters()), st.integers(1, 50))
 def test_escaped_text_is_printable_and_short(text: str, limit: int) -> None:
-    assert escaped(text, limit).isprintable()
-    assert len(escaped(text, limit)) <= limit
+    assert escape_text(text, limit).isprintable()
+    assert len(escape_text(text, limit)) <= limit

@@ -18,7 +18,7 @@ from mmrec.errors import ModelError
 from mmrec.evidence.audit import audit
 from mmrec.experiments.compare import Comparison, compare
 from mmrec.features.dataset import Models
-from mmrec.recommender.persistence import load
+from mmrec.recommender.persistence import load_recommender
 from mmrec.recommender.recommender import Recommender
 from tiny_models import tiny_resnet_folder
 
@@ -56,7 +56,9 @@ def test_the_baseline_has_text_and_photos_in_one_reducer(
 ) -> None:
     _, _, result = compared
     groups = {name: model.ranker.shape.groups for name, model in result.models.items()}
-    assert groups["baseline"] == {"text": {"user reviews": 384, "item reviews": 384, "item photos": 64}}
+    assert groups["baseline"] == {
+        "text": {"user reviews": 384, "item reviews": 384, "item photos": 64}
+    }
     assert groups["proposed"]["image"] == {"item photos": 384}
     assert "no photos" in result.features["baseline"].item.names
     assert not [remark for remark in result.remarks if "image" in remark]
@@ -68,17 +70,21 @@ def test_photos_keep_to_the_evidence(compared: tuple[Config, Models, Comparison]
     rows = np.arange(0, len(prepared.corpus), 3)
     for name, model in result.models.items():
         made = result.features[name]
-        arguments = (prepared.corpus, prepared.split, prepared.evidence, model.assembler)
+        arguments = (prepared.corpus, prepared.split, prepared.evidence, model.builder)
         assert audit(*arguments, made, rows).passed
         leaky = made.item.vectors | {"photos": made.item.vectors["photos"][::-1].copy()}
-        assert not audit(*arguments, replace(made, item=replace(made.item, vectors=leaky)), rows).passed
+        assert not audit(
+            *arguments, replace(made, item=replace(made.item, vectors=leaky)), rows
+        ).passed
 
 
 def test_a_saved_baseline_answers_without_the_image_model(
     compared: tuple[Config, Models, Comparison], reviews: Reviews, tmp_path: Path
 ) -> None:
     config, models, result = compared
-    baseline = config.model_copy(update={"ranker": config.ranker.model_copy(update={"features": "baseline"})})
+    baseline = config.model_copy(
+        update={"ranker": config.ranker.model_copy(update={"features": "baseline"})}
+    )
     fitted = Recommender(baseline, models).adopt(result, "baseline", reviews)
     user = fitted.corpus.data.users[0]
     expected = fitted.recommend(user, 5)
@@ -97,7 +103,7 @@ def test_without_weights_the_remark_names_the_mend(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     config = settings(folder)
     result = compare(reviews, config, Models.open(config), ["baseline"])
-    assert not result.models["baseline"].assembler.image
+    assert not result.models["baseline"].builder.image
     (remark,) = [remark for remark in result.remarks if "image block" in remark]
     assert "microsoft/resnet-50 are not here" in remark
     assert "--image-model" in remark
@@ -109,8 +115,12 @@ def test_without_weights_the_remark_names_the_mend(
         compare(reviews, missing, Models.open(missing), ["baseline"])
 
 
-def test_captions_that_came_with_the_data_stand_for_the_photos(folder: Path, reviews: Reviews) -> None:
-    given = {path: f"dish number {at}" for at, path in enumerate(sorted(folder.glob("photos/*.jpg")))}
+def test_captions_that_came_with_the_data_stand_for_the_photos(
+    folder: Path, reviews: Reviews
+) -> None:
+    given = {
+        path: f"dish number {at}" for at, path in enumerate(sorted(folder.glob("photos/*.jpg")))
+    }
     names = {str(path.resolve()): caption for path, caption in given.items()}
     rows = []
     for line in (folder / "reviews.jsonl").read_text().splitlines():
@@ -126,17 +136,17 @@ def test_captions_that_came_with_the_data_stand_for_the_photos(folder: Path, rev
     fitted = Recommender(config, models).fit(told)
     corpus = fitted.corpus
     own = {path for photos in corpus.item_photos for path in photos}
-    assert set(corpus.captions.text) == own, "only photos of rows without captions are looked at"
+    assert set(corpus.captions.texts) == own, "only photos of rows without captions are looked at"
     vectors = corpus.caption_vectors
     shown = np.flatnonzero([bool(photos) for photos in corpus.photos])
     assert len(shown)
     for row in shown:
-        (which,) = vectors.reviews[row].indices
+        (which,) = vectors.review_counts[row].indices
         (expected,) = models.encoder.encode([names[corpus.photos[row][0]]])
         assert np.array_equal(vectors.vectors[which], expected)
     # Captions need no photos at all.
     bare = Reviews(told.table.with_columns(photos=pl.lit([], pl.List(pl.String))))
-    assert Recommender(config, models).fit(bare).model.assembler.image
+    assert Recommender(config, models).fit(bare).model.builder.image
 
 
 def test_a_model_that_was_saved_before_captions_were_read_still_loads(
@@ -145,11 +155,11 @@ def test_a_model_that_was_saved_before_captions_were_read_still_loads(
     config, models, result = compared
     fitted = Recommender(config, models).adopt(result, "proposed", reviews)
     saved = fitted.save(tmp_path / "model")
-    assert load(saved).reviews.table.schema["captions"] == pl.List(pl.String)
+    assert load_recommender(saved).reviews.table.schema["captions"] == pl.List(pl.String)
     for name in ("reviews", "items"):
         path = saved / f"{name}.parquet"
         pl.read_parquet(path).drop("captions").write_parquet(path)
     user = fitted.corpus.data.users[0]
     again = Recommender.load(saved)
     assert again.recommend(user, 5).equals(fitted.recommend(user, 5))
-    assert again.corpus.given == [[]] * len(again.corpus)
+    assert again.corpus.review_captions == [[]] * len(again.corpus)

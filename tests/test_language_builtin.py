@@ -8,10 +8,10 @@ from mmrec.cache.store import Store
 from mmrec.config import EncoderConfig
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.llm.excerpt import tokens_of
-from mmrec.llm.extractive import BuiltinLanguage
-from mmrec.llm.lexicon import lexicon, split_words
+from mmrec.llm.extractive import ExtractiveModel
+from mmrec.llm.lexicon import load_lexicon, split_words
 from mmrec.llm.prompts import summary_task
-from mmrec.llm.sentences import sentences
+from mmrec.llm.sentences import split_sentences
 from mmrec.llm.types import PRICE_TAGS, Note, Summary
 
 needs_minilm = pytest.mark.skipif(
@@ -49,8 +49,8 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 
 @pytest.fixture(scope="module")
-def reader(encoder: Encoder) -> BuiltinLanguage:
-    return BuiltinLanguage(encoder, "restaurant")
+def reader(encoder: Encoder) -> ExtractiveModel:
+    return ExtractiveModel(encoder, "restaurant")
 
 
 @pytest.mark.parametrize(
@@ -62,22 +62,25 @@ def reader(encoder: Encoder) -> BuiltinLanguage:
         ("The soup was hot....the tea was cold", ["The soup was hot....", "the tea was cold"]),
         ("Mr. Smith paid Rs. 300 for it.", ["Mr. Smith paid Rs. 300 for it."]),
         ("Great place.The food is good.", ["Great place.", "The food is good."]),
-        ("The food was good, but service was slow.", ["The food was good,", "but service was slow."]),
+        (
+            "The food was good, but service was slow.",
+            ["The food was good,", "but service was slow."],
+        ),
         ("Nothing but good.", ["Nothing but good."]),
         ("Loved it! 5/5 👍", ["Loved it! 5/5 👍"]),
         ("It cost 3.50 at 7 p.m. on a Monday", ["It cost 3.50 at 7 p.m. on a Monday"]),
     ],
 )
 def test_sentences(text: str, expected: list[str]) -> None:
-    assert sentences(text) == expected
+    assert split_sentences(text) == expected
 
 
 def test_run_on_text_is_cut_and_no_word_is_lost() -> None:
     text = "and then we ate some more of it, " * 40
-    pieces = sentences(text)
+    pieces = split_sentences(text)
     assert max(len(piece.split()) for piece in pieces) <= 60
     assert " ".join(pieces).split() == text.split()
-    assert max(map(len, sentences("x" * 100_000))) <= 600
+    assert max(map(len, split_sentences("x" * 100_000))) <= 600
 
 
 @pytest.mark.parametrize(
@@ -90,13 +93,13 @@ def test_run_on_text_is_cut_and_no_word_is_lost() -> None:
     ],
 )
 def test_negation_turns_an_opinion(praise: str, blame: str) -> None:
-    known = lexicon("restaurant")
-    assert known.opinion_of(split_words(praise)) > 0 > known.opinion_of(split_words(blame))
+    known = load_lexicon("restaurant")
+    assert known.opinion_score(split_words(praise)) > 0 > known.opinion_score(split_words(blame))
 
 
 def test_every_vocabulary_is_complete() -> None:
     for kind in ("restaurant", "film", "barber"):
-        known = lexicon(kind)
+        known = load_lexicon(kind)
         assert len({category.label for category in known.categories}) == len(known.categories) >= 15
         assert min(len(known.praise), len(known.blame)) >= 15
         assert set(known.price_anchors) == set(PRICE_TAGS) - {"none"}
@@ -118,14 +121,14 @@ def test_every_vocabulary_is_complete() -> None:
         ("The soup was hot.", "none"),
     ],
 )
-def test_price_tags(reader: BuiltinLanguage, text: str, tag: str) -> None:
-    assert reader.notes([text])[0].price == tag
+def test_price_tags(reader: ExtractiveModel, text: str, tag: str) -> None:
+    assert reader.write_notes([text])[0].price == tag
 
 
 @needs_minilm
-def test_notes_hold_sentences_of_their_review(reader: BuiltinLanguage) -> None:
-    for text, note in zip(REVIEWS, reader.notes(REVIEWS), strict=True):
-        own = sentences(text)
+def test_notes_hold_sentences_of_their_review(reader: ExtractiveModel) -> None:
+    for text, note in zip(REVIEWS, reader.write_notes(REVIEWS), strict=True):
+        own = split_sentences(text)
         assert note.gist in own
         assert set(note.likes) | set(note.dislikes) <= set(own)
         assert not set(note.likes) & set(note.dislikes)
@@ -133,8 +136,8 @@ def test_notes_hold_sentences_of_their_review(reader: BuiltinLanguage) -> None:
 
 
 @needs_minilm
-def test_likes_dislikes_and_categories(reader: BuiltinLanguage) -> None:
-    ramen, sushi, tacos, naan, coffee, nice = reader.notes(REVIEWS)
+def test_likes_dislikes_and_categories(reader: ExtractiveModel) -> None:
+    ramen, sushi, tacos, naan, coffee, nice = reader.write_notes(REVIEWS)
     assert ramen.likes == ["The ramen was wonderful, with a rich broth."]
     assert ramen.dislikes == ["Our waiter was rude and slow!"]
     assert {"ramen", "japanese"} <= set(ramen.categories)
@@ -150,8 +153,8 @@ def test_likes_dislikes_and_categories(reader: BuiltinLanguage) -> None:
 
 @needs_minilm
 def test_films_have_genres(encoder: Encoder) -> None:
-    reader = BuiltinLanguage(encoder, "film")
-    scary, space, songs = reader.notes(
+    reader = ExtractiveModel(encoder, "film")
+    scary, space, songs = reader.write_notes(
         [
             "Zombies everywhere, buckets of gore and real scares.",
             "Aliens land, a spaceship crashes and robots rule the planet; dull stuff.",
@@ -165,67 +168,69 @@ def test_films_have_genres(encoder: Encoder) -> None:
 
 
 @needs_minilm
-def test_a_note_depends_on_its_review_alone(reader: BuiltinLanguage) -> None:
-    together = reader.notes([*REVIEWS, *HOSTILE])
-    assert together == [reader.notes([text])[0] for text in (*REVIEWS, *HOSTILE)]
-    assert together[: len(REVIEWS)] == reader.notes(REVIEWS)
-    assert reader.notes(REVIEWS[::-1]) == reader.notes(REVIEWS)[::-1]
+def test_a_note_depends_on_its_review_alone(reader: ExtractiveModel) -> None:
+    together = reader.write_notes([*REVIEWS, *HOSTILE])
+    assert together == [reader.write_notes([text])[0] for text in (*REVIEWS, *HOSTILE)]
+    assert together[: len(REVIEWS)] == reader.write_notes(REVIEWS)
+    assert reader.write_notes(REVIEWS[::-1]) == reader.write_notes(REVIEWS)[::-1]
 
 
 @needs_minilm
-def test_hostile_text_is_only_text(reader: BuiltinLanguage) -> None:
-    notes = reader.notes(HOSTILE)
+def test_hostile_text_is_only_text(reader: ExtractiveModel) -> None:
+    notes = reader.write_notes(HOSTILE)
     assert notes[0] == notes[1] == notes[2] == Note()
     assert notes[3].gist == "👍👍😋"
     assert notes[3].likes
     for text, note in zip(HOSTILE, notes, strict=True):
-        assert set(note.likes) | set(note.dislikes) <= set(sentences(text))
-    assert reader.notes([]) == []
+        assert set(note.likes) | set(note.dislikes) <= set(split_sentences(text))
+    assert reader.write_notes([]) == []
 
 
 @needs_minilm
 def test_a_summary_keeps_to_its_group_and_budget(encoder: Encoder) -> None:
     for budget in (8, 24, 96):
-        reader = BuiltinLanguage(encoder, "restaurant", budget)
+        reader = ExtractiveModel(encoder, "restaurant", budget)
         for group in ([REVIEWS[0]], REVIEWS[:3], REVIEWS, [REVIEWS[5]] * 9):
-            summary = reader.summaries([group])[0]
+            summary = reader.write_summaries([group])[0]
             rest = summary.text
-            for sentence in sorted((one for text in group for one in sentences(text)), key=len, reverse=True):
+            for sentence in sorted(
+                (one for text in group for one in split_sentences(text)), key=len, reverse=True
+            ):
                 rest = rest.replace(sentence.rstrip(","), "")
             assert budget == 8 or not rest.strip(" .,")
             assert 0 < tokens_of(summary.text) <= budget
-            own = {sentence for text in group for sentence in sentences(text)}
+            own = {sentence for text in group for sentence in split_sentences(text)}
             assert set(summary.likes) | set(summary.dislikes) <= own
 
 
 @needs_minilm
-def test_summaries_by_votes(reader: BuiltinLanguage) -> None:
+def test_summaries_by_votes(reader: ExtractiveModel) -> None:
     group = ["Cheap ramen, great broth.", "Affordable ramen and friendly staff.", "Pricey sushi."]
-    ramen, nothing, blank = reader.summaries([group, [], ["", "  "]])
+    ramen, nothing, blank = reader.write_summaries([group, [], ["", "  "]])
     assert ramen.price == "cheap price"
     assert ramen.categories[0] == "japanese"
     assert nothing == blank == Summary()
-    assert reader.summaries([HOSTILE, group])[1] == ramen
-    assert reader.summaries([]) == []
+    assert reader.write_summaries([HOSTILE, group])[1] == ramen
+    assert reader.write_summaries([]) == []
 
 
 @needs_minilm
 def test_the_maker_names_what_an_answer_depends_on(encoder: Encoder) -> None:
     makers = [
-        BuiltinLanguage(encoder, kind, tokens).maker(summary_task("item", kind, 11))
+        ExtractiveModel(encoder, kind, tokens).provenance(summary_task("item", kind, 11))
         for kind, tokens in (("restaurant", 96), ("film", 96), ("film", 64))
     ]
     assert len({str(maker) for maker in makers}) == 3
     assert makers[0]["model"] == "builtin"
-    assert makers[0]["encoder"] == encoder.identity
+    assert makers[0]["encoder"] == encoder.provenance
 
 
 @needs_minilm
 def test_another_store_gives_the_same_notes(encoder: Encoder) -> None:
     other = Encoder(EncoderConfig(), Store())
-    vars(other)["engine"] = encoder.engine
+    vars(other)["engine"] = encoder.backend
     texts = ["A moving drama, but far too long.", "Dull."]
     assert (
-        BuiltinLanguage(other, "film").notes(texts)
-        == BuiltinLanguage(encoder, "film").notes(texts[::-1])[::-1]
+        ExtractiveModel(other, "film").write_notes(texts)
+        == ExtractiveModel(encoder, "film").write_notes(texts[::-1])[::-1]
     )

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmrec.llm.token_estimates import clip, covering, estimated_tokens, parted, share
+from mmrec.llm.token_estimates import (
+    estimate_tokens,
+    max_review_tokens,
+    select_representative,
+    split_by_tokens,
+    truncate_text,
+)
 from mmrec.llm.types import Review
 
 HISTORIES = st.lists(
@@ -20,18 +26,22 @@ HISTORIES = st.lists(
 
 def history(drawn: list[tuple[int, int, int]]) -> tuple[list[Review], list[int]]:
     """Reviews in the order of time, and their costs."""
-    reviews = [Review(f"r{at}", float(stars), at, part) for at, (stars, part, _) in enumerate(drawn)]
+    reviews = [
+        Review(f"r{at}", float(stars), at, part) for at, (stars, part, _) in enumerate(drawn)
+    ]
     return reviews, [cost for _, _, cost in drawn]
 
 
 @given(HISTORIES, st.integers(1, 400))
-def test_what_is_chosen_fits_and_is_in_order(drawn: list[tuple[int, int, int]], window: int) -> None:
+def test_what_is_chosen_fits_and_is_in_order(
+    drawn: list[tuple[int, int, int]], window: int
+) -> None:
     reviews, costs = history(drawn)
-    chosen = covering(reviews, costs, window)
+    chosen = select_representative(reviews, costs, window)
     assert chosen == sorted(set(chosen))
     spent = sum(costs[at] for at in chosen)
     assert spent <= window
-    assert chosen == covering(reviews, costs, window)
+    assert chosen == select_representative(reviews, costs, window)
     left = [cost for at, cost in enumerate(costs) if at not in chosen]
     assert all(cost > window - spent for cost in left), "nothing that fits is left out"
     if sum(costs) <= window:
@@ -39,19 +49,23 @@ def test_what_is_chosen_fits_and_is_in_order(drawn: list[tuple[int, int, int]], 
 
 
 @given(HISTORIES, st.integers(0, 2**32))
-def test_the_choice_does_not_hang_on_the_order_given(drawn: list[tuple[int, int, int]], seed: int) -> None:
+def test_the_choice_does_not_hang_on_the_order_given(
+    drawn: list[tuple[int, int, int]], seed: int
+) -> None:
     reviews, _ = history(drawn)
     mixed = random.Random(seed).sample(reviews, len(reviews))
     ordered = sorted(mixed, key=lambda review: (review.time, review.text))
     assert ordered == reviews
-    texts = [reviews[at].text for at in covering(reviews, [10] * len(reviews), 100)]
-    assert [ordered[at].text for at in covering(ordered, [10] * len(ordered), 100)] == texts
+    texts = [reviews[at].text for at in select_representative(reviews, [10] * len(reviews), 100)]
+    assert [
+        ordered[at].text for at in select_representative(ordered, [10] * len(ordered), 100)
+    ] == texts
 
 
 @given(st.lists(st.integers(1, 5), min_size=5, max_size=300), st.integers(5, 60))
 def test_every_rating_has_its_say_in_proportion(stars: list[int], most: int) -> None:
     reviews = [Review(str(at), float(one), at, 0) for at, one in enumerate(stars)]
-    chosen = covering(reviews, [1] * len(reviews), most)
+    chosen = select_representative(reviews, [1] * len(reviews), most)
     for one in set(stars):
         said = sum(stars[at] == one for at in chosen)
         fair = min(most, len(stars)) * stars.count(one) / len(stars)
@@ -63,43 +77,51 @@ def test_every_rating_has_its_say_in_proportion(stars: list[int], most: int) -> 
 def test_time_is_covered_from_end_to_end(count: int) -> None:
     reviews = [Review(str(at), 4.0, at, 0) for at in range(count)]
     for most in (2, 4, 8, 16, 33):
-        chosen = covering(reviews, [1] * count, most)
-        gaps = [after - before for before, after in zip([0, *chosen], [*chosen, count - 1], strict=True)]
+        chosen = select_representative(reviews, [1] * count, most)
+        gaps = [
+            after - before for before, after in zip([0, *chosen], [*chosen, count - 1], strict=True)
+        ]
         assert len(chosen) == min(most, count)
         assert max(gaps) <= max(4 * count / most, 1)
 
 
 def test_a_rare_complaint_among_praise_is_heard() -> None:
     reviews = [Review(str(at), 1.0 if at == 77 else 5.0, at, 0) for at in range(500)]
-    assert 77 in covering(reviews, [30] * 500, 300)
+    assert 77 in select_representative(reviews, [30] * 500, 300)
 
 
 def test_no_reviews_are_no_choice() -> None:
-    assert covering([], [], 100) == []
-    assert parted([], [], 100) == []
+    assert select_representative([], [], 100) == []
+    assert split_by_tokens([], [], 100) == []
 
 
 @given(HISTORIES, st.integers(60, 200))
-def test_parts_lose_nothing_mix_nothing_and_fit(drawn: list[tuple[int, int, int]], window: int) -> None:
+def test_parts_lose_nothing_mix_nothing_and_fit(
+    drawn: list[tuple[int, int, int]], window: int
+) -> None:
     reviews, costs = history(drawn)
-    parts = parted(reviews, costs, window)
+    parts = split_by_tokens(reviews, costs, window)
     assert sorted(at for part in parts for at in part) == list(range(len(reviews)))
     for part in parts:
         assert part == sorted(part)
-        assert len({reviews[at].part for at in part}) == 1
+        assert len({reviews[at].fold for at in part}) == 1
         assert sum(costs[at] for at in part) <= window
     for one, other in pairwise(parts):
-        if reviews[one[0]].part == reviews[other[0]].part:
-            assert sum(costs[at] for at in one) + costs[other[0]] > window, "no part is begun too early"
+        if reviews[one[0]].fold == reviews[other[0]].fold:
+            assert sum(costs[at] for at in one) + costs[other[0]] > window, (
+                "no part is begun too early"
+            )
 
 
 @given(HISTORIES, st.integers(60, 200))
-def test_parts_are_the_same_without_another_part(drawn: list[tuple[int, int, int]], window: int) -> None:
+def test_parts_are_the_same_without_another_part(
+    drawn: list[tuple[int, int, int]], window: int
+) -> None:
     reviews, costs = history(drawn)
-    parts = [[reviews[at].text for at in part] for part in parted(reviews, costs, window)]
-    for silent in {review.part for review in reviews}:
-        kept = [at for at, review in enumerate(reviews) if review.part != silent]
-        own = parted([reviews[at] for at in kept], [costs[at] for at in kept], window)
+    parts = [[reviews[at].text for at in part] for part in split_by_tokens(reviews, costs, window)]
+    for silent in {review.fold for review in reviews}:
+        kept = [at for at, review in enumerate(reviews) if review.fold != silent]
+        own = split_by_tokens([reviews[at] for at in kept], [costs[at] for at in kept], window)
         texts = [[reviews[kept[at]].text for at in part] for part in own]
         heard = {reviews[at].text for at in kept}
         assert texts == [part for part in parts if part[0] in heard]
@@ -107,32 +129,34 @@ def test_parts_are_the_same_without_another_part(drawn: list[tuple[int, int, int
 
 @given(st.text() | st.text("a 😊é\n").map(lambda text: text * 50), st.integers(0, 200))
 def test_clips_are_beginnings_in_bounds(text: str, tokens: int) -> None:
-    short = clip(text, tokens)
-    if estimated_tokens(text) <= tokens:
+    short = truncate_text(text, tokens)
+    if estimate_tokens(text) <= tokens:
         assert short == text
     elif short:
         assert short.endswith(" …")
         assert text.startswith(short.removesuffix(" …"))
-        assert estimated_tokens(short) <= tokens
+        assert estimate_tokens(short) <= tokens
 
 
-@pytest.mark.parametrize("text", ["The soup was good. " * 1000, "สวัสดี" * 900, "😊 " * 1000 + "a" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["The soup was good. " * 1000, "สวัสดี" * 900, "😊 " * 1000 + "a" * 100_000]
+)
 def test_clips_use_what_they_may(text: str) -> None:
-    short = clip(text, 100)
+    short = truncate_text(text, 100)
     assert text.startswith(short[:-2])
-    assert 75 <= estimated_tokens(short) <= 100
+    assert 75 <= estimate_tokens(short) <= 100
 
 
 def test_clips_ask_the_tokenizer_that_is_known() -> None:
-    assert clip("abc def ghi", 7, len) in ("abc …", "abc d …")
-    assert clip("abc", 3, len) == "abc"
-    assert clip("abc" * 10, 1, len) == ""
+    assert truncate_text("abc def ghi", 7, len) in ("abc …", "abc d …")
+    assert truncate_text("abc", 3, len) == "abc"
+    assert truncate_text("abc" * 10, 1, len) == ""
 
 
 def test_one_of_several_reviews_has_an_eighth_of_the_window() -> None:
-    assert share(3000, 1) == 3000
-    assert share(3000, 2) == 375
-    assert share(4, 9) == 1
+    assert max_review_tokens(3000, 1) == 3000
+    assert max_review_tokens(3000, 2) == 375
+    assert max_review_tokens(4, 9) == 1
 
 
 SAID = {
@@ -146,7 +170,10 @@ SAID = {
     "Hindi": ("खाना बहुत स्वादिष्ट था, लेकिन सेवा बहुत धीमी थी।", 1.2),
     "Chinese": ("菜很好吃,但是服务太慢了,价格也有点贵。", 1.6),
     "Japanese": ("料理はとても美味しかったが、接客が遅くて値段も高い。", 1.5),
-    "Russian": ("Очень вкусно, но дорого. Официант забыл про нас, пришлось ждать сорок минут.", 2.0),
+    "Russian": (
+        "Очень вкусно, но дорого. Официант забыл про нас, пришлось ждать сорок минут.",
+        2.0,
+    ),
     "Greek": ("Το φαγητό ήταν υπέροχο αλλά η εξυπηρέτηση πολύ αργή.", 2.0),
     "Hebrew": ("האוכל היה מצוין אבל השירות היה איטי מאוד.", 2.0),
     "Arabic": ("الطعام لذيذ جدا والخدمة سريعة لكن الأسعار مرتفعة.", 2.0),
@@ -177,11 +204,13 @@ def test_estimates_are_near_a_real_tokenizer(tokenizer: Any, script: str) -> Non
     text, most = SAID[script]
     for times in (1, 30):
         real = len(tokenizer.encode(" ".join([text] * times), add_special_tokens=False).ids)
-        estimate = estimated_tokens(" ".join([text] * times))
+        estimate = estimate_tokens(" ".join([text] * times))
         assert real <= most * estimate
         assert estimate <= 2 * real + 2
 
 
 @given(st.text())
 def test_no_text_has_more_than_four_times_the_estimate(text: str) -> None:
-    assert len(text.encode("utf-8", "replace")) <= 4 * estimated_tokens(text), "a token has a byte at least"
+    assert len(text.encode("utf-8", "replace")) <= 4 * estimate_tokens(text), (
+        "a token has a byte at least"
+    )

@@ -12,10 +12,10 @@ from mmrec.config import Config, TrainingConfig
 from mmrec.data import Reviews, read_reviews
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.encoder.text_encoder import bundled_minilm
-from mmrec.evidence.policies import Side
-from mmrec.features.dataset import Corpus
-from mmrec.features.tables import SideFeatures
-from mmrec.recommender.online import Known, Live, Said
+from mmrec.evidence.policies import EvidenceViews
+from mmrec.features.dataset import Dataset
+from mmrec.features.tables import EntityFeatures
+from mmrec.recommender.online import KnownReviews, LiveReview, OnlineState
 from mmrec.recommender.recommender import Recommender
 
 pytestmark = [
@@ -33,8 +33,14 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
     return Recommender(config).fit(reviews)
 
 
-def with_one_more(reviews: Reviews, said: Said) -> Reviews:
-    row = {"user": said.user, "item": said.item, "rating": said.rating, "text": said.text, "photos": []}
+def with_one_more(reviews: Reviews, said: LiveReview) -> Reviews:
+    row = {
+        "user": said.user,
+        "item": said.item,
+        "rating": said.rating,
+        "text": said.text,
+        "photos": [],
+    }
     row |= {"review_id": "live", "time": None, "captions": []}
     more = pl.DataFrame([row], schema=reviews.table.schema)
     return replace(reviews, table=pl.concat([reviews.table, more]))
@@ -42,19 +48,21 @@ def with_one_more(reviews: Reviews, said: Said) -> Reviews:
 
 def both_ways(
     fitted: Recommender, user: str, item: str, stars: float
-) -> list[tuple[SideFeatures, int, SideFeatures, int]]:
+) -> list[tuple[EntityFeatures, int, EntityFeatures, int]]:
     """Features of a user and an item after one more review, live and from all reviews anew."""
-    said = Said(user, item, stars, TEXT, fitted.models.reader.notes([TEXT])[0])
-    assembler = fitted.model.assembler
-    before = assembler.knowing(fitted.corpus)
-    live = Live(Known.of(fitted.corpus, before), before, fitted.models)
-    codes = live.add(said)
-    corpus = Corpus.of(with_one_more(fitted.reviews, said), fitted.models, fitted.config)
-    after = assembler.knowing(corpus)
+    said = LiveReview(user, item, stars, TEXT, fitted.models.annotator.write_notes([TEXT])[0])
+    assembler = fitted.model.builder
+    before = assembler.refit(fitted.corpus)
+    live = OnlineState(KnownReviews.from_dataset(fitted.corpus, before), before, fitted.models)
+    codes = live.add_review(said)
+    corpus = Dataset.from_reviews(with_one_more(fitted.reviews, said), fitted.models, fitted.config)
+    after = assembler.refit(corpus)
     anew = []
     for of, names, name in (("user", corpus.data.users, user), ("item", corpus.data.items, item)):
         entity = corpus.data.user if of == "user" else corpus.data.item
-        anew.append((getattr(after, of)(Side.whole(entity), corpus), names.index(name)))
+        anew.append(
+            (getattr(after, of)(EvidenceViews.all_reviews(entity), corpus), names.index(name))
+        )
     sides = (live.features.user, live.features.item)
     return [(made, code, *own) for made, code, own in zip(sides, codes, anew, strict=True)]
 
@@ -66,10 +74,15 @@ def test_a_live_review_is_heard_as_a_fit_would_hear_it(fitted: Recommender, newc
     for made, code, fresh, at in both_ways(fitted, user, item, 2.0):
         assert made.names == fresh.names
         for name, block in made.vectors.items():
-            assert np.abs(block[code].astype(float) - fresh.vectors[name][at].astype(float)).max() < 2e-3
+            assert (
+                np.abs(block[code].astype(float) - fresh.vectors[name][at].astype(float)).max()
+                < 2e-3
+            )
             assert made.present[name][code] == pytest.approx(fresh.present[name][at], abs=1e-5)
         assert made.categories[code].tolist() == fresh.categories[at].tolist()
-        exact = [at for at, name in enumerate(made.names) if "effect" not in name and name != "spread"]
+        exact = [
+            at for at, name in enumerate(made.names) if "effect" not in name and name != "spread"
+        ]
         assert made.dense[code, exact] == pytest.approx(fresh.dense[at, exact], abs=2e-2)
         for name in ("rating effect", "tone effect"):
             column = made.names.index(name)
@@ -79,15 +92,15 @@ def test_a_live_review_is_heard_as_a_fit_would_hear_it(fitted: Recommender, newc
 def test_a_review_that_cannot_be_put_into_vectors_changes_nothing(
     fitted: Recommender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = fitted.model.assembler.knowing(fitted.corpus)
-    live = Live(Known.of(fitted.corpus, before), before, fitted.models)
+    before = fitted.model.builder.refit(fitted.corpus)
+    live = OnlineState(KnownReviews.from_dataset(fitted.corpus, before), before, fitted.models)
     codes = {of: dict(own) for of, own in live.codes.items()}
 
     def broken(*_: object) -> None:
         raise MemoryError
 
-    note = fitted.models.reader.notes([TEXT])[0]
+    note = fitted.models.annotator.write_notes([TEXT])[0]
     monkeypatch.setattr(type(fitted.models.encoder), "encode", broken)
     with pytest.raises(MemoryError):
-        live.add(Said("somebody new", "somewhere new", 5.0, TEXT, note))
+        live.add_review(LiveReview("somebody new", "somewhere new", 5.0, TEXT, note))
     assert live.codes == codes

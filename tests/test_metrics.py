@@ -14,12 +14,12 @@ from pydantic import TypeAdapter
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from mmrec.evaluation import (
-    Scores,
+    Metrics,
     calibration_bins,
     class_weights,
     evaluate,
     fpr_at_tpr,
-    mean_and_error,
+    mean_and_standard_error,
     reweighted,
 )
 
@@ -116,11 +116,15 @@ def test_the_recall_at_a_false_positive_rate_by_hand() -> None:
 
 @given(ROWS)
 @settings(max_examples=60, deadline=None)
-def test_every_rate_of_the_scores_is_the_best_over_all_thresholds(rows: list[tuple[bool, int]]) -> None:
+def test_every_rate_of_the_scores_is_the_best_over_all_thresholds(
+    rows: list[tuple[bool, int]],
+) -> None:
     label, score = np.array([one for one, _ in rows]), np.array([one / 6 for _, one in rows])
     scores = evaluate(label, score, EQUAL)
     pairs = [(0.0, 0.0)]
-    pairs += [(np.mean(score[~label] >= cut), np.mean(score[label] >= cut)) for cut in np.unique(score)]
+    pairs += [
+        (np.mean(score[~label] >= cut), np.mean(score[label] >= cut)) for cut in np.unique(score)
+    ]
     for share in (10, 20, 30):
         best = max(tpr for fpr, tpr in pairs if fpr <= share / 100)
         assert scores.dict()[f"tpr_at_{share}"] == pytest.approx(best)
@@ -160,15 +164,15 @@ def test_bins_hold_equally_many_rows() -> None:
 
 
 def test_scores_come_back_from_json() -> None:
-    reader = TypeAdapter(dict[str, Scores])
+    reader = TypeAdapter(dict[str, Metrics])
     scores = {"one": evaluate(LABEL, PROBABILITY, EQUAL)}
     assert reader.validate_python(json.loads(reader.dump_json(scores))) == scores
-    assert set(scores["one"].dict()) == {field.name for field in fields(Scores)}
+    assert set(scores["one"].dict()) == {field.name for field in fields(Metrics)}
 
 
 def test_scores_of_an_older_version_come_back_without_the_newer_figures() -> None:
     newer = {"ap_positive", "tpr_at_10", "tpr_at_20", "tpr_at_30", "brier", "ece"}
-    reader = TypeAdapter(Scores)
+    reader = TypeAdapter(Metrics)
     full = evaluate(LABEL, PROBABILITY, EQUAL)
     older = {name: value for name, value in full.dict().items() if name not in newer}
     scores = reader.validate_python(older)
@@ -193,7 +197,9 @@ def test_reweighting_minimises_the_weighted_entropy() -> None:
     p, weights = 0.7, (0.6, 0.2)
     grid = np.linspace(0.001, 0.999, 9981)
     entropy = -(weights[1] * p * np.log(grid) + weights[0] * (1 - p) * np.log(1 - grid))
-    assert reweighted(np.array([p]), weights)[0] == pytest.approx(grid[np.argmin(entropy)], abs=2e-4)
+    assert reweighted(np.array([p]), weights)[0] == pytest.approx(
+        grid[np.argmin(entropy)], abs=2e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -238,5 +244,5 @@ def test_scores_agree_with_sklearn(loss: str) -> None:
 
 
 def test_mean_and_standard_error() -> None:
-    assert mean_and_error([1.0, 2.0, 3.0]) == pytest.approx((2.0, 1 / 3**0.5))
-    assert mean_and_error([4.0]) == (4.0, 0.0)
+    assert mean_and_standard_error([1.0, 2.0, 3.0]) == pytest.approx((2.0, 1 / 3**0.5))
+    assert mean_and_standard_error([4.0]) == (4.0, 0.0)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmrec.evaluation import Operating, outcome
+from mmrec.evaluation import OperatingPoint, rates_at_threshold
 
 LABEL = np.array([1, 1, 0, 1, 0, 1, 0, 0], dtype=bool)
 PROBABILITY = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.5, 0.4, 0.3])
@@ -20,30 +20,31 @@ PROBABILITY = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.5, 0.4, 0.3])
     [(0, 0.8), (0.24, 0.8), (0.25, 0.6), (0.49, 0.6), (0.5, 0.5), (0.99, 0.4), (1, 0.3)],
 )
 def test_the_lowest_threshold_within_a_false_positive_rate(most: float, threshold: float) -> None:
-    assert Operating("max_fpr", most).threshold(LABEL, PROBABILITY) == threshold
+    assert OperatingPoint("max_fpr", most).threshold(LABEL, PROBABILITY) == threshold
 
 
 @pytest.mark.parametrize(
-    ("least", "threshold"), [(0.01, 0.9), (0.25, 0.9), (0.26, 0.8), (0.75, 0.6), (0.76, 0.5), (1, 0.5)]
+    ("least", "threshold"),
+    [(0.01, 0.9), (0.25, 0.9), (0.26, 0.8), (0.75, 0.6), (0.76, 0.5), (1, 0.5)],
 )
 def test_the_highest_threshold_that_reaches_a_recall(least: float, threshold: float) -> None:
-    assert Operating("min_tpr", least).threshold(LABEL, PROBABILITY) == threshold
+    assert OperatingPoint("min_tpr", least).threshold(LABEL, PROBABILITY) == threshold
 
 
 def test_nothing_is_recommended_where_the_best_is_disliked() -> None:
-    threshold = Operating("max_fpr", 0.2).threshold(~LABEL, PROBABILITY)
+    threshold = OperatingPoint("max_fpr", 0.2).threshold(~LABEL, PROBABILITY)
     assert threshold == inf
-    result = outcome(LABEL, PROBABILITY, threshold)
+    result = rates_at_threshold(LABEL, PROBABILITY, threshold)
     assert (result.tpr, result.fpr, result.share) == (0, 0, 0)
     assert isnan(result.precision)
 
 
 def test_what_a_threshold_gives_by_hand() -> None:
     # Three likes of four and one dislike of four are at .6 or above.
-    assert outcome(LABEL, PROBABILITY, 0.6) == (3 / 4, 1 / 4, 4 / 8, 3 / 4)
-    assert outcome(LABEL, PROBABILITY, 0.61) == (2 / 4, 1 / 4, 3 / 8, 2 / 3)
-    assert outcome(LABEL, PROBABILITY, 0) == (1, 1, 1, 1 / 2)
-    alone = outcome(np.array([True, True]), np.array([0.1, 0.9]), 0.5)
+    assert rates_at_threshold(LABEL, PROBABILITY, 0.6) == (3 / 4, 1 / 4, 4 / 8, 3 / 4)
+    assert rates_at_threshold(LABEL, PROBABILITY, 0.61) == (2 / 4, 1 / 4, 3 / 8, 2 / 3)
+    assert rates_at_threshold(LABEL, PROBABILITY, 0) == (1, 1, 1, 1 / 2)
+    alone = rates_at_threshold(np.array([True, True]), np.array([0.1, 0.9]), 0.5)
     assert (alone.tpr, alone.share, alone.precision) == (0.5, 0.5, 1)
     assert isnan(alone.fpr)
 
@@ -62,7 +63,7 @@ def test_a_threshold_keeps_its_bound_and_no_other_is_better(
     label = np.array([one for one, _ in rows])
     probability = np.array([one / 7 for _, one in rows], dtype=kind)
     cuts = [*np.unique(probability).tolist(), inf]
-    kept = [cut for cut in cuts if outcome(label, probability, cut).fpr <= value + 1e-12]
-    assert Operating("max_fpr", value).threshold(label, probability) == min(kept)
-    kept = [cut for cut in cuts if outcome(label, probability, cut).tpr >= value - 1e-12]
-    assert Operating("min_tpr", value).threshold(label, probability) == max(kept)
+    kept = [cut for cut in cuts if rates_at_threshold(label, probability, cut).fpr <= value + 1e-12]
+    assert OperatingPoint("max_fpr", value).threshold(label, probability) == min(kept)
+    kept = [cut for cut in cuts if rates_at_threshold(label, probability, cut).tpr >= value - 1e-12]
+    assert OperatingPoint("min_tpr", value).threshold(label, probability) == max(kept)

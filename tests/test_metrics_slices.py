@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmrec.evaluation import evaluate, slice_masks, slice_scores
+from mmrec.evaluation import evaluate, slice_masks, slice_metrics
 
 EQUAL = (0.5, 0.5)
 
@@ -49,18 +49,23 @@ def test_the_usual_slices_by_hand() -> None:
 def test_a_slice_is_scored_on_its_own_rows() -> None:
     rng = np.random.default_rng(0)
     label, probability, mask = rng.random(400) < 0.7, rng.random(400), rng.random(400) < 0.5
-    scored = slice_scores(label, probability, (0.7, 0.3), {"half": mask, "rest": ~mask})
-    assert scored["half"].scores == evaluate(label[mask], probability[mask], (0.7, 0.3))
-    assert scored["rest"].scores == evaluate(label[~mask], probability[~mask], (0.7, 0.3))
+    scored = slice_metrics(label, probability, (0.7, 0.3), {"half": mask, "rest": ~mask})
+    assert scored["half"].metrics == evaluate(label[mask], probability[mask], (0.7, 0.3))
+    assert scored["rest"].metrics == evaluate(label[~mask], probability[~mask], (0.7, 0.3))
     assert (scored["half"].rows, scored["half"].likes) == (mask.sum(), label[mask].sum())
 
 
 def test_a_slice_with_too_few_of_either_has_no_scores() -> None:
     label, probability = np.arange(60) < 30, np.linspace(0, 1, 60)
     at = np.arange(60)
-    masks = {"likes": at >= 11, "dislikes": at < 49, "enough": (at >= 10) & (at < 50), "nothing": at < 0}
-    scored = slice_scores(label, probability, EQUAL, masks)
-    assert {name: (one.rows, one.likes, one.scores is None) for name, one in scored.items()} == {
+    masks = {
+        "likes": at >= 11,
+        "dislikes": at < 49,
+        "enough": (at >= 10) & (at < 50),
+        "nothing": at < 0,
+    }
+    scored = slice_metrics(label, probability, EQUAL, masks)
+    assert {name: (one.rows, one.likes, one.metrics is None) for name, one in scored.items()} == {
         "likes": (49, 19, True),
         "dislikes": (49, 30, True),
         "enough": (40, 20, False),

@@ -36,19 +36,19 @@ def corrected(model: Path, tmp_path: Path) -> Path:
 
 def check_lists_of_everyone(recommender: Recommender) -> None:
     """Everyone gets a list of all items, and its probabilities are those of single pairs."""
-    items = [*recommender.live.codes["item"]]
+    items = [*recommender.online.codes["item"]]
     lists = recommender.recommend_all(len(items), seen=True)
-    assert set(lists["user"]) == set(recommender.live.codes["user"])
-    assert lists.height == len(items) * len(recommender.live.codes["user"])
-    some = lists.filter(pl.col("user").is_in(["ann", *[*recommender.live.codes["user"]][:3]]))
+    assert set(lists["user"]) == set(recommender.online.codes["user"])
+    assert lists.height == len(items) * len(recommender.online.codes["user"])
+    some = lists.filter(pl.col("user").is_in(["ann", *[*recommender.online.codes["user"]][:3]]))
     pairs = recommender.predict(some["user"].to_list(), some["item"].to_list())
     assert some["probability"].to_numpy() == pytest.approx(pairs, abs=1e-5)
 
 
 def add_hotpot(recommender: Recommender) -> None:
-    recommender.introduce("hotpot", name="The Hot Pot", description=DESCRIPTION)
-    recommender.add("ann", "hotpot", 5.0, "Wonderful broth!", "review-1")
-    recommender.add("ann", "another new place", 2.0, "Dull and dear.", "review-2")
+    recommender.add_item("hotpot", name="The Hot Pot", description=DESCRIPTION)
+    recommender.add_review("ann", "hotpot", 5.0, "Wonderful broth!", "review-1")
+    recommender.add_review("ann", "another new place", 2.0, "Dull and dear.", "review-2")
 
 
 def test_everyone_gets_a_list_after_a_new_item(corrected: Path) -> None:
@@ -62,22 +62,28 @@ def test_everyone_gets_a_list_after_a_new_item(corrected: Path) -> None:
 
 
 def test_the_correction_is_not_zero(corrected: Path, model: Path) -> None:
-    users, items = ["ann"] * 5, [*Recommender.load(model).live.codes["item"]][:5]
-    plain, changed = (Recommender.load(folder).predict(users, items) for folder in (model, corrected))
+    users, items = ["ann"] * 5, [*Recommender.load(model).online.codes["item"]][:5]
+    plain, changed = (
+        Recommender.load(folder).predict(users, items) for folder in (model, corrected)
+    )
     assert np.abs(plain - changed).max() > 1e-3
 
 
-def test_everyone_gets_a_list_after_a_restart_of_the_service(corrected: Path, tmp_path: Path) -> None:
+def test_everyone_gets_a_list_after_a_restart_of_the_service(
+    corrected: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("sqlalchemy", reason="mmrec[serve] is not installed")
-    from mmrec.service.live_store import Ledger
-    from mmrec.service.recommendations import Desk
+    from mmrec.service.live_store import LiveStore
+    from mmrec.service.recommendations import RecommendationService
 
     url = f"sqlite:///{tmp_path / 'live.sqlite'}"
-    desk = Desk(Recommender.load(corrected), Ledger(url))
-    desk.introduce("hotpot", "The Hot Pot", DESCRIPTION, None)
-    desk.take_in("ann", "hotpot", 5.0, "Wonderful broth!")
+    desk = RecommendationService(Recommender.load(corrected), LiveStore(url))
+    desk.add_item("hotpot", "The Hot Pot", DESCRIPTION, None)
+    desk.add_review("ann", "hotpot", 5.0, "Wonderful broth!")
     check_lists_of_everyone(desk.recommender)
-    restarted = Desk(Recommender.load(corrected), Ledger(url))
+    restarted = RecommendationService(Recommender.load(corrected), LiveStore(url))
     check_lists_of_everyone(restarted.recommender)
-    known = [*restarted.recommender.live.codes["user"]][:4]
-    assert restarted.predict(known, ["hotpot"] * 4) == pytest.approx(desk.predict(known, ["hotpot"] * 4))
+    known = [*restarted.recommender.online.codes["user"]][:4]
+    assert restarted.predict(known, ["hotpot"] * 4) == pytest.approx(
+        desk.predict(known, ["hotpot"] * 4)
+    )

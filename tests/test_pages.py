@@ -15,7 +15,7 @@ from mmrec.experiments.report.experiment_pages import ablation_page, reproduce_p
 from mmrec.experiments.report.html import Plot, Section, write_page
 from mmrec.experiments.report.tables import Table
 from mmrec.experiments.reproduce import GRID
-from mmrec.features.groups import GROUPS
+from mmrec.features.groups import FEATURE_GROUPS
 from pages import EVIL, Reader, svgs
 
 
@@ -45,17 +45,29 @@ def stacks(repeats: int = 3) -> dict[str, dict[str, Any]]:
     }
 
 
-def trials(seeds: int, *, shapley: bool = True) -> list[ablation.Trial]:
-    groups = [group for group in GROUPS if group in ("ratings", "user text", "item text", "photos")]
-    coalitions = [
-        " + ".join(group for at, group in enumerate(groups) if 1 << at & code) for code in range(1, 16)
+def trials(seeds: int, *, shapley: bool = True) -> list[ablation.SeedResult]:
+    groups = [
+        group
+        for group in FEATURE_GROUPS
+        if group in ("ratings", "user text", "item text", "photos")
     ]
-    names = ["everything", *(f"without {group}" for group in groups), *(f"{group} alone" for group in groups)]
+    coalitions = [
+        " + ".join(group for at, group in enumerate(groups) if 1 << at & code)
+        for code in range(1, 16)
+    ]
+    names = [
+        "everything",
+        *(f"without {group}" for group in groups),
+        *(f"{group} alone" for group in groups),
+    ]
     found = []
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
-        rows = {name: figures(rng, 1.5 - 0.1 * at) for at, name in enumerate([*names, "with whole reviews"])}
-        gap = dict.fromkeys(ablation.FIGURES, (-0.02, -0.05, 0.01, 0.2))
+        rows = {
+            name: figures(rng, 1.5 - 0.1 * at)
+            for at, name in enumerate([*names, "with whole reviews"])
+        }
+        gap = dict.fromkeys(ablation.BOOTSTRAPPED_METRICS, (-0.02, -0.05, 0.01, 0.2))
         values = {some: 0.55 + 0.03 * some.count("+") + 0.01 * rng.random() for some in coalitions}
         found.append(
             {
@@ -70,10 +82,13 @@ def trials(seeds: int, *, shapley: bool = True) -> list[ablation.Trial]:
     return found
 
 
-def points(values: list[str]) -> sweep.Points:
+def points(values: list[str]) -> sweep.SweepResults:
     rng = np.random.default_rng(0)
     return {
-        value: {str(seed): {who: figures(rng, 1) for who in ("model", "bias model")} for seed in range(3)}
+        value: {
+            str(seed): {who: figures(rng, 1) for who in ("model", "bias model")}
+            for seed in range(3)
+        }
         for value in values
     }
 
@@ -103,8 +118,12 @@ def has(text: str, shown: list[Table]) -> None:
 
 
 def test_any_page(tmp_path: Path) -> None:
-    table = Table(EVIL, ["name", EVIL], [[EVIL, "1"], ["b", "2"]], frozenset({(1, 1)}), [f"a note {EVIL}"])
-    plot = Plot(f"plot {EVIL}", ["<svg role='img' aria-label='an empty picture'></svg>"], f"caption {EVIL}")
+    table = Table(
+        EVIL, ["name", EVIL], [[EVIL, "1"], ["b", "2"]], frozenset({(1, 1)}), [f"a note {EVIL}"]
+    )
+    plot = Plot(
+        f"plot {EVIL}", ["<svg role='img' aria-label='an empty picture'></svg>"], f"caption {EVIL}"
+    )
     path = tmp_path / "new folder" / "page.html"
     sections = [Section(f"section {EVIL}", [f"text {EVIL}", table, plot])]
     assert write_page(path, f"title {EVIL}", sections, f"mmrec {EVIL}") == path
@@ -119,7 +138,7 @@ def test_any_page(tmp_path: Path) -> None:
 def test_reproduce(tmp_path: Path, repeats: int) -> None:
     found = stacks(repeats)
     page, text = read(reproduce_page(found, tmp_path / "r.html", "mmrec reproduce"))
-    has(text, tables.tables(found))
+    has(text, tables.reproduction_tables(found))
     settings = [svg for svg in svgs(page) if "FPR at accuracy" in svg.get("aria-label", "")]
     assert len(settings) == 2
     fpr = np.mean([run["test"]["fpr"] for run in found["honest"]["proposed"]["runs"][:repeats]])
@@ -145,7 +164,7 @@ def test_ablation(tmp_path: Path, seeds: int) -> None:
     has(text, ablation.tables(found))
     assert "What the inputs of proposed add" in text
     told = [svg.get("aria-label", "").replace("−", "-") for svg in svgs(page)]
-    alone = {name: one for name, one, _ in ablation.lines(found, "auc")}["photos alone"][0]
+    alone = {name: one for name, one, _ in ablation.metric_rows(found, "auc")}["photos alone"][0]
     shares = ablation.shapley_values(found)["photos"][0]
     assert any(f"photos alone {alone - 0.5:+.3f}" in label for label in told)
     assert any(f"photos {shares:+.3f}" in label for label in told)
@@ -163,7 +182,7 @@ def test_ablation_without_coalitions(tmp_path: Path) -> None:
 def test_sweep(tmp_path: Path, values: list[str]) -> None:
     found = points(values)
     page, text = read(sweep_page(found, "llm", "mmrec", tmp_path / "s.html", "mmrec sweep"))
-    has(text, [sweep.table(found, "llm")])
+    has(text, [sweep.sweep_table(found, "llm")])
     mean = np.mean([point["model"]["auc"] for point in found[values[1]].values()])
     assert f"mmrec at {values[1]} {mean:.3f} ±" in svgs(page)[0].get("aria-label", "")
     assert len(svgs(page)) == 2
@@ -173,4 +192,6 @@ def test_sweep_without_a_point(tmp_path: Path) -> None:
     found = {**points(["2"]), "50": {}}
     _, text = read(sweep_page(found, "imbalance", "mmrec", tmp_path / "s.html", "x"))
     assert "50" in text
-    assert not svgs(sweep_page({"50": {}}, "imbalance", "mmrec", tmp_path / "n.html", "x").read_text())
+    assert not svgs(
+        sweep_page({"50": {}}, "imbalance", "mmrec", tmp_path / "n.html", "x").read_text()
+    )

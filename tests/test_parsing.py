@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmrec.llm.parsing import Unusable, as_categories, as_note, as_price, as_summary, as_text
+from mmrec.llm.parsing import (
+    UnusableAnswer,
+    parse_categories,
+    parse_note,
+    parse_price,
+    parse_summary,
+    parse_text,
+)
 from mmrec.llm.types import PRICE_TAGS, Answer, Note, Summary
 
 GOOD: dict[str, Any] = {
@@ -31,7 +38,7 @@ def changed(**changes: Any) -> str:
 
 
 def note(text: str, finish: str = "stop") -> Note:
-    return as_note(Answer(text=text, finish=finish), 5)
+    return parse_note(Answer(text=text, finish=finish), 5)
 
 
 @pytest.mark.parametrize(
@@ -116,14 +123,14 @@ def test_what_servers_answer_is_taken(text: str) -> None:
     ],
 )
 def test_what_is_refused_has_a_reason_to_tell(text: str, why: str) -> None:
-    with pytest.raises(Unusable) as told:
+    with pytest.raises(UnusableAnswer) as told:
         note(text)
     assert why in str(told.value)
     assert len(str(told.value)) < 120
 
 
 def test_an_answer_that_was_cut_is_told_so() -> None:
-    with pytest.raises(Unusable, match="it was cut off"):
+    with pytest.raises(UnusableAnswer, match="it was cut off"):
         note(JSON[:-9], "length")
     assert note(JSON, "length") == NOTE
 
@@ -131,7 +138,9 @@ def test_an_answer_that_was_cut_is_told_so() -> None:
 def test_what_is_not_said_is_none() -> None:
     for price in (None, "", "none", "None", []):
         assert note(changed(price=price)).price == "none"
-    assert note(changed(likes=None, dislikes=None, categories=None, price=None)) == Note(gist="Good soup.")
+    assert note(changed(likes=None, dislikes=None, categories=None, price=None)) == Note(
+        gist="Good soup."
+    )
 
 
 def test_lists_and_texts_have_bounds() -> None:
@@ -150,25 +159,46 @@ def test_lists_and_texts_have_bounds() -> None:
 
 
 def test_categories_are_well_formed_or_dropped() -> None:
-    odd = ["Cafe\u0301", "Café", "fish & chips", "", "<b>x</b>", "a|b", "../x", "x" * 41, "24-hour diner"]
-    said = as_note(Answer(text=changed(categories=[*odd, "it's", "\u202eok", "$$"])), 11).categories
+    odd = [
+        "Cafe\u0301",
+        "Café",
+        "fish & chips",
+        "",
+        "<b>x</b>",
+        "a|b",
+        "../x",
+        "x" * 41,
+        "24-hour diner",
+    ]
+    said = parse_note(
+        Answer(text=changed(categories=[*odd, "it's", "\u202eok", "$$"])), 11
+    ).categories
     assert said == ["café", "fish & chips", "24-hour diner", "it's", "ok"]
 
 
 def test_summaries_are_read_as_notes_are() -> None:
     said = {**GOOD, "text": "They like the soup."}
     del said["gist"]
-    assert as_summary(Answer(text=f"```json\n{json.dumps(said)}\n```"), 11) == Summary(**said)
-    with pytest.raises(Unusable, match='"text"'):
-        as_summary(Answer(text=JSON), 11)
+    assert parse_summary(Answer(text=f"```json\n{json.dumps(said)}\n```"), 11) == Summary(**said)
+    with pytest.raises(UnusableAnswer, match='"text"'):
+        parse_summary(Answer(text=JSON), 11)
 
 
 JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(PRICE_TAGS),
-    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from([*GOOD, "x"]) | st.text(), inner),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(PRICE_TAGS),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.sampled_from([*GOOD, "x"]) | st.text(), inner)
+    ),
     max_leaves=20,
 )
-SHAPED = st.fixed_dictionaries({name: JUNK | st.just(value) for name, value in GOOD.items()}).map(json.dumps)
+SHAPED = st.fixed_dictionaries({name: JUNK | st.just(value) for name, value in GOOD.items()}).map(
+    json.dumps
+)
 _PIECES = (*'{}[]":,\\\n', "gist", "<think>", "</think>", "NaN", JSON, JSON[:50])
 PIECES = st.lists(st.sampled_from(_PIECES)).map("".join)
 
@@ -176,7 +206,7 @@ PIECES = st.lists(st.sampled_from(_PIECES)).map("".join)
 @given(st.text() | PIECES | JUNK.map(json.dumps) | SHAPED, st.sampled_from(["stop", "length"]))
 def test_any_answer_is_a_note_in_bounds_or_unusable(text: str, finish: str) -> None:
     said = None
-    with suppress(Unusable):
+    with suppress(UnusableAnswer):
         said = note(text, finish)
     if said is None:
         return
@@ -195,17 +225,43 @@ def test_any_answer_is_a_note_in_bounds_or_unusable(text: str, finish: str) -> N
 @given(st.text() | PIECES)
 def test_any_plain_answer_is_in_bounds_or_unusable(text: str) -> None:
     answer = Answer(text=text)
-    for parse in (as_text, as_price, lambda one: as_categories(one, 11)):
+    for parse in (parse_text, parse_price, lambda one: parse_categories(one, 11)):
         try:
             said = parse(answer)
-        except Unusable:
+        except UnusableAnswer:
             continue
         assert isinstance(said, list) or 0 < len(said) <= 1500
 
 
 SLOW = (
-    *("{", "{\n", '{"a":', '{"', '{"a', "[", "{}", "}{", ",  ", '{"gist":', '{"gist": "', " ", "'", "\\"),
-    *("<think>", "</think>", "<think></think>", "not ", "no price ", "'a", "is a ", "a:", "1. ", "\n\n \n"),
+    *(
+        "{",
+        "{\n",
+        '{"a":',
+        '{"',
+        '{"a',
+        "[",
+        "{}",
+        "}{",
+        ",  ",
+        '{"gist":',
+        '{"gist": "',
+        " ",
+        "'",
+        "\\",
+    ),
+    *(
+        "<think>",
+        "</think>",
+        "<think></think>",
+        "not ",
+        "no price ",
+        "'a",
+        "is a ",
+        "a:",
+        "1. ",
+        "\n\n \n",
+    ),
 )
 
 
@@ -214,8 +270,13 @@ def test_no_answer_takes_long(text: str) -> None:
     for size in (45_000, 1_000_000):
         answer = Answer(text=text * (size // len(text)))
         begin = time.process_time()
-        for parse in (lambda one: as_note(one, 5), as_text, as_price, lambda one: as_categories(one, 11)):
-            with suppress(Unusable):
+        for parse in (
+            lambda one: parse_note(one, 5),
+            parse_text,
+            parse_price,
+            lambda one: parse_categories(one, 11),
+        ):
+            with suppress(UnusableAnswer):
                 parse(answer)
         assert time.process_time() - begin < 3
 
@@ -224,18 +285,18 @@ def test_deep_and_wide_answers_do_not_take_long() -> None:
     begin = time.process_time()
     for depth in (100, 450, 900, 6000):
         wide = "[" + "1," * (24_000 - 4 * depth)
-        with pytest.raises(Unusable):
+        with pytest.raises(UnusableAnswer):
             note('{"gist":' * depth + wide)
     assert time.process_time() - begin < 5
 
 
 def test_plain_answers_come_without_their_thoughts() -> None:
-    assert as_text(Answer(text="<think>hm</think>\n\nThey like soup.")) == "They like soup."
-    assert as_text(Answer(text="hm, hm</think>They like soup.")) == "They like soup."
-    assert len(as_text(Answer(text="soup " * 1000))) <= 1500
+    assert parse_text(Answer(text="<think>hm</think>\n\nThey like soup.")) == "They like soup."
+    assert parse_text(Answer(text="hm, hm</think>They like soup.")) == "They like soup."
+    assert len(parse_text(Answer(text="soup " * 1000))) <= 1500
     for text in ("", " \n", "\u200b", "<think>They like soup.", "<think>x</think>"):
-        with pytest.raises(Unusable, match="it is empty"):
-            as_text(Answer(text=text))
+        with pytest.raises(UnusableAnswer, match="it is empty"):
+            parse_text(Answer(text=text))
 
 
 @pytest.mark.parametrize(
@@ -283,13 +344,15 @@ def test_plain_answers_come_without_their_thoughts() -> None:
     ],
 )
 def test_prices_in_plain_words(text: str, tag: str) -> None:
-    assert as_price(Answer(text=text)) == tag
+    assert parse_price(Answer(text=text)) == tag
 
 
-@pytest.mark.parametrize("text", ["", "Italian", "The food is great.", "not cheap", "I can't assist.", "42"])
+@pytest.mark.parametrize(
+    "text", ["", "Italian", "The food is great.", "not cheap", "I can't assist.", "42"]
+)
 def test_words_without_a_price_are_no_price(text: str) -> None:
-    with pytest.raises(Unusable):
-        as_price(Answer(text=text))
+    with pytest.raises(UnusableAnswer):
+        parse_price(Answer(text=text))
 
 
 @pytest.mark.parametrize(
@@ -302,7 +365,10 @@ def test_words_without_a_price_are_no_price(text: str) -> None:
         ('"Women\'s wear"', ["women's wear"]),
         ("‘Ramen’ and “Sushi”", ["ramen", "sushi"]),
         ("Italian, Pizza; Wine bar", ["italian", "pizza", "wine bar"]),
-        ("1. Italian\n2) Pizza\n- Wine bar\n* Café\n• Bar", ["italian", "pizza", "wine bar", "café", "bar"]),
+        (
+            "1. Italian\n2) Pizza\n- Wine bar\n* Café\n• Bar",
+            ["italian", "pizza", "wine bar", "café", "bar"],
+        ),
         ("American/Mexican", ["american/mexican"]),
         ("American / Mexican | Bar & Grill", ["american", "mexican", "bar & grill"]),
         ("Category: Thai", ["thai"]),
@@ -321,12 +387,12 @@ def test_words_without_a_price_are_no_price(text: str) -> None:
 )
 def test_categories_in_plain_words(text: str, categories: list[str] | None) -> None:
     if categories is None:
-        with pytest.raises(Unusable):
-            as_categories(Answer(text=text), 11)
+        with pytest.raises(UnusableAnswer):
+            parse_categories(Answer(text=text), 11)
     else:
-        assert as_categories(Answer(text=text), 11) == categories
+        assert parse_categories(Answer(text=text), 11) == categories
 
 
 def test_plain_categories_have_bounds() -> None:
     kinds = [f"kind {at}" for at in range(99)]
-    assert as_categories(Answer(text=", ".join(kinds)), 11) == kinds[:11]
+    assert parse_categories(Answer(text=", ".join(kinds)), 11) == kinds[:11]

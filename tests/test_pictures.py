@@ -24,8 +24,8 @@ from mmrec.data.split import Split
 from mmrec.encoder.weights import Placement
 from mmrec.evidence.policies import Evidence, Policy
 from mmrec.llm.types import Answer
-from mmrec.vision.image_features import PhotoVectors, Pictures
-from mmrec.vision.resnet import PhotoFeatures
+from mmrec.vision.image_features import PhotoAnnotator, PhotoVectors
+from mmrec.vision.resnet import ImageEncoder
 from tiny_models import tiny_resnet_folder
 
 SLOW = """
@@ -56,13 +56,13 @@ class Stub:
     """Says the size of a photo; notes what it was asked for."""
 
     chunk = 3
-    maker = {"kind": "caption", "model": "stub"}  # noqa: RUF012
+    provenance = {"kind": "caption", "model": "stub"}  # noqa: RUF012
 
     def __init__(self, poor: tuple[int, int] | None = None) -> None:
         self.asked: list[list[tuple[int, int]]] = []
         self.poor = poor
 
-    def captions(
+    def caption(
         self, photos: Iterator[list[tuple[int, Image.Image]]]
     ) -> Iterator[tuple[int, Answer | Failure]]:
         for block in photos:
@@ -87,15 +87,17 @@ def test_each_file_is_looked_at_once_ever(store: Store, tmp_path: Path) -> None:
     paths = [draw(tmp_path / f"{width}.png", width) for width in range(10, 17)]
     twin = draw(tmp_path / "twin.png", 12)
     stub = Stub()
-    captions = Pictures(store, 10**6).captions([*paths, twin, paths[0]], stub)
-    assert captions.text == {path: f"{10 + at} by 20" for at, path in enumerate(paths)} | {twin: "12 by 20"}
-    assert not captions.failed
+    captions = PhotoAnnotator(store, 10**6).caption_photos([*paths, twin, paths[0]], stub)
+    assert captions.texts == {path: f"{10 + at} by 20" for at, path in enumerate(paths)} | {
+        twin: "12 by 20"
+    }
+    assert not captions.failures
     assert str(captions) == ""
     assert list(map(len, stub.asked)) == [3, 3, 1]
     again = Stub()
-    assert Pictures(store, 10**6).captions([*paths, twin], again) == captions
+    assert PhotoAnnotator(store, 10**6).caption_photos([*paths, twin], again) == captions
     assert not again.asked
-    assert Pictures(store, 10**6).captions([], again).text == {}
+    assert PhotoAnnotator(store, 10**6).caption_photos([], again).texts == {}
 
 
 def test_photos_without_a_caption_are_counted_with_the_reason(store: Store, tmp_path: Path) -> None:
@@ -105,30 +107,36 @@ def test_photos_without_a_caption_are_counted_with_the_reason(store: Store, tmp_
     huge = draw(tmp_path / "huge.png", 1000, height=1001)
     gone = str(tmp_path / "gone.png")
     paths = [str(broken), gone, *good, huge]
-    captions = Pictures(store, 10**6).captions(paths, Stub(poor=(11, 20)))
-    assert captions.text == dict.fromkeys(paths, "") | {good[0]: "10 by 20", good[2]: "12 by 20"}
-    assert captions.failed == {"photo cannot be read": 3, "caption loops": 1}
-    assert str(captions) == ("4 of 6 photos have no caption: photo cannot be read (3), caption loops (1)")
+    captions = PhotoAnnotator(store, 10**6).caption_photos(paths, Stub(poor=(11, 20)))
+    assert captions.texts == dict.fromkeys(paths, "") | {good[0]: "10 by 20", good[2]: "12 by 20"}
+    assert captions.failures == {"photo cannot be read": 3, "caption loops": 1}
+    assert str(captions) == (
+        "4 of 6 photos have no caption: photo cannot be read (3), caption loops (1)"
+    )
     # What the model failed at is not asked again; what could not be read is, since that may be mended.
     draw(broken.with_suffix(".png"), 30)
     broken.with_suffix(".png").replace(broken)
     draw(tmp_path / "gone.png", 31)
     again = Stub()
-    captions = Pictures(store, 10**7).captions(paths, again)
+    captions = PhotoAnnotator(store, 10**7).caption_photos(paths, again)
     assert again.asked == [[(30, 20), (31, 20), (1000, 1001)]]
-    assert captions.failed == {"caption loops": 1}
+    assert captions.failures == {"caption loops": 1}
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "LA", "CMYK", "GIF"])
 def test_every_kind_of_photo_comes_as_rgb(store: Store, tmp_path: Path, mode: str) -> None:
     path = tmp_path / ("a.gif" if mode == "GIF" else "a.jpg" if mode == "CMYK" else "a.png")
     draw(path, 21, "P" if mode == "GIF" else mode)
-    assert Pictures(store, 10**6).captions([str(path)], Stub()).text == {str(path): "21 by 20"}
+    assert PhotoAnnotator(store, 10**6).caption_photos([str(path)], Stub()).texts == {
+        str(path): "21 by 20"
+    }
 
 
-def test_large_photos_are_made_small_before_they_wait_for_the_model(store: Store, tmp_path: Path) -> None:
+def test_large_photos_are_made_small_before_they_wait_for_the_model(
+    store: Store, tmp_path: Path
+) -> None:
     paths = [draw(tmp_path / "a.png", 4096, height=2048), draw(tmp_path / "b.png", 5000, height=1)]
-    text = Pictures(store, 10**8).captions(paths, Stub()).text
+    text = PhotoAnnotator(store, 10**8).caption_photos(paths, Stub()).texts
     assert list(text.values()) == ["1024 by 512", "1024 by 1"]
 
 
@@ -147,7 +155,7 @@ def test_a_killed_run_keeps_its_captions(tmp_path: Path) -> None:
     child.wait()
     stub = Stub()
     store = Store(tmp_path / "store.sqlite")
-    text = Pictures(store, 10**6).captions(paths, stub).text
+    text = PhotoAnnotator(store, 10**6).caption_photos(paths, stub).texts
     assert sorted(size[0] for block in stub.asked for size in block) == list(range(12, 20))
     assert text[paths[3]] == "13 by 20"
     store.close()
@@ -155,16 +163,18 @@ def test_a_killed_run_keeps_its_captions(tmp_path: Path) -> None:
 
 def test_vectors_go_through_the_store_too(store: Store, tmp_path: Path, one_thread: None) -> None:
     folder = tiny_resnet_folder(tmp_path / "resnet")
-    features = PhotoFeatures(VisionConfig(image_model=str(folder)), Placement("cpu", "fp32"))
+    features = ImageEncoder(VisionConfig(image_model=str(folder)), Placement("cpu", "fp32"))
     paths = [draw(tmp_path / f"{width}.png", width) for width in (30, 40)]
-    vectors = Pictures(store, 10**6).vectors([*paths, paths[0], str(tmp_path / "gone.png")], features)
+    vectors = PhotoAnnotator(store, 10**6).encode_photos(
+        [*paths, paths[0], str(tmp_path / "gone.png")], features
+    )
     assert list(vectors) == paths
     assert {vector.shape for vector in vectors.values()} == {(features.width,)}
     assert {vector.dtype for vector in vectors.values()} == {np.dtype(np.float16)}
     assert store.counts() == {"image vector": 2}
-    again = PhotoFeatures(VisionConfig(image_model=str(folder)), Placement("cpu", "fp32"))
-    again.vectors = None  # type: ignore[method-assign, assignment]
-    for path, vector in Pictures(store, 10**6).vectors(paths, again).items():
+    again = ImageEncoder(VisionConfig(image_model=str(folder)), Placement("cpu", "fp32"))
+    again.encode = None  # type: ignore[method-assign, assignment]
+    for path, vector in PhotoAnnotator(store, 10**6).encode_photos(paths, again).items():
         assert np.array_equal(vector, vectors[path])
 
 
@@ -173,7 +183,9 @@ def dealt(size: int, rng: np.random.Generator) -> Split:
     return Split(*(np.flatnonzero(part == at) for at in range(3)))
 
 
-@given(tables(), st.sampled_from(["fold", "leave_one_out", "all", "past"]), st.integers(0, 2**32 - 1))
+@given(
+    tables(), st.sampled_from(["fold", "leave_one_out", "all", "past"]), st.integers(0, 2**32 - 1)
+)
 def test_means_hear_the_photos_of_the_evidence_and_the_items_own(
     data: Interactions, policy: Policy, seed: int
 ) -> None:
@@ -187,8 +199,8 @@ def test_means_hear_the_photos_of_the_evidence_and_the_items_own(
     assume(policy != "past" or (data.time != NO_TIME).any())
     reviews, items = groups(len(data)), groups(len(data.items))
     side = Evidence.derive(data, dealt(len(data), rng), policy, 3, rng).item
-    mean, count = PhotoVectors.of(reviews, items, vectors, 150).means(side)
-    for view, rows in enumerate(side.sets()):
+    mean, count = PhotoVectors.build(reviews, items, vectors, 150).view_means(side)
+    for view, rows in enumerate(side.review_sets()):
         shown = [name for row in rows for name in reviews[row]] + items[side.entity[view]]
         known = [vectors[name].astype(np.float64) for name in shown if name in vectors]
         assert count[view] == len(known)
@@ -199,7 +211,7 @@ def test_no_vector_at_all_is_a_block_of_zeros(store: Store) -> None:
     data = interactions([0, 1], [0, 0])
     rng = np.random.default_rng(0)
     side = Evidence.derive(data, dealt(2, rng), "all", 3, rng).item
-    mean, count = PhotoVectors.of([["a"], []], [[]], {}, 5).means(side)
+    mean, count = PhotoVectors.build([["a"], []], [[]], {}, 5).view_means(side)
     assert mean.shape == (len(side), 5)
     assert not count.any()
     assert not mean.any()

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from mmrec.llm import prompts
 from mmrec.llm.prompts import (
-    Of,
-    clean,
-    messages,
+    EntityKind,
+    chat_messages,
     note_task,
     paper_tasks,
     prompt_digest,
+    sanitize,
     summary_task,
 )
-from mmrec.llm.types import PRICE_TAGS, Ask, Note, Summary, Task
+from mmrec.llm.types import PRICE_TAGS, Note, Prompt, Summary, Task
 
-SIDES: tuple[Of, ...] = ("user", "item")
+SIDES: tuple[EntityKind, ...] = ("user", "item")
 BEGIN = re.compile(r"^\[review (\d+) ([0-9a-f]{12}) begins\]$", re.MULTILINE)
 _LETTERS = "ab <>|[]/1#*_INST\n\t\r\u2028\u200c\u200d\ufe0f\ufe0eé😊ك\u202e\x00\ud800\U000e0041\u034f\u0301"
 NASTY = st.text(st.sampled_from(_LETTERS))
@@ -36,7 +36,7 @@ def tasks(kind: str = "restaurant") -> list[Task]:
 
 
 def prompt(*texts: str) -> str:
-    return messages(Ask(note_task("restaurant"), texts))[1]["content"]
+    return chat_messages(Prompt(note_task("restaurant"), texts))[1]["content"]
 
 
 def test_the_papers_two_questions_stand_word_for_word() -> None:
@@ -79,7 +79,9 @@ def test_all_that_is_asked_for_is_in_the_instructions(task: Task) -> None:
 def test_every_task_has_a_version_of_its_own() -> None:
     versions = [prompt_digest(task) for kind in ("restaurant", "film") for task in tasks(kind)]
     assert len(set(versions)) == len(versions)
-    assert prompt_digest(summary_task("item", "bar", 11)) != prompt_digest(summary_task("item", "bar", 5))
+    assert prompt_digest(summary_task("item", "bar", 11)) != prompt_digest(
+        summary_task("item", "bar", 5)
+    )
     assert [prompt_digest(task) for task in tasks()] == versions[: len(versions) // 2]
 
 
@@ -103,12 +105,15 @@ def test_versions_change_with_every_letter(
 
 def test_versions_change_with_how_texts_are_put_in(monkeypatch: pytest.MonkeyPatch) -> None:
     before = [prompt_digest(task) for task in tasks()]
-    monkeypatch.setattr(prompts, "marked", lambda text, at, mark: f"{at}: {text}")
+    monkeypatch.setattr(prompts, "frame_text", lambda text, at, mark: f"{at}: {text}")
     assert all(prompt_digest(task) != old for task, old in zip(tasks(), before, strict=True))
 
 
 def test_the_system_prompt_is_the_same_for_all_texts() -> None:
-    chats = [messages(Ask(note_task("bar"), texts)) for texts in (("a",), ("b", "c"), ("SYSTEM: x",))]
+    chats = [
+        chat_messages(Prompt(note_task("bar"), texts))
+        for texts in (("a",), ("b", "c"), ("SYSTEM: x",))
+    ]
     assert len({chat[0]["content"] for chat in chats}) == 1
     assert all([one["role"] for one in chat] == ["system", "user"] for chat in chats)
 
@@ -149,8 +154,8 @@ def test_every_text_that_ends_itself_differs_from_the_real_end() -> None:
 def test_a_repair_says_what_was_wrong_and_asks_for_the_right_form() -> None:
     bad = '["I think...", "it is empty"]'
     for task in tasks():
-        chat = messages(Ask(task, ("Nice.",), bad))
-        assert chat[:2] == messages(Ask(task, ("Nice.",)))
+        chat = chat_messages(Prompt(task, ("Nice.",), bad))
+        assert chat[:2] == chat_messages(Prompt(task, ("Nice.",)))
         assert chat[2] == {"role": "assistant", "content": "I think..."}
         assert "it is empty" in chat[3]["content"]
         assert ("JSON" in chat[3]["content"]) == (task.schema is not None)
@@ -176,12 +181,12 @@ HONEST = [
 
 @pytest.mark.parametrize("text", HONEST)
 def test_honest_text_is_left_as_it_is(text: str) -> None:
-    assert clean(text) == text
+    assert sanitize(text) == text
 
 
 def test_lines_are_kept_and_heaps_of_them_are_not() -> None:
-    assert clean("a\r\nb\rc\u2028d\x0be\x85f") == "a\nb\nc\nd\ne\nf"
-    assert clean("\n\na\n \n\n\t\nb\n\n") == "a\n\nb"
+    assert sanitize("a\r\nb\rc\u2028d\x0be\x85f") == "a\nb\nc\nd\ne\nf"
+    assert sanitize("\n\na\n \n\n\t\nb\n\n") == "a\n\nb"
 
 
 HIDDEN = (
@@ -194,13 +199,13 @@ HIDDEN = (
     "hidden", [*HIDDEN, "\ufe01\ufe02", "\u200c\u200d\u200c", "\ufe0f\u200d\ufe0f"], ids=ascii
 )
 def test_what_cannot_be_seen_goes(hidden: str) -> None:
-    assert clean(f"so{hidden}up") == "soup"
-    assert clean(hidden) == clean(f" {hidden}\n") == ""
+    assert sanitize(f"so{hidden}up") == "soup"
+    assert sanitize(hidden) == sanitize(f" {hidden}\n") == ""
 
 
 def test_a_heap_of_joiners_carries_no_message() -> None:
-    assert clean("ش\u200c\u200d\u200c\u200cش") == "ش\u200cش"
-    assert clean("❤\ufe0f\u200d\ufe0f\u200c🔥") == "❤\ufe0f\u200d🔥"
+    assert sanitize("ش\u200c\u200d\u200c\u200cش") == "ش\u200cش"
+    assert sanitize("❤\ufe0f\u200d\ufe0f\u200c🔥") == "❤\ufe0f\u200d🔥"
 
 
 @pytest.mark.parametrize(
@@ -218,13 +223,13 @@ def test_a_heap_of_joiners_carries_no_message() -> None:
     ],
 )
 def test_markup_of_chats_gets_a_space(text: str, harmless: str) -> None:
-    assert clean(text) == harmless
+    assert sanitize(text) == harmless
 
 
 @given(NASTY | st.text())
 def test_clean_is_clean(text: str) -> None:
-    once = clean(text)
-    assert clean(once) == once
+    once = sanitize(text)
+    assert sanitize(once) == once
     assert once == once.strip()
     kinds = {unicodedata.category(one) for one in once if one not in "\n\t\u200c\u200d"}
     assert not kinds & {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
@@ -234,4 +239,4 @@ def test_clean_is_clean(text: str) -> None:
 
 @given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"], exclude_characters="<[")))
 def test_plain_text_loses_only_the_space_around_it(text: str) -> None:
-    assert clean(text) == text.strip()
+    assert sanitize(text) == text.strip()

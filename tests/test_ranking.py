@@ -17,25 +17,33 @@ from mmrec.data.split import Split
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.evaluation import class_weights, reweighted
 from mmrec.evidence.policies import Evidence
-from mmrec.experiments.baselines import peer_probabilities
-from mmrec.features.dataset import Corpus, Models
-from mmrec.features.tables import Features, SideFeatures
-from mmrec.pipeline import Model, learn
-from mmrec.ranker.dlrm import Ranker, Run, Shape, interact
-from mmrec.ranker.inputs import Batch, Forget, Inputs, bag
-from mmrec.ranker.layers import Linear
-from mmrec.ranker.training import History, Task, logits, train, weighted_loss
+from mmrec.experiments.baselines import baseline_probabilities
+from mmrec.features.dataset import Dataset, Models
+from mmrec.features.tables import EntityFeatures, Features
+from mmrec.pipeline import TrainedModel, train_model
+from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun, interact
+from mmrec.ranker.inputs import Batch, ColdStartDropout, RankerInputs, category_bag
+from mmrec.ranker.layers import StackedLinear
+from mmrec.ranker.training import (
+    TrainingHistory,
+    TrainingTask,
+    predict_logits,
+    train_ranker,
+    weighted_loss,
+)
 from toys import ranker_of, toy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 EQUAL = (0.5, 0.5)
-SHORT = TrainingConfig(learning_rate=0.01, batch_size=64, epochs=6, patience=6, forget=0.1)
+SHORT = TrainingConfig(
+    learning_rate=0.01, batch_size=64, epochs=6, patience=6, cold_start_dropout=0.1
+)
 
 
 def fill(layer: torch.nn.Module, weight: list[list[float]], bias: list[float] | None) -> None:
     """Give the second run its weights, a row an output."""
-    assert isinstance(layer, Linear)
+    assert isinstance(layer, StackedLinear)
     with torch.no_grad():
         layer.weight[1] = torch.tensor(weight).T
         if bias is not None:
@@ -46,7 +54,7 @@ def fill(layer: torch.nn.Module, weight: list[list[float]], bias: list[float] | 
 def hand_made() -> Ranker:
     """A ranker of two runs; the second is of round numbers."""
     ranker = Ranker(
-        Shape(
+        RankerShape(
             dense=2,
             groups={"text": {"user a": 1, "item b": 1}},
             categories=3,
@@ -54,7 +62,7 @@ def hand_made() -> Ranker:
             hidden_size=2,
             runs=2,
         ),
-        [Run(seed, 0.5, EQUAL) for seed in range(2)],
+        [TrainingRun(seed, 0.5, EQUAL) for seed in range(2)],
     )
     reducer = ranker.reducers["text"]
     identity = [[1.0, 0.0], [0.0, 1.0]]
@@ -69,7 +77,7 @@ def hand_made() -> Ranker:
     fill(ranker.categories, [[1, 0, 2], [0, 1, 2]], None)
     ranker.dense_mean.copy_(torch.tensor([1.0, 2.0]))
     ranker.dense_scale.copy_(torch.tensor([0.5, 1.0]))
-    ranker.words["text"].standardise(
+    ranker.blocks["text"].standardise(
         {"user a": torch.tensor([1.0]), "item b": torch.tensor([0.0])},
         {"user a": torch.tensor([0.5]), "item b": torch.tensor([1.0])},
     )
@@ -78,7 +86,7 @@ def hand_made() -> Ranker:
 
 def reduced(ranker: Ranker, batch: Batch) -> torch.Tensor:
     """The second run's reduced words."""
-    return ranker.reduce(ranker.read(batch))[0][1]
+    return ranker.reduce(ranker.block_columns(batch))[0][1]
 
 
 def hand_batch() -> Batch:
@@ -90,16 +98,16 @@ def hand_batch() -> Batch:
     )
 
 
-def one_run(task: Task, seed: int = 0) -> list[Run]:
-    return [Run(seed, 0.2, class_weights(task.label, "basic"))]
+def one_run(task: TrainingTask, seed: int = 0) -> list[TrainingRun]:
+    return [TrainingRun(seed, 0.2, class_weights(task.label, "basic"))]
 
 
 def trained(
-    task: Task, training: TrainingConfig = SHORT, reduction: str = "joint"
-) -> tuple[Ranker, dict[str, History]]:
+    task: TrainingTask, training: TrainingConfig = SHORT, reduction: str = "joint"
+) -> tuple[Ranker, dict[str, TrainingHistory]]:
     runs = one_run(task)
     ranker = ranker_of(task, runs)
-    course = train(ranker, runs, task, RankerConfig(reduction=reduction), training, 0)
+    course = train_ranker(ranker, runs, task, RankerConfig(reduction=reduction), training, 0)
     assert all(len(histories) == 1 for histories in course.values())
     return ranker, {step: histories[0] for step, histories in course.items()}
 
@@ -121,7 +129,7 @@ def test_a_forward_pass_by_hand() -> None:
     # Dots 2, 0, 0. Top 0 + 1 + 2 - 10 -> 0, 3 -> 9 - 1.
     assert reduced(ranker, batch).tolist() == [[1, 1], [3, 2]]
     assert ranker(batch)[1].tolist() == [6, 8]
-    outcome = ranker.reducers["text"].outcome(ranker.read(batch)["text"])
+    outcome = ranker.reducers["text"].outcome(ranker.block_columns(batch)["text"])
     assert outcome[1].tolist() == [1 - 3 + 0.5, 3 - 6 + 0.5]
 
 
@@ -138,18 +146,19 @@ def test_vectors_for_missing_blocks_are_learned() -> None:
     task = toy()
     ranker, _ = trained(task, SHORT.model_copy(update={"weight_decay": 0.0}))
     before, after = (
-        one.reducers["text"].layers[0].weight[0, -2:] for one in (ranker_of(task, one_run(task)), ranker)
+        one.reducers["text"].layers[0].weight[0, -2:]
+        for one in (ranker_of(task, one_run(task)), ranker)
     )
     assert bool(((after - before).abs().amax(1) > 1e-3).all())
 
 
 def test_the_padding_of_categories_is_no_category() -> None:
-    assert bag(hand_batch().categories, 3).tolist() == [[1, 0, 1], [0, 0, 0]]
+    assert category_bag(hand_batch().categories, 3).tolist() == [[1, 0, 1], [0, 0, 0]]
 
 
 def test_a_ranker_without_words_and_categories_ranks_by_dense_alone() -> None:
-    shape = Shape(dense=2, groups={}, categories=0, embedding_size=4, hidden_size=3, runs=2)
-    ranker = Ranker(shape, [Run(seed, 0.5, EQUAL) for seed in range(2)]).eval()
+    shape = RankerShape(dense=2, groups={}, categories=0, embedding_size=4, hidden_size=3, runs=2)
+    ranker = Ranker(shape, [TrainingRun(seed, 0.5, EQUAL) for seed in range(2)]).eval()
     batch = Batch(torch.ones(3, 2), {}, {}, torch.zeros(3, 0, dtype=torch.int64))
     assert torch.equal(ranker(batch), ranker.top(ranker.bottom(batch.dense))[:, :, 0])
 
@@ -187,13 +196,14 @@ def test_probabilities_undo_the_class_weights(loss: str, p: float) -> None:
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
         entropy = (
-            functional.softplus(-logit) * p * weights[1] + functional.softplus(logit) * (1 - p) * weights[0]
+            functional.softplus(-logit) * p * weights[1]
+            + functional.softplus(logit) * (1 - p) * weights[0]
         )
         entropy.sum().backward()
         return entropy.sum()
 
     optimiser.step(closure)
-    model = Model(assembler=None, ranker=None, weights=weights, course={})  # type: ignore[arg-type]
+    model = TrainedModel(builder=None, ranker=None, class_weights=weights, history={})  # type: ignore[arg-type]
     best = logit.detach().numpy()
     assert model.probability(best[None]) == pytest.approx([p], abs=2e-3)
     assert 1 / (1 + np.exp(-best)) == pytest.approx(reweighted(np.array([p]), weights), abs=2e-3)
@@ -202,7 +212,7 @@ def test_probabilities_undo_the_class_weights(loss: str, p: float) -> None:
 def test_inputs_are_standardised_on_the_rows_of_train() -> None:
     task = toy()
     ranker = ranker_of(task, one_run(task))
-    dense = task.inputs.rows(torch.from_numpy(task.train)).dense
+    dense = task.inputs.row_batch(torch.from_numpy(task.train_rows)).dense
     scaled = (dense - ranker.dense_mean) * ranker.dense_scale
     assert scaled.mean(0).tolist() == pytest.approx([0] * 6, abs=1e-4)
     # The third column of either side never changes, and so says nothing.
@@ -212,32 +222,37 @@ def test_inputs_are_standardised_on_the_rows_of_train() -> None:
 def test_rows_are_gathered_from_their_views() -> None:
     task = toy()
     inputs = task.inputs
-    batch = inputs.rows(torch.tensor([5, 0]))
+    batch = inputs.row_batch(torch.tensor([5, 0]))
     for at, row in enumerate((5, 0)):
         user, item = int(inputs.user_view[row]), int(inputs.item_view[row])
         assert batch.dense[at].tolist() == [
             *inputs.user.dense[user].tolist(),
             *inputs.item.dense[item].tolist(),
         ]
-        assert torch.equal(batch.vectors["user gist"][at], inputs.user.vectors["user gist"][user].float())
-        assert torch.equal(batch.vectors["item gist"][at], inputs.item.vectors["item gist"][item].float())
+        assert torch.equal(
+            batch.vectors["user gist"][at], inputs.user.vectors["user gist"][user].float()
+        )
+        assert torch.equal(
+            batch.vectors["item gist"][at], inputs.item.vectors["item gist"][item].float()
+        )
         assert torch.equal(batch.categories[at], inputs.item.categories[item])
 
 
 def test_forgetting_hides_its_share_of_ratings_and_words_apart() -> None:
     inputs = toy(rows=4000).inputs
     rows = torch.arange(4000)
-    whole = inputs.rows(rows)
-    part = Forget(inputs, 0.3, torch.Generator().manual_seed(0)).rows(rows)
+    whole = inputs.row_batch(rows)
+    part = ColdStartDropout(inputs, 0.3, torch.Generator().manual_seed(0)).row_batch(rows)
     hidden = {
         "user": (part.dense[:, :3] == 0).all(1),
         "item": (part.dense[:, 3:] == 0).all(1),
         "categories": (part.categories == 4).all(1),
-        "user gist": (part.present["user gist"] == 0)[:, 0] & (whole.present["user gist"] == 1)[:, 0],
+        "user gist": (part.present["user gist"] == 0)[:, 0]
+        & (whole.present["user gist"] == 1)[:, 0],
     }
-    assert [float(hidden[name].float().mean()) for name in ("user", "item", "categories")] == pytest.approx(
-        [0.3] * 3, abs=0.03
-    )
+    assert [
+        float(hidden[name].float().mean()) for name in ("user", "item", "categories")
+    ] == pytest.approx([0.3] * 3, abs=0.03)
     both = (hidden["user"] & hidden["user gist"]).float().mean()
     assert float(both) == pytest.approx(0.3 * float(hidden["user gist"].float().mean()), abs=0.02)
     spoken = (whole.present["item gist"] == 1)[:, 0]
@@ -248,7 +263,10 @@ def test_forgetting_hides_its_share_of_ratings_and_words_apart() -> None:
 
 def test_nothing_is_forgotten_at_a_share_of_zero() -> None:
     inputs, rows = toy().inputs, torch.arange(300)
-    part, whole = Forget(inputs, 0.0, torch.Generator()).rows(rows), inputs.rows(rows)
+    part, whole = (
+        ColdStartDropout(inputs, 0.0, torch.Generator()).row_batch(rows),
+        inputs.row_batch(rows),
+    )
     assert torch.equal(part.dense, whole.dense)
     assert torch.equal(part.categories, whole.categories)
     for name, values in whole.vectors.items():
@@ -267,11 +285,13 @@ def test_reducers_are_frozen_while_the_ranker_trains_just_when_staged(reduction:
     seen: list[tuple[bool, list[torch.Tensor]]] = []
 
     def look(*_: object) -> None:
-        seen.append((dropped[-1], [parameter.detach().clone() for parameter in reducer.parameters()]))
+        seen.append(
+            (dropped[-1], [parameter.detach().clone() for parameter in reducer.parameters()])
+        )
 
     reducer.register_forward_hook(lambda *_: dropped.append(ranker.dropout.training))
     ranker.top.register_forward_hook(look)  # runs in the ranker's own training only
-    train(ranker, runs, task, RankerConfig(reduction=reduction), SHORT, 0)
+    train_ranker(ranker, runs, task, RankerConfig(reduction=reduction), SHORT, 0)
     final = list(reducer.layers.parameters())
     assert not all(torch.equal(a, b) for a, b in zip(start, final, strict=True))
     same = [all(torch.equal(a, b) for a, b in zip(seen[0][1], one, strict=True)) for _, one in seen]
@@ -289,8 +309,8 @@ def test_training_leaves_the_weights_of_the_best_epoch(reduction: str) -> None:
     assert sorted(course) == (["ranker", "reducer text"] if reduction == "staged" else ["ranker"])
     history = course["ranker"]
     assert len(history.loss) == len(history.score) == 6
-    label = torch.from_numpy(task.label[task.select].astype(np.float32))
-    answers = torch.from_numpy(logits(ranker, task.inputs, task.select))
+    label = torch.from_numpy(task.label[task.selection_rows].astype(np.float32))
+    answers = torch.from_numpy(predict_logits(ranker, task.inputs, task.selection_rows))
     weights = torch.tensor([class_weights(task.label, "basic")])
     loss = weighted_loss(answers, label, weights).item()
     assert -loss == pytest.approx(max(history.score))
@@ -300,9 +320,12 @@ def test_training_leaves_the_weights_of_the_best_epoch(reduction: str) -> None:
 
 def test_the_paper_s_way_chooses_by_the_false_positive_rate() -> None:
     task = toy()
-    paper = Task(task.inputs, task.label, task.train, task.select, by_fpr=True)
+    paper = TrainingTask(task.inputs, task.label, task.train_rows, task.selection_rows, by_fpr=True)
     ranker, course = trained(paper, SHORT.model_copy(update={"epochs": 2, "patience": 2}))
-    answers, label = logits(ranker, task.inputs, task.select)[0], task.label[task.select]
+    answers, label = (
+        predict_logits(ranker, task.inputs, task.selection_rows)[0],
+        task.label[task.selection_rows],
+    )
     rate = float(np.mean(answers[~label] >= 0))
     assert 0 < rate < 1
     assert max(course["ranker"].score) == pytest.approx(-rate)
@@ -320,8 +343,8 @@ def test_logits_do_not_depend_on_how_rows_are_batched(monkeypatch: pytest.Monkey
     task = toy()
     ranker = ranker_of(task, one_run(task)).eval()
     rows = np.arange(300)
-    whole = logits(ranker, task.inputs, rows)
-    parts = [logits(ranker, task.inputs, rows[at : at + 7]) for at in range(0, 300, 7)]
+    whole = predict_logits(ranker, task.inputs, rows)
+    parts = [predict_logits(ranker, task.inputs, rows[at : at + 7]) for at in range(0, 300, 7)]
     one_by_one = np.concatenate(parts, axis=1)
     assert whole == pytest.approx(one_by_one, abs=1e-5)
 
@@ -342,13 +365,18 @@ TASTE = Config(
     evidence=EvidenceConfig(folds=4),
     ranker=RankerConfig(reduction="joint", embedding_size=8, hidden_size=32, dropout=0.1),
     training=TrainingConfig(
-        loss="basic", learning_rate=0.003, batch_size=128, epochs=40, patience=40, forget=0.05
+        loss="basic",
+        learning_rate=0.003,
+        batch_size=128,
+        epochs=40,
+        patience=40,
+        cold_start_dropout=0.05,
     ),
 )
 
 
 @pytest.fixture(scope="module")
-def board(encoder: Encoder) -> tuple[Corpus, Evidence, Split]:
+def board(encoder: Encoder) -> tuple[Dataset, Evidence, Split]:
     """Reviews of everything by everyone; some diagonals are held out, each with both kinds of a row."""
     user, item = np.divmod(np.arange(SIDE * SIDE), SIDE)
     match = user % 2 == item % 2
@@ -360,10 +388,13 @@ def board(encoder: Encoder) -> tuple[Corpus, Evidence, Split]:
     store = Store(None)
     models = Models.open(Config(), store=store)
     empty: list[list[str]] = [[] for _ in texts]
-    corpus = Corpus(data, texts, empty, empty[:SIDE], models, 0)
+    corpus = Dataset(data, texts, empty, empty[:SIDE], models, 0)
     diagonal = (item - user) % SIDE
     split = Split(
-        *(np.flatnonzero(rows) for rows in (diagonal > 7, (diagonal > 3) & (diagonal < 8), diagonal < 4))
+        *(
+            np.flatnonzero(rows)
+            for rows in (diagonal > 7, (diagonal > 3) & (diagonal < 8), diagonal < 4)
+        )
     )
     evidence = Evidence.derive(data, split, "fold", 4, np.random.default_rng(0))
     return corpus, evidence, split
@@ -371,19 +402,21 @@ def board(encoder: Encoder) -> tuple[Corpus, Evidence, Split]:
 
 @pytest.mark.parametrize("features", ["baseline", "proposed"])
 def test_tastes_are_learned_from_words_where_means_tell_nothing(
-    board: tuple[Corpus, Evidence, Split], features: str
+    board: tuple[Dataset, Evidence, Split], features: str
 ) -> None:
     corpus, evidence, split = board
     label = corpus.data.rating >= 4
-    config = TASTE.model_copy(update={"ranker": TASTE.ranker.model_copy(update={"features": features})})
-    _, _, probability = learn(corpus, evidence, split, config)
+    config = TASTE.model_copy(
+        update={"ranker": TASTE.ranker.model_copy(update={"features": features})}
+    )
+    _, _, probability = train_model(corpus, evidence, split, config)
     assert roc_auc_score(label[split.test], probability[split.test]) > 0.95
-    peers = peer_probabilities(corpus.data, split, label)
+    peers = baseline_probabilities(corpus.data, split, label)
     assert roc_auc_score(label[split.test], peers["bias model"][split.test]) < 0.65
 
 
 def test_one_seed_gives_one_model_another_seed_another_and_global_randomness_is_left_alone(
-    board: tuple[Corpus, Evidence, Split],
+    board: tuple[Dataset, Evidence, Split],
 ) -> None:
     short = TASTE.training.model_copy(update={"epochs": 2})
     ranker = TASTE.ranker.model_copy(update={"features": "baseline", "reduction": "staged"})
@@ -392,32 +425,34 @@ def test_one_seed_gives_one_model_another_seed_another_and_global_randomness_is_
     np.random.seed(11)  # noqa: NPY002
     random.seed(11)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
-    first, _, p = learn(*board, config)
+    first, _, p = train_model(*board, config)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
     assert random.getstate() == before[2]
     torch.manual_seed(12)
-    again, _, same = learn(*board, config)
-    _, _, other = learn(*board, config.model_copy(update={"seed": 4}))
+    again, _, same = train_model(*board, config)
+    _, _, other = train_model(*board, config.model_copy(update={"seed": 4}))
     assert np.array_equal(p, same)
     assert not np.allclose(p, other)
     for name, weights in first.ranker.state_dict().items():
         assert torch.equal(weights, again.ranker.state_dict()[name]), name
 
 
-def test_learning_reads_no_label_of_a_test_row(board: tuple[Corpus, Evidence, Split]) -> None:
+def test_learning_reads_no_label_of_a_test_row(board: tuple[Dataset, Evidence, Split]) -> None:
     corpus, evidence, split = board
     short = TASTE.training.model_copy(update={"epochs": 2})
     ranker = TASTE.ranker.model_copy(update={"features": "baseline"})
     config = TASTE.model_copy(update={"training": short, "ranker": ranker})
-    _, _, before = learn(corpus, evidence, split, config)
-    data = interactions(corpus.data.user.tolist(), corpus.data.item.tolist(), corpus.data.rating.tolist())
+    _, _, before = train_model(corpus, evidence, split, config)
+    data = interactions(
+        corpus.data.user.tolist(), corpus.data.item.tolist(), corpus.data.rating.tolist()
+    )
     data.rating[split.test] = 5
     texts = list(corpus.texts)
     for row in split.test:
         texts[row] = "This text must not be heard."
-    turned = Corpus(data, texts, corpus.photos, corpus.item_photos, corpus.models, 0)
-    _, _, after = learn(turned, evidence, split, config)
+    turned = Dataset(data, texts, corpus.photos, corpus.item_photos, corpus.models, 0)
+    _, _, after = train_model(turned, evidence, split, config)
     assert np.array_equal(before, after)
 
 
@@ -426,8 +461,10 @@ def test_columns_that_come_out_of_words_follow_the_words() -> None:
     names = ("mean rating", "cheap price")
     dense = np.array([[5, 0.5], [3, 0.0]], dtype=np.float32)
     none = np.zeros((2, 0), dtype=np.int64)
-    side = SideFeatures(names, dense, {}, {}, none)
-    inputs = Inputs(Features(side, side, np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)))
+    side = EntityFeatures(names, dense, {}, {}, none)
+    inputs = RankerInputs(
+        Features(side, side, np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
+    )
     known, nothing = torch.tensor([0]), torch.tensor([1])
-    mixed = inputs.batch(known, nothing, user_words=nothing, item_words=known).dense
+    mixed = inputs.view_batch(known, nothing, user_text_view=nothing, item_text_view=known).dense
     assert mixed.tolist() == [[5, 0, 3, 0.5]]

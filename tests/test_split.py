@@ -35,7 +35,9 @@ def pairs(table: pl.DataFrame) -> list[tuple[str, str]]:
 def slow_filter(rows: list[tuple[str, str]], least: int) -> list[tuple[str, str]]:
     while True:
         users, items = Counter(user for user, _ in rows), Counter(item for _, item in rows)
-        kept = [(user, item) for user, item in rows if users[user] >= least and items[item] >= least]
+        kept = [
+            (user, item) for user, item in rows if users[user] >= least and items[item] >= least
+        ]
         if len(kept) == len(rows):
             return kept
         rows = kept
@@ -43,17 +45,19 @@ def slow_filter(rows: list[tuple[str, str]], least: int) -> list[tuple[str, str]
 
 @given(tables(), st.integers(0, 99), st.sampled_from(["random", "time"]))
 @settings(max_examples=150, deadline=None)
-def test_parts_are_sorted_disjoint_and_cover_every_row(data: Interactions, seed: int, how: str) -> None:
+def test_parts_are_sorted_disjoint_and_cover_every_row(
+    data: Interactions, seed: int, how: str
+) -> None:
     try:
         parts = split(data, seed, SplitConfig(split_by=how))
     except DataError:
         return
     together = np.concatenate([parts.train, parts.valid, parts.test])
     assert sorted(together.tolist()) == list(range(len(data)))
-    for part in (parts.train, parts.valid, parts.test, parts.known):
+    for part in (parts.train, parts.valid, parts.test, parts.evidence_rows):
         assert len(part)
         assert (np.diff(part) > 0).all()
-    assert parts.known.tolist() == sorted([*parts.train.tolist(), *parts.valid.tolist()])
+    assert parts.evidence_rows.tolist() == sorted([*parts.train.tolist(), *parts.valid.tolist()])
 
 
 @given(tables(), st.integers(0, 99))
@@ -160,7 +164,16 @@ def test_filtering_equals_its_slow_definition_and_is_a_fixpoint(
 
 def test_filtering_follows_a_chain_to_its_end() -> None:
     # Every drop makes the next one necessary; only the block of c, d and y, z stays.
-    chain = [("a", "w"), ("a", "x"), ("b", "x"), ("b", "y"), ("c", "y"), ("c", "z"), ("d", "y"), ("d", "z")]
+    chain = [
+        ("a", "w"),
+        ("a", "x"),
+        ("b", "x"),
+        ("b", "y"),
+        ("c", "y"),
+        ("c", "z"),
+        ("d", "y"),
+        ("d", "z"),
+    ]
     table = pl.DataFrame(chain, schema=["user", "item"], orient="row")
     assert pairs(filter_reviews(table, 2)) == chain[4:]
 
@@ -169,6 +182,6 @@ def test_spare_reviews_of_a_later_time_speak_for_nothing() -> None:
     data = interactions([0] * 8 + [1, 2, 3], [0] * 11, time=[1, 2, 3, 4, 5, 6, 7, 8, 3, 8, None])
     kept = np.arange(11) < 8
     parts = split_reviews(data, SplitConfig(split_by="time"), np.random.default_rng(0), kept)
-    assert parts.spare.tolist() == [8]
+    assert parts.filtered_rows.tolist() == [8]
     random = split_reviews(data, SplitConfig(test_share=0.1), np.random.default_rng(0), kept)
-    assert random.spare.tolist() == [8, 9, 10]
+    assert random.filtered_rows.tolist() == [8, 9, 10]

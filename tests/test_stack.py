@@ -11,16 +11,30 @@ import torch
 
 from mmrec.config import RankerConfig, TrainingConfig
 from mmrec.evaluation import class_weights
-from mmrec.ranker.dlrm import Ranker, Run
-from mmrec.ranker.inputs import Batch, Forget
-from mmrec.ranker.layers import Dropout, Linear
-from mmrec.ranker.shard import Share
-from mmrec.ranker.training import History, Task, _Stack, logits, train, weighted_loss
+from mmrec.ranker.dlrm import Ranker, TrainingRun
+from mmrec.ranker.inputs import Batch, ColdStartDropout
+from mmrec.ranker.layers import StackedDropout, StackedLinear
+from mmrec.ranker.shard import Shard
+from mmrec.ranker.training import (
+    StackTrainer,
+    TrainingHistory,
+    TrainingTask,
+    predict_logits,
+    train_ranker,
+    weighted_loss,
+)
 from toys import ranker_of, toy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-LONG = TrainingConfig(learning_rate=0.02, weight_decay=0.1, batch_size=64, epochs=40, patience=3, forget=0.1)
+LONG = TrainingConfig(
+    learning_rate=0.02,
+    weight_decay=0.1,
+    batch_size=64,
+    epochs=40,
+    patience=3,
+    cold_start_dropout=0.1,
+)
 SHORT = LONG.model_copy(update={"epochs": 3})
 EQUAL = (0.5, 0.5)
 
@@ -33,24 +47,29 @@ def exact() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def grid(task: Task) -> list[Run]:
+def grid(task: TrainingTask) -> list[TrainingRun]:
     """Two losses by three rates of dropout, each from a seed of its own."""
     settings = [(loss, rate) for loss in ("plain", "basic") for rate in (0.0, 0.2, 0.5)]
     return [
-        Run(seed, rate, class_weights(task.label, loss))
+        TrainingRun(seed, rate, class_weights(task.label, loss))
         for seed, (loss, rate) in enumerate(settings, start=5)
     ]
 
 
 def trained(
-    task: Task, runs: Sequence[Run], reduction: str, training: TrainingConfig, *, linear: bool = False
-) -> tuple[Ranker, dict[str, list[History]]]:
+    task: TrainingTask,
+    runs: Sequence[TrainingRun],
+    reduction: str,
+    training: TrainingConfig,
+    *,
+    linear: bool = False,
+) -> tuple[Ranker, dict[str, list[TrainingHistory]]]:
     ranker = ranker_of(task, runs, linear=linear)
     if ranker.linear is not None:
         for at, run in enumerate(runs):
             generator = torch.Generator().manual_seed(run.seed)
             ranker.linear.weight.data[at].normal_(std=0.3, generator=generator)
-    return ranker, train(ranker, runs, task, RankerConfig(reduction=reduction), training, 3)
+    return ranker, train_ranker(ranker, runs, task, RankerConfig(reduction=reduction), training, 3)
 
 
 def equal(ranker: Ranker, run: int, other: Ranker, at: int, within: float = 1e-9) -> bool:
@@ -75,17 +94,19 @@ def test_each_run_of_a_stack_is_the_run_alone(
     reduction: str, forget: float, linear: bool, by_fpr: bool
 ) -> None:
     task = replace(toy(dtype=np.float64), by_fpr=by_fpr)
-    training = LONG.model_copy(update={"forget": forget})
+    training = LONG.model_copy(update={"cold_start_dropout": forget})
     runs = grid(task)
     stack, course = trained(task, runs, reduction, training, linear=linear)
     for histories in course.values():
         lengths = {len(history.score) for history in histories}
         assert len(lengths) > 2, "runs are to leave the stack at different times"
         assert max(lengths) < LONG.epochs
-    answers = logits(stack, task.inputs, task.select)
+    answers = predict_logits(stack, task.inputs, task.selection_rows)
     if not (by_fpr or linear):
-        label = torch.from_numpy(task.label[task.select]).double()
-        losses = weighted_loss(torch.from_numpy(answers), label, torch.tensor([run.weights for run in runs]))
+        label = torch.from_numpy(task.label[task.selection_rows]).double()
+        losses = weighted_loss(
+            torch.from_numpy(answers), label, torch.tensor([run.class_weights for run in runs])
+        )
         best = [max(history.score) for history in course["ranker"]]
         assert (-losses).tolist() == pytest.approx(best, abs=1e-9)
     for at, run in enumerate(runs):
@@ -95,7 +116,9 @@ def test_each_run_of_a_stack_is_the_run_alone(
             assert course[step][at].loss == pytest.approx(history.loss, abs=1e-9)
             assert course[step][at].score == pytest.approx(history.score, abs=1e-9)
         assert equal(stack, at, alone, 0)
-        assert answers[at] == pytest.approx(logits(alone, task.inputs, task.select)[0], abs=1e-9)
+        assert answers[at] == pytest.approx(
+            predict_logits(alone, task.inputs, task.selection_rows)[0], abs=1e-9
+        )
 
 
 @pytest.mark.parametrize("reduction", ["staged", "joint"])
@@ -110,8 +133,12 @@ def test_in_single_precision_too(reduction: str) -> None:
 
 def test_settings_and_seeds_set_runs_apart_and_nothing_else_does() -> None:
     task = toy()
-    run = Run(5, 0.2, EQUAL)
-    others = [replace(run, dropout=0.5), replace(run, seed=6), replace(run, weights=(0.8, 0.2))]
+    run = TrainingRun(5, 0.2, EQUAL)
+    others = [
+        replace(run, dropout=0.5),
+        replace(run, seed=6),
+        replace(run, class_weights=(0.8, 0.2)),
+    ]
     untrained = ranker_of(task, [run, run, *others])
     assert equal(untrained, 0, untrained, 2)
     assert not equal(untrained, 0, untrained, 3)
@@ -122,7 +149,7 @@ def test_settings_and_seeds_set_runs_apart_and_nothing_else_does() -> None:
         assert not equal(ranker, 0, ranker, at, within=1e-3)
 
 
-def dropped(dropout: Dropout, x: torch.Tensor) -> torch.Tensor:
+def dropped(dropout: StackedDropout, x: torch.Tensor) -> torch.Tensor:
     """What the layer behind a dropout makes of it."""
     out, scale = dropout(x.clone())
     return out if scale is None else out * scale
@@ -130,7 +157,7 @@ def dropped(dropout: Dropout, x: torch.Tensor) -> torch.Tensor:
 
 def test_dropout_has_each_run_s_rate_and_scale() -> None:
     rates = [0.0, 0.1, 0.5, 0.999]
-    dropout = Dropout(rates, range(4))
+    dropout = StackedDropout(rates, range(4))
     out = dropped(dropout, torch.ones(4, 300, 200))
     for own, rate in zip(out, rates, strict=True):
         # A rate is a number of 256ths, and is below one.
@@ -148,17 +175,24 @@ def test_dropout_has_each_run_s_rate_and_scale() -> None:
 
 def test_dropout_of_a_run_is_the_same_in_any_company() -> None:
     ones = torch.ones(3, 7, 5)
-    stack, alone, late = Dropout([0.5, 0.3, 0.4], [4, 9, 2]), Dropout([0.3], [9]), Dropout([0.4, 0.3], [2, 9])
+    stack, alone, late = (
+        StackedDropout([0.5, 0.3, 0.4], [4, 9, 2]),
+        StackedDropout([0.3], [9]),
+        StackedDropout([0.4, 0.3], [2, 9]),
+    )
     first = dropped(stack, ones)
     assert torch.equal(first[1:2], dropped(alone, ones[:1]))
     assert torch.equal(first[[2, 1]], dropped(late, ones[:2]))
-    stack.keep(torch.tensor([1, 2]))
+    stack.keep_runs(torch.tensor([1, 2]))
     second = dropped(stack, ones[:2])
     assert torch.equal(second[:1], dropped(alone, ones[:1]))
     assert torch.equal(second[[1, 0]], dropped(late, ones[:2]))
     assert not torch.equal(second[0], first[1])
     assert not torch.equal(
-        *(dropped(one, torch.ones(1, 50, 50)) for one in (Dropout([0.5], [4]), Dropout([0.5], [5])))
+        *(
+            dropped(one, torch.ones(1, 50, 50))
+            for one in (StackedDropout([0.5], [4]), StackedDropout([0.5], [5]))
+        )
     )
     stack.restart(0)
     assert torch.equal(dropped(stack, ones), first)
@@ -168,7 +202,7 @@ def test_dropout_of_a_run_is_the_same_in_any_company() -> None:
 
 def test_dropped_cells_get_no_gradient_and_kept_ones_their_scale() -> None:
     x = torch.ones(2, 20, 30, requires_grad=True)
-    out = dropped(Dropout([0.5, 0.25], [1, 2]), x)
+    out = dropped(StackedDropout([0.5, 0.25], [1, 2]), x)
     out.sum().backward()
     assert x.grad is not None
     assert torch.equal(x.grad, out.detach())
@@ -177,7 +211,7 @@ def test_dropped_cells_get_no_gradient_and_kept_ones_their_scale() -> None:
 @pytest.mark.parametrize("outputs", [1, 2])
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_layer_is_one_affine_map_for_each_run(shared: bool, outputs: int) -> None:
-    layer = Linear(3, 5, outputs)
+    layer = StackedLinear(3, 5, outputs)
     torch.nn.init.normal_(layer.weight)
     torch.nn.init.normal_(layer.bias)
     x = torch.randn(7, 5) if shared else torch.randn(3, 7, 5)
@@ -189,9 +223,9 @@ def test_a_layer_is_one_affine_map_for_each_run(shared: bool, outputs: int) -> N
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_what_a_run_does_not_hear_neither_moves_nor_teaches_it(shared: bool) -> None:
-    layer = Linear(2, 3, 4)
+    layer = StackedLinear(2, 3, 4)
     torch.nn.init.normal_(layer.weight)
-    layer.hear(torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]]))
+    layer.mask_inputs(torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]]))
     x = torch.randn(6, 3) if shared else torch.randn(2, 6, 3)
     other = x.clone()
     other[..., 1] += 5
@@ -211,19 +245,23 @@ def test_a_run_hears_the_same_when_others_leave_the_stack() -> None:
     masks = torch.ones(len(runs), 6)
     masks[torch.arange(6), torch.arange(6)] = 0
 
-    def train_heard(which: list[int]) -> tuple[Ranker, list[History]]:
+    def train_heard(which: list[int]) -> tuple[Ranker, list[TrainingHistory]]:
         own = [runs[at] for at in which]
         ranker = ranker_of(task, own)
         ranker.bottom[0].hear(masks[which])
-        return ranker, train(ranker, own, task, RankerConfig(reduction="joint"), LONG, 3)["ranker"]
+        return ranker, train_ranker(ranker, own, task, RankerConfig(reduction="joint"), LONG, 3)[
+            "ranker"
+        ]
 
     stack, histories = train_heard([*range(6)])
     assert len({len(history.score) for history in histories}) > 2
-    together = logits(stack, task.inputs, task.select)
+    together = predict_logits(stack, task.inputs, task.selection_rows)
     for at in range(6):
         alone, _ = train_heard([at])
         assert equal(stack, at, alone, 0)
-        assert together[at] == pytest.approx(logits(alone, task.inputs, task.select)[0], abs=1e-9)
+        assert together[at] == pytest.approx(
+            predict_logits(alone, task.inputs, task.selection_rows)[0], abs=1e-9
+        )
 
 
 @pytest.mark.usefixtures("exact")
@@ -235,12 +273,16 @@ def test_runs_that_stay_keep_their_moments_noise_and_weights(stay: list[int]) ->
     ends = []
     for leaving in (False, True):
         ranker = ranker_of(task, runs)
-        stack = _Stack(ranker, task, LONG, torch.tensor([run.weights for run in runs]), 0, Share())
-        stack.forget = Forget(task.inputs, 0.1, torch.Generator().manual_seed(0))
+        stack = StackTrainer(
+            ranker, task, LONG, torch.tensor([run.class_weights for run in runs]), 0, Shard()
+        )
+        stack.cold_start_dropout = ColdStartDropout(
+            task.inputs, 0.1, torch.Generator().manual_seed(0)
+        )
         optimiser = torch.optim.AdamW(ranker.parameters(), lr=0.01, fused=True)
         for at, rows in enumerate(torch.arange(200).split(20)):
             if at == 5 and leaving:
-                stack._keep(torch.tensor(stay), optimiser)
+                stack.keep_runs(torch.tensor(stay), optimiser)
             optimiser.zero_grad()
             weighted_loss(stack.rank(rows), stack.label[rows], stack.weights).sum().backward()
             optimiser.step()
@@ -257,7 +299,7 @@ def test_runs_that_stay_keep_their_moments_noise_and_weights(stay: list[int]) ->
 def test_an_epoch_that_is_no_number_is_never_kept(by_fpr: bool) -> None:
     """Whoever diverges goes back to its last sound epoch, and the others go on."""
     task = replace(toy(), by_fpr=by_fpr)
-    runs = [Run(1, 0.0, EQUAL), Run(2, 0.0, EQUAL)]
+    runs = [TrainingRun(1, 0.0, EQUAL), TrainingRun(2, 0.0, EQUAL)]
     ranker = ranker_of(task, runs)
     start = ranker.top[-1].weight.detach().clone()
     broken = ranker.forward
@@ -267,7 +309,7 @@ def test_an_epoch_that_is_no_number_is_never_kept(by_fpr: bool) -> None:
         return torch.stack([logit[0] * torch.nan, logit[1]]) if len(logit) == 2 else logit
 
     ranker.forward = forward  # type: ignore[method-assign]
-    course = train(ranker, runs, task, RankerConfig(), SHORT, 3)["ranker"]
+    course = train_ranker(ranker, runs, task, RankerConfig(), SHORT, 3)["ranker"]
     assert course[0].score == [-np.inf] * 3
     assert np.isfinite(course[1].score).all()
     assert torch.equal(ranker.top[-1].weight[0], start[0])

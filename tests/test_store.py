@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmrec.cache.store import Failure, Result, Store, default_store, digest
+from mmrec.cache.store import Failure, Result, Store, default_store_path, result_keys
 from mmrec.errors import ModelError
 
 MAKER: dict[str, object] = {"kind": "word", "model": "upper"}
@@ -26,7 +26,10 @@ class Counting:
     """Answers names in capitals, and notes which it was asked for in which blocks."""
 
     def __init__(
-        self, names: Sequence[str], fail_at: int | None = None, failures: dict[str, Failure] | None = None
+        self,
+        names: Sequence[str],
+        fail_at: int | None = None,
+        failures: dict[str, Failure] | None = None,
     ) -> None:
         self.names = names
         self.blocks: list[list[str]] = []
@@ -44,7 +47,7 @@ class Counting:
 
 
 def recall(store: Store, compute: Counting, chunk: int = 2) -> list[Result]:
-    return store.remember(MAKER, compute.names, compute, what="test", chunk=chunk)
+    return store.get_or_compute(MAKER, compute.names, compute, title="test", chunk=chunk)
 
 
 def test_every_input_is_computed_once_and_in_blocks(store: Store) -> None:
@@ -64,12 +67,14 @@ def test_computing_keeps_to_the_order_asked_for(store: Store) -> None:
     names = ["ccc", "a", "bb"]
     compute = Counting(names)
     order = lambda at: (len(names[at]), names[at])  # noqa: E731
-    answers = store.remember(MAKER, names, compute, what="test", chunk=2, order=order)
+    answers = store.get_or_compute(MAKER, names, compute, title="test", chunk=2, order=order)
     assert compute.blocks == [["a", "bb"], ["ccc"]]
     assert answers == [b"CCC", b"A", b"BB"]
 
 
-def test_results_that_came_before_an_error_are_kept_also_of_an_unfinished_block(store: Store) -> None:
+def test_results_that_came_before_an_error_are_kept_also_of_an_unfinished_block(
+    store: Store,
+) -> None:
     with pytest.raises(RuntimeError, match="went away"):
         recall(store, Counting([*"abcdef"], fail_at=2))
     assert store.claims.living() == 0
@@ -79,7 +84,7 @@ def test_results_that_came_before_an_error_are_kept_also_of_an_unfinished_block(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store.remember(MAKER, [*"abcdef"], breaks_off, what="test", chunk=9)
+        store.get_or_compute(MAKER, [*"abcdef"], breaks_off, title="test", chunk=9)
     assert store.claims.living() == 0
     with closing(Store(store.path)) as reopened:
         assert reopened.counts() == {"word": 5}
@@ -97,7 +102,7 @@ def test_each_result_is_there_as_soon_as_its_block_is_full(store: Store) -> None
             counts.append(store.counts().get("word", 0))
             yield at, b"x"
 
-    store.remember(MAKER, names, compute, what="test", chunk=2)
+    store.get_or_compute(MAKER, names, compute, title="test", chunk=2)
     assert counts == [0, 0, 2, 2, 4]
 
 
@@ -107,7 +112,7 @@ def test_an_input_that_is_never_answered_is_an_error_and_no_endless_wait(store: 
             yield block[0], b"x"
 
     with pytest.raises(RuntimeError, match="2 inputs were neither answered nor refused"):
-        store.remember(MAKER, [*"abcd"], forgetful, what="test", chunk=2)
+        store.get_or_compute(MAKER, [*"abcd"], forgetful, title="test", chunk=2)
     assert store.counts() == {"word": 2}
     assert store.claims.living() == 0
 
@@ -115,8 +120,14 @@ def test_an_input_that_is_never_answered_is_an_error_and_no_endless_wait(store: 
 def test_failures_for_good_are_not_tried_again_and_others_are(store: Store) -> None:
     no, later = Failure("unreadable"), Failure("busy", final=False)
     names = ["good", "bad", "late"]
-    assert recall(store, Counting(names, failures={"bad": no, "late": later})) == [b"GOOD", no, later]
-    assert store.failed(digest(MAKER, names)) == dict(zip(digest(MAKER, names)[1:], [no, later], strict=True))
+    assert recall(store, Counting(names, failures={"bad": no, "late": later})) == [
+        b"GOOD",
+        no,
+        later,
+    ]
+    assert store.failures(result_keys(MAKER, names)) == dict(
+        zip(result_keys(MAKER, names)[1:], [no, later], strict=True)
+    )
     assert sorted(store.missing(MAKER, names).values()) == [2]
     again = Counting(names)
     assert recall(store, again) == [b"GOOD", no, b"LATE"]
@@ -124,25 +135,31 @@ def test_failures_for_good_are_not_tried_again_and_others_are(store: Store) -> N
     with closing(Store(store.path, retry=True)) as retrying:
         assert sorted(retrying.missing(MAKER, names).values()) == [1]
         worse = Failure("still unreadable")
-        assert recall(retrying, Counting(names, failures={"bad": worse})) == [b"GOOD", worse, b"LATE"]
+        assert recall(retrying, Counting(names, failures={"bad": worse})) == [
+            b"GOOD",
+            worse,
+            b"LATE",
+        ]
         assert sorted(retrying.missing(MAKER, names).values()) == [], "a run retries a failure once"
     with closing(Store(store.path, retry=True)) as retrying:
         assert recall(retrying, Counting(names)) == [b"GOOD", b"BAD", b"LATE"]
-    assert store.failed(digest(MAKER, names)) == {}
+    assert store.failures(result_keys(MAKER, names)) == {}
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_any_interleaving_keeps_first_values_and_failures_for_good(data: st.DataObject) -> None:
     names = st.sampled_from("abcd")
-    results = st.one_of(st.binary(max_size=3), st.builds(Failure, st.sampled_from("xy"), st.booleans()))
+    results = st.one_of(
+        st.binary(max_size=3), st.builds(Failure, st.sampled_from("xy"), st.booleans())
+    )
     there: dict[str, Result] = {}
     with TemporaryDirectory() as folder:
         for _ in range(data.draw(st.integers(1, 12))):
             retry = data.draw(st.booleans())
             with closing(Store(Path(folder) / "store.sqlite", retry=retry)) as store:
                 given_now = data.draw(st.dictionaries(names, results, min_size=1))
-                keys = dict(zip(given_now, digest(MAKER, given_now), strict=True))
+                keys = dict(zip(given_now, result_keys(MAKER, given_now), strict=True))
                 if data.draw(st.booleans()):
                     store.put(MAKER, [(keys[name], result) for name, result in given_now.items()])
                     there = _after(there, given_now)
@@ -153,17 +170,17 @@ def test_any_interleaving_keeps_first_values_and_failures_for_good(data: st.Data
                         if isinstance(one, bytes) or (one.final and not retry)
                     }
                     asked: list[str] = []
-                    found = store.remember(
-                        MAKER, given_now, _answering(given_now, asked), what="test", chunk=2
+                    found = store.get_or_compute(
+                        MAKER, given_now, _answering(given_now, asked), title="test", chunk=2
                     )
                     assert sorted(asked) == sorted(given_now.keys() - done)
                     there = _after(there, {name: given_now[name] for name in asked})
                     assert dict(zip(given_now, found, strict=True)) == {
                         name: there[name] for name in given_now
                     }
-                assert store.get(digest(MAKER, "abcd")) | store.failed(digest(MAKER, "abcd")) == dict(
-                    zip(digest(MAKER, there), there.values(), strict=True)
-                )
+                assert store.get(result_keys(MAKER, "abcd")) | store.failures(
+                    result_keys(MAKER, "abcd")
+                ) == dict(zip(result_keys(MAKER, there), there.values(), strict=True))
 
 
 def _after(there: dict[str, Result], new: dict[str, Result]) -> dict[str, Result]:
@@ -189,24 +206,24 @@ def test_the_first_value_of_a_key_stays(store: Store) -> None:
     store.put(MAKER, [(b"k", b"second")])
     store.put(MAKER, [(b"k", Failure("too late"))])
     assert store.get([b"k", b"other"]) == {b"k": b"first"}
-    assert store.failed([b"k"]) == {}
+    assert store.failures([b"k"]) == {}
 
 
 def test_many_keys_are_found_at_once(store: Store) -> None:
     names = [str(at) for at in range(1234)]
-    keys = digest({}, names)
+    keys = result_keys({}, names)
     store.put(MAKER, zip(keys, [name.encode() for name in names], strict=True))
     assert store.get(keys) == {key: name.encode() for key, name in zip(keys, names, strict=True)}
 
 
 def test_keys_tell_makers_and_texts_apart_but_not_the_order_of_a_maker() -> None:
     keys = [
-        *digest({"model": "a", "revision": "b"}, ["x", "y", "", "\ud800"]),
-        *digest({"model": "a", "revision": "c"}, ["x"]),
-        *digest({"model": "a"}, ["x"]),
+        *result_keys({"model": "a", "revision": "b"}, ["x", "y", "", "\ud800"]),
+        *result_keys({"model": "a", "revision": "c"}, ["x"]),
+        *result_keys({"model": "a"}, ["x"]),
     ]
     assert len(set(keys)) == len(keys)
-    assert digest({"revision": "b", "model": "a"}, ["x"]) == keys[:1]
+    assert result_keys({"revision": "b", "model": "a"}, ["x"]) == keys[:1]
 
 
 def test_a_store_without_a_path_keeps_everything_in_memory() -> None:
@@ -219,15 +236,17 @@ def test_a_store_without_a_path_keeps_everything_in_memory() -> None:
 def test_the_cache_folder_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     monkeypatch.delenv("MMREC_CACHE", raising=False)
-    assert default_store() == Path("/x/mmrec/store.sqlite")
+    assert default_store_path() == Path("/x/mmrec/store.sqlite")
     monkeypatch.setenv("MMREC_CACHE", "/y")
-    assert default_store() == Path("/y/store.sqlite")
+    assert default_store_path() == Path("/y/store.sqlite")
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     path.write_bytes(b"these are not the bytes of a database " * 100)
-    with pytest.raises(ModelError, match=r"store\.sqlite cannot be used: .*; move it away, or name another"):
+    with pytest.raises(
+        ModelError, match=r"store\.sqlite cannot be used: .*; move it away, or name another"
+    ):
         Store(path)
 
 
@@ -242,7 +261,7 @@ def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_damage_inside_the_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
-    keys = digest({}, [str(at) for at in range(3000)])
+    keys = result_keys({}, [str(at) for at in range(3000)])
     store = Store(path)
     store.put(MAKER, [(key, b"x" * 100) for key in keys])
     store.close()
@@ -263,13 +282,15 @@ def version_1(path: Path, rows: dict[bytes, tuple[str, bytes]]) -> None:
         db.execute("PRAGMA journal_mode=WAL")
         columns = "key BLOB PRIMARY KEY, kind TEXT NOT NULL, value BLOB NOT NULL"
         db.execute(f"CREATE TABLE results ({columns}) WITHOUT ROWID")
-        db.executemany("INSERT INTO results VALUES (?, ?, ?)", [(key, *row) for key, row in rows.items()])
+        db.executemany(
+            "INSERT INTO results VALUES (?, ?, ?)", [(key, *row) for key, row in rows.items()]
+        )
 
 
 def test_a_store_of_the_first_version_keeps_its_results(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     vector = bytes(range(256)) * 3
-    note, word = digest({"kind": "note"}, ["x"])[0], digest(MAKER, ["a"])[0]
+    note, word = result_keys({"kind": "note"}, ["x"])[0], result_keys(MAKER, ["a"])[0]
     version_1(path, {note: ("note", b"text"), word: ("word", b"A"), bytes(32): ("vector", vector)})
     for _ in range(2):
         with closing(Store(path)) as store:
@@ -279,7 +300,9 @@ def test_a_store_of_the_first_version_keeps_its_results(tmp_path: Path) -> None:
             assert recall(store, compute) == [b"A"]
             assert compute.blocks == []
     with closing(sqlite3.connect(path)) as db:
-        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = {
+            name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
         assert tables == {"makers", "results", "failures", "claims"}
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
@@ -288,7 +311,9 @@ def test_a_store_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) ->
     path = tmp_path / "store.sqlite"
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version = 3")
-    with pytest.raises(ModelError, match=r"store\.sqlite was written by a newer mmrec: update mmrec"):
+    with pytest.raises(
+        ModelError, match=r"store\.sqlite was written by a newer mmrec: update mmrec"
+    ):
         Store(path)
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (3,)
@@ -305,7 +330,9 @@ def _open_many(folder: Path, start: float, kinds: int) -> None:
 def test_processes_that_open_or_migrate_a_store_at_once_all_get_it(tmp_path: Path) -> None:
     for number in range(20):
         (tmp_path / f"new{number}.sqlite").touch()
-        version_1(tmp_path / f"old{number}.sqlite", {bytes([at] * 32): (str(at), b"") for at in range(9)})
+        version_1(
+            tmp_path / f"old{number}.sqlite", {bytes([at] * 32): (str(at), b"") for at in range(9)}
+        )
     context = multiprocessing.get_context("spawn")
     start = time.time() + 1.5
     workers = [context.Process(target=_open_many, args=(tmp_path, start, 9)) for _ in range(4)]
@@ -328,7 +355,10 @@ def test_a_folder_that_may_not_be_written_is_told() -> None:
                 # In a process of its own, since to the superuser every folder may be written.
                 if os.getuid() == 0:
                     os.setuid(65534)
-                told = [_told(folder / file) for file in ("store.sqlite", "new.sqlite", "new/store.sqlite")]
+                told = [
+                    _told(folder / file)
+                    for file in ("store.sqlite", "new.sqlite", "new/store.sqlite")
+                ]
                 os._exit(0 if all("you may write there" in one for one in told) else 1)
             finally:
                 os._exit(1)
@@ -344,14 +374,16 @@ def _told(path: Path) -> str:
     return "nothing"
 
 
-def test_a_store_that_cannot_be_written_while_working_is_told_and_frees_its_claims(store: Store) -> None:
+def test_a_store_that_cannot_be_written_while_working_is_told_and_frees_its_claims(
+    store: Store,
+) -> None:
     def compute(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
         for block in blocks:
             yield from [(at, b"x") for at in block]
             store.db.execute("PRAGMA query_only=ON")
 
     with pytest.raises(ModelError, match=r"store\.sqlite cannot be used: .*you may write there"):
-        store.remember(MAKER, [*"abcd"], compute, what="test", chunk=2)
+        store.get_or_compute(MAKER, [*"abcd"], compute, title="test", chunk=2)
     with closing(Store(store.path)) as other:
         assert other.counts() == {"word": 2}
         compute_rest = Counting([*"abcd"])

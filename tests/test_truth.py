@@ -11,11 +11,11 @@ from mmrec.experiments.item_truth import (
     category_recall,
     keyword_categories,
     keyword_price,
-    most_frequent,
+    most_frequent_labels,
     normalise_label,
     price_correlation,
-    price_score,
-    rank_categories,
+    price_level_score,
+    rank_labels,
     read_categories,
     read_prices,
 )
@@ -27,11 +27,11 @@ def test_labels_are_normalised() -> None:
 
 def test_price_score_grows_with_votes_and_ignores_silence() -> None:
     dear, cheap = ["overpriced"], ["cheap price"]
-    assert price_score([]) == price_score(["none"] * 5) == 0
-    assert 0 < price_score(dear) < price_score(dear * 3) < 1
-    assert price_score(dear + ["none"] * 9) == price_score(dear)
-    assert price_score(cheap) == -price_score(dear)
-    assert price_score(cheap) < price_score(["fair price"]) < price_score(dear)
+    assert price_level_score([]) == price_level_score(["none"] * 5) == 0
+    assert 0 < price_level_score(dear) < price_level_score(dear * 3) < 1
+    assert price_level_score(dear + ["none"] * 9) == price_level_score(dear)
+    assert price_level_score(cheap) == -price_level_score(dear)
+    assert price_level_score(cheap) < price_level_score(["fair price"]) < price_level_score(dear)
 
 
 def test_price_correlation() -> None:
@@ -51,9 +51,9 @@ def test_category_recall_counts_every_true_label() -> None:
 
 
 def test_rankings_and_comparators() -> None:
-    assert rank_categories([["thai"], ["pizza", "thai"], []]) == ["thai", "pizza"]
+    assert rank_labels([["thai"], ["pizza", "thai"], []]) == ["thai", "pizza"]
     truth = {"a": ["Thai", "Pizza"], "b": ["Thai"], "c": ["Cafe", "thai"], "d": ["Pizza"]}
-    assert most_frequent(truth, 2) == ["thai", "pizza"]
+    assert most_frequent_labels(truth, 2) == ["thai", "pizza"]
     texts = {"a": ["Thai pizza, thai soup", "pizzas"], "b": ["Sci-fi", "sci fi!"], "c": []}
     assert keyword_categories(texts, ["Thai", "Pizza", "Sci-Fi"]) == {
         "a": ["thai", "pizza"],

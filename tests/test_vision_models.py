@@ -16,14 +16,14 @@ from mmrec.config import VisionConfig
 from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ConfigError, ModelError
 from mmrec.llm.types import Answer
-from mmrec.vision.caption_quality import fault
+from mmrec.vision.caption_quality import caption_fault
 from mmrec.vision.factory import cached_models, open_captioner, vision_checks
 from mmrec.vision.types import Captioner
 
 torch = pytest.importorskip("torch")
 
 from mmrec.vision.blip import BlipCaptioner  # noqa: E402
-from mmrec.vision.resnet import PhotoFeatures  # noqa: E402
+from mmrec.vision.resnet import ImageEncoder  # noqa: E402
 from tiny_models import tiny_blip2_folder, tiny_blip_folder, tiny_chat_folder, tiny_resnet_folder  # noqa: E402
 
 EXACT = Placement("cpu", "fp32")
@@ -52,8 +52,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module", params=["tiny blip-2", "tiny blip", *REAL])
 def captioner(request: pytest.FixtureRequest, folders: dict[str, Path]) -> BlipCaptioner:
     if request.param in folders:
-        return BlipCaptioner(str(folders[request.param]), place=EXACT)
-    if Weights.found(request.param) is None:
+        return BlipCaptioner(str(folders[request.param]), placement=EXACT)
+    if Weights.find(request.param) is None:
         pytest.skip(f"the weights of {request.param} are not here")
     return BlipCaptioner(request.param)
 
@@ -62,14 +62,17 @@ def captioner(request: pytest.FixtureRequest, folders: dict[str, Path]) -> BlipC
 def photos() -> list[Image.Image]:
     rng = np.random.default_rng(0)
     noise = [Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)) for _ in range(4)]
-    flat = [Image.new("RGB", (30, 20 + 7 * at), colour) for at, colour in enumerate(("red", "blue", "white"))]
+    flat = [
+        Image.new("RGB", (30, 20 + 7 * at), colour)
+        for at, colour in enumerate(("red", "blue", "white"))
+    ]
     return [*noise, *flat]
 
 
 def said(captioner: Captioner, photos: Sequence[Image.Image], size: int) -> list[Answer | Failure]:
     numbered = list(enumerate(photos))
     blocks = [numbered[at : at + size] for at in range(0, len(numbered), size)]
-    answers = dict(captioner.captions(iter(blocks)))
+    answers = dict(captioner.caption(iter(blocks)))
     return [answers[number] for number, _ in numbered]
 
 
@@ -79,28 +82,34 @@ def test_a_caption_does_not_depend_on_its_neighbours(
     alone, together = said(captioner, photos, 1), said(captioner, photos, 4)
     same = [one == other for one, other in zip(alone, together, strict=True)]
     # In bf16 a near tie between words may fall otherwise in a batch of another size.
-    assert all(same) if captioner.place.precision == "fp32" else sum(same) * 2 > len(same)
-    assert alone == said(BlipCaptioner(captioner._model, place=captioner.place), photos, 1)
+    assert all(same) if captioner.placement.precision == "fp32" else sum(same) * 2 > len(same)
+    assert alone == said(BlipCaptioner(captioner._model, placement=captioner.placement), photos, 1)
 
 
-def test_a_caption_depends_on_its_photo(captioner: BlipCaptioner, photos: list[Image.Image]) -> None:
+def test_a_caption_depends_on_its_photo(
+    captioner: BlipCaptioner, photos: list[Image.Image]
+) -> None:
     assert len({str(answer) for answer in said(captioner, photos, 4)}) > 2
 
 
-def test_faulty_captions_are_mended_or_failures(captioner: BlipCaptioner, photos: list[Image.Image]) -> None:
+def test_faulty_captions_are_mended_or_failures(
+    captioner: BlipCaptioner, photos: list[Image.Image]
+) -> None:
     answers = said(captioner, photos, 4)
     for answer in answers:
         if isinstance(answer, Failure):
             assert answer.final
             assert answer.reason.endswith("(twice)")
         else:
-            assert fault(answer.text) is None
-    if captioner.maker["model"] == "tiny-blip-2":
+            assert caption_fault(answer.text) is None
+    if captioner.provenance["model"] == "tiny-blip-2":
         greedy = captioner._say(photos, {"max_new_tokens": 30, "do_sample": False, "num_beams": 1})
         mended = [
             at
             for at, answer in enumerate(answers)
-            if isinstance(answer, Answer) and answer.text != greedy[at] and "loops" in str(fault(greedy[at]))
+            if isinstance(answer, Answer)
+            and answer.text != greedy[at]
+            and "loops" in str(caption_fault(greedy[at]))
         ]
         assert mended, "a greedy caption loops, the search finds one that does not"
         assert "asked again" in captioner.status()
@@ -109,7 +118,7 @@ def test_faulty_captions_are_mended_or_failures(captioner: BlipCaptioner, photos
 def test_a_model_that_only_says_nonsense_fails_with_the_reason(
     folders: dict[str, Path], photos: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    captioner = BlipCaptioner(str(folders["tiny blip"]), place=EXACT)
+    captioner = BlipCaptioner(str(folders["tiny blip"]), placement=EXACT)
     monkeypatch.setattr(captioner, "_say", lambda photos, how: ["a photo of"] * len(photos))
     assert said(captioner, photos[:1], 1) == [Failure("caption says nothing: a photo of (twice)")]
 
@@ -117,7 +126,7 @@ def test_a_model_that_only_says_nonsense_fails_with_the_reason(
 def test_half_a_batch_where_a_whole_one_is_too_much(
     folders: dict[str, Path], photos: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    captioner = BlipCaptioner(str(folders["tiny blip-2"]), place=EXACT)
+    captioner = BlipCaptioner(str(folders["tiny blip-2"]), placement=EXACT)
     expected = said(captioner, photos, 7)
     model, most = captioner._loaded[0], 2
     generate = model.generate
@@ -137,9 +146,9 @@ def test_half_a_batch_where_a_whole_one_is_too_much(
 def test_bf16_says_much_the_same_and_is_kept_apart(
     folders: dict[str, Path], photos: list[Image.Image]
 ) -> None:
-    exact = BlipCaptioner(str(folders["tiny blip-2"]), place=EXACT)
-    fast = BlipCaptioner(str(folders["tiny blip-2"]), place=Placement("cpu", "bf16"))
-    assert exact.maker != fast.maker
+    exact = BlipCaptioner(str(folders["tiny blip-2"]), placement=EXACT)
+    fast = BlipCaptioner(str(folders["tiny blip-2"]), placement=Placement("cpu", "bf16"))
+    assert exact.provenance != fast.provenance
     pairs = zip(said(exact, photos, 7), said(fast, photos, 7), strict=True)
     assert sum(one == other for one, other in pairs) >= 4
 
@@ -201,7 +210,7 @@ def test_a_damaged_folder_is_told_with_the_mend(
     folder = copy(folders["tiny blip-2"], tmp_path / "model")
     harm(folder)
     with pytest.raises(ModelError, match=told) as caught:
-        said(BlipCaptioner(str(folder), place=EXACT), photos[:1], 1)
+        said(BlipCaptioner(str(folder), placement=EXACT), photos[:1], 1)
     assert str(folder) in str(caught.value)
 
 
@@ -209,10 +218,12 @@ def test_a_damaged_folder_is_told_with_the_mend(
 def test_a_model_of_another_kind_is_refused(
     folders: dict[str, Path], photos: list[Image.Image], name: str
 ) -> None:
-    with pytest.raises(ModelError, match=r"is a model of type (llama|resnet); blip-2 or blip is needed"):
-        said(BlipCaptioner(str(folders[name]), place=EXACT), photos[:1], 1)
+    with pytest.raises(
+        ModelError, match=r"is a model of type (llama|resnet); blip-2 or blip is needed"
+    ):
+        said(BlipCaptioner(str(folders[name]), placement=EXACT), photos[:1], 1)
     with pytest.raises(ModelError, match="is a model of type llama; resnet is needed"):
-        list(PhotoFeatures(VisionConfig(image_model=str(folders["tiny chat"])))._loaded)
+        list(ImageEncoder(VisionConfig(image_model=str(folders["tiny chat"])))._loaded)
 
 
 @pytest.mark.parametrize("name", ["nobody/nothing-here", "./nothing-here", "not a//name"])
@@ -221,13 +232,15 @@ def test_a_model_that_is_not_here_is_told_with_the_mend(name: str) -> None:
         ModelError,
         match=r"hf download nobody/nothing-here`|no model in \./nothing-here: |hf download not a//name`",
     ):
-        _ = BlipCaptioner(name, place=EXACT).maker
+        _ = BlipCaptioner(name, placement=EXACT).provenance
 
 
 def test_a_folder_that_moves_keeps_its_captions(folders: dict[str, Path], tmp_path: Path) -> None:
     original = folders["tiny blip"]
     moved = copy(original, tmp_path / original.name)
-    makers = [BlipCaptioner(str(folder), place=EXACT).maker for folder in (original, moved)]
+    makers = [
+        BlipCaptioner(str(folder), placement=EXACT).provenance for folder in (original, moved)
+    ]
     assert makers[0] == makers[1]
 
 
@@ -240,11 +253,14 @@ def in_cache(cache: Path, name: str, folder: Path, commit: str) -> Path:
 
 
 def test_models_in_the_hubs_cache_are_found_by_name_and_pinned_by_commit(
-    folders: dict[str, Path], photos: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folders: dict[str, Path],
+    photos: list[Image.Image],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     commit = "0123456789abcdef0123456789abcdef01234567"
-    features = PhotoFeatures(VisionConfig())
+    features = ImageEncoder(VisionConfig())
     assert not features.available()
     assert {state for state, _ in vision_checks().values()} == {"ok", "missing"}
     in_cache(tmp_path, "Salesforce/blip-image-captioning-base", folders["tiny blip"], commit)
@@ -256,53 +272,55 @@ def test_models_in_the_hubs_cache_are_found_by_name_and_pinned_by_commit(
         "microsoft/resnet-50": "resnet",
     }
     captioner = open_captioner(VisionConfig(captioner="blip"))
-    assert captioner.maker["revision"] == commit
+    assert captioner.provenance["revision"] == commit
     assert isinstance(said(captioner, photos[:1], 1)[0], Answer | Failure)
     assert features.available()
-    assert features.maker["revision"] == commit
+    assert features.provenance["revision"] == commit
     checks = vision_checks()
     assert checks["image baseline"][0] == "ok"
     assert "blip:Salesforce/blip-image-captioning-base" in checks["captions by blip"][1]
     assert checks["captions by blip2"][0] == "missing"
     pinned = VisionConfig(captioner="blip", captioner_revision="f" * 40)
     with pytest.raises(ModelError, match="hf download"):
-        _ = open_captioner(pinned).maker
+        _ = open_captioner(pinned).provenance
 
 
 def test_spellings_of_captioners() -> None:
-    assert open_captioner(VisionConfig()).maker["model"] == "builtin"
+    assert open_captioner(VisionConfig()).provenance["model"] == "builtin"
     assert open_captioner(VisionConfig(captioner="blip2"))._model == "Salesforce/blip2-opt-2.7b"
     assert open_captioner(VisionConfig(captioner="blip:a/b:c"))._model == "a/b:c"
     by_api = open_captioner(VisionConfig(captioner="openai:m"), lambda config: config.captioner)  # type: ignore[arg-type, return-value]
     assert by_api == "openai:m"
     for name in ("blip3", "openai:", "builtin:x", "", "openai"):
         with pytest.raises(ConfigError, match=r"no such captioner; there are builtin, blip2"):
-            open_captioner(VisionConfig(captioner=name), lambda config: PhotoFeatures)  # type: ignore[arg-type, return-value]
+            open_captioner(VisionConfig(captioner=name), lambda config: ImageEncoder)  # type: ignore[arg-type, return-value]
 
 
 @pytest.fixture(scope="module", params=["tiny resnet", "microsoft/resnet-50"])
 def image_model(request: pytest.FixtureRequest, folders: dict[str, Path]) -> str:
-    if request.param not in folders and Weights.found(request.param) is None:
+    if request.param not in folders and Weights.find(request.param) is None:
         pytest.skip(f"the weights of {request.param} are not here")
     return str(folders.get(request.param, request.param))
 
 
-def looked_at(features: PhotoFeatures, photos: Sequence[Image.Image], size: int) -> np.ndarray:
+def looked_at(features: ImageEncoder, photos: Sequence[Image.Image], size: int) -> np.ndarray:
     numbered = list(enumerate(photos))
     blocks = [numbered[at : at + size] for at in range(0, len(numbered), size)]
-    rows = dict(features.vectors(iter(blocks)))
+    rows = dict(features.encode(iter(blocks)))
     return np.stack([rows[number] for number, _ in numbered]).astype(np.float32)
 
 
-def test_vectors_are_the_pooled_layer_whatever_the_batch(image_model: str, photos: list[Image.Image]) -> None:
+def test_vectors_are_the_pooled_layer_whatever_the_batch(
+    image_model: str, photos: list[Image.Image]
+) -> None:
     from transformers import ResNetModel
     from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 
-    features = PhotoFeatures(VisionConfig(image_model=image_model), EXACT)
+    features = ImageEncoder(VisionConfig(image_model=image_model), EXACT)
     together = looked_at(features, photos, 7)
     assert together.shape == (7, features.width)
     assert np.abs(looked_at(features, photos, 1) - together).max() < 2e-3
-    folder = Weights.get(image_model).folder
+    folder = Weights.find_or_download(image_model).folder
     model = ResNetModel.from_pretrained(folder, dtype=torch.float32).eval()
     pixels = ConvNextImageProcessorPil.from_pretrained(folder)(images=photos, return_tensors="pt")
     with torch.no_grad():
@@ -312,23 +330,25 @@ def test_vectors_are_the_pooled_layer_whatever_the_batch(image_model: str, photo
 
 def test_bf16_vectors_point_the_same_way(image_model: str, photos: list[Image.Image]) -> None:
     config = VisionConfig(image_model=image_model)
-    exact = looked_at(PhotoFeatures(config, EXACT), photos, 7)
-    fast = looked_at(PhotoFeatures(config, Placement("cpu", "bf16")), photos, 7)
+    exact = looked_at(ImageEncoder(config, EXACT), photos, 7)
+    fast = looked_at(ImageEncoder(config, Placement("cpu", "bf16")), photos, 7)
     lengths = np.linalg.norm(exact, axis=1) * np.linalg.norm(fast, axis=1)
     assert ((exact * fast).sum(axis=1) / lengths).min() > 0.999
 
 
 def test_an_image_model_that_is_asked_for_is_never_done_without(tmp_path: Path) -> None:
-    features = PhotoFeatures(VisionConfig(image_model=str(tmp_path / "absent")))
+    features = ImageEncoder(VisionConfig(image_model=str(tmp_path / "absent")))
     assert features.available()
     with pytest.raises(ModelError, match=r"no model in .*absent"):
-        _ = features.maker
+        _ = features.provenance
 
 
 def test_a_vector_that_is_no_number_is_a_failure(
     folders: dict[str, Path], photos: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    features = PhotoFeatures(VisionConfig(image_model=str(folders["tiny resnet"])), EXACT)
+    features = ImageEncoder(VisionConfig(image_model=str(folders["tiny resnet"])), EXACT)
     monkeypatch.setattr(features, "_vectors", lambda photos: np.full((len(photos), 4), 1e9))
     with np.errstate(over="ignore"):
-        assert list(features.vectors(iter([[(3, photos[0])]]))) == [(3, Failure("vector is not finite"))]
+        assert list(features.encode(iter([[(3, photos[0])]]))) == [
+            (3, Failure("vector is not finite"))
+        ]

@@ -15,8 +15,8 @@ from huggingface_hub.utils._http import default_client_factory
 
 from mmrec.encoder.weights import Placement, Weights, folder_digest
 from mmrec.errors import ModelError
-from mmrec.llm.transformers_model import LocalLanguage
-from mmrec.llm.types import Answer, Ask, Task
+from mmrec.llm.transformers_model import TransformersModel
+from mmrec.llm.types import Answer, Prompt, Task
 from tiny_models import tiny_chat_folder, tiny_resnet_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -72,7 +72,9 @@ def hub(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     played = Hub(copy)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    set_client_factory(lambda: httpx2.Client(transport=httpx2.MockTransport(played), follow_redirects=True))
+    set_client_factory(
+        lambda: httpx2.Client(transport=httpx2.MockTransport(played), follow_redirects=True)
+    )
     yield played
     set_client_factory(default_client_factory)
 
@@ -83,8 +85,8 @@ def test_what_is_brought_is_found_and_pinned(hub: Hub) -> None:
     (hub.folder / "onnx").mkdir()
     (hub.folder / "onnx/config.json").write_text("{}")
     (hub.folder / "README.md").write_text("a model")
-    assert Weights.found(NAME) is None
-    weights = Weights.get(NAME)
+    assert Weights.find(NAME) is None
+    weights = Weights.find_or_download(NAME)
     assert weights.revision == COMMIT
     assert sorted(hub.brought) == [
         "chat_template.jinja",
@@ -97,51 +99,55 @@ def test_what_is_brought_is_found_and_pinned(hub: Hub) -> None:
     first = next(request for request in hub.asked if request.url.path.startswith("/api/models/"))
     assert first.extensions["timeout"]["read"] == 10
     hub.asked.clear()
-    assert Weights.found(NAME) == Weights.get(NAME) == weights
-    assert Weights.found(NAME, COMMIT) == weights
-    assert Weights.found(NAME, "f" * 40) is None
+    assert Weights.find(NAME) == Weights.find_or_download(NAME) == weights
+    assert Weights.find(NAME, COMMIT) == weights
+    assert Weights.find(NAME, "f" * 40) is None
     assert not hub.asked
 
 
 def test_weights_of_a_language_model_are_brought_at_the_first_ask(hub: Hub) -> None:
     task = Task("note", "Say what the review says.", None, 2)
-    model = LocalLanguage(NAME, None, 3000, Placement("cpu", "fp32"))
-    assert model.maker(task)["revision"] == COMMIT
-    assert model.count(["a"]) == [1]
+    model = TransformersModel(NAME, None, 3000, Placement("cpu", "fp32"))
+    assert model.provenance(task)["revision"] == COMMIT
+    assert model.count_tokens(["a"]) == [1]
     assert model.window
     assert "model.safetensors" not in hub.brought
-    assert Weights.found(NAME) is None
+    assert Weights.find(NAME) is None
     hub.asked.clear()
-    assert LocalLanguage(NAME, None, 3000).count(["a"]) == [1]
+    assert TransformersModel(NAME, None, 3000).count_tokens(["a"]) == [1]
     assert not hub.asked, "what is here is not asked for again"
-    (_, answer), *_ = model.answers(iter([[(0, Ask(task, ("a",)))]]))
+    (_, answer), *_ = model.generate(iter([[(0, Prompt(task, ("a",)))]]))
     assert isinstance(answer, Answer)
     assert hub.brought[-1] == "model.safetensors"
-    assert Weights.found(NAME) is not None
+    assert Weights.find(NAME) is not None
 
 
 def test_a_model_whose_weights_are_pickled_is_refused(hub: Hub) -> None:
     (hub.folder / "model.safetensors").rename(hub.folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="never pickles"):
-        Weights.get(NAME)
+        Weights.find_or_download(NAME)
     assert "pytorch_model.bin" not in hub.brought
 
 
-def test_a_hub_that_does_not_answer_is_told_with_the_mend(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_does_not_answer_is_told_with_the_mend(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def silent(request: httpx2.Request) -> httpx2.Response:
         raise httpx2.ReadTimeout("timed out", request=request)
 
     set_client_factory(lambda: httpx2.Client(transport=httpx2.MockTransport(silent)))
-    with pytest.raises(ModelError, match=f"cannot load the model {NAME}: timed out; .* `hf download {NAME}`"):
-        Weights.get(NAME)
+    with pytest.raises(
+        ModelError, match=f"cannot load the model {NAME}: timed out; .* `hf download {NAME}`"
+    ):
+        Weights.find_or_download(NAME)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "chat_template.jinja", "tokenizer.json"])
 def test_every_file_pins_a_folder(copy: Path, name: str) -> None:
-    first = Weights.get(str(copy)).revision
+    first = Weights.find_or_download(str(copy)).revision
     path = copy / name
     path.write_bytes(path.read_bytes() + b" ")
-    changed = Weights.get(str(copy)).revision
+    changed = Weights.find_or_download(str(copy)).revision
     path.rename(copy / f"new_{name}")
     assert len({first, changed, folder_digest(copy)}) == 3
 
@@ -150,7 +156,9 @@ def test_notes_beside_a_folder_and_where_it_is_do_not_pin_it(chat: Path, copy: P
     (copy / "README.md").write_text("a note")
     (copy / ".cache").mkdir()
     (copy / ".cache/download.json").write_text("{}")
-    assert Weights.get(str(copy)).revision == Weights.get(str(chat)).revision
+    assert (
+        Weights.find_or_download(str(copy)).revision == Weights.find_or_download(str(chat)).revision
+    )
 
 
 def shards(folder: Path) -> None:
@@ -179,8 +187,8 @@ def test_what_must_be_in_a_folder(
     copy: Path, harm: Callable[[Path], object], whole: bool, countable: bool
 ) -> None:
     harm(copy)
-    assert (Weights.found(str(copy)) is not None) == whole
-    assert (Weights.found(str(copy), tensors=False) is not None) == countable
+    assert (Weights.find(str(copy)) is not None) == whole
+    assert (Weights.find(str(copy), tensors=False) is not None) == countable
 
 
 def test_transformers_is_as_loud_as_before(tmp_path: Path) -> None:
@@ -189,7 +197,9 @@ def test_transformers_is_as_loud_as_before(tmp_path: Path) -> None:
     logging.set_verbosity_info()
     logging.enable_progress_bar()
     try:
-        Weights.get(str(tiny_resnet_folder(tmp_path / "resnet"))).part("AutoConfig")
+        Weights.find_or_download(str(tiny_resnet_folder(tmp_path / "resnet"))).load_part(
+            "AutoConfig"
+        )
         assert logging.get_verbosity() == logging.INFO
         assert logging.is_progress_bar_enabled()
     finally:

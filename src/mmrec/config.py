@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
+    "AnnotationConfig",
     "CatalogueConfig",
     "Config",
     "EncoderConfig",
@@ -16,7 +17,6 @@ __all__ = [
     "LanguageConfig",
     "OperatingConfig",
     "PaperConfig",
-    "ProfileConfig",
     "RankerConfig",
     "ReadConfig",
     "ServeConfig",
@@ -74,11 +74,11 @@ class EvidenceConfig(_Settings):
     """Number of folds that train rows are dealt into under `fold`."""
     summaries: Literal["policy", "all"] = "policy"
     """Whose reviews make a summary: those that the policy allows, or all known (the paper; leaks)."""
-    spare: bool = True
+    filtered_rows: bool = True
     """Whether reviews of users and items that the filter drops speak for others all the same (paper: no)."""
 
 
-class ProfileConfig(_Settings):
+class AnnotationConfig(_Settings):
     """What is known in words of users and items (see `mmrec.features.annotations`)."""
 
     strategy: Literal["notes", "summary"] = "notes"
@@ -101,7 +101,7 @@ class LanguageConfig(_Settings):
     """Commit of a `transformers:` model on the hub."""
     prompts: Literal["default", "paper"] = "default"
     """Of the strategy `summary`: one structured call, or the paper's sentences in separate calls."""
-    long: Literal["sample", "tree"] = "sample"
+    long_history: Literal["sample", "tree"] = "sample"
     """What to do with more reviews than one call takes: choose some, or summarise in two levels."""
     call_tokens: int = Field(3000, ge=64)
     """Most tokens of reviews in one call."""
@@ -136,7 +136,7 @@ class EncoderConfig(_Settings):
     """A sentence-transformers model name or folder."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` takes bf16 where the processor multiplies it natively, else fp32."""
-    runtime: Literal["auto", "torch", "openvino"] = "auto"
+    encoder_backend: Literal["auto", "torch", "openvino"] = "auto"
     """What runs all-MiniLM-L6-v2 on a processor; `auto` takes OpenVINO where it is installed."""
 
 
@@ -169,7 +169,7 @@ class TrainingConfig(_Settings):
     """Decoupled weight decay (0 in the paper)."""
     batch_size: int = Field(512, ge=1)
     """Rows a step."""
-    forget: float = Field(0.05, ge=0, lt=1)
+    cold_start_dropout: float = Field(0.05, ge=0, lt=1)
     """Share of views that training hides, so that strangers can be scored (0 in the paper)."""
     epochs: int = Field(100, ge=1)
     """Most epochs (the paper's 300)."""
@@ -254,7 +254,7 @@ class Config(_Settings):
     read: ReadConfig = ReadConfig()
     split: SplitConfig = SplitConfig()
     evidence: EvidenceConfig = EvidenceConfig()
-    profile: ProfileConfig = ProfileConfig()
+    annotation: AnnotationConfig = AnnotationConfig()
     language: LanguageConfig = LanguageConfig()
     vision: VisionConfig = VisionConfig()
     encoder: EncoderConfig = EncoderConfig()
@@ -268,8 +268,10 @@ class Config(_Settings):
 class _PaperEvidence(EvidenceConfig): ...
 
 
-class _PaperProfile(ProfileConfig):
-    strategy: Literal["notes", "summary"] = Field("summary", description="`summary` is the paper's.")
+class _PaperProfile(AnnotationConfig):
+    strategy: Literal["notes", "summary"] = Field(
+        "summary", description="`summary` is the paper's."
+    )
 
 
 class _PaperRanker(RankerConfig):
@@ -279,7 +281,9 @@ class _PaperRanker(RankerConfig):
 class _PaperTraining(TrainingConfig):
     learning_rate: float = Field(0.01, gt=0, description="Adam's learning rate.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
-    forget: float = Field(0.0, ge=0, lt=1, description="Share of views that training hides.")
+    cold_start_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share of views that training hides."
+    )
     epochs: int = Field(300, ge=1, description="Most epochs.")
     patience: int = Field(50, ge=1, description="Epochs without improvement until training stops.")
 
@@ -287,9 +291,18 @@ class _PaperTraining(TrainingConfig):
 class PaperConfig(Config):
     """The tree of `mmrec.experiments.reproduce`: the paper's settings, where it names them."""
 
-    decided: ClassVar = ("policy", "summaries", "spare", "features", "ensemble", "dropout", "loss", "select")
+    fixed_fields: ClassVar = (
+        "policy",
+        "summaries",
+        "filtered_rows",
+        "features",
+        "ensemble",
+        "dropout",
+        "loss",
+        "select",
+    )
     """Settings that nobody is to give, since the experiment does."""
     evidence: _PaperEvidence = _PaperEvidence()
-    profile: _PaperProfile = _PaperProfile()
+    annotation: _PaperProfile = _PaperProfile()
     ranker: _PaperRanker = _PaperRanker()
     training: _PaperTraining = _PaperTraining()

@@ -26,13 +26,13 @@ _busy: ContextVar[bool] = ContextVar("busy", default=False)
 
 
 @contextmanager
-def track(what: str, total: int, status: Callable[[], str] = str) -> Iterator[Callable[..., None]]:
+def track(title: str, total: int, status: Callable[[], str] = str) -> Iterator[Callable[..., None]]:
     """Show a bar for `total` units of work; the yielded function takes how many are done, and failed.
 
     Work inside of work that has a bar already shows none of its own.
 
     Args:
-        what: title.
+        title: title.
         total: units of work.
         status: what else there is to say, asked at every step.
     """
@@ -48,7 +48,7 @@ def track(what: str, total: int, status: Callable[[], str] = str) -> Iterator[Ca
     token = _busy.set(True)
     try:
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task(what, total=total, said="")
+            task = bar.add_task(title, total=total, said="")
             waiting, bad, shown = 0, 0, 0.0
 
             def advance(done: int, failed: int = 0) -> None:

@@ -14,114 +14,128 @@ from mmrec.config import Config
 from mmrec.data.split import Split
 from mmrec.evaluation import class_weights
 from mmrec.evidence.policies import Evidence
-from mmrec.features.builder import Assembler, assemble
-from mmrec.features.dataset import Corpus
+from mmrec.features.builder import FeatureBuilder, build_features
+from mmrec.features.dataset import Dataset
 from mmrec.features.groups import dense_columns
 from mmrec.features.tables import Features
-from mmrec.ranker.dlrm import Ranker, Run
-from mmrec.ranker.inputs import Inputs
+from mmrec.ranker.dlrm import Ranker, TrainingRun
+from mmrec.ranker.inputs import RankerInputs
 from mmrec.ranker.linear import fit_linear
-from mmrec.ranker.shard import Share
-from mmrec.ranker.training import History, Task, logits, train
+from mmrec.ranker.shard import Shard
+from mmrec.ranker.training import TrainingHistory, TrainingTask, predict_logits, train_ranker
 
-__all__ = ["Model", "learn", "train_runs"]
+__all__ = ["TrainedModel", "train_model", "train_runs"]
 
 
 @dataclass(frozen=True)
-class Model:
+class TrainedModel:
     """A trained ranker with all that its features are made with.
 
     Attributes:
-        assembler: makes features.
+        builder: makes features.
         ranker: gives logits, with the loss's class weights in them.
-        weights: those of (dislike, like).
-        course: what happened in training, by step and run.
+        class_weights: those of (dislike, like).
+        history: what happened in training, by step and run.
     """
 
-    assembler: Assembler
+    builder: FeatureBuilder
     ranker: Ranker
-    weights: tuple[float, float]
-    course: dict[str, list[History]]
+    class_weights: tuple[float, float]
+    history: dict[str, list[TrainingHistory]]
 
     def probability(self, logit: np.ndarray) -> np.ndarray:
         """(B,) probability of a like from (R, B) logits: runs averaged, class weights taken out (w0 / w1)."""
-        shift = np.log(self.weights[0] / self.weights[1])
+        shift = np.log(self.class_weights[0] / self.class_weights[1])
         return np.asarray(1 / (1 + np.exp(-(logit.astype(np.float64).mean(0) + shift))))
 
 
 def train_runs(
-    assembler: Assembler, features: Features, label: np.ndarray, split: Split, runs: Sequence[Run]
-) -> tuple[Ranker, dict[str, list[History]]]:
+    builder: FeatureBuilder,
+    features: Features,
+    label: np.ndarray,
+    split: Split,
+    runs: Sequence[TrainingRun],
+) -> tuple[Ranker, dict[str, list[TrainingHistory]]]:
     """Train runs of one model side by side.
 
     Args:
-        assembler, features: the model's inputs; the assembler's `config` says how to train.
+        builder, features: the model's inputs; the assembler's `config` says how to train.
         label: (n,) bool, likes.
         split: rows to learn from, and rows that choose the epoch.
         runs: what sets them apart.
     """
-    config = assembler.config
+    config = builder.config
     if config.engine.engine == "ray":
-        from mmrec.distributed.training import train_together  # heavy, and an extra
+        from mmrec.distributed.training import train_on_workers  # heavy, and an extra
 
-        lean = assembler.model_copy(update={"effects": {}})
+        lean = builder.model_copy(update={"mixed_effects": {}})
         work = partial(_trained, lean, features, label, split, runs)
-        weights, course = train_together(config.engine, config.training.batch_size, work)
-        ranker = _ranker(assembler, features, Inputs(features), runs)
+        weights, course = train_on_workers(config.engine, config.training.batch_size, work)
+        ranker = _ranker(builder, features, RankerInputs(features), runs)
         ranker.load_state_dict(load(weights))
         return ranker.eval(), course
-    return _train_runs(assembler, features, label, split, runs, Share())
+    return _train_runs(builder, features, label, split, runs, Shard())
 
 
-def _trained(*given: Any) -> tuple[bytes, dict[str, list[History]]]:
+def _trained(*given: Any) -> tuple[bytes, dict[str, list[TrainingHistory]]]:
     """What `_train_runs` has trained, fit to be sent."""
     ranker, course = _train_runs(*given)
     return save(ranker.state_dict()), course
 
 
-def _ranker(assembler: Assembler, features: Features, inputs: Inputs, runs: Sequence[Run]) -> Ranker:
+def _ranker(
+    assembler: FeatureBuilder, features: Features, inputs: RankerInputs, runs: Sequence[TrainingRun]
+) -> Ranker:
     """A stack of runs, before training."""
-    ranker = Ranker(assembler.shape(inputs, len(runs)), runs)
-    if any(run.deaf for run in runs):
-        ranker.hear(dense_columns(features), [run.deaf for run in runs])
+    ranker = Ranker(assembler.ranker_shape(inputs, len(runs)), runs)
+    if any(run.masked_groups for run in runs):
+        ranker.mask_inputs(dense_columns(features), [run.masked_groups for run in runs])
     return ranker
 
 
 def _train_runs(
-    assembler: Assembler,
+    assembler: FeatureBuilder,
     features: Features,
     label: np.ndarray,
     split: Split,
-    runs: Sequence[Run],
-    share: Share,
-) -> tuple[Ranker, dict[str, list[History]]]:
+    runs: Sequence[TrainingRun],
+    share: Shard,
+) -> tuple[Ranker, dict[str, list[TrainingHistory]]]:
     """What `train_runs` does, by this process for its share."""
     config = assembler.config
-    inputs = Inputs(features)
+    inputs = RankerInputs(features)
     on_test = config.training.select == "test"
-    task = Task(inputs, label, split.train, split.test if on_test else split.valid, by_fpr=on_test)
+    task = TrainingTask(
+        inputs, label, split.train, split.test if on_test else split.valid, by_fpr=on_test
+    )
     ranker = _ranker(assembler, features, inputs, runs)
     ranker.standardise(inputs, split.train)
     if ranker.linear is not None:
         free = np.array([name.endswith("rating effect") for name in dense_columns(features)])
         fit_linear(ranker, runs, inputs, label, split.train, split.valid, free)
-    return ranker, train(ranker, runs, task, config.ranker, config.training, config.seed, share)
+    return ranker, train_ranker(
+        ranker, runs, task, config.ranker, config.training, config.seed, share
+    )
 
 
-def learn(
-    corpus: Corpus, evidence: Evidence, split: Split, config: Config
-) -> tuple[Model, Features, np.ndarray]:
+def train_model(
+    corpus: Dataset, evidence: Evidence, split: Split, config: Config
+) -> tuple[TrainedModel, Features, np.ndarray]:
     """Train one model.
 
     Returns:
         The model; the features of all rows; (n,) probability of a like of every row.
     """
-    assembler, features = assemble(corpus, evidence, config)
+    assembler, features = build_features(corpus, evidence, config)
     label = corpus.data.rating >= config.like_rating
     weights = class_weights(label[split.train], config.training.loss)
     repeats = config.ranker.ensemble if config.ranker.features == "mmrec" else 1
     seeds = np.random.SeedSequence(config.seed).generate_state(repeats)
-    runs = [Run(int(seed), config.ranker.dropout, weights) for seed in seeds]
+    runs = [TrainingRun(int(seed), config.ranker.dropout, weights) for seed in seeds]
     ranker, course = train_runs(assembler, features, label, split, runs)
-    model = Model(assembler, ranker, weights, course)
-    return model, features, model.probability(logits(ranker, Inputs(features), np.arange(len(label))))
+    model = TrainedModel(assembler, ranker, weights, course)
+    return (
+        model,
+        features,
+        model.probability(predict_logits(ranker, RankerInputs(features), np.arange(len(label)))),
+    )

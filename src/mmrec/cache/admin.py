@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from mmrec.cache.store import Store
 from mmrec.errors import ConfigError, DataError, ModelError
 
-__all__ = ["Choice", "Imported", "export", "import_", "prune", "stats"]
+__all__ = ["ImportCounts", "Selection", "export", "import_", "prune", "stats"]
 
 _CHOSEN = """
 maker IN (
@@ -49,7 +49,7 @@ FROM results WHERE {_CHOSEN} ORDER BY key
 """
 
 
-class Choice(NamedTuple):
+class Selection(NamedTuple):
     """Some of what is in a store; None is any.
 
     Attributes:
@@ -76,24 +76,24 @@ class _Line(BaseModel):
 
 
 @dataclass
-class Imported:
+class ImportCounts:
     """How many lines were new, known already and refused, and why the first of the last."""
 
     new: int = 0
-    known: int = 0
+    present: int = 0
     refused: int = 0
     reason: str = ""
 
 
-def stats(store: Store, choice: Choice) -> list[dict[str, Any]]:
+def stats(store: Store, selection: Selection) -> list[dict[str, Any]]:
     """Results and failures by kind and model: their numbers, bytes, tokens paid, oldest day."""
-    with store.told():
-        rows = store.db.execute(_STATS, choice._asdict())
+    with store.translate_errors():
+        rows = store.db.execute(_STATS, selection._asdict())
         names = [name for name, *_ in rows.description]
         return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def export(store: Store, path: Path, choice: Choice) -> int:
+def export(store: Store, path: Path, selection: Selection) -> int:
     """Write results as lines of JSON, in the order of their keys; the file is there when it is whole.
 
     Returns:
@@ -108,7 +108,7 @@ def export(store: Store, path: Path, choice: Choice) -> int:
     written = 0
     try:
         with gzip.open(part, "wb") if path.suffix == ".gz" else part.open("wb") as file:
-            for line in _lines(store, choice):
+            for line in _lines(store, selection):
                 file.write(line)
                 written += 1
         os.replace(part, path)
@@ -120,7 +120,7 @@ def export(store: Store, path: Path, choice: Choice) -> int:
     return written
 
 
-def import_(store: Store, path: Path) -> Imported:
+def import_(store: Store, path: Path) -> ImportCounts:
     """Add the lines of a file that `export` wrote; a store keeps what it has, and a bad line costs itself.
 
     No value can be checked against its key, so that a file is to be trusted like the one who made it.
@@ -128,11 +128,11 @@ def import_(store: Store, path: Path) -> Imported:
     Raises:
         DataError: the file is absent or damaged.
     """
-    from mmrec.data.files import records  # Takes long to import, and is needed here only.
+    from mmrec.data.files import read_records  # Takes long to import, and is needed here only.
 
-    done = Imported()
-    with store.told(), store.db:
-        for line, content, raw in records(path):
+    done = ImportCounts()
+    with store.translate_errors(), store.db:
+        for line, content, raw in read_records(path):
             try:
                 new = _add(store.db, content, raw)
             except ValueError as error:
@@ -140,30 +140,32 @@ def import_(store: Store, path: Path) -> Imported:
                 done.reason = done.reason or f"line {line}: {_reason(error)}"
                 continue
             done.new += new
-            done.known += not new
-            if (done.new + done.known) % 1000 == 0:
+            done.present += not new
+            if (done.new + done.present) % 1000 == 0:
                 store.db.commit()  # Others may want to write too.
     return done
 
 
-def prune(store: Store, choice: Choice) -> None:
+def prune(store: Store, selection: Selection) -> None:
     """Delete results and failures for good.
 
     Raises:
         ModelError: another process works for this store.
     """
-    with store.told():
+    with store.translate_errors():
         with store.db:
             store.db.execute("BEGIN IMMEDIATE")
             if living := store.claims.living():
-                raise ModelError(f"{store.path}: other processes make {living:,} results; wait for them")
-            for table in ("failures",) if choice.failures else ("results", "failures"):
-                store.db.execute(f"DELETE FROM {table} WHERE {_CHOSEN}", choice._asdict())
+                raise ModelError(
+                    f"{store.path}: other processes make {living:,} results; wait for them"
+                )
+            for table in ("failures",) if selection.failures else ("results", "failures"):
+                store.db.execute(f"DELETE FROM {table} WHERE {_CHOSEN}", selection._asdict())
         store.db.execute("VACUUM")
 
 
-def _lines(store: Store, choice: Choice) -> Iterator[bytes]:
-    with store.told():
+def _lines(store: Store, choice: Selection) -> Iterator[bytes]:
+    with store.translate_errors():
         for key, maker, value, made in store.db.execute(_EXPORT, choice._asdict()):
             line = {"key": key.hex(), "maker": json.loads(maker), "made": made}
             try:

@@ -72,12 +72,18 @@ def _migrate(db: sqlite3.Connection, path: Path | None) -> None:
         db.execute("BEGIN IMMEDIATE")
         version = _version(db)  # Again: another process may have come first.
         if version > _VERSION:
-            raise ModelError(f"the store {path} was written by a newer mmrec: update mmrec, or name another")
+            raise ModelError(
+                f"the store {path} was written by a newer mmrec: update mmrec, or name another"
+            )
         if version == _VERSION:
             return
-        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = {
+            name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
         if tables and "results" not in tables:
-            raise ModelError(f"{path} is a database of something else: name another file for the store")
+            raise ModelError(
+                f"{path} is a database of something else: name another file for the store"
+            )
         earlier = "results" in tables
         for statement in (_FROM_VERSION_1 if earlier else _TABLES).split(";"):
             db.execute(statement)

@@ -94,7 +94,9 @@ class Claims:
         return lock
 
     def _take(self, owner: str, keys: Sequence[bytes]) -> dict[bytes, str]:
-        self._db.executemany("INSERT OR IGNORE INTO claims VALUES (?, ?)", [(key, owner) for key in keys])
+        self._db.executemany(
+            "INSERT OR IGNORE INTO claims VALUES (?, ?)", [(key, owner) for key in keys]
+        )
         return self._holders(keys)
 
     def _holders(self, keys: Sequence[bytes]) -> dict[bytes, str]:

@@ -18,7 +18,7 @@ from mmrec.cache.locks import Claims, parts
 from mmrec.console import track
 from mmrec.errors import ModelError
 
-__all__ = ["Compute", "Failure", "Result", "Store", "default_store", "digest"]
+__all__ = ["Compute", "Failure", "Result", "Store", "default_store_path", "result_keys"]
 
 _CLAIMED = 16  # a claim for each answer alone would take as long as writing it down
 _POLL_SECONDS = 0.1, 1.0
@@ -38,15 +38,15 @@ Compute = Callable[[Iterator[list[int]]], Generator[tuple[int, Result]]]
 """Takes blocks of positions as it can work on them, gives results in any order, each with its position."""
 
 
-def default_store() -> Path:
+def default_store_path() -> Path:
     """`store.sqlite` in `$MMREC_CACHE`, or in the user's cache folder."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("MMREC_CACHE") or Path(cache) / "mmrec") / "store.sqlite"
 
 
-def digest(maker: dict[str, object], inputs: Iterable[str]) -> list[bytes]:
+def result_keys(provenance: dict[str, object], inputs: Iterable[str]) -> list[bytes]:
     """Keys of results: sha256 over what made them (kind, model, revision, parameters) and each input."""
-    head = hashlib.sha256(json.dumps(maker, sort_keys=True).encode() + b"\0")
+    head = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode() + b"\0")
     keys = []
     for text in inputs:
         one = head.copy()
@@ -69,7 +69,7 @@ class Store:
     def __init__(self, path: Path | None = None, retry: bool = False) -> None:
         self.path = path
         self._since = time.time() if retry else 0.0
-        with self.told():
+        with self.translate_errors():
             self.db = open_database(path)
         self.claims = Claims(self.db, path)
 
@@ -77,19 +77,27 @@ class Store:
         """The values of those keys that are stored."""
         return dict(self._select("SELECT key, value FROM results WHERE key IN ({})", keys))
 
-    def failed(self, keys: Iterable[bytes]) -> dict[bytes, Failure]:
+    def failures(self, keys: Iterable[bytes]) -> dict[bytes, Failure]:
         """What failed, and why, among some keys."""
         rows = self._select("SELECT key, reason, final FROM failures WHERE key IN ({})", keys)
         return {key: Failure(reason, bool(final)) for key, reason, final in rows}
 
-    def put(self, maker: dict[str, object], results: Iterable[tuple[bytes, Result]]) -> None:
+    def put(self, provenance: dict[str, object], results: Iterable[tuple[bytes, Result]]) -> None:
         """Write results in one transaction; a key that has a value already keeps it."""
         results = list(results)
         now = time.time()
-        with self.told(), self.db:
-            own = self._maker(maker)
-            good = [(key, own, value, int(now)) for key, value in results if not isinstance(value, Failure)]
-            bad = [(key, own, why.reason, why.final, now) for key, why in results if isinstance(why, Failure)]
+        with self.translate_errors(), self.db:
+            own = self._maker(provenance)
+            good = [
+                (key, own, value, int(now))
+                for key, value in results
+                if not isinstance(value, Failure)
+            ]
+            bad = [
+                (key, own, why.reason, why.final, now)
+                for key, why in results
+                if isinstance(why, Failure)
+            ]
             self.db.executemany("INSERT OR IGNORE INTO results VALUES (?, ?, ?, ?)", good)
             self.db.executemany("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?)", bad)
             keys = [(key,) for key, _ in results]
@@ -98,13 +106,13 @@ class Store:
             )
             self.db.executemany("DELETE FROM claims WHERE key = ?", keys)
 
-    def remember(
+    def get_or_compute(
         self,
-        maker: dict[str, object],
+        provenance: dict[str, object],
         inputs: Iterable[str],
         compute: Compute,
         *,
-        what: str,
+        title: str,
         chunk: int,
         order: Callable[[int], tuple[int, str]] | None = None,
         status: Callable[[], str] = str,
@@ -114,10 +122,10 @@ class Store:
         Work that another process has begun on the same inputs is waited for, not done twice.
 
         Args:
-            maker: all that determines a result besides its input, with a `kind`.
+            provenance: all that determines a result besides its input, with a `kind`.
             inputs: equal ones are computed once.
             compute: makes the results of the inputs at some positions.
-            what: title of the progress bar.
+            title: title of the progress bar.
             chunk: positions in a block; a crash costs the blocks that are being worked on.
             order: sort key of positions, where the order of computing matters for speed.
             status: what else the progress bar says.
@@ -125,18 +133,18 @@ class Store:
         Returns:
             One result an input; a failure where there is none.
         """
-        keys = digest(maker, inputs)
+        keys = result_keys(provenance, inputs)
         first = {key: at for at, key in reversed(list(enumerate(keys)))}
         found = self._known(first)
         todo = sorted((at for key, at in first.items() if key not in found), key=order)
         if todo:
-            with track(what, len(todo), status) as advance:
-                self._work(_Work(maker, keys, compute, chunk, found, advance), todo)
+            with track(title, len(todo), status) as advance:
+                self._work(_Work(provenance, keys, compute, chunk, found, advance), todo)
         return [found[key] for key in keys]
 
-    def missing(self, maker: dict[str, object], inputs: Iterable[str]) -> dict[bytes, int]:
-        """The different inputs that `remember` would have to compute: their keys and positions."""
-        keys = digest(maker, inputs)
+    def missing(self, provenance: dict[str, object], inputs: Iterable[str]) -> dict[bytes, int]:
+        """The different inputs that `get_or_compute` would have to compute: their keys and positions."""
+        keys = result_keys(provenance, inputs)
         first = {key: at for at, key in reversed(list(enumerate(keys)))}
         known = self._known(first)
         return {key: at for key, at in first.items() if key not in known}
@@ -145,9 +153,10 @@ class Store:
         """Stored results by kind."""
         kind = "json_extract(makers.maker, '$.kind')"
         query = (
-            f"SELECT {kind}, count(*) FROM results JOIN makers ON id = results.maker GROUP BY 1 ORDER BY 1"
+            f"SELECT {kind}, count(*) FROM results JOIN makers ON id = results.maker "
+            "GROUP BY 1 ORDER BY 1"
         )
-        with self.told():
+        with self.translate_errors():
             return dict(self.db.execute(query))
 
     def close(self) -> None:
@@ -173,7 +182,7 @@ class Store:
             todo = left
             time.sleep(pause)
             work.tell(self._known([keys[at] for at in todo]))
-            with self.told():
+            with self.translate_errors():
                 held = self.claims.held([keys[at] for at in todo])
             if free := [at for at in todo if keys[at] not in held and keys[at] not in found]:
                 self._round(work, free)
@@ -199,7 +208,7 @@ class Store:
         step = max(work.chunk, _CLAIMED // work.chunk * work.chunk)
         for start in range(0, len(todo), step):
             some = todo[start : start + step]
-            with self.told():
+            with self.translate_errors():
                 mine = self.claims.take([work.keys[at] for at in some])
             taken |= mine
             work.tell(self._known(mine))
@@ -216,7 +225,7 @@ class Store:
             results.clear()
 
     def _release(self, keys: set[bytes]) -> None:
-        with self.told():
+        with self.translate_errors():
             self.claims.release(keys)
 
     def _maker(self, maker: dict[str, object]) -> int:
@@ -229,22 +238,24 @@ class Store:
         return int(number)
 
     def _select(self, query: str, keys: Iterable[bytes]) -> Iterator[tuple[Any, ...]]:
-        with self.told():
+        with self.translate_errors():
             for part in parts(dict.fromkeys(keys)):
                 yield from self.db.execute(query.format(",".join("?" * len(part))), part)
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def translate_errors(self) -> Iterator[None]:
         """Turn errors of the database into ones that name the store, and the mend."""
         try:
             yield
         except (OSError, sqlite3.Error) as error:
-            raise ModelError(f"the store {self.path} cannot be used: {error}; {_mend(error)}") from error
+            raise ModelError(
+                f"the store {self.path} cannot be used: {error}; {_mend(error)}"
+            ) from error
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What one call of `remember` works on, and has found so far."""
+    """What one call of `get_or_compute` works on, and has found so far."""
 
     maker: dict[str, object]
     keys: Sequence[bytes]

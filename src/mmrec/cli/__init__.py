@@ -22,16 +22,24 @@ app = App(
 # The helps stand here too, so that `mmrec --help` imports none of the commands.
 app.command("mmrec.cli.demo:demo", help="Try everything on a town that is made up.")
 app.command("mmrec.cli.fit:fit", help="Learn from reviews; save a model and a report.")
-app.command("mmrec.cli.annotate:profile", help="Have reviews read by a language model, at a known price.")
+app.command(
+    "mmrec.cli.annotate:profile", help="Have reviews read by a language model, at a known price."
+)
 app.command("mmrec.cli.evaluate:evaluate", help="How good a saved model is.")
-app.command("mmrec.cli.reproduce:reproduce", help="The paper's experiment, in its way and honestly.")
+app.command(
+    "mmrec.cli.reproduce:reproduce", help="The paper's experiment, in its way and honestly."
+)
 app.command("mmrec.cli.ablate:ablate", help="What each group of inputs adds.")
 app.command("mmrec.cli.sweep:sweep", help="One setting over a range of values.")
-app.command("mmrec.cli.recommend:recommend", help="Recommend items to a user, or to a stranger's words.")
+app.command(
+    "mmrec.cli.recommend:recommend", help="Recommend items to a user, or to a stranger's words."
+)
 app.command("mmrec.cli.recall:recall", help="What scoring in two stages finds, and how fast.")
 app.command("mmrec.cli.serve:serve", help="Serve a saved model: a web page and an API.")
 app.command("mmrec.cli.doctor:doctor", help="What this machine can run, and what is missing.")
-app.command("mmrec.cli.store:store_app", name="store", help="What was asked, read and computed so far.")
+app.command(
+    "mmrec.cli.store:store_app", name="store", help="What was asked, read and computed so far."
+)
 _photos = App(name="photos", help="Photos that the data only links to.")
 _photos.command("mmrec.cli.photos:fetch", help="Bring photos from the web, safely.")
 app.command(_photos)

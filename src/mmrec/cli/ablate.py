@@ -48,11 +48,18 @@ def ablate(
     show_rejects(reviews, out)
     ranker = config.ranker.model_copy(update={"features": model or config.ranker.features})
     own = config.model_copy(update={"ranker": ranker})
-    flags = {"shapley": shapley, "words": compare == "words", "summaries": summaries, "bootstrap": seeds == 1}
+    flags = {
+        "shapley": shapley,
+        "words": compare == "words",
+        "summaries": summaries,
+        "bootstrap": seeds == 1,
+    }
     asked = {name for name, wanted in flags.items() if wanted}
-    trials = ablation.ablate(reviews, own, Models.open(own), out / "ablation.json", seeds=seeds, asked=asked)
+    trials = ablation.ablate(
+        reviews, own, Models.open(own), out / "ablation.json", seeds=seeds, extras=asked
+    )
     if json:
-        rows = {key: ablation.lines(trials, key) for key in ablation.FIGURES}
+        rows = {key: ablation.metric_rows(trials, key) for key in ablation.BOOTSTRAPPED_METRICS}
         shares, both = ablation.shapley_values(trials), ablation.synergy(trials)
         print_json({"rows": rows, "shapley": shares, "synergy": both, "trials": trials})
     for table in () if json else ablation.tables(trials):

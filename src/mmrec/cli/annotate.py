@@ -12,14 +12,14 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from mmrec.cli.options import AsJson, Settings, out, print_json, show_rejects
+from mmrec.cli.options import AsJson, Settings, print_json, show_rejects, stdout
 from mmrec.console import console
-from mmrec.data.columns import escaped
+from mmrec.data.columns import escape_text
 
 if TYPE_CHECKING:
-    from mmrec.experiments.annotate import Profiles
+    from mmrec.experiments.annotate import AnnotationRun
     from mmrec.features.dataset import Models
-    from mmrec.llm.annotator import Plan
+    from mmrec.llm.annotator import CallPlan
 
 __all__ = ["profile"]
 
@@ -48,23 +48,26 @@ def profile(
         json: print one JSON object instead of tables.
     """
     from mmrec.data import read_reviews
-    from mmrec.experiments.annotate import read_profiles
+    from mmrec.experiments.annotate import annotate_reviews
     from mmrec.features.dataset import Models
 
     reviews = read_reviews(data, config.read)
     show_rejects(reviews)
     if dry_run:
-        plans = {strategy: _planned(reviews, config, strategy, batch) for strategy in ("notes", "summary")}
+        plans = {
+            strategy: _planned(reviews, config, strategy, batch)
+            for strategy in ("notes", "summary")
+        }
         print_json(plans) if json else _print_plans(plans, config)
         return
     models = Models.open(config, batch=batch)
-    profiles = read_profiles(reviews, config, models)
+    profiles = annotate_reviews(reviews, config, models)
     result = _result(profiles, models)
     if check:
         from mmrec.cli.annotation_quality import print_check
-        from mmrec.experiments.annotation_check import check_profiles
+        from mmrec.experiments.annotation_check import measure_annotation_quality
 
-        found = check_profiles(profiles, config, models, truth)
+        found = measure_annotation_quality(profiles, config, models, truth)
         result["check"] = asdict(found)
         if not json:
             print_check(found)
@@ -73,32 +76,42 @@ def profile(
 
 def _planned(reviews: Any, config: Settings, strategy: str, batch: bool) -> dict[str, Any]:
     """Calls, tokens and price of one strategy, less what is stored already."""
-    from mmrec.experiments.annotate import CAPTION, read_profiles
+    from mmrec.experiments.annotate import CAPTION, annotate_reviews
     from mmrec.features.dataset import Models
-    from mmrec.llm.annotator import Plan
-    from mmrec.vision.openai_captioner import ChatCaptioner
+    from mmrec.llm.annotator import CallPlan
+    from mmrec.vision.openai_captioner import OpenAICaptioner
 
-    plan = Plan()
-    chosen = config.profile.model_copy(update={"strategy": strategy})
-    own = config.model_copy(update={"profile": chosen})
+    plan = CallPlan()
+    chosen = config.annotation.model_copy(update={"strategy": strategy})
+    own = config.model_copy(update={"annotation": chosen})
     models = Models.open(own, plan, batch=batch)
-    read_profiles(reviews, own, models)
-    reader, captioner = models.reader.identity, {}
-    if isinstance(models.captioner, ChatCaptioner):
-        captioner = models.captioner.maker
+    annotate_reviews(reviews, own, models)
+    reader, captioner = models.annotator.note_provenance, {}
+    if isinstance(models.captioner, OpenAICaptioner):
+        captioner = models.captioner.provenance
     dollars = [
-        _dollars(plan, [name for name in plan.calls if (name == CAPTION) == seeing], maker, config, halved)
+        _dollars(
+            plan,
+            [name for name in plan.calls if (name == CAPTION) == seeing],
+            maker,
+            config,
+            halved,
+        )
         for seeing, maker, halved in ((False, reader, batch), (True, captioner, False))
     ]
     rows = {
-        name: {"calls": plan.calls[name], "tokens_in": plan.input[name], "tokens_out": plan.output[name]}
+        name: {
+            "calls": plan.calls[name],
+            "tokens_in": plan.input_tokens[name],
+            "tokens_out": plan.output_tokens[name],
+        }
         for name in plan.calls
     }
     return {"asks": rows, "dollars": None if None in dollars else sum(filter(None, dollars))}
 
 
 def _dollars(
-    plan: Plan, names: list[str], maker: dict[str, object], config: Settings, halved: bool
+    plan: CallPlan, names: list[str], maker: dict[str, object], config: Settings, halved: bool
 ) -> float | None:
     """What the asks of one model cost; None where its price is not known."""
     from mmrec.llm.cost import Price
@@ -106,16 +119,22 @@ def _dollars(
 
     if not names:
         return 0.0
-    price = Price.of(str(maker.get("provider", "")), str(maker["model"]), config.language.llm_price)
+    price = Price.for_model(
+        str(maker.get("provider", "")), str(maker["model"]), config.language.llm_price
+    )
     if price is None:
         return None
-    tokens = (sum(counts[name] for name in names) for counts in (plan.input, plan.output))
+    tokens = (
+        sum(counts[name] for name in names) for counts in (plan.input_tokens, plan.output_tokens)
+    )
     cost = price.cost(Usage(**dict(zip(("input", "output"), tokens, strict=True))))
     return cost / 2 if halved else cost
 
 
 def _print_plans(plans: dict[str, dict[str, Any]], config: Settings) -> None:
-    table = Table(title=f"What {config.language.llm} would be asked", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(
+        title=f"What {config.language.llm} would be asked", title_justify="left", box=SIMPLE_HEAD
+    )
     table.add_column("strategy")
     table.add_column("ask")
     for name in ("calls", "tokens in", "tokens out", "US$"):
@@ -123,42 +142,47 @@ def _print_plans(plans: dict[str, dict[str, Any]], config: Settings) -> None:
     for strategy, plan in plans.items():
         for name, row in plan["asks"].items():
             table.add_row(
-                strategy, name, *(f"{row[key]:,}" for key in ("calls", "tokens_in", "tokens_out")), ""
+                strategy,
+                name,
+                *(f"{row[key]:,}" for key in ("calls", "tokens_in", "tokens_out")),
+                "",
             )
         money = "unknown" if plan["dollars"] is None else f"{plan['dollars']:,.2f}"
         table.add_row(strategy, "together", "", "", "", money, end_section=True)
-    out.print(table)
+    stdout.print(table)
     console.print(
         "Tokens are estimates, those of the answers by experience; what is stored already is not counted. "
         "Nothing was asked."
     )
 
 
-def _result(profiles: Profiles, models: Models) -> dict[str, Any]:
-    chats = [getattr(model, "chat", None) for model in (models.reader.model, models.captioner)]
+def _result(profiles: AnnotationRun, models: Models) -> dict[str, Any]:
+    chats = [getattr(model, "client", None) for model in (models.annotator.model, models.captioner)]
     spends = [chat.spend for chat in chats if chat is not None]
-    result: dict[str, Any] = {"model": models.reader.identity["model"]}
+    result: dict[str, Any] = {"model": models.annotator.note_provenance["model"]}
     if profiles.notes:
         result["notes"] = len(profiles.notes)
         result["empty"] = sum(not note.gist for note in profiles.notes)
     for part in profiles.summaries:
-        name = f"summaries of {part.of}s"
+        name = f"summaries of {part.kind}s"
         result[name] = result.get(name, 0) + len(part.summaries)
     if spends:
         result |= {
             "calls": sum(spend.calls for spend in spends),
             "tokens_in": sum(spend.usage.input for spend in spends),
             "tokens_out": sum(spend.usage.output for spend in spends),
-            "dollars": sum(spend.money for spend in spends) if all(spend.price for spend in spends) else None,
+            "dollars": sum(spend.money for spend in spends)
+            if all(spend.price for spend in spends)
+            else None,
         }
     return result | {"failed": dict(profiles.failed.most_common()), "pending": _pending(profiles)}
 
 
-def _pending(profiles: Profiles) -> dict[str, Any] | None:
+def _pending(profiles: AnnotationRun) -> dict[str, Any] | None:
     if not profiles.pending:
         return None
     pending = reduce(add, profiles.pending)
-    counts = {"handed_in": pending.handed_in, "waiting": pending.waiting, "left": pending.left}
+    counts = {"handed_in": pending.submitted, "waiting": pending.waiting, "left": pending.deferred}
     return {**counts, "remark": str(pending)}
 
 
@@ -167,12 +191,14 @@ def _print_result(result: dict[str, Any]) -> None:
     for name, value in result.items():
         if name not in ("failed", "pending", "check") and value is not None:
             form = {float: ",.4f", int: ","}.get(type(value), "")
-            table.add_row(name.replace("_", " "), Text(escaped(format(value, form))))
-    out.print(table)
+            table.add_row(name.replace("_", " "), Text(escape_text(format(value, form))))
+    stdout.print(table)
     failed = result["failed"]
     if failed:
-        console.print(f"[yellow]{sum(failed.values()):,} asks failed; what they are about counts as missing:")
+        console.print(
+            f"[yellow]{sum(failed.values()):,} asks failed; what they are about counts as missing:"
+        )
         for reason, count in list(failed.items())[:_REASONS]:
-            console.print(f"  {count:,}: {escaped(reason, 500)}", markup=False)
+            console.print(f"  {count:,}: {escape_text(reason, 500)}", markup=False)
     if result["pending"]:
-        console.print(escaped(result["pending"]["remark"], 1000), markup=False)
+        console.print(escape_text(result["pending"]["remark"], 1000), markup=False)

@@ -9,33 +9,33 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from mmrec.cli.options import out
-from mmrec.data.columns import escaped
+from mmrec.cli.options import stdout
+from mmrec.data.columns import escape_text
 
 if TYPE_CHECKING:
-    from mmrec.experiments.annotation_check import Check
+    from mmrec.experiments.annotation_check import AnnotationQuality
 
 __all__ = ["print_check"]
 
 
-def print_check(check: Check) -> None:
+def print_check(check: AnnotationQuality) -> None:
     """Print a check in tables that 80 columns hold; texts are shown with nothing of theirs obeyed."""
     name = f"{check.model.get('model')}, strategy {check.strategy}, prompts {check.prompts}"
-    out.print(Text(f"Check of what was written by {_safe(name)}", "bold"))
-    out.print(_table(check.looked))
+    stdout.print(Text(f"Check of what was written by {_safe(name)}", "bold"))
+    stdout.print(_table(check.sample_counts))
     for title, measure in check.measures.items():
-        out.print(Text(title.capitalize(), "bold"))
-        out.print(Text(measure.legend, "dim"))
-        out.print(_table(measure.rows))
+        stdout.print(Text(title.capitalize(), "bold"))
+        stdout.print(Text(measure.legend, "dim"))
+        stdout.print(_table(measure.rows))
         for example in measure.examples:
-            out.print(Text(f"Worst: {_safe(example.who)}: {example.why}"))
-            review = f" (review {_safe(example.review)})" if example.review else ""
-            beside = f"\nbeside “{_safe(example.beside)}”" if example.beside else ""
-            out.print(Padding(Text(f"“{_safe(example.text)}”{beside}{review}"), (0, 0, 0, 2)))
-        out.print()
+            stdout.print(Text(f"Worst: {_safe(example.entity)}: {example.reason}"))
+            review = f" (review {_safe(example.review_id)})" if example.review_id else ""
+            beside = f"\nbeside “{_safe(example.compared_text)}”" if example.compared_text else ""
+            stdout.print(Padding(Text(f"“{_safe(example.text)}”{beside}{review}"), (0, 0, 0, 2)))
+        stdout.print()
     for remark in check.remarks:
-        out.print(Text(f"Note: {remark}."))
-    out.print()
+        stdout.print(Text(f"Note: {remark}."))
+    stdout.print()
 
 
 def _table(rows: dict[str, Any]) -> Table:
@@ -56,4 +56,4 @@ def _cell(figure: Any) -> str:
 
 def _safe(text: str) -> str:
     """A text of strangers on one line, unprintable characters spelt out."""
-    return escaped(" ".join(text.split()), 400)
+    return escape_text(" ".join(text.split()), 400)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmrec.cli.fit import learn_and_save
+from mmrec.cli.fit import train_and_save
 from mmrec.cli.options import AsJson, print_json
 from mmrec.cli.recommend import print_recommendations
 from mmrec.config import Config, ReadConfig
@@ -28,7 +28,7 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, json: AsJson = False) -> No
     console.print("drawing Sample City, a town that does not exist")
     data = write_sample_city(city, seed=seed)
     config = Config(seed=seed, read=ReadConfig(items=city / "places.jsonl"))
-    result = learn_and_save(data, out, config, quiet=json)
+    result = train_and_save(data, out, config, quiet=json)
     recommender = Recommender.load(out)
     user = recommender.reviews.table["user"].mode().sort()[0]
     found = recommender.recommend(user, 10)

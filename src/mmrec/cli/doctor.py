@@ -12,12 +12,20 @@ from rich.table import Table
 from rich.text import Text
 
 import mmrec
-from mmrec.cli.options import AsJson, out, print_json
-from mmrec.data.columns import escaped
+from mmrec.cli.options import AsJson, print_json, stdout
+from mmrec.data.columns import escape_text
 
 __all__ = ["doctor"]
 
-_PACKAGES = ("torch", "sentence-transformers", "transformers", "polars", "numpy", "scikit-learn", "pydantic")
+_PACKAGES = (
+    "torch",
+    "sentence-transformers",
+    "transformers",
+    "polars",
+    "numpy",
+    "scikit-learn",
+    "pydantic",
+)
 
 
 def doctor(*, store: Path | None = None, json: AsJson = False) -> None:
@@ -29,19 +37,21 @@ def doctor(*, store: Path | None = None, json: AsJson = False) -> None:
     """
     checks = {**_machine(), **_models(), **_service(), **_store(store)}
     if json:
-        print_json({name: {"state": state, "detail": detail} for name, (state, detail) in checks.items()})
+        print_json(
+            {name: {"state": state, "detail": detail} for name, (state, detail) in checks.items()}
+        )
         return
     table = Table(title=f"mmrec {mmrec.__version__}", title_justify="left", show_header=False)
     marks = {"ok": "[green]ok[/]", "missing": "[yellow]missing[/]", "broken": "[red]broken[/]"}
     for name, (state, detail) in checks.items():
-        table.add_row(name, marks[state], Text(escaped(detail, 1000)))
-    out.print(table)
+        table.add_row(name, marks[state], Text(escape_text(detail, 1000)))
+    stdout.print(table)
 
 
 def _machine() -> dict[str, tuple[str, str]]:
     import torch
 
-    from mmrec.encoder.weights import fast_bf16
+    from mmrec.encoder.weights import has_fast_bf16
 
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
     gpu = torch.cuda.is_available()
@@ -49,7 +59,9 @@ def _machine() -> dict[str, tuple[str, str]]:
         "machine": ("ok", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"),
         "python": ("ok", f"{platform.python_version()}; {versions}"),
         "bf16": (
-            ("ok", "native on this processor") if fast_bf16() else ("missing", "not native on this processor")
+            ("ok", "native on this processor")
+            if has_fast_bf16()
+            else ("missing", "not native on this processor")
         ),
         "CUDA": ("ok", torch.cuda.get_device_name())
         if gpu
@@ -72,7 +84,7 @@ def _models() -> dict[str, tuple[str, str]]:
         try:
             encoder = Encoder(Config().encoder, Store())
             length = float((encoder.encode(["a quiet place"]).astype("float32") ** 2).sum())
-            said = f"{encoder.description}: {encoder.why}; weights verified, |v|² = {length:.3f}"
+            said = f"{encoder.description}: {encoder.explanation}; weights verified, |v|² = {length:.3f}"
             checks["encoder"] = ("ok", said)
         except ModelError as error:
             checks["encoder"] = ("broken", str(error))
@@ -83,18 +95,25 @@ def _language() -> dict[str, tuple[str, str]]:
     """Language models that could read here; OpenAI's server is not asked."""
     checks = {"language": ("ok", "--llm builtin (extractive, no language model)")}
     if importlib.util.find_spec("openai") is None:
-        checks["language servers"] = ("missing", "for openai:, ollama: or a URL: pip install 'mmrec[llm]'")
+        checks["language servers"] = (
+            "missing",
+            "for openai:, ollama: or a URL: pip install 'mmrec[llm]'",
+        )
         return checks
     key = bool(os.environ.get("OPENAI_API_KEY"))
     checks["OpenAI"] = (
-        ("ok", "--llm openai:MODEL, a key is set") if key else ("missing", "no key in OPENAI_API_KEY")
+        ("ok", "--llm openai:MODEL, a key is set")
+        if key
+        else ("missing", "no key in OPENAI_API_KEY")
     )
     url = "http://localhost:11434/v1"
     try:
         import httpx2
 
         listed = httpx2.get(f"{url}/models", timeout=1).json()["data"]
-        names = ", ".join(str(model["id"]) for model in listed) or "no model yet: `ollama pull MODEL`"
+        names = (
+            ", ".join(str(model["id"]) for model in listed) or "no model yet: `ollama pull MODEL`"
+        )
         checks["Ollama"] = ("ok", f"--llm ollama:MODEL, it has {names}")
     except Exception:  # whatever else may listen there
         checks["Ollama"] = ("missing", f"nobody answers at {url}; start `ollama serve`")
@@ -118,10 +137,10 @@ def _service() -> dict[str, tuple[str, str]]:
 
 
 def _store(path: Path | None) -> dict[str, tuple[str, str]]:
-    from mmrec.cache.store import Store, default_store
+    from mmrec.cache.store import Store, default_store_path
     from mmrec.errors import ModelError
 
-    path = path or default_store()
+    path = path or default_store_path()
     if not path.exists():
         return {"store": ("ok", f"{path} (will be made)")}
     try:

@@ -11,7 +11,12 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    model: Path, data: Path | None = None, /, *, json: AsJson = False, read: ReadSettings = ReadSettings()
+    model: Path,
+    data: Path | None = None,
+    /,
+    *,
+    json: AsJson = False,
+    read: ReadSettings = ReadSettings(),
 ) -> None:
     """Print what a saved model reaches on test reviews, or on reviews that it does not know yet.
 
@@ -26,7 +31,7 @@ def evaluate(
     from mmrec.data import read_reviews
     from mmrec.errors import DataError
     from mmrec.evaluation import evaluate as score
-    from mmrec.experiments.compare import warnings
+    from mmrec.experiments.compare import config_warnings
     from mmrec.recommender.recommender import Recommender
 
     recommender = Recommender.load(model)
@@ -35,9 +40,13 @@ def evaluate(
     if data is not None:
         new = read_reviews(data, read).table
         known = recommender.reviews.table
-        fresh = new.join(known, on=["user", "item", "rating", "text"], how="anti", maintain_order="left")
+        fresh = new.join(
+            known, on=["user", "item", "rating", "text"], how="anti", maintain_order="left"
+        )
         if fresh.height < new.height:
-            console.print(f"{new.height - fresh.height:,} reviews that the model knows were left out")
+            console.print(
+                f"{new.height - fresh.height:,} reviews that the model knows were left out"
+            )
         label = (fresh["rating"] >= recommender.config.like_rating).to_numpy()
         if not label.any() or label.all():
             raise DataError(
@@ -46,13 +55,13 @@ def evaluate(
             )
         chance = recommender.predict(fresh["user"].to_list(), fresh["item"].to_list())
         always = np.full(len(label), (known["rating"] >= recommender.config.like_rating).mean())
-        weights = recommender.model.weights
+        weights = recommender.model.class_weights
         scores = {
             "always like": score(label, always, weights),
             recommender.config.ranker.features: score(label, chance, weights),
         }
         title = f"{data}: {fresh.height:,} reviews that the model has not seen"
-    remarks = warnings(recommender.config)
+    remarks = config_warnings(recommender.config)
     for remark in remarks:
         console.print(f"- {remark}")
     if json:

@@ -8,7 +8,7 @@ from typing import Any
 from mmrec.cli.options import AsJson, Settings, print_json, print_scores, show_rejects
 from mmrec.console import console
 
-__all__ = ["fit", "learn_and_save"]
+__all__ = ["fit", "train_and_save"]
 
 _AUDITED_ROWS = 200
 
@@ -33,12 +33,12 @@ def fit(
         peers: also train logistic regression, LightGBM, matrix factorisation and DeepFM on the same rows.
         json: print one JSON object instead of tables.
     """
-    result = learn_and_save(data, out, config, quiet=json, peers=peers)
+    result = train_and_save(data, out, config, quiet=json, peers=peers)
     if json:
         print_json(result)
 
 
-def learn_and_save(
+def train_and_save(
     data: Path, folder: Path, config: Settings, *, quiet: bool, peers: bool = False
 ) -> dict[str, Any]:
     """What `fit` does; `demo` does it too.
@@ -54,33 +54,42 @@ def learn_and_save(
     from mmrec.experiments.compare import compare
     from mmrec.experiments.report.fit_report import write_report
     from mmrec.experiments.report.html import command_line
-    from mmrec.experiments.significance import judge
+    from mmrec.experiments.significance import assess
     from mmrec.features.dataset import Models
     from mmrec.recommender.recommender import Recommender
 
     which = ["baseline", "proposed", "mmrec"]
     if (policy := config.evidence.policy) != "fold":
         if config.ranker.features == "mmrec":
-            raise ConfigError(f"--policy {policy}: mmrec needs the policy fold; add --features proposed")
+            raise ConfigError(
+                f"--policy {policy}: mmrec needs the policy fold; add --features proposed"
+            )
         which.remove("mmrec")
         console.print(f"- mmrec is left out, since it needs the policy fold, not {policy}")
     reviews = read_reviews(data, config.read)
     show_rejects(reviews, folder)
     models = Models.open(config)
-    result = compare(reviews, config, models, which, peers=peers)
-    judgement = judge(result)
+    result = compare(reviews, config, models, which, trained_baselines=peers)
+    judgement = assess(result)
     prepared = result.prepared
     dealt = np.concatenate([prepared.split.train, prepared.split.valid, prepared.split.test])
     some = np.random.default_rng(config.seed).permutation(dealt)[:_AUDITED_ROWS]
     audits = {
         name: audit(
-            prepared.corpus, prepared.split, prepared.evidence, model.assembler, result.features[name], some
+            prepared.corpus,
+            prepared.split,
+            prepared.evidence,
+            model.builder,
+            result.features[name],
+            some,
         )
         for name, model in result.models.items()
     }
     if not quiet:
-        print_scores(result.scores, f"{data}: {len(prepared.split.test):,} test reviews, seed {config.seed}")
-    threshold, given = judgement.operating[config.ranker.features]
+        print_scores(
+            result.metrics, f"{data}: {len(prepared.split.test):,} test reviews, seed {config.seed}"
+        )
+    threshold, given = judgement.operating_points[config.ranker.features]
     console.print(
         f"- recommending from {threshold:.0%} on (chosen on valid) gave {given.tpr:.0%} of the liked and "
         f"{given.fpr:.0%} of the disliked test reviews"
@@ -102,7 +111,7 @@ def learn_and_save(
         "report": str(report),
         "reviews": len(reviews),
         "refused": reviews.rejects.height,
-        "test": {name: scores.dict() for name, scores in result.scores.items()},
+        "test": {name: scores.dict() for name, scores in result.metrics.items()},
         "judgement": judgement.dict(),
         "remarks": result.remarks,
         "audit": {name: str(found) for name, found in audits.items()},

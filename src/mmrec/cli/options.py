@@ -18,7 +18,7 @@ from mmrec.console import console
 
 if TYPE_CHECKING:
     from mmrec.data import Reviews
-    from mmrec.evaluation import Scores
+    from mmrec.evaluation import Metrics
     from mmrec.experiments.report import tables
 
 __all__ = [
@@ -28,12 +28,12 @@ __all__ = [
     "ReadSettings",
     "ServeSettings",
     "Settings",
-    "out",
     "print_json",
+    "stdout",
 ]
 __all__ += ["print_scores", "print_table", "show_rejects"]
 
-out = Console(highlight=False)
+stdout = Console(highlight=False)
 """Results go to standard output; progress and remarks go to standard error."""
 
 for _order, (_part, _title) in enumerate(
@@ -42,7 +42,7 @@ for _order, (_part, _title) in enumerate(
         (settings.ReadConfig, "Reading"),
         (settings.SplitConfig, "Splitting"),
         (settings.EvidenceConfig, "Evidence"),
-        (settings.ProfileConfig, "Words"),
+        (settings.AnnotationConfig, "Words"),
         (settings.LanguageConfig, "Language model"),
         (settings.VisionConfig, "Vision model"),
         (settings.EncoderConfig, "Encoder"),
@@ -61,7 +61,9 @@ PaperSettings = settings.PaperConfig
 for _name in ("evidence", "ranker", "training"):
     # What is decided is not in the help, but parsed, so that who gives it is told why that cannot be.
     for _field, _info in type(getattr(PaperSettings(), _name)).model_fields.items():
-        _info.metadata.extend([Parameter(show=False)] if _field in PaperSettings.decided else [])
+        _info.metadata.extend(
+            [Parameter(show=False)] if _field in PaperSettings.fixed_fields else []
+        )
 Settings = settings.Config
 ReadSettings = settings.ReadConfig
 ServeSettings = settings.ServeConfig
@@ -90,7 +92,7 @@ def print_json(result: Mapping[str, Any]) -> None:
     print(json.dumps(strict, indent=2, allow_nan=False))
 
 
-def print_scores(scores: Mapping[str, Scores], title: str) -> None:
+def print_scores(scores: Mapping[str, Metrics], title: str) -> None:
     """Print models beside each other, the best figure of every column in bold."""
     table = Table(
         title=title,
@@ -116,21 +118,23 @@ def print_scores(scores: Mapping[str, Scores], title: str) -> None:
             for key in _COLUMNS
         ]
         table.add_row(name, *cells)
-    out.print(table)
+    stdout.print(table)
 
 
 def print_table(table: tables.Table) -> None:
     """Print a table of an experiment, with its notes below."""
     shown = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column, title in enumerate(table.header):
-        shown.add_column(title, justify="right" if table.numeric(column) else "left", overflow="fold")
+        shown.add_column(
+            title, justify="right" if table.numeric(column) else "left", overflow="fold"
+        )
     for at, row in enumerate(table.rows):
         bold = ["bold" if (at, column) in table.bold else "" for column in range(len(row))]
         shown.add_row(*map(Text, row, bold))
-    out.print(shown)
+    stdout.print(shown)
     for note in table.notes:
-        out.print(Text(f"{note}."))
-    out.print()
+        stdout.print(Text(f"{note}."))
+    stdout.print()
 
 
 def show_rejects(reviews: Reviews, folder: Path | None = None) -> None:

@@ -11,13 +11,13 @@ from cyclopts import Parameter
 from rich.markup import escape
 
 from mmrec.cli.options import AsJson, print_json
-from mmrec.cli.options import out as console
-from mmrec.data.http_download import Limits
-from mmrec.data.image_download import fetch_photos
+from mmrec.cli.options import stdout as console
+from mmrec.data.http_download import DownloadLimits
+from mmrec.data.image_download import download_photos
 
 __all__ = ["fetch"]
 
-_LIMITS = Parameter(name="*")(Limits)()
+_LIMITS = Parameter(name="*")(DownloadLimits)()
 
 
 def fetch(
@@ -28,7 +28,7 @@ def fetch(
     items: Path | None = None,
     column: str | None = None,
     url_template: str | None = None,
-    limits: Limits = _LIMITS,
+    limits: DownloadLimits = _LIMITS,
     retry: bool = False,
     json: AsJson = False,
 ) -> None:
@@ -46,17 +46,21 @@ def fetch(
         json: print one JSON object instead of text.
     """
     done = asyncio.run(
-        fetch_photos(data, out, limits, items=items, column=column, template=url_template, retry=retry)
+        download_photos(
+            data, out, limits, items=items, column=column, template=url_template, retry=retry
+        )
     )
     if json:
         print_json(asdict(done))
         return
-    console.print(f"{done.fetched:,} photos fetched, {done.there:,} already there")
+    console.print(f"{done.downloaded:,} photos fetched, {done.already_present:,} already there")
     for kind, count in done.refused.items():
         console.print(f"{count:,} refused, see index.jsonl: {escape(kind)}")
     if done.refused:
-        console.print("--retry tries these again; --allow-private lets addresses of your own network through")
-    if done.unreadable:
-        console.print(f"{done.unreadable:,} rows cannot be read and were left out")
-    files = " --items ".join(shlex.quote(str(file)) for file in done.files)
+        console.print(
+            "--retry tries these again; --allow-private lets addresses of your own network through"
+        )
+    if done.unreadable_rows:
+        console.print(f"{done.unreadable_rows:,} rows cannot be read and were left out")
+    files = " --items ".join(shlex.quote(str(file)) for file in done.copies)
     console.print(f"next: mmrec fit {escape(files)}", soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from mmrec.cli.options import AsJson, CatalogueSettings, out, print_json
+from mmrec.cli.options import AsJson, CatalogueSettings, print_json, stdout
 from mmrec.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def recall(
     if users < 1 or n < 1:
         raise ConfigError(f"--users {users} --n {n}: at least one of each is wanted")
     recommender = Recommender.load(model, catalogue)
-    known = recommender.features.user.nothing
+    known = recommender.features.user.unknown_index
     some = np.random.default_rng(seed).choice(known, size=min(users, known), replace=False)
     found = measure(recommender.scorer, some, n)
     if json:
@@ -58,8 +58,14 @@ def print_recall(found: Recall) -> None:
     table = Table(title=f"The best {found.n} of {found.items:,} items", title_justify="left")
     for column in ("", f"recall@{found.n}", "p50 ms", "p99 ms"):
         table.add_column(column, justify="right" if column else "left")
-    ways = {"scan": "two stages (scan)", "index": "two stages (index)", "exact": "by default (exact)"}
-    table.add_row(ways[found.how], f"{found.recall:.3f}", *(f"{one:.1f}" for one in found.milliseconds))
+    ways = {
+        "scan": "two stages (scan)",
+        "index": "two stages (index)",
+        "exact": "by default (exact)",
+    }
+    table.add_row(
+        ways[found.how], f"{found.recall:.3f}", *(f"{one:.1f}" for one in found.milliseconds)
+    )
     table.add_row("exact", "1", *(f"{one:.1f}" for one in found.exact_milliseconds))
-    out.print(table)
-    out.print(f"Peak memory of the process: {found.gigabytes:.2f} GiB")
+    stdout.print(table)
+    stdout.print(f"Peak memory of the process: {found.gigabytes:.2f} GiB")

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.markup import escape
 from rich.table import Table
 
-from mmrec.cli.options import AsJson, CatalogueSettings, out, print_json
+from mmrec.cli.options import AsJson, CatalogueSettings, print_json, stdout
 from mmrec.console import console
 from mmrec.errors import ConfigError
 from mmrec.llm.types import PRICE_TAGS
@@ -63,7 +63,7 @@ def recommend(
         sentences: have the language model of the fit make a sentence of the quotes of each item.
         json: print one JSON object instead of a table.
     """
-    from mmrec.recommender.explain import told
+    from mmrec.recommender.explain import with_sentences
     from mmrec.recommender.recommender import Recommender
 
     for name, share in (("max-fpr", max_fpr), ("diversity", diversity)):
@@ -82,10 +82,14 @@ def recommend(
         _write(recommender, everyone, n=n, seen=seen, max_fpr=max_fpr)
         return
     if user is not None and user not in recommender.corpus.data.users:
-        console.print(f"{user} has written no review here: this is what strangers get", markup=False)
-    kinds = recommender.shelf.kinds(_KINDS)
+        console.print(
+            f"{user} has written no review here: this is what strangers get", markup=False
+        )
+    kinds = recommender.catalog.common_categories(_KINDS)
     if category and {*category}.isdisjoint(kinds):
-        raise ConfigError(f"--category {category[0]!r}: no item is one; there are {', '.join(kinds[:40])}")
+        raise ConfigError(
+            f"--category {category[0]!r}: no item is one; there are {', '.join(kinds[:40])}"
+        )
     asking: dict[str, Any] = {"likes": likes, "liked": liked or ()}
     how: dict[str, Any] = {"seen": seen, "max_fpr": max_fpr, "diversity": diversity}
     how |= {"categories": category or (), "prices": price or ()}
@@ -93,7 +97,7 @@ def recommend(
     items = found["item"].to_list() if why or sentences else []
     explained = [recommender.explain(user, item, **asking) for item in items]
     if sentences:
-        explained = told(explained, recommender.models.reader.reasons)
+        explained = with_sentences(explained, recommender.models.annotator.write_reasons)
     reasons = dict(zip(items, explained, strict=True))
     if json:
         rows = found.to_dicts()
@@ -105,12 +109,16 @@ def recommend(
     print_recommendations(found, f"For {escape(user or likes or ', '.join(liked or ()))}")
     for place, reason in reasons.items():
         parts = ", ".join(f"{name} {value:+.3f}" for name, value in reason.contributions.items())
-        out.print(f"\n[bold]{escape(place)}[/] {reason.probability:.3f} = {reason.base:.3f} and {parts}")
+        stdout.print(
+            f"\n[bold]{escape(place)}[/] {reason.probability:.3f} = {reason.base:.3f} and {parts}"
+        )
         if reason.sentence:
-            out.print(f"  {escape(reason.sentence)}")
+            stdout.print(f"  {escape(reason.sentence)}")
         for quote in reason.quotes:
             source = quote.review_id or "a photo of it"
-            out.print(f"  {'+' if quote.liked else '-'} “{escape(quote.text)}” ({escape(source)})")
+            stdout.print(
+                f"  {'+' if quote.liked else '-'} “{escape(quote.text)}” ({escape(source)})"
+            )
 
 
 def _write(recommender: Recommender, path: Path, **how: Any) -> None:
@@ -120,9 +128,11 @@ def _write(recommender: Recommender, path: Path, **how: Any) -> None:
     try:
         found.write_parquet(path)
     except OSError as error:
-        raise ConfigError(f"--everyone {path}: cannot be written ({error.strerror or error})") from error
-    users, items = recommender.features.user.nothing, recommender.scorer.size
-    out.print(
+        raise ConfigError(
+            f"--everyone {path}: cannot be written ({error.strerror or error})"
+        ) from error
+    users, items = recommender.features.user.unknown_index, recommender.scorer.size
+    stdout.print(
         f"{path}: {found.height:,} rows for {users:,} users, of {items:,} items, "
         f"in {seconds:.1f} s ({users / max(seconds, 1e-9):,.0f} users/s)",
         markup=False,
@@ -152,4 +162,4 @@ def print_recommendations(found: pl.DataFrame, title: str) -> None:
         name = escape(row["name"] or row["item"])
         categories = escape(", ".join(row["categories"][:4]))
         table.add_row(str(place), name, f"{row['probability']:.3f}", row["price"] or "", categories)
-    out.print(table)
+    stdout.print(table)

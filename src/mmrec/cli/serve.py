@@ -29,24 +29,26 @@ def serve(
         model: folder that `mmrec fit` wrote; `live.sqlite` in it holds live reviews unless --database says
             otherwise.
     """
-    from mmrec.cache.store import Store, default_store
+    from mmrec.cache.store import Store, default_store_path
     from mmrec.errors import ConfigError
-    from mmrec.recommender.persistence import manifest_of
+    from mmrec.recommender.persistence import read_manifest
 
     try:
         import uvicorn
 
-        from mmrec.service.app import create_app, open_ledger, read_keys
+        from mmrec.service.app import create_app, open_live_store, read_keys
     except ImportError as error:
         raise ConfigError(f"{error}: install mmrec[serve]") from error
 
     # What can be wrong is told before the server starts.
-    Store(manifest_of(model).config.store or default_store()).close()
-    open_ledger(model, config).close()
+    Store(read_manifest(model).config.store or default_store_path()).close()
+    open_live_store(model, config).close()
     if config.keys:
         read_keys(config.keys)
     elif config.host not in ("127.0.0.1", "localhost", "::1"):
-        console.print(f"- {config.host}: whoever reaches this address may read and write; see --keys")
+        console.print(
+            f"- {config.host}: whoever reaches this address may read and write; see --keys"
+        )
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     how: dict[str, Any] = {"host": config.host, "port": config.port, "log_level": "warning"}
     how |= {"access_log": False, "server_header": False, "timeout_graceful_shutdown": _GRACE}

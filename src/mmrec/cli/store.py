@@ -14,17 +14,21 @@ from rich.table import Table
 from rich.text import Text
 
 from mmrec.cache import admin
-from mmrec.cache.admin import Choice
-from mmrec.cache.store import Store, default_store
-from mmrec.cli.options import AsJson, out, print_json
+from mmrec.cache.admin import Selection
+from mmrec.cache.store import Store, default_store_path
+from mmrec.cli.options import AsJson, print_json, stdout
 from mmrec.errors import ConfigError, DataError
 
 __all__ = ["store_app"]
 
-store_app = App(name="store", help="Look into the store of slow and paid results, copy it, thin it out.")
+store_app = App(
+    name="store", help="Look into the store of slow and paid results, copy it, thin it out."
+)
 
 StorePath = Annotated[Path | None, Parameter(help="The database; the default one otherwise.")]
-Kind = Annotated[str | None, Parameter(help="Only results of this kind, as `mmrec store stats` names it.")]
+Kind = Annotated[
+    str | None, Parameter(help="Only results of this kind, as `mmrec store stats` names it.")
+]
 Model = Annotated[str | None, Parameter(help="Only results of this model.")]
 Flag = Annotated[bool, Parameter(negative=())]
 
@@ -34,14 +38,22 @@ def stats(*, store: StorePath = None, json: AsJson = False) -> None:
     """Say what the store holds: results and failures, their size, and the tokens that were paid for them."""
     path = _existing(store)
     with closing(Store(path)) as db:
-        found = admin.stats(db, Choice())
+        found = admin.stats(db, Selection())
     size = path.stat().st_size
-    _print({"store": path, "bytes": size, "holdings": found}, json, f"{path}: {_number(size)} bytes")
+    _print(
+        {"store": path, "bytes": size, "holdings": found}, json, f"{path}: {_number(size)} bytes"
+    )
 
 
 @store_app.command
 def export(
-    file: Path, /, *, kind: Kind = None, model: Model = None, store: StorePath = None, json: AsJson = False
+    file: Path,
+    /,
+    *,
+    kind: Kind = None,
+    model: Model = None,
+    store: StorePath = None,
+    json: AsJson = False,
 ) -> None:
     """Write results to a file, one JSON object a line, for another machine's `mmrec store import`.
 
@@ -50,7 +62,7 @@ def export(
     """
     path = _existing(store)
     with closing(Store(path)) as db:
-        written = admin.export(db, file, Choice(kind, model))
+        written = admin.export(db, file, Selection(kind, model))
     _print({"store": path, "file": file, "results": written}, json, f"{written:,} results: {file}")
 
 
@@ -60,11 +72,13 @@ def import_(file: Path, /, *, store: StorePath = None, json: AsJson = False) -> 
 
     An answer cannot be checked against what was asked: import only from people whom you trust.
     """
-    path = store or default_store()
+    path = store or default_store_path()
     with closing(Store(path)) as db:
         done = admin.import_(db, file)
-    said = f"{done.new:,} new, {done.known:,} known already, {done.refused:,} refused"
-    _print({"store": path, "file": file, **asdict(done)}, json, f"{said}; {done.reason}".rstrip("; "))
+    said = f"{done.new:,} new, {done.present:,} known already, {done.refused:,} refused"
+    _print(
+        {"store": path, "file": file, **asdict(done)}, json, f"{said}; {done.reason}".rstrip("; ")
+    )
 
 
 @store_app.command
@@ -88,7 +102,7 @@ def prune(
     if kind is None and model is None and older_than is None and not failures:
         raise ConfigError("say what to delete: --kind, --model, --older-than or --failures")
     before = None if older_than is None else time.time() - older_than * 86400
-    choice = Choice(kind, model, before, failures)
+    choice = Selection(kind, model, before, failures)
     path = _existing(store)
     with closing(Store(path)) as db:
         found = admin.stats(db, choice)
@@ -100,7 +114,7 @@ def prune(
 
 
 def _existing(path: Path | None) -> Path:
-    path = path or default_store()
+    path = path or default_store_path()
     if not path.is_file():
         raise DataError(f"{path}: no store is there; name one with --store")
     return path
@@ -111,15 +125,17 @@ def _print(result: dict[str, Any], json: bool, text: str) -> None:
     if json:
         print_json(result)
         return
-    out.print(text, markup=False, soft_wrap=True)
+    stdout.print(text, markup=False, soft_wrap=True)
     if not (rows := result.get("holdings")):
         return
     table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
     for name, value in rows[0].items():
-        table.add_column(name, justify="right" if isinstance(value, int) else "left", overflow="fold")
+        table.add_column(
+            name, justify="right" if isinstance(value, int) else "left", overflow="fold"
+        )
     for row in rows:
         table.add_row(*[_cell(value) for value in row.values()])
-    out.print(table)
+    stdout.print(table)
 
 
 def _cell(value: object) -> Text:

@@ -51,13 +51,17 @@ def sweep(
     features = model or config.ranker.features
     if over in ("policy", "reduction") and features == "mmrec":
         features = "proposed"
-        console.print(f"- --over {over} is measured on `proposed`, the paper's model, not on `mmrec`")
-    own = config.model_copy(update={"ranker": config.ranker.model_copy(update={"features": features})})
+        console.print(
+            f"- --over {over} is measured on `proposed`, the paper's model, not on `mmrec`"
+        )
+    own = config.model_copy(
+        update={"ranker": config.ranker.model_copy(update={"features": features})}
+    )
     timeless = reviews.table["time"].is_null().all()
-    usual = [value for value in sweeping.OVER[over][2] if value != "past" or not timeless]
+    usual = [value for value in sweeping.SWEPT_SETTINGS[over][2] if value != "past" or not timeless]
     if not (values or usual):
         raise ConfigError(f"--over {over} needs --values, each spelled as for --{over}")
     path = out / f"sweep-{over}.json"
     points = sweeping.sweep(reviews, own, Models.open(own), path, over, values or usual, seeds)
-    print_json(points) if json else print_table(sweeping.table(points, over))
+    print_json(points) if json else print_table(sweeping.sweep_table(points, over))
     sweep_page(points, over, features, path.with_suffix(".html"), command_line())

@@ -12,13 +12,13 @@ from numpy.typing import DTypeLike
 
 from mmrec.errors import DataError
 
-__all__ = ["empty", "halved", "widened"]
+__all__ = ["allocate", "to_float16", "to_float32"]
 
 _LARGE = 100_000_000
 """Bytes from which on an array is mapped: the views of some 10^5 reviews stay in memory."""
 
 
-def empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     """An array to be filled; a large one is mapped to a nameless file in the folder that `TMPDIR` names.
 
     What is written to a mapped array can be put out to the disk when memory is short, and the file is gone
@@ -43,11 +43,11 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         ) from error
 
 
-def widened(values: np.ndarray) -> np.ndarray:
+def to_float32(values: np.ndarray) -> np.ndarray:
     """Float32 of float16, ten times as fast as NumPy does it; of any other type the array itself."""
     return torch.from_numpy(values).float().numpy() if values.dtype == np.float16 else values
 
 
-def halved(values: np.ndarray) -> np.ndarray:
+def to_float16(values: np.ndarray) -> np.ndarray:
     """Float16 of any floats."""
     return torch.from_numpy(values).half().numpy()

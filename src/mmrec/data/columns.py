@@ -18,15 +18,15 @@ from mmrec.errors import ConfigError, DataError
 
 __all__ = [
     "LAYOUTS",
-    "Refused",
+    "RowError",
     "as_captions",
     "as_id",
     "as_rating",
     "as_text",
     "as_time",
     "choose_columns",
-    "escaped",
-    "pick",
+    "escape_text",
+    "first_value",
 ]
 
 _PLAIN: dict[str, tuple[str, ...]] = {
@@ -42,7 +42,12 @@ _PLAIN: dict[str, tuple[str, ...]] = {
 LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
     "plain": _PLAIN,
     "kaggle": _PLAIN
-    | {"user": ("user_id",), "item": ("business_id",), "text": ("review_text",), "photos": ("pics",)},
+    | {
+        "user": ("user_id",),
+        "item": ("business_id",),
+        "text": ("review_text",),
+        "photos": ("pics",),
+    },
     "yelp": _PLAIN | {"user": ("user_id",), "item": ("business_id",), "rating": ("stars",)},
     "amazon": _PLAIN
     | {
@@ -80,19 +85,22 @@ _UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _MISSING = frozenset({"", "null", "none", "nan", "nat"})
 
 
-class Refused(Exception):
+class RowError(Exception):
     """A value that a review cannot have; the message is the reason, `kind: detail`, for the rejects."""
 
 
-def escaped(text: str, limit: int = 200) -> str:
+def escape_text(text: str, limit: int = 200) -> str:
     """Return text of at most `limit` characters, unprintable ones escaped, safe for terminals."""
     shown = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[: limit + 1]
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
+        for c in text[: limit + 1]
     )
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
-def choose_columns(columns: Sequence[str], config: ReadConfig, file: str) -> dict[str, tuple[str, ...]]:
+def choose_columns(
+    columns: Sequence[str], config: ReadConfig, file: str
+) -> dict[str, tuple[str, ...]]:
     """Return the file's names of every canonical column.
 
     Args:
@@ -104,7 +112,7 @@ def choose_columns(columns: Sequence[str], config: ReadConfig, file: str) -> dic
         ConfigError: `map` names a column that is not canonical.
         DataError: a mapped column, or one for user, item or rating, is not in the file.
     """
-    listed = escaped(", ".join(columns), 500)
+    listed = escape_text(", ".join(columns), 500)
     unknown = sorted(set(config.map) - set(_PLAIN))
     if unknown:
         known = ", ".join(_PLAIN)
@@ -127,7 +135,7 @@ def choose_columns(columns: Sequence[str], config: ReadConfig, file: str) -> dic
     return names
 
 
-def pick(row: Mapping[str, Any], names: Iterable[str]) -> Any:
+def first_value(row: Mapping[str, Any], names: Iterable[str]) -> Any:
     """Return the value of the first of these columns that the row has, or None."""
     for name in names:
         if name in row:
@@ -137,17 +145,21 @@ def pick(row: Mapping[str, Any], names: Iterable[str]) -> Any:
 
 def _shown(value: Any) -> str:
     # Only scalars are spelt out: the repr of a hostile nesting could exhaust the stack.
-    return escaped(str(value), 40) if isinstance(value, str | int | float | date) else type(value).__name__
+    return (
+        escape_text(str(value), 40)
+        if isinstance(value, str | int | float | date)
+        else type(value).__name__
+    )
 
 
 def _scalar(value: Any, otherwise: str) -> str | int | float:
     """Return a text or a number, of which a boolean is none."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise Refused(f"{otherwise}: {_shown(value)}")
+        raise RowError(f"{otherwise}: {_shown(value)}")
     return value
 
 
-def as_id(value: Any, what: str) -> str:
+def as_id(value: Any, column: str) -> str:
     """Return an id as a string without outer blanks; numbers become strings, 12.0 as `12`.
 
     Raises:
@@ -155,13 +167,13 @@ def as_id(value: Any, what: str) -> str:
     """
     if isinstance(value, float):
         value = None if not math.isfinite(value) else int(value) if value.is_integer() else value
-    name = "" if value is None else str(_scalar(value, f"{what} is not an id")).strip()
+    name = "" if value is None else str(_scalar(value, f"{column} is not an id")).strip()
     if not name:
-        raise Refused(f"{what} is missing")
+        raise RowError(f"{column} is missing")
     if len(name) > MAX_ID:
-        raise Refused(f"{what} is longer than {MAX_ID} characters")
+        raise RowError(f"{column} is longer than {MAX_ID} characters")
     if _UNWANTED.search(name) or "\n" in name or "\t" in name:
-        raise Refused(f"{what} holds control characters: {_shown(name)}")
+        raise RowError(f"{column} holds control characters: {_shown(name)}")
     return name
 
 
@@ -172,15 +184,17 @@ def as_rating(value: Any) -> float:
         Refused: missing, not a number (a boolean is none), or outside 1..5.
     """
     if value is None or (isinstance(value, str) and value.strip().lower() in _MISSING):
-        raise Refused("rating is missing")
+        raise RowError("rating is missing")
     try:  # as a text, no integer is too large for a float
-        number = float(value if isinstance(value, Decimal) else str(_scalar(value, "rating is not a number")))
+        number = float(
+            value if isinstance(value, Decimal) else str(_scalar(value, "rating is not a number"))
+        )
     except ValueError:
         number = math.nan
     if math.isnan(number):
-        raise Refused(f"rating is not a number: {_shown(value)}")
+        raise RowError(f"rating is not a number: {_shown(value)}")
     if not 1 <= number <= 5:
-        raise Refused(f"rating is outside 1..5: {_shown(value)}")
+        raise RowError(f"rating is outside 1..5: {_shown(value)}")
     return float(np.float32(number))
 
 
@@ -212,8 +226,8 @@ def as_captions(value: Any, limit: int) -> list[str]:
     found = value if isinstance(value, list) else [value]
     try:
         lines = [" ".join(as_text(one, limit).split()) for one in found]
-    except Refused as refusal:
-        raise Refused(f"captions hold something else: {refusal}") from refusal
+    except RowError as refusal:
+        raise RowError(f"captions hold something else: {refusal}") from refusal
     return [line for line in lines if line]
 
 
@@ -229,9 +243,9 @@ def as_time(value: Any, latest: datetime) -> datetime | None:
     try:
         moment = _moment(value)
     except (ValueError, OverflowError):
-        raise Refused(f"time is not a possible date: {_shown(value)}") from None
+        raise RowError(f"time is not a possible date: {_shown(value)}") from None
     if moment is not None and not EARLIEST <= moment <= latest:
-        raise Refused(f"time is outside {EARLIEST.date()}..tomorrow: {_shown(value)}")
+        raise RowError(f"time is outside {EARLIEST.date()}..tomorrow: {_shown(value)}")
     return moment
 
 

@@ -18,7 +18,7 @@ import polars as pl
 
 from mmrec.errors import DataError
 
-__all__ = ["SUFFIXES", "Record", "records"]
+__all__ = ["SUFFIXES", "Record", "read_records"]
 
 _TEXTS = (".jsonl", ".ndjson", ".json", ".csv")
 SUFFIXES = (*_TEXTS, *(f"{suffix}.gz" for suffix in _TEXTS), ".parquet")
@@ -50,7 +50,7 @@ class Record(NamedTuple):
     raw: str = ""
 
 
-def records(path: Path) -> Iterator[Record]:
+def read_records(path: Path) -> Iterator[Record]:
     """Yield the rows of a file in its order; blank lines are no rows.
 
     Raises:
@@ -62,14 +62,18 @@ def records(path: Path) -> Iterator[Record]:
     if not path.is_file():
         raise DataError(f"{path}: not a file; name the file itself, one of {', '.join(SUFFIXES)}")
     if suffix is None:
-        raise DataError(f"{path}: unknown kind of file; its name must end in one of {', '.join(SUFFIXES)}")
+        raise DataError(
+            f"{path}: unknown kind of file; its name must end in one of {', '.join(SUFFIXES)}"
+        )
     try:
         yield from _container(path, suffix.removesuffix(".gz"))(path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         reason = f"the gzip data is cut off or damaged ({error}); fetch or write the file again"
         raise DataError(f"{path}: {reason}") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error}); check the file and its permissions") from error
+        raise DataError(
+            f"{path}: cannot be read ({error}); check the file and its permissions"
+        ) from error
 
 
 def _container(path: Path, suffix: str) -> Callable[[Path], Iterator[Record]]:
@@ -101,7 +105,9 @@ def _lines(handle: BufferedIOBase) -> Iterator[Record]:
         try:
             text = line.decode()
         except UnicodeDecodeError as error:
-            problem = problem or f"not UTF-8: byte {line[error.start]:#04x} at position {error.start}"
+            problem = (
+                problem or f"not UTF-8: byte {line[error.start]:#04x} at position {error.start}"
+            )
             text = line.decode(errors="backslashreplace")
         yield Record(number, problem or {}, text)
 
@@ -140,9 +146,13 @@ def _document(path: Path) -> Iterator[Record]:
     try:
         document = json.loads(text, parse_int=_int)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}: line {error.lineno}: broken JSON ({error.msg}); write it again") from error
+        raise DataError(
+            f"{path}: line {error.lineno}: broken JSON ({error.msg}); write it again"
+        ) from error
     except RecursionError as error:
-        raise DataError(f"{path}: JSON nested too deeply; write one object a line (.jsonl)") from error
+        raise DataError(
+            f"{path}: JSON nested too deeply; write one object a line (.jsonl)"
+        ) from error
     lists = [document]
     if isinstance(document, dict):
         lists = [document[name] for name in _SPLITS if name in document]
@@ -158,7 +168,9 @@ def _document(path: Path) -> Iterator[Record]:
 def _int(digits: str) -> float:
     try:
         return int(digits)
-    except ValueError:  # Python refuses more than 4,300 digits; infinity fails every later check of a row
+    except (
+        ValueError
+    ):  # Python refuses more than 4,300 digits; infinity fails every later check of a row
         return float(digits)
 
 
@@ -172,7 +184,9 @@ def _parquet(path: Path) -> Iterator[Record]:
             yield Record(number, row)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise DataError(f"{path}: not a readable Parquet file ({reason}); write it again") from error
+        raise DataError(
+            f"{path}: not a readable Parquet file ({reason}); write it again"
+        ) from error
 
 
 def _csv(path: Path) -> Iterator[Record]:
@@ -186,7 +200,9 @@ def _csv(path: Path) -> Iterator[Record]:
                 if row.content:
                     yield row
                 elif len(cells) != len(header):
-                    reason = f"wrong number of cells: {len(cells)}, and the header has {len(header)}"
+                    reason = (
+                        f"wrong number of cells: {len(cells)}, and the header has {len(header)}"
+                    )
                     yield row._replace(content=reason)
                 else:
                     yield Record(row.line, dict(zip(header, cells, strict=True)), row.raw)
@@ -201,7 +217,9 @@ def _header(path: Path, row: Record, cells: list[str]) -> list[str]:
         )
     header = [cell.strip() for cell in cells]
     if len(set(header)) < len(header):
-        raise DataError(f"{path}: line {row.line}: the header names a column twice; rename one of them")
+        raise DataError(
+            f"{path}: line {row.line}: the header names a column twice; rename one of them"
+        )
     return header
 
 
@@ -216,7 +234,9 @@ def _csv_rows(lines: Iterator[Record]) -> Iterator[tuple[Record, list[str]]]:
     while True:
         taken: list[Record] = []
         try:
-            cells = next(csv.reader(_feed(waiting, lines, taken), delimiter=delimiter, strict=True), None)
+            cells = next(
+                csv.reader(_feed(waiting, lines, taken), delimiter=delimiter, strict=True), None
+            )
         except csv.Error as error:
             waiting.extendleft(reversed(taken[1:]))
             yield taken[0]._replace(content=f"broken CSV: {error}"), []

@@ -14,9 +14,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mmrec.console import track
 from mmrec.errors import PhotoError
 
-__all__ = ["FORMATS", "check_photo", "check_photos", "entries", "load_photo", "photo_names"]
+__all__ = [
+    "IMAGE_FORMATS",
+    "cell_entries",
+    "check_photo",
+    "check_photos",
+    "load_photo",
+    "photo_names",
+]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """Formats that are decoded, by Pillow's names; decided by content, never by suffix."""
 
 _REMOTE = re.compile(r"https?://", re.IGNORECASE)
@@ -44,7 +51,11 @@ def check_photo(path: str, root: Path, max_pixels: int) -> Path:
             raise PhotoError("no such file")
         if not photo.is_file():
             raise PhotoError("not a regular file")
-    except (OSError, ValueError, RuntimeError) as error:  # too long, NUL, not encodable, a loop of links
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # too long, NUL, not encodable, a loop of links
         raise PhotoError(f"not a usable path ({type(error).__name__})") from error
     load_photo(photo, max_pixels)
     return photo
@@ -54,10 +65,10 @@ def load_photo(path: Path | IO[bytes], max_pixels: int) -> Image.Image:
     """Return a photo as RGB, upright as its EXIF orientation says; of an animation the first frame.
 
     Raises:
-        PhotoError: not one of `FORMATS`, more pixels than allowed, or not decodable to its end.
+        PhotoError: not one of `IMAGE_FORMATS`, more pixels than allowed, or not decodable to its end.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise PhotoError(f"{width}x{height} pixels, more than {max_pixels} in all")
@@ -69,7 +80,9 @@ def load_photo(path: Path | IO[bytes], max_pixels: int) -> Image.Image:
         raise PhotoError("not a JPEG, PNG, WebP or GIF") from error
     except Image.DecompressionBombError as error:
         raise PhotoError("more pixels than can be decoded safely") from error
-    except Exception as error:  # decoders raise anything on hostile bytes: SyntaxError, struct.error, ...
+    except (
+        Exception
+    ) as error:  # decoders raise anything on hostile bytes: SyntaxError, struct.error, ...
         raise PhotoError(f"cannot be decoded ({type(error).__name__}: {error})") from error
 
 
@@ -99,12 +112,12 @@ def photo_names(value: Any) -> tuple[list[str], int]:
     A list of names or of objects with an `id` or `path`; in text a JSON list, or names parted by `|`.
     URLs are not local: they are counted and left out.
     """
-    names = [name for name in map(_photo_name, entries(value)) if name]
+    names = [name for name in map(_photo_name, cell_entries(value)) if name]
     local = [name for name in names if not _REMOTE.match(name)]
     return list(dict.fromkeys(local)), len(names) - len(local)
 
 
-def entries(value: Any) -> list[Any]:
+def cell_entries(value: Any) -> list[Any]:
     """Return the entries of a cell: of a list, of text that spells a list or is parted by `|`, or itself."""
     if not isinstance(value, str):
         return value if isinstance(value, list) else [value] if value else []
@@ -121,8 +134,12 @@ def entries(value: Any) -> list[Any]:
 def _photo_name(entry: Any) -> str:
     if isinstance(entry, Mapping):
         local = next((entry[key] for key in ("id", "path", "photo_id") if entry.get(key)), None)
-        urls = [url for urls in entry.values() for url in (urls if isinstance(urls, list) else [urls])]
-        entry = local or next((url for url in urls if isinstance(url, str) and _REMOTE.match(url)), entry)
+        urls = [
+            url for urls in entry.values() for url in (urls if isinstance(urls, list) else [urls])
+        ]
+        entry = local or next(
+            (url for url in urls if isinstance(url, str) and _REMOTE.match(url)), entry
+        )
     if entry is None or isinstance(entry, str):
         return entry or ""
     return str(entry) if isinstance(entry, int | float) else f"({type(entry).__name__})"

@@ -13,13 +13,17 @@ import httpx2
 
 from mmrec.errors import PhotoError
 
-__all__ = ["PublicBackend", "checked_url", "is_public"]
+__all__ = ["PublicBackend", "is_public", "parse_url"]
 
 _UNICAST = ipaddress.ip_network("2000::/3")
 _HIDDEN = (
-    ipaddress.ip_network("192.0.0.0/24"),  # protocol assignments; Oracle's metadata service is in it
+    ipaddress.ip_network(
+        "192.0.0.0/24"
+    ),  # protocol assignments; Oracle's metadata service is in it
     ipaddress.ip_network("192.88.99.0/24"),  # 6to4 relays, withdrawn
-    ipaddress.ip_network("168.63.129.16/32"),  # Azure's metadata service, public by its number alone
+    ipaddress.ip_network(
+        "168.63.129.16/32"
+    ),  # Azure's metadata service, public by its number alone
     ipaddress.ip_network("2002::/16"),  # 6to4: an IPv4 address of anyone's choice
     ipaddress.ip_network("3fff::/20"),  # documentation
 )
@@ -33,7 +37,7 @@ def is_public(address: str) -> bool:
     return routed and not any(ip in network for network in _HIDDEN)
 
 
-def checked_url(address: str, base: httpx2.URL, allow_private: bool) -> httpx2.URL:
+def parse_url(address: str, base: httpx2.URL, allow_private: bool) -> httpx2.URL:
     """Return the URL that a text spells, relative to `base`.
 
     Raises:
@@ -60,9 +64,13 @@ class PublicBackend(httpcore2.AnyIOBackend):
     def __init__(self, allow_private: bool) -> None:
         self._allow_private = allow_private
 
-    async def connect_tcp(self, host: str, port: int, *args: Any, **kw: Any) -> httpcore2.AsyncNetworkStream:
+    async def connect_tcp(
+        self, host: str, port: int, *args: Any, **kw: Any
+    ) -> httpcore2.AsyncNetworkStream:
         """Connect to the first address of a host that answers; PhotoError if any of them is not public."""
-        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)  # odd spellings of numbers too
+        found = await anyio.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        )  # odd spellings of numbers too
         addresses = [str(entry[4][0]) for entry in found]
         hidden = [address for address in addresses if not is_public(address)]
         if hidden and not self._allow_private:

@@ -18,17 +18,17 @@ import polars as pl
 from mmrec.config import ReadConfig
 from mmrec.data.columns import (
     LAYOUTS,
-    Refused,
+    RowError,
     as_captions,
     as_id,
     as_rating,
     as_text,
     as_time,
     choose_columns,
-    escaped,
-    pick,
+    escape_text,
+    first_value,
 )
-from mmrec.data.files import Record, records
+from mmrec.data.files import Record, read_records
 from mmrec.data.images import check_photos, photo_names
 from mmrec.data.schema import ITEM_SCHEMA, REJECT_SCHEMA, REVIEW_SCHEMA, Reviews
 from mmrec.errors import DataError, PhotoError
@@ -62,15 +62,24 @@ def read_reviews(path: Path | str, config: ReadConfig = _DEFAULTS) -> Reviews:
     path, column = Path(path), config.captions_column
     if config.photos is not None and not config.photos.is_dir():
         raise DataError(f"{config.photos}: no such folder of photos; check --photos")
-    drafts = [_reviews(path, config), *([_items(config.items, config)] if config.items is not None else [])]
+    drafts = [
+        _reviews(path, config),
+        *([_items(config.items, config)] if config.items is not None else []),
+    ]
     if column is not None and not any(column in draft.columns for draft in drafts):
-        files = "; ".join(f"{draft.path} has {escaped(', '.join(draft.columns), 300)}" for draft in drafts)
+        files = "; ".join(
+            f"{draft.path} has {escape_text(', '.join(draft.columns), 300)}" for draft in drafts
+        )
         raise DataError(f"--captions-column {column}: no such column in the first rows; {files}")
-    photos = [(name, draft.root) for draft in drafts for _, names, *_ in draft.accepted for name in names]
+    photos = [
+        (name, draft.root) for draft in drafts for _, names, *_ in draft.accepted for name in names
+    ]
     checked = check_photos(photos, config.max_pixels)
     table, items, *_ = *(draft.rows(checked) for draft in drafts), []
     rejects = [
-        (str(draft.path), *one) for draft in drafts for one in sorted(draft.rejects, key=itemgetter(0))
+        (str(draft.path), *one)
+        for draft in drafts
+        for one in sorted(draft.rejects, key=itemgetter(0))
     ]
     if remote := sum(draft.remote for draft in drafts):
         log.info("%s: %d photos are URLs and were left out", path, remote)
@@ -90,15 +99,15 @@ def _reviews(path: Path, config: ReadConfig) -> _Draft:
 
     def cells(row: dict[str, Any], line: int) -> _Row:
         content = (
-            as_id(pick(row, names["user"]), "user"),
-            as_id(pick(row, names["item"]), "item"),
-            as_rating(pick(row, names["rating"])),
-            as_text(pick(row, names["text"]), config.max_text),
-            as_time(pick(row, names["time"]), latest),
+            as_id(first_value(row, names["user"]), "user"),
+            as_id(first_value(row, names["item"]), "item"),
+            as_rating(first_value(row, names["rating"])),
+            as_text(first_value(row, names["text"]), config.max_text),
+            as_time(first_value(row, names["time"]), latest),
         )
         digest = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
         draft.only_once(digest, line, "exact duplicate of an earlier row")
-        return _new_id(pick(row, names["review_id"]), digest, ids), *content
+        return _new_id(first_value(row, names["review_id"]), digest, ids), *content
 
     draft.fill(cells, names["photos"])
     return draft
@@ -110,12 +119,14 @@ def _items(path: Path, config: ReadConfig) -> _Draft:
     if config.map.get("item") in draft.columns:
         names = (config.map["item"], *names)
     if not any(name in draft.columns for name in names):
-        listed = escaped(", ".join(draft.columns), 500)
-        raise DataError(f"{path}: no column for item among: {listed}. Name it with --map item=COLUMN")
+        listed = escape_text(", ".join(draft.columns), 500)
+        raise DataError(
+            f"{path}: no column for item among: {listed}. Name it with --map item=COLUMN"
+        )
 
     def cells(row: dict[str, Any], line: int) -> _Row:
-        item = as_id(pick(row, names), "item")
-        name = " ".join(as_text(pick(row, ("name", "title")), config.max_text).split())
+        item = as_id(first_value(row, names), "item")
+        name = " ".join(as_text(first_value(row, ("name", "title")), config.max_text).split())
         draft.only_once(item, line, "item was described before")
         return item, name or None
 
@@ -143,7 +154,7 @@ class _Draft:
         self.remote = 0
         self._config = config
         self._lines: dict[str, int] = {}
-        stream = records(path)
+        stream = read_records(path)
         head = list(islice(stream, HEAD_ROWS))
         if not head:
             raise DataError(f"{path}: the file holds no rows; check that it was written to its end")
@@ -159,7 +170,7 @@ class _Draft:
         """Refuse a row that says the same as the one of an earlier line."""
         first = self._lines.setdefault(key, line)
         if first != line:
-            raise Refused(f"{again}: line {first}")
+            raise RowError(f"{again}: line {first}")
 
     def fill(self, cells: Callable[[dict[str, Any], int], _Row], photos: Sequence[str]) -> None:
         """Read all rows; `cells` reads one of a line, `photos` are the columns that may name its photos.
@@ -171,13 +182,15 @@ class _Draft:
         for record in self._records:
             try:
                 if isinstance(record.content, str):
-                    raise Refused(record.content)
-                captions = as_captions(record.content.get(column), self._config.max_text) if column else []
+                    raise RowError(record.content)
+                captions = (
+                    as_captions(record.content.get(column), self._config.max_text) if column else []
+                )
                 row = cells(record.content, record.line)
-            except Refused as refusal:
+            except RowError as refusal:
                 self._refuse(record, str(refusal))
                 continue
-            names, remote = photo_names(pick(record.content, photos))
+            names, remote = photo_names(first_value(record.content, photos))
             # Only a row with photos can still be complained of; the others need not stay in memory.
             origin = record if names else Record(record.line, {})
             self.accepted.append((row, names, captions, origin))
@@ -194,19 +207,21 @@ class _Draft:
             for name in names:
                 outcome = checked[name, self.root]
                 if isinstance(outcome, PhotoError):
-                    self._refuse(origin, f"photo {escaped(name, 80)}: {outcome}")
+                    self._refuse(origin, f"photo {escape_text(name, 80)}: {outcome}")
                 else:
                     paths[str(outcome)] = None
             rows.append((*cells, list(paths), captions))
         return rows
 
     def _refuse(self, record: Record, reason: str) -> None:
-        self.rejects.append((record.line, escaped(reason), escaped(_spelt(record))))
+        self.rejects.append((record.line, escape_text(reason), escape_text(_spelt(record))))
 
     def _too_many(self) -> DataError:
         # A reason is `kind: detail`; the kinds are counted.
         kinds = Counter(reason.partition(":")[0] for _, reason, _ in self.rejects)
-        examples = {reason.partition(":")[0]: (line, reason) for line, reason, _ in reversed(self.rejects)}
+        examples = {
+            reason.partition(":")[0]: (line, reason) for line, reason, _ in reversed(self.rejects)
+        }
         listed = "\n".join(
             f"  {number} rows: {examples[kind][1]} (line {examples[kind][0]})"
             for kind, number in kinds.most_common(3)
@@ -231,7 +246,7 @@ def _new_id(value: Any, digest: str, taken: set[str]) -> str:
     """Return the file's own id while it is usable and new, else one derived from the review's content."""
     try:
         own = as_id(value, "review_id")
-    except Refused:
+    except RowError:
         own = ""
     while not own or own in taken:  # a file may hold an id that equals a derived one
         own, digest = digest[:16], hashlib.sha256(digest.encode()).hexdigest()

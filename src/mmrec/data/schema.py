@@ -77,7 +77,7 @@ class Interactions:
     items: list[str]
 
     @classmethod
-    def of(cls, table: pl.DataFrame) -> Interactions:
+    def from_table(cls, table: pl.DataFrame) -> Interactions:
         """Code a reviews table; the codes depend on the ids alone, not on the order of rows."""
         users, user = np.unique(table["user"].to_numpy(), return_inverse=True)
         items, item = np.unique(table["item"].to_numpy(), return_inverse=True)

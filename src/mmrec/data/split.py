@@ -20,23 +20,23 @@ class Split:
 
     Attributes:
         train, valid, test: rows that are learned from, chosen by, and judged by.
-        spare: rows that the filter dropped, whose reviews may speak for others all the same.
+        filtered_rows: rows that the filter dropped, whose reviews may speak for others all the same.
     """
 
     train: np.ndarray
     valid: np.ndarray
     test: np.ndarray
-    spare: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    filtered_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property
-    def known(self) -> np.ndarray:
+    def evidence_rows(self) -> np.ndarray:
         """Rows whose reviews may be evidence: all but test, sorted."""
-        return np.sort(np.concatenate([self.train, self.valid, self.spare]))
+        return np.sort(np.concatenate([self.train, self.valid, self.filtered_rows]))
 
     @property
-    def before_valid(self) -> np.ndarray:
+    def rows_before_validation(self) -> np.ndarray:
         """What is known when valid is still to be judged: train and spare, sorted."""
-        return np.sort(np.concatenate([self.train, self.spare]))
+        return np.sort(np.concatenate([self.train, self.filtered_rows]))
 
 
 def filter_reviews(table: pl.DataFrame, min_reviews: int = 2) -> pl.DataFrame:
@@ -63,9 +63,12 @@ def filter_reviews(table: pl.DataFrame, min_reviews: int = 2) -> pl.DataFrame:
 
 
 def split_reviews(
-    data: Interactions, config: SplitConfig, rng: np.random.Generator, kept: np.ndarray | None = None
+    data: Interactions,
+    config: SplitConfig,
+    rng: np.random.Generator,
+    passed_filter: np.ndarray | None = None,
 ) -> Split:
-    """Deal rows into train, valid and test; rows that are not `kept` (n, bool) are spare.
+    """Deal rows into train, valid and test; rows that are not `passed_filter` (n, bool) are spare.
 
     `random`: every user and item of test stays in train (paper, section 4), and so for valid. One row per
     user and item, drawn at random, is held back in train; where those leave too few, test is smaller.
@@ -75,16 +78,21 @@ def split_reviews(
         DataError: a time split of reviews without time, or a part that stays empty.
     """
     each = np.arange(len(data))
-    rows = each if kept is None else each[kept]
+    rows = each if passed_filter is None else each[passed_filter]
     if config.split_by == "time":
         rest, test = _cut_by_time(data, rows, config.test_share)
         train, valid = _cut_by_time(data, rest, config.valid_share)
     else:
         rest, test = _cut_at_random(data, rows, config.test_share, rng)
         train, valid = _cut_at_random(data, rest, config.valid_share, rng)
-    for name, part, share in (("test", test, config.test_share), ("valid", valid, config.valid_share)):
+    for name, part, share in (
+        ("test", test, config.test_share),
+        ("valid", valid, config.valid_share),
+    ):
         if share and not len(part):
-            raise DataError(f"no review can go to {name}: {len(rows):,} reviews are too few for a split")
+            raise DataError(
+                f"no review can go to {name}: {len(rows):,} reviews are too few for a split"
+            )
     spare = np.setdiff1d(each, rows, assume_unique=True)
     if config.split_by == "time":  # what was written later may not speak for anything earlier
         spare = spare[(data.time[spare] != NO_TIME) & (data.time[spare] <= data.time[train].max())]
@@ -102,10 +110,14 @@ def _cut_at_random(
     return np.setdiff1d(rows, cut, assume_unique=True), np.sort(cut)
 
 
-def _cut_by_time(data: Interactions, rows: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+def _cut_by_time(
+    data: Interactions, rows: np.ndarray, share: float
+) -> tuple[np.ndarray, np.ndarray]:
     time = data.time[rows]
     unknown = int((time == NO_TIME).sum())
     if unknown:
-        raise DataError(f"{unknown:,} of {len(rows):,} reviews have no time; use a random split instead")
+        raise DataError(
+            f"{unknown:,} of {len(rows):,} reviews have no time; use a random split instead"
+        )
     later = time > np.quantile(time, 1 - share, method="lower")
     return rows[~later], rows[later]

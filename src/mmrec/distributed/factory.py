@@ -6,27 +6,35 @@ from dataclasses import replace
 
 from mmrec.cache.store import Store
 from mmrec.config import Config
-from mmrec.distributed.remote_models import CrewCaptioner, CrewEncoder, CrewFeatures, CrewLanguage, CrewReader
-from mmrec.distributed.workers import crew_of
+from mmrec.distributed.remote_models import (
+    RemoteCaptioner,
+    RemoteEncoder,
+    RemoteExtractiveModel,
+    RemoteImageEncoder,
+    RemoteLanguageModel,
+)
+from mmrec.distributed.workers import worker_pool
 from mmrec.encoder.text_encoder import Encoder
-from mmrec.llm.extractive import BuiltinLanguage
-from mmrec.llm.factory import open_language
-from mmrec.llm.transformers_model import LocalLanguage
+from mmrec.llm.extractive import ExtractiveModel
+from mmrec.llm.factory import open_language_model
+from mmrec.llm.transformers_model import TransformersModel
 from mmrec.llm.types import LanguageModel
 from mmrec.vision.blip import BlipCaptioner
 from mmrec.vision.factory import open_captioner
-from mmrec.vision.resnet import PhotoFeatures
+from mmrec.vision.resnet import ImageEncoder
 from mmrec.vision.types import Captioner
 
-__all__ = ["dealt_captioner", "dealt_encoder", "dealt_features", "dealt_language"]
+__all__ = ["remote_captioner", "remote_encoder", "remote_image_encoder", "remote_language_model"]
 
 
-def dealt_encoder(config: Config, store: Store) -> CrewEncoder:
+def remote_encoder(config: Config, store: Store) -> RemoteEncoder:
     """The sentence encoder, on workers."""
-    return CrewEncoder(config.encoder, store, crew_of(config.engine))
+    return RemoteEncoder(config.encoder, store, worker_pool(config.engine))
 
 
-def dealt_language(own: LanguageModel, config: Config, encoder: Encoder, store: Store) -> LanguageModel:
+def remote_language_model(
+    own: LanguageModel, config: Config, encoder: Encoder, store: Store
+) -> LanguageModel:
     """A reader on workers; one behind HTTP, which is paid for, stays in this process.
 
     Args:
@@ -35,25 +43,31 @@ def dealt_language(own: LanguageModel, config: Config, encoder: Encoder, store: 
         encoder: of the builtin reader; one of a crew.
         store: remembers batches.
     """
-    crew = crew_of(config.engine)
-    if isinstance(own, BuiltinLanguage) and isinstance(encoder, CrewEncoder):
-        return CrewReader(config, encoder, crew)
-    if isinstance(own, LocalLanguage):
+    crew = worker_pool(config.engine)
+    if isinstance(own, ExtractiveModel) and isinstance(encoder, RemoteEncoder):
+        return RemoteExtractiveModel(config, encoder, crew)
+    if isinstance(own, TransformersModel):
         # Some instruct models overflow in fp16.
-        place = replace(crew.place, precision="bf16") if crew.place.device == "cuda" else crew.place
-        own = open_language(config, encoder, store, place=place)
-        return CrewLanguage(own, config, place, crew)
+        place = (
+            replace(crew.placement, precision="bf16")
+            if crew.placement.device == "cuda"
+            else crew.placement
+        )
+        own = open_language_model(config, encoder, store, placement=place)
+        return RemoteLanguageModel(own, config, place, crew)
     return own
 
 
-def dealt_captioner(own: Captioner, config: Config) -> Captioner:
+def remote_captioner(own: Captioner, config: Config) -> Captioner:
     """A captioner on workers; one behind HTTP, and the builtin one, stay in this process."""
     if not isinstance(own, BlipCaptioner):
         return own
-    crew = crew_of(config.engine)
-    return CrewCaptioner(open_captioner(config.vision, place=crew.place), config.vision, crew)
+    crew = worker_pool(config.engine)
+    return RemoteCaptioner(
+        open_captioner(config.vision, placement=crew.placement), config.vision, crew
+    )
 
 
-def dealt_features(config: Config) -> PhotoFeatures:
+def remote_image_encoder(config: Config) -> ImageEncoder:
     """The image model on workers."""
-    return CrewFeatures(config.vision, crew_of(config.engine))
+    return RemoteImageEncoder(config.vision, worker_pool(config.engine))

@@ -10,12 +10,12 @@ from typing import Any, Final
 from mmrec.config import EngineConfig
 from mmrec.errors import ConfigError
 
-__all__ = ["cores", "start"]
+__all__ = ["connect", "core_count"]
 
 _OBJECTS: Final = 512 * 2**20  # bytes in shared memory, which containers have little of
 
 
-def start(config: EngineConfig) -> Any:
+def connect(config: EngineConfig) -> Any:
     """The module `ray`, connected to a cluster; one that is connected already stays as it is.
 
     Raises:
@@ -47,7 +47,7 @@ def start(config: EngineConfig) -> Any:
     return ray
 
 
-def cores(ray: Any) -> int:
+def core_count(ray: Any) -> int:
     """How many cores the cluster has.
 
     Raises:

@@ -17,71 +17,87 @@ from PIL import Image
 
 from mmrec.cache.store import Failure, Store
 from mmrec.config import Config, EncoderConfig, VisionConfig
-from mmrec.distributed.workers import Crew, Job, Work
+from mmrec.distributed.workers import Job, Work, WorkerPool
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.encoder.weights import Placement
-from mmrec.llm.extractive import BuiltinLanguage
-from mmrec.llm.factory import open_language
-from mmrec.llm.types import Answer, Ask, LanguageModel, Task
+from mmrec.llm.extractive import ExtractiveModel
+from mmrec.llm.factory import open_language_model
+from mmrec.llm.types import Answer, LanguageModel, Prompt, Task
 from mmrec.vision.factory import open_captioner
-from mmrec.vision.resnet import PhotoFeatures
+from mmrec.vision.resnet import ImageEncoder
 from mmrec.vision.types import Captioner
 
-__all__ = ["CrewCaptioner", "CrewEncoder", "CrewFeatures", "CrewLanguage", "CrewReader"]
+__all__ = [
+    "RemoteCaptioner",
+    "RemoteEncoder",
+    "RemoteExtractiveModel",
+    "RemoteImageEncoder",
+    "RemoteLanguageModel",
+]
 
 Opened = tuple[dict[str, object], Work]
 Photos = Iterator[list[tuple[int, Image.Image]]]
 _SAMPLE = Task("answer", "", None, 0)  # all tasks of a language model are one job
 
 
-class CrewEncoder(Encoder):
+class RemoteEncoder(Encoder):
     """The sentence encoder on workers, at the precision and on the runtime that were chosen here."""
 
     chunk = 512
 
-    def __init__(self, config: EncoderConfig, store: Store, crew: Crew) -> None:
-        super().__init__(config, store, crew.place)
+    def __init__(self, config: EncoderConfig, store: Store, crew: WorkerPool) -> None:
+        super().__init__(config, store, crew.placement)
         self._crew = crew
 
     @property
     def chosen(self) -> EncoderConfig:
         """The configuration, with the precision and the runtime that were chosen."""
-        runtime = self.config.runtime if self.runtime == "sentence-transformers" else self.runtime
-        return self.config.model_copy(update={"precision": self.identity["precision"], "runtime": runtime})
+        runtime = (
+            self.config.encoder_backend if self.runtime == "sentence-transformers" else self.runtime
+        )
+        return self.config.model_copy(
+            update={"precision": self.provenance["precision"], "encoder_backend": runtime}
+        )
 
-    def vectors(self, texts: Iterator[list[tuple[int, str]]]) -> Iterator[tuple[int, np.ndarray | Failure]]:
+    def encode_blocks(
+        self, texts: Iterator[list[tuple[int, str]]]
+    ) -> Iterator[tuple[int, np.ndarray | Failure]]:
         """(d,) float16 unit vectors of texts; a text over which workers fail has none."""
-        return self._crew.answers(Job(self.identity, partial(_encoder, self.chosen)), texts)
+        return self._crew.map_rows(Job(self.provenance, partial(_encoder, self.chosen)), texts)
 
     def keep(self, made: Sequence[tuple[bytes, bytes]]) -> None:
         """Keep what workers have encoded on the way to something else: keys and vectors."""
         if made:
-            self._store.put(self.identity, made)
+            self._store.put(self.provenance, made)
 
 
-class CrewReader(BuiltinLanguage):
+class RemoteExtractiveModel(ExtractiveModel):
     """The builtin reader: notes are made on workers, summaries here, of vectors that workers make.
 
     What a worker encodes for its notes comes back with them and is kept, so that it is not encoded again.
     """
 
-    chunk = 256
+    chunk_size = 256
 
-    def __init__(self, config: Config, encoder: CrewEncoder, crew: Crew) -> None:
-        profile = config.profile
+    def __init__(self, config: Config, encoder: RemoteEncoder, crew: WorkerPool) -> None:
+        profile = config.annotation
         super().__init__(encoder, profile.item_kind, profile.summary_tokens)
         self._sentences, self._crew = encoder, crew
-        self._open = partial(_notes, Config(profile=profile, encoder=encoder.chosen))
+        self._open = partial(_notes, Config(annotation=profile, encoder=encoder.chosen))
 
-    def answers(self, asks: Iterator[list[tuple[int, Ask]]]) -> Iterator[tuple[int, Answer | Failure]]:
+    def generate(
+        self, prompts: Iterator[list[tuple[int, Prompt]]]
+    ) -> Iterator[tuple[int, Answer | Failure]]:
         """Answer asks, all of one task."""
-        if (first := next(asks, None)) is None:  # another process has them all under way
+        if (first := next(prompts, None)) is None:  # another process has them all under way
             return
-        asks = chain([first], asks)
+        prompts = chain([first], prompts)
         if first[0][1].task.name != "note":
-            yield from super().answers(asks)
+            yield from super().generate(prompts)
             return
-        for at, answer in self._crew.answers(Job(self.maker(first[0][1].task), self._open), asks):
+        for at, answer in self._crew.map_rows(
+            Job(self.provenance(first[0][1].task), self._open), prompts
+        ):
             if isinstance(answer, Failure):
                 yield at, answer
             else:
@@ -90,7 +106,7 @@ class CrewReader(BuiltinLanguage):
                 yield at, said
 
 
-class CrewLanguage:
+class RemoteLanguageModel:
     """An instruct model on workers.
 
     Args:
@@ -99,8 +115,10 @@ class CrewLanguage:
         crew: works.
     """
 
-    def __init__(self, own: LanguageModel, config: Config, place: Placement, crew: Crew) -> None:
-        self._own, self._crew, self.chunk = own, crew, own.chunk
+    def __init__(
+        self, own: LanguageModel, config: Config, place: Placement, crew: WorkerPool
+    ) -> None:
+        self._own, self._crew, self.chunk_size = own, crew, own.chunk_size
         self._open = partial(_language, config, place)
 
     @property
@@ -108,24 +126,26 @@ class CrewLanguage:
         """Most tokens of texts in one ask."""
         return self._own.window
 
-    def maker(self, task: Task) -> dict[str, object]:
+    def provenance(self, task: Task) -> dict[str, object]:
         """What determines an answer besides the texts."""
-        return self._own.maker(task)
+        return self._own.provenance(task)
 
-    def count(self, texts: Sequence[str]) -> list[int]:
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text."""
-        return self._own.count(texts)
+        return self._own.count_tokens(texts)
 
     def status(self) -> str:
         """Nothing is counted here."""
         return ""
 
-    def answers(self, asks: Iterator[list[tuple[int, Ask]]]) -> Iterator[tuple[int, Answer | Failure]]:
+    def generate(
+        self, prompts: Iterator[list[tuple[int, Prompt]]]
+    ) -> Iterator[tuple[int, Answer | Failure]]:
         """Answer asks in any order."""
-        return self._crew.answers(Job(self.maker(_SAMPLE), self._open), asks)
+        return self._crew.map_rows(Job(self.provenance(_SAMPLE), self._open), prompts)
 
 
-class CrewCaptioner:
+class RemoteCaptioner:
     """A captioner on workers; photos are decoded, and checked, in this process.
 
     Args:
@@ -134,35 +154,35 @@ class CrewCaptioner:
         crew: works.
     """
 
-    def __init__(self, own: Captioner, config: VisionConfig, crew: Crew) -> None:
+    def __init__(self, own: Captioner, config: VisionConfig, crew: WorkerPool) -> None:
         self._own, self._crew, self.chunk = own, crew, own.chunk
-        self._open = partial(_captioner, config, crew.place)
+        self._open = partial(_captioner, config, crew.placement)
 
     @property
-    def maker(self) -> dict[str, object]:
+    def provenance(self) -> dict[str, object]:
         """What determines a caption besides the photo."""
-        return self._own.maker
+        return self._own.provenance
 
-    def captions(self, photos: Photos) -> Iterator[tuple[int, Answer | Failure]]:
+    def caption(self, photos: Photos) -> Iterator[tuple[int, Answer | Failure]]:
         """Caption RGB photos in any order."""
-        return self._crew.answers(Job(self.maker, self._open), _pixels(photos))
+        return self._crew.map_rows(Job(self.provenance, self._open), _pixels(photos))
 
     def status(self) -> str:
         """Nothing is counted here."""
         return ""
 
 
-class CrewFeatures(PhotoFeatures):
+class RemoteImageEncoder(ImageEncoder):
     """Vectors of photos on workers; photos are decoded, and checked, in this process."""
 
-    def __init__(self, config: VisionConfig, crew: Crew) -> None:
-        super().__init__(config, crew.place)
+    def __init__(self, config: VisionConfig, crew: WorkerPool) -> None:
+        super().__init__(config, crew.placement)
         self._crew = crew
 
-    def vectors(self, photos: Photos) -> Iterator[tuple[int, np.ndarray | Failure]]:
+    def encode(self, photos: Photos) -> Iterator[tuple[int, np.ndarray | Failure]]:
         """(d,) float16 vectors of RGB photos in any order."""
-        job = Job(self.maker, partial(_features, self.config, self.place))
-        return self._crew.answers(job, _pixels(photos))
+        job = Job(self.provenance, partial(_features, self.config, self.placement))
+        return self._crew.map_rows(job, _pixels(photos))
 
 
 def _pixels(photos: Photos) -> Iterator[list[tuple[int, np.ndarray]]]:
@@ -196,35 +216,35 @@ def _own_encoder(config: EncoderConfig) -> _Sentences:
 
 def _encoder(config: EncoderConfig) -> Opened:
     own = _own_encoder(config)
-    return own.identity, own.vectors
+    return own.provenance, own.encode_blocks
 
 
 def _notes(config: Config) -> Opened:
-    encoder, profile = _own_encoder(config.encoder), config.profile
-    own = BuiltinLanguage(encoder, profile.item_kind, profile.summary_tokens)
+    encoder, profile = _own_encoder(config.encoder), config.annotation
+    own = ExtractiveModel(encoder, profile.item_kind, profile.summary_tokens)
 
     def work(blocks: Iterator[list[tuple[int, Any]]]) -> Iterator[tuple[int, Any]]:
         for block in blocks:
-            answers = list(own.answers(iter([block])))
+            answers = list(own.generate(iter([block])))
             made = encoder.handed_over()
             for at, answer in answers:
                 yield at, (answer, made)
                 made = []
 
-    return own.maker(replace(_SAMPLE, name="note")), work
+    return own.provenance(replace(_SAMPLE, name="note")), work
 
 
 def _language(config: Config, place: Placement) -> Opened:
     store = Store()
-    own = open_language(config, Encoder(config.encoder, store), store, place=place)
-    return own.maker(_SAMPLE), own.answers
+    own = open_language_model(config, Encoder(config.encoder, store), store, placement=place)
+    return own.provenance(_SAMPLE), own.generate
 
 
 def _captioner(config: VisionConfig, place: Placement) -> Opened:
-    own = open_captioner(config, place=place)
-    return own.maker, lambda blocks: own.captions(_photos(blocks))
+    own = open_captioner(config, placement=place)
+    return own.provenance, lambda blocks: own.caption(_photos(blocks))
 
 
 def _features(config: VisionConfig, place: Placement) -> Opened:
-    own = PhotoFeatures(config, place)
-    return own.maker, lambda blocks: own.vectors(_photos(blocks))
+    own = ImageEncoder(config, place)
+    return own.provenance, lambda blocks: own.encode(_photos(blocks))

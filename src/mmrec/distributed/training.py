@@ -16,41 +16,47 @@ from torch import Tensor, distributed
 
 from mmrec.config import EngineConfig
 from mmrec.console import console
-from mmrec.distributed.ray_cluster import cores, start
-from mmrec.distributed.workers import crew_of
+from mmrec.distributed.ray_cluster import connect, core_count
+from mmrec.distributed.workers import worker_pool
 from mmrec.errors import MmrecError, ModelError
-from mmrec.ranker.shard import Share
+from mmrec.ranker.shard import Shard
 
-__all__ = ["train_together"]
+__all__ = ["train_on_workers"]
 
 T = TypeVar("T")
-_LEAST_ROWS: Final = 128  # of a batch, below which workers wait for each other more than they compute
+_LEAST_ROWS: Final = (
+    128  # of a batch, below which workers wait for each other more than they compute
+)
 _FAILURES: Final = 3
 
 
-class _Dealt(Share):
+class _Dealt(Shard):
     """A worker's share: as many neighbouring rows of every batch as the others have."""
 
     def __init__(self, rank: int, workers: int) -> None:
         self._rank, self._workers = rank, workers
 
-    def deal(self, rows: Tensor) -> Tensor:
+    def local_rows(self, rows: Tensor) -> Tensor:
         self._whole = len(rows)
-        self._start, stop = (len(rows) * rank // self._workers for rank in (self._rank, self._rank + 1))
+        self._start, stop = (
+            len(rows) * rank // self._workers for rank in (self._rank, self._rank + 1)
+        )
         return rows[self._start : stop]
 
-    def place(self, own: int) -> tuple[int, int]:
+    def position(self, count: int) -> tuple[int, int]:
         return self._start, self._whole
 
-    def add(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         # In one message, since every message is a wait.
         flat = torch.cat([tensor.flatten() for tensor in tensors])
         distributed.all_reduce(flat)
-        for tensor, added in zip(tensors, torch.split(flat, [one.numel() for one in tensors]), strict=True):
+        for tensor, added in zip(
+            tensors, torch.split(flat, [one.numel() for one in tensors]), strict=True
+        ):
             tensor.copy_(added.view_as(tensor))
 
 
-def train_together(config: EngineConfig, batch_size: int, work: Callable[[Share], T]) -> T:
+def train_on_workers(config: EngineConfig, batch_size: int, work: Callable[[Shard], T]) -> T:
     """What training by several workers gives; all of them do the same work, each with its share of rows.
 
     A batch is dealt to no more workers than have 128 rows each; where that is one, nothing is started.
@@ -66,12 +72,12 @@ def train_together(config: EngineConfig, batch_size: int, work: Callable[[Share]
     """
     most = batch_size // _LEAST_ROWS
     if min(most, config.workers or most) < 2:
-        return work(Share())
-    ray = start(config)
-    crew_of(config).dismiss()  # its workers would hold the cores
-    workers = min(most, config.workers or cores(ray))
+        return work(Shard())
+    ray = connect(config)
+    worker_pool(config).stop_workers()  # its workers would hold the cores
+    workers = min(most, config.workers or core_count(ray))
     if workers < 2:
-        return work(Share())
+        return work(Shard())
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -83,7 +89,9 @@ def train_together(config: EngineConfig, batch_size: int, work: Callable[[Share]
             train_loop_config={"work": ray.put(work)},
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
-            run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(max_failures=_FAILURES)),
+            run_config=RunConfig(
+                storage_path=folder, failure_config=FailureConfig(max_failures=_FAILURES)
+            ),
         )
         try:
             result: Any = trainer.fit()  # its class is declared without the value that it has

@@ -15,14 +15,16 @@ from typing import Any, Final
 
 from mmrec.cache.store import Failure
 from mmrec.config import EngineConfig
-from mmrec.distributed.ray_cluster import cores, start
+from mmrec.distributed.ray_cluster import connect, core_count
 from mmrec.encoder.weights import Placement
 from mmrec.errors import MmrecError, ModelError
 
-__all__ = ["Crew", "Job", "crew_of"]
+__all__ = ["Job", "WorkerPool", "worker_pool"]
 
 _AHEAD: Final = 2  # blocks that a worker has, so that it need not wait for the next one
-_DEATHS: Final = 2  # of workers over one block, after which it is dealt row by row, or a row is given up
+_DEATHS: Final = (
+    2  # of workers over one block, after which it is dealt row by row, or a row is given up
+)
 _HOPELESS: Final = 20  # rows that fail in a row: then it is not the rows
 _STILLBORN: Final = 5  # workers in a row that die before they are up
 
@@ -36,11 +38,11 @@ class Job:
     """What workers are to do with rows.
 
     Attributes:
-        maker: all that determines a result besides the row, as this process has it.
+        provenance: all that determines a result besides the row, as this process has it.
         open: run on a worker: the same as the worker has it, and what does the work.
     """
 
-    maker: dict[str, object]
+    provenance: dict[str, object]
     open: Callable[[], tuple[dict[str, object], Work]]
 
 
@@ -57,7 +59,7 @@ class _Given:
         return (_Given([row]) for row in self.rows)
 
 
-class Crew:
+class WorkerPool:
     """The workers of a cluster; each opens a job when it first gets rows of it, and keeps its model.
 
     Args:
@@ -72,7 +74,7 @@ class Crew:
         self._lost_in_a_row = self._stillborn = 0
 
     @cached_property
-    def place(self) -> Placement:
+    def placement(self) -> Placement:
         """Where models run on workers, and how exact: this process decides, and workers obey.
 
         Of a cluster elsewhere it asks one of its machines.
@@ -82,7 +84,7 @@ class Crew:
         chosen = self._ray.remote(_chosen).options(num_gpus=1 if self._gpus else 0)
         return self._ray.get(chosen.remote())
 
-    def answers(self, job: Job, blocks: Iterator[Rows]) -> Generator[tuple[int, Any]]:
+    def map_rows(self, job: Job, blocks: Iterator[Rows]) -> Generator[tuple[int, Any]]:
         """Results of rows, each with its number, in any order; blocks are taken as there are hands for them.
 
         When work on a block raises, it is done row by row, and the row that raises becomes a failure.
@@ -109,7 +111,7 @@ class Crew:
                 elif ref in under_way:  # else another thread has seen the worker arrive
                     yield from self._results(ref, under_way, again)
 
-    def dismiss(self) -> None:
+    def stop_workers(self) -> None:
         """Let all workers go, with their models; new ones come when there is work again."""
         for worker in (*self._ready, *self._coming.values()):
             self._ray.kill(worker)
@@ -117,7 +119,7 @@ class Crew:
 
     @cached_property
     def _ray(self) -> Any:
-        return start(self._config)
+        return connect(self._config)
 
     @property
     def _gpus(self) -> int:
@@ -126,7 +128,7 @@ class Crew:
     def _free(self, under_way: dict[Any, _Given]) -> Any | None:
         """The worker who has least to do, if that is little; hires where there are too few."""
         if not self._ready and not self._coming:
-            for _ in range(self._config.workers or self._gpus or cores(self._ray)):
+            for _ in range(self._config.workers or self._gpus or core_count(self._ray)):
                 self._hire()
         load = dict.fromkeys(self._ready, 0)
         for given in under_way.values():
@@ -149,7 +151,7 @@ class Crew:
             self._stillborn += 1
             if self._stillborn == _STILLBORN:
                 self._stillborn = 0
-                self.dismiss()
+                self.stop_workers()
                 raise ModelError(
                     f"workers cannot start: {_said(error)}; every machine needs the same mmrec and extras"
                 ) from error
@@ -184,7 +186,9 @@ class Crew:
             self._lost_in_a_row = 0
             yield from results
 
-    def _failed(self, given: _Given, error: Exception, again: deque[_Given]) -> Iterator[tuple[int, Failure]]:
+    def _failed(
+        self, given: _Given, error: Exception, again: deque[_Given]
+    ) -> Iterator[tuple[int, Failure]]:
         """Deal a block again, whole or row by row; give up a row that had its turns."""
         if given.deaths < _DEATHS:
             again.append(given)
@@ -203,9 +207,9 @@ class Crew:
 
 
 @cache
-def crew_of(config: EngineConfig) -> Crew:
+def worker_pool(config: EngineConfig) -> WorkerPool:
     """The crew of a cluster; there is one a process, as Ray itself has it."""
-    return Crew(config)
+    return WorkerPool(config)
 
 
 class _Worker:
@@ -218,13 +222,14 @@ class _Worker:
         """Answers when the worker is up."""
 
     def work(self, job: Job, rows: Rows) -> list[tuple[int, Any]]:
-        name = json.dumps(job.maker, sort_keys=True)
+        name = json.dumps(job.provenance, sort_keys=True)
         if name not in self._open:
             maker, work = job.open()
-            if maker != job.maker:
-                differing = [key for key in job.maker if maker.get(key) != job.maker[key]]
+            if maker != job.provenance:
+                differing = [key for key in job.provenance if maker.get(key) != job.provenance[key]]
                 raise ModelError(
-                    f"a worker has another {job.maker['kind']}: its {', '.join(differing)} differs from this "
+                    f"a worker has another {job.provenance['kind']}: its {', '.join(differing)}"
+                    " differs from this "
                     "process's; every machine needs the same weights and the same mmrec"
                 )
             self._open[name] = work

@@ -14,10 +14,10 @@ import torch
 from mmrec.encoder.runtimes import Means
 from mmrec.errors import ModelError
 
-__all__ = ["Engine", "MeanPoolingEngine", "SentenceEngine"]
+__all__ = ["Backend", "MeanPoolingBackend", "SentenceTransformersBackend"]
 
 
-class Engine(Protocol):
+class Backend(Protocol):
     """A loaded encoder."""
 
     dimension: int
@@ -26,7 +26,7 @@ class Engine(Protocol):
         """Encode texts to (n, dimension) float32 unit vectors, in the order given."""
 
 
-class SentenceEngine:
+class SentenceTransformersBackend:
     """Any sentence-transformers model, on CUDA where there is one.
 
     Args:
@@ -55,10 +55,12 @@ class SentenceEngine:
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Encode texts to (n, dimension) float32 unit vectors, in the order given."""
-        return _unit(np.asarray(self._model.encode(list(texts), show_progress_bar=False), dtype=np.float32))
+        return _unit(
+            np.asarray(self._model.encode(list(texts), show_progress_bar=False), dtype=np.float32)
+        )
 
 
-class MeanPoolingEngine:
+class MeanPoolingBackend:
     """A BERT whose sentence vector is the mean over its tokens, as all-MiniLM-L6-v2 is, on CPU.
 
     Batches hold a fixed number of tokens, so that what is between two layers stays in the cache; each core

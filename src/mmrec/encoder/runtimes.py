@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmrec.cache.store import default_store
+from mmrec.cache.store import default_store_path
 from mmrec.encoder.weights import Placement, Weights, file_digest
 from mmrec.errors import ModelError
 
@@ -59,7 +59,9 @@ class TorchMeans:
     length_step = 8  # kernels are compiled for every shape
 
     def __init__(self, folder: Path, bf16: bool) -> None:
-        bert = Weights(str(folder), folder).load("AutoModel", Placement("cpu", "bf16" if bf16 else "fp32"))
+        bert = Weights(str(folder), folder).load(
+            "AutoModel", Placement("cpu", "bf16" if bf16 else "fp32")
+        )
         self.dimension = int(bert.config.hidden_size)
         self._pooled = _Pooled(bert)
 
@@ -92,11 +94,13 @@ class OpenVINOMeans:
         except ImportError as error:
             raise ModelError(
                 f"OpenVINO cannot be loaded ({error}); bring it by `pip install 'mmrec[openvino]'`, or take "
-                "--runtime torch"
+                "--encoder-backend torch"
             ) from error
         core = openvino.Core()
         weights = file_digest(folder / "model.safetensors")
-        kept = default_store().parent / f"openvino-{openvino.__version__[:12]}-{weights[:16]}.xml"
+        kept = (
+            default_store_path().parent / f"openvino-{openvino.__version__[:12]}-{weights[:16]}.xml"
+        )
         try:
             model = core.read_model(kept)
         except RuntimeError:  # it is not there, or no model

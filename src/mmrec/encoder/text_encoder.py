@@ -17,7 +17,7 @@ from mmrec.encoder.weights import Placement, file_digest, folder_digest
 from mmrec.errors import ModelError
 
 if TYPE_CHECKING:
-    from mmrec.encoder.backends import Engine
+    from mmrec.encoder.backends import Backend
 
 __all__ = ["MINILM_SHA256", "Encoder", "bundled_minilm"]
 
@@ -40,7 +40,7 @@ class Encoder:
     Args:
         config: which model, at which precision.
         store: where vectors are kept (as float16: cosine to float32 > .999999).
-        place: where the model runs; this machine's fastest by default.
+        placement: where the model runs; this machine's fastest by default.
 
     Raises:
         ModelError: the bundled weights are not the ones they should be.
@@ -49,10 +49,12 @@ class Encoder:
     chunk = 2048
     """Texts that are handed over, and whose vectors are kept, at a time."""
 
-    def __init__(self, config: EncoderConfig, store: Store, place: Placement | None = None) -> None:
+    def __init__(
+        self, config: EncoderConfig, store: Store, placement: Placement | None = None
+    ) -> None:
         self.config = config
         self._store = store
-        self._place = place or Placement.choose()
+        self._place = placement or Placement.choose()
         native = self._place.precision == "bf16"
         self._bf16 = config.precision == "bf16" or (config.precision == "auto" and native)
         self.source, revision = _locate(config.encoder_model)
@@ -67,7 +69,7 @@ class Encoder:
         }
 
     @property
-    def identity(self) -> dict[str, object]:
+    def provenance(self) -> dict[str, object]:
         """What determines a vector besides the text: model, revision, precision, runtime."""
         return dict(self._maker)
 
@@ -77,26 +79,26 @@ class Encoder:
         return f"{self.config.encoder_model} ({self._maker['precision']}, {self.runtime})"
 
     @property
-    def why(self) -> str:
+    def explanation(self) -> str:
         """Why this precision and this runtime."""
         native = f"{'' if self._place.precision == 'bf16' else 'not '}native on this {self._place.device}"
         precision = f"bf16 is {native}" if self.config.precision == "auto" else "precision as asked"
         if self.runtime == "sentence-transformers":
             return f"{precision}; CUDA, or a model other than MiniLM"
-        if self.config.runtime != "auto":
+        if self.config.encoder_backend != "auto":
             return f"{precision}; runtime as asked"
         if self.runtime == "openvino":
             return f"{precision}; OpenVINO is installed"
         return f"{precision}; OpenVINO, which is faster, is not installed (`pip install mmrec[openvino]`)"
 
     @cached_property
-    def engine(self) -> Engine:
+    def backend(self) -> Backend:
         """The loaded model; loading waits until a text is not in the store."""
         import torch
 
         return _engine(self.runtime, self.source, self._bf16, torch.get_num_threads())
 
-    def encode(self, texts: Sequence[str], what: str = "encoding") -> np.ndarray:
+    def encode(self, texts: Sequence[str], title: str = "encoding") -> np.ndarray:
         """Encode texts to (n, d) float16 unit vectors; a blank text is encoded like any other.
 
         New texts go through the engine sorted by length, so that a batch wastes little padding, and are
@@ -106,18 +108,18 @@ class Encoder:
         # A lone surrogate is no text to a tokenizer.
         texts = [text.encode("utf-8", "replace").decode() for text in texts]
         if not texts:
-            return np.zeros((0, self.engine.dimension), dtype=np.float16)
+            return np.zeros((0, self.backend.dimension), dtype=np.float16)
 
         def compute(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
             given = ([(at, texts[at]) for at in block] for block in blocks)
-            for at, vector in self.vectors(given):
+            for at, vector in self.encode_blocks(given):
                 yield at, vector if isinstance(vector, Failure) else vector.tobytes()
 
-        rows = self._store.remember(
+        rows = self._store.get_or_compute(
             self._maker,
             texts,
             compute,
-            what=what,
+            title=title,
             chunk=self.chunk,
             order=lambda at: (len(texts[at]), texts[at]),
         )
@@ -135,35 +137,37 @@ class Encoder:
         whole = b"".join(row if isinstance(row, bytes) else nothing for row in rows)
         return np.frombuffer(whole, np.float16).reshape(len(texts), -1)
 
-    def vectors(self, texts: Iterator[list[tuple[int, str]]]) -> Iterator[tuple[int, np.ndarray | Failure]]:
+    def encode_blocks(
+        self, texts: Iterator[list[tuple[int, str]]]
+    ) -> Iterator[tuple[int, np.ndarray | Failure]]:
         """(d,) float16 unit vectors of texts, a block at a time; nothing is looked up or kept.
 
         Raises:
             ModelError: the model cannot be loaded.
         """
         for block in texts:
-            rows = self.engine.encode([text for _, text in block]).astype(np.float16)
+            rows = self.backend.encode([text for _, text in block]).astype(np.float16)
             yield from zip((at for at, _ in block), rows, strict=True)
 
 
 @cache
-def _engine(runtime: str, source: str, bf16: bool, threads: int) -> Engine:
+def _engine(runtime: str, source: str, bf16: bool, threads: int) -> Backend:
     """A loaded model; one a process."""
-    from mmrec.encoder.backends import MeanPoolingEngine, SentenceEngine
+    from mmrec.encoder.backends import MeanPoolingBackend, SentenceTransformersBackend
     from mmrec.encoder.runtimes import OpenVINOMeans, TorchMeans
 
     if runtime == "sentence-transformers":
-        return SentenceEngine(source, bf16)
+        return SentenceTransformersBackend(source, bf16)
     means = OpenVINOMeans if runtime == "openvino" else TorchMeans
-    return MeanPoolingEngine(Path(source), means(Path(source), bf16))
+    return MeanPoolingBackend(Path(source), means(Path(source), bf16))
 
 
 def _runtime(config: EncoderConfig, source: str, place: Placement) -> str:
     """What runs the model: on a GPU, and for models other than MiniLM, what everybody uses."""
     if place.device == "cuda" or Path(source) != bundled_minilm():
         return "sentence-transformers"
-    if config.runtime != "auto":
-        return config.runtime
+    if config.encoder_backend != "auto":
+        return config.encoder_backend
     return "openvino" if importlib.util.find_spec("openvino") else "torch"
 
 

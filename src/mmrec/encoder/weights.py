@@ -16,7 +16,14 @@ from mmrec.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Placement", "Weights", "fast_bf16", "file_digest", "folder_digest", "loading"]
+__all__ = [
+    "Placement",
+    "Weights",
+    "file_digest",
+    "folder_digest",
+    "has_fast_bf16",
+    "translate_loading_errors",
+]
 
 _WORDS: Final = ["*.json", "*.jinja", "*.txt", "*.model"]
 _FILES: Final = [*_WORDS, "*.safetensors"]
@@ -24,7 +31,7 @@ _SINGLE: Final = "model.safetensors"
 _DOUBLES: Final = ["*/*", "consolidated*"]
 
 
-def fast_bf16() -> bool:
+def has_fast_bf16() -> bool:
     """Whether the processor multiplies bf16 natively (AVX-512 BF16 or AMX), as Linux reports it."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
@@ -52,14 +59,16 @@ class Placement:
 
         if torch.cuda.is_available():
             return cls("cuda", "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16")
-        return cls("cpu", "bf16" if fast_bf16() else "fp32")
+        return cls("cpu", "bf16" if has_fast_bf16() else "fp32")
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision as a type of tensors."""
         import torch
 
-        return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[self.precision]
+        return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[
+            self.precision
+        ]
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,9 @@ class Weights:
     commit: str | None = None
 
     @classmethod
-    def found(cls, name: str, revision: str | None = None, *, tensors: bool = True) -> Weights | None:
+    def find(
+        cls, name: str, revision: str | None = None, *, tensors: bool = True
+    ) -> Weights | None:
         """A model that is here: whole, or what an instruct model needs to count tokens. Nothing is loaded."""
         folder, commit = Path(name), None
         if not folder.is_dir():
@@ -90,25 +101,33 @@ class Weights:
             folder = Path(cached).parent if isinstance(cached, str) else folder
             commit = folder.name  # the cache calls its folders by commits
         needed = {"config.json", *(_tensors(folder) if tensors else ["tokenizer_config.json"])}
-        return cls(name, folder, commit) if all((folder / file).is_file() for file in needed) else None
+        return (
+            cls(name, folder, commit) if all((folder / file).is_file() for file in needed) else None
+        )
 
     @classmethod
-    def get(cls, name: str, revision: str | None = None, *, tensors: bool = True) -> Weights:
+    def find_or_download(
+        cls, name: str, revision: str | None = None, *, tensors: bool = True
+    ) -> Weights:
         """A model that is here, or is downloaded now; without tensors, that is a matter of seconds.
 
         Raises:
             ModelError: it is not here and cannot be downloaded; says how to bring it.
         """
-        here = cls.found(name, revision) or cls.found(name, revision, tensors=tensors)
+        here = cls.find(name, revision) or cls.find(name, revision, tensors=tensors)
         if here is None and not Path(name).is_dir() and not name.startswith((".", "/", "~")):
-            with loading(name, f"bring it once with `hf download {name}`, or name a folder that holds it"):
+            with translate_loading_errors(
+                name, f"bring it once with `hf download {name}`, or name a folder that holds it"
+            ):
                 from huggingface_hub import HfApi, snapshot_download
 
                 # A download alone waits without end for a hub that does not answer; this one 10 seconds.
                 HfApi().model_info(name, revision=revision, timeout=10)
                 kinds = _FILES if tensors else _WORDS
-                snapshot_download(name, revision=revision, allow_patterns=kinds, ignore_patterns=_DOUBLES)
-            here = cls.found(name, revision, tensors=tensors)
+                snapshot_download(
+                    name, revision=revision, allow_patterns=kinds, ignore_patterns=_DOUBLES
+                )
+            here = cls.find(name, revision, tensors=tensors)
         if here is None:
             raise ModelError(
                 f"no model in {name}: it needs config.json and model.safetensors (never pickles), and for "
@@ -132,18 +151,20 @@ class Weights:
         return _read(self.folder / "config.json")
 
     @property
-    def kind(self) -> str:
+    def model_type(self) -> str:
         """The type of model that it says it is."""
         return str(self.settings.get("model_type", "unknown"))
 
-    def require(self, kinds: Container[str], described: str) -> None:
+    def require_type(self, kinds: Container[str], described: str) -> None:
         """Refuse models of other kinds."""
-        if self.kind not in kinds:
-            raise ModelError(f"{self.name} is a model of type {self.kind}; {described} is needed here")
+        if self.model_type not in kinds:
+            raise ModelError(
+                f"{self.name} is a model of type {self.model_type}; {described} is needed here"
+            )
 
-    def part(self, auto: str, **how: Any) -> Any:
+    def load_part(self, auto: str, **how: Any) -> Any:
         """What one of transformers' Auto classes makes of the files, in silence."""
-        with loading(self.name), ExitStack() as after:
+        with translate_loading_errors(self.name), ExitStack() as after:
             import transformers
             from transformers.utils import logging
 
@@ -155,32 +176,48 @@ class Weights:
             read = getattr(transformers, auto).from_pretrained
             return read(self.folder, local_files_only=True, trust_remote_code=False, **how)
 
-    def load(self, auto: str, place: Placement) -> Any:
+    def load(self, auto: str, placement: Placement) -> Any:
         """The model itself; none of its weights may be missing."""
-        model, report = self.part(auto, dtype=place.dtype, use_safetensors=True, output_loading_info=True)
-        with loading(self.name):
+        model, report = self.load_part(
+            auto, dtype=placement.dtype, use_safetensors=True, output_loading_info=True
+        )
+        with translate_loading_errors(self.name):
             # transformers fills what is missing with random numbers.
             if report["missing_keys"]:
-                raise ValueError(f"the weights lack {', '.join(sorted(report['missing_keys'])[:3])}")
-            return model.to(place.device).eval()
+                raise ValueError(
+                    f"the weights lack {', '.join(sorted(report['missing_keys'])[:3])}"
+                )
+            return model.to(placement.device).eval()
 
 
 @contextmanager
-def loading(name: str, mend: str = "bring its files again, as `hf download` does") -> Iterator[None]:
+def translate_loading_errors(
+    name: str, remedy: str = "bring its files again, as `hf download` does"
+) -> Iterator[None]:
     """Turn whatever goes wrong in loading into an error that names the model and the mend."""
     try:
         yield
-    except Exception as error:  # hub, transformers and safetensors raise anything on files that are not right
+    except (
+        Exception
+    ) as error:  # hub, transformers and safetensors raise anything on files that are not right
         what = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
         if "torchvision" in what:
-            mend = "the installed torchvision does not fit torch; mmrec needs none, so uninstall it"
-        raise ModelError(f"cannot load the model {name}: {what}; {mend}") from error
+            remedy = (
+                "the installed torchvision does not fit torch; mmrec needs none, so uninstall it"
+            )
+        raise ModelError(f"cannot load the model {name}: {what}; {remedy}") from error
 
 
 def folder_digest(folder: Path) -> str:
     """What pins a folder: names and digests of all files of a model in it, at any depth."""
-    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if f"*{path.suffix}" in _FILES)
-    lines = [f"{name} {file_digest(folder / name)}" for name in sorted(names) if not name.startswith(".")]
+    names = (
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if f"*{path.suffix}" in _FILES
+    )
+    lines = [
+        f"{name} {file_digest(folder / name)}" for name in sorted(names) if not name.startswith(".")
+    ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BeforeValidator
 from sklearn.metrics import auc, average_precision_score, brier_score_loss, roc_curve
 
-__all__ = ["Scores", "calibration_bins", "evaluate", "fpr_at_tpr", "mean_and_error"]
+__all__ = ["Metrics", "calibration_bins", "evaluate", "fpr_at_tpr", "mean_and_standard_error"]
 __all__ += ["class_weights", "reweighted"]
 
 # JSON has no nan: pydantic writes null, which becomes nan again.
@@ -19,7 +19,7 @@ _Known = Annotated[float, BeforeValidator(lambda value: nan if value is None els
 
 
 @dataclass(frozen=True)
-class Scores:
+class Metrics:
     """One model on one set of rows; shares are 0..1. Figures that models of older versions lack are nan.
 
     Attributes:
@@ -63,7 +63,9 @@ def class_weights(label: np.ndarray, loss: str) -> tuple[float, float]:
         loss: `plain`: equal; `basic`: w_c = 1 - n_c/n; `sqrt`: w_c = sqrt(1 - n_c/n).
     """
     like = float(np.mean(label))
-    raw = {"plain": (1.0, 1.0), "basic": (like, 1 - like), "sqrt": (like**0.5, (1 - like) ** 0.5)}[loss]
+    raw = {"plain": (1.0, 1.0), "basic": (like, 1 - like), "sqrt": (like**0.5, (1 - like) ** 0.5)}[
+        loss
+    ]
     total = sum(raw)
     return raw[0] / total, raw[1] / total
 
@@ -98,7 +100,7 @@ def fpr_at_tpr(label: np.ndarray, score: np.ndarray, tpr: float) -> float:
     return float(fprs[np.searchsorted(tprs, tpr - 1e-12)])
 
 
-def evaluate(label: np.ndarray, probability: np.ndarray, weights: tuple[float, float]) -> Scores:
+def evaluate(label: np.ndarray, probability: np.ndarray, weights: tuple[float, float]) -> Metrics:
     """Score probabilities of liking.
 
     Args:
@@ -116,7 +118,7 @@ def evaluate(label: np.ndarray, probability: np.ndarray, weights: tuple[float, f
     fpr_at = fprs[np.searchsorted(tprs, np.array([0.80, 0.90, 0.95]) - 1e-12)].tolist()
     tpr_at = tprs[np.searchsorted(fprs, np.array([0.10, 0.20, 0.30]) + 1e-12, "right") - 1].tolist()
     mean, share, count = calibration_bins(label, probability).T
-    return Scores(
+    return Metrics(
         accuracy=float(np.mean(liked == label)),
         fpr=float(np.mean(liked[~label])),
         loss=float(np.sum(weight * entropy) / np.sum(weight)),
@@ -136,7 +138,7 @@ def evaluate(label: np.ndarray, probability: np.ndarray, weights: tuple[float, f
     )
 
 
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+def mean_and_standard_error(values: Sequence[float]) -> tuple[float, float]:
     """Mean over repeats and its standard error (0 for a single one)."""
     spread = float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
     return float(np.mean(values)), spread

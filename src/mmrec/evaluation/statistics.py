@@ -9,10 +9,22 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-__all__ = ["Difference", "bootstrap_interval", "holm", "paired_difference", "paired_over_seeds"]
-__all__ += ["Figure", "weighted_auc", "weighted_brier", "weighted_fpr_at_tpr", "weighted_mean"]
+__all__ = [
+    "Difference",
+    "bootstrap_interval",
+    "holm_correction",
+    "paired_bootstrap",
+    "paired_t_test",
+]
+__all__ += [
+    "WeightedMetric",
+    "weighted_auc",
+    "weighted_brier",
+    "weighted_fpr_at_tpr",
+    "weighted_mean",
+]
 
-Figure = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+WeightedMetric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(n,) bool labels, (n,) probabilities, (..., n) weights -> (...) values; nan where a label has no weight."""
 
 _CELLS = 1 << 20  # weights that are in memory at a time
@@ -29,30 +41,39 @@ def _roc(label: np.ndarray, p: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def weighted_auc(label: np.ndarray, p: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve, a `Figure`."""
+    """Area under the ROC curve, a `WeightedMetric`."""
     fprs, tprs = _roc(label, p, weight)
     return np.asarray(np.trapezoid(tprs, fprs, axis=-1))
 
 
-def weighted_fpr_at_tpr(label: np.ndarray, p: np.ndarray, weight: np.ndarray, tpr: float = 0.9) -> np.ndarray:
-    """`fpr_at_tpr`, a `Figure`; `functools.partial` makes that of another `tpr`."""
+def weighted_fpr_at_tpr(
+    label: np.ndarray, p: np.ndarray, weight: np.ndarray, tpr: float = 0.9
+) -> np.ndarray:
+    """`fpr_at_tpr`, a `WeightedMetric`; `functools.partial` makes that of another `tpr`."""
     fprs, tprs = _roc(label, p, weight)
     first = np.argmax(tprs >= tpr - 1e-12, axis=-1)[..., None]
-    return np.where(np.isnan(tprs[..., -1]), np.nan, np.take_along_axis(fprs, first, axis=-1)[..., 0])
+    return np.where(
+        np.isnan(tprs[..., -1]), np.nan, np.take_along_axis(fprs, first, axis=-1)[..., 0]
+    )
 
 
 def weighted_mean(label: np.ndarray, value: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Mean of values that need no label, such as a column of `ListScores.each`; a `Figure`."""
+    """Mean of values that need no label, such as a column of `ListScores.each`; a `WeightedMetric`."""
     return np.asarray(weight @ value / weight.sum(axis=-1))
 
 
 def weighted_brier(label: np.ndarray, p: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Mean squared error of the probability, a `Figure`."""
+    """Mean squared error of the probability, a `WeightedMetric`."""
     return weighted_mean(label, (p - label) ** 2, weight)
 
 
 def bootstrap_interval(
-    user: np.ndarray, label: np.ndarray, p: np.ndarray, figure: Figure, rounds: int = 1000, seed: int = 0
+    user: np.ndarray,
+    label: np.ndarray,
+    p: np.ndarray,
+    figure: WeightedMetric,
+    rounds: int = 1000,
+    seed: int = 0,
 ) -> tuple[float, float, float]:
     """A figure and the ends of its 95% percentile interval by a bootstrap over users (Efron, 1979).
 
@@ -68,15 +89,15 @@ class Difference(NamedTuple):
     mean: float
     low: float
     high: float
-    p: float
+    p_value: float
 
 
-def paired_difference(
+def paired_bootstrap(
     user: np.ndarray,
     label: np.ndarray,
     a: np.ndarray,
     b: np.ndarray,
-    figure: Figure,
+    figure: WeightedMetric,
     rounds: int = 1000,
     seed: int = 0,
 ) -> Difference:
@@ -91,7 +112,9 @@ def paired_difference(
 
     mean, low, high, gaps = _bootstrap(gap, user, rounds, seed)
     rarer = min(np.sum(gaps <= 0), np.sum(gaps >= 0))
-    return Difference(mean, low, high, min(1.0, float(2 * (1 + rarer) / (1 + np.sum(~np.isnan(gaps))))))
+    return Difference(
+        mean, low, high, min(1.0, float(2 * (1 + rarer) / (1 + np.sum(~np.isnan(gaps)))))
+    )
 
 
 def _bootstrap(
@@ -102,12 +125,14 @@ def _bootstrap(
     rng, size, values = np.random.default_rng(seed), max(1, _CELLS // len(row)), []
     for start in range(0, rounds, size):
         drawn = rng.integers(len(users), size=(min(size, rounds - start), len(users)))
-        values.append(of(np.stack([np.bincount(one, minlength=len(users)) for one in drawn])[:, row]))
+        values.append(
+            of(np.stack([np.bincount(one, minlength=len(users)) for one in drawn])[:, row])
+        )
     each = np.concatenate(values)
     return (float(of(np.ones(len(row)))), *np.nanquantile(each, (0.025, 0.975)).tolist(), each)
 
 
-def paired_over_seeds(a: Sequence[float], b: Sequence[float], ratio: float = 0.0) -> Difference:
+def paired_t_test(a: Sequence[float], b: Sequence[float], ratio: float = 0.0) -> Difference:
     """`a` minus `b` over at least two seeds that both were run with, by Student's paired t-test.
 
     Where every seed splits the same reviews anew, the seeds share most of their rows, and differences vary
@@ -124,11 +149,15 @@ def paired_over_seeds(a: Sequence[float], b: Sequence[float], ratio: float = 0.0
     if error < 1e-12:
         return Difference(mean, mean, mean, 1.0)
     low, high = stats.t.interval(0.95, count - 1, mean, error)
-    return Difference(mean, float(low), float(high), float(2 * stats.t.sf(abs(mean) / error, count - 1)))
+    return Difference(
+        mean, float(low), float(high), float(2 * stats.t.sf(abs(mean) / error, count - 1))
+    )
 
 
-def holm(p: Sequence[float]) -> np.ndarray:
+def holm_correction(p: Sequence[float]) -> np.ndarray:
     """(n,) p-values adjusted for there being n of them, in the order given (Holm, 1979)."""
     order = np.argsort(p)
-    stepped = np.maximum.accumulate(np.asarray(p, dtype=np.float64)[order] * np.arange(len(p), 0, -1))
+    stepped = np.maximum.accumulate(
+        np.asarray(p, dtype=np.float64)[order] * np.arange(len(p), 0, -1)
+    )
     return np.minimum(stepped, 1)[np.argsort(order)]

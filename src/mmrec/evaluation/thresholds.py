@@ -8,11 +8,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 from sklearn.metrics import roc_curve
 
-__all__ = ["Curve", "Operating", "Outcome", "curve", "outcome"]
+__all__ = [
+    "OperatingPoint",
+    "ThresholdCurve",
+    "ThresholdRates",
+    "rates_at_threshold",
+    "threshold_curve",
+]
 
 
 @dataclass(frozen=True)
-class Operating:
+class OperatingPoint:
     """A bound: this share of the dislikes at most (`max_fpr`), or of the likes at least (`min_tpr`)."""
 
     kind: Literal["max_fpr", "min_tpr"]
@@ -30,7 +36,7 @@ class Operating:
         return float(thresholds[np.searchsorted(tprs, self.value - 1e-12)])
 
 
-class Outcome(NamedTuple):
+class ThresholdRates(NamedTuple):
     """Share of likes, of dislikes and of all rows recommended, and of likes among these; nan: of nothing."""
 
     tpr: float
@@ -39,26 +45,32 @@ class Outcome(NamedTuple):
     precision: float
 
 
-def outcome(label: np.ndarray, probability: np.ndarray, threshold: float) -> Outcome:
+def rates_at_threshold(
+    label: np.ndarray, probability: np.ndarray, threshold: float
+) -> ThresholdRates:
     """What comes of recommending those of (n,) rows whose probability is >= `threshold`."""
     label, chosen = np.asarray(label, dtype=bool), np.asarray(probability) >= threshold
     parts = (chosen[label], chosen[~label], chosen, label[chosen])
-    return Outcome(*(float(part.mean()) if len(part) else float("nan") for part in parts))
+    return ThresholdRates(*(float(part.mean()) if len(part) else float("nan") for part in parts))
 
 
-class Curve(NamedTuple):
+class ThresholdCurve(NamedTuple):
     """What a bound on false positives comes to: 101 bounds from 0 to 1, of each the threshold and the TPR."""
 
     threshold: list[float]
     tpr: list[float]
 
-    def at(self, max_fpr: float) -> tuple[float, float]:
+    def for_max_fpr(self, max_fpr: float) -> tuple[float, float]:
         """Threshold and share of likes found of the nearest stricter bound."""
         step = int(max_fpr * 100 + 1e-9)
         return self.threshold[step], self.tpr[step]
 
 
-def curve(label: np.ndarray, probability: np.ndarray) -> Curve:
+def threshold_curve(label: np.ndarray, probability: np.ndarray) -> ThresholdCurve:
     """Every bound in hundredths, kept on some (validation) rows."""
-    thresholds = [Operating("max_fpr", step / 100).threshold(label, probability) for step in range(101)]
-    return Curve(thresholds, [outcome(label, probability, one).tpr for one in thresholds])
+    thresholds = [
+        OperatingPoint("max_fpr", step / 100).threshold(label, probability) for step in range(101)
+    ]
+    return ThresholdCurve(
+        thresholds, [rates_at_threshold(label, probability, one).tpr for one in thresholds]
+    )

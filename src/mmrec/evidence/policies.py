@@ -24,28 +24,30 @@ import numpy as np
 from mmrec.data.schema import NO_TIME, Interactions
 from mmrec.data.split import Split
 from mmrec.errors import DataError
-from mmrec.evidence.views import NOTHING, Side
+from mmrec.evidence.views import NO_GROUP, EvidenceViews
 
-__all__ = ["VALID", "Evidence", "Policy", "Side", "deal_folds"]
+__all__ = ["VALIDATION_FOLD", "Evidence", "EvidenceViews", "Policy", "assign_folds"]
 
 Policy = Literal["fold", "leave_one_out", "all", "past"]
-VALID = 0
+VALIDATION_FOLD = 0
 """The fold of valid; train takes 1, 2, ... and rows outside of both are -1."""
 
 
-def deal_folds(data: Interactions, split: Split, folds: int, rng: np.random.Generator) -> np.ndarray:
+def assign_folds(
+    data: Interactions, split: Split, folds: int, rng: np.random.Generator
+) -> np.ndarray:
     """Deal rows into folds: valid is fold 0, train rows take 1..folds in turn within each user.
 
     Returns:
         (n,) int64 fold of every row, -1 for rows of neither.
     """
-    fold = np.full(len(data), NOTHING, dtype=np.int64)
-    fold[split.valid] = VALID
+    fold = np.full(len(data), NO_GROUP, dtype=np.int64)
+    fold[split.valid] = VALIDATION_FOLD
     order = rng.permutation(split.train)
     order = order[np.argsort(data.user[order], kind="stable")]
     start = rng.integers(folds, size=len(data.users))[data.user[order]]
     rank = np.arange(len(order)) - np.searchsorted(data.user[order], data.user[order])
-    fold[order] = VALID + 1 + (start + rank) % folds
+    fold[order] = VALIDATION_FOLD + 1 + (start + rank) % folds
     return fold
 
 
@@ -55,9 +57,9 @@ class Evidence:
 
     policy: Policy
     fold: np.ndarray
-    known: np.ndarray
-    user: Side
-    item: Side
+    evidence_rows: np.ndarray
+    user: EvidenceViews
+    item: EvidenceViews
 
     @classmethod
     def derive(
@@ -68,28 +70,37 @@ class Evidence:
         Raises:
             DataError: `past` without a single time.
         """
-        known = split.known
-        fold = deal_folds(data, split, folds, rng)
+        known = split.evidence_rows
+        fold = assign_folds(data, split, folds, rng)
         if policy == "past":
             if (data.time == NO_TIME).all():
                 raise DataError("the policy `past` needs reviews with times, and none has one")
-            sides = [Side.earlier(entity, known, data.time) for entity in (data.user, data.item)]
+            sides = [
+                EvidenceViews.earlier_reviews(entity, known, data.time)
+                for entity in (data.user, data.item)
+            ]
         else:
-            silent = np.full(len(data), NOTHING, dtype=np.int64)
-            reserved = NOTHING
+            silent = np.full(len(data), NO_GROUP, dtype=np.int64)
+            reserved = NO_GROUP
             if policy == "fold":
-                silent, reserved = fold, VALID
+                silent, reserved = fold, VALIDATION_FOLD
             elif policy == "leave_one_out":
                 silent[known] = np.arange(len(known))
-            sides = [Side.excluding(entity, known, silent, reserved) for entity in (data.user, data.item)]
+            sides = [
+                EvidenceViews.excluding(entity, known, silent, reserved)
+                for entity in (data.user, data.item)
+            ]
         return cls(policy, fold, known, *sides)
 
-    def heard(self, fold: int) -> np.ndarray:
+    def visible_rows(self, fold: int) -> np.ndarray:
         """The rows, of any user and item, that rows of a fold may hear; all known ones unless under `fold`.
 
         Args:
             fold: of train, of valid, or -1 for rows of none.
         """
-        if fold == NOTHING or self.policy != "fold":
-            return self.known
-        return self.known[(self.fold[self.known] != fold) & (self.fold[self.known] != VALID)]
+        if fold == NO_GROUP or self.policy != "fold":
+            return self.evidence_rows
+        return self.evidence_rows[
+            (self.fold[self.evidence_rows] != fold)
+            & (self.fold[self.evidence_rows] != VALIDATION_FOLD)
+        ]

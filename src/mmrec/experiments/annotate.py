@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 
 from mmrec.config import Config, VisionConfig
 from mmrec.data.schema import Reviews
-from mmrec.evidence.policies import Side
+from mmrec.evidence.policies import EvidenceViews
 from mmrec.experiments.compare import prepare
-from mmrec.features.dataset import Corpus, Models
-from mmrec.llm.openai_batch import Pending
-from mmrec.llm.prompts import Of
+from mmrec.features.dataset import Dataset, Models
+from mmrec.llm.openai_batch import AnswersPending
+from mmrec.llm.prompts import EntityKind
 from mmrec.llm.types import Note, Summary
-from mmrec.vision.openai_captioner import ChatCaptioner
+from mmrec.vision.openai_captioner import OpenAICaptioner
 
-__all__ = ["CAPTION", "Profiles", "Summarised", "read_profiles"]
+__all__ = ["CAPTION", "AnnotationRun", "SummarizedViews", "annotate_reviews"]
 
 CAPTION = "caption"
 """Asks of a plan that are the captioner's."""
@@ -25,7 +25,7 @@ _PHOTO_TOKENS, _CAPTION_TOKENS = 1000, 35
 
 
 @dataclass(frozen=True)
-class Profiles:
+class AnnotationRun:
     """What was read.
 
     Attributes:
@@ -37,35 +37,35 @@ class Profiles:
         pending: what is still with the server, of each part that is not here.
     """
 
-    corpus: Corpus
+    corpus: Dataset
     notes: list[Note] = field(default_factory=list)
-    summaries: list[Summarised] = field(default_factory=list)
+    summaries: list[SummarizedViews] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)
-    pending: list[Pending] = field(default_factory=list)
+    pending: list[AnswersPending] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Summarised:
+class SummarizedViews:
     """Views of users or items, of the reviews of a corpus, and a summary of each."""
 
-    of: Of
-    corpus: Corpus
-    side: Side
+    kind: EntityKind
+    corpus: Dataset
+    views: EvidenceViews
     summaries: list[Summary]
 
 
-def read_profiles(reviews: Reviews, config: Config, models: Models) -> Profiles:
+def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> AnnotationRun:
     """Ask all that `fit` with the same settings would ask of the language model; its answers are stored.
 
     Raises:
         DataError: too few reviews.
         MmrecError: the language model cannot be used, or the budget is reached.
     """
-    corpus = Corpus.of(reviews, models, config)
-    profiles = Profiles(corpus, failed=models.reader.failed)
+    corpus = Dataset.from_reviews(reviews, models, config)
+    profiles = AnnotationRun(corpus, failed=models.annotator.failures)
     if config.vision.captioner != VisionConfig().captioner:
         _look(corpus, models, profiles)
-    if config.profile.strategy == "notes":
+    if config.annotation.strategy == "notes":
         with _collected_later(profiles):
             profiles.notes.extend(corpus.notes)
         return profiles
@@ -73,32 +73,32 @@ def read_profiles(reviews: Reviews, config: Config, models: Models) -> Profiles:
     if len(prepared.corpus) == len(corpus):
         corpus = prepared.corpus
     evidence, data = prepared.evidence, corpus.data
-    views: list[tuple[Of, Corpus, Side]] = [
+    views: list[tuple[EntityKind, Dataset, EvidenceViews]] = [
         ("item", prepared.corpus, evidence.item),
-        ("item", corpus, Side.whole(data.item)),
+        ("item", corpus, EvidenceViews.all_reviews(data.item)),
         ("user", prepared.corpus, evidence.user),
-        ("user", corpus, Side.whole(data.user)),
+        ("user", corpus, EvidenceViews.all_reviews(data.user)),
     ]
     for of, own, side in views:
         with _collected_later(profiles):
-            profiles.summaries.append(Summarised(of, own, side, own.summaries(of, side)))
+            profiles.summaries.append(SummarizedViews(of, own, side, own.summaries(of, side)))
     return profiles
 
 
-def _look(corpus: Corpus, models: Models, profiles: Profiles) -> None:
+def _look(corpus: Dataset, models: Models, profiles: AnnotationRun) -> None:
     """Have photos described; where there is only a plan, count those that a server would be asked about."""
-    if (plan := models.reader.plan) is None:
-        profiles.failed.update(corpus.captions.failed)
-    elif isinstance(models.captioner, ChatCaptioner) and (number := corpus.captions_missing):
+    if (plan := models.annotator.plan) is None:
+        profiles.failed.update(corpus.captions.failures)
+    elif isinstance(models.captioner, OpenAICaptioner) and (number := corpus.captions_missing):
         plan.calls[CAPTION] += number
-        plan.input[CAPTION] += number * _PHOTO_TOKENS
-        plan.output[CAPTION] += number * _CAPTION_TOKENS
+        plan.input_tokens[CAPTION] += number * _PHOTO_TOKENS
+        plan.output_tokens[CAPTION] += number * _CAPTION_TOKENS
 
 
 @contextmanager
-def _collected_later(profiles: Profiles) -> Iterator[None]:
+def _collected_later(profiles: AnnotationRun) -> Iterator[None]:
     """Answers that are still with the server do not keep the rest from being handed in."""
     try:
         yield
-    except Pending as pending:
+    except AnswersPending as pending:
         profiles.pending.append(pending)

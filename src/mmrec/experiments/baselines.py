@@ -13,10 +13,18 @@ from sklearn.metrics import roc_auc_score
 from mmrec.data.schema import Interactions
 from mmrec.data.split import Split
 
-__all__ = ["PEERS", "Scorer", "best_scorer", "bias_model", "bias_scores", "calibrated", "peer_probabilities"]
+__all__ = [
+    "MEAN_BASELINES",
+    "BaselineScorer",
+    "baseline_probabilities",
+    "best_scorer",
+    "bias_model",
+    "bias_scores",
+    "calibrated",
+]
 
 _ALPHAS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
-Scorer = Callable[[Interactions, np.ndarray], np.ndarray]
+BaselineScorer = Callable[[Interactions, np.ndarray], np.ndarray]
 
 
 def _mean(data: Interactions, rows: np.ndarray, entity: np.ndarray) -> np.ndarray:
@@ -48,19 +56,25 @@ def bias_scores(data: Interactions, rows: np.ndarray, alpha: float) -> np.ndarra
     model = Ridge(alpha=alpha, solver="sparse_cg", tol=1e-6)
     # The penalty must not pull on the mean, so ratings are centred rather than an intercept fitted.
     mean = float(data.rating[rows].mean())
-    model.set_params(fit_intercept=False).fit(design[rows], data.rating[rows].astype(np.float64) - mean)
+    model.set_params(fit_intercept=False).fit(
+        design[rows], data.rating[rows].astype(np.float64) - mean
+    )
     return np.asarray(model.predict(design) + mean)
 
 
-PEERS: dict[str, Scorer] = {
+MEAN_BASELINES: dict[str, BaselineScorer] = {
     "user mean": lambda data, rows: _mean(data, rows, data.user),
     "item mean": lambda data, rows: _mean(data, rows, data.item),
-    "user + item mean": lambda data, rows: _mean(data, rows, data.user) + _mean(data, rows, data.item),
+    "user + item mean": lambda data, rows: (
+        _mean(data, rows, data.user) + _mean(data, rows, data.item)
+    ),
 }
 """Scores of all rows, from the ratings of some."""
 
 
-def peer_probabilities(data: Interactions, split: Split, label: np.ndarray) -> dict[str, np.ndarray]:
+def baseline_probabilities(
+    data: Interactions, split: Split, label: np.ndarray
+) -> dict[str, np.ndarray]:
     """Probability of a like for every row, by each peer; only the test rows' are honest.
 
     Each peer is `calibrated`; the bias model's penalty is chosen on valid too.
@@ -68,24 +82,33 @@ def peer_probabilities(data: Interactions, split: Split, label: np.ndarray) -> d
     Returns:
         name -> (n,) probability; `always like` is the share of likes.
     """
-    scorers = {**PEERS, "bias model": bias_model(data, split, label)}
+    scorers = {**MEAN_BASELINES, "bias model": bias_model(data, split, label)}
     result = {"always like": np.full(len(data), label[split.train].mean())}
-    return result | {name: calibrated(scorer, data, split, label) for name, scorer in scorers.items()}
+    return result | {
+        name: calibrated(scorer, data, split, label) for name, scorer in scorers.items()
+    }
 
 
-def bias_model(data: Interactions, split: Split, label: np.ndarray) -> Scorer:
+def bias_model(data: Interactions, split: Split, label: np.ndarray) -> BaselineScorer:
     """`bias_scores` with the best penalty."""
     return best_scorer([partial(bias_scores, alpha=alpha) for alpha in _ALPHAS], data, split, label)
 
 
-def best_scorer(scorers: Sequence[Scorer], data: Interactions, split: Split, label: np.ndarray) -> Scorer:
+def best_scorer(
+    scorers: Sequence[BaselineScorer], data: Interactions, split: Split, label: np.ndarray
+) -> BaselineScorer:
     """The one with the highest ROC-AUC on valid when it is fitted on what is known before."""
     valid = split.valid
-    return max(scorers, key=lambda s: roc_auc_score(label[valid], s(data, split.before_valid)[valid]))
+    return max(
+        scorers,
+        key=lambda s: roc_auc_score(label[valid], s(data, split.rows_before_validation)[valid]),
+    )
 
 
-def calibrated(scorer: Scorer, data: Interactions, split: Split, label: np.ndarray) -> np.ndarray:
+def calibrated(
+    scorer: BaselineScorer, data: Interactions, split: Split, label: np.ndarray
+) -> np.ndarray:
     """(n,) probability of a like: scores fitted before valid, a curve on valid, then scores on all known."""
     curve = LogisticRegression(C=1e6)
-    curve.fit(scorer(data, split.before_valid)[split.valid, None], label[split.valid])
-    return np.asarray(curve.predict_proba(scorer(data, split.known)[:, None])[:, 1])
+    curve.fit(scorer(data, split.rows_before_validation)[split.valid, None], label[split.valid])
+    return np.asarray(curve.predict_proba(scorer(data, split.evidence_rows)[:, None])[:, 1])

@@ -15,12 +15,12 @@ from mmrec.data.schema import Reviews
 from mmrec.errors import DataError
 from mmrec.features.dataset import Models
 
-__all__ = ["Journal", "latest"]
+__all__ = ["Checkpoint", "latest_results"]
 
 _CALLS = {"in_flight", "budget", "llm_price"}
 
 
-class Journal:
+class Checkpoint:
     """A JSON file of results, by what they were made from and by name.
 
     Results of other reviews, settings (but for the seed), models or code stay in the file, and are there
@@ -31,12 +31,20 @@ class Journal:
     """
 
     def __init__(self, path: Path, reviews: Reviews, config: Config, models: Models) -> None:
-        made = config.model_dump_json(exclude={"seed": True, "store": True, "read": True, "language": _CALLS})
+        made = config.model_dump_json(
+            exclude={"seed": True, "store": True, "read": True, "language": _CALLS}
+        )
         rows = reviews.table.write_ndjson(), reviews.items.write_ndjson()
-        digest = hashlib.sha256("\n".join((made, str(models.image.available()), *rows)).encode())
+        digest = hashlib.sha256(
+            "\n".join((made, str(models.image_encoder.available()), *rows)).encode()
+        )
         for source in sorted(Path(mmrec.__file__).parent.rglob("*.py")):
             digest.update(source.read_bytes())
-        self._path, self._runs, made_from = path, _runs(path) if path.is_file() else {}, digest.hexdigest()
+        self._path, self._runs, made_from = (
+            path,
+            _runs(path) if path.is_file() else {},
+            digest.hexdigest(),
+        )
         if self._runs and made_from not in self._runs:
             other = "results of other reviews, settings, models or code; they stay, and all is made anew"
             console.print(f"{path} has {other}", markup=False, highlight=False)
@@ -53,7 +61,7 @@ class Journal:
         os.replace(part, self._path)
 
 
-def latest(path: Path) -> dict[str, Any]:
+def latest_results(path: Path) -> dict[str, Any]:
     """The results that were written last.
 
     Raises:
@@ -67,4 +75,6 @@ def _runs(path: Path) -> dict[str, dict[str, Any]]:
         runs = json.loads(path.read_bytes())["runs"]
         return {made_from: dict(results) for made_from, results in runs.items()}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: no results of mmrec; take it away, or name another --out") from error
+        raise DataError(
+            f"{path}: no results of mmrec; take it away, or name another --out"
+        ) from error

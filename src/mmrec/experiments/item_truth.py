@@ -14,12 +14,24 @@ from typing import Any
 import numpy as np
 
 from mmrec.data.columns import LAYOUTS
-from mmrec.data.files import records
+from mmrec.data.files import read_records
 from mmrec.errors import DataError
 from mmrec.experiments.annotation_quality import rank_correlation
 
-__all__ = ["category_recall", "keyword_categories", "keyword_price", "most_frequent", "named_share"]
-__all__ += ["normalise_label", "price_correlation", "price_score", "rank_categories", "read_categories"]
+__all__ = [
+    "category_recall",
+    "keyword_categories",
+    "keyword_price",
+    "label_recall",
+    "most_frequent_labels",
+]
+__all__ += [
+    "normalise_label",
+    "price_correlation",
+    "price_level_score",
+    "rank_labels",
+    "read_categories",
+]
 __all__ += ["read_prices", "read_truth"]
 
 _WORD = re.compile(r"[^\W_]+")
@@ -35,7 +47,7 @@ def normalise_label(label: str) -> str:
     return " ".join(_WORD.findall(label.lower()))
 
 
-def price_score(tags: Iterable[str]) -> float:
+def price_level_score(tags: Iterable[str]) -> float:
     """How dear an item's notes call it: cheap -1, fair .3, overpriced 1, `none` ignored; 0 without votes.
 
     The mean over the votes, shrunk by five neutral ones, so that one voice is not a verdict. Fair counts a
@@ -45,9 +57,11 @@ def price_score(tags: Iterable[str]) -> float:
     return sum(votes) / (len(votes) + _SHRINK)
 
 
-def rank_categories(categories: Iterable[Sequence[str]]) -> list[str]:
+def rank_labels(categories: Iterable[Sequence[str]]) -> list[str]:
     """An item's labels by the number of notes that name them; on a tie the one named first."""
-    return [label for label, _ in Counter(label for note in categories for label in note).most_common()]
+    return [
+        label for label, _ in Counter(label for note in categories for label in note).most_common()
+    ]
 
 
 def price_correlation(score: Mapping[str, float], truth: Mapping[str, float]) -> float:
@@ -57,7 +71,7 @@ def price_correlation(score: Mapping[str, float], truth: Mapping[str, float]) ->
     return found.value if found else 0.0
 
 
-def named_share(ranked: Sequence[str], labels: Iterable[str], k: int = 5) -> float:
+def label_recall(ranked: Sequence[str], labels: Iterable[str], k: int = 5) -> float:
     """Share of an item's true labels among the first `k` ranked; all true labels count."""
     wanted, found = ({*map(normalise_label, some)} for some in (labels, ranked[:k]))
     return len(wanted & found) / len(wanted)
@@ -66,18 +80,22 @@ def named_share(ranked: Sequence[str], labels: Iterable[str], k: int = 5) -> flo
 def category_recall(
     ranked: Mapping[str, Sequence[str]], truth: Mapping[str, Sequence[str]], k: int = 5
 ) -> float:
-    """Mean of `named_share` over the items that have labels."""
-    shares = [named_share(ranked.get(item, []), labels, k) for item, labels in truth.items() if labels]
+    """Mean of `label_recall` over the items that have labels."""
+    shares = [
+        label_recall(ranked.get(item, []), labels, k) for item, labels in truth.items() if labels
+    ]
     return float(np.mean(shares)) if shares else 0.0
 
 
-def most_frequent(truth: Mapping[str, Sequence[str]], k: int = 5) -> list[str]:
+def most_frequent_labels(truth: Mapping[str, Sequence[str]], k: int = 5) -> list[str]:
     """The `k` labels that most items truly have: a comparator that knows the truth but reads nothing."""
     each = sorted(label for labels in truth.values() for label in {*map(normalise_label, labels)})
     return [label for label, _ in Counter(each).most_common(k)]
 
 
-def keyword_categories(texts: Mapping[str, Sequence[str]], labels: Iterable[str]) -> dict[str, list[str]]:
+def keyword_categories(
+    texts: Mapping[str, Sequence[str]], labels: Iterable[str]
+) -> dict[str, list[str]]:
     """Labels whose own name occurs in an item's reviews, by the number of times: plain keyword counting."""
     names = sorted({*map(normalise_label, labels)} - {""})
     patterns = {name: re.compile(rf"\b{re.escape(name)}\b") for name in names}
@@ -97,7 +115,9 @@ def keyword_price(texts: Mapping[str, Sequence[str]]) -> dict[str, float]:
     }
 
 
-def read_truth(path: Path, item: str | None = None) -> tuple[dict[str, float], dict[str, list[str]]]:
+def read_truth(
+    path: Path, item: str | None = None
+) -> tuple[dict[str, float], dict[str, list[str]]]:
     """Prices and labels: the first column `price...`, and `categor...`, `cuisine...` or `genre...`.
 
     Args:
@@ -111,9 +131,13 @@ def read_truth(path: Path, item: str | None = None) -> tuple[dict[str, float], d
     ids = (item,) if item else [name for layout in LAYOUTS.values() for name in layout["item"]]
     own = next((name for name in ids if name in columns), None)
     price = next((name for name in columns if name.lower().startswith("price")), None)
-    label = next((name for name in columns if name.lower().startswith(("categor", "cuisine", "genre"))), None)
+    label = next(
+        (name for name in columns if name.lower().startswith(("categor", "cuisine", "genre"))), None
+    )
     if own is None or not (price or label):
-        needed = "price or categories" if own else f"the item's id ({', '.join(dict.fromkeys(ids))})"
+        needed = (
+            "price or categories" if own else f"the item's id ({', '.join(dict.fromkeys(ids))})"
+        )
         raise DataError(f"the item truth {path} has no column for {needed}; name one so")
     prices = read_prices(path, own, price) if price else {}
     return prices, read_categories(path, own, label) if label else {}
@@ -155,8 +179,10 @@ def _column(path: Path, id_column: str, column: str) -> list[tuple[str, Any]]:
     for name in (id_column, column):
         if not any(name in row for row in rows):
             raise DataError(f"the item truth {path} has no column {name!r}; name another")
-    return [(str(row[id_column]), row.get(column)) for row in rows if row.get(id_column) is not None]
+    return [
+        (str(row[id_column]), row.get(column)) for row in rows if row.get(id_column) is not None
+    ]
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    return [row.content for row in records(path) if isinstance(row.content, dict)]
+    return [row.content for row in read_records(path) if isinstance(row.content, dict)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmrec.console import track
-from mmrec.recommender.list_scoring import Scorer
+from mmrec.recommender.list_scoring import ListScorer
 
 __all__ = ["Recall", "measure"]
 
@@ -36,7 +36,7 @@ class Recall:
     gigabytes: float
 
 
-def measure(scorer: Scorer, users: np.ndarray, n: int, compared: int | None = None) -> Recall:
+def measure(scorer: ListScorer, users: np.ndarray, n: int, compared: int | None = None) -> Recall:
     """Find the best n items of (u,) views of users, as they are found by default and exactly.
 
     Args:
@@ -50,21 +50,24 @@ def measure(scorer: Scorer, users: np.ndarray, n: int, compared: int | None = No
     found, quick = _timed(scorer, views, n, exact=False)
     truth, slow = _timed(scorer, views[:compared], n, exact=True)
     shared = [
-        len(np.intersect1d(own, best)) / max(len(best), 1) for own, best in zip(found, truth, strict=False)
+        len(np.intersect1d(own, best)) / max(len(best), 1)
+        for own, best in zip(found, truth, strict=False)
     ]
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return Recall(scorer.size, scorer.how, n, float(np.mean(shared)), quick, slow, kibibytes / 2**20)
+    return Recall(
+        scorer.size, scorer.how, n, float(np.mean(shared)), quick, slow, kibibytes / 2**20
+    )
 
 
 def _timed(
-    scorer: Scorer, views: list[int], n: int, *, exact: bool
+    scorer: ListScorer, views: list[int], n: int, *, exact: bool
 ) -> tuple[list[np.ndarray], tuple[float, float]]:
     """Lists, and p50 and p99 of the milliseconds that one takes."""
     lists, times = [], []
     with track("scoring exactly" if exact else "scoring", len(views)) as advance:
         for view in views:
             start = time.perf_counter()
-            lists.append(scorer.best(view, n, exact=exact)[0])
+            lists.append(scorer.top_items(view, n, exact=exact)[0])
             times.append(1000 * (time.perf_counter() - start))
             advance(1)
     return lists, (float(np.percentile(times, 50)), float(np.percentile(times, 99)))

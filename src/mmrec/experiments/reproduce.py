@@ -23,16 +23,16 @@ from mmrec.console import console
 from mmrec.data.schema import Reviews
 from mmrec.errors import ConfigError
 from mmrec.evaluation import class_weights, evaluate
-from mmrec.experiments.checkpoint import Journal
-from mmrec.experiments.compare import Prepared, prepare, warnings
-from mmrec.features.builder import assemble
+from mmrec.experiments.checkpoint import Checkpoint
+from mmrec.experiments.compare import Prepared, config_warnings, prepare
+from mmrec.features.builder import build_features
 from mmrec.features.dataset import Models
-from mmrec.pipeline import Model, train_runs
-from mmrec.ranker.dlrm import Run
-from mmrec.ranker.inputs import Inputs
-from mmrec.ranker.training import logits
+from mmrec.pipeline import TrainedModel, train_runs
+from mmrec.ranker.dlrm import TrainingRun
+from mmrec.ranker.inputs import RankerInputs
+from mmrec.ranker.training import predict_logits
 
-__all__ = ["GRID", "MODELS", "PROTOCOLS", "arrange", "reproduce"]
+__all__ = ["GRID", "MODELS", "PROTOCOLS", "prepare_protocol", "reproduce"]
 
 PROTOCOLS, MODELS = ("paper", "honest"), ("baseline", "proposed")
 GRID = tuple(product(("basic", "sqrt"), (0.1, 0.3, 0.5)))
@@ -40,7 +40,12 @@ GRID = tuple(product(("basic", "sqrt"), (0.1, 0.3, 0.5)))
 
 
 def reproduce(
-    reviews: Reviews, config: PaperConfig, models: Models, path: Path, repeats: int, protocols: list[str]
+    reviews: Reviews,
+    config: PaperConfig,
+    models: Models,
+    path: Path,
+    repeats: int,
+    protocols: list[str],
 ) -> dict[str, dict[str, Any]]:
     """Train each stack that the `Journal` at `path` does not hold yet, and write it there.
 
@@ -49,62 +54,85 @@ def reproduce(
         DataError: too few reviews, or a file at `path` that is no journal.
     """
     _check(config, repeats, protocols)
-    journal, name = Journal(path, reviews, config, models), f"seed {config.seed}, {repeats} repeats"
+    journal, name = (
+        Checkpoint(path, reviews, config, models),
+        f"seed {config.seed}, {repeats} repeats",
+    )
     done: dict[str, dict[str, Any]] = {one: {} for one in PROTOCOLS} | journal.results.get(name, {})
     for protocol in protocols:
         if missing := [model for model in MODELS if model not in done[protocol]]:
-            prepared = arrange(reviews, config, models, protocol)
+            prepared = prepare_protocol(reviews, config, models, protocol)
             for model in missing:
-                console.print(f"{protocol}, {model}: {len(GRID) * repeats} runs as one", highlight=False)
+                console.print(
+                    f"{protocol}, {model}: {len(GRID) * repeats} runs as one", highlight=False
+                )
                 done[protocol][model] = _stack(prepared, model, repeats)
                 journal.put(name, done)
     return done
 
 
-def arrange(reviews: Reviews, config: PaperConfig, models: Models, protocol: str) -> Prepared:
+def prepare_protocol(
+    reviews: Reviews, config: PaperConfig, models: Models, protocol: str
+) -> Prepared:
     """The rows, evidence and settings of a protocol; both have the same test rows.
 
     `paper` has no valid rows: they are train too, and test rows choose. Numbers leave a row's own review
     out, and summaries are made of all known reviews. `honest` is `fold`, and valid rows choose.
     """
     paper = protocol == "paper"
-    policy, summaries, select = ("leave_one_out", "all", "test") if paper else ("fold", "policy", "valid")
-    heard = {"policy": policy, "summaries": summaries, "spare": False}
+    policy, summaries, select = (
+        ("leave_one_out", "all", "test") if paper else ("fold", "policy", "valid")
+    )
+    heard = {"policy": policy, "summaries": summaries, "filtered_rows": False}
     evidence = config.evidence.model_copy(update=heard)
     training = config.training.model_copy(update={"select": select})
     own = config.model_copy(update={"evidence": evidence, "training": training})
     prepared = prepare(reviews, own, models)
-    split = replace(prepared.split, train=prepared.split.known, valid=prepared.split.valid[:0])
+    split = replace(
+        prepared.split, train=prepared.split.evidence_rows, valid=prepared.split.valid[:0]
+    )
     return replace(prepared, split=split) if paper else prepared
 
 
 def _check(config: PaperConfig, repeats: int, protocols: list[str]) -> None:
     if not protocols or set(protocols) - {*PROTOCOLS}:
-        raise ConfigError(f"--protocols {','.join(protocols)}: name paper, honest, or both as paper,honest")
+        raise ConfigError(
+            f"--protocols {','.join(protocols)}: name paper, honest, or both as paper,honest"
+        )
     if repeats < 1:
         raise ConfigError(f"--repeats {repeats}: there must be at least 1; the paper has 5")
     parts = (config.evidence, config.ranker, config.training)
     given = set[str]().union(*(part.model_fields_set for part in parts))
-    if flags := ", ".join(f"--{name}" for name in config.decided if name in given):
-        raise ConfigError(f"{flags}: protocols and grid decide that; leave it out, or use `mmrec fit`")
+    if flags := ", ".join(f"--{name}" for name in config.fixed_fields if name in given):
+        raise ConfigError(
+            f"{flags}: protocols and grid decide that; leave it out, or use `mmrec fit`"
+        )
 
 
 def _stack(prepared: Prepared, name: str, repeats: int) -> dict[str, Any]:
     start = time.perf_counter()
     split, label, config = prepared.split, prepared.label, prepared.config
-    config = config.model_copy(update={"ranker": config.ranker.model_copy(update={"features": name})})
-    assembler, features = assemble(prepared.corpus, prepared.evidence, config)
+    config = config.model_copy(
+        update={"ranker": config.ranker.model_copy(update={"features": name})}
+    )
+    assembler, features = build_features(prepared.corpus, prepared.evidence, config)
     # The same seeds in every setting, model and protocol, so that differences can be taken in pairs.
     seeds = np.random.SeedSequence(config.seed).generate_state(repeats).tolist()
     grid = [(*setting, seed) for setting in GRID for seed in seeds]
-    runs = [Run(seed, dropout, class_weights(label[split.train], loss)) for loss, dropout, seed in grid]
+    runs = [
+        TrainingRun(seed, dropout, class_weights(label[split.train], loss))
+        for loss, dropout, seed in grid
+    ]
     ranker, course = train_runs(assembler, features, label, split, runs)
-    logit = logits(ranker, Inputs(features), np.arange(len(label)))
+    logit = predict_logits(ranker, RankerInputs(features), np.arange(len(label)))
     parts = {part: rows for part in ("train", "valid", "test") if len(rows := getattr(split, part))}
     trained = []
     for at, (loss, dropout, seed) in enumerate(grid):
-        history, weights = course["ranker"][at], runs[at].weights
-        p, best = Model(assembler, ranker, weights, {}).probability(logit[at : at + 1]), history.best
+        history, weights = course["ranker"][at], runs[at].class_weights
+        p, best = (
+            TrainedModel(assembler, ranker, weights, {}).probability(logit[at : at + 1]),
+            history.best,
+        )
         one: dict[str, Any] = {"loss": loss, "dropout": dropout, "seed": seed}
         one |= {"epochs": len(history.score), "best": best, "score": history.score[best]}
         for part, rows in parts.items():
@@ -116,6 +144,9 @@ def _stack(prepared: Prepared, name: str, repeats: int) -> dict[str, Any]:
         "seconds": time.perf_counter() - start,
         "epochs": {step: max(len(one.score) for one in own) for step, own in course.items()},
         "rows": {part: len(rows) for part, rows in parts.items()},
-        "remarks": [*warnings(config), *filter(None, (prepared.corpus.models.reader.remark, blind))],
+        "remarks": [
+            *config_warnings(config),
+            *filter(None, (prepared.corpus.models.annotator.failure_summary, blind)),
+        ],
         "runs": trained,
     }

@@ -12,47 +12,47 @@ import numpy as np
 from mmrec.console import track
 from mmrec.evaluation import (
     Difference,
-    ListScores,
+    ListMetrics,
     ListTask,
-    Outcome,
-    SliceScores,
+    SliceMetrics,
+    ThresholdRates,
     bootstrap_interval,
     full_lists,
-    holm,
-    outcome,
-    paired_difference,
+    holm_correction,
+    paired_bootstrap,
+    rates_at_threshold,
     sampled_lists,
     slice_masks,
-    slice_scores,
+    slice_metrics,
     weighted_auc,
     weighted_fpr_at_tpr,
 )
-from mmrec.evidence.policies import Side
+from mmrec.evidence.policies import EvidenceViews
 from mmrec.experiments.compare import Comparison, Prepared
-from mmrec.features.tables import Features, SideFeatures
+from mmrec.features.tables import EntityFeatures, Features
 from mmrec.llm.types import PRICE_TAGS
-from mmrec.pipeline import Model
-from mmrec.ranker.inputs import Inputs
-from mmrec.ranker.training import logits
+from mmrec.pipeline import TrainedModel
+from mmrec.ranker.inputs import RankerInputs
+from mmrec.ranker.training import predict_logits
 
-__all__ = ["FIGURES", "Judgement", "judge"]
+__all__ = ["BOOTSTRAPPED_METRICS", "Assessment", "assess"]
 
 _REFERENCE = "bias model"
 _CONSTANT = "always like"
 _ROUNDS = 500
-FIGURES = {"auc": weighted_auc, "fpr_at_90": weighted_fpr_at_tpr}
+BOOTSTRAPPED_METRICS = {"auc": weighted_auc, "fpr_at_90": weighted_fpr_at_tpr}
 """Figures that get an interval."""
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Assessment:
     """All on test rows; intervals are 95% by a bootstrap over users.
 
     Attributes:
         reference: the model that others are compared with.
         intervals: model -> figure -> (value, low, high).
         differences: model -> figure -> difference to the reference; p-values are Holm-corrected over models.
-        operating: trained model -> (threshold chosen on valid, what it gave on test).
+        operating_points: trained model -> (threshold chosen on valid, what it gave on test).
         lists: trained model -> `sampled` and `full` candidate lists.
         slices: model -> slice -> figures, of the reference and the trained models.
     """
@@ -60,9 +60,9 @@ class Judgement:
     reference: str
     intervals: dict[str, dict[str, tuple[float, float, float]]]
     differences: dict[str, dict[str, Difference]]
-    operating: dict[str, tuple[float, Outcome]]
-    lists: dict[str, dict[str, ListScores]]
-    slices: dict[str, dict[str, SliceScores]]
+    operating_points: dict[str, tuple[float, ThresholdRates]]
+    lists: dict[str, dict[str, ListMetrics]]
+    slices: dict[str, dict[str, SliceMetrics]]
 
     def dict(self) -> dict[str, Any]:
         """Figures alone, for JSON."""
@@ -75,7 +75,7 @@ class Judgement:
             },
             "operating": {
                 name: {"threshold": threshold, **given._asdict()}
-                for name, (threshold, given) in self.operating.items()
+                for name, (threshold, given) in self.operating_points.items()
             },
             "lists": {
                 name: {kind: _means(scores) for kind, scores in own.items()}
@@ -83,7 +83,11 @@ class Judgement:
             },
             "slices": {
                 name: {
-                    at: {"rows": one.rows, "likes": one.likes, **(one.scores.dict() if one.scores else {})}
+                    at: {
+                        "rows": one.rows,
+                        "likes": one.likes,
+                        **(one.metrics.dict() if one.metrics else {}),
+                    }
                     for at, one in own.items()
                 }
                 for name, own in self.slices.items()
@@ -91,11 +95,11 @@ class Judgement:
         }
 
 
-def _means(scores: ListScores) -> dict[str, float]:
+def _means(scores: ListMetrics) -> dict[str, float]:
     return {key: value for key, value in asdict(scores).items() if key not in ("user", "each")}
 
 
-def judge(comparison: Comparison) -> Judgement:
+def assess(comparison: Comparison) -> Assessment:
     """Judge every model of a comparison on its test rows."""
     prepared = comparison.prepared
     test, config = prepared.split.test, prepared.config
@@ -106,49 +110,59 @@ def judge(comparison: Comparison) -> Judgement:
     with track("judging", len(on_test)) as advance:
         for name, p in on_test.items():
             sure = partial(bootstrap_interval, user, label, p, rounds=_ROUNDS, seed=config.seed)
-            intervals[name] = {key: sure(figure) for key, figure in FIGURES.items()}
+            intervals[name] = {key: sure(figure) for key, figure in BOOTSTRAPPED_METRICS.items()}
             if name != _REFERENCE:
-                than = partial(paired_difference, user, label, p, on_test[_REFERENCE], rounds=_ROUNDS)
-                differences[name] = {key: than(figure, seed=config.seed) for key, figure in FIGURES.items()}
+                than = partial(
+                    paired_bootstrap, user, label, p, on_test[_REFERENCE], rounds=_ROUNDS
+                )
+                differences[name] = {
+                    key: than(figure, seed=config.seed)
+                    for key, figure in BOOTSTRAPPED_METRICS.items()
+                }
             advance(1)
-    for key in FIGURES:
-        adjusted = holm([own[key].p for own in differences.values()])
+    for key in BOOTSTRAPPED_METRICS:
+        adjusted = holm_correction([own[key].p_value for own in differences.values()])
         for own, p in zip(differences.values(), adjusted, strict=True):
-            own[key] = own[key]._replace(p=float(p))
-    masks = _masks(prepared, next(reversed(comparison.features.values())))  # baseline knows of no prices
-    weights = next(iter(comparison.models.values())).weights
+            own[key] = own[key]._replace(p_value=float(p))
+    masks = _masks(
+        prepared, next(reversed(comparison.features.values()))
+    )  # baseline knows of no prices
+    weights = next(iter(comparison.models.values())).class_weights
     trained = comparison.models
-    return Judgement(
+    return Assessment(
         _REFERENCE,
         intervals,
         differences,
         {name: _operated(comparison, name) for name in trained},
         {name: _lists(prepared, model) for name, model in trained.items()},
-        {name: slice_scores(label, on_test[name], weights, masks) for name in (_REFERENCE, *trained)},
+        {
+            name: slice_metrics(label, on_test[name], weights, masks)
+            for name in (_REFERENCE, *trained)
+        },
     )
 
 
-def _operated(comparison: Comparison, name: str) -> tuple[float, Outcome]:
+def _operated(comparison: Comparison, name: str) -> tuple[float, ThresholdRates]:
     prepared, p = comparison.prepared, comparison.probability[name]
     test = prepared.split.test
     threshold = comparison.thresholds[name]
-    return threshold, outcome(prepared.label[test], p[test], threshold)
+    return threshold, rates_at_threshold(prepared.label[test], p[test], threshold)
 
 
 def _masks(prepared: Prepared, features: Features) -> dict[str, np.ndarray]:
     """Slices of the test rows, by what is known of their user and item."""
-    data, known, test = prepared.corpus.data, prepared.split.known, prepared.split.test
+    data, known, test = prepared.corpus.data, prepared.split.evidence_rows, prepared.split.test
     user = np.bincount(data.user[known], minlength=len(data.users))[data.user[test]]
     item = np.bincount(data.item[known], minlength=len(data.items))[data.item[test]]
     corpus, at = prepared.corpus, data.item[test]
-    own = zip(corpus.item_photos, corpus.item_given, strict=True)
+    own = zip(corpus.item_photos, corpus.item_captions, strict=True)
     shown = np.array([bool(photos or captions) for photos, captions in own])
     for row in known:
-        shown[data.item[row]] |= bool(corpus.photos[row] or corpus.given[row])
+        shown[data.item[row]] |= bool(corpus.photos[row] or corpus.review_captions[row])
     return slice_masks(user, item, shown[at], _price(features.item, features.item_view[test]), {})
 
 
-def _price(items: SideFeatures, view: np.ndarray) -> np.ndarray:
+def _price(items: EntityFeatures, view: np.ndarray) -> np.ndarray:
     """(n,) the price tag with most votes in each view; `none` where nobody spoke of the price."""
     tags = [tag for tag in PRICE_TAGS if tag in items.names]
     if not tags:
@@ -157,11 +171,13 @@ def _price(items: SideFeatures, view: np.ndarray) -> np.ndarray:
     return np.where(shares.any(axis=1), np.array(tags)[shares.argmax(axis=1)], "none")
 
 
-def _lists(prepared: Prepared, model: Model) -> dict[str, ListScores]:
+def _lists(prepared: Prepared, model: TrainedModel) -> dict[str, ListMetrics]:
     """Candidate lists, scored with what all known reviews say of users and items."""
     data, split, seed = prepared.corpus.data, prepared.split, prepared.config.seed
     pairs = np.stack([data.user, data.item], axis=1)
-    task = ListTask(pairs[split.known], pairs[split.test], prepared.label[split.test], len(data.items))
+    task = ListTask(
+        pairs[split.evidence_rows], pairs[split.test], prepared.label[split.test], len(data.items)
+    )
     score = _scorer(prepared, model)
     return {
         "sampled": sampled_lists(score, task, np.random.default_rng(seed)),
@@ -169,17 +185,22 @@ def _lists(prepared: Prepared, model: Model) -> dict[str, ListScores]:
     }
 
 
-def _scorer(prepared: Prepared, model: Model) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    corpus, known = prepared.corpus, prepared.split.known
+def _scorer(
+    prepared: Prepared, model: TrainedModel
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    corpus, known = prepared.corpus, prepared.split.evidence_rows
     sides = [
-        Side.excluding(entity, known, np.full(len(entity), -1))
+        EvidenceViews.excluding(entity, known, np.full(len(entity), -1))
         for entity in (corpus.data.user, corpus.data.item)
     ]
-    user, item = model.assembler.user(sides[0], corpus), model.assembler.item(sides[1], corpus)
+    user, item = (
+        model.builder.build_user(sides[0], corpus),
+        model.builder.build_item(sides[1], corpus),
+    )
 
     def score(users: np.ndarray, items: np.ndarray) -> np.ndarray:
         # Views that hear all are one an entity, in the order of codes.
-        inputs = Inputs(Features(user, item, users, items))
-        return model.probability(logits(model.ranker, inputs, np.arange(len(users))))
+        inputs = RankerInputs(Features(user, item, users, items))
+        return model.probability(predict_logits(model.ranker, inputs, np.arange(len(users))))
 
     return score

@@ -24,13 +24,15 @@ from torch.nn.functional import binary_cross_entropy
 
 from mmrec.data.schema import Interactions
 from mmrec.data.split import Split
-from mmrec.experiments.baselines import Scorer, best_scorer, bias_model, calibrated
-from mmrec.features.tables import Features, SideFeatures
+from mmrec.experiments.baselines import BaselineScorer, best_scorer, bias_model, calibrated
+from mmrec.features.tables import EntityFeatures, Features
 
-__all__ = ["RIVALS", "flat", "rival_probabilities"]
+__all__ = ["TRAINED_BASELINES", "flatten_features", "trained_baseline_probabilities"]
 
 
-def flat(features: Features, rows: np.ndarray, components: int = 16) -> tuple[np.ndarray, list[str]]:
+def flatten_features(
+    features: Features, rows: np.ndarray, components: int = 16
+) -> tuple[np.ndarray, list[str]]:
     """Features as one matrix: dense columns, categories as 0 or 1, principal components of vector blocks.
 
     Args:
@@ -40,7 +42,10 @@ def flat(features: Features, rows: np.ndarray, components: int = 16) -> tuple[np
     Returns:
         (n, columns) float32, and what each column is, as in `item gist 3`.
     """
-    sides = (("user", features.user, features.user_view), ("item", features.item, features.item_view))
+    sides = (
+        ("user", features.user, features.user_view),
+        ("item", features.item, features.item_view),
+    )
     columns = {
         f"{of} {name}": column[view]
         for of, side, view in sides
@@ -49,11 +54,11 @@ def flat(features: Features, rows: np.ndarray, components: int = 16) -> tuple[np
     return np.stack(list(columns.values()), axis=1, dtype=np.float32), list(columns)
 
 
-def _columns(side: SideFeatures, seen: np.ndarray, components: int) -> dict[str, np.ndarray]:
+def _columns(side: EntityFeatures, seen: np.ndarray, components: int) -> dict[str, np.ndarray]:
     """Name -> (v + 1,) values of every view; components are found from the views seen."""
     columns = dict(zip(side.names, side.dense.T, strict=True))
     # Codes are in order of frequency, so what has no column of its own is rare.
-    for code in range(min(256, side.categories[side.nothing].max(initial=0))):
+    for code in range(min(256, side.categories[side.unknown_index].max(initial=0))):
         columns[f"category {code}"] = (side.categories == code).any(axis=1)
     for name, block in side.vectors.items():
         there = columns[f"has {name}"] = side.present[name] > 0
@@ -78,35 +83,53 @@ class _Task:
     @cached_property
     def columns(self) -> np.ndarray:
         """(n, columns) flat features, in deviations from their means over train."""
-        columns, _ = flat(self.features, self.split.train)
+        columns, _ = flatten_features(self.features, self.split.train)
         scaled = StandardScaler().fit(columns[self.split.train]).transform(columns)
         # What few rows have, as a rare category, would else be a hundred deviations away.
         return np.clip(scaled, -5, 5)
 
     def loss(self, answer: np.ndarray) -> float:
-        return float(log_loss(self.label[self.split.valid], answer[self.split.valid], labels=[False, True]))
+        return float(
+            log_loss(self.label[self.split.valid], answer[self.split.valid], labels=[False, True])
+        )
 
 
-def _chosen(answer: Callable[..., np.ndarray], settings: Sequence[float], task: _Task) -> np.ndarray:
+def _chosen(
+    answer: Callable[..., np.ndarray], settings: Sequence[float], task: _Task
+) -> np.ndarray:
     """The answer with the least log-loss on valid."""
     return min((answer(task, setting) for setting in settings), key=task.loss)
 
 
 def _logistic_regression(task: _Task, inverse_penalty: float) -> np.ndarray:
     train = task.split.train
-    model = LogisticRegression(C=inverse_penalty, max_iter=300).fit(task.columns[train], task.label[train])
+    model = LogisticRegression(C=inverse_penalty, max_iter=300).fit(
+        task.columns[train], task.label[train]
+    )
     return np.asarray(model.predict_proba(task.columns)[:, 1], dtype=np.float64)
 
 
 def _lightgbm(task: _Task, depth: int) -> np.ndarray:
     import lightgbm
 
-    model = {"objective": "binary", "learning_rate": 0.05, "feature_fraction": 0.5, "max_depth": depth}
-    same = {"seed": task.seed, "deterministic": True, "force_row_wise": True, "num_threads": task.threads}
+    model = {
+        "objective": "binary",
+        "learning_rate": 0.05,
+        "feature_fraction": 0.5,
+        "max_depth": depth,
+    }
+    same = {
+        "seed": task.seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": task.threads,
+    }
     train = lightgbm.Dataset(task.columns[task.split.train], task.label[task.split.train])
     valid = train.create_valid(task.columns[task.split.valid], task.label[task.split.valid])
     stop = lightgbm.early_stopping(50, verbose=False)
-    trees = lightgbm.train({**model, **same, "verbosity": -1}, train, 2000, [valid], callbacks=[stop])
+    trees = lightgbm.train(
+        {**model, **same, "verbosity": -1}, train, 2000, [valid], callbacks=[stop]
+    )
     return np.asarray(trees.predict(task.columns, num_threads=task.threads))
 
 
@@ -124,7 +147,10 @@ def _deepfm(task: _Task, dropout: float) -> np.ndarray:
         columns["categories"] = codes[task.features.item_view]
     deep = [*fields, DenseFeature("columns", task.columns.shape[1])]
     inputs = {name: torch.from_numpy(values) for name, values in columns.items()}
-    label, rows = torch.from_numpy(task.label.astype(np.float32)), torch.from_numpy(task.split.train)
+    label, rows = (
+        torch.from_numpy(task.label.astype(np.float32)),
+        torch.from_numpy(task.split.train),
+    )
     # Small data in smaller batches, but never in such as batch normalisation can do nothing with.
     parts, answers = max(1, min(len(rows) // 32, len(rows) // 512 + 16)), []
     with torch.random.fork_rng(devices=[]):
@@ -150,7 +176,12 @@ def _matrix_factorisation(task: _Task) -> np.ndarray:
 
 
 def _factor_scores(
-    biases: Scorer, seed: int, size: int, penalty: float, data: Interactions, rows: np.ndarray
+    biases: BaselineScorer,
+    seed: int,
+    size: int,
+    penalty: float,
+    data: Interactions,
+    rows: np.ndarray,
 ) -> np.ndarray:
     """Bias model, plus products of factors of what it leaves over (Koren et al., 2009): a `Scorer`."""
     base = biases(data, rows)
@@ -168,14 +199,19 @@ def _ridges(
     owner: np.ndarray, count: int, inputs: np.ndarray, left: np.ndarray, penalty: float
 ) -> np.ndarray:
     """(count, k) coefficients that explain what is left by (m, k) inputs, one ridge regression per owner."""
-    sums = csr_matrix((np.ones(len(owner)), (owner, np.arange(len(owner)))), shape=(count, len(owner)))
+    sums = csr_matrix(
+        (np.ones(len(owner)), (owner, np.arange(len(owner)))), shape=(count, len(owner))
+    )
     grams = np.stack([sums @ (inputs * inputs[:, [at]]) for at in range(inputs.shape[1])], axis=1)
     moments = sums @ (inputs * left[:, None])
     return np.linalg.solve(grams + penalty * np.eye(inputs.shape[1]), moments[:, :, None])[:, :, 0]
 
 
-RIVALS: dict[str, tuple[str, Callable[[_Task], np.ndarray]]] = {
-    "logistic regression": ("sklearn", partial(_chosen, _logistic_regression, (1e-4, 1e-3, 1e-2, 0.1, 1))),
+TRAINED_BASELINES: dict[str, tuple[str, Callable[[_Task], np.ndarray]]] = {
+    "logistic regression": (
+        "sklearn",
+        partial(_chosen, _logistic_regression, (1e-4, 1e-3, 1e-2, 0.1, 1)),
+    ),
     "LightGBM": ("lightgbm", partial(_chosen, _lightgbm, (3, 5, 8))),
     "matrix factorisation": ("scipy", _matrix_factorisation),
     "DeepFM": ("torch_rechub", partial(_chosen, _deepfm, (0.2, 0.5))),
@@ -183,20 +219,20 @@ RIVALS: dict[str, tuple[str, Callable[[_Task], np.ndarray]]] = {
 """Name -> the library that it needs, and what answers with (n,) probabilities."""
 
 
-def rival_probabilities(
+def trained_baseline_probabilities(
     features: Features,
     data: Interactions,
     split: Split,
     label: np.ndarray,
     seed: int,
-    which: Sequence[str] = tuple(RIVALS),
+    names: Sequence[str] = tuple(TRAINED_BASELINES),
     threads: int = 0,
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Probability of a like for every row, by each rival; only the test rows' are honest.
 
     Args:
         features, data, split, label, seed: as a ranker gets them.
-        which: names out of `RIVALS`.
+        names: names out of `TRAINED_BASELINES`.
         threads: of LightGBM; 0 leaves the number to it.
 
     Returns:
@@ -204,12 +240,14 @@ def rival_probabilities(
     """
     task = _Task(features, data, split, label, seed, threads)
     result, remarks = {}, []
-    for name in which:
-        library, answer = RIVALS[name]
+    for name in names:
+        library, answer = TRAINED_BASELINES[name]
         try:
             import_module(library)
         except (ImportError, OSError) as error:  # OSError: LightGBM without the system's libgomp
-            remarks.append(f"{name}: left out ({error}); `pip install 'mmrec[peers]'` brings its library")
+            remarks.append(
+                f"{name}: left out ({error}); `pip install 'mmrec[peers]'` brings its library"
+            )
         else:
             result[name] = answer(task)
     return result, remarks

@@ -14,13 +14,13 @@ from typing import Protocol
 import numpy as np
 
 from mmrec.encoder.text_encoder import Encoder
-from mmrec.evidence.policies import Side
+from mmrec.evidence.policies import EvidenceViews
 from mmrec.llm.types import PRICE_TAGS, Note, PriceTag, Summary
 
-__all__ = ["NoteArrays", "Sums", "rating_sums", "summary_sums"]
+__all__ = ["EvidenceSums", "NoteArrays", "rating_sums", "summary_sums"]
 
 
-class Answer(Protocol):
+class Annotation(Protocol):
     """What notes and summaries have in common."""
 
     @property
@@ -30,56 +30,65 @@ class Answer(Protocol):
 
 
 @dataclass(frozen=True)
-class Sums:
+class EvidenceSums:
     """What the reviews of every view of one side add up to; features are made of it alone.
 
     Attributes:
-        ratings, stars: (v,) number of ratings, and their sum.
+        rating_count, rating_sum: (v,) number of ratings, and their sum.
         vectors: name -> (v, d) means of vectors.
-        voices: name -> (v,) number of texts or photos in them.
+        text_count: name -> (v,) number of texts or photos in them.
         price: (v, 4) votes by `PRICE_TAGS`.
         categories: (v, c) votes by the category vocabulary.
     """
 
-    ratings: np.ndarray
-    stars: np.ndarray
+    rating_count: np.ndarray
+    rating_sum: np.ndarray
     vectors: dict[str, np.ndarray]
-    voices: dict[str, np.ndarray]
+    text_count: dict[str, np.ndarray]
     price: np.ndarray
     categories: np.ndarray
 
-    def __add__(self, more: Sums) -> Sums:
+    def __add__(self, more: EvidenceSums) -> EvidenceSums:
         """Both together, view by view; blocks that one of them lacks are the other's."""
-        mine, theirs = self.voices, more.voices
+        mine, theirs = self.text_count, more.text_count
         both = self.vectors.keys() & more.vectors.keys()
-        shared = {name: (mine[name] / np.maximum(mine[name] + theirs[name], 1))[:, None] for name in both}
-        means = {name: x * self.vectors[name] + (1 - x) * more.vectors[name] for name, x in shared.items()}
+        shared = {
+            name: (mine[name] / np.maximum(mine[name] + theirs[name], 1))[:, None] for name in both
+        }
+        means = {
+            name: x * self.vectors[name] + (1 - x) * more.vectors[name]
+            for name, x in shared.items()
+        }
         voices = {name: mine[name] + theirs[name] for name in mine.keys() & theirs.keys()}
-        return Sums(
-            self.ratings + more.ratings,
-            self.stars + more.stars,
+        return EvidenceSums(
+            self.rating_count + more.rating_count,
+            self.rating_sum + more.rating_sum,
             self.vectors | more.vectors | means,
             mine | theirs | voices,
             self.price + more.price,
             self.categories + more.categories,
         )
 
-    def nothing(self) -> Sums:
+    def zeros(self) -> EvidenceSums:
         """Of as many views, of which nobody has said anything."""
         vectors, voices = (
-            {name: np.zeros_like(x) for name, x in own.items()} for own in (self.vectors, self.voices)
+            {name: np.zeros_like(x) for name, x in own.items()}
+            for own in (self.vectors, self.text_count)
         )
         rest = (np.zeros_like(x) for x in (self.price, self.categories))
-        return Sums(np.zeros_like(self.ratings), np.zeros_like(self.stars), vectors, voices, *rest)
+        return EvidenceSums(
+            np.zeros_like(self.rating_count), np.zeros_like(self.rating_sum), vectors, voices, *rest
+        )
 
-    def at(self, views: np.ndarray) -> Sums:
+    def take(self, views: np.ndarray) -> EvidenceSums:
         """Those of some of the views."""
         vectors, voices = (
-            {name: values[views] for name, values in named.items()} for named in (self.vectors, self.voices)
+            {name: values[views] for name, values in named.items()}
+            for named in (self.vectors, self.text_count)
         )
-        return Sums(
-            self.ratings[views],
-            self.stars[views],
+        return EvidenceSums(
+            self.rating_count[views],
+            self.rating_sum[views],
             vectors,
             voices,
             self.price[views],
@@ -93,18 +102,20 @@ class NoteArrays:
 
     Attributes:
         vectors: `gist`, `likes`, `dislikes` -> (n, d) float16, the mean over a note's sentences.
-        spoken: the same names -> (n,) whether the note has any.
+        present: the same names -> (n,) whether the note has any.
         price: (n, 4) float32 one vote by `PRICE_TAGS`.
         categories: (n, c) float32 one vote for each category of the note that is in the vocabulary.
     """
 
     vectors: dict[str, np.ndarray]
-    spoken: dict[str, np.ndarray]
+    present: dict[str, np.ndarray]
     price: np.ndarray
     categories: np.ndarray
 
     @classmethod
-    def of(cls, notes: Sequence[Note], encoder: Encoder, vocabulary: Sequence[str]) -> NoteArrays:
+    def from_notes(
+        cls, notes: Sequence[Note], encoder: Encoder, vocabulary: Sequence[str]
+    ) -> NoteArrays:
         """Embed notes; each different sentence is encoded once."""
         parts = {
             "gist": [[note.gist] if note.gist else [] for note in notes],
@@ -116,31 +127,37 @@ class NoteArrays:
         price, categories = _votes(notes, vocabulary)
         return cls(vectors, spoken, price, categories)
 
-    def sums(self, side: Side) -> Sums:
+    def sums(self, side: EvidenceViews) -> EvidenceSums:
         """Add up over every view of a side; ratings are not in it."""
-        voices = {name: side.sum(x[:, None].astype(np.float32))[:, 0] for name, x in self.spoken.items()}
+        voices = {
+            name: side.sum(x[:, None].astype(np.float32))[:, 0] for name, x in self.present.items()
+        }
         vectors = {name: side.mean(values, voices[name]) for name, values in self.vectors.items()}
         nothing = np.zeros(len(side))
-        return Sums(nothing, nothing, vectors, voices, side.sum(self.price), side.sum(self.categories))
+        return EvidenceSums(
+            nothing, nothing, vectors, voices, side.sum(self.price), side.sum(self.categories)
+        )
 
 
-def rating_sums(side: Side, rating: np.ndarray) -> Sums:
+def rating_sums(side: EvidenceViews, rating: np.ndarray) -> EvidenceSums:
     """Number and sum of the ratings of every view, from (n,) stars; NaN where a text came without one."""
     rated = ~np.isnan(rating)
     columns = np.stack([rated, np.where(rated, rating, 0)], axis=1).astype(np.float64)
     ratings, stars = side.sum(columns).T
     price, votes = (np.zeros((len(side), size), dtype=np.float32) for size in (len(PRICE_TAGS), 0))
-    return Sums(ratings, stars, {}, {}, price, votes)
+    return EvidenceSums(ratings, stars, {}, {}, price, votes)
 
 
-def summary_sums(summaries: Sequence[Summary], encoder: Encoder, vocabulary: Sequence[str]) -> Sums:
+def summary_sums(
+    summaries: Sequence[Summary], encoder: Encoder, vocabulary: Sequence[str]
+) -> EvidenceSums:
     """Embed what was written of every view of a side (paper, section 3.2)."""
     written = [[summary.text] if summary.text else [] for summary in summaries]
     price, categories = _votes(summaries, vocabulary)
     nothing = np.zeros(len(summaries))
     vectors = {"summary": _mean_vectors(written, encoder).astype(np.float32)}
     voices = {"summary": np.array([len(text) for text in written], dtype=np.float32)}
-    return Sums(nothing, nothing, vectors, voices, price, categories)
+    return EvidenceSums(nothing, nothing, vectors, voices, price, categories)
 
 
 def _mean_vectors(groups: Sequence[Sequence[str]], encoder: Encoder) -> np.ndarray:
@@ -157,7 +174,9 @@ def _mean_vectors(groups: Sequence[Sequence[str]], encoder: Encoder) -> np.ndarr
     return out
 
 
-def _votes(answers: Sequence[Answer], vocabulary: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _votes(
+    answers: Sequence[Annotation], vocabulary: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
     code = {category: at for at, category in enumerate(vocabulary)}
     price = np.zeros((len(answers), len(PRICE_TAGS)), dtype=np.float32)
     categories = np.zeros((len(answers), len(vocabulary)), dtype=np.float32)

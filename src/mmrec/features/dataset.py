@@ -9,26 +9,26 @@ from functools import cached_property, partial
 import numpy as np
 import polars as pl
 
-from mmrec.cache.store import Store, default_store
+from mmrec.cache.store import Store, default_store_path
 from mmrec.config import Config
 from mmrec.data.schema import NO_TIME, Interactions, Reviews
 from mmrec.encoder.text_encoder import Encoder
-from mmrec.evidence.policies import Side
+from mmrec.evidence.policies import EvidenceViews
 from mmrec.features.annotations import NoteArrays
-from mmrec.features.text_regression import Reviewed
-from mmrec.llm.annotator import Plan, Reader
-from mmrec.llm.cost import Purse
-from mmrec.llm.factory import open_language
-from mmrec.llm.prompts import Of
+from mmrec.features.text_regression import RatedTexts
+from mmrec.llm.annotator import Annotator, CallPlan
+from mmrec.llm.cost import Budget
+from mmrec.llm.factory import open_language_model
+from mmrec.llm.prompts import EntityKind
 from mmrec.llm.types import Note, Review, Summary
-from mmrec.retrieval.text_neighbors import wishes
+from mmrec.retrieval.text_neighbors import split_query
 from mmrec.vision.factory import open_captioner
-from mmrec.vision.image_features import Captions, PhotoVectors, Pictures
-from mmrec.vision.openai_captioner import chat_captioner
-from mmrec.vision.resnet import PhotoFeatures
+from mmrec.vision.image_features import Captions, PhotoAnnotator, PhotoVectors
+from mmrec.vision.openai_captioner import open_openai_captioner
+from mmrec.vision.resnet import ImageEncoder
 from mmrec.vision.types import Captioner
 
-__all__ = ["Corpus", "Models"]
+__all__ = ["Dataset", "Models"]
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,19 @@ class Models:
 
     store: Store
     encoder: Encoder
-    reader: Reader
-    quoter: Reader
+    annotator: Annotator
+    quote_annotator: Annotator
     captioner: Captioner
-    image: PhotoFeatures
+    image_encoder: ImageEncoder
 
     @classmethod
     def open(
-        cls, config: Config, plan: Plan | None = None, *, batch: bool = False, store: Store | None = None
+        cls,
+        config: Config,
+        plan: CallPlan | None = None,
+        *,
+        batch: bool = False,
+        store: Store | None = None,
     ) -> Models:
         """Name the configured models; weights are loaded, and servers asked, when first needed.
 
@@ -57,30 +62,34 @@ class Models:
         Raises:
             ConfigError: a model is spelled in a way that is not known.
         """
-        store = store or Store(config.store or default_store(), retry=config.language.retry_failed)
+        store = store or Store(
+            config.store or default_store_path(), retry=config.language.retry_failed
+        )
         encoder = Encoder(config.encoder, store)
-        language, profile = config.language, config.profile
-        purse = Purse(language.budget)
-        builtin = Config(profile=profile, encoder=config.encoder, engine=config.engine)
-        model = open_language(config, encoder, store, purse, batch=batch)
-        quoting = open_language(builtin, encoder, store)
-        captioner = open_captioner(config.vision, partial(chat_captioner, language=language, purse=purse))
-        image = PhotoFeatures(config.vision)
+        language, profile = config.language, config.annotation
+        purse = Budget(language.budget)
+        builtin = Config(annotation=profile, encoder=config.encoder, engine=config.engine)
+        model = open_language_model(config, encoder, store, purse, batch=batch)
+        quoting = open_language_model(builtin, encoder, store)
+        captioner = open_captioner(
+            config.vision, partial(open_openai_captioner, language=language, budget=purse)
+        )
+        image = ImageEncoder(config.vision)
         if config.engine.engine == "ray":
             from mmrec.distributed import factory  # heavy, and an extra
 
-            encoder = factory.dealt_encoder(config, store)
-            model = factory.dealt_language(model, config, encoder, store)
-            quoting = factory.dealt_language(quoting, builtin, encoder, store)
-            captioner = factory.dealt_captioner(captioner, config)
-            image = factory.dealt_features(config)
-        quoter = reader = Reader(model, store, language, profile, plan)
+            encoder = factory.remote_encoder(config, store)
+            model = factory.remote_language_model(model, config, encoder, store)
+            quoting = factory.remote_language_model(quoting, builtin, encoder, store)
+            captioner = factory.remote_captioner(captioner, config)
+            image = factory.remote_image_encoder(config)
+        quoter = reader = Annotator(model, store, language, profile, plan)
         if language.llm != "builtin" or profile.strategy != "notes":
-            quoter = Reader(quoting, store, language, profile)
+            quoter = Annotator(quoting, store, language, profile)
         return cls(store, encoder, reader, quoter, captioner, image)
 
 
-class Corpus:
+class Dataset:
     """Reviews (n of them, of m items) and what was read out of them.
 
     Args:
@@ -118,9 +127,9 @@ class Corpus:
         self.photos = photos
         self.item_photos = item_photos
         self.models = models
-        self.given = captions or [[]] * len(photos)
-        self.item_given = item_captions or [[]] * len(item_photos)
-        self._pictures = Pictures(models.store, max_pixels)
+        self.review_captions = captions or [[]] * len(photos)
+        self.item_captions = item_captions or [[]] * len(item_photos)
+        self._pictures = PhotoAnnotator(models.store, max_pixels)
         self._notes = notes
         self._summary = summary
         self.part = np.zeros(len(self.texts), dtype=np.int64)
@@ -128,9 +137,11 @@ class Corpus:
         self._note_arrays: dict[tuple[str, ...], NoteArrays] = {}
 
     @classmethod
-    def of(cls, reviews: Reviews, models: Models, config: Config, notes: list[Note] | None = None) -> Corpus:
+    def from_reviews(
+        cls, reviews: Reviews, models: Models, config: Config, notes: list[Note] | None = None
+    ) -> Dataset:
         """All of some reviews, and what was read out of them if that is known."""
-        data = Interactions.of(reviews.table)
+        data = Interactions.from_table(reviews.table)
         row = {item: at for at, item in enumerate(reviews.items["item"])}
 
         def own(column: str) -> list[list[str]]:
@@ -152,7 +163,7 @@ class Corpus:
         return corpus
 
     @classmethod
-    def single(
+    def single_review(
         cls,
         text: str,
         rating: float,
@@ -160,7 +171,7 @@ class Corpus:
         note: Note,
         summary: Summary | None = None,
         captions: Sequence[str] = (),
-    ) -> Corpus:
+    ) -> Dataset:
         """One review that has been read, by nobody of nothing; its rating may be nan.
 
         Captions are of photos of the item.
@@ -177,10 +188,10 @@ class Corpus:
         return cls(data, [text], [[]], [[]], models, 0, [note], told, item_captions=[captions])
 
     @classmethod
-    def described(cls, text: str, models: Models) -> Corpus:
+    def from_description(cls, text: str, models: Models) -> Dataset:
         """A stranger's own words, as one review without a rating; each part of a list is a like."""
-        likes = list(dict.fromkeys([text, *wishes(text)]))
-        return cls.single(text, np.nan, models, Note(gist=text, likes=likes))
+        likes = list(dict.fromkeys([text, *split_query(text)]))
+        return cls.single_review(text, np.nan, models, Note(gist=text, likes=likes))
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -191,81 +202,100 @@ class Corpus:
         return self.models.encoder.encode(self.texts, "encoding reviews")
 
     @property
-    def reviewed(self) -> Reviewed:
+    def rated_texts(self) -> RatedTexts:
         """What effects are made of."""
         length = np.array([len(text) for text in self.texts])
-        return Reviewed(self.data, self.text_vectors, length)
+        return RatedTexts(self.data, self.text_vectors, length)
 
     @cached_property
     def notes(self) -> list[Note]:
         """(n) what each review says, read alone."""
         if self._notes is not None:
             return self._notes
-        return self.models.reader.notes(self.texts)
+        return self.models.annotator.write_notes(self.texts)
 
-    def quotable(self, rows: np.ndarray) -> list[Note]:
+    def quotable_notes(self, rows: np.ndarray) -> list[Note]:
         """Notes of some reviews whose likes and dislikes are sentences of the review, word for word."""
-        if self.models.reader is self.models.quoter:
+        if self.models.annotator is self.models.quote_annotator:
             return [self.notes[row] for row in rows]
-        return self.models.quoter.notes([self.texts[row] for row in rows])
+        return self.models.quote_annotator.write_notes([self.texts[row] for row in rows])
 
-    def summaries(self, of: Of, side: Side) -> list[Summary]:
+    def summaries(self, of: EntityKind, side: EvidenceViews) -> list[Summary]:
         """What the reviews of every view of a side say together."""
         if self._summary is not None:
             return [self._summary] * len(side)
-        groups = [[self._reviews[row] for row in rows] for rows in side.sets()]
-        return self.models.reader.summaries(of, groups)
+        groups = [[self._reviews[row] for row in rows] for rows in side.review_sets()]
+        return self.models.annotator.write_summaries(of, groups)
 
     @cached_property
     def _reviews(self) -> list[Review]:
-        columns = (self.texts, self.data.rating.tolist(), self.data.time.tolist(), self.part.tolist())
+        columns = (
+            self.texts,
+            self.data.rating.tolist(),
+            self.data.time.tolist(),
+            self.part.tolist(),
+        )
         return [Review(*row) for row in zip(*columns, strict=True)]
 
     def note_arrays(self, vocabulary: Sequence[str]) -> NoteArrays:
         """Notes as arrays, with their categories coded by a vocabulary."""
         key = tuple(vocabulary)
         if key not in self._note_arrays:
-            self._note_arrays = {key: NoteArrays.of(self.notes, self.models.encoder, vocabulary)}
+            self._note_arrays = {
+                key: NoteArrays.from_notes(self.notes, self.models.encoder, vocabulary)
+            }
         return self._note_arrays[key]
 
-    def pictured(self, known: np.ndarray, *, captions: bool) -> bool:
+    def has_photos(self, known: np.ndarray, *, captions: bool) -> bool:
         """Whether some item or known review has a photo, or a caption where that will do."""
-        groups = [(self.photos, self.item_photos), (self.given, self.item_given)][: 1 + captions]
-        return any(any(map(len, own)) or any(len(shown[row]) for row in known) for shown, own in groups)
+        groups = [(self.photos, self.item_photos), (self.review_captions, self.item_captions)][
+            : 1 + captions
+        ]
+        return any(
+            any(map(len, own)) or any(len(shown[row]) for row in known) for shown, own in groups
+        )
 
     @cached_property
     def captions(self) -> Captions:
         """What the captioner says of the photos of reviews and items that came without captions."""
-        return self._pictures.captions(self._uncaptioned, self.models.captioner)
+        return self._pictures.caption_photos(self._uncaptioned, self.models.captioner)
 
     @property
     def captions_missing(self) -> int:
         """Captions that the captioner would be asked for now."""
-        return self._pictures.missing(self._uncaptioned, self.models.captioner)
+        return self._pictures.count_uncaptioned(self._uncaptioned, self.models.captioner)
 
     @property
     def _uncaptioned(self) -> list[str]:
-        given, photos = (*self.given, *self.item_given), (*self.photos, *self.item_photos)
+        given, photos = (
+            (*self.review_captions, *self.item_captions),
+            (*self.photos, *self.item_photos),
+        )
         return [path for own, group in zip(given, photos, strict=True) if not own for path in group]
 
     @cached_property
     def caption_vectors(self) -> PhotoVectors:
         """Captions in the encoder's space (paper, section 3.2)."""
-        said = self._said(self.given, self.photos), self._said(self.item_given, self.item_photos)
+        said = (
+            self._said(self.review_captions, self.photos),
+            self._said(self.item_captions, self.item_photos),
+        )
         unique = sorted({caption for groups in said for group in groups for caption in group})
         vectors = self.models.encoder.encode(unique or [""], "encoding captions")
-        return PhotoVectors.of(*said, dict(zip(unique, vectors, strict=False)), vectors.shape[1])
+        return PhotoVectors.build(*said, dict(zip(unique, vectors, strict=False)), vectors.shape[1])
 
     @cached_property
     def image_vectors(self) -> PhotoVectors:
         """Photos as the image model's features (paper, section 4: the baseline)."""
-        image = self.models.image
+        image = self.models.image_encoder
         paths = [path for group in (*self.photos, *self.item_photos) for path in group]
-        vectors = self._pictures.vectors(paths, image)
-        return PhotoVectors.of(self.photos, self.item_photos, vectors, image.width)
+        vectors = self._pictures.encode_photos(paths, image)
+        return PhotoVectors.build(self.photos, self.item_photos, vectors, image.width)
 
-    def _said(self, given: Sequence[Sequence[str]], photos: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-        text = self.captions.text
+    def _said(
+        self, given: Sequence[Sequence[str]], photos: Sequence[Sequence[str]]
+    ) -> list[Sequence[str]]:
+        text = self.captions.texts
         pairs = zip(given, photos, strict=True)
         return [own or [said for path in group if (said := text[path])] for own, group in pairs]
 

@@ -16,55 +16,72 @@ from scipy.sparse.linalg import LinearOperator, cg
 
 from mmrec.data import arrays
 from mmrec.data.schema import Interactions
-from mmrec.features.text_regression import Lens, Reviewed, TextSums
+from mmrec.features.text_regression import RatedTexts, TextRegression, TextSums
 
-__all__ = ["COLUMNS", "PRIOR", "TOLD", "Effects", "averaged", "choose_penalties", "taste_of"]
+__all__ = [
+    "EFFECT_COLUMNS",
+    "PRIOR_REVIEWS",
+    "TEXT_COLUMNS",
+    "MixedEffects",
+    "choose_penalties",
+    "review_statistics",
+    "ridge_factors",
+]
 
 _STARS = ((0.0, 1.5), (1.5, 2.9), (2.9, 3.9), (3.9, 4.9))
-PRIOR = 5.0
+PRIOR_REVIEWS = 5.0
 _TASTE_PENALTY = 15.0
 _PENALTIES = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
 _TOLERANCE = 1e-8
 _CELLS = 1 << 19
 """Numbers of topics that are gathered at once."""
 
-TOLD = ("tone effect", "log length", "blank")
+TEXT_COLUMNS = ("tone effect", "log length", "blank")
 """Columns that come out of texts rather than of ratings."""
-COLUMNS = ("rating effect", "spread", *(f"stars to {high:g}" for _, high in _STARS), *TOLD)
+EFFECT_COLUMNS = (
+    "rating effect",
+    "spread",
+    *(f"stars to {high:g}" for _, high in _STARS),
+    *TEXT_COLUMNS,
+)
 """Of each user and each item: effects on rating and tone; residual variance; shares of ratings up to some
 stars; mean log length of texts, and the share of reviews without one."""
 
 
 @dataclass(frozen=True)
-class Effects:
+class MixedEffects:
     """Of every user and every item; the last is one of whom nothing is known.
 
     Attributes:
         user, item: columns, (users + 1,) and (items + 1,).
-        user_taste, item_taste: (users + 1, t) and (items + 1, t), whose dot product is the *affinity*: what a
+        user_factors, item_factors: (users + 1, t) and (items + 1, t), whose dot product is the
+            *affinity*: what a
             user thought of other items, more than their effects say, by how near these are in words.
-        lens: how texts were read.
+        text_regression: how texts were read.
     """
 
     user: dict[str, np.ndarray]
     item: dict[str, np.ndarray]
-    user_taste: np.ndarray
-    item_taste: np.ndarray
-    lens: Lens
+    user_factors: np.ndarray
+    item_factors: np.ndarray
+    text_regression: TextRegression
 
-    def affinity(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+    def factor_score(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """(n,) products of tastes of (n,) codes of users and items."""
-        tastes = self.user_taste[user].astype(np.float32), self.item_taste[item].astype(np.float32)
+        tastes = (
+            self.user_factors[user].astype(np.float32),
+            self.item_factors[item].astype(np.float32),
+        )
         return np.asarray((tastes[0] * tastes[1]).sum(1))
 
     @classmethod
     def fit(
         cls,
-        reviewed: Reviewed,
+        reviewed: RatedTexts,
         rows: np.ndarray,
         penalties: tuple[float, float],
         texts: TextSums | None = None,
-    ) -> Effects:
+    ) -> MixedEffects:
         """Estimate from some reviews.
 
         Args:
@@ -74,34 +91,40 @@ class Effects:
             texts: what their texts add up to, where that is known.
         """
         data = reviewed.data
-        lens, topics = Lens.fit(texts or TextSums.of(reviewed, rows))
+        lens, topics = TextRegression.fit(texts or TextSums.from_rows(reviewed, rows))
         rating = data.rating[rows].astype(np.float64)
         target = np.empty((len(rows), 2))
-        target[:, 0] = rating - lens.mean
-        for part, vectors in reviewed.texts(rows):
-            target[part, 1] = lens.tones(vectors)
+        target[:, 0] = rating - lens.mean_rating
+        for part, vectors in reviewed.blocks(rows):
+            target[part, 1] = lens.predict(vectors)
         user, item = data.user[rows], data.item[rows]
         effects = _effects(_pairs(data, rows), user, item, target, penalties)
         residual = target[:, 0] - effects["user"][user, 0] - effects["item"][item, 0]
-        means = averaged(rating, residual, reviewed.length[rows])
+        means = review_statistics(rating, residual, reviewed.length[rows])
 
         def side(name: str, entity: np.ndarray) -> dict[str, np.ndarray]:
             count = np.bincount(entity, minlength=len(effects[name]))
-            columns = {what: _shrunk(x.astype(np.float64), entity, count) for what, x in means.items()}
+            columns = {
+                what: _shrunk(x.astype(np.float64), entity, count) for what, x in means.items()
+            }
             columns["rating effect"], columns["tone effect"] = effects[name].T
-            return {what: columns[what].astype(np.float32) for what in COLUMNS}
+            return {what: columns[what].astype(np.float32) for what in EFFECT_COLUMNS}
 
         tastes = _tastes(topics, user, item, residual, len(data.users) + 1)
         return cls(side("user", user), side("item", item), tastes, topics.astype(np.float16), lens)
 
 
-def averaged(rating: np.ndarray, residual: np.ndarray, length: np.ndarray) -> dict[str, np.ndarray]:
+def review_statistics(
+    rating: np.ndarray, residual: np.ndarray, length: np.ndarray
+) -> dict[str, np.ndarray]:
     """Column -> (n,) what each review brings to it; the column is a mean, drawn towards that of all."""
     stars = {f"stars to {high:g}": (rating > low) & (rating <= high) for low, high in _STARS}
     return {"spread": residual**2, **stars, "log length": np.log1p(length), "blank": length == 0}
 
 
-def choose_penalties(data: Interactions, heard: np.ndarray, valid: np.ndarray) -> tuple[float, float]:
+def choose_penalties(
+    data: Interactions, heard: np.ndarray, valid: np.ndarray
+) -> tuple[float, float]:
     """The penalties of users and items that predict the ratings of `valid` best, from those of `heard`."""
     rating = data.rating.astype(np.float64)
     mean = rating[heard].mean()
@@ -109,7 +132,9 @@ def choose_penalties(data: Interactions, heard: np.ndarray, valid: np.ndarray) -
 
     def error(penalties: tuple[float, float]) -> float:
         effects = _effects(pairs, user, item, rating[heard, None] - mean, penalties)
-        expected = mean + effects["user"][data.user[valid], 0] + effects["item"][data.item[valid], 0]
+        expected = (
+            mean + effects["user"][data.user[valid], 0] + effects["item"][data.item[valid], 0]
+        )
         return float(np.mean((rating[valid] - expected) ** 2))
 
     of_users = min(_PENALTIES, key=lambda one: error((one, 5.0)))
@@ -123,7 +148,11 @@ def _pairs(data: Interactions, rows: np.ndarray) -> csr_matrix:
 
 
 def _effects(
-    pairs: csr_matrix, user: np.ndarray, item: np.ndarray, target: np.ndarray, penalties: tuple[float, float]
+    pairs: csr_matrix,
+    user: np.ndarray,
+    item: np.ndarray,
+    target: np.ndarray,
+    penalties: tuple[float, float],
 ) -> dict[str, np.ndarray]:
     """(users + 1, t) and (items + 1, t) penalised effects on (m, t) targets of (m,) users and items.
 
@@ -141,7 +170,10 @@ def _effects(
     square = (len(of_item), len(of_item))
     made = LinearOperator(square, equations, dtype=np.float64)
     scaled = LinearOperator(square, lambda x: x / of_item, dtype=np.float64)
-    out = {name: np.zeros((len(of), target.shape[1])) for name, of in (("user", of_user), ("item", of_item))}
+    out = {
+        name: np.zeros((len(of), target.shape[1]))
+        for name, of in (("user", of_user), ("item", of_item))
+    }
     for at, values in enumerate(target.T):
         users = np.bincount(user, weights=values, minlength=len(of_user))
         items = np.bincount(item, weights=values, minlength=len(of_item))
@@ -155,7 +187,7 @@ def _tastes(
 ) -> np.ndarray:
     """(size, t) float16 tastes of users; those with as many reviews at once, some at a time."""
     topics, residual = topics.astype(np.float32), residual.astype(np.float32)
-    out = arrays.empty((size, topics.shape[1]), np.float16)
+    out = arrays.allocate((size, topics.shape[1]), np.float16)
     out[:] = 0
     order = np.argsort(user, kind="stable")
     count = np.bincount(user, minlength=size)
@@ -166,11 +198,11 @@ def _tastes(
         many = int(count[alike].max(initial=0))
         for some in np.array_split(alike, 1 + len(alike) * many * topics.shape[1] // _CELLS):
             rows = order[start[some][:, None] + np.arange(many)]
-            out[some] = taste_of(topics[item[rows]], residual[rows])
+            out[some] = ridge_factors(topics[item[rows]], residual[rows])
     return out
 
 
-def taste_of(topics: np.ndarray, residual: np.ndarray) -> np.ndarray:
+def ridge_factors(topics: np.ndarray, residual: np.ndarray) -> np.ndarray:
     """(..., t) of users the ridge regression of their (..., n) residuals on (..., n, t) topics of items."""
     n, t = topics.shape[-2:]
     turned = np.swapaxes(topics, -1, -2)
@@ -184,4 +216,4 @@ def taste_of(topics: np.ndarray, residual: np.ndarray) -> np.ndarray:
 
 def _shrunk(values: np.ndarray, entity: np.ndarray, count: np.ndarray) -> np.ndarray:
     total = np.bincount(entity, weights=values, minlength=len(count))
-    return np.asarray((total + PRIOR * values.mean()) / (count + PRIOR))
+    return np.asarray((total + PRIOR_REVIEWS * values.mean()) / (count + PRIOR_REVIEWS))

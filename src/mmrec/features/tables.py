@@ -14,13 +14,13 @@ import numpy as np
 from mmrec.data import arrays
 from mmrec.data.schema import Interactions
 from mmrec.evidence.policies import Evidence
-from mmrec.features.annotations import Sums
-from mmrec.features.mixed_effects import COLUMNS, TOLD
+from mmrec.features.annotations import EvidenceSums
+from mmrec.features.mixed_effects import EFFECT_COLUMNS, TEXT_COLUMNS
 from mmrec.llm.types import PRICE_TAGS
 
-__all__ = ["NUMBERS", "Constants", "Features", "SideFeatures", "side_features"]
+__all__ = ["RATING_COLUMNS", "Constants", "EntityFeatures", "Features", "entity_features"]
 
-NUMBERS = {"mean rating", "no rating", "log count", *COLUMNS} - {*TOLD}
+RATING_COLUMNS = {"mean rating", "no rating", "log count", *EFFECT_COLUMNS} - {*TEXT_COLUMNS}
 """Dense columns that are made of ratings; the others come out of words and photos."""
 
 _CATEGORY_SHARE = 0.1
@@ -45,7 +45,7 @@ class Constants:
     item_prior: float
 
     @classmethod
-    def of(cls, data: Interactions, heard: np.ndarray) -> Constants:
+    def estimate(cls, data: Interactions, heard: np.ndarray) -> Constants:
         """Estimate from some rows."""
         rating = data.rating[heard].astype(np.float64)
         priors = [_prior(rating, entity[heard]) for entity in (data.user, data.item)]
@@ -69,7 +69,7 @@ def _prior(rating: np.ndarray, entity: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class SideFeatures:
+class EntityFeatures:
     """Features of every view of one side, and of `nothing known` as the last one.
 
     Attributes:
@@ -78,7 +78,7 @@ class SideFeatures:
         vectors: name -> (v + 1, d) float16, zero where missing.
         present: name -> (v + 1,) 0 where missing, else 1; or less where only few voices stand behind a mean.
         categories: (v + 1, 11) int64 codes padded with the vocabulary's size; (v + 1, 0) where not used.
-        taste: (v + 1, d) float16, of which the dot product of both sides is a number of the pair (see
+        factors: (v + 1, d) float16, of which the dot product of both sides is a number of the pair (see
             `mmrec.features.mixed_effects`); empty where not used.
     """
 
@@ -87,27 +87,31 @@ class SideFeatures:
     vectors: dict[str, np.ndarray]
     present: dict[str, np.ndarray]
     categories: np.ndarray
-    taste: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float16))
+    factors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float16))
 
     @property
-    def nothing(self) -> int:
+    def unknown_index(self) -> int:
         """The view of which nothing is known."""
         return len(self.dense) - 1
 
-    def put(self, view: int, made: SideFeatures) -> None:
+    def replace_view(self, view: int, made: EntityFeatures) -> None:
         """Set a view to the first one of others, in place."""
         for mine, others in zip(self._arrays(), made._arrays(), strict=True):
             mine[view] = others[0]
 
-    def grown(self, by: int = 1024) -> SideFeatures:
+    def with_capacity(self, by: int = 1024) -> EntityFeatures:
         """A copy with more views of which nothing is known in front of the last one."""
-        at = np.append(np.arange(len(self.dense)), np.full(by, self.nothing))
-        vectors, present = ({name: x[at] for name, x in own.items()} for own in (self.vectors, self.present))
-        taste = self.taste[at] if self.taste.size else self.taste
-        return SideFeatures(self.names, self.dense[at], vectors, present, self.categories[at], taste)
+        at = np.append(np.arange(len(self.dense)), np.full(by, self.unknown_index))
+        vectors, present = (
+            {name: x[at] for name, x in own.items()} for own in (self.vectors, self.present)
+        )
+        taste = self.factors[at] if self.factors.size else self.factors
+        return EntityFeatures(
+            self.names, self.dense[at], vectors, present, self.categories[at], taste
+        )
 
     def _arrays(self) -> list[np.ndarray]:
-        tastes = [self.taste] if self.taste.size else []
+        tastes = [self.factors] if self.factors.size else []
         named = [own[name] for own in (self.vectors, self.present) for name in sorted(own)]
         return [self.dense, *named, self.categories, *tastes]
 
@@ -116,50 +120,50 @@ class SideFeatures:
 class Features:
     """Features of both sides, and every row's views."""
 
-    user: SideFeatures
-    item: SideFeatures
+    user: EntityFeatures
+    item: EntityFeatures
     user_view: np.ndarray
     item_view: np.ndarray
 
     @classmethod
-    def of(cls, evidence: Evidence, user: SideFeatures, item: SideFeatures) -> Features:
+    def from_views(cls, evidence: Evidence, user: EntityFeatures, item: EntityFeatures) -> Features:
         """Rows as evidence has them."""
         return cls(user, item, evidence.user.view, evidence.item.view)
 
 
-def side_features(
-    sums: Sums,
+def entity_features(
+    sums: EvidenceSums,
     mean: float,
     prior: float,
     *,
-    voices: float = 0.0,
-    counted: bool = False,
-    priced: bool = False,
+    prior_texts: float = 0.0,
+    with_count: bool = False,
+    with_price: bool = False,
     max_categories: int = 0,
     effects: dict[str, np.ndarray] | None = None,
-    taste: np.ndarray | None = None,
-) -> SideFeatures:
+    factors: np.ndarray | None = None,
+) -> EntityFeatures:
     """Make the features of one side.
 
     Args:
         sums: what its views' reviews add up to.
         mean, prior: of `Constants`.
-        voices: texts' worth of the mean of all words that a mean of few texts is drawn to.
-        counted: whether the number of reviews is a feature (the paper: of the item, not of the user).
-        priced: whether price votes are features, and categories where `max_categories` > 0.
+        prior_texts: texts' worth of the mean of all words that a mean of few texts is drawn to.
+        with_count: whether the number of reviews is a feature (the paper: of the item, not of the user).
+        with_price: whether price votes are features, and categories where `max_categories` > 0.
         max_categories: most categories a view may have.
         effects: more columns (see `mmrec.features.mixed_effects`), (v + 1,); the last is of unknown ids.
-        taste: (v + 1, d), also of those.
+        factors: (v + 1, d), also of those.
     """
-    count = sums.ratings
+    count = sums.rating_count
     dense: dict[str, np.ndarray] = {
-        "mean rating": (sums.stars + prior * mean) / (count + prior),
+        "mean rating": (sums.rating_sum + prior * mean) / (count + prior),
         "no rating": count == 0,
     }
-    if counted:
+    if with_count:
         dense["log count"] = np.log1p(count)
     categories = np.zeros((len(count), 0), dtype=np.int64)
-    if priced:
+    if with_price:
         tags = sums.price[:, : PRICE_TAGS.index("none")]
         tagged = tags.sum(axis=1)
         # Shrunk towards "none", since one voice on the price is not yet a price.
@@ -167,26 +171,28 @@ def side_features(
             dense[tag] = tags[:, at] / (tagged + _PRICE_PRIOR)
         dense["no price"] = _PRICE_PRIOR / (tagged + _PRICE_PRIOR)
         categories = _top(sums.categories, max_categories)
-    for name in sorted(_MODALITIES & sums.voices.keys()):
-        dense[f"no {name}"] = sums.voices[name] == 0
-    nothing = {name: mean if name == "mean rating" else float(name.startswith("no ")) for name in dense}
+    for name in sorted(_MODALITIES & sums.text_count.keys()):
+        dense[f"no {name}"] = sums.text_count[name] == 0
+    nothing = {
+        name: mean if name == "mean rating" else float(name.startswith("no ")) for name in dense
+    }
     for name, values in (effects or {}).items():
         dense[name], nothing[name] = values[:-1], float(values[-1])
     present = {
-        name: said / np.maximum(said + (0 if name == "photos" else voices), 1e-9)
-        for name, said in sums.voices.items()
+        name: said / np.maximum(said + (0 if name == "photos" else prior_texts), 1e-9)
+        for name, said in sums.text_count.items()
     }
-    numbers = arrays.empty((len(count) + 1, len(dense)), np.float32)
+    numbers = arrays.allocate((len(count) + 1, len(dense)), np.float32)
     for at, (name, column) in enumerate(dense.items()):
         numbers[:-1, at], numbers[-1, at] = column, nothing[name]
-    width = sums.categories.shape[1] if priced else 0
-    return SideFeatures(
+    width = sums.categories.shape[1] if with_price else 0
+    return EntityFeatures(
         tuple(dense),
         numbers,
         {name: _with_zero(means) for name, means in sums.vectors.items()},
         {name: np.append(there, 0).astype(np.float32) for name, there in present.items()},
         np.concatenate([categories, np.full((1, categories.shape[1]), width, dtype=np.int64)]),
-        np.zeros((0, 0), dtype=np.float16) if taste is None else taste,
+        np.zeros((0, 0), dtype=np.float16) if factors is None else factors,
     )
 
 
@@ -207,6 +213,6 @@ def _top(votes: np.ndarray, most: int) -> np.ndarray:
 
 
 def _with_zero(means: np.ndarray) -> np.ndarray:
-    out = arrays.empty((len(means) + 1, means.shape[1]), np.float16)
+    out = arrays.allocate((len(means) + 1, means.shape[1]), np.float16)
     out[:-1], out[-1] = means, 0
     return out

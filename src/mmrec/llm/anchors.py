@@ -43,7 +43,9 @@ class Anchors:
         self._labels = _unit(labels - labels.mean(0))
         self._centre = neutral.mean(0)
         background = (np.concatenate([neutral, labels]) - self._centre) @ self._labels.T
-        own = np.concatenate([np.zeros((len(neutral), len(labels)), bool), np.eye(len(labels), dtype=bool)])
+        own = np.concatenate(
+            [np.zeros((len(neutral), len(labels)), bool), np.eye(len(labels), dtype=bool)]
+        )
         # A label is no background to itself.
         others = np.where(own, np.nan, background)
         self._mean, self._deviation = np.nanmean(others, axis=0), np.nanstd(others, axis=0)

@@ -12,14 +12,22 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from mmrec.cache.store import Failure, Result, Store
-from mmrec.config import LanguageConfig, ProfileConfig
+from mmrec.config import AnnotationConfig, LanguageConfig
 from mmrec.errors import ModelError
 from mmrec.llm import parsing
-from mmrec.llm.context import Histories, Texts
-from mmrec.llm.prompts import Of, clean, messages, note_task, paper_tasks, reason_task, summary_task
-from mmrec.llm.types import Answer, Ask, LanguageModel, Note, Review, Summary, Task
+from mmrec.llm.context import ContextWindow, Texts
+from mmrec.llm.prompts import (
+    EntityKind,
+    chat_messages,
+    note_task,
+    paper_tasks,
+    reason_task,
+    sanitize,
+    summary_task,
+)
+from mmrec.llm.types import Answer, LanguageModel, Note, Prompt, Review, Summary, Task
 
-__all__ = ["Plan", "Reader"]
+__all__ = ["Annotator", "CallPlan"]
 
 T = TypeVar("T")
 _EXPECTED_TOKENS = {"note": 110}
@@ -29,16 +37,16 @@ _MORE = 4
 
 
 @dataclass
-class Plan:
+class CallPlan:
     """What would be asked: calls and tokens by kind of ask, nothing of which is in the store yet."""
 
     calls: Counter[str] = field(default_factory=Counter)
-    input: Counter[str] = field(default_factory=Counter)
-    output: Counter[str] = field(default_factory=Counter)
-    seen: set[bytes] = field(default_factory=set)
+    input_tokens: Counter[str] = field(default_factory=Counter)
+    output_tokens: Counter[str] = field(default_factory=Counter)
+    counted_keys: set[bytes] = field(default_factory=set)
 
 
-class Reader:
+class Annotator:
     """Reads reviews with a language model, through the store.
 
     Args:
@@ -53,41 +61,41 @@ class Reader:
         model: LanguageModel,
         store: Store,
         language: LanguageConfig,
-        profile: ProfileConfig,
-        plan: Plan | None = None,
+        profile: AnnotationConfig,
+        plan: CallPlan | None = None,
     ) -> None:
         self.model = model
-        self.failed: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
         self._store = store
         self._language = language
         self._profile = profile
         self.plan = plan
 
     @property
-    def identity(self) -> dict[str, object]:
+    def note_provenance(self) -> dict[str, object]:
         """What determines a note besides the text."""
-        return self.model.maker(note_task(self._profile.item_kind))
+        return self.model.provenance(note_task(self._profile.item_kind))
 
     @property
-    def remark(self) -> str:
+    def failure_summary(self) -> str:
         """How many asks failed, and why most of them did; empty when none did."""
-        reasons = "; ".join(f"{count:,} times {why}" for why, count in self.failed.most_common(3))
+        reasons = "; ".join(f"{count:,} times {why}" for why, count in self.failures.most_common(3))
         return (
-            f"{self.failed.total():,} asks failed, what they are about is missing: {reasons}"
+            f"{self.failures.total():,} asks failed, what they are about is missing: {reasons}"
             if reasons
             else ""
         )
 
-    def notes(self, texts: Sequence[str]) -> list[Note]:
+    def write_notes(self, texts: Sequence[str]) -> list[Note]:
         """Read every text alone; what is blank, or could not be read, gives an empty note."""
         task = note_task(self._profile.item_kind)
         parse: Callable[[Answer], Note] = _own_note
         if self.model.window is not None:
-            parse = partial(parsing.as_note, most_categories=self._profile.max_categories)
+            parse = partial(parsing.parse_note, max_categories=self._profile.max_categories)
         ready = [self._alone(text) for text in texts]
         return [note or Note() for note in self._read(task, ready, parse, "reading reviews")]
 
-    def reasons(self, groups: Sequence[Sequence[str]]) -> list[str]:
+    def write_reasons(self, groups: Sequence[Sequence[str]]) -> list[str]:
         """A sentence made of each group of sentences on one item, which says nothing but what they do.
 
         It is empty where the answer says more, also when asked again; and where the reader is no language
@@ -95,53 +103,76 @@ class Reader:
         """
         if self.model.window is None:
             return [""] * len(groups)
-        texts = [tuple(clean(text) for text in group if text.strip()) for group in groups]
+        texts = [tuple(sanitize(text) for text in group if text.strip()) for group in groups]
         task, what = reason_task(self._profile.item_kind), "writing reasons"
-        return [one or "" for one in self._read(task, texts, parsing.as_sentence, what, parsing.backed)]
+        return [
+            one or ""
+            for one in self._read(
+                task, texts, parsing.parse_sentence, what, parsing.check_supported
+            )
+        ]
 
-    def summaries(self, of: Of, groups: Sequence[Sequence[Review]]) -> list[Summary]:
+    def write_summaries(
+        self, entity_kind: EntityKind, groups: Sequence[Sequence[Review]]
+    ) -> list[Summary]:
         """Sum up each group of reviews, all of one user or item; an empty group gives an empty summary."""
         if self.model.window is None:
             texts = [
-                tuple(sorted(review.text for review in group if review.text.strip())) for group in groups
+                tuple(sorted(review.text for review in group if review.text.strip()))
+                for group in groups
             ]
-            task = summary_task(of, self._profile.item_kind, self._profile.max_categories)
-            return [one or Summary() for one in self._read(task, texts, _own_summary, f"summarising {of}s")]
-        if self._language.long == "sample":
-            return self._summaries(of, [self._histories.sample(group) for group in groups])
-        parts = [self._histories.parts(group) for group in groups]
+            task = summary_task(entity_kind, self._profile.item_kind, self._profile.max_categories)
+            return [
+                one or Summary()
+                for one in self._read(task, texts, _own_summary, f"summarising {entity_kind}s")
+            ]
+        if self._language.long_history == "sample":
+            return self._summaries(
+                entity_kind, [self._context.sample_reviews(group) for group in groups]
+            )
+        parts = [self._context.split_reviews(group) for group in groups]
         # A group that takes several calls is read in parts first; what was said of them is summed up next.
         flat = [(at, part) for at, some in enumerate(parts) if len(some) > 1 for part in some]
         upper: dict[int, list[Review]] = defaultdict(list)
-        for (at, _), said in zip(flat, self._summaries(of, [part for _, part in flat]), strict=True):
+        for (at, _), said in zip(
+            flat, self._summaries(entity_kind, [part for _, part in flat]), strict=True
+        ):
             spoken = _spoken(said) if said.text else _EXPECTED_TEXT if self.plan is not None else ""
             upper[at].append(Review(spoken, 0.0, len(upper[at]), 0))
-        above = dict(zip(upper, self.summaries(of, list(upper.values())) if upper else [], strict=True))
+        above = dict(
+            zip(
+                upper,
+                self.write_summaries(entity_kind, list(upper.values())) if upper else [],
+                strict=True,
+            )
+        )
         whole = [some[0] if len(some) == 1 else () for some in parts]
-        return [above.get(at, one) for at, one in enumerate(self._summaries(of, whole))]
+        return [above.get(at, one) for at, one in enumerate(self._summaries(entity_kind, whole))]
 
     @cached_property
-    def _histories(self) -> Histories:
-        return Histories(self.model.count, min(self.model.window or 0, self._language.call_tokens))
+    def _context(self) -> ContextWindow:
+        return ContextWindow(
+            self.model.count_tokens, min(self.model.window or 0, self._language.call_tokens)
+        )
 
     def _alone(self, text: str) -> Texts:
         if self.model.window is None:
             return (text,) if text.strip() else ()
-        return self._histories.alone(text)
+        return self._context.fit_text(text)
 
-    def _summaries(self, of: Of, texts: Sequence[Texts]) -> list[Summary]:
+    def _summaries(self, of: EntityKind, texts: Sequence[Texts]) -> list[Summary]:
         kind, most = self._profile.item_kind, self._profile.max_categories
         what = f"summarising {of}s"
         if self._language.prompts == "default":
-            parse = partial(parsing.as_summary, most_categories=most)
+            parse = partial(parsing.parse_summary, max_categories=most)
             found = self._read(summary_task(of, kind, most), texts, parse, what)
             return [summary or Summary() for summary in found]
         tasks = paper_tasks(of, kind)
-        written = self._read(tasks["text"], texts, parsing.as_text, what)
+        written = self._read(tasks["text"], texts, parsing.parse_text, what)
         if of == "user":
             return [Summary(text=text or "") for text in written]
-        prices = self._read(tasks["price"], texts, parsing.as_price, "asking for prices")
-        parse_categories = partial(parsing.as_categories, most=most)
+        prices = self._read(tasks["price"], texts, parsing.parse_price, "asking for prices")
+        parse_categories = partial(parsing.parse_categories, max_categories=most)
         listed = self._read(tasks["categories"], texts, parse_categories, "asking for categories")
         return [
             Summary(text=text or "", price=price or "none", categories=categories or [])
@@ -160,58 +191,76 @@ class Reader:
 
         `check` holds an answer against the texts, and raises `Unusable` too.
         """
-        asks = {at: Ask(task, some) for at, some in enumerate(texts) if some}
+        asks = {at: Prompt(task, some) for at, some in enumerate(texts) if some}
         # Models that think before they answer need room for that too.
-        longer = replace(task, tokens=_MORE * task.tokens)
+        longer = replace(task, max_tokens=_MORE * task.max_tokens)
         read: dict[int, T] = {}
         for turn in range(3 if self._language.retry_failed else 2):
-            again: dict[int, Ask] = {}
+            again: dict[int, Prompt] = {}
             reasons: Counter[str] = Counter()
             answers = self._answers(list(asks.values()), "asking again" if turn else what)
             for (at, ask), answer in zip(asks.items(), answers, strict=True):
                 if isinstance(answer, Failure):
-                    self.failed[answer.reason] += 1
+                    self.failures[answer.reason] += 1
                     continue
                 try:
                     value = parse(answer)
                     if check is not None:
                         check(value, ask.texts)
                     read[at] = value
-                except parsing.Unusable as why:
-                    again[at] = Ask(longer, ask.texts, json.dumps([answer.text[:2000], str(why)]))
+                except parsing.UnusableAnswer as why:
+                    again[at] = Prompt(
+                        longer, ask.texts, json.dumps([answer.text[:2000], str(why)])
+                    )
                     reasons[f"no usable answer, also when asked again: {why}"] += 1
             asks = again
-        self.failed.update(reasons)
+        self.failures.update(reasons)
         return [read.get(at) for at in range(len(texts))]
 
-    def _answers(self, asks: Sequence[Ask], what: str) -> list[Answer | Failure]:
+    def _answers(self, asks: Sequence[Prompt], what: str) -> list[Answer | Failure]:
         if not asks:
             return []
-        maker = self.model.maker(asks[0].task)
-        inputs = (json.dumps([ask.texts, ask.bad]) for ask in asks)
+        maker = self.model.provenance(asks[0].task)
+        inputs = (json.dumps([ask.texts, ask.rejected]) for ask in asks)
         if self.plan is not None:
             missing = self._store.missing(maker, inputs)
-            self._count(asks, [at for key, at in missing.items() if key not in self.plan.seen])
-            self.plan.seen.update(missing)
+            self._count(
+                asks, [at for key, at in missing.items() if key not in self.plan.counted_keys]
+            )
+            self.plan.counted_keys.update(missing)
             return [Failure("only planned")] * len(asks)
 
         def compute(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
             given = ([(at, asks[at]) for at in block] for block in blocks)
-            for at, answer in self.model.answers(given):
-                yield at, answer if isinstance(answer, Failure) else answer.model_dump_json().encode()
+            for at, answer in self.model.generate(given):
+                yield (
+                    at,
+                    answer if isinstance(answer, Failure) else answer.model_dump_json().encode(),
+                )
 
-        results = self._store.remember(
-            maker, inputs, compute, what=what, chunk=self.model.chunk, status=self.model.status
+        results = self._store.get_or_compute(
+            maker,
+            inputs,
+            compute,
+            title=what,
+            chunk=self.model.chunk_size,
+            status=self.model.status,
         )
-        return [one if isinstance(one, Failure) else _restored(one, asks[0].task) for one in results]
+        return [
+            one if isinstance(one, Failure) else _restored(one, asks[0].task) for one in results
+        ]
 
-    def _count(self, asks: Sequence[Ask], missing: Sequence[int]) -> None:
+    def _count(self, asks: Sequence[Prompt], missing: Sequence[int]) -> None:
         assert self.plan is not None
         name = asks[0].task.name
-        prompts = ("\n".join(one["content"] for one in messages(asks[at])) for at in missing)
+        prompts = ("\n".join(one["content"] for one in chat_messages(asks[at])) for at in missing)
         self.plan.calls[name] += len(missing)
-        self.plan.input[name] += sum(self.model.count([prompt])[0] for prompt in prompts)
-        self.plan.output[name] += len(missing) * _EXPECTED_TOKENS.get(name, _EXPECTED_SUMMARY)
+        self.plan.input_tokens[name] += sum(
+            self.model.count_tokens([prompt])[0] for prompt in prompts
+        )
+        self.plan.output_tokens[name] += len(missing) * _EXPECTED_TOKENS.get(
+            name, _EXPECTED_SUMMARY
+        )
 
 
 def _restored(kept: bytes, task: Task) -> Answer:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from mmrec.cache.store import Store
 from mmrec.llm.types import Usage
 
-__all__ = ["Handed", "Ledger", "Line"]
+__all__ = ["BatchJob", "BatchJobStore", "BatchLine"]
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS batches (token TEXT PRIMARY KEY, server TEXT NOT NULL, file TEXT, id TEXT)",
@@ -18,7 +18,7 @@ _SCHEMA = (
 )
 
 
-class Line(NamedTuple):
+class BatchLine(NamedTuple):
     """A request in a file: its name, its bytes, and the most tokens that it can use."""
 
     name: str
@@ -27,7 +27,7 @@ class Line(NamedTuple):
     output: int
 
 
-class Handed(NamedTuple):
+class BatchJob(NamedTuple):
     """A batch: our name of it, and the server's names of its file and of itself, as far as they are known.
 
     Without a file nothing was created; with a file but no id, the process died before it knew.
@@ -38,7 +38,7 @@ class Handed(NamedTuple):
     id: str | None
 
 
-class Ledger:
+class BatchJobStore:
     """Which requests are with a server, in which batch, and answers that nobody has taken yet.
 
     Args:
@@ -49,85 +49,89 @@ class Ledger:
     def __init__(self, store: Store, server: str) -> None:
         self._store = store
         self._server = server
-        with store.told(), store.db as db:
+        with store.translate_errors(), store.db as db:
             for statement in _SCHEMA:
                 db.execute(statement)
 
-    def known(self, request: str) -> str | None:
+    def stored_answer(self, request: str) -> str | None:
         """The answer to a request; empty while it is with the server; None when it was not handed in."""
         query = "SELECT coalesce(answer, '') FROM batched WHERE request = ?"
-        with self._store.told():
+        with self._store.translate_errors():
             row: tuple[str] | None = self._store.db.execute(query, (request,)).fetchone()
         return row[0] if row else None
 
-    def taken(self, request: str) -> None:
+    def forget_answer(self, request: str) -> None:
         """The answer to a request has been stored where it belongs."""
         self._write("DELETE FROM batched WHERE request = ?", request)
 
     @staticmethod
-    def handed_in(store: Store) -> int:
+    def count_pending(store: Store) -> int:
         """Asks of a store that were handed in as batches, and whose answers were not fetched yet."""
-        with store.told():
+        with store.translate_errors():
             tables = "SELECT count(*) FROM sqlite_master WHERE name = 'batched'"
             if store.db.execute(tables).fetchone() == (0,):
                 return 0
-            return int(store.db.execute("SELECT count(*) FROM batched WHERE answer IS NULL").fetchone()[0])
+            return int(
+                store.db.execute("SELECT count(*) FROM batched WHERE answer IS NULL").fetchone()[0]
+            )
 
-    def waiting(self) -> Usage:
+    def pending_usage(self) -> Usage:
         """The most tokens of what is with the server."""
         query = (
             "SELECT coalesce(sum(input), 0), coalesce(sum(output), 0) FROM batched "
             "JOIN batches USING (token) WHERE answer IS NULL AND server = ?"
         )
-        with self._store.told():
+        with self._store.translate_errors():
             most, out = self._store.db.execute(query, (self._server,)).fetchone()
         return Usage(input=most, output=out)
 
-    def open(self) -> list[Handed]:
+    def unfinished_jobs(self) -> list[BatchJob]:
         """Batches that were not collected yet, but for those that a living process is handing in."""
         query = "SELECT token, file, id FROM batches WHERE server = ? ORDER BY rowid"
-        with self._store.told():
-            found = [Handed(*row) for row in self._store.db.execute(query, (self._server,))]
+        with self._store.translate_errors():
+            found = [BatchJob(*row) for row in self._store.db.execute(query, (self._server,))]
             held = self._store.claims.held([one.token.encode() for one in found if one.id is None])
         return [one for one in found if one.token.encode() not in held]
 
     @contextmanager
-    def handing_in(self, token: str, lines: Sequence[Line]) -> Iterator[None]:
+    def submitting(self, token: str, lines: Sequence[BatchLine]) -> Iterator[None]:
         """Note a batch before the server hears of it; while the context lasts, nobody takes it for dead."""
         claims, key = self._store.claims, token.encode()
-        with self._store.told():
+        with self._store.translate_errors():
             claims.take([key])
         try:
-            with self._store.told(), self._store.db as db:
+            with self._store.translate_errors(), self._store.db as db:
                 db.execute("INSERT INTO batches VALUES (?, ?, NULL, NULL)", (token, self._server))
                 rows = ((one.name, token, one.input, one.output) for one in lines)
                 db.executemany("INSERT OR REPLACE INTO batched VALUES (?, ?, ?, ?, NULL)", rows)
             yield
         finally:
-            with self._store.told():
+            with self._store.translate_errors():
                 claims.release([key])
 
-    def uploaded(self, token: str, file: str) -> None:
+    def record_file(self, token: str, file: str) -> None:
         """The file is there; from now on there may be a batch of it."""
         self._write("UPDATE batches SET file = ? WHERE token = ?", file, token)
 
-    def created(self, token: str, batch: str) -> None:
+    def record_batch(self, token: str, batch: str) -> None:
         """The batch is there."""
         self._write("UPDATE batches SET id = ? WHERE token = ?", batch, token)
 
-    def ended(self, token: str, answers: Iterable[tuple[str, str]] = ()) -> int:
+    def finish(self, token: str, answers: Iterable[tuple[str, str]] = ()) -> int:
         """Keep the answers of a batch, by request, and forget the batch.
 
         Returns:
             How many of its requests have no answer; they may be handed in again.
         """
         rows = ((answer, request, token) for request, answer in answers)
-        with self._store.told(), self._store.db as db:
+        with self._store.translate_errors(), self._store.db as db:
             db.executemany("UPDATE batched SET answer = ? WHERE request = ? AND token = ?", rows)
-            lost = db.execute("DELETE FROM batched WHERE token = ? AND answer IS NULL", (token,)).rowcount
+            lost = db.execute(
+                "DELETE FROM batched WHERE token = ? AND answer IS NULL", (token,)
+            ).rowcount
             db.execute("DELETE FROM batches WHERE token = ?", (token,))
         return lost
 
     def _write(self, statement: str, *values: str) -> None:
-        with self._store.told(), self._store.db as db:
+        with self._store.translate_errors(), self._store.db as db:
             db.execute(statement, values)

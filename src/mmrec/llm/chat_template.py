@@ -9,10 +9,10 @@ from typing import Any, Final
 from jinja2 import TemplateError
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from mmrec.encoder.weights import Weights, loading
+from mmrec.encoder.weights import Weights, translate_loading_errors
 from mmrec.errors import ModelError
-from mmrec.llm.prompts import messages
-from mmrec.llm.types import Ask
+from mmrec.llm.prompts import chat_messages
+from mmrec.llm.types import Prompt
 
 __all__ = ["ChatTemplate"]
 
@@ -28,50 +28,56 @@ class ChatTemplate:
         words: the model's files; its tensors may be missing.
 
     Attributes:
-        context: most tokens of prompt and answer together; None where there is no limit.
-        end: the token that ends an answer.
+        context_length: most tokens of prompt and answer together; None where there is no limit.
+        end_token: the token that ends an answer.
 
     Raises:
         ModelError: it writes no texts, or has no tokenizer or no chat template that works.
     """
 
     def __init__(self, words: Weights) -> None:
-        words.require(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "one that writes texts")
-        config = words.part("AutoConfig")
-        self.context: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+        words.require_type(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "one that writes texts")
+        config = words.load_part("AutoConfig")
+        self.context_length: int | None = getattr(
+            config.get_text_config(), "max_position_embeddings", None
+        )
         # The context is minded elsewhere, so that the tokenizer need not warn of it.
-        self._tokenizer = words.part("AutoTokenizer", config=config, model_max_length=10**9)
+        self._tokenizer = words.load_part("AutoTokenizer", config=config, model_max_length=10**9)
         template = self._tokenizer.chat_template
         if not template:
             raise ModelError(f"{words.name} has no chat template; name an instruct (chat) model")
-        self.end: int | None = self._tokenizer.eos_token_id
+        self.end_token: int | None = self._tokenizer.eos_token_id
         added = self._tokenizer.added_tokens_decoder.values()
         control = {one.content for one in added if one.special or one.content in str(template)}
         control = {one for one in control if len(one.strip()) > 1}
         self._control = re.compile(
             "|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)"
         )
-        with loading(words.name):
+        with translate_loading_errors(words.name):
             self._rendered([{"role": "user", "content": _PROBE}])
             self._has_system = self._takes_system()
 
-    def tokens(self, ask: Ask) -> list[int]:
+    def encode(self, prompt: Prompt) -> list[int]:
         """An ask, up to where the answer begins."""
-        chat = [{**one, "content": self._harmless(one["content"])} for one in messages(ask)]
+        chat = [{**one, "content": self._harmless(one["content"])} for one in chat_messages(prompt)]
         if not self._has_system:
             told, asked, *rest = chat
             chat = [{"role": "user", "content": f"{told['content']}\n\n{asked['content']}"}, *rest]
-        ids: list[int] = self._tokenizer(self._rendered(chat), add_special_tokens=False)["input_ids"]
+        ids: list[int] = self._tokenizer(self._rendered(chat), add_special_tokens=False)[
+            "input_ids"
+        ]
         return ids
 
-    def count(self, texts: Sequence[str]) -> list[int]:
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text."""
         harmless = [self._harmless(text) for text in texts]
         if not harmless:
             return []
-        return [len(ids) for ids in self._tokenizer(harmless, add_special_tokens=False)["input_ids"]]
+        return [
+            len(ids) for ids in self._tokenizer(harmless, add_special_tokens=False)["input_ids"]
+        ]
 
-    def text(self, tokens: Sequence[int]) -> str:
+    def decode(self, tokens: Sequence[int]) -> str:
         """An answer in words."""
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 

@@ -6,11 +6,16 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from mmrec.llm.prompts import clean, marked
-from mmrec.llm.token_estimates import clip, covering, parted, share
+from mmrec.llm.prompts import frame_text, sanitize
+from mmrec.llm.token_estimates import (
+    max_review_tokens,
+    select_representative,
+    split_by_tokens,
+    truncate_text,
+)
 from mmrec.llm.types import Review
 
-__all__ = ["Histories", "Texts"]
+__all__ = ["ContextWindow", "Texts"]
 
 Texts = tuple[str, ...]
 
@@ -22,7 +27,7 @@ class _Shown(NamedTuple):
     cost: int
 
 
-class Histories:
+class ContextWindow:
     """Fits reviews into calls.
 
     Args:
@@ -35,31 +40,31 @@ class Histories:
         self._window = window
         self._known: dict[tuple[str, int], _Shown] = {}
 
-    def alone(self, text: str) -> Texts:
+    def fit_text(self, text: str) -> Texts:
         """One text for a call of its own; nothing where it is blank."""
-        shown = self._shown(text, share(self._window - self._frame, 1))
+        shown = self._shown(text, max_review_tokens(self._window - self._frame, 1))
         return (shown.text,) if shown.text else ()
 
-    def sample(self, group: Sequence[Review]) -> Texts:
+    def sample_reviews(self, group: Sequence[Review]) -> Texts:
         """Texts of a group that fit into one call and cover its ratings and times, in the order of time."""
         reviews, shown = self._in_order(group)
-        chosen = covering(reviews, [one.cost for one in shown], self._window)
+        chosen = select_representative(reviews, [one.cost for one in shown], self._window)
         return tuple(shown[at].text for at in chosen)
 
-    def parts(self, group: Sequence[Review]) -> list[Texts]:
+    def split_reviews(self, group: Sequence[Review]) -> list[Texts]:
         """All texts of a group, in as many calls as they take; a sample where a call holds only one."""
         reviews, shown = self._in_order(group)
         costs = [one.cost for one in shown]
         if sum(costs) <= self._window:
             return [tuple(one.text for one in shown)]
-        parts = parted(reviews, costs, self._window)
+        parts = split_by_tokens(reviews, costs, self._window)
         if len(parts) == len(shown):
-            return [self.sample(group)]
+            return [self.sample_reviews(group)]
         return [tuple(shown[at].text for at in part) for part in parts]
 
     def _in_order(self, group: Sequence[Review]) -> tuple[list[Review], list[_Shown]]:
         """The reviews that say something, by time."""
-        own = share(self._window - self._frame, len(group))
+        own = max_review_tokens(self._window - self._frame, len(group))
         ordered = sorted(group, key=lambda review: (review.time, review.text))
         shown = [(review, self._shown(review.text, own)) for review in ordered]
         spoken = [(review, one) for review, one in shown if one.text]
@@ -68,11 +73,11 @@ class Histories:
     def _shown(self, text: str, limit: int) -> _Shown:
         # Kept, since under `fold` a review is in some twenty groups.
         if (text, limit) not in self._known:
-            shown = clip(clean(text), limit, lambda one: self._count([one])[0])
+            shown = truncate_text(sanitize(text), limit, lambda one: self._count([one])[0])
             self._known[text, limit] = _Shown(shown, self._count([shown])[0] + self._frame)
         return self._known[text, limit]
 
     @cached_property
     def _frame(self) -> int:
         """Tokens of the lines around a text."""
-        return self._count([marked("", 10, "0" * 12)])[0]
+        return self._count([frame_text("", 10, "0" * 12)])[0]

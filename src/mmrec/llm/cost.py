@@ -9,7 +9,7 @@ from math import inf
 from mmrec.errors import ConfigError, MmrecError
 from mmrec.llm.types import Usage
 
-__all__ = ["BudgetReached", "Price", "Purse", "Spend"]
+__all__ = ["Budget", "BudgetReached", "CostTracker", "Price"]
 
 _MILLION = 1_000_000
 
@@ -27,7 +27,7 @@ class Price:
     cached: float
 
     @classmethod
-    def of(cls, provider: str, model: str, spelled: str | None) -> Price | None:
+    def for_model(cls, provider: str, model: str, spec: str | None) -> Price | None:
         """The price of a model: as spelled, that of the price list, or nothing for one on this machine.
 
         Returns:
@@ -36,14 +36,14 @@ class Price:
         Raises:
             ConfigError: a price that is not `INPUT/OUTPUT`.
         """
-        if spelled is not None:
+        if spec is not None:
             try:
-                into, out = (float(part) for part in spelled.split("/"))
+                into, out = (float(part) for part in spec.split("/"))
                 if not (0 <= into < inf and 0 <= out < inf):
-                    raise ValueError(spelled)
+                    raise ValueError(spec)
             except ValueError:
                 raise ConfigError(
-                    f"--llm-price {spelled}: write it as INPUT/OUTPUT in US dollars a million tokens, "
+                    f"--llm-price {spec}: write it as INPUT/OUTPUT in US dollars a million tokens, "
                     "as in 0.15/0.60"
                 ) from None
             return cls(into, out, into)
@@ -70,50 +70,52 @@ class Price:
     def cost(self, usage: Usage) -> float:
         """US dollars of some tokens."""
         fresh = usage.input - usage.cached
-        return (fresh * self.input + usage.cached * self.cached + usage.output * self.output) / _MILLION
+        return (
+            fresh * self.input + usage.cached * self.cached + usage.output * self.output
+        ) / _MILLION
 
 
 @dataclass
-class Purse:
+class Budget:
     """What one run may spend, on all of its models together; None for no limit.
 
     Attributes:
-        budget: US dollars.
-        taken: of which are spent, or set aside for what is under way.
+        limit: US dollars.
+        committed: of which are spent, or set aside for what is under way.
     """
 
-    budget: float | None
-    taken: float = 0.0
+    limit: float | None
+    committed: float = 0.0
 
 
-class Spend:
+class CostTracker:
     """Calls, tokens and money of one model in one run, and what is still under way.
 
     Args:
         price: None where it is not known; then only tokens are counted.
-        purse: calls are made while it holds the most that they can cost, by estimated tokens; texts whose
+        budget: calls are made while it holds the most that they can cost, by estimated tokens; texts whose
             tokens are underestimated can overdraw it by what is under way.
 
     Raises:
         ConfigError: a budget without a price.
     """
 
-    def __init__(self, price: Price | None, purse: Purse) -> None:
-        if purse.budget is not None and price is None:
+    def __init__(self, price: Price | None, budget: Budget) -> None:
+        if budget.limit is not None and price is None:
             raise ConfigError(
                 "--budget needs a price, and that of this model is not known: name it by --llm-price"
             )
         self.price = price
         self.calls = 0
         self.usage = Usage()
-        self._purse = purse
+        self._purse = budget
 
     @property
-    def money(self) -> float:
+    def dollars(self) -> float:
         """US dollars spent."""
         return self.price.cost(self.usage) if self.price else 0.0
 
-    def reserve(self, most: Callable[[], Usage]) -> float:
+    def reserve(self, max_usage: Callable[[], Usage]) -> float:
         """Set the most that a call can cost aside.
 
         Returns:
@@ -124,13 +126,13 @@ class Spend:
         """
         if self.price is None:
             return 0.0
-        budget, cost = self._purse.budget, self.price.cost(most())
-        if budget is not None and self._purse.taken + cost > budget:
+        budget, cost = self._purse.limit, self.price.cost(max_usage())
+        if budget is not None and self._purse.committed + cost > budget:
             raise BudgetReached(
-                f"the budget of ${budget:g} is reached: {self.calls:,} calls cost ${self.money:.4f}. "
+                f"the budget of ${budget:g} is reached: {self.calls:,} calls cost ${self.dollars:.4f}. "
                 "Their answers are kept; run the same again with a new --budget to go on"
             )
-        self._purse.taken += cost
+        self._purse.committed += cost
         return cost
 
     def settle(self, reserved: float, usage: Usage | None) -> None:
@@ -138,9 +140,9 @@ class Spend:
         if usage is not None and not usage.input + usage.output:
             self.calls += 1
             return
-        self._purse.taken -= reserved
+        self._purse.committed -= reserved
         if usage is not None:
-            self._purse.taken += self.price.cost(usage) if self.price else 0.0
+            self._purse.committed += self.price.cost(usage) if self.price else 0.0
             self.calls += 1
             old = self.usage
             self.usage = Usage(
@@ -152,7 +154,9 @@ class Spend:
     def __str__(self) -> str:
         if not self.calls:
             return ""
-        money = f", ${self.money:.2f}" if self.price and self.price.input + self.price.output else ""
+        money = (
+            f", ${self.dollars:.2f}" if self.price and self.price.input + self.price.output else ""
+        )
         return f"{_short(self.usage.input + self.usage.output)} tokens{money}"
 
 

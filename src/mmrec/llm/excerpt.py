@@ -46,7 +46,10 @@ def excerpt(texts: Sequence[str], vectors: np.ndarray, polarity: np.ndarray, tok
     for at in np.argsort(-relevance, kind="stable").tolist():
         first.setdefault(texts[at], at)
     blaming = polarity < -_CLEAR
-    sides = [[at for at in first.values() if blaming[at] == which][:_CANDIDATES] for which in (True, False)]
+    sides = [
+        [at for at in first.values() if blaming[at] == which][:_CANDIDATES]
+        for which in (True, False)
+    ]
     kept = sides[0] + sides[1]
     costs = np.array([tokens_of(_closed(texts[at]) + " ") for at in kept])
     if costs.min() > tokens:
@@ -54,7 +57,9 @@ def excerpt(texts: Sequence[str], vectors: np.ndarray, polarity: np.ndarray, tok
     opinions = int(np.sum(np.abs(polarity) > _CLEAR))
     share = int(tokens * np.sum(blaming) / max(opinions, 1))
     blame = _choose(wide[kept], relevance[kept], costs, share, blaming[kept])
-    rest = _choose(wide[kept], relevance[kept], costs, tokens - int(costs[blame].sum()), ~blaming[kept])
+    rest = _choose(
+        wide[kept], relevance[kept], costs, tokens - int(costs[blame].sum()), ~blaming[kept]
+    )
     chosen = [kept[at] for at in blame + rest]
     side = 1 if polarity.sum() >= 0 else -1
     chosen.sort(key=lambda at: side * polarity[at] < 0)

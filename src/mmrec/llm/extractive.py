@@ -17,11 +17,11 @@ from mmrec.cache.store import Failure
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.llm.anchors import Anchors
 from mmrec.llm.excerpt import excerpt, tokens_of
-from mmrec.llm.lexicon import Words, lexicon, split_words
-from mmrec.llm.sentences import sentences
-from mmrec.llm.types import Answer, Ask, Note, PriceTag, Summary, Task
+from mmrec.llm.lexicon import Words, load_lexicon, split_words
+from mmrec.llm.sentences import split_sentences
+from mmrec.llm.types import Answer, Note, PriceTag, Prompt, Summary, Task
 
-__all__ = ["BuiltinLanguage"]
+__all__ = ["ExtractiveModel"]
 
 _VERSION = 2
 _CHUNK = 1024
@@ -49,7 +49,7 @@ class _Reading:
     polarity: np.ndarray
 
 
-class BuiltinLanguage:
+class ExtractiveModel:
     """Reads reviews by extraction: every gist, like and dislike is a sentence of its review.
 
     Sentences are those of `mmrec.llm.sentences`, the first 128 of a review; they are encoded through
@@ -61,28 +61,28 @@ class BuiltinLanguage:
         summary_tokens: most tokens of a summary's text, at about 1.3 a word.
     """
 
-    chunk = 2048
+    chunk_size = 2048
     window: int | None = None
 
     def __init__(self, encoder: Encoder, item_kind: str, summary_tokens: int = 96) -> None:
         self._encoder = encoder
-        self._lexicon = lexicon(item_kind)
+        self._lexicon = load_lexicon(item_kind)
         self._item_kind = item_kind
         self._summary_tokens = summary_tokens
 
-    def maker(self, task: Task) -> dict[str, object]:
+    def provenance(self, task: Task) -> dict[str, object]:
         """What determines an answer besides the texts."""
         length = {} if task.name == "note" else {"summary_tokens": self._summary_tokens}
         return {
             "kind": task.name,
             "model": "builtin",
             "revision": f"{_VERSION}-{self._lexicon.revision}",
-            "encoder": self._encoder.identity,
+            "encoder": self._encoder.provenance,
             "item_kind": self._item_kind,
             **length,
         }
 
-    def count(self, texts: Sequence[str]) -> list[int]:
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """About how many tokens each text has."""
         return [tokens_of(text) for text in texts]
 
@@ -90,20 +90,26 @@ class BuiltinLanguage:
         """Nothing is used up."""
         return ""
 
-    def answers(self, asks: Iterator[list[tuple[int, Ask]]]) -> Iterator[tuple[int, Answer | Failure]]:
+    def generate(
+        self, prompts: Iterator[list[tuple[int, Prompt]]]
+    ) -> Iterator[tuple[int, Answer | Failure]]:
         """Answer asks block by block."""
-        for block in asks:
+        for block in prompts:
             texts = [ask.texts for _, ask in block]
             alone = block[0][1].task.name == "note"
-            found = self.notes([one for (one,) in texts]) if alone else self.summaries(texts)
+            found = (
+                self.write_notes([one for (one,) in texts])
+                if alone
+                else self.write_summaries(texts)
+            )
             for (at, _), answer in zip(block, found, strict=True):
                 yield at, Answer(text=answer.model_dump_json())
 
-    def notes(self, texts: Sequence[str]) -> list[Note]:
+    def write_notes(self, texts: Sequence[str]) -> list[Note]:
         """Read every text alone; a blank text gives an empty note."""
         return [reading.note for reading in self._read(texts)]
 
-    def summaries(self, groups: Sequence[Sequence[str]]) -> list[Summary]:
+    def write_summaries(self, groups: Sequence[Sequence[str]]) -> list[Summary]:
         """Pick each group's central and diverse sentences; the rest is decided by votes of its notes.
 
         A text is read once, however many groups it is in; its vectors are kept until all are done (about 2 KB
@@ -125,7 +131,9 @@ class BuiltinLanguage:
     def _read(self, texts: Sequence[str]) -> Iterator[_Reading]:
         for at in range(0, len(texts), _CHUNK):
             chunk = texts[at : at + _CHUNK]
-            reviews = [list(dict.fromkeys(sentences(text)))[:_MOST_SENTENCES] for text in chunk]
+            reviews = [
+                list(dict.fromkeys(split_sentences(text)))[:_MOST_SENTENCES] for text in chunk
+            ]
             flat = [sentence for review in reviews for sentence in review]
             if not flat:
                 yield from (_Reading(Note(), [], np.zeros((0, 0)), np.zeros(0)) for _ in reviews)
@@ -152,18 +160,24 @@ class BuiltinLanguage:
 
     def _polarity(self, words: Sequence[Words], vectors: np.ndarray) -> np.ndarray:
         """From blame -1 to praise 1, of lexicon and vectors together: (n,)."""
-        counted = np.array([self._lexicon.opinion_of(one) for one in words])
+        counted = np.array([self._lexicon.opinion_score(one) for one in words])
         felt = self._anchors.opinions(vectors)
-        polarity: np.ndarray = np.round(np.tanh((_LEXICON_WEIGHT * counted + _VECTOR_WEIGHT * felt) / 2), 3)
+        polarity: np.ndarray = np.round(
+            np.tanh((_LEXICON_WEIGHT * counted + _VECTOR_WEIGHT * felt) / 2), 3
+        )
         return polarity
 
-    def _price(self, review: Sequence[str], words: Sequence[Words], dearness: np.ndarray) -> PriceTag:
+    def _price(
+        self, review: Sequence[str], words: Sequence[Words], dearness: np.ndarray
+    ) -> PriceTag:
         """What a review's phrases say of price; where they are silent, its sentences that speak of price."""
-        votes = [_PRICES[tag] for one in words for tag in self._lexicon.price_of(one)]
+        votes = [_PRICES[tag] for one in words for tag in self._lexicon.price_tags(one)]
         if not votes:
             spoken = zip(review, words, dearness, strict=True)
             votes = [
-                int(dear) for text, one, dear in spoken if dear and self._lexicon.speaks_of_price(text, one)
+                int(dear)
+                for text, one, dear in spoken
+                if dear and self._lexicon.mentions_price(text, one)
             ]
         return _verdict(votes)
 
@@ -219,7 +233,9 @@ def _points(review: Sequence[str], polarity: np.ndarray) -> tuple[list[str], lis
     return likes, [review[at] for at in order[:_MOST_POINTS] if polarity[at] < -_CLEAR]
 
 
-def _most_said(texts: Sequence[str], strength: np.ndarray, points: Sequence[Sequence[str]]) -> list[str]:
+def _most_said(
+    texts: Sequence[str], strength: np.ndarray, points: Sequence[Sequence[str]]
+) -> list[str]:
     """The points that most notes make, the stronger first among equals."""
     strengths = dict(zip(texts, strength.tolist(), strict=True))
     counts = Counter(point for note in points for point in note)

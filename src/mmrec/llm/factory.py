@@ -9,20 +9,20 @@ from mmrec.config import Config, LanguageConfig
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.encoder.weights import Placement
 from mmrec.errors import ConfigError, ModelError
-from mmrec.llm.batch_store import Ledger
-from mmrec.llm.cost import Price, Purse, Spend
-from mmrec.llm.extractive import BuiltinLanguage
-from mmrec.llm.openai_batch import BatchChat
-from mmrec.llm.openai_client import Chat
-from mmrec.llm.openai_protocol import Endpoint, Request
-from mmrec.llm.prompts import messages, prompt_digest
-from mmrec.llm.token_estimates import estimated_tokens
-from mmrec.llm.types import Answer, Ask, LanguageModel, Task
+from mmrec.llm.batch_store import BatchJobStore
+from mmrec.llm.cost import Budget, CostTracker, Price
+from mmrec.llm.extractive import ExtractiveModel
+from mmrec.llm.openai_batch import BatchClient
+from mmrec.llm.openai_client import ChatClient
+from mmrec.llm.openai_protocol import ChatRequest, Endpoint
+from mmrec.llm.prompts import chat_messages, prompt_digest
+from mmrec.llm.token_estimates import estimate_tokens
+from mmrec.llm.types import Answer, LanguageModel, Prompt, Task
 
-__all__ = ["ChatLanguage", "open_chat", "open_language"]
+__all__ = ["ChatModel", "open_chat_client", "open_language_model"]
 
 
-class ChatLanguage:
+class ChatModel:
     """A chat model behind HTTP as a reader of reviews.
 
     Args:
@@ -31,79 +31,81 @@ class ChatLanguage:
         store: when given, nothing is asked while it has asks that were handed in as batches.
     """
 
-    chunk = 1
+    chunk_size = 1
 
-    def __init__(self, chat: Chat, window: int, store: Store | None = None) -> None:
-        self.chat = chat
+    def __init__(self, chat: ChatClient, window: int, store: Store | None = None) -> None:
+        self.client = chat
         self._store = store
         self.window: int | None = window
 
-    def maker(self, task: Task) -> dict[str, object]:
+    def provenance(self, task: Task) -> dict[str, object]:
         """What determines an answer besides the texts; where the server is does not."""
         return {
             "kind": task.name,
-            "provider": self.chat.endpoint.provider,
-            "model": self.chat.model,
+            "provider": self.client.endpoint.provider,
+            "model": self.client.model,
             "prompt": prompt_digest(task),
-            "tokens": task.tokens,
+            "tokens": task.max_tokens,
             "temperature": 0,
         }
 
-    def count(self, texts: Sequence[str]) -> list[int]:
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """About how many tokens each text has."""
-        return [estimated_tokens(text) for text in texts]
+        return [estimate_tokens(text) for text in texts]
 
     def status(self) -> str:
         """Tokens and money so far."""
-        return str(self.chat.spend)
+        return str(self.client.costs)
 
-    def answers(self, asks: Iterator[list[tuple[int, Ask]]]) -> Generator[tuple[int, Answer | Failure]]:
+    def generate(
+        self, prompts: Iterator[list[tuple[int, Prompt]]]
+    ) -> Generator[tuple[int, Answer | Failure]]:
         """Ask the server.
 
         Raises:
             ModelError: asks are with a server as a batch, and would be paid for twice.
         """
-        if self._store is not None and (count := Ledger.handed_in(self._store)):
+        if self._store is not None and (count := BatchJobStore.count_pending(self._store)):
             raise ModelError(
                 f"{count:,} asks were handed in by --batch and are not collected yet; now they would be paid "
                 "for twice. Run `mmrec profile` with --batch until they are, or use another --store"
             )
-        return self.chat.answers([(at, _request(ask)) for at, ask in block] for block in asks)
+        return self.client.complete([(at, _request(ask)) for at, ask in block] for block in prompts)
 
 
-def _request(ask: Ask) -> Request:
-    return Request(list(messages(ask)), ask.task.schema, ask.task.tokens)
+def _request(ask: Prompt) -> ChatRequest:
+    return ChatRequest(list(chat_messages(ask)), ask.task.schema, ask.task.max_tokens)
 
 
-def open_chat(
-    spelled: str, config: LanguageConfig, purse: Purse, batch_store: Store | None = None
-) -> Chat | None:
+def open_chat_client(
+    spec: str, config: LanguageConfig, budget: Budget, batch_store: Store | None = None
+) -> ChatClient | None:
     """The chat model of that spelling; None for the spelling of something else.
 
     Args:
-        spelled: `openai:MODEL[@URL]`, `ollama:MODEL[@URL]`, or a URL.
+        spec: `openai:MODEL[@URL]`, `ollama:MODEL[@URL]`, or a URL.
         config: calls in flight, price.
-        purse: pays.
+        budget: pays.
         batch_store: when given, asks are handed in as batches, which this store remembers.
     """
-    endpoint = Endpoint.of(spelled)
+    endpoint = Endpoint.parse(spec)
     if endpoint is None:
         return None
-    price = Price.of(endpoint.provider, endpoint.model, config.llm_price)
+    price = Price.for_model(endpoint.provider, endpoint.model, config.llm_price)
     if batch_store is not None:
-        spend = Spend(price and price.halved(), purse)
-        return BatchChat(endpoint, spend, batch_store, again=config.retry_failed)
-    return Chat(endpoint, config.in_flight, Spend(price, purse))
+        spend = CostTracker(price and price.halved(), budget)
+        return BatchClient(endpoint, spend, batch_store, resubmit=config.retry_failed)
+    return ChatClient(endpoint, config.in_flight, CostTracker(price, budget))
 
 
-def open_language(
+def open_language_model(
     config: Config,
     encoder: Encoder,
     store: Store,
-    purse: Purse | None = None,
+    budget: Budget | None = None,
     *,
     batch: bool = False,
-    place: Placement | None = None,
+    placement: Placement | None = None,
 ) -> LanguageModel:
     """The language model that `--llm` names; nothing is loaded or asked yet.
 
@@ -111,25 +113,27 @@ def open_language(
         config: names it.
         encoder: of the builtin model.
         store: remembers batches.
-        purse: pays; by default one of its own with the configured budget.
+        budget: pays; by default one of its own with the configured budget.
         batch: whether asks are handed in as batches that are collected later.
-        place: where a model of `transformers:` runs and how exact.
+        placement: where a model of `transformers:` runs and how exact.
 
     Raises:
         ConfigError: a spelling that is not known, or batches of a model that takes none.
     """
-    language, profile = config.language, config.profile
-    if batch and Endpoint.of(language.llm) is None:
+    language, profile = config.language, config.annotation
+    if batch and Endpoint.parse(language.llm) is None:
         raise ConfigError(f"--batch needs a server that takes batches, and --llm is {language.llm}")
     if language.llm == "builtin":
-        return BuiltinLanguage(encoder, profile.item_kind, profile.summary_tokens)
-    if chat := open_chat(language.llm, language, purse or Purse(language.budget), store if batch else None):
-        return ChatLanguage(chat, language.call_tokens, None if batch else store)
+        return ExtractiveModel(encoder, profile.item_kind, profile.summary_tokens)
+    if chat := open_chat_client(
+        language.llm, language, budget or Budget(language.budget), store if batch else None
+    ):
+        return ChatModel(chat, language.call_tokens, None if batch else store)
     name, _, source = language.llm.partition(":")
     if name == "transformers" and source:
-        from mmrec.llm.transformers_model import LocalLanguage
+        from mmrec.llm.transformers_model import TransformersModel
 
-        return LocalLanguage(source, language.llm_revision, language.call_tokens, place)
+        return TransformersModel(source, language.llm_revision, language.call_tokens, placement)
     raise ConfigError(
         f"--llm {language.llm}: not known; write builtin, openai:MODEL, ollama:MODEL, openai:MODEL@URL, "
         "the URL of a server, or transformers:MODEL_OR_FOLDER"

@@ -14,7 +14,15 @@ from unicodedata import combining, normalize
 
 from mmrec.llm.types import PRICE_TAGS, PriceTag
 
-__all__ = ["UNKNOWN_SHARE", "Category", "Lexicon", "Phrases", "Words", "lexicon", "split_words"]
+__all__ = [
+    "UNKNOWN_SHARE",
+    "Category",
+    "Lexicon",
+    "Phrases",
+    "Words",
+    "load_lexicon",
+    "split_words",
+]
 
 UNKNOWN_SHARE = 0.1
 """Share of all items taken for a category of which nothing is known."""
@@ -55,7 +63,9 @@ class Phrases(Generic[Meaning]):
     """
 
     def __init__(self, meanings: Mapping[str, Meaning]) -> None:
-        self._meanings = {" ".join(split_words(phrase)): meaning for phrase, meaning in meanings.items()}
+        self._meanings = {
+            " ".join(split_words(phrase)): meaning for phrase, meaning in meanings.items()
+        }
         self._longest: dict[str, int] = {}
         for phrase in self._meanings:
             first, *others = phrase.split(" ")
@@ -104,21 +114,21 @@ class Lexicon:
     keywords: Phrases[tuple[int, ...]]
     """Words and phrases to the places in `categories` that they speak for."""
 
-    def opinion_of(self, words: Words) -> float:
+    def opinion_score(self, words: Words) -> float:
         """Praise minus blame in a sentence; a negation shortly before a word turns it, weakened."""
         total = 0.0
         for at, _, weight in self.opinion.find(words):
             total += weight * _NEGATED if self._negated(words, at) else weight
         return total
 
-    def price_of(self, words: Words) -> list[PriceTag]:
+    def price_tags(self, words: Words) -> list[PriceTag]:
         """The price tags that a sentence's phrases state, in order; "not cheap" is overpriced."""
         tags: list[PriceTag] = []
         for at, _, tag in self.price_phrases.find(words):
             tags.append(_OPPOSITE[tag] if self._negated(words, at) else tag)
         return tags
 
-    def speaks_of_price(self, sentence: str, words: Words) -> bool:
+    def mentions_price(self, sentence: str, words: Words) -> bool:
         """Whether a sentence names a sum of money or a word of paying."""
         return not self.price_words.isdisjoint(words) or bool(_MONEY.search(sentence))
 
@@ -136,7 +146,7 @@ def split_words(sentence: str) -> Words:
 
 
 @cache
-def lexicon(item_kind: str) -> Lexicon:
+def load_lexicon(item_kind: str) -> Lexicon:
     """The vocabulary for a kind of item (`restaurant`, `film`); any other kind gets the generic one."""
     raw = resources.files("mmrec.llm").joinpath("vocabulary.json").read_bytes()
     everything = json.loads(raw)

@@ -11,27 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 from mmrec.cache.store import Failure
 from mmrec.console import console
-from mmrec.data.columns import escaped
+from mmrec.data.columns import escape_text
 from mmrec.errors import ModelError
 from mmrec.llm.concurrency import Many, event_loop
-from mmrec.llm.cost import BudgetReached, Spend
-from mmrec.llm.openai_protocol import Endpoint, Manner, Request, as_answer
+from mmrec.llm.cost import BudgetReached, CostTracker
+from mmrec.llm.openai_protocol import ChatRequest, Endpoint, ServerCapabilities, parse_completion
 from mmrec.llm.types import Answer
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI, OpenAI
 
-__all__ = ["Chat"]
+__all__ = ["ChatClient"]
 
 _RETRIES = 10
 _HOPELESS = 20
-_WAITING = 8  # calls ready for the next free slot, which need not wait until an answer is written down
+_WAITING = (
+    8  # calls ready for the next free slot, which need not wait until an answer is written down
+)
 _PACE = 0.001  # seconds between the first calls: answers that come in a bunch wait for each other
 _CUT_SHARE, _CUT_FROM, _LETTERS_PER_TOKEN = 0.5, 500, 5
 _Call = Callable[[], Coroutine[Any, Any, Answer | Failure]]
 
 
-class Chat:
+class ChatClient:
     """A chat model behind HTTP.
 
     What the server cannot do (JSON schema, JSON mode, a parameter) is found out by its refusals and left
@@ -41,19 +43,19 @@ class Chat:
     Args:
         endpoint: which.
         in_flight: calls under way at the same time.
-        spend: counts tokens and money, and holds the budget.
+        costs: counts tokens and money, and holds the budget.
     """
 
-    def __init__(self, endpoint: Endpoint, in_flight: int, spend: Spend) -> None:
+    def __init__(self, endpoint: Endpoint, in_flight: int, costs: CostTracker) -> None:
         self.endpoint = endpoint
-        self.spend = spend
+        self.costs = costs
         self._in_flight = in_flight
-        self._manner = Manner(endpoint.provider == "openai")
+        self._manner = ServerCapabilities(endpoint.provider == "openai")
         self._streak = 0
         self._warned = False
 
-    def answers(
-        self, requests: Iterator[list[tuple[int, Request]]]
+    def complete(
+        self, requests: Iterator[list[tuple[int, ChatRequest]]]
     ) -> Generator[tuple[int, Answer | Failure]]:
         """Make calls as requests come, N at a time; each answer with the number of its request.
 
@@ -76,7 +78,7 @@ class Chat:
                     while ahead is not None and len(many) + len(new) < self._in_flight + _WAITING:
                         at, request = ahead
                         try:
-                            reserved = self.spend.reserve(request.most)
+                            reserved = self.costs.reserve(request.max_usage)
                         except BudgetReached:
                             if many or new:
                                 break  # What is under way may cost less than was set aside for it.
@@ -89,7 +91,9 @@ class Chat:
                             stop, ahead = error, None  # What is under way may have been paid for.
                             continue
                         answer = task.result()
-                        self.spend.settle(reserved, answer.usage if isinstance(answer, Answer) else None)
+                        self.costs.settle(
+                            reserved, answer.usage if isinstance(answer, Answer) else None
+                        )
                         yield at, answer
             finally:
                 run(many.cancel())
@@ -107,10 +111,15 @@ class Chat:
         if self.endpoint.model:
             return self.endpoint.model
         with self._sync_client() as client, self._refusals():
-            models = [model.id for model in client.with_options(max_retries=1, timeout=20).models.list().data]
+            models = [
+                model.id
+                for model in client.with_options(max_retries=1, timeout=20).models.list().data
+            ]
         if len(models) != 1:
             listed = ", ".join(models[:20]) or "none"
-            raise ModelError(f"{self.endpoint.url} has {listed}; name one: openai:MODEL@{self.endpoint.url}")
+            raise ModelError(
+                f"{self.endpoint.url} has {listed}; name one: openai:MODEL@{self.endpoint.url}"
+            )
         return models[0]
 
     def _sync_client(self) -> OpenAI:
@@ -118,7 +127,9 @@ class Chat:
             from openai import OpenAI
         except ImportError as error:
             raise _not_installed() from error
-        return OpenAI(base_url=self.endpoint.url, api_key=self.endpoint.key, max_retries=_RETRIES)
+        return OpenAI(
+            base_url=self.endpoint.url, api_key=self.endpoint.api_key, max_retries=_RETRIES
+        )
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
@@ -139,7 +150,7 @@ class Chat:
             raise _not_installed() from error
         return AsyncOpenAI(
             base_url=self.endpoint.url,
-            api_key=self.endpoint.key,
+            api_key=self.endpoint.api_key,
             max_retries=_RETRIES,
             http_client=DefaultAioHttpClient(),
         )
@@ -156,24 +167,26 @@ class Chat:
         except (APIStatusError, AttributeError, TypeError, ValueError):
             pass  # Not every server lists its models.
 
-    async def _ask(self, client: AsyncOpenAI, request: Request, wait: float) -> Answer | Failure:
+    async def _ask(
+        self, client: AsyncOpenAI, request: ChatRequest, wait: float
+    ) -> Answer | Failure:
         import openai
         from httpx2 import Response
 
         await asyncio.sleep(wait)
         manner = self._manner
         while True:
-            body = manner.arguments(self.model, request)
+            body = manner.request_body(self.model, request)
             try:
                 # The client's own types take twice the time of all the rest.
                 reply = await client.post("/chat/completions", body=body, cast_to=Response)
-                answer = as_answer(reply.json())
+                answer = parse_completion(reply.json())
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                if (other := manner.without(self._refused(error), body)) is None:
+                if (other := manner.downgraded(self._refused(error), body)) is None:
                     return Failure(f"the server refused: {self._said(error)}")
                 manner = other
             except (openai.AuthenticationError, openai.NotFoundError) as error:
-                asked = f"model {self.model}, key from {self.endpoint.key_from}"
+                asked = f"model {self.model}, key from {self.endpoint.key_variable}"
                 raise ModelError(f"{self._where}: {self._said(error)} ({asked})") from None
             except (openai.APIError, ValueError, TypeError, AttributeError, LookupError) as error:
                 return self._lost(error)
@@ -206,9 +219,9 @@ class Chat:
     def _said(self, error: BaseException) -> str:
         """The words of an error in a line, without the key that some repeat."""
         said = " ".join(str(getattr(error, "message", None) or error).split())
-        return escaped(said.replace(self.endpoint.key, "(a key)"), 300)
+        return escape_text(said.replace(self.endpoint.api_key, "(a key)"), 300)
 
-    def _check_cut(self, request: Request, answer: Answer) -> None:
+    def _check_cut(self, request: ChatRequest, answer: Answer) -> None:
         """Some servers (Ollama) cut long prompts and say nothing; their count of tokens tells."""
         sent = sum(len(message["content"]) for message in request.messages) // _LETTERS_PER_TOKEN
         if not self._warned and sent > _CUT_FROM and 0 < answer.usage.input < _CUT_SHARE * sent:

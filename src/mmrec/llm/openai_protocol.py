@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from mmrec.errors import ConfigError, ModelError
-from mmrec.llm.token_estimates import estimated_tokens
+from mmrec.llm.token_estimates import estimate_tokens
 from mmrec.llm.types import Answer, Usage
 
-__all__ = ["Endpoint", "Manner", "Request", "as_answer"]
+__all__ = ["ChatRequest", "Endpoint", "ServerCapabilities", "parse_completion"]
 
 _OLLAMA = "http://localhost:11434/v1"
 _IMAGE_TOKENS = 3000  # the most that a small photo is billed as
@@ -27,82 +27,88 @@ class Endpoint:
     url: str | None
 
     @classmethod
-    def of(cls, spelled: str) -> Endpoint | None:
+    def parse(cls, spec: str) -> Endpoint | None:
         """From `openai:MODEL[@URL]`, `ollama:MODEL[@URL]` or a URL; None for another spelling."""
-        if re.search(r"https?://[^/]*@", spelled):
+        if re.search(r"https?://[^/]*@", spec):
             raise ConfigError("--llm: no user and password in a URL; a key goes into MMREC_API_KEY")
-        if spelled.startswith(("http://", "https://")):
-            return cls("server", "", spelled)
-        provider, _, rest = spelled.partition(":")
+        if spec.startswith(("http://", "https://")):
+            return cls("server", "", spec)
+        provider, _, rest = spec.partition(":")
         model, at, url = rest.partition("@http")
         if provider not in ("openai", "ollama"):
             return None
         if not model:
-            raise ConfigError(f"{spelled}: name a model, as in {provider}:MODEL")
+            raise ConfigError(f"{spec}: name a model, as in {provider}:MODEL")
         if re.search(r".@[\w.-]*(:\d+|/v1|$)", model):
-            raise ConfigError(f"{spelled}: write the server as {provider}:MODEL@http://HOST:PORT/v1")
+            raise ConfigError(f"{spec}: write the server as {provider}:MODEL@http://HOST:PORT/v1")
         if at:
             return cls("ollama" if provider == "ollama" else "server", model, "http" + url)
-        return cls(provider, model, _OLLAMA if provider == "ollama" else os.environ.get("OPENAI_BASE_URL"))
+        return cls(
+            provider, model, _OLLAMA if provider == "ollama" else os.environ.get("OPENAI_BASE_URL")
+        )
 
     @property
-    def key_from(self) -> str:
+    def key_variable(self) -> str:
         """The environment variable that holds the key."""
         return "OPENAI_API_KEY" if self.provider == "openai" else "MMREC_API_KEY"
 
     @property
-    def key(self) -> str:
+    def api_key(self) -> str:
         """The key to show. OpenAI's is for OpenAI's server, and for none that was named by its URL.
 
         Raises:
             ModelError: OpenAI's is needed and is not there.
         """
-        key = os.environ.get(self.key_from, "").strip()
+        key = os.environ.get(self.key_variable, "").strip()
         if self.provider != "openai":
             return key or "no key"
         if not key:
-            raise ModelError("OpenAI's models need a key in the environment variable OPENAI_API_KEY")
+            raise ModelError(
+                "OpenAI's models need a key in the environment variable OPENAI_API_KEY"
+            )
         return key
 
 
-class Request(NamedTuple):
+class ChatRequest(NamedTuple):
     """One call: messages, the JSON schema of the answer (None: plain text), the most tokens of it."""
 
     messages: list[dict[str, Any]]
     schema: dict[str, object] | None
-    tokens: int
+    max_tokens: int
 
-    def most(self) -> Usage:
+    def max_usage(self) -> Usage:
         """The most tokens that it can use, about."""
         contents = [message["content"] for message in self.messages]
-        texts = sum(estimated_tokens(one) if isinstance(one, str) else _IMAGE_TOKENS for one in contents)
-        return Usage(input=texts, output=self.tokens)
+        texts = sum(
+            estimate_tokens(one) if isinstance(one, str) else _IMAGE_TOKENS for one in contents
+        )
+        return Usage(input=texts, output=self.max_tokens)
 
 
 @dataclass(frozen=True)
-class Manner:
+class ServerCapabilities:
     """How a server wants to be asked.
 
     Attributes:
-        newer: whether it calls the limit of an answer `max_completion_tokens`.
-        level: which of `_LEVELS` of structured answers it can do.
+        uses_completion_limit: whether it calls the limit of an answer `max_completion_tokens`.
+        format_level: which of `_LEVELS` of structured answers it can do.
         dropped: parameters that it refuses.
     """
 
-    newer: bool
-    level: int = 0
+    uses_completion_limit: bool
+    format_level: int = 0
     dropped: frozenset[str] = frozenset()
 
-    def arguments(self, model: str, request: Request) -> dict[str, Any]:
+    def request_body(self, model: str, request: ChatRequest) -> dict[str, Any]:
         """The body of a call."""
-        limit = "max_completion_tokens" if self.newer else "max_tokens"
+        limit = "max_completion_tokens" if self.uses_completion_limit else "max_tokens"
         body: dict[str, Any] = {
             "model": model,
             "messages": request.messages,
             "temperature": 0,
-            limit: request.tokens,
+            limit: request.max_tokens,
         }
-        level = _LEVELS[self.level]
+        level = _LEVELS[self.format_level]
         if request.schema is not None and level == "json_schema":
             shape = {"name": "answer", "strict": True, "schema": request.schema}
             body["response_format"] = {"type": level, "json_schema": shape}
@@ -110,21 +116,21 @@ class Manner:
             body["response_format"] = {"type": level}
         return {name: value for name, value in body.items() if name not in self.dropped}
 
-    def without(self, refused: str, body: dict[str, Any]) -> Manner | None:
+    def downgraded(self, refused: str, body: dict[str, Any]) -> ServerCapabilities | None:
         """How to ask after a refusal; None where the words do not name anything to do without."""
         if "temperature" in refused and "temperature" in body:
             return replace(self, dropped=self.dropped | {"temperature"})
         if "max_completion_tokens" in refused and "max_completion_tokens" in body:
-            return replace(self, newer=False)
+            return replace(self, uses_completion_limit=False)
         if "max_tokens" in refused and "max_tokens" in body:
             return replace(self, dropped=self.dropped | {"max_tokens"})
         words = ("response_format", "json_schema", "json_object", "schema", "grammar", "structured")
         if "response_format" in body and any(word in refused for word in words):
-            return replace(self, level=self.level + 1)
+            return replace(self, format_level=self.format_level + 1)
         return None
 
 
-def as_answer(reply: dict[str, Any]) -> Answer:
+def parse_completion(reply: dict[str, Any]) -> Answer:
     """A chat completion, word for word.
 
     Raises:

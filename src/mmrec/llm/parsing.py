@@ -8,18 +8,18 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mmrec.llm.prompts import clean
+from mmrec.llm.prompts import sanitize
 from mmrec.llm.types import PRICE_TAGS, Answer, Note, PriceTag, Summary
 
 __all__ = [
-    "Unusable",
-    "as_categories",
-    "as_note",
-    "as_price",
-    "as_sentence",
-    "as_summary",
-    "as_text",
-    "backed",
+    "UnusableAnswer",
+    "check_supported",
+    "parse_categories",
+    "parse_note",
+    "parse_price",
+    "parse_sentence",
+    "parse_summary",
+    "parse_text",
 ]
 
 _MOST_CHARACTERS = {"gist": 400, "text": 1500, "phrase": 160, "sentence": 400}
@@ -73,27 +73,27 @@ _UNSAID = re.compile(
 _UNKNOWN = re.compile(r"\b(?:none|unknown|unclear|n/a|no price)\b")
 
 
-class Unusable(ValueError):
+class UnusableAnswer(ValueError):
     """An answer that cannot be used; the message is the reason, fit to be told to the model."""
 
 
-def as_note(answer: Answer, most_categories: int) -> Note:
+def parse_note(answer: Answer, max_categories: int) -> Note:
     """A note out of a structured answer.
 
     Raises:
         Unusable: no JSON object, a field of another type, no gist, or a price tag that does not exist.
     """
     fields = _object(answer, "gist")
-    return Note(gist=_sentence(fields, "gist"), **_words(fields, most_categories))
+    return Note(gist=_sentence(fields, "gist"), **_words(fields, max_categories))
 
 
-def as_summary(answer: Answer, most_categories: int) -> Summary:
-    """A summary out of a structured answer; raises as `as_note` does."""
+def parse_summary(answer: Answer, max_categories: int) -> Summary:
+    """A summary out of a structured answer; raises as `parse_note` does."""
     fields = _object(answer, "text")
-    return Summary(text=_sentence(fields, "text"), **_words(fields, most_categories))
+    return Summary(text=_sentence(fields, "text"), **_words(fields, max_categories))
 
 
-def as_sentence(answer: Answer) -> str:
+def parse_sentence(answer: Answer) -> str:
     """A sentence out of a structured answer.
 
     Raises:
@@ -102,7 +102,7 @@ def as_sentence(answer: Answer) -> str:
     return _sentence(_object(answer, "sentence"), "sentence")
 
 
-def backed(sentence: str, said: Sequence[str]) -> None:
+def check_supported(sentence: str, sources: Sequence[str]) -> None:
     """Check that a sentence tells nothing but what was said.
 
     What stands in quotation marks must be there word for word. So must every other word (by its first five
@@ -111,35 +111,35 @@ def backed(sentence: str, said: Sequence[str]) -> None:
     Raises:
         Unusable: something in it is not there.
     """
-    there = [" ".join(one.split()).casefold() for one in said]
+    there = [" ".join(one.split()).casefold() for one in sources]
     for quoted in _SPAN.findall(sentence):
         if not any(" ".join(quoted.split()).casefold().strip(" .,!?") in one for one in there):
-            raise Unusable("it quotes what nobody wrote")
+            raise UnusableAnswer("it quotes what nobody wrote")
     stems = {word[:_STEM] for one in there for word in _TOKEN.findall(one)}
     for word in _TOKEN.findall(sentence.casefold()):
         if word[:_STEM] not in stems and not _GLUE.fullmatch(word):
-            raise Unusable(f'it says what nobody wrote: "{word}"')
+            raise UnusableAnswer(f'it says what nobody wrote: "{word}"')
 
 
-def as_text(answer: Answer) -> str:
+def parse_text(answer: Answer) -> str:
     """A plain summary (the paper's prompts).
 
     Raises:
         Unusable: nothing was said.
     """
-    text = clean(_said(answer))[: _MOST_CHARACTERS["text"]]
+    text = sanitize(_said(answer))[: _MOST_CHARACTERS["text"]]
     if not text:
-        raise Unusable("it is empty")
+        raise UnusableAnswer("it is empty")
     return text
 
 
-def as_price(answer: Answer) -> PriceTag:
+def parse_price(answer: Answer) -> PriceTag:
     """The price tag that a plain answer names, and does not deny: the paper's names go before other words.
 
     Raises:
         Unusable: it names none of them.
     """
-    said = " ".join(as_text(answer).lower().split())
+    said = " ".join(parse_text(answer).lower().split())
     if _UNSAID.search(said):
         return "none"
     for words in (_PRICE_NAMES, _PRICE_WORDS):
@@ -148,23 +148,23 @@ def as_price(answer: Answer) -> PriceTag:
                 return _TAGS[str(found.lastgroup)]
     if _UNKNOWN.search(said):
         return "none"
-    raise Unusable("it names no price category")
+    raise UnusableAnswer("it names no price category")
 
 
-def as_categories(answer: Answer, most: int) -> list[str]:
+def parse_categories(answer: Answer, max_categories: int) -> list[str]:
     """The categories that a plain answer lists: what is quoted, else the parts of its lines.
 
     Raises:
         Unusable: it lists none, and does not say so.
     """
-    said = as_text(answer).lower()
+    said = parse_text(answer).lower()
     listed = _QUOTED.findall(said)
     listed = listed or [_LEAD.sub("", line, count=1) for line in _PARTING.split(said)]
     labels = [part.strip(" '\"`‘’“”.*-[]()") for part in listed]
     kinds = [one for one in labels if not _NO_KIND.fullmatch(one) and len(one.split()) < _WORDY]
-    found = _categories(kinds, most)
+    found = _categories(kinds, max_categories)
     if not found and not any(map(_NO_KIND.fullmatch, labels)):
-        raise Unusable("it names no kind in the form asked for")
+        raise UnusableAnswer("it names no kind in the form asked for")
     return found
 
 
@@ -172,7 +172,7 @@ def _said(answer: Answer) -> str:
     """What a model said after its thoughts."""
     text = _THOUGHT.sub("", answer.text)
     if len(text) > _MOST_ANSWER:
-        raise Unusable("it is far too long")
+        raise UnusableAnswer("it is far too long")
     return text
 
 
@@ -183,7 +183,7 @@ def _object(answer: Answer, needed: str) -> dict[str, Any]:
     found = found or [one for one in _objects(_TRAILING_COMMA.sub(r"\1", text)) if needed in one]
     if not found:
         cut = ", it was cut off" if answer.finish == "length" else ""
-        raise Unusable(f'it holds no JSON object with the field "{needed}"{cut}')
+        raise UnusableAnswer(f'it holds no JSON object with the field "{needed}"{cut}')
     return found[-1]
 
 
@@ -204,18 +204,18 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 
 def _sentence(fields: Mapping[str, Any], name: str) -> str:
     value = fields[name]
-    if not isinstance(value, str) or not (said := " ".join(clean(value).split())):
-        raise Unusable(f'the field "{name}" is no text')
+    if not isinstance(value, str) or not (said := " ".join(sanitize(value).split())):
+        raise UnusableAnswer(f'the field "{name}" is no text')
     return said[: _MOST_CHARACTERS[name]]
 
 
 def _words(fields: Mapping[str, Any], most_categories: int) -> dict[str, Any]:
     missing = [name for name in ("likes", "dislikes", "price", "categories") if name not in fields]
     if missing:
-        raise Unusable(f'the field "{missing[0]}" is missing')
+        raise UnusableAnswer(f'the field "{missing[0]}" is missing')
     tag = str(fields["price"] or "none").strip().lower()
     if tag not in PRICE_TAGS:
-        raise Unusable(f'the field "price" must be one of {", ".join(PRICE_TAGS)}')
+        raise UnusableAnswer(f'the field "price" must be one of {", ".join(PRICE_TAGS)}')
     return {
         "likes": _phrases(fields, "likes")[:_MOST_PHRASES],
         "dislikes": _phrases(fields, "dislikes")[:_MOST_PHRASES],
@@ -229,8 +229,8 @@ def _phrases(fields: Mapping[str, Any], name: str) -> list[str]:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise Unusable(f'the field "{name}" is no list of texts')
-    said = (" ".join(clean(one).split())[: _MOST_CHARACTERS["phrase"]] for one in value)
+        raise UnusableAnswer(f'the field "{name}" is no list of texts')
+    said = (" ".join(sanitize(one).split())[: _MOST_CHARACTERS["phrase"]] for one in value)
     return list(dict.fromkeys(one for one in said if one))
 
 

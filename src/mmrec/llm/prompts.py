@@ -12,12 +12,21 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from mmrec.llm.types import Ask, Note, Summary, Task
+from mmrec.llm.types import Note, Prompt, Summary, Task
 
-__all__ = ["Of", "clean", "marked", "messages", "note_task", "paper_tasks", "prompt_digest", "reason_task"]
+__all__ = [
+    "EntityKind",
+    "chat_messages",
+    "frame_text",
+    "note_task",
+    "paper_tasks",
+    "prompt_digest",
+    "reason_task",
+    "sanitize",
+]
 __all__ += ["summary_task"]
 
-Of = Literal["user", "item"]
+EntityKind = Literal["user", "item"]
 """Whose reviews are summarised: those that a user wrote, or those that an item got."""
 
 _FIELDS = """\
@@ -36,7 +45,7 @@ You read one review of a {kind} and note down what it says, as a JSON object wit
 - gist: the whole review in one sentence of at most 25 words
 {fields}
 {rules}"""
-_SUMMARIES: dict[Of, str] = {
+_SUMMARIES: dict[EntityKind, str] = {
     "item": """\
 You read reviews of one {kind} and sum up what they say together, as a JSON object with these fields:
 - text: a summary of 60 to 90 words: what this {kind} is, what people praise and what they complain of, in
@@ -80,7 +89,9 @@ _BLANK = re.compile(
 )
 # Joiners and emoji styles that join or style nothing: bits of a hidden message.
 _LOOSE = re.compile(r"(?<![^\0-\x7f])[\u200c-\u200d\ufe0e-\ufe0f]+(?![^\0-\x7f])")
-_HEAPED = re.compile(r"(?=[\u200c-\u200d\ufe0e-\ufe0f]{2})(\ufe0f\u200d|.)[\u200c-\u200d\ufe0e-\ufe0f]*")
+_HEAPED = re.compile(
+    r"(?=[\u200c-\u200d\ufe0e-\ufe0f]{2})(\ufe0f\u200d|.)[\u200c-\u200d\ufe0e-\ufe0f]*"
+)
 # What chat templates put between messages, as in <|im_end|>, </s>, [INST], [|user|]; and our own marks.
 _CONTROL = re.compile(
     r"<(?=[^\s<>]{1,40}>)|\[(?=/?[a-z]?[A-Z_]{2,24}\]|\||(?i:review)\s+\S{1,9}\s[^\n\]]{1,40}\])"
@@ -95,56 +106,83 @@ def _schema(answer: type[BaseModel]) -> dict[str, object]:
         name: {key: field[key] for key in ("type", "items", "enum") if key in field}
         for name, field in fields.items()
     }
-    return {"type": "object", "properties": bare, "required": list(bare), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": bare,
+        "required": list(bare),
+        "additionalProperties": False,
+    }
 
 
-def note_task(kind: str) -> Task:
+def note_task(item_kind: str) -> Task:
     """Read one review of an item of that kind."""
     fields = _FIELDS.format(
-        points=5, categories=f"the sorts of {kind} it is, at most 5, each one to three words in lower case"
+        points=5,
+        categories=f"the sorts of {item_kind} it is, at most 5, each one to three words in lower case",
     )
     rules = _RULES.format(texts="The review stands")
-    return Task("note", _NOTE.format(kind=kind, fields=fields, rules=rules), _schema(Note), 600)
+    return Task(
+        "note", _NOTE.format(kind=item_kind, fields=fields, rules=rules), _schema(Note), 600
+    )
 
 
-def summary_task(of: Of, kind: str, most: int) -> Task:
-    """Sum up the reviews of one user or item; `most` categories (the paper's 11)."""
-    whose = f"sorts of {kind} this person goes to" if of == "user" else f"sorts of {kind} it is"
+def summary_task(entity_kind: EntityKind, item_kind: str, max_categories: int) -> Task:
+    """Sum up the reviews of one user or item; `max_categories` categories (the paper's 11)."""
+    whose = (
+        f"sorts of {item_kind} this person goes to"
+        if entity_kind == "user"
+        else f"sorts of {item_kind} it is"
+    )
     fields = _FIELDS.format(
-        points=8, categories=f"the {whose}, at most {most}, each one to three words in lower case"
+        points=8,
+        categories=f"the {whose}, at most {max_categories}, each one to three words in lower case",
     )
     rules = _RULES.format(texts="Each review, or summary of several reviews, stands")
-    instructions = _SUMMARIES[of].format(kind=kind, fields=fields, rules=rules)
-    return Task(f"summary of {of}", instructions, _schema(Summary), 1000)
+    instructions = _SUMMARIES[entity_kind].format(kind=item_kind, fields=fields, rules=rules)
+    return Task(f"summary of {entity_kind}", instructions, _schema(Summary), 1000)
 
 
-def reason_task(kind: str) -> Task:
+def reason_task(item_kind: str) -> Task:
     """Say in one sentence why somebody may like an item of that kind."""
-    instructions = _REASON.format(kind=kind, rules=_RULES.format(texts="Each sentence stands"))
+    instructions = _REASON.format(kind=item_kind, rules=_RULES.format(texts="Each sentence stands"))
     fields = {"sentence": {"type": "string"}}
-    schema = {"type": "object", "properties": fields, "required": ["sentence"], "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": fields,
+        "required": ["sentence"],
+        "additionalProperties": False,
+    }
     return Task("reason", instructions, schema, 200)
 
 
-def paper_tasks(of: Of, kind: str) -> dict[Literal["text", "price", "categories"], Task]:
+def paper_tasks(
+    entity_kind: EntityKind, item_kind: str
+) -> dict[Literal["text", "price", "categories"], Task]:
     """The paper's separate calls: a summary, and of an item its price tag and its categories."""
-    text = Task(f"paper's summary of {of}", _PAPER_SUMMARY[of].format(kind=kind), None, 400)
-    if of == "user":
+    text = Task(
+        f"paper's summary of {entity_kind}",
+        _PAPER_SUMMARY[entity_kind].format(kind=item_kind),
+        None,
+        400,
+    )
+    if entity_kind == "user":
         return {"text": text}
     return {
         "text": text,
-        "price": Task("paper's price", _PAPER_PRICE.format(kind=kind), None, 50),
-        "categories": Task("paper's categories", _PAPER_CATEGORIES.format(kind=kind), None, 100),
+        "price": Task("paper's price", _PAPER_PRICE.format(kind=item_kind), None, 50),
+        "categories": Task(
+            "paper's categories", _PAPER_CATEGORIES.format(kind=item_kind), None, 100
+        ),
     }
 
 
 def prompt_digest(task: Task) -> str:
     """Version of a prompt: changes with every letter of it, and with how texts are put into it."""
-    sample = messages(Ask(task, ("", ""), '["", ""]'))
+    sample = chat_messages(Prompt(task, ("", ""), '["", ""]'))
     return hashlib.sha256(json.dumps([sample, task.schema]).encode()).hexdigest()[:16]
 
 
-def clean(text: str) -> str:
+def sanitize(text: str) -> str:
     """A text without what readers cannot see, or what a server could take for the end of a message.
 
     Control, direction, tag and other format characters go; `<|im_end|>` and the like get a space.
@@ -159,10 +197,12 @@ def clean(text: str) -> str:
 
 
 def _hidden(one: str) -> bool:
-    return one not in _KEPT and (unicodedata.category(one) in _UNSEEN or _BLANK.match(one) is not None)
+    return one not in _KEPT and (
+        unicodedata.category(one) in _UNSEEN or _BLANK.match(one) is not None
+    )
 
 
-def messages(ask: Ask) -> list[dict[str, str]]:
+def chat_messages(ask: Prompt) -> list[dict[str, str]]:
     """Chat messages of an ask: the instructions first and always the same, the texts last.
 
     The lines around a text hold a mark that no text holds, so that none can close itself.
@@ -171,12 +211,14 @@ def messages(ask: Ask) -> list[dict[str, str]]:
         {"role": "system", "content": ask.task.instructions},
         {"role": "user", "content": _together(ask.texts)},
     ]
-    if ask.bad is not None:
-        answer, why = json.loads(ask.bad)
+    if ask.rejected is not None:
+        answer, why = json.loads(ask.rejected)
         wanted = (
-            "one JSON object of just the fields asked for" if ask.task.schema else "just what was asked for"
+            "one JSON object of just the fields asked for"
+            if ask.task.schema
+            else "just what was asked for"
         )
-        chat.append({"role": "assistant", "content": clean(answer)})
+        chat.append({"role": "assistant", "content": sanitize(answer)})
         chat.append({"role": "user", "content": _REPAIR.format(why=why, wanted=wanted)})
     return chat
 
@@ -185,13 +227,13 @@ def _together(texts: Sequence[str]) -> str:
     everything = "\0".join(texts)
     marks = (_mark(f"{turn} {everything}") for turn in count())
     mark = next(one for one in marks if one not in everything)
-    return "\n".join(marked(text, at, mark) for at, text in enumerate(texts, 1))
+    return "\n".join(frame_text(text, at, mark) for at, text in enumerate(texts, 1))
 
 
 def _mark(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
 
 
-def marked(text: str, at: int, mark: str) -> str:
+def frame_text(text: str, number: int, mark: str) -> str:
     """A text between the lines that say where it begins and ends."""
-    return f"[review {at} {mark} begins]\n{text}\n[review {at} {mark} ends]"
+    return f"[review {number} {mark} begins]\n{text}\n[review {number} {mark} ends]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["sentences"]
+__all__ = ["split_sentences"]
 
 _MOST_WORDS = 60
 _MOST_CHARACTERS = 600
@@ -27,14 +27,15 @@ _CONTRAST = re.compile(
     re.IGNORECASE,
 )
 _ABBREVIATION = re.compile(
-    r"(?:\b(?:mr|mrs|ms|dr|st|vs|jr|sr|rs|approx|prof|mt|ft|inc)|\be\.g|\bi\.e|\b[a-z])\.$", re.IGNORECASE
+    r"(?:\b(?:mr|mrs|ms|dr|st|vs|jr|sr|rs|approx|prof|mt|ft|inc)|\be\.g|\bi\.e|\b[a-z])\.$",
+    re.IGNORECASE,
 )
 _OPEN_ABBREVIATION = re.compile(r"\b(?:etc|[ap]\.m|co|min|mins)\.$", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]")
 _LETTER = re.compile(r"[^\W\d_]")
 
 
-def sentences(text: str) -> list[str]:
+def split_sentences(text: str) -> list[str]:
     """Cut a review into sentences, in order, each verbatim but for runs of white space.
 
     Line breaks, bullets, sentence ends and contrasts (", but", "however", ";") cut; a mark, number or emoji
@@ -59,7 +60,9 @@ def _of_line(line: str) -> list[str]:
         if not piece:
             continue
         last = joined[-1][-16:] if joined else ""
-        if last and (_ABBREVIATION.search(last) or (piece[0].islower() and _OPEN_ABBREVIATION.search(last))):
+        if last and (
+            _ABBREVIATION.search(last) or (piece[0].islower() and _OPEN_ABBREVIATION.search(last))
+        ):
             joined[-1] = f"{joined[-1]} {piece}"
         else:
             joined.append(piece)

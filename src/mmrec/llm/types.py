@@ -13,10 +13,10 @@ from mmrec.cache.store import Failure
 __all__ = [
     "PRICE_TAGS",
     "Answer",
-    "Ask",
     "LanguageModel",
     "Note",
     "PriceTag",
+    "Prompt",
     "Review",
     "Summary",
     "Task",
@@ -55,7 +55,7 @@ class Review(NamedTuple):
     text: str
     rating: float
     time: int
-    part: int
+    fold: int
 
 
 class Usage(BaseModel):
@@ -88,41 +88,43 @@ class Task:
         name: `note`, `summary of a user`, ...; the kind of its answers in the store.
         instructions: what the model is told to do.
         schema: JSON schema of the answer; None where a plain text is asked for.
-        tokens: most tokens of the answer.
+        max_tokens: most tokens of the answer.
     """
 
     name: str
     instructions: str
     schema: dict[str, object] | None
-    tokens: int
+    max_tokens: int
 
 
-class Ask(NamedTuple):
+class Prompt(NamedTuple):
     """One call: a task, the untrusted texts it is about, and a bad answer where one is to be repaired."""
 
     task: Task
     texts: tuple[str, ...]
-    bad: str | None = None
+    rejected: str | None = None
 
 
 class LanguageModel(Protocol):
     """A reader of reviews; its answers are data, kept in the store under all that made them."""
 
     @property
-    def chunk(self) -> int:
+    def chunk_size(self) -> int:
         """Asks that are handed over, and kept, at a time."""
 
     @property
     def window(self) -> int | None:
         """Most tokens of texts in one ask; None where there is no limit, since nothing is prompted."""
 
-    def maker(self, task: Task) -> dict[str, object]:
+    def provenance(self, task: Task) -> dict[str, object]:
         """What determines an answer besides the texts: kind, model, revision, prompt, parameters."""
 
-    def count(self, texts: Sequence[str]) -> list[int]:
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, by the model's own tokenizer where it is known, else estimated."""
 
-    def answers(self, asks: Iterator[list[tuple[int, Ask]]]) -> Iterator[tuple[int, Answer | Failure]]:
+    def generate(
+        self, prompts: Iterator[list[tuple[int, Prompt]]]
+    ) -> Iterator[tuple[int, Answer | Failure]]:
         """Answer asks as they come, in any order; each answer with the number of its ask."""
 
     def status(self) -> str:

@@ -10,17 +10,17 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from mmrec.features.groups import heard
-from mmrec.ranker.inputs import Batch, Inputs, bag
-from mmrec.ranker.layers import MLP, Dropout, Linear
-from mmrec.ranker.reducer import Reducer, Words
+from mmrec.features.groups import visible_columns
+from mmrec.ranker.inputs import Batch, RankerInputs, category_bag
+from mmrec.ranker.layers import StackedDropout, StackedLinear, StackedMLP
+from mmrec.ranker.reducer import Reducer, VectorBlocks
 
-__all__ = ["Ranker", "Run", "Shape", "interact"]
+__all__ = ["Ranker", "RankerShape", "TrainingRun", "interact"]
 
 _START = 0.01
 
 
-class Shape(BaseModel):
+class RankerShape(BaseModel):
     """What a ranker is built from; with the weights it is the whole model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,20 +40,20 @@ class Shape(BaseModel):
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """What sets one run of a stack apart from the others.
 
     Attributes:
         seed: of initial weights and dropout.
         dropout: share of cells that is dropped in every MLP.
-        weights: of (dislike, like) in the loss.
-        deaf: groups of inputs (`mmrec.features.groups`) that it is kept from (ablation).
+        class_weights: of (dislike, like) in the loss.
+        masked_groups: groups of inputs (`mmrec.features.groups`) that it is kept from (ablation).
     """
 
     seed: int
     dropout: float
-    weights: tuple[float, float]
-    deaf: frozenset[str] = frozenset()
+    class_weights: tuple[float, float]
+    masked_groups: frozenset[str] = frozenset()
 
 
 def interact(vectors: Sequence[Tensor]) -> Tensor:
@@ -73,30 +73,39 @@ class Ranker(nn.Module):
     dense_mean: Tensor
     dense_scale: Tensor
 
-    def __init__(self, shape: Shape, runs: Sequence[Run] = ()) -> None:
+    def __init__(self, shape: RankerShape, runs: Sequence[TrainingRun] = ()) -> None:
         super().__init__()
         self.shape = shape
         count, size, hidden = shape.runs, shape.embedding_size, shape.hidden_size
         noise = [(run.dropout, run.seed) for run in runs] or [(0.0, 0)] * count
-        self.dropout = Dropout(*zip(*noise, strict=True))
+        self.dropout = StackedDropout(*zip(*noise, strict=True))
         self.register_buffer("dense_mean", torch.zeros(shape.dense))
         self.register_buffer("dense_scale", torch.ones(shape.dense))
-        self.words = nn.ModuleDict({name: Words(blocks) for name, blocks in shape.groups.items()})
-        self.reducers = nn.ModuleDict(
-            {name: Reducer(count, words.size, hidden, size, self.dropout) for name, words in self._words()}
+        self.blocks = nn.ModuleDict(
+            {name: VectorBlocks(blocks) for name, blocks in shape.groups.items()}
         )
-        self.bottom = MLP(count, [shape.dense, hidden, size], self.dropout)
-        self.categories = Linear(count, shape.categories, size, bias=False) if shape.categories else None
+        self.reducers = nn.ModuleDict(
+            {
+                name: Reducer(count, words.size, hidden, size, self.dropout)
+                for name, words in self._words()
+            }
+        )
+        self.bottom = StackedMLP(count, [shape.dense, hidden, size], self.dropout)
+        self.categories = (
+            StackedLinear(count, shape.categories, size, bias=False) if shape.categories else None
+        )
         vectors = 1 + bool(shape.categories) + len(shape.groups)
-        self.top = MLP(count, [size + vectors * (vectors - 1) // 2, hidden, 1], self.dropout)
-        self.linear_size = shape.dense + sum(words.size for _, words in self._words()) + shape.categories
-        self.linear = Linear(count, self.linear_size, 1) if shape.linear else None
+        self.top = StackedMLP(count, [size + vectors * (vectors - 1) // 2, hidden, 1], self.dropout)
+        self.linear_size = (
+            shape.dense + sum(words.size for _, words in self._words()) + shape.categories
+        )
+        self.linear = StackedLinear(count, self.linear_size, 1) if shape.linear else None
         for at, run in enumerate(runs):
             self._initialise(at, torch.Generator().manual_seed(run.seed))
 
-    def _words(self) -> Iterator[tuple[str, Words]]:
-        for name, words in self.words.items():
-            assert isinstance(words, Words)
+    def _words(self) -> Iterator[tuple[str, VectorBlocks]]:
+        for name, words in self.blocks.items():
+            assert isinstance(words, VectorBlocks)
             yield name, words
 
     def _initialise(self, run: int, generator: torch.Generator) -> None:
@@ -105,10 +114,12 @@ class Ranker(nn.Module):
         A ranker starts from its numbers alone: random words at full strength drown them, and cost .009 of
         ROC-AUC (docs/log.md).
         """
-        small = [layer for name, layer in self.reducers.named_modules() if name.endswith("layers.3")]
+        small = [
+            layer for name, layer in self.reducers.named_modules() if name.endswith("layers.3")
+        ]
         with torch.no_grad():
             for layer in self.modules():
-                if not isinstance(layer, Linear) or layer is self.linear:
+                if not isinstance(layer, StackedLinear) or layer is self.linear:
                     continue
                 weight = layer.weight[run]
                 if layer in small:
@@ -116,34 +127,40 @@ class Ranker(nn.Module):
                 elif layer is self.categories:
                     weight.normal_(std=_START / weight.shape[1] ** 0.5, generator=generator)
                 else:
-                    bound = 0.0 if self.linear and layer is self.top[-1] else weight.shape[0] ** -0.5
+                    bound = (
+                        0.0 if self.linear and layer is self.top[-1] else weight.shape[0] ** -0.5
+                    )
                     weight.uniform_(-bound, bound, generator=generator)
                     if layer.bias is not None:
                         layer.bias[run].uniform_(-bound, bound, generator=generator)
 
-    def hear(self, dense: Sequence[str], deaf: Sequence[frozenset[str]]) -> None:
-        """Keep each of R runs from the groups that it is deaf to; `dense` names the dense columns."""
+    def mask_inputs(
+        self, dense_columns: Sequence[str], masked_groups: Sequence[frozenset[str]]
+    ) -> None:
+        """Keep each of R runs from the groups that it is deaf to; `dense_columns` names the dense columns."""
         sizes = self.shape.groups.values()
-        words = [[*(name for name in blocks for _ in range(blocks[name])), *blocks] for blocks in sizes]
-        columns = [dense, *words, ["categories"] * self.shape.categories]
-        masks = [torch.from_numpy(heard(names, deaf)) for names in columns]
+        words = [
+            [*(name for name in blocks for _ in range(blocks[name])), *blocks] for blocks in sizes
+        ]
+        columns = [dense_columns, *words, ["categories"] * self.shape.categories]
+        masks = [torch.from_numpy(visible_columns(names, masked_groups)) for names in columns]
         reducers = [reducer.get_submodule("layers.0") for reducer in self.reducers.values()]
         for layer, mask in zip([self.bottom[0], *reducers, self.categories], masks, strict=True):
-            if isinstance(layer, Linear):
-                layer.hear(mask)
+            if isinstance(layer, StackedLinear):
+                layer.mask_inputs(mask)
         if self.linear is not None:
-            self.linear.hear(torch.cat(masks, dim=1))
+            self.linear.mask_inputs(torch.cat(masks, dim=1))
 
-    def keep(self, runs: Tensor) -> None:
+    def keep_runs(self, runs: Tensor) -> None:
         """Go on with some of the runs, in this order."""
         for parameter in self.parameters():
             parameter.data, parameter.grad = parameter.data[runs], None
-        self.dropout.keep(runs)
+        self.dropout.keep_runs(runs)
         for layer in self.modules():
-            if isinstance(layer, Linear) and layer.heard is not None:
-                layer.heard = layer.heard[runs]
+            if isinstance(layer, StackedLinear) and layer.input_mask is not None:
+                layer.input_mask = layer.input_mask[runs]
 
-    def standardise(self, inputs: Inputs, rows: np.ndarray) -> None:
+    def standardise(self, inputs: RankerInputs, rows: np.ndarray) -> None:
         """Learn the mean and scale of all inputs from some (training) rows."""
         mean, deviation, block_mean, block_deviation = inputs.moments(rows)
         self.dense_mean.copy_(mean)
@@ -151,40 +168,51 @@ class Ranker(nn.Module):
         for _, words in self._words():
             words.standardise(block_mean, block_deviation)
 
-    def dense(self, batch: Batch) -> Tensor:
+    def standardised_dense(self, batch: Batch) -> Tensor:
         """(B, p) standardised numbers."""
         return (batch.dense - self.dense_mean) * self.dense_scale
 
-    def read(self, batch: Batch) -> dict[str, Tensor]:
+    def block_columns(self, batch: Batch) -> dict[str, Tensor]:
         """Standardised words, by group."""
         return {name: words(batch) for name, words in self._words()}
 
-    def bag(self, batch: Batch) -> list[Tensor]:
+    def category_columns(self, batch: Batch) -> list[Tensor]:
         """(B, c) which categories there are; nothing where the ranker knows of none."""
-        return [bag(batch.categories, self.shape.categories)] if self.shape.categories else []
+        return (
+            [category_bag(batch.categories, self.shape.categories)] if self.shape.categories else []
+        )
 
-    def columns(self, batch: Batch) -> Tensor:
+    def linear_columns(self, batch: Batch) -> Tensor:
         """(B, linear_size) all that the linear part reads: numbers, words, categories."""
-        return torch.cat([self.dense(batch), *self.read(batch).values(), *self.bag(batch)], dim=1)
+        return torch.cat(
+            [
+                self.standardised_dense(batch),
+                *self.block_columns(batch).values(),
+                *self.category_columns(batch),
+            ],
+            dim=1,
+        )
 
     def reduce(self, words: dict[str, Tensor]) -> list[Tensor]:
         """(R, B, embedding_size) for every reducer."""
         return [reducer(words[name]) for name, reducer in self.reducers.items()]
 
-    def rank(self, batch: Batch, words: dict[str, Tensor], reduced: list[Tensor]) -> Tensor:
+    def score(self, batch: Batch, words: dict[str, Tensor], reduced: list[Tensor]) -> Tensor:
         """(R, B) logits, given the words and what they are reduced to."""
-        dense = self.dense(batch)
+        dense = self.standardised_dense(batch)
         bottom = self.bottom(dense)
         vectors = [bottom, *reduced]
-        bag = self.bag(batch)
+        bag = self.category_columns(batch)
         if self.categories is not None:
             vectors.append(self.categories(bag[0]))
-        logit = self.top(torch.cat([bottom, interact(vectors)], dim=-1) if len(vectors) > 1 else bottom)
+        logit = self.top(
+            torch.cat([bottom, interact(vectors)], dim=-1) if len(vectors) > 1 else bottom
+        )
         if self.linear is not None:
             logit = logit + self.linear(torch.cat([dense, *words.values(), *bag], dim=1))
         return logit[:, :, 0]
 
     def forward(self, batch: Batch) -> Tensor:
         """(R, B) logits, with the class weights of the loss in them."""
-        words = self.read(batch)
-        return self.rank(batch, words, self.reduce(words))
+        words = self.block_columns(batch)
+        return self.score(batch, words, self.reduce(words))

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmrec.features.tables import NUMBERS, Features, SideFeatures
-from mmrec.ranker.shard import Share
+from mmrec.features.tables import RATING_COLUMNS, EntityFeatures, Features
+from mmrec.ranker.shard import Shard
 
-__all__ = ["Batch", "Forget", "Inputs", "bag"]
+__all__ = ["Batch", "ColdStartDropout", "RankerInputs", "category_bag"]
 
 _ROWS_AT_ONCE = 1 << 14
 
@@ -35,50 +35,55 @@ class Batch:
     categories: Tensor
 
 
-def bag(codes: Tensor, size: int) -> Tensor:
+def category_bag(codes: Tensor, size: int) -> Tensor:
     """(B, size) which of `size` categories there are, by (B, k) codes; the padding code is none."""
     return torch.zeros(len(codes), size + 1).scatter_(1, codes, 1.0)[:, :size]
 
 
-class _Side:
-    def __init__(self, features: SideFeatures, prefix: str) -> None:
-        self.nothing = features.nothing
+class EntityTensors:
+    def __init__(self, features: EntityFeatures, prefix: str) -> None:
+        self.unknown_index = features.unknown_index
         self.dense = torch.from_numpy(features.dense)
-        self.told = torch.tensor([name not in NUMBERS for name in features.names])
-        self.vectors = {f"{prefix} {name}": torch.from_numpy(x) for name, x in features.vectors.items()}
+        self.from_text = torch.tensor([name not in RATING_COLUMNS for name in features.names])
+        self.vectors = {
+            f"{prefix} {name}": torch.from_numpy(x) for name, x in features.vectors.items()
+        }
         self.present = {
             f"{prefix} {name}": torch.from_numpy(x)[:, None] for name, x in features.present.items()
         }
         self.categories = torch.from_numpy(features.categories)
-        self.taste = torch.from_numpy(features.taste)
+        self.factors = torch.from_numpy(features.factors)
 
     def numbers(self, view: Tensor, words: Tensor) -> Tensor:
         """(B, p) dense columns; those that come out of words follow the words' view."""
         if view is words:
             return self.dense[view]
-        return torch.where(self.told, self.dense[words], self.dense[view])
+        return torch.where(self.from_text, self.dense[words], self.dense[view])
 
 
-class Inputs:
+class RankerInputs:
     """Both sides' features as tensors that are sliced by view; no row is ever materialised."""
 
     def __init__(self, features: Features) -> None:
-        self.user, self.item = _Side(features.user, "user"), _Side(features.item, "item")
+        self.user, self.item = (
+            EntityTensors(features.user, "user"),
+            EntityTensors(features.item, "item"),
+        )
         self.user_view = torch.from_numpy(features.user_view)
         self.item_view = torch.from_numpy(features.item_view)
 
     @property
-    def blocks(self) -> dict[str, int]:
+    def block_sizes(self) -> dict[str, int]:
         """Size of every vector block."""
         both = {**self.user.vectors, **self.item.vectors}
         return {name: values.shape[1] for name, values in both.items()}
 
-    def batch(
+    def view_batch(
         self,
         user_view: Tensor,
         item_view: Tensor,
-        user_words: Tensor | None = None,
-        item_words: Tensor | None = None,
+        user_text_view: Tensor | None = None,
+        item_text_view: Tensor | None = None,
         *,
         vectors: bool = True,
     ) -> Batch:
@@ -86,35 +91,43 @@ class Inputs:
 
         Vectors, by far the most of it, are left out where they are not wanted.
         """
-        user_words = user_view if user_words is None else user_words
-        item_words = item_view if item_words is None else item_words
-        words = ((self.user, user_words), (self.item, item_words)) if vectors else ()
-        numbers = ((self.user, user_view, user_words), (self.item, item_view, item_words))
+        user_text_view = user_view if user_text_view is None else user_text_view
+        item_text_view = item_view if item_text_view is None else item_text_view
+        words = ((self.user, user_text_view), (self.item, item_text_view)) if vectors else ()
+        numbers = ((self.user, user_view, user_text_view), (self.item, item_view, item_text_view))
         dense = [side.numbers(view, told) for side, view, told in numbers]
         return Batch(
-            torch.cat([*dense, *self._affinity(user_view, item_words)], dim=1),
-            {name: values[view].float() for side, view in words for name, values in side.vectors.items()},
+            torch.cat([*dense, *self._affinity(user_view, item_text_view)], dim=1),
+            {
+                name: values[view].float()
+                for side, view in words
+                for name, values in side.vectors.items()
+            },
             {name: there[view] for side, view in words for name, there in side.present.items()},
-            self.item.categories[item_words],
+            self.item.categories[item_text_view],
         )
 
     def _affinity(self, user_view: Tensor, item_view: Tensor) -> list[Tensor]:
         """(B, 1) what the user's ratings of other items say of this one's words, where that is used."""
-        if not self.user.taste.shape[1]:
+        if not self.user.factors.shape[1]:
             return []
-        pairs = self.user.taste[user_view].float() * self.item.taste[item_view].float()
+        pairs = self.user.factors[user_view].float() * self.item.factors[item_view].float()
         return [pairs.sum(1, keepdim=True)]
 
     @property
     def dense_size(self) -> int:
         """Number of dense columns."""
-        return self.user.dense.shape[1] + self.item.dense.shape[1] + bool(self.user.taste.shape[1])
+        return (
+            self.user.dense.shape[1] + self.item.dense.shape[1] + bool(self.user.factors.shape[1])
+        )
 
-    def rows(self, rows: Tensor, *, vectors: bool = True) -> Batch:
+    def row_batch(self, rows: Tensor, *, vectors: bool = True) -> Batch:
         """The batch of some rows of the table."""
-        return self.batch(self.user_view[rows], self.item_view[rows], vectors=vectors)
+        return self.view_batch(self.user_view[rows], self.item_view[rows], vectors=vectors)
 
-    def moments(self, rows: np.ndarray) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    def moments(
+        self, rows: np.ndarray
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
         """Mean and deviation of the dense columns and of every block where present, over some rows."""
         at = torch.from_numpy(rows)
 
@@ -132,7 +145,9 @@ class Inputs:
         return *_moments(at, dense), means, deviations
 
 
-def _moments(rows: Tensor, gather: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _moments(
+    rows: Tensor, gather: Callable[[Tensor], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
     """Weighted mean and deviation of columns; `gather` brings (B, d) values and (B, 1) weights of B rows."""
     parts = torch.split(rows, _ROWS_AT_ONCE)
     total, weight = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
@@ -141,7 +156,10 @@ def _moments(rows: Tensor, gather: Callable[[Tensor], tuple[Tensor, Tensor]]) ->
     mean = (total / weight.clamp(min=1e-6)).float()
     spread, count = torch.zeros_like(total), 0
     for x, own in map(gather, parts):
-        spread, count = spread + (own * (x - mean)).square().double().sum(0), count + int((own > 0).sum())
+        spread, count = (
+            spread + (own * (x - mean)).square().double().sum(0),
+            count + int((own > 0).sum()),
+        )
     return mean, (spread / max(count, 1)).sqrt().float()
 
 
@@ -149,28 +167,32 @@ def _said(values: Tensor, present: Tensor, views: Tensor) -> tuple[Tensor, Tenso
     return values[views].float(), present[views]
 
 
-class Forget:
+class ColdStartDropout:
     """Hides a part of what is known, so that a ranker learns to do without it (cold start).
 
     Ratings and words of a user or an item are hidden apart, by the views of which nothing is known.
     """
 
     def __init__(
-        self, inputs: Inputs, part: float, generator: torch.Generator, share: Share | None = None
+        self,
+        inputs: RankerInputs,
+        rate: float,
+        generator: torch.Generator,
+        shard: Shard | None = None,
     ) -> None:
         self._inputs = inputs
-        self._part = part
+        self._part = rate
         self._generator = generator
-        self._share = share or Share()
+        self._share = shard or Shard()
 
-    def rows(self, rows: Tensor) -> Batch:
+    def row_batch(self, rows: Tensor) -> Batch:
         """The batch of some rows of the table, some of it hidden."""
         user, item = self._inputs.user_view[rows], self._inputs.item_view[rows]
-        no_user, no_item = self._inputs.user.nothing, self._inputs.item.nothing
+        no_user, no_item = self._inputs.user.unknown_index, self._inputs.item.unknown_index
         views = ((user, no_user), (item, no_item), (user, no_user), (item, no_item))
-        return self._inputs.batch(*(self._hide(view, nothing) for view, nothing in views))
+        return self._inputs.view_batch(*(self._hide(view, nothing) for view, nothing in views))
 
     def _hide(self, view: Tensor, nothing: int) -> Tensor:
-        start, whole = self._share.place(len(view))
+        start, whole = self._share.position(len(view))
         drawn = torch.rand(whole, generator=self._generator)[start : start + len(view)]
         return torch.where(drawn < self._part, nothing, view)

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from mmrec.ranker.dlrm import Ranker, interact
-from mmrec.ranker.inputs import Inputs, bag
-from mmrec.ranker.layers import Linear
-from mmrec.ranker.reducer import Words
+from mmrec.ranker.inputs import RankerInputs, category_bag
+from mmrec.ranker.layers import StackedLinear
+from mmrec.ranker.reducer import VectorBlocks
 
-__all__ = ["Catalogue"]
+__all__ = ["ItemScores"]
 
 _ITEMS_AT_ONCE = 2048
 _GIB = 2**30
@@ -53,12 +53,14 @@ class _First(NamedTuple):
 
     @classmethod
     def joined(cls, parts: list[_First]) -> _First:
-        together = [torch.cat(own, dim=1) for own in zip(*(part.tensors for part in parts), strict=True)]
+        together = [
+            torch.cat(own, dim=1) for own in zip(*(part.tensors for part in parts), strict=True)
+        ]
         words = 1 + len(parts[0].words)
         return cls(together[0], together[1:words], together[words:])
 
 
-class Catalogue:
+class ItemScores:
     """Scores users against all items.
 
     Args:
@@ -72,19 +74,23 @@ class Catalogue:
     """
 
     @torch.inference_mode()
-    def __init__(self, ranker: Ranker, inputs: Inputs, memory: float = float("inf")) -> None:
-        last = cast(Linear, ranker.top[-1])
+    def __init__(self, ranker: Ranker, inputs: RankerInputs, memory: float = float("inf")) -> None:
+        last = cast(StackedLinear, ranker.top[-1])
         speaks = torch.cat([one.abs().flatten(1) for one in last.parameters()], dim=1).sum(1) > 0
         runs = torch.nonzero(speaks | (ranker.linear is None))[:, 0]
         self._part = len(runs) / ranker.shape.runs
         self._ranker = deepcopy(ranker).eval()
-        self._ranker.keep(runs)
-        self._user, self._item = (_Half(self._ranker, ranker.linear, inputs, of) for of in ("user", "item"))
+        self._ranker.keep_runs(runs)
+        self._user, self._item = (
+            _Half(self._ranker, ranker.linear, inputs, of) for of in ("user", "item")
+        )
         self._pair = ranker.dense_scale[-1] * self._item.pair  # of the affinity in the logit
-        every = torch.arange(inputs.item.nothing)
+        every = torch.arange(inputs.item.unknown_index)
         self.size = len(every)
         self._plains = self._all_plain(inputs, every)
-        held = ranker.shape.hidden_size * (1 + len(ranker.shape.groups)) + ranker.shape.embedding_size
+        held = (
+            ranker.shape.hidden_size * (1 + len(ranker.shape.groups)) + ranker.shape.embedding_size
+        )
         fits = len(every) * len(runs) * held * 4 <= memory * _GIB
         self._firsts = self._all_first(inputs, every) if fits and self._part else None
 
@@ -98,11 +104,11 @@ class Catalogue:
         return self._ranker.linear is not None
 
     @torch.inference_mode()
-    def put(self, inputs: Inputs, item: int) -> None:
+    def put(self, inputs: RankerInputs, item: int) -> None:
         """Take in an item whose features have changed, or one more behind the last."""
         room = len(self._plains.logit)
         if item >= room:  # then there are views for many more, of whom nothing is known yet
-            more = torch.arange(room, inputs.item.nothing)
+            more = torch.arange(room, inputs.item.unknown_index)
             self._plains = _Plain(
                 *map(torch.cat, zip(self._plains, self._all_plain(inputs, more), strict=True))
             )
@@ -112,12 +118,14 @@ class Catalogue:
         for old, one in zip(self._plains, self._all_plain(inputs, at), strict=True):
             old[item] = one[0]
         if self._firsts is not None:
-            for old, one in zip(self._firsts.tensors, self._all_first(inputs, at).tensors, strict=True):
+            for old, one in zip(
+                self._firsts.tensors, self._all_first(inputs, at).tensors, strict=True
+            ):
                 old[:, item] = one[:, 0]
         self.size = max(self.size, item + 1)
 
     @torch.inference_mode()
-    def linear(self, inputs: Inputs, user: int, items: Tensor | None = None) -> Tensor:
+    def linear(self, inputs: RankerInputs, user: int, items: Tensor | None = None) -> Tensor:
         """(m,) logits of a user by the linear part alone; or of some items."""
         plain = self._plain if items is None else _Plain(*(one[items] for one in self._plain))
         return self._linear(self._user.plain(inputs, torch.tensor([user])), plain)
@@ -128,13 +136,13 @@ class Catalogue:
         return torch.cat([self._plain.taste, self._plain.logit[:, None]], dim=1).numpy()
 
     @torch.inference_mode()
-    def query(self, inputs: Inputs, user: int) -> np.ndarray:
+    def query(self, inputs: RankerInputs, user: int) -> np.ndarray:
         """(t + 1,) of a user; see `vectors`."""
         taste = self._user.plain(inputs, torch.tensor([user])).taste[0]
         return np.append((taste * self._pair).numpy(), 1.0)
 
     @torch.inference_mode()
-    def logits(self, inputs: Inputs, user: int, items: Tensor | None = None) -> np.ndarray:
+    def logits(self, inputs: RankerInputs, user: int, items: Tensor | None = None) -> np.ndarray:
         """(m,) logits of a user, averaged over runs; or of some items alone.
 
         Args:
@@ -162,17 +170,23 @@ class Catalogue:
 
     def _linear(self, user: _Plain, item: _Plain) -> Tensor:
         logit = item.logit + user.logit
-        return torch.addmv(logit, item.taste, user.taste[0] * self._pair) if item.taste.shape[1] else logit
+        return (
+            torch.addmv(logit, item.taste, user.taste[0] * self._pair)
+            if item.taste.shape[1]
+            else logit
+        )
 
     @staticmethod
-    def _affinity(inputs: Inputs, user: int, taste: Tensor) -> Tensor | None:
-        return taste @ inputs.user.taste[user].float()[:, None] if taste.shape[1] else None
+    def _affinity(inputs: RankerInputs, user: int, taste: Tensor) -> Tensor | None:
+        return taste @ inputs.user.factors[user].float()[:, None] if taste.shape[1] else None
 
     def _corrections(self, user: _First, item: _First, affinity: Tensor | None) -> Tensor:
         """(n,) what DLRM adds to the logit of a user and n items."""
         ranker = self._ranker
-        pair = cast(Linear, ranker.bottom[0]).weight[:, -1] * ranker.dense_scale[-1]
-        reducers = [cast(nn.Sequential, one.get_submodule("layers")) for one in ranker.reducers.values()]
+        pair = cast(StackedLinear, ranker.bottom[0]).weight[:, -1] * ranker.dense_scale[-1]
+        reducers = [
+            cast(nn.Sequential, one.get_submodule("layers")) for one in ranker.reducers.values()
+        ]
         runs = len(pair)
         total = torch.zeros(item.bottom.shape[1])
         # Run by run, what lies between two layers stays in a core's own cache.
@@ -184,17 +198,23 @@ class Catalogue:
             for layers, one, other in zip(reducers, item.words, user.words, strict=True):
                 vectors.append(_behind(layers, one[run] + other[run], run))
             vectors += [one[run] for one in item.categories]
-            crossed = torch.cat([vectors[0], interact(vectors)], dim=-1) if len(vectors) > 1 else vectors[0]
-            first = cast(Linear, ranker.top[0])
+            crossed = (
+                torch.cat([vectors[0], interact(vectors)], dim=-1)
+                if len(vectors) > 1
+                else vectors[0]
+            )
+            first = cast(StackedLinear, ranker.top[0])
             assert first.bias is not None
-            total += _behind(ranker.top, torch.addmm(first.bias[run], crossed, first.weight[run]), run)[:, 0]
+            total += _behind(
+                ranker.top, torch.addmm(first.bias[run], crossed, first.weight[run]), run
+            )[:, 0]
         return total * (self._part / runs)
 
-    def _all_plain(self, inputs: Inputs, items: Tensor) -> _Plain:
+    def _all_plain(self, inputs: RankerInputs, items: Tensor) -> _Plain:
         parts = [self._item.plain(inputs, part) for part in torch.split(items, 2 * _ITEMS_AT_ONCE)]
         return _Plain(*(torch.cat(own) for own in zip(*parts, strict=True)))
 
-    def _all_first(self, inputs: Inputs, items: Tensor) -> _First:
+    def _all_first(self, inputs: RankerInputs, items: Tensor) -> _First:
         parts = torch.split(items, 2 * _ITEMS_AT_ONCE)
         return _First.joined([self._item.first(inputs, part) for part in parts])
 
@@ -202,10 +222,12 @@ class Catalogue:
 class _Half:
     """One side of a ranker: the weights of what it reads of users, or of items and all constants."""
 
-    def __init__(self, ranker: Ranker, linear: Linear | None, inputs: Inputs, of: str) -> None:
+    def __init__(
+        self, ranker: Ranker, linear: StackedLinear | None, inputs: RankerInputs, of: str
+    ) -> None:
         users, self._ranker = inputs.user.dense.shape[1], ranker
         self._dense = slice(0, users) if of == "user" else slice(users, None)
-        self._pairs = of == "item" and bool(inputs.user.taste.shape[1])
+        self._pairs = of == "item" and bool(inputs.user.factors.shape[1])
         self._of, self._constant = of, of == "item"
         weight, bias = torch.zeros(ranker.linear_size, 1), torch.zeros(1)
         if linear is not None:
@@ -221,26 +243,31 @@ class _Half:
             sizes = torch.tensor([*blocks.values(), *[1] * len(blocks)])
             columns = torch.nonzero(own.repeat(2).repeat_interleave(sizes))[:, 0]
             self._blocks.append([block for block in blocks if block.startswith(of)])
-            self._words.append(cast(Linear, reducer.get_submodule("layers.0")).weight[:, columns])
+            self._words.append(
+                cast(StackedLinear, reducer.get_submodule("layers.0")).weight[:, columns]
+            )
             self._logit.append(weight[at + columns])
-            at += cast(Words, ranker.words[name]).size
+            at += cast(VectorBlocks, ranker.blocks[name]).size
         self._logit.append(weight[at:] * self._constant)
         self._bias, self.pair = bias * self._constant, weight[ranker.shape.dense - 1]
 
-    def plain(self, inputs: Inputs, views: Tensor) -> _Plain:
+    def plain(self, inputs: RankerInputs, views: Tensor) -> _Plain:
         """Their part of the logit."""
         dense, words, bag = self._read(inputs, views)
         parts = zip([dense, *words, *bag], self._logit, strict=False)
         side = inputs.item if self._constant else inputs.user
-        taste = side.taste[views].float() if side.taste.shape[1] else dense[:, :0]
+        taste = side.factors[views].float() if side.factors.shape[1] else dense[:, :0]
         return _Plain(sum((x @ weight for x, weight in parts), self._bias)[:, 0], taste)
 
-    def first(self, inputs: Inputs, views: Tensor) -> _First:
+    def first(self, inputs: RankerInputs, views: Tensor) -> _First:
         """Their part of the first layers."""
         dense, words, bag = self._read(inputs, views)
-        layer = cast(Linear, self._ranker.bottom[0])
+        layer = cast(StackedLinear, self._ranker.bottom[0])
         bottom = _affine(layer, layer.weight[:, self._dense], dense, self._constant)
-        first = [cast(Linear, one.get_submodule("layers.0")) for one in self._ranker.reducers.values()]
+        first = [
+            cast(StackedLinear, one.get_submodule("layers.0"))
+            for one in self._ranker.reducers.values()
+        ]
         read = zip(first, self._words, words, strict=True)
         table = self._ranker.categories
         return _First(
@@ -249,7 +276,9 @@ class _Half:
             [table(one) for one in bag] if table is not None else [],
         )
 
-    def _read(self, inputs: Inputs, views: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    def _read(
+        self, inputs: RankerInputs, views: Tensor
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Standardised numbers (an affinity of zero among them), words by reducer, categories."""
         side, ranker = inputs.item if self._constant else inputs.user, self._ranker
         dense = side.dense[views]
@@ -257,22 +286,24 @@ class _Half:
             dense = torch.cat([dense, dense.new_zeros(len(dense), 1)], dim=1)
         dense = (dense - ranker.dense_mean[self._dense]) * ranker.dense_scale[self._dense]
         words = []
-        for reader, blocks in zip(ranker.words.values(), self._blocks, strict=True):
+        for reader, blocks in zip(ranker.blocks.values(), self._blocks, strict=True):
             vectors = {name: side.vectors[name][views].float() for name in blocks}
             present = {name: side.present[name][views] for name in blocks}
-            words.append(cast(Words, reader).some(vectors, present) if blocks else dense[:, :0])
+            words.append(
+                cast(VectorBlocks, reader).some(vectors, present) if blocks else dense[:, :0]
+            )
         size = ranker.shape.categories if self._constant else 0
-        return dense, words, [bag(side.categories[views], size)] if size else []
+        return dense, words, [category_bag(side.categories[views], size)] if size else []
 
 
 def _behind(layers: nn.Sequential, x: Tensor, run: int) -> Tensor:
     """(n, outputs) of one run's second layer, from what its first one gave, which is spent on it."""
-    last = cast(Linear, layers[-1])
+    last = cast(StackedLinear, layers[-1])
     assert last.bias is not None
     return torch.addmm(last.bias[run], x.relu_(), last.weight[run])
 
 
-def _affine(layer: Linear, weight: Tensor, x: Tensor, constant: bool) -> Tensor:
+def _affine(layer: StackedLinear, weight: Tensor, x: Tensor, constant: bool) -> Tensor:
     """(R, n, outputs) of (n, inputs), by part of a layer's weights, with its constant or without."""
     out = torch.matmul(x, weight)
     return out + layer.bias if constant and layer.bias is not None else out

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmrec.ranker.shard import Share
+from mmrec.ranker.shard import Shard
 
-__all__ = ["MLP", "Dropout", "Linear"]
+__all__ = ["StackedDropout", "StackedLinear", "StackedMLP"]
 
 _LEVELS = 256
 
 
-class Linear(nn.Module):
+class StackedLinear(nn.Module):
     """R affine maps; what they read may be shared by all runs.
 
     Args:
@@ -26,17 +26,17 @@ class Linear(nn.Module):
         bias: whether a constant is added.
     """
 
-    heard: Tensor | None
+    input_mask: Tensor | None
 
     def __init__(self, runs: int, inputs: int, outputs: int, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(runs, inputs, outputs))
         self.bias = nn.Parameter(torch.zeros(runs, 1, outputs)) if bias else None
-        self.register_buffer("heard", None, persistent=False)
+        self.register_buffer("input_mask", None, persistent=False)
 
-    def hear(self, heard: Tensor) -> None:
+    def mask_inputs(self, mask: Tensor) -> None:
         """Let each run read some inputs only: (R, inputs), 1 where it does (ablation)."""
-        self.heard = heard[:, :, None].to(self.weight)
+        self.input_mask = mask[:, :, None].to(self.weight)
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """(R, B, outputs) from (B, inputs), shared, or from (R, B, inputs).
@@ -45,7 +45,7 @@ class Linear(nn.Module):
             x: inputs.
             scale: (R, 1, 1) by which a run's inputs are to be multiplied.
         """
-        weight = self.weight if self.heard is None else self.weight * self.heard
+        weight = self.weight if self.input_mask is None else self.weight * self.input_mask
         # Of the two factors, weights are the smaller.
         weight = weight if scale is None else weight * scale
         if x.dim() == 3 and weight.shape[2] == 1:
@@ -67,10 +67,12 @@ class _Column(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         (gradient,) = gradients
-        return gradient * weight.transpose(1, 2), torch.bmm(gradient.transpose(1, 2), x).transpose(1, 2)
+        return gradient * weight.transpose(1, 2), torch.bmm(gradient.transpose(1, 2), x).transpose(
+            1, 2
+        )
 
 
-class Dropout(nn.Module):
+class StackedDropout(nn.Module):
     """Dropout at a rate of each run's own, from a generator of each run's own.
 
     A run draws the same masks alone as beside others. A byte a cell decides, so that rates are exact to
@@ -83,7 +85,7 @@ class Dropout(nn.Module):
 
     def __init__(self, rates: Sequence[float], seeds: Sequence[int]) -> None:
         super().__init__()
-        self.share = Share()
+        self.shard = Shard()
         self._rates, self._seeds = list(rates), list(seeds)
         self.restart(0)
 
@@ -93,7 +95,7 @@ class Dropout(nn.Module):
         self._level = np.array(levels, dtype=np.uint8)[:, None]
         self._noise = [np.random.Generator(np.random.SFC64([seed, step])) for seed in self._seeds]
 
-    def keep(self, runs: Tensor) -> None:
+    def keep_runs(self, runs: Tensor) -> None:
         """Go on with some of the runs."""
         self._level = self._level[runs.numpy()]
         self._noise = [self._noise[run] for run in runs.tolist()]
@@ -107,7 +109,7 @@ class Dropout(nn.Module):
         if not self.training or not self._level.any():
             return _rectified(x, None), None
         size, width = x[0].numel(), x.shape[2]
-        start, whole = (rows * width for rows in self.share.place(x.shape[1]))
+        start, whole = (rows * width for rows in self.shard.position(x.shape[1]))
         words = -(-whole // 8)
         drawn = np.stack([one.integers(2**64, size=words, dtype=np.uint64) for one in self._noise])
         kept = drawn.view(np.uint8)[:, start : start + size] >= self._level
@@ -132,7 +134,9 @@ class _Rectified(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
         (gradient,) = gradients  # of a product behind this layer, which nobody else reads
-        return torch.ops.aten.threshold_backward.grad_input(gradient, x, 0, grad_input=gradient), None
+        return torch.ops.aten.threshold_backward.grad_input(
+            gradient, x, 0, grad_input=gradient
+        ), None
 
 
 def _rectified(x: Tensor, kept: Tensor | None) -> Tensor:
@@ -140,7 +144,7 @@ def _rectified(x: Tensor, kept: Tensor | None) -> Tensor:
     return out
 
 
-class MLP(nn.Sequential):
+class StackedMLP(nn.Sequential):
     """R runs of linear maps, with ReLU and dropout between them, which are done together.
 
     Args:
@@ -149,15 +153,15 @@ class MLP(nn.Sequential):
         dropout: of all hidden layers.
     """
 
-    def __init__(self, runs: int, sizes: Sequence[int], dropout: Dropout) -> None:
+    def __init__(self, runs: int, sizes: Sequence[int], dropout: StackedDropout) -> None:
         parts: list[nn.Module] = []
         for inputs, outputs in pairwise(sizes):
-            parts += [Linear(runs, inputs, outputs), nn.ReLU(), dropout]
+            parts += [StackedLinear(runs, inputs, outputs), nn.ReLU(), dropout]
         super().__init__(*parts[:-2])
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, B, output) from (B, input), shared, or from (R, B, input)."""
-        *hidden, last = (layer for layer in self if isinstance(layer, Linear))
+        *hidden, last = (layer for layer in self if isinstance(layer, StackedLinear))
         scale = None
         for layer in hidden:
             x, scale = self[2](layer(x, scale))

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from mmrec.ranker.dlrm import Ranker, Run
-from mmrec.ranker.inputs import Inputs
+from mmrec.ranker.dlrm import Ranker, TrainingRun
+from mmrec.ranker.inputs import RankerInputs
 
 __all__ = ["Moments", "fit_linear"]
 
@@ -36,14 +36,16 @@ class Moments:
 
     @classmethod
     @torch.inference_mode()
-    def of(cls, ranker: Ranker, inputs: Inputs, label: np.ndarray, rows: np.ndarray) -> Moments:
+    def from_rows(
+        cls, ranker: Ranker, inputs: RankerInputs, label: np.ndarray, rows: np.ndarray
+    ) -> Moments:
         """Go through rows once; memory is that of p columns squared."""
         size = ranker.linear_size
         x, xy = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
         xx = torch.zeros(size, size)
         liked = torch.from_numpy(label.astype(np.float32))
         for part in torch.split(torch.from_numpy(rows), _ROWS_AT_ONCE):
-            columns = ranker.columns(inputs.rows(part))
+            columns = ranker.linear_columns(inputs.row_batch(part))
             xx.addmm_(columns.T, columns)
             x += columns.sum(0)
             xy += columns.T @ liked[part]
@@ -62,12 +64,12 @@ class Moments:
 
 def fit_linear(
     ranker: Ranker,
-    runs: Sequence[Run],
-    inputs: Inputs,
+    runs: Sequence[TrainingRun],
+    inputs: RankerInputs,
     label: np.ndarray,
     train: np.ndarray,
     valid: np.ndarray,
-    free: np.ndarray,
+    lightly_penalised: np.ndarray,
 ) -> None:
     """Give every run its linear part, as a logit with the class weights of its loss in it.
 
@@ -79,33 +81,42 @@ def fit_linear(
         inputs: features of all rows.
         label: (n,) bool.
         train, valid: rows.
-        free: (p,) bool, numbers that are known to matter, and so are hardly penalised.
+        lightly_penalised: (p,) bool, numbers that are known to matter, and so are hardly penalised.
     """
     assert ranker.linear is not None
-    moments = Moments.of(ranker, inputs, label, train)
+    moments = Moments.from_rows(ranker, inputs, label, train)
     penalty = np.full(ranker.linear_size, _PENALTY)
-    penalty[: ranker.shape.dense][free] = _PENALTY_FREE
+    penalty[: ranker.shape.dense][lightly_penalised] = _PENALTY_FREE
     at = ranker.shape.dense
     for blocks in ranker.shape.groups.values():
         for name, size in blocks.items():
             penalty[at : at + size] = _PENALTY_USER if name.startswith("user ") else _PENALTY
             at += size
         at += len(blocks)
-    heard = ranker.linear.heard
-    masks = np.ones((len(runs), len(penalty)), dtype=bool) if heard is None else heard[:, :, 0].numpy() > 0
+    heard = ranker.linear.input_mask
+    masks = (
+        np.ones((len(runs), len(penalty)), dtype=bool)
+        if heard is None
+        else heard[:, :, 0].numpy() > 0
+    )
     distinct, which = np.unique(masks, axis=0, return_inverse=True)
     solved = np.stack([np.append(*moments.solve(penalty, mask)) for mask in distinct])
     with torch.inference_mode():
         parts = torch.split(torch.from_numpy(valid), _ROWS_AT_ONCE)
-        scores = [ranker.columns(inputs.rows(part)).numpy() @ solved[:, :-1].T for part in parts]
+        scores = [
+            ranker.linear_columns(inputs.row_batch(part)).numpy() @ solved[:, :-1].T
+            for part in parts
+        ]
     curves = [_curve(score, label[valid]) for score in (np.concatenate(scores) + solved[:, -1]).T]
     slopes, starts = np.array(curves).T
     solved *= slopes[:, None]
     solved[:, -1] += starts
     solved = solved[which]
-    solved[:, -1] += [np.log(run.weights[1] / run.weights[0]) for run in runs]
+    solved[:, -1] += [np.log(run.class_weights[1] / run.class_weights[0]) for run in runs]
     stacked = torch.tensor(solved, dtype=torch.float32)
-    ranker.linear.load_state_dict({"weight": stacked[:, :-1, None], "bias": stacked[:, -1, None, None]})
+    ranker.linear.load_state_dict(
+        {"weight": stacked[:, :-1, None], "bias": stacked[:, -1, None, None]}
+    )
 
 
 def _curve(score: np.ndarray, label: np.ndarray) -> tuple[float, float]:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from mmrec.ranker.inputs import Batch
-from mmrec.ranker.layers import MLP, Dropout, Linear
+from mmrec.ranker.layers import StackedDropout, StackedLinear, StackedMLP
 
-__all__ = ["Reducer", "Words"]
+__all__ = ["Reducer", "VectorBlocks"]
 
 
-class Words(nn.Module):
+class VectorBlocks(nn.Module):
     """Vector blocks side by side, each brought to mean zero and, on average, to length one.
 
     A block that is missing is zero, and the last columns say which are: a first layer's weight of such a
@@ -44,7 +44,8 @@ class Words(nn.Module):
     def some(self, vectors: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor:
         """The same of those blocks that are given: block -> (B, d), and (B, 1) by which it is weighed."""
         parts = [
-            (vectors[name] - self.get_buffer(f"mean_{at}")) * (self.get_buffer(f"scale_{at}") * present[name])
+            (vectors[name] - self.get_buffer(f"mean_{at}"))
+            * (self.get_buffer(f"scale_{at}") * present[name])
             for at, name in enumerate(self.blocks)
             if name in vectors
         ]
@@ -66,16 +67,16 @@ class Reducer(nn.Module):
     """
 
     def __init__(
-        self, runs: int, inputs: int, hidden_size: int, embedding_size: int, dropout: Dropout
+        self, runs: int, inputs: int, hidden_size: int, embedding_size: int, dropout: StackedDropout
     ) -> None:
         super().__init__()
-        self.layers = MLP(runs, [inputs, hidden_size, embedding_size], dropout)
-        self.head = nn.Sequential(nn.ReLU(), Linear(runs, embedding_size, 1))
+        self.layers = StackedMLP(runs, [inputs, hidden_size, embedding_size], dropout)
+        self.head = nn.Sequential(nn.ReLU(), StackedLinear(runs, embedding_size, 1))
 
     def forward(self, words: Tensor) -> Tensor:
         """(R, B, embedding_size) reduced vectors."""
         return self.layers(words)
 
-    def outcome(self, words: Tensor) -> Tensor:
+    def predict_outcome(self, words: Tensor) -> Tensor:
         """(R, B) logits of the outcome, which the reducer is trained on when it is trained alone."""
         return self.head(self(words))[:, :, 0]

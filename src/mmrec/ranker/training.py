@@ -18,38 +18,38 @@ from torch.nn import functional
 
 from mmrec.config import RankerConfig, TrainingConfig
 from mmrec.console import track
-from mmrec.ranker.dlrm import Ranker, Run
-from mmrec.ranker.inputs import Batch, Forget, Inputs
-from mmrec.ranker.layers import Linear
+from mmrec.ranker.dlrm import Ranker, TrainingRun
+from mmrec.ranker.inputs import Batch, ColdStartDropout, RankerInputs
+from mmrec.ranker.layers import StackedLinear
 from mmrec.ranker.reducer import Reducer
-from mmrec.ranker.shard import Share
+from mmrec.ranker.shard import Shard
 
-__all__ = ["History", "Task", "logits", "train", "weighted_loss"]
+__all__ = ["TrainingHistory", "TrainingTask", "predict_logits", "train_ranker", "weighted_loss"]
 
 _ROWS_AT_ONCE = 8192
 _REDUCER_PATIENCE = 10
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """What is learned from which rows.
 
     Attributes:
         inputs: features of all rows.
         label: (n,) bool, whether the row is a like.
-        train, select: rows to learn from, and rows that choose the epoch.
+        train_rows, selection_rows: rows to learn from, and rows that choose the epoch.
         by_fpr: choose by the false positive rate (the paper) rather than by the loss.
     """
 
-    inputs: Inputs
+    inputs: RankerInputs
     label: np.ndarray
-    train: np.ndarray
-    select: np.ndarray
+    train_rows: np.ndarray
+    selection_rows: np.ndarray
     by_fpr: bool = False
 
 
 @dataclass
-class History:
+class TrainingHistory:
     """Per epoch: the mean loss on train, and the figure that chooses the epoch (higher is better)."""
 
     loss: list[float] = field(default_factory=list)
@@ -61,21 +61,25 @@ class History:
         return int(np.argmax(self.score))
 
 
-def weighted_loss(logit: Tensor, label: Tensor, weights: Tensor, whole: Tensor | None = None) -> Tensor:
+def weighted_loss(
+    logit: Tensor, label: Tensor, weights: Tensor, batch_label: Tensor | None = None
+) -> Tensor:
     """Weighted binary cross entropy of each run, divided by the sum of the weights (paper, section 3.4).
 
     Args:
         logit: (R, B).
         label: (B,) 0 or 1.
         weights: (R, 2) of (dislike, like).
-        whole: labels of all rows of a batch of which these are a share; its weights are the divisor.
+        batch_label: labels of all rows of a batch of which these are a share; its weights are the divisor.
 
     Returns:
         (R,) losses.
     """
     weight = _of_class(label, weights)
-    entropy = functional.binary_cross_entropy_with_logits(logit, label.expand_as(logit), reduction="none")
-    divisor = weight if whole is None else _of_class(whole, weights)
+    entropy = functional.binary_cross_entropy_with_logits(
+        logit, label.expand_as(logit), reduction="none"
+    )
+    divisor = weight if batch_label is None else _of_class(batch_label, weights)
     return (weight * entropy).sum(1) / divisor.sum(1)
 
 
@@ -85,21 +89,23 @@ def _of_class(label: Tensor, weights: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def logits(predict: Callable[[Batch], Tensor], inputs: Inputs, rows: np.ndarray) -> np.ndarray:
+def predict_logits(
+    predict: Callable[[Batch], Tensor], inputs: RankerInputs, rows: np.ndarray
+) -> np.ndarray:
     """(R, len(rows)) logits of rows, some thousand at a time."""
     parts = torch.split(torch.from_numpy(rows), _ROWS_AT_ONCE)
-    return torch.cat([predict(inputs.rows(part)) for part in parts], dim=1).numpy()
+    return torch.cat([predict(inputs.row_batch(part)) for part in parts], dim=1).numpy()
 
 
-def train(
+def train_ranker(
     ranker: Ranker,
-    runs: Sequence[Run],
-    task: Task,
+    runs: Sequence[TrainingRun],
+    task: TrainingTask,
     ranking: RankerConfig,
     training: TrainingConfig,
     seed: int,
-    share: Share | None = None,
-) -> dict[str, list[History]]:
+    shard: Shard | None = None,
+) -> dict[str, list[TrainingHistory]]:
     """Train in place and leave each run with the weights of its best epoch.
 
     Args:
@@ -108,21 +114,23 @@ def train(
         task: rows and labels, shared by all runs.
         ranking, training: how.
         seed: of the order of rows, and of what is hidden.
-        share: of this process in every batch; by default all of it.
+        shard: of this process in every batch; by default all of it.
 
     Returns:
         The course of each step, by run: `ranker`, and in staged training each reducer before it.
     """
-    weights = torch.tensor([run.weights for run in runs])
-    stack = _Stack(ranker, task, training, weights, seed, share or Share())
-    course: dict[str, list[History]] = {}
+    weights = torch.tensor([run.class_weights for run in runs])
+    stack = StackTrainer(ranker, task, training, weights, seed, shard or Shard())
+    course: dict[str, list[TrainingHistory]] = {}
     if ranker.linear is not None:
         ranker.linear.requires_grad_(False)
     learned = [parameter for parameter in ranker.parameters() if parameter.requires_grad]
     if ranking.reduction == "staged":
         for name, reducer in ranker.reducers.items():
             own = list(reducer.parameters())
-            course[f"reducer {name}"] = stack.optimise(own, partial(stack.outcome, name), f"reducing {name}")
+            course[f"reducer {name}"] = stack.optimise(
+                own, partial(stack.outcome, name), f"reducing {name}"
+            )
         frozen = {id(parameter) for parameter in ranker.reducers.parameters()}
         learned = [parameter for parameter in learned if id(parameter) not in frozen]
         stack.freeze()
@@ -142,54 +150,66 @@ def _proven(gain: Tensor) -> Tensor:
     return gain.mean(1) > gain.std(1) / gain.shape[1] ** 0.5
 
 
-class _Stack:
+class StackTrainer:
     """Runs that are trained as one: what all steps share, and the runs that are still in it."""
 
     def __init__(
-        self, ranker: Ranker, task: Task, config: TrainingConfig, weights: Tensor, seed: int, share: Share
+        self,
+        ranker: Ranker,
+        task: TrainingTask,
+        config: TrainingConfig,
+        weights: Tensor,
+        seed: int,
+        share: Shard,
     ) -> None:
         self.ranker, self.task, self.config = ranker, task, config
         self.all_weights = self.weights = weights
         self.seed, self.step = seed, 0
-        self.share = ranker.dropout.share = share
+        self.shard = ranker.dropout.shard = share
         self.label = torch.from_numpy(task.label).to(weights.dtype)
         self.frozen = False
         self.reduced: list[Tensor] = []
 
     def batch(self, rows: Tensor) -> Batch:
-        return (self.forget if self.ranker.training else self.task.inputs).rows(rows)
+        return (self.cold_start_dropout if self.ranker.training else self.task.inputs).row_batch(
+            rows
+        )
 
     def outcome(self, name: str, rows: Tensor) -> Tensor:
         """What a reducer alone makes of rows."""
         reducer = self.ranker.reducers[name]
         assert isinstance(reducer, Reducer)
-        return reducer.outcome(self.ranker.read(self.batch(rows))[name])
+        return reducer.predict_outcome(self.ranker.block_columns(self.batch(rows))[name])
 
     def rank(self, rows: Tensor) -> Tensor:
         """What the whole ranker makes of rows."""
         if self.reduced:
-            batch = self.task.inputs.rows(rows, vectors=self.ranker.linear is not None)
-            words = self.ranker.read(batch) if self.ranker.linear is not None else {}
-            return self.ranker.rank(batch, words, [table.index_select(1, rows) for table in self.reduced])
+            batch = self.task.inputs.row_batch(rows, vectors=self.ranker.linear is not None)
+            words = self.ranker.block_columns(batch) if self.ranker.linear is not None else {}
+            return self.ranker.score(
+                batch, words, [table.index_select(1, rows) for table in self.reduced]
+            )
         batch = self.batch(rows)
         if not self.frozen:
             return self.ranker(batch)
-        words = self.ranker.read(batch)
+        words = self.ranker.block_columns(batch)
         training = self.ranker.training
         self.ranker.dropout.eval()
         with torch.no_grad():
             reduced = self.ranker.reduce(words)
         self.ranker.dropout.train(training)
-        return self.ranker.rank(batch, words, reduced)
+        return self.ranker.score(batch, words, reduced)
 
     @torch.no_grad()
     def freeze(self) -> None:
         """From now on reducers stay as they are; where nothing is hidden, their answers are kept by row."""
         self.frozen = True
-        if not self.config.forget:
+        if not self.config.cold_start_dropout:
             self.ranker.eval()
             rows = torch.split(torch.arange(len(self.label)), _ROWS_AT_ONCE)
-            parts = [self.ranker.reduce(self.ranker.read(self.batch(part))) for part in rows]
+            parts = [
+                self.ranker.reduce(self.ranker.block_columns(self.batch(part))) for part in rows
+            ]
             self.reduced = [torch.cat(own, dim=1) for own in zip(*parts, strict=True)]
 
     def optimise(
@@ -199,20 +219,26 @@ class _Stack:
         what: str,
         *,
         final: bool = False,
-    ) -> list[History]:
+    ) -> list[TrainingHistory]:
         """One step of training: all runs until the last of them has stopped."""
         config, ranker = self.config, self.ranker
         self.step += 1
         seed = np.random.SeedSequence([self.seed, self.step]).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(seed))
-        self.forget = Forget(self.task.inputs, config.forget, generator, self.share)
+        self.cold_start_dropout = ColdStartDropout(
+            self.task.inputs, config.cold_start_dropout, generator, self.shard
+        )
         optimiser = torch.optim.AdamW(
             learned, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         kept = {parameter: parameter.detach().clone() for parameter in ranker.parameters()}
-        heard = [(layer, layer.heard) for layer in ranker.modules() if isinstance(layer, Linear)]
+        heard = [
+            (layer, layer.input_mask)
+            for layer in ranker.modules()
+            if isinstance(layer, StackedLinear)
+        ]
         tables, self.weights = self.reduced, self.all_weights
-        histories = [History() for _ in self.weights]
+        histories = [TrainingHistory() for _ in self.weights]
         alive = torch.arange(len(histories))
         patience = config.patience if final else min(config.patience, _REDUCER_PATIENCE)
         with track(what, config.epochs) as advance:
@@ -233,11 +259,11 @@ class _Stack:
                     break
                 if len(stay) < len(alive):
                     alive = alive[stay]
-                    self._keep(stay, optimiser)
+                    self.keep_runs(stay, optimiser)
         for parameter, values in kept.items():
             parameter.data, parameter.grad = values, None
         for layer, mask in heard:
-            layer.heard = mask
+            layer.input_mask = mask
         ranker.dropout.restart(self.step)
         self.reduced, self.weights = tables, self.all_weights
         return histories
@@ -251,36 +277,38 @@ class _Stack:
     ) -> list[float]:
         """Learn once from every training row; (R) mean losses."""
         self.ranker.train()
-        rows = torch.from_numpy(self.task.train)
+        rows = torch.from_numpy(self.task.train_rows)
         total = torch.zeros(len(self.weights))
-        parts = torch.split(rows[torch.randperm(len(rows), generator=generator)], self.config.batch_size)
+        parts = torch.split(
+            rows[torch.randperm(len(rows), generator=generator)], self.config.batch_size
+        )
         for part in parts:
             optimiser.zero_grad()
-            own = self.share.deal(part)
+            own = self.shard.local_rows(part)
             loss = weighted_loss(predict(own), self.label[own], self.weights, self.label[part])
             loss.sum().backward()  # type: ignore[no-untyped-call]
-            self.share.add([one.grad for one in learned if one.grad is not None])
+            self.shard.all_reduce([one.grad for one in learned if one.grad is not None])
             optimiser.step()
             total += loss.detach()
-        self.share.add([total])
+        self.shard.all_reduce([total])
         return (total / len(parts)).tolist()
 
     def _answers(self, predict: Callable[[Tensor], Tensor]) -> Tensor:
         """(R, m) what is made of the rows that choose the epoch, each row by whose share it is."""
         self.ranker.eval()
-        own = self.share.deal(torch.from_numpy(self.task.select))
+        own = self.shard.local_rows(torch.from_numpy(self.task.selection_rows))
         answers = torch.cat([predict(part) for part in torch.split(own, _ROWS_AT_ONCE)], dim=1)
-        start, rows = self.share.place(len(own))
+        start, rows = self.shard.position(len(own))
         whole = answers.new_zeros(len(answers), rows)
         whole[:, start : start + len(own)] = answers
-        self.share.add([whole])
+        self.shard.all_reduce([whole])
         return whole
 
     @torch.no_grad()
     def losses(self, predict: Callable[[Tensor], Tensor]) -> Tensor:
         """(R, m) weighted cross entropy of the rows that choose the epoch."""
         answers = self._answers(predict)
-        label = self.label[self.task.select].expand_as(answers)
+        label = self.label[self.task.selection_rows].expand_as(answers)
         entropy = functional.binary_cross_entropy_with_logits(answers, label, reduction="none")
         return _of_class(label, self.weights) * entropy
 
@@ -294,18 +322,20 @@ class _Stack:
         sound = answers.isfinite().all(1)
         if not by_fpr:
             # Not ROC-AUC, which on a few hundred rows is mostly luck.
-            losses = weighted_loss(answers, self.label[self.task.select], self.weights)
+            losses = weighted_loss(answers, self.label[self.task.selection_rows], self.weights)
             return torch.where(sound, -losses, -torch.inf).tolist()
-        label = self.task.label[self.task.select]
+        label = self.task.label[self.task.selection_rows]
         # Ties are common at 0, where nothing is recommended; the better order of rows breaks them.
         return [
-            1e-6 * float(roc_auc_score(label, own)) - float(np.mean(own[~label] >= 0)) if fine else -np.inf
+            1e-6 * float(roc_auc_score(label, own)) - float(np.mean(own[~label] >= 0))
+            if fine
+            else -np.inf
             for own, fine in zip(answers.numpy(), sound.tolist(), strict=True)
         ]
 
-    def _keep(self, runs: Tensor, optimiser: torch.optim.Optimizer) -> None:
+    def keep_runs(self, runs: Tensor, optimiser: torch.optim.Optimizer) -> None:
         """Take the runs that have stopped out of the stack."""
-        self.ranker.keep(runs)
+        self.ranker.keep_runs(runs)
         for state in optimiser.state.values():
             state.update({name: state[name][runs] for name in ("exp_avg", "exp_avg_sq")})
         self.weights = self.weights[runs]

@@ -8,11 +8,20 @@ from itertools import combinations
 
 import numpy as np
 
-from mmrec.features.groups import shapley
+from mmrec.features.groups import shapley_value
 
-__all__ = ["GROUPS", "Explanation", "Quote", "coalitions", "nearest", "shapley", "told", "typical"]
+__all__ = [
+    "KNOWLEDGE_GROUPS",
+    "Explanation",
+    "Quote",
+    "coalitions",
+    "nearest_quotes",
+    "shapley_value",
+    "typical_quotes",
+    "with_sentences",
+]
 
-GROUPS = ("your ratings", "your words", "its ratings", "its words and photos")
+KNOWLEDGE_GROUPS = ("your ratings", "your words", "its ratings", "its words and photos")
 """What can be known or not: numbers and words of the user, numbers and words of the item."""
 _QUOTES = 3
 _Coalition = frozenset[int]
@@ -42,7 +51,7 @@ class Explanation:
     Attributes:
         probability: that the user likes the item.
         base: the probability when nothing is known of either.
-        contributions: exact Shapley values of `GROUPS`, in probability; they add up to
+        contributions: exact Shapley values of `KNOWLEDGE_GROUPS`, in probability; they add up to
             `probability - base`.
         quotes: sentences about the item, those nearest to the user's own words first.
         sentence: one that a language model made of the quotes, and that tells nothing else; "" without one.
@@ -55,32 +64,41 @@ class Explanation:
     sentence: str = ""
 
     @classmethod
-    def of(cls, values: Mapping[_Coalition, float], quotes: list[Quote]) -> Explanation:
-        """From the probability under every coalition of `GROUPS`."""
-        everything = frozenset(range(len(GROUPS)))
-        contributions = {name: shapley(values, player) for player, name in enumerate(GROUPS)}
+    def from_coalitions(
+        cls, values: Mapping[_Coalition, float], quotes: list[Quote]
+    ) -> Explanation:
+        """From the probability under every coalition of `KNOWLEDGE_GROUPS`."""
+        everything = frozenset(range(len(KNOWLEDGE_GROUPS)))
+        contributions = {
+            name: shapley_value(values, player) for player, name in enumerate(KNOWLEDGE_GROUPS)
+        }
         return cls(values[everything], values[frozenset()], contributions, quotes)
 
 
-def told(
-    reasons: Sequence[Explanation], write: Callable[[Sequence[Sequence[str]]], list[str]]
+def with_sentences(
+    explanations: Sequence[Explanation], write: Callable[[Sequence[Sequence[str]]], list[str]]
 ) -> list[Explanation]:
     """Reasons with a sentence each, which `write` makes of the texts of their quotes."""
-    sentences = write([[quote.text for quote in one.quotes] for one in reasons])
-    return [replace(one, sentence=sentence) for one, sentence in zip(reasons, sentences, strict=True)]
+    sentences = write([[quote.text for quote in one.quotes] for one in explanations])
+    return [
+        replace(one, sentence=sentence)
+        for one, sentence in zip(explanations, sentences, strict=True)
+    ]
 
 
 def coalitions(
     score: Callable[..., np.ndarray], user: tuple[int, int], item: tuple[int, int]
 ) -> dict[_Coalition, float]:
-    """The probability with each set of `GROUPS` known and the others not: 16 of them, in one batch.
+    """The probability with each set of `KNOWLEDGE_GROUPS` known and the others not: 16 of them, in one batch.
 
     Args:
         score: probabilities from views of user and item, then of user and item for their words.
         user, item: the view where they are known, and the view where nothing is.
     """
     sets = [
-        frozenset(some) for size in range(len(GROUPS) + 1) for some in combinations(range(len(GROUPS)), size)
+        frozenset(some)
+        for size in range(len(KNOWLEDGE_GROUPS) + 1)
+        for some in combinations(range(len(KNOWLEDGE_GROUPS)), size)
     ]
 
     def views(player: int, sides: tuple[int, int]) -> np.ndarray:
@@ -90,7 +108,9 @@ def coalitions(
     return dict(zip(sets, probability.tolist(), strict=True))
 
 
-def typical(said: Sequence[Quote], encode: Callable[[Sequence[str]], np.ndarray], most: int) -> list[Quote]:
+def typical_quotes(
+    said: Sequence[Quote], encode: Callable[[Sequence[str]], np.ndarray], most: int
+) -> list[Quote]:
     """Each different sentence once, those first that are nearest to the mean of all."""
     each = {quote.text: quote for quote in said}
     if not each:
@@ -100,7 +120,7 @@ def typical(said: Sequence[Quote], encode: Callable[[Sequence[str]], np.ndarray]
     return [[*each.values()][at] for at in order]
 
 
-def nearest(said: Sequence[Quote], vectors: np.ndarray, words: np.ndarray) -> list[Quote]:
+def nearest_quotes(said: Sequence[Quote], vectors: np.ndarray, words: np.ndarray) -> list[Quote]:
     """The quotes nearest to some words, one a review.
 
     Args:

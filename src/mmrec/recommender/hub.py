@@ -9,11 +9,11 @@ from typing import Any, Self
 from huggingface_hub import HfApi, ModelCard, ModelHubMixin, snapshot_download
 
 from mmrec.config import CatalogueConfig
-from mmrec.encoder.weights import loading
+from mmrec.encoder.weights import translate_loading_errors
 from mmrec.errors import ConfigError, MmrecError, ModelError
-from mmrec.experiments.compare import warnings
+from mmrec.experiments.compare import config_warnings
 from mmrec.recommender.model_card import model_card
-from mmrec.recommender.persistence import Saved, load, save
+from mmrec.recommender.persistence import SavedRecommender, load_recommender, save_recommender
 
 __all__ = ["Published"]
 
@@ -26,11 +26,11 @@ class Published(ModelHubMixin):
 
     @property
     @abstractmethod
-    def _saved(self) -> Saved: ...
+    def _saved(self) -> SavedRecommender: ...
 
     @classmethod
     @abstractmethod
-    def _of(cls, saved: Saved, catalogue: CatalogueConfig | None = None) -> Self: ...
+    def _of(cls, saved: SavedRecommender, catalogue: CatalogueConfig | None = None) -> Self: ...
 
     def save(self, folder: Path | str) -> Path:
         """Write the model and what it knows: safetensors, JSON and Parquet, no pickle; and a model card."""
@@ -47,7 +47,7 @@ class Published(ModelHubMixin):
         Raises:
             ModelError: the folder is not one that `save` wrote, or is damaged.
         """
-        return cls._of(load(Path(folder)), catalogue)
+        return cls._of(load_recommender(Path(folder)), catalogue)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, public_reviews: bool = False, **how: Any
@@ -66,7 +66,9 @@ class Published(ModelHubMixin):
             ConfigError: everybody could read the reviews, and nobody said that they may.
             ModelError: the hub cannot be reached, or refuses.
         """
-        consent = "pass public_reviews=True if everybody may read the texts and user ids of the reviews"
+        consent = (
+            "pass public_reviews=True if everybody may read the texts and user ids of the reviews"
+        )
         if not private and not public_reviews:
             raise ConfigError(f"{repo_id} would be public: pass private=True, or {consent}")
         try:
@@ -78,7 +80,9 @@ class Published(ModelHubMixin):
         except MmrecError:
             raise
         except Exception as error:  # the hub's client raises anything
-            raise ModelError(f"cannot push to {repo_id}: {error}; check the token and the network") from error
+            raise ModelError(
+                f"cannot push to {repo_id}: {error}; check the token and the network"
+            ) from error
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Path | str, **how: Any) -> Self:
@@ -89,24 +93,28 @@ class Published(ModelHubMixin):
         """
         if Path(pretrained_model_name_or_path).is_dir():
             return cls.load(pretrained_model_name_or_path)
-        with loading(str(pretrained_model_name_or_path), "check the name, the token and the network"):
+        with translate_loading_errors(
+            str(pretrained_model_name_or_path), "check the name, the token and the network"
+        ):
             return super().from_pretrained(pretrained_model_name_or_path, **how)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card that `save` writes, in place of the mixin's."""
         saved = self._saved
-        return model_card(saved, warnings(saved.config))
+        return model_card(saved, config_warnings(saved.config))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self._save(self._saved.portable(), save_directory)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, config: object = None, **how: Any) -> Self:
-        folder = snapshot_download(model_id, allow_patterns=["*.json", "*.safetensors", "*.parquet"], **how)
-        return cls._of(load(Path(folder)).portable())
+        folder = snapshot_download(
+            model_id, allow_patterns=["*.json", "*.safetensors", "*.parquet"], **how
+        )
+        return cls._of(load_recommender(Path(folder)).portable())
 
-    def _save(self, saved: Saved, folder: Path) -> Path:
-        card = save(saved, folder) / "README.md"
+    def _save(self, saved: SavedRecommender, folder: Path) -> Path:
+        card = save_recommender(saved, folder) / "README.md"
         # A folder may be one of a project, whose own README is not to be lost.
         if not card.exists() or "library_name: mmrec" in card.read_text(errors="replace"):
             self.generate_model_card().save(card)

@@ -9,17 +9,17 @@ import torch
 
 from mmrec.config import CatalogueConfig
 from mmrec.features.tables import Features
-from mmrec.pipeline import Model
-from mmrec.ranker.inputs import Inputs
-from mmrec.ranker.item_scores import Catalogue
+from mmrec.pipeline import TrainedModel
+from mmrec.ranker.inputs import RankerInputs
+from mmrec.ranker.item_scores import ItemScores
 from mmrec.retrieval.candidates import Index, can_index
 
-__all__ = ["Scorer"]
+__all__ = ["ListScorer"]
 
 _PAIRS_AT_ONCE = 8192
 
 
-class Scorer:
+class ListScorer:
     """A trained model with the features of every user and item.
 
     Args:
@@ -28,10 +28,10 @@ class Scorer:
         config: from how many items on only the best by the linear part are scored by the whole ranker.
     """
 
-    def __init__(self, model: Model, features: Features, config: CatalogueConfig) -> None:
+    def __init__(self, model: TrainedModel, features: Features, config: CatalogueConfig) -> None:
         self._model, self._config, self._features = model, config, features
-        self.inputs = Inputs(features)
-        self._catalogue = Catalogue(model.ranker, self.inputs, config.memory)
+        self.inputs = RankerInputs(features)
+        self._catalogue = ItemScores(model.ranker, self.inputs, config.memory)
         self._index: Index | None = None
         self._moved: set[int] = set()
         if self.in_two_stages and self._catalogue.size > config.index_items and can_index():
@@ -52,34 +52,38 @@ class Scorer:
         """Number of items."""
         return self._catalogue.size
 
-    def put(self, features: Features, item: int) -> None:
+    def update_item(self, features: Features, item: int) -> None:
         """Take in an item whose features have changed, or one more behind the last."""
         if features is not self._features:  # there are more views now
-            self.inputs, self._features = Inputs(features), features
+            self.inputs, self._features = RankerInputs(features), features
         self._catalogue.put(self.inputs, item)
         self._moved.add(item)
 
     @torch.inference_mode()
-    def pairs(self, views: tuple[np.ndarray, ...], inputs: Inputs | None = None) -> np.ndarray:
+    def score_pairs(
+        self, views: tuple[np.ndarray, ...], inputs: RankerInputs | None = None
+    ) -> np.ndarray:
         """(n,) probability of a like, of (n,) views of users and of items, then of their words if others."""
         tensors = [torch.from_numpy(view) for view in views]
         logit = [
             self._model.ranker(
-                (inputs or self.inputs).batch(*(tensor[at : at + _PAIRS_AT_ONCE] for tensor in tensors))
+                (inputs or self.inputs).view_batch(
+                    *(tensor[at : at + _PAIRS_AT_ONCE] for tensor in tensors)
+                )
             )
             for at in range(0, len(views[0]), _PAIRS_AT_ONCE)
         ]
         nobody = torch.zeros(self._model.ranker.shape.runs, 0)
         return self._model.probability(torch.cat([*logit, nobody], dim=1).numpy())
 
-    def best(
+    def top_items(
         self,
         view: int,
         n: int,
         *,
-        inputs: Inputs | None = None,
-        among: np.ndarray | None = None,
-        without: Sequence[int] | np.ndarray = (),
+        inputs: RankerInputs | None = None,
+        candidates: np.ndarray | None = None,
+        excluded: Sequence[int] | np.ndarray = (),
         exact: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The items that a user most likely likes.
@@ -88,30 +92,34 @@ class Scorer:
             view: the user's.
             n: number of items.
             inputs: features of users, where the user is in none of the model's.
-            among: codes of items, where not all may come up.
-            without: codes that may not.
+            candidates: codes of items, where not all may come up.
+            excluded: codes that may not.
             exact: score all by the whole ranker, however many there are.
 
         Returns:
             Up to n codes, best first, and their probabilities.
         """
         inputs = inputs or self.inputs
-        left_out = np.asarray(without, dtype=np.int64)
-        count = self._catalogue.size if among is None else len(among)
+        left_out = np.asarray(excluded, dtype=np.int64)
+        count = self._catalogue.size if candidates is None else len(candidates)
         if not exact and self.in_two_stages and count > self._config.exact_items:
-            among = self._candidates(inputs, view, max(self._config.candidates, n) + len(left_out), among)
-        rows = None if among is None else torch.from_numpy(among)
+            candidates = self._candidates(
+                inputs, view, max(self._config.candidates, n) + len(left_out), candidates
+            )
+        rows = None if candidates is None else torch.from_numpy(candidates)
         logit = self._catalogue.logits(inputs, view, rows)
-        codes = np.arange(len(logit)) if among is None else among
-        if among is None:
+        codes = np.arange(len(logit)) if candidates is None else candidates
+        if candidates is None:
             logit[left_out] = -np.inf
         else:
-            logit[np.isin(among, left_out)] = -np.inf
+            logit[np.isin(candidates, left_out)] = -np.inf
         best = _largest(logit, n)
         best = best[np.isfinite(logit[best])]
         return codes[best], self._model.probability(logit[None, best])
 
-    def _candidates(self, inputs: Inputs, view: int, most: int, among: np.ndarray | None) -> np.ndarray:
+    def _candidates(
+        self, inputs: RankerInputs, view: int, most: int, among: np.ndarray | None
+    ) -> np.ndarray:
         """Codes of the items that are best by the linear part."""
         if among is None and self._index is not None:
             moved = np.fromiter(self._moved, dtype=np.int64, count=len(self._moved))

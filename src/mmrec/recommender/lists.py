@@ -11,16 +11,16 @@ import torch
 
 from mmrec.console import track
 from mmrec.errors import DataError
-from mmrec.evaluation import Curve
-from mmrec.features.dataset import Corpus, Models
-from mmrec.features.tables import Features, SideFeatures
-from mmrec.pipeline import Model
-from mmrec.ranker.inputs import Inputs
-from mmrec.recommender.catalog import Shelf
-from mmrec.recommender.explain import Explanation, Quote, coalitions, nearest, typical
-from mmrec.recommender.list_scoring import Scorer
-from mmrec.recommender.online import Live
-from mmrec.retrieval.text_neighbors import Space, diverse, nearness, wishes
+from mmrec.evaluation import ThresholdCurve
+from mmrec.features.dataset import Dataset, Models
+from mmrec.features.tables import EntityFeatures, Features
+from mmrec.pipeline import TrainedModel
+from mmrec.ranker.inputs import RankerInputs
+from mmrec.recommender.catalog import Catalog
+from mmrec.recommender.explain import Explanation, Quote, coalitions, nearest_quotes, typical_quotes
+from mmrec.recommender.list_scoring import ListScorer
+from mmrec.recommender.online import OnlineState
+from mmrec.retrieval.text_neighbors import TextSpace, diversify, query_similarity, split_query
 
 __all__ = ["Answers"]
 
@@ -34,39 +34,41 @@ class Answers:
     Attributes:
         models: what reads, and puts words into vectors.
         curve: thresholds for bounds on false positives, chosen on valid rows.
-        shelf: what can be said of items to people.
+        catalog: what can be said of items to people.
         scorer: pairs, and one user against all items.
     """
 
     models: Models
-    curve: Curve
-    shelf: Shelf
-    scorer: Scorer
-    _model: Model
-    _live: Live | None
-    _spaces: dict[str, Space]
+    curve: ThresholdCurve
+    catalog: Catalog
+    scorer: ListScorer
+    _model: TrainedModel
+    _live: OnlineState | None
+    _spaces: dict[str, TextSpace]
 
     @property
-    def live(self) -> Live:
+    def online(self) -> OnlineState:
         """All users and items as they stand.
 
         Raises:
             DataError: nothing was fitted or loaded yet.
         """
         if self._live is None:
-            raise DataError("this Recommender knows nothing yet: call fit(reviews) or load(folder) first")
+            raise DataError(
+                "this Recommender knows nothing yet: call fit(reviews) or load(folder) first"
+            )
         return self._live
 
     @property
-    def model(self) -> Model:
+    def model(self) -> TrainedModel:
         """The trained model."""
-        _ = self.live
+        _ = self.online
         return self._model
 
     @property
     def features(self) -> Features:
         """Features of every user and item, from all reviews."""
-        return self.live.features
+        return self.online.features
 
     def predict(self, users: list[str], items: list[str]) -> np.ndarray:
         """Probability that each user likes the item beside it.
@@ -77,10 +79,14 @@ class Answers:
         Returns:
             (n,) float64.
         """
-        features, codes = self.live.features, self.live.codes
-        user = np.array([codes["user"].get(one, features.user.nothing) for one in users], dtype=np.int64)
-        item = np.array([codes["item"].get(one, features.item.nothing) for one in items], dtype=np.int64)
-        return self.scorer.pairs((user, item))
+        features, codes = self.online.features, self.online.codes
+        user = np.array(
+            [codes["user"].get(one, features.user.unknown_index) for one in users], dtype=np.int64
+        )
+        item = np.array(
+            [codes["item"].get(one, features.item.unknown_index) for one in items], dtype=np.int64
+        )
+        return self.scorer.score_pairs((user, item))
 
     def recommend(
         self,
@@ -115,23 +121,25 @@ class Answers:
             DataError: not one of a user, words, and liked items; or an item that nobody reviewed.
         """
         inputs, _, view = self._asking(user, likes, liked)
-        shelf = self.shelf
-        among = shelf.fitting(categories, prices) if categories or prices else None
+        shelf = self.catalog
+        among = shelf.matching_items(categories, prices) if categories or prices else None
         without: Sequence[int] | np.ndarray = ()
         if likes:
             near = self._near(likes)
             fitting = near if among is None else near[np.isin(near, among)]
             among = np.sort(fitting[: max(2 * n, len(shelf.items) // 20)])
         elif not seen:
-            without = shelf.reviewed(view) if user is not None else self._codes(liked)
+            without = shelf.reviewed_items(view) if user is not None else self._codes(liked)
         wider = n * _WIDER if diversity else n
-        items, probability = self.scorer.best(view, wider, inputs=inputs, among=among, without=without)
+        items, probability = self.scorer.top_items(
+            view, wider, inputs=inputs, candidates=among, excluded=without
+        )
         if max_fpr is not None:
-            enough = probability >= self.curve.at(max_fpr)[0]
+            enough = probability >= self.curve.for_max_fpr(max_fpr)[0]
             items, probability = items[enough], probability[enough]
-        best = diverse(probability, self._space("gist"), items, n, diversity)
+        best = diversify(probability, self._space("gist"), items, n, diversity)
         chance = pl.Series("probability", probability[best])
-        return shelf.described(items[best].tolist()).insert_column(2, chance)
+        return shelf.describe(items[best].tolist()).insert_column(2, chance)
 
     def recommend_all(
         self,
@@ -146,14 +154,17 @@ class Answers:
         Returns:
             `user`, `rank` from 1, `item`, `probability`; up to n rows a user, best first.
         """
-        codes, shelf = self.live.codes["user"], self.shelf
+        codes, shelf = self.online.codes["user"], self.catalog
         users = [*codes] if users is None else [*users]
-        views = [codes.get(user, self.features.user.nothing) for user in users]
-        least = 0.0 if max_fpr is None else self.curve.at(max_fpr)[0]
+        views = [codes.get(user, self.features.user.unknown_index) for user in users]
+        least = 0.0 if max_fpr is None else self.curve.for_max_fpr(max_fpr)[0]
         found = [(np.zeros(0, dtype=np.int64), np.zeros(0))]  # so that there may be no users
 
         def best(some: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-            lists = (self.scorer.best(one, n, without=() if seen else shelf.reviewed(one)) for one in some)
+            lists = (
+                self.scorer.top_items(one, n, excluded=() if seen else shelf.reviewed_items(one))
+                for one in some
+            )
             return [(items[chance >= least], chance[chance >= least]) for items, chance in lists]
 
         # A thread each for users does more than several for one.
@@ -172,7 +183,9 @@ class Answers:
         items, chances = (np.concatenate(own) for own in zip(*found, strict=True))
         return pl.DataFrame(
             {
-                "user": pl.Series(users, dtype=pl.String).gather(np.repeat(np.arange(len(users)), sizes[1:])),
+                "user": pl.Series(users, dtype=pl.String).gather(
+                    np.repeat(np.arange(len(users)), sizes[1:])
+                ),
                 "rank": ranks,
                 "item": pl.Series(shelf.items, dtype=pl.String).gather(items),
                 "probability": chances,
@@ -181,8 +194,10 @@ class Answers:
 
     def search(self, text: str, n: int = 10) -> list[str]:
         """Ids of items whose name has the text in it, then of those spoken of in words near to it."""
-        shelf, lowered = self.shelf, text.casefold()
-        named = [at for at in range(len(shelf.items)) if lowered in (shelf.name(at) or "").casefold()]
+        shelf, lowered = self.catalog, text.casefold()
+        named = [
+            at for at in range(len(shelf.items)) if lowered in (shelf.name(at) or "").casefold()
+        ]
         near = [] if len(named) >= n else self._near(text)[:n].tolist()
         return [shelf.items[at] for at in dict.fromkeys([*named, *near])][:n]
 
@@ -193,7 +208,9 @@ class Answers:
             DataError: no review speaks of the item.
         """
         (code,) = self._codes([item])
-        return [(self.shelf.items[at], value) for at, value in self._space("gist").similar(code, n)]
+        return [
+            (self.catalog.items[at], value) for at, value in self._space("gist").neighbors(code, n)
+        ]
 
     def similar_users(self, user: str, n: int = 10) -> list[tuple[str, float]]:
         """Users who write alike.
@@ -201,11 +218,11 @@ class Answers:
         Raises:
             DataError: no such user.
         """
-        codes = self.live.codes["user"]
+        codes = self.online.codes["user"]
         if user not in codes:
             raise DataError(f"{user!r} has written no review here; check the id")
         names = [*codes]
-        return [(names[at], value) for at, value in self._space("users").similar(codes[user], n)]
+        return [(names[at], value) for at, value in self._space("users").neighbors(codes[user], n)]
 
     def explain(
         self, user: str | None, item: str, *, likes: str | None = None, liked: Sequence[str] = ()
@@ -222,32 +239,34 @@ class Answers:
         (at,) = self._codes([item])
         inputs, people, view = self._asking(user, likes, liked)
         values = coalitions(
-            lambda *views: self.scorer.pairs(views, inputs),
-            (view, people.nothing),
-            (at, self.live.features.item.nothing),
+            lambda *views: self.scorer.score_pairs(views, inputs),
+            (view, people.unknown_index),
+            (at, self.online.features.item.unknown_index),
         )
-        return Explanation.of(values, self._quotes(people, view, at))
+        return Explanation.from_coalitions(values, self._quotes(people, view, at))
 
-    def summary(self, item: int) -> Quote | None:
+    def summary_quote(self, item: int) -> Quote | None:
         """What most reviews come to, about an item, by code: the sentence that is nearest to all others."""
-        return next(iter(typical(self.shelf.gists(item), self.models.encoder.encode, 1)), None)
+        return next(
+            iter(typical_quotes(self.catalog.gists(item), self.models.encoder.encode, 1)), None
+        )
 
-    def sayings(self, item: int, most: int = 5) -> tuple[list[Quote], list[Quote]]:
+    def typical_quotes(self, item: int, most: int = 5) -> tuple[list[Quote], list[Quote]]:
         """What is liked and disliked about an item, by code: each sentence once, the most typical first."""
-        said = [quote for quote in self.shelf.quotes(item) if not quote.photo]
+        said = [quote for quote in self.catalog.quotes(item) if not quote.photo]
         both = ([quote for quote in said if quote.liked is liked] for liked in (True, False))
-        likes, dislikes = (typical(own, self.models.encoder.encode, most) for own in both)
+        likes, dislikes = (typical_quotes(own, self.models.encoder.encode, most) for own in both)
         return likes, dislikes
 
-    def warm(self) -> None:
+    def warm_up(self) -> None:
         """Compute now what the first who ask would wait for."""
         for name in ("gist", "likes", "users"):
             self._space(name)
-        self.shelf.warm()
+        self.catalog.load_captions()
         self.models.encoder.encode(["ready"])
 
     def _codes(self, items: Sequence[str]) -> list[int]:
-        codes = self.live.codes["item"]
+        codes = self.online.codes["item"]
         for item in items:
             if item not in codes:
                 raise DataError(f"no review speaks of item {item!r}; check the id")
@@ -255,43 +274,53 @@ class Answers:
 
     def _asking(
         self, user: str | None, likes: str | None, liked: Sequence[str]
-    ) -> tuple[Inputs, SideFeatures, int]:
+    ) -> tuple[RankerInputs, EntityFeatures, int]:
         """Inputs, users' features, and the view of who asks: a user, or a stranger made of words or likes."""
         if [user is not None, bool(likes), bool(liked)].count(True) != 1:
-            raise DataError("name a user, say in words what is liked, or name liked items: just one of these")
-        features = self.live.features
+            raise DataError(
+                "name a user, say in words what is liked, or name liked items: just one of these"
+            )
+        features = self.online.features
         if user is not None:
-            return self.scorer.inputs, features.user, self.live.codes["user"].get(user, features.user.nothing)
+            return (
+                self.scorer.inputs,
+                features.user,
+                self.online.codes["user"].get(user, features.user.unknown_index),
+            )
         if likes:
-            stranger = self.model.assembler.stranger(Corpus.described(likes, self.models))
+            stranger = self.model.builder.describe_user(
+                Dataset.from_description(likes, self.models)
+            )
         else:
-            stranger = self.live.newcomer(self._codes(liked))
+            stranger = self.online.new_user_features(self._codes(liked))
         only = np.zeros(1, dtype=np.int64)
-        return Inputs(Features(stranger, features.item, only, only)), stranger, 0
+        return RankerInputs(Features(stranger, features.item, only, only)), stranger, 0
 
     def _near(self, likes: str) -> np.ndarray:
         """Codes of all items, those first whose reviews' words are nearest to a stranger's."""
-        near = nearness(wishes(likes), self._space("likes"), self.shelf.labels(), self.models.encoder)
+        near = query_similarity(
+            split_query(likes), self._space("likes"), self.catalog.labels(), self.models.encoder
+        )
         return np.argsort(-near, kind="stable")
 
-    def _space(self, name: str) -> Space:
+    def _space(self, name: str) -> TextSpace:
         """Directions of what is said of items (`gist`, `likes`), or of what `users` say."""
         if name not in self._spaces:
-            features = self.live.features
+            features = self.online.features
             if name == "users":
-                self._spaces[name] = Space(features.user, len(self.live.codes["user"]))
+                self._spaces[name] = TextSpace(features.user, len(self.online.codes["user"]))
             else:
-                self._spaces[name] = Space(features.item, len(self.shelf.items), name)
+                self._spaces[name] = TextSpace(features.item, len(self.catalog.items), name)
         return self._spaces[name]
 
-    def _quotes(self, people: SideFeatures, user: int, item: int) -> list[Quote]:
-        if not (said := self.shelf.quotes(item)):
+    def _quotes(self, people: EntityFeatures, user: int, item: int) -> list[Quote]:
+        if not (said := self.catalog.quotes(item)):
             return []
         vectors = self.models.encoder.encode([quote.text for quote in said]).astype(np.float32)
-        return nearest(said, vectors, _own_words(people, user, vectors))
+        return nearest_quotes(said, vectors, _own_words(people, user, vectors))
 
 
-def _own_words(people: SideFeatures, user: int, vectors: np.ndarray) -> np.ndarray:
+def _own_words(people: EntityFeatures, user: int, vectors: np.ndarray) -> np.ndarray:
     """Direction of the user's own words; where there are none, of what is said of the item most of all."""
     for name in ("likes", "gist", "summary", "reviews"):
         if name in people.vectors and people.present[name][user]:

@@ -12,8 +12,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mmrec.data.columns import escaped
-from mmrec.recommender.persistence import Saved, without_address
+from mmrec.data.columns import escape_text
+from mmrec.recommender.persistence import SavedRecommender, strip_server_address
 
 __all__ = ["model_card"]
 
@@ -25,7 +25,7 @@ _FIGURES = {
 _TAGS = ("recommender-system", "dlrm", "reviews")
 
 
-def model_card(saved: Saved, remarks: Sequence[str]) -> ModelCard:
+def model_card(saved: SavedRecommender, remarks: Sequence[str]) -> ModelCard:
     """The card of a recommender.
 
     Args:
@@ -33,15 +33,19 @@ def model_card(saved: Saved, remarks: Sequence[str]) -> ModelCard:
         remarks: what must be known of the configuration to read the figures, in Markdown.
     """
     # The assembler's configuration names the model that was taken, also where several were compared.
-    config = saved.model.assembler.config
+    config = saved.model.builder.config
     name, operating = config.ranker.features, config.operating
     source = PureWindowsPath(saved.reviews.source).name or "unknown"  # splits at / and at \
     bound = f"at most {operating.max_fpr:.0%} of the dislikes"
     if operating.min_tpr is not None:
         bound = f"at least {operating.min_tpr:.0%} of the likes"
-    packages = (f"{package} {version(package)}" for package in ("mmrec", "torch", "sentence-transformers"))
+    packages = (
+        f"{package} {version(package)}" for package in ("mmrec", "torch", "sentence-transformers")
+    )
     loader = PackageLoader("mmrec", "recommender")
-    environment = Environment(loader=loader, finalize=_shown, undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(
+        loader=loader, finalize=_shown, undefined=StrictUndefined, trim_blocks=True
+    )
     environment.filters |= {"fmt": lambda value, how: Markup(format(value, how)), "model": _model}
     body = environment.get_template("model_card.md.jinja").render(
         vars(saved) | {"config": config, "name": name, "source": source, "remarks": remarks},
@@ -51,7 +55,14 @@ def model_card(saved: Saved, remarks: Sequence[str]) -> ModelCard:
         versions=f"{', '.join(packages)}, Python {platform.python_version()}",
     )
     results = [
-        EvalResult("recommendation", "unknown", escaped(source), kind, round(value, 4), metric_name=title)
+        EvalResult(
+            "recommendation",
+            "unknown",
+            escape_text(source),
+            kind,
+            round(value, 4),
+            metric_name=title,
+        )
         for kind, (title, key) in _FIGURES.items()
         for value in [getattr(saved.scores[name], key)]
     ]
@@ -61,8 +72,12 @@ def model_card(saved: Saved, remarks: Sequence[str]) -> ModelCard:
 
 def _model(spelled: str) -> str:
     """A model's name without the address of a server, and of a folder the last part."""
-    kind, colon, name = without_address(spelled).rpartition(":")
-    return kind + colon + (PureWindowsPath(name).name if name.startswith(("/", "\\", "~", ".")) else name)
+    kind, colon, name = strip_server_address(spelled).rpartition(":")
+    return (
+        kind
+        + colon
+        + (PureWindowsPath(name).name if name.startswith(("/", "\\", "~", ".")) else name)
+    )
 
 
 def _shown(value: object) -> str:
@@ -70,4 +85,6 @@ def _shown(value: object) -> str:
     if isinstance(value, Markup):
         return value
     marks = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
-    return re.sub(r"[!-*.:-@\[-`{-~]", lambda at: marks.get(at[0], f"\\{at[0]}"), escaped(str(value)))
+    return re.sub(
+        r"[!-*.:-@\[-`{-~]", lambda at: marks.get(at[0], f"\\{at[0]}"), escape_text(str(value))
+    )

@@ -10,18 +10,18 @@ from typing import Self
 from mmrec.config import CatalogueConfig, Config
 from mmrec.data.schema import Reviews
 from mmrec.errors import DataError
-from mmrec.evaluation import Outcome, Scores, curve, outcome
+from mmrec.evaluation import Metrics, ThresholdRates, rates_at_threshold, threshold_curve
 from mmrec.experiments.compare import Comparison, compare
-from mmrec.features.dataset import Corpus, Models
+from mmrec.features.dataset import Dataset, Models
 from mmrec.llm.types import Note
-from mmrec.pipeline import Model
-from mmrec.recommender.catalog import Shelf
+from mmrec.pipeline import TrainedModel
+from mmrec.recommender.catalog import Catalog
 from mmrec.recommender.hub import Published
-from mmrec.recommender.list_scoring import Scorer
+from mmrec.recommender.list_scoring import ListScorer
 from mmrec.recommender.lists import Answers
-from mmrec.recommender.online import Known, Live, Said
-from mmrec.recommender.persistence import Saved
-from mmrec.vision.image_features import Pictures
+from mmrec.recommender.online import KnownReviews, LiveReview, OnlineState
+from mmrec.recommender.persistence import SavedRecommender
+from mmrec.vision.image_features import PhotoAnnotator
 
 __all__ = ["Recommender"]
 
@@ -42,9 +42,9 @@ class Recommender(Answers, Published):
         curve: thresholds for other bounds on false positives, chosen on valid rows.
     """
 
-    scores: dict[str, Scores]
+    scores: dict[str, Metrics]
     threshold: float
-    outcome: Outcome
+    outcome: ThresholdRates
 
     def __init__(
         self,
@@ -71,33 +71,47 @@ class Recommender(Answers, Published):
     def adopt(self, comparison: Comparison, name: str, reviews: Reviews) -> Self:
         """Take over a trained model of a comparison, and know all of `reviews`."""
         prepared, probability = comparison.prepared, comparison.probability[name]
-        self.scores, self.threshold = dict(comparison.scores), comparison.thresholds[name]
+        self.scores, self.threshold = dict(comparison.metrics), comparison.thresholds[name]
         test, valid, label = prepared.split.test, prepared.split.valid, prepared.label
-        self.outcome = outcome(label[test], probability[test], self.threshold)
-        self.curve = curve(label[valid], probability[valid])
+        self.outcome = rates_at_threshold(label[test], probability[test], self.threshold)
+        self.curve = threshold_curve(label[valid], probability[valid])
         # What the filter dropped is known to the recommender all the same; mostly it is in there already.
         everything = len(prepared.corpus) == len(reviews)
-        corpus = prepared.corpus if everything else Corpus.of(reviews, self.models, self.config)
+        corpus = (
+            prepared.corpus
+            if everything
+            else Dataset.from_reviews(reviews, self.models, self.config)
+        )
         model = comparison.models[name]
-        model = replace(model, assembler=model.assembler.knowing(corpus))
-        self._know(model, reviews, corpus, Known.of(corpus, model.assembler))
+        model = replace(model, builder=model.builder.refit(corpus))
+        self._know(model, reviews, corpus, KnownReviews.from_dataset(corpus, model.builder))
         return self
 
-    def _know(self, model: Model, reviews: Reviews, corpus: Corpus, known: Known) -> None:
+    def _know(
+        self, model: TrainedModel, reviews: Reviews, corpus: Dataset, known: KnownReviews
+    ) -> None:
         self._model, self._known, self.reviews, self.corpus = model, known, reviews, corpus
-        self._live = Live(known, model.assembler, self.models)
+        self._live = OnlineState(known, model.builder, self.models)
         colours = self.config.vision.captioner == "builtin"
-        self.shelf = Shelf(reviews, corpus, model.assembler.vocabulary, self._live, colours=colours)
-        self.scorer = Scorer(model, known.features, self._catalogue)
+        self.catalog = Catalog(
+            reviews, corpus, model.builder.vocabulary, self._live, colours=colours
+        )
+        self.scorer = ListScorer(model, known.features, self._catalogue)
         self._spaces = {}
         self._heard = 0
 
-    def read(self, text: str) -> Note:
+    def annotate(self, text: str) -> Note:
         """What a review says; a language model is asked once ever."""
-        return self.models.reader.notes([text])[0]
+        return self.models.annotator.write_notes([text])[0]
 
-    def add(
-        self, user: str, item: str, rating: float, text: str, review_id: str, note: Note | None = None
+    def add_review(
+        self,
+        user: str,
+        item: str,
+        rating: float,
+        text: str,
+        review_id: str,
+        note: Note | None = None,
     ) -> None:
         """Hear one more review: it changes its user and its item at once.
 
@@ -107,13 +121,17 @@ class Recommender(Answers, Published):
             text, review_id: as it is to be quoted.
             note: what it says, where it has been read before.
         """
-        note = note or self.read(text)
-        (quoted,) = [note] if self.models.reader is self.models.quoter else self.models.quoter.notes([text])
-        codes = self.live.add(Said(user, item, rating, text, note))
-        self.shelf.add(*codes, item, review_id, quoted)
+        note = note or self.annotate(text)
+        (quoted,) = (
+            [note]
+            if self.models.annotator is self.models.quote_annotator
+            else self.models.quote_annotator.write_notes([text])
+        )
+        codes = self.online.add_review(LiveReview(user, item, rating, text, note))
+        self.catalog.add_review(*codes, item, review_id, quoted)
         self._changed(codes[1], codes[0])
 
-    def introduce(
+    def add_item(
         self,
         item: str,
         *,
@@ -134,9 +152,9 @@ class Recommender(Answers, Published):
         Raises:
             DataError: there is nothing in it that the model can use.
         """
-        note = note or self.read(description)
-        code = self.live.introduce(item, description, note, captions)
-        self.shelf.put(code, item, name, captions)
+        note = note or self.annotate(description)
+        code = self.online.add_item(item, description, note, captions)
+        self.catalog.update_item(code, item, name, captions)
         self._changed(code)
 
     def caption(self, photo: Path) -> str:
@@ -145,34 +163,38 @@ class Recommender(Answers, Published):
         Raises:
             PhotoError: the file is no photo that can be read.
         """
-        pictures = Pictures(self.models.store, self.config.read.max_pixels)
-        return pictures.caption(photo, self.models.captioner)
+        pictures = PhotoAnnotator(self.models.store, self.config.read.max_pixels)
+        return pictures.caption_photo(photo, self.models.captioner)
 
     def _changed(self, item: int, user: int | None = None) -> None:
         """Take over features that `live` has changed."""
-        features = self.live.features
+        features = self.online.features
         self._known = replace(self._known, features=features)
-        self.scorer.put(features, item)
+        self.scorer.update_item(features, item)
         for name, space in self._spaces.items():
             if name != "users":
-                space.put(features.item, item)
+                space.update(features.item, item)
             elif user is not None:
-                space.put(features.user, user)
+                space.update(features.user, user)
         self._heard += 1
 
     @property
-    def _saved(self) -> Saved:
+    def _saved(self) -> SavedRecommender:
         if self._heard:
-            raise DataError("this Recommender has heard live reviews, which are not in its model: fit again")
-        notes = self.corpus.notes if self.config.profile.strategy == "notes" else []
+            raise DataError(
+                "this Recommender has heard live reviews, which are not in its model: fit again"
+            )
+        notes = self.corpus.notes if self.config.annotation.strategy == "notes" else []
         judged = self.scores, self.threshold, self.outcome, self.curve
-        return Saved(self.config, self.model, self.reviews, notes, self._known, *judged)
+        return SavedRecommender(self.config, self.model, self.reviews, notes, self._known, *judged)
 
     @classmethod
-    def _of(cls, saved: Saved, catalogue: CatalogueConfig | None = None) -> Self:
+    def _of(cls, saved: SavedRecommender, catalogue: CatalogueConfig | None = None) -> Self:
         recommender = cls(saved.config, catalogue=catalogue)
         recommender.scores, recommender.curve = saved.scores, saved.curve
         recommender.threshold, recommender.outcome = saved.threshold, saved.outcome
-        corpus = Corpus.of(saved.reviews, recommender.models, saved.config, saved.notes or None)
-        recommender._know(saved.model, saved.reviews, corpus, saved.known)
+        corpus = Dataset.from_reviews(
+            saved.reviews, recommender.models, saved.config, saved.notes or None
+        )
+        recommender._know(saved.model, saved.reviews, corpus, saved.known_reviews)
         return recommender

@@ -9,18 +9,24 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mmrec.errors import DataError, PhotoError
 from mmrec.recommender.explain import Explanation
-from mmrec.service.errors import refusals
-from mmrec.service.recommendations import AlreadyKnown, Desk, Reasoned
+from mmrec.service.errors import error_responses
+from mmrec.service.recommendations import ExplainedItem, ItemExistsError, RecommendationService
 from mmrec.service.schemas import Count, Id, InUrl, Price, Share, Text, Words
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1", tags=["v1"], responses=refusals(401, 413, 422, 429, 503))
+router = APIRouter(prefix="/v1", tags=["v1"], responses=error_responses(401, 413, 422, 429, 503))
 
 _ONE_OF_BOTH: dict[str, Any] = {
     "oneOf": [
-        {"required": ["likes"], "properties": {"likes": {"type": "string"}, "liked": {"maxItems": 0}}},
-        {"required": ["liked"], "properties": {"likes": {"type": "null"}, "liked": {"minItems": 1}}},
+        {
+            "required": ["likes"],
+            "properties": {"likes": {"type": "string"}, "liked": {"maxItems": 0}},
+        },
+        {
+            "required": ["liked"],
+            "properties": {"likes": {"type": "null"}, "liked": {"minItems": 1}},
+        },
     ]
 }
 
@@ -29,32 +35,37 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Wish(_Body):
+class RecommendationRequest(_Body):
     """What may be asked of a list of recommendations."""
 
     n: Count = Field(10, description="Number of items.")
     categories: list[Id] = Field([], max_length=20, description="Items must have one of these.")
     prices: list[Price] = Field([], max_length=3, description="Items must have one of these.")
     max_fpr: Share | None = Field(
-        None, description="Only what is so likely to be liked that at most this share of dislikes would pass."
+        None,
+        description="Only what is so likely to be liked that at most this share of dislikes would pass.",
     )
-    diversity: Share = Field(0.0, description="How much items unlike those above them are preferred.")
+    diversity: Share = Field(
+        0.0, description="How much items unlike those above them are preferred."
+    )
     why: bool = Field(False, description="Whether to say what spoke for each item.")
 
-    def asked(self) -> dict[str, Any]:
+    def list_options(self) -> dict[str, Any]:
         """As keywords of `Desk.recommend`."""
         return self.model_dump(exclude={"n"})
 
 
-class UserWish(Wish):
+class UserRecommendationRequest(RecommendationRequest):
     """The same, of a user."""
 
     model_config = ConfigDict(strict=False)  # in a URL all is text
 
-    seen: bool = Field(False, description="Whether items that the user has reviewed may come up too.")
+    seen: bool = Field(
+        False, description="Whether items that the user has reviewed may come up too."
+    )
 
 
-class Newcomer(Wish):
+class NewUserRequest(RecommendationRequest):
     """Someone who never wrote a review: words, or items that they like."""
 
     model_config = ConfigDict(json_schema_extra=_ONE_OF_BOTH)
@@ -63,7 +74,7 @@ class Newcomer(Wish):
     liked: list[Id] = Field([], max_length=50, description="Ids of items.")
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Newcomer:
+    def _one_of_both(self) -> NewUserRequest:
         if bool(self.likes) == bool(self.liked):
             raise ValueError("say in words what is liked, or name liked items; one of both")
         return self
@@ -116,7 +127,7 @@ class Pairs(_Body):
     pairs: list[Pair] = Field(min_length=1, max_length=1000)
 
 
-class Near(BaseModel):
+class Neighbor(BaseModel):
     """Another user or item, and how near it is in words."""
 
     id: str
@@ -139,14 +150,16 @@ class UserProfile(BaseModel):
     reviewed: list[str]
 
 
-class Review(_Body):
+class ReviewRequest(_Body):
     """A review to be heard at once."""
 
     user: Id
     item: Id
     rating: float = Field(ge=1, le=5, allow_inf_nan=False)
     text: Text = Field("", max_length=10_000)
-    review_id: Id | None = Field(None, max_length=64, description="Yours: one sent twice counts once.")
+    review_id: Id | None = Field(
+        None, max_length=64, description="Yours: one sent twice counts once."
+    )
 
 
 class Taken(BaseModel):
@@ -162,80 +175,86 @@ class Introduced(BaseModel):
     shows: str | None = Field(description="Its photo in words.")
 
 
-def _desk(request: Request) -> Desk:
-    desk: Desk = request.app.state.desk
+def _desk(request: Request) -> RecommendationService:
+    desk: RecommendationService = request.app.state.desk
     desk.catch_up()
     return desk
 
 
-Asked = Annotated[Desk, Depends(_desk)]
+ServiceDependency = Annotated[RecommendationService, Depends(_desk)]
 
 
-@router.get("/users/{user:path}/recommendations", responses=refusals(404))
-def recommend(user: InUrl, wish: Annotated[UserWish, Query()], desk: Asked) -> list[Recommendation]:
+@router.get("/users/{user:path}/recommendations", responses=error_responses(404))
+def recommend(
+    user: InUrl, wish: Annotated[UserRecommendationRequest, Query()], desk: ServiceDependency
+) -> list[Recommendation]:
     """What a user will most likely like."""
-    return [_recommendation(one) for one in desk.recommend(user, wish.n, **wish.asked())]
+    return [_recommendation(one) for one in desk.recommend(user, wish.n, **wish.list_options())]
 
 
-@router.post("/recommendations", responses=refusals(400, 404))
-def recommend_to_newcomer(wish: Newcomer, desk: Asked) -> list[Recommendation]:
+@router.post("/recommendations", responses=error_responses(400, 404))
+def recommend_to_newcomer(wish: NewUserRequest, desk: ServiceDependency) -> list[Recommendation]:
     """The same for someone who never wrote a review."""
-    return [_recommendation(one) for one in desk.recommend(None, wish.n, **wish.asked())]
+    return [_recommendation(one) for one in desk.recommend(None, wish.n, **wish.list_options())]
 
 
-@router.post("/predictions", responses=refusals(400))
-def predict(pairs: Pairs, desk: Asked) -> list[float]:
+@router.post("/predictions", responses=error_responses(400))
+def predict(pairs: Pairs, desk: ServiceDependency) -> list[float]:
     """Probability of a like, for every pair."""
     return desk.predict([pair.user for pair in pairs.pairs], [pair.item for pair in pairs.pairs])
 
 
-@router.get("/similar-items/{item:path}", responses=refusals(404))
-def similar_items(item: InUrl, desk: Asked, n: Annotated[Count, Query()] = 10) -> list[Near]:
+@router.get("/similar-items/{item:path}", responses=error_responses(404))
+def similar_items(
+    item: InUrl, desk: ServiceDependency, n: Annotated[Count, Query()] = 10
+) -> list[Neighbor]:
     """Items that are spoken of alike."""
-    return [Near(id=one, cosine=near) for one, near in desk.similar_items(item, n)]
+    return [Neighbor(id=one, cosine=near) for one, near in desk.similar_items(item, n)]
 
 
-@router.get("/similar-users/{user:path}", responses=refusals(404))
-def similar_users(user: InUrl, desk: Asked, n: Annotated[Count, Query()] = 10) -> list[Near]:
+@router.get("/similar-users/{user:path}", responses=error_responses(404))
+def similar_users(
+    user: InUrl, desk: ServiceDependency, n: Annotated[Count, Query()] = 10
+) -> list[Neighbor]:
     """Users who write alike."""
-    return [Near(id=one, cosine=near) for one, near in desk.similar_users(user, n)]
+    return [Neighbor(id=one, cosine=near) for one, near in desk.similar_users(user, n)]
 
 
-@router.get("/items/{item:path}", responses=refusals(404))
-def item_profile(item: InUrl, desk: Asked) -> ItemProfile:
+@router.get("/items/{item:path}", responses=error_responses(404))
+def item_profile(item: InUrl, desk: ServiceDependency) -> ItemProfile:
     """An item, and what is said of it."""
-    likes, dislikes = ([Quote(**vars(quote)) for quote in own] for own in desk.sayings(item))
-    summary = desk.summary(item)
+    likes, dislikes = ([Quote(**vars(quote)) for quote in own] for own in desk.typical_quotes(item))
+    summary = desk.summary_quote(item)
     short = Quote(**vars(summary)) if summary else None
-    return ItemProfile(**desk.described(item), summary=short, likes=likes, dislikes=dislikes)
+    return ItemProfile(**desk.describe_item(item), summary=short, likes=likes, dislikes=dislikes)
 
 
-@router.get("/users/{user:path}", responses=refusals(404))
-def user_profile(user: InUrl, desk: Asked) -> UserProfile:
+@router.get("/users/{user:path}", responses=error_responses(404))
+def user_profile(user: InUrl, desk: ServiceDependency) -> UserProfile:
     """A user."""
-    reviewed = desk.reviewed(user)
+    reviewed = desk.reviewed_items(user)
     return UserProfile(user=user, known=bool(reviewed), reviewed=reviewed)
 
 
 @router.get("/search")
 def search(
-    desk: Asked,
+    desk: ServiceDependency,
     q: Annotated[str, Query(min_length=1, max_length=200)],
     n: Annotated[Count, Query()] = 10,
 ) -> list[Item]:
     """Items by name, or spoken of in words near to these."""
-    return [Item(**desk.described(item)) for item in desk.search(q, n)]
+    return [Item(**desk.describe_item(item)) for item in desk.search(q, n)]
 
 
-@router.post("/reviews", status_code=201, responses=refusals(400))
-def review(said: Review, desk: Asked) -> Taken:
+@router.post("/reviews", status_code=201, responses=error_responses(400))
+def review(said: ReviewRequest, desk: ServiceDependency) -> Taken:
     """Take a review in; lists are others from then on."""
-    return Taken(review_id=desk.take_in(**said.model_dump()))
+    return Taken(review_id=desk.add_review(**said.model_dump()))
 
 
-@router.post("/items", status_code=201, responses=refusals(400, 409))
+@router.post("/items", status_code=201, responses=error_responses(400, 409))
 def introduce(
-    desk: Asked,
+    desk: ServiceDependency,
     item: Annotated[Id, Form(description="Its id.")],
     name: Annotated[Words | None, Form(description="What it is called.")] = None,
     description: Annotated[Text, Form(max_length=10_000, description="In words.")] = "",
@@ -243,16 +262,16 @@ def introduce(
 ) -> Introduced:
     """Take in an item that is new, by a description or a photo of it or both; one sent twice counts once."""
     try:
-        shows = desk.introduce(item, name, description, photo.file.read() if photo else None)
+        shows = desk.add_item(item, name, description, photo.file.read() if photo else None)
     except (DataError, PhotoError) as error:
         raise HTTPException(400, str(error)) from error
-    except AlreadyKnown as error:
+    except ItemExistsError as error:
         raise HTTPException(409, str(error)) from error
     return Introduced(item=item, shows=shows)
 
 
-def _recommendation(one: Reasoned) -> Recommendation:
-    return Recommendation(**one.row, why=_why(one.why) if one.why else None)
+def _recommendation(one: ExplainedItem) -> Recommendation:
+    return Recommendation(**one.row, why=_why(one.explanation) if one.explanation else None)
 
 
 def _why(explanation: Explanation) -> Why:

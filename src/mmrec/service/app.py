@@ -21,17 +21,19 @@ from mmrec.errors import ConfigError, DataError, MmrecError, StoreError
 from mmrec.recommender.recommender import Recommender
 from mmrec.service import web
 from mmrec.service.api import router
-from mmrec.service.errors import refusals
-from mmrec.service.live_store import Ledger
-from mmrec.service.recommendations import Desk
+from mmrec.service.errors import error_responses
+from mmrec.service.live_store import LiveStore
+from mmrec.service.recommendations import RecommendationService
 from mmrec.service.security import Guard, Meters
 
-__all__ = ["create_app", "open_ledger", "read_keys"]
+__all__ = ["create_app", "open_live_store", "read_keys"]
 
 log = logging.getLogger("mmrec.service")
 
 
-def create_app(model: Path, config: ServeConfig, catalogue: CatalogueConfig | None = None) -> FastAPI:
+def create_app(
+    model: Path, config: ServeConfig, catalogue: CatalogueConfig | None = None
+) -> FastAPI:
     """An application that serves a saved model; the model is read when the application starts.
 
     Raises:
@@ -42,13 +44,17 @@ def create_app(model: Path, config: ServeConfig, catalogue: CatalogueConfig | No
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        ledger = open_ledger(model, config)
-        app.state.desk = Desk(Recommender.load(model, catalogue), ledger, sentences=config.sentences)
+        ledger = open_live_store(model, config)
+        app.state.desk = RecommendationService(
+            Recommender.load(model, catalogue), ledger, sentences=config.sentences
+        )
         yield
         ledger.close()
 
     # Its usual documentation pages fetch their scripts from elsewhere.
-    app = FastAPI(title="mmrec", version=mmrec.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="mmrec", version=mmrec.__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     app.add_middleware(
         Guard,
         keys=keys,
@@ -62,19 +68,24 @@ def create_app(model: Path, config: ServeConfig, catalogue: CatalogueConfig | No
         app.include_router(web.router)
         app.mount("/static", StaticFiles(packages=[("mmrec.service", "static")]), "static")
 
-    @app.get("/health", tags=["service"], responses=refusals(413))
+    @app.get("/health", tags=["service"], responses=error_responses(413))
     def health() -> dict[str, str]:
         """The process is there."""
         return {"status": "ok", "version": mmrec.__version__}
 
-    @app.get("/ready", tags=["service"], responses=refusals(413, 503))
+    @app.get("/ready", tags=["service"], responses=error_responses(413, 503))
     def ready(request: Request) -> dict[str, int]:
         """The model and the database are there too; says how many live reviews the model has heard."""
-        desk: Desk = request.app.state.desk
+        desk: RecommendationService = request.app.state.desk
         desk.catch_up()
-        return {"heard": desk.heard}
+        return {"heard": desk.last_review_number}
 
-    @app.get("/metrics", tags=["service"], response_class=PlainTextResponse, responses=refusals(413))
+    @app.get(
+        "/metrics",
+        tags=["service"],
+        response_class=PlainTextResponse,
+        responses=error_responses(413),
+    )
     def metrics() -> PlainTextResponse:
         """Figures for Prometheus."""
         return PlainTextResponse(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
@@ -86,14 +97,14 @@ def create_app(model: Path, config: ServeConfig, catalogue: CatalogueConfig | No
     return app
 
 
-def open_ledger(model: Path, config: ServeConfig) -> Ledger:
+def open_live_store(model: Path, config: ServeConfig) -> LiveStore:
     """The database of live reviews: the one that is named, or one in the model's folder.
 
     Raises:
         ConfigError: no such kind of database.
         StoreError: it cannot be reached.
     """
-    return Ledger(config.database or f"sqlite:///{(model / 'live.sqlite').resolve()}")
+    return LiveStore(config.database or f"sqlite:///{(model / 'live.sqlite').resolve()}")
 
 
 def read_keys(path: Path) -> list[str]:
@@ -130,7 +141,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     if not getattr(request.scope.get("route"), "include_in_schema", True):
         where = ", ".join(sorted({str(one["loc"][-1]) for one in error.errors()}))
-        return web.sorry(422, f"this cannot be: {where}")
+        return web.error_page(422, f"this cannot be: {where}")
     detail = [{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()]
     return JSONResponse({"detail": detail, "request_id": request.state.request_id}, 422)
 
@@ -140,7 +151,9 @@ async def _hidden(request: Request, error: Exception) -> Response:
     return _answer(request, 500, "something went wrong here; the log has it under this request id")
 
 
-def _answer(request: Request, status: int, why: str, headers: Mapping[str, str] | None = None) -> Response:
+def _answer(
+    request: Request, status: int, why: str, headers: Mapping[str, str] | None = None
+) -> Response:
     if not getattr(request.scope.get("route"), "include_in_schema", True):  # one of the page's
-        return web.sorry(status, why, headers)
+        return web.error_page(status, why, headers)
     return JSONResponse({"error": why, "request_id": request.state.request_id}, status, headers)

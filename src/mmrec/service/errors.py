@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-__all__ = ["refusals"]
+__all__ = ["error_responses"]
 
 
 class Refused(BaseModel):
@@ -43,7 +43,7 @@ _SAID: dict[int, str] = {
 }
 
 
-def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """As `responses` of a route."""
     return {
         status: {"model": Invalid if status == 422 else Refused, "description": _SAID[status]}

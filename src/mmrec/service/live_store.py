@@ -7,13 +7,23 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, DateTime, Engine, String, Text, create_engine, event, select, text
+from sqlalchemy import (
+    Connection,
+    DateTime,
+    Engine,
+    String,
+    Text,
+    create_engine,
+    event,
+    select,
+    text,
+)
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from mmrec.errors import ConfigError, StoreError
 
-__all__ = ["Ledger", "LiveItem", "LiveReview"]
+__all__ = ["LiveStore", "StoredItem", "StoredReview"]
 
 _ORDER = 0x6D6D7265  # of the lock that has reviews committed in the order of their numbers
 
@@ -21,7 +31,7 @@ _ORDER = 0x6D6D7265  # of the lock that has reviews committed in the order of th
 class _Base(DeclarativeBase): ...
 
 
-class LiveReview(_Base):
+class StoredReview(_Base):
     """A review that came while a model was served, with what was read out of it."""
 
     __tablename__ = "live_reviews"
@@ -37,7 +47,7 @@ class LiveReview(_Base):
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
-class LiveItem(_Base):
+class StoredItem(_Base):
     """An item that was introduced while a model was served."""
 
     __tablename__ = "live_items"
@@ -54,10 +64,10 @@ class LiveItem(_Base):
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
-Live = TypeVar("Live", LiveReview, LiveItem)
+Live = TypeVar("Live", StoredReview, StoredItem)
 
 
-class Ledger:
+class LiveStore:
     """Live reviews and items, each in the order in which they came; what was added is never lost.
 
     Args:
@@ -83,7 +93,7 @@ class Ledger:
             self._in_turn(connection)  # several may start at once on an empty database
             _Base.metadata.create_all(connection)
 
-    def add(self, new: LiveReview | LiveItem) -> bool:
+    def add(self, new: StoredReview | StoredItem) -> bool:
         """Keep a review or an item, and say whether it is new; one of the same id is kept as it was.
 
         Raises:
@@ -100,24 +110,24 @@ class Ledger:
             except IntegrityError:
                 return False
 
-    def since(self, table: type[Live], number: int, most: int = 1000) -> list[Live]:
+    def since(self, table: type[Live], number: int, limit: int = 1000) -> list[Live]:
         """Reviews or items after one, in order.
 
         Raises:
             StoreError: the database cannot be read.
         """
-        found = select(table).where(table.number > number).order_by(table.number).limit(most)
+        found = select(table).where(table.number > number).order_by(table.number).limit(limit)
         with self._told(), Session(self._engine) as session:
             return list(session.scalars(found))
 
-    def introduced(self, item: str) -> LiveItem:
+    def find_item(self, item: str) -> StoredItem:
         """An item that was introduced.
 
         Raises:
             StoreError: the database cannot be read.
         """
         with self._told(), Session(self._engine) as session:
-            return session.scalars(select(LiveItem).where(LiveItem.item == item)).one()
+            return session.scalars(select(StoredItem).where(StoredItem.item == item)).one()
 
     def photo(self, item: str) -> bytes | None:
         """The photo that an item was introduced with.
@@ -126,7 +136,7 @@ class Ledger:
             StoreError: the database cannot be read.
         """
         with self._told(), Session(self._engine) as session:
-            return session.scalar(select(LiveItem.photo).where(LiveItem.item == item))
+            return session.scalar(select(StoredItem.photo).where(StoredItem.item == item))
 
     def close(self) -> None:
         """Give all connections back."""

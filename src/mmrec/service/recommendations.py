@@ -18,40 +18,42 @@ from typing import Any
 from mmrec.errors import DataError, MmrecError, ModelError, StoreError
 from mmrec.features.dataset import Models
 from mmrec.llm.types import Note
-from mmrec.recommender.explain import Explanation, Quote, told
+from mmrec.recommender.explain import Explanation, Quote, with_sentences
 from mmrec.recommender.recommender import Recommender
-from mmrec.service.live_store import Ledger, LiveItem, LiveReview
-from mmrec.vision.image_features import Pictures, thumbnail
+from mmrec.service.live_store import LiveStore, StoredItem, StoredReview
+from mmrec.vision.image_features import PhotoAnnotator, encode_thumbnail
 
-__all__ = ["AlreadyKnown", "Desk", "Reasoned"]
+__all__ = ["ExplainedItem", "ItemExistsError", "RecommendationService"]
 
 log = logging.getLogger("mmrec.service")
 _LOOK_EVERY = 0.5  # seconds between two looks for reviews that other workers took in
 
 
-class AlreadyKnown(MmrecError):
+class ItemExistsError(MmrecError):
     """An item that is to be introduced is known already."""
 
 
 @dataclass(frozen=True)
-class Reasoned:
+class ExplainedItem:
     """An item for someone: its row of `Recommender.recommend`, and why it is there."""
 
     row: dict[str, Any]
-    why: Explanation | None
+    explanation: Explanation | None
 
 
-class Desk:
+class RecommendationService:
     """A recommender that hears live reviews, of this process and of others.
 
     Args:
         recommender: the model, as it was saved.
-        ledger: where live reviews are kept; those in there are heard first.
+        store: where live reviews are kept; those in there are heard first.
         sentences: whether a language model writes one for every reason.
     """
 
-    def __init__(self, recommender: Recommender, ledger: Ledger, *, sentences: bool = False) -> None:
-        self.recommender, self._ledger = recommender, ledger
+    def __init__(
+        self, recommender: Recommender, store: LiveStore, *, sentences: bool = False
+    ) -> None:
+        self.recommender, self._ledger = recommender, store
         self._lock = threading.RLock()
         self._reading = threading.Lock()
         config = recommender.config
@@ -61,29 +63,29 @@ class Desk:
         self._sentences = sentences
         self._photos: dict[str, str] = {}
         self._heard, self._introduced, self._looked = 0, 0, 0.0
-        self._known = frozenset(recommender.live.codes["item"])
-        recommender.warm()
-        self.catch_up(at_once=True)
+        self._known = frozenset(recommender.online.codes["item"])
+        recommender.warm_up()
+        self.catch_up(immediately=True)
 
     @property
-    def heard(self) -> int:
+    def last_review_number(self) -> int:
         """Number of the last live review that the model knows."""
         return self._heard
 
-    def catch_up(self, *, at_once: bool = False) -> None:
-        """Hear reviews that have come since; not asked too often unless `at_once`.
+    def catch_up(self, *, immediately: bool = False) -> None:
+        """Hear reviews that have come since; not asked too often unless `immediately`.
 
         Raises:
             StoreError: the database cannot be read.
         """
         with self._lock:
-            if not at_once and time.monotonic() - self._looked < _LOOK_EVERY:
+            if not immediately and time.monotonic() - self._looked < _LOOK_EVERY:
                 return
-            while items := self._ledger.since(LiveItem, self._introduced):
+            while items := self._ledger.since(StoredItem, self._introduced):
                 for item in items:
                     self._hear(item.number, "item", partial(self._introduce, item))
                     self._introduced = item.number
-            while reviews := self._ledger.since(LiveReview, self._heard):
+            while reviews := self._ledger.since(StoredReview, self._heard):
                 for one in reviews:
                     said = (one.user, one.item, one.rating, one.text, one.review_id, one.note)
                     self._hear(one.number, "review", partial(self._add, *said))
@@ -99,16 +101,24 @@ class Desk:
             # Its kind alone: the message may quote the review.
             log.error("live %s number %d was left out: %s", what, number, type(error).__name__)
 
-    def _add(self, user: str, item: str, rating: float, text: str, review_id: str, note: str) -> None:
-        self.recommender.add(user, item, rating, text, review_id, Note.model_validate_json(note))
+    def _add(
+        self, user: str, item: str, rating: float, text: str, review_id: str, note: str
+    ) -> None:
+        self.recommender.add_review(
+            user, item, rating, text, review_id, Note.model_validate_json(note)
+        )
 
-    def _introduce(self, one: LiveItem) -> None:
+    def _introduce(self, one: StoredItem) -> None:
         captions = [one.caption] if one.caption else []
         note = Note.model_validate_json(one.note)
         if one.caption is not None:
             self._photos[one.item] = one.caption
-        how: dict[str, Any] = {"name": one.name, "description": one.description, "captions": captions}
-        self.recommender.introduce(one.item, **how, note=note)
+        how: dict[str, Any] = {
+            "name": one.name,
+            "description": one.description,
+            "captions": captions,
+        }
+        self.recommender.add_item(one.item, **how, note=note)
 
     @contextmanager
     def _readers(self) -> Iterator[Models]:
@@ -120,7 +130,9 @@ class Desk:
             with self._reading:
                 yield self._aside
 
-    def take_in(self, user: str, item: str, rating: float, text: str, review_id: str | None = None) -> str:
+    def add_review(
+        self, user: str, item: str, rating: float, text: str, review_id: str | None = None
+    ) -> str:
         """Read a review, keep it, and hear it; its id.
 
         Args:
@@ -130,17 +142,21 @@ class Desk:
         review_id = review_id or uuid.uuid4().hex
         note = self._read(text)
         self._ledger.add(
-            LiveReview(review_id=review_id, user=user, item=item, rating=rating, text=text, note=note)
+            StoredReview(
+                review_id=review_id, user=user, item=item, rating=rating, text=text, note=note
+            )
         )
-        self.catch_up(at_once=True)
+        self.catch_up(immediately=True)
         return review_id
 
     def _read(self, text: str) -> str:
         with self._readers() as models:
-            (note,) = models.reader.notes([text])
+            (note,) = models.annotator.write_notes([text])
         return note.model_dump_json()
 
-    def introduce(self, item: str, name: str | None, description: str, photo: bytes | None) -> str | None:
+    def add_item(
+        self, item: str, name: str | None, description: str, photo: bytes | None
+    ) -> str | None:
         """Keep an item that is new, and know it; what its photo shows, where it has one.
 
         Raises:
@@ -149,50 +165,56 @@ class Desk:
             AlreadyKnown: the item is the model's, or was introduced in other words.
         """
         if item in self._known:
-            raise AlreadyKnown(f"{item!r} is known already; tell more of it in a review")
+            raise ItemExistsError(f"{item!r} is known already; tell more of it in a review")
         small, caption = None, None
         if photo is not None:
             config = self.recommender.config.read
-            small = thumbnail(io.BytesIO(photo), config.max_pixels)
+            small = encode_thumbnail(io.BytesIO(photo), config.max_pixels)
             with tempfile.NamedTemporaryFile(suffix=".jpg") as file, self._readers() as models:
                 file.write(small)
                 file.flush()
-                caption = Pictures(models.store, config.max_pixels).caption(Path(file.name), models.captioner)
-        self.recommender.live.check(description, [caption] if caption else [])
+                caption = PhotoAnnotator(models.store, config.max_pixels).caption_photo(
+                    Path(file.name), models.captioner
+                )
+        self.recommender.online.check_item_content(description, [caption] if caption else [])
         kept = {"name": name, "description": description, "note": self._read(description)}
-        if not self._ledger.add(LiveItem(item=item, caption=caption, photo=small, **kept)):
-            told = self._ledger.introduced(item)
+        if not self._ledger.add(StoredItem(item=item, caption=caption, photo=small, **kept)):
+            told = self._ledger.find_item(item)
             if (told.name, told.description, told.caption) != (name, description, caption):
-                raise AlreadyKnown(f"{item!r} was introduced before; tell more of it in a review")
-        self.catch_up(at_once=True)
+                raise ItemExistsError(
+                    f"{item!r} was introduced before; tell more of it in a review"
+                )
+        self.catch_up(immediately=True)
         return caption
 
-    def recommend(self, user: str | None, n: int, *, why: bool = False, **how: Any) -> list[Reasoned]:
+    def recommend(
+        self, user: str | None, n: int, *, why: bool = False, **how: Any
+    ) -> list[ExplainedItem]:
         """As `Recommender.recommend`, with reasons where wanted."""
         with self._lock:
             rows = self.recommender.recommend(user, n, **how).to_dicts()
             if not why:
-                return [Reasoned(row, None) for row in rows]
+                return [ExplainedItem(row, None) for row in rows]
             asking = {name: how[name] for name in ("likes", "liked") if name in how}
             reasons = [self.recommender.explain(user, row["item"], **asking) for row in rows]
         if self._sentences:
             with self._readers() as models:
-                reasons = told(reasons, models.reader.reasons)
-        return [Reasoned(row, reason) for row, reason in zip(rows, reasons, strict=True)]
+                reasons = with_sentences(reasons, models.annotator.write_reasons)
+        return [ExplainedItem(row, reason) for row, reason in zip(rows, reasons, strict=True)]
 
     def predict(self, users: list[str], items: list[str]) -> list[float]:
         """As `Recommender.predict`."""
         with self._lock:
             return self.recommender.predict(users, items).tolist()
 
-    def described(self, item: str) -> dict[str, Any]:
+    def describe_item(self, item: str) -> dict[str, Any]:
         """An item's id, name, price and categories.
 
         Raises:
             DataError: nobody has reviewed it.
         """
         with self._lock:
-            code, shelf = self._code(item), self.recommender.shelf
+            code, shelf = self._code(item), self.recommender.catalog
             return {
                 "item": item,
                 "name": shelf.name(code),
@@ -200,7 +222,7 @@ class Desk:
                 "categories": shelf.categories(code),
             }
 
-    def sayings(self, item: str, most: int = 5) -> tuple[list[Quote], list[Quote]]:
+    def typical_quotes(self, item: str, limit: int = 5) -> tuple[list[Quote], list[Quote]]:
         """What is liked and disliked about an item, the most typical first.
 
         Raises:
@@ -208,9 +230,9 @@ class Desk:
         """
         code = self._code(item)
         with self._lock:
-            return self.recommender.sayings(code, most)
+            return self.recommender.typical_quotes(code, limit)
 
-    def summary(self, item: str) -> Quote | None:
+    def summary_quote(self, item: str) -> Quote | None:
         """A sentence about an item that stands for most of them.
 
         Raises:
@@ -218,23 +240,27 @@ class Desk:
         """
         code = self._code(item)
         with self._lock:
-            return self.recommender.summary(code)
+            return self.recommender.summary_quote(code)
 
     def photos(self, item: str) -> list[tuple[str, str]]:
         """Path ("" of one that came with a live item) and caption ("" without one) of an item's photos."""
         with self._lock:
             live = [("", self._photos[item])] if item in self._photos else []
-            return [*live, *self.recommender.shelf.photos(self._code(item))]
+            return [*live, *self.recommender.catalog.photos(self._code(item))]
 
     def live_photo(self, item: str) -> bytes:
         """The JPEG that a live item came with."""
         return self._ledger.photo(item) or b""
 
-    def reviewed(self, user: str) -> list[str]:
+    def reviewed_items(self, user: str) -> list[str]:
         """Ids of what a user has reviewed; of a stranger, none."""
         with self._lock:
-            code, shelf = self.recommender.live.codes["user"].get(user), self.recommender.shelf
-            return [] if code is None else [shelf.items[item] for item in shelf.reviewed(code).tolist()]
+            code, shelf = self.recommender.online.codes["user"].get(user), self.recommender.catalog
+            return (
+                []
+                if code is None
+                else [shelf.items[item] for item in shelf.reviewed_items(code).tolist()]
+            )
 
     def similar_items(self, item: str, n: int) -> list[tuple[str, float]]:
         """As `Recommender.similar_items`."""
@@ -246,10 +272,10 @@ class Desk:
         with self._lock:
             return self.recommender.similar_users(user, n)
 
-    def kinds(self, most: int) -> list[str]:
+    def common_categories(self, limit: int) -> list[str]:
         """Categories of most items."""
         with self._lock:
-            return self.recommender.shelf.kinds(most)
+            return self.recommender.catalog.common_categories(limit)
 
     def search(self, text: str, n: int) -> list[str]:
         """Ids of items whose name has the text in it, then of those that are spoken of in such words."""
@@ -257,6 +283,6 @@ class Desk:
             return self.recommender.search(text, n)
 
     def _code(self, item: str) -> int:
-        if (code := self.recommender.live.codes["item"].get(item)) is None:
+        if (code := self.recommender.online.codes["item"].get(item)) is None:
             raise DataError(f"no review speaks of item {item!r}; check the id")
         return code

@@ -23,7 +23,9 @@ def _whole(number: Any) -> Any:
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Text = Annotated[str, AfterValidator(_clean)]
 Words = Annotated[
-    str, StringConstraints(min_length=1, max_length=1000, pattern=r"[^\s\x00]"), AfterValidator(_clean)
+    str,
+    StringConstraints(min_length=1, max_length=1000, pattern=r"[^\s\x00]"),
+    AfterValidator(_clean),
 ]
 InUrl = Annotated[Id, Path(description="An id; one that was never seen is a stranger's.")]
 Price = Literal["cheap price", "fair price", "overpriced"]

@@ -36,7 +36,9 @@ class Meters:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         labels = ("method", "route", "status")
-        self.requests = Counter("mmrec_requests", "Requests answered.", labels, registry=self.registry)
+        self.requests = Counter(
+            "mmrec_requests", "Requests answered.", labels, registry=self.registry
+        )
         self.seconds = Histogram(
             "mmrec_request_seconds", "Time to answer.", ("route",), registry=self.registry
         )
@@ -54,7 +56,13 @@ class Guard:
     """
 
     def __init__(
-        self, app: ASGIApp, *, keys: Sequence[str], per_minute: int, max_body: dict[str, int], meters: Meters
+        self,
+        app: ASGIApp,
+        *,
+        keys: Sequence[str],
+        per_minute: int,
+        max_body: dict[str, int],
+        meters: Meters,
     ) -> None:
         self._app, self._keys, self._meters = app, [key.encode() for key in keys], meters
         self._per_minute, self._max_body = per_minute, max_body
@@ -153,6 +161,8 @@ def _route(scope: Scope) -> str:
 async def _say(send: Send, status: int, why: str, request_id: str) -> None:
     body = json.dumps({"error": why, "request_id": request_id}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    headers += {401: [(b"www-authenticate", b"Bearer")], 429: [(b"retry-after", b"5")]}.get(status, [])
+    headers += {401: [(b"www-authenticate", b"Bearer")], 429: [(b"retry-after", b"5")]}.get(
+        status, []
+    )
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

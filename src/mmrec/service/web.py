@@ -16,11 +16,11 @@ from starlette.concurrency import run_in_threadpool
 
 from mmrec.errors import DataError, PhotoError
 from mmrec.llm.types import PRICE_TAGS
-from mmrec.service.api import Asked, Review
-from mmrec.service.recommendations import Desk, Reasoned
-from mmrec.vision.image_features import thumbnail
+from mmrec.service.api import ReviewRequest, ServiceDependency
+from mmrec.service.recommendations import ExplainedItem, RecommendationService
+from mmrec.vision.image_features import encode_thumbnail
 
-__all__ = ["router", "sorry"]
+__all__ = ["error_page", "router"]
 
 router = APIRouter(include_in_schema=False)
 
@@ -50,7 +50,9 @@ class Asking(BaseModel):
 
 
 @router.get("/", response_class=HTMLResponse)
-def home(request: Request, asked: Annotated[Asking, Query()], desk: Asked) -> HTMLResponse:
+def home(
+    request: Request, asked: Annotated[Asking, Query()], desk: ServiceDependency
+) -> HTMLResponse:
     """Who asks, how sure it must be, and the list."""
     found = _listed(asked, desk)
     if request.headers.get("x-fragment") == "list":
@@ -60,16 +62,19 @@ def home(request: Request, asked: Annotated[Asking, Query()], desk: Asked) -> HT
         "home.html.jinja",
         **found,
         asked=asked,
-        users=recommender.reviews.table["user"].value_counts(sort=True)["user"].head(_NAMES).to_list(),
+        users=recommender.reviews.table["user"]
+        .value_counts(sort=True)["user"]
+        .head(_NAMES)
+        .to_list(),
         prices=PRICE_TAGS[:-1],
-        categories=desk.kinds(_KINDS),
+        categories=desk.common_categories(_KINDS),
     )
 
 
-def _listed(asked: Asking, desk: Desk) -> dict[str, Any]:
+def _listed(asked: Asking, desk: RecommendationService) -> dict[str, Any]:
     """What the list needs."""
     max_fpr = 1 - asked.sure / 100
-    _, tpr = desk.recommender.curve.at(max_fpr)
+    _, tpr = desk.recommender.curve.for_max_fpr(max_fpr)
     passes = f"at most {max_fpr:.0%} of what you would dislike gets through"
     likes, user = asked.likes.strip(), asked.user.strip()
     nobody = f"For someone who likes {likes}" if likes else "What most people like"
@@ -77,7 +82,10 @@ def _listed(asked: Asking, desk: Desk) -> dict[str, Any]:
     both = "With a name, only the name counts: take it away to say what you like."
     trouble = both if user and likes else ""
     how: dict[str, Any] = {"max_fpr": max_fpr, "diversity": asked.variety / 100, "why": True}
-    how |= {"prices": [*filter(None, [asked.price])], "categories": [*filter(None, [asked.category])]}
+    how |= {
+        "prices": [*filter(None, [asked.price])],
+        "categories": [*filter(None, [asked.category])],
+    }
     if likes and not user:
         found = desk.recommend(None, _SHOWN, likes=likes, **how)
     else:
@@ -91,27 +99,33 @@ def _listed(asked: Asking, desk: Desk) -> dict[str, Any]:
     }
 
 
-def _card(one: Reasoned, desk: Desk) -> dict[str, Any]:
-    assert one.why is not None
+def _card(one: ExplainedItem, desk: RecommendationService) -> dict[str, Any]:
+    assert one.explanation is not None
     photos = desk.photos(one.row["item"])
-    why = sorted(one.why.contributions.items(), key=lambda pair: -abs(pair[1]))
+    why = sorted(one.explanation.contributions.items(), key=lambda pair: -abs(pair[1]))
     why = [(name, value) for name, value in why if abs(value) >= 0.005]  # none that would read -0
     shown = photos[0][1] or "a photo of it" if photos else ""
-    return {**one.row, "photo": shown, "why": why, "quotes": one.why.quotes, "told": one.why.sentence}
+    return {
+        **one.row,
+        "photo": shown,
+        "why": why,
+        "quotes": one.explanation.quotes,
+        "told": one.explanation.sentence,
+    }
 
 
 @router.get("/places/{item:path}", response_class=HTMLResponse)
-def place(item: str, asked: Annotated[Asking, Query()], desk: Asked) -> HTMLResponse:
+def place(item: str, asked: Annotated[Asking, Query()], desk: ServiceDependency) -> HTMLResponse:
     """An item: its photos, what people like and dislike, what is spoken of alike, and a form for a review."""
-    likes, dislikes = desk.sayings(item)
+    likes, dislikes = desk.typical_quotes(item)
     return _html(
         "place.html.jinja",
-        place=desk.described(item),
-        summary=desk.summary(item),
+        place=desk.describe_item(item),
+        summary=desk.summary_quote(item),
         likes=likes,
         dislikes=dislikes,
         photos=[caption for _, caption in desk.photos(item)],
-        near=[desk.described(one) for one, _ in desk.similar_items(item, _NEAR)],
+        near=[desk.describe_item(one) for one, _ in desk.similar_items(item, _NEAR)],
         user=asked.user,
         back=asked.query,
         taken=asked.taken,
@@ -123,7 +137,7 @@ async def write(
     request: Request,
     item: str,
     asked: Annotated[Asking, Query()],
-    desk: Asked,
+    desk: ServiceDependency,
     user: Annotated[str, Form(max_length=200)],
     rating: Annotated[float, Form(ge=1, le=5)],
     text: Annotated[str, Form(max_length=10_000)] = "",
@@ -133,16 +147,20 @@ async def write(
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return HTMLResponse("reviews are taken from this page alone", 403)
     try:
-        said = Review(user=user.strip() or "somebody", item=item, rating=rating, text=text)
+        said = ReviewRequest(user=user.strip() or "somebody", item=item, rating=rating, text=text)
     except ValidationError:
         raise HTTPException(422, "a name has 1 to 200 characters that can be seen") from None
-    await run_in_threadpool(desk.take_in, said.user, said.item, said.rating, said.text)
-    then = asked.model_copy(update={"user": said.user, "likes": ""}).model_dump(exclude_defaults=True)
+    await run_in_threadpool(desk.add_review, said.user, said.item, said.rating, said.text)
+    then = asked.model_copy(update={"user": said.user, "likes": ""}).model_dump(
+        exclude_defaults=True
+    )
     return RedirectResponse(f"{request.url.path}?{urlencode({**then, 'taken': 'true'})}", 303)
 
 
 @router.get("/photos/{item:path}")
-def photo(item: str, desk: Asked, at: Annotated[int, Query(ge=0, le=1000)] = 0) -> Response:
+def photo(
+    item: str, desk: ServiceDependency, at: Annotated[int, Query(ge=0, le=1000)] = 0
+) -> Response:
     """A photo of an item, made small and anew, so that nothing but the picture leaves."""
     photos = desk.photos(item)
     if at >= len(photos):
@@ -152,15 +170,17 @@ def photo(item: str, desk: Asked, at: Annotated[int, Query(ge=0, le=1000)] = 0) 
         body = _small(photos[at][0], limit) if photos[at][0] else desk.live_photo(item)
     except PhotoError as error:
         raise DataError(f"photo {at} of {item!r} cannot be shown: {error}") from error
-    return Response(body, media_type="image/jpeg", headers={"Cache-Control": "public, max-age=3600"})
+    return Response(
+        body, media_type="image/jpeg", headers={"Cache-Control": "public, max-age=3600"}
+    )
 
 
 @lru_cache(maxsize=512)
 def _small(path: str, max_pixels: int) -> bytes:
-    return thumbnail(Path(path), max_pixels)
+    return encode_thumbnail(Path(path), max_pixels)
 
 
-def sorry(status: int, why: str, headers: Mapping[str, str] | None = None) -> HTMLResponse:
+def error_page(status: int, why: str, headers: Mapping[str, str] | None = None) -> HTMLResponse:
     """Why there is no answer, for people."""
     return HTMLResponse(_pages.get_template("sorry.html.jinja").render(why=why), status, headers)
 

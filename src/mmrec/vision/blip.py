@@ -13,7 +13,7 @@ from mmrec.cache.store import Failure
 from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ModelError
 from mmrec.llm.types import Answer
-from mmrec.vision.caption_quality import fault
+from mmrec.vision.caption_quality import caption_fault
 
 __all__ = ["BLIP_TYPES", "BlipCaptioner"]
 
@@ -42,18 +42,20 @@ class BlipCaptioner:
     Args:
         model: name on the hub, or folder.
         revision: commit of a model on the hub; that of the local cache, or the newest one, by default.
-        place: where it runs and how exact; the fastest of this machine by default.
+        placement: where it runs and how exact; the fastest of this machine by default.
     """
 
-    def __init__(self, model: str, revision: str | None = None, place: Placement | None = None) -> None:
+    def __init__(
+        self, model: str, revision: str | None = None, placement: Placement | None = None
+    ) -> None:
         self._model = model
         self._revision = revision
-        self.place = place or Placement.choose()
-        self.chunk = _AT_ONCE[self.place.device]
+        self.placement = placement or Placement.choose()
+        self.chunk = _AT_ONCE[self.placement.device]
         self._again = 0
 
     @property
-    def maker(self) -> dict[str, object]:
+    def provenance(self) -> dict[str, object]:
         """What determines a caption besides the photo; of a folder its weights, of a model its commit.
 
         Raises:
@@ -63,12 +65,12 @@ class BlipCaptioner:
             "kind": "caption",
             "model": self._weights.title,
             "revision": self._weights.revision,
-            "precision": self.place.precision,
+            "precision": self.placement.precision,
             "decoding": [_GREEDY, _AGAIN],
             "version": _VERSION,
         }
 
-    def captions(
+    def caption(
         self, photos: Iterator[list[tuple[int, Image.Image]]]
     ) -> Iterator[tuple[int, Answer | Failure]]:
         """Caption RGB photos, a block at a time.
@@ -78,14 +80,14 @@ class BlipCaptioner:
         """
         for block in photos:
             said = self._say([photo for _, photo in block], _GREEDY)
-            poor = [at for at, caption in enumerate(said) if fault(caption)]
+            poor = [at for at, caption in enumerate(said) if caption_fault(caption)]
             if poor:
                 self._again += len(poor)
                 again = self._say([block[at][1] for at in poor], _AGAIN)
                 for at, caption in zip(poor, again, strict=True):
                     said[at] = caption
             for (number, _), caption in zip(block, said, strict=True):
-                why = fault(caption)
+                why = caption_fault(caption)
                 yield number, Failure(f"{why} (twice)") if why else Answer(text=caption)
 
     def status(self) -> str:
@@ -94,28 +96,32 @@ class BlipCaptioner:
 
     @cached_property
     def _weights(self) -> Weights:
-        return Weights.get(self._model, self._revision)
+        return Weights.find_or_download(self._model, self._revision)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any, Any]:
-        self._weights.require(BLIP_TYPES, " or ".join(BLIP_TYPES))
-        model = self._weights.load("AutoModelForImageTextToText", self.place)
+        self._weights.require_type(BLIP_TYPES, " or ".join(BLIP_TYPES))
+        model = self._weights.load("AutoModelForImageTextToText", self.placement)
         if getattr(model.config, "image_token_index", 0) is None:
-            raise ModelError(f"{self._model} is of the time before transformers 4.46; bring its files again")
+            raise ModelError(
+                f"{self._model} is of the time before transformers 4.46; bring its files again"
+            )
         # By Pillow, so that torchvision is not needed.
-        images = self._weights.part("AutoImageProcessor", backend="pil")
-        return model, images, self._weights.part("AutoTokenizer")
+        images = self._weights.load_part("AutoImageProcessor", backend="pil")
+        return model, images, self._weights.load_part("AutoTokenizer")
 
     @torch.inference_mode()
     def _say(self, photos: Sequence[Image.Image], how: dict[str, object]) -> list[str]:
-        (model, images, tokenizer), place = self._loaded, self.place
+        (model, images, tokenizer), place = self._loaded, self.placement
         pixels = images(images=list(photos), return_tensors="pt")["pixel_values"]
         try:
             ids = model.generate(pixel_values=pixels.to(place.device, place.dtype), **how)
         except torch.OutOfMemoryError as error:
             half = len(photos) // 2
             if not half:
-                raise ModelError(f"{self._model}: one photo is too much for the GPU's memory") from error
+                raise ModelError(
+                    f"{self._model}: one photo is too much for the GPU's memory"
+                ) from error
             return self._say(photos[:half], how) + self._say(photos[half:], how)
         # BLIP-2 gives back the places that the photo took among the words.
         photo = getattr(model.config, "image_token_index", None)

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import Final
 
-__all__ = ["fault"]
+__all__ = ["caption_fault"]
 
 _LONGEST: Final = 800
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
@@ -20,7 +20,7 @@ _RUNS: Final = ((1, 4), (2, 3), (3, 3), (4, 2), (5, 2), (6, 2), (7, 2), (8, 2))
 _LEAST_NEW: Final = 0.45
 
 
-def fault(caption: str) -> str | None:
+def caption_fault(caption: str) -> str | None:
     """Why a caption is worth nothing, or None for one that can be used.
 
     A good caption that begins with "a photo of" is left as it is: the store keeps what a model said word
@@ -62,4 +62,8 @@ def _loop(caption: str, words: list[str]) -> str:
         if times > 2:
             return four
     # "a room with a table and a table with a room": nothing new is said after a while
-    return " ".join(words[-6:]) if len(words) >= 10 and len(set(words)) < _LEAST_NEW * len(words) else ""
+    return (
+        " ".join(words[-6:])
+        if len(words) >= 10 and len(set(words)) < _LEAST_NEW * len(words)
+        else ""
+    )

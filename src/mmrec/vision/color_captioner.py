@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmrec.llm.types import Answer
 
-__all__ = ["PaletteCaptioner"]
+__all__ = ["ColorCaptioner"]
 
 _Floats = NDArray[np.float64]
 _Names = NDArray[np.uint8]
@@ -41,7 +41,9 @@ _DETAIL: Final = ((0.04, "few edges"), (0.15, "some detail"), (0.35, "much detai
 
 _UNIT: Final = np.arange(256) / 255
 _LINEAR: Final = np.where(_UNIT > 0.04045, ((_UNIT + 0.055) / 1.055) ** 2.4, _UNIT / 12.92)
-_TO_XYZ: Final = np.array([[0.4339, 0.2126, 0.0177], [0.3762, 0.7152, 0.1095], [0.1899, 0.0722, 0.8728]])
+_TO_XYZ: Final = np.array(
+    [[0.4339, 0.2126, 0.0177], [0.3762, 0.7152, 0.1095], [0.1899, 0.0722, 0.8728]]
+)
 
 
 def _lab(rgb: NDArray[np.uint8]) -> _Floats:
@@ -55,9 +57,13 @@ def _lab(rgb: NDArray[np.uint8]) -> _Floats:
 @cache
 def _table() -> NDArray[np.uint8]:
     """Index into `_NAMES` of the example nearest to a colour, for colours cut to 5 bits a channel."""
-    pairs = [(i, bytes.fromhex(code)) for i, name in enumerate(_NAMES) for code in _COLOURS[name].split()]
+    pairs = [
+        (i, bytes.fromhex(code)) for i, name in enumerate(_NAMES) for code in _COLOURS[name].split()
+    ]
     examples = _lab(np.array([list(code) for _, code in pairs], dtype=np.uint8))
-    grid = np.stack(np.meshgrid(*[np.arange(4, 256, 8, dtype=np.uint8)] * 3, indexing="ij"), axis=-1)
+    grid = np.stack(
+        np.meshgrid(*[np.arange(4, 256, 8, dtype=np.uint8)] * 3, indexing="ij"), axis=-1
+    )
     # |p|^2 is the same for every example, so the nearest needs only |e|^2 - 2 p.e
     distance = _lab(grid.reshape(-1, 3)) @ (-2 * examples.T) + (examples**2).sum(axis=1)
     owners = np.array([i for i, _ in pairs], dtype=np.uint8)
@@ -141,7 +147,9 @@ def _place(x: float, y: float) -> str:
 
 def _shape(lab: _Floats, names: _Names, ratio: float) -> str:
     """The one thing that stands out of a plain ground, or nothing."""
-    border = np.concatenate([lab[:3].reshape(-1, 3), lab[-3:].reshape(-1, 3), *lab[3:-3, [0, 1, -2, -1]]])
+    border = np.concatenate(
+        [lab[:3].reshape(-1, 3), lab[-3:].reshape(-1, 3), *lab[3:-3, [0, 1, -2, -1]]]
+    )
     ground = np.median(border, axis=0)
     if np.quantile(np.linalg.norm(border - ground, axis=1), 0.9) > 14:
         return ""
@@ -151,7 +159,9 @@ def _shape(lab: _Floats, names: _Names, ratio: float) -> str:
         return ""
     (top, bottom), (left, right) = _extent(mask.sum(axis=1)), _extent(mask.sum(axis=0))
     box = mask[top:bottom, left:right]
-    y, x = (np.mgrid[: bottom - top, : right - left] + 0.5) / np.reshape(box.shape, (2, 1, 1)) * 2 - 1
+    y, x = (np.mgrid[: bottom - top, : right - left] + 0.5) / np.reshape(
+        box.shape, (2, 1, 1)
+    ) * 2 - 1
     disc = x**2 + y**2 <= 1
     even = 0.75 < ratio * (right - left) / (bottom - top) < 1.33
     kind = "shape"
@@ -200,7 +210,7 @@ def _layout(lab: _Floats, names: _Names, ratio: float) -> str:
     )
 
 
-class PaletteCaptioner:
+class ColorCaptioner:
     """Says of a photo what its pixels show: colours, light, warmth, layout and detail; not what is in it.
 
     It needs no model and no network, and the same pixels always give the same sentence. It is no
@@ -210,11 +220,13 @@ class PaletteCaptioner:
     chunk = 64
 
     @property
-    def maker(self) -> dict[str, object]:
+    def provenance(self) -> dict[str, object]:
         """What determines a caption besides the photo."""
         return {"kind": "caption", "model": "builtin", "revision": "2"}
 
-    def captions(self, photos: Iterator[list[tuple[int, Image.Image]]]) -> Iterator[tuple[int, Answer]]:
+    def caption(
+        self, photos: Iterator[list[tuple[int, Image.Image]]]
+    ) -> Iterator[tuple[int, Answer]]:
         """One sentence of some 12 to 30 words a photo; a caption never depends on the photos next to it."""
         for block in photos:
             for number, photo in block:

@@ -22,12 +22,12 @@ from mmrec.console import track
 from mmrec.data import arrays
 from mmrec.data.images import load_photo
 from mmrec.errors import PhotoError
-from mmrec.evidence.policies import Side
+from mmrec.evidence.policies import EvidenceViews
 from mmrec.llm.types import Answer
-from mmrec.vision.resnet import PhotoFeatures
+from mmrec.vision.resnet import ImageEncoder
 from mmrec.vision.types import Captioner
 
-__all__ = ["Captions", "PhotoVectors", "Pictures", "thumbnail"]
+__all__ = ["Captions", "PhotoAnnotator", "PhotoVectors", "encode_thumbnail"]
 
 _DECODING = Semaphore()  # a small file may hold so many pixels that a few at once fill the memory
 _SHOWN = 640  # pixels of what people are shown
@@ -43,20 +43,24 @@ class Captions:
     """Captions of photos.
 
     Attributes:
-        text: path -> caption; "" where there is none.
-        failed: why photos have none, and how many have none for that reason.
+        texts: path -> caption; "" where there is none.
+        failures: why photos have none, and how many have none for that reason.
     """
 
-    text: dict[str, str]
-    failed: Counter[str]
+    texts: dict[str, str]
+    failures: Counter[str]
 
     def __str__(self) -> str:
         """How many photos have no caption, and why; empty when all have one."""
-        why = ", ".join(f"{reason} ({count:,})" for reason, count in self.failed.most_common(3))
-        return f"{self.failed.total():,} of {len(self.text):,} photos have no caption: {why}" if why else ""
+        why = ", ".join(f"{reason} ({count:,})" for reason, count in self.failures.most_common(3))
+        return (
+            f"{self.failures.total():,} of {len(self.texts):,} photos have no caption: {why}"
+            if why
+            else ""
+        )
 
 
-class Pictures:
+class PhotoAnnotator:
     """Photos on disk; each file is hashed once, and looked at only when the store lacks it.
 
     Args:
@@ -69,7 +73,7 @@ class Pictures:
         self._max_pixels = max_pixels
         self._hashes: dict[str, str | Failure] = {}
 
-    def captions(self, paths: Iterable[str], captioner: Captioner) -> Captions:
+    def caption_photos(self, paths: Iterable[str], captioner: Captioner) -> Captions:
         """Caption photos by path.
 
         Raises:
@@ -77,39 +81,41 @@ class Pictures:
         """
 
         def work(photos: _Photos) -> Iterator[tuple[int, Result]]:
-            for at, said in captioner.captions(photos):
+            for at, said in captioner.caption(photos):
                 yield at, said if isinstance(said, Failure) else said.model_dump_json().encode()
 
         unique = list(dict.fromkeys(paths))
         if not unique:
             return Captions({}, Counter())
         what, status = "captioning photos", captioner.status
-        results = self._remember(unique, captioner.maker, captioner.chunk, work, what, status)
+        results = self._remember(unique, captioner.provenance, captioner.chunk, work, what, status)
         text, failed = {}, Counter[str]()
         for path, result in zip(unique, results, strict=True):
             if isinstance(result, Failure):
                 failed[result.reason.partition(":")[0]] += 1
-            text[path] = "" if isinstance(result, Failure) else Answer.model_validate_json(result).text
+            text[path] = (
+                "" if isinstance(result, Failure) else Answer.model_validate_json(result).text
+            )
         return Captions(text, failed)
 
-    def caption(self, path: Path, captioner: Captioner) -> str:
+    def caption_photo(self, path: Path, captioner: Captioner) -> str:
         """What one photo shows.
 
         Raises:
             PhotoError: it cannot be read, or the captioner found no words.
         """
         load_photo(path, self._max_pixels)
-        said = self.captions([str(path)], captioner)
-        if said.failed:
-            raise PhotoError(f"nothing could be read from it ({next(iter(said.failed))})")
-        return said.text[str(path)]
+        said = self.caption_photos([str(path)], captioner)
+        if said.failures:
+            raise PhotoError(f"nothing could be read from it ({next(iter(said.failures))})")
+        return said.texts[str(path)]
 
-    def missing(self, paths: Iterable[str], captioner: Captioner) -> int:
+    def count_uncaptioned(self, paths: Iterable[str], captioner: Captioner) -> int:
         """How many photos the captioner would be asked about."""
         hashes = [one for one in self._hashed(list(dict.fromkeys(paths))) if isinstance(one, str)]
-        return len(self._store.missing({**captioner.maker, "side": _SIDE}, hashes))
+        return len(self._store.missing({**captioner.provenance, "side": _SIDE}, hashes))
 
-    def vectors(self, paths: Iterable[str], features: PhotoFeatures) -> dict[str, np.ndarray]:
+    def encode_photos(self, paths: Iterable[str], features: ImageEncoder) -> dict[str, np.ndarray]:
         """(d,) float16 vectors of photos by path; those that cannot be read are left out.
 
         Raises:
@@ -117,15 +123,19 @@ class Pictures:
         """
 
         def work(photos: _Photos) -> Iterator[tuple[int, Result]]:
-            for at, vector in features.vectors(photos):
+            for at, vector in features.encode(photos):
                 yield at, vector if isinstance(vector, Failure) else vector.tobytes()
 
         unique = list(dict.fromkeys(paths))
         if not unique:
             return {}
-        results = self._remember(unique, features.maker, features.chunk, work, "looking at photos", str)
+        results = self._remember(
+            unique, features.provenance, features.chunk, work, "looking at photos", str
+        )
         pairs = zip(unique, results, strict=True)
-        return {path: np.frombuffer(raw, np.float16) for path, raw in pairs if isinstance(raw, bytes)}
+        return {
+            path: np.frombuffer(raw, np.float16) for path, raw in pairs if isinstance(raw, bytes)
+        }
 
     def _remember(
         self,
@@ -148,11 +158,11 @@ class Pictures:
                         yield broken.popleft()
             yield from broken
 
-        found = self._store.remember(
+        found = self._store.get_or_compute(
             {**maker, "side": _SIDE},
             [str(hashes[at]) for at in files],
             compute,
-            what=what,
+            title=what,
             chunk=chunk,
             status=status,
         )
@@ -162,7 +172,11 @@ class Pictures:
     def _hashed(self, paths: Sequence[str]) -> list[str | Failure]:
         new = [path for path in paths if path not in self._hashes]
         if new:
-            bar = track("hashing photos", len(new)) if len(new) >= _SHOW_FROM else nullcontext(_unseen)
+            bar = (
+                track("hashing photos", len(new))
+                if len(new) >= _SHOW_FROM
+                else nullcontext(_unseen)
+            )
             with ThreadPoolExecutor(_THREADS) as pool, bar as advance:
                 for path, digest in zip(new, pool.map(_sha256, new), strict=True):
                     self._hashes[path] = digest
@@ -176,7 +190,9 @@ class Pictures:
         with ThreadPoolExecutor(_THREADS) as pool:
             ahead: deque[list[tuple[int, Future[Image.Image]]]] = deque()
             for block in blocks:
-                ahead.append([(at, pool.submit(_small, paths[at], self._max_pixels)) for at in block])
+                ahead.append(
+                    [(at, pool.submit(_small, paths[at], self._max_pixels)) for at in block]
+                )
                 if len(ahead) > 1:
                     yield from _ready(ahead.popleft(), broken)
             while ahead:
@@ -202,7 +218,7 @@ def _small(path: str, max_pixels: int) -> Image.Image:
     return photo
 
 
-def thumbnail(photo: Path | IO[bytes], max_pixels: int) -> bytes:
+def encode_thumbnail(photo: Path | IO[bytes], max_pixels: int) -> bytes:
     """A photo as a small JPEG, made anew, so that nothing but the picture is in it.
 
     Raises:
@@ -234,16 +250,16 @@ class PhotoVectors:
 
     Attributes:
         vectors: (k, d) float16.
-        reviews: (n, k) how often each review shows each.
-        items: (m, k) how often each item does by itself.
+        review_counts: (n, k) how often each review shows each.
+        item_counts: (m, k) how often each item does by itself.
     """
 
     vectors: np.ndarray
-    reviews: csr_matrix
-    items: csr_matrix
+    review_counts: csr_matrix
+    item_counts: csr_matrix
 
     @classmethod
-    def of(
+    def build(
         cls,
         reviews: Sequence[Sequence[str]],
         items: Sequence[Sequence[str]],
@@ -252,27 +268,29 @@ class PhotoVectors:
     ) -> PhotoVectors:
         """From groups of names; names without a vector are left out."""
         row = {name: at for at, name in enumerate(vectors)}
-        stacked = np.stack(list(vectors.values())) if vectors else np.zeros((0, width), dtype=np.float16)
+        stacked = (
+            np.stack(list(vectors.values())) if vectors else np.zeros((0, width), dtype=np.float16)
+        )
         return cls(stacked, _shown(reviews, row), _shown(items, row))
 
-    def means(self, side: Side) -> tuple[np.ndarray, np.ndarray]:
+    def view_means(self, views: EvidenceViews) -> tuple[np.ndarray, np.ndarray]:
         """Over the photos of every view of items: those of the reviews it hears, and the item's own.
 
         Returns:
             (v, d) float16 means of vectors; (v,) number of photos.
         """
-        count = self._sum(side, np.ones((self.vectors.shape[0], 1), dtype=np.float32))[:, 0]
-        mean = arrays.empty((len(side), self.vectors.shape[1]), np.float16)
+        count = self._sum(views, np.ones((self.vectors.shape[0], 1), dtype=np.float32))[:, 0]
+        mean = arrays.allocate((len(views), self.vectors.shape[1]), np.float16)
         # The sum over reviews is dense, so only some columns of it are in memory at a time.
         for at in range(0, mean.shape[1], _COLUMNS_AT_ONCE):
             columns = slice(at, at + _COLUMNS_AT_ONCE)
-            total = self._sum(side, self.vectors[:, columns].astype(np.float32))
+            total = self._sum(views, self.vectors[:, columns].astype(np.float32))
             mean[:, columns] = total / np.maximum(count, 1)[:, None]
         return mean, count
 
-    def _sum(self, side: Side, part: np.ndarray) -> np.ndarray:
-        own: np.ndarray = (self.items @ part)[side.entity]
-        return own + side.sum(self.reviews @ part) if self.reviews.nnz else own
+    def _sum(self, side: EvidenceViews, part: np.ndarray) -> np.ndarray:
+        own: np.ndarray = (self.item_counts @ part)[side.entity]
+        return own + side.sum(self.review_counts @ part) if self.review_counts.nnz else own
 
 
 def _shown(groups: Sequence[Sequence[str]], row: Mapping[str, int]) -> csr_matrix:

@@ -16,15 +16,15 @@ from PIL import Image
 from mmrec.cache.store import Failure
 from mmrec.config import LanguageConfig, VisionConfig
 from mmrec.errors import ConfigError
-from mmrec.llm.cost import Purse
-from mmrec.llm.factory import open_chat
-from mmrec.llm.openai_client import Chat
-from mmrec.llm.openai_protocol import Request
-from mmrec.llm.parsing import Unusable, as_text
+from mmrec.llm.cost import Budget
+from mmrec.llm.factory import open_chat_client
+from mmrec.llm.openai_client import ChatClient
+from mmrec.llm.openai_protocol import ChatRequest
+from mmrec.llm.parsing import UnusableAnswer, parse_text
 from mmrec.llm.types import Answer
-from mmrec.vision.caption_quality import fault
+from mmrec.vision.caption_quality import caption_fault
 
-__all__ = ["ChatCaptioner", "chat_captioner"]
+__all__ = ["OpenAICaptioner", "open_openai_captioner"]
 
 _VERSION: Final = 1  # of how answers are judged and trimmed, since that is what is kept
 _PIXELS: Final = 512
@@ -53,7 +53,7 @@ _TOKEN: Final = re.compile(r"< ?\|[^<>|]{0,40}\|>|</?s>")
 _Photos = Iterator[list[tuple[int, Image.Image]]]
 
 
-class ChatCaptioner:
+class OpenAICaptioner:
     """A vision model behind OpenAI's chat API.
 
     It sees a photo's pixels only, at most 512 a side: no name, no place, no date. A caption that says nothing
@@ -65,11 +65,11 @@ class ChatCaptioner:
 
     chunk = 1
 
-    def __init__(self, chat: Chat) -> None:
+    def __init__(self, chat: ChatClient) -> None:
         self.chat = chat
 
     @property
-    def maker(self) -> dict[str, object]:
+    def provenance(self) -> dict[str, object]:
         """What determines a caption besides the photo; where the server is does not.
 
         Raises:
@@ -89,9 +89,9 @@ class ChatCaptioner:
 
     def status(self) -> str:
         """Tokens and money so far."""
-        return str(self.chat.spend)
+        return str(self.chat.costs)
 
-    def captions(self, photos: _Photos) -> Iterator[tuple[int, Answer | Failure]]:
+    def caption(self, photos: _Photos) -> Iterator[tuple[int, Answer | Failure]]:
         """Caption RGB photos, many at a time; each is encoded when a call is free for it.
 
         Raises:
@@ -99,38 +99,42 @@ class ChatCaptioner:
             BudgetReached: once what is under way has come back.
         """
         first: dict[int, str] = {}
-        again: deque[tuple[int, Request]] = deque()
-        for at, answer in self.chat.answers(_requests(photos, first, again)):
+        again: deque[tuple[int, ChatRequest]] = deque()
+        for at, answer in self.chat.complete(_requests(photos, first, again)):
             photo = first.pop(at, None)
             caption = _caption(answer)
             if photo is not None and isinstance(caption, Failure) and isinstance(answer, Answer):
                 again.append((at, _request(photo, *_AGAIN)))
             else:
                 yield at, caption
-        for at, answer in self.chat.answers(iter([list(again)])):
+        for at, answer in self.chat.complete(iter([list(again)])):
             yield at, _caption(answer)
 
 
-def chat_captioner(config: VisionConfig, language: LanguageConfig, purse: Purse) -> ChatCaptioner:
+def open_openai_captioner(
+    config: VisionConfig, language: LanguageConfig, budget: Budget
+) -> OpenAICaptioner:
     """The captioner that is named; nobody is asked yet.
 
     Args:
         config: names it.
         language: calls in flight, price.
-        purse: pays.
+        budget: pays.
 
     Raises:
         ConfigError: the spelling is not that of a chat model.
     """
-    chat = open_chat(config.captioner, language, purse)
+    chat = open_chat_client(config.captioner, language, budget)
     if chat is None:
-        raise ConfigError(f"--captioner {config.captioner}: write openai:MODEL, ollama:MODEL, or a URL")
-    return ChatCaptioner(chat)
+        raise ConfigError(
+            f"--captioner {config.captioner}: write openai:MODEL, ollama:MODEL, or a URL"
+        )
+    return OpenAICaptioner(chat)
 
 
 def _requests(
-    photos: _Photos, first: dict[int, str], again: deque[tuple[int, Request]]
-) -> Iterator[list[tuple[int, Request]]]:
+    photos: _Photos, first: dict[int, str], again: deque[tuple[int, ChatRequest]]
+) -> Iterator[list[tuple[int, ChatRequest]]]:
     """Calls as they are wanted: what is to be asked again comes first, so that little of it is in memory."""
     for block in photos:
         for at, photo in block:
@@ -145,18 +149,20 @@ def _encoded(photo: Image.Image) -> str:
     small = photo.convert("RGB")
     small.thumbnail((_PIXELS, _PIXELS))
     bare = Image.new("RGB", small.size)
-    bare.paste(small)  # Pillow writes some of what a photo carries besides its pixels into the copy.
+    bare.paste(
+        small
+    )  # Pillow writes some of what a photo carries besides its pixels into the copy.
     file = BytesIO()
     bare.save(file, "JPEG", quality=_QUALITY)
     return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
 
 
-def _request(photo: str, words: str, tokens: int) -> Request:
+def _request(photo: str, words: str, tokens: int) -> ChatRequest:
     content = [
         {"type": "text", "text": words},
         {"type": "image_url", "image_url": {"url": photo, "detail": "low"}},
     ]
-    return Request([{"role": "user", "content": content}], None, tokens)
+    return ChatRequest([{"role": "user", "content": content}], None, tokens)
 
 
 def _caption(answer: Answer | Failure) -> Answer | Failure:
@@ -164,10 +170,10 @@ def _caption(answer: Answer | Failure) -> Answer | Failure:
     if isinstance(answer, Failure):
         return answer
     try:
-        said = " ".join(_TOKEN.sub(" ", as_text(answer)).split())
-    except Unusable:
+        said = " ".join(_TOKEN.sub(" ", parse_text(answer)).split())
+    except UnusableAnswer:
         said = ""
     if len(said) > _MOST_CHARACTERS:
         said = said[:_MOST_CHARACTERS].rsplit(" ", 1)[0]
-    why = f"caption refused: {said[:60]}" if _REFUSED.match(said) else fault(said)
+    why = f"caption refused: {said[:60]}" if _REFUSED.match(said) else caption_fault(said)
     return Failure(f"{why} (twice)") if why else answer.model_copy(update={"text": said})

@@ -14,13 +14,13 @@ from mmrec.cache.store import Failure
 from mmrec.config import VisionConfig
 from mmrec.encoder.weights import Placement, Weights
 
-__all__ = ["PhotoFeatures"]
+__all__ = ["ImageEncoder"]
 
 _VERSION: Final = 1
 _AT_ONCE: Final = {"cpu": 16, "cuda": 128}
 
 
-class PhotoFeatures:
+class ImageEncoder:
     """Vectors of photos, pooled over the picture: 2048 numbers of ResNet-50, other widths of others.
 
     On a processor that multiplies bf16 natively this is more than twice as fast as fp32, and the cosine to
@@ -28,16 +28,16 @@ class PhotoFeatures:
 
     Args:
         config: names the model, or its folder.
-        place: where it runs and how exact; the fastest of this machine by default.
+        placement: where it runs and how exact; the fastest of this machine by default.
     """
 
-    def __init__(self, config: VisionConfig, place: Placement | None = None) -> None:
+    def __init__(self, config: VisionConfig, placement: Placement | None = None) -> None:
         self.config = config
-        self.place = place or Placement.choose()
-        self.chunk = _AT_ONCE[self.place.device]
+        self.placement = placement or Placement.choose()
+        self.chunk = _AT_ONCE[self.placement.device]
 
     @property
-    def maker(self) -> dict[str, object]:
+    def provenance(self) -> dict[str, object]:
         """What determines a vector besides the photo.
 
         Raises:
@@ -47,7 +47,7 @@ class PhotoFeatures:
             "kind": "image vector",
             "model": self._weights.title,
             "revision": self._weights.revision,
-            "precision": self.place.precision,
+            "precision": self.placement.precision,
             "version": _VERSION,
         }
 
@@ -59,14 +59,14 @@ class PhotoFeatures:
         """
         if self.config.image_model != VisionConfig().image_model:
             return True
-        return Weights.found(self.config.image_model, self.config.image_revision) is not None
+        return Weights.find(self.config.image_model, self.config.image_revision) is not None
 
     @property
     def width(self) -> int:
         """Numbers of a vector."""
         return int(self._weights.settings["hidden_sizes"][-1])
 
-    def vectors(
+    def encode(
         self, photos: Iterator[list[tuple[int, Image.Image]]]
     ) -> Iterator[tuple[int, np.ndarray | Failure]]:
         """(d,) float16 vectors of RGB photos, a block at a time.
@@ -81,20 +81,22 @@ class PhotoFeatures:
 
     @cached_property
     def _weights(self) -> Weights:
-        return Weights.get(self.config.image_model, self.config.image_revision)
+        return Weights.find_or_download(self.config.image_model, self.config.image_revision)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        self._weights.require(("resnet",), "resnet")
-        model = self._weights.load("AutoModel", self.place)
+        self._weights.require_type(("resnet",), "resnet")
+        model = self._weights.load("AutoModel", self.placement)
         # By Pillow, so that torchvision is not needed.
-        images = self._weights.part("AutoImageProcessor", backend="pil")
+        images = self._weights.load_part("AutoImageProcessor", backend="pil")
         return model.to(memory_format=torch.channels_last), images
 
     @torch.inference_mode()
     def _vectors(self, photos: list[Image.Image]) -> np.ndarray:
         model, images = self._loaded
         pixels = images(images=photos, return_tensors="pt")["pixel_values"]
-        pixels = pixels.to(self.place.device, self.place.dtype, memory_format=torch.channels_last)
+        pixels = pixels.to(
+            self.placement.device, self.placement.dtype, memory_format=torch.channels_last
+        )
         pooled: torch.Tensor = model(pixel_values=pixels).pooler_output
         return pooled.flatten(1).float().cpu().numpy()

@@ -20,10 +20,10 @@ class Captioner(Protocol):
     """Photos that are handed over, and whose captions are kept, at a time."""
 
     @property
-    def maker(self) -> dict[str, object]:
+    def provenance(self) -> dict[str, object]:
         """What determines a caption besides the photo: kind, model, revision, parameters."""
 
-    def captions(
+    def caption(
         self, photos: Iterator[list[tuple[int, Image.Image]]]
     ) -> Iterator[tuple[int, Answer | Failure]]:
         """Caption RGB photos of any size as they come, each caption with the number of its photo.

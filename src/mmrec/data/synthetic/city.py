@@ -15,21 +15,21 @@ import numpy.typing as npt
 import polars as pl
 
 from mmrec.data.synthetic.pictures import draw_photo
-from mmrec.data.synthetic.review_text import WORDS, Opinion, pick, write_review
+from mmrec.data.synthetic.review_text import PHRASES, Opinion, choose, write_review
 from mmrec.data.synthetic.truth import (
     QUALITIES,
     TRAITS,
     Floats,
-    Guests,
     Ints,
-    Places,
-    draw_guests,
+    ItemTruth,
+    UserTruth,
+    draw_items,
     draw_pairs,
-    draw_places,
+    draw_users,
     rating_terms,
 )
 
-__all__ = ["TRAITS", "City", "Guests", "Places", "build_city", "write_sample_city"]
+__all__ = ["TRAITS", "City", "ItemTruth", "UserTruth", "build_city", "write_sample_city"]
 
 LIKE_SHARE = 0.825
 """Share of ratings of 4 and 5: some five likes to a dislike, as in restaurant reviews online."""
@@ -44,8 +44,8 @@ class City:
     """A town of U users, I items and R reviews, in the order of their dates, with its truth.
 
     Attributes:
-        places: the items.
-        guests: the users.
+        items: the items.
+        users: the users.
         user: (R,) index of the user; no (user, item) pair occurs twice.
         item: (R,) index of the item.
         score: (R,) the rating before luck and rounding, all that an oracle could predict.
@@ -54,8 +54,8 @@ class City:
         date: (R,) days.
     """
 
-    places: Places
-    guests: Guests
+    items: ItemTruth
+    users: UserTruth
     user: Ints
     item: Ints
     score: Floats
@@ -71,8 +71,8 @@ def build_city(seed: int = 0, users: int = 400, items: int = 150, reviews: int =
         ConfigError: fewer reviews than give everyone two, or more than there are pairs.
     """
     item_rng, user_rng, pair_rng, text_rng = np.random.default_rng(seed).spawn(4)
-    places = draw_places(items, item_rng)
-    guests = draw_guests(users, user_rng)
+    places = draw_items(items, item_rng)
+    guests = draw_users(users, user_rng)
     user, item = draw_pairs(users, items, reviews, pair_rng)
     stars = rating_terms(places, guests, user, item)
     luck = pair_rng.normal(0, NOISE, reviews)
@@ -96,7 +96,7 @@ def build_city(seed: int = 0, users: int = 400, items: int = 150, reviews: int =
 def write_sample_city(
     folder: Path, *, seed: int = 0, users: int = 400, items: int = 150, reviews: int = 4000
 ) -> Path:
-    """Write `reviews.jsonl`, `places.jsonl` and `photos/` into the folder; returns the path of the reviews.
+    """Write `reviews.jsonl`, `items.jsonl` and `photos/` into the folder; returns the path of the reviews.
 
     Photo paths are relative to the folder. `price_level` and `cuisines` of the places are truth, for scoring
     what is read out of the reviews.
@@ -107,9 +107,12 @@ def write_sample_city(
     city = build_city(seed, users, items, reviews)
     rng = np.random.default_rng([seed, 1])
     (folder / "photos").mkdir(parents=True, exist_ok=True)
-    places = city.places
+    places = city.items
     place_photos = [
-        [_take_photo(folder, places, item, str(1 + number), number % 2 == 0, rng) for number in range(count)]
+        [
+            _take_photo(folder, places, item, str(1 + number), number % 2 == 0, rng)
+            for number in range(count)
+        ]
         for item, count in enumerate(rng.integers(1, 4, items))
     ]
     review_photos = [
@@ -129,7 +132,7 @@ def write_sample_city(
     ).write_ndjson(folder / "places.jsonl")
     pl.DataFrame(
         {
-            "user_id": [city.guests.ids[user] for user in city.user],
+            "user_id": [city.users.ids[user] for user in city.user],
             "business_id": [places.ids[item] for item in city.item],
             "rating": city.rating,
             "review_text": city.text,
@@ -140,33 +143,39 @@ def write_sample_city(
     return folder / "reviews.jsonl"
 
 
-def _opinions(row: Floats, luck: float, places: Places, item: int) -> list[Opinion]:
+def _opinions(row: Floats, luck: float, places: ItemTruth, item: int) -> list[Opinion]:
     """What this user can say of this item, given one row of `rating_terms`."""
     opinions = []
-    for trait, (value, worth) in enumerate(zip(places.traits[item], row[: len(TRAITS)], strict=True)):
+    for trait, (value, worth) in enumerate(
+        zip(places.traits[item], row[: len(TRAITS)], strict=True)
+    ):
         mood = "" if trait < QUALITIES else "liked" if worth > 0 else "disliked"
         if value:
-            opinions.append(Opinion(f"{TRAITS[trait]}{'+' if value > 0 else '-'}{mood}", float(worth)))
+            opinions.append(
+                Opinion(f"{TRAITS[trait]}{'+' if value > 0 else '-'}{mood}", float(worth))
+            )
     level, price = places.price_level[item], float(row[len(TRAITS)])
     if price < -0.25:
         opinions.append(Opinion("overpriced", price))
     else:
-        opinions.append(Opinion({1: "cheap", 4: "splurge"}.get(int(level), "fair"), max(price, 0.1)))
+        opinions.append(
+            Opinion({1: "cheap", 4: "splurge"}.get(int(level), "fair"), max(price, 0.1))
+        )
     food = float(row[len(TRAITS) + 1]) + 0.6 * luck + 0.05
     opinions.append(Opinion("food+" if food > 0 else "food-", food))
     tastes = row[len(TRAITS) + 2 :]
     most = int(np.argmax(np.abs(tastes)))
     bank = "cuisine+" if tastes[most] > 0 else "cuisine-"
-    return [*opinions, Opinion(bank, float(tastes[most]), list(WORDS["cuisines"])[most])]
+    return [*opinions, Opinion(bank, float(tastes[most]), list(PHRASES["cuisines"])[most])]
 
 
 def _take_photo(
-    folder: Path, places: Places, item: int, label: str, inside: bool, rng: np.random.Generator
+    folder: Path, places: ItemTruth, item: int, label: str, inside: bool, rng: np.random.Generator
 ) -> str:
     """Draw the room or a dish of an item; returns the photo's path relative to the folder."""
     ambience = int(places.traits[item, TRAITS.index("ambience")])
-    cuisine = WORDS["cuisines"][places.cuisines[item][0]]
-    scene = pick(cuisine["interiors"] if inside else cuisine["plates"], rng)
+    cuisine = PHRASES["cuisines"][places.cuisines[item][0]]
+    scene = choose(cuisine["interiors"] if inside else cuisine["plates"], rng)
     if inside and ambience < 0:
         scene = "canteen"
     path = f"photos/{places.ids[item]}-{label}-{scene}.jpg"

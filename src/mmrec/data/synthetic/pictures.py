@@ -159,7 +159,9 @@ OUTLINES = {
 """Corners of every form in -1..1, as complex numbers."""
 
 
-def draw_photo(scene: str, price_level: int, ambience: int, rng: np.random.Generator) -> Image.Image:
+def draw_photo(
+    scene: str, price_level: int, ambience: int, rng: np.random.Generator
+) -> Image.Image:
     """A photo of 256 x 192 pixels.
 
     Args:
@@ -176,13 +178,17 @@ def draw_photo(scene: str, price_level: int, ambience: int, rng: np.random.Gener
         for shapes in ("shell", things, "front"):
             canvas.paint(middle + rng.uniform(-16, 16), SCALE, shapes, **named)
     else:
-        canvas.paint(middle, SCALE, f"cloth{price_level}" + "; spoon -114 0 1" * (rng.random() < 0.6))
+        canvas.paint(
+            middle, SCALE, f"cloth{price_level}" + "; spoon -114 0 1" * (rng.random() < 0.6)
+        )
         canvas.paint(middle, SCALE * np.exp(1j * rng.normal(0, 0.1)), DISHES[scene])
     colour, light = {-1: (0.55, 0.9), 0: (0.95, 1.0), 1: (1.15, 1.0)}[ambience]
     photo = ImageEnhance.Color(canvas.photo.reduce(SCALE)).enhance(colour)
     if rng.random() < 0.5:
         photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    pixels = np.asarray(photo) * (light * VIGNETTE) + 2 * rng.standard_normal((HEIGHT, WIDTH, 1), np.float32)
+    pixels = np.asarray(photo) * (light * VIGNETTE) + 2 * rng.standard_normal(
+        (HEIGHT, WIDTH, 1), np.float32
+    )
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
@@ -195,7 +201,9 @@ class Canvas:
 
     def paint(self, middle: complex, scale: complex, shapes: str, **named: str) -> None:
         """Draw shapes whose point z lies at `scale * z + middle`; `named` are colours that go by a name."""
-        luck = int(self.rng.integers(60))  # one for all, so that shapes with equal choices of colours match
+        luck = int(
+            self.rng.integers(60)
+        )  # one for all, so that shapes with equal choices of colours match
         for shape in shapes.split(";"):
             form, *words = LAYOUT.sub("", shape).split()
             numbers = [float(word) for word in words if word[0] in "-.0123456789"]
@@ -238,7 +246,9 @@ class Canvas:
         red, green, blue, alpha = (*ImageColor.getrgb(tint), 255)[:4]
         if form == "glow":
             width, height = int(np.ptp(outline.real)) + 1, int(np.ptp(outline.imag)) + 1
-            mask = GLOW.resize((width, height)).point([value * alpha // 360 for value in range(256)])
+            mask = GLOW.resize((width, height)).point(
+                [value * alpha // 360 for value in range(256)]
+            )
             corner = int(spot.real - width / 2), int(spot.imag - height / 2)
             self.photo.paste((red, green, blue), corner, mask)
             return

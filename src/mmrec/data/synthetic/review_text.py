@@ -16,7 +16,15 @@ from typing import TypedDict
 
 import numpy as np
 
-__all__ = ["WORDS", "Habits", "Opinion", "expand", "pick", "restaurant_names", "write_review"]
+__all__ = [
+    "PHRASES",
+    "Opinion",
+    "WritingHabits",
+    "choose",
+    "expand",
+    "restaurant_names",
+    "write_review",
+]
 
 
 class Cuisine(TypedDict):
@@ -31,7 +39,7 @@ class Cuisine(TypedDict):
     dishes: list[str]
 
 
-class Words(TypedDict):
+class PhraseBank(TypedDict):
     """The phrase bank as it is in `phrases.json`."""
 
     cuisines: dict[str, Cuisine]
@@ -62,21 +70,23 @@ class Opinion:
 
 
 @dataclass(frozen=True)
-class Habits:
+class WritingHabits:
     """How a user writes: opinions a review, and chances in 0..1 of each quirk."""
 
     opinions: int
     sloppy: float
-    loud: float
+    exclaims: float
     emoji: float
     lowercase: bool
 
 
-WORDS: Words = json.loads((files("mmrec.data.synthetic") / "phrases.json").read_text(encoding="utf-8"))
+PHRASES: PhraseBank = json.loads(
+    (files("mmrec.data.synthetic") / "phrases.json").read_text(encoding="utf-8")
+)
 """The phrase bank that ships with the package."""
 
 
-def pick(options: Sequence[str], rng: np.random.Generator) -> str:
+def choose(options: Sequence[str], rng: np.random.Generator) -> str:
     """One of the options, each equally likely."""
     return options[int(rng.integers(len(options)))]
 
@@ -87,10 +97,10 @@ def expand(template: str, slots: dict[str, list[str]], rng: np.random.Generator)
 
     def fill(match: re.Match[str]) -> str:
         options = [option for option in slots[match[1]] if option not in used] or slots[match[1]]
-        used.add(chosen := pick(options, rng))
+        used.add(chosen := choose(options, rng))
         return chosen
 
-    chosen = re.sub(r"\[([^\]]*)\]", lambda match: pick(match[1].split("|"), rng), template)
+    chosen = re.sub(r"\[([^\]]*)\]", lambda match: choose(match[1].split("|"), rng), template)
     return re.sub(r"\{(\w+)\}", fill, chosen)
 
 
@@ -98,10 +108,14 @@ def restaurant_names(cuisines: Sequence[str], rng: np.random.Generator) -> list[
     """An invented name for each restaurant, given its main cuisine; all different."""
     names: list[str] = []
     for cuisine in cuisines:
-        template = pick(WORDS["cuisines"][cuisine]["names"], rng)
-        name = expand(template, WORDS["names"], rng)
+        template = choose(PHRASES["cuisines"][cuisine]["names"], rng)
+        name = expand(template, PHRASES["names"], rng)
         while name in names:  # a longer name each time, so this ends in towns of any size
-            name = f"{name}, {pick(WORDS['names']['street'], rng)}" if "," not in name else f"{name} II"
+            name = (
+                f"{name}, {choose(PHRASES['names']['street'], rng)}"
+                if "," not in name
+                else f"{name} II"
+            )
         names.append(name)
     return names
 
@@ -110,7 +124,7 @@ def write_review(
     rating: int,
     opinions: Sequence[Opinion],
     cuisines: Sequence[str],
-    habits: Habits,
+    habits: WritingHabits,
     rng: np.random.Generator,
 ) -> str:
     """A review of one to five sentences that agrees with the rating; rarely empty or a single word.
@@ -124,27 +138,27 @@ def write_review(
     """
     short = rng.random()
     if short < 0.03:
-        return "" if short < 0.01 else pick(WORDS["one_word"][str(rating)], rng)
+        return "" if short < 0.01 else choose(PHRASES["one_word"][str(rating)], rng)
     slots = _slots(cuisines)
     sentences = _say(_choose(rating, opinions, habits, rng), cuisines, rng)
     if rng.random() < 0.25:
-        sentences.insert(0, _capital(expand(pick(WORDS["openers"], rng), slots, rng)))
+        sentences.insert(0, _capital(expand(choose(PHRASES["openers"], rng), slots, rng)))
     if len(sentences) < 2 or (len(sentences) < 5 and rng.random() < 0.6):
-        sentences.append(expand(pick(WORDS["overall"][str(rating)], rng), slots, rng))
+        sentences.append(expand(choose(PHRASES["overall"][str(rating)], rng), slots, rng))
     if len(sentences) < 5 and rng.random() < 0.1:
-        sentences.append(_capital(expand(pick(WORDS["small_talk"], rng), slots, rng)))
+        sentences.append(_capital(expand(choose(PHRASES["small_talk"], rng), slots, rng)))
     return _hand(sentences, "good" if rating >= 4 else "bad", habits, rng)
 
 
 def _slots(cuisines: Sequence[str]) -> dict[str, list[str]]:
     """Every slot's words in a restaurant of these cuisines."""
-    banks = [WORDS["cuisines"][cuisine] for cuisine in cuisines]
+    banks = [PHRASES["cuisines"][cuisine] for cuisine in cuisines]
     dishes = [dish for bank in banks for dish in bank["dishes"]]
-    return WORDS["slots"] | {"dish": dishes, "food": [bank["food"] for bank in banks]}
+    return PHRASES["slots"] | {"dish": dishes, "food": [bank["food"] for bank in banks]}
 
 
 def _choose(
-    rating: int, opinions: Sequence[Opinion], habits: Habits, rng: np.random.Generator
+    rating: int, opinions: Sequence[Opinion], habits: WritingHabits, rng: np.random.Generator
 ) -> list[Opinion]:
     """Opinions worth a sentence: those on the rating's side first, then at most one or two of the others."""
     side = 1 if rating >= 4 else -1
@@ -160,30 +174,37 @@ def _say(said: Sequence[Opinion], cuisines: Sequence[str], rng: np.random.Genera
     """One sentence per opinion, with a turn of phrase where the mood changes."""
     sentences: list[str] = []
     for before, opinion in zip([None, *said], said, strict=False):
-        template = pick(WORDS["opinions"][opinion.bank], rng)
+        template = choose(PHRASES["opinions"][opinion.bank], rng)
         sentence = expand(template, _slots([opinion.cuisine] if opinion.cuisine else cuisines), rng)
         if before is None or before.stars * opinion.stars > 0:
             sentences.append(_capital(sentence))
             continue
-        if not template.startswith("{") and not re.match(r"I\b", sentence):  # slots keep their own case
+        if not template.startswith("{") and not re.match(
+            r"I\b", sentence
+        ):  # slots keep their own case
             sentence = sentence[0].lower() + sentence[1:]
-        sentences.append(pick(WORDS["turns"]["good" if opinion.stars > 0 else "bad"], rng) + sentence)
+        sentences.append(
+            choose(PHRASES["turns"]["good" if opinion.stars > 0 else "bad"], rng) + sentence
+        )
     return sentences
 
 
-def _hand(sentences: Sequence[str], mood: str, habits: Habits, rng: np.random.Generator) -> str:
+def _hand(
+    sentences: Sequence[str], mood: str, habits: WritingHabits, rng: np.random.Generator
+) -> str:
     """The text as this user types it: exclamation marks, slips, lower case, emoji."""
     typed = [
         sentence[:-1] + "!" * int(rng.choice([1, 1, 2, 3]))
-        if sentence.endswith(".") and rng.random() < habits.loud
+        if sentence.endswith(".") and rng.random() < habits.exclaims
         else sentence
         for sentence in sentences
     ]
     text = " ".join(
-        _slip(word, rng) if rng.random() < habits.sloppy else word for word in " ".join(typed).split()
+        _slip(word, rng) if rng.random() < habits.sloppy else word
+        for word in " ".join(typed).split()
     )
     if rng.random() < habits.emoji:
-        text += " " + pick(WORDS["emoji"][mood], rng) * int(rng.integers(1, 3))
+        text += " " + choose(PHRASES["emoji"][mood], rng) * int(rng.integers(1, 3))
     return text.lower() if habits.lowercase else text
 
 
@@ -194,7 +215,7 @@ def _slip(word: str, rng: np.random.Generator) -> str:
     at = int(rng.integers(1, len(word) - 2))
     return (
         word[:at]
-        + pick([word[at + 1] + word[at], word[at + 1], word[at] * 2 + word[at + 1]], rng)
+        + choose([word[at + 1] + word[at], word[at + 1], word[at] * 2 + word[at + 1]], rng)
         + word[at + 2 :]
     )
 

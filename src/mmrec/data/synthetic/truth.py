@@ -9,19 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mmrec.data.synthetic.review_text import WORDS, Habits, pick, restaurant_names
+from mmrec.data.synthetic.review_text import PHRASES, WritingHabits, choose, restaurant_names
 from mmrec.errors import ConfigError
 
 __all__ = [
     "QUALITIES",
     "TRAITS",
     "Floats",
-    "Guests",
     "Ints",
-    "Places",
-    "draw_guests",
+    "ItemTruth",
+    "UserTruth",
+    "draw_items",
     "draw_pairs",
-    "draw_places",
+    "draw_users",
     "rating_terms",
 ]
 
@@ -36,7 +36,7 @@ QUALITIES = 4
 
 
 @dataclass(frozen=True)
-class Places:
+class ItemTruth:
     """The truth of I items.
 
     Attributes:
@@ -57,7 +57,7 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Guests:
+class UserTruth:
     """The truth of U users.
 
     Attributes:
@@ -74,22 +74,24 @@ class Guests:
     cares: Floats
     tastes: Floats
     thrift: Floats
-    habits: list[Habits]
+    habits: list[WritingHabits]
 
 
-def draw_places(items: int, rng: np.random.Generator) -> Places:
+def draw_items(items: int, rng: np.random.Generator) -> ItemTruth:
     """That many restaurants."""
     cuisines = [_draw_cuisines(rng) for _ in range(items)]
     price_level = rng.choice(4, items, p=[0.27, 0.4, 0.23, 0.1]) + 1
     traits = rng.choice([-1, 0, 1], (items, len(TRAITS)), p=[0.27, 0.31, 0.42])
     dear = rng.random(items) < 0.3 * (price_level - 2)  # expensive rooms are seldom shabby
     traits[dear, TRAITS.index("ambience")] = 1
-    heat = np.array([np.mean([WORDS["cuisines"][name]["heat"] for name in names]) for names in cuisines])
+    heat = np.array(
+        [np.mean([PHRASES["cuisines"][name]["heat"] for name in names]) for names in cuisines]
+    )
     fiery, tame = rng.random((2, items))
     traits[:, TRAITS.index("spice")] = np.where(fiery < heat, 1, np.where(tame < heat + 0.1, -1, 0))
     names = restaurant_names([names[0] for names in cuisines], rng)
     quality = rng.normal(0, 0.45, items)
-    return Places([_slug(name) for name in names], names, cuisines, price_level, quality, traits)
+    return ItemTruth([_slug(name) for name in names], names, cuisines, price_level, quality, traits)
 
 
 def _slug(name: str) -> str:
@@ -100,31 +102,31 @@ def _slug(name: str) -> str:
 
 def _draw_cuisines(rng: np.random.Generator) -> list[str]:
     """A main cuisine and up to two that go with it."""
-    main = pick(list(WORDS["cuisines"]), rng)
-    near = WORDS["cuisines"][main]["near"]
+    main = choose(list(PHRASES["cuisines"]), rng)
+    near = PHRASES["cuisines"][main]["near"]
     return [main, *rng.permutation(near)[: rng.choice(3, p=[0.6, 0.3, 0.1])].tolist()]
 
 
-def draw_guests(users: int, rng: np.random.Generator) -> Guests:
+def draw_users(users: int, rng: np.random.Generator) -> UserTruth:
     """That many guests."""
     # a gamma of small shape: each user cares much for two or three things and little for the rest
     cares = rng.gamma(0.5, 0.52, (users, len(TRAITS)))
     cares[:, QUALITIES:] *= rng.choice([-1, 1], (users, len(TRAITS) - QUALITIES), p=[0.4, 0.6])
     habits = [
-        Habits(
+        WritingHabits(
             opinions=int(rng.choice([1, 2, 3, 4], p=[0.25, 0.35, 0.25, 0.15])),
             sloppy=float(rng.choice([0.0, 0.01, 0.05], p=[0.6, 0.25, 0.15])),
-            loud=float(rng.choice([0.0, 0.1, 0.5], p=[0.4, 0.4, 0.2])),
+            exclaims=float(rng.choice([0.0, 0.1, 0.5], p=[0.4, 0.4, 0.2])),
             emoji=float(rng.choice([0.0, 0.05, 0.3], p=[0.6, 0.3, 0.1])),
             lowercase=bool(rng.random() < 0.07),
         )
         for _ in range(users)
     ]
-    return Guests(
-        ids=[f"{pick(WORDS['names']['user'], rng)}{number:03d}" for number in range(users)],
+    return UserTruth(
+        ids=[f"{choose(PHRASES['names']['user'], rng)}{number:03d}" for number in range(users)],
         leniency=rng.normal(0, 0.65, users),
         cares=cares,
-        tastes=rng.normal(0, 0.45, (users, len(WORDS["cuisines"]))),
+        tastes=rng.normal(0, 0.45, (users, len(PHRASES["cuisines"]))),
         thrift=rng.gamma(0.5, 0.4, users),
         habits=habits,
     )
@@ -156,15 +158,15 @@ def draw_pairs(users: int, items: int, reviews: int, rng: np.random.Generator) -
     return user, item
 
 
-def rating_terms(places: Places, guests: Guests, user: Ints, item: Ints) -> Floats:
+def rating_terms(items: ItemTruth, users: UserTruth, user: Ints, item: Ints) -> Floats:
     """(R, T + 2 + C) stars by source: each trait, the price, the kitchen's quality, each cuisine."""
-    served = np.array([[name in names for name in WORDS["cuisines"]] for names in places.cuisines])
+    served = np.array([[name in names for name in PHRASES["cuisines"]] for names in items.cuisines])
     share = served / served.sum(axis=1, keepdims=True)
     return np.column_stack(
         [
-            guests.cares[user] * places.traits[item],
-            guests.thrift[user] * (2.2 - places.price_level[item]),
-            places.quality[item],
-            guests.tastes[user] * share[item],
+            users.cares[user] * items.traits[item],
+            users.thrift[user] * (2.2 - items.price_level[item]),
+            items.quality[item],
+            users.tastes[user] * share[item],
         ]
     )

@@ -10,18 +10,30 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmrec.evaluation import mean_and_error, paired_over_seeds
+from mmrec.evaluation import mean_and_standard_error, paired_t_test
 from mmrec.experiments import ablation, sweep
 from mmrec.experiments.report import tables
 from mmrec.experiments.report.html import Plot, Section, write_page
-from mmrec.experiments.report.svg import CARD, LARGE, Bar, bar_plot, bar_plots, square, style, svg
-from mmrec.experiments.report.tables import by_setting
+from mmrec.experiments.report.svg import (
+    CARD,
+    LARGE,
+    Bar,
+    bar_plot,
+    bar_plots,
+    square,
+    style_for,
+    svg,
+)
+from mmrec.experiments.report.tables import metric_by_setting
 from mmrec.experiments.reproduce import GRID, MODELS
 
 __all__ = ["ablation_page", "reproduce_page", "sweep_page"]
 
 _LEAK = {"auc": ("ROC-AUC", 1, 3), "fpr": ("FPR, points of 100", 100, 1)}
-_LESS = {"auc": ("ROC-AUC: left is worse", 1, 3), "fpr_at_90": ("FPR at TPR .90: right is worse", 100, 1)}
+_LESS = {
+    "auc": ("ROC-AUC: left is worse", 1, 3),
+    "fpr_at_90": ("FPR at TPR .90: right is worse", 100, 1),
+}
 """Figure -> title, scale, digits."""
 _SWEPT = {"auc": "ROC-AUC: up is better", "fpr_at_90": "FPR at TPR .90: down is better"}
 _SETTINGS = (
@@ -34,22 +46,26 @@ _WITHOUT = (
     "What changes when a group of inputs is left out, or others take their place; FPR in points of 100. "
     "Whiskers: 95% interval; where they cross the line, the change may be luck."
 )
-_ALONE = (
-    "A group of inputs as all that there is: ROC-AUC above .5, which is guessing. Whiskers: 95% interval."
+_ALONE = "A group of inputs as all that there is: ROC-AUC above .5, which is guessing. "
+_ALONE += "Whiskers: 95% interval."
+_SHARES = (
+    "What a group is worth, over all orders in which groups may come (Shapley); all bars add up."
 )
-_SHARES = "What a group is worth, over all orders in which groups may come (Shapley); all bars add up."
-_SYNERGY = (
-    "Above 0, text and photos complement each other; below, they say the same. Whiskers: 95% interval; p"
-)
+_SYNERGY = "Above 0, text and photos complement each other; below, they say the same. "
+_SYNERGY += "Whiskers: 95% interval; p"
 
 
 def reproduce_page(stacks: dict[str, dict[str, Any]], path: Path, command: str) -> Path:
     """Write what `mmrec.experiments.reproduce` gave."""
-    whole = tables.whole(stacks)
-    train, test, *leak = tables.tables(stacks)
-    panels = [_settings(model, {name: own[model] for name, own in whole.items()}) for model in MODELS]
+    whole = tables.complete_protocols(stacks)
+    train, test, *leak = tables.reproduction_tables(stacks)
+    panels = [
+        _settings(model, {name: own[model] for name, own in whole.items()}) for model in MODELS
+    ]
     sections = [
-        Section("Test reviews", [Plot("False positives against accuracy", panels, _SETTINGS), test]),
+        Section(
+            "Test reviews", [Plot("False positives against accuracy", panels, _SETTINGS), test]
+        ),
         Section("Training reviews", [train]),
     ]
     if leak:
@@ -60,12 +76,12 @@ def reproduce_page(stacks: dict[str, dict[str, Any]], path: Path, command: str) 
 
 def _settings(model: str, stacks: dict[str, Any]) -> str:
     values = {
-        name: [by_setting(own, "test", figure) for figure in ("accuracy", "fpr")]
+        name: [metric_by_setting(own, "test", figure) for figure in ("accuracy", "fpr")]
         for name, own in stacks.items()
     }
 
     def draw(figure: Figure) -> None:
-        axes, colour = square(figure, "accuracy", "false positive rate"), style(model).colour
+        axes, colour = square(figure, "accuracy", "false positive rate"), style_for(model).colour
         axes.autoscale()
         axes.locator_params(nbins=5)
         axes.set_title(model, loc="left", weight="bold")
@@ -90,31 +106,39 @@ def _settings(model: str, stacks: dict[str, Any]) -> str:
         for name, both in values.items()
         for (loss, dropout), accuracy, fpr in zip(GRID, *(one.mean(1) for one in both), strict=True)
     )
-    return svg(f"FPR at accuracy on test, of {model}: {told}.", (LARGE[0], 4.5), draw, f"settings-{model}")
+    return svg(
+        f"FPR at accuracy on test, of {model}: {told}.", (LARGE[0], 4.5), draw, f"settings-{model}"
+    )
 
 
 def _leak(whole: dict[str, dict[str, Any]], key: str) -> list[Bar]:
     bars = []
     for model in MODELS:
-        a, b = (by_setting(own[model], "test", key).mean(0) for own in whole.values())
-        gap = paired_over_seeds(a.tolist(), b.tolist())[:3] if len(a) > 1 else [float((a - b).mean())]
-        bars.append(Bar(model, gap, style(model).colour))
+        a, b = (metric_by_setting(own[model], "test", key).mean(0) for own in whole.values())
+        gap = paired_t_test(a.tolist(), b.tolist())[:3] if len(a) > 1 else [float((a - b).mean())]
+        bars.append(Bar(model, gap, style_for(model).colour))
     return bars
 
 
-def ablation_page(trials: Sequence[ablation.Trial], model: str, path: Path, command: str) -> Path:
+def ablation_page(
+    trials: Sequence[ablation.SeedResult], model: str, path: Path, command: str
+) -> Path:
     """Write what `mmrec.experiments.ablation` gave for `model`."""
-    colour = style(model).colour
+    colour = style_for(model).colour
 
-    def spread(name: str, one: ablation.Spread, base: float = 0) -> Bar:
+    def spread(name: str, one: ablation.MeanInterval, base: float = 0) -> Bar:
         mean, half = one[0] - base, one[1]
         return Bar(name, (mean, mean - half, mean + half) if half else (mean,), colour)
 
     def less(key: str) -> list[Bar]:
-        rows = ablation.lines(trials, key)
+        rows = ablation.metric_rows(trials, key)
         return [Bar(name, gap[:3], colour) for name, _, gap in rows if name.startswith("with")]
 
-    own = [(name, one) for name, one, _ in ablation.lines(trials, "auc") if name.endswith(" alone")]
+    own = [
+        (name, one)
+        for name, one, _ in ablation.metric_rows(trials, "auc")
+        if name.endswith(" alone")
+    ]
     alone = bar_plot([spread(name, one, 0.5) for name, one in own], "ROC-AUC above .5", "alone")
     plots = [
         Plot("Left out or replaced", bar_plots(_LESS, "less", less), _WITHOUT),
@@ -125,18 +149,23 @@ def ablation_page(trials: Sequence[ablation.Trial], model: str, path: Path, comm
         plots.append(Plot("Shares", [bar_plot(bars, "ROC-AUC above .5", "shapley")], _SHARES))
     if both := ablation.synergy(trials):
         drawn = bar_plot([Bar("text and photos", both[:3], colour)], "ROC-AUC", "synergy")
-        plots.append(Plot("Synergy", [drawn], f"{_SYNERGY} {both.p:.3f}."))
+        plots.append(Plot("Synergy", [drawn], f"{_SYNERGY} {both.p_value:.3f}."))
     sections = [Section("Plots", plots), Section("Tables", ablation.tables(trials))]
     return write_page(path, f"What the inputs of {model} add", sections, command)
 
 
-def sweep_page(points: sweep.Points, over: str, model: str, path: Path, command: str) -> Path:
+def sweep_page(points: sweep.SweepResults, over: str, model: str, path: Path, command: str) -> Path:
     """Write what `mmrec.experiments.sweep` gave for `model`."""
     there = {value: [*seeds.values()] for value, seeds in points.items() if seeds}
     panels = []
     for key, title in _SWEPT.items() if there else ():
         values = {
-            name: np.array([mean_and_error([one[who][key] for one in seeds]) for seeds in there.values()])
+            name: np.array(
+                [
+                    mean_and_standard_error([one[who][key] for one in seeds])
+                    for seeds in there.values()
+                ]
+            )
             for who, name in (("model", model), ("bias model", "bias model"))
         }
         told = "; ".join(
@@ -148,7 +177,7 @@ def sweep_page(points: sweep.Points, over: str, model: str, path: Path, command:
         panels.append(svg(f"{title} over {over}: {told}.", LARGE, draw, f"sweep-{key}"))
     caption = "Mean over seeds on test reviews; bars: one standard error."
     plots = [Plot(f"{model} beside the bias model", panels, caption)] if panels else []
-    section = Section("Test reviews", [*plots, sweep.table(points, over)])
+    section = Section("Test reviews", [*plots, sweep.sweep_table(points, over)])
     return write_page(path, f"Sweep over {over}", [section], command)
 
 
@@ -157,7 +186,7 @@ def _draw_sweep(
 ) -> None:
     axes = figure.subplots()
     for at, (name, own) in enumerate(values.items()):
-        look, x = style(name), np.arange(len(ticks)) + 0.05 * at  # bars side by side
+        look, x = style_for(name), np.arange(len(ticks)) + 0.05 * at  # bars side by side
         (line, *_) = axes.errorbar(
             x, own[:, 0], own[:, 1], capsize=3, elinewidth=1, color=look.colour, label=name
         )

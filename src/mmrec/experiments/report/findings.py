@@ -8,11 +8,11 @@ import numpy as np
 
 from mmrec.config import OperatingConfig
 from mmrec.experiments.compare import Comparison
-from mmrec.experiments.report.html import Part, Plot, Section, Text
+from mmrec.experiments.report.html import PageElement, Paragraph, Plot, Section
 from mmrec.experiments.report.plots import GAPS
-from mmrec.experiments.report.svg import shown, signed
+from mmrec.experiments.report.svg import format_difference, format_metric
 from mmrec.experiments.report.tables import Table
-from mmrec.experiments.significance import Judgement
+from mmrec.experiments.significance import Assessment
 
 __all__ = ["findings"]
 
@@ -96,7 +96,9 @@ _CAPTIONS = {
 }
 
 
-def findings(comparison: Comparison, judgement: Judgement, panels: Mapping[str, list[str]]) -> list[Section]:
+def findings(
+    comparison: Comparison, judgement: Assessment, panels: Mapping[str, list[str]]
+) -> list[Section]:
     """Sections on test figures, luck, the operating point, lists, slices, calibration and training.
 
     Args:
@@ -105,12 +107,14 @@ def findings(comparison: Comparison, judgement: Judgement, panels: Mapping[str, 
         panels: of the plots, as far as there are any.
     """
 
-    def plots(*keys: str) -> list[Part]:
-        return [Plot(_PLOTS[at], panels[at], _CAPTIONS[at], at == "roc") for at in keys if at in panels]
+    def plots(*keys: str) -> list[PageElement]:
+        return [
+            Plot(_PLOTS[at], panels[at], _CAPTIONS[at], at == "roc") for at in keys if at in panels
+        ]
 
     figures, luck = _figures(comparison, judgement), _luck(comparison, judgement)
     bound, operating = _bound(comparison.prepared.config.operating), _operating(judgement)
-    slices: list[Part] = [
+    slices: list[PageElement] = [
         _slices(judgement, "auc", "ROC-AUC"),
         _slices(judgement, "fpr_at_90", "FPR at TPR .90"),
     ]
@@ -118,44 +122,55 @@ def findings(comparison: Comparison, judgement: Judgement, panels: Mapping[str, 
         Section("Figures on the test reviews", [figures, _TERMS]),
         Section("Is it more than luck?", [luck, *plots("differences")]),
         Section(
-            "From which probability on to recommend", [bound, operating, *plots("roc", "likes", "dislikes")]
+            "From which probability on to recommend",
+            [bound, operating, *plots("roc", "likes", "dislikes")],
         ),
         Section("Lists", [_LISTS, _lists(judgement)]),
-        Section("For whom, and of what", [*slices, Text("small", _SLICES)]),
+        Section("For whom, and of what", [*slices, Paragraph("small", _SLICES)]),
         Section("Probabilities and training", plots("calibration", "training")),
     ]
 
 
-def _figures(comparison: Comparison, judgement: Judgement) -> Table:
+def _figures(comparison: Comparison, judgement: Assessment) -> Table:
     """Figures of every model; one is best when none is better as shown."""
-    rows, bold = [[name] for name in comparison.scores], set()
+    rows, bold = [[name] for name in comparison.metrics], set()
     for column, (key, (title, form)) in enumerate(_COLUMNS.items(), start=1):
-        texts = [shown(getattr(scores, key), form) for scores in comparison.scores.values()]
+        texts = [
+            format_metric(getattr(scores, key), form) for scores in comparison.metrics.values()
+        ]
         best = (min if "↓" in title else max)(
             {*texts} - {"-"}, key=lambda text: float(text.rstrip("%")), default=""
         )
         bold |= {(at, column) for at, text in enumerate(texts) if text == best}
         for row, text in zip(rows, texts, strict=True):
             _, *ends = judgement.intervals.get(row[0], {}).get(key, [0])
-            row.append(f"{text}\n{'–'.join(shown(end, form) for end in ends)}")
+            row.append(f"{text}\n{'–'.join(format_metric(end, form) for end in ends)}")
     header = ["Model", *(title for title, _ in _COLUMNS.values())]
-    return Table("Every model", header, rows, frozenset(bold), [_BEST], _trained(rows, comparison), "best")
+    return Table(
+        "Every model", header, rows, frozenset(bold), [_BEST], _trained(rows, comparison), "best"
+    )
 
 
 def _trained(rows: list[list[str]], comparison: Comparison) -> frozenset[int]:
     return frozenset(at for at, row in enumerate(rows) if row[0] in comparison.models)
 
 
-def _luck(comparison: Comparison, judgement: Judgement) -> Table:
+def _luck(comparison: Comparison, judgement: Assessment) -> Table:
     """A difference is bold where it is more than luck."""
-    rows = [[name] for name in comparison.scores if name in judgement.differences]
+    rows = [[name] for name in comparison.metrics if name in judgement.differences]
     bold = set()
     for at, row in enumerate(rows):
         for key, (_, scale, digits) in GAPS.items():
             *gap, p = judgement.differences[row[0]][key]
             bold |= {(at, len(row))} if p < 0.05 else set()
-            row += ["{}\n{} to {}".format(*(signed(scale * value, digits) for value in gap)), shown(p)]
-    header, notes = ["Model", "ROC-AUC", "p", "FPR at TPR .90", "p"], [_LUCK.format(judgement.reference)]
+            row += [
+                "{}\n{} to {}".format(*(format_difference(scale * value, digits) for value in gap)),
+                format_metric(p),
+            ]
+    header, notes = (
+        ["Model", "ROC-AUC", "p", "FPR at TPR .90", "p"],
+        [_LUCK.format(judgement.reference)],
+    )
     title, tinted = f"Differences to the {judgement.reference}", _trained(rows, comparison)
     return Table(title, header, rows, frozenset(bold), notes, tinted)
 
@@ -166,30 +181,39 @@ def _bound(operating: OperatingConfig) -> str:
     return _BOUND.format(f"highest that recommends at least {operating.min_tpr:.0%}", "liked")
 
 
-def _operating(judgement: Judgement) -> Table:
+def _operating(judgement: Assessment) -> Table:
     rows = [
-        [name, f"{threshold:.1%}" if threshold <= 1 else "never", *(shown(value, ".1%") for value in given)]
-        for name, (threshold, given) in judgement.operating.items()
+        [
+            name,
+            f"{threshold:.1%}" if threshold <= 1 else "never",
+            *(format_metric(value, ".1%") for value in given),
+        ]
+        for name, (threshold, given) in judgement.operating_points.items()
     ]
     header = ["Model", *_OPERATING, "Liked among these (precision)"]
     return Table("Operating points", header, rows, frozenset(), [])
 
 
-def _lists(judgement: Judgement) -> Table:
+def _lists(judgement: Assessment) -> Table:
     rows = []
     for name, kinds in judgement.lists.items():
         rows.append([name])
         for one in kinds.values():
-            rows[-1] += [shown(one.ndcg), shown(one.hit_rate, ".1%"), shown(one.mrr), f"{one.users:,}"]
+            rows[-1] += [
+                format_metric(one.ndcg),
+                format_metric(one.hit_rate, ".1%"),
+                format_metric(one.mrr),
+                f"{one.users:,}",
+            ]
     header = ["Model", *(f"{title}, {kind}" for kind in ("sampled", "full") for title in _TEN)]
     return Table("The first ten places", header, rows, frozenset(), [_DRAWN])
 
 
-def _slices(judgement: Judgement, key: str, title: str) -> Table:
+def _slices(judgement: Assessment, key: str, title: str) -> Table:
     form, models = _COLUMNS[key][1], judgement.slices
     rows = [
         [at, f"{one.rows:,}", f"{one.likes:,}"]
-        + [shown(getattr(own[at].scores, key, np.nan), form) for own in models.values()]
+        + [format_metric(getattr(own[at].metrics, key, np.nan), form) for own in models.values()]
         for at, one in models[judgement.reference].items()
         if one.rows
     ]

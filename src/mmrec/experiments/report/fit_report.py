@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mmrec.evaluation import Scores
+from mmrec.evaluation import Metrics
 from mmrec.evidence.audit import Audit
 from mmrec.experiments.compare import Comparison
 from mmrec.experiments.report.findings import findings
-from mmrec.experiments.report.html import Bars, Part, Section, Text, write_page
+from mmrec.experiments.report.html import PageElement, Paragraph, PercentBars, Section, write_page
 from mmrec.experiments.report.plots import draw_plots
-from mmrec.experiments.report.svg import shown, signed, style
+from mmrec.experiments.report.svg import format_difference, format_metric, style_for
 from mmrec.experiments.report.tables import Table
-from mmrec.experiments.significance import Judgement
-from mmrec.experiments.trained_baselines import RIVALS
+from mmrec.experiments.significance import Assessment
+from mmrec.experiments.trained_baselines import TRAINED_BASELINES
 
 __all__ = ["headline", "write_report"]
 
@@ -34,7 +34,7 @@ _UNTRAINED = "Nothing was trained, so there was nothing to audit."
 
 def write_report(
     comparison: Comparison,
-    judgement: Judgement,
+    judgement: Assessment,
     audits: Mapping[str, Audit],
     path: Path,
     *,
@@ -64,37 +64,44 @@ def write_report(
     return write_page(path, title, sections, command, _makers(comparison), _config(comparison))
 
 
-def _summary(comparison: Comparison, judgement: Judgement) -> list[Part]:
-    scores, trained = comparison.scores, list(comparison.models)
+def _summary(comparison: Comparison, judgement: Assessment) -> list[PageElement]:
+    scores, trained = comparison.metrics, list(comparison.models)
     hero, peer = _protagonists(scores, trained)
     roles = {each: _ROLES.get(each, "trained") for each in (hero, *trained)}
     roles |= {peer: f"best {_kind(peer)}"} if peer else {hero: "simple peer"}
-    bars = [(name, role, 100 * scores[name].fpr_at_90, style(name).variable) for name, role in roles.items()]
+    bars = [
+        (name, role, 100 * scores[name].fpr_at_90, style_for(name).variable)
+        for name, role in roles.items()
+    ]
     return [
-        Text("small", f"Data: {comparison.prepared.reviews.source}"),
-        Text("lead", headline(scores, trained)),
-        Bars(_BARS, bars),
-        Text("small", _sureness(scores[hero], judgement, hero)),
-        *(Text("notice", f"Note: {remark}") for remark in comparison.remarks),
+        Paragraph("small", f"Data: {comparison.prepared.reviews.source}"),
+        Paragraph("lead", headline(scores, trained)),
+        PercentBars(_BARS, bars),
+        Paragraph("small", _sureness(scores[hero], judgement, hero)),
+        *(Paragraph("notice", f"Note: {remark}") for remark in comparison.remarks),
     ]
 
 
-def _sureness(scores: Scores, judgement: Judgement, hero: str) -> str:
+def _sureness(scores: Metrics, judgement: Assessment, hero: str) -> str:
     told = "Bars: of 100 disliked items, those still recommended; shorter is better. "
-    told += f"Judged by {scores.rows:,} test reviews, {scores.rows - scores.likes:,} of them dislikes."
+    told += (
+        f"Judged by {scores.rows:,} test reviews, {scores.rows - scores.likes:,} of them dislikes."
+    )
     if hero in judgement.intervals:
-        low, high = (shown(100 * end, ".0f") for end in judgement.intervals[hero]["fpr_at_90"][1:])
+        low, high = (
+            format_metric(100 * end, ".0f") for end in judgement.intervals[hero]["fpr_at_90"][1:]
+        )
         told += f" Other users might make it {low} to {high} for {hero} (95% interval)."
     if hero in judgement.differences:
         *gap, p = judgement.differences[hero]["fpr_at_90"]
-        mean, low, high = (signed(100 * value, 0) for value in gap)
+        mean, low, high = (format_difference(100 * value, 0) for value in gap)
         luck = "is more than" if p < 0.05 else "may be"
         told += f" Against the {judgement.reference} that is {mean} ({low} to {high}, p {p:.3f}), "
         told += f"which {luck} luck."
     return told
 
 
-def _protagonists(scores: Mapping[str, Scores], trained: list[str]) -> tuple[str, str | None]:
+def _protagonists(scores: Mapping[str, Metrics], trained: list[str]) -> tuple[str, str | None]:
     """The model that the headline is about, and the best of the simple peers."""
     peers = sorted(
         (name for name in scores if name not in trained and name != _CONSTANT),
@@ -106,7 +113,7 @@ def _protagonists(scores: Mapping[str, Scores], trained: list[str]) -> tuple[str
     return best, (peers[0] if peers else None)
 
 
-def headline(scores: Mapping[str, Scores], trained: list[str]) -> str:
+def headline(scores: Mapping[str, Metrics], trained: list[str]) -> str:
     """The result in a sentence for people, from the false positive rate at 90% of the likes.
 
     Args:
@@ -115,10 +122,13 @@ def headline(scores: Mapping[str, Scores], trained: list[str]) -> str:
     """
     name, peer = _protagonists(scores, trained)
     own = _of_100(scores[name])
-    who = (name if name == "mmrec" else f"the {name} model") if trained else f"the simple peer `{name}`"
-    start = (
-        f"At a setting that keeps 90% of the liked items, {own} of 100 disliked ones are still recommended"
+    who = (
+        (name if name == "mmrec" else f"the {name} model")
+        if trained
+        else f"the simple peer `{name}`"
     )
+    start = "At a setting that keeps 90% of the liked items, "
+    start += f"{own} of 100 disliked ones are still recommended"
     if peer is None:
         return f"{start} by {who}."
     other = _of_100(scores[peer])
@@ -130,10 +140,10 @@ def headline(scores: Mapping[str, Scores], trained: list[str]) -> str:
 
 def _kind(peer: str) -> str:
     """Rivals are told apart, since they need more than ratings."""
-    return "peer" if peer in RIVALS else "simple peer"
+    return "peer" if peer in TRAINED_BASELINES else "simple peer"
 
 
-def _of_100(scores: Scores) -> int:
+def _of_100(scores: Metrics) -> int:
     return round(100 * scores.fpr_at_90)
 
 
@@ -147,9 +157,9 @@ def _data(comparison: Comparison, read: int | None) -> dict[str, str]:
     facts = {"Reviews read": f"{read:,}"} if read is not None else {}
     share = f" ({len(dealt) / read:.1%})" if read else ""
     facts["Reviews kept by the filter"] = f"{len(dealt):,}{share}"
-    if len(split.spare):
+    if len(split.filtered_rows):
         facts["Spare reviews"] = (
-            f"{len(split.spare):,}, which the filter dropped; they speak as evidence only"
+            f"{len(split.filtered_rows):,}, which the filter dropped; they speak as evidence only"
         )
     return facts | {
         "Users": f"{len(np.unique(corpus.data.user[dealt])):,}",
@@ -165,7 +175,7 @@ def _data(comparison: Comparison, read: int | None) -> dict[str, str]:
     }
 
 
-def _rejects(comparison: Comparison) -> list[Part]:
+def _rejects(comparison: Comparison) -> list[PageElement]:
     rejects = comparison.prepared.reviews.rejects
     first = rejects.head(_REJECTS).select("file", "line", "reason", "row")
     title = "Refused rows"
@@ -176,17 +186,22 @@ def _rejects(comparison: Comparison) -> list[Part]:
 
 
 def _verdicts(comparison: Comparison, audits: Mapping[str, Audit]) -> dict[str, str]:
-    found = {name: f"{'✓ held' if audit.passed else '✗ broken'} — {audit}" for name, audit in audits.items()}
+    found = {
+        name: f"{'✓ held' if audit.passed else '✗ broken'} — {audit}"
+        for name, audit in audits.items()
+    }
     return found | {name: "not audited" for name in comparison.models if name not in audits}
 
 
 def _makers(comparison: Comparison) -> dict[str, str]:
     models = comparison.prepared.corpus.models
-    makers = {"Language model": models.reader.identity}
-    if comparison.prepared.corpus.pictured(comparison.prepared.evidence.known, captions=True):
-        makers["Captioner"] = models.captioner.maker
+    makers = {"Language model": models.annotator.note_provenance}
+    if comparison.prepared.corpus.has_photos(
+        comparison.prepared.evidence.evidence_rows, captions=True
+    ):
+        makers["Captioner"] = models.captioner.provenance
     seconds = (f"{name} {seconds:.1f} s" for name, seconds in comparison.seconds.items())
-    config = next(iter(comparison.models.values())).assembler.config if comparison.models else None
+    config = next(iter(comparison.models.values())).builder.config if comparison.models else None
     return {
         "Seed": str(config.seed) if config else "not recorded",
         **{role: _maker(maker, role) for role, maker in makers.items()},
@@ -196,7 +211,9 @@ def _makers(comparison: Comparison) -> dict[str, str]:
 
 
 def _maker(maker: Mapping[str, object], role: str) -> str:
-    told = ", ".join(f"{key} {value}" for key, value in maker.items() if key not in ("model", "kind"))
+    told = ", ".join(
+        f"{key} {value}" for key, value in maker.items() if key not in ("model", "kind")
+    )
     if maker.get("model") != "builtin":
         return f"{maker.get('model', 'unnamed')} ({told})"
     how = "picks sentences by a word list and sentence vectors; it is not an LLM"
@@ -208,7 +225,7 @@ def _maker(maker: Mapping[str, object], role: str) -> str:
 def _config(comparison: Comparison) -> str:
     """The configuration as JSON; `ranker.features` names every model that ran."""
     for model in comparison.models.values():
-        tree = model.assembler.config.model_dump(mode="json")
+        tree = model.builder.config.model_dump(mode="json")
         tree["ranker"]["features"] = list(comparison.models)
         return json.dumps(tree, indent=2, ensure_ascii=False)
     return ""

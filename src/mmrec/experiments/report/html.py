@@ -17,7 +17,16 @@ from markupsafe import Markup
 
 from mmrec.experiments.report.tables import Table
 
-__all__ = ["Bars", "Code", "Part", "Plot", "Section", "Text", "command_line", "write_page"]
+__all__ = [
+    "CodeBlock",
+    "PageElement",
+    "Paragraph",
+    "PercentBars",
+    "Plot",
+    "Section",
+    "command_line",
+    "write_page",
+]
 
 _PACKAGES = ("mmrec", "torch", "polars", "sentence-transformers")
 _MARKS = {"✓": "held", "✗": "broken"}
@@ -34,15 +43,15 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Text:
+class Paragraph:
     """A paragraph with a look of its own: `lead`, `small` or `notice`."""
 
-    look: str
+    style: str
     text: str
 
 
 @dataclass(frozen=True)
-class Code:
+class CodeBlock:
     """Text as it was typed, below a `summary` that folds it."""
 
     summary: str
@@ -51,14 +60,14 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Bars:
+class PercentBars:
     """Parts of 100, which `label` names: name, role, value, and the page's CSS variable of the colour."""
 
     label: str
     rows: list[tuple[str, str, float, str]]
 
 
-Part = str | Text | Code | Bars | Table | Plot | dict[str, str]
+PageElement = str | Paragraph | CodeBlock | PercentBars | Table | Plot | dict[str, str]
 """A `str` is a paragraph, a `dict` terms and what is said of them."""
 
 
@@ -67,7 +76,7 @@ class Section:
     """A heading, which may be empty, and what is under it, in this order."""
 
     title: str
-    parts: Sequence[Part]
+    elements: Sequence[PageElement]
 
 
 def write_page(
@@ -97,8 +106,11 @@ def write_page(
         loader=own, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"svg": Markup, "kind": lambda part: type(part).__name__}
-    making: list[Part] = [Code("Command", command, open=True), _made() | dict(facts or {})]
-    making += [Code("Whole configuration", config)] if config else []
+    making: list[PageElement] = [
+        CodeBlock("Command", command, open=True),
+        _made() | dict(facts or {}),
+    ]
+    making += [CodeBlock("Whole configuration", config)] if config else []
     page = environment.get_template("page.html.jinja").render(
         title=title, sections=[*sections, Section("How it was made", making)], marks=_MARKS
     )
@@ -114,7 +126,10 @@ def command_line() -> str:
 
 def _made() -> dict[str, str]:
     """When, by which versions and where a page was made."""
-    versions = [f"python {platform.python_version()}", *(f"{name} {_version(name)}" for name in _PACKAGES)]
+    versions = [
+        f"python {platform.python_version()}",
+        *(f"{name} {_version(name)}" for name in _PACKAGES),
+    ]
     return {
         "Written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         "Versions": ", ".join(versions),

@@ -10,11 +10,22 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from mmrec.evaluation import Scores, calibration_bins
+from mmrec.evaluation import Metrics, calibration_bins
 from mmrec.experiments.compare import Comparison
-from mmrec.experiments.report.svg import CARD, GRID, INK, LARGE, SMALL, Bar, bar_plots, square, style, svg
-from mmrec.experiments.significance import Judgement
-from mmrec.ranker.training import History
+from mmrec.experiments.report.svg import (
+    CARD,
+    GRID,
+    INK,
+    LARGE,
+    SMALL,
+    Bar,
+    bar_plots,
+    square,
+    style_for,
+    svg,
+)
+from mmrec.experiments.significance import Assessment
+from mmrec.ranker.training import TrainingHistory
 
 __all__ = ["GAPS", "draw_plots"]
 
@@ -64,7 +75,7 @@ _KINDS = {
 }
 
 
-def draw_plots(comparison: Comparison, judgement: Judgement) -> dict[str, list[str]]:
+def draw_plots(comparison: Comparison, judgement: Assessment) -> dict[str, list[str]]:
     """Every plot that there are figures for, as SVG elements without scripts or outside references.
 
     Returns:
@@ -74,7 +85,9 @@ def draw_plots(comparison: Comparison, judgement: Judgement) -> dict[str, list[s
     panels = {key: [_curves(comparison, judgement, key, kind)] for key, kind in _KINDS.items()}
     panels["differences"] = _differences(comparison, judgement)
     panels["calibration"] = _calibration(comparison, judgement.reference)
-    panels["training"] = [panel for name in comparison.models for panel in _training(comparison, name)]
+    panels["training"] = [
+        panel for name in comparison.models for panel in _training(comparison, name)
+    ]
     return {key: drawn for key, drawn in panels.items() if drawn}
 
 
@@ -98,15 +111,21 @@ def _point(key: str, share: float, tpr: float, fpr: float) -> tuple[float, float
     return tpr, right / (right + wrong) if right + wrong else np.nan
 
 
-def _curves(comparison: Comparison, judgement: Judgement, key: str, kind: _Kind) -> str:
+def _curves(comparison: Comparison, judgement: Assessment, key: str, kind: _Kind) -> str:
     test = comparison.prepared.split.test
     label = comparison.prepared.label[test]
     point = partial(_point, key, float(np.mean(label)))
-    shown = {name: getattr(one, kind.field) for name, one in comparison.scores.items() if name != _CONSTANT}
+    shown = {
+        name: getattr(one, kind.field)
+        for name, one in comparison.metrics.items()
+        if name != _CONSTANT
+    }
 
     def draw(figure: Figure) -> None:
         axes = square(figure, kind.x, kind.y)
-        curves = {name: _thin(*_curve(key, label, comparison.probability[name][test])) for name in shown}
+        curves = {
+            name: _thin(*_curve(key, label, comparison.probability[name][test])) for name in shown
+        }
         if key == "roc":
             axes.axline((0, 0), slope=1, color=GRID, lw=2.2)
         else:
@@ -116,15 +135,19 @@ def _curves(comparison: Comparison, judgement: Judgement, key: str, kind: _Kind)
             lowest = min(y[x > 0.05].min() for x, y in curves.values())
             axes.set_ylim(max(-0.01, min(lowest, guessing) - 0.05))
         for name, value in shown.items():
-            look, told = style(name), f"{name} {value:.3f}"
-            (line,) = axes.plot(*curves[name], color=look.colour, ls=look.dash, lw=look.width, label=told)
-            at = point(_tpr(comparison.scores[name]), comparison.scores[name].fpr)
+            look, told = style_for(name), f"{name} {value:.3f}"
+            (line,) = axes.plot(
+                *curves[name], color=look.colour, ls=look.dash, lw=look.width, label=told
+            )
+            at = point(_tpr(comparison.metrics[name]), comparison.metrics[name].fpr)
             axes.plot(*at, "o", color=look.colour, ms=4.5, clip_on=False, zorder=4)
-            if name in judgement.operating:
+            if name in judgement.operating_points:
                 line.set(marker=look.marker, markevery=[], ms=7, mec=CARD)  # the legend shows it
-                _, given = judgement.operating[name]
+                _, given = judgement.operating_points[name]
                 at = point(given.tpr, given.fpr)
-                axes.plot(*at, look.marker, color=look.colour, ms=9, mec=CARD, clip_on=False, zorder=5)
+                axes.plot(
+                    *at, look.marker, color=look.colour, ms=9, mec=CARD, clip_on=False, zorder=5
+                )
         figure.legend(loc="outside lower center", ncols=2, title=kind.title)
 
     size = LARGE[0], LARGE[1] + 0.19 * -(-len(shown) // 2)
@@ -132,7 +155,7 @@ def _curves(comparison: Comparison, judgement: Judgement, key: str, kind: _Kind)
     return svg(f"{kind.told}: {told}.", size, draw, key)
 
 
-def _tpr(scores: Scores) -> float:
+def _tpr(scores: Metrics) -> float:
     """At the threshold of the table, which has all but this."""
     dislikes = scores.rows - scores.likes
     return (scores.accuracy * scores.rows - (1 - scores.fpr) * dislikes) / scores.likes
@@ -146,11 +169,15 @@ def _thin(x: np.ndarray, y: np.ndarray) -> _Points:
     return x[keep], y[keep]
 
 
-def _differences(comparison: Comparison, judgement: Judgement) -> list[str]:
-    gaps = {name: judgement.differences[name] for name in comparison.scores if name in judgement.differences}
+def _differences(comparison: Comparison, judgement: Assessment) -> list[str]:
+    gaps = {
+        name: judgement.differences[name]
+        for name in comparison.metrics
+        if name in judgement.differences
+    }
 
     def bars(key: str) -> list[Bar]:
-        return [Bar(name, own[key][:3], style(name).colour) for name, own in gaps.items()]
+        return [Bar(name, own[key][:3], style_for(name).colour) for name, own in gaps.items()]
 
     return bar_plots(GAPS, "differences", bars) if gaps else []
 
@@ -158,17 +185,21 @@ def _differences(comparison: Comparison, judgement: Judgement) -> list[str]:
 def _calibration(comparison: Comparison, reference: str) -> list[str]:
     test = comparison.prepared.split.test
     panels: list[str] = []
-    for name in (*(n for n in comparison.scores if n == reference), *comparison.models):
+    for name in (*(n for n in comparison.metrics if n == reference), *comparison.models):
         bins = calibration_bins(comparison.prepared.label[test], comparison.probability[name][test])
-        told = ", ".join(f"{mean:.0%} predicted {share:.0%} observed of {n:.0f}" for mean, share, n in bins)
+        told = ", ".join(
+            f"{mean:.0%} predicted {share:.0%} observed of {n:.0f}" for mean, share, n in bins
+        )
         draw = partial(_draw_bins, name=name, bins=bins)
-        panels.append(svg(f"Calibration of {name}: {told}.", SMALL, draw, f"calibration{len(panels)}"))
+        panels.append(
+            svg(f"Calibration of {name}: {told}.", SMALL, draw, f"calibration{len(panels)}")
+        )
     return panels
 
 
 def _draw_bins(figure: Figure, name: str, bins: np.ndarray) -> None:
     axes = square(figure, "predicted", "observed")
-    colour = style(name).colour
+    colour = style_for(name).colour
     mean, share, count = bins.T
     # Wilson's interval stays within 0..1, also where all in a bin are likes.
     z = 1.96**2 / count
@@ -186,10 +217,10 @@ def _draw_bins(figure: Figure, name: str, bins: np.ndarray) -> None:
 
 def _training(comparison: Comparison, name: str) -> list[str]:
     model = comparison.models[name]
-    by_fpr = model.assembler.config.training.select == "test"
+    by_fpr = model.builder.config.training.select == "test"
     score = "−FPR on test" if by_fpr else "−loss on valid"
     panels = []
-    for step, course in model.course.items():
+    for step, course in model.history.items():
         if runs := [run for run in course if run.score]:
             best = max(runs, key=lambda run: run.score[run.best])
             label = f"Training of {name}, {step}: {len(runs)} runs; the best has {len(best.loss)} epochs, "
@@ -200,10 +231,15 @@ def _training(comparison: Comparison, name: str) -> list[str]:
 
 
 def _draw_course(
-    figure: Figure, name: str, step: str, runs: list[History], best: History, score: str
+    figure: Figure,
+    name: str,
+    step: str,
+    runs: list[TrainingHistory],
+    best: TrainingHistory,
+    score: str,
 ) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True)
-    colour, at = style(name).colour, best.best
+    colour, at = style_for(name).colour, best.best
     among = f", best of {len(runs)}" if len(runs) > 1 else ""
     upper.set_title(f"{name}: {step}{among}", loc="left", weight="bold")
     for axes, field, what in ((upper, "loss", "loss on train"), (lower, "score", score)):

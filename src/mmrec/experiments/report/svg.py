@@ -13,11 +13,24 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["CARD", "GRID", "INK", "LARGE", "SMALL", "Bar", "Style", "bar_plot", "bar_plots", "shown"]
-__all__ += ["signed", "square", "style", "svg"]
+__all__ = [
+    "CARD",
+    "GRID",
+    "INK",
+    "LARGE",
+    "SMALL",
+    "Bar",
+    "Style",
+    "bar_plot",
+    "bar_plots",
+    "format_metric",
+]
+__all__ += ["format_difference", "square", "style_for", "svg"]
 
 # Colours that nobody would choose stand for the page's CSS variables until the SVG is written.
-INK, GRID, CARD, _OTHER, _BIAS, _BASELINE, _PROPOSED, _MMREC = (f"#0{n}0{n}0{n}" for n in range(1, 9))
+INK, GRID, CARD, _OTHER, _BIAS, _BASELINE, _PROPOSED, _MMREC = (
+    f"#0{n}0{n}0{n}" for n in range(1, 9)
+)
 _VARIABLES = {INK: "ink", GRID: "grid", CARD: "card", _OTHER: "other", _BIAS: "bias"}
 _VARIABLES |= {_BASELINE: "baseline", _PROPOSED: "proposed", _MMREC: "mmrec"}
 LARGE, SMALL = (4.3, 4.1), (2.9, 2.9)
@@ -70,7 +83,7 @@ _STYLES = {
 }
 
 
-def style(name: str) -> Style:
+def style_for(name: str) -> Style:
     """The style of a model, everywhere the same."""
     return _STYLES.get(name, Style(_OTHER, "-", 1.0))
 
@@ -91,8 +104,12 @@ def svg(label: str, size: tuple[float, float], draw: Callable[[Figure], None], p
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     # matplotlib's style rule would hold for the whole page.
-    body = re.sub(r"<(metadata|style)\b.*?</\1>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
-    body = re.sub(r"(\bid=\"|href=\"#|url\(#)", rf"\g<1>{prefix}-", body).replace("xlink:href", "href")
+    body = re.sub(
+        r"<(metadata|style)\b.*?</\1>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL
+    )
+    body = re.sub(r"(\bid=\"|href=\"#|url\(#)", rf"\g<1>{prefix}-", body).replace(
+        "xlink:href", "href"
+    )
     for colour, variable in _VARIABLES.items():
         body = body.replace(colour, f"var(--{variable})")
     view = re.search(r'viewBox="[^"]*"', body)
@@ -129,19 +146,29 @@ def bar_plot(bars: Sequence[Bar], title: str, prefix: str, scale: int = 1, digit
         for at, (value, *ends) in enumerate(values):
             axes.barh(at, value, height=0.55, color=bars[at].colour, alpha=0.75)
             axes.plot(ends, [at] * len(ends), "|-", color=INK, lw=1.2, ms=7)
-            axes.text(1.02, at, signed(value, digits), transform=side, va="center", weight="bold")
+            axes.text(
+                1.02,
+                at,
+                format_difference(value, digits),
+                transform=side,
+                va="center",
+                weight="bold",
+            )
         axes.axvline(0, color=INK, lw=1)
         axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.locator_params(axis="x", nbins=4)
-        axes.xaxis.set_major_formatter(lambda value, _: signed(value, digits))
+        axes.xaxis.set_major_formatter(lambda value, _: format_difference(value, digits))
         axes.set_xlabel(title)
 
-    texts = [", ".join([signed(value, digits) for value in own]) for own in values]
+    texts = [", ".join([format_difference(value, digits) for value in own]) for own in values]
     told = "; ".join(f"{bar.name} {text}" for bar, text in zip(bars, texts, strict=True))
     return svg(
-        f"{title}; values and 95% intervals: {told}.", (LARGE[0], 0.8 + 0.36 * len(bars)), draw, prefix
+        f"{title}; values and 95% intervals: {told}.",
+        (LARGE[0], 0.8 + 0.36 * len(bars)),
+        draw,
+        prefix,
     )
 
 
@@ -149,15 +176,18 @@ def bar_plots(
     looks: Mapping[str, tuple[str, int, int]], prefix: str, bars: Callable[[str], Sequence[Bar]]
 ) -> list[str]:
     """The `bar_plot` of each key of `looks`, which hold title, scale and digits."""
-    return [bar_plot(bars(key), title, f"{prefix}-{key}", *look) for key, (title, *look) in looks.items()]
+    return [
+        bar_plot(bars(key), title, f"{prefix}-{key}", *look)
+        for key, (title, *look) in looks.items()
+    ]
 
 
-def shown(value: float, form: str = ".3f") -> str:
+def format_metric(value: float, form: str = ".3f") -> str:
     """A figure as text; a dash where there is none."""
     return "-" if np.isnan(value) else f"{value:{form}}"
 
 
-def signed(value: float, digits: int = 3) -> str:
+def format_difference(value: float, digits: int = 3) -> str:
     """A difference as text."""
     if np.isnan(value):
         return "-"
