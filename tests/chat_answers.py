@@ -46,34 +46,19 @@ _STEMS = (
     (_set("costly expensive overpriced pricey"), "overpriced"),
     (_set("fair price priced prices reasonable"), "fair"),
 )
-_PLAIN = _set(
-    "also been from have here just like that their them then there they this very were with"
-)
+_PLAIN = _set("also been from have here just like that their them then there they this very were with")
 _DULL = _PLAIN | _LIKED | _DISLIKED
 _WORD = re.compile(r"[^\W\d_]+")
 _END = re.compile(r"(?<=[.!?])\s+|\n+")
 _TAG = re.compile(r"</?\w[^>]*>")
-_DELIMITER = re.compile(
-    r"[ -/:-@\[-`{-~]*|[<\[#=*~-]{2,} ?[\w #-]+[^\w\s.!?]*|\[[\w #-]+\]|\w+( \w+)? ?\d*:"
-)
+_DELIMITER = re.compile(r"[ -/:-@\[-`{-~]*|[<\[#=*~-]{2,} ?[\w #-]+[^\w\s.!?]*|\[[\w #-]+\]|\w+( \w+)? ?\d*:")
 _ORDER = re.compile(
-    r"^\s*system:\s*answer\s+(.+)|ignore (?:all |the )+(?:above|previous)\b.*?\banswer:?\s+(.+)",
-    re.I | re.M,
+    r"^\s*system:\s*answer\s+(.+)|ignore (?:all |the )+(?:above|previous)\b.*?\banswer:?\s+(.+)", re.I | re.M
 )
 _LOOKS = ("blue", "golden", "green", "large", "old", "red", "rustic", "small", "white", "wooden")
 _THINGS = ("bar", "basket", "bowl", "counter", "cup", "menu", "plate", "room", "table", "terrace")
 _NUMBERS = ("two", "three", "four", "five", "six", "seven")
-_MANY = (
-    "burgers",
-    "chairs",
-    "dumplings",
-    "flowers",
-    "glasses",
-    "lemons",
-    "noodles",
-    "oysters",
-    "people",
-)
+_MANY = ("burgers", "chairs", "dumplings", "flowers", "glasses", "lemons", "noodles", "oysters", "people")
 
 
 class Refusal(Exception):
@@ -91,9 +76,7 @@ class Refusal(Exception):
         super().__init__(message)
         self.status = status
         self.headers = headers or {}
-        self.body: Json = {
-            "error": {"message": message, "type": kind, "param": param, "code": code}
-        }
+        self.body: Json = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +126,7 @@ def wanted_schema(form: Json, prompt: Prompt) -> Json | None:
     """The schema to answer with, or None for plain text."""
     given = form["json_schema"]["schema"] if form.get("type") == "json_schema" else None
     named = None if given else schema_in(prompt.system or prompt.user)
-    return (
-        given
-        or named
-        or ({"properties": {"text": {}}} if form.get("type") == "json_object" else None)
-    )
+    return given or named or ({"properties": {"text": {}}} if form.get("type") == "json_object" else None)
 
 
 def read_prompt(behaviour: Behaviour, messages: Any) -> Prompt:
@@ -163,23 +142,17 @@ def read_prompt(behaviour: Behaviour, messages: Any) -> Prompt:
     if 0 < behaviour.context < size:
         if behaviour.overflow == "refuse":
             limit = f"This model's maximum context length is {behaviour.context} tokens."
-            message = (
-                f"{limit} However, your messages resulted in {size} tokens. Please reduce them."
-            )
+            message = f"{limit} However, your messages resulted in {size} tokens. Please reduce them."
             raise Refusal(400, message, "context_length_exceeded", "messages")
         size, parts = behaviour.context, tail(parts, 4 * behaviour.context)
     system = "\n".join(text for role, text, _ in parts if role in ("system", "developer"))
-    asked = [(text, images) for role, text, images in reversed(parts) if role == "user"] or [
-        ("", [])
-    ]
+    asked = [(text, images) for role, text, images in reversed(parts) if role == "user"] or [("", [])]
     # What only asks to answer once more is not what is to be read.
     user = next((one for one in asked if one[1] or marked(one[0])), asked[0])
     return Prompt(system, *user, size)
 
 
-def tail(
-    parts: list[tuple[str, str, list[bytes]]], size: int
-) -> list[tuple[str, str, list[bytes]]]:
+def tail(parts: list[tuple[str, str, list[bytes]]], size: int) -> list[tuple[str, str, list[bytes]]]:
     """The last bytes of the messages: what a runner with a small window drops first is the system prompt."""
     kept = []
     for role, text, images in reversed(parts):
@@ -195,9 +168,7 @@ def read_content(content: str | list[Json]) -> tuple[str, list[bytes]]:
     if isinstance(content, str):
         return content, []
     texts = [part["text"] for part in content if part["type"] == "text"]
-    images = [
-        read_image(part["image_url"]["url"]) for part in content if part["type"] == "image_url"
-    ]
+    images = [read_image(part["image_url"]["url"]) for part in content if part["type"] == "image_url"]
     return "\n".join(texts), images
 
 
@@ -205,9 +176,7 @@ def read_image(url: str) -> bytes:
     """The bytes of an image in a data URI; raises Refusal for what is none."""
     head, _, code = url.partition(",")
     if not head.startswith("data:image/") or not head.endswith(";base64"):
-        raise Refusal(
-            400, "Invalid image: this server reads base64 data URIs.", "invalid_image_url"
-        )
+        raise Refusal(400, "Invalid image: this server reads base64 data URIs.", "invalid_image_url")
     try:
         image = base64.b64decode(code, validate=True)
     except ValueError:
@@ -247,21 +216,14 @@ def check_form(behaviour: Behaviour, form: Json, body: Json) -> None:
     if kind == "json_schema":
         named = form.get("json_schema") or {}
         if not re.fullmatch(r"[\w-]{1,64}", named.get("name", "")) or "schema" not in named:
-            raise Refusal(
-                400, "Invalid 'response_format.json_schema'.", "invalid_value", "response_format"
-            )
+            raise Refusal(400, "Invalid 'response_format.json_schema'.", "invalid_value", "response_format")
         if named.get("strict"):
             check_strict(named["schema"], named["name"], ())
 
 
 def check_strict(schema: Any, name: str, path: tuple[str, ...]) -> None:
     """Raise Refusal where a strict schema leaves an object open or a property optional."""
-    if not isinstance(schema, dict) or schema.get("type") in (
-        "string",
-        "integer",
-        "number",
-        "boolean",
-    ):
+    if not isinstance(schema, dict) or schema.get("type") in ("string", "integer", "number", "boolean"):
         return
     fields = schema.get("properties")
     if fields is not None or schema.get("type") == "object":
@@ -425,18 +387,12 @@ def _fill(schema: Json, text: str, root: Json, name: str) -> Any:
     if "enum" in schema:
         return choose(schema["enum"], text)
     kinds = schema.get("type", "object" if "properties" in schema else "string")
-    kind = (
-        next((one for one in kinds if one != "null"), "null") if isinstance(kinds, list) else kinds
-    )
+    kind = next((one for one in kinds if one != "null"), "null") if isinstance(kinds, list) else kinds
     if kind == "object":
-        return {
-            key: _fill(one, text, root, key) for key, one in schema.get("properties", {}).items()
-        }
+        return {key: _fill(one, text, root, key) for key, one in schema.get("properties", {}).items()}
     if kind == "array":
         least = range(schema.get("minItems", 0))
-        found = _several(name, text) or [
-            _fill(schema.get("items", {}), text, root, name) for _ in least
-        ]
+        found = _several(name, text) or [_fill(schema.get("items", {}), text, root, name) for _ in least]
         return found[: schema.get("maxItems")]
     if kind == "string":
         return (" ".join(_several(name, text)) or excerpt(text))[: schema.get("maxLength")]
@@ -464,13 +420,9 @@ def _named(prompt: str) -> Json | None:
     """A schema of the names in a prompt: `- name:`, else `"name":`, else those in quotes, else the usual."""
     names = re.findall(r"^\s*[-*] [\"`']?(\w+)[\"`']?\s*:(?:.*?(\blist\b))?", prompt, re.MULTILINE)
     names = names or re.findall(r'["`\'](\w+)["`\']\s*:\s*(\[)?', prompt)
-    names = names or [
-        (name, "") for name in re.findall(r"[\"`'](\w+)[\"`']", prompt) if name not in PRICES
-    ]
+    names = names or [(name, "") for name in re.findall(r"[\"`'](\w+)[\"`']", prompt) if name not in PRICES]
     names = names or [(name, "") for name in _FIELDS if re.search(rf"\b{name}\b", prompt)]
-    fields = {
-        name: _FIELDS.get(name, _STRINGS if many else {"type": "string"}) for name, many in names
-    }
+    fields = {name: _FIELDS.get(name, _STRINGS if many else {"type": "string"}) for name, many in names}
     return {"type": "object", "properties": fields} if fields else None
 
 

@@ -93,10 +93,7 @@ class Behaviour:
         unknown = changes.keys() - {one.name for one in fields(self)}
         if unknown:
             raise ValueError(f"no such behaviour: {', '.join(sorted(unknown))}")
-        values = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in changes.items()
-        }
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
         return replace(self, **values)
 
 
@@ -178,9 +175,7 @@ class Chat:
     def __init__(self, behaviour: Behaviour, journal: Path | None = None) -> None:
         self.behaviour = behaviour
         self.in_flight = 0
-        self._journal = (
-            os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644) if journal else None
-        )
+        self._journal = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644) if journal else None
         self.reset()
 
     def reset(self) -> None:
@@ -195,11 +190,7 @@ class Chat:
     def stats(self) -> Json:
         """Counters since the start or the last reset; tokens count from when a prompt is read."""
         flight = {"in_flight": self.in_flight, "in_flight_max": self.in_flight_max}
-        return {
-            "status": dict(self.status),
-            **flight,
-            **{name: self.totals[name] for name in TOTALS},
-        }
+        return {"status": dict(self.status), **flight, **{name: self.totals[name] for name in TOTALS}}
 
     def luck(self, digest: str) -> Luck:
         """The luck of the next attempt at a request."""
@@ -243,19 +234,10 @@ class Chat:
         wrote = tokens(len((message["content"] or message["refusal"] or "").encode()))
         cached = len(prompt.system.encode()) // 4 if prompt.system in self._cached else 0
         self._cached.add(prompt.system)
-        self.totals.update(
-            prompt_tokens=prompt.tokens, completion_tokens=wrote, cached_tokens=cached
-        )
+        self.totals.update(prompt_tokens=prompt.tokens, completion_tokens=wrote, cached_tokens=cached)
         usage: Json = {"prompt_tokens": prompt.tokens, "completion_tokens": wrote}
-        usage |= {
-            "total_tokens": prompt.tokens + wrote,
-            "prompt_tokens_details": {"cached_tokens": cached},
-        }
-        head = {
-            "id": f"chatcmpl-{digest[:24]}",
-            "object": "chat.completion",
-            "created": int(time.time()),
-        }
+        usage |= {"total_tokens": prompt.tokens + wrote, "prompt_tokens_details": {"cached_tokens": cached}}
+        head = {"id": f"chatcmpl-{digest[:24]}", "object": "chat.completion", "created": int(time.time())}
         return {**head, "model": body["model"], "choices": [chosen], "usage": usage}
 
     def _limit(self) -> None:
@@ -271,14 +253,9 @@ class Chat:
             self._passed.popleft()
         if len(self._passed) >= most:
             wait = self._passed[0] + most / rate - now
-            waits = {
-                "retry-after": str(math.ceil(wait)),
-                "retry-after-ms": str(math.ceil(1000 * wait)),
-            }
+            waits = {"retry-after": str(math.ceil(wait)), "retry-after-ms": str(math.ceil(1000 * wait))}
             headers = {name: waits[name] for name in self.behaviour.retry_headers}
-            raise Refusal(
-                429, "Rate limit reached.", "rate_limit_exceeded", kind="requests", headers=headers
-            )
+            raise Refusal(429, "Rate limit reached.", "rate_limit_exceeded", kind="requests", headers=headers)
         self._passed.append(now)
 
     def _done(self, digest: str, sent: Reply | None) -> None:
@@ -324,18 +301,14 @@ class Batches:
 
     def upload(self, request: Request) -> Json:
         """Keep an uploaded file."""
-        boundary = (
-            request.headers.get("content-type", "").partition("boundary=")[2].strip('"').encode()
-        )
+        boundary = request.headers.get("content-type", "").partition("boundary=")[2].strip('"').encode()
         parts: dict[str, tuple[str, bytes]] = {}
         for part in request.body.split(b"--" + boundary)[1:-1] if boundary else []:
             head, _, content = part.partition(b"\r\n\r\n")
             names = dict(re.findall(r'\b(name|filename)="([^"]*)"', head.decode()))
             parts[names["name"]] = names.get("filename", ""), content.removesuffix(b"\r\n")
         if not parts.keys() >= {"file", "purpose"}:
-            raise Refusal(
-                400, "'file' and 'purpose' are required.", "missing_required_parameter", "file"
-            )
+            raise Refusal(400, "'file' and 'purpose' are required.", "missing_required_parameter", "file")
         return self.keep(*parts["file"], parts["purpose"][1].decode())
 
     def file(self, key: str) -> tuple[Json, bytes]:
@@ -353,13 +326,8 @@ class Batches:
     def create(self, request: Request) -> Json:
         """Begin a batch."""
         asked = load(request.body)
-        if (
-            asked.get("endpoint") != "/v1/chat/completions"
-            or asked.get("completion_window") != "24h"
-        ):
-            raise Refusal(
-                400, "Invalid 'endpoint' or 'completion_window'.", "invalid_value", "endpoint"
-            )
+        if asked.get("endpoint") != "/v1/chat/completions" or asked.get("completion_window") != "24h":
+            raise Refusal(400, "Invalid 'endpoint' or 'completion_window'.", "invalid_value", "endpoint")
         info, content = self.file(asked.get("input_file_id", ""))
         if info.get("purpose") != "batch":
             raise Refusal(
@@ -407,8 +375,7 @@ class Batches:
         flaws = find_flaws(batch.lines, behaviour.batch_limit)
         batch.polls += 1
         due = (
-            time.monotonic() - batch.start >= behaviour.batch_seconds
-            and batch.polls >= behaviour.batch_polls
+            time.monotonic() - batch.start >= behaviour.batch_seconds and batch.polls >= behaviour.batch_polls
         )
         if flaws:
             batch.data |= {"status": "failed", "failed_at": int(time.time())}
@@ -433,9 +400,9 @@ class Batches:
             rows = shuffled([row for where, row in outcomes if where == place])
             if rows:
                 content = b"".join(dump(row) + b"\n" for row in rows)
-                batch.data[name] = self.keep(
-                    f"{batch.data['id']}_{place}.jsonl", content, "batch_output"
-                )["id"]
+                batch.data[name] = self.keep(f"{batch.data['id']}_{place}.jsonl", content, "batch_output")[
+                    "id"
+                ]
         fine = sum(_succeeded(row) for _, row in outcomes)
         counts = {"total": len(lines), "completed": fine, "failed": len(lines) - fine}
         batch.data |= {"status": status, f"{status}_at": int(time.time()), "request_counts": counts}
@@ -463,29 +430,18 @@ def find_flaws(lines: list[bytes], limit: int) -> list[Json]:
     if not lines or len(lines) > limit:
         code = "too_many_tasks" if lines else "empty_file"
         return [
-            {
-                "code": code,
-                "message": f"The file has {len(lines)} requests.",
-                "line": None,
-                "param": None,
-            }
+            {"code": code, "message": f"The file has {len(lines)} requests.", "line": None, "param": None}
         ]
     seen: set[Any] = set()
     codes = ((at, find_flaw(line, seen)) for at, line in enumerate(lines, 1))
-    return [
-        {"code": code, "message": code, "line": at, "param": None} for at, code in codes if code
-    ]
+    return [{"code": code, "message": code, "line": at, "param": None} for at, code in codes if code]
 
 
 def find_flaw(line: bytes, seen: set[Any]) -> str | None:
     """What is wrong with a line, and its id among those seen."""
     try:
         request = json.loads(line)
-        target, key, body = (
-            (request["method"], request["url"]),
-            request["custom_id"],
-            request["body"],
-        )
+        target, key, body = ((request["method"], request["url"]), request["custom_id"], request["body"])
     except (ValueError, KeyError, TypeError):
         return "invalid_json_line"
     if key in seen:
@@ -544,10 +500,7 @@ class Site:
         url, batches = urlsplit(request.target), self.batches
         match [request.method, *unquote(url.path).strip("/").split("/")]:
             case ["GET", "v1", "models"]:
-                return {
-                    "object": "list",
-                    "data": [model(name) for name in self.chat.behaviour.models],
-                }
+                return {"object": "list", "data": [model(name) for name in self.chat.behaviour.models]}
             case ["GET", "v1", "models", *parts] if "/".join(parts) in self.chat.behaviour.models:
                 return model("/".join(parts))
             case ["POST", "v1", "files"]:
@@ -666,15 +619,10 @@ class Http(asyncio.Protocol):
             reply.done(reply)
         asked = {**(request.headers if request else {}), **reply.headers}.get("connection", "")
         if reply.status:
-            head = {
-                "content-type": reply.kind,
-                "content-length": str(len(reply.body)),
-                **reply.headers,
-            }
+            head = {"content-type": reply.kind, "content-length": str(len(reply.body)), **reply.headers}
             lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
             self.transport.write(
-                f"HTTP/1.1 {reply.status} {responses[reply.status]}\r\n{lines}\r\n".encode()
-                + reply.body
+                f"HTTP/1.1 {reply.status} {responses[reply.status]}\r\n{lines}\r\n".encode() + reply.body
             )
         if asked.lower() == "close" or not reply.status:
             self.transport.close()
@@ -682,9 +630,7 @@ class Http(asyncio.Protocol):
             self.loop.call_soon(self._next)
 
 
-async def run(
-    port: int, behaviour: Behaviour, journal: Path | None, parent: int | None = None
-) -> None:
+async def run(port: int, behaviour: Behaviour, journal: Path | None, parent: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT, or until the parent is gone where one is named."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -704,9 +650,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--behaviour", default="{}", help="JSON with fields of Behaviour")
-    parser.add_argument(
-        "--journal", type=Path, help="file to which each answered request adds a line"
-    )
+    parser.add_argument("--journal", type=Path, help="file to which each answered request adds a line")
     parser.add_argument("--parent", type=int, help="process without which the server ends")
     given = parser.parse_args()
     behaviour = Behaviour().changed(json.loads(given.behaviour))

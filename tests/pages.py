@@ -33,14 +33,7 @@ class Reader(HTMLParser):
 
     def check(self) -> None:
         """The page is inert, needs nothing but itself, and its ids are unique."""
-        assert not {tag for tag, _ in self.tags} & {
-            "script",
-            "img",
-            "iframe",
-            "object",
-            "embed",
-            "base",
-        }
+        assert not {tag for tag, _ in self.tags} & {"script", "img", "iframe", "object", "embed", "base"}
         assert not [name for _, attrs in self.tags for name in attrs if name.startswith("on")]
         for tag, attrs in self.tags:
             for name in ("src", "href", "xlink:href", "srcset", "data", "action"):

@@ -54,13 +54,8 @@ def serving(model: Path, *flags: str) -> Iterator[Served]:
     port = free_port()
     command = [*MMREC, "serve", str(model), "--port", str(port), *flags]
     log = model.parent / f"serve-{port}.log"
-    with (
-        log.open("w") as out,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
-    ):
-        process = subprocess.Popen(
-            command, stderr=out, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
+    with log.open("w") as out, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        process = subprocess.Popen(command, stderr=out, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         try:
             deadline = time.monotonic() + WAIT
             while not _ready(client):

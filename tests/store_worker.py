@@ -124,9 +124,7 @@ class Worker:
         return b"\0\xff" + name.encode()
 
     def _note(self, what: str, *names: str) -> None:
-        os.write(
-            self._journal, "".join(f"{os.getpid()} {what} {name}\n" for name in names).encode()
-        )
+        os.write(self._journal, "".join(f"{os.getpid()} {what} {name}\n" for name in names).encode())
 
 
 def journal(path: Path) -> list[tuple[int, str, str]]:

@@ -18,14 +18,7 @@ from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
 from mmrec.evaluation import holm_correction, paired_t_test
 from mmrec.experiments import ablation
-from mmrec.experiments.ablation import (
-    SeedResult,
-    ablate,
-    metric_rows,
-    shapley_values,
-    synergy,
-    tables,
-)
+from mmrec.experiments.ablation import SeedResult, ablate, metric_rows, shapley_values, synergy, tables
 from mmrec.experiments.checkpoint import latest_results
 from mmrec.features.dataset import Models
 from mmrec.features.groups import FEATURE_GROUPS, group_of, shapley_value, visible_columns
@@ -36,21 +29,12 @@ from toys import ranker_of, toy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-DENSE = [
-    f"{of} {name}" for of in ("user", "item") for name in ("mean rating", "no rating", "log count")
-]
+DENSE = [f"{of} {name}" for of in ("user", "item") for name in ("mean rating", "no rating", "log count")]
 ALL = frozenset(FEATURE_GROUPS)
 
 
 def test_every_column_has_its_group() -> None:
-    ratings = [
-        "mean rating",
-        "no rating",
-        "rating effect",
-        "spread",
-        "stars to 1.5",
-        "stars to 4.9",
-    ]
+    ratings = ["mean rating", "no rating", "rating effect", "spread", "stars to 1.5", "stars to 4.9"]
     assert {group_of(f"{of} {name}") for of in ("user", "item") for name in ratings} == {"ratings"}
     text = [
         "gist",
@@ -80,9 +64,7 @@ def test_what_a_run_hears_is_all_but_what_it_is_deaf_to() -> None:
     assert masks.tolist() == [[True] * 3, [True, False, True], [False] * 3]
 
 
-def stack(
-    task: TrainingTask, deaf: list[frozenset[str]], reduction: str, *, linear: bool
-) -> Ranker:
+def stack(task: TrainingTask, deaf: list[frozenset[str]], reduction: str, *, linear: bool) -> Ranker:
     runs = [TrainingRun(1, 0.1, (0.5, 0.5), one) for one in deaf]
     ranker = ranker_of(task, runs, linear=linear)
     ranker.mask_inputs(DENSE, deaf)
@@ -95,37 +77,24 @@ def stack(
     return ranker
 
 
-@pytest.mark.parametrize(
-    ("reduction", "linear"), [("joint", True), ("joint", False), ("staged", False)]
-)
+@pytest.mark.parametrize(("reduction", "linear"), [("joint", True), ("joint", False), ("staged", False)])
 def test_what_is_not_heard_has_no_influence(reduction: str, linear: bool) -> None:
     task = toy()
-    deaf = [
-        frozenset({group})
-        for group in ("ratings", "user text", "item text", "categories", "counts")
-    ]
+    deaf = [frozenset({group}) for group in ("ratings", "user text", "item text", "categories", "counts")]
     ranker = stack(task, [frozenset(), *deaf, ALL], reduction, linear=linear)
     before = predict_logits(ranker, task.inputs, task.selection_rows)
     assert np.ptp(before[-1]) == 0
     rng = torch.Generator().manual_seed(0)
     sides = (("user", task.inputs.user), ("item", task.inputs.item))
-    for at, group in enumerate(
-        ["ratings", "user text", "item text", "categories", "counts"], start=1
-    ):
+    for at, group in enumerate(["ratings", "user text", "item text", "categories", "counts"], start=1):
         kept = [
-            (side, side.dense, dict(side.vectors), dict(side.present), side.categories)
-            for _, side in sides
+            (side, side.dense, dict(side.vectors), dict(side.present), side.categories) for _, side in sides
         ]
         for of, side in sides:
             mask = torch.tensor(
-                [
-                    group_of(f"{of} {name}") == group
-                    for name in ("mean rating", "no rating", "log count")
-                ]
+                [group_of(f"{of} {name}") == group for name in ("mean rating", "no rating", "log count")]
             )
-            side.dense = torch.where(
-                mask, torch.randn(side.dense.shape, generator=rng) * 9, side.dense
-            )
+            side.dense = torch.where(mask, torch.randn(side.dense.shape, generator=rng) * 9, side.dense)
             if group_of(f"{of} gist") == group:
                 name = f"{of} gist"
                 side.vectors[name] = torch.randn(side.vectors[name].shape, generator=rng) * 9
@@ -146,18 +115,14 @@ def test_a_deaf_run_is_trained_alike_alone_and_beside_others() -> None:
     together = predict_logits(
         stack(task, [frozenset(), words], "joint", linear=True), task.inputs, task.selection_rows
     )
-    alone = predict_logits(
-        stack(task, [words], "joint", linear=True), task.inputs, task.selection_rows
-    )
+    alone = predict_logits(stack(task, [words], "joint", linear=True), task.inputs, task.selection_rows)
     assert together[1] == pytest.approx(alone[0], abs=1e-3)
 
 
 def test_shapley_values_of_any_number_of_players() -> None:
     """v = 1 if both `a` and `b` are in, plus .5 for `c`; with five players two do nothing."""
     players = "abcde"
-    sets = [
-        frozenset(one for at, one in enumerate(players) if mask >> at & 1) for mask in range(32)
-    ]
+    sets = [frozenset(one for at, one in enumerate(players) if mask >> at & 1) for mask in range(32)]
     game = {some: float({*"ab"} <= some) + 0.5 * ("c" in some) for some in sets}
     assert [shapley_value(game, one) for one in players] == pytest.approx([0.5, 0.5, 0.5, 0, 0])
     assert shapley_value({frozenset(): 0.5, frozenset({0}): 0.8}, 0) == pytest.approx(0.3)
@@ -178,9 +143,7 @@ def trials(
     reviews: Reviews, models: Models, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[SeedResult], Path]:
     path = tmp_path_factory.mktemp("out") / "deep" / "ablation.json"
-    return ablate(
-        reviews, SMALL, models, path, seeds=1, extras={"shapley", "words", "bootstrap"}
-    ), path
+    return ablate(reviews, SMALL, models, path, seeds=1, extras={"shapley", "words", "bootstrap"}), path
 
 
 def test_on_the_checkerboard_words_of_both_sides_are_worth_all_and_ratings_nothing(
@@ -190,9 +153,7 @@ def test_on_the_checkerboard_words_of_both_sides_are_worth_all_and_ratings_nothi
     assert trial["figures"]["everything"]["auc"] > 0.95
     assert trial["figures"]["ratings alone"]["auc"] == pytest.approx(0.5, abs=0.12)
     shares = {group: share for group, (share, _) in shapley_values([trial]).items()}
-    assert sum(shares.values()) == pytest.approx(
-        trial["figures"]["everything"]["auc"] - 0.5, abs=1e-9
-    )
+    assert sum(shares.values()) == pytest.approx(trial["figures"]["everything"]["auc"] - 0.5, abs=1e-9)
     assert abs(shares["ratings"]) < 0.06
     assert shares["user text"] > 0.15
     assert shares["item text"] + shares.get("categories", 0) > 0.12
@@ -228,10 +189,7 @@ def test_one_seed_is_compared_by_a_bootstrap_and_told_in_tables(
 
 
 def test_finished_seeds_are_found_again(
-    trials: tuple[list[SeedResult], Path],
-    reviews: Reviews,
-    models: Models,
-    monkeypatch: pytest.MonkeyPatch,
+    trials: tuple[list[SeedResult], Path], reviews: Reviews, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, path = trials
     assert not path.with_suffix(".part").exists()
@@ -269,9 +227,7 @@ def told(*aucs: float, neither: float = 0.5) -> SeedResult:
     return {
         "asked": [],
         "groups": ["user text", "item text", "photos"],
-        "figures": {
-            name: {"auc": auc, "fpr_at_90": 1 - auc} for name, auc in zip(names, aucs, strict=True)
-        },
+        "figures": {name: {"auc": auc, "fpr_at_90": 1 - auc} for name, auc in zip(names, aucs, strict=True)},
         "values": dict(zip(sets, aucs, strict=True)),
         "ratio": 0.5,
         "remarks": ["said once"],
@@ -280,9 +236,7 @@ def told(*aucs: float, neither: float = 0.5) -> SeedResult:
 
 def test_over_seeds_differences_are_paired_and_adjusted() -> None:
     some = [told(0.9, 0.6, 0.71), told(0.8, 0.52, 0.6), told(0.85, 0.54, 0.65)]
-    raw = [
-        paired_t_test(one, [0.9, 0.8, 0.85], 0.5) for one in ([0.6, 0.52, 0.54], [0.71, 0.6, 0.65])
-    ]
+    raw = [paired_t_test(one, [0.9, 0.8, 0.85], 0.5) for one in ([0.6, 0.52, 0.54], [0.71, 0.6, 0.65])]
     rows = metric_rows(some, "auc")
     assert [row[0] for row in rows] == ["everything", "without text", "without photos"]
     assert [row[2].p_value for row in rows[1:]] == pytest.approx(

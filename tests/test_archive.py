@@ -30,25 +30,16 @@ VECTOR: dict[str, object] = {"kind": "vector", "model": "mini"}
 
 
 def answer(tokens: int) -> bytes:
-    return (
-        Answer(text="gut 👍", usage=Usage(input=tokens, output=7, cached=1))
-        .model_dump_json()
-        .encode()
-    )
+    return Answer(text="gut 👍", usage=Usage(input=tokens, output=7, cached=1)).model_dump_json().encode()
 
 
 @pytest.fixture
 def full(store: Store) -> Store:
     """Two notes of the small model, by two prompts, one of the large, 30 vectors, and failures."""
-    store.put(
-        NOTE, [(result_keys(NOTE, "a")[0], answer(100)), (result_keys(NOTE, "b")[0], Failure("no"))]
-    )
+    store.put(NOTE, [(result_keys(NOTE, "a")[0], answer(100)), (result_keys(NOTE, "b")[0], Failure("no"))])
     store.put(
         NOTE_2,
-        [
-            (result_keys(NOTE_2, "a")[0], answer(10)),
-            (result_keys(NOTE_2, "b")[0], Failure("no", False)),
-        ],
+        [(result_keys(NOTE_2, "a")[0], answer(10)), (result_keys(NOTE_2, "b")[0], Failure("no", False))],
     )
     store.put(LARGE, [(result_keys(LARGE, "a")[0], answer(1))])
     store.put(VECTOR, [(key, os.urandom(768)) for key in result_keys(VECTOR, map(str, range(30)))])
@@ -149,10 +140,7 @@ def test_a_choice_is_exported(full: Store, tmp_path: Path) -> None:
     path = tmp_path / "notes.jsonl"
     assert export(full, path, Selection("note", "small")) == 2
     rows = [json.loads(one) for one in path.read_text().splitlines()]
-    assert [row["maker"] for row in sorted(rows, key=lambda row: row["maker"]["prompt"])] == [
-        NOTE,
-        NOTE_2,
-    ]
+    assert [row["maker"] for row in sorted(rows, key=lambda row: row["maker"]["prompt"])] == [NOTE, NOTE_2]
     assert json.loads(rows[0]["value"])["text"] == "gut 👍"
     assert export(full, path, Selection(kind="vector")) == 30
     assert all(len(json.loads(one)["value"]) == 1024 for one in path.read_text().splitlines())
@@ -192,9 +180,7 @@ BAD = {
     line(maker={"model": "x"}): "maker: its kind is no text",
     line(maker={"kind": 3}): "maker: its kind is no text",
     line(maker={"kind": "x", "temperature": float("nan")}): "not JSON compliant",
-    line(maker={"kind": "x"}).replace(
-        b'"x"', b'"x", "deep": ' + b"[" * 500 + b"]" * 500
-    ): "recursion limit",
+    line(maker={"kind": "x"}).replace(b'"x"', b'"x", "deep": ' + b"[" * 500 + b"]" * 500): "recursion limit",
     line(maker={"kind": "\ud800"}): "hex escape",
     line(value=None): "value",
     line(value="\ud800"): "hex escape",
@@ -306,9 +292,7 @@ def test_prune_says_what_it_would_do_and_does_it_when_told_to(
     assert said["deleted"] is True
     assert [row["results"] for row in said["holdings"]] == [2]
     assert full.counts() == {"note": 1, "vector": 30}
-    assert "0 results and failures" in run(
-        capsys, "prune", "--older-than", 90, "--store", full.path
-    )
+    assert "0 results and failures" in run(capsys, "prune", "--older-than", 90, "--store", full.path)
     with pytest.raises(ConfigError, match="say what to delete"):
         run(capsys, "prune", "--yes", "--store", full.path)
 

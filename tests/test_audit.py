@@ -36,9 +36,7 @@ def town(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Prepared
 
 
 def config_of(features: str, strategy: str = "notes") -> Config:
-    return Config(
-        ranker=RankerConfig(features=features), annotation=AnnotationConfig(strategy=strategy)
-    )
+    return Config(ranker=RankerConfig(features=features), annotation=AnnotationConfig(strategy=strategy))
 
 
 def derive(town: Prepared, policy: Policy) -> Evidence:
@@ -71,19 +69,13 @@ def folds(town: Prepared) -> tuple[Evidence, FeatureBuilder, Features]:
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("features", ["baseline", "proposed"])
-def test_honest_features_pass_under_every_policy(
-    town: Prepared, policy: Policy, features: str
-) -> None:
+def test_honest_features_pass_under_every_policy(town: Prepared, policy: Policy, features: str) -> None:
     evidence = derive(town, policy)
     found = check(town, evidence, *make(town.corpus, evidence, config_of(features)))
     assert found.violations == []
     assert found.passed
     assert (found.policy, found.rows) == (policy, len(town.corpus))
-    heard = sum(
-        len(side.members(int(view)))
-        for side in (evidence.user, evidence.item)
-        for view in side.view
-    )
+    heard = sum(len(side.members(int(view))) for side in (evidence.user, evidence.item) for view in side.view)
     assert found.reviews == heard > 0
     assert f"`{policy}` held ({found.rows:,} rows" in str(found)
 
@@ -91,9 +83,7 @@ def test_honest_features_pass_under_every_policy(
 def test_honest_summaries_pass(town: Prepared) -> None:
     evidence = derive(town, "fold")
     rows = np.arange(0, len(town.corpus), 9)
-    assert check(
-        town, evidence, *make(town.corpus, evidence, config_of("proposed", "summary")), rows
-    ).passed
+    assert check(town, evidence, *make(town.corpus, evidence, config_of("proposed", "summary")), rows).passed
 
 
 def test_our_effects_are_proved_too_and_those_of_the_wrong_fold_are_caught(town: Prepared) -> None:
@@ -108,13 +98,8 @@ def test_our_effects_are_proved_too_and_those_of_the_wrong_fold_are_caught(town:
         (VALIDATION_FOLD, evidence.evidence_rows),
     ):
         planted = MixedEffects.fit(town.corpus.rated_texts, careless, penalties)
-        leaky = assembler.model_copy(
-            update={"mixed_effects": {**assembler.mixed_effects, fold: planted}}
-        )
-        sides = (
-            leaky.build_user(evidence.user, town.corpus),
-            leaky.build_item(evidence.item, town.corpus),
-        )
+        leaky = assembler.model_copy(update={"mixed_effects": {**assembler.mixed_effects, fold: planted}})
+        sides = (leaky.build_user(evidence.user, town.corpus), leaky.build_item(evidence.item, town.corpus))
         found = check(town, evidence, leaky, Features.from_views(evidence, *sides), rows)
         for what in ("rating effect", "affinity"):
             assert any(f"effects of fold {fold}: {what}" in one for one in found.violations)
@@ -145,9 +130,7 @@ def test_features_of_a_careless_policy_are_caught_when_sold_as_folds(
     assert not found.passed
     for side in ("user", "item"):
         for part in ("mean rating", "reviews" if features == "baseline" else "gist"):
-            assert any(
-                f"{part} was not made from its evidence ({side})" in one for one in found.violations
-            )
+            assert any(f"{part} was not made from its evidence ({side})" in one for one in found.violations)
     assert not any("own evidence" in one for one in found.violations)
     assert "broken" in str(found)
 
@@ -168,9 +151,7 @@ def test_one_altered_coordinate_is_caught_in_the_rows_of_its_view(
         ]
 
 
-@pytest.mark.parametrize(
-    "column", ["mean rating", "no rating", "log count", "cheap price", "no gist"]
-)
+@pytest.mark.parametrize("column", ["mean rating", "no rating", "log count", "cheap price", "no gist"])
 def test_an_altered_number_is_caught(
     town: Prepared, folds: tuple[Evidence, FeatureBuilder, Features], column: str
 ) -> None:
@@ -178,9 +159,7 @@ def test_an_altered_number_is_caught(
     view = int(honest.item_view[town.split.train[0]])
     dense = honest.item.dense.copy()
     dense[view, honest.item.names.index(column)] += 0.01
-    found = check(
-        town, evidence, assembler, replace(honest, item=replace(honest.item, dense=dense))
-    )
+    found = check(town, evidence, assembler, replace(honest, item=replace(honest.item, dense=dense)))
     assert {one.split(": ")[1] for one in found.violations} == {
         f"{column} was not made from its evidence (item)"
     }
@@ -191,9 +170,7 @@ def _of_all(town: Prepared, evidence: Evidence, assembler: FeatureBuilder) -> En
     """Item features that hear the row's own fold too, in the order of the evidence's views."""
     leaky = assembler.build_item(
         EvidenceViews.excluding(
-            town.corpus.data.item,
-            evidence.evidence_rows,
-            np.full(len(town.corpus), -1, dtype=np.int64),
+            town.corpus.data.item, evidence.evidence_rows, np.full(len(town.corpus), -1, dtype=np.int64)
         ),
         town.corpus,
     )
@@ -210,8 +187,7 @@ def test_categories_from_the_row_s_own_fold_are_caught(
     differ = (leaky.categories != honest.item.categories).any(axis=1)[honest.item_view]
     assert differ.any()
     assert found.violations == [
-        f"row {row}: categories was not made from its evidence (item)"
-        for row in np.flatnonzero(differ)
+        f"row {row}: categories was not made from its evidence (item)" for row in np.flatnonzero(differ)
     ]
     assert not set(np.flatnonzero(differ).tolist()) & set(town.split.test.tolist())
 
@@ -221,13 +197,9 @@ def test_prices_from_the_row_s_own_fold_are_caught(
 ) -> None:
     evidence, assembler, honest = folds
     dense = honest.item.dense.copy()
-    columns = [
-        honest.item.names.index(name) for name in ("cheap price", "fair price", "overpriced")
-    ]
+    columns = [honest.item.names.index(name) for name in ("cheap price", "fair price", "overpriced")]
     dense[:, columns] = _of_all(town, evidence, assembler).dense[:, columns]
-    found = check(
-        town, evidence, assembler, replace(honest, item=replace(honest.item, dense=dense))
-    )
+    found = check(town, evidence, assembler, replace(honest, item=replace(honest.item, dense=dense)))
     assert len(found.violations) > 20
     assert all("price" in one and one.endswith("(item)") for one in found.violations)
 
@@ -253,9 +225,7 @@ def test_rows_that_point_at_another_s_view_are_caught(
     view = honest.user_view.copy()
     row = int(town.split.train[0])
     view[row] = view[
-        next(
-            at for at in town.split.train if town.corpus.data.user[at] != town.corpus.data.user[row]
-        )
+        next(at for at in town.split.train if town.corpus.data.user[at] != town.corpus.data.user[row])
     ]
     found = check(town, evidence, assembler, replace(honest, user_view=view))
     assert found.violations
@@ -308,9 +278,7 @@ def test_popular_items_hide_no_leak(encoder: Encoder) -> None:
     corpus = Dataset(data, ["Nice."] * size, empty, empty[:1], models, 0)
     split = Split(np.arange(2000), np.arange(2000, 2100), np.arange(2100, size))
     rng = np.random.default_rng(0)
-    honest, careless = (
-        Evidence.derive(data, split, policy, 5, rng) for policy in ("leave_one_out", "all")
-    )
+    honest, careless = (Evidence.derive(data, split, policy, 5, rng) for policy in ("leave_one_out", "all"))
     assembler, leaky = make(corpus, careless, config_of("baseline"))
     found = audit(corpus, split, honest, assembler, leaky, np.arange(20))
     rows = {one.split(":")[0] for one in found.violations if one.endswith("(item)")}

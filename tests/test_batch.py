@@ -84,9 +84,7 @@ def server(running: Server) -> Iterator[Desk]:
     desk.set(**asdict(Behaviour()))
 
 
-def run(
-    url: str, path: Path, texts: list[str] = TEXTS, *, batch: bool = True, **settings: object
-) -> Run:
+def run(url: str, path: Path, texts: list[str] = TEXTS, *, batch: bool = True, **settings: object) -> Run:
     language = LanguageConfig(llm=f"openai:test-model@{url}", **settings)  # type: ignore[arg-type]
     with closing(Store(path, retry=language.retry_failed)) as store:
         model = open_language_model(Config(language=language), None, store, batch=batch)  # type: ignore[arg-type]
@@ -114,9 +112,7 @@ def stored(path: Path) -> dict[bytes, Answer]:
 def left_over(path: Path) -> int:
     """Rows that the ledger still has."""
     with closing(Store(path)) as store:
-        rows = store.db.execute(
-            "SELECT count(*) FROM batched UNION ALL SELECT count(*) FROM batches"
-        )
+        rows = store.db.execute("SELECT count(*) FROM batched UNION ALL SELECT count(*) FROM batches")
         return sum(count for (count,) in rows)
 
 
@@ -140,9 +136,7 @@ def batches(server: Desk) -> list[dict]:
 
 def handed_in(server: Desk) -> list[list[dict]]:
     """The lines of each batch."""
-    files = (
-        get(server, f"/v1/files/{batch['input_file_id']}/content") for batch in batches(server)
-    )
+    files = (get(server, f"/v1/files/{batch['input_file_id']}/content") for batch in batches(server))
     return [[json.loads(line) for line in file.splitlines()] for file in files]
 
 
@@ -203,9 +197,7 @@ def test_lines_without_an_answer_are_handed_in_again(
     assert "handed in now." in second.pending
     first, lost = handed_in(server)
     assert 0 < len(lost) < 18
-    assert f"{len(lost) + 1} have no answer and are asked again" in " ".join(
-        capsys.readouterr().err.split()
-    )
+    assert f"{len(lost) + 1} have no answer and are asked again" in " ".join(capsys.readouterr().err.split())
     assert {line["custom_id"] for line in lost} < {line["custom_id"] for line in first}
     server.set(batch_failures=0.0)
     assert all(note.gist for note in run_to_the_end(server.url, path, MANY).notes)
@@ -245,9 +237,7 @@ def test_a_batch_that_is_refused_as_a_whole_is_told_and_then_handed_in_again(
     path = tmp_path / "store"
     server.set(batch_limit=3)
     run(server.url, path)
-    with pytest.raises(
-        ModelError, match=r"refused batch batch_\d+ of 4 asks: The file has 4 requests"
-    ):
+    with pytest.raises(ModelError, match=r"refused batch batch_\d+ of 4 asks: The file has 4 requests"):
         run(server.url, path)
     assert left_over(path) == 0
     server.set(batch_limit=50)
@@ -287,9 +277,7 @@ def test_repairs_are_a_batch_too(server: Desk, tmp_path: Path) -> None:
     assert not left_over(path)
 
 
-def test_what_the_server_cannot_do_is_found_out_before_a_batch_is_made(
-    server: Desk, tmp_path: Path
-) -> None:
+def test_what_the_server_cannot_do_is_found_out_before_a_batch_is_made(server: Desk, tmp_path: Path) -> None:
     path = tmp_path / "store"
     server.set(structured="none", reject_parameters=["temperature", "max_tokens"])
     run(server.url, path)
@@ -325,19 +313,15 @@ def test_the_budget_bounds_what_is_with_the_server(server: Desk, tmp_path: Path)
     first = run(server.url, path, MANY, **settings)
     (batch,) = handed_in(server)
     assert 5 < len(batch) < 15
-    assert (
-        f"asks: {len(batch)} handed in now for at most $0.05, {19 - len(batch)} left for later"
-        in (first.pending)
+    assert f"asks: {len(batch)} handed in now for at most $0.05, {19 - len(batch)} left for later" in (
+        first.pending
     )
     for _ in range(2):
         said = f"asks: {len(batch)} with the server already, {19 - len(batch)} left for later, since --budget"
         assert said in run(server.url, path, MANY, **settings).pending
     assert said in run(server.url, path, MANY, budget=0.01, llm_price="10/10").pending
     other = [text + " Elsewhere." for text in TEXTS]
-    assert (
-        "asks: 5 left for later, since --budget holds"
-        in run(server.url, path, other, **settings).pending
-    )
+    assert "asks: 5 left for later, since --budget holds" in run(server.url, path, other, **settings).pending
     assert len(batches(server)) == 1
     server.set(batch_polls=1)
     done = run_to_the_end(server.url, path, MANY, **settings)
@@ -359,9 +343,7 @@ def test_a_batch_that_the_server_does_not_know_is_told_and_can_be_handed_in_agai
     run(server.url, path)
     with closing(Store(path)) as store, store.db as db:
         db.execute("UPDATE batches SET id = 'batch_of_others'")
-    with pytest.raises(
-        ModelError, match=r"does not know batch_of_others: bring the key .* --retry-failed$"
-    ):
+    with pytest.raises(ModelError, match=r"does not know batch_of_others: bring the key .* --retry-failed$"):
         run(server.url, path)
     assert "3 handed in now" in run(server.url, path, retry_failed=True).pending
     assert all(note.gist for note in run(server.url, path).notes)
@@ -372,10 +354,7 @@ def test_each_server_has_its_own_batches(server: Desk, tmp_path: Path) -> None:
     run(server.url, path)
     with serve() as one:
         other = Desk(one.url)
-        assert (
-            "4 handed in now"
-            in run(other.url, path, [TEXTS[0], *(text + "!" for text in TEXTS)]).pending
-        )
+        assert "4 handed in now" in run(other.url, path, [TEXTS[0], *(text + "!" for text in TEXTS)]).pending
         assert len(batches(other)) == 1
     assert all(note.gist for note in run(server.url, path).notes)
     assert len(batches(server)) == 1
@@ -384,9 +363,7 @@ def test_each_server_has_its_own_batches(server: Desk, tmp_path: Path) -> None:
 @pytest.mark.parametrize("llm", ["builtin", "transformers:folder"])
 def test_batches_need_a_server(llm: str) -> None:
     config = Config(language=LanguageConfig(llm=llm))
-    with pytest.raises(
-        ConfigError, match=f"--batch needs a server that takes batches, and --llm is {llm}"
-    ):
+    with pytest.raises(ConfigError, match=f"--batch needs a server that takes batches, and --llm is {llm}"):
         open_language_model(config, None, Store(), batch=True)  # type: ignore[arg-type]
 
 
@@ -403,9 +380,7 @@ class _Between(BaseHTTPRequestHandler):
         if fate == "deny":
             status, answer = 404, b'{"error": {"message": "Not Found"}}'
         else:
-            status, answer = site.forward(
-                self.command, self.path, body, self.headers["content-type"]
-            )
+            status, answer = site.forward(self.command, self.path, body, self.headers["content-type"])
         self.close_connection = fate in ("lose", "half")
         if fate != "lose":
             self.send_response(status)
@@ -443,14 +418,10 @@ def between(server: Server, rule: Callable[[str], str]) -> Iterator[str]:
             site.shutdown()
 
 
-def test_a_lost_answer_to_the_creation_does_not_make_a_second_batch(
-    server: Desk, tmp_path: Path
-) -> None:
+def test_a_lost_answer_to_the_creation_does_not_make_a_second_batch(server: Desk, tmp_path: Path) -> None:
     path, fates = tmp_path / "store", {"POST /v1/batches": "lose"}
     with between(server, lambda asked: fates.pop(asked, "")) as url:
-        with pytest.raises(
-            ModelError, match="what was handed in is remembered, run the same again"
-        ):
+        with pytest.raises(ModelError, match="what was handed in is remembered, run the same again"):
             run(url, path)
         assert len(batches(server)) == 1
         done = run_to_the_end(url, path)
@@ -458,9 +429,7 @@ def test_a_lost_answer_to_the_creation_does_not_make_a_second_batch(
     assert len(batches(server)) == 1
 
 
-def test_lost_answers_to_uploads_and_looks_are_asked_for_again(
-    server: Desk, tmp_path: Path
-) -> None:
+def test_lost_answers_to_uploads_and_looks_are_asked_for_again(server: Desk, tmp_path: Path) -> None:
     path, fates = tmp_path / "store", {"POST /v1/files": "lose", "GET /v1/batches/": "half"}
     with between(server, lambda asked: fates.pop(asked.partition("batch_")[0], "")) as url:
         done = run_to_the_end(url, path, MANY)
@@ -485,9 +454,7 @@ def test_answers_that_the_server_has_thrown_away_are_told(server: Desk, tmp_path
     path = tmp_path / "store"
     with between(server, lambda asked: "deny" if asked.endswith("/content") else "") as url:
         run(url, path)
-        with pytest.raises(
-            ModelError, match=r"does not know the answers of batch_\d+.*--retry-failed$"
-        ):
+        with pytest.raises(ModelError, match=r"does not know the answers of batch_\d+.*--retry-failed$"):
             run(url, path)
         assert "3 handed in now" in run(url, path, retry_failed=True).pending
 
@@ -666,11 +633,7 @@ def test_files_are_not_held_in_memory(store: Store) -> None:
         chat = BatchClient(
             Endpoint("server", "test-model", server.url), CostTracker(None, Budget(None)), store
         )
-        list(
-            chat.complete(
-                iter([[(0, ChatRequest([{"role": "user", "content": "Soup."}], None, 50))]])
-            )
-        )
+        list(chat.complete(iter([[(0, ChatRequest([{"role": "user", "content": "Soup."}], None, 50))]])))
         tracemalloc.start()
         try:
             with pytest.raises(AnswersPending, match="100 handed in now"):
@@ -689,8 +652,7 @@ def test_plain_requests_come_back_with_their_numbers(server: Desk, store: Store)
             Endpoint("server", "test-model", server.url), CostTracker(price, Budget(None)), store
         )
         requests = [
-            (at, ChatRequest([{"role": "user", "content": f"Soup {at}."}], None, 50))
-            for at in range(9)
+            (at, ChatRequest([{"role": "user", "content": f"Soup {at}."}], None, 50)) for at in range(9)
         ]
         return dict(chat.complete(iter([requests])))
 
@@ -711,15 +673,7 @@ def test_the_command_hands_in_all_summaries_in_one_run_and_says_what_to_do(
     server: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_sample_city(tmp_path / "city", users=20, items=8, reviews=100)
-    words = [
-        "profile",
-        str(data),
-        "--batch",
-        "--store",
-        str(tmp_path / "store"),
-        "--strategy",
-        "summary",
-    ]
+    words = ["profile", str(data), "--batch", "--store", str(tmp_path / "store"), "--strategy", "summary"]
     words += ["--llm", f"openai:test-model@{server.url}", "--llm-price", "1/2"]
     command(*words, "--dry-run", "--json")
     plan = json.loads(capsys.readouterr().out)["summary"]

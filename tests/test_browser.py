@@ -66,8 +66,7 @@ def show(browser: Any, served: Served, wrong: list[str]) -> Iterator[Open]:
         page = contexts[-1].new_page()
         page.on("request", note_request)
         page.on(
-            "console",
-            lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None,
+            "console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None
         )
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(path)
@@ -131,9 +130,7 @@ def test_what_cannot_be_had_is_told(show: Open, wrong: list[str]) -> None:
     page.get_by_text("to the list").click()
     page.route(re.compile(r"/\?"), lambda route: route.fulfill(status=503, body="sorry"))
     page.get_by_label("Variety").fill("50")
-    expect(page.locator("#list")).to_have_text(
-        "The service does not answer; try again in a moment."
-    )
+    expect(page.locator("#list")).to_have_text("The service does not answer; try again in a moment.")
     assert [said[-15:] for said in wrong] == ["404 (Not Found)", "ce Unavailable)"]
     wrong.clear()
 
@@ -149,9 +146,7 @@ def test_a_place_shows_what_is_said_of_it(show: Open, fitted: Recommender, user:
     photos = fitted.catalog.photos(fitted.online.codes["item"][item])
     expect(page.locator("figcaption")).to_have_text([caption for _, caption in photos])
     pictures = page.locator("figure img")
-    assert [picture.get_attribute("alt") for picture in pictures.all()] == [
-        caption for _, caption in photos
-    ]
+    assert [picture.get_attribute("alt") for picture in pictures.all()] == [caption for _, caption in photos]
     page.wait_for_function("document.querySelector('figure img').naturalWidth > 0")
     expect(page.locator(".near a")).to_have_count(6)
     page.locator(".near a").first.click()
@@ -219,9 +214,7 @@ def test_all_fits_and_has_a_name(
 ) -> None:
     item = fitted.recommend(user, 1)["item"][0]
     page = show("/", viewport=size, color_scheme=scheme)
-    for number, path in enumerate(
-        (f"/?user={user}&sure=40", f"/?user={user}&sure=100", f"/places/{item}")
-    ):
+    for number, path in enumerate((f"/?user={user}&sure=40", f"/?user={user}&sure=100", f"/places/{item}")):
         page.goto(path, wait_until="networkidle")
         page.screenshot(path=tmp_path / f"{number}.png", full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path

@@ -45,9 +45,7 @@ def read(folder: Path, reviews: list[dict[str, Any]], **config: Any) -> Reviews:
         ("x" * 50, ["x" * 20]),
     ],
 )
-def test_a_cell_is_a_text_or_a_list_of_texts(
-    tmp_path: Path, cell: Any, captions: list[str]
-) -> None:
+def test_a_cell_is_a_text_or_a_list_of_texts(tmp_path: Path, cell: Any, captions: list[str]) -> None:
     reviews = read(tmp_path, rows(cell), max_text=20)
     assert reviews.table["captions"].to_list() == [captions]
     assert not reviews.rejects.height
@@ -57,8 +55,7 @@ def test_a_row_whose_captions_are_something_else_is_refused(tmp_path: Path) -> N
     reviews = read(tmp_path, rows("fine", {"url": "x"}, [["nested"]], True), max_reject_share=0.9)
     assert reviews.table["captions"].to_list() == [["fine"]]
     assert reviews.rejects["reason"].to_list() == [
-        f"captions hold something else: text is not text: {what}"
-        for what in ("dict", "list", "True")
+        f"captions hold something else: text is not text: {what}" for what in ("dict", "list", "True")
     ]
 
 
@@ -83,7 +80,5 @@ def test_a_column_that_no_file_has_is_named(tmp_path: Path) -> None:
     items = tmp_path / "items.csv"
     items.write_text("item,name\ni,Uno\n")
     (tmp_path / "reviews.jsonl").write_text(json.dumps({"user": "u", "item": "i", "rating": 4}))
-    with pytest.raises(
-        DataError, match=r"--captions-column alt: no such column.*user, item.*item, name"
-    ):
+    with pytest.raises(DataError, match=r"--captions-column alt: no such column.*user, item.*item, name"):
         read_reviews(tmp_path / "reviews.jsonl", ReadConfig(captions_column="alt", items=items))

@@ -84,9 +84,7 @@ def front(text: str) -> dict[str, Any]:
     return dict(yaml.safe_load(text.split("---\n")[1]))
 
 
-def test_a_saved_model_has_a_card_whose_figures_are_its_scores(
-    fitted: Recommender, tmp_path: Path
-) -> None:
+def test_a_saved_model_has_a_card_whose_figures_are_its_scores(fitted: Recommender, tmp_path: Path) -> None:
     path = fitted.save(tmp_path / "model") / "README.md"
     text, card, own = path.read_text(), ModelCard.load(path), fitted.scores["proposed"]
     data = front(text)
@@ -98,15 +96,12 @@ def test_a_saved_model_has_a_card_whose_figures_are_its_scores(
     assert result["dataset"]["name"] == "reviews.jsonl"
     figures = {metric["type"]: metric["value"] for metric in result["metrics"]}
     assert figures == pytest.approx(
-        {"roc_auc": own.auc, "fpr_at_tpr_90": own.fpr_at_90, "average_precision": own.ap_negative},
-        abs=5e-5,
+        {"roc_auc": own.auc, "fpr_at_tpr_90": own.fpr_at_90, "average_precision": own.ap_negative}, abs=5e-5
     )
     assert len(card.data.eval_results or ()) == 3
     for name, row in fitted.scores.items():
         shown = f"**{name}**" if name == "proposed" else name
-        assert (
-            f"| {shown} | {row.auc:.4f} | {row.fpr_at_90:.4f} | {row.ap_negative:.4f} |\n" in text
-        )
+        assert f"| {shown} | {row.auc:.4f} | {row.fpr_at_90:.4f} | {row.ap_negative:.4f} |\n" in text
     assert f"{len(fitted.reviews):,} reviews by {len(fitted.corpus.data.users)} users" in text
     assert "no language model" in text
     assert "Flag" not in text
@@ -129,21 +124,13 @@ def test_the_operating_point_is_kept_and_told(fitted: Recommender, saved: SavedR
     assert 0 < fitted.threshold < 1
     assert (saved.threshold, saved.outcome) == (fitted.threshold, fitted.outcome)
     text = rendered(saved)
-    assert (
-        f"a probability of {fitted.threshold:.4f} on, chosen on valid to recommend at most 20% of"
-        in text
-    )
-    assert (
-        f"{fitted.outcome.tpr:.1%} of the likes and {fitted.outcome.fpr:.1%} of the dislikes"
-        in text
-    )
+    assert f"a probability of {fitted.threshold:.4f} on, chosen on valid to recommend at most 20% of" in text
+    assert f"{fitted.outcome.tpr:.1%} of the likes and {fitted.outcome.fpr:.1%} of the dislikes" in text
     liked = rendered(changed(saved, operating=OperatingConfig(min_tpr=0.7)))
     assert "at least 70% of the likes" in liked
 
 
-def test_a_threshold_that_recommends_nothing_survives_json(
-    saved: SavedRecommender, tmp_path: Path
-) -> None:
+def test_a_threshold_that_recommends_nothing_survives_json(saved: SavedRecommender, tmp_path: Path) -> None:
     nothing = replace(saved, threshold=inf, outcome=ThresholdRates(0.0, 0.0, 0.0, float("nan")))
     again = load_recommender(save_recommender(nothing, tmp_path))
 
@@ -166,9 +153,7 @@ def test_what_users_name_means_nothing_but_itself(saved: SavedRecommender) -> No
     )
     own: Metrics = saved.scores["proposed"]
     source = "/home/ann/" + HOSTILE.replace("/", "_")
-    bad = replace(
-        bad, reviews=replace(saved.reviews, source=source), scores={HOSTILE: own, "proposed": own}
-    )
+    bad = replace(bad, reviews=replace(saved.reviews, source=source), scores={HOSTILE: own, "proposed": own})
     text, clean = rendered(bad), rendered(saved)
     assert front(text).keys() == front(clean).keys()
     (result,) = front(text)["model-index"][0]["results"]
@@ -178,9 +163,7 @@ def test_what_users_name_means_nothing_but_itself(saved: SavedRecommender) -> No
     lines = [line for line in body.splitlines() if "alert" in line]
     assert len(lines) == 5
     for line in lines:
-        plain = re.sub(
-            r"\\[!-/:-@\[-`{-~]|&(lt|gt|amp);", "", line.replace("https://arxiv.org", "")
-        )
+        plain = re.sub(r"\\[!-/:-@\[-`{-~]|&(lt|gt|amp);", "", line.replace("https://arxiv.org", ""))
         assert not re.search(r"[<>`$]|://|\[x|\*b", plain)
     assert r"\{\{ 7 \* 7 \}\}" in text
     assert "home" not in text
@@ -190,9 +173,7 @@ def test_what_users_name_means_nothing_but_itself(saved: SavedRecommender) -> No
 
 def test_addresses_and_folders_of_models_stay_private(saved: SavedRecommender) -> None:
     server = LanguageConfig(llm="openai:Qwen/Qwen3-8B@http://10.1.2.3:8000/v1")
-    text = rendered(
-        changed(saved, language=server, encoder=EncoderConfig(encoder_model="/home/ann/mini"))
-    )
+    text = rendered(changed(saved, language=server, encoder=EncoderConfig(encoder_model="/home/ann/mini")))
     assert "language model openai\\:Qwen/Qwen3-8B, which" in text
     assert "the encoder mini." in text
     assert "10" + r"\." not in text
@@ -223,19 +204,14 @@ class Hub:
             return httpx2.Response(200, json={"errors": [], "warnings": []})
         if "/preupload/" in path:
             asked = json.loads(request.content)["files"]
-            each = [
-                {"path": one["path"], "uploadMode": "regular", "shouldIgnore": False}
-                for one in asked
-            ]
+            each = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in asked]
             return httpx2.Response(200, json={"files": each})
         if "/commit/" in path:
             for line in map(json.loads, request.content.splitlines()):
                 if line["key"] == "file":
                     self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
             url = f"https://huggingface.co/{NAME}/commit/{COMMIT}"
-            return httpx2.Response(
-                200, json={"success": True, "commitOid": COMMIT, "commitUrl": url}
-            )
+            return httpx2.Response(200, json={"success": True, "commitOid": COMMIT, "commitUrl": url})
         if "/tree/" in path:
             files = [
                 {"type": "file", "path": name, "size": len(content), "oid": COMMIT[::-1] + str(at)}
@@ -248,18 +224,10 @@ class Hub:
             )
         name = path.rpartition("/")[2]
         if name not in self.files:
-            return httpx2.Response(
-                404, headers={"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}
-            )
+            return httpx2.Response(404, headers={"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         content = self.files[name]
-        headers = {
-            "X-Repo-Commit": COMMIT,
-            "ETag": f'"{name}"',
-            "Content-Length": str(len(content)),
-        }
-        return httpx2.Response(
-            200, headers=headers, content=None if request.method == "HEAD" else content
-        )
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{name}"', "Content-Length": str(len(content))}
+        return httpx2.Response(200, headers=headers, content=None if request.method == "HEAD" else content)
 
 
 @pytest.fixture
@@ -267,16 +235,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     played = Hub()
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    set_client_factory(
-        lambda: httpx2.Client(transport=httpx2.MockTransport(played), follow_redirects=True)
-    )
+    set_client_factory(lambda: httpx2.Client(transport=httpx2.MockTransport(played), follow_redirects=True))
     yield played
     set_client_factory(default_client_factory)
 
 
-def test_what_is_pushed_comes_back_without_paths(
-    fitted: Recommender, hub: Hub, tmp_path: Path
-) -> None:
+def test_what_is_pushed_comes_back_without_paths(fitted: Recommender, hub: Hub, tmp_path: Path) -> None:
     url = fitted.push_to_hub(NAME, private=True, token="hf_none")
     assert url.endswith(COMMIT)
     assert hub.files["README.md"].decode() == str(fitted.generate_model_card())
@@ -292,9 +256,7 @@ def test_what_is_pushed_comes_back_without_paths(
     assert str(again.generate_model_card()) == str(fitted.generate_model_card())
 
 
-def test_reviews_are_published_only_on_purpose(
-    fitted: Recommender, hub: Hub, tmp_path: Path
-) -> None:
+def test_reviews_are_published_only_on_purpose(fitted: Recommender, hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="public_reviews=True"):
         fitted.push_to_hub(NAME)
     hub.private = False
@@ -313,26 +275,18 @@ def test_a_hub_that_is_not_there_is_told(
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{unused_port}")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(
-        ModelError, match=f"cannot push to {NAME}: .*; check the token and the network"
-    ):
+    with pytest.raises(ModelError, match=f"cannot push to {NAME}: .*; check the token and the network"):
         fitted.push_to_hub(NAME, private=True, token="hf_none")
     with pytest.raises(ModelError, match=f"cannot load the model {NAME}"):
         Recommender.from_pretrained(NAME, local_files_only=True)
 
 
 def test_the_mixin_saves_what_loads(
-    fitted: Recommender,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    fitted: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert fitted.save_pretrained(tmp_path / "model") is None
     assert (tmp_path / "model/README.md").read_text() == str(fitted.generate_model_card())
-    for again in (
-        Recommender.load(tmp_path / "model"),
-        Recommender.from_pretrained(tmp_path / "model"),
-    ):
+    for again in (Recommender.load(tmp_path / "model"), Recommender.from_pretrained(tmp_path / "model")):
         assert again.scores == fitted.scores
         assert again.corpus.notes == fitted.corpus.notes
         assert isinstance(again.corpus.notes[0], Note)

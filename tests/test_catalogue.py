@@ -56,6 +56,4 @@ def test_runs_that_were_not_proven_are_left_out(silent: list[int]) -> None:
         for parameter in ranker.linear.parameters():  # type: ignore[union-attr]
             parameter.copy_(parameter[:1].expand_as(parameter))
     expected = one_by_one(ranker, task, 5)
-    assert ItemScores(ranker, task.inputs).logits(task.inputs, 5) == pytest.approx(
-        expected, abs=1e-4
-    )
+    assert ItemScores(ranker, task.inputs).logits(task.inputs, 5) == pytest.approx(expected, abs=1e-4)

@@ -49,9 +49,7 @@ def behave(server: Server) -> Iterator[Callable[..., None]]:
     server.set(**{name: getattr(plain, name) for name in plain.__dataclass_fields__})
 
 
-def reader(
-    server: Server, store: Store, plan: CallPlan | None = None, **settings: object
-) -> Annotator:
+def reader(server: Server, store: Store, plan: CallPlan | None = None, **settings: object) -> Annotator:
     language = LanguageConfig(llm=f"openai:test-model@{server.url}", **settings)  # type: ignore[arg-type]
     config = Config(language=language)
     model = open_language_model(config, None, store)  # type: ignore[arg-type]
@@ -76,9 +74,7 @@ def calls(server: Server) -> int:
         ("transformers:folder", None),
     ],
 )
-def test_spellings(
-    monkeypatch: pytest.MonkeyPatch, spelled: str, endpoint: Endpoint | None
-) -> None:
+def test_spellings(monkeypatch: pytest.MonkeyPatch, spelled: str, endpoint: Endpoint | None) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     assert Endpoint.parse(spelled) == endpoint
 
@@ -100,9 +96,7 @@ def test_keys_go_only_where_they_belong(monkeypatch: pytest.MonkeyPatch) -> None
         _ = Endpoint("openai", "m", None).api_key
 
 
-def test_notes_are_read_once_ever(
-    server: Server, behave: Callable[..., None], store: Store
-) -> None:
+def test_notes_are_read_once_ever(server: Server, behave: Callable[..., None], store: Store) -> None:
     behave(latency=0.01)
     first = reader(server, store)
     notes = first.write_notes([*TEXTS, "", TEXTS[0], " \n"])
@@ -158,23 +152,17 @@ def test_what_the_server_cannot_do_is_found_out(
     assert not one.failures
 
 
-def test_parameters_that_are_refused_are_left_away(
-    server: Server, behave: Callable[..., None]
-) -> None:
+def test_parameters_that_are_refused_are_left_away(server: Server, behave: Callable[..., None]) -> None:
     behave(reject_parameters=["temperature", "max_tokens"])
     one = reader(server, Store())
     assert all(note.gist for note in one.write_notes(TEXTS))
-    openai = ChatClient(
-        Endpoint("openai", "test-model", server.url), 4, CostTracker(None, Budget(None))
-    )
+    openai = ChatClient(Endpoint("openai", "test-model", server.url), 4, CostTracker(None, Budget(None)))
     behave(reject_parameters=["max_completion_tokens"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENAI_API_KEY", "key")
         answers = ChatModel(openai, 1000)
         assert (
-            Annotator(answers, Store(), LanguageConfig(), AnnotationConfig())
-            .write_notes(TEXTS[:1])[0]
-            .gist
+            Annotator(answers, Store(), LanguageConfig(), AnnotationConfig()).write_notes(TEXTS[:1])[0].gist
         )
 
 
@@ -203,9 +191,7 @@ def test_outages_limits_and_lost_connections_are_waited_for(
     assert server.stats()["status"].get("429", 0) > 0
 
 
-def test_a_wrong_key_and_a_missing_model_end_the_run(
-    server: Server, behave: Callable[..., None]
-) -> None:
+def test_a_wrong_key_and_a_missing_model_end_the_run(server: Server, behave: Callable[..., None]) -> None:
     behave(require_key="right")
     with pytest.raises(ModelError) as error:
         reader(server, Store()).write_notes(TEXTS)
@@ -246,9 +232,7 @@ def test_nobody_there_is_told_at_once(unused_port: int) -> None:
         Annotator(model, store, language, AnnotationConfig()).write_notes(TEXTS)
 
 
-def test_the_only_model_of_a_server_need_not_be_named(
-    server: Server, behave: Callable[..., None]
-) -> None:
+def test_the_only_model_of_a_server_need_not_be_named(server: Server, behave: Callable[..., None]) -> None:
     chat = ChatClient(Endpoint("server", "", server.url), 4, CostTracker(None, Budget(None)))
     assert chat.model == "test-model"
     behave(models=["one", "two"])
@@ -342,9 +326,7 @@ def test_an_outage_without_end_stops_the_run(
         reader(server, Store(), in_flight=4).write_notes(texts)
 
 
-def test_the_papers_prompts_ask_apart_and_word_for_word(
-    server: Server, behave: Callable[..., None]
-) -> None:
+def test_the_papers_prompts_ask_apart_and_word_for_word(server: Server, behave: Callable[..., None]) -> None:
     behave()
     one = reader(server, Store(), prompts="paper")
     group = [Review(text, 5.0, at, 0) for at, text in enumerate(TEXTS)]
@@ -359,13 +341,9 @@ def test_the_papers_prompts_ask_apart_and_word_for_word(
     assert user.categories == []
 
 
-def test_answers_survive_in_a_request_of_plain_text(
-    server: Server, behave: Callable[..., None]
-) -> None:
+def test_answers_survive_in_a_request_of_plain_text(server: Server, behave: Callable[..., None]) -> None:
     behave()
-    chat = ChatClient(
-        Endpoint("server", "test-model", server.url), 2, CostTracker(None, Budget(None))
-    )
+    chat = ChatClient(Endpoint("server", "test-model", server.url), 2, CostTracker(None, Budget(None)))
     request = ChatRequest([{"role": "user", "content": "Summarize: good soup."}], None, 50)
     ((at, answer),) = chat.complete(iter([[(7, request)]]))
     assert at == 7
@@ -373,9 +351,7 @@ def test_answers_survive_in_a_request_of_plain_text(
     assert answer.text
 
 
-def test_two_levels_read_each_part_once(
-    server: Server, behave: Callable[..., None], store: Store
-) -> None:
+def test_two_levels_read_each_part_once(server: Server, behave: Callable[..., None], store: Store) -> None:
     behave()
     reviews = [Review(f"{TEXTS[at % 5]} Visit number {at}.", 4.0, at, at % 3) for at in range(60)]
     one = reader(server, store, long="tree", call_tokens=1000)
@@ -403,9 +379,7 @@ def test_long_histories_are_sampled_within_the_budget_of_tokens(
     server: Server, behave: Callable[..., None]
 ) -> None:
     behave()
-    reviews = [
-        Review(f"{TEXTS[at % 5]} Visit number {at}.", float(1 + at % 5), at, 0) for at in range(400)
-    ]
+    reviews = [Review(f"{TEXTS[at % 5]} Visit number {at}.", float(1 + at % 5), at, 0) for at in range(400)]
     store = Store()
     one = reader(server, store, call_tokens=500)
     assert one.write_summaries("item", [reviews])[0].text
@@ -418,9 +392,7 @@ def test_the_folder_of_keys_is_not_in_the_store(server: Server, tmp_path: Path) 
         patch.setenv("MMREC_API_KEY", "sk-very-secret")
         reader(server, Store(tmp_path / "s.sqlite")).write_notes(TEXTS[:1])
     assert not any(
-        b"sk-very-secret" in file.read_bytes()
-        for file in tmp_path.glob("s.sqlite*")
-        if file.is_file()
+        b"sk-very-secret" in file.read_bytes() for file in tmp_path.glob("s.sqlite*") if file.is_file()
     )
 
 

@@ -27,9 +27,7 @@ from chat_server import Behaviour, Server, serve
 openai = pytest.importorskip("openai")
 
 MODEL = "test-model"
-TEXT = (
-    "<<<REVIEW 7>>>\nThe ramen was great. The ramen came late, and the room was dirty! Expensive.\n"
-)
+TEXT = "<<<REVIEW 7>>>\nThe ramen was great. The ramen came late, and the room was dirty! Expensive.\n"
 TEXT += "<<<END>>>"
 ASK_JSON = 'Answer with JSON alone: {"gist": "...", "likes": [...], "price": "..."}'
 PNG = b"\x89PNG\r\n\x1a\n and more bytes"
@@ -49,11 +47,7 @@ class Reading(BaseModel):
 
 FORM = {
     "type": "json_schema",
-    "json_schema": {
-        "name": "reading",
-        "strict": True,
-        "schema": Reading.model_json_schema(),
-    },
+    "json_schema": {"name": "reading", "strict": True, "schema": Reading.model_json_schema()},
 }
 
 
@@ -109,9 +103,7 @@ def statuses(results: list[Any]) -> list[int]:
 
 
 def test_a_schema_is_filled_from_the_text(client: Any) -> None:
-    answer = client.chat.completions.parse(
-        model=MODEL, messages=messages(), response_format=Reading
-    )
+    answer = client.chat.completions.parse(model=MODEL, messages=messages(), response_format=Reading)
     assert answer.choices[0].message.parsed == Reading(
         gist="The ramen was great. The ramen came late, and the room was",
         likes=["The ramen was great."],
@@ -135,12 +127,7 @@ def test_any_schema_is_filled(client: Any) -> None:
     }
     form = {"type": "json_schema", "json_schema": {"name": "any", "schema": schema}}
     found = json.loads(content(client, response_format=form))
-    assert found == {
-        "inner": {"n": 0, "ok": False},
-        "maybe": "The",
-        "pair": [0, 0],
-        "label": "other",
-    }
+    assert found == {"inner": {"n": 0, "ok": False}, "maybe": "The", "pair": [0, 0], "label": "other"}
 
 
 def test_a_strict_schema_must_be_closed_and_complete(client: Any) -> None:
@@ -165,23 +152,16 @@ def test_a_server_of_json_objects_refuses_schemas_and_reads_the_fields_from_the_
 
 
 def test_a_schema_in_the_prompt_is_found(client: Any) -> None:
-    prompt = (
-        f"Answer with JSON that fits {json.dumps(Reading.model_json_schema())} and nothing else."
-    )
+    prompt = f"Answer with JSON that fits {json.dumps(Reading.model_json_schema())} and nothing else."
     assert Reading.model_validate_json(content(client, system=prompt)).price == "overpriced"
 
 
-def test_fields_in_a_list_are_found_and_the_text_is_read_again_after_a_complaint(
-    client: Any,
-) -> None:
+def test_fields_in_a_list_are_found_and_the_text_is_read_again_after_a_complaint(client: Any) -> None:
     prompt = 'Answer with a JSON object:\n- gist: the text\n- price: "cheap price" or "none"\n- tips: a list'
     talk = [
         *messages(TEXT, prompt),
         {"role": "assistant", "content": "Hm."},
-        {
-            "role": "user",
-            "content": "Your answer could not be used: it is no <JSON>. Answer again.",
-        },
+        {"role": "user", "content": "Your answer could not be used: it is no <JSON>. Answer again."},
     ]
     answer = client.chat.completions.create(model=MODEL, messages=talk).choices[0].message.content
     assert json.loads(answer) == {
@@ -199,9 +179,7 @@ def test_a_server_without_structure_refuses_every_format(client: Any, server: Se
     assert json.loads(content(client, system=ASK_JSON))["likes"] == ["The ramen was great."]
 
 
-def test_an_ignored_format_gives_fences_amid_prose_or_after_thoughts(
-    client: Any, server: Server
-) -> None:
+def test_an_ignored_format_gives_fences_amid_prose_or_after_thoughts(client: Any, server: Server) -> None:
     server.set(structured="ignored")
     found = [content(client, f"It was {at} good.", response_format=FORM) for at in range(12)]
     assert {text.startswith("<think>") for text in found} == {True, False}
@@ -234,11 +212,7 @@ def test_shares_are_kept_and_repeat(server: Server) -> None:
     for _ in range(2):
         server.reset()
         results = many(server.url, texts)
-        empty = [
-            one.choices[0].message.content == ""
-            for one in results
-            if not isinstance(one, Exception)
-        ]
+        empty = [one.choices[0].message.content == "" for one in results if not isinstance(one, Exception)]
         runs.append(([type(one) for one in results], statuses(results), empty))
     assert runs[0] == runs[1]
     kinds = Counter(one.__name__ for one in runs[0][0])
@@ -358,11 +332,7 @@ def test_usage_counts_bytes_and_the_limit_of_tokens_cuts(client: Any, server: Se
     assert usages[0].choices[0].finish_reason == "length"
     assert usages[0].choices[0].message.content == "é" * 4
     stats = server.stats()
-    assert (stats["prompt_tokens"], stats["completion_tokens"], stats["cached_tokens"]) == (
-        26,
-        4,
-        10,
-    )
+    assert (stats["prompt_tokens"], stats["completion_tokens"], stats["cached_tokens"]) == (26, 4, 10)
 
 
 def test_a_gullible_model_obeys_the_text_and_another_does_not(client: Any, server: Server) -> None:
@@ -393,8 +363,7 @@ def test_an_image_has_a_caption_of_its_own(client: Any) -> None:
         return {"type": "image_url", "image_url": {"url": uri}}
 
     captions = [
-        content(client, [{"type": "text", "text": "What?"}, part(PNG + bytes([at]))])
-        for at in (1, 2, 1)
+        content(client, [{"type": "text", "text": "What?"}, part(PNG + bytes([at]))]) for at in (1, 2, 1)
     ]
     assert captions[0] == captions[2] != captions[1]
     assert re.fullmatch(r"a photo of an? \w+ \w+ with \w+ \w+", captions[0])
@@ -413,9 +382,7 @@ def test_the_journal_has_each_answer_and_none_of_a_killed_client(server: Server)
     server.set(latency=30)
     address = urlsplit(server.url)
     gone = HTTPConnection(address.netloc)
-    gone.request(
-        "POST", "/v1/chat/completions", json.dumps({"model": MODEL, "messages": messages()})
-    )
+    gone.request("POST", "/v1/chat/completions", json.dumps({"model": MODEL, "messages": messages()}))
     while server.stats()["in_flight"] == 0:
         time.sleep(0.01)
     gone.close()
@@ -437,15 +404,9 @@ def test_a_connection_is_kept_and_may_send_in_pieces(server: Server) -> None:
         for piece in (body[:10], body[10:]):
             connection.send(piece.encode())
             time.sleep(0.01)
-        assert (
-            json.loads(connection.getresponse().read())["choices"][0]["message"]["content"]
-            == "hello"
-        )
+        assert json.loads(connection.getresponse().read())["choices"][0]["message"]["content"] == "hello"
     assert connection.sock is used
-    twice = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
-        * 2
-    )
+    twice = f"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode() * 2
     used.sendall(twice)
     found = b""
     while found.count(b'"hello"') < 2:
@@ -466,14 +427,7 @@ def test_bad_requests_and_bad_settings_are_refused(client: Any, server: Server) 
 
 
 def test_the_program_says_where_it_is_and_stops_when_told() -> None:
-    command = [
-        sys.executable,
-        chat_server.__file__,
-        "--port",
-        "0",
-        "--behaviour",
-        '{"models": ["m"]}',
-    ]
+    command = [sys.executable, chat_server.__file__, "--port", "0", "--behaviour", '{"models": ["m"]}']
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         url = child.stdout.readline().strip()
@@ -512,9 +466,7 @@ def send(client: Any, content: bytes) -> Any:
 
 def rows(client: Any, key: str | None) -> dict[str, Any]:
     """The rows of a file by their id, in the order of the file."""
-    found = (
-        [json.loads(line) for line in client.files.content(key).text.splitlines()] if key else []
-    )
+    found = [json.loads(line) for line in client.files.content(key).text.splitlines()] if key else []
     return {row["custom_id"]: row for row in found}
 
 
@@ -522,11 +474,7 @@ def test_a_batch_answers_every_line_in_another_order(client: Any, server: Server
     server.set(batch_polls=2)
     batch = begin(client, [f"text {at}" for at in range(20)])
     seen = [client.batches.retrieve(batch.id) for _ in range(2)]
-    assert [batch.status, *(one.status for one in seen)] == [
-        "validating",
-        "in_progress",
-        "completed",
-    ]
+    assert [batch.status, *(one.status for one in seen)] == ["validating", "in_progress", "completed"]
     done = seen[-1]
     assert done.metadata == {"made": "by a test"}
     assert done.error_file_id is None
@@ -581,9 +529,7 @@ def test_a_batch_can_be_cancelled_until_it_is_done(client: Any, server: Server) 
 
 
 def test_a_batch_of_bad_lines_fails_as_a_whole(client: Any, server: Server) -> None:
-    line = json.dumps(
-        {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {}}
-    )
+    line = json.dumps({"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {}})
     batch = client.batches.retrieve(send(client, f"{line}\n{line}\nno json\n".encode()).id)
     assert batch.status == "failed"
     assert [(one.code, one.line) for one in batch.errors.data] == [
@@ -591,17 +537,12 @@ def test_a_batch_of_bad_lines_fails_as_a_whole(client: Any, server: Server) -> N
         ("invalid_json_line", 3),
     ]
     server.set(batch_limit=1)
-    assert (
-        client.batches.retrieve(begin(client, ["a", "b"]).id).errors.data[0].code
-        == "too_many_tasks"
-    )
+    assert client.batches.retrieve(begin(client, ["a", "b"]).id).errors.data[0].code == "too_many_tasks"
 
 
 def test_batches_are_listed_by_pages_and_files_deleted(client: Any, server: Server) -> None:
     made = [begin(client, [text]).id for text in "abc"]
-    assert [one.id for one, _ in zip(client.batches.list(limit=2), made, strict=False)] == made[
-        ::-1
-    ]
+    assert [one.id for one, _ in zip(client.batches.list(limit=2), made, strict=False)] == made[::-1]
     kept = client.files.create(file=("x.jsonl", b"{}\n"), purpose="batch")
     assert client.files.delete(kept.id).deleted
     with pytest.raises(openai.NotFoundError):

@@ -20,12 +20,7 @@ from mmrec.errors import DataError
 from mmrec.evidence.policies import EvidenceViews
 from mmrec.experiments.annotate import AnnotationRun, SummarizedViews
 from mmrec.experiments.annotation_check import AnnotationQuality, measure_annotation_quality
-from mmrec.experiments.annotation_quality import (
-    Estimate,
-    QualityContext,
-    match_rates,
-    mean_estimate,
-)
+from mmrec.experiments.annotation_quality import Estimate, QualityContext, match_rates, mean_estimate
 from mmrec.features.dataset import Dataset, Models
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.extractive import ExtractiveModel
@@ -34,21 +29,12 @@ from mmrec.llm.types import Note, Summary
 
 PLACES = {
     "bakery": ("The sourdough bread is wonderful.", "The croissants were stale and hard."),
-    "curry": (
-        "Delicious lamb vindaloo with fresh naan.",
-        "The samosas dripped with disgusting grease.",
-    ),
+    "curry": ("Delicious lamb vindaloo with fresh naan.", "The samosas dripped with disgusting grease."),
     "gelato": ("Their pistachio gelato is amazing.", "The waffle cones were soggy and horrible."),
     "noodles": ("I love the rich ramen broth.", "The dumplings were cold and rubbery, awful."),
     "pizza": ("Excellent wood fired pizza crust.", "The mozzarella tasted terrible and cheap."),
-    "pub": (
-        "Great craft beer and a lovely fireplace.",
-        "The toilets of the pub are filthy, gross.",
-    ),
-    "steak": (
-        "The ribeye was perfectly grilled, superb.",
-        "The mashed potatoes were bland and awful.",
-    ),
+    "pub": ("Great craft beer and a lovely fireplace.", "The toilets of the pub are filthy, gross."),
+    "steak": ("The ribeye was perfectly grilled, superb.", "The mashed potatoes were bland and awful."),
     "sushi": ("Fantastic fresh salmon nigiri.", "The wasabi paste was terrible, fake stuff."),
     "tacos": ("The fish tacos are fantastic.", "The guacamole was brown and disgusting."),
     "tea": ("A lovely selection of oolong teas.", "The cucumber sandwiches were dry and awful."),
@@ -115,9 +101,7 @@ def whole(corpus: Dataset, said: Sequence[Summary], of: EntityKind = "item") -> 
     return AnnotationRun(corpus, summaries=[SummarizedViews(of, corpus, side, list(said))])
 
 
-def checked(
-    profiles: AnnotationRun, models: Models, truth: Path | None = None
-) -> AnnotationQuality:
+def checked(profiles: AnnotationRun, models: Models, truth: Path | None = None) -> AnnotationQuality:
     strategy = "notes" if profiles.notes else "summary"
     config = Config(annotation=AnnotationConfig.model_validate({"strategy": strategy}))
     return measure_annotation_quality(profiles, config, models, truth)
@@ -152,21 +136,15 @@ def rotated(items: Sequence[str]) -> list[str]:
 
 
 def test_quotes_are_supported_and_nothing_is_left_to_read(corpus: Dataset, models: Models) -> None:
-    check = checked(
-        whole(corpus, [quoted(*one) for one in zip(ITEMS, PRAISED, strict=True)]), models
-    )
+    check = checked(whole(corpus, [quoted(*one) for one in zip(ITEMS, PRAISED, strict=True)]), models)
     support = figures(check, "support", "item: text")
     assert support["matched"] == support["verbatim"] == 1
     assert support["count"] == sum((praised > 0) + (praised < 4) for praised in PRAISED)
     assert worst(check, "support") == []
-    assert check.sample_counts == {
-        "item": {"written": 10, "missing": 0, "looked_at": 10, "reviews": 40}
-    }
+    assert check.sample_counts == {"item": {"written": 10, "missing": 0, "looked_at": 10, "reviews": 40}}
 
 
-def test_other_words_for_the_same_are_supported_without_being_quotes(
-    corpus: Dataset, models: Models
-) -> None:
+def test_other_words_for_the_same_are_supported_without_being_quotes(corpus: Dataset, models: Models) -> None:
     check = checked(whole(corpus, [Summary(text=REPHRASED[item]) for item in ITEMS]), models)
     support = figures(check, "support", "item: text")
     assert support["verbatim"] == 0
@@ -190,9 +168,7 @@ def test_a_summary_of_another_place_is_not_supported(corpus: Dataset, models: Mo
 
 def test_invented_likes_are_told_apart_from_the_text(corpus: Dataset, models: Models) -> None:
     invented = [
-        quoted(*one).model_copy(
-            update={"likes": ["parking for trucks"], "dislikes": [PLACES[one[0]][1]]}
-        )
+        quoted(*one).model_copy(update={"likes": ["parking for trucks"], "dislikes": [PLACES[one[0]][1]]})
         for one in zip(ITEMS, PRAISED, strict=True)
     ]
     check = checked(whole(corpus, invented), models)
@@ -203,9 +179,7 @@ def test_invented_likes_are_told_apart_from_the_text(corpus: Dataset, models: Mo
 
 
 @pytest.mark.parametrize(("kept", "dropped"), [("likes", "dislikes"), ("dislikes", "likes")])
-def test_what_is_dropped_is_not_covered(
-    corpus: Dataset, models: Models, kept: str, dropped: str
-) -> None:
+def test_what_is_dropped_is_not_covered(corpus: Dataset, models: Models, kept: str, dropped: str) -> None:
     said = [told(item, likes=kept == "likes", dislikes=kept == "dislikes") for item in ITEMS]
     check = checked(whole(corpus, said), models)
     covered = figures(check, "coverage", f"item: {kept}")
@@ -218,9 +192,7 @@ def test_what_is_dropped_is_not_covered(
         assert example.review_id.startswith(item)
 
 
-def test_praise_of_the_same_thing_does_not_cover_a_complaint(
-    corpus: Dataset, models: Models
-) -> None:
+def test_praise_of_the_same_thing_does_not_cover_a_complaint(corpus: Dataset, models: Models) -> None:
     praise = {"bakery": "The croissants were delicious, fresh and wonderful."}
     said = [Summary(text=praise[item]) if item in praise else told(item) for item in ITEMS]
     check = checked(whole(corpus, said), models)
@@ -233,9 +205,7 @@ def test_amplified_praise_and_blame(corpus: Dataset, models: Models) -> None:
         Summary(text=" ".join([PLACES[item][0]] * praised + [PLACES[item][1]] * (4 - praised)))
         for item, praised in zip(ITEMS, PRAISED, strict=True)
     ]
-    one_sided = [
-        told(item, praised > 2, praised <= 2) for item, praised in zip(ITEMS, PRAISED, strict=True)
-    ]
+    one_sided = [told(item, praised > 2, praised <= 2) for item, praised in zip(ITEMS, PRAISED, strict=True)]
     rosy = [told(item, dislikes=False) for item in ITEMS]
     faithful, loud, praising = (
         figures(checked(whole(corpus, said), models), "polarity", "item")
@@ -323,9 +293,7 @@ def test_truth_right_and_wrong(corpus: Dataset, models: Models, tmp_path: Path, 
     tags = ["cheap price", "fair price", "overpriced"]
     levels = {item: at % 3 for at, item in enumerate(ITEMS)}
     said = [
-        told(item).model_copy(
-            update={"price": tags[levels[item]], "categories": [f"{item} house", "cafe"]}
-        )
+        told(item).model_copy(update={"price": tags[levels[item]], "categories": [f"{item} house", "cafe"]})
         for item in ITEMS
     ]
     right = [
@@ -352,9 +320,7 @@ def test_truth_counts_the_votes_of_notes(corpus: Dataset, models: Models, tmp_pa
         Note(gist=text, price="overpriced" if at % 4 < dear[ITEMS[at // 4]] / 3 else "none")
         for at, text in enumerate(corpus.texts)
     ]
-    truth = write(
-        tmp_path / "t.jsonl", [{"item": item, "price": 10 * dear[item] + 5} for item in ITEMS]
-    )
+    truth = write(tmp_path / "t.jsonl", [{"item": item, "price": 10 * dear[item] + 5} for item in ITEMS])
     check = checked(AnnotationRun(corpus, notes=notes), models, truth)
     assert figures(check, "truth", "price")["written"] > 0.9
     assert figures(check, "truth", "price")["count"] == 10
@@ -364,23 +330,15 @@ def test_one_text_an_entity_and_the_view_that_hears_most_for_the_truth(
     corpus: Dataset, models: Models, tmp_path: Path
 ) -> None:
     tags = ["cheap price", "overpriced"] * 5
-    right = [
-        told(item).model_copy(update={"price": tag}) for item, tag in zip(ITEMS, tags, strict=True)
-    ]
-    wrong = [
-        one.model_copy(update={"price": tag}) for one, tag in zip(right, rotated(tags), strict=True)
-    ]
+    right = [told(item).model_copy(update={"price": tag}) for item, tag in zip(ITEMS, tags, strict=True)]
+    wrong = [one.model_copy(update={"price": tag}) for one, tag in zip(right, rotated(tags), strict=True)]
     truth = write(
         tmp_path / "t.jsonl",
         [{"item": item, "price": len(tag)} for item, tag in zip(ITEMS, tags, strict=True)],
     )
     for parts in (1, -1):
-        folds = folded(
-            corpus, {item: [one] * 3 for item, one in zip(ITEMS, wrong, strict=True)}
-        ).summaries
-        profiles = AnnotationRun(
-            corpus, summaries=[*folds, *whole(corpus, right).summaries][::parts]
-        )
+        folds = folded(corpus, {item: [one] * 3 for item, one in zip(ITEMS, wrong, strict=True)}).summaries
+        profiles = AnnotationRun(corpus, summaries=[*folds, *whole(corpus, right).summaries][::parts])
         check = checked(profiles, models, truth)
         assert check.sample_counts["item"]["written"] == 40
         assert check.sample_counts["item"]["looked_at"] == 10
@@ -388,9 +346,7 @@ def test_one_text_an_entity_and_the_view_that_hears_most_for_the_truth(
         assert figures(check, "truth", "price")["written"] == pytest.approx(-1)
 
 
-def test_the_sample_is_bounded(
-    corpus: Dataset, models: Models, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sample_is_bounded(corpus: Dataset, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     said = whole(corpus, [quoted(*one) for one in zip(ITEMS, PRAISED, strict=True)])
     monkeypatch.setattr("mmrec.experiments.annotation_check._REVIEWS", 15)
     assert checked(said, models).sample_counts["item"] == {
@@ -418,11 +374,7 @@ def test_truth_that_cannot_be_used(
     corpus: Dataset, models: Models, tmp_path: Path, row: dict[str, object], complaint: str
 ) -> None:
     with pytest.raises(DataError, match=complaint):
-        checked(
-            whole(corpus, [told(item) for item in ITEMS]),
-            models,
-            write(tmp_path / "t.jsonl", [row]),
-        )
+        checked(whole(corpus, [told(item) for item in ITEMS]), models, write(tmp_path / "t.jsonl", [row]))
 
 
 def test_missing_summaries_are_counted_apart(models: Models) -> None:
@@ -432,12 +384,7 @@ def test_missing_summaries_are_counted_apart(models: Models) -> None:
     # Of the tea house nothing could be said; of the bakery and the pub something could.
     said = [Summary() if ITEMS[at] in ("bakery", "pub") else one for at, one in enumerate(said)]
     check = checked(whole(corpus, [*said, Summary()]), models)
-    assert check.sample_counts["item"] == {
-        "written": 7,
-        "missing": 2,
-        "looked_at": 7,
-        "reviews": 14,
-    }
+    assert check.sample_counts["item"] == {"written": 7, "missing": 2, "looked_at": 7, "reviews": 14}
     assert figures(check, "support", "item: text")["matched"] == 1
 
 
@@ -446,9 +393,7 @@ def test_nothing_to_check(
     corpus: Dataset, models: Models, capsys: pytest.CaptureFixture[str], strategy: str
 ) -> None:
     profiles = (
-        AnnotationRun(corpus, notes=[Note()] * 40)
-        if strategy == "notes"
-        else whole(corpus, [Summary()] * 10)
+        AnnotationRun(corpus, notes=[Note()] * 40) if strategy == "notes" else whole(corpus, [Summary()] * 10)
     )
     lonely = whole(reviewed(models, {"tea": PLACES["tea"]}), [told("tea")])
     assert "nothing to check" in checked(lonely, models).remarks[0]
@@ -464,12 +409,9 @@ def test_hostile_texts_are_shown_inert_within_80_columns(
     models: Models, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evil = "[bold red]x[/] [/nope] \x1b[2J\x1b]0;owned\x07 \u202egnp.exe :smile: " + "w" * 900
-    corpus = reviewed(
-        models, {item: [evil + str(at), *PLACES[item]] for at, item in enumerate(ITEMS)}
-    )
+    corpus = reviewed(models, {item: [evil + str(at), *PLACES[item]] for at, item in enumerate(ITEMS)})
     said = [
-        Summary(text=f"\ud800 {evil} {item}", likes=[evil], dislikes=["\x1b[31m"])
-        for item in rotated(ITEMS)
+        Summary(text=f"\ud800 {evil} {item}", likes=[evil], dislikes=["\x1b[31m"]) for item in rotated(ITEMS)
     ]
     monkeypatch.setenv("COLUMNS", "80")
     check = checked(whole(corpus, said), models)
@@ -483,10 +425,7 @@ def test_hostile_texts_are_shown_inert_within_80_columns(
 
 
 def test_tables_fit_and_the_same_seed_gives_the_same_check(
-    corpus: Dataset,
-    models: Models,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    corpus: Dataset, models: Models, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     users = whole(corpus, [Summary(text=PLACES["tea"][0])] * 4, "user").summaries
     said = [quoted(*one) for one in zip(ITEMS, PRAISED, strict=True)]
@@ -516,9 +455,7 @@ class RandomEncoder:
 
 
 @pytest.mark.parametrize("size", [2, 30])
-def test_one_stranger_in_twenty_has_a_match_however_long_the_lists(
-    models: Models, size: int
-) -> None:
+def test_one_stranger_in_twenty_has_a_match_however_long_the_lists(models: Models, size: int) -> None:
     judge = QualityContext(replace(models, encoder=RandomEncoder()), None, np.random.default_rng(1))  # type: ignore[arg-type]
     texts = {str(at): [("text", "")] * size for at in range(300)}
     row = match_rates([[("claim", "")] * 5] * 300, texts, judge, [])

@@ -104,9 +104,7 @@ def test_processes_with_the_same_inputs_share_the_work(crew: Crew, count: int, c
 
 
 @pytest.mark.parametrize("threads", [0, 4])
-def test_processes_with_overlapping_inputs_in_any_order_compute_each_once(
-    crew: Crew, threads: int
-) -> None:
+def test_processes_with_overlapping_inputs_in_any_order_compute_each_once(crew: Crew, threads: int) -> None:
     parts = [NAMES[:40], NAMES[20:][::-1], NAMES[::2] + NAMES[1::2]]
     jobs = [
         {"names": part, "chunk": chunk, "threads": threads}
@@ -152,15 +150,8 @@ def test_what_a_killed_process_had_begun_is_taken_over_at_once(crew: Crew) -> No
     assert crew.left() == (0, [])
 
 
-def test_a_process_that_waited_is_told_of_a_failure_for_good_and_tries_another_one_itself(
-    crew: Crew,
-) -> None:
-    job = {
-        "names": ["bad", "late"],
-        "failures": {"bad": True, "late": False},
-        "delay": 0.4,
-        "chunk": 2,
-    }
+def test_a_process_that_waited_is_told_of_a_failure_for_good_and_tries_another_one_itself(crew: Crew) -> None:
+    job = {"names": ["bad", "late"], "failures": {"bad": True, "late": False}, "delay": 0.4, "chunk": 2}
     bad = {"reason": "it cannot be read", "final": True}
     late = {"reason": "it cannot be read", "final": False}
     assert crew.answers(job, job) == [[bad, late], [bad, late]]
@@ -179,48 +170,31 @@ def test_two_processes_that_retry_ask_once_more_in_all(crew: Crew) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 8])
-def test_results_that_are_made_of_other_results_do_not_lock_each_other_out(
-    crew: Crew, chunk: int
-) -> None:
+def test_results_that_are_made_of_other_results_do_not_lock_each_other_out(crew: Crew, chunk: int) -> None:
     job = {"names": NAMES, "nested": True, "threads": 0, "chunk": chunk, "delay": 0.001}
     answers = crew.answers(job, {**job, "names": NAMES[::-1]}, {**job, "names": NAMES[::3]})
     assert answers[0] == [name.upper() for name in NAMES]
     assert answers[1] == answers[0][::-1]
-    assert crew.began == Counter(
-        [*NAMES, *(f"vector {one}{digit}" for one in "abc" for digit in range(10))]
-    )
+    assert crew.began == Counter([*NAMES, *(f"vector {one}{digit}" for one in "abc" for digit in range(10))])
     assert crew.left() == (0, [])
 
 
 @pytest.mark.parametrize("chunk", [1, 8])
-def test_a_hundred_kills_lose_nothing_and_repeat_only_what_was_under_way(
-    crew: Crew, chunk: int
-) -> None:
+def test_a_hundred_kills_lose_nothing_and_repeat_only_what_was_under_way(crew: Crew, chunk: int) -> None:
     threads, names = 8, [f"name{at}" for at in range(2000)]
-    job = {
-        "store": str(crew.store),
-        "journal": str(crew.journal),
-        "names": names,
-        "threads": threads,
-    }
+    job = {"store": str(crew.store), "journal": str(crew.journal), "names": names, "threads": threads}
     job = {**job, "chunk": chunk, "delay": 0.01}
     killing = json.dumps({**job, "kills": 100, "longest": 0.04})
-    said = subprocess.check_output(
-        [sys.executable, str(WORKER)], input=killing, text=True, timeout=120
-    )
+    said = subprocess.check_output([sys.executable, str(WORKER)], input=killing, text=True, timeout=120)
     runs = json.loads(said)
     for run in runs:
-        assert set(run["before"]) | set(run["kept"]) <= set(run["after"]), (
-            "an acknowledged answer was lost"
-        )
+        assert set(run["before"]) | set(run["kept"]) <= set(run["after"]), "an acknowledged answer was lost"
         assert not set(run["before"]) & set(run["began"]), "what was there was computed again"
         assert len(set(run["began"]) - set(run["after"])) < threads + chunk
         assert len(run["began"]) == len(set(run["began"]))
         assert run["owners"] <= 1
     assert sum(run["killed"] for run in runs) == 100
-    assert sum(bool(set(run["began"]) - set(run["after"])) for run in runs) > 20, (
-        "few were killed at work"
-    )
+    assert sum(bool(set(run["began"]) - set(run["after"])) for run in runs) > 20, "few were killed at work"
     assert len(runs[-1]["after"]) < len(names)
     assert crew.answers(job) == [[name.upper() for name in names]]
     assert crew.left() == (0, [])

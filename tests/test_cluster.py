@@ -192,9 +192,7 @@ def pids(crew: WorkerPool) -> set[int]:
 
 def opened(folder: Path, engine: EngineConfig, **parts: Any) -> Models:
     """Models on a store of their own."""
-    return Models.open(
-        Config(engine=engine, **parts), store=Store(folder / f"{engine.engine}.sqlite")
-    )
+    return Models.open(Config(engine=engine, **parts), store=Store(folder / f"{engine.engine}.sqlite"))
 
 
 class Assassin(threading.Thread):
@@ -275,9 +273,7 @@ def photos(folder: Path) -> list[str]:
     return paths
 
 
-def test_captions_and_image_vectors_are_those_of_one_process(
-    crew: WorkerPool, tmp_path: Path
-) -> None:
+def test_captions_and_image_vectors_are_those_of_one_process(crew: WorkerPool, tmp_path: Path) -> None:
     blip, resnet = tiny_blip_folder(tmp_path / "blip"), tiny_resnet_folder(tmp_path / "resnet")
     vision = VisionConfig(captioner=f"blip:{blip}", image_model=str(resnet))
     captions, vectors = [], []
@@ -300,11 +296,7 @@ def test_an_instruct_model_on_workers_says_the_same(crew: WorkerPool, tmp_path: 
     answers = []
     for engine in (ENGINE, EngineConfig()):
         models = opened(tmp_path, engine, language=language)
-        asks = [
-            (at, Prompt(note_task("restaurant"), (text,)))
-            for at, text in enumerate(TEXTS[:8])
-            if text
-        ]
+        asks = [(at, Prompt(note_task("restaurant"), (text,))) for at, text in enumerate(TEXTS[:8]) if text]
         answers.append(dict(models.annotator.model.generate(iter([asks[:4], asks[4:]]))))
     assert answers[0] == answers[1]
 
@@ -327,23 +319,15 @@ def learned(share: Shard, mortal: Path | None = None) -> tuple[dict[str, np.ndar
             [TrainingRun(5, 0.3, (0.4, 0.6)), TrainingRun(6, 0.0, (0.5, 0.5))],
         )
         ranker = ranker_of(task, runs, linear=True)
-        training = TrainingConfig(
-            learning_rate=0.02, batch_size=33, epochs=6, cold_start_dropout=0.1
-        )
-        course = train_ranker(
-            ranker, runs, task, RankerConfig(reduction="staged"), training, 3, share
-        )
+        training = TrainingConfig(learning_rate=0.02, batch_size=33, epochs=6, cold_start_dropout=0.1)
+        course = train_ranker(ranker, runs, task, RankerConfig(reduction="staged"), training, 3, share)
     finally:
         torch.set_default_dtype(torch.float32)
-    losses = [
-        loss for histories in course.values() for history in histories for loss in history.loss
-    ]
+    losses = [loss for histories in course.values() for history in histories for loss in history.loss]
     return {name: value.numpy() for name, value in ranker.state_dict().items()}, losses
 
 
-def test_workers_train_the_model_of_one_process_also_when_one_dies(
-    crew: WorkerPool, tmp_path: Path
-) -> None:
+def test_workers_train_the_model_of_one_process_also_when_one_dies(crew: WorkerPool, tmp_path: Path) -> None:
     alone, losses = learned(Shard())
     far, far_losses = train_on_workers(ENGINE, 256, partial(learned, mortal=tmp_path / "died"))
     assert (tmp_path / "died").exists()
@@ -393,6 +377,4 @@ def test_an_address_without_ray_is_refused() -> None:
 
 def test_where_models_run_is_neither_saved_nor_compared() -> None:
     assert Config(engine=ENGINE).model_dump_json() == Config().model_dump_json()
-    assert (
-        Config.model_validate_json(Config(engine=ENGINE).model_dump_json()).engine.engine == "local"
-    )
+    assert Config.model_validate_json(Config(engine=ENGINE).model_dump_json()).engine.engine == "local"

@@ -17,12 +17,7 @@ from mmrec.data import arrays
 from mmrec.data.schema import Interactions
 from mmrec.features import mixed_effects, text_regression
 from mmrec.features.groups import dense_columns, visible_columns
-from mmrec.features.mixed_effects import (
-    EFFECT_COLUMNS,
-    MixedEffects,
-    choose_penalties,
-    ridge_factors,
-)
+from mmrec.features.mixed_effects import EFFECT_COLUMNS, MixedEffects, choose_penalties, ridge_factors
 from mmrec.features.tables import EntityFeatures, Features
 from mmrec.features.text_regression import RatedTexts, TextRegression, TextSums
 from mmrec.ranker import inputs as inputs_module
@@ -72,18 +67,14 @@ def test_shares_spread_and_lengths_are_drawn_to_the_mean_of_all() -> None:
     one = RatedTexts(data, np.zeros((3, 2), dtype=np.float16), np.array([0, 10, 10]))
     made = MixedEffects.fit(one, np.arange(3), (1.0, 1.0))
     # User 0 has two reviews, one of them up to 1.5 stars; of all three it is one.
-    assert made.user["stars to 1.5"].tolist() == pytest.approx(
-        [(1 + 5 / 3) / 7, (5 / 3) / 6, 1 / 3]
-    )
+    assert made.user["stars to 1.5"].tolist() == pytest.approx([(1 + 5 / 3) / 7, (5 / 3) / 6, 1 / 3])
     assert made.user["blank"].tolist() == pytest.approx([(1 + 5 / 3) / 7, (5 / 3) / 6, 1 / 3])
     assert made.user["rating effect"][2] == made.item["rating effect"][2] == 0
 
 
 @given(tables(gaps=False), seeds)
 @settings(max_examples=60, deadline=None)
-def test_nothing_of_a_row_that_is_not_heard_is_in_the_effects(
-    data: Interactions, seed: int
-) -> None:
+def test_nothing_of_a_row_that_is_not_heard_is_in_the_effects(data: Interactions, seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows = np.flatnonzero(rng.random(len(data)) < 0.7)
     if not len(rows):
@@ -102,9 +93,7 @@ def test_nothing_of_a_row_that_is_not_heard_is_in_the_effects(
 
 @given(tables(gaps=False), seeds)
 @settings(max_examples=60, deadline=None)
-def test_what_texts_and_tastes_are_made_of_equals_a_slow_reference(
-    data: Interactions, seed: int
-) -> None:
+def test_what_texts_and_tastes_are_made_of_equals_a_slow_reference(data: Interactions, seed: int) -> None:
     """Tones, topics and tastes by regressions of whole matrices, user by user."""
     rows = np.flatnonzero(np.random.default_rng(seed).random(len(data)) < 0.8)
     one = reviewed(data, seed)
@@ -191,9 +180,7 @@ def test_penalties_follow_the_noise() -> None:
 
     def chosen(of_users: float, of_items: float) -> tuple[float, float]:
         bias = rng.normal(0, of_users, 100)[user] + rng.normal(0, of_items, 100)[item]
-        data = interactions(
-            user.tolist(), item.tolist(), (3 + bias + rng.normal(0, 1, 4000)).tolist()
-        )
+        data = interactions(user.tolist(), item.tolist(), (3 + bias + rng.normal(0, 1, 4000)).tolist())
         return choose_penalties(data, np.arange(3000), np.arange(3000, 4000))
 
     strict, loose = chosen(0.02, 2.0)
@@ -218,25 +205,19 @@ def test_the_regression_is_scikit_learns_and_leaves_out_what_is_not_heard() -> N
 
 
 @pytest.mark.parametrize("rows_at_once", [7, 1 << 14])
-def test_moments_weigh_what_few_voices_say(
-    monkeypatch: pytest.MonkeyPatch, rows_at_once: int
-) -> None:
+def test_moments_weigh_what_few_voices_say(monkeypatch: pytest.MonkeyPatch, rows_at_once: int) -> None:
     monkeypatch.setattr(inputs_module, "_ROWS_AT_ONCE", rows_at_once)
     inputs, rows = toy(tastes=2).inputs, np.arange(0, 200, 2)
     rng = torch.Generator().manual_seed(1)
     for side in (inputs.user, inputs.item):
         side.present = {
-            name: there * torch.rand(there.shape, generator=rng)
-            for name, there in side.present.items()
+            name: there * torch.rand(there.shape, generator=rng) for name, there in side.present.items()
         }
     mean, deviation, means, deviations = inputs.moments(rows)
     dense = inputs.row_batch(torch.from_numpy(rows)).dense.double().numpy()
     assert mean.numpy() == pytest.approx(dense.mean(0), abs=1e-5)
     assert deviation.numpy() == pytest.approx(dense.std(0), abs=1e-5)
-    for of, side, view in (
-        ("user", inputs.user, inputs.user_view),
-        ("item", inputs.item, inputs.item_view),
-    ):
+    for of, side, view in (("user", inputs.user, inputs.user_view), ("item", inputs.item, inputs.item_view)):
         seen = np.unique(view.numpy()[rows])
         weight = side.present[f"{of} gist"].double().numpy()[seen]
         x = side.vectors[f"{of} gist"].double().numpy()[seen][weight[:, 0] > 0]
@@ -256,9 +237,9 @@ def test_the_linear_part_is_a_logit_that_holds_on_valid_with_the_class_weights_i
     fit_linear(ranker, runs, task.inputs, task.label, task.train_rows, valid, free)
     assert ranker.linear is not None
     with torch.inference_mode():
-        logit = ranker.linear(
-            ranker.linear_columns(task.inputs.row_batch(torch.from_numpy(valid)))
-        )[:, :, 0].numpy()
+        logit = ranker.linear(ranker.linear_columns(task.inputs.row_batch(torch.from_numpy(valid))))[
+            :, :, 0
+        ].numpy()
     for own, run in zip(logit, runs, strict=True):
         curve = LogisticRegression(C=1e6).fit(own[:, None], task.label[valid])
         assert curve.coef_[0, 0] == pytest.approx(1, abs=1e-2)
@@ -274,9 +255,7 @@ def test_affinity_tells_who_loves_what_kind_of_item_where_effects_tell_nothing()
     data = interactions(user.tolist(), item.tolist(), np.where(match, 5, 1).tolist())
     vectors = np.eye(6)[item % 2] + rng.normal(0, 0.3, (900, 6))
     heard, unseen = np.arange(500), np.arange(500, 900)
-    made = MixedEffects.fit(
-        RatedTexts(data, vectors.astype(np.float16), np.ones(900)), heard, (2.0, 2.0)
-    )
+    made = MixedEffects.fit(RatedTexts(data, vectors.astype(np.float16), np.ones(900)), heard, (2.0, 2.0))
     pairs = made.user_factors[user[unseen]].astype(np.float32) * made.item_factors[item[unseen]]
     both = made.user["rating effect"][user[unseen]] + made.item["rating effect"][item[unseen]]
     assert roc_auc_score(match[unseen], pairs.sum(1)) > 0.99
@@ -288,10 +267,7 @@ def test_affinity_tells_who_loves_what_kind_of_item_where_effects_tell_nothing()
 def test_the_taste_of_a_pair_is_a_number_of_its_own_and_strangers_have_none() -> None:
     def side(taste: list[list[float]]) -> EntityFeatures:
         one = np.array(taste, dtype=np.float16)
-        dense, none = (
-            np.zeros((len(one), 1), dtype=np.float32),
-            np.zeros((len(one), 0), dtype=np.int64),
-        )
+        dense, none = (np.zeros((len(one), 1), dtype=np.float32), np.zeros((len(one), 0), dtype=np.int64))
         return EntityFeatures(("mean rating",), dense, {}, {}, none, one)
 
     features = Features(
@@ -300,16 +276,8 @@ def test_the_taste_of_a_pair_is_a_number_of_its_own_and_strangers_have_none() ->
     inputs = RankerInputs(features)
     assert inputs.dense_size == 3
     assert inputs.row_batch(torch.arange(2)).dense[:, 2].tolist() == [7, 15]
-    assert inputs.view_batch(torch.tensor([2, 0]), torch.tensor([0, 1])).dense[:, 2].tolist() == [
-        0,
-        0,
-    ]
+    assert inputs.view_batch(torch.tensor([2, 0]), torch.tensor([0, 1])).dense[:, 2].tolist() == [0, 0]
     assert inputs.moments(np.arange(2))[0].tolist() == [0, 0, 11]
     assert dense_columns(features) == ["user mean rating", "item mean rating", "affinity"]
-    deaf = [
-        frozenset[str](),
-        frozenset({"ratings"}),
-        frozenset({"item text"}),
-        frozenset({"user text"}),
-    ]
+    deaf = [frozenset[str](), frozenset({"ratings"}), frozenset({"item text"}), frozenset({"user text"})]
     assert visible_columns(["affinity"], deaf)[:, 0].tolist() == [True, False, False, True]

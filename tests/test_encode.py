@@ -54,9 +54,7 @@ def counting(store: Store, config: EncoderConfig | None = None) -> tuple[Encoder
 def exact(minilm: None, one_thread: None) -> np.ndarray:
     from sentence_transformers import SentenceTransformer
 
-    return np.asarray(
-        SentenceTransformer(str(bundled_minilm())).encode(TEXTS, normalize_embeddings=True)
-    )
+    return np.asarray(SentenceTransformer(str(bundled_minilm())).encode(TEXTS, normalize_embeddings=True))
 
 
 @pytest.fixture(scope="module", params=["torch", "openvino"])
@@ -68,9 +66,7 @@ def runtime(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def single(minilm: None, one_thread: None, runtime: str) -> np.ndarray:
-    return Encoder(EncoderConfig(precision="fp32", encoder_backend=runtime), Store(None)).encode(
-        TEXTS
-    )
+    return Encoder(EncoderConfig(precision="fp32", encoder_backend=runtime), Store(None)).encode(TEXTS)
 
 
 def test_fp32_is_what_sentence_transformers_says(single: np.ndarray, exact: np.ndarray) -> None:
@@ -81,16 +77,12 @@ def test_fp32_is_what_sentence_transformers_says(single: np.ndarray, exact: np.n
     assert np.abs(exact[2] - exact[3]).max() > 0.05
 
 
-def test_threads_change_neither_vectors_nor_the_setting_of_torch(
-    single: np.ndarray, runtime: str
-) -> None:
+def test_threads_change_neither_vectors_nor_the_setting_of_torch(single: np.ndarray, runtime: str) -> None:
     import torch
 
     torch.set_num_threads(2)
     try:
-        vectors = Encoder(
-            EncoderConfig(precision="fp32", encoder_backend=runtime), Store(None)
-        ).encode(TEXTS)
+        vectors = Encoder(EncoderConfig(precision="fp32", encoder_backend=runtime), Store(None)).encode(TEXTS)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
@@ -99,9 +91,7 @@ def test_threads_change_neither_vectors_nor_the_setting_of_torch(
 
 def test_any_text_has_a_vector() -> None:
     hostile = ["\x00\x01", "👍" * 500, "a" * 20_000, "[CLS] [SEP] [PAD]", "\n\t "]
-    vectors = (
-        Encoder(EncoderConfig(precision="fp32"), Store(None)).encode(hostile).astype(np.float32)
-    )
+    vectors = Encoder(EncoderConfig(precision="fp32"), Store(None)).encode(hostile).astype(np.float32)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-3)
 
 
@@ -128,11 +118,7 @@ def test_a_text_is_encoded_once_and_answers_keep_their_order(store: Store) -> No
     expected = [[4, 0, 1, 0], [1, 1, 1, 0], [4, 0, 1, 0], [0, 0, 1, 0], [3, 3, 1, 0], [1, 1, 1, 0]]
     assert encoder.encode(texts).tolist() == expected
     assert engine.calls == [["", "a", "aaa", "bbbb"]]
-    assert encoder.encode(["aaa", "new", "a"]).tolist() == [
-        [3, 3, 1, 0],
-        [3, 0, 1, 0],
-        [1, 1, 1, 0],
-    ]
+    assert encoder.encode(["aaa", "new", "a"]).tolist() == [[3, 3, 1, 0], [3, 0, 1, 0], [1, 1, 1, 0]]
     assert engine.calls[1:] == [["new"]]
 
 
@@ -156,9 +142,7 @@ def test_precisions_models_and_runtimes_do_not_share_vectors(store: Store, tmp_p
         assert engine.calls == [["one"]]
 
 
-def test_auto_takes_what_is_fast_here_and_says_why(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_takes_what_is_fast_here_and_says_why(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def of(place: Placement, **settings: str) -> Encoder:
         return Encoder(EncoderConfig.model_validate(settings), store, place)
 
@@ -173,9 +157,7 @@ def test_auto_takes_what_is_fast_here_and_says_why(
     asked = of(fast, precision="fp32", runtime="torch")
     assert (asked.provenance["precision"], asked.runtime) == ("fp32", "torch")
     assert asked.explanation == "precision as asked; runtime as asked"
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "openvino" else object()
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else object())
     assert of(fast).runtime == "torch"
     assert "mmrec[openvino]" in of(fast).explanation
 
@@ -225,9 +207,7 @@ def test_no_texts_give_no_vectors(store: Store) -> None:
     assert engine.calls == []
 
 
-def test_other_weights_under_the_name_are_refused(
-    monkeypatch: pytest.MonkeyPatch, store: Store
-) -> None:
+def test_other_weights_under_the_name_are_refused(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
     monkeypatch.setattr(encode, "MINILM_SHA256", "0" * 64)
     with pytest.raises(ModelError, match=r"are not all-MiniLM-L6-v2 .*expected 000000000000"):
         Encoder(EncoderConfig(), store)

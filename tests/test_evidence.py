@@ -51,9 +51,7 @@ def slow_members(data: Interactions, evidence: Evidence, entity: np.ndarray, row
         if evidence.policy == "leave_one_out" and other == row:
             continue
         if evidence.policy == "past" and (
-            data.time[row] == NO_TIME
-            or data.time[other] == NO_TIME
-            or data.time[other] >= data.time[row]
+            data.time[row] == NO_TIME or data.time[other] == NO_TIME or data.time[other] >= data.time[row]
         ):
             continue
         heard.append(other)
@@ -81,9 +79,7 @@ def test_every_row_hears_just_what_the_slow_definition_says(
 
 @given(tables(), policies, seeds)
 @settings(max_examples=200, deadline=None)
-def test_no_row_speaks_for_itself_but_under_all(
-    data: Interactions, policy: Policy, seed: int
-) -> None:
+def test_no_row_speaks_for_itself_but_under_all(data: Interactions, policy: Policy, seed: int) -> None:
     if not timed(data, policy):
         return
     evidence, split = derive(data, policy, seed)
@@ -115,9 +111,7 @@ def test_no_row_hears_its_own_fold_and_test_rows_hear_all(data: Interactions, se
     evidence, split = derive(data, "fold", seed)
     for entity, side in sides(data, evidence):
         for row in split.evidence_rows.tolist():
-            assert not (
-                evidence.fold[side.members(int(side.view[row]))] == evidence.fold[row]
-            ).any()
+            assert not (evidence.fold[side.members(int(side.view[row]))] == evidence.fold[row]).any()
         for row in split.test.tolist():
             everyone = split.evidence_rows[entity[split.evidence_rows] == entity[row]]
             assert sorted(side.members(int(side.view[row])).tolist()) == everyone.tolist()
@@ -147,14 +141,11 @@ def test_rows_that_hear_the_same_of_one_entity_share_a_view(
         return
     evidence, _ = derive(data, policy, seed)
     for entity, side in sides(data, evidence):
-        heard = [
-            (int(entity[row]), *slow_members(data, evidence, entity, row))
-            for row in range(len(data))
-        ]
+        heard = [(int(entity[row]), *slow_members(data, evidence, entity, row)) for row in range(len(data))]
         assert len(side) == len(set(heard))
-        assert len(
-            {(view, words) for view, words in zip(side.view.tolist(), heard, strict=True)}
-        ) == len(side)
+        assert len({(view, words) for view, words in zip(side.view.tolist(), heard, strict=True)}) == len(
+            side
+        )
         assert [one.tolist() for one in side.review_sets()] == [
             side.members(view).tolist() for view in range(len(side))
         ]
@@ -187,9 +178,7 @@ def test_sums_and_means_equal_an_obvious_loop_in_blocks_of_any_size(
         assert isinstance(sums.base, np.memmap) == mapped == isinstance(means.base, np.memmap)
         assert sums.dtype == ("float32" if dtype == "float16" else values.dtype)
         assert means.dtype == np.float16
-        slow = np.array(
-            [values[side.members(view)].astype(np.float64).sum(0) for view in range(len(side))]
-        )
+        slow = np.array([values[side.members(view)].astype(np.float64).sum(0) for view in range(len(side))])
         assert np.allclose(sums, slow, rtol=1e-12 if dtype == "float64" else 1e-6, atol=1e-9)
         assert np.allclose(means, slow / np.maximum(count, 1)[:, None], rtol=1e-3, atol=1e-6)
 
@@ -237,9 +226,7 @@ def test_folds_are_balanced_within_every_user_and_valid_is_fold_0(
 def test_folds_come_from_the_generator_alone() -> None:
     data = interactions([0, 1, 2, 3] * 10, list(range(8)) * 5)
     split = Split(np.arange(36), np.arange(36, 38), np.arange(38, 40))
-    one, same, other = (
-        assign_folds(data, split, 5, np.random.default_rng(seed)) for seed in (1, 1, 2)
-    )
+    one, same, other = (assign_folds(data, split, 5, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
 

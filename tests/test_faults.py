@@ -53,10 +53,7 @@ def test_what_says_something_is_kept(caption: str) -> None:
         ("a red and a red and a red and", "loops"),
         ("the bar, the bar, the bar", "loops"),
         ("a plate with a fork and a plate with a fork and a knife", "loops"),
-        (
-            "a large room with a large table and a large table with a large table and a room",
-            "loops",
-        ),
+        ("a large room with a large table and a large table with a large table and a room", "loops"),
         ("one on the left of it, another on the left of it, more on the left of it", "loops"),
         ("hahahahahahahaha", "loops"),
         ("a dooooooooog", "loops"),

@@ -27,9 +27,7 @@ SIZE = 15
 
 
 def heard(*sets: list[int]) -> EvidenceViews:
-    return EvidenceViews.from_lists(
-        np.arange(len(sets)), [np.array(rows, dtype=np.int64) for rows in sets]
-    )
+    return EvidenceViews.from_lists(np.arange(len(sets)), [np.array(rows, dtype=np.int64) for rows in sets])
 
 
 def sums_of(
@@ -53,9 +51,7 @@ def voted(*votes: list[float], most: int = 11) -> list[list[int]]:
     table = np.zeros((len(votes), SIZE), dtype=np.float32)
     for row, given_votes in enumerate(votes):
         table[row, : len(given_votes)] = given_votes
-    made = _features(
-        replace(rating_sums(heard(*([] for _ in votes)), np.zeros(0)), categories=table), most
-    )
+    made = _features(replace(rating_sums(heard(*([] for _ in votes)), np.zeros(0)), categories=table), most)
     return made.categories.tolist()
 
 
@@ -68,13 +64,9 @@ def _features(sums: EvidenceSums, most: int = 11) -> EntityFeatures:
 def test_dense_columns_equal_a_slow_reference(data: Interactions, seed: int, prior: float) -> None:
     rng = np.random.default_rng(seed)
     known = rng.permutation(len(data))[: max(1, len(data) * 3 // 4)]
-    split = Split(
-        np.sort(known), np.zeros(0, dtype=np.int64), np.setdiff1d(np.arange(len(data)), known)
-    )
+    split = Split(np.sort(known), np.zeros(0, dtype=np.int64), np.setdiff1d(np.arange(len(data)), known))
     side = Evidence.derive(data, split, "fold", 3, rng).item
-    rating = np.where(
-        rng.random(len(data)) < 0.2, np.nan, data.rating - 1
-    )  # zero stars are a rating
+    rating = np.where(rng.random(len(data)) < 0.2, np.nan, data.rating - 1)  # zero stars are a rating
     tags = np.eye(4, dtype=np.float32)[rng.integers(4, size=len(data))]
     sums = replace(sums_of(side, rating, tags), text_count={"gist": 1 - np.arange(len(side)) % 2})
     made = entity_features(sums, 3.7, prior, with_count=True, with_price=True, max_categories=1)
@@ -155,23 +147,16 @@ def test_large_arrays_are_mapped_to_files_that_nobody_sees(
     monkeypatch.setattr(arrays, "_LARGE", 1)
     mapped = _features(sums)
     assert not list(tmp_path.iterdir())
-    for one, other in (
-        (in_memory.dense, mapped.dense),
-        (in_memory.vectors["gist"], mapped.vectors["gist"]),
-    ):
+    for one, other in ((in_memory.dense, mapped.dense), (in_memory.vectors["gist"], mapped.vectors["gist"])):
         assert not isinstance(one.base, np.memmap)
         assert isinstance(other.base, np.memmap)
         assert np.array_equal(one, other)
 
 
-def test_a_full_disk_is_an_error_that_names_the_mend(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_an_error_that_names_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     size = 2 * shutil.disk_usage(tmp_path).total
-    with pytest.raises(
-        DataError, match=f"^{tmp_path} has no room for {size / 1e9:.1f} GB.*set TMPDIR"
-    ):
+    with pytest.raises(DataError, match=f"^{tmp_path} has no room for {size / 1e9:.1f} GB.*set TMPDIR"):
         arrays.allocate((size,), np.uint8)
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
@@ -219,8 +204,7 @@ def test_rows_have_the_views_of_the_evidence() -> None:
     split = Split(np.arange(3), np.zeros(0, dtype=np.int64), np.array([3]))
     evidence = Evidence.derive(data, split, "leave_one_out", 2, np.random.default_rng(0))
     made = [
-        entity_features(rating_sums(side, data.rating), 4.0, 1.0)
-        for side in (evidence.user, evidence.item)
+        entity_features(rating_sums(side, data.rating), 4.0, 1.0) for side in (evidence.user, evidence.item)
     ]
     rows = Features.from_views(evidence, *made)
     assert rows.user is made[0]
@@ -280,9 +264,7 @@ def test_sums_of_two_halves_add_up_to_the_whole() -> None:
     def told(side: EvidenceViews) -> EvidenceSums:
         sums = sums_of(side, rating, tags)
         count = side.sum(np.ones((6, 1)))[:, 0]
-        return replace(
-            sums, vectors={"gist": side.sum(values) / count[:, None]}, text_count={"gist": count}
-        )
+        return replace(sums, vectors={"gist": side.sum(values) / count[:, None]}, text_count={"gist": count})
 
     halves = told(heard([0, 1], [4])) + told(heard([2], [3, 5]))
     whole = told(heard([0, 1, 2], [3, 4, 5]))

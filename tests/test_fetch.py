@@ -124,9 +124,7 @@ class Wire:
         self._port = server.server_port
         self._connect = connect
 
-    async def connect_tcp(
-        self, host: str, port: int, **options: Any
-    ) -> httpcore2.AsyncNetworkStream:
+    async def connect_tcp(self, host: str, port: int, **options: Any) -> httpcore2.AsyncNetworkStream:
         self.addresses.append(host)
         if host in self.dead:
             raise httpcore2.ConnectError("no route")
@@ -203,12 +201,7 @@ def test_the_copy_reads_with_the_photos(server: Server, tmp_path: Path) -> None:
     places = tmp_path / "places.csv"
     places.write_text(f"item,name,photos\ni,The I,{first}|{others[0]}\n")
     done = fetch(data, tmp_path / "out", items=places)
-    assert (done.downloaded, done.already_present, done.refused, done.unreadable_rows) == (
-        4,
-        0,
-        {},
-        0,
-    )
+    assert (done.downloaded, done.already_present, done.refused, done.unreadable_rows) == (4, 0, {}, 0)
     assert server.hits == {"/a.jpg": 1, "/PNG": 1, "/WEBP": 1, "/GIF": 1}
     assert [path.name for path in done.copies] == ["reviews.jsonl.gz", "items.jsonl.gz"]
     assert set(os.listdir(tmp_path / "out")) == {
@@ -233,9 +226,7 @@ def test_index_tells_where_a_photo_is(server: Server, tmp_path: Path) -> None:
     fetch(write(tmp_path / "r.jsonl", [url]), tmp_path / "out")
     row = index(tmp_path / "out")[url]
     assert row["bytes"] == (tmp_path / "out" / row["file"]).stat().st_size
-    assert [path.name for path in (tmp_path / "out" / "photos").iterdir()] == [
-        Path(row["file"]).name
-    ]
+    assert [path.name for path in (tmp_path / "out" / "photos").iterdir()] == [Path(row["file"]).name]
 
 
 def test_a_jpeg_of_several_pictures_is_a_jpeg(server: Server, tmp_path: Path) -> None:
@@ -281,9 +272,7 @@ def test_ids_need_a_template(server: Server, tmp_path: Path) -> None:
 def test_parquet_and_spoilt_rows(server: Server, tmp_path: Path) -> None:
     url = server.url("/a.jpg")
     row = {"user": "u", "item": "i", "rating": 4.0, "pics": [{"url": [url]}]}
-    pl.DataFrame([row]).with_columns(time=pl.datetime(2024, 5, 1)).write_parquet(
-        tmp_path / "p.parquet"
-    )
+    pl.DataFrame([row]).with_columns(time=pl.datetime(2024, 5, 1)).write_parquet(tmp_path / "p.parquet")
     reviews = read_reviews(fetch(tmp_path / "p.parquet", tmp_path / "out").copies[0])
     assert len(reviews.table["photos"][0]) == 1
     assert str(reviews.table["time"][0]) == "2024-05-01 00:00:00"
@@ -309,9 +298,7 @@ def test_rows_that_cannot_be_written_cost_themselves(
     assert [row["user"] for row in copied(done.copies[0])] == ["u0", "u2"]
 
 
-def test_a_full_disk_ends_the_run(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_ends_the_run(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError("No space left on device")
 
@@ -390,9 +377,7 @@ def test_what_is_no_photo_is_refused_and_leaves_nothing(
 def test_pixels_are_counted_before_decoding(server: Server, tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
-    bomb = (
-        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    )
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
     server.routes["/bomb"] = lambda request: request.answer(bomb + b"\0\0\0\0IDAT")
     done = fetch(write(tmp_path / "r.jsonl", [server.url("/bomb")]), tmp_path / "out")
     assert done.refused == {"not a usable photo": 1}
@@ -523,9 +508,7 @@ def test_what_is_refused_for_good_waits_for_retry(server: Server, tmp_path: Path
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 503])
-def test_a_busy_server_is_given_time(
-    server: Server, monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
+def test_a_busy_server_is_given_time(server: Server, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     monkeypatch.setattr(downloading, "_WAITS", (0.1, 0.2))
     server.routes["/busy"] = lambda request: (
         request.answer(picture()) if server.hits["/busy"] == 3 else request.answer(status=status)
@@ -558,9 +541,7 @@ def test_redirects_are_followed_five_times_without_cookies(server: Server) -> No
     assert server.hits["/loop"] == 6
 
 
-def test_proxies_of_the_environment_are_ignored(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxies_of_the_environment_are_ignored(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert get(server.url("/a.jpg"), allow_private=True) == picture()
@@ -572,39 +553,16 @@ def test_proxies_of_the_environment_are_ignored(
 @pytest.mark.parametrize(
     "address",
     [
-        *(
-            "127.0.0.1",
-            "127.8.8.8",
-            "0.0.0.0",
-            "10.0.0.1",
-            "172.16.0.1",
-            "192.168.1.1",
-            "100.64.0.1",
-        ),
+        *("127.0.0.1", "127.8.8.8", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1"),
         *("169.254.169.254", "100.100.100.200", "192.0.0.192", "168.63.129.16", "198.18.0.1"),
         *("192.0.2.1", "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255", "192.88.99.1"),
         *("::", "::1", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "fec0::1", "ff02::1"),
-        *(
-            "ff0e::1",
-            "2001:db8::1",
-            "::ffff:127.0.0.1",
-            "::ffff:8.8.8.8",
-            "::127.0.0.1",
-            "64:ff9b:1::1",
-        ),
-        *(
-            "64:ff9b::127.0.0.1",
-            "64:ff9b::a9fe:a9fe",
-            "64:ff9b::808:808",
-            "2002:7f00:1::1",
-            "3fff::1",
-        ),
+        *("ff0e::1", "2001:db8::1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "::127.0.0.1", "64:ff9b:1::1"),
+        *("64:ff9b::127.0.0.1", "64:ff9b::a9fe:a9fe", "64:ff9b::808:808", "2002:7f00:1::1", "3fff::1"),
         *("2001:0:4136:e378::1", "4000::1", "100::1"),
     ],
 )
-def test_addresses_that_are_not_public(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch, address: str
-) -> None:
+def test_addresses_that_are_not_public(wire: Wire, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     assert not is_public(address)
     names(monkeypatch, [PUBLIC, address])
     with pytest.raises(PhotoError, match="address not public"):
@@ -634,27 +592,9 @@ def test_spellings_of_hosts_are_resolved_and_checked(wire: Wire, host: str) -> N
 @pytest.mark.parametrize(
     "url",
     [
-        *(
-            "file:///etc/passwd",
-            "ftp://h/a.jpg",
-            "data:image/png;base64,xx",
-            "gopher://h:70/_x",
-            "//h/a.jpg",
-        ),
-        *(
-            "http://user:word@h/a.jpg",
-            "https://user@h/",
-            "http://127.0.0.1\\@h/",
-            "http:///a.jpg",
-            "http:a",
-        ),
-        *(
-            "http://h:22/",
-            "https://h:8443/a.jpg",
-            "http://h:x/",
-            "http://[::1/",
-            "http://0177.0.0.1/",
-        ),
+        *("file:///etc/passwd", "ftp://h/a.jpg", "data:image/png;base64,xx", "gopher://h:70/_x", "//h/a.jpg"),
+        *("http://user:word@h/a.jpg", "https://user@h/", "http://127.0.0.1\\@h/", "http:///a.jpg", "http:a"),
+        *("http://h:22/", "https://h:8443/a.jpg", "http://h:x/", "http://[::1/", "http://0177.0.0.1/"),
         *("http://h/\n", "http://\ud800/", "http://h/\udcff", "", "http://h:99999999/"),
     ],
 )
@@ -677,9 +617,7 @@ def test_hosts_that_do_not_exist(monkeypatch: pytest.MonkeyPatch, error: Excepti
 
 
 @pytest.mark.parametrize("answers", [[], [PUBLIC]])
-def test_hosts_that_do_not_answer(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch, answers: list[str]
-) -> None:
+def test_hosts_that_do_not_answer(wire: Wire, monkeypatch: pytest.MonkeyPatch, answers: list[str]) -> None:
     names(monkeypatch, answers)
     wire.dead = {PUBLIC}
     with pytest.raises(TransientError, match="no address of the host answers"):
@@ -689,18 +627,8 @@ def test_hosts_that_do_not_answer(
 @pytest.mark.parametrize(
     "target",
     [
-        *(
-            "http://127.0.0.1/a.jpg",
-            "//169.254.169.254/latest/",
-            "http://[::1]/a.jpg",
-            "http://10.1/",
-        ),
-        *(
-            "file:///etc/passwd",
-            "ftp://h/a.jpg",
-            "data:image/png;base64,xx",
-            "https://u:w@photos.example/",
-        ),
+        *("http://127.0.0.1/a.jpg", "//169.254.169.254/latest/", "http://[::1]/a.jpg", "http://10.1/"),
+        *("file:///etc/passwd", "ftp://h/a.jpg", "data:image/png;base64,xx", "https://u:w@photos.example/"),
         *("//photos.example:22/a.jpg", "http://photos.example:x/"),
     ],
 )
@@ -736,15 +664,11 @@ def test_rebinding_between_tries_is_refused(
 
 def test_the_certificate_must_be_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     class Stream(httpcore2.AsyncNetworkStream):
-        async def start_tls(
-            self, ssl_context: Any, server_hostname: Any = None, timeout: Any = None
-        ) -> Any:
+        async def start_tls(self, ssl_context: Any, server_hostname: Any = None, timeout: Any = None) -> Any:
             seen.append((ssl_context.check_hostname, server_hostname))
             raise httpcore2.ConnectError("far enough")
 
-    async def connect_tcp(
-        self: Any, host: str, port: int, **_: Any
-    ) -> httpcore2.AsyncNetworkStream:
+    async def connect_tcp(self: Any, host: str, port: int, **_: Any) -> httpcore2.AsyncNetworkStream:
         went.append((host, port))
         return Stream()
 
@@ -767,9 +691,7 @@ def test_a_second_address_is_tried(wire: Wire, monkeypatch: pytest.MonkeyPatch) 
 
 def test_private_photos_are_not_fetched_by_default(server: Server, tmp_path: Path) -> None:
     urls = ["http://127.0.0.1/a.jpg", server.url("/a.jpg"), "file:///etc/passwd"]
-    done = fetch(
-        write(tmp_path / "r.jsonl", [urls]), tmp_path / "out", limits={"allow_private": False}
-    )
+    done = fetch(write(tmp_path / "r.jsonl", [urls]), tmp_path / "out", limits={"allow_private": False})
     assert done.refused == {"address not public": 1, "URL not allowed": 2}
     assert not server.hits
     assert copied(done.copies[0])[0]["photos"] == urls

@@ -24,13 +24,7 @@ from mmrec.errors import ConfigError, DataError
 LATEST = datetime(2026, 1, 1)
 
 anything = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text()
-    | st.binary()
-    | st.datetimes(),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.datetimes(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
@@ -40,10 +34,7 @@ anything = st.recursive(
     ("columns", "layout"),
     [
         (["reviewerID", "asin", "overall", "reviewText", "unixReviewTime", "image"], "amazon"),
-        (
-            ["rating", "title", "text", "images", "asin", "parent_asin", "user_id", "timestamp"],
-            "amazon",
-        ),
+        (["rating", "title", "text", "images", "asin", "parent_asin", "user_id", "timestamp"], "amazon"),
         (["business_id", "user_id", "rating", "review_text", "pics", "history_reviews"], "kaggle"),
         (["review_id", "user_id", "business_id", "stars", "useful", "text", "date"], "yelp"),
         (["userId", "itemId", "score"], "plain"),
@@ -69,16 +60,12 @@ def test_a_map_overrides_single_columns() -> None:
 
 def test_a_map_onto_an_absent_column_lists_the_columns_there_are() -> None:
     config = ReadConfig(map={"rating": "grade"})
-    with pytest.raises(
-        DataError, match=r"f: --map rating=grade.*user, item, stars.*--map rating=COLUMN"
-    ):
+    with pytest.raises(DataError, match=r"f: --map rating=grade.*user, item, stars.*--map rating=COLUMN"):
         choose_columns(["user", "item", "stars"], config, "f")
 
 
 def test_a_map_of_an_unknown_column_is_a_mistake_in_the_option() -> None:
-    with pytest.raises(
-        ConfigError, match=r"--map stars=.*review_id, user, item, rating, text, time, photos"
-    ):
+    with pytest.raises(ConfigError, match=r"--map stars=.*review_id, user, item, rating, text, time, photos"):
         choose_columns(["user", "item", "rating"], ReadConfig(map={"stars": "rating"}), "f")
 
 
@@ -95,17 +82,13 @@ def test_a_named_layout_means_what_it_says() -> None:
 
 
 def test_the_first_name_that_the_row_has_counts() -> None:
-    assert (
-        first_value({"asin": "variant", "parent_asin": "product"}, LAYOUTS["amazon"]["item"])
-        == "product"
-    )
+    assert first_value({"asin": "variant", "parent_asin": "product"}, LAYOUTS["amazon"]["item"]) == "product"
     assert first_value({"asin": "variant"}, LAYOUTS["amazon"]["item"]) == "variant"
     assert first_value({}, ("a", "b")) is None
 
 
 @pytest.mark.parametrize(
-    ("value", "name"),
-    [("u1", "u1"), (" u 1\n", "u 1"), (7, "7"), (12.0, "12"), (1.5, "1.5"), (0, "0")],
+    ("value", "name"), [("u1", "u1"), (" u 1\n", "u 1"), (7, "7"), (12.0, "12"), (1.5, "1.5"), (0, "0")]
 )
 def test_ids(value: object, name: str) -> None:
     assert as_id(value, "user") == name
@@ -198,9 +181,7 @@ def test_times(value: object) -> None:
 
 
 def test_dates_and_absent_times() -> None:
-    assert (
-        as_time("2019-05-25", LATEST) == as_time(date(2019, 5, 25), LATEST) == datetime(2019, 5, 25)
-    )
+    assert as_time("2019-05-25", LATEST) == as_time(date(2019, 5, 25), LATEST) == datetime(2019, 5, 25)
     assert as_time("20190525", LATEST) == datetime(2019, 5, 25)
     for missing in (None, "", " ", "null", "NaT", math.nan):
         assert as_time(missing, LATEST) is None

@@ -49,10 +49,7 @@ def test_every_subject_has_its_file(found: dict[str, Any]) -> None:
 
 
 def test_what_differs_is_told() -> None:
-    old = {
-        "list": [{"item": "a", "probability": 0.5}, {"item": "b", "probability": 0.4999}],
-        "n": 1,
-    }
+    old = {"list": [{"item": "a", "probability": 0.5}, {"item": "b", "probability": 0.4999}], "n": 1}
     assert [*differences(old, old)] == []
     swapped = {**old, "list": old["list"][::-1]}
     assert [*differences(old, swapped, 1e-3, ties=True)] == []

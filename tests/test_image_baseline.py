@@ -51,14 +51,10 @@ def compared(folder: Path, reviews: Reviews) -> tuple[Config, Models, Comparison
     return config, models, compare(reviews, config, models)
 
 
-def test_the_baseline_has_text_and_photos_in_one_reducer(
-    compared: tuple[Config, Models, Comparison],
-) -> None:
+def test_the_baseline_has_text_and_photos_in_one_reducer(compared: tuple[Config, Models, Comparison]) -> None:
     _, _, result = compared
     groups = {name: model.ranker.shape.groups for name, model in result.models.items()}
-    assert groups["baseline"] == {
-        "text": {"user reviews": 384, "item reviews": 384, "item photos": 64}
-    }
+    assert groups["baseline"] == {"text": {"user reviews": 384, "item reviews": 384, "item photos": 64}}
     assert groups["proposed"]["image"] == {"item photos": 384}
     assert "no photos" in result.features["baseline"].item.names
     assert not [remark for remark in result.remarks if "image" in remark]
@@ -73,18 +69,14 @@ def test_photos_keep_to_the_evidence(compared: tuple[Config, Models, Comparison]
         arguments = (prepared.corpus, prepared.split, prepared.evidence, model.builder)
         assert audit(*arguments, made, rows).passed
         leaky = made.item.vectors | {"photos": made.item.vectors["photos"][::-1].copy()}
-        assert not audit(
-            *arguments, replace(made, item=replace(made.item, vectors=leaky)), rows
-        ).passed
+        assert not audit(*arguments, replace(made, item=replace(made.item, vectors=leaky)), rows).passed
 
 
 def test_a_saved_baseline_answers_without_the_image_model(
     compared: tuple[Config, Models, Comparison], reviews: Reviews, tmp_path: Path
 ) -> None:
     config, models, result = compared
-    baseline = config.model_copy(
-        update={"ranker": config.ranker.model_copy(update={"features": "baseline"})}
-    )
+    baseline = config.model_copy(update={"ranker": config.ranker.model_copy(update={"features": "baseline"})})
     fitted = Recommender(baseline, models).adopt(result, "baseline", reviews)
     user = fitted.corpus.data.users[0]
     expected = fitted.recommend(user, 5)
@@ -115,12 +107,8 @@ def test_without_weights_the_remark_names_the_mend(
         compare(reviews, missing, Models.open(missing), ["baseline"])
 
 
-def test_captions_that_came_with_the_data_stand_for_the_photos(
-    folder: Path, reviews: Reviews
-) -> None:
-    given = {
-        path: f"dish number {at}" for at, path in enumerate(sorted(folder.glob("photos/*.jpg")))
-    }
+def test_captions_that_came_with_the_data_stand_for_the_photos(folder: Path, reviews: Reviews) -> None:
+    given = {path: f"dish number {at}" for at, path in enumerate(sorted(folder.glob("photos/*.jpg")))}
     names = {str(path.resolve()): caption for path, caption in given.items()}
     rows = []
     for line in (folder / "reviews.jsonl").read_text().splitlines():

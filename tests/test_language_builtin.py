@@ -62,10 +62,7 @@ def reader(encoder: Encoder) -> ExtractiveModel:
         ("The soup was hot....the tea was cold", ["The soup was hot....", "the tea was cold"]),
         ("Mr. Smith paid Rs. 300 for it.", ["Mr. Smith paid Rs. 300 for it."]),
         ("Great place.The food is good.", ["Great place.", "The food is good."]),
-        (
-            "The food was good, but service was slow.",
-            ["The food was good,", "but service was slow."],
-        ),
+        ("The food was good, but service was slow.", ["The food was good,", "but service was slow."]),
         ("Nothing but good.", ["Nothing but good."]),
         ("Loved it! 5/5 👍", ["Loved it! 5/5 👍"]),
         ("It cost 3.50 at 7 p.m. on a Monday", ["It cost 3.50 at 7 p.m. on a Monday"]),

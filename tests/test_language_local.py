@@ -28,12 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "offline")
 
 TASK = Task("note", "Say what the review says.", None, 12)
 EXACT = Placement("cpu", "fp32")  # equal to the last bit on every processor
-TEXTS = (
-    "Good soup.",
-    "The waiter forgot us, then the bill. Cold noodles, warm beer. " * 3,
-    "meh",
-    "",
-)
+TEXTS = ("Good soup.", "The waiter forgot us, then the bill. Cold noodles, warm beer. " * 3, "meh", "")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REAL = os.environ.get("MMREC_TEST_LLM")
 
@@ -64,12 +59,8 @@ def local(source: Path | str, window: int = 3000) -> TransformersModel:
     return TransformersModel(str(source), None, window, EXACT)
 
 
-def asked(
-    model: TransformersModel, texts: Sequence[str], task: Task = TASK
-) -> list[Answer | Failure]:
-    answers = dict(
-        model.generate(iter([[(at, Prompt(task, (text,))) for at, text in enumerate(texts)]]))
-    )
+def asked(model: TransformersModel, texts: Sequence[str], task: Task = TASK) -> list[Answer | Failure]:
+    answers = dict(model.generate(iter([[(at, Prompt(task, (text,))) for at, text in enumerate(texts)]])))
     return [answers[at] for at in range(len(texts))]
 
 
@@ -90,9 +81,7 @@ def edit(path: Path, **fields: object) -> None:
 class Spy:
     """Counts what is handed to `generate`, and says that memory is short where a batch is too large."""
 
-    def __init__(
-        self, model: TransformersModel, monkeypatch: pytest.MonkeyPatch, most: int = 99
-    ) -> None:
+    def __init__(self, model: TransformersModel, monkeypatch: pytest.MonkeyPatch, most: int = 99) -> None:
         self.sizes: list[int] = []
         self.masks: list[torch.Tensor] = []
         self.said: list[torch.Tensor] = []
@@ -127,17 +116,13 @@ def test_answers_of_a_batch_are_those_of_single_asks(
     spy = Spy(model, monkeypatch)
     assert asked(model, TEXTS) == single
     assert asked(model, TEXTS[::-1]) == single[::-1]
-    assert len({answer.text for answer in single if isinstance(answer, Answer)}) > 1, (
-        "it depends on the text"
-    )
+    assert len({answer.text for answer in single if isinstance(answer, Answer)}) > 1, "it depends on the text"
     assert spy.sizes == [len(TEXTS)] * 2
     assert spy.masks[0][:, -1].all(), "padded on the left"
     assert not spy.masks[0][0, 0], "short ones first"
 
 
-def test_a_batch_holds_a_budget_of_tokens(
-    model: TransformersModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_holds_a_budget_of_tokens(model: TransformersModel, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = asked(model, TEXTS)
     monkeypatch.setattr(model, "_at_once", 1)
     spy = Spy(model, monkeypatch)
@@ -263,9 +248,7 @@ def test_a_template_without_a_system_role(copy: Path, beginning: str) -> None:
 
 def test_a_thinking_model_is_told_not_to_think(copy: Path) -> None:
     path = copy / "chat_template.jinja"
-    path.write_text(
-        path.read_text() + "{% if not enable_thinking | default(true) %}no thoughts{% endif %}"
-    )
+    path.write_text(path.read_text() + "{% if not enable_thinking | default(true) %}no thoughts{% endif %}")
     assert prompt(copy, Prompt(TASK, ("a",))).endswith("no thoughts")
 
 
@@ -332,10 +315,7 @@ def test_models_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:
 
 def test_no_code_of_a_model_is_run(copy: Path) -> None:
     (copy / "evil.py").write_text(f"open({str(copy / 'done')!r}, 'w')\nclass Evil: pass\n")
-    edit(
-        copy / "config.json",
-        auto_map={"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"},
-    )
+    edit(copy / "config.json", auto_map={"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"})
     edit(copy / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", "evil.Evil"]})
     assert isinstance(asked(local(copy), ["a"])[0], Answer)
     edit(copy / "config.json", model_type="evil")
@@ -391,10 +371,7 @@ def test_a_model_in_the_hub_s_cache_is_pinned_by_its_commit(
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text(COMMIT)
     model = local("tiny/chat")
-    assert (model.provenance(TASK)["model"], model.provenance(TASK)["revision"]) == (
-        "tiny/chat",
-        COMMIT,
-    )
+    assert (model.provenance(TASK)["model"], model.provenance(TASK)["revision"]) == ("tiny/chat", COMMIT)
     assert asked(model, TEXTS) == asked(local(folder), TEXTS)
 
 
@@ -423,9 +400,7 @@ def test_unusable_answers_are_asked_for_again_then_missing_and_kept(
     assert not loaded(again), "everything was in the store"
 
 
-@pytest.mark.skipif(
-    REAL is None, reason="set MMREC_TEST_LLM to the folder of a real instruct model"
-)
+@pytest.mark.skipif(REAL is None, reason="set MMREC_TEST_LLM to the folder of a real instruct model")
 def test_a_real_model_writes_a_usable_note() -> None:
     text = "Wonderful ramen and friendly waiters, but 30 dollars for a bowl is far too expensive."
     answer = asked(TransformersModel(str(REAL), None, 3000), [text], note_task("restaurant"))[0]

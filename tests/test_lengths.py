@@ -26,16 +26,12 @@ HISTORIES = st.lists(
 
 def history(drawn: list[tuple[int, int, int]]) -> tuple[list[Review], list[int]]:
     """Reviews in the order of time, and their costs."""
-    reviews = [
-        Review(f"r{at}", float(stars), at, part) for at, (stars, part, _) in enumerate(drawn)
-    ]
+    reviews = [Review(f"r{at}", float(stars), at, part) for at, (stars, part, _) in enumerate(drawn)]
     return reviews, [cost for _, _, cost in drawn]
 
 
 @given(HISTORIES, st.integers(1, 400))
-def test_what_is_chosen_fits_and_is_in_order(
-    drawn: list[tuple[int, int, int]], window: int
-) -> None:
+def test_what_is_chosen_fits_and_is_in_order(drawn: list[tuple[int, int, int]], window: int) -> None:
     reviews, costs = history(drawn)
     chosen = select_representative(reviews, costs, window)
     assert chosen == sorted(set(chosen))
@@ -49,17 +45,13 @@ def test_what_is_chosen_fits_and_is_in_order(
 
 
 @given(HISTORIES, st.integers(0, 2**32))
-def test_the_choice_does_not_hang_on_the_order_given(
-    drawn: list[tuple[int, int, int]], seed: int
-) -> None:
+def test_the_choice_does_not_hang_on_the_order_given(drawn: list[tuple[int, int, int]], seed: int) -> None:
     reviews, _ = history(drawn)
     mixed = random.Random(seed).sample(reviews, len(reviews))
     ordered = sorted(mixed, key=lambda review: (review.time, review.text))
     assert ordered == reviews
     texts = [reviews[at].text for at in select_representative(reviews, [10] * len(reviews), 100)]
-    assert [
-        ordered[at].text for at in select_representative(ordered, [10] * len(ordered), 100)
-    ] == texts
+    assert [ordered[at].text for at in select_representative(ordered, [10] * len(ordered), 100)] == texts
 
 
 @given(st.lists(st.integers(1, 5), min_size=5, max_size=300), st.integers(5, 60))
@@ -78,9 +70,7 @@ def test_time_is_covered_from_end_to_end(count: int) -> None:
     reviews = [Review(str(at), 4.0, at, 0) for at in range(count)]
     for most in (2, 4, 8, 16, 33):
         chosen = select_representative(reviews, [1] * count, most)
-        gaps = [
-            after - before for before, after in zip([0, *chosen], [*chosen, count - 1], strict=True)
-        ]
+        gaps = [after - before for before, after in zip([0, *chosen], [*chosen, count - 1], strict=True)]
         assert len(chosen) == min(most, count)
         assert max(gaps) <= max(4 * count / most, 1)
 
@@ -96,9 +86,7 @@ def test_no_reviews_are_no_choice() -> None:
 
 
 @given(HISTORIES, st.integers(60, 200))
-def test_parts_lose_nothing_mix_nothing_and_fit(
-    drawn: list[tuple[int, int, int]], window: int
-) -> None:
+def test_parts_lose_nothing_mix_nothing_and_fit(drawn: list[tuple[int, int, int]], window: int) -> None:
     reviews, costs = history(drawn)
     parts = split_by_tokens(reviews, costs, window)
     assert sorted(at for part in parts for at in part) == list(range(len(reviews)))
@@ -108,15 +96,11 @@ def test_parts_lose_nothing_mix_nothing_and_fit(
         assert sum(costs[at] for at in part) <= window
     for one, other in pairwise(parts):
         if reviews[one[0]].fold == reviews[other[0]].fold:
-            assert sum(costs[at] for at in one) + costs[other[0]] > window, (
-                "no part is begun too early"
-            )
+            assert sum(costs[at] for at in one) + costs[other[0]] > window, "no part is begun too early"
 
 
 @given(HISTORIES, st.integers(60, 200))
-def test_parts_are_the_same_without_another_part(
-    drawn: list[tuple[int, int, int]], window: int
-) -> None:
+def test_parts_are_the_same_without_another_part(drawn: list[tuple[int, int, int]], window: int) -> None:
     reviews, costs = history(drawn)
     parts = [[reviews[at].text for at in part] for part in split_by_tokens(reviews, costs, window)]
     for silent in {review.fold for review in reviews}:
@@ -138,9 +122,7 @@ def test_clips_are_beginnings_in_bounds(text: str, tokens: int) -> None:
         assert estimate_tokens(short) <= tokens
 
 
-@pytest.mark.parametrize(
-    "text", ["The soup was good. " * 1000, "สวัสดี" * 900, "😊 " * 1000 + "a" * 100_000]
-)
+@pytest.mark.parametrize("text", ["The soup was good. " * 1000, "สวัสดี" * 900, "😊 " * 1000 + "a" * 100_000])
 def test_clips_use_what_they_may(text: str) -> None:
     short = truncate_text(text, 100)
     assert text.startswith(short[:-2])
@@ -170,10 +152,7 @@ SAID = {
     "Hindi": ("खाना बहुत स्वादिष्ट था, लेकिन सेवा बहुत धीमी थी।", 1.2),
     "Chinese": ("菜很好吃,但是服务太慢了,价格也有点贵。", 1.6),
     "Japanese": ("料理はとても美味しかったが、接客が遅くて値段も高い。", 1.5),
-    "Russian": (
-        "Очень вкусно, но дорого. Официант забыл про нас, пришлось ждать сорок минут.",
-        2.0,
-    ),
+    "Russian": ("Очень вкусно, но дорого. Официант забыл про нас, пришлось ждать сорок минут.", 2.0),
     "Greek": ("Το φαγητό ήταν υπέροχο αλλά η εξυπηρέτηση πολύ αργή.", 2.0),
     "Hebrew": ("האוכל היה מצוין אבל השירות היה איטי מאוד.", 2.0),
     "Arabic": ("الطعام لذيذ جدا والخدمة سريعة لكن الأسعار مرتفعة.", 2.0),
@@ -211,6 +190,4 @@ def test_estimates_are_near_a_real_tokenizer(tokenizer: Any, script: str) -> Non
 
 @given(st.text())
 def test_no_text_has_more_than_four_times_the_estimate(text: str) -> None:
-    assert len(text.encode("utf-8", "replace")) <= 4 * estimate_tokens(text), (
-        "a token has a byte at least"
-    )
+    assert len(text.encode("utf-8", "replace")) <= 4 * estimate_tokens(text), "a token has a byte at least"

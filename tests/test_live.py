@@ -34,13 +34,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
 
 
 def with_one_more(reviews: Reviews, said: LiveReview) -> Reviews:
-    row = {
-        "user": said.user,
-        "item": said.item,
-        "rating": said.rating,
-        "text": said.text,
-        "photos": [],
-    }
+    row = {"user": said.user, "item": said.item, "rating": said.rating, "text": said.text, "photos": []}
     row |= {"review_id": "live", "time": None, "captions": []}
     more = pl.DataFrame([row], schema=reviews.table.schema)
     return replace(reviews, table=pl.concat([reviews.table, more]))
@@ -60,9 +54,7 @@ def both_ways(
     anew = []
     for of, names, name in (("user", corpus.data.users, user), ("item", corpus.data.items, item)):
         entity = corpus.data.user if of == "user" else corpus.data.item
-        anew.append(
-            (getattr(after, of)(EvidenceViews.all_reviews(entity), corpus), names.index(name))
-        )
+        anew.append((getattr(after, of)(EvidenceViews.all_reviews(entity), corpus), names.index(name)))
     sides = (live.features.user, live.features.item)
     return [(made, code, *own) for made, code, own in zip(sides, codes, anew, strict=True)]
 
@@ -74,15 +66,10 @@ def test_a_live_review_is_heard_as_a_fit_would_hear_it(fitted: Recommender, newc
     for made, code, fresh, at in both_ways(fitted, user, item, 2.0):
         assert made.names == fresh.names
         for name, block in made.vectors.items():
-            assert (
-                np.abs(block[code].astype(float) - fresh.vectors[name][at].astype(float)).max()
-                < 2e-3
-            )
+            assert np.abs(block[code].astype(float) - fresh.vectors[name][at].astype(float)).max() < 2e-3
             assert made.present[name][code] == pytest.approx(fresh.present[name][at], abs=1e-5)
         assert made.categories[code].tolist() == fresh.categories[at].tolist()
-        exact = [
-            at for at, name in enumerate(made.names) if "effect" not in name and name != "spread"
-        ]
+        exact = [at for at, name in enumerate(made.names) if "effect" not in name and name != "spread"]
         assert made.dense[code, exact] == pytest.approx(fresh.dense[at, exact], abs=2e-2)
         for name in ("rating effect", "tone effect"):
             column = made.names.index(name)

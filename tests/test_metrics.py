@@ -116,15 +116,11 @@ def test_the_recall_at_a_false_positive_rate_by_hand() -> None:
 
 @given(ROWS)
 @settings(max_examples=60, deadline=None)
-def test_every_rate_of_the_scores_is_the_best_over_all_thresholds(
-    rows: list[tuple[bool, int]],
-) -> None:
+def test_every_rate_of_the_scores_is_the_best_over_all_thresholds(rows: list[tuple[bool, int]]) -> None:
     label, score = np.array([one for one, _ in rows]), np.array([one / 6 for _, one in rows])
     scores = evaluate(label, score, EQUAL)
     pairs = [(0.0, 0.0)]
-    pairs += [
-        (np.mean(score[~label] >= cut), np.mean(score[label] >= cut)) for cut in np.unique(score)
-    ]
+    pairs += [(np.mean(score[~label] >= cut), np.mean(score[label] >= cut)) for cut in np.unique(score)]
     for share in (10, 20, 30):
         best = max(tpr for fpr, tpr in pairs if fpr <= share / 100)
         assert scores.dict()[f"tpr_at_{share}"] == pytest.approx(best)
@@ -197,9 +193,7 @@ def test_reweighting_minimises_the_weighted_entropy() -> None:
     p, weights = 0.7, (0.6, 0.2)
     grid = np.linspace(0.001, 0.999, 9981)
     entropy = -(weights[1] * p * np.log(grid) + weights[0] * (1 - p) * np.log(1 - grid))
-    assert reweighted(np.array([p]), weights)[0] == pytest.approx(
-        grid[np.argmin(entropy)], abs=2e-4
-    )
+    assert reweighted(np.array([p]), weights)[0] == pytest.approx(grid[np.argmin(entropy)], abs=2e-4)
 
 
 @pytest.mark.parametrize(

@@ -79,9 +79,7 @@ def test_a_known_item_is_not_looked_for_again() -> None:
     assert full_lists(falling, alone, np.random.default_rng(0)).users == 0
 
 
-def record(
-    task: ListTask, seed: int, noise: int, negatives: int = 5
-) -> tuple[np.ndarray, ListMetrics]:
+def record(task: ListTask, seed: int, noise: int, negatives: int = 5) -> tuple[np.ndarray, ListMetrics]:
     """The candidates that a model with scores at random is asked for, and its figures."""
     asked = []
     rng = np.random.default_rng(noise)
@@ -142,9 +140,7 @@ def test_full_lists_agree_with_sklearn(seed: int, chunk: int) -> None:
         ndcg = ndcg_score(relevant[None].astype(int), taste[user, left][None], k=10)
         first = np.flatnonzero(relevant[np.argsort(-taste[user, left])])[0]
         expected.append([user, ndcg, first < 10, 1 / (first + 1)])
-    assert np.column_stack([scores.user_codes, scores.per_user]) == pytest.approx(
-        np.array(expected)
-    )
+    assert np.column_stack([scores.user_codes, scores.per_user]) == pytest.approx(np.array(expected))
 
 
 def test_a_constant_model_ranks_at_random() -> None:

@@ -24,8 +24,7 @@ def test_the_lowest_threshold_within_a_false_positive_rate(most: float, threshol
 
 
 @pytest.mark.parametrize(
-    ("least", "threshold"),
-    [(0.01, 0.9), (0.25, 0.9), (0.26, 0.8), (0.75, 0.6), (0.76, 0.5), (1, 0.5)],
+    ("least", "threshold"), [(0.01, 0.9), (0.25, 0.9), (0.26, 0.8), (0.75, 0.6), (0.76, 0.5), (1, 0.5)]
 )
 def test_the_highest_threshold_that_reaches_a_recall(least: float, threshold: float) -> None:
     assert OperatingPoint("min_tpr", least).threshold(LABEL, PROBABILITY) == threshold

@@ -58,12 +58,7 @@ def test_a_slice_is_scored_on_its_own_rows() -> None:
 def test_a_slice_with_too_few_of_either_has_no_scores() -> None:
     label, probability = np.arange(60) < 30, np.linspace(0, 1, 60)
     at = np.arange(60)
-    masks = {
-        "likes": at >= 11,
-        "dislikes": at < 49,
-        "enough": (at >= 10) & (at < 50),
-        "nothing": at < 0,
-    }
+    masks = {"likes": at >= 11, "dislikes": at < 49, "enough": (at >= 10) & (at < 50), "nothing": at < 0}
     scored = slice_metrics(label, probability, EQUAL, masks)
     assert {name: (one.rows, one.likes, one.metrics is None) for name, one in scored.items()} == {
         "likes": (49, 19, True),

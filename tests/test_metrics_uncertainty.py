@@ -25,9 +25,7 @@ from mmrec.evaluation import (
 from mmrec.evaluation import statistics as module
 
 WEIGHTED = st.lists(
-    st.tuples(
-        st.booleans(), st.integers(0, 5), st.lists(st.integers(0, 3), min_size=3, max_size=3)
-    ),
+    st.tuples(st.booleans(), st.integers(0, 5), st.lists(st.integers(0, 3), min_size=3, max_size=3)),
     min_size=1,
     max_size=30,
 )
@@ -63,9 +61,7 @@ def test_the_weighted_auc_by_hand() -> None:
     assert float(weighted_auc(label, p, np.array([1, 3, 1, 1]))) == pytest.approx((4 + 1 + 1.5) / 8)
 
 
-def any_rows(
-    seed: int, rows: int = 400, users: int = 80
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def any_rows(seed: int, rows: int = 400, users: int = 80) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Users, labels, and probabilities that know something of them."""
     rng = np.random.default_rng(seed)
     user = rng.integers(users, size=rows)
@@ -80,9 +76,7 @@ def test_the_interval_is_that_of_drawing_rows_again() -> None:
     rng, aucs = np.random.default_rng(9), []
     rows_of = [np.flatnonzero(user == one) for one in np.unique(user)]
     for _ in range(800):
-        drawn = np.concatenate(
-            [rows_of[one] for one in rng.integers(len(rows_of), size=len(rows_of))]
-        )
+        drawn = np.concatenate([rows_of[one] for one in rng.integers(len(rows_of), size=len(rows_of))])
         aucs.append(roc_auc_score(label[drawn], p[drawn]))
     assert (low, high) == pytest.approx(tuple(np.quantile(aucs, [0.025, 0.975])), abs=0.006)
 
@@ -101,9 +95,7 @@ def test_a_user_is_drawn_with_all_rows() -> None:
 
 def test_the_interval_of_a_mean_is_normal() -> None:
     value = np.random.default_rng(3).normal(size=500)
-    mean, low, high = bootstrap_interval(
-        np.arange(500), value > 0, value, weighted_mean, rounds=4000
-    )
+    mean, low, high = bootstrap_interval(np.arange(500), value > 0, value, weighted_mean, rounds=4000)
     half = 1.96 * value.std() / 500**0.5
     assert (mean, low, high) == pytest.approx(
         (value.mean(), value.mean() - half, value.mean() + half), abs=0.01

@@ -63,15 +63,11 @@ def test_everyone_gets_a_list_after_a_new_item(corrected: Path) -> None:
 
 def test_the_correction_is_not_zero(corrected: Path, model: Path) -> None:
     users, items = ["ann"] * 5, [*Recommender.load(model).online.codes["item"]][:5]
-    plain, changed = (
-        Recommender.load(folder).predict(users, items) for folder in (model, corrected)
-    )
+    plain, changed = (Recommender.load(folder).predict(users, items) for folder in (model, corrected))
     assert np.abs(plain - changed).max() > 1e-3
 
 
-def test_everyone_gets_a_list_after_a_restart_of_the_service(
-    corrected: Path, tmp_path: Path
-) -> None:
+def test_everyone_gets_a_list_after_a_restart_of_the_service(corrected: Path, tmp_path: Path) -> None:
     pytest.importorskip("sqlalchemy", reason="mmrec[serve] is not installed")
     from mmrec.service.live_store import LiveStore
     from mmrec.service.recommendations import RecommendationService
@@ -84,6 +80,4 @@ def test_everyone_gets_a_list_after_a_restart_of_the_service(
     restarted = RecommendationService(Recommender.load(corrected), LiveStore(url))
     check_lists_of_everyone(restarted.recommender)
     known = [*restarted.recommender.online.codes["user"]][:4]
-    assert restarted.predict(known, ["hotpot"] * 4) == pytest.approx(
-        desk.predict(known, ["hotpot"] * 4)
-    )
+    assert restarted.predict(known, ["hotpot"] * 4) == pytest.approx(desk.predict(known, ["hotpot"] * 4))

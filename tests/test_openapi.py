@@ -31,14 +31,7 @@ def test_every_answer_is_as_described(served: Served, tmp_path: Path) -> None:
     config = Path(__file__).with_name("schemathesis.toml")
     how = ["--max-examples", "10", "--seed", "1", "--generation-deterministic"]
     how += ["--header", f"Authorization: Bearer {KEY}", "--no-color"]
-    command = [
-        *ASK,
-        "--config-file",
-        str(config),
-        "run",
-        f"{served.client.base_url}/openapi.json",
-        *how,
-    ]
+    command = [*ASK, "--config-file", str(config), "run", f"{served.client.base_url}/openapi.json", *how]
     done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Tested: 13" in done.stdout

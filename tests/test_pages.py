@@ -46,27 +46,15 @@ def stacks(repeats: int = 3) -> dict[str, dict[str, Any]]:
 
 
 def trials(seeds: int, *, shapley: bool = True) -> list[ablation.SeedResult]:
-    groups = [
-        group
-        for group in FEATURE_GROUPS
-        if group in ("ratings", "user text", "item text", "photos")
-    ]
+    groups = [group for group in FEATURE_GROUPS if group in ("ratings", "user text", "item text", "photos")]
     coalitions = [
-        " + ".join(group for at, group in enumerate(groups) if 1 << at & code)
-        for code in range(1, 16)
+        " + ".join(group for at, group in enumerate(groups) if 1 << at & code) for code in range(1, 16)
     ]
-    names = [
-        "everything",
-        *(f"without {group}" for group in groups),
-        *(f"{group} alone" for group in groups),
-    ]
+    names = ["everything", *(f"without {group}" for group in groups), *(f"{group} alone" for group in groups)]
     found = []
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
-        rows = {
-            name: figures(rng, 1.5 - 0.1 * at)
-            for at, name in enumerate([*names, "with whole reviews"])
-        }
+        rows = {name: figures(rng, 1.5 - 0.1 * at) for at, name in enumerate([*names, "with whole reviews"])}
         gap = dict.fromkeys(ablation.BOOTSTRAPPED_METRICS, (-0.02, -0.05, 0.01, 0.2))
         values = {some: 0.55 + 0.03 * some.count("+") + 0.01 * rng.random() for some in coalitions}
         found.append(
@@ -85,10 +73,7 @@ def trials(seeds: int, *, shapley: bool = True) -> list[ablation.SeedResult]:
 def points(values: list[str]) -> sweep.SweepResults:
     rng = np.random.default_rng(0)
     return {
-        value: {
-            str(seed): {who: figures(rng, 1) for who in ("model", "bias model")}
-            for seed in range(3)
-        }
+        value: {str(seed): {who: figures(rng, 1) for who in ("model", "bias model")} for seed in range(3)}
         for value in values
     }
 
@@ -118,12 +103,8 @@ def has(text: str, shown: list[Table]) -> None:
 
 
 def test_any_page(tmp_path: Path) -> None:
-    table = Table(
-        EVIL, ["name", EVIL], [[EVIL, "1"], ["b", "2"]], frozenset({(1, 1)}), [f"a note {EVIL}"]
-    )
-    plot = Plot(
-        f"plot {EVIL}", ["<svg role='img' aria-label='an empty picture'></svg>"], f"caption {EVIL}"
-    )
+    table = Table(EVIL, ["name", EVIL], [[EVIL, "1"], ["b", "2"]], frozenset({(1, 1)}), [f"a note {EVIL}"])
+    plot = Plot(f"plot {EVIL}", ["<svg role='img' aria-label='an empty picture'></svg>"], f"caption {EVIL}")
     path = tmp_path / "new folder" / "page.html"
     sections = [Section(f"section {EVIL}", [f"text {EVIL}", table, plot])]
     assert write_page(path, f"title {EVIL}", sections, f"mmrec {EVIL}") == path
@@ -192,6 +173,4 @@ def test_sweep_without_a_point(tmp_path: Path) -> None:
     found = {**points(["2"]), "50": {}}
     _, text = read(sweep_page(found, "imbalance", "mmrec", tmp_path / "s.html", "x"))
     assert "50" in text
-    assert not svgs(
-        sweep_page({"50": {}}, "imbalance", "mmrec", tmp_path / "n.html", "x").read_text()
-    )
+    assert not svgs(sweep_page({"50": {}}, "imbalance", "mmrec", tmp_path / "n.html", "x").read_text())

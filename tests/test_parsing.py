@@ -138,9 +138,7 @@ def test_an_answer_that_was_cut_is_told_so() -> None:
 def test_what_is_not_said_is_none() -> None:
     for price in (None, "", "none", "None", []):
         assert note(changed(price=price)).price == "none"
-    assert note(changed(likes=None, dislikes=None, categories=None, price=None)) == Note(
-        gist="Good soup."
-    )
+    assert note(changed(likes=None, dislikes=None, categories=None, price=None)) == Note(gist="Good soup.")
 
 
 def test_lists_and_texts_have_bounds() -> None:
@@ -159,20 +157,8 @@ def test_lists_and_texts_have_bounds() -> None:
 
 
 def test_categories_are_well_formed_or_dropped() -> None:
-    odd = [
-        "Cafe\u0301",
-        "Café",
-        "fish & chips",
-        "",
-        "<b>x</b>",
-        "a|b",
-        "../x",
-        "x" * 41,
-        "24-hour diner",
-    ]
-    said = parse_note(
-        Answer(text=changed(categories=[*odd, "it's", "\u202eok", "$$"])), 11
-    ).categories
+    odd = ["Cafe\u0301", "Café", "fish & chips", "", "<b>x</b>", "a|b", "../x", "x" * 41, "24-hour diner"]
+    said = parse_note(Answer(text=changed(categories=[*odd, "it's", "\u202eok", "$$"])), 11).categories
     assert said == ["café", "fish & chips", "24-hour diner", "it's", "ok"]
 
 
@@ -185,20 +171,11 @@ def test_summaries_are_read_as_notes_are() -> None:
 
 
 JUNK = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text()
-    | st.sampled_from(PRICE_TAGS),
-    lambda inner: (
-        st.lists(inner) | st.dictionaries(st.sampled_from([*GOOD, "x"]) | st.text(), inner)
-    ),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(PRICE_TAGS),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from([*GOOD, "x"]) | st.text(), inner),
     max_leaves=20,
 )
-SHAPED = st.fixed_dictionaries({name: JUNK | st.just(value) for name, value in GOOD.items()}).map(
-    json.dumps
-)
+SHAPED = st.fixed_dictionaries({name: JUNK | st.just(value) for name, value in GOOD.items()}).map(json.dumps)
 _PIECES = (*'{}[]":,\\\n', "gist", "<think>", "</think>", "NaN", JSON, JSON[:50])
 PIECES = st.lists(st.sampled_from(_PIECES)).map("".join)
 
@@ -234,34 +211,8 @@ def test_any_plain_answer_is_in_bounds_or_unusable(text: str) -> None:
 
 
 SLOW = (
-    *(
-        "{",
-        "{\n",
-        '{"a":',
-        '{"',
-        '{"a',
-        "[",
-        "{}",
-        "}{",
-        ",  ",
-        '{"gist":',
-        '{"gist": "',
-        " ",
-        "'",
-        "\\",
-    ),
-    *(
-        "<think>",
-        "</think>",
-        "<think></think>",
-        "not ",
-        "no price ",
-        "'a",
-        "is a ",
-        "a:",
-        "1. ",
-        "\n\n \n",
-    ),
+    *("{", "{\n", '{"a":', '{"', '{"a', "[", "{}", "}{", ",  ", '{"gist":', '{"gist": "', " ", "'", "\\"),
+    *("<think>", "</think>", "<think></think>", "not ", "no price ", "'a", "is a ", "a:", "1. ", "\n\n \n"),
 )
 
 
@@ -347,9 +298,7 @@ def test_prices_in_plain_words(text: str, tag: str) -> None:
     assert parse_price(Answer(text=text)) == tag
 
 
-@pytest.mark.parametrize(
-    "text", ["", "Italian", "The food is great.", "not cheap", "I can't assist.", "42"]
-)
+@pytest.mark.parametrize("text", ["", "Italian", "The food is great.", "not cheap", "I can't assist.", "42"])
 def test_words_without_a_price_are_no_price(text: str) -> None:
     with pytest.raises(UnusableAnswer):
         parse_price(Answer(text=text))
@@ -365,10 +314,7 @@ def test_words_without_a_price_are_no_price(text: str) -> None:
         ('"Women\'s wear"', ["women's wear"]),
         ("‘Ramen’ and “Sushi”", ["ramen", "sushi"]),
         ("Italian, Pizza; Wine bar", ["italian", "pizza", "wine bar"]),
-        (
-            "1. Italian\n2) Pizza\n- Wine bar\n* Café\n• Bar",
-            ["italian", "pizza", "wine bar", "café", "bar"],
-        ),
+        ("1. Italian\n2) Pizza\n- Wine bar\n* Café\n• Bar", ["italian", "pizza", "wine bar", "café", "bar"]),
         ("American/Mexican", ["american/mexican"]),
         ("American / Mexican | Bar & Grill", ["american", "mexican", "bar & grill"]),
         ("Category: Thai", ["thai"]),

@@ -21,12 +21,7 @@ def town(seed: int = 0, users: int = 40, items: int = 25, rows: int = 700) -> In
     """Ratings of lenient and strict users, of good and bad items."""
     rng = np.random.default_rng(seed)
     user, item = rng.integers(users, size=rows), rng.integers(items, size=rows)
-    raw = (
-        4
-        + rng.normal(0, 0.7, users)[user]
-        + rng.normal(0, 0.7, items)[item]
-        + rng.normal(0, 0.5, rows)
-    )
+    raw = 4 + rng.normal(0, 0.7, users)[user] + rng.normal(0, 0.7, items)[item] + rng.normal(0, 0.5, rows)
     return interactions(user.tolist(), item.tolist(), np.clip(np.rint(raw), 1, 5).tolist())
 
 
@@ -38,9 +33,7 @@ def split_of(data: Interactions) -> Split:
 def test_the_bias_model_is_the_dense_ridge_solution(alpha: float) -> None:
     data = town(rows=200)
     rows = np.arange(0, 200, 2)
-    design = np.concatenate(
-        [np.eye(len(data.users))[data.user], np.eye(len(data.items))[data.item]], axis=1
-    )
+    design = np.concatenate([np.eye(len(data.users))[data.user], np.eye(len(data.items))[data.item]], axis=1)
     rating = data.rating.astype(np.float64)
     mean = rating[rows].mean()
     gram = design[rows].T @ design[rows] + alpha * np.eye(design.shape[1])
@@ -58,9 +51,7 @@ def test_means_by_hand() -> None:
     rows = np.array([0, 1, 3])  # mean 8/3; user 0: 3.5, user 1: 1, item 0: 3, item 1: 2
     assert MEAN_BASELINES["user mean"](data, rows) == pytest.approx([3.5, 3.5, 3.5, 1, 8 / 3])
     assert MEAN_BASELINES["item mean"](data, rows) == pytest.approx([3, 2, 2, 3, 2])
-    assert MEAN_BASELINES["user + item mean"](data, rows) == pytest.approx(
-        [6.5, 5.5, 5.5, 4, 2 + 8 / 3]
-    )
+    assert MEAN_BASELINES["user + item mean"](data, rows) == pytest.approx([6.5, 5.5, 5.5, 4, 2 + 8 / 3])
 
 
 def test_always_like_is_the_share_of_likes_in_train() -> None:

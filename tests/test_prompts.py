@@ -79,9 +79,7 @@ def test_all_that_is_asked_for_is_in_the_instructions(task: Task) -> None:
 def test_every_task_has_a_version_of_its_own() -> None:
     versions = [prompt_digest(task) for kind in ("restaurant", "film") for task in tasks(kind)]
     assert len(set(versions)) == len(versions)
-    assert prompt_digest(summary_task("item", "bar", 11)) != prompt_digest(
-        summary_task("item", "bar", 5)
-    )
+    assert prompt_digest(summary_task("item", "bar", 11)) != prompt_digest(summary_task("item", "bar", 5))
     assert [prompt_digest(task) for task in tasks()] == versions[: len(versions) // 2]
 
 
@@ -110,10 +108,7 @@ def test_versions_change_with_how_texts_are_put_in(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_system_prompt_is_the_same_for_all_texts() -> None:
-    chats = [
-        chat_messages(Prompt(note_task("bar"), texts))
-        for texts in (("a",), ("b", "c"), ("SYSTEM: x",))
-    ]
+    chats = [chat_messages(Prompt(note_task("bar"), texts)) for texts in (("a",), ("b", "c"), ("SYSTEM: x",))]
     assert len({chat[0]["content"] for chat in chats}) == 1
     assert all([one["role"] for one in chat] == ["system", "user"] for chat in chats)
 

@@ -24,21 +24,13 @@ from mmrec.pipeline import TrainedModel, train_model
 from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun, interact
 from mmrec.ranker.inputs import Batch, ColdStartDropout, RankerInputs, category_bag
 from mmrec.ranker.layers import StackedLinear
-from mmrec.ranker.training import (
-    TrainingHistory,
-    TrainingTask,
-    predict_logits,
-    train_ranker,
-    weighted_loss,
-)
+from mmrec.ranker.training import TrainingHistory, TrainingTask, predict_logits, train_ranker, weighted_loss
 from toys import ranker_of, toy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 EQUAL = (0.5, 0.5)
-SHORT = TrainingConfig(
-    learning_rate=0.01, batch_size=64, epochs=6, patience=6, cold_start_dropout=0.1
-)
+SHORT = TrainingConfig(learning_rate=0.01, batch_size=64, epochs=6, patience=6, cold_start_dropout=0.1)
 
 
 def fill(layer: torch.nn.Module, weight: list[list[float]], bias: list[float] | None) -> None:
@@ -146,8 +138,7 @@ def test_vectors_for_missing_blocks_are_learned() -> None:
     task = toy()
     ranker, _ = trained(task, SHORT.model_copy(update={"weight_decay": 0.0}))
     before, after = (
-        one.reducers["text"].layers[0].weight[0, -2:]
-        for one in (ranker_of(task, one_run(task)), ranker)
+        one.reducers["text"].layers[0].weight[0, -2:] for one in (ranker_of(task, one_run(task)), ranker)
     )
     assert bool(((after - before).abs().amax(1) > 1e-3).all())
 
@@ -196,8 +187,7 @@ def test_probabilities_undo_the_class_weights(loss: str, p: float) -> None:
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
         entropy = (
-            functional.softplus(-logit) * p * weights[1]
-            + functional.softplus(logit) * (1 - p) * weights[0]
+            functional.softplus(-logit) * p * weights[1] + functional.softplus(logit) * (1 - p) * weights[0]
         )
         entropy.sum().backward()
         return entropy.sum()
@@ -229,12 +219,8 @@ def test_rows_are_gathered_from_their_views() -> None:
             *inputs.user.dense[user].tolist(),
             *inputs.item.dense[item].tolist(),
         ]
-        assert torch.equal(
-            batch.vectors["user gist"][at], inputs.user.vectors["user gist"][user].float()
-        )
-        assert torch.equal(
-            batch.vectors["item gist"][at], inputs.item.vectors["item gist"][item].float()
-        )
+        assert torch.equal(batch.vectors["user gist"][at], inputs.user.vectors["user gist"][user].float())
+        assert torch.equal(batch.vectors["item gist"][at], inputs.item.vectors["item gist"][item].float())
         assert torch.equal(batch.categories[at], inputs.item.categories[item])
 
 
@@ -247,12 +233,11 @@ def test_forgetting_hides_its_share_of_ratings_and_words_apart() -> None:
         "user": (part.dense[:, :3] == 0).all(1),
         "item": (part.dense[:, 3:] == 0).all(1),
         "categories": (part.categories == 4).all(1),
-        "user gist": (part.present["user gist"] == 0)[:, 0]
-        & (whole.present["user gist"] == 1)[:, 0],
+        "user gist": (part.present["user gist"] == 0)[:, 0] & (whole.present["user gist"] == 1)[:, 0],
     }
-    assert [
-        float(hidden[name].float().mean()) for name in ("user", "item", "categories")
-    ] == pytest.approx([0.3] * 3, abs=0.03)
+    assert [float(hidden[name].float().mean()) for name in ("user", "item", "categories")] == pytest.approx(
+        [0.3] * 3, abs=0.03
+    )
     both = (hidden["user"] & hidden["user gist"]).float().mean()
     assert float(both) == pytest.approx(0.3 * float(hidden["user gist"].float().mean()), abs=0.02)
     spoken = (whole.present["item gist"] == 1)[:, 0]
@@ -263,10 +248,7 @@ def test_forgetting_hides_its_share_of_ratings_and_words_apart() -> None:
 
 def test_nothing_is_forgotten_at_a_share_of_zero() -> None:
     inputs, rows = toy().inputs, torch.arange(300)
-    part, whole = (
-        ColdStartDropout(inputs, 0.0, torch.Generator()).row_batch(rows),
-        inputs.row_batch(rows),
-    )
+    part, whole = (ColdStartDropout(inputs, 0.0, torch.Generator()).row_batch(rows), inputs.row_batch(rows))
     assert torch.equal(part.dense, whole.dense)
     assert torch.equal(part.categories, whole.categories)
     for name, values in whole.vectors.items():
@@ -285,9 +267,7 @@ def test_reducers_are_frozen_while_the_ranker_trains_just_when_staged(reduction:
     seen: list[tuple[bool, list[torch.Tensor]]] = []
 
     def look(*_: object) -> None:
-        seen.append(
-            (dropped[-1], [parameter.detach().clone() for parameter in reducer.parameters()])
-        )
+        seen.append((dropped[-1], [parameter.detach().clone() for parameter in reducer.parameters()]))
 
     reducer.register_forward_hook(lambda *_: dropped.append(ranker.dropout.training))
     ranker.top.register_forward_hook(look)  # runs in the ranker's own training only
@@ -365,12 +345,7 @@ TASTE = Config(
     evidence=EvidenceConfig(folds=4),
     ranker=RankerConfig(reduction="joint", embedding_size=8, hidden_size=32, dropout=0.1),
     training=TrainingConfig(
-        loss="basic",
-        learning_rate=0.003,
-        batch_size=128,
-        epochs=40,
-        patience=40,
-        cold_start_dropout=0.05,
+        loss="basic", learning_rate=0.003, batch_size=128, epochs=40, patience=40, cold_start_dropout=0.05
     ),
 )
 
@@ -391,10 +366,7 @@ def board(encoder: Encoder) -> tuple[Dataset, Evidence, Split]:
     corpus = Dataset(data, texts, empty, empty[:SIDE], models, 0)
     diagonal = (item - user) % SIDE
     split = Split(
-        *(
-            np.flatnonzero(rows)
-            for rows in (diagonal > 7, (diagonal > 3) & (diagonal < 8), diagonal < 4)
-        )
+        *(np.flatnonzero(rows) for rows in (diagonal > 7, (diagonal > 3) & (diagonal < 8), diagonal < 4))
     )
     evidence = Evidence.derive(data, split, "fold", 4, np.random.default_rng(0))
     return corpus, evidence, split
@@ -406,9 +378,7 @@ def test_tastes_are_learned_from_words_where_means_tell_nothing(
 ) -> None:
     corpus, evidence, split = board
     label = corpus.data.rating >= 4
-    config = TASTE.model_copy(
-        update={"ranker": TASTE.ranker.model_copy(update={"features": features})}
-    )
+    config = TASTE.model_copy(update={"ranker": TASTE.ranker.model_copy(update={"features": features})})
     _, _, probability = train_model(corpus, evidence, split, config)
     assert roc_auc_score(label[split.test], probability[split.test]) > 0.95
     peers = baseline_probabilities(corpus.data, split, label)
@@ -444,9 +414,7 @@ def test_learning_reads_no_label_of_a_test_row(board: tuple[Dataset, Evidence, S
     ranker = TASTE.ranker.model_copy(update={"features": "baseline"})
     config = TASTE.model_copy(update={"training": short, "ranker": ranker})
     _, _, before = train_model(corpus, evidence, split, config)
-    data = interactions(
-        corpus.data.user.tolist(), corpus.data.item.tolist(), corpus.data.rating.tolist()
-    )
+    data = interactions(corpus.data.user.tolist(), corpus.data.item.tolist(), corpus.data.rating.tolist())
     data.rating[split.test] = 5
     texts = list(corpus.texts)
     for row in split.test:
@@ -462,9 +430,7 @@ def test_columns_that_come_out_of_words_follow_the_words() -> None:
     dense = np.array([[5, 0.5], [3, 0.0]], dtype=np.float32)
     none = np.zeros((2, 0), dtype=np.int64)
     side = EntityFeatures(names, dense, {}, {}, none)
-    inputs = RankerInputs(
-        Features(side, side, np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
-    )
+    inputs = RankerInputs(Features(side, side, np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)))
     known, nothing = torch.tensor([0]), torch.tensor([1])
     mixed = inputs.view_batch(known, nothing, user_text_view=nothing, item_text_view=known).dense
     assert mixed.tolist() == [[5, 0, 3, 0.5]]

@@ -23,13 +23,7 @@ ANY = ReadConfig(max_reject_share=1)
 GOOD = {"user": "u", "item": "i", "rating": 4, "text": "fine", "time": "2020-01-02"}
 
 ROWS: list[dict[str, Any]] = [
-    {
-        "user": "u1",
-        "item": "i1",
-        "rating": 5,
-        "text": 'so "good",\nreally',
-        "time": "2019-05-25T15:34:00",
-    },
+    {"user": "u1", "item": "i1", "rating": 5, "text": 'so "good",\nreally', "time": "2019-05-25T15:34:00"},
     {"user": "u2", "item": "i1", "rating": 1.5, "text": "", "time": None},
     {"user": "u1", "item": "i2", "rating": 4, "text": "été ☕ 😀", "time": "2020-01-01T00:00:00"},
 ]
@@ -74,11 +68,7 @@ def test_every_container_gives_the_same_reviews(tmp_path: Path, suffix: str) -> 
     assert dict(reviews.items.schema) == ITEM_SCHEMA
     assert reviews.table["text"].to_list() == [row["text"] for row in ROWS]
     assert reviews.table["rating"].to_list() == [5, 1.5, 4]
-    assert reviews.table["time"].to_list() == [
-        datetime(2019, 5, 25, 15, 34),
-        None,
-        datetime(2020, 1, 1),
-    ]
+    assert reviews.table["time"].to_list() == [datetime(2019, 5, 25, 15, 34), None, datetime(2020, 1, 1)]
     assert reviews.rejects.height == 0
     assert reviews.table["review_id"].str.contains("^[0-9a-f]{16}$").all()
 
@@ -98,9 +88,7 @@ def test_the_kaggle_object_is_read_in_the_order_train_val_test(tmp_path: Path) -
     (tmp_path / "p").write_bytes(_jpeg())
     for indent in (None, 2):
         path = tmp_path / "kaggle.json"
-        path.write_text(
-            json.dumps({key: document[key] for key in ("train", "test", "val")}, indent=indent)
-        )
+        path.write_text(json.dumps({key: document[key] for key in ("train", "test", "val")}, indent=indent))
         table = read_reviews(path).table
         assert table["user"].to_list() == ["u1", "u2", "u3", "u4"]
         assert table["photos"].list.len().to_list() == [1, 1, 1, 1]
@@ -121,13 +109,7 @@ def test_the_kaggle_object_is_read_in_the_order_train_val_test(tmp_path: Path) -
             "text": "t",
             "date": "2014-07-03 00:00:00",
         },
-        {
-            "reviewerID": "u",
-            "asin": "i",
-            "overall": 4.0,
-            "reviewText": "t",
-            "unixReviewTime": 1404345600,
-        },
+        {"reviewerID": "u", "asin": "i", "overall": 4.0, "reviewText": "t", "unixReviewTime": 1404345600},
         {
             "reviewerID": "u",
             "asin": "i",
@@ -144,24 +126,14 @@ def test_the_kaggle_object_is_read_in_the_order_train_val_test(tmp_path: Path) -
             "title": "T",
             "text": "t",
             "timestamp": 1404345600000,
-            "images": [
-                {"small_image_url": "https://x.org/s.jpg", "large_image_url": "https://x.org/l.jpg"}
-            ],
+            "images": [{"small_image_url": "https://x.org/s.jpg", "large_image_url": "https://x.org/l.jpg"}],
         },
     ],
     ids=["yelp", "amazon2014", "amazon2018", "amazon2023"],
 )
 def test_public_layouts(tmp_path: Path, row: dict[str, Any]) -> None:
     reviews = read_reviews(write(tmp_path / "rows.json", row))
-    assert reviews.table.drop("review_id").row(0) == (
-        "u",
-        "i",
-        4.0,
-        "t",
-        datetime(2014, 7, 3),
-        [],
-        [],
-    )
+    assert reviews.table.drop("review_id").row(0) == ("u", "i", 4.0, "t", datetime(2014, 7, 3), [], [])
     assert reviews.rejects.height == 0
 
 
@@ -388,10 +360,7 @@ def test_items_come_with_name_and_photos_and_nothing_else(tmp_path: Path) -> Non
     photo = str((folder / "a.jpg").resolve())
     assert reviews.items.rows() == [("i1", "Café Uno", [photo], []), ("i2", None, [], [])]
     assert dict(reviews.items.schema) == ITEM_SCHEMA
-    assert reasons(reviews) == [
-        (2, "photo gone.jpg: no such file"),
-        (4, "item was described before: line 2"),
-    ]
+    assert reasons(reviews) == [(2, "photo gone.jpg: no such file"), (4, "item was described before: line 2")]
     assert set(reviews.rejects["file"]) == {str(items)}
     with pytest.raises(DataError, match=r"items\.csv: 1 of 3 rows were refused"):
         read_reviews(tmp_path / "r.jsonl", ReadConfig(items=items))
@@ -400,9 +369,7 @@ def test_items_come_with_name_and_photos_and_nothing_else(tmp_path: Path) -> Non
 def test_items_without_an_id_column_are_an_error(tmp_path: Path) -> None:
     items = write(tmp_path / "items.jsonl", {"place": "i", "name": "n"})
     path = write(tmp_path / "r.jsonl", {"user": "u", "place": "i", "rating": 3})
-    with pytest.raises(
-        DataError, match=r"no column for item among: place, name.*--map item=COLUMN"
-    ):
+    with pytest.raises(DataError, match=r"no column for item among: place, name.*--map item=COLUMN"):
         read_reviews(write(tmp_path / "s.jsonl", GOOD), ReadConfig(items=items))
     mapped = read_reviews(path, ReadConfig(items=items, map={"item": "place"}))
     assert mapped.items["name"].to_list() == ["n"]
@@ -448,16 +415,11 @@ def test_bad_files(tmp_path: Path) -> None:
         assert str(error.value).startswith(str(tmp_path / name))
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     suffix=st.sampled_from([".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".csv.gz"]),
-    start=st.sampled_from(
-        [b"", b"[", b'{"train": [', b"user,item,rating,photos\n", b'{"user": 1,', b"PAR1"]
-    ),
-    data=st.binary(max_size=100)
-    | st.text(max_size=100).map(lambda text: text.encode("utf-8", "replace")),
+    start=st.sampled_from([b"", b"[", b'{"train": [', b"user,item,rating,photos\n", b'{"user": 1,', b"PAR1"]),
+    data=st.binary(max_size=100) | st.text(max_size=100).map(lambda text: text.encode("utf-8", "replace")),
     zipped=st.booleans(),
 )
 def test_no_bytes_raise_anything_but_a_data_error(
@@ -479,14 +441,8 @@ json_values = st.recursive(
 )
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    st.lists(
-        st.fixed_dictionaries({}, optional=dict.fromkeys(REVIEW_SCHEMA, json_values)), max_size=5
-    )
-)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(REVIEW_SCHEMA, json_values)), max_size=5))
 def test_every_row_is_a_review_or_a_reject(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     path = write(tmp_path / "r.jsonl", GOOD, *rows)
     reviews = read_reviews(path, ANY)

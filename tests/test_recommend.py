@@ -36,9 +36,7 @@ def reviews(folder: Path) -> Reviews:
 def settings(folder: Path, **profile: str) -> Config:
     training = TrainingConfig(epochs=4)
     return Config(
-        store=folder / "store.sqlite",
-        training=training,
-        annotation=AnnotationConfig.model_validate(profile),
+        store=folder / "store.sqlite", training=training, annotation=AnnotationConfig.model_validate(profile)
     )
 
 
@@ -54,23 +52,17 @@ def test_nothing_can_be_asked_before_fitting(folder: Path) -> None:
 
 def test_predict_takes_any_user_and_any_item(fitted: Recommender) -> None:
     user, item = fitted.corpus.data.users[0], fitted.corpus.data.items[0]
-    chance = fitted.predict(
-        [user, "stranger", user, "stranger"], [item, item, "unknown", "unknown"]
-    )
+    chance = fitted.predict([user, "stranger", user, "stranger"], [item, item, "unknown", "unknown"])
     assert chance.shape == (4,)
     assert ((chance > 0) & (chance < 1)).all()
     assert len(set(chance.round(9))) == 4
 
 
-def test_recommendations_agree_with_predictions_and_leave_out_what_was_reviewed(
-    fitted: Recommender,
-) -> None:
+def test_recommendations_agree_with_predictions_and_leave_out_what_was_reviewed(fitted: Recommender) -> None:
     user = fitted.corpus.data.users[0]
     found = fitted.recommend(user, 5)
     np.testing.assert_allclose(
-        found["probability"].to_numpy(),
-        fitted.predict([user] * 5, found["item"].to_list()),
-        atol=1e-6,
+        found["probability"].to_numpy(), fitted.predict([user] * 5, found["item"].to_list()), atol=1e-6
     )
     assert found["probability"].is_sorted(descending=True)
     reviewed = set(fitted.reviews.table.filter(user=user)["item"])
@@ -122,9 +114,7 @@ def test_shapley_values_of_a_known_game() -> None:
     """v(S) = 1 if players 0 and 1 are both in S, plus .5 for player 2; player 3 does nothing."""
     sets = [frozenset(at for at in range(4) if mask >> at & 1) for mask in range(16)]
     game = {some: float({0, 1} <= some) + 0.5 * (2 in some) for some in sets}
-    assert [shapley_value(game, player) for player in range(4)] == pytest.approx(
-        [0.5, 0.5, 0.5, 0.0]
-    )
+    assert [shapley_value(game, player) for player in range(4)] == pytest.approx([0.5, 0.5, 0.5, 0.0])
 
 
 def test_a_saved_model_answers_as_before(fitted: Recommender, tmp_path: Path) -> None:
@@ -135,9 +125,7 @@ def test_a_saved_model_answers_as_before(fitted: Recommender, tmp_path: Path) ->
     item = fitted.corpus.data.items[0]
     assert again.explain(user, item) == fitted.explain(user, item)
     assert again.scores == fitted.scores
-    assert not [
-        file for file in (tmp_path / "model").iterdir() if file.suffix in (".pkl", ".pt", ".bin")
-    ]
+    assert not [file for file in (tmp_path / "model").iterdir() if file.suffix in (".pkl", ".pt", ".bin")]
 
 
 @pytest.mark.parametrize(
@@ -167,9 +155,7 @@ def test_a_model_of_another_format_is_refused(fitted: Recommender, tmp_path: Pat
         Recommender.load(folder)
 
 
-def test_the_same_seed_fits_the_same_model(
-    fitted: Recommender, folder: Path, reviews: Reviews
-) -> None:
+def test_the_same_seed_fits_the_same_model(fitted: Recommender, folder: Path, reviews: Reviews) -> None:
     again = Recommender(settings(folder)).fit(reviews)
     assert again.scores == fitted.scores
 
@@ -209,16 +195,12 @@ def test_filters_and_the_operating_point_leave_out(fitted: Recommender) -> None:
 
 def test_diversity_brings_unlike_items_up(fitted: Recommender) -> None:
     user = fitted.corpus.data.users[0]
-    plain, mixed = (
-        fitted.recommend(user, 5, diversity=share)["item"].to_list() for share in (0.0, 0.9)
-    )
+    plain, mixed = (fitted.recommend(user, 5, diversity=share)["item"].to_list() for share in (0.0, 0.9))
     assert plain[0] == mixed[0]
     assert plain != mixed
 
     def alike(items: list[str]) -> float:
-        return sum(
-            dict(fitted.similar_items(one, 100)).get(other, 0) for one in items for other in items
-        )
+        return sum(dict(fitted.similar_items(one, 100)).get(other, 0) for one in items for other in items)
 
     assert alike(mixed) < alike(plain)
 
@@ -245,9 +227,7 @@ def test_similar_items_and_users_are_never_themselves(fitted: Recommender) -> No
         fitted.similar_users("nobody")
 
 
-def test_a_live_review_changes_lists_and_reasons_at_once(
-    fitted: Recommender, tmp_path: Path
-) -> None:
+def test_a_live_review_changes_lists_and_reasons_at_once(fitted: Recommender, tmp_path: Path) -> None:
     alive = Recommender.load(fitted.save(tmp_path))
     user, items = fitted.corpus.data.users[0], fitted.corpus.data.items
     before = alive.predict([user, "newcomer"], [items[2], items[2]])
@@ -303,9 +283,7 @@ def test_a_search_brings_the_nearest_first(fitted: Recommender) -> None:
     assert more[:3] == found
 
 
-def test_an_item_that_opened_today_is_found_by_its_description(
-    fitted: Recommender, tmp_path: Path
-) -> None:
+def test_an_item_that_opened_today_is_found_by_its_description(fitted: Recommender, tmp_path: Path) -> None:
     alive = Recommender.load(fitted.save(tmp_path))
     words = "Sichuan hotpot with numbing pepper broth. Cheap lunch menu."
     before = alive.predict(["stranger"], ["hotpot"])
@@ -314,9 +292,7 @@ def test_an_item_that_opened_today_is_found_by_its_description(
     assert "hotpot" in alive.recommend(fitted.corpus.data.users[0], 100)["item"]
     assert alive.recommend(likes="sichuan hotpot with numbing broth", n=3)["item"][0] == "hotpot"
     assert alive.search("hot pot")[0] == "hotpot"
-    assert (
-        alive.catalog.describe([alive.online.codes["item"]["hotpot"]])["name"][0] == "The Hot Pot"
-    )
+    assert alive.catalog.describe([alive.online.codes["item"]["hotpot"]])["name"][0] == "The Hot Pot"
     assert alive.explain(fitted.corpus.data.users[0], "hotpot").probability > 0
     assert len(alive.similar_items("hotpot", 3)) == 3
     with pytest.raises(DataError, match="in words"):

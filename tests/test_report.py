@@ -25,15 +25,7 @@ from mmrec.experiments.significance import Assessment, assess
 from mmrec.ranker.training import TrainingHistory
 from pages import EVIL, Reader, svgs
 
-ORDER = [
-    "always like",
-    "user mean",
-    "item mean",
-    "user + item mean",
-    "bias model",
-    "baseline",
-    "mmrec",
-]
+ORDER = ["always like", "user mean", "item mean", "user + item mean", "bias model", "baseline", "mmrec"]
 
 
 class FakeEncoder:
@@ -102,12 +94,10 @@ def with_ours(result: Comparison) -> Comparison:
     ]
     return replace(
         result,
-        metrics=result.metrics
-        | {"mmrec": evaluate(result.prepared.label[test], p[test], (0.5, 0.5))},
+        metrics=result.metrics | {"mmrec": evaluate(result.prepared.label[test], p[test], (0.5, 0.5))},
         probability=result.probability | {"mmrec": p},
         thresholds=result.thresholds | {"mmrec": 0.7},
-        models=result.models
-        | {"mmrec": replace(result.models["baseline"], history={"ranker": runs})},
+        models=result.models | {"mmrec": replace(result.models["baseline"], history={"ranker": runs})},
         features=result.features | {"mmrec": result.features["baseline"]},
     )
 
@@ -123,18 +113,13 @@ def audits(comparison: Comparison) -> dict[str, Audit]:
     rows = np.arange(20)
     features = comparison.features["baseline"]
     return {
-        "baseline": audit(
-            prepared.corpus, prepared.split, prepared.evidence, model.builder, features, rows
-        )
+        "baseline": audit(prepared.corpus, prepared.split, prepared.evidence, model.builder, features, rows)
     }
 
 
 @pytest.fixture(scope="module")
 def page(
-    comparison: Comparison,
-    judgement: Assessment,
-    audits: Mapping[str, Audit],
-    tmp_path_factory: Any,
+    comparison: Comparison, judgement: Assessment, audits: Mapping[str, Audit], tmp_path_factory: Any
 ) -> str:
     path = tmp_path_factory.mktemp("out") / "new folder" / "report.html"
     command = f"mmrec fit {EVIL}"
@@ -167,15 +152,11 @@ def test_hostile_names(comparison: Comparison, judgement: Assessment, tmp_path: 
         return {name.replace("item mean", evil): value for name, value in values.items()}
 
     scores, p = renamed(comparison.metrics), renamed(comparison.probability)
-    slices = {
-        name: renamed({"item mean": one["warm users"]}) for name, one in judgement.slices.items()
-    }
+    slices = {name: renamed({"item mean": one["warm users"]}) for name, one in judgement.slices.items()}
     differences, intervals = renamed(judgement.differences), renamed(judgement.intervals)
     judged = replace(judgement, differences=differences, intervals=intervals, slices=slices)
     compared = replace(comparison, metrics=scores, probability=p)
-    reader = Reader(
-        write_report(compared, judged, {}, tmp_path / "r.html", command="x").read_text()
-    )
+    reader = Reader(write_report(compared, judged, {}, tmp_path / "r.html", command="x").read_text())
     reader.check()
     assert reader.text.count(evil) > 8
 
@@ -208,9 +189,7 @@ def test_what_is_judged_is_told(judgement: Assessment, page: str) -> None:
     for name, (threshold, given) in judgement.operating_points.items():
         assert " ".join([name, *(f"{one:.1%}" for one in (threshold, *given))]) in text
     for name, kinds in judgement.lists.items():
-        told = [
-            f"{one.ndcg:.3f} {one.hit_rate:.1%} {one.mrr:.3f} {one.users}" for one in kinds.values()
-        ]
+        told = [f"{one.ndcg:.3f} {one.hit_rate:.1%} {one.mrr:.3f} {one.users}" for one in kinds.values()]
         assert " ".join([name, *told]) in text
     for at, one in judgement.slices["bias model"].items():
         aucs = [own[at].metrics for own in judgement.slices.values()]
@@ -220,9 +199,7 @@ def test_what_is_judged_is_told(judgement: Assessment, page: str) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_what_nobody_can_judge(
-    comparison: Comparison, judgement: Assessment, tmp_path: Path
-) -> None:
+def test_what_nobody_can_judge(comparison: Comparison, judgement: Assessment, tmp_path: Path) -> None:
     _, given = judgement.operating_points["mmrec"]
     nothing = given._replace(tpr=0.0, fpr=0.0, share=0.0, precision=float("nan"))
     nobody = ListMetrics(*[float("nan")] * 3, 0, np.zeros(0), np.zeros((0, 3)))
@@ -231,10 +208,7 @@ def test_what_nobody_can_judge(
         operating_points={"mmrec": (float("inf"), nothing)},
         lists={"mmrec": {"sampled": nobody, "full": nobody}},
         slices={
-            "bias model": {
-                "cold users": SliceMetrics(7, 3, None),
-                "warm users": SliceMetrics(0, 0, None),
-            }
+            "bias model": {"cold users": SliceMetrics(7, 3, None), "warm users": SliceMetrics(0, 0, None)}
         },
     )
     path = write_report(comparison, odd, {}, tmp_path / "r.html", command="x")
@@ -278,9 +252,7 @@ def test_spare_reviews_are_not_called_kept(
     comparison: Comparison, judgement: Assessment, tmp_path: Path
 ) -> None:
     prepared = comparison.prepared
-    split = replace(
-        prepared.split, train=prepared.split.train[50:], filtered_rows=prepared.split.train[:50]
-    )
+    split = replace(prepared.split, train=prepared.split.train[50:], filtered_rows=prepared.split.train[:50])
     thinner = replace(comparison, prepared=replace(prepared, split=split))
     path = write_report(thinner, judgement, {}, tmp_path / "r.html", command="x", read=500)
     text = Reader(path.read_text(encoding="utf-8")).shown()
@@ -291,19 +263,13 @@ def test_spare_reviews_are_not_called_kept(
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_what_is_no_number_is_a_dash(
-    comparison: Comparison, judgement: Assessment, tmp_path: Path
-) -> None:
+def test_what_is_no_number_is_a_dash(comparison: Comparison, judgement: Assessment, tmp_path: Path) -> None:
     nan = float("nan")
     scores = comparison.metrics | {
         "mmrec": replace(comparison.metrics["mmrec"], accuracy=nan, ap_positive=nan)
     }
-    odd = replace(
-        judgement, intervals={"mmrec": {"auc": (0.5, nan, nan), "fpr_at_90": (0.5, nan, nan)}}
-    )
-    path = write_report(
-        replace(comparison, metrics=scores), odd, {}, tmp_path / "r.html", command="x"
-    )
+    odd = replace(judgement, intervals={"mmrec": {"auc": (0.5, nan, nan), "fpr_at_90": (0.5, nan, nan)}})
+    path = write_report(replace(comparison, metrics=scores), odd, {}, tmp_path / "r.html", command="x")
     page = path.read_text(encoding="utf-8")
     assert '<th scope="row">mmrec</th><td>-</td>' in page
     assert "nan" not in Reader(page).shown()
@@ -311,15 +277,9 @@ def test_what_is_no_number_is_a_dash(
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize(
-    ("violations", "verdict"), [([], "✓ held"), ([f"row 3 {EVIL}"], "✗ broken")]
-)
+@pytest.mark.parametrize(("violations", "verdict"), [([], "✓ held"), ([f"row 3 {EVIL}"], "✗ broken")])
 def test_audit_verdicts(
-    comparison: Comparison,
-    judgement: Assessment,
-    tmp_path: Path,
-    violations: list[str],
-    verdict: str,
+    comparison: Comparison, judgement: Assessment, tmp_path: Path, violations: list[str], verdict: str
 ) -> None:
     audits = {"baseline": Audit("fold", 20, 100, violations)}
     path = write_report(comparison, judgement, audits, tmp_path / "r.html", command="x")
@@ -337,21 +297,15 @@ def test_real_audit_held(audits: Mapping[str, Audit], page: str) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_peers_alone(comparison: Comparison, tmp_path: Path) -> None:
-    scores = {
-        name: score for name, score in comparison.metrics.items() if name not in comparison.models
-    }
+    scores = {name: score for name, score in comparison.metrics.items() if name not in comparison.models}
     alone = replace(comparison, metrics=scores, models={}, features={}, seconds={})
     unjudged = Assessment("bias model", {}, {}, {}, {}, {"bias model": {}})
-    page = write_report(alone, unjudged, {}, tmp_path / "r.html", command="x").read_text(
-        encoding="utf-8"
-    )
+    page = write_report(alone, unjudged, {}, tmp_path / "r.html", command="x").read_text(encoding="utf-8")
     assert "nothing was trained" in page
     assert "nothing to audit" in page
 
 
-def test_plots_are_well_formed_and_named(
-    comparison: Comparison, plots: dict[str, list[str]]
-) -> None:
+def test_plots_are_well_formed_and_named(comparison: Comparison, plots: dict[str, list[str]]) -> None:
     assert set(plots) == {"roc", "likes", "dislikes", "differences", "calibration", "training"}
     for panel in (panel for panels in plots.values() for panel in panels):
         (svg,) = svgs(panel)
@@ -372,14 +326,7 @@ def test_all_runs_are_drawn_and_the_best_is_named(plots: dict[str, list[str]]) -
 
 
 def test_models_are_not_told_apart_by_colour_alone() -> None:
-    names = [
-        *ORDER[1:],
-        "proposed",
-        "logistic regression",
-        "LightGBM",
-        "matrix factorisation",
-        "DeepFM",
-    ]
+    names = [*ORDER[1:], "proposed", "logistic regression", "LightGBM", "matrix factorisation", "DeepFM"]
     assert len({str(style_for(name).dash) for name in names} - {"-"}) == len(names) - 2
     assert style_for("mmrec").width > 2 * style_for("user + item mean").width  # both are unbroken
     assert len({style_for(name).marker for name in ("baseline", "proposed", "mmrec")}) == 3
@@ -419,12 +366,7 @@ def test_headline_is_true(proposed: float, peer: float, told: str) -> None:
 
 
 def test_headline_is_about_ours() -> None:
-    scores = {
-        "LightGBM": scored(0.4),
-        "baseline": scored(0.3),
-        "proposed": scored(0.2),
-        "mmrec": scored(0.5),
-    }
+    scores = {"LightGBM": scored(0.4), "baseline": scored(0.3), "proposed": scored(0.2), "mmrec": scored(0.5)}
     told = "50 of 100 disliked ones are still recommended by mmrec; the best peer (LightGBM) does better"
     assert told in headline(scores, ["baseline", "proposed", "mmrec"])
 

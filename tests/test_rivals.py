@@ -67,9 +67,7 @@ def answers(
 ) -> dict[str, np.ndarray]:
     for name in which:
         pytest.importorskip(LIBRARIES.get(name, "sklearn"))
-    result, remarks = trained_baseline_probabilities(
-        features, data, split, label, 1, which, threads=1
-    )
+    result, remarks = trained_baseline_probabilities(features, data, split, label, 1, which, threads=1)
     assert list(result) == list(which)
     assert not remarks
     for p in result.values():
@@ -92,21 +90,14 @@ def test_flat_by_hand() -> None:
     item = side(np.zeros((30, 0)), {"gist": block}, codes, 3)
     user_view, item_view = np.array([0, 1, 1, 2, *[0] * 28]), np.array([0, 1, 3, 30, *range(2, 30)])
     known = np.flatnonzero(item_view < 20)
-    matrix, names = flatten_features(
-        Features(user, item, user_view, item_view), known, components=2
-    )
+    matrix, names = flatten_features(Features(user, item, user_view, item_view), known, components=2)
     assert names == [
         "user column 0",
         *(f"item category {code}" for code in range(3)),
         *("item has gist", "item gist 0", "item gist 1"),
     ]
     assert matrix.dtype == np.float32
-    assert matrix[:4, :5].tolist() == [
-        [5, 1, 0, 1, 1],
-        [7, 0, 1, 0, 1],
-        [7, 0, 1, 0, 0],
-        [0, 0, 0, 0, 0],
-    ]
+    assert matrix[:4, :5].tolist() == [[5, 1, 0, 1, 1], [7, 0, 1, 0, 1], [7, 0, 1, 0, 0], [0, 0, 0, 0, 0]]
     assert (matrix[2:4, 5:] == 0).all()
     seen = block[[view for view in range(20) if view != 3]].astype(np.float64)
     components = PCA(2).fit(seen).transform(block.astype(np.float64))
@@ -175,9 +166,7 @@ def test_matrix_factorisation_is_the_bias_model_where_that_is_all_there_is() -> 
     label = data.rating >= 4
     peers = baseline_probabilities(data, split, label)
     p = answers(features_of(np.zeros((ROWS, 1))), data, split, label, "matrix factorisation")
-    assert (
-        auc(p["matrix factorisation"], label, split) > auc(peers["bias model"], label, split) - 0.01
-    )
+    assert auc(p["matrix factorisation"], label, split) > auc(peers["bias model"], label, split) - 0.01
 
 
 def test_factors_are_ridge_regressions_that_a_high_penalty_silences() -> None:
@@ -189,9 +178,7 @@ def test_factors_are_ridge_regressions_that_a_high_penalty_silences() -> None:
         assert found[one] == pytest.approx(model.coef_)
     assert (found[4] == 0).all()  # who has no review
     data, split = town(rng.integers(1, 6, size=ROWS).astype(float))
-    scores = _factor_scores(
-        lambda data, rows: np.full(len(data), 3.0), 0, 4, 1e6, data, split.train
-    )
+    scores = _factor_scores(lambda data, rows: np.full(len(data), 3.0), 0, 4, 1e6, data, split.train)
     assert scores == pytest.approx(np.full(ROWS, 3.0))
 
 
@@ -237,9 +224,9 @@ def test_lightgbm_uses_the_threads_it_is_given(monkeypatch: pytest.MonkeyPatch) 
     columns = np.random.default_rng(9).normal(size=(ROWS, 1))
     label = columns[:, 0] > 0
     one, two = (
-        trained_baseline_probabilities(
-            features_of(columns), data, split, label, 1, ["LightGBM"], threads
-        )[0]["LightGBM"]
+        trained_baseline_probabilities(features_of(columns), data, split, label, 1, ["LightGBM"], threads)[0][
+            "LightGBM"
+        ]
         for threads in (1, 2)
     )
     assert set(asked) == {1, 2}

@@ -78,11 +78,7 @@ def test_texts_are_various_and_short_ones_rare(city: City) -> None:
     assert 12 < np.median(words) < 30
     assert len(set(city.text)) > 0.95 * len(city.text)
     assert not any(re.search(r"[\[\]{}|]|  ", text) for text in city.text)
-    assert (
-        0.005
-        < np.mean([bool(re.search("[\U0001f300-\U0001faff]", text)) for text in city.text])
-        < 0.1
-    )
+    assert 0.005 < np.mean([bool(re.search("[\U0001f300-\U0001faff]", text)) for text in city.text]) < 0.1
 
 
 def test_words_tell_the_truth_about_items_and_users(city: City) -> None:
@@ -100,13 +96,9 @@ def test_words_tell_the_truth_about_items_and_users(city: City) -> None:
 def test_every_bank_has_dozens_of_sentences_and_known_slots() -> None:
     slots = {*PHRASES["slots"], "dish", "food"}
     for bank, templates in PHRASES["opinions"].items():
-        ways = [
-            math.prod(len(c.split("|")) for c in re.findall(r"\[([^\]]*)\]", t)) for t in templates
-        ]
+        ways = [math.prod(len(c.split("|")) for c in re.findall(r"\[([^\]]*)\]", t)) for t in templates]
         assert sum(ways) >= 36, bank
-        assert {
-            slot for template in templates for slot in re.findall(r"\{(\w+)\}", template)
-        } <= slots
+        assert {slot for template in templates for slot in re.findall(r"\{(\w+)\}", template)} <= slots
     for cuisine in PHRASES["cuisines"].values():
         assert len(cuisine["dishes"]) >= 8
         assert {*cuisine["interiors"], *cuisine["plates"]} <= set(SCENES)
@@ -115,9 +107,7 @@ def test_every_bank_has_dozens_of_sentences_and_known_slots() -> None:
 
 def test_expand_names_two_different_dishes() -> None:
     for seed in range(20):
-        text = expand(
-            "[The|My] {dish} and {dish}", {"dish": ["pie", "soup"]}, np.random.default_rng(seed)
-        )
+        text = expand("[The|My] {dish} and {dish}", {"dish": ["pie", "soup"]}, np.random.default_rng(seed))
         assert set(text.split()[1:]) == {"pie", "and", "soup"}
 
 
@@ -134,19 +124,10 @@ def test_same_seed_same_bytes(folder: Path, tmp_path: Path) -> None:
 def test_files(folder: Path) -> None:
     reviews, places = rows(folder / "reviews.jsonl"), rows(folder / "places.jsonl")
     assert len(reviews) == 160
-    assert list(reviews[0]) == [
-        "user_id",
-        "business_id",
-        "rating",
-        "review_text",
-        "timestamp",
-        "photos",
-    ]
+    assert list(reviews[0]) == ["user_id", "business_id", "rating", "review_text", "timestamp", "photos"]
     assert {row["business_id"] for row in reviews} == {row["business_id"] for row in places}
     assert all(re.fullmatch(r"20\d\d-\d\d-\d\d", str(row["timestamp"])) for row in reviews)
-    assert all(
-        row["price_level"] in (1, 2, 3, 4) and 1 <= len(row["cuisines"]) <= 3 for row in places
-    )
+    assert all(row["price_level"] in (1, 2, 3, 4) and 1 <= len(row["cuisines"]) <= 3 for row in places)
     assert all(1 <= len(row["photos"]) <= 3 for row in places)
     assert 0 < sum(bool(row["photos"]) for row in reviews) < 50
     named = {path for row in reviews + places for path in row["photos"]}

@@ -75,9 +75,7 @@ def truth(scorer: ListScorer, user: int, items: int = ITEMS) -> np.ndarray:
 @pytest.mark.parametrize("memory", [0.0, 1.0])
 def test_few_items_are_scored_exactly(memory: float) -> None:
     features = features_of()
-    scorer = ListScorer(
-        model_of(features, 1.0), features, CatalogueConfig(exact_items=ITEMS, memory=memory)
-    )
+    scorer = ListScorer(model_of(features, 1.0), features, CatalogueConfig(exact_items=ITEMS, memory=memory))
     assert scorer.how == "exact"
     for user in (0, 7, features.user.unknown_index):
         chance = truth(scorer, user)
@@ -121,9 +119,7 @@ def test_an_index_finds_them_too_and_knows_what_has_changed_since() -> None:
     scorer = ListScorer(model_of(features, 0.0), features, config)
     assert scorer.how == "index"
     shared = [
-        len(
-            np.intersect1d(scorer.top_items(user, 10)[0], scorer.top_items(user, 10, exact=True)[0])
-        )
+        len(np.intersect1d(scorer.top_items(user, 10)[0], scorer.top_items(user, 10, exact=True)[0]))
         for user in range(20)
     ]
     assert np.mean(shared) > 9.5
@@ -138,9 +134,9 @@ def test_an_index_finds_them_too_and_knows_what_has_changed_since() -> None:
 def test_an_index_finds_large_products() -> None:
     pytest.importorskip("faiss", reason="mmrec[index] is not installed")
     rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(5000, 6)).astype(np.float32) * rng.exponential(
-        size=(5000, 1)
-    ).astype(np.float32)
+    vectors = rng.normal(size=(5000, 6)).astype(np.float32) * rng.exponential(size=(5000, 1)).astype(
+        np.float32
+    )
     index = Index(vectors)
     for query in rng.normal(size=(10, 6)).astype(np.float32):
         expected = np.argsort(-(vectors @ query))[:20]

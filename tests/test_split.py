@@ -35,9 +35,7 @@ def pairs(table: pl.DataFrame) -> list[tuple[str, str]]:
 def slow_filter(rows: list[tuple[str, str]], least: int) -> list[tuple[str, str]]:
     while True:
         users, items = Counter(user for user, _ in rows), Counter(item for _, item in rows)
-        kept = [
-            (user, item) for user, item in rows if users[user] >= least and items[item] >= least
-        ]
+        kept = [(user, item) for user, item in rows if users[user] >= least and items[item] >= least]
         if len(kept) == len(rows):
             return kept
         rows = kept
@@ -45,9 +43,7 @@ def slow_filter(rows: list[tuple[str, str]], least: int) -> list[tuple[str, str]
 
 @given(tables(), st.integers(0, 99), st.sampled_from(["random", "time"]))
 @settings(max_examples=150, deadline=None)
-def test_parts_are_sorted_disjoint_and_cover_every_row(
-    data: Interactions, seed: int, how: str
-) -> None:
+def test_parts_are_sorted_disjoint_and_cover_every_row(data: Interactions, seed: int, how: str) -> None:
     try:
         parts = split(data, seed, SplitConfig(split_by=how))
     except DataError:
@@ -164,16 +160,7 @@ def test_filtering_equals_its_slow_definition_and_is_a_fixpoint(
 
 def test_filtering_follows_a_chain_to_its_end() -> None:
     # Every drop makes the next one necessary; only the block of c, d and y, z stays.
-    chain = [
-        ("a", "w"),
-        ("a", "x"),
-        ("b", "x"),
-        ("b", "y"),
-        ("c", "y"),
-        ("c", "z"),
-        ("d", "y"),
-        ("d", "z"),
-    ]
+    chain = [("a", "w"), ("a", "x"), ("b", "x"), ("b", "y"), ("c", "y"), ("c", "z"), ("d", "y"), ("d", "z")]
     table = pl.DataFrame(chain, schema=["user", "item"], orient="row")
     assert pairs(filter_reviews(table, 2)) == chain[4:]
 

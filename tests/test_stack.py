@@ -28,12 +28,7 @@ from toys import ranker_of, toy
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 LONG = TrainingConfig(
-    learning_rate=0.02,
-    weight_decay=0.1,
-    batch_size=64,
-    epochs=40,
-    patience=3,
-    cold_start_dropout=0.1,
+    learning_rate=0.02, weight_decay=0.1, batch_size=64, epochs=40, patience=3, cold_start_dropout=0.1
 )
 SHORT = LONG.model_copy(update={"epochs": 3})
 EQUAL = (0.5, 0.5)
@@ -134,11 +129,7 @@ def test_in_single_precision_too(reduction: str) -> None:
 def test_settings_and_seeds_set_runs_apart_and_nothing_else_does() -> None:
     task = toy()
     run = TrainingRun(5, 0.2, EQUAL)
-    others = [
-        replace(run, dropout=0.5),
-        replace(run, seed=6),
-        replace(run, class_weights=(0.8, 0.2)),
-    ]
+    others = [replace(run, dropout=0.5), replace(run, seed=6), replace(run, class_weights=(0.8, 0.2))]
     untrained = ranker_of(task, [run, run, *others])
     assert equal(untrained, 0, untrained, 2)
     assert not equal(untrained, 0, untrained, 3)
@@ -249,9 +240,7 @@ def test_a_run_hears_the_same_when_others_leave_the_stack() -> None:
         own = [runs[at] for at in which]
         ranker = ranker_of(task, own)
         ranker.bottom[0].hear(masks[which])
-        return ranker, train_ranker(ranker, own, task, RankerConfig(reduction="joint"), LONG, 3)[
-            "ranker"
-        ]
+        return ranker, train_ranker(ranker, own, task, RankerConfig(reduction="joint"), LONG, 3)["ranker"]
 
     stack, histories = train_heard([*range(6)])
     assert len({len(history.score) for history in histories}) > 2
@@ -276,9 +265,7 @@ def test_runs_that_stay_keep_their_moments_noise_and_weights(stay: list[int]) ->
         stack = StackTrainer(
             ranker, task, LONG, torch.tensor([run.class_weights for run in runs]), 0, Shard()
         )
-        stack.cold_start_dropout = ColdStartDropout(
-            task.inputs, 0.1, torch.Generator().manual_seed(0)
-        )
+        stack.cold_start_dropout = ColdStartDropout(task.inputs, 0.1, torch.Generator().manual_seed(0))
         optimiser = torch.optim.AdamW(ranker.parameters(), lr=0.01, fused=True)
         for at, rows in enumerate(torch.arange(200).split(20)):
             if at == 5 and leaving:

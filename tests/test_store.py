@@ -26,10 +26,7 @@ class Counting:
     """Answers names in capitals, and notes which it was asked for in which blocks."""
 
     def __init__(
-        self,
-        names: Sequence[str],
-        fail_at: int | None = None,
-        failures: dict[str, Failure] | None = None,
+        self, names: Sequence[str], fail_at: int | None = None, failures: dict[str, Failure] | None = None
     ) -> None:
         self.names = names
         self.blocks: list[list[str]] = []
@@ -72,9 +69,7 @@ def test_computing_keeps_to_the_order_asked_for(store: Store) -> None:
     assert answers == [b"CCC", b"A", b"BB"]
 
 
-def test_results_that_came_before_an_error_are_kept_also_of_an_unfinished_block(
-    store: Store,
-) -> None:
+def test_results_that_came_before_an_error_are_kept_also_of_an_unfinished_block(store: Store) -> None:
     with pytest.raises(RuntimeError, match="went away"):
         recall(store, Counting([*"abcdef"], fail_at=2))
     assert store.claims.living() == 0
@@ -120,11 +115,7 @@ def test_an_input_that_is_never_answered_is_an_error_and_no_endless_wait(store: 
 def test_failures_for_good_are_not_tried_again_and_others_are(store: Store) -> None:
     no, later = Failure("unreadable"), Failure("busy", final=False)
     names = ["good", "bad", "late"]
-    assert recall(store, Counting(names, failures={"bad": no, "late": later})) == [
-        b"GOOD",
-        no,
-        later,
-    ]
+    assert recall(store, Counting(names, failures={"bad": no, "late": later})) == [b"GOOD", no, later]
     assert store.failures(result_keys(MAKER, names)) == dict(
         zip(result_keys(MAKER, names)[1:], [no, later], strict=True)
     )
@@ -135,11 +126,7 @@ def test_failures_for_good_are_not_tried_again_and_others_are(store: Store) -> N
     with closing(Store(store.path, retry=True)) as retrying:
         assert sorted(retrying.missing(MAKER, names).values()) == [1]
         worse = Failure("still unreadable")
-        assert recall(retrying, Counting(names, failures={"bad": worse})) == [
-            b"GOOD",
-            worse,
-            b"LATE",
-        ]
+        assert recall(retrying, Counting(names, failures={"bad": worse})) == [b"GOOD", worse, b"LATE"]
         assert sorted(retrying.missing(MAKER, names).values()) == [], "a run retries a failure once"
     with closing(Store(store.path, retry=True)) as retrying:
         assert recall(retrying, Counting(names)) == [b"GOOD", b"BAD", b"LATE"]
@@ -150,9 +137,7 @@ def test_failures_for_good_are_not_tried_again_and_others_are(store: Store) -> N
 @given(st.data())
 def test_any_interleaving_keeps_first_values_and_failures_for_good(data: st.DataObject) -> None:
     names = st.sampled_from("abcd")
-    results = st.one_of(
-        st.binary(max_size=3), st.builds(Failure, st.sampled_from("xy"), st.booleans())
-    )
+    results = st.one_of(st.binary(max_size=3), st.builds(Failure, st.sampled_from("xy"), st.booleans()))
     there: dict[str, Result] = {}
     with TemporaryDirectory() as folder:
         for _ in range(data.draw(st.integers(1, 12))):
@@ -244,9 +229,7 @@ def test_the_cache_folder_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     path.write_bytes(b"these are not the bytes of a database " * 100)
-    with pytest.raises(
-        ModelError, match=r"store\.sqlite cannot be used: .*; move it away, or name another"
-    ):
+    with pytest.raises(ModelError, match=r"store\.sqlite cannot be used: .*; move it away, or name another"):
         Store(path)
 
 
@@ -282,9 +265,7 @@ def version_1(path: Path, rows: dict[bytes, tuple[str, bytes]]) -> None:
         db.execute("PRAGMA journal_mode=WAL")
         columns = "key BLOB PRIMARY KEY, kind TEXT NOT NULL, value BLOB NOT NULL"
         db.execute(f"CREATE TABLE results ({columns}) WITHOUT ROWID")
-        db.executemany(
-            "INSERT INTO results VALUES (?, ?, ?)", [(key, *row) for key, row in rows.items()]
-        )
+        db.executemany("INSERT INTO results VALUES (?, ?, ?)", [(key, *row) for key, row in rows.items()])
 
 
 def test_a_store_of_the_first_version_keeps_its_results(tmp_path: Path) -> None:
@@ -300,9 +281,7 @@ def test_a_store_of_the_first_version_keeps_its_results(tmp_path: Path) -> None:
             assert recall(store, compute) == [b"A"]
             assert compute.blocks == []
     with closing(sqlite3.connect(path)) as db:
-        tables = {
-            name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        }
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         assert tables == {"makers", "results", "failures", "claims"}
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
@@ -311,9 +290,7 @@ def test_a_store_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) ->
     path = tmp_path / "store.sqlite"
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version = 3")
-    with pytest.raises(
-        ModelError, match=r"store\.sqlite was written by a newer mmrec: update mmrec"
-    ):
+    with pytest.raises(ModelError, match=r"store\.sqlite was written by a newer mmrec: update mmrec"):
         Store(path)
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (3,)
@@ -330,9 +307,7 @@ def _open_many(folder: Path, start: float, kinds: int) -> None:
 def test_processes_that_open_or_migrate_a_store_at_once_all_get_it(tmp_path: Path) -> None:
     for number in range(20):
         (tmp_path / f"new{number}.sqlite").touch()
-        version_1(
-            tmp_path / f"old{number}.sqlite", {bytes([at] * 32): (str(at), b"") for at in range(9)}
-        )
+        version_1(tmp_path / f"old{number}.sqlite", {bytes([at] * 32): (str(at), b"") for at in range(9)})
     context = multiprocessing.get_context("spawn")
     start = time.time() + 1.5
     workers = [context.Process(target=_open_many, args=(tmp_path, start, 9)) for _ in range(4)]
@@ -355,10 +330,7 @@ def test_a_folder_that_may_not_be_written_is_told() -> None:
                 # In a process of its own, since to the superuser every folder may be written.
                 if os.getuid() == 0:
                     os.setuid(65534)
-                told = [
-                    _told(folder / file)
-                    for file in ("store.sqlite", "new.sqlite", "new/store.sqlite")
-                ]
+                told = [_told(folder / file) for file in ("store.sqlite", "new.sqlite", "new/store.sqlite")]
                 os._exit(0 if all("you may write there" in one for one in told) else 1)
             finally:
                 os._exit(1)
@@ -374,9 +346,7 @@ def _told(path: Path) -> str:
     return "nothing"
 
 
-def test_a_store_that_cannot_be_written_while_working_is_told_and_frees_its_claims(
-    store: Store,
-) -> None:
+def test_a_store_that_cannot_be_written_while_working_is_told_and_frees_its_claims(store: Store) -> None:
     def compute(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
         for block in blocks:
             yield from [(at, b"x") for at in block]

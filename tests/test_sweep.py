@@ -42,14 +42,10 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Reviews:
     return board(tmp_path_factory.mktemp("board"))
 
 
-def test_dislikes_are_left_out_of_what_is_known_and_of_nothing_else(
-    reviews: Reviews, models: Models
-) -> None:
+def test_dislikes_are_left_out_of_what_is_known_and_of_nothing_else(reviews: Reviews, models: Models) -> None:
     whole = prepare(reviews, BASELINE, models)
     label, split = whole.label, whole.split
-    found = {
-        ratio: drop_dislikes(prepare(reviews, BASELINE, models), ratio) for ratio in (2.0, 3.0)
-    }
+    found = {ratio: drop_dislikes(prepare(reviews, BASELINE, models), ratio) for ratio in (2.0, 3.0)}
     for ratio, thin in found.items():
         assert thin is not None
         assert np.array_equal(thin.split.test, split.test)
@@ -58,9 +54,7 @@ def test_dislikes_are_left_out_of_what_is_known_and_of_nothing_else(
             assert len(after) == label[before].sum() + round(label[before].sum() / ratio)
         gone = np.setdiff1d(split.evidence_rows, thin.split.evidence_rows)
         assert not label[gone].any()
-        heard = np.concatenate(
-            [*thin.evidence.user.review_sets(), *thin.evidence.item.review_sets()]
-        )
+        heard = np.concatenate([*thin.evidence.user.review_sets(), *thin.evidence.item.review_sets()])
         assert not np.isin(heard, gone).any()
         assert np.array_equal(thin.corpus.part, thin.evidence.fold)
     two, three = found[2.0], found[3.0]
@@ -97,9 +91,7 @@ def test_points_are_kept_and_found_again(
     assert first["2"]["3"] == again["2"]["3"]
     assert latest_results(path) == again
     rows = sweep_table(again, "K").rows
-    assert [row[:3] for row in rows[:2]] == [
-        ["4", who, "0.8500 ±0.0500"] for who in ("model", "bias model")
-    ]
+    assert [row[:3] for row in rows[:2]] == [["4", who, "0.8500 ±0.0500"] for who in ("model", "bias model")]
     fewer = sweep_table({"2": {}, "3": {"3": again["2"]["3"]}, "5": again["2"]}, "K").rows
     assert [row[0] for row in fewer] == ["3 (1 of 2)", "3 (1 of 2)", "5", "5"]
 
@@ -107,13 +99,7 @@ def test_points_are_kept_and_found_again(
 def test_a_value_that_a_setting_does_not_take_is_refused(
     reviews: Reviews, models: Models, tmp_path: Path
 ) -> None:
-    for over, value in (
-        ("K", "1"),
-        ("K", "ten"),
-        ("policy", "none"),
-        ("imbalance", "0"),
-        ("imbalance", "x"),
-    ):
+    for over, value in (("K", "1"), ("K", "ten"), ("policy", "none"), ("imbalance", "0"), ("imbalance", "x")):
         with pytest.raises(ConfigError, match="usual values are"):
             sweep(reviews, BASELINE, models, tmp_path / "sweep.json", over, [value], 1)
 
@@ -125,10 +111,7 @@ def test_usual_values_are_taken_by_the_settings() -> None:
 
 
 def test_commands_from_a_file_to_figures(
-    reviews: Reviews,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    reviews: Reviews, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MMREC_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

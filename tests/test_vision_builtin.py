@@ -25,9 +25,7 @@ def caption(photo: Image.Image) -> str:
     return captions([photo])[0]
 
 
-def drawn(
-    kind: str, box: tuple[int, int, int, int], ink: str, ground: str, size=SIZE
-) -> Image.Image:
+def drawn(kind: str, box: tuple[int, int, int, int], ink: str, ground: str, size=SIZE) -> Image.Image:
     photo = Image.new("RGB", size, ground)
     draw = ImageDraw.Draw(photo)
     (draw.ellipse if kind == "round" else draw.rectangle)(box, fill=ink)
@@ -61,10 +59,7 @@ def test_red_square_on_white():
 
 def test_a_speck_is_no_colour_and_no_shape():
     said = caption(drawn("square", (20, 20, 30, 30), "#e01818", "white"))
-    assert (
-        "photo, almost all white with hardly any other colour; colours spread evenly, few edges"
-        in said
-    )
+    assert "photo, almost all white with hardly any other colour; colours spread evenly, few edges" in said
 
 
 def test_dark_frame_with_bright_centre():
@@ -120,9 +115,7 @@ def test_black_and_white_gradient():
     assert re.search("(black|dark grey) left, (light grey|white) right, few edges", right)
     assert "black-and-white portrait" in down
     assert re.search("(black|dark grey) above, (light grey|white) below, few edges", down)
-    assert re.search(
-        "(light grey|white) left, (black|dark grey) right", caption(gray(ramp[:, ::-1]))
-    )
+    assert re.search("(light grey|white) left, (black|dark grey) right", caption(gray(ramp[:, ::-1])))
 
 
 def test_bands():
@@ -135,12 +128,8 @@ def test_a_vignette_is_told_by_its_centre():
     y, x = np.mgrid[-1:1:120j, -1:1:160j]
     radius = np.hypot(x, y)
     speckle = np.random.default_rng(0).choice([-30, 30], (12, 16)).repeat(10, 0).repeat(10, 1)
-    assert "bright centre on a dark ground" in caption(
-        gray((190 - 110 * radius + speckle).clip(0, 255))
-    )
-    assert "dark centre on a bright ground" in caption(
-        gray((40 + 110 * radius + speckle).clip(0, 255))
-    )
+    assert "bright centre on a dark ground" in caption(gray((190 - 110 * radius + speckle).clip(0, 255)))
+    assert "dark centre on a bright ground" in caption(gray((40 + 110 * radius + speckle).clip(0, 255)))
     assert "brightest in the middle" in caption(gray((250 - 70 * radius + speckle).clip(0, 255)))
     assert "darkest in the middle" in caption(gray((140 + 70 * radius + speckle).clip(0, 255)))
 
@@ -237,8 +226,7 @@ def test_slight_noise_barely_changes_the_words_and_another_picture_does():
     again = Image.fromarray(grain.clip(0, 255).astype(np.uint8))
     first, second, other = captions([photo, again, noise(2)])
     words = [
-        set(said.strip(".").replace(",", "").replace(";", "").split())
-        for said in (first, second, other)
+        set(said.strip(".").replace(",", "").replace(";", "").split()) for said in (first, second, other)
     ]
     assert len(words[0] ^ words[1]) <= 2
     assert len(words[0] ^ words[2]) >= 8

@@ -52,9 +52,7 @@ class Spy(ChatClient):
 
     def __init__(self, url: str, in_flight: int = 4, spend: CostTracker | None = None) -> None:
         super().__init__(
-            Endpoint("server", "test-model", url),
-            in_flight,
-            spend or CostTracker(None, Budget(None)),
+            Endpoint("server", "test-model", url), in_flight, spend or CostTracker(None, Budget(None))
         )
         self.sent: list[ChatRequest] = []
 
@@ -76,9 +74,7 @@ class Parrot(ChatClient):
 
     def __init__(self, *said: str) -> None:
         super().__init__(
-            Endpoint("server", "test-model", "http://127.0.0.1/v1"),
-            4,
-            CostTracker(None, Budget(None)),
+            Endpoint("server", "test-model", "http://127.0.0.1/v1"), 4, CostTracker(None, Budget(None))
         )
         self.said = list(said)
 
@@ -143,9 +139,7 @@ def test_each_photo_is_captioned_once_ever(server: Server, store: Store, tmp_pat
     assert calls(server) == 12
 
 
-def test_only_a_small_picture_is_shown_and_nothing_else_of_the_photo(
-    server: Server, tmp_path: Path
-) -> None:
+def test_only_a_small_picture_is_shown_and_nothing_else_of_the_photo(server: Server, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x010E] = "SECRET description"
     exif.get_ifd(0x8825)[2] = (47.0, 36.0, 12.0)
@@ -154,13 +148,7 @@ def test_only_a_small_picture_is_shown_and_nothing_else_of_the_photo(
     with Image.open(tmp_path / "a.jpg") as loaded:
         loaded.load()
         assert "SECRET" in str(loaded.info)
-        images = [
-            loaded,
-            photo(2, 300, 900),
-            photo(3, 5000, 4),
-            photo(4, 1, 1),
-            photo(5).convert("RGBA"),
-        ]
+        images = [loaded, photo(2, 300, 900), photo(3, 5000, 4), photo(4, 1, 1), photo(5).convert("RGBA")]
         chat = Spy(server.url)
         found = said(chat, *images)
         assert loaded.size == (1600, 900)
@@ -193,10 +181,7 @@ def test_photos_are_encoded_as_calls_get_free(server: Server) -> None:
             taken += 1
             yield [(at, photo(at))]
 
-    ahead = [
-        taken - done
-        for done, _ in enumerate(OpenAICaptioner(Spy(server.url, 5)).caption(many()), 1)
-    ]
+    ahead = [taken - done for done, _ in enumerate(OpenAICaptioner(Spy(server.url, 5)).caption(many()), 1)]
     assert len(ahead) == 60
     assert max(ahead) <= 14
     assert server.stats()["in_flight_max"] == 5
@@ -212,16 +197,12 @@ def test_a_caption_that_says_nothing_is_asked_for_again_in_other_words(
     some = captions(chat, store, paths)
     again = len(chat.sent) - 30
     assert 0 < sum(some.failures.values()) < again < 30
-    questions = {
-        request.messages[0]["content"][0]["text"]: request.max_tokens for request in chat.sent
-    }
+    questions = {request.messages[0]["content"][0]["text"]: request.max_tokens for request in chat.sent}
     assert sorted(questions.values()) == [80, 600]
     assert sum(bool(text) for text in some.texts.values()) == 30 - sum(some.failures.values())
     server.set(broken=0.0)
     before = calls(server)
-    assert (
-        captions(Spy(server.url), store, paths).texts == some.texts
-    )  # what failed twice is not asked again
+    assert captions(Spy(server.url), store, paths).texts == some.texts  # what failed twice is not asked again
     assert calls(server) == before
 
 
@@ -270,21 +251,13 @@ def test_words_that_only_look_like_a_refusal_are_kept(said_of_it: str) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.text(max_size=2000), st.booleans())
-def test_whatever_is_answered_a_caption_is_one_short_line_that_can_be_seen(
-    text: str, plain: bool
-) -> None:
+def test_whatever_is_answered_a_caption_is_one_short_line_that_can_be_seen(text: str, plain: bool) -> None:
     text = f"A bowl of soup on a table. {text}" if plain else text
     (caption,) = said(Parrot(text, text), photo(0, 2, 2))
     if isinstance(caption, Answer):
         assert 0 < len(caption.text) <= 400
         assert "\n" not in caption.text
-        unseen = {unicodedata.category(one) for one in caption.text} & {
-            "Cc",
-            "Cs",
-            "Co",
-            "Zl",
-            "Zp",
-        }
+        unseen = {unicodedata.category(one) for one in caption.text} & {"Cc", "Cs", "Co", "Zl", "Zp"}
         assert not unseen
     else:
         assert len(caption.reason) < 200
@@ -368,11 +341,7 @@ def test_spellings(spelled: str, provider: str, model: str) -> None:
     )
     assert isinstance(captioner, OpenAICaptioner)
     assert captioner.chunk == 1
-    assert {
-        "kind": "caption",
-        "provider": provider,
-        "model": model,
-    }.items() <= captioner.provenance.items()
+    assert {"kind": "caption", "provider": provider, "model": model}.items() <= captioner.provenance.items()
     assert "gpu" not in str(captioner.provenance)
 
 

@@ -62,10 +62,7 @@ def captioner(request: pytest.FixtureRequest, folders: dict[str, Path]) -> BlipC
 def photos() -> list[Image.Image]:
     rng = np.random.default_rng(0)
     noise = [Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)) for _ in range(4)]
-    flat = [
-        Image.new("RGB", (30, 20 + 7 * at), colour)
-        for at, colour in enumerate(("red", "blue", "white"))
-    ]
+    flat = [Image.new("RGB", (30, 20 + 7 * at), colour) for at, colour in enumerate(("red", "blue", "white"))]
     return [*noise, *flat]
 
 
@@ -86,15 +83,11 @@ def test_a_caption_does_not_depend_on_its_neighbours(
     assert alone == said(BlipCaptioner(captioner._model, placement=captioner.placement), photos, 1)
 
 
-def test_a_caption_depends_on_its_photo(
-    captioner: BlipCaptioner, photos: list[Image.Image]
-) -> None:
+def test_a_caption_depends_on_its_photo(captioner: BlipCaptioner, photos: list[Image.Image]) -> None:
     assert len({str(answer) for answer in said(captioner, photos, 4)}) > 2
 
 
-def test_faulty_captions_are_mended_or_failures(
-    captioner: BlipCaptioner, photos: list[Image.Image]
-) -> None:
+def test_faulty_captions_are_mended_or_failures(captioner: BlipCaptioner, photos: list[Image.Image]) -> None:
     answers = said(captioner, photos, 4)
     for answer in answers:
         if isinstance(answer, Failure):
@@ -178,14 +171,8 @@ def outdate(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "told"),
     [
-        (
-            lambda folder: (folder / "model.safetensors").unlink(),
-            "needs config.json and model.safetensors",
-        ),
-        (
-            lambda folder: (folder / "config.json").unlink(),
-            "needs config.json and model.safetensors",
-        ),
+        (lambda folder: (folder / "model.safetensors").unlink(), "needs config.json and model.safetensors"),
+        (lambda folder: (folder / "config.json").unlink(), "needs config.json and model.safetensors"),
         (
             lambda folder: (folder / "config.json").write_text("{"),
             "is a model of type unknown; blip-2 or blip is needed",
@@ -218,9 +205,7 @@ def test_a_damaged_folder_is_told_with_the_mend(
 def test_a_model_of_another_kind_is_refused(
     folders: dict[str, Path], photos: list[Image.Image], name: str
 ) -> None:
-    with pytest.raises(
-        ModelError, match=r"is a model of type (llama|resnet); blip-2 or blip is needed"
-    ):
+    with pytest.raises(ModelError, match=r"is a model of type (llama|resnet); blip-2 or blip is needed"):
         said(BlipCaptioner(str(folders[name]), placement=EXACT), photos[:1], 1)
     with pytest.raises(ModelError, match="is a model of type llama; resnet is needed"):
         list(ImageEncoder(VisionConfig(image_model=str(folders["tiny chat"])))._loaded)
@@ -238,9 +223,7 @@ def test_a_model_that_is_not_here_is_told_with_the_mend(name: str) -> None:
 def test_a_folder_that_moves_keeps_its_captions(folders: dict[str, Path], tmp_path: Path) -> None:
     original = folders["tiny blip"]
     moved = copy(original, tmp_path / original.name)
-    makers = [
-        BlipCaptioner(str(folder), placement=EXACT).provenance for folder in (original, moved)
-    ]
+    makers = [BlipCaptioner(str(folder), placement=EXACT).provenance for folder in (original, moved)]
     assert makers[0] == makers[1]
 
 
@@ -253,10 +236,7 @@ def in_cache(cache: Path, name: str, folder: Path, commit: str) -> Path:
 
 
 def test_models_in_the_hubs_cache_are_found_by_name_and_pinned_by_commit(
-    folders: dict[str, Path],
-    photos: list[Image.Image],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    folders: dict[str, Path], photos: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     commit = "0123456789abcdef0123456789abcdef01234567"
@@ -310,9 +290,7 @@ def looked_at(features: ImageEncoder, photos: Sequence[Image.Image], size: int) 
     return np.stack([rows[number] for number, _ in numbered]).astype(np.float32)
 
 
-def test_vectors_are_the_pooled_layer_whatever_the_batch(
-    image_model: str, photos: list[Image.Image]
-) -> None:
+def test_vectors_are_the_pooled_layer_whatever_the_batch(image_model: str, photos: list[Image.Image]) -> None:
     from transformers import ResNetModel
     from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 
@@ -349,6 +327,4 @@ def test_a_vector_that_is_no_number_is_a_failure(
     features = ImageEncoder(VisionConfig(image_model=str(folders["tiny resnet"])), EXACT)
     monkeypatch.setattr(features, "_vectors", lambda photos: np.full((len(photos), 4), 1e9))
     with np.errstate(over="ignore"):
-        assert list(features.encode(iter([[(3, photos[0])]]))) == [
-            (3, Failure("vector is not finite"))
-        ]
+        assert list(features.encode(iter([[(3, photos[0])]]))) == [(3, Failure("vector is not finite"))]

@@ -72,9 +72,7 @@ def hub(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     played = Hub(copy)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    set_client_factory(
-        lambda: httpx2.Client(transport=httpx2.MockTransport(played), follow_redirects=True)
-    )
+    set_client_factory(lambda: httpx2.Client(transport=httpx2.MockTransport(played), follow_redirects=True))
     yield played
     set_client_factory(default_client_factory)
 
@@ -129,16 +127,12 @@ def test_a_model_whose_weights_are_pickled_is_refused(hub: Hub) -> None:
     assert "pytorch_model.bin" not in hub.brought
 
 
-def test_a_hub_that_does_not_answer_is_told_with_the_mend(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hub_that_does_not_answer_is_told_with_the_mend(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     def silent(request: httpx2.Request) -> httpx2.Response:
         raise httpx2.ReadTimeout("timed out", request=request)
 
     set_client_factory(lambda: httpx2.Client(transport=httpx2.MockTransport(silent)))
-    with pytest.raises(
-        ModelError, match=f"cannot load the model {NAME}: timed out; .* `hf download {NAME}`"
-    ):
+    with pytest.raises(ModelError, match=f"cannot load the model {NAME}: timed out; .* `hf download {NAME}`"):
         Weights.find_or_download(NAME)
 
 
@@ -156,9 +150,7 @@ def test_notes_beside_a_folder_and_where_it_is_do_not_pin_it(chat: Path, copy: P
     (copy / "README.md").write_text("a note")
     (copy / ".cache").mkdir()
     (copy / ".cache/download.json").write_text("{}")
-    assert (
-        Weights.find_or_download(str(copy)).revision == Weights.find_or_download(str(chat)).revision
-    )
+    assert Weights.find_or_download(str(copy)).revision == Weights.find_or_download(str(chat)).revision
 
 
 def shards(folder: Path) -> None:
@@ -176,11 +168,7 @@ def shards(folder: Path) -> None:
         (lambda folder: (folder / "tokenizer_config.json").unlink(), True, False),
         (lambda folder: (folder / "model.safetensors.index.json").write_text("{"), True, True),
         (shards, False, True),
-        (
-            lambda folder: (shards(folder), (folder / "model-2-of-2.safetensors").write_bytes(b"")),
-            True,
-            True,
-        ),
+        (lambda folder: (shards(folder), (folder / "model-2-of-2.safetensors").write_bytes(b"")), True, True),
     ],
 )
 def test_what_must_be_in_a_folder(
@@ -197,9 +185,7 @@ def test_transformers_is_as_loud_as_before(tmp_path: Path) -> None:
     logging.set_verbosity_info()
     logging.enable_progress_bar()
     try:
-        Weights.find_or_download(str(tiny_resnet_folder(tmp_path / "resnet"))).load_part(
-            "AutoConfig"
-        )
+        Weights.find_or_download(str(tiny_resnet_folder(tmp_path / "resnet"))).load_part("AutoConfig")
         assert logging.get_verbosity() == logging.INFO
         assert logging.is_progress_bar_enabled()
     finally:

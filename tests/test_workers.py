@@ -31,10 +31,7 @@ def ask(served: Served, user: str) -> tuple[str, list[str]]:
 
 def test_workers_see_each_others_reviews(model: Path, tmp_path: Path, fitted: Recommender) -> None:
     item, database = fitted.corpus.data.items[0], f"sqlite:///{tmp_path / 'live.sqlite'}"
-    with (
-        serving(model, "--workers", "2", "--database", database) as served,
-        ThreadPoolExecutor(8) as pool,
-    ):
+    with serving(model, "--workers", "2", "--database", database) as served, ThreadPoolExecutor(8) as pool:
         said = {"user": "ada", "item": item, "rating": 5, "text": "Good soup."}
         served.post("/v1/reviews", said, 201)
         known: dict[str, list[str]] = {}

@@ -48,9 +48,7 @@ def word_tokenizer() -> Any:
 
     words = sorted({word for text in _SAID[:-1] for word in text.replace(",", "").split()})
     base = Tokenizer(
-        models.WordLevel(
-            {word: at for at, word in enumerate([*_SPECIAL, *words])}, unk_token="<unk>"
-        )
+        models.WordLevel({word: at for at, word in enumerate([*_SPECIAL, *words])}, unk_token="<unk>")
     )
     base.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return _wrapped(base)
@@ -155,9 +153,7 @@ def tiny_blip_folder(path: Path, seed: int = 0) -> Path:
         BlipConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16)
     )
     model.save_pretrained(path)
-    BlipProcessor(BlipImageProcessorPil(size={"height": 32, "width": 32}), words).save_pretrained(
-        path
-    )
+    BlipProcessor(BlipImageProcessorPil(size={"height": 32, "width": 32}), words).save_pretrained(path)
     return path
 
 

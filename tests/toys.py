@@ -15,9 +15,7 @@ from mmrec.ranker.training import TrainingTask
 CODES = 4
 
 
-def toy(
-    rows: int = 300, seed: int = 0, dtype: type = np.float32, *, tastes: int = 0
-) -> TrainingTask:
+def toy(rows: int = 300, seed: int = 0, dtype: type = np.float32, *, tastes: int = 0) -> TrainingTask:
     """Rows whose label hangs on a product of words, and on dense numbers; some words are missing."""
     rng = np.random.default_rng(seed)
 
@@ -25,9 +23,7 @@ def toy(
         dense = np.concatenate([rng.normal(3, 2, (views, 2)), np.ones((views, 1))], axis=1)
         there = rng.random(views) < 0.8
         block = rng.normal(0.5, 1, (views, 5)) * there[:, None]
-        codes = np.concatenate(
-            [rng.integers(CODES, size=(views, 2)), np.full((views, 1), CODES)], axis=1
-        )
+        codes = np.concatenate([rng.integers(CODES, size=(views, 2)), np.full((views, 1), CODES)], axis=1)
         return EntityFeatures(
             ("mean rating", "no rating", "log count"),
             np.concatenate([dense, np.zeros((1, 3))]).astype(dtype),
@@ -38,9 +34,7 @@ def toy(
 
     user, item = side(40), side(30)
     user_view, item_view = rng.integers(40, size=rows), rng.integers(30, size=rows)
-    taste = (user.vectors["gist"][user_view, 0] * item.vectors["gist"][item_view, 0]).astype(
-        np.float32
-    )
+    taste = (user.vectors["gist"][user_view, 0] * item.vectors["gist"][item_view, 0]).astype(np.float32)
     label = taste + 0.5 * user.dense[user_view, 0] + rng.normal(0, 0.5, rows) > 1.5
     cut = rows * 2 // 3
     if tastes:
