@@ -14,7 +14,7 @@ import pytest
 
 from mmrec.cli.annotation_quality import print_check
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
-from mmrec.data.schema import REVIEW_SCHEMA, Reviews
+from mmrec.data.schema import REVIEW_SCHEMA, EntityKind, Reviews
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
 from mmrec.evidence.policies import EvidenceViews
@@ -24,7 +24,6 @@ from mmrec.experiments.annotation_quality import Estimate, QualityContext, match
 from mmrec.features.dataset import Dataset, Models
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.extractive import ExtractiveModel
-from mmrec.llm.prompts import EntityKind
 from mmrec.llm.types import Note, Summary
 
 PLACES = {

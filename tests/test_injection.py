@@ -18,13 +18,14 @@ from hostile import HOSTILE, OWNED
 from mmrec.cache.store import Failure, Store
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.console import track
+from mmrec.data.schema import EntityKind
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.evidence.policies import EvidenceViews
 from mmrec.features.annotations import EvidenceSums, NoteArrays, rating_sums, summary_sums
 from mmrec.features.tables import EntityFeatures, entity_features
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.factory import open_language_model
-from mmrec.llm.prompts import EntityKind, chat_messages, sanitize
+from mmrec.llm.prompts import chat_messages, sanitize
 from mmrec.llm.token_estimates import estimate_tokens
 from mmrec.llm.types import Answer, LanguageModel, Note, PriceTag, Prompt, Review, Summary, Task
 

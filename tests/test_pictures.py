@@ -23,8 +23,9 @@ from mmrec.data.schema import NO_TIME, Interactions
 from mmrec.data.split import Split
 from mmrec.encoder.weights import Placement
 from mmrec.evidence.policies import Evidence, Policy
+from mmrec.features.photos import PhotoVectors
 from mmrec.llm.types import Answer
-from mmrec.vision.image_features import PhotoAnnotator, PhotoVectors
+from mmrec.vision.image_features import PhotoAnnotator
 from mmrec.vision.resnet import ImageEncoder
 from tiny_models import tiny_resnet_folder
 

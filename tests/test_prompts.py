@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmrec.data.schema import EntityKind
 from mmrec.llm import prompts
-from mmrec.llm.prompts import (
-    EntityKind,
-    chat_messages,
-    note_task,
-    paper_tasks,
-    prompt_digest,
-    sanitize,
-    summary_task,
-)
+from mmrec.llm.prompts import chat_messages, note_task, paper_tasks, prompt_digest, sanitize, summary_task
 from mmrec.llm.types import PRICE_TAGS, Note, Prompt, Summary, Task
 
 SIDES: tuple[EntityKind, ...] = ("user", "item")

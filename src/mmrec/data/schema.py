@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
-__all__ = ["ITEM_SCHEMA", "NO_TIME", "REJECT_SCHEMA", "REVIEW_SCHEMA", "Interactions", "Reviews"]
+__all__ = [
+    "ITEM_SCHEMA",
+    "NO_TIME",
+    "REJECT_SCHEMA",
+    "REVIEW_SCHEMA",
+    "EntityKind",
+    "Interactions",
+    "Reviews",
+]
+
+EntityKind = Literal["user", "item"]
+"""Whose reviews are meant: those that a user wrote, or those that an item got."""
 
 NO_TIME = np.iinfo(np.int64).max
 """The time of a review without one: later than every other, so that it is nobody's past."""

@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from mmrec.config import Config, VisionConfig
-from mmrec.data.schema import Reviews
+from mmrec.data.schema import EntityKind, Reviews
 from mmrec.evidence.policies import EvidenceViews
 from mmrec.experiments.compare import prepare
 from mmrec.features.dataset import Dataset, Models
 from mmrec.llm.openai_batch import AnswersPending
-from mmrec.llm.prompts import EntityKind
 from mmrec.llm.types import Note, Summary
 from mmrec.vision.openai_captioner import OpenAICaptioner
 

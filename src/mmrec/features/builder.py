@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from mmrec.config import Config
 from mmrec.console import track
 from mmrec.data import arrays
+from mmrec.data.schema import EntityKind
 from mmrec.errors import ConfigError
 from mmrec.evidence.policies import VALIDATION_FOLD, Evidence, EvidenceViews
 from mmrec.features.annotations import EvidenceSums, rating_sums, summary_sums
@@ -19,7 +20,6 @@ from mmrec.features.dataset import Dataset
 from mmrec.features.mixed_effects import MixedEffects, choose_penalties
 from mmrec.features.tables import Constants, EntityFeatures, Features, entity_features
 from mmrec.features.text_regression import TextSums
-from mmrec.llm.prompts import EntityKind
 from mmrec.ranker.dlrm import RankerShape
 from mmrec.ranker.inputs import RankerInputs
 

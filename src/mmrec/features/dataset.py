@@ -11,19 +11,19 @@ import polars as pl
 
 from mmrec.cache.store import Store, default_store_path
 from mmrec.config import Config
-from mmrec.data.schema import NO_TIME, Interactions, Reviews
+from mmrec.data.schema import NO_TIME, EntityKind, Interactions, Reviews
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.evidence.policies import EvidenceViews
 from mmrec.features.annotations import NoteArrays
+from mmrec.features.photos import PhotoVectors
 from mmrec.features.text_regression import RatedTexts
 from mmrec.llm.annotator import Annotator, CallPlan
 from mmrec.llm.cost import Budget
 from mmrec.llm.factory import open_language_model
-from mmrec.llm.prompts import EntityKind
 from mmrec.llm.types import Note, Review, Summary
 from mmrec.retrieval.text_neighbors import split_query
 from mmrec.vision.factory import open_captioner
-from mmrec.vision.image_features import Captions, PhotoAnnotator, PhotoVectors
+from mmrec.vision.image_features import Captions, PhotoAnnotator
 from mmrec.vision.openai_captioner import open_openai_captioner
 from mmrec.vision.resnet import ImageEncoder
 from mmrec.vision.types import Captioner

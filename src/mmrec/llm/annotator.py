@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from mmrec.cache.store import Failure, Result, Store
 from mmrec.config import AnnotationConfig, LanguageConfig
+from mmrec.data.schema import EntityKind
 from mmrec.errors import ModelError
 from mmrec.llm import parsing
 from mmrec.llm.context import ContextWindow, Texts
 from mmrec.llm.prompts import (
-    EntityKind,
     chat_messages,
     note_task,
     paper_tasks,

@@ -12,10 +12,10 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from mmrec.data.schema import EntityKind
 from mmrec.llm.types import Note, Prompt, Summary, Task
 
 __all__ = [
-    "EntityKind",
     "chat_messages",
     "frame_text",
     "note_task",
@@ -25,9 +25,6 @@ __all__ = [
     "sanitize",
 ]
 __all__ += ["summary_task"]
-
-EntityKind = Literal["user", "item"]
-"""Whose reviews are summarised: those that a user wrote, or those that an item got."""
 
 _FIELDS = """\
 - likes: what is liked, a list of at most {points} short phrases of at most 12 words

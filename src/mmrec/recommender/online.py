@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmrec.data.schema import Interactions
+from mmrec.data.schema import EntityKind, Interactions
 from mmrec.errors import DataError
 from mmrec.evidence.policies import EvidenceViews
 from mmrec.features.annotations import EvidenceSums
@@ -27,7 +27,6 @@ from mmrec.features.mixed_effects import (
 )
 from mmrec.features.tables import EntityFeatures, Features
 from mmrec.features.text_regression import PRIOR_TEXTS, TextRegression
-from mmrec.llm.prompts import EntityKind
 from mmrec.llm.types import Note, Summary
 
 __all__ = ["KnownReviews", "LiveReview", "OnlineState"]

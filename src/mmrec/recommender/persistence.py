@@ -19,14 +19,13 @@ from safetensors.torch import save_file as save_tensors
 
 import mmrec
 from mmrec.config import Config, ReadConfig
-from mmrec.data.schema import Interactions, Reviews
+from mmrec.data.schema import EntityKind, Interactions, Reviews
 from mmrec.errors import ModelError
 from mmrec.evaluation import Metrics, ThresholdCurve, ThresholdRates
 from mmrec.features.annotations import EvidenceSums
 from mmrec.features.builder import FeatureBuilder
 from mmrec.features.tables import EntityFeatures, Features
 from mmrec.features.text_regression import TextRegression
-from mmrec.llm.prompts import EntityKind
 from mmrec.llm.types import Note
 from mmrec.pipeline import TrainedModel
 from mmrec.ranker.dlrm import Ranker, RankerShape

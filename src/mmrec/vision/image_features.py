@@ -1,11 +1,11 @@
-"""Photos put into words and into vectors, each different file once ever; and their means over evidence."""
+"""Photos put into words and into vectors, each different file once ever."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -15,26 +15,22 @@ from typing import IO
 
 import numpy as np
 from PIL import Image
-from scipy.sparse import csr_matrix
 
 from mmrec.cache.store import Failure, Result, Store
 from mmrec.console import track
-from mmrec.data import arrays
 from mmrec.data.images import load_photo
 from mmrec.errors import PhotoError
-from mmrec.evidence.policies import EvidenceViews
 from mmrec.llm.types import Answer
 from mmrec.vision.resnet import ImageEncoder
 from mmrec.vision.types import Captioner
 
-__all__ = ["Captions", "PhotoAnnotator", "PhotoVectors", "encode_thumbnail"]
+__all__ = ["Captions", "PhotoAnnotator", "encode_thumbnail"]
 
 _DECODING = Semaphore()  # a small file may hold so many pixels that a few at once fill the memory
 _SHOWN = 640  # pixels of what people are shown
 _SIDE = 1024  # so that blocks of photos have a limit in memory; models look at less than half of it
 _THREADS = 4  # Pillow's decoders and sha256 release the interpreter lock
 _SHOW_FROM = 2000
-_COLUMNS_AT_ONCE = 128
 _Photos = Iterator[list[tuple[int, Image.Image]]]
 
 
@@ -242,59 +238,3 @@ def _sha256(path: str) -> str | Failure:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         return Failure(f"photo cannot be read: {error.strerror}", final=False)
-
-
-@dataclass(frozen=True)
-class PhotoVectors:
-    """Vectors of what k photos show, and who shows them.
-
-    Attributes:
-        vectors: (k, d) float16.
-        review_counts: (n, k) how often each review shows each.
-        item_counts: (m, k) how often each item does by itself.
-    """
-
-    vectors: np.ndarray
-    review_counts: csr_matrix
-    item_counts: csr_matrix
-
-    @classmethod
-    def build(
-        cls,
-        reviews: Sequence[Sequence[str]],
-        items: Sequence[Sequence[str]],
-        vectors: Mapping[str, np.ndarray],
-        width: int,
-    ) -> PhotoVectors:
-        """From groups of names; names without a vector are left out."""
-        row = {name: at for at, name in enumerate(vectors)}
-        stacked = (
-            np.stack(list(vectors.values())) if vectors else np.zeros((0, width), dtype=np.float16)
-        )
-        return cls(stacked, _shown(reviews, row), _shown(items, row))
-
-    def view_means(self, views: EvidenceViews) -> tuple[np.ndarray, np.ndarray]:
-        """Over the photos of every view of items: those of the reviews it hears, and the item's own.
-
-        Returns:
-            (v, d) float16 means of vectors; (v,) number of photos.
-        """
-        count = self._sum(views, np.ones((self.vectors.shape[0], 1), dtype=np.float32))[:, 0]
-        mean = arrays.allocate((len(views), self.vectors.shape[1]), np.float16)
-        # The sum over reviews is dense, so only some columns of it are in memory at a time.
-        for at in range(0, mean.shape[1], _COLUMNS_AT_ONCE):
-            columns = slice(at, at + _COLUMNS_AT_ONCE)
-            total = self._sum(views, self.vectors[:, columns].astype(np.float32))
-            mean[:, columns] = total / np.maximum(count, 1)[:, None]
-        return mean, count
-
-    def _sum(self, side: EvidenceViews, part: np.ndarray) -> np.ndarray:
-        own: np.ndarray = (self.item_counts @ part)[side.entity]
-        return own + side.sum(self.review_counts @ part) if self.review_counts.nnz else own
-
-
-def _shown(groups: Sequence[Sequence[str]], row: Mapping[str, int]) -> csr_matrix:
-    cells = [(at, row[name]) for at, group in enumerate(groups) for name in group if name in row]
-    where = np.array(cells, dtype=np.int64).reshape(-1, 2).T
-    ones = np.ones(where.shape[1], dtype=np.float32)
-    return csr_matrix((ones, where), shape=(len(groups), len(row)))
