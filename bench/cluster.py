@@ -29,8 +29,8 @@ from mmrec.config import Config, EngineConfig
 from mmrec.data import read_reviews
 from mmrec.distributed.workers import Job, Work, WorkerPool, worker_pool
 from mmrec.encoder.weights import has_fast_bf16
-from mmrec.features.dataset import Models
 from mmrec.llm.types import Note
+from mmrec.pipeline import open_models
 
 MAKER: dict[str, object] = {"kind": "nothing"}
 
@@ -49,7 +49,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def read_all(texts: list[str], engine: EngineConfig, folder: Path) -> tuple[list[Note], np.ndarray]:
     """Notes and vectors of reviews, with an empty store."""
-    models = Models.open(Config(engine=engine), store=Store(folder / f"{time.time_ns()}.sqlite"))
+    models = open_models(Config(engine=engine), store=Store(folder / f"{time.time_ns()}.sqlite"))
     notes = models.annotator.write_notes(texts)
     vectors = models.encoder.encode(texts)
     models.store.close()

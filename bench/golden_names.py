@@ -31,7 +31,8 @@ from mmrec.config import (
 from mmrec.data import read_reviews
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.evidence.views import EvidenceViews
-from mmrec.features.dataset import Dataset, Models
+from mmrec.features.dataset import Dataset
+from mmrec.pipeline import open_models
 from mmrec.recommender.recommender import Recommender
 from mmrec.service.app import create_app
 
@@ -242,7 +243,7 @@ def known(one: Recommender, some: int) -> dict[str, Any]:
 def summaries(one: Recommender, town: Town, some: int) -> dict[str, Any]:
     """What is written of the first items and users under the strategy of the paper."""
     config = config_of(town, "summary")
-    corpus = Dataset.from_reviews(one.reviews, Models.open(config, store=one.models.store), config)
+    corpus = Dataset.from_reviews(one.reviews, open_models(config, store=one.models.store), config)
     data, which = corpus.data, np.arange(some)
     items, users = (
         EvidenceViews.from_lists(

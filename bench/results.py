@@ -31,7 +31,8 @@ from mmrec.experiments.report import tables
 from mmrec.experiments.report.experiment_pages import ablation_page, reproduce_page
 from mmrec.experiments.report.html import command_line
 from mmrec.experiments.reproduce import PROTOCOLS, reproduce
-from mmrec.features.dataset import Dataset, Models
+from mmrec.features.dataset import Dataset
+from mmrec.pipeline import open_models
 
 COLUMNS = ("auc", "fpr_at_90", "ap_negative", "brier", "ece", "accuracy", "fpr", "loss")
 TITLES = ("ROC-AUC", "FPR@TPR.90", "AP dislikes", "Brier", "ECE", "accuracy", "FPR", "loss")
@@ -108,7 +109,7 @@ class Task:
 def peers(task: Task) -> None:
     """Every split: simple peers, those that take features, the paper's two models, and ours."""
     config = task.config(task.seeds[0])
-    models = Models.open(config)
+    models = open_models(config)
     journal = Checkpoint(task.work / "peers.json", task.reviews, config, models)
     for seed in task.seeds:
         if str(seed) in journal.results:
@@ -133,7 +134,7 @@ def leak(task: Task) -> None:
     profile = config.annotation.model_copy(update={"item_kind": task.dataset.kind})
     config = config.model_copy(update={"annotation": profile})
     path = task.work / "reproduce.json"
-    stacks = reproduce(task.reviews, config, Models.open(config), path, 5, list(PROTOCOLS))
+    stacks = reproduce(task.reviews, config, open_models(config), path, 5, list(PROTOCOLS))
     reproduce_page(stacks, path.with_suffix(".html"), command_line())
 
 
@@ -142,7 +143,7 @@ def ablate(task: Task) -> None:
     config, path = task.config(task.seeds[0]), task.work / "ablation.json"
     asked = {"shapley", "words"}
     trials = ablation.ablate(
-        task.reviews, config, Models.open(config), path, seeds=len(task.seeds), extras=asked
+        task.reviews, config, open_models(config), path, seeds=len(task.seeds), extras=asked
     )
     ablation_page(trials, "mmrec", path.with_suffix(".html"), command_line())
 
@@ -150,7 +151,7 @@ def ablate(task: Task) -> None:
 def judged(task: Task) -> None:
     """Price tags and categories against the truth."""
     config = task.config(0)
-    models = Models.open(config)
+    models = open_models(config)
     journal = Checkpoint(task.work / "truth.json", task.reviews, config, models)
     if "truth" not in journal.results:
         journal.put("truth", judge(task, Dataset.from_reviews(task.reviews, models, config)))

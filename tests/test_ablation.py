@@ -23,6 +23,7 @@ from mmrec.experiments.checkpoint import latest_results
 from mmrec.features.dataset import Models
 from mmrec.features.groups import FEATURE_GROUPS, group_of, shapley_value, visible_columns
 from mmrec.features.mixed_effects import EFFECT_COLUMNS
+from mmrec.pipeline import open_models
 from mmrec.ranker.dlrm import Ranker, TrainingRun
 from mmrec.ranker.training import TrainingTask, predict_logits, train_ranker
 from toys import ranker_of, toy
@@ -130,7 +131,7 @@ def test_shapley_values_of_any_number_of_players() -> None:
 
 @pytest.fixture(scope="module")
 def models(encoder: Encoder) -> Models:
-    return Models.open(SMALL, store=Store(None))
+    return open_models(SMALL, store=Store(None))
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,10 @@ from mmrec.evidence.audit import Audit, audit
 from mmrec.evidence.policies import VALIDATION_FOLD, Evidence, EvidenceViews, Policy
 from mmrec.experiments.compare import Prepared, prepare
 from mmrec.features.builder import FeatureBuilder
-from mmrec.features.dataset import Dataset, Models
+from mmrec.features.dataset import Dataset
 from mmrec.features.mixed_effects import MixedEffects
 from mmrec.features.tables import EntityFeatures, Features
+from mmrec.pipeline import open_models
 
 POLICIES: tuple[Policy, ...] = ("fold", "leave_one_out", "all", "past")
 
@@ -31,7 +32,7 @@ def town(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Prepared
     """Reviews with words, prices, photos and times."""
     folder = tmp_path_factory.mktemp("city")
     reviews = read_reviews(write_sample_city(folder, seed=1, users=40, items=15, reviews=300))
-    models = Models.open(Config(), store=Store())
+    models = open_models(Config(), store=Store())
     return prepare(reviews, Config(evidence=EvidenceConfig(folds=5)), models)
 
 
@@ -273,7 +274,7 @@ def test_popular_items_hide_no_leak(encoder: Encoder) -> None:
     size = 2200
     rating = np.where(np.arange(size) % 2, 5, 1).tolist()
     data = interactions(list(range(size)), [0] * size, rating)
-    models = Models.open(Config(), store=Store())
+    models = open_models(Config(), store=Store())
     empty: list[list[str]] = [[] for _ in rating]
     corpus = Dataset(data, ["Nice."] * size, empty, empty[:1], models, 0)
     split = Split(np.arange(2000), np.arange(2000, 2100), np.arange(2100, size))

@@ -25,6 +25,7 @@ from mmrec.features.dataset import Dataset, Models
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.types import Note, Summary
+from mmrec.pipeline import open_models
 
 PLACES = {
     "bakery": ("The sourdough bread is wonderful.", "The croissants were stale and hard."),
@@ -58,7 +59,7 @@ ITEMS = list(PLACES)
 
 @pytest.fixture(scope="module")
 def models(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Models:
-    opened = Models.open(Config(store=tmp_path_factory.mktemp("check") / "store.sqlite"))
+    opened = open_models(Config(store=tmp_path_factory.mktemp("check") / "store.sqlite"))
     model = ExtractiveModel(encoder, "restaurant")
     reader = Annotator(model, opened.store, LanguageConfig(), AnnotationConfig())
     return replace(opened, encoder=encoder, annotator=reader, quote_annotator=reader)

@@ -37,7 +37,7 @@ from mmrec.errors import ConfigError, ModelError
 from mmrec.features.dataset import Models
 from mmrec.llm.prompts import note_task
 from mmrec.llm.types import Prompt
-from mmrec.pipeline import train_runs
+from mmrec.pipeline import open_models, train_runs
 from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.shard import Shard
 from mmrec.ranker.training import train_ranker
@@ -158,7 +158,7 @@ def test_several_threads_may_ask_at_once(crew: WorkerPool) -> None:
 
 
 def test_where_another_process_has_all_of_it_there_is_nothing_to_ask(crew: WorkerPool) -> None:
-    reader = Models.open(Config(engine=ENGINE), store=Store()).annotator.model
+    reader = open_models(Config(engine=ENGINE), store=Store()).annotator.model
     assert isinstance(reader, RemoteExtractiveModel)
     assert list(reader.generate(iter([]))) == []
 
@@ -192,7 +192,7 @@ def pids(crew: WorkerPool) -> set[int]:
 
 def opened(folder: Path, engine: EngineConfig, **parts: Any) -> Models:
     """Models on a store of their own."""
-    return Models.open(Config(engine=engine, **parts), store=Store(folder / f"{engine.engine}.sqlite"))
+    return open_models(Config(engine=engine, **parts), store=Store(folder / f"{engine.engine}.sqlite"))
 
 
 class Assassin(threading.Thread):

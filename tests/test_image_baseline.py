@@ -18,6 +18,7 @@ from mmrec.errors import ModelError
 from mmrec.evidence.audit import audit
 from mmrec.experiments.compare import Comparison, compare
 from mmrec.features.dataset import Models
+from mmrec.pipeline import open_models
 from mmrec.recommender.persistence import load_recommender
 from mmrec.recommender.recommender import Recommender
 from tiny_models import tiny_resnet_folder
@@ -47,7 +48,7 @@ def settings(folder: Path, image_model: str | None = None) -> Config:
 @pytest.fixture(scope="module")
 def compared(folder: Path, reviews: Reviews) -> tuple[Config, Models, Comparison]:
     config = settings(folder, str(tiny_resnet_folder(folder / "resnet")))
-    models = Models.open(config)
+    models = open_models(config)
     return config, models, compare(reviews, config, models)
 
 
@@ -94,17 +95,17 @@ def test_without_weights_the_remark_names_the_mend(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     config = settings(folder)
-    result = compare(reviews, config, Models.open(config), ["baseline"])
+    result = compare(reviews, config, open_models(config), ["baseline"])
     assert not result.models["baseline"].builder.image
     (remark,) = [remark for remark in result.remarks if "image block" in remark]
     assert "microsoft/resnet-50 are not here" in remark
     assert "--image-model" in remark
     plain = Reviews(reviews.table.with_columns(photos=pl.lit([], pl.List(pl.String))))
-    result = compare(plain, config, Models.open(config), ["baseline"])
+    result = compare(plain, config, open_models(config), ["baseline"])
     assert "baseline: no image block, since no item has a photo" in result.remarks
     missing = settings(folder, str(tmp_path / "absent"))
     with pytest.raises(ModelError, match=r"no model in .*absent: it needs config.json"):
-        compare(reviews, missing, Models.open(missing), ["baseline"])
+        compare(reviews, missing, open_models(missing), ["baseline"])
 
 
 def test_captions_that_came_with_the_data_stand_for_the_photos(folder: Path, reviews: Reviews) -> None:
@@ -120,7 +121,7 @@ def test_captions_that_came_with_the_data_stand_for_the_photos(folder: Path, rev
         folder / "told.jsonl", ReadConfig(items=folder / "places.jsonl", captions_column="alt")
     )
     config = settings(folder)
-    models = Models.open(config)
+    models = open_models(config)
     fitted = Recommender(config, models).fit(told)
     corpus = fitted.corpus
     own = {path for photos in corpus.item_photos for path in photos}

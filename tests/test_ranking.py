@@ -18,9 +18,9 @@ from mmrec.encoder.text_encoder import Encoder
 from mmrec.evaluation import class_weights, reweighted
 from mmrec.evidence.policies import Evidence
 from mmrec.experiments.baselines import baseline_probabilities
-from mmrec.features.dataset import Dataset, Models
+from mmrec.features.dataset import Dataset
 from mmrec.features.tables import EntityFeatures, Features
-from mmrec.pipeline import TrainedModel, train_model
+from mmrec.pipeline import TrainedModel, open_models, train_model
 from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun, interact
 from mmrec.ranker.inputs import Batch, ColdStartDropout, RankerInputs, category_bag
 from mmrec.ranker.layers import StackedLinear
@@ -361,7 +361,7 @@ def board(encoder: Encoder) -> tuple[Dataset, Evidence, Split]:
         for u, i in zip(user, item, strict=True)
     ]
     store = Store(None)
-    models = Models.open(Config(), store=store)
+    models = open_models(Config(), store=store)
     empty: list[list[str]] = [[] for _ in texts]
     corpus = Dataset(data, texts, empty, empty[:SIDE], models, 0)
     diagonal = (item - user) % SIDE

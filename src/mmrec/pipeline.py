@@ -10,21 +10,68 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load, save
 
+from mmrec.cache.store import Store, default_store_path
 from mmrec.config import Config
 from mmrec.data.split import Split
+from mmrec.encoder.text_encoder import Encoder
 from mmrec.evaluation import class_weights
 from mmrec.evidence.policies import Evidence
 from mmrec.features.builder import FeatureBuilder, build_features
-from mmrec.features.dataset import Dataset
+from mmrec.features.dataset import Dataset, Models
 from mmrec.features.groups import dense_columns
 from mmrec.features.tables import Features
+from mmrec.llm.annotator import Annotator, CallPlan
+from mmrec.llm.cost import Budget
+from mmrec.llm.factory import open_language_model
 from mmrec.ranker.dlrm import Ranker, TrainingRun
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.ranker.linear import fit_linear
 from mmrec.ranker.shard import Shard
 from mmrec.ranker.training import TrainingHistory, TrainingTask, predict_logits, train_ranker
+from mmrec.vision.factory import open_captioner
+from mmrec.vision.openai_captioner import open_openai_captioner
+from mmrec.vision.resnet import ImageEncoder
 
-__all__ = ["TrainedModel", "train_model", "train_runs"]
+__all__ = ["TrainedModel", "open_models", "train_model", "train_runs"]
+
+
+def open_models(
+    config: Config, plan: CallPlan | None = None, *, batch: bool = False, store: Store | None = None
+) -> Models:
+    """Name the configured models; weights are loaded, and servers called, when first needed.
+
+    Args:
+        config: which models.
+        plan: when given, no language model is called; the calls are counted in it instead.
+        batch: whether calls are submitted as batch jobs, whose results are collected later.
+        store: in place of the one that `config` names.
+
+    Raises:
+        ConfigError: a model's name cannot be understood.
+    """
+    store = store or Store(config.store or default_store_path(), retry=config.language.retry_failed)
+    language, annotation = config.language, config.annotation
+    # Quotes come from the extractive model, whatever model writes the notes.
+    extractive = Config(annotation=annotation, encoder=config.encoder, engine=config.engine)
+    budget = Budget(language.budget)
+    encoder = Encoder(config.encoder, store)
+    model = open_language_model(config, encoder, store, budget, batch=batch)
+    quote_model = open_language_model(extractive, encoder, store)
+    open_remote = partial(open_openai_captioner, language=language, budget=budget)
+    captioner = open_captioner(config.vision, open_remote)
+    image_encoder = ImageEncoder(config.vision)
+    if config.engine.engine == "ray":
+        from mmrec.distributed import factory  # slow to import, and an optional extra
+
+        encoder = factory.remote_encoder(config, store)
+        model = factory.remote_language_model(model, config, encoder, store)
+        quote_model = factory.remote_language_model(quote_model, extractive, encoder, store)
+        captioner = factory.remote_captioner(captioner, config)
+        image_encoder = factory.remote_image_encoder(config)
+    annotator = quote_annotator = Annotator(model, store, language, annotation, plan)
+    if language.llm != "builtin" or annotation.strategy != "notes":
+        quote_annotator = Annotator(quote_model, store, language, annotation)
+    return Models(store, encoder, annotator, quote_annotator, captioner, image_encoder)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def ablate(
     from mmrec.experiments import ablation
     from mmrec.experiments.report.experiment_pages import ablation_page
     from mmrec.experiments.report.html import command_line
-    from mmrec.features.dataset import Models
+    from mmrec.pipeline import open_models
 
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds}: there must be at least 1")
@@ -56,7 +56,7 @@ def ablate(
     }
     asked = {name for name, wanted in flags.items() if wanted}
     trials = ablation.ablate(
-        reviews, own, Models.open(own), out / "ablation.json", seeds=seeds, extras=asked
+        reviews, own, open_models(own), out / "ablation.json", seeds=seeds, extras=asked
     )
     if json:
         rows = {key: ablation.metric_rows(trials, key) for key in ablation.BOOTSTRAPPED_METRICS}

@@ -49,7 +49,7 @@ def profile(
     """
     from mmrec.data import read_reviews
     from mmrec.experiments.annotate import annotate_reviews
-    from mmrec.features.dataset import Models
+    from mmrec.pipeline import open_models
 
     reviews = read_reviews(data, config.read)
     show_rejects(reviews)
@@ -60,7 +60,7 @@ def profile(
         }
         print_json(plans) if json else _print_plans(plans, config)
         return
-    models = Models.open(config, batch=batch)
+    models = open_models(config, batch=batch)
     profiles = annotate_reviews(reviews, config, models)
     result = _result(profiles, models)
     if check:
@@ -77,14 +77,14 @@ def profile(
 def _planned(reviews: Any, config: Settings, strategy: str, batch: bool) -> dict[str, Any]:
     """Calls, tokens and price of one strategy, less what is stored already."""
     from mmrec.experiments.annotate import CAPTION, annotate_reviews
-    from mmrec.features.dataset import Models
     from mmrec.llm.annotator import CallPlan
+    from mmrec.pipeline import open_models
     from mmrec.vision.openai_captioner import OpenAICaptioner
 
     plan = CallPlan()
     chosen = config.annotation.model_copy(update={"strategy": strategy})
     own = config.model_copy(update={"annotation": chosen})
-    models = Models.open(own, plan, batch=batch)
+    models = open_models(own, plan, batch=batch)
     annotate_reviews(reviews, own, models)
     reader, captioner = models.annotator.note_provenance, {}
     if isinstance(models.captioner, OpenAICaptioner):

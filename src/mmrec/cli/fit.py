@@ -55,7 +55,7 @@ def train_and_save(
     from mmrec.experiments.report.fit_report import write_report
     from mmrec.experiments.report.html import command_line
     from mmrec.experiments.significance import assess
-    from mmrec.features.dataset import Models
+    from mmrec.pipeline import open_models
     from mmrec.recommender.recommender import Recommender
 
     which = ["baseline", "proposed", "mmrec"]
@@ -68,7 +68,7 @@ def train_and_save(
         console.print(f"- mmrec is left out, since it needs the policy fold, not {policy}")
     reviews = read_reviews(data, config.read)
     show_rejects(reviews, folder)
-    models = Models.open(config)
+    models = open_models(config)
     result = compare(reviews, config, models, which, trained_baselines=peers)
     judgement = assess(result)
     prepared = result.prepared

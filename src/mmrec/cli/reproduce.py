@@ -40,12 +40,12 @@ def reproduce(
     from mmrec.experiments.report.experiment_pages import reproduce_page
     from mmrec.experiments.report.html import command_line
     from mmrec.experiments.report.tables import reproduction_tables
-    from mmrec.features.dataset import Models
+    from mmrec.pipeline import open_models
 
     reviews = read_reviews(data, config.read)
     show_rejects(reviews, out)
     names, path = protocols.replace(" ", "").split(","), out / "reproduce.json"
-    stacks = experiment.reproduce(reviews, config, Models.open(config), path, repeats, names)
+    stacks = experiment.reproduce(reviews, config, open_models(config), path, repeats, names)
     if json:
         print_json({"data": str(data), "seed": config.seed, "repeats": repeats, "stacks": stacks})
     for table in () if json else reproduction_tables(stacks):

@@ -42,7 +42,7 @@ def sweep(
     from mmrec.experiments import sweep as sweeping
     from mmrec.experiments.report.experiment_pages import sweep_page
     from mmrec.experiments.report.html import command_line
-    from mmrec.features.dataset import Models
+    from mmrec.pipeline import open_models
 
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds}: there must be at least 1")
@@ -62,6 +62,6 @@ def sweep(
     if not (values or usual):
         raise ConfigError(f"--over {over} needs --values, each spelled as for --{over}")
     path = out / f"sweep-{over}.json"
-    points = sweeping.sweep(reviews, own, Models.open(own), path, over, values or usual, seeds)
+    points = sweeping.sweep(reviews, own, open_models(own), path, over, values or usual, seeds)
     print_json(points) if json else print_table(sweeping.sweep_table(points, over))
     sweep_page(points, over, features, path.with_suffix(".html"), command_line())

@@ -28,7 +28,7 @@ from mmrec.features.dataset import Dataset, Models
 from mmrec.features.groups import FEATURE_GROUPS, available_groups, shapley_value
 from mmrec.features.tables import Features
 from mmrec.llm.types import Note
-from mmrec.pipeline import TrainedModel, train_runs
+from mmrec.pipeline import TrainedModel, open_models, train_runs
 from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.ranker.training import predict_logits
@@ -165,7 +165,7 @@ def _others(
         if flag in asked and strategy != config.annotation.strategy:
             yield (
                 strategy,
-                Dataset.from_reviews(reviews, Models.open(own, store=models.store), own),
+                Dataset.from_reviews(reviews, open_models(own, store=models.store), own),
                 own,
             )
         if flag == "words" and flag in asked:

@@ -18,7 +18,7 @@ from mmrec.experiments.checkpoint import Checkpoint
 from mmrec.experiments.compare import Prepared, prepare
 from mmrec.experiments.report.tables import Table
 from mmrec.features.dataset import Models
-from mmrec.pipeline import train_model
+from mmrec.pipeline import open_models, train_model
 
 __all__ = ["SWEPT_SETTINGS", "SweepResults", "drop_dislikes", "sweep", "sweep_table"]
 
@@ -58,7 +58,7 @@ def sweep(
         range(config.seed, config.seed + seeds),
     )
     for value, own in settings.items():
-        reading = Models.open(own, store=models.store) if over in ("llm", "captioner") else models
+        reading = open_models(own, store=models.store) if over in ("llm", "captioner") else models
         for seed in tried:
             if str(seed) not in (known := journal.results.get(value, {})):
                 prepared = prepare(reviews, own.model_copy(update={"seed": seed}), reading)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import polars as pl
 
-from mmrec.cache.store import Store, default_store_path
+from mmrec.cache.store import Store
 from mmrec.config import Config
 from mmrec.data.schema import NO_TIME, EntityKind, Interactions, Reviews
 from mmrec.encoder.text_encoder import Encoder
@@ -17,14 +17,10 @@ from mmrec.evidence.policies import EvidenceViews
 from mmrec.features.annotations import NoteArrays
 from mmrec.features.photos import PhotoVectors
 from mmrec.features.text_regression import RatedTexts
-from mmrec.llm.annotator import Annotator, CallPlan
-from mmrec.llm.cost import Budget
-from mmrec.llm.factory import open_language_model
+from mmrec.llm.annotator import Annotator
+from mmrec.llm.sentences import split_query
 from mmrec.llm.types import Note, Review, Summary
-from mmrec.retrieval.text_neighbors import split_query
-from mmrec.vision.factory import open_captioner
 from mmrec.vision.image_features import Captions, PhotoAnnotator
-from mmrec.vision.openai_captioner import open_openai_captioner
 from mmrec.vision.resnet import ImageEncoder
 from mmrec.vision.types import Captioner
 
@@ -41,52 +37,6 @@ class Models:
     quote_annotator: Annotator
     captioner: Captioner
     image_encoder: ImageEncoder
-
-    @classmethod
-    def open(
-        cls,
-        config: Config,
-        plan: CallPlan | None = None,
-        *,
-        batch: bool = False,
-        store: Store | None = None,
-    ) -> Models:
-        """Name the configured models; weights are loaded, and servers asked, when first needed.
-
-        Args:
-            config: which models.
-            plan: when given, no language model is asked; what would be is added to it.
-            batch: whether asks are handed in as batches that are collected later.
-            store: in place of the one that `config` names.
-
-        Raises:
-            ConfigError: a model is spelled in a way that is not known.
-        """
-        store = store or Store(
-            config.store or default_store_path(), retry=config.language.retry_failed
-        )
-        encoder = Encoder(config.encoder, store)
-        language, profile = config.language, config.annotation
-        purse = Budget(language.budget)
-        builtin = Config(annotation=profile, encoder=config.encoder, engine=config.engine)
-        model = open_language_model(config, encoder, store, purse, batch=batch)
-        quoting = open_language_model(builtin, encoder, store)
-        captioner = open_captioner(
-            config.vision, partial(open_openai_captioner, language=language, budget=purse)
-        )
-        image = ImageEncoder(config.vision)
-        if config.engine.engine == "ray":
-            from mmrec.distributed import factory  # heavy, and an extra
-
-            encoder = factory.remote_encoder(config, store)
-            model = factory.remote_language_model(model, config, encoder, store)
-            quoting = factory.remote_language_model(quoting, builtin, encoder, store)
-            captioner = factory.remote_captioner(captioner, config)
-            image = factory.remote_image_encoder(config)
-        quoter = reader = Annotator(model, store, language, profile, plan)
-        if language.llm != "builtin" or profile.strategy != "notes":
-            quoter = Annotator(quoting, store, language, profile)
-        return cls(store, encoder, reader, quoter, captioner, image)
 
 
 class Dataset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["split_sentences"]
+__all__ = ["split_query", "split_sentences"]
 
 _MOST_WORDS = 60
 _MOST_CHARACTERS = 600
@@ -103,3 +103,10 @@ def _cut(sentence: str) -> list[str]:
         for at in range(0, len(piece), _MOST_CHARACTERS)
         if piece[at : at + _MOST_CHARACTERS].strip()
     ]
+
+
+def split_query(text: str, limit: int = 20) -> list[str]:
+    """The wishes in a visitor's words: "ramen, quiet places" is two; of a long list the first `limit`."""
+    parts = [part.strip() for part in re.split(r"[,;\n]", text)]
+    wishes = list(dict.fromkeys(filter(None, parts)))
+    return wishes[:limit] or [text]

@@ -14,13 +14,14 @@ from mmrec.errors import DataError
 from mmrec.evaluation import ThresholdCurve
 from mmrec.features.dataset import Dataset, Models
 from mmrec.features.tables import EntityFeatures, Features
+from mmrec.llm.sentences import split_query
 from mmrec.pipeline import TrainedModel
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.recommender.catalog import Catalog
 from mmrec.recommender.explain import Explanation, Quote, coalitions, nearest_quotes, typical_quotes
 from mmrec.recommender.list_scoring import ListScorer
 from mmrec.recommender.online import OnlineState
-from mmrec.retrieval.text_neighbors import TextSpace, diversify, query_similarity, split_query
+from mmrec.retrieval.text_neighbors import TextSpace, diversify, query_similarity
 
 __all__ = ["Answers"]
 

@@ -14,7 +14,7 @@ from mmrec.evaluation import Metrics, ThresholdRates, rates_at_threshold, thresh
 from mmrec.experiments.compare import Comparison, compare
 from mmrec.features.dataset import Dataset, Models
 from mmrec.llm.types import Note
-from mmrec.pipeline import TrainedModel
+from mmrec.pipeline import TrainedModel, open_models
 from mmrec.recommender.catalog import Catalog
 from mmrec.recommender.hub import Published
 from mmrec.recommender.list_scoring import ListScorer
@@ -53,7 +53,7 @@ class Recommender(Answers, Published):
         catalogue: CatalogueConfig | None = None,
     ) -> None:
         self.config = config or Config()
-        self.models = models or Models.open(self.config)
+        self.models = models or open_models(self.config)
         self._catalogue = catalogue or CatalogueConfig()
         self._live = None
 

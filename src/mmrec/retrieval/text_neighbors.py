@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,15 +10,9 @@ import torch
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.features.tables import EntityFeatures
 
-__all__ = ["ItemLabels", "TextSpace", "diversify", "query_similarity", "split_query"]
+__all__ = ["ItemLabels", "TextSpace", "diversify", "query_similarity"]
 
-_ROWS_AT_ONCE, _WISHES = 8192, 20
-
-
-def split_query(text: str) -> list[str]:
-    """The parts of a list in words: "ramen, quiet places" is two wishes; of a long list the first twenty."""
-    parts = dict.fromkeys(part.strip() for part in re.split(r"[,;\n]", text) if part.strip())
-    return list(parts)[:_WISHES] or [text]
+_ROWS_AT_ONCE = 8192
 
 
 class TextSpace:

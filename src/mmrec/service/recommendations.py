@@ -18,6 +18,7 @@ from typing import Any
 from mmrec.errors import DataError, MmrecError, ModelError, StoreError
 from mmrec.features.dataset import Models
 from mmrec.llm.types import Note
+from mmrec.pipeline import open_models
 from mmrec.recommender.explain import Explanation, Quote, with_sentences
 from mmrec.recommender.recommender import Recommender
 from mmrec.service.live_store import LiveStore, StoredItem, StoredReview
@@ -59,7 +60,7 @@ class RecommendationService:
         config = recommender.config
         slow = config.language.llm != "builtin" or config.vision.captioner != "builtin"
         # What takes its time has a store of its own, so that nobody who only asks waits for it.
-        self._aside = Models.open(config) if slow else None
+        self._aside = open_models(config) if slow else None
         self._sentences = sentences
         self._photos: dict[str, str] = {}
         self._heard, self._introduced, self._looked = 0, 0, 0.0
