@@ -14,7 +14,7 @@ from rich.text import Text
 
 from mmrec.cli.options import AsJson, Settings, print_json, show_rejects, stdout
 from mmrec.console import console
-from mmrec.data.columns import escape_text
+from mmrec.text import escape_text
 
 if TYPE_CHECKING:
     from mmrec.experiments.annotate import AnnotationRun

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmrec.cli.options import stdout
-from mmrec.data.columns import escape_text
+from mmrec.text import escape_text
 
 if TYPE_CHECKING:
     from mmrec.experiments.annotation_check import AnnotationQuality

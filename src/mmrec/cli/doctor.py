@@ -13,7 +13,7 @@ from rich.text import Text
 
 import mmrec
 from mmrec.cli.options import AsJson, print_json, stdout
-from mmrec.data.columns import escape_text
+from mmrec.text import escape_text
 
 __all__ = ["doctor"]
 

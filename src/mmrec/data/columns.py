@@ -15,6 +15,7 @@ import numpy as np
 
 from mmrec.config import ReadConfig
 from mmrec.errors import ConfigError, DataError
+from mmrec.text import escape_text, remove_control_characters
 
 __all__ = [
     "LAYOUTS",
@@ -25,7 +26,6 @@ __all__ = [
     "as_text",
     "as_time",
     "choose_columns",
-    "escape_text",
     "first_value",
 ]
 
@@ -87,15 +87,6 @@ _MISSING = frozenset({"", "null", "none", "nan", "nat"})
 
 class RowError(Exception):
     """A value that a review cannot have; the message is the reason, `kind: detail`, for the rejects."""
-
-
-def escape_text(text: str, limit: int = 200) -> str:
-    """Return text of at most `limit` characters, unprintable ones escaped, safe for terminals."""
-    shown = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
-        for c in text[: limit + 1]
-    )
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 def choose_columns(
@@ -208,8 +199,7 @@ def as_text(value: Any, limit: int) -> str:
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    text = str(_scalar(value, "text is not text")).replace("\r\n", "\n").replace("\r", "\n")
-    return _UNWANTED.sub("", text)[:limit]
+    return remove_control_characters(str(_scalar(value, "text is not text")))[:limit]
 
 
 def as_captions(value: Any, limit: int) -> list[str]:

@@ -25,13 +25,13 @@ from mmrec.data.columns import (
     as_text,
     as_time,
     choose_columns,
-    escape_text,
     first_value,
 )
 from mmrec.data.files import Record, read_records
 from mmrec.data.images import check_photos, photo_names
 from mmrec.data.schema import ITEM_SCHEMA, REJECT_SCHEMA, REVIEW_SCHEMA, Reviews
 from mmrec.errors import DataError, PhotoError
+from mmrec.text import escape_text
 
 __all__ = ["read_reviews"]
 

@@ -6,9 +6,9 @@ import json
 from typing import TYPE_CHECKING
 
 from mmrec.cache.store import Failure
-from mmrec.data.columns import escape_text
 from mmrec.llm.openai_protocol import parse_completion
 from mmrec.llm.types import Answer
+from mmrec.text import escape_text
 
 if TYPE_CHECKING:
     from openai.types import Batch

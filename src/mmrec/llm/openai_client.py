@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from mmrec.cache.store import Failure
 from mmrec.console import console
-from mmrec.data.columns import escape_text
 from mmrec.errors import ModelError
 from mmrec.llm.concurrency import Many, event_loop
 from mmrec.llm.cost import BudgetReached, CostTracker
 from mmrec.llm.openai_protocol import ChatRequest, Endpoint, ServerCapabilities, parse_completion
 from mmrec.llm.types import Answer
+from mmrec.text import escape_text
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI, OpenAI

@@ -18,7 +18,7 @@ from mmrec.data.readers import read_reviews
 from mmrec.data.schema import ITEM_SCHEMA, REVIEW_SCHEMA, Reviews
 from mmrec.errors import DataError
 
-DATA = Path(__file__).resolve().parents[2] / "shared/data"
+DATA = Path(__file__).resolve().parents[3] / "shared/data"
 ANY = ReadConfig(max_reject_share=1)
 GOOD = {"user": "u", "item": "i", "rating": 4, "text": "fine", "time": "2020-01-02"}
 

@@ -343,7 +343,7 @@ def test_the_command(server: Server, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert f"next: mmrec fit '{tmp_path / 'an out' / 'reviews.jsonl.gz'}'" in text
     app([*words, "--json"], result_action="return_value")
     result = json.loads(capsys.readouterr().out)
-    assert (result["fetched"], result["there"], result["refused"]) == (0, 1, {"HTTP 404": 2})
+    assert (result["downloaded"], result["already_present"], result["refused"]) == (0, 1, {"HTTP 404": 2})
     with pytest.raises(SystemExit):
         app([*words, "--timeout", "0"])
 
@@ -716,9 +716,9 @@ def test_a_killed_run_goes_on(server: Server, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code = (
         "import asyncio, sys; from pathlib import Path; from mmrec.data.image_download import *; "
-        "from mmrec.data.http_download import Limits; "
-        "asyncio.run(fetch_photos(Path(sys.argv[1]), Path(sys.argv[2]), "
-        "Limits(allow_private=True, in_flight=3)))"
+        "from mmrec.data.http_download import DownloadLimits; "
+        "asyncio.run(download_photos(Path(sys.argv[1]), Path(sys.argv[2]), "
+        "DownloadLimits(allow_private=True, in_flight=3)))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, data, out], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 15

@@ -16,10 +16,10 @@ from mmrec.data.columns import (
     as_text,
     as_time,
     choose_columns,
-    escape_text,
     first_value,
 )
 from mmrec.errors import ConfigError, DataError
+from mmrec.text import escape_text
 
 LATEST = datetime(2026, 1, 1)
 
