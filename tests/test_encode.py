@@ -46,7 +46,7 @@ class CountingEngine:
 
 def counting(store: Store, config: EncoderConfig | None = None) -> tuple[Encoder, CountingEngine]:
     encoder, engine = Encoder(config or EncoderConfig(), store), CountingEngine()
-    encoder.__dict__["engine"] = engine
+    encoder.__dict__["backend"] = engine
     return encoder, engine
 
 
@@ -127,7 +127,7 @@ def test_a_later_run_does_not_even_load_the_model(store: Store) -> None:
     before = first.encode(["one", "two"])
     later = Encoder(EncoderConfig(), Store(store.path))
     assert np.array_equal(later.encode(["two", "one"]), before[::-1])
-    assert "engine" not in later.__dict__
+    assert "backend" not in later.__dict__
 
 
 def test_precisions_models_and_runtimes_do_not_share_vectors(store: Store, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_auto_takes_what_is_fast_here_and_says_why(store: Store, monkeypatch: py
     assert of(plain).provenance["precision"] == "fp32"
     assert "bf16 is not native" in of(plain).explanation
     assert of(gpu).runtime == "sentence-transformers"
-    asked = of(fast, precision="fp32", runtime="torch")
+    asked = of(fast, precision="fp32", encoder_backend="torch")
     assert (asked.provenance["precision"], asked.runtime) == ("fp32", "torch")
     assert asked.explanation == "precision as asked; runtime as asked"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else object())

@@ -1,4 +1,4 @@
-"""What a store holds: counted, written to a file, read from one, thrown away."""
+"""What a store holds: counted, written to a file, read from a file, deleted."""
 
 from __future__ import annotations
 
@@ -6,57 +6,36 @@ import base64
 import gzip
 import json
 import os
-import sqlite3
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from mmrec.cache.locks import hold_lock
 from mmrec.cache.store import Store
-from mmrec.errors import ConfigError, DataError, ModelError
+from mmrec.errors import ConfigError, DataError, StoreError
 
 __all__ = ["ImportCounts", "Selection", "export", "import_", "prune", "stats"]
 
-_CHOSEN = """
-maker IN (
-    SELECT id FROM makers WHERE coalesce(json_extract(maker, '$.kind') = :kind, :kind IS NULL)
-    AND coalesce(json_extract(maker, '$.model') = :model, :model IS NULL)
-) AND coalesce(made < :before, TRUE)
-"""
-_SUMS = ("results", "failed", "bytes", "input", "output")
-_TEXT = "CAST(value AS TEXT)"
-_INPUT, _OUTPUT = (
-    f"CASE WHEN json_valid({_TEXT}) THEN CAST(json_extract({_TEXT}, '$.usage.{name}') AS INTEGER) END"
-    for name in ("input", "output")
-)
-# Results of the first version of the store were made at 0, that is, nobody knows when.
-_STATS = f"""
-SELECT json_extract(makers.maker, '$.kind') AS kind, json_extract(makers.maker, '$.model') AS model,
-    {", ".join(f"CAST(total({name}) AS INTEGER) AS {name}" for name in _SUMS)},
-    date(min(nullif(made, 0)), 'unixepoch') AS oldest
-FROM (
-    SELECT maker, made, 1 AS results, 0 AS failed, length(value) AS bytes, {_INPUT} AS input,
-        {_OUTPUT} AS output FROM results WHERE {_CHOSEN} AND NOT :failures
-    UNION ALL SELECT maker, made, 0, 1, 0, 0, 0 FROM failures WHERE {_CHOSEN}
-) AS one JOIN makers ON id = one.maker GROUP BY 1, 2 ORDER BY 1, 2
-"""
-_EXPORT = f"""
-SELECT key, (SELECT makers.maker FROM makers WHERE id = results.maker), value, made
-FROM results WHERE {_CHOSEN} ORDER BY key
+_SELECTED = """
+provenance IN (
+    SELECT id FROM provenances WHERE coalesce(json_extract(content, '$.kind') = :kind, :kind IS NULL)
+    AND coalesce(json_extract(content, '$.model') = :model, :model IS NULL)
+) AND coalesce(created < :before, TRUE)
 """
 
 
 class Selection(NamedTuple):
-    """Some of what is in a store; None is any.
+    """Which results of a store are meant; None stands for any.
 
     Attributes:
         kind: of results, as `note`.
-        model: that made them, as its maker names it.
-        before: seconds since 1970; what was made earlier.
-        failures: only what failed.
+        model: that computed them, as their provenance names it.
+        before: seconds since 1970; only what was created earlier.
+        failures: only failures.
     """
 
     kind: str | None = None
@@ -65,19 +44,19 @@ class Selection(NamedTuple):
     failures: bool = False
 
 
-class _Line(BaseModel):
+class _ExportedResult(BaseModel):
     model_config = ConfigDict(strict=True)
 
     key: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    maker: dict[str, JsonValue]
+    provenance: dict[str, JsonValue]
     value: str
     base64: bool = False
-    made: Annotated[int, Field(ge=0, lt=2**40)]
+    created: Annotated[int, Field(ge=0, lt=2**40)]
 
 
 @dataclass
 class ImportCounts:
-    """How many lines were new, known already and refused, and why the first of the last."""
+    """Lines that were new, present already or refused, and why the first one was refused."""
 
     new: int = 0
     present: int = 0
@@ -86,15 +65,31 @@ class ImportCounts:
 
 
 def stats(store: Store, selection: Selection) -> list[dict[str, Any]]:
-    """Results and failures by kind and model: their numbers, bytes, tokens paid, oldest day."""
+    """Results and failures by kind and model: numbers, bytes, tokens, day of the oldest result."""
+    text = "CAST(value AS TEXT)"
+    tokens = (
+        f"CASE WHEN json_valid({text}) THEN CAST(json_extract({text}, '$.usage.%s') AS INTEGER) END"
+    )
+    columns = ("results", "failed", "bytes", "input", "output")
+    sums = ", ".join(f"CAST(total({column}) AS INTEGER) AS {column}" for column in columns)
+    query = f"""
+    SELECT json_extract(content, '$.kind') AS kind, json_extract(content, '$.model') AS model,
+        {sums}, date(min(created), 'unixepoch') AS oldest
+    FROM (
+        SELECT provenance, created, 1 AS results, 0 AS failed, length(value) AS bytes,
+            {tokens % "input"} AS input, {tokens % "output"} AS output
+        FROM results WHERE {_SELECTED} AND NOT :failures
+        UNION ALL SELECT provenance, created, 0, 1, 0, 0, 0 FROM failures WHERE {_SELECTED}
+    ) AS entries JOIN provenances ON id = entries.provenance GROUP BY 1, 2 ORDER BY 1, 2
+    """
     with store.translate_errors():
-        rows = store.db.execute(_STATS, selection._asdict())
+        rows = store.db.execute(query, selection._asdict())
         names = [name for name, *_ in rows.description]
         return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def export(store: Store, path: Path, selection: Selection) -> int:
-    """Write results as lines of JSON, in the order of their keys; the file is there when it is whole.
+    """Write results as lines of JSON, ordered by key; the file appears when it is complete.
 
     Returns:
         The number of results.
@@ -121,53 +116,57 @@ def export(store: Store, path: Path, selection: Selection) -> int:
 
 
 def import_(store: Store, path: Path) -> ImportCounts:
-    """Add the lines of a file that `export` wrote; a store keeps what it has, and a bad line costs itself.
+    """Add the results of a file that `export` wrote.
 
-    No value can be checked against its key, so that a file is to be trusted like the one who made it.
+    A store keeps its own results, and a bad line costs only itself. No value can be checked against
+    its key, so import only files whose author you trust.
 
     Raises:
         DataError: the file is absent or damaged.
     """
-    from mmrec.data.files import read_records  # Takes long to import, and is needed here only.
+    from mmrec.data.files import read_records  # takes long to import
 
-    done = ImportCounts()
-    with store.translate_errors(), store.db:
-        for line, content, raw in read_records(path):
+    counts = ImportCounts()
+    with store.transaction() as db:
+        for number, content, raw in read_records(path):
             try:
-                new = _add(store.db, content, raw)
+                new = _insert(store, content, raw)
             except ValueError as error:
-                done.refused += 1
-                done.reason = done.reason or f"line {line}: {_reason(error)}"
+                counts.refused += 1
+                counts.reason = counts.reason or f"line {number}: {_reason(error)}"
                 continue
-            done.new += new
-            done.present += not new
-            if (done.new + done.present) % 1000 == 0:
-                store.db.commit()  # Others may want to write too.
-    return done
+            counts.new += new
+            counts.present += 1 - new
+            if (counts.new + counts.present) % 1000 == 0:
+                db.commit()  # so that other processes can write in between
+    return counts
 
 
 def prune(store: Store, selection: Selection) -> None:
     """Delete results and failures for good.
 
     Raises:
-        ModelError: another process works for this store.
+        StoreError: another process computes results for this store.
     """
-    with store.translate_errors():
-        with store.db:
-            store.db.execute("BEGIN IMMEDIATE")
-            if living := store.claims.living():
-                raise ModelError(
-                    f"{store.path}: other processes make {living:,} results; wait for them"
-                )
+    with ExitStack() as locks:
+        for kind in store.counts():
+            if store.path and not locks.enter_context(hold_lock(store.path, kind, max_wait=0)):
+                raise StoreError(f"{store.path}: another process computes: {kind}; wait for it")
+        with store.transaction() as db:
             for table in ("failures",) if selection.failures else ("results", "failures"):
-                store.db.execute(f"DELETE FROM {table} WHERE {_CHOSEN}", selection._asdict())
+                db.execute(f"DELETE FROM {table} WHERE {_SELECTED}", selection._asdict())
+    with store.translate_errors():
         store.db.execute("VACUUM")
 
 
-def _lines(store: Store, choice: Selection) -> Iterator[bytes]:
+def _lines(store: Store, selection: Selection) -> Iterator[bytes]:
+    query = f"""
+    SELECT key, (SELECT content FROM provenances WHERE id = results.provenance), value, created
+    FROM results WHERE {_SELECTED} ORDER BY key
+    """
     with store.translate_errors():
-        for key, maker, value, made in store.db.execute(_EXPORT, choice._asdict()):
-            line = {"key": key.hex(), "maker": json.loads(maker), "made": made}
+        for key, provenance, value, created in store.db.execute(query, selection._asdict()):
+            line = {"key": key.hex(), "provenance": json.loads(provenance), "created": created}
             try:
                 line["value"] = value.decode()
             except UnicodeDecodeError:
@@ -175,20 +174,21 @@ def _lines(store: Store, choice: Selection) -> Iterator[bytes]:
             yield json.dumps(line, ensure_ascii=False).encode() + b"\n"
 
 
-def _add(db: sqlite3.Connection, content: object, raw: str) -> bool:
-    """Store a line's result; whether it was new."""
+def _insert(store: Store, content: object, raw: str) -> int:
+    """Insert the result of a line; the number of new values, 1 or 0.
+
+    Raises:
+        ValueError: why the line is refused.
+    """
     if isinstance(content, str):
         raise ValueError(content)
-    one = _Line.model_validate_json(raw)  # Stricter than what Python takes for JSON.
-    if not isinstance(one.maker.get("kind"), str):
-        raise ValueError("maker: its kind is no text")
-    key, maker = bytes.fromhex(one.key), json.dumps(one.maker, sort_keys=True, allow_nan=False)
-    value = base64.b64decode(one.value, validate=True) if one.base64 else one.value.encode()
-    db.execute("INSERT OR IGNORE INTO makers (maker) VALUES (?)", (maker,))
-    insert = "INSERT OR IGNORE INTO results SELECT ?, id, ?, ? FROM makers WHERE maker = ?"
-    new = db.execute(insert, (key, value, one.made, maker)).rowcount == 1
-    db.execute("DELETE FROM failures WHERE key = ?", (key,))
-    return new
+    line = _ExportedResult.model_validate_json(raw)  # stricter than Python's own JSON
+    if not isinstance(line.provenance.get("kind"), str):
+        raise ValueError("provenance: its kind is no text")
+    value = line.value.encode()
+    if line.base64:
+        value = base64.b64decode(line.value, validate=True)
+    return store.insert(dict(line.provenance), [(bytes.fromhex(line.key), value)], line.created)
 
 
 def _reason(error: ValueError) -> str:

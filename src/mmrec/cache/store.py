@@ -1,4 +1,8 @@
-"""Results of slow, paid or random calls, kept for good under the hash of all that made them."""
+"""Results of slow, paid or random calls, kept for good under the hash of all that determines them.
+
+A *key* is the hash of a *provenance* (kind, model, revision, parameters) and of one input. A *result*
+is the value that a call gave, or the *failure* that says why there is none.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +10,36 @@ import hashlib
 import json
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmrec.cache.database import open_database
-from mmrec.cache.locks import Claims, parts
+from mmrec.cache.locks import hold_lock
 from mmrec.console import track
-from mmrec.errors import ModelError
+from mmrec.errors import StoreError
 
 __all__ = ["Compute", "Failure", "Result", "Store", "default_store_path", "result_keys"]
 
-_CLAIMED = 16  # a claim for each answer alone would take as long as writing it down
-_POLL_SECONDS = 0.1, 1.0
-_DISK = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")
+_FORMAT = 3
+_TABLES = """
+CREATE TABLE provenances (id INTEGER PRIMARY KEY, content TEXT NOT NULL UNIQUE);
+CREATE TABLE results (
+    key BLOB PRIMARY KEY, provenance INTEGER NOT NULL, value BLOB NOT NULL, created INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE failures (
+    key BLOB PRIMARY KEY, provenance INTEGER NOT NULL, reason TEXT NOT NULL, final INTEGER NOT NULL,
+    created REAL NOT NULL
+) WITHOUT ROWID;
+"""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there is no result; a final one is not tried again unless that is asked for."""
+    """Why there is no value; a final failure is not tried again unless that is asked for."""
 
     reason: str
     final: bool = True
@@ -35,7 +47,7 @@ class Failure:
 
 Result = bytes | Failure
 Compute = Callable[[Iterator[list[int]]], Generator[tuple[int, Result]]]
-"""Takes blocks of positions as it can work on them, gives results in any order, each with its position."""
+"""Takes blocks of positions as it can work on them, and gives (position, result) in any order."""
 
 
 def default_store_path() -> Path:
@@ -45,66 +57,82 @@ def default_store_path() -> Path:
 
 
 def result_keys(provenance: dict[str, object], inputs: Iterable[str]) -> list[bytes]:
-    """Keys of results: sha256 over what made them (kind, model, revision, parameters) and each input."""
-    head = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode() + b"\0")
+    """The key of each input's result: sha256 over the provenance and the input."""
+    prefix = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode() + b"\0")
     keys = []
     for text in inputs:
-        one = head.copy()
-        one.update(text.encode("utf-8", "surrogatepass"))
-        keys.append(one.digest())
+        key = prefix.copy()
+        key.update(text.encode("utf-8", "surrogatepass"))
+        keys.append(key.digest())
     return keys
 
 
 class Store:
-    """A SQLite database of results; many processes may read and write it at the same time.
+    """A SQLite database of results; many processes and threads may use it at the same time.
 
     Args:
-        path: the database file, made with its folder when absent; None keeps everything in memory.
-        retry: whether what failed for good before now is tried again.
+        path: the database file, made with its folder when absent; None keeps all in memory.
+        retry: whether final failures of earlier runs are tried again.
+
+    Attributes:
+        max_wait: seconds to wait for a process that computes results of the same kind. Then they are
+            computed at once, and the same call might be paid for twice. None waits without limit.
 
     Raises:
-        ModelError: the file cannot be opened or is no such database.
+        StoreError: the file cannot be opened or is no such database.
     """
 
     def __init__(self, path: Path | None = None, retry: bool = False) -> None:
         self.path = path
-        self._since = time.time() if retry else 0.0
+        self.max_wait: float | None = None
+        self._retry_before = time.time() if retry else 0.0
+        self._writing = threading.RLock()
         with self.translate_errors():
-            self.db = open_database(path)
-        self.claims = Claims(self.db, path)
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            # SQLite does not wait for a process that switches the file to WAL at this moment.
+            with self.lock("opening"):
+                self.db = _open_database(path)
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
-        """The values of those keys that are stored."""
+        """The values of those keys that have one."""
         return dict(self._select("SELECT key, value FROM results WHERE key IN ({})", keys))
 
     def failures(self, keys: Iterable[bytes]) -> dict[bytes, Failure]:
-        """What failed, and why, among some keys."""
+        """The failures among some keys."""
         rows = self._select("SELECT key, reason, final FROM failures WHERE key IN ({})", keys)
         return {key: Failure(reason, bool(final)) for key, reason, final in rows}
 
     def put(self, provenance: dict[str, object], results: Iterable[tuple[bytes, Result]]) -> None:
-        """Write results in one transaction; a key that has a value already keeps it."""
-        results = list(results)
-        now = time.time()
-        with self.translate_errors(), self.db:
-            own = self._maker(provenance)
-            good = [
-                (key, own, value, int(now))
-                for key, value in results
-                if not isinstance(value, Failure)
-            ]
-            bad = [
-                (key, own, why.reason, why.final, now)
-                for key, why in results
-                if isinstance(why, Failure)
-            ]
-            self.db.executemany("INSERT OR IGNORE INTO results VALUES (?, ?, ?, ?)", good)
-            self.db.executemany("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?)", bad)
-            keys = [(key,) for key, _ in results]
-            self.db.executemany(
-                "DELETE FROM failures WHERE key IN (SELECT key FROM results WHERE key = ?)", keys
-            )
-            self.db.executemany("DELETE FROM claims WHERE key = ?", keys)
+        """Write results by key in one transaction; a key that has a value keeps it."""
+        with self.transaction():
+            self.insert(provenance, results, time.time())
+
+    def insert(
+        self, provenance: dict[str, object], results: Iterable[tuple[bytes, Result]], created: float
+    ) -> int:
+        """Write results within a `transaction`; `created` is in seconds since 1970.
+
+        Returns:
+            How many values are new.
+        """
+        content = json.dumps(provenance, sort_keys=True, allow_nan=False)
+        self.db.execute("INSERT OR IGNORE INTO provenances (content) VALUES (?)", (content,))
+        query = "SELECT id FROM provenances WHERE content = ?"
+        ((number,),) = self.db.execute(query, (content,))
+        values, failures = [], []
+        for key, result in results:
+            if isinstance(result, Failure):
+                failures.append((key, number, result.reason, result.final, created))
+            else:
+                values.append((key, number, result, int(created)))
+        insert = "INSERT OR IGNORE INTO results VALUES (?, ?, ?, ?)"
+        new = self.db.executemany(insert, values).rowcount if values else 0
+        self.db.executemany("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?)", failures)
+        # A value wins over a failure, whichever came first.
+        delete = "DELETE FROM failures WHERE key = ? AND key IN (SELECT key FROM results)"
+        self.db.executemany(delete, [(row[0],) for row in (*values, *failures)])
+        return new
 
     def get_or_compute(
         self,
@@ -117,165 +145,174 @@ class Store:
         order: Callable[[int], tuple[int, str]] | None = None,
         status: Callable[[], str] = str,
     ) -> list[Result]:
-        """The results of some inputs; those that are not there yet are computed, and kept as they arrive.
+        """The results of some inputs; missing ones are computed, and written as they arrive.
 
-        Work that another process has begun on the same inputs is waited for, not done twice.
+        Nothing is computed twice: who needs missing results waits until no other process or thread
+        computes results of this kind, and looks again.
 
         Args:
             provenance: all that determines a result besides its input, with a `kind`.
             inputs: equal ones are computed once.
-            compute: makes the results of the inputs at some positions.
-            title: title of the progress bar.
+            compute: computes the results of the inputs at some positions.
+            title: of the progress bar.
             chunk: positions in a block; a crash costs the blocks that are being worked on.
             order: sort key of positions, where the order of computing matters for speed.
-            status: what else the progress bar says.
+            status: additional text for the progress bar.
 
         Returns:
-            One result an input; a failure where there is none.
+            One result for each input.
         """
         keys = result_keys(provenance, inputs)
-        first = {key: at for at, key in reversed(list(enumerate(keys)))}
-        found = self._known(first)
-        todo = sorted((at for key, at in first.items() if key not in found), key=order)
-        if todo:
-            with track(title, len(todo), status) as advance:
-                self._work(_Work(provenance, keys, compute, chunk, found, advance), todo)
-        return [found[key] for key in keys]
+        positions = _first_positions(keys)
+        results = self._settled(positions)
+        if missing := len(positions) - len(results):
+            with track(title, missing, status) as advance, self.lock(str(provenance["kind"])):
+
+                def record(new: dict[bytes, Result]) -> None:
+                    failed = sum(isinstance(result, Failure) for result in new.values())
+                    results.update(new)
+                    advance(len(new), failed)
+
+                # Whoever held the lock may have computed some.
+                record(self._settled([key for key in positions if key not in results]))
+                todo = sorted(
+                    (positions[key] for key in positions if key not in results), key=order
+                )
+                if todo:
+                    self._compute(provenance, keys, todo, compute, chunk, record)
+        return [results[key] for key in keys]
 
     def missing(self, provenance: dict[str, object], inputs: Iterable[str]) -> dict[bytes, int]:
-        """The different inputs that `get_or_compute` would have to compute: their keys and positions."""
-        keys = result_keys(provenance, inputs)
-        first = {key: at for at, key in reversed(list(enumerate(keys)))}
-        known = self._known(first)
-        return {key: at for key, at in first.items() if key not in known}
+        """Keys and first positions of the inputs that `get_or_compute` would compute."""
+        positions = _first_positions(result_keys(provenance, inputs))
+        settled = self._settled(positions)
+        return {key: position for key, position in positions.items() if key not in settled}
 
     def counts(self) -> dict[str, int]:
-        """Stored results by kind."""
-        kind = "json_extract(makers.maker, '$.kind')"
-        query = (
-            f"SELECT {kind}, count(*) FROM results JOIN makers ON id = results.maker "
-            "GROUP BY 1 ORDER BY 1"
-        )
+        """Number of values by kind."""
+        query = """
+            SELECT json_extract(content, '$.kind'), count(*)
+            FROM results JOIN provenances ON id = results.provenance GROUP BY 1 ORDER BY 1
+        """
         with self.translate_errors():
             return dict(self.db.execute(query))
 
     def close(self) -> None:
         """Close the database. A killed process loses no result; a power cut may lose the last ones."""
-        self.claims.close()
         self.db.close()
 
-    def _known(self, keys: Collection[bytes]) -> dict[bytes, Result]:
-        """What need not be computed: values, and what failed for good."""
-        found: dict[bytes, Result] = {**self.get(keys)}
-        query = f"SELECT key, reason FROM failures WHERE final AND made > {self._since!r} AND key IN ({{}})"
-        lacking = self._select(query, (key for key in keys if key not in found))
-        found.update((key, Failure(reason)) for key, reason in lacking)
-        return found
+    @contextmanager
+    def lock(self, kind: str) -> Iterator[None]:
+        """Hold the lock of a kind of results (see `hold_lock`); a store in memory needs none."""
+        with ExitStack() as held:
+            if self.path is not None:
+                with self.translate_errors():
+                    held.enter_context(hold_lock(self.path, kind, self.max_wait))
+            yield
 
-    def _work(self, work: _Work, todo: list[int]) -> None:
-        """Rounds over what is to do, until it is found, here or by another process."""
-        keys, found = work.keys, work.found
-        self._round(work, todo)
-        pause, most = _POLL_SECONDS
-        while left := [at for at in todo if keys[at] not in found]:
-            pause = _POLL_SECONDS[0] if len(left) < len(todo) else min(2 * pause, most)
-            todo = left
-            time.sleep(pause)
-            work.tell(self._known([keys[at] for at in todo]))
-            with self.translate_errors():
-                held = self.claims.held([keys[at] for at in todo])
-            if free := [at for at in todo if keys[at] not in held and keys[at] not in found]:
-                self._round(work, free)
-
-    def _round(self, work: _Work, todo: list[int]) -> None:
-        """Compute what no other process works on; what came of it is kept, whatever happens."""
-        taken: set[bytes] = set()
-        kept: list[tuple[bytes, Result]] = []
-        with ExitStack() as at_last:
-            at_last.callback(self._release, taken)
-            at_last.callback(self._keep, work, kept, taken)
-            results = work.compute(self._blocks(work, todo, taken))
-            at_last.callback(results.close)
-            for at, result in results:
-                kept.append((work.keys[at], result))
-                if len(kept) >= work.chunk:
-                    self._keep(work, kept, taken)
-        if lost := taken - work.found.keys():
-            raise RuntimeError(f"{len(lost)} inputs were neither answered nor refused")
-
-    def _blocks(self, work: _Work, todo: list[int], taken: set[bytes]) -> Iterator[list[int]]:
-        """Positions to compute, claimed block by block; what another process did meanwhile is found."""
-        step = max(work.chunk, _CLAIMED // work.chunk * work.chunk)
-        for start in range(0, len(todo), step):
-            some = todo[start : start + step]
-            with self.translate_errors():
-                mine = self.claims.take([work.keys[at] for at in some])
-            taken |= mine
-            work.tell(self._known(mine))
-            free = [at for at in some if work.keys[at] in mine and work.keys[at] not in work.found]
-            for first in range(0, len(free), work.chunk):
-                yield free[first : first + work.chunk]
-
-    def _keep(self, work: _Work, results: list[tuple[bytes, Result]], taken: set[bytes]) -> None:
-        """Write results, which gives back their claims, and empty the list."""
-        if results:
-            self.put(work.maker, results)
-            work.tell(dict(results))
-            taken.difference_update(key for key, _ in results)
-            results.clear()
-
-    def _release(self, keys: set[bytes]) -> None:
-        with self.translate_errors():
-            self.claims.release(keys)
-
-    def _maker(self, maker: dict[str, object]) -> int:
-        # Looked up every time: what is remembered here outlives a transaction that is rolled back.
-        text = json.dumps(maker, sort_keys=True)
-        query = "SELECT id FROM makers WHERE maker = ?"
-        while (row := self.db.execute(query, (text,)).fetchone()) is None:
-            self.db.execute("INSERT OR IGNORE INTO makers (maker) VALUES (?)", (text,))
-        (number,) = row
-        return int(number)
-
-    def _select(self, query: str, keys: Iterable[bytes]) -> Iterator[tuple[Any, ...]]:
-        with self.translate_errors():
-            for part in parts(dict.fromkeys(keys)):
-                yield from self.db.execute(query.format(",".join("?" * len(part))), part)
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write to the database, all or nothing; threads that share the store take turns."""
+        with self._writing, self.translate_errors(), self.db:
+            yield self.db
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
-        """Turn errors of the database into ones that name the store, and the mend."""
+        """Turn errors of the database and its disk into a StoreError that says what to do."""
         try:
             yield
         except (OSError, sqlite3.Error) as error:
-            raise ModelError(
-                f"the store {self.path} cannot be used: {error}; {_mend(error)}"
+            raise StoreError(
+                f"the store {self.path} cannot be used: {error}; {_remedy(error)}"
             ) from error
 
+    def _compute(
+        self,
+        provenance: dict[str, object],
+        keys: Sequence[bytes],
+        todo: Sequence[int],
+        compute: Compute,
+        chunk: int,
+        record: Callable[[dict[bytes, Result]], None],
+    ) -> None:
+        """Compute the results at some positions; what has arrived is written whatever happens."""
+        unwritten: dict[bytes, Result] = {}
 
-@dataclass(frozen=True)
-class _Work:
-    """What one call of `get_or_compute` works on, and has found so far."""
+        def write() -> None:
+            self.put(provenance, unwritten.items())
+            record(unwritten)
+            unwritten.clear()
 
-    maker: dict[str, object]
-    keys: Sequence[bytes]
-    compute: Compute
-    chunk: int
-    found: dict[bytes, Result]
-    advance: Callable[[int, int], None]
+        blocks = (list(todo[start : start + chunk]) for start in range(0, len(todo), chunk))
+        answered = 0
+        try:
+            with closing(compute(blocks)) as results:
+                for position, result in results:
+                    unwritten[keys[position]] = result
+                    answered += 1
+                    if len(unwritten) >= chunk:
+                        write()
+        finally:
+            if unwritten:
+                write()
+        if answered < len(todo):
+            raise RuntimeError(f"{len(todo) - answered} inputs were neither answered nor refused")
 
-    def tell(self, results: dict[bytes, Result]) -> None:
-        """Add to what is found, and to the bar."""
-        new = [result for key, result in results.items() if key not in self.found]
-        self.found.update(results)
-        if new:
-            self.advance(len(new), sum(isinstance(result, Failure) for result in new))
+    def _settled(self, keys: Collection[bytes]) -> dict[bytes, Result]:
+        """The results that need not be computed: values, and final failures."""
+        settled: dict[bytes, Result] = {**self.get(keys)}
+        rows = self._select(
+            f"""SELECT key, reason FROM failures
+            WHERE final AND created > {self._retry_before!r} AND key IN ({{}})""",
+            [key for key in keys if key not in settled],
+        )
+        settled.update((key, Failure(reason)) for key, reason in rows)
+        return settled
+
+    def _select(self, query: str, keys: Iterable[bytes]) -> Iterator[tuple[Any, ...]]:
+        """Rows of a query whose `{}` stands for keys; as many at once as a query may name."""
+        unique, size = list(dict.fromkeys(keys)), 500
+        with self.translate_errors():
+            for start in range(0, len(unique), size):
+                part = unique[start : start + size]
+                yield from self.db.execute(query.format(",".join("?" * len(part))), part)
 
 
-def _mend(error: Exception) -> str:
+def _first_positions(keys: Sequence[bytes]) -> dict[bytes, int]:
+    positions: dict[bytes, int] = {}
+    for position, key in enumerate(keys):
+        positions.setdefault(key, position)
+    return positions
+
+
+def _open_database(path: Path | None) -> sqlite3.Connection:
+    """Open a database, and make its tables if it is new."""
+    db = sqlite3.connect(path or ":memory:", timeout=60, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        # A checkpoint waits for the disk: every 16 MB instead of every 4.
+        db.execute("PRAGMA wal_autocheckpoint=4000")
+        ((version,),) = db.execute("PRAGMA user_version")
+        ((tables,),) = db.execute("SELECT count(*) FROM sqlite_master")
+        if version == 0 and tables == 0:
+            db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {_FORMAT}; COMMIT;")
+        elif version != _FORMAT:
+            raise StoreError(
+                f"{path} is no store of this version of mmrec: name another file for the store"
+            )
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _remedy(error: Exception) -> str:
+    """What a user can do about an error of the database."""
     name = getattr(error, "sqlite_errorname", "")
+    disk = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")
     if name.startswith("SQLITE_BUSY"):
         return "another process has it locked; try again when that is done"
-    if isinstance(error, OSError) or name.startswith(_DISK):
-        return "see that the disk has room and that you may write there; what is in it is kept"
+    if isinstance(error, OSError) or name.startswith(disk):
+        return "see that the disk has room and that you may write there; its results are kept"
     return "move it away, or name another"

@@ -138,13 +138,13 @@ def _service() -> dict[str, tuple[str, str]]:
 
 def _store(path: Path | None) -> dict[str, tuple[str, str]]:
     from mmrec.cache.store import Store, default_store_path
-    from mmrec.errors import ModelError
+    from mmrec.errors import StoreError
 
     path = path or default_store_path()
     if not path.exists():
         return {"store": ("ok", f"{path} (will be made)")}
     try:
         counts = ", ".join(f"{kind} {count:,}" for kind, count in Store(path).counts().items())
-    except ModelError as error:
+    except StoreError as error:
         return {"store": ("broken", str(error))}
     return {"store": ("ok", f"{path}: {counts or 'empty'}, {path.stat().st_size / 1e6:.0f} MB")}

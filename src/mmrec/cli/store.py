@@ -75,7 +75,7 @@ def import_(file: Path, /, *, store: StorePath = None, json: AsJson = False) -> 
     path = store or default_store_path()
     with closing(Store(path)) as db:
         done = admin.import_(db, file)
-    said = f"{done.new:,} new, {done.present:,} known already, {done.refused:,} refused"
+    said = f"{done.new:,} new, {done.present:,} present already, {done.refused:,} refused"
     _print(
         {"store": path, "file": file, **asdict(done)}, json, f"{said}; {done.reason}".rstrip("; ")
     )

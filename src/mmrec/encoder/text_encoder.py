@@ -14,7 +14,7 @@ from mmrec.cache.store import Failure, Result, Store
 from mmrec.config import EncoderConfig
 from mmrec.console import console
 from mmrec.encoder.weights import Placement, file_digest, folder_digest
-from mmrec.errors import ModelError
+from mmrec.errors import ModelError, StoreError
 
 if TYPE_CHECKING:
     from mmrec.encoder.backends import Backend
@@ -128,7 +128,7 @@ class Encoder:
         if not vectors:
             raise ModelError(f"no text could be encoded: {failed[0]}")
         if len({len(row) for row in vectors}) != 1:
-            raise ModelError(
+            raise StoreError(
                 "vectors in the store are damaged; `mmrec store prune --kind vector` forgets them"
             )
         if failed:

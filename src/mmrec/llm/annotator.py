@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from mmrec.cache.store import Failure, Result, Store
 from mmrec.config import AnnotationConfig, LanguageConfig
 from mmrec.data.schema import EntityKind
-from mmrec.errors import ModelError
+from mmrec.errors import StoreError
 from mmrec.llm import parsing
 from mmrec.llm.context import ContextWindow, Texts
 from mmrec.llm.prompts import (
@@ -268,7 +268,7 @@ def _restored(kept: bytes, task: Task) -> Answer:
         return Answer.model_validate_json(kept)
     except ValidationError as error:
         mend = f"`mmrec store prune --kind '{task.name}'` forgets all of its kind"
-        raise ModelError(f"an answer in the store is damaged; {mend}") from error
+        raise StoreError(f"an answer in the store is damaged; {mend}") from error
 
 
 def _own_note(answer: Answer) -> Note:

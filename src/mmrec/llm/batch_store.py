@@ -49,7 +49,7 @@ class BatchJobStore:
     def __init__(self, store: Store, server: str) -> None:
         self._store = store
         self._server = server
-        with store.translate_errors(), store.db as db:
+        with store.transaction() as db:
             for statement in _SCHEMA:
                 db.execute(statement)
 
@@ -86,28 +86,21 @@ class BatchJobStore:
         return Usage(input=most, output=out)
 
     def unfinished_jobs(self) -> list[BatchJob]:
-        """Batches that were not collected yet, but for those that a living process is handing in."""
+        """Batches that were not collected yet; waits while another process submits one."""
         query = "SELECT token, file, id FROM batches WHERE server = ? ORDER BY rowid"
-        with self._store.translate_errors():
-            found = [BatchJob(*row) for row in self._store.db.execute(query, (self._server,))]
-            held = self._store.claims.held([one.token.encode() for one in found if one.id is None])
-        return [one for one in found if one.token.encode() not in held]
+        with self._store.lock("batch submission"), self._store.translate_errors():
+            rows = self._store.db.execute(query, (self._server,)).fetchall()
+        return [BatchJob(*row) for row in rows]
 
     @contextmanager
     def submitting(self, token: str, lines: Sequence[BatchLine]) -> Iterator[None]:
-        """Note a batch before the server hears of it; while the context lasts, nobody takes it for dead."""
-        claims, key = self._store.claims, token.encode()
-        with self._store.translate_errors():
-            claims.take([key])
-        try:
-            with self._store.translate_errors(), self._store.db as db:
+        """Note a batch before the server hears of it; nobody takes it for dead within the context."""
+        with self._store.lock("batch submission"):
+            with self._store.transaction() as db:
                 db.execute("INSERT INTO batches VALUES (?, ?, NULL, NULL)", (token, self._server))
-                rows = ((one.name, token, one.input, one.output) for one in lines)
+                rows = ((line.name, token, line.input, line.output) for line in lines)
                 db.executemany("INSERT OR REPLACE INTO batched VALUES (?, ?, ?, ?, NULL)", rows)
             yield
-        finally:
-            with self._store.translate_errors():
-                claims.release([key])
 
     def record_file(self, token: str, file: str) -> None:
         """The file is there; from now on there may be a batch of it."""
@@ -124,7 +117,7 @@ class BatchJobStore:
             How many of its requests have no answer; they may be handed in again.
         """
         rows = ((answer, request, token) for request, answer in answers)
-        with self._store.translate_errors(), self._store.db as db:
+        with self._store.transaction() as db:
             db.executemany("UPDATE batched SET answer = ? WHERE request = ? AND token = ?", rows)
             lost = db.execute(
                 "DELETE FROM batched WHERE token = ? AND answer IS NULL", (token,)
@@ -133,5 +126,5 @@ class BatchJobStore:
         return lost
 
     def _write(self, statement: str, *values: str) -> None:
-        with self._store.translate_errors(), self._store.db as db:
+        with self._store.transaction() as db:
             db.execute(statement, values)

@@ -1,0 +1,320 @@
+"""`mmrec store`: results counted, exported, imported and deleted; hostile files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmrec.cache.admin import ImportCounts, Selection, export, import_, prune, stats
+from mmrec.cache.store import Failure, Store, result_keys
+from mmrec.cli.store import store_app
+from mmrec.errors import ConfigError, DataError, StoreError
+from mmrec.llm.types import Answer, Usage
+
+NOTE: dict[str, object] = {"kind": "note", "model": "small", "prompt": "1"}
+NOTE_2 = {**NOTE, "prompt": "2"}
+LARGE = {**NOTE, "model": "large"}
+VECTOR: dict[str, object] = {"kind": "vector", "model": "mini"}
+DAY = 86400
+
+
+def answer(tokens: int) -> bytes:
+    usage = Usage(input=tokens, output=7, cached=1)
+    return Answer(text="gut 👍", usage=usage).model_dump_json().encode()
+
+
+def note_keys(provenance: dict[str, object]) -> list[bytes]:
+    return result_keys(provenance, ["a", "b"])
+
+
+@pytest.fixture
+def full(store: Store) -> Store:
+    """Two notes of the small model, by two prompts, one of the large, 30 vectors, and failures."""
+    for provenance, tokens, final in ((NOTE, 100, True), (NOTE_2, 10, False)):
+        results = [answer(tokens), Failure("no", final)]
+        store.put(provenance, zip(note_keys(provenance), results, strict=True))
+    store.put(LARGE, [(note_keys(LARGE)[0], answer(1))])
+    store.put(VECTOR, [(key, os.urandom(768)) for key in result_keys(VECTOR, map(str, range(30)))])
+    return store
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[Store]:
+    with closing(Store(tmp_path / "empty.sqlite")) as store:
+        yield store
+
+
+def content(store: Store) -> list[tuple[Any, ...]]:
+    query = """SELECT key, content, value, created
+    FROM results JOIN provenances ON id = results.provenance ORDER BY key"""
+    return store.db.execute(query).fetchall()
+
+
+def failed_keys(store: Store) -> set[bytes]:
+    return {key for (key,) in store.db.execute("SELECT key FROM failures")}
+
+
+def line(**changed: object) -> bytes:
+    good = {"key": "ab" * 32, "provenance": {"kind": "note"}, "value": "text", "created": 5}
+    return json.dumps({**good, **changed}).encode()
+
+
+def make_older(store: Store, provenance: dict[str, object], days: float) -> None:
+    chosen = "provenance = (SELECT id FROM provenances WHERE content = ?)"
+    created, text = int(time.time() - days * DAY), json.dumps(provenance, sort_keys=True)
+    with store.db:
+        for table in ("results", "failures"):
+            store.db.execute(f"UPDATE {table} SET created = ? WHERE {chosen}", (created, text))
+
+
+def test_results_are_counted_by_kind_and_model(full: Store) -> None:
+    make_older(full, NOTE, days=10)
+    rows = {(row["kind"], row["model"]): row for row in stats(full, Selection())}
+    assert list(rows) == [("note", "large"), ("note", "small"), ("vector", "mini")]
+    assert rows["note", "small"] == {
+        "kind": "note",
+        "model": "small",
+        "results": 2,
+        "failed": 2,
+        "bytes": len(answer(100)) + len(answer(10)),
+        "input": 110,
+        "output": 14,
+        "oldest": f"{datetime.now(UTC) - timedelta(days=10):%Y-%m-%d}",
+    }
+    vectors = rows["vector", "mini"]
+    assert (vectors["results"], vectors["bytes"], vectors["input"]) == (30, 30 * 768, 0)
+    (old,) = stats(full, Selection(kind="note", before=time.time() - DAY))
+    assert (old["model"], old["results"], old["failed"], old["input"]) == ("small", 1, 1, 100)
+    (failed,) = stats(full, Selection(model="small", failures=True))
+    assert (failed["results"], failed["failed"]) == (0, 2)
+    assert stats(full, Selection(kind="notes")) == []
+
+
+ODD = [b'{"usage": {"input": %s}}' % x for x in (b'"1e999"', b"1e999", b"9e18", b"{}", b"null")]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.one_of(st.binary(), st.text().map(str.encode), st.sampled_from(ODD))))
+def test_any_value_is_counted_and_comes_back_byte_by_byte(
+    tmp_path_factory: pytest.TempPathFactory, values: list[bytes]
+) -> None:
+    file = tmp_path_factory.mktemp("any") / "all.jsonl.gz"
+    with closing(Store()) as store, closing(Store()) as copy:
+        keys = result_keys(NOTE, map(str, range(len(values))))
+        store.put(NOTE, zip(keys, values, strict=True))
+        assert sum(row["bytes"] for row in stats(store, Selection())) == sum(map(len, values))
+        assert export(store, file, Selection()) == len(values)
+        assert import_(copy, file) == ImportCounts(new=len(values))
+        assert content(copy) == content(store)
+
+
+@pytest.mark.parametrize("name", ["all.jsonl", "all.jsonl.gz"])
+def test_an_export_comes_back_and_is_present_the_second_time(
+    full: Store, empty: Store, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    make_older(full, NOTE, days=10)
+    assert export(full, path, Selection()) == 33
+    assert not [*tmp_path.glob(".*.part")]
+    key = note_keys(NOTE)[0]
+    empty.put(NOTE, [(key, b"was here first"), (note_keys(LARGE)[0], Failure("not here"))])
+    assert import_(empty, path) == ImportCounts(new=32, present=1)
+    assert import_(empty, path) == ImportCounts(new=0, present=33)
+    assert empty.get([key]) == {key: b"was here first"}
+    assert failed_keys(empty) == set()
+    imported = [row for row in content(empty) if row[0] != key]
+    assert imported == [row for row in content(full) if row[0] != key]
+
+
+def test_a_selection_is_exported(full: Store, tmp_path: Path) -> None:
+    path = tmp_path / "notes.jsonl"
+    assert export(full, path, Selection("note", "small")) == 2
+    rows = [json.loads(text) for text in path.read_text().splitlines()]
+    provenances = [row["provenance"] for row in rows]
+    assert sorted(provenances, key=lambda provenance: provenance["prompt"]) == [NOTE, NOTE_2]
+    assert json.loads(rows[0]["value"])["text"] == "gut 👍"
+    assert export(full, path, Selection(kind="vector")) == 30
+    assert [len(json.loads(text)["value"]) for text in path.read_text().splitlines()] == 30 * [1024]
+
+
+def test_an_export_that_fails_leaves_the_earlier_file(
+    full: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "all.jsonl"
+    path.write_text("before")
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", full_disk)
+        with pytest.raises(DataError, match=r"all\.jsonl cannot be written: .*No space"):
+            export(full, path, Selection())
+    assert path.read_text() == "before"
+    assert not [*tmp_path.glob(".*.part")]
+    with pytest.raises(DataError, match="cannot be written"):
+        export(full, path / "below a file.jsonl", Selection())
+    with pytest.raises(ConfigError, match=r"ends in \.jsonl"):
+        export(full, tmp_path / "all.txt", Selection())
+
+
+DEEP = b'"x", "deep": ' + b"[" * 500 + b"]" * 500
+BAD = {
+    b"{": "broken JSON",
+    b"\xff\xfe": "not UTF-8",
+    b"[" * 100_000: "nested too deeply",
+    b'{"provenance":' * 100_000: "nested too deeply",
+    b"3": "not an object",
+    line(key="ab"): "key: ",
+    line(key="ab " * 21 + "a"): "key: ",
+    line(key=7): "key: ",
+    line(provenance="note"): "provenance: ",
+    line(provenance={"model": "x"}): "provenance: its kind is no text",
+    line(provenance={"kind": 3}): "provenance: its kind is no text",
+    line(provenance={"kind": "x", "temperature": float("nan")}): "not JSON compliant",
+    line(provenance={"kind": "x"}).replace(b'"x"', DEEP): "recursion limit",
+    line(provenance={"kind": "\ud800"}): "hex escape",
+    line(value=None): "value",
+    line(value="\ud800"): "hex escape",
+    line(value="YQ", base64=True): "padding",
+    line(value="Y!Q=", base64=True): "base64",
+    line(created=-1): "created: ",
+    line(created=10**30): "created: ",
+    line(created="5"): "created: ",
+    line(created=True): "created: ",
+}
+
+
+@pytest.mark.parametrize(("bad", "reason"), BAD.items(), ids=range(len(BAD)))
+def test_a_bad_line_costs_only_itself_and_the_first_is_named(
+    empty: Store, tmp_path: Path, bad: bytes, reason: str
+) -> None:
+    path = tmp_path / "archive.jsonl"
+    path.write_bytes(b"\n".join([line(), b"", bad, bad, line(key="cd" * 32, extra="ignored")]))
+    counts = import_(empty, path)
+    assert (counts.new, counts.refused) == (2, 2)
+    assert counts.reason.startswith("line 3: ")
+    assert reason in counts.reason
+    (row,) = stats(empty, Selection())
+    assert (row["kind"], row["model"], row["results"], row["bytes"]) == ("note", None, 2, 8)
+
+
+def test_results_before_a_break_in_the_file_are_kept(empty: Store, tmp_path: Path) -> None:
+    path = tmp_path / "archive.jsonl.gz"
+    lines = b"".join(line(key=os.urandom(32).hex()) + b"\n" for _ in range(5000))
+    packed = gzip.compress(lines)
+    path.write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(DataError, match="cut off or damaged"):
+        import_(empty, path)
+    assert empty.counts() == {"note": 2000}
+    path.write_bytes(packed)
+    assert import_(empty, path) == ImportCounts(new=3000, present=2000)
+
+
+def test_pruning_deletes_the_selection_and_shrinks_the_file(full: Store) -> None:
+    many = result_keys(VECTOR, map(str, range(2000)))
+    full.put(VECTOR, [(key, os.urandom(768)) for key in many])
+    make_older(full, NOTE, days=100)
+    full.close()
+    assert full.path is not None
+    before = full.path.stat().st_size
+    with closing(Store(full.path)) as store:
+        prune(store, Selection(kind="vector"))
+        assert store.counts() == {"note": 3}
+    assert full.path.stat().st_size < before - 1_000_000
+    with closing(Store(full.path)) as store:
+        prune(store, Selection(before=time.time() - 90 * DAY))
+        assert store.counts() == {"note": 2}
+        assert failed_keys(store) == {note_keys(NOTE_2)[1]}
+        prune(store, Selection(model="small", failures=True))
+        assert store.counts() == {"note": 2}
+        assert failed_keys(store) == set()
+
+
+def test_results_are_not_pruned_while_another_process_computes(full: Store) -> None:
+    def prune_in_a_thread() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(prune, full, Selection(kind="vector")).result()
+
+    with full.lock("vector"), pytest.raises(StoreError, match="another process computes: vector"):
+        prune_in_a_thread()
+    assert full.counts() == {"note": 3, "vector": 30}
+    prune_in_a_thread()
+    assert full.counts() == {"note": 3}
+
+
+def test_pruning_works_beside_a_reader(full: Store) -> None:
+    assert full.path is not None
+    with closing(sqlite3.connect(full.path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM results").fetchone()
+        prune(full, Selection(kind="vector"))
+    assert full.counts() == {"note": 3}
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    store_app([*map(str, words)], result_action="return_value")
+    return capsys.readouterr().out
+
+
+def test_commands_print_counts_as_text_or_json(
+    full: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = json.loads(run(capsys, "stats", "--store", full.path, "--json"))
+    assert full.path is not None
+    assert output["bytes"] == full.path.stat().st_size
+    assert [row["results"] for row in output["holdings"]] == [1, 2, 30]
+    assert "vector" in run(capsys, "stats", "--store", full.path)
+    file, new = tmp_path / "notes.jsonl.gz", tmp_path / "new.sqlite"
+    assert "3 results" in run(capsys, "export", file, "--kind", "note", "--store", full.path)
+    assert "3 new, 0 present already, 0 refused" in run(capsys, "import", file, "--store", new)
+    file.write_bytes(gzip.compress(b"{\n" * 30))
+    output = json.loads(run(capsys, "import", file, "--store", new, "--json"))
+    assert (output["new"], output["refused"]) == (0, 30)
+    assert "30 refused; line 1: broken JSON" in run(capsys, "import", file, "--store", new)
+
+
+def test_prune_deletes_only_with_yes(full: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["prune", "--kind", "note", "--model", "small", "--store", full.path]
+    assert "4 results and failures would be deleted" in run(capsys, *words)
+    assert full.counts() == {"note": 3, "vector": 30}
+    output = json.loads(run(capsys, *words, "--json", "--yes"))
+    assert output["deleted"] is True
+    assert [row["results"] for row in output["holdings"]] == [2]
+    assert full.counts() == {"note": 1, "vector": 30}
+    assert "0 results and failures" in run(capsys, "prune", "--older-than", 90, "--store", full.path)
+    with pytest.raises(ConfigError, match="say what to delete"):
+        run(capsys, "prune", "--yes", "--store", full.path)
+
+
+def test_only_import_creates_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "none.sqlite"
+    for words in (["stats"], ["export", "x.jsonl"], ["prune", "--failures"]):
+        with pytest.raises(DataError, match=r"none\.sqlite: no store is there"):
+            run(capsys, *words, "--store", path)
+    assert not path.exists()
+
+
+def test_names_from_an_archive_cannot_control_the_terminal(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "archive.jsonl"
+    file.write_bytes(line(provenance={"kind": "[red]x", "model": "\x1b[2Jy"}))
+    run(capsys, "import", file, "--store", store.path)
+    output = run(capsys, "stats", "--store", store.path)
+    assert "\x1b" not in output
+    assert "[red]x" in output
+    assert "�[2Jy" in output
