@@ -36,7 +36,8 @@ import polars as pl
 from mmrec.config import Config, RankerConfig, SplitConfig
 from mmrec.data.schema import NO_TIME, Interactions
 from mmrec.data.split import split_reviews
-from mmrec.evidence.policies import Evidence, EvidenceViews
+from mmrec.evidence.policies import Evidence
+from mmrec.evidence.views import EvidenceViews
 from mmrec.features.annotations import NoteArrays
 from mmrec.features.builder import FeatureBuilder
 from mmrec.features.dataset import Dataset
@@ -117,9 +118,9 @@ def one_size(size: int, folder: Path, *, peer: bool) -> None:
                 corpus, evidence, Config(ranker=RankerConfig(features=kind))
             )
         with _stage(f"{kind} users"):
-            user = assembler.build_user(evidence.user, corpus)
+            user = assembler.build("user", evidence.user, corpus)
         with _stage(f"{kind} items"):
-            item = assembler.build_item(evidence.item, corpus)
+            item = assembler.build("item", evidence.item, corpus)
         del assembler, user, item
     if peer:
         _peer(corpus, evidence.fold)

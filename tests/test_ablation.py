@@ -43,7 +43,7 @@ def test_every_column_has_its_group() -> None:
         "dislikes",
         "summary",
         "reviews",
-        "tone effect",
+        "text rating effect",
         "log length",
         "blank",
         "no gist",

@@ -17,7 +17,7 @@ from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.data.schema import REVIEW_SCHEMA, EntityKind, Reviews
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
-from mmrec.evidence.policies import EvidenceViews
+from mmrec.evidence.views import EvidenceViews
 from mmrec.experiments.annotate import AnnotationRun, SummarizedViews
 from mmrec.experiments.annotation_check import AnnotationQuality, measure_annotation_quality
 from mmrec.experiments.annotation_quality import Estimate, QualityContext, match_rates, mean_estimate

@@ -139,8 +139,8 @@ def test_blocks_of_any_size_and_sums_of_the_others_give_the_same_effects(
         return
     whole = MixedEffects.fit(one, rows, (2.0, 3.0))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mixed_effects, "_CELLS", cells)
-        patch.setattr(text_regression, "_CELLS", cells)
+        patch.setattr(mixed_effects, "_BLOCK_CELLS", cells)
+        patch.setattr(text_regression, "_BLOCK_CELLS", cells)
         patch.setattr(arrays, "_LARGE", 1)
         silent = np.setdiff1d(np.arange(len(data)), rows)
         texts = TextSums.from_rows(one, np.arange(len(data))).without(one, silent)
@@ -278,6 +278,6 @@ def test_the_taste_of_a_pair_is_a_number_of_its_own_and_strangers_have_none() ->
     assert inputs.row_batch(torch.arange(2)).dense[:, 2].tolist() == [7, 15]
     assert inputs.view_batch(torch.tensor([2, 0]), torch.tensor([0, 1])).dense[:, 2].tolist() == [0, 0]
     assert inputs.moments(np.arange(2))[0].tolist() == [0, 0, 11]
-    assert dense_columns(features) == ["user mean rating", "item mean rating", "affinity"]
+    assert dense_columns(features) == ["user mean rating", "item mean rating", "factor score"]
     deaf = [frozenset[str](), frozenset({"ratings"}), frozenset({"item text"}), frozenset({"user text"})]
-    assert visible_columns(["affinity"], deaf)[:, 0].tolist() == [True, False, False, True]
+    assert visible_columns(["factor score"], deaf)[:, 0].tolist() == [True, False, False, True]

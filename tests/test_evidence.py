@@ -15,7 +15,8 @@ from mmrec.data.schema import NO_TIME, Interactions
 from mmrec.data.split import Split
 from mmrec.errors import DataError
 from mmrec.evidence import views
-from mmrec.evidence.policies import VALIDATION_FOLD, Evidence, EvidenceViews, Policy, assign_folds
+from mmrec.evidence.policies import VALIDATION_FOLD, Evidence, Policy, assign_folds
+from mmrec.evidence.views import EvidenceViews
 
 POLICIES: tuple[Policy, ...] = ("fold", "leave_one_out", "all", "past")
 policies = st.sampled_from(POLICIES)
@@ -172,7 +173,7 @@ def test_sums_and_means_equal_an_obvious_loop_in_blocks_of_any_size(
     for _, side in sides(data, evidence):
         count = np.array([len(rows) for rows in side.review_sets()])
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(views, "_CELLS", cells)
+            patch.setattr(views, "_BLOCK_CELLS", cells)
             patch.setattr(arrays, "_LARGE", 1 if mapped else 1 << 30)
             sums, means = side.sum(values), side.mean(values, count)
         assert isinstance(sums.base, np.memmap) == mapped == isinstance(means.base, np.memmap)

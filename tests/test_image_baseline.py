@@ -17,6 +17,7 @@ from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.errors import ModelError
 from mmrec.evidence.audit import audit
 from mmrec.experiments.compare import Comparison, compare
+from mmrec.features.builder import FeatureAudit
 from mmrec.features.dataset import Models
 from mmrec.pipeline import open_models
 from mmrec.recommender.persistence import load_recommender
@@ -67,10 +68,12 @@ def test_photos_keep_to_the_evidence(compared: tuple[Config, Models, Comparison]
     rows = np.arange(0, len(prepared.corpus), 3)
     for name, model in result.models.items():
         made = result.features[name]
-        arguments = (prepared.corpus, prepared.split, prepared.evidence, model.builder)
-        assert audit(*arguments, made, rows).passed
+        arguments = (prepared.corpus.data, prepared.split, prepared.evidence)
+        audited = FeatureAudit(model.builder, prepared.corpus, made)
+        assert audit(*arguments, audited, rows).passed
         leaky = made.item.vectors | {"photos": made.item.vectors["photos"][::-1].copy()}
-        assert not audit(*arguments, replace(made, item=replace(made.item, vectors=leaky)), rows).passed
+        changed = replace(made, item=replace(made.item, vectors=leaky))
+        assert not audit(*arguments, replace(audited, features=changed), rows).passed
 
 
 def test_a_saved_baseline_answers_without_the_image_model(

@@ -20,7 +20,7 @@ from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.console import track
 from mmrec.data.schema import EntityKind
 from mmrec.encoder.text_encoder import Encoder
-from mmrec.evidence.policies import EvidenceViews
+from mmrec.evidence.views import EvidenceViews
 from mmrec.features.annotations import EvidenceSums, NoteArrays, rating_sums, summary_sums
 from mmrec.features.tables import EntityFeatures, entity_features
 from mmrec.llm.annotator import Annotator

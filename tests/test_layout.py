@@ -40,14 +40,6 @@ LAYERS = [
 ]
 # Imports that still go upward, as (importing module, imported module); to be emptied.
 KNOWN_UPWARD_IMPORTS = {
-    ("mmrec.evidence.audit", "mmrec.features.builder"),
-    ("mmrec.evidence.audit", "mmrec.features.dataset"),
-    ("mmrec.evidence.audit", "mmrec.features.mixed_effects"),
-    ("mmrec.evidence.audit", "mmrec.features.tables"),
-    ("mmrec.features.builder", "mmrec.ranker.dlrm"),
-    ("mmrec.features.builder", "mmrec.ranker.inputs"),
-    ("mmrec.features.dataset", "mmrec.distributed.factory"),
-    ("mmrec.features.dataset", "mmrec.retrieval.text_neighbors"),
     ("mmrec.recommender.hub", "mmrec.experiments.compare"),
     ("mmrec.recommender.recommender", "mmrec.experiments.compare"),
     ("mmrec.vision.image_features", "mmrec.evidence.policies"),

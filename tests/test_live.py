@@ -12,7 +12,7 @@ from mmrec.config import Config, TrainingConfig
 from mmrec.data import Reviews, read_reviews
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.encoder.text_encoder import bundled_minilm
-from mmrec.evidence.policies import EvidenceViews
+from mmrec.evidence.views import EvidenceViews
 from mmrec.features.dataset import Dataset
 from mmrec.features.tables import EntityFeatures
 from mmrec.recommender.online import KnownReviews, LiveReview, OnlineState
@@ -54,7 +54,7 @@ def both_ways(
     anew = []
     for of, names, name in (("user", corpus.data.users, user), ("item", corpus.data.items, item)):
         entity = corpus.data.user if of == "user" else corpus.data.item
-        anew.append((getattr(after, of)(EvidenceViews.all_reviews(entity), corpus), names.index(name)))
+        anew.append((after.build(of, EvidenceViews.all_reviews(entity), corpus), names.index(name)))
     sides = (live.features.user, live.features.item)
     return [(made, code, *own) for made, code, own in zip(sides, codes, anew, strict=True)]
 
@@ -71,7 +71,7 @@ def test_a_live_review_is_heard_as_a_fit_would_hear_it(fitted: Recommender, newc
         assert made.categories[code].tolist() == fresh.categories[at].tolist()
         exact = [at for at, name in enumerate(made.names) if "effect" not in name and name != "spread"]
         assert made.dense[code, exact] == pytest.approx(fresh.dense[at, exact], abs=2e-2)
-        for name in ("rating effect", "tone effect"):
+        for name in ("rating effect", "text rating effect"):
             column = made.names.index(name)
             assert made.dense[code, column] == pytest.approx(fresh.dense[at, column], abs=0.1)
 

@@ -22,6 +22,7 @@ from mmrec.experiments.report.fit_report import headline, write_report
 from mmrec.experiments.report.plots import draw_plots
 from mmrec.experiments.report.svg import format_difference, format_metric, style_for
 from mmrec.experiments.significance import Assessment, assess
+from mmrec.features.builder import FeatureAudit
 from mmrec.ranker.training import TrainingHistory
 from pages import EVIL, Reader, svgs
 
@@ -111,10 +112,9 @@ def judgement(comparison: Comparison) -> Assessment:
 def audits(comparison: Comparison) -> dict[str, Audit]:
     prepared, model = comparison.prepared, comparison.models["baseline"]
     rows = np.arange(20)
-    features = comparison.features["baseline"]
-    return {
-        "baseline": audit(prepared.corpus, prepared.split, prepared.evidence, model.builder, features, rows)
-    }
+    audited = FeatureAudit(model.builder, prepared.corpus, comparison.features["baseline"])
+    data = prepared.corpus.data
+    return {"baseline": audit(data, prepared.split, prepared.evidence, audited, rows)}
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from mmrec.features.tables import Features
 from mmrec.llm.annotator import Annotator, CallPlan
 from mmrec.llm.cost import Budget
 from mmrec.llm.factory import open_language_model
-from mmrec.ranker.dlrm import Ranker, TrainingRun
+from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.ranker.linear import fit_linear
 from mmrec.ranker.shard import Shard
@@ -130,11 +130,32 @@ def _trained(*given: Any) -> tuple[bytes, dict[str, list[TrainingHistory]]]:
     return save(ranker.state_dict()), course
 
 
+def _ranker_shape(builder: FeatureBuilder, inputs: RankerInputs, runs: int) -> RankerShape:
+    """The shape of a ranker that fits some features.
+
+    Captions have a reducer of their own; the baseline's photos share that of texts (paper, section 3).
+    """
+    text_blocks = dict(inputs.block_sizes)
+    groups = {"text": text_blocks}
+    if builder.uses_captions:
+        groups["image"] = {"item photos": text_blocks.pop("item photos")}
+    config = builder.config.ranker
+    return RankerShape(
+        dense=inputs.dense_size,
+        groups=groups,
+        categories=len(builder.vocabulary),
+        embedding_size=config.embedding_size,
+        hidden_size=config.hidden_size,
+        runs=runs,
+        linear=config.features == "mmrec",
+    )
+
+
 def _ranker(
     assembler: FeatureBuilder, features: Features, inputs: RankerInputs, runs: Sequence[TrainingRun]
 ) -> Ranker:
     """A stack of runs, before training."""
-    ranker = Ranker(assembler.ranker_shape(inputs, len(runs)), runs)
+    ranker = Ranker(_ranker_shape(assembler, inputs, len(runs)), runs)
     if any(run.masked_groups for run in runs):
         ranker.mask_inputs(dense_columns(features), [run.masked_groups for run in runs])
     return ranker
@@ -158,7 +179,7 @@ def _train_runs(
     ranker = _ranker(assembler, features, inputs, runs)
     ranker.standardise(inputs, split.train)
     if ranker.linear is not None:
-        free = np.array([name.endswith("rating effect") for name in dense_columns(features)])
+        free = np.isin(dense_columns(features), ["user rating effect", "item rating effect"])
         fit_linear(ranker, runs, inputs, label, split.train, split.valid, free)
     return ranker, train_ranker(
         ranker, runs, task, config.ranker, config.training, config.seed, share

@@ -55,6 +55,7 @@ def train_and_save(
     from mmrec.experiments.report.fit_report import write_report
     from mmrec.experiments.report.html import command_line
     from mmrec.experiments.significance import assess
+    from mmrec.features.builder import FeatureAudit
     from mmrec.pipeline import open_models
     from mmrec.recommender.recommender import Recommender
 
@@ -76,11 +77,10 @@ def train_and_save(
     some = np.random.default_rng(config.seed).permutation(dealt)[:_AUDITED_ROWS]
     audits = {
         name: audit(
-            prepared.corpus,
+            prepared.corpus.data,
             prepared.split,
             prepared.evidence,
-            model.builder,
-            result.features[name],
+            FeatureAudit(model.builder, prepared.corpus, result.features[name]),
             some,
         )
         for name, model in result.models.items()

@@ -1,26 +1,45 @@
-"""Proof that features were made from the evidence they may be made from, and from nothing else."""
+"""Proof that features were made from the reviews that their policy allows, and from nothing else.
+
+The audit derives the allowed reviews of a row again, from the policy's definition alone, and
+compares: the views with these sets, and the features with those that the builder makes from these
+sets.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from mmrec.data.schema import NO_TIME, Interactions
+from mmrec.data.schema import NO_TIME, EntityKind, Interactions
 from mmrec.data.split import Split
-from mmrec.evidence.policies import VALIDATION_FOLD, Evidence, EvidenceViews
-from mmrec.features.builder import FeatureBuilder
-from mmrec.features.dataset import Dataset
-from mmrec.features.mixed_effects import MixedEffects
-from mmrec.features.tables import EntityFeatures, Features
+from mmrec.evidence.policies import VALIDATION_FOLD, Evidence
+from mmrec.evidence.views import EvidenceViews
 
-__all__ = ["Audit", "audit"]
+__all__ = ["Audit", "AuditedFeatures", "audit"]
 
-_TOLERANCE = 2e-3  # vectors are kept as float16
-_EXACT = 1e-5
-_ROWS_AT_ONCE = 32  # bounds the memory that the reviews of popular items take
-_SHOWN = 5
+
+class AuditedFeatures(Protocol):
+    """Features under audit, and the means to make them again; arrays have one row per row or
+    view."""
+
+    def used(self, kind: EntityKind, rows: np.ndarray) -> Mapping[str, np.ndarray]:
+        """The features that a model gets for the user, or the item, of some rows."""
+
+    def rebuilt(self, kind: EntityKind, views: EvidenceViews) -> Mapping[str, np.ndarray]:
+        """The same features, made from the reviews of some views."""
+
+    @property
+    def fitted_folds(self) -> list[int]:
+        """The folds (or `NO_GROUP`) for which effects were fitted on the reviews of all entities."""
+
+    def fitted(
+        self, fold: int, rows: np.ndarray, visible_rows: np.ndarray | None = None
+    ) -> Mapping[str, np.ndarray]:
+        """Effects of a fold, some of them for the pairs of `rows`; or fitted again on
+        `visible_rows`."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +47,10 @@ class Audit:
     """Outcome of an audit.
 
     Attributes:
-        policy: the policy that was to be proved.
-        rows: number of rows looked at, on both sides each.
-        reviews: number of reviews that spoke for them.
-        violations: what was found, a sentence each; empty when the policy held.
+        policy: the policy that the evidence claims to follow.
+        rows: number of audited rows; each has a user's side and an item's.
+        reviews: number of reviews that these rows may see, over both sides.
+        violations: one sentence per violation; empty when the policy held.
     """
 
     policy: str
@@ -45,135 +64,136 @@ class Audit:
         return not self.violations
 
     def __str__(self) -> str:
-        found = "; ".join(self.violations[:_SHOWN])
-        verdict = "held" if self.passed else f"broken {len(self.violations)} times: {found}"
-        size = f"{self.rows:,} rows, {self.reviews:,} reviews heard"
-        return f"evidence policy `{self.policy}` {verdict} ({size})"
+        verdict = "held"
+        if not self.passed:
+            examples = "; ".join(self.violations[:5])
+            verdict = f"was broken {len(self.violations)} times: {examples}"
+        counts = f"{self.rows:,} rows, {self.reviews:,} evidence reviews"
+        return f"evidence policy `{self.policy}` {verdict} ({counts})"
 
 
 def audit(
-    dataset: Dataset,
+    data: Interactions,
     split: Split,
     evidence: Evidence,
-    builder: FeatureBuilder,
-    features: Features,
+    features: AuditedFeatures,
     rows: np.ndarray,
 ) -> Audit:
-    """Derive again, from the policy's definition alone, who may speak for some rows; compare.
+    """Check views and features of some rows against the definition of the policy.
 
-    No test row is evidence. For each row and side: the reviews that its view hears are those that the
-    policy allows; under every policy but `all` the row itself is not among them; and its features
-    (numbers, vectors, price, categories) are those that come out of the allowed reviews alone.
+    No test row may be evidence. On both sides of each row: its view must consist of the reviews
+    that the policy allows; the row itself must not be among them, except under `all`; and its
+    features must be those that the builder makes from the allowed reviews alone.
 
     Args:
-        dataset: the reviews.
-        split: their parts.
-        evidence: the policy, its folds, and the views it claims.
-        builder: makes features.
-        features: those to be proved.
-        rows: row numbers to look at; `np.arange(n)` for all.
+        data: who rated what; n reviews.
+        split: the parts of the data.
+        evidence: the policy, its folds, and the views to check.
+        features: the features to check, and how to make them again.
+        rows: row numbers to audit; `np.arange(n)` for all.
     """
-    data = dataset.data
     violations: list[str] = []
     leaked = np.intersect1d(evidence.evidence_rows, split.test)
     if len(leaked):
-        violations.append(f"{len(leaked)} test rows are evidence, row {leaked[0]} first")
-    violations += _effects(dataset, evidence, builder, rows)
-    heard = 0
-    sides = (
-        ("user", data.user, evidence.user, features.user, features.user_view, builder.build_user),
-        ("item", data.item, evidence.item, features.item, features.item_view, builder.build_item),
-    )
-    for name, entity, side, made, view, assemble in sides:
-        members = _by_entity(entity, evidence.evidence_rows)
-        sets = [
-            _allowed(data, evidence, members.get(int(entity[row]), evidence.evidence_rows[:0]), row)
-            for row in rows
-        ]
-        heard += sum(map(len, sets))
-        for row, allowed in zip(rows, sets, strict=True):
-            claimed = side.members(side.view[row])
-            if row in claimed and evidence.policy != "all":
-                violations.append(f"row {row} is in its own evidence ({name})")
-            if not np.array_equal(np.sort(claimed), np.sort(allowed)):
-                violations.append(f"row {row} hears other reviews than the policy allows ({name})")
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            part = slice(start, start + _ROWS_AT_ONCE)
-            listed = EvidenceViews.from_lists(
-                entity[rows[part]], sets[part], evidence.fold[rows[part]]
-            )
-            expected = assemble(listed, dataset)
-            for at, what in _differences(made, expected, view[rows[part]]):
-                violations.append(
-                    f"row {rows[start + at]}: {what} was not made from its evidence ({name})"
-                )
-    return Audit(evidence.policy, len(rows), heard, violations)
-
-
-def _effects(
-    corpus: Dataset, evidence: Evidence, assembler: FeatureBuilder, rows: np.ndarray
-) -> Iterator[str]:
-    """Fit the effects of every fold again, from what the policy lets its rows hear."""
-    known, data = evidence.evidence_rows, corpus.data
-    for fold, made in assembler.mixed_effects.items():
-        mine = (evidence.fold[known] == fold) | (evidence.fold[known] == VALIDATION_FOLD)
-        heard = known if fold < VALIDATION_FOLD else known[~mine]
-        expected = MixedEffects.fit(corpus.rated_texts, heard, assembler.penalties)
-        for name, one, other in (
-            ("user", made.user, expected.user),
-            ("item", made.item, expected.item),
-        ):
-            for what, values in other.items():
-                if [*_where(one[what], values, what)]:
-                    yield f"effects of fold {fold}: {what} was not made from its evidence ({name})"
-        # Of tastes only the products have a meaning: axes may turn, or swap their signs.
-        own = rows[evidence.fold[rows] == fold]
-        pairs = data.user[own], data.item[own]
-        if [*_where(made.factor_score(*pairs), expected.factor_score(*pairs), "affinity")]:
-            yield f"effects of fold {fold}: affinity was not made from its evidence (pair)"
-
-
-def _by_entity(entity: np.ndarray, known: np.ndarray) -> dict[int, np.ndarray]:
-    order = known[np.argsort(entity[known], kind="stable")]
-    codes, starts = np.unique(entity[order], return_index=True)
-    return dict(zip(codes.tolist(), np.split(order, starts[1:]), strict=True)) if len(order) else {}
-
-
-def _allowed(data: Interactions, evidence: Evidence, known: np.ndarray, row: int) -> np.ndarray:
-    """The known reviews of the row's entity that the policy lets speak for the row, by definition."""
-    if evidence.policy == "past":
-        earlier = data.time[known] < data.time[row]
-        return known[earlier & (data.time[row] != NO_TIME)]
-    if evidence.policy == "leave_one_out":
-        return known[known != row]
-    if evidence.policy == "fold" and evidence.fold[row] >= VALIDATION_FOLD:
-        return known[
-            (evidence.fold[known] != evidence.fold[row]) & (evidence.fold[known] != VALIDATION_FOLD)
-        ]
-    return known
-
-
-def _differences(
-    made: EntityFeatures, expected: EntityFeatures, view: np.ndarray
-) -> Iterator[tuple[int, str]]:
-    """Positions at which features differ, and what differs there."""
-    for column, name in enumerate(made.names):
-        yield from _where(made.dense[view, column], expected.dense[:-1, column], name)
-    for name, block in made.vectors.items():
-        yield from _where(block[view], expected.vectors[name][:-1], name)
-        yield from _where(
-            made.present[name][view], expected.present[name][:-1], f"presence of {name}"
+        violations.append(
+            f"{len(leaked)} test rows are evidence, the first of them row {leaked[0]}"
         )
-    yield from _where(made.categories[view], expected.categories[:-1], "categories")
-    if made.factors.size:
-        yield from _where(made.factors[view], expected.factors[:-1], "taste")
-
-
-def _where(made: np.ndarray, expected: np.ndarray, name: str) -> Iterator[tuple[int, str]]:
-    wide = expected.astype(np.float32)
-    gap = (np.abs(made.astype(np.float32) - wide) / np.maximum(np.abs(wide), 1)).reshape(
-        len(made), -1
+    violations += _fitted_violations(evidence, features, rows)
+    seen = 0
+    sides: tuple[tuple[EntityKind, np.ndarray, EvidenceViews], ...] = (
+        ("user", data.user, evidence.user),
+        ("item", data.item, evidence.item),
     )
-    tolerance = _TOLERANCE if made.dtype == np.float16 else _EXACT
-    # Asked this way round, a gap that is no number is a difference.
-    return ((int(at), name) for at in np.flatnonzero(~(gap <= tolerance).all(axis=1)))
+    for kind, entity, views in sides:
+        rows_of = _rows_by_entity(entity, evidence.evidence_rows)
+        no_rows = evidence.evidence_rows[:0]
+        allowed = [
+            _allowed(data, evidence, rows_of.get(int(entity[row]), no_rows), row) for row in rows
+        ]
+        seen += sum(map(len, allowed))
+        violations += _view_violations(evidence.policy, kind, views, rows, allowed)
+        violations += _feature_violations(evidence, features, kind, entity, rows, allowed)
+    return Audit(evidence.policy, len(rows), seen, violations)
+
+
+def _allowed(
+    data: Interactions, evidence: Evidence, entity_rows: np.ndarray, row: int
+) -> np.ndarray:
+    """Those of the entity's evidence rows that the policy lets `row` see, by definition."""
+    if evidence.policy == "past":
+        earlier = data.time[entity_rows] < data.time[row]
+        return entity_rows[earlier & (data.time[row] != NO_TIME)]
+    if evidence.policy == "leave_one_out":
+        return entity_rows[entity_rows != row]
+    if evidence.policy == "fold":
+        return entity_rows[_visible_to_fold(evidence, entity_rows, evidence.fold[row])]
+    return entity_rows
+
+
+def _visible_to_fold(evidence: Evidence, evidence_rows: np.ndarray, fold: int) -> np.ndarray:
+    """(m,) bool: which evidence rows the rows of a fold may see; rows of no fold (test) may see
+    all."""
+    if fold < VALIDATION_FOLD:
+        return np.ones(len(evidence_rows), dtype=bool)
+    folds = evidence.fold[evidence_rows]
+    return (folds != fold) & (folds != VALIDATION_FOLD)
+
+
+def _rows_by_entity(entity: np.ndarray, evidence_rows: np.ndarray) -> dict[int, np.ndarray]:
+    order = evidence_rows[np.argsort(entity[evidence_rows], kind="stable")]
+    codes, starts = np.unique(entity[order], return_index=True)
+    return dict(zip(codes.tolist(), np.split(order, starts)[1:], strict=True))
+
+
+def _view_violations(
+    policy: str, kind: EntityKind, views: EvidenceViews, rows: np.ndarray, allowed: list[np.ndarray]
+) -> Iterator[str]:
+    for row, expected in zip(rows, allowed, strict=True):
+        members = views.members(views.view[row])
+        if row in members and policy != "all":
+            yield f"row {row} is in its own evidence ({kind})"
+        if not np.array_equal(np.sort(members), np.sort(expected)):
+            yield f"row {row} sees other reviews than the policy allows ({kind})"
+
+
+def _feature_violations(
+    evidence: Evidence,
+    features: AuditedFeatures,
+    kind: EntityKind,
+    entity: np.ndarray,
+    rows: np.ndarray,
+    allowed: list[np.ndarray],
+    block_rows: int = 32,  # bounds the memory that the reviews of popular items take
+) -> Iterator[str]:
+    for start in range(0, len(rows), block_rows):
+        block = rows[start : start + block_rows]
+        lists = allowed[start : start + block_rows]
+        views = EvidenceViews.from_lists(entity[block], lists, evidence.fold[block])
+        expected = features.rebuilt(kind, views)
+        for name, values in features.used(kind, block).items():
+            for row in block[_differs(values, expected[name])]:
+                yield f"row {row}: {name} was not made from its evidence ({kind})"
+
+
+def _fitted_violations(
+    evidence: Evidence, features: AuditedFeatures, rows: np.ndarray
+) -> Iterator[str]:
+    """Fit the models of every fold again, on the reviews that its rows may see."""
+    for fold in features.fitted_folds:
+        visible = evidence.evidence_rows[_visible_to_fold(evidence, evidence.evidence_rows, fold)]
+        fold_rows = rows[evidence.fold[rows] == fold]
+        expected = features.fitted(fold, fold_rows, visible)
+        for name, values in features.fitted(fold, fold_rows).items():
+            if _differs(values, expected[name]).any():
+                yield f"effects of fold {fold}: {name} was not made from its evidence"
+
+
+def _differs(values: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """(k,) bool: where rows of two arrays differ by more than rounding explains; NaN always
+    differs."""
+    tolerance = 2e-3 if values.dtype == np.float16 else 1e-5
+    wide = expected.astype(np.float32)
+    gap = np.abs(values.astype(np.float32) - wide) / np.maximum(np.abs(wide), 1)
+    # Not `gap > tolerance`: that is False for NaN.
+    close = (gap <= tolerance).reshape(len(values), -1).all(axis=1)
+    return ~close

@@ -1,17 +1,19 @@
-"""Which reviews may speak for a row: the one place where that is decided.
+"""Which reviews are evidence for a row: the only module where this is decided.
 
-A row's features on one side (its user's, or its item's) are made from that entity's *known* reviews
-(train, valid, and spare ones: those that the filter dropped), less what the policy takes away:
+A row's features on one side (its user's, or its item's) are made from the *evidence reviews* of
+that entity: those of train and validation, and those that the filter for rare users and items
+dropped. The policy then takes away what the row must not see:
 
-- `fold`: train rows are dealt into folds; a train row hears the other folds of train. Nobody but test hears
-  valid, which itself hears all of train: whoever chooses by valid must not have heard its answers.
-- `leave_one_out`: a row hears every known review but its own (the paper, section 4). It leaks: within one
-  entity the average is lower exactly on the positive rows.
-- `all`: a row hears itself too (what a careless pipeline does).
-- `past`: a row hears strictly earlier reviews only, of valid too.
+- `fold`: train rows are assigned to folds, and a row sees the other folds of train. Validation
+  reviews are evidence for test rows only, because they select the epoch and the threshold;
+  validation rows see all of train.
+- `leave_one_out`: a row sees every evidence review except its own (the paper, section 4). This
+  leaks the label: within one entity, the mean of the others is lower exactly for the rows with a
+  high rating.
+- `all`: a row also sees itself (what a careless pipeline does; for comparison).
+- `past`: a row sees strictly earlier reviews only, validation reviews among them.
 
-Rows that are not known (test) hear every known review; under `past`, every earlier one.
-Rows that hear the same reviews share a *view*, so whatever is slow is done once per view.
+Test rows see every evidence review; under `past`, every earlier one.
 """
 
 from __future__ import annotations
@@ -26,34 +28,47 @@ from mmrec.data.split import Split
 from mmrec.errors import DataError
 from mmrec.evidence.views import NO_GROUP, EvidenceViews
 
-__all__ = ["VALIDATION_FOLD", "Evidence", "EvidenceViews", "Policy", "assign_folds"]
+__all__ = ["VALIDATION_FOLD", "Evidence", "Policy", "assign_folds"]
 
 Policy = Literal["fold", "leave_one_out", "all", "past"]
 VALIDATION_FOLD = 0
-"""The fold of valid; train takes 1, 2, ... and rows outside of both are -1."""
+"""The fold of validation rows; train rows are in folds 1, 2, ..., and all other rows in
+`NO_GROUP`."""
 
 
 def assign_folds(
     data: Interactions, split: Split, folds: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Deal rows into folds: valid is fold 0, train rows take 1..folds in turn within each user.
+    """Assign rows to folds: validation rows to fold 0, the train rows of each user to 1..folds in
+    turn.
 
     Returns:
-        (n,) int64 fold of every row, -1 for rows of neither.
+        (n,) int64 fold of every row; `NO_GROUP` for rows of neither part.
     """
     fold = np.full(len(data), NO_GROUP, dtype=np.int64)
     fold[split.valid] = VALIDATION_FOLD
     order = rng.permutation(split.train)
     order = order[np.argsort(data.user[order], kind="stable")]
-    start = rng.integers(folds, size=len(data.users))[data.user[order]]
-    rank = np.arange(len(order)) - np.searchsorted(data.user[order], data.user[order])
+    user = data.user[order]
+    # Every user starts at a random fold, or users with one review would all be in the first.
+    start = rng.integers(folds, size=len(data.users))[user]
+    rank = np.arange(len(order)) - np.searchsorted(
+        user, user
+    )  # of a review among its user's: 0, 1, ...
     fold[order] = VALIDATION_FOLD + 1 + (start + rank) % folds
     return fold
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Who speaks for every row of a table, on the user's side and on the item's."""
+    """Which reviews each of n rows may see, of its user and of its item.
+
+    Attributes:
+        policy: the policy that the views follow.
+        fold: (n,) fold of every row, as from `assign_folds`.
+        evidence_rows: (m,) rows whose reviews may be seen at all, ascending.
+        user, item: the views of both sides.
+    """
 
     policy: Policy
     fold: np.ndarray
@@ -68,39 +83,34 @@ class Evidence:
         """Apply a policy to a split (DESIGN 3.1).
 
         Raises:
-            DataError: `past` without a single time.
+            DataError: `past` on reviews of which none has a time.
         """
-        known = split.evidence_rows
+        evidence_rows = split.evidence_rows
         fold = assign_folds(data, split, folds, rng)
         if policy == "past":
             if (data.time == NO_TIME).all():
                 raise DataError("the policy `past` needs reviews with times, and none has one")
-            sides = [
-                EvidenceViews.earlier_reviews(entity, known, data.time)
-                for entity in (data.user, data.item)
-            ]
-        else:
-            silent = np.full(len(data), NO_GROUP, dtype=np.int64)
-            reserved = NO_GROUP
-            if policy == "fold":
-                silent, reserved = fold, VALIDATION_FOLD
-            elif policy == "leave_one_out":
-                silent[known] = np.arange(len(known))
-            sides = [
-                EvidenceViews.excluding(entity, known, silent, reserved)
-                for entity in (data.user, data.item)
-            ]
-        return cls(policy, fold, known, *sides)
+            user = EvidenceViews.earlier_reviews(data.user, evidence_rows, data.time)
+            item = EvidenceViews.earlier_reviews(data.item, evidence_rows, data.time)
+            return cls(policy, fold, evidence_rows, user, item)
+        group = np.full(len(data), NO_GROUP, dtype=np.int64)
+        held_out_fold = NO_GROUP
+        if policy == "fold":
+            group, held_out_fold = fold, VALIDATION_FOLD
+        elif policy == "leave_one_out":
+            group[evidence_rows] = np.arange(len(evidence_rows))  # every review is a group
+        user = EvidenceViews.excluding(data.user, evidence_rows, group, held_out_fold)
+        item = EvidenceViews.excluding(data.item, evidence_rows, group, held_out_fold)
+        return cls(policy, fold, evidence_rows, user, item)
 
     def visible_rows(self, fold: int) -> np.ndarray:
-        """The rows, of any user and item, that rows of a fold may hear; all known ones unless under `fold`.
+        """Evidence rows, of any user and item, that the rows of a fold may see; all unless under
+        `fold`.
 
         Args:
-            fold: of train, of valid, or -1 for rows of none.
+            fold: of train rows, of validation rows, or `NO_GROUP` for test rows.
         """
         if fold == NO_GROUP or self.policy != "fold":
             return self.evidence_rows
-        return self.evidence_rows[
-            (self.fold[self.evidence_rows] != fold)
-            & (self.fold[self.evidence_rows] != VALIDATION_FOLD)
-        ]
+        folds = self.fold[self.evidence_rows]
+        return self.evidence_rows[(folds != fold) & (folds != VALIDATION_FOLD)]

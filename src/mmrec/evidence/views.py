@@ -1,7 +1,15 @@
-"""Views: rows that hear the same reviews share one, so that whatever is slow is done once per view.
+"""Views: rows that see the same reviews share a view, so slow work is done once per view.
 
-Sums over views are made of stretches of neighbouring reviews, some at a time, in time linear in the number of
-reviews and with memory for few of them: a user's view of ten reviews without one is their sum less that one.
+Under every policy, a view sees a stretch of its entity's evidence reviews (an entity is a user or
+an item), taken in a fixed order, without the reviews of one group:
+
+- `fold`: the stretch leaves out the held-out fold, and the group is the rows' own fold;
+- `leave_one_out`: the stretch is all reviews, and the group is the row itself;
+- `past`: the stretch is what was written earlier, and no group is left out.
+
+So the sum over a view is the sum over its stretch minus the sum over its excluded group. A review
+is excluded from one view at most, so the sums of all views take time linear in the number of
+reviews, even where one item has most of them.
 """
 
 from __future__ import annotations
@@ -18,230 +26,194 @@ from mmrec.data.schema import NO_TIME
 __all__ = ["NO_GROUP", "EvidenceViews"]
 
 NO_GROUP = -1
-"""The label of what belongs to no group or fold."""
-_CELLS = 1 << 19
-"""Values that are summed at once, so that they stay in the cache of a core."""
+"""The label of rows that belong to no fold or group, and of "no view"."""
+_BLOCK_CELLS = 1 << 19
+"""Numbers that are summed at once, so that they stay in a core's cache."""
 
 
 @dataclass(frozen=True)
 class EvidenceViews:
-    """The views of one side.
+    """The views on the reviews of users, or of items.
 
     Attributes:
         view: (n,) int64 view of every row.
-        entity: (v,) int64 entity of every view.
-        order: (m,) int64 known rows, grouped by entity; under `past` by time within the entity.
-        start, stop: (v,) int64 the view's reviews are among `order[start:stop]`.
-        group: (m,) int64 group of each row of `order`.
-        excluded_group: (v,) int64 the group that does not speak in this view; -1 where all of them do.
-        fold: (v,) int64 the fold that the rows of a view are in; -1 for rows of none.
+        entity: (v,) int64 entity of every view, ascending but for `from_lists`.
+        fold: (v,) int64 the fold (or group) of the rows that use a view; `NO_GROUP` for rows of
+            none.
+        order: (m,) int64 evidence rows, the rows of one entity next to each other.
+        start, stop: (v,) int64 each view's stretch, `order[start:stop]`; views of an entity share
+            `start`.
+        excluded_from: (m,) int64 the view that must not see this row of `order`, or `NO_GROUP`.
     """
 
     view: np.ndarray
     entity: np.ndarray
+    fold: np.ndarray
     order: np.ndarray
     start: np.ndarray
     stop: np.ndarray
-    group: np.ndarray
-    excluded_group: np.ndarray
-    fold: np.ndarray
+    excluded_from: np.ndarray
 
     def __len__(self) -> int:
         return len(self.entity)
 
     def members(self, view: int) -> np.ndarray:
-        """Row numbers of the reviews that speak in `view`."""
-        part = slice(self.start[view], self.stop[view])
-        speaks = self.group[part] != self.excluded_group[view]
-        return self.order[part][speaks]
+        """Row numbers of the reviews that `view` sees."""
+        stretch = slice(self.start[view], self.stop[view])
+        return self.order[stretch][self.excluded_from[stretch] != view]
 
     def review_sets(self) -> Iterator[np.ndarray]:
         """`members` of every view in turn."""
         return (self.members(view) for view in range(len(self)))
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        """Sum values over every view's reviews, in time linear in the number of reviews.
+        """Sum values over the reviews of every view.
 
         Args:
-            values: (n, d), one row per review of the table; rows that are not known are not read.
+            values: (n, d), one row per review of the table; only evidence rows are read.
 
         Returns:
-            (v, d) of the type of `values`, at least float32; sums are exact to rounding of float64.
+            (v, d) of the type of `values`, at least float32; added up in float64.
 
         Raises:
-            DataError: the disk has no room for what memory has not.
+            DataError: the array is larger than memory allows, and the disk has no room for it.
         """
         out = arrays.allocate(
             (len(self), values.shape[1]), np.promote_types(values.dtype, np.float32)
         )
-        for views, columns, total in self._blocks(values):
+        for views, columns, total in self._block_sums(values):
             out[views, columns] = total
         return out
 
     def mean(self, values: np.ndarray, count: np.ndarray) -> np.ndarray:
-        """(v, d) float16 sums, as of `sum`, over (v,) counts; nothing counts as one."""
+        """(v, d) float16 means: the sums of (n, d) values over (v,) counts; a count of 0 gives
+        zeros."""
         out = arrays.allocate((len(self), values.shape[1]), np.float16)
-        for views, columns, total in self._blocks(values):
+        for views, columns, total in self._block_sums(values):
             out[views, columns] = arrays.to_float16(total / np.maximum(count[views], 1)[:, None])
         return out
 
-    def _blocks(self, values: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
-        """Float64 sums of neighbouring views, some at a time: views of one entity hear the same stretch."""
+    def _block_sums(self, values: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
+        """Float64 sums of (n, d) values for some views and columns at a time."""
         width = values.shape[1]
-        first = np.flatnonzero(np.diff(self.start, prepend=NO_GROUP))
-        block = (self.start[first] + first) * width // _CELLS
-        cuts = first[np.flatnonzero(np.diff(block, prepend=NO_GROUP))].tolist()
-        for views in map(slice, cuts, [*cuts[1:], len(self)]):
-            total = _Stretch.of(self, views)
-            # One entity may have more reviews than a block; then its columns are taken in turn.
-            size = max(1, _CELLS // (len(total.rows) + views.stop - views.start))
-            for at in range(0, width, size):
-                columns = slice(at, at + size)
-                yield (
-                    views,
-                    columns,
-                    total(arrays.to_float32(values[total.rows, columns]).astype(np.float64)),
-                )
+        for views in self._blocks(width):
+            start, stop = self.start[views], self.stop[views]
+            low, high = start.min(), stop.max()
+            rows = self.order[low:high]  # (r,)
+            # Pieces: the reviews between two neighbouring ends of stretches; a stretch is a run of pieces.
+            ends, piece = np.unique(np.concatenate([start, stop]), return_inverse=True)
+            first, last = np.split(piece, 2)
+            in_piece = (np.ones(len(rows)), np.arange(len(rows)), ends - low)
+            pieces = csr_matrix(in_piece, shape=(len(ends) - 1, len(rows)))
+            excluded = self._excluded(views, low, high)
+            # An entity may have more reviews than fit into a block: then a few columns at a time.
+            step = max(1, _BLOCK_CELLS // (len(rows) + len(start)))
+            for column in range(0, width, step):
+                columns = slice(column, column + step)
+                block = arrays.to_float32(values[rows, columns]).astype(np.float64)  # (r, step)
+                before = np.zeros((len(ends), block.shape[1]))  # sums of all pieces before each end
+                np.cumsum(pieces @ block, axis=0, out=before[1:])
+                yield views, columns, before[last] - before[first] - excluded @ block
+
+    def _blocks(self, width: int) -> Iterator[slice]:
+        """Stretches of neighbouring views that see few reviews; all views of an entity are in one
+        block."""
+        first = np.flatnonzero(np.diff(self.start, prepend=-1))  # first view of every entity
+        block = (self.start[first] + first) * width // _BLOCK_CELLS
+        begin = first[np.flatnonzero(np.diff(block, prepend=-1))]
+        return map(slice, begin, np.append(begin[1:], len(self)))
+
+    def _excluded(self, views: slice, low: int, high: int) -> csr_matrix:
+        """(k, r) 0/1: which of the reviews `order[low:high]` each of k views must not see."""
+        excluded_from = self.excluded_from[low:high]
+        review = np.flatnonzero(excluded_from != NO_GROUP)
+        cells = (excluded_from[review] - views.start, review)
+        return csr_matrix(
+            (np.ones(len(review)), cells), shape=(views.stop - views.start, high - low)
+        )
 
     @classmethod
     def excluding(
         cls,
         entity: np.ndarray,
         evidence_rows: np.ndarray,
-        silent: np.ndarray,
+        group: np.ndarray,
         held_out_fold: int = NO_GROUP,
     ) -> EvidenceViews:
-        """Views in which a row hears its entity's known reviews but for one group of them.
+        """Views in which a row sees its entity's evidence reviews except those of its own group.
 
         Args:
             entity: (n,) entity of every row.
-            evidence_rows: (m,) rows that may speak.
-            silent: (n,) label of the group that a row neither belongs to nor hears; -1: hears all.
-            held_out_fold: label of a group that nobody hears but rows of label -1.
+            evidence_rows: (m,) rows whose reviews may be seen at all.
+            group: (n,) group of every row; rows of `NO_GROUP` see all, and are seen by all.
+            held_out_fold: a group that only rows of `NO_GROUP` see.
         """
-        order = evidence_rows[
-            np.lexsort((silent[evidence_rows] == held_out_fold, entity[evidence_rows]))
-        ]
-        kept = (
-            silent[order] == held_out_fold
-            if held_out_fold != NO_GROUP
-            else np.zeros(len(order), dtype=bool)
-        )
-        labels = int(silent.max(initial=0)) + 2
-        key = entity * labels + silent + 1
-        views, view = np.unique(key, return_inverse=True)
-        groups, group = np.unique(key[order], return_inverse=True)
-        owner, label = views // labels, views % labels - 1
-        start, end = (
-            np.searchsorted(entity[order], owner, side=side) for side in ("left", "right")
-        )
-        held_back = np.concatenate([[0], np.cumsum(kept)])
-        stop = np.where(label == NO_GROUP, end, end - (held_back[end] - held_back[start]))
-        at = np.minimum(np.searchsorted(groups, views), max(len(groups) - 1, 0))
-        speaks = (
-            (label != NO_GROUP)
-            & (label != held_out_fold)
-            & (groups[at] == views if len(groups) else False)
-        )
-        return cls(view, owner, order, start, stop, group, np.where(speaks, at, NO_GROUP), label)
+        held_out = (group[evidence_rows] == held_out_fold) & (held_out_fold != NO_GROUP)
+        # By entity; within an entity the held-out reviews come last, so that a stretch can end before them.
+        by_entity = np.lexsort((held_out, entity[evidence_rows]))
+        order, held_out = evidence_rows[by_entity], held_out[by_entity]
+        # One view for each pair (entity, group) of some row; the pairs are coded as single numbers.
+        labels = int(group.max(initial=NO_GROUP)) + 2
+        pairs, view = np.unique(entity * labels + (group + 1), return_inverse=True)
+        view_entity, view_group = pairs // labels, pairs % labels - 1
+        start = np.searchsorted(entity[order], view_entity, side="left")
+        stop = np.searchsorted(entity[order], view_entity, side="right")
+        held_out_before = np.append(0, np.cumsum(held_out))  # (m + 1,)
+        held_out_count = held_out_before[stop] - held_out_before[start]
+        stop = np.where(view_group == NO_GROUP, stop, stop - held_out_count)
+        # A review is excluded from the view that its own row uses: the rows of this view are its group.
+        seen_by_all = held_out | (group[order] == NO_GROUP)
+        excluded_from = np.where(seen_by_all, NO_GROUP, view[order])
+        return cls(view, view_entity, view_group, order, start, stop, excluded_from)
 
     @classmethod
-    def all_reviews(cls, entity: np.ndarray) -> EvidenceViews:
-        """One view per entity, which hears all of its reviews."""
-        return cls.excluding(entity, np.arange(len(entity)), np.full(len(entity), NO_GROUP))
+    def all_reviews(
+        cls, entity: np.ndarray, evidence_rows: np.ndarray | None = None
+    ) -> EvidenceViews:
+        """One view per entity, in order of code, that sees all of its evidence reviews (all rows
+        by default)."""
+        rows = np.arange(len(entity)) if evidence_rows is None else evidence_rows
+        return cls.excluding(entity, rows, np.full(len(entity), NO_GROUP))
 
     @classmethod
     def from_lists(
-        cls, entity: np.ndarray, sets: Sequence[np.ndarray], fold: np.ndarray | None = None
+        cls, entity: np.ndarray, lists: Sequence[np.ndarray], fold: np.ndarray | None = None
     ) -> EvidenceViews:
-        """Views of which each hears just the reviews listed for it.
+        """Views that see exactly the reviews listed for them.
 
         Args:
             entity: (v,) entity of every view.
-            sets: (v) row numbers.
-            fold: (v,) fold of every view; -1 everywhere by default.
+            lists: (v) row numbers.
+            fold: (v,) fold of every view; by default `NO_GROUP` everywhere.
         """
-        sizes = np.array([len(rows) for rows in sets], dtype=np.int64)
+        sizes = np.array([len(rows) for rows in lists], dtype=np.int64)
         stop = np.cumsum(sizes)
-        order = np.concatenate([*sets, np.zeros(0, dtype=np.int64)])
-        each = np.arange(len(entity))
-        nothing = np.full(len(entity), NO_GROUP)
-        group = np.zeros(len(order), dtype=np.int64)
-        folds = nothing if fold is None else fold
-        return cls(each, entity, order, stop - sizes, stop, group, nothing, folds)
+        order = np.concatenate([*lists, np.zeros(0, dtype=np.int64)])
+        fold = np.full(len(entity), NO_GROUP) if fold is None else fold
+        no_exclusion = np.full(len(order), NO_GROUP)
+        return cls(np.arange(len(entity)), entity, fold, order, stop - sizes, stop, no_exclusion)
 
     @classmethod
     def earlier_reviews(
         cls, entity: np.ndarray, evidence_rows: np.ndarray, time: np.ndarray
     ) -> EvidenceViews:
-        """Views in which a row hears its entity's known reviews of a strictly earlier time.
+        """Views in which a row sees its entity's evidence reviews of a strictly earlier time.
 
         Args:
-            entity, time: (n,) entity and time of every row; a row without time hears nothing.
-            evidence_rows: (m,) rows that may speak.
+            entity, time: (n,) entity and time of every row; a row without a time sees nothing.
+            evidence_rows: (m,) rows whose reviews may be seen.
         """
         order = evidence_rows[np.lexsort((time[evidence_rows], entity[evidence_rows]))]
-        ranked = np.unique(time, return_inverse=True)[1]
-        moments = len(time) + 1
-        key = entity * moments + np.where(time == NO_TIME, 0, ranked)
-        keys = entity[order] * moments + ranked[order]
-        first = np.searchsorted(entity[order], entity)
-        ends, view = np.unique(
-            np.stack([entity, first, np.searchsorted(keys, key)]), axis=1, return_inverse=True
-        )
-        owner, start, stop = ends
-        nothing = np.full(len(owner), NO_GROUP)
-        return cls(view, owner, order, start, stop, np.arange(len(order)), nothing, nothing)
-
-
-@dataclass(frozen=True)
-class _Stretch:
-    """What turns a stretch of reviews into the sums of the views that hear it.
-
-    Attributes:
-        rows: (r,) the reviews.
-        pieces: (p, r) sums of the pieces that views begin and end with.
-        start, stop: (k,) pieces of each view.
-        groups: (r, g) the group of each review.
-        quiet: (q,) views in which a group is silent.
-        silent: (q,) that group.
-    """
-
-    rows: np.ndarray
-    pieces: csr_matrix
-    start: np.ndarray
-    stop: np.ndarray
-    groups: csr_matrix
-    quiet: np.ndarray
-    silent: np.ndarray
-
-    @classmethod
-    def of(cls, side: EvidenceViews, views: slice) -> _Stretch:
-        """What some neighbouring views hear."""
-        start, stop, silent = side.start[views], side.stop[views], side.excluded_group[views]
-        edges, ends = np.unique(np.concatenate([start, stop]), return_inverse=True)
-        part = slice(edges[0], edges[-1])
-        rows, group = side.order[part], side.group[part]
-        ones, each = np.ones(len(rows)), np.arange(len(rows) + 1)
-        lowest, highest = group.min(initial=len(side.group)), group.max(initial=0)
-        quiet = np.flatnonzero(silent != NO_GROUP)
-        return cls(
-            rows,
-            csr_matrix((ones, each[:-1], edges - edges[0]), shape=(len(edges) - 1, len(rows))),
-            ends[: len(start)],
-            ends[len(start) :],
-            csr_matrix(
-                (ones, group - lowest, each), shape=(len(rows), max(highest - lowest, 0) + 1)
-            ),
-            quiet,
-            silent[quiet] - lowest,
-        )
-
-    def __call__(self, part: np.ndarray) -> np.ndarray:
-        """(k, d) sums of (r, d) values."""
-        running = np.zeros((self.pieces.shape[0] + 1, part.shape[1]))
-        np.cumsum(self.pieces @ part, axis=0, out=running[1:])
-        total: np.ndarray = running[self.stop] - running[self.start]
-        if len(self.quiet):
-            total[self.quiet] -= (self.groups.T @ part)[self.silent]
-        return total
+        # (entity, rank of the time) coded as one number, which sorts as the pair does. `NO_TIME` has the
+        # highest rank, so such reviews are never earlier; such rows ask for what was before rank 0.
+        rank = np.unique(time, return_inverse=True)[1]
+        ranks = len(time) + 1
+        asked_rank = np.where(time == NO_TIME, 0, rank)
+        row_stop = np.searchsorted(entity[order] * ranks + rank[order], entity * ranks + asked_rank)
+        # One view for each pair (entity, end of the stretch).
+        ends = len(order) + 1
+        pairs, view = np.unique(entity * ends + row_stop, return_inverse=True)
+        view_entity, stop = pairs // ends, pairs % ends
+        start = np.searchsorted(entity[order], view_entity)
+        no_fold, no_exclusion = np.full(len(pairs), NO_GROUP), np.full(len(order), NO_GROUP)
+        return cls(view, view_entity, no_fold, order, start, stop, no_exclusion)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from mmrec.config import Config, VisionConfig
 from mmrec.data.schema import EntityKind, Reviews
-from mmrec.evidence.policies import EvidenceViews
+from mmrec.evidence.views import EvidenceViews
 from mmrec.experiments.compare import prepare
 from mmrec.features.dataset import Dataset, Models
 from mmrec.llm.openai_batch import AnswersPending

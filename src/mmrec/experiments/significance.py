@@ -27,7 +27,7 @@ from mmrec.evaluation import (
     weighted_auc,
     weighted_fpr_at_tpr,
 )
-from mmrec.evidence.policies import EvidenceViews
+from mmrec.evidence.views import EvidenceViews
 from mmrec.experiments.compare import Comparison, Prepared
 from mmrec.features.tables import EntityFeatures, Features
 from mmrec.llm.types import PRICE_TAGS
@@ -189,14 +189,10 @@ def _scorer(
     prepared: Prepared, model: TrainedModel
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     corpus, known = prepared.corpus, prepared.split.evidence_rows
-    sides = [
-        EvidenceViews.excluding(entity, known, np.full(len(entity), -1))
-        for entity in (corpus.data.user, corpus.data.item)
-    ]
-    user, item = (
-        model.builder.build_user(sides[0], corpus),
-        model.builder.build_item(sides[1], corpus),
-    )
+    user_views = EvidenceViews.all_reviews(corpus.data.user, known)
+    item_views = EvidenceViews.all_reviews(corpus.data.item, known)
+    user = model.builder.build("user", user_views, corpus)
+    item = model.builder.build("item", item_views, corpus)
 
     def score(users: np.ndarray, items: np.ndarray) -> np.ndarray:
         # Views that hear all are one an entity, in the order of codes.

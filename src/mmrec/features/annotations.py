@@ -1,44 +1,35 @@
-"""What is known in words of users and items: notes read once, or the paper's summaries (DESIGN 3.2).
+"""What language models read out of the reviews of users and items, added up over views (DESIGN
+3.2).
 
-Both strategies end in the same thing, `Sums`: vectors, price votes and category votes of every view of
-one side. With notes they are added up over the view's reviews; with summaries a language model reads the
-view's reviews as a whole.
+Both strategies end in the same thing, `EvidenceSums`. With `notes` every review is read once, and
+the notes are added up over a view; with `summary` (the paper's) the reviews of a view are read as
+a whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from mmrec.encoder.text_encoder import Encoder
-from mmrec.evidence.policies import EvidenceViews
-from mmrec.llm.types import PRICE_TAGS, Note, PriceTag, Summary
+from mmrec.evidence.views import EvidenceViews
+from mmrec.llm.types import PRICE_TAGS, Note, Summary
 
 __all__ = ["EvidenceSums", "NoteArrays", "rating_sums", "summary_sums"]
 
 
-class Annotation(Protocol):
-    """What notes and summaries have in common."""
-
-    @property
-    def price(self) -> PriceTag: ...
-    @property
-    def categories(self) -> list[str]: ...
-
-
 @dataclass(frozen=True)
 class EvidenceSums:
-    """What the reviews of every view of one side add up to; features are made of it alone.
+    """What the reviews of every view add up to; features are made of these alone.
 
     Attributes:
         rating_count, rating_sum: (v,) number of ratings, and their sum.
-        vectors: name -> (v, d) means of vectors.
-        text_count: name -> (v,) number of texts or photos in them.
-        price: (v, 4) votes by `PRICE_TAGS`.
-        categories: (v, c) votes by the category vocabulary.
+        vectors: block -> (v, d) mean vectors.
+        text_count: block -> (v,) number of texts, or photos, behind each mean.
+        price: (v, 4) votes, in the order of `PRICE_TAGS`.
+        categories: (v, c) votes, in the order of the vocabulary.
     """
 
     rating_count: np.ndarray
@@ -48,51 +39,42 @@ class EvidenceSums:
     price: np.ndarray
     categories: np.ndarray
 
-    def __add__(self, more: EvidenceSums) -> EvidenceSums:
-        """Both together, view by view; blocks that one of them lacks are the other's."""
-        mine, theirs = self.text_count, more.text_count
-        both = self.vectors.keys() & more.vectors.keys()
-        shared = {
-            name: (mine[name] / np.maximum(mine[name] + theirs[name], 1))[:, None] for name in both
-        }
-        means = {
-            name: x * self.vectors[name] + (1 - x) * more.vectors[name]
-            for name, x in shared.items()
-        }
-        voices = {name: mine[name] + theirs[name] for name in mine.keys() & theirs.keys()}
+    def __add__(self, other: EvidenceSums) -> EvidenceSums:
+        """The sums over the reviews of both, view by view; a block that one lacks is the other's."""
+        vectors, text_count = dict(self.vectors), dict(self.text_count)
+        for name, mean in other.vectors.items():
+            if name in vectors:
+                mine, theirs = self.text_count[name], other.text_count[name]
+                share = (mine / np.maximum(mine + theirs, 1))[:, None]  # (v, 1)
+                mean = share * vectors[name] + (1 - share) * mean
+            vectors[name] = mean
+        for name, count in other.text_count.items():
+            text_count[name] = text_count.get(name, 0) + count
         return EvidenceSums(
-            self.rating_count + more.rating_count,
-            self.rating_sum + more.rating_sum,
-            self.vectors | more.vectors | means,
-            mine | theirs | voices,
-            self.price + more.price,
-            self.categories + more.categories,
+            self.rating_count + other.rating_count,
+            self.rating_sum + other.rating_sum,
+            vectors,
+            text_count,
+            self.price + other.price,
+            self.categories + other.categories,
         )
 
     def zeros(self) -> EvidenceSums:
-        """Of as many views, of which nobody has said anything."""
-        vectors, voices = (
-            {name: np.zeros_like(x) for name, x in own.items()}
-            for own in (self.vectors, self.text_count)
-        )
-        rest = (np.zeros_like(x) for x in (self.price, self.categories))
-        return EvidenceSums(
-            np.zeros_like(self.rating_count), np.zeros_like(self.rating_sum), vectors, voices, *rest
-        )
+        """The sums of as many views without reviews."""
+        return self._map(np.zeros_like)
 
     def take(self, views: np.ndarray) -> EvidenceSums:
-        """Those of some of the views."""
-        vectors, voices = (
-            {name: values[views] for name, values in named.items()}
-            for named in (self.vectors, self.text_count)
-        )
+        """The sums of some of the views."""
+        return self._map(lambda values: values[views])
+
+    def _map(self, change: Callable[[np.ndarray], np.ndarray]) -> EvidenceSums:
         return EvidenceSums(
-            self.rating_count[views],
-            self.rating_sum[views],
-            vectors,
-            voices,
-            self.price[views],
-            self.categories[views],
+            change(self.rating_count),
+            change(self.rating_sum),
+            {name: change(values) for name, values in self.vectors.items()},
+            {name: change(values) for name, values in self.text_count.items()},
+            change(self.price),
+            change(self.categories),
         )
 
 
@@ -102,9 +84,10 @@ class NoteArrays:
 
     Attributes:
         vectors: `gist`, `likes`, `dislikes` -> (n, d) float16, the mean over a note's sentences.
-        present: the same names -> (n,) whether the note has any.
-        price: (n, 4) float32 one vote by `PRICE_TAGS`.
-        categories: (n, c) float32 one vote for each category of the note that is in the vocabulary.
+        present: the same blocks -> (n,) whether the note has any.
+        price: (n, 4) float32, one vote by `PRICE_TAGS`.
+        categories: (n, c) float32, one vote for each category of the note that is in the
+            vocabulary.
     """
 
     vectors: dict[str, np.ndarray]
@@ -117,72 +100,71 @@ class NoteArrays:
         cls, notes: Sequence[Note], encoder: Encoder, vocabulary: Sequence[str]
     ) -> NoteArrays:
         """Embed notes; each different sentence is encoded once."""
-        parts = {
+        texts = {
             "gist": [[note.gist] if note.gist else [] for note in notes],
             "likes": [note.likes for note in notes],
             "dislikes": [note.dislikes for note in notes],
         }
-        vectors = {name: _mean_vectors(texts, encoder) for name, texts in parts.items()}
-        spoken = {name: np.array([bool(text) for text in texts]) for name, texts in parts.items()}
-        price, categories = _votes(notes, vocabulary)
-        return cls(vectors, spoken, price, categories)
+        vectors = {name: _mean_vectors(groups, encoder) for name, groups in texts.items()}
+        present = {name: np.array(list(map(bool, groups))) for name, groups in texts.items()}
+        return cls(vectors, present, *_votes(notes, vocabulary))
 
-    def sums(self, side: EvidenceViews) -> EvidenceSums:
-        """Add up over every view of a side; ratings are not in it."""
-        voices = {
-            name: side.sum(x[:, None].astype(np.float32))[:, 0] for name, x in self.present.items()
-        }
-        vectors = {name: side.mean(values, voices[name]) for name, values in self.vectors.items()}
-        nothing = np.zeros(len(side))
-        return EvidenceSums(
-            nothing, nothing, vectors, voices, side.sum(self.price), side.sum(self.categories)
-        )
+    def sums(self, views: EvidenceViews) -> EvidenceSums:
+        """Add up over every view; ratings are left at zero."""
+        vectors, text_count = {}, {}
+        for name, values in self.vectors.items():
+            present = self.present[name][:, None].astype(np.float32)
+            text_count[name] = views.sum(present)[:, 0]
+            vectors[name] = views.mean(values, text_count[name])
+        zero = np.zeros(len(views))
+        votes = views.sum(self.price), views.sum(self.categories)
+        return EvidenceSums(zero, zero, vectors, text_count, *votes)
 
 
-def rating_sums(side: EvidenceViews, rating: np.ndarray) -> EvidenceSums:
-    """Number and sum of the ratings of every view, from (n,) stars; NaN where a text came without one."""
+def rating_sums(views: EvidenceViews, rating: np.ndarray) -> EvidenceSums:
+    """Number and sum of the ratings of every view, from (n,) stars; NaN for a text without a
+    rating."""
     rated = ~np.isnan(rating)
     columns = np.stack([rated, np.where(rated, rating, 0)], axis=1).astype(np.float64)
-    ratings, stars = side.sum(columns).T
-    price, votes = (np.zeros((len(side), size), dtype=np.float32) for size in (len(PRICE_TAGS), 0))
-    return EvidenceSums(ratings, stars, {}, {}, price, votes)
+    count, total = views.sum(columns).T
+    no_price = np.zeros((len(views), len(PRICE_TAGS)), dtype=np.float32)
+    return EvidenceSums(count, total, {}, {}, no_price, no_price[:, :0])
 
 
 def summary_sums(
     summaries: Sequence[Summary], encoder: Encoder, vocabulary: Sequence[str]
 ) -> EvidenceSums:
-    """Embed what was written of every view of a side (paper, section 3.2)."""
-    written = [[summary.text] if summary.text else [] for summary in summaries]
-    price, categories = _votes(summaries, vocabulary)
-    nothing = np.zeros(len(summaries))
-    vectors = {"summary": _mean_vectors(written, encoder).astype(np.float32)}
-    voices = {"summary": np.array([len(text) for text in written], dtype=np.float32)}
-    return EvidenceSums(nothing, nothing, vectors, voices, price, categories)
+    """Embed the summary of every view (paper, section 3.2); ratings are left at zero."""
+    texts = [[summary.text] if summary.text else [] for summary in summaries]
+    vectors = {"summary": _mean_vectors(texts, encoder).astype(np.float32)}
+    text_count = {"summary": np.array(list(map(len, texts)), dtype=np.float32)}
+    zero = np.zeros(len(summaries))
+    return EvidenceSums(zero, zero, vectors, text_count, *_votes(summaries, vocabulary))
 
 
 def _mean_vectors(groups: Sequence[Sequence[str]], encoder: Encoder) -> np.ndarray:
     """(n, d) float16 mean vector of each group of texts; zero for an empty group."""
-    flat = [text for group in groups for text in group]
-    sizes = np.array([len(group) for group in groups], dtype=np.int64)
-    encoded = encoder.encode(flat or [""])
-    out = np.zeros((len(groups), encoded.shape[1]), dtype=np.float16)
-    if flat:
-        starts = np.cumsum(sizes) - sizes
-        some = sizes > 0
-        sums = np.add.reduceat(encoded.astype(np.float32), starts[some], axis=0)
-        out[some] = sums / sizes[some, None]
-    return out
+    texts = [text for group in groups for text in group]
+    size = np.array(list(map(len, groups)), dtype=np.int64)
+    vectors = encoder.encode(texts or [""])
+    means = np.zeros((len(groups), vectors.shape[1]), dtype=np.float16)
+    if texts:
+        filled = size > 0
+        start = (np.cumsum(size) - size)[filled]
+        total = np.add.reduceat(vectors.astype(np.float32), start, axis=0)
+        means[filled] = total / size[filled, None]
+    return means
 
 
 def _votes(
-    answers: Sequence[Annotation], vocabulary: Sequence[str]
+    annotations: Sequence[Note] | Sequence[Summary], vocabulary: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    code = {category: at for at, category in enumerate(vocabulary)}
-    price = np.zeros((len(answers), len(PRICE_TAGS)), dtype=np.float32)
-    categories = np.zeros((len(answers), len(vocabulary)), dtype=np.float32)
-    for row, answer in enumerate(answers):
-        price[row, PRICE_TAGS.index(answer.price)] = 1
-        for category in answer.categories:
-            if category in code:
-                categories[row, code[category]] = 1
+    """(n, 4) one vote for a price tag, and (n, c) one for each category that the vocabulary has."""
+    code = {category: position for position, category in enumerate(vocabulary)}
+    price = np.zeros((len(annotations), len(PRICE_TAGS)), dtype=np.float32)
+    categories = np.zeros((len(annotations), len(vocabulary)), dtype=np.float32)
+    for row, annotation in enumerate(annotations):
+        price[row, PRICE_TAGS.index(annotation.price)] = 1
+        codes = [code[category] for category in annotation.categories if category in code]
+        categories[row, codes] = 1
     return price, categories

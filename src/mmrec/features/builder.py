@@ -1,9 +1,11 @@
-"""From a corpus to features: constants, effects, the vocabulary of categories, and views of both sides."""
+"""The feature builder: constants, mixed effects, and the vocabulary of categories; makes features
+of views."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,20 +16,16 @@ from mmrec.console import track
 from mmrec.data import arrays
 from mmrec.data.schema import EntityKind
 from mmrec.errors import ConfigError
-from mmrec.evidence.policies import VALIDATION_FOLD, Evidence, EvidenceViews
+from mmrec.evidence.policies import VALIDATION_FOLD, Evidence
+from mmrec.evidence.views import NO_GROUP, EvidenceViews
 from mmrec.features.annotations import EvidenceSums, rating_sums, summary_sums
 from mmrec.features.dataset import Dataset
 from mmrec.features.mixed_effects import MixedEffects, choose_penalties
 from mmrec.features.tables import Constants, EntityFeatures, Features, entity_features
-from mmrec.features.text_regression import TextSums
-from mmrec.ranker.dlrm import RankerShape
-from mmrec.ranker.inputs import RankerInputs
+from mmrec.features.text_regression import PRIOR_TEXTS, TextSums
+from mmrec.llm.types import Note, Summary
 
-__all__ = ["FeatureBuilder", "build_features"]
-
-_LAST = -1
-_VOICES = 4.0
-_VIEWS_AT_ONCE = 1 << 16
+__all__ = ["FeatureAudit", "FeatureBuilder", "build_features"]
 
 
 class FeatureBuilder(BaseModel):
@@ -38,238 +36,252 @@ class FeatureBuilder(BaseModel):
     config: Config
     constants: Constants
     vocabulary: list[str]
-    """Categories by code, most frequent first; from known reviews only."""
+    """Categories by code, the most frequent in the evidence first."""
     image: bool
-    """Whether items have an image block: some photo was there to learn from, and what looks at it."""
+    """Whether items have an image block: the evidence has photos, and there is a model to look at
+    them."""
     penalties: tuple[float, float] = (1.0, 1.0)
-    """Of the effects of users and items (`mmrec.features.mixed_effects`)."""
+    """Penalties of the effects of users and items (`mmrec.features.mixed_effects`)."""
     unknown_effects: dict[EntityKind, dict[str, float]] = {}
-    """Effects of a user and an item of whom nothing is known."""
+    """Effects of an unknown user and an unknown item, by column."""
     factor_count: int = 0
-    """Width of tastes."""
+    """Length of the factors of users and items."""
     mixed_effects: dict[int, MixedEffects] = Field(default={}, exclude=True)
-    """By fold, what its rows may hear; under -1 what is known at last."""
+    """Effects by fold, fitted on what its rows may see; `NO_GROUP`: on all evidence, for test and
+    service."""
 
     @classmethod
-    def fit(cls, corpus: Dataset, evidence: Evidence, config: Config) -> FeatureBuilder:
-        """Learn constants from what valid may hear, and the vocabulary from all known reviews.
+    def fit(cls, dataset: Dataset, evidence: Evidence, config: Config) -> FeatureBuilder:
+        """Learn the constants and effects, and collect the vocabulary from all evidence.
 
         Raises:
-            ConfigError: effects under another policy than `fold`.
+            ConfigError: mixed effects under another policy than `fold`.
         """
-        known, model = evidence.evidence_rows, config.ranker.features
-        vocabulary = [] if model == "baseline" else _vocabulary(corpus, evidence, config)
-        image = corpus.has_photos(known, captions=model != "baseline")
-        assembler = cls(
+        kind = config.ranker.features
+        has_photos = dataset.has_photos(evidence.evidence_rows, captions=kind != "baseline")
+        builder = cls(
             config=config,
-            constants=Constants.estimate(corpus.data, evidence.visible_rows(VALIDATION_FOLD)),
-            vocabulary=vocabulary,
-            image=image and (model != "baseline" or corpus.models.image_encoder.available()),
+            constants=Constants.estimate(dataset.data, evidence.visible_rows(VALIDATION_FOLD)),
+            vocabulary=[] if kind == "baseline" else _vocabulary(dataset, evidence, config),
+            image=has_photos and (kind != "baseline" or dataset.models.image_encoder.available()),
         )
-        if model != "mmrec":
-            return assembler
-        # PyTorch's threads and NumPy's would wait for each other's cores: three times as slow on two.
-        with threadpool_limits(1, "openmp"):
-            return assembler._with_effects(corpus, evidence)
-
-    def _with_effects(self, corpus: Dataset, evidence: Evidence) -> FeatureBuilder:
+        if kind != "mmrec":
+            return builder
         if evidence.policy != "fold":
             raise ConfigError(
                 f"--features mmrec needs --policy fold, not {evidence.policy}: its effects are fitted on "
                 "everyone's reviews, once for every fold; take --features proposed"
             )
-        heard, valid = (
-            evidence.visible_rows(VALIDATION_FOLD),
-            np.flatnonzero(evidence.fold == VALIDATION_FOLD),
-        )
-        penalties = choose_penalties(corpus.data, heard, valid)
-        folds = np.unique(evidence.fold).tolist()
-        effects, reviewed = {}, corpus.rated_texts
-        with track("fitting effects", len(folds)) as advance:
-            everyone = TextSums.from_rows(reviewed, evidence.evidence_rows)
-            for fold in folds:
-                heard = evidence.visible_rows(fold)
-                silent = np.setdiff1d(evidence.evidence_rows, heard, assume_unique=True)
-                texts = everyone.without(reviewed, silent)
-                effects[fold] = MixedEffects.fit(reviewed, heard, penalties, texts)
-                advance(1)
-        return self.model_copy(update={"penalties": penalties, "mixed_effects": effects})._final()
+        with _one_openmp_thread():
+            return builder._fit_effects(dataset, evidence)
 
-    def refit(self, corpus: Dataset) -> FeatureBuilder:
-        """The same, for views that hear all reviews of a corpus."""
+    def _fit_effects(self, dataset: Dataset, evidence: Evidence) -> FeatureBuilder:
+        validation_rows = np.flatnonzero(evidence.fold == VALIDATION_FOLD)
+        visible = evidence.visible_rows(VALIDATION_FOLD)
+        penalties = choose_penalties(dataset.data, visible, validation_rows)
+        texts, effects = dataset.rated_texts, {}
+        folds = np.unique(evidence.fold).tolist()
+        with track("fitting effects", len(folds)) as advance:
+            all_sums = TextSums.from_rows(texts, evidence.evidence_rows)
+            for fold in folds:
+                visible = evidence.visible_rows(fold)
+                hidden = np.setdiff1d(evidence.evidence_rows, visible, assume_unique=True)
+                fold_sums = all_sums.without(texts, hidden)
+                effects[fold] = MixedEffects.fit(texts, visible, penalties, fold_sums)
+                advance(1)
+        return self._with_effects(effects, penalties)
+
+    def refit(self, dataset: Dataset) -> FeatureBuilder:
+        """The same builder, with effects fitted on all reviews of a dataset."""
         if self.config.ranker.features != "mmrec":
             return self
-        everything = np.arange(len(corpus))
-        with threadpool_limits(1, "openmp"):
-            effects = {_LAST: MixedEffects.fit(corpus.rated_texts, everything, self.penalties)}
-        return self.model_copy(update={"mixed_effects": effects})._final()
+        with _one_openmp_thread():
+            final = MixedEffects.fit(dataset.rated_texts, np.arange(len(dataset)), self.penalties)
+        return self._with_effects({NO_GROUP: final}, self.penalties)
 
-    def _final(self) -> FeatureBuilder:
-        last = self.mixed_effects[_LAST]
-        nobody = {
-            side: {name: float(values[-1]) for name, values in columns.items()}
-            for side, columns in (("user", last.user), ("item", last.item))
+    def _with_effects(
+        self, effects: dict[int, MixedEffects], penalties: tuple[float, float]
+    ) -> FeatureBuilder:
+        final, unknown = effects[NO_GROUP], {}
+        for kind, columns in (("user", final.user), ("item", final.item)):
+            unknown[kind] = {name: float(values[-1]) for name, values in columns.items()}
+        changes = {
+            "mixed_effects": effects,
+            "penalties": penalties,
+            "unknown_effects": unknown,
+            "factor_count": final.user_factors.shape[1],
         }
-        return self.model_copy(
-            update={"unknown_effects": nobody, "factor_count": last.user_factors.shape[1]}
-        )
+        return self.model_copy(update=changes)
 
-    def build_user(self, side: EvidenceViews, corpus: Dataset) -> EntityFeatures:
-        """Features of the views of users."""
-        return self.features(
-            "user", self.evidence_sums("user", side, corpus), *self.entity_effects("user", side)
-        )
+    def build(self, kind: EntityKind, views: EvidenceViews, dataset: Dataset) -> EntityFeatures:
+        """Features of the views of users or items; of items also price, categories and photos."""
+        sums = self.evidence_sums(kind, views, dataset)
+        return self.from_sums(kind, sums, *self.entity_effects(kind, views))
 
-    def build_item(self, side: EvidenceViews, corpus: Dataset) -> EntityFeatures:
-        """Features of the views of items: also their number of reviews, price, categories, photos."""
-        return self.features(
-            "item", self.evidence_sums("item", side, corpus), *self.entity_effects("item", side)
-        )
-
-    def evidence_sums(self, of: EntityKind, side: EvidenceViews, corpus: Dataset) -> EvidenceSums:
+    def evidence_sums(
+        self, kind: EntityKind, views: EvidenceViews, dataset: Dataset
+    ) -> EvidenceSums:
         """What the reviews of every view add up to."""
-        sums = self._words(of, side, corpus)
-        rated = rating_sums(side, corpus.data.rating)
-        sums = replace(sums, rating_count=rated.rating_count, rating_sum=rated.rating_sum)
-        if of == "item" and self.image:
-            photos = corpus.image_vectors if self._averaged else corpus.caption_vectors
-            mean, count = photos.view_means(side)
-            sums = replace(
-                sums,
-                vectors=sums.vectors | {"photos": mean},
-                text_count=sums.text_count | {"photos": count},
-            )
+        rated = rating_sums(views, dataset.data.rating)
+        sums = replace(
+            self._text_sums(kind, views, dataset),
+            rating_count=rated.rating_count,
+            rating_sum=rated.rating_sum,
+        )
+        if kind == "item" and self.image:
+            photos = dataset.image_vectors if self._is_baseline else dataset.caption_vectors
+            mean, count = photos.view_means(views)
+            sums.vectors["photos"], sums.text_count["photos"] = mean, count
         return sums
 
-    def features(
+    def _text_sums(self, kind: EntityKind, views: EvidenceViews, dataset: Dataset) -> EvidenceSums:
+        if self._is_baseline:
+            sums = rating_sums(views, dataset.data.rating)
+            count = views.sum(np.ones((len(dataset), 1), dtype=np.float32))[:, 0]
+            mean = views.mean(dataset.text_vectors, count)
+            return replace(sums, vectors={"reviews": mean}, text_count={"reviews": count})
+        if self.config.annotation.strategy == "notes":
+            return dataset.note_arrays(self.vocabulary).sums(views)
+        encoder = dataset.models.encoder
+        if self.config.evidence.summaries == "policy":
+            return summary_sums(dataset.summaries(kind, views), encoder, self.vocabulary)
+        entity = dataset.data.user if kind == "user" else dataset.data.item
+        # The paper's summaries are of all evidence reviews of an entity, whichever view sees them.
+        whole = EvidenceViews.all_reviews(entity, np.sort(views.order))
+        sums = summary_sums(dataset.summaries(kind, whole), encoder, self.vocabulary)
+        return sums.take(np.searchsorted(whole.entity, views.entity))
+
+    def from_sums(
         self,
-        of: EntityKind,
+        kind: EntityKind,
         sums: EvidenceSums,
         effects: dict[str, np.ndarray],
-        taste: np.ndarray | None,
+        factors: np.ndarray | None,
     ) -> EntityFeatures:
-        """Features of views, from their sums and (v + 1,) effects and tastes, the last of nobody."""
-        ours, constants = self.config.ranker.features == "mmrec", self.constants
+        """Features of v views from their sums, (v + 1,) effects and (v + 1, t) factors; the last
+        are unknown."""
+        is_mmrec = self.config.ranker.features == "mmrec"
+        constants = self.constants
         return entity_features(
             sums,
             constants.mean,
-            constants.user_prior if of == "user" else constants.item_prior,
-            # A mean over few voices is mostly chance, so ours is drawn towards the mean of all.
-            prior_texts=_VOICES if ours else 0.0,
-            with_count=ours or of == "item",
-            with_price=of == "item" and not self._averaged,
+            constants.user_prior if kind == "user" else constants.item_prior,
+            # The mean vector of few texts is mostly chance; the paper does not shrink it.
+            prior_texts=PRIOR_TEXTS if is_mmrec else 0.0,
+            with_count=is_mmrec or kind == "item",
+            with_price=kind == "item" and not self._is_baseline,
             max_categories=self.config.annotation.max_categories,
             effects=effects,
-            factors=taste,
+            factors=factors,
         )
 
     @property
     def uses_captions(self) -> bool:
-        """Whether what photos show is read in words."""
-        return self.image and not self._averaged
+        """Whether photos are represented by captions, not by features of an image model."""
+        return self.image and not self._is_baseline
 
     @property
-    def _averaged(self) -> bool:
-        """Whether words are averages of whole reviews, as in the paper's baseline."""
+    def _is_baseline(self) -> bool:
+        """Whether this is the paper's baseline, in which texts are averages of whole reviews."""
         return self.config.ranker.features == "baseline"
 
     def entity_effects(
-        self, of: EntityKind, side: EvidenceViews
+        self, kind: EntityKind, views: EvidenceViews, block_views: int = 1 << 16
     ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-        """Effects and tastes of views, from what the fold of each may hear; the last are nobody's."""
-        return self._effects(of, side), self._taste(of, side)
+        """Effects by column, (v + 1,), and factors, (v + 1, t), of the entities of views.
 
-    def _effects(self, of: EntityKind, side: EvidenceViews) -> dict[str, np.ndarray]:
-        """(v + 1,) columns: of every view's entity, from what the view's fold may hear, and of nobody."""
-        columns = {
-            name: np.full(len(side) + 1, value, dtype=np.float32)
-            for name, value in self.unknown_effects.get(of, {}).items()
-        }
-        for fold, effects in self.mixed_effects.items():
-            views = np.flatnonzero(side.fold == fold)
-            for name, values in (effects.user if of == "user" else effects.item).items():
-                columns[name][views] = values[side.entity[views]]
-        return columns
-
-    def _taste(self, of: EntityKind, side: EvidenceViews) -> np.ndarray | None:
-        """(v + 1, d) of every view's entity; of nobody, and of a stranger, zero."""
-        if not self.unknown_effects:
-            return None
-        taste = arrays.allocate((len(side) + 1, self.factor_count), np.float16)
-        taste[np.append(np.isin(side.fold, [*self.mixed_effects], invert=True), True)] = 0
-        for fold, effects in self.mixed_effects.items():
-            views = np.flatnonzero(side.fold == fold)
-            whole = effects.user_factors if of == "user" else effects.item_factors
-            for part in np.array_split(views, 1 + len(views) // _VIEWS_AT_ONCE):
-                taste[part] = whole[side.entity[part]]
-        return taste
-
-    def describe_user(self, corpus: Dataset) -> EntityFeatures:
-        """Features of a user of whom there are words alone."""
-        side = EvidenceViews.from_lists(np.zeros(1, dtype=np.int64), [np.zeros(1, dtype=np.int64)])
-        return self.model_copy(update={"mixed_effects": {}}).build_user(side, corpus)
-
-    def _words(self, of: EntityKind, side: EvidenceViews, corpus: Dataset) -> EvidenceSums:
-        if self._averaged:
-            sums = rating_sums(side, np.full(len(corpus), np.nan))
-            count = side.sum(np.ones((len(corpus), 1), dtype=np.float32))[:, 0]
-            mean = side.mean(corpus.text_vectors, count)
-            return replace(sums, vectors={"reviews": mean}, text_count={"reviews": count})
-        if self.config.annotation.strategy == "notes":
-            return corpus.note_arrays(self.vocabulary).sums(side)
-        encoder = corpus.models.encoder
-        if self.config.evidence.summaries == "policy":
-            return summary_sums(corpus.summaries(of, side), encoder, self.vocabulary)
-        entity = corpus.data.user if of == "user" else corpus.data.item
-        whole = _whole(entity, np.sort(side.order))
-        sums = summary_sums(corpus.summaries(of, whole), encoder, self.vocabulary)
-        return sums.take(np.searchsorted(whole.entity, side.entity))
-
-    def ranker_shape(self, inputs: RankerInputs, runs: int = 1) -> RankerShape:
-        """The ranker that fits these features, for so many runs.
-
-        One reducer over text and one over captions; the baseline's has text and photos in one (paper,
-        section 3).
+        Each view's come from what its fold may see. The last row, and views of a fold without
+        effects, are those of an unknown user or item.
         """
-        apart = set() if self._averaged else {"item photos"}
-        image = {name: size for name, size in inputs.block_sizes.items() if name in apart}
-        text = {name: size for name, size in inputs.block_sizes.items() if name not in image}
-        ranker = self.config.ranker
-        return RankerShape(
-            dense=inputs.dense_size,
-            groups={"text": text, **({"image": image} if image else {})},
-            categories=len(self.vocabulary),
-            embedding_size=ranker.embedding_size,
-            hidden_size=ranker.hidden_size,
-            runs=runs,
-            linear=ranker.features == "mmrec",
-        )
+        columns = {}
+        for name, value in self.unknown_effects.get(kind, {}).items():
+            columns[name] = np.full(len(views) + 1, value, dtype=np.float32)
+        if not columns:
+            return {}, None
+        factors = arrays.allocate((len(views) + 1, self.factor_count), np.float16)
+        factors[:] = 0
+        for fold, effects in self.mixed_effects.items():
+            of_fold = np.flatnonzero(views.fold == fold)
+            for name, values in effects.columns(kind).items():
+                columns[name][of_fold] = values[views.entity[of_fold]]
+            entity_factors = effects.factors(kind)
+            for block in np.array_split(of_fold, 1 + len(of_fold) // block_views):
+                factors[block] = entity_factors[views.entity[block]]
+        return columns, factors
+
+    def describe_user(self, dataset: Dataset) -> EntityFeatures:
+        """Features of a user who is known by the text of one review alone."""
+        views = EvidenceViews.from_lists(np.zeros(1, dtype=np.int64), [np.zeros(1, dtype=np.int64)])
+        return self.model_copy(update={"mixed_effects": {}}).build("user", views, dataset)
 
 
-def _whole(entity: np.ndarray, known: np.ndarray) -> EvidenceViews:
-    """One view an entity, which hears all of its known reviews."""
-    return EvidenceViews.excluding(entity, known, np.full(len(entity), -1))
+def _one_openmp_thread() -> threadpool_limits:
+    """PyTorch's threads and NumPy's would wait for each other's cores: three times as slow on
+    two."""
+    return threadpool_limits(1, "openmp")
 
 
-def _vocabulary(corpus: Dataset, evidence: Evidence, config: Config) -> list[str]:
+def _vocabulary(dataset: Dataset, evidence: Evidence, config: Config) -> list[str]:
+    """Categories in the evidence, the most frequent first."""
+    annotations: Iterable[Note | Summary]
     if config.annotation.strategy == "notes":
-        said = (corpus.notes[row].categories for row in evidence.evidence_rows)
+        annotations = (dataset.notes[row] for row in evidence.evidence_rows)
     else:
-        whole = _whole(corpus.data.item, evidence.evidence_rows)
-        said = (summary.categories for summary in corpus.summaries("item", whole))
-    counts = Counter(category for categories in said for category in categories)
-    return [
-        category for category, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    ]
+        views = EvidenceViews.all_reviews(dataset.data.item, evidence.evidence_rows)
+        annotations = dataset.summaries("item", views)
+    counts = Counter[str]()
+    for annotation in annotations:
+        counts.update(annotation.categories)
+    return sorted(counts, key=lambda category: (-counts[category], category))
 
 
 def build_features(
-    corpus: Dataset, evidence: Evidence, config: Config
+    dataset: Dataset, evidence: Evidence, config: Config
 ) -> tuple[FeatureBuilder, Features]:
-    """What makes features, and those of all rows."""
-    assembler = FeatureBuilder.fit(corpus, evidence, config)
-    user, item = (
-        assembler.build_user(evidence.user, corpus),
-        assembler.build_item(evidence.item, corpus),
-    )
-    return assembler, Features.from_views(evidence, user, item)
+    """Fit a builder, and make the features of all rows."""
+    builder = FeatureBuilder.fit(dataset, evidence, config)
+    user = builder.build("user", evidence.user, dataset)
+    item = builder.build("item", evidence.item, dataset)
+    return builder, Features(user, item, evidence.user.view, evidence.item.view)
+
+
+@dataclass(frozen=True)
+class FeatureAudit:
+    """Features under audit, with their builder; see `mmrec.evidence.audit.AuditedFeatures`."""
+
+    builder: FeatureBuilder
+    dataset: Dataset
+    features: Features
+
+    def used(self, kind: EntityKind, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The features of the user, or the item, of some rows."""
+        features = self.features
+        if kind == "user":
+            return features.user.named_arrays(features.user_view[rows])
+        return features.item.named_arrays(features.item_view[rows])
+
+    def rebuilt(self, kind: EntityKind, views: EvidenceViews) -> dict[str, np.ndarray]:
+        """The same features, made from the reviews of some views."""
+        return self.builder.build(kind, views, self.dataset).named_arrays(np.arange(len(views)))
+
+    @property
+    def fitted_folds(self) -> list[int]:
+        """The folds that effects were fitted for."""
+        return [*self.builder.mixed_effects]
+
+    def fitted(
+        self, fold: int, rows: np.ndarray, visible_rows: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Effects of a fold, or refitted on visible rows, and the factor scores of the pairs of
+        `rows`."""
+        effects = self.builder.mixed_effects[fold]
+        if visible_rows is not None:
+            effects = MixedEffects.fit(
+                self.dataset.rated_texts, visible_rows, self.builder.penalties
+            )
+        # Factors themselves may turn or change their sign; only the scores of pairs have a meaning.
+        data = self.dataset.data
+        named = {"factor score": effects.factor_score(data.user[rows], data.item[rows])}
+        for kind in ("user", "item"):
+            named |= {f"{kind} {name}": values for name, values in effects.columns(kind).items()}
+        return named

@@ -1,4 +1,5 @@
-"""Reviews with all that models have read out of them, each thing on first use and once ever."""
+"""Reviews, with what models have read out of them: each result is computed on first use, and only
+once."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from mmrec.cache.store import Store
 from mmrec.config import Config
 from mmrec.data.schema import NO_TIME, EntityKind, Interactions, Reviews
 from mmrec.encoder.text_encoder import Encoder
-from mmrec.evidence.policies import EvidenceViews
+from mmrec.evidence.views import EvidenceViews
 from mmrec.features.annotations import NoteArrays
 from mmrec.features.photos import PhotoVectors
 from mmrec.features.text_regression import RatedTexts
@@ -29,7 +30,17 @@ __all__ = ["Dataset", "Models"]
 
 @dataclass(frozen=True)
 class Models:
-    """The models that turn reviews and photos into words and vectors, and the store of their answers."""
+    """The models that turn reviews and photos into annotations and vectors;
+    `mmrec.pipeline.open_models`.
+
+    Attributes:
+        store: keeps their results.
+        encoder: texts to vectors.
+        annotator: reviews to notes or summaries.
+        quote_annotator: reviews to notes whose likes and dislikes are the reviews' own sentences.
+        captioner: photos to captions.
+        image_encoder: photos to vectors (the paper's baseline).
+    """
 
     store: Store
     encoder: Encoder
@@ -40,22 +51,24 @@ class Models:
 
 
 class Dataset:
-    """Reviews (n of them, of m items) and what was read out of them.
+    """n reviews of m items, and what was read out of them.
 
     Args:
-        data: who rated what; codes of users and items.
+        data: who rated what.
         texts: (n) review texts.
         photos: (n) paths of each review's photos.
         item_photos: (m) paths of each item's own photos.
-        models: what reads.
-        max_pixels: limit for photos.
-        notes: (n) what each review says, where it has been read before.
-        summary: what all of these reviews say together, where that is known.
-        captions: (n) captions that came with each review, in place of its photos; () where none did.
+        models: the models to use.
+        max_pixels: photos with more pixels are refused.
+        notes: (n) notes, where the reviews have been annotated before.
+        summary: the summary of all reviews together, where that is known.
+        captions: (n) captions that came with each review, in place of its photos; () where none
+            did.
         item_captions: (m) the same of items.
 
     Attributes:
-        part: (n,) the part of the data that each review is read with; the folds, where there are any.
+        part: (n,) the part of the data that each review is annotated with: its fold, where there
+            are folds.
         review_ids: (n) id of each review, where they are known.
     """
 
@@ -79,38 +92,35 @@ class Dataset:
         self.models = models
         self.review_captions = captions or [[]] * len(photos)
         self.item_captions = item_captions or [[]] * len(item_photos)
-        self._pictures = PhotoAnnotator(models.store, max_pixels)
-        self._notes = notes
-        self._summary = summary
         self.part = np.zeros(len(self.texts), dtype=np.int64)
         self.review_ids: list[str] = []
+        self._photo_annotator = PhotoAnnotator(models.store, max_pixels)
+        self._notes = notes
+        self._summary = summary
         self._note_arrays: dict[tuple[str, ...], NoteArrays] = {}
 
     @classmethod
     def from_reviews(
         cls, reviews: Reviews, models: Models, config: Config, notes: list[Note] | None = None
     ) -> Dataset:
-        """All of some reviews, and what was read out of them if that is known."""
+        """All reviews of a table, and their notes where these are known."""
         data = Interactions.from_table(reviews.table)
-        row = {item: at for at, item in enumerate(reviews.items["item"])}
-
-        def own(column: str) -> list[list[str]]:
-            values = _lists(reviews.items, column)
-            return [values[row[item]] if item in row else [] for item in data.items]
-
-        corpus = cls(
+        # Items in the order of their codes; those without a row have neither photos nor captions.
+        items = pl.DataFrame({"item": data.items}, schema={"item": pl.String})
+        items = items.join(reviews.items, on="item", how="left", maintain_order="left")
+        dataset = cls(
             data,
             reviews.table["text"].to_list(),
             _lists(reviews.table, "photos"),
-            own("photos"),
+            _lists(items, "photos"),
             models,
             config.read.max_pixels,
             notes,
             captions=_lists(reviews.table, "captions"),
-            item_captions=own("captions"),
+            item_captions=_lists(items, "captions"),
         )
-        corpus.review_ids = reviews.table["review_id"].to_list()
-        return corpus
+        dataset.review_ids = reviews.table["review_id"].to_list()
+        return dataset
 
     @classmethod
     def single_review(
@@ -122,24 +132,18 @@ class Dataset:
         summary: Summary | None = None,
         captions: Sequence[str] = (),
     ) -> Dataset:
-        """One review that has been read, by nobody of nothing; its rating may be nan.
-
-        Captions are of photos of the item.
-        """
-        data = Interactions(
-            user=np.zeros(1, dtype=np.int64),
-            item=np.zeros(1, dtype=np.int64),
-            rating=np.array([rating], dtype=np.float32),
-            time=np.array([NO_TIME]),
-            users=[""],
-            items=[""],
-        )
-        told = summary or Summary(text=text)
-        return cls(data, [text], [[]], [[]], models, 0, [note], told, item_captions=[captions])
+        """One annotated review of an unnamed user and item, with captions of the item; its rating
+        may be NaN."""
+        zero = np.zeros(1, dtype=np.int64)
+        ratings, times = np.array([rating], dtype=np.float32), np.array([NO_TIME])
+        data = Interactions(zero, zero, ratings, times, users=[""], items=[""])
+        summary = summary or Summary(text=text)
+        return cls(data, [text], [[]], [[]], models, 0, [note], summary, item_captions=[captions])
 
     @classmethod
     def from_description(cls, text: str, models: Models) -> Dataset:
-        """A stranger's own words, as one review without a rating; each part of a list is a like."""
+        """A new user's own words as one review without a rating; each part of a list counts as a
+        like."""
         likes = list(dict.fromkeys([text, *split_query(text)]))
         return cls.single_review(text, np.nan, models, Note(gist=text, likes=likes))
 
@@ -153,29 +157,35 @@ class Dataset:
 
     @property
     def rated_texts(self) -> RatedTexts:
-        """What effects are made of."""
-        length = np.array([len(text) for text in self.texts])
-        return RatedTexts(self.data, self.text_vectors, length)
+        """The reviews as the mixed effects need them."""
+        return RatedTexts(self.data, self.text_vectors, np.array(list(map(len, self.texts))))
 
     @cached_property
     def notes(self) -> list[Note]:
-        """(n) what each review says, read alone."""
-        if self._notes is not None:
-            return self._notes
-        return self.models.annotator.write_notes(self.texts)
+        """(n) notes; each review is read by itself."""
+        return self.models.annotator.write_notes(self.texts) if self._notes is None else self._notes
 
     def quotable_notes(self, rows: np.ndarray) -> list[Note]:
-        """Notes of some reviews whose likes and dislikes are sentences of the review, word for word."""
+        """Notes of some reviews whose likes and dislikes are sentences of the review, word for
+        word."""
         if self.models.annotator is self.models.quote_annotator:
             return [self.notes[row] for row in rows]
         return self.models.quote_annotator.write_notes([self.texts[row] for row in rows])
 
-    def summaries(self, of: EntityKind, side: EvidenceViews) -> list[Summary]:
-        """What the reviews of every view of a side say together."""
+    def note_arrays(self, vocabulary: Sequence[str]) -> NoteArrays:
+        """Notes as arrays, with their categories coded by a vocabulary; the last result is kept."""
+        key = tuple(vocabulary)
+        if key not in self._note_arrays:
+            encoder = self.models.encoder
+            self._note_arrays = {key: NoteArrays.from_notes(self.notes, encoder, vocabulary)}
+        return self._note_arrays[key]
+
+    def summaries(self, kind: EntityKind, views: EvidenceViews) -> list[Summary]:
+        """A summary of the reviews of every view."""
         if self._summary is not None:
-            return [self._summary] * len(side)
-        groups = [[self._reviews[row] for row in rows] for rows in side.review_sets()]
-        return self.models.annotator.write_summaries(of, groups)
+            return [self._summary] * len(views)
+        groups = [[self._reviews[row] for row in rows] for rows in views.review_sets()]
+        return self.models.annotator.write_summaries(kind, groups)
 
     @cached_property
     def _reviews(self) -> list[Review]:
@@ -185,71 +195,67 @@ class Dataset:
             self.data.time.tolist(),
             self.part.tolist(),
         )
-        return [Review(*row) for row in zip(*columns, strict=True)]
+        return list(map(Review, *columns))
 
-    def note_arrays(self, vocabulary: Sequence[str]) -> NoteArrays:
-        """Notes as arrays, with their categories coded by a vocabulary."""
-        key = tuple(vocabulary)
-        if key not in self._note_arrays:
-            self._note_arrays = {
-                key: NoteArrays.from_notes(self.notes, self.models.encoder, vocabulary)
-            }
-        return self._note_arrays[key]
-
-    def has_photos(self, known: np.ndarray, *, captions: bool) -> bool:
-        """Whether some item or known review has a photo, or a caption where that will do."""
-        groups = [(self.photos, self.item_photos), (self.review_captions, self.item_captions)][
-            : 1 + captions
-        ]
-        return any(
-            any(map(len, own)) or any(len(shown[row]) for row in known) for shown, own in groups
-        )
+    def has_photos(self, evidence_rows: np.ndarray, *, captions: bool) -> bool:
+        """Whether an item or an evidence review has a photo, or (if `captions`) a caption."""
+        groups = [*self.item_photos, *(self.photos[row] for row in evidence_rows)]
+        if captions:
+            groups += [*self.item_captions, *(self.review_captions[row] for row in evidence_rows)]
+        return any(map(len, groups))
 
     @cached_property
     def captions(self) -> Captions:
-        """What the captioner says of the photos of reviews and items that came without captions."""
-        return self._pictures.caption_photos(self._uncaptioned, self.models.captioner)
+        """Captions by the captioner, of the photos of reviews and items that came without
+        captions."""
+        return self._photo_annotator.caption_photos(self._uncaptioned, self.models.captioner)
 
     @property
     def captions_missing(self) -> int:
-        """Captions that the captioner would be asked for now."""
-        return self._pictures.count_uncaptioned(self._uncaptioned, self.models.captioner)
+        """Number of photos that the captioner has not seen yet."""
+        return self._photo_annotator.count_uncaptioned(self._uncaptioned, self.models.captioner)
 
     @property
     def _uncaptioned(self) -> list[str]:
-        given, photos = (
-            (*self.review_captions, *self.item_captions),
-            (*self.photos, *self.item_photos),
-        )
-        return [path for own, group in zip(given, photos, strict=True) if not own for path in group]
+        paths: list[str] = []
+        for captions, photos in (
+            *zip(self.review_captions, self.photos, strict=True),
+            *zip(self.item_captions, self.item_photos, strict=True),
+        ):
+            paths += [] if captions else photos
+        return paths
 
     @cached_property
     def caption_vectors(self) -> PhotoVectors:
-        """Captions in the encoder's space (paper, section 3.2)."""
-        said = (
-            self._said(self.review_captions, self.photos),
-            self._said(self.item_captions, self.item_photos),
-        )
-        unique = sorted({caption for groups in said for group in groups for caption in group})
+        """Captions as vectors of the text encoder (paper, section 3.2)."""
+        review_captions = self._captions_of(self.review_captions, self.photos)
+        item_captions = self._captions_of(self.item_captions, self.item_photos)
+        unique = sorted({text for texts in (*review_captions, *item_captions) for text in texts})
         vectors = self.models.encoder.encode(unique or [""], "encoding captions")
-        return PhotoVectors.build(*said, dict(zip(unique, vectors, strict=False)), vectors.shape[1])
+        by_caption = dict(zip(unique, vectors, strict=False))
+        return PhotoVectors.build(review_captions, item_captions, by_caption, vectors.shape[1])
+
+    def _captions_of(
+        self, captions: Sequence[Sequence[str]], photos: Sequence[Sequence[str]]
+    ) -> list[Sequence[str]]:
+        """The captions that came with each review or item, else those of its photos, where they
+        have any."""
+        result: list[Sequence[str]] = []
+        for texts, paths in zip(captions, photos, strict=True):
+            result.append(texts or list(filter(None, map(self.captions.texts.__getitem__, paths))))
+        return result
 
     @cached_property
     def image_vectors(self) -> PhotoVectors:
-        """Photos as the image model's features (paper, section 4: the baseline)."""
-        image = self.models.image_encoder
+        """Photos as vectors of the image model (paper, section 4: the baseline)."""
+        image_encoder = self.models.image_encoder
         paths = [path for group in (*self.photos, *self.item_photos) for path in group]
-        vectors = self._pictures.encode_photos(paths, image)
-        return PhotoVectors.build(self.photos, self.item_photos, vectors, image.width)
-
-    def _said(
-        self, given: Sequence[Sequence[str]], photos: Sequence[Sequence[str]]
-    ) -> list[Sequence[str]]:
-        text = self.captions.texts
-        pairs = zip(given, photos, strict=True)
-        return [own or [said for path in group if (said := text[path])] for own, group in pairs]
+        vectors = self._photo_annotator.encode_photos(paths, image_encoder)
+        return PhotoVectors.build(self.photos, self.item_photos, vectors, image_encoder.width)
 
 
 def _lists(table: pl.DataFrame, column: str) -> list[list[str]]:
-    """A column of lists; empty ones where a table has none."""
-    return table[column].to_list() if column in table.columns else [[]] * table.height
+    """A column of lists; empty lists where the table has none."""
+    if column not in table.columns:
+        return [[]] * table.height
+    return table[column].fill_null([]).to_list()

@@ -1,4 +1,4 @@
-"""Groups of inputs that a model can be kept from: what every column belongs to, and what a group is worth."""
+"""Groups of features that a model can be trained without, and the value of a group."""
 
 from __future__ import annotations
 
@@ -21,59 +21,71 @@ __all__ = [
 ]
 
 FEATURE_GROUPS = ("ratings", "user text", "item text", "price", "categories", "photos", "counts")
-_GROUP = {
-    **dict.fromkeys(RATING_COLUMNS, "ratings"),
-    **dict.fromkeys((*PRICE_TAGS, "no price"), "price"),
-}
-_GROUP |= {"photos": "photos", "no photos": "photos", "log count": "counts"}
-# What is fitted on two groups is heard by those that hear both.
-_NEEDS = {f"{side} tone effect": {"ratings", f"{side} text"} for side in ("user", "item")}
-_NEEDS |= {"affinity": {"ratings", "item text"}}
 Player = TypeVar("Player", bound=Hashable)
 
 
 def group_of(column: str) -> str:
-    """The group of an input, named with its side as in `user mean rating` or `item gist`; or `categories`."""
+    """The group of a feature that is named with its side, as in `user mean rating`; or of
+    `categories`."""
     side, _, name = column.partition(" ")
-    return _GROUP.get(name, f"{side} text") if name else column
+    if not name:
+        return column
+    if name == "log count":
+        return "counts"
+    if name in RATING_COLUMNS:
+        return "ratings"
+    if name in PRICE_TAGS or name == "no price":
+        return "price"
+    return "photos" if name in ("photos", "no photos") else f"{side} text"
 
 
 def dense_columns(features: Features) -> list[str]:
     """Names of the dense columns: of the user, of the item, of the pair."""
-    own = [f"user {name}" for name in features.user.names] + [
-        f"item {name}" for name in features.item.names
-    ]
-    return [*own, "affinity"] if features.user.factors.shape[1] else own
+    user_columns = [f"user {name}" for name in features.user.names]
+    item_columns = [f"item {name}" for name in features.item.names]
+    has_factors = features.user.factors.shape[1] > 0
+    return user_columns + item_columns + ["factor score"] * has_factors
 
 
 def available_groups(features: Features) -> list[str]:
-    """The groups that say anything: a number that varies, a block or a category that is somewhere there."""
-    found = (
-        {"categories"} if (features.item.categories < features.item.categories[-1]).any() else set()
-    )
-    for of, side in (("user", features.user), ("item", features.item)):
-        varies = np.ptp(side.dense[: side.unknown_index], axis=0) > 0
-        says = dict(zip(side.names, varies, strict=True)) | {
-            name: x.any() for name, x in side.present.items()
-        }
-        found |= {group_of(f"{of} {name}") for name, some in says.items() if some}
-    return [group for group in FEATURE_GROUPS if group in found]
+    """The groups with information: a number that varies, or a block or a category that is present
+    somewhere."""
+    groups = set()
+    codes = features.item.categories
+    if (codes < codes[-1]).any():  # the last row is padding
+        groups.add("categories")
+    for kind, entity in (("user", features.user), ("item", features.item)):
+        spread = np.ptp(entity.dense[: entity.unknown_index], axis=0)  # (p,)
+        informative = {*np.array(entity.names)[spread > 0].tolist()}
+        informative |= {name for name, present in entity.present.items() if present.any()}
+        groups |= {group_of(f"{kind} {name}") for name in informative}
+    return [group for group in FEATURE_GROUPS if group in groups]
 
 
 def visible_columns(columns: Sequence[str], masked_groups: Sequence[frozenset[str]]) -> np.ndarray:
-    """(R, len(columns)) which columns each run hears, from the groups that it is deaf to."""
-    needs = [_NEEDS.get(column, {group_of(column)}) for column in columns]
-    return np.array([[not need & one for need in needs] for one in masked_groups], dtype=bool)
+    """(R, c) bool: which of c columns each of R runs may use, from the groups that are masked for
+    it."""
+    # Masked with either group: these are fitted on ratings and texts.
+    needs = {f"{kind} text rating effect": {"ratings", f"{kind} text"} for kind in ("user", "item")}
+    needs["factor score"] = {"ratings", "item text"}
+    visible = np.ones((len(masked_groups), len(columns)), dtype=bool)
+    for position, column in enumerate(columns):
+        groups = needs.get(column, {group_of(column)})
+        visible[:, position] = [not groups & masked for masked in masked_groups]
+    return visible
 
 
 def shapley_value(values: Mapping[frozenset[Player], float], player: Player) -> float:
-    """Shapley value of a player from the values of all coalitions (Shapley, 1953)."""
-    count = max(map(len, values))
-    return sum(
-        factorial(len(some))
-        * factorial(count - len(some) - 1)
-        / factorial(count)
-        * (values[some | {player}] - value)
-        for some, value in values.items()
-        if player not in some
-    )
+    """Shapley value of a player from the values of all coalitions (Shapley, 1953).
+
+    The mean gain by which the player improves a coalition, over all orders in which players can
+    join.
+    """
+    players = max(map(len, values))
+    total = 0.0
+    for coalition, value in values.items():
+        if player not in coalition:
+            size = len(coalition)
+            orders = factorial(size) * factorial(players - size - 1) / factorial(players)
+            total += orders * (values[coalition | {player}] - value)
+    return total

@@ -1,9 +1,10 @@
-"""What ratings, and the tone of texts, say of every user and item at once; all of it shrunk by count.
+"""Effects of all users and items on ratings, estimated together, and the factors of their pairs.
 
-A mean of ratings mixes a harsh user with the good places that he went to. Here both are estimated together,
-as effects with a penalty (ridge regression; Henderson's mixed model), from the ratings and again from
-what the texts alone would make one expect as a rating (their tone). An effect hangs on everyone's reviews,
-so effects are fitted once for every fold, on what the rows of that fold may hear (`mmrec.evidence.policies`).
+The mean rating of a user mixes how strict he is with how good the places were that he went to.
+Here both are estimated at once, as random effects whose variances are the penalties (Henderson's
+mixed model equations, 1950; the same as ridge regression): once on the ratings, and once on the
+ratings that the texts alone predict. An effect depends on everyone's reviews, so the effects are
+fitted once per fold, on the reviews that its rows may see (`mmrec.evidence.policies`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.linalg import LinearOperator, cg
 
 from mmrec.data import arrays
-from mmrec.data.schema import Interactions
+from mmrec.data.schema import EntityKind, Interactions
 from mmrec.features.text_regression import RatedTexts, TextRegression, TextSums
 
 __all__ = [
@@ -28,36 +29,34 @@ __all__ = [
     "ridge_factors",
 ]
 
-_STARS = ((0.0, 1.5), (1.5, 2.9), (2.9, 3.9), (3.9, 4.9))
-PRIOR_REVIEWS = 5.0
-_TASTE_PENALTY = 15.0
-_PENALTIES = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
-_TOLERANCE = 1e-8
-_CELLS = 1 << 19
-"""Numbers of topics that are gathered at once."""
-
-TEXT_COLUMNS = ("tone effect", "log length", "blank")
-"""Columns that come out of texts rather than of ratings."""
+_STAR_RANGES = ((0.0, 1.5), (1.5, 2.9), (2.9, 3.9), (3.9, 4.9))
+TEXT_COLUMNS = ("text rating effect", "log length", "blank")
+"""Columns that are made of texts rather than of ratings."""
 EFFECT_COLUMNS = (
     "rating effect",
     "spread",
-    *(f"stars to {high:g}" for _, high in _STARS),
+    *(f"stars to {high:g}" for _, high in _STAR_RANGES),
     *TEXT_COLUMNS,
 )
-"""Of each user and each item: effects on rating and tone; residual variance; shares of ratings up to some
-stars; mean log length of texts, and the share of reviews without one."""
+"""Columns of each user and item: effect on the rating; residual variance; shares of ratings in
+ranges of stars; effect on the rating predicted from text; mean log length of texts; share of
+reviews without text."""
+PRIOR_REVIEWS = 5.0
+"""Reviews' worth of the overall mean that the mean of a column is shrunk with."""
+_BLOCK_CELLS = 1 << 19
+"""Numbers of topics that are gathered at once."""
 
 
 @dataclass(frozen=True)
 class MixedEffects:
-    """Of every user and every item; the last is one of whom nothing is known.
+    """Effects and factors of every user and every item; the last row is for unknown ids.
 
     Attributes:
-        user, item: columns, (users + 1,) and (items + 1,).
-        user_factors, item_factors: (users + 1, t) and (items + 1, t), whose dot product is the
-            *affinity*: what a
-            user thought of other items, more than their effects say, by how near these are in words.
-        text_regression: how texts were read.
+        user, item: by column, (users + 1,) and (items + 1,) float32.
+        user_factors, item_factors: (users + 1, t) and (items + 1, t) float16. Their dot product,
+            the *factor score*, estimates how far a rating lies above the effects: from the user's
+            residuals on other items, by how alike the topics of these items are.
+        text_regression: how ratings are predicted from text, and the axes of the topics.
     """
 
     user: dict[str, np.ndarray]
@@ -66,154 +65,184 @@ class MixedEffects:
     item_factors: np.ndarray
     text_regression: TextRegression
 
+    def columns(self, kind: EntityKind) -> dict[str, np.ndarray]:
+        """The columns of users, or of items."""
+        return self.user if kind == "user" else self.item
+
+    def factors(self, kind: EntityKind) -> np.ndarray:
+        """The factors of users, or of items."""
+        return self.user_factors if kind == "user" else self.item_factors
+
     def factor_score(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """(n,) products of tastes of (n,) codes of users and items."""
-        tastes = (
-            self.user_factors[user].astype(np.float32),
-            self.item_factors[item].astype(np.float32),
-        )
-        return np.asarray((tastes[0] * tastes[1]).sum(1))
+        """(n,) products of the factors of (n,) users and items, by code."""
+        user_factors = self.user_factors[user].astype(np.float32)
+        item_factors = self.item_factors[item].astype(np.float32)
+        return np.asarray((user_factors * item_factors).sum(1))
 
     @classmethod
     def fit(
         cls,
-        reviewed: RatedTexts,
+        texts: RatedTexts,
         rows: np.ndarray,
         penalties: tuple[float, float],
-        texts: TextSums | None = None,
+        text_sums: TextSums | None = None,
     ) -> MixedEffects:
         """Estimate from some reviews.
 
         Args:
-            reviewed: all reviews.
-            rows: those that are heard.
+            texts: all reviews.
+            rows: (m,) the reviews to learn from.
             penalties: of the effects of users and of items, in reviews.
-            texts: what their texts add up to, where that is known.
+            text_sums: sums over the texts of `rows`, where they are known already.
         """
-        data = reviewed.data
-        lens, topics = TextRegression.fit(texts or TextSums.from_rows(reviewed, rows))
+        data = texts.data
+        user, item = data.user[rows], data.item[rows]
+        regression, topics = TextRegression.fit(text_sums or TextSums.from_rows(texts, rows))
         rating = data.rating[rows].astype(np.float64)
         target = np.empty((len(rows), 2))
-        target[:, 0] = rating - lens.mean_rating
-        for part, vectors in reviewed.blocks(rows):
-            target[part, 1] = lens.predict(vectors)
-        user, item = data.user[rows], data.item[rows]
-        effects = _effects(_pairs(data, rows), user, item, target, penalties)
-        residual = target[:, 0] - effects["user"][user, 0] - effects["item"][item, 0]
-        means = review_statistics(rating, residual, reviewed.length[rows])
-
-        def side(name: str, entity: np.ndarray) -> dict[str, np.ndarray]:
-            count = np.bincount(entity, minlength=len(effects[name]))
-            columns = {
-                what: _shrunk(x.astype(np.float64), entity, count) for what, x in means.items()
-            }
-            columns["rating effect"], columns["tone effect"] = effects[name].T
-            return {what: columns[what].astype(np.float32) for what in EFFECT_COLUMNS}
-
-        tastes = _tastes(topics, user, item, residual, len(data.users) + 1)
-        return cls(side("user", user), side("item", item), tastes, topics.astype(np.float16), lens)
+        target[:, 0] = rating - regression.mean_rating
+        for block, vectors in texts.blocks(rows):
+            target[block, 1] = regression.predict(vectors)
+        user_effect, item_effect = _solve_effects(
+            _pair_counts(data, rows), user, item, target, penalties
+        )
+        residual = target[:, 0] - user_effect[user, 0] - item_effect[item, 0]
+        statistics = review_statistics(rating, residual, texts.length[rows])
+        return cls(
+            _columns(user, user_effect, statistics),
+            _columns(item, item_effect, statistics),
+            _user_factors(topics, user, item, residual, len(data.users) + 1),
+            topics.astype(np.float16),
+            regression,
+        )
 
 
 def review_statistics(
     rating: np.ndarray, residual: np.ndarray, length: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Column -> (n,) what each review brings to it; the column is a mean, drawn towards that of all."""
-    stars = {f"stars to {high:g}": (rating > low) & (rating <= high) for low, high in _STARS}
-    return {"spread": residual**2, **stars, "log length": np.log1p(length), "blank": length == 0}
+    """(n,) values of each review for every column that is a shrunken mean of them."""
+    columns = {"spread": residual**2}
+    for low, high in _STAR_RANGES:
+        columns[f"stars to {high:g}"] = (rating > low) & (rating <= high)
+    return columns | {"log length": np.log1p(length), "blank": length == 0}
+
+
+def _columns(
+    entity: np.ndarray, effect: np.ndarray, statistics: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Columns of (e, 2) effects and of shrunken means of (m,) statistics over the reviews of (m,)
+    entities."""
+    count = np.bincount(entity, minlength=len(effect))
+    columns = {"rating effect": effect[:, 0], "text rating effect": effect[:, 1]}
+    for name, statistic in statistics.items():
+        values = statistic.astype(np.float64)
+        total = np.bincount(entity, weights=values, minlength=len(effect))
+        columns[name] = (total + PRIOR_REVIEWS * values.mean()) / (count + PRIOR_REVIEWS)
+    return {name: columns[name].astype(np.float32) for name in EFFECT_COLUMNS}
 
 
 def choose_penalties(
-    data: Interactions, heard: np.ndarray, valid: np.ndarray
+    data: Interactions,
+    rows: np.ndarray,
+    validation_rows: np.ndarray,
+    grid: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0),
 ) -> tuple[float, float]:
-    """The penalties of users and items that predict the ratings of `valid` best, from those of `heard`."""
+    """The penalties of users and items, fitted on `rows`, with the least squared error on
+    validation rows.
+
+    First the users' at a penalty of 5 for items, then the items' at that of users.
+    """
     rating = data.rating.astype(np.float64)
-    mean = rating[heard].mean()
-    pairs, user, item = _pairs(data, heard), data.user[heard], data.item[heard]
+    mean = rating[rows].mean()
+    pairs, user, item = _pair_counts(data, rows), data.user[rows], data.item[rows]
+    target = rating[rows, None] - mean  # (m, 1)
 
-    def error(penalties: tuple[float, float]) -> float:
-        effects = _effects(pairs, user, item, rating[heard, None] - mean, penalties)
-        expected = (
-            mean + effects["user"][data.user[valid], 0] + effects["item"][data.item[valid], 0]
-        )
-        return float(np.mean((rating[valid] - expected) ** 2))
+    def error(user_penalty: float, item_penalty: float) -> float:
+        penalties = user_penalty, item_penalty
+        user_effect, item_effect = _solve_effects(pairs, user, item, target, penalties)
+        predicted = mean + user_effect[data.user[validation_rows], 0]
+        predicted += item_effect[data.item[validation_rows], 0]
+        return float(np.mean((rating[validation_rows] - predicted) ** 2))
 
-    of_users = min(_PENALTIES, key=lambda one: error((one, 5.0)))
-    return of_users, min(_PENALTIES, key=lambda one: error((of_users, one)))
+    user_penalty = min(grid, key=lambda penalty: error(penalty, 5.0))
+    return user_penalty, min(grid, key=lambda penalty: error(user_penalty, penalty))
 
 
-def _pairs(data: Interactions, rows: np.ndarray) -> csr_matrix:
+def _pair_counts(data: Interactions, rows: np.ndarray) -> csr_matrix:
     """(users + 1, items + 1) how often each user reviewed each item."""
-    sizes = len(data.users) + 1, len(data.items) + 1
-    return coo_matrix((np.ones(len(rows)), (data.user[rows], data.item[rows])), shape=sizes).tocsr()
+    shape = len(data.users) + 1, len(data.items) + 1
+    return coo_matrix((np.ones(len(rows)), (data.user[rows], data.item[rows])), shape).tocsr()
 
 
-def _effects(
+def _solve_effects(
     pairs: csr_matrix,
     user: np.ndarray,
     item: np.ndarray,
     target: np.ndarray,
     penalties: tuple[float, float],
-) -> dict[str, np.ndarray]:
-    """(users + 1, t) and (items + 1, t) penalised effects on (m, t) targets of (m,) users and items.
+) -> tuple[np.ndarray, np.ndarray]:
+    """(users + 1, k) and (items + 1, k) effects on (m, k) targets of (m,) users and items.
 
-    Given those of items, those of users are penalised means; with these put in, the equations of items are
-    solved by conjugate gradients.
+    The mixed model equations, with pair counts N, diagonal matrices U and I of review counts plus
+    penalty, and sums u and i of the target by user and item, are: U a + N b = u; N' a + I b = i.
+    Eliminating the users' effects a = (u - N b) / U leaves (I - N' N / U) b = i - N' (u / U) for
+    the items' effects b, which is solved by conjugate gradients with the preconditioner I.
     """
-    of_user, of_item = (
-        np.bincount(entity, minlength=size) + penalty
-        for entity, size, penalty in zip((user, item), pairs.shape, penalties, strict=True)
-    )
+    users, items = pairs.shape
+    user_weight = np.bincount(user, minlength=users) + penalties[0]
+    item_weight = np.bincount(item, minlength=items) + penalties[1]
 
-    def equations(effects: np.ndarray) -> np.ndarray:
-        return np.asarray(of_item * effects - pairs.T @ (pairs @ effects / of_user))
+    def equations(effect: np.ndarray) -> np.ndarray:
+        return np.asarray(item_weight * effect - pairs.T @ (pairs @ effect / user_weight))
 
-    square = (len(of_item), len(of_item))
-    made = LinearOperator(square, equations, dtype=np.float64)
-    scaled = LinearOperator(square, lambda x: x / of_item, dtype=np.float64)
-    out = {
-        name: np.zeros((len(of), target.shape[1]))
-        for name, of in (("user", of_user), ("item", of_item))
-    }
-    for at, values in enumerate(target.T):
-        users = np.bincount(user, weights=values, minlength=len(of_user))
-        items = np.bincount(item, weights=values, minlength=len(of_item))
-        solved, _ = cg(made, items - pairs.T @ (users / of_user), rtol=_TOLERANCE, M=scaled)
-        out["user"][:, at], out["item"][:, at] = (users - pairs @ solved) / of_user, solved
-    return out
+    square = (items, items)
+    system = LinearOperator(square, equations, dtype=np.float64)
+    preconditioner = LinearOperator(square, lambda x: x / item_weight, dtype=np.float64)
+    user_effect, item_effect = (np.zeros((size, target.shape[1])) for size in pairs.shape)
+    for column, values in enumerate(target.T):
+        user_sum = np.bincount(user, weights=values, minlength=users)
+        item_sum = np.bincount(item, weights=values, minlength=items)
+        right = item_sum - pairs.T @ (user_sum / user_weight)
+        solution, _ = cg(system, right, rtol=1e-8, M=preconditioner)
+        item_effect[:, column] = solution
+        user_effect[:, column] = (user_sum - pairs @ solution) / user_weight
+    return user_effect, item_effect
 
 
-def _tastes(
-    topics: np.ndarray, user: np.ndarray, item: np.ndarray, residual: np.ndarray, size: int
+def _user_factors(
+    topics: np.ndarray, user: np.ndarray, item: np.ndarray, residual: np.ndarray, users: int
 ) -> np.ndarray:
-    """(size, t) float16 tastes of users; those with as many reviews at once, some at a time."""
+    """(users, t) float16 factors of users, from (m,) residuals; zero for users without reviews."""
     topics, residual = topics.astype(np.float32), residual.astype(np.float32)
-    out = arrays.allocate((size, topics.shape[1]), np.float16)
-    out[:] = 0
-    order = np.argsort(user, kind="stable")
-    count = np.bincount(user, minlength=size)
+    width = topics.shape[1]
+    factors = arrays.allocate((users, width), np.float16)
+    factors[:] = 0
+    by_user = np.argsort(user, kind="stable")
+    count = np.bincount(user, minlength=users)
     start = np.cumsum(count) - count
-    users = np.flatnonzero(count)
-    users = users[np.argsort(count[users], kind="stable")]
-    for alike in np.split(users, np.flatnonzero(np.diff(count[users])) + 1):
-        many = int(count[alike].max(initial=0))
-        for some in np.array_split(alike, 1 + len(alike) * many * topics.shape[1] // _CELLS):
-            rows = order[start[some][:, None] + np.arange(many)]
-            out[some] = ridge_factors(topics[item[rows]], residual[rows])
-    return out
+    # Users with equally many reviews are solved as one stack of matrices, a block at a time.
+    with_reviews = np.flatnonzero(count)
+    by_count = with_reviews[np.argsort(count[with_reviews], kind="stable")]
+    for same_count in np.split(by_count, np.flatnonzero(np.diff(count[by_count])) + 1):
+        reviews = int(count[same_count].max(initial=0))
+        cells = len(same_count) * reviews * width
+        for block in np.array_split(same_count, 1 + cells // _BLOCK_CELLS):
+            rows = by_user[start[block][:, None] + np.arange(reviews)]  # (users, reviews)
+            factors[block] = ridge_factors(topics[item[rows]], residual[rows])
+    return factors
 
 
-def ridge_factors(topics: np.ndarray, residual: np.ndarray) -> np.ndarray:
-    """(..., t) of users the ridge regression of their (..., n) residuals on (..., n, t) topics of items."""
+def ridge_factors(topics: np.ndarray, residual: np.ndarray, penalty: float = 15.0) -> np.ndarray:
+    """(..., t) ridge regressions of users' (..., n) residuals on the (..., n, t) topics of the
+    items.
+
+    With X the topics and y the residuals: (X'X + penalty I)^-1 X'y, or equally X' (XX' + penalty
+    I)^-1 y, whose system of n equations is smaller where n < t.
+    """
     n, t = topics.shape[-2:]
-    turned = np.swapaxes(topics, -1, -2)
-    if n < t:  # the same, by as many equations as there are reviews
-        gram = topics @ turned + _TASTE_PENALTY * np.eye(n, dtype=topics.dtype)
-        weights = np.linalg.solve(gram, residual[..., None])
-        return np.asarray((turned @ weights)[..., 0])
-    gram = turned @ topics + _TASTE_PENALTY * np.eye(t, dtype=topics.dtype)
-    return np.asarray(np.linalg.solve(gram, turned @ residual[..., None])[..., 0])
-
-
-def _shrunk(values: np.ndarray, entity: np.ndarray, count: np.ndarray) -> np.ndarray:
-    total = np.bincount(entity, weights=values, minlength=len(count))
-    return np.asarray((total + PRIOR_REVIEWS * values.mean()) / (count + PRIOR_REVIEWS))
+    transposed = np.swapaxes(topics, -1, -2)
+    if n < t:
+        gram = topics @ transposed + penalty * np.eye(n, dtype=topics.dtype)
+        return np.asarray((transposed @ np.linalg.solve(gram, residual[..., None]))[..., 0])
+    gram = transposed @ topics + penalty * np.eye(t, dtype=topics.dtype)
+    return np.asarray(np.linalg.solve(gram, transposed @ residual[..., None])[..., 0])

@@ -1,8 +1,9 @@
-"""Dense, sparse, text and image inputs of a ranker, made from views alone (paper, section 3).
+"""Dense, categorical, text and image features of views (paper, section 3).
 
-A row's features are its user's view and its item's view, side by side; so they are kept once per view,
-and a row is two view numbers. The last view of a side is `nothing known`: strangers use it, and training
-puts it in the place of some known ones, so that the model learns what to do without them.
+The features of a row are those of its user's view and of its item's view, so they are kept once
+per view, and a row is a pair of view numbers. The last view of a side stands for an unknown user
+or item. Training puts it in the place of some views, so that the ranker learns to work without
+them (cold-start dropout).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import numpy as np
 
 from mmrec.data import arrays
 from mmrec.data.schema import Interactions
-from mmrec.evidence.policies import Evidence
 from mmrec.features.annotations import EvidenceSums
 from mmrec.features.mixed_effects import EFFECT_COLUMNS, TEXT_COLUMNS
 from mmrec.llm.types import PRICE_TAGS
@@ -21,13 +21,7 @@ from mmrec.llm.types import PRICE_TAGS
 __all__ = ["RATING_COLUMNS", "Constants", "EntityFeatures", "Features", "entity_features"]
 
 RATING_COLUMNS = {"mean rating", "no rating", "log count", *EFFECT_COLUMNS} - {*TEXT_COLUMNS}
-"""Dense columns that are made of ratings; the others come out of words and photos."""
-
-_CATEGORY_SHARE = 0.1
-_VIEWS_AT_ONCE = 1 << 14
-_PRICE_PRIOR = 5.0
-_MODALITIES = {"gist", "summary", "reviews", "photos"}
-"""Blocks whose absence means that a whole modality is missing; a review without a like says no such thing."""
+"""Dense columns that are made of ratings; all others come from texts and photos."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +29,10 @@ class Constants:
     """Figures of the training data that features are made with; saved with a model.
 
     Attributes:
-        mean: mean rating of the rows that are heard.
-        user_prior, item_prior: reviews' worth of the mean that an average of few ratings is shrunk with:
-            variance within entities over variance between them (James-Stein, by moments).
+        mean: mean rating.
+        user_prior, item_prior: reviews' worth of `mean` that the mean rating of a user, or an
+            item, is shrunk with: variance within entities over variance between them
+            (James-Stein, by moments).
     """
 
     mean: float
@@ -45,41 +40,45 @@ class Constants:
     item_prior: float
 
     @classmethod
-    def estimate(cls, data: Interactions, heard: np.ndarray) -> Constants:
+    def estimate(cls, data: Interactions, rows: np.ndarray) -> Constants:
         """Estimate from some rows."""
-        rating = data.rating[heard].astype(np.float64)
-        priors = [_prior(rating, entity[heard]) for entity in (data.user, data.item)]
-        return cls(float(rating.mean()), *priors)
+        rating = data.rating[rows].astype(np.float64)
+        user_prior, item_prior = _prior(rating, data.user[rows]), _prior(rating, data.item[rows])
+        return cls(float(rating.mean()), user_prior, item_prior)
 
 
 def _prior(rating: np.ndarray, entity: np.ndarray) -> float:
-    """Ratio of the variance within entities to that between them, by the method of moments."""
+    """Variance of ratings within entities over that between them, by the method of moments.
+
+    One-way analysis of variance with unequal group sizes (Searle, Casella & McCulloch, 1992,
+    section 3.6).
+    """
     count = np.bincount(entity)
-    seen = count > 0
-    means = np.bincount(entity, weights=rating)[seen] / count[seen]
-    count = count[seen]
-    within = np.sum(rating**2) - np.sum(count * means**2)
-    freedom = len(rating) - len(count)
-    if freedom <= 0 or len(count) < 2:
+    total = np.bincount(entity, weights=rating)
+    total, count = total[count > 0], count[count > 0]
+    groups, size = len(count), len(rating)
+    if size <= groups or groups < 2:
         return 1.0
-    within /= freedom
-    spread = np.sum(count * (means - rating.mean()) ** 2) - (len(count) - 1) * within
-    between = spread / (len(rating) - np.sum(count**2) / len(rating))
+    mean = total / count
+    within = (np.sum(rating**2) - np.sum(count * mean**2)) / (size - groups)
+    spread = np.sum(count * (mean - rating.mean()) ** 2) - (groups - 1) * within
+    between = spread / (size - np.sum(count**2) / size)
     return float(np.clip(within / max(between, 1e-9), 0.1, 100.0))
 
 
 @dataclass(frozen=True)
 class EntityFeatures:
-    """Features of every view of one side, and of `nothing known` as the last one.
+    """Features of all v views of users, or of items, and of an unknown one as the last.
 
     Attributes:
-        names: what each dense column is.
+        names: names of the dense columns.
         dense: (v + 1, p) float32.
-        vectors: name -> (v + 1, d) float16, zero where missing.
-        present: name -> (v + 1,) 0 where missing, else 1; or less where only few voices stand behind a mean.
-        categories: (v + 1, 11) int64 codes padded with the vocabulary's size; (v + 1, 0) where not used.
-        factors: (v + 1, d) float16, of which the dot product of both sides is a number of the pair (see
-            `mmrec.features.mixed_effects`); empty where not used.
+        vectors: block -> (v + 1, d) float16, zero where missing.
+        present: block -> (v + 1,) 0 where missing, else 1, or less where a mean is of few texts.
+        categories: (v + 1, 11) int64 codes, padded with the vocabulary's size; (v + 1, 0) where
+            not used.
+        factors: (v + 1, t) float16, whose dot product over both sides is a feature of the pair
+            (see `mmrec.features.mixed_effects`); empty where not used.
     """
 
     names: tuple[str, ...]
@@ -91,44 +90,48 @@ class EntityFeatures:
 
     @property
     def unknown_index(self) -> int:
-        """The view of which nothing is known."""
+        """The view of an unknown user or item."""
         return len(self.dense) - 1
 
-    def replace_view(self, view: int, made: EntityFeatures) -> None:
-        """Set a view to the first one of others, in place."""
-        for mine, others in zip(self._arrays(), made._arrays(), strict=True):
-            mine[view] = others[0]
+    def replace_view(self, view: int, source: EntityFeatures) -> None:
+        """Overwrite a view with the first view of `source`, in place."""
+        mine, theirs = self._arrays(), source._arrays()
+        for name, values in mine.items():
+            values[view] = theirs[name][0]
 
-    def with_capacity(self, by: int = 1024) -> EntityFeatures:
-        """A copy with more views of which nothing is known in front of the last one."""
-        at = np.append(np.arange(len(self.dense)), np.full(by, self.unknown_index))
-        vectors, present = (
-            {name: x[at] for name, x in own.items()} for own in (self.vectors, self.present)
-        )
-        taste = self.factors[at] if self.factors.size else self.factors
+    def with_capacity(self, views: int = 1024) -> EntityFeatures:
+        """A copy with more views, equal to that of an unknown user or item, before the last."""
+        index = np.append(np.arange(len(self.dense)), np.full(views, self.unknown_index))
         return EntityFeatures(
-            self.names, self.dense[at], vectors, present, self.categories[at], taste
+            self.names,
+            self.dense[index],
+            {name: values[index] for name, values in self.vectors.items()},
+            {name: values[index] for name, values in self.present.items()},
+            self.categories[index],
+            self.factors[index] if self.factors.size else self.factors,
         )
 
-    def _arrays(self) -> list[np.ndarray]:
-        tastes = [self.factors] if self.factors.size else []
-        named = [own[name] for own in (self.vectors, self.present) for name in sorted(own)]
-        return [self.dense, *named, self.categories, *tastes]
+    def named_arrays(self, views: np.ndarray) -> dict[str, np.ndarray]:
+        """Every feature of (k,) views by its name, for comparison: k rows each."""
+        columns = {name: self.dense[views, column] for column, name in enumerate(self.names)}
+        blocks = {name: values[views] for name, values in self._arrays().items()}
+        del blocks["dense"]
+        return columns | blocks
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        named = {"dense": self.dense, **self.vectors, "categories": self.categories}
+        named |= {f"presence of {name}": values for name, values in self.present.items()}
+        return named | ({"factors": self.factors} if self.factors.size else {})
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features of both sides, and every row's views."""
+    """Features of users and items, and the (n,) views that rows use."""
 
     user: EntityFeatures
     item: EntityFeatures
     user_view: np.ndarray
     item_view: np.ndarray
-
-    @classmethod
-    def from_views(cls, evidence: Evidence, user: EntityFeatures, item: EntityFeatures) -> Features:
-        """Rows as evidence has them."""
-        return cls(user, item, evidence.user.view, evidence.item.view)
 
 
 def entity_features(
@@ -143,76 +146,90 @@ def entity_features(
     effects: dict[str, np.ndarray] | None = None,
     factors: np.ndarray | None = None,
 ) -> EntityFeatures:
-    """Make the features of one side.
+    """Make the features of v views.
 
     Args:
-        sums: what its views' reviews add up to.
-        mean, prior: of `Constants`.
-        prior_texts: texts' worth of the mean of all words that a mean of few texts is drawn to.
-        with_count: whether the number of reviews is a feature (the paper: of the item, not of the user).
+        sums: what the reviews of the views add up to.
+        mean, prior: the overall mean rating, and how many reviews' worth of it a mean is shrunk
+            with.
+        prior_texts: texts' worth of the overall mean that the mean vector of few texts is shrunk
+            with.
+        with_count: whether the number of reviews is a feature (in the paper, of items only).
         with_price: whether price votes are features, and categories where `max_categories` > 0.
-        max_categories: most categories a view may have.
-        effects: more columns (see `mmrec.features.mixed_effects`), (v + 1,); the last is of unknown ids.
-        factors: (v + 1, d), also of those.
+        max_categories: maximal number of categories of a view.
+        effects: further columns, (v + 1,) each (`mmrec.features.mixed_effects`); the last is the
+            unknown one's.
+        factors: (v + 1, t) likewise.
     """
     count = sums.rating_count
-    dense: dict[str, np.ndarray] = {
+    columns = {
         "mean rating": (sums.rating_sum + prior * mean) / (count + prior),
         "no rating": count == 0,
     }
     if with_count:
-        dense["log count"] = np.log1p(count)
-    categories = np.zeros((len(count), 0), dtype=np.int64)
+        columns["log count"] = np.log1p(count)
     if with_price:
-        tags = sums.price[:, : PRICE_TAGS.index("none")]
-        tagged = tags.sum(axis=1)
-        # Shrunk towards "none", since one voice on the price is not yet a price.
-        for at, tag in enumerate(PRICE_TAGS[:-1]):
-            dense[tag] = tags[:, at] / (tagged + _PRICE_PRIOR)
-        dense["no price"] = _PRICE_PRIOR / (tagged + _PRICE_PRIOR)
-        categories = _top(sums.categories, max_categories)
-    for name in sorted(_MODALITIES & sums.text_count.keys()):
-        dense[f"no {name}"] = sums.text_count[name] == 0
-    nothing = {
-        name: mean if name == "mean rating" else float(name.startswith("no ")) for name in dense
-    }
+        columns |= _price_columns(sums.price)
+    # A missing like only says that a review praised nothing; these blocks are missing as a whole.
+    for name in ("gist", "photos", "reviews", "summary"):
+        if name in sums.text_count:
+            columns[f"no {name}"] = sums.text_count[name] == 0
+    unknown = {name: float(name.startswith("no ")) for name in columns} | {"mean rating": mean}
     for name, values in (effects or {}).items():
-        dense[name], nothing[name] = values[:-1], float(values[-1])
-    present = {
-        name: said / np.maximum(said + (0 if name == "photos" else prior_texts), 1e-9)
-        for name, said in sums.text_count.items()
-    }
-    numbers = arrays.allocate((len(count) + 1, len(dense)), np.float32)
-    for at, (name, column) in enumerate(dense.items()):
-        numbers[:-1, at], numbers[-1, at] = column, nothing[name]
-    width = sums.categories.shape[1] if with_price else 0
+        columns[name], unknown[name] = values[:-1], float(values[-1])
+    dense = arrays.allocate((len(count) + 1, len(columns)), np.float32)
+    for column, (name, values) in enumerate(columns.items()):
+        dense[:-1, column], dense[-1, column] = values, unknown[name]
+    present = {}
+    for name, texts in sums.text_count.items():
+        shrink = 0 if name == "photos" else prior_texts
+        weight = texts / np.maximum(texts + shrink, 1e-9)
+        present[name] = np.append(weight, 0).astype(np.float32)
+    categories = np.zeros((len(count) + 1, 0), dtype=np.int64)
+    if with_price:
+        categories = _top_categories(sums.categories, max_categories)
     return EntityFeatures(
-        tuple(dense),
-        numbers,
-        {name: _with_zero(means) for name, means in sums.vectors.items()},
-        {name: np.append(there, 0).astype(np.float32) for name, there in present.items()},
-        np.concatenate([categories, np.full((1, categories.shape[1]), width, dtype=np.int64)]),
+        tuple(columns),
+        dense,
+        {name: _with_zero_row(values) for name, values in sums.vectors.items()},
+        present,
+        categories,
         np.zeros((0, 0), dtype=np.float16) if factors is None else factors,
     )
 
 
-def _top(votes: np.ndarray, most: int) -> np.ndarray:
-    """The codes with most votes of every row, best first, padded with the size (the paper's 179).
+def _price_columns(votes: np.ndarray, prior_votes: float = 5.0) -> dict[str, np.ndarray]:
+    """Shares of (v, 4) votes by tag, shrunk towards "no price", since one vote is not yet a
+    price."""
+    tags = votes[:, : PRICE_TAGS.index("none")]
+    total = tags.sum(axis=1) + prior_votes
+    columns = {tag: tags[:, column] / total for column, tag in enumerate(PRICE_TAGS[:-1])}
+    return columns | {"no price": prior_votes / total}
 
-    A code needs a tenth of the votes of the first one: a long tail of single mentions says little.
+
+def _top_categories(
+    votes: np.ndarray, limit: int, min_share: float = 0.1, block_views: int = 1 << 14
+) -> np.ndarray:
+    """(v + 1, limit) codes with the most of (v, c) votes, best first, padded with c (the paper's
+    179).
+
+    A category needs at least `min_share` of the first one's votes, since a tail of single
+    mentions means little. The last row is all padding. Sorting takes blocks of views, to bound
+    its memory.
     """
     size = votes.shape[1]
-    out = np.full((len(votes), most), size, dtype=np.int64)
-    for at in range(0, len(votes), _VIEWS_AT_ONCE):
-        part = votes[at : at + _VIEWS_AT_ONCE]
-        order = np.argsort(-part, axis=1, kind="stable")[:, :most]
-        ranked = np.take_along_axis(part, order, axis=1)
-        enough = (ranked > 0) & (ranked >= _CATEGORY_SHARE * ranked[:, :1])
-        out[at : at + _VIEWS_AT_ONCE, : order.shape[1]][enough] = order[enough]
-    return out
+    codes = np.full((len(votes) + 1, limit), size, dtype=np.int64)
+    for start in range(0, len(votes), block_views):
+        block = votes[start : start + block_views]
+        order = np.argsort(-block, axis=1, kind="stable")[:, :limit]
+        ranked = np.take_along_axis(block, order, axis=1)
+        enough = (ranked > 0) & (ranked >= min_share * ranked[:, :1])
+        codes[start : start + len(block), : order.shape[1]][enough] = order[enough]
+    return codes
 
 
-def _with_zero(means: np.ndarray) -> np.ndarray:
+def _with_zero_row(means: np.ndarray) -> np.ndarray:
+    """(v + 1, d) float16: (v, d) means and a last row of zeros."""
     out = arrays.allocate((len(means) + 1, means.shape[1]), np.float16)
     out[:-1], out[-1] = means, 0
     return out

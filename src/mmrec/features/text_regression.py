@@ -1,7 +1,7 @@
-"""How texts are read for effects: what a text makes one expect of its rating, and what topics there are.
+"""What review texts say about ratings and topics: a ridge regression and principal components.
 
-A lens is learned from sums over texts alone. They are made in one pass with memory for few texts; those of a
-fold are the sums of all less the sums of what the fold does not hear.
+Both are fitted on sums over texts alone. The sums of a fold are those of all texts minus those of
+the texts that the fold must not see, so the vectors are read twice, not once per fold.
 """
 
 from __future__ import annotations
@@ -18,21 +18,19 @@ from mmrec.data.schema import Interactions
 __all__ = ["PRIOR_TEXTS", "RatedTexts", "TextRegression", "TextSums"]
 
 PRIOR_TEXTS = 4.0
-"""Texts' worth of the mean of all that what is said of an item is drawn to."""
-_TONE_PENALTY = 3.0
-_TOPICS = 64
-_CELLS = 1 << 20
-"""Numbers of texts that are in memory at once."""
+"""Texts' worth of the overall mean that the mean vector of an item is shrunk with."""
+_BLOCK_CELLS = 1 << 20
+"""Numbers of text vectors that are in memory at once."""
 
 
 @dataclass(frozen=True)
 class RatedTexts:
-    """What effects are made of.
+    """Reviews as ratings and text vectors.
 
     Attributes:
         data: who rated what; n reviews.
-        vectors: (n, d) of the texts.
-        length: (n,) characters of the texts.
+        vectors: (n, d) text vectors.
+        length: (n,) characters of each text.
     """
 
     data: Interactions
@@ -40,22 +38,24 @@ class RatedTexts:
     length: np.ndarray
 
     def blocks(self, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Float32 vectors of some rows, some at a time, each with its place among them."""
-        size = max(1, _CELLS // self.vectors.shape[1])
-        for at in range(0, len(rows), size):
-            yield slice(at, at + size), arrays.to_float32(self.vectors[rows[at : at + size]])
+        """Float32 vectors of `rows`, a block at a time, each with its place in `rows`."""
+        size = max(1, _BLOCK_CELLS // self.vectors.shape[1])
+        for start in range(0, len(rows), size):
+            block = slice(start, start + size)
+            yield block, arrays.to_float32(self.vectors[rows[block]])
 
 
 @dataclass(frozen=True)
 class TextSums:
-    """What some texts and their ratings add up to.
+    """Sums over texts x and their ratings y.
 
     Attributes:
         count, rating_sum: number of texts, and the sum of their ratings.
-        vector: (d,) sum of vectors x.
-        gram: (d, d) of x x'.
-        product: (d,) of x times the rating.
-        item_vector, item_count: (items + 1, d) sum of vectors, and (items + 1,) number of texts, by item.
+        vector: (d,) sum of x.
+        gram: (d, d) sum of x x'.
+        product: (d,) sum of x y.
+        item_vector, item_count: (items + 1, d) sum of x, and (items + 1,) number of texts, by
+            item.
     """
 
     count: int
@@ -67,46 +67,51 @@ class TextSums:
     item_count: np.ndarray
 
     @classmethod
-    def from_rows(cls, reviewed: RatedTexts, rows: np.ndarray) -> TextSums:
-        """Go through some rows once."""
-        data, width = reviewed.data, reviewed.vectors.shape[1]
-        size = len(data.items) + 1
-        rating = data.rating[rows].astype(np.float64)
+    def from_rows(cls, texts: RatedTexts, rows: np.ndarray) -> TextSums:
+        """Add up some rows in one pass."""
+        item, width = texts.data.item[rows], texts.vectors.shape[1]
+        items = len(texts.data.items) + 1
+        rating = texts.data.rating[rows].astype(np.float64)
         gram, product = np.zeros((width, width)), np.zeros(width)
-        items = arrays.allocate((size, width), np.float64)
-        items[:] = 0
-        for part, texts in reviewed.blocks(rows):
-            gram += texts.T @ texts
-            product += rating[part] @ texts
-            codes, at = np.unique(data.item[rows[part]], return_inverse=True)
-            ones, each = np.ones(len(at), dtype=np.float32), np.arange(len(at) + 1)
-            items[codes] += csr_matrix((ones, at, each), shape=(len(at), len(codes))).T @ texts
-        voices = np.bincount(data.item[rows], minlength=size)
-        return cls(len(rows), float(rating.sum()), items.sum(0), gram, product, items, voices)
+        item_vector = arrays.allocate((items, width), np.float64)
+        item_vector[:] = 0
+        for block, x in texts.blocks(rows):
+            gram += x.T @ x
+            product += rating[block] @ x
+            codes, code = np.unique(item[block], return_inverse=True)
+            reviews = len(code)
+            one_per_review = (np.ones(reviews, dtype=np.float32), code, np.arange(reviews + 1))
+            by_item = csr_matrix(one_per_review, shape=(reviews, len(codes))).T
+            item_vector[codes] += by_item @ x
+        count = np.bincount(item, minlength=items)
+        vector, rating_sum = item_vector.sum(0), float(rating.sum())
+        return cls(len(rows), rating_sum, vector, gram, product, item_vector, count)
 
-    def without(self, reviewed: RatedTexts, rows: np.ndarray) -> TextSums:
-        """Those of all the other texts."""
-        part = TextSums.from_rows(reviewed, rows)
+    def without(self, texts: RatedTexts, rows: np.ndarray) -> TextSums:
+        """The sums over all texts of these except `rows`."""
+        removed = TextSums.from_rows(texts, rows)
         return TextSums(
-            self.count - part.count,
-            self.rating_sum - part.rating_sum,
-            self.vector - part.vector,
-            self.gram - part.gram,
-            self.product - part.product,
-            np.subtract(self.item_vector, part.item_vector, out=part.item_vector),
-            self.item_count - part.item_count,
+            self.count - removed.count,
+            self.rating_sum - removed.rating_sum,
+            self.vector - removed.vector,
+            self.gram - removed.gram,
+            self.product - removed.product,
+            # In place: this is the one large array.
+            np.subtract(self.item_vector, removed.item_vector, out=removed.item_vector),
+            self.item_count - removed.item_count,
         )
 
 
 @dataclass(frozen=True)
 class TextRegression:
-    """How a text is read, as learned from the reviews that effects were fitted on.
+    """A ridge regression of ratings on text vectors, and the topics of items.
 
     Attributes:
-        mean_rating: of the ratings.
-        mean_vector: (d,) mean vector of the texts.
-        weights: (d,) weights of what a text makes one expect of its rating, above the mean.
-        topic_axes: (d, t) of the topics that tastes are about.
+        mean_rating: mean of the ratings.
+        mean_vector: (d,) mean of the text vectors.
+        weights: (d,) of the regression; its intercept is `mean_rating` at `mean_vector`.
+        topic_axes: (d, t) directions of the topics, scaled so that an item's topics have length 1
+            on average.
     """
 
     mean_rating: float
@@ -115,33 +120,43 @@ class TextRegression:
     topic_axes: np.ndarray
 
     @classmethod
-    def fit(cls, sums: TextSums) -> tuple[TextRegression, np.ndarray]:
-        """Learn the tone, a ridge regression of ratings, and the topics from what texts add up to.
+    def fit(
+        cls, sums: TextSums, penalty: float = 3.0, topics: int = 64
+    ) -> tuple[TextRegression, np.ndarray]:
+        """Fit both parts.
 
-        Topics are main components of what is said of each item, shrunk by count; on average of length one.
+        The weights w solve the centred normal equations (X'X - n m m' + penalty I) w = X'y - n m
+        mean(y), where m is the mean vector. Topics are principal components of the items' mean
+        vectors, which are centred and shrunk by their number of texts.
+
+        Args:
+            sums: over the texts and ratings to learn from.
+            penalty: of the squared weights.
+            topics: number of topics, at most.
 
         Returns:
-            The lens; (items + 1, t) topics of every item.
+            The regression; (items + 1, t) topics of every item.
         """
         count = max(sums.count, 1)
-        mean, centre = sums.rating_sum / count, sums.vector / count
-        gram = (
-            sums.gram - sums.count * np.outer(centre, centre) + _TONE_PENALTY * np.eye(len(centre))
-        )
-        tone = np.linalg.solve(gram, sums.product - sums.count * mean * centre)
-        said = np.outer(sums.item_count, -centre)
-        said += sums.item_vector
-        said /= (sums.item_count + PRIOR_TEXTS)[:, None]
-        _, axes = np.linalg.eigh(said.T @ said)
-        axes = axes[:, : -_TOPICS - 1 : -1]
-        topics = said @ axes
-        spoken = sums.item_count > 0
-        length = (
-            max(np.sqrt(np.square(topics[spoken]).sum(1).mean()), 1e-6) if spoken.any() else 1.0
-        )
-        return cls(mean, centre, tone, axes / length), topics / length
+        mean_rating, mean_vector = sums.rating_sum / count, sums.vector / count
+        covariance = sums.gram - sums.count * np.outer(mean_vector, mean_vector)
+        product = sums.product - sums.count * mean_rating * mean_vector
+        ridge = penalty * np.eye(len(mean_vector))
+        weights = np.linalg.solve(covariance + ridge, product)
+        # (items + 1, d): (sum of x - count m) / (count + PRIOR_TEXTS), in place since it is large.
+        item_mean = np.outer(sums.item_count, -mean_vector)
+        item_mean += sums.item_vector
+        item_mean /= (sums.item_count + PRIOR_TEXTS)[:, None]
+        _, axes = np.linalg.eigh(item_mean.T @ item_mean)  # ascending by eigenvalue
+        axes = axes[:, : -topics - 1 : -1]
+        item_topics = item_mean @ axes
+        length = 1.0
+        if (has_text := sums.item_count > 0).any():
+            squared_length = np.square(item_topics[has_text]).sum(1)
+            length = max(np.sqrt(squared_length.mean()), 1e-6)
+        return cls(mean_rating, mean_vector, weights, axes / length), item_topics / length
 
     def predict(self, vectors: np.ndarray) -> np.ndarray:
-        """(n,) what (n, d) texts make one expect of their ratings, above the mean."""
-        tone = self.weights.astype(vectors.dtype)
-        return np.asarray(vectors @ tone - self.mean_vector @ self.weights)
+        """(n,) predicted ratings of (n, d) texts, minus the mean rating."""
+        weights = self.weights.astype(vectors.dtype)
+        return np.asarray(vectors @ weights - self.mean_vector @ self.weights)

@@ -14,7 +14,7 @@ import numpy as np
 
 from mmrec.data.schema import EntityKind, Interactions
 from mmrec.errors import DataError
-from mmrec.evidence.policies import EvidenceViews
+from mmrec.evidence.views import NO_GROUP, EvidenceViews
 from mmrec.features.annotations import EvidenceSums
 from mmrec.features.builder import FeatureBuilder
 from mmrec.features.dataset import Dataset, Models
@@ -60,9 +60,9 @@ class KnownReviews:
         for of, entity in _entities(data):
             side = EvidenceViews.all_reviews(entity)
             sums = assembler.evidence_sums(of, side, corpus)
-            sides[of] = assembler.features(of, sums, *assembler.entity_effects(of, side))
+            sides[of] = assembler.from_sums(of, sums, *assembler.entity_effects(of, side))
             tally[of] = replace(sums, vectors={})
-        effects = assembler.mixed_effects.get(-1)
+        effects = assembler.mixed_effects.get(NO_GROUP)
         features = Features(sides["user"], sides["item"], data.user, data.item)
         return cls(data, features, tally, effects.text_regression if effects else None)
 
@@ -248,7 +248,7 @@ class OnlineState:
         before = user.count, item.count
         told = {
             "rating effect": said.rating - lens.mean_rating,
-            "tone effect": float(lens.predict(vector)),
+            "text rating effect": float(lens.predict(vector)),
         }
         both = tuple(
             zip((user, item), (item, user), before, self._assembler.penalties, strict=True)
@@ -287,7 +287,7 @@ class OnlineState:
         nobody = self._assembler.unknown_effects.get(of, {})
         columns = {what: np.array([value, nobody[what]]) for what, value in entity.columns.items()}
         taste = np.stack([entity.taste, np.zeros_like(entity.taste)]).astype(np.float16)
-        return self._assembler.features(of, entity.sums, columns, taste if columns else None)
+        return self._assembler.from_sums(of, entity.sums, columns, taste if columns else None)
 
 
 def _entities(
