@@ -20,8 +20,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from mmrec.data import read_reviews
-from mmrec.encoder.backends import MeanPoolingBackend
-from mmrec.encoder.runtimes import OpenVINOMeans, TorchMeans
+from mmrec.encoder.backends import OpenVINOBackend, TorchBackend
 from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.encoder.weights import has_fast_bf16
 
@@ -51,10 +50,10 @@ def main() -> None:
     ways = {
         "SentenceTransformer, its defaults": lambda some: peer.encode(some, show_progress_bar=False)
     }
-    for means in (TorchMeans, OpenVINOMeans):
+    for backend in (TorchBackend, OpenVINOBackend):
         for bf16 in (False, True):
-            name = f"ours, {means.__name__.removesuffix('Means')} {'bf16' if bf16 else 'fp32'}"
-            ways[name] = MeanPoolingBackend(folder, means(folder, bf16)).encode
+            name = f"ours, {backend.__name__.removesuffix('Backend')} {'bf16' if bf16 else 'fp32'}"
+            ways[name] = backend(folder, bf16).encode
     times: dict[str, list[float]] = {name: [] for name in ways}
     vectors = {name: encode(texts) for name, encode in ways.items()}  # kernels are compiled here
     for _ in range(given.rounds):

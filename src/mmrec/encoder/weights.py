@@ -1,4 +1,4 @@
-"""Models of transformers, in folders or of the hub: found, pinned, brought, loaded; never code or pickles."""
+"""Models of transformers, in folders or from the hub: found, pinned, downloaded, loaded; never code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from mmrec.errors import ModelError
 
@@ -25,10 +25,8 @@ __all__ = [
     "translate_loading_errors",
 ]
 
-_WORDS: Final = ["*.json", "*.jinja", "*.txt", "*.model"]
-_FILES: Final = [*_WORDS, "*.safetensors"]
-_SINGLE: Final = "model.safetensors"
-_DOUBLES: Final = ["*/*", "consolidated*"]
+_SETTINGS_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
+_MODEL_FILES = [*_SETTINGS_FILES, "*.safetensors"]
 
 
 def has_fast_bf16() -> bool:
@@ -42,11 +40,11 @@ def has_fast_bf16() -> bool:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a model runs, and how exact.
+    """Where a model runs, and at which precision.
 
     Attributes:
         device: `cuda` or `cpu`.
-        precision: `bf16` where it is multiplied natively, else `fp16` on a GPU and `fp32` on a processor.
+        precision: `bf16` where it is native, else `fp16` on a GPU and `fp32` on a processor.
     """
 
     device: str
@@ -58,7 +56,8 @@ class Placement:
         import torch
 
         if torch.cuda.is_available():
-            return cls("cuda", "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16")
+            native = torch.cuda.get_device_capability() >= (8, 0)
+            return cls("cuda", "bf16" if native else "fp16")
         return cls("cpu", "bf16" if has_fast_bf16() else "fp32")
 
     @property
@@ -73,11 +72,11 @@ class Placement:
 
 @dataclass(frozen=True)
 class Weights:
-    """A model's files, on this machine; whatever is wrong with them is a ModelError that says the mend.
+    """The files of a model on this machine; whatever is wrong with them is a ModelError.
 
     Attributes:
-        name: as the user names it: a folder, or a model of the hub.
-        folder: where its files are.
+        name: a folder, or a model of the hub, as the user writes it.
+        folder: that holds the files.
         commit: of a model of the hub.
     """
 
@@ -89,55 +88,45 @@ class Weights:
     def find(
         cls, name: str, revision: str | None = None, *, tensors: bool = True
     ) -> Weights | None:
-        """A model that is here: whole, or what an instruct model needs to count tokens. Nothing is loaded."""
+        """A model on this machine, if it is there: whole, or without tensors what counts tokens."""
         folder, commit = Path(name), None
         if not folder.is_dir():
             from huggingface_hub import try_to_load_from_cache
 
             try:
                 cached = try_to_load_from_cache(name, "config.json", revision=revision)
-            except (OSError, ValueError):  # a cache that is not readable, or no possible name
+            except (OSError, ValueError):  # an unreadable cache, or an impossible name
                 return None
             folder = Path(cached).parent if isinstance(cached, str) else folder
-            commit = folder.name  # the cache calls its folders by commits
-        needed = {"config.json", *(_tensors(folder) if tensors else ["tokenizer_config.json"])}
-        return (
-            cls(name, folder, commit) if all((folder / file).is_file() for file in needed) else None
-        )
+            commit = folder.name  # the cache names its folders after commits
+        needed = {"config.json", *(_tensor_files(folder) if tensors else ["tokenizer_config.json"])}
+        complete = all((folder / file).is_file() for file in needed)
+        return cls(name, folder, commit) if complete else None
 
     @classmethod
     def find_or_download(
         cls, name: str, revision: str | None = None, *, tensors: bool = True
     ) -> Weights:
-        """A model that is here, or is downloaded now; without tensors, that is a matter of seconds.
+        """A model on this machine, downloaded now if it is not there; without tensors in seconds.
 
         Raises:
-            ModelError: it is not here and cannot be downloaded; says how to bring it.
+            ModelError: it cannot be downloaded; says how to get it.
         """
-        here = cls.find(name, revision) or cls.find(name, revision, tensors=tensors)
-        if here is None and not Path(name).is_dir() and not name.startswith((".", "/", "~")):
-            with translate_loading_errors(
-                name, f"bring it once with `hf download {name}`, or name a folder that holds it"
-            ):
-                from huggingface_hub import HfApi, snapshot_download
-
-                # A download alone waits without end for a hub that does not answer; this one 10 seconds.
-                HfApi().model_info(name, revision=revision, timeout=10)
-                kinds = _FILES if tensors else _WORDS
-                snapshot_download(
-                    name, revision=revision, allow_patterns=kinds, ignore_patterns=_DOUBLES
-                )
-            here = cls.find(name, revision, tensors=tensors)
-        if here is None:
+        found = cls.find(name, revision) or cls.find(name, revision, tensors=tensors)
+        is_path = name.startswith((".", "/", "~")) or Path(name).is_dir()
+        if found is None and not is_path:
+            _download(name, revision, _MODEL_FILES if tensors else _SETTINGS_FILES)
+            found = cls.find(name, revision, tensors=tensors)
+        if found is None:
             raise ModelError(
-                f"no model in {name}: it needs config.json and model.safetensors (never pickles), and for "
-                "texts a tokenizer; name another one, or bring one with `hf download MODEL`"
+                f"no model in {name}: it needs config.json and model.safetensors (never pickles), and "
+                "for texts a tokenizer; name another one, or bring one with `hf download MODEL`"
             )
-        return here
+        return found
 
     @property
     def title(self) -> str:
-        """The model's name, or the folder's, which may move without anything being made again."""
+        """Name of the model, or of its folder, which may move without a new computation."""
         return self.name if self.commit is not None else self.folder.resolve().name
 
     @cached_property
@@ -147,46 +136,44 @@ class Weights:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What config.json says."""
-        return _read(self.folder / "config.json")
+        """Content of config.json."""
+        return _read_json(self.folder / "config.json")
 
     @property
     def model_type(self) -> str:
-        """The type of model that it says it is."""
+        """The `model_type` in config.json."""
         return str(self.settings.get("model_type", "unknown"))
 
-    def require_type(self, kinds: Container[str], described: str) -> None:
-        """Refuse models of other kinds."""
-        if self.model_type not in kinds:
+    def require_type(self, model_types: Container[str], described: str) -> None:
+        """Raise a ModelError if the model is of another type than what is `described`."""
+        if self.model_type not in model_types:
             raise ModelError(
                 f"{self.name} is a model of type {self.model_type}; {described} is needed here"
             )
 
-    def load_part(self, auto: str, **how: Any) -> Any:
-        """What one of transformers' Auto classes makes of the files, in silence."""
-        with translate_loading_errors(self.name), ExitStack() as after:
+    def load_part(self, auto_class: str, **options: Any) -> Any:
+        """Load a tokenizer, processor or configuration by an Auto class of transformers, quietly."""
+        with translate_loading_errors(self.name), ExitStack() as restore:
             import transformers
             from transformers.utils import logging
 
-            after.callback(logging.set_verbosity, logging.get_verbosity())
+            restore.callback(logging.set_verbosity, logging.get_verbosity())
             if logging.is_progress_bar_enabled():
-                after.callback(logging.enable_progress_bar)
+                restore.callback(logging.enable_progress_bar)
             logging.set_verbosity_error()  # type: ignore[no-untyped-call]
             logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-            read = getattr(transformers, auto).from_pretrained
-            return read(self.folder, local_files_only=True, trust_remote_code=False, **how)
+            load = getattr(transformers, auto_class).from_pretrained
+            return load(self.folder, local_files_only=True, trust_remote_code=False, **options)
 
-    def load(self, auto: str, placement: Placement) -> Any:
-        """The model itself; none of its weights may be missing."""
+    def load(self, auto_class: str, placement: Placement) -> Any:
+        """Load the model itself; all of its weights must be there."""
         model, report = self.load_part(
-            auto, dtype=placement.dtype, use_safetensors=True, output_loading_info=True
+            auto_class, dtype=placement.dtype, use_safetensors=True, output_loading_info=True
         )
         with translate_loading_errors(self.name):
             # transformers fills what is missing with random numbers.
-            if report["missing_keys"]:
-                raise ValueError(
-                    f"the weights lack {', '.join(sorted(report['missing_keys'])[:3])}"
-                )
+            if missing := sorted(report["missing_keys"]):
+                raise ValueError(f"the weights lack {', '.join(missing[:3])}")
             return model.to(placement.device).eval()
 
 
@@ -194,31 +181,27 @@ class Weights:
 def translate_loading_errors(
     name: str, remedy: str = "bring its files again, as `hf download` does"
 ) -> Iterator[None]:
-    """Turn whatever goes wrong in loading into an error that names the model and the mend."""
+    """Turn whatever goes wrong in loading into a ModelError that names the model and the remedy."""
     try:
         yield
-    except (
-        Exception
-    ) as error:  # hub, transformers and safetensors raise anything on files that are not right
-        what = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
-        if "torchvision" in what:
+    except Exception as error:  # hub, transformers and safetensors raise anything on bad files
+        message = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        if "torchvision" in message:
             remedy = (
                 "the installed torchvision does not fit torch; mmrec needs none, so uninstall it"
             )
-        raise ModelError(f"cannot load the model {name}: {what}; {remedy}") from error
+        raise ModelError(f"cannot load the model {name}: {message}; {remedy}") from error
 
 
 def folder_digest(folder: Path) -> str:
-    """What pins a folder: names and digests of all files of a model in it, at any depth."""
-    names = (
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if f"*{path.suffix}" in _FILES
-    )
-    lines = [
-        f"{name} {file_digest(folder / name)}" for name in sorted(names) if not name.startswith(".")
-    ]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    """The SHA-256 over names and digests of all files of a model in a folder, at any depth."""
+    digests = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if f"*{path.suffix}" in _MODEL_FILES and not name.startswith("."):
+            digests[name] = file_digest(path)
+    content = "\n".join(f"{name} {digests[name]}" for name in sorted(digests))
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:
@@ -227,16 +210,32 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _tensors(folder: Path) -> set[str]:
+def _download(name: str, revision: str | None, patterns: list[str]) -> None:
+    with translate_loading_errors(
+        name, f"bring it once with `hf download {name}`, or name a folder that holds it"
+    ):
+        from huggingface_hub import HfApi, snapshot_download
+
+        # A download alone waits without end for a hub that does not answer.
+        HfApi().model_info(name, revision=revision, timeout=10)
+        # Files in subfolders and `consolidated` ones are the same weights once more.
+        doubles = ["*/*", "consolidated*"]
+        snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=doubles)
+
+
+def _tensor_files(folder: Path) -> set[str]:
     """Names of the files that must hold the weights."""
-    index = {} if (folder / _SINGLE).is_file() else _read(folder / f"{_SINGLE}.index.json")
-    return set(index.get("weight_map", {}).values()) or {_SINGLE}
+    single = "model.safetensors"
+    index: dict[str, Any] = {}
+    if not (folder / single).is_file():
+        index = _read_json(folder / f"{single}.index.json")
+    return set(index.get("weight_map", {}).values()) or {single}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; an empty one where there is none."""
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty if there is none."""
     try:
-        found = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

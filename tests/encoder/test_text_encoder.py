@@ -1,0 +1,132 @@
+"""The encoder through its store: each text once; which backend and precision are chosen."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmrec.cache.store import Failure, Store, result_keys
+from mmrec.config import EncoderConfig
+from mmrec.encoder import text_encoder
+from mmrec.encoder.text_encoder import Encoder, bundled_minilm
+from mmrec.encoder.weights import Placement
+from mmrec.errors import ModelError, StoreError
+
+pytestmark = pytest.mark.usefixtures("minilm")
+
+
+class CountingBackend:
+    """Gives every text a vector of its own, and counts."""
+
+    dimension = 4
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.raise_at: int | None = None
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        if len(self.calls) == self.raise_at:
+            raise MemoryError
+        self.calls.append(list(texts))
+        return np.array([[len(text), text.count("a"), 1, 0] for text in texts], dtype=np.float32)
+
+
+def counting(store: Store, config: EncoderConfig | None = None) -> tuple[Encoder, CountingBackend]:
+    encoder, backend = Encoder(config or EncoderConfig(), store), CountingBackend()
+    encoder.__dict__["backend"] = backend
+    return encoder, backend
+
+
+def test_a_text_is_encoded_once_and_vectors_keep_the_order_of_texts(store: Store) -> None:
+    encoder, backend = counting(store)
+    texts = ["bbbb", "a", "bbbb", "", "aaa", "a"]
+    expected = [[4, 0, 1, 0], [1, 1, 1, 0], [4, 0, 1, 0], [0, 0, 1, 0], [3, 3, 1, 0], [1, 1, 1, 0]]
+    assert encoder.encode(texts).tolist() == expected
+    assert backend.calls == [["", "a", "aaa", "bbbb"]]
+    assert encoder.encode(["aaa", "new", "a"]).tolist() == [[3, 3, 1, 0], [3, 0, 1, 0], [1, 1, 1, 0]]
+    assert backend.calls[1:] == [["new"]]
+
+
+def test_a_later_run_does_not_load_the_model(store: Store) -> None:
+    first, _ = counting(store)
+    before = first.encode(["one", "two"])
+    later = Encoder(EncoderConfig(), Store(store.path))
+    assert np.array_equal(later.encode(["two", "one"]), before[::-1])
+    assert "backend" not in later.__dict__
+
+
+def test_precisions_models_and_backends_do_not_share_vectors(store: Store, tmp_path: Path) -> None:
+    for config in (
+        EncoderConfig(precision="fp32", encoder_backend="torch"),
+        EncoderConfig(precision="fp32", encoder_backend="openvino"),
+        EncoderConfig(precision="bf16", encoder_backend="torch"),
+        EncoderConfig(precision="fp32", encoder_model=str(tmp_path)),
+    ):
+        encoder, backend = counting(store, config)
+        encoder.encode(["one"])
+        assert backend.calls == [["one"]]
+
+
+def test_auto_chooses_the_fastest_and_explains_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_at(placement: Placement, **settings: str) -> Encoder:
+        return Encoder(EncoderConfig.model_validate(settings), store, placement)
+
+    plain, fast, gpu = Placement("cpu", "fp32"), Placement("cpu", "bf16"), Placement("cuda", "bf16")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    chosen = open_at(fast)
+    assert (chosen.provenance["precision"], chosen.backend_name) == ("bf16", "openvino")
+    assert chosen.explanation == "precision: bf16 is native on this cpu; backend: OpenVINO is installed"
+    assert open_at(plain).provenance["precision"] == "fp32"
+    assert "bf16 is not native" in open_at(plain).explanation
+    assert open_at(gpu).backend_name == "sentence-transformers"
+    configured = open_at(fast, precision="fp32", encoder_backend="torch")
+    assert (configured.provenance["precision"], configured.backend_name) == ("fp32", "torch")
+    assert configured.explanation == "precision: as configured; backend: as configured"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else object())
+    assert open_at(fast).backend_name == "torch"
+    assert "mmrec[openvino]" in open_at(fast).explanation
+
+
+def test_a_crash_costs_one_chunk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Encoder, "chunk", 2)
+    encoder, backend = counting(store)
+    backend.raise_at = 2
+    texts = ["a" * length for length in range(1, 7)]
+    with pytest.raises(MemoryError):
+        encoder.encode(texts)
+    again, backend = counting(store)
+    again.encode(texts)
+    assert backend.calls == [["aaaaa", "aaaaaa"]]
+
+
+def test_no_texts_give_no_vectors(store: Store) -> None:
+    encoder, backend = counting(store)
+    assert encoder.encode([]).shape == (0, 4)
+    assert backend.calls == []
+
+
+def test_a_text_that_failed_has_zeros_and_damaged_vectors_are_a_store_error(store: Store) -> None:
+    encoder, _ = counting(store)
+    bad, short = result_keys(encoder.provenance, ["bad", "short"])
+    store.put(encoder.provenance, [(bad, Failure("a worker died"))])
+    assert encoder.encode(["bad", "a"]).tolist() == [[0, 0, 0, 0], [1, 1, 1, 0]]
+    with pytest.raises(ModelError, match="no text could be encoded: a worker died"):
+        encoder.encode(["bad"])
+    store.put(encoder.provenance, [(short, b"\0\0")])
+    with pytest.raises(StoreError, match="vectors in the store are damaged"):
+        encoder.encode(["short", "a"])
+
+
+def test_different_weights_under_the_name_are_refused(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+    monkeypatch.setattr(text_encoder, "MINILM_SHA256", "0" * 64)
+    with pytest.raises(ModelError, match=r"are not all-MiniLM-L6-v2 .*expected 000000000000"):
+        Encoder(EncoderConfig(), store)
+
+
+@pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"])
+def test_the_bundled_weights_are_the_original_ones(store: Store, name: str) -> None:
+    assert Encoder(EncoderConfig(encoder_model=name), store).source == str(bundled_minilm())
