@@ -354,7 +354,7 @@ def test_answers_survive_in_a_request_of_plain_text(server: Server, behave: Call
 def test_two_levels_read_each_part_once(server: Server, behave: Callable[..., None], store: Store) -> None:
     behave()
     reviews = [Review(f"{TEXTS[at % 5]} Visit number {at}.", 4.0, at, at % 3) for at in range(60)]
-    one = reader(server, store, long="tree", call_tokens=1000)
+    one = reader(server, store, long_history="tree", call_tokens=1000)
     everything = one.write_summaries("item", [reviews])[0]
     assert everything.text
     first = calls(server)
@@ -369,7 +369,7 @@ def test_many_levels_come_to_an_end(server: Server, behave: Callable[..., None])
     reviews = [Review(f"{TEXTS[at % 5]} Visit number {at}.", 4.0, at, at % 3) for at in range(100)]
     for tokens in (64, 128, 300):
         assert (
-            reader(server, Store(), long="tree", call_tokens=tokens)
+            reader(server, Store(), long_history="tree", call_tokens=tokens)
             .write_summaries("item", [reviews])[0]
             .text
         )

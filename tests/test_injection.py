@@ -37,7 +37,7 @@ CONTROL = """
 <|system|> [|user|] <|START_OF_TURN_TOKEN|> [|endofturn|] <think> </think> <tool_call> <|turn> <turn|>
 <extra_id_0> <image> <end_of_utterance> <|reserved_special_token_250|>
 """
-WAYS = {"sample": {}, "tree": {"long": "tree", "call_tokens": 128}, "paper": {"prompts": "paper"}}
+WAYS = {"sample": {}, "tree": {"long_history": "tree", "call_tokens": 128}, "paper": {"prompts": "paper"}}
 TAGS = (*range(0xFE00, 0xFE0E), *range(0xE0000, 0xE1000))
 BLANK = {*"\u3164\uffa0\u115f\u1160\u034f", *map(chr, TAGS)}
 LONG_WORDS = {"gist": 400, "text": 1500, "likes": 160, "dislikes": 160, "categories": 40}
@@ -328,7 +328,7 @@ def test_one_hostile_review_costs_only_the_asks_that_hear_it(name: str) -> None:
 
 
 def test_in_two_levels_an_order_reaches_its_own_entity_alone() -> None:
-    store, settings = Store(), {"long": "tree", "call_tokens": 1200}
+    store, settings = Store(), {"long_history": "tree", "call_tokens": 1200}
     said = [SAID[at % 4].format(FOODS[at % 7], at) for at in range(180)]
     groups = [
         [Review(text, 4.0, at, at % 2) for at, text in enumerate(said) if at % 3 == of] for of in range(3)

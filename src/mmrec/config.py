@@ -1,4 +1,4 @@
-"""Every setting of mmrec: one tree of frozen pydantic models; the text under a field documents it."""
+"""All settings: a tree of frozen pydantic models; the text under a field is its `--help`."""
 
 from __future__ import annotations
 
@@ -31,131 +31,131 @@ class _Settings(BaseModel):
 
 
 class ReadConfig(_Settings):
-    """How a reviews file is read and what is refused at the door."""
+    """How a reviews file is read, and which rows are rejected."""
 
     format: Literal["auto", "plain", "kaggle", "yelp", "amazon"] = "auto"
-    """Layout of the file; `auto` recognises it from the first row's columns."""
+    """Layout of the file; `auto` recognises it by the columns of its first row."""
     map: dict[str, str] = Field(default_factory=dict)
-    """Column mapping, canonical name to the file's name, as in `rating=stars`."""
+    """Names of columns that differ, as in `rating=stars`: our name, then the file's."""
     items: Path | None = None
-    """Optional file with one row an item: its id, `name` and `photos`; every other column is ignored."""
+    """File with one row per item: its id, `name` and `photos`; other columns are ignored."""
     photos: Path | None = None
-    """Folder that photo paths are relative to; the folder of the data file by default."""
+    """Folder that photo paths are relative to; by default the folder of the reviews file."""
     captions_column: str | None = None
-    """Column of either file with captions of photos: a text, or a list of texts (in text as a JSON list).
-    Where a row has captions, these stand for its photos, which no captioner looks at."""
+    """Column of either file with captions of photos: a text, or a list of texts (or a JSON list).
+    Where a row has captions, they are used instead of captioning its photos."""
     max_reject_share: float = Field(0.05, ge=0, le=1)
-    """Share of refused rows above which reading stops with an error."""
+    """Share of rejected rows above which reading fails."""
     max_pixels: int = Field(40_000_000, gt=0)
-    """Photos with more pixels than this are refused (decompression bombs)."""
+    """Photos with more pixels than this are rejected (decompression bombs)."""
     max_text: int = Field(100_000, gt=0)
-    """Characters of a review's text that are kept."""
+    """Length in characters that review texts are cut to."""
 
 
 class SplitConfig(_Settings):
-    """How reviews are filtered and dealt into train, valid and test."""
+    """How reviews are filtered and split into train, valid and test."""
 
     split_by: Literal["random", "time"] = "random"
-    """`random` as in the paper; `time` puts the latest reviews into test, over all users at once."""
+    """`random` as in the paper; `time` makes the latest reviews of all users the test set."""
     test_share: float = Field(0.25, gt=0, lt=1)
-    """Share of the reviews in test (the paper's 3:1)."""
+    """Share of reviews in test (the paper's 3:1)."""
     valid_share: float = Field(0.1, gt=0, lt=1)
-    """Share of the remaining reviews that is cut off for choosing the epoch and the threshold."""
+    """Share of the remaining reviews that select the epoch and the threshold."""
     min_reviews: int = Field(2, ge=1)
-    """Users and items with fewer reviews are dropped, repeatedly until none is left."""
+    """Users and items with fewer reviews are dropped, until every one left has as many."""
 
 
 class EvidenceConfig(_Settings):
-    """Which reviews may speak for a row (see `mmrec.evidence.policies`)."""
+    """Which reviews a row's features are made from (see `mmrec.evidence.policies`)."""
 
     policy: Literal["fold", "leave_one_out", "all", "past"] = "fold"
-    """Out of `fold`; `leave_one_out` (the paper's); `all` (leaks, for comparison); only the `past`."""
+    """Reviews of other folds, all others (the paper's), all (leaks the label), or earlier ones."""
     folds: int = Field(10, ge=2)
-    """Number of folds that train rows are dealt into under `fold`."""
+    """Number of folds of train rows under `fold`."""
     summaries: Literal["policy", "all"] = "policy"
-    """Whose reviews make a summary: those that the policy allows, or all known (the paper; leaks)."""
+    """Summarise the reviews that the policy allows, or all evidence (the paper's; leaks)."""
     filtered_rows: bool = True
-    """Whether reviews of users and items that the filter drops speak for others all the same (paper: no)."""
+    """Whether reviews that the filter dropped are evidence for other rows (in the paper not)."""
 
 
 class AnnotationConfig(_Settings):
-    """What is known in words of users and items (see `mmrec.features.annotations`)."""
+    """How reviews are annotated by a language model (see `mmrec.features.annotations`)."""
 
     strategy: Literal["notes", "summary"] = "notes"
-    """`notes` reads each review once and aggregates; `summary` is the paper's text per entity and fold."""
+    """A note per review, added up; or the paper's summary per user or item, and fold."""
     item_kind: str = "restaurant"
-    """What an item is, in one word; chooses the builtin category vocabulary."""
+    """What the items are, in one word; selects the vocabulary of categories of `builtin`."""
     summary_tokens: int = Field(96, ge=8)
-    """Token budget of an extractive summary."""
+    """Maximal number of tokens of an extractive summary."""
     max_categories: int = Field(11, ge=1)
-    """Categories that an item may have (the paper's 11)."""
+    """Maximal number of categories of an item (the paper's 11)."""
 
 
 class LanguageConfig(_Settings):
-    """Who reads the reviews, and what that may cost (see `mmrec.llm`)."""
+    """The language model that annotates reviews, and what it may cost (see `mmrec.llm`)."""
 
     llm: str = "builtin"
-    """`builtin`, `openai:MODEL`, `ollama:MODEL`, `openai:MODEL@URL` (or just the URL) of any server that
-    speaks OpenAI's API, or `transformers:MODEL_OR_FOLDER`."""
+    """`builtin`, `openai:MODEL`, `ollama:MODEL`, `openai:MODEL@URL` (or just the URL) of a server with
+    OpenAI's API, or `transformers:MODEL_OR_FOLDER`."""
     llm_revision: str | None = None
     """Commit of a `transformers:` model on the hub."""
     prompts: Literal["default", "paper"] = "default"
-    """Of the strategy `summary`: one structured call, or the paper's sentences in separate calls."""
+    """For summaries: one structured call, or the paper's separate calls."""
     long_history: Literal["sample", "tree"] = "sample"
-    """What to do with more reviews than one call takes: choose some, or summarise in two levels."""
+    """Where one call cannot take all reviews: `sample` some, or summarise summaries (`tree`)."""
     call_tokens: int = Field(3000, ge=64)
-    """Most tokens of reviews in one call."""
+    """Maximal number of tokens of reviews in one call."""
     in_flight: int = Field(32, ge=1)
-    """Calls under way at the same time."""
+    """Number of concurrent calls."""
     budget: float | None = Field(None, gt=0)
-    """US dollars that one run may spend; it stops cleanly before it would spend more."""
+    """US dollars that one run may spend; it stops before it would exceed them."""
     llm_price: str | None = None
-    """Price as `INPUT/OUTPUT` in US dollars a million tokens, where the price list lacks the model."""
+    """Price as `INPUT/OUTPUT` in US dollars per million tokens, of a model that is not listed."""
     retry_failed: bool = False
-    """Whether reviews that failed for good are asked about again."""
+    """Whether to repeat calls that have failed permanently."""
 
 
 class VisionConfig(_Settings):
-    """Who looks at the photos (see `mmrec.vision`)."""
+    """The models that photos are captioned and encoded by (see `mmrec.vision`)."""
 
     captioner: str = "builtin"
-    """`builtin` (colours and layout), `blip2[:MODEL_OR_FOLDER]`, `blip[:MODEL_OR_FOLDER]`, or a vision model
-    behind OpenAI's API: `openai:MODEL[@URL]`, `ollama:MODEL`, or a URL."""
+    """`builtin` (colours), `blip2[:MODEL_OR_FOLDER]`, `blip[:MODEL_OR_FOLDER]`, or a vision model with
+    OpenAI's API: `openai:MODEL[@URL]`, `ollama:MODEL`, or a URL."""
     captioner_revision: str | None = None
     """Commit of a captioner on the hub."""
     image_model: str = "microsoft/resnet-50"
-    """ResNet whose second-to-last layer is the baseline's image feature (paper); name or folder."""
+    """ResNet, by name or folder, whose last hidden layer is the baseline's image feature."""
     image_revision: str | None = None
     """Commit of the image model on the hub."""
 
 
 class EncoderConfig(_Settings):
-    """The sentence encoder that puts all words into one space."""
+    """The sentence encoder that turns all texts into vectors."""
 
     encoder_model: str = "all-MiniLM-L6-v2"
-    """A sentence-transformers model name or folder."""
+    """Name or folder of a sentence-transformers model."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto` takes bf16 where the processor multiplies it natively, else fp32."""
+    """`auto` is bf16 on processors that multiply it natively, else fp32."""
     encoder_backend: Literal["auto", "torch", "openvino"] = "auto"
-    """What runs all-MiniLM-L6-v2 on a processor; `auto` takes OpenVINO where it is installed."""
+    """Backend of all-MiniLM-L6-v2 on a CPU; `auto` is OpenVINO where it is installed."""
 
 
 class RankerConfig(_Settings):
     """Inputs and shape of the ranking model (paper, section 3)."""
 
     features: Literal["baseline", "proposed", "mmrec"] = "mmrec"
-    """The paper's two models: averaged embeddings, or what was read out of the words; or ours (see
-    `mmrec.features.mixed_effects` and `mmrec.ranker.linear`)."""
+    """The paper's models, on averaged text vectors (`baseline`) or on annotations (`proposed`); or
+    ours, with mixed effects and a linear part as well (`mmrec`)."""
     ensemble: int = Field(4, ge=1)
-    """Trainings of `mmrec` that are averaged; they run as one. The paper's models are trained once."""
+    """Number of `mmrec` models that are trained side by side and averaged (the paper's 1)."""
     reduction: Literal["staged", "joint"] = "joint"
-    """Upstream MLP trained first and then frozen (`staged`, the paper), or jointly with DLRM."""
+    """The MLP of the vectors is trained first and then frozen (the paper's), or with the rest."""
     embedding_size: int = Field(32, ge=1)
-    """Size of every vector that enters the interaction (the paper's 32)."""
+    """Length of the vectors that interact (the paper's 32)."""
     hidden_size: int = Field(128, ge=1)
-    """Width of hidden layers."""
+    """Width of the hidden layers."""
     dropout: float = Field(0.3, ge=0, lt=1)
-    """Dropout in every MLP (the paper tries .1, .3 and .5)."""
+    """Dropout in all MLPs (the paper tries .1, .3 and .5)."""
 
 
 class TrainingConfig(_Settings):
@@ -168,72 +168,72 @@ class TrainingConfig(_Settings):
     weight_decay: float = Field(1.0, ge=0)
     """Decoupled weight decay (0 in the paper)."""
     batch_size: int = Field(512, ge=1)
-    """Rows a step."""
+    """Number of rows per step."""
     cold_start_dropout: float = Field(0.05, ge=0, lt=1)
-    """Share of views that training hides, so that strangers can be scored (0 in the paper)."""
+    """Share of users and items that training treats as unknown, to learn to rank these (paper: 0)."""
     epochs: int = Field(100, ge=1)
-    """Most epochs (the paper's 300)."""
+    """Maximal number of epochs (the paper's 300)."""
     patience: int = Field(10, ge=1)
-    """Epochs without improvement after which training stops (the paper's 50)."""
+    """Number of epochs without improvement to stop after (the paper's 50)."""
     select: Literal["valid", "test"] = "valid"
-    """Rows that choose the best epoch; `test` is the paper's way and is flagged in every output."""
+    """Rows that select the best epoch; `test` is the paper's way, and every output says so."""
 
 
 class OperatingConfig(_Settings):
-    """From which probability on something is recommended; chosen on validation rows."""
+    """How the threshold for recommending is chosen, on validation rows."""
 
     max_fpr: float = Field(0.2, ge=0, le=1)
-    """Share of disliked items that may be recommended at most."""
+    """Maximal share of disliked items that are recommended."""
     min_tpr: float | None = Field(None, ge=0, le=1)
-    """Share of liked items that must be recommended at least; takes the place of --max-fpr."""
+    """Minimal share of liked items that are recommended; replaces --max-fpr."""
 
 
 class CatalogueConfig(_Settings):
     """How one user is scored against all items (see `mmrec.recommender.list_scoring`)."""
 
     exact_items: int = Field(20_000, ge=1)
-    """Up to so many items, all are scored by the whole ranker; of more, the best by its linear part."""
+    """Up to this number, all items are scored by the whole ranker, not by its linear part."""
     candidates: int = Field(700, ge=1)
-    """How many those best are."""
+    """Number of the linear part's best items that are scored by the whole ranker."""
     index_items: int = Field(500_000, ge=1)
-    """From so many items on they are found by an index of nearest neighbours (the extra `index`)."""
+    """From this number of items on, an index finds the best (the extra `index`)."""
     memory: float = Field(1.0, ge=0)
-    """GiB for what can be computed of items beforehand; what takes more is computed when it is needed."""
+    """GiB of memory for what can be computed of items in advance."""
 
 
 class ServeConfig(_Settings):
     """How a model is served (see `mmrec.service`)."""
 
     host: str = "127.0.0.1"
-    """Address to listen at; 0.0.0.0 lets others in."""
+    """Address to listen on; 0.0.0.0 accepts connections from other machines."""
     port: int = Field(8000, ge=0, le=65535)
-    """Port to listen at."""
+    """Port to listen on."""
     workers: int = Field(1, ge=1)
-    """Processes that answer; they see each other's reviews."""
+    """Number of worker processes; they share live reviews."""
     database: str | None = None
-    """URL of the database of live reviews, as in `postgresql://user@host/name`; by default `live.sqlite` in
-    the model's folder."""
+    """URL of the database of live reviews, as in `postgresql://user@host/name`; by default
+    `live.sqlite` in the model's folder."""
     keys: Path | None = None
-    """File with one API key a line; whoever calls `/v1` must bring one, as `Authorization: Bearer KEY`."""
+    """File with one API key per line; `/v1` then requires one, as `Authorization: Bearer KEY`."""
     per_minute: int = Field(600, ge=1)
-    """Requests a minute that one client may make of one worker."""
+    """Requests per minute that one client may send to one worker."""
     max_body: int = Field(65_536, ge=1024)
-    """Bytes that the body of a request may have."""
+    """Maximal size in bytes of a request."""
     max_photo: int = Field(10_000_000, ge=1024)
-    """Bytes that the body of a request with a photo may have."""
+    """Maximal size in bytes of a request with a photo."""
     sentences: bool = False
-    """Whether the language model of the fit writes a sentence for every reason, while people wait."""
+    """Whether a language model writes a sentence for every reason, while visitors wait."""
 
 
 class EngineConfig(_Settings):
-    """Where models run (see `mmrec.distributed`); what they say does not depend on it."""
+    """Where models run (see `mmrec.distributed`); results do not depend on it."""
 
     engine: Literal["local", "ray"] = "local"
-    """`local` is this process; `ray` deals reading, captioning, encoding and training out to workers."""
+    """`local` is this process; `ray` has workers annotate, caption, encode and train."""
     address: str | None = None
-    """Of a running Ray cluster, as in `10.0.0.1:6379`; by default Ray is started on this machine."""
+    """Address of a Ray cluster, as in `10.0.0.1:6379`; by default one is started here."""
     workers: int | None = Field(None, ge=1)
-    """Workers, each on a GPU or on a core of its own; by default as many as the cluster has."""
+    """Number of workers, one per GPU or CPU core; by default as many as the cluster has."""
 
     @model_validator(mode="after")
     def _needs_ray(self) -> EngineConfig:
@@ -243,14 +243,14 @@ class EngineConfig(_Settings):
 
 
 class Config(_Settings):
-    """The whole tree; `Config()` is the recommended pipeline."""
+    """All settings; `Config()` is the recommended pipeline."""
 
     seed: int = Field(0, ge=0)
-    """The one source of randomness."""
+    """Seed of everything that is random."""
     like_rating: float = 4.0
-    """A rating at or above this is a like (the paper's 4)."""
+    """Ratings from this on are likes (the paper's 4)."""
     store: Path | None = None
-    """Database of slow results; by default `store.sqlite` in the user's cache folder."""
+    """Database of slow or paid results; by default `store.sqlite` in the user's cache folder."""
     read: ReadConfig = ReadConfig()
     split: SplitConfig = SplitConfig()
     evidence: EvidenceConfig = EvidenceConfig()
@@ -261,35 +261,33 @@ class Config(_Settings):
     ranker: RankerConfig = RankerConfig()
     training: TrainingConfig = TrainingConfig()
     operating: OperatingConfig = OperatingConfig()
-    # Left out of what is saved and compared: a model may be loaded where there is no cluster.
+    # Neither saved nor compared: a model can be loaded where there is no cluster.
     engine: EngineConfig = Field(EngineConfig(), exclude=True)
 
 
 class _PaperEvidence(EvidenceConfig): ...
 
 
-class _PaperProfile(AnnotationConfig):
-    strategy: Literal["notes", "summary"] = Field(
-        "summary", description="`summary` is the paper's."
-    )
+class _PaperAnnotation(AnnotationConfig):
+    strategy: Literal["notes", "summary"] = Field("summary", description="Notes or summaries.")
 
 
 class _PaperRanker(RankerConfig):
-    reduction: Literal["staged", "joint"] = Field("staged", description="`staged` is the paper's.")
+    reduction: Literal["staged", "joint"] = Field("staged", description="Staged or joint training.")
 
 
 class _PaperTraining(TrainingConfig):
     learning_rate: float = Field(0.01, gt=0, description="Adam's learning rate.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
     cold_start_dropout: float = Field(
-        0.0, ge=0, lt=1, description="Share of views that training hides."
+        0.0, ge=0, lt=1, description="Share of users and items treated as unknown."
     )
-    epochs: int = Field(300, ge=1, description="Most epochs.")
-    patience: int = Field(50, ge=1, description="Epochs without improvement until training stops.")
+    epochs: int = Field(300, ge=1, description="Maximal number of epochs.")
+    patience: int = Field(50, ge=1, description="Epochs without improvement to stop after.")
 
 
 class PaperConfig(Config):
-    """The tree of `mmrec.experiments.reproduce`: the paper's settings, where it names them."""
+    """All settings, with the paper's as defaults where it names them."""
 
     fixed_fields: ClassVar = (
         "policy",
@@ -301,8 +299,8 @@ class PaperConfig(Config):
         "loss",
         "select",
     )
-    """Settings that nobody is to give, since the experiment does."""
+    """Settings that the experiment varies, so that the command line must not set them."""
     evidence: _PaperEvidence = _PaperEvidence()
-    annotation: _PaperProfile = _PaperProfile()
+    annotation: _PaperAnnotation = _PaperAnnotation()
     ranker: _PaperRanker = _PaperRanker()
     training: _PaperTraining = _PaperTraining()

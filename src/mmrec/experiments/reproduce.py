@@ -103,7 +103,8 @@ def _check(config: PaperConfig, repeats: int, protocols: list[str]) -> None:
         raise ConfigError(f"--repeats {repeats}: there must be at least 1; the paper has 5")
     parts = (config.evidence, config.ranker, config.training)
     given = set[str]().union(*(part.model_fields_set for part in parts))
-    if flags := ", ".join(f"--{name}" for name in config.fixed_fields if name in given):
+    fixed = [name.replace("_", "-") for name in config.fixed_fields if name in given]
+    if flags := ", ".join(f"--{name}" for name in fixed):
         raise ConfigError(
             f"{flags}: protocols and grid decide that; leave it out, or use `mmrec fit`"
         )
