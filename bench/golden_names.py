@@ -161,9 +161,17 @@ def chosen(names: list[str], some: int) -> list[str]:
 def learned(one: Recommender) -> dict[str, Any]:
     """What the fit came to, and what it made features of."""
     names = {"user": one.features.user.names, "item": one.features.item.names}
-    figures = {name: scores.dict() for name, scores in one.scores.items()}
-    found = {"scores": figures, "threshold": one.threshold, "curve": one.curve, "features": names}
-    return found | {"outcome": one.outcome, "vocabulary": one.model.builder.vocabulary}
+    figures = {name: scores.dict() for name, scores in one.evaluation.metrics.items()}
+    found = {
+        "scores": figures,
+        "threshold": one.evaluation.threshold,
+        "curve": one.evaluation.curve,
+        "features": names,
+    }
+    return found | {
+        "outcome": one.evaluation.test_rates,
+        "vocabulary": one.model.builder.vocabulary,
+    }
 
 
 def predictions(one: Recommender, some: int) -> list[dict[str, Any]]:

@@ -32,8 +32,8 @@ from mmrec.data.synthetic.city import write_sample_city
 from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.errors import ConfigError, ModelError
 from mmrec.evaluation import Metrics, ThresholdRates
-from mmrec.experiments.compare import config_warnings
 from mmrec.llm.types import Note
+from mmrec.pipeline import config_warnings
 from mmrec.recommender.model_card import model_card
 from mmrec.recommender.persistence import SavedRecommender, load_recommender, save_recommender
 from mmrec.recommender.recommender import Recommender
@@ -86,7 +86,7 @@ def front(text: str) -> dict[str, Any]:
 
 def test_a_saved_model_has_a_card_whose_figures_are_its_scores(fitted: Recommender, tmp_path: Path) -> None:
     path = fitted.save(tmp_path / "model") / "README.md"
-    text, card, own = path.read_text(), ModelCard.load(path), fitted.scores["proposed"]
+    text, card, own = path.read_text(), ModelCard.load(path), fitted.evaluation.metrics["proposed"]
     data = front(text)
     assert data["library_name"] == card.data.library_name == "mmrec"
     assert data["tags"] == ["recommender-system", "dlrm", "reviews"]
@@ -99,7 +99,7 @@ def test_a_saved_model_has_a_card_whose_figures_are_its_scores(fitted: Recommend
         {"roc_auc": own.auc, "fpr_at_tpr_90": own.fpr_at_90, "average_precision": own.ap_negative}, abs=5e-5
     )
     assert len(card.data.eval_results or ()) == 3
-    for name, row in fitted.scores.items():
+    for name, row in fitted.evaluation.metrics.items():
         shown = f"**{name}**" if name == "proposed" else name
         assert f"| {shown} | {row.auc:.4f} | {row.fpr_at_90:.4f} | {row.ap_negative:.4f} |\n" in text
     assert f"{len(fitted.reviews):,} reviews by {len(fitted.corpus.data.users)} users" in text
@@ -119,28 +119,27 @@ def test_the_readme_of_a_project_is_not_replaced(fitted: Recommender, tmp_path: 
 
 
 def test_the_operating_point_is_kept_and_told(fitted: Recommender, saved: SavedRecommender) -> None:
-    assert fitted.threshold is not None
-    assert fitted.outcome is not None
-    assert 0 < fitted.threshold < 1
-    assert (saved.threshold, saved.outcome) == (fitted.threshold, fitted.outcome)
+    fit, rates = fitted.evaluation, fitted.evaluation.test_rates
+    assert 0 < fit.threshold < 1
+    assert saved.evaluation == fit
     text = rendered(saved)
-    assert f"a probability of {fitted.threshold:.4f} on, chosen on valid to recommend at most 20% of" in text
-    assert f"{fitted.outcome.tpr:.1%} of the likes and {fitted.outcome.fpr:.1%} of the dislikes" in text
+    assert f"a probability of {fit.threshold:.4f} on, chosen on valid to recommend at most 20% of" in text
+    assert f"{rates.tpr:.1%} of the likes and {rates.fpr:.1%} of the dislikes" in text
     liked = rendered(changed(saved, operating=OperatingConfig(min_tpr=0.7)))
     assert "at least 70% of the likes" in liked
 
 
 def test_a_threshold_that_recommends_nothing_survives_json(saved: SavedRecommender, tmp_path: Path) -> None:
-    nothing = replace(saved, threshold=inf, outcome=ThresholdRates(0.0, 0.0, 0.0, float("nan")))
-    again = load_recommender(save_recommender(nothing, tmp_path))
+    rates = ThresholdRates(0.0, 0.0, 0.0, float("nan"))
+    nothing = replace(saved.evaluation, threshold=inf, test_rates=rates)
+    again = load_recommender(save_recommender(replace(saved, evaluation=nothing), tmp_path))
 
     def refuse(name: str) -> None:
         raise AssertionError(name)
 
     json.loads((tmp_path / "model.json").read_text(), parse_constant=refuse)
-    assert again.threshold == inf
-    assert again.outcome is not None
-    assert str(again.outcome.precision) == "nan"
+    assert again.evaluation.threshold == inf
+    assert str(again.evaluation.test_rates.precision) == "nan"
     assert "so nothing is to be recommended" in rendered(again)
 
 
@@ -151,9 +150,10 @@ def test_what_users_name_means_nothing_but_itself(saved: SavedRecommender) -> No
         language=LanguageConfig(llm=f"openai:{HOSTILE}"),
         annotation=saved.config.annotation.model_copy(update={"item_kind": HOSTILE}),
     )
-    own: Metrics = saved.scores["proposed"]
+    own: Metrics = saved.evaluation.metrics["proposed"]
     source = "/home/ann/" + HOSTILE.replace("/", "_")
-    bad = replace(bad, reviews=replace(saved.reviews, source=source), scores={HOSTILE: own, "proposed": own})
+    evaluation = replace(saved.evaluation, metrics={HOSTILE: own, "proposed": own})
+    bad = replace(bad, reviews=replace(saved.reviews, source=source), evaluation=evaluation)
     text, clean = rendered(bad), rendered(saved)
     assert front(text).keys() == front(clean).keys()
     (result,) = front(text)["model-index"][0]["results"]
@@ -249,7 +249,7 @@ def test_what_is_pushed_comes_back_without_paths(fitted: Recommender, hub: Hub, 
     again = Recommender.from_pretrained(NAME)
     user = fitted.corpus.data.users[0]
     assert again.recommend(user, 5).equals(fitted.recommend(user, 5))
-    assert again.threshold == fitted.threshold
+    assert again.evaluation.threshold == fitted.evaluation.threshold
     assert again.config.store is None
     assert not sum(map(len, again.reviews.table["photos"]))
     assert not list((tmp_path / "cache").rglob("evil.pkl"))
@@ -287,7 +287,7 @@ def test_the_mixin_saves_what_loads(
     assert fitted.save_pretrained(tmp_path / "model") is None
     assert (tmp_path / "model/README.md").read_text() == str(fitted.generate_model_card())
     for again in (Recommender.load(tmp_path / "model"), Recommender.from_pretrained(tmp_path / "model")):
-        assert again.scores == fitted.scores
+        assert again.evaluation.metrics == fitted.evaluation.metrics
         assert again.corpus.notes == fitted.corpus.notes
         assert isinstance(again.corpus.notes[0], Note)
     assert not caplog.records

@@ -65,11 +65,11 @@ def test_the_baseline_has_text_and_photos_in_one_reducer(compared: tuple[Config,
 def test_photos_keep_to_the_evidence(compared: tuple[Config, Models, Comparison]) -> None:
     _, _, result = compared
     prepared = result.prepared
-    rows = np.arange(0, len(prepared.corpus), 3)
+    rows = np.arange(0, len(prepared.dataset), 3)
     for name, model in result.models.items():
         made = result.features[name]
-        arguments = (prepared.corpus.data, prepared.split, prepared.evidence)
-        audited = FeatureAudit(model.builder, prepared.corpus, made)
+        arguments = (prepared.dataset.data, prepared.split, prepared.evidence)
+        audited = FeatureAudit(model.builder, prepared.dataset, made)
         assert audit(*arguments, audited, rows).passed
         leaky = made.item.vectors | {"photos": made.item.vectors["photos"][::-1].copy()}
         changed = replace(made, item=replace(made.item, vectors=leaky))

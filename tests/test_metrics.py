@@ -16,12 +16,12 @@ from sklearn.metrics import average_precision_score, brier_score_loss, log_loss,
 from mmrec.evaluation import (
     Metrics,
     calibration_bins,
-    class_weights,
     evaluate,
     fpr_at_tpr,
     mean_and_standard_error,
     reweighted,
 )
+from mmrec.ranker.loss import class_weights
 
 EQUAL = (0.5, 0.5)
 LABEL = np.array([True, True, True, True, False, False])

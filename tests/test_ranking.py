@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,15 +17,16 @@ from mmrec.cache.store import Store
 from mmrec.config import Config, EvidenceConfig, RankerConfig, TrainingConfig
 from mmrec.data.split import Split
 from mmrec.encoder.text_encoder import Encoder
-from mmrec.evaluation import class_weights, reweighted
+from mmrec.evaluation import reweighted
 from mmrec.evidence.policies import Evidence
 from mmrec.experiments.baselines import baseline_probabilities
 from mmrec.features.dataset import Dataset
 from mmrec.features.tables import EntityFeatures, Features
-from mmrec.pipeline import TrainedModel, open_models, train_model
+from mmrec.pipeline import PreparedData, TrainedModel, open_models, train_model
 from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun, interact
 from mmrec.ranker.inputs import Batch, ColdStartDropout, RankerInputs, category_bag
 from mmrec.ranker.layers import StackedLinear
+from mmrec.ranker.loss import class_weights
 from mmrec.ranker.training import TrainingHistory, TrainingTask, predict_logits, train_ranker, weighted_loss
 from toys import ranker_of, toy
 
@@ -121,7 +124,7 @@ def test_a_forward_pass_by_hand() -> None:
     # Dots 2, 0, 0. Top 0 + 1 + 2 - 10 -> 0, 3 -> 9 - 1.
     assert reduced(ranker, batch).tolist() == [[1, 1], [3, 2]]
     assert ranker(batch)[1].tolist() == [6, 8]
-    outcome = ranker.reducers["text"].outcome(ranker.block_columns(batch)["text"])
+    outcome = ranker.reducers["text"].predict_outcome(ranker.block_columns(batch)["text"])
     assert outcome[1].tolist() == [1 - 3 + 0.5, 3 - 6 + 0.5]
 
 
@@ -351,7 +354,7 @@ TASTE = Config(
 
 
 @pytest.fixture(scope="module")
-def board(encoder: Encoder) -> tuple[Dataset, Evidence, Split]:
+def board(encoder: Encoder) -> PreparedData:
     """Reviews of everything by everyone; some diagonals are held out, each with both kinds of a row."""
     user, item = np.divmod(np.arange(SIDE * SIDE), SIDE)
     match = user % 2 == item % 2
@@ -369,24 +372,22 @@ def board(encoder: Encoder) -> tuple[Dataset, Evidence, Split]:
         *(np.flatnonzero(rows) for rows in (diagonal > 7, (diagonal > 3) & (diagonal < 8), diagonal < 4))
     )
     evidence = Evidence.derive(data, split, "fold", 4, np.random.default_rng(0))
-    return corpus, evidence, split
+    nothing: Any = None
+    return PreparedData(nothing, corpus, split, evidence, data.rating >= 4, TASTE)
 
 
 @pytest.mark.parametrize("features", ["baseline", "proposed"])
-def test_tastes_are_learned_from_words_where_means_tell_nothing(
-    board: tuple[Dataset, Evidence, Split], features: str
-) -> None:
-    corpus, evidence, split = board
-    label = corpus.data.rating >= 4
+def test_tastes_are_learned_from_words_where_means_tell_nothing(board: PreparedData, features: str) -> None:
+    label, split = board.label, board.split
     config = TASTE.model_copy(update={"ranker": TASTE.ranker.model_copy(update={"features": features})})
-    _, _, probability = train_model(corpus, evidence, split, config)
+    probability = train_model(replace(board, config=config)).probability
     assert roc_auc_score(label[split.test], probability[split.test]) > 0.95
-    peers = baseline_probabilities(corpus.data, split, label)
+    peers = baseline_probabilities(board.dataset.data, split, label)
     assert roc_auc_score(label[split.test], peers["bias model"][split.test]) < 0.65
 
 
 def test_one_seed_gives_one_model_another_seed_another_and_global_randomness_is_left_alone(
-    board: tuple[Dataset, Evidence, Split],
+    board: PreparedData,
 ) -> None:
     short = TASTE.training.model_copy(update={"epochs": 2})
     ranker = TASTE.ranker.model_copy(update={"features": "baseline", "reduction": "staged"})
@@ -395,33 +396,33 @@ def test_one_seed_gives_one_model_another_seed_another_and_global_randomness_is_
     np.random.seed(11)  # noqa: NPY002
     random.seed(11)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
-    first, _, p = train_model(*board, config)
+    first = train_model(replace(board, config=config))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
     assert random.getstate() == before[2]
     torch.manual_seed(12)
-    again, _, same = train_model(*board, config)
-    _, _, other = train_model(*board, config.model_copy(update={"seed": 4}))
-    assert np.array_equal(p, same)
-    assert not np.allclose(p, other)
-    for name, weights in first.ranker.state_dict().items():
-        assert torch.equal(weights, again.ranker.state_dict()[name]), name
+    again = train_model(replace(board, config=config))
+    other = train_model(replace(board, config=config.model_copy(update={"seed": 4})))
+    assert np.array_equal(first.probability, again.probability)
+    assert not np.allclose(first.probability, other.probability)
+    for name, weights in first.model.ranker.state_dict().items():
+        assert torch.equal(weights, again.model.ranker.state_dict()[name]), name
 
 
-def test_learning_reads_no_label_of_a_test_row(board: tuple[Dataset, Evidence, Split]) -> None:
-    corpus, evidence, split = board
+def test_learning_reads_no_label_of_a_test_row(board: PreparedData) -> None:
+    corpus, split = board.dataset, board.split
     short = TASTE.training.model_copy(update={"epochs": 2})
     ranker = TASTE.ranker.model_copy(update={"features": "baseline"})
     config = TASTE.model_copy(update={"training": short, "ranker": ranker})
-    _, _, before = train_model(corpus, evidence, split, config)
+    before = train_model(replace(board, config=config))
     data = interactions(corpus.data.user.tolist(), corpus.data.item.tolist(), corpus.data.rating.tolist())
     data.rating[split.test] = 5
     texts = list(corpus.texts)
     for row in split.test:
         texts[row] = "This text must not be heard."
     turned = Dataset(data, texts, corpus.photos, corpus.item_photos, corpus.models, 0)
-    _, _, after = train_model(turned, evidence, split, config)
-    assert np.array_equal(before, after)
+    after = train_model(replace(board, dataset=turned, config=config))
+    assert np.array_equal(before.probability, after.probability)
 
 
 def test_columns_that_come_out_of_words_follow_the_words() -> None:

@@ -124,7 +124,7 @@ def test_a_saved_model_answers_as_before(fitted: Recommender, tmp_path: Path) ->
     assert again.recommend(likes="ramen").equals(fitted.recommend(likes="ramen"))
     item = fitted.corpus.data.items[0]
     assert again.explain(user, item) == fitted.explain(user, item)
-    assert again.scores == fitted.scores
+    assert again.evaluation.metrics == fitted.evaluation.metrics
     assert not [file for file in (tmp_path / "model").iterdir() if file.suffix in (".pkl", ".pt", ".bin")]
 
 
@@ -157,7 +157,7 @@ def test_a_model_of_another_format_is_refused(fitted: Recommender, tmp_path: Pat
 
 def test_the_same_seed_fits_the_same_model(fitted: Recommender, folder: Path, reviews: Reviews) -> None:
     again = Recommender(settings(folder)).fit(reviews)
-    assert again.scores == fitted.scores
+    assert again.evaluation.metrics == fitted.evaluation.metrics
 
 
 def test_summaries_fit_and_serve_too(folder: Path, reviews: Reviews) -> None:
@@ -189,7 +189,7 @@ def test_filters_and_the_operating_point_leave_out(fitted: Recommender) -> None:
     kept = [len(fitted.recommend(user, 100, seen=True, max_fpr=bound)) for bound in (0.0, 0.2, 1.0)]
     assert kept == sorted(kept)
     assert kept[-1] == len(everything)
-    threshold, _ = fitted.curve.for_max_fpr(0.2)
+    threshold, _ = fitted.evaluation.curve.for_max_fpr(0.2)
     assert (fitted.recommend(user, 100, seen=True, max_fpr=0.2)["probability"] >= threshold).all()
 
 

@@ -112,8 +112,8 @@ def judgement(comparison: Comparison) -> Assessment:
 def audits(comparison: Comparison) -> dict[str, Audit]:
     prepared, model = comparison.prepared, comparison.models["baseline"]
     rows = np.arange(20)
-    audited = FeatureAudit(model.builder, prepared.corpus, comparison.features["baseline"])
-    data = prepared.corpus.data
+    audited = FeatureAudit(model.builder, prepared.dataset, comparison.features["baseline"])
+    data = prepared.dataset.data
     return {"baseline": audit(data, prepared.split, prepared.evidence, audited, rows)}
 
 

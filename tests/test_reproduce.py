@@ -19,7 +19,7 @@ from mmrec.data import Reviews, read_reviews
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.errors import ConfigError, DataError
-from mmrec.evaluation import class_weights, evaluate, paired_t_test
+from mmrec.evaluation import evaluate, paired_t_test
 from mmrec.experiments import reproduce as experiment
 from mmrec.experiments.checkpoint import latest_results
 from mmrec.experiments.report.tables import Table, markdown, reproduction_tables
@@ -29,6 +29,7 @@ from mmrec.features.dataset import Models
 from mmrec.pipeline import TrainedModel, open_models, train_runs
 from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.inputs import RankerInputs
+from mmrec.ranker.loss import class_weights
 from mmrec.ranker.training import predict_logits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -141,7 +142,7 @@ def test_a_run_of_the_stack_is_that_run_alone(town: Town) -> None:
     split, label = prepared.split, prepared.label
     ranker = prepared.config.ranker.model_copy(update={"features": "baseline"})
     own = prepared.config.model_copy(update={"ranker": ranker})
-    assembler, features = build_features(prepared.corpus, prepared.evidence, own)
+    assembler, features = build_features(prepared.dataset, prepared.evidence, own)
     weights = class_weights(label[split.train], row["loss"])
     alone, course = train_runs(
         assembler, features, label, split, [TrainingRun(row["seed"], row["dropout"], weights)]

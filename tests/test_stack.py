@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from mmrec.config import RankerConfig, TrainingConfig
-from mmrec.evaluation import class_weights
 from mmrec.ranker.dlrm import Ranker, TrainingRun
 from mmrec.ranker.inputs import Batch, ColdStartDropout
 from mmrec.ranker.layers import StackedDropout, StackedLinear
+from mmrec.ranker.loss import class_weights
 from mmrec.ranker.shard import Shard
 from mmrec.ranker.training import (
     StackTrainer,
@@ -239,7 +239,7 @@ def test_a_run_hears_the_same_when_others_leave_the_stack() -> None:
     def train_heard(which: list[int]) -> tuple[Ranker, list[TrainingHistory]]:
         own = [runs[at] for at in which]
         ranker = ranker_of(task, own)
-        ranker.bottom[0].hear(masks[which])
+        ranker.bottom[0].mask_inputs(masks[which])
         return ranker, train_ranker(ranker, own, task, RankerConfig(reduction="joint"), LONG, 3)["ranker"]
 
     stack, histories = train_heard([*range(6)])

@@ -18,10 +18,9 @@ from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import ConfigError
 from mmrec.experiments import sweep as sweeping
 from mmrec.experiments.checkpoint import latest_results
-from mmrec.experiments.compare import prepare
 from mmrec.experiments.sweep import SWEPT_SETTINGS, drop_dislikes, sweep, sweep_table
 from mmrec.features.dataset import Models
-from mmrec.pipeline import open_models
+from mmrec.pipeline import open_models, prepare_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,9 +43,9 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Reviews:
 
 
 def test_dislikes_are_left_out_of_what_is_known_and_of_nothing_else(reviews: Reviews, models: Models) -> None:
-    whole = prepare(reviews, BASELINE, models)
+    whole = prepare_data(reviews, BASELINE, models)
     label, split = whole.label, whole.split
-    found = {ratio: drop_dislikes(prepare(reviews, BASELINE, models), ratio) for ratio in (2.0, 3.0)}
+    found = {ratio: drop_dislikes(prepare_data(reviews, BASELINE, models), ratio) for ratio in (2.0, 3.0)}
     for ratio, thin in found.items():
         assert thin is not None
         assert np.array_equal(thin.split.test, split.test)
@@ -57,7 +56,7 @@ def test_dislikes_are_left_out_of_what_is_known_and_of_nothing_else(reviews: Rev
         assert not label[gone].any()
         heard = np.concatenate([*thin.evidence.user.review_sets(), *thin.evidence.item.review_sets()])
         assert not np.isin(heard, gone).any()
-        assert np.array_equal(thin.corpus.part, thin.evidence.fold)
+        assert np.array_equal(thin.dataset.part, thin.evidence.fold)
     two, three = found[2.0], found[3.0]
     assert two is not None
     assert three is not None
@@ -65,7 +64,7 @@ def test_dislikes_are_left_out_of_what_is_known_and_of_nothing_else(reviews: Rev
 
 
 def test_what_the_data_cannot_give_is_left_out(reviews: Reviews, models: Models) -> None:
-    prepared = prepare(reviews, BASELINE, models)
+    prepared = prepare_data(reviews, BASELINE, models)
     assert drop_dislikes(prepared, 0.5) is None
     assert drop_dislikes(prepared, 1000) is None
 

@@ -1,20 +1,29 @@
-"""From a corpus and a split to a trained model: features, then the ranker."""
+"""From reviews to a trained model: filter, split, derive the evidence, build features, train."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from safetensors.torch import load, save
 
 from mmrec.cache.store import Store, default_store_path
 from mmrec.config import Config
-from mmrec.data.split import Split
+from mmrec.data.schema import Reviews
+from mmrec.data.split import Split, filter_reviews, split_reviews
 from mmrec.encoder.text_encoder import Encoder
-from mmrec.evaluation import class_weights
+from mmrec.errors import DataError
+from mmrec.evaluation import (
+    Metrics,
+    OperatingPoint,
+    ThresholdCurve,
+    ThresholdRates,
+    evaluate,
+    rates_at_threshold,
+    threshold_curve,
+)
 from mmrec.evidence.policies import Evidence
 from mmrec.features.builder import FeatureBuilder, build_features
 from mmrec.features.dataset import Dataset, Models
@@ -26,13 +35,128 @@ from mmrec.llm.factory import open_language_model
 from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.ranker.linear import fit_linear
+from mmrec.ranker.loss import class_weights, remove_class_weights
 from mmrec.ranker.shard import Shard
 from mmrec.ranker.training import TrainingHistory, TrainingTask, predict_logits, train_ranker
 from mmrec.vision.factory import open_captioner
 from mmrec.vision.openai_captioner import open_openai_captioner
 from mmrec.vision.resnet import ImageEncoder
 
-__all__ = ["TrainedModel", "open_models", "train_model", "train_runs"]
+__all__ = [
+    "FitEvaluation",
+    "PreparedData",
+    "TrainedModel",
+    "TrainingResult",
+    "config_warnings",
+    "open_models",
+    "prepare_data",
+    "train_model",
+    "train_runs",
+]
+
+TrainedStack = tuple[Ranker, dict[str, list[TrainingHistory]]]
+"""A stack of runs, and the history of each step of training by run."""
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Reviews that are split, with their labels and their evidence.
+
+    Attributes:
+        reviews, dataset: n reviews; under `filtered_rows` also those that are evidence alone.
+        split: rows of train, valid and test.
+        evidence: which reviews the features of every row may be made of.
+        label: (n,) bool, whether the review is a like.
+        config: all settings; `ranker.features` names the model that is trained on the data.
+    """
+
+    reviews: Reviews
+    dataset: Dataset
+    split: Split
+    evidence: Evidence
+    label: np.ndarray
+    config: Config
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained ranker with the builder of its features.
+
+    Attributes:
+        builder: builds features.
+        ranker: computes logits, which are shifted by the class weights of the loss.
+        class_weights: of (dislike, like).
+        history: of each step of training, by run.
+    """
+
+    builder: FeatureBuilder
+    ranker: Ranker
+    class_weights: tuple[float, float]
+    history: dict[str, list[TrainingHistory]]
+
+    def probability(self, logit: np.ndarray) -> np.ndarray:
+        """(B,) probability of a like from (R, B) logits, averaged over runs."""
+        return remove_class_weights(logit.astype(np.float64).mean(0), self.class_weights)
+
+
+@dataclass(frozen=True)
+class FitEvaluation:
+    """How good a model is, and from which probability on it recommends.
+
+    Attributes:
+        metrics: on test rows; of the model, and of others that it was compared with.
+        threshold: keeps the bound of `config.operating` on validation rows; inf if nothing does.
+        test_rates: of that threshold on test rows.
+        curve: thresholds for other bounds on the false positive rate, chosen on validation rows.
+    """
+
+    metrics: dict[str, Metrics]
+    threshold: float
+    test_rates: ThresholdRates
+    curve: ThresholdCurve
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A trained model, and what it was trained on.
+
+    Attributes:
+        prepared: the data.
+        model: the model.
+        features: of all n rows.
+        probability: (n,) of a like, for every row.
+    """
+
+    prepared: PreparedData
+    model: TrainedModel
+    features: Features
+    probability: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """The model's name: `baseline`, `proposed` or `mmrec`."""
+        return self.prepared.config.ranker.features
+
+    @property
+    def threshold(self) -> float:
+        """The probability from which on to recommend, chosen on validation rows."""
+        operating, valid = self.prepared.config.operating, self.prepared.split.valid
+        point = OperatingPoint("max_fpr", operating.max_fpr)
+        if operating.min_tpr is not None:
+            point = OperatingPoint("min_tpr", operating.min_tpr)
+        return point.threshold(self.prepared.label[valid], self.probability[valid])
+
+    def evaluate(self, other_metrics: dict[str, Metrics] | None = None) -> FitEvaluation:
+        """Evaluate on test rows; the metrics of other models on these rows are put beside."""
+        label, split = self.prepared.label, self.prepared.split
+        test_label, test_probability = label[split.test], self.probability[split.test]
+        metrics = evaluate(test_label, test_probability, self.model.class_weights)
+        return FitEvaluation(
+            metrics={**(other_metrics or {}), self.name: metrics},
+            threshold=self.threshold,
+            test_rates=rates_at_threshold(test_label, test_probability, self.threshold),
+            curve=threshold_curve(label[split.valid], self.probability[split.valid]),
+        )
 
 
 def open_models(
@@ -74,26 +198,49 @@ def open_models(
     return Models(store, encoder, annotator, quote_annotator, captioner, image_encoder)
 
 
-@dataclass(frozen=True)
-class TrainedModel:
-    """A trained ranker with all that its features are made with.
+def prepare_data(reviews: Reviews, config: Config, models: Models) -> PreparedData:
+    """Filter and split reviews and derive the evidence, all from the configured seed.
 
-    Attributes:
-        builder: makes features.
-        ranker: gives logits, with the loss's class weights in them.
-        class_weights: those of (dislike, like).
-        history: what happened in training, by step and run.
+    Raises:
+        DataError: too few reviews, or only likes or only dislikes in some part.
     """
+    table = reviews.table.with_row_index("row")
+    rows = filter_reviews(table, config.split.min_reviews)["row"].to_numpy()
+    if config.evidence.filtered_rows:
+        labelled = np.isin(np.arange(table.height), rows)
+    else:
+        labelled = np.ones(len(rows), dtype=bool)
+        reviews = replace(reviews, table=reviews.table[rows])
+    dataset = Dataset.from_reviews(reviews, models, config)
+    rng = np.random.default_rng(config.seed)
+    split = split_reviews(dataset.data, config.split, rng, labelled)
+    policy, folds = config.evidence.policy, config.evidence.folds
+    evidence = Evidence.derive(dataset.data, split, policy, folds, rng)
+    dataset.part = evidence.fold
+    label = dataset.data.rating >= config.like_rating
+    for name, rows in (("train", split.train), ("valid", split.valid), ("test", split.test)):
+        if label[rows].all() or not label[rows].any():
+            kind = "likes" if label[rows].any() else "dislikes"
+            raise DataError(
+                f"{reviews.source}: the {len(rows)} {name} reviews are all {kind} "
+                f"(rating >= {config.like_rating:g}); there is nothing to tell apart. "
+                "Bring more reviews, or check the ratings and --like-rating"
+            )
+    return PreparedData(reviews, dataset, split, evidence, label, config)
 
-    builder: FeatureBuilder
-    ranker: Ranker
-    class_weights: tuple[float, float]
-    history: dict[str, list[TrainingHistory]]
 
-    def probability(self, logit: np.ndarray) -> np.ndarray:
-        """(B,) probability of a like from (R, B) logits: runs averaged, class weights taken out (w0 / w1)."""
-        shift = np.log(self.class_weights[0] / self.class_weights[1])
-        return np.asarray(1 / (1 + np.exp(-(logit.astype(np.float64).mean(0) + shift))))
+def train_model(prepared: PreparedData) -> TrainingResult:
+    """Build the features of the model that `prepared.config` names, and train it."""
+    config, label = prepared.config, prepared.label
+    builder, features = build_features(prepared.dataset, prepared.evidence, config)
+    weights = class_weights(label[prepared.split.train], config.training.loss)
+    repeats = config.ranker.ensemble if config.ranker.features == "mmrec" else 1
+    seeds = np.random.SeedSequence(config.seed).generate_state(repeats)
+    runs = [TrainingRun(int(seed), config.ranker.dropout, weights) for seed in seeds]
+    ranker, history = train_runs(builder, features, label, prepared.split, runs)
+    model = TrainedModel(builder, ranker, weights, history)
+    logits = predict_logits(ranker, RankerInputs(features), np.arange(len(label)))
+    return TrainingResult(prepared, model, features, model.probability(logits))
 
 
 def train_runs(
@@ -102,108 +249,103 @@ def train_runs(
     label: np.ndarray,
     split: Split,
     runs: Sequence[TrainingRun],
-) -> tuple[Ranker, dict[str, list[TrainingHistory]]]:
-    """Train runs of one model side by side.
+) -> TrainedStack:
+    """Train runs of one model side by side, on a Ray cluster if the builder's `config` says so.
 
     Args:
-        builder, features: the model's inputs; the assembler's `config` says how to train.
+        builder, features: the model's inputs; the builder's `config` has the settings.
         label: (n,) bool, likes.
-        split: rows to learn from, and rows that choose the epoch.
-        runs: what sets them apart.
+        split: rows to learn from, and rows that select the epoch.
+        runs: settings of the runs.
     """
     config = builder.config
-    if config.engine.engine == "ray":
-        from mmrec.distributed.training import train_on_workers  # heavy, and an extra
+    if config.engine.engine != "ray":
+        return _train_shard(builder, features, label, split, runs, Shard())
+    from mmrec.distributed.training import train_on_workers  # an extra
 
-        lean = builder.model_copy(update={"mixed_effects": {}})
-        work = partial(_trained, lean, features, label, split, runs)
-        weights, course = train_on_workers(config.engine, config.training.batch_size, work)
-        ranker = _ranker(builder, features, RankerInputs(features), runs)
-        ranker.load_state_dict(load(weights))
-        return ranker.eval(), course
-    return _train_runs(builder, features, label, split, runs, Shard())
-
-
-def _trained(*given: Any) -> tuple[bytes, dict[str, list[TrainingHistory]]]:
-    """What `_train_runs` has trained, fit to be sent."""
-    ranker, course = _train_runs(*given)
-    return save(ranker.state_dict()), course
+    small_builder = builder.model_copy(update={"mixed_effects": {}})
+    work = partial(_train_and_serialise, small_builder, features, label, split, runs)
+    weights, history = train_on_workers(config.engine, config.training.batch_size, work)
+    ranker = _untrained_ranker(builder, features, RankerInputs(features), runs)
+    ranker.load_state_dict(load(weights))
+    return ranker.eval(), history
 
 
-def _ranker_shape(builder: FeatureBuilder, inputs: RankerInputs, runs: int) -> RankerShape:
-    """The shape of a ranker that fits some features.
+def _train_and_serialise(
+    builder: FeatureBuilder,
+    features: Features,
+    label: np.ndarray,
+    split: Split,
+    runs: Sequence[TrainingRun],
+    shard: Shard,
+) -> tuple[bytes, dict[str, list[TrainingHistory]]]:
+    """Train one shard; the weights as bytes, to be sent."""
+    ranker, history = _train_shard(builder, features, label, split, runs, shard)
+    return save(ranker.state_dict()), history
 
-    Captions have a reducer of their own; the baseline's photos share that of texts (paper, section 3).
-    """
-    text_blocks = dict(inputs.block_sizes)
-    groups = {"text": text_blocks}
-    if builder.uses_captions:
-        groups["image"] = {"item photos": text_blocks.pop("item photos")}
+
+def _train_shard(
+    builder: FeatureBuilder,
+    features: Features,
+    label: np.ndarray,
+    split: Split,
+    runs: Sequence[TrainingRun],
+    shard: Shard,
+) -> TrainedStack:
+    """Train runs on this process's shard of every batch."""
+    config, inputs = builder.config, RankerInputs(features)
+    on_test = config.training.select == "test"
+    selection_rows = split.test if on_test else split.valid
+    task = TrainingTask(inputs, label, split.train, selection_rows, by_fpr=on_test)
+    ranker = _untrained_ranker(builder, features, inputs, runs)
+    ranker.standardise(inputs, split.train)
+    if ranker.linear is not None:
+        effects = np.isin(dense_columns(features), ["user rating effect", "item rating effect"])
+        fit_linear(ranker, runs, inputs, label, split.train, split.valid, effects)
+    history = train_ranker(ranker, runs, task, config.ranker, config.training, config.seed, shard)
+    return ranker, history
+
+
+def _untrained_ranker(
+    builder: FeatureBuilder, features: Features, inputs: RankerInputs, runs: Sequence[TrainingRun]
+) -> Ranker:
+    """A stack of runs: one reducer for text and one for captions; the baseline has one (section 3)."""
     config = builder.config.ranker
-    return RankerShape(
+    groups: dict[str, dict[str, int]] = {"text": inputs.block_sizes}
+    if config.features != "baseline" and "item photos" in inputs.block_sizes:
+        groups["image"] = {"item photos": groups["text"].pop("item photos")}
+    shape = RankerShape(
         dense=inputs.dense_size,
         groups=groups,
         categories=len(builder.vocabulary),
         embedding_size=config.embedding_size,
         hidden_size=config.hidden_size,
-        runs=runs,
+        runs=len(runs),
         linear=config.features == "mmrec",
     )
-
-
-def _ranker(
-    assembler: FeatureBuilder, features: Features, inputs: RankerInputs, runs: Sequence[TrainingRun]
-) -> Ranker:
-    """A stack of runs, before training."""
-    ranker = Ranker(_ranker_shape(assembler, inputs, len(runs)), runs)
+    ranker = Ranker(shape, runs)
     if any(run.masked_groups for run in runs):
         ranker.mask_inputs(dense_columns(features), [run.masked_groups for run in runs])
     return ranker
 
 
-def _train_runs(
-    assembler: FeatureBuilder,
-    features: Features,
-    label: np.ndarray,
-    split: Split,
-    runs: Sequence[TrainingRun],
-    share: Shard,
-) -> tuple[Ranker, dict[str, list[TrainingHistory]]]:
-    """What `train_runs` does, by this process for its share."""
-    config = assembler.config
-    inputs = RankerInputs(features)
-    on_test = config.training.select == "test"
-    task = TrainingTask(
-        inputs, label, split.train, split.test if on_test else split.valid, by_fpr=on_test
-    )
-    ranker = _ranker(assembler, features, inputs, runs)
-    ranker.standardise(inputs, split.train)
-    if ranker.linear is not None:
-        free = np.isin(dense_columns(features), ["user rating effect", "item rating effect"])
-        fit_linear(ranker, runs, inputs, label, split.train, split.valid, free)
-    return ranker, train_ranker(
-        ranker, runs, task, config.ranker, config.training, config.seed, share
-    )
-
-
-def train_model(
-    corpus: Dataset, evidence: Evidence, split: Split, config: Config
-) -> tuple[TrainedModel, Features, np.ndarray]:
-    """Train one model.
-
-    Returns:
-        The model; the features of all rows; (n,) probability of a like of every row.
-    """
-    assembler, features = build_features(corpus, evidence, config)
-    label = corpus.data.rating >= config.like_rating
-    weights = class_weights(label[split.train], config.training.loss)
-    repeats = config.ranker.ensemble if config.ranker.features == "mmrec" else 1
-    seeds = np.random.SeedSequence(config.seed).generate_state(repeats)
-    runs = [TrainingRun(int(seed), config.ranker.dropout, weights) for seed in seeds]
-    ranker, course = train_runs(assembler, features, label, split, runs)
-    model = TrainedModel(assembler, ranker, weights, course)
-    return (
-        model,
-        features,
-        model.probability(predict_logits(ranker, RankerInputs(features), np.arange(len(label)))),
-    )
+def config_warnings(config: Config) -> list[str]:
+    """What must be known of a configuration to read its figures."""
+    warnings: list[str] = []
+    if config.training.select == "test":
+        warnings.append(
+            "the epochs were chosen on test rows, as in the paper: these figures flatter"
+        )
+    if config.evidence.policy in ("leave_one_out", "all"):
+        warnings.append(
+            f"evidence policy `{config.evidence.policy}` leaks the label into training rows"
+        )
+    if config.evidence.policy == "past":
+        warnings.append(
+            "under `past` train rows hear earlier valid rows, by which the epoch is chosen"
+        )
+    if config.evidence.summaries == "all" and config.annotation.strategy == "summary":
+        warnings.append(
+            "summaries are made of all known reviews, a row's own among them: they leak the label"
+        )
+    return warnings

@@ -19,24 +19,23 @@ from mmrec.errors import ConfigError
 from mmrec.evidence.audit import Audit, audit
 from mmrec.evidence.policies import VALIDATION_FOLD, Evidence, Policy
 from mmrec.evidence.views import EvidenceViews
-from mmrec.experiments.compare import Prepared, prepare
 from mmrec.features.builder import FeatureAudit, FeatureBuilder
 from mmrec.features.dataset import Dataset
 from mmrec.features.mixed_effects import MixedEffects
 from mmrec.features.tables import EntityFeatures, Features
-from mmrec.pipeline import open_models
+from mmrec.pipeline import PreparedData, open_models, prepare_data
 
 POLICIES: tuple[Policy, ...] = ("fold", "leave_one_out", "all", "past")
 Change = Callable[[EntityFeatures, int], EntityFeatures]
 
 
 @pytest.fixture(scope="module")
-def city(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def city(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     """Reviews with words, prices, photos and times."""
     folder = tmp_path_factory.mktemp("city")
     reviews = read_reviews(write_sample_city(folder, seed=1, users=40, items=15, reviews=300))
     models = open_models(Config(), store=Store())
-    return prepare(reviews, Config(evidence=EvidenceConfig(folds=5)), models)
+    return prepare_data(reviews, Config(evidence=EvidenceConfig(folds=5)), models)
 
 
 def config_of(features: str, strategy: str = "notes") -> Config:
@@ -44,8 +43,8 @@ def config_of(features: str, strategy: str = "notes") -> Config:
     return Config(ranker=RankerConfig(features=features), annotation=annotation)
 
 
-def derive(city: Prepared, policy: Policy) -> Evidence:
-    return Evidence.derive(city.corpus.data, city.split, policy, 5, np.random.default_rng(7))
+def derive(city: PreparedData, policy: Policy) -> Evidence:
+    return Evidence.derive(city.dataset.data, city.split, policy, 5, np.random.default_rng(7))
 
 
 def build(builder: FeatureBuilder, dataset: Dataset, evidence: Evidence) -> tuple[FeatureBuilder, Features]:
@@ -59,32 +58,32 @@ def fit(dataset: Dataset, evidence: Evidence, config: Config) -> tuple[FeatureBu
 
 
 def check(
-    city: Prepared,
+    city: PreparedData,
     evidence: Evidence,
     builder: FeatureBuilder,
     features: Features,
     rows: np.ndarray | None = None,
 ) -> Audit:
-    rows = np.arange(len(city.corpus)) if rows is None else rows
-    audited = FeatureAudit(builder, city.corpus, features)
-    return audit(city.corpus.data, city.split, evidence, audited, rows)
+    rows = np.arange(len(city.dataset)) if rows is None else rows
+    audited = FeatureAudit(builder, city.dataset, features)
+    return audit(city.dataset.data, city.split, evidence, audited, rows)
 
 
 @pytest.fixture(scope="module")
-def folds(city: Prepared) -> tuple[Evidence, FeatureBuilder, Features]:
+def folds(city: PreparedData) -> tuple[Evidence, FeatureBuilder, Features]:
     """Correct evidence and features of the proposed model, under `fold`."""
     evidence = derive(city, "fold")
-    return evidence, *fit(city.corpus, evidence, config_of("proposed"))
+    return evidence, *fit(city.dataset, evidence, config_of("proposed"))
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("features", ["baseline", "proposed"])
-def test_correct_features_pass_under_every_policy(city: Prepared, policy: Policy, features: str) -> None:
+def test_correct_features_pass_under_every_policy(city: PreparedData, policy: Policy, features: str) -> None:
     evidence = derive(city, policy)
-    result = check(city, evidence, *fit(city.corpus, evidence, config_of(features)))
+    result = check(city, evidence, *fit(city.dataset, evidence, config_of(features)))
     assert result.violations == []
     assert result.passed
-    assert (result.policy, result.rows) == (policy, len(city.corpus))
+    assert (result.policy, result.rows) == (policy, len(city.dataset))
     members = [
         len(views.members(int(view))) for views in (evidence.user, evidence.item) for view in views.view
     ]
@@ -92,17 +91,17 @@ def test_correct_features_pass_under_every_policy(city: Prepared, policy: Policy
     assert f"`{policy}` held ({result.rows:,} rows" in str(result)
 
 
-def test_correct_summaries_pass(city: Prepared) -> None:
+def test_correct_summaries_pass(city: PreparedData) -> None:
     evidence = derive(city, "fold")
-    rows = np.arange(0, len(city.corpus), 9)
-    features = fit(city.corpus, evidence, config_of("proposed", "summary"))
+    rows = np.arange(0, len(city.dataset), 9)
+    features = fit(city.dataset, evidence, config_of("proposed", "summary"))
     assert check(city, evidence, *features, rows).passed
 
 
-def test_mixed_effects_are_checked_and_those_of_the_wrong_fold_reported(city: Prepared) -> None:
-    evidence, texts = derive(city, "fold"), city.corpus.rated_texts
-    builder, features = fit(city.corpus, evidence, config_of("mmrec"))
-    rows = np.arange(0, len(city.corpus), 9)
+def test_mixed_effects_are_checked_and_those_of_the_wrong_fold_reported(city: PreparedData) -> None:
+    evidence, texts = derive(city, "fold"), city.dataset.rated_texts
+    builder, features = fit(city.dataset, evidence, config_of("mmrec"))
+    rows = np.arange(0, len(city.dataset), 9)
     assert check(city, evidence, builder, features, rows).violations == []
     without_validation = evidence.visible_rows(VALIDATION_FOLD)
     for fold, leaking_rows in (
@@ -113,16 +112,16 @@ def test_mixed_effects_are_checked_and_those_of_the_wrong_fold_reported(city: Pr
         planted = MixedEffects.fit(texts, leaking_rows, builder.penalties)
         effects = {**builder.mixed_effects, fold: planted}
         leaky = builder.model_copy(update={"mixed_effects": effects})
-        result = check(city, evidence, *build(leaky, city.corpus, evidence), rows)
+        result = check(city, evidence, *build(leaky, city.dataset, evidence), rows)
         for name in ("user rating effect", "item rating effect", "factor score"):
             expected = f"effects of fold {fold}: {name} was not made from its evidence"
             assert expected in result.violations
 
 
 @pytest.mark.parametrize("policy", ["leave_one_out", "all", "past"])
-def test_mixed_effects_need_the_policy_fold(city: Prepared, policy: Policy) -> None:
+def test_mixed_effects_need_the_policy_fold(city: PreparedData, policy: Policy) -> None:
     with pytest.raises(ConfigError, match="needs --policy fold"):
-        fit(city.corpus, derive(city, policy), config_of("mmrec"))
+        fit(city.dataset, derive(city, policy), config_of("mmrec"))
 
 
 def test_the_city_has_every_kind_of_feature(folds: tuple[Evidence, FeatureBuilder, Features]) -> None:
@@ -136,10 +135,10 @@ def test_the_city_has_every_kind_of_feature(folds: tuple[Evidence, FeatureBuilde
 @pytest.mark.parametrize("policy", ["all", "leave_one_out"])
 @pytest.mark.parametrize("features", ["baseline", "proposed"])
 def test_features_of_a_leaking_policy_are_reported_under_fold(
-    city: Prepared, policy: Policy, features: str
+    city: PreparedData, policy: Policy, features: str
 ) -> None:
     evidence = derive(city, "fold")
-    result = check(city, evidence, *fit(city.corpus, derive(city, policy), config_of(features)))
+    result = check(city, evidence, *fit(city.dataset, derive(city, policy), config_of(features)))
     for kind in ("user", "item"):
         for name in ("mean rating", "reviews" if features == "baseline" else "gist"):
             ending = f"{name} was not made from its evidence ({kind})"
@@ -186,7 +185,7 @@ CHANGES: dict[str, Change] = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_one_changed_value_is_reported_for_the_rows_of_its_view(
-    city: Prepared, folds: tuple[Evidence, FeatureBuilder, Features], name: str
+    city: PreparedData, folds: tuple[Evidence, FeatureBuilder, Features], name: str
 ) -> None:
     evidence, builder, correct = folds
     view = int(correct.item_view[city.split.train[0]])
@@ -199,11 +198,11 @@ def test_one_changed_value_is_reported_for_the_rows_of_its_view(
 
 
 def test_prices_and_categories_from_the_row_s_own_fold_are_reported(
-    city: Prepared, folds: tuple[Evidence, FeatureBuilder, Features]
+    city: PreparedData, folds: tuple[Evidence, FeatureBuilder, Features]
 ) -> None:
     evidence, builder, correct = folds
-    all_reviews = EvidenceViews.all_reviews(city.corpus.data.item, evidence.evidence_rows)
-    leaky = builder.build("item", all_reviews, city.corpus)
+    all_reviews = EvidenceViews.all_reviews(city.dataset.data.item, evidence.evidence_rows)
+    leaky = builder.build("item", all_reviews, city.dataset)
     # One view per item, in the order of the views of the evidence; the last is the unknown item.
     order = np.append(evidence.item.entity, leaky.unknown_index)
     item = replace(correct.item, categories=leaky.categories[order])
@@ -225,9 +224,11 @@ def test_prices_and_categories_from_the_row_s_own_fold_are_reported(
 
 
 @pytest.mark.parametrize(("kind", "other_kind"), [("user", "item"), ("item", "user")])
-def test_views_that_include_the_row_itself_are_reported(city: Prepared, kind: str, other_kind: str) -> None:
+def test_views_that_include_the_row_itself_are_reported(
+    city: PreparedData, kind: str, other_kind: str
+) -> None:
     leaky = replace(derive(city, "fold"), **{kind: getattr(derive(city, "all"), kind)})
-    result = check(city, leaky, *fit(city.corpus, leaky, config_of("baseline")))
+    result = check(city, leaky, *fit(city.dataset, leaky, config_of("baseline")))
     assert len(city.split.evidence_rows)
     for row in city.split.evidence_rows.tolist():
         assert f"row {row} is in its own evidence ({kind})" in result.violations
@@ -238,7 +239,7 @@ def test_views_that_include_the_row_itself_are_reported(city: Prepared, kind: st
 
 
 def test_test_rows_among_the_evidence_are_reported(
-    city: Prepared, folds: tuple[Evidence, FeatureBuilder, Features]
+    city: PreparedData, folds: tuple[Evidence, FeatureBuilder, Features]
 ) -> None:
     row = int(city.split.test[0])
     evidence = replace(folds[0], evidence_rows=np.append(folds[0].evidence_rows, row))
@@ -247,10 +248,10 @@ def test_test_rows_among_the_evidence_are_reported(
 
 
 def test_a_row_that_uses_another_user_s_view_is_reported(
-    city: Prepared, folds: tuple[Evidence, FeatureBuilder, Features]
+    city: PreparedData, folds: tuple[Evidence, FeatureBuilder, Features]
 ) -> None:
     evidence, builder, correct = folds
-    user, train = city.corpus.data.user, city.split.train
+    user, train = city.dataset.data.user, city.split.train
     row = int(train[0])
     view = correct.user_view.copy()
     view[row] = view[train[user[train] != user[row]][0]]
@@ -261,19 +262,19 @@ def test_a_row_that_uses_another_user_s_view_is_reported(
         assert violation.endswith("(user)")
 
 
-def test_only_the_given_rows_are_audited(city: Prepared) -> None:
+def test_only_the_given_rows_are_audited(city: PreparedData) -> None:
     evidence, rows = derive(city, "fold"), city.split.evidence_rows[:3]
-    leaky = fit(city.corpus, derive(city, "all"), config_of("baseline"))
+    leaky = fit(city.dataset, derive(city, "all"), config_of("baseline"))
     result = check(city, evidence, *leaky, rows)
     assert result.rows == 3
     reported = {int(violation.split(":")[0].split()[1]) for violation in result.violations}
     assert reported == set(rows.tolist())
 
 
-def test_rows_without_any_evidence_pass(city: Prepared) -> None:
+def test_rows_without_any_evidence_pass(city: PreparedData) -> None:
     evidence = derive(city, "past")
-    first = np.array([int(np.argmin(city.corpus.data.time))])
-    assert check(city, evidence, *fit(city.corpus, evidence, config_of("baseline")), first).passed
+    first = np.array([int(np.argmin(city.dataset.data.time))])
+    assert check(city, evidence, *fit(city.dataset, evidence, config_of("baseline")), first).passed
 
 
 def test_a_leak_is_reported_even_for_an_item_with_thousands_of_reviews(encoder: Encoder) -> None:

@@ -31,11 +31,11 @@ def evaluate(
     from mmrec.data import read_reviews
     from mmrec.errors import DataError
     from mmrec.evaluation import evaluate as score
-    from mmrec.experiments.compare import config_warnings
+    from mmrec.pipeline import config_warnings
     from mmrec.recommender.recommender import Recommender
 
     recommender = Recommender.load(model)
-    scores = recommender.scores
+    scores = recommender.evaluation.metrics
     title = f"{model}: test reviews of the fit"
     if data is not None:
         new = read_reviews(data, read).table

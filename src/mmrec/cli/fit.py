@@ -77,10 +77,10 @@ def train_and_save(
     some = np.random.default_rng(config.seed).permutation(dealt)[:_AUDITED_ROWS]
     audits = {
         name: audit(
-            prepared.corpus.data,
+            prepared.dataset.data,
             prepared.split,
             prepared.evidence,
-            FeatureAudit(model.builder, prepared.corpus, result.features[name]),
+            FeatureAudit(model.builder, prepared.dataset, result.features[name]),
             some,
         )
         for name, model in result.models.items()
@@ -98,7 +98,9 @@ def train_and_save(
     )
     for remark in (*result.remarks, *(f"{name}: {found}" for name, found in audits.items())):
         console.print(f"- {remark}")
-    recommender = Recommender(config, models).adopt(result, config.ranker.features, reviews)
+    recommender = Recommender(config, models).use_model(
+        result.trained[config.ranker.features], reviews, result.metrics
+    )
     recommender.save(folder)
     report = write_report(
         result, judgement, audits, folder / "report.html", command=command_line(), read=len(reviews)

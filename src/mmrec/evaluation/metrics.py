@@ -12,7 +12,7 @@ from pydantic import BeforeValidator
 from sklearn.metrics import auc, average_precision_score, brier_score_loss, roc_curve
 
 __all__ = ["Metrics", "calibration_bins", "evaluate", "fpr_at_tpr", "mean_and_standard_error"]
-__all__ += ["class_weights", "reweighted"]
+__all__ += ["reweighted"]
 
 # JSON has no nan: pydantic writes null, which becomes nan again.
 _Known = Annotated[float, BeforeValidator(lambda value: nan if value is None else value)]
@@ -53,21 +53,6 @@ class Metrics:
     def dict(self) -> dict[str, float]:
         """The figures by name, without those that are nan."""
         return {name: value for name, value in asdict(self).items() if not isnan(value)}
-
-
-def class_weights(label: np.ndarray, loss: str) -> tuple[float, float]:
-    """Weights of (dislike, like), normalised to sum to one (paper, section 3.4).
-
-    Args:
-        label: (n,) bool of the training rows.
-        loss: `plain`: equal; `basic`: w_c = 1 - n_c/n; `sqrt`: w_c = sqrt(1 - n_c/n).
-    """
-    like = float(np.mean(label))
-    raw = {"plain": (1.0, 1.0), "basic": (like, 1 - like), "sqrt": (like**0.5, (1 - like) ** 0.5)}[
-        loss
-    ]
-    total = sum(raw)
-    return raw[0] / total, raw[1] / total
 
 
 def reweighted(probability: np.ndarray, weights: tuple[float, float]) -> np.ndarray:

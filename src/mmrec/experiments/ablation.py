@@ -20,7 +20,6 @@ from mmrec import evaluation
 from mmrec.config import Config
 from mmrec.data.schema import Reviews
 from mmrec.experiments.checkpoint import Checkpoint
-from mmrec.experiments.compare import Prepared, config_warnings, prepare
 from mmrec.experiments.report.tables import Table
 from mmrec.experiments.significance import BOOTSTRAPPED_METRICS
 from mmrec.features.builder import FeatureBuilder, build_features
@@ -28,9 +27,17 @@ from mmrec.features.dataset import Dataset, Models
 from mmrec.features.groups import FEATURE_GROUPS, available_groups, shapley_value
 from mmrec.features.tables import Features
 from mmrec.llm.types import Note
-from mmrec.pipeline import TrainedModel, open_models, train_runs
+from mmrec.pipeline import (
+    PreparedData,
+    TrainedModel,
+    config_warnings,
+    open_models,
+    prepare_data,
+    train_runs,
+)
 from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.inputs import RankerInputs
+from mmrec.ranker.loss import class_weights
 from mmrec.ranker.training import predict_logits
 
 __all__ = [
@@ -71,17 +78,17 @@ def ablate(
     for seed in names:
         if str(seed) not in journal.results or extras - {*journal.results[str(seed)]["asked"]}:
             own = config.model_copy(update={"seed": seed})
-            journal.put(str(seed), _trial(prepare(reviews, own, models), extras))
+            journal.put(str(seed), _trial(prepare_data(reviews, own, models), extras))
     return [journal.results[str(seed)] for seed in names]
 
 
 def group_probabilities(
-    prepared: Prepared, made: BuiltFeatures, coalitions: Sequence[str]
+    prepared: PreparedData, made: BuiltFeatures, coalitions: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Coalition -> (m,) probability of a like of every test row; each trained once, from the same weights."""
     (assembler, features), label, split = made, prepared.label, prepared.split
     config = assembler.config
-    weights = evaluation.class_weights(label[split.train], config.training.loss)
+    weights = class_weights(label[split.train], config.training.loss)
     seed = int(np.random.SeedSequence(config.seed).generate_state(1)[0])
     deaf = [frozenset(FEATURE_GROUPS).difference(some.split(" + ")) for some in coalitions]
     runs = [TrainingRun(seed, config.ranker.dropout, weights, one) for one in deaf]
@@ -102,9 +109,9 @@ def _four(groups: Sequence[str]) -> list[str]:
     return [_less(groups, some) for some in (set[str](), _TEXT, _PHOTOS, _TEXT | _PHOTOS)]
 
 
-def _trial(prepared: Prepared, asked: set[str]) -> SeedResult:
+def _trial(prepared: PreparedData, asked: set[str]) -> SeedResult:
     config, test = prepared.config, prepared.split.test
-    made = build_features(prepared.corpus, prepared.evidence, config)
+    made = build_features(prepared.dataset, prepared.evidence, config)
     groups = available_groups(made[1])
     names = {
         _EVERYTHING: _less(groups, set()),
@@ -123,12 +130,12 @@ def _trial(prepared: Prepared, asked: set[str]) -> SeedResult:
         [f"left out, since these data and model have none: {none}"] if none else []
     )
     for name, corpus, own in _others(prepared, asked, remarks):
-        corpus.part, whole = prepared.corpus.part, _less(FEATURE_GROUPS, set())
+        corpus.part, whole = prepared.dataset.part, _less(FEATURE_GROUPS, set())
         rows[f"with {name}"] = group_probabilities(
             prepared, build_features(corpus, prepared.evidence, own), [whole]
         )[whole]
-    label, user, all_ = prepared.label[test], prepared.corpus.data.user[test], rows[_EVERYTHING]
-    weights = evaluation.class_weights(prepared.label[prepared.split.train], config.training.loss)
+    label, user, all_ = prepared.label[test], prepared.dataset.data.user[test], rows[_EVERYTHING]
+    weights = class_weights(prepared.label[prepared.split.train], config.training.loss)
     trial: SeedResult = {
         "asked": sorted(asked),
         "groups": groups,
@@ -152,10 +159,10 @@ def _trial(prepared: Prepared, asked: set[str]) -> SeedResult:
 
 
 def _others(
-    prepared: Prepared, asked: set[str], remarks: list[str]
+    prepared: PreparedData, asked: set[str], remarks: list[str]
 ) -> Iterator[tuple[str, Dataset, Config]]:
     """The same model with other words or pictures; why some cannot be had goes to the remarks."""
-    reviews, corpus, config = prepared.reviews, prepared.corpus, prepared.config
+    reviews, corpus, config = prepared.reviews, prepared.dataset, prepared.config
     models = corpus.models
     if config.ranker.features == "baseline":
         return

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from mmrec.config import Config, VisionConfig
 from mmrec.data.schema import EntityKind, Reviews
 from mmrec.evidence.views import EvidenceViews
-from mmrec.experiments.compare import prepare
 from mmrec.features.dataset import Dataset, Models
 from mmrec.llm.openai_batch import AnswersPending
 from mmrec.llm.types import Note, Summary
+from mmrec.pipeline import prepare_data
 from mmrec.vision.openai_captioner import OpenAICaptioner
 
 __all__ = ["CAPTION", "AnnotationRun", "SummarizedViews", "annotate_reviews"]
@@ -68,14 +68,14 @@ def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> Annota
         with _collected_later(profiles):
             profiles.notes.extend(corpus.notes)
         return profiles
-    prepared = prepare(reviews, config, models)
-    if len(prepared.corpus) == len(corpus):
-        corpus = prepared.corpus
+    prepared = prepare_data(reviews, config, models)
+    if len(prepared.dataset) == len(corpus):
+        corpus = prepared.dataset
     evidence, data = prepared.evidence, corpus.data
     views: list[tuple[EntityKind, Dataset, EvidenceViews]] = [
-        ("item", prepared.corpus, evidence.item),
+        ("item", prepared.dataset, evidence.item),
         ("item", corpus, EvidenceViews.all_reviews(data.item)),
-        ("user", prepared.corpus, evidence.user),
+        ("user", prepared.dataset, evidence.user),
         ("user", corpus, EvidenceViews.all_reviews(data.user)),
     ]
     for of, own, side in views:

@@ -22,14 +22,14 @@ from mmrec.config import PaperConfig
 from mmrec.console import console
 from mmrec.data.schema import Reviews
 from mmrec.errors import ConfigError
-from mmrec.evaluation import class_weights, evaluate
+from mmrec.evaluation import evaluate
 from mmrec.experiments.checkpoint import Checkpoint
-from mmrec.experiments.compare import Prepared, config_warnings, prepare
 from mmrec.features.builder import build_features
 from mmrec.features.dataset import Models
-from mmrec.pipeline import TrainedModel, train_runs
+from mmrec.pipeline import PreparedData, TrainedModel, config_warnings, prepare_data, train_runs
 from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.inputs import RankerInputs
+from mmrec.ranker.loss import class_weights
 from mmrec.ranker.training import predict_logits
 
 __all__ = ["GRID", "MODELS", "PROTOCOLS", "prepare_protocol", "reproduce"]
@@ -73,7 +73,7 @@ def reproduce(
 
 def prepare_protocol(
     reviews: Reviews, config: PaperConfig, models: Models, protocol: str
-) -> Prepared:
+) -> PreparedData:
     """The rows, evidence and settings of a protocol; both have the same test rows.
 
     `paper` has no valid rows: they are train too, and test rows choose. Numbers leave a row's own review
@@ -87,7 +87,7 @@ def prepare_protocol(
     evidence = config.evidence.model_copy(update=heard)
     training = config.training.model_copy(update={"select": select})
     own = config.model_copy(update={"evidence": evidence, "training": training})
-    prepared = prepare(reviews, own, models)
+    prepared = prepare_data(reviews, own, models)
     split = replace(
         prepared.split, train=prepared.split.evidence_rows, valid=prepared.split.valid[:0]
     )
@@ -110,13 +110,13 @@ def _check(config: PaperConfig, repeats: int, protocols: list[str]) -> None:
         )
 
 
-def _stack(prepared: Prepared, name: str, repeats: int) -> dict[str, Any]:
+def _stack(prepared: PreparedData, name: str, repeats: int) -> dict[str, Any]:
     start = time.perf_counter()
     split, label, config = prepared.split, prepared.label, prepared.config
     config = config.model_copy(
         update={"ranker": config.ranker.model_copy(update={"features": name})}
     )
-    assembler, features = build_features(prepared.corpus, prepared.evidence, config)
+    assembler, features = build_features(prepared.dataset, prepared.evidence, config)
     # The same seeds in every setting, model and protocol, so that differences can be taken in pairs.
     seeds = np.random.SeedSequence(config.seed).generate_state(repeats).tolist()
     grid = [(*setting, seed) for setting in GRID for seed in seeds]
@@ -147,7 +147,7 @@ def _stack(prepared: Prepared, name: str, repeats: int) -> dict[str, Any]:
         "rows": {part: len(rows) for part, rows in parts.items()},
         "remarks": [
             *config_warnings(config),
-            *filter(None, (prepared.corpus.models.annotator.failure_summary, blind)),
+            *filter(None, (prepared.dataset.models.annotator.failure_summary, blind)),
         ],
         "runs": trained,
     }

@@ -28,10 +28,10 @@ from mmrec.evaluation import (
     weighted_fpr_at_tpr,
 )
 from mmrec.evidence.views import EvidenceViews
-from mmrec.experiments.compare import Comparison, Prepared
+from mmrec.experiments.compare import Comparison
 from mmrec.features.tables import EntityFeatures, Features
 from mmrec.llm.types import PRICE_TAGS
-from mmrec.pipeline import TrainedModel
+from mmrec.pipeline import PreparedData, TrainedModel
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.ranker.training import predict_logits
 
@@ -103,7 +103,7 @@ def assess(comparison: Comparison) -> Assessment:
     """Judge every model of a comparison on its test rows."""
     prepared = comparison.prepared
     test, config = prepared.split.test, prepared.config
-    label, user = prepared.label[test], prepared.corpus.data.user[test]
+    label, user = prepared.label[test], prepared.dataset.data.user[test]
     on_test = {name: p[test] for name, p in comparison.probability.items() if name != _CONSTANT}
     intervals: dict[str, dict[str, tuple[float, float, float]]] = {}
     differences: dict[str, dict[str, Difference]] = {}
@@ -149,12 +149,12 @@ def _operated(comparison: Comparison, name: str) -> tuple[float, ThresholdRates]
     return threshold, rates_at_threshold(prepared.label[test], p[test], threshold)
 
 
-def _masks(prepared: Prepared, features: Features) -> dict[str, np.ndarray]:
+def _masks(prepared: PreparedData, features: Features) -> dict[str, np.ndarray]:
     """Slices of the test rows, by what is known of their user and item."""
-    data, known, test = prepared.corpus.data, prepared.split.evidence_rows, prepared.split.test
+    data, known, test = prepared.dataset.data, prepared.split.evidence_rows, prepared.split.test
     user = np.bincount(data.user[known], minlength=len(data.users))[data.user[test]]
     item = np.bincount(data.item[known], minlength=len(data.items))[data.item[test]]
-    corpus, at = prepared.corpus, data.item[test]
+    corpus, at = prepared.dataset, data.item[test]
     own = zip(corpus.item_photos, corpus.item_captions, strict=True)
     shown = np.array([bool(photos or captions) for photos, captions in own])
     for row in known:
@@ -171,9 +171,9 @@ def _price(items: EntityFeatures, view: np.ndarray) -> np.ndarray:
     return np.where(shares.any(axis=1), np.array(tags)[shares.argmax(axis=1)], "none")
 
 
-def _lists(prepared: Prepared, model: TrainedModel) -> dict[str, ListMetrics]:
+def _lists(prepared: PreparedData, model: TrainedModel) -> dict[str, ListMetrics]:
     """Candidate lists, scored with what all known reviews say of users and items."""
-    data, split, seed = prepared.corpus.data, prepared.split, prepared.config.seed
+    data, split, seed = prepared.dataset.data, prepared.split, prepared.config.seed
     pairs = np.stack([data.user, data.item], axis=1)
     task = ListTask(
         pairs[split.evidence_rows], pairs[split.test], prepared.label[split.test], len(data.items)
@@ -186,9 +186,9 @@ def _lists(prepared: Prepared, model: TrainedModel) -> dict[str, ListMetrics]:
 
 
 def _scorer(
-    prepared: Prepared, model: TrainedModel
+    prepared: PreparedData, model: TrainedModel
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    corpus, known = prepared.corpus, prepared.split.evidence_rows
+    corpus, known = prepared.dataset, prepared.split.evidence_rows
     user_views = EvidenceViews.all_reviews(corpus.data.user, known)
     item_views = EvidenceViews.all_reviews(corpus.data.item, known)
     user = model.builder.build("user", user_views, corpus)

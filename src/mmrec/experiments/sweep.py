@@ -11,14 +11,14 @@ import numpy as np
 from mmrec.config import Config
 from mmrec.data.schema import Reviews
 from mmrec.errors import ConfigError
-from mmrec.evaluation import class_weights, evaluate, mean_and_standard_error
+from mmrec.evaluation import evaluate, mean_and_standard_error
 from mmrec.evidence.policies import Evidence
 from mmrec.experiments.baselines import bias_model, calibrated
 from mmrec.experiments.checkpoint import Checkpoint
-from mmrec.experiments.compare import Prepared, prepare
 from mmrec.experiments.report.tables import Table
 from mmrec.features.dataset import Models
-from mmrec.pipeline import open_models, train_model
+from mmrec.pipeline import PreparedData, open_models, prepare_data, train_model
+from mmrec.ranker.loss import class_weights
 
 __all__ = ["SWEPT_SETTINGS", "SweepResults", "drop_dislikes", "sweep", "sweep_table"]
 
@@ -61,7 +61,7 @@ def sweep(
         reading = open_models(own, store=models.store) if over in ("llm", "captioner") else models
         for seed in tried:
             if str(seed) not in (known := journal.results.get(value, {})):
-                prepared = prepare(reviews, own.model_copy(update={"seed": seed}), reading)
+                prepared = prepare_data(reviews, own.model_copy(update={"seed": seed}), reading)
                 thin = drop_dislikes(prepared, float(value)) if over == "imbalance" else prepared
                 journal.put(value, {**known, **({str(seed): _point(thin)} if thin else {})})
     held = {value: journal.results[value] for value in settings}
@@ -70,7 +70,7 @@ def sweep(
     }
 
 
-def drop_dislikes(prepared: Prepared, ratio: float) -> Prepared | None:
+def drop_dislikes(prepared: PreparedData, ratio: float) -> PreparedData | None:
     """The same without some dislikes of known rows, so that there are `ratio` likes to each; test stays.
 
     What is left out is not known at all: nobody learns from it, chooses by it or hears it. What stays at a
@@ -92,8 +92,8 @@ def drop_dislikes(prepared: Prepared, ratio: float) -> Prepared | None:
     if fewest < _FEWEST or label[split.train].sum() > ratio * (~label[split.train]).sum():
         return None
     rng, rule = np.random.default_rng(config.seed), config.evidence
-    evidence = Evidence.derive(prepared.corpus.data, thin, rule.policy, rule.folds, rng)
-    prepared.corpus.part = evidence.fold
+    evidence = Evidence.derive(prepared.dataset.data, thin, rule.policy, rule.folds, rng)
+    prepared.dataset.part = evidence.fold
     return replace(prepared, split=thin, evidence=evidence)
 
 
@@ -129,14 +129,14 @@ def _set(config: Config, over: str, value: str) -> Config:
         ) from error
 
 
-def _point(prepared: Prepared) -> dict[str, dict[str, float]]:
+def _point(prepared: PreparedData) -> dict[str, dict[str, float]]:
     data, split, label, config = (
-        prepared.corpus.data,
+        prepared.dataset.data,
         prepared.split,
         prepared.label,
         prepared.config,
     )
-    p = {"model": train_model(prepared.corpus, prepared.evidence, split, config)[2]}
+    p = {"model": train_model(prepared).probability}
     p["bias model"] = calibrated(bias_model(data, split, label), data, split, label)
     weights, test = class_weights(label[split.train], config.training.loss), split.test
     return {name: evaluate(label[test], one[test], weights).dict() for name, one in p.items()}

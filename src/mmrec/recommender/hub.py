@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, ModelCard, ModelHubMixin, snapshot_download
 from mmrec.config import CatalogueConfig
 from mmrec.encoder.weights import translate_loading_errors
 from mmrec.errors import ConfigError, MmrecError, ModelError
-from mmrec.experiments.compare import config_warnings
+from mmrec.pipeline import config_warnings
 from mmrec.recommender.model_card import model_card
 from mmrec.recommender.persistence import SavedRecommender, load_recommender, save_recommender
 

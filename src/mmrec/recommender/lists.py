@@ -11,11 +11,10 @@ import torch
 
 from mmrec.console import track
 from mmrec.errors import DataError
-from mmrec.evaluation import ThresholdCurve
 from mmrec.features.dataset import Dataset, Models
 from mmrec.features.tables import EntityFeatures, Features
 from mmrec.llm.sentences import split_query
-from mmrec.pipeline import TrainedModel
+from mmrec.pipeline import FitEvaluation, TrainedModel
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.recommender.catalog import Catalog
 from mmrec.recommender.explain import Explanation, Quote, coalitions, nearest_quotes, typical_quotes
@@ -34,13 +33,13 @@ class Answers:
 
     Attributes:
         models: what reads, and puts words into vectors.
-        curve: thresholds for bounds on false positives, chosen on valid rows.
+        evaluation: of the model.
         catalog: what can be said of items to people.
         scorer: pairs, and one user against all items.
     """
 
     models: Models
-    curve: ThresholdCurve
+    evaluation: FitEvaluation
     catalog: Catalog
     scorer: ListScorer
     _model: TrainedModel
@@ -136,7 +135,7 @@ class Answers:
             view, wider, inputs=inputs, candidates=among, excluded=without
         )
         if max_fpr is not None:
-            enough = probability >= self.curve.for_max_fpr(max_fpr)[0]
+            enough = probability >= self.evaluation.curve.for_max_fpr(max_fpr)[0]
             items, probability = items[enough], probability[enough]
         best = diversify(probability, self._space("gist"), items, n, diversity)
         chance = pl.Series("probability", probability[best])
@@ -158,7 +157,7 @@ class Answers:
         codes, shelf = self.online.codes["user"], self.catalog
         users = [*codes] if users is None else [*users]
         views = [codes.get(user, self.features.user.unknown_index) for user in users]
-        least = 0.0 if max_fpr is None else self.curve.for_max_fpr(max_fpr)[0]
+        least = 0.0 if max_fpr is None else self.evaluation.curve.for_max_fpr(max_fpr)[0]
         found = [(np.zeros(0, dtype=np.int64), np.zeros(0))]  # so that there may be no users
 
         def best(some: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:

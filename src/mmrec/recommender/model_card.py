@@ -48,7 +48,9 @@ def model_card(saved: SavedRecommender, remarks: Sequence[str]) -> ModelCard:
     )
     environment.filters |= {"fmt": lambda value, how: Markup(format(value, how)), "model": _model}
     body = environment.get_template("model_card.md.jinja").render(
-        vars(saved) | {"config": config, "name": name, "source": source, "remarks": remarks},
+        vars(saved)
+        | vars(saved.evaluation)
+        | {"config": config, "name": name, "source": source, "remarks": remarks},
         likes=(saved.reviews.table["rating"] >= config.like_rating).to_numpy().mean(),
         figures=list(_FIGURES.values()),
         bound=bound,
@@ -64,7 +66,7 @@ def model_card(saved: SavedRecommender, remarks: Sequence[str]) -> ModelCard:
             metric_name=title,
         )
         for kind, (title, key) in _FIGURES.items()
-        for value in [getattr(saved.scores[name], key)]
+        for value in [getattr(saved.evaluation.metrics[name], key)]
     ]
     data = ModelCardData(library_name="mmrec", tags=[*_TAGS], model_name=name, eval_results=results)
     return ModelCard(f"---\n{data.to_yaml()}\n---\n{body}\n")

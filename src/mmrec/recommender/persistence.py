@@ -21,13 +21,12 @@ import mmrec
 from mmrec.config import Config, ReadConfig
 from mmrec.data.schema import EntityKind, Interactions, Reviews
 from mmrec.errors import ModelError
-from mmrec.evaluation import Metrics, ThresholdCurve, ThresholdRates
 from mmrec.features.annotations import EvidenceSums
 from mmrec.features.builder import FeatureBuilder
 from mmrec.features.tables import EntityFeatures, Features
 from mmrec.features.text_regression import TextRegression
 from mmrec.llm.types import Note
-from mmrec.pipeline import TrainedModel
+from mmrec.pipeline import FitEvaluation, TrainedModel
 from mmrec.ranker.dlrm import Ranker, RankerShape
 from mmrec.recommender.online import KnownReviews
 
@@ -63,10 +62,7 @@ class Manifest(BaseModel):
     builder: FeatureBuilder
     shape: RankerShape
     class_weights: tuple[float, float]
-    scores: dict[str, Metrics]
-    threshold: float
-    outcome: ThresholdRates
-    curve: ThresholdCurve
+    evaluation: FitEvaluation
     source: str
     user_names: list[str]
     item_names: list[str]
@@ -81,10 +77,7 @@ class SavedRecommender:
     reviews: Reviews
     notes: list[Note]
     known_reviews: KnownReviews
-    scores: dict[str, Metrics]
-    threshold: float
-    outcome: ThresholdRates
-    curve: ThresholdCurve
+    evaluation: FitEvaluation
 
     def portable(self) -> SavedRecommender:
         """The same without what holds on this machine alone: paths of files, addresses of servers."""
@@ -124,10 +117,7 @@ def save_recommender(saved: SavedRecommender, folder: Path) -> Path:
         builder=model.builder,
         shape=model.ranker.shape,
         class_weights=model.class_weights,
-        scores=saved.scores,
-        threshold=saved.threshold,
-        outcome=saved.outcome,
-        curve=saved.curve,
+        evaluation=saved.evaluation,
         source=Path(saved.reviews.source).name,
         user_names=list(features.user.names),
         item_names=list(features.item.names),
@@ -220,10 +210,7 @@ def load_recommender(folder: Path) -> SavedRecommender:
         Reviews(tables["reviews"], tables["items"], source=manifest.source),
         notes,
         known,
-        manifest.scores,
-        manifest.threshold,
-        manifest.outcome,
-        manifest.curve,
+        manifest.evaluation,
     )
 
 

@@ -10,11 +10,17 @@ from typing import Self
 from mmrec.config import CatalogueConfig, Config
 from mmrec.data.schema import Reviews
 from mmrec.errors import DataError
-from mmrec.evaluation import Metrics, ThresholdRates, rates_at_threshold, threshold_curve
-from mmrec.experiments.compare import Comparison, compare
+from mmrec.evaluation import Metrics
 from mmrec.features.dataset import Dataset, Models
 from mmrec.llm.types import Note
-from mmrec.pipeline import TrainedModel, open_models
+from mmrec.pipeline import (
+    FitEvaluation,
+    TrainedModel,
+    TrainingResult,
+    open_models,
+    prepare_data,
+    train_model,
+)
 from mmrec.recommender.catalog import Catalog
 from mmrec.recommender.hub import Published
 from mmrec.recommender.list_scoring import ListScorer
@@ -35,16 +41,10 @@ class Recommender(Answers, Published):
         catalogue: how one user is scored against all items.
 
     Attributes:
-        scores: what the model and those that it was compared with reach on test rows.
-        threshold: the probability from which on to recommend, chosen on valid rows; inf where nothing is to
-            be recommended.
-        outcome: what that gave on test rows.
-        curve: thresholds for other bounds on false positives, chosen on valid rows.
+        evaluation: how good the model is on test rows, and from which probability on it recommends.
     """
 
-    scores: dict[str, Metrics]
-    threshold: float
-    outcome: ThresholdRates
+    evaluation: FitEvaluation
 
     def __init__(
         self,
@@ -60,31 +60,30 @@ class Recommender(Answers, Published):
     def fit(self, reviews: Reviews) -> Self:
         """Split, train the model of `config.ranker.features`, and know all of these reviews from then on.
 
-        `scores` then holds what the model and the simple peers reach on test rows.
-
         Raises:
             DataError: too few reviews to learn from.
         """
-        comparison = compare(reviews, self.config, self.models, [self.config.ranker.features])
-        return self.adopt(comparison, self.config.ranker.features, reviews)
+        return self.use_model(train_model(prepare_data(reviews, self.config, self.models)), reviews)
 
-    def adopt(self, comparison: Comparison, name: str, reviews: Reviews) -> Self:
-        """Take over a trained model of a comparison, and know all of `reviews`."""
-        prepared, probability = comparison.prepared, comparison.probability[name]
-        self.scores, self.threshold = dict(comparison.metrics), comparison.thresholds[name]
-        test, valid, label = prepared.split.test, prepared.split.valid, prepared.label
-        self.outcome = rates_at_threshold(label[test], probability[test], self.threshold)
-        self.curve = threshold_curve(label[valid], probability[valid])
-        # What the filter dropped is known to the recommender all the same; mostly it is in there already.
-        everything = len(prepared.corpus) == len(reviews)
-        corpus = (
-            prepared.corpus
-            if everything
-            else Dataset.from_reviews(reviews, self.models, self.config)
-        )
-        model = comparison.models[name]
-        model = replace(model, builder=model.builder.refit(corpus))
-        self._know(model, reviews, corpus, KnownReviews.from_dataset(corpus, model.builder))
+    def use_model(
+        self,
+        result: TrainingResult,
+        reviews: Reviews,
+        other_metrics: dict[str, Metrics] | None = None,
+    ) -> Self:
+        """Use a trained model, and know all of `reviews`.
+
+        Args:
+            result: the model, trained on these reviews.
+            reviews: all of them, also those that were filtered out before training.
+            other_metrics: of the models that it was compared with, on the same test rows.
+        """
+        self.evaluation = result.evaluate(other_metrics)
+        dataset = result.prepared.dataset
+        if len(dataset) != len(reviews):
+            dataset = Dataset.from_reviews(reviews, self.models, self.config)
+        model = replace(result.model, builder=result.model.builder.refit(dataset))
+        self._know(model, reviews, dataset, KnownReviews.from_dataset(dataset, model.builder))
         return self
 
     def _know(
@@ -185,14 +184,14 @@ class Recommender(Answers, Published):
                 "this Recommender has heard live reviews, which are not in its model: fit again"
             )
         notes = self.corpus.notes if self.config.annotation.strategy == "notes" else []
-        judged = self.scores, self.threshold, self.outcome, self.curve
-        return SavedRecommender(self.config, self.model, self.reviews, notes, self._known, *judged)
+        return SavedRecommender(
+            self.config, self.model, self.reviews, notes, self._known, self.evaluation
+        )
 
     @classmethod
     def _of(cls, saved: SavedRecommender, catalogue: CatalogueConfig | None = None) -> Self:
         recommender = cls(saved.config, catalogue=catalogue)
-        recommender.scores, recommender.curve = saved.scores, saved.curve
-        recommender.threshold, recommender.outcome = saved.threshold, saved.outcome
+        recommender.evaluation = saved.evaluation
         corpus = Dataset.from_reviews(
             saved.reviews, recommender.models, saved.config, saved.notes or None
         )

@@ -74,7 +74,7 @@ def home(
 def _listed(asked: Asking, desk: RecommendationService) -> dict[str, Any]:
     """What the list needs."""
     max_fpr = 1 - asked.sure / 100
-    _, tpr = desk.recommender.curve.for_max_fpr(max_fpr)
+    _, tpr = desk.recommender.evaluation.curve.for_max_fpr(max_fpr)
     passes = f"at most {max_fpr:.0%} of what you would dislike gets through"
     likes, user = asked.likes.strip(), asked.user.strip()
     nobody = f"For someone who likes {likes}" if likes else "What most people like"

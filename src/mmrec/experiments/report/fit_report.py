@@ -150,7 +150,7 @@ def _of_100(scores: Metrics) -> int:
 def _data(comparison: Comparison, read: int | None) -> dict[str, str]:
     """What there was; reviews that only speak for others are told apart from those that were dealt."""
     prepared, split = comparison.prepared, comparison.prepared.split
-    corpus, label = prepared.corpus, prepared.label
+    corpus, label = prepared.dataset, prepared.label
     parts = {"train": split.train, "valid": split.valid, "test": split.test}
     dealt = np.concatenate([*parts.values()])
     photos = sum(map(len, corpus.photos)), sum(map(len, corpus.item_photos))
@@ -194,9 +194,9 @@ def _verdicts(comparison: Comparison, audits: Mapping[str, Audit]) -> dict[str, 
 
 
 def _makers(comparison: Comparison) -> dict[str, str]:
-    models = comparison.prepared.corpus.models
+    models = comparison.prepared.dataset.models
     makers = {"Language model": models.annotator.note_provenance}
-    if comparison.prepared.corpus.has_photos(
+    if comparison.prepared.dataset.has_photos(
         comparison.prepared.evidence.evidence_rows, captions=True
     ):
         makers["Captioner"] = models.captioner.provenance
