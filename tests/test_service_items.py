@@ -135,7 +135,7 @@ def test_a_photo_has_a_limit_of_its_own(model: Path, tmp_path: Path) -> None:
 def test_a_language_model_writes_the_reasons(model: Path, fitted: Recommender, tmp_path: Path) -> None:
     pytest.importorskip("openai")
     copy = Path(shutil.copytree(model, tmp_path / "model"))
-    with serve(journal=tmp_path / "journal") as server:
+    with serve() as server:
         manifest = json.loads((copy / "model.json").read_text())
         manifest["config"]["language"]["llm"] = f"openai:test-model@{server.url}"
         (copy / "model.json").write_text(json.dumps(manifest))
