@@ -595,7 +595,7 @@ def test_the_command_submits_all_summaries_in_one_run_and_reports_what_is_pendin
     assert (result["pending"], result["calls"]) == (None, count)
     assert result["summaries of items"] > 8
     assert result["summaries of users"] > 20
-    command("profile", str(data), "--batch", status=2)
+    command(*words[:5], status=2)
     assert "--batch needs a server" in " ".join(capsys.readouterr().err.split())
 
 

@@ -10,11 +10,12 @@ import torch
 from transformers import GenerationConfig
 
 from mmrec.cache.store import Failure
+from mmrec.data.schema import EntityKind
 from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ModelError
 from mmrec.llm.chat_template import ChatTemplate
 from mmrec.llm.cost import Budget, CostTracker
-from mmrec.llm.prompts import EntityKind, note_task, prompt_digest, summary_task
+from mmrec.llm.prompts import note_task, prompt_digest, summary_task
 from mmrec.llm.types import Answer, Prompt, Task, Usage
 
 __all__ = ["TransformersModel"]
