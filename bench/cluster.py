@@ -27,7 +27,7 @@ import torch
 from mmrec.cache.store import Store
 from mmrec.config import Config, EngineConfig
 from mmrec.data import read_reviews
-from mmrec.distributed.workers import Job, Work, WorkerPool, worker_pool
+from mmrec.distributed.workers import Job, RowFunction, WorkerPool, worker_pool
 from mmrec.encoder.weights import has_fast_bf16
 from mmrec.llm.types import Note
 from mmrec.pipeline import open_models
@@ -35,7 +35,7 @@ from mmrec.pipeline import open_models
 MAKER: dict[str, object] = {"kind": "nothing"}
 
 
-def nothing() -> tuple[dict[str, object], Work]:
+def nothing() -> tuple[dict[str, object], RowFunction]:
     """Takes blocks, and does no work."""
     return MAKER, lambda blocks: ((at, None) for block in blocks for at, _ in block)
 

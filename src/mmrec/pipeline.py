@@ -185,13 +185,13 @@ def open_models(
     captioner = open_captioner(config.vision, open_remote)
     image_encoder = ImageEncoder(config.vision)
     if config.engine.engine == "ray":
-        from mmrec.distributed import factory  # slow to import, and an optional extra
+        from mmrec.distributed import remote_models  # slow to import, and an optional extra
 
-        encoder = factory.remote_encoder(config, store)
-        model = factory.remote_language_model(model, config, encoder, store)
-        quote_model = factory.remote_language_model(quote_model, extractive, encoder, store)
-        captioner = factory.remote_captioner(captioner, config)
-        image_encoder = factory.remote_image_encoder(config)
+        encoder = remote_models.RemoteEncoder(config, store)
+        model = remote_models.remote_language_model(model, config, encoder, store)
+        quote_model = remote_models.remote_language_model(quote_model, extractive, encoder, store)
+        captioner = remote_models.remote_captioner(captioner, config)
+        image_encoder = remote_models.remote_image_encoder(config)
     annotator = quote_annotator = Annotator(model, store, language, annotation, plan)
     if language.llm != "builtin" or annotation.strategy != "notes":
         quote_annotator = Annotator(quote_model, store, language, annotation)

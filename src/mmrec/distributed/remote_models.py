@@ -1,7 +1,7 @@
-"""Models whose work is done by a crew: this process says what they are, workers what they say.
+"""Models that compute on workers; the driver states their provenance and stores their results.
 
-What is computed goes to workers; what is paid for, and what is told by rules, stays in this process. So the
-death of a worker costs computing, and never a call.
+Only the driver calls paid APIs, and results match those of a single-process run. So the death of a
+worker costs computing time, and never a call.
 """
 
 from __future__ import annotations
@@ -17,236 +17,241 @@ from PIL import Image
 
 from mmrec.cache.store import Failure, Store
 from mmrec.config import Config, EncoderConfig, VisionConfig
-from mmrec.distributed.workers import Job, Work, WorkerPool
+from mmrec.distributed.workers import Job, RowFunction, WorkerPool, worker_pool
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.encoder.weights import Placement
 from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.factory import open_language_model
+from mmrec.llm.transformers_model import TransformersModel
 from mmrec.llm.types import Answer, LanguageModel, Prompt, Task
+from mmrec.vision.blip import BlipCaptioner
 from mmrec.vision.factory import open_captioner
 from mmrec.vision.resnet import ImageEncoder
 from mmrec.vision.types import Captioner
 
-__all__ = [
-    "RemoteCaptioner",
-    "RemoteEncoder",
-    "RemoteExtractiveModel",
-    "RemoteImageEncoder",
-    "RemoteLanguageModel",
-]
+__all__ = ["RemoteEncoder", "remote_captioner", "remote_image_encoder", "remote_language_model"]
 
-Opened = tuple[dict[str, object], Work]
+Loaded = tuple[dict[str, object], RowFunction]
 Photos = Iterator[list[tuple[int, Image.Image]]]
-_SAMPLE = Task("answer", "", None, 0)  # all tasks of a language model are one job
+Prompts = Iterator[list[tuple[int, Prompt]]]
+Answers = Iterator[tuple[int, Answer | Failure]]
+
+
+def remote_language_model(
+    local: LanguageModel, config: Config, encoder: Encoder, store: Store
+) -> LanguageModel:
+    """A language model on workers; one behind HTTP, which is paid for, stays in this process.
+
+    Args:
+        local: as this process would run it.
+        config: names the model and the cluster.
+        encoder: of the extractive model; a remote one.
+        store: remembers batches.
+    """
+    pool = worker_pool(config.engine)
+    if isinstance(local, ExtractiveModel) and isinstance(encoder, RemoteEncoder):
+        return _RemoteExtractiveModel(config, encoder, pool)
+    if isinstance(local, TransformersModel):
+        placement = pool.placement
+        if placement.device == "cuda":
+            placement = replace(placement, precision="bf16")  # some models overflow in fp16
+        local = open_language_model(config, encoder, store, placement=placement)
+        return _RemoteLanguageModel(local, config, placement, pool)
+    return local
+
+
+def remote_captioner(local: Captioner, config: Config) -> Captioner:
+    """A captioner on workers; one behind HTTP, and the builtin one, stay in this process."""
+    if not isinstance(local, BlipCaptioner):
+        return local
+    pool = worker_pool(config.engine)
+    captioner = open_captioner(config.vision, placement=pool.placement)
+    return _RemoteCaptioner(captioner, config.vision, pool)
+
+
+def remote_image_encoder(config: Config) -> ImageEncoder:
+    """The image encoder on workers."""
+    return _RemoteImageEncoder(config.vision, worker_pool(config.engine))
 
 
 class RemoteEncoder(Encoder):
-    """The sentence encoder on workers, at the precision and on the runtime that were chosen here."""
+    """The sentence encoder on workers, at the precision and with the backend that the driver chose."""
 
     chunk = 512
 
-    def __init__(self, config: EncoderConfig, store: Store, crew: WorkerPool) -> None:
-        super().__init__(config, store, crew.placement)
-        self._crew = crew
-
-    @property
-    def chosen(self) -> EncoderConfig:
-        """The configuration, with the precision and the runtime that were chosen."""
-        runtime = (
-            self.config.encoder_backend
-            if self.backend_name == "sentence-transformers"
-            else self.backend_name
-        )
-        return self.config.model_copy(
-            update={"precision": self.provenance["precision"], "encoder_backend": runtime}
-        )
+    def __init__(self, config: Config, store: Store) -> None:
+        self._pool = worker_pool(config.engine)
+        super().__init__(config.encoder, store, self._pool.placement)
+        resolved = {"precision": self.provenance["precision"]}
+        if self.backend_name != "sentence-transformers":
+            resolved["encoder_backend"] = self.backend_name
+        self.worker_config = config.encoder.model_copy(update=resolved)
 
     def encode_blocks(
-        self, texts: Iterator[list[tuple[int, str]]]
+        self, blocks: Iterator[list[tuple[int, str]]]
     ) -> Iterator[tuple[int, np.ndarray | Failure]]:
-        """(d,) float16 unit vectors of texts; a text over which workers fail has none."""
-        return self._crew.map_rows(Job(self.provenance, partial(_encoder, self.chosen)), texts)
+        """(d,) float16 unit vectors of numbered texts; a text over which workers fail has none."""
+        job = Job(self.provenance, partial(_load_encoder, self.worker_config))
+        return self._pool.map_rows(job, blocks)
 
-    def keep(self, made: Sequence[tuple[bytes, bytes]]) -> None:
-        """Keep what workers have encoded on the way to something else: keys and vectors."""
-        if made:
-            self._store.put(self.provenance, made)
+    def save(self, vectors: Sequence[tuple[bytes, bytes]]) -> None:
+        """Store vectors that workers computed on the way to other results, by key."""
+        if vectors:
+            self._store.put(self.provenance, vectors)
 
 
-class RemoteExtractiveModel(ExtractiveModel):
-    """The builtin reader: notes are made on workers, summaries here, of vectors that workers make.
+class _RemoteExtractiveModel(ExtractiveModel):
+    """The extractive model: notes on workers, summaries here, from vectors that workers compute.
 
-    What a worker encodes for its notes comes back with them and is kept, so that it is not encoded again.
+    The vectors that a worker computes for its notes come back with them and are stored.
     """
 
     chunk_size = 256
 
-    def __init__(self, config: Config, encoder: RemoteEncoder, crew: WorkerPool) -> None:
-        profile = config.annotation
-        super().__init__(encoder, profile.item_kind, profile.summary_tokens)
-        self._sentences, self._crew = encoder, crew
-        self._open = partial(_notes, Config(annotation=profile, encoder=encoder.chosen))
+    def __init__(self, config: Config, encoder: RemoteEncoder, pool: WorkerPool) -> None:
+        annotation = config.annotation
+        super().__init__(encoder, annotation.item_kind, annotation.summary_tokens)
+        self._remote_encoder, self._pool = encoder, pool
+        worker_config = Config(annotation=annotation, encoder=encoder.worker_config)
+        self._load = partial(_load_extractive_model, worker_config)
 
-    def generate(
-        self, prompts: Iterator[list[tuple[int, Prompt]]]
-    ) -> Iterator[tuple[int, Answer | Failure]]:
-        """Answer asks, all of one task."""
-        if (first := next(prompts, None)) is None:  # another process has them all under way
-            return
+    def generate(self, prompts: Prompts) -> Answers:
+        """Answer prompts, all of one task."""
+        first = next(prompts)
+        task = first[0][1].task
         prompts = chain([first], prompts)
-        if first[0][1].task.name != "note":
+        if task.name != "note":
             yield from super().generate(prompts)
             return
-        for at, answer in self._crew.map_rows(
-            Job(self.provenance(first[0][1].task), self._open), prompts
-        ):
-            if isinstance(answer, Failure):
-                yield at, answer
+        for number, result in self._pool.map_rows(Job(self.provenance(task), self._load), prompts):
+            if isinstance(result, Failure):
+                yield number, result
             else:
-                said, made = answer
-                self._sentences.keep(made)
-                yield at, said
+                answer, vectors = result
+                self._remote_encoder.save(vectors)
+                yield number, answer
 
 
-class RemoteLanguageModel:
-    """An instruct model on workers.
-
-    Args:
-        own: the same model in this process, which counts tokens and is never loaded.
-        config: names it.
-        crew: works.
-    """
+class _RemoteLanguageModel:
+    """An instruct model on workers; its tokens are counted here, by a model that is never loaded."""
 
     def __init__(
-        self, own: LanguageModel, config: Config, place: Placement, crew: WorkerPool
+        self, local: LanguageModel, config: Config, placement: Placement, pool: WorkerPool
     ) -> None:
-        self._own, self._crew, self.chunk_size = own, crew, own.chunk_size
-        self._open = partial(_language, config, place)
+        self._local, self._pool = local, pool
+        self.provenance, self.count_tokens = local.provenance, local.count_tokens
+        self.chunk_size, self.status = local.chunk_size, local.status
+        self._load = partial(_load_language_model, config, placement)
 
     @property
     def window(self) -> int | None:
-        """Most tokens of texts in one ask."""
-        return self._own.window
+        """Most tokens of texts in one prompt."""
+        return self._local.window
 
-    def provenance(self, task: Task) -> dict[str, object]:
-        """What determines an answer besides the texts."""
-        return self._own.provenance(task)
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text."""
-        return self._own.count_tokens(texts)
-
-    def status(self) -> str:
-        """Nothing is counted here."""
-        return ""
-
-    def generate(
-        self, prompts: Iterator[list[tuple[int, Prompt]]]
-    ) -> Iterator[tuple[int, Answer | Failure]]:
-        """Answer asks in any order."""
-        return self._crew.map_rows(Job(self.provenance(_SAMPLE), self._open), prompts)
+    def generate(self, prompts: Prompts) -> Answers:
+        """Answer prompts in any order."""
+        return self._pool.map_rows(Job(self.provenance(_any_task()), self._load), prompts)
 
 
-class RemoteCaptioner:
-    """A captioner on workers; photos are decoded, and checked, in this process.
+class _RemoteCaptioner:
+    """A captioner on workers; photos are decoded and checked here."""
 
-    Args:
-        own: the same captioner in this process, which is never loaded.
-        config: names it.
-        crew: works.
-    """
-
-    def __init__(self, own: Captioner, config: VisionConfig, crew: WorkerPool) -> None:
-        self._own, self._crew, self.chunk = own, crew, own.chunk
-        self._open = partial(_captioner, config, crew.placement)
+    def __init__(self, local: Captioner, config: VisionConfig, pool: WorkerPool) -> None:
+        self._local, self._pool = local, pool
+        self.chunk, self.status = local.chunk, local.status
+        self._load = partial(_load_captioner, config, pool.placement)
 
     @property
     def provenance(self) -> dict[str, object]:
         """What determines a caption besides the photo."""
-        return self._own.provenance
+        return self._local.provenance
 
-    def caption(self, photos: Photos) -> Iterator[tuple[int, Answer | Failure]]:
+    def caption(self, photos: Photos) -> Answers:
         """Caption RGB photos in any order."""
-        return self._crew.map_rows(Job(self.provenance, self._open), _pixels(photos))
-
-    def status(self) -> str:
-        """Nothing is counted here."""
-        return ""
+        return self._pool.map_rows(Job(self.provenance, self._load), _as_arrays(photos))
 
 
-class RemoteImageEncoder(ImageEncoder):
-    """Vectors of photos on workers; photos are decoded, and checked, in this process."""
+class _RemoteImageEncoder(ImageEncoder):
+    """The image encoder on workers; photos are decoded and checked here."""
 
-    def __init__(self, config: VisionConfig, crew: WorkerPool) -> None:
-        super().__init__(config, crew.placement)
-        self._crew = crew
+    def __init__(self, config: VisionConfig, pool: WorkerPool) -> None:
+        super().__init__(config, pool.placement)
+        self._pool = pool
 
     def encode(self, photos: Photos) -> Iterator[tuple[int, np.ndarray | Failure]]:
         """(d,) float16 vectors of RGB photos in any order."""
-        job = Job(self.provenance, partial(_features, self.config, self.placement))
-        return self._crew.map_rows(job, _pixels(photos))
+        job = Job(self.provenance, partial(_load_image_encoder, self.config, self.placement))
+        return self._pool.map_rows(job, _as_arrays(photos))
 
 
-def _pixels(photos: Photos) -> Iterator[list[tuple[int, np.ndarray]]]:
-    """Photos as arrays: Ray copies them once, and nothing travels but what they show."""
-    return ([(at, np.asarray(photo)) for at, photo in block] for block in photos)
-
-
-def _photos(pixels: Iterator[list[tuple[int, np.ndarray]]]) -> Photos:
-    return ([(at, Image.fromarray(array)) for at, array in block] for block in pixels)
-
-
-class _Sentences(Encoder):
-    """A worker's encoder, whose store holds one block's work."""
+class _WorkerEncoder(Encoder):
+    """A worker's encoder, whose store holds what it computed for one block."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config, Store())
 
-    def handed_over(self) -> list[tuple[bytes, bytes]]:
-        """Keys and vectors of what was encoded since the last time."""
-        made = self._store.db.execute("SELECT key, value FROM results").fetchall()
+    def take_vectors(self) -> list[tuple[bytes, bytes]]:
+        """Keys and vectors of all texts since the last call."""
+        vectors = self._store.db.execute("SELECT key, value FROM results").fetchall()
         self._store.close()
         self._store = Store()
-        return made
+        return vectors
 
 
 @cache
-def _own_encoder(config: EncoderConfig) -> _Sentences:
-    """A worker's only encoder of a kind, whatever it is for."""
-    return _Sentences(config)
+def _worker_encoder(config: EncoderConfig) -> _WorkerEncoder:
+    """A worker's only encoder of a configuration, so that all jobs share it."""
+    return _WorkerEncoder(config)
 
 
-def _encoder(config: EncoderConfig) -> Opened:
-    own = _own_encoder(config)
-    return own.provenance, own.encode_blocks
+def _load_encoder(config: EncoderConfig) -> Loaded:
+    encoder = _worker_encoder(config)
+    return encoder.provenance, encoder.encode_blocks
 
 
-def _notes(config: Config) -> Opened:
-    encoder, profile = _own_encoder(config.encoder), config.annotation
-    own = ExtractiveModel(encoder, profile.item_kind, profile.summary_tokens)
+def _load_extractive_model(config: Config) -> Loaded:
+    encoder, annotation = _worker_encoder(config.encoder), config.annotation
+    model = ExtractiveModel(encoder, annotation.item_kind, annotation.summary_tokens)
 
-    def work(blocks: Iterator[list[tuple[int, Any]]]) -> Iterator[tuple[int, Any]]:
+    def compute(blocks: Prompts) -> Iterator[tuple[int, Any]]:
         for block in blocks:
-            answers = list(own.generate(iter([block])))
-            made = encoder.handed_over()
-            for at, answer in answers:
-                yield at, (answer, made)
-                made = []
+            answers = list(model.generate(iter([block])))
+            vectors = encoder.take_vectors()
+            for number, answer in answers:
+                yield number, (answer, vectors)
+                vectors = []  # the first answer carries those of the block
 
-    return own.provenance(replace(_SAMPLE, name="note")), work
+    return model.provenance(replace(_any_task(), name="note")), compute
 
 
-def _language(config: Config, place: Placement) -> Opened:
+def _load_language_model(config: Config, placement: Placement) -> Loaded:
     store = Store()
-    own = open_language_model(config, Encoder(config.encoder, store), store, placement=place)
-    return own.provenance(_SAMPLE), own.generate
+    encoder = Encoder(config.encoder, store)
+    model = open_language_model(config, encoder, store, placement=placement)
+    return model.provenance(_any_task()), model.generate
 
 
-def _captioner(config: VisionConfig, place: Placement) -> Opened:
-    own = open_captioner(config, placement=place)
-    return own.provenance, lambda blocks: own.caption(_photos(blocks))
+def _load_captioner(config: VisionConfig, placement: Placement) -> Loaded:
+    captioner = open_captioner(config, placement=placement)
+    return captioner.provenance, lambda blocks: captioner.caption(_as_photos(blocks))
 
 
-def _features(config: VisionConfig, place: Placement) -> Opened:
-    own = ImageEncoder(config, place)
-    return own.provenance, lambda blocks: own.encode(_photos(blocks))
+def _load_image_encoder(config: VisionConfig, placement: Placement) -> Loaded:
+    encoder = ImageEncoder(config, placement)
+    return encoder.provenance, lambda blocks: encoder.encode(_as_photos(blocks))
+
+
+def _any_task() -> Task:
+    """Stands for every task of a language model, since one job serves them all."""
+    return Task("answer", "", None, 0)
+
+
+def _as_arrays(photos: Photos) -> Iterator[list[tuple[int, np.ndarray]]]:
+    """Photos as (h, w, 3) arrays, which Ray copies only once."""
+    for block in photos:
+        yield [(number, np.asarray(photo)) for number, photo in block]
+
+
+def _as_photos(blocks: Iterator[list[tuple[int, np.ndarray]]]) -> Photos:
+    for block in blocks:
+        yield [(number, Image.fromarray(array)) for number, array in block]

@@ -1,100 +1,95 @@
-"""One model trained by several workers (Ray Train): each learns from its share of every batch.
+"""One model trained by several workers (Ray Train): each learns from its shard of every batch.
 
-Gradients are added up in every step, so that all workers have the same weights: those of one process, up to
-rounding. Chance is drawn for whole batches. When a worker dies, training begins again: it takes minutes, and
-checkpoints would need a folder that all machines share.
+Gradients are summed in every step, so that all workers have the same weights: those of one process, up
+to rounding. Random numbers are drawn for entire batches. When a worker dies, training starts again: it
+takes minutes, and checkpoints would need a folder that all machines share.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from mmrec.config import EngineConfig
 from mmrec.console import console
-from mmrec.distributed.ray_cluster import connect, core_count
-from mmrec.distributed.workers import worker_pool
+from mmrec.distributed.workers import connect, core_count, worker_pool
 from mmrec.errors import MmrecError, ModelError
 from mmrec.ranker.shard import Shard
 
 __all__ = ["train_on_workers"]
 
 T = TypeVar("T")
-_LEAST_ROWS: Final = (
-    128  # of a batch, below which workers wait for each other more than they compute
-)
-_FAILURES: Final = 3
 
 
-class _Dealt(Shard):
-    """A worker's share: as many neighbouring rows of every batch as the others have."""
+class _WorkerShard(Shard):
+    """A worker's shard: neighbouring rows of every batch, as many as the other workers have."""
 
     def __init__(self, rank: int, workers: int) -> None:
         self._rank, self._workers = rank, workers
 
     def local_rows(self, rows: Tensor) -> Tensor:
-        self._whole = len(rows)
-        self._start, stop = (
-            len(rows) * rank // self._workers for rank in (self._rank, self._rank + 1)
-        )
+        self._batch_size = len(rows)
+        self._start = len(rows) * self._rank // self._workers
+        stop = len(rows) * (self._rank + 1) // self._workers
         return rows[self._start : stop]
 
     def position(self, count: int) -> tuple[int, int]:
-        return self._start, self._whole
+        return self._start, self._batch_size
 
     def all_reduce(self, tensors: Sequence[Tensor]) -> None:
-        # In one message, since every message is a wait.
+        # In one message, since workers wait for each other at every message.
         flat = torch.cat([tensor.flatten() for tensor in tensors])
         distributed.all_reduce(flat)
-        for tensor, added in zip(
-            tensors, torch.split(flat, [one.numel() for one in tensors]), strict=True
-        ):
-            tensor.copy_(added.view_as(tensor))
+        sums = torch.split(flat, [tensor.numel() for tensor in tensors])
+        for tensor, summed in zip(tensors, sums, strict=True):
+            tensor.copy_(summed.view_as(tensor))
 
 
-def train_on_workers(config: EngineConfig, batch_size: int, work: Callable[[Shard], T]) -> T:
-    """What training by several workers gives; all of them do the same work, each with its share of rows.
+def train_on_workers(config: EngineConfig, batch_size: int, train: Callable[[Shard], T]) -> T:
+    """Train on several workers, which all do the same, each with its shard of the rows.
 
-    A batch is dealt to no more workers than have 128 rows each; where that is one, nothing is started.
+    There are no more workers than have 128 rows of a batch each, since with fewer rows they wait for
+    each other more than they compute. Where that is one worker, nothing is started.
 
     Args:
         config: the cluster.
-        batch_size: rows a step.
-        work: trains with a share; what the first worker returns must be fit to be sent.
+        batch_size: rows of a step.
+        train: trains with a shard; what it returns must be fit to be sent.
+
+    Returns:
+        What `train` returned on the first worker.
 
     Raises:
         MmrecError: the same as a worker has raised.
-        ModelError: training failed, also when it was begun again.
+        ModelError: training failed, also when it was started again.
     """
-    most = batch_size // _LEAST_ROWS
-    if min(most, config.workers or most) < 2:
-        return work(Shard())
+    limit = batch_size // 128
+    if min(limit, config.workers or limit) < 2:
+        return train(Shard())
     ray = connect(config)
-    worker_pool(config).stop_workers()  # its workers would hold the cores
-    workers = min(most, config.workers or core_count(ray))
+    worker_pool(config).stop_workers()  # they would hold the cores
+    workers = min(limit, config.workers or core_count(ray))
     if workers < 2:
-        return work(Shard())
+        return train(Shard())
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     console.print(f"- training on {workers} workers", markup=False)
     with tempfile.TemporaryDirectory() as folder:
         trainer = TorchTrainer(
-            _worker,
+            _train_on_this_worker,
             # A reference, so that features are sent to a machine once.
-            train_loop_config={"work": ray.put(work)},
+            train_loop_config={"train": ray.put(train)},
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
-            run_config=RunConfig(
-                storage_path=folder, failure_config=FailureConfig(max_failures=_FAILURES)
-            ),
+            run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(max_failures=3)),
         )
         try:
-            result: Any = trainer.fit()  # its class is declared without the value that it has
+            result: Any = trainer.fit()  # its class does not declare `return_value`
         except ray.train.TrainingFailedError as error:
             raise ModelError(f"training on {workers} workers failed: {error}") from error
     if isinstance(result.return_value, MmrecError):
@@ -102,12 +97,13 @@ def train_on_workers(config: EngineConfig, batch_size: int, work: Callable[[Shar
     return result.return_value
 
 
-def _worker(given: dict[str, Any]) -> Any:
+def _train_on_this_worker(config: dict[str, Any]) -> Any:
     import ray
     from ray.train import get_context
 
     context = get_context()
+    shard = _WorkerShard(context.get_world_rank(), context.get_world_size())
     try:
-        return ray.get(given["work"])(_Dealt(context.get_world_rank(), context.get_world_size()))
+        return ray.get(config["train"])(shard)
     except MmrecError as error:  # all workers have the same; raised here, it would be tried again
         return error

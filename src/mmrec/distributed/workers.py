@@ -1,245 +1,291 @@
-"""Workers of a Ray cluster, which hold models; blocks of rows are dealt to them, in any order.
+"""Workers of a Ray cluster that hold models and compute blocks of rows, in any order.
 
-A worker that dies is replaced, and what it had under way is dealt to others. Ray could restart it by itself,
-but then its blocks wait until there is room for it, which after the loss of a machine may be never.
+Every worker has one block at a time, so a worker that dies names the block over which it died. Ray's
+own means were tried and left: its ActorPool takes all blocks at once and loses which one failed, and
+an actor that Ray restarts keeps its block until there is room for it, which after the loss of a machine
+may be never. So a dead worker is replaced by a new one, and its block goes to any other.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any, Final
+from typing import Any
 
 from mmrec.cache.store import Failure
 from mmrec.config import EngineConfig
-from mmrec.distributed.ray_cluster import connect, core_count
 from mmrec.encoder.weights import Placement
-from mmrec.errors import MmrecError, ModelError
+from mmrec.errors import ConfigError, MmrecError, ModelError
 
-__all__ = ["Job", "WorkerPool", "worker_pool"]
-
-_AHEAD: Final = 2  # blocks that a worker has, so that it need not wait for the next one
-_DEATHS: Final = (
-    2  # of workers over one block, after which it is dealt row by row, or a row is given up
-)
-_HOPELESS: Final = 20  # rows that fail in a row: then it is not the rows
-_STILLBORN: Final = 5  # workers in a row that die before they are up
+__all__ = ["Job", "Rows", "WorkerPool", "connect", "core_count", "worker_pool"]
 
 Rows = list[tuple[int, Any]]
-Work = Callable[[Iterator[Rows]], Iterable[tuple[int, Any]]]
+"""A block of numbered rows."""
+RowFunction = Callable[[Iterator[Rows]], Iterable[tuple[int, Any]]]
 """Takes blocks of numbered rows, gives numbered results or failures in any order."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What workers are to do with rows.
+    """What workers compute of rows.
 
     Attributes:
-        provenance: all that determines a result besides the row, as this process has it.
-        open: run on a worker: the same as the worker has it, and what does the work.
+        provenance: all that determines a result besides the row, as the driver has it.
+        load: run on a worker, once; gives the worker's own provenance and the function of rows.
     """
 
     provenance: dict[str, object]
-    open: Callable[[], tuple[dict[str, object], Work]]
+    load: Callable[[], tuple[dict[str, object], RowFunction]]
 
 
 @dataclass(frozen=True)
-class _Given:
-    """A block in a worker's hands, and how many have died over it."""
+class _Block:
+    """Rows, and how many workers may still die over them before they are computed one by one."""
 
     rows: Rows
-    worker: Any = None
-    deaths: int = 0
-
-    def split(self) -> Iterator[_Given]:
-        """Row by row."""
-        return (_Given([row]) for row in self.rows)
+    attempts: int = 2
 
 
 class WorkerPool:
-    """The workers of a cluster; each opens a job when it first gets rows of it, and keeps its model.
+    """The workers of a cluster; each loads a job's model when it first gets rows of it, and keeps it.
 
     Args:
-        config: which cluster, how many workers. Nothing is started before there is work, but a cluster at an
-            address is joined when someone asks where its models are placed.
+        config: which cluster, how many workers. Nothing is started before there are rows, but a
+            cluster at an address is joined when its `placement` is asked for.
     """
+
+    max_failures = 20
+    """Rows that may fail in succession; after that the rows are not to blame."""
+    max_failed_starts = 5
+    """Workers that may die in succession before they are up."""
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
-        self._ready: list[Any] = []
-        self._coming: dict[Any, Any] = {}
-        self._lost_in_a_row = self._stillborn = 0
+        self._idle: list[Any] = []
+        self._starting: dict[Any, Any] = {}  # reference to a sign of life -> worker
+        self._failures = self._failed_starts = 0  # in succession
+        self._lock = threading.Lock()
 
     @cached_property
     def placement(self) -> Placement:
-        """Where models run on workers, and how exact: this process decides, and workers obey.
+        """Where models run on workers, and at which precision; it is the same for all workers.
 
-        Of a cluster elsewhere it asks one of its machines.
+        A cluster at an address asks one of its machines.
         """
         if self._config.address is None:
             return Placement.choose()
-        chosen = self._ray.remote(_chosen).options(num_gpus=1 if self._gpus else 0)
-        return self._ray.get(chosen.remote())
+        choose = self._ray.remote(num_gpus=self._gpus_per_worker)(lambda: Placement.choose())
+        return self._ray.get(choose.remote())
 
     def map_rows(self, job: Job, blocks: Iterator[Rows]) -> Generator[tuple[int, Any]]:
-        """Results of rows, each with its number, in any order; blocks are taken as there are hands for them.
+        """Results of rows, each with its number, in any order; takes a block when a worker is idle.
 
-        When work on a block raises, it is done row by row, and the row that raises becomes a failure.
+        A row that raises, or over which two workers die, becomes a failure. Threads take turns.
 
         Raises:
             MmrecError: the same as a worker has raised, as when weights are missing.
-            ModelError: many rows in a row failed, or workers' models are not those of this process.
+            ModelError: workers cannot start, their model is not the driver's, or many rows failed
+                in succession.
         """
-        again: deque[_Given] = deque()
-        source = (_Given(rows) for rows in blocks)
-        under_way: dict[Any, _Given] = {}
-        while True:
-            while (worker := self._free(under_way)) is not None:
-                given = again.popleft() if again else next(source, None)
-                if given is None:
-                    break
-                under_way[worker.work.remote(job, given.rows)] = replace(given, worker=worker)
-            if worker is not None and not under_way:
-                return
-            done, _ = self._ray.wait([*under_way, *self._coming], num_returns=1)
-            for ref in done:
-                if ref in self._coming:
-                    self._arrived(ref)
-                elif ref in under_way:  # else another thread has seen the worker arrive
-                    yield from self._results(ref, under_way, again)
+        source, retries = map(_Block, blocks), deque[_Block]()
+        pending: dict[Any, tuple[Any, _Block]] = {}
+        results: list[tuple[int, Any]] = []
+        with self._lock:
+            self._failures = 0
+            self._start_workers()
+            try:
+                while True:
+                    while self._idle and (block := _next_block(retries, source)) is not None:
+                        worker = self._idle.pop()
+                        pending[worker.compute.remote(job, block.rows)] = worker, block
+                    yield from results  # while the worker computes its next block
+                    if self._idle and not pending:
+                        return
+                    (ready,), _ = self._ray.wait([*pending, *self._starting], num_returns=1)
+                    if ready in pending:
+                        results = self._collect(ready, *pending.pop(ready), retries)
+                    else:
+                        results = []
+                        self._finish_start(ready)
+            finally:
+                # A worker that is still busy signs after its block.
+                for worker, _ in pending.values():
+                    self._starting[worker.sign_of_life.remote()] = worker
 
     def stop_workers(self) -> None:
-        """Let all workers go, with their models; new ones come when there is work again."""
-        for worker in (*self._ready, *self._coming.values()):
+        """Stop all workers, with their models; new ones start when there are rows again."""
+        for worker in (*self._idle, *self._starting.values()):
             self._ray.kill(worker)
-        self._ready, self._coming = [], {}
+        self._idle, self._starting = [], {}
 
     @cached_property
     def _ray(self) -> Any:
         return connect(self._config)
 
-    @property
+    @cached_property
     def _gpus(self) -> int:
         return int(self._ray.cluster_resources().get("GPU", 0))
 
-    def _free(self, under_way: dict[Any, _Given]) -> Any | None:
-        """The worker who has least to do, if that is little; hires where there are too few."""
-        if not self._ready and not self._coming:
+    @property
+    def _gpus_per_worker(self) -> int:
+        return min(1, self._gpus)
+
+    def _start_workers(self) -> None:
+        if not self._idle and not self._starting:
             for _ in range(self._config.workers or self._gpus or core_count(self._ray)):
-                self._hire()
-        load = dict.fromkeys(self._ready, 0)
-        for given in under_way.values():
-            if given.worker in load:
-                load[given.worker] += 1
-        least = min(load, key=lambda worker: load[worker], default=None)
-        return least if least is not None and load[least] < _AHEAD else None
+                self._start_worker()
 
-    def _hire(self) -> None:
-        room = {"num_cpus": 1, "num_gpus": 1 if self._gpus else 0}
-        worker = self._ray.remote(_Worker).options(**room).remote()
-        self._coming[worker.ready.remote()] = worker
+    def _start_worker(self) -> None:
+        remote = self._ray.remote(num_cpus=1, num_gpus=self._gpus_per_worker)(_Worker)
+        worker = remote.remote()
+        self._starting[worker.sign_of_life.remote()] = worker
 
-    def _arrived(self, ref: Any) -> None:
-        if (worker := self._coming.pop(ref, None)) is None:
-            return
+    def _finish_start(self, ready: Any) -> None:
+        worker = self._starting.pop(ready)
         try:
-            self._ray.get(ref)
+            self._ray.get(ready)
         except self._ray.exceptions.RayError as error:
-            self._stillborn += 1
-            if self._stillborn == _STILLBORN:
-                self._stillborn = 0
+            self._failed_starts += 1
+            if self._failed_starts == self.max_failed_starts:
+                self._failed_starts = 0
                 self.stop_workers()
                 raise ModelError(
-                    f"workers cannot start: {_said(error)}; every machine needs the same mmrec and extras"
+                    f"workers cannot start: {_summary(error)}; every machine needs the same mmrec "
+                    "and extras"
                 ) from error
-            self._hire()
+            self._start_worker()
         else:
-            self._stillborn = 0
-            self._ready.append(worker)
+            self._failed_starts = 0
+            self._idle.append(worker)
 
-    def _results(
-        self, ref: Any, under_way: dict[Any, _Given], again: deque[_Given]
-    ) -> Iterator[tuple[int, Any]]:
-        """What came of a block: results, or a turn for the better."""
-        given = under_way[ref]
+    def _collect(
+        self, ready: Any, worker: Any, block: _Block, retries: deque[_Block]
+    ) -> list[tuple[int, Any]]:
+        """Results of a block; if it failed, retry it, whole or row by row, or give up its row."""
+        error: BaseException
         try:
-            results = self._ray.get(ref)
-        except self._ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, MmrecError):
-                raise error.cause from None
-            del under_way[ref]
-            yield from self._failed(replace(given, deaths=_DEATHS), error.cause or error, again)
-        except self._ray.exceptions.RayError as error:
-            if given.worker in self._ready:
-                # Of the blocks that a worker had, the one that it was given first is that over which it died.
-                first = next(one for one, its in under_way.items() if its.worker is given.worker)
-                under_way[first] = replace(under_way[first], deaths=under_way[first].deaths + 1)
-                self._ready.remove(given.worker)
-                self._ray.kill(given.worker)
-                self._hire()
-            yield from self._failed(under_way.pop(ref), error, again)
+            results: list[tuple[int, Any]] = self._ray.get(ready)
+        except self._ray.exceptions.RayTaskError as raised:
+            self._idle.append(worker)
+            error = raised.cause or raised
+            if isinstance(error, MmrecError):
+                raise error from None
+            attempts = 0
+        except self._ray.exceptions.RayError as death:
+            self._ray.kill(worker)
+            self._start_worker()
+            error, attempts = death, block.attempts - 1
         else:
-            del under_way[ref]
-            self._lost_in_a_row = 0
-            yield from results
-
-    def _failed(
-        self, given: _Given, error: Exception, again: deque[_Given]
-    ) -> Iterator[tuple[int, Failure]]:
-        """Deal a block again, whole or row by row; give up a row that had its turns."""
-        if given.deaths < _DEATHS:
-            again.append(given)
-        elif len(given.rows) > 1:
-            again.extend(given.split())
-        else:
-            self._lost_in_a_row += 1
-            if self._lost_in_a_row == _HOPELESS:
-                self._lost_in_a_row = 0
-                raise ModelError(
-                    f"workers failed on {_HOPELESS} rows in a row, at last with {_said(error)}; results until"
-                    " then are kept, so mend it and run the same again"
-                ) from error
-            ((number, _),) = given.rows
-            yield number, Failure(f"a worker failed: {_said(error)}", final=False)
+            self._idle.append(worker)
+            self._failures = 0
+            return results
+        if attempts:
+            retries.append(_Block(block.rows, attempts))
+            return []
+        if len(block.rows) > 1:
+            retries.extend(_Block([row]) for row in block.rows)
+            return []
+        self._failures += 1
+        if self._failures == self.max_failures:
+            raise ModelError(
+                f"workers failed on {self._failures} rows in succession, the last time with "
+                f"{_summary(error)}; results until then are kept, so run the same again to go on"
+            ) from error
+        ((number, _),) = block.rows
+        return [(number, Failure(f"a worker failed: {_summary(error)}", final=False))]
 
 
 @cache
 def worker_pool(config: EngineConfig) -> WorkerPool:
-    """The crew of a cluster; there is one a process, as Ray itself has it."""
+    """The workers of a cluster; one pool for each process, as Ray itself has it."""
     return WorkerPool(config)
 
 
+def connect(config: EngineConfig) -> Any:
+    """The module `ray`, connected to a cluster; an existing connection stays as it is.
+
+    Raises:
+        ConfigError: Ray is not installed, or there is no cluster at the address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError("--engine ray needs the packages of: pip install 'mmrec[ray]'") from error
+    if ray.is_initialized():
+        return ray
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if config.address is None:
+        # Workers import what this process does.
+        paths = os.pathsep.join(path for path in sys.path if path)
+        options |= {
+            "num_cpus": config.workers or os.cpu_count(),
+            "object_store_memory": 512 * 2**20,  # containers have little shared memory
+            "runtime_env": {"env_vars": {"PYTHONPATH": paths}},
+            "include_dashboard": False,
+        }
+    try:
+        # "local" starts a cluster; without it Ray looks for the address of an earlier one.
+        ray.init(config.address or "local", **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"--engine ray: no cluster at {config.address or 'this machine'}: {error}; start one with "
+            "`ray start --head`, and where it has a token, set RAY_AUTH_MODE=token and have the token "
+            "here (docs/cluster.md)"
+        ) from error
+    return ray
+
+
+def core_count(ray: Any) -> int:
+    """Number of cores of the cluster.
+
+    Raises:
+        ConfigError: none, as when no machine has joined yet.
+    """
+    count = int(ray.cluster_resources().get("CPU", 0))
+    if not count:
+        raise ConfigError(
+            "--engine ray: the cluster has no cores; let machines join by `ray start --address`"
+        )
+    return count
+
+
 class _Worker:
-    """Runs on the cluster: holds models, and works on one block at a time."""
+    """Runs on the cluster: holds models, and computes one block at a time."""
 
     def __init__(self) -> None:
-        self._open: dict[str, Work] = {}
+        self._functions: dict[str, RowFunction] = {}
 
-    def ready(self) -> None:
-        """Answers when the worker is up."""
+    def sign_of_life(self) -> None:
+        """Returns when the worker is up."""
 
-    def work(self, job: Job, rows: Rows) -> list[tuple[int, Any]]:
+    def compute(self, job: Job, rows: Rows) -> list[tuple[int, Any]]:
         name = json.dumps(job.provenance, sort_keys=True)
-        if name not in self._open:
-            maker, work = job.open()
-            if maker != job.provenance:
-                differing = [key for key in job.provenance if maker.get(key) != job.provenance[key]]
+        if name not in self._functions:
+            provenance, function = job.load()
+            if provenance != job.provenance:
+                kind = job.provenance["kind"]
+                keys = [key for key in job.provenance if provenance.get(key) != job.provenance[key]]
                 raise ModelError(
-                    f"a worker has another {job.provenance['kind']}: its {', '.join(differing)}"
-                    " differs from this "
-                    "process's; every machine needs the same weights and the same mmrec"
+                    f"a worker has another {kind}: its {', '.join(keys)} differs from this process's; "
+                    "every machine needs the same weights and the same mmrec"
                 )
-            self._open[name] = work
-        return list(self._open[name](iter([rows])))
+            self._functions[name] = function
+        return list(self._functions[name](iter([rows])))
 
 
-def _chosen() -> Placement:
-    return Placement.choose()
+def _next_block(retries: deque[_Block], source: Iterator[_Block]) -> _Block | None:
+    return retries.popleft() if retries else next(source, None)
 
 
-def _said(error: BaseException) -> str:
-    first = next((line for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {first[:200]}" if first else type(error).__name__
+def _summary(error: BaseException) -> str:
+    """Type and first line of an error."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -1,0 +1,60 @@
+"""Jobs, and a thread that kills workers, for the tests of distributed models."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmrec.cache.store import Store
+from mmrec.config import EngineConfig
+from mmrec.distributed.workers import Job, RowFunction, Rows, WorkerPool
+
+ENGINE = EngineConfig(engine="ray", workers=2)
+
+
+def run(pool: WorkerPool, job: Job, names: list[str], size: int) -> dict[int, object]:
+    """Results by row number; every row has exactly one."""
+    rows = list(enumerate(names))
+    blocks = (rows[start : start + size] for start in range(0, len(rows), size))
+    results = list(pool.map_rows(job, blocks))
+    assert sorted(number for number, _ in results) == list(range(len(names)))
+    return dict(results)
+
+
+def _pids(blocks: Iterator[Rows]) -> Iterator[tuple[int, int]]:
+    for block in blocks:
+        for number, _ in block:
+            time.sleep(0.02)  # so that one worker cannot take all blocks
+            yield number, os.getpid()
+
+
+def _load_pids() -> tuple[dict[str, object], RowFunction]:
+    return {"kind": "pid"}, _pids
+
+
+def worker_pids(pool: WorkerPool) -> set[int]:
+    """Processes of the workers."""
+    job = Job({"kind": "pid"}, _load_pids)
+    return {int(str(pid)) for pid in run(pool, job, [""] * 16, 1).values()}
+
+
+class Killer(threading.Thread):
+    """Kills a worker with -9 as soon as a store holds so many results of a kind."""
+
+    def __init__(self, pool: WorkerPool, store: Path | None, kind: str, count: int) -> None:
+        super().__init__(daemon=True)
+        self.victim, self._store, self._kind, self._count = min(worker_pids(pool)), store, kind, count
+        self.count_when_killed = 0
+        self.start()
+
+    def run(self) -> None:
+        store = Store(self._store)
+        while (count := store.counts().get(self._kind, 0)) < self._count:
+            time.sleep(0.01)
+        os.kill(self.victim, signal.SIGKILL)
+        self.count_when_killed = count
+        store.close()

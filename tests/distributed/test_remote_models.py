@@ -1,0 +1,127 @@
+"""Models on workers: the same results as in one process, also when workers die; paid calls are made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from ray_pool import ENGINE, Killer, worker_pids
+
+from chat_server import Behaviour, serve
+from mmrec.cache.store import Store
+from mmrec.config import Config, EncoderConfig, EngineConfig, LanguageConfig, VisionConfig
+from mmrec.distributed import remote_models
+from mmrec.distributed.workers import WorkerPool
+from mmrec.features.dataset import Models
+from mmrec.llm.prompts import note_task
+from mmrec.llm.types import Prompt
+from mmrec.pipeline import open_models
+from mmrec.vision.image_features import PhotoAnnotator
+from tiny_models import tiny_blip_folder, tiny_chat_folder, tiny_resnet_folder
+
+LOCAL = EngineConfig()
+TEXTS = [
+    "Great food, friendly staff. The soup was cold though, and it was overpriced.",
+    "Terrible. We waited an hour! Never again.",
+    "Cheap and cheerful; the noodles are the best in town.",
+    "",
+    "Quiet place with a view.",
+] + [f"The waiter forgot dish number {number}. Good music, dirty tables." for number in range(60)]
+
+
+def open_with(folder: Path, engine: EngineConfig, **parts: Any) -> Models:
+    """Models with a store of their own."""
+    store = Store(folder / f"{engine.engine}.sqlite")
+    return open_models(Config(engine=engine, **parts), store=store)
+
+
+def test_notes_and_vectors_equal_those_of_one_process_although_a_worker_is_killed(
+    minilm: None, pool: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_models._RemoteExtractiveModel, "chunk_size", 8)
+    # In bf16 a vector depends a little on the texts of the same batch.
+    exact = EncoderConfig(precision="fp32")
+    remote, local = (open_with(tmp_path, engine, encoder=exact) for engine in (ENGINE, LOCAL))
+    assert remote.encoder.provenance == local.encoder.provenance
+    killer = Killer(pool, remote.store.path, "note", 8)
+    notes = remote.annotator.write_notes(TEXTS)
+    killer.join()
+    assert 8 <= killer.count_when_killed < len(TEXTS) - 1
+    assert killer.victim not in worker_pids(pool)
+    assert notes == local.annotator.write_notes(TEXTS)
+    counts = remote.store.counts()
+    assert counts == local.store.counts()
+    remote.encoder.encode([point for note in notes for point in (*note.likes, *note.dislikes)])
+    assert remote.store.counts() == counts, "a vector of a worker was not stored"
+    vectors = remote.encoder.encode(TEXTS)
+    np.testing.assert_allclose(vectors, local.encoder.encode(TEXTS), rtol=0, atol=1e-3)
+    again = open_with(tmp_path, ENGINE, encoder=exact)
+    monkeypatch.setattr(WorkerPool, "map_rows", None)
+    assert again.annotator.write_notes(TEXTS) == notes
+
+
+def test_paid_calls_are_made_once_although_workers_are_killed(
+    minilm: None, pool: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    texts = [text for text in TEXTS if text]
+    with serve(Behaviour(latency=0.02)) as server:
+        language = LanguageConfig(llm=f"openai:test-model@{server.url}", in_flight=8)
+        remote, local = open_with(tmp_path, ENGINE, language=language), open_with(tmp_path, LOCAL)
+        killer = Killer(pool, remote.store.path, "note", 20)
+        notes = remote.annotator.write_notes(texts)
+        killer.join()
+        assert killer.victim not in worker_pids(pool)
+        gists = [note.gist for note in notes]
+        killer = Killer(pool, remote.store.path, "vector", 1)
+        vectors = remote.encoder.encode(gists)
+        killer.join()
+        requests = server.stats()["requests"]
+        assert open_with(tmp_path, ENGINE, language=language).annotator.write_notes(texts) == notes
+        assert server.stats()["requests"] == requests == len(set(texts))
+    cosine = (vectors.astype(np.float64) * local.encoder.encode(gists)).sum(1)
+    assert cosine.min() > 0.999
+
+
+def write_photos(folder: Path) -> list[str]:
+    """Photos of noise, and a broken one."""
+    rng, paths = np.random.default_rng(0), []
+    for number in range(20):
+        paths.append(str(folder / f"{number}.png"))
+        Image.fromarray(rng.integers(256, size=(40, 48, 3), dtype=np.uint8)).save(paths[-1])
+    Path(paths[3]).write_bytes(b"no photo")
+    return paths
+
+
+def test_captions_and_image_vectors_equal_those_of_one_process(pool: WorkerPool, tmp_path: Path) -> None:
+    blip, resnet = tiny_blip_folder(tmp_path / "blip"), tiny_resnet_folder(tmp_path / "resnet")
+    vision = VisionConfig(captioner=f"blip:{blip}", image_model=str(resnet))
+    paths, captions, vectors = write_photos(tmp_path), [], []
+    for engine in (ENGINE, LOCAL):
+        models = open_with(tmp_path, engine, vision=vision)
+        is_remote = isinstance(models.captioner, remote_models._RemoteCaptioner)
+        assert is_remote == (engine is ENGINE)
+        annotator = PhotoAnnotator(models.store, 10**6)
+        captions.append(annotator.caption_photos(paths, models.captioner))
+        vectors.append(annotator.encode_photos(paths, models.image_encoder))
+    assert captions[0] == captions[1]
+    assert captions[0].failures["photo cannot be read"] == 1
+    assert any(captions[0].texts.values())
+    remote, local = vectors
+    assert len(local) == 19
+    assert list(remote) == list(local)
+    np.testing.assert_array_equal(list(remote.values()), list(local.values()))
+
+
+def test_an_instruct_model_on_workers_gives_the_same_answers(pool: WorkerPool, tmp_path: Path) -> None:
+    language = LanguageConfig(llm=f"transformers:{tiny_chat_folder(tmp_path / 'chat')}")
+    task, answers = note_task("restaurant"), []
+    prompts = [(number, Prompt(task, (text,))) for number, text in enumerate(TEXTS[:8]) if text]
+    for engine in (ENGINE, LOCAL):
+        model = open_with(tmp_path, engine, language=language).annotator.model
+        answers.append(dict(model.generate(iter([prompts[:4], prompts[4:]]))))
+    assert len(answers[0]) == 7
+    assert answers[0] == answers[1]

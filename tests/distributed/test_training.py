@@ -1,0 +1,104 @@
+"""Training on several workers: the model of one process, also when a worker dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from ray_pool import ENGINE
+
+from mmrec.config import Config, EngineConfig, RankerConfig, TrainingConfig
+from mmrec.data.split import Split
+from mmrec.distributed.training import train_on_workers
+from mmrec.distributed.workers import WorkerPool
+from mmrec.pipeline import train_runs
+from mmrec.ranker.dlrm import TrainingRun
+from mmrec.ranker.shard import Shard
+from mmrec.ranker.training import train_ranker
+from mmrec.recommender.recommender import Recommender
+from toys import ranker_of, toy
+
+
+def train_toy(shard: Shard, died: Path | None = None) -> tuple[dict[str, np.ndarray], list[float]]:
+    """Weights and losses of two runs in double precision; one worker dies at its ninth batch, once."""
+    torch.set_default_dtype(torch.float64)
+    local_rows, batches = shard.local_rows, count(1)
+
+    def local_rows_or_death(rows: torch.Tensor) -> torch.Tensor:
+        if died is not None and next(batches) == 9 and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return local_rows(rows)
+
+    shard.local_rows = local_rows_or_death  # type: ignore[method-assign]
+    try:
+        task = toy(dtype=np.float64)
+        runs = [TrainingRun(5, 0.3, (0.4, 0.6)), TrainingRun(6, 0.0, (0.5, 0.5))]
+        ranker = ranker_of(task, runs, linear=True)
+        training = TrainingConfig(learning_rate=0.02, batch_size=33, epochs=6, cold_start_dropout=0.1)
+        course = train_ranker(ranker, runs, task, RankerConfig(reduction="staged"), training, 3, shard)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    losses = [loss for histories in course.values() for history in histories for loss in history.loss]
+    return {name: value.numpy() for name, value in ranker.state_dict().items()}, losses
+
+
+def test_workers_train_the_model_of_one_process_although_one_is_killed(
+    pool: WorkerPool, tmp_path: Path
+) -> None:
+    weights, losses = train_toy(Shard())
+    remote_weights, remote_losses = train_on_workers(ENGINE, 256, partial(train_toy, died=tmp_path / "died"))
+    assert (tmp_path / "died").exists()
+    assert len(losses) > 4
+    np.testing.assert_allclose(remote_losses, losses, rtol=1e-9)
+    assert remote_weights.keys() == weights.keys()
+    for name, value in weights.items():
+        np.testing.assert_allclose(remote_weights[name], value, rtol=0, atol=1e-9)
+
+
+def test_a_model_survives_being_sent_and_brought_back(
+    fitted: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloudpickle = pytest.importorskip("ray.cloudpickle")
+
+    def send(config: EngineConfig, size: int, train: Callable[[Shard], Any]) -> Any:
+        return cloudpickle.loads(cloudpickle.dumps(train))(Shard())
+
+    monkeypatch.setattr("mmrec.distributed.training.train_on_workers", send)
+    known, builder = fitted._known, fitted._model.builder
+    label, rows = known.data.rating >= 4, np.arange(len(known.data.rating))
+    split = Split(rows[:300], rows[300:400], rows[400:])
+    runs = [TrainingRun(1, 0.3, (0.4, 0.6)), TrainingRun(2, 0.3, (0.4, 0.6))]
+    rankers = []
+    for engine in (ENGINE, EngineConfig()):
+        config = builder.config.model_copy(update={"engine": engine})
+        with_engine = builder.model_copy(update={"config": config})
+        rankers.append(train_runs(with_engine, known.features, label, split, runs)[0])
+    remote, local = (ranker.state_dict() for ranker in rankers)
+    assert len(local) > 0
+    assert all(torch.equal(remote[name], local[name]) for name in local)
+    assert not rankers[0].training
+
+
+def test_small_batches_are_trained_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmrec.distributed.training.connect", None)
+    assert train_on_workers(ENGINE, 255, lambda shard: type(shard)) is Shard
+
+
+def test_an_address_without_ray_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"are for --engine ray"):
+        EngineConfig(address="10.0.0.1:6379")
+
+
+def test_where_models_run_is_neither_saved_nor_compared() -> None:
+    assert Config(engine=ENGINE).model_dump_json() == Config().model_dump_json()
+    assert Config.model_validate_json(Config(engine=ENGINE).model_dump_json()).engine.engine == "local"
