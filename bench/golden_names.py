@@ -100,7 +100,7 @@ HELPED = {  # name in the goldens -> as it is typed
     "store import": "store import",
     "store prune": "store prune",
 }
-PAGES = ("/", "/?user={user}&diversity=50", "/places/{item}")
+PAGES = ("/", "/?user={user}&variety=50", "/places/{item}")
 ASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "for a user": ("/v1/users/{user}/recommendations?n=4&why=true", {}),
     "for a newcomer": ("/v1/recommendations", {"json": {"likes": "ramen", "n": 3, "why": True}}),
@@ -322,8 +322,18 @@ def helped() -> dict[str, dict[str, bool]]:
 
 
 def contract(model: Path) -> Any:
-    """The OpenAPI document of the service."""
-    return create_app(model, ServeConfig()).openapi()
+    """The OpenAPI document of the service, without its descriptions, which may be reworded."""
+    return _without_descriptions(create_app(model, ServeConfig()).openapi())
+
+
+def _without_descriptions(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {
+            key: _without_descriptions(value)
+            for key, value in node.items()
+            if not (key == "description" and isinstance(value, str))
+        }
+    return [_without_descriptions(value) for value in node] if isinstance(node, list) else node
 
 
 def served(model: Path, user: str, item: str, pages: bool) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """Measures the service: `python bench/service.py MODEL load|kills [--postgresql]`, on an idle machine.
 
-load: so many clients ask for recommendations over loopback for some seconds; requests a second, times,
-memory.
-kills: the server is killed with -9 while clients post reviews, and started again; whether every review that
-was acknowledged is there in the end.
+load: clients request recommendations over loopback; prints requests a second, latency and memory.
+kills: the server is killed with SIGKILL while clients post reviews, and started again; prints how many
+acknowledged reviews were lost.
 
-MODEL is a folder that `mmrec fit` wrote; its live reviews are left alone. With --postgresql, reviews live in
-a PostgreSQL of Debian's package that is started for this.
+MODEL is a folder that `mmrec fit` wrote; its live reviews are not changed. With --postgresql, reviews are
+stored in a PostgreSQL of Debian's package, which is started for this.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import os
 import platform
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +22,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
 import httpx2 as httpx
@@ -32,41 +31,39 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from serving import MMREC, postgresql
+from serving import MMREC, free_port, postgresql
 
 
 def main() -> None:
-    """Measure one thing; print."""
+    """Run one measurement and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
-    parser.add_argument("what", choices=("load", "kills"))
+    parser.add_argument("measurement", choices=("load", "kills"))
     parser.add_argument("--postgresql", action="store_true")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--times", type=int, default=20)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         file = f"sqlite:///{folder}/live.sqlite"
-        database = stack.enter_context(postgresql()) if given.postgresql else file
-        server = Server(given.model, database)
+        database = stack.enter_context(postgresql()) if arguments.postgresql else file
+        server = Server(arguments.model, database)
         print(f"{platform.machine()}, {os.cpu_count()} cores; {database.partition(':')[0]}")
         try:
-            if given.what == "load":
-                load(server, given.model, given.clients, given.seconds)
+            if arguments.measurement == "load":
+                load(server, arguments.model, arguments.clients, arguments.seconds)
             else:
-                kills(server, given.model, given.times)
+                kills(server, arguments.model, arguments.times)
         finally:
             server.kill()
 
 
 class Server:
-    """`mmrec serve` in a process of its own, on one port through all its lives."""
+    """A process of `mmrec serve`, which keeps its port when it is started again."""
 
     def __init__(self, model: Path, database: str) -> None:
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._command = [*MMREC, "serve", str(model), "--port", str(port), "--database", database]
         self._command += ["--per-minute", "10000000"]
@@ -86,80 +83,83 @@ class Server:
                 time.sleep(0.1)
 
     def kill(self) -> None:
-        """Kill it with -9."""
+        """Kill it with SIGKILL."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
     @property
     def megabytes(self) -> float:
-        """Memory that it holds now."""
+        """Its resident memory."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
 
 
 def load(server: Server, model: Path, clients: int, seconds: float) -> None:
-    """Recommendations for random users, by so many clients at once."""
+    """Request recommendations for random users by many clients at once."""
     users = pl.read_parquet(model / "reviews.parquet")["user"].unique().sort().to_list()
     before, end = server.megabytes, time.monotonic() + seconds
 
-    def client(seed: int) -> list[tuple[int, float]]:
-        rng, found = random.Random(seed), []
-        with httpx.Client(base_url=server.url, timeout=60) as one:
+    def request_lists(seed: int) -> list[tuple[int, float]]:
+        rng, timings = random.Random(seed), []
+        with httpx.Client(base_url=server.url, timeout=60) as client:
             while time.monotonic() < end:
                 start = time.perf_counter()
-                status = one.get(f"/v1/users/{rng.choice(users)}/recommendations").status_code
-                found.append((status, time.perf_counter() - start))
-        return found
+                response = client.get(f"/v1/users/{rng.choice(users)}/recommendations")
+                timings.append((response.status_code, time.perf_counter() - start))
+        return timings
 
     with ThreadPoolExecutor(clients) as pool:
-        found = [one for own in pool.map(client, range(clients)) for one in own]
-    times = np.array([took for _, took in found]) * 1000
-    failed = sum(status >= 500 for status, _ in found)
+        timings = [*chain.from_iterable(pool.map(request_lists, range(clients)))]
+    milliseconds = np.array([seconds for _, seconds in timings]) * 1000
+    failures = sum(status >= 500 for status, _ in timings)
+    rate = len(timings) / seconds
+    print(f"{clients} clients, {seconds:g} s: {rate:,.0f} requests/s, {failures} responses of 5xx")
     print(
-        f"{clients} clients, {seconds:g} s: {len(found) / seconds:,.0f} requests/s, {failed} answers of 5xx"
+        f"p50 {np.percentile(milliseconds, 50):.0f} ms, p99 {np.percentile(milliseconds, 99):.0f} ms"
     )
-    print(f"p50 {np.percentile(times, 50):.0f} ms, p99 {np.percentile(times, 99):.0f} ms")
     print(f"memory {before:,.0f} MB before, {server.megabytes:,.0f} MB after")
 
 
 def kills(server: Server, model: Path, times: int) -> None:
-    """Post reviews, kill, start again; then look whether all that was acknowledged is there."""
+    """Post reviews while the server is killed and restarted; count the acknowledged ones that are lost."""
     items = pl.read_parquet(model / "reviews.parquet")["item"].unique().sort().to_list()
     acknowledged: set[tuple[str, str]] = set()
     done, lock = threading.Event(), threading.Lock()
 
-    def client(number: int) -> None:
+    def post_reviews(number: int) -> None:
         rng = random.Random(number)
-        with httpx.Client(base_url=server.url, timeout=10) as one:
-            for at in range(1_000_000):
+        with httpx.Client(base_url=server.url, timeout=10) as client:
+            for visit in range(1_000_000):
                 if done.is_set():
                     return
-                said = {
-                    "user": f"client {number} {at // 20}",
+                review = {
+                    "user": f"client {number} {visit // 20}",
                     "item": rng.choice(items),
                     "rating": 4,
+                    "text": f"Visit {visit}: good soup, slow service.",
                 }
-                said["text"] = f"Visit {at}: good soup, slow service."
                 try:
-                    answer = one.post("/v1/reviews", json=said)
+                    response = client.post("/v1/reviews", json=review)
                 except httpx.TransportError:
                     time.sleep(0.1)
                     continue
-                if answer.status_code == 201:
+                if response.status_code == 201:
                     with lock:
-                        acknowledged.add((said["user"], said["item"]))
+                        acknowledged.add((review["user"], review["item"]))
 
     with ThreadPoolExecutor(4) as pool:
         for number in range(4):
-            pool.submit(client, number)
+            pool.submit(post_reviews, number)
         for _ in range(times):
             time.sleep(random.uniform(0.5, 2))
             server.kill()
             server.start()
         done.set()
-    with httpx.Client(base_url=server.url, timeout=60) as one:
-        known = {user: one.get(f"/v1/users/{user}").json()["reviewed"] for user, _ in acknowledged}
-    lost = sum(item not in known[user] for user, item in acknowledged)
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        reviewed = {
+            user: client.get(f"/v1/users/{user}").json()["reviewed"] for user, _ in acknowledged
+        }
+    lost = sum(item not in reviewed[user] for user, item in acknowledged)
     print(f"{times} kills, {len(acknowledged):,} pairs acknowledged, {lost} lost")
 
 

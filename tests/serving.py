@@ -1,4 +1,4 @@
-"""A real `mmrec serve` process, and a real PostgreSQL, for tests of the service."""
+"""Commands and the service for tests, the latter also in this process; and a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -22,35 +22,55 @@ WAIT = 60.0
 MMREC = [sys.executable, "-c", "import sys; from mmrec.cli import main; main(sys.argv[1:])"]
 
 
+def mmrec(*words: object, cwd: Path, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user types it, in a process of its own."""
+    cache = cache or cwd / "cache"
+    environment = os.environ | {"MMREC_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+    command = [*MMREC, *map(str, words)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
 @dataclass
-class Served:
-    """A running service."""
+class Service:
+    """A service that answers requests."""
 
     client: httpx.Client
+
+    def get(self, path: str, **options: Any) -> Any:
+        response = self.client.get(path, **options)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def post(self, path: str, body: Any, status: int = 200) -> Any:
+        response = self.client.post(path, json=body)
+        assert response.status_code == status, response.text
+        return response.json()
+
+
+@dataclass
+class Served(Service):
+    """A service in a process of its own."""
+
     process: subprocess.Popen[str]
     log: Path
 
-    def get(self, path: str, **how: Any) -> Any:
-        answer = self.client.get(path, **how)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
 
-    def post(self, path: str, body: Any, status: int = 200) -> Any:
-        answer = self.client.post(path, json=body)
-        assert answer.status_code == status, answer.text
-        return answer.json()
+@contextmanager
+def service_in_process(model: Path, **settings: Any) -> Iterator[Service]:
+    """The application in this process, until the block is left; `settings` are those of `ServeConfig`."""
+    from fastapi.testclient import TestClient
 
+    from mmrec.config import ServeConfig
+    from mmrec.service.app import create_app
 
-def free_port() -> int:
-    """A port on loopback where nobody listens."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    app = create_app(model, ServeConfig(**settings))
+    with TestClient(app, follow_redirects=False, raise_server_exceptions=False) as client:
+        yield Service(client)
 
 
 @contextmanager
 def serving(model: Path, *flags: str) -> Iterator[Served]:
-    """`mmrec serve` on a port of its own, until the block is left."""
+    """`mmrec serve` on a free port, until the block is left."""
     port = free_port()
     command = [*MMREC, "serve", str(model), "--port", str(port), *flags]
     log = model.parent / f"serve-{port}.log"
@@ -75,9 +95,16 @@ def _ready(client: httpx.Client) -> bool:
         return False
 
 
+def free_port() -> int:
+    """A port on loopback that nothing listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def postgresql() -> Iterator[str]:
-    """A real PostgreSQL of Debian's package, on a port of its own."""
+    """A real PostgreSQL of Debian's package, on a free port."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not programs:
         pytest.skip("PostgreSQL is not installed (Debian's package postgresql)")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from chat_answers import complete
-from chat_server import Behaviour, Server, serve
+from chat_server import Behaviour, Luck, Server, serve
 from hostile import HOSTILE, OWNED
 from mmrec.cache.store import Failure, Store
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
@@ -105,7 +105,7 @@ def _obeyed(ask: Prompt) -> Answer:
     if ask.task.schema is not None:
         shape = {"name": "answer", "strict": True, "schema": ask.task.schema}
         body["response_format"] = {"type": "json_schema", "json_schema": shape}
-    (choice,) = complete(Behaviour(gullible=True), body)["choices"]
+    _, choice = complete(Behaviour(gullible=True), body, Luck(0, "", 1))
     return Answer(text=choice["message"]["content"], finish=choice["finish_reason"])
 
 

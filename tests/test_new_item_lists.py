@@ -73,11 +73,12 @@ def test_everyone_gets_a_list_after_a_restart_of_the_service(corrected: Path, tm
     from mmrec.service.recommendations import RecommendationService
 
     url = f"sqlite:///{tmp_path / 'live.sqlite'}"
-    desk = RecommendationService(Recommender.load(corrected), LiveStore(url))
-    desk.add_item("hotpot", "The Hot Pot", DESCRIPTION, None)
-    desk.add_review("ann", "hotpot", 5.0, "Wonderful broth!")
-    check_lists_of_everyone(desk.recommender)
+    running = RecommendationService(Recommender.load(corrected), LiveStore(url))
+    running.add_item("hotpot", "The Hot Pot", DESCRIPTION, None)
+    running.add_review("ann", "hotpot", 5.0, "Wonderful broth!")
     restarted = RecommendationService(Recommender.load(corrected), LiveStore(url))
-    check_lists_of_everyone(restarted.recommender)
-    known = [*restarted.recommender.online.codes["user"]][:4]
-    assert restarted.predict(known, ["hotpot"] * 4) == pytest.approx(desk.predict(known, ["hotpot"] * 4))
+    with running.recommender() as before, restarted.recommender() as after:
+        check_lists_of_everyone(before)
+        check_lists_of_everyone(after)
+        users, items = [*after.online.codes["user"]][:4], ["hotpot"] * 4
+        assert after.predict(users, items) == pytest.approx(before.predict(users, items))

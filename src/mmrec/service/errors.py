@@ -1,4 +1,4 @@
-"""What the service answers instead of what was asked for, as the OpenAPI document describes it."""
+"""Error responses as the OpenAPI document describes them."""
 
 from __future__ import annotations
 
@@ -6,46 +6,47 @@ from typing import Any
 
 from pydantic import BaseModel
 
-__all__ = ["error_responses"]
+__all__ = ["ErrorResponse", "ValidationErrorResponse", "error_responses"]
 
 
-class Refused(BaseModel):
-    """Why there is no answer."""
+class ErrorResponse(BaseModel):
+    """Why a request failed."""
 
     error: str
     request_id: str
 
 
-class Wrong(BaseModel):
-    """A part of a request that cannot be, where it stands, and why."""
+class ValidationIssue(BaseModel):
+    """A part of a request that is not valid: where it stands, and why."""
 
     type: str
     loc: list[str | int]
     msg: str
 
 
-class Invalid(BaseModel):
-    """A request that does not fit this document."""
+class ValidationErrorResponse(BaseModel):
+    """A request that does not fit the OpenAPI document."""
 
-    detail: list[Wrong]
+    detail: list[ValidationIssue]
     request_id: str
 
 
-_SAID: dict[int, str] = {
-    400: "The body cannot be read.",
-    401: "An API key is wanted; only where the service was started with keys.",
-    404: "Nobody has spoken of it, or no id looks like that.",
-    409: "The item is known already.",
-    413: "The body is too long.",
-    422: "Something in the request cannot be.",
-    429: "Too many requests; wait a little.",
-    503: "The database of live reviews, or a model that reads, cannot be reached.",
-}
-
-
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """As `responses` of a route."""
+    """The argument `responses` of a route that may answer with these statuses."""
+    descriptions = {
+        400: "The body cannot be read.",
+        401: "An API key is required, if the service was started with keys.",
+        404: "The item or page does not exist.",
+        409: "The item exists already.",
+        413: "The body is too large.",
+        422: "Validation error.",
+        429: "Too many requests.",
+        503: "The database of live reviews or a language or vision model cannot be reached.",
+    }
     return {
-        status: {"model": Invalid if status == 422 else Refused, "description": _SAID[status]}
+        status: {
+            "model": ValidationErrorResponse if status == 422 else ErrorResponse,
+            "description": descriptions[status],
+        }
         for status in statuses
     }

@@ -7,32 +7,21 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import (
-    Connection,
-    DateTime,
-    Engine,
-    String,
-    Text,
-    create_engine,
-    event,
-    select,
-    text,
-)
+import sqlalchemy
+from sqlalchemy import Connection, DateTime, Engine, String, Text, event, select
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, undefer
 
 from mmrec.errors import ConfigError, StoreError
 
 __all__ = ["LiveStore", "StoredItem", "StoredReview"]
-
-_ORDER = 0x6D6D7265  # of the lock that has reviews committed in the order of their numbers
 
 
 class _Base(DeclarativeBase): ...
 
 
 class StoredReview(_Base):
-    """A review that came while a model was served, with what was read out of it."""
+    """A review that was added while a model was served, with its annotation."""
 
     __tablename__ = "live_reviews"
 
@@ -43,12 +32,12 @@ class StoredReview(_Base):
     rating: Mapped[float]
     text: Mapped[str] = mapped_column(Text)
     note: Mapped[str] = mapped_column(Text)
-    """`Note` as JSON: a review is read once, by whoever took it in."""
+    """A `Note` as JSON: only the process that receives a review annotates it."""
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
 class StoredItem(_Base):
-    """An item that was introduced while a model was served."""
+    """An item that was added while a model was served, with its annotation."""
 
     __tablename__ = "live_items"
 
@@ -58,107 +47,97 @@ class StoredItem(_Base):
     description: Mapped[str] = mapped_column(Text)
     note: Mapped[str] = mapped_column(Text)
     caption: Mapped[str | None] = mapped_column(Text)
-    """What its photo shows; null without one."""
+    """Of its photo; null without a photo."""
     photo: Mapped[bytes | None] = mapped_column(deferred=True)
-    """JPEG, made anew, so that nothing but the picture is in it."""
+    """A small JPEG without metadata."""
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
-Live = TypeVar("Live", StoredReview, StoredItem)
+Entry = TypeVar("Entry", StoredReview, StoredItem)
 
 
 class LiveStore:
-    """Live reviews and items, each in the order in which they came; what was added is never lost.
+    """Live reviews and items, numbered in the order in which they were added.
 
     Args:
-        url: of the database; the table is made where there is none.
+        url: of the database; missing tables are created.
 
     Raises:
-        ConfigError: no such kind of database, or its driver is not installed.
-        StoreError: it cannot be reached.
+        ConfigError: the kind of database is not supported, or its driver is not installed.
+        StoreError: the database cannot be reached; every method raises it too.
     """
 
     def __init__(self, url: str) -> None:
         if url.startswith("postgresql://"):
             url = url.replace("postgresql://", "postgresql+psycopg://", 1)
         try:
-            self._engine = create_engine(url, pool_pre_ping=True)
+            self._engine = sqlalchemy.create_engine(url, pool_pre_ping=True)
         except (ArgumentError, ImportError) as error:
-            mend = "name it as sqlite:///FILE or postgresql://USER@HOST/NAME (this needs mmrec[postgres])"
-            raise ConfigError(f"--database: {error}; {mend}") from error
+            formats = (
+                "sqlite:///FILE or postgresql://USER@HOST/NAME (the latter needs mmrec[postgres])"
+            )
+            raise ConfigError(f"--database: {error}; the URL must be {formats}") from error
         self.kind = self._engine.dialect.name
         if self.kind == "sqlite":
             _make_durable(self._engine)
-        with self._told(), self._engine.begin() as connection:
-            self._in_turn(connection)  # several may start at once on an empty database
+        with self._translate_errors(), self._engine.begin() as connection:
+            self._lock(connection)  # several processes may start on an empty database
             _Base.metadata.create_all(connection)
 
-    def add(self, new: StoredReview | StoredItem) -> bool:
-        """Keep a review or an item, and say whether it is new; one of the same id is kept as it was.
+    def add(self, entry: StoredReview | StoredItem) -> bool:
+        """Store a review or an item, unless there is one of that id already.
 
-        Raises:
-            StoreError: the database does not take it.
+        Returns:
+            Whether it is new.
         """
-        new.created = datetime.now(UTC)
-        with self._told():
+        entry.created = datetime.now(UTC)
+        with self._translate_errors():
             try:
                 with Session(self._engine) as session, session.begin():
-                    # Numbers are given before they are committed: a reader could miss the slower one.
-                    self._in_turn(session)
-                    session.add(new)
+                    # PostgreSQL assigns numbers before transactions commit. Without the lock a reader
+                    # could see number 8, and never look for number 7, which commits later.
+                    self._lock(session)
+                    session.add(entry)
                 return True
             except IntegrityError:
                 return False
 
-    def since(self, table: type[Live], number: int, limit: int = 1000) -> list[Live]:
-        """Reviews or items after one, in order.
-
-        Raises:
-            StoreError: the database cannot be read.
-        """
-        found = select(table).where(table.number > number).order_by(table.number).limit(limit)
-        with self._told(), Session(self._engine) as session:
-            return list(session.scalars(found))
+    def since(self, table: type[Entry], number: int, limit: int = 1000) -> list[Entry]:
+        """Reviews or items with a higher number, in order and without photos."""
+        query = select(table).where(table.number > number).order_by(table.number).limit(limit)
+        with self._translate_errors(), Session(self._engine) as session:
+            return list(session.scalars(query))
 
     def find_item(self, item: str) -> StoredItem:
-        """An item that was introduced.
-
-        Raises:
-            StoreError: the database cannot be read.
-        """
-        with self._told(), Session(self._engine) as session:
-            return session.scalars(select(StoredItem).where(StoredItem.item == item)).one()
-
-    def photo(self, item: str) -> bytes | None:
-        """The photo that an item was introduced with.
-
-        Raises:
-            StoreError: the database cannot be read.
-        """
-        with self._told(), Session(self._engine) as session:
-            return session.scalar(select(StoredItem.photo).where(StoredItem.item == item))
+        """The item with this id, which must exist, and its photo."""
+        query = select(StoredItem).where(StoredItem.item == item).options(undefer(StoredItem.photo))
+        with self._translate_errors(), Session(self._engine) as session:
+            return session.scalars(query).one()
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         self._engine.dispose()
 
-    def _in_turn(self, session: Session | Connection) -> None:
-        """Wait until nobody else changes anything; SQLite sees to it by itself."""
+    def _lock(self, session: Session | Connection) -> None:
+        """Let one transaction write at a time; SQLite does so by itself."""
         if self.kind == "postgresql":
-            session.execute(text(f"SELECT pg_advisory_xact_lock({_ORDER})"))
+            # The key is arbitrary ("mmre"): locks of other applications must not collide with it.
+            session.execute(sqlalchemy.text(f"SELECT pg_advisory_xact_lock({0x6D6D7265})"))
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except SQLAlchemyError as error:
-            # Not the statement, which has a review in it.
+            # The driver's message alone: SQLAlchemy's own quotes the statement with the review in it.
             reason = str(getattr(error, "orig", None) or type(error).__name__).strip()
             raise StoreError(f"the database of live reviews ({self.kind}): {reason}") from error
 
 
 def _make_durable(engine: Engine) -> None:
+    """Wait for locks up to 10 s, let readers and a writer work side by side, and sync every commit."""
+
     @event.listens_for(engine, "connect")
-    def begin(connection: Any, _: Any) -> None:
+    def configure(connection: Any, _: Any) -> None:
         for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL"):
             connection.execute(f"PRAGMA {pragma}")

@@ -1,4 +1,4 @@
-"""The one place where a served model is asked and changed: answers, and live reviews as they come."""
+"""The service behind the API and the pages: a recommender that takes in live reviews and items."""
 
 from __future__ import annotations
 
@@ -8,141 +8,152 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mmrec.errors import DataError, MmrecError, ModelError, StoreError
+from starlette.requests import Request
+
+from mmrec.errors import DataError, MmrecError, ModelError, PhotoError, StoreError
 from mmrec.features.dataset import Models
 from mmrec.llm.types import Note
 from mmrec.pipeline import open_models
-from mmrec.recommender.explain import Explanation, Quote, with_sentences
+from mmrec.recommender.explain import with_sentences
 from mmrec.recommender.recommender import Recommender
 from mmrec.service.live_store import LiveStore, StoredItem, StoredReview
 from mmrec.vision.image_features import PhotoAnnotator, encode_thumbnail
 
-__all__ = ["ExplainedItem", "ItemExistsError", "RecommendationService"]
+__all__ = ["ItemExistsError", "RecommendationService", "current_service"]
 
 log = logging.getLogger("mmrec.service")
-_LOOK_EVERY = 0.5  # seconds between two looks for reviews that other workers took in
 
 
 class ItemExistsError(MmrecError):
-    """An item that is to be introduced is known already."""
-
-
-@dataclass(frozen=True)
-class ExplainedItem:
-    """An item for someone: its row of `Recommender.recommend`, and why it is there."""
-
-    row: dict[str, Any]
-    explanation: Explanation | None
+    """An item that is to be added exists already."""
 
 
 class RecommendationService:
-    """A recommender that hears live reviews, of this process and of others.
+    """A recommender with the live reviews and items of this process and of others.
 
     Args:
-        recommender: the model, as it was saved.
-        store: where live reviews are kept; those in there are heard first.
-        sentences: whether a language model writes one for every reason.
+        recommender: the model as it was saved.
+        store: live reviews and items; those in it are added to the recommender first.
+        sentences: whether a language model writes a sentence for every explanation.
+
+    Attributes:
+        last_review_number: of the live review that the recommender has taken in last.
     """
 
     def __init__(
         self, recommender: Recommender, store: LiveStore, *, sentences: bool = False
     ) -> None:
-        self.recommender, self._ledger = recommender, store
-        self._lock = threading.RLock()
-        self._reading = threading.Lock()
+        self._recommender, self._store, self._sentences = recommender, store, sentences
+        self._lock = threading.RLock()  # guards the recommender
+        self._slow_models_lock = threading.Lock()
         config = recommender.config
-        slow = config.language.llm != "builtin" or config.vision.captioner != "builtin"
-        # What takes its time has a store of its own, so that nobody who only asks waits for it.
-        self._aside = open_models(config) if slow else None
-        self._sentences = sentences
-        self._photos: dict[str, str] = {}
-        self._heard, self._introduced, self._looked = 0, 0, 0.0
-        self._known = frozenset(recommender.online.codes["item"])
+        is_slow = config.language.llm != "builtin" or config.vision.captioner != "builtin"
+        # Slow models have a cache of their own, so that requests without new text need not wait for them.
+        self._slow_models = open_models(config) if is_slow else None
+        self._live_captions: dict[str, str] = {}  # by item, where a live item has a photo
+        self.last_review_number, self._last_item_number, self._last_poll = 0, 0, 0.0
+        self._saved_items = frozenset(recommender.online.codes["item"])
         recommender.warm_up()
         self.catch_up(immediately=True)
 
-    @property
-    def last_review_number(self) -> int:
-        """Number of the last live review that the model knows."""
-        return self._heard
+    @contextmanager
+    def recommender(self) -> Iterator[Recommender]:
+        """The recommender, which no other thread reads or changes meanwhile."""
+        with self._lock:
+            yield self._recommender
 
-    def catch_up(self, *, immediately: bool = False) -> None:
-        """Hear reviews that have come since; not asked too often unless `immediately`.
+    def catch_up(self, *, immediately: bool = False, poll_seconds: float = 0.5) -> None:
+        """Take in live reviews and items that were stored since the last call, by any process.
+
+        Args:
+            immediately: read the store even if the last call was less than `poll_seconds` ago.
+            poll_seconds: how long reviews of other processes may go unnoticed.
 
         Raises:
             StoreError: the database cannot be read.
         """
         with self._lock:
-            if not immediately and time.monotonic() - self._looked < _LOOK_EVERY:
+            if not immediately and time.monotonic() - self._last_poll < poll_seconds:
                 return
-            while items := self._ledger.since(StoredItem, self._introduced):
+            # Items come first: their descriptions count even if a review of them was stored before.
+            while items := self._store.since(StoredItem, self._last_item_number):
                 for item in items:
-                    self._hear(item.number, "item", partial(self._introduce, item))
-                    self._introduced = item.number
-            while reviews := self._ledger.since(StoredReview, self._heard):
-                for one in reviews:
-                    said = (one.user, one.item, one.rating, one.text, one.review_id, one.note)
-                    self._hear(one.number, "review", partial(self._add, *said))
-                    self._heard = one.number
-            self._looked = time.monotonic()
+                    self._take_in(item)
+                    self._last_item_number = item.number
+            while reviews := self._store.since(StoredReview, self.last_review_number):
+                for review in reviews:
+                    self._take_in(review)
+                    self.last_review_number = review.number
+            self._last_poll = time.monotonic()
 
-    def _hear(self, number: int, what: str, hear: Callable[[], None]) -> None:
+    def _take_in(self, entry: StoredReview | StoredItem) -> None:
         try:
-            hear()
+            if isinstance(entry, StoredReview):
+                self._take_in_review(entry)
+            else:
+                self._take_in_item(entry)
         except (ModelError, StoreError):
-            raise  # it is not the review's fault: it is heard at the next look
-        except Exception as error:  # one that cannot be heard must not silence all others
-            # Its kind alone: the message may quote the review.
-            log.error("live %s number %d was left out: %s", what, number, type(error).__name__)
+            raise  # not the entry's fault: the next call tries again
+        except Exception as error:  # a broken entry must not keep out those after it
+            kind = "review" if isinstance(entry, StoredReview) else "item"
+            # The message is not logged, since it may quote the review.
+            log.error(
+                "live %s number %d was left out: %s", kind, entry.number, type(error).__name__
+            )
 
-    def _add(
-        self, user: str, item: str, rating: float, text: str, review_id: str, note: str
-    ) -> None:
-        self.recommender.add_review(
-            user, item, rating, text, review_id, Note.model_validate_json(note)
+    def _take_in_review(self, review: StoredReview) -> None:
+        note = Note.model_validate_json(review.note)
+        self._recommender.add_review(
+            review.user, review.item, review.rating, review.text, review.review_id, note
         )
 
-    def _introduce(self, one: StoredItem) -> None:
-        captions = [one.caption] if one.caption else []
-        note = Note.model_validate_json(one.note)
-        if one.caption is not None:
-            self._photos[one.item] = one.caption
-        how: dict[str, Any] = {
-            "name": one.name,
-            "description": one.description,
-            "captions": captions,
-        }
-        self.recommender.add_item(one.item, **how, note=note)
+    def _take_in_item(self, item: StoredItem) -> None:
+        if item.caption is not None:
+            self._live_captions[item.item] = item.caption
+        self._recommender.add_item(
+            item.item,
+            name=item.name,
+            description=item.description,
+            captions=[item.caption] if item.caption else [],
+            note=Note.model_validate_json(item.note),
+        )
 
     @contextmanager
-    def _readers(self) -> Iterator[Models]:
-        """What reads, for one thread at a time; the builtin readers are quick, so all may wait for them."""
-        if self._aside is None:
+    def _models(self) -> Iterator[Models]:
+        """Models that annotate reviews and photos, for one thread at a time."""
+        if self._slow_models is None:
             with self._lock:
-                yield self.recommender.models
+                yield self._recommender.models
         else:
-            with self._reading:
-                yield self._aside
+            with self._slow_models_lock:
+                yield self._slow_models
+
+    def _write_note(self, text: str) -> str:
+        with self._models() as models:
+            (note,) = models.annotator.write_notes([text])
+        return note.model_dump_json()
 
     def add_review(
         self, user: str, item: str, rating: float, text: str, review_id: str | None = None
     ) -> str:
-        """Read a review, keep it, and hear it; its id.
+        """Annotate a review, store it, and take it in.
 
         Args:
             user, item, rating, text: the review.
-            review_id: the caller's own, so that what is sent twice counts once.
+            review_id: chosen by the client, so that a review that is sent twice counts once.
+
+        Returns:
+            The id of the review.
         """
         review_id = review_id or uuid.uuid4().hex
-        note = self._read(text)
-        self._ledger.add(
+        note = self._write_note(text)
+        self._store.add(
             StoredReview(
                 review_id=review_id, user=user, item=item, rating=rating, text=text, note=note
             )
@@ -150,140 +161,143 @@ class RecommendationService:
         self.catch_up(immediately=True)
         return review_id
 
-    def _read(self, text: str) -> str:
-        with self._readers() as models:
-            (note,) = models.annotator.write_notes([text])
-        return note.model_dump_json()
-
     def add_item(
         self, item: str, name: str | None, description: str, photo: bytes | None
     ) -> str | None:
-        """Keep an item that is new, and know it; what its photo shows, where it has one.
+        """Annotate a new item, store it, and take it in.
+
+        Returns:
+            The caption of its photo; None without a photo.
 
         Raises:
             PhotoError: the photo cannot be read.
-            DataError: there is nothing in it that the model can use.
-            AlreadyKnown: the item is the model's, or was introduced in other words.
+            DataError: neither description nor photo has anything that the model can use.
+            ItemExistsError: the item is the model's, or was added with other content.
         """
-        if item in self._known:
-            raise ItemExistsError(f"{item!r} is known already; tell more of it in a review")
-        small, caption = None, None
-        if photo is not None:
-            config = self.recommender.config.read
-            small = encode_thumbnail(io.BytesIO(photo), config.max_pixels)
-            with tempfile.NamedTemporaryFile(suffix=".jpg") as file, self._readers() as models:
-                file.write(small)
-                file.flush()
-                caption = PhotoAnnotator(models.store, config.max_pixels).caption_photo(
-                    Path(file.name), models.captioner
-                )
-        self.recommender.online.check_item_content(description, [caption] if caption else [])
-        kept = {"name": name, "description": description, "note": self._read(description)}
-        if not self._ledger.add(StoredItem(item=item, caption=caption, photo=small, **kept)):
-            told = self._ledger.find_item(item)
-            if (told.name, told.description, told.caption) != (name, description, caption):
-                raise ItemExistsError(
-                    f"{item!r} was introduced before; tell more of it in a review"
-                )
+        if item in self._saved_items:
+            raise ItemExistsError(f"item {item!r} exists already; add a review of it instead")
+        small, caption = (None, None) if photo is None else self._caption(photo)
+        self._recommender.online.check_item_content(description, [caption] if caption else [])
+        content = {"name": name, "description": description, "caption": caption}
+        note = self._write_note(description)
+        if not self._store.add(StoredItem(item=item, photo=small, note=note, **content)):
+            stored = self._store.find_item(item)
+            if any(getattr(stored, field) != value for field, value in content.items()):
+                raise ItemExistsError(f"item {item!r} was added before; add a review of it instead")
         self.catch_up(immediately=True)
         return caption
 
-    def recommend(
-        self, user: str | None, n: int, *, why: bool = False, **how: Any
-    ) -> list[ExplainedItem]:
-        """As `Recommender.recommend`, with reasons where wanted."""
-        with self._lock:
-            rows = self.recommender.recommend(user, n, **how).to_dicts()
-            if not why:
-                return [ExplainedItem(row, None) for row in rows]
-            asking = {name: how[name] for name in ("likes", "liked") if name in how}
-            reasons = [self.recommender.explain(user, row["item"], **asking) for row in rows]
-        if self._sentences:
-            with self._readers() as models:
-                reasons = with_sentences(reasons, models.annotator.write_reasons)
-        return [ExplainedItem(row, reason) for row, reason in zip(rows, reasons, strict=True)]
+    def _caption(self, photo: bytes) -> tuple[bytes, str | None]:
+        """The photo as a small JPEG without metadata, and its caption."""
+        max_pixels = self._recommender.config.read.max_pixels
+        small = encode_thumbnail(io.BytesIO(photo), max_pixels)
+        with tempfile.NamedTemporaryFile(suffix=".jpg") as file, self._models() as models:
+            file.write(small)
+            file.flush()
+            annotator = PhotoAnnotator(models.store, max_pixels)
+            return small, annotator.caption_photo(Path(file.name), models.captioner)
 
-    def predict(self, users: list[str], items: list[str]) -> list[float]:
-        """As `Recommender.predict`."""
+    def recommend(
+        self, user: str | None, n: int, *, why: bool = False, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Rows of `Recommender.recommend`, each with an `Explanation` as `why` (None if not wanted)."""
         with self._lock:
-            return self.recommender.predict(users, items).tolist()
+            rows = self._recommender.recommend(user, n, **options).to_dicts()
+            if not why:
+                return [{**row, "why": None} for row in rows]
+            tastes = {name: options[name] for name in ("likes", "liked") if name in options}
+            explanations = [self._recommender.explain(user, row["item"], **tastes) for row in rows]
+        if self._sentences:
+            with self._models() as models:
+                explanations = with_sentences(explanations, models.annotator.write_reasons)
+        return [
+            {**row, "why": explanation} for row, explanation in zip(rows, explanations, strict=True)
+        ]
 
     def describe_item(self, item: str) -> dict[str, Any]:
-        """An item's id, name, price and categories.
+        """Id, name, price tag and categories of an item.
 
         Raises:
-            DataError: nobody has reviewed it.
+            DataError: the item is unknown.
         """
         with self._lock:
-            code, shelf = self._code(item), self.recommender.catalog
-            return {
-                "item": item,
-                "name": shelf.name(code),
-                "price": shelf.price(code),
-                "categories": shelf.categories(code),
-            }
+            return self._recommender.catalog.describe([self._item_code(item)]).row(0, named=True)
 
-    def typical_quotes(self, item: str, limit: int = 5) -> tuple[list[Quote], list[Quote]]:
-        """What is liked and disliked about an item, the most typical first.
+    def item_profile(self, item: str, limit: int = 5) -> dict[str, Any]:
+        """`describe_item`, with the most typical sentence (`summary`) and up to `limit` likes and dislikes.
 
         Raises:
-            DataError: nobody has reviewed it.
+            DataError: the item is unknown.
         """
-        code = self._code(item)
         with self._lock:
-            return self.recommender.typical_quotes(code, limit)
-
-    def summary_quote(self, item: str) -> Quote | None:
-        """A sentence about an item that stands for most of them.
-
-        Raises:
-            DataError: nobody has reviewed it.
-        """
-        code = self._code(item)
-        with self._lock:
-            return self.recommender.summary_quote(code)
+            code = self._item_code(item)
+            likes, dislikes = self._recommender.typical_quotes(code, limit)
+            summary = self._recommender.summary_quote(code)
+        return {
+            **self.describe_item(item),
+            "summary": summary,
+            "likes": likes,
+            "dislikes": dislikes,
+        }
 
     def photos(self, item: str) -> list[tuple[str, str]]:
-        """Path ("" of one that came with a live item) and caption ("" without one) of an item's photos."""
-        with self._lock:
-            live = [("", self._photos[item])] if item in self._photos else []
-            return [*live, *self.recommender.catalog.photos(self._code(item))]
+        """Path and caption of an item's photos, for visitors.
 
-    def live_photo(self, item: str) -> bytes:
-        """The JPEG that a live item came with."""
-        return self._ledger.photo(item) or b""
+        The photo of a live item is in the database and has the path "". Captions of the builtin captioner are
+        left out (""): it names colours, which tell visitors nothing.
+
+        Raises:
+            DataError: the item is unknown.
+        """
+        with self._lock:
+            photos = self._recommender.catalog.photos(self._item_code(item))
+            if item in self._live_captions:
+                photos = [("", self._live_captions[item]), *photos]
+            if self._recommender.config.vision.captioner == "builtin":
+                return [(path, "") for path, _ in photos]
+            return photos
+
+    def photo(self, item: str, index: int) -> bytes:
+        """One of the item's `photos` as a small JPEG without metadata.
+
+        Raises:
+            DataError: there is no such photo, or it cannot be read.
+        """
+        photos = self.photos(item)
+        if index >= len(photos):
+            raise DataError(f"{item!r} has {len(photos)} photos")
+        path, _ = photos[index]
+        if not path:
+            return self._store.find_item(item).photo or b""
+        try:
+            return _thumbnail(path, self._recommender.config.read.max_pixels)
+        except PhotoError as error:
+            raise DataError(f"photo {index} of {item!r} cannot be shown: {error}") from error
 
     def reviewed_items(self, user: str) -> list[str]:
-        """Ids of what a user has reviewed; of a stranger, none."""
+        """Ids of the items that a user has reviewed; none for an unknown user."""
         with self._lock:
-            code, shelf = self.recommender.online.codes["user"].get(user), self.recommender.catalog
-            return (
-                []
-                if code is None
-                else [shelf.items[item] for item in shelf.reviewed_items(code).tolist()]
+            code, catalog = (
+                self._recommender.online.codes["user"].get(user),
+                self._recommender.catalog,
             )
+            if code is None:
+                return []
+            return [catalog.items[item] for item in catalog.reviewed_items(code).tolist()]
 
-    def similar_items(self, item: str, n: int) -> list[tuple[str, float]]:
-        """As `Recommender.similar_items`."""
-        with self._lock:
-            return self.recommender.similar_items(item, n)
-
-    def similar_users(self, user: str, n: int) -> list[tuple[str, float]]:
-        """As `Recommender.similar_users`."""
-        with self._lock:
-            return self.recommender.similar_users(user, n)
-
-    def common_categories(self, limit: int) -> list[str]:
-        """Categories of most items."""
-        with self._lock:
-            return self.recommender.catalog.common_categories(limit)
-
-    def search(self, text: str, n: int) -> list[str]:
-        """Ids of items whose name has the text in it, then of those that are spoken of in such words."""
-        with self._lock:
-            return self.recommender.search(text, n)
-
-    def _code(self, item: str) -> int:
-        if (code := self.recommender.online.codes["item"].get(item)) is None:
-            raise DataError(f"no review speaks of item {item!r}; check the id")
+    def _item_code(self, item: str) -> int:
+        if (code := self._recommender.online.codes["item"].get(item)) is None:
+            raise DataError(f"there is no review of item {item!r}; check the id")
         return code
+
+
+@lru_cache(maxsize=512)
+def _thumbnail(path: str, max_pixels: int) -> bytes:
+    return encode_thumbnail(Path(path), max_pixels)
+
+
+def current_service(request: Request) -> RecommendationService:
+    """The service of the application that handles a request, with all reviews that were stored so far."""
+    service: RecommendationService = request.app.state.service
+    service.catch_up()
+    return service

@@ -1,33 +1,167 @@
-"""Kinds of values that a request may have."""
+"""Requests and responses of the API, with the limits of every value."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
 
-__all__ = ["Count", "Id", "InUrl", "Price", "Share", "Text", "Words"]
+from mmrec.recommender.explain import Explanation, Quote
 
 
-def _clean(text: str) -> str:
-    """Without NUL, which PostgreSQL does not hold; halves of characters are refused before."""
+def _remove_nul(text: str) -> str:
+    """PostgreSQL cannot store NUL. (Unpaired surrogates never get here: JSON parsing rejects them.)"""
     return text.replace("\0", "")
 
 
-def _whole(number: Any) -> Any:
-    """JSON does not tell 10.0 from 10."""
+def _integral_to_int(number: Any) -> Any:
+    """JSON does not distinguish 10.0 from 10."""
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Text = Annotated[str, AfterValidator(_clean)]
-Words = Annotated[
+Identifier = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
+]
+IdInPath = Annotated[
+    Identifier, Path(description="An id; one that is not known stands for a new user or item.")
+]
+FreeText = Annotated[str, AfterValidator(_remove_nul)]
+NonBlankText = Annotated[
     str,
     StringConstraints(min_length=1, max_length=1000, pattern=r"[^\s\x00]"),
-    AfterValidator(_clean),
+    AfterValidator(_remove_nul),
 ]
-InUrl = Annotated[Id, Path(description="An id; one that was never seen is a stranger's.")]
-Price = Literal["cheap price", "fair price", "overpriced"]
-Count = Annotated[int, Field(ge=1, le=100), BeforeValidator(_whole)]
+PriceTag = Literal["cheap price", "fair price", "overpriced"]
+ListLength = Annotated[int, Field(ge=1, le=100), BeforeValidator(_integral_to_int)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class RecommendationRequest(_Request):
+    """Options of a list of recommendations."""
+
+    n: ListLength = Field(10, description="Number of items.")
+    categories: list[Identifier] = Field(
+        [], max_length=20, description="Only items with one of these categories."
+    )
+    prices: list[PriceTag] = Field(
+        [], max_length=3, description="Only items with one of these price tags."
+    )
+    max_fpr: Share | None = Field(
+        None,
+        description="Only items above the probability that hides all but this share of disliked items.",
+    )
+    diversity: Share = Field(
+        0.0, description="How strongly items unlike those above them are preferred."
+    )
+    why: bool = Field(False, description="Whether to explain every item.")
+
+
+class UserRecommendationRequest(RecommendationRequest):
+    """Options of a list of recommendations for a user."""
+
+    model_config = ConfigDict(strict=False)  # query parameters are all text
+
+    seen: bool = Field(False, description="Whether to include items that the user has reviewed.")
+
+
+class RecommendationByTextRequest(RecommendationRequest):
+    """A list of recommendations for somebody without reviews, by what they say they like."""
+
+    likes: NonBlankText = Field(description="As in `ramen, quiet places, cheap`.")
+
+
+class RecommendationByItemsRequest(RecommendationRequest):
+    """A list of recommendations for somebody without reviews, by items that they like."""
+
+    liked: list[Identifier] = Field(min_length=1, max_length=50, description="Ids of items.")
+
+
+class Pair(_Request):
+    """A user and an item."""
+
+    user: Identifier
+    item: Identifier
+
+
+class Pairs(_Request):
+    """Pairs of user and item to score in one call."""
+
+    pairs: list[Pair] = Field(min_length=1, max_length=1000)
+
+
+class ReviewRequest(_Request):
+    """A new review."""
+
+    user: Identifier
+    item: Identifier
+    rating: float = Field(ge=1, le=5, allow_inf_nan=False)
+    text: FreeText = Field("", max_length=10_000)
+    review_id: Identifier | None = Field(
+        None,
+        max_length=64,
+        description="Chosen by the client; a review sent twice under one id counts once.",
+    )
+
+
+class Item(BaseModel):
+    """An item."""
+
+    item: str
+    name: str | None
+    price: str | None
+    categories: list[str]
+
+
+class Recommendation(Item):
+    """A recommended item."""
+
+    probability: float = Field(description="That the user likes the item.")
+    why: Explanation | None = None
+
+
+class Neighbor(BaseModel):
+    """A similar user or item."""
+
+    id: str
+    cosine: float = Field(description="Similarity of the reviews' text.")
+
+
+class ItemProfile(Item):
+    """An item with quotes from its reviews."""
+
+    summary: Quote | None = Field(description="The most typical sentence of its reviews.")
+    likes: list[Quote]
+    dislikes: list[Quote]
+
+
+class UserProfile(BaseModel):
+    """A user with the items that they have reviewed."""
+
+    user: str
+    known: bool = Field(description="Whether the user has reviewed anything.")
+    reviewed: list[str]
+
+
+class AddedReview(BaseModel):
+    """A review that has been stored for good."""
+
+    review_id: str
+
+
+class AddedItem(BaseModel):
+    """An item that has been stored for good."""
+
+    item: str
+    shows: str | None = Field(description="A caption of its photo.")

@@ -1,10 +1,8 @@
-"""The web page: plain forms and server-made HTML, which a small script only makes quicker."""
+"""Web pages: plain HTML forms, which a small script makes faster but does not replace."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -14,176 +12,169 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from mmrec.errors import DataError, PhotoError
 from mmrec.llm.types import PRICE_TAGS
-from mmrec.service.api import ReviewRequest, ServiceDependency
-from mmrec.service.recommendations import ExplainedItem, RecommendationService
-from mmrec.vision.image_features import encode_thumbnail
+from mmrec.service.api import CurrentService
+from mmrec.service.recommendations import RecommendationService
+from mmrec.service.schemas import ReviewRequest
 
 __all__ = ["error_page", "router"]
 
 router = APIRouter(include_in_schema=False)
+templates = Environment(
+    loader=PackageLoader("mmrec", "service/templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+)
 
-_SHOWN, _NEAR, _NAMES, _KINDS = 12, 6, 50, 40
-_loader = PackageLoader("mmrec", "service/templates")
-_pages = Environment(loader=_loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 
-
-class Asking(BaseModel):
-    """What the form on the first page says."""
+class ListForm(BaseModel):
+    """The form of the home page; links between pages carry it along as their query."""
 
     model_config = ConfigDict(extra="ignore")
 
     user: str = Field("", max_length=200)
     likes: str = Field("", max_length=1000)
-    sure: int = Field(80, ge=0, le=100)
+    hide: int = Field(80, ge=0, le=100)
+    """Percentage of the places that the user would dislike which the list leaves out."""
     variety: int = Field(0, ge=0, le=100)
     price: str = Field("", max_length=20)
     category: str = Field("", max_length=200)
-    taken: bool = Field(False, exclude=True)
 
-    @property
-    def query(self) -> str:
-        """As the end of a URL, without what is as it is by itself."""
-        said = self.model_dump(exclude_defaults=True)
-        return f"?{urlencode(said)}" if said else ""
+    def query(self, **changes: Any) -> str:
+        """The end of a URL that leads to this form, with some values changed."""
+        values = self.model_copy(update=changes).model_dump(exclude_defaults=True)
+        return f"?{urlencode(values)}" if values else ""
 
 
 @router.get("/", response_class=HTMLResponse)
 def home(
-    request: Request, asked: Annotated[Asking, Query()], desk: ServiceDependency
+    request: Request, form: Annotated[ListForm, Query()], service: CurrentService
 ) -> HTMLResponse:
-    """Who asks, how sure it must be, and the list."""
-    found = _listed(asked, desk)
+    """The form and the list; with the header `X-Fragment: list` the list alone, for the script."""
+    values = _list_values(form, service)
     if request.headers.get("x-fragment") == "list":
-        return _html("list.html.jinja", **found)
-    recommender = desk.recommender
-    return _html(
+        return _render("list.html.jinja", **values)
+    with service.recommender() as recommender:
+        review_counts = recommender.reviews.table["user"].value_counts(sort=True)
+        categories = recommender.catalog.common_categories(40)
+    return _render(
         "home.html.jinja",
-        **found,
-        asked=asked,
-        users=recommender.reviews.table["user"]
-        .value_counts(sort=True)["user"]
-        .head(_NAMES)
-        .to_list(),
+        **values,
+        form=form,
+        users=review_counts["user"].head(50).to_list(),
         prices=PRICE_TAGS[:-1],
-        categories=desk.common_categories(_KINDS),
+        categories=categories,
     )
 
 
-def _listed(asked: Asking, desk: RecommendationService) -> dict[str, Any]:
-    """What the list needs."""
-    max_fpr = 1 - asked.sure / 100
-    _, tpr = desk.recommender.evaluation.curve.for_max_fpr(max_fpr)
-    passes = f"at most {max_fpr:.0%} of what you would dislike gets through"
-    likes, user = asked.likes.strip(), asked.user.strip()
-    nobody = f"For someone who likes {likes}" if likes else "What most people like"
-    heading = f"For {user}" if user else nobody
-    both = "With a name, only the name counts: take it away to say what you like."
-    trouble = both if user and likes else ""
-    how: dict[str, Any] = {"max_fpr": max_fpr, "diversity": asked.variety / 100, "why": True}
-    how |= {
-        "prices": [*filter(None, [asked.price])],
-        "categories": [*filter(None, [asked.category])],
-    }
-    if likes and not user:
-        found = desk.recommend(None, _SHOWN, likes=likes, **how)
+def _list_values(
+    form: ListForm, service: RecommendationService, length: int = 12
+) -> dict[str, Any]:
+    user, likes = form.user.strip(), form.likes.strip()
+    max_fpr = 1 - form.hide / 100
+    # The name goes first; without name and text the list is that of an unknown user.
+    by_text = bool(likes) and not user
+    rows = service.recommend(
+        None if by_text else user,
+        length,
+        why=True,
+        likes=likes if by_text else None,
+        max_fpr=max_fpr,
+        diversity=form.variety / 100,
+        prices=[form.price] if form.price else [],
+        categories=[form.category] if form.category else [],
+    )
+    with service.recommender() as recommender:
+        _, true_positive_rate = recommender.evaluation.curve.for_max_fpr(max_fpr)
+    if user:
+        heading = f"For {user}"
     else:
-        found = desk.recommend(user, _SHOWN, **how)
+        heading = f"For somebody who likes {likes}" if likes else "What most people like"
     return {
-        "cards": [_card(one, desk) for one in found],
-        "hint": f"So sure that {passes}, and {tpr:.0%} of what you would like.",
+        "cards": [_card(row, service) for row in rows],
+        "hint": (
+            f"Hides about {form.hide}% of the places you would dislike; "
+            f"shows about {true_positive_rate:.0%} of those you would like."
+        ),
         "heading": heading,
-        "trouble": trouble,
-        "back": asked.query,
+        "warning": "Only the name is used. Clear it to search by what you like."
+        if user and likes
+        else "",
+        "query": form.query(),
     }
 
 
-def _card(one: ExplainedItem, desk: RecommendationService) -> dict[str, Any]:
-    assert one.explanation is not None
-    photos = desk.photos(one.row["item"])
-    why = sorted(one.explanation.contributions.items(), key=lambda pair: -abs(pair[1]))
-    why = [(name, value) for name, value in why if abs(value) >= 0.005]  # none that would read -0
-    shown = photos[0][1] or "a photo of it" if photos else ""
-    return {
-        **one.row,
-        "photo": shown,
-        "why": why,
-        "quotes": one.explanation.quotes,
-        "told": one.explanation.sentence,
-    }
+def _card(row: dict[str, Any], service: RecommendationService) -> dict[str, Any]:
+    contributions = sorted(row["why"].contributions.items(), key=lambda pair: -abs(pair[1]))
+    # Below half a percentage point a contribution would read as +0 or -0.
+    visible = [(name, value) for name, value in contributions if abs(value) >= 0.005]
+    captions = [caption for _, caption in service.photos(row["item"])]
+    return {**row, "photos": captions[:1], "contributions": visible}
 
 
 @router.get("/places/{item:path}", response_class=HTMLResponse)
-def place(item: str, asked: Annotated[Asking, Query()], desk: ServiceDependency) -> HTMLResponse:
-    """An item: its photos, what people like and dislike, what is spoken of alike, and a form for a review."""
-    likes, dislikes = desk.typical_quotes(item)
-    return _html(
+def place(
+    item: str,
+    form: Annotated[ListForm, Query()],
+    service: CurrentService,
+    added: Annotated[bool, Query()] = False,
+) -> HTMLResponse:
+    """An item: its photos, quotes from its reviews, similar items, and a form for a review."""
+    profile = service.item_profile(item)
+    with service.recommender() as recommender:
+        similar = [name for name, _ in recommender.similar_items(item, 6)]
+    return _render(
         "place.html.jinja",
-        place=desk.describe_item(item),
-        summary=desk.summary_quote(item),
-        likes=likes,
-        dislikes=dislikes,
-        photos=[caption for _, caption in desk.photos(item)],
-        near=[desk.describe_item(one) for one, _ in desk.similar_items(item, _NEAR)],
-        user=asked.user,
-        back=asked.query,
-        taken=asked.taken,
+        place=profile,
+        photos=[caption for _, caption in service.photos(item)],
+        similar=[service.describe_item(name) for name in similar],
+        user=form.user,
+        query=form.query(),
+        added=added,
     )
 
 
 @router.post("/places/{item:path}", response_class=HTMLResponse)
-async def write(
+async def add_review(
     request: Request,
     item: str,
-    asked: Annotated[Asking, Query()],
-    desk: ServiceDependency,
+    form: Annotated[ListForm, Query()],
+    service: CurrentService,
     user: Annotated[str, Form(max_length=200)],
     rating: Annotated[float, Form(ge=1, le=5)],
     text: Annotated[str, Form(max_length=10_000)] = "",
 ) -> Response:
-    """Take in a review from the page."""
-    # A page of somebody else's must not write in the name of whoever has it open.
+    """Add the review that a visitor has written."""
+    # Pages of other sites must not write in the name of a visitor (cross-site request forgery).
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return HTMLResponse("reviews are taken from this page alone", 403)
+        return HTMLResponse("reviews are accepted from this page only", 403)
     try:
-        said = ReviewRequest(user=user.strip() or "somebody", item=item, rating=rating, text=text)
+        review = ReviewRequest(
+            user=user.strip() or "anonymous", item=item, rating=rating, text=text
+        )
     except ValidationError:
-        raise HTTPException(422, "a name has 1 to 200 characters that can be seen") from None
-    await run_in_threadpool(desk.add_review, said.user, said.item, said.rating, said.text)
-    then = asked.model_copy(update={"user": said.user, "likes": ""}).model_dump(
-        exclude_defaults=True
-    )
-    return RedirectResponse(f"{request.url.path}?{urlencode({**then, 'taken': 'true'})}", 303)
+        raise HTTPException(422, "a name must have 1 to 200 printable characters") from None
+    await run_in_threadpool(service.add_review, review.user, item, rating, review.text)
+    query = form.query(user=review.user, likes="")
+    return RedirectResponse(f"{request.url.path}{query}&added=true", 303)
 
 
 @router.get("/photos/{item:path}")
 def photo(
-    item: str, desk: ServiceDependency, at: Annotated[int, Query(ge=0, le=1000)] = 0
+    item: str, service: CurrentService, index: Annotated[int, Query(ge=0, le=1000)] = 0
 ) -> Response:
-    """A photo of an item, made small and anew, so that nothing but the picture leaves."""
-    photos = desk.photos(item)
-    if at >= len(photos):
-        raise DataError(f"{item!r} has {len(photos)} photos")
-    limit = desk.recommender.config.read.max_pixels
-    try:
-        body = _small(photos[at][0], limit) if photos[at][0] else desk.live_photo(item)
-    except PhotoError as error:
-        raise DataError(f"photo {at} of {item!r} cannot be shown: {error}") from error
-    return Response(
-        body, media_type="image/jpeg", headers={"Cache-Control": "public, max-age=3600"}
-    )
+    """A photo of an item, encoded anew and small, so that its metadata stays private."""
+    headers = {"Cache-Control": "public, max-age=3600"}
+    return Response(service.photo(item, index), media_type="image/jpeg", headers=headers)
 
 
-@lru_cache(maxsize=512)
-def _small(path: str, max_pixels: int) -> bytes:
-    return encode_thumbnail(Path(path), max_pixels)
+def error_page(status: int, message: str, headers: Mapping[str, str] | None = None) -> HTMLResponse:
+    """A page that says why a request failed."""
+    title = {404: "Not found", 422: "Not valid", 503: "Not available"}.get(status, "Error")
+    page = templates.get_template("error.html.jinja").render(title=title, message=message)
+    return HTMLResponse(page, status, headers)
 
 
-def error_page(status: int, why: str, headers: Mapping[str, str] | None = None) -> HTMLResponse:
-    """Why there is no answer, for people."""
-    return HTMLResponse(_pages.get_template("sorry.html.jinja").render(why=why), status, headers)
-
-
-def _html(name: str, **values: Any) -> HTMLResponse:
-    return HTMLResponse(_pages.get_template(name).render(**values))
+def _render(name: str, **values: Any) -> HTMLResponse:
+    return HTMLResponse(templates.get_template(name).render(**values))

@@ -1,5 +1,5 @@
-// Forms with `data-into` show their answer in that element, as soon as something in them changes.
-// Without this file they are plain forms, and all works too.
+// Forms with `data-into` show their result in that element as soon as an input changes.
+// Without this script they are plain forms that load a new page.
 for (const form of document.querySelectorAll("form[data-into]")) {
   const into = document.getElementById(form.dataset.into);
   let timer, latest;
@@ -10,13 +10,13 @@ for (const form of document.querySelectorAll("form[data-into]")) {
     latest = new AbortController();
     into.setAttribute("aria-busy", "true");
     try {
-      const answer = await fetch(url, { headers: { "X-Fragment": "list" }, signal: latest.signal });
-      if (!answer.ok) throw new Error(answer.statusText);
-      into.innerHTML = await answer.text();
+      const response = await fetch(url, { headers: { "X-Fragment": "list" }, signal: latest.signal });
+      if (!response.ok) throw new Error(response.statusText);
+      into.innerHTML = await response.text();
       history.replaceState(null, "", url);
     } catch (error) {
       if (error.name === "AbortError") return;
-      into.textContent = "The service does not answer; try again in a moment.";
+      into.textContent = "The service does not respond. Try again later.";
     }
     into.removeAttribute("aria-busy");
   };

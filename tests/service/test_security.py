@@ -1,0 +1,81 @@
+"""Keys, limits and headers; metrics and logs that name no user."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+
+import pytest
+
+from mmrec.recommender.recommender import Recommender
+from serving import service_in_process
+
+pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
+
+
+def test_the_api_wants_one_of_the_keys(model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "keys").write_text("# ours\nsecret-1\n\nsecret-2\n")
+    caplog.set_level(logging.INFO)
+    with service_in_process(model, keys=tmp_path / "keys") as service:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic secret-1"}):
+            response = service.client.get("/v1/users/u", headers=headers)
+            assert response.status_code == 401
+            assert response.headers["WWW-Authenticate"] == "Bearer"
+        for key in ("secret-1", "secret-2"):
+            headers = {"Authorization": f"Bearer {key}"}
+            assert service.client.get("/v1/users/u", headers=headers).status_code == 200
+        assert service.client.get("/").status_code == 404  # pages cannot send a key
+    assert "401" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_every_client_has_a_rate_limit_of_its_own(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("first\nsecond")
+    with service_in_process(model, keys=tmp_path / "keys", per_minute=30) as service:
+        first, second = ({"Authorization": f"Bearer {key}"} for key in ("first", "second"))
+        statuses = [service.client.get("/v1/users/u", headers=first).status_code for _ in range(40)]
+        assert statuses[0] == 200
+        assert statuses[-1] == 429
+        assert service.client.get("/v1/users/u", headers=second).status_code == 200
+        assert service.client.get("/health").status_code == 200  # monitoring has no limit
+
+
+def test_a_body_has_a_size_limit_with_and_without_a_declared_length(model: Path) -> None:
+    with service_in_process(model) as service:
+        assert service.client.post("/v1/reviews", content=b" " * 70_000).status_code == 413
+        chunks = (b" " * 10_000 for _ in range(10))
+        assert service.client.post("/v1/reviews", content=chunks).status_code == 413
+
+
+def test_responses_forbid_foreign_content(model: Path) -> None:
+    with service_in_process(model) as service:
+        headers = service.client.get("/").headers
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_metrics_and_logs_name_routes_and_no_user(
+    model: Path, fitted: Recommender, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mmrec.service")
+    item = fitted.corpus.data.items[0]
+    paths = ["/", f"/places/{item}", f"/photos/{item}", "/static/page.js", "/openapi.json", "/very-private"]
+    paths += ["/v1/users/very-private/recommendations?n=1", "/static/very-private", "/places/very-private"]
+    with service_in_process(model) as service:
+        for path in paths:
+            service.client.get(path)
+        for path in ("/static/very-private", "/places/very-private", "/v1/very-private", "/health/"):
+            service.client.request("VERY-PRIVATE", path)
+        figures = service.client.get("/metrics").text
+    routes = {"/v1/users/{user:path}/recommendations", "/", "/places/{item:path}", "/photos/{item:path}"}
+    routes |= {"/static", "/openapi.json", "none"}
+    assert routes <= set(re.findall('handler="([^"]*)"', figures))
+    assert 'method="other"' in figures
+    assert 'status="404"' in figures
+    lines = [json.loads(record.message) for record in caplog.records if record.message.startswith("{")]
+    assert len(lines) == len(paths) + 5
+    assert set(lines[-1]) == {"method", "route", "status", "request_id", "ms"}
+    service_log = "".join(record.getMessage() for record in caplog.records if record.name == "mmrec.service")
+    assert "very-private" not in (figures + service_log).lower()

@@ -1,0 +1,81 @@
+"""The web pages as plain HTTP; test_browser.py opens them in a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mmrec.recommender.recommender import Recommender
+from serving import Service, service_in_process
+
+pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
+
+
+@pytest.fixture(scope="module")
+def service(model: Path) -> Iterator[Service]:
+    with service_in_process(model) as running:
+        yield running
+
+
+@pytest.fixture
+def item(fitted: Recommender) -> str:
+    return fitted.recommend(fitted.corpus.data.users[4], 1)["item"][0]
+
+
+def test_the_list_alone_is_a_part_of_the_home_page(service: Service, fitted: Recommender, item: str) -> None:
+    user = fitted.corpus.data.users[4]
+    home = service.client.get("/", params={"user": user, "hide": 10})
+    assert home.status_code == 200
+    assert f"For {user}" in home.text
+    fragment = service.client.get("/", params={"user": user, "hide": 10}, headers={"X-Fragment": "list"}).text
+    assert "<html" not in fragment
+    assert fragment.strip() in home.text
+    assert f'href="/places/{item}?' in fragment
+
+
+def test_a_photo_is_sent_as_jpeg(service: Service, item: str) -> None:
+    assert service.client.get(f"/photos/{item}").headers["content-type"] == "image/jpeg"
+    assert service.client.get(f"/photos/{item}", params={"index": 999}).status_code == 404
+
+
+def test_a_review_from_the_page_is_added_and_escaped(service: Service) -> None:
+    text = "The <script>alert(1)</script> tacos were wonderful."
+    sent = service.client.post("/places/tacos", data={"user": "eve & co", "rating": "5", "text": text})
+    assert sent.status_code == 303
+    page = service.client.get(sent.headers["location"]).text
+    assert "Thank you" in page
+    assert "tacos were wonderful" in page
+    assert "<script>alert" not in page
+    assert service.get("/v1/users/eve%20%26%20co")["reviewed"] == ["tacos"]
+
+
+def test_a_review_from_another_site_is_refused(service: Service, item: str) -> None:
+    form = {"user": "eve", "rating": "5"}
+    refused = service.client.post(f"/places/{item}", data=form, headers={"Sec-Fetch-Site": "cross-site"})
+    assert refused.status_code == 403
+    assert service.get("/v1/users/eve")["reviewed"] == []
+
+
+@pytest.mark.parametrize("user", ["a\x01b", "x" * 201])
+def test_a_name_that_cannot_be_shown_is_refused_on_a_page(service: Service, item: str, user: str) -> None:
+    response = service.client.post(f"/places/{item}", data={"user": user, "rating": "4"})
+    assert response.status_code == 422
+    assert "Not valid" in response.text
+    assert "\x01" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "message"), [("/?hide=500", 422, "Not valid: hide"), ("/places/no", 404, "Not found")]
+)
+def test_an_error_is_a_page(service: Service, path: str, status: int, message: str) -> None:
+    response = service.client.get(path)
+    assert response.status_code == status
+    assert response.headers["content-type"].startswith("text/html")
+    assert message in response.text
+
+
+def test_the_script_asks_no_other_host(service: Service) -> None:
+    assert service.client.get("/static/style.css").status_code == 200
+    assert "http" not in service.client.get("/static/page.js").text
