@@ -1,4 +1,4 @@
-"""Having reviews read: each ask once ever, answers checked, unusable ones repaired once, the rest missing."""
+"""Annotation of reviews by a language model: each prompt once ever, through the store."""
 
 from __future__ import annotations
 
@@ -17,28 +17,19 @@ from mmrec.data.schema import EntityKind
 from mmrec.errors import StoreError
 from mmrec.llm import parsing
 from mmrec.llm.context import ContextWindow, Texts
-from mmrec.llm.prompts import (
-    chat_messages,
-    note_task,
-    paper_tasks,
-    reason_task,
-    sanitize,
-    summary_task,
-)
+from mmrec.llm.prompts import chat_messages, note_task, paper_tasks, reason_task, summary_task
+from mmrec.llm.sanitize import sanitize
 from mmrec.llm.types import Answer, LanguageModel, Note, Prompt, Review, Summary, Task
 
 __all__ = ["Annotator", "CallPlan"]
 
 T = TypeVar("T")
-_EXPECTED_TOKENS = {"note": 110}
-_EXPECTED_SUMMARY = 260
-_EXPECTED_TEXT = "word " * 200
-_MORE = 4
+M = TypeVar("M", Note, Summary)
 
 
 @dataclass
 class CallPlan:
-    """What would be asked: calls and tokens by kind of ask, nothing of which is in the store yet."""
+    """Calls that would be made, since the store lacks their answers; counted by kind of task."""
 
     calls: Counter[str] = field(default_factory=Counter)
     input_tokens: Counter[str] = field(default_factory=Counter)
@@ -47,13 +38,16 @@ class CallPlan:
 
 
 class Annotator:
-    """Reads reviews with a language model, through the store.
+    """Writes notes and summaries of reviews with a language model.
+
+    Answers go into the store before they are parsed. An answer that cannot be used is asked for
+    once more with the reason; if that fails too, the result is empty and the failure is counted.
 
     Args:
-        model: who reads.
-        store: where raw answers are kept before anything in them is looked at.
-        language, profile: settings.
-        plan: when given, nothing is asked; what would be is added to it.
+        model: the language model.
+        store: keeps its raw answers.
+        language, annotation: settings.
+        plan: when given, no call is made; calls that would be are added to it.
     """
 
     def __init__(
@@ -61,227 +55,220 @@ class Annotator:
         model: LanguageModel,
         store: Store,
         language: LanguageConfig,
-        profile: AnnotationConfig,
+        annotation: AnnotationConfig,
         plan: CallPlan | None = None,
     ) -> None:
         self.model = model
         self.failures: Counter[str] = Counter()
+        self.plan = plan
         self._store = store
         self._language = language
-        self._profile = profile
-        self.plan = plan
+        self._annotation = annotation
 
     @property
     def note_provenance(self) -> dict[str, object]:
         """What determines a note besides the text."""
-        return self.model.provenance(note_task(self._profile.item_kind))
+        return self.model.provenance(note_task(self._annotation.item_kind))
 
     @property
     def failure_summary(self) -> str:
-        """How many asks failed, and why most of them did; empty when none did."""
+        """How many prompts failed, and the most frequent reasons; empty when none did."""
+        if not self.failures:
+            return ""
         reasons = "; ".join(f"{count:,} times {why}" for why, count in self.failures.most_common(3))
-        return (
-            f"{self.failures.total():,} asks failed, what they are about is missing: {reasons}"
-            if reasons
-            else ""
-        )
+        return f"{self.failures.total():,} asks failed, what they are about is missing: {reasons}"
 
     def write_notes(self, texts: Sequence[str]) -> list[Note]:
-        """Read every text alone; what is blank, or could not be read, gives an empty note."""
-        task = note_task(self._profile.item_kind)
-        parse: Callable[[Answer], Note] = _own_note
-        if self.model.window is not None:
-            parse = partial(parsing.parse_note, max_categories=self._profile.max_categories)
-        ready = [self._alone(text) for text in texts]
-        return [note or Note() for note in self._read(task, ready, parse, "reading reviews")]
+        """A note on each text alone; an empty one where the text is blank or the model failed."""
+        task = note_task(self._annotation.item_kind)
+        if self._is_extractive:
+            ready: list[Texts] = [(text,) if text.strip() else () for text in texts]
+            parse: Callable[[Answer], Note] = partial(_restore, Note)
+        else:
+            ready = [self._context.fit_text(text) for text in texts]
+            parse = partial(parsing.parse_note, max_categories=self._annotation.max_categories)
+        notes = self._ask(task, ready, parse, "reading reviews")
+        return [note or Note() for note in notes]
 
     def write_reasons(self, groups: Sequence[Sequence[str]]) -> list[str]:
-        """A sentence made of each group of sentences on one item, which says nothing but what they do.
+        """A sentence on one item from each group of sentences about it.
 
-        It is empty where the answer says more, also when asked again; and where the reader is no language
-        model.
+        It is empty where the answer states more than the group does, also when asked again, and
+        where the model is extractive.
         """
-        if self.model.window is None:
+        if self._is_extractive:
             return [""] * len(groups)
         texts = [tuple(sanitize(text) for text in group if text.strip()) for group in groups]
-        task, what = reason_task(self._profile.item_kind), "writing reasons"
-        return [
-            one or ""
-            for one in self._read(
-                task, texts, parsing.parse_sentence, what, parsing.check_supported
-            )
-        ]
+        task, check = reason_task(self._annotation.item_kind), parsing.check_supported
+        sentences = self._ask(task, texts, parsing.parse_sentence, "writing reasons", check)
+        return [sentence or "" for sentence in sentences]
 
     def write_summaries(
         self, entity_kind: EntityKind, groups: Sequence[Sequence[Review]]
     ) -> list[Summary]:
-        """Sum up each group of reviews, all of one user or item; an empty group gives an empty summary."""
-        if self.model.window is None:
-            texts = [
-                tuple(sorted(review.text for review in group if review.text.strip()))
-                for group in groups
-            ]
-            task = summary_task(entity_kind, self._profile.item_kind, self._profile.max_categories)
-            return [
-                one or Summary()
-                for one in self._read(task, texts, _own_summary, f"summarising {entity_kind}s")
-            ]
-        if self._language.long_history == "sample":
-            return self._summaries(
-                entity_kind, [self._context.sample_reviews(group) for group in groups]
-            )
-        parts = [self._context.split_reviews(group) for group in groups]
-        # A group that takes several calls is read in parts first; what was said of them is summed up next.
-        flat = [(at, part) for at, some in enumerate(parts) if len(some) > 1 for part in some]
-        upper: dict[int, list[Review]] = defaultdict(list)
-        for (at, _), said in zip(
-            flat, self._summaries(entity_kind, [part for _, part in flat]), strict=True
-        ):
-            spoken = _spoken(said) if said.text else _EXPECTED_TEXT if self.plan is not None else ""
-            upper[at].append(Review(spoken, 0.0, len(upper[at]), 0))
-        above = dict(
-            zip(
-                upper,
-                self.write_summaries(entity_kind, list(upper.values())) if upper else [],
-                strict=True,
-            )
-        )
-        whole = [some[0] if len(some) == 1 else () for some in parts]
-        return [above.get(at, one) for at, one in enumerate(self._summaries(entity_kind, whole))]
+        """A summary of each group of reviews, all of one user or item; an empty one of no review."""
+        if not self._is_extractive and self._language.long_history == "tree":
+            return self._summarize_in_levels(entity_kind, groups)
+        texts: list[Texts] = []
+        for group in groups:
+            if self._is_extractive:
+                texts.append(tuple(sorted(review.text for review in group if review.text.strip())))
+            else:
+                texts.append(self._context.sample_reviews(group))
+        return self._summarize(entity_kind, texts)
+
+    @property
+    def _is_extractive(self) -> bool:
+        return self.model.window is None
 
     @cached_property
     def _context(self) -> ContextWindow:
-        return ContextWindow(
-            self.model.count_tokens, min(self.model.window or 0, self._language.call_tokens)
+        size = min(self.model.window or 0, self._language.call_tokens)
+        return ContextWindow(self.model.count_tokens, size)
+
+    def _summarize_in_levels(
+        self, entity_kind: EntityKind, groups: Sequence[Sequence[Review]]
+    ) -> list[Summary]:
+        """Summarize long groups in parts first, then the summaries of their parts."""
+        parts = [self._context.split_reviews(group) for group in groups]
+        owners = [index for index, texts in enumerate(parts) if len(texts) > 1 for _ in texts]
+        long_parts = [text for texts in parts if len(texts) > 1 for text in texts]
+        upper: dict[int, list[Review]] = defaultdict(list)
+        for owner, summary in zip(owners, self._summarize(entity_kind, long_parts), strict=True):
+            # A plan has no summaries, so it takes a text that is about as long.
+            text = _as_text(summary) if self.plan is None else "word " * 200
+            upper[owner].append(Review(text, rating=0.0, time=len(upper[owner]), fold=0))
+        of_long = self.write_summaries(entity_kind, [*upper.values()]) if upper else []
+        summaries = self._summarize(
+            entity_kind, [texts[0] if len(texts) == 1 else () for texts in parts]
         )
+        for index, summary in zip(upper, of_long, strict=True):
+            summaries[index] = summary
+        return summaries
 
-    def _alone(self, text: str) -> Texts:
-        if self.model.window is None:
-            return (text,) if text.strip() else ()
-        return self._context.fit_text(text)
-
-    def _summaries(self, of: EntityKind, texts: Sequence[Texts]) -> list[Summary]:
-        kind, most = self._profile.item_kind, self._profile.max_categories
-        what = f"summarising {of}s"
-        if self._language.prompts == "default":
-            parse = partial(parsing.parse_summary, max_categories=most)
-            found = self._read(summary_task(of, kind, most), texts, parse, what)
-            return [summary or Summary() for summary in found]
-        tasks = paper_tasks(of, kind)
-        written = self._read(tasks["text"], texts, parsing.parse_text, what)
-        if of == "user":
+    def _summarize(self, entity_kind: EntityKind, texts: Sequence[Texts]) -> list[Summary]:
+        """A summary of each tuple of texts that fit into a prompt."""
+        kind, max_categories = self._annotation.item_kind, self._annotation.max_categories
+        title = f"summarising {entity_kind}s"
+        if self._is_extractive or self._language.prompts == "default":
+            parse: Callable[[Answer], Summary] = partial(_restore, Summary)
+            if not self._is_extractive:
+                parse = partial(parsing.parse_summary, max_categories=max_categories)
+            task = summary_task(entity_kind, kind, max_categories)
+            return [summary or Summary() for summary in self._ask(task, texts, parse, title)]
+        tasks = paper_tasks(entity_kind, kind)
+        written = self._ask(tasks["text"], texts, parsing.parse_text, title)
+        if entity_kind == "user":
             return [Summary(text=text or "") for text in written]
-        prices = self._read(tasks["price"], texts, parsing.parse_price, "asking for prices")
-        parse_categories = partial(parsing.parse_categories, max_categories=most)
-        listed = self._read(tasks["categories"], texts, parse_categories, "asking for categories")
+        prices = self._ask(tasks["price"], texts, parsing.parse_price, "asking for prices")
+        parse_categories = partial(parsing.parse_categories, max_categories=max_categories)
+        listed = self._ask(tasks["categories"], texts, parse_categories, "asking for categories")
         return [
             Summary(text=text or "", price=price or "none", categories=categories or [])
             for text, price, categories in zip(written, prices, listed, strict=True)
         ]
 
-    def _read(
+    def _ask(
         self,
         task: Task,
         texts: Sequence[Texts],
         parse: Callable[[Answer], T],
-        what: str,
+        title: str,
         check: Callable[[T, Texts], None] | None = None,
     ) -> list[T | None]:
-        """What was answered to each ask; None where there was nothing to ask, or no usable answer.
+        """The parsed answer about each tuple of texts; None for () and where no answer is usable.
 
-        `check` holds an answer against the texts, and raises `Unusable` too.
+        `check` compares an answer with its texts, and raises `UnusableAnswer` as `parse` does.
         """
-        asks = {at: Prompt(task, some) for at, some in enumerate(texts) if some}
+        prompts = {index: Prompt(task, group) for index, group in enumerate(texts) if group}
+        results: dict[int, T] = {}
         # Models that think before they answer need room for that too.
-        longer = replace(task, max_tokens=_MORE * task.max_tokens)
-        read: dict[int, T] = {}
-        for turn in range(3 if self._language.retry_failed else 2):
-            again: dict[int, Prompt] = {}
+        roomy_task = replace(task, max_tokens=4 * task.max_tokens)
+        for attempt in range(3 if self._language.retry_failed else 2):
+            retries: dict[int, Prompt] = {}
             reasons: Counter[str] = Counter()
-            answers = self._answers(list(asks.values()), "asking again" if turn else what)
-            for (at, ask), answer in zip(asks.items(), answers, strict=True):
+            answers = self._get_answers([*prompts.values()], "asking again" if attempt else title)
+            for (index, prompt), answer in zip(prompts.items(), answers, strict=True):
                 if isinstance(answer, Failure):
                     self.failures[answer.reason] += 1
                     continue
                 try:
-                    value = parse(answer)
+                    result = parse(answer)
                     if check is not None:
-                        check(value, ask.texts)
-                    read[at] = value
-                except parsing.UnusableAnswer as why:
-                    again[at] = Prompt(
-                        longer, ask.texts, json.dumps([answer.text[:2000], str(why)])
-                    )
-                    reasons[f"no usable answer, also when asked again: {why}"] += 1
-            asks = again
+                        check(result, prompt.texts)
+                    results[index] = result
+                except parsing.UnusableAnswer as error:
+                    rejected = json.dumps([answer.text[:2000], str(error)])
+                    retries[index] = Prompt(roomy_task, prompt.texts, rejected)
+                    reasons[f"no usable answer, also when asked again: {error}"] += 1
+            prompts = retries
         self.failures.update(reasons)
-        return [read.get(at) for at in range(len(texts))]
+        return [results.get(index) for index in range(len(texts))]
 
-    def _answers(self, asks: Sequence[Prompt], what: str) -> list[Answer | Failure]:
-        if not asks:
+    def _get_answers(self, prompts: Sequence[Prompt], title: str) -> list[Answer | Failure]:
+        """Answers to prompts of one task, from the store or the model; none are made for a plan."""
+        if not prompts:
             return []
-        maker = self.model.provenance(asks[0].task)
-        inputs = (json.dumps([ask.texts, ask.rejected]) for ask in asks)
+        provenance = self.model.provenance(prompts[0].task)
+        inputs = [json.dumps([prompt.texts, prompt.rejected]) for prompt in prompts]
         if self.plan is not None:
-            missing = self._store.missing(maker, inputs)
-            self._count(
-                asks, [at for key, at in missing.items() if key not in self.plan.counted_keys]
-            )
-            self.plan.counted_keys.update(missing)
-            return [Failure("only planned")] * len(asks)
+            for key, index in self._store.missing(provenance, inputs).items():
+                self._plan_call(self.plan, key, prompts[index])
+            return [Failure("only planned")] * len(prompts)
 
         def compute(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
-            given = ([(at, asks[at]) for at in block] for block in blocks)
-            for at, answer in self.model.generate(given):
-                yield (
-                    at,
-                    answer if isinstance(answer, Failure) else answer.model_dump_json().encode(),
-                )
+            prompt_blocks = ([(index, prompts[index]) for index in block] for block in blocks)
+            for index, answer in self.model.generate(prompt_blocks):
+                if isinstance(answer, Failure):
+                    yield index, answer
+                else:
+                    yield index, answer.model_dump_json().encode()
 
         results = self._store.get_or_compute(
-            maker,
+            provenance,
             inputs,
             compute,
-            title=what,
+            title=title,
             chunk=self.model.chunk_size,
             status=self.model.status,
         )
-        return [
-            one if isinstance(one, Failure) else _restored(one, asks[0].task) for one in results
-        ]
+        return [_load_answer(result, prompts[0].task) for result in results]
 
-    def _count(self, asks: Sequence[Prompt], missing: Sequence[int]) -> None:
-        assert self.plan is not None
-        name = asks[0].task.name
-        prompts = ("\n".join(one["content"] for one in chat_messages(asks[at])) for at in missing)
-        self.plan.calls[name] += len(missing)
-        self.plan.input_tokens[name] += sum(
-            self.model.count_tokens([prompt])[0] for prompt in prompts
-        )
-        self.plan.output_tokens[name] += len(missing) * _EXPECTED_TOKENS.get(
-            name, _EXPECTED_SUMMARY
-        )
+    def _plan_call(self, plan: CallPlan, key: bytes, prompt: Prompt) -> None:
+        """Count a call, unless one with the same key is counted already."""
+        if key not in plan.counted_keys:
+            plan.counted_keys.add(key)
+            name = prompt.task.name
+            text = "\n".join(message["content"] for message in chat_messages(prompt))
+            plan.calls[name] += 1
+            plan.input_tokens[name] += self.model.count_tokens([text])[0]
+            plan.output_tokens[name] += 110 if name == "note" else 260  # means of real answers
 
 
-def _restored(kept: bytes, task: Task) -> Answer:
+def _load_answer(stored: Result, task: Task) -> Answer | Failure:
+    if isinstance(stored, Failure):
+        return stored
     try:
-        return Answer.model_validate_json(kept)
+        return Answer.model_validate_json(stored)
     except ValidationError as error:
-        mend = f"`mmrec store prune --kind '{task.name}'` forgets all of its kind"
-        raise StoreError(f"an answer in the store is damaged; {mend}") from error
+        remedy = f"`mmrec store prune --kind '{task.name}'` deletes all of its kind"
+        raise StoreError(f"an answer in the store is damaged; {remedy}") from error
 
 
-def _own_note(answer: Answer) -> Note:
-    return Note.model_validate_json(answer.text)
+def _restore(model: type[M], answer: Answer) -> M:
+    """The note or summary that the extractive model has written as JSON."""
+    return model.model_validate_json(answer.text)
 
 
-def _own_summary(answer: Answer) -> Summary:
-    return Summary.model_validate_json(answer.text)
-
-
-def _spoken(summary: Summary) -> str:
-    """A summary of a part, as a text for the next level."""
+def _as_text(summary: Summary) -> str:
+    """A summary of a part as a text for the next level; empty where the model failed."""
+    if not summary.text:
+        return ""
+    lines = [summary.text]
     lists = {"Likes": summary.likes, "Dislikes": summary.dislikes, "Categories": summary.categories}
-    lines = [f"{name}: {'; '.join(said)}" for name, said in lists.items() if said]
-    price = [f"Price: {summary.price}"] if summary.price != "none" else []
-    return "\n".join([summary.text, *lines, *price])
+    for name, phrases in lists.items():
+        if phrases:
+            lines.append(f"{name}: {'; '.join(phrases)}")
+    if summary.price != "none":
+        lines.append(f"Price: {summary.price}")
+    return "\n".join(lines)

@@ -1,12 +1,12 @@
-"""Reviews as they go into calls: visible letters only, and no more of them than a model's window holds."""
+"""Reviews fitted into the context window of a language model, sanitized."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import NamedTuple
+from functools import cache
 
-from mmrec.llm.prompts import frame_text, sanitize
+from mmrec.llm.prompts import frame_text
+from mmrec.llm.sanitize import sanitize
 from mmrec.llm.token_estimates import (
     max_review_tokens,
     select_representative,
@@ -20,64 +20,55 @@ __all__ = ["ContextWindow", "Texts"]
 Texts = tuple[str, ...]
 
 
-class _Shown(NamedTuple):
-    """A text as it goes into a prompt, and its tokens there."""
-
-    text: str
-    cost: int
-
-
 class ContextWindow:
-    """Fits reviews into calls.
+    """Fits reviews into prompts.
 
     Args:
-        count: tokens of texts, by the model's tokenizer where it is known.
-        window: most tokens of reviews in one call, with the lines around them.
+        count_tokens: tokens of texts, by the model's tokenizer where that is known.
+        size: most tokens of reviews in one prompt, with the lines around them.
     """
 
-    def __init__(self, count: Callable[[Sequence[str]], list[int]], window: int) -> None:
-        self._count = count
-        self._window = window
-        self._known: dict[tuple[str, int], _Shown] = {}
+    def __init__(self, count_tokens: Callable[[Sequence[str]], list[int]], size: int) -> None:
+        # Cached, since under the policy `fold` a review is in some twenty groups.
+        self._count = cache(lambda text: count_tokens([text])[0])
+        self._fit = cache(lambda text, limit: truncate_text(sanitize(text), limit, self._count))
+        self._size = size
 
     def fit_text(self, text: str) -> Texts:
-        """One text for a call of its own; nothing where it is blank."""
-        shown = self._shown(text, max_review_tokens(self._window - self._frame, 1))
-        return (shown.text,) if shown.text else ()
+        """One text for a prompt of its own; () where it is blank."""
+        fitted = self._fit(text, self._max_tokens(1))
+        return (fitted,) if fitted else ()
 
     def sample_reviews(self, group: Sequence[Review]) -> Texts:
-        """Texts of a group that fit into one call and cover its ratings and times, in the order of time."""
-        reviews, shown = self._in_order(group)
-        chosen = select_representative(reviews, [one.cost for one in shown], self._window)
-        return tuple(shown[at].text for at in chosen)
+        """Texts for one prompt which cover the ratings and times of a group, in order of time."""
+        reviews, tokens = self._fit_group(group)
+        chosen = select_representative(reviews, tokens, self._size)
+        return tuple(reviews[index].text for index in chosen)
 
     def split_reviews(self, group: Sequence[Review]) -> list[Texts]:
-        """All texts of a group, in as many calls as they take; a sample where a call holds only one."""
-        reviews, shown = self._in_order(group)
-        costs = [one.cost for one in shown]
-        if sum(costs) <= self._window:
-            return [tuple(one.text for one in shown)]
-        parts = split_by_tokens(reviews, costs, self._window)
-        if len(parts) == len(shown):
+        """All texts of a group, in as many prompts as needed; a sample where each takes a prompt."""
+        reviews, tokens = self._fit_group(group)
+        if sum(tokens) <= self._size:
+            return [tuple(review.text for review in reviews)]
+        parts = split_by_tokens(reviews, tokens, self._size)
+        if len(parts) == len(reviews):
             return [self.sample_reviews(group)]
-        return [tuple(shown[at].text for at in part) for part in parts]
+        return [tuple(reviews[index].text for index in part) for part in parts]
 
-    def _in_order(self, group: Sequence[Review]) -> tuple[list[Review], list[_Shown]]:
-        """The reviews that say something, by time."""
-        own = max_review_tokens(self._window - self._frame, len(group))
-        ordered = sorted(group, key=lambda review: (review.time, review.text))
-        shown = [(review, self._shown(review.text, own)) for review in ordered]
-        spoken = [(review, one) for review, one in shown if one.text]
-        return [review for review, _ in spoken], [one for _, one in spoken]
+    def _fit_group(self, group: Sequence[Review]) -> tuple[list[Review], list[int]]:
+        """The reviews that are not blank, in order of time, and the tokens that each takes."""
+        limit = self._max_tokens(len(group))
+        reviews, tokens = [], []
+        for review in sorted(group, key=lambda review: (review.time, review.text)):
+            if text := self._fit(review.text, limit):
+                reviews.append(review._replace(text=text))
+                tokens.append(self._count(text) + self._frame_tokens)
+        return reviews, tokens
 
-    def _shown(self, text: str, limit: int) -> _Shown:
-        # Kept, since under `fold` a review is in some twenty groups.
-        if (text, limit) not in self._known:
-            shown = truncate_text(sanitize(text), limit, lambda one: self._count([one])[0])
-            self._known[text, limit] = _Shown(shown, self._count([shown])[0] + self._frame)
-        return self._known[text, limit]
+    def _max_tokens(self, reviews: int) -> int:
+        return max_review_tokens(self._size - self._frame_tokens, reviews)
 
-    @cached_property
-    def _frame(self) -> int:
+    @property
+    def _frame_tokens(self) -> int:
         """Tokens of the lines around a text."""
-        return self._count([frame_text("", 10, "0" * 12)])[0]
+        return self._count(frame_text("", 10, "0" * 12))

@@ -1,47 +1,29 @@
-"""The builtin reader: it works offline and picks sentences out of reviews; it is no language model.
-
-What a sentence says is told by a lexicon (`vocabulary.json`) and by its vector's nearness to model sentences.
-A note depends on its review alone, so that no other review can change it.
-"""
+"""The builtin language model: it works offline and extracts sentences, it generates nothing."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from mmrec.cache.store import Failure
 from mmrec.encoder.text_encoder import Encoder
-from mmrec.llm.anchors import Anchors
-from mmrec.llm.excerpt import excerpt, tokens_of
-from mmrec.llm.lexicon import Words, load_lexicon, split_words
+from mmrec.llm.lexicon import Lexicon, Words, ZeroShotScorer, split_words
 from mmrec.llm.sentences import split_sentences
+from mmrec.llm.token_estimates import estimate_tokens, truncate_text
 from mmrec.llm.types import Answer, Note, PriceTag, Prompt, Summary, Task
 
 __all__ = ["ExtractiveModel"]
 
-_VERSION = 2
-_CHUNK = 1024
-_MOST_SENTENCES = 128
-_MOST_POINTS = 3
-_MOST_CATEGORIES = 5
-_SUMMARY_POINTS = 5
-_SUMMARY_CATEGORIES = 11
-_CLEAR = 0.3
-_LEXICON_WEIGHT = 0.6
-_VECTOR_WEIGHT = 1.5
-_KEYWORD_CAP = 3.0
-_NAMED = 1.5
-_NEAR = 0.4
-_PRICES: dict[PriceTag, int] = {"cheap price": -1, "fair price": 0, "overpriced": 1}
+# Polarity, from blame -1 to praise 1, beyond which a sentence is an opinion.
+_CLEAR_OPINION = 0.3
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """A review as read: its note, and its sentences with vectors (n, d) float16 and polarity (n,)."""
+class _AnnotatedReview(NamedTuple):
+    """A review's note, and its n sentences with vectors (n, d) float16 and polarity (n,)."""
 
     note: Note
     sentences: list[str]
@@ -50,15 +32,16 @@ class _Reading:
 
 
 class ExtractiveModel:
-    """Reads reviews by extraction: every gist, like and dislike is a sentence of its review.
+    """Annotates reviews by extraction: every gist, like and dislike is a sentence of its review.
 
-    Sentences are those of `mmrec.llm.sentences`, the first 128 of a review; they are encoded through
-    the encoder's store, so that nothing of an answer has to be encoded again.
+    A lexicon and the closeness of sentence vectors to model sentences decide what a sentence says.
+    A note depends on its review alone, so that no other review can change it. Only the first 128
+    sentences of a review are read.
 
     Args:
-        encoder: turns sentences into vectors.
-        item_kind: `restaurant` and `film` have vocabularies of their own, other kinds share a generic one.
-        summary_tokens: most tokens of a summary's text, at about 1.3 a word.
+        encoder: encodes sentences; its store keeps their vectors.
+        item_kind: `restaurant` and `film` have their own vocabularies, other kinds a generic one.
+        summary_tokens: most tokens of a summary's text.
     """
 
     chunk_size = 2048
@@ -66,7 +49,7 @@ class ExtractiveModel:
 
     def __init__(self, encoder: Encoder, item_kind: str, summary_tokens: int = 96) -> None:
         self._encoder = encoder
-        self._lexicon = load_lexicon(item_kind)
+        self._lexicon = Lexicon(item_kind)
         self._item_kind = item_kind
         self._summary_tokens = summary_tokens
 
@@ -76,15 +59,15 @@ class ExtractiveModel:
         return {
             "kind": task.name,
             "model": "builtin",
-            "revision": f"{_VERSION}-{self._lexicon.revision}",
+            "revision": f"3-{self._lexicon.revision}",
             "encoder": self._encoder.provenance,
             "item_kind": self._item_kind,
             **length,
         }
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """About how many tokens each text has."""
-        return [tokens_of(text) for text in texts]
+        """Estimated tokens of each text."""
+        return [estimate_tokens(text) for text in texts]
 
     def status(self) -> str:
         """Nothing is used up."""
@@ -93,158 +76,226 @@ class ExtractiveModel:
     def generate(
         self, prompts: Iterator[list[tuple[int, Prompt]]]
     ) -> Iterator[tuple[int, Answer | Failure]]:
-        """Answer asks block by block."""
+        """Answer prompts block by block; all prompts of a block have the same task."""
         for block in prompts:
-            texts = [ask.texts for _, ask in block]
-            alone = block[0][1].task.name == "note"
-            found = (
-                self.write_notes([one for (one,) in texts])
-                if alone
-                else self.write_summaries(texts)
-            )
-            for (at, _), answer in zip(block, found, strict=True):
-                yield at, Answer(text=answer.model_dump_json())
+            answers: Sequence[Note | Summary]
+            if block[0][1].task.name == "note":
+                answers = self.write_notes([prompt.texts[0] for _, prompt in block])
+            else:
+                answers = self.write_summaries([prompt.texts for _, prompt in block])
+            for (number, _), answer in zip(block, answers, strict=True):
+                yield number, Answer(text=answer.model_dump_json())
 
     def write_notes(self, texts: Sequence[str]) -> list[Note]:
-        """Read every text alone; a blank text gives an empty note."""
-        return [reading.note for reading in self._read(texts)]
+        """A note on each text alone; an empty one on a blank text."""
+        return [review.note for review in self._annotate(texts)]
 
     def write_summaries(self, groups: Sequence[Sequence[str]]) -> list[Summary]:
-        """Pick each group's central and diverse sentences; the rest is decided by votes of its notes.
+        """A summary of each group: central and diverse sentences, and votes of the notes.
 
-        A text is read once, however many groups it is in; its vectors are kept until all are done (about 2 KB
-        a review).
+        A text is read once, however many groups it is in; all vectors are in memory meanwhile
+        (about 2 KB a review).
         """
         texts = list(dict.fromkeys(text for group in groups for text in group))
-        readings = dict(zip(texts, self._read(texts), strict=True))
-        return [self._summary([readings[text] for text in group]) for group in groups]
+        annotated = dict(zip(texts, self._annotate(texts), strict=True))
+        return [self._summarize([annotated[text] for text in group]) for group in groups]
 
-    def polarity(self, texts: Sequence[str]) -> np.ndarray:
+    def polarity(self, sentences: Sequence[str]) -> np.ndarray:
         """How much sentences praise or blame, from -1 to 1: (n,)."""
-        words = [split_words(text) for text in texts]
-        return self._polarity(words, self._encoder.encode(texts, "reading sentences"))
+        vectors = self._encoder.encode(sentences, "reading sentences")
+        return self._polarity([split_words(sentence) for sentence in sentences], vectors)
 
     @cached_property
-    def _anchors(self) -> Anchors:
-        return Anchors(self._encoder, self._lexicon)
+    def _scorer(self) -> ZeroShotScorer:
+        return ZeroShotScorer(self._encoder, self._lexicon)
 
-    def _read(self, texts: Sequence[str]) -> Iterator[_Reading]:
-        for at in range(0, len(texts), _CHUNK):
-            chunk = texts[at : at + _CHUNK]
-            reviews = [
-                list(dict.fromkeys(split_sentences(text)))[:_MOST_SENTENCES] for text in chunk
-            ]
-            flat = [sentence for review in reviews for sentence in review]
-            if not flat:
-                yield from (_Reading(Note(), [], np.zeros((0, 0)), np.zeros(0)) for _ in reviews)
-                continue
-            vectors = self._encoder.encode(flat, "reading reviews")
-            words = [split_words(sentence) for sentence in flat]
-            polarity = self._polarity(words, vectors)
-            dearness = self._anchors.prices(vectors)
-            # Rounded, so that how a matrix product was blocked cannot decide between equals.
-            nearness = np.round(self._anchors.categories(vectors), 3)
-            end = 0
-            for review in reviews:
-                start, end = end, end + len(review)
-                part = slice(start, end)
-                likes, dislikes = _points(review, polarity[part])
-                note = Note(
-                    gist=_gist(review, vectors[part], polarity[part]),
-                    likes=likes,
-                    dislikes=dislikes,
-                    price=self._price(review, words[part], dearness[part]),
-                    categories=self._categories(words[part], nearness[part]),
-                )
-                yield _Reading(note, review, vectors[part], polarity[part])
+    def _annotate(self, texts: Sequence[str]) -> Iterator[_AnnotatedReview]:
+        for start in range(0, len(texts), 1024):
+            yield from self._annotate_chunk(texts[start : start + 1024])
+
+    def _annotate_chunk(self, texts: Sequence[str]) -> Iterator[_AnnotatedReview]:
+        reviews = [list(dict.fromkeys(split_sentences(text)))[:128] for text in texts]
+        flat = [sentence for review in reviews for sentence in review]
+        vectors = self._encoder.encode(flat, "reading reviews")
+        words = [split_words(sentence) for sentence in flat]
+        polarity = self._polarity(words, vectors)
+        price_votes = self._scorer.prices(vectors)
+        # Rounded, since the blocking of matrix products must not decide between equals.
+        category_scores = np.round(self._scorer.categories(vectors), 3)
+        end = 0
+        for review in reviews:
+            start, end = end, end + len(review)
+            rows = slice(start, end)
+            likes, dislikes = _select_points(review, polarity[rows])
+            note = Note(
+                gist=_select_gist(review, vectors[rows], polarity[rows]),
+                likes=likes,
+                dislikes=dislikes,
+                price=self._price_tag(review, words[rows], price_votes[rows]),
+                categories=self._select_categories(words[rows], category_scores[rows]),
+            )
+            yield _AnnotatedReview(note, review, vectors[rows], polarity[rows])
 
     def _polarity(self, words: Sequence[Words], vectors: np.ndarray) -> np.ndarray:
-        """From blame -1 to praise 1, of lexicon and vectors together: (n,)."""
-        counted = np.array([self._lexicon.opinion_score(one) for one in words])
-        felt = self._anchors.opinions(vectors)
-        polarity: np.ndarray = np.round(
-            np.tanh((_LEXICON_WEIGHT * counted + _VECTOR_WEIGHT * felt) / 2), 3
-        )
+        """Polarity (n,) of sentences from lexicon and vectors (n, d) together."""
+        by_words = np.array([self._lexicon.opinion_score(sentence) for sentence in words])
+        by_meaning = self._scorer.opinions(vectors)
+        polarity: np.ndarray = np.round(np.tanh((0.6 * by_words + 1.5 * by_meaning) / 2), 3)
         return polarity
 
-    def _price(
-        self, review: Sequence[str], words: Sequence[Words], dearness: np.ndarray
+    def _price_tag(
+        self, review: Sequence[str], words: Sequence[Words], price_votes: np.ndarray
     ) -> PriceTag:
-        """What a review's phrases say of price; where they are silent, its sentences that speak of price."""
-        votes = [_PRICES[tag] for one in words for tag in self._lexicon.price_tags(one)]
-        if not votes:
-            spoken = zip(review, words, dearness, strict=True)
-            votes = [
-                int(dear)
-                for text, one, dear in spoken
-                if dear and self._lexicon.mentions_price(text, one)
-            ]
-        return _verdict(votes)
+        """The tag by a review's phrases, else by the meaning of its sentences about prices."""
+        tags = [tag for sentence in words for tag in self._lexicon.price_tags(sentence)]
+        if not tags:
+            for sentence, sentence_words, vote in zip(review, words, price_votes, strict=True):
+                if vote and self._lexicon.mentions_price(sentence, sentence_words):
+                    tags.append("overpriced" if vote > 0 else "cheap price")
+        return _majority_price(tags)
 
-    def _categories(self, words: Sequence[Words], nearness: np.ndarray) -> list[str]:
-        """Labels by keywords and by nearness (n, labels) above the margin, best first."""
-        if not len(nearness):
-            return []
-        known = self._lexicon.categories
-        scores = np.zeros(len(known))
-        for one in words:
-            for _, keyword, places in self._lexicon.keywords.find(one):
-                for place in places:
-                    scores[place] += _NAMED if keyword == known[place].label else 1.0
-        above = nearness.max(0) - self._lexicon.margin
-        scores = np.minimum(scores, _KEYWORD_CAP) + (above > 0) * (_NEAR + 0.3 * above)
-        best = np.argsort(-scores, kind="stable")[:_MOST_CATEGORIES]
-        return [known[place].label for place in best if scores[place] > 0]
+    def _select_categories(
+        self, words: Sequence[Words], scores: np.ndarray, limit: int = 5
+    ) -> list[str]:
+        """Labels by keywords and by scores (n, labels) above the margin, best first."""
+        labels = self._lexicon.labels
+        by_keywords = np.zeros(len(labels))
+        for sentence in words:
+            for _, keyword, indices in self._lexicon.keywords.find(sentence):
+                for index in indices:
+                    by_keywords[index] += 1.5 if keyword == labels[index] else 1.0
+        above = scores.max(0, initial=-np.inf) - self._lexicon.margin
+        by_meaning = np.where(above > 0, 0.4 + 0.3 * above, 0)
+        # Many keywords of one label may not outweigh all that is said of others.
+        totals = np.minimum(by_keywords, 3.0) + by_meaning
+        best = np.argsort(-totals, kind="stable")[:limit]
+        return [labels[index] for index in best if totals[index] > 0]
 
-    def _summary(self, readings: Sequence[_Reading]) -> Summary:
-        texts = [sentence for reading in readings for sentence in reading.sentences]
-        if not texts:
+    def _summarize(self, reviews: Sequence[_AnnotatedReview]) -> Summary:
+        sentences = [sentence for review in reviews for sentence in review.sentences]
+        if not sentences:
             return Summary()
-        vectors = np.concatenate([reading.vectors for reading in readings if reading.sentences])
-        polarity = np.concatenate([reading.polarity for reading in readings])
-        notes = [reading.note for reading in readings]
+        vectors = np.concatenate([review.vectors for review in reviews])
+        polarity = np.concatenate([review.polarity for review in reviews])
+        notes = [review.note for review in reviews]
         categories = Counter(label for note in notes for label in note.categories)
         return Summary(
-            text=excerpt(texts, vectors, polarity, self._summary_tokens),
-            likes=_most_said(texts, polarity, [note.likes for note in notes]),
-            dislikes=_most_said(texts, -polarity, [note.dislikes for note in notes]),
-            price=_verdict([_PRICES[note.price] for note in notes if note.price != "none"]),
-            categories=[label for label, _ in categories.most_common(_SUMMARY_CATEGORIES)],
+            text=_excerpt(sentences, vectors, polarity, self._summary_tokens),
+            likes=_most_frequent(sentences, polarity, [note.likes for note in notes]),
+            dislikes=_most_frequent(sentences, -polarity, [note.dislikes for note in notes]),
+            price=_majority_price([note.price for note in notes if note.price != "none"]),
+            categories=[label for label, _ in categories.most_common(11)],
         )
 
 
-def _gist(review: Sequence[str], vectors: np.ndarray, polarity: np.ndarray) -> str:
-    """The sentence nearest to the whole review that also takes its side and has words enough to say why."""
-    if len(review) < 2:
-        return "".join(review)
-    wide = vectors.astype(np.float32)
-    mean = wide.mean(0)
-    central = wide @ mean / (np.linalg.norm(mean) or 1.0)
-    side = np.sign(polarity.sum())
-    telling = np.array([min(1.0, sentence.count(" ") / 7) for sentence in review])
-    return review[int(np.argmax(np.round(central + 0.4 * side * polarity + 0.2 * telling, 3)))]
+def _centrality(vectors: np.ndarray) -> np.ndarray:
+    """Cosine (n,) of unit vectors (n, d) to their mean."""
+    mean = vectors.mean(0)
+    centrality: np.ndarray = vectors @ mean / (np.linalg.norm(mean) or 1.0)
+    return centrality
 
 
-def _points(review: Sequence[str], polarity: np.ndarray) -> tuple[list[str], list[str]]:
-    """The strongest likes and dislikes of a review."""
-    order = np.argsort(-polarity, kind="stable")
-    likes = [review[at] for at in order[:_MOST_POINTS] if polarity[at] > _CLEAR]
-    order = np.argsort(polarity, kind="stable")
-    return likes, [review[at] for at in order[:_MOST_POINTS] if polarity[at] < -_CLEAR]
+def _select_gist(review: Sequence[str], vectors: np.ndarray, polarity: np.ndarray) -> str:
+    """The most central sentence that shares the review's opinion and is long enough to say why."""
+    if not review:
+        return ""
+    direction = np.sign(polarity.sum())
+    length = np.array([min(1.0, sentence.count(" ") / 7) for sentence in review])
+    scores = _centrality(vectors.astype(np.float32)) + 0.4 * direction * polarity + 0.2 * length
+    return review[int(np.argmax(np.round(scores, 3)))]
 
 
-def _most_said(
-    texts: Sequence[str], strength: np.ndarray, points: Sequence[Sequence[str]]
+def _select_points(review: Sequence[str], polarity: np.ndarray) -> tuple[list[str], list[str]]:
+    """The three strongest likes and dislikes of a review."""
+    best = np.argsort(-polarity, kind="stable")[:3]
+    worst = np.argsort(polarity, kind="stable")[:3]
+    likes = [review[index] for index in best if polarity[index] > _CLEAR_OPINION]
+    dislikes = [review[index] for index in worst if polarity[index] < -_CLEAR_OPINION]
+    return likes, dislikes
+
+
+def _most_frequent(
+    sentences: Sequence[str], strength: np.ndarray, points: Sequence[Sequence[str]]
 ) -> list[str]:
-    """The points that most notes make, the stronger first among equals."""
-    strengths = dict(zip(texts, strength.tolist(), strict=True))
-    counts = Counter(point for note in points for point in note)
-    return sorted(counts, key=lambda point: (-counts[point], -strengths[point]))[:_SUMMARY_POINTS]
+    """The five points that most notes make, the stronger first among equals."""
+    strengths = dict(zip(sentences, strength.tolist(), strict=True))
+    counts = Counter(point for note_points in points for point in note_points)
+    return sorted(counts, key=lambda point: (-counts[point], -strengths[point]))[:5]
 
 
-def _verdict(votes: Sequence[int]) -> PriceTag:
-    """More dear than cheap votes are overpriced, fewer cheap; a balance, or only fair ones, fair."""
-    if not votes:
+def _majority_price(tags: Sequence[PriceTag]) -> PriceTag:
+    """The more frequent side; `fair price` where both balance or all votes are for it."""
+    if not tags:
         return "none"
-    total = sum(votes)
-    return "overpriced" if total > 0 else "cheap price" if total < 0 else "fair price"
+    balance = tags.count("overpriced") - tags.count("cheap price")
+    return "overpriced" if balance > 0 else "cheap price" if balance < 0 else "fair price"
+
+
+def _excerpt(
+    sentences: Sequence[str], vectors: np.ndarray, polarity: np.ndarray, max_tokens: int
+) -> str:
+    """Join central and diverse sentences within a budget of tokens: praise first where it prevails.
+
+    Sentences are taken one at a time by maximal marginal relevance (Carbonell & Goldstein 1998):
+    centrality and opinion, less the similarity to those taken already. Blame gets the share of
+    the budget that it has of all clear opinions; by centrality alone there would be only praise.
+
+    Args:
+        sentences: n sentences; of equal ones only the most relevant counts.
+        vectors: (n, d) unit vectors.
+        polarity: (n,) from blame -1 to praise 1.
+        max_tokens: the budget; where no sentence fits, the most relevant one is truncated.
+    """
+    vectors = vectors.astype(np.float32)
+    is_terse = np.array([sentence.count(" ") < 2 for sentence in sentences])
+    relevance = np.round(_centrality(vectors) + 0.2 * np.abs(polarity) - 0.3 * is_terse, 3)
+    order = np.argsort(-relevance, kind="stable")
+    first_rows: dict[str, int] = {}
+    for row in order.tolist():
+        first_rows.setdefault(sentences[row], row)
+    distinct = np.array(list(first_rows.values()))
+    is_blame = polarity < -_CLEAR_OPINION
+    # Selection takes O(n^2), so it starts from the 60 most relevant sentences of each kind.
+    blaming, other = distinct[is_blame[distinct]], distinct[~is_blame[distinct]]
+    rows = np.concatenate([blaming[:60], other[:60]])
+    tokens = np.array([estimate_tokens(_with_full_stop(sentences[row]) + " ") for row in rows])
+    if tokens.min() > max_tokens:
+        return truncate_text(sentences[distinct[0]], max_tokens)
+    opinions = max(int(np.sum(np.abs(polarity) > _CLEAR_OPINION)), 1)
+    blame_budget = int(max_tokens * np.sum(is_blame) / opinions)
+    similarity = vectors[rows] @ vectors[rows].T
+    blame = _select_diverse(similarity, relevance[rows], tokens, blame_budget, is_blame[rows])
+    rest_budget = max_tokens - int(tokens[blame].sum())
+    rest = _select_diverse(similarity, relevance[rows], tokens, rest_budget, ~is_blame[rows])
+    prevailing = 1 if polarity.sum() >= 0 else -1
+    chosen = sorted(rows[blame + rest].tolist(), key=lambda row: prevailing * polarity[row] < 0)
+    return " ".join(_with_full_stop(sentences[row]) for row in chosen)
+
+
+def _select_diverse(
+    similarity: np.ndarray, relevance: np.ndarray, tokens: np.ndarray, budget: int, free: np.ndarray
+) -> list[int]:
+    """Maximal marginal relevance among the free sentences, in the order of selection.
+
+    Args:
+        similarity: (n, n) cosines.
+        relevance, tokens: (n,) of each sentence.
+        budget: most tokens in all.
+        free: (n,) whether a sentence may be taken.
+    """
+    redundancy = np.zeros(len(relevance), np.float32)
+    chosen: list[int] = []
+    while (free := free & (tokens <= budget)).any():
+        scores = np.where(free, np.round(relevance - 0.6 * redundancy, 3), -np.inf)
+        best = int(np.argmax(scores))
+        chosen.append(best)
+        free[best] = False
+        budget -= int(tokens[best])
+        redundancy = np.maximum(redundancy, similarity[best])
+    return chosen
+
+
+def _with_full_stop(sentence: str) -> str:
+    """A sentence that can be followed: one that ends in a word or comma gets a full stop."""
+    closed = sentence.rstrip(",;:-–— ")
+    return f"{closed}." if closed[-1:].isalnum() else sentence

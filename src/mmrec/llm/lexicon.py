@@ -1,181 +1,218 @@
-"""What the builtin reader knows of words: opinion, price and category terms, from `vocabulary.json`."""
+"""What the extractive model knows of words and meanings, from `vocabulary.json`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 from unicodedata import combining, normalize
 
+import numpy as np
+
+from mmrec.encoder.text_encoder import Encoder
 from mmrec.llm.types import PRICE_TAGS, PriceTag
 
-__all__ = [
-    "UNKNOWN_SHARE",
-    "Category",
-    "Lexicon",
-    "Phrases",
-    "Words",
-    "load_lexicon",
-    "split_words",
-]
+__all__ = ["Lexicon", "Phrases", "Words", "ZeroShotScorer", "split_words"]
 
-UNKNOWN_SHARE = 0.1
-"""Share of all items taken for a category of which nothing is known."""
 Meaning = TypeVar("Meaning")
 Words = list[str]
 """A sentence in lower case without accents: words, and emoji one by one."""
-_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[\U0001F300-\U0001FAFF\u2600-\u27BF]")
-_MONEY = re.compile(r"[$₹£€]\s?\d")
-_WEIGHTS = {"strong_positive": 2.0, "positive": 1.0, "negative": -1.0, "strong_negative": -2.0}
-_REACH = 3
-_NEGATED = -0.6
-_OPPOSITE: dict[PriceTag, PriceTag] = {
-    "cheap price": "overpriced",
-    "fair price": "overpriced",
-    "overpriced": "fair price",
-    "none": "none",
-}
-
-
-@dataclass(frozen=True)
-class Category:
-    """A label, and what stands for it where texts are compared by meaning."""
-
-    label: str
-    prompt: str
-    """A sentence about an item of the category."""
-    listing: str
-    """The label and its keywords."""
-    common: float
-    """Rough share of all items that have the label, from general knowledge."""
+# Share of all items assumed for a category without a known share.
+_DEFAULT_SHARE = 0.1
 
 
 class Phrases(Generic[Meaning]):
-    """Phrases of one to four words and what each means; finds them in sentences.
+    """Phrases of one to four words and their meanings; finds them in sentences.
 
     Args:
-        meanings: what each phrase means; phrases are folded like sentences.
+        meanings: what each phrase means; phrases are normalized as sentences are.
     """
 
     def __init__(self, meanings: Mapping[str, Meaning]) -> None:
-        self._meanings = {
-            " ".join(split_words(phrase)): meaning for phrase, meaning in meanings.items()
-        }
-        self._longest: dict[str, int] = {}
-        for phrase in self._meanings:
-            first, *others = phrase.split(" ")
-            self._longest[first] = max(self._longest.get(first, 0), 1 + len(others))
+        self._meanings: dict[str, Meaning] = {}
+        self._max_length: dict[str, int] = defaultdict(int)  # by first word, in words
+        for phrase, meaning in meanings.items():
+            words = split_words(phrase)
+            self._meanings[" ".join(words)] = meaning
+            self._max_length[words[0]] = max(self._max_length[words[0]], len(words))
 
     def find(self, words: Words) -> list[tuple[int, str, Meaning]]:
-        """Place, phrase and meaning of each, the longest at a place, without overlaps; plurals count."""
-        found = []
-        free = 0
-        for at, word in enumerate(words):
-            longest = max(self._longest.get(word, 0), self._longest.get(word.removesuffix("s"), 0))
-            if at < free:
-                continue
-            for size in range(min(longest, len(words) - at), 0, -1):
-                phrase = " ".join(words[at : at + size])
+        """Position, phrase and meaning of each match, the longest first, without overlaps.
+
+        A phrase also matches with a plural "s".
+        """
+        matches = []
+        start = 0
+        while start < len(words):
+            first = words[start]
+            length = max(self._max_length.get(word, 0) for word in (first, first.removesuffix("s")))
+            for end in range(min(start + length, len(words)), start, -1):
+                phrase = " ".join(words[start:end])
                 if phrase not in self._meanings:
                     phrase = phrase.removesuffix("s")
                 if phrase in self._meanings:
-                    found.append((at, phrase, self._meanings[phrase]))
-                    free = at + size
+                    matches.append((start, phrase, self._meanings[phrase]))
+                    start = end - 1
                     break
-        return found
+            start += 1
+        return matches
 
 
-@dataclass(frozen=True)
 class Lexicon:
-    """The vocabulary of one kind of item."""
+    """The vocabulary of one kind of item.
 
-    revision: str
-    """First 12 hexadecimal digits of the sha256 of the vocabulary file."""
-    opinion: Phrases[float]
-    """Words and phrases that praise (up to 2) or blame (down to -2)."""
-    negations: frozenset[str]
-    praise: tuple[str, ...]
-    """Model sentences of praise."""
-    blame: tuple[str, ...]
-    """Model sentences of blame, on the same subjects as `praise`."""
-    price_phrases: Phrases[PriceTag]
-    price_words: frozenset[str]
-    """Words that tell that a sentence speaks of price at all."""
-    price_anchors: dict[PriceTag, tuple[str, ...]]
-    """Model sentences of each tag."""
-    margin: float
-    """Deviations by which a sentence must be nearer to a category than neutral ones, without a keyword."""
-    categories: tuple[Category, ...]
-    keywords: Phrases[tuple[int, ...]]
-    """Words and phrases to the places in `categories` that they speak for."""
+    Args:
+        item_kind: `restaurant` or `film`; any other kind gets the generic vocabulary.
+
+    Attributes:
+        revision: first 12 hexadecimal digits of the SHA-256 of the vocabulary file.
+        praise, blame: model sentences on the same subjects.
+        price_sentences: model sentences of each price tag.
+        margin: standard deviations by which a sentence must be closer to a category than neutral
+            ones are, to have it without a keyword.
+        labels: names of the categories.
+        prompts: a sentence about an item of each category.
+        listings: each label and its keywords.
+        shares: rough share of all items that have each label, from general knowledge.
+        keywords: words and phrases, with the indices of the labels that they suggest.
+    """
+
+    def __init__(self, item_kind: str) -> None:
+        raw = resources.files("mmrec.llm").joinpath("vocabulary.json").read_bytes()
+        vocabulary = json.loads(raw)
+        kind = vocabulary["kinds"].get(item_kind.strip().lower(), vocabulary["kinds"]["generic"])
+        self.revision = hashlib.sha256(raw).hexdigest()[:12]
+        self.praise: list[str] = kind["anchors"]["positive"]
+        self.blame: list[str] = kind["anchors"]["negative"]
+        self.price_sentences: dict[PriceTag, list[str]] = kind["price"]["anchors"]
+        self.margin: float = kind["margin"]
+        self.labels = list(kind["categories"])
+        self.prompts, self.listings, self.shares = [], [], []
+        keywords: dict[str, list[int]] = defaultdict(list)
+        for index, (label, category) in enumerate(kind["categories"].items()):
+            names = [label, *category["keywords"]]
+            self.prompts.append(category["prompt"])
+            self.listings.append(", ".join(names))
+            self.shares.append(category.get("common", _DEFAULT_SHARE))
+            for name in dict.fromkeys(names):
+                keywords[name].append(index)
+        self.keywords = Phrases(keywords)
+        weights = {
+            "strong_positive": 2.0,
+            "positive": 1.0,
+            "negative": -1.0,
+            "strong_negative": -2.0,
+        }
+        opinions = vocabulary["polarity"]
+        self._opinions = Phrases(
+            {word: weights[name] for name in weights for word in opinions[name]}
+        )
+        self._negations = frozenset(vocabulary["negations"])
+        self._price_words = frozenset(kind["price"]["words"])
+        tags: dict[str, PriceTag] = {}
+        for tag in PRICE_TAGS:
+            tags.update(dict.fromkeys(kind["price"]["phrases"].get(tag, []), tag))
+        self._price_phrases = Phrases(tags)
 
     def opinion_score(self, words: Words) -> float:
-        """Praise minus blame in a sentence; a negation shortly before a word turns it, weakened."""
-        total = 0.0
-        for at, _, weight in self.opinion.find(words):
-            total += weight * _NEGATED if self._negated(words, at) else weight
-        return total
+        """Praise minus blame in a sentence, words of strong opinion counting twice.
+
+        A negation shortly before a word reverses and weakens it.
+        """
+        score = 0.0
+        for position, _, weight in self._opinions.find(words):
+            score += -0.6 * weight if self._is_negated(words, position) else weight
+        return score
 
     def price_tags(self, words: Words) -> list[PriceTag]:
-        """The price tags that a sentence's phrases state, in order; "not cheap" is overpriced."""
+        """The price tags that the phrases of a sentence state, in order; "not cheap" is overpriced."""
+        opposite: dict[PriceTag, PriceTag] = {"overpriced": "fair price"}
         tags: list[PriceTag] = []
-        for at, _, tag in self.price_phrases.find(words):
-            tags.append(_OPPOSITE[tag] if self._negated(words, at) else tag)
+        for position, _, tag in self._price_phrases.find(words):
+            is_negated = self._is_negated(words, position)
+            tags.append(opposite.get(tag, "overpriced") if is_negated else tag)
         return tags
 
     def mentions_price(self, sentence: str, words: Words) -> bool:
-        """Whether a sentence names a sum of money or a word of paying."""
-        return not self.price_words.isdisjoint(words) or bool(_MONEY.search(sentence))
+        """Whether a sentence names an amount of money or a word of paying."""
+        return not self._price_words.isdisjoint(words) or bool(re.search(r"[$₹£€]\s?\d", sentence))
 
-    def _negated(self, words: Words, at: int) -> bool:
-        before = words[max(0, at - _REACH) : at]
-        return sum(word in self.negations for word in before) % 2 == 1
+    def _is_negated(self, words: Words, position: int) -> bool:
+        """Whether an odd number of negations is among the three words before a position."""
+        before = words[max(0, position - 3) : position]
+        return sum(word in self._negations for word in before) % 2 == 1
 
 
 def split_words(sentence: str) -> Words:
-    """Fold a sentence to words that can be looked up: "Crème-brûlée!" is `creme`, `brulee`."""
+    """Normalize a sentence to words that can be looked up: "Crème-brûlée!" is `creme`, `brulee`."""
     text = sentence.replace("’", "'").lower()
     if not text.isascii():
         text = "".join(sign for sign in normalize("NFKD", text) if not combining(sign))
-    return _WORD.findall(text)
+    return re.findall(r"[^\W_]+(?:'[^\W_]+)*|[\U0001F300-\U0001FAFF\u2600-\u27BF\u2B50]", text)
 
 
-@cache
-def load_lexicon(item_kind: str) -> Lexicon:
-    """The vocabulary for a kind of item (`restaurant`, `film`); any other kind gets the generic one."""
-    raw = resources.files("mmrec.llm").joinpath("vocabulary.json").read_bytes()
-    everything = json.loads(raw)
-    kinds = everything["kinds"]
-    kind = kinds.get(item_kind.strip().lower(), kinds["generic"])
-    price = kind["price"]
-    labels = list(kind["categories"])
-    keywords: dict[str, list[int]] = {}
-    for place, label in enumerate(labels):
-        for keyword in dict.fromkeys([label, *kind["categories"][label]["keywords"]]):
-            keywords.setdefault(keyword, []).append(place)
-    tags = [tag for tag in PRICE_TAGS if tag != "none"]
-    return Lexicon(
-        revision=hashlib.sha256(raw).hexdigest()[:12],
-        opinion=Phrases(
-            {w: weight for name, weight in _WEIGHTS.items() for w in everything["polarity"][name]}
-        ),
-        negations=frozenset(everything["negations"]),
-        praise=tuple(kind["anchors"]["positive"]),
-        blame=tuple(kind["anchors"]["negative"]),
-        price_phrases=Phrases({phrase: tag for tag in tags for phrase in price["phrases"][tag]}),
-        price_words=frozenset(price["words"]),
-        price_anchors={tag: tuple(price["anchors"][tag]) for tag in tags},
-        margin=kind["margin"],
-        categories=tuple(_category(label, kind["categories"][label]) for label in labels),
-        keywords=Phrases({keyword: tuple(places) for keyword, places in keywords.items()}),
-    )
+class ZeroShotScorer:
+    """Scores sentences by the closeness of their vectors to model sentences of a lexicon.
+
+    All constants come from the lexicon's sentences, never from those that are scored, so that a
+    score depends on its sentence alone.
+
+    Args:
+        encoder: encodes the model sentences, in the same way as the sentences to be scored.
+        lexicon: the vocabulary.
+    """
+
+    def __init__(self, encoder: Encoder, lexicon: Lexicon) -> None:
+        def encode(texts: Sequence[str]) -> np.ndarray:
+            return encoder.encode(texts, "reading the vocabulary").astype(np.float32)
+
+        praise, blame = encode(lexicon.praise), encode(lexicon.blame)
+        self._blame, self._praise = blame.mean(0), praise.mean(0)
+        # From cheap to overpriced.
+        self._tags = np.stack([encode(texts).mean(0) for texts in lexicon.price_sentences.values()])
+        labels = _normalize(encode(lexicon.prompts) + encode(lexicon.listings))
+        # Cosines of neutral sentences and of the other labels tell what is close to a label.
+        neutral = np.concatenate([praise, blame])
+        self._labels = _normalize(labels - labels.mean(0))
+        self._center = neutral.mean(0)
+        background = (np.concatenate([neutral, labels]) - self._center) @ self._labels.T
+        np.fill_diagonal(background[len(neutral) :], np.nan)
+        self._mean, self._deviation = np.nanmean(background, axis=0), np.nanstd(background, axis=0)
+        self._bonus = 0.6 * np.log(np.array(lexicon.shares, np.float32) / _DEFAULT_SHARE)
+
+    def opinions(self, vectors: np.ndarray) -> np.ndarray:
+        """Position of sentences (n, d) from mean blame -1 to mean praise 1: (n,)."""
+        return _position(vectors.astype(np.float32), self._blame, self._praise)
+
+    def prices(self, vectors: np.ndarray) -> np.ndarray:
+        """-1 where sentences (n, d) about prices clearly say cheap, 1 expensive, else 0: (n,)."""
+        vectors = vectors.astype(np.float32)
+        is_close = (vectors @ _normalize(self._tags).T).max(1, initial=0) > 0.5
+        position = _position(vectors, self._tags[0], self._tags[-1])
+        verdicts: np.ndarray = np.sign(position) * (is_close & (np.abs(position) > 0.6))
+        return verdicts
+
+    def categories(self, vectors: np.ndarray) -> np.ndarray:
+        """Standard deviations by which sentences (n, d) are closer to labels than others: (n, labels).
+
+        Labels that many items have get a bonus, rare ones a malus.
+        """
+        cosines = (vectors.astype(np.float32) - self._center) @ self._labels.T
+        scores: np.ndarray = (cosines - self._mean) / self._deviation + self._bonus
+        return scores
 
 
-def _category(label: str, entry: dict[str, Any]) -> Category:
-    listing = ", ".join([label, *entry["keywords"]])
-    return Category(label, entry["prompt"], listing, entry.get("common", UNKNOWN_SHARE))
+def _position(vectors: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Where vectors (n, d) lie on the line from `low` (d,) at -1 to `high` (d,) at 1: (n,)."""
+    direction = high - low
+    positions: np.ndarray = (vectors - (low + high) / 2) @ direction * 2 / (direction @ direction)
+    return positions
+
+
+def _normalize(vectors: np.ndarray) -> np.ndarray:
+    units: np.ndarray = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return units

@@ -1,4 +1,4 @@
-"""From what a model answered to a note or a summary: nothing is believed before it was checked."""
+"""Checked notes, summaries, prices and categories from the answers of language models."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from mmrec.llm.prompts import sanitize
+import json_repair
+
+from mmrec.llm.sanitize import sanitize
 from mmrec.llm.types import PRICE_TAGS, Answer, Note, PriceTag, Summary
 
 __all__ = [
@@ -22,218 +25,260 @@ __all__ = [
     "parse_text",
 ]
 
-_MOST_CHARACTERS = {"gist": 400, "text": 1500, "phrase": 160, "sentence": 400}
-_MOST_PHRASES = 8
-# No answer is as long that did not loop. Each try of a brace may read all the rest.
-_MOST_ANSWER, _MOST_TRIES = 50_000, 100
-_CATEGORY = re.compile(r"\w[\w&'’/ .-]{0,39}")
-_THOUGHT = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*\Z", re.DOTALL | re.IGNORECASE)
-_TRAILING_COMMA = re.compile(r",(\s*[}\]])")
-_PARTING = re.compile(r"[,;\n|]|\s/\s")
-_QUOTED = re.compile(r"(?<!\w)['\"‘“](.+?)['\"’”](?!\w)")
-_LEAD = re.compile(r"\s*(?:[-*•]|\d+[.)])\s+|.*(?::|\b(?:is|are)\b(?: an?\b| the\b)?)")
-_NO_KIND = re.compile(r"(?:none|unknown|unclear|unspecified|n/?a|not \w+)\b.*")
-_WORDY = 5
-_SPAN = re.compile(r"[“\"«„]([^“”\"«»„]{3,})[”\"»“]")
-_TOKEN = re.compile(r"[^\W_]+")
-_STEM = 5
-_GLUE = re.compile(
-    r"""(?x)
-    about|also|although|being|both|some|someone|somebody|people|guests|visitors|reviewers
-    |others|many|most|several|praised?|likes?|liked|loves?|loved|enjoy|enjoyed|mentions?
-    |mentioned|notes?|noted|says?|said|tells?|told|finds?|found|thinks?|that|this|these
-    |those|they|their|them|there|here|with|from|have|been|were|will|would|which|while
-    |when|where|what|your|you|though|however|despite|minds?|minded|may|might|expect|come|place
-    |spot|worth|very|more|than|just|only|other|the|and|but|for|are|was|has|had|can|its|his|her
-    |our|who|how|all|any|out|off|one|too|yet|s|re|ll|ve|it|is|in|on|at|of|to|a|an|as|be|by|or
-    |so|if|we|he|she|i|my|me|do|up
-    """
-)
-
-_TAGS: dict[str, PriceTag] = {"over": "overpriced", "low": "cheap price", "fair": "fair price"}
-_PRICE_NAMES = re.compile(
-    r"\b(?:(?P<over>over[- ]?p?ric(?:e|ed|ey|ing)\b)|(?P<low>(?:low|cheap)(?:er)?[- ]pric)"
-    r"|(?P<fair>fair[- ]pric))"
-)
-_PRICE_WORDS = re.compile(
-    r"\b(?:(?P<over>expensive|pric[ei]y|costly|high(?:er|ly)?[- ]pric)"
-    r"|(?P<low>cheap|inexpensive|bargain|affordabl)"
-    r"|(?P<fair>fair(?:ly[- ]pric|\b)|reasonabl|moderate|average|mid-?range))"
-)
-# A few words may stand between a denial and what it denies, but no comma.
-_DENIED = re.compile(
-    r"(?:\b(?:not|nor|never|neither|none|nobody|no one|hardly|rather than|instead of)\b|n['’]t\b)"
-    r"(?:\s(?!but\b)[\w'’-]+){0,4}\s\W*\Z"
-)
-_UNSAID = re.compile(
-    r"(?:\bno[tr]?\b|n['’]t\b|\bwithout\b)(?: \w+)? (?:mention|stat|specif|discuss|provid|information)"
-    r"|\b(?:cannot|can['’]t|(?:unable|difficult|hard|impossible|not possible) to)(?: \w+)?"
-    r" (?:tell|determin|say|infer|assess|categori|classif|identif|judge)"
-)
-_UNKNOWN = re.compile(r"\b(?:none|unknown|unclear|n/a|no price)\b")
+_MAX_CHARACTERS = {"gist": 400, "text": 1500, "phrase": 160, "sentence": 400}
+# Words that hold a sentence together and state nothing of their own; no negation is among them.
+_FUNCTION_WORDS = """
+a an the this that these those all any both some many most several others only
+i my me you your he his she her it its we our they them their who
+someone somebody people guests visitors reviewers
+is are was were be been being has have had do can may might will would
+and or but so yet also too than as if though although however despite while when where
+which what how about at by for from in of off on out to up with here there
+very more just one other come expect place spot worth s re ll ve
+enjoy enjoyed find finds found like likes liked love loves loved mention mentions mentioned
+mind minds minded note notes noted praise praised say says said tell tells told think thinks
+"""
+# Patterns that name a price tag, from the beginning of a word. "over-rice" is the paper's spelling.
+_PAPER_PRICE_NAMES: dict[PriceTag, str] = {
+    "overpriced": r"over[- ]?p?ric(?:e|ed|ey|ing)\b",
+    "cheap price": r"(?:low|cheap)(?:er)?[- ]pric",
+    "fair price": r"fair[- ]pric",
+}
+_OTHER_PRICE_WORDS: dict[PriceTag, str] = {
+    "overpriced": r"expensive|pric[ei]y|costly|high(?:er|ly)?[- ]pric",
+    "cheap price": r"cheap|inexpensive|bargain|affordabl",
+    "fair price": r"fair(?:ly[- ]pric|\b)|reasonabl|moderate|average|mid-?range",
+}
 
 
 class UnusableAnswer(ValueError):
-    """An answer that cannot be used; the message is the reason, fit to be told to the model."""
+    """An answer that cannot be used; the message is the reason, worded to be sent to the model."""
 
 
 def parse_note(answer: Answer, max_categories: int) -> Note:
-    """A note out of a structured answer.
+    """Read a note from a structured answer.
 
     Raises:
-        Unusable: no JSON object, a field of another type, no gist, or a price tag that does not exist.
+        UnusableAnswer: no JSON object, a field of a wrong type, no gist, or an unknown price tag.
     """
-    fields = _object(answer, "gist")
-    return Note(gist=_sentence(fields, "gist"), **_words(fields, max_categories))
+    fields = _find_object(answer, "gist")
+    return Note(gist=_text_field(fields, "gist"), **_opinion_fields(fields, max_categories))
 
 
 def parse_summary(answer: Answer, max_categories: int) -> Summary:
-    """A summary out of a structured answer; raises as `parse_note` does."""
-    fields = _object(answer, "text")
-    return Summary(text=_sentence(fields, "text"), **_words(fields, max_categories))
+    """Read a summary from a structured answer; raises as `parse_note` does."""
+    fields = _find_object(answer, "text")
+    return Summary(text=_text_field(fields, "text"), **_opinion_fields(fields, max_categories))
 
 
 def parse_sentence(answer: Answer) -> str:
-    """A sentence out of a structured answer.
+    """Read a sentence from a structured answer.
 
     Raises:
-        Unusable: no JSON object, or no text in it.
+        UnusableAnswer: no JSON object, or no text in it.
     """
-    return _sentence(_object(answer, "sentence"), "sentence")
+    return _text_field(_find_object(answer, "sentence"), "sentence")
 
 
 def check_supported(sentence: str, sources: Sequence[str]) -> None:
-    """Check that a sentence tells nothing but what was said.
+    """Check that a generated sentence states nothing that its sources do not.
 
-    What stands in quotation marks must be there word for word. So must every other word (by its first five
-    letters), but for those that only hold a sentence together; a denial is no such word.
+    Quotations must stand in a source word for word. Every other word must have the stem (here:
+    the first five letters) of a word of the sources, function words excepted.
 
     Raises:
-        Unusable: something in it is not there.
+        UnusableAnswer: a quotation or a word has no source.
     """
-    there = [" ".join(one.split()).casefold() for one in sources]
-    for quoted in _SPAN.findall(sentence):
-        if not any(" ".join(quoted.split()).casefold().strip(" .,!?") in one for one in there):
-            raise UnusableAnswer("it quotes what nobody wrote")
-    stems = {word[:_STEM] for one in there for word in _TOKEN.findall(one)}
-    for word in _TOKEN.findall(sentence.casefold()):
-        if word[:_STEM] not in stems and not _GLUE.fullmatch(word):
-            raise UnusableAnswer(f'it says what nobody wrote: "{word}"')
+    sources = [" ".join(source.split()).casefold() for source in sources]
+    for quotation in re.findall(r"[“\"«„]([^“”\"«»„]{3,})[”\"»“]", sentence):
+        quotation = " ".join(quotation.split()).casefold().strip(" .,!?")
+        if not any(quotation in source for source in sources):
+            raise UnusableAnswer("it quotes words that are in no review")
+    word, stem_length = re.compile(r"[^\W_]+"), 5
+    function_words = set(_FUNCTION_WORDS.split())
+    stems = {match[:stem_length] for source in sources for match in word.findall(source)}
+    for token in word.findall(sentence.casefold()):
+        if token[:stem_length] not in stems and token not in function_words:
+            raise UnusableAnswer(f'it says "{token}", which is in no review')
 
 
 def parse_text(answer: Answer) -> str:
-    """A plain summary (the paper's prompts).
+    """Read a plain text (the paper's prompts).
 
     Raises:
-        Unusable: nothing was said.
+        UnusableAnswer: it is empty.
     """
-    text = sanitize(_said(answer))[: _MOST_CHARACTERS["text"]]
+    text = sanitize(_without_thoughts(answer))[: _MAX_CHARACTERS["text"]]
     if not text:
         raise UnusableAnswer("it is empty")
     return text
 
 
 def parse_price(answer: Answer) -> PriceTag:
-    """The price tag that a plain answer names, and does not deny: the paper's names go before other words.
+    """Read the first price tag that a plain answer names and does not deny.
+
+    The paper's names of the tags take precedence over other words for prices.
 
     Raises:
-        Unusable: it names none of them.
+        UnusableAnswer: it names no tag, and does not say that the price is unknown either.
     """
-    said = " ".join(parse_text(answer).lower().split())
-    if _UNSAID.search(said):
+    text = " ".join(parse_text(answer).lower().split())
+    if _states_missing_information(text):
         return "none"
-    for words in (_PRICE_NAMES, _PRICE_WORDS):
-        for found in words.finditer(said):
-            if not _DENIED.search(said[max(found.start() - 60, 0) : found.start()]):
-                return _TAGS[str(found.lastgroup)]
-    if _UNKNOWN.search(said):
+    for patterns in (_PAPER_PRICE_NAMES, _OTHER_PRICE_WORDS):
+        mentions = [
+            (match.start(), tag)
+            for tag, pattern in patterns.items()
+            for match in re.finditer(rf"\b(?:{pattern})", text)
+        ]
+        for start, tag in sorted(mentions):
+            if not _is_denied(text, start):
+                return tag
+    if re.search(r"\b(?:none|unknown|unclear|n/a|no price)\b", text):
         return "none"
     raise UnusableAnswer("it names no price category")
 
 
+def _states_missing_information(text: str) -> bool:
+    """Whether an answer says that no price is mentioned ("not mentioned"), or that it cannot tell."""
+    negation = r"(?:\bno[tr]?\b|n['’]t\b|\bwithout\b)"
+    mention = r"(?:mention|stat|specif|discuss|provid|information)"
+    inability = r"\b(?:cannot|can['’]t|(?:unable|difficult|hard|impossible|not possible) to)"
+    judgement = r"(?:tell|determin|say|infer|assess|categori|classif|identif|judge)"
+    # One word may stand between: "not explicitly mentioned", "cannot really tell".
+    return bool(re.search(rf"{negation}(?: \w+)? {mention}|{inability}(?: \w+)? {judgement}", text))
+
+
+def _is_denied(text: str, start: int) -> bool:
+    """Whether a denial stands at most four words before a position, in the same clause."""
+    before = re.sub(r"\s\W*\Z", "", text[max(start - 60, 0) : start])
+    clause = re.split(r"[^\w\s'’-]|\bbut\b", before)[-1]
+    nearest = " ".join(clause.split()[-5:])
+    denial = (
+        r"\b(?:not|nor|never|neither|none|nobody|no one|hardly|rather than|instead of)\b|n['’]t\b"
+    )
+    return bool(re.search(denial, nearest))
+
+
 def parse_categories(answer: Answer, max_categories: int) -> list[str]:
-    """The categories that a plain answer lists: what is quoted, else the parts of its lines.
+    """Read the categories that a plain answer lists: quoted ones, else the parts of its lines.
 
     Raises:
-        Unusable: it lists none, and does not say so.
+        UnusableAnswer: it lists none, and does not say that there are none.
     """
-    said = parse_text(answer).lower()
-    listed = _QUOTED.findall(said)
-    listed = listed or [_LEAD.sub("", line, count=1) for line in _PARTING.split(said)]
-    labels = [part.strip(" '\"`‘’“”.*-[]()") for part in listed]
-    kinds = [one for one in labels if not _NO_KIND.fullmatch(one) and len(one.split()) < _WORDY]
-    found = _categories(kinds, max_categories)
-    if not found and not any(map(_NO_KIND.fullmatch, labels)):
+    text = parse_text(answer).lower()
+    parts = re.findall(r"(?<!\w)['\"‘“](.+?)['\"’”](?!\w)", text)
+    if not parts:
+        # "1. Italian", "- Pizza", "Category: Thai", "This is an Italian restaurant"
+        lead = r"\s*(?:[-*•]|\d+[.)])\s+|.*(?::|\b(?:is|are)\b(?: an?\b| the\b)?)"
+        lines = re.split(r"[,;\n|]|\s/\s", text)
+        parts = [re.sub(lead, "", line, count=1) for line in lines]
+    labels = [part.strip(" '\"`‘’“”.*-[]()") for part in parts]
+    missing = re.compile(r"(?:none|unknown|unclear|unspecified|n/?a|not \w+)\b.*")
+    # Five words and more are a sentence, and no label.
+    candidates = [
+        label for label in labels if not missing.fullmatch(label) and len(label.split()) < 5
+    ]
+    categories = _normalize_categories(candidates, max_categories)
+    if not categories and not any(missing.fullmatch(label) for label in labels):
         raise UnusableAnswer("it names no kind in the form asked for")
-    return found
+    return categories
 
 
-def _said(answer: Answer) -> str:
-    """What a model said after its thoughts."""
-    text = _THOUGHT.sub("", answer.text)
-    if len(text) > _MOST_ANSWER:
+def _without_thoughts(answer: Answer, max_characters: int = 50_000) -> str:
+    """The text after a model's thoughts.
+
+    Raises:
+        UnusableAnswer: it is longer than any answer that does not loop.
+    """
+    thoughts = r"\A.*</think(?:ing)?>|<think(?:ing)?>.*\Z"
+    text = re.sub(thoughts, "", answer.text, flags=re.DOTALL | re.IGNORECASE)
+    if len(text) > max_characters:
         raise UnusableAnswer("it is far too long")
     return text
 
 
-def _object(answer: Answer, needed: str) -> dict[str, Any]:
-    """The last JSON object that has the needed field: models think, quote and fence before it."""
-    text = _said(answer)
-    found = [one for one in _objects(text) if needed in one]
-    found = found or [one for one in _objects(_TRAILING_COMMA.sub(r"\1", text)) if needed in one]
-    if not found:
-        cut = ", it was cut off" if answer.finish == "length" else ""
-        raise UnusableAnswer(f'it holds no JSON object with the field "{needed}"{cut}')
-    return found[-1]
+def _find_object(answer: Answer, field: str) -> dict[str, Any]:
+    """The last JSON object with a field: models think, quote and fence before they answer.
+
+    JSON with small errors is repaired, unless the answer was cut off.
+    """
+    text, was_cut = _without_thoughts(answer), answer.finish == "length"
+    for find_objects in (_valid_objects,) if was_cut else (_valid_objects, _repaired_objects):
+        objects = [
+            {name.strip().lower(): value for name, value in fields.items()}
+            for fields in find_objects(text)
+        ]
+        if matching := [fields for fields in objects if field in fields]:
+            return matching[-1]
+    cut = ", it was cut off" if was_cut else ""
+    raise UnusableAnswer(f'it holds no JSON object with the field "{field}"{cut}')
 
 
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """Outermost JSON objects of a text."""
+def _valid_objects(text: str, max_tries: int = 100) -> Iterator[dict[str, Any]]:
+    """Outermost valid JSON objects; each try may read all of the text, so their number is limited."""
     decoder = json.JSONDecoder()
     end = 0
-    for _ in range(_MOST_TRIES):
-        if (at := text.find("{", end)) < 0:
+    for _ in range(max_tries):
+        start = text.find("{", end)
+        if start < 0:
             return
         try:
-            value, end = decoder.raw_decode(text, at)
+            fields, end = decoder.raw_decode(text, start)
+            yield fields
         except (ValueError, RecursionError):
-            end = at + 1
-        else:
-            yield {name.strip().lower(): field for name, field in value.items()}
+            end = start + 1
 
 
-def _sentence(fields: Mapping[str, Any], name: str) -> str:
+def _repaired_objects(text: str, max_characters: int = 4_000) -> Iterator[dict[str, Any]]:
+    """Outermost JSON objects after repair; only of a short text, since that takes O(n^2) time."""
+    if "{" not in text or len(text) > max_characters:
+        return
+    with suppress(ValueError, RecursionError):
+        repaired = json_repair.loads(text)
+        for fields in repaired if isinstance(repaired, list) else [repaired]:
+            if isinstance(fields, dict):
+                yield fields
+
+
+def _text_field(fields: Mapping[str, Any], name: str) -> str:
     value = fields[name]
-    if not isinstance(value, str) or not (said := " ".join(sanitize(value).split())):
+    text = " ".join(sanitize(value).split()) if isinstance(value, str) else ""
+    if not text:
         raise UnusableAnswer(f'the field "{name}" is no text')
-    return said[: _MOST_CHARACTERS[name]]
+    return text[: _MAX_CHARACTERS[name]]
 
 
-def _words(fields: Mapping[str, Any], most_categories: int) -> dict[str, Any]:
-    missing = [name for name in ("likes", "dislikes", "price", "categories") if name not in fields]
-    if missing:
-        raise UnusableAnswer(f'the field "{missing[0]}" is missing')
-    tag = str(fields["price"] or "none").strip().lower()
-    if tag not in PRICE_TAGS:
+def _opinion_fields(fields: Mapping[str, Any], max_categories: int) -> dict[str, Any]:
+    """Likes, dislikes, price and categories, checked and cut to their limits."""
+    for name in ("likes", "dislikes", "price", "categories"):
+        if name not in fields:
+            raise UnusableAnswer(f'the field "{name}" is missing')
+    price = str(fields["price"] or "none").strip().lower()
+    if price not in PRICE_TAGS:
         raise UnusableAnswer(f'the field "price" must be one of {", ".join(PRICE_TAGS)}')
+    max_phrases = 8
     return {
-        "likes": _phrases(fields, "likes")[:_MOST_PHRASES],
-        "dislikes": _phrases(fields, "dislikes")[:_MOST_PHRASES],
-        "price": tag,
-        "categories": _categories(_phrases(fields, "categories"), most_categories),
+        "likes": _phrases(fields, "likes")[:max_phrases],
+        "dislikes": _phrases(fields, "dislikes")[:max_phrases],
+        "price": price,
+        "categories": _normalize_categories(_phrases(fields, "categories"), max_categories),
     }
 
 
 def _phrases(fields: Mapping[str, Any], name: str) -> list[str]:
+    """Distinct phrases of a field that is a list of texts, a single text, or null."""
     value = fields[name] or []
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
         raise UnusableAnswer(f'the field "{name}" is no list of texts')
-    said = (" ".join(sanitize(one).split())[: _MOST_CHARACTERS["phrase"]] for one in value)
-    return list(dict.fromkeys(one for one in said if one))
+    limit = _MAX_CHARACTERS["phrase"]
+    phrases = (" ".join(sanitize(text).split())[:limit] for text in values)
+    return list(dict.fromkeys(phrase for phrase in phrases if phrase))
 
 
-def _categories(said: list[str], most: int) -> list[str]:
-    labels = (unicodedata.normalize("NFC", " ".join(one.lower().split())) for one in said)
-    return list(dict.fromkeys(label for label in labels if _CATEGORY.fullmatch(label)))[:most]
+def _normalize_categories(labels: Sequence[str], max_categories: int) -> list[str]:
+    """Distinct labels in lower case; those with odd characters or over 40 letters are dropped."""
+    labels = [unicodedata.normalize("NFC", " ".join(label.lower().split())) for label in labels]
+    well_formed = [label for label in labels if re.fullmatch(r"\w[\w&'’/ .-]{0,39}", label)]
+    return list(dict.fromkeys(well_formed))[:max_categories]

@@ -11,10 +11,10 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from hostile import HOSTILE, OWNED
 
 from chat_answers import complete
 from chat_server import Behaviour, Luck, Server, serve
-from hostile import HOSTILE, OWNED
 from mmrec.cache.store import Failure, Store
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.console import track

@@ -1,22 +1,25 @@
-"""From what servers really answer to notes: what is taken, what is refused and why, and in what time."""
+"""Answers of language models: which are accepted, which are rejected and why, and in what time."""
 
 from __future__ import annotations
 
 import json
-import time
 import unicodedata
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
+import json_repair
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmrec.llm.parsing import (
     UnusableAnswer,
+    check_supported,
     parse_categories,
     parse_note,
     parse_price,
+    parse_sentence,
     parse_summary,
     parse_text,
 )
@@ -60,6 +63,12 @@ def note(text: str, finish: str = "stop") -> Note:
         f"[{JSON}]",
         JSON.replace("]", ",]").replace('"ramen"', '"ramen" '),
         JSON[:-1] + ",\n}",
+        JSON[:-1],
+        f"```json\n{JSON[:-2]}\n```",
+        JSON.replace('"', "'"),
+        JSON.replace('"price"', "price").replace("[]", "None"),
+        JSON.replace(", ", "\n"),
+        "Read as: " + JSON.replace("{", "{ // as asked\n"),
         json.dumps({name.upper(): value for name, value in GOOD.items()}),
         json.dumps({f" {name.title()} ": value for name, value in GOOD.items()}),
         json.dumps(dict(reversed(GOOD.items()))),
@@ -77,12 +86,12 @@ def note(text: str, finish: str = "stop") -> Note:
         "{" * 90 + JSON,
     ],
 )
-def test_what_servers_answer_is_taken(text: str) -> None:
+def test_usual_forms_of_an_answer_are_accepted(text: str) -> None:
     assert note(text) == NOTE
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [
         ("", 'no JSON object with the field "gist"'),
         (" \n", 'no JSON object with the field "gist"'),
@@ -91,9 +100,9 @@ def test_what_servers_answer_is_taken(text: str) -> None:
         ("null", "no JSON object"),
         ("{}", "no JSON object"),
         ('["gist", "likes"]', "no JSON object"),
-        (JSON[:40], "no JSON object"),
+        (JSON[:40], '"dislikes" is missing'),
         (json.dumps({"note": GOOD}), "no JSON object"),
-        (JSON.replace('"', "'"), "no JSON object"),
+        (JSON.replace("{", "").replace("}", ""), "no JSON object"),
         (JSON.replace('"', "“"), "no JSON object"),
         (f"<think>{JSON}", "no JSON object"),
         (json.dumps(JSON), "no JSON object"),
@@ -122,50 +131,51 @@ def test_what_servers_answer_is_taken(text: str) -> None:
         (JSON + "x" * 60_000, "far too long"),
     ],
 )
-def test_what_is_refused_has_a_reason_to_tell(text: str, why: str) -> None:
-    with pytest.raises(UnusableAnswer) as told:
+def test_wrong_answers_are_rejected_with_a_reason(text: str, reason: str) -> None:
+    with pytest.raises(UnusableAnswer) as error:
         note(text)
-    assert why in str(told.value)
-    assert len(str(told.value)) < 120
+    assert reason in str(error.value)
+    assert len(str(error.value)) < 120
 
 
-def test_an_answer_that_was_cut_is_told_so() -> None:
-    with pytest.raises(UnusableAnswer, match="it was cut off"):
-        note(JSON[:-9], "length")
+def test_an_answer_that_was_cut_off_is_not_repaired() -> None:
+    for cut in (JSON[:-9], JSON[:-1]):
+        with pytest.raises(UnusableAnswer, match="it was cut off"):
+            note(cut, "length")
     assert note(JSON, "length") == NOTE
 
 
-def test_what_is_not_said_is_none() -> None:
+def test_missing_values_are_none_or_empty() -> None:
     for price in (None, "", "none", "None", []):
         assert note(changed(price=price)).price == "none"
     assert note(changed(likes=None, dislikes=None, categories=None, price=None)) == Note(gist="Good soup.")
 
 
-def test_lists_and_texts_have_bounds() -> None:
+def test_lists_and_texts_have_limits() -> None:
     long = note(
         changed(
             gist="word " * 1000,
-            likes=[f"like {at}" for at in range(10_000 // 10)],
+            likes=[f"like {number}" for number in range(1000)],
             dislikes=["x" * 1000],
-            categories=[f"kind {at}" for at in range(1000)],
+            categories=[f"kind {number}" for number in range(1000)],
         )
     )
     assert len(long.gist) <= 400
     assert len(long.likes) == 8
-    assert [len(one) for one in long.dislikes] == [160]
-    assert long.categories == [f"kind {at}" for at in range(5)]
+    assert [len(phrase) for phrase in long.dislikes] == [160]
+    assert long.categories == [f"kind {number}" for number in range(5)]
 
 
-def test_categories_are_well_formed_or_dropped() -> None:
-    odd = ["Cafe\u0301", "Café", "fish & chips", "", "<b>x</b>", "a|b", "../x", "x" * 41, "24-hour diner"]
-    said = parse_note(Answer(text=changed(categories=[*odd, "it's", "\u202eok", "$$"])), 11).categories
-    assert said == ["café", "fish & chips", "24-hour diner", "it's", "ok"]
+def test_malformed_categories_are_dropped() -> None:
+    labels = ["Cafe\u0301", "Café", "fish & chips", "", "<b>x</b>", "a|b", "../x", "x" * 41, "24-hour diner"]
+    note = parse_note(Answer(text=changed(categories=[*labels, "it's", "\u202eok", "$$"])), 11)
+    assert note.categories == ["café", "fish & chips", "24-hour diner", "it's", "ok"]
 
 
-def test_summaries_are_read_as_notes_are() -> None:
-    said = {**GOOD, "text": "They like the soup."}
-    del said["gist"]
-    assert parse_summary(Answer(text=f"```json\n{json.dumps(said)}\n```"), 11) == Summary(**said)
+def test_summaries_are_parsed_as_notes_are() -> None:
+    fields = {"text": "They like the soup.", **GOOD}
+    del fields["gist"]
+    assert parse_summary(Answer(text=f"```json\n{json.dumps(fields)}\n```"), 11) == Summary(**fields)
     with pytest.raises(UnusableAnswer, match='"text"'):
         parse_summary(Answer(text=JSON), 11)
 
@@ -181,67 +191,73 @@ PIECES = st.lists(st.sampled_from(_PIECES)).map("".join)
 
 
 @given(st.text() | PIECES | JUNK.map(json.dumps) | SHAPED, st.sampled_from(["stop", "length"]))
-def test_any_answer_is_a_note_in_bounds_or_unusable(text: str, finish: str) -> None:
-    said = None
-    with suppress(UnusableAnswer):
-        said = note(text, finish)
-    if said is None:
+def test_any_answer_is_a_note_within_limits_or_unusable(text: str, finish: str) -> None:
+    try:
+        result = note(text, finish)
+    except UnusableAnswer:
         return
-    assert 0 < len(said.gist) <= 400
-    assert said.price in PRICE_TAGS
-    assert len(said.likes) <= 8
-    assert len(said.dislikes) <= 8
-    assert len(said.categories) <= 5
-    for one in (said.gist, *said.likes, *said.dislikes, *said.categories):
-        assert one
-        assert len(one) <= 400
-        assert not {unicodedata.category(letter) for letter in one} & {"Cc", "Cs", "Co", "Zl", "Zp"}
-    Note.model_validate_json(said.model_dump_json())
+    assert 0 < len(result.gist) <= 400
+    assert result.price in PRICE_TAGS
+    assert max(len(result.likes), len(result.dislikes)) <= 8
+    assert len(result.categories) <= 5
+    for phrase in (result.gist, *result.likes, *result.dislikes, *result.categories):
+        assert 0 < len(phrase) <= 400
+        assert not {unicodedata.category(letter) for letter in phrase} & {"Cc", "Cs", "Co", "Zl", "Zp"}
+    Note.model_validate_json(result.model_dump_json())
 
 
 @given(st.text() | PIECES)
-def test_any_plain_answer_is_in_bounds_or_unusable(text: str) -> None:
+def test_any_plain_answer_is_within_limits_or_unusable(text: str) -> None:
     answer = Answer(text=text)
-    for parse in (parse_text, parse_price, lambda one: parse_categories(one, 11)):
-        try:
-            said = parse(answer)
-        except UnusableAnswer:
-            continue
-        assert isinstance(said, list) or 0 < len(said) <= 1500
+    for parse in (parse_text, parse_price, partial(parse_categories, max_categories=11)):
+        with suppress(UnusableAnswer):
+            result = parse(answer)
+            assert isinstance(result, list) or 0 < len(result) <= 1500
 
 
 SLOW = (
     *("{", "{\n", '{"a":', '{"', '{"a', "[", "{}", "}{", ",  ", '{"gist":', '{"gist": "', " ", "'", "\\"),
     *("<think>", "</think>", "<think></think>", "not ", "no price ", "'a", "is a ", "a:", "1. ", "\n\n \n"),
+    *('{"a":["', "{'", "/*", '{"gist" "', "cheap ", "not cheap "),
 )
 
 
 @pytest.mark.parametrize("text", SLOW, ids=ascii)
-def test_no_answer_takes_long(text: str) -> None:
-    for size in (45_000, 1_000_000):
+def test_long_answers_of_repeated_text_are_parsed_in_linear_time(text: str) -> None:
+    """With quadratic work in the length of the text this would take hours."""
+    for size in (4_000, 45_000, 1_000_000):
         answer = Answer(text=text * (size // len(text)))
-        begin = time.process_time()
-        for parse in (
-            lambda one: parse_note(one, 5),
-            parse_text,
-            parse_price,
-            lambda one: parse_categories(one, 11),
-        ):
+        for parse in (partial(parse_note, max_categories=5), parse_text, parse_price):
             with suppress(UnusableAnswer):
                 parse(answer)
-        assert time.process_time() - begin < 3
+        with suppress(UnusableAnswer):
+            parse_categories(answer, 11)
 
 
-def test_deep_and_wide_answers_do_not_take_long() -> None:
-    begin = time.process_time()
+def test_deep_and_wide_answers_are_tried_a_limited_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[int] = []
+    decode = json.JSONDecoder.raw_decode
+    monkeypatch.setattr(
+        json.JSONDecoder, "raw_decode", lambda *arguments: tries.append(1) or decode(*arguments)
+    )
     for depth in (100, 450, 900, 6000):
-        wide = "[" + "1," * (24_000 - 4 * depth)
         with pytest.raises(UnusableAnswer):
-            note('{"gist":' * depth + wide)
-    assert time.process_time() - begin < 5
+            note('{"gist":' * depth + "[" + "1," * (24_000 - 4 * depth))
+    assert 4 <= len(tries) <= 4 * 100
 
 
-def test_plain_answers_come_without_their_thoughts() -> None:
+def test_long_answers_are_not_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repair takes quadratic time."""
+    lengths: list[int] = []
+    loads = json_repair.loads
+    monkeypatch.setattr(json_repair, "loads", lambda text: lengths.append(len(text)) or loads(text))
+    assert note("a" * 3_000 + JSON[:-1]) == NOTE
+    with pytest.raises(UnusableAnswer):
+        note("a" * 4_000 + JSON[:-1])
+    assert len(lengths) == 1
+
+
+def test_plain_answers_are_stripped_of_thoughts() -> None:
     assert parse_text(Answer(text="<think>hm</think>\n\nThey like soup.")) == "They like soup."
     assert parse_text(Answer(text="hm, hm</think>They like soup.")) == "They like soup."
     assert len(parse_text(Answer(text="soup " * 1000))) <= 1500
@@ -294,12 +310,12 @@ def test_plain_answers_come_without_their_thoughts() -> None:
         ("<think>overpriced? no</think>low price", "cheap price"),
     ],
 )
-def test_prices_in_plain_words(text: str, tag: str) -> None:
+def test_plain_answers_name_prices(text: str, tag: str) -> None:
     assert parse_price(Answer(text=text)) == tag
 
 
 @pytest.mark.parametrize("text", ["", "Italian", "The food is great.", "not cheap", "I can't assist.", "42"])
-def test_words_without_a_price_are_no_price(text: str) -> None:
+def test_plain_answers_without_a_price_are_rejected(text: str) -> None:
     with pytest.raises(UnusableAnswer):
         parse_price(Answer(text=text))
 
@@ -331,7 +347,7 @@ def test_words_without_a_price_are_no_price(text: str) -> None:
         ("unagi", ["unagi"]),
     ],
 )
-def test_categories_in_plain_words(text: str, categories: list[str] | None) -> None:
+def test_plain_answers_list_categories(text: str, categories: list[str] | None) -> None:
     if categories is None:
         with pytest.raises(UnusableAnswer):
             parse_categories(Answer(text=text), 11)
@@ -339,6 +355,52 @@ def test_categories_in_plain_words(text: str, categories: list[str] | None) -> N
         assert parse_categories(Answer(text=text), 11) == categories
 
 
-def test_plain_categories_have_bounds() -> None:
-    kinds = [f"kind {at}" for at in range(99)]
+def test_plain_categories_have_a_limit() -> None:
+    kinds = [f"kind {number}" for number in range(99)]
     assert parse_categories(Answer(text=", ".join(kinds)), 11) == kinds[:11]
+
+
+SOURCES = ["The ramen was rich and cheap.", "Slow service on Fridays, 40 minutes.", "Friendly cook, Mr Sato!"]
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Rich, cheap ramen and a friendly cook, though service is slow on Fridays.",
+        "Somebody says that “the ramen was rich and cheap”.",
+        "Mr Sato is a friendly cook, but service was slow, 40 minutes.",
+        "Friendly.",
+    ],
+)
+def test_a_sentence_may_state_what_its_sources_do(sentence: str) -> None:
+    check_supported(sentence, SOURCES)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "reason"),
+    [
+        ("Guests say “the best ramen in town”.", "quotes"),
+        ('They wrote "rich and very cheap".', "quotes"),
+        ("Rich and cheap ramen, 30 minutes.", "30"),
+        ("Cheap ramen by Chef Tanaka.", "chef"),
+        ("Sushi, rich and cheap.", "sushi"),
+        ("Rich and cheap ramen, and a rooftop bar.", "rooftop"),
+        ("The ramen was not rich.", "not"),
+        ("Bad ramen.", "bad"),
+        ("Five stars: rich ramen.", "five"),
+    ],
+)
+def test_a_sentence_may_state_nothing_else(sentence: str, reason: str) -> None:
+    with pytest.raises(UnusableAnswer, match=reason):
+        check_supported(sentence, SOURCES)
+
+
+def test_spaces_do_not_matter_in_a_quote() -> None:
+    check_supported("Somebody says “the ramen was rich”.", ["The  ramen\nwas rich."])
+
+
+def test_a_reason_is_parsed_from_its_field() -> None:
+    assert parse_sentence(Answer(text='Sure: {"sentence": " Good  ramen. "}')) == "Good ramen."
+    for text in ("Good ramen.", '{"sentence": ""}', '{"sentence": 3}', "{}"):
+        with pytest.raises(UnusableAnswer):
+            parse_sentence(Answer(text=text))
