@@ -6,10 +6,10 @@ import re
 import unicodedata
 
 import pytest
-from hostile import HOSTILE
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hostile import HOSTILE
 from mmrec.llm.sanitize import sanitize
 
 _CHARACTERS = (
