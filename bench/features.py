@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,7 +39,7 @@ from mmrec.data.schema import NO_TIME, Interactions
 from mmrec.data.split import split_reviews
 from mmrec.evidence.policies import Evidence
 from mmrec.evidence.views import EvidenceViews
-from mmrec.features.annotations import NoteArrays
+from mmrec.features.annotations import EvidenceSums, rating_sums
 from mmrec.features.builder import FeatureBuilder
 from mmrec.features.dataset import Dataset
 from mmrec.features.text_regression import RatedTexts
@@ -91,9 +92,10 @@ class Invented:
     def pictured(self, known: np.ndarray, *, captions: bool) -> bool:
         return False
 
-    def note_arrays(self, vocabulary: Sequence[str]) -> NoteArrays:
-        spoken, price = np.ones(len(self), dtype=bool), np.zeros((len(self), 4), dtype=np.float32)
-        return NoteArrays({"gist": self.text_vectors}, {"gist": spoken}, price, price[:, :0])
+    def note_sums(self, vocabulary: Sequence[str]) -> EvidenceSums:
+        ones = np.ones(len(self), dtype=np.float32)
+        ratings = rating_sums(self.data.rating)
+        return replace(ratings, vectors={"gist": self.text_vectors}, text_count={"gist": ones})
 
 
 def _codes(size: int, entities: int, rng: np.random.Generator) -> np.ndarray:

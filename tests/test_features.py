@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import interactions, tables
+from mmrec.config import AnnotationConfig, Config, RankerConfig
 from mmrec.data import arrays
 from mmrec.data.schema import Interactions
 from mmrec.data.split import Split
@@ -20,7 +21,7 @@ from mmrec.errors import DataError
 from mmrec.evidence.policies import Evidence
 from mmrec.evidence.views import EvidenceViews
 from mmrec.features.annotations import EvidenceSums, rating_sums
-from mmrec.features.tables import Constants, EntityFeatures, Features, _top_categories, entity_features
+from mmrec.features.tables import Constants, EntityFeatures, _top_categories, entity_features
 
 SIZE = 15
 """Categories in the vocabulary."""
@@ -39,7 +40,7 @@ def sums_of(
     """What ratings and votes of reviews add up to."""
     price = np.zeros((len(rating), 4), dtype=np.float32) if price is None else price
     votes = np.zeros((len(rating), SIZE), dtype=np.float32) if categories is None else categories
-    return replace(rating_sums(side, rating), price=side.sum(price), categories=side.sum(votes))
+    return replace(rating_sums(rating).over(side), price=side.sum(price), categories=side.sum(votes))
 
 
 def column(made: EntityFeatures, name: str) -> list[float]:
@@ -51,12 +52,15 @@ def voted(*votes: list[float], most: int = 11) -> list[list[int]]:
     table = np.zeros((len(votes), SIZE), dtype=np.float32)
     for row, given_votes in enumerate(votes):
         table[row, : len(given_votes)] = given_votes
-    made = _features(replace(rating_sums(heard(*([] for _ in votes)), np.zeros(0)), categories=table), most)
+    made = _features(replace(rating_sums(np.zeros(len(votes))), categories=table), most)
     return made.categories.tolist()
 
 
-def _features(sums: EvidenceSums, most: int = 11) -> EntityFeatures:
-    return entity_features(sums, 4.0, 2.0, with_count=True, with_price=True, max_categories=most)
+def _features(sums: EvidenceSums, most: int = 11, mean: float = 4.0, prior: float = 2.0) -> EntityFeatures:
+    config = Config(
+        ranker=RankerConfig(features="proposed"), annotation=AnnotationConfig(max_categories=most)
+    )
+    return entity_features("item", sums, Constants(mean, prior, prior), config)
 
 
 @given(tables(), st.integers(0, 2**32 - 1), st.floats(0.1, 50))
@@ -69,7 +73,7 @@ def test_dense_columns_equal_a_slow_reference(data: Interactions, seed: int, pri
     rating = np.where(rng.random(len(data)) < 0.2, np.nan, data.rating - 1)  # zero stars are a rating
     tags = np.eye(4, dtype=np.float32)[rng.integers(4, size=len(data))]
     sums = replace(sums_of(side, rating, tags), text_count={"gist": 1 - np.arange(len(side)) % 2})
-    made = entity_features(sums, 3.7, prior, with_count=True, with_price=True, max_categories=1)
+    made = _features(sums, 1, 3.7, prior)
     assert made.dense.dtype == np.float32
     for view, rows in enumerate(side.review_sets()):
         stars = [float(rating[row]) for row in rows if not np.isnan(rating[row])]
@@ -106,7 +110,12 @@ def test_dense_columns_by_hand() -> None:
 
 
 def test_users_have_neither_count_nor_price_nor_categories() -> None:
-    made = entity_features(sums_of(heard([0]), np.array([5.0])), 4.0, 2.0)
+    made = entity_features(
+        "user",
+        sums_of(heard([0]), np.array([5.0])),
+        Constants(4.0, 2.0, 2.0),
+        Config(ranker=RankerConfig(features="proposed")),
+    )
     assert made.names == ("mean rating", "no rating")
     assert made.categories.shape == (2, 0)
 
@@ -116,7 +125,7 @@ def test_the_last_view_is_that_of_which_nothing_is_known() -> None:
     sums = sums_of(side, np.array([5.0, 1.0]), np.eye(4)[:2], np.ones((2, SIZE)))
     block = np.full((2, 3), 0.5, dtype=np.float32)
     sums = replace(sums, vectors={"gist": block}, text_count={"gist": np.array([2.0, 2.0])})
-    made = entity_features(sums, 3.25, 2.0, with_count=True, with_price=True, max_categories=3)
+    made = _features(sums, 3, 3.25)
     assert made.unknown_index == 2 == len(made.dense) - 1
     assert dict(zip(made.names, made.dense[2].tolist(), strict=True)) == {
         "mean rating": 3.25,
@@ -196,20 +205,6 @@ def test_a_vocabulary_smaller_than_the_most_is_padded_too() -> None:
     side = heard([0])
     made = _features(sums_of(side, np.array([5.0]), np.eye(4)[:1], np.array([[0.0, 1.0]])), most=4)
     assert made.categories.tolist() == [[1, 2, 2, 2], [2, 2, 2, 2]]
-
-
-def test_rows_have_the_views_of_the_evidence() -> None:
-    data = interactions([0, 0, 1, 1], [0, 1, 0, 1])
-    split = Split(np.arange(3), np.zeros(0, dtype=np.int64), np.array([3]))
-    evidence = Evidence.derive(data, split, "leave_one_out", 2, np.random.default_rng(0))
-    made = [
-        entity_features(rating_sums(side, data.rating), 4.0, 1.0) for side in (evidence.user, evidence.item)
-    ]
-    rows = Features(*made, evidence.user.view, evidence.item.view)
-    assert rows.user is made[0]
-    assert rows.item is made[1]
-    assert rows.user_view.tolist() == evidence.user.view.tolist()
-    assert rows.item_view.tolist() == evidence.item.view.tolist()
 
 
 def rated(between: float, within: float, seed: int = 0) -> Constants:

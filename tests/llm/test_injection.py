@@ -15,13 +15,13 @@ from chat_answers import complete
 from chat_server import Behaviour, Luck, Server, serve
 from hostile import HOSTILE, OWNED
 from mmrec.cache.store import Failure, Store
-from mmrec.config import AnnotationConfig, Config, LanguageConfig
+from mmrec.config import AnnotationConfig, Config, LanguageConfig, RankerConfig
 from mmrec.console import track
 from mmrec.data.schema import EntityKind
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.evidence.views import EvidenceViews
-from mmrec.features.annotations import EvidenceSums, NoteArrays, rating_sums, summary_sums
-from mmrec.features.tables import entity_features
+from mmrec.features.annotations import EvidenceSums, annotation_sums, rating_sums
+from mmrec.features.tables import Constants, entity_features
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.factory import open_language_model
 from mmrec.llm.prompts import chat_messages
@@ -179,9 +179,11 @@ class World:
         self, kind: EntityKind, sums: EvidenceSums, labels: Sequence[str]
     ) -> list[tuple[object, ...]]:
         """Features of every view, comparable byte for byte; categories by name."""
-        rated = rating_sums(self.views(kind), self.rating)
+        rated = rating_sums(self.rating).over(self.views(kind))
         sums = replace(sums, rating_count=rated.rating_count, rating_sum=rated.rating_sum)
-        table = entity_features(sums, 3.0, 5.0, with_count=kind == "item", with_price=True, max_categories=11)
+        config = Config(ranker=RankerConfig(features="proposed"))
+        # As an item's in both cases, so that price and categories are compared too.
+        table = entity_features("item", sums, Constants(3.0, 5.0, 5.0), config)
         names = np.array([*labels, "unknown"])
         rows: list[object] = []
         for view in range(table.unknown_index):
@@ -250,7 +252,7 @@ def test_notes_and_features_of_other_reviews_stay_the_same(server: Server) -> No
         for kind in ENTITY_KINDS:
             before, after = (
                 world.features(
-                    kind, NoteArrays.from_notes(notes[name], ENCODER, labels).sums(world.views(kind)), labels
+                    kind, annotation_sums(notes[name], ENCODER, labels).over(world.views(kind)), labels
                 )
                 for name in ("honest", run)
             )
@@ -276,7 +278,7 @@ def test_summaries_and_features_of_views_without_the_review_stay_the_same(server
     for run in ("reads", "obeys"):
         for kind in ENTITY_KINDS:
             before, after = (
-                world.features(kind, summary_sums(summaries[other, kind], ENCODER, labels), labels)
+                world.features(kind, annotation_sums(summaries[other, kind], ENCODER, labels), labels)
                 for other in ("honest", run)
             )
             unaffected = np.flatnonzero(~world.sees_hostile(kind))

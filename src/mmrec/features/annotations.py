@@ -1,14 +1,12 @@
-"""What language models read out of the reviews of users and items, added up over views (DESIGN
-3.2).
+"""Ratings and annotations of reviews, added up over views (DESIGN 3.2).
 
-Both strategies end in the same thing, `EvidenceSums`. With `notes` every review is read once, and
-the notes are added up over a view; with `summary` (the paper's) the reviews of a view are read as
-a whole.
+Both strategies end in `EvidenceSums`. With `notes`, every review is read once, and views add up
+the notes of their reviews; with `summary` (the paper's), the reviews of a view are read together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +15,14 @@ from mmrec.encoder.text_encoder import Encoder
 from mmrec.evidence.views import EvidenceViews
 from mmrec.llm.types import PRICE_TAGS, Note, Summary
 
-__all__ = ["EvidenceSums", "NoteArrays", "rating_sums", "summary_sums"]
+__all__ = ["EvidenceSums", "annotation_sums", "rating_sums"]
 
 
 @dataclass(frozen=True)
 class EvidenceSums:
     """What the reviews of every view add up to; features are made of these alone.
+
+    The same for n single reviews, before they are added up: then v is n.
 
     Attributes:
         rating_count, rating_sum: (v,) number of ratings, and their sum.
@@ -34,29 +34,45 @@ class EvidenceSums:
 
     rating_count: np.ndarray
     rating_sum: np.ndarray
-    vectors: dict[str, np.ndarray]
-    text_count: dict[str, np.ndarray]
+    vectors: Mapping[str, np.ndarray]
+    text_count: Mapping[str, np.ndarray]
     price: np.ndarray
     categories: np.ndarray
 
-    def __add__(self, other: EvidenceSums) -> EvidenceSums:
-        """The sums over the reviews of both, view by view; a block that one lacks is the other's."""
-        vectors, text_count = dict(self.vectors), dict(self.text_count)
-        for name, mean in other.vectors.items():
-            if name in vectors:
-                mine, theirs = self.text_count[name], other.text_count[name]
-                share = (mine / np.maximum(mine + theirs, 1))[:, None]  # (v, 1)
-                mean = share * vectors[name] + (1 - share) * mean
-            vectors[name] = mean
-        for name, count in other.text_count.items():
-            text_count[name] = text_count.get(name, 0) + count
+    def over(self, views: EvidenceViews) -> EvidenceSums:
+        """The sums of views, from those of single reviews."""
+
+        def total(values: np.ndarray) -> np.ndarray:
+            return views.sum(values[:, None])[:, 0]
+
+        count = {name: total(values) for name, values in self.text_count.items()}
         return EvidenceSums(
-            self.rating_count + other.rating_count,
-            self.rating_sum + other.rating_sum,
+            total(self.rating_count),
+            total(self.rating_sum),
+            {name: views.mean(values, count[name]) for name, values in self.vectors.items()},
+            count,
+            views.sum(self.price),
+            views.sum(self.categories),
+        )
+
+    def __add__(self, more: EvidenceSums) -> EvidenceSums:
+        """The sums over the reviews of both, view by view; a block that one lacks is the other's."""
+        vectors, count = {**self.vectors}, {**self.text_count}
+        for name, mean in more.vectors.items():
+            vectors[name] = mean
+            if name in self.vectors:
+                total = np.maximum(self.text_count[name] + more.text_count[name], 1)
+                share = (self.text_count[name] / total)[:, None]  # (v, 1)
+                vectors[name] = share * self.vectors[name] + (1 - share) * mean
+        for name, values in more.text_count.items():
+            count[name] = count.get(name, 0) + values
+        return EvidenceSums(
+            self.rating_count + more.rating_count,
+            self.rating_sum + more.rating_sum,
             vectors,
-            text_count,
-            self.price + other.price,
-            self.categories + other.categories,
+            count,
+            self.price + more.price,
+            self.categories + more.categories,
         )
 
     def zeros(self) -> EvidenceSums:
@@ -78,93 +94,56 @@ class EvidenceSums:
         )
 
 
-@dataclass(frozen=True)
-class NoteArrays:
-    """Notes of n reviews as arrays.
-
-    Attributes:
-        vectors: `gist`, `likes`, `dislikes` -> (n, d) float16, the mean over a note's sentences.
-        present: the same blocks -> (n,) whether the note has any.
-        price: (n, 4) float32, one vote by `PRICE_TAGS`.
-        categories: (n, c) float32, one vote for each category of the note that is in the
-            vocabulary.
-    """
-
-    vectors: dict[str, np.ndarray]
-    present: dict[str, np.ndarray]
-    price: np.ndarray
-    categories: np.ndarray
-
-    @classmethod
-    def from_notes(
-        cls, notes: Sequence[Note], encoder: Encoder, vocabulary: Sequence[str]
-    ) -> NoteArrays:
-        """Embed notes; each different sentence is encoded once."""
-        texts = {
-            "gist": [[note.gist] if note.gist else [] for note in notes],
-            "likes": [note.likes for note in notes],
-            "dislikes": [note.dislikes for note in notes],
-        }
-        vectors = {name: _mean_vectors(groups, encoder) for name, groups in texts.items()}
-        present = {name: np.array(list(map(bool, groups))) for name, groups in texts.items()}
-        return cls(vectors, present, *_votes(notes, vocabulary))
-
-    def sums(self, views: EvidenceViews) -> EvidenceSums:
-        """Add up over every view; ratings are left at zero."""
-        vectors, text_count = {}, {}
-        for name, values in self.vectors.items():
-            present = self.present[name][:, None].astype(np.float32)
-            text_count[name] = views.sum(present)[:, 0]
-            vectors[name] = views.mean(values, text_count[name])
-        zero = np.zeros(len(views))
-        votes = views.sum(self.price), views.sum(self.categories)
-        return EvidenceSums(zero, zero, vectors, text_count, *votes)
-
-
-def rating_sums(views: EvidenceViews, rating: np.ndarray) -> EvidenceSums:
-    """Number and sum of the ratings of every view, from (n,) stars; NaN for a text without a
-    rating."""
+def rating_sums(rating: np.ndarray) -> EvidenceSums:
+    """Single reviews as (n,) ratings only; NaN where a text came without one."""
     rated = ~np.isnan(rating)
-    columns = np.stack([rated, np.where(rated, rating, 0)], axis=1).astype(np.float64)
-    count, total = views.sum(columns).T
-    no_price = np.zeros((len(views), len(PRICE_TAGS)), dtype=np.float32)
-    return EvidenceSums(count, total, {}, {}, no_price, no_price[:, :0])
+    no_votes = np.zeros((len(rating), len(PRICE_TAGS)), dtype=np.float32)
+    stars = np.where(rated, rating, 0).astype(np.float64)
+    return EvidenceSums(rated.astype(np.float64), stars, {}, {}, no_votes, no_votes[:, :0])
 
 
-def summary_sums(
-    summaries: Sequence[Summary], encoder: Encoder, vocabulary: Sequence[str]
+def annotation_sums(
+    annotations: Sequence[Note | Summary], encoder: Encoder, vocabulary: Sequence[str]
 ) -> EvidenceSums:
-    """Embed the summary of every view (paper, section 3.2); ratings are left at zero."""
-    texts = [[summary.text] if summary.text else [] for summary in summaries]
-    vectors = {"summary": _mean_vectors(texts, encoder).astype(np.float32)}
-    text_count = {"summary": np.array(list(map(len, texts)), dtype=np.float32)}
-    zero = np.zeros(len(summaries))
-    return EvidenceSums(zero, zero, vectors, text_count, *_votes(summaries, vocabulary))
+    """Notes of single reviews, or summaries of views, as vectors and votes; without ratings.
+
+    Args:
+        annotations: n of them.
+        encoder: each different sentence is encoded once; a block is the mean of its sentences.
+        vocabulary: categories by code; others are ignored.
+    """
+    blocks: dict[str, list[list[str]]] = {}
+    code = {category: column for column, category in enumerate(vocabulary)}
+    price = np.zeros((len(annotations), len(PRICE_TAGS)), dtype=np.float32)
+    categories = np.zeros((len(annotations), len(vocabulary)), dtype=np.float32)
+    for row, annotation in enumerate(annotations):
+        for name, texts in _texts(annotation).items():
+            blocks.setdefault(name, []).append(texts)
+        price[row, PRICE_TAGS.index(annotation.price)] = 1
+        categories[row, [code[name] for name in annotation.categories if name in code]] = 1
+    zero = np.zeros(len(annotations))
+    vectors = {name: _mean_vectors(groups, encoder) for name, groups in blocks.items()}
+    present = {name: np.array([*map(bool, groups)], np.float32) for name, groups in blocks.items()}
+    return EvidenceSums(zero, zero, vectors, present, price, categories)
+
+
+def _texts(annotation: Note | Summary) -> dict[str, list[str]]:
+    """The texts of every block of vectors."""
+    if isinstance(annotation, Summary):
+        return {"summary": [annotation.text] if annotation.text else []}
+    gist = [annotation.gist] if annotation.gist else []
+    return {"gist": gist, "likes": annotation.likes, "dislikes": annotation.dislikes}
 
 
 def _mean_vectors(groups: Sequence[Sequence[str]], encoder: Encoder) -> np.ndarray:
     """(n, d) float16 mean vector of each group of texts; zero for an empty group."""
     texts = [text for group in groups for text in group]
-    size = np.array(list(map(len, groups)), dtype=np.int64)
+    size = np.array([*map(len, groups)], dtype=np.int64)
     vectors = encoder.encode(texts or [""])
     means = np.zeros((len(groups), vectors.shape[1]), dtype=np.float16)
-    if texts:
-        filled = size > 0
-        start = (np.cumsum(size) - size)[filled]
+    filled = size > 0
+    if filled.any():
+        start = (np.cumsum(size) - size)[filled]  # of every group's texts
         total = np.add.reduceat(vectors.astype(np.float32), start, axis=0)
         means[filled] = total / size[filled, None]
     return means
-
-
-def _votes(
-    annotations: Sequence[Note] | Sequence[Summary], vocabulary: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 4) one vote for a price tag, and (n, c) one for each category that the vocabulary has."""
-    code = {category: position for position, category in enumerate(vocabulary)}
-    price = np.zeros((len(annotations), len(PRICE_TAGS)), dtype=np.float32)
-    categories = np.zeros((len(annotations), len(vocabulary)), dtype=np.float32)
-    for row, annotation in enumerate(annotations):
-        price[row, PRICE_TAGS.index(annotation.price)] = 1
-        codes = [code[category] for category in annotation.categories if category in code]
-        categories[row, codes] = 1
-    return price, categories

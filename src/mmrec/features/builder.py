@@ -4,7 +4,7 @@ of views."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,11 +18,11 @@ from mmrec.data.schema import EntityKind
 from mmrec.errors import ConfigError
 from mmrec.evidence.policies import VALIDATION_FOLD, Evidence
 from mmrec.evidence.views import NO_GROUP, EvidenceViews
-from mmrec.features.annotations import EvidenceSums, rating_sums, summary_sums
+from mmrec.features.annotations import EvidenceSums, annotation_sums, rating_sums
 from mmrec.features.dataset import Dataset
 from mmrec.features.mixed_effects import MixedEffects, choose_penalties
 from mmrec.features.tables import Constants, EntityFeatures, Features, entity_features
-from mmrec.features.text_regression import PRIOR_TEXTS, TextSums
+from mmrec.features.text_regression import TextSums
 from mmrec.llm.types import Note, Summary
 
 __all__ = ["FeatureAudit", "FeatureBuilder", "build_features"]
@@ -122,58 +122,49 @@ class FeatureBuilder(BaseModel):
         self, kind: EntityKind, views: EvidenceViews, dataset: Dataset
     ) -> EvidenceSums:
         """What the reviews of every view add up to."""
-        rated = rating_sums(views, dataset.data.rating)
-        sums = replace(
-            self._text_sums(kind, views, dataset),
-            rating_count=rated.rating_count,
-            rating_sum=rated.rating_sum,
-        )
+        ratings = rating_sums(dataset.data.rating)  # of single reviews, as yet
+        if self._is_baseline:
+            one = np.ones(len(dataset), dtype=np.float32)
+            vectors, count = {"reviews": dataset.text_vectors}, {"reviews": one}
+            sums = replace(ratings, vectors=vectors, text_count=count).over(views)
+        else:
+            sums = self._annotation_sums(kind, views, dataset)
+            total = ratings.over(views)
+            sums = replace(sums, rating_count=total.rating_count, rating_sum=total.rating_sum)
         if kind == "item" and self.image:
             photos = dataset.image_vectors if self._is_baseline else dataset.caption_vectors
-            mean, count = photos.view_means(views)
-            sums.vectors["photos"], sums.text_count["photos"] = mean, count
+            mean, photo_count = photos.view_means(views)
+            vectors = {**sums.vectors, "photos": mean}
+            sums = replace(
+                sums, vectors=vectors, text_count={**sums.text_count, "photos": photo_count}
+            )
         return sums
 
-    def _text_sums(self, kind: EntityKind, views: EvidenceViews, dataset: Dataset) -> EvidenceSums:
-        if self._is_baseline:
-            sums = rating_sums(views, dataset.data.rating)
-            count = views.sum(np.ones((len(dataset), 1), dtype=np.float32))[:, 0]
-            mean = views.mean(dataset.text_vectors, count)
-            return replace(sums, vectors={"reviews": mean}, text_count={"reviews": count})
+    def _annotation_sums(
+        self, kind: EntityKind, views: EvidenceViews, dataset: Dataset
+    ) -> EvidenceSums:
         if self.config.annotation.strategy == "notes":
-            return dataset.note_arrays(self.vocabulary).sums(views)
-        encoder = dataset.models.encoder
-        if self.config.evidence.summaries == "policy":
-            return summary_sums(dataset.summaries(kind, views), encoder, self.vocabulary)
-        entity = dataset.data.user if kind == "user" else dataset.data.item
-        # The paper's summaries are of all evidence reviews of an entity, whichever view sees them.
-        whole = EvidenceViews.all_reviews(entity, np.sort(views.order))
-        sums = summary_sums(dataset.summaries(kind, whole), encoder, self.vocabulary)
-        return sums.take(np.searchsorted(whole.entity, views.entity))
+            return dataset.note_sums(self.vocabulary).over(views)
+        summarised = views
+        if self.config.evidence.summaries == "all":
+            # The paper's summaries are of all evidence of an entity, whichever view they are for.
+            entity = dataset.data.user if kind == "user" else dataset.data.item
+            summarised = EvidenceViews.all_reviews(entity, np.sort(views.order))
+        summaries = dataset.summaries(kind, summarised)
+        sums = annotation_sums(summaries, dataset.models.encoder, self.vocabulary)
+        if summarised is not views:
+            sums = sums.take(np.searchsorted(summarised.entity, views.entity))
+        return sums
 
     def from_sums(
         self,
         kind: EntityKind,
         sums: EvidenceSums,
-        effects: dict[str, np.ndarray],
+        effects: Mapping[str, np.ndarray],
         factors: np.ndarray | None,
     ) -> EntityFeatures:
-        """Features of v views from their sums, (v + 1,) effects and (v + 1, t) factors; the last
-        are unknown."""
-        is_mmrec = self.config.ranker.features == "mmrec"
-        constants = self.constants
-        return entity_features(
-            sums,
-            constants.mean,
-            constants.user_prior if kind == "user" else constants.item_prior,
-            # The mean vector of few texts is mostly chance; the paper does not shrink it.
-            prior_texts=PRIOR_TEXTS if is_mmrec else 0.0,
-            with_count=is_mmrec or kind == "item",
-            with_price=kind == "item" and not self._is_baseline,
-            max_categories=self.config.annotation.max_categories,
-            effects=effects,
-            factors=factors,
-        )
+        """Features of views from their sums, (v + 1,) effects, and (v + 1, t) factors."""
+        return entity_features(kind, sums, self.constants, self.config, effects, factors)
 
     @property
     def uses_captions(self) -> bool:

@@ -15,7 +15,7 @@ from mmrec.config import Config
 from mmrec.data.schema import NO_TIME, EntityKind, Interactions, Reviews
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.evidence.views import EvidenceViews
-from mmrec.features.annotations import NoteArrays
+from mmrec.features.annotations import EvidenceSums, annotation_sums
 from mmrec.features.photos import PhotoVectors
 from mmrec.features.text_regression import RatedTexts
 from mmrec.llm.annotator import Annotator
@@ -97,7 +97,7 @@ class Dataset:
         self._photo_annotator = PhotoAnnotator(models.store, max_pixels)
         self._notes = notes
         self._summary = summary
-        self._note_arrays: dict[tuple[str, ...], NoteArrays] = {}
+        self._note_sums: dict[tuple[str, ...], EvidenceSums] = {}
 
     @classmethod
     def from_reviews(
@@ -172,13 +172,13 @@ class Dataset:
             return [self.notes[row] for row in rows]
         return self.models.quote_annotator.write_notes([self.texts[row] for row in rows])
 
-    def note_arrays(self, vocabulary: Sequence[str]) -> NoteArrays:
-        """Notes as arrays, with their categories coded by a vocabulary; the last result is kept."""
+    def note_sums(self, vocabulary: Sequence[str]) -> EvidenceSums:
+        """The notes of single reviews as vectors and votes; the last result is kept."""
         key = tuple(vocabulary)
-        if key not in self._note_arrays:
-            encoder = self.models.encoder
-            self._note_arrays = {key: NoteArrays.from_notes(self.notes, encoder, vocabulary)}
-        return self._note_arrays[key]
+        if key not in self._note_sums:
+            sums = annotation_sums(self.notes, self.models.encoder, vocabulary)
+            self._note_sums = {key: sums}
+        return self._note_sums[key]
 
     def summaries(self, kind: EntityKind, views: EvidenceViews) -> list[Summary]:
         """A summary of the reviews of every view."""

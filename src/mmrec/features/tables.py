@@ -8,14 +8,17 @@ them (cold-start dropout).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from mmrec.config import Config
 from mmrec.data import arrays
-from mmrec.data.schema import Interactions
+from mmrec.data.schema import EntityKind, Interactions
 from mmrec.features.annotations import EvidenceSums
 from mmrec.features.mixed_effects import EFFECT_COLUMNS, TEXT_COLUMNS
+from mmrec.features.text_regression import PRIOR_TEXTS
 from mmrec.llm.types import PRICE_TAGS
 
 __all__ = ["RATING_COLUMNS", "Constants", "EntityFeatures", "Features", "entity_features"]
@@ -135,45 +138,38 @@ class Features:
 
 
 def entity_features(
+    kind: EntityKind,
     sums: EvidenceSums,
-    mean: float,
-    prior: float,
-    *,
-    prior_texts: float = 0.0,
-    with_count: bool = False,
-    with_price: bool = False,
-    max_categories: int = 0,
-    effects: dict[str, np.ndarray] | None = None,
+    constants: Constants,
+    config: Config,
+    effects: Mapping[str, np.ndarray] | None = None,
     factors: np.ndarray | None = None,
 ) -> EntityFeatures:
-    """Make the features of v views.
+    """Make the features of v views of users, or of items.
 
     Args:
+        kind: the paper counts the reviews of items only; price and categories are of items.
         sums: what the reviews of the views add up to.
-        mean, prior: the overall mean rating, and how many reviews' worth of it a mean is shrunk
-            with.
-        prior_texts: texts' worth of the overall mean that the mean vector of few texts is shrunk
-            with.
-        with_count: whether the number of reviews is a feature (in the paper, of items only).
-        with_price: whether price votes are features, and categories where `max_categories` > 0.
-        max_categories: maximal number of categories of a view.
-        effects: further columns, (v + 1,) each (`mmrec.features.mixed_effects`); the last is the
-            unknown one's.
+        constants, config: how to make them.
+        effects: further columns, (v + 1,) each; the last is the unknown user's or item's.
         factors: (v + 1, t) likewise.
     """
-    count = sums.rating_count
+    is_mmrec, is_baseline = (config.ranker.features == name for name in ("mmrec", "baseline"))
+    count, mean = sums.rating_count, constants.mean
+    prior = constants.user_prior if kind == "user" else constants.item_prior
     columns = {
         "mean rating": (sums.rating_sum + prior * mean) / (count + prior),
         "no rating": count == 0,
     }
-    if with_count:
+    if is_mmrec or kind == "item":
         columns["log count"] = np.log1p(count)
-    if with_price:
+    categories = np.zeros((len(count) + 1, 0), dtype=np.int64)
+    if kind == "item" and not is_baseline:
         columns |= _price_columns(sums.price)
-    # A missing like only says that a review praised nothing; these blocks are missing as a whole.
-    for name in ("gist", "photos", "reviews", "summary"):
-        if name in sums.text_count:
-            columns[f"no {name}"] = sums.text_count[name] == 0
+        categories = _top_categories(sums.categories, config.annotation.max_categories)
+    # These blocks say that a modality is missing; a review without a like only praises nothing.
+    for name in sorted({"gist", "photos", "reviews", "summary"} & sums.text_count.keys()):
+        columns[f"no {name}"] = sums.text_count[name] == 0
     unknown = {name: float(name.startswith("no ")) for name in columns} | {"mean rating": mean}
     for name, values in (effects or {}).items():
         columns[name], unknown[name] = values[:-1], float(values[-1])
@@ -182,19 +178,19 @@ def entity_features(
         dense[:-1, column], dense[-1, column] = values, unknown[name]
     present = {}
     for name, texts in sums.text_count.items():
-        shrink = 0 if name == "photos" else prior_texts
-        weight = texts / np.maximum(texts + shrink, 1e-9)
+        # The mean vector of few texts is mostly chance, so ours weighs less.
+        prior_texts = PRIOR_TEXTS if is_mmrec and name != "photos" else 0.0
+        weight = texts / np.maximum(texts + prior_texts, 1e-9)
         present[name] = np.append(weight, 0).astype(np.float32)
-    categories = np.zeros((len(count) + 1, 0), dtype=np.int64)
-    if with_price:
-        categories = _top_categories(sums.categories, max_categories)
+    vectors = {name: _with_zero_row(values) for name, values in sums.vectors.items()}
+    no_factors = np.zeros((0, 0), dtype=np.float16)
     return EntityFeatures(
         tuple(columns),
         dense,
-        {name: _with_zero_row(values) for name, values in sums.vectors.items()},
+        vectors,
         present,
         categories,
-        np.zeros((0, 0), dtype=np.float16) if factors is None else factors,
+        no_factors if factors is None else factors,
     )
 
 
