@@ -1,15 +1,13 @@
 """Views: rows that see the same reviews share a view, so slow work is done once per view.
 
-Under every policy, a view sees a stretch of its entity's evidence reviews (an entity is a user or
-an item), taken in a fixed order, without the reviews of one group:
+A view sees a stretch of the evidence reviews of its entity (a user or an item), in a fixed order,
+without the reviews of one group. Under `fold` the stretch ends before the held-out fold, and the
+group is the rows' own fold; under `leave_one_out` it is the row itself; under `past` the stretch
+is what was written earlier, and no group is left out.
 
-- `fold`: the stretch leaves out the held-out fold, and the group is the rows' own fold;
-- `leave_one_out`: the stretch is all reviews, and the group is the row itself;
-- `past`: the stretch is what was written earlier, and no group is left out.
-
-So the sum over a view is the sum over its stretch minus the sum over its excluded group. A review
-is excluded from one view at most, so the sums of all views take time linear in the number of
-reviews, even where one item has most of them.
+So the sum of a view is that of its stretch minus that of its excluded group. A review is excluded
+from one view at most: the sums of all views take time linear in the number of reviews, even
+where one item has most of them.
 """
 
 from __future__ import annotations
@@ -67,16 +65,12 @@ class EvidenceViews:
         return (self.members(view) for view in range(len(self)))
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        """Sum values over the reviews of every view.
+        """(v, d) sums of (n, d) values over the reviews of every view, added up in float64.
 
-        Args:
-            values: (n, d), one row per review of the table; only evidence rows are read.
-
-        Returns:
-            (v, d) of the type of `values`, at least float32; added up in float64.
+        Only values of evidence rows are read. Sums have their type, but at least float32.
 
         Raises:
-            DataError: the array is larger than memory allows, and the disk has no room for it.
+            DataError: the sums are too large for memory, and the disk has no room for them.
         """
         out = arrays.allocate(
             (len(self), values.shape[1]), np.promote_types(values.dtype, np.float32)
@@ -86,51 +80,42 @@ class EvidenceViews:
         return out
 
     def mean(self, values: np.ndarray, count: np.ndarray) -> np.ndarray:
-        """(v, d) float16 means: the sums of (n, d) values over (v,) counts; a count of 0 gives
-        zeros."""
+        """(v, d) float16 means: sums of (n, d) values over (v,) counts; zero where none."""
         out = arrays.allocate((len(self), values.shape[1]), np.float16)
         for views, columns, total in self._block_sums(values):
             out[views, columns] = arrays.to_float16(total / np.maximum(count[views], 1)[:, None])
         return out
 
     def _block_sums(self, values: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
-        """Float64 sums of (n, d) values for some views and columns at a time."""
+        """Float64 sums of (n, d) values, some neighbouring views and columns at a time."""
         width = values.shape[1]
-        for views in self._blocks(width):
+        # All views of an entity, which share `start`, are in one block.
+        first = np.flatnonzero(np.diff(self.start, prepend=-1))
+        block = (self.start[first] + first) * width // _BLOCK_CELLS
+        begin = first[np.flatnonzero(np.diff(block, prepend=-1))]
+        for views in map(slice, begin, np.append(begin[1:], len(self))):
             start, stop = self.start[views], self.stop[views]
             low, high = start.min(), stop.max()
             rows = self.order[low:high]  # (r,)
-            # Pieces: the reviews between two neighbouring ends of stretches; a stretch is a run of pieces.
+            # Pieces: the reviews between neighbouring ends of stretches. A stretch is a run of them.
             ends, piece = np.unique(np.concatenate([start, stop]), return_inverse=True)
-            first, last = np.split(piece, 2)
-            in_piece = (np.ones(len(rows)), np.arange(len(rows)), ends - low)
-            pieces = csr_matrix(in_piece, shape=(len(ends) - 1, len(rows)))
-            excluded = self._excluded(views, low, high)
+            first_piece, end_piece = np.split(piece, 2)
+            ones = np.ones(len(rows))
+            in_piece = csr_matrix(
+                (ones, np.arange(len(rows)), ends - low), (len(ends) - 1, len(rows))
+            )
+            # (k, r) 0/1: the reviews that each of the k views excludes.
+            review = np.flatnonzero(self.excluded_from[low:high] != NO_GROUP)
+            view = self.excluded_from[low:high][review] - views.start
+            excluded = csr_matrix((ones[review], (view, review)), (len(start), len(rows)))
             # An entity may have more reviews than fit into a block: then a few columns at a time.
             step = max(1, _BLOCK_CELLS // (len(rows) + len(start)))
             for column in range(0, width, step):
                 columns = slice(column, column + step)
-                block = arrays.to_float32(values[rows, columns]).astype(np.float64)  # (r, step)
-                before = np.zeros((len(ends), block.shape[1]))  # sums of all pieces before each end
-                np.cumsum(pieces @ block, axis=0, out=before[1:])
-                yield views, columns, before[last] - before[first] - excluded @ block
-
-    def _blocks(self, width: int) -> Iterator[slice]:
-        """Stretches of neighbouring views that see few reviews; all views of an entity are in one
-        block."""
-        first = np.flatnonzero(np.diff(self.start, prepend=-1))  # first view of every entity
-        block = (self.start[first] + first) * width // _BLOCK_CELLS
-        begin = first[np.flatnonzero(np.diff(block, prepend=-1))]
-        return map(slice, begin, np.append(begin[1:], len(self)))
-
-    def _excluded(self, views: slice, low: int, high: int) -> csr_matrix:
-        """(k, r) 0/1: which of the reviews `order[low:high]` each of k views must not see."""
-        excluded_from = self.excluded_from[low:high]
-        review = np.flatnonzero(excluded_from != NO_GROUP)
-        cells = (excluded_from[review] - views.start, review)
-        return csr_matrix(
-            (np.ones(len(review)), cells), shape=(views.stop - views.start, high - low)
-        )
+                x = arrays.to_float32(values[rows, columns]).astype(np.float64)  # (r, step)
+                running = np.zeros((len(ends), x.shape[1]))  # sums of the pieces before each end
+                np.cumsum(in_piece @ x, axis=0, out=running[1:])
+                yield views, columns, running[end_piece] - running[first_piece] - excluded @ x
 
     @classmethod
     def excluding(
@@ -149,19 +134,18 @@ class EvidenceViews:
             held_out_fold: a group that only rows of `NO_GROUP` see.
         """
         held_out = (group[evidence_rows] == held_out_fold) & (held_out_fold != NO_GROUP)
-        # By entity; within an entity the held-out reviews come last, so that a stretch can end before them.
-        by_entity = np.lexsort((held_out, entity[evidence_rows]))
-        order, held_out = evidence_rows[by_entity], held_out[by_entity]
-        # One view for each pair (entity, group) of some row; the pairs are coded as single numbers.
+        # By entity, and within an entity the held-out reviews last: a stretch can end before them.
+        sort_key = entity[evidence_rows] * 2 + held_out
+        by_entity = np.argsort(sort_key, kind="stable")
+        order, sort_key, held_out = (x[by_entity] for x in (evidence_rows, sort_key, held_out))
+        # One view for each pair (entity, group) of some row; pairs are coded as single numbers.
         labels = int(group.max(initial=NO_GROUP)) + 2
         pairs, view = np.unique(entity * labels + (group + 1), return_inverse=True)
         view_entity, view_group = pairs // labels, pairs % labels - 1
-        start = np.searchsorted(entity[order], view_entity, side="left")
-        stop = np.searchsorted(entity[order], view_entity, side="right")
-        held_out_before = np.append(0, np.cumsum(held_out))  # (m + 1,)
-        held_out_count = held_out_before[stop] - held_out_before[start]
-        stop = np.where(view_group == NO_GROUP, stop, stop - held_out_count)
-        # A review is excluded from the view that its own row uses: the rows of this view are its group.
+        sees_held_out = view_group == NO_GROUP
+        start = np.searchsorted(sort_key, view_entity * 2)
+        stop = np.searchsorted(sort_key, view_entity * 2 + 1 + sees_held_out)
+        # A review is excluded from its own row's view, since the rows of this view are its group.
         seen_by_all = held_out | (group[order] == NO_GROUP)
         excluded_from = np.where(seen_by_all, NO_GROUP, view[order])
         return cls(view, view_entity, view_group, order, start, stop, excluded_from)
@@ -170,8 +154,7 @@ class EvidenceViews:
     def all_reviews(
         cls, entity: np.ndarray, evidence_rows: np.ndarray | None = None
     ) -> EvidenceViews:
-        """One view per entity, in order of code, that sees all of its evidence reviews (all rows
-        by default)."""
+        """One view per entity, in order of code, of all its evidence reviews (by default all)."""
         rows = np.arange(len(entity)) if evidence_rows is None else evidence_rows
         return cls.excluding(entity, rows, np.full(len(entity), NO_GROUP))
 
@@ -204,8 +187,8 @@ class EvidenceViews:
             evidence_rows: (m,) rows whose reviews may be seen.
         """
         order = evidence_rows[np.lexsort((time[evidence_rows], entity[evidence_rows]))]
-        # (entity, rank of the time) coded as one number, which sorts as the pair does. `NO_TIME` has the
-        # highest rank, so such reviews are never earlier; such rows ask for what was before rank 0.
+        # Pairs (entity, rank of the time) are coded as single numbers, which sort as pairs do.
+        # `NO_TIME` has the highest rank: as reviews never earlier; as rows, they ask for rank 0.
         rank = np.unique(time, return_inverse=True)[1]
         ranks = len(time) + 1
         asked_rank = np.where(time == NO_TIME, 0, rank)
