@@ -9,7 +9,7 @@ DATA ?= ../shared/data
 	$(PYTHON) -c 'import sys; sys.exit("mmrec needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[index,llm,offline,openvino,peers,ray,serve,postgres,dev]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[llm,offline,openvino,peers,ray,serve,postgres,dev]' -c constraints.txt
 	touch $@
 
 demo: .venv/.installed
@@ -44,8 +44,7 @@ bench: .venv/.installed
 	$(BIN)/python bench/service.py demo load
 	$(BIN)/python bench/service.py demo kills
 	$(BIN)/python bench/service.py demo kills --postgresql
-	$(BIN)/python bench/catalogue.py demo --items 100000 --loud 0.1 --http
-	$(BIN)/python bench/catalogue.py demo --items 1000000 --loud 0.1 --memory 10 --compared 20
+	$(BIN)/python bench/catalogue.py demo --items 20000 --correction 0.1 --http
 	$(BIN)/python bench/cold_warm.py $(DATA)/gmaps-wa/reviews.jsonl.gz --items $(DATA)/gmaps-wa/places.jsonl.gz
 
 clean:

@@ -174,10 +174,10 @@ def train(
         part for name, part in ranker.named_children() if reduction == "joint" or name != "reducers"
     ]
     if reduction == "staged":
-        stack.freeze()
+        stack.freeze_reducers()
     learned = [parameter for part in parts for parameter in part.parameters()]
     start = time.perf_counter()
-    stack.optimise(learned, stack.rank, f"{reduction} x {len(runs)}", final=True)
+    stack.optimise(learned, stack.score, f"{reduction} x {len(runs)}", epochs)
     return operations(ranker, parts), time.perf_counter() - start
 
 

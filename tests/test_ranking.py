@@ -24,7 +24,7 @@ from mmrec.features.dataset import Dataset
 from mmrec.features.tables import EntityFeatures, Features
 from mmrec.pipeline import PreparedData, TrainedModel, open_models, train_model
 from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun, interact
-from mmrec.ranker.inputs import Batch, ColdStartDropout, RankerInputs, category_bag
+from mmrec.ranker.inputs import Batch, ColdStartDropout, InputMoments, RankerInputs, category_bag
 from mmrec.ranker.layers import StackedLinear
 from mmrec.ranker.loss import class_weights
 from mmrec.ranker.training import TrainingHistory, TrainingTask, predict_logits, train_ranker, weighted_loss
@@ -72,10 +72,9 @@ def hand_made() -> Ranker:
     fill(ranker.categories, [[1, 0, 2], [0, 1, 2]], None)
     ranker.dense_mean.copy_(torch.tensor([1.0, 2.0]))
     ranker.dense_scale.copy_(torch.tensor([0.5, 1.0]))
-    ranker.blocks["text"].standardise(
-        {"user a": torch.tensor([1.0]), "item b": torch.tensor([0.0])},
-        {"user a": torch.tensor([0.5]), "item b": torch.tensor([1.0])},
-    )
+    mean = {"user a": torch.tensor([1.0]), "item b": torch.tensor([0.0])}
+    deviation = {"user a": torch.tensor([0.5]), "item b": torch.tensor([1.0])}
+    ranker.blocks["text"].standardise(InputMoments(mean["item b"], mean["item b"], mean, deviation))
     return ranker.eval()
 
 

@@ -271,7 +271,7 @@ def test_runs_that_stay_keep_their_moments_noise_and_weights(stay: list[int]) ->
             if at == 5 and leaving:
                 stack.keep_runs(torch.tensor(stay), optimiser)
             optimiser.zero_grad()
-            weighted_loss(stack.rank(rows), stack.label[rows], stack.weights).sum().backward()
+            weighted_loss(stack.score(rows), stack.label[rows], stack.weights).sum().backward()
             optimiser.step()
         ends.append((ranker, optimiser))
     (whole, moments), (part, own) = ends

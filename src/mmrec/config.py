@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "AnnotationConfig",
-    "CatalogueConfig",
     "Config",
     "EncoderConfig",
     "EngineConfig",
@@ -186,19 +185,6 @@ class OperatingConfig(_Settings):
     """Maximal share of disliked items that are recommended."""
     min_tpr: float | None = Field(None, ge=0, le=1)
     """Minimal share of liked items that are recommended; replaces --max-fpr."""
-
-
-class CatalogueConfig(_Settings):
-    """How one user is scored against all items (see `mmrec.recommender.list_scoring`)."""
-
-    exact_items: int = Field(20_000, ge=1)
-    """Up to this number, all items are scored by the whole ranker, not by its linear part."""
-    candidates: int = Field(700, ge=1)
-    """Number of the linear part's best items that are scored by the whole ranker."""
-    index_items: int = Field(500_000, ge=1)
-    """From this number of items on, an index finds the best (the extra `index`)."""
-    memory: float = Field(1.0, ge=0)
-    """GiB of memory for what can be computed of items in advance."""
 
 
 class ServeConfig(_Settings):

@@ -34,7 +34,6 @@ app.command("mmrec.cli.sweep:sweep", help="One setting over a range of values.")
 app.command(
     "mmrec.cli.recommend:recommend", help="Recommend items to a user, or to a stranger's words."
 )
-app.command("mmrec.cli.recall:recall", help="What scoring in two stages finds, and how fast.")
 app.command("mmrec.cli.serve:serve", help="Serve a saved model: a web page and an API.")
 app.command("mmrec.cli.doctor:doctor", help="What this machine can run, and what is missing.")
 app.command(

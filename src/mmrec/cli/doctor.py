@@ -121,11 +121,10 @@ def _language() -> dict[str, tuple[str, str]]:
 
 
 def _service() -> dict[str, tuple[str, str]]:
-    """What `mmrec serve`, large catalogues and many machines need."""
+    """What `mmrec serve` and many machines need."""
     wanted = {
         "service": ("fastapi", "serve", "mmrec serve"),
         "PostgreSQL": ("psycopg", "postgres", "mmrec serve --database postgresql://..."),
-        "index": ("faiss", "index", "candidates out of millions of items"),
         "cluster": ("ray", "ray", "--engine ray"),
     }
     return {

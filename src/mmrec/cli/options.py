@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsJson",
-    "CatalogueSettings",
     "PaperSettings",
     "ReadSettings",
     "ServeSettings",
@@ -50,7 +49,6 @@ for _order, (_part, _title) in enumerate(
         (settings.TrainingConfig, "Training"),
         (settings.OperatingConfig, "Operating point"),
         (settings.EngineConfig, "Engine"),
-        (settings.CatalogueConfig, "Catalogue"),
         (settings.ServeConfig, "Service"),
     )
 ):
@@ -67,7 +65,6 @@ for _name in ("evidence", "ranker", "training"):
 Settings = settings.Config
 ReadSettings = settings.ReadConfig
 ServeSettings = settings.ServeConfig
-CatalogueSettings = settings.CatalogueConfig
 AsJson = Annotated[bool, Parameter(name="--json", negative=())]
 
 _COLUMNS = {

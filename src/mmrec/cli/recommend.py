@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.markup import escape
 from rich.table import Table
 
-from mmrec.cli.options import AsJson, CatalogueSettings, print_json, stdout
+from mmrec.cli.options import AsJson, print_json, stdout
 from mmrec.console import console
 from mmrec.errors import ConfigError
 from mmrec.llm.types import PRICE_TAGS
@@ -43,7 +43,6 @@ def recommend(
     why: bool = False,
     sentences: bool = False,
     json: AsJson = False,
-    catalogue: CatalogueSettings = CatalogueSettings(),
 ) -> None:
     """Recommend items to a user, to a stranger who says what they like, or to all users at once.
 
@@ -75,7 +74,7 @@ def recommend(
         raise ConfigError(f"--price {unknown.pop()!r}: there are {', '.join(PRICE_TAGS[:-1])}")
     if everyone is not None and not everyone.parent.is_dir():
         raise ConfigError(f"--everyone {everyone}: there is no folder {everyone.parent}")
-    recommender = Recommender.load(model, catalogue)
+    recommender = Recommender.load(model)
     if everyone is not None:
         if user is not None or likes or liked or category or price or diversity or why:
             raise ConfigError("--everyone goes with --n, --seen and --max-fpr alone")

@@ -7,22 +7,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mmrec.cli.options import CatalogueSettings, ServeSettings
+from mmrec.cli.options import ServeSettings
 from mmrec.console import console
 
 __all__ = ["serve"]
 
-_MODEL, _CONFIG, _CATALOGUE = "MMREC_SERVED_MODEL", "MMREC_SERVE_CONFIG", "MMREC_CATALOGUE_CONFIG"
+_MODEL, _CONFIG = "MMREC_SERVED_MODEL", "MMREC_SERVE_CONFIG"
 _GRACE = 10  # seconds that requests under way may take after a stop
 
 
-def serve(
-    model: Path,
-    /,
-    *,
-    config: ServeSettings = ServeSettings(),
-    catalogue: CatalogueSettings = CatalogueSettings(),
-) -> None:
+def serve(model: Path, /, *, config: ServeSettings = ServeSettings()) -> None:
     """Serve a saved model: a web page at `/`, the API under `/v1`, described at `/openapi.json`.
 
     Args:
@@ -54,11 +48,10 @@ def serve(
     how |= {"access_log": False, "server_header": False, "timeout_graceful_shutdown": _GRACE}
     console.print(f"serving {model} at http://{config.host}:{config.port}", markup=False)
     if config.workers == 1:
-        uvicorn.run(create_app(model, config, catalogue), **how)
+        uvicorn.run(create_app(model, config), **how)
     else:
         # Workers are new processes, which are told by their environment what to serve.
         os.environ |= {_MODEL: str(model), _CONFIG: config.model_dump_json()}
-        os.environ[_CATALOGUE] = catalogue.model_dump_json()
         uvicorn.run("mmrec.cli.serve:worker", factory=True, workers=config.workers, **how)
 
 
@@ -68,5 +61,4 @@ def worker() -> object:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = ServeSettings.model_validate_json(os.environ[_CONFIG])
-    catalogue = CatalogueSettings.model_validate_json(os.environ[_CATALOGUE])
-    return create_app(Path(os.environ[_MODEL]), config, catalogue)
+    return create_app(Path(os.environ[_MODEL]), config)

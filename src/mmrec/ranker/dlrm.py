@@ -1,4 +1,4 @@
-"""DLRM (Naumov et al., arXiv 1906.00091) over reduced words, as the paper composes it; R runs at once."""
+"""DLRM (Naumov et al., arXiv 1906.00091) over reduced text, as the paper composes it; R runs at once."""
 
 from __future__ import annotations
 
@@ -17,37 +17,35 @@ from mmrec.ranker.reducer import Reducer, VectorBlocks
 
 __all__ = ["Ranker", "RankerShape", "TrainingRun", "interact"]
 
-_START = 0.01
-
 
 class RankerShape(BaseModel):
-    """What a ranker is built from; with the weights it is the whole model."""
+    """Sizes that a ranker is built from; with the weights they are the whole model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dense: int
     """Number of dense columns."""
     groups: dict[str, dict[str, int]]
-    """Reducers: name -> (block -> size)."""
+    """Reducers: name -> (block -> width)."""
     categories: int
-    """Size of the category vocabulary; 0 leaves the table out."""
+    """Size of the category vocabulary; 0 leaves categories out."""
     embedding_size: int
     hidden_size: int
     runs: int = 1
-    """Number of runs that stand side by side."""
+    """Number of training runs side by side."""
     linear: bool = False
-    """Whether a linear part stands beside DLRM, which then starts from zero and corrects it."""
+    """Whether DLRM corrects a linear model, starting from a correction of zero."""
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What sets one run of a stack apart from the others.
+    """Settings in which the runs of a stack differ.
 
     Attributes:
-        seed: of initial weights and dropout.
-        dropout: share of cells that is dropped in every MLP.
+        seed: of the initial weights and of dropout.
+        dropout: share of cells that every MLP drops.
         class_weights: of (dislike, like) in the loss.
-        masked_groups: groups of inputs (`mmrec.features.groups`) that it is kept from (ablation).
+        masked_groups: groups of inputs (`mmrec.features.groups`) hidden from the run (ablation).
     """
 
     seed: int
@@ -58,16 +56,19 @@ class TrainingRun:
 
 def interact(vectors: Sequence[Tensor]) -> Tensor:
     """Dot products of all pairs of k (..., d) vectors: (..., k (k - 1) / 2), pairs in row order."""
-    pairs = [(a * b).sum(-1) for at, a in enumerate(vectors) for b in vectors[at + 1 :]]
-    return torch.stack(pairs, dim=-1)
+    products: list[Tensor] = []
+    for index, first in enumerate(vectors):
+        products += [(first * second).sum(-1) for second in vectors[index + 1 :]]
+    return torch.stack(products, dim=-1)
 
 
 class Ranker(nn.Module):
-    """Bottom MLP on dense, an embedding bag on categories, reducers on words; dots; top MLP; one logit.
+    """Bottom MLP on dense columns, reducers on vector blocks, an embedding bag on categories; dot
+    products of these vectors; top MLP; one logit.
 
     Args:
-        shape: sizes of everything.
-        runs: seeds and dropout of each run; without them all weights are zero, to be loaded.
+        shape: sizes of all layers.
+        runs: settings of each run; without them all weights are zero, to be loaded.
     """
 
     dense_mean: Tensor
@@ -77,44 +78,41 @@ class Ranker(nn.Module):
         super().__init__()
         self.shape = shape
         count, size, hidden = shape.runs, shape.embedding_size, shape.hidden_size
-        noise = [(run.dropout, run.seed) for run in runs] or [(0.0, 0)] * count
-        self.dropout = StackedDropout(*zip(*noise, strict=True))
+        rates = [run.dropout for run in runs] or [0.0] * count
+        self.dropout = StackedDropout(rates, [run.seed for run in runs] or [0] * count)
         self.register_buffer("dense_mean", torch.zeros(shape.dense))
         self.register_buffer("dense_scale", torch.ones(shape.dense))
-        self.blocks = nn.ModuleDict(
-            {name: VectorBlocks(blocks) for name, blocks in shape.groups.items()}
-        )
-        self.reducers = nn.ModuleDict(
-            {
-                name: Reducer(count, words.size, hidden, size, self.dropout)
-                for name, words in self._words()
-            }
-        )
+        self.blocks = nn.ModuleDict()
+        self.reducers = nn.ModuleDict()
+        block_columns = 0
+        for name, sizes in shape.groups.items():
+            self.blocks[name] = blocks = VectorBlocks(sizes)
+            self.reducers[name] = Reducer(count, blocks.size, hidden, size, self.dropout)
+            block_columns += blocks.size
         self.bottom = StackedMLP(count, [shape.dense, hidden, size], self.dropout)
-        self.categories = (
-            StackedLinear(count, shape.categories, size, bias=False) if shape.categories else None
-        )
+        self.categories: StackedLinear | None = None
+        if shape.categories:
+            self.categories = StackedLinear(count, shape.categories, size, bias=False)
         vectors = 1 + bool(shape.categories) + len(shape.groups)
-        self.top = StackedMLP(count, [size + vectors * (vectors - 1) // 2, hidden, 1], self.dropout)
-        self.linear_size = (
-            shape.dense + sum(words.size for _, words in self._words()) + shape.categories
-        )
+        pairs = vectors * (vectors - 1) // 2
+        self.top = StackedMLP(count, [size + pairs, hidden, 1], self.dropout)
+        self.linear_size = shape.dense + block_columns + shape.categories
         self.linear = StackedLinear(count, self.linear_size, 1) if shape.linear else None
-        for at, run in enumerate(runs):
-            self._initialise(at, torch.Generator().manual_seed(run.seed))
+        for index, run in enumerate(runs):
+            self._initialise(index, torch.Generator().manual_seed(run.seed))
 
-    def _words(self) -> Iterator[tuple[str, VectorBlocks]]:
-        for name, words in self.blocks.items():
-            assert isinstance(words, VectorBlocks)
-            yield name, words
+    def _named_blocks(self) -> Iterator[tuple[str, VectorBlocks]]:
+        for name, blocks in self.blocks.items():
+            assert isinstance(blocks, VectorBlocks)
+            yield name, blocks
 
-    def _initialise(self, run: int, generator: torch.Generator) -> None:
-        """Give one run its weights: PyTorch's usual ones, but words and categories start near zero.
+    def _initialise(self, run: int, generator: torch.Generator, near_zero: float = 0.01) -> None:
+        """Draw the weights of one run: PyTorch's usual ones, but text and categories start near zero.
 
-        A ranker starts from its numbers alone: random words at full strength drown them, and cost .009 of
-        ROC-AUC (docs/log.md).
+        So a ranker starts from its dense columns alone: random text vectors at full strength drown
+        them, and cost .009 of ROC-AUC (docs/log.md).
         """
-        small = [
+        last_of_reducers = [
             layer for name, layer in self.reducers.named_modules() if name.endswith("layers.3")
         ]
         with torch.no_grad():
@@ -122,14 +120,15 @@ class Ranker(nn.Module):
                 if not isinstance(layer, StackedLinear) or layer is self.linear:
                     continue
                 weight = layer.weight[run]
-                if layer in small:
-                    weight.normal_(std=_START / weight.shape[0] ** 0.5, generator=generator)
+                inputs, outputs = weight.shape
+                if layer in last_of_reducers:
+                    weight.normal_(std=near_zero / inputs**0.5, generator=generator)
                 elif layer is self.categories:
-                    weight.normal_(std=_START / weight.shape[1] ** 0.5, generator=generator)
+                    weight.normal_(std=near_zero / outputs**0.5, generator=generator)
                 else:
-                    bound = (
-                        0.0 if self.linear and layer is self.top[-1] else weight.shape[0] ** -0.5
-                    )
+                    # A correction of the linear model starts from zero.
+                    corrects = self.linear is not None and layer is self.top[-1]
+                    bound = 0.0 if corrects else inputs**-0.5
                     weight.uniform_(-bound, bound, generator=generator)
                     if layer.bias is not None:
                         layer.bias[run].uniform_(-bound, bound, generator=generator)
@@ -137,22 +136,26 @@ class Ranker(nn.Module):
     def mask_inputs(
         self, dense_columns: Sequence[str], masked_groups: Sequence[frozenset[str]]
     ) -> None:
-        """Keep each of R runs from the groups that it is deaf to; `dense_columns` names the dense columns."""
-        sizes = self.shape.groups.values()
-        words = [
-            [*(name for name in blocks for _ in range(blocks[name])), *blocks] for blocks in sizes
-        ]
-        columns = [dense_columns, *words, ["categories"] * self.shape.categories]
+        """Hide from each of R runs its masked groups; `dense_columns` names the dense columns."""
+        columns: list[Sequence[str]] = [dense_columns]
+        for sizes in self.shape.groups.values():
+            names = [name for name, width in sizes.items() for _ in range(width)]
+            columns.append([*names, *sizes])  # as in `VectorBlocks`: indicators come last
+        columns.append(["categories"] * self.shape.categories)
         masks = [torch.from_numpy(visible_columns(names, masked_groups)) for names in columns]
-        reducers = [reducer.get_submodule("layers.0") for reducer in self.reducers.values()]
-        for layer, mask in zip([self.bottom[0], *reducers, self.categories], masks, strict=True):
+        first_layers = [
+            self.bottom[0],
+            *(reducer.get_submodule("layers.0") for reducer in self.reducers.values()),
+            self.categories,
+        ]
+        for layer, mask in zip(first_layers, masks, strict=True):
             if isinstance(layer, StackedLinear):
                 layer.mask_inputs(mask)
         if self.linear is not None:
             self.linear.mask_inputs(torch.cat(masks, dim=1))
 
     def keep_runs(self, runs: Tensor) -> None:
-        """Go on with some of the runs, in this order."""
+        """Continue with some of the runs, in this order."""
         for parameter in self.parameters():
             parameter.data, parameter.grad = parameter.data[runs], None
         self.dropout.keep_runs(runs)
@@ -161,58 +164,57 @@ class Ranker(nn.Module):
                 layer.input_mask = layer.input_mask[runs]
 
     def standardise(self, inputs: RankerInputs, rows: np.ndarray) -> None:
-        """Learn the mean and scale of all inputs from some (training) rows."""
-        mean, deviation, block_mean, block_deviation = inputs.moments(rows)
-        self.dense_mean.copy_(mean)
-        self.dense_scale.copy_(torch.where(deviation > 1e-4, 1 / deviation.clamp(min=1e-4), 0.0))
-        for _, words in self._words():
-            words.standardise(block_mean, block_deviation)
+        """Learn the mean and the scale of all inputs from some (training) rows."""
+        moments = inputs.moments(rows)
+        deviation = moments.dense_deviation
+        self.dense_mean.copy_(moments.dense_mean)
+        # Columns that are constant in training are left out.
+        scale = torch.where(deviation > 1e-4, 1 / deviation.clamp(min=1e-4), 0.0)
+        self.dense_scale.copy_(scale)
+        for _, blocks in self._named_blocks():
+            blocks.standardise(moments)
 
     def standardised_dense(self, batch: Batch) -> Tensor:
-        """(B, p) standardised numbers."""
+        """(B, p) standardised dense columns."""
         return (batch.dense - self.dense_mean) * self.dense_scale
 
     def block_columns(self, batch: Batch) -> dict[str, Tensor]:
-        """Standardised words, by group."""
-        return {name: words(batch) for name, words in self._words()}
+        """Group -> (B, columns of its `VectorBlocks`)."""
+        return {name: blocks(batch) for name, blocks in self._named_blocks()}
 
-    def category_columns(self, batch: Batch) -> list[Tensor]:
-        """(B, c) which categories there are; nothing where the ranker knows of none."""
-        return (
-            [category_bag(batch.categories, self.shape.categories)] if self.shape.categories else []
-        )
+    def category_columns(self, batch: Batch) -> Tensor:
+        """(B, c) indicators of the item's categories."""
+        return category_bag(batch.categories, self.shape.categories)
 
     def linear_columns(self, batch: Batch) -> Tensor:
-        """(B, linear_size) all that the linear part reads: numbers, words, categories."""
-        return torch.cat(
-            [
-                self.standardised_dense(batch),
-                *self.block_columns(batch).values(),
-                *self.category_columns(batch),
-            ],
-            dim=1,
-        )
+        """(B, linear_size) inputs of the linear model: dense columns, vector blocks, categories."""
+        block_columns = self.block_columns(batch).values()
+        columns = [self.standardised_dense(batch), *block_columns, self.category_columns(batch)]
+        return torch.cat(columns, dim=1)
 
-    def reduce(self, words: dict[str, Tensor]) -> list[Tensor]:
-        """(R, B, embedding_size) for every reducer."""
-        return [reducer(words[name]) for name, reducer in self.reducers.items()]
+    def reduce(self, block_columns: dict[str, Tensor]) -> list[Tensor]:
+        """(R, B, embedding_size) from every reducer."""
+        return [reducer(block_columns[name]) for name, reducer in self.reducers.items()]
 
-    def score(self, batch: Batch, words: dict[str, Tensor], reduced: list[Tensor]) -> Tensor:
-        """(R, B) logits, given the words and what they are reduced to."""
-        dense = self.standardised_dense(batch)
+    def score(
+        self, batch: Batch, block_columns: dict[str, Tensor], reduced: list[Tensor]
+    ) -> Tensor:
+        """(R, B) logits, given the columns of vector blocks and the vectors they are reduced to."""
+        dense, categories = self.standardised_dense(batch), self.category_columns(batch)
         bottom = self.bottom(dense)
         vectors = [bottom, *reduced]
-        bag = self.category_columns(batch)
         if self.categories is not None:
-            vectors.append(self.categories(bag[0]))
-        logit = self.top(
-            torch.cat([bottom, interact(vectors)], dim=-1) if len(vectors) > 1 else bottom
-        )
+            vectors.append(self.categories(categories))
+        if len(vectors) > 1:
+            logit = self.top(torch.cat([bottom, interact(vectors)], dim=-1))
+        else:
+            logit = self.top(bottom)
         if self.linear is not None:
-            logit = logit + self.linear(torch.cat([dense, *words.values(), *bag], dim=1))
+            columns = [dense, *block_columns.values(), categories]
+            logit = logit + self.linear(torch.cat(columns, dim=1))
         return logit[:, :, 0]
 
     def forward(self, batch: Batch) -> Tensor:
-        """(R, B) logits, with the class weights of the loss in them."""
-        words = self.block_columns(batch)
-        return self.score(batch, words, self.reduce(words))
+        """(R, B) logits, shifted by the class weights of the loss."""
+        block_columns = self.block_columns(batch)
+        return self.score(batch, block_columns, self.reduce(block_columns))

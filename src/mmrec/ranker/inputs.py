@@ -1,10 +1,11 @@
-"""Features as tensors: kept per view, gathered per batch."""
+"""Features as tensors: stored once per view, gathered per batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,20 +14,18 @@ from torch import Tensor
 from mmrec.features.tables import RATING_COLUMNS, EntityFeatures, Features
 from mmrec.ranker.shard import Shard
 
-__all__ = ["Batch", "ColdStartDropout", "RankerInputs", "category_bag"]
-
-_ROWS_AT_ONCE = 1 << 14
+__all__ = ["Batch", "ColdStartDropout", "InputMoments", "RankerInputs", "category_bag"]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a ranker sees of B pairs.
+    """Inputs of a ranker for B pairs of a user and an item.
 
     Attributes:
         dense: (B, p) columns of the user, then of the item, then of the pair.
-        vectors: block -> (B, d); zero where missing. Blocks are named by side, as in `user gist`.
-        present: block -> (B, 1) of 0 to 1, by which a block is weighed.
-        categories: (B, k) codes.
+        vectors: block -> (B, d); zero where missing. Blocks are named with their entity: `user gist`.
+        present: block -> (B, 1) weight of the block, from 0 (missing) to 1.
+        categories: (B, k) codes of the item's categories, padded with the size of the vocabulary.
     """
 
     dense: Tensor
@@ -35,48 +34,72 @@ class Batch:
     categories: Tensor
 
 
+class InputMoments(NamedTuple):
+    """Mean and standard deviation of the dense columns, and of each vector block where present."""
+
+    dense_mean: Tensor
+    dense_deviation: Tensor
+    block_mean: dict[str, Tensor]
+    block_deviation: dict[str, Tensor]
+
+
 def category_bag(codes: Tensor, size: int) -> Tensor:
-    """(B, size) which of `size` categories there are, by (B, k) codes; the padding code is none."""
+    """(B, size) indicators of `size` categories from (B, k) codes; the padding code sets none."""
     return torch.zeros(len(codes), size + 1).scatter_(1, codes, 1.0)[:, :size]
 
 
 class EntityTensors:
+    """Features of all users, or of all items, as tensors with one row per view."""
+
     def __init__(self, features: EntityFeatures, prefix: str) -> None:
         self.unknown_index = features.unknown_index
         self.dense = torch.from_numpy(features.dense)
         self.from_text = torch.tensor([name not in RATING_COLUMNS for name in features.names])
-        self.vectors = {
-            f"{prefix} {name}": torch.from_numpy(x) for name, x in features.vectors.items()
-        }
-        self.present = {
-            f"{prefix} {name}": torch.from_numpy(x)[:, None] for name, x in features.present.items()
-        }
+        self.vectors: dict[str, Tensor] = {}
+        self.present: dict[str, Tensor] = {}
+        for name, block in features.vectors.items():
+            self.vectors[f"{prefix} {name}"] = torch.from_numpy(block)
+            self.present[f"{prefix} {name}"] = torch.from_numpy(features.present[name])[:, None]
         self.categories = torch.from_numpy(features.categories)
         self.factors = torch.from_numpy(features.factors)
 
-    def numbers(self, view: Tensor, words: Tensor) -> Tensor:
-        """(B, p) dense columns; those that come out of words follow the words' view."""
-        if view is words:
+    def gather_dense(self, view: Tensor, text_view: Tensor) -> Tensor:
+        """(B, p) dense columns; those made from text are taken from `text_view`."""
+        if view is text_view:
             return self.dense[view]
-        return torch.where(self.from_text, self.dense[words], self.dense[view])
+        return torch.where(self.from_text, self.dense[text_view], self.dense[view])
 
 
 class RankerInputs:
-    """Both sides' features as tensors that are sliced by view; no row is ever materialised."""
+    """Features of users and items, gathered by view; rows are never stored side by side."""
 
     def __init__(self, features: Features) -> None:
-        self.user, self.item = (
-            EntityTensors(features.user, "user"),
-            EntityTensors(features.item, "item"),
-        )
+        self.user = EntityTensors(features.user, "user")
+        self.item = EntityTensors(features.item, "item")
         self.user_view = torch.from_numpy(features.user_view)
         self.item_view = torch.from_numpy(features.item_view)
 
     @property
+    def has_factors(self) -> bool:
+        """Whether the factor score of user and item is a dense column."""
+        return self.user.factors.shape[1] > 0
+
+    @property
     def block_sizes(self) -> dict[str, int]:
-        """Size of every vector block."""
-        both = {**self.user.vectors, **self.item.vectors}
-        return {name: values.shape[1] for name, values in both.items()}
+        """Width of every vector block."""
+        blocks = {**self.user.vectors, **self.item.vectors}
+        return {name: block.shape[1] for name, block in blocks.items()}
+
+    @property
+    def dense_size(self) -> int:
+        """Number of dense columns."""
+        return self.user.dense.shape[1] + self.item.dense.shape[1] + self.has_factors
+
+    def row_batch(self, rows: Tensor, *, with_vectors: bool = True) -> Batch:
+        """The batch of (B,) rows of the table."""
+        return self.view_batch(
+            self.user_view[rows], self.item_view[rows], with_vectors=with_vectors
+        )
 
     def view_batch(
         self,
@@ -85,92 +108,97 @@ class RankerInputs:
         user_text_view: Tensor | None = None,
         item_text_view: Tensor | None = None,
         *,
-        vectors: bool = True,
+        with_vectors: bool = True,
     ) -> Batch:
-        """Gather (B,) views of users and items; words (vectors, prices, categories) may have others.
+        """Gather (B,) views of users and items.
 
-        Vectors, by far the most of it, are left out where they are not wanted.
+        Args:
+            user_view, item_view: views that numbers made from ratings are taken from.
+            user_text_view, item_text_view: views that everything made from text and photos (vectors,
+                prices, categories, item factors) is taken from; by default the same.
+            with_vectors: whether to gather vectors, which take by far the most memory.
         """
         user_text_view = user_view if user_text_view is None else user_text_view
         item_text_view = item_view if item_text_view is None else item_text_view
-        words = ((self.user, user_text_view), (self.item, item_text_view)) if vectors else ()
-        numbers = ((self.user, user_view, user_text_view), (self.item, item_view, item_text_view))
-        dense = [side.numbers(view, told) for side, view, told in numbers]
+        dense = [
+            self.user.gather_dense(user_view, user_text_view),
+            self.item.gather_dense(item_view, item_text_view),
+            *self._factor_score(user_view, item_text_view),
+        ]
+        vectors: dict[str, Tensor] = {}
+        present: dict[str, Tensor] = {}
+        if with_vectors:
+            for entity, view in ((self.user, user_text_view), (self.item, item_text_view)):
+                for name, block in entity.vectors.items():
+                    vectors[name] = block[view].float()
+                    present[name] = entity.present[name][view]
         return Batch(
-            torch.cat([*dense, *self._affinity(user_view, item_text_view)], dim=1),
-            {
-                name: values[view].float()
-                for side, view in words
-                for name, values in side.vectors.items()
-            },
-            {name: there[view] for side, view in words for name, there in side.present.items()},
-            self.item.categories[item_text_view],
+            torch.cat(dense, dim=1), vectors, present, self.item.categories[item_text_view]
         )
 
-    def _affinity(self, user_view: Tensor, item_view: Tensor) -> list[Tensor]:
-        """(B, 1) what the user's ratings of other items say of this one's words, where that is used."""
-        if not self.user.factors.shape[1]:
+    def _factor_score(self, user_view: Tensor, item_view: Tensor) -> list[Tensor]:
+        """(B, 1) dot products of the factors of users and items; no column where there are none."""
+        if not self.has_factors:
             return []
-        pairs = self.user.factors[user_view].float() * self.item.factors[item_view].float()
-        return [pairs.sum(1, keepdim=True)]
+        products = self.user.factors[user_view].float() * self.item.factors[item_view].float()
+        return [products.sum(1, keepdim=True)]
 
-    @property
-    def dense_size(self) -> int:
-        """Number of dense columns."""
-        return (
-            self.user.dense.shape[1] + self.item.dense.shape[1] + bool(self.user.factors.shape[1])
-        )
+    def moments(self, rows: np.ndarray) -> InputMoments:
+        """Moments over some rows; those of blocks over the views of these rows, each counted once."""
+        row_tensor = torch.from_numpy(rows)
+        dense_mean, dense_deviation = _weighted_moments(row_tensor, self._dense_rows)
+        block_mean: dict[str, Tensor] = {}
+        block_deviation: dict[str, Tensor] = {}
+        for entity, views in ((self.user, self.user_view), (self.item, self.item_view)):
+            unique_views = torch.unique(views[row_tensor])
+            for name, block in entity.vectors.items():
+                gather = partial(_weighted_block, block, entity.present[name])
+                block_mean[name], block_deviation[name] = _weighted_moments(unique_views, gather)
+        return InputMoments(dense_mean, dense_deviation, block_mean, block_deviation)
 
-    def row_batch(self, rows: Tensor, *, vectors: bool = True) -> Batch:
-        """The batch of some rows of the table."""
-        return self.view_batch(self.user_view[rows], self.item_view[rows], vectors=vectors)
-
-    def moments(
-        self, rows: np.ndarray
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """Mean and deviation of the dense columns and of every block where present, over some rows."""
-        at = torch.from_numpy(rows)
-
-        def dense(rows: Tensor) -> tuple[Tensor, Tensor]:
-            user, item = self.user_view[rows], self.item_view[rows]
-            numbers = [self.user.dense[user], self.item.dense[item], *self._affinity(user, item)]
-            return torch.cat(numbers, dim=1), torch.ones(len(rows), 1)
-
-        means, deviations = {}, {}
-        for side, views in ((self.user, self.user_view), (self.item, self.item_view)):
-            seen = torch.unique(views[at])
-            for name, values in side.vectors.items():
-                gather = partial(_said, values, side.present[name])
-                means[name], deviations[name] = _moments(seen, gather)
-        return *_moments(at, dense), means, deviations
+    def _dense_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        dense = self.row_batch(rows, with_vectors=False).dense
+        return dense, torch.ones(len(rows), 1)
 
 
-def _moments(
-    rows: Tensor, gather: Callable[[Tensor], tuple[Tensor, Tensor]]
+def _weighted_block(block: Tensor, present: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
+    return block[views].float(), present[views]
+
+
+def _weighted_moments(
+    rows: Tensor, gather: Callable[[Tensor], tuple[Tensor, Tensor]], chunk_size: int = 1 << 14
 ) -> tuple[Tensor, Tensor]:
-    """Weighted mean and deviation of columns; `gather` brings (B, d) values and (B, 1) weights of B rows."""
-    parts = torch.split(rows, _ROWS_AT_ONCE)
-    total, weight = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    for x, own in map(gather, parts):
-        total, weight = total + (own * x).double().sum(0), weight + own.double().sum()
-    mean = (total / weight.clamp(min=1e-6)).float()
-    spread, count = torch.zeros_like(total), 0
-    for x, own in map(gather, parts):
-        spread, count = (
-            spread + (own * (x - mean)).square().double().sum(0),
-            count + int((own > 0).sum()),
-        )
-    return mean, (spread / max(count, 1)).sqrt().float()
+    """Weighted mean and deviation of d columns, in two passes over chunks of rows.
 
-
-def _said(values: Tensor, present: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
-    return values[views].float(), present[views]
+    Args:
+        rows: (n,) rows.
+        gather: (B, d) values and (B, 1) weights of B of the rows.
+        chunk_size: rows in memory at a time.
+    """
+    chunks = torch.split(rows, chunk_size)
+    total = torch.zeros(1, dtype=torch.float64)
+    total_weight = torch.zeros(1, dtype=torch.float64)
+    for values, weight in map(gather, chunks):
+        total = total + (weight * values).double().sum(0)
+        total_weight = total_weight + weight.double().sum()
+    mean = (total / total_weight.clamp(min=1e-6)).float()
+    squares, count = torch.zeros_like(total), 0
+    for values, weight in map(gather, chunks):
+        squares = squares + (weight * (values - mean)).square().double().sum(0)
+        count += int((weight > 0).sum())
+    return mean, (squares / max(count, 1)).sqrt().float()
 
 
 class ColdStartDropout:
-    """Hides a part of what is known, so that a ranker learns to do without it (cold start).
+    """Replaces random views by those of unknown users and items, so that these can be scored.
 
-    Ratings and words of a user or an item are hidden apart, by the views of which nothing is known.
+    Ratings and text of a user or an item are dropped independently of each other.
+
+    Args:
+        inputs: features.
+        rate: share of views that is replaced.
+        generator: of the draws.
+        shard: rows of a batch that this process computes.
     """
 
     def __init__(
@@ -181,18 +209,22 @@ class ColdStartDropout:
         shard: Shard | None = None,
     ) -> None:
         self._inputs = inputs
-        self._part = rate
+        self._rate = rate
         self._generator = generator
-        self._share = shard or Shard()
+        self._shard = shard or Shard()
 
     def row_batch(self, rows: Tensor) -> Batch:
-        """The batch of some rows of the table, some of it hidden."""
-        user, item = self._inputs.user_view[rows], self._inputs.item_view[rows]
-        no_user, no_item = self._inputs.user.unknown_index, self._inputs.item.unknown_index
-        views = ((user, no_user), (item, no_item), (user, no_user), (item, no_item))
-        return self._inputs.view_batch(*(self._hide(view, nothing) for view, nothing in views))
+        """The batch of (B,) rows of the table, with some views replaced."""
+        inputs = self._inputs
+        user, item = inputs.user_view[rows], inputs.item_view[rows]
+        return inputs.view_batch(
+            user_view=self._drop(user, inputs.user.unknown_index),
+            item_view=self._drop(item, inputs.item.unknown_index),
+            user_text_view=self._drop(user, inputs.user.unknown_index),
+            item_text_view=self._drop(item, inputs.item.unknown_index),
+        )
 
-    def _hide(self, view: Tensor, nothing: int) -> Tensor:
-        start, whole = self._share.position(len(view))
-        drawn = torch.rand(whole, generator=self._generator)[start : start + len(view)]
-        return torch.where(drawn < self._part, nothing, view)
+    def _drop(self, views: Tensor, unknown_index: int) -> Tensor:
+        start, batch_size = self._shard.position(len(views))
+        draws = torch.rand(batch_size, generator=self._generator)[start : start + len(views)]
+        return torch.where(draws < self._rate, unknown_index, views)

@@ -1,4 +1,7 @@
-"""Layers of R runs side by side: every weight has a leading run axis, every product is one for all runs."""
+"""Layers of R training runs side by side: weights have a leading run axis, and R products are one.
+
+Stacking makes a run as cheap as the hardware allows: one batched product instead of R small ones.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ from mmrec.ranker.shard import Shard
 
 __all__ = ["StackedDropout", "StackedLinear", "StackedMLP"]
 
-_LEVELS = 256
+_BYTE_LEVELS = 256
 
 
 class StackedLinear(nn.Module):
-    """R affine maps; what they read may be shared by all runs.
+    """R affine maps, of inputs that all runs share or of inputs of each run.
 
     Args:
         runs: R.
@@ -35,7 +38,7 @@ class StackedLinear(nn.Module):
         self.register_buffer("input_mask", None, persistent=False)
 
     def mask_inputs(self, mask: Tensor) -> None:
-        """Let each run read some inputs only: (R, inputs), 1 where it does (ablation)."""
+        """Hide inputs from runs: (R, inputs), 0 where a run does not see the input (ablation)."""
         self.input_mask = mask[:, :, None].to(self.weight)
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
@@ -43,20 +46,22 @@ class StackedLinear(nn.Module):
 
         Args:
             x: inputs.
-            scale: (R, 1, 1) by which a run's inputs are to be multiplied.
+            scale: (R, 1, 1) factor of each run's inputs.
         """
         weight = self.weight if self.input_mask is None else self.weight * self.input_mask
-        # Of the two factors, weights are the smaller.
+        # Scaling the weights is cheaper than scaling the inputs: there are fewer of them.
         weight = weight if scale is None else weight * scale
         if x.dim() == 3 and weight.shape[2] == 1:
-            out: Tensor = _Column.apply(x, weight)  # type: ignore[no-untyped-call]
+            out: Tensor = _SingleColumnProduct.apply(x, weight)  # type: ignore[no-untyped-call]
             return out if self.bias is None else out + self.bias
-        x = x.expand(len(weight), -1, -1)  # a view: rows that are shared are not copied
-        return torch.bmm(x, weight) if self.bias is None else torch.baddbmm(self.bias, x, weight)
+        x = x.expand(len(weight), -1, -1)  # a view: shared rows are not copied
+        if self.bias is None:
+            return torch.bmm(x, weight)
+        return torch.baddbmm(self.bias, x, weight)
 
 
-class _Column(torch.autograd.Function):
-    """A batch of products with one column each, which as such are several times slower, both ways."""
+class _SingleColumnProduct(torch.autograd.Function):
+    """`bmm` with one output column, transposed: several times faster in both directions."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -73,14 +78,14 @@ class _Column(torch.autograd.Function):
 
 
 class StackedDropout(nn.Module):
-    """Dropout at a rate of each run's own, from a generator of each run's own.
+    """ReLU, then dropout with a rate and a random generator for each run.
 
-    A run draws the same masks alone as beside others. A byte a cell decides, so that rates are exact to
-    1/256, and the scale fits the rate that is drawn.
+    A run draws the same masks alone as in a stack. One random byte decides about one cell, so rates are
+    multiples of 1/256, and the scale fits the rounded rate.
 
     Args:
         rates: (R) shares of cells that are dropped.
-        seeds: (R) of the generators.
+        seeds: (R) seeds of the generators.
     """
 
     def __init__(self, rates: Sequence[float], seeds: Sequence[int]) -> None:
@@ -90,42 +95,54 @@ class StackedDropout(nn.Module):
         self.restart(0)
 
     def restart(self, step: int) -> None:
-        """Begin a step of training, with all runs and with noise of its own."""
-        levels = [min(round(rate * _LEVELS), _LEVELS - 1) for rate in self._rates]
-        self._level = np.array(levels, dtype=np.uint8)[:, None]
-        self._noise = [np.random.Generator(np.random.SFC64([seed, step])) for seed in self._seeds]
+        """Begin a training step with all runs and fresh generators."""
+        thresholds = [min(round(rate * _BYTE_LEVELS), _BYTE_LEVELS - 1) for rate in self._rates]
+        self._threshold = np.array(thresholds, dtype=np.uint8)[:, None]  # (R, 1)
+        self._generators = [
+            np.random.Generator(np.random.SFC64([seed, step])) for seed in self._seeds
+        ]
 
     def keep_runs(self, runs: Tensor) -> None:
-        """Go on with some of the runs."""
-        self._level = self._level[runs.numpy()]
-        self._noise = [self._noise[run] for run in runs.tolist()]
+        """Continue with some of the runs, in this order."""
+        self._threshold = self._threshold[runs.numpy()]
+        self._generators = [self._generators[run] for run in runs.tolist()]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """ReLU and dropout of (R, B, d), in place.
 
         Returns:
-            The same tensor; and, where some of it was dropped, (R, 1, 1) by which it is to be multiplied.
+            The same tensor; and, if cells were dropped, the (R, 1, 1) factor that makes up for them.
         """
-        if not self.training or not self._level.any():
-            return _rectified(x, None), None
-        size, width = x[0].numel(), x.shape[2]
-        start, whole = (rows * width for rows in self.shard.position(x.shape[1]))
-        words = -(-whole // 8)
-        drawn = np.stack([one.integers(2**64, size=words, dtype=np.uint64) for one in self._noise])
-        kept = drawn.view(np.uint8)[:, start : start + size] >= self._level
-        scale = torch.from_numpy(_LEVELS / (_LEVELS - self._level[:, :, None].astype(np.float64)))
-        # As bytes: what PyTorch does with booleans is not vectorised.
-        return _rectified(x, torch.from_numpy(kept.view(np.uint8)).view(x.shape)), scale.to(x.dtype)
+        if not self.training or not self._threshold.any():
+            return _relu_and_drop(x, None), None
+        mask = torch.from_numpy(self._draw_mask(rows=x.shape[1], width=x.shape[2]))
+        kept_levels = _BYTE_LEVELS - self._threshold[:, :, None].astype(np.float64)
+        scale = torch.from_numpy(_BYTE_LEVELS / kept_levels)
+        return _relu_and_drop(x, mask.view(x.shape)), scale.to(x.dtype)
+
+    def _draw_mask(self, rows: int, width: int) -> np.ndarray:
+        """(R, rows * width) bytes, 1 where a cell stays; drawn for the whole batch of all shards."""
+        first_row, batch_size = self.shard.position(rows)
+        words = -(-batch_size * width // 8)  # 64-bit words, rounded up
+        draws = np.stack(
+            [
+                generator.integers(2**64, size=words, dtype=np.uint64)
+                for generator in self._generators
+            ]
+        )
+        local = slice(first_row * width, (first_row + rows) * width)
+        # Bytes, because PyTorch's operations on booleans are not vectorised.
+        return (draws.view(np.uint8)[:, local] >= self._threshold).view(np.uint8)
 
 
-class _Rectified(torch.autograd.Function):
-    """ReLU and dropout in as few passes over memory as there can be: what is zero has no gradient."""
+class _ReluAndDrop(torch.autograd.Function):
+    """ReLU and dropout in the fewest passes over memory: a cell that is zero has no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kept: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, mask: Tensor | None) -> Tensor:
         x.relu_()
-        if kept is not None:
-            x.mul_(kept.to(x.dtype))
+        if mask is not None:
+            x.mul_(mask.to(x.dtype))
         ctx.mark_dirty(x)
         ctx.save_for_backward(x)
         return x
@@ -133,19 +150,19 @@ class _Rectified(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        (gradient,) = gradients  # of a product behind this layer, which nobody else reads
-        return torch.ops.aten.threshold_backward.grad_input(
-            gradient, x, 0, grad_input=gradient
-        ), None
+        (gradient,) = gradients
+        # In place: the gradient comes from the product behind this layer, which alone reads it.
+        threshold_backward = torch.ops.aten.threshold_backward.grad_input
+        return threshold_backward(gradient, x, 0, grad_input=gradient), None
 
 
-def _rectified(x: Tensor, kept: Tensor | None) -> Tensor:
-    out: Tensor = _Rectified.apply(x, kept)  # type: ignore[no-untyped-call]
+def _relu_and_drop(x: Tensor, mask: Tensor | None) -> Tensor:
+    out: Tensor = _ReluAndDrop.apply(x, mask)  # type: ignore[no-untyped-call]
     return out
 
 
 class StackedMLP(nn.Sequential):
-    """R runs of linear maps, with ReLU and dropout between them, which are done together.
+    """R runs of linear maps with ReLU and dropout between them.
 
     Args:
         runs: R.
@@ -154,10 +171,11 @@ class StackedMLP(nn.Sequential):
     """
 
     def __init__(self, runs: int, sizes: Sequence[int], dropout: StackedDropout) -> None:
-        parts: list[nn.Module] = []
+        layers: list[nn.Module] = []
         for inputs, outputs in pairwise(sizes):
-            parts += [StackedLinear(runs, inputs, outputs), nn.ReLU(), dropout]
-        super().__init__(*parts[:-2])
+            # The ReLU only numbers the layers; `StackedDropout` applies it.
+            layers += [StackedLinear(runs, inputs, outputs), nn.ReLU(), dropout]
+        super().__init__(*layers[:-2])
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, B, output) from (B, input), shared, or from (R, B, input)."""

@@ -1,8 +1,8 @@
-"""The linear part of our ranker: ridge regression of likes on all numbers and words, in closed form.
+"""The linear model under our ranker: ridge regression of likes on all inputs, in closed form.
 
-Out-of-fold features still leak a little: what a fold hides from an item's mean can be read back by whoever
-recognises the item. A model that is linear and heavily penalised in the words hardly can, and beats DLRM on
-the same inputs (docs/log.md). DLRM then corrects it, where valid proves that this is better.
+Out-of-fold features still leak a little: what a fold hides from an item's mean can be recovered by a model
+that recognises the item. A linear model with a heavy penalty on text hardly can, and beats DLRM on the
+same inputs (docs/log.md). DLRM then corrects it, where validation rows prove that this is better.
 """
 
 from __future__ import annotations
@@ -14,19 +14,48 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from mmrec.ranker.dlrm import Ranker, TrainingRun
+from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun
 from mmrec.ranker.inputs import RankerInputs
 
-__all__ = ["Moments", "fit_linear"]
+__all__ = ["RegressionMoments", "fit_linear"]
 
-_ROWS_AT_ONCE = 4096
-# Of columns of variance one and of blocks of length one; the words of a user say less than those of an item.
-_PENALTY, _PENALTY_FREE, _PENALTY_USER = 300.0, 10.0, 1000.0
+_CHUNK_ROWS = 4096
 
 
-@dataclass
-class Moments:
-    """Sums over rows that the regression is solved from: of x, of x x', and of x times the label."""
+@dataclass(frozen=True)
+class RidgePenalties:
+    """Penalties of weights, for dense columns of variance one and vector blocks of length one.
+
+    Fitted rating effects are known to matter; a user's text predicts less than an item's (docs/log.md).
+    """
+
+    rating_effect: float = 10.0
+    user_text: float = 1000.0
+    default: float = 300.0
+
+    def of_columns(self, shape: RankerShape, lightly_penalised: np.ndarray) -> np.ndarray:
+        """(p,) penalty of each of `Ranker.linear_columns`; see `fit_linear`."""
+        dense = np.where(lightly_penalised, self.rating_effect, self.default)
+        penalties = [dense]
+        for sizes in shape.groups.values():
+            for name, width in sizes.items():
+                is_user = name.startswith("user ")
+                penalties.append(np.full(width, self.user_text if is_user else self.default))
+            penalties.append(np.full(len(sizes), self.default))  # indicators of missing blocks
+        penalties.append(np.full(shape.categories, self.default))
+        return np.concatenate(penalties)
+
+
+@dataclass(frozen=True)
+class RegressionMoments:
+    """Sums over n rows that the regression is solved from.
+
+    Attributes:
+        rows, likes: number of rows, and of likes among them.
+        x: (p,) sum of the columns x.
+        xx: (p, p) sum of x x'.
+        xy: (p,) sum of x where the label is a like.
+    """
 
     rows: int
     likes: float
@@ -38,28 +67,41 @@ class Moments:
     @torch.inference_mode()
     def from_rows(
         cls, ranker: Ranker, inputs: RankerInputs, label: np.ndarray, rows: np.ndarray
-    ) -> Moments:
-        """Go through rows once; memory is that of p columns squared."""
+    ) -> RegressionMoments:
+        """Add up in one pass over chunks of rows."""
         size = ranker.linear_size
         x, xy = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
         xx = torch.zeros(size, size)
-        liked = torch.from_numpy(label.astype(np.float32))
-        for part in torch.split(torch.from_numpy(rows), _ROWS_AT_ONCE):
-            columns = ranker.linear_columns(inputs.row_batch(part))
+        like = torch.from_numpy(label.astype(np.float32))
+        for chunk in torch.split(torch.from_numpy(rows), _CHUNK_ROWS):
+            columns = ranker.linear_columns(inputs.row_batch(chunk))
             xx.addmm_(columns.T, columns)
             x += columns.sum(0)
-            xy += columns.T @ liked[part]
-        return cls(len(rows), float(label[rows].sum()), x.numpy(), xx.double().numpy(), xy.numpy())
+            xy += columns.T @ like[chunk]
+        likes = float(label[rows].sum())
+        return cls(len(rows), likes, x.numpy(), xx.double().numpy(), xy.numpy())
 
-    def solve(self, penalty: np.ndarray, heard: np.ndarray) -> tuple[np.ndarray, float]:
-        """(p,) weights and the constant that predict the label, from the columns that are heard."""
-        mean, like = self.x / self.rows, self.likes / self.rows
-        at = np.flatnonzero(heard)
-        gram = self.xx[np.ix_(at, at)] - self.rows * np.outer(mean[at], mean[at])
-        gram[np.diag_indices(len(at))] += penalty[at]
+    def solve(self, penalty: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, float]:
+        """Ridge regression of the label on the columns of a mask.
+
+        With centred columns and label: (X'X + diag(penalty)) w = X'y, the constant from the means.
+
+        Args:
+            penalty: (p,) of each column.
+            mask: (p,) bool, the columns that the run sees.
+
+        Returns:
+            (p,) weights, zero outside of the mask; the constant.
+        """
+        mean, like_share = self.x / self.rows, self.likes / self.rows
+        columns = np.flatnonzero(mask)
+        centre = mean[columns]
+        gram = self.xx[np.ix_(columns, columns)] - self.rows * np.outer(centre, centre)
+        gram[np.diag_indices(len(columns))] += penalty[columns]
+        covariance = self.xy[columns] - self.rows * centre * like_share
         weights = np.zeros(len(penalty))
-        weights[at] = np.linalg.solve(gram, self.xy[at] - self.rows * mean[at] * like)
-        return weights, like - float(mean @ weights)
+        weights[columns] = np.linalg.solve(gram, covariance)
+        return weights, like_share - float(mean @ weights)
 
 
 def fit_linear(
@@ -71,58 +113,58 @@ def fit_linear(
     valid: np.ndarray,
     lightly_penalised: np.ndarray,
 ) -> None:
-    """Give every run its linear part, as a logit with the class weights of its loss in it.
+    """Set every run's linear model, as a logit shifted by the run's class weights.
 
-    Fitted on train and brought to a probability by a logistic curve on valid.
+    The regression is fitted on train rows; a logistic curve over its scores, fitted on validation rows,
+    turns them into probabilities (Platt scaling).
 
     Args:
-        ranker: standardised; its `linear` is set, and heeds what each run hears.
-        runs: what sets the runs apart.
+        ranker: standardised; its `linear` is set, with the masks of the runs.
+        runs: settings of the runs.
         inputs: features of all rows.
         label: (n,) bool.
         train, valid: rows.
-        lightly_penalised: (p,) bool, numbers that are known to matter, and so are hardly penalised.
+        lightly_penalised: (dense columns,) bool, columns that are known to matter.
     """
     assert ranker.linear is not None
-    moments = Moments.from_rows(ranker, inputs, label, train)
-    penalty = np.full(ranker.linear_size, _PENALTY)
-    penalty[: ranker.shape.dense][lightly_penalised] = _PENALTY_FREE
-    at = ranker.shape.dense
-    for blocks in ranker.shape.groups.values():
-        for name, size in blocks.items():
-            penalty[at : at + size] = _PENALTY_USER if name.startswith("user ") else _PENALTY
-            at += size
-        at += len(blocks)
-    heard = ranker.linear.input_mask
-    masks = (
-        np.ones((len(runs), len(penalty)), dtype=bool)
-        if heard is None
-        else heard[:, :, 0].numpy() > 0
-    )
-    distinct, which = np.unique(masks, axis=0, return_inverse=True)
-    solved = np.stack([np.append(*moments.solve(penalty, mask)) for mask in distinct])
-    with torch.inference_mode():
-        parts = torch.split(torch.from_numpy(valid), _ROWS_AT_ONCE)
-        scores = [
-            ranker.linear_columns(inputs.row_batch(part)).numpy() @ solved[:, :-1].T
-            for part in parts
-        ]
-    curves = [_curve(score, label[valid]) for score in (np.concatenate(scores) + solved[:, -1]).T]
-    slopes, starts = np.array(curves).T
-    solved *= slopes[:, None]
-    solved[:, -1] += starts
-    solved = solved[which]
-    solved[:, -1] += [np.log(run.class_weights[1] / run.class_weights[0]) for run in runs]
-    stacked = torch.tensor(solved, dtype=torch.float32)
+    moments = RegressionMoments.from_rows(ranker, inputs, label, train)
+    penalty = RidgePenalties().of_columns(ranker.shape, lightly_penalised)
+    masks = np.ones((len(runs), len(penalty)), dtype=bool)
+    if ranker.linear.input_mask is not None:
+        masks = ranker.linear.input_mask[:, :, 0].numpy() > 0
+    # Runs with the same inputs have the same regression, so it is solved once per mask.
+    distinct_masks, mask_of_run = np.unique(masks, axis=0, return_inverse=True)
+    weights = np.zeros(distinct_masks.shape)  # (masks, p)
+    bias = np.zeros(len(distinct_masks))
+    for index, mask in enumerate(distinct_masks):
+        weights[index], bias[index] = moments.solve(penalty, mask)
+    scores = _scores(ranker, inputs, valid, weights) + bias
+    for index in range(len(distinct_masks)):
+        slope, intercept = _logistic_curve(scores[:, index], label[valid])
+        weights[index] *= slope
+        bias[index] = slope * bias[index] + intercept
+    shifts = [np.log(run.class_weights[1] / run.class_weights[0]) for run in runs]
+    run_weights = torch.from_numpy(weights[mask_of_run]).float()
+    run_bias = torch.from_numpy(bias[mask_of_run] + shifts).float()
     ranker.linear.load_state_dict(
-        {"weight": stacked[:, :-1, None], "bias": stacked[:, -1, None, None]}
+        {"weight": run_weights[:, :, None], "bias": run_bias[:, None, None]}
     )
 
 
-def _curve(score: np.ndarray, label: np.ndarray) -> tuple[float, float]:
-    """Slope and constant of a logistic curve over (n,) scores."""
+@torch.inference_mode()
+def _scores(
+    ranker: Ranker, inputs: RankerInputs, rows: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """(len(rows), masks) products of the linear columns with (masks, p) weights."""
+    chunks = torch.split(torch.from_numpy(rows), _CHUNK_ROWS)
+    columns = (ranker.linear_columns(inputs.row_batch(chunk)).numpy() for chunk in chunks)
+    return np.concatenate([chunk @ weights.T for chunk in columns])
+
+
+def _logistic_curve(score: np.ndarray, label: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept of a logistic curve over (n,) scores; C makes its penalty negligible."""
     curve = LogisticRegression(C=1e6).fit(score[:, None], label)
-    slope, start = float(curve.coef_[0, 0]), float(curve.intercept_[0])
-    if slope < 0:  # what says the opposite on valid says nothing
-        slope, start = 0.0, float(np.log(label.mean() / (1 - label.mean())))
-    return slope, start
+    slope, intercept = float(curve.coef_[0, 0]), float(curve.intercept_[0])
+    if slope < 0:  # scores that contradict validation rows are ignored
+        slope, intercept = 0.0, float(np.log(label.mean() / (1 - label.mean())))
+    return slope, intercept

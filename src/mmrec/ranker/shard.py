@@ -1,4 +1,4 @@
-"""Which rows of a batch a process learns from: all of them, unless several processes train one model."""
+"""The rows of a batch that one process trains on: all of them, unless several train one model."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ __all__ = ["Shard"]
 
 
 class Shard:
-    """The share of a process that trains alone; `mmrec.distributed.training` has that of one among several.
+    """The shard of a process that trains alone; `mmrec.distributed.training` has the other one.
 
-    What is drawn by chance is drawn for a whole batch, so that it does not depend on who computes which row.
+    Random numbers are drawn for whole batches, so that they do not depend on who computes a row.
     """
 
     def local_rows(self, rows: Tensor) -> Tensor:
-        """The own rows of a batch: (b,) neighbours of (B,)."""
+        """(b,) neighbouring rows of a (B,) batch that this process computes."""
         return rows
 
     def position(self, count: int) -> tuple[int, int]:
-        """Where b own rows begin in the batch that was dealt last, and how many it has."""
+        """Where `count` local rows begin in the last batch of `local_rows`, and the size of that batch."""
         return 0, count
 
     def all_reduce(self, tensors: Sequence[Tensor]) -> None:
-        """Add tensors up over all processes, in place."""
+        """Sum tensors over all processes, in place."""

@@ -8,7 +8,6 @@ from typing import Any, Self
 
 from huggingface_hub import HfApi, ModelCard, ModelHubMixin, snapshot_download
 
-from mmrec.config import CatalogueConfig
 from mmrec.encoder.weights import translate_loading_errors
 from mmrec.errors import ConfigError, MmrecError, ModelError
 from mmrec.pipeline import config_warnings
@@ -30,24 +29,23 @@ class Published(ModelHubMixin):
 
     @classmethod
     @abstractmethod
-    def _of(cls, saved: SavedRecommender, catalogue: CatalogueConfig | None = None) -> Self: ...
+    def _of(cls, saved: SavedRecommender) -> Self: ...
 
     def save(self, folder: Path | str) -> Path:
         """Write the model and what it knows: safetensors, JSON and Parquet, no pickle; and a model card."""
         return self._save(self._saved, Path(folder))
 
     @classmethod
-    def load(cls, folder: Path | str, catalogue: CatalogueConfig | None = None) -> Self:
+    def load(cls, folder: Path | str) -> Self:
         """Read a saved model.
 
         Args:
             folder: that `save` wrote.
-            catalogue: how one user is scored against all items.
 
         Raises:
             ModelError: the folder is not one that `save` wrote, or is damaged.
         """
-        return cls._of(load_recommender(Path(folder)), catalogue)
+        return cls._of(load_recommender(Path(folder)))
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, public_reviews: bool = False, **how: Any

@@ -1,145 +1,151 @@
-"""Who will like what: pairs, and one user against all items, exactly or in two stages."""
+"""Probabilities of single pairs, and the items that one user most likely likes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from mmrec.config import CatalogueConfig
 from mmrec.features.tables import Features
 from mmrec.pipeline import TrainedModel
 from mmrec.ranker.inputs import RankerInputs
-from mmrec.ranker.item_scores import ItemScores
-from mmrec.retrieval.candidates import Index, can_index
 
 __all__ = ["ListScorer"]
 
-_PAIRS_AT_ONCE = 8192
+_CHUNK_ROWS = 2048
 
 
 class ListScorer:
-    """A trained model with the features of every user and item.
+    """A trained model with the features of every user and every item.
+
+    The linear model is additive in user and item, so the share of the items is computed once:
+
+        linear(u, i) = linear(u, unknown) + linear(unknown, i) - linear(unknown, unknown)
+                       + weight of the factor score * factor score of u and i
+
+    DLRM's correction is computed for each list, by those runs alone in which it is not zero.
 
     Args:
         model: trained.
-        features: of all users and items; what is put anew must be put here too.
-        config: from how many items on only the best by the linear part are scored by the whole ranker.
+        features: of all users and items.
+
+    Attributes:
+        inputs: the features as tensors.
+        size: number of items.
     """
 
-    def __init__(self, model: TrainedModel, features: Features, config: CatalogueConfig) -> None:
-        self._model, self._config, self._features = model, config, features
+    @torch.inference_mode()
+    def __init__(self, model: TrainedModel, features: Features) -> None:
+        ranker = model.ranker
+        self._model, self._features = model, features
         self.inputs = RankerInputs(features)
-        self._catalogue = ItemScores(model.ranker, self.inputs, config.memory)
-        self._index: Index | None = None
-        self._moved: set[int] = set()
-        if self.in_two_stages and self._catalogue.size > config.index_items and can_index():
-            self._index = Index(self._catalogue.vectors)
+        self.size = self.inputs.item.unknown_index
+        self._linear = deepcopy(ranker.linear)
+        self._correction = deepcopy(ranker).eval()
+        self._item_scores = torch.zeros(self.size)
+        last_layer = torch.cat([x.abs().flatten(1) for x in ranker.top[-1].parameters()], dim=1)
+        active = last_layer.sum(1) > 0
+        if self._linear is not None:
+            for parameter in self._linear.parameters():
+                parameter.data = parameter.mean(0, keepdim=True)  # the mean of R linear models
+            self._correction.linear = None
+            self._item_scores = self._score_items(torch.arange(self.size))
+        else:
+            active[:] = True
+        self._correction.keep_runs(torch.nonzero(active)[:, 0])
+        self._active_share = float(active.float().mean())
 
-    @property
-    def in_two_stages(self) -> bool:
-        """Whether all items are too many for the whole ranker."""
-        return self._catalogue.size > self._config.exact_items and self._catalogue.has_linear
-
-    @property
-    def how(self) -> str:
-        """Where candidates come from: `exact` (all are scored), `scan` or `index`."""
-        return "exact" if not self.in_two_stages else "scan" if self._index is None else "index"
-
-    @property
-    def size(self) -> int:
-        """Number of items."""
-        return self._catalogue.size
-
+    @torch.inference_mode()
     def update_item(self, features: Features, item: int) -> None:
-        """Take in an item whose features have changed, or one more behind the last."""
-        if features is not self._features:  # there are more views now
+        """Use changed features of an item, or of one more behind the last."""
+        if features is not self._features:  # its arrays have grown
             self.inputs, self._features = RankerInputs(features), features
-        self._catalogue.put(self.inputs, item)
-        self._moved.add(item)
+        if item == self.size:
+            self._item_scores = torch.cat([self._item_scores, torch.zeros(1)])
+            self.size += 1
+        if self._linear is not None:
+            self._item_scores[item] = self._score_items(torch.tensor([item]))
 
     @torch.inference_mode()
     def score_pairs(
-        self, views: tuple[np.ndarray, ...], inputs: RankerInputs | None = None
+        self, views: Sequence[np.ndarray], inputs: RankerInputs | None = None
     ) -> np.ndarray:
-        """(n,) probability of a like, of (n,) views of users and of items, then of their words if others."""
-        tensors = [torch.from_numpy(view) for view in views]
-        logit = [
-            self._model.ranker(
-                (inputs or self.inputs).view_batch(
-                    *(tensor[at : at + _PAIRS_AT_ONCE] for tensor in tensors)
-                )
-            )
-            for at in range(0, len(views[0]), _PAIRS_AT_ONCE)
-        ]
-        nobody = torch.zeros(self._model.ranker.shape.runs, 0)
-        return self._model.probability(torch.cat([*logit, nobody], dim=1).numpy())
+        """(n,) probabilities of a like.
 
+        Args:
+            views: (n,) views of users and of items; then of their text, where others.
+            inputs: features of users, where other than the model's.
+        """
+        inputs = inputs or self.inputs
+        chunks = zip(
+            *(torch.split(torch.from_numpy(view), _CHUNK_ROWS) for view in views), strict=True
+        )
+        logits = [self._model.ranker(inputs.view_batch(*chunk)) for chunk in chunks]
+        return self._model.probability(torch.cat(logits, dim=1).numpy())
+
+    @torch.inference_mode()
     def top_items(
         self,
-        view: int,
+        user: int,
         n: int,
         *,
         inputs: RankerInputs | None = None,
         candidates: np.ndarray | None = None,
         excluded: Sequence[int] | np.ndarray = (),
-        exact: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The items that a user most likely likes.
 
         Args:
-            view: the user's.
+            user: the user's view.
             n: number of items.
-            inputs: features of users, where the user is in none of the model's.
-            candidates: codes of items, where not all may come up.
-            excluded: codes that may not.
-            exact: score all by the whole ranker, however many there are.
+            inputs: features of users, where other than the model's.
+            candidates: sorted codes of the items to choose from; all by default.
+            excluded: codes of items to leave out.
 
         Returns:
             Up to n codes, best first, and their probabilities.
         """
-        inputs = inputs or self.inputs
-        left_out = np.asarray(excluded, dtype=np.int64)
-        count = self._catalogue.size if candidates is None else len(candidates)
-        if not exact and self.in_two_stages and count > self._config.exact_items:
-            candidates = self._candidates(
-                inputs, view, max(self._config.candidates, n) + len(left_out), candidates
-            )
-        rows = None if candidates is None else torch.from_numpy(candidates)
-        logit = self._catalogue.logits(inputs, view, rows)
-        codes = np.arange(len(logit)) if candidates is None else candidates
-        if candidates is None:
-            logit[left_out] = -np.inf
-        else:
-            logit[np.isin(candidates, left_out)] = -np.inf
-        best = _largest(logit, n)
-        best = best[np.isfinite(logit[best])]
+        codes = np.arange(self.size) if candidates is None else candidates
+        codes = codes[~np.isin(codes, np.asarray(excluded, dtype=np.int64))]
+        logit = self._logits(inputs or self.inputs, user, torch.from_numpy(codes)).numpy()
+        best = np.argsort(-logit, kind="stable")[:n]
         return codes[best], self._model.probability(logit[None, best])
 
-    def _candidates(
-        self, inputs: RankerInputs, view: int, most: int, among: np.ndarray | None
-    ) -> np.ndarray:
-        """Codes of the items that are best by the linear part."""
-        if among is None and self._index is not None:
-            moved = np.fromiter(self._moved, dtype=np.int64, count=len(self._moved))
-            if len(moved) > most:
-                logit = self._catalogue.linear(inputs, view, torch.from_numpy(moved)).numpy()
-                moved = moved[_largest(logit, most)]
-            found = self._index.best(self._catalogue.query(inputs, view), most)
-            return np.union1d(found, moved)
-        rows = None if among is None else torch.from_numpy(among)
-        found = _largest(self._catalogue.linear(inputs, view, rows).numpy(), most)
-        return np.sort(found if among is None else among[found])
+    def _logits(self, inputs: RankerInputs, user: int, items: Tensor) -> Tensor:
+        """(n,) logits, averaged over runs, of a user and n items."""
+        logit = torch.zeros(len(items))
+        if self._linear is not None:
+            unknown = torch.tensor([inputs.item.unknown_index])
+            unknown_user = torch.tensor([inputs.user.unknown_index])
+            user_score = self._score_linear(inputs, torch.tensor([user]), unknown)
+            constant = self._score_linear(inputs, unknown_user, unknown)
+            logit += self._item_scores[items] + user_score - constant
+            if inputs.has_factors:
+                weight = self._linear.weight[0, self._model.ranker.shape.dense - 1]
+                weight = weight * self._model.ranker.dense_scale[-1]
+                logit += inputs.item.factors[items].float() @ (
+                    inputs.user.factors[user].float() * weight
+                )
+        if self._active_share:
+            for positions in torch.split(torch.arange(len(items)), _CHUNK_ROWS):
+                part = items[positions]
+                batch = inputs.view_batch(torch.full_like(part, user), part)
+                logit[positions] += self._correction(batch).mean(0) * self._active_share
+        return logit
 
+    def _score_items(self, items: Tensor) -> Tensor:
+        """(n,) linear scores of n items with the unknown user."""
+        scores = []
+        for part in torch.split(items, _CHUNK_ROWS):
+            unknown = torch.full_like(part, self.inputs.user.unknown_index)
+            scores.append(self._score_linear(self.inputs, unknown, part))
+        return torch.cat(scores)
 
-def _largest(values: np.ndarray, most: int) -> np.ndarray:
-    """Places of the largest, largest first; of equal ones the first."""
-    if most < 1:
-        return np.zeros(0, dtype=np.int64)
-    if most < len(values) // 8:
-        # All that reach the last one that is wanted, so that ties are broken the same way.
-        least = np.partition(values, len(values) - most)[len(values) - most]
-        some = np.flatnonzero(values >= least)
-        return some[np.argsort(-values[some], kind="stable")][:most]
-    return np.argsort(-values, kind="stable")[:most]
+    def _score_linear(self, inputs: RankerInputs, users: Tensor, items: Tensor) -> Tensor:
+        """(n,) scores of n pairs by the linear model alone."""
+        assert self._linear is not None
+        columns = self._model.ranker.linear_columns(inputs.view_batch(users, items))
+        return self._linear(columns)[0, :, 0]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from mmrec.config import CatalogueConfig, Config
+from mmrec.config import Config
 from mmrec.data.schema import Reviews
 from mmrec.errors import DataError
 from mmrec.evaluation import Metrics
@@ -38,7 +38,6 @@ class Recommender(Answers, Published):
     Args:
         config: the pipeline; `Config()` is the recommended one.
         models: what reads; by default those that `config` names.
-        catalogue: how one user is scored against all items.
 
     Attributes:
         evaluation: how good the model is on test rows, and from which probability on it recommends.
@@ -46,15 +45,9 @@ class Recommender(Answers, Published):
 
     evaluation: FitEvaluation
 
-    def __init__(
-        self,
-        config: Config | None = None,
-        models: Models | None = None,
-        catalogue: CatalogueConfig | None = None,
-    ) -> None:
+    def __init__(self, config: Config | None = None, models: Models | None = None) -> None:
         self.config = config or Config()
         self.models = models or open_models(self.config)
-        self._catalogue = catalogue or CatalogueConfig()
         self._live = None
 
     def fit(self, reviews: Reviews) -> Self:
@@ -95,7 +88,7 @@ class Recommender(Answers, Published):
         self.catalog = Catalog(
             reviews, corpus, model.builder.vocabulary, self._live, colours=colours
         )
-        self.scorer = ListScorer(model, known.features, self._catalogue)
+        self.scorer = ListScorer(model, known.features)
         self._spaces = {}
         self._heard = 0
 
@@ -189,8 +182,8 @@ class Recommender(Answers, Published):
         )
 
     @classmethod
-    def _of(cls, saved: SavedRecommender, catalogue: CatalogueConfig | None = None) -> Self:
-        recommender = cls(saved.config, catalogue=catalogue)
+    def _of(cls, saved: SavedRecommender) -> Self:
+        recommender = cls(saved.config)
         recommender.evaluation = saved.evaluation
         corpus = Dataset.from_reviews(
             saved.reviews, recommender.models, saved.config, saved.notes or None

@@ -1,8 +1,8 @@
-"""Which users and items are spoken of in words near to others."""
+"""Users and items that are described in similar words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,76 +12,76 @@ from mmrec.features.tables import EntityFeatures
 
 __all__ = ["ItemLabels", "TextSpace", "diversify", "query_similarity"]
 
-_ROWS_AT_ONCE = 8192
-
 
 class TextSpace:
-    """Directions of what is said of each of m users or items, less what is said of all.
+    """Directions of the texts about m users or items, in deviations from the mean text.
 
-    What is said of all tells nobody apart; it is measured once, and a live review moves its own row alone.
+    What all texts have in common tells nothing apart. The mean is computed once; a live review moves
+    its own row alone.
 
     Args:
-        side: their features.
+        features: of all users, or of all items.
         size: m.
-        block: the vectors to take, where there are such; else the gist, the summary or the mean review.
+        block: vectors to use; the gist, summary or mean review where there are no such vectors.
     """
 
-    def __init__(self, side: EntityFeatures, size: int, block: str = "gist") -> None:
-        names = (block, "gist", "summary", "reviews")
-        self._name = next(name for name in names if name in side.vectors)
-        self._vectors = side.vectors[self._name]
-        self._length = np.zeros(size, dtype=np.float32)
-        total = sum(self._rows(part).sum(0, dtype=np.float64) for part in _parts(size))
+    def __init__(self, features: EntityFeatures, size: int, block: str = "gist") -> None:
+        preferred = (block, "gist", "summary", "reviews")
+        self._name = next(name for name in preferred if name in features.vectors)
+        self._vectors = features.vectors[
+            self._name
+        ]  # (views, d) float16, zero where there is no text
+        total = sum(self._rows(chunk).sum(0, dtype=np.float64) for chunk in _chunks(size))
         self._mean = np.asarray(total / max(size, 1), dtype=np.float32)
-        for part in _parts(size):
-            self._length[part] = self._lengths(self._rows(part))
+        self._length = np.concatenate(
+            [np.zeros(0, dtype=np.float32), *map(self._lengths, _chunks(size))]
+        )
 
-    def _lengths(self, rows: np.ndarray) -> np.ndarray:
-        """(n,) of the directions; 0 where nothing was said."""
-        return np.linalg.norm(rows - self._mean, axis=1) * rows.any(1)
+    def _rows(self, rows: slice | np.ndarray) -> np.ndarray:
+        return self._vectors[rows].astype(np.float32)
 
-    def _rows(self, at: slice | np.ndarray) -> np.ndarray:
-        return self._vectors[at].astype(np.float32)
+    def _lengths(self, rows: slice | np.ndarray) -> np.ndarray:
+        """(n,) lengths of the deviations from the mean; 0 where there is no text."""
+        vectors = self._rows(rows)
+        return np.linalg.norm(vectors - self._mean, axis=1) * vectors.any(1)
 
-    def update(self, side: EntityFeatures, row: int) -> None:
-        """Take in a row that has changed, or one more behind the last."""
-        self._vectors = side.vectors[self._name]
-        size = len(self._length)
-        new = np.arange(size, row + 1) if row >= size else np.array([row])
-        self._length = np.append(self._length, np.zeros(max(row + 1 - size, 0), dtype=np.float32))
-        self._length[new] = self._lengths(self._rows(new))
+    def update(self, features: EntityFeatures, row: int) -> None:
+        """Use changed vectors of a row, or of one or more behind the last."""
+        self._vectors = features.vectors[self._name]
+        changed = np.arange(min(row, len(self._length)), row + 1)
+        if row >= len(self._length):
+            self._length = np.append(self._length, np.zeros(len(changed), dtype=np.float32))
+        self._length[changed] = self._lengths(changed)
 
     def directions(self, rows: np.ndarray) -> np.ndarray:
-        """(n, d) directions of some, of length one; zero where nothing was said."""
+        """(n, d) unit vectors of some rows; zero where there is no text."""
         length = self._length[rows, None]
         return (self._rows(rows) - self._mean) * (length > 0) / np.maximum(length, 1e-6)
 
     def cosines(self, direction: np.ndarray) -> np.ndarray:
-        """(m,) products of all directions with a (d,) one."""
+        """(m,) products of all directions with a (d,) vector."""
         size = len(self._length)
-        # float16 as it lies there: a copy in float32 would take five times as long.
+        # In float16 as stored: a copy in float32 would take five times as long.
         product = torch.from_numpy(self._vectors)[:size] @ torch.from_numpy(
             direction.astype(np.float16)
         )
-        less = product.numpy().astype(np.float32) - self._mean @ direction
-        return np.asarray(less * (self._length > 0) / np.maximum(self._length, 1e-6))
+        deviation = product.numpy().astype(np.float32) - self._mean @ direction
+        return np.asarray(deviation * (self._length > 0) / np.maximum(self._length, 1e-6))
 
     def similarities(self, vectors: np.ndarray) -> np.ndarray:
-        """(m, w) how near all are to each of (w, d) words."""
-        return np.stack(
-            [self.cosines(one - self._mean) for one in vectors.astype(np.float32)], axis=1
-        )
+        """(m, q) similarity of all rows to (q, d) encoded texts."""
+        deviations = vectors.astype(np.float32) - self._mean
+        return np.stack([self.cosines(deviation) for deviation in deviations], axis=1)
 
     def neighbors(self, row: int, limit: int) -> list[tuple[int, float]]:
-        """Rows nearest to one, nearest first, and the cosine; none where nothing was said of it."""
+        """Rows nearest to a row, nearest first, and their cosines; none where it has no text."""
         if not self._length[row]:
             return []
-        near = self.cosines(self.directions(np.array([row]))[0])
-        near[row] = -np.inf
-        best = np.argsort(-near, kind="stable")[: min(limit, len(near) - 1)]
-        return [
-            (int(at), min(float(near[at]), 1.0)) for at in best
-        ]  # float16 may pass it by a little
+        cosines = self.cosines(self.directions(np.array([row]))[0])
+        cosines[row] = -np.inf
+        nearest = np.argsort(-cosines, kind="stable")[: min(limit, len(cosines) - 1)]
+        # Rounding to float16 may put a cosine slightly above one.
+        return list(zip(nearest.tolist(), np.minimum(cosines[nearest], 1.0).tolist(), strict=True))
 
 
 class ItemLabels:
@@ -89,72 +89,72 @@ class ItemLabels:
 
     Args:
         names: (l) labels in words.
-        codes: (m, k) of each item's; l where it has fewer.
+        codes: (m, k) codes of each item's labels, padded with l.
     """
 
     def __init__(self, names: Sequence[str], codes: np.ndarray) -> None:
         self.names, self.codes = names, codes
 
     def similarities(self, vectors: np.ndarray, encoder: Encoder) -> np.ndarray:
-        """(m, w) how near the nearest of an item's labels is to each of (w, d) words."""
-        close = encoder.encode(self.names).astype(np.float32) @ vectors.T
-        padded = np.vstack([close, np.full((1, len(vectors)), -np.inf, dtype=np.float32)])
-        near = padded[self.codes].max(1)
-        return np.where(np.isfinite(near), near, close.min(0))
+        """(m, q) similarity of the nearest label of each item to (q, d) encoded texts."""
+        cosines = encoder.encode(self.names).astype(np.float32) @ vectors.T  # (l, q)
+        no_label = np.full((1, len(vectors)), -np.inf, dtype=np.float32)
+        nearest = np.vstack([cosines, no_label])[self.codes].max(1)
+        return np.where(np.isfinite(nearest), nearest, cosines.min(0))
 
 
 def query_similarity(
-    queries: Sequence[str], space: TextSpace, labels: ItemLabels, encoder: Encoder
+    phrases: Sequence[str], space: TextSpace, labels: ItemLabels, encoder: Encoder
 ) -> np.ndarray:
-    """How near each of m items is to all wishes together.
+    """Similarity of each of m items to all phrases of a query together.
 
-    Each wish is compared with what is liked about the item, and with the nearest of the item's labels; both
-    count alike, in deviations from the mean over all items.
+    Each phrase is compared with what is liked about the item, and with the nearest of the item's labels.
+    Both count equally, in standard deviations from the mean over all items.
 
     Args:
-        queries: (w) wishes.
+        phrases: (q) phrases.
         space: of the items.
         labels: each item's categories and price.
-        encoder: puts words into the space of `space`.
+        encoder: the one of `space`.
 
     Returns:
-        (m,) higher is nearer.
+        (m,) higher is more similar.
     """
-    vectors = encoder.encode(queries).astype(np.float32)
+    vectors = encoder.encode(phrases).astype(np.float32)
     scores = [space.similarities(vectors)]
     if len(labels.names):
         scores.append(labels.similarities(vectors, encoder))
-    return sum((score - score.mean(0)) / np.maximum(score.std(0), 1e-6) for score in scores).sum(
-        axis=1
-    )
+    standardised = [(score - score.mean(0)) / np.maximum(score.std(0), 1e-6) for score in scores]
+    return sum(standardised).sum(axis=1)
 
 
 def diversify(
     probability: np.ndarray, space: TextSpace, items: np.ndarray, limit: int, diversity: float
 ) -> np.ndarray:
-    """Places in `items` of some, each chosen by its probability and by being unlike those before.
+    """Positions in `items`, each chosen by its probability and by differing from those before.
 
     Maximal marginal relevance (Carbonell & Goldstein, 1998).
 
     Args:
-        probability: (m,) of liking; highest first.
+        probability: (m,) of a like, highest first.
         space: of all items.
-        items: (m,) their codes.
+        items: (m,) codes.
         limit: number of items to choose.
-        diversity: 0, by probability alone, to 1, by being unlike alone.
+        diversity: from 0, by probability alone, to 1, by difference alone.
     """
     if not diversity or not len(items):
         return np.arange(len(items))[:limit]
     vectors = space.directions(items)
-    gain, nearest = (1 - diversity) * probability, np.zeros(len(items))
+    relevance, similarity = (1 - diversity) * probability, np.zeros(len(items))
     chosen: list[int] = []
     while len(chosen) < min(limit, len(items)):
-        value = gain - diversity * nearest
+        value = relevance - diversity * similarity
         value[chosen] = -np.inf
         chosen.append(int(np.argmax(value)))
-        nearest = np.maximum(nearest, vectors @ vectors[chosen[-1]])
+        similarity = np.maximum(similarity, vectors @ vectors[chosen[-1]])
     return np.array(chosen)
 
 
-def _parts(size: int) -> list[slice]:
-    return [slice(at, min(at + _ROWS_AT_ONCE, size)) for at in range(0, size, _ROWS_AT_ONCE)]
+def _chunks(size: int, chunk_rows: int = 8192) -> Iterator[slice]:
+    for start in range(0, size, chunk_rows):
+        yield slice(start, min(start + chunk_rows, size))

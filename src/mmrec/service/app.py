@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 import mmrec
-from mmrec.config import CatalogueConfig, ServeConfig
+from mmrec.config import ServeConfig
 from mmrec.errors import ConfigError, DataError, MmrecError, StoreError
 from mmrec.recommender.recommender import Recommender
 from mmrec.service import api, web
@@ -31,9 +31,7 @@ __all__ = ["create_app", "open_live_store", "read_keys"]
 log = logging.getLogger("mmrec.service")
 
 
-def create_app(
-    model: Path, config: ServeConfig, catalogue: CatalogueConfig | None = None
-) -> FastAPI:
+def create_app(model: Path, config: ServeConfig) -> FastAPI:
     """Make an application that serves a saved model, which is loaded when the application starts.
 
     Raises:
@@ -44,7 +42,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         store = open_live_store(model, config)
-        recommender = Recommender.load(model, catalogue)
+        recommender = Recommender.load(model)
         app.state.service = RecommendationService(recommender, store, sentences=config.sentences)
         yield
         store.close()

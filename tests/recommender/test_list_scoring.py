@@ -1,0 +1,138 @@
+"""Lists of items are those that scoring every pair alone would give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmrec.features.tables import EntityFeatures, Features
+from mmrec.pipeline import TrainedModel
+from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun
+from mmrec.ranker.inputs import RankerInputs
+from mmrec.recommender.list_scoring import ListScorer
+
+ITEMS, WIDTH, CATEGORIES = 60, 8, 3
+EQUAL = (0.5, 0.5)
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def random_entities(count: int, factors: int, rng: np.random.Generator) -> EntityFeatures:
+    """Random features, the last ones all zero: those of the unknown id."""
+
+    def with_unknown(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([values, np.zeros_like(values[:1])])
+
+    codes = rng.integers(CATEGORIES + 1, size=(count + 1, 2))
+    codes[-1] = CATEGORIES
+    return EntityFeatures(
+        ("mean rating",),
+        with_unknown(rng.normal(size=(count, 1))).astype(np.float32),
+        {"gist": with_unknown(rng.normal(size=(count, WIDTH))).astype(np.float16)},
+        {"gist": with_unknown(np.ones(count)).astype(np.float32)},
+        codes,
+        with_unknown(rng.normal(size=(count, factors))).astype(np.float16),
+    )
+
+
+def random_features(factors: int = 4, items: int = ITEMS) -> Features:
+    rng = np.random.default_rng(1)
+    users, item_entities = random_entities(20, factors, rng), random_entities(items, factors, rng)
+    return Features(users, item_entities, rng.integers(20, size=200), rng.integers(items, size=200))
+
+
+def random_model(features: Features, *, linear: bool = True, inactive: tuple[int, ...] = ()) -> TrainedModel:
+    """A model of three runs in which every weight matters, but for the corrections of inactive runs."""
+    inputs = RankerInputs(features)
+    shape = RankerShape(
+        dense=inputs.dense_size,
+        groups={"text": inputs.block_sizes},
+        categories=CATEGORIES,
+        embedding_size=4,
+        hidden_size=8,
+        runs=3,
+        linear=linear,
+    )
+    ranker = Ranker(shape, [TrainingRun(seed, 0.3, EQUAL) for seed in range(3)])
+    ranker.standardise(inputs, np.arange(200))
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in ranker.parameters():
+            parameter.normal_(std=0.5, generator=generator)
+        for parameter in ranker.top[-1].parameters():
+            parameter[list(inactive)] = 0
+    builder: Any = None
+    return TrainedModel(builder, ranker.eval(), EQUAL, {})
+
+
+def probabilities(model: TrainedModel, features: Features, user: int) -> np.ndarray:
+    """Of all items, by the ranker itself."""
+    items = torch.arange(features.item.unknown_index)
+    with torch.inference_mode():
+        batch = RankerInputs(features).view_batch(torch.full_like(items, user), items)
+        return model.probability(model.ranker(batch).numpy())
+
+
+@pytest.mark.parametrize("factors", [0, 4])
+@pytest.mark.parametrize(("linear", "inactive"), [(False, ()), (True, ()), (True, (0, 2)), (True, (0, 1, 2))])
+def test_lists_agree_with_the_ranker(linear: bool, inactive: tuple[int, ...], factors: int) -> None:
+    features = random_features(factors)
+    model = random_model(features, linear=linear, inactive=inactive)
+    scorer = ListScorer(model, features)
+    for user in (0, 7, features.user.unknown_index):
+        expected = probabilities(model, features, user)
+        assert np.ptp(expected) > 0.05
+        codes, probability = scorer.top_items(user, ITEMS)
+        assert sorted(codes.tolist()) == list(range(ITEMS))
+        assert probability == pytest.approx(np.sort(expected)[::-1], abs=1e-6)
+        assert expected[codes] == pytest.approx(probability, abs=1e-6)
+
+
+def test_excluded_items_are_left_out_and_candidates_are_the_only_items() -> None:
+    features = random_features()
+    scorer = ListScorer(random_model(features), features)
+    best = scorer.top_items(3, 10)[0]
+    assert best.tolist() == scorer.top_items(3, ITEMS)[0][:10].tolist()
+    assert scorer.top_items(3, 9, excluded=best[:1])[0].tolist() == best[1:].tolist()
+    candidates = np.array([5, 9, 11])
+    codes, probability = scorer.top_items(0, 10, candidates=candidates, excluded=[9])
+    assert sorted(codes) == [5, 11]
+    assert probability == pytest.approx(scorer.score_pairs((np.zeros(2, dtype=np.int64), codes)), abs=1e-6)
+    assert [len(part) for part in scorer.top_items(0, 0)] == [0, 0]
+    assert [len(part) for part in scorer.top_items(0, 10, candidates=candidates[:0])] == [0, 0]
+
+
+@pytest.mark.parametrize("inactive", [(), (0, 1, 2)])
+def test_changed_and_added_items_are_scored_anew(inactive: tuple[int, ...]) -> None:
+    features = random_features()
+    model = random_model(features, inactive=inactive)
+    scorer = ListScorer(model, features)
+    ranked = scorer.top_items(5, ITEMS)[0]
+    best, worst = ranked[0], ranked[-1]
+    for array in (features.item.dense, features.item.vectors["gist"], features.item.factors):
+        array[worst] = array[best]
+    features.item.categories[worst] = features.item.categories[best]
+    scorer.update_item(features, int(worst))
+    assert {best, worst} == set(scorer.top_items(5, 2)[0].tolist())
+    larger = random_features(items=ITEMS + 2)
+    scorer.update_item(larger, ITEMS)
+    codes, probability = scorer.top_items(5, ITEMS + 1)
+    assert ITEMS in codes
+    expected = probabilities(model, larger, 5)[ITEMS]
+    assert probability[codes == ITEMS] == pytest.approx([expected], abs=1e-6)
+
+
+def test_pairs_are_scored_in_chunks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = random_features()
+    scorer = ListScorer(random_model(features), features)
+    views = (np.arange(40) % 20, np.arange(40))
+    together = scorer.score_pairs(views)
+    monkeypatch.setattr("mmrec.recommender.list_scoring._CHUNK_ROWS", 7)
+    assert scorer.score_pairs(views) == pytest.approx(together, abs=1e-6)
+    assert (
+        scorer.top_items(4, ITEMS)[0].tolist()
+        == ListScorer(random_model(features), features).top_items(4, ITEMS)[0].tolist()
+    )
+    assert scorer.score_pairs((views[0][:0], views[1][:0])).shape == (0,)
