@@ -4,8 +4,8 @@ Usage: python bench/calls.py throughput [--calls 2000] [--latency 0.2] [--in-fli
        python bench/calls.py kills [--times 100]
        python bench/calls.py whole REVIEWS [any option of `mmrec profile`]
 
-The server is the one of the tests: a process on loopback that speaks OpenAI's API and answers by rules,
-so all that is measured is ours. Run it on an otherwise idle machine.
+The server is that of the tests: it speaks OpenAI's API and answers by rules, in this process. The client
+runs in a process of its own, so all that is measured is ours. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -32,90 +33,98 @@ from mmrec.llm.annotator import Annotator
 from mmrec.llm.factory import open_language_model
 from mmrec.llm.types import Note
 
-PARTS = (
-    "Great ramen, friendly staff.",
-    "The queue was terrible.",
-    "Cheap and tasty.",
-    "Overpriced, slow service.",
-)
 
-
-def texts(count: int) -> list[str]:
+def review_texts(count: int) -> list[str]:
     """Different reviews of a few sentences."""
     rng = random.Random(0)
-    return [
-        " ".join([*rng.choices(PARTS, k=rng.randint(1, 6)), f"Visit {at}."]) for at in range(count)
-    ]
+    sentences = (
+        "Great ramen, friendly staff.",
+        "The queue was terrible.",
+        "Cheap and tasty.",
+        "Overpriced, slow service.",
+    )
+    texts = []
+    for number in range(count):
+        chosen = rng.choices(sentences, k=rng.randint(1, 6))
+        texts.append(" ".join([*chosen, f"Visit {number}."]))
+    return texts
 
 
-def read(url: str, store: Store, count: int, in_flight: int) -> tuple[list[Note], int]:
+def annotate(url: str, store: Store, count: int, in_flight: int) -> tuple[list[Note], int]:
     """Notes of so many reviews, and the calls that it took."""
     config = Config(language=LanguageConfig(llm=f"openai:test-model@{url}", in_flight=in_flight))
     model = open_language_model(config, Encoder(config.encoder, store), store)
-    notes = Annotator(model, store, config.language, AnnotationConfig()).write_notes(texts(count))
-    return notes, model.chat.spend.calls  # type: ignore[attr-defined]
+    annotator = Annotator(model, store, config.language, AnnotationConfig())
+    notes = annotator.write_notes(review_texts(count))
+    return notes, model.client.costs.calls  # type: ignore[attr-defined]
 
 
-def throughput(calls: int, latency: float, in_flight: int) -> None:
+def client_command(url: str, path: Path, count: int, in_flight: int) -> list[str]:
+    """Runs `time_client` in a process of its own."""
+    return [sys.executable, __file__, "client", url, str(path), str(count), str(in_flight)]
+
+
+def time_client(url: str, path: str, count: str, in_flight: str) -> None:
+    """Annotate twice, and print calls and seconds of both runs."""
+    annotate(url, Store(), 1, 1)  # loads the client
+    store = Store(Path(path))
+    result: dict[str, Any] = {"calls": [], "seconds": [], "begin": time.time()}
+    for _ in range(2):
+        start = time.perf_counter()
+        calls = annotate(url, store, int(count), int(in_flight))[1]
+        result["calls"].append(calls)
+        result["seconds"].append(time.perf_counter() - start)
+    print(json.dumps(result))
+
+
+def measure_throughput(calls: int, latency: float, in_flight: int) -> None:
     """Answers a second against the ideal of all slots always taken; then the same again."""
     ideal = calls * latency / in_flight
-    with tempfile.TemporaryDirectory() as folder:
-        journal = Path(folder) / "journal"
-        with serve(Behaviour(latency=latency), journal) as server:
-            read(server.url, Store(), 1, 1)  # loads the client
-            journal.write_text("")
-            store = Store(Path(folder) / "store.sqlite")
-            start = time.perf_counter()
-            notes, made = read(server.url, store, calls, in_flight)
-            seconds = time.perf_counter() - start
-            start = time.perf_counter()
-            again, repeated = read(server.url, store, calls, in_flight)
-            warm = time.perf_counter() - start
-            times = [float(line.split()[1]) for line in journal.read_text().splitlines()]
-    assert notes == again
+    with tempfile.TemporaryDirectory() as folder, serve(Behaviour(latency=latency)) as server:
+        command = client_command(server.url, Path(folder) / "store.sqlite", calls, in_flight)
+        result = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        times = [moment for _, moment in server.answers if moment > result["begin"]]
+    first, second = result["seconds"]
     calling = max(times) - min(times) + latency
     print(
-        f"{made:,} calls at {latency * 1000:.0f} ms, {in_flight} in flight: {seconds:.2f} s, "
+        f"{result['calls'][0]:,} calls at {latency * 1000:.0f} ms, {in_flight} in flight: {first:.2f} s, "
         f"ideal {ideal:.2f} s"
     )
     print(
         f"first call to last answer {calling:.2f} s: {ideal / calling:.1%} of the ideal throughput"
     )
-    print(f"with reading the answers and all: {ideal / seconds:.1%}")
-    print(f"second run: {repeated} calls, {warm:.2f} s")
+    print(f"with reading the answers and all: {ideal / first:.1%}")
+    print(f"second run: {result['calls'][1]} calls, {second:.2f} s")
 
 
-def kills(times: int) -> None:
-    """Kill a reading process at random moments; count what was lost, and what was paid for twice."""
+def measure_kills(times: int) -> None:
+    """Kill a client at random moments; count what was lost, and what was paid for twice."""
     rng = random.Random(0)
     calls, in_flight = 200 * times, 32
-    with tempfile.TemporaryDirectory() as folder:
-        journal, path = Path(folder) / "journal", Path(folder) / "store.sqlite"
-        with serve(Behaviour(latency=0.1), journal) as server:
-            kept: set[bytes] = set()
-            lost = running = 0
-            for _ in range(times):
-                before = lines(journal)
-                child = subprocess.Popen(
-                    [sys.executable, __file__, "read", server.url, str(path), str(calls)]
-                )
-                while lines(journal) == before and child.poll() is None:
-                    time.sleep(0.01)
-                time.sleep(rng.uniform(0, 0.6))
-                running += child.poll() is None
-                child.send_signal(signal.SIGKILL)
-                child.wait()
-                now = keys(path)
-                lost += len(kept - now)
-                kept = now
-            done_before = len(kept)
-            notes, _ = read(server.url, Store(path), calls, 64)
-            answered = server.answered()
-            fresh, _ = read(server.url, Store(), calls, 64)
-    twice = sum(count - 1 for count in answered.values())
+    with tempfile.TemporaryDirectory() as folder, serve(Behaviour(latency=0.1)) as server:
+        path = Path(folder) / "store.sqlite"
+        stored: set[bytes] = set()
+        lost = running = 0
+        for _ in range(times):
+            before = len(server.answers)
+            child = subprocess.Popen(client_command(server.url, path, calls, in_flight))
+            while len(server.answers) <= before + 1 and child.poll() is None:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.6))
+            running += child.poll() is None
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            now = stored_keys(path)
+            lost += len(stored - now)
+            stored = now
+        notes, _ = annotate(server.url, Store(path), calls, 64)
+        answered = server.answered()
+        fresh, _ = annotate(server.url, Store(), calls, 64)
+    # Each client annotates one review without the store, to load its modules.
+    twice = sum(answered.values()) - len(answered) - times
     print(
         f"{times} kills, {running} of them of a process at work; "
-        f"{done_before:,} of {calls:,} answers were there after the last one"
+        f"{len(stored):,} of {calls:,} answers were there after the last one"
     )
     print(
         f"answers lost: {lost}; paid for twice: {twice:,} ({twice / times:.1f} a kill, {in_flight} in flight)"
@@ -123,20 +132,15 @@ def kills(times: int) -> None:
     print(f"result equals an uninterrupted run: {notes == fresh}")
 
 
-def lines(journal: Path) -> int:
-    """Answers that the server has given."""
-    return journal.read_bytes().count(b"\n") if journal.exists() else 0
-
-
-def keys(path: Path) -> set[bytes]:
-    """What is in a store."""
+def stored_keys(path: Path) -> set[bytes]:
+    """Keys of the results in a store."""
     store = Store(path)
-    found = {key for (key,) in store.db.execute("SELECT key FROM results")}
+    keys = {key for (key,) in store.db.execute("SELECT key FROM results")}
     store.close()
-    return found
+    return keys
 
 
-def whole(arguments: list[str]) -> None:
+def measure_data_set(arguments: list[str]) -> None:
     """`mmrec profile` of a data set through the server: calls, tokens, time and memory."""
     with tempfile.TemporaryDirectory() as folder, serve(Behaviour(latency=0.05)) as server:
         store = ["--store", str(Path(folder) / "store.sqlite")]
@@ -150,16 +154,16 @@ def whole(arguments: list[str]) -> None:
         ]
         command += ["--llm", f"openai:test-model@{server.url}", "--in-flight", "64", "--json"]
         for run in ("first", "second"):
-            measured(run, command, server)
+            measure_run(run, command, server)
         size = sum(
             file.stat().st_size for file in Path(folder).glob("store.sqlite*") if file.is_file()
         )
         print(f"store: {size / 1e6:.0f} MB")
 
 
-def measured(run: str, command: list[str], server: Server) -> None:
+def measure_run(run: str, command: list[str], server: Server) -> None:
     """One run in a process of its own."""
-    before = server.stats()["status"].get("200", 0)
+    before = len(server.answers)
     start = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert child.stdout is not None
@@ -168,7 +172,7 @@ def measured(run: str, command: list[str], server: Server) -> None:
     if status:
         sys.exit("the run failed")
     seconds = time.perf_counter() - start
-    calls = server.stats()["status"].get("200", 0) - before
+    calls = len(server.answers) - before
     print(
         f"{run} run: {calls:,} calls in {seconds:.0f} s, peak memory {usage.ru_maxrss / 1e6:.2f} GB"
     )
@@ -177,9 +181,8 @@ def measured(run: str, command: list[str], server: Server) -> None:
 
 def main() -> None:
     """Measure what is asked for."""
-    if sys.argv[1:2] == ["read"]:
-        url, path, count = sys.argv[2:]
-        read(url, Store(Path(path)), int(count), 32)
+    if sys.argv[1:2] == ["client"]:
+        time_client(*sys.argv[2:])
         return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -189,14 +192,14 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.2)
     parser.add_argument("--in-flight", type=int, default=64)
     parser.add_argument("--times", type=int, default=100)
-    given, rest = parser.parse_known_args()
+    options, rest = parser.parse_known_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    if given.what == "throughput":
-        throughput(given.calls, given.latency, given.in_flight)
-    elif given.what == "kills":
-        kills(given.times)
+    if options.what == "throughput":
+        measure_throughput(options.calls, options.latency, options.in_flight)
+    elif options.what == "kills":
+        measure_kills(options.times)
     else:
-        whole(rest)
+        measure_data_set(rest)
 
 
 if __name__ == "__main__":

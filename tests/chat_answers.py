@@ -1,6 +1,7 @@
-"""The model behind the chat server: what it refuses, and a reader that is simple, repeatable and gullible.
+"""The language model behind the test server: simple, repeatable and gullible.
 
-An honest answer follows from the text alone, so that a test can tell what the model has read.
+An honest answer follows from the text alone, so that a test can tell what the model was shown. What goes
+wrong is decided by a hash of the request and of how often it was sent.
 """
 
 from __future__ import annotations
@@ -9,77 +10,99 @@ import base64
 import hashlib
 import json
 import math
+import random
 import re
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from chat_server import Behaviour, Luck
+from typing import Any, Literal
 
 Json = dict[str, Any]
+Broken = Literal["json", "enum", "keys", "empty", "length", "loop", "refusal"]
 
-PRICES = ["cheap price", "fair price", "overpriced", "none"]
-IMAGE_TOKENS = 85
-KINDS_OF_BROKEN = ("json", "enum", "keys", "empty", "length", "loop", "refusal")
-
-
-def _set(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
-_STRINGS = {"type": "array", "items": {"type": "string"}}
-_FIELDS: dict[str, Json] = {
-    "gist": {"type": "string"},
-    "text": {"type": "string"},
-    "likes": _STRINGS,
-    "dislikes": _STRINGS,
-    "price": {"enum": PRICES},
-    "categories": _STRINGS,
+PRICES = {
+    "cheap price": {"cheap", "affordable"},
+    "overpriced": {"overpriced", "expensive"},
+    "fair price": {"fair", "price"},
 }
-_LIKED = _set("amazing best delicious excellent fresh friendly good great love loved nice tasty")
-_DISLIKED = _set("awful bad bland cold dirty disappointing horrible rude slow terrible worst")
-_STEMS = (
-    (_set("affordable bargain cheap inexpensive"), "cheap"),
-    (_set("costly expensive overpriced pricey"), "overpriced"),
-    (_set("fair price priced prices reasonable"), "fair"),
+LIKED = set(
+    re.findall(r"\w+", "amazing best delicious excellent friendly good great loved lovely nice tasty")
 )
-_PLAIN = _set("also been from have here just like that their them then there they this very were with")
-_DULL = _PLAIN | _LIKED | _DISLIKED
-_WORD = re.compile(r"[^\W\d_]+")
-_END = re.compile(r"(?<=[.!?])\s+|\n+")
-_TAG = re.compile(r"</?\w[^>]*>")
-_DELIMITER = re.compile(r"[ -/:-@\[-`{-~]*|[<\[#=*~-]{2,} ?[\w #-]+[^\w\s.!?]*|\[[\w #-]+\]|\w+( \w+)? ?\d*:")
-_ORDER = re.compile(
+DISLIKED = set(re.findall(r"\w+", "awful bad bland cold dirty disappointing horrible rude slow terrible"))
+ORDER = re.compile(
     r"^\s*system:\s*answer\s+(.+)|ignore (?:all |the )+(?:above|previous)\b.*?\banswer:?\s+(.+)", re.I | re.M
 )
-_LOOKS = ("blue", "golden", "green", "large", "old", "red", "rustic", "small", "white", "wooden")
-_THINGS = ("bar", "basket", "bowl", "counter", "cup", "menu", "plate", "room", "table", "terrace")
-_NUMBERS = ("two", "three", "four", "five", "six", "seven")
-_MANY = ("burgers", "chairs", "dumplings", "flowers", "glasses", "lemons", "noodles", "oysters", "people")
+REVIEW_MARK = re.compile(r"\[review .*\]")
+IMAGE_TOKENS = 85
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How the server behaves. Shares are numbers from 0 to 1."""
+
+    latency: float = 0.0
+    """Seconds from a request to its answer."""
+    structured: Literal["schema", "object", "none", "ignored"] = "schema"
+    """Which `response_format` is honoured; all but `ignored` refuse the others with 400."""
+    broken: float = 0.0
+    """Share of answers that are broken, in one of the ways of `broken_kinds`."""
+    broken_kinds: tuple[Broken, ...] = ("json", "enum", "keys", "empty", "length")
+    rate_limit: float = 0.0
+    """Requests a second above which it answers 429; 0 for no limit."""
+    errors: float = 0.0
+    """Share of requests answered 500, 502 (a page of HTML) or 503."""
+    drop: float = 0.0
+    """Share of requests whose connection is closed instead of an answer."""
+    require_key: str | None = None
+    models: tuple[str, ...] = ("test-model",)
+    context: int = 0
+    """Tokens that a prompt may have; 0 for no limit."""
+    overflow: Literal["cut", "refuse"] = "refuse"
+    """A longer prompt loses its beginning without a word, or is answered 400."""
+    reject_parameters: tuple[str, ...] = ()
+    gullible: bool = False
+    """Obey orders that stand in the user's text."""
+    batch_polls: int = 1
+    """A batch ends when it is looked at for so many times."""
+    batch_failures: float = 0.0
+    """Share of the lines of a batch that fail, in one of the ways of `batch_failure_kinds`."""
+    batch_failure_kinds: tuple[Literal["error", "status", "missing"], ...] = ("error", "status", "missing")
+    """In the error file, in the output file with status 500, or in neither."""
+    batch_expires: bool = False
+    batch_done: float = 0.5
+    """Share of its lines that a batch has answered when it expires."""
+    batch_limit: int = 50_000
+    """Lines that a batch may have."""
 
 
 class Refusal(Exception):
     """An error in OpenAI's shape."""
 
     def __init__(
-        self,
-        status: int,
-        message: str,
-        code: str | None = None,
-        param: str | None = None,
-        kind: str = "invalid_request_error",
-        headers: dict[str, str] | None = None,
+        self, status: int, message: str, code: str | None = None, param: str | None = None, **headers: str
     ) -> None:
         super().__init__(message)
-        self.status = status
-        self.headers = headers or {}
+        self.status, self.headers = status, headers
+        kind = "invalid_request_error" if status < 500 else "server_error"
         self.body: Json = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-@dataclass(frozen=True, slots=True)
+class Chance:
+    """Random numbers that depend on a request and on how often it was sent alone."""
+
+    def __init__(self, digest: str = "", attempt: int = 1) -> None:
+        self._seed = f"{digest} {attempt}"
+
+    def happens(self, event: str, share: float) -> bool:
+        """Whether an event of that share happens."""
+        return random.Random(f"{event} {self._seed}").random() < share
+
+    def pick(self, event: str, options: Sequence[Any]) -> Any:
+        """One of the options."""
+        return random.Random(f"which {event} {self._seed}").choice(options)
+
+
+@dataclass(frozen=True)
 class Prompt:
     """What the model sees of the messages, and how many tokens that is."""
 
@@ -89,357 +112,173 @@ class Prompt:
     tokens: int
 
 
-def complete(behaviour: Behaviour, body: Json, luck: Luck) -> tuple[Prompt, Json]:
-    """The prompt of a request and the choice that answers it; raises Refusal."""
-    check(behaviour, body)
-    prompt = read_prompt(behaviour, body.get("messages"))
-    schema = wanted_schema(body.get("response_format") or {}, prompt)
-    told = order(text_of(prompt.user)) if behaviour.gullible else None
-    answer = told if told is not None else read(prompt, schema)
-    kind = luck.pick("kind", behaviour.broken_kinds) if luck("broken") < behaviour.broken else None
-    if kind == "refusal":
-        return prompt, choice(None, "stop", refusal="I'm sorry, I can't assist with that request.")
-    content, finish = spoil(kind, answer, schema) if kind else (write(answer), "stop")
-    if behaviour.structured == "ignored" and schema and content and told is None:
-        content = chatter(content, think=luck("form") < 0.5)
-    most = body.get("max_completion_tokens") or body.get("max_tokens")
-    if most and tokens(len(content.encode())) > most:
-        content, finish = content.encode()[: 4 * most].decode(errors="ignore"), "length"
-    return prompt, choice(content, finish)
+def complete(behaviour: Behaviour, body: Json, chance: Chance | None = None) -> Json:
+    """The completion of a request; raises Refusal."""
+    chance = chance or Chance()
+    check_request(behaviour, body)
+    prompt = read_prompt(behaviour, body["messages"])
+    fields = requested_fields(body.get("response_format") or {}, prompt)
+    order = find_order(prompt.user) if behaviour.gullible else None
+    answer = order if order is not None else read(prompt, fields)
+    content: str | None = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+    finish = "stop"
+    if chance.happens("broken", behaviour.broken):
+        content, finish = break_answer(chance.pick("broken", behaviour.broken_kinds), answer)
+    elif behaviour.structured == "ignored" and fields and order is None:
+        content = chance.pick(
+            "chatter", (f"<think>\nA {{draft}}.\n</think>\n\n{content}", f"Sure!\n\n{content}")
+        )
+    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    if content and limit and count_tokens(content) > limit:
+        content, finish = content.encode()[: 4 * limit].decode(errors="ignore"), "length"
+    usage = {"prompt_tokens": prompt.tokens, "completion_tokens": count_tokens(content or "")}
+    message = {"role": "assistant", "content": content, "refusal": None if content is not None else "Sorry."}
+    choice = {"index": 0, "message": message, "finish_reason": finish}
+    return {"object": "chat.completion", "model": body["model"], "choices": [choice], "usage": usage}
 
 
-def read(prompt: Prompt, schema: Json | None) -> Json | str:
-    """An honest answer: of the images where there are any, else of the user's text."""
-    seen = caption(prompt.images) if prompt.images else text_of(prompt.user)
-    if schema is not None:
-        return answer_json(seen, schema)
-    return seen if prompt.images else answer_line(seen, prompt.system or seen)
+def check_request(behaviour: Behaviour, body: Json) -> None:
+    """Raise Refusal for a request that OpenAI would refuse, or that the behaviour says to."""
+    if body.get("model") not in behaviour.models:
+        raise Refusal(404, f"The model `{body.get('model')}` does not exist.", "model_not_found")
+    for name in behaviour.reject_parameters:
+        if name in body:
+            raise Refusal(400, f"Unsupported parameter: '{name}'.", "unsupported_parameter", name)
+    form = body.get("response_format")
+    if form is None or behaviour.structured == "ignored":
+        return
+    supported = {"schema": ("json_object", "json_schema"), "object": ("json_object",), "none": ()}
+    if form["type"] not in supported[behaviour.structured]:
+        raise Refusal(
+            400, f"'response_format' of type '{form['type']}' is not supported.", None, "response_format"
+        )
+    if form["type"] == "json_object" and "json" not in json.dumps(body["messages"]).lower():
+        raise Refusal(400, "'messages' must contain the word 'json'.", None, "messages")
+    if form["type"] == "json_schema":
+        schema = form["json_schema"]["schema"]
+        strict = set(schema["required"]) == set(schema["properties"]) and not schema["additionalProperties"]
+        if not strict:
+            raise Refusal(400, "Invalid schema: not strict.", None, "response_format")
 
 
-def choice(content: str | None, finish: str, refusal: str | None = None) -> Json:
-    """An answer in OpenAI's shape."""
-    message = {"role": "assistant", "content": content, "refusal": refusal}
-    return {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
-
-
-def wanted_schema(form: Json, prompt: Prompt) -> Json | None:
-    """The schema to answer with, or None for plain text."""
-    given = form["json_schema"]["schema"] if form.get("type") == "json_schema" else None
-    named = None if given else schema_in(prompt.system or prompt.user)
-    return given or named or ({"properties": {"text": {}}} if form.get("type") == "json_object" else None)
-
-
-def read_prompt(behaviour: Behaviour, messages: Any) -> Prompt:
-    """What of the messages fits the context."""
-    try:
-        parts = [(one["role"], *read_content(one["content"])) for one in messages]
-    except (KeyError, TypeError, AttributeError):
-        raise Refusal(400, "Invalid type for 'messages'.", "invalid_type", "messages") from None
-    if not parts:
-        raise Refusal(400, "Invalid 'messages': empty array.", "empty_array", "messages")
-    size = tokens(sum(len(text.encode()) for _, text, _ in parts))
-    size += IMAGE_TOKENS * sum(len(images) for _, _, images in parts)
-    if 0 < behaviour.context < size:
+def read_prompt(behaviour: Behaviour, messages: list[Json]) -> Prompt:
+    """What of the messages fits the context, and the first message of the user."""
+    roles = [message["role"] for message in messages]
+    texts, images = [], []
+    for message in messages:
+        parts = message["content"]
+        if isinstance(parts, str):
+            parts = [{"type": "text", "text": parts}]
+        texts.append("\n".join(part["text"] for part in parts if part["type"] == "text"))
+        images += [decode_image(part["image_url"]["url"]) for part in parts if part["type"] == "image_url"]
+    tokens = sum(map(count_tokens, texts)) + IMAGE_TOKENS * len(images)
+    if 0 < behaviour.context < tokens:
         if behaviour.overflow == "refuse":
-            limit = f"This model's maximum context length is {behaviour.context} tokens."
-            message = f"{limit} However, your messages resulted in {size} tokens. Please reduce them."
+            message = f"This model's maximum context length is {behaviour.context} tokens, not {tokens}."
             raise Refusal(400, message, "context_length_exceeded", "messages")
-        size, parts = behaviour.context, tail(parts, 4 * behaviour.context)
-    system = "\n".join(text for role, text, _ in parts if role in ("system", "developer"))
-    asked = [(text, images) for role, text, images in reversed(parts) if role == "user"] or [("", [])]
-    # What only asks to answer once more is not what is to be read.
-    user = next((one for one in asked if one[1] or marked(one[0])), asked[0])
-    return Prompt(system, *user, size)
+        # What a runner with a small context loses first is the system prompt.
+        tokens, texts = behaviour.context, ["" for _ in texts[:-1]] + [texts[-1][-4 * behaviour.context :]]
+    system = texts[roles.index("system")] if "system" in roles else ""
+    return Prompt(system, texts[roles.index("user")], images, tokens)
 
 
-def tail(parts: list[tuple[str, str, list[bytes]]], size: int) -> list[tuple[str, str, list[bytes]]]:
-    """The last bytes of the messages: what a runner with a small window drops first is the system prompt."""
-    kept = []
-    for role, text, images in reversed(parts):
-        raw = text.encode()
-        end = raw[max(len(raw) - size, 0) :]
-        size -= len(end)
-        kept.append((role, end.decode(errors="ignore"), images))
-    return kept[::-1]
-
-
-def read_content(content: str | list[Json]) -> tuple[str, list[bytes]]:
-    """The text and the images of a message."""
-    if isinstance(content, str):
-        return content, []
-    texts = [part["text"] for part in content if part["type"] == "text"]
-    images = [read_image(part["image_url"]["url"]) for part in content if part["type"] == "image_url"]
-    return "\n".join(texts), images
-
-
-def read_image(url: str) -> bytes:
-    """The bytes of an image in a data URI; raises Refusal for what is none."""
+def decode_image(url: str) -> bytes:
+    """The bytes of an image in a data URI; raises Refusal for anything else."""
     head, _, code = url.partition(",")
-    if not head.startswith("data:image/") or not head.endswith(";base64"):
-        raise Refusal(400, "Invalid image: this server reads base64 data URIs.", "invalid_image_url")
-    try:
-        image = base64.b64decode(code, validate=True)
-    except ValueError:
-        raise Refusal(400, "Invalid base64 image.", "invalid_base64") from None
-    if not image.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF")):
-        message = "You uploaded an unsupported image: use one of 'png', 'jpeg', 'gif', 'webp'."
-        raise Refusal(400, message, "invalid_image_format")
+    image = base64.b64decode(code)
+    if not head.startswith("data:image/") or not image.startswith((b"\x89PNG", b"\xff\xd8\xff")):
+        raise Refusal(400, "You uploaded an unsupported image.", "invalid_image_format")
     return image
 
 
-def check(behaviour: Behaviour, body: Json) -> None:
-    """Raise Refusal for a request that OpenAI would refuse, or that the behaviour says to."""
-    if body.get("model") not in behaviour.models:
-        message = f"The model `{body.get('model')}` does not exist or you do not have access to it."
-        raise Refusal(404, message, "model_not_found")
-    for name in behaviour.reject_parameters:
-        if name in body:
-            message = f"Unsupported parameter: '{name}' is not supported with this model."
-            raise Refusal(400, message, "unsupported_parameter", name)
-    if body.get("stream"):
-        raise Refusal(400, "This server does not stream.", "unsupported_value", "stream")
-    form = body.get("response_format")
-    if form is not None and behaviour.structured != "ignored":
-        check_form(behaviour, form, body)
+def requested_fields(form: Json, prompt: Prompt) -> list[str]:
+    """Names of the fields to answer with, by the schema or the instructions; none for plain text."""
+    if form.get("type") == "json_schema":
+        return list(form["json_schema"]["schema"]["properties"])
+    return re.findall(r"^- (\w+):", prompt.system, re.MULTILINE) if "JSON" in prompt.system else []
 
 
-def check_form(behaviour: Behaviour, form: Json, body: Json) -> None:
-    """Raise Refusal for an output format that is not supported, or not well asked for."""
-    kind = form.get("type")
-    known = {"schema": ("text", "json_object", "json_schema"), "object": ("text", "json_object")}
-    if kind not in known.get(behaviour.structured, ()):
-        message = f"Invalid parameter: 'response_format' of type '{kind}' is not supported with this model."
-        raise Refusal(400, message, None, "response_format")
-    if kind == "json_object" and "json" not in dump(body.get("messages")).decode().lower():
-        message = "'messages' must contain the word 'json' in some form, to use 'json_object'."
-        raise Refusal(400, message, None, "messages")
-    if kind == "json_schema":
-        named = form.get("json_schema") or {}
-        if not re.fullmatch(r"[\w-]{1,64}", named.get("name", "")) or "schema" not in named:
-            raise Refusal(400, "Invalid 'response_format.json_schema'.", "invalid_value", "response_format")
-        if named.get("strict"):
-            check_strict(named["schema"], named["name"], ())
-
-
-def check_strict(schema: Any, name: str, path: tuple[str, ...]) -> None:
-    """Raise Refusal where a strict schema leaves an object open or a property optional."""
-    if not isinstance(schema, dict) or schema.get("type") in ("string", "integer", "number", "boolean"):
-        return
-    fields = schema.get("properties")
-    if fields is not None or schema.get("type") == "object":
-        missing = sorted((fields or {}).keys() - set(schema.get("required", ())))
-        flaw = f"'required' lacks {missing}" if missing else "'additionalProperties' must be false"
-        if missing or schema.get("additionalProperties") is not False:
-            message = f"Invalid schema for response_format '{name}': In context={path}, {flaw}."
-            raise Refusal(400, message, None, "response_format")
-    inner = {**(fields or {}), **schema.get("$defs", {}), "items": schema.get("items")}
-    inner |= {str(at): one for at, one in enumerate(schema.get("anyOf", ()))}
-    for key, one in inner.items():
-        check_strict(one, name, (*path, key))
-
-
-def tokens(size: int) -> int:
-    """Tokens of so many bytes of UTF-8: one for every four, begun ones included."""
-    return math.ceil(size / 4)
-
-
-def text_of(text: str) -> str:
-    """A text without what only delimits it: lines of signs, tags, headings, the syntax of JSON."""
-    if text.lstrip()[:1] in ("{", "["):
-        with suppress(ValueError):
-            text = "\n".join(_strings(json.loads(text)))
-    lines = (_TAG.sub("", line).strip() for line in text.splitlines())
-    return "\n".join(line for line in lines if not _DELIMITER.fullmatch(line))
-
-
-def marked(text: str) -> bool:
-    """Whether a line of a text only delimits it."""
-    lines = (line.strip() for line in text.splitlines())
-    return any(line and (_TAG.match(line) or _DELIMITER.fullmatch(line)) for line in lines)
-
-
-def answer_json(text: str, schema: Json) -> Json:
-    """Read a text into an object that fits a JSON schema."""
-    return _fill(schema, text, schema, "")
-
-
-def answer_line(text: str, question: str) -> str:
-    """Read a text into one line, or answer one of the short questions about price and kind."""
-    if "just the category" in question.lower():
+def read(prompt: Prompt, fields: list[str]) -> Json | str:
+    """An honest answer: of the images where there are any, else of the user's text."""
+    if prompt.images:
+        return "; ".join(map(caption, prompt.images))
+    lines = [line for line in prompt.user.splitlines() if not REVIEW_MARK.fullmatch(line)]
+    text = "\n".join(lines)
+    if fields:
+        return {name: read_field(name, text) for name in fields}
+    if "just the category" in prompt.system.lower():
         return "fair price"
-    if "what kind of" in question.lower():
-        return f"'{next(iter(topics(text)), 'thing')}'"
+    if "what kind of" in prompt.system.lower():
+        return f"'{topics(text)[0]}'"
     return excerpt(text)
 
 
-def excerpt(text: str, words: int = 12) -> str:
+def read_field(name: str, text: str) -> Any:
+    """What a text says about one field."""
+    words = set(re.findall(r"\w+", text.lower()))
+    if name == "price":
+        return next((tag for tag, cues in PRICES.items() if words & cues), "none")
+    if name == "categories":
+        return topics(text)
+    if name in ("likes", "dislikes"):
+        cues = LIKED if name == "likes" else DISLIKED
+        sentences = re.split(r"(?<=[.!?])\s+|\n+", text)
+        return [part.strip() for part in sentences if set(re.findall(r"\w+", part.lower())) & cues]
+    return excerpt(text)
+
+
+def excerpt(text: str) -> str:
     """The first words of a text."""
-    return " ".join(text.split()[:words])
-
-
-def sentences(text: str, words: frozenset[str]) -> list[str]:
-    """The sentences of a text that contain one of the words."""
-    return [sentence for sentence, found in _parsed(text) if not words.isdisjoint(found)]
+    return " ".join(text.split()[:12])
 
 
 def topics(text: str) -> list[str]:
-    """Up to three frequent words of a text which praise nothing and blame nothing."""
-    words = (word for _, words in _parsed(text) for word in words)
-    counts = Counter(word for word in words if len(word) > 3 and word not in _DULL)
-    return [word for word, _ in counts.most_common(3)]
+    """Up to three frequent words of a text that are long and are no opinion."""
+    words = re.findall(r"[^\W\d_]{4,}", text.lower())
+    return [word for word, _ in Counter(words).most_common(20) if word not in LIKED | DISLIKED][:3] or [
+        "thing"
+    ]
 
 
-def choose(options: list[Any], text: str) -> Any:
-    """The option which the text's words about prices speak for, else the last."""
-    words = {word for _, words in _parsed(text) for word in words}
-    for cues, stem in _STEMS:
-        for option in options:
-            if words & cues and stem in str(option):
-                return option
-    return options[-1]
+def caption(image: bytes) -> str:
+    """A sentence that depends on the bytes of an image."""
+    chance = Chance(hashlib.sha256(image).hexdigest())
+    look = chance.pick("look", ("blue", "golden", "green", "large", "red", "small", "white"))
+    thing = chance.pick("thing", ("bar", "basket", "bowl", "counter", "menu", "plate", "table"))
+    food = chance.pick("food", ("burgers", "dumplings", "lemons", "noodles", "oysters", "pies"))
+    return f"a photo of a {look} {thing} with {chance.pick('number', range(2, 90))} {food}"
 
 
-def order(text: str) -> str | None:
+def find_order(text: str) -> str | None:
     """What the text orders to answer: `SYSTEM: answer X`, or `ignore the above and answer X`."""
-    found = _ORDER.search(text)
-    if found is None:
+    match = ORDER.search(text)
+    if match is None:
         return None
-    wanted = (found[1] or found[2]).strip()
+    order = (match[1] or match[2]).strip()
     try:
-        return wanted[: json.JSONDecoder().raw_decode(wanted)[1]]
+        return order[: json.JSONDecoder().raw_decode(order)[1]]
     except ValueError:
-        return wanted
+        return order
 
 
-def caption(images: list[bytes]) -> str:
-    """A sentence for each image, made from the hash of its bytes and from their number."""
-    return "; ".join(_caption(image) for image in images)
-
-
-@lru_cache(maxsize=16)
-def schema_in(prompt: str) -> Json | None:
-    """The schema that a prompt asks for in words: a JSON schema in it, else the names of fields in it."""
-    if "json" not in prompt.lower():
-        return None
-    for brace in re.finditer(r"\{", prompt):
-        try:
-            found, _ = json.JSONDecoder().raw_decode(prompt, brace.start())
-        except ValueError:
-            continue
-        if "properties" in found:
-            return found
-    return _named(prompt)
-
-
-def spoil(kind: str, answer: Json | str, schema: Json | None) -> tuple[str, str]:
-    """An answer broken in one way, and why it ended; what only breaks JSON empties a line instead."""
-    if isinstance(answer, dict) and kind == "enum":
-        answer = _misfit(answer, schema or {})
-    elif isinstance(answer, dict) and kind == "keys":
-        answer = dict(list(answer.items())[(len(answer) + 1) // 2 :])
-    elif kind == "empty" or (isinstance(answer, str) and kind in ("json", "enum", "keys")):
+def break_answer(kind: Broken, answer: Json | str) -> tuple[str | None, str]:
+    """An answer broken in one way, and why it ended; what only breaks JSON empties a plain text."""
+    if kind == "refusal":
+        return None, "stop"
+    if kind == "empty" or (isinstance(answer, str) and kind in ("json", "enum", "keys")):
         return "", "stop"
-    content = write(answer)
+    if isinstance(answer, dict) and kind == "enum":
+        answer = dict.fromkeys(answer, 17) | {"price": "rather dear"}
+    if isinstance(answer, dict) and kind == "keys":
+        answer = dict(list(answer.items())[1:])
+    content = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
     if kind == "json":
         return content[: -1 - len(content) // 3], "stop"
     if kind == "length":
         return content[: len(content) // 2], "length"
-    return (content * 40, "length") if kind == "loop" else (content, "stop")
+    return (40 * content, "length") if kind == "loop" else (content, "stop")
 
 
-def dump(value: Any) -> bytes:
-    """A value as JSON."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def write(answer: Json | str) -> str:
-    """An answer as the content of a message."""
-    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-
-
-def chatter(content: str, think: bool) -> str:
-    """JSON as a model writes it that was not held to it: fenced, amid prose or after its thoughts."""
-    fenced = f"```json\n{content}\n```"
-    if think:
-        return f'<think>\nA first try: {{"gist": "draft"}}. No, rather this.\n</think>\n\n{fenced}'
-    return f"Sure! Here is what you asked for:\n\n{fenced}\n\nTell me if I can help with anything else."
-
-
-@lru_cache(maxsize=4)
-def _parsed(text: str) -> list[tuple[str, list[str]]]:
-    """The sentences of a text with their words."""
-    return [(part.strip(), _WORD.findall(part.lower())) for part in _END.split(text)]
-
-
-def _strings(value: Any) -> list[str]:
-    """All strings within a JSON value."""
-    if isinstance(value, str):
-        return [value]
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [text for one in inner for text in _strings(one)]
-
-
-def _fill(schema: Json, text: str, root: Json, name: str) -> Any:
-    while "$ref" in schema or "anyOf" in schema or "allOf" in schema:
-        schema = _resolve(schema, root)
-    if "const" in schema:
-        return schema["const"]
-    if "enum" in schema:
-        return choose(schema["enum"], text)
-    kinds = schema.get("type", "object" if "properties" in schema else "string")
-    kind = next((one for one in kinds if one != "null"), "null") if isinstance(kinds, list) else kinds
-    if kind == "object":
-        return {key: _fill(one, text, root, key) for key, one in schema.get("properties", {}).items()}
-    if kind == "array":
-        least = range(schema.get("minItems", 0))
-        found = _several(name, text) or [_fill(schema.get("items", {}), text, root, name) for _ in least]
-        return found[: schema.get("maxItems")]
-    if kind == "string":
-        return (" ".join(_several(name, text)) or excerpt(text))[: schema.get("maxLength")]
-    return {"integer": 0, "number": 0, "boolean": False}.get(kind)
-
-
-def _resolve(schema: Json, root: Json) -> Json:
-    """One step from a reference or a union to what stands there."""
-    if "$ref" not in schema:
-        options = schema.get("anyOf") or schema["allOf"]
-        return next((one for one in options if one.get("type") != "null"), options[0])
-    for key in schema["$ref"].removeprefix("#/").split("/"):
-        root = root[key]
-    return root
-
-
-def _several(name: str, text: str) -> list[str]:
-    if name == "categories":
-        return topics(text)
-    words = {"likes": _LIKED, "dislikes": _DISLIKED}.get(name)
-    return sentences(text, words) if words else []
-
-
-def _named(prompt: str) -> Json | None:
-    """A schema of the names in a prompt: `- name:`, else `"name":`, else those in quotes, else the usual."""
-    names = re.findall(r"^\s*[-*] [\"`']?(\w+)[\"`']?\s*:(?:.*?(\blist\b))?", prompt, re.MULTILINE)
-    names = names or re.findall(r'["`\'](\w+)["`\']\s*:\s*(\[)?', prompt)
-    names = names or [(name, "") for name in re.findall(r"[\"`'](\w+)[\"`']", prompt) if name not in PRICES]
-    names = names or [(name, "") for name in _FIELDS if re.search(rf"\b{name}\b", prompt)]
-    fields = {name: _FIELDS.get(name, _STRINGS if many else {"type": "string"}) for name, many in names}
-    return {"type": "object", "properties": fields} if fields else None
-
-
-def _caption(image: bytes) -> str:
-    seed = int.from_bytes(hashlib.sha256(image).digest()[:8]) + len(image)
-    picked = []
-    for options in (_LOOKS, _THINGS, _NUMBERS, _MANY):
-        seed, at = divmod(seed, len(options))
-        picked.append(options[at])
-    look, thing, number, many = picked
-    return f"a photo of {'an' if look[0] in 'aeiou' else 'a'} {look} {thing} with {number} {many}"
-
-
-def _misfit(answer: Json, schema: Json) -> Json:
-    """The answer with a value that no enum allows, or of a wrong type where there is no enum."""
-    fields = schema.get("properties", {})
-    for key in answer:
-        if "enum" in fields.get(key, {}):
-            return answer | {key: "rather dear"}
-    return dict.fromkeys(answer, 17)
+def count_tokens(text: str) -> int:
+    """One token for every four bytes of UTF-8, begun ones included."""
+    return math.ceil(len(text.encode()) / 4)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from chat_answers import complete
-from chat_server import Behaviour, Luck, Server, serve
+from chat_server import Behaviour, Server, serve
 from hostile import HOSTILE, OWNED
 from mmrec.cache.store import Failure, Store
 from mmrec.config import AnnotationConfig, Config, LanguageConfig, RankerConfig
@@ -101,7 +101,7 @@ class RecordingModel:
         if prompt.task.schema is not None:
             schema = {"name": "answer", "strict": True, "schema": prompt.task.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        _, choice = complete(Behaviour(gullible=True), body, Luck(0, "", 1))
+        (choice,) = complete(Behaviour(gullible=True), body)["choices"]
         return Answer(text=choice["message"]["content"], finish=choice["finish_reason"])
 
     def check_prompts(self, max_tokens: int | None = None) -> None:

@@ -20,9 +20,9 @@ SOURCES = ["The ramen was rich and cheap.", "Slow service on Fridays, 40 minutes
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server() -> Iterator[Server]:
     pytest.importorskip("openai")
-    with serve(journal=tmp_path_factory.mktemp("chat") / "journal") as running:
+    with serve() as running:
         running.set(gullible=True)
         yield running
 

@@ -130,7 +130,7 @@ def test_a_language_model_writes_sentences_and_annotates_live_reviews(
 ) -> None:
     pytest.importorskip("openai")
     copy = Path(shutil.copytree(model, tmp_path / "model"))
-    with serve(journal=tmp_path / "journal") as server:
+    with serve() as server:
         manifest = json.loads((copy / "model.json").read_text())
         manifest["config"]["language"]["llm"] = f"openai:test-model@{server.url}"
         (copy / "model.json").write_text(json.dumps(manifest))

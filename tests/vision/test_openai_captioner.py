@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import unicodedata
 from collections.abc import Generator, Iterator
-from dataclasses import asdict
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -44,7 +43,7 @@ def running() -> Iterator[Server]:
 def server(running: Server) -> Iterator[Server]:
     running.reset()
     yield running
-    running.set(**asdict(Behaviour()))
+    running.behaviour = Behaviour()
 
 
 class Spy(ChatClient):
@@ -129,7 +128,7 @@ def test_each_photo_is_captioned_once_ever(server: Server, store: Store, tmp_pat
     assert all(text.startswith("a photo of a") for text in first.texts.values())
     assert not first.failures
     assert calls(server) == len(chat.sent) == 12
-    expected = {chat_answers.caption([shown(request)]) for request in chat.sent}
+    expected = {chat_answers.caption(shown(request)) for request in chat.sent}
     assert set(first.texts.values()) == expected
     (value,) = store.db.execute("SELECT value FROM results LIMIT 1").fetchone()
     usage = Answer.model_validate_json(value).usage
@@ -172,7 +171,7 @@ def test_only_a_small_picture_is_shown_and_nothing_else_of_the_photo(server: Ser
 
 
 def test_photos_are_encoded_as_calls_get_free(server: Server) -> None:
-    server.set(latency=0.01)
+    server.set(latency=0.05)
     taken = 0
 
     def many() -> Iterator[list[tuple[int, Image.Image]]]:

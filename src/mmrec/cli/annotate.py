@@ -157,8 +157,14 @@ def _print_plans(plans: dict[str, dict[str, Any]], config: Settings) -> None:
 
 
 def _result(profiles: AnnotationRun, models: Models) -> dict[str, Any]:
-    chats = [getattr(model, "client", None) for model in (models.annotator.model, models.captioner)]
-    spends = [chat.spend for chat in chats if chat is not None]
+    from mmrec.llm.cost import CostTracker
+    from mmrec.llm.openai_client import ChatClient
+    from mmrec.llm.types import Usage
+
+    costs: list[CostTracker] = []
+    for model in (models.annotator.model, models.captioner):
+        if isinstance(client := getattr(model, "client", None), ChatClient):
+            costs.append(client.costs)
     result: dict[str, Any] = {"model": models.annotator.note_provenance["model"]}
     if profiles.notes:
         result["notes"] = len(profiles.notes)
@@ -166,14 +172,14 @@ def _result(profiles: AnnotationRun, models: Models) -> dict[str, Any]:
     for part in profiles.summaries:
         name = f"summaries of {part.kind}s"
         result[name] = result.get(name, 0) + len(part.summaries)
-    if spends:
+    if costs:
+        usage = sum((tracker.usage for tracker in costs), Usage())
+        has_prices = all(tracker.price for tracker in costs)
         result |= {
-            "calls": sum(spend.calls for spend in spends),
-            "tokens_in": sum(spend.usage.input for spend in spends),
-            "tokens_out": sum(spend.usage.output for spend in spends),
-            "dollars": sum(spend.money for spend in spends)
-            if all(spend.price for spend in spends)
-            else None,
+            "calls": sum(tracker.calls for tracker in costs),
+            "tokens_in": usage.input,
+            "tokens_out": usage.output,
+            "dollars": sum(tracker.dollars for tracker in costs) if has_prices else None,
         }
     return result | {"failed": dict(profiles.failed.most_common()), "pending": _pending(profiles)}
 
@@ -182,7 +188,11 @@ def _pending(profiles: AnnotationRun) -> dict[str, Any] | None:
     if not profiles.pending:
         return None
     pending = reduce(add, profiles.pending)
-    counts = {"handed_in": pending.submitted, "waiting": pending.waiting, "left": pending.deferred}
+    counts = {
+        "submitted": pending.submitted,
+        "waiting": pending.waiting,
+        "deferred": pending.deferred,
+    }
     return {**counts, "remark": str(pending)}
 
 

@@ -1,130 +1,124 @@
-"""What was handed in as batches, noted in the store: a crash at any point neither pays twice nor loses."""
+"""The batch job store: which requests were submitted in which batch, and answers that were collected.
+
+It is kept in the store's database, so that a crash at any point neither pays twice nor loses answers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
-from mmrec.cache.store import Store
-from mmrec.llm.types import Usage
+from pydantic import TypeAdapter
 
-__all__ = ["BatchJob", "BatchJobStore", "BatchLine"]
+from mmrec.cache.store import Failure, Store
+from mmrec.llm.types import Answer, Usage
 
-_SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS batches (token TEXT PRIMARY KEY, server TEXT NOT NULL, file TEXT, id TEXT)",
-    "CREATE TABLE IF NOT EXISTS batched (request TEXT PRIMARY KEY, token TEXT NOT NULL, "
-    "input INTEGER NOT NULL, output INTEGER NOT NULL, answer TEXT) WITHOUT ROWID",
-)
-
-
-class BatchLine(NamedTuple):
-    """A request in a file: its name, its bytes, and the most tokens that it can use."""
-
-    name: str
-    size: int
-    input: int
-    output: int
+__all__ = ["BatchJob", "BatchJobStore"]
 
 
 class BatchJob(NamedTuple):
-    """A batch: our name of it, and the server's names of its file and of itself, as far as they are known.
+    """A batch: our token for it, and the server's ids of its file and of the batch, as far as recorded.
 
-    Without a file nothing was created; with a file but no id, the process died before it knew.
+    Without a file id nothing was created. With a file id but no batch id the process may have died between
+    the creation of the batch and its record.
     """
 
     token: str
-    file: str | None
-    id: str | None
+    file_id: str | None
+    batch_id: str | None
 
 
 class BatchJobStore:
-    """Which requests are with a server, in which batch, and answers that nobody has taken yet.
+    """Submitted requests of one server, and answers that were collected but not yet taken.
 
     Args:
         store: in whose database it is kept.
         server: whose batches.
     """
 
+    _answers: ClassVar[TypeAdapter[Answer | Failure]] = TypeAdapter(Answer | Failure)
+
     def __init__(self, store: Store, server: str) -> None:
         self._store = store
         self._server = server
-        with store.transaction() as db:
-            for statement in _SCHEMA:
-                db.execute(statement)
-
-    def stored_answer(self, request: str) -> str | None:
-        """The answer to a request; empty while it is with the server; None when it was not handed in."""
-        query = "SELECT coalesce(answer, '') FROM batched WHERE request = ?"
-        with self._store.translate_errors():
-            row: tuple[str] | None = self._store.db.execute(query, (request,)).fetchone()
-        return row[0] if row else None
-
-    def forget_answer(self, request: str) -> None:
-        """The answer to a request has been stored where it belongs."""
-        self._write("DELETE FROM batched WHERE request = ?", request)
+        self._execute(
+            "CREATE TABLE IF NOT EXISTS batch_requests (name TEXT PRIMARY KEY, server TEXT NOT NULL, "
+            "token TEXT NOT NULL, file_id TEXT, batch_id TEXT, input INTEGER NOT NULL, "
+            "output INTEGER NOT NULL, answer TEXT)"
+        )
 
     @staticmethod
     def count_pending(store: Store) -> int:
-        """Asks of a store that were handed in as batches, and whose answers were not fetched yet."""
-        with store.translate_errors():
-            tables = "SELECT count(*) FROM sqlite_master WHERE name = 'batched'"
-            if store.db.execute(tables).fetchone() == (0,):
-                return 0
-            return int(
-                store.db.execute("SELECT count(*) FROM batched WHERE answer IS NULL").fetchone()[0]
-            )
+        """Requests in a store that were submitted, to any server, and have no answer yet."""
+        jobs = BatchJobStore(store, "")
+        ((count,),) = jobs._execute("SELECT count(*) FROM batch_requests WHERE answer IS NULL")
+        return int(count)
+
+    def stored_answer(self, name: str) -> Answer | Failure | None:
+        """The answer to a request; None where it has none, or was not submitted."""
+        rows = self._execute("SELECT answer FROM batch_requests WHERE name = ?", name)
+        return self._answers.validate_json(rows[0][0]) if rows and rows[0][0] else None
+
+    def is_pending(self, name: str) -> bool:
+        """Whether a request is with the server."""
+        return bool(
+            self._execute("SELECT 1 FROM batch_requests WHERE name = ? AND answer IS NULL", name)
+        )
+
+    def forget_answer(self, name: str) -> None:
+        """Delete a request whose answer has been stored among the results."""
+        self._execute("DELETE FROM batch_requests WHERE name = ?", name)
 
     def pending_usage(self) -> Usage:
-        """The most tokens of what is with the server."""
-        query = (
-            "SELECT coalesce(sum(input), 0), coalesce(sum(output), 0) FROM batched "
-            "JOIN batches USING (token) WHERE answer IS NULL AND server = ?"
-        )
-        with self._store.translate_errors():
-            most, out = self._store.db.execute(query, (self._server,)).fetchone()
-        return Usage(input=most, output=out)
+        """The most tokens of the requests that are with the server."""
+        query = "SELECT total(input), total(output) FROM batch_requests WHERE answer IS NULL AND server = ?"
+        ((input_tokens, output_tokens),) = self._execute(query, self._server)
+        return Usage(input=input_tokens, output=output_tokens)
 
     def unfinished_jobs(self) -> list[BatchJob]:
-        """Batches that were not collected yet; waits while another process submits one."""
-        query = "SELECT token, file, id FROM batches WHERE server = ? ORDER BY rowid"
-        with self._store.lock("batch submission"), self._store.translate_errors():
-            rows = self._store.db.execute(query, (self._server,)).fetchall()
-        return [BatchJob(*row) for row in rows]
+        """Jobs that were not collected yet."""
+        query = (
+            "SELECT token, file_id, batch_id FROM batch_requests "
+            "WHERE answer IS NULL AND server = ? GROUP BY token ORDER BY min(rowid)"
+        )
+        return [BatchJob(*row) for row in self._execute(query, self._server)]
 
-    @contextmanager
-    def submitting(self, token: str, lines: Sequence[BatchLine]) -> Iterator[None]:
-        """Note a batch before the server hears of it; nobody takes it for dead within the context."""
-        with self._store.lock("batch submission"):
-            with self._store.transaction() as db:
-                db.execute("INSERT INTO batches VALUES (?, ?, NULL, NULL)", (token, self._server))
-                rows = ((line.name, token, line.input, line.output) for line in lines)
-                db.executemany("INSERT OR REPLACE INTO batched VALUES (?, ?, ?, ?, NULL)", rows)
-            yield
+    def add(self, token: str, requests: Mapping[str, Usage]) -> None:
+        """Record a job before the server is called.
 
-    def record_file(self, token: str, file: str) -> None:
-        """The file is there; from now on there may be a batch of it."""
-        self._write("UPDATE batches SET file = ? WHERE token = ?", file, token)
+        Args:
+            token: of the job.
+            requests: names of its requests, and the most tokens of each.
+        """
+        statement = (
+            "INSERT OR REPLACE INTO batch_requests (name, server, token, input, output) "
+            "VALUES (?, ?, ?, ?, ?)"
+        )
+        with self._store.transaction() as db:
+            for name, usage in requests.items():
+                db.execute(statement, (name, self._server, token, usage.input, usage.output))
 
-    def record_batch(self, token: str, batch: str) -> None:
-        """The batch is there."""
-        self._write("UPDATE batches SET id = ? WHERE token = ?", batch, token)
+    def record_file(self, token: str, file_id: str) -> None:
+        """The file was uploaded; from now on there may be a batch of it."""
+        self._execute("UPDATE batch_requests SET file_id = ? WHERE token = ?", file_id, token)
 
-    def finish(self, token: str, answers: Iterable[tuple[str, str]] = ()) -> int:
-        """Keep the answers of a batch, by request, and forget the batch.
+    def record_batch(self, token: str, batch_id: str) -> None:
+        """The batch was created."""
+        self._execute("UPDATE batch_requests SET batch_id = ? WHERE token = ?", batch_id, token)
+
+    def finish(self, token: str, answers: Iterable[tuple[str, Answer | Failure]] = ()) -> int:
+        """Keep the answers of a job, by request, and forget its other requests.
 
         Returns:
-            How many of its requests have no answer; they may be handed in again.
+            How many requests have no answer; they may be submitted again.
         """
-        rows = ((answer, request, token) for request, answer in answers)
+        update = "UPDATE batch_requests SET answer = ? WHERE name = ? AND token = ?"
         with self._store.transaction() as db:
-            db.executemany("UPDATE batched SET answer = ? WHERE request = ? AND token = ?", rows)
-            lost = db.execute(
-                "DELETE FROM batched WHERE token = ? AND answer IS NULL", (token,)
-            ).rowcount
-            db.execute("DELETE FROM batches WHERE token = ?", (token,))
-        return lost
+            for name, answer in answers:
+                db.execute(update, (self._answers.dump_json(answer).decode(), name, token))
+            delete = "DELETE FROM batch_requests WHERE token = ? AND answer IS NULL"
+            return db.execute(delete, (token,)).rowcount
 
-    def _write(self, statement: str, *values: str) -> None:
+    def _execute(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
         with self._store.transaction() as db:
-            db.execute(statement, values)
+            return db.execute(statement, values).fetchall()

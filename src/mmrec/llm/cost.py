@@ -1,4 +1,4 @@
-"""What calls cost: estimated before they are made, counted as they come back, stopped at a budget."""
+"""What calls cost: reserved before they are made, settled when they return, stopped at a budget."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from mmrec.llm.types import Usage
 
 __all__ = ["Budget", "BudgetReached", "CostTracker", "Price"]
 
-_MILLION = 1_000_000
-
 
 class BudgetReached(MmrecError):
-    """The budget is used up; what was answered until then is kept."""
+    """The budget is used up; answers received until then are kept."""
 
 
 @dataclass(frozen=True)
@@ -28,40 +26,56 @@ class Price:
 
     @classmethod
     def for_model(cls, provider: str, model: str, spec: str | None) -> Price | None:
-        """The price of a model: as spelled, that of the price list, or nothing for one on this machine.
+        """The price of a model: from `spec`, else from the price list; 0 for a model on this machine.
+
+        Args:
+            provider: `openai`, `ollama`, or `server` for any other.
+            model: its name.
+            spec: `INPUT/OUTPUT` in US dollars per million tokens.
 
         Returns:
-            None where it is not known, as for a server that was named by its URL.
+            None where the price is unknown, as for a server that was named by its URL.
 
         Raises:
-            ConfigError: a price that is not `INPUT/OUTPUT`.
+            ConfigError: the spec is not `INPUT/OUTPUT`.
         """
         if spec is not None:
-            try:
-                into, out = (float(part) for part in spec.split("/"))
-                if not (0 <= into < inf and 0 <= out < inf):
-                    raise ValueError(spec)
-            except ValueError:
-                raise ConfigError(
-                    f"--llm-price {spec}: write it as INPUT/OUTPUT in US dollars a million tokens, "
-                    "as in 0.15/0.60"
-                ) from None
-            return cls(into, out, into)
+            return cls._parse(spec)
+        if provider == "ollama":
+            return cls(0, 0, 0)
         if provider != "openai":
-            return None if provider == "server" else cls(0, 0, 0)
-        try:
-            from genai_prices import Usage as Used
-            from genai_prices import calc_price
-
-            uses = (Used(input_tokens=_MILLION), Used(output_tokens=_MILLION))
-            cached = Used(input_tokens=_MILLION, cache_read_tokens=_MILLION)
-            prices = [
-                float(calc_price(use, model_ref=model, provider_id=provider).total_price)
-                for use in (*uses, cached)
-            ]
-        except (ImportError, LookupError, ValueError):
             return None
-        return cls(*prices)
+        try:
+            from genai_prices import Usage as PricedUsage
+            from genai_prices import calc_price
+        except ImportError:
+            return None
+
+        def list_price(**tokens: int) -> float:
+            return float(calc_price(PricedUsage(**tokens), model, provider_id=provider).total_price)
+
+        million = 1_000_000
+        try:
+            return cls(
+                input=list_price(input_tokens=million),
+                output=list_price(output_tokens=million),
+                cached=list_price(input_tokens=million, cache_read_tokens=million),
+            )
+        except (LookupError, ValueError):  # The list does not have the model.
+            return None
+
+    @classmethod
+    def _parse(cls, spec: str) -> Price:
+        try:
+            input_price, output_price = map(float, spec.split("/"))
+        except ValueError:
+            input_price = output_price = -1
+        if not (0 <= input_price < inf and 0 <= output_price < inf):
+            raise ConfigError(
+                f"--llm-price {spec}: write it as INPUT/OUTPUT in US dollars a million tokens, "
+                "as in 0.15/0.60"
+            )
+        return cls(input_price, output_price, cached=input_price)
 
     def halved(self) -> Price:
         """The price in batches."""
@@ -70,18 +84,17 @@ class Price:
     def cost(self, usage: Usage) -> float:
         """US dollars of some tokens."""
         fresh = usage.input - usage.cached
-        return (
-            fresh * self.input + usage.cached * self.cached + usage.output * self.output
-        ) / _MILLION
+        dollars = fresh * self.input + usage.cached * self.cached + usage.output * self.output
+        return dollars / 1_000_000
 
 
 @dataclass
 class Budget:
-    """What one run may spend, on all of its models together; None for no limit.
+    """What one run may spend, on all of its models together.
 
     Attributes:
-        limit: US dollars.
-        committed: of which are spent, or set aside for what is under way.
+        limit: US dollars; None for no limit.
+        committed: US dollars spent, or reserved for calls in flight.
     """
 
     limit: float | None
@@ -89,12 +102,12 @@ class Budget:
 
 
 class CostTracker:
-    """Calls, tokens and money of one model in one run, and what is still under way.
+    """Calls, tokens and money of one model in one run.
 
     Args:
-        price: None where it is not known; then only tokens are counted.
-        budget: calls are made while it holds the most that they can cost, by estimated tokens; texts whose
-            tokens are underestimated can overdraw it by what is under way.
+        price: None where it is unknown; then only tokens are counted.
+        budget: a call is made only while the budget holds the most that it can cost. That is estimated
+            before the call, so texts whose tokens are underestimated can exceed it by what is in flight.
 
     Raises:
         ConfigError: a budget without a price.
@@ -108,7 +121,7 @@ class CostTracker:
         self.price = price
         self.calls = 0
         self.usage = Usage()
-        self._purse = budget
+        self._budget = budget
 
     @property
     def dollars(self) -> float:
@@ -116,52 +129,45 @@ class CostTracker:
         return self.price.cost(self.usage) if self.price else 0.0
 
     def reserve(self, max_usage: Callable[[], Usage]) -> float:
-        """Set the most that a call can cost aside.
+        """Reserve the most that a call can cost.
 
         Returns:
-            What was set aside, to be handed to `settle`.
+            What was reserved, in US dollars, for `settle`.
 
         Raises:
             BudgetReached: the budget does not hold that much any more.
         """
         if self.price is None:
             return 0.0
-        budget, cost = self._purse.limit, self.price.cost(max_usage())
-        if budget is not None and self._purse.committed + cost > budget:
+        limit, cost = self._budget.limit, self.price.cost(max_usage())
+        if limit is not None and self._budget.committed + cost > limit:
             raise BudgetReached(
-                f"the budget of ${budget:g} is reached: {self.calls:,} calls cost ${self.dollars:.4f}. "
+                f"the budget of ${limit:g} is reached: {self.calls:,} calls cost ${self.dollars:.4f}. "
                 "Their answers are kept; run the same again with a new --budget to go on"
             )
-        self._purse.committed += cost
+        self._budget.committed += cost
         return cost
 
     def settle(self, reserved: float, usage: Usage | None) -> None:
-        """A call is over; it used these tokens. Where a server counts none, what was set aside stays."""
-        if usage is not None and not usage.input + usage.output:
-            self.calls += 1
+        """Replace a reservation by what the call used.
+
+        Args:
+            reserved: what `reserve` returned.
+            usage: tokens of the call; None for one that failed. Where a server counts no tokens, the
+                reservation stays.
+        """
+        if usage is None:
+            self._budget.committed -= reserved
             return
-        self._purse.committed -= reserved
-        if usage is not None:
-            self._purse.committed += self.price.cost(usage) if self.price else 0.0
-            self.calls += 1
-            old = self.usage
-            self.usage = Usage(
-                input=old.input + usage.input,
-                output=old.output + usage.output,
-                cached=old.cached + usage.cached,
-            )
+        self.calls += 1
+        if usage.input + usage.output:
+            cost = self.price.cost(usage) if self.price else 0.0
+            self._budget.committed += cost - reserved
+            self.usage += usage
 
     def __str__(self) -> str:
         if not self.calls:
             return ""
-        money = (
-            f", ${self.dollars:.2f}" if self.price and self.price.input + self.price.output else ""
-        )
-        return f"{_short(self.usage.input + self.usage.output)} tokens{money}"
-
-
-def _short(number: int) -> str:
-    for size, unit in ((_MILLION, "M"), (1000, "k")):
-        if number >= size:
-            return f"{number / size:.1f}{unit}"
-    return str(number)
+        is_paid = self.price is not None and self.price.input + self.price.output > 0
+        money = f", ${self.dollars:.2f}" if is_paid else ""
+        return f"{self.usage.input + self.usage.output:,} tokens{money}"

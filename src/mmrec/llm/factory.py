@@ -1,4 +1,4 @@
-"""From the spelling of a language model to the model."""
+"""Opens the language model that `--llm` names."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ __all__ = ["ChatModel", "open_chat_client", "open_language_model"]
 
 
 class ChatModel:
-    """A chat model behind HTTP as a reader of reviews.
+    """A chat model behind HTTP as a language model.
 
     Args:
-        chat: the model.
+        client: makes the calls.
         window: most tokens of reviews in one call.
-        store: when given, nothing is asked while it has asks that were handed in as batches.
+        store: when given, no call is made while it has requests that were submitted as batches.
     """
 
     chunk_size = 1
 
-    def __init__(self, chat: ChatClient, window: int, store: Store | None = None) -> None:
-        self.client = chat
-        self._store = store
+    def __init__(self, client: ChatClient, window: int, store: Store | None = None) -> None:
+        self.client = client
         self.window: int | None = window
+        self._store = store
 
     def provenance(self, task: Task) -> dict[str, object]:
         """What determines an answer besides the texts; where the server is does not."""
@@ -50,7 +50,7 @@ class ChatModel:
         }
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """About how many tokens each text has."""
+        """Estimated tokens of each text."""
         return [estimate_tokens(text) for text in texts]
 
     def status(self) -> str:
@@ -63,39 +63,44 @@ class ChatModel:
         """Ask the server.
 
         Raises:
-            ModelError: asks are with a server as a batch, and would be paid for twice.
+            ModelError: requests are with a server as a batch, and would be paid for twice.
         """
         if self._store is not None and (count := BatchJobStore.count_pending(self._store)):
             raise ModelError(
-                f"{count:,} asks were handed in by --batch and are not collected yet; now they would be paid "
-                "for twice. Run `mmrec profile` with --batch until they are, or use another --store"
+                f"{count:,} requests were submitted by --batch and are not collected yet; now they would "
+                "be paid for twice. Run `mmrec annotate` with --batch until they are, or use another "
+                "--store"
             )
-        return self.client.complete([(at, _request(ask)) for at, ask in block] for block in prompts)
+        requests = ([(number, _request(prompt)) for number, prompt in block] for block in prompts)
+        return self.client.complete(requests)
 
 
-def _request(ask: Prompt) -> ChatRequest:
-    return ChatRequest(list(chat_messages(ask)), ask.task.schema, ask.task.max_tokens)
+def _request(prompt: Prompt) -> ChatRequest:
+    return ChatRequest(list(chat_messages(prompt)), prompt.task.schema, prompt.task.max_tokens)
 
 
 def open_chat_client(
     spec: str, config: LanguageConfig, budget: Budget, batch_store: Store | None = None
 ) -> ChatClient | None:
-    """The chat model of that spelling; None for the spelling of something else.
+    """The client of a chat model.
 
     Args:
         spec: `openai:MODEL[@URL]`, `ollama:MODEL[@URL]`, or a URL.
         config: calls in flight, price.
         budget: pays.
-        batch_store: when given, asks are handed in as batches, which this store remembers.
+        batch_store: when given, requests are submitted as batches, which this store remembers.
+
+    Returns:
+        None where the spec is that of another kind of model.
     """
     endpoint = Endpoint.parse(spec)
     if endpoint is None:
         return None
     price = Price.for_model(endpoint.provider, endpoint.model, config.llm_price)
-    if batch_store is not None:
-        spend = CostTracker(price and price.halved(), budget)
-        return BatchClient(endpoint, spend, batch_store, resubmit=config.retry_failed)
-    return ChatClient(endpoint, config.in_flight, CostTracker(price, budget))
+    if batch_store is None:
+        return ChatClient(endpoint, config.in_flight, CostTracker(price, budget))
+    costs = CostTracker(price and price.halved(), budget)
+    return BatchClient(endpoint, costs, batch_store, resubmit=config.retry_failed)
 
 
 def open_language_model(
@@ -107,30 +112,30 @@ def open_language_model(
     batch: bool = False,
     placement: Placement | None = None,
 ) -> LanguageModel:
-    """The language model that `--llm` names; nothing is loaded or asked yet.
+    """The language model that `--llm` names; nothing is loaded or called yet.
 
     Args:
         config: names it.
-        encoder: of the builtin model.
+        encoder: of the extractive model.
         store: remembers batches.
-        budget: pays; by default one of its own with the configured budget.
-        batch: whether asks are handed in as batches that are collected later.
-        placement: where a model of `transformers:` runs and how exact.
+        budget: pays; by default a new one with the configured limit.
+        batch: whether requests are submitted as batches that are collected later.
+        placement: where a model of `transformers:` runs, and how exact.
 
     Raises:
-        ConfigError: a spelling that is not known, or batches of a model that takes none.
+        ConfigError: an unknown spec, or batches of a model that takes none.
     """
-    language, profile = config.language, config.annotation
+    language, annotation = config.language, config.annotation
     if batch and Endpoint.parse(language.llm) is None:
         raise ConfigError(f"--batch needs a server that takes batches, and --llm is {language.llm}")
     if language.llm == "builtin":
-        return ExtractiveModel(encoder, profile.item_kind, profile.summary_tokens)
-    if chat := open_chat_client(
-        language.llm, language, budget or Budget(language.budget), store if batch else None
-    ):
-        return ChatModel(chat, language.call_tokens, None if batch else store)
-    name, _, source = language.llm.partition(":")
-    if name == "transformers" and source:
+        return ExtractiveModel(encoder, annotation.item_kind, annotation.summary_tokens)
+    budget = budget or Budget(language.budget)
+    client = open_chat_client(language.llm, language, budget, store if batch else None)
+    if client is not None:
+        return ChatModel(client, language.call_tokens, None if batch else store)
+    provider, _, source = language.llm.partition(":")
+    if provider == "transformers" and source:
         from mmrec.llm.transformers_model import TransformersModel
 
         return TransformersModel(source, language.llm_revision, language.call_tokens, placement)

@@ -1,328 +1,312 @@
-"""OpenAI's Batch API: asks are handed in as files, and collected by a later run at half the price."""
+"""OpenAI's Batch API: requests go as files, and a later run collects the answers, at half the price."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import uuid
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING
 
 from mmrec.cache.store import Failure, Store
 from mmrec.console import console
 from mmrec.errors import MmrecError, ModelError
-from mmrec.llm.batch_results import (
-    describe_progress,
-    describe_refusal,
-    parse_result_line,
-    restore_answer,
-)
-from mmrec.llm.batch_store import BatchJob, BatchJobStore, BatchLine
+from mmrec.llm.batch_store import BatchJob, BatchJobStore
 from mmrec.llm.cost import BudgetReached, CostTracker
 from mmrec.llm.openai_client import ChatClient
-from mmrec.llm.openai_protocol import ChatRequest, Endpoint
+from mmrec.llm.openai_protocol import ChatRequest, Endpoint, parse_batch_result
 from mmrec.llm.types import Answer, Usage
+from mmrec.text import escape_text
 
 if TYPE_CHECKING:
     from openai import OpenAI
+    from openai.types import Batch
 
 __all__ = ["AnswersPending", "BatchClient"]
 
-_ENDPOINT: Final = "/v1/chat/completions"
-_MOST_REQUESTS = 50_000
-_MOST_BYTES = 100_000_000
-_ENDED = ("completed", "expired", "cancelled", "failed")
-_RETRIES_OF_LOOKS = 2
 
-
+@dataclass(eq=False)
 class AnswersPending(MmrecError):
     """Answers are still with the server.
 
-    Args:
-        submitted: asks that were handed in now.
-        cost: US dollars that these cost at most; 0 where that is not known.
-        waiting: asks that were with the server already.
-        deferred: asks that the budget does not hold.
+    Attributes:
+        submitted: requests that were submitted now.
+        cost: US dollars that these cost at most; 0 where that is unknown.
+        waiting: requests that were with the server before.
+        deferred: requests that the budget does not hold.
     """
 
-    def __init__(self, submitted: int, cost: float, waiting: int, deferred: int) -> None:
-        price = f" for at most ${cost:,.2f}" if cost >= 0.01 else ""
-        parts = [f"{submitted:,} handed in now{price}"] if submitted else []
-        parts += [f"{waiting:,} with the server already"] if waiting else []
-        parts += [f"{deferred:,} left for later, since --budget holds no more"] if deferred else []
-        when = "Answers take up to 24 hours; run the same command again to collect them"
-        super().__init__(f"asks: {', '.join(parts)}. {when}")
-        self.submitted, self.cost, self.waiting, self.deferred = submitted, cost, waiting, deferred
+    submitted: int
+    cost: float
+    waiting: int
+    deferred: int
 
-    def __add__(self, other: AnswersPending) -> AnswersPending:
-        """Both together."""
+    def __str__(self) -> str:
+        parts = []
+        if self.submitted:
+            price = f" for at most ${self.cost:,.2f}" if self.cost >= 0.01 else ""
+            parts.append(f"{self.submitted:,} submitted now{price}")
+        if self.waiting:
+            parts.append(f"{self.waiting:,} with the server already")
+        if self.deferred:
+            parts.append(f"{self.deferred:,} left for later, since --budget holds no more")
+        when = "Answers take up to 24 hours; run the same command again to collect them"
+        return f"requests: {', '.join(parts)}. {when}"
+
+    def __add__(self, pending: AnswersPending) -> AnswersPending:
         return AnswersPending(
-            self.submitted + other.submitted,
-            self.cost + other.cost,
-            self.waiting + other.waiting,
-            self.deferred + other.deferred,
+            self.submitted + pending.submitted,
+            self.cost + pending.cost,
+            self.waiting + pending.waiting,
+            self.deferred + pending.deferred,
         )
 
 
 class BatchClient(ChatClient):
     """A chat model whose answers come later: the same command, run again, collects them.
 
-    Asks go ahead by ordinary calls until one is answered: what the server refuses of it (JSON schema, a
+    Ordinary calls are made until one is answered: what the server refuses of it (JSON schema, a
     parameter) it would refuse of every line of a batch, a day later.
 
     Args:
-        endpoint: which model.
-        costs: counts tokens and money, at the price of batches. The budget holds what is with the server,
-            at the most that it can cost, besides what is collected.
-        store: remembers what was handed in.
-        resubmit: whether asks are handed in again whose batch the server does not know any more.
+        endpoint: server and model.
+        costs: at the price of batches. The budget holds, besides what is collected, the most that
+            requests with the server can cost.
+        store: remembers what was submitted.
+        resubmit: whether requests are submitted again whose batch the server has forgotten.
+
+    Attributes:
+        max_requests, max_bytes: limits of one batch file.
     """
+
+    _remedy = " What was submitted is remembered, run the same again"
+    _not_found_hint = "if it takes no batches, leave --batch away"
 
     def __init__(
         self, endpoint: Endpoint, costs: CostTracker, store: Store, resubmit: bool = False
     ) -> None:
         super().__init__(endpoint, 1, costs)
+        self.max_requests = 50_000
+        self.max_bytes = 100_000_000
         self._store = store
-        self._again = resubmit
-        self._server = (endpoint.url or endpoint.provider).rstrip("/")
+        self._resubmit = resubmit
+        self._server_id = (endpoint.url or endpoint.provider).rstrip("/")
         self._caught_up = False
-        self._answered: set[bool] = set()
-        self._full: BudgetReached | None = None
+        self._probed: set[bool] = set()
+        self._budget_reached: BudgetReached | None = None
 
     def complete(
         self, requests: Iterator[list[tuple[int, ChatRequest]]]
     ) -> Generator[tuple[int, Answer | Failure]]:
-        """Give the answers that have come; hand in what was not handed in before.
+        """Give the answers that have come; submit what was not submitted before.
 
         Raises:
-            Pending: some are still with the server.
+            AnswersPending: some are still with the server.
             BudgetReached: none is, and the budget does not hold one more.
             ModelError: the server cannot be reached, or refuses.
         """
-        flat = chain.from_iterable(requests)
-        if (first := next(flat, None)) is None:
+        upcoming = chain.from_iterable(requests)
+        first = next(upcoming, None)
+        if first is None:
             return
-        fresh: dict[str, BatchLine] = {}
-        waiting = left = 0
-        with self._sync_client() as client, TemporaryFile() as spool:
+        submitted = waiting = deferred = 0
+        cost = 0.0
+        lines: dict[str, Usage] = {}
+        with (
+            self._store.lock(
+                "batch requests"
+            ),  # so that no other process takes a new job for a dead one
+            self._sync_client() as client,
+            TemporaryFile() as file,  # may be larger than memory
+        ):
             self._catch_up(client)
-            for at, request in chain([first], flat):
-                name = self._name(request)
-                if known := self._ledger.stored_answer(name):
-                    answer = restore_answer(known)
+            for number, request in chain([first], upcoming):
+                name = self._request_name(request)
+                if (answer := self._jobs.stored_answer(name)) is not None:
                     self.costs.settle(0, answer.usage if isinstance(answer, Answer) else None)
-                    yield at, answer
-                    self._ledger.forget_answer(
-                        name
-                    )  # Now, since it is asked for more only when this one is stored.
-                elif known is not None or name in fresh:
+                    yield number, answer
+                    # Only now: the caller has stored the answer when it asks for the next one.
+                    self._jobs.forget_answer(name)
+                elif name in lines or self._jobs.is_pending(name):
                     waiting += 1
-                elif (ahead := self._ahead(at, request)) is not None:
-                    yield ahead
-                elif self._full is None:
-                    fresh[name] = self._spooled(spool, name, request)
+                elif (answered := self._probe(number, request)) is not None:
+                    yield answered
+                elif (reserved := self._reserve(request.max_usage)) is None:
+                    deferred += 1
                 else:
-                    left += 1
-            handed, cost = self._hand_in(client, spool, list(fresh.values()))
-        left += len(fresh) - handed
-        if handed or waiting or (left and self._ledger.pending_usage() != Usage()):
-            raise AnswersPending(handed, cost, waiting, left)
-        if left and self._full is not None:
-            raise self._full
+                    submitted += 1
+                    cost += reserved
+                    line = self._line(name, request)
+                    if len(lines) == self.max_requests or file.tell() + len(line) > self.max_bytes:
+                        self._submit(client, file, lines)
+                    lines[name] = request.max_usage()
+                    with self._translate_errors():
+                        file.write(line)
+            self._submit(client, file, lines)
+        if submitted or waiting or (deferred and self._jobs.pending_usage() != Usage()):
+            raise AnswersPending(submitted, cost, waiting, deferred)
+        if self._budget_reached is not None and deferred:
+            raise self._budget_reached
 
     @cached_property
-    def _ledger(self) -> BatchJobStore:
-        return BatchJobStore(self._store, self._server)
+    def _jobs(self) -> BatchJobStore:
+        return BatchJobStore(self._store, self._server_id)
 
-    def _name(self, request: ChatRequest) -> str:
-        """A request's name for good; how it is put to the server may change from run to run."""
-        return hashlib.sha256(json.dumps([self._server, self.model, *request]).encode()).hexdigest()
+    def _request_name(self, request: ChatRequest) -> str:
+        """A lasting name of a request, whatever the server's capabilities make of it from run to run."""
+        return hashlib.sha256(
+            json.dumps([self._server_id, self.model, *request]).encode()
+        ).hexdigest()
 
-    def _ahead(self, at: int, request: ChatRequest) -> tuple[int, Answer | Failure] | None:
-        """The answer to an ordinary call, while none of that kind was answered, and the budget holds it."""
-        plain = request.schema is None
-        if plain in self._answered or self._full is not None:
+    def _line(self, name: str, request: ChatRequest) -> bytes:
+        head = {"custom_id": name, "method": "POST", "url": "/v1/chat/completions"}
+        body = self._capabilities.request_body(self.model, request)
+        return json.dumps({**head, "body": body}).encode() + b"\n"
+
+    def _probe(self, number: int, request: ChatRequest) -> tuple[int, Answer | Failure] | None:
+        """Make an ordinary call while none of that kind was answered, and the budget holds it."""
+        is_plain = request.schema is None
+        if is_plain in self._probed or self._budget_reached is not None:
             return None
+        with self._noting_budget():
+            ((number, answer),) = super().complete(iter([[(number, request)]]))
+            if isinstance(answer, Answer):
+                self._probed.add(is_plain)
+            return number, answer
+        return None
+
+    def _reserve(self, max_usage: Callable[[], Usage]) -> float | None:
+        """US dollars reserved for requests; None where the budget does not hold them, or did not before."""
+        if self._budget_reached is None:
+            with self._noting_budget():
+                return self.costs.reserve(max_usage)
+        return None
+
+    @contextmanager
+    def _noting_budget(self) -> Iterator[None]:
+        """End nothing but the context where the budget is reached: what was submitted is still collected."""
         try:
-            ((at, answer),) = super().complete(iter([[(at, request)]]))
+            yield
         except BudgetReached as reached:
-            self._full = reached
-            return None
-        if isinstance(answer, Answer):
-            self._answered.add(plain)
-        return at, answer
+            self._budget_reached = reached
 
-    def _spooled(self, spool: IO[bytes], name: str, request: ChatRequest) -> BatchLine:
-        head = {"custom_id": name, "method": "POST", "url": _ENDPOINT}
-        line = (
-            json.dumps({**head, "body": self._manner.request_body(self.model, request)}).encode()
-            + b"\n"
-        )
-        spool.write(line)
-        most = request.max_usage()
-        return BatchLine(name, len(line), most.input, most.output)
-
-    def _hand_in(
-        self, client: OpenAI, spool: IO[bytes], fresh: Sequence[BatchLine]
-    ) -> tuple[int, float]:
-        """Hand lines in as far as the budget holds them; how many, and what they cost at most."""
-        costs = self._affordable(fresh)
-        spool.seek(0)
-        for part in _parts(fresh[: len(costs)]):
-            with TemporaryFile() as file:
-                file.writelines(spool.read(line.size) for line in part)
-                file.flush()  # The client asks the disk for the length.
-                self._create(client, file, part)
-        return len(costs), sum(costs)
-
-    def _affordable(self, lines: Sequence[BatchLine]) -> list[float]:
-        """Set aside what lines cost at most, from the first on while the budget holds them."""
-        costs: list[float] = []
-        try:
-            for line in lines:
-                costs.append(
-                    self.costs.reserve(partial(Usage, input=line.input, output=line.output))
-                )
-        except BudgetReached as reached:
-            self._full = reached
-        return costs
-
-    def _create(self, client: OpenAI, file: IO[bytes], part: Sequence[BatchLine]) -> None:
+    def _submit(self, client: OpenAI, file: IO[bytes], lines: dict[str, Usage]) -> None:
+        """Make a batch of a file's lines, if there are any; empties both."""
+        if not lines:
+            return
         token = uuid.uuid4().hex
-        with self._ledger.submitting(token, part):
-            with self._refusals():
-                uploaded = client.files.create(
-                    file=(f"mmrec-{token}.jsonl", file), purpose="batch"
-                ).id
-            self._ledger.record_file(token, uploaded)
-            with self._refusals():
-                # Tried once: where only the answer to the first try was lost, the second is a second batch.
-                batch = client.with_options(max_retries=0).batches.create(
-                    input_file_id=uploaded, endpoint=_ENDPOINT, completion_window="24h"
-                )
-            self._ledger.record_batch(token, batch.id)
+        self._jobs.add(token, lines)
+        with self._translate_errors():
+            file.flush()  # The openai package asks the disk for the length.
+            file.seek(0)
+            uploaded = client.files.create(file=(f"mmrec-{token}.jsonl", file), purpose="batch")
+        self._jobs.record_file(token, uploaded.id)
+        with self._translate_errors():
+            # Without a retry, which could make a second batch where only the response was lost.
+            batch = client.with_options(max_retries=0).batches.create(
+                input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h"
+            )
+        self._jobs.record_batch(token, batch.id)
+        file.seek(0)
+        file.truncate()
+        lines.clear()
 
     def _catch_up(self, client: OpenAI) -> None:
-        """Once a run: look after every batch, keep the answers of those that have ended.
+        """Once a run: look at every batch, and keep the answers of those that have ended.
 
         Raises:
-            ModelError: a batch was refused as a whole; that is forgotten, and may be handed in again.
+            ModelError: a batch was refused as a whole; it is forgotten, and may be submitted again.
         """
         if self._caught_up:
             return
-        refused = []
-        for handed in self._ledger.unfinished_jobs():
-            with self._refusals():
-                batch = self._found(client, handed)
-                if batch is None:
-                    self._ledger.finish(handed.token)
-                elif batch.status == "failed":
-                    refused.append(describe_refusal(batch, self._ledger.finish(handed.token)))
-                elif batch.status in _ENDED:
-                    self._collect(client, handed, batch)
-                else:
-                    console.print(
-                        f"batch {batch.id}: {batch.status}{describe_progress(batch)}", markup=False
-                    )
-        if refused:
-            raise ModelError("; ".join(refused))
+        refusals = []
+        for job in self._jobs.unfinished_jobs():
+            with self._translate_errors():
+                batch = self._find_batch(client, job)
+            if batch is None:
+                self._jobs.finish(job.token)
+            elif batch.status == "failed":
+                refusals.append(_describe_refusal(batch, self._jobs.finish(job.token)))
+            elif batch.status in ("completed", "expired", "cancelled"):
+                self._collect(client, job, batch)
+            else:
+                console.print(f"batch {batch.id}: {batch.status}{_progress(batch)}", markup=False)
+        if refusals:
+            raise ModelError("; ".join(refusals))
         self._caught_up = True
-        try:
-            self.costs.reserve(self._ledger.pending_usage)
-        except BudgetReached as reached:
-            self._full = reached
+        self._reserve(self._jobs.pending_usage)
 
-    def _found(self, client: OpenAI, handed: BatchJob) -> Any:
-        """The batch as the server has it; None where there is none, and will be none."""
+    def _find_batch(self, client: OpenAI, job: BatchJob) -> Batch | None:
+        """The batch of a job as the server has it; None where there is none, and never will be."""
         from openai import NotFoundError
 
-        if handed.id is not None:
+        client = client.with_options(max_retries=2)
+        if job.batch_id is not None:
             try:
-                return client.with_options(max_retries=_RETRIES_OF_LOOKS).batches.retrieve(
-                    handed.id
-                )
+                return client.batches.retrieve(job.batch_id)
             except NotFoundError:
-                return self._gone(handed.id)
-        if handed.file is None:
+                self._check_resubmit(job.batch_id)
+                return None
+        if job.file_id is None:
             return None
-        if (batch := _listed(client, handed.file)) is None:
-            # The call that was to make a batch of it may still be on its way; without the file it will fail.
+        batch = _listed_batch(client, job.file_id)
+        if batch is None:
+            # The call that makes a batch of the file may still be on its way: without it, that fails.
             with suppress(NotFoundError):
-                client.files.delete(handed.file)
-            batch = _listed(client, handed.file)
+                client.files.delete(job.file_id)
+            batch = _listed_batch(client, job.file_id)
         if batch is not None:
-            self._ledger.record_batch(handed.token, batch.id)
+            self._jobs.record_batch(job.token, batch.id)
         return batch
 
-    def _gone(self, what: str) -> None:
-        if not self._again:
+    def _check_resubmit(self, missing: str) -> None:
+        if not self._resubmit:
             raise ModelError(
-                f"{self._where} does not know {what}: bring the key of the project that handed it in, or "
-                "hand its asks in again with --retry-failed"
+                f"{self._server} does not know {missing}: bring the key of the project that submitted it, "
+                "or submit its requests again with --retry-failed"
             ) from None
 
-    def _collect(self, client: OpenAI, handed: BatchJob, batch: Any) -> None:
-        """Keep the answers of a batch that has ended; what it did not answer may be handed in again."""
+    def _collect(self, client: OpenAI, job: BatchJob, batch: Batch) -> None:
+        """Keep the answers of a batch that has ended; its other requests may be submitted again."""
         from openai import NotFoundError
 
         with TemporaryFile() as file:
-            try:
-                for name in filter(None, (batch.output_file_id, batch.error_file_id)):
-                    with client.files.with_streaming_response.content(name) as content:
-                        file.writelines(content.iter_bytes())
-            except NotFoundError:
-                self._gone(f"the answers of {batch.id}")
+            for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
+                with self._translate_errors():
+                    try:
+                        with client.files.with_streaming_response.content(file_id) as content:
+                            file.writelines(content.iter_bytes())
+                    except NotFoundError:
+                        self._check_resubmit(f"the answers of {batch.id}")
             file.seek(0)
-            lost = self._ledger.finish(handed.token, filter(None, map(parse_result_line, file)))
-        again = f"; {lost:,} have no answer and are asked again" if lost else ""
-        console.print(
-            f"batch {batch.id}: {batch.status}{describe_progress(batch)}{again}", markup=False
-        )
-
-    @contextmanager
-    def _refusals(self) -> Iterator[None]:
-        from httpx2 import HTTPError
-        from openai import APIConnectionError, NotFoundError
-
-        mend = "what was handed in is remembered, run the same again"
-        try:
-            with super()._refusals():
-                yield
-        except HTTPError as error:
-            raise ModelError(
-                f"{self._where}: {type(error).__name__}: {self._said(error)}; {mend}"
-            ) from error
-        except ModelError as error:
-            cause = error.__cause__
-            if isinstance(cause, APIConnectionError):
-                why = self._said(cause.__cause__ or cause)
-                raise ModelError(
-                    f"cannot reach {self._where}: {why}; is it running? {mend}"
-                ) from cause
-            if isinstance(cause, NotFoundError):
-                raise ModelError(f"{error}; if it takes no batches, leave --batch away") from cause
-            raise
+            lost = self._jobs.finish(job.token, filter(None, map(parse_batch_result, file)))
+        again = f"; {lost:,} have no answer and are submitted again" if lost else ""
+        console.print(f"batch {batch.id}: {batch.status}{_progress(batch)}{again}", markup=False)
 
 
-def _parts(lines: Sequence[BatchLine]) -> Iterator[list[BatchLine]]:
-    """Lines in files of a size that servers take."""
-    part: list[BatchLine] = []
-    size = 0
-    for line in lines:
-        if part and (len(part) == _MOST_REQUESTS or size + line.size > _MOST_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(line)
-        size += line.size
-    if part:
-        yield part
+def _listed_batch(client: OpenAI, file_id: str) -> Batch | None:
+    for batch in client.batches.list(limit=100):
+        if batch.input_file_id == file_id:
+            return batch
+    return None
 
 
-def _listed(client: OpenAI, file: str) -> Any:
-    """The batch of a file, if there is one."""
-    batches = client.with_options(max_retries=_RETRIES_OF_LOOKS).batches.list(limit=100)
-    return next((batch for batch in batches if batch.input_file_id == file), None)
+def _progress(batch: Batch) -> str:
+    counts = batch.request_counts
+    return f", {counts.completed:,} of {counts.total:,} done" if counts and counts.total else ""
+
+
+def _describe_refusal(batch: Batch, lost: int) -> str:
+    """Why a batch of so many requests was refused as a whole."""
+    errors = (batch.errors.data if batch.errors else None) or []
+    messages = dict.fromkeys(str(error.message) for error in errors)  # without repetitions
+    reason = "; ".join(list(messages)[:3]) or "no reason given"
+    return (
+        f"the server refused batch {batch.id} of {lost:,} requests: {escape_text(reason, 500)}. The next run "
+        "submits them again; --budget submits less at a time"
+    )

@@ -1,126 +1,154 @@
-"""Any server that speaks OpenAI's chat API: many calls under way at once, answers as they arrive."""
+"""Client of any server that speaks OpenAI's chat API: many calls in flight, answers as they arrive."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from functools import cached_property, partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
+
+from anyio.from_thread import start_blocking_portal
 
 from mmrec.cache.store import Failure
 from mmrec.console import console
 from mmrec.errors import ModelError
-from mmrec.llm.concurrency import Many, event_loop
 from mmrec.llm.cost import BudgetReached, CostTracker
 from mmrec.llm.openai_protocol import ChatRequest, Endpoint, ServerCapabilities, parse_completion
 from mmrec.llm.types import Answer
 from mmrec.text import escape_text
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, AsyncOpenAI, OpenAI
+    from openai import AsyncOpenAI, OpenAI
 
-__all__ = ["ChatClient"]
+__all__ = ["ChatClient", "NumberedRequests"]
 
-_RETRIES = 10
-_HOPELESS = 20
-_WAITING = (
-    8  # calls ready for the next free slot, which need not wait until an answer is written down
-)
-_PACE = 0.001  # seconds between the first calls: answers that come in a bunch wait for each other
-_CUT_SHARE, _CUT_FROM, _LETTERS_PER_TOKEN = 0.5, 500, 5
-_Call = Callable[[], Coroutine[Any, Any, Answer | Failure]]
+NumberedRequests = Iterator[tuple[int, ChatRequest]]
+Outcome = Answer | Failure
 
 
 class ChatClient:
     """A chat model behind HTTP.
 
-    What the server cannot do (JSON schema, JSON mode, a parameter) is found out by its refusals and left
-    away from then on. Rate limits, server errors and lost connections are waited for and tried again by the
-    client (jittered back-off, Retry-After).
+    What the server cannot do (JSON schema, JSON mode, a parameter) shows in its refusals and is
+    left out from then on. The openai package waits and tries again after rate limits, server
+    errors and lost connections (back-off with jitter, Retry-After).
 
     Args:
-        endpoint: which.
-        in_flight: calls under way at the same time.
+        endpoint: server and model.
+        in_flight: calls at the same time.
         costs: counts tokens and money, and holds the budget.
+
+    Attributes:
+        max_retries: tries of one call after the first.
     """
+
+    _remedy: ClassVar[str] = ""
+    _not_found_hint: ClassVar[str] = "does the URL end in /v1?"
 
     def __init__(self, endpoint: Endpoint, in_flight: int, costs: CostTracker) -> None:
         self.endpoint = endpoint
         self.costs = costs
+        self.max_retries = 10
         self._in_flight = in_flight
-        self._manner = ServerCapabilities(endpoint.provider == "openai")
-        self._streak = 0
-        self._warned = False
-
-    def complete(
-        self, requests: Iterator[list[tuple[int, ChatRequest]]]
-    ) -> Generator[tuple[int, Answer | Failure]]:
-        """Make calls as requests come, N at a time; each answer with the number of its request.
-
-        Raises:
-            ModelError: the server cannot be reached, refuses the key, or lacks the model.
-            BudgetReached: once what is under way has come back.
-        """
-        flat = chain.from_iterable(requests)
-        if (ahead := next(flat, None)) is None:
-            return
-        many: Many[tuple[int, float], Answer | Failure] = Many(self._in_flight)
-        stop: ModelError | None = None
-        with event_loop() as run:
-            client = self._client()
-            try:
-                run(self._greet(client))
-                while ahead is not None or many:
-                    new: list[tuple[tuple[int, float], _Call]] = []
-                    pace = 0 if many else _PACE
-                    while ahead is not None and len(many) + len(new) < self._in_flight + _WAITING:
-                        at, request = ahead
-                        try:
-                            reserved = self.costs.reserve(request.max_usage)
-                        except BudgetReached:
-                            if many or new:
-                                break  # What is under way may cost less than was set aside for it.
-                            raise
-                        call = partial(self._ask, client, request, wait=pace * len(new))
-                        new.append(((at, reserved), call))
-                        ahead = next(flat, None)
-                    for (at, reserved), task in run(many.next(new)):
-                        if isinstance(error := task.exception(), ModelError):
-                            stop, ahead = error, None  # What is under way may have been paid for.
-                            continue
-                        answer = task.result()
-                        self.costs.settle(
-                            reserved, answer.usage if isinstance(answer, Answer) else None
-                        )
-                        yield at, answer
-            finally:
-                run(many.cancel())
-                run(client.close())
-        if stop is not None:
-            raise stop
+        self._capabilities = ServerCapabilities(endpoint.provider == "openai")
+        self._failure_streak = 0
+        self._warned_of_cut = False
 
     @cached_property
     def model(self) -> str:
         """Name of the model; where none was given, that of the only one that the server has.
 
         Raises:
-            ModelError: it has several, or none, or is not there.
+            ModelError: it has several, or none, or cannot be reached.
         """
         if self.endpoint.model:
             return self.endpoint.model
-        with self._sync_client() as client, self._refusals():
-            models = [
-                model.id
-                for model in client.with_options(max_retries=1, timeout=20).models.list().data
-            ]
-        if len(models) != 1:
-            listed = ", ".join(models[:20]) or "none"
-            raise ModelError(
-                f"{self.endpoint.url} has {listed}; name one: openai:MODEL@{self.endpoint.url}"
-            )
-        return models[0]
+        with self._sync_client() as client, self._translate_errors():
+            models = client.with_options(max_retries=1, timeout=20).models.list().data
+            names = [model.id for model in models]
+        if len(names) != 1:
+            listed = ", ".join(names[:20]) or "none"
+            raise ModelError(f"{self._server} has {listed}; name one: openai:MODEL@{self._server}")
+        return names[0]
+
+    def complete(
+        self, requests: Iterator[list[tuple[int, ChatRequest]]]
+    ) -> Generator[tuple[int, Answer | Failure]]:
+        """Make calls as numbered requests come; each answer with its request's number.
+
+        Raises:
+            ModelError: the server cannot be reached, refuses the key, or lacks the model.
+            BudgetReached: the budget does not hold one more call. As with the other error, the
+                answers of calls in flight come first.
+        """
+        waiting = chain.from_iterable(requests)
+        first = next(waiting, None)
+        if first is None:
+            return
+        waiting = chain([first], waiting)
+        calls: dict[Future[Answer | Failure], tuple[int, float]] = {}
+        error: ModelError | None = None
+        with self._connection() as start:
+            while True:
+                waiting = self._start_calls(start, waiting, calls)
+                if not calls:
+                    break
+                for call in wait(calls, return_when=FIRST_COMPLETED).done:
+                    number, reserved = calls.pop(call)
+                    try:
+                        answer = call.result()
+                    except ModelError as reason:
+                        error, waiting = error or reason, chain()
+                        continue
+                    usage = answer.usage if isinstance(answer, Answer) else None
+                    self.costs.settle(reserved, usage)
+                    yield number, answer
+        if error is not None:
+            raise error
+
+    def _start_calls(
+        self,
+        start: Callable[[ChatRequest], Future[Answer | Failure]],
+        waiting: chain[tuple[int, ChatRequest]],
+        calls: dict[Future[Answer | Failure], tuple[int, float]],
+    ) -> chain[tuple[int, ChatRequest]]:
+        """Start calls until enough are in flight; what is left of the waiting requests."""
+        # More than there are slots, so that none is empty while the caller stores an answer.
+        max_calls = self._in_flight + 8
+        while len(calls) < max_calls:
+            following = next(waiting, None)
+            if following is None:
+                break
+            number, request = following
+            try:
+                reserved = self.costs.reserve(request.max_usage)
+            except BudgetReached:
+                if not calls:
+                    raise
+                # Calls in flight may cost less than was reserved for them.
+                return chain([following], waiting)
+            calls[start(request)] = number, reserved
+        return waiting
+
+    @contextmanager
+    def _connection(self) -> Iterator[Callable[[ChatRequest], Future[Answer | Failure]]]:
+        """The one place where plain code meets an event loop: gives a function that starts a call.
+
+        The loop has a thread of its own, so that callers may have one too, as notebooks do. Requests are
+        taken, and budgets kept, on the caller's thread. Calls in flight are cancelled where the
+        context ends by an exception, also by that of a generator that is closed.
+        """
+        slots = asyncio.Semaphore(self._in_flight)
+        _ = self.model  # Where none is named this is a call of its own, outside of the loop.
+        with (
+            start_blocking_portal() as portal,
+            portal.wrap_async_context_manager(self._async_client()) as client,
+        ):
+            portal.call(self._check_reachable, client)
+            yield partial(portal.start_task_soon, self._call, client, slots)
 
     def _sync_client(self) -> OpenAI:
         try:
@@ -128,22 +156,10 @@ class ChatClient:
         except ImportError as error:
             raise _not_installed() from error
         return OpenAI(
-            base_url=self.endpoint.url, api_key=self.endpoint.api_key, max_retries=_RETRIES
+            base_url=self.endpoint.url, api_key=self.endpoint.api_key, max_retries=self.max_retries
         )
 
-    @contextmanager
-    def _refusals(self) -> Iterator[None]:
-        """Turn errors of a single question to the server into ones that a user understands."""
-        from openai import NotFoundError, OpenAIError
-
-        try:
-            yield
-        except (OpenAIError, AttributeError, TypeError, ValueError) as error:
-            said = self._said(error.__cause__ or error)
-            hint = "; does the URL end in /v1?" if isinstance(error, NotFoundError) else ""
-            raise ModelError(f"{self._where}: {type(error).__name__}: {said}{hint}") from error
-
-    def _client(self) -> AsyncOpenAI:
+    def _async_client(self) -> AsyncOpenAI:
         try:
             from openai import AsyncOpenAI, DefaultAioHttpClient
         except ImportError as error:
@@ -151,83 +167,111 @@ class ChatClient:
         return AsyncOpenAI(
             base_url=self.endpoint.url,
             api_key=self.endpoint.api_key,
-            max_retries=_RETRIES,
+            max_retries=self.max_retries,
             http_client=DefaultAioHttpClient(),
         )
 
-    async def _greet(self, client: AsyncOpenAI) -> None:
-        """See whether anyone is there, before all calls wait for an answer."""
+    @contextmanager
+    def _translate_errors(self) -> Iterator[None]:
+        """Turn errors of calls other than completions into ones that name the server and a remedy."""
+        from httpx2 import HTTPError
+        from openai import APIConnectionError, NotFoundError, OpenAIError
+
+        try:
+            yield
+        except (APIConnectionError, HTTPError) as error:
+            reason = self._describe(error.__cause__ or error)
+            raise ModelError(
+                f"cannot reach {self._server}: {reason}; is it running?{self._remedy}"
+            ) from error
+        except (OpenAIError, AttributeError, TypeError, ValueError) as error:
+            # Servers that are no API answer with pages that the openai package stumbles over.
+            hint = f"; {self._not_found_hint}" if isinstance(error, NotFoundError) else ""
+            message = f"{self._server}: {type(error).__name__}: {self._describe(error)}{hint}"
+            raise ModelError(message) from error
+
+    async def _check_reachable(self, client: AsyncOpenAI) -> None:
+        """Fail at once where nobody answers, before all calls wait for it."""
         from openai import APIConnectionError, APIStatusError
 
         try:
             await client.with_options(max_retries=2, timeout=20).models.list()
-        except APIConnectionError as error:
-            said = self._said(error.__cause__ or error)
-            raise ModelError(f"cannot reach {self._where}: {said}; is it running?") from None
+        except APIConnectionError:
+            with self._translate_errors():
+                raise
         except (APIStatusError, AttributeError, TypeError, ValueError):
             pass  # Not every server lists its models.
 
-    async def _ask(
-        self, client: AsyncOpenAI, request: ChatRequest, wait: float
+    async def _call(
+        self, client: AsyncOpenAI, slots: asyncio.Semaphore, request: ChatRequest
     ) -> Answer | Failure:
+        """One call, in its turn, repeated without what the server refuses."""
         import openai
         from httpx2 import Response
 
-        await asyncio.sleep(wait)
-        manner = self._manner
-        while True:
-            body = manner.request_body(self.model, request)
-            try:
-                # The client's own types take twice the time of all the rest.
-                reply = await client.post("/chat/completions", body=body, cast_to=Response)
-                answer = parse_completion(reply.json())
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                if (other := manner.downgraded(self._refused(error), body)) is None:
-                    return Failure(f"the server refused: {self._said(error)}")
-                manner = other
-            except (openai.AuthenticationError, openai.NotFoundError) as error:
-                asked = f"model {self.model}, key from {self.endpoint.key_variable}"
-                raise ModelError(f"{self._where}: {self._said(error)} ({asked})") from None
-            except (openai.APIError, ValueError, TypeError, AttributeError, LookupError) as error:
-                return self._lost(error)
-            else:
-                # Only what helped is kept: the refusal may have been about this text.
-                self._manner = manner
-                self._streak = 0
-                self._check_cut(request, answer)
-                return answer
+        async with slots:
+            capabilities = self._capabilities
+            while True:
+                body = capabilities.request_body(self.model, request)
+                try:
+                    # The openai package's own types take twice the time of everything else.
+                    reply = await client.post("/chat/completions", body=body, cast_to=Response)
+                    answer = parse_completion(reply.json())
+                except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                    refusal = str(getattr(error, "param", None) or self._describe(error))
+                    downgraded = capabilities.downgraded(refusal, body)
+                    if downgraded is None:
+                        return Failure(f"the server refused: {self._describe(error)}")
+                    capabilities = downgraded
+                except (openai.AuthenticationError, openai.NotFoundError) as error:
+                    details = f"model {self.model}, key from {self.endpoint.key_variable}"
+                    raise ModelError(
+                        f"{self._server}: {self._describe(error)} ({details})"
+                    ) from None
+                except (
+                    openai.APIError,
+                    ValueError,
+                    TypeError,
+                    AttributeError,
+                    LookupError,
+                ) as error:
+                    return self._count_failure(error)
+                else:
+                    # Kept only after a success: the refusal may have been about this text alone.
+                    self._capabilities = capabilities
+                    self._failure_streak = 0
+                    self._warn_of_cut(request, answer)
+                    return answer
 
-    def _lost(self, error: Exception) -> Failure:
-        """A call that failed after all retries; many of them in a row are the end of the run."""
-        self._streak += 1
-        reason = f"{type(error).__name__}: {self._said(error)}"
-        if self._streak >= _HOPELESS + self._in_flight:
+    def _count_failure(self, error: Exception) -> Failure:
+        """A call that failed after all retries; many of them in a row end the run."""
+        self._failure_streak += 1
+        reason = f"{type(error).__name__}: {self._describe(error)}"
+        if self._failure_streak >= 20 + self._in_flight:
             raise ModelError(
-                f"{self._where} failed {self._streak} times in a row, the last time with {reason}. "
+                f"{self._server} failed {self._failure_streak} times in a row, the last time with {reason}. "
                 "Answers until then are kept; run the same again to go on"
             )
         return Failure(reason, final=False)
 
     @property
-    def _where(self) -> str:
+    def _server(self) -> str:
         return self.endpoint.url or "OpenAI"
 
-    def _refused(self, error: APIStatusError) -> str:
-        """The parameter that a server refused by name, else its words."""
-        return str(getattr(error, "param", None) or self._said(error))
+    def _describe(self, error: BaseException) -> str:
+        """The message of an error in one line, without the key, which some servers repeat."""
+        message = " ".join(str(getattr(error, "message", None) or error).split())
+        return escape_text(message.replace(self.endpoint.api_key, "(a key)"), 300)
 
-    def _said(self, error: BaseException) -> str:
-        """The words of an error in a line, without the key that some repeat."""
-        said = " ".join(str(getattr(error, "message", None) or error).split())
-        return escape_text(said.replace(self.endpoint.api_key, "(a key)"), 300)
-
-    def _check_cut(self, request: ChatRequest, answer: Answer) -> None:
-        """Some servers (Ollama) cut long prompts and say nothing; their count of tokens tells."""
-        sent = sum(len(message["content"]) for message in request.messages) // _LETTERS_PER_TOKEN
-        if not self._warned and sent > _CUT_FROM and 0 < answer.usage.input < _CUT_SHARE * sent:
-            self._warned = True
+    def _warn_of_cut(self, request: ChatRequest, answer: Answer) -> None:
+        """Warn once of a server (Ollama) that cuts long prompts, which only its token counts show."""
+        characters = sum(len(message["content"]) for message in request.messages)
+        sent = characters // 5  # tokens, at more characters each than texts have
+        counted = answer.usage.input
+        if not self._warned_of_cut and sent > 500 and 0 < counted < sent / 2:
+            self._warned_of_cut = True
             console.print(
-                f"[yellow]the server counted {answer.usage.input:,} tokens in a prompt of about {sent:,}: it "
+                f"[yellow]the server counted {counted:,} tokens in a prompt of about {sent:,}: it "
                 "cuts long prompts. Give the model a larger context (Ollama: num_ctx in a Modelfile), or "
                 "lower --call-tokens"
             )

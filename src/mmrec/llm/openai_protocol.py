@@ -1,26 +1,37 @@
-"""What goes over the wire to a server that speaks OpenAI's API: where to, what, and in which manner."""
+"""OpenAI's chat protocol: endpoints and their keys, requests, what a server supports, responses."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from mmrec.cache.store import Failure
 from mmrec.errors import ConfigError, ModelError
 from mmrec.llm.token_estimates import estimate_tokens
 from mmrec.llm.types import Answer, Usage
+from mmrec.text import escape_text
 
-__all__ = ["ChatRequest", "Endpoint", "ServerCapabilities", "parse_completion"]
-
-_OLLAMA = "http://localhost:11434/v1"
-_IMAGE_TOKENS = 3000  # the most that a small photo is billed as
-_LEVELS = ("json_schema", "json_object", "text")
+__all__ = [
+    "ChatRequest",
+    "Endpoint",
+    "ServerCapabilities",
+    "parse_batch_result",
+    "parse_completion",
+]
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a model is: `openai` or `ollama`, its name (empty: the server's only one), the server's URL."""
+    """A model on a server.
+
+    Attributes:
+        provider: `openai`, `ollama`, or `server` for any other that was named by its URL.
+        model: its name; empty for the only one that the server has.
+        url: where the API is; None for OpenAI's own.
+    """
 
     provider: str
     model: str
@@ -28,36 +39,43 @@ class Endpoint:
 
     @classmethod
     def parse(cls, spec: str) -> Endpoint | None:
-        """From `openai:MODEL[@URL]`, `ollama:MODEL[@URL]` or a URL; None for another spelling."""
+        """From `openai:MODEL[@URL]`, `ollama:MODEL[@URL]` or a URL; None for any other spec.
+
+        Raises:
+            ConfigError: no model is named, or the URL holds a password or is incomplete.
+        """
         if re.search(r"https?://[^/]*@", spec):
             raise ConfigError("--llm: no user and password in a URL; a key goes into MMREC_API_KEY")
         if spec.startswith(("http://", "https://")):
             return cls("server", "", spec)
         provider, _, rest = spec.partition(":")
-        model, at, url = rest.partition("@http")
         if provider not in ("openai", "ollama"):
             return None
+        model, separator, address = rest.partition("@http")
         if not model:
             raise ConfigError(f"{spec}: name a model, as in {provider}:MODEL")
         if re.search(r".@[\w.-]*(:\d+|/v1|$)", model):
             raise ConfigError(f"{spec}: write the server as {provider}:MODEL@http://HOST:PORT/v1")
-        if at:
-            return cls("ollama" if provider == "ollama" else "server", model, "http" + url)
-        return cls(
-            provider, model, _OLLAMA if provider == "ollama" else os.environ.get("OPENAI_BASE_URL")
-        )
+        if separator:
+            return cls("ollama" if provider == "ollama" else "server", model, "http" + address)
+        if provider == "ollama":
+            return cls(provider, model, "http://localhost:11434/v1")
+        return cls(provider, model, os.environ.get("OPENAI_BASE_URL"))
 
     @property
     def key_variable(self) -> str:
-        """The environment variable that holds the key."""
+        """The environment variable that holds the key.
+
+        OpenAI's key goes only to OpenAI's server, never to one that was named by its URL.
+        """
         return "OPENAI_API_KEY" if self.provider == "openai" else "MMREC_API_KEY"
 
     @property
     def api_key(self) -> str:
-        """The key to show. OpenAI's is for OpenAI's server, and for none that was named by its URL.
+        """The key to send.
 
         Raises:
-            ModelError: OpenAI's is needed and is not there.
+            ModelError: OpenAI's is needed and is missing.
         """
         key = os.environ.get(self.key_variable, "").strip()
         if self.provider != "openai":
@@ -70,34 +88,35 @@ class Endpoint:
 
 
 class ChatRequest(NamedTuple):
-    """One call: messages, the JSON schema of the answer (None: plain text), the most tokens of it."""
+    """One call: messages, the JSON schema of the answer (None: plain text), its limit of tokens."""
 
     messages: list[dict[str, Any]]
     schema: dict[str, object] | None
     max_tokens: int
 
     def max_usage(self) -> Usage:
-        """The most tokens that it can use, about."""
-        contents = [message["content"] for message in self.messages]
-        texts = sum(
-            estimate_tokens(one) if isinstance(one, str) else _IMAGE_TOKENS for one in contents
-        )
-        return Usage(input=texts, output=self.max_tokens)
+        """The most tokens that it can use, estimated."""
+        image_tokens = 3000  # the most that a small photo is billed as
+        tokens = 0
+        for message in self.messages:
+            content = message["content"]
+            tokens += estimate_tokens(content) if isinstance(content, str) else image_tokens
+        return Usage(input=tokens, output=self.max_tokens)
 
 
 @dataclass(frozen=True)
 class ServerCapabilities:
-    """How a server wants to be asked.
+    """What a server supports, as far as its refusals have shown.
 
     Attributes:
-        uses_completion_limit: whether it calls the limit of an answer `max_completion_tokens`.
-        format_level: which of `_LEVELS` of structured answers it can do.
-        dropped: parameters that it refuses.
+        uses_completion_limit: it calls the limit of an answer `max_completion_tokens`.
+        formats: structured answers that may be asked for, the best one first.
+        refused_parameters: parameters to leave out.
     """
 
     uses_completion_limit: bool
-    format_level: int = 0
-    dropped: frozenset[str] = frozenset()
+    formats: tuple[str, ...] = ("json_schema", "json_object", "text")
+    refused_parameters: frozenset[str] = frozenset()
 
     def request_body(self, model: str, request: ChatRequest) -> dict[str, Any]:
         """The body of a call."""
@@ -108,25 +127,26 @@ class ServerCapabilities:
             "temperature": 0,
             limit: request.max_tokens,
         }
-        level = _LEVELS[self.format_level]
-        if request.schema is not None and level == "json_schema":
-            shape = {"name": "answer", "strict": True, "schema": request.schema}
-            body["response_format"] = {"type": level, "json_schema": shape}
-        elif request.schema is not None and level == "json_object":
-            body["response_format"] = {"type": level}
-        return {name: value for name, value in body.items() if name not in self.dropped}
+        best_format = self.formats[0]
+        if request.schema is not None and best_format == "json_schema":
+            schema = {"name": "answer", "strict": True, "schema": request.schema}
+            body["response_format"] = {"type": best_format, "json_schema": schema}
+        elif request.schema is not None and best_format == "json_object":
+            body["response_format"] = {"type": best_format}
+        for name in self.refused_parameters:
+            body.pop(name, None)
+        return body
 
-    def downgraded(self, refused: str, body: dict[str, Any]) -> ServerCapabilities | None:
-        """How to ask after a refusal; None where the words do not name anything to do without."""
-        if "temperature" in refused and "temperature" in body:
-            return replace(self, dropped=self.dropped | {"temperature"})
-        if "max_completion_tokens" in refused and "max_completion_tokens" in body:
+    def downgraded(self, refusal: str, body: dict[str, Any]) -> ServerCapabilities | None:
+        """What is left after a refusal of a body; None where it names nothing that could be left out."""
+        if "max_completion_tokens" in refusal and "max_completion_tokens" in body:
             return replace(self, uses_completion_limit=False)
-        if "max_tokens" in refused and "max_tokens" in body:
-            return replace(self, dropped=self.dropped | {"max_tokens"})
-        words = ("response_format", "json_schema", "json_object", "schema", "grammar", "structured")
-        if "response_format" in body and any(word in refused for word in words):
-            return replace(self, format_level=self.format_level + 1)
+        for name in ("temperature", "max_tokens"):
+            if name in refusal and name in body:
+                return replace(self, refused_parameters=self.refused_parameters | {name})
+        format_words = "response_format|json_schema|json_object|schema|grammar|structured"
+        if "response_format" in body and re.search(format_words, refusal):
+            return replace(self, formats=self.formats[1:])
         return None
 
 
@@ -134,19 +154,38 @@ def parse_completion(reply: dict[str, Any]) -> Answer:
     """A chat completion, word for word.
 
     Raises:
-        ValueError, TypeError, LookupError, AttributeError: it is none.
+        ValueError, TypeError, LookupError, AttributeError: the reply is no completion.
     """
     choice = reply["choices"][0]
-    used = reply.get("usage") or {}
-    usage = Usage(
-        input=used.get("prompt_tokens") or 0,
-        output=used.get("completion_tokens") or 0,
-        cached=(used.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
-    )
+    usage = reply.get("usage") or {}
+    details = usage.get("prompt_tokens_details") or {}
     text = choice["message"].get("content") or ""
-    # A lone surrogate cannot be written down.
     return Answer(
-        text=text.encode("utf-8", "replace").decode(),
-        usage=usage,
+        text=text.encode("utf-8", "replace").decode(),  # A lone surrogate cannot be stored.
+        usage=Usage(
+            input=usage.get("prompt_tokens") or 0,
+            output=usage.get("completion_tokens") or 0,
+            cached=details.get("cached_tokens") or 0,
+        ),
         finish=choice.get("finish_reason") or "stop",
     )
+
+
+def parse_batch_result(line: bytes) -> tuple[str, Answer | Failure] | None:
+    """Name and outcome of a request in the result file of a batch; None for what may be tried again."""
+    # Refusals that are about the account or the moment, not about the request.
+    temporary = (401, 403, 404, 408, 409, 429)
+    try:
+        result = json.loads(line)
+        response = result.get("response") or {}
+        status, body = response.get("status_code", 0), response.get("body") or {}
+        if status == 200:
+            return result["custom_id"], parse_completion(body)
+        if 400 <= status < 500 and status not in temporary:
+            message = (body.get("error") or {}).get("message") or json.dumps(body)
+            return result["custom_id"], Failure(
+                f"the server refused: {escape_text(str(message), 300)}"
+            )
+    except (ValueError, LookupError, TypeError, AttributeError):
+        pass  # a line that is damaged
+    return None

@@ -1,4 +1,4 @@
-"""Histories that are longer than one call takes: which reviews to show, or how to part them."""
+"""Budgets of tokens: estimates, and which reviews fit where there are more than one call takes."""
 
 from __future__ import annotations
 
@@ -15,98 +15,98 @@ __all__ = [
     "truncate_text",
 ]
 
-_BYTES_PER_TOKEN = 4
-_TOKENS_PER_WORD = 1.3
-_SHARE = 8
-
 
 def estimate_tokens(text: str) -> int:
-    """About how many tokens a text has, where the model's tokenizer is not known.
+    """About how many tokens a text has, where the model's tokenizer is not available.
 
-    For English that is about right; for other scripts old tokenizers make twice as many. No tokenizer on
-    bytes makes more than four times as many, whatever the text.
+    Right for English; old tokenizers make twice as many of other scripts. No tokenizer of bytes makes
+    more than four times as many of any text.
     """
-    return 1 + int(
-        max(
-            len(text.encode("utf-8", "replace")) / _BYTES_PER_TOKEN,
-            _TOKENS_PER_WORD * len(text.split()),
-        )
-    )
+    by_bytes = len(text.encode("utf-8", "replace")) / 4
+    by_words = 1.3 * len(text.split())
+    return 1 + int(max(by_bytes, by_words))
 
 
 def truncate_text(
     text: str, max_tokens: int, count_tokens: Callable[[str], int] = estimate_tokens
 ) -> str:
-    """The beginning of a text, of at most so many tokens."""
-    cost = count_tokens(text)
-    if cost <= max_tokens:
+    """The beginning of a text, with an ellipsis where it was cut; empty where not even that fits."""
+    tokens = count_tokens(text)
+    if tokens <= max_tokens:
         return text
-    # In steps: the beginning may be denser than the whole.
-    while text and cost > max_tokens:
-        text = (
-            text[: min(len(text) * max_tokens // cost, len(text) - 3)].rstrip()
-            if max_tokens > 1
-            else ""
-        )
-        cost = count_tokens(text + " …")
+    # Step by step: the beginning may have more tokens per character than the whole.
+    while text and tokens > max_tokens:
+        length = min(len(text) * max_tokens // tokens, len(text) - 3) if max_tokens > 1 else 0
+        text = text[: max(length, 0)].rstrip()
+        tokens = count_tokens(text + " …")
     return text and text + " …"
+
+
+def max_review_tokens(window: int, reviews: int) -> int:
+    """Most tokens of one review: among several, an eighth, so that none crowds out the others."""
+    return max(window if reviews == 1 else window // 8, 1)
 
 
 def select_representative(
     reviews: Sequence[Review], costs: Sequence[int], window: int
 ) -> list[int]:
-    """Positions of the reviews that fit a window and cover ratings and time.
+    """Positions of reviews that fit a window, cover all ratings in proportion, and all times.
 
-    Every rating has its say in proportion to its reviews, the rarest first; within a rating they are taken
-    from all over its time. The positions come back in the order given.
+    Reviews take turns: the k-th of n reviews with a rating has turn k / n, and of equal turns the rarest
+    rating comes first. Within a rating, each prefix of the order is spread evenly over time.
 
     Args:
-        reviews: n of them, in the order of time.
-        costs: (n) tokens of each.
+        reviews: (n,) in the order of time.
+        costs: (n,) tokens of each.
         window: most tokens in all.
+
+    Returns:
+        Positions in ascending order.
     """
     by_rating: dict[float, list[int]] = defaultdict(list)
-    for at, review in enumerate(reviews):
-        by_rating[review.rating].append(at)
-    turns = [
-        (rank / len(some), len(some), at)
-        for some in by_rating.values()
-        for rank, at in enumerate(some[place] for place in _spread(len(some)))
-    ]
-    chosen = []
-    for _, _, at in sorted(turns):
-        if costs[at] <= window:
-            window -= costs[at]
-            chosen.append(at)
-    return sorted(chosen)
+    for position, review in enumerate(reviews):
+        by_rating[review.rating].append(position)
+    turns = []
+    for positions in by_rating.values():
+        count = len(positions)
+        for rank, index in enumerate(_spread(count)):
+            turns.append((rank / count, count, positions[index]))
+    selected = []
+    for _, _, position in sorted(turns):
+        if costs[position] <= window:
+            window -= costs[position]
+            selected.append(position)
+    return sorted(selected)
 
 
 def _spread(count: int) -> list[int]:
-    """0..count-1 such that every beginning of the list is spread over the whole: by reversed bits."""
+    """0..count-1 in an order of which each prefix is spread over the range: by reversed bits.
+
+    This is the van der Corput sequence in base 2.
+    """
     bits = max(count - 1, 1).bit_length()
-    return sorted(range(count), key=lambda at: f"{at:0{bits}b}"[::-1])
+    return sorted(range(count), key=lambda index: f"{index:0{bits}b}"[::-1])
 
 
 def split_by_tokens(
     reviews: Sequence[Review], costs: Sequence[int], window: int
 ) -> list[list[int]]:
-    """Positions of reviews in parts that fit a window each; a part never mixes what is read apart.
+    """Positions of reviews in groups that fit a window each, and have reviews of one fold only.
 
-    Views of one entity differ by one part of the data, so all others are the same texts in each of them, and
-    are read only once.
+    Views of one entity differ by one fold, so that the groups of all other folds are the same in each
+    view, and each is summarised only once.
+
+    Args:
+        reviews: (n,) in the order of time.
+        costs: (n,) tokens of each, at most `window`.
+        window: most tokens of a group.
     """
-    parts: list[list[int]] = []
-    order = sorted(range(len(reviews)), key=lambda at: reviews[at].fold)
-    left, last = 0, None
-    for at in order:
-        if reviews[at].fold != last or costs[at] > left:
-            parts.append([])
-            left, last = window, reviews[at].fold
-        parts[-1].append(at)
-        left -= costs[at]
-    return parts
-
-
-def max_review_tokens(window: int, reviews: int) -> int:
-    """Most tokens of one review among several: a long one may not crowd out the others."""
-    return max(window if reviews == 1 else window // _SHARE, 1)
+    groups: list[list[int]] = []
+    free, fold = 0, None
+    for position in sorted(range(len(reviews)), key=lambda position: reviews[position].fold):
+        if reviews[position].fold != fold or costs[position] > free:
+            groups.append([])
+            free, fold = window, reviews[position].fold
+        groups[-1].append(position)
+        free -= costs[position]
+    return groups

@@ -1,15 +1,16 @@
-"""An instruct model on this machine: many asks at once, always the most likely word."""
+"""An instruct model on this machine: many prompts at once, always the most likely token."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from transformers import GenerationConfig
 
 from mmrec.cache.store import Failure
+from mmrec.data.schema import EntityKind
 from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ModelError
 from mmrec.llm.chat_template import ChatTemplate
@@ -19,71 +20,73 @@ from mmrec.llm.types import Answer, Prompt, Task, Usage
 
 __all__ = ["TransformersModel"]
 
-_CHUNK: Final = {"cpu": 8, "cuda": 32}
-_TOKENS_AT_ONCE: Final = {"cpu": 16_384, "cuda": 65_536}
-_LEAST_WINDOW: Final = 64
 
+class _TokenizedPrompt(NamedTuple):
+    """A prompt in tokens, its number, and the most tokens of its answer."""
 
-class _Prompt(NamedTuple):
-    """An ask in tokens, with its number and the most tokens of its answer."""
-
-    at: int
+    number: int
     tokens: list[int]
-    most: int
+    max_new_tokens: int
 
     @property
     def width(self) -> int:
-        return len(self.tokens) + self.most
+        return len(self.tokens) + self.max_new_tokens
 
 
 class TransformersModel:
-    """A local instruct model as a reader of reviews; its weights are brought and loaded at the first ask.
+    """A local instruct model; its weights are downloaded and loaded at the first prompt.
 
-    Asks of a batch do not touch each other, but in bf16 a near tie between two words may fall otherwise in a
-    batch of another size.
+    Prompts of a batch do not influence each other. In bf16, though, a near tie between two tokens may
+    fall differently in a batch of another size.
 
     Args:
         source: folder, or name of a model on the hub.
-        revision: commit of a model on the hub; that of the local cache, or the newest one, by default.
-        window: most tokens of reviews in one ask, where the model's context holds that much.
-        placement: where it runs and how exact; the fastest by default, except fp16, where
-            some models overflow.
+        revision: commit of a model on the hub; by default that of the local cache, or the newest.
+        window: most tokens of reviews in one prompt, where the model's context holds that much.
+        placement: where it runs, and how exact. By default the fastest of this machine, but not fp16, in
+            which some models overflow.
     """
 
     def __init__(
         self, source: str, revision: str | None, window: int, placement: Placement | None = None
     ) -> None:
-        gpu = torch.cuda.is_available()
-        self._placement = placement or (Placement("cuda", "bf16") if gpu else Placement.choose())
-        self.chunk_size = _CHUNK[self._placement.device]
-        self._max_batch_tokens = _TOKENS_AT_ONCE[self._placement.device]
+        if placement is None:
+            has_gpu = torch.cuda.is_available()
+            placement = Placement("cuda", "bf16") if has_gpu else Placement.choose()
+        self._placement = placement
+        on_gpu = placement.device == "cuda"
+        self.chunk_size = 32 if on_gpu else 8
+        self._max_batch_tokens = 65_536 if on_gpu else 16_384
         self._source = source
         self._requested_revision = revision
-        self._most = window
-        self._spend = CostTracker(None, Budget(None))
+        self._max_window = window
+        self._costs = CostTracker(None, Budget(None))
 
     @cached_property
     def window(self) -> int | None:
-        """Most tokens of reviews in one ask: what instructions and answer leave of the model's context.
+        """Most tokens of reviews in one prompt: what instructions and answer leave of the context.
 
         Raises:
             ModelError: that is hardly anything, or the model's files are not right.
         """
-        template, context = self._template, self._template.context_length
-        if context is None:
-            return self._most
-        tasks = [summary_task(of, "restaurant", 11) for of in ("user", "item")]
-        tasks.append(note_task("restaurant"))
-        taken = max(len(template.encode(Prompt(task, ("",)))) + task.max_tokens for task in tasks)
-        if context - taken < _LEAST_WINDOW:
+        context_length = self._template.context_length
+        if context_length is None:
+            return self._max_window
+        tasks = [note_task("restaurant")]
+        tasks += [summary_task(kind, "restaurant", 11) for kind in get_args(EntityKind)]
+        reserved = 0
+        for task in tasks:
+            instructions = self._template.encode(Prompt(task, ("",)))
+            reserved = max(reserved, len(instructions) + task.max_tokens)
+        if context_length - reserved < 64:
             raise ModelError(
-                f"{self._source} takes {context:,} tokens at once, but instructions and answer "
-                f"alone have {taken:,}; name a model with a longer context"
+                f"{self._source} takes {context_length:,} tokens at once, but instructions and answer "
+                f"alone have {reserved:,}; name a model with a longer context"
             )
-        return min(self._most, context - taken)
+        return min(self._max_window, context_length - reserved)
 
     def provenance(self, task: Task) -> dict[str, object]:
-        """What determines an answer besides the texts; of a folder its files, of a hub's model its commit.
+        """What determines an answer besides the texts; a folder's files, or a hub model's commit, do.
 
         Raises:
             ModelError: the model is not here and cannot be downloaded.
@@ -100,88 +103,98 @@ class TransformersModel:
         }
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text by the model's tokenizer; the weights are not loaded for that."""
+        """Tokens of each text by the model's tokenizer; that needs no weights."""
         return self._template.count_tokens(texts)
 
     def status(self) -> str:
         """Tokens so far."""
-        return str(self._spend)
+        return str(self._costs)
 
     def generate(
         self, prompts: Iterator[list[tuple[int, Prompt]]]
     ) -> Generator[tuple[int, Answer | Failure]]:
-        """Answer asks, a block at a time; one that the model's context does not hold is a failure.
+        """Answer prompts, a block at a time; one that the model's context does not hold fails.
 
         Raises:
             ModelError: the model cannot be loaded.
         """
         for block in prompts:
-            tokenized = [
-                _Prompt(at, self._template.encode(ask), ask.task.max_tokens) for at, ask in block
-            ]
-            context = self._template.context_length or max(
-                (one.width for one in tokenized), default=0
-            )
-            for one in tokenized:
-                if one.width > context:
-                    yield one.at, _too_long(one, context)
-            waiting = [one for one in tokenized if one.width <= context]
-            waiting.sort(key=lambda one: (one.most, len(one.tokens)))
+            waiting = []
+            for number, prompt in block:
+                tokens = self._template.encode(prompt)
+                tokenized = _TokenizedPrompt(number, tokens, prompt.task.max_tokens)
+                context_length = self._template.context_length
+                if context_length is not None and tokenized.width > context_length:
+                    yield number, _too_long(tokenized, context_length)
+                else:
+                    waiting.append(tokenized)
+            waiting.sort(key=lambda prompt: (prompt.max_new_tokens, len(prompt.tokens)))
             while waiting:
-                batch = self._batch(waiting)
+                batch = self._first_batch(waiting)
                 del waiting[: len(batch)]
-                yield from zip((one.at for one in batch), self._said(batch), strict=True)
+                numbers = [prompt.number for prompt in batch]
+                yield from zip(numbers, self._answer_batch(batch), strict=True)
 
-    def _batch(self, waiting: Sequence[_Prompt]) -> Sequence[_Prompt]:
+    def _first_batch(self, waiting: Sequence[_TokenizedPrompt]) -> Sequence[_TokenizedPrompt]:
         """The first of sorted prompts: as many as the token budget holds, and at least one."""
         size = 1
-        for one in waiting[1:]:
-            if one.most != waiting[0].most or (size + 1) * one.width > self._max_batch_tokens:
+        for prompt in waiting[1:]:
+            fits = (size + 1) * prompt.width <= self._max_batch_tokens
+            if not fits or prompt.max_new_tokens != waiting[0].max_new_tokens:
                 break
             size += 1
         return waiting[:size]
 
-    def _said(self, batch: Sequence[_Prompt]) -> list[Answer | Failure]:
+    def _answer_batch(self, batch: Sequence[_TokenizedPrompt]) -> list[Answer | Failure]:
         """Answers of a batch; where the GPU's memory does not hold it, it and all later ones are halved."""
         try:
-            rows = self._generate(batch)
+            generated = self._generate_tokens(batch)
         except torch.OutOfMemoryError:
-            pass  # What the call held is free only once the error is gone.
+            pass  # The memory of the call is free only after the except clause.
         else:
-            return [self._answer(one, row) for one, row in zip(batch, rows, strict=True)]
+            pairs = zip(batch, generated, strict=True)
+            return [self._to_answer(prompt, tokens) for prompt, tokens in pairs]
         torch.cuda.empty_cache()
         half = len(batch) // 2
         if not half:
-            return [Failure("one ask alone is too much for the GPU's memory", final=False)]
+            return [Failure("one prompt alone is too much for the GPU's memory", final=False)]
         self._max_batch_tokens = half * batch[-1].width
-        return self._said(batch[:half]) + self._said(batch[half:])
+        return self._answer_batch(batch[:half]) + self._answer_batch(batch[half:])
 
     @torch.inference_mode()
-    def _generate(self, batch: Sequence[_Prompt]) -> list[list[int]]:
-        """Tokens that the model says to each prompt, padded after the end."""
-        width = max(len(one.tokens) for one in batch)
-        gaps = [width - len(one.tokens) for one in batch]
+    def _generate_tokens(self, batch: Sequence[_TokenizedPrompt]) -> list[list[int]]:
+        """Tokens generated for each prompt, padded after the end."""
+        width = max(len(prompt.tokens) for prompt in batch)
         pad = self._model.generation_config.pad_token_id
-        # Padded on the left, so that every answer begins right after its prompt.
-        ids = torch.tensor([[pad] * gap + one.tokens for gap, one in zip(gaps, batch, strict=True)])
-        mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in gaps])
-        to = self._placement.device
-        said = self._model.generate(
-            input_ids=ids.to(to), attention_mask=mask.to(to), max_new_tokens=batch[0].most
+        # (batch, width), padded on the left, so that every answer begins right after its prompt.
+        ids = torch.full((len(batch), width), pad)
+        mask = torch.zeros((len(batch), width), dtype=torch.long)
+        for row, prompt in enumerate(batch):
+            ids[row, width - len(prompt.tokens) :] = torch.tensor(prompt.tokens)
+            mask[row, width - len(prompt.tokens) :] = 1
+        device = self._placement.device
+        generated = self._model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            max_new_tokens=batch[0].max_new_tokens,
         )
-        return said[:, width:].tolist()
+        return generated[:, width:].tolist()
 
-    def _answer(self, prompt: _Prompt, row: list[int]) -> Answer:
-        ends = self._model.generation_config.eos_token_id or ()
-        end = next((at for at, token in enumerate(row) if token in ends), None)
-        usage = Usage(input=len(prompt.tokens), output=len(row) if end is None else end + 1)
-        self._spend.settle(0, usage)
-        text = self._template.decode(row[:end])
-        return Answer(text=text, usage=usage, finish="length" if end is None else "stop")
+    def _to_answer(self, prompt: _TokenizedPrompt, tokens: list[int]) -> Answer:
+        """The answer up to the first end token."""
+        end_tokens = self._model.generation_config.eos_token_id or ()
+        end = 0
+        while end < len(tokens) and tokens[end] not in end_tokens:
+            end += 1
+        is_cut = end == len(tokens)
+        usage = Usage(input=len(prompt.tokens), output=end if is_cut else end + 1)
+        self._costs.settle(0, usage)
+        text = self._template.decode(tokens[:end])
+        return Answer(text=text, usage=usage, finish="length" if is_cut else "stop")
 
     @cached_property
     def _files(self) -> Weights:
-        """All of the model's files but its tensors, at least."""
+        """All of the model's files except its tensors, at least."""
         return Weights.find_or_download(self._source, self._requested_revision, tensors=False)
 
     @cached_property
@@ -190,24 +203,24 @@ class TransformersModel:
 
     @cached_property
     def _model(self) -> Any:
-        """The model itself, which says the most likely word, whatever its own settings are."""
-        model = Weights.find_or_download(self._source, self._files.commit).load(
-            "AutoModelForCausalLM", self._placement
-        )
-        # Models and tokenizers name different ends.
-        own = model.generation_config.eos_token_id
-        ends = sorted(
-            {*(own if isinstance(own, list) else [own]), self._template.end_token} - {None}
-        )
-        greedy: Any = GenerationConfig
-        model.generation_config = greedy(
-            do_sample=False, eos_token_id=ends or None, pad_token_id=min(ends, default=0)
+        """The model itself, with greedy decoding whatever its own settings are."""
+        weights = Weights.find_or_download(self._source, self._files.commit)
+        model = weights.load("AutoModelForCausalLM", self._placement)
+        # The end tokens of the model and of its tokenizer may differ; either ends an answer.
+        configured = model.generation_config.eos_token_id
+        end_tokens = set(configured) if isinstance(configured, list) else {configured}
+        end_tokens = (end_tokens | {self._template.end_token}) - {None}
+        greedy_config: Any = GenerationConfig
+        model.generation_config = greedy_config(
+            do_sample=False,
+            eos_token_id=sorted(end_tokens) or None,
+            pad_token_id=min(end_tokens, default=0),
         )
         return model
 
 
-def _too_long(prompt: _Prompt, context: int) -> Failure:
+def _too_long(prompt: _TokenizedPrompt, context_length: int) -> Failure:
     return Failure(
-        f"{len(prompt.tokens):,} tokens and {prompt.most:,} of the answer are more than the {context:,} that "
-        "the model takes at once"
+        f"{len(prompt.tokens):,} tokens and {prompt.max_new_tokens:,} of the answer are more than the "
+        f"{context_length:,} that the model takes at once"
     )

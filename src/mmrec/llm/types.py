@@ -1,4 +1,4 @@
-"""What a language model must do for mmrec: answer asks, each made of a task and of untrusted texts."""
+"""What a language model must do for mmrec: answer prompts, each made of a task and of untrusted texts."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ __all__ = [
 
 PriceTag = Literal["cheap price", "fair price", "overpriced", "none"]
 PRICE_TAGS: tuple[PriceTag, ...] = ("cheap price", "fair price", "overpriced", "none")
-"""The paper's price tags, from cheap to dear; `none` where nothing is said."""
+"""The paper's price tags, from cheap to expensive; `none` where the text mentions no price."""
 
 
-class _Words(BaseModel):
+class _Opinions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     likes: list[str] = []
@@ -37,20 +37,20 @@ class _Words(BaseModel):
     categories: list[str] = []
 
 
-class Note(_Words):
-    """What one review says: its gist in a sentence, likes, dislikes, price tag, categories (DESIGN 3.2)."""
+class Note(_Opinions):
+    """What one review says: its gist in a sentence, likes, dislikes, price tag, categories."""
 
     gist: str = ""
 
 
-class Summary(_Words):
+class Summary(_Opinions):
     """What many reviews of one user or item say together (paper, section 3.2)."""
 
     text: str = ""
 
 
 class Review(NamedTuple):
-    """A review as evidence: its text, stars and time, and the part of the data that it is read with."""
+    """A review as evidence: its text, rating and time, and the fold of the data that it belongs to."""
 
     text: str
     rating: float
@@ -59,7 +59,7 @@ class Review(NamedTuple):
 
 
 class Usage(BaseModel):
-    """Tokens of one answer, as the server counted them."""
+    """Tokens of one answer, or of several, as the server counted them."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -68,27 +68,34 @@ class Usage(BaseModel):
     cached: int = 0
     """Tokens of the input that were read from the server's cache."""
 
+    def __add__(self, usage: Usage) -> Usage:
+        return Usage(
+            input=self.input + usage.input,
+            output=self.output + usage.output,
+            cached=self.cached + usage.cached,
+        )
+
 
 class Answer(BaseModel):
-    """What came back, word for word, before anything in it is believed."""
+    """The model's answer, word for word, before it is parsed or checked."""
 
     model_config = ConfigDict(frozen=True)
 
     text: str
     usage: Usage = Usage()
     finish: str = "stop"
-    """Why the model stopped: `stop`, or `length` where it was cut."""
+    """Why the model stopped: `stop`, or `length` where the answer was cut."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A kind of ask.
+    """A kind of prompt.
 
     Attributes:
-        name: `note`, `summary of a user`, ...; the kind of its answers in the store.
-        instructions: what the model is told to do.
-        schema: JSON schema of the answer; None where a plain text is asked for.
-        max_tokens: most tokens of the answer.
+        name: `note`, `summary of user`, ...; the kind of its answers in the store.
+        instructions: the system prompt.
+        schema: JSON schema of the answer; None for plain text.
+        max_tokens: limit of the answer.
     """
 
     name: str
@@ -98,7 +105,10 @@ class Task:
 
 
 class Prompt(NamedTuple):
-    """One call: a task, the untrusted texts it is about, and a bad answer where one is to be repaired."""
+    """One call: a task, the untrusted texts it is about, and a rejected answer that is to be repaired.
+
+    `rejected` is a JSON list of that answer and of the reason why it could not be used.
+    """
 
     task: Task
     texts: tuple[str, ...]
@@ -106,26 +116,26 @@ class Prompt(NamedTuple):
 
 
 class LanguageModel(Protocol):
-    """A reader of reviews; its answers are data, kept in the store under all that made them."""
+    """Reads reviews. Its answers are kept in the store under everything that determines them."""
 
     @property
     def chunk_size(self) -> int:
-        """Asks that are handed over, and kept, at a time."""
+        """Prompts that are handed over, and stored, together."""
 
     @property
     def window(self) -> int | None:
-        """Most tokens of texts in one ask; None where there is no limit, since nothing is prompted."""
+        """Most tokens of texts in one prompt; None for a model of rules, which has no limit."""
 
     def provenance(self, task: Task) -> dict[str, object]:
         """What determines an answer besides the texts: kind, model, revision, prompt, parameters."""
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, by the model's own tokenizer where it is known, else estimated."""
+        """Tokens of each text, by the model's own tokenizer where it is available, else estimated."""
 
     def generate(
         self, prompts: Iterator[list[tuple[int, Prompt]]]
     ) -> Iterator[tuple[int, Answer | Failure]]:
-        """Answer asks as they come, in any order; each answer with the number of its ask."""
+        """Answer numbered prompts as they come, in any order; each answer with its prompt's number."""
 
     def status(self) -> str:
-        """What was used up so far, for the progress bar."""
+        """Usage so far, for the progress bar."""

@@ -60,13 +60,13 @@ class OpenAICaptioner:
     (see `faults`) is asked for once more in other words; when that says nothing either, the photo has none.
 
     Args:
-        chat: the model.
+        client: of the model.
     """
 
     chunk = 1
 
-    def __init__(self, chat: ChatClient) -> None:
-        self.chat = chat
+    def __init__(self, client: ChatClient) -> None:
+        self.client = client
 
     @property
     def provenance(self) -> dict[str, object]:
@@ -78,8 +78,8 @@ class OpenAICaptioner:
         return {
             "kind": "caption",
             "version": _VERSION,
-            "provider": self.chat.endpoint.provider,
-            "model": self.chat.model,
+            "provider": self.client.endpoint.provider,
+            "model": self.client.model,
             "prompt": hashlib.sha256(json.dumps([_ASK, _AGAIN]).encode()).hexdigest()[:16],
             "pixels": _PIXELS,
             "quality": _QUALITY,
@@ -89,7 +89,7 @@ class OpenAICaptioner:
 
     def status(self) -> str:
         """Tokens and money so far."""
-        return str(self.chat.costs)
+        return str(self.client.costs)
 
     def caption(self, photos: _Photos) -> Iterator[tuple[int, Answer | Failure]]:
         """Caption RGB photos, many at a time; each is encoded when a call is free for it.
@@ -100,14 +100,14 @@ class OpenAICaptioner:
         """
         first: dict[int, str] = {}
         again: deque[tuple[int, ChatRequest]] = deque()
-        for at, answer in self.chat.complete(_requests(photos, first, again)):
+        for at, answer in self.client.complete(_requests(photos, first, again)):
             photo = first.pop(at, None)
             caption = _caption(answer)
             if photo is not None and isinstance(caption, Failure) and isinstance(answer, Answer):
                 again.append((at, _request(photo, *_AGAIN)))
             else:
                 yield at, caption
-        for at, answer in self.chat.complete(iter([list(again)])):
+        for at, answer in self.client.complete(iter([list(again)])):
             yield at, _caption(answer)
 
 

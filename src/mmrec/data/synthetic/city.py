@@ -1,8 +1,8 @@
-"""Sample City: a seeded synthetic town of restaurants, guests, reviews and photos, our own demo.
+"""Sample City: a seeded synthetic city of restaurants, users, reviews and photos, the demo's data.
 
-Whatever moves a rating is also spoken of: who loves quiet complains where it is loud. So words reveal what
-users want and what items are, and a model that reads them can beat one that only knows how lenient a user
-and how good an item is.
+What moves a rating is also mentioned in the text: a user who loves quiet complains where it is loud. So
+the texts reveal what users want and what items are, and a model that reads them can beat one that knows
+only how lenient a user and how good an item is.
 """
 
 from __future__ import annotations
@@ -29,23 +29,16 @@ from mmrec.data.synthetic.truth import (
     rating_terms,
 )
 
-__all__ = ["TRAITS", "City", "ItemTruth", "UserTruth", "build_city", "write_sample_city"]
-
-LIKE_SHARE = 0.825
-"""Share of ratings of 4 and 5: some five likes to a dislike, as in restaurant reviews online."""
-NOISE = 0.9
-"""Standard deviation of a visit's luck, in stars."""
-PHOTO_SHARE = 0.15
-"""Share of reviews that come with a photo."""
+__all__ = ["City", "build_city", "write_sample_city"]
 
 
 @dataclass(frozen=True)
 class City:
-    """A town of U users, I items and R reviews, in the order of their dates, with its truth.
+    """A city of U users, I items and R reviews, in the order of their dates, with its truth.
 
     Attributes:
-        items: the items.
-        users: the users.
+        items: the restaurants.
+        users: the reviewers.
         user: (R,) index of the user; no (user, item) pair occurs twice.
         item: (R,) index of the item.
         score: (R,) the rating before luck and rounding, all that an oracle could predict.
@@ -65,41 +58,40 @@ class City:
 
 
 def build_city(seed: int = 0, users: int = 400, items: int = 150, reviews: int = 4000) -> City:
-    """The town of this seed, in memory.
+    """Build the city of a seed in memory.
 
     Raises:
         ConfigError: fewer reviews than give everyone two, or more than there are pairs.
     """
     item_rng, user_rng, pair_rng, text_rng = np.random.default_rng(seed).spawn(4)
-    places = draw_items(items, item_rng)
-    guests = draw_users(users, user_rng)
+    item_truth, user_truth = draw_items(items, item_rng), draw_users(users, user_rng)
     user, item = draw_pairs(users, items, reviews, pair_rng)
-    stars = rating_terms(places, guests, user, item)
-    luck = pair_rng.normal(0, NOISE, reviews)
-    raw = stars.sum(axis=1) + guests.leniency[user]
-    score = raw + 3.5 - np.quantile(raw + luck, 1 - LIKE_SHARE)
+    stars = rating_terms(item_truth, user_truth, user, item)
+    luck = pair_rng.normal(0, 0.9, reviews)  # of a single visit, in stars
+    raw = stars.sum(axis=1) + user_truth.leniency[user]
+    # 82.5% of ratings are 4 or 5: some five likes to a dislike, as in restaurant reviews online.
+    score = raw + 3.5 - np.quantile(raw + luck, 0.175)
     rating = np.clip(np.rint(score + luck), 1, 5).astype(np.int64)
     days = np.sort(pair_rng.integers(0, 6 * 365, reviews))
-    text = [
-        write_review(
-            int(rating[row]),
-            _opinions(stars[row], luck[row], places, int(item[row])),
-            places.cuisines[item[row]],
-            guests.habits[user[row]],
-            text_rng,
-        )
-        for row in range(reviews)
-    ]
-    return City(places, guests, user, item, score, rating, text, np.datetime64("2019-01-01") + days)
+    texts = []
+    for row, (reviewer, restaurant) in enumerate(zip(user, item, strict=True)):
+        opinions = _opinions(stars[row], luck[row], item_truth, restaurant)
+        cuisines, habits = item_truth.cuisines[restaurant], user_truth.habits[reviewer]
+        texts.append(write_review(int(rating[row]), opinions, cuisines, habits, text_rng))
+    date = np.datetime64("2019-01-01") + days
+    return City(item_truth, user_truth, user, item, score, rating, texts, date)
 
 
 def write_sample_city(
     folder: Path, *, seed: int = 0, users: int = 400, items: int = 150, reviews: int = 4000
 ) -> Path:
-    """Write `reviews.jsonl`, `items.jsonl` and `photos/` into the folder; returns the path of the reviews.
+    """Write `reviews.jsonl`, `places.jsonl` and `photos/` into a folder.
 
-    Photo paths are relative to the folder. `price_level` and `cuisines` of the places are truth, for scoring
-    what is read out of the reviews.
+    Photo paths are relative to the folder. `price_level` and `cuisines` of the places are truth, for
+    scoring what is read out of the reviews.
+
+    Returns:
+        The path of the reviews.
 
     Raises:
         ConfigError: as `build_city`.
@@ -107,77 +99,74 @@ def write_sample_city(
     city = build_city(seed, users, items, reviews)
     rng = np.random.default_rng([seed, 1])
     (folder / "photos").mkdir(parents=True, exist_ok=True)
-    places = city.items
-    place_photos = [
-        [
-            _take_photo(folder, places, item, str(1 + number), number % 2 == 0, rng)
-            for number in range(count)
-        ]
-        for item, count in enumerate(rng.integers(1, 4, items))
-    ]
-    review_photos = [
-        [_take_photo(folder, places, item, f"review{row}", rng.random() < 0.3, rng)]
-        if rng.random() < PHOTO_SHARE
-        else []
-        for row, item in enumerate(city.item.tolist())
-    ]
-    pl.DataFrame(
-        {
-            "business_id": places.ids,
-            "name": places.names,
-            "photos": place_photos,
-            "price_level": places.price_level,
-            "cuisines": places.cuisines,
-        }
-    ).write_ndjson(folder / "places.jsonl")
-    pl.DataFrame(
-        {
-            "user_id": [city.users.ids[user] for user in city.user],
-            "business_id": [places.ids[item] for item in city.item],
-            "rating": city.rating,
-            "review_text": city.text,
-            "timestamp": city.date.astype(str),
-            "photos": review_photos,
-        }
-    ).write_ndjson(folder / "reviews.jsonl")
+    item_photos: list[list[str]] = []
+    for item, count in enumerate(rng.integers(1, 4, items)):
+        item_photos.append([])
+        for number in range(count):
+            photo = _take_photo(folder, city.items, item, f"{1 + number}", number % 2 == 0, rng)
+            item_photos[-1].append(photo)
+    review_photos: list[list[str]] = []
+    for row, item in enumerate(city.item):
+        review_photos.append([])
+        if rng.random() < 0.15:
+            photo = _take_photo(folder, city.items, item, f"review{row}", rng.random() < 0.3, rng)
+            review_photos[-1].append(photo)
+    places = {
+        "business_id": city.items.ids,
+        "name": city.items.names,
+        "photos": item_photos,
+        "price_level": city.items.price_level,
+        "cuisines": city.items.cuisines,
+    }
+    review_columns = {
+        "user_id": np.array(city.users.ids)[city.user],
+        "business_id": np.array(city.items.ids)[city.item],
+        "rating": city.rating,
+        "review_text": city.text,
+        "timestamp": city.date.astype(str),
+        "photos": review_photos,
+    }
+    pl.DataFrame(places).write_ndjson(folder / "places.jsonl")
+    pl.DataFrame(review_columns).write_ndjson(folder / "reviews.jsonl")
     return folder / "reviews.jsonl"
 
 
-def _opinions(row: Floats, luck: float, places: ItemTruth, item: int) -> list[Opinion]:
-    """What this user can say of this item, given one row of `rating_terms`."""
+def _opinions(terms: Floats, luck: float, items: ItemTruth, item: int) -> list[Opinion]:
+    """Return what a user can say of an item, given a row of `rating_terms`."""
     opinions = []
-    for trait, (value, worth) in enumerate(
-        zip(places.traits[item], row[: len(TRAITS)], strict=True)
-    ):
-        mood = "" if trait < QUALITIES else "liked" if worth > 0 else "disliked"
-        if value:
-            opinions.append(
-                Opinion(f"{TRAITS[trait]}{'+' if value > 0 else '-'}{mood}", float(worth))
-            )
-    level, price = places.price_level[item], float(row[len(TRAITS)])
+    traits, (price, kitchen), tastes = np.split(terms, [len(TRAITS), len(TRAITS) + 2])
+    for trait, degree, stars in zip(TRAITS, items.traits[item], traits, strict=True):
+        mood = ""
+        if trait not in QUALITIES:
+            mood = "liked" if stars > 0 else "disliked"
+        if degree:
+            opinions.append(Opinion(f"{trait}{'+' if degree > 0 else '-'}{mood}", float(stars)))
     if price < -0.25:
-        opinions.append(Opinion("overpriced", price))
+        opinions.append(Opinion("overpriced", float(price)))
     else:
-        opinions.append(
-            Opinion({1: "cheap", 4: "splurge"}.get(int(level), "fair"), max(price, 0.1))
-        )
-    food = float(row[len(TRAITS) + 1]) + 0.6 * luck + 0.05
+        bank = {1: "cheap", 4: "splurge"}.get(int(items.price_level[item]), "fair")
+        opinions.append(Opinion(bank, float(max(price, 0.1))))
+    # A visit's luck is mostly that of the kitchen.
+    food = float(kitchen + 0.6 * luck + 0.05)
     opinions.append(Opinion("food+" if food > 0 else "food-", food))
-    tastes = row[len(TRAITS) + 2 :]
-    most = int(np.argmax(np.abs(tastes)))
-    bank = "cuisine+" if tastes[most] > 0 else "cuisine-"
-    return [*opinions, Opinion(bank, float(tastes[most]), list(PHRASES["cuisines"])[most])]
+    strongest = int(np.argmax(abs(tastes)))
+    bank, cuisine = (
+        "cuisine+" if tastes[strongest] > 0 else "cuisine-",
+        [*PHRASES["cuisines"]][strongest],
+    )
+    return [*opinions, Opinion(bank, float(tastes[strongest]), cuisine)]
 
 
 def _take_photo(
-    folder: Path, places: ItemTruth, item: int, label: str, inside: bool, rng: np.random.Generator
+    folder: Path, items: ItemTruth, item: int, label: str, inside: bool, rng: np.random.Generator
 ) -> str:
-    """Draw the room or a dish of an item; returns the photo's path relative to the folder."""
-    ambience = int(places.traits[item, TRAITS.index("ambience")])
-    cuisine = PHRASES["cuisines"][places.cuisines[item][0]]
-    scene = choose(cuisine["interiors"] if inside else cuisine["plates"], rng)
+    """Draw the room or a dish of an item; return the photo's path relative to the folder."""
+    ambience = int(items.traits[item, TRAITS.index("ambience")])
+    cuisine = PHRASES["cuisines"][items.cuisines[item][0]]
+    scene = choose(cuisine["interiors" if inside else "plates"], rng)
     if inside and ambience < 0:
         scene = "canteen"
-    path = f"photos/{places.ids[item]}-{label}-{scene}.jpg"
-    draw_photo(scene, int(places.price_level[item]), ambience, rng).save(folder / path, quality=80)
+    path = f"photos/{items.ids[item]}-{label}-{scene}.jpg"
+    photo = draw_photo(scene, int(items.price_level[item]), ambience, rng)
+    photo.save(folder / path, quality=80)
     return path

@@ -1,8 +1,8 @@
-"""The grammar of Sample City: turns what a user thinks of an item into sentences.
+"""Review texts of the synthetic city: what a user thinks of an item, in sentences.
 
-The phrase bank is `phrases.json`. In a template, `[a|b]` is a choice and `{dish}` a slot; an opinion's
-bank is named by its subject and polarity (`service-`), and for matters of taste by what the place is and
-how the user takes it (`quiet-disliked`: it is loud, and that bothers).
+The phrase bank is `phrases.json`. In a template, `[a|b]` is a choice and `{dish}` a slot. Templates of
+an opinion stand under its subject and polarity (`service-`); those of a matter of taste also say how
+the user takes it (`quiet-disliked`: it is loud, and that bothers).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -26,42 +26,20 @@ __all__ = [
     "write_review",
 ]
 
-
-class Cuisine(TypedDict):
-    """One cuisine: its food in words, what it pairs with, its share of fiery kitchens, scenes and names."""
-
-    food: str
-    near: list[str]
-    heat: float
-    interiors: list[str]
-    plates: list[str]
-    names: list[str]
-    dishes: list[str]
-
-
-class PhraseBank(TypedDict):
-    """The phrase bank as it is in `phrases.json`."""
-
-    cuisines: dict[str, Cuisine]
-    names: dict[str, list[str]]
-    slots: dict[str, list[str]]
-    openers: list[str]
-    small_talk: list[str]
-    turns: dict[str, list[str]]
-    overall: dict[str, list[str]]
-    one_word: dict[str, list[str]]
-    emoji: dict[str, list[str]]
-    opinions: dict[str, list[str]]
+PHRASES: dict[str, Any] = json.loads(
+    (files("mmrec.data.synthetic") / "phrases.json").read_text(encoding="utf-8")
+)
+"""The phrase bank; of each cuisine also its share of fiery kitchens (`heat`) and its photos' scenes."""
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """One thing that a user may say.
+    """A point that a user may mention.
 
     Attributes:
-        bank: name of the templates, a key of `Words.opinions`.
+        bank: name of the templates, a key of the phrase bank's `opinions`.
         stars: what it adds to the rating, signed.
-        cuisine: the one cuisine that is meant; without it any of the restaurant's may be named.
+        cuisine: the cuisine that is meant; without it any of the restaurant's may be named.
     """
 
     bank: str
@@ -71,7 +49,7 @@ class Opinion:
 
 @dataclass(frozen=True)
 class WritingHabits:
-    """How a user writes: opinions a review, and chances in 0..1 of each quirk."""
+    """How a user writes: opinions per review, and the chance in 0..1 of each quirk."""
 
     opinions: int
     sloppy: float
@@ -80,42 +58,34 @@ class WritingHabits:
     lowercase: bool
 
 
-PHRASES: PhraseBank = json.loads(
-    (files("mmrec.data.synthetic") / "phrases.json").read_text(encoding="utf-8")
-)
-"""The phrase bank that ships with the package."""
-
-
 def choose(options: Sequence[str], rng: np.random.Generator) -> str:
-    """One of the options, each equally likely."""
+    """Return one of the options, each equally likely."""
     return options[int(rng.integers(len(options)))]
 
 
 def expand(template: str, slots: dict[str, list[str]], rng: np.random.Generator) -> str:
-    """Resolve every `[a|b]` and then every `{slot}`; two dishes in one sentence are two different ones."""
+    """Resolve each `[a|b]` and then each `{slot}`; a sentence never names a dish twice."""
     used: set[str] = set()
 
     def fill(match: re.Match[str]) -> str:
-        options = [option for option in slots[match[1]] if option not in used] or slots[match[1]]
-        used.add(chosen := choose(options, rng))
-        return chosen
+        unused = [option for option in slots[match[1]] if option not in used]
+        word = choose(unused or slots[match[1]], rng)
+        used.add(word)
+        return word
 
     chosen = re.sub(r"\[([^\]]*)\]", lambda match: choose(match[1].split("|"), rng), template)
     return re.sub(r"\{(\w+)\}", fill, chosen)
 
 
 def restaurant_names(cuisines: Sequence[str], rng: np.random.Generator) -> list[str]:
-    """An invented name for each restaurant, given its main cuisine; all different."""
+    """Return an invented name for each restaurant, given its main cuisine; all different."""
     names: list[str] = []
     for cuisine in cuisines:
         template = choose(PHRASES["cuisines"][cuisine]["names"], rng)
         name = expand(template, PHRASES["names"], rng)
-        while name in names:  # a longer name each time, so this ends in towns of any size
-            name = (
-                f"{name}, {choose(PHRASES['names']['street'], rng)}"
-                if "," not in name
-                else f"{name} II"
-            )
+        while name in names:  # the name grows each time, so this ends in cities of any size
+            suffix = " II" if "," in name else f", {choose(PHRASES['names']['street'], rng)}"
+            name += suffix
         names.append(name)
     return names
 
@@ -127,12 +97,12 @@ def write_review(
     habits: WritingHabits,
     rng: np.random.Generator,
 ) -> str:
-    """A review of one to five sentences that agrees with the rating; rarely empty or a single word.
+    """Return a review of one to five sentences that agrees with the rating; rarely a word or nothing.
 
     Args:
         rating: 1..5 stars.
-        opinions: what there is to say; the stronger ones are likelier to be said.
-        cuisines: the restaurant's cuisines, whose dishes are spoken of.
+        opinions: what there is to say; the stronger ones are likelier to be chosen.
+        cuisines: the restaurant's cuisines, whose dishes are named.
         habits: how the user writes.
         rng: source of all choices.
     """
@@ -140,85 +110,92 @@ def write_review(
     if short < 0.03:
         return "" if short < 0.01 else choose(PHRASES["one_word"][str(rating)], rng)
     slots = _slots(cuisines)
-    sentences = _say(_choose(rating, opinions, habits, rng), cuisines, rng)
+    sentences = _write_opinions(_choose_opinions(rating, opinions, habits, rng), cuisines, rng)
     if rng.random() < 0.25:
-        sentences.insert(0, _capital(expand(choose(PHRASES["openers"], rng), slots, rng)))
+        sentences.insert(0, _capitalize(expand(choose(PHRASES["openers"], rng), slots, rng)))
     if len(sentences) < 2 or (len(sentences) < 5 and rng.random() < 0.6):
         sentences.append(expand(choose(PHRASES["overall"][str(rating)], rng), slots, rng))
     if len(sentences) < 5 and rng.random() < 0.1:
-        sentences.append(_capital(expand(choose(PHRASES["small_talk"], rng), slots, rng)))
-    return _hand(sentences, "good" if rating >= 4 else "bad", habits, rng)
+        sentences.append(_capitalize(expand(choose(PHRASES["small_talk"], rng), slots, rng)))
+    return _type_text(sentences, "good" if rating >= 4 else "bad", habits, rng)
 
 
 def _slots(cuisines: Sequence[str]) -> dict[str, list[str]]:
-    """Every slot's words in a restaurant of these cuisines."""
-    banks = [PHRASES["cuisines"][cuisine] for cuisine in cuisines]
-    dishes = [dish for bank in banks for dish in bank["dishes"]]
-    return PHRASES["slots"] | {"dish": dishes, "food": [bank["food"] for bank in banks]}
+    """Return the words of each slot in a restaurant of these cuisines."""
+    slots = PHRASES["slots"] | {"dish": [], "food": []}
+    for cuisine in cuisines:
+        slots["dish"] += PHRASES["cuisines"][cuisine]["dishes"]
+        slots["food"].append(PHRASES["cuisines"][cuisine]["food"])
+    return slots
 
 
-def _choose(
+def _choose_opinions(
     rating: int, opinions: Sequence[Opinion], habits: WritingHabits, rng: np.random.Generator
 ) -> list[Opinion]:
-    """Opinions worth a sentence: those on the rating's side first, then at most one or two of the others."""
-    side = 1 if rating >= 4 else -1
-    weights = np.array([abs(o.stars) * (3 if o.stars * side > 0 else 1) for o in opinions]) + 0.02
-    keys = rng.exponential(size=len(opinions)) / weights**1.5
-    said = [opinions[i] for i in np.argsort(keys)[: habits.opinions]]
-    with_side = [o for o in said if o.stars * side > 0]
-    against = [o for o in said if o.stars * side <= 0]
-    return with_side + against[: 2 if rating == 3 else 1 if 1 < rating < 5 or with_side else 0]
+    """Return opinions that agree with the rating, then at most one or two that do not."""
+    sign = 1 if rating >= 4 else -1
+    stars = np.array([opinion.stars for opinion in opinions])
+    weights = abs(stars) * np.where(stars * sign > 0, 3, 1) + 0.02
+    # The smallest of exponential times: a draw without replacement, in proportion to the weights.
+    times = rng.exponential(size=len(opinions)) / weights**1.5
+    agreeing: list[Opinion] = []
+    contrary: list[Opinion] = []
+    for row in np.argsort(times)[: habits.opinions]:
+        (agreeing if stars[row] * sign > 0 else contrary).append(opinions[row])
+    limit = 1 if 1 < rating < 5 or agreeing else 0
+    return agreeing + contrary[: 2 if rating == 3 else limit]
 
 
-def _say(said: Sequence[Opinion], cuisines: Sequence[str], rng: np.random.Generator) -> list[str]:
-    """One sentence per opinion, with a turn of phrase where the mood changes."""
+def _write_opinions(
+    opinions: Sequence[Opinion], cuisines: Sequence[str], rng: np.random.Generator
+) -> list[str]:
+    """Return a sentence for each opinion, with a turn of phrase where the mood changes."""
     sentences: list[str] = []
-    for before, opinion in zip([None, *said], said, strict=False):
+    previous = 0.0
+    for opinion in opinions:
         template = choose(PHRASES["opinions"][opinion.bank], rng)
-        sentence = expand(template, _slots([opinion.cuisine] if opinion.cuisine else cuisines), rng)
-        if before is None or before.stars * opinion.stars > 0:
-            sentences.append(_capital(sentence))
-            continue
-        if not template.startswith("{") and not re.match(
-            r"I\b", sentence
-        ):  # slots keep their own case
-            sentence = sentence[0].lower() + sentence[1:]
-        sentences.append(
-            choose(PHRASES["turns"]["good" if opinion.stars > 0 else "bad"], rng) + sentence
-        )
+        slots = _slots([opinion.cuisine] if opinion.cuisine else cuisines)
+        sentence = expand(template, slots, rng)
+        if not sentences or previous * opinion.stars > 0:
+            sentences.append(_capitalize(sentence))
+        else:
+            # Words of slots keep their case.
+            if not template.startswith("{") and not re.match(r"I\b", sentence):
+                sentence = sentence[0].lower() + sentence[1:]
+            turns = PHRASES["turns"]["good" if opinion.stars > 0 else "bad"]
+            sentences.append(choose(turns, rng) + sentence)
+        previous = opinion.stars
     return sentences
 
 
-def _hand(
+def _type_text(
     sentences: Sequence[str], mood: str, habits: WritingHabits, rng: np.random.Generator
 ) -> str:
-    """The text as this user types it: exclamation marks, slips, lower case, emoji."""
-    typed = [
-        sentence[:-1] + "!" * int(rng.choice([1, 1, 2, 3]))
-        if sentence.endswith(".") and rng.random() < habits.exclaims
-        else sentence
-        for sentence in sentences
-    ]
-    text = " ".join(
-        _slip(word, rng) if rng.random() < habits.sloppy else word
-        for word in " ".join(typed).split()
-    )
+    """Return the text as this user types it: exclamation marks, slips, lower case, emoji."""
+    typed = []
+    for sentence in sentences:
+        if sentence.endswith(".") and rng.random() < habits.exclaims:
+            sentence = sentence[:-1] + "!" * int(rng.choice([1, 1, 2, 3]))
+        typed += sentence.split()
+    for position, word in enumerate(typed):
+        if rng.random() < habits.sloppy:
+            typed[position] = _misspell(word, rng)
+    text = " ".join(typed)
     if rng.random() < habits.emoji:
         text += " " + choose(PHRASES["emoji"][mood], rng) * int(rng.integers(1, 3))
     return text.lower() if habits.lowercase else text
 
 
-def _slip(word: str, rng: np.random.Generator) -> str:
-    """The word with two inner letters swapped, or one dropped or doubled; short words stay."""
+def _misspell(word: str, rng: np.random.Generator) -> str:
+    """Return the word with two inner letters swapped, or one dropped or doubled; short words stay."""
     if len(word) < 5 or not word.isalpha():
         return word
-    at = int(rng.integers(1, len(word) - 2))
+    start = int(rng.integers(1, len(word) - 2))
+    first, second = word[start], word[start + 1]
     return (
-        word[:at]
-        + choose([word[at + 1] + word[at], word[at + 1], word[at] * 2 + word[at + 1]], rng)
-        + word[at + 2 :]
+        word[:start] + choose([second + first, second, first * 2 + second], rng) + word[start + 2 :]
     )
 
 
-def _capital(sentence: str) -> str:
+def _capitalize(sentence: str) -> str:
     return sentence[0].upper() + sentence[1:]

@@ -1,0 +1,27 @@
+"""A chat server that all tests of a file share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from chat_server import Behaviour, Server, serve
+
+
+@pytest.fixture(scope="module")
+def shared_server() -> Iterator[Server]:
+    pytest.importorskip("openai")
+    with serve() as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """The server with its usual behaviour, and nothing counted."""
+    # Loading certificates takes most of the time of a client, and nothing here is encrypted.
+    monkeypatch.setattr("ssl.SSLContext.load_verify_locations", lambda *_, **__: None)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.02)
+    shared_server.behaviour = Behaviour()
+    shared_server.reset()
+    return shared_server

@@ -1,0 +1,612 @@
+"""Batches against a real server: submitted once, collected once, whatever is killed, lost or refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chat_server import Server, serve
+from mmrec.cache.store import Failure, Store
+from mmrec.cli import main
+from mmrec.config import AnnotationConfig, Config, LanguageConfig
+from mmrec.data.synthetic.city import write_sample_city
+from mmrec.errors import ConfigError, ModelError
+from mmrec.llm.annotator import Annotator
+from mmrec.llm.cost import Budget, BudgetReached, CostTracker, Price
+from mmrec.llm.factory import open_language_model
+from mmrec.llm.openai_batch import AnswersPending, BatchClient
+from mmrec.llm.openai_protocol import ChatRequest, Endpoint
+from mmrec.llm.types import Answer, Note
+
+TEXTS = [
+    "Great ramen and friendly staff. The queue was terrible.",
+    "Cheap and delicious tacos, loved the salsa.",
+    "Overpriced and slow. The soup was awful.",
+    "A nice quiet cafe with\u2028excellent cake.",
+    "Bad service, good pizza.",
+]
+VISITS = [f"{text} Visit {number}." for number in range(4) for text in TEXTS]
+NEVER = 10**6
+
+
+@dataclass
+class Run:
+    """One run of a command: notes, or what is pending."""
+
+    notes: list[Note]
+    pending: str
+    annotator: Annotator
+
+    @property
+    def costs(self) -> CostTracker:
+        costs: CostTracker = self.annotator.model.client.costs  # type: ignore[attr-defined]
+        return costs
+
+
+@pytest.fixture
+def server(server: Server) -> Server:
+    """The server without the batches of other tests."""
+    server.files.clear()
+    server.batches.clear()
+    return server
+
+
+def run(
+    url: str,
+    path: Path,
+    texts: list[str] = TEXTS,
+    *,
+    batch: bool = True,
+    limits: dict[str, int] | None = None,
+    **settings: Any,
+) -> Run:
+    language = LanguageConfig(llm=f"openai:test-model@{url}", **settings)
+    with closing(Store(path, retry=language.retry_failed)) as store:
+        model = open_language_model(Config(language=language), None, store, batch=batch)  # type: ignore[arg-type]
+        for name, limit in (limits or {}).items():
+            setattr(model.client, name, limit)  # type: ignore[attr-defined]
+        annotator = Annotator(model, store, language, AnnotationConfig())
+        try:
+            return Run(annotator.write_notes(texts), "", annotator)
+        except AnswersPending as pending:
+            return Run([], str(pending), annotator)
+
+
+def run_to_the_end(url: str, path: Path, texts: list[str] = TEXTS, **settings: Any) -> Run:
+    """Run again until nothing is pending."""
+    for _ in range(20):
+        if not (finished := run(url, path, texts, **settings)).pending:
+            return finished
+    raise AssertionError(f"still pending: {finished.pending}")
+
+
+def stored(path: Path) -> dict[bytes, Answer]:
+    with closing(Store(path)) as store:
+        rows = store.db.execute("SELECT key, value FROM results").fetchall()
+    return {key: Answer.model_validate_json(value) for key, value in rows}
+
+
+def count_unfinished(path: Path) -> int:
+    """Requests that the batch job store still has."""
+    with closing(Store(path)) as store:
+        ((count,),) = store.db.execute("SELECT count(*) FROM batch_requests")
+    return int(count)
+
+
+def submitted(server: Server) -> list[list[dict[str, Any]]]:
+    """The lines of each batch."""
+    return [[json.loads(line) for line in batch.lines] for batch in server.batches.values()]
+
+
+def times_submitted(server: Server) -> Counter[str]:
+    """How often each request was submitted."""
+    return Counter(line["custom_id"] for batch in submitted(server) for line in batch)
+
+
+def breaks(*rules: tuple[str, str]) -> Callable[[str], str]:
+    """A fault for the first request that ends as each rule says."""
+    left = list(rules)
+
+    def fault(request: str) -> str:
+        for rule in left:
+            if request.endswith(rule[0]):
+                left.remove(rule)
+                return rule[1]
+        return ""
+
+    return fault
+
+
+@pytest.fixture
+def broken(server: Server) -> Iterator[Server]:
+    """The server, whose faults end with the test."""
+    yield server
+    server.fault = lambda request: ""
+
+
+def test_requests_are_submitted_once_and_collected_once(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.set(batch_polls=NEVER)
+    path = tmp_path / "store"
+    first = run(server.url, path)
+    assert first.pending.startswith(
+        "requests: 4 submitted now. Answers take up to 24 hours; run the same command"
+    )
+    assert run(server.url, path).pending.startswith("requests: 4 with the server already.")
+    assert ": in_progress, 0 of 4 done" in " ".join(capsys.readouterr().err.split())
+    more = run(server.url, path, [*TEXTS, "Another one, with good rice.", "And one more."])
+    assert more.pending.startswith("requests: 1 submitted now, 4 with the server already.")
+    server.set(batch_polls=1)
+    finished = run(server.url, path)
+    assert [len(batch) for batch in submitted(server)] == [4, 1]
+    assert max(times_submitted(server).values()) == 1
+    assert "completed, 4 of 4 done" in " ".join(capsys.readouterr().err.split())
+    assert finished.notes == run(server.url, tmp_path / "online", batch=False).notes
+    assert all(note.gist for note in finished.notes)
+    requests = server.stats()["requests"], len(server.batches)
+    assert run(server.url, path).notes == finished.notes
+    assert (server.stats()["requests"], len(server.batches)) == requests
+
+
+def test_stored_answers_equal_those_of_ordinary_calls(server: Server, tmp_path: Path) -> None:
+    run_to_the_end(server.url, tmp_path / "batch", VISITS)
+    run(server.url, tmp_path / "online", VISITS, batch=False)
+    assert stored(tmp_path / "batch") == stored(tmp_path / "online")
+    assert count_unfinished(tmp_path / "batch") == 0
+
+
+@pytest.mark.parametrize("kind", ["error", "status", "missing"])
+def test_lines_without_an_answer_are_submitted_again(
+    server: Server, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.set(batch_failures=0.5, batch_failure_kinds=(kind,))
+    path = tmp_path / "store"
+    assert "19 submitted now" in run(server.url, path, VISITS).pending
+    assert "submitted now." in run(server.url, path, VISITS).pending
+    first, second = (({line["custom_id"] for line in batch}) for batch in submitted(server))
+    assert second < first
+    lost = f"{len(second) + 1} have no answer and are submitted again"
+    assert lost in " ".join(capsys.readouterr().err.split()), "one of them by an ordinary call"
+    server.set(batch_failures=0.0)
+    assert all(note.gist for note in run_to_the_end(server.url, path, VISITS).notes)
+    assert count_unfinished(path) == 0
+
+
+def test_a_refused_line_fails_for_good_until_a_retry(server: Server, tmp_path: Path) -> None:
+    path, texts = tmp_path / "store", [*TEXTS, "The room was there. " * 200]
+    server.set(context=400)
+    finished = run_to_the_end(server.url, path, texts)
+    assert [bool(note.gist) for note in finished.notes] == [True] * 5 + [False]
+    (reason,) = finished.annotator.failures
+    assert "the server refused: This model's maximum context length is 400" in reason
+    assert run(server.url, path, texts).notes == finished.notes
+    assert len(server.batches) == 1
+    server.set(context=0)
+    assert run_to_the_end(server.url, path, texts, retry_failed=True).notes[-1].gist
+
+
+def test_the_finished_part_of_an_expired_batch_is_kept(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    server.set(batch_expires=True, batch_done=0.5)
+    run(server.url, path, VISITS)
+    assert "8 submitted now" in run(server.url, path, VISITS).pending
+    assert len(stored(path)) == 12
+    server.set(batch_expires=False)
+    assert all(note.gist for note in run_to_the_end(server.url, path, VISITS).notes)
+    assert Counter(times_submitted(server).values()) == {1: 11, 2: 8}
+
+
+def test_a_batch_refused_as_a_whole_is_reported_and_then_submitted_again(
+    server: Server, tmp_path: Path
+) -> None:
+    path = tmp_path / "store"
+    server.set(batch_limit=3)
+    run(server.url, path)
+    with pytest.raises(ModelError, match=r"refused batch batch_\d+ of 4 requests: The file has 4 requests"):
+        run(server.url, path)
+    assert count_unfinished(path) == 0
+    server.set(batch_limit=50)
+    assert "3 submitted now" in run(server.url, path).pending
+    assert all(note.gist for note in run(server.url, path).notes)
+
+
+def test_files_keep_to_the_limits_of_servers(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    run(server.url, path, VISITS, limits={"max_requests": 8})
+    assert [len(batch) for batch in submitted(server)] == [8, 8, 3]
+    texts = [text + " Again." for text in VISITS]
+    run(server.url, path, texts, limits={"max_bytes": 10_000})
+    small = list(server.batches.values())[3:]
+    assert sum(len(batch.lines) for batch in small) == 19
+    assert len(small) > 3
+    assert max(len(b"\n".join(batch.lines)) for batch in small) <= 10_000
+    assert max(times_submitted(server).values()) == 1
+    run_to_the_end(server.url, path, [*VISITS, *texts])
+    assert len(stored(path)) == 40
+
+
+def test_repairs_are_a_batch_too(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    server.set(broken=0.5, broken_kinds=("json",))
+    run(server.url, path, VISITS)
+    assert "submitted now" in run(server.url, path, VISITS).pending
+    server.set(broken=0.0)
+    finished = run_to_the_end(server.url, path, VISITS)
+    first, second = submitted(server)
+    assert 0 < len(second) < len(first)
+    assert all(len(line["body"]["messages"]) == 4 for line in second)
+    assert sum(not note.gist for note in finished.notes) <= 1, "of the ordinary call"
+    assert count_unfinished(path) == 0
+
+
+def test_capabilities_are_found_out_before_a_batch_is_made(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    server.set(structured="none", reject_parameters=("temperature", "max_tokens"))
+    run(server.url, path)
+    (batch,) = submitted(server)
+    assert all(set(line["body"]) == {"model", "messages"} for line in batch)
+    assert all(note.gist for note in run(server.url, path).notes)
+    assert len(server.batches) == 1
+
+
+def test_a_batch_costs_half_the_price(server: Server, tmp_path: Path) -> None:
+    price = {"llm_price": "10/20"}
+    run(server.url, tmp_path / "batch", VISITS, **price)
+    half = run(server.url, tmp_path / "batch", VISITS, **price).costs
+    full = run(server.url, tmp_path / "online", VISITS[1:], **price, batch=False).costs
+    assert half.calls == full.calls == 19
+    assert half.dollars == pytest.approx(full.dollars / 2)
+    assert full.dollars == pytest.approx((full.usage.input * 10 + full.usage.output * 20) / 10**6)
+
+
+def test_the_budget_bounds_what_is_with_the_server(server: Server, tmp_path: Path) -> None:
+    path, price = tmp_path / "store", {"llm_price": "10/10"}
+    server.set(batch_polls=NEVER)
+    first = run(server.url, path, VISITS, budget=0.05, **price)
+    ((*_, count),) = (range(len(batch) + 1) for batch in submitted(server))
+    assert 5 < count < 15
+    assert f"requests: {count} submitted now for at most $0.05, {19 - count} left for later" in first.pending
+    for budget in (0.05, 0.05, 0.01):
+        waiting = run(server.url, path, VISITS, budget=budget, **price).pending
+        expected = f"requests: {count} with the server already, {19 - count} left for later, since --budget"
+        assert expected in waiting
+    others = [text + " Elsewhere." for text in TEXTS]
+    pending = run(server.url, path, others, budget=0.05, **price).pending
+    assert "requests: 5 left for later, since --budget holds" in pending
+    assert len(server.batches) == 1
+    server.set(batch_polls=1)
+    finished = run_to_the_end(server.url, path, VISITS, budget=0.05, **price)
+    assert all(note.gist for note in finished.notes)
+    assert len(server.batches) > 1
+    assert max(times_submitted(server).values()) == 1
+
+
+def test_a_budget_that_holds_no_request_is_reported(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(BudgetReached, match=r"budget of \$1e-06 is reached"):
+        run(server.url, tmp_path / "store", budget=1e-6, llm_price="10/10")
+    assert server.stats()["requests"] == 0
+
+
+def test_a_batch_that_the_server_has_forgotten_is_submitted_again_on_request(
+    server: Server, tmp_path: Path
+) -> None:
+    path = tmp_path / "store"
+    run(server.url, path)
+    server.batches.clear()
+    message = r"does not know batch_\d+: bring the key .* --retry-failed$"
+    with pytest.raises(ModelError, match=message):
+        run(server.url, path)
+    assert "3 submitted now" in run(server.url, path, retry_failed=True).pending
+    assert all(note.gist for note in run(server.url, path).notes)
+
+
+def test_each_server_has_its_own_batches(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    run(server.url, path)
+    with serve() as other:
+        texts = [TEXTS[0], *(text + "!" for text in TEXTS)]
+        assert "4 submitted now" in run(other.url, path, texts).pending
+        assert len(other.batches) == 1
+    assert all(note.gist for note in run(server.url, path).notes)
+    assert len(server.batches) == 1
+
+
+@pytest.mark.parametrize("llm", ["builtin", "transformers:folder"])
+def test_batches_need_a_server(llm: str) -> None:
+    config = Config(language=LanguageConfig(llm=llm))
+    with pytest.raises(ConfigError, match=f"--batch needs a server that takes batches, and --llm is {llm}"):
+        open_language_model(config, None, Store(), batch=True)  # type: ignore[arg-type]
+
+
+def test_a_lost_response_to_the_creation_makes_no_second_batch(broken: Server, tmp_path: Path) -> None:
+    broken.fault = breaks(("POST /v1/batches", "lose"))
+    with pytest.raises(ModelError, match="What was submitted is remembered, run the same again"):
+        run(broken.url, tmp_path / "store")
+    assert len(broken.batches) == 1
+    assert all(note.gist for note in run_to_the_end(broken.url, tmp_path / "store").notes)
+    assert len(broken.batches) == 1
+
+
+def test_lost_responses_to_uploads_and_looks_are_asked_for_again(broken: Server, tmp_path: Path) -> None:
+    broken.fault = breaks(("POST /v1/files", "lose"), ("GET /v1/batches/batch_000001", "half"))
+    finished = run_to_the_end(broken.url, tmp_path / "store", VISITS)
+    assert all(note.gist for note in finished.notes)
+    assert len(broken.batches) == 1
+    assert len(broken.files) > 2, "the file was uploaded twice"
+
+
+def test_a_download_that_breaks_off_loses_nothing(broken: Server, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    run(broken.url, path, VISITS)
+    broken.fault = breaks(("/content", "half"))
+    with pytest.raises(ModelError, match="run the same again"):
+        run(broken.url, path, VISITS)
+    assert len(stored(path)) == 1
+    assert all(note.gist for note in run(broken.url, path, VISITS).notes)
+    assert len(broken.batches) == 1
+
+
+def test_answers_that_the_server_has_deleted_are_asked_for_again_on_request(
+    broken: Server, tmp_path: Path
+) -> None:
+    path = tmp_path / "store"
+    run(broken.url, path)
+    broken.fault = lambda request: "deny" if request.endswith("/content") else ""
+    with pytest.raises(ModelError, match=r"does not know the answers of batch_\d+.*--retry-failed$"):
+        run(broken.url, path)
+    assert "3 submitted now" in run(broken.url, path, retry_failed=True).pending
+
+
+def test_a_server_that_takes_no_batches_is_reported(broken: Server, tmp_path: Path) -> None:
+    broken.fault = lambda request: "deny" if "/files" in request else ""
+    with pytest.raises(ModelError, match="if it takes no batches, leave --batch away"):
+        run(broken.url, tmp_path / "store")
+
+
+def test_a_server_that_is_gone_is_reported(server: Server, tmp_path: Path) -> None:
+    with serve() as gone:
+        run(gone.url, tmp_path / "store")
+    with pytest.raises(ModelError, match=r"cannot reach http://127.0.0.1:.*is it running\?"):
+        run(gone.url, tmp_path / "store")
+
+
+WORKER = """
+import os, sys, time
+from itertools import islice
+from pathlib import Path
+import openai.resources
+from mmrec.config import AnnotationConfig, Config, LanguageConfig
+from mmrec.cache.store import Store
+from mmrec.llm.annotator import Annotator
+from mmrec.llm.batch_store import BatchJobStore
+from mmrec.llm.factory import open_language_model
+from mmrec.llm.openai_batch import AnswersPending
+
+def die(*_, **__):
+    os.kill(os.getpid(), 9)
+
+def dies(owner, name, after=False):
+    call = getattr(owner, name)
+    def dying(*args, **named):
+        if after:
+            call(*args, **named)
+        die()
+    setattr(owner, name, dying)
+
+def keep_some(finish):
+    def dying(jobs, token, answers=()):
+        def some():
+            yield from islice(answers, 3)
+            die()
+        return finish(jobs, token, some())
+    return dying
+
+def work(url, path, moment, texts):
+    files, batches = openai.resources.Files, openai.resources.Batches
+    if moment == "before the upload": dies(files, "create")
+    if moment == "after the upload": dies(files, "create", after=True)
+    if moment == "before the creation": dies(batches, "create")
+    if moment == "after the creation": dies(batches, "create", after=True)
+    if moment == "while collecting": BatchJobStore.finish = keep_some(BatchJobStore.finish)
+    if moment == "after collecting": dies(BatchJobStore, "finish", after=True)
+    if moment == "while handing over": dies(BatchJobStore, "forget_answer")
+    store = Store(Path(path))
+    language = LanguageConfig(llm="openai:test-model@" + url)
+    model = open_language_model(Config(language=language), None, store, batch=True)
+    model.client.max_requests = 6
+    try:
+        Annotator(model, store, language, AnnotationConfig()).write_notes(texts)
+    except AnswersPending:
+        pass
+
+for line in sys.stdin:
+    orders = eval(line)
+    children = []
+    for delay, arguments in orders:
+        child = os.fork()
+        if not child:
+            try:
+                work(*arguments)
+                os._exit(0)
+            except BaseException as error:
+                print(repr(error), file=sys.stderr, flush=True)
+                os._exit(1)
+        children.append(child)
+    for (delay, _), child in zip(orders, children):
+        if delay is not None:
+            time.sleep(delay)
+            os.kill(child, 9)
+    print([os.waitpid(child, 0)[1] for child in children], flush=True)
+"""
+Order = tuple[float | None, tuple[object, ...]]
+
+
+@pytest.fixture(scope="module")
+def start_workers() -> Iterator[Callable[..., list[int]]]:
+    """Starts processes at once: when to kill each (None: never) and what it works on; how they ended."""
+    if not hasattr(os, "fork"):
+        pytest.skip("processes are forked here")
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    with subprocess.Popen([sys.executable, "-c", WORKER], **pipes) as zygote:  # type: ignore[call-overload]
+
+        def start(*orders: Order) -> list[int]:
+            zygote.stdin.write(repr(orders) + "\n")
+            zygote.stdin.flush()
+            return list(json.loads(zygote.stdout.readline()))
+
+        yield start
+        zygote.stdin.close()
+
+
+SUBMITTING = ["before the upload", "after the upload", "before the creation", "after the creation"]
+COLLECTING = ["while collecting", "after collecting", "while handing over"]
+
+
+@pytest.mark.parametrize("moment", [*SUBMITTING, *COLLECTING])
+def test_a_killed_run_is_carried_on(
+    server: Server, tmp_path: Path, start_workers: Callable[..., list[int]], moment: str
+) -> None:
+    path = str(tmp_path / "store")
+    if moment in COLLECTING:
+        assert start_workers((None, (server.url, path, "", VISITS))) == [0]
+    assert start_workers((None, (server.url, path, moment, VISITS))) == [9]
+    finished = run_to_the_end(server.url, Path(path), VISITS)
+    assert all(note.gist for note in finished.notes)
+    assert max(times_submitted(server).values()) == 1
+    # One, or one of each run before a kill, was answered by an ordinary call.
+    assert len(times_submitted(server)) == (18 if moment in SUBMITTING else 19)
+
+
+def test_runs_killed_at_random_lose_nothing_and_submit_nothing_twice(
+    server: Server, tmp_path: Path, start_workers: Callable[..., list[int]]
+) -> None:
+    rng, path = random.Random(7), tmp_path / "store"
+    server.set(batch_polls=3)
+    start = time.monotonic()
+    assert start_workers((None, (server.url, str(tmp_path / "trial"), "", VISITS))) == [0]
+    usual = time.monotonic() - start
+    server.batches.clear()
+    work = (server.url, str(path), "", VISITS)
+    killed = [start_workers((rng.uniform(0, usual), work)) for _ in range(8)]
+    assert [9] in killed
+    finished = run_to_the_end(server.url, path, VISITS)
+    assert all(note.gist for note in finished.notes)
+    assert len(stored(path)) == 20
+    assert max(times_submitted(server).values()) == 1
+
+
+def test_two_runs_at_once_submit_nothing_twice(
+    server: Server, tmp_path: Path, start_workers: Callable[..., list[int]]
+) -> None:
+    path = tmp_path / "store"
+    work = (server.url, str(path), "", VISITS)
+    for _ in range(3):
+        assert start_workers((None, work), (None, work)) == [0, 0]
+    assert all(note.gist for note in run(server.url, path, VISITS).notes)
+    assert server.stats()["requests"] <= 2
+    assert max(times_submitted(server).values()) == 1
+    assert count_unfinished(path) == 0
+
+
+def plain(texts: Iterable[str]) -> Iterator[list[tuple[int, ChatRequest]]]:
+    """Requests for plain text."""
+    for number, text in enumerate(texts):
+        yield [(number, ChatRequest([{"role": "user", "content": text}], None, 50))]
+
+
+def open_client(server: Server, store: Store, price: Price | None = None) -> BatchClient:
+    costs = CostTracker(price, Budget(None))
+    return BatchClient(Endpoint("server", "test-model", server.url), costs, store)
+
+
+def test_files_are_not_held_in_memory(server: Server, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def discard(client: BatchClient, _: object, file: Any, lines: dict[str, object]) -> None:
+        sizes.append((file.tell(), len(lines)))
+
+    sizes: list[tuple[int, int]] = []
+    monkeypatch.setattr(BatchClient, "_submit", discard)
+    client = open_client(server, store)
+    list(client.complete(plain(["Soup."])))
+    sizes.clear()
+    tracemalloc.start()
+    try:
+        with pytest.raises(AnswersPending, match="100 submitted now"):
+            list(client.complete(plain("soup" * 20_000 + str(number) for number in range(100))))
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+    ((size, count),) = sizes
+    assert (size > 8_000_000, count) == (True, 100)
+
+
+def test_plain_requests_come_back_with_their_numbers(server: Server, store: Store) -> None:
+    texts = [f"Soup {number}." for number in range(9)]
+    with pytest.raises(AnswersPending):
+        list(open_client(server, store, Price(10, 10, 10)).complete(plain(texts)))
+    answers: dict[int, Answer | Failure] = dict(
+        open_client(server, store, Price(10, 10, 10)).complete(plain(texts))
+    )
+    assert {number: answer.text for number, answer in answers.items() if isinstance(answer, Answer)} == dict(
+        enumerate(texts)
+    )
+
+
+def command(*words: str, status: int = 0) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    assert ended.value.code == status
+
+
+def test_the_command_submits_all_summaries_in_one_run_and_reports_what_is_pending(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_sample_city(tmp_path / "city", users=20, items=8, reviews=100)
+    words = ["profile", str(data), "--batch", "--store", str(tmp_path / "store"), "--strategy", "summary"]
+    words += ["--llm", f"openai:test-model@{server.url}", "--llm-price", "1/2"]
+    command(*words, "--dry-run", "--json")
+    plan = json.loads(capsys.readouterr().out)["summary"]
+    dollars = sum(row["tokens_in"] * 0.5 + row["tokens_out"] for row in plan["asks"].values()) / 10**6
+    assert plan["dollars"] == pytest.approx(dollars)
+    command(*words)
+    message = " ".join(capsys.readouterr().err.split())
+    batches = submitted(server)
+    assert len(batches) == 4, "items and users, each in training and as a whole"
+    count = sum(map(len, batches))
+    assert message.endswith("Answers take up to 24 hours; run the same command again to collect them")
+    assert message.count("requests:") == 1
+    assert f"requests: {count} submitted now for at most $0." in message
+    command(*words, "--json")
+    result = json.loads(capsys.readouterr().out)
+    assert (result["pending"], result["calls"]) == (None, count)
+    assert result["summaries of items"] > 8
+    assert result["summaries of users"] > 20
+    command(*words[:5], status=2)
+    assert "--batch needs a server" in " ".join(capsys.readouterr().err.split())
+
+
+def test_requests_with_the_server_are_not_asked_at_full_price(server: Server, tmp_path: Path) -> None:
+    server.set(batch_polls=50)
+    path = tmp_path / "store"
+    assert run(server.url, path).pending
+    requests = server.stats()["requests"]
+    with pytest.raises(ModelError, match="paid for twice"):
+        run(server.url, path, batch=False)
+    assert server.stats()["requests"] == requests
+    server.set(batch_polls=1)
+    collected = run_to_the_end(server.url, path)
+    assert run(server.url, path, batch=False).notes == collected.notes

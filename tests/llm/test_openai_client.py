@@ -1,0 +1,410 @@
+"""The client against a real server that misbehaves: what is kept, repaired, given up, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chat_server import Server
+from mmrec.cache.store import Failure, Store
+from mmrec.config import AnnotationConfig, Config, LanguageConfig
+from mmrec.errors import ConfigError, ModelError
+from mmrec.llm.annotator import Annotator, CallPlan
+from mmrec.llm.cost import Budget, BudgetReached, CostTracker, Price
+from mmrec.llm.factory import ChatModel, open_language_model
+from mmrec.llm.openai_client import ChatClient
+from mmrec.llm.openai_protocol import ChatRequest, Endpoint
+from mmrec.llm.types import Answer, Note, Review, Usage
+
+TEXTS = [
+    "Great ramen and friendly staff. The queue was terrible.",
+    "Cheap and delicious tacos, loved the salsa.",
+    "Overpriced and slow. The soup was awful.",
+    "A nice quiet cafe with excellent cake.",
+    "Bad service, good pizza.",
+]
+
+
+def visits(count: int) -> list[str]:
+    """Different texts."""
+    return [f"{TEXTS[number % 5]} Visit {number}." for number in range(count)]
+
+
+def history(count: int, folds: int = 1) -> list[Review]:
+    return [Review(text, 4.0, number, number % folds) for number, text in enumerate(visits(count))]
+
+
+def open_annotator(
+    server: Server, store: Store | None = None, plan: CallPlan | None = None, **settings: object
+) -> Annotator:
+    store = store or Store()
+    language = LanguageConfig(llm=f"openai:test-model@{server.url}", **settings)  # type: ignore[arg-type]
+    model = open_language_model(Config(language=language), None, store)  # type: ignore[arg-type]
+    return Annotator(model, store, language, AnnotationConfig(), plan)
+
+
+def open_client(server: Server, in_flight: int = 4, model: str = "test-model") -> ChatClient:
+    return ChatClient(Endpoint("server", model, server.url), in_flight, CostTracker(None, Budget(None)))
+
+
+def count_calls(server: Server) -> int:
+    return int(server.stats()["status"].get("200", 0))
+
+
+def stored_usage(store: Store) -> list[int]:
+    rows = store.db.execute("SELECT value FROM results").fetchall()
+    return [Answer.model_validate_json(value).usage.input for (value,) in rows]
+
+
+@pytest.mark.parametrize(
+    ("spec", "provider", "model", "url"),
+    [
+        ("openai:gpt-4o-mini", "openai", "gpt-4o-mini", None),
+        ("openai:Qwen/Qwen3-8B@http://gpu:8000/v1", "server", "Qwen/Qwen3-8B", "http://gpu:8000/v1"),
+        ("ollama:llama3.2:3b", "ollama", "llama3.2:3b", "http://localhost:11434/v1"),
+        ("ollama:phi@http://box:11434/v1", "ollama", "phi", "http://box:11434/v1"),
+        ("https://box/v1", "server", "", "https://box/v1"),
+    ],
+)
+def test_a_spec_names_provider_model_and_server(
+    monkeypatch: pytest.MonkeyPatch, spec: str, provider: str, model: str, url: str | None
+) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    assert Endpoint.parse(spec) == Endpoint(provider, model, url)
+    assert Endpoint.parse("transformers:folder") is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("openai:", "name a model"),
+        ("gpt", "not known; write builtin"),
+        ("openai:m@box:8000", "write the server as openai:MODEL@http"),
+        ("http://me:secret@box/v1", "MMREC_API_KEY"),
+        ("openai:m@https://me:secret@box/v1", "MMREC_API_KEY"),
+    ],
+)
+def test_a_wrong_spec_is_refused(spec: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_language_model(Config(language=LanguageConfig(llm=spec)), None, Store())  # type: ignore[arg-type]
+
+
+def test_keys_go_only_to_their_own_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("MMREC_API_KEY", "own")
+    assert Endpoint("openai", "m", None).api_key == "sk-secret"
+    assert Endpoint("server", "m", "http://elsewhere/v1").api_key == "own"
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(ModelError, match="OPENAI_API_KEY"):
+        _ = Endpoint("openai", "m", None).api_key
+
+
+def test_each_text_is_asked_about_once_ever(server: Server, store: Store) -> None:
+    annotator = open_annotator(server, store)
+    notes = annotator.write_notes([*TEXTS, "", TEXTS[0], " \n"])
+    assert notes[0].likes == ["Great ramen and friendly staff."]
+    assert notes[2].price == "overpriced"
+    assert notes[5] == notes[7] == Note()
+    assert notes[6] == notes[0]
+    assert count_calls(server) == len(TEXTS)
+    assert annotator.model.status().endswith(" tokens")
+    assert open_annotator(server, Store(store.path)).write_notes(TEXTS) == notes[: len(TEXTS)]
+    assert count_calls(server) == len(TEXTS)
+
+
+def test_a_caller_may_have_an_event_loop_as_notebooks_do(server: Server) -> None:
+    async def cell() -> list[Note]:
+        return open_annotator(server).write_notes(TEXTS)
+
+    assert all(note.gist for note in asyncio.run(cell()))
+
+
+def test_raw_answers_are_stored_before_they_are_parsed(server: Server, store: Store) -> None:
+    server.set(broken=1.0, broken_kinds=("json",))
+    annotator = open_annotator(server, store)
+    assert annotator.write_notes(TEXTS[:2]) == [Note(), Note()]
+    assert sum(annotator.failures.values()) == 2
+    assert "no usable answer" in next(iter(annotator.failures))
+    assert len(stored_usage(store)) == count_calls(server) == 4, "two prompts, and a repair of each"
+    assert min(stored_usage(store)) > 100
+    server.set(broken=0.0)
+    assert open_annotator(server, store).write_notes(TEXTS[:2]) == [Note(), Note()]
+    assert count_calls(server) == 4, "paid answers are not asked for again"
+
+
+@pytest.mark.parametrize("structured", ["schema", "object", "none", "ignored"])
+def test_the_server_s_formats_are_found_out(server: Server, structured: str) -> None:
+    server.set(structured=structured)
+    annotator = open_annotator(server, in_flight=1)
+    notes = annotator.write_notes(TEXTS)
+    assert all(note.gist for note in notes)
+    assert notes[2].price == "overpriced"
+    assert not annotator.failures
+    refusals = {"schema": 0, "object": 1, "none": 2, "ignored": 0}
+    assert server.stats()["status"].get("400", 0) == refusals[structured], "each format is refused once"
+
+
+def test_refused_parameters_are_left_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.set(reject_parameters=("temperature", "max_tokens"))
+    assert all(note.gist for note in open_annotator(server).write_notes(TEXTS))
+    server.set(reject_parameters=("max_completion_tokens",))
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    client = ChatClient(Endpoint("openai", "test-model", server.url), 4, CostTracker(None, Budget(None)))
+    annotator = Annotator(ChatModel(client, 1000), Store(), LanguageConfig(), AnnotationConfig())
+    assert annotator.write_notes(TEXTS[:1])[0].gist
+
+
+def test_a_refusal_of_one_request_does_not_change_the_next(server: Server) -> None:
+    """It may name a parameter although the text is at fault; only what helped is remembered."""
+    server.set(reject_parameters=("temperature", "max_tokens", "model"))
+    client = open_client(server)
+    capabilities = client._capabilities
+    request = ChatRequest([{"role": "user", "content": "Good soup."}], {"properties": {}}, 50)
+    ((_, refused),) = client.complete(iter([[(0, request)]]))
+    assert isinstance(refused, Failure)
+    assert client._capabilities is capabilities
+
+
+@pytest.mark.parametrize("kind", ["json", "enum", "keys", "empty", "length"])
+def test_a_broken_answer_is_repaired_by_a_second_prompt(server: Server, kind: str) -> None:
+    server.set(broken=0.3, broken_kinds=(kind,))
+    annotator = open_annotator(server)
+    notes = annotator.write_notes(visits(40))
+    repairs = count_calls(server) - 40
+    assert repairs > 0
+    assert sum(not note.gist for note in notes) == sum(annotator.failures.values()) < repairs
+
+
+def test_outages_rate_limits_and_lost_connections_are_tried_again(server: Server) -> None:
+    server.set(errors=0.2, drop=0.1, rate_limit=12)
+    annotator = open_annotator(server, in_flight=8)
+    assert all(note.gist for note in annotator.write_notes(visits(20)))
+    assert not annotator.failures
+    assert count_calls(server) == 20
+    assert server.stats()["status"]["429"] > 0
+
+
+def test_an_endless_outage_ends_the_run(server: Server) -> None:
+    server.set(errors=1.0)
+    annotator = open_annotator(server, in_flight=4)
+    annotator.model.client.max_retries = 0  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match="24 times in a row"):
+        annotator.write_notes(visits(100))
+
+
+def test_a_wrong_key_and_a_missing_model_end_the_run(server: Server) -> None:
+    server.set(require_key="right")
+    with pytest.raises(ModelError, match=r"Incorrect API key.*key from MMREC_API_KEY"):
+        open_annotator(server).write_notes(TEXTS)
+    server.set(require_key=None, models=("other",))
+    with pytest.raises(ModelError, match="test-model"):
+        open_annotator(server).write_notes(TEXTS)
+
+
+def test_a_key_that_expires_fails_nothing_for_good_and_is_in_no_message(
+    server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.set(require_key="right")
+    monkeypatch.setenv("MMREC_API_KEY", " right\n")
+    assert all(note.gist for note in open_annotator(server, store).write_notes(visits(5)))
+    monkeypatch.setenv("MMREC_API_KEY", "sk-expired-secret")
+    with pytest.raises(ModelError) as caught:
+        open_annotator(server, store).write_notes(visits(20))
+    assert "sk-expired-secret" not in str(caught.value)
+    monkeypatch.setenv("MMREC_API_KEY", "right")
+    annotator = open_annotator(server, store)
+    assert all(note.gist for note in annotator.write_notes(visits(20)))
+    assert not annotator.failures
+    files = [path for path in Path(str(store.path)).parent.rglob("*") if path.is_file()]
+    assert files
+    assert not any(b"sk-expired-secret" in path.read_bytes() for path in files)
+
+
+def test_a_server_that_is_not_running_is_reported_at_once(unused_port: int) -> None:
+    pytest.importorskip("openai")
+    server = Server.__new__(Server)
+    server.url = f"http://127.0.0.1:{unused_port}/v1"
+    with pytest.raises(ModelError, match=r"cannot reach http://127\.0\.0\.1.*is it running\?"):
+        open_annotator(server).write_notes(TEXTS)
+
+
+def test_the_only_model_of_a_server_need_not_be_named(server: Server) -> None:
+    assert open_client(server, model="").model == "test-model"
+    server.set(models=("first", "second"))
+    with pytest.raises(ModelError, match=r"first, second; name one: openai:MODEL@"):
+        _ = open_client(server, model="").model
+
+
+def test_the_budget_is_never_exceeded_and_paid_answers_are_kept(server: Server, store: Store) -> None:
+    server.set(latency=0.01)
+    annotator = open_annotator(server, store, budget=0.05, llm_price="10/10", in_flight=8)
+    with pytest.raises(BudgetReached, match=r"budget of \$0.05 is reached"):
+        annotator.write_notes(visits(100))
+    costs = annotator.model.client.costs  # type: ignore[attr-defined]
+    assert 0.03 < costs.dollars <= 0.05
+    assert count_calls(server) == costs.calls == store.counts()["note"]
+    open_annotator(server, store).write_notes(visits(100))
+    assert count_calls(server) == 100
+
+
+def test_a_reservation_is_replaced_by_the_cost_or_returned_after_a_failure() -> None:
+    budget = Budget(1.0)
+    costs = CostTracker(Price(1, 2, 0.5), budget)
+    reserved = costs.reserve(lambda: Usage(input=100_000, output=200_000))
+    assert budget.committed == pytest.approx(reserved) == pytest.approx(0.5)
+    with pytest.raises(BudgetReached):
+        costs.reserve(lambda: Usage(input=600_000))
+    costs.settle(reserved, Usage(input=100_000, output=100_000, cached=100_000))
+    assert budget.committed == pytest.approx(costs.dollars) == pytest.approx(0.25)
+    costs.settle(costs.reserve(lambda: Usage(input=100_000)), None)
+    assert budget.committed == pytest.approx(0.25)
+    costs.settle(costs.reserve(lambda: Usage(input=100_000)), Usage())
+    assert budget.committed == pytest.approx(0.35), "a server that counts no tokens costs what was reserved"
+    assert costs.calls == 2
+
+
+def test_prices_come_from_the_spec_or_the_price_list() -> None:
+    with pytest.raises(ConfigError, match="--llm-price"):
+        CostTracker(None, Budget(1.0))
+    for spec in ("cheap", "1", "-1/2", "1/inf"):
+        with pytest.raises(ConfigError, match="INPUT/OUTPUT"):
+            Price.for_model("server", "m", spec)
+    assert Price.for_model("server", "m", "1/2") == Price(1, 2, 1)
+    assert Price.for_model("server", "m", None) is None
+    assert Price.for_model("ollama", "m", None) == Price(0, 0, 0)
+    pytest.importorskip("genai_prices")
+    price = Price.for_model("openai", "gpt-3.5-turbo-1106", None)
+    assert price is not None
+    assert price.cost(Usage(input=1_000_000)) == pytest.approx(1.0)
+    assert price.cost(Usage(output=1_000_000)) == pytest.approx(2.0)
+    assert Price.for_model("openai", "no-such-model", None) is None
+
+
+def test_a_plan_counts_calls_and_makes_none(server: Server, store: Store) -> None:
+    open_annotator(server, store).write_notes(TEXTS[:2])
+    plan = CallPlan()
+    open_annotator(server, store, plan).write_notes([*TEXTS, TEXTS[4], ""])
+    assert plan.calls == {"note": 3}
+    assert count_calls(server) == 2
+    annotator = open_annotator(server, store)
+    annotator.write_notes(TEXTS)
+    counted = annotator.model.client.costs.usage.input  # type: ignore[attr-defined]
+    assert counted <= plan.input_tokens["note"] <= 1.5 * counted
+
+
+def test_a_server_that_cuts_prompts_is_noticed(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.set(context=200, overflow="cut")
+    open_annotator(server).write_notes(["The food was great. " * 200])
+    assert "it cuts long prompts" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_refused_prompt_fails_for_good_until_a_retry(server: Server, store: Store) -> None:
+    long = "The food was great. " * 200
+    server.set(context=400)
+    annotator = open_annotator(server, store)
+    notes = annotator.write_notes([long, TEXTS[0]])
+    assert [bool(note.gist) for note in notes] == [False, True]
+    assert "the server refused" in next(iter(annotator.failures))
+    requests = server.stats()["requests"]
+    again = open_annotator(server, store)
+    again.write_notes([long])
+    assert sum(again.failures.values()) == 1
+    assert server.stats()["requests"] == requests
+    open_annotator(server, Store(store.path, retry=True)).write_notes([long])
+    assert server.stats()["requests"] > requests
+
+
+def test_an_error_of_the_store_is_not_blamed_on_the_model(
+    server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    annotator = open_annotator(server, store)
+    monkeypatch.setattr(Store, "put", fail)
+    with pytest.raises(sqlite3.OperationalError, match="disk is full"):
+        annotator.write_notes(TEXTS)
+
+
+def test_calls_in_flight_end_with_the_generator(server: Server) -> None:
+    server.set(latency=30)
+    client = open_client(server, in_flight=2)
+
+    def requests() -> Iterator[list[tuple[int, ChatRequest]]]:
+        for number in range(3):
+            yield [(number, ChatRequest([{"role": "user", "content": f"Soup {number}."}], None, 50))]
+        while server.in_flight < 2:
+            pass
+        server.set(latency=0)
+        yield [(3, ChatRequest([{"role": "user", "content": "Last soup."}], None, 50))]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(client.complete(requests()))
+    assert count_calls(server) == 0
+
+
+def test_plain_text_comes_back_with_its_number(server: Server) -> None:
+    request = ChatRequest([{"role": "user", "content": "Summarize: good soup."}], None, 50)
+    ((number, answer),) = open_client(server).complete(iter([[(7, request)]]))
+    assert number == 7
+    assert isinstance(answer, Answer)
+    assert answer.text == "Summarize: good soup."
+
+
+def test_the_paper_s_prompts_are_separate_calls(server: Server) -> None:
+    annotator = open_annotator(server, prompts="paper")
+    (item,) = annotator.write_summaries("item", [history(5)])
+    assert count_calls(server) == 3
+    assert item.text
+    assert item.price == "fair price"
+    assert item.categories
+    (user,) = annotator.write_summaries("user", [history(5)])
+    assert count_calls(server) == 4
+    assert user.text
+    assert user.categories == []
+
+
+def test_two_levels_read_each_part_once(server: Server) -> None:
+    reviews = history(60, folds=3)
+    annotator = open_annotator(server, long_history="tree", call_tokens=1000)
+    assert annotator.write_summaries("item", [reviews])[0].text
+    calls = count_calls(server)
+    assert calls > 3
+    visible = [review for review in reviews if review.fold != 1]
+    assert annotator.write_summaries("item", [visible])[0].text
+    assert count_calls(server) - calls == 1, "only the upper level is new"
+
+
+@pytest.mark.parametrize("call_tokens", [64, 300])
+def test_many_levels_come_to_an_end(server: Server, call_tokens: int) -> None:
+    annotator = open_annotator(server, long_history="tree", call_tokens=call_tokens)
+    assert annotator.write_summaries("item", [history(50, folds=3)])[0].text
+
+
+def test_long_histories_are_sampled_within_the_token_budget(server: Server, store: Store) -> None:
+    annotator = open_annotator(server, store, call_tokens=500)
+    assert annotator.write_summaries("item", [history(400)])[0].text
+    assert count_calls(server) == 1
+    assert stored_usage(store)[0] < 500 + 400 + 20 * 30
+
+
+@pytest.mark.skipif(
+    "MMREC_TEST_OPENAI" not in os.environ,
+    reason="calls OpenAI, for money: name a model in MMREC_TEST_OPENAI, with a key in OPENAI_API_KEY",
+)
+def test_a_real_model_reads(store: Store) -> None:
+    language = LanguageConfig(llm=f"openai:{os.environ['MMREC_TEST_OPENAI']}", budget=0.1)
+    model = open_language_model(Config(language=language), None, store)  # type: ignore[arg-type]
+    annotator = Annotator(model, store, language, AnnotationConfig())
+    notes = annotator.write_notes(TEXTS)
+    assert not annotator.failures
+    assert all(note.gist for note in notes)
+    assert [notes[1].price, notes[2].price] == ["cheap price", "overpriced"]
+    assert notes[0].likes
+    assert notes[0].dislikes
