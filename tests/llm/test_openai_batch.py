@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from mmrec.cache.store import Failure, Store
 from mmrec.cli import main
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.data.synthetic.city import write_sample_city
-from mmrec.errors import ConfigError, ModelError
+from mmrec.errors import ConfigError, ModelError, StoreError
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.cost import Budget, BudgetReached, CostTracker, Price
 from mmrec.llm.factory import open_language_model
@@ -387,6 +388,7 @@ def test_a_server_that_is_gone_is_reported(server: Server, tmp_path: Path) -> No
 WORKER = """
 import os, sys, time
 from itertools import islice
+from io import BytesIO
 from pathlib import Path
 import openai.resources
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
@@ -552,6 +554,20 @@ def test_files_are_not_held_in_memory(server: Server, store: Store, monkeypatch:
         tracemalloc.stop()
     ((size, count),) = sizes
     assert (size > 8_000_000, count) == (True, 100)
+
+
+def test_a_full_disk_is_no_error_of_the_server(
+    server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FullDisk(BytesIO):
+        def write(self, _: object) -> int:
+            raise OSError(28, "No space left on device")
+
+    client = open_client(server, store)
+    list(client.complete(plain(["Soup."])))
+    monkeypatch.setattr("mmrec.llm.openai_batch.TemporaryFile", FullDisk)
+    with pytest.raises(StoreError, match="No space left"):
+        list(client.complete(plain(["Soup 1."])))
 
 
 def test_plain_requests_come_back_with_their_numbers(server: Server, store: Store) -> None:

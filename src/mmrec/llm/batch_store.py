@@ -112,6 +112,7 @@ class BatchJobStore:
         Returns:
             How many requests have no answer; they may be submitted again.
         """
+        # One transaction: a process that dies meanwhile leaves the job as it was.
         update = "UPDATE batch_requests SET answer = ? WHERE name = ? AND token = ?"
         with self._store.transaction() as db:
             for name, answer in answers:

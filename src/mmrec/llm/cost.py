@@ -83,7 +83,7 @@ class Price:
 
     def cost(self, usage: Usage) -> float:
         """US dollars of some tokens."""
-        fresh = usage.input - usage.cached
+        fresh = usage.input - usage.cached  # the input includes what was cached
         dollars = fresh * self.input + usage.cached * self.cached + usage.output * self.output
         return dollars / 1_000_000
 
@@ -156,7 +156,7 @@ class CostTracker:
             usage: tokens of the call; None for one that failed. Where a server counts no tokens, the
                 reservation stays.
         """
-        if usage is None:
+        if usage is None:  # failed calls cost nothing
             self._budget.committed -= reserved
             return
         self.calls += 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Sequence
 
-from mmrec.cache.store import Failure, Store
+from mmrec.cache.store import Store
 from mmrec.config import Config, LanguageConfig
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.encoder.weights import Placement
@@ -17,7 +17,7 @@ from mmrec.llm.openai_client import ChatClient
 from mmrec.llm.openai_protocol import ChatRequest, Endpoint
 from mmrec.llm.prompts import chat_messages, prompt_digest
 from mmrec.llm.token_estimates import estimate_tokens
-from mmrec.llm.types import Answer, LanguageModel, Prompt, Task
+from mmrec.llm.types import LanguageModel, NumberedAnswers, NumberedPrompts, Prompt, Task
 
 __all__ = ["ChatModel", "open_chat_client", "open_language_model"]
 
@@ -57,9 +57,7 @@ class ChatModel:
         """Tokens and money so far."""
         return str(self.client.costs)
 
-    def generate(
-        self, prompts: Iterator[list[tuple[int, Prompt]]]
-    ) -> Generator[tuple[int, Answer | Failure]]:
+    def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
         """Ask the server.
 
         Raises:
@@ -126,6 +124,7 @@ def open_language_model(
         ConfigError: an unknown spec, or batches of a model that takes none.
     """
     language, annotation = config.language, config.annotation
+    # Checked first, since the other models would ignore it.
     if batch and Endpoint.parse(language.llm) is None:
         raise ConfigError(f"--batch needs a server that takes batches, and --llm is {language.llm}")
     if language.llm == "builtin":

@@ -5,22 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import IO, TYPE_CHECKING
 
 from mmrec.cache.store import Failure, Store
 from mmrec.console import console
-from mmrec.errors import MmrecError, ModelError
+from mmrec.errors import MmrecError, ModelError, StoreError
 from mmrec.llm.batch_store import BatchJob, BatchJobStore
 from mmrec.llm.cost import BudgetReached, CostTracker
 from mmrec.llm.openai_client import ChatClient
-from mmrec.llm.openai_protocol import ChatRequest, Endpoint, parse_batch_result
-from mmrec.llm.types import Answer, Usage
+from mmrec.llm.openai_protocol import ChatRequest, Endpoint, NumberedRequests, parse_batch_result
+from mmrec.llm.types import Answer, NumberedAnswers, Usage
 from mmrec.text import escape_text
 
 if TYPE_CHECKING:
@@ -100,9 +100,7 @@ class BatchClient(ChatClient):
         self._probed: set[bool] = set()
         self._budget_reached: BudgetReached | None = None
 
-    def complete(
-        self, requests: Iterator[list[tuple[int, ChatRequest]]]
-    ) -> Generator[tuple[int, Answer | Failure]]:
+    def complete(self, requests: NumberedRequests) -> NumberedAnswers:
         """Give the answers that have come; submit what was not submitted before.
 
         Raises:
@@ -117,13 +115,10 @@ class BatchClient(ChatClient):
         submitted = waiting = deferred = 0
         cost = 0.0
         lines: dict[str, Usage] = {}
-        with (
-            self._store.lock(
-                "batch requests"
-            ),  # so that no other process takes a new job for a dead one
-            self._sync_client() as client,
-            TemporaryFile() as file,  # may be larger than memory
-        ):
+        # Locked, so that no other process takes a job that is being submitted for one of a dead process.
+        # The file is on disk, since it may be larger than memory.
+        lock = self._store.lock("batch requests")
+        with lock, self._sync_client() as client, TemporaryFile() as file:
             self._catch_up(client)
             for number, request in chain([first], upcoming):
                 name = self._request_name(request)
@@ -144,9 +139,9 @@ class BatchClient(ChatClient):
                     line = self._line(name, request)
                     if len(lines) == self.max_requests or file.tell() + len(line) > self.max_bytes:
                         self._submit(client, file, lines)
-                    lines[name] = request.max_usage()
                     with self._translate_errors():
                         file.write(line)
+                    lines[name] = request.max_usage()
             self._submit(client, file, lines)
         if submitted or waiting or (deferred and self._jobs.pending_usage() != Usage()):
             raise AnswersPending(submitted, cost, waiting, deferred)
@@ -158,10 +153,9 @@ class BatchClient(ChatClient):
         return BatchJobStore(self._store, self._server_id)
 
     def _request_name(self, request: ChatRequest) -> str:
-        """A lasting name of a request, whatever the server's capabilities make of it from run to run."""
-        return hashlib.sha256(
-            json.dumps([self._server_id, self.model, *request]).encode()
-        ).hexdigest()
+        """A name that stays the same from run to run, whatever the server's capabilities."""
+        content = json.dumps([self._server_id, self.model, *request])
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def _line(self, name: str, request: ChatRequest) -> bytes:
         head = {"custom_id": name, "method": "POST", "url": "/v1/chat/completions"}
@@ -173,27 +167,24 @@ class BatchClient(ChatClient):
         is_plain = request.schema is None
         if is_plain in self._probed or self._budget_reached is not None:
             return None
-        with self._noting_budget():
-            ((number, answer),) = super().complete(iter([[(number, request)]]))
-            if isinstance(answer, Answer):
-                self._probed.add(is_plain)
-            return number, answer
-        return None
-
-    def _reserve(self, max_usage: Callable[[], Usage]) -> float | None:
-        """US dollars reserved for requests; None where the budget does not hold them, or did not before."""
-        if self._budget_reached is None:
-            with self._noting_budget():
-                return self.costs.reserve(max_usage)
-        return None
-
-    @contextmanager
-    def _noting_budget(self) -> Iterator[None]:
-        """End nothing but the context where the budget is reached: what was submitted is still collected."""
         try:
-            yield
+            ((number, answer),) = super().complete(iter([[(number, request)]]))
         except BudgetReached as reached:
             self._budget_reached = reached
+            return None
+        if isinstance(answer, Answer):
+            self._probed.add(is_plain)
+        return number, answer
+
+    def _reserve(self, max_usage: Callable[[], Usage]) -> float | None:
+        """US dollars reserved for requests; None once the budget does not hold them."""
+        # It ends nothing but new requests: what was submitted is still collected.
+        if self._budget_reached is None:
+            try:
+                return self.costs.reserve(max_usage)
+            except BudgetReached as reached:
+                self._budget_reached = reached
+        return None
 
     def _submit(self, client: OpenAI, file: IO[bytes], lines: dict[str, Usage]) -> None:
         """Make a batch of a file's lines, if there are any; empties both."""
@@ -241,11 +232,21 @@ class BatchClient(ChatClient):
         self._caught_up = True
         self._reserve(self._jobs.pending_usage)
 
+    @contextmanager
+    def _translate_errors(self) -> Iterator[None]:
+        """As for ordinary calls; and a full disk of temporary files is no error of the server."""
+        try:
+            with super()._translate_errors():
+                yield
+        except OSError as error:
+            remedy = f"see that the disk of {gettempdir()} has room"
+            raise StoreError(f"a temporary file cannot be written: {error}; {remedy}") from error
+
     def _find_batch(self, client: OpenAI, job: BatchJob) -> Batch | None:
         """The batch of a job as the server has it; None where there is none, and never will be."""
         from openai import NotFoundError
 
-        client = client.with_options(max_retries=2)
+        client = client.with_options(max_retries=2)  # a later run looks again
         if job.batch_id is not None:
             try:
                 return client.batches.retrieve(job.batch_id)
@@ -254,9 +255,10 @@ class BatchClient(ChatClient):
                 return None
         if job.file_id is None:
             return None
+        # The process died before it recorded the batch, which has the file's id.
         batch = _listed_batch(client, job.file_id)
         if batch is None:
-            # The call that makes a batch of the file may still be on its way: without it, that fails.
+            # The call that makes a batch of the file may still be on its way: now it fails.
             with suppress(NotFoundError):
                 client.files.delete(job.file_id)
             batch = _listed_batch(client, job.file_id)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from functools import cached_property, partial
 from itertools import chain
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from anyio.from_thread import start_blocking_portal
 
@@ -16,17 +16,22 @@ from mmrec.cache.store import Failure
 from mmrec.console import console
 from mmrec.errors import ModelError
 from mmrec.llm.cost import BudgetReached, CostTracker
-from mmrec.llm.openai_protocol import ChatRequest, Endpoint, ServerCapabilities, parse_completion
-from mmrec.llm.types import Answer
+from mmrec.llm.openai_protocol import (
+    ChatRequest,
+    Endpoint,
+    NumberedRequests,
+    ServerCapabilities,
+    parse_completion,
+)
+from mmrec.llm.types import Answer, NumberedAnswers
 from mmrec.text import escape_text
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
-__all__ = ["ChatClient", "NumberedRequests"]
+__all__ = ["ChatClient"]
 
-NumberedRequests = Iterator[tuple[int, ChatRequest]]
-Outcome = Answer | Failure
+_Call = Future[Answer | Failure]
 
 
 class ChatClient:
@@ -74,10 +79,8 @@ class ChatClient:
             raise ModelError(f"{self._server} has {listed}; name one: openai:MODEL@{self._server}")
         return names[0]
 
-    def complete(
-        self, requests: Iterator[list[tuple[int, ChatRequest]]]
-    ) -> Generator[tuple[int, Answer | Failure]]:
-        """Make calls as numbered requests come; each answer with its request's number.
+    def complete(self, requests: NumberedRequests) -> NumberedAnswers:
+        """Make calls as requests come.
 
         Raises:
             ModelError: the server cannot be reached, refuses the key, or lacks the model.
@@ -85,11 +88,12 @@ class ChatClient:
                 answers of calls in flight come first.
         """
         waiting = chain.from_iterable(requests)
+        # Where nothing is asked, no connection is needed.
         first = next(waiting, None)
         if first is None:
             return
         waiting = chain([first], waiting)
-        calls: dict[Future[Answer | Failure], tuple[int, float]] = {}
+        calls: dict[_Call, tuple[int, float]] = {}
         error: ModelError | None = None
         with self._connection() as start:
             while True:
@@ -101,6 +105,7 @@ class ChatClient:
                     try:
                         answer = call.result()
                     except ModelError as reason:
+                        # No call can succeed any more; those in flight may have been paid for.
                         error, waiting = error or reason, chain()
                         continue
                     usage = answer.usage if isinstance(answer, Answer) else None
@@ -111,9 +116,9 @@ class ChatClient:
 
     def _start_calls(
         self,
-        start: Callable[[ChatRequest], Future[Answer | Failure]],
+        start: Callable[[ChatRequest], _Call],
         waiting: chain[tuple[int, ChatRequest]],
-        calls: dict[Future[Answer | Failure], tuple[int, float]],
+        calls: dict[_Call, tuple[int, float]],
     ) -> chain[tuple[int, ChatRequest]]:
         """Start calls until enough are in flight; what is left of the waiting requests."""
         # More than there are slots, so that none is empty while the caller stores an answer.
@@ -134,7 +139,7 @@ class ChatClient:
         return waiting
 
     @contextmanager
-    def _connection(self) -> Iterator[Callable[[ChatRequest], Future[Answer | Failure]]]:
+    def _connection(self) -> Iterator[Callable[[ChatRequest], _Call]]:
         """The one place where plain code meets an event loop: gives a function that starts a call.
 
         The loop has a thread of its own, so that callers may have one too, as notebooks do. Requests are
@@ -151,25 +156,17 @@ class ChatClient:
             yield partial(portal.start_task_soon, self._call, client, slots)
 
     def _sync_client(self) -> OpenAI:
-        try:
-            from openai import OpenAI
-        except ImportError as error:
-            raise _not_installed() from error
-        return OpenAI(
-            base_url=self.endpoint.url, api_key=self.endpoint.api_key, max_retries=self.max_retries
-        )
+        return _import_openai().OpenAI(**self._client_options)
 
     def _async_client(self) -> AsyncOpenAI:
-        try:
-            from openai import AsyncOpenAI, DefaultAioHttpClient
-        except ImportError as error:
-            raise _not_installed() from error
-        return AsyncOpenAI(
-            base_url=self.endpoint.url,
-            api_key=self.endpoint.api_key,
-            max_retries=self.max_retries,
-            http_client=DefaultAioHttpClient(),
-        )
+        openai = _import_openai()
+        transport = openai.DefaultAioHttpClient()
+        return openai.AsyncOpenAI(http_client=transport, **self._client_options)
+
+    @property
+    def _client_options(self) -> dict[str, Any]:
+        key, retries = self.endpoint.api_key, self.max_retries
+        return {"base_url": self.endpoint.url, "api_key": key, "max_retries": retries}
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
@@ -277,5 +274,10 @@ class ChatClient:
             )
 
 
-def _not_installed() -> ModelError:
-    return ModelError("language models behind HTTP need the packages of: pip install 'mmrec[llm]'")
+def _import_openai() -> Any:
+    try:
+        import openai
+    except ImportError as error:
+        remedy = "pip install 'mmrec[llm]'"
+        raise ModelError(f"language models behind HTTP need the packages of: {remedy}") from error
+    return openai

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -51,6 +52,7 @@ class Endpoint:
         provider, _, rest = spec.partition(":")
         if provider not in ("openai", "ollama"):
             return None
+        # Names of models have colons and may have an @, but no "@http".
         model, separator, address = rest.partition("@http")
         if not model:
             raise ConfigError(f"{spec}: name a model, as in {provider}:MODEL")
@@ -104,6 +106,10 @@ class ChatRequest(NamedTuple):
         return Usage(input=tokens, output=self.max_tokens)
 
 
+NumberedRequests = Iterator[list[tuple[int, ChatRequest]]]
+"""Requests in blocks, each request with its number."""
+
+
 @dataclass(frozen=True)
 class ServerCapabilities:
     """What a server supports, as far as its refusals have shown.
@@ -127,7 +133,7 @@ class ServerCapabilities:
             "temperature": 0,
             limit: request.max_tokens,
         }
-        best_format = self.formats[0]
+        best_format = self.formats[0]  # "text" needs no mention
         if request.schema is not None and best_format == "json_schema":
             schema = {"name": "answer", "strict": True, "schema": request.schema}
             body["response_format"] = {"type": best_format, "json_schema": schema}
@@ -139,6 +145,7 @@ class ServerCapabilities:
 
     def downgraded(self, refusal: str, body: dict[str, Any]) -> ServerCapabilities | None:
         """What is left after a refusal of a body; None where it names nothing that could be left out."""
+        # A refusal may also name what to use instead, so only names in the body count.
         if "max_completion_tokens" in refusal and "max_completion_tokens" in body:
             return replace(self, uses_completion_limit=False)
         for name in ("temperature", "max_tokens"):

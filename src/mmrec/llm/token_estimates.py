@@ -22,8 +22,8 @@ def estimate_tokens(text: str) -> int:
     Right for English; old tokenizers make twice as many of other scripts. No tokenizer of bytes makes
     more than four times as many of any text.
     """
-    by_bytes = len(text.encode("utf-8", "replace")) / 4
-    by_words = 1.3 * len(text.split())
+    by_bytes = len(text.encode("utf-8", "replace")) / 4  # long words, and scripts other than Latin
+    by_words = 1.3 * len(text.split())  # short words, which have a token each at least
     return 1 + int(max(by_bytes, by_words))
 
 
@@ -66,14 +66,14 @@ def select_representative(
     by_rating: dict[float, list[int]] = defaultdict(list)
     for position, review in enumerate(reviews):
         by_rating[review.rating].append(position)
-    turns = []
+    turns = []  # (turn, reviews of the same rating, position)
     for positions in by_rating.values():
         count = len(positions)
         for rank, index in enumerate(_spread(count)):
             turns.append((rank / count, count, positions[index]))
     selected = []
     for _, _, position in sorted(turns):
-        if costs[position] <= window:
+        if costs[position] <= window:  # a later, shorter review may still fit
             window -= costs[position]
             selected.append(position)
     return sorted(selected)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, NamedTuple, get_args
 
@@ -16,7 +17,7 @@ from mmrec.errors import ModelError
 from mmrec.llm.chat_template import ChatTemplate
 from mmrec.llm.cost import Budget, CostTracker
 from mmrec.llm.prompts import note_task, prompt_digest, summary_task
-from mmrec.llm.types import Answer, Prompt, Task, Usage
+from mmrec.llm.types import Answer, NumberedAnswers, NumberedPrompts, Prompt, Task, Usage
 
 __all__ = ["TransformersModel"]
 
@@ -74,7 +75,7 @@ class TransformersModel:
             return self._max_window
         tasks = [note_task("restaurant")]
         tasks += [summary_task(kind, "restaurant", 11) for kind in get_args(EntityKind)]
-        reserved = 0
+        reserved = 0  # by the longest instructions and answer
         for task in tasks:
             instructions = self._template.encode(Prompt(task, ("",)))
             reserved = max(reserved, len(instructions) + task.max_tokens)
@@ -110,9 +111,7 @@ class TransformersModel:
         """Tokens so far."""
         return str(self._costs)
 
-    def generate(
-        self, prompts: Iterator[list[tuple[int, Prompt]]]
-    ) -> Generator[tuple[int, Answer | Failure]]:
+    def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
         """Answer prompts, a block at a time; one that the model's context does not hold fails.
 
         Raises:
@@ -128,12 +127,23 @@ class TransformersModel:
                     yield number, _too_long(tokenized, context_length)
                 else:
                     waiting.append(tokenized)
+            # Prompts of one batch have the same limit, and similar lengths, so that little is padding.
             waiting.sort(key=lambda prompt: (prompt.max_new_tokens, len(prompt.tokens)))
             while waiting:
                 batch = self._first_batch(waiting)
+                answers: list[Answer] | list[Failure] = []
+                with suppress(torch.OutOfMemoryError):
+                    answers = self._answer_batch(batch)
+                if not answers:  # The memory of a failed call is free by now.
+                    torch.cuda.empty_cache()
+                    if len(batch) > 1:
+                        # This batch is halved, and so are later ones.
+                        self._max_batch_tokens = len(batch) // 2 * batch[-1].width
+                        continue
+                    reason = "one prompt alone is too much for the GPU's memory"
+                    answers = [Failure(reason, final=False)]
                 del waiting[: len(batch)]
-                numbers = [prompt.number for prompt in batch]
-                yield from zip(numbers, self._answer_batch(batch), strict=True)
+                yield from zip([prompt.number for prompt in batch], answers, strict=True)
 
     def _first_batch(self, waiting: Sequence[_TokenizedPrompt]) -> Sequence[_TokenizedPrompt]:
         """The first of sorted prompts: as many as the token budget holds, and at least one."""
@@ -145,25 +155,9 @@ class TransformersModel:
             size += 1
         return waiting[:size]
 
-    def _answer_batch(self, batch: Sequence[_TokenizedPrompt]) -> list[Answer | Failure]:
-        """Answers of a batch; where the GPU's memory does not hold it, it and all later ones are halved."""
-        try:
-            generated = self._generate_tokens(batch)
-        except torch.OutOfMemoryError:
-            pass  # The memory of the call is free only after the except clause.
-        else:
-            pairs = zip(batch, generated, strict=True)
-            return [self._to_answer(prompt, tokens) for prompt, tokens in pairs]
-        torch.cuda.empty_cache()
-        half = len(batch) // 2
-        if not half:
-            return [Failure("one prompt alone is too much for the GPU's memory", final=False)]
-        self._max_batch_tokens = half * batch[-1].width
-        return self._answer_batch(batch[:half]) + self._answer_batch(batch[half:])
-
     @torch.inference_mode()
-    def _generate_tokens(self, batch: Sequence[_TokenizedPrompt]) -> list[list[int]]:
-        """Tokens generated for each prompt, padded after the end."""
+    def _answer_batch(self, batch: Sequence[_TokenizedPrompt]) -> list[Answer]:
+        """Generate the answers of a batch."""
         width = max(len(prompt.tokens) for prompt in batch)
         pad = self._model.generation_config.pad_token_id
         # (batch, width), padded on the left, so that every answer begins right after its prompt.
@@ -178,7 +172,8 @@ class TransformersModel:
             attention_mask=mask.to(device),
             max_new_tokens=batch[0].max_new_tokens,
         )
-        return generated[:, width:].tolist()
+        answers = generated[:, width:].tolist()  # padded after the end
+        return [self._to_answer(*pair) for pair in zip(batch, answers, strict=True)]
 
     def _to_answer(self, prompt: _TokenizedPrompt, tokens: list[int]) -> Answer:
         """The answer up to the first end token."""

@@ -15,6 +15,8 @@ __all__ = [
     "Answer",
     "LanguageModel",
     "Note",
+    "NumberedAnswers",
+    "NumberedPrompts",
     "PriceTag",
     "Prompt",
     "Review",
@@ -115,6 +117,12 @@ class Prompt(NamedTuple):
     rejected: str | None = None
 
 
+NumberedPrompts = Iterator[list[tuple[int, Prompt]]]
+"""Prompts in blocks, each prompt with its number."""
+NumberedAnswers = Iterator[tuple[int, Answer | Failure]]
+"""Answers in any order, each with the number of what it answers."""
+
+
 class LanguageModel(Protocol):
     """Reads reviews. Its answers are kept in the store under everything that determines them."""
 
@@ -132,10 +140,8 @@ class LanguageModel(Protocol):
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, by the model's own tokenizer where it is available, else estimated."""
 
-    def generate(
-        self, prompts: Iterator[list[tuple[int, Prompt]]]
-    ) -> Iterator[tuple[int, Answer | Failure]]:
-        """Answer numbered prompts as they come, in any order; each answer with its prompt's number."""
+    def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
+        """Answer prompts as they come."""
 
     def status(self) -> str:
         """Usage so far, for the progress bar."""
