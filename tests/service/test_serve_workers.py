@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
+from mmrec.cache.locks import hold_lock
 from mmrec.recommender.recommender import Recommender
 from serving import WAIT, Served, serving
 
@@ -64,3 +66,26 @@ def test_a_stop_answers_what_is_under_way(workers: str, model: Path, tmp_path: P
             socket.create_connection((url.host, url.port), timeout=1)
     with serving(model, *flags) as again:
         assert again.get("/v1/users/ada")["reviewed"] == ["new"]
+
+
+def test_visitors_do_not_wait_for_a_long_run_on_the_same_store(model: Path, tmp_path: Path) -> None:
+    from mmrec.service.live_store import LiveStore
+    from mmrec.service.recommendations import RecommendationService
+
+    recommender = Recommender.load(model)
+    service = RecommendationService(recommender, LiveStore(f"sqlite:///{tmp_path / 'live.sqlite'}"))
+    store, finished = recommender.models.store.path, threading.Event()
+    assert store is not None
+
+    def run_for_long() -> None:
+        with hold_lock(store, "note"), hold_lock(store, "vector"):
+            assert finished.wait(60)
+
+    item = next(iter(recommender.online.codes["item"]))
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(run_for_long)
+        try:
+            service.add_review("ada", item, 5, "A soup nobody else had.")
+            assert not run.done()
+        finally:
+            finished.set()
