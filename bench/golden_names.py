@@ -159,7 +159,7 @@ def chosen(names: list[str], some: int) -> list[str]:
 def learned(one: Recommender) -> dict[str, Any]:
     """What the fit came to, and what it made features of."""
     names = {"user": one.features.user.names, "item": one.features.item.names}
-    figures = {name: scores.dict() for name, scores in one.evaluation.metrics.items()}
+    figures = one.evaluation.metrics
     found = {
         "scores": figures,
         "threshold": one.evaluation.threshold,

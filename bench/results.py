@@ -13,24 +13,31 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import mmrec
 from mmrec.config import AnnotationConfig, Config, PaperConfig, ReadConfig
 from mmrec.console import console
 from mmrec.data import Reviews, read_reviews
-from mmrec.evaluation import holm_correction, mean_and_standard_error, paired_t_test
+from mmrec.evaluation.metrics import mean_and_standard_error
+from mmrec.evaluation.statistics import holm_correction, paired_t_test
 from mmrec.experiments import ablation
 from mmrec.experiments import item_truth as truth
+from mmrec.experiments.annotation_measures import rank_correlation
 from mmrec.experiments.checkpoint import Checkpoint, latest_results
 from mmrec.experiments.compare import compare
-from mmrec.experiments.report import tables
 from mmrec.experiments.report.experiment_pages import ablation_page, reproduce_page
 from mmrec.experiments.report.html import command_line
-from mmrec.experiments.reproduce import PROTOCOLS, reproduce
+from mmrec.experiments.report.tables import Table
+from mmrec.experiments.reproduce import PROTOCOLS, reproduce, reproduction_tables
 from mmrec.features.dataset import Dataset
 from mmrec.pipeline import open_models
 
@@ -117,7 +124,7 @@ def peers(task: Task) -> None:
         result = compare(task.reviews, task.config(seed), models, TRAINED, trained_baselines=True)
         split = result.prepared.split
         kept = {
-            "scores": {name: row.dict() for name, row in result.metrics.items()},
+            "scores": result.metrics,
             "seconds": result.seconds,
             "rows": {
                 name: len(getattr(split, name))
@@ -175,8 +182,8 @@ def judge(task: Task, corpus: Dataset) -> dict[str, float]:
             for item, rows in by_item.items()
         }
         figures["price items"] = len(prices)
-        figures["price builtin"] = truth.price_correlation(score, prices)
-        figures["price keywords"] = truth.price_correlation(truth.keyword_price(texts), prices)
+        figures["price builtin"] = price_correlation(score, prices)
+        figures["price keywords"] = price_correlation(keyword_price(texts), prices)
         figures["price most frequent"] = 0.0  # a constant orders nothing
     if dataset.categories:
         labels = truth.read_categories(task.truth, "business_id", dataset.categories)
@@ -187,14 +194,61 @@ def judge(task: Task, corpus: Dataset) -> dict[str, float]:
         frequent = truth.most_frequent_labels(labels)
         names = {label for item in labels.values() for label in item}
         figures["category items"] = len(labels)
-        figures["category builtin"] = truth.category_recall(ranked, labels)
-        figures["category keywords"] = truth.category_recall(
-            truth.keyword_categories(texts, names), labels
-        )
-        figures["category most frequent"] = truth.category_recall(
-            dict.fromkeys(labels, frequent), labels
-        )
+        figures["category builtin"] = category_recall(ranked, labels)
+        figures["category keywords"] = category_recall(keyword_categories(texts, names), labels)
+        figures["category most frequent"] = category_recall(dict.fromkeys(labels, frequent), labels)
     return figures
+
+
+def price_correlation(score: Mapping[str, float], prices: Mapping[str, float]) -> float:
+    """Spearman's rank correlation over the items of `prices`; an item without a score counts as 0."""
+    scores = np.array([score.get(item, 0.0) for item in prices])
+    estimate = rank_correlation(scores, np.array([*prices.values()]), min_pairs=2)
+    return estimate.value if estimate else 0.0
+
+
+def category_recall(
+    ranked: Mapping[str, Sequence[str]], labels: Mapping[str, Sequence[str]]
+) -> float:
+    """Mean of `label_recall` over the items that have labels."""
+    return float(np.mean([truth.label_recall(ranked.get(i, []), own) for i, own in labels.items()]))
+
+
+def keyword_categories(
+    texts: Mapping[str, Sequence[str]], labels: Iterable[str]
+) -> dict[str, list[str]]:
+    """Labels whose name occurs in an item's reviews, by the number of times: plain keyword counting."""
+    names = sorted({*map(truth.normalise_label, labels)} - {""})
+    patterns = {name: re.compile(rf"\b{re.escape(name)}\b") for name in names}
+    ranked = {}
+    for item, reviews in texts.items():
+        text = truth.normalise_label("\n".join(reviews))
+        counts = Counter({name: len(pattern.findall(text)) for name, pattern in patterns.items()})
+        ranked[item] = [name for name, count in counts.most_common() if count]
+    return ranked
+
+
+def keyword_price(texts: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Occurrences of words for expensive less those for cheap."""
+    expensive = re.compile(r"\b(?:expensive|pricey|overpriced)\b", re.IGNORECASE)
+    cheap = re.compile(r"\b(?:cheap|affordable|inexpensive)\b", re.IGNORECASE)
+    scores = {}
+    for item, reviews in texts.items():
+        text = "\n".join(reviews)
+        scores[item] = float(len(expensive.findall(text)) - len(cheap.findall(text)))
+    return scores
+
+
+def markdown(table: Table) -> str:
+    """A table for a Markdown document, its title above and its notes below."""
+    words = table.words()
+    rule = ["---" if column in words else "---:" for column in range(len(table.header))]
+    lines = [table.header, rule]
+    for number, row in enumerate(table.rows):
+        bold = [(number, column) in table.bold for column in range(len(row))]
+        lines.append([f"**{cell}**" if b else cell for cell, b in zip(row, bold, strict=True)])
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n\n".join([f"**{table.title}**", text, *table.notes]) + "\n"
 
 
 def page(work: Path) -> str:
@@ -232,11 +286,11 @@ def _set_page(dataset: DataSet, work: Path) -> list[str]:
         took = ", ".join(f"{name} {value / 60:.0f} minutes" for name, value in seconds.items())
         lines += ["", "### The paper's experiment, in both protocols", ""]
         lines += [f"5 repeats of 12 settings, 60 trainings a protocol, with features: {took}."]
-        lines += ["", *(tables.markdown(one) for one in tables.reproduction_tables(stacks))]
+        lines += ["", *(markdown(table) for table in reproduction_tables(stacks))]
     if (path := work / "ablation.json").exists():
         trials = [*latest_results(path).values()]
         lines += ["", f"### What each group of inputs adds to `mmrec` ({len(trials)} seeds)", ""]
-        lines += [tables.markdown(one) for one in ablation.tables(trials)]
+        lines += [markdown(table) for table in ablation.ablation_tables(trials)]
     return lines if len(lines) > 2 else []
 
 

@@ -31,7 +31,8 @@ from mmrec.data import read_reviews
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.errors import ConfigError, ModelError
-from mmrec.evaluation import Metrics, ThresholdRates
+from mmrec.evaluation.metrics import Metrics
+from mmrec.evaluation.thresholds import ThresholdRates
 from mmrec.llm.types import Note
 from mmrec.pipeline import config_warnings
 from mmrec.recommender.model_card import model_card
@@ -96,12 +97,14 @@ def test_a_saved_model_has_a_card_whose_figures_are_its_scores(fitted: Recommend
     assert result["dataset"]["name"] == "reviews.jsonl"
     figures = {metric["type"]: metric["value"] for metric in result["metrics"]}
     assert figures == pytest.approx(
-        {"roc_auc": own.auc, "fpr_at_tpr_90": own.fpr_at_90, "average_precision": own.ap_negative}, abs=5e-5
+        {"roc_auc": own["auc"], "fpr_at_tpr_90": own["fpr_at_90"], "average_precision": own["ap_negative"]},
+        abs=5e-5,
     )
     assert len(card.data.eval_results or ()) == 3
     for name, row in fitted.evaluation.metrics.items():
         shown = f"**{name}**" if name == "proposed" else name
-        assert f"| {shown} | {row.auc:.4f} | {row.fpr_at_90:.4f} | {row.ap_negative:.4f} |\n" in text
+        cells = [f"{row[key]:.4f}" for key in ("auc", "fpr_at_90", "ap_negative")]
+        assert f"| {shown} | {' | '.join(cells)} |\n" in text
     assert f"{len(fitted.reviews):,} reviews by {len(fitted.corpus.data.users)} users" in text
     assert "no language model" in text
     assert "Flag" not in text

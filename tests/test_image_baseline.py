@@ -55,10 +55,10 @@ def compared(folder: Path, reviews: Reviews) -> tuple[Config, Models, Comparison
 
 def test_the_baseline_has_text_and_photos_in_one_reducer(compared: tuple[Config, Models, Comparison]) -> None:
     _, _, result = compared
-    groups = {name: model.ranker.shape.groups for name, model in result.models.items()}
+    groups = {name: trained.model.ranker.shape.groups for name, trained in result.trained.items()}
     assert groups["baseline"] == {"text": {"user reviews": 384, "item reviews": 384, "item photos": 64}}
     assert groups["proposed"]["image"] == {"item photos": 384}
-    assert "no photos" in result.features["baseline"].item.names
+    assert "no photos" in result.trained["baseline"].features.item.names
     assert not [remark for remark in result.remarks if "image" in remark]
 
 
@@ -66,8 +66,8 @@ def test_photos_keep_to_the_evidence(compared: tuple[Config, Models, Comparison]
     _, _, result = compared
     prepared = result.prepared
     rows = np.arange(0, len(prepared.dataset), 3)
-    for name, model in result.models.items():
-        made = result.features[name]
+    for trained in result.trained.values():
+        made, model = trained.features, trained.model
         arguments = (prepared.dataset.data, prepared.split, prepared.evidence)
         audited = FeatureAudit(model.builder, prepared.dataset, made)
         assert audit(*arguments, audited, rows).passed
@@ -99,7 +99,7 @@ def test_without_weights_the_remark_names_the_mend(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     config = settings(folder)
     result = compare(reviews, config, open_models(config), ["baseline"])
-    assert not result.models["baseline"].builder.image
+    assert not result.trained["baseline"].model.builder.image
     (remark,) = [remark for remark in result.remarks if "image block" in remark]
     assert "microsoft/resnet-50 are not here" in remark
     assert "--image-model" in remark

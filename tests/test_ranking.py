@@ -17,7 +17,7 @@ from mmrec.cache.store import Store
 from mmrec.config import Config, EvidenceConfig, RankerConfig, TrainingConfig
 from mmrec.data.split import Split
 from mmrec.encoder.text_encoder import Encoder
-from mmrec.evaluation import reweighted
+from mmrec.evaluation.metrics import reweighted
 from mmrec.evidence.policies import Evidence
 from mmrec.experiments.baselines import baseline_probabilities
 from mmrec.features.dataset import Dataset

@@ -15,12 +15,11 @@ from mmrec.data.schema import Reviews
 from mmrec.data.split import Split, filter_reviews, split_reviews
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
-from mmrec.evaluation import (
-    Metrics,
+from mmrec.evaluation.metrics import Metrics, evaluate
+from mmrec.evaluation.thresholds import (
     OperatingPoint,
     ThresholdCurve,
     ThresholdRates,
-    evaluate,
     rates_at_threshold,
     threshold_curve,
 )

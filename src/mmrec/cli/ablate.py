@@ -40,6 +40,7 @@ def ablate(
     from mmrec.experiments import ablation
     from mmrec.experiments.report.experiment_pages import ablation_page
     from mmrec.experiments.report.html import command_line
+    from mmrec.experiments.significance import BOOTSTRAPPED_METRICS
     from mmrec.pipeline import open_models
 
     if seeds < 1:
@@ -54,14 +55,14 @@ def ablate(
         "summaries": summaries,
         "bootstrap": seeds == 1,
     }
-    asked = {name for name, wanted in flags.items() if wanted}
-    trials = ablation.ablate(
-        reviews, own, open_models(own), out / "ablation.json", seeds=seeds, extras=asked
+    extras = {name for name, enabled in flags.items() if enabled}
+    results = ablation.ablate(
+        reviews, own, open_models(own), out / "ablation.json", seeds=seeds, extras=extras
     )
     if json:
-        rows = {key: ablation.metric_rows(trials, key) for key in ablation.BOOTSTRAPPED_METRICS}
-        shares, both = ablation.shapley_values(trials), ablation.synergy(trials)
-        print_json({"rows": rows, "shapley": shares, "synergy": both, "trials": trials})
-    for table in () if json else ablation.tables(trials):
+        rows = {key: ablation.metric_rows(results, key) for key in BOOTSTRAPPED_METRICS}
+        shares, synergy = ablation.shapley_values(results), ablation.synergy(results)
+        print_json({"rows": rows, "shapley": shares, "synergy": synergy, "seeds": results})
+    for table in () if json else ablation.ablation_tables(results):
         print_table(table)
-    ablation_page(trials, own.ranker.features, out / "ablation.html", command_line())
+    ablation_page(results, own.ranker.features, out / "ablation.html", command_line())

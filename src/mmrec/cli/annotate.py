@@ -65,7 +65,7 @@ def profile(
     result = _result(profiles, models)
     if check:
         from mmrec.cli.annotation_quality import print_check
-        from mmrec.experiments.annotation_check import measure_annotation_quality
+        from mmrec.experiments.annotation_quality import measure_annotation_quality
 
         found = measure_annotation_quality(profiles, config, models, truth)
         result["check"] = asdict(found)

@@ -13,7 +13,7 @@ from mmrec.cli.options import stdout
 from mmrec.text import escape_text
 
 if TYPE_CHECKING:
-    from mmrec.experiments.annotation_check import AnnotationQuality
+    from mmrec.experiments.annotation_quality import AnnotationQuality
 
 __all__ = ["print_check"]
 

@@ -30,7 +30,7 @@ def evaluate(
 
     from mmrec.data import read_reviews
     from mmrec.errors import DataError
-    from mmrec.evaluation import evaluate as score
+    from mmrec.evaluation.metrics import evaluate as score
     from mmrec.pipeline import config_warnings
     from mmrec.recommender.recommender import Recommender
 
@@ -65,7 +65,6 @@ def evaluate(
     for remark in remarks:
         console.print(f"- {remark}")
     if json:
-        rows = {name: row.dict() for name, row in scores.items()}
-        print_json({"model": str(model), "scores": rows, "remarks": remarks})
+        print_json({"model": str(model), "scores": scores, "remarks": remarks})
         return
     print_scores(scores, title)

@@ -71,7 +71,7 @@ def train_and_save(
     show_rejects(reviews, folder)
     models = open_models(config)
     result = compare(reviews, config, models, which, trained_baselines=peers)
-    judgement = assess(result)
+    assessment = assess(result)
     prepared = result.prepared
     dealt = np.concatenate([prepared.split.train, prepared.split.valid, prepared.split.test])
     some = np.random.default_rng(config.seed).permutation(dealt)[:_AUDITED_ROWS]
@@ -80,19 +80,19 @@ def train_and_save(
             prepared.dataset.data,
             prepared.split,
             prepared.evidence,
-            FeatureAudit(model.builder, prepared.dataset, result.features[name]),
+            FeatureAudit(trained.model.builder, prepared.dataset, trained.features),
             some,
         )
-        for name, model in result.models.items()
+        for name, trained in result.trained.items()
     }
     if not quiet:
         print_scores(
             result.metrics, f"{data}: {len(prepared.split.test):,} test reviews, seed {config.seed}"
         )
-    threshold, given = judgement.operating_points[config.ranker.features]
+    threshold, rates = assessment.operating_points[config.ranker.features]
     console.print(
-        f"- recommending from {threshold:.0%} on (chosen on valid) gave {given.tpr:.0%} of the liked and "
-        f"{given.fpr:.0%} of the disliked test reviews"
+        f"- recommending from {threshold:.0%} on (chosen on valid) gave {rates.tpr:.0%} of the liked and "
+        f"{rates.fpr:.0%} of the disliked test reviews"
         if threshold <= 1
         else "- nothing is to be recommended: on valid no threshold keeps the bound; give a higher --max-fpr"
     )
@@ -103,7 +103,12 @@ def train_and_save(
     )
     recommender.save(folder)
     report = write_report(
-        result, judgement, audits, folder / "report.html", command=command_line(), read=len(reviews)
+        result,
+        assessment,
+        audits,
+        folder / "report.html",
+        command=command_line(),
+        read=len(reviews),
     )
     console.print(f"model: {folder}   report: {report}")
     return {
@@ -113,8 +118,8 @@ def train_and_save(
         "report": str(report),
         "reviews": len(reviews),
         "refused": reviews.rejects.height,
-        "test": {name: scores.dict() for name, scores in result.metrics.items()},
-        "judgement": judgement.dict(),
+        "test": result.metrics,
+        "assessment": assessment.as_dict(),
         "remarks": result.remarks,
         "audit": {name: str(found) for name, found in audits.items()},
         "seconds": result.seconds,

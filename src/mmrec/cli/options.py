@@ -18,7 +18,7 @@ from mmrec.console import console
 
 if TYPE_CHECKING:
     from mmrec.data import Reviews
-    from mmrec.evaluation import Metrics
+    from mmrec.evaluation.metrics import Metrics
     from mmrec.experiments.report import tables
 
 __all__ = [
@@ -105,13 +105,13 @@ def print_scores(scores: Mapping[str, Metrics], title: str) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     best = {
         key: (max if key in ("accuracy", "auc", "ap_negative") else min)(
-            getattr(row, key) for row in scores.values()
+            row[key] for row in scores.values()
         )
         for key in _COLUMNS
     }
     for name, row in scores.items():
         cells = [
-            f"[bold]{value:.3f}[/]" if (value := getattr(row, key)) == best[key] else f"{value:.3f}"
+            f"[bold]{value:.3f}[/]" if (value := row[key]) == best[key] else f"{value:.3f}"
             for key in _COLUMNS
         ]
         table.add_row(name, *cells)
@@ -122,9 +122,8 @@ def print_table(table: tables.Table) -> None:
     """Print a table of an experiment, with its notes below."""
     shown = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column, title in enumerate(table.header):
-        shown.add_column(
-            title, justify="right" if table.numeric(column) else "left", overflow="fold"
-        )
+        justify: Any = "left" if column in table.words() else "right"
+        shown.add_column(title, justify=justify, overflow="fold")
     for at, row in enumerate(table.rows):
         bold = ["bold" if (at, column) in table.bold else "" for column in range(len(row))]
         shown.add_row(*map(Text, row, bold))

@@ -39,7 +39,6 @@ def reproduce(
     from mmrec.experiments import reproduce as experiment
     from mmrec.experiments.report.experiment_pages import reproduce_page
     from mmrec.experiments.report.html import command_line
-    from mmrec.experiments.report.tables import reproduction_tables
     from mmrec.pipeline import open_models
 
     reviews = read_reviews(data, config.read)
@@ -48,7 +47,7 @@ def reproduce(
     stacks = experiment.reproduce(reviews, config, open_models(config), path, repeats, names)
     if json:
         print_json({"data": str(data), "seed": config.seed, "repeats": repeats, "stacks": stacks})
-    for table in () if json else reproduction_tables(stacks):
+    for table in () if json else experiment.reproduction_tables(stacks):
         print_table(table)
     page = reproduce_page(stacks, path.with_suffix(".html"), command_line())
     console.print(f"results: {path}   report: {page}", markup=False)

@@ -1,6 +1,7 @@
-"""How far up in a user's list the items stand that the user turns out to like.
+"""How high in a user's list the items stand that the user turns out to like.
 
-Equal scores stand in random order. The same state of `rng` gives every model the same users and lists.
+Items with equal scores are put in random order. The same state of `rng` gives every model the same users and
+the same candidates.
 """
 
 from __future__ import annotations
@@ -8,27 +9,35 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["ListMetrics", "ListTask", "full_lists", "sampled_lists"]
+__all__ = ["ListMetrics", "ListTask", "PairScorer", "full_lists", "sampled_lists"]
 
 PairScorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(n,) user codes and (n,) item codes -> (n,) scores, the higher the better."""
 
-_List = tuple[
-    int, np.ndarray, int
-]  # user, candidates with the liked ones first, number of liked ones
-_CHUNK = 1 << 18  # candidates that are scored at a time
-_DISCOUNT = 1 / np.log2(np.arange(2, 12))  # of the first ten ranks
+
+class _Candidates(NamedTuple):
+    """A list to be ranked: the user, (c,) items with the liked ones first, and how many are liked."""
+
+    user: int
+    items: np.ndarray
+    liked_count: int
 
 
 @dataclass(frozen=True)
 class ListTask:
-    """Codes (user, item) of (n, 2) known and (m, 2) test rows, (m,) bool liked test rows, number of items.
+    """Which items are looked for in whose lists.
 
-    A liked item is not looked for where its user has reviewed it in a known row too, nor where the user has
-    reviewed all items, so that there is none to rank it among.
+    A liked test item is left out where its user has reviewed it in an evidence row too.
+
+    Attributes:
+        evidence: (n, 2) codes of user and item of the evidence rows.
+        test: (m, 2) codes of user and item of the test rows.
+        liked: (m,) bool, whether a test row is a like.
+        item_count: number of items; codes are below it.
     """
 
     evidence: np.ndarray
@@ -36,95 +45,111 @@ class ListTask:
     liked: np.ndarray
     item_count: int
 
-    def by_user(self, pairs: np.ndarray, without: np.ndarray) -> dict[int, np.ndarray]:
-        """Items of every user in (n, 2) `pairs`, each once, save those in the pairs `without`."""
-        place = np.array([self.item_count, 1])
-        user, item = np.divmod(np.setdiff1d(pairs @ place, without @ place), self.item_count)
+    def items_by_user(self, pairs: np.ndarray, excluded: np.ndarray) -> dict[int, np.ndarray]:
+        """Distinct items of every user in (n, 2) `pairs`, without those of the pairs `excluded`."""
+        # A pair becomes one number, user * item_count + item, so that pairs are compared as sets.
+        place_values = np.array([self.item_count, 1])
+        numbers = np.setdiff1d(pairs @ place_values, excluded @ place_values)
+        user, item = np.divmod(numbers, self.item_count)
         users, starts = np.unique(user, return_index=True)
         return dict(zip(users.tolist(), np.split(item, starts[1:]), strict=False))
 
+    def liked_by_user(self) -> dict[int, np.ndarray]:
+        """The items that are looked for."""
+        return self.items_by_user(self.test[self.liked], excluded=self.evidence)
 
-@dataclass(frozen=True)
-class ListMetrics:
-    """NDCG@10 with binary relevance, share of lists with a liked item in the first ten, and 1 / rank of the
-    first liked item: means over users (nan without any), and of `each` `user`, (users, 3) and (users,)."""
+
+class ListMetrics(NamedTuple):
+    """NDCG@10 with binary relevance (Jaervelin & Kekaelaeinen, 2002), share of lists with a liked item in the
+    first ten, and 1 / rank of the first liked item: means over users, nan without any."""
 
     ndcg: float
     hit_rate: float
     mrr: float
     users: int
-    user_codes: np.ndarray
-    per_user: np.ndarray
 
 
 def sampled_lists(
-    score: PairScorer, task: ListTask, rng: np.random.Generator, negatives: int = 99
+    scorer: PairScorer, task: ListTask, rng: np.random.Generator, negatives: int = 99
 ) -> ListMetrics:
     """Rank each liked test item among random items that its user never reviewed (He et al., 2017, NCF).
 
-    Models need not come in the order that full lists bring them in (Krichene & Rendle, 2020).
+    The order of models need not be the one that full lists give (Krichene & Rendle, 2020).
     """
 
-    def lists() -> Iterator[_List]:
-        reviewed = task.by_user(np.concatenate([task.evidence, task.test]), task.evidence[:0])
-        for user, liked in task.by_user(task.test[task.liked], task.evidence).items():
-            others = np.delete(np.arange(task.item_count), reviewed[user])
-            for item in liked if len(others) else ():
-                drawn = rng.choice(others, min(negatives, len(others)), replace=False)
-                yield user, np.append(item, drawn), 1
+    def candidate_lists() -> Iterator[_Candidates]:
+        all_pairs = np.concatenate([task.evidence, task.test])
+        reviewed = task.items_by_user(all_pairs, excluded=all_pairs[:0])
+        for user, liked in task.liked_by_user().items():
+            unreviewed = np.delete(np.arange(task.item_count), reviewed[user])
+            if not len(unreviewed):
+                continue
+            for item in liked:
+                sample = rng.choice(unreviewed, min(negatives, len(unreviewed)), replace=False)
+                yield _Candidates(user, np.append(item, sample), 1)
 
-    return _ranked(score, lists(), _CHUNK // (negatives + 1), rng)
+    return _rank(scorer, candidate_lists(), negatives + 1, rng)
 
 
 def full_lists(
-    score: PairScorer, task: ListTask, rng: np.random.Generator, max_users: int = 1000
+    scorer: PairScorer,
+    task: ListTask,
+    rng: np.random.Generator,
+    max_users: int = 1000,
+    pairs_per_call: int = 1 << 18,
 ) -> ListMetrics:
-    """Rank all items that a user has not reviewed in known rows, for at most `max_users` random users."""
+    """Rank all items that a user has not reviewed in evidence rows, for up to `max_users` random users.
 
-    def lists() -> Iterator[_List]:
-        reviewed = task.by_user(
-            np.concatenate([task.evidence, task.test[task.liked]]), task.evidence[:0]
-        )
-        wanted = task.by_user(task.test[task.liked], task.evidence)
-        for user in rng.permutation(list(wanted))[:max_users].tolist():
-            others = np.delete(np.arange(task.item_count), reviewed[user])
-            if len(others):
-                yield user, np.append(wanted[user], others), len(wanted[user])
+    The scorer gets about `pairs_per_call` pairs at a time.
+    """
 
-    return _ranked(score, lists(), _CHUNK // task.item_count, rng)
+    def candidate_lists() -> Iterator[_Candidates]:
+        pairs = np.concatenate([task.evidence, task.test[task.liked]])
+        reviewed = task.items_by_user(pairs, excluded=pairs[:0])
+        liked = task.liked_by_user()
+        for user in rng.permutation(list(liked))[:max_users].tolist():
+            unreviewed = np.delete(np.arange(task.item_count), reviewed[user])
+            if len(unreviewed):
+                yield _Candidates(user, np.append(liked[user], unreviewed), len(liked[user]))
+
+    return _rank(scorer, candidate_lists(), task.item_count, rng, pairs_per_call)
 
 
-def _ranked(
-    score: PairScorer, lists: Iterator[_List], size: int, rng: np.random.Generator
+def _rank(
+    scorer: PairScorer,
+    candidate_lists: Iterator[_Candidates],
+    list_length: int,
+    rng: np.random.Generator,
+    pairs_per_call: int = 1 << 18,
 ) -> ListMetrics:
-    """Score `size` lists at a time, and average."""
-    owner: list[int] = []
-    figures: list[tuple[float, float, float]] = []
-    while batch := list(islice(lists, max(1, size))):
-        users, items, likes = zip(*batch, strict=True)
-        lengths = [len(candidates) for candidates in items]
-        scores = np.split(
-            score(np.repeat(users, lengths), np.concatenate(items)), np.cumsum(lengths)[:-1]
-        )
-        owner.extend(users)
-        figures.extend(_figures(one, count, rng) for one, count in zip(scores, likes, strict=True))
-    user, at, count = np.unique(
-        np.array(owner, dtype=np.int64), return_inverse=True, return_counts=True
-    )
-    each = np.stack(
-        [np.bincount(at, one) / count for one in np.reshape(figures, (-1, 3)).T], axis=1
-    )
-    ndcg, hit_rate, mrr = each.mean(axis=0).tolist() if len(user) else [float("nan")] * 3
-    return ListMetrics(ndcg, hit_rate, mrr, len(user), user, each)
+    """Score lists of about `list_length` candidates, many in one call, and average over users."""
+    list_user: list[int] = []
+    list_metrics: list[tuple[float, float, float]] = []
+    while batch := list(islice(candidate_lists, max(1, pairs_per_call // list_length))):
+        lengths = [len(candidates.items) for candidates in batch]
+        users = np.repeat([candidates.user for candidates in batch], lengths)
+        scores = scorer(users, np.concatenate([candidates.items for candidates in batch]))
+        score_lists = np.split(scores, np.cumsum(lengths)[:-1])
+        for candidates, list_scores in zip(batch, score_lists, strict=True):
+            list_user.append(candidates.user)
+            list_metrics.append(_metrics_of_list(list_scores, candidates.liked_count, rng))
+    # A user counts once, however many lists there are.
+    users, user_of_list, list_count = np.unique(list_user, return_inverse=True, return_counts=True)
+    if not len(users):
+        return ListMetrics(np.nan, np.nan, np.nan, 0)
+    weight = 1 / (len(users) * list_count[user_of_list])
+    ndcg, hit_rate, mrr = (weight @ np.array(list_metrics)).tolist()
+    return ListMetrics(ndcg, hit_rate, mrr, len(users))
 
 
-def _figures(score: np.ndarray, likes: int, rng: np.random.Generator) -> tuple[float, float, float]:
-    """NDCG@10, hit and reciprocal rank of one list, of which the first `likes` candidates are liked."""
-    mixed = rng.permutation(len(score))
-    ranks = np.flatnonzero(mixed[np.argsort(-score[mixed], kind="stable")] < likes)
-    gains = _DISCOUNT[ranks[ranks < len(_DISCOUNT)]]
-    return (
-        float(gains.sum() / _DISCOUNT[:likes].sum()),
-        float(len(gains) > 0),
-        1 / (float(ranks[0]) + 1),
-    )
+def _metrics_of_list(
+    scores: np.ndarray, liked_count: int, rng: np.random.Generator
+) -> tuple[float, float, float]:
+    """NDCG@10, hit and reciprocal rank of a list whose first `liked_count` candidates are liked."""
+    shuffled = rng.permutation(len(scores))
+    ranking = shuffled[np.argsort(-scores[shuffled], kind="stable")]
+    liked_ranks = np.flatnonzero(ranking < liked_count)  # from 0
+    discount = 1 / np.log2(np.arange(2, 12))  # of the first ten ranks
+    gains = discount[liked_ranks[liked_ranks < 10]]
+    ndcg = gains.sum() / discount[:liked_count].sum()
+    return float(ndcg), float(len(gains) > 0), 1 / (float(liked_ranks[0]) + 1)

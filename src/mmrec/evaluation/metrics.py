@@ -1,129 +1,167 @@
-"""How good a probability of liking is, with false positives in the foreground (DESIGN 3.3)."""
+"""How good a probability of liking is, with the false positive rate in the foreground.
+
+`METRICS` lists every metric. To add one to the JSON of commands, the saved model and the report, write its
+function of `Predictions` and add its line to the table.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from math import isnan, nan
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import BeforeValidator
-from sklearn.metrics import auc, average_precision_score, brier_score_loss, roc_curve
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    log_loss,
+    roc_auc_score,
+    roc_curve,
+)
 
-__all__ = ["Metrics", "calibration_bins", "evaluate", "fpr_at_tpr", "mean_and_standard_error"]
-__all__ += ["reweighted"]
+__all__ = [
+    "METRICS",
+    "Metric",
+    "Metrics",
+    "Predictions",
+    "calibration_bins",
+    "evaluate",
+    "fpr_at_tpr",
+]
+__all__ += ["mean_and_standard_error", "reweighted"]
 
-# JSON has no nan: pydantic writes null, which becomes nan again.
-_Known = Annotated[float, BeforeValidator(lambda value: nan if value is None else value)]
+Metrics = dict[str, int | float]
+"""Values by the names of `METRICS`, and the numbers of `rows` and of `likes` among them."""
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """One model on one set of rows; shares are 0..1. Figures that models of older versions lack are nan.
+class Predictions(NamedTuple):
+    """Labels and predictions of n rows.
 
     Attributes:
-        accuracy, fpr, loss: at the threshold and with the weights of the loss (paper, section 4).
-        auc: area under the ROC curve.
-        ap_negative, ap_positive: average precision of finding the dislikes, and the likes.
-        fpr_at_80, fpr_at_90, fpr_at_95: share of dislikes recommended when 80, 90, 95% of likes are.
-        tpr_at_10, tpr_at_20, tpr_at_30: share of likes recommended when at most 10, 20, 30% of dislikes are.
-        brier: mean squared error of the probability (Brier, 1950).
-        ece: expected calibration error over ten bins of equally many rows (Naeini et al., 2015).
-        rows, likes: number of rows, and of likes among them.
+        label: (n,) bool, with at least one like and one dislike.
+        probability: (n,) probability of a like.
+        weighted: (n,) what a model trained with class weights would predict (see `reweighted`).
+        predicted: (n,) bool, whether `weighted` is at least one half.
+        row_weight: (n,) class weight of each row.
     """
 
-    accuracy: float
-    fpr: float
-    loss: float
-    auc: float
-    ap_negative: float
-    fpr_at_80: float
-    fpr_at_90: float
-    fpr_at_95: float
-    rows: int
-    likes: int
-    ap_positive: _Known = nan
-    tpr_at_10: _Known = nan
-    tpr_at_20: _Known = nan
-    tpr_at_30: _Known = nan
-    brier: _Known = nan
-    ece: _Known = nan
-
-    def dict(self) -> dict[str, float]:
-        """The figures by name, without those that are nan."""
-        return {name: value for name, value in asdict(self).items() if not isnan(value)}
+    label: np.ndarray
+    probability: np.ndarray
+    weighted: np.ndarray
+    predicted: np.ndarray
+    row_weight: np.ndarray
 
 
-def reweighted(probability: np.ndarray, weights: tuple[float, float]) -> np.ndarray:
-    """What a model trained with class weights would answer, from a true probability.
+class Metric(NamedTuple):
+    """A metric: its name in JSON, the title and format of its column in the report, and what it means.
+
+    A metric that is not `in_report` is in JSON only.
+    """
+
+    name: str
+    title: str
+    compute: Callable[[Predictions], float]
+    format: str
+    explanation: str = ""
+    higher_is_better: bool = True
+    in_report: bool = True
+
+
+def reweighted(probability: np.ndarray, class_weights: tuple[float, float]) -> np.ndarray:
+    """What a model trained with weights of (dislike, like) would predict, from a true probability.
 
     The weighted cross entropy is least at odds q/(1-q) = w1 p / (w0 (1-p)), so its threshold of one half
     is p = w0 / (w0 + w1).
     """
-    dislike, like = weights
+    dislike, like = class_weights
     p = np.asarray(probability, dtype=np.float64)
     return like * p / (like * p + dislike * (1 - p))
 
 
-def calibration_bins(label: np.ndarray, p: np.ndarray, bins: int = 10) -> np.ndarray:
+def fpr_at_tpr(rows: Predictions, tpr: float) -> float:
+    """Lowest false positive rate at which at least a share `tpr` of the likes is recommended."""
+    fprs, tprs, _ = roc_curve(rows.label, rows.probability, drop_intermediate=False)
+    return float(
+        fprs[np.searchsorted(tprs, tpr - 1e-12)]
+    )  # a rate of rows may miss .9 by a rounding error
+
+
+def tpr_at_fpr(rows: Predictions, fpr: float) -> float:
+    """Highest share of likes recommended when at most a share `fpr` of the dislikes is."""
+    fprs, tprs, _ = roc_curve(rows.label, rows.probability, drop_intermediate=False)
+    return float(tprs[np.searchsorted(fprs, fpr + 1e-12, "right") - 1])
+
+
+def calibration_error(rows: Predictions) -> float:
+    """Expected calibration error over ten bins of equally many rows (Naeini et al., 2015)."""
+    predicted, observed, count = calibration_bins(rows.label, rows.probability).T
+    return float(np.average(np.abs(predicted - observed), weights=count))
+
+
+def calibration_bins(label: np.ndarray, probability: np.ndarray, bins: int = 10) -> np.ndarray:
     """(b, 3) mean probability, share of likes and number of rows, by quantile of the probability.
 
     Equal probabilities share a bin, so there may be fewer than `bins`.
     """
-    edges = np.unique(np.quantile(p, np.arange(1, bins) / bins))
-    at = np.searchsorted(edges, p, "right")
-    count = np.bincount(at)
-    sums = np.stack([np.bincount(at, weights=p), np.bincount(at, weights=label), count], axis=1)
-    sums = sums[count > 0]
-    return np.column_stack([sums[:, :2] / sums[:, 2:], sums[:, 2]])
+    edges = np.unique(np.quantile(probability, np.arange(1, bins) / bins))
+    bin_of_row = np.searchsorted(edges, probability, "right")
+    count = np.bincount(bin_of_row)
+    sums = [np.bincount(bin_of_row, weights=values) for values in (probability, label)]
+    filled = np.flatnonzero(count)
+    predicted, observed = (values[filled] / count[filled] for values in sums)
+    return np.stack([predicted, observed, count[filled]], axis=1)
 
 
-def fpr_at_tpr(label: np.ndarray, score: np.ndarray, tpr: float) -> float:
-    """Lowest false positive rate at which at least a share `tpr` of the likes is recommended."""
-    fprs, tprs, _ = roc_curve(label, score, drop_intermediate=False)
-    return float(fprs[np.searchsorted(tprs, tpr - 1e-12)])
+METRICS = (
+    Metric("accuracy", "Accuracy", lambda rows: np.mean(rows.predicted == rows.label), ".1%",
+           "Reviews predicted correctly, at the threshold that the class weights of the loss imply."),
+    Metric("fpr", "FPR", lambda rows: np.mean(rows.predicted[~rows.label]), ".1%",
+           "False positive rate: disliked items that are recommended, at the same threshold. A model that "
+           "recommends nothing has none, so read it beside the accuracy.", higher_is_better=False),
+    Metric("loss", "Loss", lambda rows: log_loss(rows.label, rows.weighted, sample_weight=rows.row_weight),
+           ".3f", "Cross entropy with class weights (paper, section 3.4).", higher_is_better=False),
+    Metric("auc", "ROC-AUC", lambda rows: roc_auc_score(rows.label, rows.probability), ".3f",
+           "Chance that a liked item is ranked above a disliked one; .5 is guessing."),
+    Metric("ap_positive", "AP of likes", lambda rows: average_precision_score(rows.label, rows.probability),
+           ".3f", "Average precision of finding the liked items; guessing gets their share."),
+    Metric("ap_negative", "AP of dislikes",
+           lambda rows: average_precision_score(~rows.label, -rows.probability), ".3f",
+           "Average precision of finding the disliked items; guessing gets their share."),
+    Metric("fpr_at_80", "FPR at TPR .80", partial(fpr_at_tpr, tpr=0.80), ".1%",
+           "Disliked items still recommended when 80% of the liked ones are.", higher_is_better=False),
+    Metric("fpr_at_90", "FPR at TPR .90", partial(fpr_at_tpr, tpr=0.90), ".1%",
+           "The same for 90%: the figure of the sentence at the top.", higher_is_better=False),
+    Metric("fpr_at_95", "FPR at TPR .95", partial(fpr_at_tpr, tpr=0.95), ".1%", higher_is_better=False),
+    Metric("tpr_at_10", "TPR at FPR .10", partial(tpr_at_fpr, fpr=0.10), ".1%", in_report=False),
+    Metric("tpr_at_20", "TPR at FPR .20", partial(tpr_at_fpr, fpr=0.20), ".1%", in_report=False),
+    Metric("tpr_at_30", "TPR at FPR .30", partial(tpr_at_fpr, fpr=0.30), ".1%", in_report=False),
+    Metric("brier", "Brier score", lambda rows: brier_score_loss(rows.label, rows.probability), ".3f",
+           "Mean squared error of the probability (Brier, 1950).", higher_is_better=False, in_report=False),
+    Metric("ece", "ECE", calibration_error, ".3f", higher_is_better=False, in_report=False),
+)  # fmt: skip
 
 
-def evaluate(label: np.ndarray, probability: np.ndarray, weights: tuple[float, float]) -> Metrics:
-    """Score probabilities of liking.
+def evaluate(
+    label: np.ndarray, probability: np.ndarray, class_weights: tuple[float, float]
+) -> Metrics:
+    """All `METRICS` of probabilities of liking.
 
     Args:
         label: (n,) bool, with at least one like and one dislike.
         probability: (n,) probability of a like, without class weights.
-        weights: of (dislike, like), for accuracy, fpr and loss.
+        class_weights: of (dislike, like), for accuracy, fpr and loss.
     """
     label, probability = np.asarray(label, dtype=bool), np.asarray(probability, dtype=np.float64)
-    q = np.clip(reweighted(probability, weights), 1e-7, 1 - 1e-7)
-    weight = np.where(label, weights[1], weights[0])
-    entropy = -np.where(label, np.log(q), np.log1p(-q))
+    weighted = np.clip(reweighted(probability, class_weights), 1e-7, 1 - 1e-7)
     # The threshold itself is a like, so that a constant at the share of likes means "always like".
-    liked = q >= 0.5 - 1e-9
-    fprs, tprs, _ = roc_curve(label, probability, drop_intermediate=False)
-    fpr_at = fprs[np.searchsorted(tprs, np.array([0.80, 0.90, 0.95]) - 1e-12)].tolist()
-    tpr_at = tprs[np.searchsorted(fprs, np.array([0.10, 0.20, 0.30]) + 1e-12, "right") - 1].tolist()
-    mean, share, count = calibration_bins(label, probability).T
-    return Metrics(
-        accuracy=float(np.mean(liked == label)),
-        fpr=float(np.mean(liked[~label])),
-        loss=float(np.sum(weight * entropy) / np.sum(weight)),
-        auc=float(auc(fprs, tprs)),
-        ap_negative=float(average_precision_score(~label, -probability)),
-        ap_positive=float(average_precision_score(label, probability)),
-        fpr_at_80=fpr_at[0],
-        fpr_at_90=fpr_at[1],
-        fpr_at_95=fpr_at[2],
-        tpr_at_10=tpr_at[0],
-        tpr_at_20=tpr_at[1],
-        tpr_at_30=tpr_at[2],
-        brier=float(brier_score_loss(label, probability)),
-        ece=float(np.average(np.abs(mean - share), weights=count)),
-        rows=len(label),
-        likes=int(label.sum()),
-    )
+    predicted = weighted >= 0.5 - 1e-9
+    row_weight = np.where(label, class_weights[1], class_weights[0])
+    rows = Predictions(label, probability, weighted, predicted, row_weight)
+    values: Metrics = {metric.name: float(metric.compute(rows)) for metric in METRICS}
+    return values | {"rows": len(label), "likes": int(label.sum())}
 
 
 def mean_and_standard_error(values: Sequence[float]) -> tuple[float, float]:
     """Mean over repeats and its standard error (0 for a single one)."""
-    spread = float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    return float(np.mean(values)), spread
+    error = float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return float(np.mean(values)), error

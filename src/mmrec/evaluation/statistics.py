@@ -1,4 +1,4 @@
-"""How sure a figure, or a difference between two models, is."""
+"""How certain a metric is, or a difference between two models."""
 
 from __future__ import annotations
 
@@ -11,76 +11,47 @@ from scipy import stats
 
 __all__ = [
     "Difference",
+    "WeightedMetric",
     "bootstrap_interval",
     "holm_correction",
     "paired_bootstrap",
-    "paired_t_test",
 ]
-__all__ += [
-    "WeightedMetric",
-    "weighted_auc",
-    "weighted_brier",
-    "weighted_fpr_at_tpr",
-    "weighted_mean",
-]
+__all__ += ["paired_t_test", "weighted_auc", "weighted_fpr_at_tpr"]
 
 WeightedMetric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(n,) bool labels, (n,) probabilities, (..., n) weights -> (...) values; nan where a label has no weight."""
 
-_CELLS = 1 << 20  # weights that are in memory at a time
 
-
-def _roc(label: np.ndarray, p: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """(2, ..., t) rates of false and true positives at every threshold, from nothing recommended to all."""
+def _weighted_roc(
+    label: np.ndarray, p: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(..., t) false and true positive rates at every threshold, from none recommended to all."""
     order = np.argsort(-p, kind="stable")
     label, weight = label[order], weight[..., order]
-    ends = np.append(np.flatnonzero(np.diff(p[order])), len(order) - 1)
-    sums = np.stack([np.cumsum(weight * part, axis=-1)[..., ends] for part in (~label, label)])
-    with np.errstate(invalid="ignore"):
-        return np.insert(sums / sums[..., -1:], 0, 0.0, axis=-1)
+    # Equal probabilities are recommended together: a threshold lies behind the last of them.
+    last_of_ties = np.append(np.flatnonzero(np.diff(p[order])), len(order) - 1)
+    rates = []
+    for of_class in (~label, label):
+        recommended = np.cumsum(weight * of_class, axis=-1)[..., last_of_ties]
+        with np.errstate(invalid="ignore"):
+            rates.append(np.insert(recommended / recommended[..., -1:], 0, 0.0, axis=-1))
+    return rates[0], rates[1]
 
 
 def weighted_auc(label: np.ndarray, p: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Area under the ROC curve, a `WeightedMetric`."""
-    fprs, tprs = _roc(label, p, weight)
+    fprs, tprs = _weighted_roc(label, p, weight)
     return np.asarray(np.trapezoid(tprs, fprs, axis=-1))
 
 
 def weighted_fpr_at_tpr(
     label: np.ndarray, p: np.ndarray, weight: np.ndarray, tpr: float = 0.9
 ) -> np.ndarray:
-    """`fpr_at_tpr`, a `WeightedMetric`; `functools.partial` makes that of another `tpr`."""
-    fprs, tprs = _roc(label, p, weight)
-    first = np.argmax(tprs >= tpr - 1e-12, axis=-1)[..., None]
-    return np.where(
-        np.isnan(tprs[..., -1]), np.nan, np.take_along_axis(fprs, first, axis=-1)[..., 0]
-    )
-
-
-def weighted_mean(label: np.ndarray, value: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Mean of values that need no label, such as a column of `ListScores.each`; a `WeightedMetric`."""
-    return np.asarray(weight @ value / weight.sum(axis=-1))
-
-
-def weighted_brier(label: np.ndarray, p: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Mean squared error of the probability, a `WeightedMetric`."""
-    return weighted_mean(label, (p - label) ** 2, weight)
-
-
-def bootstrap_interval(
-    user: np.ndarray,
-    label: np.ndarray,
-    p: np.ndarray,
-    figure: WeightedMetric,
-    rounds: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float, float]:
-    """A figure and the ends of its 95% percentile interval by a bootstrap over users (Efron, 1979).
-
-    In every round as many users as there are are drawn with replacement, and each brings all of their rows,
-    told by the (n,) `user`. One seed draws the same users for all. Rounds whose figure is nan do not count.
-    """
-    return _bootstrap(partial(figure, label, p), user, rounds, seed)[:3]
+    """Lowest false positive rate at which a share `tpr` of the likes is recommended, a `WeightedMetric`."""
+    fprs, tprs = _weighted_roc(label, p, weight)
+    first_reached = np.argmax(tprs >= tpr - 1e-12, axis=-1)[..., None]
+    fpr = np.take_along_axis(fprs, first_reached, axis=-1)[..., 0]
+    return np.where(np.isnan(tprs[..., -1]), np.nan, fpr)
 
 
 class Difference(NamedTuple):
@@ -92,72 +63,103 @@ class Difference(NamedTuple):
     p_value: float
 
 
+def bootstrap_interval(
+    user: np.ndarray,
+    label: np.ndarray,
+    p: np.ndarray,
+    metric: WeightedMetric,
+    rounds: int = 1000,
+    seed: int = 0,
+    max_cells: int = 1 << 20,
+) -> tuple[float, float, float]:
+    """A metric and the ends of its 95% percentile interval, by a bootstrap over users (Efron, 1979).
+
+    Every round draws as many users as there are, with replacement, and takes all rows of each, which (n,)
+    `user` tells. One seed draws the same users for every model. Rounds whose metric is nan do not count.
+    """
+    value, samples = _bootstrap(partial(metric, label, p), user, rounds, seed, max_cells)
+    low, high = np.nanquantile(samples, (0.025, 0.975)).tolist()
+    return value, low, high
+
+
 def paired_bootstrap(
     user: np.ndarray,
     label: np.ndarray,
-    a: np.ndarray,
-    b: np.ndarray,
-    figure: WeightedMetric,
+    first: np.ndarray,
+    second: np.ndarray,
+    metric: WeightedMetric,
     rounds: int = 1000,
     seed: int = 0,
 ) -> Difference:
-    """Figure of (n,) `a` minus that of (n,) `b`, by `bootstrap_interval` with the same users for both.
+    """Metric of the (n,) probabilities `first` minus that of `second`, with the same users drawn for both.
 
     The p-value is twice the share of rounds on the rarer side of zero, with one more round counted there
-    (Davison & Hinkley, 1997).
+    (Davison & Hinkley, 1997, section 4.2).
     """
 
-    def gap(weight: np.ndarray) -> np.ndarray:
-        return figure(label, a, weight) - figure(label, b, weight)
+    def difference(weight: np.ndarray) -> np.ndarray:
+        return metric(label, first, weight) - metric(label, second, weight)
 
-    mean, low, high, gaps = _bootstrap(gap, user, rounds, seed)
-    rarer = min(np.sum(gaps <= 0), np.sum(gaps >= 0))
-    return Difference(
-        mean, low, high, min(1.0, float(2 * (1 + rarer) / (1 + np.sum(~np.isnan(gaps)))))
-    )
+    mean, samples = _bootstrap(difference, user, rounds, seed)
+    low, high = np.nanquantile(samples, (0.025, 0.975)).tolist()
+    rounds_on_rarer_side = min(np.sum(samples <= 0), np.sum(samples >= 0))
+    valid_rounds = np.sum(~np.isnan(samples))
+    p_value = 2 * (1 + rounds_on_rarer_side) / (1 + valid_rounds)
+    return Difference(mean, low, high, min(1.0, float(p_value)))
 
 
 def _bootstrap(
-    of: Callable[[np.ndarray], np.ndarray], user: np.ndarray, rounds: int, seed: int
-) -> tuple[float, float, float, np.ndarray]:
-    """What comes `of` weights of one, the ends of its interval, and what comes of each round's draws."""
-    users, row = np.unique(user, return_inverse=True)
-    rng, size, values = np.random.default_rng(seed), max(1, _CELLS // len(row)), []
-    for start in range(0, rounds, size):
-        drawn = rng.integers(len(users), size=(min(size, rounds - start), len(users)))
-        values.append(
-            of(np.stack([np.bincount(one, minlength=len(users)) for one in drawn])[:, row])
-        )
-    each = np.concatenate(values)
-    return (float(of(np.ones(len(row)))), *np.nanquantile(each, (0.025, 0.975)).tolist(), each)
+    statistic: Callable[[np.ndarray], np.ndarray],
+    user: np.ndarray,
+    rounds: int,
+    seed: int,
+    max_cells: int = 1 << 20,
+) -> tuple[float, np.ndarray]:
+    """A statistic of (..., n) weights: its value with all of them one, and its (rounds,) values of draws.
+
+    No more than `max_cells` weights are in memory at a time.
+    """
+    users, user_of_row = np.unique(user, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    rounds_per_chunk = max(1, max_cells // len(user))
+    chunks = []
+    for start in range(0, rounds, rounds_per_chunk):
+        size = min(rounds_per_chunk, rounds - start)
+        drawn = rng.integers(len(users), size=(size, len(users)))
+        times_drawn = np.stack([np.bincount(sample, minlength=len(users)) for sample in drawn])
+        chunks.append(statistic(times_drawn[:, user_of_row]))
+    return float(statistic(np.ones(len(user)))), np.concatenate(chunks)
 
 
-def paired_t_test(a: Sequence[float], b: Sequence[float], ratio: float = 0.0) -> Difference:
-    """`a` minus `b` over at least two seeds that both were run with, by Student's paired t-test.
+def paired_t_test(
+    first: Sequence[float], second: Sequence[float], test_ratio: float = 0.0
+) -> Difference:
+    """`first` minus `second` over at least two seeds that both were run with, by Student's paired t-test.
 
     Where every seed splits the same reviews anew, the seeds share most of their rows, and differences vary
-    less than those of new reviews would: their variance is multiplied by 1 + n `ratio` for n seeds (Nadeau &
-    Bengio, 2003). Differences that do not vary at all allow no test: p is 1.
+    less than those of new reviews would: the variance of their mean is s^2 (1/n + `test_ratio`) for n seeds
+    (Nadeau & Bengio, 2003). Differences that do not vary at all allow no test: p is 1.
 
     Args:
-        a, b: a figure by seed.
-        ratio: test rows by train rows where splits differ; 0 where only the training does.
+        first, second: a metric by seed.
+        test_ratio: test rows by train rows where splits differ; 0 where only the training does.
     """
-    gaps = np.subtract(a, b)
-    count, mean = len(gaps), float(np.mean(gaps))
-    error = float(np.std(gaps, ddof=1) * np.sqrt(1 / count + ratio))
-    if error < 1e-12:
+    differences = np.subtract(first, second)
+    count, mean = len(differences), float(np.mean(differences))
+    standard_error = float(np.std(differences, ddof=1) * np.sqrt(1 / count + test_ratio))
+    if standard_error < 1e-12:
         return Difference(mean, mean, mean, 1.0)
-    low, high = stats.t.interval(0.95, count - 1, mean, error)
-    return Difference(
-        mean, float(low), float(high), float(2 * stats.t.sf(abs(mean) / error, count - 1))
-    )
+    low, high = stats.t.interval(0.95, count - 1, mean, standard_error)
+    p_value = 2 * stats.t.sf(abs(mean) / standard_error, count - 1)
+    return Difference(mean, float(low), float(high), float(p_value))
 
 
-def holm_correction(p: Sequence[float]) -> np.ndarray:
-    """(n,) p-values adjusted for there being n of them, in the order given (Holm, 1979)."""
-    order = np.argsort(p)
-    stepped = np.maximum.accumulate(
-        np.asarray(p, dtype=np.float64)[order] * np.arange(len(p), 0, -1)
-    )
-    return np.minimum(stepped, 1)[np.argsort(order)]
+def holm_correction(p_values: Sequence[float]) -> np.ndarray:
+    """(n,) p-values adjusted for there being n tests, in the order given (Holm, 1979).
+
+    The k-th smallest is multiplied by n - k + 1; none may fall below one that is smaller, or exceed 1.
+    """
+    order = np.argsort(p_values)
+    multiplied = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(p_values), 0, -1)
+    adjusted = np.minimum(np.maximum.accumulate(multiplied), 1)
+    return adjusted[np.argsort(order)]

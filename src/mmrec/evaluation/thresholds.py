@@ -19,16 +19,20 @@ __all__ = [
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A bound: this share of the dislikes at most (`max_fpr`), or of the likes at least (`min_tpr`)."""
+    """A bound: at most this share of the dislikes (`max_fpr`), or at least this share of the likes."""
 
     kind: Literal["max_fpr", "min_tpr"]
     value: float
 
     def threshold(self, label: np.ndarray, probability: np.ndarray) -> float:
-        """The lowest (`max_fpr`) or highest (`min_tpr`) probability that keeps the bound on some rows.
+        """The lowest (`max_fpr`) or highest (`min_tpr`) probability that keeps the bound.
 
-        It is one of the (n,) probabilities; or inf, which recommends nothing, where none keeps `max_fpr`.
-        Among the (n,) bool labels there must be a like and a dislike.
+        Args:
+            label: (n,) bool, with at least one like and one dislike.
+            probability: (n,) probabilities of a like.
+
+        Returns:
+            One of the probabilities; or inf, which recommends nothing, where none keeps `max_fpr`.
         """
         fprs, tprs, thresholds = roc_curve(label, probability, drop_intermediate=False)
         if self.kind == "max_fpr":
@@ -37,7 +41,10 @@ class OperatingPoint:
 
 
 class ThresholdRates(NamedTuple):
-    """Share of likes, of dislikes and of all rows recommended, and of likes among these; nan: of nothing."""
+    """Shares recommended at a threshold: of likes, of dislikes, of all rows; and the likes among them.
+
+    A share of no rows is nan.
+    """
 
     tpr: float
     fpr: float
@@ -48,29 +55,30 @@ class ThresholdRates(NamedTuple):
 def rates_at_threshold(
     label: np.ndarray, probability: np.ndarray, threshold: float
 ) -> ThresholdRates:
-    """What comes of recommending those of (n,) rows whose probability is >= `threshold`."""
-    label, chosen = np.asarray(label, dtype=bool), np.asarray(probability) >= threshold
-    parts = (chosen[label], chosen[~label], chosen, label[chosen])
-    return ThresholdRates(*(float(part.mean()) if len(part) else float("nan") for part in parts))
+    """What recommending those of (n,) rows gives whose probability is >= `threshold`."""
+    label = np.asarray(label, dtype=bool)
+    recommended = np.asarray(probability) >= threshold
+    groups = (recommended[label], recommended[~label], recommended, label[recommended])
+    return ThresholdRates(*(float(rows.mean()) if len(rows) else float("nan") for rows in groups))
 
 
 class ThresholdCurve(NamedTuple):
-    """What a bound on false positives comes to: 101 bounds from 0 to 1, of each the threshold and the TPR."""
+    """Threshold and TPR of 101 bounds on the false positive rate, from 0 to 1 in hundredths."""
 
     threshold: list[float]
     tpr: list[float]
 
     def for_max_fpr(self, max_fpr: float) -> tuple[float, float]:
-        """Threshold and share of likes found of the nearest stricter bound."""
-        step = int(max_fpr * 100 + 1e-9)
-        return self.threshold[step], self.tpr[step]
+        """Threshold and share of likes of the nearest stricter bound."""
+        hundredths = int(max_fpr * 100 + 1e-9)
+        return self.threshold[hundredths], self.tpr[hundredths]
 
 
 def threshold_curve(label: np.ndarray, probability: np.ndarray) -> ThresholdCurve:
-    """Every bound in hundredths, kept on some (validation) rows."""
-    thresholds = [
-        OperatingPoint("max_fpr", step / 100).threshold(label, probability) for step in range(101)
-    ]
-    return ThresholdCurve(
-        thresholds, [rates_at_threshold(label, probability, one).tpr for one in thresholds]
-    )
+    """The thresholds that keep every bound in hundredths on some (validation) rows."""
+    thresholds, tprs = [], []
+    for hundredths in range(101):
+        threshold = OperatingPoint("max_fpr", hundredths / 100).threshold(label, probability)
+        thresholds.append(threshold)
+        tprs.append(rates_at_threshold(label, probability, threshold).tpr)
+    return ThresholdCurve(thresholds, tprs)

@@ -1,4 +1,4 @@
-"""Having all reviews and photos of a data set read, without training on them."""
+"""Annotates all reviews and photos of a data set, without training on them."""
 
 from __future__ import annotations
 
@@ -19,85 +19,86 @@ from mmrec.vision.openai_captioner import OpenAICaptioner
 __all__ = ["CAPTION", "AnnotationRun", "SummarizedViews", "annotate_reviews"]
 
 CAPTION = "caption"
-"""Asks of a plan that are the captioner's."""
-_PHOTO_TOKENS, _CAPTION_TOKENS = 1000, 35
+"""The captioner's calls in a plan."""
+
+
+@dataclass(frozen=True)
+class SummarizedViews:
+    """Views of users or items over a dataset, and the summary of each."""
+
+    kind: EntityKind
+    dataset: Dataset
+    views: EvidenceViews
+    summaries: list[Summary]
 
 
 @dataclass(frozen=True)
 class AnnotationRun:
-    """What was read.
+    """The annotations of a data set.
 
     Attributes:
-        corpus: all reviews.
-        notes: (n) what each review says, under the strategy `notes`.
-        summaries: under `summary`, every view that training or the saved model hears, with what was written
-            of it.
-        failed: reasons why something is missing, and how often.
-        pending: what is still with the server, of each part that is not here.
+        dataset: all n reviews.
+        notes: (n) of each review, under the strategy `notes`.
+        summaries: under `summary`, of every view that training or the saved model uses.
+        failed: reasons why an annotation is missing, and how often.
+        pending: answers that the server has not given yet, by annotations that wait for them.
     """
 
-    corpus: Dataset
+    dataset: Dataset
     notes: list[Note] = field(default_factory=list)
     summaries: list[SummarizedViews] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)
     pending: list[AnswersPending] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class SummarizedViews:
-    """Views of users or items, of the reviews of a corpus, and a summary of each."""
-
-    kind: EntityKind
-    corpus: Dataset
-    views: EvidenceViews
-    summaries: list[Summary]
-
-
 def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> AnnotationRun:
-    """Ask all that `fit` with the same settings would ask of the language model; its answers are stored.
+    """Annotate what `fit` with the same settings would have annotated; the store keeps the answers.
 
     Raises:
         DataError: too few reviews.
         MmrecError: the language model cannot be used, or the budget is reached.
     """
-    corpus = Dataset.from_reviews(reviews, models, config)
-    profiles = AnnotationRun(corpus, failed=models.annotator.failures)
+    dataset = Dataset.from_reviews(reviews, models, config)
+    run = AnnotationRun(dataset, failed=models.annotator.failures)
     if config.vision.captioner != VisionConfig().captioner:
-        _look(corpus, models, profiles)
+        _caption_photos(dataset, models, run)
     if config.annotation.strategy == "notes":
-        with _collected_later(profiles):
-            profiles.notes.extend(corpus.notes)
-        return profiles
+        with _recorded_if_pending(run):
+            run.notes.extend(dataset.notes)
+        return run
     prepared = prepare_data(reviews, config, models)
-    if len(prepared.dataset) == len(corpus):
-        corpus = prepared.dataset
-    evidence, data = prepared.evidence, corpus.data
+    evidence = prepared.evidence
+    # A saved model uses all reviews, those that the filter dropped too.
+    if len(prepared.dataset) == len(dataset):
+        dataset = prepared.dataset
     views: list[tuple[EntityKind, Dataset, EvidenceViews]] = [
         ("item", prepared.dataset, evidence.item),
-        ("item", corpus, EvidenceViews.all_reviews(data.item)),
+        ("item", dataset, EvidenceViews.all_reviews(dataset.data.item)),
         ("user", prepared.dataset, evidence.user),
-        ("user", corpus, EvidenceViews.all_reviews(data.user)),
+        ("user", dataset, EvidenceViews.all_reviews(dataset.data.user)),
     ]
-    for of, own, side in views:
-        with _collected_later(profiles):
-            profiles.summaries.append(SummarizedViews(of, own, side, own.summaries(of, side)))
-    return profiles
+    for kind, source, entity_views in views:
+        with _recorded_if_pending(run):
+            summaries = source.summaries(kind, entity_views)
+            run.summaries.append(SummarizedViews(kind, source, entity_views, summaries))
+    return run
 
 
-def _look(corpus: Dataset, models: Models, profiles: AnnotationRun) -> None:
-    """Have photos described; where there is only a plan, count those that a server would be asked about."""
-    if (plan := models.annotator.plan) is None:
-        profiles.failed.update(corpus.captions.failures)
-    elif isinstance(models.captioner, OpenAICaptioner) and (number := corpus.captions_missing):
-        plan.calls[CAPTION] += number
-        plan.input_tokens[CAPTION] += number * _PHOTO_TOKENS
-        plan.output_tokens[CAPTION] += number * _CAPTION_TOKENS
+def _caption_photos(dataset: Dataset, models: Models, run: AnnotationRun) -> None:
+    """Caption all photos; for a plan, count the calls to a server and estimate their tokens."""
+    plan, photo_tokens, caption_tokens = models.annotator.plan, 1000, 35
+    if plan is None:
+        run.failed.update(dataset.captions.failures)
+    elif isinstance(models.captioner, OpenAICaptioner) and (calls := dataset.captions_missing):
+        plan.calls[CAPTION] += calls
+        plan.input_tokens[CAPTION] += calls * photo_tokens
+        plan.output_tokens[CAPTION] += calls * caption_tokens
 
 
 @contextmanager
-def _collected_later(profiles: AnnotationRun) -> Iterator[None]:
-    """Answers that are still with the server do not keep the rest from being handed in."""
+def _recorded_if_pending(run: AnnotationRun) -> Iterator[None]:
+    """Pending answers of one part do not keep the others from being requested."""
     try:
         yield
     except AnswersPending as pending:
-        profiles.pending.append(pending)
+        run.pending.append(pending)

@@ -1,4 +1,4 @@
-"""Simple peers that a model must beat: means of ratings, and a regularised bias model."""
+"""Simple baselines that a model must beat: means of ratings, and a regularised bias model."""
 
 from __future__ import annotations
 
@@ -6,109 +6,90 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-from scipy.sparse import csr_matrix, hstack
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from mmrec.data.schema import Interactions
 from mmrec.data.split import Split
+from mmrec.features.mixed_effects import fit_biases
 
-__all__ = [
-    "MEAN_BASELINES",
-    "BaselineScorer",
-    "baseline_probabilities",
-    "best_scorer",
-    "bias_model",
-    "bias_scores",
-    "calibrated",
-]
+__all__ = ["ALWAYS_LIKE", "MEAN_BASELINES", "BaselineScorer", "bias_scores", "calibrate"]
+__all__ += ["choose_bias_model", "choose_scorer", "simple_baseline_probabilities"]
 
-_ALPHAS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
+ALWAYS_LIKE = "always like"
+"""The baseline that gives every row the share of likes."""
 BaselineScorer = Callable[[Interactions, np.ndarray], np.ndarray]
+"""Scores of all rows, (n,), from the ratings of the given ones."""
 
 
-def _mean(data: Interactions, rows: np.ndarray, entity: np.ndarray) -> np.ndarray:
-    """Mean rating of every row's entity over `rows`; the overall mean where there is none."""
+def _mean_rating(data: Interactions, rows: np.ndarray, entity: np.ndarray) -> np.ndarray:
+    """(n,) mean rating of every row's entity over `rows`; the overall mean where it has none."""
     size = int(entity.max()) + 1
     count = np.bincount(entity[rows], minlength=size)
     total = np.bincount(entity[rows], weights=data.rating[rows], minlength=size)
-    overall = data.rating[rows].mean()
-    return np.where(count > 0, total / np.maximum(count, 1), overall)[entity]
-
-
-def bias_scores(data: Interactions, rows: np.ndarray, alpha: float) -> np.ndarray:
-    """Rating = mean + user bias + item bias, by least squares with an L2 penalty on the biases.
-
-    Args:
-        data: all interactions.
-        rows: rows that the biases are fitted on.
-        alpha: weight of the penalty, in reviews.
-
-    Returns:
-        (n,) expected rating of every row.
-    """
-    each = np.arange(len(data))
-    one_hot = [
-        csr_matrix((np.ones(len(data)), (each, entity)), shape=(len(data), size))
-        for entity, size in ((data.user, len(data.users)), (data.item, len(data.items)))
-    ]
-    design = csr_matrix(hstack(one_hot))
-    model = Ridge(alpha=alpha, solver="sparse_cg", tol=1e-6)
-    # The penalty must not pull on the mean, so ratings are centred rather than an intercept fitted.
-    mean = float(data.rating[rows].mean())
-    model.set_params(fit_intercept=False).fit(
-        design[rows], data.rating[rows].astype(np.float64) - mean
-    )
-    return np.asarray(model.predict(design) + mean)
+    mean = np.where(count > 0, total / np.maximum(count, 1), data.rating[rows].mean())
+    return mean[entity]
 
 
 MEAN_BASELINES: dict[str, BaselineScorer] = {
-    "user mean": lambda data, rows: _mean(data, rows, data.user),
-    "item mean": lambda data, rows: _mean(data, rows, data.item),
+    "user mean": lambda data, rows: _mean_rating(data, rows, data.user),
+    "item mean": lambda data, rows: _mean_rating(data, rows, data.item),
     "user + item mean": lambda data, rows: (
-        _mean(data, rows, data.user) + _mean(data, rows, data.item)
+        _mean_rating(data, rows, data.user) + _mean_rating(data, rows, data.item)
     ),
 }
-"""Scores of all rows, from the ratings of some."""
 
 
-def baseline_probabilities(
+def bias_scores(data: Interactions, rows: np.ndarray, penalty: float) -> np.ndarray:
+    """(n,) rating = mean + user bias + item bias, by least squares with an L2 penalty on the biases.
+
+    Args:
+        data: all n interactions.
+        rows: rows that the biases are fitted on.
+        penalty: in reviews.
+    """
+    # The penalty must not pull on the mean, so ratings are centred first.
+    mean = float(data.rating[rows].mean())
+    centred = data.rating[rows].astype(np.float64) - mean
+    user_bias, item_bias = fit_biases(data, rows, centred, penalty)
+    return mean + user_bias[data.user] + item_bias[data.item]
+
+
+def simple_baseline_probabilities(
     data: Interactions, split: Split, label: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Probability of a like for every row, by each peer; only the test rows' are honest.
-
-    Each peer is `calibrated`; the bias model's penalty is chosen on valid too.
-
-    Returns:
-        name -> (n,) probability; `always like` is the share of likes.
-    """
-    scorers = {**MEAN_BASELINES, "bias model": bias_model(data, split, label)}
-    result = {"always like": np.full(len(data), label[split.train].mean())}
-    return result | {
-        name: calibrated(scorer, data, split, label) for name, scorer in scorers.items()
-    }
+    """Name -> (n,) calibrated probability of a like by each baseline; fair for test rows alone."""
+    scorers = MEAN_BASELINES | {"bias model": choose_bias_model(data, split, label)}
+    probability = {ALWAYS_LIKE: np.full(len(data), label[split.train].mean())}
+    for name, scorer in scorers.items():
+        probability[name] = calibrate(scorer, data, split, label)
+    return probability
 
 
-def bias_model(data: Interactions, split: Split, label: np.ndarray) -> BaselineScorer:
-    """`bias_scores` with the best penalty."""
-    return best_scorer([partial(bias_scores, alpha=alpha) for alpha in _ALPHAS], data, split, label)
+def choose_bias_model(data: Interactions, split: Split, label: np.ndarray) -> BaselineScorer:
+    """`bias_scores` with the penalty that is best on valid."""
+    penalties = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
+    scorers = [partial(bias_scores, penalty=penalty) for penalty in penalties]
+    return choose_scorer(scorers, data, split, label)
 
 
-def best_scorer(
+def choose_scorer(
     scorers: Sequence[BaselineScorer], data: Interactions, split: Split, label: np.ndarray
 ) -> BaselineScorer:
-    """The one with the highest ROC-AUC on valid when it is fitted on what is known before."""
-    valid = split.valid
-    return max(
-        scorers,
-        key=lambda s: roc_auc_score(label[valid], s(data, split.rows_before_validation)[valid]),
-    )
+    """The scorer with the highest ROC-AUC on valid when it is fitted on the rows before validation."""
+
+    def auc_on_valid(scorer: BaselineScorer) -> float:
+        scores = scorer(data, split.rows_before_validation)
+        return float(roc_auc_score(label[split.valid], scores[split.valid]))
+
+    return max(scorers, key=auc_on_valid)
 
 
-def calibrated(
+def calibrate(
     scorer: BaselineScorer, data: Interactions, split: Split, label: np.ndarray
 ) -> np.ndarray:
-    """(n,) probability of a like: scores fitted before valid, a curve on valid, then scores on all known."""
-    curve = LogisticRegression(C=1e6)
-    curve.fit(scorer(data, split.rows_before_validation)[split.valid, None], label[split.valid])
-    return np.asarray(curve.predict_proba(scorer(data, split.evidence_rows)[:, None])[:, 1])
+    """(n,) probability of a like: a logistic curve fitted on valid, then scores from all evidence rows."""
+    before_valid = scorer(data, split.rows_before_validation)
+    curve = LogisticRegression(C=1e6).fit(before_valid[split.valid, None], label[split.valid])
+    scores = scorer(data, split.evidence_rows)
+    return np.asarray(curve.predict_proba(scores[:, None])[:, 1])

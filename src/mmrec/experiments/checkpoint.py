@@ -1,4 +1,4 @@
-"""Results of long experiments, kept as they come: what was stopped goes on where it was."""
+"""Results of long experiments, written as they come, so that a stopped experiment resumes where it was."""
 
 from __future__ import annotations
 
@@ -17,64 +17,71 @@ from mmrec.features.dataset import Models
 
 __all__ = ["Checkpoint", "latest_results"]
 
-_CALLS = {"in_flight", "budget", "llm_price"}
-
 
 class Checkpoint:
-    """A JSON file of results, by what they were made from and by name.
+    """A JSON file of results by name, kept apart by a hash of what they were made from.
 
-    Results of other reviews, settings (but for the seed), models or code stay in the file, and are there
-    again when these come back; `results` are those of what is given.
+    Results of other reviews, settings (but for the seed), models or code stay in the file, and are found
+    again when these come back; `results` are those of the given ones.
 
     Raises:
-        DataError: the file is no journal.
+        DataError: the file is no checkpoint.
     """
 
     def __init__(self, path: Path, reviews: Reviews, config: Config, models: Models) -> None:
-        made = config.model_dump_json(
-            exclude={"seed": True, "store": True, "read": True, "language": _CALLS}
-        )
-        rows = reviews.table.write_ndjson(), reviews.items.write_ndjson()
-        digest = hashlib.sha256(
-            "\n".join((made, str(models.image_encoder.available()), *rows)).encode()
-        )
-        for source in sorted(Path(mmrec.__file__).parent.rglob("*.py")):
-            digest.update(source.read_bytes())
-        self._path, self._runs, made_from = (
-            path,
-            _runs(path) if path.is_file() else {},
-            digest.hexdigest(),
-        )
-        if self._runs and made_from not in self._runs:
-            other = "results of other reviews, settings, models or code; they stay, and all is made anew"
-            console.print(f"{path} has {other}", markup=False, highlight=False)
-        # Those of today are the last ones.
-        self.results: dict[str, Any] = self._runs.pop(made_from, {})
-        self._runs[made_from] = self.results
+        self._path = path
+        self._runs = _read(path) if path.is_file() else {}
+        provenance = _hash(reviews, config, models)
+        if self._runs and provenance not in self._runs:
+            console.print(
+                f"{path} has results of other reviews, settings, models or code; they stay, and everything "
+                "is computed anew",
+                markup=False,
+                highlight=False,
+            )
+        # The last ones are the latest.
+        self.results: dict[str, Any] = self._runs.pop(provenance, {})
+        self._runs[provenance] = self.results
 
     def put(self, name: str, result: Any) -> None:
-        """Keep a result; the file has it whole or not at all."""
+        """Store a result; the file always holds all of it or nothing of it."""
         self.results[name] = result
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._path.with_suffix(".part")
-        part.write_text(json.dumps({"runs": self._runs}, indent=1))
-        os.replace(part, self._path)
+        unfinished = self._path.with_suffix(".part")
+        unfinished.write_text(json.dumps({"runs": self._runs}, indent=1))
+        os.replace(unfinished, self._path)
+
+
+def _hash(reviews: Reviews, config: Config, models: Models) -> str:
+    """Hash of all that results depend on, the source of the package included."""
+    calls = {
+        "in_flight",
+        "budget",
+        "llm_price",
+    }  # how a model is called does not change its answers
+    excluded: Any = {"seed": True, "store": True, "read": True, "language": calls}
+    parts = [config.model_dump_json(exclude=excluded), str(models.image_encoder.available())]
+    parts += [reviews.table.write_ndjson(), reviews.items.write_ndjson()]
+    digest = hashlib.sha256("\n".join(parts).encode())
+    for source in sorted(Path(mmrec.__file__).parent.rglob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
 
 
 def latest_results(path: Path) -> dict[str, Any]:
     """The results that were written last.
 
     Raises:
-        DataError: the file is no journal.
+        DataError: the file is no checkpoint.
     """
-    return [*_runs(path).values()][-1]
+    return list(_read(path).values())[-1]
 
 
-def _runs(path: Path) -> dict[str, dict[str, Any]]:
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """Results by the hash of what they were made from."""
     try:
         runs = json.loads(path.read_bytes())["runs"]
-        return {made_from: dict(results) for made_from, results in runs.items()}
+        return {provenance: dict(results) for provenance, results in runs.items()}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: no results of mmrec; take it away, or name another --out"
-        ) from error
+        message = f"{path}: no results of mmrec; remove it, or name another --out"
+        raise DataError(message) from error

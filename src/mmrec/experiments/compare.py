@@ -1,4 +1,4 @@
-"""Baseline and proposed beside the simple peers, on one split, from the same evidence."""
+"""The paper's models and ours beside baselines, on one split, with the same evidence."""
 
 from __future__ import annotations
 
@@ -10,19 +10,11 @@ import numpy as np
 
 from mmrec.config import Config
 from mmrec.data.schema import Reviews
-from mmrec.evaluation import Metrics, evaluate
-from mmrec.experiments.baselines import baseline_probabilities
+from mmrec.evaluation.metrics import Metrics, evaluate
+from mmrec.experiments.baselines import simple_baseline_probabilities
 from mmrec.experiments.trained_baselines import trained_baseline_probabilities
 from mmrec.features.dataset import Models
-from mmrec.features.tables import Features
-from mmrec.pipeline import (
-    PreparedData,
-    TrainedModel,
-    TrainingResult,
-    config_warnings,
-    prepare_data,
-    train_model,
-)
+from mmrec.pipeline import PreparedData, TrainingResult, config_warnings, prepare_data, train_model
 from mmrec.ranker.loss import class_weights
 
 __all__ = ["Comparison", "compare"]
@@ -30,25 +22,21 @@ __all__ = ["Comparison", "compare"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came out of one run.
+    """The results of one run.
 
     Attributes:
         prepared: the data.
-        metrics: name -> figures on the test rows; peers first.
+        metrics: name -> metrics on the test rows; baselines first.
         probability: name -> (n,) probability of a like of every row.
-        thresholds: of the trained ones, the probability from which on to recommend, chosen on valid.
-        trained, models, features: of the trained ones, by name.
-        seconds: name -> time taken by preparing features and training.
-        remarks: what was skipped or must be known to read the figures.
+        trained: name -> the paper's models and ours, with their features.
+        seconds: name -> time taken by building features and training.
+        remarks: what was skipped, and what readers of the metrics must know.
     """
 
     prepared: PreparedData
     metrics: dict[str, Metrics]
     probability: dict[str, np.ndarray]
-    thresholds: dict[str, float] = field(default_factory=dict)
     trained: dict[str, TrainingResult] = field(default_factory=dict)
-    models: dict[str, TrainedModel] = field(default_factory=dict)
-    features: dict[str, Features] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
@@ -61,59 +49,58 @@ def compare(
     *,
     trained_baselines: bool = False,
 ) -> Comparison:
-    """Run the peers and the models named on one split.
+    """Train baselines and models on one split, and evaluate them on its test rows.
 
     Args:
         reviews: as read; filtered here.
         config: everything else; `config.ranker.features` is replaced by each of `model_names`.
-        models: what reads.
+        models: what annotates and encodes.
         model_names: any of `baseline`, `proposed` and `mmrec`.
-        trained_baselines: whether to train the peers too that take features (`trained_baselines.py`).
+        trained_baselines: whether to train the baselines too that take features.
     """
     prepared = prepare_data(reviews, config, models)
-    split, label = prepared.split, prepared.label
-    weights = class_weights(label[split.train], config.training.loss)
-    probability = baseline_probabilities(prepared.dataset.data, split, label)
+    dataset, split, label = prepared.dataset, prepared.split, prepared.label
+    probability = simple_baseline_probabilities(dataset.data, split, label)
     if set(model_names) - {"baseline"} and config.annotation.strategy == "notes":
-        _ = prepared.dataset.notes  # What may fail goes before what takes long.
+        _ = dataset.notes  # Annotate first, to fail early.
     result = Comparison(prepared, {}, probability, remarks=config_warnings(config))
     for name in model_names:
         start = time.perf_counter()
         ranker = config.ranker.model_copy(update={"features": name})
-        own = config.model_copy(update={"ranker": ranker})
-        trained = train_model(replace(prepared, config=own))
-        result.trained[name], probability[name] = trained, trained.probability
-        result.models[name], result.features[name] = trained.model, trained.features
+        named_config = config.model_copy(update={"ranker": ranker})
+        trained = train_model(replace(prepared, config=named_config))
         result.seconds[name] = time.perf_counter() - start
-        result.thresholds[name] = trained.threshold
-        result.remarks.extend(_pictures(name, prepared, trained.model, config))
+        result.trained[name], probability[name] = trained, trained.probability
+        if remark := _photo_remark(name, trained):
+            result.remarks.append(f"{name}: {remark}")
     if trained_baselines:
         start = time.perf_counter()
-        # The features of the paper's model; ours come with fitted effects, which are part of the ranker.
-        features = result.features.get("proposed") or next(iter(result.features.values()))
-        others, remarks = trained_baseline_probabilities(
-            features, prepared.dataset.data, split, label, config.seed
+        # Features of the paper's model; ours hold fitted effects, which are part of the ranker.
+        source = result.trained.get("proposed") or next(iter(result.trained.values()))
+        added, remarks = trained_baseline_probabilities(
+            source.features, dataset.data, split, label, config.seed
         )
-        probability.update(others)
+        result.seconds["trained baselines"] = time.perf_counter() - start
+        probability.update(added)
         result.remarks.extend(remarks)
-        result.seconds["peers"] = time.perf_counter() - start
-    if failed := models.annotator.failure_summary:
-        result.remarks.append(f"{models.annotator.note_provenance['model']}: {failed}")
-    for name in sorted(probability, key=lambda name: name in result.models):  # peers first
-        result.metrics[name] = evaluate(label[split.test], probability[name][split.test], weights)
+    if failures := models.annotator.failure_summary:
+        result.remarks.append(f"{models.annotator.note_provenance['model']}: {failures}")
+    weights = class_weights(label[split.train], config.training.loss)
+    for name in sorted(probability, key=lambda name: name in result.trained):
+        test_probability = probability[name][split.test]
+        result.metrics[name] = evaluate(label[split.test], test_probability, weights)
     return result
 
 
-def _pictures(name: str, prepared: PreparedData, model: TrainedModel, config: Config) -> list[str]:
-    """What must be known of the photos that a model was trained with, or without."""
-    corpus = prepared.dataset
-    if model.builder.image:
-        failed = "" if name == "baseline" else str(corpus.captions)
-        return [f"{name}: {failed}"] if failed else []
-    if not corpus.has_photos(prepared.evidence.evidence_rows, captions=name != "baseline"):
-        return [f"{name}: no image block, since no item has a photo"]
-    model_name = config.vision.image_model
-    return [
-        f"{name}: no image block, since the weights of {model_name} are not here; name a folder that holds "
-        f"them with --image-model, or bring them with `hf download {model_name}`"
-    ]
+def _photo_remark(name: str, trained: TrainingResult) -> str:
+    """Why a model has no photos, or which captions failed; empty where there is nothing to say."""
+    dataset, evidence = trained.prepared.dataset, trained.prepared.evidence
+    if trained.model.builder.image:
+        return "" if name == "baseline" else str(dataset.captions)
+    if not dataset.has_photos(evidence.evidence_rows, captions=name != "baseline"):
+        return "no image block, since no item has a photo"
+    model = trained.prepared.config.vision.image_model
+    return (
+        f"no image block, since the weights of {model} are not here; name a folder that holds them with "
+        f"--image-model, or bring them with `hf download {model}`"
+    )

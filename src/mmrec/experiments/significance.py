@@ -1,33 +1,27 @@
-"""What figures are worth: intervals, paired differences, slices, lists, the operating point."""
+"""How certain the metrics of a comparison are, and what they are on slices, in lists and at thresholds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mmrec.console import track
-from mmrec.evaluation import (
+from mmrec.evaluation.list_metrics import ListMetrics, ListTask, full_lists, sampled_lists
+from mmrec.evaluation.metrics import Metrics
+from mmrec.evaluation.slices import slice_masks, slice_metrics
+from mmrec.evaluation.statistics import (
     Difference,
-    ListMetrics,
-    ListTask,
-    SliceMetrics,
-    ThresholdRates,
     bootstrap_interval,
-    full_lists,
     holm_correction,
     paired_bootstrap,
-    rates_at_threshold,
-    sampled_lists,
-    slice_masks,
-    slice_metrics,
     weighted_auc,
     weighted_fpr_at_tpr,
 )
+from mmrec.evaluation.thresholds import ThresholdRates, rates_at_threshold
 from mmrec.evidence.views import EvidenceViews
+from mmrec.experiments.baselines import ALWAYS_LIKE
 from mmrec.experiments.compare import Comparison
 from mmrec.features.tables import EntityFeatures, Features
 from mmrec.llm.types import PRICE_TAGS
@@ -37,11 +31,8 @@ from mmrec.ranker.training import predict_logits
 
 __all__ = ["BOOTSTRAPPED_METRICS", "Assessment", "assess"]
 
-_REFERENCE = "bias model"
-_CONSTANT = "always like"
-_ROUNDS = 500
 BOOTSTRAPPED_METRICS = {"auc": weighted_auc, "fpr_at_90": weighted_fpr_at_tpr}
-"""Figures that get an interval."""
+"""Metrics that get an interval."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +41,11 @@ class Assessment:
 
     Attributes:
         reference: the model that others are compared with.
-        intervals: model -> figure -> (value, low, high).
-        differences: model -> figure -> difference to the reference; p-values are Holm-corrected over models.
-        operating_points: trained model -> (threshold chosen on valid, what it gave on test).
+        intervals: model -> metric -> (value, low, high).
+        differences: model -> metric -> difference to the reference; p-values are corrected over models.
+        operating_points: trained model -> (threshold chosen on valid, its rates on test).
         lists: trained model -> `sampled` and `full` candidate lists.
-        slices: model -> slice -> figures, of the reference and the trained models.
+        slices: model -> slice -> metrics, of the reference and the trained models.
     """
 
     reference: str
@@ -62,141 +53,114 @@ class Assessment:
     differences: dict[str, dict[str, Difference]]
     operating_points: dict[str, tuple[float, ThresholdRates]]
     lists: dict[str, dict[str, ListMetrics]]
-    slices: dict[str, dict[str, SliceMetrics]]
+    slices: dict[str, dict[str, Metrics]]
 
-    def dict(self) -> dict[str, Any]:
-        """Figures alone, for JSON."""
-        return {
-            "reference": self.reference,
-            "intervals": self.intervals,
-            "differences": {
-                name: {key: one._asdict() for key, one in own.items()}
-                for name, own in self.differences.items()
-            },
-            "operating": {
-                name: {"threshold": threshold, **given._asdict()}
-                for name, (threshold, given) in self.operating_points.items()
-            },
-            "lists": {
-                name: {kind: _means(scores) for kind, scores in own.items()}
-                for name, own in self.lists.items()
-            },
-            "slices": {
-                name: {
-                    at: {
-                        "rows": one.rows,
-                        "likes": one.likes,
-                        **(one.metrics.dict() if one.metrics else {}),
-                    }
-                    for at, one in own.items()
-                }
-                for name, own in self.slices.items()
-            },
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: tuples with names become dictionaries."""
+        operating_points = {
+            model: {"threshold": threshold} | rates._asdict()
+            for model, (threshold, rates) in self.operating_points.items()
+        }
+        return {name: _plain(value) for name, value in vars(self).items()} | {
+            "operating_points": operating_points
         }
 
 
-def _means(scores: ListMetrics) -> dict[str, float]:
-    return {key: value for key, value in asdict(scores).items() if key not in ("user", "each")}
+def _plain(value: Any) -> Any:
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {key: _plain(element) for key, element in value.items()}
+    return value
 
 
-def assess(comparison: Comparison) -> Assessment:
-    """Judge every model of a comparison on its test rows."""
-    prepared = comparison.prepared
-    test, config = prepared.split.test, prepared.config
+def assess(comparison: Comparison, reference: str = "bias model", rounds: int = 500) -> Assessment:
+    """Assess every model of a comparison on its test rows.
+
+    Args:
+        comparison: at least one model must be trained.
+        reference: the model that others are compared with.
+        rounds: of the bootstrap.
+    """
+    prepared, trained = comparison.prepared, comparison.trained
+    test, seed = prepared.split.test, prepared.config.seed
     label, user = prepared.label[test], prepared.dataset.data.user[test]
-    on_test = {name: p[test] for name, p in comparison.probability.items() if name != _CONSTANT}
+    on_test = {name: p[test] for name, p in comparison.probability.items() if name != ALWAYS_LIKE}
     intervals: dict[str, dict[str, tuple[float, float, float]]] = {}
     differences: dict[str, dict[str, Difference]] = {}
-    with track("judging", len(on_test)) as advance:
+    with track("assessing", len(on_test)) as advance:
         for name, p in on_test.items():
-            sure = partial(bootstrap_interval, user, label, p, rounds=_ROUNDS, seed=config.seed)
-            intervals[name] = {key: sure(figure) for key, figure in BOOTSTRAPPED_METRICS.items()}
-            if name != _REFERENCE:
-                than = partial(
-                    paired_bootstrap, user, label, p, on_test[_REFERENCE], rounds=_ROUNDS
-                )
-                differences[name] = {
-                    key: than(figure, seed=config.seed)
-                    for key, figure in BOOTSTRAPPED_METRICS.items()
-                }
+            intervals[name], gaps = {}, {}
+            for key, metric in BOOTSTRAPPED_METRICS.items():
+                intervals[name][key] = bootstrap_interval(user, label, p, metric, rounds, seed)
+                if name != reference:
+                    gaps[key] = paired_bootstrap(
+                        user, label, p, on_test[reference], metric, rounds, seed
+                    )
+            if gaps:
+                differences[name] = gaps
             advance(1)
     for key in BOOTSTRAPPED_METRICS:
-        adjusted = holm_correction([own[key].p_value for own in differences.values()])
-        for own, p in zip(differences.values(), adjusted, strict=True):
-            own[key] = own[key]._replace(p_value=float(p))
-    masks = _masks(
-        prepared, next(reversed(comparison.features.values()))
-    )  # baseline knows of no prices
-    weights = next(iter(comparison.models.values())).class_weights
-    trained = comparison.models
-    return Assessment(
-        _REFERENCE,
-        intervals,
-        differences,
-        {name: _operated(comparison, name) for name in trained},
-        {name: _lists(prepared, model) for name, model in trained.items()},
-        {
-            name: slice_metrics(label, on_test[name], weights, masks)
-            for name in (_REFERENCE, *trained)
-        },
-    )
+        corrected = holm_correction([gaps[key].p_value for gaps in differences.values()])
+        for gaps, p_value in zip(differences.values(), corrected, strict=True):
+            gaps[key] = gaps[key]._replace(p_value=float(p_value))
+    operating_points = {}
+    for name, result in trained.items():
+        rates = rates_at_threshold(label, on_test[name], result.threshold)
+        operating_points[name] = result.threshold, rates
+    # The last features: the paper's baseline, which comes first, has no price.
+    masks = _slice_masks(prepared, list(trained.values())[-1].features)
+    weights = next(iter(trained.values())).model.class_weights
+    slices = {
+        name: slice_metrics(label, on_test[name], weights, masks) for name in (reference, *trained)
+    }
+    lists = {name: _list_metrics(prepared, result.model) for name, result in trained.items()}
+    return Assessment(reference, intervals, differences, operating_points, lists, slices)
 
 
-def _operated(comparison: Comparison, name: str) -> tuple[float, ThresholdRates]:
-    prepared, p = comparison.prepared, comparison.probability[name]
-    test = prepared.split.test
-    threshold = comparison.thresholds[name]
-    return threshold, rates_at_threshold(prepared.label[test], p[test], threshold)
+def _slice_masks(prepared: PreparedData, features: Features) -> dict[str, np.ndarray]:
+    """Slices of the test rows, by what the evidence rows tell of their user and item."""
+    dataset, test, evidence = prepared.dataset, prepared.split.test, prepared.split.evidence_rows
+    data = dataset.data
+    user_count = np.bincount(data.user[evidence], minlength=len(data.users))[data.user[test]]
+    item_count = np.bincount(data.item[evidence], minlength=len(data.items))[data.item[test]]
+    has_photo = np.zeros(len(data.items), dtype=bool)
+    for item in range(len(data.items)):
+        has_photo[item] = bool(dataset.item_photos[item] or dataset.item_captions[item])
+    for row in evidence:
+        has_photo[data.item[row]] |= bool(dataset.photos[row] or dataset.review_captions[row])
+    price = _price_tags(features.item, features.item_view[test])
+    return slice_masks(user_count, item_count, has_photo[data.item[test]], price)
 
 
-def _masks(prepared: PreparedData, features: Features) -> dict[str, np.ndarray]:
-    """Slices of the test rows, by what is known of their user and item."""
-    data, known, test = prepared.dataset.data, prepared.split.evidence_rows, prepared.split.test
-    user = np.bincount(data.user[known], minlength=len(data.users))[data.user[test]]
-    item = np.bincount(data.item[known], minlength=len(data.items))[data.item[test]]
-    corpus, at = prepared.dataset, data.item[test]
-    own = zip(corpus.item_photos, corpus.item_captions, strict=True)
-    shown = np.array([bool(photos or captions) for photos, captions in own])
-    for row in known:
-        shown[data.item[row]] |= bool(corpus.photos[row] or corpus.review_captions[row])
-    return slice_masks(user, item, shown[at], _price(features.item, features.item_view[test]), {})
-
-
-def _price(items: EntityFeatures, view: np.ndarray) -> np.ndarray:
-    """(n,) the price tag with most votes in each view; `none` where nobody spoke of the price."""
+def _price_tags(items: EntityFeatures, view: np.ndarray) -> np.ndarray:
+    """(n,) the most frequent price tag of each view; `none` where no review mentions the price."""
     tags = [tag for tag in PRICE_TAGS if tag in items.names]
     if not tags:
         return np.full(len(view), "none")
-    shares = items.dense[view][:, [items.names.index(tag) for tag in tags]]
+    columns = [items.names.index(tag) for tag in tags]
+    shares = items.dense[view][:, columns]
     return np.where(shares.any(axis=1), np.array(tags)[shares.argmax(axis=1)], "none")
 
 
-def _lists(prepared: PreparedData, model: TrainedModel) -> dict[str, ListMetrics]:
-    """Candidate lists, scored with what all known reviews say of users and items."""
-    data, split, seed = prepared.dataset.data, prepared.split, prepared.config.seed
+def _list_metrics(prepared: PreparedData, model: TrainedModel) -> dict[str, ListMetrics]:
+    """Metrics of candidate lists, scored with features of all evidence rows."""
+    dataset, split, seed = prepared.dataset, prepared.split, prepared.config.seed
+    data = dataset.data
     pairs = np.stack([data.user, data.item], axis=1)
-    task = ListTask(
-        pairs[split.evidence_rows], pairs[split.test], prepared.label[split.test], len(data.items)
-    )
-    score = _scorer(prepared, model)
+    likes = prepared.label[split.test]
+    task = ListTask(pairs[split.evidence_rows], pairs[split.test], likes, len(data.items))
+    user_views = EvidenceViews.all_reviews(data.user, split.evidence_rows)
+    item_views = EvidenceViews.all_reviews(data.item, split.evidence_rows)
+    user = model.builder.build("user", user_views, dataset)
+    item = model.builder.build("item", item_views, dataset)
+
+    def score(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        # There is one view an entity, in the order of codes, so codes serve as views.
+        inputs = RankerInputs(Features(user, item, users, items))
+        return model.probability(predict_logits(model.ranker, inputs, np.arange(len(users))))
+
     return {
         "sampled": sampled_lists(score, task, np.random.default_rng(seed)),
         "full": full_lists(score, task, np.random.default_rng(seed)),
     }
-
-
-def _scorer(
-    prepared: PreparedData, model: TrainedModel
-) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    corpus, known = prepared.dataset, prepared.split.evidence_rows
-    user_views = EvidenceViews.all_reviews(corpus.data.user, known)
-    item_views = EvidenceViews.all_reviews(corpus.data.item, known)
-    user = model.builder.build("user", user_views, corpus)
-    item = model.builder.build("item", item_views, corpus)
-
-    def score(users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        # Views that hear all are one an entity, in the order of codes.
-        inputs = RankerInputs(Features(user, item, users, items))
-        return model.probability(predict_logits(model.ranker, inputs, np.arange(len(users))))
-
-    return score

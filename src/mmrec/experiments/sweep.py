@@ -11,9 +11,9 @@ import numpy as np
 from mmrec.config import Config
 from mmrec.data.schema import Reviews
 from mmrec.errors import ConfigError
-from mmrec.evaluation import evaluate, mean_and_standard_error
+from mmrec.evaluation.metrics import Metrics, evaluate, mean_and_standard_error
 from mmrec.evidence.policies import Evidence
-from mmrec.experiments.baselines import bias_model, calibrated
+from mmrec.experiments.baselines import calibrate, choose_bias_model
 from mmrec.experiments.checkpoint import Checkpoint
 from mmrec.experiments.report.tables import Table
 from mmrec.features.dataset import Models
@@ -30,11 +30,9 @@ SWEPT_SETTINGS = {
     "llm": ("language", "llm", ()),
     "captioner": ("vision", "captioner", ()),
 }
-"""What can be swept: the part and field of `Config` that is set, and usual values."""
-SweepResults = dict[str, dict[str, dict[str, dict[str, float]]]]
-"""Value -> seed -> `model` or `bias model` -> figures of `metrics.Scores` on test rows."""
-_FIGURES = {"auc": "ROC-AUC", "fpr_at_90": "FPR at TPR .90", "ap_negative": "AP of dislikes"}
-_FEWEST = 5
+"""What can be swept: the section and field of `Config` that is set, and usual values."""
+SweepResults = dict[str, dict[str, dict[str, Metrics]]]
+"""Value -> seed -> `model` or `bias model` -> metrics on test rows."""
 
 
 def sweep(
@@ -46,97 +44,97 @@ def sweep(
     values: Sequence[str],
     seeds: int,
 ) -> SweepResults:
-    """Train and judge what the `Journal` at `path` does not hold yet, for so many seeds from the config's on.
+    """Train what the `Checkpoint` at `path` does not hold yet, for `seeds` seeds from the config's on.
 
     Raises:
         ConfigError: the setting does not take a value.
-        DataError: too few reviews, or a file at `path` that is no journal.
+        DataError: too few reviews, or a file at `path` that is no checkpoint.
     """
-    settings = {value: _set(config, over, value) for value in values}
-    journal, tried = (
-        Checkpoint(path, reviews, config, models),
-        range(config.seed, config.seed + seeds),
-    )
-    for value, own in settings.items():
-        reading = open_models(own, store=models.store) if over in ("llm", "captioner") else models
-        for seed in tried:
-            if str(seed) not in (known := journal.results.get(value, {})):
-                prepared = prepare_data(reviews, own.model_copy(update={"seed": seed}), reading)
-                thin = drop_dislikes(prepared, float(value)) if over == "imbalance" else prepared
-                journal.put(value, {**known, **({str(seed): _point(thin)} if thin else {})})
-    held = {value: journal.results[value] for value in settings}
-    return {
-        value: {str(s): own[str(s)] for s in tried if str(s) in own} for value, own in held.items()
-    }
+    configs = {value: _with_value(config, over, value) for value in values}
+    checkpoint = Checkpoint(path, reviews, config, models)
+    seed_names = [str(seed) for seed in range(config.seed, config.seed + seeds)]
+    results: SweepResults = {}
+    for value, changed in configs.items():
+        if over in ("llm", "captioner"):
+            models = open_models(changed, store=models.store)
+        done = checkpoint.results.get(value, {})
+        for seed in seed_names:
+            if seed in done:
+                continue
+            prepared = prepare_data(reviews, changed.model_copy(update={"seed": int(seed)}), models)
+            thinned = prepared if over != "imbalance" else drop_dislikes(prepared, float(value))
+            if thinned:
+                done[seed] = _train_and_evaluate(thinned)
+            checkpoint.put(value, done)
+        results[value] = {seed: done[seed] for seed in seed_names if seed in done}
+    return results
 
 
-def drop_dislikes(prepared: PreparedData, ratio: float) -> PreparedData | None:
-    """The same without some dislikes of known rows, so that there are `ratio` likes to each; test stays.
+def drop_dislikes(
+    prepared: PreparedData, ratio: float, min_dislikes: int = 5
+) -> PreparedData | None:
+    """The same without some dislikes of evidence rows, so that there are `ratio` likes to each; test stays.
 
-    What is left out is not known at all: nobody learns from it, chooses by it or hears it. What stays at a
-    ratio stays at every lower one. None where the data have no more dislikes, or would keep too few.
+    Dropped rows are not used at all: neither to train, nor to choose, nor as evidence. What is kept at a
+    ratio is kept at every lower one. None where the data have no more dislikes, or would keep fewer than
+    `min_dislikes` in train or valid.
     """
     config, split, label = prepared.config, prepared.split, prepared.label
 
-    def thinned(rows: np.ndarray) -> np.ndarray:
-        dislikes = np.random.default_rng([config.seed, len(rows)]).permutation(rows[~label[rows]])
-        return np.sort(np.append(rows[label[rows]], dislikes[: round(label[rows].sum() / ratio)]))
+    def thin(rows: np.ndarray) -> np.ndarray:
+        likes, dislikes = rows[label[rows]], rows[~label[rows]]
+        shuffled = np.random.default_rng([config.seed, len(rows)]).permutation(dislikes)
+        return np.sort(np.append(likes, shuffled[: round(len(likes) / ratio)]))
 
-    thin = replace(
-        split,
-        train=thinned(split.train),
-        valid=thinned(split.valid),
-        filtered_rows=thinned(split.filtered_rows),
-    )
-    fewest = min((~label[rows]).sum() for rows in (thin.train, thin.valid))
-    if fewest < _FEWEST or label[split.train].sum() > ratio * (~label[split.train]).sum():
+    train, valid = thin(split.train), thin(split.valid)
+    smallest = min((~label[train]).sum(), (~label[valid]).sum())
+    likes, dislikes = label[split.train].sum(), (~label[split.train]).sum()
+    if smallest < min_dislikes or likes > ratio * dislikes:
         return None
-    rng, rule = np.random.default_rng(config.seed), config.evidence
-    evidence = Evidence.derive(prepared.dataset.data, thin, rule.policy, rule.folds, rng)
+    split = replace(split, train=train, valid=valid, filtered_rows=thin(split.filtered_rows))
+    rng = np.random.default_rng(config.seed)
+    policy, folds = config.evidence.policy, config.evidence.folds
+    evidence = Evidence.derive(prepared.dataset.data, split, policy, folds, rng)
     prepared.dataset.part = evidence.fold
-    return replace(prepared, split=thin, evidence=evidence)
+    return replace(prepared, split=split, evidence=evidence)
 
 
-def sweep_table(points: SweepResults, over: str) -> Table:
-    """The model's figures and the bias model's, by value; values without a point are left out."""
-    rows, most = [], max(map(len, points.values()))
-    for value, seeds in points.items():
-        for who in ("model", "bias model") if seeds else ():
-            spreads = [
-                mean_and_standard_error([point[who][key] for point in seeds.values()])
-                for key in _FIGURES
-            ]
-            name = value if len(seeds) == most else f"{value} ({len(seeds)} of {most})"
-            rows.append([name, who, *(f"{mean:.4f} ±{error:.4f}" for mean, error in spreads)])
-    notes = [
-        f"test, mean ±standard error over {most} seeds; imbalances without rows: too few dislikes"
-    ]
-    return Table(f"Over {over}", [over, "", *_FIGURES.values()], rows, frozenset(), notes)
-
-
-def _set(config: Config, over: str, value: str) -> Config:
-    (part, name, usual), tree = (
-        SWEPT_SETTINGS[over],
-        {**config.model_dump(), "engine": config.engine},
-    )
+def _with_value(config: Config, over: str, value: str) -> Config:
+    section, name, usual = SWEPT_SETTINGS[over]
+    tree = {**config.model_dump(), "engine": config.engine}
     try:
         if over == "imbalance" and float(value) > 0:
             return config
-        return Config.model_validate({**tree, part: {**tree.get(part, {}), name: value}})
+        return Config.model_validate({**tree, section: {**tree.get(section, {}), name: value}})
     except ValueError as error:
-        raise ConfigError(
-            f"--over {over} cannot be {value}; usual values are {', '.join(usual)}"
-        ) from error
+        values = ", ".join(usual)
+        raise ConfigError(f"--over {over} cannot be {value}; usual values are {values}") from error
 
 
-def _point(prepared: PreparedData) -> dict[str, dict[str, float]]:
-    data, split, label, config = (
-        prepared.dataset.data,
-        prepared.split,
-        prepared.label,
-        prepared.config,
-    )
-    p = {"model": train_model(prepared).probability}
-    p["bias model"] = calibrated(bias_model(data, split, label), data, split, label)
-    weights, test = class_weights(label[split.train], config.training.loss), split.test
-    return {name: evaluate(label[test], one[test], weights).dict() for name, one in p.items()}
+def _train_and_evaluate(prepared: PreparedData) -> dict[str, Metrics]:
+    data, split, label = prepared.dataset.data, prepared.split, prepared.label
+    probability = train_model(prepared).probability
+    bias_probability = calibrate(choose_bias_model(data, split, label), data, split, label)
+    weights = class_weights(label[split.train], prepared.config.training.loss)
+    test = split.test
+    return {
+        "model": evaluate(label[test], probability[test], weights),
+        "bias model": evaluate(label[test], bias_probability[test], weights),
+    }
+
+
+def sweep_table(results: SweepResults, over: str) -> Table:
+    """The model's metrics and the bias model's, by value; values without results are left out."""
+    columns = {"auc": "ROC-AUC", "fpr_at_90": "FPR at TPR .90", "ap_negative": "AP of dislikes"}
+    rows, seed_count = [], max(map(len, results.values()))
+    for value, seeds in results.items():
+        name = value if len(seeds) == seed_count else f"{value} ({len(seeds)} of {seed_count})"
+        for model in ("model", "bias model") if seeds else ():
+            row = [name, model]
+            for metric in columns:
+                values = [metrics[model][metric] for metrics in seeds.values()]
+                mean, error = mean_and_standard_error(values)
+                row.append(f"{mean:.4f} ±{error:.4f}")
+            rows.append(row)
+    note = f"test, mean ±standard error over {seed_count} seeds; imbalances without rows: too few dislikes"
+    return Table(f"Over {over}", [over, "", *columns.values()], rows, notes=[note])

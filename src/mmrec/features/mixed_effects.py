@@ -25,6 +25,7 @@ __all__ = [
     "TEXT_COLUMNS",
     "MixedEffects",
     "choose_penalties",
+    "fit_biases",
     "review_statistics",
     "ridge_factors",
 ]
@@ -166,6 +167,18 @@ def choose_penalties(
 
     user_penalty = min(grid, key=lambda penalty: error(penalty, 5.0))
     return user_penalty, min(grid, key=lambda penalty: error(user_penalty, penalty))
+
+
+def fit_biases(
+    data: Interactions, rows: np.ndarray, target: np.ndarray, penalty: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(users + 1,) and (items + 1,) biases that explain a (m,) target of m rows best, with an L2
+    penalty.
+    """
+    pairs, user, item = _pair_counts(data, rows), data.user[rows], data.item[rows]
+    penalties = penalty, penalty
+    user_bias, item_bias = _solve_effects(pairs, user, item, target[:, None], penalties)
+    return user_bias[:, 0], item_bias[:, 0]
 
 
 def _pair_counts(data: Interactions, rows: np.ndarray) -> csr_matrix:

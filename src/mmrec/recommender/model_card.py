@@ -66,7 +66,7 @@ def model_card(saved: SavedRecommender, remarks: Sequence[str]) -> ModelCard:
             metric_name=title,
         )
         for kind, (title, key) in _FIGURES.items()
-        for value in [getattr(saved.evaluation.metrics[name], key)]
+        for value in [saved.evaluation.metrics[name][key]]
     ]
     data = ModelCardData(library_name="mmrec", tags=[*_TAGS], model_name=name, eval_results=results)
     return ModelCard(f"---\n{data.to_yaml()}\n---\n{body}\n")

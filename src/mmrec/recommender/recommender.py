@@ -10,7 +10,7 @@ from typing import Self
 from mmrec.config import Config
 from mmrec.data.schema import Reviews
 from mmrec.errors import DataError
-from mmrec.evaluation import Metrics
+from mmrec.evaluation.metrics import Metrics
 from mmrec.features.dataset import Dataset, Models
 from mmrec.llm.types import Note
 from mmrec.pipeline import (

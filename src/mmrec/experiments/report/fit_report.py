@@ -1,51 +1,53 @@
-"""The report of one run: a single HTML file that needs nothing but itself."""
+"""The report of `mmrec fit`: a single HTML file that needs nothing but itself."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from mmrec.evaluation import Metrics
+from mmrec.evaluation.metrics import METRICS, Metric, Metrics
 from mmrec.evidence.audit import Audit
+from mmrec.experiments.baselines import ALWAYS_LIKE
 from mmrec.experiments.compare import Comparison
-from mmrec.experiments.report.findings import findings
-from mmrec.experiments.report.html import PageElement, Paragraph, PercentBars, Section, write_page
-from mmrec.experiments.report.plots import draw_plots
-from mmrec.experiments.report.svg import format_difference, format_metric, style_for
-from mmrec.experiments.report.tables import Table
+from mmrec.experiments.report.charts import style_for
+from mmrec.experiments.report.curves import draw_charts
+from mmrec.experiments.report.html import write_page
+from mmrec.experiments.report.tables import format_metric
 from mmrec.experiments.significance import Assessment
 from mmrec.experiments.trained_baselines import TRAINED_BASELINES
 
 __all__ = ["headline", "write_report"]
 
-_CONSTANT = "always like"
-_REJECTS = 10
 _ROLES = {"mmrec": "our model", "proposed": "the paper's model", "baseline": "the paper's baseline"}
-_BARS = "Of 100 disliked items, still recommended at a setting that keeps 90% of the liked ones"
-_AUDIT = (
-    "A model must not see the answer it is asked for. The audit derives again, from the policy alone, which "
-    "reviews may speak for a row, and compares the features that were used."
-)
-_UNTRAINED = "Nothing was trained, so there was nothing to audit."
+
+
+class _Bar(NamedTuple):
+    """A bar of the summary; `colour` is a CSS variable of the page."""
+
+    name: str
+    role: str
+    percent: float
+    colour: str
 
 
 def write_report(
     comparison: Comparison,
-    judgement: Assessment,
+    assessment: Assessment,
     audits: Mapping[str, Audit],
     path: Path,
     *,
     command: str,
     read: int | None = None,
 ) -> Path:
-    """Write what came out of a run as one HTML file, without scripts and without outside references.
+    """Write the results of a run as one HTML file, without scripts and without outside references.
 
     Args:
         comparison: the run.
-        judgement: what its figures are worth.
+        assessment: how certain its metrics are.
         audits: by name of the model.
         path: the file to write; its folder is made when absent.
         command: how the run was started.
@@ -54,178 +56,146 @@ def write_report(
     Returns:
         The path.
     """
-    sections = [
-        Section("", _summary(comparison, judgement)),
-        *findings(comparison, judgement, draw_plots(comparison, judgement)),
-        Section("Data", [_data(comparison, read), *_rejects(comparison)]),
-        Section("Evidence audit", [_AUDIT, _verdicts(comparison, audits) or _UNTRAINED]),
-    ]
-    title = f"Recommender report: {Path(comparison.prepared.reviews.source).name}"
-    return write_page(path, title, sections, command, _makers(comparison), _config(comparison))
-
-
-def _summary(comparison: Comparison, judgement: Assessment) -> list[PageElement]:
-    scores, trained = comparison.metrics, list(comparison.models)
-    hero, peer = _protagonists(scores, trained)
-    roles = {each: _ROLES.get(each, "trained") for each in (hero, *trained)}
-    roles |= {peer: f"best {_kind(peer)}"} if peer else {hero: "simple peer"}
-    bars = [
-        (name, role, 100 * scores[name].fpr_at_90, style_for(name).variable)
-        for name, role in roles.items()
-    ]
-    return [
-        Paragraph("small", f"Data: {comparison.prepared.reviews.source}"),
-        Paragraph("lead", headline(scores, trained)),
-        PercentBars(_BARS, bars),
-        Paragraph("small", _sureness(scores[hero], judgement, hero)),
-        *(Paragraph("notice", f"Note: {remark}") for remark in comparison.remarks),
-    ]
-
-
-def _sureness(scores: Metrics, judgement: Assessment, hero: str) -> str:
-    told = "Bars: of 100 disliked items, those still recommended; shorter is better. "
-    told += (
-        f"Judged by {scores.rows:,} test reviews, {scores.rows - scores.likes:,} of them dislikes."
+    trained = list(comparison.trained)
+    metrics = [metric for metric in METRICS if metric.in_report]
+    return write_page(
+        path,
+        f"Recommender report: {Path(comparison.prepared.reviews.source).name}",
+        command,
+        "fit_report.html.jinja",
+        facts=_provenance(comparison),
+        config=_config_json(comparison),
+        comparison=comparison,
+        assessment=assessment,
+        audits=audits,
+        operating=comparison.prepared.config.operating,
+        headline=headline(comparison.metrics, trained),
+        bars=_summary_bars(comparison.metrics, trained),
+        main=_main_model(comparison.metrics, trained)[0],
+        metrics=metrics,
+        columns=[
+            f"{metric.title}\u00a0{'↑' if metric.higher_is_better else '↓'}" for metric in metrics
+        ],
+        best={metric.name: _best_value(comparison.metrics, metric) for metric in metrics},
+        nan=float("nan"),
+        charts=draw_charts(comparison, assessment),
+        data=_data_facts(comparison, read),
     )
-    if hero in judgement.intervals:
-        low, high = (
-            format_metric(100 * end, ".0f") for end in judgement.intervals[hero]["fpr_at_90"][1:]
-        )
-        told += f" Other users might make it {low} to {high} for {hero} (95% interval)."
-    if hero in judgement.differences:
-        *gap, p = judgement.differences[hero]["fpr_at_90"]
-        mean, low, high = (format_difference(100 * value, 0) for value in gap)
-        luck = "is more than" if p < 0.05 else "may be"
-        told += f" Against the {judgement.reference} that is {mean} ({low} to {high}, p {p:.3f}), "
-        told += f"which {luck} luck."
-    return told
 
 
-def _protagonists(scores: Mapping[str, Metrics], trained: list[str]) -> tuple[str, str | None]:
-    """The model that the headline is about, and the best of the simple peers."""
-    peers = sorted(
-        (name for name in scores if name not in trained and name != _CONSTANT),
-        key=lambda name: scores[name].fpr_at_90,
-    )
+def _best_value(metrics: Mapping[str, Metrics], metric: Metric) -> str:
+    """The best value of a column, as text, so that values which look the same are all marked."""
+    values = [row[metric.name] for row in metrics.values() if not np.isnan(row[metric.name])]
+    best = max(values, default=np.nan) if metric.higher_is_better else min(values, default=np.nan)
+    return format_metric(best, metric.format)
+
+
+def _main_model(metrics: Mapping[str, Metrics], trained: list[str]) -> tuple[str, str | None]:
+    """The model that the headline is about, and the best of the baselines."""
+    others = [name for name in metrics if name not in trained and name != ALWAYS_LIKE]
+    best_baseline = min(others, key=lambda name: metrics[name]["fpr_at_90"], default=None)
     if not trained:
-        return (peers or list(scores))[0], None
-    best = next((name for name in _ROLES if name in trained), trained[-1])
-    return best, (peers[0] if peers else None)
+        return best_baseline or ALWAYS_LIKE, None
+    return next((name for name in _ROLES if name in trained), trained[-1]), best_baseline
 
 
-def headline(scores: Mapping[str, Metrics], trained: list[str]) -> str:
-    """The result in a sentence for people, from the false positive rate at 90% of the likes.
+def _baseline_role(name: str) -> str:
+    """Trained baselines need features, simple ones nothing but ratings."""
+    return "baseline" if name in TRAINED_BASELINES else "simple baseline"
+
+
+def headline(metrics: Mapping[str, Metrics], trained: list[str]) -> str:
+    """The result in a sentence, from the false positive rate at 90% of the likes.
 
     Args:
-        scores: figures by name.
-        trained: names that are trained models; the others are simple peers.
+        metrics: by model.
+        trained: names of the trained models; the others are baselines.
     """
-    name, peer = _protagonists(scores, trained)
-    own = _of_100(scores[name])
-    who = (
-        (name if name == "mmrec" else f"the {name} model")
-        if trained
-        else f"the simple peer `{name}`"
-    )
-    start = "At a setting that keeps 90% of the liked items, "
-    start += f"{own} of 100 disliked ones are still recommended"
-    if peer is None:
-        return f"{start} by {who}."
-    other = _of_100(scores[peer])
-    how = "lets through as many" if other == own else f"lets through {other}"
-    if other < own:
-        how = f"does better and lets through only {other}"
-    return f"{start} by {who}; the best {_kind(peer)} ({peer}) {how}."
+    name, baseline = _main_model(metrics, trained)
+    of_100 = {model: round(100 * row["fpr_at_90"]) for model, row in metrics.items()}
+    model = f"the simple baseline `{name}`"
+    if trained:
+        model = name if name == "mmrec" else f"the {name} model"
+    start = f"At a setting that keeps 90% of the liked items, {of_100[name]} of 100 disliked ones are still "
+    start += f"recommended by {model}"
+    if baseline is None:
+        return f"{start}."
+    result = f"lets through {of_100[baseline]}"
+    if of_100[baseline] < of_100[name]:
+        result = f"does better and lets through only {of_100[baseline]}"
+    elif of_100[baseline] == of_100[name]:
+        result = "lets through as many"
+    return f"{start}; the best {_baseline_role(baseline)} ({baseline}) {result}."
 
 
-def _kind(peer: str) -> str:
-    """Rivals are told apart, since they need more than ratings."""
-    return "peer" if peer in TRAINED_BASELINES else "simple peer"
+def _summary_bars(metrics: Mapping[str, Metrics], trained: list[str]) -> list[_Bar]:
+    name, baseline = _main_model(metrics, trained)
+    roles = {model: _ROLES.get(model, "trained") for model in (name, *trained)}
+    if baseline:
+        roles[baseline] = f"best {_baseline_role(baseline)}"
+    elif not trained:
+        roles[name] = "simple baseline"
+    return [
+        _Bar(model, role, 100 * metrics[model]["fpr_at_90"], style_for(model).colour)
+        for model, role in roles.items()
+    ]
 
 
-def _of_100(scores: Metrics) -> int:
-    return round(100 * scores.fpr_at_90)
-
-
-def _data(comparison: Comparison, read: int | None) -> dict[str, str]:
-    """What there was; reviews that only speak for others are told apart from those that were dealt."""
+def _data_facts(comparison: Comparison, read: int | None) -> dict[str, str]:
+    """The size of the data; rows that the filter dropped are counted apart from those of the split."""
     prepared, split = comparison.prepared, comparison.prepared.split
-    corpus, label = prepared.dataset, prepared.label
-    parts = {"train": split.train, "valid": split.valid, "test": split.test}
-    dealt = np.concatenate([*parts.values()])
-    photos = sum(map(len, corpus.photos)), sum(map(len, corpus.item_photos))
+    dataset, label = prepared.dataset, prepared.label
+    parts = {"train": split.train, "validation": split.valid, "test": split.test}
+    rows = np.concatenate([*parts.values()])
     facts = {"Reviews read": f"{read:,}"} if read is not None else {}
-    share = f" ({len(dealt) / read:.1%})" if read else ""
-    facts["Reviews kept by the filter"] = f"{len(dealt):,}{share}"
+    share = f" ({len(rows) / read:.1%})" if read else ""
+    facts["Reviews kept by the filter"] = f"{len(rows):,}{share}"
     if len(split.filtered_rows):
-        facts["Spare reviews"] = (
-            f"{len(split.filtered_rows):,}, which the filter dropped; they speak as evidence only"
+        facts["Reviews dropped by the filter"] = (
+            f"{len(split.filtered_rows):,}, used as evidence only"
         )
-    return facts | {
-        "Users": f"{len(np.unique(corpus.data.user[dealt])):,}",
-        "Items": f"{len(np.unique(corpus.data.item[dealt])):,}",
-        "Likes": f"{np.mean(label[dealt]):.1%}",
-        "Photos": f"{photos[0]:,} in reviews, {photos[1]:,} of items",
-        "Rows refused": f"{prepared.reviews.rejects.height:,}",
-        **{
-            f"Part {name}": f"{len(rows):,} reviews, {np.mean(label[rows]):.1%} likes"
-            for name, rows in parts.items()
-            if len(rows)
-        },
-    }
+    facts["Users"] = f"{len(np.unique(dataset.data.user[rows])):,}"
+    facts["Items"] = f"{len(np.unique(dataset.data.item[rows])):,}"
+    facts["Likes"] = f"{np.mean(label[rows]):.1%}"
+    review_photos, item_photos = sum(map(len, dataset.photos)), sum(map(len, dataset.item_photos))
+    facts["Photos"] = f"{review_photos:,} in reviews, {item_photos:,} of items"
+    facts["Rows rejected"] = f"{prepared.reviews.rejects.height:,}"
+    for name, part in parts.items():
+        if len(part):
+            facts[f"Part {name}"] = f"{len(part):,} reviews, {np.mean(label[part]):.1%} likes"
+    return facts
 
 
-def _rejects(comparison: Comparison) -> list[PageElement]:
-    rejects = comparison.prepared.reviews.rejects
-    first = rejects.head(_REJECTS).select("file", "line", "reason", "row")
-    title = "Refused rows"
-    if rejects.height > _REJECTS:
-        title += f", the first {_REJECTS} of {rejects.height:,}"
-    rows = [[str(cell) for cell in row] for row in first.iter_rows()]
-    return [Table(title, ["File", "Line", "Reason", "Row"], rows, frozenset(), [])] if rows else []
-
-
-def _verdicts(comparison: Comparison, audits: Mapping[str, Audit]) -> dict[str, str]:
-    found = {
-        name: f"{'✓ held' if audit.passed else '✗ broken'} — {audit}"
-        for name, audit in audits.items()
-    }
-    return found | {name: "not audited" for name in comparison.models if name not in audits}
-
-
-def _makers(comparison: Comparison) -> dict[str, str]:
-    models = comparison.prepared.dataset.models
-    makers = {"Language model": models.annotator.note_provenance}
-    if comparison.prepared.dataset.has_photos(
-        comparison.prepared.evidence.evidence_rows, captions=True
-    ):
-        makers["Captioner"] = models.captioner.provenance
-    seconds = (f"{name} {seconds:.1f} s" for name, seconds in comparison.seconds.items())
-    config = next(iter(comparison.models.values())).builder.config if comparison.models else None
-    return {
-        "Seed": str(config.seed) if config else "not recorded",
-        **{role: _maker(maker, role) for role, maker in makers.items()},
-        "Sentence encoder": models.encoder.description,
-        "Time for features and training": ", ".join(seconds) or "nothing was trained",
-    }
-
-
-def _maker(maker: Mapping[str, object], role: str) -> str:
-    told = ", ".join(
-        f"{key} {value}" for key, value in maker.items() if key not in ("model", "kind")
-    )
-    if maker.get("model") != "builtin":
-        return f"{maker.get('model', 'unnamed')} ({told})"
+def _provenance(comparison: Comparison) -> dict[str, str]:
+    """What annotated, captioned and encoded, and how long it took."""
+    dataset = comparison.prepared.dataset
+    models = dataset.models
+    config = next((result.model.builder.config for result in comparison.trained.values()), None)
+    facts = {"Seed": str(config.seed) if config else "not recorded"}
     how = "picks sentences by a word list and sentence vectors; it is not an LLM"
-    if role == "Captioner":
-        how = "describes colours, light and layout by rules; it is not a neural vision model"
-    return f"builtin, offline: {how} ({told})"
+    facts["Language model"] = _model_name(models.annotator.note_provenance, how)
+    if dataset.has_photos(comparison.prepared.evidence.evidence_rows, captions=True):
+        how = "describes colours and light by rules; it is not a neural vision model"
+        facts["Captioner"] = _model_name(models.captioner.provenance, how)
+    facts["Sentence encoder"] = models.encoder.description
+    seconds = [f"{name} {seconds:.1f} s" for name, seconds in comparison.seconds.items()]
+    facts["Time for features and training"] = ", ".join(seconds) or "nothing was trained"
+    return facts
 
 
-def _config(comparison: Comparison) -> str:
+def _model_name(provenance: Mapping[str, object], builtin: str) -> str:
+    """A model's name and settings; `builtin` describes what the built-in one does."""
+    shown = {key: value for key, value in provenance.items() if key not in ("model", "kind")}
+    details = ", ".join(f"{key} {value}" for key, value in shown.items())
+    if provenance.get("model") == "builtin":
+        return f"builtin, offline: {builtin} ({details})"
+    return f"{provenance.get('model', 'unnamed')} ({details})"
+
+
+def _config_json(comparison: Comparison) -> str:
     """The configuration as JSON; `ranker.features` names every model that ran."""
-    for model in comparison.models.values():
-        tree = model.builder.config.model_dump(mode="json")
-        tree["ranker"]["features"] = list(comparison.models)
+    for result in comparison.trained.values():
+        tree = result.model.builder.config.model_dump(mode="json")
+        tree["ranker"]["features"] = list(comparison.trained)
         return json.dumps(tree, indent=2, ensure_ascii=False)
     return ""

@@ -1,4 +1,4 @@
-"""A checkerboard of tastes as reviews: who likes what hangs on words alone, of user and item together."""
+"""A checkerboard of reviews: the label follows from the texts of user and item together alone."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import polars as pl
 from mmrec.config import Config, EvidenceConfig, RankerConfig, TrainingConfig
 from mmrec.data import Reviews, read_reviews
 
-LOVES = (
+USER_TEXTS = (
     ("I adore spicy noodles.", "Give me hot chilli soup any day.", "I live for fiery curries."),
     ("I adore sweet cakes.", "Give me chocolate tarts any day.", "I live for sugary pastries."),
 )
-SERVES = (
+ITEM_TEXTS = (
     ("This noodle bar cooks spicy food.", "The kitchen makes hot chilli ramen.", "A curry house."),
     ("This bakery makes sweet cakes.", "The counter is full of chocolate tarts.", "A pastry shop."),
 )
@@ -27,21 +27,18 @@ SMALL = Config(
 )
 
 
-def board(folder: Path, side: int = 28) -> Reviews:
+def checkerboard(folder: Path, size: int = 28) -> Reviews:
     """Reviews of a random half of the pairs; even users like even items, odd ones odd ones.
 
-    Not of all pairs: of a user with so many likes, those that are known would tell how many are not.
+    Not of all pairs: the ratings of a user's evidence would tell how many likes are left.
     """
-    pairs = [*product(range(side), range(side))]
-    half = np.random.default_rng(0).permutation(len(pairs))[: len(pairs) // 2]
-    rows = [
-        {
-            "user": f"u{user}",
-            "item": f"i{item}",
-            "rating": 5 if user % 2 == item % 2 else 2,
-            "text": f"{LOVES[user % 2][(user + item) % 3]} {SERVES[item % 2][(user + 2 * item) % 3]}",
-        }
-        for user, item in (pairs[at] for at in half)
-    ]
-    pl.DataFrame(rows).write_ndjson(folder / "board.jsonl")
-    return read_reviews(folder / "board.jsonl", Config().read)
+    pairs = np.array([*product(range(size), range(size))])
+    rows = []
+    for user, item in np.random.default_rng(0).permutation(pairs)[: len(pairs) // 2].tolist():
+        user_text = USER_TEXTS[user % 2][(user + item) % 3]
+        item_text = ITEM_TEXTS[item % 2][(user + 2 * item) % 3]
+        rating = 5 if user % 2 == item % 2 else 2
+        text = f"{user_text} {item_text}"
+        rows.append({"user": f"u{user}", "item": f"i{item}", "rating": rating, "text": text})
+    pl.DataFrame(rows).write_ndjson(folder / "checkerboard.jsonl")
+    return read_reviews(folder / "checkerboard.jsonl", Config().read)

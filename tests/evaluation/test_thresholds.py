@@ -1,4 +1,4 @@
-"""Operating points, worked by hand and by looking at every threshold."""
+"""Thresholds of operating points, worked by hand and by trying every threshold."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmrec.evaluation import OperatingPoint, rates_at_threshold
+from mmrec.evaluation.thresholds import OperatingPoint, rates_at_threshold
 
 LABEL = np.array([1, 1, 0, 1, 0, 1, 0, 0], dtype=bool)
 PROBABILITY = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.5, 0.4, 0.3])
 
 
 @pytest.mark.parametrize(
-    ("most", "threshold"),
+    ("max_fpr", "threshold"),
     [(0, 0.8), (0.24, 0.8), (0.25, 0.6), (0.49, 0.6), (0.5, 0.5), (0.99, 0.4), (1, 0.3)],
 )
-def test_the_lowest_threshold_within_a_false_positive_rate(most: float, threshold: float) -> None:
-    assert OperatingPoint("max_fpr", most).threshold(LABEL, PROBABILITY) == threshold
+def test_the_lowest_threshold_within_a_false_positive_rate(max_fpr: float, threshold: float) -> None:
+    assert OperatingPoint("max_fpr", max_fpr).threshold(LABEL, PROBABILITY) == threshold
 
 
 @pytest.mark.parametrize(
-    ("least", "threshold"), [(0.01, 0.9), (0.25, 0.9), (0.26, 0.8), (0.75, 0.6), (0.76, 0.5), (1, 0.5)]
+    ("min_tpr", "threshold"), [(0.01, 0.9), (0.25, 0.9), (0.26, 0.8), (0.75, 0.6), (0.76, 0.5), (1, 0.5)]
 )
-def test_the_highest_threshold_that_reaches_a_recall(least: float, threshold: float) -> None:
-    assert OperatingPoint("min_tpr", least).threshold(LABEL, PROBABILITY) == threshold
+def test_the_highest_threshold_that_reaches_a_recall(min_tpr: float, threshold: float) -> None:
+    assert OperatingPoint("min_tpr", min_tpr).threshold(LABEL, PROBABILITY) == threshold
 
 
 def test_nothing_is_recommended_where_the_best_is_disliked() -> None:
@@ -38,14 +38,14 @@ def test_nothing_is_recommended_where_the_best_is_disliked() -> None:
     assert isnan(result.precision)
 
 
-def test_what_a_threshold_gives_by_hand() -> None:
+def test_rates_at_a_threshold_by_hand() -> None:
     # Three likes of four and one dislike of four are at .6 or above.
     assert rates_at_threshold(LABEL, PROBABILITY, 0.6) == (3 / 4, 1 / 4, 4 / 8, 3 / 4)
     assert rates_at_threshold(LABEL, PROBABILITY, 0.61) == (2 / 4, 1 / 4, 3 / 8, 2 / 3)
     assert rates_at_threshold(LABEL, PROBABILITY, 0) == (1, 1, 1, 1 / 2)
-    alone = rates_at_threshold(np.array([True, True]), np.array([0.1, 0.9]), 0.5)
-    assert (alone.tpr, alone.share, alone.precision) == (0.5, 0.5, 1)
-    assert isnan(alone.fpr)
+    only_likes = rates_at_threshold(np.array([True, True]), np.array([0.1, 0.9]), 0.5)
+    assert (only_likes.tpr, only_likes.share, only_likes.precision) == (0.5, 0.5, 1)
+    assert isnan(only_likes.fpr)
 
 
 @given(
@@ -57,12 +57,12 @@ def test_what_a_threshold_gives_by_hand() -> None:
 )
 @settings(max_examples=100, deadline=None)
 def test_a_threshold_keeps_its_bound_and_no_other_is_better(
-    rows: list[tuple[bool, int]], value: float, kind: type[np.floating]
+    rows: list[tuple[bool, int]], value: float, dtype: type[np.floating]
 ) -> None:
-    label = np.array([one for one, _ in rows])
-    probability = np.array([one / 7 for _, one in rows], dtype=kind)
+    label = np.array([label for label, _ in rows])
+    probability = np.array([number / 7 for _, number in rows], dtype=dtype)
     cuts = [*np.unique(probability).tolist(), inf]
-    kept = [cut for cut in cuts if rates_at_threshold(label, probability, cut).fpr <= value + 1e-12]
-    assert OperatingPoint("max_fpr", value).threshold(label, probability) == min(kept)
-    kept = [cut for cut in cuts if rates_at_threshold(label, probability, cut).tpr >= value - 1e-12]
-    assert OperatingPoint("min_tpr", value).threshold(label, probability) == max(kept)
+    within = [cut for cut in cuts if rates_at_threshold(label, probability, cut).fpr <= value + 1e-12]
+    assert OperatingPoint("max_fpr", value).threshold(label, probability) == min(within)
+    within = [cut for cut in cuts if rates_at_threshold(label, probability, cut).tpr >= value - 1e-12]
+    assert OperatingPoint("min_tpr", value).threshold(label, probability) == max(within)

@@ -1,0 +1,192 @@
+"""Metrics of probabilities, worked by hand and against scikit-learn."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
+
+from mmrec.evaluation.metrics import (
+    METRICS,
+    Metrics,
+    calibration_bins,
+    evaluate,
+    mean_and_standard_error,
+    reweighted,
+)
+from mmrec.ranker.loss import class_weights
+
+EQUAL = (0.5, 0.5)
+LABEL = np.array([True, True, True, True, False, False])
+PROBABILITY = np.array([0.9, 0.8, 0.6, 0.3, 0.7, 0.2])
+
+
+def test_metrics_by_hand() -> None:
+    right = [0.9, 0.8, 0.6, 0.3, 0.3, 0.8]
+    assert evaluate(LABEL, PROBABILITY, EQUAL) == pytest.approx(
+        {
+            "accuracy": 4 / 6,
+            "fpr": 1 / 2,
+            "loss": -np.log(right).mean(),
+            "auc": 6 / 8,  # of 4 x 2 pairs, 0.6 and 0.3 lose to 0.7
+            "ap_negative": (1 / 1 + 2 / 4) / 2,  # dislikes are the 1st and the 4th from below
+            "ap_positive": (1 + 1 + 3 / 4 + 4 / 5) / 4,  # likes are the 1st, 2nd, 4th and 5th from above
+            "brier": (0.1**2 + 0.2**2 + 0.4**2 + 0.7**2 + 0.7**2 + 0.2**2) / 6,
+            "ece": (0.2 + 0.7 + 0.4 + 0.7 + 0.2 + 0.1) / 6,  # each row is a bin
+            **{f"tpr_at_{percent}": 0.5 for percent in (10, 20, 30)},
+            **{f"fpr_at_{percent}": 0.5 for percent in (80, 90, 95)},
+            "rows": 6,
+            "likes": 4,
+        }
+    )
+
+
+def test_metrics_with_class_weights_by_hand() -> None:
+    # Twice the weight on a dislike: the threshold is p = 2/3, so that 0.6 is refused too.
+    metrics = evaluate(LABEL, PROBABILITY, (2 / 3, 1 / 3))
+    assert metrics["accuracy"] == pytest.approx(3 / 6)
+    assert metrics["fpr"] == pytest.approx(1 / 2)
+    q = PROBABILITY / (PROBABILITY + 2 * (1 - PROBABILITY))
+    entropy = np.where(LABEL, -np.log(q), -2 * np.log(1 - q))
+    assert metrics["loss"] == pytest.approx(entropy.sum() / (4 * 1 + 2 * 2))
+    assert metrics["auc"] == pytest.approx(6 / 8)
+
+
+def test_the_loss_of_a_certain_error_is_finite() -> None:
+    assert 10 < evaluate(np.array([True, False]), np.array([0.0, 1.0]), EQUAL)["loss"] < 20
+
+
+def test_every_metric_is_in_the_table_once_and_survives_json() -> None:
+    metrics = evaluate(LABEL, PROBABILITY, EQUAL)
+    names = [metric.name for metric in METRICS]
+    assert sorted(metrics) == sorted([*names, "rows", "likes"])
+    again = TypeAdapter(Metrics).validate_json(json.dumps(metrics, allow_nan=False))
+    assert again == metrics
+    assert isinstance(again["rows"], int)
+
+
+ROWS = st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=30).filter(
+    lambda rows: len({label for label, _ in rows}) == 2
+)
+
+
+@given(ROWS)
+@settings(max_examples=200, deadline=None)
+def test_every_rate_is_the_best_over_all_thresholds(rows: list[tuple[bool, int]]) -> None:
+    label = np.array([label for label, _ in rows])
+    score = np.array([number / 6 for _, number in rows])
+    rates = [(0.0, 0.0)]
+    for threshold in np.unique(score):
+        rates.append((np.mean(score[~label] >= threshold), np.mean(score[label] >= threshold)))
+    metrics = evaluate(label, score, EQUAL)
+    for percent in (10, 20, 30):
+        best = max(tpr for fpr, tpr in rates if fpr <= percent / 100)
+        assert metrics[f"tpr_at_{percent}"] == pytest.approx(best)
+    for percent in (80, 90, 95):
+        best = min(fpr for fpr, tpr in rates if tpr >= percent / 100)
+        assert metrics[f"fpr_at_{percent}"] == pytest.approx(best)
+    assert metrics["auc"] == pytest.approx(roc_auc_score(label, score))
+
+
+def test_rates_by_hand_with_ties() -> None:
+    # Ten dislikes: a like, a dislike, a like, a dislike and so on, and then dislikes alone.
+    label = np.array([1, 0, 1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0], dtype=bool)
+    probability = np.linspace(0.95, 0.05, 14)
+    metrics = evaluate(label, probability, EQUAL)
+    assert [metrics[f"tpr_at_{percent}"] for percent in (10, 20, 30)] == [0.5, 0.75, 1]
+    # A dislike that is tied with the first like is recommended with it.
+    tied = np.concatenate([[probability[1]], probability[1:]])
+    assert evaluate(label, tied, EQUAL)["tpr_at_10"] == 0.5
+    assert evaluate(~label, np.full(14, 0.3), EQUAL)["tpr_at_30"] == 0
+    # Five likes above all dislikes but the last, which is tied with three of four dislikes.
+    label = np.array([1, 1, 1, 1, 1, 0, 0, 0, 0], dtype=bool)
+    score = np.array([9, 9, 9, 9, 2, 2, 2, 2, 1]) / 10
+    metrics = evaluate(label, score, EQUAL)
+    assert (metrics["fpr_at_80"], metrics["fpr_at_90"]) == (0, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("rows", "likes", "error"),
+    [
+        ((50, 50), (20, 45), 0.15),  # off by .2 in one half of the rows, by .1 in the other
+        ((50, 50), (20, 30), 0.2),  # signs do not cancel
+        ((10, 90), (7, 72), 0.1 * 0.5),  # a bin counts by its rows
+    ],
+)
+def test_the_calibration_error_by_hand(rows: tuple[int, int], likes: tuple[int, int], error: float) -> None:
+    label = np.concatenate([np.arange(n) < k for n, k in zip(rows, likes, strict=True)])
+    assert evaluate(label, np.repeat([0.2, 0.8], rows), EQUAL)["ece"] == pytest.approx(error)
+
+
+def test_the_calibration_error_ignores_class_weights() -> None:
+    rng = np.random.default_rng(0)
+    probability = rng.random(20_000)
+    label = rng.random(20_000) < probability
+    for weights in (EQUAL, (0.9, 0.1)):
+        assert evaluate(label, probability, weights)["ece"] < 0.02
+        assert evaluate(label, probability**2, weights)["ece"] > 0.1
+
+
+def test_calibration_bins_hold_equally_many_rows_and_keep_ties_together() -> None:
+    rng = np.random.default_rng(1)
+    p = rng.random(5000)
+    bins = calibration_bins(rng.random(5000) < p, p, 20)
+    assert bins[:, 2].tolist() == [250] * 20
+    assert np.all(np.diff(bins[:, 0]) > 0)
+    assert np.abs(bins[:, 0] - bins[:, 1]).max() < 0.1
+    tied = calibration_bins(np.array([True, False, True, True]), np.full(4, 0.5))
+    assert tied.tolist() == [[0.5, 0.75, 4]]
+
+
+@given(st.floats(0, 1), st.floats(0.01, 0.99))
+@settings(max_examples=200, deadline=None)
+def test_reweighting_multiplies_the_odds_by_the_ratio_of_the_weights(p: float, like: float) -> None:
+    q = float(reweighted(np.array([p]), (1 - like, like))[0])
+    assert q * (1 - like) * (1 - p) == pytest.approx((1 - q) * like * p, abs=1e-12)
+    assert float(reweighted(np.array([p]), EQUAL)[0]) == pytest.approx(p)
+
+
+def test_reweighting_minimises_the_weighted_entropy() -> None:
+    p, weights = 0.7, (0.6, 0.2)
+    grid = np.linspace(0.001, 0.999, 9981)
+    entropy = -(weights[1] * p * np.log(grid) + weights[0] * (1 - p) * np.log(1 - grid))
+    assert reweighted(np.array([p]), weights)[0] == pytest.approx(grid[np.argmin(entropy)], abs=2e-4)
+
+
+@pytest.mark.parametrize("likes", [1, 7, 50, 93])
+def test_always_like_has_a_false_positive_rate_of_one(likes: int) -> None:
+    label = np.arange(100) < likes
+    metrics = evaluate(label, np.full(100, label.mean()), class_weights(label, "basic"))
+    assert (metrics["fpr"], metrics["auc"], metrics["fpr_at_80"]) == (1, 0.5, 1)
+    assert metrics["accuracy"] == pytest.approx(likes / 100)
+    assert metrics["ap_negative"] == pytest.approx(1 - likes / 100)
+
+
+@pytest.mark.parametrize("loss", ["plain", "basic", "sqrt"])
+def test_metrics_agree_with_sklearn(loss: str) -> None:
+    rng = np.random.default_rng(5)
+    label = rng.random(500) < 0.8
+    probability = np.clip(np.round(0.2 * label + rng.random(500) * 0.8, 2), 0.01, 0.99)
+    weights = class_weights(label, loss)  # type: ignore[arg-type]
+    metrics = evaluate(label, probability, weights)
+    q = reweighted(probability, weights)
+    sample_weight = np.where(label, weights[1], weights[0])
+    expected = {
+        "loss": log_loss(label, q, sample_weight=sample_weight),
+        "auc": roc_auc_score(label, probability),
+        "ap_negative": average_precision_score(~label, 1 - probability),
+        "ap_positive": average_precision_score(label, probability),
+        "accuracy": np.mean((q >= 0.5) == label),
+        "brier": brier_score_loss(label, probability),
+    }
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected)
+
+
+def test_mean_and_standard_error() -> None:
+    assert mean_and_standard_error([1.0, 2.0, 3.0]) == pytest.approx((2.0, 1 / 3**0.5))
+    assert mean_and_standard_error([4.0]) == (4.0, 0.0)

@@ -1,0 +1,163 @@
+"""Groups of inputs left out, on data where it is known what each group adds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkerboard import SMALL, checkerboard
+
+from mmrec.cache.store import Store
+from mmrec.data import Reviews
+from mmrec.encoder.text_encoder import Encoder
+from mmrec.errors import DataError
+from mmrec.evaluation.statistics import holm_correction, paired_t_test
+from mmrec.experiments import ablation
+from mmrec.experiments.ablation import (
+    SeedResult,
+    ablate,
+    ablation_tables,
+    metric_rows,
+    shapley_values,
+    synergy,
+)
+from mmrec.experiments.checkpoint import latest_results
+from mmrec.features.dataset import Models
+from mmrec.pipeline import open_models
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def models(encoder: Encoder) -> Models:
+    return open_models(SMALL, store=Store(None))
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Reviews:
+    return checkerboard(tmp_path_factory.mktemp("checkerboard"))
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("out") / "deep" / "ablation.json"
+
+
+@pytest.fixture(scope="module")
+def result(reviews: Reviews, models: Models, path: Path) -> SeedResult:
+    (result,) = ablate(reviews, SMALL, models, path, seeds=1, extras={"shapley", "words", "bootstrap"})
+    return result
+
+
+def test_on_the_checkerboard_texts_of_both_sides_add_everything_and_ratings_nothing(
+    result: SeedResult,
+) -> None:
+    metrics = result["metrics"]
+    assert metrics["everything"]["auc"] > 0.95
+    assert metrics["ratings alone"]["auc"] == pytest.approx(0.5, abs=0.12)
+    assert metrics["with whole reviews"]["auc"] > 0.9
+    shares = {group: share for group, (share, _) in shapley_values([result]).items()}
+    assert sum(shares.values()) == pytest.approx(metrics["everything"]["auc"] - 0.5, abs=1e-9)
+    assert abs(shares["ratings"]) < 0.06
+    assert shares["user text"] > 0.15
+    assert shares["item text"] + shares.get("categories", 0) > 0.12
+    assert "photos" not in result["groups"]
+    assert any("photos" in remark and "left out" in remark for remark in result["remarks"])
+
+
+def test_rows_of_the_table_agree_with_their_coalitions(result: SeedResult) -> None:
+    groups, coalitions, metrics = result["groups"], result["coalitions"], result["metrics"]
+    assert len(coalitions) == 2 ** len(groups) - 1
+    assert coalitions[" + ".join(groups)] == metrics["everything"]["auc"]
+    assert coalitions["ratings"] == metrics["ratings alone"]["auc"]
+    assert coalitions[" + ".join(groups[1:])] == metrics["without ratings"]["auc"]
+
+
+def test_a_single_seed_is_compared_by_a_bootstrap(result: SeedResult) -> None:
+    rows = {name: gap for name, _, gap in metric_rows([result], "auc")}
+    assert next(iter(rows)) == "everything"
+    assert rows["everything"].mean == 0
+    assert rows["without text"].high < -0.2
+    assert rows["without text"].p_value < 0.05
+    auc, fpr, shapley = ablation_tables([result])
+    assert [len(row) for row in auc.rows] == [len(auc.header)] * len(rows)
+    assert len(fpr.rows) == len(rows)
+    assert {row[0] for row in shapley.rows} == {*result["groups"]}
+    assert synergy([result]) is None
+
+
+def test_finished_seeds_are_found_again(
+    result: SeedResult, path: Path, reviews: Reviews, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not path.with_suffix(".part").exists()
+    finished = latest_results(path)
+    assert finished.keys() == {"3"}
+    computed: list[tuple[int, set[str]]] = []
+
+    def record(prepared: Any, extras: set[str]) -> SeedResult:
+        computed.append((prepared.config.seed, extras))
+        return {**finished["3"], "extras": sorted(extras)}
+
+    monkeypatch.setattr(ablation, "_seed_result", record)
+    again = ablate(reviews, SMALL, models, path, seeds=1, extras={"words"})
+    assert json.dumps(again) == json.dumps([result])
+    assert computed == []
+    ablate(reviews, SMALL, models, path, seeds=3, extras={"shapley"})
+    assert computed == [(4, {"shapley"}), (5, {"shapley"})]
+    # Extras that a result lacks are computed; so is everything with other settings.
+    later = SMALL.model_copy(update={"seed": 4})
+    ablate(reviews, later, models, path, seeds=2, extras={"words"})
+    assert computed[2:] == [(4, {"words"}), (5, {"words"})]
+    other = SMALL.model_copy(update={"like_rating": 3.0})
+    ablate(reviews, other, models, path, seeds=1, extras=set())
+    assert computed[4:] == [(3, set())]
+    assert latest_results(path).keys() == {"3"}
+    ablate(reviews, SMALL, models, path, seeds=3, extras={"words"})
+    assert len(computed) == 5
+    path.write_text("[1, 2")
+    with pytest.raises(DataError, match="remove it"):
+        ablate(reviews, SMALL, models, path, seeds=1, extras=set())
+
+
+def result_by_hand(*aucs: float) -> SeedResult:
+    """ROC-AUC of everything, without text, and without photos."""
+    names = ("everything", "without text", "without photos")
+    coalitions = ("user text + item text + photos", "photos", "user text + item text")
+    return {
+        "groups": ["user text", "item text", "photos"],
+        "metrics": {name: {"auc": auc, "fpr_at_90": 1 - auc} for name, auc in zip(names, aucs, strict=True)},
+        "coalitions": dict(zip(coalitions, aucs, strict=True)),
+        "test_ratio": 0.5,
+        "remarks": ["a remark"],
+    }
+
+
+def test_differences_over_seeds_are_paired_and_corrected() -> None:
+    results = [
+        result_by_hand(0.9, 0.6, 0.71),
+        result_by_hand(0.8, 0.52, 0.6),
+        result_by_hand(0.85, 0.54, 0.65),
+    ]
+    everything = [0.9, 0.8, 0.85]
+    gaps = [paired_t_test(aucs, everything, 0.5) for aucs in ([0.6, 0.52, 0.54], [0.71, 0.6, 0.65])]
+    rows = metric_rows(results, "auc")
+    assert [name for name, _, _ in rows] == ["everything", "without text", "without photos"]
+    corrected = holm_correction([gap.p_value for gap in gaps]).tolist()
+    assert [gap.p_value for _, _, gap in rows[1:]] == pytest.approx(corrected)
+    assert rows[1][2][:3] == gaps[0][:3]
+    # Student's t at two degrees of freedom, 4.303; half as many test rows as train rows widen the error.
+    assert rows[0][1] == pytest.approx((0.85, 4.3027 * 0.05 * (1 / 3 + 0.5) ** 0.5), abs=1e-4)
+
+
+def test_synergy_is_positive_where_text_and_photos_complement_each_other() -> None:
+    together = synergy([result_by_hand(0.9, 0.5, 0.5), result_by_hand(0.8, 0.5, 0.5)])
+    assert together is not None
+    assert together.mean == pytest.approx(0.35)
+    redundant = synergy([result_by_hand(0.8, 0.8, 0.79), result_by_hand(0.7, 0.7, 0.71)])
+    assert redundant is not None
+    assert redundant.mean == pytest.approx(-0.25)
+    notes = ablation_tables([result_by_hand(0.9, 0.5, 0.5), result_by_hand(0.8, 0.5, 0.51)])[0].notes
+    assert "synergy of text and photos" in notes[-1]
+    assert notes.count("a remark") == 1

