@@ -71,7 +71,10 @@ class BatchJobStore:
 
     def pending_usage(self) -> Usage:
         """The most tokens of the requests that are with the server."""
-        query = "SELECT total(input), total(output) FROM batch_requests WHERE answer IS NULL AND server = ?"
+        query = (
+            "SELECT total(input), total(output) FROM batch_requests "
+            "WHERE answer IS NULL AND server = ?"
+        )
         ((input_tokens, output_tokens),) = self._execute(query, self._server)
         return Usage(input=input_tokens, output=output_tokens)
 
@@ -116,7 +119,8 @@ class BatchJobStore:
         update = "UPDATE batch_requests SET answer = ? WHERE name = ? AND token = ?"
         with self._store.transaction() as db:
             for name, answer in answers:
-                db.execute(update, (self._answers.dump_json(answer).decode(), name, token))
+                content = self._answers.dump_json(answer).decode()
+                db.execute(update, (content, name, token))
             delete = "DELETE FROM batch_requests WHERE token = ? AND answer IS NULL"
             return db.execute(delete, (token,)).rowcount
 

@@ -63,18 +63,23 @@ class ChatModel:
         Raises:
             ModelError: requests are with a server as a batch, and would be paid for twice.
         """
-        if self._store is not None and (count := BatchJobStore.count_pending(self._store)):
+        pending = 0 if self._store is None else BatchJobStore.count_pending(self._store)
+        if pending:
             raise ModelError(
-                f"{count:,} requests were submitted by --batch and are not collected yet; now they would "
-                "be paid for twice. Run `mmrec annotate` with --batch until they are, or use another "
-                "--store"
+                f"{pending:,} requests were submitted by --batch and are not collected yet; now they "
+                "would be paid for twice. Run `mmrec annotate` with --batch until they are, or use "
+                "another --store"
             )
-        requests = ([(number, _request(prompt)) for number, prompt in block] for block in prompts)
-        return self.client.complete(requests)
+        return self.client.complete(map(_to_requests, prompts))
 
 
-def _request(prompt: Prompt) -> ChatRequest:
-    return ChatRequest(list(chat_messages(prompt)), prompt.task.schema, prompt.task.max_tokens)
+def _to_requests(block: list[tuple[int, Prompt]]) -> list[tuple[int, ChatRequest]]:
+    requests = []
+    for number, prompt in block:
+        task = prompt.task
+        request = ChatRequest(chat_messages(prompt), task.schema, task.max_tokens)
+        requests.append((number, request))
+    return requests
 
 
 def open_chat_client(
@@ -124,9 +129,9 @@ def open_language_model(
         ConfigError: an unknown spec, or batches of a model that takes none.
     """
     language, annotation = config.language, config.annotation
-    # Checked first, since the other models would ignore it.
     if batch and Endpoint.parse(language.llm) is None:
-        raise ConfigError(f"--batch needs a server that takes batches, and --llm is {language.llm}")
+        needed = "a server that takes batches"
+        raise ConfigError(f"--batch needs {needed}, and --llm is {language.llm}")
     if language.llm == "builtin":
         return ExtractiveModel(encoder, annotation.item_kind, annotation.summary_tokens)
     budget = budget or Budget(language.budget)
@@ -139,6 +144,6 @@ def open_language_model(
 
         return TransformersModel(source, language.llm_revision, language.call_tokens, placement)
     raise ConfigError(
-        f"--llm {language.llm}: not known; write builtin, openai:MODEL, ollama:MODEL, openai:MODEL@URL, "
-        "the URL of a server, or transformers:MODEL_OR_FOLDER"
+        f"--llm {language.llm}: not known; write builtin, openai:MODEL, ollama:MODEL, "
+        "openai:MODEL@URL, the URL of a server, or transformers:MODEL_OR_FOLDER"
     )

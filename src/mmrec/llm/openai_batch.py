@@ -41,10 +41,10 @@ class AnswersPending(MmrecError):
         deferred: requests that the budget does not hold.
     """
 
-    submitted: int
-    cost: float
-    waiting: int
-    deferred: int
+    submitted: int = 0
+    cost: float = 0.0
+    waiting: int = 0
+    deferred: int = 0
 
     def __str__(self) -> str:
         parts = []
@@ -112,8 +112,7 @@ class BatchClient(ChatClient):
         first = next(upcoming, None)
         if first is None:
             return
-        submitted = waiting = deferred = 0
-        cost = 0.0
+        pending = AnswersPending()
         lines: dict[str, Usage] = {}
         # Locked, so that no other process takes a job that is being submitted for one of a dead process.
         # The file is on disk, since it may be larger than memory.
@@ -128,14 +127,14 @@ class BatchClient(ChatClient):
                     # Only now: the caller has stored the answer when it asks for the next one.
                     self._jobs.forget_answer(name)
                 elif name in lines or self._jobs.is_pending(name):
-                    waiting += 1
+                    pending.waiting += 1
                 elif (answered := self._probe(number, request)) is not None:
                     yield answered
                 elif (reserved := self._reserve(request.max_usage)) is None:
-                    deferred += 1
+                    pending.deferred += 1
                 else:
-                    submitted += 1
-                    cost += reserved
+                    pending.submitted += 1
+                    pending.cost += reserved
                     line = self._line(name, request)
                     if len(lines) == self.max_requests or file.tell() + len(line) > self.max_bytes:
                         self._submit(client, file, lines)
@@ -143,10 +142,12 @@ class BatchClient(ChatClient):
                         file.write(line)
                     lines[name] = request.max_usage()
             self._submit(client, file, lines)
-        if submitted or waiting or (deferred and self._jobs.pending_usage() != Usage()):
-            raise AnswersPending(submitted, cost, waiting, deferred)
-        if self._budget_reached is not None and deferred:
-            raise self._budget_reached
+        if pending.submitted or pending.waiting:
+            raise pending
+        if pending.deferred:
+            # Batches of other requests may free the budget, else the run cannot go on.
+            is_waiting = self._jobs.pending_usage() != Usage()
+            raise pending if is_waiting or not self._budget_reached else self._budget_reached
 
     @cached_property
     def _jobs(self) -> BatchJobStore:
@@ -226,7 +227,7 @@ class BatchClient(ChatClient):
             elif batch.status in ("completed", "expired", "cancelled"):
                 self._collect(client, job, batch)
             else:
-                console.print(f"batch {batch.id}: {batch.status}{_progress(batch)}", markup=False)
+                _report(batch)
         if refusals:
             raise ModelError("; ".join(refusals))
         self._caught_up = True
@@ -239,8 +240,9 @@ class BatchClient(ChatClient):
             with super()._translate_errors():
                 yield
         except OSError as error:
-            remedy = f"see that the disk of {gettempdir()} has room"
-            raise StoreError(f"a temporary file cannot be written: {error}; {remedy}") from error
+            raise StoreError(
+                f"a temporary file cannot be written: {error}; see that {gettempdir()} has room"
+            ) from error
 
     def _find_batch(self, client: OpenAI, job: BatchJob) -> Batch | None:
         """The batch of a job as the server has it; None where there is none, and never will be."""
@@ -269,8 +271,8 @@ class BatchClient(ChatClient):
     def _check_resubmit(self, missing: str) -> None:
         if not self._resubmit:
             raise ModelError(
-                f"{self._server} does not know {missing}: bring the key of the project that submitted it, "
-                "or submit its requests again with --retry-failed"
+                f"{self._server} does not know {missing}: bring the key of the project that "
+                "submitted it, or submit its requests again with --retry-failed"
             ) from None
 
     def _collect(self, client: OpenAI, job: BatchJob, batch: Batch) -> None:
@@ -286,21 +288,20 @@ class BatchClient(ChatClient):
                     except NotFoundError:
                         self._check_resubmit(f"the answers of {batch.id}")
             file.seek(0)
-            lost = self._jobs.finish(job.token, filter(None, map(parse_batch_result, file)))
-        again = f"; {lost:,} have no answer and are submitted again" if lost else ""
-        console.print(f"batch {batch.id}: {batch.status}{_progress(batch)}{again}", markup=False)
+            answers = filter(None, map(parse_batch_result, file))
+            lost = self._jobs.finish(job.token, answers)
+        _report(batch, f"; {lost:,} have no answer and are submitted again" if lost else "")
 
 
 def _listed_batch(client: OpenAI, file_id: str) -> Batch | None:
-    for batch in client.batches.list(limit=100):
-        if batch.input_file_id == file_id:
-            return batch
-    return None
+    batches = client.batches.list(limit=100)
+    return next((batch for batch in batches if batch.input_file_id == file_id), None)
 
 
-def _progress(batch: Batch) -> str:
+def _report(batch: Batch, remark: str = "") -> None:
     counts = batch.request_counts
-    return f", {counts.completed:,} of {counts.total:,} done" if counts and counts.total else ""
+    progress = f", {counts.completed:,} of {counts.total:,} done" if counts and counts.total else ""
+    console.print(f"batch {batch.id}: {batch.status}{progress}{remark}", markup=False)
 
 
 def _describe_refusal(batch: Batch, lost: int) -> str:
@@ -309,6 +310,6 @@ def _describe_refusal(batch: Batch, lost: int) -> str:
     messages = dict.fromkeys(str(error.message) for error in errors)  # without repetitions
     reason = "; ".join(list(messages)[:3]) or "no reason given"
     return (
-        f"the server refused batch {batch.id} of {lost:,} requests: {escape_text(reason, 500)}. The next run "
-        "submits them again; --budget submits less at a time"
+        f"the server refused batch {batch.id} of {lost:,} requests: {escape_text(reason, 500)}. "
+        "The next run submits them again; --budget submits less at a time"
     )

@@ -184,8 +184,8 @@ class ChatClient:
         except (OpenAIError, AttributeError, TypeError, ValueError) as error:
             # Servers that are no API answer with pages that the openai package stumbles over.
             hint = f"; {self._not_found_hint}" if isinstance(error, NotFoundError) else ""
-            message = f"{self._server}: {type(error).__name__}: {self._describe(error)}{hint}"
-            raise ModelError(message) from error
+            reason = f"{type(error).__name__}: {self._describe(error)}"
+            raise ModelError(f"{self._server}: {reason}{hint}") from error
 
     async def _check_reachable(self, client: AsyncOpenAI) -> None:
         """Fail at once where nobody answers, before all calls wait for it."""
@@ -211,7 +211,7 @@ class ChatClient:
             while True:
                 body = capabilities.request_body(self.model, request)
                 try:
-                    # The openai package's own types take twice the time of everything else.
+                    # The openai package's own types take twice the time of all the rest.
                     reply = await client.post("/chat/completions", body=body, cast_to=Response)
                     answer = parse_completion(reply.json())
                 except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
@@ -246,8 +246,8 @@ class ChatClient:
         reason = f"{type(error).__name__}: {self._describe(error)}"
         if self._failure_streak >= 20 + self._in_flight:
             raise ModelError(
-                f"{self._server} failed {self._failure_streak} times in a row, the last time with {reason}. "
-                "Answers until then are kept; run the same again to go on"
+                f"{self._server} failed {self._failure_streak} times in a row, the last time with "
+                f"{reason}. Answers until then are kept; run the same again to go on"
             )
         return Failure(reason, final=False)
 
@@ -268,9 +268,9 @@ class ChatClient:
         if not self._warned_of_cut and sent > 500 and 0 < counted < sent / 2:
             self._warned_of_cut = True
             console.print(
-                f"[yellow]the server counted {counted:,} tokens in a prompt of about {sent:,}: it "
-                "cuts long prompts. Give the model a larger context (Ollama: num_ctx in a Modelfile), or "
-                "lower --call-tokens"
+                f"[yellow]the server counted {counted:,} tokens in a prompt of about {sent:,}: "
+                "it cuts long prompts. Give the model a larger context (Ollama: num_ctx in a "
+                "Modelfile), or lower --call-tokens"
             )
 
 
@@ -278,6 +278,6 @@ def _import_openai() -> Any:
     try:
         import openai
     except ImportError as error:
-        remedy = "pip install 'mmrec[llm]'"
-        raise ModelError(f"language models behind HTTP need the packages of: {remedy}") from error
+        packages = "the packages of: pip install 'mmrec[llm]'"
+        raise ModelError(f"language models behind HTTP need {packages}") from error
     return openai

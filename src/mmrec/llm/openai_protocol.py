@@ -46,7 +46,7 @@ class Endpoint:
             ConfigError: no model is named, or the URL holds a password or is incomplete.
         """
         if re.search(r"https?://[^/]*@", spec):
-            raise ConfigError("--llm: no user and password in a URL; a key goes into MMREC_API_KEY")
+            raise ConfigError("--llm: no password in a URL; a key goes into MMREC_API_KEY")
         if spec.startswith(("http://", "https://")):
             return cls("server", "", spec)
         provider, _, rest = spec.partition(":")
@@ -102,7 +102,8 @@ class ChatRequest(NamedTuple):
         tokens = 0
         for message in self.messages:
             content = message["content"]
-            tokens += estimate_tokens(content) if isinstance(content, str) else image_tokens
+            is_text = isinstance(content, str)
+            tokens += estimate_tokens(content) if is_text else image_tokens
         return Usage(input=tokens, output=self.max_tokens)
 
 

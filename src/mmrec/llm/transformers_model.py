@@ -124,7 +124,11 @@ class TransformersModel:
                 tokenized = _TokenizedPrompt(number, tokens, prompt.task.max_tokens)
                 context_length = self._template.context_length
                 if context_length is not None and tokenized.width > context_length:
-                    yield number, _too_long(tokenized, context_length)
+                    reason = (
+                        f"{len(tokens):,} tokens and {tokenized.max_new_tokens:,} of the answer are "
+                        f"more than the {context_length:,} that the model takes at once"
+                    )
+                    yield number, Failure(reason)
                 else:
                     waiting.append(tokenized)
             # Prompts of one batch have the same limit, and similar lengths, so that little is padding.
@@ -212,10 +216,3 @@ class TransformersModel:
             pad_token_id=min(end_tokens, default=0),
         )
         return model
-
-
-def _too_long(prompt: _TokenizedPrompt, context_length: int) -> Failure:
-    return Failure(
-        f"{len(prompt.tokens):,} tokens and {prompt.max_new_tokens:,} of the answer are more than the "
-        f"{context_length:,} that the model takes at once"
-    )
