@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmrec.data.images import check_photo, check_photos, load_photo, photo_names
+from mmrec.data.images import check_photo, check_photos, load_photo
 from mmrec.errors import PhotoError
 
 LIMIT = 10_000
@@ -166,25 +166,3 @@ def test_many_photos_are_checked_once_each(folder: Path, monkeypatch: pytest.Mon
     assert sorted(calls) == ["a.jpg", "b.jpg"]
     assert checked["a.jpg", folder] == (folder / "a.jpg").resolve()
     assert str(checked["b.jpg", folder]) == "no such file"
-
-
-@pytest.mark.parametrize(
-    ("value", "names", "remote"),
-    [
-        (None, [], 0),
-        ("", [], 0),
-        ([], [], 0),
-        ("a.jpg", ["a.jpg"], 0),
-        ("a.jpg|b c.jpg| a.jpg", ["a.jpg", "b c.jpg"], 0),
-        ('["a.jpg", "b.jpg"]', ["a.jpg", "b.jpg"], 0),
-        ("['a.jpg', 'b.jpg']", ["a.jpg", "b.jpg"], 0),
-        ("[broken", ["[broken"], 0),
-        (["a.jpg", None, "https://x.org/b.jpg", "HTTP://x.org/c.jpg"], ["a.jpg"], 2),
-        ([{"id": "AF1Q", "url": ["https://x.org/1"]}], ["AF1Q"], 0),
-        ([{"url": ["https://x.org/1", "https://x.org/2"]}], [], 1),
-        ([{"small_image_url": "https://x.org/s", "large_image_url": "https://x.org/l"}], [], 1),
-        ([7, [1], {}], ["7", "(list)", "(dict)"], 0),
-    ],
-)
-def test_photo_names(value: object, names: list[str], remote: int) -> None:
-    assert photo_names(value) == (names, remote)

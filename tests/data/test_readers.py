@@ -155,16 +155,14 @@ def test_mapped_columns(tmp_path: Path) -> None:
         (b'{"user": "\xff"}', "not UTF-8: byte 0xff at position 10"),
         (GOOD | {"user": None}, "user is missing"),
         (GOOD | {"item": " "}, "item is missing"),
-        (GOOD | {"user": "u" * 513}, "user is longer than 512 characters"),
         ({"user": "u", "item": "i"}, "rating is missing"),
-        (GOOD | {"rating": "bad"}, "rating is not a number: bad"),
-        (GOOD | {"rating": float("nan")}, "rating is not a number: nan"),
-        (GOOD | {"rating": True}, "rating is not a number: True"),
-        (GOOD | {"rating": 6}, "rating is outside 1..5: 6"),
-        (GOOD | {"rating": 10**400}, "rating is outside 1..5: 1" + "0" * 38 + "…"),
-        (GOOD | {"text": ["fine"]}, "text is not text: list"),
-        (GOOD | {"time": "2023-02-30"}, "time is not a possible date: 2023-02-30"),
-        (GOOD | {"time": "3023-02-20"}, "time is outside 1800-01-01..tomorrow: 3023-02-20"),
+        (
+            GOOD | {"rating": "bad"},
+            "rating should be a valid number, unable to parse string as a number: bad",
+        ),
+        (GOOD | {"rating": float("nan")}, "rating is missing"),
+        (GOOD | {"rating": 6}, "rating should be less than or equal to 5: 6"),
+        (GOOD | {"time": "2023-02-30"}, "time should be a possible date: 2023-02-30"),
         (GOOD, "exact duplicate of an earlier row: line 1"),
     ],
 )
@@ -231,7 +229,7 @@ def test_lines_of_a_csv_are_where_records_start(tmp_path: Path) -> None:
     assert reviews.table["user"].to_list() == ["u1", "u6", "u8", "u9"]
     assert reviews.table["text"][0] == 'two\nlines, and "quotes"'
     assert reasons(reviews) == [
-        (4, "rating is outside 1..5: 9"),
+        (4, "rating should be less than or equal to 5: 9"),
         (6, "wrong number of cells: 3, and the header has 4"),
         (7, "broken CSV: ',' expected after '\"'"),
         (8, "not UTF-8: byte 0xe9 at position 10"),
@@ -290,7 +288,7 @@ def test_too_many_bad_rows_stop_with_counts_examples_and_the_mend(tmp_path: Path
         read_reviews(path)
     message = str(error.value)
     assert "4 of 5 rows were refused" in message
-    assert "3 rows: rating is outside 1..5: 6 (line 2)" in message
+    assert "3 rows: rating should be less than or equal to 5: 6 (line 2)" in message
     assert "1 rows: user is missing (line 5)" in message
     assert "--map" in message
     assert "--max-reject-share" in message
@@ -413,6 +411,78 @@ def test_bad_files(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=part) as error:
             read_reviews(tmp_path / name)
         assert str(error.value).startswith(str(tmp_path / name))
+
+
+def captioned(*captions: Any, **more: Any) -> list[dict[str, Any]]:
+    return [
+        {"user": f"u{row}", "item": "i", "rating": 4, "text": f"t{row}", "shown": cell, **more}
+        for row, cell in enumerate(captions)
+    ]
+
+
+def read_captions(folder: Path, reviews: list[dict[str, Any]], **config: Any) -> Reviews:
+    path = folder / "reviews.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in reviews))
+    return read_reviews(path, ReadConfig(captions_column="shown", **config))
+
+
+@pytest.mark.parametrize(
+    ("cell", "captions"),
+    [
+        ("a red car", ["a red car"]),
+        ("  a red\r\n\tcar \x00\x1b", ["a red car"]),
+        (["a car", "", None, " \n", "a dog"], ["a car", "a dog"]),
+        ('["a car", "a dog", " "]', ["a car", "a dog"]),
+        ("[untitled", ["[untitled"]),
+        ("[1, 2", ["[1, 2"]),
+        ("[" * 100_000, ["[" * 20]),
+        ("", []),
+        (None, []),
+        ([], []),
+        (float("nan"), []),
+        (7, ["7"]),
+        ("x" * 50, ["x" * 20]),
+    ],
+)
+def test_captions_of_a_cell_are_a_text_or_a_list(tmp_path: Path, cell: Any, captions: list[str]) -> None:
+    reviews = read_captions(tmp_path, captioned(cell), max_text=20)
+    assert reviews.table["captions"].to_list() == [captions]
+    assert not reviews.rejects.height
+
+
+def test_captions_that_are_no_text_refuse_the_row(tmp_path: Path) -> None:
+    reviews = read_captions(
+        tmp_path, captioned("fine", {"url": "x"}, [["nested"]], True), max_reject_share=0.9
+    )
+    assert reviews.table["captions"].to_list() == [["fine"]]
+    assert reviews.rejects["reason"].to_list() == [
+        f"captions should be a valid string: {value}" for value in ("dict", "list", "True")
+    ]
+
+
+def test_items_may_bring_captions(tmp_path: Path) -> None:
+    items = tmp_path / "items.csv"
+    items.write_text('item,name,shown\ni,Uno,"[""a door"", ""a lamp""]"\nj,Due,\n')
+    plain = [{key: value for key, value in row.items() if key != "shown"} for row in captioned("x", "y")]
+    reviews = read_captions(tmp_path, plain, items=items)
+    assert reviews.table["captions"].to_list() == [[], []]
+    assert reviews.items["captions"].to_list() == [["a door", "a lamp"], []]
+
+
+def test_captions_are_read_from_parquet_lists_only_with_the_setting(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.parquet"
+    pl.DataFrame(captioned(["a car"], ["a dog", "a cat"])).write_parquet(path)
+    reviews = read_reviews(path, ReadConfig(captions_column="shown"))
+    assert reviews.table["captions"].to_list() == [["a car"], ["a dog", "a cat"]]
+    assert read_reviews(path).table["captions"].to_list() == [[], []]
+
+
+def test_a_captions_column_that_no_file_has_is_an_error(tmp_path: Path) -> None:
+    items = tmp_path / "items.csv"
+    items.write_text("item,name\ni,Uno\n")
+    (tmp_path / "reviews.jsonl").write_text(json.dumps({"user": "u", "item": "i", "rating": 4}))
+    with pytest.raises(DataError, match=r"--captions-column alt: no such column.*user, item.*item, name"):
+        read_reviews(tmp_path / "reviews.jsonl", ReadConfig(captions_column="alt", items=items))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,27 +1,19 @@
-"""Layouts are recognised, columns are mapped, and single values are read or refused for a stated reason."""
+"""Layouts are recognised, columns are mapped, and values are read or refused for a stated reason."""
 
 import math
 from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from mmrec.config import ReadConfig
-from mmrec.data.columns import (
-    LAYOUTS,
-    RowError,
-    as_id,
-    as_rating,
-    as_text,
-    as_time,
-    choose_columns,
-    first_value,
-)
+from mmrec.data.columns import LAYOUTS, choose_columns, first_value
+from mmrec.data.rows import ReviewRow, explain_refusal, photo_names
 from mmrec.errors import ConfigError, DataError
-from mmrec.text import escape_text
-
-LATEST = datetime(2026, 1, 1)
+from mmrec.text import escape_text, remove_control_characters
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.datetimes(),
@@ -30,22 +22,33 @@ anything = st.recursive(
 )
 
 
+def read(max_text: int = 100, **values: Any) -> ReviewRow:
+    good = {"user": "u", "item": "i", "rating": 4}
+    return ReviewRow.model_validate(good | values, context=ReadConfig(max_text=max_text))
+
+
+def refusal(**values: Any) -> str:
+    with pytest.raises(ValidationError) as error:
+        read(**values)
+    return explain_refusal(error.value)
+
+
 @pytest.mark.parametrize(
     ("columns", "layout"),
     [
         (["reviewerID", "asin", "overall", "reviewText", "unixReviewTime", "image"], "amazon"),
-        (["rating", "title", "text", "images", "asin", "parent_asin", "user_id", "timestamp"], "amazon"),
+        (["rating", "title", "text", "images", "asin", "parent_asin", "user_id"], "amazon"),
         (["business_id", "user_id", "rating", "review_text", "pics", "history_reviews"], "kaggle"),
         (["review_id", "user_id", "business_id", "stars", "useful", "text", "date"], "yelp"),
         (["userId", "itemId", "score"], "plain"),
         (["user_id", "business_id", "rating", "review_text", "timestamp"], "plain"),
     ],
 )
-def test_auto_recognises_a_layout(columns: list[str], layout: str) -> None:
+def test_a_layout_is_recognised_by_its_columns(columns: list[str], layout: str) -> None:
     assert choose_columns(columns, ReadConfig(), "f") == LAYOUTS[layout]
 
 
-def test_a_recognised_layout_keeps_the_common_names_of_its_other_columns() -> None:
+def test_a_layout_keeps_the_common_names_of_its_other_columns() -> None:
     assert LAYOUTS["kaggle"]["time"] == LAYOUTS["plain"]["time"]
     assert LAYOUTS["yelp"]["photos"] == LAYOUTS["plain"]["photos"]
 
@@ -53,168 +56,158 @@ def test_a_recognised_layout_keeps_the_common_names_of_its_other_columns() -> No
 def test_a_map_overrides_single_columns() -> None:
     config = ReadConfig(map={"rating": "grade", "text": "words"})
     columns = choose_columns(["user", "item", "grade", "words", "text"], config, "f")
-    assert columns["rating"] == ("grade",)
-    assert columns["text"] == ("words",)
-    assert columns["user"] == LAYOUTS["plain"]["user"]
+    assert columns == LAYOUTS["plain"] | {"rating": ("grade",), "text": ("words",)}
 
 
-def test_a_map_onto_an_absent_column_lists_the_columns_there_are() -> None:
-    config = ReadConfig(map={"rating": "grade"})
-    with pytest.raises(DataError, match=r"f: --map rating=grade.*user, item, stars.*--map rating=COLUMN"):
-        choose_columns(["user", "item", "stars"], config, "f")
-
-
-def test_a_map_of_an_unknown_column_is_a_mistake_in_the_option() -> None:
-    with pytest.raises(ConfigError, match=r"--map stars=.*review_id, user, item, rating, text, time, photos"):
-        choose_columns(["user", "item", "rating"], ReadConfig(map={"stars": "rating"}), "f")
-
-
-@pytest.mark.parametrize("absent", ["user", "item", "rating"])
-def test_an_absent_column_names_the_mend(absent: str) -> None:
-    columns = [name for name in ("user", "item", "rating", "text") if name != absent]
-    with pytest.raises(DataError, match=rf"no column for {absent} .*--map {absent}=COLUMN"):
-        choose_columns(columns, ReadConfig(), "f")
-
-
-def test_a_named_layout_means_what_it_says() -> None:
-    with pytest.raises(DataError, match="layout yelp"):
-        choose_columns(["user_id", "business_id", "rating"], ReadConfig(format="yelp"), "f")
+@pytest.mark.parametrize(
+    ("columns", "config", "kind", "reason"),
+    [
+        (
+            "user item stars",
+            {"map": {"rating": "grade"}},
+            DataError,
+            "f: --map rating=grade.*user, item, stars",
+        ),
+        (
+            "user item rating",
+            {"map": {"stars": "rating"}},
+            ConfigError,
+            "--map stars=.*review_id, user, item",
+        ),
+        ("user_id business_id rating", {"format": "yelp"}, DataError, "layout yelp"),
+        ("item rating", {}, DataError, "no column for user .*--map user=COLUMN"),
+        ("user rating", {}, DataError, "no column for item .*--map item=COLUMN"),
+        ("user item", {}, DataError, "no column for rating .*--map rating=COLUMN"),
+    ],
+)
+def test_an_absent_column_is_named_with_the_mend(
+    columns: str, config: dict[str, Any], kind: type[Exception], reason: str
+) -> None:
+    with pytest.raises(kind, match=reason):
+        choose_columns(columns.split(), ReadConfig(**config), "f")
 
 
 def test_the_first_name_that_the_row_has_counts() -> None:
-    assert first_value({"asin": "variant", "parent_asin": "product"}, LAYOUTS["amazon"]["item"]) == "product"
-    assert first_value({"asin": "variant"}, LAYOUTS["amazon"]["item"]) == "variant"
-    assert first_value({}, ("a", "b")) is None
+    names = LAYOUTS["amazon"]["item"]
+    assert first_value({"asin": "variant", "parent_asin": "product"}, names) == "product"
+    assert first_value({"asin": "variant"}, names) == "variant"
+    assert first_value({}, names) is first_value({"asin": math.nan}, names) is None
 
 
 @pytest.mark.parametrize(
-    ("value", "name"), [("u1", "u1"), (" u 1\n", "u 1"), (7, "7"), (12.0, "12"), (1.5, "1.5"), (0, "0")]
-)
-def test_ids(value: object, name: str) -> None:
-    assert as_id(value, "user") == name
-
-
-@pytest.mark.parametrize(
-    ("value", "reason"),
+    ("field", "value", "expected"),
     [
-        (None, "user is missing"),
-        ("  ", "user is missing"),
-        (math.nan, "user is missing"),
-        (math.inf, "user is missing"),
-        (True, "user is not an id: True"),
-        (["u"], "user is not an id: list"),
-        ("u" * 513, "user is longer than 512 characters"),
-        ("a\x00b", r"user holds control characters: a\x00b"),
-        ("a\nb", r"user holds control characters: a\nb"),
-        ("\ud800", r"user holds control characters: \ud800"),
+        *[("user", value, name) for value, name in [("u1", "u1"), (" u 1\n", "u 1"), (7, "7")]],
+        *[("user", value, name) for value, name in [(12.0, "12"), (1.5, "1.5"), (0, "0")]],
+        *[("rating", value, rating) for value, rating in [(1, 1), (5, 5), ("4.5", 4.5), (" 3 ", 3)]],
+        ("rating", 4.1, 4.099999904632568),  # in the precision of float32
+        ("text", "a\x00b\x1b[31m\u0085\ud83dc\td\r\ne\rf", "ab[31mc\td\ne\nf"),
+        ("text", "é" * 120, "é" * 100),
+        ("text", 10, "10"),
+        ("review_id", " a\nb ", "a b"),
+        ("review_id", ["a"], None),
+        *[("time", value, datetime(2019, 5, 25)) for value in ("2019-05-25", "20190525", date(2019, 5, 25))],
+        *[("time", value, None) for value in (None, "", " ", "null", "NaT")],
     ],
 )
-def test_refused_ids(value: object, reason: str) -> None:
-    with pytest.raises(RowError) as refusal:
-        as_id(value, "user")
-    assert str(refusal.value) == reason
-
-
-@pytest.mark.parametrize(("value", "rating"), [(1, 1.0), (5, 5.0), ("4.5", 4.5), (" 3 ", 3.0)])
-def test_ratings(value: object, rating: float) -> None:
-    assert as_rating(value) == rating
-
-
-@pytest.mark.parametrize(
-    ("value", "reason"),
-    [
-        (None, "rating is missing"),
-        ("", "rating is missing"),
-        ("good", "rating is not a number: good"),
-        (math.nan, "rating is not a number: nan"),
-        (True, "rating is not a number: True"),
-        ([5], "rating is not a number: list"),
-        (0, "rating is outside 1..5: 0"),
-        (5.0000001, "rating is outside 1..5: 5.0000001"),
-        (math.inf, "rating is outside 1..5: inf"),
-        (10**400, "rating is outside 1..5: 1" + "0" * 38 + "…"),
-    ],
-)
-def test_refused_ratings(value: object, reason: str) -> None:
-    with pytest.raises(RowError) as refusal:
-        as_rating(value)
-    assert str(refusal.value) == reason
-
-
-def test_texts() -> None:
-    assert as_text(None, 10) == as_text(math.nan, 10) == ""
-    assert as_text("a\x00b\x1b[31m\u0085\ud83dc\td\r\ne\rf", 100) == "ab[31mc\td\ne\nf"
-    assert as_text("é" * 20, 10) == "é" * 10
-    assert as_text(10, 5) == "10"
-    with pytest.raises(RowError, match="text is not text: dict"):
-        as_text({"text": "x"}, 10)
-
-
-@given(st.text(st.characters()), st.integers(1, 50))
-def test_a_read_text_can_be_stored_and_reads_the_same_again(text: str, limit: int) -> None:
-    once = as_text(text, limit)
-    once.encode()
-    assert len(once) <= limit
-    assert as_text(once, limit) == once
+def test_values_are_read(field: str, value: Any, expected: Any) -> None:
+    assert getattr(read(**{field: value}), field) == expected
 
 
 @pytest.mark.parametrize(
     "value",
     [
-        "2019-05-25T15:34:00",
-        "2019-05-25 15:34:00",
-        "2019-05-25T15:34:00Z",
-        "2019-05-25T17:34:00+02:00",
-        1558798440,
-        1558798440.0,
-        1558798440000,
-        "1558798440",
-        "1558798440.0",
-        "1558798440000",
+        *("2019-05-25T15:34:00", "2019-05-25 15:34:00", "2019-05-25T15:34:00Z", "2019-05-25T17:34:00+02:00"),
+        *(1558798440, 1558798440.0, 1558798440000, "1558798440", "1558798440.0", "1558798440000"),
         datetime(2019, 5, 25, 15, 34),
         datetime(2019, 5, 25, 15, 34, tzinfo=UTC),
         datetime(2019, 5, 25, 8, 34, tzinfo=timezone(timedelta(hours=-7))),
     ],
 )
-def test_times(value: object) -> None:
-    assert as_time(value, LATEST) == datetime(2019, 5, 25, 15, 34)
-
-
-def test_dates_and_absent_times() -> None:
-    assert as_time("2019-05-25", LATEST) == as_time(date(2019, 5, 25), LATEST) == datetime(2019, 5, 25)
-    assert as_time("20190525", LATEST) == datetime(2019, 5, 25)
-    for missing in (None, "", " ", "null", "NaT", math.nan):
-        assert as_time(missing, LATEST) is None
+def test_times_become_naive_utc(value: Any) -> None:
+    assert read(time=value).time == datetime(2019, 5, 25, 15, 34)
 
 
 @pytest.mark.parametrize(
-    "value", ["2023-02-30", "0000-01-01", "yesterday", True, [2019], math.inf, 10**400, "9" * 500]
+    ("field", "value", "reason"),
+    [
+        ("user", None, "user is missing"),
+        ("user", "  ", "user is missing"),
+        ("user", True, "user should be a valid string: True"),
+        ("user", ["u"], "user should be a valid string: list"),
+        ("user", "u" * 513, "user should have at most 512 characters: " + "u" * 39 + "…"),
+        ("item", "a\x00b", r"item holds control characters: a\x00b"),
+        ("item", "a\nb", r"item holds control characters: a\nb"),
+        ("rating", "", "rating is missing"),
+        ("rating", math.nan, "rating should be a finite number: nan"),
+        ("rating", True, "rating should be a valid number: True"),
+        ("rating", [5], "rating should be a valid number: list"),
+        ("rating", 0, "rating should be greater than or equal to 1: 0"),
+        ("rating", 5.0000001, "rating should be less than or equal to 5: 5.0000001"),
+        ("rating", math.inf, "rating should be a finite number: inf"),
+        ("rating", 10**400, "rating should be a valid number: 1" + "0" * 38 + "…"),
+        ("text", {"text": "x"}, "text should be a valid string: dict"),
+        *[
+            ("time", value, f"time should be a possible date: {value}")
+            for value in ("2023-02-30", "0000-01-01", "yesterday", "2019", "4.5")
+        ],
+        *[
+            ("time", value, f"time should be between 1800-01-01 and tomorrow: {value}")
+            for value in ("1799-12-31", "2999-01-02", 1 << 33)
+        ],
+    ],
 )
-def test_impossible_times(value: object) -> None:
-    with pytest.raises(RowError, match="time is not a possible date: "):
-        as_time(value, LATEST)
+def test_unusable_values_are_refused_with_the_reason(field: str, value: Any, reason: str) -> None:
+    assert refusal(**{field: value}) == reason
 
 
-@pytest.mark.parametrize("value", ["1799-12-31", "2026-01-02", 1 << 33])
-def test_times_out_of_range(value: object) -> None:
-    with pytest.raises(RowError, match=r"time is outside 1800-01-01\.\.tomorrow: "):
-        as_time(value, LATEST)
+@pytest.mark.parametrize("value", [True, [2019], math.inf, 10**400, "9" * 500])
+def test_impossible_times_are_refused(value: Any) -> None:
+    assert refusal(time=value).startswith("time should be a valid datetime")
 
 
-@given(anything)
-def test_no_value_does_worse_than_being_refused(value: object) -> None:
-    for read in (
-        lambda: as_id(value, "user"),
-        lambda: as_rating(value),
-        lambda: as_text(value, 10),
-        lambda: as_time(value, LATEST),
-    ):
-        reason = ""
-        try:
-            read()
-        except RowError as refusal:
-            reason = str(refusal)
-        assert reason.isprintable()
+def test_an_id_that_is_no_unicode_is_refused() -> None:
+    assert refusal(user="\ud800").endswith(r"unicode string: \ud800")
+
+
+@given(st.text(st.characters()), st.integers(1, 50))
+def test_a_read_text_can_be_stored_and_reads_the_same_again(text: str, limit: int) -> None:
+    once = read(limit, text=text).text
+    once.encode()
+    assert len(once) <= limit
+    assert read(limit, text=once).text == once == remove_control_characters(once)
+
+
+@given(anything, st.sampled_from(list(ReviewRow.model_fields)))
+def test_any_value_is_read_or_refused(value: object, field: str) -> None:
+    reason = ""
+    try:
+        read(**{field: value})
+    except ValidationError as error:
+        reason = explain_refusal(error)
+    assert reason.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("cell", "names"),
+    [
+        (None, []),
+        ("", []),
+        ([], []),
+        ("a.jpg", ["a.jpg"]),
+        ("a.jpg|b c.jpg| a.jpg", ["a.jpg", "b c.jpg"]),
+        ('["a.jpg", "b.jpg"]', ["a.jpg", "b.jpg"]),
+        ("['a.jpg', 'b.jpg']", ["a.jpg", "b.jpg"]),
+        ("[broken", ["[broken"]),
+        (["a.jpg", None, "HTTP://x.org/c.jpg"], ["a.jpg", "HTTP://x.org/c.jpg"]),
+        ([{"id": "AF1Q", "url": ["https://x.org/1"]}], ["AF1Q"]),
+        ([{"url": ["https://x.org/1", "https://x.org/2"]}], ["https://x.org/1"]),
+        ([{"small_url": "https://x.org/s", "large_url": "https://x.org/l"}], ["https://x.org/l"]),
+        ([7, [1], {}], ["7", "(list)", "(dict)"]),
+    ],
+)
+def test_photo_names_of_a_cell(cell: object, names: list[str]) -> None:
+    assert photo_names(cell) == tuple(names)
 
 
 @given(st.text(st.characters()), st.integers(1, 50))

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmrec.console import track
 from mmrec.errors import PhotoError
 
-__all__ = [
-    "IMAGE_FORMATS",
-    "cell_entries",
-    "check_photo",
-    "check_photos",
-    "load_photo",
-    "photo_names",
-]
+__all__ = ["IMAGE_FORMATS", "check_photo", "check_photos", "load_photo"]
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """Formats that are decoded, by Pillow's names; decided by content, never by suffix."""
@@ -104,42 +96,3 @@ def check_photos(
                 checked[photo] = found
                 advance(1, isinstance(found, PhotoError))
     return checked
-
-
-def photo_names(value: Any) -> tuple[list[str], int]:
-    """Return the local photos that a cell names, each once and in order, and the number of remote ones.
-
-    A list of names or of objects with an `id` or `path`; in text a JSON list, or names parted by `|`.
-    URLs are not local: they are counted and left out.
-    """
-    names = [name for name in map(_photo_name, cell_entries(value)) if name]
-    local = [name for name in names if not _REMOTE.match(name)]
-    return list(dict.fromkeys(local)), len(names) - len(local)
-
-
-def cell_entries(value: Any) -> list[Any]:
-    """Return the entries of a cell: of a list, of text that spells a list or is parted by `|`, or itself."""
-    if not isinstance(value, str):
-        return value if isinstance(value, list) else [value] if value else []
-    cell = value.strip()
-    if cell.startswith("["):
-        for text in (cell, cell.replace("'", '"')):  # the second is how pandas writes a list
-            try:
-                return list(json.loads(text))
-            except (ValueError, RecursionError):
-                continue
-    return [name.strip() for name in cell.split("|")]
-
-
-def _photo_name(entry: Any) -> str:
-    if isinstance(entry, Mapping):
-        local = next((entry[key] for key in ("id", "path", "photo_id") if entry.get(key)), None)
-        urls = [
-            url for urls in entry.values() for url in (urls if isinstance(urls, list) else [urls])
-        ]
-        entry = local or next(
-            (url for url in urls if isinstance(url, str) and _REMOTE.match(url)), entry
-        )
-    if entry is None or isinstance(entry, str):
-        return entry or ""
-    return str(entry) if isinstance(entry, int | float) else f"({type(entry).__name__})"

@@ -1,45 +1,32 @@
-"""Reading: any supported file in, the canonical `Reviews` and a list of what was refused out."""
+"""Reading reviews and items: from a file in any layout to checked `Reviews`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Mapping
 from itertools import chain, islice
-from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
+from pydantic import ValidationError
 
 from mmrec.config import ReadConfig
-from mmrec.data.columns import (
-    LAYOUTS,
-    RowError,
-    as_captions,
-    as_id,
-    as_rating,
-    as_text,
-    as_time,
-    choose_columns,
-    first_value,
-)
+from mmrec.data.columns import LAYOUTS, choose_columns, first_value
 from mmrec.data.files import Record, read_records
-from mmrec.data.images import check_photos, photo_names
+from mmrec.data.images import check_photos
+from mmrec.data.rows import ItemRow, ReviewRow, explain_refusal, is_url
 from mmrec.data.schema import ITEM_SCHEMA, REJECT_SCHEMA, REVIEW_SCHEMA, Reviews
 from mmrec.errors import DataError, PhotoError
 from mmrec.text import escape_text
 
 __all__ = ["read_reviews"]
 
-HEAD_ROWS = 1000
-"""First rows whose columns decide the layout, so that one odd first row decides nothing."""
-
 _DEFAULTS = ReadConfig()
-_Row = tuple[Any, ...]
+_Columns = Mapping[str, tuple[str, ...]]
+_Row = TypeVar("_Row", ItemRow, ReviewRow)
 
 log = logging.getLogger(__name__)
 
@@ -48,207 +35,211 @@ def read_reviews(path: Path | str, config: ReadConfig = _DEFAULTS) -> Reviews:
     """Read reviews, and items where `config.items` names their file.
 
     Args:
-        path: JSON lines, JSON, CSV (each also with `.gz`) or Parquet, in a layout of `formats.LAYOUTS`.
+        path: JSON lines, JSON, CSV (each also with `.gz`) or Parquet, in one of `columns.LAYOUTS`.
         config: layout, columns, folders and limits.
 
     Returns:
-        Reviews in the order of the file. A row that cannot be used is in `rejects` and nowhere else; a
-        photo that cannot be used is in `rejects` and missing from its row.
+        Reviews in the order of the file. A row that cannot be used is in `rejects` and nowhere
+        else; a photo that cannot be used is in `rejects` and missing from its row.
 
     Raises:
         ConfigError: `config.map` names a column that mmrec does not have.
         DataError: the file as a whole cannot be used, or more than `max_reject_share` of its rows.
     """
-    path, column = Path(path), config.captions_column
+    path = Path(path)
     if config.photos is not None and not config.photos.is_dir():
         raise DataError(f"{config.photos}: no such folder of photos; check --photos")
-    drafts = [
-        _reviews(path, config),
-        *([_items(config.items, config)] if config.items is not None else []),
-    ]
-    if column is not None and not any(column in draft.columns for draft in drafts):
-        files = "; ".join(
-            f"{draft.path} has {escape_text(', '.join(draft.columns), 300)}" for draft in drafts
-        )
-        raise DataError(f"--captions-column {column}: no such column in the first rows; {files}")
-    photos = [
-        (name, draft.root) for draft in drafts for _, names, *_ in draft.accepted for name in names
-    ]
+    files = [_read_review_file(path, config)]
+    if config.items is not None:
+        files.append(_read_item_file(config.items, config))
+    _check_captions_column(files, config.captions_column)
+    photos = [photo for file in files for photo in file.local_photos()]
     checked = check_photos(photos, config.max_pixels)
-    table, items, *_ = *(draft.rows(checked) for draft in drafts), []
-    rejects = [
-        (str(draft.path), *one)
-        for draft in drafts
-        for one in sorted(draft.rejects, key=itemgetter(0))
-    ]
-    if remote := sum(draft.remote for draft in drafts):
-        log.info("%s: %d photos are URLs and were left out", path, remote)
+    table, *item_tables = [file.to_table(checked) for file in files]
     return Reviews(
-        table=pl.DataFrame(table, schema=REVIEW_SCHEMA, orient="row"),
-        items=pl.DataFrame(items, schema=ITEM_SCHEMA, orient="row"),
-        rejects=pl.DataFrame(rejects, schema=REJECT_SCHEMA, orient="row"),
+        table=table,
+        items=item_tables[0] if item_tables else pl.DataFrame(schema=ITEM_SCHEMA),
+        rejects=pl.concat([file.rejects_table() for file in files]),
         source=str(path),
     )
 
 
-def _reviews(path: Path, config: ReadConfig) -> _Draft:
-    draft = _Draft(path, config)
-    names = choose_columns(draft.columns, config, str(path))
-    latest = datetime.now(UTC).replace(tzinfo=None) + timedelta(days=1)
+def _read_review_file(path: Path, config: ReadConfig) -> _FileReader:
+    file = _FileReader(path, config, REVIEW_SCHEMA)
     ids: set[str] = set()
-
-    def cells(row: dict[str, Any], line: int) -> _Row:
-        content = (
-            as_id(first_value(row, names["user"]), "user"),
-            as_id(first_value(row, names["item"]), "item"),
-            as_rating(first_value(row, names["rating"])),
-            as_text(first_value(row, names["text"]), config.max_text),
-            as_time(first_value(row, names["time"]), latest),
-        )
+    for record, row in file.valid_rows(ReviewRow, choose_columns(file.columns, config, str(path))):
+        content = (row.user, row.item, row.rating, row.text, row.time)
         digest = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
-        draft.only_once(digest, line, "exact duplicate of an earlier row")
-        return _new_id(first_value(row, names["review_id"]), digest, ids), *content
+        if file.is_first(digest, record, "exact duplicate of an earlier row"):
+            row.review_id = _unique_id(row.review_id, digest, ids)
+            file.accept(record, row)
+    file.check_reject_share()
+    return file
 
-    draft.fill(cells, names["photos"])
-    return draft
+
+def _unique_id(review_id: str | None, digest: str, taken: set[str]) -> str:
+    """Return the file's id unless it is taken, else one that is derived from the review."""
+    while (
+        review_id is None or review_id in taken
+    ):  # a file may hold an id that equals a derived one
+        review_id, digest = digest[:16], hashlib.sha256(digest.encode()).hexdigest()
+    taken.add(review_id)
+    return review_id
 
 
-def _items(path: Path, config: ReadConfig) -> _Draft:
-    draft = _Draft(path, config)
-    names = LAYOUTS["plain"]["item"]
-    if config.map.get("item") in draft.columns:
-        names = (config.map["item"], *names)
-    if not any(name in draft.columns for name in names):
-        listed = escape_text(", ".join(draft.columns), 500)
+def _read_item_file(path: Path, config: ReadConfig) -> _FileReader:
+    file = _FileReader(path, config, ITEM_SCHEMA)
+    plain = LAYOUTS["plain"]
+    columns = {"item": plain["item"], "name": ("name", "title"), "photos": plain["photos"]}
+    if config.map.get("item") in file.columns:
+        columns["item"] = (config.map["item"],)
+    if set(file.columns).isdisjoint(columns["item"]):
+        present = escape_text(", ".join(file.columns), 500)
         raise DataError(
-            f"{path}: no column for item among: {listed}. Name it with --map item=COLUMN"
+            f"{path}: no column for item among: {present}. Name it with --map item=COLUMN"
         )
-
-    def cells(row: dict[str, Any], line: int) -> _Row:
-        item = as_id(first_value(row, names), "item")
-        name = " ".join(as_text(first_value(row, ("name", "title")), config.max_text).split())
-        draft.only_once(item, line, "item was described before")
-        return item, name or None
-
-    draft.fill(cells, LAYOUTS["plain"]["photos"])
-    return draft
+    for record, row in file.valid_rows(ItemRow, columns):
+        if file.is_first(row.item, record, "item was described before"):
+            file.accept(record, row)
+    file.check_reject_share()
+    return file
 
 
-class _Draft:
-    """One file whose photos are not checked yet: rows that can be used, and refusals.
+def _check_captions_column(files: list[_FileReader], column: str | None) -> None:
+    if column is None or any(column in file.columns for file in files):
+        return
+    present = [f"{file.path} has {escape_text(', '.join(file.columns), 300)}" for file in files]
+    raise DataError(
+        f"--captions-column {column}: no such column in the first rows; {'; '.join(present)}"
+    )
+
+
+class _FileReader:
+    """One file whose photos are not checked yet: accepted rows and refusals.
 
     Attributes:
-        accepted: (cells, names of photos, captions, where it comes from) of a row.
-        rejects: (line, reason, row).
-        remote: photos that are URLs.
+        columns: names of columns in the first rows.
 
     Raises:
-        DataError: the file has no rows, or not one of the first can be read.
+        DataError: the file has no rows, or none of the first can be read.
     """
 
-    def __init__(self, path: Path, config: ReadConfig) -> None:
+    def __init__(self, path: Path, config: ReadConfig, schema: Mapping[str, pl.DataType]) -> None:
         self.path = path
-        self.root = config.photos or path.parent
-        self.accepted: list[tuple[_Row, list[str], list[str], Record]] = []
-        self.rejects: list[tuple[int, str, str]] = []
-        self.remote = 0
         self._config = config
-        self._lines: dict[str, int] = {}
+        self._schema = schema
+        self._photo_root = config.photos or path.parent
+        # Cells are in the order of the schema, which ends with photos and captions.
+        self._accepted: list[tuple[Record | None, tuple[Any, ...]]] = []
+        self._rejects: list[tuple[str, int, str, str]] = []
+        self._first_lines: dict[str, int] = {}
         stream = read_records(path)
-        head = list(islice(stream, HEAD_ROWS))
+        # many rows tell the columns, so that an odd first row decides nothing
+        head = list(islice(stream, 1000))
         if not head:
             raise DataError(f"{path}: the file holds no rows; check that it was written to its end")
-        readable = [record.content for record in head if isinstance(record.content, dict)]
-        if not readable:
-            for record in head:
-                self._refuse(record, str(record.content))
-            raise self._too_many()
-        self.columns = list(dict.fromkeys(column for row in readable for column in row))
         self._records = chain(head, stream)
+        rows = [record.content for record in head if isinstance(record.content, dict)]
+        self.columns = list(dict.fromkeys(chain.from_iterable(rows)))
+        if not rows:
+            for record in head:
+                self.refuse(record, str(record.content))
+            self.check_reject_share()
 
-    def only_once(self, key: str, line: int, again: str) -> None:
-        """Refuse a row that says the same as the one of an earlier line."""
-        first = self._lines.setdefault(key, line)
-        if first != line:
-            raise RowError(f"{again}: line {first}")
+    def valid_rows(self, model: type[_Row], columns: _Columns) -> Iterator[tuple[Record, _Row]]:
+        """Yield the rows that pass the checks of a model; refuse the others.
 
-    def fill(self, cells: Callable[[dict[str, Any], int], _Row], photos: Sequence[str]) -> None:
-        """Read all rows; `cells` reads one of a line, `photos` are the columns that may name its photos.
-
-        Raises:
-            DataError: no row can be used, or more are refused than may be.
+        Args:
+            model: the checks.
+            columns: the columns in which a field of the model may be; the first in a row counts.
         """
-        column = self._config.captions_column
+        captions = self._config.captions_column
+        columns = {**columns, "captions": (captions,) if captions else ()}
         for record in self._records:
-            try:
-                if isinstance(record.content, str):
-                    raise RowError(record.content)
-                captions = (
-                    as_captions(record.content.get(column), self._config.max_text) if column else []
-                )
-                row = cells(record.content, record.line)
-            except RowError as refusal:
-                self._refuse(record, str(refusal))
+            if isinstance(record.content, str):
+                self.refuse(record, record.content)
                 continue
-            names, remote = photo_names(first_value(record.content, photos))
-            # Only a row with photos can still be complained of; the others need not stay in memory.
-            origin = record if names else Record(record.line, {})
-            self.accepted.append((row, names, captions, origin))
-            self.remote += remote
-        share = len(self.rejects) / (len(self.rejects) + len(self.accepted))
-        if share > self._config.max_reject_share or not self.accepted:
-            raise self._too_many()
+            values = {}
+            for name, names in columns.items():
+                value = first_value(record.content, names)
+                if value is not None:  # else the field keeps its default, or is reported as missing
+                    values[name] = value
+            try:
+                row = model.model_validate(values, context=self._config)
+            except ValidationError as error:
+                self.refuse(record, explain_refusal(error))
+            else:
+                yield record, row
 
-    def rows(self, checked: Mapping[tuple[str, Path], Path | PhotoError]) -> list[_Row]:
-        """The rows with the paths of their usable photos; the other photos are refused."""
+    def is_first(self, key: str, record: Record, reason: str) -> bool:
+        """Refuse a row whose key an earlier row has."""
+        first = self._first_lines.setdefault(key, record.line)
+        if first != record.line:
+            self.refuse(record, f"{reason}: line {first}")
+        return first == record.line
+
+    def accept(self, record: Record, row: ReviewRow | ItemRow) -> None:
+        """Keep a row; its record only if a photo of it can still be refused."""
+        # Tuples of plain values, because the garbage collector would scan millions of lists.
+        self._accepted.append((record if row.photos else None, tuple(vars(row).values())))
+
+    def refuse(self, record: Record, reason: str) -> None:
+        """Note a refusal; the reason is `kind: detail`."""
+        shown = escape_text(_spell(record))
+        self._rejects.append((str(self.path), record.line, escape_text(reason), shown))
+
+    def local_photos(self) -> list[tuple[str, Path]]:
+        """Return names of photos that are files, with their folder."""
+        names = [name for _, (*_, photos, _) in self._accepted for name in photos]
+        local = [(name, self._photo_root) for name in names if not is_url(name)]
+        if len(local) < len(names):
+            remote = len(names) - len(local)
+            log.info("%s: %d photos are URLs and were left out", self.path, remote)
+        return local
+
+    def to_table(self, checked: Mapping[tuple[str, Path], Path | PhotoError]) -> pl.DataFrame:
+        """Return the accepted rows with the paths of usable photos; refuse the other photos."""
         rows = []
-        for cells, names, captions, origin in self.accepted:
+        for record, (*cells, names, captions) in self._accepted:
             paths: dict[str, None] = {}
             for name in names:
-                outcome = checked[name, self.root]
-                if isinstance(outcome, PhotoError):
-                    self._refuse(origin, f"photo {escape_text(name, 80)}: {outcome}")
-                else:
-                    paths[str(outcome)] = None
-            rows.append((*cells, list(paths), captions))
-        return rows
+                photo = checked.get((name, self._photo_root))
+                if isinstance(photo, PhotoError) and record is not None:
+                    self.refuse(record, f"photo {escape_text(name, 80)}: {photo}")
+                elif photo is not None:
+                    paths[str(photo)] = None
+            rows.append((*cells, list(paths), list(captions)))
+        return pl.DataFrame(rows, schema=self._schema, orient="row")
 
-    def _refuse(self, record: Record, reason: str) -> None:
-        self.rejects.append((record.line, escape_text(reason), escape_text(_spelt(record))))
+    def rejects_table(self) -> pl.DataFrame:
+        """Return the refusals by line."""
+        table = pl.DataFrame(self._rejects, schema=REJECT_SCHEMA, orient="row")
+        return table.sort("line", maintain_order=True)
 
-    def _too_many(self) -> DataError:
-        # A reason is `kind: detail`; the kinds are counted.
-        kinds = Counter(reason.partition(":")[0] for _, reason, _ in self.rejects)
-        examples = {
-            reason.partition(":")[0]: (line, reason) for line, reason, _ in reversed(self.rejects)
-        }
-        listed = "\n".join(
-            f"  {number} rows: {examples[kind][1]} (line {examples[kind][0]})"
-            for kind, number in kinds.most_common(3)
-        )
-        total = len(self.rejects) + len(self.accepted)
-        return DataError(
-            f"{self.path}: {len(self.rejects)} of {total} rows were refused:\n{listed}\n"
+    def check_reject_share(self) -> None:
+        """Stop where too many rows are refused.
+
+        Raises:
+            DataError: no row can be used, or more are refused than `max_reject_share` allows.
+        """
+        refused, total = len(self._rejects), len(self._rejects) + len(self._accepted)
+        if self._accepted and refused / total <= self._config.max_reject_share:
+            return
+        kinds: dict[str, list[str]] = {}
+        for _, line, reason, _ in self._rejects:
+            kinds.setdefault(reason.partition(":")[0], []).append(f"{reason} (line {line})")
+        common = sorted(kinds.values(), key=len, reverse=True)[:3]
+        examples = "".join(f"\n  {len(reasons)} rows: {reasons[0]}" for reasons in common)
+        raise DataError(
+            f"{self.path}: {refused} of {total} rows were refused:{examples}\n"
             "Mend the file, name its columns with --map, or allow more with --max-reject-share"
         )
 
 
-def _spelt(record: Record) -> str:
+def _spell(record: Record) -> str:
     if record.raw or isinstance(record.content, str):
         return record.raw.rstrip("\r\n")
     try:
         return json.dumps(record.content, ensure_ascii=False, default=str)
     except (RecursionError, ValueError, TypeError):
         return "(cannot be shown)"
-
-
-def _new_id(value: Any, digest: str, taken: set[str]) -> str:
-    """Return the file's own id while it is usable and new, else one derived from the review's content."""
-    try:
-        own = as_id(value, "review_id")
-    except RowError:
-        own = ""
-    while not own or own in taken:  # a file may hold an id that equals a derived one
-        own, digest = digest[:16], hashlib.sha256(digest.encode()).hexdigest()
-    taken.add(own)
-    return own

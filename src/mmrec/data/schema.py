@@ -22,7 +22,7 @@ EntityKind = Literal["user", "item"]
 """Whose reviews are meant: those that a user wrote, or those that an item got."""
 
 NO_TIME = np.iinfo(np.int64).max
-"""The time of a review without one: later than every other, so that it is nobody's past."""
+"""Sentinel for a missing timestamp; sorts after all others."""
 
 REVIEW_SCHEMA: dict[str, pl.DataType] = {
     "review_id": pl.String(),
