@@ -1,0 +1,239 @@
+"""Features of views against a slow reference, and the constants they are made with."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import interactions, tables
+from mmrec.config import AnnotationConfig, Config, RankerConfig
+from mmrec.data import arrays
+from mmrec.data.schema import EntityKind, Interactions
+from mmrec.data.split import Split
+from mmrec.errors import DataError
+from mmrec.evidence.policies import Evidence
+from mmrec.evidence.views import EvidenceViews
+from mmrec.features.annotations import EvidenceSums, rating_sums
+from mmrec.features.tables import Constants, EntityFeatures, _top_categories, entity_features
+
+SIZE = 15
+"""Number of categories in the vocabulary."""
+TAGS = np.eye(4, dtype=np.float32)
+
+
+def views_of(*lists: list[int]) -> EvidenceViews:
+    return EvidenceViews.from_lists(np.arange(len(lists)), [np.array(rows, dtype=np.int64) for rows in lists])
+
+
+def build(
+    sums: EvidenceSums,
+    limit: int = 11,
+    mean: float = 4.0,
+    prior: float = 2.0,
+    kind: EntityKind = "item",
+    features: str = "proposed",
+) -> EntityFeatures:
+    ranker, annotation = RankerConfig(features=features), AnnotationConfig(max_categories=limit)
+    config = Config(ranker=ranker, annotation=annotation)
+    return entity_features(kind, sums, Constants(mean, prior, prior), config)
+
+
+def sums_over(views: EvidenceViews, rating: np.ndarray, tags: np.ndarray | None = None) -> EvidenceSums:
+    """Sums over views of (n,) ratings, (n, 4) price tags, and one vote per review for all categories."""
+    reviews = replace(rating_sums(rating), categories=np.ones((len(rating), SIZE), dtype=np.float32))
+    return (reviews if tags is None else replace(reviews, price=tags)).over(views)
+
+
+@given(tables(), st.integers(0, 2**32 - 1), st.floats(0.1, 50))
+@settings(max_examples=100, deadline=None)
+def test_dense_columns_equal_a_slow_reference(data: Interactions, seed: int, prior: float) -> None:
+    rng = np.random.default_rng(seed)
+    evidence_rows = rng.permutation(len(data))[: max(1, len(data) * 3 // 4)]
+    test = np.setdiff1d(np.arange(len(data)), evidence_rows)
+    split = Split(np.sort(evidence_rows), np.zeros(0, dtype=np.int64), test)
+    views = Evidence.derive(data, split, "fold", 3, rng).item
+    rating = np.where(rng.random(len(data)) < 0.2, np.nan, data.rating - 1)  # zero stars are a rating
+    tags = TAGS[rng.integers(4, size=len(data))]
+    text_count = {"gist": 1 - np.arange(len(views)) % 2}
+    features = build(replace(sums_over(views, rating, tags), text_count=text_count), 1, 3.7, prior)
+    assert features.dense.dtype == np.float32
+    for view, rows in enumerate(views.review_sets()):
+        stars = [float(rating[row]) for row in rows if not np.isnan(rating[row])]
+        votes = [int(np.argmax(tags[row])) for row in rows]
+        total = sum(vote < 3 for vote in votes) + 5  # five votes for no price
+        expected = {
+            "mean rating": (sum(stars) + prior * 3.7) / (len(stars) + prior),
+            "no rating": float(not stars),
+            "log count": np.log(1 + len(stars)),
+            "cheap price": votes.count(0) / total,
+            "fair price": votes.count(1) / total,
+            "overpriced": votes.count(2) / total,
+            "no price": 5 / total,
+            "no gist": float(view % 2),
+        }
+        assert list(features.names) == list(expected)
+        assert features.dense[view].tolist() == pytest.approx(list(expected.values()), abs=1e-5)
+
+
+def test_dense_columns_by_hand() -> None:
+    rating = np.array([5, 2, np.nan, 1], dtype=np.float32)
+    tags = TAGS[[0, 2, 2, 3]]
+    features = build(sums_over(views_of([0, 1, 2], [2], [], [3]), rating, tags))
+    columns = dict(zip(features.names, features.dense.T.tolist(), strict=True))
+    # Shrunk with two reviews' worth of 4 stars; the last view is that of an unknown item.
+    assert columns["mean rating"] == pytest.approx([15 / 4, 4, 4, 3, 4])
+    assert columns["no rating"] == [0, 1, 1, 0, 1]
+    assert columns["log count"] == pytest.approx([np.log(3), 0, 0, np.log(2), 0])
+    # Shrunk with five votes for no price.
+    assert columns["cheap price"] == pytest.approx([1 / 8, 0, 0, 0, 0])
+    assert columns["fair price"] == [0, 0, 0, 0, 0]
+    assert columns["overpriced"] == pytest.approx([2 / 8, 1 / 6, 0, 0, 0])
+    assert columns["no price"] == pytest.approx([5 / 8, 5 / 6, 1, 1, 1])
+
+
+def test_in_the_paper_users_have_neither_count_nor_price_nor_categories() -> None:
+    sums = sums_over(views_of([0]), np.array([5.0]), TAGS[:1])
+    features = build(sums, kind="user")
+    assert features.names == ("mean rating", "no rating")
+    assert features.categories.shape == (2, 0)
+    assert build(sums, kind="user", features="mmrec").names == (*features.names, "log count")
+    baseline = build(sums, features="baseline")
+    assert baseline.names == (*features.names, "log count")
+    assert baseline.categories.shape == (2, 0)
+
+
+@pytest.mark.parametrize(("features", "present"), [("proposed", 1.0), ("mmrec", 2 / 6)])
+def test_the_last_view_is_that_of_an_unknown_item(features: str, present: float) -> None:
+    sums = sums_over(views_of([0], [1]), np.array([5.0, 1.0]), TAGS[:2])
+    blocks = {"gist": np.full((2, 3), 0.5, dtype=np.float32)}
+    sums = replace(sums, vectors=blocks, text_count={"gist": np.array([2.0, 2.0])})
+    result = build(sums, 3, 3.25, features=features)
+    assert result.unknown_index == 2 == len(result.dense) - 1
+    assert dict(zip(result.names, result.dense[2].tolist(), strict=True)) == {
+        "mean rating": 3.25,
+        "no rating": 1,
+        "log count": 0,
+        "cheap price": 0,
+        "fair price": 0,
+        "overpriced": 0,
+        "no price": 1,
+        "no gist": 1,
+    }
+    assert result.vectors["gist"].tolist() == [[0.5] * 3, [0.5] * 3, [0.0] * 3]
+    assert result.vectors["gist"].dtype == np.float16
+    assert result.present["gist"].tolist() == pytest.approx([present, present, 0])
+    assert result.categories.tolist() == [[0, 1, 2], [0, 1, 2], [SIZE] * 3]
+
+
+def test_an_unknown_item_equals_a_view_without_reviews() -> None:
+    features = build(sums_over(views_of([0], []), np.array([5.0]), TAGS[:1]))
+    assert features.dense[1].tolist() == features.dense[2].tolist()
+    assert features.categories[1].tolist() == features.categories[2].tolist()
+
+
+def test_large_arrays_are_mapped_to_files_without_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sums = sums_over(views_of([0, 2], [1], []), np.array([5.0, 1.0, 3.0]), TAGS[:3])
+    blocks = {"gist": np.full((3, 3), 0.5)}
+    sums = replace(sums, vectors=blocks, text_count={"gist": np.array([2.0, 1.0, 0.0])})
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    in_memory = build(sums)
+    monkeypatch.setattr(arrays, "_LARGE", 1)
+    mapped = build(sums)
+    assert not list(tmp_path.iterdir())
+    for plain, memmap in (
+        (in_memory.dense, mapped.dense),
+        (in_memory.vectors["gist"], mapped.vectors["gist"]),
+    ):
+        assert not isinstance(plain.base, np.memmap)
+        assert isinstance(memmap.base, np.memmap)
+        assert np.array_equal(plain, memmap)
+
+
+def test_a_full_disk_is_an_error_that_names_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    size = 2 * shutil.disk_usage(tmp_path).total
+    with pytest.raises(DataError, match=f"^{tmp_path} has no room for {size / 1e9:.1f} GB.*set TMPDIR"):
+        arrays.allocate((size,), np.uint8)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"No such file.*set TMPDIR"):
+        arrays.allocate((200_000_000,), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("votes", "limit", "expected"),
+    [
+        ([1, 3, 0, 2], 11, [1, 3, 0] + [15] * 8),
+        ([5] * 14, 11, [*range(11)]),
+        ([1, 2, 2, 1], 3, [1, 2, 0]),
+        ([20, 1, 2, 3], 11, [0, 3, 2] + [15] * 8),  # a tenth of the first one's votes
+        ([0, 0], 11, [15] * 11),
+    ],
+)
+def test_categories_are_those_with_most_votes(votes: list[int], limit: int, expected: list[int]) -> None:
+    table = np.zeros((1, SIZE), dtype=np.float32)
+    table[0, : len(votes)] = votes
+    assert _top_categories(table, limit).tolist() == [expected, [SIZE] * limit]
+
+
+def test_categories_are_ranked_in_blocks_and_padded_for_a_small_vocabulary() -> None:
+    votes = np.random.default_rng(0).integers(0, 5, (9, SIZE)).astype(np.float32)
+    assert np.array_equal(_top_categories(votes, 11, block_views=2), _top_categories(votes, 11))
+    assert _top_categories(np.array([[0.0, 1.0]]), 4).tolist() == [[1, 2, 2, 2], [2, 2, 2, 2]]
+
+
+def constants_of(between: float, within: float, seed: int = 0) -> Constants:
+    """Of 300 users with 20 ratings each, whose means deviate by `between`."""
+    rng = np.random.default_rng(seed)
+    user = np.repeat(np.arange(300), 20)
+    item = rng.integers(100, size=len(user))
+    rating = 3.5 + rng.normal(0, between, 300)[user] + rng.normal(0, within, len(user))
+    data = interactions(user.tolist(), item.tolist(), rating.tolist())
+    return Constants.estimate(data, np.arange(len(user)))
+
+
+def test_a_prior_is_the_variance_within_over_that_between_users() -> None:
+    constants = constants_of(between=0.5, within=1.0)
+    assert constants.user_prior == pytest.approx(4, rel=0.25)
+    assert constants.item_prior > 30
+    assert constants.mean == pytest.approx(3.5, abs=0.1)
+    assert min(constants_of(between=0, within=1, seed=seed).user_prior for seed in range(5)) > 40
+    assert constants_of(between=2, within=0.3).user_prior == pytest.approx(0.1)
+
+
+def test_constants_by_hand_depend_on_the_given_rows_only() -> None:
+    # Means 4 and 2: within = (1 + 1 + 1 + 1) / 2 = 2, spread = 4 - 2 = 2, between = 2 / (4 - 2) = 1.
+    data = interactions([0, 0, 1, 1, 2], [0, 1, 2, 3, 0], [5, 3, 3, 1, 1])
+    constants = Constants.estimate(data, np.arange(4))
+    assert constants.mean == 3
+    assert constants.user_prior == pytest.approx(2)
+    assert constants.item_prior == 1  # undefined with one review per item
+    data.rating[4], data.user[4] = 5, 1
+    assert Constants.estimate(data, np.arange(4)) == constants
+
+
+def test_sums_of_two_halves_add_up_to_the_whole() -> None:
+    rng = np.random.default_rng(3)
+    rating, tags = rng.integers(1, 6, 6).astype(np.float32), TAGS[rng.integers(4, size=6)]
+    vectors = {"gist": np.arange(12, dtype=np.float32).reshape(6, 2)}
+    reviews = replace(rating_sums(rating), price=tags, vectors=vectors, text_count={"gist": np.ones(6)})
+    halves = reviews.over(views_of([0, 1], [4])) + reviews.over(views_of([2], [3, 5]))
+    whole = reviews.over(views_of([0, 1, 2], [3, 4, 5]))
+    for name in ("rating_count", "rating_sum", "price", "categories"):
+        assert getattr(halves, name) == pytest.approx(getattr(whole, name))
+    assert halves.vectors["gist"] == pytest.approx(whole.vectors["gist"], rel=1e-3)
+    without_texts = rating_sums(rating).over(views_of([], []))
+    assert (halves + without_texts).text_count["gist"].tolist() == [3, 3]
+    assert (halves + whole.zeros()).vectors["gist"] == pytest.approx(halves.vectors["gist"])
+    assert halves.take(np.array([1])).rating_sum == halves.rating_sum[1]
