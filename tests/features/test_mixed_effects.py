@@ -1,0 +1,189 @@
+"""Mixed effects and factors against the normal equations, and against a slow reference."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
+from sklearn.metrics import roc_auc_score
+
+from conftest import interactions, tables
+from mmrec.data import arrays
+from mmrec.data.schema import Interactions
+from mmrec.features import mixed_effects, text_regression
+from mmrec.features.mixed_effects import EFFECT_COLUMNS, MixedEffects, choose_penalties, ridge_factors
+from mmrec.features.text_regression import RatedTexts, TextRegression, TextSums
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def random_texts(data: Interactions, seed: int = 0) -> RatedTexts:
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(len(data), 4)).astype(np.float16)
+    return RatedTexts(data, vectors, rng.integers(0, 200, size=len(data)))
+
+
+def random_rows(data: Interactions, seed: int) -> np.ndarray:
+    """About 70% of all rows, at least one."""
+    chosen = np.random.default_rng(seed).random(len(data)) < 0.7
+    chosen[0] |= not chosen.any()
+    return np.flatnonzero(chosen)
+
+
+def test_effects_solve_the_penalised_least_squares() -> None:
+    rng = np.random.default_rng(3)
+    users, items, ratings = (rng.integers(*range_, size=80) for range_ in ((0, 6), (0, 5), (1, 6)))
+    data = interactions(users.tolist(), items.tolist(), ratings.tolist())
+    rows = np.arange(60)
+    effects = MixedEffects.fit(random_texts(data), rows, (2.0, 7.0))
+    design = np.zeros((60, 11))
+    design[rows, data.user[rows]] = 1
+    design[rows, 6 + data.item[rows]] = 1
+    target = data.rating[rows] - data.rating[rows].mean()
+    gram = design.T @ design + np.diag([2.0] * 6 + [7.0] * 5)
+    expected = np.linalg.solve(gram, design.T @ target)
+    assert effects.user["rating effect"][:6] == pytest.approx(expected[:6], abs=1e-4)
+    assert effects.item["rating effect"][:5] == pytest.approx(expected[6:], abs=1e-4)
+
+
+def test_a_harsh_user_is_told_from_a_bad_item() -> None:
+    # Only the harsh user rated item 2, and better than the other items.
+    data = interactions([0, 0, 0, 1, 1, 2, 2], [0, 1, 2, 0, 1, 0, 1], [2, 2, 3, 4, 4, 4, 4])
+    effects = MixedEffects.fit(random_texts(data), np.arange(7), (0.1, 0.1))
+    assert effects.user["rating effect"][0] < effects.user["rating effect"][1] - 1
+    assert effects.item["rating effect"][2] > effects.item["rating effect"][0]
+
+
+def test_columns_are_shrunk_towards_the_overall_mean_with_five_reviews() -> None:
+    data = interactions([0, 0, 1], [0, 1, 0], [1, 5, 5])
+    texts = RatedTexts(data, np.zeros((3, 2), dtype=np.float16), np.array([0, 10, 10]))
+    user = MixedEffects.fit(texts, np.arange(3), (1.0, 1.0)).user
+    # One of the two reviews of user 0 has at most 1.5 stars and no text; of all three, one.
+    expected = pytest.approx([(1 + 5 / 3) / 7, (5 / 3) / 6, 1 / 3])
+    assert user["stars to 1.5"].tolist() == expected
+    assert user["blank"].tolist() == expected
+    assert user["rating effect"][2] == 0
+
+
+@given(tables(gaps=False), seeds)
+@settings(max_examples=40, deadline=None)
+def test_effects_depend_on_the_given_rows_only(data: Interactions, seed: int) -> None:
+    rows, texts = random_rows(data, seed), random_texts(data, seed)
+    hidden = np.setdiff1d(np.arange(len(data)), rows)
+    rating, vectors, length = data.rating.copy(), texts.vectors.copy(), texts.length.copy()
+    rating[hidden], vectors[hidden], length[hidden] = 6 - rating[hidden], 9, 1000
+    changed = Interactions(data.user, data.item, rating, data.time, data.users, data.items)
+    first = MixedEffects.fit(texts, rows, (2.0, 3.0))
+    second = MixedEffects.fit(RatedTexts(changed, vectors, length), rows, (2.0, 3.0))
+    for name in EFFECT_COLUMNS:
+        assert np.array_equal(first.user[name], second.user[name])
+        assert np.array_equal(first.item[name], second.item[name])
+
+
+@given(tables(gaps=False), seeds)
+@settings(max_examples=40, deadline=None)
+def test_text_regression_topics_and_factors_equal_a_slow_reference(data: Interactions, seed: int) -> None:
+    rows, texts = random_rows(data, seed), random_texts(data, seed)
+    user, item = data.user[rows], data.item[rows]
+    rating, vectors = data.rating[rows].astype(np.float64), texts.vectors[rows].astype(np.float64)
+    regression, topics = TextRegression.fit(TextSums.from_rows(texts, rows))
+    centred = vectors - vectors.mean(0)
+    ridge = Ridge(alpha=3.0, fit_intercept=False).fit(centred, rating - rating.mean())
+    assert regression.mean_rating == pytest.approx(rating.mean())
+    predicted = regression.predict(texts.vectors[rows].astype(np.float32))
+    assert predicted == pytest.approx(ridge.predict(centred), abs=1e-4)
+    item_mean = np.zeros((len(data.items) + 1, vectors.shape[1]))
+    np.add.at(item_mean, item, centred)
+    item_mean /= (np.bincount(item, minlength=len(item_mean)) + 4.0)[:, None]
+    scale = max(np.sqrt(np.square(item_mean[np.unique(item)]).sum(1).mean()), 1e-6)
+    assert topics @ topics.T == pytest.approx(item_mean @ item_mean.T / scale**2, abs=1e-4)
+    effects = MixedEffects.fit(texts, rows, (2.0, 3.0))
+    residual = rating - rating.mean() - effects.user["rating effect"][user]
+    residual -= effects.item["rating effect"][item]
+    for code, factors in enumerate(effects.user_factors):
+        expected = np.zeros(topics.shape[1])
+        if (by_user := user == code).any():
+            ridge = Ridge(alpha=15.0, fit_intercept=False)
+            expected = ridge.fit(topics[item[by_user]], residual[by_user]).coef_
+        assert factors.astype(float) == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_regression_without_texts_predicts_the_mean() -> None:
+    texts = random_texts(interactions([0], [0]))
+    regression, topics = TextRegression.fit(TextSums.from_rows(texts, np.zeros(0, dtype=np.int64)))
+    assert not regression.weights.any()
+    assert not topics.any()
+
+
+@given(tables(gaps=False), seeds, st.sampled_from([1, 30]))
+@settings(max_examples=20, deadline=None)
+def test_blocks_of_any_size_and_differences_of_sums_give_the_same_effects(
+    data: Interactions, seed: int, cells: int
+) -> None:
+    rows, texts = random_rows(data, seed), random_texts(data, seed)
+    expected = MixedEffects.fit(texts, rows, (2.0, 3.0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mixed_effects, "_BLOCK_CELLS", cells)
+        patch.setattr(text_regression, "_BLOCK_CELLS", cells)
+        patch.setattr(arrays, "_LARGE", 1)
+        hidden = np.setdiff1d(np.arange(len(data)), rows)
+        sums = TextSums.from_rows(texts, np.arange(len(data))).without(texts, hidden)
+        effects = MixedEffects.fit(texts, rows, (2.0, 3.0), sums)
+    for name in EFFECT_COLUMNS:
+        assert effects.user[name] == pytest.approx(expected.user[name], abs=1e-4)
+        assert effects.item[name] == pytest.approx(expected.item[name], abs=1e-4)
+    pairs = data.user[rows], data.item[rows]
+    assert effects.factor_score(*pairs) == pytest.approx(expected.factor_score(*pairs), abs=5e-3)
+
+
+@pytest.mark.parametrize("reviews", [0, 1, 5, 6, 40])
+def test_factors_are_the_same_by_equations_of_reviews_or_of_topics(reviews: int) -> None:
+    rng = np.random.default_rng(reviews)
+    topics, residual = rng.normal(size=(3, reviews, 6)), rng.normal(size=(3, reviews))
+    for x, y, factors in zip(topics, residual, ridge_factors(topics, residual), strict=True):
+        assert factors == pytest.approx(np.linalg.solve(x.T @ x + 15 * np.eye(6), x.T @ y))
+        assert factors == pytest.approx(ridge_factors(x, y))
+
+
+def test_fitting_takes_memory_for_few_texts_at_once() -> None:
+    rng = np.random.default_rng(0)
+    size = 100_000
+    item = rng.integers(50, size=size).tolist()
+    data = interactions((np.arange(size) % 10_000).tolist(), item)
+    vectors = rng.integers(-5, 6, size=(size, 384), dtype=np.int8).astype(np.float16)
+    tracemalloc.start()
+    MixedEffects.fit(RatedTexts(data, vectors, np.ones(size)), np.arange(size), (2.0, 2.0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < vectors.nbytes / 2
+
+
+def test_penalties_are_high_where_effects_are_small() -> None:
+    rng = np.random.default_rng(0)
+    user, item = rng.integers(100, size=4000), rng.integers(100, size=4000)
+    effects = rng.normal(0, 0.02, 100)[user] + rng.normal(0, 2.0, 100)[item]
+    rating = 3 + effects + rng.normal(0, 1, 4000)
+    data = interactions(user.tolist(), item.tolist(), rating.tolist())
+    user_penalty, item_penalty = choose_penalties(data, np.arange(3000), np.arange(3000, 4000))
+    assert user_penalty == 12.0
+    assert item_penalty <= 2.0
+
+
+def test_factor_scores_find_preferences_that_effects_cannot() -> None:
+    rng = np.random.default_rng(5)
+    user, item = (codes.ravel() for codes in np.divmod(rng.permutation(900), 30))
+    match = user % 2 == item % 2
+    data = interactions(user.tolist(), item.tolist(), np.where(match, 5, 1).tolist())
+    vectors = (np.eye(6)[item % 2] + rng.normal(0, 0.3, (900, 6))).astype(np.float16)
+    rows, test = np.arange(500), np.arange(500, 900)
+    effects = MixedEffects.fit(RatedTexts(data, vectors, np.ones(900)), rows, (2.0, 2.0))
+    score = effects.factor_score(user[test], item[test])
+    bias = effects.user["rating effect"][user[test]] + effects.item["rating effect"][item[test]]
+    assert roc_auc_score(match[test], score) > 0.99
+    assert roc_auc_score(match[test], bias) < 0.6
+    assert not effects.user_factors[-1].any()
+    assert not effects.item_factors[-1].any()
