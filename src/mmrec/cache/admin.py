@@ -20,9 +20,11 @@ from mmrec.errors import ConfigError, DataError, StoreError
 
 __all__ = ["ImportCounts", "Selection", "export", "import_", "prune", "stats"]
 
+# A condition on results or failures, with the fields of a selection as parameters.
 _SELECTED = """
 provenance IN (
-    SELECT id FROM provenances WHERE coalesce(json_extract(content, '$.kind') = :kind, :kind IS NULL)
+    SELECT id FROM provenances
+    WHERE coalesce(json_extract(content, '$.kind') = :kind, :kind IS NULL)
     AND coalesce(json_extract(content, '$.model') = :model, :model IS NULL)
 ) AND coalesce(created < :before, TRUE)
 """
@@ -66,20 +68,23 @@ class ImportCounts:
 
 def stats(store: Store, selection: Selection) -> list[dict[str, Any]]:
     """Results and failures by kind and model: numbers, bytes, tokens, day of the oldest result."""
+    # Values are bytes of any kind; answers of language models are JSON with the tokens used.
     text = "CAST(value AS TEXT)"
-    tokens = (
-        f"CASE WHEN json_valid({text}) THEN CAST(json_extract({text}, '$.usage.%s') AS INTEGER) END"
-    )
+    tokens = f"CASE WHEN json_valid({text}) THEN json_extract({text}, '$.usage.%s') END"
     columns = ("results", "failed", "bytes", "input", "output")
+    # `total` instead of `sum`, which overflows on odd values.
     sums = ", ".join(f"CAST(total({column}) AS INTEGER) AS {column}" for column in columns)
     query = f"""
-    SELECT json_extract(content, '$.kind') AS kind, json_extract(content, '$.model') AS model,
+    SELECT json_extract(content, '$.kind') AS kind,
+        json_extract(content, '$.model') AS model,
         {sums}, date(min(created), 'unixepoch') AS oldest
     FROM (
         SELECT provenance, created, 1 AS results, 0 AS failed, length(value) AS bytes,
-            {tokens % "input"} AS input, {tokens % "output"} AS output
+            CAST({tokens % "input"} AS INTEGER) AS input,
+            CAST({tokens % "output"} AS INTEGER) AS output
         FROM results WHERE {_SELECTED} AND NOT :failures
-        UNION ALL SELECT provenance, created, 0, 1, 0, 0, 0 FROM failures WHERE {_SELECTED}
+        UNION ALL SELECT provenance, created, 0, 1, 0, 0, 0
+        FROM failures WHERE {_SELECTED}
     ) AS entries JOIN provenances ON id = entries.provenance GROUP BY 1, 2 ORDER BY 1, 2
     """
     with store.translate_errors():
@@ -99,19 +104,20 @@ def export(store: Store, path: Path, selection: Selection) -> int:
     """
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
         raise ConfigError(f"{path}: name a file that ends in .jsonl or .jsonl.gz")
-    part = path.with_name(f".{path.name}.part")
-    written = 0
+    # On the same disk, so that it can be renamed.
+    temporary = path.with_name(f".{path.name}.part")
+    written, zipped = 0, path.suffix == ".gz"
     try:
-        with gzip.open(part, "wb") if path.suffix == ".gz" else part.open("wb") as file:
+        with gzip.open(temporary, "wb") if zipped else temporary.open("wb") as file:
             for line in _lines(store, selection):
                 file.write(line)
                 written += 1
-        os.replace(part, path)
+        os.replace(temporary, path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error}; see that there is room") from error
     finally:
         with suppress(OSError):
-            part.unlink()
+            temporary.unlink()
     return written
 
 
@@ -148,10 +154,12 @@ def prune(store: Store, selection: Selection) -> None:
     Raises:
         StoreError: another process computes results for this store.
     """
+    path = store.path
     with ExitStack() as locks:
         for kind in store.counts():
-            if store.path and not locks.enter_context(hold_lock(store.path, kind, max_wait=0)):
-                raise StoreError(f"{store.path}: another process computes: {kind}; wait for it")
+            held = locks.enter_context(hold_lock(path, kind, max_wait=0)) if path else True
+            if not held:
+                raise StoreError(f"{path}: another process computes: {kind}; wait for it")
         with store.transaction() as db:
             for table in ("failures",) if selection.failures else ("results", "failures"):
                 db.execute(f"DELETE FROM {table} WHERE {_SELECTED}", selection._asdict())
@@ -165,10 +173,11 @@ def _lines(store: Store, selection: Selection) -> Iterator[bytes]:
     FROM results WHERE {_SELECTED} ORDER BY key
     """
     with store.translate_errors():
-        for key, provenance, value, created in store.db.execute(query, selection._asdict()):
-            line = {"key": key.hex(), "provenance": json.loads(provenance), "created": created}
+        for key, content, value, created in store.db.execute(query, selection._asdict()):
+            provenance = json.loads(content)
+            line = {"key": key.hex(), "provenance": provenance, "created": created}
             try:
-                line["value"] = value.decode()
+                line["value"] = value.decode()  # readable where it is text
             except UnicodeDecodeError:
                 line |= {"value": base64.b64encode(value).decode(), "base64": True}
             yield json.dumps(line, ensure_ascii=False).encode() + b"\n"
@@ -185,10 +194,10 @@ def _insert(store: Store, content: object, raw: str) -> int:
     line = _ExportedResult.model_validate_json(raw)  # stricter than Python's own JSON
     if not isinstance(line.provenance.get("kind"), str):
         raise ValueError("provenance: its kind is no text")
-    value = line.value.encode()
+    key, value = bytes.fromhex(line.key), line.value.encode()
     if line.base64:
         value = base64.b64decode(line.value, validate=True)
-    return store.insert(dict(line.provenance), [(bytes.fromhex(line.key), value)], line.created)
+    return store.insert(dict(line.provenance), [(key, value)], line.created)
 
 
 def _reason(error: ValueError) -> str:

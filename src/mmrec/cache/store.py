@@ -12,29 +12,26 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmrec.cache.database import open_database, remedy
 from mmrec.cache.locks import hold_lock
 from mmrec.console import track
 from mmrec.errors import StoreError
 
-__all__ = ["Compute", "Failure", "Result", "Store", "default_store_path", "result_keys"]
-
-_FORMAT = 3
-_TABLES = """
-CREATE TABLE provenances (id INTEGER PRIMARY KEY, content TEXT NOT NULL UNIQUE);
-CREATE TABLE results (
-    key BLOB PRIMARY KEY, provenance INTEGER NOT NULL, value BLOB NOT NULL, created INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE failures (
-    key BLOB PRIMARY KEY, provenance INTEGER NOT NULL, reason TEXT NOT NULL, final INTEGER NOT NULL,
-    created REAL NOT NULL
-) WITHOUT ROWID;
-"""
+__all__ = [
+    "Compute",
+    "Failure",
+    "Provenance",
+    "Result",
+    "Store",
+    "default_store_path",
+    "result_keys",
+]
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,8 @@ class Failure:
     final: bool = True
 
 
+Provenance = dict[str, object]
+"""All that determines a result besides its input: `kind`, model, revision, parameters."""
 Result = bytes | Failure
 Compute = Callable[[Iterator[list[int]]], Generator[tuple[int, Result]]]
 """Takes blocks of positions as it can work on them, and gives (position, result) in any order."""
@@ -56,7 +55,7 @@ def default_store_path() -> Path:
     return Path(os.environ.get("MMREC_CACHE") or Path(cache) / "mmrec") / "store.sqlite"
 
 
-def result_keys(provenance: dict[str, object], inputs: Iterable[str]) -> list[bytes]:
+def result_keys(provenance: Provenance, inputs: Iterable[str]) -> list[bytes]:
     """The key of each input's result: sha256 over the provenance and the input."""
     prefix = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode() + b"\0")
     keys = []
@@ -87,29 +86,24 @@ class Store:
         self.max_wait: float | None = None
         self._retry_before = time.time() if retry else 0.0
         self._writing = threading.RLock()
-        with self.translate_errors():
-            if path is not None:
+        if path is not None:
+            with self.translate_errors():
                 path.parent.mkdir(parents=True, exist_ok=True)
-            # SQLite does not wait for a process that switches the file to WAL at this moment.
-            with self.lock("opening"):
-                self.db = _open_database(path)
+        # SQLite does not wait for a process that switches the file to WAL at this moment.
+        with self.lock("opening"), self.translate_errors():
+            self.db = open_database(path)
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """The values of those keys that have one."""
         return dict(self._select("SELECT key, value FROM results WHERE key IN ({})", keys))
 
-    def failures(self, keys: Iterable[bytes]) -> dict[bytes, Failure]:
-        """The failures among some keys."""
-        rows = self._select("SELECT key, reason, final FROM failures WHERE key IN ({})", keys)
-        return {key: Failure(reason, bool(final)) for key, reason, final in rows}
-
-    def put(self, provenance: dict[str, object], results: Iterable[tuple[bytes, Result]]) -> None:
+    def put(self, provenance: Provenance, results: Iterable[tuple[bytes, Result]]) -> None:
         """Write results by key in one transaction; a key that has a value keeps it."""
         with self.transaction():
             self.insert(provenance, results, time.time())
 
     def insert(
-        self, provenance: dict[str, object], results: Iterable[tuple[bytes, Result]], created: float
+        self, provenance: Provenance, results: Iterable[tuple[bytes, Result]], created: float
     ) -> int:
         """Write results within a `transaction`; `created` is in seconds since 1970.
 
@@ -136,7 +130,7 @@ class Store:
 
     def get_or_compute(
         self,
-        provenance: dict[str, object],
+        provenance: Provenance,
         inputs: Iterable[str],
         compute: Compute,
         *,
@@ -151,7 +145,7 @@ class Store:
         computes results of this kind, and looks again.
 
         Args:
-            provenance: all that determines a result besides its input, with a `kind`.
+            provenance: of the results.
             inputs: equal ones are computed once.
             compute: computes the results of the inputs at some positions.
             title: of the progress bar.
@@ -163,30 +157,26 @@ class Store:
             One result for each input.
         """
         keys = result_keys(provenance, inputs)
-        positions = _first_positions(keys)
-        results = self._settled(positions)
-        if missing := len(positions) - len(results):
-            with track(title, missing, status) as advance, self.lock(str(provenance["kind"])):
+        results = self._settled(keys)
+        if todo := _missing_positions(keys, results):  # results that are stored never wait
+            with track(title, len(todo), status) as advance, self.lock(str(provenance["kind"])):
 
                 def record(new: dict[bytes, Result]) -> None:
                     failed = sum(isinstance(result, Failure) for result in new.values())
                     results.update(new)
                     advance(len(new), failed)
 
-                # Whoever held the lock may have computed some.
-                record(self._settled([key for key in positions if key not in results]))
-                todo = sorted(
-                    (positions[key] for key in positions if key not in results), key=order
-                )
-                if todo:
+                # Whoever held the lock may have computed some of them.
+                record(self._settled([keys[position] for position in todo]))
+                if todo := sorted(_missing_positions(keys, results), key=order):
                     self._compute(provenance, keys, todo, compute, chunk, record)
         return [results[key] for key in keys]
 
-    def missing(self, provenance: dict[str, object], inputs: Iterable[str]) -> dict[bytes, int]:
+    def missing(self, provenance: Provenance, inputs: Iterable[str]) -> dict[bytes, int]:
         """Keys and first positions of the inputs that `get_or_compute` would compute."""
-        positions = _first_positions(result_keys(provenance, inputs))
-        settled = self._settled(positions)
-        return {key: position for key, position in positions.items() if key not in settled}
+        keys = result_keys(provenance, inputs)
+        positions = _missing_positions(keys, self._settled(keys))
+        return {keys[position]: position for position in positions}
 
     def counts(self) -> dict[str, int]:
         """Number of values by kind."""
@@ -222,13 +212,12 @@ class Store:
         try:
             yield
         except (OSError, sqlite3.Error) as error:
-            raise StoreError(
-                f"the store {self.path} cannot be used: {error}; {_remedy(error)}"
-            ) from error
+            message = f"the store {self.path} cannot be used: {error}; {remedy(error)}"
+            raise StoreError(message) from error
 
     def _compute(
         self,
-        provenance: dict[str, object],
+        provenance: Provenance,
         keys: Sequence[bytes],
         todo: Sequence[int],
         compute: Compute,
@@ -246,6 +235,7 @@ class Store:
         blocks = (list(todo[start : start + chunk]) for start in range(0, len(todo), chunk))
         answered = 0
         try:
+            # Closed before the last results are written, so that no call stays under way.
             with closing(compute(blocks)) as results:
                 for position, result in results:
                     unwritten[keys[position]] = result
@@ -261,58 +251,28 @@ class Store:
     def _settled(self, keys: Collection[bytes]) -> dict[bytes, Result]:
         """The results that need not be computed: values, and final failures."""
         settled: dict[bytes, Result] = {**self.get(keys)}
-        rows = self._select(
-            f"""SELECT key, reason FROM failures
-            WHERE final AND created > {self._retry_before!r} AND key IN ({{}})""",
-            [key for key in keys if key not in settled],
-        )
-        settled.update((key, Failure(reason)) for key, reason in rows)
+        # With `retry`, only failures since this store was opened are final.
+        final = f"final AND created > {self._retry_before!r}"
+        query = f"SELECT key, reason FROM failures WHERE {final} AND key IN ({{}})"
+        missing = [key for key in keys if key not in settled]
+        for key, reason in self._select(query, missing):
+            settled[key] = Failure(reason)
         return settled
 
     def _select(self, query: str, keys: Iterable[bytes]) -> Iterator[tuple[Any, ...]]:
         """Rows of a query whose `{}` stands for keys; as many at once as a query may name."""
-        unique, size = list(dict.fromkeys(keys)), 500
+        unique, size = list(dict.fromkeys(keys)), 500  # below SQLite's limit of variables
         with self.translate_errors():
             for start in range(0, len(unique), size):
-                part = unique[start : start + size]
-                yield from self.db.execute(query.format(",".join("?" * len(part))), part)
+                batch = unique[start : start + size]
+                marks = ",".join("?" * len(batch))
+                yield from self.db.execute(query.format(marks), batch)
 
 
-def _first_positions(keys: Sequence[bytes]) -> dict[bytes, int]:
-    positions: dict[bytes, int] = {}
+def _missing_positions(keys: Sequence[bytes], results: Container[bytes]) -> list[int]:
+    """The first position of each key that has no result."""
+    first: dict[bytes, int] = {}
     for position, key in enumerate(keys):
-        positions.setdefault(key, position)
-    return positions
-
-
-def _open_database(path: Path | None) -> sqlite3.Connection:
-    """Open a database, and make its tables if it is new."""
-    db = sqlite3.connect(path or ":memory:", timeout=60, check_same_thread=False)
-    try:
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=NORMAL")
-        # A checkpoint waits for the disk: every 16 MB instead of every 4.
-        db.execute("PRAGMA wal_autocheckpoint=4000")
-        ((version,),) = db.execute("PRAGMA user_version")
-        ((tables,),) = db.execute("SELECT count(*) FROM sqlite_master")
-        if version == 0 and tables == 0:
-            db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {_FORMAT}; COMMIT;")
-        elif version != _FORMAT:
-            raise StoreError(
-                f"{path} is no store of this version of mmrec: name another file for the store"
-            )
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _remedy(error: Exception) -> str:
-    """What a user can do about an error of the database."""
-    name = getattr(error, "sqlite_errorname", "")
-    disk = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")
-    if name.startswith("SQLITE_BUSY"):
-        return "another process has it locked; try again when that is done"
-    if isinstance(error, OSError) or name.startswith(disk):
-        return "see that the disk has room and that you may write there; its results are kept"
-    return "move it away, or name another"
+        if key not in results:
+            first.setdefault(key, position)
+    return list(first.values())

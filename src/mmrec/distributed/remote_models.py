@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmrec.cache.store import Failure, Store
+from mmrec.cache.store import Failure, Provenance, Store
 from mmrec.config import Config, EncoderConfig, VisionConfig
 from mmrec.distributed.workers import Job, RowFunction, WorkerPool, worker_pool
 from mmrec.encoder.text_encoder import Encoder
@@ -31,7 +31,7 @@ from mmrec.vision.types import Captioner
 
 __all__ = ["RemoteEncoder", "remote_captioner", "remote_image_encoder", "remote_language_model"]
 
-Loaded = tuple[dict[str, object], RowFunction]
+Loaded = tuple[Provenance, RowFunction]
 Photos = Iterator[list[tuple[int, Image.Image]]]
 Prompts = Iterator[list[tuple[int, Prompt]]]
 Answers = Iterator[tuple[int, Answer | Failure]]
@@ -162,7 +162,7 @@ class _RemoteCaptioner:
         self._load = partial(_load_captioner, config, pool.placement)
 
     @property
-    def provenance(self) -> dict[str, object]:
+    def provenance(self) -> Provenance:
         """What determines a caption besides the photo."""
         return self._local.provenance
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
-from mmrec.cache.store import Failure
+from mmrec.cache.store import Failure, Provenance
 from mmrec.config import EngineConfig
 from mmrec.encoder.weights import Placement
 from mmrec.errors import ConfigError, MmrecError, ModelError
@@ -41,8 +41,8 @@ class Job:
         load: run on a worker, once; gives the worker's own provenance and the function of rows.
     """
 
-    provenance: dict[str, object]
-    load: Callable[[], tuple[dict[str, object], RowFunction]]
+    provenance: Provenance
+    load: Callable[[], tuple[Provenance, RowFunction]]
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,7 @@ class WorkerPool:
                 self._start_worker()
 
     def _start_worker(self) -> None:
+        # Ray holds a worker back until there is a free core, and on a cluster with GPUs a free GPU.
         remote = self._ray.remote(num_cpus=1, num_gpus=self._gpus_per_worker)(_Worker)
         worker = remote.remote()
         self._starting[worker.sign_of_life.remote()] = worker
@@ -177,9 +178,9 @@ class WorkerPool:
             error = raised.cause or raised
             if isinstance(error, MmrecError):
                 raise error from None
-            attempts = 0
+            attempts = 0  # it would raise again
         except self._ray.exceptions.RayError as death:
-            self._ray.kill(worker)
+            self._ray.kill(worker)  # where only the connection was lost
             self._start_worker()
             error, attempts = death, block.attempts - 1
         else:
@@ -278,6 +279,7 @@ class _Worker:
                     "every machine needs the same weights and the same mmrec"
                 )
             self._functions[name] = function
+        # A list, since what is raised half-way is then the error of the entire block.
         return list(self._functions[name](iter([rows])))
 
 

@@ -244,11 +244,11 @@ def _saved(model: Any, path: Path) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            part = Path(folder) / path.name
-            openvino.save_model(model, part, compress_to_fp16=False)
+            temporary = Path(folder) / path.name
+            openvino.save_model(model, temporary, compress_to_fp16=False)
             # The .xml file refers to the .bin file, so it comes last.
             for suffix in (".bin", ".xml"):
-                part.with_suffix(suffix).replace(path.with_suffix(suffix))
+                temporary.with_suffix(suffix).replace(path.with_suffix(suffix))
     except (OSError, RuntimeError):
         return False
     return True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmrec.cache.store import Failure, Result, Store
+from mmrec.cache.store import Failure, Provenance, Result, Store
 from mmrec.config import EncoderConfig
 from mmrec.console import console
 from mmrec.encoder.weights import Placement, file_digest, folder_digest
@@ -51,7 +51,7 @@ class Encoder:
         self._precision = config.precision
         if config.precision == "auto":
             self._precision = "bf16" if self._placement.precision == "bf16" else "fp32"
-        self._provenance: dict[str, object] = {
+        self._provenance: Provenance = {
             "kind": "vector",
             "model": config.encoder_model,
             "revision": revision,
@@ -61,7 +61,7 @@ class Encoder:
             self._provenance["backend"] = self.backend_name
 
     @property
-    def provenance(self) -> dict[str, object]:
+    def provenance(self) -> Provenance:
         """What determines a vector besides the text: model, revision, precision, backend."""
         return dict(self._provenance)
 
@@ -134,7 +134,8 @@ class Encoder:
         """
         for block in blocks:
             numbers, texts = zip(*block, strict=True)
-            yield from zip(numbers, self.backend.encode(texts).astype(np.float16), strict=True)
+            vectors = self.backend.encode(texts).astype(np.float16)
+            yield from zip(numbers, vectors, strict=True)
 
 
 def bundled_minilm() -> Path | None:
@@ -160,7 +161,8 @@ def _stacked(results: Sequence[Result]) -> np.ndarray:
         reason = failures[0].reason
         console.print(f"- {len(failures):,} texts have no vector: {reason}", markup=False)
     zeros = bytes(len(vectors[0]))
-    joined = b"".join(zeros if isinstance(result, Failure) else result for result in results)
+    rows = (zeros if isinstance(result, Failure) else result for result in results)
+    joined = b"".join(rows)
     return np.frombuffer(joined, np.float16).reshape(len(results), -1)
 
 

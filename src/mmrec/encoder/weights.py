@@ -112,17 +112,17 @@ class Weights:
         Raises:
             ModelError: it cannot be downloaded; says how to get it.
         """
-        found = cls.find(name, revision) or cls.find(name, revision, tensors=tensors)
+        weights = cls.find(name, revision) or cls.find(name, revision, tensors=tensors)
         is_path = name.startswith((".", "/", "~")) or Path(name).is_dir()
-        if found is None and not is_path:
+        if weights is None and not is_path:
             _download(name, revision, _MODEL_FILES if tensors else _SETTINGS_FILES)
-            found = cls.find(name, revision, tensors=tensors)
-        if found is None:
+            weights = cls.find(name, revision, tensors=tensors)
+        if weights is None:
             raise ModelError(
                 f"no model in {name}: it needs config.json and model.safetensors (never pickles), and "
                 "for texts a tokenizer; name another one, or bring one with `hf download MODEL`"
             )
-        return found
+        return weights
 
     @property
     def title(self) -> str:
