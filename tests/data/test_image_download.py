@@ -30,9 +30,8 @@ from mmrec.config import ReadConfig
 from mmrec.data import http_download as downloading
 from mmrec.data import image_download as fetching
 from mmrec.data import read_reviews
-from mmrec.data.http_download import DownloadLimits, TransientError, connection_pool, download
+from mmrec.data.http_download import DownloadLimits, TransientError, connection_pool, download, is_public
 from mmrec.data.image_download import DownloadReport, download_photos, photo_urls
-from mmrec.data.public_addresses import is_public
 from mmrec.errors import ConfigError, DataError, PhotoError
 
 PUBLIC = "93.184.215.14"
@@ -100,7 +99,7 @@ def moved(target: str) -> Route:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading the certificates of this machine takes longer than most tests here, and so does waiting."""
     monkeypatch.setattr(httpcore2, "default_ssl_context", _context)
-    monkeypatch.setattr(downloading, "_WAITS", (0.01, 0.02))
+    monkeypatch.setattr(downloading, "_RETRY_DELAYS", (0.01, 0.02))
 
 
 _context = cache(httpcore2.default_ssl_context)
@@ -509,7 +508,7 @@ def test_what_is_refused_for_good_waits_for_retry(server: Server, tmp_path: Path
 
 @pytest.mark.parametrize("status", [408, 425, 429, 503])
 def test_a_busy_server_is_given_time(server: Server, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
-    monkeypatch.setattr(downloading, "_WAITS", (0.1, 0.2))
+    monkeypatch.setattr(downloading, "_RETRY_DELAYS", (0.1, 0.2))
     server.routes["/busy"] = lambda request: (
         request.answer(picture()) if server.hits["/busy"] == 3 else request.answer(status=status)
     )
@@ -521,7 +520,7 @@ def test_a_busy_server_is_given_time(server: Server, monkeypatch: pytest.MonkeyP
 
 
 def test_waiting_counts_for_the_deadline(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloading, "_WAITS", (60.0, 60.0))
+    monkeypatch.setattr(downloading, "_RETRY_DELAYS", (60.0, 60.0))
     server.routes["/busy"] = lambda request: request.answer(status=503)
     with pytest.raises(TransientError, match=r"timeout: not done after 0.3 s"):
         get(server.url("/busy"), allow_private=True, timeout=0.3)

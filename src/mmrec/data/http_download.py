@@ -1,22 +1,42 @@
-"""One photo from the net: limits on bytes, time, redirects and tries, whatever the server does."""
+"""Download of one file by URL, from public addresses only and within limits.
+
+URLs stand in data that anyone may have written. So a URL must never reach a service inside the
+operator's network (SSRF), and no server may hold a run up, or fill the memory.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import socket
 from contextlib import suppress
+from typing import Any
 
+import anyio
 import httpcore2
 import httpx2
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 
-from mmrec.data.public_addresses import PublicBackend, parse_url
 from mmrec.errors import PhotoError
 
-__all__ = ["DownloadLimits", "TransientError", "connection_pool", "download"]
+__all__ = ["DownloadLimits", "TransientError", "connection_pool", "download", "is_public"]
 
-_WAITS = (0.5, 2.0)  # seconds before the second try, and before the third
-_REDIRECTS = 5
-_TIMEOUTS = {"connect": 10.0}  # seconds for one address, so that the next one has its turn
+# Networks that Python (some versions or all) calls global, and that no photo comes from.
+_NOT_PUBLIC = (
+    ipaddress.ip_network(
+        "192.0.0.0/24"
+    ),  # protocol assignments; Oracle's metadata service is in it
+    ipaddress.ip_network("192.88.99.0/24"),  # 6to4 relays, withdrawn
+    ipaddress.ip_network(
+        "168.63.129.16/32"
+    ),  # Azure's metadata service, public by its number alone
+    ipaddress.ip_network("2002::/16"),  # 6to4: an IPv4 address of anyone's choice
+    ipaddress.ip_network("3fff::/20"),  # documentation
+)
+_IPV6_UNICAST = ipaddress.ip_network("2000::/3")
+
+_RETRY_DELAYS = (0.5, 2.0)  # seconds before the second try, and before the third
+_MAX_REDIRECTS = 5
 
 
 class TransientError(PhotoError):
@@ -38,10 +58,48 @@ class DownloadLimits(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     """Also fetch from private addresses (your own network), and from other ports than 80 and 443."""
 
 
+def is_public(address: str) -> bool:
+    """Tell whether an IP address is public; of IPv6 only global unicast, without embedded IPv4."""
+    ip = ipaddress.ip_address(address)
+    routed = ip.is_global and not ip.is_multicast and (ip.version == 4 or ip in _IPV6_UNICAST)
+    return routed and not any(ip in network for network in _NOT_PUBLIC)
+
+
+class PublicBackend(httpcore2.AnyIOBackend):
+    """Connects to public addresses only, or to any with `allow_private`.
+
+    A host is resolved once a connection, and the connection goes to an address that was checked: a
+    name server that gives another answer the next time (DNS rebinding) gains nothing. `Host` and
+    the name in the certificate stay those of the URL.
+    """
+
+    def __init__(self, allow_private: bool) -> None:
+        self._allow_private = allow_private
+
+    async def connect_tcp(
+        self, host: str, port: int, *args: Any, **options: Any
+    ) -> httpcore2.AsyncNetworkStream:
+        """Connect to the first address of a host that answers.
+
+        Raises:
+            PhotoError: an address of the host is not public.
+        """
+        # the resolver also reads odd spellings of addresses, such as 0x7f.1
+        resolved = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = [str(socket_address[0]) for *_, socket_address in resolved]
+        for address in addresses:
+            if not self._allow_private and not is_public(address):
+                raise PhotoError(f"address not public: {address}")
+        for address in addresses:
+            with suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                return await super().connect_tcp(address, port, *args, **options)
+        raise httpcore2.ConnectError("no address of the host answers")
+
+
 def connection_pool(limits: DownloadLimits) -> httpcore2.AsyncConnectionPool:
-    """Return a pool of connections to the public net: no proxies, no cookies, no credentials."""
+    """Return a pool of connections: no proxies, no cookies, no credentials."""
     return httpcore2.AsyncConnectionPool(
-        ssl_context=httpcore2.default_ssl_context(),  # made here, or each connection would make its own
+        ssl_context=httpcore2.default_ssl_context(),  # shared, or each connection would build one
         max_connections=limits.in_flight,
         network_backend=PublicBackend(limits.allow_private),
     )
@@ -53,60 +111,74 @@ async def download(
     """Return the body at a URL, as the server sent it.
 
     Raises:
-        Passing: the net or the server failed, at the last try too, or time was up.
+        TransientError: the network or the server failed, at the last try too, or time was up.
         PhotoError: the URL, an address, a redirect or the answer is refused for good.
     """
     try:
         async with asyncio.timeout(limits.timeout):
-            for wait in _WAITS:
+            for delay in _RETRY_DELAYS:
                 with suppress(TransientError):
-                    return await _follow(address, pool, limits)
-                await asyncio.sleep(wait)
-            return await _follow(address, pool, limits)
+                    return await _follow_redirects(address, pool, limits)
+                await asyncio.sleep(delay)
+            return await _follow_redirects(address, pool, limits)
     except TimeoutError:
         raise TransientError(f"timeout: not done after {limits.timeout:g} s") from None
 
 
-async def _follow(
+async def _follow_redirects(
     address: str, pool: httpcore2.AsyncConnectionPool, limits: DownloadLimits
 ) -> bytes:
-    url, place = httpx2.URL(), address
-    for _ in range(1 + _REDIRECTS):
-        url = parse_url(place, url, limits.allow_private)
-        if isinstance(answer := await _exchange(url, pool, limits.max_bytes), bytes):
-            return answer
-        place = answer
-    raise PhotoError(f"redirects: more than {_REDIRECTS}")
+    url = httpx2.URL()
+    for _ in range(1 + _MAX_REDIRECTS):
+        url = _parse_url(address, url, limits.allow_private)
+        response = await _get(url, pool, limits.max_bytes)
+        if isinstance(response, bytes):
+            return response
+        address = response
+    raise PhotoError(f"redirects: more than {_MAX_REDIRECTS}")
 
 
-async def _exchange(
-    url: httpx2.URL, pool: httpcore2.AsyncConnectionPool, max_bytes: int
-) -> bytes | str:
-    """Return the body, or where the server redirects to."""
-    # The parts of one parsed URL, never its text, so that nothing reads it a second and different way.
+def _parse_url(address: str, base: httpx2.URL, allow_private: bool) -> httpx2.URL:
+    """Return the URL that a text spells, relative to `base`; PhotoError if it is not allowed."""
+    try:
+        url = base.join(address)
+    except (httpx2.InvalidURL, ValueError) as error:
+        raise PhotoError("URL not allowed: it cannot be parsed") from error
+    usual_port = url.port in (None, 80, 443)
+    if url.scheme not in ("http", "https") or not url.raw_host or url.userinfo:
+        raise PhotoError("URL not allowed: not http(s), no host, or a name or password in it")
+    if not usual_port and not allow_private:
+        raise PhotoError("URL not allowed: a port other than 80 and 443")
+    return url
+
+
+async def _get(url: httpx2.URL, pool: httpcore2.AsyncConnectionPool, max_bytes: int) -> bytes | str:
+    """Return the body, or the address that the server redirects to."""
+    # The parts of the parsed URL, not its text, so that nothing parses it in a different way.
     target = httpcore2.URL(
         scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
     )
+    # Without encodings, since a small gzip body may unpack to any size.
     headers = [(b"Host", url.netloc), (b"Accept-Encoding", b"identity"), (b"User-Agent", b"mmrec")]
-    request = pool.stream("GET", target, headers=headers, extensions={"timeout": _TIMEOUTS})
+    # Seconds for one address, so that the next one gets its turn.
+    extensions = {"timeout": {"connect": 10.0}}
     try:
-        async with request as response:
+        async with pool.stream("GET", target, headers=headers, extensions=extensions) as response:
             fields = httpx2.Headers(response.headers)
-            if response.status // 100 == 3 and "location" in fields:
+            status = response.status
+            if status // 100 == 3 and "location" in fields:
                 return fields["location"]
-            if response.status in (408, 425, 429) or response.status >= 500:
-                raise TransientError(f"HTTP {response.status}")
-            if response.status != 200:
-                raise PhotoError(f"HTTP {response.status}")
+            if status in (408, 425, 429) or status >= 500:
+                raise TransientError(f"HTTP {status}")
+            if status != 200:
+                raise PhotoError(f"HTTP {status}")
             body = bytearray()
-            async for (
-                chunk
-            ) in response.aiter_stream():  # at most 64 kB each; never decoded (gzip bombs)
+            async for chunk in response.aiter_stream():  # at most 64 kB each
                 body += chunk
                 if len(body) > max_bytes:
                     raise PhotoError(f"too large: more than {max_bytes} bytes")
             return bytes(body)
     except PhotoError:
         raise
-    except Exception as error:  # of sockets, TLS and the parser of HTTP, on whatever a server sends
+    except Exception as error:  # of sockets, TLS and the HTTP parser, on whatever a server sends
         raise TransientError(f"connection: {error!r}") from error

@@ -1,4 +1,4 @@
-"""Photos that data name by URL: each fetched once and checked, and copies of the data that name the files."""
+"""Download of photos that data name by URL, and copies of the data that name the files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,24 +22,26 @@ from mmrec.data.columns import LAYOUTS, cell_entries
 from mmrec.data.files import read_records
 from mmrec.data.http_download import DownloadLimits, TransientError, connection_pool, download
 from mmrec.data.images import IMAGE_FORMATS, load_photo
+from mmrec.data.rows import object_urls
 from mmrec.errors import ConfigError, DataError, PhotoError
 from mmrec.text import escape_text
 
 __all__ = ["DownloadReport", "download_photos", "photo_urls"]
 
-_COLUMNS = tuple(dict.fromkeys(name for layout in LAYOUTS.values() for name in layout["photos"]))
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_ID = re.compile(r"[A-Za-z0-9_-]+")  # needs no quoting in a URL, and is hardly the name of a file
-_SUFFIXES = {
-    "PNG": ".png",
-    "WEBP": ".webp",
-    "GIF": ".gif",
-}  # else .jpg; of JPEGs Pillow knows two kinds
+_IndexRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class DownloadReport:
-    """What became of the photos, by this run or an earlier one; rows that the copies lack; the copies."""
+    """What became of the photos.
+
+    Attributes:
+        downloaded: photos that this run fetched.
+        already_present: photos that an earlier run fetched.
+        refused: number of URLs by the kind of refusal, of this run and earlier ones.
+        unreadable_rows: rows that the copies lack.
+        copies: paths of the copies of the data.
+    """
 
     downloaded: int
     already_present: int
@@ -58,16 +60,16 @@ async def download_photos(
     template: str | None = None,
     retry: bool = False,
 ) -> DownloadReport:
-    """Fetch the photos of reviews and items, and write copies of both that name the files.
+    """Download the photos of reviews and items, and write copies of both that name the files.
 
-    The folder gets `photos/`, each named by the hash of its URL; `index.jsonl`, a line for every URL as
-    soon as its fate is known, so that a killed run goes on where it stopped; and the copies
-    `reviews.jsonl.gz` and `items.jsonl.gz`. A folder takes one run at a time.
+    The folder gets `photos/`, each named by the hash of its URL; `index.jsonl`, a line for every
+    URL as soon as its fate is certain, so that a killed run goes on where it stopped; and the
+    copies `reviews.jsonl.gz` and `items.jsonl.gz`. A folder takes one run at a time.
 
     Args:
         column: of the reviews, names photos; otherwise every column that does in any layout.
         template: see `photo_urls`.
-        retry: fetch again what was refused for good, as after a change of limits.
+        retry: also fetch what was refused for good, as after a change of limits.
 
     Raises:
         ConfigError: the template has no `{id}`, or a copy would overwrite the data.
@@ -75,85 +77,131 @@ async def download_photos(
     """
     if template is not None and "{id}" not in template:
         raise ConfigError("--url-template: every photo would have the same URL; put {id} in it")
-    sources = {folder / "reviews.jsonl.gz": (data, (column,) if column else _COLUMNS)}
+    usual = dict.fromkeys(name for layout in LAYOUTS.values() for name in layout["photos"])
+    columns = [column] if column else usual
+    sources = [_Source(data, folder / "reviews.jsonl.gz", columns, template)]
     if items is not None:
-        sources[folder / "items.jsonl.gz"] = (items, _COLUMNS)
-    if {copy.resolve() for copy in sources} & {path.resolve() for path, _ in sources.values()}:
+        sources.append(_Source(items, folder / "items.jsonl.gz", usual, template))
+    originals = {source.path.resolve() for source in sources}
+    if any(source.copy.resolve() in originals for source in sources):
         raise ConfigError(f"{folder}: the copies would overwrite the data; name another --out")
-    urls = list(
-        dict.fromkeys(url for source in sources.values() for url in _urls(*source, template))
-    )
+    urls = list(dict.fromkeys(url for source in sources for url in source.urls()))
     if not urls:
         raise DataError(
             f"{data}: no URL of a photo; name another --column, or --url-template for bare ids"
         )
     try:
         (folder / "photos").mkdir(parents=True, exist_ok=True)
-        known = _settled(folder, retry)
-        todo = [url for url in urls if url not in known]
-        await _fetch(todo, folder, limits, known)
-        files = {url: known[url]["file"] for url in urls if "file" in known[url]}
-        unreadable = sum(_copy(copy, *source, files, template) for copy, source in sources.items())
+        index = _read_index(folder, retry)
+        todo = [url for url in urls if url not in index]
+        index |= await _download_all(todo, folder, limits)
+        files = {url: index[url]["file"] for url in urls if "file" in index[url]}
+        unreadable = sum(source.write_copy(files) for source in sources)
     except OSError as error:
         raise DataError(
             f"{folder}: cannot be written ({error}); free space or name another --out"
         ) from error
-    now = sum(url in files for url in todo)
-    refused = Counter(known[url]["refused"].partition(":")[0] for url in urls if url not in files)
+    downloaded = len(files.keys() & set(todo))
+    refused = Counter(index[url]["refused"].partition(":")[0] for url in urls if url not in files)
     return DownloadReport(
-        now, len(files) - now, dict(refused.most_common()), unreadable, list(sources)
+        downloaded=downloaded,
+        already_present=len(files) - downloaded,
+        refused=dict(refused.most_common()),
+        unreadable_rows=unreadable,
+        copies=[source.copy for source in sources],
     )
 
 
 def photo_urls(entry: Any, template: str | None) -> list[str]:
-    """Return where an entry of a cell is to be fetched, with any scheme; nowhere for a local photo's name.
+    """Return the URLs of one entry of a cell; none for the name of a local photo.
 
-    An object has an `id` or URLs, of which the large ones count; only the template makes URLs of ids.
+    An object has an `id`, or URLs, of which those of large photos count. The template makes a URL
+    of an id, which needs no quoting and is hardly the name of a file.
     """
-    parts = entry if isinstance(entry, Mapping) else {"id": entry}
-    name = parts.get("id") or parts.get("photo_id")
-    if template and isinstance(name, str) and _ID.fullmatch(name):
+    fields = entry if isinstance(entry, Mapping) else {"id": entry}
+    name = fields.get("id") or fields.get("photo_id")
+    if template and isinstance(name, str) and re.fullmatch("[A-Za-z0-9_-]+", name):
         return [template.replace("{id}", name)]
-    for part in sorted(parts, key=lambda part: "large" not in part):
-        texts = parts[part] if isinstance(parts[part], list) else [parts[part]]
-        if found := [
-            text.strip() for text in texts if isinstance(text, str) and _URL.match(text.strip())
-        ]:
-            return found
-    return []
+    return object_urls(fields)
 
 
-def _urls(path: Path, columns: Iterable[str], template: str | None) -> Iterator[str]:
-    rows = (record.content for record in read_records(path) if isinstance(record.content, dict))
-    cells = (row.get(column) for row in rows for column in columns)
-    return (
-        url for cell in cells for entry in cell_entries(cell) for url in photo_urls(entry, template)
-    )
+@dataclass(frozen=True)
+class _Source:
+    """A file of reviews or items, with its columns that name photos, and the path of its copy."""
+
+    path: Path
+    copy: Path
+    columns: Iterable[str]
+    template: str | None
+
+    def entries(self, row: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+        """Yield the columns of a row that name photos, with the entries of their cells."""
+        for column in self.columns:
+            if column in row:
+                yield column, cell_entries(row[column])
+
+    def urls(self) -> Iterator[str]:
+        """Yield the URLs of all photos."""
+        for record in read_records(self.path):
+            if isinstance(record.content, str):
+                continue
+            for _, entries in self.entries(record.content):
+                for entry in entries:
+                    yield from photo_urls(entry, self.template)
+
+    def write_copy(self, files: Mapping[str, str]) -> int:
+        """Write the copy, with files in place of URLs; return how many rows it cannot hold."""
+        part = self.copy.with_name(f".{self.copy.name}.part")
+        lost = 0
+        with gzip.GzipFile(part, "wb", mtime=0) as handle:  # no time, for reproducible bytes
+            for record in read_records(self.path):
+                try:
+                    if isinstance(record.content, str):
+                        raise ValueError(record.content)
+                    row = record.content | self._replacements(record.content, files)
+                    handle.write(json.dumps(row, default=str).encode() + b"\n")
+                except (RecursionError, ValueError):  # nested too deeply, or not a row
+                    lost += 1
+        os.replace(part, self.copy)
+        return lost
+
+    def _replacements(self, row: dict[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
+        """Return the cells of a row that have a downloaded photo."""
+        cells = {}
+        for column, entries in self.entries(row):
+            names: list[Any] = []
+            for entry in entries:
+                urls = photo_urls(entry, self.template)
+                names += [files[url] for url in urls if url in files] or [entry]
+            if names != entries:
+                cells[column] = names
+        return cells
 
 
-def _settled(folder: Path, retry: bool) -> dict[str, dict[str, Any]]:
-    """Return the index's row of each URL that needs no request: its file is there, or refused for good."""
-    index = folder / "index.jsonl"
-    rows = [record.content for record in read_records(index)] if index.exists() else []
-    last = {
-        row["url"]: row for row in rows if isinstance(row, dict) and "url" in row
-    }  # no half a line
+def _read_index(folder: Path, retry: bool) -> dict[str, _IndexRow]:
+    """Return the index rows of URLs that need no request: fetched, or refused for good."""
+    path = folder / "index.jsonl"
     sizes = {
         f"photos/{photo.name}": photo.stat().st_size for photo in (folder / "photos").iterdir()
     }
-    there = {
-        url: row
-        for url, row in last.items()
-        if sizes.get(row.get("file", ""), -1) == row.get("bytes")
-    }
-    refused = {url: row for url, row in last.items() if row.get("passing") is False}
-    return there if retry else there | refused
+    settled: dict[str, _IndexRow] = {}
+    for record in read_records(path) if path.exists() else ():
+        row = record.content
+        if isinstance(row, str) or "url" not in row:  # a line that a killed run left unfinished
+            continue
+        settled.pop(row["url"], None)
+        present = "file" in row and sizes.get(row["file"]) == row["bytes"]
+        if present or (row.get("passing") is False and not retry):
+            settled[row["url"]] = row
+    return settled
 
 
-async def _fetch(
-    todo: list[str], folder: Path, limits: DownloadLimits, known: dict[str, dict[str, Any]]
-) -> None:
-    waiting = iter(todo)  # shared: each worker takes the next one
+async def _download_all(
+    urls: list[str], folder: Path, limits: DownloadLimits
+) -> dict[str, _IndexRow]:
+    """Download photos, and append a line to the index for each."""
+    rows: dict[str, _IndexRow] = {}
+    waiting = iter(urls)  # shared: each worker takes the next one
     decoders = CapacityLimiter(4)  # a decoded photo may take 30 times the memory of its file
 
     async def work() -> None:
@@ -161,66 +209,36 @@ async def _fetch(
             try:
                 body = await download(url, pool, limits)
                 row = await to_thread.run_sync(
-                    _save, url, body, folder, limits.max_pixels, limiter=decoders
+                    _save_photo, url, body, folder, limits.max_pixels, limiter=decoders
                 )
             except PhotoError as error:
-                row = {
-                    "url": url,
-                    "refused": escape_text(str(error)),
-                    "passing": isinstance(error, TransientError),
-                }
-            known[url] = row
+                passing = isinstance(error, TransientError)
+                row = {"url": url, "refused": escape_text(str(error)), "passing": passing}
+            rows[url] = row
             index.write(json.dumps(row) + "\n")
             advance(1, "refused" in row)
 
     path = folder / "index.jsonl"
-    with path.open("a", buffering=1) as index, track("Fetching photos", len(todo)) as advance:
+    with path.open("a", buffering=1) as index, track("Fetching photos", len(urls)) as advance:
         if index.tell() and not path.read_bytes().endswith(b"\n"):
             index.write("\n")
         async with connection_pool(limits) as pool:
-            await asyncio.gather(*(work() for _ in range(min(limits.in_flight, len(todo)))))
+            await asyncio.gather(*(work() for _ in range(min(limits.in_flight, len(urls)))))
+    return rows
 
 
-def _save(url: str, body: bytes, folder: Path, max_pixels: int) -> dict[str, Any]:
-    """Check a photo and put it into the folder, where nobody sees it before it is checked and whole."""
+def _save_photo(url: str, body: bytes, folder: Path, max_pixels: int) -> _IndexRow:
+    """Check a photo and move it into the folder, where it is visible only when checked and complete."""
     name = hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()[:32]
     part = folder / "photos" / f".{name}.part"
     try:
         part.write_bytes(body)
         load_photo(part, max_pixels)
         with Image.open(part, formats=IMAGE_FORMATS) as image:
-            file = f"photos/{name}{_SUFFIXES.get(image.format or '', '.jpg')}"
-        os.replace(part, folder / file)
+            suffix = {"PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}.get(image.format or "", ".jpg")
+        os.replace(part, folder / "photos" / f"{name}{suffix}")
     except PhotoError as error:
         raise PhotoError(f"not a usable photo: {error}") from error
     finally:
         part.unlink(missing_ok=True)
-    return {"url": url, "file": file, "bytes": len(body)}
-
-
-def _copy(
-    copy: Path, path: Path, columns: Iterable[str], files: dict[str, str], template: str | None
-) -> int:
-    """Write a copy with files in place of the URLs that have one; return how many rows it cannot hold."""
-    part = copy.with_name(f".{copy.name}.part")
-    lost = 0
-    with gzip.GzipFile(part, "wb", mtime=0) as handle:
-        for record in read_records(path):
-            row = record.content
-            if isinstance(row, str):
-                lost += 1
-                continue
-            cells = {name: _replaced(row[name], files, template) for name in columns if name in row}
-            try:
-                handle.write(json.dumps(row | cells, default=str).encode() + b"\n")
-            except RecursionError:
-                lost += 1
-    os.replace(part, copy)
-    return lost
-
-
-def _replaced(cell: Any, files: dict[str, str], template: str | None) -> Any:
-    old, new = cell_entries(cell), []
-    for entry in old:
-        new += [files[url] for url in photo_urls(entry, template) if url in files] or [entry]
-    return new if new != old else cell
+    return {"url": url, "file": f"photos/{name}{suffix}", "bytes": len(body)}
