@@ -2,7 +2,7 @@
 
 Usage: python bench/calls.py throughput [--calls 2000] [--latency 0.2] [--in-flight 64]
        python bench/calls.py kills [--times 100]
-       python bench/calls.py whole REVIEWS [any option of `mmrec profile`]
+       python bench/calls.py whole REVIEWS [any option of `mmrec annotate`]
 
 The server is that of the tests: it speaks OpenAI's API and answers by rules, in this process. The client
 runs in a process of its own, so all that is measured is ours. Run it on an otherwise idle machine.
@@ -141,14 +141,14 @@ def stored_keys(path: Path) -> set[bytes]:
 
 
 def measure_data_set(arguments: list[str]) -> None:
-    """`mmrec profile` of a data set through the server: calls, tokens, time and memory."""
+    """`mmrec annotate` of a data set through the server: calls, tokens, time and memory."""
     with tempfile.TemporaryDirectory() as folder, serve(Behaviour(latency=0.05)) as server:
         store = ["--store", str(Path(folder) / "store.sqlite")]
         command = [
             sys.executable,
             "-c",
             "from mmrec.cli import main; main()",
-            "profile",
+            "annotate",
             *arguments,
             *store,
         ]

@@ -41,6 +41,11 @@ RENAMED: dict[str, str] = {
     "NewUserRequest": "Newcomer",
     "Neighbor": "Near",
     "ReviewRequest": "Review",
+    "tasks": "asks",
+    "submitted": "handed_in",
+    "deferred": "left",
+    "rejected": "refused",
+    "assessment": "judgement",
 }
 """Fields, columns, flags, schemas that have another name now: as it is now -> as it is in the goldens."""
 DROPPED = {
@@ -68,8 +73,8 @@ COMMANDS = {
     "sweep imbalance": "sweep {data} --over imbalance --values 5 --seeds 2 --epochs 2 {how}",
     "ablate": "ablate {data} --seeds 1 --compare none --epochs 2 {how}",
     "reproduce": "reproduce {data} --repeats 1 --strategy notes --epochs 2 {how}",
-    "annotate dry run": "profile {data} --dry-run --llm openai:m@http://localhost:9 --llm-price 1/2 {how}",
-    "annotate check": "profile {data} --check {truth} {how}",
+    "annotate dry run": "annotate {data} --dry-run --llm openai:m@http://localhost:9 --llm-price 1/2 {how}",
+    "annotate check": "annotate {data} --check {truth} {how}",
     "store stats": "store stats --store {store}",
     "store export": "store export out.jsonl.gz --kind note --store {store}",
     "store import": "store import out.jsonl.gz --store other.sqlite",
@@ -79,11 +84,11 @@ COMMANDS = {
 SMALL_COMMANDS = {  # as well, of Sample City alone, since they take their time
     "fit past": "fit {data} --out past --features proposed --policy past --epochs 2 {how}",
     "fit summaries": "fit {data} --out summaries --strategy summary --summaries all --epochs 2 {how}",
-    "annotate summaries": "profile {data} --check {truth} --strategy summary {how}",
+    "annotate summaries": "annotate {data} --check {truth} --strategy summary {how}",
 }
 HELPED = {  # name in the goldens -> as it is typed
     "fit": "fit",
-    "annotate": "profile",
+    "annotate": "annotate",
     "evaluate": "evaluate",
     "reproduce": "reproduce",
     "ablate": "ablate",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import socket
@@ -9,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,32 @@ WAIT = 60.0
 MMREC = [sys.executable, "-c", "import sys; from mmrec.cli import main; main(sys.argv[1:])"]
 
 
-def mmrec(*words: object, cwd: Path, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
+def mmrec(
+    *words: object, cwd: Path, cache: Path | None = None, program: Sequence[str] = MMREC
+) -> subprocess.CompletedProcess[str]:
     """Run a command as a user types it, in a process of its own."""
     cache = cache or cwd / "cache"
     environment = os.environ | {"MMREC_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-    command = [*MMREC, *map(str, words)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    line = [*program, *map(str, words)]
+    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def command(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has loaded its libraries already; lines are 200 wide."""
+    from mmrec.cli import main
+    from mmrec.cli.options import stdout
+    from mmrec.console import console
+
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    stdout.width = console.width = 200
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setenv("MMREC_CACHE", str(cwd / "cache"))
+        patch.chdir(cwd)
+        try:
+            main([*map(str, words)])
+        except SystemExit as end:
+            status = int(end.code or 0)
+    return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""`mmrec profile` as a user types it, and what `fit` makes of it, with a real server that reads."""
+"""`mmrec annotate` as a user types it, and what `fit` makes of it, with a real server that reads."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def test_profile_asks_what_it_planned_and_fit_asks_nothing_more(
 ) -> None:
     llm = ["--llm", f"openai:test-model@{server.url}", "--strategy", strategy]
     before = calls(server)
-    planned = mmrec("profile", city, *llm, "--dry-run", "--json", cwd=tmp_path)
+    planned = mmrec("annotate", city, *llm, "--dry-run", "--json", cwd=tmp_path)
     assert planned.returncode == 0, planned.stderr
     assert calls(server) == before
-    asks = json.loads(planned.stdout)[strategy]["asks"]
-    done = mmrec("profile", city, *llm, "--json", cwd=tmp_path)
+    asks = json.loads(planned.stdout)[strategy]["tasks"]
+    done = mmrec("annotate", city, *llm, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["failed"] == {}
@@ -73,7 +73,7 @@ def test_profile_asks_what_it_planned_and_fit_asks_nothing_more(
     assert asked == result["calls"] == sum(ask["calls"] for ask in asks.values())
     planned_tokens = sum(ask["tokens_in"] for ask in asks.values())
     assert result["tokens_in"] <= planned_tokens <= 1.5 * result["tokens_in"]
-    again = mmrec("profile", city, *llm, "--json", cwd=tmp_path)
+    again = mmrec("annotate", city, *llm, "--json", cwd=tmp_path)
     assert json.loads(again.stdout)["calls"] == 0
     words = ("--out", "model", "--epochs", "3", "--json")
     fitted = mmrec("fit", city, *llm, *words, cwd=tmp_path)
@@ -116,20 +116,20 @@ def test_the_budget_ends_a_run_with_a_message_and_status_2(
     server: Server, city: Path, tmp_path: Path
 ) -> None:
     llm = ("--llm", f"openai:test-model@{server.url}")
-    poor = mmrec("profile", city, *llm, "--budget", "0.01", cwd=tmp_path)
+    poor = mmrec("annotate", city, *llm, "--budget", "0.01", cwd=tmp_path)
     assert poor.returncode == 2
     assert "--llm-price" in poor.stderr
-    some = mmrec("profile", city, *llm, "--budget", "0.02", "--llm-price", "1/1", cwd=tmp_path)
+    some = mmrec("annotate", city, *llm, "--budget", "0.02", "--llm-price", "1/1", cwd=tmp_path)
     assert some.returncode == 2
     assert "the budget of $0.02 is reached" in some.stderr
-    rest = mmrec("profile", city, *llm, "--json", cwd=tmp_path)
+    rest = mmrec("annotate", city, *llm, "--json", cwd=tmp_path)
     assert 0 < json.loads(rest.stdout)["calls"] < 300
 
 
 def test_an_interrupted_run_says_that_nothing_is_lost(server: Server, city: Path, tmp_path: Path) -> None:
     server.set(latency=0.3)
     server.reset()
-    words = ["profile", str(city), "--llm", f"openai:test-model@{server.url}", "--in-flight", "4"]
+    words = ["annotate", str(city), "--llm", f"openai:test-model@{server.url}", "--in-flight", "4"]
     code = f"from mmrec.cli import main; main({[*words, '--store', str(tmp_path / 'store')]!r})"
     child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     while calls(server) < 8:

@@ -592,11 +592,11 @@ def test_the_command_submits_all_summaries_in_one_run_and_reports_what_is_pendin
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_sample_city(tmp_path / "city", users=20, items=8, reviews=100)
-    words = ["profile", str(data), "--batch", "--store", str(tmp_path / "store"), "--strategy", "summary"]
+    words = ["annotate", str(data), "--batch", "--store", str(tmp_path / "store"), "--strategy", "summary"]
     words += ["--llm", f"openai:test-model@{server.url}", "--llm-price", "1/2"]
     command(*words, "--dry-run", "--json")
     plan = json.loads(capsys.readouterr().out)["summary"]
-    dollars = sum(row["tokens_in"] * 0.5 + row["tokens_out"] for row in plan["asks"].values()) / 10**6
+    dollars = sum(row["tokens_in"] * 0.5 + row["tokens_out"] for row in plan["tasks"].values()) / 10**6
     assert plan["dollars"] == pytest.approx(dollars)
     command(*words)
     message = " ".join(capsys.readouterr().err.split())

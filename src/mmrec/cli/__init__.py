@@ -15,38 +15,30 @@ __all__ = ["app", "main"]
 
 app = App(
     name="mmrec",
-    help="Recommendations that people can trust, from what reviews and photos say.",
+    help="Recommendations that people can trust, from reviews and photos.",
     version=mmrec.__version__,
     suppress_keyboard_interrupt=False,
 )
-# The helps stand here too, so that `mmrec --help` imports none of the commands.
-app.command("mmrec.cli.demo:demo", help="Try everything on a town that is made up.")
-app.command("mmrec.cli.fit:fit", help="Learn from reviews; save a model and a report.")
-app.command(
-    "mmrec.cli.annotate:profile", help="Have reviews read by a language model, at a known price."
-)
-app.command("mmrec.cli.evaluate:evaluate", help="How good a saved model is.")
-app.command(
-    "mmrec.cli.reproduce:reproduce", help="The paper's experiment, in its way and honestly."
-)
-app.command("mmrec.cli.ablate:ablate", help="What each group of inputs adds.")
-app.command("mmrec.cli.sweep:sweep", help="One setting over a range of values.")
-app.command(
-    "mmrec.cli.recommend:recommend", help="Recommend items to a user, or to a stranger's words."
-)
-app.command("mmrec.cli.serve:serve", help="Serve a saved model: a web page and an API.")
-app.command("mmrec.cli.doctor:doctor", help="What this machine can run, and what is missing.")
-app.command(
-    "mmrec.cli.store:store_app", name="store", help="What was asked, read and computed so far."
-)
-_photos = App(name="photos", help="Photos that the data only links to.")
-_photos.command("mmrec.cli.photos:fetch", help="Bring photos from the web, safely.")
+# Commands are imported when they run; their help stands here, so that `mmrec --help` imports none.
+app.command("mmrec.cli.demo:demo", help="Try everything on a generated city.")
+app.command("mmrec.cli.fit:fit", help="Train on reviews; save a model and a report.")
+app.command("mmrec.cli.annotate:annotate", help="Annotate reviews with a language model.")
+app.command("mmrec.cli.evaluate:evaluate", help="Measure a saved model.")
+app.command("mmrec.cli.reproduce:reproduce", help="Repeat the paper's experiment.")
+app.command("mmrec.cli.ablate:ablate", help="Measure what each group of features adds.")
+app.command("mmrec.cli.sweep:sweep", help="Train with several values of one setting.")
+app.command("mmrec.cli.recommend:recommend", help="Recommend items to known or new users.")
+app.command("mmrec.cli.serve:serve", help="Serve a saved model: web pages and an API.")
+app.command("mmrec.cli.doctor:doctor", help="Check what this machine can run.")
+app.command("mmrec.cli.store:store_app", name="store", help="Manage stored results of slow calls.")
+_photos = App(name="photos", help="Manage photos that the data name by URL.")
+_photos.command("mmrec.cli.photos:fetch", help="Download photos.")
 app.command(_photos)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; an error that the user can mend is told in a sentence, and the exit status is 2."""
-    words = _spread_mappings(sys.argv[1:] if arguments is None else arguments)
+    """Run a command; an error that the user can fix is printed as a sentence, with exit status 2."""
+    words = _split_mappings(sys.argv[1:] if arguments is None else arguments)
     try:
         app(words)
     except MmrecError as error:
@@ -54,15 +46,13 @@ def main(arguments: list[str] | None = None) -> None:
         console.print(f"[bold red]mmrec:[/] {escape(str(error))}")
         sys.exit(2)
     except KeyboardInterrupt:
-        print(
-            "\nstopped; what was answered or computed is kept: the same command goes on there",
-            file=sys.stderr,
-        )
+        message = "stopped; results so far are stored, and the same command continues from there"
+        print(f"\n{message}", file=sys.stderr)
         sys.exit(130)
 
 
-def _spread_mappings(words: list[str]) -> list[str]:
-    """`--map rating=stars` in the form that the parser takes: `--map.rating stars`."""
+def _split_mappings(words: list[str]) -> list[str]:
+    """Turn `--map rating=stars` into what the parser understands: `--map.rating stars`."""
     out: list[str] = []
     for word in words:
         if out and out[-1] == "--map" and "=" in word:

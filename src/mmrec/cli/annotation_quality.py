@@ -1,4 +1,4 @@
-"""What `mmrec profile --check` shows: figures with their errors, and the worst examples to read."""
+"""What `mmrec annotate --check` prints: quality measures with their errors, and the worst examples."""
 
 from __future__ import annotations
 
@@ -15,45 +15,53 @@ from mmrec.text import escape_text
 if TYPE_CHECKING:
     from mmrec.experiments.annotation_quality import AnnotationQuality
 
-__all__ = ["print_check"]
+__all__ = ["print_quality"]
 
 
-def print_check(check: AnnotationQuality) -> None:
-    """Print a check in tables that 80 columns hold; texts are shown with nothing of theirs obeyed."""
-    name = f"{check.model.get('model')}, strategy {check.strategy}, prompts {check.prompts}"
-    stdout.print(Text(f"Check of what was written by {_safe(name)}", "bold"))
-    stdout.print(_table(check.sample_counts))
-    for title, measure in check.measures.items():
-        stdout.print(Text(title.capitalize(), "bold"))
+def print_quality(quality: AnnotationQuality) -> None:
+    """Print quality measures in tables that fit 80 columns; texts are escaped, not interpreted."""
+    model, strategy = _one_line(str(quality.model.get("model"))), quality.strategy
+    title = f"Quality of the annotations by {model}, strategy {strategy}, prompts {quality.prompts}"
+    stdout.print(Text(title, "bold"))
+    stdout.print(_table(quality.sample_counts))
+    for name, measure in quality.measures.items():
+        stdout.print(Text(name.capitalize(), "bold"))
         stdout.print(Text(measure.legend, "dim"))
         stdout.print(_table(measure.rows))
         for example in measure.examples:
-            stdout.print(Text(f"Worst: {_safe(example.entity)}: {example.reason}"))
-            review = f" (review {_safe(example.review_id)})" if example.review_id else ""
-            beside = f"\nbeside “{_safe(example.compared_text)}”" if example.compared_text else ""
-            stdout.print(Padding(Text(f"“{_safe(example.text)}”{beside}{review}"), (0, 0, 0, 2)))
+            stdout.print(Text(f"Worst: {_one_line(example.entity)}: {example.reason}"))
+            text = f"“{_one_line(example.text)}”"
+            if example.compared_text:
+                text += f"\ncompared with “{_one_line(example.compared_text)}”"
+            if example.review_id:
+                text += f" (review {_one_line(example.review_id)})"
+            stdout.print(Padding(Text(text), (0, 0, 0, 2)))
         stdout.print()
-    for remark in check.remarks:
+    for remark in quality.remarks:
         stdout.print(Text(f"Note: {remark}."))
     stdout.print()
 
 
 def _table(rows: dict[str, Any]) -> Table:
     table = Table("", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    for name in names:
-        table.add_column(name.replace("_", " "), justify="right", overflow="fold")
-    for of, row in rows.items():
-        table.add_row(of, *(_cell(row.get(name)) for name in names))
+    columns: dict[str, None] = {}
+    for row in rows.values():
+        columns.update(dict.fromkeys(row))
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right", overflow="fold")
+    for name, row in rows.items():
+        table.add_row(name, *(_cell(row.get(column)) for column in columns))
     return table
 
 
-def _cell(figure: Any) -> str:
-    if figure is None or isinstance(figure, int):
-        return "-" if figure is None else f"{figure:,}"
-    return f"{figure.value:.2f}" + ("" if figure.error is None else f"±{figure.error:.2f}")
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value.value:.2f}" + ("" if value.error is None else f"±{value.error:.2f}")
 
 
-def _safe(text: str) -> str:
-    """A text of strangers on one line, unprintable characters spelt out."""
+def _one_line(text: str) -> str:
+    """Untrusted text on one line, with unprintable characters escaped."""
     return escape_text(" ".join(text.split()), 400)

@@ -1,4 +1,4 @@
-"""`mmrec demo`: the whole pipeline on a town that it makes up."""
+"""`mmrec demo`: the whole pipeline on a generated city."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ __all__ = ["demo"]
 
 
 def demo(*, out: Path = Path("demo"), seed: int = 0, json: AsJson = False) -> None:
-    """Generate Sample City, learn from it, and recommend ten places to one of its people.
+    """Generate a city, train on its reviews, and recommend ten places to one of its users.
 
     Args:
-        out: folder for the town, the model and report.html.
-        seed: of the town and of everything after.
+        out: folder for the city, the model and report.html.
+        seed: of the city and of everything after it.
         json: print one JSON object instead of tables.
     """
     from mmrec.data.synthetic.city import write_sample_city
     from mmrec.recommender.recommender import Recommender
 
     city = out / "sample-city"
-    console.print("drawing Sample City, a town that does not exist")
+    console.print("generating Sample City")
     data = write_sample_city(city, seed=seed)
     config = Config(seed=seed, read=ReadConfig(items=city / "places.jsonl"))
     result = train_and_save(data, out, config, quiet=json)
     recommender = Recommender.load(out)
     user = recommender.reviews.table["user"].mode().sort()[0]
-    found = recommender.recommend(user, 10)
+    rows = recommender.recommend(user, 10)
     if json:
-        print_json({**result, "user": user, "recommendations": found.to_dicts()})
+        print_json({**result, "user": user, "recommendations": rows.to_dicts()})
         return
-    print_recommendations(found, f"Ten places for {user}, who wrote the most reviews")
-    console.print(f"see the town in a browser: mmrec serve {out}", markup=False)
+    print_recommendations(rows, f"Ten places for {user}, who wrote the most reviews")
+    console.print(f"next, see the city in a browser: mmrec serve {out}", markup=False)

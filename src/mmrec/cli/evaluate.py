@@ -1,4 +1,4 @@
-"""`mmrec evaluate`: how good a saved model is, on its own test reviews or on new ones."""
+"""`mmrec evaluate`: measure a saved model on its test reviews, or on new ones."""
 
 from __future__ import annotations
 
@@ -18,53 +18,50 @@ def evaluate(
     json: AsJson = False,
     read: ReadSettings = ReadSettings(),
 ) -> None:
-    """Print what a saved model reaches on test reviews, or on reviews that it does not know yet.
+    """Print the metrics of a saved model on its test reviews, or on reviews that it has not seen.
 
     Args:
         model: folder that `mmrec fit` wrote.
-        data: new reviews; those that the model knows already are left out. Without it, the figures on the
-            test reviews of `mmrec fit` are shown again.
+        data: new reviews; those that the model has seen are left out. Without it, the metrics on the
+            test reviews of `mmrec fit` are printed again.
         json: print one JSON object instead of a table.
     """
     import numpy as np
 
     from mmrec.data import read_reviews
     from mmrec.errors import DataError
-    from mmrec.evaluation.metrics import evaluate as score
+    from mmrec.evaluation.metrics import evaluate as measure
     from mmrec.pipeline import config_warnings
     from mmrec.recommender.recommender import Recommender
 
     recommender = Recommender.load(model)
-    scores = recommender.evaluation.metrics
-    title = f"{model}: test reviews of the fit"
+    metrics, title = recommender.evaluation.metrics, f"{model}: test reviews of the fit"
     if data is not None:
-        new = read_reviews(data, read).table
-        known = recommender.reviews.table
-        fresh = new.join(
-            known, on=["user", "item", "rating", "text"], how="anti", maintain_order="left"
-        )
-        if fresh.height < new.height:
-            console.print(
-                f"{new.height - fresh.height:,} reviews that the model knows were left out"
-            )
-        label = (fresh["rating"] >= recommender.config.like_rating).to_numpy()
+        reviews, seen = read_reviews(data, read).table, recommender.reviews.table
+        key = ["user", "item", "rating", "text"]
+        fresh = reviews.join(seen, on=key, how="anti", maintain_order="left")
+        if fresh.height < reviews.height:
+            left_out = reviews.height - fresh.height
+            console.print(f"{left_out:,} reviews that the model has seen were left out")
+        like_rating = recommender.config.like_rating
+        label = (fresh["rating"] >= like_rating).to_numpy()
         if not label.any() or label.all():
             raise DataError(
-                f"{data}: {len(label):,} reviews are new to the model, and they are not both likes and "
-                "dislikes; there is nothing to measure"
+                f"{data}: {len(label):,} reviews are new to the model; "
+                "metrics need both likes and dislikes among them"
             )
-        chance = recommender.predict(fresh["user"].to_list(), fresh["item"].to_list())
-        always = np.full(len(label), (known["rating"] >= recommender.config.like_rating).mean())
+        probability = recommender.predict(fresh["user"].to_list(), fresh["item"].to_list())
+        always = np.full(len(label), (seen["rating"] >= like_rating).mean())
         weights = recommender.model.class_weights
-        scores = {
-            "always like": score(label, always, weights),
-            recommender.config.ranker.features: score(label, chance, weights),
+        metrics = {
+            "always like": measure(label, always, weights),
+            recommender.config.ranker.features: measure(label, probability, weights),
         }
         title = f"{data}: {fresh.height:,} reviews that the model has not seen"
     remarks = config_warnings(recommender.config)
     for remark in remarks:
         console.print(f"- {remark}")
     if json:
-        print_json({"model": str(model), "scores": scores, "remarks": remarks})
-        return
-    print_scores(scores, title)
+        print_json({"model": str(model), "scores": metrics, "remarks": remarks})
+    else:
+        print_scores(metrics, title)

@@ -1,16 +1,14 @@
-"""`mmrec fit`: learn from reviews, compare with simple peers, save the model and a report."""
+"""`mmrec fit`: train on reviews, compare with baselines, save the model and a report."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from mmrec.cli.options import AsJson, Settings, print_json, print_scores, show_rejects
+from mmrec.cli.options import AsJson, Settings, load_reviews, print_json, print_scores
 from mmrec.console import console
 
 __all__ = ["fit", "train_and_save"]
-
-_AUDITED_ROWS = 200
 
 
 def fit(
@@ -22,13 +20,14 @@ def fit(
     json: AsJson = False,
     config: Settings = Settings(),
 ) -> None:
-    """Learn from reviews; save a model and a report.
+    """Train on reviews; save a model and a report.
 
-    Trains the paper's baseline and proposed models and ours, prints them beside simple peers on test reviews
-    that neither training nor any choice has seen, and saves the one named by --features.
+    Trains the paper's two models (`baseline`, `proposed`) and ours (`mmrec`), prints their metrics beside
+    those of simple baselines on test reviews, and saves the model that --features names. Test reviews are
+    used neither for training nor for any choice.
 
     Args:
-        data: JSON lines, JSON, CSV (each also .gz) or Parquet; see Reading for other names of columns.
+        data: JSON lines, JSON, CSV (each also .gz) or Parquet; see Reading for other column names.
         out: folder for the model and report.html.
         peers: also train logistic regression, LightGBM, matrix factorisation and DeepFM on the same rows.
         json: print one JSON object instead of tables.
@@ -41,69 +40,40 @@ def fit(
 def train_and_save(
     data: Path, folder: Path, config: Settings, *, quiet: bool, peers: bool = False
 ) -> dict[str, Any]:
-    """What `fit` does; `demo` does it too.
-
-    Returns:
-        The figures, and where things were written.
-    """
-    import numpy as np
-
-    from mmrec.data import read_reviews
-    from mmrec.errors import ConfigError
-    from mmrec.evidence.audit import audit
+    """Do what `fit` does, and return what it prints as JSON."""
     from mmrec.experiments.compare import compare
     from mmrec.experiments.report.fit_report import write_report
     from mmrec.experiments.report.html import command_line
     from mmrec.experiments.significance import assess
-    from mmrec.features.builder import FeatureAudit
     from mmrec.pipeline import open_models
     from mmrec.recommender.recommender import Recommender
 
-    which = ["baseline", "proposed", "mmrec"]
-    if (policy := config.evidence.policy) != "fold":
-        if config.ranker.features == "mmrec":
-            raise ConfigError(
-                f"--policy {policy}: mmrec needs the policy fold; add --features proposed"
-            )
-        which.remove("mmrec")
-        console.print(f"- mmrec is left out, since it needs the policy fold, not {policy}")
-    reviews = read_reviews(data, config.read)
-    show_rejects(reviews, folder)
+    names = _trained_models(config)
+    reviews = load_reviews(data, config, folder)
     models = open_models(config)
-    result = compare(reviews, config, models, which, trained_baselines=peers)
-    assessment = assess(result)
-    prepared = result.prepared
-    dealt = np.concatenate([prepared.split.train, prepared.split.valid, prepared.split.test])
-    some = np.random.default_rng(config.seed).permutation(dealt)[:_AUDITED_ROWS]
-    audits = {
-        name: audit(
-            prepared.dataset.data,
-            prepared.split,
-            prepared.evidence,
-            FeatureAudit(trained.model.builder, prepared.dataset, trained.features),
-            some,
-        )
-        for name, trained in result.trained.items()
-    }
+    comparison = compare(reviews, config, models, names, trained_baselines=peers)
+    assessment = assess(comparison)
+    audits = _audit(comparison, config.seed)
     if not quiet:
-        print_scores(
-            result.metrics, f"{data}: {len(prepared.split.test):,} test reviews, seed {config.seed}"
-        )
+        test_count = len(comparison.prepared.split.test)
+        print_scores(comparison.metrics, f"{data}: {test_count:,} test reviews, seed {config.seed}")
     threshold, rates = assessment.operating_points[config.ranker.features]
-    console.print(
-        f"- recommending from {threshold:.0%} on (chosen on valid) gave {rates.tpr:.0%} of the liked and "
-        f"{rates.fpr:.0%} of the disliked test reviews"
-        if threshold <= 1
-        else "- nothing is to be recommended: on valid no threshold keeps the bound; give a higher --max-fpr"
-    )
-    for remark in (*result.remarks, *(f"{name}: {found}" for name, found in audits.items())):
+    if threshold <= 1:
+        console.print(
+            f"- recommending from {threshold:.0%} on (chosen on validation reviews) would have "
+            f"recommended {rates.tpr:.0%} of the liked and {rates.fpr:.0%} of the disliked test reviews"
+        )
+    else:
+        console.print("- no threshold keeps the bound on validation reviews; raise --max-fpr")
+    for remark in comparison.remarks:
         console.print(f"- {remark}")
-    recommender = Recommender(config, models).use_model(
-        result.trained[config.ranker.features], reviews, result.metrics
-    )
+    for name, outcome in audits.items():
+        console.print(f"- {name}: {outcome}")
+    trained = comparison.trained[config.ranker.features]
+    recommender = Recommender(config, models).use_model(trained, reviews, comparison.metrics)
     recommender.save(folder)
     report = write_report(
-        result,
+        comparison,
         assessment,
         audits,
         folder / "report.html",
@@ -117,10 +87,43 @@ def train_and_save(
         "model": str(folder),
         "report": str(report),
         "reviews": len(reviews),
-        "refused": reviews.rejects.height,
-        "test": result.metrics,
+        "rejected": reviews.rejects.height,
+        "test": comparison.metrics,
         "assessment": assessment.as_dict(),
-        "remarks": result.remarks,
-        "audit": {name: str(found) for name, found in audits.items()},
-        "seconds": result.seconds,
+        "remarks": comparison.remarks,
+        "audit": {name: str(outcome) for name, outcome in audits.items()},
+        "seconds": comparison.seconds,
     }
+
+
+def _trained_models(config: Settings) -> list[str]:
+    """The models to train: without `mmrec` where the evidence policy is not the one that it needs."""
+    from mmrec.errors import ConfigError
+
+    policy = config.evidence.policy
+    if policy == "fold":
+        return ["baseline", "proposed", "mmrec"]
+    if config.ranker.features == "mmrec":
+        raise ConfigError(
+            f"--policy {policy}: mmrec needs the policy fold; add --features proposed"
+        )
+    console.print(f"- mmrec is left out: it needs the policy fold, not {policy}")
+    return ["baseline", "proposed"]
+
+
+def _audit(comparison: Any, seed: int, row_count: int = 200) -> dict[str, Any]:
+    """Audit each model's features on randomly drawn rows."""
+    import numpy as np
+
+    from mmrec.evidence.audit import audit
+    from mmrec.features.builder import FeatureAudit
+
+    prepared = comparison.prepared
+    split, dataset = prepared.split, prepared.dataset
+    rows = np.concatenate([split.train, split.valid, split.test])
+    sample = np.random.default_rng(seed).permutation(rows)[:row_count]
+    audits = {}
+    for name, trained in comparison.trained.items():
+        features = FeatureAudit(trained.model.builder, dataset, trained.features)
+        audits[name] = audit(dataset.data, split, prepared.evidence, features, sample)
+    return audits

@@ -1,4 +1,4 @@
-"""`mmrec photos fetch`: photos that the data name by URL, as files and data that `mmrec fit` takes."""
+"""`mmrec photos fetch`: download photos that the data name by URL."""
 
 from __future__ import annotations
 
@@ -32,35 +32,37 @@ def fetch(
     retry: bool = False,
     json: AsJson = False,
 ) -> None:
-    """Fetch the photos that reviews and items name by URL, and write copies of both that name the files.
+    """Download the photos that reviews and items name by URL; write copies of both that name the files.
 
     Args:
         data: reviews, in any format that `mmrec fit` reads.
-        out: folder for photos/, the copies reviews.jsonl.gz and items.jsonl.gz, and index.jsonl, which says
-            what became of every URL; a run that was stopped goes on where it was.
-        items: file of items, whose photos are fetched too.
-        column: column of the reviews that names photos; otherwise photos, pics, images and image.
-        url_template: turns bare ids into URLs, as in 'https://lh5.googleusercontent.com/p/{id}=w640'.
-        retry: fetch again what was refused for good, as after a change of limits. What failed for a reason
-            that may pass (time, connection, a busy server) is tried again on every run.
+        out: folder for photos/, the copies reviews.jsonl.gz and items.jsonl.gz, and index.jsonl, which has
+            the outcome for every URL; the same command continues a stopped run.
+        items: file of items, whose photos are downloaded too.
+        column: column of the reviews that names photos; otherwise photos, pics, images or image.
+        url_template: turns ids into URLs, as in 'https://lh5.googleusercontent.com/p/{id}=w640'.
+        retry: retry what was refused for good, as after a change of limits. Failures that may pass
+            (timeouts, connections, busy servers) are retried on every run.
         json: print one JSON object instead of text.
     """
-    done = asyncio.run(
+    result = asyncio.run(
         download_photos(
             data, out, limits, items=items, column=column, template=url_template, retry=retry
         )
     )
     if json:
-        print_json(asdict(done))
+        print_json(asdict(result))
         return
-    console.print(f"{done.downloaded:,} photos fetched, {done.already_present:,} already there")
-    for kind, count in done.refused.items():
-        console.print(f"{count:,} refused, see index.jsonl: {escape(kind)}")
-    if done.refused:
+    console.print(
+        f"{result.downloaded:,} photos downloaded, {result.already_present:,} present before"
+    )
+    for reason, count in result.refused.items():
+        console.print(f"{count:,} refused, see index.jsonl: {escape(reason)}")
+    if result.refused:
         console.print(
-            "--retry tries these again; --allow-private lets addresses of your own network through"
+            "--retry tries these again; --allow-private permits addresses of your network"
         )
-    if done.unreadable_rows:
-        console.print(f"{done.unreadable_rows:,} rows cannot be read and were left out")
-    files = " --items ".join(shlex.quote(str(file)) for file in done.copies)
+    if result.unreadable_rows:
+        console.print(f"{result.unreadable_rows:,} unreadable rows were left out")
+    files = " --items ".join(shlex.quote(str(file)) for file in result.copies)
     console.print(f"next: mmrec fit {escape(files)}", soft_wrap=True)

@@ -1,8 +1,9 @@
-"""`mmrec recommend`: the items that someone will most likely like, and why."""
+"""`mmrec recommend`: recommend items to known or new users, with reasons."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["print_recommendations", "recommend"]
 
-_KINDS = 10_000
-_Many = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
+_Several = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
 
 
 def recommend(
@@ -32,133 +32,139 @@ def recommend(
     *,
     user: str | None = None,
     likes: str | None = None,
-    liked: _Many = None,
+    liked: _Several = None,
     everyone: Path | None = None,
     n: int = 10,
     seen: bool = False,
-    category: _Many = None,
-    price: _Many = None,
+    category: _Several = None,
+    price: _Several = None,
     max_fpr: float | None = None,
     diversity: float = 0.0,
     why: bool = False,
     sentences: bool = False,
     json: AsJson = False,
 ) -> None:
-    """Recommend items to a user, to a stranger who says what they like, or to all users at once.
+    """Recommend items to a user, to a new user who says what they like, or to all users at once.
 
     Args:
         model: folder that `mmrec fit` wrote.
-        user: id of a user; one without reviews gets what is liked by most.
-        likes: a stranger's words, as in "ramen, quiet places, cheap".
-        liked: ids of items that a stranger likes.
+        user: id of a user; an unknown one gets what most users like.
+        likes: what a new user likes, as in "ramen, quiet places, cheap".
+        liked: ids of items that a new user likes.
         everyone: Parquet file to write the lists of all users to.
         n: number of items.
-        seen: also recommend what the user has reviewed already.
-        category: items must have one of these.
-        price: items must have one of these: "cheap price", "fair price", "overpriced".
-        max_fpr: only what is so likely to be liked that at most this share of dislikes would pass.
-        diversity: 0 to 1, how much items unlike those above them are preferred.
-        why: say what spoke for each item, and quote its reviews.
-        sentences: have the language model of the fit make a sentence of the quotes of each item.
+        seen: include items that the user has reviewed.
+        category: only items with one of these categories.
+        price: only items with one of these price tags: "cheap price", "fair price", "overpriced".
+        max_fpr: recommend at most this share of the items that the user would dislike.
+        diversity: 0 to 1, how strongly items unlike those above them are preferred.
+        why: explain every item, with quotes from its reviews.
+        sentences: have the language model of the fit write a sentence about the quotes of each item.
         json: print one JSON object instead of a table.
     """
     from mmrec.recommender.explain import with_sentences
     from mmrec.recommender.recommender import Recommender
 
-    for name, share in (("max-fpr", max_fpr), ("diversity", diversity)):
-        if share is not None and not 0 <= share <= 1:
-            raise ConfigError(f"--{name} {share}: a share from 0 to 1 is wanted")
-    if n < 1:
-        raise ConfigError(f"--n {n}: at least one item is wanted")
-    if unknown := {*(price or ())} - {*PRICE_TAGS[:-1]}:
-        raise ConfigError(f"--price {unknown.pop()!r}: there are {', '.join(PRICE_TAGS[:-1])}")
-    if everyone is not None and not everyone.parent.is_dir():
-        raise ConfigError(f"--everyone {everyone}: there is no folder {everyone.parent}")
+    _check_options(n, price, everyone, {"max-fpr": max_fpr, "diversity": diversity})
+    if everyone and (user is not None or likes or liked or category or price or diversity or why):
+        raise ConfigError("--everyone goes with --n, --seen and --max-fpr alone")
     recommender = Recommender.load(model)
-    if everyone is not None:
-        if user is not None or likes or liked or category or price or diversity or why:
-            raise ConfigError("--everyone goes with --n, --seen and --max-fpr alone")
-        _write(recommender, everyone, n=n, seen=seen, max_fpr=max_fpr)
+    if everyone:
+        _write_lists(recommender, everyone, n=n, seen=seen, max_fpr=max_fpr)
         return
     if user is not None and user not in recommender.corpus.data.users:
-        console.print(
-            f"{user} has written no review here: this is what strangers get", markup=False
-        )
-    kinds = recommender.catalog.common_categories(_KINDS)
-    if category and {*category}.isdisjoint(kinds):
-        raise ConfigError(
-            f"--category {category[0]!r}: no item is one; there are {', '.join(kinds[:40])}"
-        )
-    asking: dict[str, Any] = {"likes": likes, "liked": liked or ()}
-    how: dict[str, Any] = {"seen": seen, "max_fpr": max_fpr, "diversity": diversity}
-    how |= {"categories": category or (), "prices": price or ()}
-    found = recommender.recommend(user, n, **asking, **how)
-    items = found["item"].to_list() if why or sentences else []
-    explained = [recommender.explain(user, item, **asking) for item in items]
+        message = f"{user} has written no review here: this is the list of an unknown user"
+        console.print(message, markup=False)
+    _check_categories(category, recommender)
+    taste: dict[str, Any] = {"likes": likes, "liked": liked or ()}
+    rows = recommender.recommend(
+        user,
+        n,
+        **taste,
+        seen=seen,
+        max_fpr=max_fpr,
+        diversity=diversity,
+        categories=category or (),
+        prices=price or (),
+    )
+    items = rows["item"].to_list() if why or sentences else []
+    explanations = [recommender.explain(user, item, **taste) for item in items]
     if sentences:
-        explained = with_sentences(explained, recommender.models.annotator.write_reasons)
-    reasons = dict(zip(items, explained, strict=True))
+        explanations = with_sentences(explanations, recommender.models.annotator.write_reasons)
     if json:
-        rows = found.to_dicts()
-        for row in rows:
-            if reasons:
-                row["why"] = _as_dict(reasons[row["item"]])
-        print_json({"user": user, "likes": likes, "recommendations": rows})
+        result = rows.to_dicts()
+        for row, explanation in zip(result, explanations, strict=False):
+            row["why"] = asdict(explanation)
+        print_json({"user": user, "likes": likes, "recommendations": result})
         return
-    print_recommendations(found, f"For {escape(user or likes or ', '.join(liked or ()))}")
-    for place, reason in reasons.items():
-        parts = ", ".join(f"{name} {value:+.3f}" for name, value in reason.contributions.items())
-        stdout.print(
-            f"\n[bold]{escape(place)}[/] {reason.probability:.3f} = {reason.base:.3f} and {parts}"
-        )
-        if reason.sentence:
-            stdout.print(f"  {escape(reason.sentence)}")
-        for quote in reason.quotes:
-            source = quote.review_id or "a photo of it"
-            stdout.print(
-                f"  {'+' if quote.liked else '-'} “{escape(quote.text)}” ({escape(source)})"
-            )
+    print_recommendations(rows, f"For {escape(user or likes or ', '.join(liked or ()))}")
+    for item, explanation in zip(items, explanations, strict=True):
+        _print_explanation(item, explanation)
 
 
-def _write(recommender: Recommender, path: Path, **how: Any) -> None:
+def _check_options(
+    n: int, prices: list[str] | None, everyone: Path | None, shares: dict[str, float | None]
+) -> None:
+    """Check what can be wrong before the model is loaded."""
+    for name, share in shares.items():
+        if share is not None and not 0 <= share <= 1:
+            raise ConfigError(f"--{name} {share}: it must be a share from 0 to 1")
+    if n < 1:
+        raise ConfigError(f"--n {n}: it must be at least 1")
+    tags = PRICE_TAGS[:-1]  # without the tag of an unknown price
+    for price in prices or ():
+        if price not in tags:
+            raise ConfigError(f"--price {price!r}: it must be one of {', '.join(tags)}")
+    if everyone is not None and not everyone.parent.is_dir():
+        raise ConfigError(f"--everyone {everyone}: there is no folder {everyone.parent}")
+
+
+def _check_categories(categories: list[str] | None, recommender: Recommender) -> None:
+    known = recommender.catalog.common_categories(10_000)
+    if categories and {*categories}.isdisjoint(known):
+        message = f"no item has it; categories are {', '.join(known[:40])}"
+        raise ConfigError(f"--category {categories[0]!r}: {message}")
+
+
+def _write_lists(recommender: Recommender, path: Path, **options: Any) -> None:
     start = time.monotonic()
-    found = recommender.recommend_all(**how)
+    lists = recommender.recommend_all(**options)
     seconds = time.monotonic() - start
     try:
-        found.write_parquet(path)
+        lists.write_parquet(path)
     except OSError as error:
-        raise ConfigError(
-            f"--everyone {path}: cannot be written ({error.strerror or error})"
-        ) from error
+        reason = error.strerror or error
+        raise ConfigError(f"--everyone {path}: cannot be written ({reason})") from error
     users, items = recommender.features.user.unknown_index, recommender.scorer.size
+    rate = users / max(seconds, 1e-9)
     stdout.print(
-        f"{path}: {found.height:,} rows for {users:,} users, of {items:,} items, "
-        f"in {seconds:.1f} s ({users / max(seconds, 1e-9):,.0f} users/s)",
+        f"{path}: {lists.height:,} rows for {users:,} users, of {items:,} items, "
+        f"in {seconds:.1f} s ({rate:,.0f} users/s)",
         markup=False,
     )
 
 
-def _as_dict(reason: Explanation) -> dict[str, Any]:
-    return {
-        "contributions": reason.contributions,
-        "sentence": reason.sentence,
-        "quotes": [quote.__dict__ for quote in reason.quotes],
-    }
+def _print_explanation(item: str, explanation: Explanation) -> None:
+    terms = ", ".join(f"{name} {value:+.3f}" for name, value in explanation.contributions.items())
+    total = f"{explanation.probability:.3f} = {explanation.base:.3f} and {terms}"
+    stdout.print(f"\n[bold]{escape(item)}[/] {total}")
+    if explanation.sentence:
+        stdout.print(f"  {escape(explanation.sentence)}")
+    for quote in explanation.quotes:
+        sign, source = "+" if quote.liked else "-", quote.review_id or "photo"
+        stdout.print(f"  {sign} “{escape(quote.text)}” ({escape(source)})")
 
 
-def print_recommendations(found: pl.DataFrame, title: str) -> None:
+def print_recommendations(rows: pl.DataFrame, title: str) -> None:
     """Print recommendations as a table."""
     table = Table(title=title, title_justify="left")
-    for column, justify in (
-        ("", "right"),
-        ("item", "left"),
-        ("chance", "right"),
-        ("price", "left"),
-        ("categories", "left"),
-    ):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    for place, row in enumerate(found.to_dicts(), 1):
-        name = escape(row["name"] or row["item"])
+    table.add_column("", justify="right")
+    table.add_column("item")
+    table.add_column("probability", justify="right")
+    table.add_column("price")
+    table.add_column("categories")
+    for rank, row in enumerate(rows.to_dicts(), 1):
+        name, price = escape(row["name"] or row["item"]), row["price"] or ""
         categories = escape(", ".join(row["categories"][:4]))
-        table.add_row(str(place), name, f"{row['probability']:.3f}", row["price"] or "", categories)
+        table.add_row(str(rank), name, f"{row['probability']:.3f}", price, categories)
     stdout.print(table)

@@ -1,4 +1,4 @@
-"""`mmrec serve`: a saved model behind HTTP."""
+"""`mmrec serve`: serve a saved model over HTTP."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from mmrec.console import console
 
 __all__ = ["serve"]
 
-_MODEL, _CONFIG = "MMREC_SERVED_MODEL", "MMREC_SERVE_CONFIG"
-_GRACE = 10  # seconds that requests under way may take after a stop
-
 
 def serve(model: Path, /, *, config: ServeSettings = ServeSettings()) -> None:
-    """Serve a saved model: a web page at `/`, the API under `/v1`, described at `/openapi.json`.
+    """Serve a saved model: web pages at `/`, the API under `/v1`, described at `/openapi.json`.
 
     Args:
-        model: folder that `mmrec fit` wrote; `live.sqlite` in it holds live reviews unless --database says
-            otherwise.
+        model: folder that `mmrec fit` wrote; unless --database names a database, live reviews are
+            stored in `live.sqlite` in it.
     """
     from mmrec.cache.store import Store, default_store_path
     from mmrec.errors import ConfigError
@@ -34,31 +31,40 @@ def serve(model: Path, /, *, config: ServeSettings = ServeSettings()) -> None:
     except ImportError as error:
         raise ConfigError(f"{error}: install mmrec[serve]") from error
 
-    # What can be wrong is told before the server starts.
+    # Open everything once, so that errors are reported before the server starts.
     Store(read_manifest(model).config.store or default_store_path()).close()
     open_live_store(model, config).close()
     if config.keys:
         read_keys(config.keys)
     elif config.host not in ("127.0.0.1", "localhost", "::1"):
-        console.print(
-            f"- {config.host}: whoever reaches this address may read and write; see --keys"
-        )
+        warning = "everybody who reaches this address can read and write; see --keys"
+        console.print(f"- {config.host}: {warning}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    how: dict[str, Any] = {"host": config.host, "port": config.port, "log_level": "warning"}
-    how |= {"access_log": False, "server_header": False, "timeout_graceful_shutdown": _GRACE}
+    options: dict[str, Any] = {
+        "host": config.host,
+        "port": config.port,
+        "log_level": "warning",
+        "access_log": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": 10,
+    }
     console.print(f"serving {model} at http://{config.host}:{config.port}", markup=False)
     if config.workers == 1:
-        uvicorn.run(create_app(model, config), **how)
+        uvicorn.run(create_app(model, config), **options)
     else:
-        # Workers are new processes, which are told by their environment what to serve.
-        os.environ |= {_MODEL: str(model), _CONFIG: config.model_dump_json()}
-        uvicorn.run("mmrec.cli.serve:worker", factory=True, workers=config.workers, **how)
+        # Workers are new processes: their settings travel in the environment.
+        os.environ["MMREC_SERVED_MODEL"] = str(model)
+        os.environ["MMREC_SERVE_CONFIG"] = config.model_dump_json()
+        worker = "mmrec.cli.serve:create_worker_app"
+        uvicorn.run(worker, factory=True, workers=config.workers, **options)
 
 
-def worker() -> object:
-    """The application of one of several workers."""
+def create_worker_app() -> object:
+    """The application of a worker, with the settings in its environment."""
     from mmrec.service.app import create_app
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    config = ServeSettings.model_validate_json(os.environ[_CONFIG])
-    return create_app(Path(os.environ[_MODEL]), config)
+    return create_app(
+        Path(os.environ["MMREC_SERVED_MODEL"]),
+        ServeSettings.model_validate_json(os.environ["MMREC_SERVE_CONFIG"]),
+    )

@@ -1,4 +1,4 @@
-"""`mmrec sweep`: one setting over a range of values."""
+"""`mmrec sweep`: train and test with several values of one setting."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from mmrec.cli.options import AsJson, Settings, print_json, print_table, show_rejects
+from mmrec.cli.options import AsJson, Settings, load_reviews, print_json, print_table
 from mmrec.console import console
 
 __all__ = ["sweep"]
@@ -20,48 +20,42 @@ def sweep(
     over: Literal["imbalance", "K", "policy", "reduction", "llm", "captioner"],
     values: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     seeds: int = 3,
-    model: Literal["mmrec", "proposed", "baseline"] | None = None,
     out: Path = Path("sweep"),
     json: AsJson = False,
     config: Settings = Settings(),
 ) -> None:
-    """Train and test with one setting at each of several values; after a stop, the same command goes on.
+    """Train and test with several values of one setting; the same command continues a stopped run.
 
     Args:
         data: as for `mmrec fit`.
-        over: likes to each dislike among known reviews (`imbalance`), --folds (`K`), --policy, --reduction,
-            --llm or --captioner.
+        over: the setting: number of likes for each dislike in the evidence (`imbalance`), --folds (`K`),
+            --policy, --reduction, --llm or --captioner.
         values: in place of the usual ones.
-        seeds: splits at each value, each with evidence and training of its own, from --seed on.
-        model: in place of --features; of `policy` and `reduction` it is `proposed` rather than `mmrec`.
+        seeds: number of splits at each value, each with its own evidence and training, from --seed on.
         out: folder for sweep-OVER.json and sweep-OVER.html.
         json: print one JSON object instead of a table.
     """
-    from mmrec.data import read_reviews
     from mmrec.errors import ConfigError
-    from mmrec.experiments import sweep as sweeping
+    from mmrec.experiments import sweep as experiment
     from mmrec.experiments.report.experiment_pages import sweep_page
     from mmrec.experiments.report.html import command_line
     from mmrec.pipeline import open_models
 
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds}: there must be at least 1")
-    reviews = read_reviews(data, config.read)
-    show_rejects(reviews, out)
-    features = model or config.ranker.features
-    if over in ("policy", "reduction") and features == "mmrec":
-        features = "proposed"
-        console.print(
-            f"- --over {over} is measured on `proposed`, the paper's model, not on `mmrec`"
-        )
-    own = config.model_copy(
-        update={"ranker": config.ranker.model_copy(update={"features": features})}
-    )
-    timeless = reviews.table["time"].is_null().all()
-    usual = [value for value in sweeping.SWEPT_SETTINGS[over][2] if value != "past" or not timeless]
-    if not (values or usual):
+    reviews = load_reviews(data, config, out)
+    if over in ("policy", "reduction") and config.ranker.features == "mmrec":
+        console.print(f"- --over {over} applies to the paper's model, so `proposed` is trained")
+        ranker = config.ranker.model_copy(update={"features": "proposed"})
+        config = config.model_copy(update={"ranker": ranker})
+    if not values:
+        values = tuple(experiment.SWEPT_SETTINGS[over][2])
+        if reviews.table["time"].is_null().all():
+            values = tuple(value for value in values if value != "past")
+    if not values:
         raise ConfigError(f"--over {over} needs --values, each spelled as for --{over}")
     path = out / f"sweep-{over}.json"
-    points = sweeping.sweep(reviews, own, open_models(own), path, over, values or usual, seeds)
-    print_json(points) if json else print_table(sweeping.sweep_table(points, over))
-    sweep_page(points, over, features, path.with_suffix(".html"), command_line())
+    results = experiment.sweep(reviews, config, open_models(config), path, over, values, seeds)
+    print_json(results) if json else print_table(experiment.sweep_table(results, over))
+    page = path.with_suffix(".html")
+    sweep_page(results, over, config.ranker.features, page, command_line())
