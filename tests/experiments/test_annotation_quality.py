@@ -19,15 +19,8 @@ from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
 from mmrec.evidence.views import EvidenceViews
 from mmrec.experiments import annotation_quality
-from mmrec.experiments.annotate import AnnotationRun, SummarizedViews
-from mmrec.experiments.annotation_measures import (
-    AnnotatedText,
-    Estimate,
-    QualityContext,
-    Quote,
-    match_rates,
-    mean_estimate,
-)
+from mmrec.experiments.annotate import AnnotatedText, AnnotationRun, Quote, SummarizedViews
+from mmrec.experiments.annotation_measures import Estimate, QualityContext, match_rates, mean_estimate
 from mmrec.experiments.annotation_quality import AnnotationQuality, measure_annotation_quality
 from mmrec.features.dataset import Dataset, Models
 from mmrec.llm.annotator import Annotator
@@ -328,7 +321,7 @@ def test_the_summary_of_most_reviews_is_compared_with_the_truth(
 
 
 def test_the_sample_is_bounded(dataset: Dataset, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = annotation_quality._annotated_texts(run_of(dataset, faithful_summaries()))["item"]
+    written = run_of(dataset, faithful_summaries()).texts()["item"]
     sizes = ({"max_entities": 5}, {"max_reviews": 15})
     samples = [annotation_quality._sample(written, np.random.default_rng(0), **size) for size in sizes]
     assert [len(sample) for sample in samples] == [5, 3]

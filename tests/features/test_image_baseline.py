@@ -81,7 +81,7 @@ def test_a_saved_baseline_answers_without_the_image_model(
 ) -> None:
     config, models, result = compared
     baseline = config.model_copy(update={"ranker": config.ranker.model_copy(update={"features": "baseline"})})
-    fitted = Recommender(baseline, models).adopt(result, "baseline", reviews)
+    fitted = Recommender(baseline, models).use_model(result.trained["baseline"], reviews, result.metrics)
     user = fitted.corpus.data.users[0]
     expected = fitted.recommend(user, 5)
     Path(config.vision.image_model).rename(tmp_path / "elsewhere")
@@ -145,7 +145,7 @@ def test_a_model_that_was_saved_before_captions_were_read_still_loads(
     compared: tuple[Config, Models, Comparison], reviews: Reviews, tmp_path: Path
 ) -> None:
     config, models, result = compared
-    fitted = Recommender(config, models).adopt(result, "proposed", reviews)
+    fitted = Recommender(config, models).use_model(result.trained["proposed"], reviews)
     saved = fitted.save(tmp_path / "model")
     assert load_recommender(saved).reviews.table.schema["captions"] == pl.List(pl.String)
     for name in ("reviews", "items"):

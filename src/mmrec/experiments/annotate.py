@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar, NamedTuple
+
+import numpy as np
 
 from mmrec.config import Config, VisionConfig
 from mmrec.data.schema import EntityKind, Reviews
 from mmrec.evidence.views import EvidenceViews
 from mmrec.features.dataset import Dataset, Models
 from mmrec.llm.openai_batch import AnswersPending
+from mmrec.llm.sentences import split_sentences
 from mmrec.llm.types import Note, Summary
 from mmrec.pipeline import prepare_data
 from mmrec.vision.openai_captioner import OpenAICaptioner
 
-__all__ = ["CAPTION", "AnnotationRun", "SummarizedViews", "annotate_reviews"]
+__all__ = [
+    "CAPTION",
+    "AnnotatedText",
+    "AnnotatedTexts",
+    "AnnotationRun",
+    "Quote",
+    "SummarizedViews",
+]
+__all__ += ["annotate_reviews"]
 
 CAPTION = "caption"
 """The captioner's calls in a plan."""
@@ -30,6 +43,57 @@ class SummarizedViews:
     dataset: Dataset
     views: EvidenceViews
     summaries: list[Summary]
+
+
+class Quote(NamedTuple):
+    """A text, and the id of the review where it stands; "" where a model wrote it."""
+
+    text: str
+    review_id: str = ""
+
+
+@dataclass(frozen=True)
+class AnnotatedText:
+    """The annotation of a user, an item or a review, its text, and the rows of the dataset it was made of."""
+
+    entity: str
+    annotation: Note | Summary
+    text: str
+    dataset: Dataset
+    rows: np.ndarray
+    max_reviews: ClassVar = 500
+
+    @cached_property
+    def sentences(self) -> list[str]:
+        """Sentences of the text."""
+        return split_sentences(self.text)
+
+    @cached_property
+    def reviews(self) -> dict[str, str]:
+        """Review id -> text, of all rows or of `max_reviews` evenly spaced ones."""
+        count = min(len(self.rows), self.max_reviews)
+        positions = np.linspace(0, len(self.rows) - 1, count).astype(np.int64)
+        rows = self.rows[positions]
+        return {self.dataset.review_ids[row]: self.dataset.texts[row] for row in rows}
+
+    @cached_property
+    def review_ids(self) -> frozenset[str]:
+        """Ids of all its reviews."""
+        return frozenset(self.dataset.review_ids[row] for row in self.rows)
+
+    @cached_property
+    def evidence_sentences(self) -> list[Quote]:
+        """Distinct sentences of each review."""
+        quotes = []
+        for review_id, text in self.reviews.items():
+            quotes += [
+                Quote(sentence, review_id) for sentence in dict.fromkeys(split_sentences(text))
+            ]
+        return quotes
+
+
+AnnotatedTexts = Mapping[str, Sequence[AnnotatedText]]
+"""Annotated texts by what they are of: `item`, `user` or `review`."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +113,21 @@ class AnnotationRun:
     summaries: list[SummarizedViews] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)
     pending: list[AnswersPending] = field(default_factory=list)
+
+    def texts(self) -> dict[str, list[AnnotatedText]]:
+        """All annotations by kind, those without a text too."""
+        texts: dict[str, list[AnnotatedText]] = defaultdict(list)
+        for row, note in enumerate(self.notes):
+            review_id, rows = self.dataset.review_ids[row], np.array([row])
+            texts["review"].append(AnnotatedText(review_id, note, note.gist, self.dataset, rows))
+        for part in self.summaries:
+            data = part.dataset.data
+            names = data.items if part.kind == "item" else data.users
+            views = zip(part.views.entity, part.views.review_sets(), part.summaries, strict=True)
+            for entity, rows, summary in views:
+                text = AnnotatedText(names[entity], summary, summary.text, part.dataset, rows)
+                texts[part.kind].append(text)
+        return texts
 
 
 def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> AnnotationRun:

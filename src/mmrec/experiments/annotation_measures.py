@@ -12,21 +12,18 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import compress
-from typing import ClassVar, NamedTuple
 
 import numpy as np
 import polars as pl
 from scipy.stats import linregress, sem, spearmanr
 
-from mmrec.features.dataset import Dataset, Models
+from mmrec.experiments.annotate import AnnotatedText, AnnotatedTexts, Quote
+from mmrec.features.dataset import Models
 from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.lexicon import split_words
-from mmrec.llm.sentences import split_sentences
-from mmrec.llm.types import Note, Summary
 
-__all__ = ["AnnotatedText", "AnnotatedTexts", "Estimate", "Example", "QualityContext"]
+__all__ = ["Estimate", "Example", "QualityContext"]
 __all__ += ["QualityMeasure", "agreement", "coverage", "match_rates", "mean_estimate", "polarity"]
 __all__ += ["rank_correlation", "support"]
 
@@ -62,57 +59,6 @@ class QualityMeasure:
     legend: str
     rows: dict[str, Row] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
-
-
-class Quote(NamedTuple):
-    """A text, and the id of the review where it stands; "" where a model wrote it."""
-
-    text: str
-    review_id: str = ""
-
-
-@dataclass(frozen=True)
-class AnnotatedText:
-    """The annotation of a user, an item or a review, its text, and the rows of the dataset it was made of."""
-
-    entity: str
-    annotation: Note | Summary
-    text: str
-    dataset: Dataset
-    rows: np.ndarray
-    max_reviews: ClassVar = 500
-
-    @cached_property
-    def sentences(self) -> list[str]:
-        """Sentences of the text."""
-        return split_sentences(self.text)
-
-    @cached_property
-    def reviews(self) -> dict[str, str]:
-        """Review id -> text, of all rows or of `max_reviews` evenly spaced ones."""
-        count = min(len(self.rows), self.max_reviews)
-        positions = np.linspace(0, len(self.rows) - 1, count).astype(np.int64)
-        rows = self.rows[positions]
-        return {self.dataset.review_ids[row]: self.dataset.texts[row] for row in rows}
-
-    @cached_property
-    def review_ids(self) -> frozenset[str]:
-        """Ids of all its reviews."""
-        return frozenset(self.dataset.review_ids[row] for row in self.rows)
-
-    @cached_property
-    def evidence_sentences(self) -> list[Quote]:
-        """Distinct sentences of each review."""
-        quotes = []
-        for review_id, text in self.reviews.items():
-            quotes += [
-                Quote(sentence, review_id) for sentence in dict.fromkeys(split_sentences(text))
-            ]
-        return quotes
-
-
-AnnotatedTexts = Mapping[str, Sequence[AnnotatedText]]
-"""Annotated texts by what they are of: `item`, `user` or `review`."""
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,8 @@ from mmrec.config import Config
 from mmrec.errors import DataError
 from mmrec.experiments import annotation_measures as measures
 from mmrec.experiments import item_truth
-from mmrec.experiments.annotate import AnnotationRun
-from mmrec.experiments.annotation_measures import (
-    AnnotatedText,
-    Example,
-    QualityContext,
-    QualityMeasure,
-)
+from mmrec.experiments.annotate import AnnotatedText, AnnotationRun
+from mmrec.experiments.annotation_measures import Example, QualityContext, QualityMeasure
 from mmrec.features.dataset import Models
 from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.types import Note, Summary
@@ -68,7 +63,7 @@ def measure_annotation_quality(
     written: dict[str, list[AnnotatedText]] = {}
     sampled: dict[str, list[AnnotatedText]] = {}
     sample_counts = {}
-    for kind, texts in _annotated_texts(run).items():
+    for kind, texts in run.texts().items():
         written[kind] = [text for text in texts if text.text.strip()]
         # An entity whose reviews have no words needs no text.
         missing = [text for text in texts if not text.text.strip() and text.evidence_sentences]
@@ -98,22 +93,6 @@ def measure_annotation_quality(
     remarks = _remarks(bool(sampled), model.get("model") == "builtin", bool(run.pending))
     strategy, prompts = config.annotation.strategy, config.language.prompts
     return AnnotationQuality(model, strategy, prompts, sample_counts, shown, remarks)
-
-
-def _annotated_texts(run: AnnotationRun) -> dict[str, list[AnnotatedText]]:
-    """All annotations by kind, those without a text too."""
-    texts: dict[str, list[AnnotatedText]] = defaultdict(list)
-    for row, note in enumerate(run.notes):
-        review_id, rows = run.dataset.review_ids[row], np.array([row])
-        texts["review"].append(AnnotatedText(review_id, note, note.gist, run.dataset, rows))
-    for part in run.summaries:
-        data = part.dataset.data
-        names = data.items if part.kind == "item" else data.users
-        views = zip(part.views.entity, part.views.review_sets(), part.summaries, strict=True)
-        for entity, rows, summary in views:
-            text = AnnotatedText(names[entity], summary, summary.text, part.dataset, rows)
-            texts[part.kind].append(text)
-    return texts
 
 
 def _sample(
