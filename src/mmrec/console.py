@@ -19,54 +19,53 @@ from rich.progress import (
 
 __all__ = ["console", "track"]
 
-_SECONDS = 0.1
-_WIDE = 110
 console = Console(stderr=True)
-_busy: ContextVar[bool] = ContextVar("busy", default=False)
+_has_bar: ContextVar[bool] = ContextVar("has_bar", default=False)
 
 
 @contextmanager
 def track(title: str, total: int, status: Callable[[], str] = str) -> Iterator[Callable[..., None]]:
     """Show a bar for `total` units of work; the yielded function takes how many are done, and failed.
 
-    Work inside of work that has a bar already shows none of its own.
+    Work inside of work that has a bar shows none.
 
     Args:
-        title: title.
+        title: what is done.
         total: units of work.
-        status: what else there is to say, asked at every step.
+        status: returns more to show, some ten times a second; `str` returns nothing.
     """
-    if _busy.get():
+    if _has_bar.get():
         yield lambda done, failed=0: None
         return
     columns: list[ProgressColumn] = [TextColumn("{task.description:<18}")]
-    if status is str or console.width > _WIDE:
-        # Where a line has no room for all, the words of the status say more than a bar.
-        columns += [BarColumn(bar_width=30 if console.width > _WIDE else 12)]
+    wide = console.width > 110
+    if status is str or wide:  # where a line is too short for both, the status tells more
+        columns.append(BarColumn(bar_width=30 if wide else 12))
     columns += [MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn(compact=True)]
-    columns += [TextColumn("{task.fields[said]}")]
-    token = _busy.set(True)
+    columns.append(TextColumn("{task.fields[status]}"))
+    token = _has_bar.set(True)
     try:
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task(title, total=total, said="")
-            waiting, bad, shown = 0, 0, 0.0
+            task = bar.add_task(title, total=total, status="")
+            done, failed, shown = 0, 0, 0.0
 
-            def advance(done: int, failed: int = 0) -> None:
-                nonlocal waiting, bad, shown
-                waiting, bad = waiting + done, bad + failed
-                # Thousands of small steps a second are not worth a look each.
-                if time.monotonic() - shown > _SECONDS:
+            def advance(more_done: int, more_failed: int = 0) -> None:
+                nonlocal done, failed
+                done, failed = done + more_done, failed + more_failed
+                # There may be thousands of steps a second.
+                if time.monotonic() - shown > 0.1:
                     show()
 
             def show() -> None:
-                nonlocal waiting, shown
-                said = ([f"{bad:,} failed"] if bad else []) + [one for one in [status()] if one]
-                bar.update(task, advance=waiting, said=", ".join(said))
-                waiting, shown = 0, time.monotonic()
+                nonlocal shown
+                notes = [f"{failed:,} failed"] if failed else []
+                notes.append(status())
+                bar.update(task, completed=done, status=", ".join(filter(None, notes)))
+                shown = time.monotonic()
 
             try:
                 yield advance
             finally:
                 show()
     finally:
-        _busy.reset(token)
+        _has_bar.reset(token)

@@ -1,4 +1,4 @@
-"""The errors that mmrec raises on purpose: each names what is wrong, where, and the mend."""
+"""Errors that mmrec raises on purpose: each says what is wrong, where, and how to mend it."""
 
 __all__ = ["ConfigError", "DataError", "MmrecError", "ModelError", "PhotoError", "StoreError"]
 

@@ -1,4 +1,4 @@
-"""Reviews in: reading, checking, filtering, splitting, and Sample City."""
+"""Reviews: reading, checking, filtering, splitting, and the synthetic Sample City."""
 
 from mmrec.data.readers import read_reviews
 from mmrec.data.schema import Interactions, Reviews

@@ -1,4 +1,4 @@
-"""Arrays that may be larger than memory: vectors are float16, and what is large is in a nameless file."""
+"""Arrays that may be larger than memory: float16 vectors, mapped to a temporary file if large."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mmrec.errors import DataError
 __all__ = ["allocate", "to_float16", "to_float32"]
 
 _LARGE = 100_000_000
-"""Bytes from which on an array is mapped: the views of some 10^5 reviews stay in memory."""
+"""Bytes from which an array is mapped; arrays of some 10^5 reviews stay in memory."""
 
 
 def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """An array to be filled; a large one is mapped to a nameless file in the folder that `TMPDIR` names.
+    """Return an array to be filled; a large one is mapped to a file in the folder `TMPDIR`.
 
-    What is written to a mapped array can be put out to the disk when memory is short, and the file is gone
-    when nobody holds the array any more, also after a crash.
+    The system can write a mapped array to the disk when memory is short. The file has no name, so it
+    is gone when the array is, also after a crash.
 
     Raises:
         DataError: the disk has no room for it, or there is no such folder.
@@ -44,10 +44,10 @@ def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
 
 
 def to_float32(values: np.ndarray) -> np.ndarray:
-    """Float32 of float16, ten times as fast as NumPy does it; of any other type the array itself."""
+    """Return float32 of float16, ten times as fast as NumPy; an array of another type as it is."""
     return torch.from_numpy(values).float().numpy() if values.dtype == np.float16 else values
 
 
 def to_float16(values: np.ndarray) -> np.ndarray:
-    """Float16 of any floats."""
+    """Return float16 of any floats."""
     return torch.from_numpy(values).half().numpy()

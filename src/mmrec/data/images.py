@@ -1,8 +1,7 @@
-"""Photos of strangers: checked before use, decoded within limits, refused with a reason."""
+"""Photos from outside: checked before use, decoded within limits, refused with a reason."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,9 +16,6 @@ __all__ = ["IMAGE_FORMATS", "check_photo", "check_photos", "load_photo"]
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """Formats that are decoded, by Pillow's names; decided by content, never by suffix."""
-
-_REMOTE = re.compile(r"https?://", re.IGNORECASE)
-_THREADS = 4  # Pillow's decoders release the interpreter lock
 
 
 def check_photo(path: str, root: Path, max_pixels: int) -> Path:
@@ -43,11 +39,8 @@ def check_photo(path: str, root: Path, max_pixels: int) -> Path:
             raise PhotoError("no such file")
         if not photo.is_file():
             raise PhotoError("not a regular file")
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # too long, NUL, not encodable, a loop of links
+    # the name is too long, holds NUL, cannot be encoded, or is a loop of links
+    except (OSError, ValueError, RuntimeError) as error:
         raise PhotoError(f"not a usable path ({type(error).__name__})") from error
     load_photo(photo, max_pixels)
     return photo
@@ -72,27 +65,28 @@ def load_photo(path: Path | IO[bytes], max_pixels: int) -> Image.Image:
         raise PhotoError("not a JPEG, PNG, WebP or GIF") from error
     except Image.DecompressionBombError as error:
         raise PhotoError("more pixels than can be decoded safely") from error
-    except (
-        Exception
-    ) as error:  # decoders raise anything on hostile bytes: SyntaxError, struct.error, ...
+    except Exception as error:  # on hostile bytes decoders raise anything, even SyntaxError
         raise PhotoError(f"cannot be decoded ({type(error).__name__}: {error})") from error
 
 
 def check_photos(
     photos: Collection[tuple[str, Path]], max_pixels: int
 ) -> dict[tuple[str, Path], Path | PhotoError]:
-    """Check many photos at once, each (path, root) as `check_photo` does; refusals are values here."""
+    """Check many photos at once, each (path, root) as `check_photo` does; refusals are values."""
 
-    def outcome(photo: tuple[str, Path]) -> Path | PhotoError:
+    def check(photo: tuple[str, Path]) -> Path | PhotoError:
         try:
             return check_photo(*photo, max_pixels)
         except PhotoError as error:
             return error
 
-    checked: dict[tuple[str, Path], Path | PhotoError] = {}
-    if unique := list(dict.fromkeys(photos)):
-        with ThreadPoolExecutor(_THREADS) as pool, track("Checking photos", len(unique)) as advance:
-            for photo, found in zip(unique, pool.map(outcome, unique), strict=True):
-                checked[photo] = found
-                advance(1, isinstance(found, PhotoError))
+    unique = list(dict.fromkeys(photos))
+    if not unique:
+        return {}
+    checked = {}
+    # threads help, because Pillow's decoders release the interpreter lock
+    with ThreadPoolExecutor(4) as pool, track("Checking photos", len(unique)) as advance:
+        for photo, outcome in zip(unique, pool.map(check, unique), strict=True):
+            checked[photo] = outcome
+            advance(1, isinstance(outcome, PhotoError))
     return checked

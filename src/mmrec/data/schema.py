@@ -1,4 +1,4 @@
-"""The canonical reviews: one table, checked once at the door, that everything downstream trusts."""
+"""The canonical tables of reviews, items and refusals, which later steps need not check again."""
 
 from __future__ import annotations
 
@@ -8,15 +8,8 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-__all__ = [
-    "ITEM_SCHEMA",
-    "NO_TIME",
-    "REJECT_SCHEMA",
-    "REVIEW_SCHEMA",
-    "EntityKind",
-    "Interactions",
-    "Reviews",
-]
+__all__ = ["ITEM_SCHEMA", "NO_TIME", "REJECT_SCHEMA"]
+__all__ += ["REVIEW_SCHEMA", "EntityKind", "Interactions", "Reviews"]
 
 EntityKind = Literal["user", "item"]
 """Whose reviews are meant: those that a user wrote, or those that an item got."""
@@ -34,8 +27,8 @@ REVIEW_SCHEMA: dict[str, pl.DataType] = {
     "photos": pl.List(pl.String()),
     "captions": pl.List(pl.String()),
 }
-"""Columns of `Reviews.table`; only `time` may be null. Photos are absolute paths of checked files; captions
-are those that came with the data."""
+"""Columns of `Reviews.table`; only `time` may be null. Photos are absolute paths of checked files;
+captions came with the data."""
 
 ITEM_SCHEMA: dict[str, pl.DataType] = {
     "item": pl.String(),
@@ -51,13 +44,13 @@ REJECT_SCHEMA = {"file": pl.String, "line": pl.Int64, "reason": pl.String, "row"
 
 @dataclass(frozen=True)
 class Reviews:
-    """Validated reviews, the items they speak of, and what was refused.
+    """Checked reviews, their items, and what was refused.
 
     Attributes:
-        table: one row a review, columns of `REVIEW_SCHEMA`, in the order of the file.
-        items: at most one row an item, columns of `ITEM_SCHEMA`; items without a row have neither name
-            nor photo of their own.
-        rejects: one row a refusal, columns of `REJECT_SCHEMA`.
+        table: one row per review, columns of `REVIEW_SCHEMA`, in the order of the file.
+        items: at most one row per item, columns of `ITEM_SCHEMA`; an item without a row has neither
+            a name nor photos, except those of its reviews.
+        rejects: one row per refusal, columns of `REJECT_SCHEMA`.
         source: path or name of the origin, for messages and reports.
     """
 
@@ -72,7 +65,7 @@ class Reviews:
 
 @dataclass(frozen=True)
 class Interactions:
-    """Reviews as arrays: who rated what how, with users and items as codes.
+    """Ratings as arrays, with users and items as codes.
 
     Attributes:
         user, item: (n,) int64 codes into `users` and `items`.

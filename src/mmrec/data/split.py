@@ -1,4 +1,4 @@
-"""Filtering, and dealing reviews into train, valid and test."""
+"""Filtering of rare users and items, and the split into train, valid and test."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ class Split:
     """Row numbers of disjoint parts, each sorted.
 
     Attributes:
-        train, valid, test: rows that are learned from, chosen by, and judged by.
-        filtered_rows: rows that the filter dropped, whose reviews may speak for others all the same.
+        train: rows to fit parameters.
+        valid: rows to select the epoch and the threshold.
+        test: rows to report figures.
+        filtered_rows: rows that the filter dropped; their reviews may still be evidence.
     """
 
     train: np.ndarray
@@ -35,7 +37,7 @@ class Split:
 
     @property
     def rows_before_validation(self) -> np.ndarray:
-        """What is known when valid is still to be judged: train and spare, sorted."""
+        """Rows whose reviews may be evidence for validation rows, sorted."""
         return np.sort(np.concatenate([self.train, self.filtered_rows]))
 
 
@@ -47,19 +49,18 @@ def filter_reviews(table: pl.DataFrame, min_reviews: int = 2) -> pl.DataFrame:
     Raises:
         DataError: nothing survives.
     """
-    kept = table
-    while True:
-        enough = (pl.len().over("user") >= min_reviews) & (pl.len().over("item") >= min_reviews)
-        smaller = kept.filter(enough)
-        if smaller.height == kept.height:
-            break
-        kept = smaller
-    if kept.is_empty():
+    enough = (pl.len().over("user") >= min_reviews) & (pl.len().over("item") >= min_reviews)
+    remaining = table.filter(enough)
+    previous = table.height
+    while remaining.height < previous:  # each drop may make others necessary
+        previous = remaining.height
+        remaining = remaining.filter(enough)
+    if remaining.is_empty():
         raise DataError(
             f"no review is left after dropping users and items with fewer than {min_reviews} reviews "
             f"(of {table.height:,}); bring more data or lower --min-reviews"
         )
-    return kept
+    return remaining
 
 
 def split_reviews(
@@ -68,45 +69,51 @@ def split_reviews(
     rng: np.random.Generator,
     passed_filter: np.ndarray | None = None,
 ) -> Split:
-    """Deal rows into train, valid and test; rows that are not `passed_filter` (n, bool) are spare.
+    """Split the rows that passed the filter into train, valid and test.
 
-    `random`: every user and item of test stays in train (paper, section 4), and so for valid. One row per
-    user and item, drawn at random, is held back in train; where those leave too few, test is smaller.
-    `time`: test is strictly later than valid, and valid than train; newcomers may appear.
+    `random`: every user and item of test stays in train (paper, section 4), and so for valid. One row
+    of each user and item, drawn at random, is held back in train; if too few rows are left, test is
+    smaller. `time`: test is strictly later than valid, and valid than train; users and items without
+    an earlier review may appear.
+
+    Args:
+        passed_filter: (n,) bool; all rows by default.
 
     Raises:
         DataError: a time split of reviews without time, or a part that stays empty.
     """
-    each = np.arange(len(data))
-    rows = each if passed_filter is None else each[passed_filter]
-    if config.split_by == "time":
-        rest, test = _cut_by_time(data, rows, config.test_share)
-        train, valid = _cut_by_time(data, rest, config.valid_share)
-    else:
-        rest, test = _cut_at_random(data, rows, config.test_share, rng)
-        train, valid = _cut_at_random(data, rest, config.valid_share, rng)
-    for name, part, share in (
-        ("test", test, config.test_share),
-        ("valid", valid, config.valid_share),
-    ):
+    all_rows = np.arange(len(data))
+    rows = all_rows if passed_filter is None else all_rows[passed_filter]
+    by_time = config.split_by == "time"
+    parts = []
+    rest = rows
+    for name, share in (("test", config.test_share), ("valid", config.valid_share)):
+        if by_time:
+            rest, part = _cut_by_time(data, rest, share)
+        else:
+            rest, part = _cut_at_random(data, rest, share, rng)
         if share and not len(part):
             raise DataError(
                 f"no review can go to {name}: {len(rows):,} reviews are too few for a split"
             )
-    spare = np.setdiff1d(each, rows, assume_unique=True)
-    if config.split_by == "time":  # what was written later may not speak for anything earlier
-        spare = spare[(data.time[spare] != NO_TIME) & (data.time[spare] <= data.time[train].max())]
-    return Split(train, valid, test, spare)
+        parts.append(part)
+    test, valid = parts
+    filtered = np.setdiff1d(all_rows, rows, assume_unique=True)
+    if by_time:  # later reviews may not be evidence for earlier ones
+        times = data.time[filtered]
+        filtered = filtered[(times != NO_TIME) & (times <= data.time[rest].max())]
+    return Split(train=rest, valid=valid, test=test, filtered_rows=filtered)
 
 
 def _cut_at_random(
     data: Interactions, rows: np.ndarray, share: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     order = rng.permutation(rows)
-    free = np.ones(len(order), dtype=bool)
+    movable = np.ones(len(order), dtype=bool)
     for entity in (data.user, data.item):
-        free[np.unique(entity[order], return_index=True)[1]] = False
-    cut = order[free][: round(share * len(rows))]
+        # the first row of each user and item, in random order, stays
+        movable[np.unique(entity[order], return_index=True)[1]] = False
+    cut = order[movable][: round(share * len(rows))]
     return np.setdiff1d(rows, cut, assume_unique=True), np.sort(cut)
 
 
@@ -114,10 +121,9 @@ def _cut_by_time(
     data: Interactions, rows: np.ndarray, share: float
 ) -> tuple[np.ndarray, np.ndarray]:
     time = data.time[rows]
-    unknown = int((time == NO_TIME).sum())
-    if unknown:
-        raise DataError(
-            f"{unknown:,} of {len(rows):,} reviews have no time; use a random split instead"
-        )
+    missing = int((time == NO_TIME).sum())
+    if missing:
+        reason = f"{missing:,} of {len(rows):,} reviews have no time; use a random split instead"
+        raise DataError(reason)
     later = time > np.quantile(time, 1 - share, method="lower")
     return rows[~later], rows[later]

@@ -16,15 +16,8 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "PHRASES",
-    "Opinion",
-    "WritingHabits",
-    "choose",
-    "expand",
-    "restaurant_names",
-    "write_review",
-]
+__all__ = ["PHRASES", "Opinion", "WritingHabits"]
+__all__ += ["choose", "expand", "restaurant_names", "write_review"]
 
 PHRASES: dict[str, Any] = json.loads(
     (files("mmrec.data.synthetic") / "phrases.json").read_text(encoding="utf-8")

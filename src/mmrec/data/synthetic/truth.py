@@ -12,18 +12,8 @@ import numpy.typing as npt
 from mmrec.data.synthetic.review_text import PHRASES, WritingHabits, choose, restaurant_names
 from mmrec.errors import ConfigError
 
-__all__ = [
-    "QUALITIES",
-    "TRAITS",
-    "Floats",
-    "Ints",
-    "ItemTruth",
-    "UserTruth",
-    "draw_items",
-    "draw_pairs",
-    "draw_users",
-    "rating_terms",
-]
+__all__ = ["QUALITIES", "TRAITS", "Floats", "Ints", "ItemTruth"]
+__all__ += ["UserTruth", "draw_items", "draw_pairs", "draw_users", "rating_terms"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
