@@ -22,21 +22,25 @@ _PLAIN: dict[str, tuple[str, ...]] = {
     "time": ("time", "timestamp", "date"),
     "photos": ("photos", "pics", "images"),
 }
-_BUSINESS = {"user": ("user_id",), "item": ("business_id",)}
-_AMAZON = {
-    "user": ("reviewerID", "user_id"),
-    "item": ("parent_asin", "asin"),
-    "rating": ("overall", "rating"),
-    "text": ("reviewText", "text"),
-    "time": ("unixReviewTime", "timestamp"),
-    "photos": ("image", "images"),
-}
-
 LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
     "plain": _PLAIN,
-    "kaggle": _PLAIN | _BUSINESS | {"text": ("review_text",), "photos": ("pics",)},
-    "yelp": _PLAIN | _BUSINESS | {"rating": ("stars",)},
-    "amazon": _PLAIN | _AMAZON,
+    "kaggle": _PLAIN
+    | {
+        "user": ("user_id",),
+        "item": ("business_id",),
+        "text": ("review_text",),
+        "photos": ("pics",),
+    },
+    "yelp": _PLAIN | {"user": ("user_id",), "item": ("business_id",), "rating": ("stars",)},
+    "amazon": _PLAIN
+    | {
+        "user": ("reviewerID", "user_id"),
+        "item": ("parent_asin", "asin"),
+        "rating": ("overall", "rating"),
+        "text": ("reviewText", "text"),
+        "time": ("unixReviewTime", "timestamp"),
+        "photos": ("image", "images"),
+    },
 }
 """Layout -> canonical column -> the names it may have in a file; the first one in a row counts.
 

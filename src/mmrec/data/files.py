@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import zlib
+from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import Iterator
 from io import BufferedIOBase
@@ -20,15 +21,14 @@ from mmrec.errors import DataError
 
 __all__ = ["SUFFIXES", "Record", "read_records"]
 
-_TEXTS = (".jsonl", ".ndjson", ".json", ".csv")
-SUFFIXES = (*_TEXTS, *(f"{suffix}.gz" for suffix in _TEXTS), ".parquet")
+SUFFIXES = (
+    *(".jsonl", ".ndjson", ".json", ".csv"),
+    *(".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.gz", ".parquet"),
+)
 """Endings of names of data files, in any case."""
 
 MAX_LINE = 16 * 2**20
 """Bytes of a line of text; a longer one is refused, so that no line can fill the memory."""
-
-_BOM = b"\xef\xbb\xbf"  # byte order mark
-_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that were decoded with `surrogateescape`
 
 
 class Record(NamedTuple):
@@ -88,7 +88,7 @@ def _read_lines(handle: BufferedIOBase) -> Iterator[Record]:
             return
         problem = ""
         if number == 1:
-            line = line.removeprefix(_BOM)
+            line = line.removeprefix(BOM_UTF8)
         if len(line) == MAX_LINE and not line.endswith(b"\n"):
             problem = f"line is longer than {MAX_LINE} bytes"
             line = line[:1000]
@@ -130,16 +130,17 @@ def _check_object(value: Any) -> dict[str, Any] | str:
 def _is_document(path: Path) -> bool:
     """Tell whether a `.json` file is one list, or Kaggle's object of lists, and not JSON lines."""
     with _open(path) as handle:
-        head = handle.read(2**16).removeprefix(_BOM)
+        head = handle.read(2**16).removeprefix(BOM_UTF8)
     return re.match(rb'\s*(\[|\{\s*"(train|val|test)"\s*:\s*\[)', head) is not None
 
 
 def _read_json_document(path: Path) -> Iterator[Record]:
     with _open(path) as handle:
-        data = handle.read().removeprefix(_BOM)
+        data = handle.read().removeprefix(BOM_UTF8)
     # Bytes that are not UTF-8 become lone surrogates, so that they cost their row and not the file.
     text = data.decode(errors="surrogateescape")
-    damaged = _NOT_UTF8.search(text) is not None
+    not_utf8 = re.compile("[\udc80-\udcff]")
+    damaged = not_utf8.search(text) is not None
     del data
     try:
         document = json.loads(text, parse_int=_parse_int)
@@ -155,7 +156,7 @@ def _read_json_document(path: Path) -> Iterator[Record]:
     if not all(isinstance(rows, list) for rows in lists):
         raise DataError(f"{path}: of train, val and test each must be a list of reviews")
     for number, row in enumerate(chain.from_iterable(lists), start=1):
-        if damaged and _NOT_UTF8.search(json.dumps(row, ensure_ascii=False)):
+        if damaged and not_utf8.search(json.dumps(row, ensure_ascii=False)):
             yield Record(number, "not UTF-8: bytes that are no text")
         else:
             yield Record(number, _check_object(row))

@@ -33,10 +33,8 @@ _NOT_PUBLIC = (
     ipaddress.ip_network("2002::/16"),  # 6to4: an IPv4 address of anyone's choice
     ipaddress.ip_network("3fff::/20"),  # documentation
 )
-_IPV6_UNICAST = ipaddress.ip_network("2000::/3")
 
 _RETRY_DELAYS = (0.5, 2.0)  # seconds before the second try, and before the third
-_MAX_REDIRECTS = 5
 
 
 class TransientError(PhotoError):
@@ -61,7 +59,8 @@ class DownloadLimits(BaseModel, frozen=True, extra="forbid", use_attribute_docst
 def is_public(address: str) -> bool:
     """Tell whether an IP address is public; of IPv6 only global unicast, without embedded IPv4."""
     ip = ipaddress.ip_address(address)
-    routed = ip.is_global and not ip.is_multicast and (ip.version == 4 or ip in _IPV6_UNICAST)
+    unicast = ip.version == 4 or ip in ipaddress.ip_network("2000::/3")
+    routed = ip.is_global and not ip.is_multicast and unicast
     return routed and not any(ip in network for network in _NOT_PUBLIC)
 
 
@@ -128,14 +127,14 @@ async def download(
 async def _follow_redirects(
     address: str, pool: httpcore2.AsyncConnectionPool, limits: DownloadLimits
 ) -> bytes:
-    url = httpx2.URL()
-    for _ in range(1 + _MAX_REDIRECTS):
+    url, max_redirects = httpx2.URL(), 5
+    for _ in range(1 + max_redirects):
         url = _parse_url(address, url, limits.allow_private)
         response = await _get(url, pool, limits.max_bytes)
         if isinstance(response, bytes):
             return response
         address = response
-    raise PhotoError(f"redirects: more than {_MAX_REDIRECTS}")
+    raise PhotoError(f"redirects: more than {max_redirects}")
 
 
 def _parse_url(address: str, base: httpx2.URL, allow_private: bool) -> httpx2.URL:

@@ -316,9 +316,7 @@ _ROOMS: dict[str, tuple[Sequence[str], dict[str, list[int]]]] = {
     "cafe": (("#ffe #fee", "#db8", "#c96", "#eed"), {"window": [-66], "plant": [66]}),
     "aegean": (("#fff #eef", "#dee", "#26a", "#37c"), {"view": [0], "arch": [70]}),
 }
-_DISHES = ("curry", "dessert", "mezze", "noodles", "pasta", "pizza", "salad", "steak")
-
-SCENES = (*_ROOMS, *_DISHES)
+SCENES = (*_ROOMS, *("curry", "dessert", "mezze", "noodles", "pasta", "pizza", "salad", "steak"))
 """What `draw_photo` can draw: rooms, then dishes."""
 
 
