@@ -18,10 +18,11 @@ def shared_server() -> Iterator[Server]:
 
 @pytest.fixture
 def server(shared_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """The server with its usual behaviour, and nothing counted."""
+    """The server with its usual behaviour, without faults, and nothing counted."""
     # Loading certificates takes most of the time of a client, and nothing here is encrypted.
     monkeypatch.setattr("ssl.SSLContext.load_verify_locations", lambda *_, **__: None)
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.02)
     shared_server.behaviour = Behaviour()
+    shared_server.fault = lambda request: ""
     shared_server.reset()
     return shared_server

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from chat_server import Server, serve
-from mmrec.cache.store import Failure, Store
+from mmrec.cache.store import Store
 from mmrec.cli import main
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.data.synthetic.city import write_sample_city
@@ -129,13 +129,6 @@ def breaks(*rules: tuple[str, str]) -> Callable[[str], str]:
         return ""
 
     return fault
-
-
-@pytest.fixture
-def broken(server: Server) -> Iterator[Server]:
-    """The server, whose faults end with the test."""
-    yield server
-    server.fault = lambda request: ""
 
 
 def test_requests_are_submitted_once_and_collected_once(
@@ -333,49 +326,49 @@ def test_batches_need_a_server(llm: str) -> None:
         open_language_model(config, None, Store(), batch=True)  # type: ignore[arg-type]
 
 
-def test_a_lost_response_to_the_creation_makes_no_second_batch(broken: Server, tmp_path: Path) -> None:
-    broken.fault = breaks(("POST /v1/batches", "lose"))
+def test_a_lost_response_to_the_creation_makes_no_second_batch(server: Server, tmp_path: Path) -> None:
+    server.fault = breaks(("POST /v1/batches", "lose"))
     with pytest.raises(ModelError, match="What was submitted is remembered, run the same again"):
-        run(broken.url, tmp_path / "store")
-    assert len(broken.batches) == 1
-    assert all(note.gist for note in run_to_the_end(broken.url, tmp_path / "store").notes)
-    assert len(broken.batches) == 1
+        run(server.url, tmp_path / "store")
+    assert len(server.batches) == 1
+    assert all(note.gist for note in run_to_the_end(server.url, tmp_path / "store").notes)
+    assert len(server.batches) == 1
 
 
-def test_lost_responses_to_uploads_and_looks_are_asked_for_again(broken: Server, tmp_path: Path) -> None:
-    broken.fault = breaks(("POST /v1/files", "lose"), ("GET /v1/batches/batch_000001", "half"))
-    finished = run_to_the_end(broken.url, tmp_path / "store", VISITS)
+def test_lost_responses_to_uploads_and_looks_are_asked_for_again(server: Server, tmp_path: Path) -> None:
+    server.fault = breaks(("POST /v1/files", "lose"), ("GET /v1/batches/batch_000001", "half"))
+    finished = run_to_the_end(server.url, tmp_path / "store", VISITS)
     assert all(note.gist for note in finished.notes)
-    assert len(broken.batches) == 1
-    assert len(broken.files) > 2, "the file was uploaded twice"
+    assert len(server.batches) == 1
+    assert len(server.files) > 2, "the file was uploaded twice"
 
 
-def test_a_download_that_breaks_off_loses_nothing(broken: Server, tmp_path: Path) -> None:
+def test_a_download_that_breaks_off_loses_nothing(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "store"
-    run(broken.url, path, VISITS)
-    broken.fault = breaks(("/content", "half"))
+    run(server.url, path, VISITS)
+    server.fault = breaks(("/content", "half"))
     with pytest.raises(ModelError, match="run the same again"):
-        run(broken.url, path, VISITS)
+        run(server.url, path, VISITS)
     assert len(stored(path)) == 1
-    assert all(note.gist for note in run(broken.url, path, VISITS).notes)
-    assert len(broken.batches) == 1
+    assert all(note.gist for note in run(server.url, path, VISITS).notes)
+    assert len(server.batches) == 1
 
 
 def test_answers_that_the_server_has_deleted_are_asked_for_again_on_request(
-    broken: Server, tmp_path: Path
+    server: Server, tmp_path: Path
 ) -> None:
     path = tmp_path / "store"
-    run(broken.url, path)
-    broken.fault = lambda request: "deny" if request.endswith("/content") else ""
+    run(server.url, path)
+    server.fault = lambda request: "deny" if request.endswith("/content") else ""
     with pytest.raises(ModelError, match=r"does not know the answers of batch_\d+.*--retry-failed$"):
-        run(broken.url, path)
-    assert "3 submitted now" in run(broken.url, path, retry_failed=True).pending
+        run(server.url, path)
+    assert "3 submitted now" in run(server.url, path, retry_failed=True).pending
 
 
-def test_a_server_that_takes_no_batches_is_reported(broken: Server, tmp_path: Path) -> None:
-    broken.fault = lambda request: "deny" if "/files" in request else ""
+def test_a_server_that_takes_no_batches_is_reported(server: Server, tmp_path: Path) -> None:
+    server.fault = lambda request: "deny" if "/files" in request else ""
     with pytest.raises(ModelError, match="if it takes no batches, leave --batch away"):
-        run(broken.url, tmp_path / "store")
+        run(server.url, tmp_path / "store")
 
 
 def test_a_server_that_is_gone_is_reported(server: Server, tmp_path: Path) -> None:
@@ -419,13 +412,18 @@ def keep_some(finish):
 
 def work(url, path, moment, texts):
     files, batches = openai.resources.Files, openai.resources.Batches
-    if moment == "before the upload": dies(files, "create")
-    if moment == "after the upload": dies(files, "create", after=True)
-    if moment == "before the creation": dies(batches, "create")
-    if moment == "after the creation": dies(batches, "create", after=True)
-    if moment == "while collecting": BatchJobStore.finish = keep_some(BatchJobStore.finish)
-    if moment == "after collecting": dies(BatchJobStore, "finish", after=True)
-    if moment == "while handing over": dies(BatchJobStore, "forget_answer")
+    calls = {
+        "before the upload": (files, "create"),
+        "after the upload": (files, "create", True),
+        "before the creation": (batches, "create"),
+        "after the creation": (batches, "create", True),
+        "after collecting": (BatchJobStore, "finish", True),
+        "while handing over": (BatchJobStore, "forget_answer"),
+    }
+    if moment in calls:
+        dies(*calls[moment])
+    if moment == "while collecting":
+        BatchJobStore.finish = keep_some(BatchJobStore.finish)
     store = Store(Path(path))
     language = LanguageConfig(llm="openai:test-model@" + url)
     model = open_language_model(Config(language=language), None, store, batch=True)
@@ -574,12 +572,8 @@ def test_plain_requests_come_back_with_their_numbers(server: Server, store: Stor
     texts = [f"Soup {number}." for number in range(9)]
     with pytest.raises(AnswersPending):
         list(open_client(server, store, Price(10, 10, 10)).complete(plain(texts)))
-    answers: dict[int, Answer | Failure] = dict(
-        open_client(server, store, Price(10, 10, 10)).complete(plain(texts))
-    )
-    assert {number: answer.text for number, answer in answers.items() if isinstance(answer, Answer)} == dict(
-        enumerate(texts)
-    )
+    answers = dict(open_client(server, store, Price(10, 10, 10)).complete(plain(texts)))
+    assert [getattr(answers[number], "text", "") for number in range(9)] == texts
 
 
 def command(*words: str, status: int = 0) -> None:
