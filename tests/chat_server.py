@@ -184,9 +184,10 @@ def build_app(server: Server) -> FastAPI:
     """OpenAI's API in front of a server's state."""
 
     def check_key(request: Request) -> None:
-        key = server.behaviour.require_key
-        if key is not None and request.headers.get("authorization") != f"Bearer {key}":
-            raise Refusal(401, "Incorrect API key provided.", "invalid_api_key")
+        key, sent = server.behaviour.require_key, request.headers.get("authorization", "")
+        if key is not None and sent != f"Bearer {key}":
+            message = f"Incorrect API key provided: {sent.removeprefix('Bearer ')}."
+            raise Refusal(401, message, "invalid_api_key")
 
     async def respond(request: Request, digest: str, raw: bytes) -> Response:
         behaviour = server.behaviour

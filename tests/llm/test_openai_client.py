@@ -193,14 +193,24 @@ def test_an_endless_outage_ends_the_run(server: Server) -> None:
     server.set(errors=1.0)
     annotator = open_annotator(server, in_flight=4)
     annotator.model.client.max_retries = 0  # type: ignore[attr-defined]
-    with pytest.raises(ModelError, match=r"2\d times in a row"):
-        annotator.write_notes(visits(100))
+    with pytest.raises(ModelError, match="times in a row"):
+        annotator.write_notes(visits(80))
+    assert server.stats()["requests"] < 60
+
+
+def test_failures_between_answers_do_not_end_the_run(server: Server) -> None:
+    server.set(errors=0.5)
+    annotator = open_annotator(server, in_flight=4)
+    annotator.model.client.max_retries = 0  # type: ignore[attr-defined]
+    annotator.write_notes(visits(80))
+    assert 24 < sum(annotator.failures.values()) < 80
 
 
 def test_a_wrong_key_and_a_missing_model_end_the_run(server: Server) -> None:
     server.set(require_key="right")
     with pytest.raises(ModelError, match=r"Incorrect API key.*key from MMREC_API_KEY"):
-        open_annotator(server).write_notes(TEXTS)
+        open_annotator(server, in_flight=4).write_notes(visits(100))
+    assert server.stats()["requests"] < 20, "no more calls than those in flight"
     server.set(require_key=None, models=("other",))
     with pytest.raises(ModelError, match="test-model"):
         open_annotator(server).write_notes(TEXTS)
