@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from collections import Counter
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 
 from chat_server import Server, serve
+from mmrec.cache.locks import hold_lock
 from mmrec.cache.store import Store
 from mmrec.cli import main
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
@@ -335,6 +337,17 @@ def test_a_lost_response_to_the_creation_makes_no_second_batch(server: Server, t
     assert len(server.batches) == 1
 
 
+def test_a_file_without_a_batch_is_deleted_so_that_a_late_call_makes_none(
+    server: Server, tmp_path: Path
+) -> None:
+    server.fault = breaks(("POST /v1/batches", "deny"))
+    with pytest.raises(ModelError, match="if it takes no batches, leave --batch away"):
+        run(server.url, tmp_path / "store")
+    (file,) = server.files
+    assert "3 submitted now" in run(server.url, tmp_path / "store").pending
+    assert file not in server.files
+
+
 def test_lost_responses_to_uploads_and_looks_are_asked_for_again(server: Server, tmp_path: Path) -> None:
     server.fault = breaks(("POST /v1/files", "lose"), ("GET /v1/batches/batch_000001", "half"))
     finished = run_to_the_end(server.url, tmp_path / "store", VISITS)
@@ -385,6 +398,7 @@ from io import BytesIO
 from pathlib import Path
 import openai.resources
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
+from mmrec.cache.locks import hold_lock
 from mmrec.cache.store import Store
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.batch_store import BatchJobStore
@@ -418,7 +432,8 @@ def work(url, path, moment, texts):
         "before the creation": (batches, "create"),
         "after the creation": (batches, "create", True),
         "after collecting": (BatchJobStore, "finish", True),
-        "while handing over": (BatchJobStore, "forget_answer"),
+        "before forgetting": (BatchJobStore, "forget_answer"),
+        "after forgetting": (BatchJobStore, "forget_answer", True),
     }
     if moment in calls:
         dies(*calls[moment])
@@ -474,7 +489,7 @@ def start_workers() -> Iterator[Callable[..., list[int]]]:
 
 
 SUBMITTING = ["before the upload", "after the upload", "before the creation", "after the creation"]
-COLLECTING = ["while collecting", "after collecting", "while handing over"]
+COLLECTING = ["while collecting", "after collecting", "before forgetting", "after forgetting"]
 
 
 @pytest.mark.parametrize("moment", [*SUBMITTING, *COLLECTING])
@@ -488,8 +503,9 @@ def test_a_killed_run_is_carried_on(
     finished = run_to_the_end(server.url, Path(path), VISITS)
     assert all(note.gist for note in finished.notes)
     assert max(times_submitted(server).values()) == 1
-    # One, or one of each run before a kill, was answered by an ordinary call.
+    # Each text was paid for once, the first of a run without batches by an ordinary call.
     assert len(times_submitted(server)) == (18 if moment in SUBMITTING else 19)
+    assert len(times_submitted(server)) + server.stats()["requests"] == len(VISITS)
 
 
 def test_runs_killed_at_random_lose_nothing_and_submit_nothing_twice(
@@ -532,6 +548,26 @@ def plain(texts: Iterable[str]) -> Iterator[list[tuple[int, ChatRequest]]]:
 def open_client(server: Server, store: Store, price: Price | None = None) -> BatchClient:
     costs = CostTracker(price, Budget(None))
     return BatchClient(Endpoint("server", "test-model", server.url), costs, store)
+
+
+def test_no_other_process_looks_at_batches_meanwhile(
+    server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look() -> None:
+        assert store.path is not None
+        with hold_lock(store.path, "batch requests", max_wait=0) as is_held:
+            locked.append(not is_held)
+
+    locked: list[bool] = []
+    monkeypatch.setattr(BatchClient, "_catch_up", lambda *_: run_in_thread(look))
+    list(open_client(server, store).complete(plain(["Soup."])))
+    assert locked == [True]
+
+
+def run_in_thread(function: Callable[[], None]) -> None:
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
 
 
 def test_files_are_not_held_in_memory(server: Server, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
