@@ -37,6 +37,16 @@ from mmrec.recommender.recommender import Recommender
 from mmrec.service.app import create_app
 
 RENAMED: dict[str, str] = {
+    "operating_points": "operating",
+    "extras": "asked",
+    "coalitions": "values",
+    "test_ratio": "ratio",
+    "sample_counts": "looked",
+    "sampled": "looked_at",
+    "by_chance": "luck",
+    "severity": "bad",
+    "compared_text": "beside",
+    "trained baselines": "peers",
     "UserRecommendationRequest": "UserWish",
     "NewUserRequest": "Newcomer",
     "Neighbor": "Near",

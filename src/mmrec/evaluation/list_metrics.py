@@ -137,6 +137,7 @@ def _rank(
     users, user_of_list, list_count = np.unique(list_user, return_inverse=True, return_counts=True)
     if not len(users):
         return ListMetrics(np.nan, np.nan, np.nan, 0)
+    # (lists,) the weights of a mean over users of the means over their lists.
     weight = 1 / (len(users) * list_count[user_of_list])
     ndcg, hit_rate, mrr = (weight @ np.array(list_metrics)).tolist()
     return ListMetrics(ndcg, hit_rate, mrr, len(users))
@@ -146,6 +147,7 @@ def _metrics_of_list(
     scores: np.ndarray, liked_count: int, rng: np.random.Generator
 ) -> tuple[float, float, float]:
     """NDCG@10, hit and reciprocal rank of a list whose first `liked_count` candidates are liked."""
+    # Shuffled before a stable sort, so that equal scores are in random order.
     shuffled = rng.permutation(len(scores))
     ranking = shuffled[np.argsort(-scores[shuffled], kind="stable")]
     liked_ranks = np.flatnonzero(ranking < liked_count)  # from 0

@@ -103,6 +103,7 @@ def calibration_bins(label: np.ndarray, probability: np.ndarray, bins: int = 10)
 
     Equal probabilities share a bin, so there may be fewer than `bins`.
     """
+    # Inner edges; equal quantiles make one, so that no bin is split.
     edges = np.unique(np.quantile(probability, np.arange(1, bins) / bins))
     bin_of_row = np.searchsorted(edges, probability, "right")
     count = np.bincount(bin_of_row)
@@ -152,6 +153,7 @@ def evaluate(
         class_weights: of (dislike, like), for accuracy, fpr and loss.
     """
     label, probability = np.asarray(label, dtype=bool), np.asarray(probability, dtype=np.float64)
+    # Off 0 and 1, so that the loss of a certain error is finite.
     weighted = np.clip(reweighted(probability, class_weights), 1e-7, 1 - 1e-7)
     # The threshold itself is a like, so that a constant at the share of likes means "always like".
     predicted = weighted >= 0.5 - 1e-9

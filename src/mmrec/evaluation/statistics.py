@@ -49,6 +49,7 @@ def weighted_fpr_at_tpr(
 ) -> np.ndarray:
     """Lowest false positive rate at which a share `tpr` of the likes is recommended, a `WeightedMetric`."""
     fprs, tprs = _weighted_roc(label, p, weight)
+    # The first threshold that reaches it has the lowest false positive rate.
     first_reached = np.argmax(tprs >= tpr - 1e-12, axis=-1)[..., None]
     fpr = np.take_along_axis(fprs, first_reached, axis=-1)[..., 0]
     return np.where(np.isnan(tprs[..., -1]), np.nan, fpr)
@@ -104,6 +105,7 @@ def paired_bootstrap(
     low, high = np.nanquantile(samples, (0.025, 0.975)).tolist()
     rounds_on_rarer_side = min(np.sum(samples <= 0), np.sum(samples >= 0))
     valid_rounds = np.sum(~np.isnan(samples))
+    # One more round keeps the p-value above 0, whatever the number of rounds.
     p_value = 2 * (1 + rounds_on_rarer_side) / (1 + valid_rounds)
     return Difference(mean, low, high, min(1.0, float(p_value)))
 
@@ -127,6 +129,7 @@ def _bootstrap(
         size = min(rounds_per_chunk, rounds - start)
         drawn = rng.integers(len(users), size=(size, len(users)))
         times_drawn = np.stack([np.bincount(sample, minlength=len(users)) for sample in drawn])
+        # (size, n): a row weighs as often as its user was drawn.
         chunks.append(statistic(times_drawn[:, user_of_row]))
     return float(statistic(np.ones(len(user)))), np.concatenate(chunks)
 
@@ -162,4 +165,4 @@ def holm_correction(p_values: Sequence[float]) -> np.ndarray:
     order = np.argsort(p_values)
     multiplied = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(p_values), 0, -1)
     adjusted = np.minimum(np.maximum.accumulate(multiplied), 1)
-    return adjusted[np.argsort(order)]
+    return adjusted[np.argsort(order)]  # back in the order given

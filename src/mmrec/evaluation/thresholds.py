@@ -34,6 +34,7 @@ class OperatingPoint:
         Returns:
             One of the probabilities; or inf, which recommends nothing, where none keeps `max_fpr`.
         """
+        # Thresholds fall from inf; the rates rise with them from 0 to 1.
         fprs, tprs, thresholds = roc_curve(label, probability, drop_intermediate=False)
         if self.kind == "max_fpr":
             return float(thresholds[np.searchsorted(fprs, self.value + 1e-12, "right") - 1])

@@ -85,6 +85,7 @@ def group_probabilities(
     seed = int(np.random.SeedSequence(builder.config.seed).generate_state(1)[0])
     runs = []
     for coalition in coalitions:
+        # What is not in the coalition is masked.
         masked = frozenset(FEATURE_GROUPS).difference(coalition.split(" + "))
         runs.append(TrainingRun(seed, builder.config.ranker.dropout, weights, masked))
     ranker, _ = train_runs(builder, features, label, split, runs)
@@ -110,6 +111,7 @@ def _seed_result(prepared: PreparedData, extras: set[str]) -> SeedResult:
     config, split = prepared.config, prepared.split
     built = build_features(prepared.dataset, prepared.evidence, config)
     groups = available_groups(built[1])
+    # Row of the table -> the coalition that it is about.
     table_rows = {"everything": _coalition(groups)}
     for group in groups:
         table_rows[f"without {group}"] = _coalition(groups, {group})
@@ -119,6 +121,7 @@ def _seed_result(prepared: PreparedData, extras: set[str]) -> SeedResult:
     if "shapley" in extras:
         for size in range(1, len(groups)):
             needed += [_coalition(members) for members in combinations(groups, size)]
+    # A coalition is trained once, however many rows need it; none may be empty.
     distinct = [coalition for coalition in dict.fromkeys(needed) if coalition]
     by_coalition = group_probabilities(prepared, built, distinct)
     probability = {name: by_coalition[key] for name, key in table_rows.items() if key}
@@ -126,6 +129,7 @@ def _seed_result(prepared: PreparedData, extras: set[str]) -> SeedResult:
     if absent := ", ".join(group for group in FEATURE_GROUPS if group not in groups):
         remarks.append(f"left out, since these data and model have none: {absent}")
     for name, dataset, variant in _variants(prepared, extras, remarks):
+        # Other texts, but the same folds.
         dataset.part = prepared.dataset.part
         variant_built = build_features(dataset, prepared.evidence, variant)
         everything = _coalition(FEATURE_GROUPS)
@@ -175,6 +179,7 @@ def _variants(
             yield "whole reviews", Dataset.from_reviews(reviews, models, variant, notes), variant
     if "words" in extras and dataset.has_photos(prepared.evidence.evidence_rows, captions=False):
         if models.image_encoder.available():
+            # Vectors of the photos themselves in place of their captions.
             seeing = copy(dataset)
             seeing.caption_vectors = dataset.image_vectors
             yield "image vectors", seeing, config
@@ -199,6 +204,7 @@ def metric_rows(
         gaps = [Difference(*bootstrap[name][metric]) for name in names]
     else:
         gaps = [paired_t_test(values[name], values["everything"], ratio) for name in names]
+    # The first row is compared with itself, which is no test.
     p_values = [1.0, *holm_correction([gap.p_value for gap in gaps[1:]]).tolist()]
     rows = []
     for name, gap, p_value in zip(names, gaps, p_values, strict=True):
@@ -214,6 +220,7 @@ def _test_ratio(results: Sequence[SeedResult]) -> float:
 def _mean_interval(values: Sequence[float], test_ratio: float) -> MeanInterval:
     if len(values) < 2:
         return values[0], 0.0
+    # Against zeros the paired test gives the interval of a mean.
     mean, low, *_ = paired_t_test(values, [0.0] * len(values), test_ratio)
     return mean, mean - low
 
@@ -222,9 +229,10 @@ def shapley_values(results: Sequence[SeedResult]) -> dict[str, MeanInterval]:
     """Group -> its exact share of the ROC-AUC above .5; empty where a coalition was not trained."""
     shares: dict[str, list[float]] = {}
     for result in results:
-        values = {frozenset[str](): 0.5}
+        values = {frozenset[str](): 0.5}  # without inputs: guessing
         for coalition, value in result["coalitions"].items():
             values[frozenset(coalition.split(" + "))] = value
+        # All 2^n coalitions of n groups are needed.
         if len(values) < 2 ** len(result["groups"]):
             return {}
         for group in result["groups"]:

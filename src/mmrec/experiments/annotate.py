@@ -72,6 +72,7 @@ class AnnotatedText:
     def reviews(self) -> dict[str, str]:
         """Review id -> text, of all rows or of `max_reviews` evenly spaced ones."""
         count = min(len(self.rows), self.max_reviews)
+        # Evenly spaced, so that early and late reviews are among them.
         positions = np.linspace(0, len(self.rows) - 1, count).astype(np.int64)
         rows = self.rows[positions]
         return {self.dataset.review_ids[row]: self.dataset.texts[row] for row in rows}

@@ -98,6 +98,7 @@ def coverage(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
     measure = QualityMeasure("Share of reviews' likes and dislikes that match what was written.")
     for kind, annotated in texts.items():
         reviews = [review for text in annotated for review in text.reviews.values()]
+        # All reviews in one call; the notes are dealt out to their texts again.
         notes = iter(context.models.quote_annotator.write_notes(reviews))
         notes_of_text = [
             {review_id: next(notes) for review_id in text.reviews} for text in annotated
@@ -127,18 +128,23 @@ def match_rates(
 
     Claims without a match are added to `examples`.
     """
+    # (claims, d) and (texts, d), by entity in the same order
     claim_vectors = context.vectors([claim.text for group in claims for claim in group])
     text_vectors = context.vectors([quote.text for quotes in texts.values() for quote in quotes])
+    # (texts,) number of the entity whose text it is
     owner = np.repeat(np.arange(len(texts)), [len(quotes) for quotes in texts.values()])
     entities: list[str] = []  # of every claim
     matched, verbatim, chance = list[bool](), list[bool](), list[float]()
     for number, ((entity, quotes), group) in enumerate(zip(texts.items(), claims, strict=True)):
+        # (claims of the entity, all texts)
         cosine = claim_vectors[len(entities) : len(entities) + len(group)] @ text_vectors.T
         own, foreign = np.flatnonzero(owner == number), np.flatnonzero(owner != number)
+        # Without own or foreign texts there is no match but word for word.
         needed = np.full(len(group), np.inf)
         if len(own) and len(foreign):
             sample = context.rng.permutation(foreign)[: 19 * len(own)]
             needed = cosine[:, sample].max(axis=1)
+            # The nearest of all is equally likely to be any of them.
             chance += [len(own) / (len(own) + len(sample))] * len(group)
         all_words = _padded_words(" ".join(quote.text for quote in quotes))
         for claim, near, limit in zip(group, cosine[:, own], needed, strict=True):
@@ -190,6 +196,7 @@ def agreement(
         vectors = context.vectors([text.text for pair in pairs for text in pair])
         # The first summary of each entity beside its second one, or beside that of another entity.
         for name, shift in (("same", 0), ("others", 1)):
+            # (pairs,): the vectors alternate between first and second summaries
             cosine = (vectors[::2] * np.roll(vectors[1::2], shift, axis=0)).sum(axis=1)
             compared = [(pair[0], pairs[number - shift][1]) for number, pair in enumerate(pairs)]
             price, categories, shared = [], [], []
@@ -261,7 +268,7 @@ def rank_correlation(x: np.ndarray, y: np.ndarray, min_pairs: int = 4) -> Estima
     if len(x) < min_pairs or not np.ptp(x) or not np.ptp(y):
         return None
     r = float(spearmanr(x, y).statistic)
-    if len(x) <= 3:
+    if len(x) <= 3:  # the formula divides by n - 3
         return Estimate(r)
     return Estimate(r, (1 - r**2) * ((1 + r**2 / 2) / (len(x) - 3)) ** 0.5)
 

@@ -124,6 +124,7 @@ def _compare_with_truth(
     annotations: dict[str, list[Note | Summary]] = defaultdict(list)
     for text in written.get("review", []):
         annotations[data.items[data.item[text.rows[0]]]].append(text.annotation)
+    # The summary of most reviews comes last and replaces the others.
     for text in sorted(written.get("item", []), key=lambda text: len(text.rows)):
         annotations[text.entity] = [text.annotation]
     measure = QualityMeasure(
@@ -132,6 +133,7 @@ def _compare_with_truth(
     items = sorted(prices.keys() & annotations.keys())
     tags = {item: [note.price for note in annotations[item]] for item in items}
     scores = np.array([item_truth.price_level_score(tags[item]) for item in items])
+    # Prices may be levels or amounts: only their ranks count.
     true_prices = np.array([prices[item] for item in items])
     for item, gap in zip(items, rankdata(scores) - rankdata(true_prices), strict=True):
         reason = f"{abs(gap):g} of {len(items)} ranks too {'high' if gap > 0 else 'low'}"

@@ -89,6 +89,7 @@ def calibrate(
     scorer: BaselineScorer, data: Interactions, split: Split, label: np.ndarray
 ) -> np.ndarray:
     """(n,) probability of a like: a logistic curve fitted on valid, then scores from all evidence rows."""
+    # The curve is fitted on rows that the scores have not seen.
     before_valid = scorer(data, split.rows_before_validation)
     curve = LogisticRegression(C=1e6).fit(before_valid[split.valid, None], label[split.valid])
     scores = scorer(data, split.evidence_rows)

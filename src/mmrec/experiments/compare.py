@@ -86,6 +86,7 @@ def compare(
     if failures := models.annotator.failure_summary:
         result.remarks.append(f"{models.annotator.note_provenance['model']}: {failures}")
     weights = class_weights(label[split.train], config.training.loss)
+    # False sorts before True: baselines first.
     for name in sorted(probability, key=lambda name: name in result.trained):
         test_probability = probability[name][split.test]
         result.metrics[name] = evaluate(label[split.test], test_probability, weights)

@@ -32,7 +32,7 @@ def price_level_score(tags: Iterable[str]) -> float:
     """
     levels = {"cheap price": -1.0, "fair price": 0.3, "overpriced": 1.0}
     scores = [levels[tag] for tag in tags if tag in levels]
-    return sum(scores) / (len(scores) + 5)
+    return sum(scores) / (len(scores) + 5)  # the mean with five zeros
 
 
 def rank_labels(labels: Iterable[Sequence[str]]) -> list[str]:
@@ -93,6 +93,7 @@ def read_prices(path: Path, id_column: str, price_column: str) -> dict[str, floa
     prices = {}
     for item, value in _column(path, id_column, price_column):
         text = str(value or "").strip()
+        # "1,300 INR" -> "1300"
         digits = re.sub(r"[^\d.]", "", text)
         if re.fullmatch(r"[$€£¥₩₹]+", text):
             prices[item] = float(len(text))

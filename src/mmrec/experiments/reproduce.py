@@ -95,6 +95,7 @@ def prepare_protocol(
     prepared = prepare_data(reviews, config.model_copy(update=changes), models)
     if protocol == "honest":
         return prepared
+    # Valid rows are trained on; the epoch is chosen on test rows.
     split = prepared.split
     return replace(prepared, split=replace(split, train=split.evidence_rows, valid=split.valid[:0]))
 
@@ -122,6 +123,7 @@ def _train_stack(prepared: PreparedData, model: str, repeats: int) -> dict[str, 
     builder, features = build_features(prepared.dataset, prepared.evidence, config)
     # The same seeds in every setting, model and protocol, so that differences can be taken in pairs.
     seeds = np.random.SeedSequence(config.seed).generate_state(repeats).tolist()
+    # In the order of GRID, then of seeds: the order of `runs` in the results.
     settings = [(loss, dropout, seed) for (loss, dropout), seed in product(GRID, seeds)]
     runs = []
     for loss, dropout, seed in settings:
@@ -133,6 +135,7 @@ def _train_stack(prepared: PreparedData, model: str, repeats: int) -> dict[str, 
     results = []
     for number, (loss, dropout, seed) in enumerate(settings):
         epochs, weights = history["ranker"][number], runs[number].class_weights
+        # Each run has class weights of its own, so each is a model of its own.
         trained = TrainedModel(builder, ranker, weights, {})
         probability = trained.probability(logits[number : number + 1])
         result: dict[str, Any] = {"loss": loss, "dropout": dropout, "seed": seed}
@@ -214,6 +217,7 @@ def _leak_table(paper: dict[str, Any], honest: dict[str, Any]) -> Table:
     columns = {"auc": "ROC-AUC", "fpr": "FPR", "accuracy": "accuracy"}
     rows = []
     for model in MODELS:
+        # The paper picks on test; honest picks on valid, by a loss that all settings share.
         by_fpr = metric_by_setting(paper[model], "test", "fpr").mean(axis=1).argmin()
         by_loss = metric_by_setting(honest[model], "valid", "log_loss").mean(axis=1).argmin()
         picked = "as picked: paper {} {:g}, honest {} {:g}".format(*GRID[by_fpr], *GRID[by_loss])

@@ -100,6 +100,7 @@ def assess(comparison: Comparison, reference: str = "bias model", rounds: int = 
             if gaps:
                 differences[name] = gaps
             advance(1)
+    # As many tests as models, for each metric.
     for key in BOOTSTRAPPED_METRICS:
         corrected = holm_correction([gaps[key].p_value for gaps in differences.values()])
         for gaps, p_value in zip(differences.values(), corrected, strict=True):
@@ -124,6 +125,7 @@ def _slice_masks(prepared: PreparedData, features: Features) -> dict[str, np.nda
     data = dataset.data
     user_count = np.bincount(data.user[evidence], minlength=len(data.users))[data.user[test]]
     item_count = np.bincount(data.item[evidence], minlength=len(data.items))[data.item[test]]
+    # (items,): photos or captions of the item itself, or of an evidence review
     has_photo = np.zeros(len(data.items), dtype=bool)
     for item in range(len(data.items)):
         has_photo[item] = bool(dataset.item_photos[item] or dataset.item_captions[item])
@@ -139,6 +141,7 @@ def _price_tags(items: EntityFeatures, view: np.ndarray) -> np.ndarray:
     if not tags:
         return np.full(len(view), "none")
     columns = [items.names.index(tag) for tag in tags]
+    # (n, tags)
     shares = items.dense[view][:, columns]
     return np.where(shares.any(axis=1), np.array(tags)[shares.argmax(axis=1)], "none")
 

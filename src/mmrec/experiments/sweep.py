@@ -55,6 +55,7 @@ def sweep(
     seed_names = [str(seed) for seed in range(config.seed, config.seed + seeds)]
     results: SweepResults = {}
     for value, changed in configs.items():
+        # Other models; the store keeps what they answered before.
         if over in ("llm", "captioner"):
             models = open_models(changed, store=models.store)
         done = checkpoint.results.get(value, {})
@@ -83,6 +84,7 @@ def drop_dislikes(
 
     def thin(rows: np.ndarray) -> np.ndarray:
         likes, dislikes = rows[label[rows]], rows[~label[rows]]
+        # The order does not depend on the ratio, so a lower ratio keeps more of the same.
         shuffled = np.random.default_rng([config.seed, len(rows)]).permutation(dislikes)
         return np.sort(np.append(likes, shuffled[: round(len(likes) / ratio)]))
 
@@ -92,6 +94,7 @@ def drop_dislikes(
     if smallest < min_dislikes or likes > ratio * dislikes:
         return None
     split = replace(split, train=train, valid=valid, filtered_rows=thin(split.filtered_rows))
+    # Folds are assigned anew to the rows that are left.
     rng = np.random.default_rng(config.seed)
     policy, folds = config.evidence.policy, config.evidence.folds
     evidence = Evidence.derive(prepared.dataset.data, split, policy, folds, rng)

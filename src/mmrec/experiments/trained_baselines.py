@@ -67,6 +67,7 @@ def _view_columns(
         train_vectors = block[train_views[present[train_views]]].astype(np.float32)
         count = min(components, len(train_vectors) - 1, block.shape[1])
         if count > 0:
+            # Missing vectors are zeros, which must stay zeros.
             pca = PCA(count, svd_solver="covariance_eigh").fit(train_vectors)
             reduced = pca.transform(block.astype(np.float32)) * present[:, None]
             columns |= {f"{name} {number}": column for number, column in enumerate(reduced.T)}
@@ -124,6 +125,7 @@ def _lightgbm(task: _BaselineTask, max_depth: int) -> np.ndarray:
     }
     train = lightgbm.Dataset(task.columns[task.split.train], task.label[task.split.train])
     valid = train.create_valid(task.columns[task.split.valid], task.label[task.split.valid])
+    # At most 2000 trees; fewer when 50 in a row do not improve the loss on valid.
     stop = lightgbm.early_stopping(50, verbose=False)
     trees = lightgbm.train(parameters, train, 2000, [valid], callbacks=[stop])
     return np.asarray(trees.predict(task.columns))
@@ -153,6 +155,7 @@ def _deepfm(task: _BaselineTask, dropout: float) -> np.ndarray:
         torch.manual_seed(task.seed)
         model = DeepFM(deep, fields, {"dims": [64, 32], "dropout": dropout})
         optimiser = torch.optim.Adam(model.parameters(), weight_decay=1e-5)
+        # Twelve epochs; the best on valid is taken.
         for _ in range(12):
             for batch in torch.tensor_split(rows[torch.randperm(len(rows))], batch_count):
                 optimiser.zero_grad()
@@ -185,6 +188,7 @@ def _factor_scores(
     residual, user, item = (data.rating - base)[rows], data.user[rows], data.item[rows]
     # A penalty is in reviews whose residuals have unit deviation; a high one leaves only the biases.
     penalty *= float(residual.std())
+    # Random factors of about unit length to start from.
     item_factors = np.random.default_rng(seed).normal(0, size**-0.5, (len(data.items), size))
     for _ in range(8):
         user_factors = _ridges(user, len(data.users), item_factors[item], residual, penalty)
@@ -207,6 +211,7 @@ def _ridges(
         (count, k) coefficients.
     """
     m, k = inputs.shape
+    # (count, m): its product with (m, k) rows sums them by entity.
     sum_by_entity = csr_matrix((np.ones(m), (entity, np.arange(m))), shape=(count, m))
     grams = np.empty((count, k, k))
     for column in range(k):  # one at a time, since (m, k, k) products need much memory

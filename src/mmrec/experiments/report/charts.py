@@ -116,13 +116,14 @@ def bar_chart(bars: Sequence[Bar], title: str, prefix: str, scale: int = 1, digi
         axes = figure.subplots()
         for row, bar in enumerate(bars):
             value, *ends = [scale * number for number in bar.interval]
+            # Pale, so that the whiskers are seen on it.
             axes.barh(row, value, height=0.55, color=COLOURS[bar.colour], alpha=0.75)
             axes.plot(ends, [row] * len(ends), "|-", color=COLOURS["ink"], lw=1.2, ms=7)
             text, beside = format_difference(value, digits), axes.get_yaxis_transform()
             axes.text(1.02, row, text, transform=beside, va="center", weight="bold")
         axes.axvline(0, color=COLOURS["ink"], lw=1)
         axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
-        axes.invert_yaxis()
+        axes.invert_yaxis()  # the first bar on top
         axes.grid(axis="y", visible=False)
         axes.locator_params(axis="x", nbins=4)
         axes.xaxis.set_major_formatter(lambda value, _: format_difference(value, digits))

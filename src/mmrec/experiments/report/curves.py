@@ -116,6 +116,7 @@ def _draw_curve(
     options = {"ax": axes, "plot_chance_level": with_chance, "chance_level_kw": grid}
     if kind == "roc":
         return RocCurveDisplay.from_predictions(label, probability, **options).line_
+    # A dislike is found by a low probability.
     if kind == "dislikes":
         label, probability = ~label, -probability
     return PrecisionRecallDisplay.from_predictions(label, probability, **options).line_
@@ -127,6 +128,7 @@ def _position(kind: str, rates: ThresholdRates, like_share: float) -> tuple[floa
         return rates.fpr, rates.tpr
     if kind == "likes":
         return rates.tpr, rates.precision
+    # Shares of all rows: those held back, and the dislikes among them.
     held_back, dislikes_held_back = 1 - rates.share, (1 - rates.fpr) * (1 - like_share)
     return 1 - rates.fpr, dislikes_held_back / held_back if held_back else np.nan
 
@@ -183,6 +185,7 @@ def _training_charts(comparison: Comparison, name: str) -> list[str]:
         runs = [run for run in histories if run.score]
         if not runs:
             continue
+        # Runs are averaged; the one that chose best stands for all of them.
         best = max(runs, key=lambda run: run.score[run.best])
         label = (
             f"Training of {name}, {step}: {len(runs)} runs; the best has {len(best.loss)} epochs, "

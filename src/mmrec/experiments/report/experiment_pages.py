@@ -86,6 +86,7 @@ def _settings_chart(model: str, protocols: dict[str, dict[str, Any]]) -> str:
 def _leak_bars(protocols: dict[str, dict[str, Any]], metric: str) -> list[Bar]:
     bars = []
     for model in MODELS:
+        # (repeats,) means over settings, so that repeats are compared in pairs
         paper, honest = (
             metric_by_setting(stacks[model], "test", metric).mean(axis=0)
             for stacks in protocols.values()

@@ -25,7 +25,7 @@ __all__ = ["headline", "write_report"]
 _ROLES = {"mmrec": "our model", "proposed": "the paper's model", "baseline": "the paper's baseline"}
 
 
-class _Bar(NamedTuple):
+class _SummaryBar(NamedTuple):
     """A bar of the summary; `colour` is a CSS variable of the page."""
 
     name: str
@@ -85,6 +85,7 @@ def write_report(
 
 def _best_value(metrics: Mapping[str, Metrics], metric: Metric) -> str:
     """The best value of a column, as text, so that values which look the same are all marked."""
+    # Metrics that are nan are no one's best.
     values = [row[metric.name] for row in metrics.values() if not np.isnan(row[metric.name])]
     best = max(values, default=np.nan) if metric.higher_is_better else min(values, default=np.nan)
     return format_metric(best, metric.format)
@@ -128,7 +129,7 @@ def headline(metrics: Mapping[str, Metrics], trained: list[str]) -> str:
     return f"{start}; the best {_baseline_role(baseline)} ({baseline}) {result}."
 
 
-def _summary_bars(metrics: Mapping[str, Metrics], trained: list[str]) -> list[_Bar]:
+def _summary_bars(metrics: Mapping[str, Metrics], trained: list[str]) -> list[_SummaryBar]:
     name, baseline = _main_model(metrics, trained)
     roles = {model: _ROLES.get(model, "trained") for model in (name, *trained)}
     if baseline:
@@ -136,7 +137,7 @@ def _summary_bars(metrics: Mapping[str, Metrics], trained: list[str]) -> list[_B
     elif not trained:
         roles[name] = "simple baseline"
     return [
-        _Bar(model, role, 100 * metrics[model]["fpr_at_90"], style_for(model).colour)
+        _SummaryBar(model, role, 100 * metrics[model]["fpr_at_90"], style_for(model).colour)
         for model, role in roles.items()
     ]
 
@@ -146,7 +147,7 @@ def _data_facts(comparison: Comparison, read: int | None) -> dict[str, str]:
     prepared, split = comparison.prepared, comparison.prepared.split
     dataset, label = prepared.dataset, prepared.label
     parts = {"train": split.train, "validation": split.valid, "test": split.test}
-    rows = np.concatenate([*parts.values()])
+    rows = np.concatenate([*parts.values()])  # without those that the filter dropped
     facts = {"Reviews read": f"{read:,}"} if read is not None else {}
     share = f" ({len(rows) / read:.1%})" if read else ""
     facts["Reviews kept by the filter"] = f"{len(rows):,}{share}"
