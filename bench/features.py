@@ -83,13 +83,13 @@ class Invented:
             for side, many in (("u", users), ("i", items))
         )
         self.data = Interactions(user, item, rating, np.full(size, NO_TIME), *names)
-        self.reviewed = RatedTexts(self.data, self.text_vectors, rng.integers(1, 2000, size))
+        self.rated_texts = RatedTexts(self.data, self.text_vectors, rng.integers(1, 2000, size))
         self.notes = [Note()] * size
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def pictured(self, known: np.ndarray, *, captions: bool) -> bool:
+    def has_photos(self, known: np.ndarray, *, captions: bool) -> bool:
         return False
 
     def note_sums(self, vocabulary: Sequence[str]) -> EvidenceSums:
