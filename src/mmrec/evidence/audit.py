@@ -21,7 +21,8 @@ __all__ = ["Audit", "AuditedFeatures", "audit"]
 
 
 class AuditedFeatures(Protocol):
-    """Features under audit, and the means to make them again; arrays have one row per row or view."""
+    """Features under audit, and the means to make them again; arrays have one row per row or
+    view."""
 
     def used(self, kind: EntityKind, rows: np.ndarray) -> Mapping[str, np.ndarray]:
         """The features by name that a model gets for the user, or the item, of some rows."""
@@ -36,7 +37,8 @@ class AuditedFeatures(Protocol):
     def fitted(
         self, fold: int, rows: np.ndarray, visible_rows: np.ndarray | None = None
     ) -> Mapping[str, np.ndarray]:
-        """Effects by name, some for the pairs of `rows`; fitted again if `visible_rows` are given."""
+        """Effects by name, some for the pairs of `rows`; fitted again if `visible_rows` are
+        given."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ group is the rows' own fold; under `leave_one_out` it is the row itself; under `
 is what was written earlier, and no group is left out.
 
 So the sum of a view is that of its stretch minus that of its excluded group. A review is excluded
-from one view at most: the sums of all views take time linear in the number of reviews, even
-where one item has most of them.
+from one view at most: the sums of all views take time linear in the number of reviews, even where
+one item has most of them.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ class EvidenceViews:
                 x = arrays.to_float32(values[rows, columns]).astype(np.float64)  # (r, step)
                 running = np.zeros((len(ends), x.shape[1]))  # sums of the pieces before each end
                 np.cumsum(in_piece @ x, axis=0, out=running[1:])
-                yield views, columns, running[end_piece] - running[first_piece] - excluded @ x
+                total = running[end_piece] - running[first_piece]  # (k, step)
+                total -= excluded @ x
+                yield views, columns, total
 
     @classmethod
     def excluding(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -63,6 +64,7 @@ class EvidenceSums:
             if name in self.vectors:
                 total = np.maximum(self.text_count[name] + more.text_count[name], 1)
                 share = (self.text_count[name] / total)[:, None]  # (v, 1)
+                # The mean of two means, weighted by the number of texts behind each.
                 vectors[name] = share * self.vectors[name] + (1 - share) * mean
         for name, values in more.text_count.items():
             count[name] = count.get(name, 0) + values
@@ -137,7 +139,7 @@ def _texts(annotation: Note | Summary) -> dict[str, list[str]]:
 
 def _mean_vectors(groups: Sequence[Sequence[str]], encoder: Encoder) -> np.ndarray:
     """(n, d) float16 mean vector of each group of texts; zero for an empty group."""
-    texts = [text for group in groups for text in group]
+    texts = list(chain.from_iterable(groups))
     size = np.array([*map(len, groups)], dtype=np.int64)
     vectors = encoder.encode(texts or [""])
     means = np.zeros((len(groups), vectors.shape[1]), dtype=np.float16)

@@ -1,5 +1,4 @@
-"""The feature builder: constants, mixed effects, and the vocabulary of categories; makes features
-of views."""
+"""The feature builder: what features are made with, and the features of any views."""
 
 from __future__ import annotations
 
@@ -38,8 +37,7 @@ class FeatureBuilder(BaseModel):
     vocabulary: list[str]
     """Categories by code, the most frequent in the evidence first."""
     image: bool
-    """Whether items have an image block: the evidence has photos, and there is a model to look at
-    them."""
+    """Whether items have an image block: there are photos, and a model to encode them."""
     penalties: tuple[float, float] = (1.0, 1.0)
     """Penalties of the effects of users and items (`mmrec.features.mixed_effects`)."""
     unknown_effects: dict[EntityKind, dict[str, float]] = {}
@@ -47,8 +45,7 @@ class FeatureBuilder(BaseModel):
     factor_count: int = 0
     """Length of the factors of users and items."""
     mixed_effects: dict[int, MixedEffects] = Field(default={}, exclude=True)
-    """Effects by fold, fitted on what its rows may see; `NO_GROUP`: on all evidence, for test and
-    service."""
+    """Effects by fold, fitted on what its rows may see; under `NO_GROUP` on all evidence."""
 
     @classmethod
     def fit(cls, dataset: Dataset, evidence: Evidence, config: Config) -> FeatureBuilder:
@@ -82,6 +79,7 @@ class FeatureBuilder(BaseModel):
         texts, effects = dataset.rated_texts, {}
         folds = np.unique(evidence.fold).tolist()
         with track("fitting effects", len(folds)) as advance:
+            # The sums of a fold are those of all texts less those of the few that it must not see.
             all_sums = TextSums.from_rows(texts, evidence.evidence_rows)
             for fold in folds:
                 visible = evidence.visible_rows(fold)
@@ -102,7 +100,7 @@ class FeatureBuilder(BaseModel):
     def _with_effects(
         self, effects: dict[int, MixedEffects], penalties: tuple[float, float]
     ) -> FeatureBuilder:
-        final, unknown = effects[NO_GROUP], {}
+        final, unknown = effects[NO_GROUP], {}  # the last row of effects is the unknown one's
         for kind, columns in (("user", final.user), ("item", final.item)):
             unknown[kind] = {name: float(values[-1]) for name, values in columns.items()}
         changes = {
@@ -196,6 +194,7 @@ class FeatureBuilder(BaseModel):
             for name, values in effects.columns(kind).items():
                 columns[name][of_fold] = values[views.entity[of_fold]]
             entity_factors = effects.factors(kind)
+            # In blocks, since a copy for all views would take as much memory as the result.
             for block in np.array_split(of_fold, 1 + len(of_fold) // block_views):
                 factors[block] = entity_factors[views.entity[block]]
         return columns, factors
@@ -207,8 +206,7 @@ class FeatureBuilder(BaseModel):
 
 
 def _one_openmp_thread() -> threadpool_limits:
-    """PyTorch's threads and NumPy's would wait for each other's cores: three times as slow on
-    two."""
+    """PyTorch's and NumPy's threads would wait for each other: three times as slow on two cores."""
     return threadpool_limits(1, "openmp")
 
 
@@ -248,12 +246,12 @@ class FeatureAudit:
         """The features of the user, or the item, of some rows."""
         features = self.features
         if kind == "user":
-            return features.user.named_arrays(features.user_view[rows])
-        return features.item.named_arrays(features.item_view[rows])
+            return features.user.by_name(features.user_view[rows])
+        return features.item.by_name(features.item_view[rows])
 
     def rebuilt(self, kind: EntityKind, views: EvidenceViews) -> dict[str, np.ndarray]:
         """The same features, made from the reviews of some views."""
-        return self.builder.build(kind, views, self.dataset).named_arrays(np.arange(len(views)))
+        return self.builder.build(kind, views, self.dataset).by_name(np.arange(len(views)))
 
     @property
     def fitted_folds(self) -> list[int]:
@@ -263,8 +261,7 @@ class FeatureAudit:
     def fitted(
         self, fold: int, rows: np.ndarray, visible_rows: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
-        """Effects of a fold, or refitted on visible rows, and the factor scores of the pairs of
-        `rows`."""
+        """Effects of a fold, or fitted again on visible rows, and factor scores of pairs."""
         effects = self.builder.mixed_effects[fold]
         if visible_rows is not None:
             effects = MixedEffects.fit(

@@ -3,9 +3,10 @@ once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import polars as pl
@@ -189,13 +190,8 @@ class Dataset:
 
     @cached_property
     def _reviews(self) -> list[Review]:
-        columns = (
-            self.texts,
-            self.data.rating.tolist(),
-            self.data.time.tolist(),
-            self.part.tolist(),
-        )
-        return list(map(Review, *columns))
+        numbers = (self.data.rating, self.data.time, self.part)
+        return list(map(Review, self.texts, *(column.tolist() for column in numbers)))
 
     def has_photos(self, evidence_rows: np.ndarray, *, captions: bool) -> bool:
         """Whether an item or an evidence review has a photo, or (if `captions`) a caption."""
@@ -206,8 +202,7 @@ class Dataset:
 
     @cached_property
     def captions(self) -> Captions:
-        """Captions by the captioner, of the photos of reviews and items that came without
-        captions."""
+        """Captions of the photos of reviews and items that came without captions."""
         return self._photo_annotator.caption_photos(self._uncaptioned, self.models.captioner)
 
     @property
@@ -216,40 +211,34 @@ class Dataset:
         return self._photo_annotator.count_uncaptioned(self._uncaptioned, self.models.captioner)
 
     @property
+    def _photo_groups(self) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
+        """Captions that came with the data, and photos: of the n reviews, then of the m items."""
+        captions = chain(self.review_captions, self.item_captions)
+        return zip(captions, chain(self.photos, self.item_photos), strict=True)
+
+    @property
     def _uncaptioned(self) -> list[str]:
-        paths: list[str] = []
-        for captions, photos in (
-            *zip(self.review_captions, self.photos, strict=True),
-            *zip(self.item_captions, self.item_photos, strict=True),
-        ):
-            paths += [] if captions else photos
-        return paths
+        groups = (photos for captions, photos in self._photo_groups if not captions)
+        return list(chain.from_iterable(groups))
 
     @cached_property
     def caption_vectors(self) -> PhotoVectors:
         """Captions as vectors of the text encoder (paper, section 3.2)."""
-        review_captions = self._captions_of(self.review_captions, self.photos)
-        item_captions = self._captions_of(self.item_captions, self.item_photos)
-        unique = sorted({text for texts in (*review_captions, *item_captions) for text in texts})
+        groups: list[Sequence[str]] = []
+        for captions, photos in self._photo_groups:
+            # The captions that came with the data, else those of the photos that have one.
+            groups.append(captions or list(filter(None, map(self.captions.texts.get, photos))))
+        unique = sorted({*chain.from_iterable(groups)})
         vectors = self.models.encoder.encode(unique or [""], "encoding captions")
         by_caption = dict(zip(unique, vectors, strict=False))
-        return PhotoVectors.build(review_captions, item_captions, by_caption, vectors.shape[1])
-
-    def _captions_of(
-        self, captions: Sequence[Sequence[str]], photos: Sequence[Sequence[str]]
-    ) -> list[Sequence[str]]:
-        """The captions that came with each review or item, else those of its photos, where they
-        have any."""
-        result: list[Sequence[str]] = []
-        for texts, paths in zip(captions, photos, strict=True):
-            result.append(texts or list(filter(None, map(self.captions.texts.__getitem__, paths))))
-        return result
+        reviews, items = groups[: len(self)], groups[len(self) :]
+        return PhotoVectors.build(reviews, items, by_caption, vectors.shape[1])
 
     @cached_property
     def image_vectors(self) -> PhotoVectors:
         """Photos as vectors of the image model (paper, section 4: the baseline)."""
         image_encoder = self.models.image_encoder
-        paths = [path for group in (*self.photos, *self.item_photos) for path in group]
+        paths = chain.from_iterable((*self.photos, *self.item_photos))
         vectors = self._photo_annotator.encode_photos(paths, image_encoder)
         return PhotoVectors.build(self.photos, self.item_photos, vectors, image_encoder.width)
 

@@ -56,9 +56,10 @@ def available_groups(features: Features) -> list[str]:
         groups.add("categories")
     for kind, entity in (("user", features.user), ("item", features.item)):
         spread = np.ptp(entity.dense[: entity.unknown_index], axis=0)  # (p,)
-        informative = {*np.array(entity.names)[spread > 0].tolist()}
-        informative |= {name for name, present in entity.present.items() if present.any()}
-        groups |= {group_of(f"{kind} {name}") for name in informative}
+        informative = dict(zip(entity.names, spread > 0, strict=True))
+        for name, present in entity.present.items():
+            informative[name] = present.any()
+        groups |= {group_of(f"{kind} {name}") for name, value in informative.items() if value}
     return [group for group in FEATURE_GROUPS if group in groups]
 
 
@@ -66,8 +67,11 @@ def visible_columns(columns: Sequence[str], masked_groups: Sequence[frozenset[st
     """(R, c) bool: which of c columns each of R runs may use, from the groups that are masked for
     it."""
     # Masked with either group: these are fitted on ratings and texts.
-    needs = {f"{kind} text rating effect": {"ratings", f"{kind} text"} for kind in ("user", "item")}
-    needs["factor score"] = {"ratings", "item text"}
+    needs = {
+        "user text rating effect": {"ratings", "user text"},
+        "item text rating effect": {"ratings", "item text"},
+        "factor score": {"ratings", "item text"},
+    }
     visible = np.ones((len(masked_groups), len(columns)), dtype=bool)
     for position, column in enumerate(columns):
         groups = needs.get(column, {group_of(column)})

@@ -100,6 +100,7 @@ class MixedEffects:
         user, item = data.user[rows], data.item[rows]
         regression, topics = TextRegression.fit(text_sums or TextSums.from_rows(texts, rows))
         rating = data.rating[rows].astype(np.float64)
+        # Both targets are centred: the rating, and the rating that the text predicts.
         target = np.empty((len(rows), 2))
         target[:, 0] = rating - regression.mean_rating
         for block, vectors in texts.blocks(rows):
@@ -122,7 +123,7 @@ def review_statistics(
     rating: np.ndarray, residual: np.ndarray, length: np.ndarray
 ) -> dict[str, np.ndarray]:
     """(n,) values of each review for every column that is a shrunken mean of them."""
-    columns = {"spread": residual**2}
+    columns = {"spread": residual**2}  # its mean is the residual variance
     for low, high in _STAR_RANGES:
         columns[f"stars to {high:g}"] = (rating > low) & (rating <= high)
     return columns | {"log length": np.log1p(length), "blank": length == 0}
@@ -201,7 +202,7 @@ def _solve_effects(
     Eliminating the users' effects a = (u - N b) / U leaves (I - N' N / U) b = i - N' (u / U) for
     the items' effects b, which is solved by conjugate gradients with the preconditioner I.
     """
-    users, items = pairs.shape
+    users, items = pairs.shape  # each with one more, unknown, which has no reviews
     user_weight = np.bincount(user, minlength=users) + penalties[0]
     item_weight = np.bincount(item, minlength=items) + penalties[1]
 
@@ -211,10 +212,12 @@ def _solve_effects(
     square = (items, items)
     system = LinearOperator(square, equations, dtype=np.float64)
     preconditioner = LinearOperator(square, lambda x: x / item_weight, dtype=np.float64)
-    user_effect, item_effect = (np.zeros((size, target.shape[1])) for size in pairs.shape)
+    user_effect = np.zeros((users, target.shape[1]))
+    item_effect = np.zeros((items, target.shape[1]))
     for column, values in enumerate(target.T):
         user_sum = np.bincount(user, weights=values, minlength=users)
         item_sum = np.bincount(item, weights=values, minlength=items)
+        # The equations of items, after those of users were put in.
         right = item_sum - pairs.T @ (user_sum / user_weight)
         solution, _ = cg(system, right, rtol=1e-8, M=preconditioner)
         item_effect[:, column] = solution
@@ -230,9 +233,9 @@ def _user_factors(
     width = topics.shape[1]
     factors = arrays.allocate((users, width), np.float16)
     factors[:] = 0
-    by_user = np.argsort(user, kind="stable")
+    by_user = np.argsort(user, kind="stable")  # (m,) reviews, those of one user next to each other
     count = np.bincount(user, minlength=users)
-    start = np.cumsum(count) - count
+    start = np.cumsum(count) - count  # of every user in `by_user`
     # Users with equally many reviews are solved as one stack of matrices, a block at a time.
     with_reviews = np.flatnonzero(count)
     by_count = with_reviews[np.argsort(count[with_reviews], kind="stable")]
@@ -252,7 +255,7 @@ def ridge_factors(topics: np.ndarray, residual: np.ndarray, penalty: float = 15.
     With X the topics and y the residuals: (X'X + penalty I)^-1 X'y, or equally X' (XX' + penalty
     I)^-1 y, whose system of n equations is smaller where n < t.
     """
-    n, t = topics.shape[-2:]
+    n, t = topics.shape[-2:]  # reviews, topics
     transposed = np.swapaxes(topics, -1, -2)
     if n < t:
         gram = topics @ transposed + penalty * np.eye(n, dtype=topics.dtype)

@@ -59,7 +59,7 @@ def _prior(rating: np.ndarray, entity: np.ndarray) -> float:
     count = np.bincount(entity)
     total = np.bincount(entity, weights=rating)
     total, count = total[count > 0], count[count > 0]
-    groups, size = len(count), len(rating)
+    groups, size = len(count), len(rating)  # entities with a rating, and ratings
     if size <= groups or groups < 2:
         return 1.0
     mean = total / count
@@ -98,9 +98,9 @@ class EntityFeatures:
 
     def replace_view(self, view: int, source: EntityFeatures) -> None:
         """Overwrite a view with the first view of `source`, in place."""
-        mine, theirs = self._arrays(), source._arrays()
-        for name, values in mine.items():
-            values[view] = theirs[name][0]
+        new = source._blocks()
+        for name, values in self._blocks().items():
+            values[view] = new[name][0]
 
     def with_capacity(self, views: int = 1024) -> EntityFeatures:
         """A copy with more views, equal to that of an unknown user or item, before the last."""
@@ -114,17 +114,22 @@ class EntityFeatures:
             self.factors[index] if self.factors.size else self.factors,
         )
 
-    def named_arrays(self, views: np.ndarray) -> dict[str, np.ndarray]:
-        """Every feature of (k,) views by its name, for comparison: k rows each."""
-        columns = {name: self.dense[views, column] for column, name in enumerate(self.names)}
-        blocks = {name: values[views] for name, values in self._arrays().items()}
-        del blocks["dense"]
-        return columns | blocks
+    def by_name(self, views: np.ndarray) -> dict[str, np.ndarray]:
+        """Every feature of k views by its name, k rows each; the audit compares these."""
+        blocks = self._blocks()
+        features = dict(zip(self.names, blocks.pop("dense")[views].T, strict=True))
+        for name, values in blocks.items():
+            features[name] = values[views]
+        return features
 
-    def _arrays(self) -> dict[str, np.ndarray]:
-        named = {"dense": self.dense, **self.vectors, "categories": self.categories}
-        named |= {f"presence of {name}": values for name, values in self.present.items()}
-        return named | ({"factors": self.factors} if self.factors.size else {})
+    def _blocks(self) -> dict[str, np.ndarray]:
+        """All arrays, (v + 1, ...), by a name of their own."""
+        blocks = {"dense": self.dense, **self.vectors, "categories": self.categories}
+        for name, values in self.present.items():
+            blocks[f"presence of {name}"] = values
+        if self.factors.size:
+            blocks["factors"] = self.factors
+        return blocks
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,8 @@ def entity_features(
         effects: further columns, (v + 1,) each; the last is the unknown user's or item's.
         factors: (v + 1, t) likewise.
     """
-    is_mmrec, is_baseline = (config.ranker.features == name for name in ("mmrec", "baseline"))
+    is_mmrec = config.ranker.features == "mmrec"
+    is_baseline = config.ranker.features == "baseline"
     count, mean = sums.rating_count, constants.mean
     prior = constants.user_prior if kind == "user" else constants.item_prior
     columns = {
@@ -170,9 +176,11 @@ def entity_features(
     # These blocks say that a modality is missing; a review without a like only praises nothing.
     for name in sorted({"gist", "photos", "reviews", "summary"} & sums.text_count.keys()):
         columns[f"no {name}"] = sums.text_count[name] == 0
+    # An unknown one has the overall mean, nothing of anything, and every modality missing.
     unknown = {name: float(name.startswith("no ")) for name in columns} | {"mean rating": mean}
     for name, values in (effects or {}).items():
         columns[name], unknown[name] = values[:-1], float(values[-1])
+    # (v + 1, p); filled by column, since it may be larger than memory.
     dense = arrays.allocate((len(count) + 1, len(columns)), np.float32)
     for column, (name, values) in enumerate(columns.items()):
         dense[:-1, column], dense[-1, column] = values, unknown[name]
@@ -199,8 +207,8 @@ def _price_columns(votes: np.ndarray, prior_votes: float = 5.0) -> dict[str, np.
     price."""
     tags = votes[:, : PRICE_TAGS.index("none")]
     total = tags.sum(axis=1) + prior_votes
-    columns = {tag: tags[:, column] / total for column, tag in enumerate(PRICE_TAGS[:-1])}
-    return columns | {"no price": prior_votes / total}
+    shares = tags / total[:, None]  # (v, 3)
+    return dict(zip(PRICE_TAGS, shares.T, strict=False)) | {"no price": prior_votes / total}
 
 
 def _top_categories(

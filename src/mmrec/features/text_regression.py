@@ -75,7 +75,7 @@ class TextSums:
         gram, product = np.zeros((width, width)), np.zeros(width)
         item_vector = arrays.allocate((items, width), np.float64)
         item_vector[:] = 0
-        for block, x in texts.blocks(rows):
+        for block, x in texts.blocks(rows):  # x: (b, d)
             gram += x.T @ x
             product += rating[block] @ x
             codes, code = np.unique(item[block], return_inverse=True)
@@ -139,6 +139,7 @@ class TextRegression:
         """
         count = max(sums.count, 1)
         mean_rating, mean_vector = sums.rating_sum / count, sums.vector / count
+        # n times the covariances of the texts with each other (d, d), and with the ratings (d,).
         covariance = sums.gram - sums.count * np.outer(mean_vector, mean_vector)
         product = sums.product - sums.count * mean_rating * mean_vector
         ridge = penalty * np.eye(len(mean_vector))
@@ -148,12 +149,12 @@ class TextRegression:
         item_mean += sums.item_vector
         item_mean /= (sums.item_count + PRIOR_TEXTS)[:, None]
         _, axes = np.linalg.eigh(item_mean.T @ item_mean)  # ascending by eigenvalue
-        axes = axes[:, : -topics - 1 : -1]
-        item_topics = item_mean @ axes
+        axes = axes[:, : -topics - 1 : -1]  # (d, t), the largest first
+        item_topics = item_mean @ axes  # (items + 1, t)
         length = 1.0
         if (has_text := sums.item_count > 0).any():
             squared_length = np.square(item_topics[has_text]).sum(1)
-            length = max(np.sqrt(squared_length.mean()), 1e-6)
+            length = max(np.sqrt(squared_length.mean()), 1e-6)  # root mean square
         return cls(mean_rating, mean_vector, weights, axes / length), item_topics / length
 
     def predict(self, vectors: np.ndarray) -> np.ndarray:
