@@ -20,7 +20,6 @@ from mmrec.experiments.compare import Comparison, compare
 from mmrec.features.builder import FeatureAudit
 from mmrec.features.dataset import Models
 from mmrec.pipeline import open_models
-from mmrec.recommender.persistence import load_recommender
 from mmrec.recommender.recommender import Recommender
 from tiny_models import tiny_resnet_folder
 
@@ -62,21 +61,23 @@ def test_the_baseline_has_text_and_photos_in_one_reducer(compared: tuple[Config,
     assert not [remark for remark in result.remarks if "image" in remark]
 
 
-def test_photos_keep_to_the_evidence(compared: tuple[Config, Models, Comparison]) -> None:
+def test_features_of_photos_pass_the_audit_and_shuffled_ones_do_not(
+    compared: tuple[Config, Models, Comparison],
+) -> None:
     _, _, result = compared
     prepared = result.prepared
     rows = np.arange(0, len(prepared.dataset), 3)
     for trained in result.trained.values():
-        made, model = trained.features, trained.model
+        features = trained.features
         arguments = (prepared.dataset.data, prepared.split, prepared.evidence)
-        audited = FeatureAudit(model.builder, prepared.dataset, made)
+        audited = FeatureAudit(trained.model.builder, prepared.dataset, features)
         assert audit(*arguments, audited, rows).passed
-        leaky = made.item.vectors | {"photos": made.item.vectors["photos"][::-1].copy()}
-        changed = replace(made, item=replace(made.item, vectors=leaky))
+        leaky = features.item.vectors | {"photos": features.item.vectors["photos"][::-1].copy()}
+        changed = replace(features, item=replace(features.item, vectors=leaky))
         assert not audit(*arguments, replace(audited, features=changed), rows).passed
 
 
-def test_a_saved_baseline_answers_without_the_image_model(
+def test_a_saved_baseline_recommends_without_the_image_model(
     compared: tuple[Config, Models, Comparison], reviews: Reviews, tmp_path: Path
 ) -> None:
     config, models, result = compared
@@ -93,7 +94,7 @@ def test_a_saved_baseline_answers_without_the_image_model(
         (tmp_path / "elsewhere").rename(config.vision.image_model)
 
 
-def test_without_weights_the_remark_names_the_mend(
+def test_without_weights_a_remark_names_the_remedy(
     folder: Path, reviews: Reviews, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -111,47 +112,31 @@ def test_without_weights_the_remark_names_the_mend(
         compare(reviews, missing, open_models(missing), ["baseline"])
 
 
-def test_captions_that_came_with_the_data_stand_for_the_photos(folder: Path, reviews: Reviews) -> None:
-    given = {path: f"dish number {at}" for at, path in enumerate(sorted(folder.glob("photos/*.jpg")))}
-    names = {str(path.resolve()): caption for path, caption in given.items()}
+def test_captions_in_the_data_replace_those_of_the_captioner(folder: Path, reviews: Reviews) -> None:
+    photos = sorted(folder.glob("photos/*.jpg"))
+    captions = {str(path.resolve()): f"dish number {number}" for number, path in enumerate(photos)}
     rows = []
     for line in (folder / "reviews.jsonl").read_text().splitlines():
         row = json.loads(line)
-        row["alt"] = [names[str((folder / photo).resolve())] for photo in row["photos"]]
+        row["alt"] = [captions[str((folder / photo).resolve())] for photo in row["photos"]]
         rows.append(row)
-    (folder / "told.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    told = read_reviews(
-        folder / "told.jsonl", ReadConfig(items=folder / "places.jsonl", captions_column="alt")
+    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    captioned = read_reviews(
+        folder / "captions.jsonl", ReadConfig(items=folder / "places.jsonl", captions_column="alt")
     )
     config = settings(folder)
     models = open_models(config)
-    fitted = Recommender(config, models).fit(told)
+    fitted = Recommender(config, models).fit(captioned)
     corpus = fitted.corpus
-    own = {path for photos in corpus.item_photos for path in photos}
-    assert set(corpus.captions.texts) == own, "only photos of rows without captions are looked at"
+    item_photos = {path for paths in corpus.item_photos for path in paths}
+    assert set(corpus.captions.texts) == item_photos, "no photo of a row with captions"
     vectors = corpus.caption_vectors
-    shown = np.flatnonzero([bool(photos) for photos in corpus.photos])
-    assert len(shown)
-    for row in shown:
-        (which,) = vectors.review_counts[row].indices
-        (expected,) = models.encoder.encode([names[corpus.photos[row][0]]])
-        assert np.array_equal(vectors.vectors[which], expected)
+    with_photos = np.flatnonzero([bool(paths) for paths in corpus.photos])
+    assert len(with_photos)
+    for row in with_photos:
+        (photo,) = vectors.review_counts[row].indices
+        (expected,) = models.encoder.encode([captions[corpus.photos[row][0]]])
+        assert np.array_equal(vectors.vectors[photo], expected)
     # Captions need no photos at all.
-    bare = Reviews(told.table.with_columns(photos=pl.lit([], pl.List(pl.String))))
+    bare = Reviews(captioned.table.with_columns(photos=pl.lit([], pl.List(pl.String))))
     assert Recommender(config, models).fit(bare).model.builder.image
-
-
-def test_a_model_that_was_saved_before_captions_were_read_still_loads(
-    compared: tuple[Config, Models, Comparison], reviews: Reviews, tmp_path: Path
-) -> None:
-    config, models, result = compared
-    fitted = Recommender(config, models).use_model(result.trained["proposed"], reviews)
-    saved = fitted.save(tmp_path / "model")
-    assert load_recommender(saved).reviews.table.schema["captions"] == pl.List(pl.String)
-    for name in ("reviews", "items"):
-        path = saved / f"{name}.parquet"
-        pl.read_parquet(path).drop("captions").write_parquet(path)
-    user = fitted.corpus.data.users[0]
-    again = Recommender.load(saved)
-    assert again.recommend(user, 5).equals(fitted.recommend(user, 5))
-    assert again.corpus.review_captions == [[]] * len(again.corpus)
