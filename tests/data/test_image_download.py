@@ -1,4 +1,4 @@
-"""Photos by URL: the good ones arrive once, and neither a server, an address nor a file gets its way."""
+"""Photos by URL arrive once; addresses, servers and bodies that are not allowed are refused."""
 
 import asyncio
 import gzip
@@ -114,8 +114,8 @@ def server() -> Iterator[Server]:
     one.server_close()
 
 
-class Wire:
-    """The world as seen from the guard: whatever address it lets through, the server answers there."""
+class FakeNetwork:
+    """Connects every address that passed the checks to the test server, and records it."""
 
     def __init__(self, server: Server, connect: Callable[..., Any]) -> None:
         self.addresses: list[str] = []
@@ -131,8 +131,8 @@ class Wire:
 
 
 @pytest.fixture
-def wire(server: Server, monkeypatch: pytest.MonkeyPatch) -> Wire:
-    one = Wire(server, httpcore2.AnyIOBackend.connect_tcp)
+def network(server: Server, monkeypatch: pytest.MonkeyPatch) -> FakeNetwork:
+    one = FakeNetwork(server, httpcore2.AnyIOBackend.connect_tcp)
     monkeypatch.setattr(
         httpcore2.AnyIOBackend,
         "connect_tcp",
@@ -192,7 +192,7 @@ def index(out: Path) -> dict[str, dict[str, Any]]:
 # What arrives, and the copies of the data.
 
 
-def test_the_copy_reads_with_the_photos(server: Server, tmp_path: Path) -> None:
+def test_the_copy_of_the_data_is_read_with_the_photos(server: Server, tmp_path: Path) -> None:
     for kind in ("PNG", "WEBP", "GIF"):
         server.routes[f"/{kind}"] = photo(kind)
     first, *others = (server.url(path) for path in ("/a.jpg", "/PNG", "/WEBP", "/GIF"))
@@ -220,7 +220,7 @@ def test_the_copy_reads_with_the_photos(server: Server, tmp_path: Path) -> None:
     assert reviews.rejects["reason"].to_list() == ["photo local.jpg: no such file"]
 
 
-def test_index_tells_where_a_photo_is(server: Server, tmp_path: Path) -> None:
+def test_the_index_names_the_file_of_a_url(server: Server, tmp_path: Path) -> None:
     url = server.url("/a.jpg")
     fetch(write(tmp_path / "r.jsonl", [url]), tmp_path / "out")
     row = index(tmp_path / "out")[url]
@@ -252,7 +252,7 @@ def test_a_jpeg_of_several_pictures_is_a_jpeg(server: Server, tmp_path: Path) ->
         (7, []),
     ],
 )
-def test_where_an_entry_is_to_be_fetched(entry: Any, urls: list[str]) -> None:
+def test_urls_of_an_entry(entry: Any, urls: list[str]) -> None:
     assert photo_urls(entry, "https://g/{id}=w640") == urls
 
 
@@ -268,7 +268,7 @@ def test_ids_need_a_template(server: Server, tmp_path: Path) -> None:
     assert copied(filled.copies[0])[1]["shots"] == "x.jpg"
 
 
-def test_parquet_and_spoilt_rows(server: Server, tmp_path: Path) -> None:
+def test_parquet_is_copied_and_unreadable_rows_are_counted(server: Server, tmp_path: Path) -> None:
     url = server.url("/a.jpg")
     row = {"user": "u", "item": "i", "rating": 4.0, "pics": [{"url": [url]}]}
     pl.DataFrame([row]).with_columns(time=pl.datetime(2024, 5, 1)).write_parquet(tmp_path / "p.parquet")
@@ -281,7 +281,7 @@ def test_parquet_and_spoilt_rows(server: Server, tmp_path: Path) -> None:
     assert (done.unreadable_rows, done.already_present, len(copied(done.copies[0]))) == (1, 1, 2)
 
 
-def test_rows_that_cannot_be_written_cost_themselves(
+def test_rows_that_cannot_be_written_are_left_out(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dumps(row: Any, **options: Any) -> str:
@@ -314,7 +314,7 @@ def test_a_full_disk_ends_the_run(server: Server, tmp_path: Path, monkeypatch: p
     assert not os.listdir(tmp_path / "out" / "photos")
 
 
-def test_what_cannot_work_is_told(server: Server, tmp_path: Path) -> None:
+def test_options_that_cannot_work_are_errors(server: Server, tmp_path: Path) -> None:
     data = write(tmp_path / "r.jsonl", [server.url("/a.jpg")])
     with pytest.raises(ConfigError, match=r"put \{id\} in it"):
         fetch(data, tmp_path, template="https://g/x")
@@ -329,7 +329,9 @@ def test_what_cannot_work_is_told(server: Server, tmp_path: Path) -> None:
     assert not server.hits
 
 
-def test_the_command(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_counts_and_the_next_command(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from mmrec.cli import app
 
     server.routes["/p/AF1=w320"] = photo()
@@ -337,7 +339,7 @@ def test_the_command(server: Server, tmp_path: Path, capsys: pytest.CaptureFixtu
     words = ["photos", "fetch", str(data), "--out", str(tmp_path / "an out"), "--url-template"]
     words += [server.url("/p/{id}=w320"), "--in-flight", "2", "--max-bytes", "9999"]
     app([*words, "--allow-private"], result_action="return_value")
-    assert "1 photos fetched, 0 already there" in (text := capsys.readouterr().out)
+    assert "1 photos downloaded, 0 present before" in (text := capsys.readouterr().out)
     assert "2 refused, see index.jsonl: HTTP 404" in text
     assert f"next: mmrec fit '{tmp_path / 'an out' / 'reviews.jsonl.gz'}'" in text
     app([*words, "--json"], result_action="return_value")
@@ -347,7 +349,7 @@ def test_the_command(server: Server, tmp_path: Path, capsys: pytest.CaptureFixtu
         app([*words, "--timeout", "0"])
 
 
-# Servers that are slow, broken or mean.
+# Servers that are slow, broken or hostile.
 
 
 @pytest.mark.parametrize(
@@ -359,7 +361,7 @@ def test_the_command(server: Server, tmp_path: Path, capsys: pytest.CaptureFixtu
         (b"", "not a usable photo: not a JPEG, PNG, WebP or GIF"),
     ],
 )
-def test_what_is_no_photo_is_refused_and_leaves_nothing(
+def test_a_body_that_is_no_photo_is_refused_and_leaves_no_file(
     server: Server, tmp_path: Path, body: bytes, reason: str
 ) -> None:
     server.routes["/bad"] = lambda request: request.answer(body, Content_Type="image/jpeg")
@@ -403,7 +405,7 @@ def endless_chunks(request: Handler) -> None:
     [endless, endless_chunks, lambda request: request.answer(b"x" * 60_000)],
     ids=["endless", "chunks", "announced"],
 )
-def test_too_many_bytes(server: Server, route: Route) -> None:
+def test_a_body_over_the_limit_is_refused(server: Server, route: Route) -> None:
     server.routes["/big"] = route
     with pytest.raises(PhotoError, match="too large: more than 50000 bytes"):
         get(server.url("/big"), allow_private=True, max_bytes=50_000)
@@ -444,17 +446,15 @@ def dribble_head(request: Handler) -> None:
         time.sleep(0.02)
 
 
-def silent(request: Handler) -> None:
-    time.sleep(2)
+def never_answers(request: Handler) -> None:
+    time.sleep(1)
 
 
-@pytest.mark.parametrize("route", [dribble, dribble_head, silent])
+@pytest.mark.parametrize("route", [dribble, dribble_head, never_answers])
 def test_a_photo_has_a_deadline(server: Server, route: Route) -> None:
     server.routes["/slow"] = route
-    start = time.monotonic()
-    with pytest.raises(TransientError, match=r"timeout: not done after 0.3 s"):
-        get(server.url("/slow"), allow_private=True, timeout=0.3)
-    assert time.monotonic() - start < 1.5
+    with pytest.raises(TransientError, match=r"timeout: not done after 0.2 s"):
+        get(server.url("/slow"), allow_private=True, timeout=0.2)
 
 
 def drop(request: Handler) -> None:
@@ -478,7 +478,7 @@ def babble(request: Handler) -> None:
         (babble, "connection: RemoteProtocolError("),
     ],
 )
-def test_what_may_pass_is_tried_thrice_and_again_on_the_next_run(
+def test_a_transient_failure_is_tried_three_times_and_on_the_next_run(
     server: Server, tmp_path: Path, route: Route, reason: str
 ) -> None:
     server.routes["/x"] = route
@@ -495,7 +495,7 @@ def test_what_may_pass_is_tried_thrice_and_again_on_the_next_run(
     assert server.hits == {"/x": 4, "/a.jpg": 1}
 
 
-def test_what_is_refused_for_good_waits_for_retry(server: Server, tmp_path: Path) -> None:
+def test_a_final_refusal_is_tried_again_only_with_retry(server: Server, tmp_path: Path) -> None:
     data = write(tmp_path / "r.jsonl", [server.url("/gone")])
     for _ in range(2):
         assert fetch(data, tmp_path / "out").refused == {"HTTP 404": 1}
@@ -507,19 +507,28 @@ def test_what_is_refused_for_good_waits_for_retry(server: Server, tmp_path: Path
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 503])
-def test_a_busy_server_is_given_time(server: Server, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+def test_a_busy_server_is_tried_again_after_delays(
+    server: Server, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
     monkeypatch.setattr(downloading, "_RETRY_DELAYS", (0.1, 0.2))
     server.routes["/busy"] = lambda request: (
         request.answer(picture()) if server.hits["/busy"] == 3 else request.answer(status=status)
     )
-    start = time.monotonic()
+    delays: list[float] = []
+    sleep = asyncio.sleep
+
+    async def record(delay: float) -> None:
+        delays.append(delay)
+        await sleep(0)
+
+    monkeypatch.setattr(downloading.asyncio, "sleep", record)
     assert get(server.url("/busy"), allow_private=True) == picture()
-    assert 0.3 <= time.monotonic() - start < 2
+    assert delays == [0.1, 0.2]
     with pytest.raises(TransientError, match=f"HTTP {status}"):
         get(server.url("/busy"), allow_private=True)
 
 
-def test_waiting_counts_for_the_deadline(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_delays_count_for_the_deadline(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloading, "_RETRY_DELAYS", (60.0, 60.0))
     server.routes["/busy"] = lambda request: request.answer(status=503)
     with pytest.raises(TransientError, match=r"timeout: not done after 0.3 s"):
@@ -546,7 +555,7 @@ def test_proxies_of_the_environment_are_ignored(server: Server, monkeypatch: pyt
     assert get(server.url("/a.jpg"), allow_private=True) == picture()
 
 
-# Addresses that a photo has no business with.
+# Addresses that are not public.
 
 
 @pytest.mark.parametrize(
@@ -561,17 +570,19 @@ def test_proxies_of_the_environment_are_ignored(server: Server, monkeypatch: pyt
         *("2001:0:4136:e378::1", "4000::1", "100::1"),
     ],
 )
-def test_addresses_that_are_not_public(wire: Wire, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_addresses_that_are_not_public_are_refused(
+    network: FakeNetwork, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
     assert not is_public(address)
     names(monkeypatch, [PUBLIC, address])
     with pytest.raises(PhotoError, match="address not public"):
         get("http://photos.example/a.jpg")
-    assert not wire.addresses
+    assert not network.addresses
     assert get("http://photos.example/a.jpg", allow_private=True) == picture()
 
 
 @pytest.mark.parametrize("address", [PUBLIC, "8.8.8.8", "2606:4700::1111"])
-def test_public_addresses(address: str) -> None:
+def test_public_addresses_are_recognised(address: str) -> None:
     assert is_public(address)
 
 
@@ -582,10 +593,10 @@ def test_public_addresses(address: str) -> None:
         *("[::1]", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "0", "169.254.169.254", "LOCALHOST"),
     ],
 )
-def test_spellings_of_hosts_are_resolved_and_checked(wire: Wire, host: str) -> None:
+def test_spellings_of_hosts_are_resolved_and_checked(network: FakeNetwork, host: str) -> None:
     with pytest.raises(PhotoError, match="address not public"):
         get(f"http://{host}/a.jpg")
-    assert not wire.addresses
+    assert not network.addresses
 
 
 @pytest.mark.parametrize(
@@ -597,16 +608,18 @@ def test_spellings_of_hosts_are_resolved_and_checked(wire: Wire, host: str) -> N
         *("http://h/\n", "http://\ud800/", "http://h/\udcff", "", "http://h:99999999/"),
     ],
 )
-def test_urls_that_are_not_allowed(wire: Wire, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_urls_that_are_not_allowed_are_refused(
+    network: FakeNetwork, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
     names(monkeypatch, [PUBLIC])
     with pytest.raises(PhotoError, match="URL not allowed") as refusal:
         get(url)
     assert not isinstance(refusal.value, TransientError)
-    assert not wire.addresses
+    assert not network.addresses
 
 
 @pytest.mark.parametrize("error", [socket.gaierror("not known"), UnicodeError("label too long")])
-def test_hosts_that_do_not_exist(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_an_unknown_host_is_a_transient_error(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def unknown(*_: Any, **__: Any) -> None:
         raise error
 
@@ -616,9 +629,11 @@ def test_hosts_that_do_not_exist(monkeypatch: pytest.MonkeyPatch, error: Excepti
 
 
 @pytest.mark.parametrize("answers", [[], [PUBLIC]])
-def test_hosts_that_do_not_answer(wire: Wire, monkeypatch: pytest.MonkeyPatch, answers: list[str]) -> None:
+def test_a_host_that_does_not_answer_is_a_transient_error(
+    network: FakeNetwork, monkeypatch: pytest.MonkeyPatch, answers: list[str]
+) -> None:
     names(monkeypatch, answers)
-    wire.dead = {PUBLIC}
+    network.dead = {PUBLIC}
     with pytest.raises(TransientError, match="no address of the host answers"):
         get("http://photos.example/a.jpg")
 
@@ -632,33 +647,33 @@ def test_hosts_that_do_not_answer(wire: Wire, monkeypatch: pytest.MonkeyPatch, a
     ],
 )
 def test_every_hop_of_a_redirect_is_checked(
-    server: Server, wire: Wire, monkeypatch: pytest.MonkeyPatch, target: str
+    server: Server, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
     names(monkeypatch, [PUBLIC], only="photos.example")
     server.routes["/to"] = moved(target)
     with pytest.raises(PhotoError, match=r"address not public|URL not allowed"):
         get("http://photos.example/to")
-    assert wire.addresses == [PUBLIC]
+    assert network.addresses == [PUBLIC]
     assert server.hits == {"/to": 1}
 
 
 def test_the_connection_goes_to_the_address_that_was_checked(
-    server: Server, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    server: Server, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = names(monkeypatch, [PUBLIC], ["127.0.0.1"])
     assert get("http://photos.example/a.jpg") == picture()
-    assert (asked, wire.addresses) == (["photos.example"], [PUBLIC])
+    assert (asked, network.addresses) == (["photos.example"], [PUBLIC])
     assert server.headers[0]["Host"] == "photos.example"
 
 
 def test_rebinding_between_tries_is_refused(
-    server: Server, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    server: Server, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = names(monkeypatch, [PUBLIC], ["127.0.0.1"])
     server.routes["/a.jpg"] = drop
     with pytest.raises(PhotoError, match="address not public"):
         get("http://photos.example/a.jpg")
-    assert (len(asked), wire.addresses, server.hits["/a.jpg"]) == (2, [PUBLIC], 1)
+    assert (len(asked), network.addresses, server.hits["/a.jpg"]) == (2, [PUBLIC], 1)
 
 
 def test_the_certificate_must_be_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -681,11 +696,11 @@ def test_the_certificate_must_be_the_hosts(monkeypatch: pytest.MonkeyPatch) -> N
     assert set(seen) == {(True, "photos.example")}
 
 
-def test_a_second_address_is_tried(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_address_is_tried(network: FakeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     names(monkeypatch, ["2606:4700::1111", PUBLIC])
-    wire.dead = {"2606:4700::1111"}
+    network.dead = {"2606:4700::1111"}
     assert get("http://photos.example/a.jpg") == picture()
-    assert wire.addresses == ["2606:4700::1111", PUBLIC]
+    assert network.addresses == ["2606:4700::1111", PUBLIC]
 
 
 def test_private_photos_are_not_fetched_by_default(server: Server, tmp_path: Path) -> None:
@@ -699,7 +714,7 @@ def test_private_photos_are_not_fetched_by_default(server: Server, tmp_path: Pat
 # Runs that stop.
 
 
-def test_a_killed_run_goes_on(server: Server, tmp_path: Path) -> None:
+def test_a_killed_run_is_continued(server: Server, tmp_path: Path) -> None:
     gate = threading.Event()
 
     def gated(request: Handler) -> None:

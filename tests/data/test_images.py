@@ -1,4 +1,4 @@
-"""Photos of strangers: what is inside the folder and decodes is taken, everything else is refused."""
+"""Photos inside the folder that decode are accepted; all others are refused with the reason."""
 
 import os
 import struct
@@ -31,7 +31,7 @@ def test_the_content_decides_and_not_the_suffix(folder: Path, kind: str) -> None
     assert check_photo("photo.txt", folder, LIMIT) == (folder / "photo.txt").resolve()
 
 
-def test_other_formats_and_other_files_are_refused(folder: Path) -> None:
+def test_files_of_other_formats_are_refused(folder: Path) -> None:
     Image.new("RGB", (4, 3)).save(folder / "b.jpg", "BMP")
     (folder / "c.jpg").write_text("<svg/>")
     (folder / "d.jpg").write_bytes(b"")
@@ -54,7 +54,7 @@ def test_other_formats_and_other_files_are_refused(folder: Path) -> None:
         ("\udcff.jpg", "not a usable path"),
     ],
 )
-def test_refused_paths(folder: Path, path: str, reason: str) -> None:
+def test_unusable_paths_are_refused(folder: Path, path: str, reason: str) -> None:
     Image.new("RGB", (4, 3)).save(folder.parent / "secret.jpg")
     with pytest.raises(PhotoError, match=reason):
         check_photo(path, folder, LIMIT)
@@ -72,7 +72,7 @@ def test_a_link_may_not_leave_the_folder(folder: Path) -> None:
     assert check_photo("in.jpg", folder, LIMIT) == (folder / "a.jpg").resolve()
 
 
-def test_a_linked_root_is_fine(folder: Path) -> None:
+def test_the_folder_may_be_a_link(folder: Path) -> None:
     link = folder.parent / "link"
     link.symlink_to(folder, target_is_directory=True)
     assert check_photo("a.jpg", link, LIMIT) == (folder / "a.jpg").resolve()
@@ -138,7 +138,7 @@ def test_a_missing_photo_cannot_be_loaded(folder: Path) -> None:
     ),
     data=st.binary(max_size=200),
 )
-def test_no_bytes_do_worse_than_being_refused(folder: Path, magic: bytes, data: bytes) -> None:
+def test_any_bytes_are_decoded_or_refused(folder: Path, magic: bytes, data: bytes) -> None:
     (folder / "hostile").write_bytes(magic + data)
     with suppress(PhotoError):
         check_photo("hostile", folder, LIMIT)
@@ -146,7 +146,7 @@ def test_no_bytes_do_worse_than_being_refused(folder: Path, magic: bytes, data: 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, 600), byte=st.integers(0, 255))
-def test_no_changed_byte_does_worse_than_being_refused(folder: Path, at: int, byte: int) -> None:
+def test_a_damaged_photo_is_decoded_or_refused(folder: Path, at: int, byte: int) -> None:
     data = bytearray((folder / "a.jpg").read_bytes())
     data[at % len(data)] = byte
     (folder / "changed.jpg").write_bytes(data)

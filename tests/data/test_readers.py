@@ -1,4 +1,4 @@
-"""Reading: every container and layout, every kind of bad row, every kind of bad file."""
+"""Reading of every kind of file and layout, of bad rows and of bad files."""
 
 import gzip
 import json
@@ -131,13 +131,13 @@ def test_the_kaggle_object_is_read_in_the_order_train_val_test(tmp_path: Path) -
     ],
     ids=["yelp", "amazon2014", "amazon2018", "amazon2023"],
 )
-def test_public_layouts(tmp_path: Path, row: dict[str, Any]) -> None:
+def test_public_layouts_are_read(tmp_path: Path, row: dict[str, Any]) -> None:
     reviews = read_reviews(write(tmp_path / "rows.json", row))
     assert reviews.table.drop("review_id").row(0) == ("u", "i", 4.0, "t", datetime(2014, 7, 3), [], [])
     assert reviews.rejects.height == 0
 
 
-def test_mapped_columns(tmp_path: Path) -> None:
+def test_mapped_columns_are_read(tmp_path: Path) -> None:
     path = write(tmp_path / "r.csv", "who,what,stars,grade", "u,i,1,5")
     reviews = read_reviews(path, ReadConfig(map={"user": "who", "item": "what", "rating": "grade"}))
     assert reviews.table.row(0)[1:4] == ("u", "i", 5.0)
@@ -177,7 +177,7 @@ def test_a_bad_row_is_refused_with_its_line_and_costs_nothing_else(
     assert reviews.rejects["row"].str.len_chars().item() <= 200
 
 
-def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_over_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmrec.data.files.MAX_LINE", 100)
     long = GOOD | {"text": "x" * 1000}
     reviews = read_reviews(write(tmp_path / "r.jsonl", GOOD, long, GOOD | {"user": "v"}), ANY)
@@ -192,7 +192,7 @@ def test_rejected_rows_are_shown_escaped_and_short(tmp_path: Path) -> None:
     assert len(shown) == 200
 
 
-def test_odd_but_usable_values(tmp_path: Path) -> None:
+def test_odd_but_usable_values_are_read(tmp_path: Path) -> None:
     path = write(
         tmp_path / "r.jsonl",
         b'\xef\xbb\xbf{"user": 7, "item": 8.0, "rating": "4", "text": null}',
@@ -295,7 +295,7 @@ def test_too_many_bad_rows_stop_with_counts_examples_and_the_mend(tmp_path: Path
     assert len(read_reviews(path, ReadConfig(max_reject_share=0.8))) == 1
 
 
-def test_own_ids_are_kept_while_unique(tmp_path: Path) -> None:
+def test_ids_of_the_file_are_kept_while_unique(tmp_path: Path) -> None:
     derived = read_reviews(write(tmp_path / "d.jsonl", GOOD)).table["review_id"].item()
     rows = [GOOD | {"user": "v", "review_id": "a"}, GOOD | {"user": "w", "review_id": derived}]
     rows += [
@@ -373,7 +373,7 @@ def test_items_without_an_id_column_are_an_error(tmp_path: Path) -> None:
     assert mapped.items["name"].to_list() == ["n"]
 
 
-def test_bad_files(tmp_path: Path) -> None:
+def test_unusable_files_are_errors_that_name_the_file(tmp_path: Path) -> None:
     cut = written(tmp_path, ".jsonl.gz")
     cut.write_bytes(cut.read_bytes()[:-20])
     for name, data in {
@@ -531,7 +531,7 @@ def test_every_row_is_a_review_or_a_reject(tmp_path: Path, rows: list[dict[str, 
         ("rt-critics", "films", 12_283, 0, 485, 1_635, 1_635),
     ],
 )
-def test_real_data(
+def test_real_data_is_read_completely(
     name: str, items: str, rows: int, refused: int, users: int, places: int, photos: int
 ) -> None:
     config = ReadConfig(items=DATA / name / f"{items}.jsonl.gz")

@@ -1,4 +1,4 @@
-"""Filtering and splitting: what every split of every table must keep to."""
+"""Filtering and splitting: properties of every split of every table."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def slow_filter(rows: list[tuple[str, str]], least: int) -> list[tuple[str, str]
 
 @given(tables(), st.integers(0, 99), st.sampled_from(["random", "time"]))
 @settings(max_examples=150, deadline=None)
-def test_parts_are_sorted_disjoint_and_cover_every_row(data: Interactions, seed: int, how: str) -> None:
+def test_parts_are_sorted_disjoint_and_cover_every_row(data: Interactions, seed: int, method: str) -> None:
     try:
-        parts = split(data, seed, SplitConfig(split_by=how))
+        parts = split(data, seed, SplitConfig(split_by=method))
     except DataError:
         return
     together = np.concatenate([parts.train, parts.valid, parts.test])
@@ -165,7 +165,7 @@ def test_filtering_follows_a_chain_to_its_end() -> None:
     assert pairs(filter_reviews(table, 2)) == chain[4:]
 
 
-def test_spare_reviews_of_a_later_time_speak_for_nothing() -> None:
+def test_filtered_reviews_of_a_later_time_are_no_evidence() -> None:
     data = interactions([0] * 8 + [1, 2, 3], [0] * 11, time=[1, 2, 3, 4, 5, 6, 7, 8, 3, 8, None])
     kept = np.arange(11) < 8
     parts = split_reviews(data, SplitConfig(split_by="time"), np.random.default_rng(0), kept)

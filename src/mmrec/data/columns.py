@@ -75,7 +75,7 @@ def choose_columns(
     present = f"there are: {escape_text(', '.join(columns), 500)}"
     layout: str = config.format
     if layout == "auto":
-        layout = next(name for name, signature in _SIGNATURES if signature <= set(columns))
+        layout = next(name for name, needed in _SIGNATURES if needed <= set(columns))
     names = dict(LAYOUTS[layout])
     for name, column in config.map.items():
         if name not in _PLAIN:

@@ -165,7 +165,7 @@ def _read_json_document(path: Path) -> Iterator[Record]:
 def _parse_int(digits: str) -> float:
     try:
         return int(digits)
-    except ValueError:  # Python refuses more than 4,300 digits; infinity is refused as a rating
+    except ValueError:  # more than 4,300 digits; a rating of infinity is refused
         return float(digits)
 
 

@@ -98,7 +98,7 @@ class PublicBackend(httpcore2.AnyIOBackend):
 def connection_pool(limits: DownloadLimits) -> httpcore2.AsyncConnectionPool:
     """Return a pool of connections: no proxies, no cookies, no credentials."""
     return httpcore2.AsyncConnectionPool(
-        ssl_context=httpcore2.default_ssl_context(),  # shared, or each connection would build one
+        ssl_context=httpcore2.default_ssl_context(),  # shared by all connections
         max_connections=limits.in_flight,
         network_backend=PublicBackend(limits.allow_private),
     )
@@ -179,5 +179,5 @@ async def _get(url: httpx2.URL, pool: httpcore2.AsyncConnectionPool, max_bytes: 
             return bytes(body)
     except PhotoError:
         raise
-    except Exception as error:  # of sockets, TLS and the HTTP parser, on whatever a server sends
+    except Exception as error:  # of sockets, TLS, or the HTTP parser
         raise TransientError(f"connection: {error!r}") from error

@@ -153,7 +153,7 @@ class _Source:
         """Write the copy, with files in place of URLs; return how many rows it cannot hold."""
         part = self.copy.with_name(f".{self.copy.name}.part")
         lost = 0
-        with gzip.GzipFile(part, "wb", mtime=0) as handle:  # no time, for reproducible bytes
+        with gzip.GzipFile(part, "wb", mtime=0) as handle:  # reproducible bytes
             for record in read_records(self.path):
                 try:
                     if isinstance(record.content, str):
@@ -187,7 +187,7 @@ def _read_index(folder: Path, retry: bool) -> dict[str, _IndexRow]:
     settled: dict[str, _IndexRow] = {}
     for record in read_records(path) if path.exists() else ():
         row = record.content
-        if isinstance(row, str) or "url" not in row:  # a line that a killed run left unfinished
+        if isinstance(row, str) or "url" not in row:  # unfinished by a killed run
             continue
         settled.pop(row["url"], None)
         present = "file" in row and sizes.get(row["file"]) == row["bytes"]
@@ -202,7 +202,8 @@ async def _download_all(
     """Download photos, and append a line to the index for each."""
     rows: dict[str, _IndexRow] = {}
     waiting = iter(urls)  # shared: each worker takes the next one
-    decoders = CapacityLimiter(4)  # a decoded photo may take 30 times the memory of its file
+    # A decoded photo may take 30 times the memory of its file.
+    decoders = CapacityLimiter(4)
 
     async def work() -> None:
         for url in waiting:

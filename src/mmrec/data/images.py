@@ -57,7 +57,7 @@ def load_photo(path: Path | IO[bytes], max_pixels: int) -> Image.Image:
             width, height = image.size
             if width * height > max_pixels:
                 raise PhotoError(f"{width}x{height} pixels, more than {max_pixels} in all")
-            image.load()  # before the orientation is asked for: in a PNG it may follow the pixels
+            image.load()  # first, because in a PNG the orientation may follow the pixels
             return ImageOps.exif_transpose(image).convert("RGB")
     except PhotoError:
         raise
@@ -65,7 +65,7 @@ def load_photo(path: Path | IO[bytes], max_pixels: int) -> Image.Image:
         raise PhotoError("not a JPEG, PNG, WebP or GIF") from error
     except Image.DecompressionBombError as error:
         raise PhotoError("more pixels than can be decoded safely") from error
-    except Exception as error:  # on hostile bytes decoders raise anything, even SyntaxError
+    except Exception as error:  # on hostile bytes decoders raise anything
         raise PhotoError(f"cannot be decoded ({type(error).__name__}: {error})") from error
 
 

@@ -162,7 +162,7 @@ class _FileReader:
             values = {}
             for name, names in columns.items():
                 value = first_value(record.content, names)
-                if value is not None:  # else the field keeps its default, or is reported as missing
+                if value is not None:  # else the field keeps its default, or is missing
                     values[name] = value
             try:
                 row = model.model_validate(values, context=self._config)

@@ -145,7 +145,8 @@ class Table(Canvas):
             getattr(self, f"_{dish}")()
 
     def _herbs(self, count: int, x: float, y: float, radius: float) -> None:
-        self.strew(Outline.leaf, self.scatter(count, x, y, radius), 6, 3, "#584 #7a4 #473 #8c5")
+        places = self.scatter(count, x, y, radius)
+        self.strew(Outline.leaf, places, 6, 3, "#584 #7a4 #473 #8c5")
 
     def _plate(self, colors: str) -> None:
         color = self.choose(colors)
@@ -245,8 +246,10 @@ class Room(Canvas):
         self.box(0, -40, 130, 70, wall)
         self.glow(30, -70, 150, 90, "#fff6")
         self.box(0, 70, 130, 48, floor)
-        for x in range(-280, 281, 35):  # gaps between boards, towards a point behind the wall
-            self.shape(np.array([[0.25 * x, 22], [x - 1, 98], [x + 1, 98]]), 0, 0, 1, 1, "#0003")
+        # Gaps between boards, towards a point behind the wall.
+        for x in range(-280, 281, 35):
+            gap = np.array([[0.25 * x, 22], [x - 1, 98], [x + 1, 98]])
+            self.shape(gap, 0, 0, 1, 1, "#0003")
         for thing, places in things.items():
             for x in places:
                 getattr(self, f"_{thing}")(x)
@@ -277,7 +280,7 @@ class Room(Canvas):
                 self.box(x + across, shelf - 19, 1.2, 4, "#cb9")
                 self.rounded(x + across, shelf - 10, 3.4, 8, "#463 #a62 #ca6 #732 #468 #dcb")
 
-    def _lantern(self, x: float) -> None:
+    def _lamp(self, x: float) -> None:
         color = self.choose("#e52 #ea2 #fd8")
         self.box(x, -82, 0.6, 16, "#211")
         self.glow(x, -64, 44, 44, color)
@@ -303,16 +306,16 @@ class Room(Canvas):
 # Colours of wall, floor, wood and seats; things, which are methods of `Room`, with the x of each.
 _ROOMS: dict[str, tuple[Sequence[str], dict[str, list[int]]]] = {
     "trattoria": (("#da7 #d96", "#853", "#642", "#a33"), {"arch": [-106, -46], "plant": [52]}),
-    "fine": (("#433 #234", "#322", "#ccb", "#523"), {"plant": [-98], "lantern": [-40, 0, 40]}),
+    "fine": (("#433 #234", "#322", "#ccb", "#523"), {"plant": [-98], "lamp": [-40, 0, 40]}),
     "terrace": (("#eee", "#ca7", "#753", "#476"), {"view": [0], "plant": [-94, 94]}),
     "cantina": (("#e73 #399", "#a64", "#da3", "#277"), {"arch": [-92], "plant": [-32, 60]}),
-    "lanterns": (("#612 #412", "#311", "#211", "#822"), {"lantern": [-96, -48, 0, 48, 96]}),
-    "zen": (("#eec #edc", "#ca6", "#974", "#554"), {"window": [0], "lantern": [-66, 66]}),
-    "bar": (("#211 #122", "#111", "#421", "#521"), {"bottles": [0], "lantern": [-78, 0, 78]}),
+    "lanterns": (("#612 #412", "#311", "#211", "#822"), {"lamp": [-96, -48, 0, 48, 96]}),
+    "zen": (("#eec #edc", "#ca6", "#974", "#554"), {"window": [0], "lamp": [-66, 66]}),
+    "bar": (("#211 #122", "#111", "#421", "#521"), {"bottles": [0], "lamp": [-78, 0, 78]}),
     "canteen": (("#bcb #bbc", "#898", "#ba9", "#788"), {"window": [-72, 72]}),
     "garden": (("#cec #bdb", "#b86", "#863", "#584"), {"window": [62], "plant": [-80, -24]}),
-    "saffron": (("#b72 #725", "#622", "#421", "#266"), {"arch": [-96, 96], "lantern": [-40, 40]}),
-    "diner": (("#8cc #ace", "#eee", "#ddd", "#c33"), {"window": [-72, 10], "lantern": [84]}),
+    "saffron": (("#b72 #725", "#622", "#421", "#266"), {"arch": [-96, 96], "lamp": [-40, 40]}),
+    "diner": (("#8cc #ace", "#eee", "#ddd", "#c33"), {"window": [-72, 10], "lamp": [84]}),
     "cafe": (("#ffe #fee", "#db8", "#c96", "#eed"), {"window": [-66], "plant": [66]}),
     "aegean": (("#fff #eef", "#dee", "#26a", "#37c"), {"view": [0], "arch": [70]}),
 }

@@ -76,9 +76,8 @@ def restaurant_names(cuisines: Sequence[str], rng: np.random.Generator) -> list[
     for cuisine in cuisines:
         template = choose(PHRASES["cuisines"][cuisine]["names"], rng)
         name = expand(template, PHRASES["names"], rng)
-        while name in names:  # the name grows each time, so this ends in cities of any size
-            suffix = " II" if "," in name else f", {choose(PHRASES['names']['street'], rng)}"
-            name += suffix
+        while name in names:  # the name grows each time, so this ends
+            name += " II" if "," in name else ", " + choose(PHRASES["names"]["street"], rng)
         names.append(name)
     return names
 
@@ -103,7 +102,8 @@ def write_review(
     if short < 0.03:
         return "" if short < 0.01 else choose(PHRASES["one_word"][str(rating)], rng)
     slots = _slots(cuisines)
-    sentences = _write_opinions(_choose_opinions(rating, opinions, habits, rng), cuisines, rng)
+    chosen = _choose_opinions(rating, opinions, habits, rng)
+    sentences = _write_opinions(chosen, cuisines, rng)
     if rng.random() < 0.25:
         sentences.insert(0, _capitalize(expand(choose(PHRASES["openers"], rng), slots, rng)))
     if len(sentences) < 2 or (len(sentences) < 5 and rng.random() < 0.6):

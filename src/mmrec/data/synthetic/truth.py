@@ -87,8 +87,8 @@ def draw_items(count: int, rng: np.random.Generator) -> ItemTruth:
 
 def _slug(name: str) -> str:
     """Return a name in lower-case ASCII letters, digits and hyphens."""
-    ascii_name = unicodedata.normalize("NFKD", name.replace("'", "")).encode("ascii", "ignore")
-    return re.sub(r"\W+", "-", ascii_name.decode().lower())
+    letters = unicodedata.normalize("NFKD", name.replace("'", ""))
+    return re.sub(r"\W+", "-", letters.encode("ascii", "ignore").decode().lower())
 
 
 def _draw_cuisines(rng: np.random.Generator) -> list[str]:
