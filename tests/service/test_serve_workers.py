@@ -19,7 +19,7 @@ from mmrec.recommender.recommender import Recommender
 from serving import WAIT, Served, serving
 
 pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
-BORN = re.compile(r'mmrec_requests_created\{[^}]*"/v1/users/\{user:path\}"[^}]*\} (\S+)')
+BORN = re.compile(r'http_requests_created\{[^}]*"/v1/users/\{user:path\}"[^}]*\} (\S+)')
 
 
 def ask(served: Served, user: str) -> tuple[str, list[str]]:
