@@ -47,7 +47,7 @@ def main() -> None:
     torch.set_num_threads(1)
     print(f"{platform.machine()}, {os.cpu_count()} cores, one of them used")
     recommender = multiplied(arguments)
-    users = [*recommender.online.codes["user"]]
+    users = [*recommender.state.online.codes["user"]]
     drawn = [
         users[code] for code in np.random.default_rng(1).integers(len(users), size=arguments.users)
     ]
@@ -88,9 +88,9 @@ def multiplied(arguments: argparse.Namespace) -> Recommender:
                 parameter.normal_(
                     std=arguments.correction, generator=torch.Generator().manual_seed(0)
                 )
-    recommender = Recommender._of(replace(saved, known_reviews=known))
+    recommender = Recommender.from_saved(replace(saved, known_reviews=known))
     for code in range(len(items) - more, len(items)):
-        recommender.catalog.update_item(code, items[code])
+        recommender.state.catalog.update_item(code, items[code])
     return recommender
 
 

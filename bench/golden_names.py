@@ -173,7 +173,10 @@ def chosen(names: list[str], some: int) -> list[str]:
 
 def learned(one: Recommender) -> dict[str, Any]:
     """What the fit came to, and what it made features of."""
-    names = {"user": one.features.user.names, "item": one.features.item.names}
+    names = {
+        "user": one.state.online.features.user.names,
+        "item": one.state.online.features.item.names,
+    }
     figures = one.evaluation.metrics
     found = {
         "scores": figures,
@@ -183,13 +186,16 @@ def learned(one: Recommender) -> dict[str, Any]:
     }
     return found | {
         "outcome": one.evaluation.test_rates,
-        "vocabulary": one.model.builder.vocabulary,
+        "vocabulary": one.state.saved.model.builder.vocabulary,
     }
 
 
 def predictions(one: Recommender, some: int) -> list[dict[str, Any]]:
     """Chances of fixed pairs, strangers and unknown items among them."""
-    users, items = chosen(one.corpus.data.users, some), chosen(one.corpus.data.items, some)
+    users, items = (
+        chosen(one.state.dataset.data.users, some),
+        chosen(one.state.dataset.data.items, some),
+    )
     pairs = [
         (user, item)
         for user in (*users, "nobody", "new")
@@ -204,8 +210,11 @@ def predictions(one: Recommender, some: int) -> list[dict[str, Any]]:
 
 def lists(one: Recommender, some: int) -> dict[str, Any]:
     """Recommendations of every kind."""
-    users, items = chosen(one.corpus.data.users, some), chosen(one.corpus.data.items, some)
-    user, kinds = users[0], one.catalog.common_categories(3)
+    users, items = (
+        chosen(one.state.dataset.data.users, some),
+        chosen(one.state.dataset.data.items, some),
+    )
+    user, kinds = users[0], one.state.catalog.common_categories(3)
     found: dict[str, Any] = {
         f"for {name}": one.recommend(name, 6) for name in (*users, "nobody", "new")
     }
@@ -231,7 +240,10 @@ def lists(one: Recommender, some: int) -> dict[str, Any]:
 
 def reasons(one: Recommender, some: int) -> list[Any]:
     """Contributions and quotes."""
-    users, items = chosen(one.corpus.data.users, some), chosen(one.corpus.data.items, some)
+    users, items = (
+        chosen(one.state.dataset.data.users, some),
+        chosen(one.state.dataset.data.items, some),
+    )
     pairs = [*zip(users, items, strict=False), ("nobody", items[0])]
     told = [one.explain(user, item) for user, item in pairs]
     words, liked = (
@@ -243,7 +255,10 @@ def reasons(one: Recommender, some: int) -> list[Any]:
 
 def known(one: Recommender, some: int) -> dict[str, Any]:
     """What can be said of users and items."""
-    users, items = chosen(one.corpus.data.users, some), chosen(one.corpus.data.items, some)
+    users, items = (
+        chosen(one.state.dataset.data.users, some),
+        chosen(one.state.dataset.data.items, some),
+    )
     near = {name: one.similar_items(name, 5) for name in items} | {
         u: one.similar_users(u, 5) for u in users
     }
@@ -251,13 +266,13 @@ def known(one: Recommender, some: int) -> dict[str, Any]:
         name: [{"item": i, "cosine": x} for i, x in own] for name, own in near.items()
     }
     for item in items:
-        code = one.online.codes["item"][item]
+        code = one.state.online.codes["item"][item]
         found[f"of {item}"] = [
-            one.catalog.describe([code]),
-            one.summary_quote(code),
-            *one.typical_quotes(code),
+            one.state.catalog.describe([code]),
+            one.state.explainer.summary_quote(code),
+            *one.state.explainer.typical_quotes(code),
         ]
-        found[f"photos of {item}"] = [caption for _, caption in one.catalog.photos(code)]
+        found[f"photos of {item}"] = [caption for _, caption in one.state.catalog.photos(code)]
     return found | {"search": one.search("noodles and soup", 5)}
 
 
@@ -281,7 +296,7 @@ def summaries(one: Recommender, town: Town, some: int) -> dict[str, Any]:
 
 def hear(one: Recommender) -> None:
     """Two live reviews, one of them by a newcomer, and an item that opened today."""
-    user, item = one.corpus.data.users[0], one.corpus.data.items[0]
+    user, item = one.state.dataset.data.users[0], one.state.dataset.data.items[0]
     one.add_review(user, item, 2.0, SAID, "live-1")
     one.add_item("new-item", name="Hotpot", description=OPENED)
     one.add_review("new", "new-item", 5.0, SAID, "live-2")
@@ -299,7 +314,7 @@ def loaded(folder: Path) -> Recommender:
 
 def notes(one: Recommender, some: int | None) -> dict[str, Any]:
     """What was read out of each review, by its id."""
-    return dict(zip(one.corpus.review_ids[:some], one.corpus.notes, strict=False))
+    return dict(zip(one.state.dataset.review_ids[:some], one.state.dataset.notes, strict=False))
 
 
 def stored(town: Town) -> list[bytes]:

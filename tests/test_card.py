@@ -105,7 +105,7 @@ def test_a_saved_model_has_a_card_whose_figures_are_its_scores(fitted: Recommend
         shown = f"**{name}**" if name == "proposed" else name
         cells = [f"{row[key]:.4f}" for key in ("auc", "fpr_at_90", "ap_negative")]
         assert f"| {shown} | {' | '.join(cells)} |\n" in text
-    assert f"{len(fitted.reviews):,} reviews by {len(fitted.corpus.data.users)} users" in text
+    assert f"{len(fitted.reviews):,} reviews by {len(fitted.state.dataset.data.users)} users" in text
     assert "no language model" in text
     assert "Flag" not in text
     assert str(fitted.reviews.source) not in text
@@ -250,7 +250,7 @@ def test_what_is_pushed_comes_back_without_paths(fitted: Recommender, hub: Hub, 
     assert b"city" not in hub.files["model.json"]
     hub.files["evil.pkl"] = b"a pickle"
     again = Recommender.from_pretrained(NAME)
-    user = fitted.corpus.data.users[0]
+    user = fitted.state.dataset.data.users[0]
     assert again.recommend(user, 5).equals(fitted.recommend(user, 5))
     assert again.evaluation.threshold == fitted.evaluation.threshold
     assert again.config.store is None
@@ -291,8 +291,8 @@ def test_the_mixin_saves_what_loads(
     assert (tmp_path / "model/README.md").read_text() == str(fitted.generate_model_card())
     for again in (Recommender.load(tmp_path / "model"), Recommender.from_pretrained(tmp_path / "model")):
         assert again.evaluation.metrics == fitted.evaluation.metrics
-        assert again.corpus.notes == fitted.corpus.notes
-        assert isinstance(again.corpus.notes[0], Note)
+        assert again.state.dataset.notes == fitted.state.dataset.notes
+        assert isinstance(again.state.dataset.notes[0], Note)
     assert not caplog.records
     with pytest.raises(ModelError, match="cannot load the model"):
         Recommender.from_pretrained("no such model")

@@ -45,9 +45,9 @@ def both_ways(
 ) -> list[tuple[EntityFeatures, int, EntityFeatures, int]]:
     """Features of a user and an item after one more review, live and from all reviews anew."""
     said = LiveReview(user, item, stars, TEXT, fitted.models.annotator.write_notes([TEXT])[0])
-    assembler = fitted.model.builder
-    before = assembler.refit(fitted.corpus)
-    live = OnlineState(KnownReviews.from_dataset(fitted.corpus, before), before, fitted.models)
+    assembler = fitted.state.saved.model.builder
+    before = assembler.refit(fitted.state.dataset)
+    live = OnlineState(KnownReviews.from_dataset(fitted.state.dataset, before), before, fitted.models)
     codes = live.add_review(said)
     corpus = Dataset.from_reviews(with_one_more(fitted.reviews, said), fitted.models, fitted.config)
     after = assembler.refit(corpus)
@@ -61,7 +61,7 @@ def both_ways(
 
 @pytest.mark.parametrize("newcomer", [False, True])
 def test_a_live_review_is_heard_as_a_fit_would_hear_it(fitted: Recommender, newcomer: bool) -> None:
-    data = fitted.corpus.data
+    data = fitted.state.dataset.data
     user, item = ("somebody new", "somewhere new") if newcomer else (data.users[3], data.items[4])
     for made, code, fresh, at in both_ways(fitted, user, item, 2.0):
         assert made.names == fresh.names
@@ -79,8 +79,8 @@ def test_a_live_review_is_heard_as_a_fit_would_hear_it(fitted: Recommender, newc
 def test_a_review_that_cannot_be_put_into_vectors_changes_nothing(
     fitted: Recommender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = fitted.model.builder.refit(fitted.corpus)
-    live = OnlineState(KnownReviews.from_dataset(fitted.corpus, before), before, fitted.models)
+    before = fitted.state.saved.model.builder.refit(fitted.state.dataset)
+    live = OnlineState(KnownReviews.from_dataset(fitted.state.dataset, before), before, fitted.models)
     codes = {of: dict(own) for of, own in live.codes.items()}
 
     def broken(*_: object) -> None:

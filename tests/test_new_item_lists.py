@@ -28,7 +28,7 @@ def corrected(model: Path, tmp_path: Path) -> Path:
     recommender = Recommender.load(folder)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for parameter in recommender.model.ranker.top[-1].parameters():
+        for parameter in recommender.state.saved.model.ranker.top[-1].parameters():
             parameter.normal_(std=0.3, generator=generator)
     recommender.save(folder)
     return folder
@@ -36,11 +36,11 @@ def corrected(model: Path, tmp_path: Path) -> Path:
 
 def check_lists_of_everyone(recommender: Recommender) -> None:
     """Everyone gets a list of all items, and its probabilities are those of single pairs."""
-    items = [*recommender.online.codes["item"]]
+    items = [*recommender.state.online.codes["item"]]
     lists = recommender.recommend_all(len(items), seen=True)
-    assert set(lists["user"]) == set(recommender.online.codes["user"])
-    assert lists.height == len(items) * len(recommender.online.codes["user"])
-    some = lists.filter(pl.col("user").is_in(["ann", *[*recommender.online.codes["user"]][:3]]))
+    assert set(lists["user"]) == set(recommender.state.online.codes["user"])
+    assert lists.height == len(items) * len(recommender.state.online.codes["user"])
+    some = lists.filter(pl.col("user").is_in(["ann", *[*recommender.state.online.codes["user"]][:3]]))
     pairs = recommender.predict(some["user"].to_list(), some["item"].to_list())
     assert some["probability"].to_numpy() == pytest.approx(pairs, abs=1e-5)
 
@@ -62,7 +62,7 @@ def test_everyone_gets_a_list_after_a_new_item(corrected: Path) -> None:
 
 
 def test_the_correction_is_not_zero(corrected: Path, model: Path) -> None:
-    users, items = ["ann"] * 5, [*Recommender.load(model).online.codes["item"]][:5]
+    users, items = ["ann"] * 5, [*Recommender.load(model).state.online.codes["item"]][:5]
     plain, changed = (Recommender.load(folder).predict(users, items) for folder in (model, corrected))
     assert np.abs(plain - changed).max() > 1e-3
 
@@ -80,5 +80,5 @@ def test_everyone_gets_a_list_after_a_restart_of_the_service(corrected: Path, tm
     with running.recommender() as before, restarted.recommender() as after:
         check_lists_of_everyone(before)
         check_lists_of_everyone(after)
-        users, items = [*after.online.codes["user"]][:4], ["hotpot"] * 4
+        users, items = [*after.state.online.codes["user"]][:4], ["hotpot"] * 4
         assert after.predict(users, items) == pytest.approx(before.predict(users, items))

@@ -51,7 +51,7 @@ def test_nothing_can_be_asked_before_fitting(folder: Path) -> None:
 
 
 def test_predict_takes_any_user_and_any_item(fitted: Recommender) -> None:
-    user, item = fitted.corpus.data.users[0], fitted.corpus.data.items[0]
+    user, item = fitted.state.dataset.data.users[0], fitted.state.dataset.data.items[0]
     chance = fitted.predict([user, "stranger", user, "stranger"], [item, item, "unknown", "unknown"])
     assert chance.shape == (4,)
     assert ((chance > 0) & (chance < 1)).all()
@@ -59,7 +59,7 @@ def test_predict_takes_any_user_and_any_item(fitted: Recommender) -> None:
 
 
 def test_recommendations_agree_with_predictions_and_leave_out_what_was_reviewed(fitted: Recommender) -> None:
-    user = fitted.corpus.data.users[0]
+    user = fitted.state.dataset.data.users[0]
     found = fitted.recommend(user, 5)
     np.testing.assert_allclose(
         found["probability"].to_numpy(), fitted.predict([user] * 5, found["item"].to_list()), atol=1e-6
@@ -68,7 +68,7 @@ def test_recommendations_agree_with_predictions_and_leave_out_what_was_reviewed(
     reviewed = set(fitted.reviews.table.filter(user=user)["item"])
     assert reviewed
     assert not reviewed & set(fitted.recommend(user, 100)["item"])
-    assert set(fitted.recommend(user, 100, seen=True)["item"]) == set(fitted.corpus.data.items)
+    assert set(fitted.recommend(user, 100, seen=True)["item"]) == set(fitted.state.dataset.data.items)
 
 
 def test_words_of_a_stranger_bring_what_was_asked_for(fitted: Recommender) -> None:
@@ -94,7 +94,7 @@ def test_recommend_wants_a_user_or_words(fitted: Recommender, arguments: dict[st
 
 
 def test_contributions_add_up_and_quotes_are_real(fitted: Recommender) -> None:
-    user = fitted.corpus.data.users[0]
+    user = fitted.state.dataset.data.users[0]
     item = fitted.recommend(user, 1)["item"][0]
     why = fitted.explain(user, item)
     assert why.probability == pytest.approx(float(fitted.predict([user], [item])[0]), abs=1e-6)
@@ -119,10 +119,10 @@ def test_shapley_values_of_a_known_game() -> None:
 
 def test_a_saved_model_answers_as_before(fitted: Recommender, tmp_path: Path) -> None:
     again = Recommender.load(fitted.save(tmp_path / "model"))
-    user = fitted.corpus.data.users[0]
+    user = fitted.state.dataset.data.users[0]
     assert again.recommend(user, 10).equals(fitted.recommend(user, 10))
     assert again.recommend(likes="ramen").equals(fitted.recommend(likes="ramen"))
-    item = fitted.corpus.data.items[0]
+    item = fitted.state.dataset.data.items[0]
     assert again.explain(user, item) == fitted.explain(user, item)
     assert again.evaluation.metrics == fitted.evaluation.metrics
     assert not [file for file in (tmp_path / "model").iterdir() if file.suffix in (".pkl", ".pt", ".bin")]
@@ -162,7 +162,7 @@ def test_the_same_seed_fits_the_same_model(fitted: Recommender, folder: Path, re
 
 def test_summaries_fit_and_serve_too(folder: Path, reviews: Reviews) -> None:
     summarised = Recommender(settings(folder, strategy="summary")).fit(reviews)
-    assert set(summarised.features.user.vectors) == {"summary"}
+    assert set(summarised.state.online.features.user.vectors) == {"summary"}
     assert summarised.recommend(likes="ramen, quiet places", n=3).height == 3
 
 
@@ -177,7 +177,7 @@ def test_training_on_test_rows_is_flagged(folder: Path, reviews: Reviews) -> Non
 
 
 def test_filters_and_the_operating_point_leave_out(fitted: Recommender) -> None:
-    user = fitted.corpus.data.users[0]
+    user = fitted.state.dataset.data.users[0]
     everything = fitted.recommend(user, 100, seen=True)
     wanted = everything["categories"].explode().mode().sort()[0]
     some = fitted.recommend(user, 100, seen=True, categories=[wanted])
@@ -194,7 +194,7 @@ def test_filters_and_the_operating_point_leave_out(fitted: Recommender) -> None:
 
 
 def test_diversity_brings_unlike_items_up(fitted: Recommender) -> None:
-    user = fitted.corpus.data.users[0]
+    user = fitted.state.dataset.data.users[0]
     plain, mixed = (fitted.recommend(user, 5, diversity=share)["item"].to_list() for share in (0.0, 0.9))
     assert plain[0] == mixed[0]
     assert plain != mixed
@@ -206,10 +206,10 @@ def test_diversity_brings_unlike_items_up(fitted: Recommender) -> None:
 
 
 def test_a_stranger_may_name_what_they_like(fitted: Recommender) -> None:
-    item = fitted.corpus.data.items[0]
+    item = fitted.state.dataset.data.items[0]
     found = fitted.recommend(liked=[item], n=100)
     assert item not in found["item"].to_list()
-    assert len(found) == len(fitted.corpus.data.items) - 1
+    assert len(found) == len(fitted.state.dataset.data.items) - 1
     other = fitted.recommend(liked=[found["item"][-1]], n=100)
     assert found["item"].head(5).to_list() != other["item"].head(5).to_list()
     with pytest.raises(DataError, match="check the id"):
@@ -217,7 +217,7 @@ def test_a_stranger_may_name_what_they_like(fitted: Recommender) -> None:
 
 
 def test_similar_items_and_users_are_never_themselves(fitted: Recommender) -> None:
-    item, user = fitted.corpus.data.items[0], fitted.corpus.data.users[0]
+    item, user = fitted.state.dataset.data.items[0], fitted.state.dataset.data.users[0]
     near = fitted.similar_items(item, 5)
     assert len(near) == 5
     assert item not in dict(near)
@@ -229,7 +229,7 @@ def test_similar_items_and_users_are_never_themselves(fitted: Recommender) -> No
 
 def test_a_live_review_changes_lists_and_reasons_at_once(fitted: Recommender, tmp_path: Path) -> None:
     alive = Recommender.load(fitted.save(tmp_path))
-    user, items = fitted.corpus.data.users[0], fitted.corpus.data.items
+    user, items = fitted.state.dataset.data.users[0], fitted.state.dataset.data.items
     before = alive.predict([user, "newcomer"], [items[2], items[2]])
     for at in range(4):
         alive.add_review(
@@ -249,7 +249,7 @@ def test_a_live_review_changes_lists_and_reasons_at_once(fitted: Recommender, tm
 
 
 def test_all_users_at_once_get_what_each_gets_alone(fitted: Recommender) -> None:
-    users = fitted.corpus.data.users
+    users = fitted.state.dataset.data.users
     found = fitted.recommend_all(4, max_fpr=0.5)
     assert set(found["user"]) <= set(users)
     assert found.columns == ["user", "rank", "item", "probability"]
@@ -289,11 +289,13 @@ def test_an_item_that_opened_today_is_found_by_its_description(fitted: Recommend
     before = alive.predict(["stranger"], ["hotpot"])
     alive.add_item("hotpot", name="The Hot Pot", description=words)
     assert alive.predict(["stranger"], ["hotpot"]) != pytest.approx(before, abs=1e-6)
-    assert "hotpot" in alive.recommend(fitted.corpus.data.users[0], 100)["item"]
+    assert "hotpot" in alive.recommend(fitted.state.dataset.data.users[0], 100)["item"]
     assert alive.recommend(likes="sichuan hotpot with numbing broth", n=3)["item"][0] == "hotpot"
     assert alive.search("hot pot")[0] == "hotpot"
-    assert alive.catalog.describe([alive.online.codes["item"]["hotpot"]])["name"][0] == "The Hot Pot"
-    assert alive.explain(fitted.corpus.data.users[0], "hotpot").probability > 0
+    assert (
+        alive.state.catalog.describe([alive.state.online.codes["item"]["hotpot"]])["name"][0] == "The Hot Pot"
+    )
+    assert alive.explain(fitted.state.dataset.data.users[0], "hotpot").probability > 0
     assert len(alive.similar_items("hotpot", 3)) == 3
     with pytest.raises(DataError, match="in words"):
         alive.add_item("nothing")
@@ -309,7 +311,7 @@ def test_an_item_that_opened_today_is_known_by_one_photo(tmp_path: Path) -> None
     before = fitted.predict(["stranger"], ["new"])
     fitted.add_item("new", captions=[caption])
     assert fitted.predict(["stranger"], ["new"]) != pytest.approx(before, abs=1e-9)
-    code = fitted.online.codes["item"]["new"]
-    assert fitted.features.item.present["photos"][code] == 1
+    code = fitted.state.online.codes["item"]["new"]
+    assert fitted.state.online.features.item.present["photos"][code] == 1
     with pytest.raises(PhotoError):
         fitted.caption(tmp_path / "places.jsonl")

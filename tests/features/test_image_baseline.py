@@ -83,7 +83,7 @@ def test_a_saved_baseline_recommends_without_the_image_model(
     config, models, result = compared
     baseline = config.model_copy(update={"ranker": config.ranker.model_copy(update={"features": "baseline"})})
     fitted = Recommender(baseline, models).use_model(result.trained["baseline"], reviews, result.metrics)
-    user = fitted.corpus.data.users[0]
+    user = fitted.state.dataset.data.users[0]
     expected = fitted.recommend(user, 5)
     Path(config.vision.image_model).rename(tmp_path / "elsewhere")
     try:
@@ -127,7 +127,7 @@ def test_captions_in_the_data_replace_those_of_the_captioner(folder: Path, revie
     config = settings(folder)
     models = open_models(config)
     fitted = Recommender(config, models).fit(captioned)
-    corpus = fitted.corpus
+    corpus = fitted.state.dataset
     item_photos = {path for paths in corpus.item_photos for path in paths}
     assert set(corpus.captions.texts) == item_photos, "no photo of a row with captions"
     vectors = corpus.caption_vectors

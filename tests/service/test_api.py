@@ -22,12 +22,12 @@ def service(model: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def user(fitted: Recommender) -> str:
-    return fitted.corpus.data.users[1]
+    return fitted.state.dataset.data.users[1]
 
 
 @pytest.fixture
 def item(fitted: Recommender) -> str:
-    return fitted.corpus.data.items[3]
+    return fitted.state.dataset.data.items[3]
 
 
 def test_a_user_gets_the_list_and_the_reasons_of_the_library(

@@ -81,7 +81,7 @@ def show(browser: Any, served: Served, problems: list[str]) -> Iterator[Open]:
 
 @pytest.fixture
 def user(fitted: Recommender) -> str:
-    return fitted.corpus.data.users[4]
+    return fitted.state.dataset.data.users[4]
 
 
 def test_a_name_gets_a_list_with_reasons(show: Open, fitted: Recommender, user: str) -> None:
@@ -145,7 +145,7 @@ def test_a_place_shows_photos_quotes_and_similar_places(show: Open, fitted: Reco
     item = urlsplit(page.url).path.rpartition("/")[2]
     for title in ("What people like", "What people dislike"):
         assert page.locator("section", has_text=title).locator("blockquote").count()
-    photos = fitted.catalog.photos(fitted.online.codes["item"][item])
+    photos = fitted.state.catalog.photos(fitted.state.online.codes["item"][item])
     pictures = page.locator("figure img").all()
     assert len(pictures) == len(photos) > 1
     assert {picture.get_attribute("alt") for picture in pictures} == {f"photo of {name}"}
@@ -160,7 +160,7 @@ def test_a_place_shows_photos_quotes_and_similar_places(show: Open, fitted: Reco
 
 @pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
 def test_a_review_changes_the_list(show: Open, fitted: Recommender, script: bool) -> None:
-    user = fitted.corpus.data.users[6 if script else 7]
+    user = fitted.state.dataset.data.users[6 if script else 7]
     page = show("/?hide=20", java_script_enabled=script)
     page.get_by_label("Your name").fill(user)
     page.get_by_role("button", name="Show").click()

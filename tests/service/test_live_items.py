@@ -96,7 +96,7 @@ def test_an_item_without_usable_content_is_refused(
 
 
 def test_an_item_of_the_model_cannot_be_overwritten(service: Service, fitted: Recommender) -> None:
-    item = fitted.corpus.data.items[0]
+    item = fitted.state.dataset.data.items[0]
     before = service.get(f"/v1/items/{item}")
     form = {"item": item, "name": "HACKED", "description": DESCRIPTION}
     assert service.client.post("/v1/items", data=form).status_code == 409
@@ -135,7 +135,7 @@ def test_a_language_model_writes_sentences_and_annotates_live_reviews(
         manifest["config"]["language"]["llm"] = f"openai:test-model@{server.url}"
         (copy / "model.json").write_text(json.dumps(manifest))
         database = f"sqlite:///{tmp_path / 'live.sqlite'}"
-        path = f"/v1/users/{fitted.corpus.data.users[1]}/recommendations"
+        path = f"/v1/users/{fitted.state.dataset.data.users[1]}/recommendations"
         with service_in_process(copy, database=database, sentences=True) as service:
             rows = service.get(path, params={"n": 3, "why": True})
             assert any(row["why"]["sentence"] for row in rows)

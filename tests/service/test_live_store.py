@@ -78,11 +78,11 @@ def test_several_processes_may_create_the_tables_at_once(postgres: str) -> None:
 def test_replicas_share_reviews_and_a_kill_loses_none(
     kind: str, model: Path, tmp_path: Path, fitted: Recommender, request: pytest.FixtureRequest
 ) -> None:
-    item, database = fitted.corpus.data.items[0], f"sqlite:///{tmp_path / 'live.sqlite'}"
+    item, database = fitted.state.dataset.data.items[0], f"sqlite:///{tmp_path / 'live.sqlite'}"
     if kind == "postgresql":
         database = request.getfixturevalue("postgres")
     sent = {"user": "ada", "item": item, "rating": 1, "text": "Cold soup, rude staff.", "review_id": "mine"}
-    pair = {"pairs": [{"user": "ada", "item": fitted.corpus.data.items[1]}]}
+    pair = {"pairs": [{"user": "ada", "item": fitted.state.dataset.data.items[1]}]}
     with service_in_process(model, database=database) as replica:
         with serving(model, "--database", database) as killed:
             before = killed.post("/v1/predictions", pair)

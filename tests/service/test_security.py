@@ -60,7 +60,7 @@ def test_metrics_and_logs_name_routes_and_no_user(
     model: Path, fitted: Recommender, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "mmrec.service")
-    item = fitted.corpus.data.items[0]
+    item = fitted.state.dataset.data.items[0]
     paths = ["/", f"/places/{item}", f"/photos/{item}", "/static/page.js", "/openapi.json", "/very-private"]
     paths += ["/v1/users/very-private/recommendations?n=1", "/static/very-private", "/places/very-private"]
     with service_in_process(model) as service:

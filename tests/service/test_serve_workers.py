@@ -32,7 +32,7 @@ def ask(served: Served, user: str) -> tuple[str, list[str]]:
 
 
 def test_workers_see_each_others_reviews(model: Path, tmp_path: Path, fitted: Recommender) -> None:
-    item, database = fitted.corpus.data.items[0], f"sqlite:///{tmp_path / 'live.sqlite'}"
+    item, database = fitted.state.dataset.data.items[0], f"sqlite:///{tmp_path / 'live.sqlite'}"
     with serving(model, "--workers", "2", "--database", database) as served, ThreadPoolExecutor(8) as pool:
         said = {"user": "ada", "item": item, "rating": 5, "text": "Good soup."}
         served.post("/v1/reviews", said, 201)
@@ -81,7 +81,7 @@ def test_visitors_do_not_wait_for_a_long_run_on_the_same_store(model: Path, tmp_
         with hold_lock(store, "note"), hold_lock(store, "vector"):
             assert finished.wait(60)
 
-    item = next(iter(recommender.online.codes["item"]))
+    item = next(iter(recommender.state.online.codes["item"]))
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(run_for_long)
         try:

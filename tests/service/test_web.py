@@ -21,11 +21,11 @@ def service(model: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def item(fitted: Recommender) -> str:
-    return fitted.recommend(fitted.corpus.data.users[4], 1)["item"][0]
+    return fitted.recommend(fitted.state.dataset.data.users[4], 1)["item"][0]
 
 
 def test_the_list_alone_is_a_part_of_the_home_page(service: Service, fitted: Recommender, item: str) -> None:
-    user = fitted.corpus.data.users[4]
+    user = fitted.state.dataset.data.users[4]
     home = service.client.get("/", params={"user": user, "hide": 10})
     assert home.status_code == 200
     assert f"For {user}" in home.text

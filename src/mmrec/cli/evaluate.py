@@ -52,7 +52,7 @@ def evaluate(
             )
         probability = recommender.predict(fresh["user"].to_list(), fresh["item"].to_list())
         always = np.full(len(label), (seen["rating"] >= like_rating).mean())
-        weights = recommender.model.class_weights
+        weights = recommender.state.saved.model.class_weights
         metrics = {
             "always like": measure(label, always, weights),
             recommender.config.ranker.features: measure(label, probability, weights),

@@ -72,7 +72,7 @@ def recommend(
     if everyone:
         _write_lists(recommender, everyone, n=n, seen=seen, max_fpr=max_fpr)
         return
-    if user is not None and user not in recommender.corpus.data.users:
+    if user is not None and user not in recommender.state.dataset.data.users:
         message = f"{user} has written no review here: this is the list of an unknown user"
         console.print(message, markup=False)
     _check_categories(category, recommender)
@@ -120,7 +120,7 @@ def _check_options(
 
 
 def _check_categories(categories: list[str] | None, recommender: Recommender) -> None:
-    known = recommender.catalog.common_categories(10_000)
+    known = recommender.state.catalog.common_categories(10_000)
     if categories and {*categories}.isdisjoint(known):
         message = f"no item has it; categories are {', '.join(known[:40])}"
         raise ConfigError(f"--category {categories[0]!r}: {message}")
@@ -135,7 +135,10 @@ def _write_lists(recommender: Recommender, path: Path, **options: Any) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(f"--everyone {path}: cannot be written ({reason})") from error
-    users, items = recommender.features.user.unknown_index, recommender.scorer.size
+    users, items = (
+        recommender.state.online.features.user.unknown_index,
+        recommender.state.scorer.size,
+    )
     rate = users / max(seconds, 1e-9)
     stdout.print(
         f"{path}: {lists.height:,} rows for {users:,} users, of {items:,} items, "

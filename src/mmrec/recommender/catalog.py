@@ -1,9 +1,10 @@
-"""What can be said of items to people: names, prices, categories, photos, and who said what about them."""
+"""Items as people see them: names, prices, categories, photos, and what reviews say about them."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -13,199 +14,211 @@ import polars as pl
 from mmrec.data.schema import Reviews
 from mmrec.features.dataset import Dataset
 from mmrec.llm.types import PRICE_TAGS, Note
-from mmrec.recommender.explain import Quote
 from mmrec.recommender.online import OnlineState
 from mmrec.retrieval.text_neighbors import ItemLabels
 
-__all__ = ["Catalog"]
+__all__ = ["Catalog", "Quote"]
 
+_NO_PRICE = PRICE_TAGS.index("none")
 _QUOTED_REVIEWS = 100
 
 
+@dataclass(frozen=True)
+class Quote:
+    """A sentence of a review, word for word, or the caption of a photo.
+
+    Attributes:
+        text: the sentence or caption.
+        review_id: of the review; "" for a photo of the item itself.
+        liked: whether it is a like or a dislike.
+        photo: whether it is a caption.
+    """
+
+    text: str
+    review_id: str
+    liked: bool
+    photo: bool = False
+
+
 class Catalog:
-    """Items by code, as they stand with live reviews.
+    """Items by code, with live reviews.
 
     Args:
-        reviews: all that were there when the model was made.
-        corpus: the same, with what was read out of them.
+        reviews, dataset: all reviews that the model was made of.
         vocabulary: categories by code.
-        live: features of items as they stand.
-        colours: whether captions tell colours alone, which nobody goes anywhere for.
+        online: features of items as they are now.
+        quote_captions: whether captions are worth quoting; those of colours are not.
     """
 
     def __init__(
         self,
         reviews: Reviews,
-        corpus: Dataset,
+        dataset: Dataset,
         vocabulary: Sequence[str],
-        live: OnlineState,
+        online: OnlineState,
         *,
-        colours: bool,
+        quote_captions: bool,
     ) -> None:
-        self._corpus, self._vocabulary, self._live = corpus, [*vocabulary], live
-        self._colours = colours
-        self._ids = reviews.table["review_id"]
+        self._dataset, self._vocabulary, self._online = dataset, [*vocabulary], online
+        self._quote_captions = quote_captions
         self._names = dict(zip(reviews.items["item"], reviews.items["name"], strict=True))
-        self.items = [*corpus.data.items]
-        self._said: dict[int, list[Quote]] = {}
-        self._gists: dict[int, list[Quote]] = {}
-        self._reviewed: dict[int, set[int]] = {}
+        self.items = [*dataset.data.items]
+        self._live_quotes: dict[int, list[Quote]] = defaultdict(list)
+        self._live_gists: dict[int, list[Quote]] = defaultdict(list)
+        self._live_items: dict[int, set[int]] = defaultdict(set)  # reviewed by each user
 
-    def add_review(self, user: int, item: int, name: str, review_id: str, quoted: Note) -> None:
-        """Remember a live review: who wrote it, and its sentences, word for word."""
-        self.update_item(item, name)
-        self._reviewed.setdefault(user, set()).add(item)
-        self._said.setdefault(item, []).extend(_quotes(quoted, review_id))
-        self._gists.setdefault(item, []).extend(_gist(quoted, review_id))
+    def add_review(self, user: int, item: int, item_id: str, review_id: str, note: Note) -> None:
+        """Add a live review; the sentences of its note are those of the review, word for word."""
+        self.update_item(item, item_id)
+        self._live_items[user].add(item)
+        self._live_quotes[item].extend(_sentences(note, review_id))
+        self._live_gists[item].extend(_gist(note, review_id))
 
     def update_item(
         self, item: int, item_id: str, name: str | None = None, captions: Sequence[str] = ()
     ) -> None:
-        """Remember an item, what it is called, and what its photos show."""
+        """Add a new item, or add a name or captions to one."""
         if item == len(self.items):
             self.items.append(item_id)
         if name:
             self._names[item_id] = name
-        if not self._colours:
-            self._said.setdefault(item, []).extend(
-                Quote(said, "", True, photo=True) for said in captions
-            )
+        if self._quote_captions:
+            quotes = [Quote(caption, "", liked=True, photo=True) for caption in captions]
+            self._live_quotes[item].extend(quotes)
 
     def name(self, item: int) -> str | None:
-        """The item's name, where the data have one."""
+        """The item's name, if it has one."""
         return self._names.get(self.items[item])
 
     def price(self, item: int) -> str | None:
-        """The price tag with most votes; None where nobody spoke of the price."""
-        code = int(self._prices(slice(item, item + 1))[0])
-        return PRICE_TAGS[code] if code >= 0 else None
+        """The price tag with most votes, if any."""
+        price = int(self._prices(slice(item, item + 1))[0])
+        return None if price == _NO_PRICE else PRICE_TAGS[price]
 
     def categories(self, item: int) -> list[str]:
-        """Most voted first."""
-        codes = self._live.features.item.categories[item]
+        """The item's categories, that with most votes first."""
+        codes = self._online.features.item.categories[item]
         return [self._vocabulary[code] for code in codes if code < len(self._vocabulary)]
 
     def common_categories(self, limit: int) -> list[str]:
-        """Categories of most items, sorted by name."""
-        codes = self._live.features.item.categories[: len(self.items)]
-        counts = Counter(dict(enumerate(np.bincount(codes.ravel(), minlength=1).tolist())))
-        common = [
-            code for code, count in counts.most_common() if count and code < len(self._vocabulary)
-        ]
-        return sorted(self._vocabulary[code] for code in common[:limit])
+        """The categories of most items, in alphabetical order."""
+        codes = self._online.features.item.categories[: len(self.items)].ravel()
+        counts = np.bincount(codes, minlength=len(self._vocabulary) + 1)[: len(self._vocabulary)]
+        by_count = Counter(dict(enumerate(counts.tolist()))).most_common(limit)
+        return sorted(self._vocabulary[code] for code, count in by_count if count)
 
     def matching_items(self, categories: Sequence[str], prices: Sequence[str]) -> np.ndarray:
-        """Codes of the items that have one of the categories and one of the prices, where any are named."""
+        """Codes of items with one of the categories and one of the prices, where any are given."""
         size = len(self.items)
-        fits = np.ones(size, dtype=bool)
+        matches = np.ones(size, dtype=bool)
         if categories:
-            wanted = [code for code, name in enumerate(self._vocabulary) if name in categories]
-            fits &= np.isin(self._live.features.item.categories[:size], wanted).any(1)
+            codes = np.flatnonzero(np.isin(self._vocabulary, categories))
+            matches &= np.isin(self._online.features.item.categories[:size], codes).any(1)
         if prices:
-            wanted = [code for code, tag in enumerate(PRICE_TAGS) if tag in prices]
-            fits &= np.isin(self._prices(slice(0, size)), wanted)
-        return np.flatnonzero(fits)
+            codes = np.flatnonzero(np.isin(PRICE_TAGS, prices))
+            matches &= np.isin(self._prices(slice(0, size)), codes)
+        return np.flatnonzero(matches)
 
     def labels(self) -> ItemLabels:
-        """Every item's categories and price."""
-        size, known = len(self.items), len(self._vocabulary)
-        prices, none = self._prices(slice(0, size)), known + len(PRICE_TAGS) - 1
-        codes = self._live.features.item.categories[:size]
-        both = np.column_stack(
-            [np.where(codes < known, codes, none), np.where(prices >= 0, known + prices, none)]
-        )
-        return ItemLabels([*self._vocabulary, *PRICE_TAGS[:-1]], both)
+        """The categories and the price of every item."""
+        size, vocabulary_size = len(self.items), len(self._vocabulary)
+        # Price tags have the codes behind the vocabulary; the last one, "none", is the padding.
+        padding = vocabulary_size + _NO_PRICE
+        categories = self._online.features.item.categories[:size]
+        categories = np.where(categories < vocabulary_size, categories, padding)
+        prices = vocabulary_size + self._prices(slice(0, size))
+        codes = np.column_stack([categories, prices])
+        return ItemLabels([*self._vocabulary, *PRICE_TAGS[:_NO_PRICE]], codes)
 
     def _prices(self, items: slice) -> np.ndarray:
-        """(n,) places in `PRICE_TAGS`; -1 where nobody spoke of the price."""
-        side = self._live.features.item
-        told = [at for at, tag in enumerate(PRICE_TAGS) if tag in side.names]
-        if not told:
-            return np.full(len(side.dense[items]), -1)
-        shares = side.dense[items][:, [side.names.index(PRICE_TAGS[at]) for at in told]]
-        return np.where((shares > 0).any(1), np.array(told)[shares.argmax(1)], -1)
+        """(n,) positions in `PRICE_TAGS`."""
+        features = self._online.features.item
+        dense = features.dense[items]
+        votes = np.zeros((len(dense), len(PRICE_TAGS)))
+        for position, tag in enumerate(PRICE_TAGS):
+            if tag in features.names:
+                votes[:, position] = dense[:, features.names.index(tag)]
+        return np.where((votes > 0).any(1), votes.argmax(1), _NO_PRICE)
 
     def describe(self, items: Sequence[int]) -> pl.DataFrame:
-        """`item`, `name`, `price`, `categories` of some items."""
-        return pl.DataFrame(
-            {
-                "item": [self.items[code] for code in items],
-                "name": [self.name(code) for code in items],
-                "price": [self.price(code) for code in items],
-                "categories": [self.categories(code) for code in items],
-            },
-            schema={
-                "item": pl.String,
-                "name": pl.String,
-                "price": pl.String,
-                "categories": pl.List(pl.String),
-            },
-        )
+        """`item`, `name`, `price` and `categories` of some items."""
+        rows = [
+            (self.items[item], self.name(item), self.price(item), self.categories(item))
+            for item in items
+        ]
+        text = pl.String()
+        schema = {"item": text, "name": text, "price": text, "categories": pl.List(text)}
+        return pl.DataFrame(rows, schema, orient="row")
 
     def reviewed_items(self, user: int) -> np.ndarray:
-        """Codes of what a user has reviewed."""
-        data = self._corpus.data
-        return np.append(data.item[data.user == user], [*self._reviewed.get(user, ())]).astype(
-            np.int64
-        )
+        """Codes of the items that a user has reviewed."""
+        data = self._dataset.data
+        live_items = np.array([*self._live_items.get(user, ())], dtype=np.int64)
+        return np.concatenate([data.item[data.user == user], live_items])
 
-    def photos(self, item: int, most: int = 12) -> list[tuple[str, str]]:
-        """Path and caption ("" where there is none) of its photos: its own, then those of its reviews."""
-        if item >= len(self._corpus.data.items):
+    def photos(self, item: int, limit: int = 12) -> list[tuple[str, str]]:
+        """Path and caption, or "", of photos of the item itself, then of its reviews."""
+        if item >= len(self._dataset.data.items):
             return []
-        rows = np.flatnonzero(self._corpus.data.item == item).tolist()
-        of_reviews = (path for row in rows for path in self._corpus.photos[row])
-        paths = [*self._corpus.item_photos[item], *of_reviews]
-        there = [path for path in dict.fromkeys(paths) if Path(path).is_file()][:most]
-        captions = self._captions if there else {}
-        return [(path, captions.get(path, "")) for path in there]
+        paths = [*self._dataset.item_photos[item]]
+        for row in self._rows(item):
+            paths += self._dataset.photos[row]
+        paths = [path for path in dict.fromkeys(paths) if Path(path).is_file()][:limit]
+        return [(path, self._captions.get(path, "")) for path in paths]
 
     @cached_property
     def _captions(self) -> dict[str, str]:
-        """By path; nobody is asked for captions while a page waits."""
-        return {} if self._corpus.captions_missing else self._corpus.captions.texts
+        """Path -> caption; none are made while a page waits."""
+        return {} if self._dataset.captions_missing else self._dataset.captions.texts
 
-    def load_captions(self) -> None:
-        """Look for captions now."""
+    def warm_up(self) -> None:
+        """Load captions now, for which the first request would wait."""
         _ = self._captions
 
     def quotes(self, item: int) -> list[Quote]:
-        """Sentences of its latest reviews, and captions of its photos."""
-        rows = np.flatnonzero(self._corpus.data.item == item)[-_QUOTED_REVIEWS:]
-        notes = zip(rows.tolist(), self._corpus.quotable_notes(rows), strict=True)
-        old = [quote for row, note in notes for quote in _quotes(note, self._ids[row])]
-        return [*old, *self._shown(item, rows.tolist()), *self._said.get(item, [])]
+        """Sentences of the latest reviews of an item, and captions of its photos."""
+        quotes = self._note_quotes(item, _sentences)
+        if self._quote_captions and item < len(self._dataset.data.items):
+            quotes += self._caption_quotes(item)
+        return quotes + self._live_quotes.get(item, [])
 
     def gists(self, item: int) -> list[Quote]:
-        """The most telling sentence of each of its latest reviews."""
-        rows = np.flatnonzero(self._corpus.data.item == item)[-_QUOTED_REVIEWS:]
-        notes = zip(rows.tolist(), self._corpus.quotable_notes(rows), strict=True)
-        old = [quote for row, note in notes for quote in _gist(note, self._ids[row])]
-        return [*old, *self._gists.get(item, [])]
+        """The gist of each of the latest reviews of an item."""
+        return self._note_quotes(item, _gist) + self._live_gists.get(item, [])
 
-    def _shown(self, item: int, rows: list[int]) -> list[Quote]:
-        """What photos show, under the id of their review where they have one."""
-        if self._colours or item >= len(self._corpus.data.items):
-            return []
-        corpus, captions = self._corpus, self._captions
-        own = corpus.item_captions[item] or [
-            captions.get(path, "") for path in corpus.item_photos[item]
-        ]
-        said = [(caption, "") for caption in own]
-        for row in rows:
-            given = corpus.review_captions[row] or [
-                captions.get(path, "") for path in corpus.photos[row]
-            ]
-            said += [(caption, self._ids[row]) for caption in given]
-        return [
-            Quote(caption, review_id, True, photo=True) for caption, review_id in said if caption
-        ]
+    def _rows(self, item: int) -> np.ndarray:
+        return np.flatnonzero(self._dataset.data.item == item)
+
+    def _note_quotes(self, item: int, quote: Callable[[Note, str], list[Quote]]) -> list[Quote]:
+        rows = self._rows(item)[-_QUOTED_REVIEWS:]
+        quotes: list[Quote] = []
+        for row, note in zip(rows, self._dataset.quotable_notes(rows), strict=True):
+            quotes += quote(note, self._dataset.review_ids[row])
+        return quotes
+
+    def _caption_quotes(self, item: int) -> list[Quote]:
+        """Captions of the item itself, then of its latest reviews."""
+        dataset = self._dataset
+        quotes = self._captions_of(dataset.item_captions[item], dataset.item_photos[item], "")
+        for row in self._rows(item)[-_QUOTED_REVIEWS:]:
+            review_id = dataset.review_ids[row]
+            quotes += self._captions_of(
+                dataset.review_captions[row], dataset.photos[row], review_id
+            )
+        return quotes
+
+    def _captions_of(
+        self, given: Iterable[str], photos: Iterable[str], review_id: str
+    ) -> list[Quote]:
+        """Captions that came with the data, or else those of the photos."""
+        captions = [*given] or [self._captions.get(path, "") for path in photos]
+        return [Quote(text, review_id, liked=True, photo=True) for text in captions if text]
 
 
 def _gist(note: Note, review_id: str) -> list[Quote]:
-    return [Quote(note.gist, review_id, True)] if note.gist else []
+    return [Quote(note.gist, review_id, liked=True)] if note.gist else []
 
 
-def _quotes(note: Note, review_id: str) -> list[Quote]:
-    said = ((note.likes, True), (note.dislikes, False))
-    return [Quote(text, review_id, liked) for texts, liked in said for text in texts]
+def _sentences(note: Note, review_id: str) -> list[Quote]:
+    likes = [Quote(text, review_id, liked=True) for text in note.likes]
+    return likes + [Quote(text, review_id, liked=False) for text in note.dislikes]

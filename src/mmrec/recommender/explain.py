@@ -1,4 +1,4 @@
-"""Why a probability is what it is: exact attribution to what was known, and the reviews that say so."""
+"""Why an item has its probability: exact attribution to groups of inputs, and quotes of reviews."""
 
 from __future__ import annotations
 
@@ -8,40 +8,18 @@ from itertools import combinations
 
 import numpy as np
 
+from mmrec.encoder.text_encoder import Encoder
 from mmrec.features.groups import shapley_value
+from mmrec.features.tables import EntityFeatures
+from mmrec.recommender.catalog import Catalog, Quote
+from mmrec.recommender.list_scoring import ListScorer
+from mmrec.recommender.new_users import UserView
 
-__all__ = [
-    "KNOWLEDGE_GROUPS",
-    "Explanation",
-    "Quote",
-    "coalitions",
-    "nearest_quotes",
-    "shapley_value",
-    "typical_quotes",
-    "with_sentences",
-]
+__all__ = ["KNOWLEDGE_GROUPS", "Explainer", "Explanation", "nearest_quotes", "with_sentences"]
 
 KNOWLEDGE_GROUPS = ("your ratings", "your words", "its ratings", "its words and photos")
-"""What can be known or not: numbers and words of the user, numbers and words of the item."""
-_QUOTES = 3
-_Coalition = frozenset[int]
-
-
-@dataclass(frozen=True)
-class Quote:
-    """Words that somebody has written of an item, or that a photo was put into.
-
-    Attributes:
-        text: a sentence of a review, word for word; or a caption.
-        review_id: of the review; of a photo of the item's own it is empty.
-        liked: whether it is a like or a dislike.
-        photo: whether it is the caption of a photo.
-    """
-
-    text: str
-    review_id: str
-    liked: bool
-    photo: bool = False
+"""What a probability is attributed to: numbers and text of the user, numbers and text of the item."""
+Coalition = frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -50,11 +28,10 @@ class Explanation:
 
     Attributes:
         probability: that the user likes the item.
-        base: the probability when nothing is known of either.
-        contributions: exact Shapley values of `KNOWLEDGE_GROUPS`, in probability; they add up to
-            `probability - base`.
+        base: the probability of an unknown item for an unknown user.
+        contributions: Shapley values of `KNOWLEDGE_GROUPS`; their sum is `probability - base`.
         quotes: sentences about the item, those nearest to the user's own words first.
-        sentence: one that a language model made of the quotes, and that tells nothing else; "" without one.
+        sentence: made of the quotes alone by a language model; "" without one.
     """
 
     probability: float
@@ -65,70 +42,94 @@ class Explanation:
 
     @classmethod
     def from_coalitions(
-        cls, values: Mapping[_Coalition, float], quotes: list[Quote]
+        cls, probability: Mapping[Coalition, float], quotes: list[Quote]
     ) -> Explanation:
-        """From the probability under every coalition of `KNOWLEDGE_GROUPS`."""
-        everything = frozenset(range(len(KNOWLEDGE_GROUPS)))
-        contributions = {
-            name: shapley_value(values, player) for player, name in enumerate(KNOWLEDGE_GROUPS)
-        }
-        return cls(values[everything], values[frozenset()], contributions, quotes)
+        """From the probability with each coalition of `KNOWLEDGE_GROUPS` known."""
+        contributions: dict[str, float] = {}
+        for player, name in enumerate(KNOWLEDGE_GROUPS):
+            contributions[name] = shapley_value(probability, player)
+        everyone = frozenset(range(len(KNOWLEDGE_GROUPS)))
+        return cls(probability[everyone], probability[frozenset()], contributions, quotes)
 
 
 def with_sentences(
     explanations: Sequence[Explanation], write: Callable[[Sequence[Sequence[str]]], list[str]]
 ) -> list[Explanation]:
-    """Reasons with a sentence each, which `write` makes of the texts of their quotes."""
-    sentences = write([[quote.text for quote in one.quotes] for one in explanations])
-    return [
-        replace(one, sentence=sentence)
-        for one, sentence in zip(explanations, sentences, strict=True)
-    ]
+    """Explanations with the sentences that `write` makes of the texts of their quotes."""
+    texts = [[quote.text for quote in explanation.quotes] for explanation in explanations]
+    pairs = zip(explanations, write(texts), strict=True)
+    return [replace(explanation, sentence=sentence) for explanation, sentence in pairs]
 
 
-def coalitions(
-    score: Callable[..., np.ndarray], user: tuple[int, int], item: tuple[int, int]
-) -> dict[_Coalition, float]:
-    """The probability with each set of `KNOWLEDGE_GROUPS` known and the others not: 16 of them, in one batch.
+class Explainer:
+    """Explains probabilities, and quotes what reviews say about items."""
 
-    Args:
-        score: probabilities from views of user and item, then of user and item for their words.
-        user, item: the view where they are known, and the view where nothing is.
-    """
-    sets = [
-        frozenset(some)
-        for size in range(len(KNOWLEDGE_GROUPS) + 1)
-        for some in combinations(range(len(KNOWLEDGE_GROUPS)), size)
-    ]
+    def __init__(self, catalog: Catalog, scorer: ListScorer, encoder: Encoder) -> None:
+        self._catalog, self._scorer, self._encoder = catalog, scorer, encoder
 
-    def views(player: int, sides: tuple[int, int]) -> np.ndarray:
-        return np.array([sides[0] if player in some else sides[1] for some in sets])
+    def explain(self, user: UserView, item: int) -> Explanation:
+        """Explain an item, by code."""
+        return Explanation.from_coalitions(
+            self._coalitions(user, item), self._nearest_quotes(user, item)
+        )
 
-    probability = score(views(0, user), views(2, item), views(1, user), views(3, item))
-    return dict(zip(sets, probability.tolist(), strict=True))
+    def _coalitions(self, user: UserView, item: int) -> dict[Coalition, float]:
+        """The probability with each set of `KNOWLEDGE_GROUPS` known, the others unknown: one batch of 16."""
+        players = range(len(KNOWLEDGE_GROUPS))
+        coalitions = [frozenset(some) for size in range(5) for some in combinations(players, size)]
+        known = np.array([[player in coalition for player in players] for coalition in coalitions])
+        unknown_user, unknown_item = user.features.unknown_index, user.inputs.item.unknown_index
+        user_view, user_text_view = np.where(known[:, :2], user.index, unknown_user).T
+        item_view, item_text_view = np.where(known[:, 2:], item, unknown_item).T
+        views = (user_view, item_view, user_text_view, item_text_view)
+        probability = self._scorer.score_pairs(views, user.inputs)
+        return dict(zip(coalitions, probability.tolist(), strict=True))
+
+    def _nearest_quotes(self, user: UserView, item: int) -> list[Quote]:
+        quotes = self._catalog.quotes(item)
+        if not quotes:
+            return []
+        vectors = self._encode(quotes)
+        direction = _text_direction(user.features, user.index)
+        return nearest_quotes(quotes, vectors, vectors.mean(0) if direction is None else direction)
+
+    def summary_quote(self, item: int) -> Quote | None:
+        """The gist of a review that is nearest to all gists about an item, by code."""
+        return next(iter(self._typical(self._catalog.gists(item), 1)), None)
+
+    def typical_quotes(self, item: int, limit: int = 5) -> tuple[list[Quote], list[Quote]]:
+        """What is liked and disliked about an item, by code: distinct sentences, the most typical first."""
+        quotes = [quote for quote in self._catalog.quotes(item) if not quote.photo]
+        likes = [quote for quote in quotes if quote.liked]
+        dislikes = [quote for quote in quotes if not quote.liked]
+        return self._typical(likes, limit), self._typical(dislikes, limit)
+
+    def _typical(self, quotes: Sequence[Quote], limit: int) -> list[Quote]:
+        """Distinct quotes, those nearest to the mean of all first."""
+        distinct = list({quote.text: quote for quote in quotes}.values())
+        if not distinct:
+            return []
+        vectors = self._encode(distinct)
+        order = np.argsort(-(vectors @ vectors.mean(0)), kind="stable")[:limit]
+        return [distinct[index] for index in order]
+
+    def _encode(self, quotes: Sequence[Quote]) -> np.ndarray:
+        return self._encoder.encode([quote.text for quote in quotes]).astype(np.float32)
 
 
-def typical_quotes(
-    said: Sequence[Quote], encode: Callable[[Sequence[str]], np.ndarray], most: int
+def nearest_quotes(
+    quotes: Sequence[Quote], vectors: np.ndarray, direction: np.ndarray, limit: int = 3
 ) -> list[Quote]:
-    """Each different sentence once, those first that are nearest to the mean of all."""
-    each = {quote.text: quote for quote in said}
-    if not each:
-        return []
-    vectors = encode([*each]).astype(np.float32)
-    order = np.argsort(-(vectors @ vectors.mean(0)), kind="stable")[:most]
-    return [[*each.values()][at] for at in order]
+    """The quotes, with (n, d) unit vectors, nearest to a (d,) direction; at most one of each review."""
+    nearest: dict[str, Quote] = {}
+    for index in np.argsort(-(vectors @ direction), kind="stable"):
+        nearest.setdefault(quotes[index].review_id or quotes[index].text, quotes[index])
+    return list(nearest.values())[:limit]
 
 
-def nearest_quotes(said: Sequence[Quote], vectors: np.ndarray, words: np.ndarray) -> list[Quote]:
-    """The quotes nearest to some words, one a review.
-
-    Args:
-        said: (n) quotes.
-        vectors: (n, d) their unit vectors.
-        words: (d,) direction of the words.
-    """
-    best: dict[str, Quote] = {}
-    for at in np.argsort(-(vectors @ words), kind="stable"):
-        best.setdefault(said[at].review_id or said[at].text, said[at])
-    return list(best.values())[:_QUOTES]
+def _text_direction(users: EntityFeatures, index: int) -> np.ndarray | None:
+    """(d,) of what the user writes, if anything."""
+    for name in ("likes", "gist", "summary", "reviews"):
+        if name in users.vectors and users.present[name][index]:
+            return users.vectors[name][index].astype(np.float32)
+    return None

@@ -1,14 +1,15 @@
-"""Live reviews: what one more review changes at once, from stored sums; nothing is trained again.
+"""Online state: users and items with live reviews, updated at once from stored sums, without training.
 
-A user and an item are what their reviews add up to, so a review is added to both. Effects that were fitted on
-everyone's reviews are brought up to date where the review touches them, the other side held fixed: a step of
-the same regression, which a later `fit` solves for all at once.
+A live review is added to the sums of its user and its item, and their features are built again. Mixed
+effects, which are fitted on all reviews, are updated where the review touches them, with everything else held
+fixed: one step of the same regression, which the next `fit` solves for all reviews together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,7 +22,6 @@ from mmrec.features.dataset import Dataset, Models
 from mmrec.features.mixed_effects import (
     EFFECT_COLUMNS,
     PRIOR_REVIEWS,
-    TEXT_COLUMNS,
     review_statistics,
     ridge_factors,
 )
@@ -29,23 +29,19 @@ from mmrec.features.tables import EntityFeatures, Features
 from mmrec.features.text_regression import PRIOR_TEXTS, TextRegression
 from mmrec.llm.types import Note, Summary
 
-__all__ = ["KnownReviews", "LiveReview", "OnlineState"]
-
-_ZERO = np.zeros(1, dtype=np.int64)
-_MOST = 5.0  # stars
-_SIDES: tuple[EntityKind, EntityKind] = ("user", "item")
-_ONE = EvidenceViews.from_lists(_ZERO, [_ZERO])
+T = TypeVar("T", float, np.ndarray)
+__all__ = ["EntityState", "KnownReviews", "LiveReview", "OnlineState"]
 
 
 @dataclass(frozen=True)
 class KnownReviews:
-    """What is kept of the reviews that a model knows, so that others can be added.
+    """What is stored of the reviews that a model knows, so that others can be added.
 
     Attributes:
         data: who rated what.
         features: of every user and every item, by code.
-        evidence_sums: what their reviews add up to, but for vectors, which `features` has the means of.
-        text_regression: how texts were read for the effects, where the model has any.
+        evidence_sums: sums over their reviews, without vectors, whose means are in `features`.
+        text_regression: of the mixed effects, where the model has any.
     """
 
     data: Interactions
@@ -54,22 +50,29 @@ class KnownReviews:
     text_regression: TextRegression | None
 
     @classmethod
-    def from_dataset(cls, corpus: Dataset, assembler: FeatureBuilder) -> KnownReviews:
-        """All reviews of a corpus; the assembler is one that knows them all."""
-        data, sides, tally = corpus.data, {}, {}
-        for of, entity in _entities(data):
-            side = EvidenceViews.all_reviews(entity)
-            sums = assembler.evidence_sums(of, side, corpus)
-            sides[of] = assembler.from_sums(of, sums, *assembler.entity_effects(of, side))
-            tally[of] = replace(sums, vectors={})
-        effects = assembler.mixed_effects.get(NO_GROUP)
-        features = Features(sides["user"], sides["item"], data.user, data.item)
-        return cls(data, features, tally, effects.text_regression if effects else None)
+    def from_dataset(cls, dataset: Dataset, builder: FeatureBuilder) -> KnownReviews:
+        """All reviews of a dataset; the builder has been refitted on all of them."""
+        data = dataset.data
+        evidence_sums: dict[EntityKind, EvidenceSums] = {}
+        features: dict[EntityKind, EntityFeatures] = {}
+        kinds: tuple[EntityKind, EntityKind] = ("user", "item")
+        for kind, entity in zip(kinds, (data.user, data.item), strict=True):
+            views = EvidenceViews.all_reviews(entity)
+            sums = builder.evidence_sums(kind, views, dataset)
+            features[kind] = builder.from_sums(kind, sums, *builder.entity_effects(kind, views))
+            evidence_sums[kind] = replace(sums, vectors={})
+        effects = builder.mixed_effects.get(NO_GROUP)
+        return cls(
+            data,
+            Features(features["user"], features["item"], data.user, data.item),
+            evidence_sums,
+            effects.text_regression if effects else None,
+        )
 
 
 @dataclass(frozen=True)
 class LiveReview:
-    """A live review: what was rated how, in which words, and what was read out of them."""
+    """A live review with the note that was made of it."""
 
     user: str
     item: str
@@ -79,218 +82,230 @@ class LiveReview:
 
 
 @dataclass
-class _Entity:
-    """A user or an item that a live review has touched; of a user also what was rated how."""
+class EntityState:
+    """A user or an item with its live reviews.
+
+    Attributes:
+        sums: over its reviews.
+        columns: its mixed effects, by the name of the dense column.
+        factors: (t,) of the factor score.
+        ratings: items that a user rated, and the ratings.
+    """
 
     sums: EvidenceSums
     columns: dict[str, float]
-    taste: np.ndarray
+    factors: np.ndarray
     ratings: list[tuple[int, float]]
 
     @property
     def count(self) -> float:
+        """Number of ratings."""
         return float(self.sums.rating_count[0])
 
 
 class OnlineState:
-    """All users and items as they stand, live reviews among them.
+    """All users and items with their live reviews.
 
     Args:
-        known: what there was before; its features are changed in place.
-        assembler: makes features.
-        models: put words into vectors.
+        known: reviews known before; its features are changed in place.
+        builder: builds features.
+        models: the encoder of texts.
 
     Attributes:
-        features: of every user and every item by code; in front of the last view, of which nothing is known,
-            there may be some that nobody has yet.
-        codes: `user` and `item` -> code by name.
+        features: of every user and every item by code; before the last view, of unknown ids, there may be
+            some that no id has yet.
+        codes: `user` and `item` -> code by id.
     """
 
-    def __init__(self, known: KnownReviews, assembler: FeatureBuilder, models: Models) -> None:
-        self._known, self._assembler, self._models = known, assembler, models
-        self.features, data = known.features, known.data
-        names: dict[EntityKind, list[str]] = {"user": data.users, "item": data.items}
+    def __init__(self, known: KnownReviews, builder: FeatureBuilder, models: Models) -> None:
+        self._known, self._builder, self._models = known, builder, models
+        self.features = known.features
         self.codes: dict[EntityKind, dict[str, int]] = {
-            of: {name: code for code, name in enumerate(own)} for of, own in names.items()
+            "user": {user: code for code, user in enumerate(known.data.users)},
+            "item": {item: code for code, item in enumerate(known.data.items)},
         }
-        self._touched: dict[tuple[EntityKind, int], _Entity] = {}
+        self._changed: dict[tuple[EntityKind, int], EntityState] = {}
 
     def add_review(self, review: LiveReview) -> tuple[int, int]:
-        """Add a review; the codes of its user and its item, whose features are others from then on."""
-        # A summary cannot take a review in without being written again; the numbers can.
-        corpus = Dataset.single_review(
+        """Add a review and update the features of its user and its item; their codes."""
+        # A summary is written of all reviews together, so a live review changes the numbers alone.
+        dataset = Dataset.single_review(
             review.text, review.rating, self._models, review.note, Summary(text="")
         )
-        # What may fail goes first, so that nothing is changed by halves.
-        vector = corpus.text_vectors[0].astype(np.float64)
-        of_user, of_item = (self._assembler.evidence_sums(of, _ONE, corpus) for of in _SIDES)
+        # Encode first: if that fails, nothing has been changed.
+        vector = dataset.text_vectors[0].astype(np.float64)
+        user_sums, item_sums = self._sums("user", dataset), self._sums("item", dataset)
         codes = self._code("user", review.user), self._code("item", review.item)
-        user, item = self._entity("user", codes[0]), self._entity("item", codes[1])
+        user, item = self._changed_entity("user", codes[0]), self._changed_entity("item", codes[1])
         user.ratings.append((codes[1], review.rating))
         if self._known.text_regression is not None:
-            self._bring_up_to_date(self._known.text_regression, user, item, review, vector)
-        user.sums += of_user
-        item.sums += of_item
-        self.features.user.replace_view(codes[0], self._made("user", user))
-        self.features.item.replace_view(codes[1], self._made("item", item))
+            self._update_effects(self._known.text_regression, user, item, review, vector)
+        user.sums += user_sums
+        item.sums += item_sums
+        self._rebuild("user", codes[0])
+        self._rebuild("item", codes[1])
         return codes
 
     def add_item(self, item: str, text: str, note: Note, captions: Sequence[str]) -> int:
-        """Learn of an item what it says of itself and what its photos show; its code.
+        """Add a description or captions of photos to a new or known item; its code.
 
         Args:
-            item: its id; it may be known already.
-            text, note: a description, "" where there is none, and what it says.
+            item: id.
+            text, note: the description, "" for none, and the note made of it.
             captions: of photos.
 
         Raises:
-            DataError: there is nothing in it that the model can use.
+            DataError: the model uses none of it.
         """
         self.check_item_content(text, captions)
-        corpus = Dataset.single_review(text, np.nan, self._models, note, captions=captions)
-        told = self._assembler.evidence_sums("item", _ONE, corpus)
+        dataset = Dataset.single_review(text, np.nan, self._models, note, captions=captions)
+        sums = self._sums("item", dataset)
         code = self._code("item", item)
-        entity = self._entity("item", code)
-        entity.sums += told
-        self.features.item.replace_view(code, self._made("item", entity))
+        self._changed_entity("item", code).sums += sums
+        self._rebuild("item", code)
         return code
 
     def check_item_content(self, text: str, captions: Sequence[str]) -> None:
-        """Look whether the model can use what an item is to be introduced by.
+        """Check that the model uses a description or captions of a new item.
 
         Raises:
-            DataError: it cannot.
+            DataError: it uses neither.
         """
-        if captions and not text.strip() and not self._assembler.uses_captions:
+        if captions and not text.strip() and not self._builder.uses_captions:
             raise DataError(
                 "this model has learned nothing from captions: describe the item in words"
             )
         if not text.strip() and not captions:
             raise DataError("describe the item in words, or bring a photo of it")
 
-    def new_user_features(self, liked: Sequence[int]) -> EntityFeatures:
-        """Features, one view, of someone of whom only some liked items are known: five stars each."""
-        user, codes = self._untouched("user", self.features.user.unknown_index), list(liked)
-        if (lens := self._known.text_regression) is not None:
-            rated = [
-                self._touched.get(("item", code)) or self._untouched("item", code) for code in codes
-            ]
-            above = (
-                _MOST - lens.mean_rating - np.array([one.columns["rating effect"] for one in rated])
-            )
-            user.columns["rating effect"] = above.sum() / (
-                len(codes) + self._assembler.penalties[0]
-            )
-            residual = above - user.columns["rating effect"]
-            for what, values in review_statistics(
-                np.full(len(codes), _MOST), residual, np.ones(len(codes))
-            ).items():
-                if what not in TEXT_COLUMNS:
-                    old = user.columns[what] * PRIOR_REVIEWS
-                    user.columns[what] = float(old + values.sum()) / (len(codes) + PRIOR_REVIEWS)
-            user.taste = ridge_factors(np.stack([one.taste for one in rated]), residual)
-        # Whoever likes an item might have said what those say who liked it.
-        side = self.features.item
-        spoken = [name for name in user.sums.vectors if name in side.vectors and name != "dislikes"]
-        vectors = {
-            name: side.vectors[name][codes].astype(np.float32).mean(0)[None] for name in spoken
-        }
-        voices = {name: np.array([len(codes)], dtype=np.float32) for name in spoken}
-        stars = np.array([len(codes), _MOST * len(codes)])[:, None]
-        told = replace(
-            user.sums.zeros(),
-            rating_count=stars[0],
-            rating_sum=stars[1],
-            vectors=vectors,
-            text_count=voices,
-        )
-        return self._made("user", replace(user, sums=user.sums + told))
+    @property
+    def text_regression(self) -> TextRegression | None:
+        """The text regression of the mixed effects, where the model has any."""
+        return self._known.text_regression
 
-    def _code(self, of: EntityKind, name: str) -> int:
-        codes, features = self.codes[of], self.features
+    def item_codes(self, items: Sequence[str]) -> list[int]:
+        """Codes of items.
+
+        Raises:
+            DataError: an item is unknown.
+        """
+        codes = self.codes["item"]
+        for item in items:
+            if item not in codes:
+                raise DataError(f"no review speaks of item {item!r}; check the id")
+        return [codes[item] for item in items]
+
+    def entity(self, kind: EntityKind, code: int) -> EntityState:
+        """A user or an item as it is now, not to be changed."""
+        return self._changed.get((kind, code)) or self._known_entity(kind, code)
+
+    def _sums(self, kind: EntityKind, dataset: Dataset) -> EvidenceSums:
+        """Sums over the one review of a dataset."""
+        row = np.zeros(1, dtype=np.int64)
+        return self._builder.evidence_sums(kind, EvidenceViews.from_lists(row, [row]), dataset)
+
+    def _code(self, kind: EntityKind, name: str) -> int:
+        """The code of an id, which is new if need be."""
+        codes = self.codes[kind]
         if name not in codes:
             codes[name] = len(codes)
-            if of == "user" and codes[name] == features.user.unknown_index:
-                self.features = replace(features, user=features.user.with_capacity())
-            if of == "item" and codes[name] == features.item.unknown_index:
-                self.features = replace(features, item=features.item.with_capacity())
+            if codes[name] == self._entity_features(kind).unknown_index:
+                self._add_capacity(kind)
         return codes[name]
 
-    def _entity(self, of: EntityKind, code: int) -> _Entity:
-        if (of, code) not in self._touched:
-            self._touched[of, code] = self._untouched(of, code)
-        return self._touched[of, code]
+    def _add_capacity(self, kind: EntityKind) -> None:
+        features = self.features
+        if kind == "user":
+            self.features = replace(features, user=features.user.with_capacity())
+        else:
+            self.features = replace(features, item=features.item.with_capacity())
 
-    def _untouched(self, of: EntityKind, code: int) -> _Entity:
-        """As fitted; of a code that has come since, nothing."""
-        data, tally = self._known.data, self._known.evidence_sums[of]
-        side = self.features.user if of == "user" else self.features.item
-        sums = tally.take(np.array([min(code, len(tally.rating_count) - 1)]))
-        if code >= len(tally.rating_count):
+    def _entity_features(self, kind: EntityKind) -> EntityFeatures:
+        return self.features.user if kind == "user" else self.features.item
+
+    def _changed_entity(self, kind: EntityKind, code: int) -> EntityState:
+        """A user or an item, to be changed."""
+        return self._changed.setdefault((kind, code), self.entity(kind, code))
+
+    def _known_entity(self, kind: EntityKind, code: int) -> EntityState:
+        """A user or an item as fitted; empty for a code that is new."""
+        data, known_sums = self._known.data, self._known.evidence_sums[kind]
+        features = self._entity_features(kind)
+        known_count = len(known_sums.rating_count)
+        sums = known_sums.take(np.array([min(code, known_count - 1)]))
+        if code >= known_count:
             sums = sums.zeros()
-        vectors = {name: x[[code]].astype(np.float32) for name, x in side.vectors.items()}
-        rows = np.flatnonzero(data.user == code) if of == "user" else ()
-        ratings = [(int(data.item[row]), float(data.rating[row])) for row in rows]
-        own = EFFECT_COLUMNS if self._known.text_regression else ()
-        columns = {what: float(side.dense[code, side.names.index(what)]) for what in own}
-        taste = side.factors[code].astype(np.float64) if columns else np.zeros(0)
-        return _Entity(replace(sums, vectors=vectors), columns, taste, ratings)
+        vectors = {name: x[[code]].astype(np.float32) for name, x in features.vectors.items()}
+        rows = np.flatnonzero(data.user == code) if kind == "user" else np.zeros(0, dtype=np.int64)
+        ratings = list(zip(data.item[rows].tolist(), data.rating[rows].tolist(), strict=True))
+        columns: dict[str, float] = {}
+        factors = np.zeros(0)
+        if self._known.text_regression is not None:
+            dense = dict(zip(features.names, features.dense[code].tolist(), strict=True))
+            columns = {name: dense[name] for name in EFFECT_COLUMNS}
+            factors = features.factors[code].astype(np.float64)
+        return EntityState(replace(sums, vectors=vectors), columns, factors, ratings)
 
-    def _bring_up_to_date(
+    def _update_effects(
         self,
-        lens: TextRegression,
-        user: _Entity,
-        item: _Entity,
-        said: LiveReview,
+        regression: TextRegression,
+        user: EntityState,
+        item: EntityState,
+        review: LiveReview,
         vector: np.ndarray,
     ) -> None:
-        """Effects and topics, as if the penalised means had heard this too; then the user's taste."""
-        before = user.count, item.count
-        told = {
-            "rating effect": said.rating - lens.mean_rating,
-            "text rating effect": float(lens.predict(vector)),
+        """Update the penalised means that mixed effects are, before the review enters the sums.
+
+        Effects on the rating and on the text rating: with b the old effects, n ratings and penalty p of
+        one entity, its new effect on the target y is (b (n + p) + y - b_other) / (n + 1 + p).
+        """
+        targets = {
+            "rating effect": review.rating - regression.mean_rating,
+            "text rating effect": float(regression.predict(vector)),
         }
-        both = tuple(
-            zip((user, item), (item, user), before, self._assembler.penalties, strict=True)
+        user_penalty, item_penalty = self._builder.penalties
+        for name, target in targets.items():
+            old_user, old_item = user.columns[name], item.columns[name]
+            user.columns[name] = _add_to_mean(
+                old_user, user.count + user_penalty, target - old_item
+            )
+            item.columns[name] = _add_to_mean(
+                old_item, item.count + item_penalty, target - old_user
+            )
+        effects = user.columns["rating effect"] + item.columns["rating effect"]
+        residual = targets["rating effect"] - effects
+        statistics = review_statistics(
+            np.array([review.rating]), np.array([residual]), np.array([len(review.text)])
         )
-        fresh = {
-            what: [
-                (one.columns[what] * (count + penalty) + value - other.columns[what])
-                / (count + 1 + penalty)
-                for one, other, count, penalty in both
-            ]
-            for what, value in told.items()
-        }
-        for what, (of_user, of_item) in fresh.items():
-            user.columns[what], item.columns[what] = of_user, of_item
-        residual = told["rating effect"] - sum(fresh["rating effect"])
-        brought = review_statistics(
-            *(np.array([one]) for one in (said.rating, residual, len(said.text)))
-        )
-        for one, count in zip((user, item), before, strict=True):
-            for what, value in brought.items():
-                old = one.columns[what] * (count + PRIOR_REVIEWS)
-                one.columns[what] = (old + float(value[0])) / (count + 1 + PRIOR_REVIEWS)
-        centred = (vector - lens.mean_vector) @ lens.topic_axes
-        item.taste = (item.taste * (before[1] + PRIOR_TEXTS) + centred) / (
-            before[1] + 1 + PRIOR_TEXTS
-        )
-        codes, stars = zip(*user.ratings, strict=True)
-        rated = [
-            self._touched.get(("item", code)) or self._untouched("item", code) for code in codes
-        ]
-        effects = np.array([one.columns["rating effect"] for one in rated])
-        residuals = np.array(stars) - lens.mean_rating - user.columns["rating effect"] - effects
-        user.taste = ridge_factors(np.stack([one.taste for one in rated]), residuals)
+        for entity in (user, item):
+            for name, value in statistics.items():
+                weight = entity.count + PRIOR_REVIEWS
+                entity.columns[name] = _add_to_mean(entity.columns[name], weight, float(value[0]))
+        topics = (vector - regression.mean_vector) @ regression.topic_axes
+        item.factors = _add_to_mean(item.factors, item.count + PRIOR_TEXTS, topics)
+        user.factors = self._user_factors(regression, user)
 
-    def _made(self, of: EntityKind, entity: _Entity) -> EntityFeatures:
-        nobody = self._assembler.unknown_effects.get(of, {})
-        columns = {what: np.array([value, nobody[what]]) for what, value in entity.columns.items()}
-        taste = np.stack([entity.taste, np.zeros_like(entity.taste)]).astype(np.float16)
-        return self._assembler.from_sums(of, entity.sums, columns, taste if columns else None)
+    def _user_factors(self, regression: TextRegression, user: EntityState) -> np.ndarray:
+        """(t,) ridge regression of a user's residuals on the factors of the rated items."""
+        items = [self.entity("item", code) for code, _ in user.ratings]
+        item_effects = np.array([item.columns["rating effect"] for item in items])
+        ratings = np.array([rating for _, rating in user.ratings])
+        residuals = ratings - regression.mean_rating - user.columns["rating effect"] - item_effects
+        return ridge_factors(np.stack([item.factors for item in items]), residuals)
+
+    def _rebuild(self, kind: EntityKind, code: int) -> None:
+        """Build the features of a changed user or item again."""
+        built = self.build_features(kind, self._changed[kind, code])
+        self._entity_features(kind).replace_view(code, built)
+
+    def build_features(self, kind: EntityKind, entity: EntityState) -> EntityFeatures:
+        """Features of one view, and of the unknown id behind it."""
+        unknown = self._builder.unknown_effects.get(kind, {})
+        columns = {name: np.array([value, unknown[name]]) for name, value in entity.columns.items()}
+        factors = np.stack([entity.factors, np.zeros_like(entity.factors)]).astype(np.float16)
+        return self._builder.from_sums(kind, entity.sums, columns, factors if columns else None)
 
 
-def _entities(
-    data: Interactions,
-) -> tuple[tuple[EntityKind, np.ndarray], tuple[EntityKind, np.ndarray]]:
-    return ("user", data.user), ("item", data.item)
+def _add_to_mean(mean: T, weight: float, value: T) -> T:
+    """The mean of `weight` values and one more."""
+    return (mean * weight + value) / (weight + 1)

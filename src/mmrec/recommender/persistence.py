@@ -1,4 +1,4 @@
-"""A recommender in a folder: weights and features as safetensors, settings as JSON, reviews as Parquet."""
+"""A recommender in a folder: arrays as safetensors, settings as JSON, reviews as Parquet; no pickle."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+from polars.exceptions import PolarsError
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -39,15 +42,8 @@ __all__ = [
     "strip_server_address",
 ]
 
-_FORMAT = 4
-_DAMAGE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, pl.exceptions.PolarsError)
-_NOTE_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
-    "gist": pl.String,
-    "likes": pl.List(pl.String),
-    "dislikes": pl.List(pl.String),
-    "price": pl.String,
-    "categories": pl.List(pl.String),
-}
+_FORMAT = 5
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, PolarsError)
 
 
 class Manifest(BaseModel):
@@ -70,7 +66,7 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class SavedRecommender:
-    """All that a recommender is: settings, model, the reviews it knows, and what was read out of them."""
+    """A fitted recommender: settings, model, the reviews it knows, and their notes."""
 
     config: Config
     model: TrainedModel
@@ -80,35 +76,37 @@ class SavedRecommender:
     evaluation: FitEvaluation
 
     def portable(self) -> SavedRecommender:
-        """The same without what holds on this machine alone: paths of files, addresses of servers."""
+        """The same without what is private to this machine: paths of files, addresses of servers."""
         config = self.model.builder.config
-        language = config.language.model_copy(
-            update={"llm": strip_server_address(config.language.llm)}
-        )
-        vision = config.vision.model_copy(
-            update={"captioner": strip_server_address(config.vision.captioner)}
-        )
-        parts = {"store": None, "read": ReadConfig(), "language": language, "vision": vision}
-        config = config.model_copy(update=parts)
-        model = replace(
-            self.model, builder=self.model.builder.model_copy(update={"config": config})
-        )
-        none, known = pl.lit([], dtype=pl.List(pl.String)).alias("photos"), self.reviews
+        llm = strip_server_address(config.language.llm)
+        captioner = strip_server_address(config.vision.captioner)
+        changes = {
+            "store": None,
+            "read": ReadConfig(),
+            "language": config.language.model_copy(update={"llm": llm}),
+            "vision": config.vision.model_copy(update={"captioner": captioner}),
+        }
+        config = config.model_copy(update=changes)
+        builder = self.model.builder.model_copy(update={"config": config})
+        no_photos = pl.lit([], dtype=pl.List(pl.String)).alias("photos")
         reviews = replace(
-            known, table=known.table.with_columns(none), items=known.items.with_columns(none)
+            self.reviews,
+            table=self.reviews.table.with_columns(no_photos),
+            items=self.reviews.items.with_columns(no_photos),
         )
+        model = replace(self.model, builder=builder)
         return replace(self, config=config, model=model, reviews=reviews)
 
 
-def strip_server_address(spelled: str) -> str:
-    """A model as settings spell it, without the URL of its server."""
-    return re.sub("(?is)@?https?://.*", "", spelled) or "openai:unnamed"
+def strip_server_address(model: str) -> str:
+    """The name of a model in the settings, without the URL of its server."""
+    return re.sub("(?is)@?https?://.*", "", model) or "openai:unnamed"
 
 
 def save_recommender(saved: SavedRecommender, folder: Path) -> Path:
     """Write a recommender; files of an earlier one in the folder are replaced."""
     model, known = saved.model, saved.known_reviews
-    features = known.features
+    user, item = known.features.user, known.features.item
     folder.mkdir(parents=True, exist_ok=True)
     manifest = Manifest(
         format=_FORMAT,
@@ -119,98 +117,96 @@ def save_recommender(saved: SavedRecommender, folder: Path) -> Path:
         class_weights=model.class_weights,
         evaluation=saved.evaluation,
         source=Path(saved.reviews.source).name,
-        user_names=list(features.user.names),
-        item_names=list(features.item.names),
+        user_names=list(user.names),
+        item_names=list(item.names),
     )
     save_tensors(model.ranker.state_dict(), folder / "model.safetensors")
-    arrays = {**_arrays(features.user, "user"), **_arrays(features.item, "item")}
-    arrays |= {
-        name: x
-        for of, tally in known.evidence_sums.items()
-        for name, x in _tally_arrays(tally, of).items()
-    }
-    arrays |= (
-        {
-            f"text_regression/{name}": np.asarray(x)
-            for name, x in vars(known.text_regression).items()
-        }
-        if known.text_regression
-        else {}
-    )
+    arrays = _flatten("user", vars(user)) | _flatten("item", vars(item))
+    for kind, sums in known.evidence_sums.items():
+        arrays |= _flatten(f"{kind} sums", vars(sums))
+    if known.text_regression is not None:
+        arrays |= _flatten("text regression", vars(known.text_regression))
     save_file(arrays, folder / "features.safetensors")
     saved.reviews.table.write_parquet(folder / "reviews.parquet")
     saved.reviews.items.write_parquet(folder / "items.parquet")
-    notes = pl.DataFrame([note.model_dump() for note in saved.notes], schema=_NOTE_SCHEMA)
+    texts = pl.List(pl.String)
+    schema = {"gist": pl.String(), "likes": texts, "dislikes": texts}
+    schema |= {"price": pl.String(), "categories": texts}
+    notes = pl.DataFrame([note.model_dump() for note in saved.notes], schema=schema)
     notes.write_parquet(folder / "notes.parquet")
-    # Last, since a folder is a model only when it has a manifest.
+    # The manifest makes the folder a model, so it is written last.
     (folder / "model.json").write_text(manifest.model_dump_json(indent=2))
-    for path in folder.glob("*.safetensors"):  # else nobody but their owner could serve them
+    for path in folder.glob(
+        "*.safetensors"
+    ):  # written for the owner alone; a server must read them
         shutil.copymode(folder / "model.json", path)
     return folder
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """What a saved model says of itself, without its arrays and tables.
+    """The manifest of a saved model.
 
     Raises:
-        ModelError: no such model, one of another format, or a damaged one.
+        ModelError: there is no model of this format, or it is damaged.
     """
     if not (folder / "model.json").is_file():
-        raise ModelError(
-            f"{folder}: no model.json here; name a folder that `mmrec fit --out` wrote"
-        )
+        message = f"{folder}: no model.json here; name a folder that `mmrec fit --out` wrote"
+        raise ModelError(message)
     try:
-        raw = json.loads((folder / "model.json").read_bytes())
-        if raw.get("format") != _FORMAT:
-            raise ModelError(
-                f"{folder}: format {raw.get('format')!r}, this mmrec reads {_FORMAT}; fit again"
-            )
-        manifest = Manifest.model_validate(raw)
+        values = json.loads((folder / "model.json").read_bytes())
+        if values.get("format") != _FORMAT:
+            message = f"format {values.get('format')!r}, this mmrec reads {_FORMAT}; fit again"
+            raise ModelError(f"{folder}: {message}")
+        manifest = Manifest.model_validate(values)
     except _DAMAGE as error:
         raise _damaged(folder, error) from error
     store = manifest.config.store
-    if store is not None and not os.path.isdir(store.parent):  # it was another machine's
+    if store is not None and not os.path.isdir(store.parent):  # that of another machine
         manifest.config = manifest.config.model_copy(update={"store": None})
     return manifest
 
 
 def load_recommender(folder: Path) -> SavedRecommender:
-    """Read what `save` wrote.
+    """Read what `save_recommender` wrote.
 
     Raises:
-        ModelError: no such model, one of another format, or a damaged one.
+        ModelError: there is no model of this format, or it is damaged.
     """
     manifest = read_manifest(folder)
     try:
         ranker = Ranker(manifest.shape)
         ranker.load_state_dict(load_tensors(folder / "model.safetensors"))
-        ranker.eval()
-        arrays = load_file(folder / "features.safetensors")
-        tables = {
-            name: pl.read_parquet(folder / f"{name}.parquet")
-            for name in ("reviews", "items", "notes")
-        }
-        notes = [Note.model_validate(row) for row in tables["notes"].to_dicts()]
-        data = Interactions.from_table(tables["reviews"])
-        sides = (
-            _side(arrays, "user", manifest.user_names),
-            _side(arrays, "item", manifest.item_names),
+        reviews = pl.read_parquet(folder / "reviews.parquet")
+        items = pl.read_parquet(folder / "items.parquet")
+        notes = pl.read_parquet(folder / "notes.parquet").to_dicts()
+        known_reviews = _read_known_reviews(folder, manifest, Interactions.from_table(reviews))
+        return SavedRecommender(
+            config=manifest.config,
+            model=TrainedModel(manifest.builder, ranker.eval(), manifest.class_weights, {}),
+            reviews=Reviews(reviews, items, source=manifest.source),
+            notes=[Note.model_validate(note) for note in notes],
+            known_reviews=known_reviews,
+            evaluation=manifest.evaluation,
         )
-        tally: dict[EntityKind, EvidenceSums] = {
-            "user": _tally(arrays, "user"),
-            "item": _tally(arrays, "item"),
-        }
-        lens = _lens(_under(arrays, "text_regression"))
-        known = KnownReviews(data, Features(*sides, data.user, data.item), tally, lens)
     except _DAMAGE as error:
         raise _damaged(folder, error) from error
-    return SavedRecommender(
-        manifest.config,
-        TrainedModel(manifest.builder, ranker, manifest.class_weights, {}),
-        Reviews(tables["reviews"], tables["items"], source=manifest.source),
-        notes,
-        known,
-        manifest.evaluation,
+
+
+def _read_known_reviews(folder: Path, manifest: Manifest, data: Interactions) -> KnownReviews:
+    arrays = load_file(folder / "features.safetensors")
+    user = EntityFeatures(tuple(manifest.user_names), **_unflatten(arrays, "user"))
+    item = EntityFeatures(tuple(manifest.item_names), **_unflatten(arrays, "item"))
+    evidence_sums: dict[EntityKind, EvidenceSums] = {}
+    kinds: tuple[EntityKind, EntityKind] = ("user", "item")
+    for kind in kinds:
+        empty: dict[str, Any] = {"vectors": {}, "text_count": {}}
+        evidence_sums[kind] = EvidenceSums(**(empty | _unflatten(arrays, f"{kind} sums")))
+    text_regression = None
+    if fields := _unflatten(arrays, "text regression"):
+        mean_rating = float(fields.pop("mean_rating"))
+        text_regression = TextRegression(mean_rating, **fields)
+    return KnownReviews(
+        data, Features(user, item, data.user, data.item), evidence_sums, text_regression
     )
 
 
@@ -218,52 +214,25 @@ def _damaged(folder: Path, error: Exception) -> ModelError:
     return ModelError(f"{folder}: the saved model is damaged ({error}); fit and save it again")
 
 
-def _arrays(side: EntityFeatures, name: str) -> dict[str, np.ndarray]:
-    named = {"dense": side.dense, "categories": side.categories, "factors": side.factors}
-    named |= {f"vectors/{block}": values for block, values in side.vectors.items()}
-    named |= {f"present/{block}": there for block, there in side.present.items()}
-    return {f"{name}/{part}": np.ascontiguousarray(values) for part, values in named.items()}
+def _flatten(prefix: str, fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """`prefix/field` -> array, and `prefix/field/name` -> array of fields that are mappings."""
+    arrays: dict[str, np.ndarray] = {}
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            arrays |= _flatten(f"{prefix}/{name}", value)
+        elif name != "names":  # text, which the manifest has
+            arrays[f"{prefix}/{name}"] = np.asarray(value, order="C")
+    return arrays
 
 
-def _tally_arrays(tally: EvidenceSums, of: EntityKind) -> dict[str, np.ndarray]:
-    named = {
-        name: getattr(tally, name) for name in ("rating_count", "rating_sum", "price", "categories")
-    }
-    named |= {f"text_count/{block}": voices for block, voices in tally.text_count.items()}
-    return {f"{of}/tally/{part}": np.ascontiguousarray(values) for part, values in named.items()}
-
-
-def _tally(arrays: dict[str, np.ndarray], of: EntityKind) -> EvidenceSums:
-    own = _under(arrays, f"{of}/tally")
-    voices = _under(own, "text_count")
-    return EvidenceSums(
-        own["rating_count"], own["rating_sum"], {}, voices, own["price"], own["categories"]
-    )
-
-
-def _lens(own: dict[str, np.ndarray]) -> TextRegression | None:
-    return (
-        TextRegression(
-            float(own["mean_rating"]), own["mean_vector"], own["weights"], own["topic_axes"]
-        )
-        if own
-        else None
-    )
-
-
-def _under(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    start = f"{prefix}/"
-    return {
-        key.removeprefix(start): values for key, values in arrays.items() if key.startswith(start)
-    }
-
-
-def _side(arrays: dict[str, np.ndarray], of: EntityKind, names: list[str]) -> EntityFeatures:
-    return EntityFeatures(
-        tuple(names),
-        arrays[f"{of}/dense"],
-        _under(arrays, f"{of}/vectors"),
-        _under(arrays, f"{of}/present"),
-        arrays[f"{of}/categories"],
-        arrays[f"{of}/factors"],
-    )
+def _unflatten(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
+    """The fields that `_flatten` was given; a mapping that was empty is missing."""
+    fields: dict[str, Any] = {}
+    for path, array in arrays.items():
+        first, _, rest = path.partition("/")
+        field, _, name = rest.partition("/")
+        if first == prefix and name:
+            fields.setdefault(field, {})[name] = array
+        elif first == prefix:
+            fields[field] = array
+    return fields

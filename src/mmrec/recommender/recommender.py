@@ -1,4 +1,4 @@
-"""The Recommender: fit, predict, recommend, explain, save and load; and one more review at any time."""
+"""The Recommender: fit, predict, recommend, explain, save and load; and reviews added at any time."""
 
 from __future__ import annotations
 
@@ -7,51 +7,65 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+import polars as pl
+
 from mmrec.config import Config
-from mmrec.data.schema import Reviews
+from mmrec.data.schema import EntityKind, Reviews
 from mmrec.errors import DataError
 from mmrec.evaluation.metrics import Metrics
 from mmrec.features.dataset import Dataset, Models
 from mmrec.llm.types import Note
-from mmrec.pipeline import (
-    FitEvaluation,
-    TrainedModel,
-    TrainingResult,
-    open_models,
-    prepare_data,
-    train_model,
-)
-from mmrec.recommender.catalog import Catalog
-from mmrec.recommender.hub import Published
-from mmrec.recommender.list_scoring import ListScorer
-from mmrec.recommender.lists import Answers
-from mmrec.recommender.online import KnownReviews, LiveReview, OnlineState
+from mmrec.pipeline import FitEvaluation, TrainingResult, open_models, prepare_data, train_model
+from mmrec.recommender.explain import Explanation
+from mmrec.recommender.hub import HubMixin
+from mmrec.recommender.lists import ListOptions
+from mmrec.recommender.online import KnownReviews, LiveReview
 from mmrec.recommender.persistence import SavedRecommender
+from mmrec.recommender.state import RecommenderState
 from mmrec.vision.image_features import PhotoAnnotator
 
 __all__ = ["Recommender"]
 
 
-class Recommender(Answers, Published):
+class Recommender(HubMixin):
     """Learns from reviews who will like what; any user and any item can be scored.
 
     Args:
-        config: the pipeline; `Config()` is the recommended one.
-        models: what reads; by default those that `config` names.
-
-    Attributes:
-        evaluation: how good the model is on test rows, and from which probability on it recommends.
+        config: all settings; `Config()` is the recommended pipeline.
+        models: the models that `config` names, where they are open already.
     """
-
-    evaluation: FitEvaluation
 
     def __init__(self, config: Config | None = None, models: Models | None = None) -> None:
         self.config = config or Config()
         self.models = models or open_models(self.config)
-        self._live = None
+        self._state: RecommenderState | None = None
+
+    @property
+    def state(self) -> RecommenderState:
+        """The parts of the fitted recommender, with live reviews.
+
+        Raises:
+            DataError: nothing has been fitted or loaded.
+        """
+        if self._state is None:
+            raise DataError(
+                "this Recommender knows nothing yet: call fit(reviews) or load(folder) first"
+            )
+        return self._state
+
+    @property
+    def evaluation(self) -> FitEvaluation:
+        """How good the model is on test rows, and from which probability on it recommends."""
+        return self.state.saved.evaluation
+
+    @property
+    def reviews(self) -> Reviews:
+        """All reviews that the model was fitted on."""
+        return self.state.saved.reviews
 
     def fit(self, reviews: Reviews) -> Self:
-        """Split, train the model of `config.ranker.features`, and know all of these reviews from then on.
+        """Split the reviews, train the model of `config.ranker.features`, and then know all of them.
 
         Raises:
             DataError: too few reviews to learn from.
@@ -64,37 +78,156 @@ class Recommender(Answers, Published):
         reviews: Reviews,
         other_metrics: dict[str, Metrics] | None = None,
     ) -> Self:
-        """Use a trained model, and know all of `reviews`.
+        """Use a trained model, and know all reviews.
 
         Args:
-            result: the model, trained on these reviews.
+            result: a model trained on these reviews.
             reviews: all of them, also those that were filtered out before training.
-            other_metrics: of the models that it was compared with, on the same test rows.
+            other_metrics: of models that it was compared with, on the same test rows.
         """
-        self.evaluation = result.evaluate(other_metrics)
         dataset = result.prepared.dataset
         if len(dataset) != len(reviews):
             dataset = Dataset.from_reviews(reviews, self.models, self.config)
         model = replace(result.model, builder=result.model.builder.refit(dataset))
-        self._know(model, reviews, dataset, KnownReviews.from_dataset(dataset, model.builder))
+        saved = SavedRecommender(
+            config=self.config,
+            model=model,
+            reviews=reviews,
+            notes=[],
+            known_reviews=KnownReviews.from_dataset(dataset, model.builder),
+            evaluation=result.evaluate(other_metrics),
+        )
+        self._state = RecommenderState(saved, dataset, self.models)
         return self
 
-    def _know(
-        self, model: TrainedModel, reviews: Reviews, corpus: Dataset, known: KnownReviews
-    ) -> None:
-        self._model, self._known, self.reviews, self.corpus = model, known, reviews, corpus
-        self._live = OnlineState(known, model.builder, self.models)
-        colours = self.config.vision.captioner == "builtin"
-        self.catalog = Catalog(
-            reviews, corpus, model.builder.vocabulary, self._live, colours=colours
-        )
-        self.scorer = ListScorer(model, known.features)
-        self._spaces = {}
-        self._heard = 0
+    def predict(self, users: Sequence[str], items: Sequence[str]) -> np.ndarray:
+        """Probability that each user likes the item beside it.
+
+        Args:
+            users, items: (n) ids, also of unknown users and items.
+
+        Returns:
+            (n,) float64.
+        """
+        features = self.state.online.features
+        user_views = self._views("user", users, features.user.unknown_index)
+        item_views = self._views("item", items, features.item.unknown_index)
+        return self.state.scorer.score_pairs((user_views, item_views))
+
+    def recommend(
+        self,
+        user: str | None = None,
+        n: int = 10,
+        *,
+        likes: str | None = None,
+        liked: Sequence[str] = (),
+        seen: bool = False,
+        categories: Sequence[str] = (),
+        prices: Sequence[str] = (),
+        max_fpr: float | None = None,
+        diversity: float = 0.0,
+    ) -> pl.DataFrame:
+        """The items that a user will most likely like.
+
+        Args:
+            user: id; an unknown user is one without reviews.
+            n: number of items.
+            likes: words of a new user, as in "ramen, quiet places, cheap"; only items with reviews
+                near to these words are ranked.
+            liked: ids of items that a new user likes.
+            seen: whether items that the user has reviewed may be recommended too.
+            categories, prices: items must have one of them, where any are given.
+            max_fpr: only items so probable that at most this share of the dislikes would pass.
+            diversity: from 0 to 1, how much items that differ from those above them are preferred.
+
+        Returns:
+            Up to n rows, best first: `item`, `name`, `probability`, `price`, `categories`.
+
+        Raises:
+            DataError: not just one of a user, words, and liked items; or an unknown liked item.
+        """
+        state = self.state
+        view = state.users.find(user, likes, liked, state.scorer.inputs)
+        excluded: Sequence[int] | np.ndarray = ()
+        if not seen and user is not None:
+            excluded = state.catalog.reviewed_items(view.index)
+        elif not seen:
+            excluded = state.online.item_codes(liked)
+        options = ListOptions(categories, prices, self._min_probability(max_fpr), diversity)
+        return state.lists.recommend(view, n, options, query=likes, excluded=excluded)
+
+    def recommend_all(
+        self,
+        n: int = 10,
+        *,
+        users: Sequence[str] | None = None,
+        seen: bool = False,
+        max_fpr: float | None = None,
+    ) -> pl.DataFrame:
+        """The same for many users at once, by default for all.
+
+        Returns:
+            `user`, `rank` from 1, `item`, `probability`; up to n rows a user, best first.
+        """
+        online = self.state.online
+        users = [*online.codes["user"]] if users is None else users
+        views = self._views("user", users, online.features.user.unknown_index).tolist()
+        min_probability = self._min_probability(max_fpr)
+        return self.state.lists.recommend_all(users, views, n, min_probability, seen=seen)
+
+    def search(self, text: str, n: int = 10) -> list[str]:
+        """Ids of items with the text in their name, then of those with reviews nearest to it."""
+        return self.state.search.search(text, n)
+
+    def similar_items(self, item: str, n: int = 10) -> list[tuple[str, float]]:
+        """Items with similar reviews, and cosines of the deviations from the mean item.
+
+        Raises:
+            DataError: the item is unknown.
+        """
+        (code,) = self.state.online.item_codes([item])
+        return self.state.search.similar_items(code, n)
+
+    def similar_users(self, user: str, n: int = 10) -> list[tuple[str, float]]:
+        """Users who write similar reviews, and cosines.
+
+        Raises:
+            DataError: the user is unknown.
+        """
+        codes = self.state.online.codes["user"]
+        if user not in codes:
+            raise DataError(f"{user!r} has written no review here; check the id")
+        return self.state.search.similar_users(codes[user], n)
+
+    def explain(
+        self, user: str | None, item: str, *, likes: str | None = None, liked: Sequence[str] = ()
+    ) -> Explanation:
+        """Why an item has its probability: which knowledge it comes from, and quotes of reviews.
+
+        Args:
+            user, likes, liked: as for `recommend`.
+            item: id.
+
+        Raises:
+            DataError: the item is unknown; not just one of a user, words, and liked items.
+        """
+        state = self.state
+        (code,) = state.online.item_codes([item])
+        view = state.users.find(user, likes, liked, state.scorer.inputs)
+        return state.explainer.explain(view, code)
 
     def annotate(self, text: str) -> Note:
-        """What a review says; a language model is asked once ever."""
+        """The note of a review; the language model is called once for each text."""
         return self.models.annotator.write_notes([text])[0]
+
+    def caption(self, photo: Path) -> str:
+        """The caption of a photo; the captioner is called once for each photo.
+
+        Raises:
+            PhotoError: the file is not a readable photo.
+        """
+        annotator = PhotoAnnotator(self.models.store, self.config.read.max_pixels)
+        return annotator.caption_photo(photo, self.models.captioner)
 
     def add_review(
         self,
@@ -105,23 +238,18 @@ class Recommender(Answers, Published):
         review_id: str,
         note: Note | None = None,
     ) -> None:
-        """Hear one more review: it changes its user and its item at once.
+        """Add a live review, which changes its user and its item at once.
 
         Args:
-            user, item: ids, also of newcomers.
-            rating: stars.
-            text, review_id: as it is to be quoted.
-            note: what it says, where it has been read before.
+            user, item: ids, also new ones.
+            rating: in stars.
+            text, review_id: as they are to be quoted.
+            note: of the text, where it has been annotated before.
         """
-        note = note or self.annotate(text)
-        (quoted,) = (
-            [note]
-            if self.models.annotator is self.models.quote_annotator
-            else self.models.quote_annotator.write_notes([text])
-        )
-        codes = self.online.add_review(LiveReview(user, item, rating, text, note))
-        self.catalog.add_review(*codes, item, review_id, quoted)
-        self._changed(codes[1], codes[0])
+        note = quotable = note or self.annotate(text)
+        if self.models.quote_annotator is not self.models.annotator:
+            (quotable,) = self.models.quote_annotator.write_notes([text])
+        self.state.add_review(LiveReview(user, item, rating, text, note), review_id, quotable)
 
     def add_item(
         self,
@@ -132,61 +260,46 @@ class Recommender(Answers, Published):
         captions: Sequence[str] = (),
         note: Note | None = None,
     ) -> None:
-        """Learn of an item that opened today, from a description or what photos of it show; or more of one.
+        """Add a new item by its description or captions of its photos; or add these to an item.
 
         Args:
-            item: its id.
-            name: what it is called.
-            description: read like a review, but without a rating.
-            captions: of photos (`caption` puts one into words).
-            note: what the description says, where it has been read before.
+            item: id.
+            name: of the item.
+            description: used like a review without a rating.
+            captions: of photos; see `caption`.
+            note: of the description, where it has been annotated before.
 
         Raises:
-            DataError: there is nothing in it that the model can use.
+            DataError: the model uses neither the description nor the captions.
         """
         note = note or self.annotate(description)
-        code = self.online.add_item(item, description, note, captions)
-        self.catalog.update_item(code, item, name, captions)
-        self._changed(code)
+        self.state.add_item(item, name, description, note, captions)
 
-    def caption(self, photo: Path) -> str:
-        """What a photo shows; the captioner is asked once ever.
+    def _views(self, kind: EntityKind, ids: Sequence[str], unknown: int) -> np.ndarray:
+        codes = self.state.online.codes[kind]
+        return np.array([codes.get(name, unknown) for name in ids], dtype=np.int64)
+
+    def _min_probability(self, max_fpr: float | None) -> float:
+        return 0.0 if max_fpr is None else self.evaluation.curve.for_max_fpr(max_fpr)[0]
+
+    def to_saved(self) -> SavedRecommender:
+        """What `save` writes.
 
         Raises:
-            PhotoError: the file is no photo that can be read.
+            DataError: there are live reviews.
         """
-        pictures = PhotoAnnotator(self.models.store, self.config.read.max_pixels)
-        return pictures.caption_photo(photo, self.models.captioner)
-
-    def _changed(self, item: int, user: int | None = None) -> None:
-        """Take over features that `live` has changed."""
-        features = self.online.features
-        self._known = replace(self._known, features=features)
-        self.scorer.update_item(features, item)
-        for name, space in self._spaces.items():
-            if name != "users":
-                space.update(features.item, item)
-            elif user is not None:
-                space.update(features.user, user)
-        self._heard += 1
-
-    @property
-    def _saved(self) -> SavedRecommender:
-        if self._heard:
+        if self.state.changed:
             raise DataError(
-                "this Recommender has heard live reviews, which are not in its model: fit again"
+                "live reviews or items are not part of the model: fit again to save them"
             )
-        notes = self.corpus.notes if self.config.annotation.strategy == "notes" else []
-        return SavedRecommender(
-            self.config, self.model, self.reviews, notes, self._known, self.evaluation
-        )
+        notes = self.state.dataset.notes if self.config.annotation.strategy == "notes" else []
+        return replace(self.state.saved, notes=notes)
 
     @classmethod
-    def _of(cls, saved: SavedRecommender) -> Self:
+    def from_saved(cls, saved: SavedRecommender) -> Self:
+        """A recommender as it was saved."""
         recommender = cls(saved.config)
-        recommender.evaluation = saved.evaluation
-        corpus = Dataset.from_reviews(
-            saved.reviews, recommender.models, saved.config, saved.notes or None
-        )
-        recommender._know(saved.model, saved.reviews, corpus, saved.known_reviews)
+        models, notes = recommender.models, saved.notes or None
+        dataset = Dataset.from_reviews(saved.reviews, models, saved.config, notes)
+        recommender._state = RecommenderState(saved, dataset, models)
         return recommender

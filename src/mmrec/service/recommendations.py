@@ -61,8 +61,8 @@ class RecommendationService:
             models.store.max_wait = 1.0
         self._live_captions: dict[str, str] = {}  # by item, where a live item has a photo
         self.last_review_number, self._last_item_number, self._last_poll = 0, 0, 0.0
-        self._saved_items = frozenset(recommender.online.codes["item"])
-        recommender.warm_up()
+        self._saved_items = frozenset(recommender.state.online.codes["item"])
+        recommender.state.warm_up()
         self.catch_up(immediately=True)
 
     @contextmanager
@@ -180,7 +180,7 @@ class RecommendationService:
         if item in self._saved_items:
             raise ItemExistsError(f"item {item!r} exists already; add a review of it instead")
         small, caption = (None, None) if photo is None else self._caption(photo)
-        self._recommender.online.check_item_content(description, [caption] if caption else [])
+        self._recommender.state.online.check_item_content(description, [caption] if caption else [])
         content = {"name": name, "description": description, "caption": caption}
         note = self._write_note(description)
         if not self._store.add(StoredItem(item=item, photo=small, note=note, **content)):
@@ -224,7 +224,9 @@ class RecommendationService:
             DataError: the item is unknown.
         """
         with self._lock:
-            return self._recommender.catalog.describe([self._item_code(item)]).row(0, named=True)
+            return self._recommender.state.catalog.describe([self._item_code(item)]).row(
+                0, named=True
+            )
 
     def item_profile(self, item: str, limit: int = 5) -> dict[str, Any]:
         """`describe_item`, with the most typical sentence (`summary`) and up to `limit` likes and dislikes.
@@ -234,8 +236,8 @@ class RecommendationService:
         """
         with self._lock:
             code = self._item_code(item)
-            likes, dislikes = self._recommender.typical_quotes(code, limit)
-            summary = self._recommender.summary_quote(code)
+            likes, dislikes = self._recommender.state.explainer.typical_quotes(code, limit)
+            summary = self._recommender.state.explainer.summary_quote(code)
         return {
             **self.describe_item(item),
             "summary": summary,
@@ -253,7 +255,7 @@ class RecommendationService:
             DataError: the item is unknown.
         """
         with self._lock:
-            photos = self._recommender.catalog.photos(self._item_code(item))
+            photos = self._recommender.state.catalog.photos(self._item_code(item))
             if item in self._live_captions:
                 photos = [("", self._live_captions[item]), *photos]
             if self._recommender.config.vision.captioner == "builtin":
@@ -281,15 +283,15 @@ class RecommendationService:
         """Ids of the items that a user has reviewed; none for an unknown user."""
         with self._lock:
             code, catalog = (
-                self._recommender.online.codes["user"].get(user),
-                self._recommender.catalog,
+                self._recommender.state.online.codes["user"].get(user),
+                self._recommender.state.catalog,
             )
             if code is None:
                 return []
             return [catalog.items[item] for item in catalog.reviewed_items(code).tolist()]
 
     def _item_code(self, item: str) -> int:
-        if (code := self._recommender.online.codes["item"].get(item)) is None:
+        if (code := self._recommender.state.online.codes["item"].get(item)) is None:
             raise DataError(f"there is no review of item {item!r}; check the id")
         return code
 

@@ -14,7 +14,8 @@ from pydantic import (
     StringConstraints,
 )
 
-from mmrec.recommender.explain import Explanation, Quote
+from mmrec.recommender.catalog import Quote
+from mmrec.recommender.explain import Explanation
 
 
 def _remove_nul(text: str) -> str:

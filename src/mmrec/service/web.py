@@ -57,7 +57,7 @@ def home(
         return _render("list.html.jinja", **values)
     with service.recommender() as recommender:
         review_counts = recommender.reviews.table["user"].value_counts(sort=True)
-        categories = recommender.catalog.common_categories(40)
+        categories = recommender.state.catalog.common_categories(40)
     return _render(
         "home.html.jinja",
         **values,

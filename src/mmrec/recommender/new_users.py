@@ -1,0 +1,104 @@
+"""Views of known users, and of users without reviews: from their own words, or from items that they like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mmrec.errors import DataError
+from mmrec.features.builder import FeatureBuilder
+from mmrec.features.dataset import Dataset, Models
+from mmrec.features.mixed_effects import (
+    PRIOR_REVIEWS,
+    TEXT_COLUMNS,
+    review_statistics,
+    ridge_factors,
+)
+from mmrec.features.tables import EntityFeatures, Features
+from mmrec.features.text_regression import TextRegression
+from mmrec.ranker.inputs import RankerInputs
+from mmrec.recommender.online import EntityState, OnlineState
+
+__all__ = ["UserView", "UserViews"]
+
+_LIKED_RATING = 5.0
+
+
+@dataclass(frozen=True)
+class UserView:
+    """A user as the ranker sees it: the index of its view among features of users, and these as inputs."""
+
+    index: int
+    features: EntityFeatures
+    inputs: RankerInputs
+
+
+class UserViews:
+    """Finds the views of known users, and builds those of new ones."""
+
+    def __init__(self, online: OnlineState, builder: FeatureBuilder, models: Models) -> None:
+        self._online, self._builder, self._models = online, builder, models
+
+    def find(
+        self, user: str | None, likes: str | None, liked: Sequence[str], inputs: RankerInputs
+    ) -> UserView:
+        """The view of a user, of words about what is liked, or of liked items; unknown without reviews.
+
+        Raises:
+            DataError: not just one of the three; or an unknown item.
+        """
+        if [user is not None, bool(likes), bool(liked)].count(True) != 1:
+            raise DataError(
+                "name a user, say in words what is liked, or name liked items: just one of these"
+            )
+        features = self._online.features
+        if user is not None:
+            index = self._online.codes["user"].get(user, features.user.unknown_index)
+            return UserView(index, features.user, inputs)
+        if likes:
+            built = self._builder.describe_user(Dataset.from_description(likes, self._models))
+        else:
+            built = self.from_liked_items(self._online.item_codes(liked))
+        row = np.zeros(1, dtype=np.int64)
+        return UserView(0, built, RankerInputs(Features(built, features.item, row, row)))
+
+    def from_liked_items(self, items: Sequence[int]) -> EntityFeatures:
+        """Features of a user who rated each item with five stars and writes as others do about it."""
+        online, features, count = self._online, self._online.features, len(items)
+        user = online.entity("user", features.user.unknown_index)
+        if online.text_regression is not None:
+            liked = [online.entity("item", item) for item in items]
+            user = _with_effects(user, liked, online.text_regression, self._builder.penalties[0])
+        vectors: dict[str, np.ndarray] = {}
+        for name in user.sums.vectors:
+            if name in features.item.vectors and name != "dislikes":
+                vectors[name] = features.item.vectors[name][items].astype(np.float32).mean(0)[None]
+        sums = replace(
+            user.sums.zeros(),
+            rating_count=np.array([count]),
+            rating_sum=np.array([_LIKED_RATING * count]),
+            vectors=vectors,
+            text_count=dict.fromkeys(vectors, np.array([count], dtype=np.float32)),
+        )
+        return online.build_features("user", replace(user, sums=user.sums + sums))
+
+
+def _with_effects(
+    user: EntityState, items: Sequence[EntityState], regression: TextRegression, penalty: float
+) -> EntityState:
+    """The mixed effects of a user who rated items with five stars: penalised means, as in a fit."""
+    count = len(items)
+    item_effects = np.array([item.columns["rating effect"] for item in items])
+    above_mean = _LIKED_RATING - regression.mean_rating - item_effects
+    effect = above_mean.sum() / (count + penalty)
+    residual = above_mean - effect
+    columns = user.columns | {"rating effect": float(effect)}
+    statistics = review_statistics(np.full(count, _LIKED_RATING), residual, np.ones(count))
+    for name, values in statistics.items():
+        if name not in TEXT_COLUMNS:
+            total = columns[name] * PRIOR_REVIEWS + values.sum()
+            columns[name] = float(total) / (count + PRIOR_REVIEWS)
+    factors = ridge_factors(np.stack([item.factors for item in items]), residual)
+    return replace(user, columns=columns, factors=factors)
