@@ -23,8 +23,9 @@ from PIL import Image
 from mmrec.cache.store import Failure
 from mmrec.config import VisionConfig
 from mmrec.data.images import load_photo
+from mmrec.encoder.weights import Weights
 from mmrec.errors import PhotoError
-from mmrec.vision.factory import cached_models, open_captioner
+from mmrec.vision.factory import BLIP_MODELS, open_captioner
 from mmrec.vision.resnet import ImageEncoder
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
@@ -77,19 +78,18 @@ def main() -> None:
     )
     decoding = len(photos) / (time.perf_counter() - start)
     print(f"{len(photos)} photos, decoded and made small at {decoding:.0f}/s by one thread\n")
-    spelling = {"blip-2": "blip2", "blip": "blip"}
-    cached = [f"{spelling[kind]}:{name}" for name, kind in cached_models() if kind in spelling]
+    cached = [kind for kind, name in BLIP_MODELS.items() if Weights.find(name)]
     print(f"{'captioner':<50} precision  photos/s  to builtin  failed")
     builtin = 0.0
     for name in dict.fromkeys(["builtin", *cached, *arguments.captioner]):
         captioner = open_captioner(VisionConfig(captioner=name))
-        speed, failed = rate(captioner.caption, captioner.chunk, photos)
+        speed, failed = rate(captioner.caption, captioner.chunk_size, photos)
         builtin = builtin or speed
         precision = captioner.provenance.get("precision", "-")
         print(f"{name[-50:]:<50} {precision:<9} {speed:9.2f}  {speed / builtin:10.4f}  {failed:6d}")
     features = ImageEncoder(VisionConfig(image_model=arguments.image_model))
     if features.available():
-        speed, failed = rate(features.encode, features.chunk, photos)
+        speed, failed = rate(features.encode, features.chunk_size, photos)
         name, precision = f"features {arguments.image_model}", features.placement.precision
         print(f"{name[-50:]:<50} {precision:<9} {speed:9.2f}  {speed / builtin:10.4f}  {failed:6d}")
 

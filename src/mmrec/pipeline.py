@@ -38,7 +38,6 @@ from mmrec.ranker.loss import class_weights, remove_class_weights
 from mmrec.ranker.shard import Shard
 from mmrec.ranker.training import TrainingHistory, TrainingTask, predict_logits, train_ranker
 from mmrec.vision.factory import open_captioner
-from mmrec.vision.openai_captioner import open_openai_captioner
 from mmrec.vision.resnet import ImageEncoder
 
 __all__ = [
@@ -180,8 +179,7 @@ def open_models(
     encoder = Encoder(config.encoder, store)
     model = open_language_model(config, encoder, store, budget, batch=batch)
     quote_model = open_language_model(extractive, encoder, store)
-    open_remote = partial(open_openai_captioner, language=language, budget=budget)
-    captioner = open_captioner(config.vision, open_remote)
+    captioner = open_captioner(config.vision, language, budget)
     image_encoder = ImageEncoder(config.vision)
     if config.engine.engine == "ray":
         from mmrec.distributed import remote_models  # slow to import, and an optional extra

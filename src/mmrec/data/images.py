@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import IO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -12,10 +14,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mmrec.console import track
 from mmrec.errors import PhotoError
 
-__all__ = ["IMAGE_FORMATS", "check_photo", "check_photos", "load_photo"]
+__all__ = [
+    "IMAGE_FORMATS",
+    "check_photo",
+    "check_photos",
+    "encode_jpeg",
+    "encode_thumbnail",
+    "load_photo",
+]
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """Formats that are decoded, by Pillow's names; decided by content, never by suffix."""
+
+_ONE_PHOTO = Lock()
 
 
 def check_photo(path: str, root: Path, max_pixels: int) -> Path:
@@ -67,6 +78,30 @@ def load_photo(path: Path | IO[bytes], max_pixels: int) -> Image.Image:
         raise PhotoError("more pixels than can be decoded safely") from error
     except Exception as error:  # on hostile bytes decoders raise anything
         raise PhotoError(f"cannot be decoded ({type(error).__name__}: {error})") from error
+
+
+def encode_thumbnail(photo: Path | IO[bytes], max_pixels: int, side: int = 640) -> bytes:
+    """Return a photo as a JPEG of at most `side` pixels a side, without any metadata.
+
+    Raises:
+        PhotoError: it cannot be read.
+    """
+    # One at a time: a small file may hold so many pixels that a few of them fill the memory.
+    with _ONE_PHOTO:
+        image = load_photo(photo, max_pixels)
+    return encode_jpeg(image, side, quality=80)
+
+
+def encode_jpeg(image: Image.Image, side: int, quality: int) -> bytes:
+    """Return the pixels of an image as a JPEG of at most `side` pixels a side."""
+    small = image.convert("RGB")
+    small.thumbnail((side, side))
+    # Pillow saves comments of the original with an image, but not with one that was pasted.
+    bare = Image.new("RGB", small.size)
+    bare.paste(small)
+    file = io.BytesIO()
+    bare.save(file, "JPEG", quality=quality)
+    return file.getvalue()
 
 
 def check_photos(

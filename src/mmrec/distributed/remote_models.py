@@ -158,7 +158,7 @@ class _RemoteCaptioner:
 
     def __init__(self, local: Captioner, config: VisionConfig, pool: WorkerPool) -> None:
         self._local, self._pool = local, pool
-        self.chunk, self.status = local.chunk, local.status
+        self.chunk_size, self.status = local.chunk_size, local.status
         self._load = partial(_load_captioner, config, pool.placement)
 
     @property

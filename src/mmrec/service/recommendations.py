@@ -16,6 +16,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from mmrec.data.images import encode_thumbnail
 from mmrec.errors import DataError, MmrecError, ModelError, PhotoError, StoreError
 from mmrec.features.dataset import Models
 from mmrec.llm.types import Note
@@ -23,7 +24,7 @@ from mmrec.pipeline import open_models
 from mmrec.recommender.explain import with_sentences
 from mmrec.recommender.recommender import Recommender
 from mmrec.service.live_store import LiveStore, StoredItem, StoredReview
-from mmrec.vision.image_features import PhotoAnnotator, encode_thumbnail
+from mmrec.vision.image_features import PhotoAnnotator
 
 __all__ = ["ItemExistsError", "RecommendationService", "current_service"]
 

@@ -1,10 +1,10 @@
-"""Captions by BLIP-2 (the paper's, section 3.2) or its smaller sister BLIP, from a folder or from the hub."""
+"""Captions by BLIP-2 (the paper's captioner, section 3.2) or the smaller BLIP."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -14,36 +14,30 @@ from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ModelError
 from mmrec.llm.types import Answer
 from mmrec.vision.caption_quality import caption_fault
+from mmrec.vision.types import PhotoBlocks
 
-__all__ = ["BLIP_TYPES", "BlipCaptioner"]
-
-BLIP_TYPES: Final = ("blip-2", "blip")
-"""Kinds of models, by the `model_type` of their configuration."""
-_VERSION: Final = 1
-_AT_ONCE: Final = {"cpu": 8, "cuda": 32}
-_LONGEST: Final = {"max_new_tokens": 30, "do_sample": False}
-_GREEDY: Final[dict[str, object]] = {**_LONGEST, "num_beams": 1}
-_AGAIN: Final[dict[str, object]] = {
-    **_LONGEST,
-    "num_beams": 3,
-    "min_new_tokens": 5,
-    "no_repeat_ngram_size": 2,
-    "repetition_penalty": 1.5,
-}
+__all__ = ["BlipCaptioner"]
 
 
 class BlipCaptioner:
-    """Captions without a prompt, the most likely word each time, photos in batches.
+    """Captions without a prompt by greedy search, photos in batches.
 
-    A caption that says nothing (see `faults`) is asked for once more, by a search that may not repeat
-    itself; when that says nothing either, the photo has none. Photos of a batch do not touch each other,
-    but in bf16 a near tie between two words may fall otherwise in a batch of another size.
+    A useless caption (see `caption_fault`) is generated once more by a beam search that may not
+    repeat itself; if that is useless too, the photo has none. Captions do not depend on the other
+    photos of a batch, but in bf16 a near tie between two words may be decided differently in a
+    batch of another size.
 
     Args:
         model: name on the hub, or folder.
-        revision: commit of a model on the hub; that of the local cache, or the newest one, by default.
-        placement: where it runs and how exact; the fastest of this machine by default.
+        revision: commit of a model on the hub; by default that of the local cache, or the newest.
+        placement: device and precision; by default the fastest of this machine.
     """
+
+    greedy: ClassVar = {"max_new_tokens": 30, "do_sample": False, "num_beams": 1}
+    second_try: ClassVar = {
+        **{"max_new_tokens": 30, "do_sample": False, "num_beams": 3},
+        **{"min_new_tokens": 5, "no_repeat_ngram_size": 2, "repetition_penalty": 1.5},
+    }
 
     def __init__(
         self, model: str, revision: str | None = None, placement: Placement | None = None
@@ -51,48 +45,46 @@ class BlipCaptioner:
         self._model = model
         self._revision = revision
         self.placement = placement or Placement.choose()
-        self.chunk = _AT_ONCE[self.placement.device]
-        self._again = 0
+        self.chunk_size = 32 if self.placement.device == "cuda" else 8
+        self._second_tries = 0
 
     @property
     def provenance(self) -> dict[str, object]:
-        """What determines a caption besides the photo; of a folder its weights, of a model its commit.
+        """What determines a caption besides the photo: a folder's weights, or a model's commit.
 
         Raises:
-            ModelError: the weights are not here and cannot be downloaded.
+            ModelError: the weights are missing and cannot be downloaded.
         """
         return {
             "kind": "caption",
             "model": self._weights.title,
             "revision": self._weights.revision,
             "precision": self.placement.precision,
-            "decoding": [_GREEDY, _AGAIN],
-            "version": _VERSION,
+            "decoding": [self.greedy, self.second_try],
+            "version": 1,
         }
 
-    def caption(
-        self, photos: Iterator[list[tuple[int, Image.Image]]]
-    ) -> Iterator[tuple[int, Answer | Failure]]:
+    def caption(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
         """Caption RGB photos, a block at a time.
 
         Raises:
-            ModelError: the model cannot be loaded, or not even one photo fits into the GPU's memory.
+            ModelError: the model cannot be loaded, or a single photo exceeds the GPU's memory.
         """
         for block in photos:
-            said = self._say([photo for _, photo in block], _GREEDY)
-            poor = [at for at, caption in enumerate(said) if caption_fault(caption)]
+            captions = self._generate([photo for _, photo in block], self.greedy)
+            poor = [row for row, caption in enumerate(captions) if caption_fault(caption)]
             if poor:
-                self._again += len(poor)
-                again = self._say([block[at][1] for at in poor], _AGAIN)
-                for at, caption in zip(poor, again, strict=True):
-                    said[at] = caption
-            for (number, _), caption in zip(block, said, strict=True):
-                why = caption_fault(caption)
-                yield number, Failure(f"{why} (twice)") if why else Answer(text=caption)
+                self._second_tries += len(poor)
+                better = self._generate([block[row][1] for row in poor], self.second_try)
+                for row, caption in zip(poor, better, strict=True):
+                    captions[row] = caption
+            for (number, _), caption in zip(block, captions, strict=True):
+                fault = caption_fault(caption)
+                yield number, Failure(f"{fault} (twice)") if fault else Answer(text=caption)
 
     def status(self) -> str:
-        """How many captions had to be asked for again."""
-        return f"{self._again:,} asked again" if self._again else ""
+        """How many captions had to be generated again."""
+        return f"{self._second_tries:,} asked again" if self._second_tries else ""
 
     @cached_property
     def _weights(self) -> Weights:
@@ -100,31 +92,31 @@ class BlipCaptioner:
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any, Any]:
-        self._weights.require_type(BLIP_TYPES, " or ".join(BLIP_TYPES))
+        """Model, image processor and tokenizer."""
+        self._weights.require_type(("blip-2", "blip"), "blip-2 or blip")
         model = self._weights.load("AutoModelForImageTextToText", self.placement)
         if getattr(model.config, "image_token_index", 0) is None:
-            raise ModelError(
-                f"{self._model} is of the time before transformers 4.46; bring its files again"
-            )
-        # By Pillow, so that torchvision is not needed.
-        images = self._weights.load_part("AutoImageProcessor", backend="pil")
-        return model, images, self._weights.load_part("AutoTokenizer")
+            message = "was saved before transformers 4.46; download it again"
+            raise ModelError(f"{self._model} {message}")
+        # With Pillow as its backend, the processor works without torchvision.
+        processor = self._weights.load_part("AutoImageProcessor", backend="pil")
+        return model, processor, self._weights.load_part("AutoTokenizer")
 
     @torch.inference_mode()
-    def _say(self, photos: Sequence[Image.Image], how: dict[str, object]) -> list[str]:
-        (model, images, tokenizer), place = self._loaded, self.placement
-        pixels = images(images=list(photos), return_tensors="pt")["pixel_values"]
+    def _generate(self, photos: Sequence[Image.Image], options: dict[str, Any]) -> list[str]:
+        model, processor, tokenizer = self._loaded
+        pixels = processor(images=list(photos), return_tensors="pt")["pixel_values"]
+        pixels = pixels.to(self.placement.device, self.placement.dtype)
         try:
-            ids = model.generate(pixel_values=pixels.to(place.device, place.dtype), **how)
+            tokens = model.generate(pixel_values=pixels, **options)
         except torch.OutOfMemoryError as error:
             half = len(photos) // 2
             if not half:
-                raise ModelError(
-                    f"{self._model}: one photo is too much for the GPU's memory"
-                ) from error
-            return self._say(photos[:half], how) + self._say(photos[half:], how)
-        # BLIP-2 gives back the places that the photo took among the words.
-        photo = getattr(model.config, "image_token_index", None)
-        rows = [[token for token in row if token != photo] for row in ids.tolist()]
-        said = tokenizer.batch_decode(rows, skip_special_tokens=True)
-        return [" ".join(caption.split()) for caption in said]
+                message = f"{self._model}: one photo exceeds the memory of the GPU"
+                raise ModelError(message) from error
+            return self._generate(photos[:half], options) + self._generate(photos[half:], options)
+        # BLIP-2 also returns the places which the photo takes among the words.
+        image_token = getattr(model.config, "image_token_index", None)
+        rows = [[token for token in row if token != image_token] for row in tokens.tolist()]
+        captions = tokenizer.batch_decode(rows, skip_special_tokens=True)
+        return [" ".join(caption.split()) for caption in captions]

@@ -1,80 +1,70 @@
-"""From settings to captioners, and what of them this machine has."""
+"""Captioners from settings, and the vision models that this machine has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Final
-
-from mmrec.config import VisionConfig
+from mmrec.config import LanguageConfig, VisionConfig
 from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ConfigError
+from mmrec.llm.cost import Budget
+from mmrec.llm.factory import open_chat_client
 from mmrec.vision.color_captioner import ColorCaptioner
 from mmrec.vision.types import Captioner
 
-__all__ = ["cached_models", "open_captioner", "vision_checks"]
+__all__ = ["BLIP_MODELS", "open_captioner", "vision_checks"]
 
-_BLIPS: Final = {  # spelling: kind of model, and the one by default
-    "blip2": ("blip-2", "Salesforce/blip2-opt-2.7b"),
-    "blip": ("blip", "Salesforce/blip-image-captioning-base"),
+BLIP_MODELS = {
+    "blip2": "Salesforce/blip2-opt-2.7b",
+    "blip": "Salesforce/blip-image-captioning-base",
 }
-_SERVERS: Final = ("openai", "ollama", "http", "https")
-_KNOWN: Final = (
-    "builtin, blip2[:MODEL_OR_FOLDER], blip[:MODEL_OR_FOLDER], "
-    "openai:MODEL[@URL], ollama:MODEL or a URL"
-)
+"""Captioners that run here, by the beginning of their name, with their default models."""
 
 
 def open_captioner(
     config: VisionConfig,
-    open_remote: Callable[[VisionConfig], Captioner] | None = None,
+    language: LanguageConfig | None = None,
+    budget: Budget | None = None,
     placement: Placement | None = None,
 ) -> Captioner:
-    """The captioner that is named; weights are loaded when the first photo comes.
+    """Open the captioner that `config` names; it is loaded or called with the first photo.
 
     Args:
         config: names it.
-        open_remote: opens one behind HTTP: `openai:...`, `ollama:...`, or a URL.
-        placement: where a model runs and how exact; the fastest of this machine by default.
+        language: calls in flight and price of a model behind HTTP.
+        budget: what such a model may spend.
+        placement: device and precision of a local model; by default the fastest of this machine.
 
     Raises:
-        ConfigError: no such captioner.
+        ConfigError: there is no such captioner.
     """
-    kind, _, model = config.captioner.partition(":")
-    if config.captioner == "builtin":
+    name = config.captioner
+    kind, _, model = name.partition(":")
+    if name == "builtin":
         return ColorCaptioner()
-    if kind in _BLIPS:
+    if kind in BLIP_MODELS:
         from mmrec.vision.blip import BlipCaptioner
 
-        return BlipCaptioner(model or _BLIPS[kind][1], config.captioner_revision, placement)
-    if kind in _SERVERS and model and open_remote is not None:
-        return open_remote(config)
-    raise ConfigError(f"--captioner {config.captioner}: no such captioner; there are {_KNOWN}")
+        return BlipCaptioner(model or BLIP_MODELS[kind], config.captioner_revision, placement)
+    if language and budget and (client := open_chat_client(name, language, budget)):
+        from mmrec.vision.openai_captioner import OpenAICaptioner
 
-
-def cached_models() -> Iterator[tuple[str, str]]:
-    """Names and types of the models in the hub's local cache, as far as they are whole."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    for folder in sorted(Path(HF_HUB_CACHE).glob("models--*")):
-        name = folder.name.removeprefix("models--").replace("--", "/")
-        if here := Weights.find(name):
-            yield name, here.model_type
+        return OpenAICaptioner(client)
+    names = (
+        "builtin, blip2[:MODEL_OR_FOLDER], blip[:MODEL_OR_FOLDER], openai:MODEL[@URL], ollama:MODEL"
+    )
+    raise ConfigError(f"--captioner {name}: no such captioner; there are {names} or a URL")
 
 
 def vision_checks() -> dict[str, tuple[str, str]]:
     """State and detail of captioners and of the image baseline, for `mmrec doctor`."""
-    cached = list(cached_models())
-    checks = {"captions": ("ok", "builtin (palette and layout in words, no vision model)")}
-    for spelling, (kind, default) in _BLIPS.items():
-        ready = ", ".join(
-            f"--captioner {spelling}:{name}" for name, found in cached if found == kind
-        )
-        need = f"--captioner {spelling}:FOLDER, or bring it with `hf download {default}`"
-        checks[f"captions by {spelling}"] = ("ok", ready) if ready else ("missing", need)
-    resnet = VisionConfig().image_model
-    names = [name for name, found in cached if found == "resnet"]
-    ready = f"{', '.join(names)}, weights are here"
-    need = f"no images without --image-model FOLDER, or bring it with `hf download {resnet}`"
-    checks["image baseline"] = ("ok", ready) if resnet in names else ("missing", need)
+    checks = {"captions": ("ok", "builtin (brightness and colours in words, no vision model)")}
+    models = {
+        f"captions by {kind}": (name, f"--captioner {kind}") for kind, name in BLIP_MODELS.items()
+    }
+    models["image baseline"] = (VisionConfig().image_model, "--image-model")
+    for subject, (name, option) in models.items():
+        if Weights.find(name):
+            checks[subject] = ("ok", f"{name}, the weights are here")
+        else:
+            detail = f"download it with `hf download {name}`, or name another one by {option}"
+            checks[subject] = ("missing", detail)
     return checks

@@ -1,4 +1,4 @@
-"""What a vision model must do for mmrec: put a photo into words."""
+"""The protocol of captioners: put photos into words."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from PIL import Image
 from mmrec.cache.store import Failure
 from mmrec.llm.types import Answer
 
-__all__ = ["Captioner"]
+__all__ = ["Captioner", "PhotoBlocks"]
+
+PhotoBlocks = Iterator[list[tuple[int, Image.Image]]]
+"""RGB photos in blocks, each with its number."""
 
 
 class Captioner(Protocol):
-    """Describes photos without being asked anything (paper, section 3.2)."""
+    """Describes photos without a question (paper, section 3.2)."""
 
-    chunk: int
-    """Photos that are handed over, and whose captions are kept, at a time."""
+    chunk_size: int
+    """Photos in a block; the captions of a block are stored together."""
 
     @property
     def provenance(self) -> dict[str, object]:
         """What determines a caption besides the photo: kind, model, revision, parameters."""
 
-    def caption(
-        self, photos: Iterator[list[tuple[int, Image.Image]]]
-    ) -> Iterator[tuple[int, Answer | Failure]]:
-        """Caption RGB photos of any size as they come, each caption with the number of its photo.
+    def caption(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
+        """Caption photos of any size, in any order, each caption with the number of its photo.
 
-        A caption that says nothing, even when asked for again, is a failure.
+        A caption that says nothing (see `caption_fault`), also on a second try, is a failure.
         """
 
     def status(self) -> str:
