@@ -1,6 +1,6 @@
-"""Tiny random models in folders, built from their configurations: what real ones look like, in milliseconds.
+"""Tiny random models in folders, built from their configurations: made in milliseconds.
 
-They say nonsense, but the nonsense depends on the input, so that loading, batching and storing can be
+Their outputs are nonsense that depends on the input, so that loading, batching and storing can be
 tested without any download.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
-_SAID = (
+_SENTENCES = (
     "a plate of noodles with vegetables on a wooden table",
     "two people sitting at the counter of a small bar",
     "a street at night with lights and a sign over the door",
@@ -38,7 +38,7 @@ def byte_tokenizer(size: int = 400) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    base.train_from_iterator(_SAID * 5, trainer)
+    base.train_from_iterator(_SENTENCES * 5, trainer)
     return _wrapped(base)
 
 
@@ -46,9 +46,9 @@ def word_tokenizer() -> Any:
     """A tokenizer whose tokens are whole words, so that even nonsense is made of words."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    words = sorted({word for text in _SAID[:-1] for word in text.replace(",", "").split()})
+    words = sorted({word for text in _SENTENCES[:-1] for word in text.replace(",", "").split()})
     base = Tokenizer(
-        models.WordLevel({word: at for at, word in enumerate([*_SPECIAL, *words])}, unk_token="<unk>")
+        models.WordLevel({word: index for index, word in enumerate([*_SPECIAL, *words])}, unk_token="<unk>")
     )
     base.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return _wrapped(base)
@@ -67,11 +67,11 @@ def _wrapped(base: Any) -> Any:
     )
 
 
-def _special(words: Any) -> dict[str, int]:
+def _special(tokenizer: Any) -> dict[str, int]:
     return {
-        "bos_token_id": words.bos_token_id,
-        "eos_token_id": words.eos_token_id,
-        "pad_token_id": words.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
     }
 
 
@@ -88,9 +88,9 @@ def tiny_blip2_folder(path: Path, seed: int = 0) -> Path:
     )
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-    words = word_tokenizer()
+    tokenizer = word_tokenizer()
     processor = Blip2Processor(
-        BlipImageProcessorPil(size={"height": 32, "width": 32}), words, num_query_tokens=4
+        BlipImageProcessorPil(size={"height": 32, "width": 32}), tokenizer, num_query_tokens=4
     )
     small: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     vision = Blip2VisionConfig(
@@ -101,8 +101,8 @@ def tiny_blip2_folder(path: Path, seed: int = 0) -> Path:
     )
     text = OPTConfig(
         **small,
-        **_special(words),
-        vocab_size=len(words),
+        **_special(tokenizer),
+        vocab_size=len(tokenizer),
         ffn_dim=64,
         word_embed_proj_dim=32,
         max_position_embeddings=128,
@@ -115,7 +115,7 @@ def tiny_blip2_folder(path: Path, seed: int = 0) -> Path:
             qformer_config=former,
             text_config=text,
             num_query_tokens=4,
-            image_token_index=words.convert_tokens_to_ids("<image>"),
+            image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         )
     )
     torch.nn.init.normal_(model.query_tokens, std=0.5)
@@ -136,14 +136,14 @@ def tiny_blip_folder(path: Path, seed: int = 0) -> Path:
     )
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-    words = word_tokenizer()
+    tokenizer = word_tokenizer()
     small: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     small |= {"intermediate_size": 64, "projection_dim": 16, "initializer_range": 0.4}
     text = BlipTextConfig(
         **small,
-        **_special(words),
-        sep_token_id=words.eos_token_id,
-        vocab_size=len(words),
+        **_special(tokenizer),
+        sep_token_id=tokenizer.eos_token_id,
+        vocab_size=len(tokenizer),
         encoder_hidden_size=32,
         max_position_embeddings=64,
     )
@@ -153,7 +153,7 @@ def tiny_blip_folder(path: Path, seed: int = 0) -> Path:
         BlipConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16)
     )
     model.save_pretrained(path)
-    BlipProcessor(BlipImageProcessorPil(size={"height": 32, "width": 32}), words).save_pretrained(path)
+    BlipProcessor(BlipImageProcessorPil(size={"height": 32, "width": 32}), tokenizer).save_pretrained(path)
     return path
 
 
@@ -175,13 +175,13 @@ def tiny_chat_folder(path: Path, seed: int = 0) -> Path:
     import torch
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-    words = byte_tokenizer()
-    words.chat_template = _CHAT
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = _CHAT
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(
-            **_special(words),
-            vocab_size=len(words),
+            **_special(tokenizer),
+            vocab_size=len(tokenizer),
             hidden_size=32,
             intermediate_size=64,
             num_hidden_layers=2,
@@ -191,7 +191,7 @@ def tiny_chat_folder(path: Path, seed: int = 0) -> Path:
             initializer_range=0.3,
         )
     )
-    model.generation_config = GenerationConfig(**_special(words), do_sample=True, temperature=0.7)
+    model.generation_config = GenerationConfig(**_special(tokenizer), do_sample=True, temperature=0.7)
     model.save_pretrained(path)
-    words.save_pretrained(path)
+    tokenizer.save_pretrained(path)
     return path

@@ -1,4 +1,4 @@
-"""A model's files: pinned, found in folders and in the hub's cache, brought from a hub that is played."""
+"""A model's files: pinned, found in folders and in the hub's cache, downloaded from a test double."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def copy(chat: Path, tmp_path: Path) -> Path:
 
 
 class Hub:
-    """Answers what `huggingface_hub` asks of a hub that has one model, and keeps what was brought."""
+    """Answers `huggingface_hub` like a hub that has one model, and notes requests and downloads."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.asked: list[httpx2.Request] = []
-        self.brought: list[str] = []
+        self.requests: list[httpx2.Request] = []
+        self.downloads: list[str] = []
 
     def __call__(self, request: httpx2.Request) -> httpx2.Response:
-        self.asked.append(request)
+        self.requests.append(request)
         if request.url.path.startswith(f"/api/models/{NAME}/tree/"):
             files = [path for path in self.folder.rglob("*") if path.is_file()]
             return httpx2.Response(200, json=[self._entry(path) for path in files])
@@ -58,7 +58,7 @@ class Hub:
         headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
         if request.method == "HEAD":
             return httpx2.Response(200, headers={**headers, "Content-Length": str(len(content))})
-        self.brought.append(path.relative_to(self.folder).as_posix())
+        self.downloads.append(path.relative_to(self.folder).as_posix())
         return httpx2.Response(200, headers=headers, content=content)
 
     def _entry(self, path: Path) -> dict[str, object]:
@@ -69,15 +69,17 @@ class Hub:
 
 @pytest.fixture
 def hub(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    played = Hub(copy)
+    hub_double = Hub(copy)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    set_client_factory(lambda: httpx2.Client(transport=httpx2.MockTransport(played), follow_redirects=True))
-    yield played
+    set_client_factory(
+        lambda: httpx2.Client(transport=httpx2.MockTransport(hub_double), follow_redirects=True)
+    )
+    yield hub_double
     set_client_factory(default_client_factory)
 
 
-def test_what_is_brought_is_found_and_pinned(hub: Hub) -> None:
+def test_a_downloaded_model_is_found_and_pinned(hub: Hub) -> None:
     (hub.folder / "pytorch_model.bin").write_bytes(b"a pickle")
     (hub.folder / "consolidated.safetensors").write_bytes(b"the same weights once more")
     (hub.folder / "onnx").mkdir()
@@ -86,7 +88,7 @@ def test_what_is_brought_is_found_and_pinned(hub: Hub) -> None:
     assert Weights.find(NAME) is None
     weights = Weights.find_or_download(NAME)
     assert weights.revision == COMMIT
-    assert sorted(hub.brought) == [
+    assert sorted(hub.downloads) == [
         "chat_template.jinja",
         "config.json",
         "generation_config.json",
@@ -94,29 +96,29 @@ def test_what_is_brought_is_found_and_pinned(hub: Hub) -> None:
         "tokenizer.json",
         "tokenizer_config.json",
     ]
-    first = next(request for request in hub.asked if request.url.path.startswith("/api/models/"))
+    first = next(request for request in hub.requests if request.url.path.startswith("/api/models/"))
     assert first.extensions["timeout"]["read"] == 10
-    hub.asked.clear()
+    hub.requests.clear()
     assert Weights.find(NAME) == Weights.find_or_download(NAME) == weights
     assert Weights.find(NAME, COMMIT) == weights
     assert Weights.find(NAME, "f" * 40) is None
-    assert not hub.asked
+    assert not hub.requests
 
 
-def test_weights_of_a_language_model_are_brought_at_the_first_ask(hub: Hub) -> None:
+def test_weights_of_a_language_model_are_downloaded_at_the_first_prompt(hub: Hub) -> None:
     task = Task("note", "Say what the review says.", None, 2)
     model = TransformersModel(NAME, None, 3000, Placement("cpu", "fp32"))
     assert model.provenance(task)["revision"] == COMMIT
     assert model.count_tokens(["a"]) == [1]
     assert model.window
-    assert "model.safetensors" not in hub.brought
+    assert "model.safetensors" not in hub.downloads
     assert Weights.find(NAME) is None
-    hub.asked.clear()
+    hub.requests.clear()
     assert TransformersModel(NAME, None, 3000).count_tokens(["a"]) == [1]
-    assert not hub.asked, "what is here is not asked for again"
+    assert not hub.requests, "a model on this machine needs no request"
     (_, answer), *_ = model.generate(iter([[(0, Prompt(task, ("a",)))]]))
     assert isinstance(answer, Answer)
-    assert hub.brought[-1] == "model.safetensors"
+    assert hub.downloads[-1] == "model.safetensors"
     assert Weights.find(NAME) is not None
 
 
@@ -124,14 +126,16 @@ def test_a_model_whose_weights_are_pickled_is_refused(hub: Hub) -> None:
     (hub.folder / "model.safetensors").rename(hub.folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="never pickles"):
         Weights.find_or_download(NAME)
-    assert "pytorch_model.bin" not in hub.brought
+    assert "pytorch_model.bin" not in hub.downloads
 
 
-def test_a_hub_that_does_not_answer_is_told_with_the_mend(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    def silent(request: httpx2.Request) -> httpx2.Response:
+def test_a_hub_that_does_not_answer_is_an_error_with_a_remedy(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def time_out(request: httpx2.Request) -> httpx2.Response:
         raise httpx2.ReadTimeout("timed out", request=request)
 
-    set_client_factory(lambda: httpx2.Client(transport=httpx2.MockTransport(silent)))
+    set_client_factory(lambda: httpx2.Client(transport=httpx2.MockTransport(time_out)))
     with pytest.raises(ModelError, match=f"cannot load the model {NAME}: timed out; .* `hf download {NAME}`"):
         Weights.find_or_download(NAME)
 
@@ -146,7 +150,7 @@ def test_every_file_pins_a_folder(copy: Path, name: str) -> None:
     assert len({first, changed, folder_digest(copy)}) == 3
 
 
-def test_notes_beside_a_folder_and_where_it_is_do_not_pin_it(chat: Path, copy: Path) -> None:
+def test_readmes_and_the_path_of_a_folder_do_not_change_its_revision(chat: Path, copy: Path) -> None:
     (copy / "README.md").write_text("a note")
     (copy / ".cache").mkdir()
     (copy / ".cache/download.json").write_text("{}")
@@ -160,7 +164,7 @@ def shards(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "whole", "countable"),
+    ("damage", "has_weights", "has_tokenizer"),
     [
         (lambda folder: None, True, True),
         (lambda folder: (folder / "config.json").unlink(), False, False),
@@ -171,15 +175,15 @@ def shards(folder: Path) -> None:
         (lambda folder: (shards(folder), (folder / "model-2-of-2.safetensors").write_bytes(b"")), True, True),
     ],
 )
-def test_what_must_be_in_a_folder(
-    copy: Path, harm: Callable[[Path], object], whole: bool, countable: bool
+def test_a_folder_needs_its_settings_its_weights_and_a_tokenizer(
+    copy: Path, damage: Callable[[Path], object], has_weights: bool, has_tokenizer: bool
 ) -> None:
-    harm(copy)
-    assert (Weights.find(str(copy)) is not None) == whole
-    assert (Weights.find(str(copy), tensors=False) is not None) == countable
+    damage(copy)
+    assert (Weights.find(str(copy)) is not None) == has_weights
+    assert (Weights.find(str(copy), tensors=False) is not None) == has_tokenizer
 
 
-def test_transformers_is_as_loud_as_before(tmp_path: Path) -> None:
+def test_loading_restores_the_verbosity_of_transformers(tmp_path: Path) -> None:
     from transformers.utils import logging
 
     logging.set_verbosity_info()
