@@ -12,14 +12,14 @@ from mmrec.features.tables import EntityFeatures, Features
 from mmrec.ranker import inputs as inputs_module
 from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.inputs import RankerInputs
-from mmrec.ranker.linear import Moments, fit_linear
+from mmrec.ranker.linear import RegressionMoments, fit_linear
 from toys import ranker_of, toy
 
 
 def test_the_ridge_regression_equals_scikit_learn_s_and_leaves_out_masked_columns() -> None:
     rng = np.random.default_rng(1)
     x, y = rng.normal(1, 2, (200, 5)), rng.random(200) < 0.6
-    moments = Moments(200, float(y.sum()), x.sum(0), x.T @ x, x.T @ y)
+    moments = RegressionMoments(200, float(y.sum()), x.sum(0), x.T @ x, x.T @ y)
     weights, constant = moments.solve(np.full(5, 30.0), np.ones(5, dtype=bool))
     reference = Ridge(alpha=30.0).fit(x, y)
     assert weights == pytest.approx(reference.coef_)

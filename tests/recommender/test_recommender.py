@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from mmrec.config import AnnotationConfig, Config, ReadConfig, TrainingConfig
-from mmrec.data import Reviews, read_reviews
-from mmrec.data.synthetic.city import write_sample_city
+from mmrec.config import AnnotationConfig, Config, TrainingConfig
 from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.errors import DataError, ModelError, PhotoError
 from mmrec.recommender.explain import KNOWLEDGE_GROUPS, shapley_value
@@ -22,32 +21,14 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("city")
+def changed(fitted: Recommender, **settings: Any) -> Config:
+    """The same settings with the same store, but for some."""
+    return fitted.config.model_copy(update=settings)
 
 
-@pytest.fixture(scope="module")
-def reviews(folder: Path) -> Reviews:
-    path = write_sample_city(folder, seed=3, users=60, items=25, reviews=500)
-    return read_reviews(path, ReadConfig(items=folder / "places.jsonl"))
-
-
-def settings(folder: Path, **profile: str) -> Config:
-    training = TrainingConfig(epochs=4)
-    return Config(
-        store=folder / "store.sqlite", training=training, annotation=AnnotationConfig.model_validate(profile)
-    )
-
-
-@pytest.fixture(scope="module")
-def fitted(folder: Path, reviews: Reviews) -> Recommender:
-    return Recommender(settings(folder)).fit(reviews)
-
-
-def test_nothing_can_be_asked_before_fitting(folder: Path) -> None:
+def test_nothing_can_be_asked_before_fitting(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="call fit"):
-        Recommender(settings(folder)).recommend("ann")
+        Recommender(Config(store=tmp_path / "store.sqlite")).recommend("ann")
 
 
 def test_predict_takes_any_user_and_any_item(fitted: Recommender) -> None:
@@ -155,24 +136,26 @@ def test_a_model_of_another_format_is_refused(fitted: Recommender, tmp_path: Pat
         Recommender.load(folder)
 
 
-def test_the_same_seed_fits_the_same_model(fitted: Recommender, folder: Path, reviews: Reviews) -> None:
-    again = Recommender(settings(folder)).fit(reviews)
+def test_the_same_seed_fits_the_same_model(fitted: Recommender) -> None:
+    again = Recommender(fitted.config).fit(fitted.reviews)
     assert again.evaluation.metrics == fitted.evaluation.metrics
 
 
-def test_summaries_fit_and_serve_too(folder: Path, reviews: Reviews) -> None:
-    summarised = Recommender(settings(folder, strategy="summary")).fit(reviews)
+def test_summaries_fit_and_serve_too(fitted: Recommender) -> None:
+    summarised = Recommender(changed(fitted, annotation=AnnotationConfig(strategy="summary"))).fit(
+        fitted.reviews
+    )
     assert set(summarised.state.online.features.user.vectors) == {"summary"}
     assert summarised.recommend(likes="ramen, quiet places", n=3).height == 3
 
 
-def test_training_on_test_rows_is_flagged(folder: Path, reviews: Reviews) -> None:
+def test_training_on_test_rows_is_flagged(fitted: Recommender) -> None:
     from mmrec.experiments.compare import compare
     from mmrec.pipeline import open_models
 
     training = TrainingConfig(epochs=1, select="test", loss="sqrt")
-    config = settings(folder).model_copy(update={"training": training})
-    result = compare(reviews, config, open_models(config), ["baseline"])
+    config = changed(fitted, training=training)
+    result = compare(fitted.reviews, config, open_models(config), ["baseline"])
     assert any("chosen on test rows" in remark for remark in result.remarks)
 
 
@@ -301,17 +284,15 @@ def test_an_item_that_opened_today_is_found_by_its_description(fitted: Recommend
         alive.add_item("nothing")
 
 
-def test_an_item_that_opened_today_is_known_by_one_photo(tmp_path: Path) -> None:
-    path = write_sample_city(tmp_path, seed=3, users=60, items=25, reviews=400)
-    reviews = read_reviews(path, ReadConfig(items=tmp_path / "places.jsonl"))
-    fitted = Recommender(settings(tmp_path)).fit(reviews)
-    photo = next(path for own in reviews.items["photos"] for path in own)
-    caption = fitted.caption(Path(photo))
+def test_an_item_that_opened_today_is_known_by_one_photo(fitted: Recommender, tmp_path: Path) -> None:
+    alive = Recommender.load(fitted.save(tmp_path / "model"))
+    photo = next(path for own in fitted.reviews.items["photos"] for path in own)
+    caption = alive.caption(Path(photo))
     assert caption
-    before = fitted.predict(["stranger"], ["new"])
-    fitted.add_item("new", captions=[caption])
-    assert fitted.predict(["stranger"], ["new"]) != pytest.approx(before, abs=1e-9)
-    code = fitted.state.online.codes["item"]["new"]
-    assert fitted.state.online.features.item.present["photos"][code] == 1
+    before = alive.predict(["stranger"], ["new"])
+    alive.add_item("new", captions=[caption])
+    assert alive.predict(["stranger"], ["new"]) != pytest.approx(before, abs=1e-9)
+    code = alive.state.online.codes["item"]["new"]
+    assert alive.state.online.features.item.present["photos"][code] == 1
     with pytest.raises(PhotoError):
-        fitted.caption(tmp_path / "places.jsonl")
+        alive.caption(tmp_path / "places.jsonl")

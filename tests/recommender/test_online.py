@@ -8,9 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mmrec.config import Config, TrainingConfig
-from mmrec.data import Reviews, read_reviews
-from mmrec.data.synthetic.city import write_sample_city
+from mmrec.data import Reviews
 from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.evidence.views import EvidenceViews
 from mmrec.features.dataset import Dataset
@@ -23,14 +21,6 @@ pytestmark = [
     pytest.mark.usefixtures("one_thread"),
 ]
 TEXT = "The ramen was wonderful and cheap. The waiter was slow."
-
-
-@pytest.fixture(scope="module")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
-    folder = tmp_path_factory.mktemp("city")
-    reviews = read_reviews(write_sample_city(folder, seed=3, users=60, items=25, reviews=500))
-    config = Config(store=folder / "store.sqlite", training=TrainingConfig(epochs=2))
-    return Recommender(config).fit(reviews)
 
 
 def with_one_more(reviews: Reviews, said: LiveReview) -> Reviews:
