@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from tempfile import TemporaryFile, gettempdir
 from typing import IO, TYPE_CHECKING
@@ -96,6 +95,7 @@ class BatchClient(ChatClient):
         self._store = store
         self._resubmit = resubmit
         self._server_id = (endpoint.url or endpoint.provider).rstrip("/")
+        self._jobs = BatchJobStore(store, self._server_id)
         self._caught_up = False
         self._probed: set[bool] = set()
         self._budget_reached: BudgetReached | None = None
@@ -148,10 +148,6 @@ class BatchClient(ChatClient):
             # Batches of other requests may free the budget, else the run cannot go on.
             is_waiting = self._jobs.pending_usage() != Usage()
             raise pending if is_waiting or not self._budget_reached else self._budget_reached
-
-    @cached_property
-    def _jobs(self) -> BatchJobStore:
-        return BatchJobStore(self._store, self._server_id)
 
     def _request_name(self, request: ChatRequest) -> str:
         """A name that stays the same from run to run, whatever the server's capabilities."""
