@@ -22,7 +22,7 @@ import pytest
 
 from chat_server import Server, serve
 from mmrec.cache.locks import hold_lock
-from mmrec.cache.store import Store
+from mmrec.cache.store import Failure, Store
 from mmrec.cli import main
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.data.synthetic.city import write_sample_city
@@ -31,7 +31,7 @@ from mmrec.llm.annotator import Annotator
 from mmrec.llm.cost import Budget, BudgetReached, CostTracker, Price
 from mmrec.llm.factory import open_language_model
 from mmrec.llm.openai_batch import AnswersPending, BatchClient
-from mmrec.llm.openai_protocol import ChatRequest, Endpoint
+from mmrec.llm.openai_protocol import ChatRequest, Endpoint, parse_batch_result
 from mmrec.llm.types import Answer, Note
 
 TEXTS = [
@@ -193,6 +193,14 @@ def test_a_refused_line_fails_for_good_until_a_retry(server: Server, tmp_path: P
     assert len(server.batches) == 1
     server.set(context=0)
     assert run_to_the_end(server.url, path, texts, retry_failed=True).notes[-1].gist
+
+
+@pytest.mark.parametrize("status", [400, 422, 401, 403, 404, 408, 409, 429, 500])
+def test_only_refusals_of_the_request_itself_are_final(status: int) -> None:
+    response = {"status_code": status, "body": {"error": {"message": "No."}}}
+    result = parse_batch_result(json.dumps({"custom_id": "a", "response": response}).encode())
+    assert result == (("a", Failure("the server refused: No.")) if status in (400, 422) else None)
+    assert parse_batch_result(b"half a li") is None
 
 
 def test_the_finished_part_of_an_expired_batch_is_kept(server: Server, tmp_path: Path) -> None:
@@ -399,7 +407,7 @@ from pathlib import Path
 import openai.resources
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.cache.locks import hold_lock
-from mmrec.cache.store import Store
+from mmrec.cache.store import Failure, Store
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.batch_store import BatchJobStore
 from mmrec.llm.factory import open_language_model
