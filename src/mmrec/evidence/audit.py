@@ -30,10 +30,6 @@ class AuditedFeatures(Protocol):
     def rebuilt(self, kind: EntityKind, views: EvidenceViews) -> Mapping[str, np.ndarray]:
         """The same features, made from the reviews of some views."""
 
-    @property
-    def fitted_folds(self) -> list[int]:
-        """The folds (or `NO_GROUP`) for which effects were fitted on the reviews of all entities."""
-
     def fitted(
         self, fold: int, rows: np.ndarray, visible_rows: np.ndarray | None = None
     ) -> Mapping[str, np.ndarray]:
@@ -142,7 +138,7 @@ def _fitted_violations(
     evidence: Evidence, features: AuditedFeatures, rows: np.ndarray
 ) -> Iterator[str]:
     """Fit the effects of every fold again, on the reviews that its rows may see."""
-    for fold in features.fitted_folds:
+    for fold in np.unique(evidence.fold).tolist():
         fold_rows = rows[evidence.fold[rows] == fold]
         visible_rows = _visible(evidence, evidence.evidence_rows, fold)
         expected = features.fitted(fold, fold_rows, visible_rows)

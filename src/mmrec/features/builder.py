@@ -253,16 +253,13 @@ class FeatureAudit:
         """The same features, made from the reviews of some views."""
         return self.builder.build(kind, views, self.dataset).by_name(np.arange(len(views)))
 
-    @property
-    def fitted_folds(self) -> list[int]:
-        """The folds that effects were fitted for."""
-        return [*self.builder.mixed_effects]
-
     def fitted(
         self, fold: int, rows: np.ndarray, visible_rows: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
         """Effects of a fold, or fitted again on visible rows, and factor scores of pairs."""
-        effects = self.builder.mixed_effects[fold]
+        effects = self.builder.mixed_effects.get(fold)
+        if effects is None:
+            return {}
         if visible_rows is not None:
             effects = MixedEffects.fit(
                 self.dataset.rated_texts, visible_rows, self.builder.penalties
