@@ -1,9 +1,10 @@
-"""Layouts of review files: the columns that hold the user, the item, the rating and so on."""
+"""Layouts of review files: which columns hold what, and what their cells list."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ from mmrec.config import ReadConfig
 from mmrec.errors import ConfigError, DataError
 from mmrec.text import escape_text
 
-__all__ = ["LAYOUTS", "cell_entries", "choose_columns", "first_value", "parse_list"]
+__all__ = ["LAYOUTS", "cell_entries", "choose_columns", "first_value", "is_url"]
+__all__ += ["object_urls", "parse_list", "photo_names"]
 
 _PLAIN: dict[str, tuple[str, ...]] = {
     "review_id": ("review_id", "reviewId"),
@@ -125,3 +127,37 @@ def cell_entries(value: Any) -> list[Any]:
     if isinstance(value, list):
         return value
     return [value] if value else []
+
+
+def is_url(text: str) -> bool:
+    """Tell whether a text starts like a URL, of any scheme."""
+    return re.match(r"\s*[a-z][a-z0-9+.-]*://", text, re.IGNORECASE) is not None
+
+
+def object_urls(fields: Mapping[str, Any]) -> list[str]:
+    """Return the URLs in the first field that has any; fields of large photos go first."""
+    for name in sorted(fields, key=lambda name: "large" not in name):
+        texts = fields[name] if isinstance(fields[name], list) else [fields[name]]
+        urls = [text.strip() for text in texts if isinstance(text, str) and is_url(text)]
+        if urls:
+            return urls
+    return []
+
+
+def photo_names(cell: Any) -> tuple[str, ...]:
+    """Return the photos that a cell names, each once and in order; remote ones by their URL.
+
+    An entry of the cell is a name, or an object with an id or URLs.
+    """
+    names: dict[str, None] = {}
+    for entry in cell_entries(cell):
+        if isinstance(entry, Mapping):
+            usable = {name: value for name, value in entry.items() if value}
+            urls = object_urls(entry)
+            entry = first_value(usable, ("id", "path", "photo_id")) or (urls[0] if urls else entry)
+        if isinstance(entry, str | int | float):
+            names[str(entry)] = None
+        elif entry is not None:
+            names[f"({type(entry).__name__})"] = None
+    names.pop("", None)
+    return tuple(names)

@@ -18,11 +18,10 @@ from anyio import CapacityLimiter, to_thread
 from PIL import Image
 
 from mmrec.console import track
-from mmrec.data.columns import LAYOUTS, cell_entries
+from mmrec.data.columns import LAYOUTS, cell_entries, object_urls
 from mmrec.data.files import read_records
 from mmrec.data.http_download import DownloadLimits, TransientError, connection_pool, download
 from mmrec.data.images import IMAGE_FORMATS, load_photo
-from mmrec.data.rows import object_urls
 from mmrec.errors import ConfigError, DataError, PhotoError
 from mmrec.text import escape_text
 

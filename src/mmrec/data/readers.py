@@ -14,11 +14,18 @@ import polars as pl
 from pydantic import ValidationError
 
 from mmrec.config import ReadConfig
-from mmrec.data.columns import LAYOUTS, choose_columns, first_value
+from mmrec.data.columns import LAYOUTS, choose_columns, first_value, is_url
 from mmrec.data.files import Record, read_records
 from mmrec.data.images import check_photos
-from mmrec.data.rows import ItemRow, ReviewRow, explain_refusal, is_url
-from mmrec.data.schema import ITEM_SCHEMA, REJECT_SCHEMA, REVIEW_SCHEMA, Reviews
+from mmrec.data.schema import (
+    ITEM_SCHEMA,
+    REJECT_SCHEMA,
+    REVIEW_SCHEMA,
+    ItemRow,
+    ReviewRow,
+    Reviews,
+    explain_refusal,
+)
 from mmrec.errors import DataError, PhotoError
 from mmrec.text import escape_text
 
@@ -79,9 +86,8 @@ def _read_review_file(path: Path, config: ReadConfig) -> _FileReader:
 
 def _unique_id(review_id: str | None, digest: str, taken: set[str]) -> str:
     """Return the file's id unless it is taken, else one that is derived from the review."""
-    while (
-        review_id is None or review_id in taken
-    ):  # a file may hold an id that equals a derived one
+    # A loop, because a file may hold an id that equals a derived one.
+    while review_id is None or review_id in taken:
         review_id, digest = digest[:16], hashlib.sha256(digest.encode()).hexdigest()
     taken.add(review_id)
     return review_id

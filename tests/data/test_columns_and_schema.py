@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mmrec.config import ReadConfig
-from mmrec.data.columns import LAYOUTS, choose_columns, first_value
-from mmrec.data.rows import ReviewRow, explain_refusal, photo_names
+from mmrec.data.columns import LAYOUTS, choose_columns, first_value, photo_names
+from mmrec.data.schema import ReviewRow, explain_refusal
 from mmrec.errors import ConfigError, DataError
 from mmrec.text import escape_text, remove_control_characters
 
