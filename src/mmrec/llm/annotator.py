@@ -75,8 +75,9 @@ class Annotator:
         """How many prompts failed, and the most frequent reasons; empty when none did."""
         if not self.failures:
             return ""
-        reasons = "; ".join(f"{count:,} times {why}" for why, count in self.failures.most_common(3))
-        return f"{self.failures.total():,} asks failed, what they are about is missing: {reasons}"
+        total, most_common = self.failures.total(), self.failures.most_common(3)
+        reasons = "; ".join(f"{count:,} times {reason}" for reason, count in most_common)
+        return f"{total:,} prompts failed, and their results are missing: {reasons}"
 
     def write_notes(self, texts: Sequence[str]) -> list[Note]:
         """A note on each text alone; an empty one where the text is blank or the model failed."""
@@ -112,7 +113,9 @@ class Annotator:
         texts: list[Texts] = []
         for group in groups:
             if self._is_extractive:
-                texts.append(tuple(sorted(review.text for review in group if review.text.strip())))
+                # Sorted, so that equal groups have the same key in the store.
+                present = [review.text for review in group if review.text.strip()]
+                texts.append(tuple(sorted(present)))
             else:
                 texts.append(self._context.sample_reviews(group))
         return self._summarize(entity_kind, texts)
@@ -131,8 +134,12 @@ class Annotator:
     ) -> list[Summary]:
         """Summarize long groups in parts first, then the summaries of their parts."""
         parts = [self._context.split_reviews(group) for group in groups]
-        owners = [index for index, texts in enumerate(parts) if len(texts) > 1 for _ in texts]
-        long_parts = [text for texts in parts if len(texts) > 1 for text in texts]
+        owners: list[int] = []  # the group of each long part
+        long_parts: list[Texts] = []
+        for index, texts in enumerate(parts):
+            if len(texts) > 1:
+                owners += [index] * len(texts)
+                long_parts += texts
         upper: dict[int, list[Review]] = defaultdict(list)
         for owner, summary in zip(owners, self._summarize(entity_kind, long_parts), strict=True):
             # A plan has no summaries, so it takes a text that is about as long.
@@ -210,6 +217,7 @@ class Annotator:
         if not prompts:
             return []
         provenance = self.model.provenance(prompts[0].task)
+        # The instructions are in the provenance, so a key needs the texts alone.
         inputs = [json.dumps([prompt.texts, prompt.rejected]) for prompt in prompts]
         if self.plan is not None:
             for key, index in self._store.missing(provenance, inputs).items():
@@ -242,7 +250,8 @@ class Annotator:
             text = "\n".join(message["content"] for message in chat_messages(prompt))
             plan.calls[name] += 1
             plan.input_tokens[name] += self.model.count_tokens([text])[0]
-            plan.output_tokens[name] += 110 if name == "note" else 260  # means of real answers
+            # Means of real answers.
+            plan.output_tokens[name] += 110 if name == "note" else 260
 
 
 def _load_answer(stored: Result, task: Task) -> Answer | Failure:
@@ -265,8 +274,8 @@ def _as_text(summary: Summary) -> str:
     if not summary.text:
         return ""
     lines = [summary.text]
-    lists = {"Likes": summary.likes, "Dislikes": summary.dislikes, "Categories": summary.categories}
-    for name, phrases in lists.items():
+    lists = [("Likes", summary.likes), ("Dislikes", summary.dislikes)]
+    for name, phrases in (*lists, ("Categories", summary.categories)):
         if phrases:
             lines.append(f"{name}: {'; '.join(phrases)}")
     if summary.price != "none":

@@ -122,6 +122,7 @@ class ExtractiveModel:
         price_votes = self._scorer.prices(vectors)
         # Rounded, since the blocking of matrix products must not decide between equals.
         category_scores = np.round(self._scorer.categories(vectors), 3)
+        # Arrays hold the sentences of all reviews one after the other.
         end = 0
         for review in reviews:
             start, end = end, end + len(review)
@@ -165,6 +166,7 @@ class ExtractiveModel:
                 for index in indices:
                     by_keywords[index] += 1.5 if keyword == labels[index] else 1.0
         above = scores.max(0, initial=-np.inf) - self._lexicon.margin
+        # A label without a keyword counts less than one with.
         by_meaning = np.where(above > 0, 0.4 + 0.3 * above, 0)
         # Many keywords of one label may not outweigh all that is said of others.
         totals = np.minimum(by_keywords, 3.0) + by_meaning
@@ -201,7 +203,8 @@ def _select_gist(review: Sequence[str], vectors: np.ndarray, polarity: np.ndarra
         return ""
     direction = np.sign(polarity.sum())
     length = np.array([min(1.0, sentence.count(" ") / 7) for sentence in review])
-    scores = _centrality(vectors.astype(np.float32)) + 0.4 * direction * polarity + 0.2 * length
+    centrality = _centrality(vectors.astype(np.float32))
+    scores = centrality + 0.4 * direction * polarity + 0.2 * length
     return review[int(np.argmax(np.round(scores, 3)))]
 
 
@@ -256,14 +259,14 @@ def _excerpt(
     distinct = np.array(list(first_rows.values()))
     is_blame = polarity < -_CLEAR_OPINION
     # Selection takes O(n^2), so it starts from the 60 most relevant sentences of each kind.
-    blaming, other = distinct[is_blame[distinct]], distinct[~is_blame[distinct]]
-    rows = np.concatenate([blaming[:60], other[:60]])
+    blaming, remaining = distinct[is_blame[distinct]], distinct[~is_blame[distinct]]
+    rows = np.concatenate([blaming[:60], remaining[:60]])
     tokens = np.array([estimate_tokens(_with_full_stop(sentences[row]) + " ") for row in rows])
     if tokens.min() > max_tokens:
         return truncate_text(sentences[distinct[0]], max_tokens)
     opinions = max(int(np.sum(np.abs(polarity) > _CLEAR_OPINION)), 1)
     blame_budget = int(max_tokens * np.sum(is_blame) / opinions)
-    similarity = vectors[rows] @ vectors[rows].T
+    similarity = vectors[rows] @ vectors[rows].T  # (n, n) cosines
     blame = _select_diverse(similarity, relevance[rows], tokens, blame_budget, is_blame[rows])
     rest_budget = max_tokens - int(tokens[blame].sum())
     rest = _select_diverse(similarity, relevance[rows], tokens, rest_budget, ~is_blame[rows])

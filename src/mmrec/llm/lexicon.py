@@ -139,10 +139,12 @@ class Lexicon:
 
     def mentions_price(self, sentence: str, words: Words) -> bool:
         """Whether a sentence names an amount of money or a word of paying."""
-        return not self._price_words.isdisjoint(words) or bool(re.search(r"[$₹£€]\s?\d", sentence))
+        has_amount = re.search(r"[$₹£€]\s?\d", sentence) is not None
+        return has_amount or not self._price_words.isdisjoint(words)
 
     def _is_negated(self, words: Words, position: int) -> bool:
         """Whether an odd number of negations is among the three words before a position."""
+        # Two negations cancel out: "never not good".
         before = words[max(0, position - 3) : position]
         return sum(word in self._negations for word in before) % 2 == 1
 
@@ -180,6 +182,7 @@ class ZeroShotScorer:
         self._labels = _normalize(labels - labels.mean(0))
         self._center = neutral.mean(0)
         background = (np.concatenate([neutral, labels]) - self._center) @ self._labels.T
+        # A label is no background of its own.
         np.fill_diagonal(background[len(neutral) :], np.nan)
         self._mean, self._deviation = np.nanmean(background, axis=0), np.nanstd(background, axis=0)
         self._bonus = 0.6 * np.log(np.array(lexicon.shares, np.float32) / _DEFAULT_SHARE)

@@ -96,6 +96,7 @@ def check_supported(sentence: str, sources: Sequence[str]) -> None:
             raise UnusableAnswer("it quotes words that are in no review")
     word, stem_length = re.compile(r"[^\W_]+"), 5
     function_words = set(_FUNCTION_WORDS.split())
+    # Inflected forms share a stem: "friendly" and "friends" are both "frien".
     stems = {match[:stem_length] for source in sources for match in word.findall(source)}
     for token in word.findall(sentence.casefold()):
         if token[:stem_length] not in stems and token not in function_words:
@@ -174,13 +175,13 @@ def parse_categories(answer: Answer, max_categories: int) -> list[str]:
         lines = re.split(r"[,;\n|]|\s/\s", text)
         parts = [re.sub(lead, "", line, count=1) for line in lines]
     labels = [part.strip(" '\"`‘’“”.*-[]()") for part in parts]
+    # Labels that say there is none, such as "not mentioned".
     missing = re.compile(r"(?:none|unknown|unclear|unspecified|n/?a|not \w+)\b.*")
     # Five words and more are a sentence, and no label.
-    candidates = [
-        label for label in labels if not missing.fullmatch(label) and len(label.split()) < 5
-    ]
-    categories = _normalize_categories(candidates, max_categories)
-    if not categories and not any(missing.fullmatch(label) for label in labels):
+    named = [label for label in labels if not missing.fullmatch(label)]
+    short = [label for label in named if len(label.split()) < 5]
+    categories = _normalize_categories(short, max_categories)
+    if not categories and len(named) == len(labels):
         raise UnusableAnswer("it names no kind in the form asked for")
     return categories
 
@@ -257,7 +258,7 @@ def _opinion_fields(fields: Mapping[str, Any], max_categories: int) -> dict[str,
     price = str(fields["price"] or "none").strip().lower()
     if price not in PRICE_TAGS:
         raise UnusableAnswer(f'the field "price" must be one of {", ".join(PRICE_TAGS)}')
-    max_phrases = 8
+    max_phrases = 8  # what the prompt of a summary allows
     return {
         "likes": _phrases(fields, "likes")[:max_phrases],
         "dislikes": _phrases(fields, "dislikes")[:max_phrases],
@@ -279,6 +280,7 @@ def _phrases(fields: Mapping[str, Any], name: str) -> list[str]:
 
 def _normalize_categories(labels: Sequence[str], max_categories: int) -> list[str]:
     """Distinct labels in lower case; those with odd characters or over 40 letters are dropped."""
+    # NFC, since "é" as one character and as two is the same label.
     labels = [unicodedata.normalize("NFC", " ".join(label.lower().split())) for label in labels]
     well_formed = [label for label in labels if re.fullmatch(r"\w[\w&'’/ .-]{0,39}", label)]
     return list(dict.fromkeys(well_formed))[:max_categories]

@@ -98,6 +98,7 @@ def _schema(fields: dict[str, dict[str, object]]) -> dict[str, object]:
 
 def prompt_digest(task: Task) -> str:
     """Version of a prompt; it changes with every letter, and with how texts are framed."""
+    # With texts and a rejected answer, so that frames and the repair count too.
     sample = chat_messages(Prompt(task, ("", ""), '["", ""]'))
     return hashlib.sha256(json.dumps([sample, task.schema]).encode()).hexdigest()[:16]
 
@@ -125,7 +126,9 @@ def chat_messages(prompt: Prompt) -> list[dict[str, str]]:
 def _frame_texts(texts: Sequence[str]) -> str:
     """Texts between marked lines. No text holds the mark, so that none can end itself."""
     joined = "\0".join(texts)
-    mark = next(mark for attempt in count() if (mark := _mark(f"{attempt} {joined}")) not in joined)
+    marks = (_mark(f"{attempt} {joined}") for attempt in count())
+    # The mark is a hash of the texts, so nobody can write it into one of them beforehand.
+    mark = next(mark for mark in marks if mark not in joined)
     return "\n".join(frame_text(text, number, mark) for number, text in enumerate(texts, 1))
 
 

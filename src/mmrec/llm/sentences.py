@@ -94,8 +94,9 @@ def _limit_length(sentence: str) -> list[str]:
     while words:
         end = _MAX_WORDS
         if len(words) > end:
-            commas = (at + 1 for at in range(end - 1, end // 2, -1) if words[at][-1] in ",;:-")
-            end = next(commas, end)
+            # Backwards to the middle; later commas leave less to be cut again.
+            positions = range(end, end // 2 + 1, -1)
+            end = next((stop for stop in positions if words[stop - 1][-1] in ",;:-"), end)
         piece, words = " ".join(words[:end]), words[end:]
         for start in range(0, len(piece), _MAX_CHARACTERS):
             pieces.append(piece[start : start + _MAX_CHARACTERS].strip())

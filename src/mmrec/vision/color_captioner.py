@@ -63,6 +63,7 @@ def _describe(photo: Image.Image, side: int = 64, min_share: float = 0.03) -> st
     lab = _to_lab(np.asarray(small).reshape(-1, 3))
     names, examples = _examples()
     nearest = cdist(lab, examples).argmin(axis=1)
+    # Sorted by name, so that the stable sort below breaks ties in the same way everywhere.
     colors, counts = np.unique(names[nearest], return_counts=True)
     order = np.argsort(-counts, kind="stable")[:3]
     words = []

@@ -87,6 +87,7 @@ class PhotoAnnotator:
         Raises:
             PhotoError: it cannot be read, or the captioner found no words.
         """
+        # First, since the reason why a photo cannot be read is lost among the failures.
         load_photo(path, self._max_pixels)
         captions = self.caption_photos([str(path)], captioner)
         if captions.failures:
@@ -142,6 +143,7 @@ class PhotoAnnotator:
             with closing(self._decode([*hashes], blocks, broken)) as photos:
                 for number, result in compute(photos):
                     yield number, result if isinstance(result, Failure) else dump(result)
+            # Every number must come back, also that of a photo which no model has seen.
             yield from broken
 
         computed = self._store.get_or_compute(

@@ -82,7 +82,7 @@ class OpenAICaptioner:
             ModelError: the server cannot be reached, refuses the key, or lacks the model.
             BudgetReached: after the calls in flight have come back.
         """
-        first: dict[int, str] = {}
+        first: dict[int, str] = {}  # encoded photos that may be needed for a retry
         retries: deque[tuple[int, ChatRequest]] = deque()
         for number, answer in self.client.complete(self._requests(photos, first, retries)):
             encoded = first.pop(number, None)
