@@ -119,7 +119,8 @@ def _allowed(data: Interactions, evidence: Evidence, entity: np.ndarray, row: in
     """The evidence rows of the row's entity that the policy lets it see, by definition."""
     entity_rows = evidence.evidence_rows[entity[evidence.evidence_rows] == entity[row]]
     if evidence.policy == "past":
-        return entity_rows[(data.time[entity_rows] < data.time[row]) & (data.time[row] != NO_TIME)]
+        earlier = data.time[entity_rows] < data.time[row]
+        return entity_rows[earlier & (data.time[row] != NO_TIME)]
     if evidence.policy == "leave_one_out":
         return entity_rows[entity_rows != row]
     if evidence.policy == "fold":

@@ -50,7 +50,7 @@ def assign_folds(
     order = rng.permutation(split.train)
     order = order[np.argsort(data.user[order], kind="stable")]
     user = data.user[order]
-    # Every user starts at a random fold, or users with one review would all be in the first.
+    # Users start at random folds, or those with one review would all be in the first.
     start = rng.integers(folds, size=len(data.users))[user]
     rank = np.arange(len(order)) - np.searchsorted(
         user, user

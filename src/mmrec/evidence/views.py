@@ -83,7 +83,8 @@ class EvidenceViews:
         """(v, d) float16 means: sums of (n, d) values over (v,) counts; zero where none."""
         out = arrays.allocate((len(self), values.shape[1]), np.float16)
         for views, columns, total in self._block_sums(values):
-            out[views, columns] = arrays.to_float16(total / np.maximum(count[views], 1)[:, None])
+            mean = total / np.maximum(count[views], 1)[:, None]
+            out[views, columns] = arrays.to_float16(mean)
         return out
 
     def _block_sums(self, values: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
@@ -97,7 +98,7 @@ class EvidenceViews:
             start, stop = self.start[views], self.stop[views]
             low, high = start.min(), stop.max()
             rows = self.order[low:high]  # (r,)
-            # Pieces: the reviews between neighbouring ends of stretches. A stretch is a run of them.
+            # Pieces: reviews between neighbouring ends of stretches. A stretch is a run of pieces.
             ends, piece = np.unique(np.concatenate([start, stop]), return_inverse=True)
             first_piece, end_piece = np.split(piece, 2)
             ones = np.ones(len(rows))
@@ -112,8 +113,10 @@ class EvidenceViews:
             step = max(1, _BLOCK_CELLS // (len(rows) + len(start)))
             for column in range(0, width, step):
                 columns = slice(column, column + step)
-                x = arrays.to_float32(values[rows, columns]).astype(np.float64)  # (r, step)
-                running = np.zeros((len(ends), x.shape[1]))  # sums of the pieces before each end
+                x = arrays.to_float32(values[rows, columns])  # (r, step)
+                x = x.astype(np.float64)
+                # (ends, step) sums of the pieces before each end of a stretch.
+                running = np.zeros((len(ends), x.shape[1]))
                 np.cumsum(in_piece @ x, axis=0, out=running[1:])
                 total = running[end_piece] - running[first_piece]  # (k, step)
                 total -= excluded @ x
@@ -194,11 +197,13 @@ class EvidenceViews:
         rank = np.unique(time, return_inverse=True)[1]
         ranks = len(time) + 1
         asked_rank = np.where(time == NO_TIME, 0, rank)
-        row_stop = np.searchsorted(entity[order] * ranks + rank[order], entity * ranks + asked_rank)
+        review_keys = entity[order] * ranks + rank[order]
+        row_stop = np.searchsorted(review_keys, entity * ranks + asked_rank)
         # One view for each pair (entity, end of the stretch).
         ends = len(order) + 1
         pairs, view = np.unique(entity * ends + row_stop, return_inverse=True)
         view_entity, stop = pairs // ends, pairs % ends
         start = np.searchsorted(entity[order], view_entity)
-        no_fold, no_exclusion = np.full(len(pairs), NO_GROUP), np.full(len(order), NO_GROUP)
+        no_fold = np.full(len(pairs), NO_GROUP)
+        no_exclusion = np.full(len(order), NO_GROUP)
         return cls(view, view_entity, no_fold, order, start, stop, no_exclusion)
