@@ -36,7 +36,7 @@ def test_the_ridge_regression_equals_scikit_learn_s_and_leaves_out_masked_column
 def test_moments_are_weighted_by_the_presence_of_blocks(
     monkeypatch: pytest.MonkeyPatch, rows_at_once: int
 ) -> None:
-    monkeypatch.setattr(inputs_module, "_ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr(inputs_module, "_CHUNK_ROWS", rows_at_once)
     inputs, rows = toy(tastes=2).inputs, np.arange(0, 200, 2)
     rng = torch.Generator().manual_seed(1)
     for side in (inputs.user, inputs.item):

@@ -16,6 +16,8 @@ from mmrec.ranker.shard import Shard
 
 __all__ = ["Batch", "ColdStartDropout", "InputMoments", "RankerInputs", "category_bag"]
 
+_CHUNK_ROWS = 1 << 14  # whose vectors are in memory at once
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -166,16 +168,15 @@ def _weighted_block(block: Tensor, present: Tensor, views: Tensor) -> tuple[Tens
 
 
 def _weighted_moments(
-    rows: Tensor, gather: Callable[[Tensor], tuple[Tensor, Tensor]], chunk_size: int = 1 << 14
+    rows: Tensor, gather: Callable[[Tensor], tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
     """Weighted mean and deviation of d columns, in two passes over chunks of rows.
 
     Args:
         rows: (n,) rows.
         gather: (B, d) values and (B, 1) weights of B of the rows.
-        chunk_size: rows in memory at a time.
     """
-    chunks = torch.split(rows, chunk_size)
+    chunks = torch.split(rows, _CHUNK_ROWS)
     total = torch.zeros(1, dtype=torch.float64)
     total_weight = torch.zeros(1, dtype=torch.float64)
     for values, weight in map(gather, chunks):

@@ -104,6 +104,7 @@ class Catalog:
         """The categories of most items, in alphabetical order."""
         codes = self._online.features.item.categories[: len(self.items)].ravel()
         counts = np.bincount(codes, minlength=len(self._vocabulary) + 1)[: len(self._vocabulary)]
+        # The last code pads items with few categories, so it is not counted.
         by_count = Counter(dict(enumerate(counts.tolist()))).most_common(limit)
         return sorted(self._vocabulary[code] for code, count in by_count if count)
 
@@ -134,6 +135,7 @@ class Catalog:
         """(n,) positions in `PRICE_TAGS`."""
         features = self._online.features.item
         dense = features.dense[items]
+        # Shares of votes are dense columns of the item; the paper's baseline has none.
         votes = np.zeros((len(dense), len(PRICE_TAGS)))
         for position, tag in enumerate(PRICE_TAGS):
             if tag in features.names:

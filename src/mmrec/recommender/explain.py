@@ -76,9 +76,11 @@ class Explainer:
     def _coalitions(self, user: UserView, item: int) -> dict[Coalition, float]:
         """The probability with each set of `KNOWLEDGE_GROUPS` known, the others unknown: one batch of 16."""
         players = range(len(KNOWLEDGE_GROUPS))
+        # Exact Shapley values (Shapley, 1953) need the value of every coalition.
         coalitions = [frozenset(some) for size in range(5) for some in combinations(players, size)]
         known = np.array([[player in coalition for player in players] for coalition in coalitions])
         unknown_user, unknown_item = user.features.unknown_index, user.inputs.item.unknown_index
+        # (16,) views: of the user or item where the group is known, else of the unknown one.
         user_view, user_text_view = np.where(known[:, :2], user.index, unknown_user).T
         item_view, item_text_view = np.where(known[:, 2:], item, unknown_item).T
         views = (user_view, item_view, user_text_view, item_text_view)
@@ -109,7 +111,7 @@ class Explainer:
         distinct = list({quote.text: quote for quote in quotes}.values())
         if not distinct:
             return []
-        vectors = self._encode(distinct)
+        vectors = self._encode(distinct)  # (n, d) unit vectors
         order = np.argsort(-(vectors @ vectors.mean(0)), kind="stable")[:limit]
         return [distinct[index] for index in order]
 

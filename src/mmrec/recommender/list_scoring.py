@@ -46,6 +46,7 @@ class ListScorer:
         self._linear = deepcopy(ranker.linear)
         self._correction = deepcopy(ranker).eval()
         self._item_scores = torch.zeros(self.size)
+        # A run whose correction was not proven has zeros in its last layer (`train_ranker`).
         last_layer = torch.cat([x.abs().flatten(1) for x in ranker.top[-1].parameters()], dim=1)
         active = last_layer.sum(1) > 0
         if self._linear is not None:
@@ -118,6 +119,7 @@ class ListScorer:
         """(n,) logits, averaged over runs, of a user and n items."""
         logit = torch.zeros(len(items))
         if self._linear is not None:
+            # (1,) scores; see the formula above.
             unknown = torch.tensor([inputs.item.unknown_index])
             unknown_user = torch.tensor([inputs.user.unknown_index])
             user_score = self._score_linear(inputs, torch.tensor([user]), unknown)
@@ -129,7 +131,7 @@ class ListScorer:
                 logit += inputs.item.factors[items].float() @ (
                     inputs.user.factors[user].float() * weight
                 )
-        if self._active_share:
+        if self._active_share:  # inactive runs add nothing to the mean over all runs
             for positions in torch.split(torch.arange(len(items)), _CHUNK_ROWS):
                 part = items[positions]
                 batch = inputs.view_batch(torch.full_like(part, user), part)

@@ -61,6 +61,7 @@ class UserViews:
             built = self._builder.describe_user(Dataset.from_description(likes, self._models))
         else:
             built = self.from_liked_items(self._online.item_codes(liked))
+        # One view of a user beside all items: the table has a single row.
         row = np.zeros(1, dtype=np.int64)
         return UserView(0, built, RankerInputs(Features(built, features.item, row, row)))
 
@@ -71,6 +72,7 @@ class UserViews:
         if online.text_regression is not None:
             liked = [online.entity("item", item) for item in items]
             user = _with_effects(user, liked, online.text_regression, self._builder.penalties[0])
+        # (1, d) mean vectors of the items' texts, which are those of users who like the items.
         vectors: dict[str, np.ndarray] = {}
         for name in user.sums.vectors:
             if name in features.item.vectors and name != "dislikes":
@@ -92,6 +94,7 @@ def _with_effects(
     count = len(items)
     item_effects = np.array([item.columns["rating effect"] for item in items])
     above_mean = _LIKED_RATING - regression.mean_rating - item_effects
+    # Ridge regression with one column: a mean shrunk towards zero (see `MixedEffects`).
     effect = above_mean.sum() / (count + penalty)
     residual = above_mean - effect
     columns = user.columns | {"rating effect": float(effect)}

@@ -235,6 +235,7 @@ class OnlineState:
         sums = known_sums.take(np.array([min(code, known_count - 1)]))
         if code >= known_count:
             sums = sums.zeros()
+        # Means of vectors are stored in the features alone, not in the sums.
         vectors = {name: x[[code]].astype(np.float32) for name, x in features.vectors.items()}
         rows = np.flatnonzero(data.user == code) if kind == "user" else np.zeros(0, dtype=np.int64)
         ratings = list(zip(data.item[rows].tolist(), data.rating[rows].tolist(), strict=True))
@@ -264,6 +265,7 @@ class OnlineState:
             "text rating effect": float(regression.predict(vector)),
         }
         user_penalty, item_penalty = self._builder.penalties
+        # Both effects are updated from the old values, so the order does not matter.
         for name, target in targets.items():
             old_user, old_item = user.columns[name], item.columns[name]
             user.columns[name] = _add_to_mean(
@@ -281,6 +283,7 @@ class OnlineState:
             for name, value in statistics.items():
                 weight = entity.count + PRIOR_REVIEWS
                 entity.columns[name] = _add_to_mean(entity.columns[name], weight, float(value[0]))
+        # (t,) topics of the text, shrunk like those of a fit (`TextRegression.fit`).
         topics = (vector - regression.mean_vector) @ regression.topic_axes
         item.factors = _add_to_mean(item.factors, item.count + PRIOR_TEXTS, topics)
         user.factors = self._user_factors(regression, user)

@@ -40,6 +40,7 @@ class RecommenderState:
     def __init__(self, saved: SavedRecommender, dataset: Dataset, models: Models) -> None:
         self.saved, self.dataset = saved, dataset
         builder, encoder = saved.model.builder, models.encoder
+        # Each part reads those before it; none changes another.
         self.online = OnlineState(saved.known_reviews, builder, models)
         self.catalog = Catalog(
             saved.reviews,
@@ -76,6 +77,7 @@ class RecommenderState:
 
     def _update(self, item: int, user: int | None = None) -> None:
         """Use the changed features of an item, and of a user, everywhere."""
+        # Features of a user are read anew for each list; those of items are stored in parts.
         self.scorer.update_item(self.online.features, item)
         self.search.update(item, user)
         self.changed = True

@@ -48,6 +48,7 @@ class TextSearch:
     def rank_items(self, query: str) -> np.ndarray:
         """(m,) codes of all items, those first whose reviews are nearest to the words of a query."""
         labels = self._catalog.labels()
+        # Likes, not gists: a query names what a user wants.
         similarity = query_similarity(
             split_query(query), self.space("likes"), labels, self._encoder
         )
