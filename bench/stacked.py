@@ -39,8 +39,7 @@ from mmrec.config import TrainingConfig
 from mmrec.features.tables import EntityFeatures, Features
 from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun
 from mmrec.ranker.inputs import RankerInputs
-from mmrec.ranker.layers import StackedLinear
-from mmrec.ranker.shard import Shard
+from mmrec.ranker.layers import Shard, StackedLinear
 from mmrec.ranker.training import StackTrainer, TrainingTask
 
 USERS, ITEMS, TEXT, CODES, BATCH = 15_000, 3_000, 384, 107, 512

@@ -26,16 +26,15 @@ from mmrec.evaluation.thresholds import (
 from mmrec.evidence.policies import Evidence
 from mmrec.features.builder import FeatureBuilder, build_features
 from mmrec.features.dataset import Dataset, Models
-from mmrec.features.groups import dense_columns
-from mmrec.features.tables import Features
+from mmrec.features.tables import Features, dense_columns
 from mmrec.llm.annotator import Annotator, CallPlan
 from mmrec.llm.cost import Budget
 from mmrec.llm.factory import open_language_model
 from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun
 from mmrec.ranker.inputs import RankerInputs
+from mmrec.ranker.layers import Shard
 from mmrec.ranker.linear import fit_linear
 from mmrec.ranker.loss import class_weights, remove_class_weights
-from mmrec.ranker.shard import Shard
 from mmrec.ranker.training import TrainingHistory, TrainingTask, predict_logits, train_ranker
 from mmrec.vision.factory import open_captioner
 from mmrec.vision.resnet import ImageEncoder

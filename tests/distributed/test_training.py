@@ -22,7 +22,7 @@ from mmrec.distributed.training import train_on_workers
 from mmrec.distributed.workers import WorkerPool
 from mmrec.pipeline import train_runs
 from mmrec.ranker.dlrm import TrainingRun
-from mmrec.ranker.shard import Shard
+from mmrec.ranker.layers import Shard
 from mmrec.ranker.training import train_ranker
 from mmrec.recommender.recommender import Recommender
 from toys import ranker_of, toy

@@ -15,7 +15,7 @@ from mmrec.experiments.report.html import Plot, Section, write_page
 from mmrec.experiments.report.tables import Table
 from mmrec.experiments.reproduce import GRID, MODELS, Stacks, reproduction_tables
 from mmrec.experiments.significance import BOOTSTRAPPED_METRICS
-from mmrec.features.groups import FEATURE_GROUPS
+from mmrec.features.tables import FEATURE_GROUPS
 from pages import EVIL, Reader, svgs
 
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from mmrec.config import RankerConfig, TrainingConfig
-from mmrec.features.groups import FEATURE_GROUPS, group_of, shapley_value, visible_columns
 from mmrec.features.mixed_effects import EFFECT_COLUMNS
+from mmrec.features.tables import FEATURE_GROUPS, group_of, visible_columns
 from mmrec.ranker.dlrm import Ranker, TrainingRun
 from mmrec.ranker.training import TrainingTask, predict_logits, train_ranker
+from mmrec.recommender.explain import shapley_value
 from toys import ranker_of, toy
 
 pytestmark = pytest.mark.usefixtures("one_thread")

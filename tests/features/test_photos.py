@@ -11,7 +11,7 @@ from mmrec.data.schema import NO_TIME, Interactions
 from mmrec.data.split import Split
 from mmrec.evidence.policies import Evidence, Policy
 from mmrec.evidence.views import EvidenceViews
-from mmrec.features.photos import PhotoVectors
+from mmrec.features.annotations import PhotoVectors
 
 
 def item_views(data: Interactions, policy: Policy, rng: np.random.Generator) -> EvidenceViews:

@@ -7,8 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from mmrec.features.groups import dense_columns, visible_columns
-from mmrec.features.tables import EntityFeatures, Features
+from mmrec.features.tables import EntityFeatures, Features, dense_columns, visible_columns
 from mmrec.ranker import inputs as inputs_module
 from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.inputs import RankerInputs

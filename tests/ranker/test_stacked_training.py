@@ -12,8 +12,8 @@ import torch
 from mmrec.config import RankerConfig, TrainingConfig
 from mmrec.ranker.dlrm import Ranker, TrainingRun
 from mmrec.ranker.inputs import Batch, ColdStartDropout
+from mmrec.ranker.layers import Shard
 from mmrec.ranker.loss import class_weights
-from mmrec.ranker.shard import Shard
 from mmrec.ranker.training import (
     StackTrainer,
     TrainingHistory,

@@ -25,8 +25,7 @@ from mmrec.experiments.report.tables import Table
 from mmrec.experiments.significance import BOOTSTRAPPED_METRICS
 from mmrec.features.builder import FeatureBuilder, build_features
 from mmrec.features.dataset import Dataset, Models
-from mmrec.features.groups import FEATURE_GROUPS, available_groups, shapley_value
-from mmrec.features.tables import Features
+from mmrec.features.tables import FEATURE_GROUPS, Features, available_groups
 from mmrec.llm.types import Note
 from mmrec.pipeline import (
     PreparedData,
@@ -40,6 +39,7 @@ from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.ranker.loss import class_weights
 from mmrec.ranker.training import predict_logits
+from mmrec.recommender.explain import shapley_value
 
 __all__ = ["MeanInterval", "SeedResult", "ablate", "ablation_tables", "group_probabilities"]
 __all__ += ["metric_rows", "shapley_values", "synergy"]

@@ -16,8 +16,7 @@ from mmrec.config import Config
 from mmrec.data.schema import NO_TIME, EntityKind, Interactions, Reviews
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.evidence.views import EvidenceViews
-from mmrec.features.annotations import EvidenceSums, annotation_sums
-from mmrec.features.photos import PhotoVectors
+from mmrec.features.annotations import EvidenceSums, PhotoVectors, annotation_sums
 from mmrec.features.text_regression import RatedTexts
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.sentences import split_query

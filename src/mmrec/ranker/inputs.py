@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmrec.features.tables import RATING_COLUMNS, EntityFeatures, Features
-from mmrec.ranker.shard import Shard
+from mmrec.ranker.layers import Shard
 
 __all__ = ["Batch", "ColdStartDropout", "InputMoments", "RankerInputs", "category_bag"]
 

@@ -13,9 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmrec.ranker.shard import Shard
-
-__all__ = ["StackedDropout", "StackedLinear", "StackedMLP"]
+__all__ = ["Shard", "StackedDropout", "StackedLinear", "StackedMLP"]
 
 _BYTE_LEVELS = 256
 
@@ -75,6 +73,24 @@ class _SingleColumnProduct(torch.autograd.Function):
         return gradient * weight.transpose(1, 2), torch.bmm(gradient.transpose(1, 2), x).transpose(
             1, 2
         )
+
+
+class Shard:
+    """The shard of a process that trains alone; `mmrec.distributed.training` has the other one.
+
+    Random numbers are drawn for whole batches, so that they do not depend on who computes a row.
+    """
+
+    def local_rows(self, rows: Tensor) -> Tensor:
+        """(b,) neighbouring rows of a (B,) batch that this process computes."""
+        return rows
+
+    def position(self, count: int) -> tuple[int, int]:
+        """Where `count` local rows begin in the last batch of `local_rows`, and the size of that batch."""
+        return 0, count
+
+    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
+        """Sum tensors over all processes, in place."""
 
 
 class StackedDropout(nn.Module):

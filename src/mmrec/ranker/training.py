@@ -17,12 +17,10 @@ from torch import Tensor, nn
 
 from mmrec.config import RankerConfig, TrainingConfig
 from mmrec.console import track
-from mmrec.ranker.dlrm import Ranker, TrainingRun
+from mmrec.ranker.dlrm import Ranker, Reducer, TrainingRun
 from mmrec.ranker.inputs import Batch, ColdStartDropout, RankerInputs
-from mmrec.ranker.layers import StackedLinear
+from mmrec.ranker.layers import Shard, StackedLinear
 from mmrec.ranker.loss import row_losses, weighted_loss
-from mmrec.ranker.reducer import Reducer
-from mmrec.ranker.shard import Shard
 
 __all__ = ["TrainingHistory", "TrainingTask", "predict_logits", "train_ranker"]
 

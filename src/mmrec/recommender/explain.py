@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from math import factorial
+from typing import TypeVar
 
 import numpy as np
 
 from mmrec.encoder.text_encoder import Encoder
-from mmrec.features.groups import shapley_value
 from mmrec.features.tables import EntityFeatures
 from mmrec.recommender.catalog import Catalog, Quote
 from mmrec.recommender.list_scoring import ListScorer
 from mmrec.recommender.new_users import UserView
 
-__all__ = ["KNOWLEDGE_GROUPS", "Explainer", "Explanation", "nearest_quotes", "with_sentences"]
+__all__ = ["KNOWLEDGE_GROUPS", "Explainer", "Explanation", "nearest_quotes", "shapley_value"]
+__all__ += ["with_sentences"]
 
 KNOWLEDGE_GROUPS = ("your ratings", "your words", "its ratings", "its words and photos")
 """What a probability is attributed to: numbers and text of the user, numbers and text of the item."""
 Coalition = frozenset[int]
+Player = TypeVar("Player", bound=Hashable)
+
+
+def shapley_value(values: Mapping[frozenset[Player], float], player: Player) -> float:
+    """Shapley value of a player from the values of all coalitions (Shapley, 1953).
+
+    The mean gain by which the player improves a coalition, over all orders in which players can
+    join.
+    """
+    players = max(map(len, values))
+    total = 0.0
+    for coalition, value in values.items():
+        if player not in coalition:
+            size = len(coalition)
+            orders = factorial(size) * factorial(players - size - 1) / factorial(players)
+            total += orders * (values[coalition | {player}] - value)
+    return total
 
 
 @dataclass(frozen=True)
