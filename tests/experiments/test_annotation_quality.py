@@ -19,7 +19,7 @@ from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
 from mmrec.evidence.views import EvidenceViews
 from mmrec.experiments import annotation_quality
-from mmrec.experiments.annotate import AnnotatedText, AnnotationRun, Quote, SummarizedViews
+from mmrec.experiments.annotate import AnnotatedText, AnnotationRun, SourcedText, SummarizedViews
 from mmrec.experiments.annotation_measures import Estimate, QualityContext, match_rates, mean_estimate
 from mmrec.experiments.annotation_quality import AnnotationQuality, measure_annotation_quality
 from mmrec.features.dataset import Dataset, Models
@@ -422,8 +422,8 @@ class RandomEncoder:
 def test_one_random_claim_in_twenty_matches_however_long_the_lists(models: Models, size: int) -> None:
     random_models: Any = replace(models, encoder=RandomEncoder())  # type: ignore[arg-type]
     context = QualityContext(random_models, None, np.random.default_rng(1))  # type: ignore[arg-type]
-    texts = {str(entity): [Quote("text")] * size for entity in range(300)}
-    row: Any = match_rates([[Quote("claim")] * 5] * 300, texts, context, [])
+    texts = {str(entity): [SourcedText("text")] * size for entity in range(300)}
+    row: Any = match_rates([[SourcedText("claim")] * 5] * 300, texts, context, [])
     assert row["count"] == 1500
     assert row["matched"].value == pytest.approx(0.05, abs=0.02)
     assert row["by_chance"].value == pytest.approx(0.05)

@@ -26,7 +26,7 @@ __all__ = [
     "AnnotatedText",
     "AnnotatedTexts",
     "AnnotationRun",
-    "Quote",
+    "SourcedText",
     "SummarizedViews",
 ]
 __all__ += ["annotate_reviews"]
@@ -45,7 +45,7 @@ class SummarizedViews:
     summaries: list[Summary]
 
 
-class Quote(NamedTuple):
+class SourcedText(NamedTuple):
     """A text, and the id of the review where it stands; "" where a model wrote it."""
 
     text: str
@@ -83,12 +83,13 @@ class AnnotatedText:
         return frozenset(self.dataset.review_ids[row] for row in self.rows)
 
     @cached_property
-    def evidence_sentences(self) -> list[Quote]:
+    def evidence_sentences(self) -> list[SourcedText]:
         """Distinct sentences of each review."""
         quotes = []
         for review_id, text in self.reviews.items():
             quotes += [
-                Quote(sentence, review_id) for sentence in dict.fromkeys(split_sentences(text))
+                SourcedText(sentence, review_id)
+                for sentence in dict.fromkeys(split_sentences(text))
             ]
         return quotes
 

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from scipy.stats import linregress, sem, spearmanr
 
-from mmrec.experiments.annotate import AnnotatedText, AnnotatedTexts, Quote
+from mmrec.experiments.annotate import AnnotatedText, AnnotatedTexts, SourcedText
 from mmrec.features.dataset import Models
 from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.lexicon import split_words
@@ -83,7 +83,7 @@ def support(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
             claims = []
             for text in annotated:
                 written = text.sentences if part == "text" else getattr(text.annotation, part)
-                claims.append([Quote(claim) for claim in written])
+                claims.append([SourcedText(claim) for claim in written])
             row = match_rates(claims, evidence, context, measure.examples)
             measure.rows[f"{kind}: {part}"] = row
     return measure
@@ -108,19 +108,19 @@ def coverage(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
             for text, own_notes in zip(annotated, notes_of_text, strict=True):
                 quotes, points = [], list(getattr(text.annotation, part))
                 for review_id, note in own_notes.items():
-                    quotes += [Quote(point, review_id) for point in getattr(note, part)]
+                    quotes += [SourcedText(point, review_id) for point in getattr(note, part)]
                 claims.append(quotes)
                 same_sign = context.extractive.polarity(text.sentences) * sign > 0
                 points += compress(text.sentences, same_sign)
-                written[f"{kind} {text.entity}"] = [Quote(point) for point in points]
+                written[f"{kind} {text.entity}"] = [SourcedText(point) for point in points]
             row = match_rates(claims, written, context, measure.examples)
             measure.rows[f"{kind}: {part}"] = row
     return measure
 
 
 def match_rates(
-    claims: Sequence[Sequence[Quote]],
-    texts: Mapping[str, Sequence[Quote]],
+    claims: Sequence[Sequence[SourcedText]],
+    texts: Mapping[str, Sequence[SourcedText]],
     context: QualityContext,
     examples: list[Example],
 ) -> Row:
@@ -154,7 +154,7 @@ def match_rates(
             verbatim.append(bool(words.strip()) and words in all_words)
             matched.append(verbatim[-1] or nearest > limit)
             if not matched[-1]:
-                quote, reason = Quote(""), "nothing to match"
+                quote, reason = SourcedText(""), "nothing to match"
                 if quotes:
                     quote = quotes[near.argmax()]
                     reason = f"nearest cosine {nearest:.2f}, others reach {limit:.2f}"
