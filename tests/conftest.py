@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
-import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import strategies as st
 
 from mmrec.cache.store import Store
-from mmrec.config import EncoderConfig
+from mmrec.config import Config, EncoderConfig, ReadConfig, TrainingConfig
+from mmrec.data import read_reviews
 from mmrec.data.schema import NO_TIME, Interactions
+from mmrec.data.synthetic.city import write_sample_city
 from mmrec.encoder.text_encoder import Encoder
-
-if TYPE_CHECKING:
-    from mmrec.recommender.recommender import Recommender
+from mmrec.recommender.recommender import Recommender
+from serving import free_port, postgresql
 
 
 def interactions(
@@ -64,10 +64,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
     one.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Threads that wait for a busy core make small batches many times slower."""
-    pytest.importorskip("torch").set_num_threads(1)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -86,11 +86,6 @@ def encoder(minilm: None, one_thread: None, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="session")
 def fitted(minilm: None, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
     """Ours, fitted on a small Sample City."""
-    from mmrec.config import Config, ReadConfig, TrainingConfig
-    from mmrec.data import read_reviews
-    from mmrec.data.synthetic.city import write_sample_city
-    from mmrec.recommender.recommender import Recommender
-
     folder = tmp_path_factory.mktemp("city")
     path = write_sample_city(folder, seed=3, users=60, items=25, reviews=500)
     config = Config(store=folder / "store.sqlite", training=TrainingConfig(epochs=4))
@@ -106,8 +101,6 @@ def model(fitted: Recommender, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
     """URL of a real PostgreSQL."""
-    from serving import postgresql
-
     with postgresql() as url:
         yield url
 
@@ -115,7 +108,4 @@ def postgres() -> Iterator[str]:
 @pytest.fixture
 def unused_port() -> int:
     """A port on loopback where nobody listens."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-    return port
+    return free_port()

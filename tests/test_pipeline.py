@@ -11,6 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from checkerboard import ITEM_TEXTS, USER_TEXTS
 from conftest import interactions
 from mmrec.cache.store import Store
 from mmrec.config import Config, EvidenceConfig, RankerConfig, TrainingConfig
@@ -21,18 +22,9 @@ from mmrec.experiments.baselines import simple_baseline_probabilities
 from mmrec.features.dataset import Dataset
 from mmrec.pipeline import PreparedData, open_models, train_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 # A checkerboard of tastes: two kinds of users and of items, a like exactly where they match. Everyone's mean
 # is the same, so ratings tell nothing; but the words reveal the kinds.
 SIDE = 24
-LOVES = (
-    ("I adore spicy noodles.", "Give me hot chilli soup any day.", "I live for fiery curries."),
-    ("I adore sweet cakes.", "Give me chocolate tarts any day.", "I live for sugary pastries."),
-)
-SERVES = (
-    ("This noodle bar cooks spicy food.", "The kitchen makes hot chilli ramen.", "A curry house."),
-    ("This bakery makes sweet cakes.", "The counter is full of chocolate tarts.", "A pastry shop."),
-)
 TASTE = Config(
     seed=3,
     evidence=EvidenceConfig(folds=4),
@@ -50,11 +42,10 @@ def board(encoder: Encoder) -> PreparedData:
     match = user % 2 == item % 2
     data = interactions(user.tolist(), item.tolist(), np.where(match, 5, 2).tolist())
     texts = [
-        f"{LOVES[u % 2][(u + i) % 3]} {SERVES[i % 2][(u + 2 * i) % 3]}"
+        f"{USER_TEXTS[u % 2][(u + i) % 3]} {ITEM_TEXTS[i % 2][(u + 2 * i) % 3]}"
         for u, i in zip(user, item, strict=True)
     ]
-    store = Store(None)
-    models = open_models(Config(), store=store)
+    models = open_models(Config(), store=Store(None))
     empty: list[list[str]] = [[] for _ in texts]
     corpus = Dataset(data, texts, empty, empty[:SIDE], models, 0)
     diagonal = (item - user) % SIDE

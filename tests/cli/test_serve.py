@@ -10,8 +10,6 @@ import pytest
 
 from serving import command, serving
 
-pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
-
 
 @pytest.mark.parametrize(
     ("flags", "message"),

@@ -151,13 +151,6 @@ def test_reweighting_multiplies_the_odds_by_the_ratio_of_the_weights(p: float, l
     assert float(reweighted(np.array([p]), EQUAL)[0]) == pytest.approx(p)
 
 
-def test_reweighting_minimises_the_weighted_entropy() -> None:
-    p, weights = 0.7, (0.6, 0.2)
-    grid = np.linspace(0.001, 0.999, 9981)
-    entropy = -(weights[1] * p * np.log(grid) + weights[0] * (1 - p) * np.log(1 - grid))
-    assert reweighted(np.array([p]), weights)[0] == pytest.approx(grid[np.argmin(entropy)], abs=2e-4)
-
-
 @pytest.mark.parametrize("likes", [1, 7, 50, 93])
 def test_always_like_has_a_false_positive_rate_of_one(likes: int) -> None:
     label = np.arange(100) < likes

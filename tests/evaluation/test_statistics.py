@@ -54,13 +54,6 @@ def test_a_weight_counts_as_so_many_rows(rows: list[tuple[bool, int, list[int]]]
         assert float(weighted_auc(label, p, weight)) == auc  # a single weighting
 
 
-def test_the_weighted_auc_by_hand() -> None:
-    label, p = np.array([True, False, True, False]), np.array([0.9, 0.6, 0.6, 0.1])
-    # Pairs: .9 beats both, .6 ties with one and beats the other; then the dislike at .6 counts three times.
-    assert float(weighted_auc(label, p, np.ones(4))) == 3.5 / 4
-    assert float(weighted_auc(label, p, np.array([1, 3, 1, 1]))) == pytest.approx((4 + 1 + 1.5) / 8)
-
-
 def random_rows(seed: int, rows: int = 400, users: int = 80) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Users, labels, and probabilities that depend on the labels."""
     rng = np.random.default_rng(seed)

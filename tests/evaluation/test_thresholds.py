@@ -16,18 +16,15 @@ PROBABILITY = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.5, 0.4, 0.3])
 
 
 @pytest.mark.parametrize(
-    ("max_fpr", "threshold"),
-    [(0, 0.8), (0.24, 0.8), (0.25, 0.6), (0.49, 0.6), (0.5, 0.5), (0.99, 0.4), (1, 0.3)],
+    ("rate", "thresholds"),
+    [
+        ("max_fpr", {0: 0.8, 0.24: 0.8, 0.25: 0.6, 0.49: 0.6, 0.5: 0.5, 0.99: 0.4, 1: 0.3}),
+        ("min_tpr", {0.01: 0.9, 0.25: 0.9, 0.26: 0.8, 0.75: 0.6, 0.76: 0.5, 1: 0.5}),
+    ],
 )
-def test_the_lowest_threshold_within_a_false_positive_rate(max_fpr: float, threshold: float) -> None:
-    assert OperatingPoint("max_fpr", max_fpr).threshold(LABEL, PROBABILITY) == threshold
-
-
-@pytest.mark.parametrize(
-    ("min_tpr", "threshold"), [(0.01, 0.9), (0.25, 0.9), (0.26, 0.8), (0.75, 0.6), (0.76, 0.5), (1, 0.5)]
-)
-def test_the_highest_threshold_that_reaches_a_recall(min_tpr: float, threshold: float) -> None:
-    assert OperatingPoint("min_tpr", min_tpr).threshold(LABEL, PROBABILITY) == threshold
+def test_thresholds_of_operating_points_by_hand(rate: str, thresholds: dict[float, float]) -> None:
+    for bound, threshold in thresholds.items():
+        assert OperatingPoint(rate, bound).threshold(LABEL, PROBABILITY) == threshold, bound
 
 
 def test_nothing_is_recommended_where_the_best_is_disliked() -> None:

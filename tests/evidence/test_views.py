@@ -153,14 +153,6 @@ def test_a_sum_is_exact_beside_much_larger_neighbours() -> None:
     assert sums.tolist() == [2e6, 1e6, 0.5, 0.25]
 
 
-def test_views_of_folds_by_hand() -> None:
-    data = interactions([0, 0, 0, 1], [0, 1, 1, 1])
-    fold, evidence_rows = np.array([1, 2, 1, NO_GROUP]), np.arange(3)
-    for entity, expected in ((data.user, [[1], [0, 2], [1], []]), (data.item, [[], [2], [1], [1, 2]])):
-        views = EvidenceViews.excluding(entity, evidence_rows, fold)
-        assert [sorted(views.members(view).tolist()) for view in views.view] == expected
-
-
 def test_views_from_lists_see_exactly_their_lists() -> None:
     views = EvidenceViews.from_lists(np.array([5, 6, 5]), [np.array([3, 1]), NO_ROWS, np.array([1])])
     assert [rows.tolist() for rows in views.review_sets()] == [[3, 1], [], [1]]

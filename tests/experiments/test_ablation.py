@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkerboard import SMALL, checkerboard
 
+from checkerboard import SMALL, checkerboard
 from mmrec.cache.store import Store
 from mmrec.data import Reviews
 from mmrec.encoder.text_encoder import Encoder
@@ -26,8 +26,6 @@ from mmrec.experiments.ablation import (
 from mmrec.experiments.checkpoint import latest_results
 from mmrec.features.dataset import Models
 from mmrec.pipeline import open_models
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

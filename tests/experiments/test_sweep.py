@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkerboard import SMALL, checkerboard
 
+from checkerboard import SMALL, checkerboard
 from mmrec.cache.store import Store
 from mmrec.cli import main
 from mmrec.config import Config, EvidenceConfig, RankerConfig
@@ -21,8 +21,6 @@ from mmrec.experiments.checkpoint import latest_results
 from mmrec.experiments.sweep import SWEPT_SETTINGS, drop_dislikes, sweep, sweep_table
 from mmrec.features.dataset import Models
 from mmrec.pipeline import open_models, prepare_data
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 BASELINE = SMALL.model_copy(
     update={

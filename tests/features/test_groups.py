@@ -14,8 +14,6 @@ from mmrec.ranker.training import TrainingTask, predict_logits, train_ranker
 from mmrec.recommender.explain import shapley_value
 from toys import ranker_of, toy
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 NUMBERS = ("mean rating", "no rating", "log count")
 DENSE = [f"{kind} {name}" for kind in ("user", "item") for name in NUMBERS]
 ALL_GROUPS = frozenset(FEATURE_GROUPS)

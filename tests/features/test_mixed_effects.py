@@ -50,14 +50,6 @@ def test_effects_solve_the_penalised_least_squares() -> None:
     assert effects.item["rating effect"][:5] == pytest.approx(expected[6:], abs=1e-4)
 
 
-def test_a_harsh_user_is_told_from_a_bad_item() -> None:
-    # Only the harsh user rated item 2, and better than the other items.
-    data = interactions([0, 0, 0, 1, 1, 2, 2], [0, 1, 2, 0, 1, 0, 1], [2, 2, 3, 4, 4, 4, 4])
-    effects = MixedEffects.fit(random_texts(data), np.arange(7), (0.1, 0.1))
-    assert effects.user["rating effect"][0] < effects.user["rating effect"][1] - 1
-    assert effects.item["rating effect"][2] > effects.item["rating effect"][0]
-
-
 def test_columns_are_shrunk_towards_the_overall_mean_with_five_reviews() -> None:
     data = interactions([0, 0, 1], [0, 1, 0], [1, 5, 5])
     texts = RatedTexts(data, np.zeros((3, 2), dtype=np.float16), np.array([0, 10, 10]))

@@ -82,22 +82,6 @@ def test_dense_columns_equal_a_slow_reference(data: Interactions, seed: int, pri
         assert features.dense[view].tolist() == pytest.approx(list(expected.values()), abs=1e-5)
 
 
-def test_dense_columns_by_hand() -> None:
-    rating = np.array([5, 2, np.nan, 1], dtype=np.float32)
-    tags = TAGS[[0, 2, 2, 3]]
-    features = build(sums_over(views_of([0, 1, 2], [2], [], [3]), rating, tags))
-    columns = dict(zip(features.names, features.dense.T.tolist(), strict=True))
-    # Shrunk with two reviews' worth of 4 stars; the last view is that of an unknown item.
-    assert columns["mean rating"] == pytest.approx([15 / 4, 4, 4, 3, 4])
-    assert columns["no rating"] == [0, 1, 1, 0, 1]
-    assert columns["log count"] == pytest.approx([np.log(3), 0, 0, np.log(2), 0])
-    # Shrunk with five votes for no price.
-    assert columns["cheap price"] == pytest.approx([1 / 8, 0, 0, 0, 0])
-    assert columns["fair price"] == [0, 0, 0, 0, 0]
-    assert columns["overpriced"] == pytest.approx([2 / 8, 1 / 6, 0, 0, 0])
-    assert columns["no price"] == pytest.approx([5 / 8, 5 / 6, 1, 1, 1])
-
-
 def test_in_the_paper_users_have_neither_count_nor_price_nor_categories() -> None:
     sums = sums_over(views_of([0]), np.array([5.0]), TAGS[:1])
     features = build(sums, kind="user")
@@ -130,12 +114,6 @@ def test_the_last_view_is_that_of_an_unknown_item(features: str, present: float)
     assert result.vectors["gist"].dtype == np.float16
     assert result.present["gist"].tolist() == pytest.approx([present, present, 0])
     assert result.categories.tolist() == [[0, 1, 2], [0, 1, 2], [SIZE] * 3]
-
-
-def test_an_unknown_item_equals_a_view_without_reviews() -> None:
-    features = build(sums_over(views_of([0], []), np.array([5.0]), TAGS[:1]))
-    assert features.dense[1].tolist() == features.dense[2].tolist()
-    assert features.categories[1].tolist() == features.categories[2].tolist()
 
 
 def test_large_arrays_are_mapped_to_files_without_a_name(

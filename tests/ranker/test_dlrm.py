@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun, interact
 from mmrec.ranker.inputs import Batch, InputMoments
 from mmrec.ranker.layers import StackedLinear
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 EQUAL = (0.5, 0.5)
 
 

@@ -11,7 +11,6 @@ from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.inputs import ColdStartDropout, RankerInputs, category_bag
 from toys import ranker_of, toy
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 EQUAL = (0.5, 0.5)
 
 

@@ -7,7 +7,6 @@ import torch
 
 from mmrec.ranker.layers import StackedDropout, StackedLinear
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 EQUAL = (0.5, 0.5)
 
 

@@ -12,7 +12,6 @@ from mmrec.pipeline import TrainedModel
 from mmrec.ranker.loss import class_weights
 from mmrec.ranker.training import weighted_loss
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 EQUAL = (0.5, 0.5)
 
 

@@ -16,7 +16,6 @@ from mmrec.recommender.list_scoring import ListScorer
 
 ITEMS, WIDTH, CATEGORIES = 60, 8, 3
 EQUAL = (0.5, 0.5)
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def random_entities(count: int, factors: int, rng: np.random.Generator) -> EntityFeatures:

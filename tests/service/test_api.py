@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from mmrec.recommender.recommender import Recommender
-from serving import Service, service_in_process
+from serving import Service
 
-pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
 JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def service(model: Path) -> Iterator[Service]:
-    with service_in_process(model) as running:
-        yield running
 
 
 @pytest.fixture

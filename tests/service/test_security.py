@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from mmrec.recommender.recommender import Recommender
-from serving import service_in_process
-
-pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
+from serving import Service, service_in_process
 
 
 def test_the_api_wants_one_of_the_keys(model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -42,16 +40,14 @@ def test_every_client_has_a_rate_limit_of_its_own(model: Path, tmp_path: Path) -
         assert service.client.get("/health").status_code == 200  # monitoring has no limit
 
 
-def test_a_body_has_a_size_limit_with_and_without_a_declared_length(model: Path) -> None:
-    with service_in_process(model) as service:
-        assert service.client.post("/v1/reviews", content=b" " * 70_000).status_code == 413
-        chunks = (b" " * 10_000 for _ in range(10))
-        assert service.client.post("/v1/reviews", content=chunks).status_code == 413
+def test_a_body_has_a_size_limit_with_and_without_a_declared_length(service: Service) -> None:
+    chunks = (b" " * 10_000 for _ in range(10))
+    for content in (b" " * 70_000, chunks):
+        assert service.client.post("/v1/reviews", content=content).status_code == 413
 
 
-def test_responses_forbid_foreign_content(model: Path) -> None:
-    with service_in_process(model) as service:
-        headers = service.client.get("/").headers
+def test_responses_forbid_foreign_content(service: Service) -> None:
+    headers = service.client.get("/").headers
     assert "default-src 'self'" in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
 

@@ -18,7 +18,6 @@ from mmrec.cache.locks import hold_lock
 from mmrec.recommender.recommender import Recommender
 from serving import WAIT, Served, serving
 
-pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
 BORN = re.compile(r'http_requests_created\{[^}]*"/v1/users/\{user:path\}"[^}]*\} (\S+)')
 
 

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from mmrec.recommender.recommender import Recommender
-from serving import Service, service_in_process
-
-pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
-
-
-@pytest.fixture(scope="module")
-def service(model: Path) -> Iterator[Service]:
-    with service_in_process(model) as running:
-        yield running
+from serving import Service
 
 
 @pytest.fixture
