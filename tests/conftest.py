@@ -1,59 +1,28 @@
-"""What several test files share: tables of reviews, a store, the real encoder, a saved model, PostgreSQL."""
+"""What several test files share: a store, the real encoder, a saved model, PostgreSQL."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import strategies as st
 
 from mmrec.cache.store import Store
 from mmrec.config import Config, EncoderConfig, ReadConfig, TrainingConfig
 from mmrec.data import read_reviews
-from mmrec.data.schema import NO_TIME, Interactions
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.recommender.recommender import Recommender
 from serving import free_port, postgresql
 
 
-def interactions(
-    user: Sequence[int],
-    item: Sequence[int],
-    rating: Sequence[float] | None = None,
-    time: Sequence[int | None] | None = None,
-) -> Interactions:
-    """Reviews of users and items by code; everything rated 4 and without time where not said otherwise."""
-    ratings = [4.0] * len(user) if rating is None else rating
-    times = [None] * len(user) if time is None else time
-    return Interactions(
-        user=np.array(user, dtype=np.int64),
-        item=np.array(item, dtype=np.int64),
-        rating=np.array(ratings, dtype=np.float32),
-        time=np.array([NO_TIME if moment is None else moment for moment in times], dtype=np.int64),
-        users=[f"u{code:03}" for code in range(max(user, default=-1) + 1)],
-        items=[f"i{code:03}" for code in range(max(item, default=-1) + 1)],
-    )
-
-
-@st.composite
-def tables(draw: st.DrawFn, most: int = 60, gaps: bool = True) -> Interactions:
-    """Any table of 1 to `most` reviews of a few users and items; with `gaps` some have no time."""
-    size = draw(st.integers(1, most))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    users, items, moments = (draw(st.integers(1, 12)) for _ in range(3))
-    time = rng.integers(moments, size=size)
-    unknown = rng.random(size) < (0.2 if gaps else 0)
-    return interactions(
-        rng.integers(users, size=size).tolist(),
-        rng.integers(items, size=size).tolist(),
-        rng.integers(1, 6, size=size).tolist(),
-        [None if gone else int(moment) for moment, gone in zip(time, unknown, strict=True)],
-    )
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process runs all tests of a file, so that fixtures of a module are set up once."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 @pytest.fixture

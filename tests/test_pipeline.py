@@ -12,7 +12,6 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from checkerboard import ITEM_TEXTS, USER_TEXTS
-from conftest import interactions
 from mmrec.cache.store import Store
 from mmrec.config import Config, EvidenceConfig, RankerConfig, TrainingConfig
 from mmrec.data.split import Split
@@ -21,6 +20,7 @@ from mmrec.evidence.policies import Evidence
 from mmrec.experiments.baselines import simple_baseline_probabilities
 from mmrec.features.dataset import Dataset
 from mmrec.pipeline import PreparedData, open_models, train_model
+from review_tables import interactions
 
 # A checkerboard of tastes: two kinds of users and of items, a like exactly where they match. Everyone's mean
 # is the same, so ratings tell nothing; but the words reveal the kinds.

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import interactions, tables
 from mmrec.config import SplitConfig
 from mmrec.data.schema import Interactions
 from mmrec.data.split import Split, filter_reviews, split_reviews
 from mmrec.errors import DataError
+from review_tables import interactions, tables
 
 LATER = SplitConfig(split_by="time")
 

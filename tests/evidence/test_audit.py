@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from conftest import interactions
 from mmrec.cache.store import Store
 from mmrec.config import AnnotationConfig, Config, EvidenceConfig, RankerConfig
 from mmrec.data import read_reviews
@@ -24,6 +23,7 @@ from mmrec.features.dataset import Dataset
 from mmrec.features.mixed_effects import MixedEffects
 from mmrec.features.tables import EntityFeatures, Features
 from mmrec.pipeline import PreparedData, open_models, prepare_data
+from review_tables import interactions
 
 POLICIES: tuple[Policy, ...] = ("fold", "leave_one_out", "all", "past")
 Change = Callable[[EntityFeatures, int], EntityFeatures]

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import interactions, tables
 from mmrec.data import arrays
 from mmrec.data.schema import NO_TIME, Interactions
 from mmrec.data.split import Split
@@ -17,6 +16,7 @@ from mmrec.errors import DataError
 from mmrec.evidence import views as views_module
 from mmrec.evidence.policies import VALIDATION_FOLD, Evidence, Policy, assign_folds
 from mmrec.evidence.views import NO_GROUP, EvidenceViews
+from review_tables import interactions, tables
 
 POLICIES: tuple[Policy, ...] = ("fold", "leave_one_out", "all", "past")
 NO_ROWS = np.zeros(0, dtype=np.int64)

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mmrec.cli.annotation_quality import print_check
+from mmrec.cli.annotation_quality import print_quality
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.data.schema import REVIEW_SCHEMA, EntityKind, Reviews
 from mmrec.encoder.text_encoder import Encoder
@@ -367,7 +367,7 @@ def test_without_two_texts_there_is_nothing_to_measure(
     }[kind]
     quality = measure(run, models)
     assert quality.measures == {}
-    print_check(quality)
+    print_quality(quality)
     assert "there is nothing to measure" in " ".join(capsys.readouterr().out.split())
 
 
@@ -380,7 +380,7 @@ def test_hostile_texts_are_printed_inert_within_80_columns(
     summaries = [Summary(text=f"\ud800 {evil} {item}", **lists) for item in rotate(ITEMS)]
     monkeypatch.setenv("COLUMNS", "80")
     quality = measure(run_of(dataset, summaries), models)
-    print_check(quality)
+    print_quality(quality)
     text = capsys.readouterr().out
     assert all(character.isprintable() or character == "\n" for character in text)
     assert "[bold red]x[/] [/nope]" in " ".join(text.split())
@@ -398,7 +398,7 @@ def test_the_same_seed_gives_the_same_quality_and_its_tables_fit_into_80_columns
     assert json.dumps(asdict(first), allow_nan=False) == json.dumps(asdict(second))
     assert set(first.measures) == {"support", "coverage", "polarity"}
     monkeypatch.setenv("COLUMNS", "80")
-    print_check(first)
+    print_quality(first)
     text = capsys.readouterr().out
     assert "builtin, strategy summary, prompts default" in text
     assert "…" not in text

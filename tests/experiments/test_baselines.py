@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from conftest import interactions
 from mmrec.config import SplitConfig
 from mmrec.data.schema import Interactions
 from mmrec.data.split import Split, split_reviews
@@ -18,6 +17,7 @@ from mmrec.experiments.baselines import (
     bias_scores,
     simple_baseline_probabilities,
 )
+from review_tables import interactions
 
 NAMES = [ALWAYS_LIKE, "user mean", "item mean", "user + item mean", "bias model"]
 

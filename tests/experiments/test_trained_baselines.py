@@ -11,7 +11,6 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
-from conftest import interactions
 from mmrec.config import SplitConfig
 from mmrec.data.schema import Interactions
 from mmrec.data.split import Split, split_reviews
@@ -24,6 +23,7 @@ from mmrec.experiments.trained_baselines import (
     trained_baseline_probabilities,
 )
 from mmrec.features.tables import EntityFeatures, Features
+from review_tables import interactions
 
 LIBRARIES = {"LightGBM": "lightgbm", "DeepFM": "torch_rechub"}
 ROWS = 2000

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
-from conftest import interactions, tables
 from mmrec.data import arrays
 from mmrec.data.schema import Interactions
 from mmrec.features import mixed_effects, text_regression
 from mmrec.features.mixed_effects import EFFECT_COLUMNS, MixedEffects, choose_penalties, ridge_factors
 from mmrec.features.text_regression import RatedTexts, TextRegression, TextSums
+from review_tables import interactions, tables
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -6,12 +6,12 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from conftest import interactions, tables
 from mmrec.data.schema import NO_TIME, Interactions
 from mmrec.data.split import Split
 from mmrec.evidence.policies import Evidence, Policy
 from mmrec.evidence.views import EvidenceViews
 from mmrec.features.annotations import PhotoVectors
+from review_tables import interactions, tables
 
 
 def item_views(data: Interactions, policy: Policy, rng: np.random.Generator) -> EvidenceViews:

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import interactions, tables
 from mmrec.config import AnnotationConfig, Config, RankerConfig
 from mmrec.data import arrays
 from mmrec.data.schema import EntityKind, Interactions
@@ -22,6 +21,7 @@ from mmrec.evidence.policies import Evidence
 from mmrec.evidence.views import EvidenceViews
 from mmrec.features.annotations import EvidenceSums, rating_sums
 from mmrec.features.tables import Constants, EntityFeatures, _top_categories, entity_features
+from review_tables import interactions, tables
 
 SIZE = 15
 """Number of categories in the vocabulary."""
