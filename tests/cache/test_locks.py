@@ -19,7 +19,7 @@ import pytest
 from store_worker import VECTOR, WORD, read_journal, stored_names
 
 from mmrec.cache.locks import hold_lock
-from mmrec.cache.store import Result, Store
+from mmrec.cache.store import Result, Store, result_keys
 
 WORKER = Path(__file__).with_name("store_worker.py")
 NAMES = [f"name{number}" for number in range(60)]
@@ -233,6 +233,27 @@ def test_a_store_with_a_limit_of_waiting_computes_without_the_lock(tmp_path: Pat
         assert len(fill(store, WORD, began)) == len(NAMES)
         assert not holder.done()
         done.set()
+
+
+@pytest.mark.parametrize("provider", ["openai", "ollama", "server"])
+def test_a_store_with_a_limit_of_waiting_still_waits_for_paid_results(tmp_path: Path, provider: str) -> None:
+    path, began = tmp_path / "store.sqlite", []
+    store, writer, held = Store(path), Store(path), threading.Event()
+    store.max_wait = 0.05
+    paid = WORD | {"provider": provider}
+
+    def call_slowly() -> None:
+        with writer.lock("word"):
+            held.set()
+            time.sleep(0.5)
+            writer.put(paid, zip(result_keys(paid, NAMES), map(str.encode, CAPITALS), strict=True))
+
+    with ThreadPoolExecutor(1) as pool:
+        calls = pool.submit(call_slowly)
+        assert held.wait(30)
+        assert fill(store, paid, began) == [name.encode() for name in CAPITALS]
+        calls.result()
+    assert began == []
 
 
 def test_a_store_in_memory_needs_no_lock() -> None:

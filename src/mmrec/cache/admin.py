@@ -14,7 +14,6 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from mmrec.cache.locks import hold_lock
 from mmrec.cache.store import Store
 from mmrec.errors import ConfigError, DataError, StoreError
 
@@ -31,19 +30,12 @@ provenance IN (
 
 
 class Selection(NamedTuple):
-    """Which results of a store are meant; None stands for any.
-
-    Attributes:
-        kind: of results, as `note`.
-        model: that computed them, as their provenance names it.
-        before: seconds since 1970; only what was created earlier.
-        failures: only failures.
-    """
+    """Which results of a store are meant; None stands for any."""
 
     kind: str | None = None
     model: str | None = None
-    before: float | None = None
-    failures: bool = False
+    before: float | None = None  # seconds since 1970
+    failures: bool = False  # only failures
 
 
 class _ExportedResult(BaseModel):
@@ -94,10 +86,9 @@ def stats(store: Store, selection: Selection) -> list[dict[str, Any]]:
 
 
 def export(store: Store, path: Path, selection: Selection) -> int:
-    """Write results as lines of JSON, ordered by key; the file appears when it is complete.
+    """Write results as lines of JSON, ordered by key; return their number.
 
-    Returns:
-        The number of results.
+    The file appears when it is complete.
 
     Raises:
         DataError: the file cannot be written.
@@ -138,8 +129,12 @@ def import_(store: Store, path: Path) -> ImportCounts:
             try:
                 new = _insert(store, content, raw)
             except ValueError as error:
+                reason = str(error)
+                if isinstance(error, ValidationError):
+                    first = error.errors(include_url=False, include_input=False)[0]
+                    reason = ": ".join([*map(str, first["loc"]), first["msg"]])
                 counts.refused += 1
-                counts.reason = counts.reason or f"line {number}: {_reason(error)}"
+                counts.reason = counts.reason or f"line {number}: {reason}"
                 continue
             counts.new += new
             counts.present += 1 - new
@@ -154,12 +149,10 @@ def prune(store: Store, selection: Selection) -> None:
     Raises:
         StoreError: another process computes results for this store.
     """
-    path = store.path
     with ExitStack() as locks:
         for kind in store.counts():
-            held = locks.enter_context(hold_lock(path, kind, max_wait=0)) if path else True
-            if not held:
-                raise StoreError(f"{path}: another process computes: {kind}; wait for it")
+            if not locks.enter_context(store.lock(kind, max_wait=0)):
+                raise StoreError(f"{store.path}: another process computes: {kind}; wait for it")
         with store.transaction() as db:
             for table in ("failures",) if selection.failures else ("results", "failures"):
                 db.execute(f"DELETE FROM {table} WHERE {_SELECTED}", selection._asdict())
@@ -184,11 +177,7 @@ def _lines(store: Store, selection: Selection) -> Iterator[bytes]:
 
 
 def _insert(store: Store, content: object, raw: str) -> int:
-    """Insert the result of a line; the number of new values, 1 or 0.
-
-    Raises:
-        ValueError: why the line is refused.
-    """
+    """Insert the result of a line, and return 1 if it is new; a ValueError says why it is refused."""
     if isinstance(content, str):
         raise ValueError(content)
     line = _ExportedResult.model_validate_json(raw)  # stricter than Python's own JSON
@@ -198,10 +187,3 @@ def _insert(store: Store, content: object, raw: str) -> int:
     if line.base64:
         value = base64.b64decode(line.value, validate=True)
     return store.insert(dict(line.provenance), [(key, value)], line.created)
-
-
-def _reason(error: ValueError) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors(include_url=False, include_input=False)[0]
-    return ": ".join([*map(str, first["loc"]), first["msg"]])

@@ -25,8 +25,6 @@ def hold_lock(database: Path, kind: str, max_wait: float | None = None) -> Itera
     `note` may wait for `vector`. Nesting them the other way round too would be a deadlock.
 
     Args:
-        database: the store's file.
-        kind: of results.
         max_wait: seconds to wait before going on without the lock; None waits without limit.
 
     Yields:

@@ -16,22 +16,30 @@ from collections.abc import Callable, Collection, Container, Generator, Iterable
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from mmrec.cache.database import open_database, remedy
 from mmrec.cache.locks import hold_lock
 from mmrec.console import track
 from mmrec.errors import StoreError
 
-__all__ = [
-    "Compute",
-    "Failure",
-    "Provenance",
-    "Result",
-    "Store",
-    "default_store_path",
-    "result_keys",
-]
+__all__ = ["Compute", "Failure", "Provenance", "Result", "Store"]
+__all__ += ["default_store_path", "result_keys"]
+
+T = TypeVar("T")
+_FORMAT = 3
+# Provenances are few and long, so a result names its own by a number. Failures are
+# dated in fractions of seconds, to tell those of this run from earlier ones.
+_TABLES = """
+CREATE TABLE provenances (id INTEGER PRIMARY KEY, content TEXT NOT NULL UNIQUE);
+CREATE TABLE results (
+    key BLOB PRIMARY KEY, provenance INTEGER NOT NULL, value BLOB NOT NULL,
+    created INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE failures (
+    key BLOB PRIMARY KEY, provenance INTEGER NOT NULL, reason TEXT NOT NULL,
+    final INTEGER NOT NULL, created REAL NOT NULL
+) WITHOUT ROWID;
+"""
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,9 @@ class Failure:
 
 
 Provenance = dict[str, object]
-"""All that determines a result besides its input: `kind`, model, revision, parameters."""
+"""All that determines a result besides its input: `kind`, model, revision, parameters.
+
+Of a model behind HTTP also the `provider`, and then a call may cost money."""
 Result = bytes | Failure
 Compute = Callable[[Iterator[list[int]]], Generator[tuple[int, Result]]]
 """Takes blocks of positions as it can work on them, and gives (position, result) in any order."""
@@ -60,9 +70,9 @@ def result_keys(provenance: Provenance, inputs: Iterable[str]) -> list[bytes]:
     prefix = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode() + b"\0")
     keys = []
     for text in inputs:
-        key = prefix.copy()
-        key.update(text.encode("utf-8", "surrogatepass"))
-        keys.append(key.digest())
+        sha = prefix.copy()
+        sha.update(text.encode("utf-8", "surrogatepass"))
+        keys.append(sha.digest())
     return keys
 
 
@@ -74,8 +84,8 @@ class Store:
         retry: whether final failures of earlier runs are tried again.
 
     Attributes:
-        max_wait: seconds to wait for a process that computes results of the same kind. Then they are
-            computed at once, and the same call might be paid for twice. None waits without limit.
+        max_wait: seconds to wait for a process that computes results of the same kind, before they
+            are computed a second time; None waits without limit, as paid results always do.
 
     Raises:
         StoreError: the file cannot be opened or is no such database.
@@ -91,7 +101,7 @@ class Store:
                 path.parent.mkdir(parents=True, exist_ok=True)
         # SQLite does not wait for a process that switches the file to WAL at this moment.
         with self.lock("opening"), self.translate_errors():
-            self.db = open_database(path)
+            self.db = _open_database(path)
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """The values of those keys that have one."""
@@ -105,10 +115,9 @@ class Store:
     def insert(
         self, provenance: Provenance, results: Iterable[tuple[bytes, Result]], created: float
     ) -> int:
-        """Write results within a `transaction`; `created` is in seconds since 1970.
+        """Write results within a `transaction`; return how many values are new.
 
-        Returns:
-            How many values are new.
+        `created` is in seconds since 1970.
         """
         content = json.dumps(provenance, sort_keys=True, allow_nan=False)
         self.db.execute("INSERT OR IGNORE INTO provenances (content) VALUES (?)", (content,))
@@ -142,24 +151,20 @@ class Store:
         """The results of some inputs; missing ones are computed, and written as they arrive.
 
         Nothing is computed twice: who needs missing results waits until no other process or thread
-        computes results of this kind, and looks again.
+        computes results of this kind, and looks again. Equal inputs are computed once.
 
         Args:
-            provenance: of the results.
-            inputs: equal ones are computed once.
-            compute: computes the results of the inputs at some positions.
-            title: of the progress bar.
+            title, status: of the progress bar.
             chunk: positions in a block; a crash costs the blocks that are being worked on.
             order: sort key of positions, where the order of computing matters for speed.
-            status: additional text for the progress bar.
-
-        Returns:
-            One result for each input.
         """
         keys = result_keys(provenance, inputs)
         results = self._settled(keys)
         if todo := _missing_positions(keys, results):  # results that are stored never wait
-            with track(title, len(todo), status) as advance, self.lock(str(provenance["kind"])):
+            # What a provider other than this machine computes may cost money, so it is never repeated.
+            is_local = provenance.get("provider", "transformers") == "transformers"
+            lock = self.lock(str(provenance["kind"]), self.max_wait if is_local else None)
+            with track(title, len(todo), status) as advance, lock:
 
                 def record(new: dict[bytes, Result]) -> None:
                     failed = sum(isinstance(result, Failure) for result in new.values())
@@ -188,17 +193,18 @@ class Store:
             return dict(self.db.execute(query))
 
     def close(self) -> None:
-        """Close the database. A killed process loses no result; a power cut may lose the last ones."""
+        """Close the database."""
         self.db.close()
 
     @contextmanager
-    def lock(self, kind: str) -> Iterator[None]:
-        """Hold the lock of a kind of results (see `hold_lock`); a store in memory needs none."""
-        with ExitStack() as held:
+    def lock(self, kind: str, max_wait: float | None = None) -> Iterator[bool]:
+        """Hold the lock of a kind of results as `hold_lock` does; a store in memory needs none."""
+        with ExitStack() as locks:
+            held = True
             if self.path is not None:
                 with self.translate_errors():
-                    held.enter_context(hold_lock(self.path, kind, self.max_wait))
-            yield
+                    held = locks.enter_context(hold_lock(self.path, kind, max_wait))
+            yield held
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -212,7 +218,7 @@ class Store:
         try:
             yield
         except (OSError, sqlite3.Error) as error:
-            message = f"the store {self.path} cannot be used: {error}; {remedy(error)}"
+            message = f"the store {self.path} cannot be used: {error}; {_remedy(error)}"
             raise StoreError(message) from error
 
     def _compute(
@@ -232,11 +238,10 @@ class Store:
             record(unwritten)
             unwritten.clear()
 
-        blocks = (list(todo[start : start + chunk]) for start in range(0, len(todo), chunk))
         answered = 0
         try:
             # Closed before the last results are written, so that no call stays under way.
-            with closing(compute(blocks)) as results:
+            with closing(compute(_batches(todo, chunk))) as results:
                 for position, result in results:
                     unwritten[keys[position]] = result
                     answered += 1
@@ -261,12 +266,16 @@ class Store:
 
     def _select(self, query: str, keys: Iterable[bytes]) -> Iterator[tuple[Any, ...]]:
         """Rows of a query whose `{}` stands for keys; as many at once as a query may name."""
-        unique, size = list(dict.fromkeys(keys)), 500  # below SQLite's limit of variables
         with self.translate_errors():
-            for start in range(0, len(unique), size):
-                batch = unique[start : start + size]
+            # Below SQLite's limit of variables.
+            for batch in _batches(list(dict.fromkeys(keys)), 500):
                 marks = ",".join("?" * len(batch))
                 yield from self.db.execute(query.format(marks), batch)
+
+
+def _batches(values: Sequence[T], size: int) -> Iterator[list[T]]:
+    for start in range(0, len(values), size):
+        yield list(values[start : start + size])
 
 
 def _missing_positions(keys: Sequence[bytes], results: Container[bytes]) -> list[int]:
@@ -276,3 +285,35 @@ def _missing_positions(keys: Sequence[bytes], results: Container[bytes]) -> list
         if key not in results:
             first.setdefault(key, position)
     return list(first.values())
+
+
+def _open_database(path: Path | None) -> sqlite3.Connection:
+    """Open a store's database, and make its tables if it is new; None is in memory."""
+    db = sqlite3.connect(path or ":memory:", timeout=60, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode=WAL")
+        # In this mode a killed process loses nothing, and writing does not wait for the disk.
+        db.execute("PRAGMA synchronous=NORMAL")
+        # A checkpoint waits for the disk: every 16 MB instead of every 4.
+        db.execute("PRAGMA wal_autocheckpoint=4000")
+        ((version,),) = db.execute("PRAGMA user_version")
+        ((tables,),) = db.execute("SELECT count(*) FROM sqlite_master")
+        if version == 0 and tables == 0:
+            db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {_FORMAT}; COMMIT;")
+        elif version != _FORMAT:
+            raise StoreError(f"{path} is no store of this version of mmrec: name another file")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _remedy(error: Exception) -> str:
+    """What a user can do about an error of the database."""
+    name = getattr(error, "sqlite_errorname", "")
+    disk = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")
+    if name.startswith("SQLITE_BUSY"):
+        return "another process has it locked; try again when that is done"
+    if isinstance(error, OSError) or name.startswith(disk):
+        return "see that the disk has room and that you may write there; its results are kept"
+    return "move it away, or name another"

@@ -58,7 +58,7 @@ class RecommendationService:
         # Slow models have a cache of their own, so that requests without new text need not wait for them.
         self._slow_models = open_models(config) if is_slow else None
         for models in filter(None, (recommender.models, self._slow_models)):
-            # Visitors do not wait for a long run on the same store, at the risk of paying twice.
+            # Visitors do not wait for a long run on the same store, unless they would pay for it again.
             models.store.max_wait = 1.0
         self._live_captions: dict[str, str] = {}  # by item, where a live item has a photo
         self.last_review_number, self._last_item_number, self._last_poll = 0, 0, 0.0
