@@ -27,22 +27,13 @@ _PLAIN: dict[str, tuple[str, ...]] = {
 LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
     "plain": _PLAIN,
     "kaggle": _PLAIN
-    | {
-        "user": ("user_id",),
-        "item": ("business_id",),
-        "text": ("review_text",),
-        "photos": ("pics",),
-    },
+    | {"user": ("user_id",), "item": ("business_id",)}
+    | {"text": ("review_text",), "photos": ("pics",)},
     "yelp": _PLAIN | {"user": ("user_id",), "item": ("business_id",), "rating": ("stars",)},
     "amazon": _PLAIN
-    | {
-        "user": ("reviewerID", "user_id"),
-        "item": ("parent_asin", "asin"),
-        "rating": ("overall", "rating"),
-        "text": ("reviewText", "text"),
-        "time": ("unixReviewTime", "timestamp"),
-        "photos": ("image", "images"),
-    },
+    | {"user": ("reviewerID", "user_id"), "item": ("parent_asin", "asin")}
+    | {"rating": ("overall", "rating"), "text": ("reviewText", "text")}
+    | {"time": ("unixReviewTime", "timestamp"), "photos": ("image", "images")},
 }
 """Layout -> canonical column -> the names it may have in a file; the first one in a row counts.
 
@@ -66,8 +57,8 @@ def choose_columns(
     """Return the names that each canonical column may have in a file.
 
     Args:
-        columns: names that the file's first rows have.
-        config: `format` and `map` decide; `map` overrides single columns of the layout.
+        columns: of the file's first rows.
+        config: its `map` overrides single columns of the layout.
         file: for messages.
 
     Raises:

@@ -21,10 +21,8 @@ from mmrec.errors import DataError
 
 __all__ = ["SUFFIXES", "Record", "read_records"]
 
-SUFFIXES = (
-    *(".jsonl", ".ndjson", ".json", ".csv"),
-    *(".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.gz", ".parquet"),
-)
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
+SUFFIXES += (".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.gz")
 """Endings of names of data files, in any case."""
 
 MAX_LINE = 16 * 2**20
@@ -32,12 +30,10 @@ MAX_LINE = 16 * 2**20
 
 
 class Record(NamedTuple):
-    """One row of a file.
+    """One row of a file: its first line or its number from 1, and its columns.
 
-    Attributes:
-        line: 1-based; the line where the row starts, or the row's number where there are no lines.
-        content: the row's columns, or the reason why it cannot be read.
-        raw: the row as the file spells it; empty where the file has no lines.
+    `content` is a text where the row cannot be read, and says why. `raw` is the row as the file
+    spells it; empty where the file has no lines.
     """
 
     line: int
@@ -69,11 +65,11 @@ def read_records(path: Path) -> Iterator[Record]:
         else:
             yield from _read_json_lines(path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        reason = f"the gzip data is cut off or damaged ({error}); fetch or write the file again"
-        raise DataError(f"{path}: {reason}") from error
+        reason = "the gzip data is cut off or damaged"
+        raise DataError(f"{path}: {reason} ({error}); fetch or write the file again") from error
     except OSError as error:
-        reason = f"cannot be read ({error}); check the file and its permissions"
-        raise DataError(f"{path}: {reason}") from error
+        mend = "check the file and its permissions"
+        raise DataError(f"{path}: cannot be read ({error}); {mend}") from error
 
 
 def _open(path: Path) -> BufferedIOBase:
@@ -145,11 +141,11 @@ def _read_json_document(path: Path) -> Iterator[Record]:
     try:
         document = json.loads(text, parse_int=_parse_int)
     except json.JSONDecodeError as error:
-        reason = f"line {error.lineno}: broken JSON ({error.msg}); write it again"
-        raise DataError(f"{path}: {reason}") from error
+        reason = f"line {error.lineno}: broken JSON ({error.msg})"
+        raise DataError(f"{path}: {reason}; write it again") from error
     except RecursionError as error:
-        reason = "JSON nested too deeply; write one object a line (.jsonl)"
-        raise DataError(f"{path}: {reason}") from error
+        mend = "write one object a line (.jsonl)"
+        raise DataError(f"{path}: JSON nested too deeply; {mend}") from error
     lists = [document]
     if isinstance(document, dict):
         lists = [document[name] for name in ("train", "val", "test") if name in document]
@@ -196,10 +192,8 @@ def _read_csv(path: Path) -> Iterator[Record]:
                 elif record.content:
                     yield record
                 elif len(cells) != len(header):
-                    reason = (
-                        f"wrong number of cells: {len(cells)}, and the header has {len(header)}"
-                    )
-                    yield record._replace(content=reason)
+                    counts = f"{len(cells)}, and the header has {len(header)}"
+                    yield record._replace(content=f"wrong number of cells: {counts}")
                 else:
                     yield record._replace(content=dict(zip(header, cells, strict=True)))
     finally:

@@ -23,17 +23,12 @@ __all__ = ["DownloadLimits", "TransientError", "connection_pool", "download", "i
 
 # Networks that Python (some versions or all) calls global, and that no photo comes from.
 _NOT_PUBLIC = (
-    ipaddress.ip_network(
-        "192.0.0.0/24"
-    ),  # protocol assignments; Oracle's metadata service is in it
-    ipaddress.ip_network("192.88.99.0/24"),  # 6to4 relays, withdrawn
-    ipaddress.ip_network(
-        "168.63.129.16/32"
-    ),  # Azure's metadata service, public by its number alone
-    ipaddress.ip_network("2002::/16"),  # 6to4: an IPv4 address of anyone's choice
-    ipaddress.ip_network("3fff::/20"),  # documentation
+    "192.0.0.0/24",  # protocol assignments; Oracle's metadata service is in it
+    "192.88.99.0/24",  # 6to4 relays, withdrawn
+    "168.63.129.16/32",  # Azure's metadata service, public by its number alone
+    "2002::/16",  # 6to4: an IPv4 address of anyone's choice
+    "3fff::/20",  # documentation
 )
-
 _RETRY_DELAYS = (0.5, 2.0)  # seconds before the second try, and before the third
 
 
@@ -61,7 +56,7 @@ def is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address)
     unicast = ip.version == 4 or ip in ipaddress.ip_network("2000::/3")
     routed = ip.is_global and not ip.is_multicast and unicast
-    return routed and not any(ip in network for network in _NOT_PUBLIC)
+    return routed and not any(ip in ipaddress.ip_network(network) for network in _NOT_PUBLIC)
 
 
 class PublicBackend(httpcore2.AnyIOBackend):
@@ -154,17 +149,15 @@ def _parse_url(address: str, base: httpx2.URL, allow_private: bool) -> httpx2.UR
 async def _get(url: httpx2.URL, pool: httpcore2.AsyncConnectionPool, max_bytes: int) -> bytes | str:
     """Return the body, or the address that the server redirects to."""
     # The parts of the parsed URL, not its text, so that nothing parses it in a different way.
-    target = httpcore2.URL(
-        scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
-    )
+    scheme, host, path = url.raw_scheme, url.raw_host, url.raw_path
+    target = httpcore2.URL(scheme=scheme, host=host, port=url.port, target=path)
     # Without encodings, since a small gzip body may unpack to any size.
     headers = [(b"Host", url.netloc), (b"Accept-Encoding", b"identity"), (b"User-Agent", b"mmrec")]
     # Seconds for one address, so that the next one gets its turn.
     extensions = {"timeout": {"connect": 10.0}}
     try:
         async with pool.stream("GET", target, headers=headers, extensions=extensions) as response:
-            fields = httpx2.Headers(response.headers)
-            status = response.status
+            fields, status = httpx2.Headers(response.headers), response.status
             if status // 100 == 3 and "location" in fields:
                 return fields["location"]
             if status in (408, 425, 429) or status >= 500:

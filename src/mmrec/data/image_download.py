@@ -11,6 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +34,12 @@ _IndexRow = dict[str, Any]
 
 @dataclass(frozen=True)
 class DownloadReport:
-    """What became of the photos.
-
-    Attributes:
-        downloaded: photos that this run fetched.
-        already_present: photos that an earlier run fetched.
-        refused: number of URLs by the kind of refusal, of this run and earlier ones.
-        unreadable_rows: rows that the copies lack.
-        copies: paths of the copies of the data.
-    """
+    """What became of the photos, and the copies of the data that name them."""
 
     downloaded: int
-    already_present: int
-    refused: dict[str, int]
-    unreadable_rows: int
+    already_present: int  # fetched by an earlier run
+    refused: dict[str, int]  # URLs by the kind of refusal, also of earlier runs
+    unreadable_rows: int  # rows that the copies lack
     copies: list[Path]
 
 
@@ -86,9 +80,8 @@ async def download_photos(
         raise ConfigError(f"{folder}: the copies would overwrite the data; name another --out")
     urls = list(dict.fromkeys(url for source in sources for url in source.urls()))
     if not urls:
-        raise DataError(
-            f"{data}: no URL of a photo; name another --column, or --url-template for bare ids"
-        )
+        mend = "name another --column, or --url-template for bare ids"
+        raise DataError(f"{data}: no URL of a photo; {mend}")
     try:
         (folder / "photos").mkdir(parents=True, exist_ok=True)
         index = _read_index(folder, retry)
@@ -97,18 +90,12 @@ async def download_photos(
         files = {url: index[url]["file"] for url in urls if "file" in index[url]}
         unreadable = sum(source.write_copy(files) for source in sources)
     except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be written ({error}); free space or name another --out"
-        ) from error
+        mend = "free space or name another --out"
+        raise DataError(f"{folder}: cannot be written ({error}); {mend}") from error
     downloaded = len(files.keys() & set(todo))
-    refused = Counter(index[url]["refused"].partition(":")[0] for url in urls if url not in files)
-    return DownloadReport(
-        downloaded=downloaded,
-        already_present=len(files) - downloaded,
-        refused=dict(refused.most_common()),
-        unreadable_rows=unreadable,
-        copies=[source.copy for source in sources],
-    )
+    refusals = Counter(index[url]["refused"].partition(":")[0] for url in urls if url not in files)
+    refused, copies = dict(refusals.most_common()), [source.copy for source in sources]
+    return DownloadReport(downloaded, len(files) - downloaded, refused, unreadable, copies)
 
 
 def photo_urls(entry: Any, template: str | None) -> list[str]:
@@ -133,20 +120,17 @@ class _Source:
     columns: Iterable[str]
     template: str | None
 
-    def entries(self, row: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
-        """Yield the columns of a row that name photos, with the entries of their cells."""
-        for column in self.columns:
-            if column in row:
-                yield column, cell_entries(row[column])
+    def entries(self, row: dict[str, Any]) -> dict[str, list[Any]]:
+        """Return what a row lists in each column that names photos."""
+        return {column: cell_entries(row[column]) for column in self.columns if column in row}
 
     def urls(self) -> Iterator[str]:
         """Yield the URLs of all photos."""
         for record in read_records(self.path):
             if isinstance(record.content, str):
                 continue
-            for _, entries in self.entries(record.content):
-                for entry in entries:
-                    yield from photo_urls(entry, self.template)
+            for entry in chain.from_iterable(self.entries(record.content).values()):
+                yield from photo_urls(entry, self.template)
 
     def write_copy(self, files: Mapping[str, str]) -> int:
         """Write the copy, with files in place of URLs; return how many rows it cannot hold."""
@@ -167,7 +151,7 @@ class _Source:
     def _replacements(self, row: dict[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
         """Return the cells of a row that have a downloaded photo."""
         cells = {}
-        for column, entries in self.entries(row):
+        for column, entries in self.entries(row).items():
             names: list[Any] = []
             for entry in entries:
                 urls = photo_urls(entry, self.template)
@@ -180,9 +164,8 @@ class _Source:
 def _read_index(folder: Path, retry: bool) -> dict[str, _IndexRow]:
     """Return the index rows of URLs that need no request: fetched, or refused for good."""
     path = folder / "index.jsonl"
-    sizes = {
-        f"photos/{photo.name}": photo.stat().st_size for photo in (folder / "photos").iterdir()
-    }
+    photos = (folder / "photos").iterdir()
+    sizes = {f"photos/{photo.name}": photo.stat().st_size for photo in photos}
     settled: dict[str, _IndexRow] = {}
     for record in read_records(path) if path.exists() else ():
         row = record.content
@@ -199,7 +182,7 @@ async def _download_all(
     urls: list[str], folder: Path, limits: DownloadLimits
 ) -> dict[str, _IndexRow]:
     """Download photos, and append a line to the index for each."""
-    rows: dict[str, _IndexRow] = {}
+    path, rows = folder / "index.jsonl", dict[str, _IndexRow]()
     waiting = iter(urls)  # shared: each worker takes the next one
     # A decoded photo may take 30 times the memory of its file.
     decoders = CapacityLimiter(4)
@@ -208,9 +191,8 @@ async def _download_all(
         for url in waiting:
             try:
                 body = await download(url, pool, limits)
-                row = await to_thread.run_sync(
-                    _save_photo, url, body, folder, limits.max_pixels, limiter=decoders
-                )
+                save = partial(_save_photo, url, body, folder, limits.max_pixels)
+                row = await to_thread.run_sync(save, limiter=decoders)
             except PhotoError as error:
                 passing = isinstance(error, TransientError)
                 row = {"url": url, "refused": escape_text(str(error)), "passing": passing}
@@ -218,7 +200,6 @@ async def _download_all(
             index.write(json.dumps(row) + "\n")
             advance(1, "refused" in row)
 
-    path = folder / "index.jsonl"
     with path.open("a", buffering=1) as index, track("Fetching photos", len(urls)) as advance:
         if index.tell() and not path.read_bytes().endswith(b"\n"):
             index.write("\n")

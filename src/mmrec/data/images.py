@@ -14,14 +14,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mmrec.console import track
 from mmrec.errors import PhotoError
 
-__all__ = [
-    "IMAGE_FORMATS",
-    "check_photo",
-    "check_photos",
-    "encode_jpeg",
-    "encode_thumbnail",
-    "load_photo",
-]
+__all__ = ["IMAGE_FORMATS", "check_photo", "check_photos"]
+__all__ += ["encode_jpeg", "encode_thumbnail", "load_photo"]
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """Formats that are decoded, by Pillow's names; decided by content, never by suffix."""
@@ -35,7 +29,6 @@ def check_photo(path: str, root: Path, max_pixels: int) -> Path:
     Args:
         path: as the data names it, relative to `root`.
         root: folder that no photo may leave, by `..`, an absolute path or a link.
-        max_pixels: width times height above which it is refused, before decoding.
 
     Raises:
         PhotoError: outside the folder, missing, not a regular file, or refused by `load_photo`.

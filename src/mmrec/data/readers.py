@@ -32,7 +32,6 @@ from mmrec.text import escape_text
 __all__ = ["read_reviews"]
 
 _DEFAULTS = ReadConfig()
-_Columns = Mapping[str, tuple[str, ...]]
 _Row = TypeVar("_Row", ItemRow, ReviewRow)
 
 log = logging.getLogger(__name__)
@@ -41,13 +40,9 @@ log = logging.getLogger(__name__)
 def read_reviews(path: Path | str, config: ReadConfig = _DEFAULTS) -> Reviews:
     """Read reviews, and items where `config.items` names their file.
 
-    Args:
-        path: JSON lines, JSON, CSV (each also with `.gz`) or Parquet, in one of `columns.LAYOUTS`.
-        config: layout, columns, folders and limits.
-
-    Returns:
-        Reviews in the order of the file. A row that cannot be used is in `rejects` and nowhere
-        else; a photo that cannot be used is in `rejects` and missing from its row.
+    The file is JSON lines, JSON, CSV (each also with `.gz`) or Parquet, in one of `columns.LAYOUTS`.
+    A row that cannot be used is in `rejects` and nowhere else; a photo that cannot be used is in
+    `rejects` and missing from its row.
 
     Raises:
         ConfigError: `config.map` names a column that mmrec does not have.
@@ -62,13 +57,10 @@ def read_reviews(path: Path | str, config: ReadConfig = _DEFAULTS) -> Reviews:
     _check_captions_column(files, config.captions_column)
     photos = [photo for file in files for photo in file.local_photos()]
     checked = check_photos(photos, config.max_pixels)
-    table, *item_tables = [file.to_table(checked) for file in files]
-    return Reviews(
-        table=table,
-        items=item_tables[0] if item_tables else pl.DataFrame(schema=ITEM_SCHEMA),
-        rejects=pl.concat([file.rejects_table() for file in files]),
-        source=str(path),
-    )
+    tables = [file.to_table(checked) for file in files]
+    items = tables[1] if len(files) > 1 else pl.DataFrame(schema=ITEM_SCHEMA)
+    rejects = pl.concat([file.rejects_table() for file in files])
+    return Reviews(tables[0], items, rejects, str(path))
 
 
 def _read_review_file(path: Path, config: ReadConfig) -> _FileReader:
@@ -101,9 +93,8 @@ def _read_item_file(path: Path, config: ReadConfig) -> _FileReader:
         columns["item"] = (config.map["item"],)
     if set(file.columns).isdisjoint(columns["item"]):
         present = escape_text(", ".join(file.columns), 500)
-        raise DataError(
-            f"{path}: no column for item among: {present}. Name it with --map item=COLUMN"
-        )
+        mend = "Name it with --map item=COLUMN"
+        raise DataError(f"{path}: no column for item among: {present}. {mend}")
     for record, row in file.valid_rows(ItemRow, columns):
         if file.is_first(row.item, record, "item was described before"):
             file.accept(record, row)
@@ -115,16 +106,12 @@ def _check_captions_column(files: list[_FileReader], column: str | None) -> None
     if column is None or any(column in file.columns for file in files):
         return
     present = [f"{file.path} has {escape_text(', '.join(file.columns), 300)}" for file in files]
-    raise DataError(
-        f"--captions-column {column}: no such column in the first rows; {'; '.join(present)}"
-    )
+    reason = f"no such column in the first rows; {'; '.join(present)}"
+    raise DataError(f"--captions-column {column}: {reason}")
 
 
 class _FileReader:
-    """One file whose photos are not checked yet: accepted rows and refusals.
-
-    Attributes:
-        columns: names of columns in the first rows.
+    """One file whose photos are not checked yet: `columns` of its first rows, accepted rows, refusals.
 
     Raises:
         DataError: the file has no rows, or none of the first can be read.
@@ -152,12 +139,12 @@ class _FileReader:
                 self.refuse(record, str(record.content))
             self.check_reject_share()
 
-    def valid_rows(self, model: type[_Row], columns: _Columns) -> Iterator[tuple[Record, _Row]]:
-        """Yield the rows that pass the checks of a model; refuse the others.
+    def valid_rows(
+        self, model: type[_Row], columns: Mapping[str, tuple[str, ...]]
+    ) -> Iterator[tuple[Record, _Row]]:
+        """Yield the rows that pass a model's checks; refuse the others.
 
-        Args:
-            model: the checks.
-            columns: the columns in which a field of the model may be; the first in a row counts.
+        A field of the model is in the first of its columns that the row has.
         """
         captions = self._config.captions_column
         columns = {**columns, "captions": (captions,) if captions else ()}
@@ -198,8 +185,7 @@ class _FileReader:
         """Return names of photos that are files, with their folder."""
         names = [name for _, (*_, photos, _) in self._accepted for name in photos]
         local = [(name, self._photo_root) for name in names if not is_url(name)]
-        if len(local) < len(names):
-            remote = len(names) - len(local)
+        if remote := len(names) - len(local):
             log.info("%s: %d photos are URLs and were left out", self.path, remote)
         return local
 
@@ -223,11 +209,7 @@ class _FileReader:
         return table.sort("line", maintain_order=True)
 
     def check_reject_share(self) -> None:
-        """Stop where too many rows are refused.
-
-        Raises:
-            DataError: no row can be used, or more are refused than `max_reject_share` allows.
-        """
+        """Raise a DataError if no row can be used, or more are refused than `max_reject_share`."""
         refused, total = len(self._rejects), len(self._rejects) + len(self._accepted)
         if self._accepted and refused / total <= self._config.max_reject_share:
             return

@@ -61,14 +61,10 @@ REJECT_SCHEMA = {"file": pl.String, "line": pl.Int64, "reason": pl.String, "row"
 
 @dataclass(frozen=True)
 class Reviews:
-    """Checked reviews, their items, and what was refused.
+    """Checked reviews in the order of the file, their items, and what was refused.
 
-    Attributes:
-        table: one row per review, columns of `REVIEW_SCHEMA`, in the order of the file.
-        items: at most one row per item, columns of `ITEM_SCHEMA`; an item without a row has neither
-            a name nor photos, except those of its reviews.
-        rejects: one row per refusal, columns of `REJECT_SCHEMA`.
-        source: path or name of the origin, for messages and reports.
+    An item without a row has neither a name nor photos, except those of its reviews. The `source`
+    is a path or name of the origin, for messages and reports.
     """
 
     table: pl.DataFrame
@@ -132,9 +128,9 @@ def _clean_text(value: Any, info: ValidationInfo[ReadConfig]) -> Any:
     if value is None:  # an empty entry of a list of captions
         return ""
     text = _spell_number(value)
-    return (
-        remove_control_characters(text)[: info.context.max_text] if isinstance(text, str) else text
-    )
+    if not isinstance(text, str):
+        return text
+    return remove_control_characters(text)[: info.context.max_text]
 
 
 def _name_or_none(text: str | None) -> str | None:
@@ -230,11 +226,8 @@ def explain_refusal(error: ValidationError) -> str:
     """Return why a row is refused, as `kind: value`."""
     problem = error.errors(include_url=False)[0]
     name, value, message = problem["loc"][0], problem["input"], problem["msg"]
-    if (
-        value is None
-        or problem["type"] == "missing"
-        or (isinstance(value, str) and not value.strip())
-    ):
+    is_blank = value is None or (isinstance(value, str) and not value.strip())
+    if is_blank or problem["type"] == "missing":
         return f"{name} is missing"
     if problem["type"] == "string_pattern_mismatch":
         message = "holds control characters"

@@ -18,11 +18,8 @@ __all__ = ["Split", "filter_reviews", "split_reviews"]
 class Split:
     """Row numbers of disjoint parts, each sorted.
 
-    Attributes:
-        train: rows to fit parameters.
-        valid: rows to select the epoch and the threshold.
-        test: rows to report figures.
-        filtered_rows: rows that the filter dropped; their reviews may still be evidence.
+    Valid selects the epoch and the threshold. Reviews of `filtered_rows`, which the filter dropped,
+    may still be evidence.
     """
 
     train: np.ndarray
@@ -44,17 +41,13 @@ class Split:
 def filter_reviews(table: pl.DataFrame, min_reviews: int = 2) -> pl.DataFrame:
     """Drop users and items with fewer than `min_reviews` reviews, repeatedly until none is left.
 
-    Other columns are kept as they are.
-
     Raises:
         DataError: nothing survives.
     """
     enough = (pl.len().over("user") >= min_reviews) & (pl.len().over("item") >= min_reviews)
-    remaining = table.filter(enough)
-    previous = table.height
-    while remaining.height < previous:  # each drop may make others necessary
-        previous = remaining.height
-        remaining = remaining.filter(enough)
+    previous, remaining = table, table.filter(enough)
+    while remaining.height < previous.height:  # each drop may make others necessary
+        previous, remaining = remaining, remaining.filter(enough)
     if remaining.is_empty():
         raise DataError(
             f"no review is left after dropping users and items with fewer than {min_reviews} reviews "
@@ -83,10 +76,8 @@ def split_reviews(
         DataError: a time split of reviews without time, or a part that stays empty.
     """
     all_rows = np.arange(len(data))
-    rows = all_rows if passed_filter is None else all_rows[passed_filter]
-    by_time = config.split_by == "time"
-    parts = []
-    rest = rows
+    rows = rest = all_rows if passed_filter is None else all_rows[passed_filter]
+    by_time, parts = config.split_by == "time", []
     for name, share in (("test", config.test_share), ("valid", config.valid_share)):
         if by_time:
             rest, part = _cut_by_time(data, rest, share)
@@ -121,8 +112,7 @@ def _cut_by_time(
     data: Interactions, rows: np.ndarray, share: float
 ) -> tuple[np.ndarray, np.ndarray]:
     time = data.time[rows]
-    missing = int((time == NO_TIME).sum())
-    if missing:
+    if missing := int((time == NO_TIME).sum()):
         reason = f"{missing:,} of {len(rows):,} reviews have no time; use a random split instead"
         raise DataError(reason)
     later = time > np.quantile(time, 1 - share, method="lower")

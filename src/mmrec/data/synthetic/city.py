@@ -37,14 +37,9 @@ class City:
     """A city of U users, I items and R reviews, in the order of their dates, with its truth.
 
     Attributes:
-        items: the restaurants.
-        users: the reviewers.
-        user: (R,) index of the user; no (user, item) pair occurs twice.
-        item: (R,) index of the item.
+        user, item: (R,) indices; no pair occurs twice.
         score: (R,) the rating before luck and rounding, all that an oracle could predict.
-        rating: (R,) 1..5.
-        text: (R,) what the user wrote; may be empty.
-        date: (R,) days.
+        rating, text, date: (R,) 1..5, what the user wrote (maybe nothing), and days.
     """
 
     items: ItemTruth
@@ -85,32 +80,24 @@ def build_city(seed: int = 0, users: int = 400, items: int = 150, reviews: int =
 def write_sample_city(
     folder: Path, *, seed: int = 0, users: int = 400, items: int = 150, reviews: int = 4000
 ) -> Path:
-    """Write `reviews.jsonl`, `places.jsonl` and `photos/` into a folder.
+    """Write `reviews.jsonl`, `places.jsonl` and `photos/` into a folder; return the reviews' path.
 
     Photo paths are relative to the folder. `price_level` and `cuisines` of the places are truth, for
-    scoring what is read out of the reviews.
-
-    Returns:
-        The path of the reviews.
-
-    Raises:
-        ConfigError: as `build_city`.
+    scoring what is read out of the reviews. Raises as `build_city` does.
     """
     city = build_city(seed, users, items, reviews)
     rng = np.random.default_rng([seed, 1])
     (folder / "photos").mkdir(parents=True, exist_ok=True)
-    item_photos: list[list[str]] = []
+    item_photos: list[list[str]] = [[] for _ in range(items)]
     for item, count in enumerate(rng.integers(1, 4, items)):
-        item_photos.append([])
         for number in range(count):
             photo = _take_photo(folder, city.items, item, f"{1 + number}", number % 2 == 0, rng)
-            item_photos[-1].append(photo)
-    review_photos: list[list[str]] = []
+            item_photos[item].append(photo)
+    review_photos: list[list[str]] = [[] for _ in range(reviews)]
     for row, item in enumerate(city.item):
-        review_photos.append([])
         if rng.random() < 0.15:
             photo = _take_photo(folder, city.items, item, f"review{row}", rng.random() < 0.3, rng)
-            review_photos[-1].append(photo)
+            review_photos[row].append(photo)
     places = {
         "business_id": city.items.ids,
         "name": city.items.names,
@@ -136,9 +123,7 @@ def _opinions(terms: Floats, luck: float, items: ItemTruth, item: int) -> list[O
     opinions = []
     traits, (price, kitchen), tastes = np.split(terms, [len(TRAITS), len(TRAITS) + 2])
     for trait, degree, stars in zip(TRAITS, items.traits[item], traits, strict=True):
-        mood = ""
-        if trait not in QUALITIES:
-            mood = "liked" if stars > 0 else "disliked"
+        mood = "" if trait in QUALITIES else "liked" if stars > 0 else "disliked"
         if degree:
             opinions.append(Opinion(f"{trait}{'+' if degree > 0 else '-'}{mood}", float(stars)))
     if price < -0.25:
@@ -150,10 +135,8 @@ def _opinions(terms: Floats, luck: float, items: ItemTruth, item: int) -> list[O
     food = float(kitchen + 0.6 * luck + 0.05)
     opinions.append(Opinion("food+" if food > 0 else "food-", food))
     strongest = int(np.argmax(abs(tastes)))
-    bank, cuisine = (
-        "cuisine+" if tastes[strongest] > 0 else "cuisine-",
-        [*PHRASES["cuisines"]][strongest],
-    )
+    bank = "cuisine+" if tastes[strongest] > 0 else "cuisine-"
+    cuisine = list(PHRASES["cuisines"])[strongest]
     return [*opinions, Opinion(bank, float(tastes[strongest]), cuisine)]
 
 
@@ -167,6 +150,5 @@ def _take_photo(
     if inside and ambience < 0:
         scene = "canteen"
     path = f"photos/{items.ids[item]}-{label}-{scene}.jpg"
-    photo = draw_photo(scene, int(items.price_level[item]), ambience, rng)
-    photo.save(folder / path, quality=80)
+    draw_photo(scene, int(items.price_level[item]), ambience, rng).save(folder / path, quality=80)
     return path

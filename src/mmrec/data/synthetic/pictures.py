@@ -50,18 +50,11 @@ class Canvas:
         return names[int(self.rng.integers(len(names)))]
 
     def shape(
-        self,
-        form: Floats,
-        x: float,
-        y: float,
-        width: float,
-        height: float,
-        color: str,
-        turn: float = 0,
+        self, form: Floats, x: float, y: float, w: float, h: float, color: str, turn: float = 0
     ) -> None:
         """Fill an outline, turned clockwise by degrees; an opaque one has a darker lower edge."""
         cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
-        matrix = np.array([[width * cos, width * sin], [-height * sin, height * cos]])
+        matrix = np.array([[w * cos, w * sin], [-h * sin, h * cos]])
         corners = ((form @ matrix + (x + 128, y + 96)) * _SCALE).ravel().tolist()
         red, green, blue, alpha = (*ImageColor.getrgb(self.choose(color)), 255)[:4]
         if alpha < 255:  # blending is slow, so opaque shapes are not blended
@@ -326,13 +319,11 @@ SCENES = (*_ROOMS, *("curry", "dessert", "mezze", "noodles", "pasta", "pizza", "
 def draw_photo(
     scene: str, price_level: int, ambience: int, rng: np.random.Generator
 ) -> Image.Image:
-    """Draw a photo of 256 x 192 pixels.
+    """Draw a photo of one of the `SCENES`, 256 x 192 pixels.
 
     Args:
-        scene: one of `SCENES`.
         price_level: 1..4; sets the table that a dish stands on.
         ambience: -1 grey and flat light, 0 plain, 1 warm and rich.
-        rng: source of all choices.
     """
     canvas = Room(rng, *_ROOMS[scene]) if scene in _ROOMS else Table(rng, price_level, scene)
     saturation, light = {-1: (0.55, 0.9), 0: (0.95, 1.0), 1: (1.15, 1.0)}[ambience]

@@ -27,16 +27,10 @@ PHRASES: dict[str, Any] = json.loads(
 
 @dataclass(frozen=True)
 class Opinion:
-    """A point that a user may mention.
+    """A point that a user may mention, on one cuisine or on any of the restaurant's."""
 
-    Attributes:
-        bank: name of the templates, a key of the phrase bank's `opinions`.
-        stars: what it adds to the rating, signed.
-        cuisine: the cuisine that is meant; without it any of the restaurant's may be named.
-    """
-
-    bank: str
-    stars: float
+    bank: str  # a key of the phrase bank's `opinions`
+    stars: float  # what it adds to the rating, signed
     cuisine: str | None = None
 
 
@@ -91,12 +85,7 @@ def write_review(
 ) -> str:
     """Return a review of one to five sentences that agrees with the rating; rarely a word or nothing.
 
-    Args:
-        rating: 1..5 stars.
-        opinions: what there is to say; the stronger ones are likelier to be chosen.
-        cuisines: the restaurant's cuisines, whose dishes are named.
-        habits: how the user writes.
-        rng: source of all choices.
+    Stronger opinions are likelier to be chosen. The cuisines are those of the restaurant.
     """
     short = rng.random()
     if short < 0.03:
@@ -185,9 +174,8 @@ def _misspell(word: str, rng: np.random.Generator) -> str:
         return word
     start = int(rng.integers(1, len(word) - 2))
     first, second = word[start], word[start + 1]
-    return (
-        word[:start] + choose([second + first, second, first * 2 + second], rng) + word[start + 2 :]
-    )
+    typed = choose([second + first, second, first * 2 + second], rng)
+    return word[:start] + typed + word[start + 2 :]
 
 
 def _capitalize(sentence: str) -> str:

@@ -26,43 +26,25 @@ TRAITS = (*QUALITIES, "quiet", "spice", "family")
 
 @dataclass(frozen=True)
 class ItemTruth:
-    """The truth of I items.
-
-    Attributes:
-        ids: (I,) item ids.
-        names: (I,) invented names, all different.
-        cuisines: (I,) one to three cuisines each, the main one first.
-        price_level: (I,) 1 cheap .. 4 expensive.
-        quality: (I,) what the kitchen adds to a rating, in stars.
-        traits: (I, T) per name of `TRAITS`: 1 has it, 0 neutral, -1 its contrary.
-    """
+    """The truth of I items."""
 
     ids: list[str]
     names: list[str]
-    cuisines: list[list[str]]
-    price_level: Ints
-    quality: Floats
-    traits: Ints
+    cuisines: list[list[str]]  # one to three each, the main one first
+    price_level: Ints  # (I,) 1 cheap .. 4 expensive
+    quality: Floats  # (I,) what the kitchen adds to a rating, in stars
+    traits: Ints  # (I, T) per name of `TRAITS`: 1 has it, 0 neutral, -1 its contrary
 
 
 @dataclass(frozen=True)
 class UserTruth:
-    """The truth of U users.
-
-    Attributes:
-        ids: (U,) user ids.
-        leniency: (U,) what the user adds to every rating, in stars.
-        cares: (U, T) stars that a trait is worth to the user; negative if its contrary is wanted.
-        tastes: (U, C) stars that a cuisine is worth to the user, in the phrase bank's order.
-        thrift: (U,) stars that a price level costs, at least 0.
-        habits: (U,) how the user writes.
-    """
+    """The truth of U users; all effects are in stars."""
 
     ids: list[str]
-    leniency: Floats
-    cares: Floats
-    tastes: Floats
-    thrift: Floats
+    leniency: Floats  # (U,) added to every rating
+    cares: Floats  # (U, T) what a trait is worth; negative if its contrary is wanted
+    tastes: Floats  # (U, C) what a cuisine is worth, in the phrase bank's order
+    thrift: Floats  # (U,) what a price level costs, at least 0
     habits: list[WritingHabits]
 
 
@@ -141,10 +123,8 @@ def draw_pairs(users: int, items: int, reviews: int, rng: np.random.Generator) -
     np.put_along_axis(required, np.argsort(-keys, axis=1)[:, :2], True, axis=1)
     np.put_along_axis(required, np.argsort(-keys, axis=0)[:2], True, axis=0)
     if not required.sum() <= reviews <= users * items:
-        raise ConfigError(
-            f"{reviews} reviews: {users} users and {items} items need {required.sum()} at least "
-            f"and {users * items} at most"
-        )
+        limits = f"{required.sum()} at least and {users * items} at most"
+        raise ConfigError(f"{reviews} reviews: {users} users and {items} items need {limits}")
     keys[required] = np.inf
     chosen = np.argsort(-keys, axis=None)[:reviews]
     user, item = np.unravel_index(rng.permutation(chosen), keys.shape)
