@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable, Collection, Container, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mmrec.cache.locks import hold_lock
 from mmrec.console import track
@@ -25,7 +26,6 @@ from mmrec.errors import StoreError
 __all__ = ["Compute", "Failure", "Provenance", "Result", "Store"]
 __all__ += ["default_store_path", "result_keys"]
 
-T = TypeVar("T")
 _FORMAT = 3
 # Provenances are few and long, so a result names its own by a number. Failures are
 # dated in fractions of seconds, to tell those of this run from earlier ones.
@@ -79,9 +79,8 @@ def result_keys(provenance: Provenance, inputs: Iterable[str]) -> list[bytes]:
 class Store:
     """A SQLite database of results; many processes and threads may use it at the same time.
 
-    Args:
-        path: the database file, made with its folder when absent; None keeps all in memory.
-        retry: whether final failures of earlier runs are tried again.
+    The file is made with its folder when absent; without a path all is kept in memory. With
+    `retry`, final failures of earlier runs are tried again.
 
     Attributes:
         max_wait: seconds to wait for a process that computes results of the same kind, before they
@@ -238,10 +237,11 @@ class Store:
             record(unwritten)
             unwritten.clear()
 
+        blocks = (list(todo[start : start + chunk]) for start in range(0, len(todo), chunk))
         answered = 0
         try:
             # Closed before the last results are written, so that no call stays under way.
-            with closing(compute(_batches(todo, chunk))) as results:
+            with closing(compute(blocks)) as results:
                 for position, result in results:
                     unwritten[keys[position]] = result
                     answered += 1
@@ -255,27 +255,20 @@ class Store:
 
     def _settled(self, keys: Collection[bytes]) -> dict[bytes, Result]:
         """The results that need not be computed: values, and final failures."""
-        settled: dict[bytes, Result] = {**self.get(keys)}
+        values = self.get(keys)
         # With `retry`, only failures since this store was opened are final.
         final = f"final AND created > {self._retry_before!r}"
         query = f"SELECT key, reason FROM failures WHERE {final} AND key IN ({{}})"
-        missing = [key for key in keys if key not in settled]
-        for key, reason in self._select(query, missing):
-            settled[key] = Failure(reason)
-        return settled
+        failures = self._select(query, [key for key in keys if key not in values])
+        return {**values, **{key: Failure(reason) for key, reason in failures}}
 
     def _select(self, query: str, keys: Iterable[bytes]) -> Iterator[tuple[Any, ...]]:
         """Rows of a query whose `{}` stands for keys; as many at once as a query may name."""
         with self.translate_errors():
-            # Below SQLite's limit of variables.
-            for batch in _batches(list(dict.fromkeys(keys)), 500):
+            unique = iter(dict.fromkeys(keys))
+            while batch := list(islice(unique, 500)):  # below SQLite's limit of variables
                 marks = ",".join("?" * len(batch))
                 yield from self.db.execute(query.format(marks), batch)
-
-
-def _batches(values: Sequence[T], size: int) -> Iterator[list[T]]:
-    for start in range(0, len(values), size):
-        yield list(values[start : start + size])
 
 
 def _missing_positions(keys: Sequence[bytes], results: Container[bytes]) -> list[int]:

@@ -21,8 +21,8 @@ from mmrec.errors import DataError
 
 __all__ = ["SUFFIXES", "Record", "read_records"]
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
-SUFFIXES += (".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.gz")
+_TEXT_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv")
+SUFFIXES = (*_TEXT_SUFFIXES, *(f"{suffix}.gz" for suffix in _TEXT_SUFFIXES), ".parquet")
 """Endings of names of data files, in any case."""
 
 MAX_LINE = 16 * 2**20

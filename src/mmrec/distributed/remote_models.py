@@ -23,18 +23,17 @@ from mmrec.encoder.weights import Placement
 from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.factory import open_language_model
 from mmrec.llm.transformers_model import TransformersModel
-from mmrec.llm.types import Answer, LanguageModel, Prompt, Task
+from mmrec.llm.types import LanguageModel, NumberedAnswers, NumberedPrompts, Task
 from mmrec.vision.blip import BlipCaptioner
 from mmrec.vision.factory import open_captioner
 from mmrec.vision.resnet import ImageEncoder
-from mmrec.vision.types import Captioner
+from mmrec.vision.types import Captioner, PhotoBlocks
 
 __all__ = ["RemoteEncoder", "remote_captioner", "remote_image_encoder", "remote_language_model"]
 
 Loaded = tuple[Provenance, RowFunction]
-Photos = Iterator[list[tuple[int, Image.Image]]]
-Prompts = Iterator[list[tuple[int, Prompt]]]
-Answers = Iterator[tuple[int, Answer | Failure]]
+_ANY_TASK = Task("answer", "", None, 0)
+"""Stands for every task of a language model, since one job serves them all."""
 
 
 def remote_language_model(
@@ -44,7 +43,6 @@ def remote_language_model(
 
     Args:
         local: as this process would run it.
-        config: names the model and the cluster.
         encoder: of the extractive model; a remote one.
         store: remembers batches.
     """
@@ -112,14 +110,13 @@ class _RemoteExtractiveModel(ExtractiveModel):
         annotation = config.annotation
         super().__init__(encoder, annotation.item_kind, annotation.summary_tokens)
         self._remote_encoder, self._pool = encoder, pool
-        worker_config = Config(annotation=annotation, encoder=encoder.worker_config)
-        self._load = partial(_load_extractive_model, worker_config)
+        config = Config(annotation=annotation, encoder=encoder.worker_config)
+        self._load = partial(_load_extractive_model, config)
 
-    def generate(self, prompts: Prompts) -> Answers:
+    def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
         """Answer prompts, all of one task."""
         first = next(prompts)
-        task = first[0][1].task
-        prompts = chain([first], prompts)
+        task, prompts = first[0][1].task, chain([first], prompts)
         if task.name != "note":
             yield from super().generate(prompts)
             return
@@ -148,9 +145,9 @@ class _RemoteLanguageModel:
         """Most tokens of texts in one prompt."""
         return self._local.window
 
-    def generate(self, prompts: Prompts) -> Answers:
+    def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
         """Answer prompts in any order."""
-        return self._pool.map_rows(Job(self.provenance(_any_task()), self._load), prompts)
+        return self._pool.map_rows(Job(self.provenance(_ANY_TASK), self._load), prompts)
 
 
 class _RemoteCaptioner:
@@ -166,7 +163,7 @@ class _RemoteCaptioner:
         """What determines a caption besides the photo."""
         return self._local.provenance
 
-    def caption(self, photos: Photos) -> Answers:
+    def caption(self, photos: PhotoBlocks) -> NumberedAnswers:
         """Caption RGB photos in any order."""
         return self._pool.map_rows(Job(self.provenance, self._load), _as_arrays(photos))
 
@@ -178,7 +175,7 @@ class _RemoteImageEncoder(ImageEncoder):
         super().__init__(config, pool.placement)
         self._pool = pool
 
-    def encode(self, photos: Photos) -> Iterator[tuple[int, np.ndarray | Failure]]:
+    def encode(self, photos: PhotoBlocks) -> Iterator[tuple[int, np.ndarray | Failure]]:
         """(d,) float16 vectors of RGB photos in any order."""
         job = Job(self.provenance, partial(_load_image_encoder, self.config, self.placement))
         return self._pool.map_rows(job, _as_arrays(photos))
@@ -198,10 +195,8 @@ class _WorkerEncoder(Encoder):
         return vectors
 
 
-@cache
-def _worker_encoder(config: EncoderConfig) -> _WorkerEncoder:
-    """A worker's only encoder of a configuration, so that all jobs share it."""
-    return _WorkerEncoder(config)
+# A worker's only encoder of a configuration, so that all jobs share it.
+_worker_encoder = cache(_WorkerEncoder)
 
 
 def _load_encoder(config: EncoderConfig) -> Loaded:
@@ -213,7 +208,7 @@ def _load_extractive_model(config: Config) -> Loaded:
     encoder, annotation = _worker_encoder(config.encoder), config.annotation
     model = ExtractiveModel(encoder, annotation.item_kind, annotation.summary_tokens)
 
-    def compute(blocks: Prompts) -> Iterator[tuple[int, Any]]:
+    def compute(blocks: NumberedPrompts) -> Iterator[tuple[int, Any]]:
         for block in blocks:
             answers = list(model.generate(iter([block])))
             vectors = encoder.take_vectors()
@@ -221,14 +216,14 @@ def _load_extractive_model(config: Config) -> Loaded:
                 yield number, (answer, vectors)
                 vectors = []  # the first answer carries those of the block
 
-    return model.provenance(replace(_any_task(), name="note")), compute
+    return model.provenance(replace(_ANY_TASK, name="note")), compute
 
 
 def _load_language_model(config: Config, placement: Placement) -> Loaded:
     store = Store()
     encoder = Encoder(config.encoder, store)
     model = open_language_model(config, encoder, store, placement=placement)
-    return model.provenance(_any_task()), model.generate
+    return model.provenance(_ANY_TASK), model.generate
 
 
 def _load_captioner(config: VisionConfig, placement: Placement) -> Loaded:
@@ -241,17 +236,12 @@ def _load_image_encoder(config: VisionConfig, placement: Placement) -> Loaded:
     return encoder.provenance, lambda blocks: encoder.encode(_as_photos(blocks))
 
 
-def _any_task() -> Task:
-    """Stands for every task of a language model, since one job serves them all."""
-    return Task("answer", "", None, 0)
-
-
-def _as_arrays(photos: Photos) -> Iterator[list[tuple[int, np.ndarray]]]:
+def _as_arrays(photos: PhotoBlocks) -> Iterator[list[tuple[int, np.ndarray]]]:
     """Photos as (h, w, 3) arrays, which Ray copies only once."""
     for block in photos:
         yield [(number, np.asarray(photo)) for number, photo in block]
 
 
-def _as_photos(blocks: Iterator[list[tuple[int, np.ndarray]]]) -> Photos:
+def _as_photos(blocks: Iterator[list[tuple[int, np.ndarray]]]) -> PhotoBlocks:
     for block in blocks:
         yield [(number, Image.fromarray(array)) for number, array in block]

@@ -56,12 +56,8 @@ def train_on_workers(config: EngineConfig, batch_size: int, train: Callable[[Sha
     each other more than they compute. Where that is one worker, nothing is started.
 
     Args:
-        config: the cluster.
         batch_size: rows of a step.
-        train: trains with a shard; what it returns must be fit to be sent.
-
-    Returns:
-        What `train` returned on the first worker.
+        train: what it returns must be fit to be sent; that of the first worker is returned.
 
     Raises:
         MmrecError: the same as a worker has raised.

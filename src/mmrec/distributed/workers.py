@@ -34,11 +34,9 @@ RowFunction = Callable[[Iterator[Rows]], Iterable[tuple[int, Any]]]
 
 @dataclass(frozen=True)
 class Job:
-    """What workers compute of rows.
+    """What workers compute of rows, and all that determines a result, as the driver has it.
 
-    Attributes:
-        provenance: all that determines a result besides the row, as the driver has it.
-        load: run on a worker, once; gives the worker's own provenance and the function of rows.
+    Each worker loads once; it gets its own provenance and the function of rows.
     """
 
     provenance: Provenance
@@ -56,15 +54,12 @@ class _Block:
 class WorkerPool:
     """The workers of a cluster; each loads a job's model when it first gets rows of it, and keeps it.
 
-    Args:
-        config: which cluster, how many workers. Nothing is started before there are rows, but a
-            cluster at an address is joined when its `placement` is asked for.
+    Nothing is started before there are rows, but a cluster at an address is joined when its
+    `placement` is asked for.
     """
 
-    max_failures = 20
-    """Rows that may fail in succession; after that the rows are not to blame."""
-    max_failed_starts = 5
-    """Workers that may die in succession before they are up."""
+    max_failures = 20  # rows in succession; after that the rows are not to blame
+    max_failed_starts = 5  # workers in succession that die before they are up
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
@@ -81,7 +76,7 @@ class WorkerPool:
         """
         if self._config.address is None:
             return Placement.choose()
-        choose = self._ray.remote(num_gpus=self._gpus_per_worker)(lambda: Placement.choose())
+        choose = self._ray.remote(num_gpus=min(1, self._gpus))(lambda: Placement.choose())
         return self._ray.get(choose.remote())
 
     def map_rows(self, job: Job, blocks: Iterator[Rows]) -> Generator[tuple[int, Any]]:
@@ -99,7 +94,9 @@ class WorkerPool:
         results: list[tuple[int, Any]] = []
         with self._lock:
             self._failures = 0
-            self._start_workers()
+            if not self._idle and not self._starting:
+                for _ in range(self._config.workers or self._gpus or core_count(self._ray)):
+                    self._start_worker()
             try:
                 while True:
                     while self._idle and (block := _next_block(retries, source)) is not None:
@@ -133,18 +130,9 @@ class WorkerPool:
     def _gpus(self) -> int:
         return int(self._ray.cluster_resources().get("GPU", 0))
 
-    @property
-    def _gpus_per_worker(self) -> int:
-        return min(1, self._gpus)
-
-    def _start_workers(self) -> None:
-        if not self._idle and not self._starting:
-            for _ in range(self._config.workers or self._gpus or core_count(self._ray)):
-                self._start_worker()
-
     def _start_worker(self) -> None:
         # Ray holds a worker back until there is a free core, and on a cluster with GPUs a free GPU.
-        remote = self._ray.remote(num_cpus=1, num_gpus=self._gpus_per_worker)(_Worker)
+        remote = self._ray.remote(num_cpus=1, num_gpus=min(1, self._gpus))(_Worker)
         worker = remote.remote()
         self._starting[worker.sign_of_life.remote()] = worker
 
@@ -157,10 +145,8 @@ class WorkerPool:
             if self._failed_starts == self.max_failed_starts:
                 self._failed_starts = 0
                 self.stop_workers()
-                raise ModelError(
-                    f"workers cannot start: {_summary(error)}; every machine needs the same mmrec "
-                    "and extras"
-                ) from error
+                mend = "every machine needs the same mmrec and extras"
+                raise ModelError(f"workers cannot start: {_summary(error)}; {mend}") from error
             self._start_worker()
         else:
             self._failed_starts = 0
@@ -245,16 +231,11 @@ def connect(config: EngineConfig) -> Any:
 
 
 def core_count(ray: Any) -> int:
-    """Number of cores of the cluster.
-
-    Raises:
-        ConfigError: none, as when no machine has joined yet.
-    """
+    """Number of cores of the cluster; a ConfigError if it has none, as before a machine has joined."""
     count = int(ray.cluster_resources().get("CPU", 0))
     if not count:
-        raise ConfigError(
-            "--engine ray: the cluster has no cores; let machines join by `ray start --address`"
-        )
+        mend = "let machines join by `ray start --address`"
+        raise ConfigError(f"--engine ray: the cluster has no cores; {mend}")
     return count
 
 

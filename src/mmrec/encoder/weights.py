@@ -16,14 +16,8 @@ from mmrec.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "Placement",
-    "Weights",
-    "file_digest",
-    "folder_digest",
-    "has_fast_bf16",
-    "translate_loading_errors",
-]
+__all__ = ["Placement", "Weights", "file_digest", "folder_digest", "has_fast_bf16"]
+__all__ += ["translate_loading_errors"]
 
 _SETTINGS_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
 _MODEL_FILES = [*_SETTINGS_FILES, "*.safetensors"]
@@ -40,15 +34,10 @@ def has_fast_bf16() -> bool:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a model runs, and at which precision.
+    """Where a model runs, and at which precision."""
 
-    Attributes:
-        device: `cuda` or `cpu`.
-        precision: `bf16` where it is native, else `fp16` on a GPU and `fp32` on a processor.
-    """
-
-    device: str
-    precision: str
+    device: str  # `cuda` or `cpu`
+    precision: str  # `bf16` where it is native, else `fp16` on a GPU and `fp32` on a processor
 
     @classmethod
     def choose(cls) -> Placement:
@@ -65,24 +54,17 @@ class Placement:
         """The precision as a type of tensors."""
         import torch
 
-        return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[
-            self.precision
-        ]
+        dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+        return dtypes[self.precision]
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The files of a model on this machine; whatever is wrong with them is a ModelError.
+    """The files of a model on this machine; whatever is wrong with them is a ModelError."""
 
-    Attributes:
-        name: a folder, or a model of the hub, as the user writes it.
-        folder: that holds the files.
-        commit: of a model of the hub.
-    """
-
-    name: str
+    name: str  # a folder, or a model of the hub, as the user writes it
     folder: Path
-    commit: str | None = None
+    commit: str | None = None  # of a model of the hub
 
     @classmethod
     def find(
@@ -139,16 +121,12 @@ class Weights:
         """Content of config.json."""
         return _read_json(self.folder / "config.json")
 
-    @property
-    def model_type(self) -> str:
-        """The `model_type` in config.json."""
-        return str(self.settings.get("model_type", "unknown"))
-
     def require_type(self, model_types: Container[str], described: str) -> None:
         """Raise a ModelError if the model is of another type than what is `described`."""
-        if self.model_type not in model_types:
+        model_type = str(self.settings.get("model_type", "unknown"))
+        if model_type not in model_types:
             raise ModelError(
-                f"{self.name} is a model of type {self.model_type}; {described} is needed here"
+                f"{self.name} is a model of type {model_type}; {described} is needed here"
             )
 
     def load_part(self, auto_class: str, **options: Any) -> Any:
@@ -195,12 +173,12 @@ def translate_loading_errors(
 
 def folder_digest(folder: Path) -> str:
     """The SHA-256 over names and digests of all files of a model in a folder, at any depth."""
-    digests = {}
+    lines = []
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if f"*{path.suffix}" in _MODEL_FILES and not name.startswith("."):
-            digests[name] = file_digest(path)
-    content = "\n".join(f"{name} {digests[name]}" for name in sorted(digests))
+            lines.append((name, file_digest(path)))
+    content = "\n".join(" ".join(line) for line in sorted(lines))
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -211,9 +189,8 @@ def file_digest(path: Path) -> str:
 
 
 def _download(name: str, revision: str | None, patterns: list[str]) -> None:
-    with translate_loading_errors(
-        name, f"bring it once with `hf download {name}`, or name a folder that holds it"
-    ):
+    remedy = f"bring it once with `hf download {name}`, or name a folder that holds it"
+    with translate_loading_errors(name, remedy):
         from huggingface_hub import HfApi, snapshot_download
 
         # A download alone waits without end for a hub that does not answer.
@@ -226,9 +203,9 @@ def _download(name: str, revision: str | None, patterns: list[str]) -> None:
 def _tensor_files(folder: Path) -> set[str]:
     """Names of the files that must hold the weights."""
     single = "model.safetensors"
-    index: dict[str, Any] = {}
-    if not (folder / single).is_file():
-        index = _read_json(folder / f"{single}.index.json")
+    if (folder / single).is_file():
+        return {single}
+    index = _read_json(folder / f"{single}.index.json")
     return set(index.get("weight_map", {}).values()) or {single}
 
 
