@@ -13,10 +13,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from mmrec.data.synthetic.city import City, build_city, write_sample_city
+from mmrec.data.synthetic.city import TRAITS, City, build_city, write_sample_city
 from mmrec.data.synthetic.pictures import SCENES, draw_photo
 from mmrec.data.synthetic.review_text import PHRASES, expand
-from mmrec.data.synthetic.truth import TRAITS
 from mmrec.errors import ConfigError
 
 SMALL = {"users": 30, "items": 15, "reviews": 160}

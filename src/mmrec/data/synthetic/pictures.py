@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from functools import partialmethod
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageColor, ImageDraw, ImageEnhance, ImageFilter
-
-from mmrec.data.synthetic.truth import Floats
 
 __all__ = ["SCENES", "draw_photo"]
 
 _SCALE = 2  # Pillow's shapes have hard edges, so photos are drawn larger and then reduced
 
+Floats = npt.NDArray[np.float64]
 _Places = Iterator[tuple[float, float, float]]  # positions x and y, and angles in degrees
 
 
