@@ -7,15 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 __all__ = ["console", "track"]
 
@@ -27,25 +20,24 @@ _has_bar: ContextVar[bool] = ContextVar("has_bar", default=False)
 def track(title: str, total: int, status: Callable[[], str] = str) -> Iterator[Callable[..., None]]:
     """Show a bar for `total` units of work; the yielded function takes how many are done, and failed.
 
-    Work inside of work that has a bar shows none.
-
-    Args:
-        title: what is done.
-        total: units of work.
-        status: returns more to show, some ten times a second; `str` returns nothing.
+    Work inside of work that has a bar shows none. The `status` returns more to show, some ten times
+    a second; `str` returns nothing.
     """
     if _has_bar.get():
         yield lambda done, failed=0: None
         return
-    columns: list[ProgressColumn] = [TextColumn("{task.description:<18}")]
+    columns: list[progress.ProgressColumn] = [progress.TextColumn("{task.description:<18}")]
     wide = console.width > 110
     if status is str or wide:  # where a line is too short for both, the status tells more
-        columns.append(BarColumn(bar_width=30 if wide else 12))
-    columns += [MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn(compact=True)]
-    columns.append(TextColumn("{task.fields[status]}"))
+        columns.append(progress.BarColumn(bar_width=30 if wide else 12))
+    columns += [progress.MofNCompleteColumn(), progress.TextColumn("left")]
+    columns += [
+        progress.TimeRemainingColumn(compact=True),
+        progress.TextColumn("{task.fields[status]}"),
+    ]
     token = _has_bar.set(True)
     try:
-        with Progress(*columns, console=console) as bar:
+        with progress.Progress(*columns, console=console) as bar:
             task = bar.add_task(title, total=total, status="")
             done, failed, shown = 0, 0, 0.0
 
