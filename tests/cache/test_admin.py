@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from mmrec.cache.admin import ImportCounts, Selection, export, import_, prune, stats
 from mmrec.cache.store import Failure, Store, result_keys
+from mmrec.cli.options import stdout
 from mmrec.cli.store import store_app
 from mmrec.errors import ConfigError, DataError, StoreError
 from mmrec.llm.types import Answer, Usage
@@ -280,7 +281,7 @@ def test_commands_print_counts_as_text_or_json(
     assert "vector" in run(capsys, "stats", "--store", full.path)
     file, new = tmp_path / "notes.jsonl.gz", tmp_path / "new.sqlite"
     assert "3 results" in run(capsys, "export", file, "--kind", "note", "--store", full.path)
-    assert "3 new, 0 present already, 0 refused" in run(capsys, "import", file, "--store", new)
+    assert "3 new, 0 present before, 0 refused" in run(capsys, "import", file, "--store", new)
     file.write_bytes(gzip.compress(b"{\n" * 30))
     output = json.loads(run(capsys, "import", file, "--store", new, "--json"))
     assert (output["new"], output["refused"]) == (0, 30)
@@ -296,21 +297,22 @@ def test_prune_deletes_only_with_yes(full: Store, capsys: pytest.CaptureFixture[
     assert [row["results"] for row in output["holdings"]] == [2]
     assert full.counts() == {"note": 1, "vector": 30}
     assert "0 results and failures" in run(capsys, "prune", "--older-than", 90, "--store", full.path)
-    with pytest.raises(ConfigError, match="say what to delete"):
+    with pytest.raises(ConfigError, match="select what to delete"):
         run(capsys, "prune", "--yes", "--store", full.path)
 
 
 def test_only_import_creates_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "none.sqlite"
     for words in (["stats"], ["export", "x.jsonl"], ["prune", "--failures"]):
-        with pytest.raises(DataError, match=r"none\.sqlite: no store is there"):
+        with pytest.raises(DataError, match=r"none\.sqlite: there is no store"):
             run(capsys, *words, "--store", path)
     assert not path.exists()
 
 
 def test_names_from_an_archive_cannot_control_the_terminal(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stdout, "width", 200)  # a narrow table would fold the names
     file = tmp_path / "archive.jsonl"
     file.write_bytes(line(provenance={"kind": "[red]x", "model": "\x1b[2Jy"}))
     run(capsys, "import", file, "--store", store.path)

@@ -134,7 +134,7 @@ def test_sweep_and_ablate_as_commands(
     output = capsys.readouterr()
     assert "`proposed`" in output.err
     assert all(word in output.out for word in ("fold", "all", "bias model"))
-    options = ("--model", "proposed", "--seeds", "2", "--compare", "none", "--json")
+    options = ("--features", "proposed", "--seeds", "2", "--compare", "none", "--json")
     assert run_command("ablate", reviews.source, *options) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["shapley"] == {}
