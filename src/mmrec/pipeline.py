@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from safetensors.torch import load, save
@@ -61,7 +60,6 @@ class PreparedData:
 
     Attributes:
         reviews, dataset: n reviews; under `filtered_rows` also those that are evidence alone.
-        split: rows of train, valid and test.
         evidence: which reviews the features of every row may be made of.
         label: (n,) bool, whether the review is a like.
         config: all settings; `ranker.features` names the model that is trained on the data.
@@ -80,7 +78,6 @@ class TrainedModel:
     """A trained ranker with the builder of its features.
 
     Attributes:
-        builder: builds features.
         ranker: computes logits, which are shifted by the class weights of the loss.
         class_weights: of (dislike, like).
         history: of each step of training, by run.
@@ -115,14 +112,7 @@ class FitEvaluation:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A trained model, and what it was trained on.
-
-    Attributes:
-        prepared: the data.
-        model: the model.
-        features: of all n rows.
-        probability: (n,) of a like, for every row.
-    """
+    """A trained model, what it was trained on, and the (n,) probabilities of a like of all rows."""
 
     prepared: PreparedData
     model: TrainedModel
@@ -170,8 +160,8 @@ def open_models(
     Raises:
         ConfigError: a model's name cannot be understood.
     """
-    store = store or Store(config.store or default_store_path(), retry=config.language.retry_failed)
     language, annotation = config.language, config.annotation
+    store = store or Store(config.store or default_store_path(), retry=language.retry_failed)
     # Quotes come from the extractive model, whatever model writes the notes.
     extractive = Config(annotation=annotation, encoder=config.encoder, engine=config.engine)
     budget = Budget(language.budget)
@@ -254,75 +244,71 @@ def train_runs(
         split: rows to learn from, and rows that select the epoch.
         runs: settings of the runs.
     """
-    config = builder.config
+    config, work = builder.config, _StackTraining(builder, features, label, split, runs)
     if config.engine.engine != "ray":
-        return _train_shard(builder, features, label, split, runs, Shard())
+        return work.train(Shard())
     from mmrec.distributed.training import train_on_workers  # an extra
 
-    small_builder = builder.model_copy(update={"mixed_effects": {}})
-    work = partial(_train_and_serialise, small_builder, features, label, split, runs)
-    weights, history = train_on_workers(config.engine, config.training.batch_size, work)
-    ranker = _untrained_ranker(builder, features, RankerInputs(features), runs)
+    # Workers need no mixed effects, which are large.
+    work_to_send = replace(work, builder=builder.model_copy(update={"mixed_effects": {}}))
+    train = work_to_send.train_to_bytes
+    weights, history = train_on_workers(config.engine, config.training.batch_size, train)
+    ranker = work.untrained_ranker(RankerInputs(features))
     ranker.load_state_dict(load(weights))
     return ranker.eval(), history
 
 
-def _train_and_serialise(
-    builder: FeatureBuilder,
-    features: Features,
-    label: np.ndarray,
-    split: Split,
-    runs: Sequence[TrainingRun],
-    shard: Shard,
-) -> tuple[bytes, dict[str, list[TrainingHistory]]]:
-    """Train one shard; the weights as bytes, to be sent."""
-    ranker, history = _train_shard(builder, features, label, split, runs, shard)
-    return save(ranker.state_dict()), history
+@dataclass(frozen=True)
+class _StackTraining:
+    """The arguments of `train_runs`, as they are sent to workers."""
 
+    builder: FeatureBuilder
+    features: Features
+    label: np.ndarray
+    split: Split
+    runs: Sequence[TrainingRun]
 
-def _train_shard(
-    builder: FeatureBuilder,
-    features: Features,
-    label: np.ndarray,
-    split: Split,
-    runs: Sequence[TrainingRun],
-    shard: Shard,
-) -> TrainedStack:
-    """Train runs on this process's shard of every batch."""
-    config, inputs = builder.config, RankerInputs(features)
-    on_test = config.training.select == "test"
-    selection_rows = split.test if on_test else split.valid
-    task = TrainingTask(inputs, label, split.train, selection_rows, by_fpr=on_test)
-    ranker = _untrained_ranker(builder, features, inputs, runs)
-    ranker.standardise(inputs, split.train)
-    if ranker.linear is not None:
-        effects = np.isin(dense_columns(features), ["user rating effect", "item rating effect"])
-        fit_linear(ranker, runs, inputs, label, split.train, split.valid, effects)
-    history = train_ranker(ranker, runs, task, config.ranker, config.training, config.seed, shard)
-    return ranker, history
+    def train_to_bytes(self, shard: Shard) -> tuple[bytes, dict[str, list[TrainingHistory]]]:
+        """As `train`; the weights as bytes, to be sent."""
+        ranker, history = self.train(shard)
+        return save(ranker.state_dict()), history
 
+    def train(self, shard: Shard) -> TrainedStack:
+        """Train runs on this process's shard of every batch."""
+        config, inputs = self.builder.config, RankerInputs(self.features)
+        label, split, runs = self.label, self.split, self.runs
+        on_test = config.training.select == "test"
+        selection_rows = split.test if on_test else split.valid
+        task = TrainingTask(inputs, label, split.train, selection_rows, by_fpr=on_test)
+        ranker = self.untrained_ranker(inputs)
+        ranker.standardise(inputs, split.train)
+        if ranker.linear is not None:
+            columns = dense_columns(self.features)
+            effects = np.isin(columns, ["user rating effect", "item rating effect"])
+            fit_linear(ranker, runs, inputs, label, split.train, split.valid, effects)
+        settings = config.ranker, config.training, config.seed
+        return ranker, train_ranker(ranker, runs, task, *settings, shard)
 
-def _untrained_ranker(
-    builder: FeatureBuilder, features: Features, inputs: RankerInputs, runs: Sequence[TrainingRun]
-) -> Ranker:
-    """A stack of runs: one reducer for text and one for captions; the baseline has one (section 3)."""
-    config = builder.config.ranker
-    groups: dict[str, dict[str, int]] = {"text": inputs.block_sizes}
-    if config.features != "baseline" and "item photos" in inputs.block_sizes:
-        groups["image"] = {"item photos": groups["text"].pop("item photos")}
-    shape = RankerShape(
-        dense=inputs.dense_size,
-        groups=groups,
-        categories=len(builder.vocabulary),
-        embedding_size=config.embedding_size,
-        hidden_size=config.hidden_size,
-        runs=len(runs),
-        linear=config.features == "mmrec",
-    )
-    ranker = Ranker(shape, runs)
-    if any(run.masked_groups for run in runs):
-        ranker.mask_inputs(dense_columns(features), [run.masked_groups for run in runs])
-    return ranker
+    def untrained_ranker(self, inputs: RankerInputs) -> Ranker:
+        """A stack of runs: one reducer for text and one for captions; the baseline has one (section 3)."""
+        config, runs = self.builder.config.ranker, self.runs
+        groups: dict[str, dict[str, int]] = {"text": inputs.block_sizes}
+        if config.features != "baseline" and "item photos" in inputs.block_sizes:
+            groups["image"] = {"item photos": groups["text"].pop("item photos")}
+        shape = RankerShape(
+            dense=inputs.dense_size,
+            groups=groups,
+            categories=len(self.builder.vocabulary),
+            embedding_size=config.embedding_size,
+            hidden_size=config.hidden_size,
+            runs=len(runs),
+            linear=config.features == "mmrec",
+        )
+        ranker = Ranker(shape, runs)
+        if any(run.masked_groups for run in runs):
+            masked = [run.masked_groups for run in runs]
+            ranker.mask_inputs(dense_columns(self.features), masked)
+        return ranker
 
 
 def config_warnings(config: Config) -> list[str]:

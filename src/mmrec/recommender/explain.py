@@ -13,11 +13,10 @@ import numpy as np
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.features.tables import EntityFeatures
 from mmrec.recommender.catalog import Catalog, Quote
-from mmrec.recommender.list_scoring import ListScorer
+from mmrec.recommender.lists import ListScorer
 from mmrec.recommender.new_users import UserView
 
-__all__ = ["KNOWLEDGE_GROUPS", "Explainer", "Explanation", "nearest_quotes", "shapley_value"]
-__all__ += ["with_sentences"]
+__all__ = ["KNOWLEDGE_GROUPS", "Explainer", "Explanation", "shapley_value", "with_sentences"]
 
 KNOWLEDGE_GROUPS = ("your ratings", "your words", "its ratings", "its words and photos")
 """What a probability is attributed to: numbers and text of the user, numbers and text of the item."""
@@ -46,7 +45,6 @@ class Explanation:
     """Why an item has its probability for a user.
 
     Attributes:
-        probability: that the user likes the item.
         base: the probability of an unknown item for an unknown user.
         contributions: Shapley values of `KNOWLEDGE_GROUPS`; their sum is `probability - base`.
         quotes: sentences about the item, those nearest to the user's own words first.
@@ -58,17 +56,6 @@ class Explanation:
     contributions: dict[str, float]
     quotes: list[Quote]
     sentence: str = ""
-
-    @classmethod
-    def from_coalitions(
-        cls, probability: Mapping[Coalition, float], quotes: list[Quote]
-    ) -> Explanation:
-        """From the probability with each coalition of `KNOWLEDGE_GROUPS` known."""
-        contributions: dict[str, float] = {}
-        for player, name in enumerate(KNOWLEDGE_GROUPS):
-            contributions[name] = shapley_value(probability, player)
-        everyone = frozenset(range(len(KNOWLEDGE_GROUPS)))
-        return cls(probability[everyone], probability[frozenset()], contributions, quotes)
 
 
 def with_sentences(
@@ -88,9 +75,12 @@ class Explainer:
 
     def explain(self, user: UserView, item: int) -> Explanation:
         """Explain an item, by code."""
-        return Explanation.from_coalitions(
-            self._coalitions(user, item), self._nearest_quotes(user, item)
-        )
+        probability = self._coalitions(user, item)
+        contributions: dict[str, float] = {}
+        for player, name in enumerate(KNOWLEDGE_GROUPS):
+            contributions[name] = shapley_value(probability, player)
+        full, base = probability[frozenset(range(len(KNOWLEDGE_GROUPS)))], probability[frozenset()]
+        return Explanation(full, base, contributions, self._nearest_quotes(user, item))
 
     def _coalitions(self, user: UserView, item: int) -> dict[Coalition, float]:
         """The probability with each set of `KNOWLEDGE_GROUPS` known, the others unknown: one batch of 16."""
@@ -106,13 +96,18 @@ class Explainer:
         probability = self._scorer.score_pairs(views, user.inputs)
         return dict(zip(coalitions, probability.tolist(), strict=True))
 
-    def _nearest_quotes(self, user: UserView, item: int) -> list[Quote]:
+    def _nearest_quotes(self, user: UserView, item: int, limit: int = 3) -> list[Quote]:
+        """Quotes nearest to what the user writes, or else to their mean; at most one of each review."""
         quotes = self._catalog.quotes(item)
         if not quotes:
             return []
-        vectors = self._encode(quotes)
+        vectors = self._encode(quotes)  # (n, d) unit vectors
         direction = _text_direction(user.features, user.index)
-        return nearest_quotes(quotes, vectors, vectors.mean(0) if direction is None else direction)
+        similarity = vectors @ (vectors.mean(0) if direction is None else direction)
+        nearest: dict[str, Quote] = {}
+        for index in np.argsort(-similarity, kind="stable"):
+            nearest.setdefault(quotes[index].review_id or quotes[index].text, quotes[index])
+        return list(nearest.values())[:limit]
 
     def summary_quote(self, item: int) -> Quote | None:
         """The gist of a review that is nearest to all gists about an item, by code."""
@@ -136,16 +131,6 @@ class Explainer:
 
     def _encode(self, quotes: Sequence[Quote]) -> np.ndarray:
         return self._encoder.encode([quote.text for quote in quotes]).astype(np.float32)
-
-
-def nearest_quotes(
-    quotes: Sequence[Quote], vectors: np.ndarray, direction: np.ndarray, limit: int = 3
-) -> list[Quote]:
-    """The quotes, with (n, d) unit vectors, nearest to a (d,) direction; at most one of each review."""
-    nearest: dict[str, Quote] = {}
-    for index in np.argsort(-(vectors @ direction), kind="stable"):
-        nearest.setdefault(quotes[index].review_id or quotes[index].text, quotes[index])
-    return list(nearest.values())[:limit]
 
 
 def _text_direction(users: EntityFeatures, index: int) -> np.ndarray | None:

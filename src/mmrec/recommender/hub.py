@@ -67,9 +67,8 @@ class HubMixin(ModelHubMixin):
             ConfigError: everybody could read the reviews, without consent.
             ModelError: the hub cannot be reached, or refuses.
         """
-        consent = (
-            "pass public_reviews=True if everybody may read the texts and user ids of the reviews"
-        )
+        readable = "everybody may read the texts and user ids of the reviews"
+        consent = f"pass public_reviews=True if {readable}"
         if not private and not public_reviews:
             raise ConfigError(f"{repo_id} would be public: pass private=True, or {consent}")
         try:

@@ -28,7 +28,7 @@ _LIKED_RATING = 5.0
 
 @dataclass(frozen=True)
 class UserView:
-    """A user as the ranker sees it: the index of its view among features of users, and these as inputs."""
+    """A user as the ranker sees it: the index of its view among features, and these as inputs."""
 
     index: int
     features: EntityFeatures
@@ -50,9 +50,8 @@ class UserViews:
             DataError: not just one of the three; or an unknown item.
         """
         if [user is not None, bool(likes), bool(liked)].count(True) != 1:
-            raise DataError(
-                "name a user, say in words what is liked, or name liked items: just one of these"
-            )
+            choices = "name a user, say in words what is liked, or name liked items"
+            raise DataError(f"{choices}: just one of these")
         features = self._online.features
         if user is not None:
             index = self._online.codes["user"].get(user, features.user.unknown_index)
@@ -69,9 +68,11 @@ class UserViews:
         """Features of a user who rated each item with five stars and writes as others do about it."""
         online, features, count = self._online, self._online.features, len(items)
         user = online.entity("user", features.user.unknown_index)
-        if online.text_regression is not None:
+        if online.known.text_regression is not None:
             liked = [online.entity("item", item) for item in items]
-            user = _with_effects(user, liked, online.text_regression, self._builder.penalties[0])
+            user = _with_effects(
+                user, liked, online.known.text_regression, self._builder.penalties[0]
+            )
         # (1, d) mean vectors of the items' texts, which are those of users who like the items.
         vectors: dict[str, np.ndarray] = {}
         for name in user.sums.vectors:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -55,8 +55,8 @@ class KnownReviews:
         data = dataset.data
         evidence_sums: dict[EntityKind, EvidenceSums] = {}
         features: dict[EntityKind, EntityFeatures] = {}
-        kinds: tuple[EntityKind, EntityKind] = ("user", "item")
-        for kind, entity in zip(kinds, (data.user, data.item), strict=True):
+        entities: dict[EntityKind, np.ndarray] = {"user": data.user, "item": data.item}
+        for kind, entity in entities.items():
             views = EvidenceViews.all_reviews(entity)
             sums = builder.evidence_sums(kind, views, dataset)
             features[kind] = builder.from_sums(kind, sums, *builder.entity_effects(kind, views))
@@ -106,19 +106,15 @@ class EntityState:
 class OnlineState:
     """All users and items with their live reviews.
 
-    Args:
-        known: reviews known before; its features are changed in place.
-        builder: builds features.
-        models: the encoder of texts.
-
     Attributes:
-        features: of every user and every item by code; before the last view, of unknown ids, there may be
-            some that no id has yet.
+        known: reviews known before; its features are changed in place.
+        features: of every user and every item by code; before the last view, of unknown ids, there
+            may be some that no id has yet.
         codes: `user` and `item` -> code by id.
     """
 
     def __init__(self, known: KnownReviews, builder: FeatureBuilder, models: Models) -> None:
-        self._known, self._builder, self._models = known, builder, models
+        self.known, self._builder, self._models = known, builder, models
         self.features = known.features
         self.codes: dict[EntityKind, dict[str, int]] = {
             "user": {user: code for code, user in enumerate(known.data.users)},
@@ -138,8 +134,8 @@ class OnlineState:
         codes = self._code("user", review.user), self._code("item", review.item)
         user, item = self._changed_entity("user", codes[0]), self._changed_entity("item", codes[1])
         user.ratings.append((codes[1], review.rating))
-        if self._known.text_regression is not None:
-            self._update_effects(self._known.text_regression, user, item, review, vector)
+        if self.known.text_regression is not None:
+            self._update_effects(self.known.text_regression, user, item, review, vector)
         user.sums += user_sums
         item.sums += item_sums
         self._rebuild("user", codes[0])
@@ -147,12 +143,7 @@ class OnlineState:
         return codes
 
     def add_item(self, item: str, text: str, note: Note, captions: Sequence[str]) -> int:
-        """Add a description or captions of photos to a new or known item; its code.
-
-        Args:
-            item: id.
-            text, note: the description, "" for none, and the note made of it.
-            captions: of photos.
+        """Add a description, "" for none, or captions of photos to a new or known item; its code.
 
         Raises:
             DataError: the model uses none of it.
@@ -166,22 +157,14 @@ class OnlineState:
         return code
 
     def check_item_content(self, text: str, captions: Sequence[str]) -> None:
-        """Check that the model uses a description or captions of a new item.
-
-        Raises:
-            DataError: it uses neither.
-        """
-        if captions and not text.strip() and not self._builder.uses_captions:
-            raise DataError(
-                "this model has learned nothing from captions: describe the item in words"
-            )
-        if not text.strip() and not captions:
+        """Raise a DataError if the model uses neither the description nor the captions of an item."""
+        if text.strip():
+            return
+        if not captions:
             raise DataError("describe the item in words, or bring a photo of it")
-
-    @property
-    def text_regression(self) -> TextRegression | None:
-        """The text regression of the mixed effects, where the model has any."""
-        return self._known.text_regression
+        if not self._builder.uses_captions:
+            message = "this model has learned nothing from captions: describe the item in words"
+            raise DataError(message)
 
     def item_codes(self, items: Sequence[str]) -> list[int]:
         """Codes of items.
@@ -189,11 +172,10 @@ class OnlineState:
         Raises:
             DataError: an item is unknown.
         """
-        codes = self.codes["item"]
-        for item in items:
-            if item not in codes:
-                raise DataError(f"no review speaks of item {item!r}; check the id")
-        return [codes[item] for item in items]
+        try:
+            return [self.codes["item"][item] for item in items]
+        except KeyError as error:
+            raise DataError(f"no review speaks of item {error}; check the id") from None
 
     def entity(self, kind: EntityKind, code: int) -> EntityState:
         """A user or an item as it is now, not to be changed."""
@@ -209,16 +191,11 @@ class OnlineState:
         codes = self.codes[kind]
         if name not in codes:
             codes[name] = len(codes)
-            if codes[name] == self._entity_features(kind).unknown_index:
-                self._add_capacity(kind)
+            features = self._entity_features(kind)
+            if codes[name] == features.unknown_index:  # no view is left for it
+                larger: Any = {kind: features.with_capacity()}
+                self.features = replace(self.features, **larger)
         return codes[name]
-
-    def _add_capacity(self, kind: EntityKind) -> None:
-        features = self.features
-        if kind == "user":
-            self.features = replace(features, user=features.user.with_capacity())
-        else:
-            self.features = replace(features, item=features.item.with_capacity())
 
     def _entity_features(self, kind: EntityKind) -> EntityFeatures:
         return self.features.user if kind == "user" else self.features.item
@@ -229,7 +206,7 @@ class OnlineState:
 
     def _known_entity(self, kind: EntityKind, code: int) -> EntityState:
         """A user or an item as fitted; empty for a code that is new."""
-        data, known_sums = self._known.data, self._known.evidence_sums[kind]
+        data, known_sums = self.known.data, self.known.evidence_sums[kind]
         features = self._entity_features(kind)
         known_count = len(known_sums.rating_count)
         sums = known_sums.take(np.array([min(code, known_count - 1)]))
@@ -241,7 +218,7 @@ class OnlineState:
         ratings = list(zip(data.item[rows].tolist(), data.rating[rows].tolist(), strict=True))
         columns: dict[str, float] = {}
         factors = np.zeros(0)
-        if self._known.text_regression is not None:
+        if self.known.text_regression is not None:
             dense = dict(zip(features.names, features.dense[code].tolist(), strict=True))
             columns = {name: dense[name] for name in EFFECT_COLUMNS}
             factors = features.factors[code].astype(np.float64)
@@ -257,8 +234,8 @@ class OnlineState:
     ) -> None:
         """Update the penalised means that mixed effects are, before the review enters the sums.
 
-        Effects on the rating and on the text rating: with b the old effects, n ratings and penalty p of
-        one entity, its new effect on the target y is (b (n + p) + y - b_other) / (n + 1 + p).
+        With b the old effects, n ratings and penalty p of an entity, its new effect on the target y
+        (the rating, or the text rating) is (b (n + p) + y - b_other) / (n + 1 + p).
         """
         targets = {
             "rating effect": review.rating - regression.mean_rating,
@@ -268,12 +245,9 @@ class OnlineState:
         # Both effects are updated from the old values, so the order does not matter.
         for name, target in targets.items():
             old_user, old_item = user.columns[name], item.columns[name]
-            user.columns[name] = _add_to_mean(
-                old_user, user.count + user_penalty, target - old_item
-            )
-            item.columns[name] = _add_to_mean(
-                old_item, item.count + item_penalty, target - old_user
-            )
+            user_weight, item_weight = user.count + user_penalty, item.count + item_penalty
+            user.columns[name] = _add_to_mean(old_user, user_weight, target - old_item)
+            item.columns[name] = _add_to_mean(old_item, item_weight, target - old_user)
         effects = user.columns["rating effect"] + item.columns["rating effect"]
         residual = targets["rating effect"] - effects
         statistics = review_statistics(
@@ -297,7 +271,6 @@ class OnlineState:
         return ridge_factors(np.stack([item.factors for item in items]), residuals)
 
     def _rebuild(self, kind: EntityKind, code: int) -> None:
-        """Build the features of a changed user or item again."""
         built = self.build_features(kind, self._changed[kind, code])
         self._entity_features(kind).replace_view(code, built)
 

@@ -129,16 +129,15 @@ def save_recommender(saved: SavedRecommender, folder: Path) -> Path:
     save_file(arrays, folder / "features.safetensors")
     saved.reviews.table.write_parquet(folder / "reviews.parquet")
     saved.reviews.items.write_parquet(folder / "items.parquet")
-    texts = pl.List(pl.String)
-    schema = {"gist": pl.String(), "likes": texts, "dislikes": texts}
-    schema |= {"price": pl.String(), "categories": texts}
-    notes = pl.DataFrame([note.model_dump() for note in saved.notes], schema=schema)
+    # The types are named for a model without notes.
+    text, texts = pl.String(), pl.List(pl.String)
+    types = {"gist": text, "likes": texts, "dislikes": texts, "price": text, "categories": texts}
+    notes = pl.DataFrame([note.model_dump() for note in saved.notes], types)
     notes.write_parquet(folder / "notes.parquet")
     # The manifest makes the folder a model, so it is written last.
     (folder / "model.json").write_text(manifest.model_dump_json(indent=2))
-    for path in folder.glob(
-        "*.safetensors"
-    ):  # written for the owner alone; a server must read them
+    # Safetensors are written for the owner alone, but a server must read them.
+    for path in folder.glob("*.safetensors"):
         shutil.copymode(folder / "model.json", path)
     return folder
 
@@ -150,8 +149,8 @@ def read_manifest(folder: Path) -> Manifest:
         ModelError: there is no model of this format, or it is damaged.
     """
     if not (folder / "model.json").is_file():
-        message = f"{folder}: no model.json here; name a folder that `mmrec fit --out` wrote"
-        raise ModelError(message)
+        hint = "name a folder that `mmrec fit --out` wrote"
+        raise ModelError(f"{folder}: no model.json here; {hint}")
     try:
         values = json.loads((folder / "model.json").read_bytes())
         if values.get("format") != _FORMAT:
@@ -179,13 +178,12 @@ def load_recommender(folder: Path) -> SavedRecommender:
         reviews = pl.read_parquet(folder / "reviews.parquet")
         items = pl.read_parquet(folder / "items.parquet")
         notes = pl.read_parquet(folder / "notes.parquet").to_dicts()
-        known_reviews = _read_known_reviews(folder, manifest, Interactions.from_table(reviews))
         return SavedRecommender(
             config=manifest.config,
             model=TrainedModel(manifest.builder, ranker.eval(), manifest.class_weights, {}),
             reviews=Reviews(reviews, items, source=manifest.source),
             notes=[Note.model_validate(note) for note in notes],
-            known_reviews=known_reviews,
+            known_reviews=_read_known_reviews(folder, manifest, Interactions.from_table(reviews)),
             evaluation=manifest.evaluation,
         )
     except _DAMAGE as error:
@@ -196,18 +194,16 @@ def _read_known_reviews(folder: Path, manifest: Manifest, data: Interactions) ->
     arrays = load_file(folder / "features.safetensors")
     user = EntityFeatures(tuple(manifest.user_names), **_unflatten(arrays, "user"))
     item = EntityFeatures(tuple(manifest.item_names), **_unflatten(arrays, "item"))
-    evidence_sums: dict[EntityKind, EvidenceSums] = {}
-    kinds: tuple[EntityKind, EntityKind] = ("user", "item")
-    for kind in kinds:
-        empty: dict[str, Any] = {"vectors": {}, "text_count": {}}
-        evidence_sums[kind] = EvidenceSums(**(empty | _unflatten(arrays, f"{kind} sums")))
-    text_regression = None
+    empty: dict[str, Any] = {"vectors": {}, "text_count": {}}
+    evidence_sums: dict[EntityKind, EvidenceSums] = {
+        "user": EvidenceSums(**(empty | _unflatten(arrays, "user sums"))),
+        "item": EvidenceSums(**(empty | _unflatten(arrays, "item sums"))),
+    }
+    regression = None
     if fields := _unflatten(arrays, "text regression"):
-        mean_rating = float(fields.pop("mean_rating"))
-        text_regression = TextRegression(mean_rating, **fields)
-    return KnownReviews(
-        data, Features(user, item, data.user, data.item), evidence_sums, text_regression
-    )
+        regression = TextRegression(float(fields.pop("mean_rating")), **fields)
+    features = Features(user, item, data.user, data.item)
+    return KnownReviews(data, features, evidence_sums, regression)
 
 
 def _damaged(folder: Path, error: Exception) -> ModelError:

@@ -17,15 +17,69 @@ from mmrec.evaluation.metrics import Metrics
 from mmrec.features.dataset import Dataset, Models
 from mmrec.llm.types import Note
 from mmrec.pipeline import FitEvaluation, TrainingResult, open_models, prepare_data, train_model
-from mmrec.recommender.explain import Explanation
+from mmrec.recommender.catalog import Catalog, TextSearch
+from mmrec.recommender.explain import Explainer, Explanation
 from mmrec.recommender.hub import HubMixin
-from mmrec.recommender.lists import ListOptions
-from mmrec.recommender.online import KnownReviews, LiveReview
+from mmrec.recommender.lists import ListMaker, ListOptions, ListScorer
+from mmrec.recommender.new_users import UserViews
+from mmrec.recommender.online import KnownReviews, LiveReview, OnlineState
 from mmrec.recommender.persistence import SavedRecommender
-from mmrec.recommender.state import RecommenderState
 from mmrec.vision.image_features import PhotoAnnotator
 
-__all__ = ["Recommender"]
+__all__ = ["Recommender", "RecommenderState"]
+
+
+class RecommenderState:
+    """The parts of a fitted recommender, which change together when a review or an item is added.
+
+    Args:
+        saved: the fitted model with its reviews.
+        dataset: the same reviews.
+        models: the language model, captioner and encoder.
+    """
+
+    def __init__(self, saved: SavedRecommender, dataset: Dataset, models: Models) -> None:
+        self.saved, self.dataset = saved, dataset
+        builder, encoder = saved.model.builder, models.encoder
+        # Each part reads those before it; none changes another.
+        self.online = OnlineState(saved.known_reviews, builder, models)
+        # The builtin captioner names colours, which are not worth quoting.
+        quote_captions = saved.config.vision.captioner != "builtin"
+        self.catalog = Catalog(
+            saved.reviews, dataset, builder.vocabulary, self.online, quote_captions=quote_captions
+        )
+        self.scorer = ListScorer(saved.model, saved.known_reviews.features)
+        self.search = TextSearch(self.online, self.catalog, encoder)
+        self.users = UserViews(self.online, builder, models)
+        self.lists = ListMaker(self.catalog, self.scorer, self.search)
+        self.explainer = Explainer(self.catalog, self.scorer, encoder)
+        self.changed = False  # whether there are live reviews or items
+
+    def warm_up(self) -> None:
+        """Compute now what the first request would wait for."""
+        self.search.warm_up()
+        self.catalog.warm_up()
+
+    def add_review(self, review: LiveReview, review_id: str, quotable: Note) -> None:
+        """Add a live review; `quotable` has sentences of it, word for word."""
+        user, item = self.online.add_review(review)
+        self.catalog.add_review(user, item, review.item, review_id, quotable)
+        self._update(item, user)
+
+    def add_item(
+        self, item: str, name: str | None, description: str, note: Note, captions: Sequence[str]
+    ) -> None:
+        """See `Recommender.add_item`."""
+        code = self.online.add_item(item, description, note, captions)
+        self.catalog.update_item(code, item, name, captions)
+        self._update(code)
+
+    def _update(self, item: int, user: int | None = None) -> None:
+        """Use the changed features of an item, and of a user, everywhere."""
+        # Features of a user are read anew for each list; those of items are stored in parts.
+        self.scorer.update_item(self.online.features, item)
+        self.search.update(item, user)
+        self.changed = True
 
 
 class Recommender(HubMixin):
@@ -49,9 +103,8 @@ class Recommender(HubMixin):
             DataError: nothing has been fitted or loaded.
         """
         if self._state is None:
-            raise DataError(
-                "this Recommender knows nothing yet: call fit(reviews) or load(folder) first"
-            )
+            message = "this Recommender knows nothing yet: call fit(reviews) or load(folder) first"
+            raise DataError(message)
         return self._state
 
     @property
@@ -101,14 +154,7 @@ class Recommender(HubMixin):
         return self
 
     def predict(self, users: Sequence[str], items: Sequence[str]) -> np.ndarray:
-        """Probability that each user likes the item beside it.
-
-        Args:
-            users, items: (n) ids, also of unknown users and items.
-
-        Returns:
-            (n,) float64.
-        """
+        """(n,) probabilities that each of n users likes the item beside it; ids may be unknown."""
         features = self.state.online.features
         user_views = self._views("user", users, features.user.unknown_index)
         item_views = self._views("item", items, features.item.unknown_index)
@@ -164,11 +210,7 @@ class Recommender(HubMixin):
         seen: bool = False,
         max_fpr: float | None = None,
     ) -> pl.DataFrame:
-        """The same for many users at once, by default for all.
-
-        Returns:
-            `user`, `rank` from 1, `item`, `probability`; up to n rows a user, best first.
-        """
+        """`user`, `rank` from 1, `item` and `probability`: up to n rows for each user, or for all."""
         online = self.state.online
         users = [*online.codes["user"]] if users is None else users
         views = self._views("user", users, online.features.user.unknown_index).tolist()
@@ -180,20 +222,12 @@ class Recommender(HubMixin):
         return self.state.search.search(text, n)
 
     def similar_items(self, item: str, n: int = 10) -> list[tuple[str, float]]:
-        """Items with similar reviews, and cosines of the deviations from the mean item.
-
-        Raises:
-            DataError: the item is unknown.
-        """
+        """Items with similar reviews, and cosines of the deviations from the mean item."""
         (code,) = self.state.online.item_codes([item])
         return self.state.search.similar_items(code, n)
 
     def similar_users(self, user: str, n: int = 10) -> list[tuple[str, float]]:
-        """Users who write similar reviews, and cosines.
-
-        Raises:
-            DataError: the user is unknown.
-        """
+        """Users who write similar reviews, and cosines."""
         codes = self.state.online.codes["user"]
         if user not in codes:
             raise DataError(f"{user!r} has written no review here; check the id")
@@ -238,12 +272,12 @@ class Recommender(HubMixin):
         review_id: str,
         note: Note | None = None,
     ) -> None:
-        """Add a live review, which changes its user and its item at once.
+        """Add a live review, which changes its user and its item, known or new, at once.
 
         Args:
-            user, item: ids, also new ones.
+            user, item, review_id: ids.
             rating: in stars.
-            text, review_id: as they are to be quoted.
+            text: as it is to be quoted.
             note: of the text, where it has been annotated before.
         """
         note = quotable = note or self.annotate(text)
@@ -263,8 +297,7 @@ class Recommender(HubMixin):
         """Add a new item by its description or captions of its photos; or add these to an item.
 
         Args:
-            item: id.
-            name: of the item.
+            item, name: id, and name to show.
             description: used like a review without a rating.
             captions: of photos; see `caption`.
             note: of the description, where it has been annotated before.
@@ -283,15 +316,10 @@ class Recommender(HubMixin):
         return 0.0 if max_fpr is None else self.evaluation.curve.for_max_fpr(max_fpr)[0]
 
     def to_saved(self) -> SavedRecommender:
-        """What `save` writes.
-
-        Raises:
-            DataError: there are live reviews.
-        """
+        """What `save` writes; a DataError if there are live reviews."""
         if self.state.changed:
-            raise DataError(
-                "live reviews or items are not part of the model: fit again to save them"
-            )
+            message = "live reviews or items are not part of the model: fit again to save them"
+            raise DataError(message)
         notes = self.state.dataset.notes if self.config.annotation.strategy == "notes" else []
         return replace(self.state.saved, notes=notes)
 

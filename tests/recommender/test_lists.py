@@ -12,7 +12,7 @@ from mmrec.features.tables import EntityFeatures, Features
 from mmrec.pipeline import TrainedModel
 from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun
 from mmrec.ranker.inputs import RankerInputs
-from mmrec.recommender.list_scoring import ListScorer
+from mmrec.recommender.lists import ListScorer
 
 ITEMS, WIDTH, CATEGORIES = 60, 8, 3
 EQUAL = (0.5, 0.5)
@@ -128,7 +128,7 @@ def test_pairs_are_scored_in_chunks_of_any_size(monkeypatch: pytest.MonkeyPatch)
     scorer = ListScorer(random_model(features), features)
     views = (np.arange(40) % 20, np.arange(40))
     together = scorer.score_pairs(views)
-    monkeypatch.setattr("mmrec.recommender.list_scoring._CHUNK_ROWS", 7)
+    monkeypatch.setattr("mmrec.recommender.lists._CHUNK_ROWS", 7)
     assert scorer.score_pairs(views) == pytest.approx(together, abs=1e-6)
     assert (
         scorer.top_items(4, ITEMS)[0].tolist()
