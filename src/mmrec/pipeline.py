@@ -120,11 +120,6 @@ class TrainingResult:
     probability: np.ndarray
 
     @property
-    def name(self) -> str:
-        """The model's name: `baseline`, `proposed` or `mmrec`."""
-        return self.prepared.config.ranker.features
-
-    @property
     def threshold(self) -> float:
         """The probability from which on to recommend, chosen on validation rows."""
         operating, valid = self.prepared.config.operating, self.prepared.split.valid
@@ -136,10 +131,11 @@ class TrainingResult:
     def evaluate(self, other_metrics: dict[str, Metrics] | None = None) -> FitEvaluation:
         """Evaluate on test rows; the metrics of other models on these rows are put beside."""
         label, split = self.prepared.label, self.prepared.split
+        name = self.prepared.config.ranker.features
         test_label, test_probability = label[split.test], self.probability[split.test]
         metrics = evaluate(test_label, test_probability, self.model.class_weights)
         return FitEvaluation(
-            metrics={**(other_metrics or {}), self.name: metrics},
+            metrics={**(other_metrics or {}), name: metrics},
             threshold=self.threshold,
             test_rates=rates_at_threshold(test_label, test_probability, self.threshold),
             curve=threshold_curve(label[split.valid], self.probability[split.valid]),

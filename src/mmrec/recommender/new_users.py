@@ -54,7 +54,7 @@ class UserViews:
             raise DataError(f"{choices}: just one of these")
         features = self._online.features
         if user is not None:
-            index = self._online.codes["user"].get(user, features.user.unknown_index)
+            (index,) = self._online.views("user", [user]).tolist()
             return UserView(index, features.user, inputs)
         if likes:
             built = self._builder.describe_user(Dataset.from_description(likes, self._models))

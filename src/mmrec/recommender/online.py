@@ -166,6 +166,11 @@ class OnlineState:
             message = "this model has learned nothing from captions: describe the item in words"
             raise DataError(message)
 
+    def views(self, kind: EntityKind, ids: Sequence[str]) -> np.ndarray:
+        """(n,) views of users or of items; that of an unknown one for unknown ids."""
+        codes, unknown = self.codes[kind], self._entity_features(kind).unknown_index
+        return np.array([codes.get(name, unknown) for name in ids], dtype=np.int64)
+
     def item_codes(self, items: Sequence[str]) -> list[int]:
         """Codes of items.
 

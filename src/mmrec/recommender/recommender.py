@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from mmrec.config import Config
-from mmrec.data.schema import EntityKind, Reviews
+from mmrec.data.schema import Reviews
 from mmrec.errors import DataError
 from mmrec.evaluation.metrics import Metrics
 from mmrec.features.dataset import Dataset, Models
@@ -60,21 +60,7 @@ class RecommenderState:
         self.search.warm_up()
         self.catalog.warm_up()
 
-    def add_review(self, review: LiveReview, review_id: str, quotable: Note) -> None:
-        """Add a live review; `quotable` has sentences of it, word for word."""
-        user, item = self.online.add_review(review)
-        self.catalog.add_review(user, item, review.item, review_id, quotable)
-        self._update(item, user)
-
-    def add_item(
-        self, item: str, name: str | None, description: str, note: Note, captions: Sequence[str]
-    ) -> None:
-        """See `Recommender.add_item`."""
-        code = self.online.add_item(item, description, note, captions)
-        self.catalog.update_item(code, item, name, captions)
-        self._update(code)
-
-    def _update(self, item: int, user: int | None = None) -> None:
+    def update(self, item: int, user: int | None = None) -> None:
         """Use the changed features of an item, and of a user, everywhere."""
         # Features of a user are read anew for each list; those of items are stored in parts.
         self.scorer.update_item(self.online.features, item)
@@ -155,10 +141,10 @@ class Recommender(HubMixin):
 
     def predict(self, users: Sequence[str], items: Sequence[str]) -> np.ndarray:
         """(n,) probabilities that each of n users likes the item beside it; ids may be unknown."""
-        features = self.state.online.features
-        user_views = self._views("user", users, features.user.unknown_index)
-        item_views = self._views("item", items, features.item.unknown_index)
-        return self.state.scorer.score_pairs((user_views, item_views))
+        online = self.state.online
+        return self.state.scorer.score_pairs(
+            (online.views("user", users), online.views("item", items))
+        )
 
     def recommend(
         self,
@@ -213,7 +199,7 @@ class Recommender(HubMixin):
         """`user`, `rank` from 1, `item` and `probability`: up to n rows for each user, or for all."""
         online = self.state.online
         users = [*online.codes["user"]] if users is None else users
-        views = self._views("user", users, online.features.user.unknown_index).tolist()
+        views = online.views("user", users).tolist()
         min_probability = self._min_probability(max_fpr)
         return self.state.lists.recommend_all(users, views, n, min_probability, seen=seen)
 
@@ -222,12 +208,12 @@ class Recommender(HubMixin):
         return self.state.search.search(text, n)
 
     def similar_items(self, item: str, n: int = 10) -> list[tuple[str, float]]:
-        """Items with similar reviews, and cosines of the deviations from the mean item."""
+        """Items with similar reviews, and cosines; a DataError if it is unknown."""
         (code,) = self.state.online.item_codes([item])
         return self.state.search.similar_items(code, n)
 
     def similar_users(self, user: str, n: int = 10) -> list[tuple[str, float]]:
-        """Users who write similar reviews, and cosines."""
+        """Users who write similar reviews, and cosines; a DataError if the user is unknown."""
         codes = self.state.online.codes["user"]
         if user not in codes:
             raise DataError(f"{user!r} has written no review here; check the id")
@@ -283,7 +269,10 @@ class Recommender(HubMixin):
         note = quotable = note or self.annotate(text)
         if self.models.quote_annotator is not self.models.annotator:
             (quotable,) = self.models.quote_annotator.write_notes([text])
-        self.state.add_review(LiveReview(user, item, rating, text, note), review_id, quotable)
+        state, review = self.state, LiveReview(user, item, rating, text, note)
+        user_code, item_code = state.online.add_review(review)
+        state.catalog.add_review(user_code, item_code, item, review_id, quotable)
+        state.update(item_code, user_code)
 
     def add_item(
         self,
@@ -305,12 +294,12 @@ class Recommender(HubMixin):
         Raises:
             DataError: the model uses neither the description nor the captions.
         """
-        note = note or self.annotate(description)
-        self.state.add_item(item, name, description, note, captions)
-
-    def _views(self, kind: EntityKind, ids: Sequence[str], unknown: int) -> np.ndarray:
-        codes = self.state.online.codes[kind]
-        return np.array([codes.get(name, unknown) for name in ids], dtype=np.int64)
+        state = self.state
+        code = state.online.add_item(
+            item, description, note or self.annotate(description), captions
+        )
+        state.catalog.update_item(code, item, name, captions)
+        state.update(code)
 
     def _min_probability(self, max_fpr: float | None) -> float:
         return 0.0 if max_fpr is None else self.evaluation.curve.for_max_fpr(max_fpr)[0]

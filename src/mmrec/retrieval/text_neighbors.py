@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,14 +29,13 @@ class TextSpace:
     def __init__(self, features: EntityFeatures, size: int, block: str = "gist") -> None:
         preferred = (block, "gist", "summary", "reviews")
         self._name = next(name for name in preferred if name in features.vectors)
-        self._vectors = features.vectors[
-            self._name
-        ]  # (views, d) float16, zero where there is no text
-        total = sum(self._rows(chunk).sum(0, dtype=np.float64) for chunk in _chunks(size))
+        # (views, d) float16, zero where there is no text; turned to float32 in chunks only.
+        self._vectors = features.vectors[self._name]
+        chunks = [slice(start, min(start + 8192, size)) for start in range(0, size, 8192)]
+        total = sum(self._rows(chunk).sum(0, dtype=np.float64) for chunk in chunks)
         self._mean = np.asarray(total / max(size, 1), dtype=np.float32)
-        self._length = np.concatenate(
-            [np.zeros(0, dtype=np.float32), *map(self._lengths, _chunks(size))]
-        )
+        lengths = map(self._lengths, chunks)
+        self._length = np.concatenate([np.zeros(0, dtype=np.float32), *lengths])
 
     def _rows(self, rows: slice | np.ndarray) -> np.ndarray:
         return self._vectors[rows].astype(np.float32)
@@ -62,9 +62,8 @@ class TextSpace:
         """(m,) products of all directions with a (d,) vector."""
         size = len(self._length)
         # In float16 as stored: a copy in float32 would take five times as long.
-        product = torch.from_numpy(self._vectors)[:size] @ torch.from_numpy(
-            direction.astype(np.float16)
-        )
+        stored_direction = torch.from_numpy(direction.astype(np.float16))
+        product = torch.from_numpy(self._vectors)[:size] @ stored_direction
         deviation = product.numpy().astype(np.float32) - self._mean @ direction
         return np.asarray(deviation * (self._length > 0) / np.maximum(self._length, 1e-6))
 
@@ -84,16 +83,12 @@ class TextSpace:
         return list(zip(nearest.tolist(), np.minimum(cosines[nearest], 1.0).tolist(), strict=True))
 
 
+@dataclass(frozen=True)
 class ItemLabels:
-    """Labels of m items, as codes.
+    """(l) labels in words, and the (m, k) codes of the labels of m items, padded with l."""
 
-    Args:
-        names: (l) labels in words.
-        codes: (m, k) codes of each item's labels, padded with l.
-    """
-
-    def __init__(self, names: Sequence[str], codes: np.ndarray) -> None:
-        self.names, self.codes = names, codes
+    names: Sequence[str]
+    codes: np.ndarray
 
     def similarities(self, vectors: np.ndarray, encoder: Encoder) -> np.ndarray:
         """(m, q) similarity of the nearest label of each item to (q, d) encoded texts."""
@@ -110,12 +105,6 @@ def query_similarity(
 
     Each phrase is compared with what is liked about the item, and with the nearest of the item's labels.
     Both count equally, in standard deviations from the mean over all items.
-
-    Args:
-        phrases: (q) phrases.
-        space: of the items.
-        labels: each item's categories and price.
-        encoder: the one of `space`.
 
     Returns:
         (m,) higher is more similar.
@@ -153,8 +142,3 @@ def diversify(
         chosen.append(int(np.argmax(value)))
         similarity = np.maximum(similarity, vectors @ vectors[chosen[-1]])
     return np.array(chosen)
-
-
-def _chunks(size: int, chunk_rows: int = 8192) -> Iterator[slice]:
-    for start in range(0, size, chunk_rows):
-        yield slice(start, min(start + chunk_rows, size))
