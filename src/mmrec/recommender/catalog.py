@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mmrec.data.schema import Reviews
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.features.dataset import Dataset
 from mmrec.llm.sentences import split_query
 from mmrec.llm.types import PRICE_TAGS, Note
 from mmrec.recommender.online import OnlineState
+from mmrec.recommender.persistence import SavedRecommender
 from mmrec.retrieval.text_neighbors import ItemLabels, TextSpace, query_similarity
 
 __all__ = ["Catalog", "Quote", "TextSearch"]
@@ -42,34 +42,22 @@ class Quote:
 
 
 class Catalog:
-    """Items by code, with live reviews.
+    """Items by code, with live reviews; `dataset` has the reviews of the saved recommender."""
 
-    Args:
-        reviews, dataset: all reviews that the model was made of.
-        vocabulary: categories by code.
-        online: features of items as they are now.
-        quote_captions: whether captions are worth quoting; those of colours are not.
-    """
-
-    def __init__(
-        self,
-        reviews: Reviews,
-        dataset: Dataset,
-        vocabulary: Sequence[str],
-        online: OnlineState,
-        *,
-        quote_captions: bool,
-    ) -> None:
-        self._dataset, self._vocabulary, self._online = dataset, [*vocabulary], online
-        self._quote_captions = quote_captions
-        self._names = dict(zip(reviews.items["item"], reviews.items["name"], strict=True))
+    def __init__(self, saved: SavedRecommender, dataset: Dataset, online: OnlineState) -> None:
+        self._dataset, self._online = dataset, online
+        self._vocabulary = [*saved.model.builder.vocabulary]
+        # The builtin captioner names colours, which are not worth quoting.
+        self._quote_captions = saved.config.vision.captioner != "builtin"
+        table = saved.reviews.items
+        self._names = dict(zip(table["item"], table["name"], strict=True))
         self.items = [*dataset.data.items]
         self._live_quotes: dict[int, list[Quote]] = defaultdict(list)
         self._live_gists: dict[int, list[Quote]] = defaultdict(list)
         self._live_items: dict[int, set[int]] = defaultdict(set)  # reviewed by each user
 
     def add_review(self, user: int, item: int, item_id: str, review_id: str, note: Note) -> None:
-        """Add a live review; the sentences of its note are those of the review, word for word."""
+        """Add a live review; its note has sentences of the review, word for word."""
         self.update_item(item, item_id)
         self._live_items[user].add(item)
         self._live_quotes[item].extend(_sentences(note, review_id))
@@ -111,14 +99,14 @@ class Catalog:
 
     def matching_items(self, categories: Sequence[str], prices: Sequence[str]) -> np.ndarray:
         """Codes of items with one of the categories and one of the prices, where any are given."""
-        size = len(self.items)
-        matches = np.ones(size, dtype=bool)
+        items = slice(0, len(self.items))
+        matches = np.ones(len(self.items), dtype=bool)
         if categories:
             codes = np.flatnonzero(np.isin(self._vocabulary, categories))
-            matches &= np.isin(self._online.features.item.categories[:size], codes).any(1)
+            matches &= np.isin(self._online.features.item.categories[items], codes).any(1)
         if prices:
             codes = np.flatnonzero(np.isin(PRICE_TAGS, prices))
-            matches &= np.isin(self._prices(slice(0, size)), codes)
+            matches &= np.isin(self._prices(items), codes)
         return np.flatnonzero(matches)
 
     def labels(self) -> ItemLabels:
@@ -155,9 +143,8 @@ class Catalog:
 
     def reviewed_items(self, user: int) -> np.ndarray:
         """Codes of the items that a user has reviewed."""
-        data = self._dataset.data
-        live_items = np.array([*self._live_items.get(user, ())], dtype=np.int64)
-        return np.concatenate([data.item[data.user == user], live_items])
+        data, live_items = self._dataset.data, [*self._live_items.get(user, ())]
+        return np.append(data.item[data.user == user], np.array(live_items, dtype=np.int64))
 
     def photos(self, item: int, limit: int = 12) -> list[tuple[str, str]]:
         """Path and caption, or "", of photos of the item itself, then of its reviews."""
@@ -202,20 +189,18 @@ class Catalog:
     def _caption_quotes(self, item: int) -> list[Quote]:
         """Captions of the item itself, then of its latest reviews."""
         dataset = self._dataset
-        quotes = self._captions_of(dataset.item_captions[item], dataset.item_photos[item], "")
+        sources = [("", dataset.item_captions[item], dataset.item_photos[item])]
         for row in self._rows(item)[-_QUOTED_REVIEWS:]:
-            review_id = dataset.review_ids[row]
-            quotes += self._captions_of(
-                dataset.review_captions[row], dataset.photos[row], review_id
+            sources.append(
+                (dataset.review_ids[row], dataset.review_captions[row], dataset.photos[row])
             )
+        quotes: list[Quote] = []
+        for review_id, given, photos in sources:
+            # Captions that came with the data, or else those of the photos.
+            for text in [*given] or [self._captions.get(path, "") for path in photos]:
+                if text:
+                    quotes.append(Quote(text, review_id, liked=True, photo=True))
         return quotes
-
-    def _captions_of(
-        self, given: Iterable[str], photos: Iterable[str], review_id: str
-    ) -> list[Quote]:
-        """Captions that came with the data, or else those of the photos."""
-        captions = [*given] or [self._captions.get(path, "") for path in photos]
-        return [Quote(text, review_id, liked=True, photo=True) for text in captions if text]
 
 
 class TextSearch:

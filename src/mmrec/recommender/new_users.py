@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mmrec.errors import DataError
-from mmrec.features.builder import FeatureBuilder
-from mmrec.features.dataset import Dataset, Models
+from mmrec.features.dataset import Dataset
 from mmrec.features.mixed_effects import (
     PRIOR_REVIEWS,
     TEXT_COLUMNS,
@@ -38,8 +37,8 @@ class UserView:
 class UserViews:
     """Finds the views of known users, and builds those of new ones."""
 
-    def __init__(self, online: OnlineState, builder: FeatureBuilder, models: Models) -> None:
-        self._online, self._builder, self._models = online, builder, models
+    def __init__(self, online: OnlineState) -> None:
+        self._online = online
 
     def find(
         self, user: str | None, likes: str | None, liked: Sequence[str], inputs: RankerInputs
@@ -57,7 +56,9 @@ class UserViews:
             (index,) = self._online.views("user", [user]).tolist()
             return UserView(index, features.user, inputs)
         if likes:
-            built = self._builder.describe_user(Dataset.from_description(likes, self._models))
+            built = self._online.builder.describe_user(
+                Dataset.from_description(likes, self._online.models)
+            )
         else:
             built = self.from_liked_items(self._online.item_codes(liked))
         # One view of a user beside all items: the table has a single row.
@@ -71,7 +72,7 @@ class UserViews:
         if online.known.text_regression is not None:
             liked = [online.entity("item", item) for item in items]
             user = _with_effects(
-                user, liked, online.known.text_regression, self._builder.penalties[0]
+                user, liked, online.known.text_regression, self._online.builder.penalties[0]
             )
         # (1, d) mean vectors of the items' texts, which are those of users who like the items.
         vectors: dict[str, np.ndarray] = {}

@@ -108,13 +108,14 @@ class OnlineState:
 
     Attributes:
         known: reviews known before; its features are changed in place.
+        builder, models: build features, and encode texts.
         features: of every user and every item by code; before the last view, of unknown ids, there
             may be some that no id has yet.
         codes: `user` and `item` -> code by id.
     """
 
     def __init__(self, known: KnownReviews, builder: FeatureBuilder, models: Models) -> None:
-        self.known, self._builder, self._models = known, builder, models
+        self.known, self.builder, self.models = known, builder, models
         self.features = known.features
         self.codes: dict[EntityKind, dict[str, int]] = {
             "user": {user: code for code, user in enumerate(known.data.users)},
@@ -126,7 +127,7 @@ class OnlineState:
         """Add a review and update the features of its user and its item; their codes."""
         # A summary is written of all reviews together, so a live review changes the numbers alone.
         dataset = Dataset.single_review(
-            review.text, review.rating, self._models, review.note, Summary(text="")
+            review.text, review.rating, self.models, review.note, Summary(text="")
         )
         # Encode first: if that fails, nothing has been changed.
         vector = dataset.text_vectors[0].astype(np.float64)
@@ -149,7 +150,7 @@ class OnlineState:
             DataError: the model uses none of it.
         """
         self.check_item_content(text, captions)
-        dataset = Dataset.single_review(text, np.nan, self._models, note, captions=captions)
+        dataset = Dataset.single_review(text, np.nan, self.models, note, captions=captions)
         sums = self._sums("item", dataset)
         code = self._code("item", item)
         self._changed_entity("item", code).sums += sums
@@ -162,7 +163,7 @@ class OnlineState:
             return
         if not captions:
             raise DataError("describe the item in words, or bring a photo of it")
-        if not self._builder.uses_captions:
+        if not self.builder.uses_captions:
             message = "this model has learned nothing from captions: describe the item in words"
             raise DataError(message)
 
@@ -189,7 +190,7 @@ class OnlineState:
     def _sums(self, kind: EntityKind, dataset: Dataset) -> EvidenceSums:
         """Sums over the one review of a dataset."""
         row = np.zeros(1, dtype=np.int64)
-        return self._builder.evidence_sums(kind, EvidenceViews.from_lists(row, [row]), dataset)
+        return self.builder.evidence_sums(kind, EvidenceViews.from_lists(row, [row]), dataset)
 
     def _code(self, kind: EntityKind, name: str) -> int:
         """The code of an id, which is new if need be."""
@@ -246,7 +247,7 @@ class OnlineState:
             "rating effect": review.rating - regression.mean_rating,
             "text rating effect": float(regression.predict(vector)),
         }
-        user_penalty, item_penalty = self._builder.penalties
+        user_penalty, item_penalty = self.builder.penalties
         # Both effects are updated from the old values, so the order does not matter.
         for name, target in targets.items():
             old_user, old_item = user.columns[name], item.columns[name]
@@ -281,10 +282,10 @@ class OnlineState:
 
     def build_features(self, kind: EntityKind, entity: EntityState) -> EntityFeatures:
         """Features of one view, and of the unknown id behind it."""
-        unknown = self._builder.unknown_effects.get(kind, {})
+        unknown = self.builder.unknown_effects.get(kind, {})
         columns = {name: np.array([value, unknown[name]]) for name, value in entity.columns.items()}
         factors = np.stack([entity.factors, np.zeros_like(entity.factors)]).astype(np.float16)
-        return self._builder.from_sums(kind, entity.sums, columns, factors if columns else None)
+        return self.builder.from_sums(kind, entity.sums, columns, factors if columns else None)
 
 
 def _add_to_mean(mean: T, weight: float, value: T) -> T:

@@ -40,17 +40,13 @@ class RecommenderState:
 
     def __init__(self, saved: SavedRecommender, dataset: Dataset, models: Models) -> None:
         self.saved, self.dataset = saved, dataset
-        builder, encoder = saved.model.builder, models.encoder
+        encoder = models.encoder
         # Each part reads those before it; none changes another.
-        self.online = OnlineState(saved.known_reviews, builder, models)
-        # The builtin captioner names colours, which are not worth quoting.
-        quote_captions = saved.config.vision.captioner != "builtin"
-        self.catalog = Catalog(
-            saved.reviews, dataset, builder.vocabulary, self.online, quote_captions=quote_captions
-        )
+        self.online = OnlineState(saved.known_reviews, saved.model.builder, models)
+        self.catalog = Catalog(saved, dataset, self.online)
         self.scorer = ListScorer(saved.model, saved.known_reviews.features)
         self.search = TextSearch(self.online, self.catalog, encoder)
-        self.users = UserViews(self.online, builder, models)
+        self.users = UserViews(self.online)
         self.lists = ListMaker(self.catalog, self.scorer, self.search)
         self.explainer = Explainer(self.catalog, self.scorer, encoder)
         self.changed = False  # whether there are live reviews or items
