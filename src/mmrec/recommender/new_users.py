@@ -20,7 +20,7 @@ from mmrec.features.text_regression import TextRegression
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.recommender.online import EntityState, OnlineState
 
-__all__ = ["UserView", "UserViews"]
+__all__ = ["UserView", "find_user"]
 
 _LIKED_RATING = 5.0
 
@@ -34,59 +34,60 @@ class UserView:
     inputs: RankerInputs
 
 
-class UserViews:
-    """Finds the views of known users, and builds those of new ones."""
+def find_user(
+    online: OnlineState,
+    user: str | None,
+    likes: str | None,
+    liked: Sequence[str],
+    inputs: RankerInputs,
+) -> UserView:
+    """The view of a user, of words about what is liked, or of liked items; unknown without reviews.
 
-    def __init__(self, online: OnlineState) -> None:
-        self._online = online
+    Args:
+        online: all users and items.
+        user: id.
+        likes: words of a new user.
+        liked: ids of items that a new user likes.
+        inputs: features of all users and items.
 
-    def find(
-        self, user: str | None, likes: str | None, liked: Sequence[str], inputs: RankerInputs
-    ) -> UserView:
-        """The view of a user, of words about what is liked, or of liked items; unknown without reviews.
+    Raises:
+        DataError: not just one of the three; or an unknown item.
+    """
+    if [user is not None, bool(likes), bool(liked)].count(True) != 1:
+        choices = "name a user, say in words what is liked, or name liked items"
+        raise DataError(f"{choices}: just one of these")
+    if user is not None:
+        (index,) = online.views("user", [user]).tolist()
+        return UserView(index, online.features.user, inputs)
+    if likes:
+        built = online.builder.describe_user(Dataset.from_description(likes, online.models))
+    else:
+        built = _from_liked_items(online, online.item_codes(liked))
+    # One view of a user beside all items: the table has a single row.
+    row = np.zeros(1, dtype=np.int64)
+    return UserView(0, built, RankerInputs(Features(built, online.features.item, row, row)))
 
-        Raises:
-            DataError: not just one of the three; or an unknown item.
-        """
-        if [user is not None, bool(likes), bool(liked)].count(True) != 1:
-            choices = "name a user, say in words what is liked, or name liked items"
-            raise DataError(f"{choices}: just one of these")
-        features = self._online.features
-        if user is not None:
-            (index,) = self._online.views("user", [user]).tolist()
-            return UserView(index, features.user, inputs)
-        if likes:
-            built = self._online.builder.describe_user(
-                Dataset.from_description(likes, self._online.models)
-            )
-        else:
-            built = self.from_liked_items(self._online.item_codes(liked))
-        # One view of a user beside all items: the table has a single row.
-        row = np.zeros(1, dtype=np.int64)
-        return UserView(0, built, RankerInputs(Features(built, features.item, row, row)))
 
-    def from_liked_items(self, items: Sequence[int]) -> EntityFeatures:
-        """Features of a user who rated each item with five stars and writes as others do about it."""
-        online, features, count = self._online, self._online.features, len(items)
-        user = online.entity("user", features.user.unknown_index)
-        if online.known.text_regression is not None:
-            liked = [online.entity("item", item) for item in items]
-            user = _with_effects(
-                user, liked, online.known.text_regression, self._online.builder.penalties[0]
-            )
-        # (1, d) mean vectors of the items' texts, which are those of users who like the items.
-        vectors: dict[str, np.ndarray] = {}
-        for name in user.sums.vectors:
-            if name in features.item.vectors and name != "dislikes":
-                vectors[name] = features.item.vectors[name][items].astype(np.float32).mean(0)[None]
-        sums = replace(
-            user.sums.zeros(),
-            rating_count=np.array([count]),
-            rating_sum=np.array([_LIKED_RATING * count]),
-            vectors=vectors,
-            text_count=dict.fromkeys(vectors, np.array([count], dtype=np.float32)),
-        )
-        return online.build_features("user", replace(user, sums=user.sums + sums))
+def _from_liked_items(online: OnlineState, items: Sequence[int]) -> EntityFeatures:
+    """Features of a user who rated each item with five stars and writes as others do about it."""
+    item_vectors, count = online.features.item.vectors, len(items)
+    user = online.entity("user", online.features.user.unknown_index)
+    if (regression := online.known.text_regression) is not None:
+        liked = [online.entity("item", item) for item in items]
+        user = _with_effects(user, liked, regression, online.builder.penalties[0])
+    # (1, d) mean vectors of the items' texts, which are those of users who like the items.
+    vectors: dict[str, np.ndarray] = {}
+    for name in user.sums.vectors:
+        if name in item_vectors and name != "dislikes":
+            vectors[name] = item_vectors[name][items].astype(np.float32).mean(0)[None]
+    sums = replace(
+        user.sums.zeros(),
+        rating_count=np.array([count]),
+        rating_sum=np.array([_LIKED_RATING * count]),
+        vectors=vectors,
+        text_count=dict.fromkeys(vectors, np.array([count], dtype=np.float32)),
+    )
+    return online.build_features("user", replace(user, sums=user.sums + sums))
 
 
 def _with_effects(

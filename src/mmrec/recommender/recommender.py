@@ -21,7 +21,7 @@ from mmrec.recommender.catalog import Catalog, TextSearch
 from mmrec.recommender.explain import Explainer, Explanation
 from mmrec.recommender.hub import HubMixin
 from mmrec.recommender.lists import ListMaker, ListOptions, ListScorer
-from mmrec.recommender.new_users import UserViews
+from mmrec.recommender.new_users import find_user
 from mmrec.recommender.online import KnownReviews, LiveReview, OnlineState
 from mmrec.recommender.persistence import SavedRecommender
 from mmrec.vision.image_features import PhotoAnnotator
@@ -46,7 +46,6 @@ class RecommenderState:
         self.catalog = Catalog(saved, dataset, self.online)
         self.scorer = ListScorer(saved.model, saved.known_reviews.features)
         self.search = TextSearch(self.online, self.catalog, encoder)
-        self.users = UserViews(self.online)
         self.lists = ListMaker(self.catalog, self.scorer, self.search)
         self.explainer = Explainer(self.catalog, self.scorer, encoder)
         self.changed = False  # whether there are live reviews or items
@@ -175,7 +174,7 @@ class Recommender(HubMixin):
             DataError: not just one of a user, words, and liked items; or an unknown liked item.
         """
         state = self.state
-        view = state.users.find(user, likes, liked, state.scorer.inputs)
+        view = find_user(state.online, user, likes, liked, state.scorer.inputs)
         excluded: Sequence[int] | np.ndarray = ()
         if not seen and user is not None:
             excluded = state.catalog.reviewed_items(view.index)
@@ -229,7 +228,7 @@ class Recommender(HubMixin):
         """
         state = self.state
         (code,) = state.online.item_codes([item])
-        view = state.users.find(user, likes, liked, state.scorer.inputs)
+        view = find_user(state.online, user, likes, liked, state.scorer.inputs)
         return state.explainer.explain(view, code)
 
     def annotate(self, text: str) -> Note:
