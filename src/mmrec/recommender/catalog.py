@@ -253,15 +253,10 @@ class TextSearch:
             codes += self.rank_items(text)[:n].tolist()
         return [items[code] for code in dict.fromkeys(codes)][:n]
 
-    def similar_items(self, item: int, n: int) -> list[tuple[str, float]]:
-        """Ids of items with similar texts, and cosines."""
-        items, neighbors = self._catalog.items, self.space("gist").neighbors(item, n)
-        return [(items[code], cosine) for code, cosine in neighbors]
-
-    def similar_users(self, user: int, n: int) -> list[tuple[str, float]]:
-        """Ids of users with similar texts, and cosines."""
-        users = [*self._online.codes["user"]]
-        return [(users[code], cosine) for code, cosine in self.space("users").neighbors(user, n)]
+    def neighbors(self, name: str, code: int, n: int) -> list[tuple[str, float]]:
+        """Ids of items, or users, with similar texts in a space, and cosines."""
+        ids = [*self._online.codes["user" if name == "users" else "item"]]
+        return [(ids[row], cosine) for row, cosine in self.space(name).neighbors(code, n)]
 
 
 def _gist(note: Note, review_id: str) -> list[Quote]:

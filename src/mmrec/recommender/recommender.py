@@ -205,14 +205,14 @@ class Recommender(HubMixin):
     def similar_items(self, item: str, n: int = 10) -> list[tuple[str, float]]:
         """Items with similar reviews, and cosines; a DataError if it is unknown."""
         (code,) = self.state.online.item_codes([item])
-        return self.state.search.similar_items(code, n)
+        return self.state.search.neighbors("gist", code, n)
 
     def similar_users(self, user: str, n: int = 10) -> list[tuple[str, float]]:
         """Users who write similar reviews, and cosines; a DataError if the user is unknown."""
         codes = self.state.online.codes["user"]
         if user not in codes:
             raise DataError(f"{user!r} has written no review here; check the id")
-        return self.state.search.similar_users(codes[user], n)
+        return self.state.search.neighbors("users", codes[user], n)
 
     def explain(
         self, user: str | None, item: str, *, likes: str | None = None, liked: Sequence[str] = ()
