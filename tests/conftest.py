@@ -48,6 +48,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A new cache folder: the user's may hold a store of another version, and is not for tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMREC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def minilm() -> None:
     """Skip where the weights of MiniLM are not installed."""
