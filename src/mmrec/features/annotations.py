@@ -7,7 +7,7 @@ the notes of their reviews; with `summary` (the paper's), the reviews of a view 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -46,30 +46,21 @@ class EvidenceSums:
         """The sums of views, from those of single reviews."""
 
         def total(values: np.ndarray) -> np.ndarray:
-            return views.sum(values[:, None])[:, 0]
+            return views.sum(values) if values.ndim > 1 else views.sum(values[:, None])[:, 0]
 
-        count = {name: total(values) for name, values in self.text_count.items()}
-        return EvidenceSums(
-            total(self.rating_count),
-            total(self.rating_sum),
-            {name: views.mean(values, count[name]) for name, values in self.vectors.items()},
-            count,
-            views.sum(self.price),
-            views.sum(self.categories),
-        )
+        sums = replace(self, vectors={})._map(total)
+        vectors = {name: views.mean(x, sums.text_count[name]) for name, x in self.vectors.items()}
+        return replace(sums, vectors=vectors)
 
     def __add__(self, more: EvidenceSums) -> EvidenceSums:
         """The sums over the reviews of both, view by view; a block that one lacks is the other's."""
-        vectors, count = {**self.vectors}, {**self.text_count}
-        for name, mean in more.vectors.items():
-            vectors[name] = mean
-            if name in self.vectors:
-                total = np.maximum(self.text_count[name] + more.text_count[name], 1)
-                share = (self.text_count[name] / total)[:, None]  # (v, 1)
-                # The mean of two means, weighted by the number of texts behind each.
-                vectors[name] = share * self.vectors[name] + (1 - share) * mean
-        for name, values in more.text_count.items():
-            count[name] = count.get(name, 0) + values
+        vectors = {**self.vectors, **more.vectors}
+        count = {**self.text_count, **more.text_count}
+        for name in self.vectors.keys() & more.vectors.keys():
+            count[name] = self.text_count[name] + more.text_count[name]
+            # The mean of two means, weighted by the number of texts behind each.
+            share = (self.text_count[name] / np.maximum(count[name], 1))[:, None]  # (v, 1)
+            vectors[name] = share * self.vectors[name] + (1 - share) * more.vectors[name]
         return EvidenceSums(
             self.rating_count + more.rating_count,
             self.rating_sum + more.rating_sum,
@@ -109,34 +100,29 @@ def rating_sums(rating: np.ndarray) -> EvidenceSums:
 def annotation_sums(
     annotations: Sequence[Note | Summary], encoder: Encoder, vocabulary: Sequence[str]
 ) -> EvidenceSums:
-    """Notes of single reviews, or summaries of views, as vectors and votes; without ratings.
+    """Notes of n reviews, or summaries of n views, as vectors and votes; without ratings.
 
-    Args:
-        annotations: n of them.
-        encoder: each different sentence is encoded once; a block is the mean of its sentences.
-        vocabulary: categories by code; others are ignored.
+    Each different sentence is encoded once, and a block is the mean of its sentences. Categories
+    are coded by their place in `vocabulary`; others are ignored.
     """
     blocks: dict[str, list[list[str]]] = {}
     code = {category: column for column, category in enumerate(vocabulary)}
     price = np.zeros((len(annotations), len(PRICE_TAGS)), dtype=np.float32)
     categories = np.zeros((len(annotations), len(vocabulary)), dtype=np.float32)
     for row, annotation in enumerate(annotations):
-        for name, texts in _texts(annotation).items():
-            blocks.setdefault(name, []).append(texts)
+        if isinstance(annotation, Summary):
+            texts = {"summary": [annotation.text] if annotation.text else []}
+        else:
+            gist = [annotation.gist] if annotation.gist else []
+            texts = {"gist": gist, "likes": annotation.likes, "dislikes": annotation.dislikes}
+        for name, sentences in texts.items():
+            blocks.setdefault(name, []).append(sentences)
         price[row, PRICE_TAGS.index(annotation.price)] = 1
         categories[row, [code[name] for name in annotation.categories if name in code]] = 1
     zero = np.zeros(len(annotations))
     vectors = {name: _mean_vectors(groups, encoder) for name, groups in blocks.items()}
     present = {name: np.array([*map(bool, groups)], np.float32) for name, groups in blocks.items()}
     return EvidenceSums(zero, zero, vectors, present, price, categories)
-
-
-def _texts(annotation: Note | Summary) -> dict[str, list[str]]:
-    """The texts of every block of vectors."""
-    if isinstance(annotation, Summary):
-        return {"summary": [annotation.text] if annotation.text else []}
-    gist = [annotation.gist] if annotation.gist else []
-    return {"gist": gist, "likes": annotation.likes, "dislikes": annotation.dislikes}
 
 
 def _mean_vectors(groups: Sequence[Sequence[str]], encoder: Encoder) -> np.ndarray:
@@ -175,13 +161,9 @@ class PhotoVectors:
         vectors: Mapping[str, np.ndarray],
         width: int,
     ) -> PhotoVectors:
-        """Build from the photos' names; names without a vector are left out.
+        """Build from the names of photos of (n) reviews and (m) items, and (width,) vectors by name.
 
-        Args:
-            reviews: (n) names of each review's photos.
-            items: (m) names of each item's own photos.
-            vectors: (d,) of each name.
-            width: d.
+        Names without a vector are left out.
         """
         columns = {name: column for column, name in enumerate(vectors)}
         stacked = np.zeros((0, width), dtype=np.float16)
@@ -192,14 +174,10 @@ class PhotoVectors:
     def view_means(
         self, views: EvidenceViews, columns_at_once: int = 128
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean over the photos of each view of items: those of its reviews and the item's own.
+        """(v, d) float16 means over the photos of each view of items, and (v,) numbers of photos.
 
-        Args:
-            views: v views of items.
-            columns_at_once: columns that are in memory as a dense sum over reviews.
-
-        Returns:
-            (v, d) float16 means of vectors; (v,) numbers of photos.
+        A view has the photos of its reviews and the item's own. Only `columns_at_once` columns are
+        in memory as a dense sum over reviews.
         """
         photos, width = self.vectors.shape
         counts = self._sum(views, np.ones((photos, 1), dtype=np.float32))[:, 0]
@@ -220,12 +198,9 @@ class PhotoVectors:
 
 def _count_photos(groups: Sequence[Sequence[str]], columns: Mapping[str, int]) -> csr_matrix:
     """How often each group (row) names each photo (column)."""
-    cells = [
-        (row, columns[name])
-        for row, group in enumerate(groups)
-        for name in group
-        if name in columns
-    ]
+    cells: list[tuple[int, int]] = []
+    for row, group in enumerate(groups):
+        cells += [(row, columns[name]) for name in group if name in columns]
     indices = np.array(cells, dtype=np.int64).reshape(-1, 2).T
     ones = np.ones(indices.shape[1], dtype=np.float32)
     # Entries at the same place are added up.

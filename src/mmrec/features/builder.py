@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -100,16 +100,13 @@ class FeatureBuilder(BaseModel):
     def _with_effects(
         self, effects: dict[int, MixedEffects], penalties: tuple[float, float]
     ) -> FeatureBuilder:
-        final, unknown = effects[NO_GROUP], {}  # the last row of effects is the unknown one's
-        for kind, columns in (("user", final.user), ("item", final.item)):
-            unknown[kind] = {name: float(values[-1]) for name, values in columns.items()}
-        changes = {
-            "mixed_effects": effects,
-            "penalties": penalties,
-            "unknown_effects": unknown,
-            "factor_count": final.user_factors.shape[1],
-        }
-        return self.model_copy(update=changes)
+        final = effects[NO_GROUP]
+        unknown: dict[EntityKind, dict[str, float]] = {"user": {}, "item": {}}
+        for kind, columns in unknown.items():
+            for name, values in final.columns(kind).items():
+                columns[name] = float(values[-1])  # the last row is the unknown one's
+        changes = {"mixed_effects": effects, "penalties": penalties, "unknown_effects": unknown}
+        return self.model_copy(update=changes | {"factor_count": final.user_factors.shape[1]})
 
     def build(self, kind: EntityKind, views: EvidenceViews, dataset: Dataset) -> EntityFeatures:
         """Features of the views of users or items; of items also price, categories and photos."""
@@ -133,9 +130,8 @@ class FeatureBuilder(BaseModel):
             photos = dataset.image_vectors if self._is_baseline else dataset.caption_vectors
             mean, photo_count = photos.view_means(views)
             vectors = {**sums.vectors, "photos": mean}
-            sums = replace(
-                sums, vectors=vectors, text_count={**sums.text_count, "photos": photo_count}
-            )
+            count = {**sums.text_count, "photos": photo_count}
+            sums = replace(sums, vectors=vectors, text_count=count)
         return sums
 
     def _annotation_sums(
@@ -177,10 +173,9 @@ class FeatureBuilder(BaseModel):
     def entity_effects(
         self, kind: EntityKind, views: EvidenceViews, block_views: int = 1 << 16
     ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-        """Effects by column, (v + 1,), and factors, (v + 1, t), of the entities of views.
+        """Effects by column, (v + 1,), and factors, (v + 1, t), from what each view's fold may see.
 
-        Each view's come from what its fold may see. The last row, and views of a fold without
-        effects, are those of an unknown user or item.
+        The last row, and views of a fold without effects, are those of an unknown user or item.
         """
         columns = {}
         for name, value in self.unknown_effects.get(kind, {}).items():
@@ -212,9 +207,9 @@ def _one_openmp_thread() -> threadpool_limits:
 
 def _vocabulary(dataset: Dataset, evidence: Evidence, config: Config) -> list[str]:
     """Categories in the evidence, the most frequent first."""
-    annotations: Iterable[Note | Summary]
+    annotations: Sequence[Note | Summary]
     if config.annotation.strategy == "notes":
-        annotations = (dataset.notes[row] for row in evidence.evidence_rows)
+        annotations = [dataset.notes[row] for row in evidence.evidence_rows]
     else:
         views = EvidenceViews.all_reviews(dataset.data.item, evidence.evidence_rows)
         annotations = dataset.summaries("item", views)
@@ -261,9 +256,8 @@ class FeatureAudit:
         if effects is None:
             return {}
         if visible_rows is not None:
-            effects = MixedEffects.fit(
-                self.dataset.rated_texts, visible_rows, self.builder.penalties
-            )
+            texts, penalties = self.dataset.rated_texts, self.builder.penalties
+            effects = MixedEffects.fit(texts, visible_rows, penalties)
         # Factors themselves may turn or change their sign; only the scores of pairs have a meaning.
         data = self.dataset.data
         named = {"factor score": effects.factor_score(data.user[rows], data.item[rows])}

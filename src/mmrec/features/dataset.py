@@ -1,5 +1,4 @@
-"""Reviews, with what models have read out of them: each result is computed on first use, and only
-once."""
+"""Reviews, with what models have read out of them; each result is computed once, on first use."""
 
 from __future__ import annotations
 
@@ -30,24 +29,17 @@ __all__ = ["Dataset", "Models"]
 
 @dataclass(frozen=True)
 class Models:
-    """The models that turn reviews and photos into annotations and vectors;
-    `mmrec.pipeline.open_models`.
-
-    Attributes:
-        store: keeps their results.
-        encoder: texts to vectors.
-        annotator: reviews to notes or summaries.
-        quote_annotator: reviews to notes whose likes and dislikes are the reviews' own sentences.
-        captioner: photos to captions.
-        image_encoder: photos to vectors (the paper's baseline).
-    """
+    """The models that turn reviews and photos into annotations and vectors, and the store of their
+    results; `mmrec.pipeline.open_models` opens them."""
 
     store: Store
     encoder: Encoder
     annotator: Annotator
     quote_annotator: Annotator
+    """Writes notes whose likes and dislikes are the reviews' own sentences."""
     captioner: Captioner
     image_encoder: ImageEncoder
+    """Photos to vectors (the paper's baseline)."""
 
 
 class Dataset:
@@ -55,20 +47,17 @@ class Dataset:
 
     Args:
         data: who rated what.
-        texts: (n) review texts.
-        photos: (n) paths of each review's photos.
+        texts, photos: (n) texts of reviews, and paths of their photos.
         item_photos: (m) paths of each item's own photos.
         models: the models to use.
         max_pixels: photos with more pixels are refused.
         notes: (n) notes, where the reviews have been annotated before.
         summary: the summary of all reviews together, where that is known.
-        captions: (n) captions that came with each review, in place of its photos; () where none
-            did.
+        captions: (n) captions that came with each review, in place of its photos; or ().
         item_captions: (m) the same of items.
 
     Attributes:
-        part: (n,) the part of the data that each review is annotated with: its fold, where there
-            are folds.
+        part: (n,) the part of the data that each review is annotated with: its fold, if any.
         review_ids: (n) id of each review, where they are known.
     """
 
@@ -132,8 +121,10 @@ class Dataset:
         summary: Summary | None = None,
         captions: Sequence[str] = (),
     ) -> Dataset:
-        """One annotated review of an unnamed user and item, with captions of the item; its rating
-        may be NaN."""
+        """One annotated review of an unnamed user and item, with captions of the item.
+
+        Its rating may be NaN.
+        """
         zero = np.zeros(1, dtype=np.int64)
         ratings, times = np.array([rating], dtype=np.float32), np.array([NO_TIME])
         data = Interactions(zero, zero, ratings, times, users=[""], items=[""])
@@ -142,8 +133,7 @@ class Dataset:
 
     @classmethod
     def from_description(cls, text: str, models: Models) -> Dataset:
-        """A new user's own words as one review without a rating; each part of a list counts as a
-        like."""
+        """A new user's words as a review without a rating; each part of a list counts as a like."""
         likes = list(dict.fromkeys([text, *split_query(text)]))
         return cls.single_review(text, np.nan, models, Note(gist=text, likes=likes))
 
@@ -166,8 +156,7 @@ class Dataset:
         return self.models.annotator.write_notes(self.texts) if self._notes is None else self._notes
 
     def quotable_notes(self, rows: np.ndarray) -> list[Note]:
-        """Notes of some reviews whose likes and dislikes are sentences of the review, word for
-        word."""
+        """Notes of some reviews whose likes and dislikes are sentences of the review itself."""
         if self.models.annotator is self.models.quote_annotator:
             return [self.notes[row] for row in rows]
         return self.models.quote_annotator.write_notes([self.texts[row] for row in rows])
@@ -176,8 +165,7 @@ class Dataset:
         """The notes of single reviews as vectors and votes; the last result is kept."""
         key = tuple(vocabulary)
         if key not in self._note_sums:
-            sums = annotation_sums(self.notes, self.models.encoder, vocabulary)
-            self._note_sums = {key: sums}
+            self._note_sums = {key: annotation_sums(self.notes, self.models.encoder, key)}
         return self._note_sums[key]
 
     def summaries(self, kind: EntityKind, views: EvidenceViews) -> list[Summary]:
@@ -189,8 +177,8 @@ class Dataset:
 
     @cached_property
     def _reviews(self) -> list[Review]:
-        numbers = (self.data.rating, self.data.time, self.part)
-        return list(map(Review, self.texts, *(column.tolist() for column in numbers)))
+        rating, time, part = self.data.rating.tolist(), self.data.time.tolist(), self.part.tolist()
+        return list(map(Review, self.texts, rating, time, part))
 
     def has_photos(self, evidence_rows: np.ndarray, *, captions: bool) -> bool:
         """Whether an item or an evidence review has a photo, or (if `captions`) a caption."""

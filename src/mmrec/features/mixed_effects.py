@@ -19,29 +19,17 @@ from mmrec.data import arrays
 from mmrec.data.schema import EntityKind, Interactions
 from mmrec.features.text_regression import RatedTexts, TextRegression, TextSums
 
-__all__ = [
-    "EFFECT_COLUMNS",
-    "PRIOR_REVIEWS",
-    "TEXT_COLUMNS",
-    "MixedEffects",
-    "choose_penalties",
-    "fit_biases",
-    "review_statistics",
-    "ridge_factors",
-]
+__all__ = ["EFFECT_COLUMNS", "PRIOR_REVIEWS", "TEXT_COLUMNS", "MixedEffects", "choose_penalties"]
+__all__ += ["fit_biases", "review_statistics", "ridge_factors"]
 
 _STAR_RANGES = ((0.0, 1.5), (1.5, 2.9), (2.9, 3.9), (3.9, 4.9))
 TEXT_COLUMNS = ("text rating effect", "log length", "blank")
 """Columns that are made of texts rather than of ratings."""
-EFFECT_COLUMNS = (
-    "rating effect",
-    "spread",
-    *(f"stars to {high:g}" for _, high in _STAR_RANGES),
-    *TEXT_COLUMNS,
-)
+_STAR_COLUMNS = [f"stars to {high:g}" for _, high in _STAR_RANGES]
+EFFECT_COLUMNS = ("rating effect", "spread", *_STAR_COLUMNS, *TEXT_COLUMNS)
 """Columns of each user and item: effect on the rating; residual variance; shares of ratings in
-ranges of stars; effect on the rating predicted from text; mean log length of texts; share of
-reviews without text."""
+ranges of stars; effect on the rating predicted from text; mean log length of texts; share of blank
+texts."""
 PRIOR_REVIEWS = 5.0
 """Reviews' worth of the overall mean that the mean of a column is shrunk with."""
 _BLOCK_CELLS = 1 << 19
@@ -88,11 +76,9 @@ class MixedEffects:
         penalties: tuple[float, float],
         text_sums: TextSums | None = None,
     ) -> MixedEffects:
-        """Estimate from some reviews.
+        """Estimate from (m,) rows of all reviews.
 
         Args:
-            texts: all reviews.
-            rows: (m,) the reviews to learn from.
             penalties: of the effects of users and of items, in reviews.
             text_sums: sums over the texts of `rows`, where they are known already.
         """
@@ -105,9 +91,8 @@ class MixedEffects:
         target[:, 0] = rating - regression.mean_rating
         for block, vectors in texts.blocks(rows):
             target[block, 1] = regression.predict(vectors)
-        user_effect, item_effect = _solve_effects(
-            _pair_counts(data, rows), user, item, target, penalties
-        )
+        pairs = _pair_counts(data, rows)
+        user_effect, item_effect = _solve_effects(pairs, user, item, target, penalties)
         residual = target[:, 0] - user_effect[user, 0] - item_effect[item, 0]
         statistics = review_statistics(rating, residual, texts.length[rows])
         return cls(
@@ -124,16 +109,15 @@ def review_statistics(
 ) -> dict[str, np.ndarray]:
     """(n,) values of each review for every column that is a shrunken mean of them."""
     columns = {"spread": residual**2}  # its mean is the residual variance
-    for low, high in _STAR_RANGES:
-        columns[f"stars to {high:g}"] = (rating > low) & (rating <= high)
+    for name, (low, high) in zip(_STAR_COLUMNS, _STAR_RANGES, strict=True):
+        columns[name] = (rating > low) & (rating <= high)
     return columns | {"log length": np.log1p(length), "blank": length == 0}
 
 
 def _columns(
     entity: np.ndarray, effect: np.ndarray, statistics: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Columns of (e, 2) effects and of shrunken means of (m,) statistics over the reviews of (m,)
-    entities."""
+    """Columns of (e, 2) effects, and of shrunken means of (m,) statistics by (m,) entity."""
     count = np.bincount(entity, minlength=len(effect))
     columns = {"rating effect": effect[:, 0], "text rating effect": effect[:, 1]}
     for name, statistic in statistics.items():
@@ -149,8 +133,7 @@ def choose_penalties(
     validation_rows: np.ndarray,
     grid: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0),
 ) -> tuple[float, float]:
-    """The penalties of users and items, fitted on `rows`, with the least squared error on
-    validation rows.
+    """Penalties of users and items, fitted on `rows`, with the least squared error on other rows.
 
     First the users' at a penalty of 5 for items, then the items' at that of users.
     """
@@ -173,9 +156,7 @@ def choose_penalties(
 def fit_biases(
     data: Interactions, rows: np.ndarray, target: np.ndarray, penalty: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(users + 1,) and (items + 1,) biases that explain a (m,) target of m rows best, with an L2
-    penalty.
-    """
+    """(users + 1,) and (items + 1,) biases that fit a (m,) target of m rows, with an L2 penalty."""
     pairs, user, item = _pair_counts(data, rows), data.user[rows], data.item[rows]
     penalties = penalty, penalty
     user_bias, item_bias = _solve_effects(pairs, user, item, target[:, None], penalties)
@@ -212,16 +193,14 @@ def _solve_effects(
     square = (items, items)
     system = LinearOperator(square, equations, dtype=np.float64)
     preconditioner = LinearOperator(square, lambda x: x / item_weight, dtype=np.float64)
-    user_effect = np.zeros((users, target.shape[1]))
-    item_effect = np.zeros((items, target.shape[1]))
+    user_effect, item_effect = (np.zeros((size, target.shape[1])) for size in pairs.shape)
     for column, values in enumerate(target.T):
         user_sum = np.bincount(user, weights=values, minlength=users)
         item_sum = np.bincount(item, weights=values, minlength=items)
         # The equations of items, after those of users were put in.
         right = item_sum - pairs.T @ (user_sum / user_weight)
-        solution, _ = cg(system, right, rtol=1e-8, M=preconditioner)
-        item_effect[:, column] = solution
-        user_effect[:, column] = (user_sum - pairs @ solution) / user_weight
+        item_effect[:, column], _ = cg(system, right, rtol=1e-8, M=preconditioner)
+        user_effect[:, column] = (user_sum - pairs @ item_effect[:, column]) / user_weight
     return user_effect, item_effect
 
 
@@ -249,11 +228,10 @@ def _user_factors(
 
 
 def ridge_factors(topics: np.ndarray, residual: np.ndarray, penalty: float = 15.0) -> np.ndarray:
-    """(..., t) ridge regressions of users' (..., n) residuals on the (..., n, t) topics of the
-    items.
+    """(..., t) ridge regressions of (..., n) residuals on (..., n, t) topics of the items.
 
-    With X the topics and y the residuals: (X'X + penalty I)^-1 X'y, or equally X' (XX' + penalty
-    I)^-1 y, whose system of n equations is smaller where n < t.
+    With X the topics and y the residuals: (X'X + penalty I)^-1 X'y, or equally
+    X' (XX' + penalty I)^-1 y, whose system of n equations is smaller where n < t.
     """
     n, t = topics.shape[-2:]  # reviews, topics
     transposed = np.swapaxes(topics, -1, -2)

@@ -54,10 +54,8 @@ class Constants:
 
 
 def _prior(rating: np.ndarray, entity: np.ndarray) -> float:
-    """Variance of ratings within entities over that between them, by the method of moments.
-
-    One-way analysis of variance with unequal group sizes (Searle, Casella & McCulloch, 1992,
-    section 3.6).
+    """Variance of ratings within entities over that between them, by the method of moments: one-way
+    analysis of variance with unequal group sizes (Searle, Casella & McCulloch, 1992, section 3.6).
     """
     count = np.bincount(entity)
     total = np.bincount(entity, weights=rating)
@@ -101,9 +99,8 @@ class EntityFeatures:
 
     def replace_view(self, view: int, source: EntityFeatures) -> None:
         """Overwrite a view with the first view of `source`, in place."""
-        new = source._blocks()
         for name, values in self._blocks().items():
-            values[view] = new[name][0]
+            values[view] = source._blocks()[name][0]
 
     def with_capacity(self, views: int = 1024) -> EntityFeatures:
         """A copy with more views, equal to that of an unknown user or item, before the last."""
@@ -153,12 +150,11 @@ def entity_features(
     effects: Mapping[str, np.ndarray] | None = None,
     factors: np.ndarray | None = None,
 ) -> EntityFeatures:
-    """Make the features of v views of users, or of items.
+    """Make the features of v views of users, or of items, from what their reviews add up to.
 
     Args:
         kind: the paper counts the reviews of items only; price and categories are of items.
-        sums: what the reviews of the views add up to.
-        constants, config: how to make them.
+        sums, constants, config: of the views, of the training data, and how to make them.
         effects: further columns, (v + 1,) each; the last is the unknown user's or item's.
         factors: (v + 1, t) likewise.
     """
@@ -193,21 +189,17 @@ def entity_features(
         prior_texts = PRIOR_TEXTS if is_mmrec and name != "photos" else 0.0
         weight = texts / np.maximum(texts + prior_texts, 1e-9)
         present[name] = np.append(weight, 0).astype(np.float32)
-    vectors = {name: _with_zero_row(values) for name, values in sums.vectors.items()}
-    no_factors = np.zeros((0, 0), dtype=np.float16)
-    return EntityFeatures(
-        tuple(columns),
-        dense,
-        vectors,
-        present,
-        categories,
-        no_factors if factors is None else factors,
-    )
+    vectors: dict[str, np.ndarray] = {}
+    for name, means in sums.vectors.items():
+        vectors[name] = arrays.allocate((len(means) + 1, means.shape[1]), np.float16)
+        vectors[name][:-1], vectors[name][-1] = means, 0
+    if factors is None:
+        factors = np.zeros((0, 0), dtype=np.float16)
+    return EntityFeatures(tuple(columns), dense, vectors, present, categories, factors)
 
 
 def _price_columns(votes: np.ndarray, prior_votes: float = 5.0) -> dict[str, np.ndarray]:
-    """Shares of (v, 4) votes by tag, shrunk towards "no price", since one vote is not yet a
-    price."""
+    """Shares of (v, 4) votes by tag, shrunk towards "no price": one vote is not yet a price."""
     tags = votes[:, : PRICE_TAGS.index("none")]
     total = tags.sum(axis=1) + prior_votes
     shares = tags / total[:, None]  # (v, 3)
@@ -217,12 +209,10 @@ def _price_columns(votes: np.ndarray, prior_votes: float = 5.0) -> dict[str, np.
 def _top_categories(
     votes: np.ndarray, limit: int, min_share: float = 0.1, block_views: int = 1 << 14
 ) -> np.ndarray:
-    """(v + 1, limit) codes with the most of (v, c) votes, best first, padded with c (the paper's
-    179).
+    """(v + 1, limit) codes with the most of (v, c) votes, best first, padded with c (the paper's 179).
 
-    A category needs at least `min_share` of the first one's votes, since a tail of single
-    mentions means little. The last row is all padding. Sorting takes blocks of views, to bound
-    its memory.
+    A category needs at least `min_share` of the first one's votes, since a tail of single mentions
+    means little. The last row is all padding. Sorting takes blocks of views, to bound its memory.
     """
     size = votes.shape[1]
     codes = np.full((len(votes) + 1, limit), size, dtype=np.int64)
@@ -235,16 +225,8 @@ def _top_categories(
     return codes
 
 
-def _with_zero_row(means: np.ndarray) -> np.ndarray:
-    """(v + 1, d) float16: (v, d) means and a last row of zeros."""
-    out = arrays.allocate((len(means) + 1, means.shape[1]), np.float16)
-    out[:-1], out[-1] = means, 0
-    return out
-
-
 def group_of(column: str) -> str:
-    """The group of a feature that is named with its side, as in `user mean rating`; or of
-    `categories`."""
+    """The group of a feature, which is named with its side (`user mean rating`) or `categories`."""
     side, _, name = column.partition(" ")
     if not name:
         return column
@@ -266,8 +248,7 @@ def dense_columns(features: Features) -> list[str]:
 
 
 def available_groups(features: Features) -> list[str]:
-    """The groups with information: a number that varies, or a block or a category that is present
-    somewhere."""
+    """The groups with information: a number that varies, a block or a category that is present."""
     groups = set()
     codes = features.item.categories
     if (codes < codes[-1]).any():  # the last row is padding
@@ -282,8 +263,7 @@ def available_groups(features: Features) -> list[str]:
 
 
 def visible_columns(columns: Sequence[str], masked_groups: Sequence[frozenset[str]]) -> np.ndarray:
-    """(R, c) bool: which of c columns each of R runs may use, from the groups that are masked for
-    it."""
+    """(R, c) bool: which of c columns each of R runs may use, from the groups masked for it."""
     # Masked with either group: these are fitted on ratings and texts.
     needs = {
         "user text rating effect": {"ratings", "user text"},

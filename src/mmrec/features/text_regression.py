@@ -25,13 +25,7 @@ _BLOCK_CELLS = 1 << 20
 
 @dataclass(frozen=True)
 class RatedTexts:
-    """Reviews as ratings and text vectors.
-
-    Attributes:
-        data: who rated what; n reviews.
-        vectors: (n, d) text vectors.
-        length: (n,) characters of each text.
-    """
+    """n rated reviews, their (n, d) text vectors, and the (n,) characters of each text."""
 
     data: Interactions
     vectors: np.ndarray
@@ -54,8 +48,7 @@ class TextSums:
         vector: (d,) sum of x.
         gram: (d, d) sum of x x'.
         product: (d,) sum of x y.
-        item_vector, item_count: (items + 1, d) sum of x, and (items + 1,) number of texts, by
-            item.
+        item_vector, item_count: (items + 1, d) sum of x and (items + 1,) number of texts by item.
     """
 
     count: int
@@ -110,8 +103,7 @@ class TextRegression:
         mean_rating: mean of the ratings.
         mean_vector: (d,) mean of the text vectors.
         weights: (d,) of the regression; its intercept is `mean_rating` at `mean_vector`.
-        topic_axes: (d, t) directions of the topics, scaled so that an item's topics have length 1
-            on average.
+        topic_axes: (d, t) of the topics, scaled so that an item's have length 1 on average.
     """
 
     mean_rating: float
@@ -129,13 +121,8 @@ class TextRegression:
         mean(y), where m is the mean vector. Topics are principal components of the items' mean
         vectors, which are centred and shrunk by their number of texts.
 
-        Args:
-            sums: over the texts and ratings to learn from.
-            penalty: of the squared weights.
-            topics: number of topics, at most.
-
         Returns:
-            The regression; (items + 1, t) topics of every item.
+            The regression, with at most `topics` topics; (items + 1, t) topics of every item.
         """
         count = max(sums.count, 1)
         mean_rating, mean_vector = sums.rating_sum / count, sums.vector / count
