@@ -7,22 +7,9 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = [
-    "AnnotationConfig",
-    "Config",
-    "EncoderConfig",
-    "EngineConfig",
-    "EvidenceConfig",
-    "LanguageConfig",
-    "OperatingConfig",
-    "PaperConfig",
-    "RankerConfig",
-    "ReadConfig",
-    "ServeConfig",
-    "SplitConfig",
-    "TrainingConfig",
-    "VisionConfig",
-]
+__all__ = ["AnnotationConfig", "Config", "EncoderConfig", "EngineConfig", "EvidenceConfig"]
+__all__ += ["LanguageConfig", "OperatingConfig", "PaperConfig", "RankerConfig", "ReadConfig"]
+__all__ += ["ServeConfig", "SplitConfig", "TrainingConfig", "VisionConfig"]
 
 
 class _Settings(BaseModel):

@@ -21,8 +21,7 @@ __all__ = ["Audit", "AuditedFeatures", "audit"]
 
 
 class AuditedFeatures(Protocol):
-    """Features under audit, and the means to make them again; arrays have one row per row or
-    view."""
+    """Features under audit, and the means to make them again; one entry per row or view."""
 
     def used(self, kind: EntityKind, rows: np.ndarray) -> Mapping[str, np.ndarray]:
         """The features by name that a model gets for the user, or the item, of some rows."""
@@ -33,25 +32,19 @@ class AuditedFeatures(Protocol):
     def fitted(
         self, fold: int, rows: np.ndarray, visible_rows: np.ndarray | None = None
     ) -> Mapping[str, np.ndarray]:
-        """Effects by name, some for the pairs of `rows`; fitted again if `visible_rows` are
-        given."""
+        """Effects by name, some for the pairs of `rows`; refitted on `visible_rows` where given."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Outcome of an audit.
-
-    Attributes:
-        policy: the policy that the evidence claims to follow.
-        rows: number of audited rows; each has a user's side and an item's.
-        reviews: number of reviews that these rows may see, over both sides.
-        violations: one sentence per violation; empty when the policy held.
-    """
+    """Outcome of an audit of rows, each with a user's side and an item's."""
 
     policy: str
     rows: int
     reviews: int
+    """Number of reviews that the audited rows may see, over both sides."""
     violations: list[str]
+    """One sentence per violation; empty when the policy held."""
 
     @property
     def passed(self) -> bool:
@@ -79,11 +72,6 @@ def audit(
     No test row may be evidence. On both sides of each row, the view must consist of the reviews
     that the policy allows, the row itself not among them except under `all`; and the features
     must be those that the builder makes from these reviews alone.
-
-    Args:
-        data, split, evidence: the reviews, their parts, and the views to check.
-        features: the features to check.
-        rows: row numbers to audit; `np.arange(n)` for all.
     """
     violations = list(_fitted_violations(evidence, features, rows))
     leaked = np.intersect1d(evidence.evidence_rows, split.test)

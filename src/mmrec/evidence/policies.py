@@ -32,18 +32,14 @@ __all__ = ["VALIDATION_FOLD", "Evidence", "Policy", "assign_folds"]
 
 Policy = Literal["fold", "leave_one_out", "all", "past"]
 VALIDATION_FOLD = 0
-"""The fold of validation rows; train rows are in folds 1, 2, ..., and all other rows in
-`NO_GROUP`."""
+"""The fold of validation rows; train rows are in folds 1, 2, ..., all others in `NO_GROUP`."""
 
 
 def assign_folds(
     data: Interactions, split: Split, folds: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Assign rows to folds: validation rows to fold 0, the train rows of each user to 1..folds in
-    turn.
-
-    Returns:
-        (n,) int64 fold of every row; `NO_GROUP` for rows of neither part.
+    """(n,) int64 fold of every row: validation rows to fold 0, the train rows of each user to
+    1..folds in turn, and rows of neither part to `NO_GROUP`.
     """
     fold = np.full(len(data), NO_GROUP, dtype=np.int64)
     fold[split.valid] = VALIDATION_FOLD
@@ -52,9 +48,8 @@ def assign_folds(
     user = data.user[order]
     # Users start at random folds, or those with one review would all be in the first.
     start = rng.integers(folds, size=len(data.users))[user]
-    rank = np.arange(len(order)) - np.searchsorted(
-        user, user
-    )  # of a review among its user's: 0, 1, ...
+    # Rank of a review among its user's: 0, 1, ...
+    rank = np.arange(len(order)) - np.searchsorted(user, user)
     fold[order] = VALIDATION_FOLD + 1 + (start + rank) % folds
     return fold
 
@@ -104,11 +99,9 @@ class Evidence:
         return cls(policy, fold, evidence_rows, user, item)
 
     def visible_rows(self, fold: int) -> np.ndarray:
-        """Evidence rows, of any user and item, that the rows of a fold may see; all unless under
-        `fold`.
+        """Evidence rows, of any user and item, that the rows of a fold may see.
 
-        Args:
-            fold: of train rows, of validation rows, or `NO_GROUP` for test rows.
+        All of them for test rows (`NO_GROUP`), and under another policy than `fold`.
         """
         if fold == NO_GROUP or self.policy != "fold":
             return self.evidence_rows

@@ -72,9 +72,8 @@ class EvidenceViews:
         Raises:
             DataError: the sums are too large for memory, and the disk has no room for them.
         """
-        out = arrays.allocate(
-            (len(self), values.shape[1]), np.promote_types(values.dtype, np.float32)
-        )
+        dtype = np.promote_types(values.dtype, np.float32)
+        out = arrays.allocate((len(self), values.shape[1]), dtype)
         for views, columns, total in self._block_sums(values):
             out[views, columns] = total
         return out
@@ -101,10 +100,8 @@ class EvidenceViews:
             # Pieces: reviews between neighbouring ends of stretches. A stretch is a run of pieces.
             ends, piece = np.unique(np.concatenate([start, stop]), return_inverse=True)
             first_piece, end_piece = np.split(piece, 2)
-            ones = np.ones(len(rows))
-            in_piece = csr_matrix(
-                (ones, np.arange(len(rows)), ends - low), (len(ends) - 1, len(rows))
-            )
+            ones, shape = np.ones(len(rows)), (len(ends) - 1, len(rows))
+            in_piece = csr_matrix((ones, np.arange(len(rows)), ends - low), shape)
             # (k, r) 0/1: the reviews that each of the k views excludes.
             review = np.flatnonzero(self.excluded_from[low:high] != NO_GROUP)
             view = self.excluded_from[low:high][review] - views.start
@@ -133,9 +130,8 @@ class EvidenceViews:
         """Views in which a row sees its entity's evidence reviews except those of its own group.
 
         Args:
-            entity: (n,) entity of every row.
+            entity, group: (n,) of every row; rows of `NO_GROUP` see all, and are seen by all.
             evidence_rows: (m,) rows whose reviews may be seen at all.
-            group: (n,) group of every row; rows of `NO_GROUP` see all, and are seen by all.
             held_out_fold: a group that only rows of `NO_GROUP` see.
         """
         held_out = (group[evidence_rows] == held_out_fold) & (held_out_fold != NO_GROUP)
@@ -167,14 +163,11 @@ class EvidenceViews:
     def from_lists(
         cls, entity: np.ndarray, lists: Sequence[np.ndarray], fold: np.ndarray | None = None
     ) -> EvidenceViews:
-        """Views that see exactly the reviews listed for them.
+        """Views of (v,) entities that see exactly the reviews (row numbers) listed for them.
 
-        Args:
-            entity: (v,) entity of every view.
-            lists: (v) row numbers.
-            fold: (v,) fold of every view; by default `NO_GROUP` everywhere.
+        Their (v,) folds are `NO_GROUP` by default.
         """
-        sizes = np.array([len(rows) for rows in lists], dtype=np.int64)
+        sizes = np.array([*map(len, lists)], dtype=np.int64)
         stop = np.cumsum(sizes)
         order = np.concatenate([*lists, np.zeros(0, dtype=np.int64)])
         fold = np.full(len(entity), NO_GROUP) if fold is None else fold
@@ -187,9 +180,7 @@ class EvidenceViews:
     ) -> EvidenceViews:
         """Views in which a row sees its entity's evidence reviews of a strictly earlier time.
 
-        Args:
-            entity, time: (n,) entity and time of every row; a row without a time sees nothing.
-            evidence_rows: (m,) rows whose reviews may be seen.
+        `entity` and `time` are (n,), of every row; a row without a time sees nothing.
         """
         order = evidence_rows[np.lexsort((time[evidence_rows], entity[evidence_rows]))]
         # Pairs (entity, rank of the time) are coded as single numbers, which sort as pairs do.

@@ -31,8 +31,7 @@ class EvidenceSums:
         rating_count, rating_sum: (v,) number of ratings, and their sum.
         vectors: block -> (v, d) mean vectors.
         text_count: block -> (v,) number of texts, or photos, behind each mean.
-        price: (v, 4) votes, in the order of `PRICE_TAGS`.
-        categories: (v, c) votes, in the order of the vocabulary.
+        price, categories: (v, 4) and (v, c) votes, as in `PRICE_TAGS` and the vocabulary.
     """
 
     rating_count: np.ndarray

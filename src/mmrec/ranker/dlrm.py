@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -38,19 +39,16 @@ class RankerShape(BaseModel):
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Settings in which the runs of a stack differ.
-
-    Attributes:
-        seed: of the initial weights and of dropout.
-        dropout: share of cells that every MLP drops.
-        class_weights: of (dislike, like) in the loss.
-        masked_groups: groups of inputs (`mmrec.features.tables`) hidden from the run (ablation).
-    """
+    """Settings in which the runs of a stack differ."""
 
     seed: int
+    """Of the initial weights and of dropout."""
     dropout: float
+    """Share of cells that every MLP drops."""
     class_weights: tuple[float, float]
+    """Of (dislike, like) in the loss."""
     masked_groups: frozenset[str] = frozenset()
+    """Groups of inputs (`mmrec.features.tables`) hidden from the run (ablation)."""
 
 
 class VectorBlocks(nn.Module):
@@ -58,12 +56,10 @@ class VectorBlocks(nn.Module):
 
     A missing block is zero, and the last columns indicate which blocks are missing: the first layer's
     weights of these columns amount to a learned vector for missing blocks.
-
-    Args:
-        sizes: width of every block, by name.
     """
 
     def __init__(self, sizes: dict[str, int]) -> None:
+        """Of blocks with these widths, by name."""
         super().__init__()
         self.names = list(sizes)
         self.size = sum(sizes.values()) + len(sizes)
@@ -94,13 +90,6 @@ class Reducer(nn.Module):
     """Vector blocks of one group reduced to one vector, for R runs.
 
     Trained alone, it predicts a like through `head`; the layer before that is the reduced vector.
-
-    Args:
-        runs: R.
-        inputs: columns of `VectorBlocks`.
-        hidden_size: width of the first layer.
-        embedding_size: size of the reduced vector (32 in the paper).
-        dropout: of the first layer.
     """
 
     def __init__(
@@ -121,19 +110,15 @@ class Reducer(nn.Module):
 
 def interact(vectors: Sequence[Tensor]) -> Tensor:
     """Dot products of all pairs of k (..., d) vectors: (..., k (k - 1) / 2), pairs in row order."""
-    products: list[Tensor] = []
-    for index, first in enumerate(vectors):
-        products += [(first * second).sum(-1) for second in vectors[index + 1 :]]
-    return torch.stack(products, dim=-1)
+    pairs = combinations(vectors, 2)
+    return torch.stack([(first * second).sum(-1) for first, second in pairs], dim=-1)
 
 
 class Ranker(nn.Module):
     """Bottom MLP on dense columns, reducers on vector blocks, an embedding bag on categories; dot
     products of these vectors; top MLP; one logit.
 
-    Args:
-        shape: sizes of all layers.
-        runs: settings of each run; without them all weights are zero, to be loaded.
+    Without `runs`, the settings of each run, all weights are zero, to be loaded.
     """
 
     dense_mean: Tensor
@@ -147,8 +132,7 @@ class Ranker(nn.Module):
         self.dropout = StackedDropout(rates, [run.seed for run in runs] or [0] * count)
         self.register_buffer("dense_mean", torch.zeros(shape.dense))
         self.register_buffer("dense_scale", torch.ones(shape.dense))
-        self.blocks = nn.ModuleDict()
-        self.reducers = nn.ModuleDict()
+        self.blocks, self.reducers = nn.ModuleDict(), nn.ModuleDict()
         block_columns = 0
         for name, sizes in shape.groups.items():
             self.blocks[name] = blocks = VectorBlocks(sizes)
@@ -177,16 +161,13 @@ class Ranker(nn.Module):
         So a ranker starts from its dense columns alone: random text vectors at full strength drown
         them, and cost .009 of ROC-AUC (docs/log.md).
         """
-        last_of_reducers = [
-            layer for name, layer in self.reducers.named_modules() if name.endswith("layers.3")
-        ]
         with torch.no_grad():
-            for layer in self.modules():
+            for name, layer in self.named_modules():
                 if not isinstance(layer, StackedLinear) or layer is self.linear:
                     continue
-                weight = layer.weight[run]
+                weight = layer.weight[run]  # (inputs, outputs)
                 inputs, outputs = weight.shape
-                if layer in last_of_reducers:
+                if name.startswith("reducers.") and name.endswith("layers.3"):  # their last layer
                     weight.normal_(std=near_zero / inputs**0.5, generator=generator)
                 elif layer is self.categories:
                     weight.normal_(std=near_zero / outputs**0.5, generator=generator)
@@ -204,7 +185,7 @@ class Ranker(nn.Module):
         """Hide from each of R runs its masked groups; `dense_columns` names the dense columns."""
         columns: list[Sequence[str]] = [dense_columns]
         for sizes in self.shape.groups.values():
-            names = [name for name, width in sizes.items() for _ in range(width)]
+            names = np.repeat([*sizes], [*sizes.values()]).tolist()
             columns.append([*names, *sizes])  # as in `VectorBlocks`: indicators come last
         columns.append(["categories"] * self.shape.categories)
         masks = [torch.from_numpy(visible_columns(names, masked_groups)) for names in columns]

@@ -56,7 +56,8 @@ class EntityTensors:
     def __init__(self, features: EntityFeatures, prefix: str) -> None:
         self.unknown_index = features.unknown_index
         self.dense = torch.from_numpy(features.dense)
-        self.from_text = torch.tensor([name not in RATING_COLUMNS for name in features.names])
+        # (p,) bool: whether a column is made from text, not from ratings.
+        self.from_text = torch.from_numpy(~np.isin(features.names, [*RATING_COLUMNS]))
         self.vectors: dict[str, Tensor] = {}
         self.present: dict[str, Tensor] = {}
         for name, block in features.vectors.items():
@@ -70,6 +71,10 @@ class EntityTensors:
         if view is text_view:
             return self.dense[view]
         return torch.where(self.from_text, self.dense[text_view], self.dense[view])
+
+    def gather_block(self, name: str, view: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, d) vectors of a block, and (B, 1) its weights."""
+        return self.vectors[name][view].float(), self.present[name][view]
 
 
 class RankerInputs:
@@ -99,9 +104,8 @@ class RankerInputs:
 
     def row_batch(self, rows: Tensor, *, with_vectors: bool = True) -> Batch:
         """The batch of (B,) rows of the table."""
-        return self.view_batch(
-            self.user_view[rows], self.item_view[rows], with_vectors=with_vectors
-        )
+        user_view, item_view = self.user_view[rows], self.item_view[rows]
+        return self.view_batch(user_view, item_view, with_vectors=with_vectors)
 
     def view_batch(
         self,
@@ -116,8 +120,8 @@ class RankerInputs:
 
         Args:
             user_view, item_view: views that numbers made from ratings are taken from.
-            user_text_view, item_text_view: views that everything made from text and photos (vectors,
-                prices, categories, item factors) is taken from; by default the same.
+            user_text_view, item_text_view: views that all else (vectors, prices, categories, item
+                factors) is taken from; by default the same.
             with_vectors: whether to gather vectors, which take by far the most memory.
         """
         user_text_view = user_view if user_text_view is None else user_text_view
@@ -125,56 +129,44 @@ class RankerInputs:
         dense = [
             self.user.gather_dense(user_view, user_text_view),
             self.item.gather_dense(item_view, item_text_view),
-            *self._factor_score(user_view, item_text_view),
         ]
+        if self.has_factors:  # (B, 1) dot products of the factors of users and items
+            user_factors = self.user.factors[user_view].float()
+            products = user_factors * self.item.factors[item_text_view].float()
+            dense.append(products.sum(1, keepdim=True))
         vectors: dict[str, Tensor] = {}
         present: dict[str, Tensor] = {}
         if with_vectors:
             for entity, view in ((self.user, user_text_view), (self.item, item_text_view)):
-                for name, block in entity.vectors.items():
-                    vectors[name] = block[view].float()
-                    present[name] = entity.present[name][view]
-        return Batch(
-            torch.cat(dense, dim=1), vectors, present, self.item.categories[item_text_view]
-        )
-
-    def _factor_score(self, user_view: Tensor, item_view: Tensor) -> list[Tensor]:
-        """(B, 1) dot products of the factors of users and items; no column where there are none."""
-        if not self.has_factors:
-            return []
-        products = self.user.factors[user_view].float() * self.item.factors[item_view].float()
-        return [products.sum(1, keepdim=True)]
+                for name in entity.vectors:
+                    vectors[name], present[name] = entity.gather_block(name, view)
+        categories = self.item.categories[item_text_view]
+        return Batch(torch.cat(dense, dim=1), vectors, present, categories)
 
     def moments(self, rows: np.ndarray) -> InputMoments:
         """Moments over some rows; those of blocks over the views of these rows, each counted once."""
         row_tensor = torch.from_numpy(rows)
-        dense_mean, dense_deviation = _weighted_moments(row_tensor, self._dense_rows)
+
+        def dense_rows(chunk: Tensor) -> tuple[Tensor, Tensor]:
+            return self.row_batch(chunk, with_vectors=False).dense, torch.ones(len(chunk), 1)
+
+        dense_mean, dense_deviation = _weighted_moments(row_tensor, dense_rows)
         block_mean: dict[str, Tensor] = {}
         block_deviation: dict[str, Tensor] = {}
         for entity, views in ((self.user, self.user_view), (self.item, self.item_view)):
             unique_views = torch.unique(views[row_tensor])
-            for name, block in entity.vectors.items():
-                gather = partial(_weighted_block, block, entity.present[name])
+            for name in entity.vectors:
+                gather = partial(entity.gather_block, name)
                 block_mean[name], block_deviation[name] = _weighted_moments(unique_views, gather)
         return InputMoments(dense_mean, dense_deviation, block_mean, block_deviation)
-
-    def _dense_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        dense = self.row_batch(rows, with_vectors=False).dense
-        return dense, torch.ones(len(rows), 1)
-
-
-def _weighted_block(block: Tensor, present: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
-    return block[views].float(), present[views]
 
 
 def _weighted_moments(
     rows: Tensor, gather: Callable[[Tensor], tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
-    """Weighted mean and deviation of d columns, in two passes over chunks of rows.
+    """Weighted mean and deviation of d columns over (n,) rows, in two passes over chunks of them.
 
-    Args:
-        rows: (n,) rows.
-        gather: (B, d) values and (B, 1) weights of B of the rows.
+    `gather` makes (B, d) values and (B, 1) weights of B rows.
     """
     chunks = torch.split(rows, _CHUNK_ROWS)
     total = torch.zeros(1, dtype=torch.float64)
@@ -193,13 +185,7 @@ def _weighted_moments(
 class ColdStartDropout:
     """Replaces random views by those of unknown users and items, so that these can be scored.
 
-    Ratings and text of a user or an item are dropped independently of each other.
-
-    Args:
-        inputs: features.
-        rate: share of views that is replaced.
-        generator: of the draws.
-        shard: rows of a batch that this process computes.
+    Ratings and text of a user or an item are dropped independently of each other, at the same rate.
     """
 
     def __init__(
@@ -209,23 +195,22 @@ class ColdStartDropout:
         generator: torch.Generator,
         shard: Shard | None = None,
     ) -> None:
-        self._inputs = inputs
-        self._rate = rate
-        self._generator = generator
+        self._inputs, self._rate, self._generator = inputs, rate, generator
         self._shard = shard or Shard()
 
     def row_batch(self, rows: Tensor) -> Batch:
         """The batch of (B,) rows of the table, with some views replaced."""
         inputs = self._inputs
         user, item = inputs.user_view[rows], inputs.item_view[rows]
+        unknown_user, unknown_item = inputs.user.unknown_index, inputs.item.unknown_index
+        user_view, item_view = self._drop(user, unknown_user), self._drop(item, unknown_item)
+        user_text_view = self._drop(user, unknown_user)
         return inputs.view_batch(
-            user_view=self._drop(user, inputs.user.unknown_index),
-            item_view=self._drop(item, inputs.item.unknown_index),
-            user_text_view=self._drop(user, inputs.user.unknown_index),
-            item_text_view=self._drop(item, inputs.item.unknown_index),
+            user_view, item_view, user_text_view, self._drop(item, unknown_item)
         )
 
     def _drop(self, views: Tensor, unknown_index: int) -> Tensor:
+        # Drawn for the whole batch, so that a shard sees the same as a process that trains alone.
         start, batch_size = self._shard.position(len(views))
         draws = torch.rand(batch_size, generator=self._generator)[start : start + len(views)]
         return torch.where(draws < self._rate, unknown_index, views)

@@ -13,19 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Shard", "StackedDropout", "StackedLinear", "StackedMLP"]
+__all__ = ["BestWeights", "Shard", "StackedDropout", "StackedLinear", "StackedMLP"]
 
 _BYTE_LEVELS = 256
 
 
 class StackedLinear(nn.Module):
-    """R affine maps, of inputs that all runs share or of inputs of each run.
-
-    Args:
-        runs: R.
-        inputs, outputs: sizes.
-        bias: whether a constant is added.
-    """
+    """R affine maps, of inputs that all runs share or of inputs of each run."""
 
     input_mask: Tensor | None
 
@@ -40,12 +34,7 @@ class StackedLinear(nn.Module):
         self.input_mask = mask[:, :, None].to(self.weight)
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        """(R, B, outputs) from (B, inputs), shared, or from (R, B, inputs).
-
-        Args:
-            x: inputs.
-            scale: (R, 1, 1) factor of each run's inputs.
-        """
+        """(R, B, outputs) from (B, inputs), shared, or (R, B, inputs), times (R, 1, 1) factors."""
         weight = self.weight if self.input_mask is None else self.weight * self.input_mask
         # Scaling the weights is cheaper than scaling the inputs: there are fewer of them.
         weight = weight if scale is None else weight * scale
@@ -70,9 +59,8 @@ class _SingleColumnProduct(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         (gradient,) = gradients
-        return gradient * weight.transpose(1, 2), torch.bmm(gradient.transpose(1, 2), x).transpose(
-            1, 2
-        )
+        weight_gradient = torch.bmm(gradient.transpose(1, 2), x).transpose(1, 2)
+        return gradient * weight.transpose(1, 2), weight_gradient
 
 
 class Shard:
@@ -97,11 +85,7 @@ class StackedDropout(nn.Module):
     """ReLU, then dropout with a rate and a random generator for each run.
 
     A run draws the same masks alone as in a stack. One random byte decides about one cell, so rates are
-    multiples of 1/256, and the scale fits the rounded rate.
-
-    Args:
-        rates: (R) shares of cells that are dropped.
-        seeds: (R) seeds of the generators.
+    multiples of 1/256, and the scale fits the rounded rate. There are (R) rates and (R) seeds.
     """
 
     def __init__(self, rates: Sequence[float], seeds: Sequence[int]) -> None:
@@ -112,8 +96,9 @@ class StackedDropout(nn.Module):
 
     def restart(self, step: int) -> None:
         """Begin a training step with all runs and fresh generators."""
-        thresholds = [min(round(rate * _BYTE_LEVELS), _BYTE_LEVELS - 1) for rate in self._rates]
-        self._threshold = np.array(thresholds, dtype=np.uint8)[:, None]  # (R, 1)
+        # (R, 1): a cell is dropped if its byte is below the threshold of the run.
+        levels = np.minimum(np.rint(np.multiply(self._rates, _BYTE_LEVELS)), _BYTE_LEVELS - 1)
+        self._threshold = levels.astype(np.uint8)[:, None]
         self._generators = [
             np.random.Generator(np.random.SFC64([seed, step])) for seed in self._seeds
         ]
@@ -124,11 +109,8 @@ class StackedDropout(nn.Module):
         self._generators = [self._generators[run] for run in runs.tolist()]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """ReLU and dropout of (R, B, d), in place.
-
-        Returns:
-            The same tensor; and, if cells were dropped, the (R, 1, 1) factor that makes up for them.
-        """
+        """ReLU and dropout of (R, B, d), in place; the (R, 1, 1) factor that makes up for dropped
+        cells, if any."""
         if not self.training or not self._threshold.any():
             return _relu_and_drop(x, None), None
         mask = torch.from_numpy(self._draw_mask(rows=x.shape[1], width=x.shape[2]))
@@ -140,12 +122,9 @@ class StackedDropout(nn.Module):
         """(R, rows * width) bytes, 1 where a cell stays; drawn for the whole batch of all shards."""
         first_row, batch_size = self.shard.position(rows)
         words = -(-batch_size * width // 8)  # 64-bit words, rounded up
-        draws = np.stack(
-            [
-                generator.integers(2**64, size=words, dtype=np.uint64)
-                for generator in self._generators
-            ]
-        )
+        draws = np.empty((len(self._generators), words), dtype=np.uint64)
+        for run, generator in enumerate(self._generators):
+            draws[run] = generator.integers(2**64, size=words, dtype=np.uint64)
         local = slice(first_row * width, (first_row + rows) * width)
         # Bytes, because PyTorch's operations on booleans are not vectorised.
         return (draws.view(np.uint8)[:, local] >= self._threshold).view(np.uint8)
@@ -178,13 +157,8 @@ def _relu_and_drop(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class StackedMLP(nn.Sequential):
-    """R runs of linear maps with ReLU and dropout between them.
-
-    Args:
-        runs: R.
-        sizes: of the input, of every hidden layer, of the output.
-        dropout: of all hidden layers.
-    """
+    """R runs of linear maps with ReLU and dropout between them; `sizes` are of the input, of every
+    hidden layer and of the output."""
 
     def __init__(self, runs: int, sizes: Sequence[int], dropout: StackedDropout) -> None:
         layers: list[nn.Module] = []
@@ -200,3 +174,28 @@ class StackedMLP(nn.Sequential):
         for layer in hidden:
             x, scale = self[2](layer(x, scale))
         return last(x, scale)
+
+
+class BestWeights:
+    """Weights of each run's best epoch, and the input masks of all runs, to be restored at the end."""
+
+    def __init__(self, ranker: nn.Module) -> None:
+        self._weights: dict[nn.Parameter, Tensor] = {}
+        for parameter in ranker.parameters():
+            self._weights[parameter] = parameter.detach().clone()
+        self._masks: list[tuple[StackedLinear, Tensor | None]] = []
+        for layer in ranker.modules():
+            if isinstance(layer, StackedLinear):
+                self._masks.append((layer, layer.input_mask))
+
+    def update(self, learned: list[nn.Parameter], active: Tensor, improved: Tensor) -> None:
+        """Take over the weights of those of the (a,) active runs that have (a,) improved."""
+        for parameter in learned:
+            self._weights[parameter][active[improved]] = parameter.detach()[improved]
+
+    def restore(self) -> None:
+        """Give all runs their best weights and their masks."""
+        for parameter, weights in self._weights.items():
+            parameter.data, parameter.grad = weights, None
+        for layer, mask in self._masks:
+            layer.input_mask = mask

@@ -22,28 +22,25 @@ __all__ = ["RegressionMoments", "fit_linear"]
 _CHUNK_ROWS = 4096
 
 
-@dataclass(frozen=True)
-class RidgePenalties:
-    """Penalties of weights, for dense columns of variance one and vector blocks of length one.
+def _ridge_penalties(
+    shape: RankerShape,
+    lightly_penalised: np.ndarray,
+    rating_effect: float = 10.0,
+    user_text: float = 1000.0,
+    default: float = 300.0,
+) -> np.ndarray:
+    """(p,) penalty of each of `Ranker.linear_columns`, of variance one, or length one by block.
 
-    Fitted rating effects are known to matter; a user's text predicts less than an item's (docs/log.md).
+    Fitted rating effects are known to matter; a user's text predicts less than an item's
+    (docs/log.md).
     """
-
-    rating_effect: float = 10.0
-    user_text: float = 1000.0
-    default: float = 300.0
-
-    def of_columns(self, shape: RankerShape, lightly_penalised: np.ndarray) -> np.ndarray:
-        """(p,) penalty of each of `Ranker.linear_columns`; see `fit_linear`."""
-        dense = np.where(lightly_penalised, self.rating_effect, self.default)
-        penalties = [dense]
-        for sizes in shape.groups.values():
-            for name, width in sizes.items():
-                is_user = name.startswith("user ")
-                penalties.append(np.full(width, self.user_text if is_user else self.default))
-            penalties.append(np.full(len(sizes), self.default))  # indicators of missing blocks
-        penalties.append(np.full(shape.categories, self.default))
-        return np.concatenate(penalties)
+    penalties = [np.where(lightly_penalised, rating_effect, default)]
+    for sizes in shape.groups.values():
+        for name, width in sizes.items():
+            penalties.append(np.full(width, user_text if name.startswith("user ") else default))
+        penalties.append(np.full(len(sizes), default))  # indicators of missing blocks
+    penalties.append(np.full(shape.categories, default))
+    return np.concatenate(penalties)
 
 
 @dataclass(frozen=True)
@@ -82,16 +79,10 @@ class RegressionMoments:
         return cls(len(rows), likes, x.numpy(), xx.double().numpy(), xy.numpy())
 
     def solve(self, penalty: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, float]:
-        """Ridge regression of the label on the columns of a mask.
+        """(p,) weights and the constant of the ridge regression of the label on p columns.
 
         With centred columns and label: (X'X + diag(penalty)) w = X'y, the constant from the means.
-
-        Args:
-            penalty: (p,) of each column.
-            mask: (p,) bool, the columns that the run sees.
-
-        Returns:
-            (p,) weights, zero outside of the mask; the constant.
+        Weights are zero outside of the mask, the (p,) bool of the columns that the run sees.
         """
         mean, like_share = self.x / self.rows, self.likes / self.rows
         columns = np.flatnonzero(mask)
@@ -119,16 +110,14 @@ def fit_linear(
     turns them into probabilities (Platt scaling).
 
     Args:
-        ranker: standardised; its `linear` is set, with the masks of the runs.
-        runs: settings of the runs.
-        inputs: features of all rows.
-        label: (n,) bool.
+        ranker, runs: standardised; its `linear` is set, with the masks of the runs.
+        inputs, label: features of all n rows, and (n,) bool.
         train, valid: rows.
         lightly_penalised: (dense columns,) bool, columns that are known to matter.
     """
     assert ranker.linear is not None
     moments = RegressionMoments.from_rows(ranker, inputs, label, train)
-    penalty = RidgePenalties().of_columns(ranker.shape, lightly_penalised)
+    penalty = _ridge_penalties(ranker.shape, lightly_penalised)
     masks = np.ones((len(runs), len(penalty)), dtype=bool)
     if ranker.linear.input_mask is not None:
         masks = ranker.linear.input_mask[:, :, 0].numpy() > 0
@@ -143,12 +132,12 @@ def fit_linear(
         slope, intercept = _logistic_curve(scores[:, index], label[valid])
         weights[index] *= slope
         bias[index] = slope * bias[index] + intercept
-    shifts = [np.log(run.class_weights[1] / run.class_weights[0]) for run in runs]
+    class_weights = np.array([run.class_weights for run in runs])  # (R, 2)
+    shifts = np.log(class_weights[:, 1] / class_weights[:, 0])
     run_weights = torch.from_numpy(weights[mask_of_run]).float()
     run_bias = torch.from_numpy(bias[mask_of_run] + shifts).float()
-    ranker.linear.load_state_dict(
-        {"weight": run_weights[:, :, None], "bias": run_bias[:, None, None]}
-    )
+    state = {"weight": run_weights[:, :, None], "bias": run_bias[:, None, None]}
+    ranker.linear.load_state_dict(state)
 
 
 @torch.inference_mode()
@@ -156,9 +145,12 @@ def _scores(
     ranker: Ranker, inputs: RankerInputs, rows: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     """(len(rows), masks) products of the linear columns with (masks, p) weights."""
-    chunks = torch.split(torch.from_numpy(rows), _CHUNK_ROWS)
-    columns = (ranker.linear_columns(inputs.row_batch(chunk)).numpy() for chunk in chunks)
-    return np.concatenate([chunk @ weights.T for chunk in columns])
+    scores = np.empty((len(rows), len(weights)))
+    for start in range(0, len(rows), _CHUNK_ROWS):
+        chunk = slice(start, start + _CHUNK_ROWS)
+        columns = ranker.linear_columns(inputs.row_batch(torch.from_numpy(rows[chunk])))
+        scores[chunk] = columns.numpy() @ weights.T
+    return scores
 
 
 def _logistic_curve(score: np.ndarray, label: np.ndarray) -> tuple[float, float]:

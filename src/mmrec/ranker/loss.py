@@ -18,11 +18,12 @@ def class_weights(label: np.ndarray, loss: str) -> tuple[float, float]:
         loss: `plain`: equal; `basic`: w_c = 1 - n_c / n; `sqrt`: w_c = sqrt(1 - n_c / n).
     """
     like = float(np.mean(label))
-    dislike_weight, like_weight = {
+    shares = {
         "plain": (1.0, 1.0),
         "basic": (like, 1 - like),
         "sqrt": (like**0.5, (1 - like) ** 0.5),
-    }[loss]
+    }
+    dislike_weight, like_weight = shares[loss]
     total = dislike_weight + like_weight
     return dislike_weight / total, like_weight / total
 
@@ -48,17 +49,13 @@ def row_losses(logit: Tensor, label: Tensor, weights: Tensor) -> Tensor:
 def weighted_loss(
     logit: Tensor, label: Tensor, weights: Tensor, batch_label: Tensor | None = None
 ) -> Tensor:
-    """Weighted binary cross entropy of each run, divided by the sum of the weights (paper, section 3.4).
+    """(R,) cross entropy of (R, B) logits, divided by the sum of the weights (paper, section 3.4).
 
     Args:
-        logit: (R, B).
         label: (B,) 0 or 1.
         weights: (R, 2) of (dislike, like).
-        batch_label: labels of all rows of the batch, where B are the rows of one shard; the weights of
-            the whole batch are the divisor.
-
-    Returns:
-        (R,) losses.
+        batch_label: labels of the whole batch, whose weights are the divisor, where the B rows are
+            those of one shard.
     """
     divisor = _row_weights(label if batch_label is None else batch_label, weights).sum(1)
     return row_losses(logit, label, weights).sum(1) / divisor

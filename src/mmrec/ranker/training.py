@@ -19,7 +19,7 @@ from mmrec.config import RankerConfig, TrainingConfig
 from mmrec.console import track
 from mmrec.ranker.dlrm import Ranker, Reducer, TrainingRun
 from mmrec.ranker.inputs import Batch, ColdStartDropout, RankerInputs
-from mmrec.ranker.layers import Shard, StackedLinear
+from mmrec.ranker.layers import BestWeights, Shard
 from mmrec.ranker.loss import row_losses, weighted_loss
 
 __all__ = ["TrainingHistory", "TrainingTask", "predict_logits", "train_ranker"]
@@ -31,20 +31,15 @@ Predict = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """Rows and labels of a training.
-
-    Attributes:
-        inputs: features of all n rows.
-        label: (n,) bool, whether the row is a like.
-        train_rows, selection_rows: rows to learn from, and rows that select the epoch.
-        by_fpr: select by the false positive rate (the paper) rather than by the loss.
-    """
+    """Features of n rows, their (n,) bool labels (likes), and the rows to use."""
 
     inputs: RankerInputs
     label: np.ndarray
     train_rows: np.ndarray
     selection_rows: np.ndarray
+    """Rows that select the epoch."""
     by_fpr: bool = False
+    """Select by the false positive rate (the paper) rather than by the loss."""
 
 
 @dataclass
@@ -78,11 +73,10 @@ def train_ranker(
     seed: int,
     shard: Shard | None = None,
 ) -> dict[str, list[TrainingHistory]]:
-    """Train in place and leave each run with the weights of its best epoch.
+    """Train a standardised stack in place; each run keeps the weights of its best epoch.
 
     Args:
-        ranker: a stack of as many runs, initialised and standardised.
-        runs: settings of the runs.
+        ranker, runs: the stack, initialised, and the settings of its runs.
         task: rows and labels, shared by all runs.
         ranking, training: settings.
         seed: of the order of rows, and of cold-start dropout.
@@ -96,46 +90,33 @@ def train_ranker(
     history: dict[str, list[TrainingHistory]] = {}
     if ranker.linear is not None:
         ranker.linear.requires_grad_(False)
-    learned = [parameter for parameter in ranker.parameters() if parameter.requires_grad]
     if ranking.reduction == "staged":
-        reducer_patience = min(training.patience, 10)
         for name, reducer in ranker.reducers.items():
-            predict = partial(stack.predict_outcome, name)
-            step = f"reducer {name}"
-            history[step] = stack.optimise([*reducer.parameters()], predict, step, reducer_patience)
-        frozen = {id(parameter) for parameter in ranker.reducers.parameters()}
-        learned = [parameter for parameter in learned if id(parameter) not in frozen]
+            predict, step = partial(stack.predict_outcome, name), f"reducer {name}"
+            patience = min(training.patience, 10)
+            history[step] = stack.optimise([*reducer.parameters()], predict, step, patience)
         stack.freeze_reducers()
+    learned = [parameter for parameter in ranker.parameters() if parameter.requires_grad]
     initial = [parameter.detach().clone() for parameter in learned]
     losses_before = stack.selection_losses(stack.score)
     history["ranker"] = stack.optimise(
         learned, stack.score, "ranker", training.patience, by_fpr=task.by_fpr
     )
     if ranker.linear is not None:
+        # A correction stays where validation rows prove it: the gain (R, m) of a run is on average
+        # over one standard error above zero.
         gain = losses_before - stack.selection_losses(stack.score)
-        unproven = ~_is_proven(gain)
+        unproven = ~(gain.mean(1) > gain.std(1) / gain.shape[1] ** 0.5)
         for parameter, values in zip(learned, initial, strict=True):
             parameter.data[unproven] = values[unproven]
     ranker.eval()
     return history
 
 
-def _is_proven(gain: Tensor) -> Tensor:
-    """(R,) whether (R, m) gains on m rows are on average over one standard error above zero."""
-    standard_error = gain.std(1) / gain.shape[1] ** 0.5
-    return gain.mean(1) > standard_error
-
-
 class StackTrainer:
     """Runs that are trained as one: the state that all steps share, and the runs still in training.
 
-    Args:
-        ranker: the stack.
-        task: rows and labels.
-        config: settings.
-        weights: (R, 2) class weights of (dislike, like).
-        seed: of the order of rows, and of cold-start dropout.
-        shard: rows of every batch that this process computes.
+    `weights` are the (R, 2) class weights of (dislike, like); for the rest see `train_ranker`.
     """
 
     cold_start_dropout: ColdStartDropout
@@ -149,8 +130,7 @@ class StackTrainer:
         seed: int,
         shard: Shard,
     ) -> None:
-        self.ranker, self.task, self.config = ranker, task, config
-        self.weights = weights
+        self.ranker, self.task, self.config, self.weights = ranker, task, config, weights
         self.seed, self.step = seed, 0
         self.shard = ranker.dropout.shard = shard
         self.label = torch.from_numpy(task.label).to(weights.dtype)
@@ -178,8 +158,7 @@ class StackTrainer:
         batch = self._batch(rows)
         if not self.reducers_frozen:
             return ranker(batch)
-        columns = ranker.block_columns(batch)
-        was_training = ranker.training
+        columns, was_training = ranker.block_columns(batch), ranker.training
         ranker.dropout.eval()
         with torch.no_grad():
             reduced = ranker.reduce(columns)
@@ -190,6 +169,7 @@ class StackTrainer:
     def freeze_reducers(self) -> None:
         """Leave reducers as they are; without cold-start dropout their output is stored by row."""
         self.reducers_frozen = True
+        self.ranker.reducers.requires_grad_(False)
         if self.config.cold_start_dropout:
             return
         self.ranker.eval()
@@ -207,14 +187,10 @@ class StackTrainer:
         *,
         by_fpr: bool = False,
     ) -> list[TrainingHistory]:
-        """One step of training: epochs until the last run has stopped improving.
+        """One step of training: epochs until no run has improved for `patience` epochs.
 
-        Args:
-            learned: parameters to learn.
-            predict: logits to learn them by.
-            title: of the progress bar.
-            patience: epochs without improvement after which a run leaves the stack.
-            by_fpr: select the epoch by the false positive rate.
+        Only `learned` parameters change, to fit the logits of `predict`; `title` is that of the
+        progress bar, and `by_fpr` selects the epoch by the false positive rate.
         """
         config, ranker = self.config, self.ranker
         all_reduced, all_weights = self.reduced, self.weights
@@ -227,17 +203,18 @@ class StackTrainer:
         optimiser = torch.optim.AdamW(
             learned, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
-        best = _BestWeights(ranker)
+        best = BestWeights(ranker)
         histories = [TrainingHistory() for _ in self.weights]
-        active = torch.arange(len(histories))  # runs still in training
+        active = torch.arange(len(histories))  # (a,) runs still in training
         with track(title, config.epochs) as advance:
             for epoch in range(config.epochs):
-                losses = self._train_epoch(learned, optimiser, predict, generator)
+                losses = self._train_epoch(optimiser, predict, generator)
                 scores = self._selection_scores(predict, by_fpr=by_fpr)
-                for run, loss, score in zip(active.tolist(), losses, scores, strict=True):
-                    histories[run].loss.append(loss)
-                    histories[run].score.append(score)
-                best_epoch = torch.tensor([histories[run].best for run in active.tolist()])
+                best_epoch = torch.empty_like(active)  # (a,)
+                for index, run in enumerate(active.tolist()):
+                    histories[run].loss.append(losses[index])
+                    histories[run].score.append(scores[index])
+                    best_epoch[index] = histories[run].best
                 improved = (best_epoch == epoch) & torch.tensor(scores).isfinite()
                 best.update(learned, active, improved)
                 advance(1)
@@ -254,25 +231,24 @@ class StackTrainer:
         return histories
 
     def _train_epoch(
-        self,
-        learned: list[nn.Parameter],
-        optimiser: torch.optim.Optimizer,
-        predict: Predict,
-        generator: torch.Generator,
+        self, optimiser: torch.optim.Optimizer, predict: Predict, generator: torch.Generator
     ) -> list[float]:
-        """Learn once from every training row; (R) mean losses."""
+        """Learn the optimiser's parameters once from every training row; (R) mean losses."""
+        learned: list[nn.Parameter] = optimiser.param_groups[0]["params"]
         self.ranker.train()
         rows = torch.from_numpy(self.task.train_rows)
         order = rows[torch.randperm(len(rows), generator=generator)]
         batches = torch.split(order, self.config.batch_size)
-        total = torch.zeros(len(self.weights))
+        total = torch.zeros(len(self.weights))  # (R,)
         for batch in batches:
             optimiser.zero_grad()
             local = self.shard.local_rows(batch)
-            logit = predict(local)
-            loss = weighted_loss(logit, self.label[local], self.weights, self.label[batch])
+            # Divided by the weights of the whole batch, so the sum over shards is the batch's loss.
+            loss = weighted_loss(predict(local), self.label[local], self.weights, self.label[batch])
+            # Runs share no weights, so the gradient of the sum is each run's own.
             loss.sum().backward()  # type: ignore[no-untyped-call]
-            self.shard.all_reduce([one.grad for one in learned if one.grad is not None])
+            gradients = (parameter.grad for parameter in learned)
+            self.shard.all_reduce([gradient for gradient in gradients if gradient is not None])
             optimiser.step()
             total += loss.detach()
         self.shard.all_reduce([total])
@@ -324,30 +300,3 @@ class StackTrainer:
                 state[name] = state[name][runs]
         self.weights = self.weights[runs]
         self.reduced = [table[runs] for table in self.reduced]
-
-
-class _BestWeights:
-    """Weights of each run's best epoch, and the input masks of all runs, to be restored at the end."""
-
-    def __init__(self, ranker: Ranker) -> None:
-        self._weights = {one: one.detach().clone() for one in ranker.parameters()}
-        layers = [layer for layer in ranker.modules() if isinstance(layer, StackedLinear)]
-        self._masks = [(layer, layer.input_mask) for layer in layers]
-
-    def update(self, learned: list[nn.Parameter], active: Tensor, improved: Tensor) -> None:
-        """Take over weights of runs that have improved.
-
-        Args:
-            learned: parameters of the runs in training.
-            active: (a,) the runs in training.
-            improved: (a,) bool, which of them have improved.
-        """
-        for parameter in learned:
-            self._weights[parameter][active[improved]] = parameter.detach()[improved]
-
-    def restore(self) -> None:
-        """Give all runs their best weights and their masks."""
-        for parameter, weights in self._weights.items():
-            parameter.data, parameter.grad = weights, None
-        for layer, mask in self._masks:
-            layer.input_mask = mask
