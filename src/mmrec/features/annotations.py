@@ -48,11 +48,13 @@ class EvidenceSums:
             return views.sum(values) if values.ndim > 1 else views.sum(values[:, None])[:, 0]
 
         sums = replace(self, vectors={})._map(total)
-        vectors = {name: views.mean(x, sums.text_count[name]) for name, x in self.vectors.items()}
+        vectors = {}
+        for name, values in self.vectors.items():
+            vectors[name] = views.mean(values, sums.text_count[name])
         return replace(sums, vectors=vectors)
 
     def __add__(self, more: EvidenceSums) -> EvidenceSums:
-        """The sums over the reviews of both, view by view; a block that one lacks is the other's."""
+        """The sums over the reviews of both, view by view; blocks may be missing in either."""
         vectors = {**self.vectors, **more.vectors}
         count = {**self.text_count, **more.text_count}
         for name in self.vectors.keys() & more.vectors.keys():
@@ -119,8 +121,10 @@ def annotation_sums(
         price[row, PRICE_TAGS.index(annotation.price)] = 1
         categories[row, [code[name] for name in annotation.categories if name in code]] = 1
     zero = np.zeros(len(annotations))
-    vectors = {name: _mean_vectors(groups, encoder) for name, groups in blocks.items()}
-    present = {name: np.array([*map(bool, groups)], np.float32) for name, groups in blocks.items()}
+    vectors, present = {}, {}
+    for name, groups in blocks.items():
+        vectors[name] = _mean_vectors(groups, encoder)
+        present[name] = np.array([*map(bool, groups)], np.float32)
     return EvidenceSums(zero, zero, vectors, present, price, categories)
 
 
@@ -160,7 +164,7 @@ class PhotoVectors:
         vectors: Mapping[str, np.ndarray],
         width: int,
     ) -> PhotoVectors:
-        """Build from the names of photos of (n) reviews and (m) items, and (width,) vectors by name.
+        """Build from the names of photos of (n) reviews and (m) items, and (width,) vectors.
 
         Names without a vector are left out.
         """

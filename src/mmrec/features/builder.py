@@ -79,7 +79,7 @@ class FeatureBuilder(BaseModel):
         texts, effects = dataset.rated_texts, {}
         folds = np.unique(evidence.fold).tolist()
         with track("fitting effects", len(folds)) as advance:
-            # The sums of a fold are those of all texts less those of the few that it must not see.
+            # A fold's sums are those of all texts less those of the few that it must not see.
             all_sums = TextSums.from_rows(texts, evidence.evidence_rows)
             for fold in folds:
                 visible = evidence.visible_rows(fold)
@@ -201,7 +201,7 @@ class FeatureBuilder(BaseModel):
 
 
 def _one_openmp_thread() -> threadpool_limits:
-    """PyTorch's and NumPy's threads would wait for each other: three times as slow on two cores."""
+    """PyTorch's and NumPy's threads would wait for each other: three times as slow on 2 cores."""
     return threadpool_limits(1, "openmp")
 
 
@@ -258,7 +258,7 @@ class FeatureAudit:
         if visible_rows is not None:
             texts, penalties = self.dataset.rated_texts, self.builder.penalties
             effects = MixedEffects.fit(texts, visible_rows, penalties)
-        # Factors themselves may turn or change their sign; only the scores of pairs have a meaning.
+        # Factors may turn or change their sign; only the scores of pairs have a meaning.
         data = self.dataset.data
         named = {"factor score": effects.factor_score(data.user[rows], data.item[rows])}
         for kind in ("user", "item"):

@@ -148,7 +148,7 @@ class Dataset:
     @property
     def rated_texts(self) -> RatedTexts:
         """The reviews as the mixed effects need them."""
-        return RatedTexts(self.data, self.text_vectors, np.array(list(map(len, self.texts))))
+        return RatedTexts(self.data, self.text_vectors, np.array([*map(len, self.texts)]))
 
     @cached_property
     def notes(self) -> list[Note]:

@@ -55,7 +55,7 @@ class Constants:
 
 def _prior(rating: np.ndarray, entity: np.ndarray) -> float:
     """Variance of ratings within entities over that between them, by the method of moments: one-way
-    analysis of variance with unequal group sizes (Searle, Casella & McCulloch, 1992, section 3.6).
+    analysis of variance with unequal groups (Searle, Casella & McCulloch, 1992, section 3.6).
     """
     count = np.bincount(entity)
     total = np.bincount(entity, weights=rating)
@@ -78,9 +78,9 @@ class EntityFeatures:
         names: names of the dense columns.
         dense: (v + 1, p) float32.
         vectors: block -> (v + 1, d) float16, zero where missing.
-        present: block -> (v + 1,) 0 where missing, else 1, or less where a mean is of few texts.
-        categories: (v + 1, 11) int64 codes, padded with the vocabulary's size; (v + 1, 0) where
-            not used.
+        present: block -> (v + 1,) 0 where missing, else up to 1, less for a mean of few texts.
+        categories: (v + 1, 11) int64 codes, padded with the size of the vocabulary (the paper's
+            179); (v + 1, 0) where not used.
         factors: (v + 1, t) float16, whose dot product over both sides is a feature of the pair
             (see `mmrec.features.mixed_effects`); empty where not used.
     """
@@ -209,7 +209,7 @@ def _price_columns(votes: np.ndarray, prior_votes: float = 5.0) -> dict[str, np.
 def _top_categories(
     votes: np.ndarray, limit: int, min_share: float = 0.1, block_views: int = 1 << 14
 ) -> np.ndarray:
-    """(v + 1, limit) codes with the most of (v, c) votes, best first, padded with c (the paper's 179).
+    """(v + 1, limit) codes with the most of (v, c) votes, best first, padded with c.
 
     A category needs at least `min_share` of the first one's votes, since a tail of single mentions
     means little. The last row is all padding. Sorting takes blocks of views, to bound its memory.

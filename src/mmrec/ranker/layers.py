@@ -111,12 +111,15 @@ class StackedDropout(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """ReLU and dropout of (R, B, d), in place; the (R, 1, 1) factor that makes up for dropped
         cells, if any."""
-        if not self.training or not self._threshold.any():
-            return _relu_and_drop(x, None), None
-        mask = torch.from_numpy(self._draw_mask(rows=x.shape[1], width=x.shape[2]))
-        kept_levels = _BYTE_LEVELS - self._threshold[:, :, None].astype(np.float64)
-        scale = torch.from_numpy(_BYTE_LEVELS / kept_levels)
-        return _relu_and_drop(x, mask.view(x.shape)), scale.to(x.dtype)
+        mask = scale = None
+        if self.training and self._threshold.any():
+            mask = torch.from_numpy(self._draw_mask(rows=x.shape[1], width=x.shape[2])).view(
+                x.shape
+            )
+            kept_levels = _BYTE_LEVELS - self._threshold[:, :, None].astype(np.float64)
+            scale = torch.from_numpy(_BYTE_LEVELS / kept_levels).to(x.dtype)
+        out: Tensor = _ReluAndDrop.apply(x, mask)  # type: ignore[no-untyped-call]
+        return out, scale
 
     def _draw_mask(self, rows: int, width: int) -> np.ndarray:
         """(R, rows * width) bytes, 1 where a cell stays; drawn for the whole batch of all shards."""
@@ -149,11 +152,6 @@ class _ReluAndDrop(torch.autograd.Function):
         # In place: the gradient comes from the product behind this layer, which alone reads it.
         threshold_backward = torch.ops.aten.threshold_backward.grad_input
         return threshold_backward(gradient, x, 0, grad_input=gradient), None
-
-
-def _relu_and_drop(x: Tensor, mask: Tensor | None) -> Tensor:
-    out: Tensor = _ReluAndDrop.apply(x, mask)  # type: ignore[no-untyped-call]
-    return out
 
 
 class StackedMLP(nn.Sequential):

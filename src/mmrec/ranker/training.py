@@ -247,8 +247,7 @@ class StackTrainer:
             loss = weighted_loss(predict(local), self.label[local], self.weights, self.label[batch])
             # Runs share no weights, so the gradient of the sum is each run's own.
             loss.sum().backward()  # type: ignore[no-untyped-call]
-            gradients = (parameter.grad for parameter in learned)
-            self.shard.all_reduce([gradient for gradient in gradients if gradient is not None])
+            self.shard.all_reduce([x.grad for x in learned if x.grad is not None])
             optimiser.step()
             total += loss.detach()
         self.shard.all_reduce([total])
