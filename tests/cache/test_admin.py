@@ -319,4 +319,4 @@ def test_names_from_an_archive_cannot_control_the_terminal(
     output = run(capsys, "stats", "--store", store.path)
     assert "\x1b" not in output
     assert "[red]x" in output
-    assert "�[2Jy" in output
+    assert r"\x1b[2Jy" in output
