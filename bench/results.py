@@ -35,8 +35,7 @@ from mmrec.experiments.annotation_measures import rank_correlation
 from mmrec.experiments.checkpoint import Checkpoint, latest_results
 from mmrec.experiments.compare import compare
 from mmrec.experiments.report.experiment_pages import ablation_page, reproduce_page
-from mmrec.experiments.report.html import command_line
-from mmrec.experiments.report.tables import Table
+from mmrec.experiments.report.html import ResultTable, command_line
 from mmrec.experiments.reproduce import PROTOCOLS, reproduce, reproduction_tables
 from mmrec.features.dataset import Dataset
 from mmrec.pipeline import open_models
@@ -239,7 +238,7 @@ def keyword_price(texts: Mapping[str, Sequence[str]]) -> dict[str, float]:
     return scores
 
 
-def markdown(table: Table) -> str:
+def markdown(table: ResultTable) -> str:
     """A table for a Markdown document, its title above and its notes below."""
     words = table.words()
     rule = ["---" if column in words else "---:" for column in range(len(table.header))]

@@ -11,8 +11,7 @@ import pytest
 from mmrec.evaluation.metrics import evaluate
 from mmrec.experiments import ablation, sweep
 from mmrec.experiments.report.experiment_pages import ablation_page, reproduce_page, sweep_page
-from mmrec.experiments.report.html import Plot, Section, write_page
-from mmrec.experiments.report.tables import Table
+from mmrec.experiments.report.html import ResultTable, write_page
 from mmrec.experiments.reproduce import GRID, MODELS, Stacks, reproduction_tables
 from mmrec.experiments.significance import BOOTSTRAPPED_METRICS
 from mmrec.features.tables import FEATURE_GROUPS
@@ -95,7 +94,7 @@ def read(path: Path) -> tuple[list[str], str]:
     return descriptions, reader.shown()
 
 
-def assert_shown(tables: list[Table], text: str) -> None:
+def assert_shown(tables: list[ResultTable], text: str) -> None:
     assert tables
     for table in tables:
         cells = [cell for row in table.rows for cell in row]
@@ -104,14 +103,17 @@ def assert_shown(tables: list[Table], text: str) -> None:
 
 
 def test_any_page_is_inert_and_shows_its_texts(tmp_path: Path) -> None:
-    table = Table(EVIL, ["name", EVIL], [[EVIL, "1"], ["b", "2"]], frozenset({(1, 1)}), [f"a note {EVIL}"])
-    plot = Plot(f"plot {EVIL}", ["<svg role='img' aria-label='an empty picture'></svg>"], f"caption {EVIL}")
+    table = ResultTable(
+        EVIL, ["name", EVIL], [[EVIL, "1"], ["b", "2"]], frozenset({(1, 1)}), [f"a note {EVIL}"]
+    )
+    content = {"panels": ["<svg role='img' aria-label='an empty picture'></svg>"], "results": table}
     path = tmp_path / "new folder" / "page.html"
-    sections = [Section(f"section {EVIL}", [plot], [table])]
-    assert write_page(path, f"title {EVIL}", f"mmrec {EVIL}", sections=sections) == path
+    content["model"] = f"plot of {EVIL}"
+    written = write_page(path, f"title {EVIL}", f"mmrec {EVIL}", "sweep.html.jinja", **content)
+    assert written == path
     reader = Reader(path.read_text(encoding="utf-8"))
     reader.check()
-    for part in ("title", "section", "a note", "plot", "caption", "mmrec"):
+    for part in ("title", "a note", "plot of", "mmrec"):
         assert f"{part} {EVIL}" in reader.text
     assert "<strong>2</strong>" in path.read_text(encoding="utf-8")
 

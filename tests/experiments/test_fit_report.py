@@ -23,7 +23,7 @@ from mmrec.experiments.report import fit_report
 from mmrec.experiments.report.charts import style_for
 from mmrec.experiments.report.curves import draw_charts
 from mmrec.experiments.report.fit_report import headline, write_report
-from mmrec.experiments.report.tables import format_difference, format_metric
+from mmrec.experiments.report.html import format_difference, format_metric
 from mmrec.experiments.significance import Assessment, assess
 from mmrec.features.builder import FeatureAudit
 from mmrec.ranker.training import TrainingHistory

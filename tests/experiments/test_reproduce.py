@@ -21,7 +21,7 @@ from mmrec.evaluation.metrics import evaluate
 from mmrec.evaluation.statistics import paired_t_test
 from mmrec.experiments import reproduce as experiment
 from mmrec.experiments.checkpoint import latest_results
-from mmrec.experiments.report.tables import Table
+from mmrec.experiments.report.html import ResultTable
 from mmrec.experiments.reproduce import (
     GRID,
     MODELS,
@@ -364,7 +364,7 @@ def stacks_by_hand(repeats: int = 2) -> Stacks:
     return stacks
 
 
-def cell(table: Table, row: int, title: str) -> str:
+def cell(table: ResultTable, row: int, title: str) -> str:
     return table.rows[row][table.header.index(title)]
 
 

@@ -19,7 +19,7 @@ from mmrec.console import console
 if TYPE_CHECKING:
     from mmrec.data import Reviews
     from mmrec.evaluation.metrics import Metrics
-    from mmrec.experiments.report import tables
+    from mmrec.experiments.report.html import ResultTable
 
 __all__ = [
     "AsJson",
@@ -139,7 +139,7 @@ def print_scores(scores: Mapping[str, Metrics], title: str) -> None:
     stdout.print(table)
 
 
-def print_table(table: tables.Table) -> None:
+def print_table(table: ResultTable) -> None:
     """Print a table of an experiment, with its notes below."""
     view = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column, title in enumerate(table.header):

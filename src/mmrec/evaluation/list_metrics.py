@@ -1,7 +1,7 @@
 """How high in a user's list the items stand that the user turns out to like.
 
-Items with equal scores are put in random order. The same state of `rng` gives every model the same users and
-the same candidates.
+Items with equal scores are put in random order. The same state of `rng` gives every model the
+same users and the same candidates.
 """
 
 from __future__ import annotations
@@ -32,22 +32,16 @@ class ListTask:
     """Which items are looked for in whose lists.
 
     A liked test item is left out where its user has reviewed it in an evidence row too.
-
-    Attributes:
-        evidence: (n, 2) codes of user and item of the evidence rows.
-        test: (m, 2) codes of user and item of the test rows.
-        liked: (m,) bool, whether a test row is a like.
-        item_count: number of items; codes are below it.
     """
 
-    evidence: np.ndarray
-    test: np.ndarray
-    liked: np.ndarray
+    evidence: np.ndarray  # (n, 2) codes of user and item of the evidence rows
+    test: np.ndarray  # (m, 2) the same of the test rows
+    liked: np.ndarray  # (m,) bool, whether a test row is a like
     item_count: int
 
     def items_by_user(self, pairs: np.ndarray, excluded: np.ndarray) -> dict[int, np.ndarray]:
         """Distinct items of every user in (n, 2) `pairs`, without those of the pairs `excluded`."""
-        # A pair becomes one number, user * item_count + item, so that pairs are compared as sets.
+        # A pair becomes one number, user * item_count + item, to compare pairs as sets.
         place_values = np.array([self.item_count, 1])
         numbers = np.setdiff1d(pairs @ place_values, excluded @ place_values)
         user, item = np.divmod(numbers, self.item_count)
@@ -60,8 +54,8 @@ class ListTask:
 
 
 class ListMetrics(NamedTuple):
-    """NDCG@10 with binary relevance (Jaervelin & Kekaelaeinen, 2002), share of lists with a liked item in the
-    first ten, and 1 / rank of the first liked item: means over users, nan without any."""
+    """Means over users, nan without any: NDCG@10 with binary relevance (Jaervelin & Kekaelaeinen,
+    2002), share of lists with a liked item in the first ten, and 1 / rank of the first liked item."""
 
     ndcg: float
     hit_rate: float
@@ -98,10 +92,7 @@ def full_lists(
     max_users: int = 1000,
     pairs_per_call: int = 1 << 18,
 ) -> ListMetrics:
-    """Rank all items that a user has not reviewed in evidence rows, for up to `max_users` random users.
-
-    The scorer gets about `pairs_per_call` pairs at a time.
-    """
+    """Rank all items that a user has not reviewed in evidence rows, for `max_users` random users."""
 
     def candidate_lists() -> Iterator[_Candidates]:
         pairs = np.concatenate([task.evidence, task.test[task.liked]])
@@ -122,7 +113,7 @@ def _rank(
     rng: np.random.Generator,
     pairs_per_call: int = 1 << 18,
 ) -> ListMetrics:
-    """Score lists of about `list_length` candidates, many in one call, and average over users."""
+    """Score lists, about `pairs_per_call` candidates in one call, and average over users."""
     list_user: list[int] = []
     list_metrics: list[tuple[float, float, float]] = []
     while batch := list(islice(candidate_lists, max(1, pairs_per_call // list_length))):

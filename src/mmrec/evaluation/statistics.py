@@ -9,17 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-__all__ = [
-    "Difference",
-    "WeightedMetric",
-    "bootstrap_interval",
-    "holm_correction",
-    "paired_bootstrap",
-]
-__all__ += ["paired_t_test", "weighted_auc", "weighted_fpr_at_tpr"]
+__all__ = ["Difference", "WeightedMetric", "bootstrap_interval", "holm_correction"]
+__all__ += ["paired_bootstrap", "paired_t_test", "weighted_auc", "weighted_fpr_at_tpr"]
 
 WeightedMetric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""(n,) bool labels, (n,) probabilities, (..., n) weights -> (...) values; nan where a label has no weight."""
+"""(n,) bool labels, (n,) probabilities, (..., n) weights -> (...) values, nan without a class."""
 
 
 def _weighted_roc(
@@ -47,7 +41,7 @@ def weighted_auc(label: np.ndarray, p: np.ndarray, weight: np.ndarray) -> np.nda
 def weighted_fpr_at_tpr(
     label: np.ndarray, p: np.ndarray, weight: np.ndarray, tpr: float = 0.9
 ) -> np.ndarray:
-    """Lowest false positive rate at which a share `tpr` of the likes is recommended, a `WeightedMetric`."""
+    """Lowest false positive rate with a share `tpr` of the likes recommended: a `WeightedMetric`."""
     fprs, tprs = _weighted_roc(label, p, weight)
     # The first threshold that reaches it has the lowest false positive rate.
     first_reached = np.argmax(tprs >= tpr - 1e-12, axis=-1)[..., None]
@@ -56,12 +50,17 @@ def weighted_fpr_at_tpr(
 
 
 class Difference(NamedTuple):
-    """A mean difference, the ends of its 95% interval, and the two-sided p-value of there being none."""
+    """A mean difference, the ends of its 95% interval, and the two-sided p-value of 0."""
 
     mean: float
     low: float
     high: float
     p_value: float
+
+    def as_text(self, digits: int) -> str:
+        """Mean and interval."""
+        mean, *ends = (f"{value:+.{digits}f}" for value in self[:3])
+        return f"{mean} [{', '.join(ends)}]"
 
 
 def bootstrap_interval(
@@ -75,8 +74,8 @@ def bootstrap_interval(
 ) -> tuple[float, float, float]:
     """A metric and the ends of its 95% percentile interval, by a bootstrap over users (Efron, 1979).
 
-    Every round draws as many users as there are, with replacement, and takes all rows of each, which (n,)
-    `user` tells. One seed draws the same users for every model. Rounds whose metric is nan do not count.
+    Every round draws as many users as there are, with replacement, and takes all rows of each. One
+    seed draws the same users for every model. Rounds whose metric is nan do not count.
     """
     value, samples = _bootstrap(partial(metric, label, p), user, rounds, seed, max_cells)
     low, high = np.nanquantile(samples, (0.025, 0.975)).tolist()
@@ -92,7 +91,7 @@ def paired_bootstrap(
     rounds: int = 1000,
     seed: int = 0,
 ) -> Difference:
-    """Metric of the (n,) probabilities `first` minus that of `second`, with the same users drawn for both.
+    """Metric of (n,) probabilities `first` minus that of `second`, with the same users drawn.
 
     The p-value is twice the share of rounds on the rarer side of zero, with one more round counted there
     (Davison & Hinkley, 1997, section 4.2).
@@ -117,9 +116,9 @@ def _bootstrap(
     seed: int,
     max_cells: int = 1 << 20,
 ) -> tuple[float, np.ndarray]:
-    """A statistic of (..., n) weights: its value with all of them one, and its (rounds,) values of draws.
+    """A statistic of (..., n) weights: its value at weights of one, and its (rounds,) values of draws.
 
-    No more than `max_cells` weights are in memory at a time.
+    At most `max_cells` weights are in memory at a time.
     """
     users, user_of_row = np.unique(user, return_inverse=True)
     rng = np.random.default_rng(seed)
@@ -139,13 +138,10 @@ def paired_t_test(
 ) -> Difference:
     """`first` minus `second` over at least two seeds that both were run with, by Student's paired t-test.
 
-    Where every seed splits the same reviews anew, the seeds share most of their rows, and differences vary
-    less than those of new reviews would: the variance of their mean is s^2 (1/n + `test_ratio`) for n seeds
-    (Nadeau & Bengio, 2003). Differences that do not vary at all allow no test: p is 1.
-
-    Args:
-        first, second: a metric by seed.
-        test_ratio: test rows by train rows where splits differ; 0 where only the training does.
+    Seeds that split the same reviews anew share most rows, and differences vary less than those of
+    new reviews would: the variance of their mean is s^2 (1/n + `test_ratio`) for n seeds and the
+    ratio of test to train rows (Nadeau & Bengio, 2003), 0 where only the training differs.
+    Differences that do not vary at all allow no test: p is 1.
     """
     differences = np.subtract(first, second)
     count, mean = len(differences), float(np.mean(differences))

@@ -8,31 +8,22 @@ from typing import Literal, NamedTuple
 import numpy as np
 from sklearn.metrics import roc_curve
 
-__all__ = [
-    "OperatingPoint",
-    "ThresholdCurve",
-    "ThresholdRates",
-    "rates_at_threshold",
-    "threshold_curve",
-]
+__all__ = ["OperatingPoint", "ThresholdCurve", "ThresholdRates", "rates_at_threshold"]
+__all__ += ["threshold_curve"]
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A bound: at most this share of the dislikes (`max_fpr`), or at least this share of the likes."""
+    """A bound: at most a share of the dislikes (`max_fpr`), or at least one of the likes."""
 
     kind: Literal["max_fpr", "min_tpr"]
     value: float
 
     def threshold(self, label: np.ndarray, probability: np.ndarray) -> float:
-        """The lowest (`max_fpr`) or highest (`min_tpr`) probability that keeps the bound.
+        """The lowest (`max_fpr`) or highest (`min_tpr`) of the probabilities that keeps the bound.
 
-        Args:
-            label: (n,) bool, with at least one like and one dislike.
-            probability: (n,) probabilities of a like.
-
-        Returns:
-            One of the probabilities; or inf, which recommends nothing, where none keeps `max_fpr`.
+        Both classes must be among the (n,) labels. Inf recommends nothing, where no probability
+        keeps `max_fpr`.
         """
         # Thresholds fall from inf; the rates rise with them from 0 to 1.
         fprs, tprs, thresholds = roc_curve(label, probability, drop_intermediate=False)
@@ -42,10 +33,7 @@ class OperatingPoint:
 
 
 class ThresholdRates(NamedTuple):
-    """Shares recommended at a threshold: of likes, of dislikes, of all rows; and the likes among them.
-
-    A share of no rows is nan.
-    """
+    """Shares recommended: of likes, dislikes, all rows; and the likes among them; nan of no rows."""
 
     tpr: float
     fpr: float

@@ -1,16 +1,17 @@
-"""What each group of inputs adds: models that see only some of the groups, all trained side by side.
+"""What each group of inputs adds: models that see only some of the groups, trained side by side.
 
-Every seed is another split, other evidence and other initial weights; what is compared shares all three. The
-results of a seed are plain data: the `extras` that were computed; the `groups` that the data have; `metrics`
-on test rows by row of the table; `coalitions`, the ROC-AUC by set of groups, as in `ratings + photos`;
-`test_ratio`, test rows to train rows; `remarks`; and `bootstrap`: differences to the row `everything`.
+Every seed is another split, other evidence and other initial weights; what is compared shares all
+three. The results of a seed are plain data: the `extras` that were computed; the `groups` that the
+data have; `metrics` on test rows by row of the table; `coalitions`, the ROC-AUC by set of groups, as
+in `ratings + photos`; `test_ratio`, test rows to train rows; `remarks`; and `bootstrap`: differences
+to the row `everything`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from copy import copy
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from mmrec.data.schema import Reviews
 from mmrec.evaluation.metrics import evaluate
 from mmrec.evaluation.statistics import Difference, holm_correction, paired_bootstrap, paired_t_test
 from mmrec.experiments.checkpoint import Checkpoint
-from mmrec.experiments.report.tables import Table
+from mmrec.experiments.report.html import ResultTable
 from mmrec.experiments.significance import BOOTSTRAPPED_METRICS
 from mmrec.features.builder import FeatureBuilder, build_features
 from mmrec.features.dataset import Dataset, Models
@@ -55,12 +56,8 @@ def ablate(
 ) -> list[SeedResult]:
     """Train what the `Checkpoint` at `path` does not hold yet, for `seeds` seeds from the config's on.
 
-    Args:
-        reviews, config, models: what is trained.
-        path: of the checkpoint.
-        seeds: how many.
-        extras: any of `shapley`, all coalitions; `words` and `summaries`, other texts and pictures in place
-            of the model's; `bootstrap`, over users, where there is only one seed.
+    The `extras` are `shapley`, all coalitions; `words` and `summaries`, other texts and pictures in
+    place of the model's; `bootstrap`, over users, where there is only one seed.
 
     Raises:
         DataError: too few reviews, or a file at `path` that is no checkpoint.
@@ -81,20 +78,19 @@ def group_probabilities(
 ) -> dict[str, np.ndarray]:
     """Coalition -> (m,) probability of a like of every test row; all start from the same weights."""
     (builder, features), label, split = built, prepared.label, prepared.split
-    weights = class_weights(label[split.train], builder.config.training.loss)
-    seed = int(np.random.SeedSequence(builder.config.seed).generate_state(1)[0])
+    config = builder.config
+    weights = class_weights(label[split.train], config.training.loss)
+    seed = int(np.random.SeedSequence(config.seed).generate_state(1)[0])
     runs = []
     for coalition in coalitions:
         # What is not in the coalition is masked.
         masked = frozenset(FEATURE_GROUPS).difference(coalition.split(" + "))
-        runs.append(TrainingRun(seed, builder.config.ranker.dropout, weights, masked))
+        runs.append(TrainingRun(seed, config.ranker.dropout, weights, masked))
     ranker, _ = train_runs(builder, features, label, split, runs)
     logits = predict_logits(ranker, RankerInputs(features), split.test)  # (coalitions, m)
     model = TrainedModel(builder, ranker, weights, {})
-    return {
-        coalition: model.probability(logit[None])
-        for coalition, logit in zip(coalitions, logits, strict=True)
-    }
+    probabilities = (model.probability(logit[None]) for logit in logits)
+    return dict(zip(coalitions, probabilities, strict=True))
 
 
 def _coalition(groups: Sequence[str], without: Collection[str] = ()) -> str:
@@ -116,13 +112,13 @@ def _seed_result(prepared: PreparedData, extras: set[str]) -> SeedResult:
     for group in groups:
         table_rows[f"without {group}"] = _coalition(groups, {group})
     table_rows["without text"] = _coalition(groups, {"user text", "item text"})
-    table_rows |= {f"{group} alone": group for group in groups}
+    for group in groups:
+        table_rows[f"{group} alone"] = group
     needed = [*table_rows.values(), *_text_and_photo_coalitions(groups)]
-    if "shapley" in extras:
-        for size in range(1, len(groups)):
-            needed += [_coalition(members) for members in combinations(groups, size)]
+    for size in range(1, len(groups)) if "shapley" in extras else ():
+        needed += map(_coalition, combinations(groups, size))
     # A coalition is trained once, however many rows need it; none may be empty.
-    distinct = [coalition for coalition in dict.fromkeys(needed) if coalition]
+    distinct = list(filter(None, dict.fromkeys(needed)))
     by_coalition = group_probabilities(prepared, built, distinct)
     probability = {name: by_coalition[key] for name, key in table_rows.items() if key}
     remarks = config_warnings(config)
@@ -137,24 +133,17 @@ def _seed_result(prepared: PreparedData, extras: set[str]) -> SeedResult:
         probability[f"with {name}"] = variant_probability[everything]
     label, user = prepared.label[split.test], prepared.dataset.data.user[split.test]
     weights = class_weights(prepared.label[split.train], config.training.loss)
-    bootstrap: dict[str, dict[str, Difference]] = {}
-    if "bootstrap" in extras:
-        for name, p in probability.items():
-            bootstrap[name] = {
-                key: paired_bootstrap(user, label, p, probability["everything"], metric)
-                for key, metric in BOOTSTRAPPED_METRICS.items()
-            }
-    return {
-        "extras": sorted(extras),
-        "groups": groups,
-        "metrics": {name: evaluate(label, p, weights) for name, p in probability.items()},
-        "coalitions": {
-            name: evaluate(label, p, weights)["auc"] for name, p in by_coalition.items()
-        },
-        "test_ratio": len(split.test) / len(split.train),
-        "remarks": remarks,
-        "bootstrap": bootstrap,
-    }
+    result: SeedResult = {"extras": sorted(extras), "groups": groups, "remarks": remarks}
+    result |= {"metrics": {}, "coalitions": {}, "bootstrap": {}}
+    for name, p in probability.items():
+        result["metrics"][name] = evaluate(label, p, weights)
+        if "bootstrap" in extras:
+            gaps = result["bootstrap"][name] = {}
+            for key, metric in BOOTSTRAPPED_METRICS.items():
+                gaps[key] = paired_bootstrap(user, label, p, probability["everything"], metric)
+    for coalition, p in by_coalition.items():
+        result["coalitions"][coalition] = evaluate(label, p, weights)["auc"]
+    return result | {"test_ratio": len(split.test) / len(split.train)}
 
 
 def _variants(
@@ -195,22 +184,25 @@ def metric_rows(
 
     `metric` is one of `BOOTSTRAPPED_METRICS`; p-values are adjusted for the number of rows (Holm).
     """
-    names = list(results[0]["metrics"])
-    names = [name for name in names if all(name in result["metrics"] for result in results)]
-    values = {name: [result["metrics"][name][metric] for result in results] for name in names}
+    by_seed = [result["metrics"] for result in results]
+    everything = [metrics["everything"][metric] for metrics in by_seed]
     ratio = _test_ratio(results)
-    if len(results) == 1:
-        bootstrap = results[0]["bootstrap"]
-        gaps = [Difference(*bootstrap[name][metric]) for name in names]
-    else:
-        gaps = [paired_t_test(values[name], values["everything"], ratio) for name in names]
-    # The first row is compared with itself, which is no test.
-    p_values = [1.0, *holm_correction([gap.p_value for gap in gaps[1:]]).tolist()]
     rows = []
-    for name, gap, p_value in zip(names, gaps, p_values, strict=True):
-        mean = _mean_interval(values[name], ratio)
-        rows.append((name, mean, gap._replace(p_value=p_value)))
-    return rows
+    for name in by_seed[0]:
+        if not all(name in metrics for metrics in by_seed):
+            continue
+        values = [metrics[name][metric] for metrics in by_seed]
+        if len(results) == 1:
+            gap = Difference(*results[0]["bootstrap"][name][metric])
+        else:
+            gap = paired_t_test(values, everything, ratio)
+        rows.append((name, _mean_interval(values, ratio), gap))
+    # The first row is compared with itself, which is no test.
+    p_values = [1.0, *holm_correction([gap.p_value for *_, gap in rows[1:]]).tolist()]
+    return [
+        (name, mean, gap._replace(p_value=p_value))
+        for (name, mean, gap), p_value in zip(rows, p_values, strict=True)
+    ]
 
 
 def _test_ratio(results: Sequence[SeedResult]) -> float:
@@ -244,8 +236,8 @@ def shapley_values(results: Sequence[SeedResult]) -> dict[str, MeanInterval]:
 def synergy(results: Sequence[SeedResult]) -> Difference | None:
     """v(all) - v(without text) - v(without photos) + v(without both), v being ROC-AUC on test.
 
-    Above zero, text and photos complement each other; below, they hold the same information. None with one
-    seed, and where either is missing.
+    Above zero, text and photos complement each other; below, they hold the same information. None
+    with one seed, and where either is missing.
     """
     with_photos, without_photos = [], []  # what text adds, by seed
     for result in results:
@@ -258,41 +250,34 @@ def synergy(results: Sequence[SeedResult]) -> Difference | None:
     return paired_t_test(with_photos, without_photos, _test_ratio(results))
 
 
-def ablation_tables(results: Sequence[SeedResult]) -> list[Table]:
+def ablation_tables(results: Sequence[SeedResult]) -> list[ResultTable]:
     """One for each metric; where all coalitions were trained, what each group is worth."""
-    test = (
-        f"Student's t over {len(results)} splits of the same reviews (Nadeau & Bengio's variance)"
-    )
-    if len(results) == 1:
-        test = "a bootstrap over users"
+    test = "a bootstrap over users"
+    if (count := len(results)) > 1:
+        test = f"Student's t over {count} splits of the same reviews (Nadeau & Bengio's variance)"
     notes = [
         f"intervals (95%) and p, in pairs, by {test}; p is adjusted for the whole table (Holm)",
         "one training per row, where `mmrec fit` averages several (--ensemble)",
-        *dict.fromkeys(remark for result in results for remark in result["remarks"]),
+        *dict.fromkeys(chain(*(result["remarks"] for result in results))),
     ]
     if gap := synergy(results):
         meaning = "above 0 they complement each other, below they hold the same information"
-        values = f"{_format_difference(gap)}, p {gap.p_value:.3f}"
+        values = f"{gap.as_text(4)}, p {gap.p_value:.3f}"
         notes.append(f"synergy of text and photos in ROC-AUC: {values}; {meaning}")
     tables = []
     for metric, title in (("auc", "ROC-AUC"), ("fpr_at_90", "FPR at TPR .90")):
-        rows = [
-            [name, _format_mean(mean), _format_difference(gap), f"{gap.p_value:.3f}"]
-            for name, mean, gap in metric_rows(results, metric)
-        ]
+        rows = []
+        for name, mean, gap in metric_rows(results, metric):
+            rows.append([name, _format_mean(mean), gap.as_text(4), f"{gap.p_value:.3f}"])
         header = ["inputs", title, "less that of everything", "p"]
-        tables.append(Table(f"What inputs add to {title}", header, rows, notes=notes))
+        tables.append(ResultTable(f"What inputs add to {title}", header, rows, notes=notes))
     if shares := shapley_values(results):
         rows = [[group, _format_mean(share)] for group, share in shares.items()]
         notes = ["exact Shapley values; they add up to the ROC-AUC of everything less .5"]
         header = ["group", "ROC-AUC"]
-        tables.append(Table("What each group is worth", header, rows, notes=notes))
+        tables.append(ResultTable("What each group is worth", header, rows, notes=notes))
     return tables
 
 
 def _format_mean(mean: MeanInterval) -> str:
     return f"{mean[0]:.4f} ±{mean[1]:.4f}" if mean[1] else f"{mean[0]:.4f}"
-
-
-def _format_difference(gap: Difference) -> str:
-    return f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"

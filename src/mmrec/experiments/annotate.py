@@ -21,15 +21,8 @@ from mmrec.llm.types import Note, Summary
 from mmrec.pipeline import prepare_data
 from mmrec.vision.openai_captioner import OpenAICaptioner
 
-__all__ = [
-    "CAPTION",
-    "AnnotatedText",
-    "AnnotatedTexts",
-    "AnnotationRun",
-    "SourcedText",
-    "SummarizedViews",
-]
-__all__ += ["annotate_reviews"]
+__all__ = ["CAPTION", "AnnotatedText", "AnnotatedTexts", "AnnotationRun", "SourcedText"]
+__all__ += ["SummarizedViews", "annotate_reviews"]
 
 CAPTION = "caption"
 """The captioner's calls in a plan."""
@@ -54,7 +47,7 @@ class SourcedText(NamedTuple):
 
 @dataclass(frozen=True)
 class AnnotatedText:
-    """The annotation of a user, an item or a review, its text, and the rows of the dataset it was made of."""
+    """The annotation of a user, an item or a review, its text, and the rows that it was made of."""
 
     entity: str
     annotation: Note | Summary
@@ -65,7 +58,7 @@ class AnnotatedText:
 
     @cached_property
     def sentences(self) -> list[str]:
-        """Sentences of the text."""
+        """Of the text."""
         return split_sentences(self.text)
 
     @cached_property
@@ -87,10 +80,8 @@ class AnnotatedText:
         """Distinct sentences of each review."""
         quotes = []
         for review_id, text in self.reviews.items():
-            quotes += [
-                SourcedText(sentence, review_id)
-                for sentence in dict.fromkeys(split_sentences(text))
-            ]
+            distinct = dict.fromkeys(split_sentences(text))
+            quotes += [SourcedText(sentence, review_id) for sentence in distinct]
         return quotes
 
 
@@ -100,21 +91,15 @@ AnnotatedTexts = Mapping[str, Sequence[AnnotatedText]]
 
 @dataclass(frozen=True)
 class AnnotationRun:
-    """The annotations of a data set.
-
-    Attributes:
-        dataset: all n reviews.
-        notes: (n) of each review, under the strategy `notes`.
-        summaries: under `summary`, of every view that training or the saved model uses.
-        failed: reasons why an annotation is missing, and how often.
-        pending: answers that the server has not given yet, by annotations that wait for them.
-    """
+    """The annotations of a data set of n reviews."""
 
     dataset: Dataset
+    # Under the strategy `notes`, (n) of each review.
     notes: list[Note] = field(default_factory=list)
+    # Under `summary`, of every view that training or the saved model uses.
     summaries: list[SummarizedViews] = field(default_factory=list)
-    failed: Counter[str] = field(default_factory=Counter)
-    pending: list[AnswersPending] = field(default_factory=list)
+    failed: Counter[str] = field(default_factory=Counter)  # reasons of missing annotations
+    pending: list[AnswersPending] = field(default_factory=list)  # not given by the server yet
 
     def texts(self) -> dict[str, list[AnnotatedText]]:
         """All annotations by kind, those without a text too."""
@@ -152,11 +137,12 @@ def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> Annota
     # A saved model uses all reviews, those that the filter dropped too.
     if len(prepared.dataset) == len(dataset):
         dataset = prepared.dataset
+    data = dataset.data
     views: list[tuple[EntityKind, Dataset, EvidenceViews]] = [
         ("item", prepared.dataset, evidence.item),
-        ("item", dataset, EvidenceViews.all_reviews(dataset.data.item)),
+        ("item", dataset, EvidenceViews.all_reviews(data.item)),
         ("user", prepared.dataset, evidence.user),
-        ("user", dataset, EvidenceViews.all_reviews(dataset.data.user)),
+        ("user", dataset, EvidenceViews.all_reviews(data.user)),
     ]
     for kind, source, entity_views in views:
         with _recorded_if_pending(run):

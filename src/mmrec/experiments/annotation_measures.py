@@ -1,9 +1,10 @@
 """Four measures of what a language model wrote, compared with the reviews that it read.
 
-A cosine means nothing alone. So a claim *matches* n texts where it occurs in them word for word, or is
-nearer to one of them than to any of up to 19 n texts about other entities. Claims that have nothing to do
-with the texts would match at the rate `by_chance`: n over all texts compared, one in twenty where there are
-enough. A claim that fits everyone ("good food") beats chance only where it is quoted.
+A cosine means nothing alone. So a claim *matches* n texts where it occurs in them word for word, or
+is nearer to one of them than to any of up to 19 n texts about other entities. Claims that have
+nothing to do with the texts would match at the rate `by_chance`: n over all texts compared, one in
+twenty where there are enough. A claim that fits everyone ("good food") beats chance only where it is
+quoted.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ __all__ += ["rank_correlation", "support"]
 
 @dataclass(frozen=True)
 class Example:
-    """A text to read: of which entity, why it is shown and how severe that is; a text to compare it with."""
+    """A text of an entity to read beside another one, why, and how severe that is."""
 
     entity: str
     reason: str
@@ -63,7 +64,7 @@ class QualityMeasure:
 
 @dataclass(frozen=True)
 class QualityContext:
-    """What measures use, the same for every language model: encoder, extractive model and random numbers."""
+    """What measures use, the same for every language model."""
 
     models: Models
     extractive: ExtractiveModel
@@ -98,16 +99,13 @@ def coverage(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
     measure = QualityMeasure("Share of reviews' likes and dislikes that match what was written.")
     for kind, annotated in texts.items():
         reviews = [review for text in annotated for review in text.reviews.values()]
-        # All reviews in one call; the notes are dealt out to their texts again.
-        notes = iter(context.models.quote_annotator.write_notes(reviews))
-        notes_of_text = [
-            {review_id: next(notes) for review_id in text.reviews} for text in annotated
-        ]
+        # All reviews in one call; `zip` below takes as many notes as a text has reviews.
+        all_notes = context.models.quote_annotator.write_notes(reviews)
         for part, sign in (("likes", 1), ("dislikes", -1)):
-            claims, written = [], {}
-            for text, own_notes in zip(annotated, notes_of_text, strict=True):
+            claims, written, notes = [], {}, iter(all_notes)
+            for text in annotated:
                 quotes, points = [], list(getattr(text.annotation, part))
-                for review_id, note in own_notes.items():
+                for review_id, note in zip(text.reviews, notes, strict=False):
                     quotes += [SourcedText(point, review_id) for point in getattr(note, part)]
                 claims.append(quotes)
                 same_sign = context.extractive.polarity(text.sentences) * sign > 0
@@ -126,7 +124,7 @@ def match_rates(
 ) -> Row:
     """Compare the claims of every entity with its texts (by its name), and with those of others.
 
-    Claims without a match are added to `examples`.
+    Claims without a match become examples.
     """
     # (claims, d) and (texts, d), by entity in the same order
     claim_vectors = context.vectors([claim.text for group in claims for claim in group])
@@ -177,7 +175,7 @@ def _padded_words(text: str) -> str:
 def agreement(
     texts: AnnotatedTexts, context: QualityContext, max_pairs: int = 300
 ) -> QualityMeasure:
-    """Do two summaries of one entity, made of different reviews, agree more than those of two entities?
+    """Do two summaries of one entity, of different reviews, agree more than those of two entities?
 
     `price` is the share of pairs with the same tag; `categories`, and `shared` reviews, are Jaccard
     indices.
@@ -193,31 +191,29 @@ def agreement(
         pairs = pairs[:max_pairs]
         if len(pairs) < 2:
             continue
-        vectors = context.vectors([text.text for pair in pairs for text in pair])
+        firsts, seconds = zip(*pairs, strict=True)
+        # (2 pairs, d): the first summary of each entity, then the second one of each
+        vectors = context.vectors([text.text for text in (*firsts, *seconds)])
         # The first summary of each entity beside its second one, or beside that of another entity.
         for name, shift in (("same", 0), ("others", 1)):
-            # (pairs,): the vectors alternate between first and second summaries
-            cosine = (vectors[::2] * np.roll(vectors[1::2], shift, axis=0)).sum(axis=1)
-            compared = [(pair[0], pairs[number - shift][1]) for number, pair in enumerate(pairs)]
-            price, categories, shared = [], [], []
-            for first, second in compared:
-                price.append(first.annotation.price == second.annotation.price)
-                labels = set(first.annotation.categories), set(second.annotation.categories)
-                categories.append(_jaccard(*labels))
-                shared.append(_jaccard(first.review_ids, second.review_ids))
-            measure.rows[f"{kind}: {name}"] = {
-                "count": len(pairs),
-                "cosine": mean_estimate(cosine),
-                "price": mean_estimate(price),
-                "categories": mean_estimate(categories),
-                "shared": mean_estimate(shared),
-            }
-            if name == "same":
-                for (first, second), near, share in zip(compared, cosine, shared, strict=True):
+            partners = np.roll(np.arange(len(pairs)), shift)
+            cosine = (vectors[: len(pairs)] * vectors[len(pairs) + partners]).sum(axis=1)
+            columns: dict[str, list[float]] = {"price": [], "categories": [], "shared": []}
+            for first, partner, near in zip(firsts, partners, cosine, strict=True):
+                second, note = seconds[partner], first.annotation
+                labels = set(note.categories), set(second.annotation.categories)
+                columns["price"].append(note.price == second.annotation.price)
+                columns["categories"].append(_jaccard(*labels))
+                share = _jaccard(first.review_ids, second.review_ids)
+                columns["shared"].append(share)
+                if name == "same":
                     reason = f"cosine {near:.2f}; they share {share:.0%} of their reviews"
                     entity, severity = f"{kind} {first.entity}", share - float(near)
                     example = Example(entity, reason, severity, first.text, second.text)
                     measure.examples.append(example)
+            row: Row = {"count": len(pairs), "cosine": mean_estimate(cosine)}
+            row |= {column: mean_estimate(values) for column, values in columns.items()}
+            measure.rows[f"{kind}: {name}"] = row
     return measure
 
 
@@ -229,10 +225,10 @@ def _jaccard(first: AbstractSet[str], second: AbstractSet[str]) -> float:
 def polarity(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
     """Are texts more positive, or more negative, than the reviews that they were made of?
 
-    The polarity of a text is the mean over its sentences by the extractive model's rule. `rating` is its
-    rank correlation with the mean rating of its reviews, `slope` that of the regression line on the
-    polarity of its reviews, `shift` the mean difference to that. In the row `drawn`, as many sentences
-    drawn from the reviews at random stand for the text: what brevity alone does.
+    The polarity of a text is the mean over its sentences by the extractive model's rule. `rating` is
+    its rank correlation with the mean rating of its reviews, `slope` that of the regression line on
+    the polarity of its reviews, `shift` the mean difference to that. In the row `drawn`, as many
+    sentences drawn from the reviews at random stand for the text: what brevity alone does.
     """
     measure = QualityMeasure("Praise less blame. Slope > 1: amplified; shift > 0: improved.")
     for kind, annotated in texts.items():
@@ -261,7 +257,7 @@ def polarity(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray, min_pairs: int = 4) -> Estimate | None:
-    """Spearman's correlation, with the standard error of Bonett & Wright (2000) of four pairs or more.
+    """Spearman's correlation, from four pairs on with the standard error of Bonett & Wright (2000).
 
     None where it is not defined, or there are fewer than `min_pairs`.
     """

@@ -1,4 +1,4 @@
-"""Measures what a language model wrote against the reviews that it read, and against known facts of items."""
+"""Measures what a language model wrote against the reviews that it read, and known facts of items."""
 
 from __future__ import annotations
 
@@ -26,34 +26,24 @@ __all__ = ["AnnotationQuality", "measure_annotation_quality"]
 
 @dataclass(frozen=True)
 class AnnotationQuality:
-    """Measures of the annotations of one model, and what readers of them must know.
-
-    Attributes:
-        model, strategy, prompts: what annotated, and how it was asked.
-        sample_counts: by kind, texts `written` and `missing`, those `sampled` (one an entity), and the
-            `reviews` that these are compared with.
-        measures: by name, with the worst examples of each.
-        remarks: for the reader.
-    """
+    """Measures of the annotations of one model, and what readers of them must know."""
 
     model: dict[str, Any]
     strategy: str
     prompts: str
+    # By kind, texts `written` and `missing`, those `sampled` (one an entity), and the `reviews`
+    # that these are compared with.
     sample_counts: dict[str, dict[str, int]]
-    measures: dict[str, QualityMeasure]
+    measures: dict[str, QualityMeasure]  # with the worst examples of each
     remarks: list[str]
 
 
 def measure_annotation_quality(
     run: AnnotationRun, config: Config, models: Models, truth: Path | None = None
 ) -> AnnotationQuality:
-    """Measure support, agreement, coverage, polarity, and price and categories where the truth is given.
+    """Measure support, agreement, coverage and polarity of the annotations.
 
-    Args:
-        run: the annotations.
-        config: its `seed` draws the samples.
-        models: that annotated.
-        truth: file of items with their price or categories (see `item_truth.read_truth`).
+    A file of items with their price or categories (see `item_truth.read_truth`) adds `truth`.
 
     Raises:
         DataError: the file of items cannot be used.
@@ -70,12 +60,8 @@ def measure_annotation_quality(
         sample = _sample(written[kind], context.rng)
         if len(sample) > 1:
             sampled[kind] = sample
-        sample_counts[kind] = {
-            "written": len(written[kind]),
-            "missing": len(missing),
-            "sampled": len(sample),
-            "reviews": sum(len(text.reviews) for text in sample),
-        }
+        counts = {"written": len(written[kind]), "missing": len(missing), "sampled": len(sample)}
+        sample_counts[kind] = counts | {"reviews": sum(len(text.reviews) for text in sample)}
     results = {
         "support": measures.support(sampled, context),
         "agreement": measures.agreement(written, context),
@@ -102,9 +88,8 @@ def _sample(
     max_reviews: int = 3000,
 ) -> list[AnnotatedText]:
     """One random text an entity, of random entities, where both text and reviews have sentences."""
-    by_entity = {
-        written[number].entity: written[number] for number in rng.permutation(len(written))
-    }
+    shuffled = (written[number] for number in rng.permutation(len(written)))
+    by_entity = {text.entity: text for text in shuffled}
     sample, reviews = [], 0
     for text in list(by_entity.values())[:max_entities]:
         reviews += len(text.reviews)
@@ -127,9 +112,8 @@ def _compare_with_truth(
     # The summary of most reviews comes last and replaces the others.
     for text in sorted(written.get("item", []), key=lambda text: len(text.rows)):
         annotations[text.entity] = [text.annotation]
-    measure = QualityMeasure(
-        "Rank correlation with the true price; share of true categories in the first five."
-    )
+    legend = "Rank correlation with the true price; share of true categories in the first five."
+    measure = QualityMeasure(legend)
     items = sorted(prices.keys() & annotations.keys())
     tags = {item: [note.price for note in annotations[item]] for item in items}
     scores = np.array([item_truth.price_level_score(tags[item]) for item in items])
@@ -170,18 +154,16 @@ def _worst_examples(examples: Sequence[Example], limit: int = 3) -> list[Example
 
 
 def _remarks(sampled: bool, builtin: bool, pending: bool) -> list[str]:
-    remarks = [
-        "there is nothing to measure: no two texts were written of reviews with words in them"
-    ]
+    missing = "there is nothing to measure: no two texts were written of reviews with words in them"
+    remarks = [missing]
     if sampled:
         remarks = [
             "a match shows that two texts have the same subject, not that they say the same of it",
             "the extractive model decides what reviews praise and blame, and errs at times",
         ]
     if builtin:
-        remarks.append(
-            "the extractive model quotes, and is measured by itself; its values serve for comparison"
-        )
+        text = "the extractive model quotes, and is measured by itself"
+        remarks.append(f"{text}; its values serve for comparison")
     if pending:
         remarks.append("answers are pending on the server; only those that are here were measured")
     return remarks

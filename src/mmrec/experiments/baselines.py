@@ -41,12 +41,9 @@ MEAN_BASELINES: dict[str, BaselineScorer] = {
 
 
 def bias_scores(data: Interactions, rows: np.ndarray, penalty: float) -> np.ndarray:
-    """(n,) rating = mean + user bias + item bias, by least squares with an L2 penalty on the biases.
+    """(n,) rating = mean + user bias + item bias, fitted on `rows` by least squares.
 
-    Args:
-        data: all n interactions.
-        rows: rows that the biases are fitted on.
-        penalty: in reviews.
+    The L2 `penalty` of the biases is in reviews.
     """
     # The penalty must not pull on the mean, so ratings are centred first.
     mean = float(data.rating[rows].mean())
@@ -76,7 +73,7 @@ def choose_bias_model(data: Interactions, split: Split, label: np.ndarray) -> Ba
 def choose_scorer(
     scorers: Sequence[BaselineScorer], data: Interactions, split: Split, label: np.ndarray
 ) -> BaselineScorer:
-    """The scorer with the highest ROC-AUC on valid when it is fitted on the rows before validation."""
+    """The scorer with the highest ROC-AUC on valid, fitted on the rows before validation."""
 
     def auc_on_valid(scorer: BaselineScorer) -> float:
         scores = scorer(data, split.rows_before_validation)
@@ -88,9 +85,9 @@ def choose_scorer(
 def calibrate(
     scorer: BaselineScorer, data: Interactions, split: Split, label: np.ndarray
 ) -> np.ndarray:
-    """(n,) probability of a like: a logistic curve fitted on valid, then scores from all evidence rows."""
+    """(n,) probability of a like: a logistic curve of scores, fitted on valid."""
     # The curve is fitted on rows that the scores have not seen.
     before_valid = scorer(data, split.rows_before_validation)
     curve = LogisticRegression(C=1e6).fit(before_valid[split.valid, None], label[split.valid])
-    scores = scorer(data, split.evidence_rows)
+    scores = scorer(data, split.evidence_rows)  # for prediction, all evidence counts
     return np.asarray(curve.predict_proba(scores[:, None])[:, 1])

@@ -1,4 +1,4 @@
-"""Results of long experiments, written as they come, so that a stopped experiment resumes where it was."""
+"""Results of long experiments, written as they come, so that a stopped one resumes where it was."""
 
 from __future__ import annotations
 
@@ -33,12 +33,10 @@ class Checkpoint:
         self._runs = _read(path) if path.is_file() else {}
         provenance = _hash(reviews, config, models)
         if self._runs and provenance not in self._runs:
-            console.print(
-                f"{path} has results of other reviews, settings, models or code; they stay, and everything "
-                "is computed anew",
-                markup=False,
-                highlight=False,
+            text = (
+                "has results of other reviews, settings, models or code; they stay, and everything"
             )
+            console.print(f"{path} {text} is computed anew", markup=False, highlight=False)
         # The last ones are the latest.
         self.results: dict[str, Any] = self._runs.pop(provenance, {})
         self._runs[provenance] = self.results
@@ -54,11 +52,8 @@ class Checkpoint:
 
 def _hash(reviews: Reviews, config: Config, models: Models) -> str:
     """Hash of all that results depend on, the source of the package included."""
-    calls = {
-        "in_flight",
-        "budget",
-        "llm_price",
-    }  # how a model is called does not change its answers
+    # How a model is called does not change its answers.
+    calls = {"in_flight", "budget", "llm_price"}
     excluded: Any = {"seed": True, "store": True, "read": True, "language": calls}
     parts = [config.model_dump_json(exclude=excluded), str(models.image_encoder.available())]
     parts += [reviews.table.write_ndjson(), reviews.items.write_ndjson()]
@@ -69,11 +64,7 @@ def _hash(reviews: Reviews, config: Config, models: Models) -> str:
 
 
 def latest_results(path: Path) -> dict[str, Any]:
-    """The results that were written last.
-
-    Raises:
-        DataError: the file is no checkpoint.
-    """
+    """The results that were written last; a DataError where the file is no checkpoint."""
     return list(_read(path).values())[-1]
 
 

@@ -22,23 +22,14 @@ __all__ = ["Comparison", "compare"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """The results of one run.
-
-    Attributes:
-        prepared: the data.
-        metrics: name -> metrics on the test rows; baselines first.
-        probability: name -> (n,) probability of a like of every row.
-        trained: name -> the paper's models and ours, with their features.
-        seconds: name -> time taken by building features and training.
-        remarks: what was skipped, and what readers of the metrics must know.
-    """
+    """The results of one run, by name of the model; baselines come first."""
 
     prepared: PreparedData
-    metrics: dict[str, Metrics]
-    probability: dict[str, np.ndarray]
-    trained: dict[str, TrainingResult] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
+    metrics: dict[str, Metrics]  # on the test rows
+    probability: dict[str, np.ndarray]  # (n,) of a like, of every row
+    trained: dict[str, TrainingResult] = field(default_factory=dict)  # without baselines
+    seconds: dict[str, float] = field(default_factory=dict)  # to build features and train
+    remarks: list[str] = field(default_factory=list)  # what readers of the metrics must know
 
 
 def compare(
@@ -51,12 +42,8 @@ def compare(
 ) -> Comparison:
     """Train baselines and models on one split, and evaluate them on its test rows.
 
-    Args:
-        reviews: as read; filtered here.
-        config: everything else; `config.ranker.features` is replaced by each of `model_names`.
-        models: what annotates and encodes.
-        model_names: any of `baseline`, `proposed` and `mmrec`.
-        trained_baselines: whether to train the baselines too that take features.
+    `config.ranker.features` is replaced by each of `model_names`. `trained_baselines` adds those
+    that take features.
     """
     prepared = prepare_data(reviews, config, models)
     dataset, split, label = prepared.dataset, prepared.split, prepared.label
@@ -77,9 +64,8 @@ def compare(
         start = time.perf_counter()
         # Features of the paper's model; ours hold fitted effects, which are part of the ranker.
         source = result.trained.get("proposed") or next(iter(result.trained.values()))
-        added, remarks = trained_baseline_probabilities(
-            source.features, dataset.data, split, label, config.seed
-        )
+        inputs = source.features, dataset.data, split, label, config.seed
+        added, remarks = trained_baseline_probabilities(*inputs)
         result.seconds["trained baselines"] = time.perf_counter() - start
         probability.update(added)
         result.remarks.extend(remarks)
@@ -94,7 +80,7 @@ def compare(
 
 
 def _photo_remark(name: str, trained: TrainingResult) -> str:
-    """Why a model has no photos, or which captions failed; empty where there is nothing to say."""
+    """Why a model has no photos, or which captions failed; else empty."""
     dataset, evidence = trained.prepared.dataset, trained.prepared.evidence
     if trained.model.builder.image:
         return "" if name == "baseline" else str(dataset.captions)
@@ -102,6 +88,6 @@ def _photo_remark(name: str, trained: TrainingResult) -> str:
         return "no image block, since no item has a photo"
     model = trained.prepared.config.vision.image_model
     return (
-        f"no image block, since the weights of {model} are not here; name a folder that holds them with "
-        f"--image-model, or bring them with `hf download {model}`"
+        f"no image block, since the weights of {model} are not here; name a folder that holds them "
+        f"with --image-model, or bring them with `hf download {model}`"
     )

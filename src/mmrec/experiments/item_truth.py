@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,11 @@ def label_recall(ranked: Sequence[str], true_labels: Iterable[str], k: int = 5) 
 
 def most_frequent_labels(truth: Mapping[str, Sequence[str]], k: int = 5) -> list[str]:
     """The `k` labels that most items have: a comparator that knows the truth but reads nothing."""
-    distinct = sorted(
-        label for labels in truth.values() for label in set(map(normalise_label, labels))
-    )
-    return [label for label, _ in Counter(distinct).most_common(k)]
+    counts: Counter[str] = Counter()
+    for labels in truth.values():
+        counts.update(set(map(normalise_label, labels)))
+    # On a tie the first in the alphabet.
+    return sorted(counts, key=lambda label: (-counts[label], label))[:k]
 
 
 def read_truth(
@@ -67,9 +69,10 @@ def read_truth(
     Raises:
         DataError: the file cannot be read, or has no such columns.
     """
-    columns = dict.fromkeys(column for row in _rows(path) for column in row)
-    names = [name for layout in LAYOUTS.values() for name in layout["item"]]
-    ids = [item] if item else list(dict.fromkeys(names))
+    columns, ids = dict.fromkeys(chain(*_rows(path))), [item] if item else []
+    if not item:
+        names = chain(*(layout["item"] for layout in LAYOUTS.values()))
+        ids = list(dict.fromkeys(names))
     id_column = next((name for name in ids if name in columns), None)
     price = _first_with_prefix(columns, "price")
     label = _first_with_prefix(columns, "categor", "cuisine", "genre")
@@ -85,11 +88,7 @@ def _first_with_prefix(columns: Iterable[str], *prefixes: str) -> str | None:
 
 
 def read_prices(path: Path, id_column: str, price_column: str) -> dict[str, float]:
-    """Items' prices: "1,300" is 1300, and "$$" is 2, as a level; items without a price are left out.
-
-    Raises:
-        DataError: the file cannot be read, or has no such columns.
-    """
+    """Items' prices, where they have one: "1,300" is 1300, and "$$" is 2, as a level."""
     prices = {}
     for item, value in _column(path, id_column, price_column):
         text = str(value or "").strip()
@@ -103,11 +102,7 @@ def read_prices(path: Path, id_column: str, price_column: str) -> dict[str, floa
 
 
 def read_categories(path: Path, id_column: str, label_column: str) -> dict[str, list[str]]:
-    """Items' normalised labels, from a list or text separated by commas or bars.
-
-    Raises:
-        DataError: the file cannot be read, or has no such columns.
-    """
+    """Items' normalised labels, from a list or text separated by commas or bars."""
     categories = {}
     for item, value in _column(path, id_column, label_column):
         labels = value if isinstance(value, list) else re.split(r"[,|]", str(value or ""))

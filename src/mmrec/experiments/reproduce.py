@@ -1,17 +1,18 @@
-"""The paper's experiment, in its way (`paper`) and without its leaks (`honest`), on the same test rows.
+"""The paper's experiment, in its way (`paper`) and without its leaks (`honest`), on one set of test rows.
 
-Results are plain data by protocol and model, whose runs are trained as one stack. A stack has `seconds`;
-`epochs` by step of training, of the longest run; number of `rows` by part; `remarks`; and `runs` in the order
-of `GRID`, then of repeats. A run has `loss`, `dropout`, `seed`, number of `epochs`, the `best` of them, the
-`score` that chose it, and by part (`train`, `valid`, `test`; `paper` has no valid rows) the `METRICS` of
-evaluation and `log_loss`: cross entropy without class weights, by which settings compare.
+Results are plain data by protocol and model, whose runs are trained as one stack. A stack has
+`seconds`; `epochs` by step of training, of the longest run; number of `rows` by part; `remarks`; and
+`runs` in the order of `GRID`, then of repeats. A run has `loss`, `dropout`, `seed`, number of
+`epochs`, the `best` of them, the `score` that chose it, and by part (`train`, `valid`, `test`;
+`paper` has no valid rows) the `METRICS` of evaluation and `log_loss`: cross entropy without class
+weights, by which settings compare.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from mmrec.errors import ConfigError
 from mmrec.evaluation.metrics import evaluate
 from mmrec.evaluation.statistics import paired_t_test
 from mmrec.experiments.checkpoint import Checkpoint
-from mmrec.experiments.report.tables import Table
+from mmrec.experiments.report.html import ResultTable
 from mmrec.features.builder import build_features
 from mmrec.features.dataset import Models
 from mmrec.pipeline import PreparedData, TrainedModel, config_warnings, prepare_data, train_runs
@@ -80,8 +81,9 @@ def prepare_protocol(
 ) -> PreparedData:
     """The rows, evidence and settings of a protocol; both have the same test rows.
 
-    `paper` has no valid rows: it trains on them, and test rows choose the epoch. Its averages leave out a
-    row's own review, and its summaries none. `honest` is the policy `fold`, and valid rows choose.
+    `paper` has no valid rows: it trains on them, and test rows choose the epoch. Its averages leave
+    out a row's own review, and its summaries none. `honest` is the policy `fold`, and valid rows
+    choose.
     """
     evidence = {"policy": "fold", "summaries": "policy", "filtered_rows": False}
     select = "valid"
@@ -109,9 +111,8 @@ def _check_settings(config: PaperConfig, repeats: int, protocols: list[str]) -> 
     sections = (config.evidence, config.ranker, config.training)
     set_fields = set[str]().union(*(section.model_fields_set for section in sections))
     if flags := ", ".join(f"--{name}" for name in config.fixed_fields if name in set_fields):
-        raise ConfigError(
-            f"{flags}: protocols and grid decide that; leave it out, or use `mmrec fit`"
-        )
+        reason = "protocols and grid decide that; leave it out, or use `mmrec fit`"
+        raise ConfigError(f"{flags}: {reason}")
 
 
 def _train_stack(prepared: PreparedData, model: str, repeats: int) -> dict[str, Any]:
@@ -167,25 +168,24 @@ def metric_by_setting(stack: dict[str, Any], part: str, metric: str) -> np.ndarr
     return np.array([run[part][metric] for run in stack["runs"]]).reshape(len(GRID), -1)
 
 
-def reproduction_tables(stacks: Stacks) -> list[Table]:
+def reproduction_tables(stacks: Stacks) -> list[ResultTable]:
     """The paper's Tables 1 (train) and 2 (test) of each complete protocol, and the size of the leak."""
     protocols = complete_protocols(stacks)
     train, test = (_metrics_table(protocols, part) for part in ("train", "test"))
-    published = {
-        ("proposed", "basic", "0.5"): "83.48 / 18.16",
-        ("baseline", "sqrt", "0.5"): "93.47 / 37.58",
-    }
+    published = {"proposed basic 0.5": "83.48 / 18.16", "baseline sqrt 0.5": "93.47 / 37.58"}
     test.header.append("published acc. / FPR %")
     for row in test.rows:
-        row.append(published.get((row[0], row[1], row[2]), ""))
+        row.append(published.get(" ".join(row[:3]), ""))
     test.notes.append(
-        "published: figures of the paper, on other data (Google restaurant reviews, Kaggle): do not compare "
-        "one to one; its baseline's lowest FPR is 31.74% at 91.89% accuracy, setting unknown"
+        "published: figures of the paper, on other data (Google restaurant reviews, Kaggle): do not "
+        "compare one to one; its baseline's lowest FPR is 31.74% at 91.89% accuracy, setting unknown"
     )
-    return [train, test, *([_leak_table(**protocols)] if len(protocols) == len(PROTOCOLS) else [])]
+    if len(protocols) < len(PROTOCOLS):
+        return [train, test]
+    return [train, test, _leak_table(**protocols)]
 
 
-def _metrics_table(protocols: Stacks, part: str) -> Table:
+def _metrics_table(protocols: Stacks, part: str) -> ResultTable:
     """Means and standard deviations over repeats of every model and setting."""
     header, bold = ["model", "loss", "dropout"], set()
     rows = [[model, loss, f"{dropout:g}"] for model in MODELS for loss, dropout in GRID]
@@ -196,24 +196,22 @@ def _metrics_table(protocols: Stacks, part: str) -> Table:
         for metric, title in (("accuracy", "acc. %"), ("fpr", "FPR %"), ("loss", "loss")):
             by_model = [metric_by_setting(stacks[model], part, metric) for model in MODELS]
             values = np.concatenate(by_model)  # (models x settings, repeats)
-            mean, deviation = (
-                values.mean(axis=1),
-                values.std(axis=1, ddof=min(1, values.shape[1] - 1)),
-            )
+            mean = values.mean(axis=1)
+            deviation = values.std(axis=1, ddof=min(1, values.shape[1] - 1))
             best = mean.max() if metric == "accuracy" else mean.min()
             bold |= {(int(row), len(header)) for row in np.flatnonzero(mean == best)}
             header.append(f"{protocol} {title}")
             scale, form = (100, ".1f") if "%" in title else (1, ".3f")
             for row, x, spread in zip(rows, mean, deviation, strict=True):
                 row.append(f"{scale * x:{form}} ±{scale * spread:{form}}")
-        remarks = [remark for stack in stacks.values() for remark in stack["remarks"]]
-        notes += [f"{protocol}: {remark}" for remark in dict.fromkeys(remarks)]
+        remarks = dict.fromkeys(chain(*(stack["remarks"] for stack in stacks.values())))
+        notes += [f"{protocol}: {remark}" for remark in remarks]
     title = {"train": "Table 1: train reviews", "test": "Table 2: test reviews"}[part]
-    return Table(title, header, rows, frozenset(bold), notes)
+    return ResultTable(title, header, rows, frozenset(bold), notes)
 
 
-def _leak_table(paper: dict[str, Any], honest: dict[str, Any]) -> Table:
-    """Paper minus honest: of the settings that each protocol would pick, and of the mean of all settings."""
+def _leak_table(paper: dict[str, Any], honest: dict[str, Any]) -> ResultTable:
+    """Paper minus honest: of the settings that each protocol would pick, and of the mean of all."""
     columns = {"auc": "ROC-AUC", "fpr": "FPR", "accuracy": "accuracy"}
     rows = []
     for model in MODELS:
@@ -230,16 +228,17 @@ def _leak_table(paper: dict[str, Any], honest: dict[str, Any]) -> Table:
             mean_row.append(_format_difference(leaky.mean(axis=0), clean.mean(axis=0)))
         rows += [picked_row, mean_row]
     note = (
-        "paper minus honest on the same test rows; 95% intervals over repeats (paired t-test) cover the "
-        "chance of training, not of the data; as picked: by lowest mean FPR on test (paper), log loss on "
-        "valid (honest); paper also trains on the tenth of train that is honest's valid"
+        "paper minus honest on the same test rows; 95% intervals over repeats (paired t-test) cover "
+        "the chance of training, not of the data; as picked: by lowest mean FPR on test (paper), log "
+        "loss on valid (honest); paper also trains on the tenth of train that is honest's valid"
     )
-    return Table("Size of the leak", ["model", "settings", *columns.values()], rows, notes=[note])
+    return ResultTable(
+        "Size of the leak", ["model", "settings", *columns.values()], rows, notes=[note]
+    )
 
 
 def _format_difference(leaky: np.ndarray, clean: np.ndarray) -> str:
     """Mean difference of (repeats,) values, with its interval where there are several."""
     if len(leaky) < 2:
         return f"{(leaky - clean).mean():+.3f}"
-    gap = paired_t_test(leaky.tolist(), clean.tolist())
-    return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+    return paired_t_test(leaky.tolist(), clean.tolist()).as_text(3)

@@ -1,4 +1,4 @@
-"""How certain the metrics of a comparison are, and what they are on slices, in lists and at thresholds."""
+"""How certain the metrics of a comparison are; metrics of slices, of lists and at thresholds."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 
 from mmrec.console import track
 from mmrec.evaluation.list_metrics import ListMetrics, ListTask, full_lists, sampled_lists
-from mmrec.evaluation.metrics import Metrics
-from mmrec.evaluation.slices import slice_masks, slice_metrics
+from mmrec.evaluation.metrics import Metrics, slice_masks, slice_metrics
 from mmrec.evaluation.statistics import (
     Difference,
     bootstrap_interval,
@@ -37,33 +36,21 @@ BOOTSTRAPPED_METRICS = {"auc": weighted_auc, "fpr_at_90": weighted_fpr_at_tpr}
 
 @dataclass(frozen=True)
 class Assessment:
-    """All on test rows; intervals are 95% by a bootstrap over users.
+    """Values on test rows by model; intervals are 95% by a bootstrap over users."""
 
-    Attributes:
-        reference: the model that others are compared with.
-        intervals: model -> metric -> (value, low, high).
-        differences: model -> metric -> difference to the reference; p-values are corrected over models.
-        operating_points: trained model -> (threshold chosen on valid, its rates on test).
-        lists: trained model -> `sampled` and `full` candidate lists.
-        slices: model -> slice -> metrics, of the reference and the trained models.
-    """
-
-    reference: str
-    intervals: dict[str, dict[str, tuple[float, float, float]]]
-    differences: dict[str, dict[str, Difference]]
-    operating_points: dict[str, tuple[float, ThresholdRates]]
-    lists: dict[str, dict[str, ListMetrics]]
-    slices: dict[str, dict[str, Metrics]]
+    reference: str  # the model that others are compared with
+    intervals: dict[str, dict[str, tuple[float, float, float]]]  # metric -> (value, low, high)
+    differences: dict[str, dict[str, Difference]]  # metric -> to the reference, p by Holm
+    operating_points: dict[str, tuple[float, ThresholdRates]]  # threshold chosen on valid
+    lists: dict[str, dict[str, ListMetrics]]  # `sampled` and `full` candidate lists
+    slices: dict[str, dict[str, Metrics]]  # slice -> metrics
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: tuples with names become dictionaries."""
-        operating_points = {
-            model: {"threshold": threshold} | rates._asdict()
-            for model, (threshold, rates) in self.operating_points.items()
-        }
-        return {name: _plain(value) for name, value in vars(self).items()} | {
-            "operating_points": operating_points
-        }
+        result: dict[str, Any] = _plain(vars(self))
+        for model, (threshold, rates) in self.operating_points.items():
+            result["operating_points"][model] = {"threshold": threshold} | rates._asdict()
+        return result
 
 
 def _plain(value: Any) -> Any:
@@ -75,13 +62,7 @@ def _plain(value: Any) -> Any:
 
 
 def assess(comparison: Comparison, reference: str = "bias model", rounds: int = 500) -> Assessment:
-    """Assess every model of a comparison on its test rows.
-
-    Args:
-        comparison: at least one model must be trained.
-        reference: the model that others are compared with.
-        rounds: of the bootstrap.
-    """
+    """Assess every model on the test rows; at least one must be trained. `rounds` of the bootstrap."""
     prepared, trained = comparison.prepared, comparison.trained
     test, seed = prepared.split.test, prepared.config.seed
     label, user = prepared.label[test], prepared.dataset.data.user[test]
@@ -90,13 +71,11 @@ def assess(comparison: Comparison, reference: str = "bias model", rounds: int = 
     differences: dict[str, dict[str, Difference]] = {}
     with track("assessing", len(on_test)) as advance:
         for name, p in on_test.items():
-            intervals[name], gaps = {}, {}
+            intervals[name], gaps, pair = {}, {}, (p, on_test[reference])
             for key, metric in BOOTSTRAPPED_METRICS.items():
                 intervals[name][key] = bootstrap_interval(user, label, p, metric, rounds, seed)
                 if name != reference:
-                    gaps[key] = paired_bootstrap(
-                        user, label, p, on_test[reference], metric, rounds, seed
-                    )
+                    gaps[key] = paired_bootstrap(user, label, *pair, metric, rounds, seed)
             if gaps:
                 differences[name] = gaps
             advance(1)
@@ -112,10 +91,11 @@ def assess(comparison: Comparison, reference: str = "bias model", rounds: int = 
     # The last features: the paper's baseline, which comes first, has no price.
     masks = _slice_masks(prepared, list(trained.values())[-1].features)
     weights = next(iter(trained.values())).model.class_weights
-    slices = {
-        name: slice_metrics(label, on_test[name], weights, masks) for name in (reference, *trained)
-    }
-    lists = {name: _list_metrics(prepared, result.model) for name, result in trained.items()}
+    slices, lists = {}, {}
+    for name in (reference, *trained):
+        slices[name] = slice_metrics(label, on_test[name], weights, masks)
+    for name, result in trained.items():
+        lists[name] = _list_metrics(prepared, result.model)
     return Assessment(reference, intervals, differences, operating_points, lists, slices)
 
 
@@ -141,8 +121,7 @@ def _price_tags(items: EntityFeatures, view: np.ndarray) -> np.ndarray:
     if not tags:
         return np.full(len(view), "none")
     columns = [items.names.index(tag) for tag in tags]
-    # (n, tags)
-    shares = items.dense[view][:, columns]
+    shares = items.dense[view][:, columns]  # (n, tags)
     return np.where(shares.any(axis=1), np.array(tags)[shares.argmax(axis=1)], "none")
 
 

@@ -15,7 +15,7 @@ from mmrec.evaluation.metrics import Metrics, evaluate, mean_and_standard_error
 from mmrec.evidence.policies import Evidence
 from mmrec.experiments.baselines import calibrate, choose_bias_model
 from mmrec.experiments.checkpoint import Checkpoint
-from mmrec.experiments.report.tables import Table
+from mmrec.experiments.report.html import ResultTable
 from mmrec.features.dataset import Models
 from mmrec.pipeline import PreparedData, open_models, prepare_data, train_model
 from mmrec.ranker.loss import class_weights
@@ -44,7 +44,7 @@ def sweep(
     values: Sequence[str],
     seeds: int,
 ) -> SweepResults:
-    """Train what the `Checkpoint` at `path` does not hold yet, for `seeds` seeds from the config's on.
+    """Train what the `Checkpoint` at `path` lacks, for `seeds` seeds from the config's on.
 
     Raises:
         ConfigError: the setting does not take a value.
@@ -74,11 +74,11 @@ def sweep(
 def drop_dislikes(
     prepared: PreparedData, ratio: float, min_dislikes: int = 5
 ) -> PreparedData | None:
-    """The same without some dislikes of evidence rows, so that there are `ratio` likes to each; test stays.
+    """Drop dislikes of evidence rows, so that there are `ratio` likes to each; test stays.
 
-    Dropped rows are not used at all: neither to train, nor to choose, nor as evidence. What is kept at a
-    ratio is kept at every lower one. None where the data have no more dislikes, or would keep fewer than
-    `min_dislikes` in train or valid.
+    Dropped rows are not used at all: neither to train, nor to choose, nor as evidence. What is kept
+    at a ratio is kept at every lower one. None where the data have no more dislikes, or would keep
+    fewer than `min_dislikes` in train or valid.
     """
     config, split, label = prepared.config, prepared.split, prepared.label
 
@@ -126,7 +126,7 @@ def _train_and_evaluate(prepared: PreparedData) -> dict[str, Metrics]:
     }
 
 
-def sweep_table(results: SweepResults, over: str) -> Table:
+def sweep_table(results: SweepResults, over: str) -> ResultTable:
     """The model's metrics and the bias model's, by value; values without results are left out."""
     columns = {"auc": "ROC-AUC", "fpr_at_90": "FPR at TPR .90", "ap_negative": "AP of dislikes"}
     rows, seed_count = [], max(map(len, results.values()))
@@ -139,5 +139,6 @@ def sweep_table(results: SweepResults, over: str) -> Table:
                 mean, error = mean_and_standard_error(values)
                 row.append(f"{mean:.4f} ±{error:.4f}")
             rows.append(row)
-    note = f"test, mean ±standard error over {seed_count} seeds; imbalances without rows: too few dislikes"
-    return Table(f"Over {over}", [over, "", *columns.values()], rows, notes=[note])
+    note = f"test, mean ±standard error over {seed_count} seeds; "
+    note += "imbalances without rows: too few dislikes"
+    return ResultTable(f"Over {over}", [over, "", *columns.values()], rows, notes=[note])

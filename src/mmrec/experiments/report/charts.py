@@ -7,23 +7,25 @@ import re
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmrec.experiments.report.tables import format_difference
+from mmrec.experiments.report.html import format_difference
 
 __all__ = ["COLOURS", "Bar", "ModelStyle", "bar_chart", "set_share_axes", "style_for", "svg"]
 
-_VARIABLES = ("ink", "grid", "card", "other", "bias", "baseline", "proposed", "mmrec")
-COLOURS = {name: f"#0{digit}0{digit}0{digit}" for digit, name in enumerate(_VARIABLES, start=1)}
+COLOURS = {
+    "ink": "#010101", "grid": "#020202", "card": "#030303", "other": "#040404",
+    "bias": "#050505", "baseline": "#060606", "proposed": "#070707", "mmrec": "#080808",
+}  # fmt: skip
 """CSS variable of the page -> the unlikely colour that stands for it until the SVG is written."""
 
 
 class ModelStyle(NamedTuple):
-    """How a model is drawn; models differ by more than colour, for readers who do not see colours."""
+    """How a model is drawn: by more than colour, for readers who do not see colours."""
 
     colour: str  # a key of COLOURS
     dash: str | tuple[float, tuple[float, ...]]
@@ -59,24 +61,21 @@ def svg(label: str, size: tuple[float, float], draw: Callable[[Figure], None], p
         draw: draws onto the figure.
         prefix: of the ids, since matplotlib's are the same in every figure.
     """
-    settings = mpl.rc_params_from_file(
-        Path(__file__).with_name("chart.mplstyle"), use_default_template=False
-    )
-    for name in ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"):
-        settings[name] = COLOURS["ink"]
-    with mpl.rc_context({**settings, "grid.color": COLOURS["grid"]}):
+    style = Path(__file__).with_name("chart.mplstyle")
+    settings = mpl.rc_params_from_file(style, use_default_template=False)
+    lines = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    colours: Any = dict.fromkeys(lines, COLOURS["ink"]) | {"grid.color": COLOURS["grid"]}
+    with mpl.rc_context({**settings, **colours}):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     # matplotlib's <style> would hold for the whole page.
-    body = re.sub(
-        r"<(metadata|style)\b.*?</\1>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL
-    )
-    body = re.sub(r"(\bid=\"|href=\"#|url\(#)", rf"\g<1>{prefix}-", body).replace(
-        "xlink:href", "href"
-    )
+    unwanted = re.compile(r"<(metadata|style)\b.*?</\1>|<!--.*?-->", re.DOTALL)
+    body = unwanted.sub("", text[text.index("<svg") :])
+    body = re.sub(r"(\bid=\"|href=\"#|url\(#)", rf"\g<1>{prefix}-", body)
+    body = body.replace("xlink:href", "href")
     for variable, colour in COLOURS.items():
         body = body.replace(colour, f"var(--{variable})")
     view_box = re.search(r'viewBox="[^"]*"', body)
@@ -104,12 +103,7 @@ class Bar(NamedTuple):
 def bar_chart(bars: Sequence[Bar], title: str, prefix: str, scale: int = 1, digits: int = 3) -> str:
     """Horizontal bars from zero, the first on top, with whiskers and the values beside them.
 
-    Args:
-        bars: what to draw.
-        title: of the axis.
-        prefix: of the SVG's ids.
-        scale: factor of the values, 100 for percentage points.
-        digits: decimals of the values as text.
+    Values are times `scale`, 100 for percentage points; `prefix` is of the SVG's ids.
     """
 
     def draw(figure: Figure) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,61 +24,37 @@ from mmrec.ranker.training import TrainingHistory
 __all__ = ["draw_charts"]
 
 
-class _Curve(NamedTuple):
-    """A chart of one curve a model: its description, its axes, and the metric shown in the legend."""
-
-    description: str
-    x: str
-    y: str
-    metric: str
-
-
+# Kind of chart -> what it shows, what its legend shows and the name of that metric, and its axes.
 _CURVES = {
-    "roc": _Curve(
-        "ROC curves on test reviews; area under the curve",
-        "disliked items recommended",
-        "liked items recommended",
-        "auc",
-    ),
-    "likes": _Curve(
-        "Precision and recall of finding likes; average precision",
-        "likes found, of all (recall)",
-        "liked, of those recommended (precision)",
-        "ap_positive",
-    ),
-    "dislikes": _Curve(
-        "Precision and recall of finding dislikes; average precision",
-        "dislikes found, of all (recall)",
-        "disliked, of those held back (precision)",
-        "ap_negative",
-    ),
-}
+    "roc": ("ROC curves on test reviews", "area under the curve", "auc",
+            "disliked items recommended", "liked items recommended"),
+    "likes": ("Precision and recall of finding likes", "average precision", "ap_positive",
+              "likes found, of all (recall)", "liked, of those recommended (precision)"),
+    "dislikes": ("Precision and recall of finding dislikes", "average precision", "ap_negative",
+                 "dislikes found, of all (recall)", "disliked, of those held back (precision)"),
+}  # fmt: skip
 
 
 def draw_charts(comparison: Comparison, assessment: Assessment) -> dict[str, list[str]]:
-    """Every chart of the report, as SVG elements.
-
-    Returns:
-        The panels of `roc`, `likes`, `dislikes`, `differences`, `calibration` and `training`; none where
-        there is nothing to show.
-    """
-    models = list(comparison.trained)
-    calibrated = [name for name in (assessment.reference, *models) if name in comparison.metrics]
-    return {
-        **{kind: [_curve_chart(comparison, assessment, kind)] for kind in _CURVES},
-        "differences": _difference_charts(comparison, assessment),
-        "calibration": [_calibration_chart(comparison, name) for name in calibrated],
-        "training": [chart for name in models for chart in _training_charts(comparison, name)],
-    }
+    """Panels of `roc`, `likes`, `dislikes`, `differences`, `calibration` and `training`, as SVG."""
+    charts: dict[str, list[str]] = {"calibration": [], "training": []}
+    for kind in _CURVES:
+        charts[kind] = [_curve_chart(comparison, assessment, kind)]
+    charts["differences"] = _difference_charts(comparison, assessment)
+    for name in (assessment.reference, *comparison.trained):
+        if name in comparison.metrics:
+            charts["calibration"].append(_calibration_chart(comparison, name))
+    for name in comparison.trained:
+        charts["training"] += _training_charts(comparison, name)
+    return charts
 
 
 def _curve_chart(comparison: Comparison, assessment: Assessment, kind: str) -> str:
-    curve, test = _CURVES[kind], comparison.prepared.split.test
+    description, legend, metric, x_title, y_title = _CURVES[kind]
+    test = comparison.prepared.split.test
     label = comparison.prepared.label[test]
     like_share = float(label.mean())
-    values = {
-        name: row[curve.metric] for name, row in comparison.metrics.items() if name != ALWAYS_LIKE
-    }
+    values = {name: row[metric] for name, row in comparison.metrics.items() if name != ALWAYS_LIKE}
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -96,22 +71,22 @@ def _curve_chart(comparison: Comparison, assessment: Assessment, kind: str) -> s
                 line.set(**options, ms=7, markevery=[])  # in the legend alone
                 axes.plot(x, y, color=colour, ms=9, clip_on=False, zorder=5, **options)
         axes.legend().remove()
-        set_share_axes(axes, curve.x, curve.y)
+        set_share_axes(axes, x_title, y_title)
         if kind != "roc":
             # The first few reviews of a list swing widely and would squeeze the rest.
             chance = like_share if kind == "likes" else 1 - like_share
             axes.set(ylim=(max(-0.01, chance - 0.1), 1.01), aspect="auto")
-        figure.legend(loc="outside lower center", ncols=2, title=curve.description.split("; ")[1])
+        figure.legend(loc="outside lower center", ncols=2, title=legend)
 
     height = 4.1 + 0.19 * -(-len(values) // 2)  # two models a line of the legend
     texts = "; ".join(f"{name} {value:.3f}" for name, value in values.items())
-    return svg(f"{curve.description}: {texts}.", (4.3, height), draw, kind)
+    return svg(f"{description}; {legend}: {texts}.", (4.3, height), draw, kind)
 
 
 def _draw_curve(
     axes: Axes, kind: str, label: np.ndarray, probability: np.ndarray, with_chance: bool
 ) -> Line2D:
-    """Draw a model's curve, and the level of guessing where wanted; gives the line of the model."""
+    """Draw a model's curve, and the level of guessing where wanted; returns the model's line."""
     grid = {"color": COLOURS["grid"], "linestyle": "-", "linewidth": 2.2}
     options = {"ax": axes, "plot_chance_level": with_chance, "chance_level_kw": grid}
     if kind == "roc":
@@ -134,19 +109,17 @@ def _position(kind: str, rates: ThresholdRates, like_share: float) -> tuple[floa
 
 
 def _difference_charts(comparison: Comparison, assessment: Assessment) -> list[str]:
-    models = [name for name in comparison.metrics if name in assessment.differences]
-
-    def bars(metric: str) -> list[Bar]:
-        return [
-            Bar(name, assessment.differences[name][metric][:3], style_for(name).colour)
-            for name in models
-        ]
-
-    if not models:
+    auc, fpr = [], []
+    for name in comparison.metrics:
+        if gaps := assessment.differences.get(name):
+            colour = style_for(name).colour
+            auc.append(Bar(name, gaps["auc"][:3], colour))
+            fpr.append(Bar(name, gaps["fpr_at_90"][:3], colour))
+    if not auc:
         return []
     return [
-        bar_chart(bars("auc"), "ROC-AUC: right is better", "differences-auc"),
-        bar_chart(bars("fpr_at_90"), "FPR at TPR .90: left is better", "differences-fpr", 100, 1),
+        bar_chart(auc, "ROC-AUC: right is better", "differences-auc"),
+        bar_chart(fpr, "FPR at TPR .90: left is better", "differences-fpr", 100, 1),
     ]
 
 
@@ -182,41 +155,33 @@ def _training_charts(comparison: Comparison, name: str) -> list[str]:
     score = "−FPR on test" if by_fpr else "−loss on valid"
     charts = []
     for step, histories in model.history.items():
-        runs = [run for run in histories if run.score]
-        if not runs:
-            continue
-        # Runs are averaged; the one that chose best stands for all of them.
-        best = max(runs, key=lambda run: run.score[run.best])
-        label = (
-            f"Training of {name}, {step}: {len(runs)} runs; the best has {len(best.loss)} epochs, "
-        )
-        label += f"best epoch {best.best + 1} with {score} {best.score[best.best]:.3f}."
-        draw = partial(_draw_training, name=name, step=step, runs=runs, best=best, score=score)
-        charts.append(svg(label, (2.9, 2.9), draw, f"training-{_as_id(name)}-{_as_id(step)}"))
+        if runs := [run for run in histories if run.score]:
+            charts.append(_training_chart(name, step, runs, score))
     return charts
 
 
-def _draw_training(
-    figure: Figure,
-    name: str,
-    step: str,
-    runs: list[TrainingHistory],
-    best: TrainingHistory,
-    score: str,
-) -> None:
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    colour, epoch = COLOURS[style_for(name).colour], best.best + 1
-    best_of = f", best of {len(runs)}" if len(runs) > 1 else ""
-    upper.set_title(f"{name}: {step}{best_of}", loc="left", weight="bold")
-    for axes, field, title in ((upper, "loss", "loss on train"), (lower, "score", score)):
-        for run in runs:
-            values = getattr(run, field)
-            width = 1.9 if run is best else 0.6
-            axes.plot(np.arange(1, len(values) + 1), values, color=colour, lw=width)
-        axes.axvline(epoch, color=COLOURS["ink"], lw=1, ls=":")
-        axes.plot(epoch, getattr(best, field)[best.best], "o", color=colour, ms=5)
-        axes.set_ylabel(title, size=8.5)
-    lower.set_xlabel(f"epoch ({epoch}: {best.score[best.best]:.3f})".replace("-", "−"))
+def _training_chart(name: str, step: str, runs: list[TrainingHistory], score: str) -> str:
+    # Runs are averaged; the one that chose best stands for all of them.
+    best = max(runs, key=lambda run: run.score[run.best])
+    epoch, best_score = best.best + 1, f"{best.score[best.best]:.3f}"
+
+    def draw(figure: Figure) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        colour, best_of = COLOURS[style_for(name).colour], f", best of {len(runs)}"
+        title = f"{name}: {step}{best_of if len(runs) > 1 else ''}"
+        upper.set_title(title, loc="left", weight="bold")
+        for axes, field, label in ((upper, "loss", "loss on train"), (lower, "score", score)):
+            for run in runs:
+                values, width = getattr(run, field), 1.9 if run is best else 0.6
+                axes.plot(np.arange(1, len(values) + 1), values, color=colour, lw=width)
+            axes.axvline(epoch, color=COLOURS["ink"], lw=1, ls=":")
+            axes.plot(epoch, getattr(best, field)[best.best], "o", color=colour, ms=5)
+            axes.set_ylabel(label, size=8.5)
+        lower.set_xlabel(f"epoch ({epoch}: {best_score})".replace("-", "−"))
+
+    label = f"Training of {name}, {step}: {len(runs)} runs; the best has {len(best.loss)} epochs, "
+    label += f"best epoch {epoch} with {score} {best_score}."
+    return svg(label, (2.9, 2.9), draw, f"training-{_as_id(name)}-{_as_id(step)}")
 
 
 def _as_id(text: str) -> str:

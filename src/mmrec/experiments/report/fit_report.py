@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,23 +15,13 @@ from mmrec.experiments.baselines import ALWAYS_LIKE
 from mmrec.experiments.compare import Comparison
 from mmrec.experiments.report.charts import style_for
 from mmrec.experiments.report.curves import draw_charts
-from mmrec.experiments.report.html import write_page
-from mmrec.experiments.report.tables import format_metric
+from mmrec.experiments.report.html import format_metric, write_page
 from mmrec.experiments.significance import Assessment
 from mmrec.experiments.trained_baselines import TRAINED_BASELINES
 
 __all__ = ["headline", "write_report"]
 
 _ROLES = {"mmrec": "our model", "proposed": "the paper's model", "baseline": "the paper's baseline"}
-
-
-class _SummaryBar(NamedTuple):
-    """A bar of the summary; `colour` is a CSS variable of the page."""
-
-    name: str
-    role: str
-    percent: float
-    colour: str
 
 
 def write_report(
@@ -43,19 +33,7 @@ def write_report(
     command: str,
     read: int | None = None,
 ) -> Path:
-    """Write the results of a run as one HTML file, without scripts and without outside references.
-
-    Args:
-        comparison: the run.
-        assessment: how certain its metrics are.
-        audits: by name of the model.
-        path: the file to write; its folder is made when absent.
-        command: how the run was started.
-        read: number of reviews read, before the filter.
-
-    Returns:
-        The path.
-    """
+    """Write the results of a run as one HTML file; `read` counts reviews before the filter."""
     trained = list(comparison.trained)
     metrics = [metric for metric in METRICS if metric.in_report]
     return write_page(
@@ -73,11 +51,7 @@ def write_report(
         bars=_summary_bars(comparison.metrics, trained),
         main=_main_model(comparison.metrics, trained)[0],
         metrics=metrics,
-        columns=[
-            f"{metric.title}\u00a0{'↑' if metric.higher_is_better else '↓'}" for metric in metrics
-        ],
         best={metric.name: _best_value(comparison.metrics, metric) for metric in metrics},
-        nan=float("nan"),
         charts=draw_charts(comparison, assessment),
         data=_data_facts(comparison, read),
     )
@@ -106,19 +80,14 @@ def _baseline_role(name: str) -> str:
 
 
 def headline(metrics: Mapping[str, Metrics], trained: list[str]) -> str:
-    """The result in a sentence, from the false positive rate at 90% of the likes.
-
-    Args:
-        metrics: by model.
-        trained: names of the trained models; the others are baselines.
-    """
+    """The result in a sentence, from the false positive rate at 90% of the likes."""
     name, baseline = _main_model(metrics, trained)
     of_100 = {model: round(100 * row["fpr_at_90"]) for model, row in metrics.items()}
     model = f"the simple baseline `{name}`"
     if trained:
         model = name if name == "mmrec" else f"the {name} model"
-    start = f"At a setting that keeps 90% of the liked items, {of_100[name]} of 100 disliked ones are still "
-    start += f"recommended by {model}"
+    start = f"At a setting that keeps 90% of the liked items, {of_100[name]} of 100 disliked ones "
+    start += f"are still recommended by {model}"
     if baseline is None:
         return f"{start}."
     result = f"lets through {of_100[baseline]}"
@@ -129,17 +98,19 @@ def headline(metrics: Mapping[str, Metrics], trained: list[str]) -> str:
     return f"{start}; the best {_baseline_role(baseline)} ({baseline}) {result}."
 
 
-def _summary_bars(metrics: Mapping[str, Metrics], trained: list[str]) -> list[_SummaryBar]:
+def _summary_bars(metrics: Mapping[str, Metrics], trained: list[str]) -> list[dict[str, Any]]:
     name, baseline = _main_model(metrics, trained)
     roles = {model: _ROLES.get(model, "trained") for model in (name, *trained)}
     if baseline:
         roles[baseline] = f"best {_baseline_role(baseline)}"
     elif not trained:
         roles[name] = "simple baseline"
-    return [
-        _SummaryBar(model, role, 100 * metrics[model]["fpr_at_90"], style_for(model).colour)
-        for model, role in roles.items()
-    ]
+    bars = []
+    for model, role in roles.items():
+        # The colour is a CSS variable of the page.
+        bar = {"name": model, "role": role, "colour": style_for(model).colour}
+        bars.append(bar | {"percent": 100 * metrics[model]["fpr_at_90"]})
+    return bars
 
 
 def _data_facts(comparison: Comparison, read: int | None) -> dict[str, str]:
@@ -147,14 +118,12 @@ def _data_facts(comparison: Comparison, read: int | None) -> dict[str, str]:
     prepared, split = comparison.prepared, comparison.prepared.split
     dataset, label = prepared.dataset, prepared.label
     parts = {"train": split.train, "validation": split.valid, "test": split.test}
-    rows = np.concatenate([*parts.values()])  # without those that the filter dropped
+    rows = np.concatenate([*parts.values()])
     facts = {"Reviews read": f"{read:,}"} if read is not None else {}
     share = f" ({len(rows) / read:.1%})" if read else ""
     facts["Reviews kept by the filter"] = f"{len(rows):,}{share}"
-    if len(split.filtered_rows):
-        facts["Reviews dropped by the filter"] = (
-            f"{len(split.filtered_rows):,}, used as evidence only"
-        )
+    if dropped := len(split.filtered_rows):
+        facts["Reviews dropped by the filter"] = f"{dropped:,}, used as evidence only"
     facts["Users"] = f"{len(np.unique(dataset.data.user[rows])):,}"
     facts["Items"] = f"{len(np.unique(dataset.data.item[rows])):,}"
     facts["Likes"] = f"{np.mean(label[rows]):.1%}"

@@ -7,61 +7,67 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mmrec.experiments.report.tables import Table, format_difference, format_metric
-
-__all__ = ["Plot", "Section", "command_line", "write_page"]
+__all__ = ["ResultTable", "command_line", "format_difference", "format_metric", "write_page"]
 
 
 @dataclass(frozen=True)
-class Plot:
-    """One or several SVGs side by side, with a caption."""
+class ResultTable:
+    """Results as text, for the terminal and for pages."""
 
     title: str
-    panels: list[str]
-    caption: str
+    header: list[str]
+    rows: list[list[str]]
+    bold: frozenset[tuple[int, int]] = frozenset()  # (row, column) of cells
+    notes: list[str] = field(default_factory=list)  # sentences without their full stops
+
+    def words(self) -> list[int]:
+        """The columns that hold words rather than numbers, to be set to the left."""
+        columns = range(len(self.header))
+        return [c for c in columns if any(row[c][:1] not in "+-−0123456789" for row in self.rows)]
 
 
-@dataclass(frozen=True)
-class Section:
-    """A heading, and the plots and tables below it."""
+def format_metric(value: float, form: str = ".3f") -> str:
+    """A metric as text; a dash where it is nan."""
+    return "-" if np.isnan(value) else f"{value:{form}}"
 
-    title: str
-    plots: list[Plot]
-    tables: list[Table]
+
+def format_difference(value: float, digits: int = 3) -> str:
+    """A difference as text, with its sign; a dash where it is nan."""
+    text = format_metric(value, f"+.{digits}f")
+    # -0.000 and +0.000 are both 0, without a sign.
+    return text if text == "-" else text.replace("-", "−") if float(text) else "0"
 
 
 def write_page(
     path: Path,
     title: str,
     command: str,
-    template: str = "experiment.html.jinja",
+    template: str,
     *,
     facts: Mapping[str, str] | None = None,
     config: str = "",
     **content: Any,
 ) -> Path:
-    """Write a page that ends with how it was made.
+    """Write a page that ends with how it was made; all texts are escaped.
 
     Args:
         path: the file to write; its folder is made when absent.
-        title: of the page; like all texts it may hold anything.
+        title: of the page.
         command: how the run was started.
-        template: what lays the content out; `experiment.html.jinja` shows `sections`.
+        template: a file of this folder, which lays the content out.
         facts: more about how the results were made.
         config: the whole configuration.
         content: what the template shows.
-
-    Returns:
-        The path.
     """
     environment = Environment(
         loader=PackageLoader("mmrec", "experiments/report"),
@@ -71,14 +77,10 @@ def write_page(
         lstrip_blocks=True,
     )
     environment.filters |= {"svg": Markup, "number": format_metric, "difference": format_difference}
-    page = environment.get_template(template).render(
-        title=title,
-        command=command,
-        facts=_run_facts() | dict(facts or {}),
-        config=config,
-        **content,
-    )
+    facts = _run_facts() | dict(facts or {})
+    values = {"title": title, "command": command, "facts": facts, "config": config, **content}
     path.parent.mkdir(parents=True, exist_ok=True)
+    page = environment.get_template(template).render(values)
     path.write_text(page, encoding="utf-8", errors="replace")
     return path
 
