@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mmrec.cli.annotation_quality import print_quality
+from mmrec.cli.annotate import print_quality
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.data.schema import REVIEW_SCHEMA, EntityKind, Reviews
 from mmrec.encoder.text_encoder import Encoder

@@ -1,4 +1,4 @@
-"""The command line: one file per command; `mmrec --help` is the map."""
+"""The command line: each command in the file of its subject; `mmrec --help` is the map."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 # Commands are imported when they run; their help stands here, so that `mmrec --help` imports none.
-app.command("mmrec.cli.demo:demo", help="Try everything on a generated city.")
+app.command("mmrec.cli.fit:demo", help="Try everything on a generated city.")
 app.command("mmrec.cli.fit:fit", help="Train on reviews; save a model and a report.")
 app.command("mmrec.cli.annotate:annotate", help="Annotate reviews with a language model.")
 app.command("mmrec.cli.evaluate:evaluate", help="Measure a saved model.")
-app.command("mmrec.cli.reproduce:reproduce", help="Repeat the paper's experiment.")
-app.command("mmrec.cli.ablate:ablate", help="Measure what each group of features adds.")
-app.command("mmrec.cli.sweep:sweep", help="Train with several values of one setting.")
+app.command("mmrec.cli.experiments:reproduce", help="Repeat the paper's experiment.")
+app.command("mmrec.cli.experiments:ablate", help="Measure what each group of features adds.")
+app.command("mmrec.cli.experiments:sweep", help="Train with several values of one setting.")
 app.command("mmrec.cli.recommend:recommend", help="Recommend items to known or new users.")
 app.command("mmrec.cli.serve:serve", help="Serve a saved model: web pages and an API.")
 app.command("mmrec.cli.doctor:doctor", help="Check what this machine can run.")

@@ -8,24 +8,24 @@ from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
-from mmrec.cli.options import AsJson, Settings, print_json, show_rejects, stdout
+from mmrec.cli.options import AsJson, Data, Settings, print_json, result_table, show_rejects, stdout
 from mmrec.console import console
-from mmrec.text import escape_text
+from mmrec.text import escape_text, single_line
 
 if TYPE_CHECKING:
     from mmrec.data import Reviews
     from mmrec.experiments.annotate import AnnotationRun
+    from mmrec.experiments.annotation_quality import AnnotationQuality
     from mmrec.features.dataset import Models
 
-__all__ = ["annotate"]
+__all__ = ["annotate", "print_quality"]
 
 
 def annotate(
-    data: Path,
+    data: Data,
     /,
     *,
     dry_run: bool = False,
@@ -38,16 +38,15 @@ def annotate(
     """Annotate reviews with a language model; the answers are stored, and `mmrec fit` uses them.
 
     Args:
-        data: as for `mmrec fit`.
         dry_run: only estimate calls, tokens and price, for both strategies; no model is called.
         check: afterwards measure the quality of the annotations, and show the worst examples.
         truth: for --check, a file of items with their true `price` or `categories`.
         batch: submit the calls to OpenAI's Batch API at half the price; run the command again to
             collect the answers.
-        json: print one JSON object instead of tables.
     """
     from mmrec.data import read_reviews
     from mmrec.experiments.annotate import annotate_reviews
+    from mmrec.experiments.annotation_quality import measure_annotation_quality
     from mmrec.pipeline import open_models
 
     reviews = read_reviews(data, config.read)
@@ -60,9 +59,6 @@ def annotate(
     run = annotate_reviews(reviews, config, models)
     result = _summary(run, models)
     if check:
-        from mmrec.cli.annotation_quality import print_quality
-        from mmrec.experiments.annotation_quality import measure_annotation_quality
-
         quality = measure_annotation_quality(run, config, models, truth)
         result["check"] = asdict(quality)
         if not json:
@@ -101,62 +97,63 @@ def _estimate(reviews: Reviews, config: Settings, strategy: str, batch: bool) ->
 
 
 def _print_estimates(estimates: dict[str, dict[str, Any]], model: str) -> None:
-    table = Table(title=f"Estimate for {model}", title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("strategy")
-    table.add_column("task")
-    for name in ("calls", "tokens in", "tokens out", "US$"):
-        table.add_column(name, justify="right")
+    rows: list[list[str]] = []
     for strategy, estimate in estimates.items():
         for task, counts in estimate["tasks"].items():
-            table.add_row(strategy, task, *(f"{count:,}" for count in counts.values()), "")
+            rows.append([strategy, task, *(f"{count:,}" for count in counts.values()), ""])
         dollars = estimate["dollars"]
         price = "unknown" if dollars is None else f"{dollars:,.2f}"
-        table.add_row(strategy, "total", "", "", "", price, end_section=True)
-    stdout.print(table)
-    console.print(
-        "Tokens are estimates. Stored answers are not counted. No model was called.", markup=False
-    )
+        rows.append([strategy, "total", "", "", "", price])
+    header = ["strategy", "task", "calls", "tokens in", "tokens out", "US$"]
+    stdout.print(result_table(header, rows, f"Estimate for {model}", words=(0, 1)))
+    remark = "Tokens are estimates. Stored answers are not counted. No model was called."
+    console.print(remark, markup=False)
 
 
 def _summary(run: AnnotationRun, models: Models) -> dict[str, Any]:
-    from mmrec.llm.cost import CostTracker
+    """What was annotated, what it cost, and what is missing."""
     from mmrec.llm.openai_client import ChatClient
     from mmrec.llm.types import Usage
 
     result: dict[str, Any] = {"model": models.annotator.note_provenance["model"]}
     if run.notes:
-        result["notes"] = len(run.notes)
-        result["empty"] = sum(not note.gist for note in run.notes)
+        result |= {"notes": len(run.notes), "empty": sum(not note.gist for note in run.notes)}
     for views in run.summaries:
         name = f"summaries of {views.kind}s"
         result[name] = result.get(name, 0) + len(views.summaries)
-    costs: list[CostTracker] = []
-    for model in (models.annotator.model, models.captioner):
-        client = getattr(model, "client", None)
-        if isinstance(client, ChatClient):
-            costs.append(client.costs)
+    # Builtin models have no client, and cost nothing.
+    clients = [
+        getattr(model, "client", None) for model in (models.annotator.model, models.captioner)
+    ]
+    costs = [client.costs for client in clients if isinstance(client, ChatClient)]
     if costs:
         usage = sum((cost.usage for cost in costs), Usage())
-        result |= {"calls": sum(cost.calls for cost in costs)}
-        result |= {"tokens_in": usage.input, "tokens_out": usage.output, "dollars": None}
-        if all(cost.price for cost in costs):
-            result["dollars"] = sum(cost.dollars for cost in costs)
-    result["failed"] = dict(run.failed.most_common())
-    result["pending"] = None
+        is_priced = all(cost.price for cost in costs)
+        result |= {
+            "calls": sum(cost.calls for cost in costs),
+            "tokens_in": usage.input,
+            "tokens_out": usage.output,
+            "dollars": sum(cost.dollars for cost in costs) if is_priced else None,
+        }
+    result |= {"failed": dict(run.failed.most_common()), "pending": None}
     if run.pending:
         pending = reduce(add, run.pending)
-        counts = {"submitted": pending.submitted, "waiting": pending.waiting}
-        result["pending"] = {**counts, "deferred": pending.deferred, "remark": str(pending)}
+        result["pending"] = {
+            "submitted": pending.submitted,
+            "waiting": pending.waiting,
+            "deferred": pending.deferred,
+            "remark": str(pending),
+        }
     return result
 
 
 def _print_summary(result: dict[str, Any], max_reasons: int = 5) -> None:
-    table = Table(show_header=False, box=SIMPLE_HEAD)
+    rows: list[list[str]] = []
     for name, value in result.items():
         if name not in ("failed", "pending", "check") and value is not None:
             pattern = {float: ",.4f", int: ","}.get(type(value), "")
-            table.add_row(name.replace("_", " "), Text(escape_text(format(value, pattern))))
-    stdout.print(table)
+            rows.append([name.replace("_", " "), format(value, pattern)])
+    stdout.print(result_table(["", ""], rows, words=(0, 1)))
     if failures := result["failed"]:
         count = sum(failures.values())
         console.print(f"[yellow]{count:,} calls failed; their results count as missing:")
@@ -164,3 +161,48 @@ def _print_summary(result: dict[str, Any], max_reasons: int = 5) -> None:
             console.print(f"  {count:,}: {escape_text(reason, 500)}", markup=False)
     if result["pending"]:
         console.print(escape_text(result["pending"]["remark"], 1000), markup=False)
+
+
+def print_quality(quality: AnnotationQuality) -> None:
+    """Print quality measures in tables that fit 80 columns; texts are escaped, not interpreted."""
+    model, strategy = _inert(str(quality.model.get("model"))), quality.strategy
+    title = f"Quality of the annotations by {model}, strategy {strategy}, prompts {quality.prompts}"
+    stdout.print(Text(title, "bold"))
+    _print_measures(quality.sample_counts)
+    for name, measure in quality.measures.items():
+        stdout.print(Text(name.capitalize(), "bold"))
+        stdout.print(Text(measure.legend, "dim"))
+        _print_measures(measure.rows)
+        for example in measure.examples:
+            stdout.print(Text(f"Worst: {_inert(example.entity)}: {example.reason}"))
+            text = f"“{_inert(example.text)}”"
+            if example.compared_text:
+                text += f"\ncompared with “{_inert(example.compared_text)}”"
+            if example.review_id:
+                text += f" (review {_inert(example.review_id)})"
+            stdout.print(Padding(Text(text), (0, 0, 0, 2)))
+        stdout.print()
+    for remark in quality.remarks:
+        stdout.print(Text(f"Note: {remark}."))
+    stdout.print()
+
+
+def _print_measures(rows: dict[str, Any]) -> None:
+    """Print a table of measures by row and column; not every row has every column."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    header = ["", *(column.replace("_", " ") for column in columns)]
+    cells = [[name, *(_cell(row.get(column)) for column in columns)] for name, row in rows.items()]
+    stdout.print(result_table(header, cells))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value.value:.2f}" + ("" if value.error is None else f"±{value.error:.2f}")
+
+
+def _inert(text: str) -> str:
+    """Untrusted text on one line, with unprintable characters escaped."""
+    return escape_text(single_line(text), 400)

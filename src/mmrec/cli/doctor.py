@@ -8,12 +8,10 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from rich.table import Table
 from rich.text import Text
 
 import mmrec
-from mmrec.cli.options import AsJson, print_json, stdout
-from mmrec.text import escape_text
+from mmrec.cli.options import AsJson, StorePath, print_json, result_table, stdout
 
 __all__ = ["doctor"]
 
@@ -21,25 +19,21 @@ Check = tuple[str, str]
 """A state (ok, missing or broken) and its detail."""
 
 
-def doctor(*, store: Path | None = None, json: AsJson = False) -> None:
-    """Check what this machine can run, and say how to get what is missing.
-
-    Args:
-        store: database of stored results; the default one otherwise.
-        json: print one JSON object instead of a table.
-    """
+def doctor(*, store: StorePath = None, json: AsJson = False) -> None:
+    """Check what this machine can run, and say how to get what is missing."""
     checks = {**_machine(), "encoder": _encoder(), **_language(), **_vision(), **_extras()}
     checks["store"] = _store(store)
     if json:
         print_json(
-            {name: {"state": state, "detail": detail} for name, (state, detail) in checks.items()}
+            {name: {"state": check[0], "detail": check[1]} for name, check in checks.items()}
         )
         return
-    table = Table(title=f"mmrec {mmrec.__version__}", title_justify="left", show_header=False)
     colors = {"ok": "green", "missing": "yellow", "broken": "red"}
+    rows: list[list[str | Text]] = []
     for name, (state, detail) in checks.items():
-        table.add_row(name, Text(state, colors[state]), Text(escape_text(detail, 1000)))
-    stdout.print(table)
+        rows.append([name, Text(state, colors[state]), detail])
+    title = f"mmrec {mmrec.__version__}"
+    stdout.print(result_table(["", "", ""], rows, title, words=(0, 1, 2)))
 
 
 def _check(present: bool, detail: str, remedy: str) -> Check:

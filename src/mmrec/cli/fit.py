@@ -1,18 +1,21 @@
-"""`mmrec fit`: train on reviews, compare with baselines, save the model and a report."""
+"""`mmrec fit` and `mmrec demo`: train on reviews, compare with baselines, save a model and a report."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.options import AsJson, Settings, load_reviews, print_json, print_scores
+from mmrec.cli.options import AsJson, Data, Settings, load_reviews, print_json, print_scores
 from mmrec.console import console
 
-__all__ = ["fit", "train_and_save"]
+if TYPE_CHECKING:
+    from mmrec.experiments.compare import Comparison
+
+__all__ = ["demo", "fit"]
 
 
 def fit(
-    data: Path,
+    data: Data,
     /,
     *,
     out: Path = Path("model"),
@@ -22,22 +25,48 @@ def fit(
 ) -> None:
     """Train on reviews; save a model and a report.
 
-    Trains the paper's two models (`baseline`, `proposed`) and ours (`mmrec`), prints their metrics beside
-    those of simple baselines on test reviews, and saves the model that --features names. Test reviews are
-    used neither for training nor for any choice.
+    Trains the paper's two models (`baseline`, `proposed`) and ours (`mmrec`), prints their metrics
+    beside those of simple baselines on test reviews, and saves the model that --features names.
+    Test reviews are used neither for training nor for any choice.
 
     Args:
-        data: JSON lines, JSON, CSV (each also .gz) or Parquet; see Reading for other column names.
         out: folder for the model and report.html.
-        peers: also train logistic regression, LightGBM, matrix factorisation and DeepFM on the same rows.
-        json: print one JSON object instead of tables.
+        peers: also train logistic regression, LightGBM, matrix factorisation and DeepFM on the
+            same rows.
     """
-    result = train_and_save(data, out, config, quiet=json, peers=peers)
+    result = _train_and_save(data, out, config, quiet=json, peers=peers)
     if json:
         print_json(result)
 
 
-def train_and_save(
+def demo(*, out: Path = Path("demo"), seed: int = 0, json: AsJson = False) -> None:
+    """Generate a city, train on its reviews, and recommend ten places to one of its users.
+
+    Args:
+        out: folder for the city, the model and report.html.
+        seed: of the city and of everything after it.
+    """
+    from mmrec.cli.recommend import print_recommendations
+    from mmrec.config import ReadConfig
+    from mmrec.data.synthetic.city import write_sample_city
+    from mmrec.recommender.recommender import Recommender
+
+    city = out / "sample-city"
+    console.print("generating Sample City")
+    data = write_sample_city(city, seed=seed)
+    config = Settings(seed=seed, read=ReadConfig(items=city / "places.jsonl"))
+    result = _train_and_save(data, out, config, quiet=json)
+    recommender = Recommender.load(out)
+    user = recommender.reviews.table["user"].mode().sort()[0]
+    rows = recommender.recommend(user, 10)
+    if json:
+        print_json({**result, "user": user, "recommendations": rows.to_dicts()})
+        return
+    print_recommendations(rows, f"Ten places for {user}, who wrote the most reviews")
+    console.print(f"next, see the city in a browser: mmrec serve {out}", markup=False)
+
+
+def _train_and_save(
     data: Path, folder: Path, config: Settings, *, quiet: bool, peers: bool = False
 ) -> dict[str, Any]:
     """Do what `fit` does, and return what it prints as JSON."""
@@ -49,8 +78,7 @@ def train_and_save(
     from mmrec.recommender.recommender import Recommender
 
     names = _trained_models(config)
-    reviews = load_reviews(data, config, folder)
-    models = open_models(config)
+    reviews, models = load_reviews(data, config, folder), open_models(config)
     comparison = compare(reviews, config, models, names, trained_baselines=peers)
     assessment = assess(comparison)
     audits = _audit(comparison, config.seed)
@@ -58,28 +86,19 @@ def train_and_save(
         test_count = len(comparison.prepared.split.test)
         print_scores(comparison.metrics, f"{data}: {test_count:,} test reviews, seed {config.seed}")
     threshold, rates = assessment.operating_points[config.ranker.features]
+    advice = "no threshold keeps the bound on validation reviews; raise --max-fpr"
     if threshold <= 1:
-        console.print(
-            f"- recommending from {threshold:.0%} on (chosen on validation reviews) would have "
+        advice = (
+            f"recommending from {threshold:.0%} on (chosen on validation reviews) would have "
             f"recommended {rates.tpr:.0%} of the liked and {rates.fpr:.0%} of the disliked test reviews"
         )
-    else:
-        console.print("- no threshold keeps the bound on validation reviews; raise --max-fpr")
-    for remark in comparison.remarks:
+    outcomes = [f"{name}: {outcome}" for name, outcome in audits.items()]
+    for remark in (advice, *comparison.remarks, *outcomes):
         console.print(f"- {remark}")
-    for name, outcome in audits.items():
-        console.print(f"- {name}: {outcome}")
     trained = comparison.trained[config.ranker.features]
-    recommender = Recommender(config, models).use_model(trained, reviews, comparison.metrics)
-    recommender.save(folder)
-    report = write_report(
-        comparison,
-        assessment,
-        audits,
-        folder / "report.html",
-        command=command_line(),
-        read=len(reviews),
-    )
+    Recommender(config, models).use_model(trained, reviews, comparison.metrics).save(folder)
+    page, command = folder / "report.html", command_line()
+    report = write_report(comparison, assessment, audits, page, command=command, read=len(reviews))
     console.print(f"model: {folder}   report: {report}")
     return {
         "data": str(data),
@@ -111,7 +130,7 @@ def _trained_models(config: Settings) -> list[str]:
     return ["baseline", "proposed"]
 
 
-def _audit(comparison: Any, seed: int, row_count: int = 200) -> dict[str, Any]:
+def _audit(comparison: Comparison, seed: int, row_count: int = 200) -> dict[str, Any]:
     """Audit each model's features on randomly drawn rows."""
     import numpy as np
 

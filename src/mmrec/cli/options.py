@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from mmrec import config as settings
 from mmrec.console import console
+from mmrec.text import escape_text
 
 if TYPE_CHECKING:
     from mmrec.data import Reviews
@@ -22,23 +23,28 @@ if TYPE_CHECKING:
     from mmrec.experiments.report.html import ResultTable
 
 __all__ = [
-    "AsJson",
-    "PaperSettings",
-    "ReadSettings",
-    "ServeSettings",
-    "Settings",
-    "load_reviews",
-    "print_json",
-    "print_scores",
-    "print_table",
-    "show_rejects",
-    "stdout",
-]
+    "AsJson", "Data", "Model", "PaperSettings", "ReadSettings", "ServeSettings", "Settings",
+    "StorePath", "load_reviews", "print_json", "print_scores", "print_table", "result_table",
+    "show_rejects", "stdout",
+]  # fmt: skip
 
 stdout = Console(highlight=False)
 """For results; progress and remarks go to standard error."""
 
-AsJson = Annotated[bool, Parameter(name="--json", negative=())]
+# Parameters that several commands share.
+Data = Annotated[
+    Path,
+    Parameter(
+        help="JSON lines, JSON, CSV (each also .gz) or Parquet; see Reading for other column names."
+    ),
+]
+Model = Annotated[Path, Parameter(help="Folder that `mmrec fit` wrote.")]
+StorePath = Annotated[
+    Path | None, Parameter(help="Database of stored results; the default one otherwise.")
+]
+AsJson = Annotated[
+    bool, Parameter("--json", negative=(), help="Print one JSON object instead of text and tables.")
+]
 Settings = settings.Config
 PaperSettings = settings.PaperConfig
 ReadSettings = settings.ReadConfig
@@ -47,6 +53,7 @@ ServeSettings = settings.ServeConfig
 
 def _make_flags() -> None:
     """Make every setting a flag of its own name; the text under a field is its help."""
+    # The order is that of `--help`.
     titles = {
         settings.Config: "General",
         settings.ReadConfig: "Reading",
@@ -105,52 +112,61 @@ def print_json(result: Mapping[str, Any]) -> None:
     print(json.dumps(strict, indent=2, allow_nan=False))
 
 
+def result_table(
+    header: Sequence[str],
+    rows: Iterable[Iterable[str | Text]],
+    title: str = "",
+    words: Container[int] = (0,),
+    caption: str = "",
+) -> Table:
+    """A table for the terminal.
+
+    Args:
+        header: names of the columns; without any name there is no line for them.
+        rows: cells; strings are escaped, since they may come from reviews or imported files.
+        title: above the table.
+        words: columns that are set to the left, as words are and numbers are not.
+        caption: below the table.
+    """
+    table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False)
+    table.show_header, table.caption = any(header), caption or None
+    table.title = Text(title) if title else None  # a plain string would be read as markup
+    table.title_justify = table.caption_justify = "left"
+    for column, name in enumerate(header):
+        table.add_column(name, justify="left" if column in words else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(c if isinstance(c, Text) else Text(escape_text(c, 1000)) for c in row))
+    return table
+
+
 def print_scores(scores: Mapping[str, Metrics], title: str) -> None:
     """Print the metrics of several models, the best of every column in bold."""
+    # Column name and direction of every metric that is shown.
     columns = {
-        "accuracy": "acc.",
-        "fpr": "FPR",
-        "loss": "loss",
-        "auc": "AUC",
-        "ap_negative": "AP-",
-        "fpr_at_80": "FPR@80",
-        "fpr_at_90": "FPR@90",
-        "fpr_at_95": "FPR@95",
-    }
+        "accuracy": ("acc.", max), "fpr": ("FPR", min), "loss": ("loss", min),
+        "auc": ("AUC", max), "ap_negative": ("AP-", max), "fpr_at_80": ("FPR@80", min),
+        "fpr_at_90": ("FPR@90", min), "fpr_at_95": ("FPR@95", min),
+    }  # fmt: skip
     legend = (
         "acc., FPR, loss: at the threshold of the weighted loss. AUC: area under the ROC curve. "
         "AP-: average precision of finding dislikes. FPR@90: share of the dislikes that would be "
         "recommended when 90% of the likes are."
     )
-    table = Table(title=title, title_justify="left", caption=legend, caption_justify="left")
-    table.box, table.padding, table.pad_edge = SIMPLE_HEAD, (0, 0, 0, 1), False
-    table.add_column("model", no_wrap=True)
-    best = {}
-    for key, name in columns.items():
-        table.add_column(name, justify="right", no_wrap=True)
-        values = [row[key] for row in scores.values()]
-        best[key] = max(values) if key in ("accuracy", "auc", "ap_negative") else min(values)
-    for name, row in scores.items():
-        cells = []
-        for key in columns:
-            value = row[key]
-            cells.append(Text(f"{value:.3f}", "bold" if value == best[key] else ""))
-        table.add_row(name, *cells)
-    stdout.print(table)
+    rows: dict[str, list[str | Text]] = {name: [name] for name in scores}
+    for key, (_, best_of) in columns.items():
+        best = best_of(row[key] for row in scores.values())
+        for name, row in scores.items():
+            rows[name].append(Text(f"{row[key]:.3f}", "bold" if row[key] == best else ""))
+    header = ["model", *(name for name, _ in columns.values())]
+    stdout.print(result_table(header, rows.values(), title, caption=legend))
 
 
 def print_table(table: ResultTable) -> None:
     """Print a table of an experiment, with its notes below."""
-    view = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for column, title in enumerate(table.header):
-        justify: Any = "left" if column in table.words() else "right"
-        view.add_column(title, justify=justify, overflow="fold")
-    for row_number, row in enumerate(table.rows):
-        cells = []
-        for column, text in enumerate(row):
-            cells.append(Text(text, "bold" if (row_number, column) in table.bold else ""))
-        view.add_row(*cells)
-    stdout.print(view)
+    rows: list[list[str | Text]] = [[*row] for row in table.rows]
+    for row, column in table.bold:
+        rows[row][column] = Text(table.rows[row][column], "bold")
+    stdout.print(result_table(table.header, rows, table.title, table.words()))
     for note in table.notes:
         stdout.print(Text(f"{note}."))
     stdout.print()

@@ -8,10 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cyclopts import Parameter
-from rich.markup import escape
 
-from mmrec.cli.options import AsJson, print_json
-from mmrec.cli.options import stdout as console
+from mmrec.cli.options import AsJson, print_json, stdout
 from mmrec.data.http_download import DownloadLimits
 from mmrec.data.image_download import download_photos
 
@@ -43,26 +41,21 @@ def fetch(
         url_template: turns ids into URLs, as in 'https://lh5.googleusercontent.com/p/{id}=w640'.
         retry: retry what was refused for good, as after a change of limits. Failures that may pass
             (timeouts, connections, busy servers) are retried on every run.
-        json: print one JSON object instead of text.
     """
-    result = asyncio.run(
-        download_photos(
-            data, out, limits, items=items, column=column, template=url_template, retry=retry
-        )
+    download = download_photos(
+        data, out, limits, items=items, column=column, template=url_template, retry=retry
     )
+    result = asyncio.run(download)
     if json:
         print_json(asdict(result))
         return
-    console.print(
-        f"{result.downloaded:,} photos downloaded, {result.already_present:,} present before"
-    )
+    lines = [f"{result.downloaded:,} photos downloaded, {result.already_present:,} present before"]
     for reason, count in result.refused.items():
-        console.print(f"{count:,} refused, see index.jsonl: {escape(reason)}")
+        lines.append(f"{count:,} refused, see index.jsonl: {reason}")
     if result.refused:
-        console.print(
-            "--retry tries these again; --allow-private permits addresses of your network"
-        )
+        lines.append("--retry tries these again; --allow-private permits addresses of your network")
     if result.unreadable_rows:
-        console.print(f"{result.unreadable_rows:,} unreadable rows were left out")
+        lines.append(f"{result.unreadable_rows:,} unreadable rows were left out")
     files = " --items ".join(shlex.quote(str(file)) for file in result.copies)
-    console.print(f"next: mmrec fit {escape(files)}", soft_wrap=True)
+    lines.append(f"next: mmrec fit {files}")
+    stdout.print("\n".join(lines), markup=False, soft_wrap=True)

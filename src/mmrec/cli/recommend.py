@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import polars as pl
 from cyclopts import Parameter
+from pydantic import BaseModel
 from rich.markup import escape
-from rich.table import Table
 
-from mmrec.cli.options import AsJson, print_json, stdout
+from mmrec.cli.options import AsJson, Model, print_json, result_table, stdout
 from mmrec.console import console
 from mmrec.errors import ConfigError
 from mmrec.llm.types import PRICE_TAGS
@@ -23,128 +23,116 @@ if TYPE_CHECKING:
 
 __all__ = ["print_recommendations", "recommend"]
 
-_Several = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
+Several = Annotated[list[str], Parameter(consume_multiple=True, negative=())]
 
 
-def recommend(
-    model: Path,
-    /,
-    *,
-    user: str | None = None,
-    likes: str | None = None,
-    liked: _Several = None,
-    everyone: Path | None = None,
-    n: int = 10,
-    seen: bool = False,
-    category: _Several = None,
-    price: _Several = None,
-    max_fpr: float | None = None,
-    diversity: float = 0.0,
-    why: bool = False,
-    sentences: bool = False,
-    json: AsJson = False,
-) -> None:
-    """Recommend items to a user, to a new user who says what they like, or to all users at once.
+@Parameter(name="*")
+class ListOptions(BaseModel, use_attribute_docstrings=True):
+    """For whom a list is, and what it may hold."""
 
-    Args:
-        model: folder that `mmrec fit` wrote.
-        user: id of a user; an unknown one gets what most users like.
-        likes: what a new user likes, as in "ramen, quiet places, cheap".
-        liked: ids of items that a new user likes.
-        everyone: Parquet file to write the lists of all users to.
-        n: number of items.
-        seen: include items that the user has reviewed.
-        category: only items with one of these categories.
-        price: only items with one of these price tags: "cheap price", "fair price", "overpriced".
-        max_fpr: recommend at most this share of the items that the user would dislike.
-        diversity: 0 to 1, how strongly items unlike those above them are preferred.
-        why: explain every item, with quotes from its reviews.
-        sentences: have the language model of the fit write a sentence about the quotes of each item.
-        json: print one JSON object instead of a table.
-    """
+    user: str | None = None
+    """Id of a user; an unknown one gets what most users like."""
+    likes: str | None = None
+    """What a new user likes, as in "ramen, quiet places, cheap"."""
+    liked: Several = []
+    """Ids of items that a new user likes."""
+    everyone: Path | None = None
+    """Parquet file to write the lists of all users to."""
+    n: int = 10
+    """Number of items."""
+    seen: bool = False
+    """Include items that the user has reviewed."""
+    category: Several = []
+    """Only items with one of these categories."""
+    price: Several = []
+    """Only items with one of these price tags: "cheap price", "fair price", "overpriced"."""
+    max_fpr: float | None = None
+    """Recommend at most this share of the items that the user would dislike."""
+    diversity: float = 0.0
+    """0 to 1, how strongly items unlike those above them are preferred."""
+    why: bool = False
+    """Explain every item, with quotes from its reviews."""
+    sentences: bool = False
+    """Have the language model of the fit write a sentence about the quotes of each item."""
+
+    def check(self) -> None:
+        """Raise a ConfigError for what can be wrong before the model is loaded."""
+        for name, share in (("max-fpr", self.max_fpr), ("diversity", self.diversity)):
+            if share is not None and not 0 <= share <= 1:
+                raise ConfigError(f"--{name} {share}: it must be a share from 0 to 1")
+        if self.n < 1:
+            raise ConfigError(f"--n {self.n}: it must be at least 1")
+        tags = PRICE_TAGS[:-1]  # without the tag of an unknown price
+        for price in self.price:
+            if price not in tags:
+                raise ConfigError(f"--price {price!r}: it must be one of {', '.join(tags)}")
+        if self.everyone is None:
+            return
+        if not self.everyone.parent.is_dir():
+            raise ConfigError(
+                f"--everyone {self.everyone}: there is no folder {self.everyone.parent}"
+            )
+        if self.model_fields_set - {"everyone", "n", "seen", "max_fpr"}:
+            raise ConfigError("--everyone goes with --n, --seen and --max-fpr alone")
+
+
+_DEFAULTS = ListOptions()
+
+
+def recommend(model: Model, /, *, options: ListOptions = _DEFAULTS, json: AsJson = False) -> None:
+    """Recommend items to a user, to a new user who says what they like, or to all users at once."""
     from mmrec.recommender.explain import with_sentences
     from mmrec.recommender.recommender import Recommender
 
-    _check_options(n, price, everyone, {"max-fpr": max_fpr, "diversity": diversity})
-    if everyone and (user is not None or likes or liked or category or price or diversity or why):
-        raise ConfigError("--everyone goes with --n, --seen and --max-fpr alone")
+    options.check()
     recommender = Recommender.load(model)
-    if everyone:
-        _write_lists(recommender, everyone, n=n, seen=seen, max_fpr=max_fpr)
+    if options.everyone:
+        _write_lists(recommender, options.everyone, options)
         return
+    user = options.user
     if user is not None and user not in recommender.state.dataset.data.users:
         message = f"{user} has written no review here: this is the list of an unknown user"
         console.print(message, markup=False)
-    _check_categories(category, recommender)
-    taste: dict[str, Any] = {"likes": likes, "liked": liked or ()}
-    rows = recommender.recommend(
-        user,
-        n,
-        **taste,
-        seen=seen,
-        max_fpr=max_fpr,
-        diversity=diversity,
-        categories=category or (),
-        prices=price or (),
-    )
-    items = rows["item"].to_list() if why or sentences else []
-    explanations = [recommender.explain(user, item, **taste) for item in items]
-    if sentences:
+    _check_categories(options.category, recommender)
+    tastes: dict[str, Any] = {"likes": options.likes, "liked": options.liked}
+    filters = options.model_dump(include={"seen", "max_fpr", "diversity"})
+    filters |= {"categories": options.category, "prices": options.price}
+    rows = recommender.recommend(user, options.n, **tastes, **filters)
+    items = rows["item"].to_list() if options.why or options.sentences else []
+    explanations = [recommender.explain(user, item, **tastes) for item in items]
+    if options.sentences:
         explanations = with_sentences(explanations, recommender.models.annotator.write_reasons)
     if json:
         result = rows.to_dicts()
         for row, explanation in zip(result, explanations, strict=False):
             row["why"] = asdict(explanation)
-        print_json({"user": user, "likes": likes, "recommendations": result})
+        print_json({"user": user, "likes": options.likes, "recommendations": result})
         return
-    print_recommendations(rows, f"For {escape(user or likes or ', '.join(liked or ()))}")
+    print_recommendations(rows, f"For {user or options.likes or ', '.join(options.liked)}")
     for item, explanation in zip(items, explanations, strict=True):
         _print_explanation(item, explanation)
 
 
-def _check_options(
-    n: int, prices: list[str] | None, everyone: Path | None, shares: dict[str, float | None]
-) -> None:
-    """Check what can be wrong before the model is loaded."""
-    for name, share in shares.items():
-        if share is not None and not 0 <= share <= 1:
-            raise ConfigError(f"--{name} {share}: it must be a share from 0 to 1")
-    if n < 1:
-        raise ConfigError(f"--n {n}: it must be at least 1")
-    tags = PRICE_TAGS[:-1]  # without the tag of an unknown price
-    for price in prices or ():
-        if price not in tags:
-            raise ConfigError(f"--price {price!r}: it must be one of {', '.join(tags)}")
-    if everyone is not None and not everyone.parent.is_dir():
-        raise ConfigError(f"--everyone {everyone}: there is no folder {everyone.parent}")
-
-
-def _check_categories(categories: list[str] | None, recommender: Recommender) -> None:
-    known = recommender.state.catalog.common_categories(10_000)
-    if categories and {*categories}.isdisjoint(known):
-        message = f"no item has it; categories are {', '.join(known[:40])}"
+def _check_categories(categories: list[str], recommender: Recommender) -> None:
+    common = recommender.state.catalog.common_categories(10_000)
+    if categories and {*categories}.isdisjoint(common):
+        message = f"no item has it; categories are {', '.join(common[:40])}"
         raise ConfigError(f"--category {categories[0]!r}: {message}")
 
 
-def _write_lists(recommender: Recommender, path: Path, **options: Any) -> None:
+def _write_lists(recommender: Recommender, path: Path, options: ListOptions) -> None:
     start = time.monotonic()
-    lists = recommender.recommend_all(**options)
+    lists = recommender.recommend_all(n=options.n, seen=options.seen, max_fpr=options.max_fpr)
     seconds = time.monotonic() - start
     try:
         lists.write_parquet(path)
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(f"--everyone {path}: cannot be written ({reason})") from error
-    users, items = (
-        recommender.state.online.features.user.unknown_index,
-        recommender.state.scorer.size,
-    )
-    rate = users / max(seconds, 1e-9)
-    stdout.print(
-        f"{path}: {lists.height:,} rows for {users:,} users, of {items:,} items, "
-        f"in {seconds:.1f} s ({rate:,.0f} users/s)",
-        markup=False,
-    )
+    users = recommender.state.online.features.user.unknown_index
+    items, rate = recommender.state.scorer.size, users / max(seconds, 1e-9)
+    text = f"{path}: {lists.height:,} rows for {users:,} users, of {items:,} items, "
+    stdout.print(f"{text}in {seconds:.1f} s ({rate:,.0f} users/s)", markup=False)
 
 
 def _print_explanation(item: str, explanation: Explanation) -> None:
@@ -160,14 +148,9 @@ def _print_explanation(item: str, explanation: Explanation) -> None:
 
 def print_recommendations(rows: pl.DataFrame, title: str) -> None:
     """Print recommendations as a table."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("", justify="right")
-    table.add_column("item")
-    table.add_column("probability", justify="right")
-    table.add_column("price")
-    table.add_column("categories")
+    cells = []
     for rank, row in enumerate(rows.to_dicts(), 1):
-        name, price = escape(row["name"] or row["item"]), row["price"] or ""
-        categories = escape(", ".join(row["categories"][:4]))
-        table.add_row(str(rank), name, f"{row['probability']:.3f}", price, categories)
-    stdout.print(table)
+        name, categories = row["name"] or row["item"], ", ".join(row["categories"][:4])
+        cells.append([str(rank), name, f"{row['probability']:.3f}", row["price"] or "", categories])
+    header = ["rank", "item", "probability", "price", "categories"]
+    stdout.print(result_table(header, cells, title, words=(1, 3, 4)))

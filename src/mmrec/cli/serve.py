@@ -5,20 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
-from mmrec.cli.options import ServeSettings
+from mmrec.cli.options import Model, ServeSettings
 from mmrec.console import console
 
 __all__ = ["serve"]
 
 
-def serve(model: Path, /, *, config: ServeSettings = ServeSettings()) -> None:
+def serve(model: Model, /, *, config: ServeSettings = ServeSettings()) -> None:
     """Serve a saved model: web pages at `/`, the API under `/v1`, described at `/openapi.json`.
 
-    Args:
-        model: folder that `mmrec fit` wrote; unless --database names a database, live reviews are
-            stored in `live.sqlite` in it.
+    Unless --database names a database, live reviews are stored in `live.sqlite` in the model's folder.
     """
     from mmrec.cache.store import Store, default_store_path
     from mmrec.errors import ConfigError
@@ -27,7 +24,7 @@ def serve(model: Path, /, *, config: ServeSettings = ServeSettings()) -> None:
     try:
         import uvicorn
 
-        from mmrec.service.app import create_app, open_live_store, read_keys
+        from mmrec.service.app import open_live_store, read_keys
     except ImportError as error:
         raise ConfigError(f"{error}: install mmrec[serve]") from error
 
@@ -39,24 +36,21 @@ def serve(model: Path, /, *, config: ServeSettings = ServeSettings()) -> None:
     elif config.host not in ("127.0.0.1", "localhost", "::1"):
         warning = "everybody who reaches this address can read and write; see --keys"
         console.print(f"- {config.host}: {warning}")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options: dict[str, Any] = {
-        "host": config.host,
-        "port": config.port,
-        "log_level": "warning",
-        "access_log": False,
-        "server_header": False,
-        "timeout_graceful_shutdown": 10,
-    }
+    # Workers are new processes: their settings travel in the environment.
+    os.environ["MMREC_SERVED_MODEL"] = str(model)
+    os.environ["MMREC_SERVE_CONFIG"] = config.model_dump_json()
     console.print(f"serving {model} at http://{config.host}:{config.port}", markup=False)
-    if config.workers == 1:
-        uvicorn.run(create_app(model, config), **options)
-    else:
-        # Workers are new processes: their settings travel in the environment.
-        os.environ["MMREC_SERVED_MODEL"] = str(model)
-        os.environ["MMREC_SERVE_CONFIG"] = config.model_dump_json()
-        worker = "mmrec.cli.serve:create_worker_app"
-        uvicorn.run(worker, factory=True, workers=config.workers, **options)
+    uvicorn.run(
+        "mmrec.cli.serve:create_worker_app",
+        factory=True,
+        host=config.host,
+        port=config.port,
+        workers=config.workers,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=10,  # seconds
+    )
 
 
 def create_worker_app() -> object:
@@ -64,7 +58,5 @@ def create_worker_app() -> object:
     from mmrec.service.app import create_app
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    return create_app(
-        Path(os.environ["MMREC_SERVED_MODEL"]),
-        ServeSettings.model_validate_json(os.environ["MMREC_SERVE_CONFIG"]),
-    )
+    model, config = os.environ["MMREC_SERVED_MODEL"], os.environ["MMREC_SERVE_CONFIG"]
+    return create_app(Path(model), ServeSettings.model_validate_json(config))

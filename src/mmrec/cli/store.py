@@ -9,24 +9,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
-from rich.box import SIMPLE_HEAD
-from rich.markup import escape
-from rich.table import Table
 
 from mmrec.cache import admin
 from mmrec.cache.admin import Selection
 from mmrec.cache.store import Store, default_store_path
-from mmrec.cli.options import AsJson, print_json, stdout
+from mmrec.cli.options import AsJson, StorePath, print_json, result_table, stdout
 from mmrec.errors import ConfigError, DataError
-from mmrec.text import escape_text
 
 __all__ = ["store_app"]
 
 store_app = App(name="store", help="Manage stored results of slow or paid calls.")
 
-StorePath = Annotated[Path | None, Parameter(help="The database; the default one otherwise.")]
 Kind = Annotated[str | None, Parameter(help="Only results of this kind (see `mmrec store stats`).")]
-Model = Annotated[str | None, Parameter(help="Only results of this model.")]
+OfModel = Annotated[str | None, Parameter(help="Only results of this model.")]
 Flag = Annotated[bool, Parameter(negative=())]
 
 
@@ -37,8 +32,8 @@ def stats(*, store: StorePath = None, json: AsJson = False) -> None:
     with closing(Store(path)) as db:
         holdings = admin.stats(db, Selection())
     size = path.stat().st_size
-    result = {"store": path, "bytes": size, "holdings": holdings}
-    _print(result, json, f"{path}: {_number(size)} bytes")
+    text = f"{path}: {_number(size)} bytes"
+    _print({"store": path, "bytes": size, "holdings": holdings}, json, text)
 
 
 @store_app.command
@@ -47,7 +42,7 @@ def export(
     /,
     *,
     kind: Kind = None,
-    model: Model = None,
+    model: OfModel = None,
     store: StorePath = None,
     json: AsJson = False,
 ) -> None:
@@ -80,7 +75,7 @@ def import_(file: Path, /, *, store: StorePath = None, json: AsJson = False) -> 
 def prune(
     *,
     kind: Kind = None,
-    model: Model = None,
+    model: OfModel = None,
     older_than: int | None = None,
     failures: Flag = False,
     yes: Flag = False,
@@ -122,23 +117,21 @@ def _print(result: dict[str, Any], json: bool, text: str) -> None:
         print_json(result)
         return
     stdout.print(text, markup=False, soft_wrap=True)
-    holdings = result.get("holdings")
-    if not holdings:
-        return
-    table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
-    for name, value in holdings[0].items():
-        is_number = isinstance(value, int)
-        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
-    for row in holdings:
-        table.add_row(*map(_cell, row.values()))
-    stdout.print(table)
+    if holdings := result.get("holdings"):
+        words = [
+            column
+            for column, value in enumerate(holdings[0].values())
+            if not isinstance(value, int)
+        ]
+        stdout.print(
+            result_table(
+                [*holdings[0]], (map(_cell, row.values()) for row in holdings), words=words
+            )
+        )
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, int):
-        return _number(value)
-    # Names come from imported files: escape control sequences of the terminal, and rich's markup.
-    return escape(escape_text(str(value or ""), 200))
+def _cell(value: Any) -> str:
+    return _number(value) if isinstance(value, int) else str(value or "")[:200]
 
 
 def _number(number: int) -> str:

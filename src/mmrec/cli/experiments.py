@@ -1,0 +1,163 @@
+"""`mmrec reproduce`, `mmrec ablate`, `mmrec sweep`: experiments that train many times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from mmrec.cli.options import (
+    AsJson,
+    Data,
+    PaperSettings,
+    Settings,
+    load_reviews,
+    print_json,
+    print_table,
+)
+from mmrec.console import console
+
+if TYPE_CHECKING:
+    from mmrec.data import Reviews
+    from mmrec.features.dataset import Models
+
+__all__ = ["ablate", "reproduce", "sweep"]
+
+Seeds = Annotated[
+    int,
+    Parameter(help="Number of splits, each with its own evidence and training, from --seed on."),
+]
+
+
+def reproduce(
+    data: Data,
+    /,
+    *,
+    repeats: int = 5,
+    protocols: str = "paper,honest",
+    out: Path = Path("reproduce"),
+    json: AsJson = False,
+    config: PaperSettings = PaperSettings(),
+) -> None:
+    """Train the paper's two models with two losses and three dropout rates, several times each.
+
+    The protocol `paper` leaves one review out of averages, summarises all reviews, and selects
+    epochs on test rows. The protocol `honest` hides each fold's reviews from its own features, and
+    selects on validation rows. Other settings are the paper's unless flags change them. All runs of
+    a model in a protocol train as one stack; the same command continues a stopped run after its
+    last complete stack.
+
+    Args:
+        repeats: runs of every combination of settings, each from its own seed.
+        protocols: `paper`, `honest`, or both.
+        out: folder for reproduce.json and reproduce.html.
+    """
+    from mmrec.experiments import reproduce as experiment
+    from mmrec.experiments.report.experiment_pages import reproduce_page
+    from mmrec.experiments.report.html import command_line
+
+    reviews, models = _open(data, config, out)
+    names, path = protocols.replace(" ", "").split(","), out / "reproduce.json"
+    stacks = experiment.reproduce(reviews, config, models, path, repeats, names)
+    if json:
+        print_json({"data": str(data), "seed": config.seed, "repeats": repeats, "stacks": stacks})
+    else:
+        for table in experiment.reproduction_tables(stacks):
+            print_table(table)
+    page = reproduce_page(stacks, path.with_suffix(".html"), command_line())
+    console.print(f"results: {path}   report: {page}", markup=False)
+
+
+def ablate(
+    data: Data,
+    /,
+    *,
+    seeds: Seeds = 3,
+    shapley: bool = False,
+    compare: Literal["words", "none"] = "words",
+    summaries: bool = False,
+    out: Path = Path("ablation"),
+    json: AsJson = False,
+    config: Settings = Settings(),
+) -> None:
+    """Train without each group of features and on each alone; run again, it continues a stopped run.
+
+    Args:
+        shapley: train all coalitions of groups, up to 127 per seed, for exact Shapley values.
+        compare: whether to also try whole reviews and image vectors in place of annotations.
+        summaries: also try summaries in place of notes: one for every user, item and fold.
+        out: folder for ablation.json and ablation.html.
+    """
+    from mmrec.experiments import ablation
+    from mmrec.experiments.report.experiment_pages import ablation_page
+    from mmrec.experiments.report.html import command_line
+    from mmrec.experiments.significance import BOOTSTRAPPED_METRICS
+
+    reviews, models = _open(data, config, out, seeds)
+    # One split has no spread over seeds, so its intervals come from a bootstrap over users.
+    flags = {"shapley": shapley, "words": compare == "words"}
+    flags |= {"summaries": summaries, "bootstrap": seeds == 1}
+    extras = {name for name, is_set in flags.items() if is_set}
+    path = out / "ablation.json"
+    results = ablation.ablate(reviews, config, models, path, seeds=seeds, extras=extras)
+    if json:
+        rows = {key: ablation.metric_rows(results, key) for key in BOOTSTRAPPED_METRICS}
+        values, synergy = ablation.shapley_values(results), ablation.synergy(results)
+        print_json({"rows": rows, "shapley": values, "synergy": synergy, "seeds": results})
+    else:
+        for table in ablation.ablation_tables(results):
+            print_table(table)
+    ablation_page(results, config.ranker.features, path.with_suffix(".html"), command_line())
+
+
+def sweep(
+    data: Data,
+    /,
+    *,
+    over: Literal["imbalance", "K", "policy", "reduction", "llm", "captioner"],
+    values: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    seeds: Seeds = 3,
+    out: Path = Path("sweep"),
+    json: AsJson = False,
+    config: Settings = Settings(),
+) -> None:
+    """Train and test with several values of one setting; run again, it continues a stopped run.
+
+    Args:
+        over: the setting: number of likes for each dislike in the evidence (`imbalance`),
+            --folds (`K`), --policy, --reduction, --llm or --captioner.
+        values: in place of the usual ones.
+        out: folder for sweep-OVER.json and sweep-OVER.html.
+    """
+    from mmrec.errors import ConfigError
+    from mmrec.experiments import sweep as experiment
+    from mmrec.experiments.report.experiment_pages import sweep_page
+    from mmrec.experiments.report.html import command_line
+
+    if over in ("policy", "reduction") and config.ranker.features == "mmrec":
+        console.print(f"- --over {over} applies to the paper's model, so `proposed` is trained")
+        ranker = config.ranker.model_copy(update={"features": "proposed"})
+        config = config.model_copy(update={"ranker": ranker})
+    reviews, models = _open(data, config, out, seeds)
+    if not values:
+        values = tuple(experiment.SWEPT_SETTINGS[over][2])
+        if reviews.table["time"].is_null().all():  # the policy `past` needs times
+            values = tuple(value for value in values if value != "past")
+    if not values:
+        raise ConfigError(f"--over {over} needs --values, each spelled as for --{over}")
+    path = out / f"sweep-{over}.json"
+    results = experiment.sweep(reviews, config, models, path, over, values, seeds)
+    print_json(results) if json else print_table(experiment.sweep_table(results, over))
+    page = path.with_suffix(".html")
+    sweep_page(results, over, config.ranker.features, page, command_line())
+
+
+def _open(data: Path, config: Settings, folder: Path, seeds: int = 1) -> tuple[Reviews, Models]:
+    """The reviews and models of an experiment."""
+    from mmrec.errors import ConfigError
+    from mmrec.pipeline import open_models
+
+    if seeds < 1:
+        raise ConfigError(f"--seeds {seeds}: there must be at least 1")
+    return load_reviews(data, config, folder), open_models(config)
