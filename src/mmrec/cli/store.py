@@ -118,16 +118,10 @@ def _print(result: dict[str, Any], json: bool, text: str) -> None:
         return
     stdout.print(text, markup=False, soft_wrap=True)
     if holdings := result.get("holdings"):
-        words = [
-            column
-            for column, value in enumerate(holdings[0].values())
-            if not isinstance(value, int)
-        ]
-        stdout.print(
-            result_table(
-                [*holdings[0]], (map(_cell, row.values()) for row in holdings), words=words
-            )
-        )
+        values = list(holdings[0].values())
+        words = [column for column, value in enumerate(values) if isinstance(value, str | None)]
+        rows = [[*map(_cell, row.values())] for row in holdings]
+        stdout.print(result_table([*holdings[0]], rows, words=words))
 
 
 def _cell(value: Any) -> str:

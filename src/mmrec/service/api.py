@@ -8,78 +8,74 @@ from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, Upload
 
 from mmrec.errors import DataError, PhotoError
 from mmrec.service import schemas
-from mmrec.service.errors import error_responses
 from mmrec.service.recommendations import ItemExistsError, RecommendationService, current_service
 
 __all__ = ["CurrentService", "router"]
 
-router = APIRouter(prefix="/v1", tags=["v1"], responses=error_responses(401, 413, 422, 429, 503))
+router = APIRouter(
+    prefix="/v1", tags=["v1"], responses=schemas.error_responses(401, 413, 422, 429, 503)
+)
 CurrentService = Annotated[RecommendationService, Depends(current_service)]
+Length = Annotated[schemas.ListLength, Query()]
 
 
-@router.get("/users/{user:path}/recommendations", responses=error_responses(404))
+@router.get("/users/{user:path}/recommendations", responses=schemas.error_responses(404))
 def recommend(
     user: schemas.IdInPath,
     request: Annotated[schemas.UserRecommendationRequest, Query()],
     service: CurrentService,
 ) -> list[schemas.Recommendation]:
     """Recommend items to a user."""
-    return [
-        schemas.Recommendation(**entry) for entry in service.recommend(user, **request.model_dump())
-    ]
+    rows = service.recommend(user, **request.model_dump())
+    return [schemas.Recommendation(**row) for row in rows]
 
 
-@router.post("/recommendations", responses=error_responses(400, 404))
+@router.post("/recommendations", responses=schemas.error_responses(400, 404))
 def recommend_to_new_user(
     request: schemas.RecommendationByTextRequest | schemas.RecommendationByItemsRequest,
     service: CurrentService,
 ) -> list[schemas.Recommendation]:
     """Recommend items to somebody who has written no review."""
-    return [
-        schemas.Recommendation(**entry) for entry in service.recommend(None, **request.model_dump())
-    ]
+    rows = service.recommend(None, **request.model_dump())
+    return [schemas.Recommendation(**row) for row in rows]
 
 
-@router.post("/predictions", responses=error_responses(400))
+@router.post("/predictions", responses=schemas.error_responses(400))
 def predict(request: schemas.Pairs, service: CurrentService) -> list[float]:
     """Predict for every pair the probability that the user likes the item."""
+    users = [pair.user for pair in request.pairs]
+    items = [pair.item for pair in request.pairs]
     with service.recommender() as recommender:
-        return recommender.predict(
-            [pair.user for pair in request.pairs], [pair.item for pair in request.pairs]
-        ).tolist()
+        return recommender.predict(users, items).tolist()
 
 
-@router.get("/similar-items/{item:path}", responses=error_responses(404))
+@router.get("/similar-items/{item:path}", responses=schemas.error_responses(404))
 def similar_items(
-    item: schemas.IdInPath, service: CurrentService, n: Annotated[schemas.ListLength, Query()] = 10
+    item: schemas.IdInPath, service: CurrentService, n: Length = 10
 ) -> list[schemas.Neighbor]:
     """Find items with similar reviews."""
     with service.recommender() as recommender:
-        return [
-            schemas.Neighbor(id=name, cosine=cosine)
-            for name, cosine in recommender.similar_items(item, n)
-        ]
+        neighbors = recommender.similar_items(item, n)
+    return [schemas.Neighbor(id=name, cosine=cosine) for name, cosine in neighbors]
 
 
-@router.get("/similar-users/{user:path}", responses=error_responses(404))
+@router.get("/similar-users/{user:path}", responses=schemas.error_responses(404))
 def similar_users(
-    user: schemas.IdInPath, service: CurrentService, n: Annotated[schemas.ListLength, Query()] = 10
+    user: schemas.IdInPath, service: CurrentService, n: Length = 10
 ) -> list[schemas.Neighbor]:
     """Find users who write similar reviews."""
     with service.recommender() as recommender:
-        return [
-            schemas.Neighbor(id=name, cosine=cosine)
-            for name, cosine in recommender.similar_users(user, n)
-        ]
+        neighbors = recommender.similar_users(user, n)
+    return [schemas.Neighbor(id=name, cosine=cosine) for name, cosine in neighbors]
 
 
-@router.get("/items/{item:path}", responses=error_responses(404))
+@router.get("/items/{item:path}", responses=schemas.error_responses(404))
 def item_profile(item: schemas.IdInPath, service: CurrentService) -> schemas.ItemProfile:
     """Show an item with quotes from its reviews."""
     return schemas.ItemProfile(**service.item_profile(item))
 
 
-@router.get("/users/{user:path}", responses=error_responses(404))
+@router.get("/users/{user:path}", responses=schemas.error_responses(404))
 def user_profile(user: schemas.IdInPath, service: CurrentService) -> schemas.UserProfile:
     """Show a user with the items that they have reviewed."""
     reviewed = service.reviewed_items(user)
@@ -88,22 +84,20 @@ def user_profile(user: schemas.IdInPath, service: CurrentService) -> schemas.Use
 
 @router.get("/search")
 def search(
-    service: CurrentService,
-    q: Annotated[str, Query(min_length=1, max_length=200)],
-    n: Annotated[schemas.ListLength, Query()] = 10,
+    service: CurrentService, q: Annotated[str, Query(min_length=1, max_length=200)], n: Length = 10
 ) -> list[schemas.Item]:
     """Find items by name, or by words similar to those of their reviews."""
     with service.recommender() as recommender:
         return [schemas.Item(**service.describe_item(item)) for item in recommender.search(q, n)]
 
 
-@router.post("/reviews", status_code=201, responses=error_responses(400))
+@router.post("/reviews", status_code=201, responses=schemas.error_responses(400))
 def add_review(review: schemas.ReviewRequest, service: CurrentService) -> schemas.AddedReview:
     """Store a review; recommendations take it into account at once."""
     return schemas.AddedReview(review_id=service.add_review(**review.model_dump()))
 
 
-@router.post("/items", status_code=201, responses=error_responses(400, 409))
+@router.post("/items", status_code=201, responses=schemas.error_responses(400, 409))
 def add_item(
     service: CurrentService,
     item: Annotated[schemas.Identifier, Form(description="Its id.")],

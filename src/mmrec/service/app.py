@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
+from prometheus_client import CollectorRegistry
+from prometheus_fastapi_instrumentator import Instrumentator, metrics
 from starlette.exceptions import HTTPException
 
 import mmrec
@@ -20,10 +24,9 @@ from mmrec.errors import ConfigError, DataError, MmrecError, StoreError
 from mmrec.recommender.recommender import Recommender
 from mmrec.service import api, web
 from mmrec.service.api import CurrentService
-from mmrec.service.errors import error_responses
 from mmrec.service.live_store import LiveStore
-from mmrec.service.monitoring import add_monitoring
 from mmrec.service.recommendations import RecommendationService
+from mmrec.service.schemas import error_responses
 from mmrec.service.security import RequestGuard
 
 __all__ = ["create_app", "open_live_store", "read_keys"]
@@ -51,17 +54,10 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
     app = FastAPI(
         title="mmrec", version=mmrec.__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
-    app.add_middleware(
-        RequestGuard,
-        keys=keys,
-        per_minute=config.per_minute,
-        max_body=config.max_body,
-        max_photo=config.max_photo,
-    )
+    app.add_middleware(RequestGuard, keys=keys, limits=config)
     # The guard checks keys; this dependency only declares them in the OpenAPI document.
-    app.include_router(
-        api.router, dependencies=[Depends(HTTPBearer(auto_error=False))] if keys else []
-    )
+    declared = [Depends(HTTPBearer(auto_error=False))] if keys else []
+    app.include_router(api.router, dependencies=declared)
     if not keys:  # pages have no way to send a key
         app.include_router(web.router)
         app.mount("/static", StaticFiles(packages=[("mmrec.service", "static")]), "static")
@@ -76,11 +72,9 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
         """Model and database can be used; with the number of the last live review in the model."""
         return {"last_review": service.last_review_number}
 
-    app.add_exception_handler(MmrecError, _handle_error)
-    app.add_exception_handler(HTTPException, _handle_http_exception)
-    app.add_exception_handler(RequestValidationError, _handle_validation_error)
-    app.add_exception_handler(Exception, _handle_crash)
-    add_monitoring(app)
+    for kind in (MmrecError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, _handle_error)
+    _add_monitoring(app)
     return app
 
 
@@ -111,42 +105,62 @@ def read_keys(path: Path) -> list[str]:
 
 
 async def _handle_error(request: Request, error: Exception) -> Response:
-    if isinstance(error, DataError):
-        return _respond(request, 404, str(error))
-    # The message may contain an address or a path, so only the log gets it.
-    log.error("request %s: %s", request.state.request_id, error)
-    resource = "the database" if isinstance(error, StoreError) else "a language or vision model"
-    return _respond(request, 503, f"{resource} cannot be reached; try again later")
-
-
-async def _handle_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return _respond(request, error.status_code, error.detail, error.headers)
-
-
-async def _handle_validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    if _is_page(request):
+    """Answer with an error, as a page or as JSON; details of a failure are for the log alone."""
+    request_id, headers = request.state.request_id, None
+    # Pages are the routes that the OpenAPI document leaves out.
+    is_page = not getattr(request.scope.get("route"), "include_in_schema", True)
+    if isinstance(error, RequestValidationError) and not is_page:
+        # Without the input itself, which may be text that JSON cannot hold.
+        names = ("type", "loc", "msg")
+        detail = [{name: issue[name] for name in names} for issue in error.errors()]
+        return JSONResponse({"detail": detail, "request_id": request_id}, 422)
+    if isinstance(error, RequestValidationError):
         fields = {str(issue["loc"][-1]) for issue in error.errors()}
-        return web.error_page(422, f"Not valid: {', '.join(sorted(fields))}")
-    # Without the input itself, which may be text that JSON cannot hold.
-    detail = [{name: issue[name] for name in ("type", "loc", "msg")} for issue in error.errors()]
-    return JSONResponse({"detail": detail, "request_id": request.state.request_id}, 422)
-
-
-async def _handle_crash(request: Request, error: Exception) -> Response:
-    log.error("request %s failed", request.state.request_id, exc_info=error)
-    return _respond(request, 500, "internal error; the log has the details under this request id")
-
-
-def _respond(
-    request: Request, status: int, message: str, headers: Mapping[str, str] | None = None
-) -> Response:
-    if _is_page(request):
+        status, message = 422, f"Not valid: {', '.join(sorted(fields))}"
+    elif isinstance(error, HTTPException):
+        status, message, headers = error.status_code, error.detail, error.headers
+    elif isinstance(error, DataError):
+        status, message = 404, str(error)
+    elif isinstance(error, MmrecError):
+        # The message may contain an address or a path.
+        log.error("request %s: %s", request_id, error)
+        is_store = isinstance(error, StoreError)
+        resource = "the database" if is_store else "a language or vision model"
+        status, message = 503, f"{resource} cannot be reached; try again later"
+    else:
+        log.error("request %s failed", request_id, exc_info=error)
+        status, message = 500, "internal error; the log has the details under this request id"
+    if is_page:
         return web.error_page(status, message, headers)
-    return JSONResponse({"error": message, "request_id": request.state.request_id}, status, headers)
+    return JSONResponse({"error": message, "request_id": request_id}, status, headers)
 
 
-def _is_page(request: Request) -> bool:
-    """Whether the route is one of the pages, which the OpenAPI document leaves out."""
-    return not getattr(request.scope.get("route"), "include_in_schema", True)
+def _add_monitoring(app: FastAPI) -> None:
+    """Count, time and log all requests to an application, and add the endpoint `/metrics`.
+
+    Metrics and log name routes and not paths, so that ids and texts of users stay out of them.
+    All other middleware must have been added before, so that refused requests are counted too.
+    """
+    registry = CollectorRegistry()  # the global one would mix several applications of a process
+    instrumentator = Instrumentator(should_group_status_codes=False, registry=registry)
+    instrumentator.add(_group_unknown_methods, metrics.default(registry=registry), _log_request)
+    instrumentator.instrument(app)
+    options: dict[str, Any] = {"tags": ["service"], "responses": error_responses(413)}
+    instrumentator.expose(app, response_class=PlainTextResponse, **options)
+
+
+def _group_unknown_methods(info: metrics.Info) -> None:
+    """A client can invent methods, and every label value is a time series of its own."""
+    if info.method not in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+        info.method = "other"
+
+
+def _log_request(info: metrics.Info) -> None:
+    line = {
+        "method": info.method,
+        "route": info.modified_handler,
+        "status": int(info.modified_status),
+        "request_id": info.request.state.request_id,
+        "ms": round(1000 * info.modified_duration, 1),
+    }
+    log.info(json.dumps(line))

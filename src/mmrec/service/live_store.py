@@ -14,50 +14,49 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, unde
 
 from mmrec.errors import ConfigError, StoreError
 
-__all__ = ["LiveStore", "StoredItem", "StoredReview"]
+__all__ = ["Entry", "LiveStore", "StoredItem", "StoredReview"]
 
 
-class _Base(DeclarativeBase): ...
+class Entry(DeclarativeBase):
+    """What was added while a model was served; numbered in the order of arrival."""
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    note: Mapped[str] = mapped_column(Text)
+    """A `Note` as JSON: only the process that receives an entry annotates it."""
+    created: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
-class StoredReview(_Base):
-    """A review that was added while a model was served, with its annotation."""
+class StoredReview(Entry):
+    """A review."""
 
     __tablename__ = "live_reviews"
 
-    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     review_id: Mapped[str] = mapped_column(String(64), unique=True)
     user: Mapped[str] = mapped_column("user_id", Text)
     item: Mapped[str] = mapped_column("item_id", Text)
     rating: Mapped[float]
     text: Mapped[str] = mapped_column(Text)
-    note: Mapped[str] = mapped_column(Text)
-    """A `Note` as JSON: only the process that receives a review annotates it."""
-    created: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
-class StoredItem(_Base):
-    """An item that was added while a model was served, with its annotation."""
+class StoredItem(Entry):
+    """An item."""
 
     __tablename__ = "live_items"
 
-    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     item: Mapped[str] = mapped_column("item_id", Text, unique=True)
     name: Mapped[str | None] = mapped_column(Text)
     description: Mapped[str] = mapped_column(Text)
-    note: Mapped[str] = mapped_column(Text)
     caption: Mapped[str | None] = mapped_column(Text)
     """Of its photo; null without a photo."""
     photo: Mapped[bytes | None] = mapped_column(deferred=True)
     """A small JPEG without metadata."""
-    created: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
-Entry = TypeVar("Entry", StoredReview, StoredItem)
+AnyEntry = TypeVar("AnyEntry", bound=Entry)
 
 
 class LiveStore:
-    """Live reviews and items, numbered in the order in which they were added.
+    """Live reviews and items.
 
     Args:
         url: of the database; missing tables are created.
@@ -73,23 +72,17 @@ class LiveStore:
         try:
             self._engine = sqlalchemy.create_engine(url, pool_pre_ping=True)
         except (ArgumentError, ImportError) as error:
-            formats = (
-                "sqlite:///FILE or postgresql://USER@HOST/NAME (the latter needs mmrec[postgres])"
-            )
+            formats = "sqlite:///FILE or, with mmrec[postgres], postgresql://USER@HOST/NAME"
             raise ConfigError(f"--database: {error}; the URL must be {formats}") from error
         self.kind = self._engine.dialect.name
         if self.kind == "sqlite":
             _make_durable(self._engine)
         with self._translate_errors(), self._engine.begin() as connection:
             self._lock(connection)  # several processes may start on an empty database
-            _Base.metadata.create_all(connection)
+            Entry.metadata.create_all(connection)
 
-    def add(self, entry: StoredReview | StoredItem) -> bool:
-        """Store a review or an item, unless there is one of that id already.
-
-        Returns:
-            Whether it is new.
-        """
+    def add(self, entry: Entry) -> bool:
+        """Store an entry; False if there is one of that id already."""
         entry.created = datetime.now(UTC)
         with self._translate_errors():
             try:
@@ -102,8 +95,8 @@ class LiveStore:
             except IntegrityError:
                 return False
 
-    def since(self, table: type[Entry], number: int, limit: int = 1000) -> list[Entry]:
-        """Reviews or items with a higher number, in order and without photos."""
+    def since(self, table: type[AnyEntry], number: int, limit: int = 1000) -> list[AnyEntry]:
+        """The next entries after a number, in order and without photos."""
         query = select(table).where(table.number > number).order_by(table.number).limit(limit)
         with self._translate_errors(), Session(self._engine) as session:
             return list(session.scalars(query))

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from mmrec.llm.types import Note
 from mmrec.pipeline import open_models
 from mmrec.recommender.explain import with_sentences
 from mmrec.recommender.recommender import Recommender
-from mmrec.service.live_store import LiveStore, StoredItem, StoredReview
+from mmrec.service.live_store import Entry, LiveStore, StoredItem, StoredReview
 from mmrec.vision.image_features import PhotoAnnotator
 
 __all__ = ["ItemExistsError", "RecommendationService", "current_service"]
@@ -43,8 +44,7 @@ class RecommendationService:
         store: live reviews and items; those in it are added to the recommender first.
         sentences: whether a language model writes a sentence for every explanation.
 
-    Attributes:
-        last_review_number: of the live review that the recommender has taken in last.
+    Methods that name an item raise a DataError if it is unknown.
     """
 
     def __init__(
@@ -55,16 +55,24 @@ class RecommendationService:
         self._slow_models_lock = threading.Lock()
         config = recommender.config
         is_slow = config.language.llm != "builtin" or config.vision.captioner != "builtin"
-        # Slow models have a cache of their own, so that requests without new text need not wait for them.
+        # Slow models have a cache of their own: requests without new text need not wait for them.
         self._slow_models = open_models(config) if is_slow else None
         for models in filter(None, (recommender.models, self._slow_models)):
             # Visitors do not wait for a long run on the same store, unless they would pay for it again.
             models.store.max_wait = 1.0
         self._live_captions: dict[str, str] = {}  # by item, where a live item has a photo
-        self.last_review_number, self._last_item_number, self._last_poll = 0, 0, 0.0
+        # Of the entries in the recommender. Items come first: their descriptions count even if a
+        # review of them was stored before.
+        self._last_numbers: dict[type[Entry], int] = {StoredItem: 0, StoredReview: 0}
+        self._last_poll = 0.0
         self._saved_items = frozenset(recommender.state.online.codes["item"])
         recommender.state.warm_up()
         self.catch_up(immediately=True)
+
+    @property
+    def last_review_number(self) -> int:
+        """Number of the live review that the recommender has taken in last."""
+        return self._last_numbers[StoredReview]
 
     @contextmanager
     def recommender(self) -> Iterator[Recommender]:
@@ -85,48 +93,36 @@ class RecommendationService:
         with self._lock:
             if not immediately and time.monotonic() - self._last_poll < poll_seconds:
                 return
-            # Items come first: their descriptions count even if a review of them was stored before.
-            while items := self._store.since(StoredItem, self._last_item_number):
-                for item in items:
-                    self._take_in(item)
-                    self._last_item_number = item.number
-            while reviews := self._store.since(StoredReview, self.last_review_number):
-                for review in reviews:
-                    self._take_in(review)
-                    self.last_review_number = review.number
+            for table in self._last_numbers:
+                while entries := self._store.since(table, self._last_numbers[table]):
+                    for entry in entries:
+                        self._take_in(entry)
+                        self._last_numbers[table] = entry.number
             self._last_poll = time.monotonic()
 
-    def _take_in(self, entry: StoredReview | StoredItem) -> None:
+    def _take_in(self, entry: Entry) -> None:
         try:
+            note = Note.model_validate_json(entry.note)
             if isinstance(entry, StoredReview):
-                self._take_in_review(entry)
-            else:
-                self._take_in_item(entry)
+                review = entry.user, entry.item, entry.rating, entry.text, entry.review_id
+                self._recommender.add_review(*review, note)
+            elif isinstance(entry, StoredItem):
+                if entry.caption is not None:
+                    self._live_captions[entry.item] = entry.caption
+                captions = [entry.caption] if entry.caption else []
+                self._recommender.add_item(
+                    entry.item,
+                    name=entry.name,
+                    description=entry.description,
+                    captions=captions,
+                    note=note,
+                )
         except (ModelError, StoreError):
             raise  # not the entry's fault: the next call tries again
         except Exception as error:  # a broken entry must not keep out those after it
-            kind = "review" if isinstance(entry, StoredReview) else "item"
             # The message is not logged, since it may quote the review.
-            log.error(
-                "live %s number %d was left out: %s", kind, entry.number, type(error).__name__
-            )
-
-    def _take_in_review(self, review: StoredReview) -> None:
-        note = Note.model_validate_json(review.note)
-        self._recommender.add_review(
-            review.user, review.item, review.rating, review.text, review.review_id, note
-        )
-
-    def _take_in_item(self, item: StoredItem) -> None:
-        if item.caption is not None:
-            self._live_captions[item.item] = item.caption
-        self._recommender.add_item(
-            item.item,
-            name=item.name,
-            description=item.description,
-            captions=[item.caption] if item.caption else [],
-            note=Note.model_validate_json(item.note),
-        )
+            table, reason = entry.__tablename__, type(error).__name__
+            log.error("%s: number %d was left out: %s", table, entry.number, reason)
 
     @contextmanager
     def _models(self) -> Iterator[Models]:
@@ -146,22 +142,13 @@ class RecommendationService:
     def add_review(
         self, user: str, item: str, rating: float, text: str, review_id: str | None = None
     ) -> str:
-        """Annotate a review, store it, and take it in.
+        """Annotate a review, store it, and take it in; return its id.
 
-        Args:
-            user, item, rating, text: the review.
-            review_id: chosen by the client, so that a review that is sent twice counts once.
-
-        Returns:
-            The id of the review.
+        A client may choose the id, so that a review that is sent twice counts once.
         """
+        values = {"user": user, "item": item, "rating": rating, "text": text}
         review_id = review_id or uuid.uuid4().hex
-        note = self._write_note(text)
-        self._store.add(
-            StoredReview(
-                review_id=review_id, user=user, item=item, rating=rating, text=text, note=note
-            )
-        )
+        self._store.add(StoredReview(**values, review_id=review_id, note=self._write_note(text)))
         self.catch_up(immediately=True)
         return review_id
 
@@ -204,56 +191,38 @@ class RecommendationService:
     def recommend(
         self, user: str | None, n: int, *, why: bool = False, **options: Any
     ) -> list[dict[str, Any]]:
-        """Rows of `Recommender.recommend`, each with an `Explanation` as `why` (None if not wanted)."""
+        """Rows of `Recommender.recommend`, each with an `Explanation` or None as `why`."""
         with self._lock:
             rows = self._recommender.recommend(user, n, **options).to_dicts()
-            if not why:
-                return [{**row, "why": None} for row in rows]
             tastes = {name: options[name] for name in ("likes", "liked") if name in options}
-            explanations = [self._recommender.explain(user, row["item"], **tastes) for row in rows]
-        if self._sentences:
+            explained = [row["item"] for row in rows if why]
+            explanations = [self._recommender.explain(user, item, **tastes) for item in explained]
+        if explanations and self._sentences:
             with self._models() as models:
                 explanations = with_sentences(explanations, models.annotator.write_reasons)
-        return [
-            {**row, "why": explanation} for row, explanation in zip(rows, explanations, strict=True)
-        ]
+        for row, explanation in zip_longest(rows, explanations):
+            row["why"] = explanation
+        return rows
 
     def describe_item(self, item: str) -> dict[str, Any]:
-        """Id, name, price tag and categories of an item.
-
-        Raises:
-            DataError: the item is unknown.
-        """
+        """Id, name, price tag and categories of an item."""
         with self._lock:
-            return self._recommender.state.catalog.describe([self._item_code(item)]).row(
-                0, named=True
-            )
+            rows = self._recommender.state.catalog.describe([self._item_code(item)])
+        return rows.row(0, named=True)
 
     def item_profile(self, item: str, limit: int = 5) -> dict[str, Any]:
-        """`describe_item`, with the most typical sentence (`summary`) and up to `limit` likes and dislikes.
-
-        Raises:
-            DataError: the item is unknown.
-        """
+        """`describe_item`, the most typical sentence (`summary`), and `limit` likes and dislikes."""
+        profile = self.describe_item(item)
         with self._lock:
-            code = self._item_code(item)
-            likes, dislikes = self._recommender.state.explainer.typical_quotes(code, limit)
-            summary = self._recommender.state.explainer.summary_quote(code)
-        return {
-            **self.describe_item(item),
-            "summary": summary,
-            "likes": likes,
-            "dislikes": dislikes,
-        }
+            code, explainer = self._item_code(item), self._recommender.state.explainer
+            profile["likes"], profile["dislikes"] = explainer.typical_quotes(code, limit)
+            return {**profile, "summary": explainer.summary_quote(code)}
 
     def photos(self, item: str) -> list[tuple[str, str]]:
         """Path and caption of an item's photos, for visitors.
 
-        The photo of a live item is in the database and has the path "". Captions of the builtin captioner are
-        left out (""): it names colours, which tell visitors nothing.
-
-        Raises:
-            DataError: the item is unknown.
+        The photo of a live item is in the database and has the path "". Captions of the builtin
+        captioner are left out (""): it names colours, which tell visitors nothing.
         """
         with self._lock:
             photos = self._recommender.state.catalog.photos(self._item_code(item))
@@ -283,13 +252,10 @@ class RecommendationService:
     def reviewed_items(self, user: str) -> list[str]:
         """Ids of the items that a user has reviewed; none for an unknown user."""
         with self._lock:
-            code, catalog = (
-                self._recommender.state.online.codes["user"].get(user),
-                self._recommender.state.catalog,
-            )
-            if code is None:
-                return []
-            return [catalog.items[item] for item in catalog.reviewed_items(code).tolist()]
+            catalog, codes = self._recommender.state.catalog, self._recommender.state.online.codes
+            code = codes["user"].get(user)
+            rows = [] if code is None else catalog.reviewed_items(code).tolist()
+            return [catalog.items[item] for item in rows]
 
     def _item_code(self, item: str) -> int:
         if (code := self._recommender.state.online.codes["item"].get(item)) is None:
@@ -303,7 +269,7 @@ def _thumbnail(path: str, max_pixels: int) -> bytes:
 
 
 def current_service(request: Request) -> RecommendationService:
-    """The service of the application that handles a request, with all reviews that were stored so far."""
+    """The service that handles a request, with all reviews that were stored so far."""
     service: RecommendationService = request.app.state.service
     service.catch_up()
     return service

@@ -14,7 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["RateLimiter", "RequestGuard"]
+from mmrec.config import ServeConfig
+
+__all__ = ["RequestGuard"]
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
@@ -26,20 +28,19 @@ SECURITY_HEADERS = {
 class RateLimiter:
     """A token bucket for every client.
 
-    Args:
-        per_minute: tokens that a full bucket has, and that it regains in a minute.
-        max_clients: buckets that are kept; the one that was used longest ago goes first.
+    A full bucket has `per_minute` tokens, and an empty one is full again after a minute. Of more
+    than `max_clients` buckets the one that was used longest ago goes first.
     """
 
     def __init__(self, per_minute: int, max_clients: int = 10_000) -> None:
-        self.per_minute, self._max_clients = per_minute, max_clients
+        self._per_minute, self._max_clients = per_minute, max_clients
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def allow(self, client: str) -> bool:
         """Take a token from the client's bucket; whether there was one."""
         now = time.monotonic()
-        tokens, last_use = self._buckets.pop(client, (float(self.per_minute), now))
-        tokens = min(self.per_minute, tokens + (now - last_use) * self.per_minute / 60)
+        tokens, last_use = self._buckets.pop(client, (float(self._per_minute), now))
+        tokens = min(self._per_minute, tokens + (now - last_use) * self._per_minute / 60)
         allowed = tokens >= 1
         self._buckets[client] = (tokens - 1 if allowed else tokens, now)
         if len(self._buckets) > self._max_clients:
@@ -53,17 +54,12 @@ class RequestGuard:
     Args:
         app: the application behind it.
         keys: API keys, one of which `/v1` requires; without keys it is open.
-        per_minute: requests that one client may make in a minute.
-        max_body: size limit of request bodies, in bytes.
-        max_photo: size limit for `/v1/items`, in bytes.
+        limits: its `per_minute` and `max_body`; `max_photo` holds for `/v1/items`.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, keys: Sequence[str], per_minute: int, max_body: int, max_photo: int
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, keys: Sequence[str], limits: ServeConfig) -> None:
         self._app, self._keys = app, [key.encode() for key in keys]
-        self._limiter = RateLimiter(per_minute)
-        self._max_body, self._max_photo = max_body, max_photo
+        self._limits, self._limiter = limits, RateLimiter(limits.per_minute)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check a request, then pass it on."""
@@ -84,7 +80,8 @@ class RequestGuard:
                     response_headers.setdefault(name, value)
             await send(message)
 
-        max_bytes = self._max_photo if scope["path"] == "/v1/items" else self._max_body
+        is_photo = scope["path"] == "/v1/items"
+        max_bytes = self._limits.max_photo if is_photo else self._limits.max_body
         try:
             self._check(scope, headers, max_bytes)
             await self._app(scope, _limit_body(receive, max_bytes), send_with_headers)
@@ -99,10 +96,8 @@ class RequestGuard:
             client = self._check_key(headers.get("authorization", ""))
         is_monitoring = scope["path"] in ("/health", "/ready", "/metrics")
         if not is_monitoring and not self._limiter.allow(client):
-            message = (
-                f"at most {self._limiter.per_minute} requests a minute are allowed; try again later"
-            )
-            raise HTTPException(429, message, {"Retry-After": "5"})
+            limit = f"at most {self._limits.per_minute} requests a minute are allowed"
+            raise HTTPException(429, f"{limit}; try again later", {"Retry-After": "5"})
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > max_bytes:
             raise _body_too_large(max_bytes)

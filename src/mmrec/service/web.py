@@ -58,26 +58,18 @@ def home(
     with service.recommender() as recommender:
         review_counts = recommender.reviews.table["user"].value_counts(sort=True)
         categories = recommender.state.catalog.common_categories(40)
-    return _render(
-        "home.html.jinja",
-        **values,
-        form=form,
-        users=review_counts["user"].head(50).to_list(),
-        prices=PRICE_TAGS[:-1],
-        categories=categories,
-    )
+    users, prices = review_counts["user"].head(50).to_list(), PRICE_TAGS[:-1]
+    choices = {"users": users, "prices": prices, "categories": categories}
+    return _render("home.html.jinja", **values, **choices, form=form)
 
 
-def _list_values(
-    form: ListForm, service: RecommendationService, length: int = 12
-) -> dict[str, Any]:
-    user, likes = form.user.strip(), form.likes.strip()
-    max_fpr = 1 - form.hide / 100
+def _list_values(form: ListForm, service: RecommendationService, n: int = 12) -> dict[str, Any]:
+    user, likes, max_fpr = form.user.strip(), form.likes.strip(), 1 - form.hide / 100
     # The name goes first; without name and text the list is that of an unknown user.
     by_text = bool(likes) and not user
     rows = service.recommend(
         None if by_text else user,
-        length,
+        n,
         why=True,
         likes=likes if by_text else None,
         max_fpr=max_fpr,
@@ -87,20 +79,17 @@ def _list_values(
     )
     with service.recommender() as recommender:
         _, true_positive_rate = recommender.evaluation.curve.for_max_fpr(max_fpr)
-    if user:
-        heading = f"For {user}"
-    else:
-        heading = f"For somebody who likes {likes}" if likes else "What most people like"
+    heading = f"For somebody who likes {likes}" if likes else "What most people like"
+    hint = (
+        f"Hides about {form.hide}% of the places you would dislike; "
+        f"shows about {true_positive_rate:.0%} of those you would like."
+    )
+    warning = "Only the name is used. Clear it to search by what you like."
     return {
         "cards": [_card(row, service) for row in rows],
-        "hint": (
-            f"Hides about {form.hide}% of the places you would dislike; "
-            f"shows about {true_positive_rate:.0%} of those you would like."
-        ),
-        "heading": heading,
-        "warning": "Only the name is used. Clear it to search by what you like."
-        if user and likes
-        else "",
+        "hint": hint,
+        "heading": f"For {user}" if user else heading,
+        "warning": warning if user and likes else "",
         "query": form.query(),
     }
 
@@ -123,16 +112,11 @@ def place(
     """An item: its photos, quotes from its reviews, similar items, and a form for a review."""
     profile = service.item_profile(item)
     with service.recommender() as recommender:
-        similar = [name for name, _ in recommender.similar_items(item, 6)]
-    return _render(
-        "place.html.jinja",
-        place=profile,
-        photos=[caption for _, caption in service.photos(item)],
-        similar=[service.describe_item(name) for name in similar],
-        user=form.user,
-        query=form.query(),
-        added=added,
-    )
+        neighbors = recommender.similar_items(item, 6)
+    similar = [service.describe_item(name) for name, _ in neighbors]
+    photos = [caption for _, caption in service.photos(item)]
+    values = {"place": profile, "photos": photos, "similar": similar, "added": added}
+    return _render("place.html.jinja", **values, user=form.user, query=form.query())
 
 
 @router.post("/places/{item:path}", response_class=HTMLResponse)
@@ -150,9 +134,8 @@ async def add_review(
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return HTMLResponse("reviews are accepted from this page only", 403)
     try:
-        review = ReviewRequest(
-            user=user.strip() or "anonymous", item=item, rating=rating, text=text
-        )
+        name = user.strip() or "anonymous"
+        review = ReviewRequest(user=name, item=item, rating=rating, text=text)
     except ValidationError:
         raise HTTPException(422, "a name must have 1 to 200 printable characters") from None
     await run_in_threadpool(service.add_review, review.user, item, rating, review.text)
