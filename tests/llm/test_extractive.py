@@ -7,10 +7,10 @@ import pytest
 from mmrec.cache.store import Store
 from mmrec.config import EncoderConfig
 from mmrec.encoder.text_encoder import Encoder
+from mmrec.llm.context import estimate_tokens
 from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.prompts import summary_task
 from mmrec.llm.sentences import split_sentences
-from mmrec.llm.token_estimates import estimate_tokens
 from mmrec.llm.types import Note, Summary
 
 REVIEWS = [

@@ -23,9 +23,9 @@ from mmrec.evidence.views import EvidenceViews
 from mmrec.features.annotations import EvidenceSums, annotation_sums, rating_sums
 from mmrec.features.tables import Constants, entity_features
 from mmrec.llm.annotator import Annotator
+from mmrec.llm.context import estimate_tokens
 from mmrec.llm.factory import open_language_model
 from mmrec.llm.prompts import chat_messages
-from mmrec.llm.token_estimates import estimate_tokens
 from mmrec.llm.types import Answer, LanguageModel, Note, PriceTag, Prompt, Review, Summary, Task
 
 Blocks = Iterator[list[tuple[int, Prompt]]]

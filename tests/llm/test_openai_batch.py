@@ -28,9 +28,10 @@ from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.errors import ConfigError, ModelError, StoreError
 from mmrec.llm.annotator import Annotator
+from mmrec.llm.batch_store import AnswersPending
 from mmrec.llm.cost import Budget, BudgetReached, CostTracker, Price
 from mmrec.llm.factory import open_language_model
-from mmrec.llm.openai_batch import AnswersPending, BatchClient
+from mmrec.llm.openai_batch import BatchClient
 from mmrec.llm.openai_protocol import ChatRequest, Endpoint, parse_batch_result
 from mmrec.llm.types import Answer, Note
 
@@ -411,7 +412,7 @@ from mmrec.cache.store import Failure, Store
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.batch_store import BatchJobStore
 from mmrec.llm.factory import open_language_model
-from mmrec.llm.openai_batch import AnswersPending
+from mmrec.llm.batch_store import AnswersPending
 
 def die(*_, **__):
     os.kill(os.getpid(), 9)

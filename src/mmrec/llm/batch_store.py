@@ -1,26 +1,64 @@
-"""The batch job store: which requests were submitted in which batch, and answers that were collected.
+"""Which requests were submitted in which batch, and collected answers, in the store's database.
 
-It is kept in the store's database, so that a crash at any point neither pays twice nor loses answers.
+A crash at any point neither pays twice nor loses answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from pydantic import TypeAdapter
 
 from mmrec.cache.store import Failure, Store
+from mmrec.errors import MmrecError
 from mmrec.llm.types import Answer, Usage
 
-__all__ = ["BatchJob", "BatchJobStore"]
+__all__ = ["AnswersPending", "BatchJob", "BatchJobStore"]
+
+
+@dataclass(eq=False)
+class AnswersPending(MmrecError):
+    """Answers are still with the server: numbers of requests.
+
+    Attributes:
+        submitted: now, for at most `cost` US dollars (0 where that is unknown).
+        waiting: submitted by an earlier run.
+        deferred: not submitted, since the budget does not hold them.
+    """
+
+    submitted: int = 0
+    cost: float = 0.0
+    waiting: int = 0
+    deferred: int = 0
+
+    def __str__(self) -> str:
+        parts = []
+        if self.submitted:
+            price = f" for at most ${self.cost:,.2f}" if self.cost >= 0.01 else ""
+            parts.append(f"{self.submitted:,} submitted now{price}")
+        if self.waiting:
+            parts.append(f"{self.waiting:,} with the server already")
+        if self.deferred:
+            parts.append(f"{self.deferred:,} left for later, since --budget holds no more")
+        when = "Answers take up to 24 hours; run the same command again to collect them"
+        return f"requests: {', '.join(parts)}. {when}"
+
+    def __add__(self, pending: AnswersPending) -> AnswersPending:
+        return AnswersPending(
+            self.submitted + pending.submitted,
+            self.cost + pending.cost,
+            self.waiting + pending.waiting,
+            self.deferred + pending.deferred,
+        )
 
 
 class BatchJob(NamedTuple):
-    """A batch: our token for it, and the server's ids of its file and of the batch, as far as recorded.
+    """A batch: our token for it, and the server's ids of its file and of the batch, once recorded.
 
-    Without a file id nothing was created. With a file id but no batch id the process may have died between
-    the creation of the batch and its record.
+    Without a file id nothing was created. With a file id but no batch id the process may have died
+    between the creation of the batch and its record.
     """
 
     token: str
@@ -29,12 +67,7 @@ class BatchJob(NamedTuple):
 
 
 class BatchJobStore:
-    """Submitted requests of one server, and answers that were collected but not yet taken.
-
-    Args:
-        store: in whose database it is kept.
-        server: whose batches.
-    """
+    """Submitted requests of one server, and answers that were collected but not yet taken."""
 
     _answers: ClassVar[TypeAdapter[Answer | Failure]] = TypeAdapter(Answer | Failure)
 
@@ -42,9 +75,9 @@ class BatchJobStore:
         self._store = store
         self._server = server
         self._execute(
-            "CREATE TABLE IF NOT EXISTS batch_requests (name TEXT PRIMARY KEY, server TEXT NOT NULL, "
-            "token TEXT NOT NULL, file_id TEXT, batch_id TEXT, input INTEGER NOT NULL, "
-            "output INTEGER NOT NULL, answer TEXT)"
+            "CREATE TABLE IF NOT EXISTS batch_requests (name TEXT PRIMARY KEY, "
+            "server TEXT NOT NULL, token TEXT NOT NULL, file_id TEXT, batch_id TEXT, "
+            "input INTEGER NOT NULL, output INTEGER NOT NULL, answer TEXT)"
         )
 
     @staticmethod
@@ -61,9 +94,8 @@ class BatchJobStore:
 
     def is_pending(self, name: str) -> bool:
         """Whether a request is with the server."""
-        return bool(
-            self._execute("SELECT 1 FROM batch_requests WHERE name = ? AND answer IS NULL", name)
-        )
+        query = "SELECT 1 FROM batch_requests WHERE name = ? AND answer IS NULL"
+        return bool(self._execute(query, name))
 
     def forget_answer(self, name: str) -> None:
         """Delete a request whose answer has been stored among the results."""
@@ -87,19 +119,12 @@ class BatchJobStore:
         return [BatchJob(*row) for row in self._execute(query, self._server)]
 
     def add(self, token: str, requests: Mapping[str, Usage]) -> None:
-        """Record a job before the server is called.
-
-        Args:
-            token: of the job.
-            requests: names of its requests, and the most tokens of each.
-        """
-        statement = (
-            "INSERT OR REPLACE INTO batch_requests (name, server, token, input, output) "
-            "VALUES (?, ?, ?, ?, ?)"
-        )
+        """Record a job before the server is called: its requests, and the most tokens of each."""
+        columns = "name, server, token, input, output"
+        insert = f"INSERT OR REPLACE INTO batch_requests ({columns}) VALUES (?, ?, ?, ?, ?)"
         with self._store.transaction() as db:
             for name, usage in requests.items():
-                db.execute(statement, (name, self._server, token, usage.input, usage.output))
+                db.execute(insert, (name, self._server, token, usage.input, usage.output))
 
     def record_file(self, token: str, file_id: str) -> None:
         """The file was uploaded; from now on there may be a batch of it."""
@@ -110,11 +135,7 @@ class BatchJobStore:
         self._execute("UPDATE batch_requests SET batch_id = ? WHERE token = ?", batch_id, token)
 
     def finish(self, token: str, answers: Iterable[tuple[str, Answer | Failure]] = ()) -> int:
-        """Keep the answers of a job, by request, and forget its other requests.
-
-        Returns:
-            How many requests have no answer; they may be submitted again.
-        """
+        """Keep the answers of a job, and forget the others: how many, since these may be resubmitted."""
         # One transaction: a process that dies meanwhile leaves the job as it was.
         update = "UPDATE batch_requests SET answer = ? WHERE name = ? AND token = ?"
         with self._store.transaction() as db:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
-from mmrec.cache.store import Failure
 from mmrec.encoder.text_encoder import Encoder
+from mmrec.llm.context import estimate_tokens, truncate_text
 from mmrec.llm.lexicon import Lexicon, Words, ZeroShotScorer, split_words
 from mmrec.llm.sentences import split_sentences
-from mmrec.llm.token_estimates import estimate_tokens, truncate_text
-from mmrec.llm.types import Answer, Note, PriceTag, Prompt, Summary, Task
+from mmrec.llm.types import Answer, Note, NumberedAnswers, NumberedPrompts, PriceTag, Summary, Task
 
 __all__ = ["ExtractiveModel"]
 
@@ -55,34 +55,34 @@ class ExtractiveModel:
 
     def provenance(self, task: Task) -> dict[str, object]:
         """What determines an answer besides the texts."""
-        length = {} if task.name == "note" else {"summary_tokens": self._summary_tokens}
-        return {
+        provenance: dict[str, object] = {
             "kind": task.name,
             "model": "builtin",
             "revision": f"3-{self._lexicon.revision}",
             "encoder": self._encoder.provenance,
             "item_kind": self._item_kind,
-            **length,
         }
+        if task.name != "note":
+            provenance["summary_tokens"] = self._summary_tokens
+        return provenance
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Estimated tokens of each text."""
-        return [estimate_tokens(text) for text in texts]
+        return list(map(estimate_tokens, texts))
 
     def status(self) -> str:
         """Nothing is used up."""
         return ""
 
-    def generate(
-        self, prompts: Iterator[list[tuple[int, Prompt]]]
-    ) -> Iterator[tuple[int, Answer | Failure]]:
+    def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
         """Answer prompts block by block; all prompts of a block have the same task."""
         for block in prompts:
             answers: Sequence[Note | Summary]
+            groups = [prompt.texts for _, prompt in block]
             if block[0][1].task.name == "note":
-                answers = self.write_notes([prompt.texts[0] for _, prompt in block])
+                answers = self.write_notes(list(chain.from_iterable(groups)))
             else:
-                answers = self.write_summaries([prompt.texts for _, prompt in block])
+                answers = self.write_summaries(groups)
             for (number, _), answer in zip(block, answers, strict=True):
                 yield number, Answer(text=answer.model_dump_json())
 
@@ -91,33 +91,31 @@ class ExtractiveModel:
         return [review.note for review in self._annotate(texts)]
 
     def write_summaries(self, groups: Sequence[Sequence[str]]) -> list[Summary]:
-        """A summary of each group: central and diverse sentences, and votes of the notes.
-
-        A text is read once, however many groups it is in; all vectors are in memory meanwhile
-        (about 2 KB a review).
-        """
-        texts = list(dict.fromkeys(text for group in groups for text in group))
+        """A summary of each group: central and diverse sentences, and votes of the notes."""
+        # A text is read once, however many groups it is in; vectors take about 2 KB a review.
+        texts = list(dict.fromkeys(chain.from_iterable(groups)))
         annotated = dict(zip(texts, self._annotate(texts), strict=True))
         return [self._summarize([annotated[text] for text in group]) for group in groups]
 
     def polarity(self, sentences: Sequence[str]) -> np.ndarray:
         """How much sentences praise or blame, from -1 to 1: (n,)."""
         vectors = self._encoder.encode(sentences, "reading sentences")
-        return self._polarity([split_words(sentence) for sentence in sentences], vectors)
+        return self._polarity(list(map(split_words, sentences)), vectors)
 
     @cached_property
     def _scorer(self) -> ZeroShotScorer:
         return ZeroShotScorer(self._encoder, self._lexicon)
 
     def _annotate(self, texts: Sequence[str]) -> Iterator[_AnnotatedReview]:
+        # In chunks, which bound the memory of vectors.
         for start in range(0, len(texts), 1024):
             yield from self._annotate_chunk(texts[start : start + 1024])
 
     def _annotate_chunk(self, texts: Sequence[str]) -> Iterator[_AnnotatedReview]:
         reviews = [list(dict.fromkeys(split_sentences(text)))[:128] for text in texts]
-        flat = [sentence for review in reviews for sentence in review]
+        flat = list(chain.from_iterable(reviews))
         vectors = self._encoder.encode(flat, "reading reviews")
-        words = [split_words(sentence) for sentence in flat]
+        words = list(map(split_words, flat))
         polarity = self._polarity(words, vectors)
         price_votes = self._scorer.prices(vectors)
         # Rounded, since the blocking of matrix products must not decide between equals.
@@ -127,11 +125,10 @@ class ExtractiveModel:
         for review in reviews:
             start, end = end, end + len(review)
             rows = slice(start, end)
-            likes, dislikes = _select_points(review, polarity[rows])
             note = Note(
                 gist=_select_gist(review, vectors[rows], polarity[rows]),
-                likes=likes,
-                dislikes=dislikes,
+                likes=_strongest(review, polarity[rows]),
+                dislikes=_strongest(review, -polarity[rows]),
                 price=self._price_tag(review, words[rows], price_votes[rows]),
                 categories=self._select_categories(words[rows], category_scores[rows]),
             )
@@ -139,7 +136,7 @@ class ExtractiveModel:
 
     def _polarity(self, words: Sequence[Words], vectors: np.ndarray) -> np.ndarray:
         """Polarity (n,) of sentences from lexicon and vectors (n, d) together."""
-        by_words = np.array([self._lexicon.opinion_score(sentence) for sentence in words])
+        by_words = np.array(list(map(self._lexicon.opinion_score, words)))
         by_meaning = self._scorer.opinions(vectors)
         polarity: np.ndarray = np.round(np.tanh((0.6 * by_words + 1.5 * by_meaning) / 2), 3)
         return polarity
@@ -148,7 +145,7 @@ class ExtractiveModel:
         self, review: Sequence[str], words: Sequence[Words], price_votes: np.ndarray
     ) -> PriceTag:
         """The tag by a review's phrases, else by the meaning of its sentences about prices."""
-        tags = [tag for sentence in words for tag in self._lexicon.price_tags(sentence)]
+        tags = list(chain.from_iterable(map(self._lexicon.price_tags, words)))
         if not tags:
             for sentence, sentence_words, vote in zip(review, words, price_votes, strict=True):
                 if vote and self._lexicon.mentions_price(sentence, sentence_words):
@@ -174,13 +171,13 @@ class ExtractiveModel:
         return [labels[index] for index in best if totals[index] > 0]
 
     def _summarize(self, reviews: Sequence[_AnnotatedReview]) -> Summary:
-        sentences = [sentence for review in reviews for sentence in review.sentences]
+        sentences = list(chain.from_iterable(review.sentences for review in reviews))
         if not sentences:
             return Summary()
         vectors = np.concatenate([review.vectors for review in reviews])
         polarity = np.concatenate([review.polarity for review in reviews])
         notes = [review.note for review in reviews]
-        categories = Counter(label for note in notes for label in note.categories)
+        categories = Counter(chain.from_iterable(note.categories for note in notes))
         return Summary(
             text=_excerpt(sentences, vectors, polarity, self._summary_tokens),
             likes=_most_frequent(sentences, polarity, [note.likes for note in notes]),
@@ -202,19 +199,16 @@ def _select_gist(review: Sequence[str], vectors: np.ndarray, polarity: np.ndarra
     if not review:
         return ""
     direction = np.sign(polarity.sum())
-    length = np.array([min(1.0, sentence.count(" ") / 7) for sentence in review])
+    length = np.minimum(np.char.count(review, " ") / 7, 1.0)
     centrality = _centrality(vectors.astype(np.float32))
     scores = centrality + 0.4 * direction * polarity + 0.2 * length
     return review[int(np.argmax(np.round(scores, 3)))]
 
 
-def _select_points(review: Sequence[str], polarity: np.ndarray) -> tuple[list[str], list[str]]:
-    """The three strongest likes and dislikes of a review."""
-    best = np.argsort(-polarity, kind="stable")[:3]
-    worst = np.argsort(polarity, kind="stable")[:3]
-    likes = [review[index] for index in best if polarity[index] > _CLEAR_OPINION]
-    dislikes = [review[index] for index in worst if polarity[index] < -_CLEAR_OPINION]
-    return likes, dislikes
+def _strongest(review: Sequence[str], strength: np.ndarray) -> list[str]:
+    """The three sentences of a review with the strongest clear opinion."""
+    best = np.argsort(-strength, kind="stable")[:3]
+    return [review[index] for index in best if strength[index] > _CLEAR_OPINION]
 
 
 def _most_frequent(
@@ -222,7 +216,7 @@ def _most_frequent(
 ) -> list[str]:
     """The five points that most notes make, the stronger first among equals."""
     strengths = dict(zip(sentences, strength.tolist(), strict=True))
-    counts = Counter(point for note_points in points for point in note_points)
+    counts = Counter(chain.from_iterable(points))
     return sorted(counts, key=lambda point: (-counts[point], -strengths[point]))[:5]
 
 

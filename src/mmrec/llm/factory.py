@@ -1,23 +1,24 @@
-"""Opens the language model that `--llm` names."""
+"""Opens the language model that `--llm` names; only the modules of that model are imported."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mmrec.cache.store import Store
 from mmrec.config import Config, LanguageConfig
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.encoder.weights import Placement
 from mmrec.errors import ConfigError, ModelError
-from mmrec.llm.batch_store import BatchJobStore
+from mmrec.llm.context import estimate_tokens
 from mmrec.llm.cost import Budget, CostTracker, Price
 from mmrec.llm.extractive import ExtractiveModel
-from mmrec.llm.openai_batch import BatchClient
-from mmrec.llm.openai_client import ChatClient
-from mmrec.llm.openai_protocol import ChatRequest, Endpoint
 from mmrec.llm.prompts import chat_messages, prompt_digest
-from mmrec.llm.token_estimates import estimate_tokens
 from mmrec.llm.types import LanguageModel, NumberedAnswers, NumberedPrompts, Prompt, Task
+
+if TYPE_CHECKING:
+    from mmrec.llm.openai_client import ChatClient
+    from mmrec.llm.openai_protocol import ChatRequest
 
 __all__ = ["ChatModel", "open_chat_client", "open_language_model"]
 
@@ -51,7 +52,7 @@ class ChatModel:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Estimated tokens of each text."""
-        return [estimate_tokens(text) for text in texts]
+        return list(map(estimate_tokens, texts))
 
     def status(self) -> str:
         """Tokens and money so far."""
@@ -63,17 +64,20 @@ class ChatModel:
         Raises:
             ModelError: requests are with a server as a batch, and would be paid for twice.
         """
-        pending = 0 if self._store is None else BatchJobStore.count_pending(self._store)
-        if pending:
+        from mmrec.llm.batch_store import BatchJobStore
+
+        if self._store and (pending := BatchJobStore.count_pending(self._store)):
             raise ModelError(
-                f"{pending:,} requests were submitted by --batch and are not collected yet; now they "
-                "would be paid for twice. Run `mmrec annotate` with --batch until they are, or use "
-                "another --store"
+                f"{pending:,} requests were submitted by --batch and are not collected yet; now "
+                "they would be paid for twice. Run `mmrec annotate` with --batch until they are, "
+                "or use another --store"
             )
         return self.client.complete(map(_to_requests, prompts))
 
 
 def _to_requests(block: list[tuple[int, Prompt]]) -> list[tuple[int, ChatRequest]]:
+    from mmrec.llm.openai_protocol import ChatRequest
+
     requests = []
     for number, prompt in block:
         task = prompt.task
@@ -85,23 +89,26 @@ def _to_requests(block: list[tuple[int, Prompt]]) -> list[tuple[int, ChatRequest
 def open_chat_client(
     spec: str, config: LanguageConfig, budget: Budget, batch_store: Store | None = None
 ) -> ChatClient | None:
-    """The client of a chat model.
+    """The client of a chat model; None where the spec is that of another kind of model.
 
     Args:
         spec: `openai:MODEL[@URL]`, `ollama:MODEL[@URL]`, or a URL.
         config: calls in flight, price.
         budget: pays.
         batch_store: when given, requests are submitted as batches, which this store remembers.
-
-    Returns:
-        None where the spec is that of another kind of model.
     """
+    from mmrec.llm.openai_protocol import Endpoint
+
     endpoint = Endpoint.parse(spec)
     if endpoint is None:
         return None
     price = Price.for_model(endpoint.provider, endpoint.model, config.llm_price)
     if batch_store is None:
+        from mmrec.llm.openai_client import ChatClient
+
         return ChatClient(endpoint, config.in_flight, CostTracker(price, budget))
+    from mmrec.llm.openai_batch import BatchClient
+
     costs = CostTracker(price and price.halved(), budget)
     return BatchClient(endpoint, costs, batch_store, resubmit=config.retry_failed)
 
@@ -129,15 +136,14 @@ def open_language_model(
         ConfigError: an unknown spec, or batches of a model that takes none.
     """
     language, annotation = config.language, config.annotation
-    if batch and Endpoint.parse(language.llm) is None:
-        needed = "a server that takes batches"
-        raise ConfigError(f"--batch needs {needed}, and --llm is {language.llm}")
-    if language.llm == "builtin":
+    if language.llm == "builtin" and not batch:
         return ExtractiveModel(encoder, annotation.item_kind, annotation.summary_tokens)
     budget = budget or Budget(language.budget)
     client = open_chat_client(language.llm, language, budget, store if batch else None)
     if client is not None:
         return ChatModel(client, language.call_tokens, None if batch else store)
+    if batch:
+        raise ConfigError(f"--batch needs a server that takes batches, and --llm is {language.llm}")
     provider, _, source = language.llm.partition(":")
     if provider == "transformers" and source:
         from mmrec.llm.transformers_model import TransformersModel

@@ -1,4 +1,4 @@
-"""OpenAI's Batch API: requests go as files, and a later run collects the answers, at half the price."""
+"""OpenAI's Batch API: requests go as files, a later run collects the answers, at half the price."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import chain
 from tempfile import TemporaryFile, gettempdir
 from typing import IO, TYPE_CHECKING
 
 from mmrec.cache.store import Failure, Store
 from mmrec.console import console
-from mmrec.errors import MmrecError, ModelError, StoreError
-from mmrec.llm.batch_store import BatchJob, BatchJobStore
+from mmrec.errors import ModelError, StoreError
+from mmrec.llm.batch_store import AnswersPending, BatchJob, BatchJobStore
 from mmrec.llm.cost import BudgetReached, CostTracker
 from mmrec.llm.openai_client import ChatClient
 from mmrec.llm.openai_protocol import ChatRequest, Endpoint, NumberedRequests, parse_batch_result
@@ -26,44 +25,7 @@ if TYPE_CHECKING:
     from openai import OpenAI
     from openai.types import Batch
 
-__all__ = ["AnswersPending", "BatchClient"]
-
-
-@dataclass(eq=False)
-class AnswersPending(MmrecError):
-    """Answers are still with the server.
-
-    Attributes:
-        submitted: requests that were submitted now.
-        cost: US dollars that these cost at most; 0 where that is unknown.
-        waiting: requests that were with the server before.
-        deferred: requests that the budget does not hold.
-    """
-
-    submitted: int = 0
-    cost: float = 0.0
-    waiting: int = 0
-    deferred: int = 0
-
-    def __str__(self) -> str:
-        parts = []
-        if self.submitted:
-            price = f" for at most ${self.cost:,.2f}" if self.cost >= 0.01 else ""
-            parts.append(f"{self.submitted:,} submitted now{price}")
-        if self.waiting:
-            parts.append(f"{self.waiting:,} with the server already")
-        if self.deferred:
-            parts.append(f"{self.deferred:,} left for later, since --budget holds no more")
-        when = "Answers take up to 24 hours; run the same command again to collect them"
-        return f"requests: {', '.join(parts)}. {when}"
-
-    def __add__(self, pending: AnswersPending) -> AnswersPending:
-        return AnswersPending(
-            self.submitted + pending.submitted,
-            self.cost + pending.cost,
-            self.waiting + pending.waiting,
-            self.deferred + pending.deferred,
-        )
+__all__ = ["BatchClient"]
 
 
 class BatchClient(ChatClient):
@@ -74,14 +36,15 @@ class BatchClient(ChatClient):
 
     Args:
         endpoint: server and model.
-        costs: at the price of batches. The budget holds, besides what is collected, the most that
-            requests with the server can cost.
+        costs: at the price of batches, with what requests at the server cost at most.
         store: remembers what was submitted.
         resubmit: whether requests are submitted again whose batch the server has forgotten.
-
-    Attributes:
-        max_requests, max_bytes: limits of one batch file.
     """
+
+    max_requests = 50_000
+    """Most requests of one batch file."""
+    max_bytes = 100_000_000
+    """Largest batch file."""
 
     _remedy = " What was submitted is remembered, run the same again"
     _not_found_hint = "if it takes no batches, leave --batch away"
@@ -90,8 +53,6 @@ class BatchClient(ChatClient):
         self, endpoint: Endpoint, costs: CostTracker, store: Store, resubmit: bool = False
     ) -> None:
         super().__init__(endpoint, 1, costs)
-        self.max_requests = 50_000
-        self.max_bytes = 100_000_000
         self._store = store
         self._resubmit = resubmit
         self._server_id = (endpoint.url or endpoint.provider).rstrip("/")
@@ -114,8 +75,8 @@ class BatchClient(ChatClient):
             return
         pending = AnswersPending()
         lines: dict[str, Usage] = {}
-        # Locked, so that no other process takes a job that is being submitted for one of a dead process.
-        # The file is on disk, since it may be larger than memory.
+        # Locked, so that no other process takes a job that is being submitted for one of a dead
+        # process. The file is on disk, since it may be larger than memory.
         lock = self._store.lock("batch requests")
         with lock, self._sync_client() as client, TemporaryFile() as file:
             self._catch_up(client)
@@ -136,7 +97,8 @@ class BatchClient(ChatClient):
                     pending.submitted += 1
                     pending.cost += reserved
                     line = self._line(name, request)
-                    if len(lines) == self.max_requests or file.tell() + len(line) > self.max_bytes:
+                    is_full = file.tell() + len(line) > self.max_bytes
+                    if is_full or len(lines) == self.max_requests:
                         self._submit(client, file, lines)
                     with self._translate_errors():
                         file.write(line)
@@ -155,9 +117,11 @@ class BatchClient(ChatClient):
         return hashlib.sha256(content.encode()).hexdigest()
 
     def _line(self, name: str, request: ChatRequest) -> bytes:
-        head = {"custom_id": name, "method": "POST", "url": "/v1/chat/completions"}
-        body = self._capabilities.request_body(self.model, request)
-        return json.dumps({**head, "body": body}).encode() + b"\n"
+        line = {
+            **{"custom_id": name, "method": "POST", "url": "/v1/chat/completions"},
+            "body": self._capabilities.request_body(self.model, request),
+        }
+        return json.dumps(line).encode() + b"\n"
 
     def _probe(self, number: int, request: ChatRequest) -> tuple[int, Answer | Failure] | None:
         """Make an ordinary call while none of that kind was answered, and the budget holds it."""
@@ -175,7 +139,7 @@ class BatchClient(ChatClient):
 
     def _reserve(self, max_usage: Callable[[], Usage]) -> float | None:
         """US dollars reserved for requests; None once the budget does not hold them."""
-        # It ends nothing but new requests: what was submitted is still collected.
+        # That ends nothing but new requests: what was submitted is still collected.
         if self._budget_reached is None:
             try:
                 return self.costs.reserve(max_usage)
@@ -265,6 +229,7 @@ class BatchClient(ChatClient):
         return batch
 
     def _check_resubmit(self, missing: str) -> None:
+        """Raise a ModelError unless what the server has lost may be paid for again."""
         if not self._resubmit:
             raise ModelError(
                 f"{self._server} does not know {missing}: bring the key of the project that "

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mmrec.cache.store import Failure
 from mmrec.errors import ConfigError, ModelError
-from mmrec.llm.token_estimates import estimate_tokens
+from mmrec.llm.context import estimate_tokens
 from mmrec.llm.types import Answer, Usage
 from mmrec.text import escape_text
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmrec.llm.token_estimates import (
+from mmrec.llm.context import (
     estimate_tokens,
     max_review_tokens,
     select_representative,
