@@ -15,9 +15,8 @@ from mmrec.cache.store import Failure
 from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ModelError
 from mmrec.llm.types import Answer
-from mmrec.vision.caption_quality import caption_fault
+from mmrec.vision.captioner import Captioner, caption_fault
 from mmrec.vision.factory import BLIP_MODELS
-from mmrec.vision.types import Captioner
 from tiny_models import tiny_blip2_folder, tiny_blip_folder, tiny_chat_folder, tiny_resnet_folder
 
 torch = pytest.importorskip("torch")

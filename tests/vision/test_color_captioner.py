@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmrec.vision.captioner import Captioner
 from mmrec.vision.color_captioner import ColorCaptioner
-from mmrec.vision.types import Captioner
 
 
 def describe(*photos: Image.Image) -> list[str]:

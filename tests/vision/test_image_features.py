@@ -17,9 +17,9 @@ from mmrec.cache.store import Failure, Store
 from mmrec.config import VisionConfig
 from mmrec.encoder.weights import Placement
 from mmrec.llm.types import Answer
+from mmrec.vision.captioner import PhotoBlocks
 from mmrec.vision.image_features import PhotoAnnotator
 from mmrec.vision.resnet import ImageEncoder
-from mmrec.vision.types import PhotoBlocks
 from tiny_models import tiny_resnet_folder
 
 

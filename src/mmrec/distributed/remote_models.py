@@ -25,9 +25,9 @@ from mmrec.llm.factory import open_language_model
 from mmrec.llm.transformers_model import TransformersModel
 from mmrec.llm.types import LanguageModel, NumberedAnswers, NumberedPrompts, Task
 from mmrec.vision.blip import BlipCaptioner
+from mmrec.vision.captioner import Captioner, PhotoBlocks
 from mmrec.vision.factory import open_captioner
 from mmrec.vision.resnet import ImageEncoder
-from mmrec.vision.types import Captioner, PhotoBlocks
 
 __all__ = ["RemoteEncoder", "remote_captioner", "remote_image_encoder", "remote_language_model"]
 

@@ -20,9 +20,9 @@ from mmrec.features.text_regression import RatedTexts
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.sentences import split_query
 from mmrec.llm.types import Note, Review, Summary
+from mmrec.vision.captioner import Captioner
 from mmrec.vision.image_features import Captions, PhotoAnnotator
 from mmrec.vision.resnet import ImageEncoder
-from mmrec.vision.types import Captioner
 
 __all__ = ["Dataset", "Models"]
 

@@ -13,8 +13,7 @@ from mmrec.cache.store import Failure
 from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ModelError
 from mmrec.llm.types import Answer
-from mmrec.vision.caption_quality import caption_fault
-from mmrec.vision.types import PhotoBlocks
+from mmrec.vision.captioner import PhotoBlocks, caption_fault
 
 __all__ = ["BlipCaptioner"]
 
@@ -22,10 +21,9 @@ __all__ = ["BlipCaptioner"]
 class BlipCaptioner:
     """Captions without a prompt by greedy search, photos in batches.
 
-    A useless caption (see `caption_fault`) is generated once more by a beam search that may not
-    repeat itself; if that is useless too, the photo has none. Captions do not depend on the other
-    photos of a batch, but in bf16 a near tie between two words may be decided differently in a
-    batch of another size.
+    A useless caption is generated once more by a beam search that may not repeat itself; if that
+    is useless too, the photo has none. In bf16, a near tie between two words may fall differently
+    in a batch of another size.
 
     Args:
         model: name on the hub, or folder.
@@ -96,8 +94,7 @@ class BlipCaptioner:
         self._weights.require_type(("blip-2", "blip"), "blip-2 or blip")
         model = self._weights.load("AutoModelForImageTextToText", self.placement)
         if getattr(model.config, "image_token_index", 0) is None:
-            message = "was saved before transformers 4.46; download it again"
-            raise ModelError(f"{self._model} {message}")
+            raise ModelError(f"{self._model} was saved before transformers 4.46; download it again")
         # With Pillow as its backend, the processor works without torchvision.
         processor = self._weights.load_part("AutoImageProcessor", backend="pil")
         return model, processor, self._weights.load_part("AutoTokenizer")
@@ -112,8 +109,9 @@ class BlipCaptioner:
         except torch.OutOfMemoryError as error:
             half = len(photos) // 2
             if not half:
-                message = f"{self._model}: one photo exceeds the memory of the GPU"
-                raise ModelError(message) from error
+                raise ModelError(
+                    f"{self._model}: one photo exceeds the memory of the GPU"
+                ) from error
             return self._generate(photos[:half], options) + self._generate(photos[half:], options)
         # BLIP-2 also returns the places which the photo takes among the words.
         image_token = getattr(model.config, "image_token_index", None)

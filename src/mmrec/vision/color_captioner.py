@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.spatial.distance import cdist
 
 from mmrec.llm.types import Answer
-from mmrec.vision.types import PhotoBlocks
+from mmrec.vision.captioner import PhotoBlocks
 
 __all__ = ["ColorCaptioner"]
 
@@ -67,10 +67,8 @@ def _describe(photo: Image.Image, side: int = 64, min_share: float = 0.03) -> st
     colors, counts = np.unique(names[nearest], return_counts=True)
     order = np.argsort(-counts, kind="stable")[:3]
     words = []
-    for rank, (color, share) in enumerate(
-        zip(colors[order], counts[order] / len(lab), strict=True)
-    ):
-        if rank == 0:
+    for color, share in zip(colors[order], counts[order] / len(lab), strict=True):
+        if not words:
             words.append(f"mostly {color}" if share >= 0.5 else color)
         elif share >= min_share:
             words.append(color if share >= 0.15 else f"a touch of {color}")

@@ -7,8 +7,8 @@ from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ConfigError
 from mmrec.llm.cost import Budget
 from mmrec.llm.factory import open_chat_client
+from mmrec.vision.captioner import Captioner
 from mmrec.vision.color_captioner import ColorCaptioner
-from mmrec.vision.types import Captioner
 
 __all__ = ["BLIP_MODELS", "open_captioner", "vision_checks"]
 
@@ -29,9 +29,8 @@ def open_captioner(
 
     Args:
         config: names it.
-        language: calls in flight and price of a model behind HTTP.
-        budget: what such a model may spend.
-        placement: device and precision of a local model; by default the fastest of this machine.
+        language, budget: calls in flight, price and budget of a model behind HTTP.
+        placement: of a local model; by default the fastest of this machine.
 
     Raises:
         ConfigError: there is no such captioner.
@@ -48,20 +47,20 @@ def open_captioner(
         from mmrec.vision.openai_captioner import OpenAICaptioner
 
         return OpenAICaptioner(client)
-    names = (
-        "builtin, blip2[:MODEL_OR_FOLDER], blip[:MODEL_OR_FOLDER], openai:MODEL[@URL], ollama:MODEL"
+    raise ConfigError(
+        f"--captioner {name}: no such captioner; there are builtin, blip2[:MODEL_OR_FOLDER], "
+        "blip[:MODEL_OR_FOLDER], openai:MODEL[@URL], ollama:MODEL or a URL"
     )
-    raise ConfigError(f"--captioner {name}: no such captioner; there are {names} or a URL")
 
 
 def vision_checks() -> dict[str, tuple[str, str]]:
     """State and detail of captioners and of the image baseline, for `mmrec doctor`."""
     checks = {"captions": ("ok", "builtin (brightness and colours in words, no vision model)")}
-    models = {
-        f"captions by {kind}": (name, f"--captioner {kind}") for kind, name in BLIP_MODELS.items()
-    }
-    models["image baseline"] = (VisionConfig().image_model, "--image-model")
-    for subject, (name, option) in models.items():
+    models = []
+    for kind, name in BLIP_MODELS.items():
+        models.append((f"captions by {kind}", name, f"--captioner {kind}"))
+    models.append(("image baseline", VisionConfig().image_model, "--image-model"))
+    for subject, name, option in models:
         if Weights.find(name):
             checks[subject] = ("ok", f"{name}, the weights are here")
         else:

@@ -20,20 +20,15 @@ from mmrec.console import track
 from mmrec.data.images import load_photo
 from mmrec.errors import PhotoError
 from mmrec.llm.types import Answer
+from mmrec.vision.captioner import Captioner, PhotoBlocks
 from mmrec.vision.resnet import ImageEncoder
-from mmrec.vision.types import Captioner, PhotoBlocks
 
 __all__ = ["Captions", "PhotoAnnotator"]
 
 
 @dataclass(frozen=True)
 class Captions:
-    """Captions of photos.
-
-    Attributes:
-        texts: path -> caption; "" where there is none.
-        failures: why photos have no caption, and how many have none for that reason.
-    """
+    """Captions of photos by path, "" where there is none, and how many have none for which reason."""
 
     texts: dict[str, str]
     failures: Counter[str]
@@ -64,15 +59,10 @@ class PhotoAnnotator:
         self._hashes: dict[str, str | Failure] = {}
 
     def caption_photos(self, paths: Iterable[str], captioner: Captioner) -> Captions:
-        """Caption photos by path.
-
-        Raises:
-            ModelError: the captioner cannot be used.
-        """
+        """Caption photos; raises a ModelError where the captioner cannot be used."""
         texts, failures = {}, Counter[str]()
-        results = self._get_or_compute(
-            paths, captioner, captioner.caption, _dump_answer, "captioning photos"
-        )
+        compute, title = captioner.caption, "captioning photos"
+        results = self._get_or_compute(paths, captioner, compute, _dump_answer, title)
         for path, result in results.items():
             if isinstance(result, Failure):
                 failures[result.reason.partition(":")[0]] += 1
@@ -106,9 +96,8 @@ class PhotoAnnotator:
         Raises:
             ModelError: the image model cannot be used.
         """
-        results = self._get_or_compute(
-            paths, encoder, encoder.encode, np.ndarray.tobytes, "encoding photos"
-        )
+        compute, title = encoder.encode, "encoding photos"
+        results = self._get_or_compute(paths, encoder, compute, np.ndarray.tobytes, title)
         vectors = {}
         for path, result in results.items():
             if isinstance(result, bytes):

@@ -13,7 +13,7 @@ from PIL import Image
 from mmrec.cache.store import Failure
 from mmrec.config import VisionConfig
 from mmrec.encoder.weights import Placement, Weights
-from mmrec.vision.types import PhotoBlocks
+from mmrec.vision.captioner import PhotoBlocks
 
 __all__ = ["ImageEncoder"]
 
@@ -52,8 +52,8 @@ class ImageEncoder:
     def available(self) -> bool:
         """Whether the weights can be expected here; nothing is loaded.
 
-        The default's weights may be missing, and images are then left out. Weights that the user
-        names must exist, so for them the answer is yes and loading fails with an error.
+        Images are left out where the default's weights are missing; those that the user names
+        must exist, so for them the answer is yes, and loading fails with an error.
         """
         if self.config.image_model != VisionConfig().image_model:
             return True

@@ -1,21 +1,47 @@
-"""Detection of captions that say nothing: what goes wrong with captioners, as users report it."""
+"""What a captioner does: put photos into words; and which of its captions say nothing."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import Protocol
 
-__all__ = ["caption_fault"]
+from PIL import Image
+
+from mmrec.cache.store import Failure
+from mmrec.llm.types import Answer
+
+__all__ = ["Captioner", "PhotoBlocks", "caption_fault"]
+
+PhotoBlocks = Iterator[list[tuple[int, Image.Image]]]
+"""RGB photos in blocks, each with its number."""
+
+
+class Captioner(Protocol):
+    """Describes photos without a question (paper, section 3.2)."""
+
+    chunk_size: int
+    """Photos in a block; the captions of a block are stored together."""
+
+    @property
+    def provenance(self) -> dict[str, object]:
+        """What determines a caption besides the photo: kind, model, revision, parameters."""
+
+    def caption(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
+        """Caption photos of any size, in any order, each caption with the number of its photo.
+
+        A caption that says nothing (see `caption_fault`), also on a second try, is a failure.
+        """
+
+    def status(self) -> str:
+        """What was used up so far, for the progress bar."""
 
 
 def caption_fault(caption: str, max_characters: int = 800) -> str | None:
-    """Why a caption is useless; None for one that can be used.
+    """Why a caption is useless, as `kind: detail`; None for one that can be used.
 
     A good caption that begins with "a photo of" is left as it is: the store keeps what a model
     wrote word for word, and a few words that all captions share move their vectors alike.
-
-    Returns:
-        `kind: detail` of the first fault: too long, control characters, special tokens, no
-        words, only "a photo of", or a loop.
     """
     words = re.findall(r"\w+", caption.lower())
     if not caption.strip():
@@ -24,14 +50,14 @@ def caption_fault(caption: str, max_characters: int = 800) -> str | None:
         return f"caption is too long: {len(caption)} characters"
     if re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffd]", caption):
         return "caption holds control characters"
-    special = r"<\|?/?[a-z_]+\|?>|\[(?:PAD|UNK|CLS|SEP|MASK|DEC|ENC)\]"
-    if re.search(special, caption, re.IGNORECASE):
+    special_token = r"<\|?/?[a-z_]+\|?>|\[(?:PAD|UNK|CLS|SEP|MASK|DEC|ENC)\]"
+    if re.search(special_token, caption, re.IGNORECASE):
         return "caption holds special tokens"
     if not any(character.isalpha() for character in caption):
         return "caption has no words"
     empty_words = (
-        "a an the this that it there here is are was shows showing of in on at by for from to and or "
-        "with photo photograph picture image img view shot close up closeup caption"
+        "a an the this that it there here is are was shows showing of in on at by for from to and "
+        "or with photo photograph picture image img view shot close up closeup caption"
     )
     if set(words) <= set(empty_words.split()):
         return f"caption says nothing: {caption[:60]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmrec.vision.caption_quality import caption_fault
+from mmrec.vision.captioner import caption_fault
 
 GOOD = [
     "two cats sleeping on a couch",
