@@ -40,14 +40,9 @@ class CallPlan:
 class Annotator:
     """Writes notes and summaries of reviews with a language model.
 
-    Answers go into the store before they are parsed. An answer that cannot be used is asked for
+    Raw answers go into the store before they are parsed. One that cannot be used is asked for
     once more with the reason; if that fails too, the result is empty and the failure is counted.
-
-    Args:
-        model: the language model.
-        store: keeps its raw answers.
-        language, annotation: settings.
-        plan: when given, no call is made; calls that would be are added to it.
+    With a `plan` no call is made, and calls that would be are added to it.
     """
 
     def __init__(
@@ -75,20 +70,22 @@ class Annotator:
         """How many prompts failed, and the most frequent reasons; empty when none did."""
         if not self.failures:
             return ""
-        total, most_common = self.failures.total(), self.failures.most_common(3)
+        most_common = self.failures.most_common(3)
         reasons = "; ".join(f"{count:,} times {reason}" for reason, count in most_common)
+        total = self.failures.total()
         return f"{total:,} prompts failed, and their results are missing: {reasons}"
 
     def write_notes(self, texts: Sequence[str]) -> list[Note]:
         """A note on each text alone; an empty one where the text is blank or the model failed."""
         task = note_task(self._annotation.item_kind)
-        if self._is_extractive:
-            ready: list[Texts] = [(text,) if text.strip() else () for text in texts]
-            parse: Callable[[Answer], Note] = partial(_restore, Note)
-        else:
-            ready = [self._context.fit_text(text) for text in texts]
-            parse = partial(parsing.parse_note, max_categories=self._annotation.max_categories)
-        notes = self._ask(task, ready, parse, "reading reviews")
+        fitted: list[Texts] = []
+        for text in texts:
+            if self._is_extractive:
+                fitted.append((text,) if text.strip() else ())
+            else:
+                fitted.append(self._context.fit_text(text))
+        parse = self._parser(Note, parsing.parse_note)
+        notes = self._ask(task, fitted, parse, "reading reviews")
         return [note or Note() for note in notes]
 
     def write_reasons(self, groups: Sequence[Sequence[str]]) -> list[str]:
@@ -99,7 +96,7 @@ class Annotator:
         """
         if self._is_extractive:
             return [""] * len(groups)
-        texts = [tuple(sanitize(text) for text in group if text.strip()) for group in groups]
+        texts = [tuple(filter(None, map(sanitize, group))) for group in groups]
         task, check = reason_task(self._annotation.item_kind), parsing.check_supported
         sentences = self._ask(task, texts, parsing.parse_sentence, "writing reasons", check)
         return [sentence or "" for sentence in sentences]
@@ -136,7 +133,9 @@ class Annotator:
         parts = [self._context.split_reviews(group) for group in groups]
         owners: list[int] = []  # the group of each long part
         long_parts: list[Texts] = []
+        whole_groups: list[Texts] = []
         for index, texts in enumerate(parts):
+            whole_groups.append(texts[0] if len(texts) == 1 else ())
             if len(texts) > 1:
                 owners += [index] * len(texts)
                 long_parts += texts
@@ -146,9 +145,7 @@ class Annotator:
             text = _as_text(summary) if self.plan is None else "word " * 200
             upper[owner].append(Review(text, rating=0.0, time=len(upper[owner]), fold=0))
         of_long = self.write_summaries(entity_kind, [*upper.values()]) if upper else []
-        summaries = self._summarize(
-            entity_kind, [texts[0] if len(texts) == 1 else () for texts in parts]
-        )
+        summaries = self._summarize(entity_kind, whole_groups)
         for index, summary in zip(upper, of_long, strict=True):
             summaries[index] = summary
         return summaries
@@ -158,9 +155,7 @@ class Annotator:
         kind, max_categories = self._annotation.item_kind, self._annotation.max_categories
         title = f"summarising {entity_kind}s"
         if self._is_extractive or self._language.prompts == "default":
-            parse: Callable[[Answer], Summary] = partial(_restore, Summary)
-            if not self._is_extractive:
-                parse = partial(parsing.parse_summary, max_categories=max_categories)
+            parse = self._parser(Summary, parsing.parse_summary)
             task = summary_task(entity_kind, kind, max_categories)
             return [summary or Summary() for summary in self._ask(task, texts, parse, title)]
         tasks = paper_tasks(entity_kind, kind)
@@ -170,10 +165,19 @@ class Annotator:
         prices = self._ask(tasks["price"], texts, parsing.parse_price, "asking for prices")
         parse_categories = partial(parsing.parse_categories, max_categories=max_categories)
         listed = self._ask(tasks["categories"], texts, parse_categories, "asking for categories")
-        return [
-            Summary(text=text or "", price=price or "none", categories=categories or [])
-            for text, price, categories in zip(written, prices, listed, strict=True)
-        ]
+        summaries = []
+        for text, price, categories in zip(written, prices, listed, strict=True):
+            summary = Summary(text=text or "", price=price or "none", categories=categories or [])
+            summaries.append(summary)
+        return summaries
+
+    def _parser(
+        self, result_type: type[M], parse: Callable[[Answer, int], M]
+    ) -> Callable[[Answer], M]:
+        """`parse` with the configured limit; what the extractive model writes is valid JSON."""
+        if self._is_extractive:
+            return lambda answer: result_type.model_validate_json(answer.text)
+        return lambda answer: parse(answer, self._annotation.max_categories)
 
     def _ask(
         self,
@@ -188,7 +192,7 @@ class Annotator:
         `check` compares an answer with its texts, and raises `UnusableAnswer` as `parse` does.
         """
         prompts = {index: Prompt(task, group) for index, group in enumerate(texts) if group}
-        results: dict[int, T] = {}
+        results: list[T | None] = [None] * len(texts)
         # Models that think before they answer need room for that too.
         roomy_task = replace(task, max_tokens=4 * task.max_tokens)
         for attempt in range(3 if self._language.retry_failed else 2):
@@ -210,7 +214,7 @@ class Annotator:
                     reasons[f"no usable answer, also when asked again: {error}"] += 1
             prompts = retries
         self.failures.update(reasons)
-        return [results.get(index) for index in range(len(texts))]
+        return results
 
     def _get_answers(self, prompts: Sequence[Prompt], title: str) -> list[Answer | Failure]:
         """Answers to prompts of one task, from the store or the model; none are made for a plan."""
@@ -232,26 +236,23 @@ class Annotator:
                 else:
                     yield index, answer.model_dump_json().encode()
 
+        chunk, status = self.model.chunk_size, self.model.status
         results = self._store.get_or_compute(
-            provenance,
-            inputs,
-            compute,
-            title=title,
-            chunk=self.model.chunk_size,
-            status=self.model.status,
+            provenance, inputs, compute, title=title, chunk=chunk, status=status
         )
         return [_load_answer(result, prompts[0].task) for result in results]
 
     def _plan_call(self, plan: CallPlan, key: bytes, prompt: Prompt) -> None:
         """Count a call, unless one with the same key is counted already."""
-        if key not in plan.counted_keys:
-            plan.counted_keys.add(key)
-            name = prompt.task.name
-            text = "\n".join(message["content"] for message in chat_messages(prompt))
-            plan.calls[name] += 1
-            plan.input_tokens[name] += self.model.count_tokens([text])[0]
-            # Means of real answers.
-            plan.output_tokens[name] += 110 if name == "note" else 260
+        if key in plan.counted_keys:
+            return
+        plan.counted_keys.add(key)
+        name = prompt.task.name
+        text = "\n".join(message["content"] for message in chat_messages(prompt))
+        plan.calls[name] += 1
+        plan.input_tokens[name] += self.model.count_tokens([text])[0]
+        # Means of real answers.
+        plan.output_tokens[name] += 110 if name == "note" else 260
 
 
 def _load_answer(stored: Result, task: Task) -> Answer | Failure:
@@ -264,20 +265,14 @@ def _load_answer(stored: Result, task: Task) -> Answer | Failure:
         raise StoreError(f"an answer in the store is damaged; {remedy}") from error
 
 
-def _restore(model: type[M], answer: Answer) -> M:
-    """The note or summary that the extractive model has written as JSON."""
-    return model.model_validate_json(answer.text)
-
-
 def _as_text(summary: Summary) -> str:
     """A summary of a part as a text for the next level; empty where the model failed."""
     if not summary.text:
         return ""
     lines = [summary.text]
-    lists = [("Likes", summary.likes), ("Dislikes", summary.dislikes)]
-    for name, phrases in (*lists, ("Categories", summary.categories)):
-        if phrases:
-            lines.append(f"{name}: {'; '.join(phrases)}")
+    for name in ("likes", "dislikes", "categories"):
+        if phrases := getattr(summary, name):
+            lines.append(f"{name.capitalize()}: {'; '.join(phrases)}")
     if summary.price != "none":
         lines.append(f"Price: {summary.price}")
     return "\n".join(lines)

@@ -18,7 +18,7 @@ class BudgetReached(MmrecError):
 
 @dataclass(frozen=True)
 class Price:
-    """US dollars per million tokens of input, of output, and of input that the server had cached."""
+    """US dollars per million tokens of input, output, and input that the server had cached."""
 
     input: float
     output: float
@@ -26,18 +26,12 @@ class Price:
 
     @classmethod
     def for_model(cls, provider: str, model: str, spec: str | None) -> Price | None:
-        """The price of a model: from `spec`, else from the price list; 0 for a model on this machine.
+        """The price by `spec`, else by the price list; 0 on this machine, None where it is unknown.
 
         Args:
             provider: `openai`, `ollama`, or `server` for any other.
             model: its name.
-            spec: `INPUT/OUTPUT` in US dollars per million tokens.
-
-        Returns:
-            None where the price is unknown, as for a server that was named by its URL.
-
-        Raises:
-            ConfigError: the spec is not `INPUT/OUTPUT`.
+            spec: `INPUT/OUTPUT` in US dollars per million tokens, else a ConfigError is raised.
         """
         if spec is not None:
             return cls._parse(spec)
@@ -90,15 +84,11 @@ class Price:
 
 @dataclass
 class Budget:
-    """What one run may spend, on all of its models together.
-
-    Attributes:
-        limit: US dollars; None for no limit.
-        committed: US dollars spent, or reserved for calls in flight.
-    """
+    """What one run may spend, in US dollars, on all of its models together."""
 
     limit: float | None
     committed: float = 0.0
+    """Spent, or reserved for calls in flight."""
 
 
 class CostTracker:
@@ -106,8 +96,8 @@ class CostTracker:
 
     Args:
         price: None where it is unknown; then only tokens are counted.
-        budget: a call is made only while the budget holds the most that it can cost. That is estimated
-            before the call, so texts whose tokens are underestimated can exceed it by what is in flight.
+        budget: a call is made only while the budget holds the most that it can cost. That is an
+            estimate, so texts of more tokens can exceed it by what is in flight.
 
     Raises:
         ConfigError: a budget without a price.
@@ -116,7 +106,8 @@ class CostTracker:
     def __init__(self, price: Price | None, budget: Budget) -> None:
         if budget.limit is not None and price is None:
             raise ConfigError(
-                "--budget needs a price, and that of this model is not known: name it by --llm-price"
+                "--budget needs a price, and that of this model is not known: name it by "
+                "--llm-price"
             )
         self.price = price
         self.calls = 0
@@ -129,10 +120,7 @@ class CostTracker:
         return self.price.cost(self.usage) if self.price else 0.0
 
     def reserve(self, max_usage: Callable[[], Usage]) -> float:
-        """Reserve the most that a call can cost.
-
-        Returns:
-            What was reserved, in US dollars, for `settle`.
+        """Reserve the most that a call can cost: US dollars, for `settle`.
 
         Raises:
             BudgetReached: the budget does not hold that much any more.
@@ -142,20 +130,15 @@ class CostTracker:
         limit, cost = self._budget.limit, self.price.cost(max_usage())
         if limit is not None and self._budget.committed + cost > limit:
             raise BudgetReached(
-                f"the budget of ${limit:g} is reached: {self.calls:,} calls cost ${self.dollars:.4f}. "
-                "Their answers are kept; run the same again with a new --budget to go on"
+                f"the budget of ${limit:g} is reached: {self.calls:,} calls cost "
+                f"${self.dollars:.4f}. Their answers are kept; run the same again with a new "
+                "--budget to go on"
             )
         self._budget.committed += cost
         return cost
 
     def settle(self, reserved: float, usage: Usage | None) -> None:
-        """Replace a reservation by what the call used.
-
-        Args:
-            reserved: what `reserve` returned.
-            usage: tokens of the call; None for one that failed. Where a server counts no tokens, the
-                reservation stays.
-        """
+        """Replace a reservation by what the call used; where no tokens were counted, it stays."""
         if usage is None:  # failed calls cost nothing
             self._budget.committed -= reserved
             return

@@ -13,6 +13,7 @@ import json_repair
 
 from mmrec.llm.sanitize import sanitize
 from mmrec.llm.types import PRICE_TAGS, Answer, Note, PriceTag, Summary
+from mmrec.text import single_line
 
 __all__ = [
     "UnusableAnswer",
@@ -72,11 +73,7 @@ def parse_summary(answer: Answer, max_categories: int) -> Summary:
 
 
 def parse_sentence(answer: Answer) -> str:
-    """Read a sentence from a structured answer.
-
-    Raises:
-        UnusableAnswer: no JSON object, or no text in it.
-    """
+    """Read a sentence from a structured answer; raises as `parse_note` does."""
     return _text_field(_find_object(answer, "sentence"), "sentence")
 
 
@@ -89,26 +86,22 @@ def check_supported(sentence: str, sources: Sequence[str]) -> None:
     Raises:
         UnusableAnswer: a quotation or a word has no source.
     """
-    sources = [" ".join(source.split()).casefold() for source in sources]
+    # One text, of which each source is a line, so that no quotation spans two of them.
+    evidence = "\n".join(map(single_line, sources)).casefold()
     for quotation in re.findall(r"[“\"«„]([^“”\"«»„]{3,})[”\"»“]", sentence):
-        quotation = " ".join(quotation.split()).casefold().strip(" .,!?")
-        if not any(quotation in source for source in sources):
+        if single_line(quotation).casefold().strip(" .,!?") not in evidence:
             raise UnusableAnswer("it quotes words that are in no review")
     word, stem_length = re.compile(r"[^\W_]+"), 5
     function_words = set(_FUNCTION_WORDS.split())
     # Inflected forms share a stem: "friendly" and "friends" are both "frien".
-    stems = {match[:stem_length] for source in sources for match in word.findall(source)}
+    stems = {match[:stem_length] for match in word.findall(evidence)}
     for token in word.findall(sentence.casefold()):
         if token[:stem_length] not in stems and token not in function_words:
             raise UnusableAnswer(f'it says "{token}", which is in no review')
 
 
 def parse_text(answer: Answer) -> str:
-    """Read a plain text (the paper's prompts).
-
-    Raises:
-        UnusableAnswer: it is empty.
-    """
+    """Read a plain text (the paper's prompts); an empty one is an `UnusableAnswer`."""
     text = sanitize(_without_thoughts(answer))[: _MAX_CHARACTERS["text"]]
     if not text:
         raise UnusableAnswer("it is empty")
@@ -123,15 +116,14 @@ def parse_price(answer: Answer) -> PriceTag:
     Raises:
         UnusableAnswer: it names no tag, and does not say that the price is unknown either.
     """
-    text = " ".join(parse_text(answer).lower().split())
+    text = single_line(parse_text(answer).lower())
     if _states_missing_information(text):
         return "none"
     for patterns in (_PAPER_PRICE_NAMES, _OTHER_PRICE_WORDS):
-        mentions = [
-            (match.start(), tag)
-            for tag, pattern in patterns.items()
-            for match in re.finditer(rf"\b(?:{pattern})", text)
-        ]
+        mentions: list[tuple[int, PriceTag]] = []
+        for tag, pattern in patterns.items():
+            for match in re.finditer(rf"\b(?:{pattern})", text):
+                mentions.append((match.start(), tag))
         for start, tag in sorted(mentions):
             if not _is_denied(text, start):
                 return tag
@@ -155,10 +147,8 @@ def _is_denied(text: str, start: int) -> bool:
     before = re.sub(r"\s\W*\Z", "", text[max(start - 60, 0) : start])
     clause = re.split(r"[^\w\s'’-]|\bbut\b", before)[-1]
     nearest = " ".join(clause.split()[-5:])
-    denial = (
-        r"\b(?:not|nor|never|neither|none|nobody|no one|hardly|rather than|instead of)\b|n['’]t\b"
-    )
-    return bool(re.search(denial, nearest))
+    denials = r"not|nor|never|neither|none|nobody|no one|hardly|rather than|instead of"
+    return bool(re.search(rf"\b(?:{denials})\b|n['’]t\b", nearest))
 
 
 def parse_categories(answer: Answer, max_categories: int) -> list[str]:
@@ -169,19 +159,21 @@ def parse_categories(answer: Answer, max_categories: int) -> list[str]:
     """
     text = parse_text(answer).lower()
     parts = re.findall(r"(?<!\w)['\"‘“](.+?)['\"’”](?!\w)", text)
-    if not parts:
-        # "1. Italian", "- Pizza", "Category: Thai", "This is an Italian restaurant"
-        lead = r"\s*(?:[-*•]|\d+[.)])\s+|.*(?::|\b(?:is|are)\b(?: an?\b| the\b)?)"
-        lines = re.split(r"[,;\n|]|\s/\s", text)
-        parts = [re.sub(lead, "", line, count=1) for line in lines]
-    labels = [part.strip(" '\"`‘’“”.*-[]()") for part in parts]
+    # "1. Italian", "- Pizza", "Category: Thai", "This is an Italian restaurant"
+    lead = r"\s*(?:[-*•]|\d+[.)])\s+|.*(?::|\b(?:is|are)\b(?: an?\b| the\b)?)"
     # Labels that say there is none, such as "not mentioned".
     missing = re.compile(r"(?:none|unknown|unclear|unspecified|n/?a|not \w+)\b.*")
-    # Five words and more are a sentence, and no label.
-    named = [label for label in labels if not missing.fullmatch(label)]
-    short = [label for label in named if len(label.split()) < 5]
-    categories = _normalize_categories(short, max_categories)
-    if not categories and len(named) == len(labels):
+    states_none = False
+    labels = []
+    for part in parts or re.split(r"[,;\n|]|\s/\s", text):
+        label = part if parts else re.sub(lead, "", part, count=1)
+        label = label.strip(" '\"`‘’“”.*-[]()")
+        if missing.fullmatch(label):
+            states_none = True
+        elif len(label.split()) < 5:  # more words are a sentence, and no label
+            labels.append(label)
+    categories = _normalize_categories(labels, max_categories)
+    if not categories and not states_none:
         raise UnusableAnswer("it names no kind in the form asked for")
     return categories
 
@@ -206,12 +198,13 @@ def _find_object(answer: Answer, field: str) -> dict[str, Any]:
     """
     text, was_cut = _without_thoughts(answer), answer.finish == "length"
     for find_objects in (_valid_objects,) if was_cut else (_valid_objects, _repaired_objects):
-        objects = [
-            {name.strip().lower(): value for name, value in fields.items()}
-            for fields in find_objects(text)
-        ]
-        if matching := [fields for fields in objects if field in fields]:
-            return matching[-1]
+        latest = None
+        for raw_fields in find_objects(text):
+            fields = {name.strip().lower(): value for name, value in raw_fields.items()}
+            if field in fields:
+                latest = fields
+        if latest is not None:
+            return latest
     cut = ", it was cut off" if was_cut else ""
     raise UnusableAnswer(f'it holds no JSON object with the field "{field}"{cut}')
 
@@ -244,7 +237,7 @@ def _repaired_objects(text: str, max_characters: int = 4_000) -> Iterator[dict[s
 
 def _text_field(fields: Mapping[str, Any], name: str) -> str:
     value = fields[name]
-    text = " ".join(sanitize(value).split()) if isinstance(value, str) else ""
+    text = single_line(sanitize(value)) if isinstance(value, str) else ""
     if not text:
         raise UnusableAnswer(f'the field "{name}" is no text')
     return text[: _MAX_CHARACTERS[name]]
@@ -274,13 +267,16 @@ def _phrases(fields: Mapping[str, Any], name: str) -> list[str]:
     if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
         raise UnusableAnswer(f'the field "{name}" is no list of texts')
     limit = _MAX_CHARACTERS["phrase"]
-    phrases = (" ".join(sanitize(text).split())[:limit] for text in values)
-    return list(dict.fromkeys(phrase for phrase in phrases if phrase))
+    phrases = dict.fromkeys(single_line(sanitize(text))[:limit] for text in values)
+    return list(filter(None, phrases))
 
 
 def _normalize_categories(labels: Sequence[str], max_categories: int) -> list[str]:
     """Distinct labels in lower case; those with odd characters or over 40 letters are dropped."""
-    # NFC, since "é" as one character and as two is the same label.
-    labels = [unicodedata.normalize("NFC", " ".join(label.lower().split())) for label in labels]
-    well_formed = [label for label in labels if re.fullmatch(r"\w[\w&'’/ .-]{0,39}", label)]
-    return list(dict.fromkeys(well_formed))[:max_categories]
+    well_formed: dict[str, None] = {}
+    for label in labels:
+        # NFC, since "é" as one character and as two is the same label.
+        label = unicodedata.normalize("NFC", single_line(label.lower()))
+        if re.fullmatch(r"\w[\w&'’/ .-]{0,39}", label):
+            well_formed[label] = None
+    return list(well_formed)[:max_categories]

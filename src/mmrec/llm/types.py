@@ -1,4 +1,4 @@
-"""What a language model must do for mmrec: answer prompts, each made of a task and of untrusted texts."""
+"""What a language model does for mmrec: answer prompts, made of a task and of untrusted texts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Summary(_Opinions):
 
 
 class Review(NamedTuple):
-    """A review as evidence: its text, rating and time, and the fold of the data that it belongs to."""
+    """A review as evidence: its text, rating and time, and the fold of the data it belongs to."""
 
     text: str
     rating: float
@@ -71,11 +71,8 @@ class Usage(BaseModel):
     """Tokens of the input that were read from the server's cache."""
 
     def __add__(self, usage: Usage) -> Usage:
-        return Usage(
-            input=self.input + usage.input,
-            output=self.output + usage.output,
-            cached=self.cached + usage.cached,
-        )
+        tokens = {name: count + getattr(usage, name) for name, count in self}
+        return Usage(**tokens)
 
 
 class Answer(BaseModel):
@@ -91,30 +88,25 @@ class Answer(BaseModel):
 
 @dataclass(frozen=True)
 class Task:
-    """A kind of prompt.
-
-    Attributes:
-        name: `note`, `summary of user`, ...; the kind of its answers in the store.
-        instructions: the system prompt.
-        schema: JSON schema of the answer; None for plain text.
-        max_tokens: limit of the answer.
-    """
+    """A kind of prompt."""
 
     name: str
+    """`note`, `summary of user`, ...; the kind of its answers in the store."""
     instructions: str
+    """The system prompt."""
     schema: dict[str, object] | None
+    """JSON schema of the answer; None for plain text."""
     max_tokens: int
+    """Limit of the answer."""
 
 
 class Prompt(NamedTuple):
-    """One call: a task, the untrusted texts it is about, and a rejected answer that is to be repaired.
-
-    `rejected` is a JSON list of that answer and of the reason why it could not be used.
-    """
+    """One call: a task, and the untrusted texts it is about."""
 
     task: Task
     texts: tuple[str, ...]
     rejected: str | None = None
+    """JSON list of an answer that is to be repaired, and of why it could not be used."""
 
 
 NumberedPrompts = Iterator[list[tuple[int, Prompt]]]

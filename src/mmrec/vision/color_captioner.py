@@ -66,7 +66,7 @@ def _describe(photo: Image.Image, side: int = 64, min_share: float = 0.03) -> st
     # Sorted by name, so that the stable sort below breaks ties in the same way everywhere.
     colors, counts = np.unique(names[nearest], return_counts=True)
     order = np.argsort(-counts, kind="stable")[:3]
-    words = []
+    words: list[str] = []
     for color, share in zip(colors[order], counts[order] / len(lab), strict=True):
         if not words:
             words.append(f"mostly {color}" if share >= 0.5 else color)
