@@ -63,10 +63,9 @@ class ChatTemplate:
         """Tokens of each text."""
         if not texts:
             return []
-        harmless = [self._neutralize(text) for text in texts]
-        return [
-            len(ids) for ids in self._tokenizer(harmless, add_special_tokens=False)["input_ids"]
-        ]
+        harmless = list(map(self._neutralize, texts))
+        ids = self._tokenizer(harmless, add_special_tokens=False)["input_ids"]
+        return list(map(len, ids))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of an answer."""

@@ -49,7 +49,8 @@ class Phrases(Generic[Meaning]):
         start = 0
         while start < len(words):
             first = words[start]
-            length = max(self._max_length.get(word, 0) for word in (first, first.removesuffix("s")))
+            singular = first.removesuffix("s")
+            length = max(self._max_length.get(first, 0), self._max_length.get(singular, 0))
             for end in range(min(start + length, len(words)), start, -1):
                 phrase = " ".join(words[start:end])
                 if phrase not in self._meanings:
@@ -63,10 +64,7 @@ class Phrases(Generic[Meaning]):
 
 
 class Lexicon:
-    """The vocabulary of one kind of item.
-
-    Args:
-        item_kind: `restaurant` or `film`; any other kind gets the generic vocabulary.
+    """The vocabulary of `restaurant`, of `film`, or the generic one of any other kind of item.
 
     Attributes:
         revision: first 12 hexadecimal digits of the SHA-256 of the vocabulary file.
@@ -101,16 +99,12 @@ class Lexicon:
             for name in dict.fromkeys(names):
                 keywords[name].append(index)
         self.keywords = Phrases(keywords)
-        weights = {
-            "strong_positive": 2.0,
-            "positive": 1.0,
-            "negative": -1.0,
-            "strong_negative": -2.0,
-        }
-        opinions = vocabulary["polarity"]
-        self._opinions = Phrases(
-            {word: weights[name] for name in weights for word in opinions[name]}
-        )
+        weights = {"strong_positive": 2.0, "positive": 1.0}
+        weights |= {"negative": -1.0, "strong_negative": -2.0}
+        opinions: dict[str, float] = {}
+        for name, weight in weights.items():
+            opinions.update(dict.fromkeys(vocabulary["polarity"][name], weight))
+        self._opinions = Phrases(opinions)
         self._negations = frozenset(vocabulary["negations"])
         self._price_words = frozenset(kind["price"]["words"])
         tags: dict[str, PriceTag] = {}
@@ -129,7 +123,7 @@ class Lexicon:
         return score
 
     def price_tags(self, words: Words) -> list[PriceTag]:
-        """The price tags that the phrases of a sentence state, in order; "not cheap" is overpriced."""
+        """The price tags that phrases of a sentence state, in order; "not cheap" is overpriced."""
         opposite: dict[PriceTag, PriceTag] = {"overpriced": "fair price"}
         tags: list[PriceTag] = []
         for position, _, tag in self._price_phrases.find(words):
@@ -146,7 +140,7 @@ class Lexicon:
         """Whether an odd number of negations is among the three words before a position."""
         # Two negations cancel out: "never not good".
         before = words[max(0, position - 3) : position]
-        return sum(word in self._negations for word in before) % 2 == 1
+        return sum(map(self._negations.__contains__, before)) % 2 == 1
 
 
 def split_words(sentence: str) -> Words:
@@ -162,10 +156,6 @@ class ZeroShotScorer:
 
     All constants come from the lexicon's sentences, never from those that are scored, so that a
     score depends on its sentence alone.
-
-    Args:
-        encoder: encodes the model sentences, in the same way as the sentences to be scored.
-        lexicon: the vocabulary.
     """
 
     def __init__(self, encoder: Encoder, lexicon: Lexicon) -> None:
@@ -200,7 +190,7 @@ class ZeroShotScorer:
         return verdicts
 
     def categories(self, vectors: np.ndarray) -> np.ndarray:
-        """Standard deviations by which sentences (n, d) are closer to labels than others: (n, labels).
+        """Standard deviations by which sentences (n, d) are closer to labels: (n, labels).
 
         Labels that many items have get a bonus, rare ones a malus.
         """

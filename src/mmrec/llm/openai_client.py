@@ -1,4 +1,4 @@
-"""Client of any server that speaks OpenAI's chat API: many calls in flight, answers as they arrive."""
+"""Client of servers that speak OpenAI's chat API: many calls in flight, answers as they arrive."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mmrec.llm.openai_protocol import (
     parse_completion,
 )
 from mmrec.llm.types import Answer, NumberedAnswers
-from mmrec.text import escape_text
+from mmrec.text import escape_text, single_line
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["ChatClient"]
 
 _Call = Future[Answer | Failure]
+# Servers that are no API answer with pages that the openai package stumbles over.
+_NOT_THE_API = (AttributeError, LookupError, TypeError, ValueError)
 
 
 class ChatClient:
@@ -45,18 +47,16 @@ class ChatClient:
         endpoint: server and model.
         in_flight: calls at the same time.
         costs: counts tokens and money, and holds the budget.
-
-    Attributes:
-        max_retries: tries of one call after the first.
     """
 
+    max_retries = 10
+    """Tries of one call after the first."""
     _remedy: ClassVar[str] = ""
     _not_found_hint: ClassVar[str] = "does the URL end in /v1?"
 
     def __init__(self, endpoint: Endpoint, in_flight: int, costs: CostTracker) -> None:
         self.endpoint = endpoint
         self.costs = costs
-        self.max_retries = 10
         self._in_flight = in_flight
         self._capabilities = ServerCapabilities(endpoint.provider == "openai")
         self._failure_streak = 0
@@ -140,11 +140,11 @@ class ChatClient:
 
     @contextmanager
     def _connection(self) -> Iterator[Callable[[ChatRequest], _Call]]:
-        """The one place where plain code meets an event loop: gives a function that starts a call.
+        """Where plain code meets an event loop: gives a function that starts a call.
 
-        The loop has a thread of its own, so that callers may have one too, as notebooks do. Requests are
-        taken, and budgets kept, on the caller's thread. Calls in flight are cancelled where the
-        context ends by an exception, also by that of a generator that is closed.
+        The loop has a thread of its own, so that callers may have one too, as notebooks do.
+        Requests are taken, and budgets kept, on the caller's thread. Calls in flight are cancelled
+        where the context ends by an exception, also by that of a generator that is closed.
         """
         slots = asyncio.Semaphore(self._in_flight)
         _ = self.model  # Where none is named this is a call of its own, outside of the loop.
@@ -160,13 +160,12 @@ class ChatClient:
 
     def _async_client(self) -> AsyncOpenAI:
         openai = _import_openai()
-        transport = openai.DefaultAioHttpClient()
-        return openai.AsyncOpenAI(http_client=transport, **self._client_options)
+        return openai.AsyncOpenAI(http_client=openai.DefaultAioHttpClient(), **self._client_options)
 
     @property
     def _client_options(self) -> dict[str, Any]:
-        key, retries = self.endpoint.api_key, self.max_retries
-        return {"base_url": self.endpoint.url, "api_key": key, "max_retries": retries}
+        endpoint, retries = self.endpoint, self.max_retries
+        return {"base_url": endpoint.url, "api_key": endpoint.api_key, "max_retries": retries}
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
@@ -181,8 +180,7 @@ class ChatClient:
             raise ModelError(
                 f"cannot reach {self._server}: {reason}; is it running?{self._remedy}"
             ) from error
-        except (OpenAIError, AttributeError, TypeError, ValueError) as error:
-            # Servers that are no API answer with pages that the openai package stumbles over.
+        except (OpenAIError, *_NOT_THE_API) as error:
             hint = f"; {self._not_found_hint}" if isinstance(error, NotFoundError) else ""
             reason = f"{type(error).__name__}: {self._describe(error)}"
             raise ModelError(f"{self._server}: {reason}{hint}") from error
@@ -196,7 +194,7 @@ class ChatClient:
         except APIConnectionError:
             with self._translate_errors():
                 raise
-        except (APIStatusError, AttributeError, TypeError, ValueError):
+        except (APIStatusError, *_NOT_THE_API):
             pass  # Not every server lists its models.
 
     async def _call(
@@ -222,16 +220,9 @@ class ChatClient:
                     capabilities = downgraded
                 except (openai.AuthenticationError, openai.NotFoundError) as error:
                     details = f"model {self.model}, key from {self.endpoint.key_variable}"
-                    raise ModelError(
-                        f"{self._server}: {self._describe(error)} ({details})"
-                    ) from None
-                except (
-                    openai.APIError,
-                    ValueError,
-                    TypeError,
-                    AttributeError,
-                    LookupError,
-                ) as error:
+                    message = f"{self._server}: {self._describe(error)} ({details})"
+                    raise ModelError(message) from None
+                except (openai.APIError, *_NOT_THE_API) as error:
                     return self._count_failure(error)
                 else:
                     # Kept only after a success: the refusal may have been about this text alone.
@@ -257,7 +248,7 @@ class ChatClient:
 
     def _describe(self, error: BaseException) -> str:
         """The message of an error in one line, without the key, which some servers repeat."""
-        message = " ".join(str(getattr(error, "message", None) or error).split())
+        message = single_line(str(getattr(error, "message", None) or error))
         return escape_text(message.replace(self.endpoint.api_key, "(a key)"), 300)
 
     def _warn_of_cut(self, request: ChatRequest, answer: Answer) -> None:
@@ -278,6 +269,7 @@ def _import_openai() -> Any:
     try:
         import openai
     except ImportError as error:
-        packages = "the packages of: pip install 'mmrec[llm]'"
-        raise ModelError(f"language models behind HTTP need {packages}") from error
+        raise ModelError(
+            "language models behind HTTP need the packages of: pip install 'mmrec[llm]'"
+        ) from error
     return openai

@@ -1,4 +1,4 @@
-"""OpenAI's chat protocol: endpoints and their keys, requests, what a server supports, responses."""
+"""OpenAI's chat protocol: endpoints and keys, requests, what a server supports, responses."""
 
 from __future__ import annotations
 
@@ -26,17 +26,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A model on a server.
-
-    Attributes:
-        provider: `openai`, `ollama`, or `server` for any other that was named by its URL.
-        model: its name; empty for the only one that the server has.
-        url: where the API is; None for OpenAI's own.
-    """
+    """A model on a server."""
 
     provider: str
+    """`openai`, `ollama`, or `server` for any other that was named by its URL."""
     model: str
+    """Its name; empty for the only one that the server has."""
     url: str | None
+    """Where the API is; None for OpenAI's own."""
 
     @classmethod
     def parse(cls, spec: str) -> Endpoint | None:
@@ -74,11 +71,7 @@ class Endpoint:
 
     @property
     def api_key(self) -> str:
-        """The key to send.
-
-        Raises:
-            ModelError: OpenAI's is needed and is missing.
-        """
+        """The key to send; a ModelError is raised where OpenAI's is needed and is missing."""
         key = os.environ.get(self.key_variable, "").strip()
         if self.provider != "openai":
             return key or "no key"
@@ -98,12 +91,11 @@ class ChatRequest(NamedTuple):
 
     def max_usage(self) -> Usage:
         """The most tokens that it can use, estimated."""
-        image_tokens = 3000  # the most that a small photo is billed as
         tokens = 0
         for message in self.messages:
             content = message["content"]
-            is_text = isinstance(content, str)
-            tokens += estimate_tokens(content) if is_text else image_tokens
+            # 3000 is the most that a small photo is billed as.
+            tokens += estimate_tokens(content) if isinstance(content, str) else 3000
         return Usage(input=tokens, output=self.max_tokens)
 
 
@@ -113,17 +105,14 @@ NumberedRequests = Iterator[list[tuple[int, ChatRequest]]]
 
 @dataclass(frozen=True)
 class ServerCapabilities:
-    """What a server supports, as far as its refusals have shown.
-
-    Attributes:
-        uses_completion_limit: it calls the limit of an answer `max_completion_tokens`.
-        formats: structured answers that may be asked for, the best one first.
-        refused_parameters: parameters to leave out.
-    """
+    """What a server supports, as far as its refusals have shown."""
 
     uses_completion_limit: bool
+    """It calls the limit of an answer `max_completion_tokens`."""
     formats: tuple[str, ...] = ("json_schema", "json_object", "text")
+    """Structured answers that may be asked for, the best one first."""
     refused_parameters: frozenset[str] = frozenset()
+    """Parameters to leave out."""
 
     def request_body(self, model: str, request: ChatRequest) -> dict[str, Any]:
         """The body of a call."""
@@ -145,7 +134,7 @@ class ServerCapabilities:
         return body
 
     def downgraded(self, refusal: str, body: dict[str, Any]) -> ServerCapabilities | None:
-        """What is left after a refusal of a body; None where it names nothing that could be left out."""
+        """What is left after a refusal of a body; None where it names nothing to leave out."""
         # A refusal may also name what to use instead, so only names in the body count.
         if "max_completion_tokens" in refusal and "max_completion_tokens" in body:
             return replace(self, uses_completion_limit=False)
@@ -180,7 +169,7 @@ def parse_completion(reply: dict[str, Any]) -> Answer:
 
 
 def parse_batch_result(line: bytes) -> tuple[str, Answer | Failure] | None:
-    """Name and outcome of a request in the result file of a batch; None for what may be tried again."""
+    """Name and outcome of a request in a batch's result file; None for what may be tried again."""
     # Refusals that are about the account or the moment, not about the request.
     temporary = (401, 403, 404, 408, 409, 429)
     try:
@@ -190,10 +179,9 @@ def parse_batch_result(line: bytes) -> tuple[str, Answer | Failure] | None:
         if status == 200:
             return result["custom_id"], parse_completion(body)
         if 400 <= status < 500 and status not in temporary:
-            message = (body.get("error") or {}).get("message") or json.dumps(body)
-            return result["custom_id"], Failure(
-                f"the server refused: {escape_text(str(message), 300)}"
-            )
+            message = str((body.get("error") or {}).get("message") or json.dumps(body))
+            refusal = Failure(f"the server refused: {escape_text(message, 300)}")
+            return result["custom_id"], refusal
     except (ValueError, LookupError, TypeError, AttributeError):
         pass  # a line that is damaged
     return None

@@ -111,12 +111,9 @@ def chat_messages(prompt: Prompt) -> list[dict[str, str]]:
     ]
     if prompt.rejected is not None:
         answer, reason = json.loads(prompt.rejected)
-        is_structured = prompt.task.schema is not None
-        form = (
-            "one JSON object of just the fields asked for"
-            if is_structured
-            else "just what was asked for"
-        )
+        form = "just what was asked for"
+        if prompt.task.schema is not None:
+            form = "one JSON object of just the fields asked for"
         repair = _TEXTS["repair"].format(reason=reason, form=form)
         messages.append({"role": "assistant", "content": sanitize(answer)})
         messages.append({"role": "user", "content": repair})

@@ -44,12 +44,12 @@ def _thin_out_joiners(text: str) -> str:
     """Keep one joiner where it joins or styles something; runs of them could spell a message."""
     ascii_or_edge = r"(?<![^\0-\x7f])", r"(?![^\0-\x7f])"
     text = re.sub(f"{ascii_or_edge[0]}{_JOINERS}+{ascii_or_edge[1]}", "", text)
-    # An emoji style followed by a joiner is legitimate: a heart on fire is heart, style, joiner, fire.
+    # An emoji style and a joiner may follow each other: a heart on fire is heart, style, joiner, fire.
     return re.sub(rf"(?={_JOINERS}{{2}})(\ufe0f\u200d|.){_JOINERS}*", r"\1", text)
 
 
 def _break_markup(text: str) -> str:
-    """Put a space into what chat templates put between messages, and into this package's own marks.
+    """Put a space into what chat templates put between messages, and into this package's marks.
 
     Examples: `<|im_end|>`, `</s>`, `[INST]`, `[|user|]`, `[review 1 ... ends]`.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 
 __all__ = ["split_query", "split_sentences"]
 
@@ -43,7 +44,7 @@ def split_sentences(text: str) -> list[str]:
                 sentences[-1] = f"{last} {sentence}"
             else:
                 sentences.append(sentence)
-    return [piece for sentence in sentences for piece in _limit_length(sentence)]
+    return list(chain.from_iterable(map(_limit_length, sentences)))
 
 
 def _has_letter(text: str) -> bool:
@@ -69,7 +70,7 @@ def _split_line(line: str) -> list[str]:
             sentences[-1] = f"{sentences[-1]} {piece}"
         else:
             sentences.append(piece)
-    return [clause for sentence in sentences for clause in _split_contrasts(sentence)]
+    return list(chain.from_iterable(map(_split_contrasts, sentences)))
 
 
 def _split_contrasts(sentence: str) -> list[str]:
@@ -100,7 +101,7 @@ def _limit_length(sentence: str) -> list[str]:
         piece, words = " ".join(words[:end]), words[end:]
         for start in range(0, len(piece), _MAX_CHARACTERS):
             pieces.append(piece[start : start + _MAX_CHARACTERS].strip())
-    return [piece for piece in pieces if piece]
+    return list(filter(None, pieces))
 
 
 def split_query(text: str, limit: int = 20) -> list[str]:
@@ -108,6 +109,5 @@ def split_query(text: str, limit: int = 20) -> list[str]:
 
     Only the first `limit` parts of a long list are used.
     """
-    parts = [part.strip() for part in re.split(r"[,;\n]", text)]
-    distinct = list(dict.fromkeys(part for part in parts if part))
-    return distinct[:limit] or [text]
+    parts = filter(None, map(str.strip, re.split(r"[,;\n]", text)))
+    return list(dict.fromkeys(parts))[:limit] or [text]

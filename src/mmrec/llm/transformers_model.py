@@ -37,15 +37,14 @@ class _TokenizedPrompt(NamedTuple):
 class TransformersModel:
     """A local instruct model; its weights are downloaded and loaded at the first prompt.
 
-    Prompts of a batch do not influence each other. In bf16, though, a near tie between two tokens may
-    fall differently in a batch of another size.
+    Prompts of a batch do not influence each other. In bf16, though, a near tie between two tokens
+    may fall differently in a batch of another size.
 
     Args:
         source: folder, or name of a model on the hub.
         revision: commit of a model on the hub; by default that of the local cache, or the newest.
         window: most tokens of reviews in one prompt, where the model's context holds that much.
-        placement: where it runs, and how exact. By default the fastest of this machine, but not fp16, in
-            which some models overflow.
+        placement: by default the fastest of this machine, but not fp16: some models overflow.
     """
 
     def __init__(
@@ -81,8 +80,8 @@ class TransformersModel:
             reserved = max(reserved, len(instructions) + task.max_tokens)
         if context_length - reserved < 64:
             raise ModelError(
-                f"{self._source} takes {context_length:,} tokens at once, but instructions and answer "
-                f"alone have {reserved:,}; name a model with a longer context"
+                f"{self._source} takes {context_length:,} tokens at once, but instructions and "
+                f"answer alone have {reserved:,}; name a model with a longer context"
             )
         return min(self._max_window, context_length - reserved)
 
@@ -124,14 +123,16 @@ class TransformersModel:
                 tokenized = _TokenizedPrompt(number, tokens, prompt.task.max_tokens)
                 context_length = self._template.context_length
                 if context_length is not None and tokenized.width > context_length:
-                    reason = (
-                        f"{len(tokens):,} tokens and {tokenized.max_new_tokens:,} of the answer are "
-                        f"more than the {context_length:,} that the model takes at once"
+                    yield (
+                        number,
+                        Failure(
+                            f"{len(tokens):,} tokens and {tokenized.max_new_tokens:,} of the answer "
+                            f"are more than the {context_length:,} that the model takes at once"
+                        ),
                     )
-                    yield number, Failure(reason)
                 else:
                     waiting.append(tokenized)
-            # Prompts of one batch have the same limit, and similar lengths, so that little is padding.
+            # Prompts of a batch have the same limit, and similar lengths: little is padding.
             waiting.sort(key=lambda prompt: (prompt.max_new_tokens, len(prompt.tokens)))
             while waiting:
                 batch = self._first_batch(waiting)
