@@ -28,7 +28,7 @@ class BlipCaptioner:
     Args:
         model: name on the hub, or folder.
         revision: commit of a model on the hub; by default that of the local cache, or the newest.
-        placement: device and precision; by default the fastest of this machine.
+        placement: by default the fastest of this machine.
     """
 
     greedy: ClassVar = {"max_new_tokens": 30, "do_sample": False, "num_beams": 1}
@@ -48,11 +48,7 @@ class BlipCaptioner:
 
     @property
     def provenance(self) -> dict[str, object]:
-        """What determines a caption besides the photo: a folder's weights, or a model's commit.
-
-        Raises:
-            ModelError: the weights are missing and cannot be downloaded.
-        """
+        """What determines a caption besides the photo; needs the weights, else a ModelError."""
         return {
             "kind": "caption",
             "model": self._weights.title,
@@ -69,16 +65,19 @@ class BlipCaptioner:
             ModelError: the model cannot be loaded, or a single photo exceeds the GPU's memory.
         """
         for block in photos:
+            useless = []
             captions = self._generate([photo for _, photo in block], self.greedy)
-            poor = [row for row, caption in enumerate(captions) if caption_fault(caption)]
-            if poor:
-                self._second_tries += len(poor)
-                better = self._generate([block[row][1] for row in poor], self.second_try)
-                for row, caption in zip(poor, better, strict=True):
-                    captions[row] = caption
-            for (number, _), caption in zip(block, captions, strict=True):
-                fault = caption_fault(caption)
-                yield number, Failure(f"{fault} (twice)") if fault else Answer(text=caption)
+            for (number, photo), caption in zip(block, captions, strict=True):
+                if caption_fault(caption):
+                    useless.append((number, photo))
+                else:
+                    yield number, Answer(text=caption)
+            if useless:
+                self._second_tries += len(useless)
+                captions = self._generate([photo for _, photo in useless], self.second_try)
+                for (number, _), caption in zip(useless, captions, strict=True):
+                    fault = caption_fault(caption)
+                    yield number, Failure(f"{fault} (twice)") if fault else Answer(text=caption)
 
     def status(self) -> str:
         """How many captions had to be generated again."""

@@ -72,11 +72,7 @@ class PhotoAnnotator:
         return Captions(texts, failures)
 
     def caption_photo(self, path: Path, captioner: Captioner) -> str:
-        """Caption one photo.
-
-        Raises:
-            PhotoError: it cannot be read, or the captioner found no words.
-        """
+        """Caption one photo; raises a PhotoError where it cannot be read, or gets no caption."""
         # First, since the reason why a photo cannot be read is lost among the failures.
         load_photo(path, self._max_pixels)
         captions = self.caption_photos([str(path)], captioner)
@@ -91,11 +87,7 @@ class PhotoAnnotator:
         return len(self._store.missing(self._provenance(captioner), readable))
 
     def encode_photos(self, paths: Iterable[str], encoder: ImageEncoder) -> dict[str, np.ndarray]:
-        """Encode photos as (d,) float16 vectors by path; unreadable ones are left out.
-
-        Raises:
-            ModelError: the image model cannot be used.
-        """
+        """Encode photos as (d,) float16 vectors by path; unreadable ones are left out."""
         compute, title = encoder.encode, "encoding photos"
         results = self._get_or_compute(paths, encoder, compute, np.ndarray.tobytes, title)
         vectors = {}
@@ -135,13 +127,9 @@ class PhotoAnnotator:
             # Every number must come back, also that of a photo which no model has seen.
             yield from broken
 
+        provenance, chunk, status = self._provenance(model), model.chunk_size, model.status
         computed = self._store.get_or_compute(
-            self._provenance(model),
-            hashes.values(),
-            compute_missing,
-            title=title,
-            chunk=model.chunk_size,
-            status=model.status,
+            provenance, hashes.values(), compute_missing, title=title, chunk=chunk, status=status
         )
         return results | dict(zip(hashes, computed, strict=True))
 
@@ -159,10 +147,7 @@ class PhotoAnnotator:
     def _decode(
         self, paths: Sequence[str], blocks: Iterator[list[int]], broken: list[tuple[int, Failure]]
     ) -> Generator[list[tuple[int, Image.Image]]]:
-        """Decode blocks of photos, the next one while the model works on this one.
-
-        Photos that cannot be decoded are appended to `broken`.
-        """
+        """Decode blocks of photos, the next one while the model works on this one; fills `broken`."""
         with ThreadPoolExecutor(self.threads) as pool:
             submitted = (
                 zip(block, pool.map(self._load, [paths[number] for number in block]), strict=True)

@@ -21,12 +21,8 @@ __all__ = ["ImageEncoder"]
 class ImageEncoder:
     """Encodes photos as the pooled features of a ResNet: (2048,) for ResNet-50.
 
-    On a processor with native bf16 that precision is more than twice as fast as fp32, and the
-    cosine to fp32 stays above .999.
-
-    Args:
-        config: names the model or its folder.
-        placement: device and precision; by default the fastest of this machine.
+    It runs by default where and as exactly as is fastest on this machine: native bf16 is more
+    than twice as fast as fp32, and the cosine to fp32 stays above .999.
     """
 
     def __init__(self, config: VisionConfig, placement: Placement | None = None) -> None:
@@ -36,11 +32,7 @@ class ImageEncoder:
 
     @property
     def provenance(self) -> dict[str, object]:
-        """What determines a vector besides the photo.
-
-        Raises:
-            ModelError: the weights are missing and cannot be downloaded.
-        """
+        """What determines a vector besides the photo; needs the weights, else a ModelError."""
         return {
             "kind": "image vector",
             "model": self._weights.title,
@@ -65,11 +57,7 @@ class ImageEncoder:
         return int(self._weights.settings["hidden_sizes"][-1])
 
     def encode(self, photos: PhotoBlocks) -> Iterator[tuple[int, np.ndarray | Failure]]:
-        """(d,) float16 vectors of RGB photos, a block at a time.
-
-        Raises:
-            ModelError: the model cannot be loaded.
-        """
+        """(d,) float16 vectors of RGB photos, by block; a ModelError where it cannot be loaded."""
         for block in photos:
             vectors = self._forward([photo for _, photo in block]).astype(np.float16)
             for (number, _), vector in zip(block, vectors, strict=True):
@@ -98,8 +86,7 @@ class ImageEncoder:
         """(n, d) float32."""
         model, processor = self._loaded
         pixels = processor(images=photos, return_tensors="pt")["pixel_values"]
-        pixels = pixels.to(
-            self.placement.device, self.placement.dtype, memory_format=torch.channels_last
-        )
+        device, dtype = self.placement.device, self.placement.dtype
+        pixels = pixels.to(device, dtype, memory_format=torch.channels_last)
         pooled: torch.Tensor = model(pixel_values=pixels).pooler_output
         return pooled.flatten(1).float().cpu().numpy()
