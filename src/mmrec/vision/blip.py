@@ -13,6 +13,7 @@ from mmrec.cache.store import Failure
 from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ModelError
 from mmrec.llm.types import Answer
+from mmrec.text import single_line
 from mmrec.vision.captioner import PhotoBlocks, caption_fault
 
 __all__ = ["BlipCaptioner"]
@@ -93,7 +94,8 @@ class BlipCaptioner:
         self._weights.require_type(("blip-2", "blip"), "blip-2 or blip")
         model = self._weights.load("AutoModelForImageTextToText", self.placement)
         if getattr(model.config, "image_token_index", 0) is None:
-            raise ModelError(f"{self._model} was saved before transformers 4.46; download it again")
+            message = "was saved before transformers 4.46; download it again"
+            raise ModelError(f"{self._model} {message}")
         # With Pillow as its backend, the processor works without torchvision.
         processor = self._weights.load_part("AutoImageProcessor", backend="pil")
         return model, processor, self._weights.load_part("AutoTokenizer")
@@ -113,7 +115,7 @@ class BlipCaptioner:
                 ) from error
             return self._generate(photos[:half], options) + self._generate(photos[half:], options)
         # BLIP-2 also returns the places which the photo takes among the words.
-        image_token = getattr(model.config, "image_token_index", None)
-        rows = [[token for token in row if token != image_token] for row in tokens.tolist()]
+        image_token = getattr(model.config, "image_token_index", -1)
+        rows = [row[row != image_token].tolist() for row in tokens.cpu()]
         captions = tokenizer.batch_decode(rows, skip_special_tokens=True)
-        return [" ".join(caption.split()) for caption in captions]
+        return list(map(single_line, captions))

@@ -37,8 +37,10 @@ class Captions:
         """How many photos have no caption, and why; empty when all have one."""
         if not self.failures:
             return ""
-        top = ", ".join(f"{reason} ({count:,})" for reason, count in self.failures.most_common(3))
-        return f"{self.failures.total():,} of {len(self.texts):,} photos have no caption: {top}"
+        top = self.failures.most_common(3)
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in top)
+        total = self.failures.total()
+        return f"{total:,} of {len(self.texts):,} photos have no caption: {reasons}"
 
 
 class PhotoAnnotator:
@@ -127,10 +129,9 @@ class PhotoAnnotator:
             # Every number must come back, also that of a photo which no model has seen.
             yield from broken
 
-        provenance, chunk, status = self._provenance(model), model.chunk_size, model.status
-        computed = self._store.get_or_compute(
-            provenance, hashes.values(), compute_missing, title=title, chunk=chunk, status=status
-        )
+        provenance, inputs = self._provenance(model), hashes.values()
+        options: Any = {"title": title, "chunk": model.chunk_size, "status": model.status}
+        computed = self._store.get_or_compute(provenance, inputs, compute_missing, **options)
         return results | dict(zip(hashes, computed, strict=True))
 
     def _hash_files(self, paths: Sequence[str]) -> dict[str, str | Failure]:
