@@ -16,8 +16,8 @@ from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.errors import ConfigError, ModelError
 from mmrec.llm.annotator import Annotator, CallPlan
 from mmrec.llm.cost import Budget, BudgetReached, CostTracker, Price
-from mmrec.llm.factory import open_language_model
-from mmrec.llm.openai_client import ChatClient, ChatModel
+from mmrec.llm.factory import ChatModel, open_language_model
+from mmrec.llm.openai_client import ChatClient
 from mmrec.llm.openai_protocol import ChatRequest, Endpoint
 from mmrec.llm.types import Answer, Note, Review, Usage
 
