@@ -6,6 +6,7 @@ tested without any download.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ _SENTENCES = (
     "a bowl of soup, a glass of beer and a slice of bread",
     '{"gist": "good", "likes": [], "dislikes": [], "price": "none", "categories": []}',
 )
+_SMALL: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 _CHAT = (
     "{% for message in messages %}"
     "{{ '<s>' + message['role'] + '\n' + message['content'] + '</s>\n' }}"
@@ -57,14 +59,23 @@ def word_tokenizer() -> Any:
 def _wrapped(base: Any) -> Any:
     from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast(
-        tokenizer_object=base,
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        pad_token="<pad>",
-        padding_side="left",
-    )
+    tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    return PreTrainedTokenizerFast(tokenizer_object=base, padding_side="left", **tokens)
+
+
+def drop_tensor(folder: Path, name: str) -> None:
+    """Remove one tensor from the weights of a folder."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    del tensors[name]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def edit_json(path: Path, **fields: object) -> None:
+    """Set fields of a JSON file; None removes one."""
+    content = json.loads(path.read_text()) | fields
+    path.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
 
 
 def _special(tokenizer: Any) -> dict[str, int]:
@@ -89,18 +100,15 @@ def tiny_blip2_folder(path: Path, seed: int = 0) -> Path:
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     tokenizer = word_tokenizer()
-    processor = Blip2Processor(
-        BlipImageProcessorPil(size={"height": 32, "width": 32}), tokenizer, num_query_tokens=4
-    )
-    small: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    images = BlipImageProcessorPil(size={"height": 32, "width": 32})
     vision = Blip2VisionConfig(
-        **small, intermediate_size=64, image_size=32, patch_size=8, initializer_range=0.2
+        **_SMALL, intermediate_size=64, image_size=32, patch_size=8, initializer_range=0.2
     )
     former = Blip2QFormerConfig(
-        **small, vocab_size=32, intermediate_size=64, encoder_hidden_size=32, initializer_range=0.2
+        **_SMALL, vocab_size=32, intermediate_size=64, encoder_hidden_size=32, initializer_range=0.2
     )
     text = OPTConfig(
-        **small,
+        **_SMALL,
         **_special(tokenizer),
         vocab_size=len(tokenizer),
         ffn_dim=64,
@@ -120,7 +128,7 @@ def tiny_blip2_folder(path: Path, seed: int = 0) -> Path:
     )
     torch.nn.init.normal_(model.query_tokens, std=0.5)
     model.save_pretrained(path)
-    processor.save_pretrained(path)
+    Blip2Processor(images, tokenizer, num_query_tokens=4).save_pretrained(path)
     return path
 
 
@@ -137,8 +145,7 @@ def tiny_blip_folder(path: Path, seed: int = 0) -> Path:
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     tokenizer = word_tokenizer()
-    small: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    small |= {"intermediate_size": 64, "projection_dim": 16, "initializer_range": 0.4}
+    small = _SMALL | {"intermediate_size": 64, "projection_dim": 16, "initializer_range": 0.4}
     text = BlipTextConfig(
         **small,
         **_special(tokenizer),
@@ -182,10 +189,8 @@ def tiny_chat_folder(path: Path, seed: int = 0) -> Path:
         LlamaConfig(
             **_special(tokenizer),
             vocab_size=len(tokenizer),
-            hidden_size=32,
+            **_SMALL,
             intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
             num_key_value_heads=1,
             max_position_embeddings=2048,
             initializer_range=0.3,

@@ -133,6 +133,7 @@ def test_times_become_naive_utc(value: Any) -> None:
     [
         ("user", None, "user is missing"),
         ("user", "  ", "user is missing"),
+        ("item", " ", "item is missing"),
         ("user", True, "user should be a valid string: True"),
         ("user", ["u"], "user should be a valid string: list"),
         ("user", "u" * 513, "user should have at most 512 characters: " + "u" * 39 + "…"),

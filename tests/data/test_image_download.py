@@ -117,28 +117,26 @@ def server() -> Iterator[Server]:
 class FakeNetwork:
     """Connects every address that passed the checks to the test server, and records it."""
 
-    def __init__(self, server: Server, connect: Callable[..., Any]) -> None:
+    def __init__(self, server: Server) -> None:
         self.addresses: list[str] = []
         self.dead: set[str] = set()
         self._port = server.server_port
-        self._connect = connect
 
-    async def connect_tcp(self, host: str, port: int, **options: Any) -> httpcore2.AsyncNetworkStream:
-        self.addresses.append(host)
-        if host in self.dead:
-            raise httpcore2.ConnectError("no route")
-        return await self._connect(httpcore2.AnyIOBackend(), "127.0.0.1", self._port, **options)
+    def patched(self, connect: Callable[..., Any]) -> Callable[..., Any]:
+        async def connect_tcp(backend: Any, host: str, port: int, **options: Any) -> Any:
+            self.addresses.append(host)
+            if host in self.dead:
+                raise httpcore2.ConnectError("no route")
+            return await connect(backend, "127.0.0.1", self._port, **options)
+
+        return connect_tcp
 
 
 @pytest.fixture
 def network(server: Server, monkeypatch: pytest.MonkeyPatch) -> FakeNetwork:
-    one = FakeNetwork(server, httpcore2.AnyIOBackend.connect_tcp)
-    monkeypatch.setattr(
-        httpcore2.AnyIOBackend,
-        "connect_tcp",
-        lambda self, *rest, **options: one.connect_tcp(*rest, **options),
-    )
-    return one
+    fake, backend = FakeNetwork(server), httpcore2.AnyIOBackend
+    monkeypatch.setattr(backend, "connect_tcp", fake.patched(backend.connect_tcp))
+    return fake
 
 
 def names(monkeypatch: pytest.MonkeyPatch, *answers: list[str], only: str = "") -> list[str]:
@@ -180,6 +178,11 @@ def write(path: Path, cells: list[Any], column: str = "photos") -> Path:
     return path
 
 
+def fetch_urls(folder: Path, *urls: str, **options: Any) -> DownloadReport:
+    """Photos of one review, into the folder `out`."""
+    return fetch(write(folder / "r.jsonl", [list(urls)]), folder / "out", **options)
+
+
 def copied(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
 
@@ -206,8 +209,11 @@ def test_the_copy_of_the_data_is_read_with_the_photos(server: Server, tmp_path: 
     assert set(os.listdir(tmp_path / "out")) == {
         "index.jsonl",
         "photos",
-        *(file.name for file in done.copies),
+        "reviews.jsonl.gz",
+        "items.jsonl.gz",
     }
+    row = index(tmp_path / "out")[first]
+    assert row["bytes"] == (tmp_path / "out" / row["file"]).stat().st_size
     assert done.copies[0].read_bytes()[4:8] == bytes(4)  # no time in it
     before, after = map(json.loads, data.read_text().splitlines()), copied(done.copies[0])
     assert [row | {"photos": 0} for row in before] == [row | {"photos": 0} for row in after]
@@ -220,18 +226,10 @@ def test_the_copy_of_the_data_is_read_with_the_photos(server: Server, tmp_path: 
     assert reviews.rejects["reason"].to_list() == ["photo local.jpg: no such file"]
 
 
-def test_the_index_names_the_file_of_a_url(server: Server, tmp_path: Path) -> None:
-    url = server.url("/a.jpg")
-    fetch(write(tmp_path / "r.jsonl", [url]), tmp_path / "out")
-    row = index(tmp_path / "out")[url]
-    assert row["bytes"] == (tmp_path / "out" / row["file"]).stat().st_size
-    assert [path.name for path in (tmp_path / "out" / "photos").iterdir()] == [Path(row["file"]).name]
-
-
 def test_a_jpeg_of_several_pictures_is_a_jpeg(server: Server, tmp_path: Path) -> None:
     body = picture("MPO", save_all=True, append_images=[Image.new("RGB", (8, 6))])
     server.routes["/a.jpg"] = lambda request: request.answer(body)
-    done = fetch(write(tmp_path / "r.jsonl", [server.url("/a.jpg")]), tmp_path / "out")
+    done = fetch_urls(tmp_path, server.url("/a.jpg"))
     assert copied(done.copies[0])[0]["photos"][0].endswith(".jpg")
 
 
@@ -365,14 +363,14 @@ def test_a_body_that_is_no_photo_is_refused_and_leaves_no_file(
     server: Server, tmp_path: Path, body: bytes, reason: str
 ) -> None:
     server.routes["/bad"] = lambda request: request.answer(body, Content_Type="image/jpeg")
-    cell = [server.url("/bad"), server.url("/a.jpg")]
-    done = fetch(write(tmp_path / "r.jsonl", [cell]), tmp_path / "out")
+    bad = server.url("/bad")
+    done = fetch_urls(tmp_path, bad, server.url("/a.jpg"))
     assert (done.downloaded, done.refused) == (1, {"not a usable photo": 1})
-    row = index(tmp_path / "out")[cell[0]]
+    row = index(tmp_path / "out")[bad]
     assert row["refused"].startswith(reason)
     assert row["passing"] is False
     assert len(os.listdir(tmp_path / "out" / "photos")) == 1
-    assert copied(done.copies[0])[0]["photos"][0] == cell[0]
+    assert copied(done.copies[0])[0]["photos"][0] == bad
 
 
 def test_pixels_are_counted_before_decoding(server: Server, tmp_path: Path) -> None:
@@ -380,7 +378,7 @@ def test_pixels_are_counted_before_decoding(server: Server, tmp_path: Path) -> N
     chunk = b"IHDR" + header
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
     server.routes["/bomb"] = lambda request: request.answer(bomb + b"\0\0\0\0IDAT")
-    done = fetch(write(tmp_path / "r.jsonl", [server.url("/bomb")]), tmp_path / "out")
+    done = fetch_urls(tmp_path, server.url("/bomb"))
     assert done.refused == {"not a usable photo": 1}
     assert "pixels" in index(tmp_path / "out")[server.url("/bomb")]["refused"]
     data = write(tmp_path / "r.jsonl", [server.url("/a.jpg")])  # 8 by 6
@@ -388,21 +386,28 @@ def test_pixels_are_counted_before_decoding(server: Server, tmp_path: Path) -> N
     assert fetch(data, tmp_path / "out", limits={"max_pixels": 48}, retry=True).downloaded
 
 
-def endless(request: Handler) -> None:
-    request.answer(Content_Length=None)
-    while True:
-        request.wfile.write(b"x" * 10_000)
+def forever(data: bytes, pause: float = 0.0, begin: bytes = b"", **headers: object) -> Route:
+    """Sends a beginning, or the headers of an answer, and then the same data again and again."""
 
+    def route(request: Handler) -> None:
+        if begin:
+            request.wfile.write(begin)
+        else:
+            request.answer(**headers)
+        while True:
+            request.wfile.write(data)
+            time.sleep(pause)
 
-def endless_chunks(request: Handler) -> None:
-    request.answer(Content_Length=None, Transfer_Encoding="chunked")
-    while True:
-        request.wfile.write(b"2710\r\n" + b"x" * 10_000 + b"\r\n")
+    return route
 
 
 @pytest.mark.parametrize(
     "route",
-    [endless, endless_chunks, lambda request: request.answer(b"x" * 60_000)],
+    [
+        forever(b"x" * 10_000, Content_Length=None),
+        forever(b"2710\r\n" + b"x" * 10_000 + b"\r\n", Content_Length=None, Transfer_Encoding="chunked"),
+        lambda request: request.answer(b"x" * 60_000),
+    ],
     ids=["endless", "chunks", "announced"],
 )
 def test_a_body_over_the_limit_is_refused(server: Server, route: Route) -> None:
@@ -428,29 +433,19 @@ def test_reasons_are_safe_for_terminals(
         raise PhotoError("\x9b31m")
 
     monkeypatch.setattr(fetching, "load_photo", refuse)
-    fetch(write(tmp_path / "r.jsonl", [server.url("/a.jpg")]), tmp_path / "out")
+    fetch_urls(tmp_path, server.url("/a.jpg"))
     assert "\\x9b31m" in index(tmp_path / "out")[server.url("/a.jpg")]["refused"]
 
 
-def dribble(request: Handler) -> None:
-    request.answer(Content_Length=1000)
-    while True:
-        request.wfile.write(b"x")
-        time.sleep(0.02)
-
-
-def dribble_head(request: Handler) -> None:
-    request.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
-    while True:
-        request.wfile.write(b"x")
-        time.sleep(0.02)
-
-
-def never_answers(request: Handler) -> None:
-    time.sleep(1)
-
-
-@pytest.mark.parametrize("route", [dribble, dribble_head, never_answers])
+@pytest.mark.parametrize(
+    "route",
+    [
+        forever(b"x", 0.02, Content_Length=1000),
+        forever(b"x", 0.02, begin=b"HTTP/1.1 200 OK\r\nX: "),
+        lambda request: time.sleep(1),
+    ],
+    ids=["slow body", "slow head", "no answer"],
+)
 def test_a_photo_has_a_deadline(server: Server, route: Route) -> None:
     server.routes["/slow"] = route
     with pytest.raises(TransientError, match=r"timeout: not done after 0.2 s"):
@@ -461,21 +456,19 @@ def drop(request: Handler) -> None:
     request.connection.shutdown(socket.SHUT_RDWR)
 
 
-def cut(request: Handler) -> None:
-    request.answer(b"x", Content_Length=1000)
-
-
-def babble(request: Handler) -> None:
-    request.wfile.write(b"220 \x1b[31m smtp\r\n\r\n")
-
-
 @pytest.mark.parametrize(
     ("route", "reason"),
     [
         (lambda request: request.answer(status=500), "HTTP 500"),
         (drop, "connection: RemoteProtocolError('Server disconnected"),
-        (cut, "connection: RemoteProtocolError(RemoteProtocolError('peer closed connection"),
-        (babble, "connection: RemoteProtocolError("),
+        (
+            lambda request: request.answer(b"x", Content_Length=1000),
+            "connection: RemoteProtocolError(RemoteProtocolError('peer closed connection",
+        ),
+        (
+            lambda request: request.wfile.write(b"220 \x1b[31m smtp\r\n\r\n"),
+            "connection: RemoteProtocolError(",
+        ),
     ],
 )
 def test_a_transient_failure_is_tried_three_times_and_on_the_next_run(
@@ -496,13 +489,13 @@ def test_a_transient_failure_is_tried_three_times_and_on_the_next_run(
 
 
 def test_a_final_refusal_is_tried_again_only_with_retry(server: Server, tmp_path: Path) -> None:
-    data = write(tmp_path / "r.jsonl", [server.url("/gone")])
+    gone = server.url("/gone")
     for _ in range(2):
-        assert fetch(data, tmp_path / "out").refused == {"HTTP 404": 1}
+        assert fetch_urls(tmp_path, gone).refused == {"HTTP 404": 1}
     assert server.hits["/gone"] == 1
     server.routes["/gone"] = photo()
-    assert fetch(data, tmp_path / "out", retry=True).downloaded == 1
-    assert fetch(data, tmp_path / "out", retry=True).already_present == 1
+    assert fetch_urls(tmp_path, gone, retry=True).downloaded == 1
+    assert fetch_urls(tmp_path, gone, retry=True).already_present == 1
     assert server.hits["/gone"] == 2
 
 
@@ -705,7 +698,7 @@ def test_a_second_address_is_tried(network: FakeNetwork, monkeypatch: pytest.Mon
 
 def test_private_photos_are_not_fetched_by_default(server: Server, tmp_path: Path) -> None:
     urls = ["http://127.0.0.1/a.jpg", server.url("/a.jpg"), "file:///etc/passwd"]
-    done = fetch(write(tmp_path / "r.jsonl", [urls]), tmp_path / "out", limits={"allow_private": False})
+    done = fetch_urls(tmp_path, *urls, limits={"allow_private": False})
     assert done.refused == {"address not public": 1, "URL not allowed": 2}
     assert not server.hits
     assert copied(done.copies[0])[0]["photos"] == urls
@@ -759,10 +752,9 @@ def test_a_killed_run_is_continued(server: Server, tmp_path: Path) -> None:
 def test_a_file_that_is_gone_or_cut_is_fetched_again(server: Server, tmp_path: Path) -> None:
     server.routes["/b.jpg"] = photo()
     urls = [server.url("/a.jpg"), server.url("/b.jpg")]
-    data = write(tmp_path / "r.jsonl", [urls])
-    fetch(data, tmp_path / "out")
+    fetch_urls(tmp_path, *urls)
     gone, short = (tmp_path / "out" / index(tmp_path / "out")[url]["file"] for url in urls)
     gone.unlink()
     short.write_bytes(b"")
-    assert fetch(data, tmp_path / "out").downloaded == 2
+    assert fetch_urls(tmp_path, *urls).downloaded == 2
     assert short.read_bytes() == picture()

@@ -58,36 +58,28 @@ def test_parts_are_sorted_disjoint_and_cover_every_row(data: Interactions, seed:
 
 @given(tables(), st.integers(0, 99))
 @settings(max_examples=150, deadline=None)
-def test_users_and_items_of_valid_and_test_are_in_train(data: Interactions, seed: int) -> None:
-    try:
-        parts = split(data, seed)
-    except DataError:
-        return
-    for entity in (data.user, data.item):
-        in_train = set(entity[parts.train].tolist())
-        assert set(entity[parts.valid].tolist()) <= in_train
-        assert set(entity[parts.test].tolist()) <= in_train
-
-
-@given(tables(), st.integers(0, 99))
-@settings(max_examples=150, deadline=None)
-def test_a_random_split_never_exceeds_its_shares(data: Interactions, seed: int) -> None:
+def test_a_random_split_keeps_to_its_shares_and_tests_no_unseen_user_or_item(
+    data: Interactions, seed: int
+) -> None:
     try:
         parts = split(data, seed)
     except DataError:
         return
     assert len(parts.test) <= round(0.25 * len(data))
     assert len(parts.valid) <= round(0.1 * (len(data) - len(parts.test)))
+    for entity in (data.user, data.item):
+        in_train = set(entity[parts.train].tolist())
+        assert {*entity[parts.valid].tolist(), *entity[parts.test].tolist()} <= in_train
 
 
-def test_a_quarter_is_test_and_a_tenth_of_the_rest_valid_where_there_are_reviews_enough() -> None:
-    parts = split(dense_table())
-    assert (len(parts.test), len(parts.valid), len(parts.train)) == (150, 45, 405)
-
-
-def test_shares_are_settings() -> None:
-    parts = split(dense_table(), config=SplitConfig(test_share=0.5, valid_share=0.2))
-    assert (len(parts.test), len(parts.valid), len(parts.train)) == (300, 60, 240)
+@pytest.mark.parametrize(
+    ("settings", "sizes"), [({}, (150, 45, 405)), ({"test_share": 0.5, "valid_share": 0.2}, (300, 60, 240))]
+)
+def test_shares_are_met_where_there_are_reviews_enough(
+    settings: dict[str, float], sizes: tuple[int, int, int]
+) -> None:
+    parts = split(dense_table(), config=SplitConfig(**settings))
+    assert (len(parts.test), len(parts.valid), len(parts.train)) == sizes
 
 
 def test_every_row_can_come_into_test() -> None:
@@ -128,15 +120,13 @@ def test_a_time_split_of_different_moments_has_a_quarter_in_test() -> None:
     assert len(parts.valid) == 45
 
 
-def test_a_time_split_refuses_a_single_missing_time() -> None:
-    times = [*range(39), None]
-    with pytest.raises(DataError, match="1 of 40 reviews have no time"):
+@pytest.mark.parametrize(
+    ("times", "reason"),
+    [([*range(39), None], "1 of 40 reviews have no time"), ([7] * 40, "no review can go to test")],
+)
+def test_a_time_split_needs_different_times_of_all_reviews(times: list[int | None], reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
         split(interactions([0] * 40, [0] * 40, time=times), config=LATER)
-
-
-def test_a_time_split_of_one_moment_is_refused() -> None:
-    with pytest.raises(DataError, match="no review can go to test"):
-        split(interactions([0] * 40, [0] * 40, time=[7] * 40), config=LATER)
 
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=50), st.integers(1, 4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,4 +26,12 @@ def server(shared_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     shared_server.behaviour = Behaviour()
     shared_server.fault = lambda request: ""
     shared_server.reset()
+    shared_server.files.clear()
+    shared_server.batches.clear()
     return shared_server
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Of a store that does not exist yet."""
+    return tmp_path / "store"

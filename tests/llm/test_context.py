@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,7 +64,7 @@ def test_each_rating_is_selected_in_proportion(stars: list[int], window: int) ->
 @pytest.mark.parametrize("window", [2, 4, 8, 33])
 def test_a_selection_covers_all_times(count: int, window: int) -> None:
     selected = select_representative(rated([4.0] * count), [1] * count, window)
-    gaps = [after - before for before, after in pairwise([0, *selected, count - 1])]
+    gaps = np.diff([0, *selected, count - 1])
     assert len(selected) == min(window, count)
     assert max(gaps) <= max(4 * count / window, 1)
 

@@ -60,14 +60,6 @@ class Run:
         return costs
 
 
-@pytest.fixture
-def server(server: Server) -> Server:
-    """The server without the batches of other tests."""
-    server.files.clear()
-    server.batches.clear()
-    return server
-
-
 def run(
     url: str,
     path: Path,
@@ -135,10 +127,9 @@ def breaks(*rules: tuple[str, str]) -> Callable[[str], str]:
 
 
 def test_requests_are_submitted_once_and_collected_once(
-    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: Server, tmp_path: Path, path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.set(batch_polls=NEVER)
-    path = tmp_path / "store"
     first = run(server.url, path)
     assert first.pending.startswith(
         "requests: 4 submitted now. Answers take up to 24 hours; run the same command"
@@ -168,10 +159,9 @@ def test_stored_answers_equal_those_of_ordinary_calls(server: Server, tmp_path: 
 
 @pytest.mark.parametrize("kind", ["error", "status", "missing"])
 def test_lines_without_an_answer_are_submitted_again(
-    server: Server, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+    server: Server, path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.set(batch_failures=0.5, batch_failure_kinds=(kind,))
-    path = tmp_path / "store"
     assert "19 submitted now" in run(server.url, path, VISITS).pending
     assert "submitted now." in run(server.url, path, VISITS).pending
     first, second = (({line["custom_id"] for line in batch}) for batch in submitted(server))
@@ -183,8 +173,8 @@ def test_lines_without_an_answer_are_submitted_again(
     assert count_unfinished(path) == 0
 
 
-def test_a_refused_line_fails_for_good_until_a_retry(server: Server, tmp_path: Path) -> None:
-    path, texts = tmp_path / "store", [*TEXTS, "The room was there. " * 200]
+def test_a_refused_line_fails_for_good_until_a_retry(server: Server, path: Path) -> None:
+    texts = [*TEXTS, "The room was there. " * 200]
     server.set(context=400)
     finished = run_to_the_end(server.url, path, texts)
     assert [bool(note.gist) for note in finished.notes] == [True] * 5 + [False]
@@ -204,8 +194,7 @@ def test_only_refusals_of_the_request_itself_are_final(status: int) -> None:
     assert parse_batch_result(b"half a li") is None
 
 
-def test_the_finished_part_of_an_expired_batch_is_kept(server: Server, tmp_path: Path) -> None:
-    path = tmp_path / "store"
+def test_the_finished_part_of_an_expired_batch_is_kept(server: Server, path: Path) -> None:
     server.set(batch_expires=True, batch_done=0.5)
     run(server.url, path, VISITS)
     assert "8 submitted now" in run(server.url, path, VISITS).pending
@@ -215,10 +204,7 @@ def test_the_finished_part_of_an_expired_batch_is_kept(server: Server, tmp_path:
     assert Counter(times_submitted(server).values()) == {1: 11, 2: 8}
 
 
-def test_a_batch_refused_as_a_whole_is_reported_and_then_submitted_again(
-    server: Server, tmp_path: Path
-) -> None:
-    path = tmp_path / "store"
+def test_a_batch_refused_as_a_whole_is_reported_and_then_submitted_again(server: Server, path: Path) -> None:
     server.set(batch_limit=3)
     run(server.url, path)
     with pytest.raises(ModelError, match=r"refused batch batch_\d+ of 4 requests: The file has 4 requests"):
@@ -229,8 +215,7 @@ def test_a_batch_refused_as_a_whole_is_reported_and_then_submitted_again(
     assert all(note.gist for note in run(server.url, path).notes)
 
 
-def test_files_keep_to_the_limits_of_servers(server: Server, tmp_path: Path) -> None:
-    path = tmp_path / "store"
+def test_files_keep_to_the_limits_of_servers(server: Server, path: Path) -> None:
     run(server.url, path, VISITS, limits={"max_requests": 8})
     assert [len(batch) for batch in submitted(server)] == [8, 8, 3]
     texts = [text + " Again." for text in VISITS]
@@ -244,8 +229,7 @@ def test_files_keep_to_the_limits_of_servers(server: Server, tmp_path: Path) -> 
     assert len(stored(path)) == 40
 
 
-def test_repairs_are_a_batch_too(server: Server, tmp_path: Path) -> None:
-    path = tmp_path / "store"
+def test_repairs_are_a_batch_too(server: Server, path: Path) -> None:
     server.set(broken=0.5, broken_kinds=("json",))
     run(server.url, path, VISITS)
     assert "submitted now" in run(server.url, path, VISITS).pending
@@ -258,8 +242,7 @@ def test_repairs_are_a_batch_too(server: Server, tmp_path: Path) -> None:
     assert count_unfinished(path) == 0
 
 
-def test_capabilities_are_found_out_before_a_batch_is_made(server: Server, tmp_path: Path) -> None:
-    path = tmp_path / "store"
+def test_capabilities_are_found_out_before_a_batch_is_made(server: Server, path: Path) -> None:
     server.set(structured="none", reject_parameters=("temperature", "max_tokens"))
     run(server.url, path)
     (batch,) = submitted(server)
@@ -278,8 +261,8 @@ def test_a_batch_costs_half_the_price(server: Server, tmp_path: Path) -> None:
     assert full.dollars == pytest.approx((full.usage.input * 10 + full.usage.output * 20) / 10**6)
 
 
-def test_the_budget_bounds_what_is_with_the_server(server: Server, tmp_path: Path) -> None:
-    path, price = tmp_path / "store", {"llm_price": "10/10"}
+def test_the_budget_bounds_what_is_with_the_server(server: Server, path: Path) -> None:
+    price = {"llm_price": "10/10"}
     server.set(batch_polls=NEVER)
     first = run(server.url, path, VISITS, budget=0.05, **price)
     ((*_, count),) = (range(len(batch) + 1) for batch in submitted(server))
@@ -300,16 +283,15 @@ def test_the_budget_bounds_what_is_with_the_server(server: Server, tmp_path: Pat
     assert max(times_submitted(server).values()) == 1
 
 
-def test_a_budget_that_holds_no_request_is_reported(server: Server, tmp_path: Path) -> None:
+def test_a_budget_that_holds_no_request_is_reported(server: Server, path: Path) -> None:
     with pytest.raises(BudgetReached, match=r"budget of \$1e-06 is reached"):
-        run(server.url, tmp_path / "store", budget=1e-6, llm_price="10/10")
+        run(server.url, path, budget=1e-6, llm_price="10/10")
     assert server.stats()["requests"] == 0
 
 
 def test_a_batch_that_the_server_has_forgotten_is_submitted_again_on_request(
-    server: Server, tmp_path: Path
+    server: Server, path: Path
 ) -> None:
-    path = tmp_path / "store"
     run(server.url, path)
     server.batches.clear()
     message = r"does not know batch_\d+: bring the key .* --retry-failed$"
@@ -319,8 +301,7 @@ def test_a_batch_that_the_server_has_forgotten_is_submitted_again_on_request(
     assert all(note.gist for note in run(server.url, path).notes)
 
 
-def test_each_server_has_its_own_batches(server: Server, tmp_path: Path) -> None:
-    path = tmp_path / "store"
+def test_each_server_has_its_own_batches(server: Server, path: Path) -> None:
     run(server.url, path)
     with serve() as other:
         texts = [TEXTS[0], *(text + "!" for text in TEXTS)]
@@ -337,36 +318,34 @@ def test_batches_need_a_server(llm: str) -> None:
         open_language_model(config, None, Store(), batch=True)  # type: ignore[arg-type]
 
 
-def test_a_lost_response_to_the_creation_makes_no_second_batch(server: Server, tmp_path: Path) -> None:
+def test_a_lost_response_to_the_creation_makes_no_second_batch(server: Server, path: Path) -> None:
     server.fault = breaks(("POST /v1/batches", "lose"))
     with pytest.raises(ModelError, match="What was submitted is remembered, run the same again"):
-        run(server.url, tmp_path / "store")
+        run(server.url, path)
     assert len(server.batches) == 1
-    assert all(note.gist for note in run_to_the_end(server.url, tmp_path / "store").notes)
+    assert all(note.gist for note in run_to_the_end(server.url, path).notes)
     assert len(server.batches) == 1
 
 
-def test_a_file_without_a_batch_is_deleted_so_that_a_late_call_makes_none(
-    server: Server, tmp_path: Path
-) -> None:
-    server.fault = breaks(("POST /v1/batches", "deny"))
-    with pytest.raises(ModelError, match="if it takes no batches, leave --batch away"):
-        run(server.url, tmp_path / "store")
+def test_a_file_without_a_batch_is_deleted_so_that_a_late_call_makes_none(server: Server, path: Path) -> None:
+    for request in ("POST /v1/files", "POST /v1/batches"):
+        server.fault = breaks((request, "deny"))
+        with pytest.raises(ModelError, match="if it takes no batches, leave --batch away"):
+            run(server.url, path)
     (file,) = server.files
-    assert "3 submitted now" in run(server.url, tmp_path / "store").pending
+    assert "3 submitted now" in run(server.url, path).pending
     assert file not in server.files
 
 
-def test_lost_responses_to_uploads_and_looks_are_asked_for_again(server: Server, tmp_path: Path) -> None:
+def test_lost_responses_to_uploads_and_looks_are_asked_for_again(server: Server, path: Path) -> None:
     server.fault = breaks(("POST /v1/files", "lose"), ("GET /v1/batches/batch_000001", "half"))
-    finished = run_to_the_end(server.url, tmp_path / "store", VISITS)
+    finished = run_to_the_end(server.url, path, VISITS)
     assert all(note.gist for note in finished.notes)
     assert len(server.batches) == 1
     assert len(server.files) > 2, "the file was uploaded twice"
 
 
-def test_a_download_that_breaks_off_loses_nothing(server: Server, tmp_path: Path) -> None:
-    path = tmp_path / "store"
+def test_a_download_that_breaks_off_loses_nothing(server: Server, path: Path) -> None:
     run(server.url, path, VISITS)
     server.fault = breaks(("/content", "half"))
     with pytest.raises(ModelError, match="run the same again"):
@@ -377,9 +356,8 @@ def test_a_download_that_breaks_off_loses_nothing(server: Server, tmp_path: Path
 
 
 def test_answers_that_the_server_has_deleted_are_asked_for_again_on_request(
-    server: Server, tmp_path: Path
+    server: Server, path: Path
 ) -> None:
-    path = tmp_path / "store"
     run(server.url, path)
     server.fault = lambda request: "deny" if request.endswith("/content") else ""
     with pytest.raises(ModelError, match=r"does not know the answers of batch_\d+.*--retry-failed$"):
@@ -387,28 +365,20 @@ def test_answers_that_the_server_has_deleted_are_asked_for_again_on_request(
     assert "3 submitted now" in run(server.url, path, retry_failed=True).pending
 
 
-def test_a_server_that_takes_no_batches_is_reported(server: Server, tmp_path: Path) -> None:
-    server.fault = lambda request: "deny" if "/files" in request else ""
-    with pytest.raises(ModelError, match="if it takes no batches, leave --batch away"):
-        run(server.url, tmp_path / "store")
-
-
-def test_a_server_that_is_gone_is_reported(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_is_gone_is_reported(server: Server, path: Path) -> None:
     with serve() as gone:
-        run(gone.url, tmp_path / "store")
+        run(gone.url, path)
     with pytest.raises(ModelError, match=r"cannot reach http://127.0.0.1:.*is it running\?"):
-        run(gone.url, tmp_path / "store")
+        run(gone.url, path)
 
 
 WORKER = """
 import os, sys, time
 from itertools import islice
-from io import BytesIO
 from pathlib import Path
 import openai.resources
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
-from mmrec.cache.locks import hold_lock
-from mmrec.cache.store import Failure, Store
+from mmrec.cache.store import Store
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.batch_store import BatchJobStore
 from mmrec.llm.factory import open_language_model
@@ -536,9 +506,8 @@ def test_runs_killed_at_random_lose_nothing_and_submit_nothing_twice(
 
 
 def test_two_runs_at_once_submit_nothing_twice(
-    server: Server, tmp_path: Path, start_workers: Callable[..., list[int]]
+    server: Server, path: Path, start_workers: Callable[..., list[int]]
 ) -> None:
-    path = tmp_path / "store"
     work = (server.url, str(path), "", VISITS)
     for _ in range(3):
         assert start_workers((None, work), (None, work)) == [0, 0]
@@ -613,14 +582,6 @@ def test_a_full_disk_is_no_error_of_the_server(
         list(client.complete(plain(["Soup 1."])))
 
 
-def test_plain_requests_come_back_with_their_numbers(server: Server, store: Store) -> None:
-    texts = [f"Soup {number}." for number in range(9)]
-    with pytest.raises(AnswersPending):
-        list(open_client(server, store, Price(10, 10, 10)).complete(plain(texts)))
-    answers = dict(open_client(server, store, Price(10, 10, 10)).complete(plain(texts)))
-    assert [getattr(answers[number], "text", "") for number in range(9)] == texts
-
-
 def command(*words: str, status: int = 0) -> None:
     with pytest.raises(SystemExit) as ended:
         main(list(words))
@@ -654,9 +615,8 @@ def test_the_command_submits_all_summaries_in_one_run_and_reports_what_is_pendin
     assert "--batch needs a server" in " ".join(capsys.readouterr().err.split())
 
 
-def test_requests_with_the_server_are_not_asked_at_full_price(server: Server, tmp_path: Path) -> None:
+def test_requests_with_the_server_are_not_asked_at_full_price(server: Server, path: Path) -> None:
     server.set(batch_polls=50)
-    path = tmp_path / "store"
     assert run(server.url, path).pending
     requests = server.stats()["requests"]
     with pytest.raises(ModelError, match="paid for twice"):

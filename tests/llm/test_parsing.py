@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from contextlib import suppress
 from functools import partial
@@ -47,11 +48,8 @@ def note(text: str, finish: str = "stop") -> Note:
 @pytest.mark.parametrize(
     "text",
     [
-        JSON,
-        json.dumps(GOOD, indent=2),
-        f"\ufeff {JSON}\n\n",
+        *(JSON, json.dumps(GOOD, indent=2), f"\ufeff {JSON}\n\n", f"```\n{JSON}```", f"[{JSON}]"),
         f"```json\n{JSON}\n```",
-        f"```\n{JSON}```",
         f"Sure! Here it is:\n\n{JSON}\n\nTell me if I can help {{further}}.",
         f"<think>\nMaybe {changed(gist='draft')}? No.\n</think>\n\n{JSON}",
         f"<thinking>{{</thinking>{JSON}",
@@ -60,76 +58,54 @@ def note(text: str, finish: str = "stop") -> Note:
         f"First {changed(gist='draft')}, on second thought:\n{JSON}",
         f'{{"plan": "read"}} {JSON}',
         f"{JSON} {{}} {{1}} {{'a': 1}}",
-        f"[{JSON}]",
         JSON.replace("]", ",]").replace('"ramen"', '"ramen" '),
-        JSON[:-1] + ",\n}",
-        JSON[:-1],
+        *(JSON[:-1] + ",\n}", JSON[:-1], JSON.replace('"', "'"), JSON.replace(", ", "\n"), "{" * 90 + JSON),
         f"```json\n{JSON[:-2]}\n```",
-        JSON.replace('"', "'"),
         JSON.replace('"price"', "price").replace("[]", "None"),
-        JSON.replace(", ", "\n"),
         "Read as: " + JSON.replace("{", "{ // as asked\n"),
         json.dumps({name.upper(): value for name, value in GOOD.items()}),
         json.dumps({f" {name.title()} ": value for name, value in GOOD.items()}),
         json.dumps(dict(reversed(GOOD.items()))),
-        changed(price="Fair Price "),
-        changed(likes="the soup"),
-        changed(dislikes=None),
-        changed(dislikes=""),
-        changed(categories="Ramen"),
+        *(changed(price="Fair Price "), changed(likes="the soup"), changed(categories="Ramen")),
+        *(changed(dislikes=None), changed(dislikes="")),
         changed(categories=["ramen", "Ramen", " ramen ", ""]),
         changed(likes=["the soup", "the  soup", "", "\u200b", "the\nsoup"]),
         changed(gist=" Good\n\tsoup.\u202e "),
         changed(gist="Good soup\ud83d."),
         changed(entity="all", price_of="x", nested={"gist": "other"}),
         changed(extra=[{"gist": "inner", "likes": []}]),
-        "{" * 90 + JSON,
     ],
 )
 def test_usual_forms_of_an_answer_are_accepted(text: str) -> None:
     assert note(text) == NOTE
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", 'no JSON object with the field "gist"'),
-        (" \n", 'no JSON object with the field "gist"'),
-        ("Good soup.", 'no JSON object with the field "gist"'),
-        ("[]", "no JSON object"),
-        ("null", "no JSON object"),
-        ("{}", "no JSON object"),
-        ('["gist", "likes"]', "no JSON object"),
-        (JSON[:40], '"dislikes" is missing'),
-        (json.dumps({"note": GOOD}), "no JSON object"),
-        (JSON.replace("{", "").replace("}", ""), "no JSON object"),
-        (JSON.replace('"', "“"), "no JSON object"),
-        (f"<think>{JSON}", "no JSON object"),
-        (json.dumps(JSON), "no JSON object"),
-        (changed(gist=None), 'the field "gist" is no text'),
-        (changed(gist=""), 'the field "gist" is no text'),
-        (changed(gist=" \u200b\u0000"), 'the field "gist" is no text'),
-        (changed(gist="\ud83d"), 'the field "gist" is no text'),
-        (changed(gist=7), 'the field "gist" is no text'),
-        (changed(gist=["Good soup."]), 'the field "gist" is no text'),
-        (changed(gist={"text": "Good"}), 'the field "gist" is no text'),
-        (changed(likes=7), 'the field "likes" is no list of texts'),
-        (changed(likes=True), 'the field "likes" is no list of texts'),
-        (changed(likes={"soup": 1}), 'the field "likes" is no list of texts'),
-        (changed(likes=[1, 2]), 'the field "likes" is no list of texts'),
-        (changed(likes=["soup", None]), 'the field "likes" is no list of texts'),
-        (changed(categories=[["ramen"]]), 'the field "categories" is no list of texts'),
-        (changed(price="cheap"), "must be one of cheap price, fair price, overpriced, none"),
-        (changed(price=["fair price"]), "must be one of"),
-        (changed(price=12.5), "must be one of"),
-        (changed(price=True), "must be one of"),
-        (changed(price=float("nan")), "must be one of"),
-        (changed(likes=float("inf")), "no list of texts"),
-        (json.dumps({"gist": "", **dict.fromkeys(GOOD, "x")} | {"dislike": []}), "must be one of"),
-        (JSON.replace("dislikes", "dislike"), '"dislikes" is missing'),
-        (json.dumps({"gist": "Good."}), '"likes" is missing'),
-        (JSON + "x" * 60_000, "far too long"),
+INFINITY, NAN = float("inf"), float("nan")
+WRONG = {
+    'no JSON object with the field "gist"': (
+        *("", " \n", "Good soup.", "[]", "null", "{}", '["gist", "likes"]', json.dumps({"note": GOOD})),
+        *(JSON.replace("{", "").replace("}", ""), JSON.replace('"', "“"), f"<think>{JSON}", json.dumps(JSON)),
+    ),
+    'the field "gist" is no text': [
+        changed(gist=gist)
+        for gist in (None, "", " \u200b\u0000", "\ud83d", 7, ["Good soup."], {"text": "Good"})
     ],
+    'the field "likes" is no list of texts': [
+        changed(likes=likes) for likes in (7, True, {"soup": 1}, [1, 2], ["soup", None], INFINITY)
+    ],
+    'the field "categories" is no list of texts': [changed(categories=[["ramen"]])],
+    "must be one of cheap price, fair price, overpriced, none": (
+        *(changed(price=price) for price in ("cheap", ["fair price"], 12.5, True, NAN)),
+        json.dumps({"gist": "", **dict.fromkeys(GOOD, "x")} | {"dislike": []}),
+    ),
+    '"dislikes" is missing': (JSON[:40], JSON.replace("dislikes", "dislike")),
+    '"likes" is missing': [json.dumps({"gist": "Good."})],
+    "far too long": [JSON + "x" * 60_000],
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [(text, reason) for reason, texts in WRONG.items() for text in texts]
 )
 def test_wrong_answers_are_rejected_with_a_reason(text: str, reason: str) -> None:
     with pytest.raises(UnusableAnswer) as error:
@@ -152,18 +128,12 @@ def test_missing_values_are_none_or_empty() -> None:
 
 
 def test_lists_and_texts_have_limits() -> None:
-    long = note(
-        changed(
-            gist="word " * 1000,
-            likes=[f"like {number}" for number in range(1000)],
-            dislikes=["x" * 1000],
-            categories=[f"kind {number}" for number in range(1000)],
-        )
-    )
+    many = [f"kind {number}" for number in range(1000)]
+    long = note(changed(gist="word " * 1000, likes=many, dislikes=["x" * 1000], categories=many))
     assert len(long.gist) <= 400
     assert len(long.likes) == 8
     assert [len(phrase) for phrase in long.dislikes] == [160]
-    assert long.categories == [f"kind {number}" for number in range(5)]
+    assert long.categories == many[:5]
 
 
 def test_malformed_categories_are_dropped() -> None:
@@ -266,49 +236,28 @@ def test_plain_answers_are_stripped_of_thoughts() -> None:
             parse_text(Answer(text=text))
 
 
+PLAIN_PRICES = {
+    "cheap price": """**Low price**|low-price|The price category is: low price|inexpensive|affordable
+        The price is not overpriced but low price|Cheap prices and large portions
+        <think>overpriced? no</think>low price""",
+    "fair price": """fair price|Fair price.|'fair price'|fairly priced|Moderate|mid-range
+        The price is not overpriced, it is fair|It isn't overpriced. Fair price
+        None of them call it overpriced: fair price|neither cheap nor expensive, just average
+        Reviewers don't find it expensive; reasonable|Fair price rather than overpriced
+        Some find it expensive, but most say fair price""",
+    "overpriced": """over-rice|Over-priced|overpriced|high price|pricey|Fairly expensive
+        Based on the reviews, the restaurant is overpriced.|It is not cheap, it's expensive""",
+    "none": """none|None mentioned.|N/A|Unknown|The price is not mentioned in the reviews.
+        The reviews do not explicitly mention the price.|There is no information on prices
+        There is no mention of price, so I can't say if it is overpriced.
+        I cannot determine whether it is a fair price or a low price.
+        It is difficult to determine the price category.""",
+}
+
+
 @pytest.mark.parametrize(
     ("text", "tag"),
-    [
-        ("fair price", "fair price"),
-        ("Fair price.", "fair price"),
-        ("'fair price'", "fair price"),
-        ("**Low price**", "cheap price"),
-        ("low-price", "cheap price"),
-        ("over-rice", "overpriced"),
-        ("Over-priced", "overpriced"),
-        ("overpriced", "overpriced"),
-        ("The price category is: low price", "cheap price"),
-        ("Based on the reviews, the restaurant is overpriced.", "overpriced"),
-        ("The price is not overpriced, it is fair", "fair price"),
-        ("The price is not overpriced but low price", "cheap price"),
-        ("It isn't overpriced. Fair price", "fair price"),
-        ("None of them call it overpriced: fair price", "fair price"),
-        ("It is not cheap, it's expensive", "overpriced"),
-        ("neither cheap nor expensive, just average", "fair price"),
-        ("Reviewers don't find it expensive; reasonable", "fair price"),
-        ("Fair price rather than overpriced", "fair price"),
-        ("Some find it expensive, but most say fair price", "fair price"),
-        ("inexpensive", "cheap price"),
-        ("Fairly expensive", "overpriced"),
-        ("fairly priced", "fair price"),
-        ("Cheap prices and large portions", "cheap price"),
-        ("affordable", "cheap price"),
-        ("Moderate", "fair price"),
-        ("mid-range", "fair price"),
-        ("high price", "overpriced"),
-        ("pricey", "overpriced"),
-        ("none", "none"),
-        ("None mentioned.", "none"),
-        ("N/A", "none"),
-        ("Unknown", "none"),
-        ("The price is not mentioned in the reviews.", "none"),
-        ("The reviews do not explicitly mention the price.", "none"),
-        ("There is no mention of price, so I can't say if it is overpriced.", "none"),
-        ("I cannot determine whether it is a fair price or a low price.", "none"),
-        ("It is difficult to determine the price category.", "none"),
-        ("There is no information on prices", "none"),
-        ("<think>overpriced? no</think>low price", "cheap price"),
-    ],
+    [(text.strip(), tag) for tag, texts in PLAIN_PRICES.items() for text in re.split(r"[|\n]", texts)],
 )
 def test_plain_answers_name_prices(text: str, tag: str) -> None:
     assert parse_price(Answer(text=text)) == tag

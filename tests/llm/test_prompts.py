@@ -60,12 +60,8 @@ def test_prompts_name_the_kind_of_item() -> None:
 
 @pytest.mark.parametrize(
     ("task", "answer"),
-    [
-        (note_task("bar"), Note),
-        (summary_task("item", "bar", 11), Summary),
-        (summary_task("user", "bar", 11), Summary),
-    ],
-    ids=["note", "item", "user"],
+    [(note_task("bar"), Note), *((summary_task(kind, "bar", 11), Summary) for kind in ENTITY_KINDS)],
+    ids=["note", "user", "item"],
 )
 def test_all_fields_of_an_answer_are_in_its_instructions(task: Task, answer: type[Note | Summary]) -> None:
     assert task.schema is not None
@@ -97,9 +93,7 @@ def test_versions_change_with_every_letter_and_field() -> None:
     assert len({prompt_digest(version) for version in (task, *changed)}) == 5
 
 
-def test_versions_change_with_how_texts_are_framed_and_answers_repaired(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_versions_change_with_framing_and_repairs(monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = all_tasks()
     before = [prompt_digest(task) for task in tasks]
     with monkeypatch.context() as patch:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from logging import Handler, LogRecord
+from logging import Handler
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,13 @@ from mmrec.llm.parsing import parse_note
 from mmrec.llm.prompts import chat_messages, note_task
 from mmrec.llm.transformers_model import TransformersModel
 from mmrec.llm.types import Answer, Note, Prompt, Task
-from tiny_models import tiny_chat_folder, tiny_resnet_folder
+from tiny_models import drop_tensor, edit_json, tiny_chat_folder, tiny_resnet_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread", "offline")
 
 TASK = Task("note", "Say what the review says.", None, 12)
 EXACT = Placement("cpu", "fp32")  # equal to the last bit on every processor
 TEXTS = ("Good soup.", "The waiter forgot us, then the bill. Cold noodles, warm beer. " * 3, "meh", "")
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REAL = os.environ.get("MMREC_TEST_LLM")
 
 
@@ -74,10 +73,6 @@ def encoded(source: Path | str, prompt: Prompt) -> str:
 
 def is_loaded(model: TransformersModel) -> bool:
     return "_model" in vars(model)
-
-
-def edit(path: Path, **fields: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 class Spy:
@@ -163,7 +158,7 @@ def test_usage_and_finish_are_counted_to_the_end_token(copy: Path, monkeypatch: 
     assert (cut.usage.input, cut.usage.output, cut.finish) == (size, TASK.max_tokens, "length")
     assert model.status() == f"{size + TASK.max_tokens} tokens"
     tokens = spy.generated[0][0, size:].tolist()
-    edit(copy / "generation_config.json", eos_token_id=[2, tokens[3]])
+    edit_json(copy / "generation_config.json", eos_token_id=[2, tokens[3]])
     (answer,) = generate(open_model(copy), ["Good soup."])
     assert isinstance(answer, Answer)
     assert (answer.usage.output, answer.finish) == (tokens.index(tokens[3]) + 1, "stop")
@@ -184,9 +179,9 @@ def test_the_window_is_what_the_context_leaves_up_to_the_setting(copy: Path) -> 
     assert window is not None
     assert 64 <= window < 1000
     assert open_model(copy, window=70).window == 70
-    edit(copy / "config.json", max_position_embeddings=32_768)
+    edit_json(copy / "config.json", max_position_embeddings=32_768)
     assert open_model(copy).window == 3000
-    edit(copy / "config.json", max_position_embeddings=1024)
+    edit_json(copy / "config.json", max_position_embeddings=1024)
     with pytest.raises(ModelError, match=r"1,024 tokens at once, .* longer context"):
         _ = open_model(copy).window
 
@@ -211,16 +206,15 @@ def test_a_review_cannot_end_its_message(folder: Path) -> None:
     assert repair.count("</s>") == 4
 
 
+SYSTEM_FIRST = "{% if messages[0].role == 'system' %}"
+
+
 @pytest.mark.parametrize(
-    "beginning",
-    [
-        "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}",
-        "{% if messages[0].role == 'system' %}{% set messages = messages[1:] %}{% endif %}",
-    ],
+    "treatment", ["{{ raise_exception('no system role') }}", "{% set messages = messages[1:] %}"]
 )
-def test_without_a_system_role_the_instructions_are_in_the_user_s_message(copy: Path, beginning: str) -> None:
+def test_without_a_system_role_the_instructions_are_in_the_user_s_message(copy: Path, treatment: str) -> None:
     path = copy / "chat_template.jinja"
-    path.write_text(beginning + path.read_text())
+    path.write_text(SYSTEM_FIRST + treatment + "{% endif %}" + path.read_text())
     chat = encoded(copy, Prompt(TASK, ("Good soup.",), json.dumps(["nonsense", "no object"])))
     roles = [turn.split("\n")[0] for turn in chat.split("<s>")[1:]]
     assert roles == ["user", "assistant", "user", "assistant"]
@@ -232,14 +226,6 @@ def test_reasoning_is_switched_off(copy: Path) -> None:
     path = copy / "chat_template.jinja"
     path.write_text(path.read_text() + "{% if not enable_thinking | default(true) %}no thoughts{% endif %}")
     assert encoded(copy, Prompt(TASK, ("a",))).endswith("no thoughts")
-
-
-def break_weights(folder: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    tensors = load_file(folder / "model.safetensors")
-    del tensors["model.norm.weight"]
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
 def pickle_weights(folder: Path) -> None:
@@ -258,7 +244,10 @@ def delete_tokenizer(folder: Path) -> None:
     ("damage", "message"),
     [
         (delete_tokenizer, "tokenizer.*hf download"),
-        (break_weights, "the weights lack model.norm.weight.*hf download"),
+        (
+            lambda folder: drop_tensor(folder, "model.norm.weight"),
+            "the weights lack model.norm.weight.*hf download",
+        ),
         (pickle_weights, "needs config.json and model.safetensors.*hf download"),
         (lambda folder: (folder / "config.json").unlink(), "config.json.*hf download"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"no"), "cannot load.*hf download"),
@@ -288,10 +277,10 @@ def test_missing_models_and_models_of_another_type_are_reported(tmp_path: Path) 
 
 def test_no_code_of_a_model_is_run(copy: Path) -> None:
     (copy / "evil.py").write_text(f"open({str(copy / 'done')!r}, 'w')\nclass Evil: pass\n")
-    edit(copy / "config.json", auto_map={"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"})
-    edit(copy / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", "evil.Evil"]})
+    edit_json(copy / "config.json", auto_map={"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"})
+    edit_json(copy / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", "evil.Evil"]})
     assert isinstance(generate(open_model(copy), ["a"])[0], Answer)
-    edit(copy / "config.json", model_type="evil")
+    edit_json(copy / "config.json", model_type="evil")
     with pytest.raises(ModelError, match="is a model of type evil"):
         generate(open_model(copy), ["a"])
     assert not (copy / "done").exists()
@@ -300,16 +289,13 @@ def test_no_code_of_a_model_is_run(copy: Path) -> None:
 def test_transformers_prints_nothing(copy: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from transformers.utils import logging
 
-    class Warnings(Handler):
-        def emit(self, record: LogRecord) -> None:
-            warnings.append(record.getMessage())
-
     warnings: list[str] = []
     logging.set_verbosity_warning()
     logging.enable_progress_bar()
-    edit(copy / "generation_config.json", top_k=3, repetition_penalty=1.3, max_length=20)
-    edit(copy / "tokenizer_config.json", model_max_length=10)
-    handler = Warnings()
+    edit_json(copy / "generation_config.json", top_k=3, repetition_penalty=1.3, max_length=20)
+    edit_json(copy / "tokenizer_config.json", model_max_length=10)
+    handler = Handler()
+    handler.emit = lambda record: warnings.append(record.getMessage())
     logging.add_handler(handler)
     try:
         generate(open_model(copy), ["a"])
@@ -335,24 +321,10 @@ def test_the_provenance_changes_with_every_file_and_needs_no_weights(copy: Path)
     assert open_model(copy).provenance(TASK) == provenance
 
 
-def test_a_model_in_the_hub_s_cache_is_pinned_by_its_commit(
-    model: TransformersModel, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    cached = tmp_path / "models--tiny--chat"
-    shutil.copytree(folder, cached / "snapshots" / COMMIT)
-    (cached / "refs").mkdir()
-    (cached / "refs" / "main").write_text(COMMIT)
-    hub_model = open_model("tiny/chat")
-    provenance = hub_model.provenance(TASK)
-    assert (provenance["model"], provenance["revision"]) == ("tiny/chat", COMMIT)
-    assert generate(hub_model, TEXTS) == generate(model, TEXTS)
-
-
 def test_unusable_answers_are_repaired_once_then_missing_and_all_are_stored(
     copy: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edit(copy / "config.json", max_position_embeddings=8192)
+    edit_json(copy / "config.json", max_position_embeddings=8192)
     task = note_task("restaurant")
     short = Task(task.name, task.instructions, task.schema, 12)
     monkeypatch.setattr("mmrec.llm.annotator.note_task", lambda item_kind: short)

@@ -62,27 +62,15 @@ def test_colours_are_named_by_their_share_of_the_photo(photo: Image.Image, capti
     assert describe(photo) == [caption]
 
 
-@pytest.mark.parametrize(
-    ("color", "name"),
-    [
-        ("#000000", "black"),
-        ("#ffffff", "white"),
-        ("#ff0000", "red"),
-        ("#0000ff", "blue"),
-        ("#00ff00", "green"),
-        ("#ffff00", "yellow"),
-        ("#808080", "grey"),
-        ("#8b4513", "brown"),
-        ("#ffa500", "orange"),
-        ("#ffc0cb", "pink"),
-        ("#800080", "purple"),
-        ("#000080", "dark blue"),
-        ("#006400", "dark green"),
-        ("#87ceeb", "light blue"),
-        ("#fffdd0", "cream"),
-        ("#808000", "olive"),
-    ],
-)
+WEB_COLORS = {
+    **{"#000000": "black", "#ffffff": "white", "#ff0000": "red", "#0000ff": "blue", "#00ff00": "green"},
+    **{"#ffff00": "yellow", "#808080": "grey", "#8b4513": "brown", "#ffa500": "orange", "#ffc0cb": "pink"},
+    **{"#800080": "purple", "#000080": "dark blue", "#006400": "dark green", "#87ceeb": "light blue"},
+    **{"#fffdd0": "cream", "#808000": "olive"},
+}
+
+
+@pytest.mark.parametrize(("color", "name"), WEB_COLORS.items())
 def test_web_colours_have_their_common_names(color: str, name: str) -> None:
     photos = [Image.new("RGB", size, color) for size in [(1, 1), (64, 64), (200, 199), (3000, 1)]]
     captions = set(describe(*photos))

@@ -210,19 +210,15 @@ def test_retries_do_not_pile_up(server: Server) -> None:
     assert most_waiting <= 14
 
 
+REFUSALS = """I'm sorry, but I can't help with that.
+Sorry, I cannot identify people.
+I can’t assist with that request.
+I'm unable to describe this image.
+As an AI, I do not see.""".splitlines()
+
+
 @pytest.mark.parametrize(
-    "text",
-    [
-        "I'm sorry, but I can't help with that.",
-        "Sorry, I cannot identify people.",
-        "I can’t assist with that request.",
-        "I'm unable to describe this image.",
-        "As an AI, I do not see.",
-        "<think>The photo shows a plate",
-        "a photo of",
-        "\u200b\u202e",
-        "<|im_end|>",
-    ],
+    "text", [*REFUSALS, "<think>The photo shows a plate", "a photo of", "\u200b\u202e", "<|im_end|>"]
 )
 def test_refusals_and_empty_words_are_no_captions(text: str) -> None:
     (good,) = caption_images(FixedClient(text, "A red bowl of soup."), photo())

@@ -33,13 +33,6 @@ def config(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return VisionConfig(image_model=request.param)
 
 
-@pytest.fixture(scope="module")
-def photos() -> list[Image.Image]:
-    rng = np.random.default_rng(0)
-    noise = [Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)) for _ in range(4)]
-    return [*noise, *(Image.new("RGB", (30, 27), color) for color in ("red", "blue", "white"))]
-
-
 def encode(encoder: ImageEncoder, photos: Sequence[Image.Image], size: int) -> np.ndarray:
     """Vectors of photos, which come in blocks of a size."""
     numbered = list(enumerate(photos))
