@@ -279,9 +279,7 @@ def test_parquet_is_copied_and_unreadable_rows_are_counted(server: Server, tmp_p
     assert (done.unreadable_rows, done.already_present, len(copied(done.copies[0]))) == (1, 1, 2)
 
 
-def test_rows_that_cannot_be_written_are_left_out(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unwritable_rows_are_skipped(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def dumps(row: Any, **options: Any) -> str:
         if row.get("user") == "u1":
             raise RecursionError
@@ -359,9 +357,7 @@ def test_the_command_prints_counts_and_the_next_command(
         (b"", "not a usable photo: not a JPEG, PNG, WebP or GIF"),
     ],
 )
-def test_a_body_that_is_no_photo_is_refused_and_leaves_no_file(
-    server: Server, tmp_path: Path, body: bytes, reason: str
-) -> None:
+def test_a_body_that_is_no_photo_is_refused(server: Server, tmp_path: Path, body: bytes, reason: str) -> None:
     server.routes["/bad"] = lambda request: request.answer(body, Content_Type="image/jpeg")
     bad = server.url("/bad")
     done = fetch_urls(tmp_path, bad, server.url("/a.jpg"))
@@ -426,9 +422,7 @@ def test_compressed_bodies_are_not_decompressed(server: Server) -> None:
     assert server.headers[0]["Accept-Encoding"] == "identity"
 
 
-def test_reasons_are_safe_for_terminals(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reasons_are_printable(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise PhotoError("\x9b31m")
 
@@ -471,9 +465,7 @@ def drop(request: Handler) -> None:
         ),
     ],
 )
-def test_a_transient_failure_is_tried_three_times_and_on_the_next_run(
-    server: Server, tmp_path: Path, route: Route, reason: str
-) -> None:
+def test_a_transient_failure_is_retried(server: Server, tmp_path: Path, route: Route, reason: str) -> None:
     server.routes["/x"] = route
     data = write(tmp_path / "r.jsonl", [server.url("/x"), server.url("/a.jpg")])
     done = fetch(data, tmp_path / "out")
@@ -500,9 +492,7 @@ def test_a_final_refusal_is_tried_again_only_with_retry(server: Server, tmp_path
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 503])
-def test_a_busy_server_is_tried_again_after_delays(
-    server: Server, monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
+def test_a_busy_server_gets_two_retries(server: Server, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     monkeypatch.setattr(downloading, "_RETRY_DELAYS", (0.1, 0.2))
     server.routes["/busy"] = lambda request: (
         request.answer(picture()) if server.hits["/busy"] == 3 else request.answer(status=status)
@@ -601,9 +591,7 @@ def test_spellings_of_hosts_are_resolved_and_checked(network: FakeNetwork, host:
         *("http://h/\n", "http://\ud800/", "http://h/\udcff", "", "http://h:99999999/"),
     ],
 )
-def test_urls_that_are_not_allowed_are_refused(
-    network: FakeNetwork, monkeypatch: pytest.MonkeyPatch, url: str
-) -> None:
+def test_forbidden_urls_are_refused(network: FakeNetwork, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     names(monkeypatch, [PUBLIC])
     with pytest.raises(PhotoError, match="URL not allowed") as refusal:
         get(url)
@@ -659,9 +647,7 @@ def test_the_connection_goes_to_the_address_that_was_checked(
     assert server.headers[0]["Host"] == "photos.example"
 
 
-def test_rebinding_between_tries_is_refused(
-    server: Server, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rebinding_is_refused(server: Server, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = names(monkeypatch, [PUBLIC], ["127.0.0.1"])
     server.routes["/a.jpg"] = drop
     with pytest.raises(PhotoError, match="address not public"):

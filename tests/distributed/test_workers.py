@@ -44,9 +44,7 @@ NAMES = [f"n{number}" for number in range(12)]
     ("word", "reason", "size"),
     [("raise", "ValueError: cannot be computed", 5), ("die", "Died", 1), ("die", "Died", 4)],
 )
-def test_only_the_row_that_raises_or_kills_becomes_a_failure(
-    pool: WorkerPool, word: str, reason: str, size: int
-) -> None:
+def test_only_the_row_that_raises_or_kills_fails(pool: WorkerPool, word: str, reason: str, size: int) -> None:
     names = [*NAMES[:7], word, *NAMES[8:]]
     results = run(pool, CAPITALS, names, size)
     failure = results.pop(7)

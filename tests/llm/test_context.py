@@ -169,9 +169,7 @@ def tokenizer(minilm: None) -> Any:
     ],
 )
 @pytest.mark.parametrize("times", [1, 30])
-def test_an_estimate_is_near_the_count_of_a_real_tokenizer(
-    tokenizer: Any, text: str, factor: float, times: int
-) -> None:
+def test_estimates_are_near_real_token_counts(tokenizer: Any, text: str, factor: float, times: int) -> None:
     repeated = " ".join([text] * times)
     real = len(tokenizer.encode(repeated, add_special_tokens=False).ids)
     estimate = estimate_tokens(repeated)

@@ -289,9 +289,7 @@ def test_a_budget_that_holds_no_request_is_reported(server: Server, path: Path) 
     assert server.stats()["requests"] == 0
 
 
-def test_a_batch_that_the_server_has_forgotten_is_submitted_again_on_request(
-    server: Server, path: Path
-) -> None:
+def test_a_batch_that_the_server_forgot_is_submitted_again_on_request(server: Server, path: Path) -> None:
     run(server.url, path)
     server.batches.clear()
     message = r"does not know batch_\d+: bring the key .* --retry-failed$"
@@ -355,9 +353,7 @@ def test_a_download_that_breaks_off_loses_nothing(server: Server, path: Path) ->
     assert len(server.batches) == 1
 
 
-def test_answers_that_the_server_has_deleted_are_asked_for_again_on_request(
-    server: Server, path: Path
-) -> None:
+def test_answers_that_the_server_deleted_are_asked_for_again_on_request(server: Server, path: Path) -> None:
     run(server.url, path)
     server.fault = lambda request: "deny" if request.endswith("/content") else ""
     with pytest.raises(ModelError, match=r"does not know the answers of batch_\d+.*--retry-failed$"):
@@ -505,9 +501,7 @@ def test_runs_killed_at_random_lose_nothing_and_submit_nothing_twice(
     assert max(times_submitted(server).values()) == 1
 
 
-def test_two_runs_at_once_submit_nothing_twice(
-    server: Server, path: Path, start_workers: Callable[..., list[int]]
-) -> None:
+def test_two_runs_share_a_batch(server: Server, path: Path, start_workers: Callable[..., list[int]]) -> None:
     work = (server.url, str(path), "", VISITS)
     for _ in range(3):
         assert start_workers((None, work), (None, work)) == [0, 0]
@@ -528,9 +522,7 @@ def open_client(server: Server, store: Store, price: Price | None = None) -> Bat
     return BatchClient(Endpoint("server", "test-model", server.url), costs, store)
 
 
-def test_no_other_process_looks_at_batches_meanwhile(
-    server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_looking_at_batches_is_locked(server: Server, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def look() -> None:
         assert store.path is not None
         with hold_lock(store.path, "batch requests", max_wait=0) as is_held:
@@ -568,9 +560,7 @@ def test_files_are_not_held_in_memory(server: Server, store: Store, monkeypatch:
     assert (size > 8_000_000, count) == (True, 100)
 
 
-def test_a_full_disk_is_no_error_of_the_server(
-    server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_a_store_error(server: Server, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     class FullDisk(BytesIO):
         def write(self, _: object) -> int:
             raise OSError(28, "No space left on device")

@@ -326,9 +326,7 @@ def test_a_refused_prompt_fails_for_good_until_a_retry(server: Server, store: St
     assert server.stats()["requests"] > requests
 
 
-def test_an_error_of_the_store_is_not_blamed_on_the_model(
-    server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_error_is_raised_as_is(server: Server, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 

@@ -95,9 +95,7 @@ class Spy:
         return self.generated[-1]
 
 
-def test_answers_of_a_batch_equal_those_of_single_prompts(
-    model: TransformersModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_equals_its_single_prompts(model: TransformersModel, monkeypatch: pytest.MonkeyPatch) -> None:
     single = [generate(model, [text])[0] for text in TEXTS]
     spy = Spy(model, monkeypatch)
     assert generate(model, TEXTS) == single
@@ -124,9 +122,7 @@ def test_prompts_of_different_tasks_keep_their_limits(model: TransformersModel) 
     assert answers[3] == generate(model, ["a"], short)[0] != answers[7]
 
 
-def test_too_little_memory_halves_this_batch_and_later_ones(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_memory_halves_batches_for_good(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"review {number}" for number in range(8)]
     model = open_model(folder)
     expected = generate(model, texts)
@@ -137,9 +133,7 @@ def test_too_little_memory_halves_this_batch_and_later_ones(
     assert spy.sizes[6:] == [2] * 4
 
 
-def test_a_prompt_that_is_too_much_for_the_memory_may_be_tried_again(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_prompt_beyond_the_memory_may_be_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = open_model(folder)
     Spy(model, monkeypatch, max_size=0)
     answers = generate(model, ["a", "b"])
@@ -255,9 +249,7 @@ def delete_tokenizer(folder: Path) -> None:
         (lambda folder: (folder / "chat_template.jinja").unlink(), "no chat template; name an instruct"),
     ],
 )
-def test_a_damaged_folder_is_reported_in_one_line(
-    copy: Path, damage: Callable[[Path], object], message: str
-) -> None:
+def test_damage_is_reported_in_one_line(copy: Path, damage: Callable[[Path], object], message: str) -> None:
     damage(copy)
     with pytest.raises(ModelError, match=message) as caught:
         generate(open_model(copy), ["a"])

@@ -65,9 +65,7 @@ def test_a_caption_depends_on_its_photo_alone(captioner: BlipCaptioner, photos: 
     assert len({str(answer) for answer in together}) > 2
 
 
-def test_faulty_captions_are_generated_again_or_failures(
-    captioner: BlipCaptioner, photos: list[Image.Image]
-) -> None:
+def test_faulty_captions_are_repaired_or_fail(captioner: BlipCaptioner, photos: list[Image.Image]) -> None:
     answers = caption(captioner, photos, 4)
     for answer in answers:
         if isinstance(answer, Failure):

@@ -41,9 +41,7 @@ def encode(encoder: ImageEncoder, photos: Sequence[Image.Image], size: int) -> n
     return np.stack([vectors[number] for number, _ in numbered]).astype(np.float32)
 
 
-def test_vectors_are_the_pooled_layer_whatever_the_batch(
-    config: VisionConfig, photos: list[Image.Image]
-) -> None:
+def test_vectors_are_the_pooled_layer_in_any_batch(config: VisionConfig, photos: list[Image.Image]) -> None:
     from transformers import ResNetModel
     from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 
