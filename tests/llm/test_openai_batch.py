@@ -331,7 +331,7 @@ def test_a_file_without_a_batch_is_deleted_so_that_a_late_call_makes_none(server
         with pytest.raises(ModelError, match="if it takes no batches, leave --batch away"):
             run(server.url, path)
     (file,) = server.files
-    assert "3 submitted now" in run(server.url, path).pending
+    assert "2 submitted now" in run(server.url, path).pending
     assert file not in server.files
 
 
