@@ -123,7 +123,9 @@ def test_any_value_is_counted_and_comes_back_byte_by_byte(
 
 
 @pytest.mark.parametrize("name", ["all.jsonl", "all.jsonl.gz"])
-def test_an_export_is_imported_once(full: Store, empty: Store, tmp_path: Path, name: str) -> None:
+def test_an_export_comes_back_and_is_present_the_second_time(
+    full: Store, empty: Store, tmp_path: Path, name: str
+) -> None:
     path = tmp_path / name
     make_older(full, NOTE, days=10)
     assert export(full, path, Selection()) == 33
@@ -149,7 +151,9 @@ def test_a_selection_is_exported(full: Store, tmp_path: Path) -> None:
     assert [len(json.loads(text)["value"]) for text in path.read_text().splitlines()] == 30 * [1024]
 
 
-def test_a_failed_export_keeps_the_file(full: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_fails_leaves_the_earlier_file(
+    full: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "all.jsonl"
     path.write_text("before")
 
@@ -196,7 +200,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("bad", "reason"), BAD.items(), ids=range(len(BAD)))
-def test_bad_lines_are_counted_and_one_named(empty: Store, tmp_path: Path, bad: bytes, reason: str) -> None:
+def test_a_bad_line_costs_only_itself_and_the_first_is_named(
+    empty: Store, tmp_path: Path, bad: bytes, reason: str
+) -> None:
     path = tmp_path / "archive.jsonl"
     path.write_bytes(b"\n".join([line(), b"", bad, bad, line(key="cd" * 32, extra="ignored")]))
     counts = import_(empty, path)
@@ -265,7 +271,9 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     return capsys.readouterr().out
 
 
-def test_commands_print_text_or_json(full: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_print_counts_as_text_or_json(
+    full: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = json.loads(run(capsys, "stats", "--store", full.path, "--json"))
     assert full.path is not None
     assert output["bytes"] == full.path.stat().st_size

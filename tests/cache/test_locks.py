@@ -89,7 +89,9 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 
 @pytest.mark.parametrize("chunk", [1, 8])
-def test_processes_with_overlapping_inputs_compute_each_once(processes: Processes, chunk: int) -> None:
+def test_processes_with_overlapping_inputs_in_any_order_compute_each_once(
+    processes: Processes, chunk: int
+) -> None:
     inputs = [NAMES, NAMES[:40], NAMES[20:][::-1], NAMES[::2] + NAMES[1::2]]
     results = processes.results(*[{"names": names, "chunk": chunk} for names in inputs])
     assert results == [[name.upper() for name in names] for names in inputs]
@@ -97,7 +99,9 @@ def test_processes_with_overlapping_inputs_compute_each_once(processes: Processe
 
 
 @pytest.mark.parametrize("chunk", [1, 8])
-def test_after_a_failed_process_the_next_computes_what_is_missing(processes: Processes, chunk: int) -> None:
+def test_when_a_process_fails_midway_the_next_computes_only_what_is_missing(
+    processes: Processes, chunk: int
+) -> None:
     (failing,) = processes.start({"chunk": chunk, "raise_at": NAMES[30]})
     processes.wait_until_began(NAMES[0])
     results = processes.results({"chunk": chunk}, {"chunk": chunk})
@@ -137,7 +141,9 @@ def test_two_processes_that_retry_a_failure_compute_it_once_more_in_all(processe
 
 
 @pytest.mark.parametrize("chunk", [1, 8])
-def test_results_made_of_results_of_another_kind_do_not_deadlock(processes: Processes, chunk: int) -> None:
+def test_results_that_are_made_of_results_of_another_kind_do_not_deadlock(
+    processes: Processes, chunk: int
+) -> None:
     job = {"nested": True, "chunk": chunk, "delay": 0.001}
     results = processes.results(job, {**job, "names": NAMES[::-1]}, {**job, "names": NAMES[::3]})
     assert results[:2] == [CAPITALS, CAPITALS[::-1]]
@@ -146,7 +152,9 @@ def test_results_made_of_results_of_another_kind_do_not_deadlock(processes: Proc
 
 
 @pytest.mark.parametrize("chunk", [1, 8])
-def test_kills_lose_no_result_and_repeat_only_unfinished_ones(processes: Processes, chunk: int) -> None:
+def test_kills_lose_no_result_and_repeat_only_what_was_being_computed(
+    processes: Processes, chunk: int
+) -> None:
     names = [f"name{number}" for number in range(1000)]
     job = {"names": names, "chunk": chunk, "delay": 0.005}
     runs: Any = processes.result(processes.open({**job, "kills": 40}))

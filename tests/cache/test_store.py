@@ -185,9 +185,10 @@ def test_keys_depend_on_provenance_and_text_but_not_on_the_order_of_a_provenance
     assert result_keys({"revision": "b", "model": "a"}, ["x"]) == keys[:1]
 
 
-def test_a_store_without_a_path_keeps_everything_in_memory() -> None:
-    store, again = Store(None), Capitals(["a", "b"])
+def test_a_store_without_a_path_keeps_everything_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(None)
     assert compute(store, Capitals(["a"])) == [b"A"]
+    again = Capitals(["a", "b"])
     assert compute(store, again) == [b"A", b"B"]
     assert again.blocks == [["b"]]
 
@@ -200,28 +201,31 @@ def test_the_cache_folder_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_store_path() == Path("/y/store.sqlite")
 
 
-OTHER_VERSION = r"store\.sqlite is no store of this version of mmrec"
+def _write_text(path: Path) -> None:
+    path.write_bytes(b"these are not the bytes of a database " * 100)
 
 
-def write_sql(path: Path, statement: str) -> None:
+def _write_table(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db, db:
-        db.execute(statement)
+        db.execute("CREATE TABLE results (name TEXT)")
+
+
+def _write_version(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 4")
 
 
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (
-            lambda path: path.write_bytes(b"these bytes are no database " * 100),
-            r"store\.sqlite cannot be used: .*; move it away, or name another",
-        ),
-        (lambda path: write_sql(path, "CREATE TABLE results (name TEXT)"), OTHER_VERSION),
-        (lambda path: write_sql(path, "PRAGMA user_version = 4"), OTHER_VERSION),
+        (_write_text, r"store\.sqlite cannot be used: .*; move it away, or name another"),
+        (_write_table, r"store\.sqlite is no store of this version of mmrec"),
+        (_write_version, r"store\.sqlite is no store of this version of mmrec"),
         (Path.mkdir, "cannot be used: unable to open"),
     ],
 )
 def test_a_file_that_is_no_store_is_refused_and_left_alone(
-    tmp_path: Path, write: Callable[[Path], object], message: str
+    tmp_path: Path, write: Callable[[Path], None], message: str
 ) -> None:
     path = tmp_path / "store.sqlite"
     write(path)

@@ -96,8 +96,9 @@ def test_texts_tell_the_truth_about_items_and_users(city: City) -> None:
 
 @pytest.mark.parametrize("bank", PHRASES["opinions"])
 def test_an_opinion_has_dozens_of_sentences_with_known_slots(bank: str) -> None:
+    templates = PHRASES["opinions"][bank]
     sentences = 0
-    for template in PHRASES["opinions"][bank]:
+    for template in templates:
         choices = re.findall(r"\[([^\]]*)\]", template)
         sentences += math.prod(len(choice.split("|")) for choice in choices)
         assert set(re.findall(r"\{(\w+)\}", template)) <= {*PHRASES["slots"], "dish", "food"}
@@ -131,7 +132,8 @@ def test_the_same_seed_gives_the_same_bytes(folder: Path, tmp_path: Path) -> Non
 def test_files_are_complete_and_photos_are_small(folder: Path) -> None:
     reviews, places = rows(folder / "reviews.jsonl"), rows(folder / "places.jsonl")
     assert len(reviews) == 160
-    assert list(reviews[0]) == ["user_id", "business_id", "rating", "review_text", "timestamp", "photos"]
+    columns = ["user_id", "business_id", "rating", "review_text", "timestamp", "photos"]
+    assert list(reviews[0]) == columns
     assert {row["business_id"] for row in reviews} == {row["business_id"] for row in places}
     assert all(re.fullmatch(r"20\d\d-\d\d-\d\d", str(row["timestamp"])) for row in reviews)
     assert all(row["price_level"] in (1, 2, 3, 4) for row in places)

@@ -52,7 +52,9 @@ def train_toy(shard: Shard, died: Path | None = None) -> tuple[dict[str, np.ndar
     return {name: value.numpy() for name, value in ranker.state_dict().items()}, losses
 
 
-def test_workers_train_the_model_of_one_process_although_one_dies(pool: WorkerPool, tmp_path: Path) -> None:
+def test_workers_train_the_model_of_one_process_although_one_is_killed(
+    pool: WorkerPool, tmp_path: Path
+) -> None:
     weights, losses = train_toy(Shard())
     remote_weights, remote_losses = train_on_workers(ENGINE, 256, partial(train_toy, died=tmp_path / "died"))
     assert (tmp_path / "died").exists()
@@ -63,7 +65,9 @@ def test_workers_train_the_model_of_one_process_although_one_dies(pool: WorkerPo
         np.testing.assert_allclose(remote_weights[name], value, rtol=0, atol=1e-9)
 
 
-def test_a_model_survives_a_round_trip(fitted: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_survives_being_sent_and_brought_back(
+    fitted: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cloudpickle = pytest.importorskip("ray.cloudpickle")
 
     def send(config: EngineConfig, size: int, train: Callable[[Shard], Any]) -> Any:

@@ -37,15 +37,17 @@ def _load_capitals() -> tuple[dict[str, object], RowFunction]:
 
 
 CAPITALS = Job({"kind": "capitals"}, _load_capitals)
-NAMES = [f"n{number}" for number in range(12)]
 
 
 @pytest.mark.parametrize(
     ("word", "reason", "size"),
     [("raise", "ValueError: cannot be computed", 5), ("die", "Died", 1), ("die", "Died", 4)],
 )
-def test_only_the_row_that_raises_or_kills_fails(pool: WorkerPool, word: str, reason: str, size: int) -> None:
-    names = [*NAMES[:7], word, *NAMES[8:]]
+def test_only_the_row_that_raises_or_kills_becomes_a_failure(
+    pool: WorkerPool, word: str, reason: str, size: int
+) -> None:
+    names = [f"n{number}" for number in range(12)]
+    names[7] = word
     results = run(pool, CAPITALS, names, size)
     failure = results.pop(7)
     assert isinstance(failure, Failure)
@@ -55,7 +57,8 @@ def test_only_the_row_that_raises_or_kills_fails(pool: WorkerPool, word: str, re
 
 
 def test_a_block_whose_worker_dies_is_computed_by_another(pool: WorkerPool, tmp_path: Path) -> None:
-    names = [*NAMES[:4], f"die@{tmp_path / 'once'}", *NAMES[5:]]
+    names = [f"n{number}" for number in range(12)]
+    names[4] = f"die@{tmp_path / 'once'}"
     results = run(pool, CAPITALS, names, 3)
     assert (tmp_path / "once").exists()
     assert results == {row: name.partition("@")[0].upper() for row, name in enumerate(names)}
@@ -68,9 +71,10 @@ def test_rows_that_all_raise_end_the_run_every_time(pool: WorkerPool) -> None:
 
 
 def test_threads_share_the_workers(pool: WorkerPool) -> None:
+    names = [f"n{number}" for number in range(8)]
     with ThreadPoolExecutor(3) as threads:
-        runs = [threads.submit(run, pool, CAPITALS, NAMES, 2) for _ in range(3)]
-    expected = {row: name.upper() for row, name in enumerate(NAMES)}
+        runs = [threads.submit(run, pool, CAPITALS, names, 2) for _ in range(3)]
+    expected = {row: name.upper() for row, name in enumerate(names)}
     assert [started.result() for started in runs] == [expected] * 3
 
 

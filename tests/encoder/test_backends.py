@@ -85,7 +85,9 @@ def test_bf16_points_in_the_same_direction(exact: np.ndarray, backend: str) -> N
     assert np.linalg.norm(half, axis=1) == pytest.approx(1, abs=1e-3)
 
 
-def test_only_a_damaged_model_is_converted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_converted_model_is_kept_and_a_damaged_one_converted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("openvino")
     folder = bundled_minilm()
     assert folder is not None

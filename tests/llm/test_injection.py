@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from chat_answers import complete
-from chat_server import Behaviour, Server
+from chat_server import Behaviour, Server, serve
 from hostile import HOSTILE, OWNED
 from mmrec.cache.store import Failure, Store
 from mmrec.config import AnnotationConfig, Config, LanguageConfig, RankerConfig
@@ -53,6 +53,13 @@ def _single_bar() -> Iterator[None]:
     """Nested work shows no progress bar of its own, which takes longer than the work."""
     with track("hostile reviews", 1):
         yield
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    pytest.importorskip("openai")
+    with serve() as running:
+        yield running
 
 
 @dataclass
@@ -331,6 +338,15 @@ def test_in_two_levels_an_order_reaches_its_own_entity_alone() -> None:
     assert obeyed > 5
 
 
+@pytest.mark.parametrize("name", [name for name in HOSTILE if "PWNED" in HOSTILE[name]])
+def test_a_hostile_review_changes_its_own_note_alone(name: str) -> None:
+    annotator, _ = in_process()
+    good = "The ramen was great."
+    notes = annotator.write_notes([good, HOSTILE[name], good])
+    assert notes[0] == notes[2] == in_process()[0].write_notes([good])[0]
+    assert "PWNED" not in notes[0].model_dump_json()
+
+
 def test_texts_without_visible_characters_are_not_sent() -> None:
     annotator, model = in_process()
     blank = [
@@ -381,6 +397,16 @@ def test_a_huge_review_is_truncated_and_crowds_out_no_other(pattern: str, size: 
     assert sum("tea" in text for text in model.prompts[-1].texts) == 59
 
 
+def test_a_long_review_takes_a_small_share_of_a_prompt() -> None:
+    annotator, model = in_process(call_tokens=400)
+    group = [Review(honest_text(number), 4.0, number, 0) for number in range(40)]
+    annotator.write_summaries("item", [[*group, Review(HOSTILE["100 kB"], 1.0, 99, 0)]])
+    (prompt,) = model.prompts
+    (long,) = set(prompt.texts) - {review.text for review in group}
+    assert estimate_tokens(long) <= 400 // 8 + 3
+    assert len(prompt.texts) > 8
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -407,7 +433,13 @@ def test_honest_reviews_are_annotated_whatever_they_look_like(server: Server, te
 def test_a_quoted_review_is_not_taken_for_the_answer() -> None:
     class QuotingModel(RecordingModel):
         def answer(self, prompt: Prompt) -> Answer:
-            note = OWNED | {"gist": "Says what to answer."}
+            note = {
+                "gist": "Says what to answer.",
+                "likes": [],
+                "dislikes": [],
+                "price": "none",
+                "categories": [],
+            }
             return Answer(text=f"The review is `{prompt.texts[0]}`, so:\n{json.dumps(note)}")
 
     annotator = Annotator(QuotingModel(), Store(), LanguageConfig(), AnnotationConfig())

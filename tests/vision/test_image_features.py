@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,19 +29,15 @@ class SizeCaptioner:
     chunk_size = 3
     provenance = {"kind": "caption", "model": "stub"}  # noqa: RUF012
 
-    def __init__(
-        self, faulty: tuple[int, int] | None = None, interrupt_at: tuple[int, int] | None = None
-    ) -> None:
+    def __init__(self, faulty: tuple[int, int] | None = None) -> None:
         self.blocks: list[list[tuple[int, int]]] = []
-        self.faulty, self.interrupt_at = faulty, interrupt_at
+        self.faulty = faulty
 
     def caption(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
         for block in photos:
             self.blocks.append([photo.size for _, photo in block])
             assert {photo.mode for _, photo in block} == {"RGB"}
             for number, photo in block:
-                if photo.size == self.interrupt_at:
-                    raise KeyboardInterrupt
                 if photo.size == self.faulty:
                     yield number, Failure("caption loops: a a a a (twice)")
                 else:
@@ -115,14 +115,46 @@ def test_large_photos_are_made_small_before_they_wait_for_the_model(store: Store
     assert [texts[path] for path in paths] == ["1024 by 512", "1024 by 1"]
 
 
-def test_a_run_that_breaks_off_keeps_its_captions(store: Store, tmp_path: Path) -> None:
+KILLED_RUN = """
+import sys, time
+from pathlib import Path
+from mmrec.cache.store import Store
+from mmrec.llm.types import Answer
+from mmrec.vision.image_features import PhotoAnnotator
+
+class SlowCaptioner:
+    chunk_size = 2
+    provenance = {"kind": "caption", "model": "stub"}
+    status = str
+
+    def caption(self, photos):
+        for block in photos:
+            if len(block) and block[0][1].width == 14:
+                print("two blocks are done", flush=True)
+                time.sleep(60)
+            for number, photo in block:
+                yield number, Answer(text="before the kill")
+
+folder = Path(sys.argv[1])
+paths = [str(path) for path in sorted(folder.glob("*.png"))]
+PhotoAnnotator(Store(folder / "store.sqlite"), 10**6).caption_photos(paths, SlowCaptioner())
+"""
+
+
+def test_a_killed_run_keeps_its_captions(tmp_path: Path) -> None:
     paths = [draw(tmp_path / f"{width}.png", width) for width in range(10, 20)]
-    with pytest.raises(KeyboardInterrupt):
-        PhotoAnnotator(store, 10**6).caption_photos(paths, SizeCaptioner(interrupt_at=(14, 20)))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", KILLED_RUN, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "two blocks are done\n"
+        child.send_signal(signal.SIGKILL)
     captioner = SizeCaptioner()
+    store = Store(tmp_path / "store.sqlite")
     texts = PhotoAnnotator(store, 10**6).caption_photos(paths, captioner).texts
-    assert texts == {path: f"{width} by 20" for width, path in enumerate(paths, 10)}
-    assert sorted(width for block in captioner.blocks for width, _ in block) == list(range(14, 20))
+    store.close()
+    assert [texts[path] for path in paths[:5]] == ["before the kill"] * 4 + ["14 by 20"]
+    assert sorted(size[0] for block in captioner.blocks for size in block) == list(range(14, 20))
 
 
 def test_vectors_go_through_the_store_too(store: Store, tmp_path: Path, one_thread: None) -> None:
