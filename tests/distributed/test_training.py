@@ -74,7 +74,7 @@ def test_a_model_survives_being_sent_and_brought_back(
         return cloudpickle.loads(cloudpickle.dumps(train))(Shard())
 
     monkeypatch.setattr("mmrec.distributed.training.train_on_workers", send)
-    known, builder = fitted._known, fitted._model.builder
+    known, builder = fitted.state.saved.known_reviews, fitted.state.saved.model.builder
     label, rows = known.data.rating >= 4, np.arange(len(known.data.rating))
     split = Split(rows[:300], rows[300:400], rows[400:])
     runs = [TrainingRun(1, 0.3, (0.4, 0.6)), TrainingRun(2, 0.3, (0.4, 0.6))]
