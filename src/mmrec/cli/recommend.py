@@ -27,7 +27,7 @@ Several = Annotated[list[str], Parameter(consume_multiple=True, negative=())]
 
 
 @Parameter(name="*")
-class ListOptions(BaseModel, use_attribute_docstrings=True):
+class ListFlags(BaseModel, use_attribute_docstrings=True):
     """For whom a list is, and what it may hold."""
 
     user: str | None = None
@@ -76,10 +76,10 @@ class ListOptions(BaseModel, use_attribute_docstrings=True):
             raise ConfigError("--everyone goes with --n, --seen and --max-fpr alone")
 
 
-_DEFAULTS = ListOptions()
+_DEFAULTS = ListFlags()
 
 
-def recommend(model: Model, /, *, options: ListOptions = _DEFAULTS, json: AsJson = False) -> None:
+def recommend(model: Model, /, *, options: ListFlags = _DEFAULTS, json: AsJson = False) -> None:
     """Recommend items to a user, to a new user who says what they like, or to all users at once."""
     from mmrec.recommender.explain import with_sentences
     from mmrec.recommender.recommender import Recommender
@@ -120,7 +120,7 @@ def _check_categories(categories: list[str], recommender: Recommender) -> None:
         raise ConfigError(f"--category {categories[0]!r}: {message}")
 
 
-def _write_lists(recommender: Recommender, path: Path, options: ListOptions) -> None:
+def _write_lists(recommender: Recommender, path: Path, options: ListFlags) -> None:
     start = time.monotonic()
     lists = recommender.recommend_all(n=options.n, seen=options.seen, max_fpr=options.max_fpr)
     seconds = time.monotonic() - start
