@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from mmrec.cache.admin import ImportCounts, Selection, export, import_, prune, stats
 from mmrec.cache.store import Failure, Store, result_keys
+from mmrec.cli.options import stdout
 from mmrec.cli.store import store_app
 from mmrec.errors import ConfigError, DataError, StoreError
 from mmrec.llm.types import Answer, Usage
@@ -311,7 +312,7 @@ def test_only_import_creates_a_store(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_names_from_an_archive_cannot_control_the_terminal(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")  # a narrow table would fold the names
+    monkeypatch.setattr(stdout, "_width", 200)  # a narrow table would fold the names
     file = tmp_path / "archive.jsonl"
     file.write_bytes(line(provenance={"kind": "[red]x", "model": "\x1b[2Jy"}))
     run(capsys, "import", file, "--store", store.path)

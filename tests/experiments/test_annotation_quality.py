@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from mmrec.cli.annotate import print_quality
+from mmrec.cli.options import stdout
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.data.schema import REVIEW_SCHEMA, EntityKind, Reviews
 from mmrec.encoder.text_encoder import Encoder
@@ -378,7 +379,7 @@ def test_hostile_texts_are_printed_inert_within_80_columns(
     dataset = dataset_of(models, {item: [evil + item, *PLACES[item]] for item in ITEMS})
     lists = {"likes": [evil], "dislikes": ["\x1b[31m"]}
     summaries = [Summary(text=f"\ud800 {evil} {item}", **lists) for item in rotate(ITEMS)]
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(stdout, "_width", 80)
     quality = measure(run_of(dataset, summaries), models)
     print_quality(quality)
     text = capsys.readouterr().out
@@ -397,7 +398,7 @@ def test_the_same_seed_gives_the_same_quality_and_its_tables_fit_into_80_columns
     first, second = measure(run, models), measure(run, models)
     assert json.dumps(asdict(first), allow_nan=False) == json.dumps(asdict(second))
     assert set(first.measures) == {"support", "coverage", "polarity"}
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(stdout, "_width", 80)
     print_quality(first)
     text = capsys.readouterr().out
     assert "builtin, strategy summary, prompts default" in text
