@@ -35,8 +35,7 @@ import numpy as np
 import polars as pl
 
 from mmrec.config import Config, RankerConfig, SplitConfig
-from mmrec.data.schema import NO_TIME, Interactions
-from mmrec.data.split import split_reviews
+from mmrec.data.schema import NO_TIME, Interactions, split_reviews
 from mmrec.evidence.policies import Evidence
 from mmrec.evidence.views import EvidenceViews
 from mmrec.features.annotations import EvidenceSums, rating_sums

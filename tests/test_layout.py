@@ -21,7 +21,6 @@ LAYERS = [
     "errors",
     "config",
     "console",
-    "text",
     "data",
     "cache",
     "encoder",

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from checkerboard import ITEM_TEXTS, USER_TEXTS
 from mmrec.cache.store import Store
 from mmrec.config import Config, EvidenceConfig, RankerConfig, TrainingConfig
-from mmrec.data.split import Split
+from mmrec.data.schema import Split
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.evidence.policies import Evidence
 from mmrec.experiments.baselines import simple_baseline_probabilities

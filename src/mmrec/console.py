@@ -1,7 +1,8 @@
-"""Progress bars with time left, on standard error so that standard output stays clean."""
+"""What people see: progress on standard error, and text from outside, cleaned and escaped."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,10 +11,12 @@ from contextvars import ContextVar
 from rich import progress
 from rich.console import Console
 
-__all__ = ["console", "track"]
+__all__ = ["console", "escape_text", "remove_control_characters", "single_line", "track"]
 
 console = Console(stderr=True)
 _has_bar: ContextVar[bool] = ContextVar("has_bar", default=False)
+# Newline and tab stay. Lone surrogates go: they cannot be encoded as UTF-8.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @contextmanager
@@ -61,3 +64,25 @@ def track(title: str, total: int, status: Callable[[], str] = str) -> Iterator[C
                 show()
     finally:
         _has_bar.reset(token)
+
+
+def remove_control_characters(text: str) -> str:
+    """Return text without control characters and lone surrogates; every line ends with a newline."""
+    if text.isprintable():  # as most texts are, and much faster than the pattern
+        return text
+    return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def single_line(text: str) -> str:
+    """Return text with every run of white space replaced by one blank."""
+    return " ".join(text.split())
+
+
+def escape_text(text: str, limit: int = 200) -> str:
+    """Return text of at most `limit` characters, unprintable ones escaped, safe for terminals."""
+    shown = ""
+    for character in text[: limit + 1]:
+        if not character.isprintable():
+            character = character.encode("unicode_escape").decode("ascii")
+        shown += character
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"

@@ -10,8 +10,7 @@ from safetensors.torch import load, save
 
 from mmrec.cache.store import Store, default_store_path
 from mmrec.config import Config
-from mmrec.data.schema import Reviews
-from mmrec.data.split import Split, filter_reviews, split_reviews
+from mmrec.data.schema import Reviews, Split, filter_reviews, split_reviews
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
 from mmrec.evaluation.metrics import Metrics, evaluate

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 from store_worker import VECTOR, WORD, read_journal, stored_names
 
-from mmrec.cache.locks import hold_lock
 from mmrec.cache.store import Result, Store, result_keys
 
 WORKER = Path(__file__).with_name("store_worker.py")
@@ -224,7 +223,7 @@ def test_a_store_with_a_limit_of_waiting_computes_without_the_lock(tmp_path: Pat
     store.max_wait = 0.05
 
     def hold() -> None:
-        with hold_lock(path, "word"):
+        with store.lock("word"):
             done.wait(30)
 
     with ThreadPoolExecutor(1) as pool:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mmrec.config import ReadConfig
-from mmrec.data.columns import LAYOUTS, choose_columns, first_value, photo_names
+from mmrec.console import escape_text, remove_control_characters
+from mmrec.data.images import photo_names
+from mmrec.data.readers import LAYOUTS, choose_columns
 from mmrec.data.schema import ReviewRow, explain_refusal
 from mmrec.errors import ConfigError, DataError
-from mmrec.text import escape_text, remove_control_characters
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.datetimes(),
@@ -85,13 +86,6 @@ def test_an_absent_column_is_named_with_the_mend(
 ) -> None:
     with pytest.raises(kind, match=reason):
         choose_columns(columns.split(), ReadConfig(**config), "f")
-
-
-def test_the_first_name_that_the_row_has_counts() -> None:
-    names = LAYOUTS["amazon"]["item"]
-    assert first_value({"asin": "variant", "parent_asin": "product"}, names) == "product"
-    assert first_value({"asin": "variant"}, names) == "variant"
-    assert first_value({}, names) is first_value({"asin": math.nan}, names) is None
 
 
 @pytest.mark.parametrize(

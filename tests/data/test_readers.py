@@ -166,7 +166,7 @@ def test_a_bad_row_is_refused_with_its_line_and_costs_nothing_else(
 
 
 def test_a_line_over_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmrec.data.files.MAX_LINE", 100)
+    monkeypatch.setattr("mmrec.data.files._MAX_LINE", 100)
     long = GOOD | {"text": "x" * 1000}
     reviews = read_reviews(write(tmp_path / "r.jsonl", GOOD, long, GOOD | {"user": "v"}), ANY)
     assert reviews.table["user"].to_list() == ["u", "v"]

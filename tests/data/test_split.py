@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmrec.config import SplitConfig
-from mmrec.data.schema import Interactions
-from mmrec.data.split import Split, filter_reviews, split_reviews
+from mmrec.data.schema import Interactions, Split, filter_reviews, split_reviews
 from mmrec.errors import DataError
 from review_tables import interactions, tables
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ray_pool import ENGINE
 
 from mmrec.config import Config, EngineConfig, RankerConfig, TrainingConfig
-from mmrec.data.split import Split
+from mmrec.data.schema import Split
 from mmrec.distributed.training import train_on_workers
 from mmrec.distributed.workers import WorkerPool
 from mmrec.pipeline import train_runs

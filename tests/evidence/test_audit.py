@@ -11,7 +11,7 @@ import pytest
 from mmrec.cache.store import Store
 from mmrec.config import AnnotationConfig, Config, EvidenceConfig, RankerConfig
 from mmrec.data import read_reviews
-from mmrec.data.split import Split
+from mmrec.data.schema import Split
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import ConfigError

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmrec.data import arrays
-from mmrec.data.schema import NO_TIME, Interactions
-from mmrec.data.split import Split
+from mmrec.data import files
+from mmrec.data.schema import NO_TIME, Interactions, Split
 from mmrec.errors import DataError
 from mmrec.evidence import views as views_module
 from mmrec.evidence.policies import VALIDATION_FOLD, Evidence, Policy, assign_folds
@@ -117,7 +116,7 @@ def test_sums_and_means_equal_a_plain_loop_in_blocks_of_any_size(
         count = np.array([len(rows) for rows in views.review_sets()])
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(views_module, "_BLOCK_CELLS", cells)
-            patch.setattr(arrays, "_LARGE", 1 if mapped else 1 << 30)
+            patch.setattr(files, "_LARGE", 1 if mapped else 1 << 30)
             sums, means = views.sum(values), views.mean(values, count)
         assert isinstance(sums.base, np.memmap) == mapped == isinstance(means.base, np.memmap)
         assert sums.dtype == ("float32" if dtype == "float16" else values.dtype)

@@ -9,8 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mmrec.config import SplitConfig
-from mmrec.data.schema import Interactions
-from mmrec.data.split import Split, split_reviews
+from mmrec.data.schema import Interactions, Split, split_reviews
 from mmrec.experiments.baselines import (
     ALWAYS_LIKE,
     MEAN_BASELINES,

@@ -12,8 +12,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 from mmrec.config import SplitConfig
-from mmrec.data.schema import Interactions
-from mmrec.data.split import Split, split_reviews
+from mmrec.data.schema import Interactions, Split, split_reviews
 from mmrec.experiments.baselines import simple_baseline_probabilities
 from mmrec.experiments.trained_baselines import (
     TRAINED_BASELINES,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
-from mmrec.data import arrays
+from mmrec.data import files
 from mmrec.data.schema import Interactions
 from mmrec.features import mixed_effects, text_regression
 from mmrec.features.mixed_effects import EFFECT_COLUMNS, MixedEffects, choose_penalties, ridge_factors
@@ -121,7 +121,7 @@ def test_blocks_of_any_size_and_differences_of_sums_give_the_same_effects(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mixed_effects, "_BLOCK_CELLS", cells)
         patch.setattr(text_regression, "_BLOCK_CELLS", cells)
-        patch.setattr(arrays, "_LARGE", 1)
+        patch.setattr(files, "_LARGE", 1)
         hidden = np.setdiff1d(np.arange(len(data)), rows)
         sums = TextSums.from_rows(texts, np.arange(len(data))).without(texts, hidden)
         effects = MixedEffects.fit(texts, rows, (2.0, 3.0), sums)

@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mmrec.data.schema import NO_TIME, Interactions
-from mmrec.data.split import Split
+from mmrec.data.schema import NO_TIME, Interactions, Split
 from mmrec.evidence.policies import Evidence, Policy
 from mmrec.evidence.views import EvidenceViews
 from mmrec.features.annotations import PhotoVectors

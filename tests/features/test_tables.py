@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmrec.config import AnnotationConfig, Config, RankerConfig
-from mmrec.data import arrays
-from mmrec.data.schema import EntityKind, Interactions
-from mmrec.data.split import Split
+from mmrec.data import files
+from mmrec.data.schema import EntityKind, Interactions, Split
 from mmrec.errors import DataError
 from mmrec.evidence.policies import Evidence
 from mmrec.evidence.views import EvidenceViews
@@ -124,7 +123,7 @@ def test_large_arrays_are_mapped_to_files_without_a_name(
     sums = replace(sums, vectors=blocks, text_count={"gist": np.array([2.0, 1.0, 0.0])})
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     in_memory = build(sums)
-    monkeypatch.setattr(arrays, "_LARGE", 1)
+    monkeypatch.setattr(files, "_LARGE", 1)
     mapped = build(sums)
     assert not list(tmp_path.iterdir())
     for plain, memmap in (
@@ -142,11 +141,11 @@ def test_a_full_disk_is_an_error_that_names_the_remedy(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     size = 2 * shutil.disk_usage(tmp_path).total
     with pytest.raises(DataError, match=f"^{tmp_path} has no room for {size / 1e9:.1f} GB.*set TMPDIR"):
-        arrays.allocate((size,), np.uint8)
+        files.allocate((size,), np.uint8)
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"No such file.*set TMPDIR"):
-        arrays.allocate((200_000_000,), np.uint8)
+        files.allocate((200_000_000,), np.uint8)
 
 
 @pytest.mark.parametrize(

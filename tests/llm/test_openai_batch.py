@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 
 from chat_server import Server, serve
-from mmrec.cache.locks import hold_lock
 from mmrec.cache.store import Failure, Store
 from mmrec.cli import main
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
@@ -524,8 +523,7 @@ def open_client(server: Server, store: Store, price: Price | None = None) -> Bat
 
 def test_looking_at_batches_is_locked(server: Server, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def look() -> None:
-        assert store.path is not None
-        with hold_lock(store.path, "batch requests", max_wait=0) as is_held:
+        with store.lock("batch requests", max_wait=0) as is_held:
             locked.append(not is_held)
 
     locked: list[bool] = []

@@ -14,7 +14,6 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from mmrec.cache.locks import hold_lock
 from mmrec.recommender.recommender import Recommender
 from serving import WAIT, Served, serving
 
@@ -73,11 +72,10 @@ def test_visitors_do_not_wait_for_a_long_run_on_the_same_store(model: Path, tmp_
 
     recommender = Recommender.load(model)
     service = RecommendationService(recommender, LiveStore(f"sqlite:///{tmp_path / 'live.sqlite'}"))
-    store, finished = recommender.models.store.path, threading.Event()
-    assert store is not None
+    store, finished = recommender.models.store, threading.Event()
 
     def run_for_long() -> None:
-        with hold_lock(store, "note"), hold_lock(store, "vector"):
+        with store.lock("note"), store.lock("vector"):
             assert finished.wait(60)
 
     item = next(iter(recommender.state.online.codes["item"]))

@@ -13,14 +13,16 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Container, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from mmrec.cache.locks import hold_lock
-from mmrec.console import track
+from filelock import FileLock, Timeout
+
+from mmrec.console import console, track
 from mmrec.errors import StoreError
 
 __all__ = ["Compute", "Failure", "Provenance", "Result", "Store"]
@@ -197,13 +199,40 @@ class Store:
 
     @contextmanager
     def lock(self, kind: str, max_wait: float | None = None) -> Iterator[bool]:
-        """Hold the lock of a kind of results as `hold_lock` does; a store in memory needs none."""
-        with ExitStack() as locks:
-            held = True
-            if self.path is not None:
-                with self.translate_errors():
-                    held = locks.enter_context(hold_lock(self.path, kind, max_wait))
-            yield held
+        """Hold the lock of a kind of results, so that processes queue instead of paying twice.
+
+        The lock is a file beside the database; a store in memory needs none. It is reentrant within
+        its thread, and the operating system frees it when its process dies, also by kill -9.
+
+        Kinds nest as results are made of each other: a note is made of vectors, so whoever holds
+        `note` may wait for `vector`. Nesting them the other way round too would be a deadlock.
+
+        Yields:
+            Whether the lock is held: after `max_wait` seconds work goes on without it; None waits
+            without limit.
+        """
+        if self.path is None:
+            yield True
+            return
+        with self.translate_errors():
+            folder = self.path.with_name(f"{self.path.name}.locks")
+            folder.mkdir(exist_ok=True)
+            # A singleton, so that within a thread two stores on one file are the same owner.
+            lock = FileLock(folder / f"{quote(kind, safe='')}.lock", is_singleton=True)
+            is_held = True
+            try:
+                lock.acquire(timeout=2.0 if max_wait is None else max_wait)
+            except Timeout:
+                is_held = max_wait is None
+                if is_held:
+                    note = f"- waiting for another process that computes: {kind}"
+                    console.print(note, markup=False)
+                    lock.acquire()
+        try:
+            yield is_held
+        finally:
+            if is_held:
+                lock.release()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

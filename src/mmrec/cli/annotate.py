@@ -12,8 +12,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from mmrec.cli.options import AsJson, Data, Settings, print_json, result_table, show_rejects, stdout
-from mmrec.console import console
-from mmrec.text import escape_text, single_line
+from mmrec.console import console, escape_text, single_line
 
 if TYPE_CHECKING:
     from mmrec.data import Reviews

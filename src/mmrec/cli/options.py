@@ -14,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmrec import config as settings
-from mmrec.console import console
-from mmrec.text import escape_text
+from mmrec.console import console, escape_text
 
 if TYPE_CHECKING:
     from mmrec.data import Reviews

@@ -1,32 +1,33 @@
-"""JSON lines, JSON, CSV and Parquet as one stream of numbered rows; a bad row costs only itself."""
+"""Files: rows of JSON lines, JSON, CSV and Parquet as one stream of records; large arrays on disk."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import json
+import math
+import os
 import re
+import tempfile
 import zlib
 from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import Iterator
 from io import BufferedIOBase
-from itertools import chain, count
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
+from numpy.typing import DTypeLike
 
 from mmrec.errors import DataError
 
-__all__ = ["SUFFIXES", "Record", "read_records"]
+__all__ = ["Record", "allocate", "parse_list", "read_records", "to_float16", "to_float32"]
 
-_TEXT_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv")
-SUFFIXES = (*_TEXT_SUFFIXES, *(f"{suffix}.gz" for suffix in _TEXT_SUFFIXES), ".parquet")
-"""Endings of names of data files, in any case."""
-
-MAX_LINE = 16 * 2**20
-"""Bytes of a line of text; a longer one is refused, so that no line can fill the memory."""
+_MAX_LINE = 16 * 2**20  # bytes; a longer line is refused, so that none can fill the memory
+_LARGE = 100_000_000  # bytes from which an array is mapped; some 10^5 reviews stay in memory
 
 
 class Record(NamedTuple):
@@ -42,25 +43,27 @@ class Record(NamedTuple):
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """Yield the rows of a file in its order; blank lines are skipped.
+    """Yield the rows of a file in its order; a bad row costs only itself, blank lines are skipped.
 
     Raises:
         DataError: the file is absent, no regular file, of an unknown suffix, or broken as a whole.
     """
-    suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
-    endings = ", ".join(SUFFIXES)
+    name = path.name.lower()
+    text_suffixes = (".jsonl", ".ndjson", ".json", ".csv")
+    suffixes = (*text_suffixes, *(f"{suffix}.gz" for suffix in text_suffixes), ".parquet")
+    endings = ", ".join(suffixes)
     if not path.exists():
         raise DataError(f"{path}: no such file; check the path")
     if not path.is_file():
         raise DataError(f"{path}: not a file; name the file itself, one of {endings}")
-    if not suffix:
+    if not name.endswith(suffixes):
         raise DataError(f"{path}: unknown kind of file; its name must end in one of {endings}")
     try:
-        if suffix == ".parquet":
+        if name.endswith(".parquet"):
             yield from _read_parquet(path)
-        elif suffix.startswith(".csv"):
+        elif name.endswith((".csv", ".csv.gz")):
             yield from _read_csv(path)
-        elif suffix in (".json", ".json.gz") and _is_document(path):
+        elif name.endswith((".json", ".json.gz")) and _is_document(path):
             yield from _read_json_document(path)
         else:
             yield from _read_json_lines(path)
@@ -76,47 +79,44 @@ def _open(path: Path) -> BufferedIOBase:
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
 
 
-def _read_lines(handle: BufferedIOBase) -> Iterator[Record]:
+def _read_lines(path: Path) -> Iterator[Record]:
     """Yield lines as they are spelt; the content is "" or the reason why a line cannot be read."""
-    for number in count(1):
-        line = handle.readline(MAX_LINE)
-        if not line:
-            return
-        problem = ""
-        if number == 1:
-            line = line.removeprefix(BOM_UTF8)
-        if len(line) == MAX_LINE and not line.endswith(b"\n"):
-            problem = f"line is longer than {MAX_LINE} bytes"
-            line = line[:1000]
-            while (rest := handle.readline(MAX_LINE)) and not rest.endswith(b"\n"):
-                pass
-        try:
-            text = line.decode()
-        except UnicodeDecodeError as error:
-            byte = f"{line[error.start]:#04x}"
-            problem = problem or f"not UTF-8: byte {byte} at position {error.start}"
-            text = line.decode(errors="backslashreplace")
-        yield Record(number, problem, text)
+    with _open(path) as handle:
+        for number in count(1):
+            line = handle.readline(_MAX_LINE)
+            if not line:
+                return
+            problem = ""
+            if number == 1:
+                line = line.removeprefix(BOM_UTF8)
+            if len(line) == _MAX_LINE and not line.endswith(b"\n"):
+                problem = f"line is longer than {_MAX_LINE} bytes"
+                line = line[:1000]
+                while (rest := handle.readline(_MAX_LINE)) and not rest.endswith(b"\n"):
+                    pass
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                byte = f"{line[error.start]:#04x}"
+                problem = problem or f"not UTF-8: byte {byte} at position {error.start}"
+                text = line.decode(errors="backslashreplace")
+            yield Record(number, problem, text)
 
 
 def _read_json_lines(path: Path) -> Iterator[Record]:
-    with _open(path) as handle:
-        for line in _read_lines(handle):
-            if line.content:
-                yield line
-            elif line.raw.strip():
-                yield Record(line.line, _parse_json(line.raw), line.raw)
-
-
-def _parse_json(text: str) -> dict[str, Any] | str:
-    try:
-        return _check_object(json.loads(text))
-    except json.JSONDecodeError as error:
-        return f"broken JSON: {error.msg} at position {error.pos}"
-    except ValueError:
-        return "broken JSON: a number has too many digits"
-    except RecursionError:
-        return "broken JSON: nested too deeply"
+    for number, content, raw in _read_lines(path):
+        if not content:
+            if not raw.strip():
+                continue
+            try:
+                content = _check_object(json.loads(raw))
+            except json.JSONDecodeError as error:
+                content = f"broken JSON: {error.msg} at position {error.pos}"
+            except ValueError:
+                content = "broken JSON: a number has too many digits"
+            except RecursionError:
+                content = "broken JSON: nested too deeply"
+        yield Record(number, content, raw)
 
 
 def _check_object(value: Any) -> dict[str, Any] | str:
@@ -131,15 +131,19 @@ def _is_document(path: Path) -> bool:
 
 
 def _read_json_document(path: Path) -> Iterator[Record]:
+    def parse_int(digits: str) -> float:
+        try:
+            return int(digits)
+        except ValueError:  # more than 4,300 digits; a rating of infinity is refused
+            return float(digits)
+
     with _open(path) as handle:
-        data = handle.read().removeprefix(BOM_UTF8)
-    # Bytes that are not UTF-8 become lone surrogates, so that they cost their row and not the file.
-    text = data.decode(errors="surrogateescape")
+        # Bytes that are not UTF-8 become lone surrogates, so that they cost their row only.
+        text = handle.read().removeprefix(BOM_UTF8).decode(errors="surrogateescape")
     not_utf8 = re.compile("[\udc80-\udcff]")
     damaged = not_utf8.search(text) is not None
-    del data
     try:
-        document = json.loads(text, parse_int=_parse_int)
+        document = json.loads(text, parse_int=parse_int)
     except json.JSONDecodeError as error:
         reason = f"line {error.lineno}: broken JSON ({error.msg})"
         raise DataError(f"{path}: {reason}; write it again") from error
@@ -158,13 +162,6 @@ def _read_json_document(path: Path) -> Iterator[Record]:
             yield Record(number, _check_object(row))
 
 
-def _parse_int(digits: str) -> float:
-    try:
-        return int(digits)
-    except ValueError:  # more than 4,300 digits; a rating of infinity is refused
-        return float(digits)
-
-
 def _read_parquet(path: Path) -> Iterator[Record]:
     # Polars 2.1 may abort the process on forged Parquet sizes, which nothing here can catch: a
     # Parquet file must come from a trusted source, text files from anywhere.
@@ -175,41 +172,31 @@ def _read_parquet(path: Path) -> Iterator[Record]:
             yield Record(number, row)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise DataError(
-            f"{path}: not a readable Parquet file ({reason}); write it again"
-        ) from error
+        message = f"{path}: not a readable Parquet file ({reason}); write it again"
+        raise DataError(message) from error
 
 
 def _read_csv(path: Path) -> Iterator[Record]:
     # The module's limit on a cell would refuse long texts; it is global, so it is put back.
-    limit = csv.field_size_limit(MAX_LINE)
+    limit = csv.field_size_limit(_MAX_LINE)
     try:
-        with _open(path) as handle:
-            header: list[str] | None = None
-            for record, cells in _csv_records(_read_lines(handle)):
-                if header is None:
-                    header = _check_header(path, record, cells)
-                elif record.content:
-                    yield record
-                elif len(cells) != len(header):
-                    counts = f"{len(cells)}, and the header has {len(header)}"
-                    yield record._replace(content=f"wrong number of cells: {counts}")
-                else:
-                    yield record._replace(content=dict(zip(header, cells, strict=True)))
+        records = _csv_records(_read_lines(path))
+        first, header = next(records, (Record(1, ""), []))
+        header = [cell.strip() for cell in header]
+        if first.content:
+            reason = f"the header cannot be read ({first.content}); write the file as UTF-8 CSV"
+            raise DataError(f"{path}: line {first.line}: {reason}")
+        if len(set(header)) < len(header):
+            reason = "the header names a column twice; rename one of them"
+            raise DataError(f"{path}: line {first.line}: {reason}")
+        for record, cells in records:
+            content = record.content
+            if not content and len(cells) != len(header):
+                counts = f"{len(cells)}, and the header has {len(header)}"
+                content = f"wrong number of cells: {counts}"
+            yield record._replace(content=content or dict(zip(header, cells, strict=True)))
     finally:
         csv.field_size_limit(limit)
-
-
-def _check_header(path: Path, record: Record, cells: list[str]) -> list[str]:
-    header = [cell.strip() for cell in cells]
-    reason = ""
-    if record.content:
-        reason = f"the header cannot be read ({record.content}); write the file as UTF-8 CSV"
-    elif len(set(header)) < len(header):
-        reason = "the header names a column twice; rename one of them"
-    if reason:
-        raise DataError(f"{path}: line {record.line}: {reason}")
-    return header
 
 
 def _csv_records(lines: Iterator[Record]) -> Iterator[tuple[Record, list[str]]]:
@@ -218,16 +205,22 @@ def _csv_records(lines: Iterator[Record]) -> Iterator[tuple[Record, list[str]]]:
     A record that cannot be parsed costs its first line only: reading goes on at the line after it,
     since a quote that is never closed would swallow the rest of the file.
     """
-    first = next(lines, None)
-    if first is None:
-        return
-    delimiter = max(",;\t", key=first.raw.count)
-    unread = deque([first])  # lines to read again, before the stream goes on
+    unread = deque(islice(lines, 1))  # lines to read again, before the stream goes on
+    delimiter = max(",;\t", key=unread[0].raw.count) if unread else ","
+    read: list[Record] = []  # lines of the record at hand
+
+    def next_lines() -> Iterator[str]:
+        while len(read) < 1000:  # after so many lines, a quote counts as never closed
+            line = unread.popleft() if unread else next(lines, None)
+            if line is None:
+                return
+            read.append(line)
+            yield line.raw
+
     while True:
-        read: list[Record] = []
-        reader = csv.reader(_record_lines(unread, lines, read), delimiter=delimiter, strict=True)
+        read.clear()
         try:
-            cells = next(reader, None)
+            cells = next(csv.reader(next_lines(), delimiter=delimiter, strict=True), None)
         except csv.Error as error:
             unread.extendleft(reversed(read[1:]))
             yield read[0]._replace(content=f"broken CSV: {error}"), []
@@ -235,19 +228,52 @@ def _csv_records(lines: Iterator[Record]) -> Iterator[tuple[Record, list[str]]]:
         if cells is None:
             return
         if cells:
-            problems = [line.content for line in read if line.content]
-            raw = "".join(line.raw for line in read)
-            yield Record(read[0].line, problems[0] if problems else "", raw), cells
+            problem = next((line.content for line in read if line.content), "")
+            yield Record(read[0].line, problem, "".join(line.raw for line in read)), cells
 
 
-def _record_lines(
-    unread: deque[Record], lines: Iterator[Record], read: list[Record]
-) -> Iterator[str]:
-    """Yield the lines of one CSV record, and append them to `read`."""
-    # After a thousand lines, a quote counts as never closed.
-    while len(read) < 1000:
-        line = unread.popleft() if unread else next(lines, None)
-        if line is None:
-            return
-        read.append(line)
-        yield line.raw
+def parse_list(text: str) -> list[Any] | None:
+    """Return the list that a text spells, in JSON or as pandas writes it; None if it spells none."""
+    if text.lstrip().startswith("["):
+        for spelling in (text, text.replace("'", '"')):
+            try:
+                return list(json.loads(spelling))
+            except (ValueError, RecursionError):
+                continue
+    return None
+
+
+def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """Return an array to be filled; a large one is mapped to a file in the folder `TMPDIR`.
+
+    The system can write a mapped array to the disk when memory is short. The file has no name, so it
+    is gone when the array is, also after a crash. Raises a DataError if the disk has no room for it.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < _LARGE:
+        return np.empty(shape, dtype=dtype)
+    try:
+        with tempfile.TemporaryFile(prefix="mmrec") as file:
+            # Without this, a full disk would be noticed on writing, where it kills the process.
+            if hasattr(os, "posix_fallocate"):  # macOS has none
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.asarray(np.memmap(file, dtype, "w+", shape=shape))
+    except OSError as error:
+        raise DataError(
+            f"{tempfile.gettempdir()} has no room for {size / 1e9:.1f} GB of features "
+            f"({error.strerror}); set TMPDIR to a folder on a disk that has"
+        ) from error
+
+
+def to_float32(values: np.ndarray) -> np.ndarray:
+    """Return float32 of float16, ten times as fast as NumPy; an array of another type as it is."""
+    import torch  # takes seconds, and reading files needs none
+
+    return torch.from_numpy(values).float().numpy() if values.dtype == np.float16 else values
+
+
+def to_float16(values: np.ndarray) -> np.ndarray:
+    """Return float16 of any floats."""
+    import torch
+
+    return torch.from_numpy(values).half().numpy()

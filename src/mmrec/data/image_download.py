@@ -19,13 +19,12 @@ from typing import Any
 from anyio import CapacityLimiter, to_thread
 from PIL import Image
 
-from mmrec.console import track
-from mmrec.data.columns import LAYOUTS, cell_entries, object_urls
+from mmrec.console import escape_text, track
 from mmrec.data.files import read_records
 from mmrec.data.http_download import DownloadLimits, TransientError, connection_pool, download
-from mmrec.data.images import IMAGE_FORMATS, load_photo
+from mmrec.data.images import IMAGE_FORMATS, cell_entries, load_photo, object_urls
+from mmrec.data.readers import LAYOUTS
 from mmrec.errors import ConfigError, DataError, PhotoError
-from mmrec.text import escape_text
 
 __all__ = ["DownloadReport", "download_photos", "photo_urls"]
 

@@ -1,21 +1,23 @@
-"""Photos from outside: checked before use, decoded within limits, refused with a reason."""
+"""Photos from outside: found in cells, checked before use, decoded within limits or refused."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Collection
+import re
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
-from typing import IO
+from typing import IO, Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmrec.console import track
+from mmrec.data.files import parse_list
 from mmrec.errors import PhotoError
 
-__all__ = ["IMAGE_FORMATS", "check_photo", "check_photos"]
-__all__ += ["encode_jpeg", "encode_thumbnail", "load_photo"]
+__all__ = ["IMAGE_FORMATS", "cell_entries", "check_photo", "check_photos", "encode_jpeg"]
+__all__ += ["encode_thumbnail", "is_url", "load_photo", "object_urls", "photo_names"]
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """Formats that are decoded, by Pillow's names; decided by content, never by suffix."""
@@ -23,15 +25,55 @@ IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 _ONE_PHOTO = Lock()
 
 
-def check_photo(path: str, root: Path, max_pixels: int) -> Path:
-    """Return the resolved absolute path of a photo that lies inside `root` and was decoded once.
+def cell_entries(value: Any) -> list[Any]:
+    """Return the entries of a cell: a list, also one in text, or parts of a text with `|` between."""
+    if isinstance(value, str):
+        listed = parse_list(value)
+        return [part.strip() for part in value.split("|")] if listed is None else listed
+    if isinstance(value, list):
+        return value
+    return [value] if value else []
 
-    Args:
-        path: as the data names it, relative to `root`.
-        root: folder that no photo may leave, by `..`, an absolute path or a link.
+
+def is_url(text: str) -> bool:
+    """Tell whether a text starts like a URL, of any scheme."""
+    return re.match(r"\s*[a-z][a-z0-9+.-]*://", text, re.IGNORECASE) is not None
+
+
+def object_urls(fields: Mapping[str, Any]) -> list[str]:
+    """Return the URLs in the first field that has any; fields of large photos go first."""
+    for name in sorted(fields, key=lambda name: "large" not in name):
+        texts = fields[name] if isinstance(fields[name], list) else [fields[name]]
+        urls = [text.strip() for text in texts if isinstance(text, str) and is_url(text)]
+        if urls:
+            return urls
+    return []
+
+
+def photo_names(cell: Any) -> tuple[str, ...]:
+    """Return the photos that a cell names, each once and in order; remote ones by their URL.
+
+    An entry of the cell is a name, or an object with an id or URLs.
+    """
+    names: dict[str, None] = {}
+    for entry in cell_entries(cell):
+        if isinstance(entry, Mapping):
+            name = entry.get("id") or entry.get("path") or entry.get("photo_id")
+            entry = name or next(iter(object_urls(entry)), entry)
+        if isinstance(entry, str | int | float):
+            names[str(entry)] = None
+        elif entry is not None:
+            names[f"({type(entry).__name__})"] = None
+    names.pop("", None)
+    return tuple(names)
+
+
+def check_photo(path: str, root: Path, max_pixels: int) -> Path:
+    """Return the resolved path of a photo, given relative to `root`, after decoding it once.
 
     Raises:
-        PhotoError: outside the folder, missing, not a regular file, or refused by `load_photo`.
+        PhotoError: outside the folder (by `..`, an absolute path or a link), missing, not a regular
+            file, or refused by `load_photo`.
     """
     try:
         path.encode()
@@ -74,11 +116,7 @@ def load_photo(path: Path | IO[bytes], max_pixels: int) -> Image.Image:
 
 
 def encode_thumbnail(photo: Path | IO[bytes], max_pixels: int, side: int = 640) -> bytes:
-    """Return a photo as a JPEG of at most `side` pixels a side, without any metadata.
-
-    Raises:
-        PhotoError: it cannot be read.
-    """
+    """Return a photo as a JPEG of at most `side` pixels a side, without metadata; or a PhotoError."""
     # One at a time: a small file may hold so many pixels that a few of them fill the memory.
     with _ONE_PHOTO:
         image = load_photo(photo, max_pixels)
@@ -98,7 +136,7 @@ def encode_jpeg(image: Image.Image, side: int, quality: int) -> bytes:
 
 
 def check_photos(
-    photos: Collection[tuple[str, Path]], max_pixels: int
+    photos: Iterable[tuple[str, Path]], max_pixels: int
 ) -> dict[tuple[str, Path], Path | PhotoError]:
     """Check many photos at once, each (path, root) as `check_photo` does; refusals are values."""
 

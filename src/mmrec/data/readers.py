@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,9 +15,9 @@ import polars as pl
 from pydantic import ValidationError
 
 from mmrec.config import ReadConfig
-from mmrec.data.columns import LAYOUTS, choose_columns, first_value, is_url
+from mmrec.console import escape_text
 from mmrec.data.files import Record, read_records
-from mmrec.data.images import check_photos
+from mmrec.data.images import check_photos, is_url
 from mmrec.data.schema import (
     ITEM_SCHEMA,
     REJECT_SCHEMA,
@@ -26,13 +27,39 @@ from mmrec.data.schema import (
     Reviews,
     explain_refusal,
 )
-from mmrec.errors import DataError, PhotoError
-from mmrec.text import escape_text
+from mmrec.errors import ConfigError, DataError, PhotoError
 
-__all__ = ["read_reviews"]
+__all__ = ["LAYOUTS", "choose_columns", "read_reviews"]
+
+_Columns = Mapping[str, tuple[str, ...]]
+_Row = TypeVar("_Row", ItemRow, ReviewRow)
+_PLAIN: dict[str, tuple[str, ...]] = {
+    "review_id": ("review_id", "reviewId"),
+    "user": ("user", "user_id", "userId"),
+    "item": ("item", "item_id", "business_id", "itemId", "parent_asin", "asin"),
+    "rating": ("rating", "stars", "score"),
+    "text": ("text", "review_text", "review"),
+    "time": ("time", "timestamp", "date"),
+    "photos": ("photos", "pics", "images"),
+}
+LAYOUTS: dict[str, _Columns] = {
+    "plain": _PLAIN,
+    "kaggle": _PLAIN
+    | {"user": ("user_id",), "item": ("business_id",)}
+    | {"text": ("review_text",), "photos": ("pics",)},
+    "yelp": _PLAIN | {"user": ("user_id",), "item": ("business_id",), "rating": ("stars",)},
+    "amazon": _PLAIN
+    | {"user": ("reviewerID", "user_id"), "item": ("parent_asin", "asin")}
+    | {"rating": ("overall", "rating"), "text": ("reviewText", "text")}
+    | {"time": ("unixReviewTime", "timestamp"), "photos": ("image", "images")},
+}
+"""Layout -> canonical column -> the names it may have in a file; the first one in a row counts.
+
+Sources: Kaggle `hwwang98/google-restaurants`; the Yelp academic data set; the Amazon reviews of 2014,
+2018 and 2023.
+"""
 
 _DEFAULTS = ReadConfig()
-_Row = TypeVar("_Row", ItemRow, ReviewRow)
 
 log = logging.getLogger(__name__)
 
@@ -40,22 +67,25 @@ log = logging.getLogger(__name__)
 def read_reviews(path: Path | str, config: ReadConfig = _DEFAULTS) -> Reviews:
     """Read reviews, and items where `config.items` names their file.
 
-    The file is JSON lines, JSON, CSV (each also with `.gz`) or Parquet, in one of `columns.LAYOUTS`.
-    A row that cannot be used is in `rejects` and nowhere else; a photo that cannot be used is in
-    `rejects` and missing from its row.
+    The file is JSON lines, JSON, CSV (each also with `.gz`) or Parquet, in one of `LAYOUTS`. A row
+    that cannot be used is in `rejects` and nowhere else; a photo that cannot be used is in `rejects`
+    and missing from its row.
 
     Raises:
         ConfigError: `config.map` names a column that mmrec does not have.
         DataError: the file as a whole cannot be used, or more than `max_reject_share` of its rows.
     """
-    path = Path(path)
+    path, wanted = Path(path), config.captions_column
     if config.photos is not None and not config.photos.is_dir():
         raise DataError(f"{config.photos}: no such folder of photos; check --photos")
     files = [_read_review_file(path, config)]
     if config.items is not None:
         files.append(_read_item_file(config.items, config))
-    _check_captions_column(files, config.captions_column)
-    photos = [photo for file in files for photo in file.local_photos()]
+    if wanted is not None and not any(wanted in file.columns for file in files):
+        present = [f"{file.path} has {escape_text(', '.join(file.columns), 300)}" for file in files]
+        reason = f"no such column in the first rows; {'; '.join(present)}"
+        raise DataError(f"--captions-column {wanted}: {reason}")
+    photos = chain.from_iterable(file.local_photos() for file in files)
     checked = check_photos(photos, config.max_pixels)
     tables = [file.to_table(checked) for file in files]
     items = tables[1] if len(files) > 1 else pl.DataFrame(schema=ITEM_SCHEMA)
@@ -63,32 +93,71 @@ def read_reviews(path: Path | str, config: ReadConfig = _DEFAULTS) -> Reviews:
     return Reviews(tables[0], items, rejects, str(path))
 
 
+def choose_columns(columns: Sequence[str], config: ReadConfig, file: str) -> _Columns:
+    """Return the names that each canonical column may have in a file.
+
+    Args:
+        columns: of the file's first rows.
+        config: its `map` overrides single columns of the layout.
+        file: for messages.
+
+    Raises:
+        ConfigError: `map` names a column that is not canonical.
+        DataError: a mapped column, or one for user, item or rating, is not in the file.
+    """
+    layout: str = config.format
+    if layout == "auto":  # the first layout whose columns the file has
+        signatures: tuple[tuple[str, set[str]], ...] = (
+            ("amazon", {"reviewerID", "asin", "overall"}),
+            ("amazon", {"user_id", "parent_asin", "rating"}),
+            ("kaggle", {"user_id", "business_id", "rating", "review_text", "pics"}),
+            ("yelp", {"user_id", "business_id", "stars", "text"}),
+            ("plain", set()),
+        )
+        layout = next(name for name, needed in signatures if needed <= set(columns))
+    names = dict(LAYOUTS[layout])
+    present = f"there are: {escape_text(', '.join(columns), 500)}"
+    for name, column in config.map.items():
+        if name not in _PLAIN:
+            known = ", ".join(_PLAIN)
+            raise ConfigError(f"--map {name}=...: no such column of mmrec; map one of {known}")
+        if column not in columns:
+            raise DataError(
+                f"{file}: --map {name}={column}: no such column in the first rows; {present}. "
+                f"Mend it with --map {name}=COLUMN"
+            )
+        names[name] = (column,)
+    for name in ("user", "item", "rating"):
+        if set(columns).isdisjoint(names[name]):
+            raise DataError(
+                f"{file}: no column for {name} (looked for {', '.join(names[name])}; "
+                f"layout {layout}); {present}. Name it with --map {name}=COLUMN"
+            )
+    return names
+
+
 def _read_review_file(path: Path, config: ReadConfig) -> _FileReader:
     file = _FileReader(path, config, REVIEW_SCHEMA)
+    columns = choose_columns(file.columns, config, str(path))
     ids: set[str] = set()
-    for record, row in file.valid_rows(ReviewRow, choose_columns(file.columns, config, str(path))):
+    for record, row in file.valid_rows(ReviewRow, columns):
         content = (row.user, row.item, row.rating, row.text, row.time)
         digest = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
         if file.is_first(digest, record, "exact duplicate of an earlier row"):
-            row.review_id = _unique_id(row.review_id, digest, ids)
+            # Without an id that is free, one is derived from the review. A loop, because a file may
+            # hold an id that equals a derived one.
+            while row.review_id is None or row.review_id in ids:
+                row.review_id = digest[:16]
+                digest = hashlib.sha256(digest.encode()).hexdigest()
+            ids.add(row.review_id)
             file.accept(record, row)
     file.check_reject_share()
     return file
 
 
-def _unique_id(review_id: str | None, digest: str, taken: set[str]) -> str:
-    """Return the file's id unless it is taken, else one that is derived from the review."""
-    # A loop, because a file may hold an id that equals a derived one.
-    while review_id is None or review_id in taken:
-        review_id, digest = digest[:16], hashlib.sha256(digest.encode()).hexdigest()
-    taken.add(review_id)
-    return review_id
-
-
 def _read_item_file(path: Path, config: ReadConfig) -> _FileReader:
     file = _FileReader(path, config, ITEM_SCHEMA)
-    plain = LAYOUTS["plain"]
-    columns = {"item": plain["item"], "name": ("name", "title"), "photos": plain["photos"]}
+    columns = {"item": _PLAIN["item"], "name": ("name", "title"), "photos": _PLAIN["photos"]}
     if config.map.get("item") in file.columns:
         columns["item"] = (config.map["item"],)
     if set(file.columns).isdisjoint(columns["item"]):
@@ -100,14 +169,6 @@ def _read_item_file(path: Path, config: ReadConfig) -> _FileReader:
             file.accept(record, row)
     file.check_reject_share()
     return file
-
-
-def _check_captions_column(files: list[_FileReader], column: str | None) -> None:
-    if column is None or any(column in file.columns for file in files):
-        return
-    present = [f"{file.path} has {escape_text(', '.join(file.columns), 300)}" for file in files]
-    reason = f"no such column in the first rows; {'; '.join(present)}"
-    raise DataError(f"--captions-column {column}: {reason}")
 
 
 class _FileReader:
@@ -127,7 +188,7 @@ class _FileReader:
         self._rejects: list[tuple[str, int, str, str]] = []
         self._first_lines: dict[str, int] = {}
         stream = read_records(path)
-        # many rows tell the columns, so that an odd first row decides nothing
+        # Many rows tell the columns, so that an odd first row decides nothing.
         head = list(islice(stream, 1000))
         if not head:
             raise DataError(f"{path}: the file holds no rows; check that it was written to its end")
@@ -139,9 +200,7 @@ class _FileReader:
                 self.refuse(record, str(record.content))
             self.check_reject_share()
 
-    def valid_rows(
-        self, model: type[_Row], columns: Mapping[str, tuple[str, ...]]
-    ) -> Iterator[tuple[Record, _Row]]:
+    def valid_rows(self, model: type[_Row], columns: _Columns) -> Iterator[tuple[Record, _Row]]:
         """Yield the rows that pass a model's checks; refuse the others.
 
         A field of the model is in the first of its columns that the row has.
@@ -149,13 +208,19 @@ class _FileReader:
         captions = self._config.captions_column
         columns = {**columns, "captions": (captions,) if captions else ()}
         for record in self._records:
-            if isinstance(record.content, str):
-                self.refuse(record, record.content)
+            content = record.content
+            if isinstance(content, str):
+                self.refuse(record, content)
                 continue
             values = {}
             for name, names in columns.items():
-                value = first_value(record.content, names)
-                if value is not None:  # else the field keeps its default, or is missing
+                value = None
+                for column in names:
+                    if column in content:
+                        value = content[column]
+                        break
+                # Absent or null, the field keeps its default or is missing; pandas writes NaN.
+                if value is not None and not (isinstance(value, float) and math.isnan(value)):
                     values[name] = value
             try:
                 row = model.model_validate(values, context=self._config)
@@ -178,8 +243,13 @@ class _FileReader:
 
     def refuse(self, record: Record, reason: str) -> None:
         """Note a refusal; the reason is `kind: detail`."""
-        shown = escape_text(_spell(record))
-        self._rejects.append((str(self.path), record.line, escape_text(reason), shown))
+        raw = record.raw.rstrip("\r\n")
+        if not record.raw and not isinstance(record.content, str):
+            try:
+                raw = json.dumps(record.content, ensure_ascii=False, default=str)
+            except (RecursionError, ValueError, TypeError):
+                raw = "(cannot be shown)"
+        self._rejects.append((str(self.path), record.line, escape_text(reason), escape_text(raw)))
 
     def local_photos(self) -> list[tuple[str, Path]]:
         """Return names of photos that are files, with their folder."""
@@ -222,12 +292,3 @@ class _FileReader:
             f"{self.path}: {refused} of {total} rows were refused:{examples}\n"
             "Mend the file, name its columns with --map, or allow more with --max-reject-share"
         )
-
-
-def _spell(record: Record) -> str:
-    if record.raw or isinstance(record.content, str):
-        return record.raw.rstrip("\r\n")
-    try:
-        return json.dumps(record.content, ensure_ascii=False, default=str)
-    except (RecursionError, ValueError, TypeError):
-        return "(cannot be shown)"

@@ -1,4 +1,4 @@
-"""The canonical tables of reviews and items, and pydantic's checks of a row before it enters them."""
+"""The canonical tables of reviews and items, pydantic's checks of a row, and the split of reviews."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from mmrec.config import ReadConfig
-from mmrec.data.columns import parse_list, photo_names
-from mmrec.text import escape_text, remove_control_characters, single_line
+from mmrec.config import ReadConfig, SplitConfig
+from mmrec.console import escape_text, remove_control_characters, single_line
+from mmrec.data.files import parse_list
+from mmrec.data.images import photo_names
+from mmrec.errors import DataError
 
 __all__ = ["ITEM_SCHEMA", "NO_TIME", "REJECT_SCHEMA", "REVIEW_SCHEMA", "EntityKind"]
-__all__ += ["Interactions", "ItemRow", "ReviewRow", "Reviews", "explain_refusal"]
+__all__ += ["Interactions", "ItemRow", "ReviewRow", "Reviews", "Split", "explain_refusal"]
+__all__ += ["filter_reviews", "split_reviews"]
 
 EntityKind = Literal["user", "item"]
 """Whose reviews are meant: those that a user wrote, or those that an item got."""
@@ -78,20 +81,13 @@ class Reviews:
 
 @dataclass(frozen=True)
 class Interactions:
-    """Ratings as arrays, with users and items as codes.
+    """Ratings as arrays, with users and items as codes."""
 
-    Attributes:
-        user, item: (n,) int64 codes into `users` and `items`.
-        rating: (n,) float32 stars.
-        time: (n,) int64 microseconds since 1970; `NO_TIME` where unknown.
-        users, items: ids by code, sorted.
-    """
-
-    user: np.ndarray
-    item: np.ndarray
-    rating: np.ndarray
-    time: np.ndarray
-    users: list[str]
+    user: np.ndarray  # (n,) int64 codes into `users`
+    item: np.ndarray  # (n,) int64 codes into `items`
+    rating: np.ndarray  # (n,) float32 stars
+    time: np.ndarray  # (n,) int64 microseconds since 1970; `NO_TIME` where unknown
+    users: list[str]  # ids by code, sorted
     items: list[str]
 
     @classmethod
@@ -114,10 +110,6 @@ def _spell_number(value: Any) -> Any:
     return str(value) if type(value) in (int, float) else value
 
 
-def _scalar_or_none(value: Any) -> Any:
-    return value if isinstance(value, str | int | float) else None
-
-
 def _refuse_boolean(value: Any) -> Any:
     if isinstance(value, bool):  # pydantic would take it for 0 or 1
         raise PydanticCustomError("boolean", "should be a valid number")
@@ -125,16 +117,10 @@ def _refuse_boolean(value: Any) -> Any:
 
 
 def _clean_text(value: Any, info: ValidationInfo[ReadConfig]) -> Any:
-    if value is None:  # an empty entry of a list of captions
-        return ""
-    text = _spell_number(value)
+    text = "" if value is None else _spell_number(value)  # an empty entry of a list of captions
     if not isinstance(text, str):
         return text
     return remove_control_characters(text)[: info.context.max_text]
-
-
-def _name_or_none(text: str | None) -> str | None:
-    return single_line(text or "") or None
 
 
 def _parse_time(value: Any) -> Any:
@@ -170,31 +156,33 @@ def _list_captions(cell: Any) -> list[Any]:
     return listed if isinstance(listed, list) else [cell]
 
 
-def _drop_blank(captions: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(caption for caption in map(single_line, captions) if caption)
-
-
 # Validators that run before the checks of a type run from the last to the first.
-Id = Annotated[
+_Id = Annotated[
     str,
     Field(strict=True, min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$"),
     StringConstraints(strip_whitespace=True),
     BeforeValidator(_spell_number),
 ]
-Rating = Annotated[
+_Rating = Annotated[
     float,
     Field(ge=1, le=5, allow_inf_nan=False),
     BeforeValidator(_refuse_boolean),
     # The precision of the table, so that ids which are derived from reviews are stable.
     AfterValidator(lambda rating: float(np.float32(rating))),
 ]
-Text = Annotated[str, Field(strict=True), BeforeValidator(_clean_text)]
-Name = Annotated[
-    str | None, Field(strict=True), BeforeValidator(_clean_text), AfterValidator(_name_or_none)
+_Text = Annotated[str, Field(strict=True), BeforeValidator(_clean_text)]
+_Name = Annotated[
+    str | None,
+    Field(strict=True),
+    BeforeValidator(_clean_text),
+    AfterValidator(lambda name: single_line(name) or None),
 ]
-Time = Annotated[datetime | None, BeforeValidator(_parse_time), AfterValidator(_check_time)]
-Photos = Annotated[SkipValidation[tuple[str, ...]], BeforeValidator(photo_names)]
-Captions = Annotated[tuple[Text, ...], BeforeValidator(_list_captions), AfterValidator(_drop_blank)]
+_Photos = Annotated[SkipValidation[tuple[str, ...]], BeforeValidator(photo_names)]
+_Captions = Annotated[
+    tuple[_Text, ...],
+    BeforeValidator(_list_captions),
+    AfterValidator(lambda captions: tuple(filter(None, map(single_line, captions)))),
+]
 
 
 class ReviewRow(BaseModel):
@@ -203,23 +191,27 @@ class ReviewRow(BaseModel):
     The validation context is a `ReadConfig`, whose `max_text` cuts texts, names and captions.
     """
 
-    review_id: Annotated[Name, BeforeValidator(_scalar_or_none)] = None
-    user: Id
-    item: Id
-    rating: Rating
-    text: Text = ""  # a rating alone is still a review
-    time: Time = None
-    photos: Photos = ()
-    captions: Captions = ()
+    review_id: Annotated[
+        _Name, BeforeValidator(lambda id: id if isinstance(id, str | int | float) else None)
+    ] = None
+    user: _Id
+    item: _Id
+    rating: _Rating
+    text: _Text = ""  # a rating alone is still a review
+    time: Annotated[datetime | None, BeforeValidator(_parse_time), AfterValidator(_check_time)] = (
+        None
+    )
+    photos: _Photos = ()
+    captions: _Captions = ()
 
 
 class ItemRow(BaseModel):
     """An item, with the columns of `ITEM_SCHEMA`; see `ReviewRow`."""
 
-    item: Id
-    name: Name = None
-    photos: Photos = ()
-    captions: Captions = ()
+    item: _Id
+    name: _Name = None
+    photos: _Photos = ()
+    captions: _Captions = ()
 
 
 def explain_refusal(error: ValidationError) -> str:
@@ -235,3 +227,99 @@ def explain_refusal(error: ValidationError) -> str:
     # Only scalars are spelt out: the repr of a hostile nesting could exhaust the stack.
     scalar = isinstance(value, str | int | float | date)
     return f"{name} {message}: {escape_text(str(value), 40) if scalar else type(value).__name__}"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of disjoint parts, each sorted.
+
+    Valid selects the epoch and the threshold. Reviews of `filtered_rows`, which the filter dropped,
+    may still be evidence.
+    """
+
+    train: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
+    filtered_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    @property
+    def evidence_rows(self) -> np.ndarray:
+        """Rows whose reviews may be evidence: all but test, sorted."""
+        return np.sort(np.concatenate([self.train, self.valid, self.filtered_rows]))
+
+    @property
+    def rows_before_validation(self) -> np.ndarray:
+        """Rows whose reviews may be evidence for validation rows, sorted."""
+        return np.sort(np.concatenate([self.train, self.filtered_rows]))
+
+
+def filter_reviews(table: pl.DataFrame, min_reviews: int = 2) -> pl.DataFrame:
+    """Drop users and items with fewer than `min_reviews` reviews, repeatedly until none is left.
+
+    Raises:
+        DataError: nothing survives.
+    """
+    enough = (pl.len().over("user") >= min_reviews) & (pl.len().over("item") >= min_reviews)
+    previous, remaining = table, table.filter(enough)
+    while remaining.height < previous.height:  # each drop may make others necessary
+        previous, remaining = remaining, remaining.filter(enough)
+    if remaining.is_empty():
+        raise DataError(
+            f"no review is left after dropping users and items with fewer than {min_reviews} reviews "
+            f"(of {table.height:,}); bring more data or lower --min-reviews"
+        )
+    return remaining
+
+
+def split_reviews(
+    data: Interactions,
+    config: SplitConfig,
+    rng: np.random.Generator,
+    passed_filter: np.ndarray | None = None,
+) -> Split:
+    """Split the rows that passed the filter, (n,) bool (all by default), into train, valid and test.
+
+    `random`: every user and item of test stays in train (paper, section 4), and so for valid. One row
+    of each user and item, drawn at random, is held back in train; if too few rows are left, test is
+    smaller. `time`: test is strictly later than valid, and valid than train; users and items without
+    an earlier review may appear.
+
+    Raises:
+        DataError: a time split of reviews without time, or a part that stays empty.
+    """
+    all_rows = np.arange(len(data))
+    rows = rest = all_rows if passed_filter is None else all_rows[passed_filter]
+    by_time, parts = config.split_by == "time", []
+    if by_time and (missing := int((data.time[rows] == NO_TIME).sum())):
+        reason = f"{missing:,} of {len(rows):,} reviews have no time; use a random split instead"
+        raise DataError(reason)
+    for name, share in (("test", config.test_share), ("valid", config.valid_share)):
+        if by_time:
+            time = data.time[rest]
+            is_cut = time > np.quantile(time, 1 - share, method="lower")
+        else:
+            is_cut = _draw_rows(data, rest, share, rng)
+        rest, cut = rest[~is_cut], rest[is_cut]
+        if not len(cut):
+            raise DataError(
+                f"no review can go to {name}: {len(rows):,} reviews are too few for a split"
+            )
+        parts.append(cut)
+    test, valid = parts
+    filtered = np.setdiff1d(all_rows, rows, assume_unique=True)
+    if by_time:  # later reviews may not be evidence for earlier ones
+        times = data.time[filtered]
+        filtered = filtered[(times != NO_TIME) & (times <= data.time[rest].max())]
+    return Split(train=rest, valid=valid, test=test, filtered_rows=filtered)
+
+
+def _draw_rows(
+    data: Interactions, rows: np.ndarray, share: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw a share of some rows, but never all of a user or an item; (r,) bool."""
+    order = rng.permutation(rows)
+    movable = np.ones(len(order), dtype=bool)
+    for entity in (data.user, data.item):
+        # The first row of each user and item, in random order, stays.
+        movable[np.unique(entity[order], return_index=True)[1]] = False
+    return np.isin(rows, order[movable][: round(share * len(rows))])

@@ -12,8 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mmrec.data.schema import NO_TIME, EntityKind, Interactions
-from mmrec.data.split import Split
+from mmrec.data.schema import NO_TIME, EntityKind, Interactions, Split
 from mmrec.evidence.policies import VALIDATION_FOLD, Evidence
 from mmrec.evidence.views import EvidenceViews
 

@@ -23,8 +23,7 @@ from typing import Literal
 
 import numpy as np
 
-from mmrec.data.schema import NO_TIME, Interactions
-from mmrec.data.split import Split
+from mmrec.data.schema import NO_TIME, Interactions, Split
 from mmrec.errors import DataError
 from mmrec.evidence.views import NO_GROUP, EvidenceViews
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from mmrec.data import arrays
+from mmrec.data.files import allocate, to_float16, to_float32
 from mmrec.data.schema import NO_TIME
 
 __all__ = ["NO_GROUP", "EvidenceViews"]
@@ -73,17 +73,17 @@ class EvidenceViews:
             DataError: the sums are too large for memory, and the disk has no room for them.
         """
         dtype = np.promote_types(values.dtype, np.float32)
-        out = arrays.allocate((len(self), values.shape[1]), dtype)
+        out = allocate((len(self), values.shape[1]), dtype)
         for views, columns, total in self._block_sums(values):
             out[views, columns] = total
         return out
 
     def mean(self, values: np.ndarray, count: np.ndarray) -> np.ndarray:
         """(v, d) float16 means: sums of (n, d) values over (v,) counts; zero where none."""
-        out = arrays.allocate((len(self), values.shape[1]), np.float16)
+        out = allocate((len(self), values.shape[1]), np.float16)
         for views, columns, total in self._block_sums(values):
             mean = total / np.maximum(count[views], 1)[:, None]
-            out[views, columns] = arrays.to_float16(mean)
+            out[views, columns] = to_float16(mean)
         return out
 
     def _block_sums(self, values: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
@@ -110,7 +110,7 @@ class EvidenceViews:
             step = max(1, _BLOCK_CELLS // (len(rows) + len(start)))
             for column in range(0, width, step):
                 columns = slice(column, column + step)
-                x = arrays.to_float32(values[rows, columns])  # (r, step)
+                x = to_float32(values[rows, columns])  # (r, step)
                 x = x.astype(np.float64)
                 # (ends, step) sums of the pieces before each end of a stretch.
                 running = np.zeros((len(ends), x.shape[1]))

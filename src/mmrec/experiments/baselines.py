@@ -9,8 +9,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from mmrec.data.schema import Interactions
-from mmrec.data.split import Split
+from mmrec.data.schema import Interactions, Split
 from mmrec.features.mixed_effects import fit_biases
 
 __all__ = ["ALWAYS_LIKE", "MEAN_BASELINES", "BaselineScorer", "bias_scores", "calibrate"]

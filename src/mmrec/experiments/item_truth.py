@@ -12,8 +12,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from mmrec.data.columns import LAYOUTS
 from mmrec.data.files import read_records
+from mmrec.data.readers import LAYOUTS
 from mmrec.errors import DataError
 
 __all__ = ["label_recall", "most_frequent_labels", "normalise_label", "price_level_score"]

@@ -23,8 +23,7 @@ from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 from torch.nn.functional import binary_cross_entropy
 
-from mmrec.data.schema import Interactions
-from mmrec.data.split import Split
+from mmrec.data.schema import Interactions, Split
 from mmrec.experiments.baselines import BaselineScorer, calibrate, choose_bias_model, choose_scorer
 from mmrec.features.tables import EntityFeatures, Features
 

@@ -13,7 +13,7 @@ from itertools import chain
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from mmrec.data import arrays
+from mmrec.data.files import allocate
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.evidence.views import EvidenceViews
 from mmrec.llm.types import PRICE_TAGS, Note, Summary
@@ -184,7 +184,7 @@ class PhotoVectors:
         """
         photos, width = self.vectors.shape
         counts = self._sum(views, np.ones((photos, 1), dtype=np.float32))[:, 0]
-        means = arrays.allocate((len(views), width), np.float16)
+        means = allocate((len(views), width), np.float16)
         for start in range(0, width, columns_at_once):
             columns = slice(start, start + columns_at_once)
             sums = self._sum(views, self.vectors[:, columns].astype(np.float32))

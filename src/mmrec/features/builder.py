@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from mmrec.config import Config
 from mmrec.console import track
-from mmrec.data import arrays
+from mmrec.data.files import allocate
 from mmrec.data.schema import EntityKind
 from mmrec.errors import ConfigError
 from mmrec.evidence.policies import VALIDATION_FOLD, Evidence
@@ -182,7 +182,7 @@ class FeatureBuilder(BaseModel):
             columns[name] = np.full(len(views) + 1, value, dtype=np.float32)
         if not columns:
             return {}, None
-        factors = arrays.allocate((len(views) + 1, self.factor_count), np.float16)
+        factors = allocate((len(views) + 1, self.factor_count), np.float16)
         factors[:] = 0
         for fold, effects in self.mixed_effects.items():
             of_fold = np.flatnonzero(views.fold == fold)

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.linalg import LinearOperator, cg
 
-from mmrec.data import arrays
+from mmrec.data.files import allocate
 from mmrec.data.schema import EntityKind, Interactions
 from mmrec.features.text_regression import RatedTexts, TextRegression, TextSums
 
@@ -210,7 +210,7 @@ def _user_factors(
     """(users, t) float16 factors of users, from (m,) residuals; zero for users without reviews."""
     topics, residual = topics.astype(np.float32), residual.astype(np.float32)
     width = topics.shape[1]
-    factors = arrays.allocate((users, width), np.float16)
+    factors = allocate((users, width), np.float16)
     factors[:] = 0
     by_user = np.argsort(user, kind="stable")  # (m,) reviews, those of one user next to each other
     count = np.bincount(user, minlength=users)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mmrec.config import Config
-from mmrec.data import arrays
+from mmrec.data.files import allocate
 from mmrec.data.schema import EntityKind, Interactions
 from mmrec.features.annotations import EvidenceSums
 from mmrec.features.mixed_effects import EFFECT_COLUMNS, TEXT_COLUMNS
@@ -180,7 +180,7 @@ def entity_features(
     for name, values in (effects or {}).items():
         columns[name], unknown[name] = values[:-1], float(values[-1])
     # (v + 1, p); filled by column, since it may be larger than memory.
-    dense = arrays.allocate((len(count) + 1, len(columns)), np.float32)
+    dense = allocate((len(count) + 1, len(columns)), np.float32)
     for column, (name, values) in enumerate(columns.items()):
         dense[:-1, column], dense[-1, column] = values, unknown[name]
     present = {}
@@ -191,7 +191,7 @@ def entity_features(
         present[name] = np.append(weight, 0).astype(np.float32)
     vectors: dict[str, np.ndarray] = {}
     for name, means in sums.vectors.items():
-        vectors[name] = arrays.allocate((len(means) + 1, means.shape[1]), np.float16)
+        vectors[name] = allocate((len(means) + 1, means.shape[1]), np.float16)
         vectors[name][:-1], vectors[name][-1] = means, 0
     if factors is None:
         factors = np.zeros((0, 0), dtype=np.float16)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from mmrec.data import arrays
+from mmrec.data.files import allocate, to_float32
 from mmrec.data.schema import Interactions
 
 __all__ = ["PRIOR_TEXTS", "RatedTexts", "TextRegression", "TextSums"]
@@ -36,7 +36,7 @@ class RatedTexts:
         size = max(1, _BLOCK_CELLS // self.vectors.shape[1])
         for start in range(0, len(rows), size):
             block = slice(start, start + size)
-            yield block, arrays.to_float32(self.vectors[rows[block]])
+            yield block, to_float32(self.vectors[rows[block]])
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class TextSums:
         items = len(texts.data.items) + 1
         rating = texts.data.rating[rows].astype(np.float64)
         gram, product = np.zeros((width, width)), np.zeros(width)
-        item_vector = arrays.allocate((items, width), np.float64)
+        item_vector = allocate((items, width), np.float64)
         item_vector[:] = 0
         for block, x in texts.blocks(rows):  # x: (b, d)
             gram += x.T @ x

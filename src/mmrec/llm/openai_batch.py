@@ -12,14 +12,13 @@ from tempfile import TemporaryFile, gettempdir
 from typing import IO, TYPE_CHECKING
 
 from mmrec.cache.store import Failure, Store
-from mmrec.console import console
+from mmrec.console import console, escape_text
 from mmrec.errors import ModelError, StoreError
 from mmrec.llm.batch_store import AnswersPending, BatchJob, BatchJobStore
 from mmrec.llm.cost import BudgetReached, CostTracker
 from mmrec.llm.openai_client import ChatClient
 from mmrec.llm.openai_protocol import ChatRequest, Endpoint, NumberedRequests, parse_batch_result
 from mmrec.llm.types import Answer, NumberedAnswers, Usage
-from mmrec.text import escape_text
 
 if TYPE_CHECKING:
     from openai import OpenAI

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from anyio.from_thread import start_blocking_portal
 
 from mmrec.cache.store import Failure
-from mmrec.console import console
+from mmrec.console import console, escape_text, single_line
 from mmrec.errors import ModelError
 from mmrec.llm.cost import BudgetReached, CostTracker
 from mmrec.llm.openai_protocol import (
@@ -24,7 +24,6 @@ from mmrec.llm.openai_protocol import (
     parse_completion,
 )
 from mmrec.llm.types import Answer, NumberedAnswers
-from mmrec.text import escape_text, single_line
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI

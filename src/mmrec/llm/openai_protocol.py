@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from mmrec.cache.store import Failure
+from mmrec.console import escape_text
 from mmrec.errors import ConfigError, ModelError
 from mmrec.llm.context import estimate_tokens
 from mmrec.llm.types import Answer, Usage
-from mmrec.text import escape_text
 
 __all__ = [
     "ChatRequest",

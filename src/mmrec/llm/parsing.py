@@ -11,9 +11,9 @@ from typing import Any
 
 import json_repair
 
+from mmrec.console import single_line
 from mmrec.llm.sanitize import sanitize
 from mmrec.llm.types import PRICE_TAGS, Answer, Note, PriceTag, Summary
-from mmrec.text import single_line
 
 __all__ = [
     "UnusableAnswer",

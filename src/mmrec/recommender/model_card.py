@@ -12,8 +12,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from mmrec.console import escape_text
 from mmrec.recommender.persistence import SavedRecommender, strip_server_address
-from mmrec.text import escape_text
 
 __all__ = ["model_card"]
 

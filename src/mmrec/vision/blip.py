@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from mmrec.cache.store import Failure
+from mmrec.console import single_line
 from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ModelError
 from mmrec.llm.types import Answer
-from mmrec.text import single_line
 from mmrec.vision.captioner import PhotoBlocks, caption_fault
 
 __all__ = ["BlipCaptioner"]
