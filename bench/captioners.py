@@ -21,16 +21,15 @@ import torch
 from PIL import Image
 
 from mmrec.cache.store import Failure
-from mmrec.config import VisionConfig
+from mmrec.config import Config, VisionConfig
 from mmrec.data.images import load_photo
 from mmrec.encoder.weights import Weights
 from mmrec.errors import PhotoError
-from mmrec.vision.factory import BLIP_MODELS, open_captioner
-from mmrec.vision.resnet import ImageEncoder
+from mmrec.vision.captioner import LOCAL_CAPTIONERS, PhotoBlocks, open_captioner
+from mmrec.vision.image_features import ImageEncoder
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 SIDE = 1024
-Photos = Iterator[list[tuple[int, Image.Image]]]
 
 
 def load(folder: Path, limit: int) -> list[Image.Image]:
@@ -48,7 +47,9 @@ def load(folder: Path, limit: int) -> list[Image.Image]:
 
 
 def rate(
-    work: Callable[[Photos], Iterator[tuple[int, Any]]], chunk: int, photos: Sequence[Image.Image]
+    work: Callable[[PhotoBlocks], Iterator[tuple[int, Any]]],
+    chunk: int,
+    photos: Sequence[Image.Image],
 ):
     """Photos a second, and how many of them came to nothing."""
     numbered = list(enumerate(photos))
@@ -78,18 +79,18 @@ def main() -> None:
     )
     decoding = len(photos) / (time.perf_counter() - start)
     print(f"{len(photos)} photos, decoded and made small at {decoding:.0f}/s by one thread\n")
-    cached = [kind for kind, name in BLIP_MODELS.items() if Weights.find(name)]
+    cached = [kind for kind, (_, name) in LOCAL_CAPTIONERS.items() if Weights.find(name)]
     print(f"{'captioner':<50} precision  photos/s  to builtin  failed")
     builtin = 0.0
     for name in dict.fromkeys(["builtin", *cached, *arguments.captioner]):
-        captioner = open_captioner(VisionConfig(captioner=name))
-        speed, failed = rate(captioner.caption, captioner.chunk_size, photos)
+        captioner = open_captioner(Config(vision=VisionConfig(captioner=name)))
+        speed, failed = rate(captioner.compute, captioner.chunk_size, photos)
         builtin = builtin or speed
         precision = captioner.provenance.get("precision", "-")
         print(f"{name[-50:]:<50} {precision:<9} {speed:9.2f}  {speed / builtin:10.4f}  {failed:6d}")
-    features = ImageEncoder(VisionConfig(image_model=arguments.image_model))
+    features = ImageEncoder(arguments.image_model)
     if features.available():
-        speed, failed = rate(features.encode, features.chunk_size, photos)
+        speed, failed = rate(features.compute, features.chunk_size, photos)
         name, precision = f"features {arguments.image_model}", features.placement.precision
         print(f"{name[-50:]:<50} {precision:<9} {speed:9.2f}  {speed / builtin:10.4f}  {failed:6d}")
 

@@ -34,8 +34,8 @@ from mmrec.ranker.layers import Shard
 from mmrec.ranker.linear import fit_linear
 from mmrec.ranker.loss import class_weights, remove_class_weights
 from mmrec.ranker.training import TrainingHistory, TrainingTask, predict_logits, train_ranker
-from mmrec.vision.factory import open_captioner
-from mmrec.vision.resnet import ImageEncoder
+from mmrec.vision.captioner import open_captioner
+from mmrec.vision.image_features import ImageEncoder
 
 __all__ = [
     "FitEvaluation",
@@ -163,8 +163,8 @@ def open_models(
     encoder = Encoder(config.encoder, store)
     model = open_language_model(config, encoder, store, budget, batch=batch)
     quote_model = open_language_model(extractive, encoder, store)
-    captioner = open_captioner(config.vision, language, budget)
-    image_encoder = ImageEncoder(config.vision)
+    captioner = open_captioner(config, budget)
+    image_encoder = ImageEncoder(config.vision.image_model, config.vision.image_revision)
     if config.engine.engine == "ray":
         from mmrec.distributed import remote_models  # slow to import, and an optional extra
 

@@ -98,7 +98,7 @@ def _language() -> dict[str, Check]:
 
 
 def _vision() -> dict[str, Check]:
-    from mmrec.vision.factory import vision_checks
+    from mmrec.vision.captioner import vision_checks
 
     return vision_checks()
 

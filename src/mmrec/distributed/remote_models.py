@@ -6,28 +6,25 @@ worker costs computing time, and never a call.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
 
 from mmrec.cache.store import Failure, Provenance, Store
-from mmrec.config import Config, EncoderConfig, VisionConfig
-from mmrec.distributed.workers import Job, RowFunction, WorkerPool, worker_pool
+from mmrec.config import Config, EncoderConfig
+from mmrec.distributed.workers import Job, RowFunction, Rows, WorkerPool, worker_pool
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.encoder.weights import Placement
 from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.factory import open_language_model
-from mmrec.llm.transformers_model import TransformersModel
 from mmrec.llm.types import LanguageModel, NumberedAnswers, NumberedPrompts, Task
-from mmrec.vision.blip import BlipCaptioner
-from mmrec.vision.captioner import Captioner, PhotoBlocks
-from mmrec.vision.factory import open_captioner
-from mmrec.vision.resnet import ImageEncoder
+from mmrec.vision.captioner import LOCAL_CAPTIONERS, Captioner, PhotoBlocks, open_captioner
+from mmrec.vision.image_features import ImageEncoder
 
 __all__ = ["RemoteEncoder", "remote_captioner", "remote_image_encoder", "remote_language_model"]
 
@@ -36,44 +33,8 @@ _ANY_TASK = Task("answer", "", None, 0)
 """Stands for every task of a language model, since one job serves them all."""
 
 
-def remote_language_model(
-    local: LanguageModel, config: Config, encoder: Encoder, store: Store
-) -> LanguageModel:
-    """A language model on workers; one behind HTTP, which is paid for, stays in this process.
-
-    Args:
-        local: as this process would run it.
-        encoder: of the extractive model; a remote one.
-        store: remembers batches.
-    """
-    pool = worker_pool(config.engine)
-    if isinstance(local, ExtractiveModel) and isinstance(encoder, RemoteEncoder):
-        return _RemoteExtractiveModel(config, encoder, pool)
-    if isinstance(local, TransformersModel):
-        placement = pool.placement
-        if placement.device == "cuda":
-            placement = replace(placement, precision="bf16")  # some models overflow in fp16
-        local = open_language_model(config, encoder, store, placement=placement)
-        return _RemoteLanguageModel(local, config, placement, pool)
-    return local
-
-
-def remote_captioner(local: Captioner, config: Config) -> Captioner:
-    """A captioner on workers; one behind HTTP, and the builtin one, stay in this process."""
-    if not isinstance(local, BlipCaptioner):
-        return local
-    pool = worker_pool(config.engine)
-    captioner = open_captioner(config.vision, placement=pool.placement)
-    return _RemoteCaptioner(captioner, config.vision, pool)
-
-
-def remote_image_encoder(config: Config) -> ImageEncoder:
-    """The image encoder on workers."""
-    return _RemoteImageEncoder(config.vision, worker_pool(config.engine))
-
-
 class RemoteEncoder(Encoder):
-    """The sentence encoder on workers, at the precision and with the backend that the driver chose."""
+    """The sentence encoder on workers, with the precision and backend that the driver chose."""
 
     chunk = 512
 
@@ -85,9 +46,7 @@ class RemoteEncoder(Encoder):
             resolved["encoder_backend"] = self.backend_name
         self.worker_config = config.encoder.model_copy(update=resolved)
 
-    def encode_blocks(
-        self, blocks: Iterator[list[tuple[int, str]]]
-    ) -> Iterator[tuple[int, np.ndarray | Failure]]:
+    def encode_blocks(self, blocks: Iterator[Rows]) -> Iterator[tuple[int, np.ndarray | Failure]]:
         """(d,) float16 unit vectors of numbered texts; a text over which workers fail has none."""
         job = Job(self.provenance, partial(_load_encoder, self.worker_config))
         return self._pool.map_rows(job, blocks)
@@ -96,6 +55,25 @@ class RemoteEncoder(Encoder):
         """Store vectors that workers computed on the way to other results, by key."""
         if vectors:
             self._store.put(self.provenance, vectors)
+
+
+class _RemoteModel:
+    """A model whose rows workers compute; all else is asked of the local one, which stays unloaded."""
+
+    def __init__(self, local: Any, pool: WorkerPool, load: Callable[[], Loaded]) -> None:
+        self._local, self._pool, self._load = local, pool, load
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._local, name)
+
+    def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
+        """Answer prompts in any order, as a language model does."""
+        return self._pool.map_rows(Job(self._local.provenance(_ANY_TASK), self._load), prompts)
+
+    def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Any]]:
+        """Caption or encode RGB photos in any order; Ray copies (h, w, 3) arrays only once."""
+        arrays = ([(number, np.asarray(photo)) for number, photo in block] for block in photos)
+        return self._pool.map_rows(Job(self._local.provenance, self._load), arrays)
 
 
 class _RemoteExtractiveModel(ExtractiveModel):
@@ -129,56 +107,45 @@ class _RemoteExtractiveModel(ExtractiveModel):
                 yield number, answer
 
 
-class _RemoteLanguageModel:
-    """An instruct model on workers; its tokens are counted here, by a model that is never loaded."""
+def remote_language_model(
+    local: LanguageModel, config: Config, encoder: RemoteEncoder, store: Store
+) -> LanguageModel:
+    """A language model on workers; one behind HTTP, which is paid for, stays in this process.
 
-    def __init__(
-        self, local: LanguageModel, config: Config, placement: Placement, pool: WorkerPool
-    ) -> None:
-        self._local, self._pool = local, pool
-        self.provenance, self.count_tokens = local.provenance, local.count_tokens
-        self.chunk_size, self.status = local.chunk_size, local.status
-        self._load = partial(_load_language_model, config, placement)
-
-    @property
-    def window(self) -> int | None:
-        """Most tokens of texts in one prompt."""
-        return self._local.window
-
-    def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
-        """Answer prompts in any order."""
-        return self._pool.map_rows(Job(self.provenance(_ANY_TASK), self._load), prompts)
-
-
-class _RemoteCaptioner:
-    """A captioner on workers; photos are decoded and checked here."""
-
-    def __init__(self, local: Captioner, config: VisionConfig, pool: WorkerPool) -> None:
-        self._local, self._pool = local, pool
-        self.chunk_size, self.status = local.chunk_size, local.status
-        self._load = partial(_load_captioner, config, pool.placement)
-
-    @property
-    def provenance(self) -> Provenance:
-        """What determines a caption besides the photo."""
-        return self._local.provenance
-
-    def caption(self, photos: PhotoBlocks) -> NumberedAnswers:
-        """Caption RGB photos in any order."""
-        return self._pool.map_rows(Job(self.provenance, self._load), _as_arrays(photos))
+    Args:
+        local: as this process would run it.
+        store: remembers batches.
+    """
+    pool, kind = worker_pool(config.engine), config.language.llm.partition(":")[0]
+    if kind == "builtin":
+        return _RemoteExtractiveModel(config, encoder, pool)
+    if kind != "transformers":
+        return local
+    placement = pool.placement
+    if placement.device == "cuda":
+        placement = replace(placement, precision="bf16")  # some models overflow in fp16
+    local = open_language_model(config, encoder, store, placement=placement)
+    load = partial(_load_language_model, config, placement)
+    return cast(LanguageModel, _RemoteModel(local, pool, load))
 
 
-class _RemoteImageEncoder(ImageEncoder):
-    """The image encoder on workers; photos are decoded and checked here."""
+def remote_captioner(local: Captioner, config: Config) -> Captioner:
+    """A captioner on workers; one behind HTTP, and the builtin one, stay in this process."""
+    if config.vision.captioner.partition(":")[0] not in LOCAL_CAPTIONERS:
+        return local
+    pool = worker_pool(config.engine)
+    open_model = partial(open_captioner, config, placement=pool.placement)
+    load = partial(_load_photo_model, open_model)
+    return cast(Captioner, _RemoteModel(open_model(), pool, load))
 
-    def __init__(self, config: VisionConfig, pool: WorkerPool) -> None:
-        super().__init__(config, pool.placement)
-        self._pool = pool
 
-    def encode(self, photos: PhotoBlocks) -> Iterator[tuple[int, np.ndarray | Failure]]:
-        """(d,) float16 vectors of RGB photos in any order."""
-        job = Job(self.provenance, partial(_load_image_encoder, self.config, self.placement))
-        return self._pool.map_rows(job, _as_arrays(photos))
+def remote_image_encoder(config: Config) -> ImageEncoder:
+    """The image encoder on workers."""
+    vision, pool = config.vision, worker_pool(config.engine)
+    arguments = vision.image_model, vision.image_revision, pool.placement
+    open_model = partial(ImageEncoder, *arguments)
+    load = partial(_load_photo_model, open_model)
+    return cast(ImageEncoder, _RemoteModel(open_model(), pool, load))
 
 
 class _WorkerEncoder(Encoder):
@@ -220,28 +187,17 @@ def _load_extractive_model(config: Config) -> Loaded:
 
 
 def _load_language_model(config: Config, placement: Placement) -> Loaded:
-    store = Store()
-    encoder = Encoder(config.encoder, store)
-    model = open_language_model(config, encoder, store, placement=placement)
+    encoder = _worker_encoder(config.encoder)
+    model = open_language_model(config, encoder, Store(), placement=placement)
     return model.provenance(_ANY_TASK), model.generate
 
 
-def _load_captioner(config: VisionConfig, placement: Placement) -> Loaded:
-    captioner = open_captioner(config, placement=placement)
-    return captioner.provenance, lambda blocks: captioner.caption(_as_photos(blocks))
+def _load_photo_model(open_model: Callable[[], Captioner | ImageEncoder]) -> Loaded:
+    model = open_model()
 
+    def compute(blocks: Iterator[Rows]) -> Iterator[tuple[int, Any]]:
+        for block in blocks:
+            photos = [(number, Image.fromarray(array)) for number, array in block]
+            yield from model.compute(iter([photos]))
 
-def _load_image_encoder(config: VisionConfig, placement: Placement) -> Loaded:
-    encoder = ImageEncoder(config, placement)
-    return encoder.provenance, lambda blocks: encoder.encode(_as_photos(blocks))
-
-
-def _as_arrays(photos: PhotoBlocks) -> Iterator[list[tuple[int, np.ndarray]]]:
-    """Photos as (h, w, 3) arrays, which Ray copies only once."""
-    for block in photos:
-        yield [(number, np.asarray(photo)) for number, photo in block]
-
-
-def _as_photos(blocks: Iterator[list[tuple[int, np.ndarray]]]) -> PhotoBlocks:
-    for block in blocks:
-        yield [(number, Image.fromarray(array)) for number, array in block]
+    return model.provenance, compute

@@ -43,12 +43,8 @@ class Job:
     load: Callable[[], tuple[Provenance, RowFunction]]
 
 
-@dataclass(frozen=True)
-class _Block:
-    """Rows, and how many workers may still die over them before they are computed one by one."""
-
-    rows: Rows
-    attempts: int = 2
+_Block = tuple[Rows, int]
+"""Rows, and how many workers may still die over them before they are computed one by one."""
 
 
 class WorkerPool:
@@ -89,9 +85,14 @@ class WorkerPool:
             ModelError: workers cannot start, their model is not the driver's, or many rows failed
                 in succession.
         """
-        source, retries = map(_Block, blocks), deque[_Block]()
-        pending: dict[Any, tuple[Any, _Block]] = {}
+        retries: deque[_Block] = deque()
+        source: Iterator[_Block] = ((rows, 2) for rows in blocks)
+        pending: dict[Any, tuple[Any, _Block]] = {}  # reference to results -> worker and block
         results: list[tuple[int, Any]] = []
+
+        def take_block() -> _Block | None:
+            return retries.popleft() if retries else next(source, None)
+
         with self._lock:
             self._failures = 0
             if not self._idle and not self._starting:
@@ -99,9 +100,9 @@ class WorkerPool:
                     self._start_worker()
             try:
                 while True:
-                    while self._idle and (block := _next_block(retries, source)) is not None:
+                    while self._idle and (block := take_block()):
                         worker = self._idle.pop()
-                        pending[worker.compute.remote(job, block.rows)] = worker, block
+                        pending[worker.compute.remote(job, block[0])] = worker, block
                     yield from results  # while the worker computes its next block
                     if self._idle and not pending:
                         return
@@ -132,8 +133,7 @@ class WorkerPool:
 
     def _start_worker(self) -> None:
         # Ray holds a worker back until there is a free core, and on a cluster with GPUs a free GPU.
-        remote = self._ray.remote(num_cpus=1, num_gpus=min(1, self._gpus))(_Worker)
-        worker = remote.remote()
+        worker = self._ray.remote(num_cpus=1, num_gpus=min(1, self._gpus))(_Worker).remote()
         self._starting[worker.sign_of_life.remote()] = worker
 
     def _finish_start(self, ready: Any) -> None:
@@ -157,36 +157,36 @@ class WorkerPool:
     ) -> list[tuple[int, Any]]:
         """Results of a block; if it failed, retry it, whole or row by row, or give up its row."""
         error: BaseException
+        rows, attempts = block
         try:
             results: list[tuple[int, Any]] = self._ray.get(ready)
         except self._ray.exceptions.RayTaskError as raised:
             self._idle.append(worker)
-            error = raised.cause or raised
+            error, attempts = raised.cause or raised, 0  # it would raise again
             if isinstance(error, MmrecError):
                 raise error from None
-            attempts = 0  # it would raise again
         except self._ray.exceptions.RayError as death:
             self._ray.kill(worker)  # where only the connection was lost
             self._start_worker()
-            error, attempts = death, block.attempts - 1
+            error, attempts = death, attempts - 1
         else:
             self._idle.append(worker)
             self._failures = 0
             return results
         if attempts:
-            retries.append(_Block(block.rows, attempts))
-            return []
-        if len(block.rows) > 1:
-            retries.extend(_Block([row]) for row in block.rows)
-            return []
-        self._failures += 1
-        if self._failures == self.max_failures:
-            raise ModelError(
-                f"workers failed on {self._failures} rows in succession, the last time with "
-                f"{_summary(error)}; results until then are kept, so run the same again to go on"
-            ) from error
-        ((number, _),) = block.rows
-        return [(number, Failure(f"a worker failed: {_summary(error)}", final=False))]
+            retries.append((rows, attempts))
+        elif len(rows) > 1:
+            retries.extend(([row], 2) for row in rows)
+        else:
+            self._failures += 1
+            if self._failures == self.max_failures:
+                raise ModelError(
+                    f"workers failed on {self._failures} rows in succession, the last time with "
+                    f"{_summary(error)}; results until then are kept, so run it again to go on"
+                ) from error
+            ((number, _),) = rows
+            return [(number, Failure(f"a worker failed: {_summary(error)}", final=False))]
+        return []
 
 
 @cache
@@ -262,10 +262,6 @@ class _Worker:
             self._functions[name] = function
         # A list, since what is raised half-way is then the error of the entire block.
         return list(self._functions[name](iter([rows])))
-
-
-def _next_block(retries: deque[_Block], source: Iterator[_Block]) -> _Block | None:
-    return retries.popleft() if retries else next(source, None)
 
 
 def _summary(error: BaseException) -> str:

@@ -21,8 +21,7 @@ from mmrec.llm.annotator import Annotator
 from mmrec.llm.sentences import split_query
 from mmrec.llm.types import Note, Review, Summary
 from mmrec.vision.captioner import Captioner
-from mmrec.vision.image_features import Captions, PhotoAnnotator
-from mmrec.vision.resnet import ImageEncoder
+from mmrec.vision.image_features import Captions, ImageEncoder, PhotoAnnotator
 
 __all__ = ["Dataset", "Models"]
 

@@ -158,8 +158,10 @@ class Catalog:
 
     @cached_property
     def _captions(self) -> dict[str, str]:
-        """Path -> caption; none are made while a page waits."""
-        return {} if self._dataset.captions_missing else self._dataset.captions.texts
+        """Path -> caption, for visitors; none are made while a page waits."""
+        if not self._quote_captions or self._dataset.captions_missing:
+            return {}
+        return self._dataset.captions.texts
 
     def warm_up(self) -> None:
         """Load captions now, for which the first request would wait."""

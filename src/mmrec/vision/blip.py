@@ -9,57 +9,39 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 
-from mmrec.cache.store import Failure
+from mmrec.cache.store import Failure, Provenance
 from mmrec.console import single_line
-from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ModelError
 from mmrec.llm.types import Answer
 from mmrec.vision.captioner import PhotoBlocks, caption_fault
+from mmrec.vision.image_features import LocalPhotoModel
 
 __all__ = ["BlipCaptioner"]
 
 
-class BlipCaptioner:
+class BlipCaptioner(LocalPhotoModel):
     """Captions without a prompt by greedy search, photos in batches.
 
     A useless caption is generated once more by a beam search that may not repeat itself; if that
     is useless too, the photo has none. In bf16, a near tie between two words may fall differently
     in a batch of another size.
-
-    Args:
-        model: name on the hub, or folder.
-        revision: commit of a model on the hub; by default that of the local cache, or the newest.
-        placement: by default the fastest of this machine.
     """
 
+    kind, auto_class = "caption", "AutoModelForImageTextToText"
+    model_types, chunk_sizes = ("blip-2", "blip"), (8, 32)
+    _second_tries = 0
     greedy: ClassVar = {"max_new_tokens": 30, "do_sample": False, "num_beams": 1}
     second_try: ClassVar = {
         **{"max_new_tokens": 30, "do_sample": False, "num_beams": 3},
         **{"min_new_tokens": 5, "no_repeat_ngram_size": 2, "repetition_penalty": 1.5},
     }
 
-    def __init__(
-        self, model: str, revision: str | None = None, placement: Placement | None = None
-    ) -> None:
-        self._model = model
-        self._revision = revision
-        self.placement = placement or Placement.choose()
-        self.chunk_size = 32 if self.placement.device == "cuda" else 8
-        self._second_tries = 0
-
     @property
-    def provenance(self) -> dict[str, object]:
+    def provenance(self) -> Provenance:
         """What determines a caption besides the photo; needs the weights, else a ModelError."""
-        return {
-            "kind": "caption",
-            "model": self._weights.title,
-            "revision": self._weights.revision,
-            "precision": self.placement.precision,
-            "decoding": [self.greedy, self.second_try],
-            "version": 1,
-        }
+        return {**super().provenance, "decoding": [self.greedy, self.second_try]}
 
-    def caption(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
+    def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
         """Caption RGB photos, a block at a time.
 
         Raises:
@@ -85,37 +67,24 @@ class BlipCaptioner:
         return f"{self._second_tries:,} asked again" if self._second_tries else ""
 
     @cached_property
-    def _weights(self) -> Weights:
-        return Weights.find_or_download(self._model, self._revision)
-
-    @cached_property
-    def _loaded(self) -> tuple[Any, Any, Any]:
-        """Model, image processor and tokenizer."""
-        self._weights.require_type(("blip-2", "blip"), "blip-2 or blip")
-        model = self._weights.load("AutoModelForImageTextToText", self.placement)
-        if getattr(model.config, "image_token_index", 0) is None:
-            message = "was saved before transformers 4.46; download it again"
-            raise ModelError(f"{self._model} {message}")
-        # With Pillow as its backend, the processor works without torchvision.
-        processor = self._weights.load_part("AutoImageProcessor", backend="pil")
-        return model, processor, self._weights.load_part("AutoTokenizer")
+    def _tokenizer(self) -> Any:
+        return self._weights.load_part("AutoTokenizer")
 
     @torch.inference_mode()
     def _generate(self, photos: Sequence[Image.Image], options: dict[str, Any]) -> list[str]:
-        model, processor, tokenizer = self._loaded
-        pixels = processor(images=list(photos), return_tensors="pt")["pixel_values"]
-        pixels = pixels.to(self.placement.device, self.placement.dtype)
+        # BLIP-2 also returns the places which the photo takes among the words.
+        image_token = getattr(self._model.config, "image_token_index", -1)
+        if image_token is None:
+            message = "was saved before transformers 4.46; download it again"
+            raise ModelError(f"{self.name} {message}")
         try:
-            tokens = model.generate(pixel_values=pixels, **options)
+            tokens = self._model.generate(pixel_values=self._pixels(photos), **options)
         except torch.OutOfMemoryError as error:
             half = len(photos) // 2
             if not half:
-                raise ModelError(
-                    f"{self._model}: one photo exceeds the memory of the GPU"
-                ) from error
+                message = "one photo exceeds the memory of the GPU"
+                raise ModelError(f"{self.name}: {message}") from error
             return self._generate(photos[:half], options) + self._generate(photos[half:], options)
-        # BLIP-2 also returns the places which the photo takes among the words.
-        image_token = getattr(model.config, "image_token_index", -1)
         rows = [row[row != image_token].tolist() for row in tokens.cpu()]
-        captions = tokenizer.batch_decode(rows, skip_special_tokens=True)
+        captions = self._tokenizer.batch_decode(rows, skip_special_tokens=True)
         return list(map(single_line, captions))

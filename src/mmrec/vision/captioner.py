@@ -1,18 +1,36 @@
-"""What a captioner does: put photos into words; and which of its captions say nothing."""
+"""Captioners: what they do, which ones there are, and the builtin one, which names colours."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
+from pkgutil import resolve_name
 from typing import Protocol
 
+import numpy as np
 from PIL import Image
+from scipy.spatial.distance import cdist
 
-from mmrec.cache.store import Failure
+from mmrec.cache.store import Failure, Provenance
+from mmrec.config import Config, VisionConfig
+from mmrec.encoder.weights import Placement, Weights
+from mmrec.errors import ConfigError
+from mmrec.llm.cost import Budget
+from mmrec.llm.factory import open_chat_client
 from mmrec.llm.types import Answer
 
-__all__ = ["Captioner", "PhotoBlocks", "caption_fault"]
+__all__ = ["LOCAL_CAPTIONERS", "Captioner", "PhotoBlocks"]
+__all__ += ["caption_fault", "open_captioner", "vision_checks"]
 
+LOCAL_CAPTIONERS = {
+    "blip2": ("mmrec.vision.blip:BlipCaptioner", "Salesforce/blip2-opt-2.7b"),
+    "blip": ("mmrec.vision.blip:BlipCaptioner", "Salesforce/blip-image-captioning-base"),
+}
+"""Class and default model of each `--captioner KIND[:MODEL_OR_FOLDER]` that runs here.
+
+A class is called with the model, its revision or None, and a `Placement` or None.
+"""
 PhotoBlocks = Iterator[list[tuple[int, Image.Image]]]
 """RGB photos in blocks, each with its number."""
 
@@ -24,10 +42,10 @@ class Captioner(Protocol):
     """Photos in a block; the captions of a block are stored together."""
 
     @property
-    def provenance(self) -> dict[str, object]:
-        """What determines a caption besides the photo: kind, model, revision, parameters."""
+    def provenance(self) -> Provenance:
+        """What determines a caption besides the photo; its kind is `caption`."""
 
-    def caption(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
+    def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
         """Caption photos of any size, in any order, each caption with the number of its photo.
 
         A caption that says nothing (see `caption_fault`), also on a second try, is a failure.
@@ -35,6 +53,54 @@ class Captioner(Protocol):
 
     def status(self) -> str:
         """What was used up so far, for the progress bar."""
+
+
+def open_captioner(
+    config: Config, budget: Budget | None = None, placement: Placement | None = None
+) -> Captioner:
+    """Open the captioner that `config.vision` names; it is loaded or called with the first photo.
+
+    Args:
+        config: also price and calls in flight of a model behind HTTP.
+        budget: pays for that model.
+        placement: of a local model; by default the fastest of this machine.
+
+    Raises:
+        ConfigError: there is no such captioner.
+    """
+    name = config.vision.captioner
+    kind, _, model = name.partition(":")
+    if name == "builtin":
+        return ColorCaptioner()
+    if kind in LOCAL_CAPTIONERS:
+        path, default_model = LOCAL_CAPTIONERS[kind]
+        revision = config.vision.captioner_revision
+        captioner: Captioner = resolve_name(path)(model or default_model, revision, placement)
+        return captioner
+    budget = budget or Budget(config.language.budget)
+    if client := open_chat_client(name, config.language, budget):
+        from mmrec.vision.openai_captioner import OpenAICaptioner
+
+        return OpenAICaptioner(client)
+    local = ", ".join(f"{kind}[:MODEL_OR_FOLDER]" for kind in LOCAL_CAPTIONERS)
+    raise ConfigError(
+        f"--captioner {name}: no such captioner; there are builtin, {local}, "
+        "openai:MODEL[@URL], ollama:MODEL or a URL"
+    )
+
+
+def vision_checks() -> dict[str, tuple[str, str]]:
+    """State and detail of captioners and of the image baseline, for `mmrec doctor`."""
+    checks = {"captions": ("ok", "builtin (brightness and colours in words, no vision model)")}
+    models = [("image baseline", VisionConfig().image_model, "--image-model")]
+    for kind, (_, model) in reversed(LOCAL_CAPTIONERS.items()):
+        models.insert(0, (f"captions by {kind}", model, f"--captioner {kind}"))
+    for subject, model, option in models:
+        checks[subject] = ("ok", f"{model}, the weights are here")
+        if Weights.find(model) is None:
+            detail = f"download it with `hf download {model}`, or name another one by {option}"
+            checks[subject] = ("missing", detail)
+    return checks
 
 
 def caption_fault(caption: str, max_characters: int = 800) -> str | None:
@@ -61,13 +127,6 @@ def caption_fault(caption: str, max_characters: int = 800) -> str | None:
     )
     if set(words) <= set(empty_words.split()):
         return f"caption says nothing: {caption[:60]}"
-    loop = _find_loop(words)
-    return f"caption loops: {loop[:60]}" if loop else None
-
-
-def _find_loop(words: list[str]) -> str:
-    """The words that are repeated again and again; empty where none are."""
-    text = " ".join(words)
     loops = (
         r"([^\W\d_]{1,10}?)\1{5,}",  # "hahahahahaha"
         r"\b(\w+)(?: \1\b){3}",  # "very very very big" is still English
@@ -76,8 +135,96 @@ def _find_loop(words: list[str]) -> str:
         r"\b(\w+(?: \w+){3})\b(?:.* \1\b){2}",  # the same four words in three places
     )
     for loop in loops:
-        if match := re.search(loop, text):
-            return match[1]
+        if match := re.search(loop, " ".join(words)):
+            return f"caption loops: {match[1][:60]}"
     # "a room with a table and a table with a room": nothing new is said after a while.
-    is_repetitive = len(words) >= 10 and len(set(words)) < 0.45 * len(words)
-    return " ".join(words[-6:]) if is_repetitive else ""
+    if len(words) >= 10 and len(set(words)) < 0.45 * len(words):
+        return f"caption loops: {' '.join(words[-6:])[:60]}"
+    return None
+
+
+class ColorCaptioner:
+    """Describes how bright a photo is and which colours it has, not what can be seen in it.
+
+    It needs no model and no network, and the same pixels always give the same caption. Its
+    captions are features of the ranker only, and are not displayed.
+    """
+
+    chunk_size = 64
+
+    @property
+    def provenance(self) -> Provenance:
+        """The same for all photos."""
+        return {"kind": "caption", "model": "builtin", "revision": "3"}
+
+    def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
+        """Caption photos one by one."""
+        for block in photos:
+            for number, photo in block:
+                yield number, Answer(text=_describe_colors(photo))
+
+    def status(self) -> str:
+        """Nothing is used up."""
+        return ""
+
+
+def _describe_colors(photo: Image.Image, side: int = 64, min_share: float = 0.03) -> str:
+    """`A dim photo, mostly black with red and touches of cream.`"""
+    small = photo.convert("RGB").resize((side, side), Image.Resampling.BOX, reducing_gap=2.0)
+    lab = _to_lab(np.asarray(small).reshape(-1, 3))
+    # The mean lightness, which is 0 for black and 100 for white, as a word.
+    words = ("dark", "dim", "balanced", "bright", "very bright")
+    brightness = words[int(np.digitize(lab[:, 0].mean(), (16, 38, 62, 84)))]
+    names, examples = _palette()
+    nearest = cdist(lab, examples).argmin(axis=1)
+    # Sorted by name, so that the stable sort below breaks ties in the same way everywhere.
+    colors, counts = np.unique(names[nearest], return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:3]
+    main, *others = zip(colors[order], counts[order] / len(lab), strict=True)
+    accents: list[str] = []
+    for color, share in others:
+        if share >= min_share:
+            accents.append(color if share >= 0.15 else f"a touch of {color}")
+    if not accents:
+        return f"A {brightness} photo, almost all {main[0]}."
+    mostly = "mostly " if main[1] >= 0.5 else ""
+    return f"A {brightness} photo, {mostly}{main[0]} with {' and '.join(accents)}."
+
+
+@cache
+def _palette() -> tuple[np.ndarray, np.ndarray]:
+    """Names (n,) and CIELAB coordinates (n, 3) of examples of colours."""
+    # fmt: off
+    palette = {  # name: sRGB examples
+        "black": "080808 1c1c1e 14100e 0c1016", "dark grey": "3a3a3c 4a4a4a",
+        "grey": "666666 808080", "light grey": "a0a0a0 c0c0c0", "white": "e0e0e0 ffffff",
+        "cream": "fbf0cd f0e6c8", "beige": "d8c8a8 c8b898", "tan": "c8a070 b08c68",
+        "brown": "8b5a2b 7a5540 664838 844010", "dark brown": "3c2618 4a3020 30241c",
+        "dark red": "5a0e10 7a1418 3c0c0c 4a1c1c", "red": "e01818 b41a1e f03c32 a00c10",
+        "rust": "a8431c b4502c", "orange": "f07818 ff9a30 f08050", "amber": "d89020 b87a1c",
+        "gold": "d8b840 c8a850", "yellow": "ffe000 f5dc50 fff080",
+        "olive": "6b6b23 85803c 504c20", "dark green": "0c3c14 1e3820 2c4a30 006400",
+        "green": "1e8c28 30b440 00ff00 50805a", "light green": "90d890 b4e080 a8c8a0",
+        "turquoise": "40d8d0 80e0d8", "teal": "0c7070 205050 3c8084",
+        "lavender": "c0a8e0 b4a4c4", "light blue": "80bff0 a8d0ec a0b8cc",
+        "blue": "0000ff 1c60c8 3c8cd8 4870a0",
+        "dark blue": "0c1450 101e38 1c3464 2c4058 000080",
+        "purple": "6a1e96 8c4ab4 4c2460 6c5490", "magenta": "e010c0 b81c78",
+        "pink": "ff8cb0 ffc0cc d87890", "peach": "f8b890 e0a080 f0c8b0",
+    }
+    # fmt: on
+    names = np.repeat(list(palette), [len(codes.split()) for codes in palette.values()])
+    rgb = np.frombuffer(bytes.fromhex(" ".join(palette.values())), dtype=np.uint8)
+    return names, _to_lab(rgb.reshape(-1, 3))
+
+
+def _to_lab(rgb: np.ndarray) -> np.ndarray:
+    """CIELAB (D65) of sRGB pixels (n, 3) uint8; equal distances look equally different there."""
+    value = rgb / 255
+    linear = np.where(value > 0.04045, ((value + 0.055) / 1.055) ** 2.4, value / 12.92)
+    # The matrix of IEC 61966-2-1, each column divided by the white point.
+    to_xyz = [[0.4339, 0.2126, 0.0177], [0.3762, 0.7152, 0.1095], [0.1899, 0.0722, 0.8728]]
+    xyz = linear @ np.array(to_xyz)
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    x, y, z = f.T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from PIL import Image
 
-from mmrec.cache.store import Failure, Result, Store
+from mmrec.cache.store import Failure, Provenance, Result, Store
+from mmrec.config import VisionConfig
 from mmrec.console import track
 from mmrec.data.images import load_photo
+from mmrec.encoder.weights import Placement, Weights, file_digest
 from mmrec.errors import PhotoError
 from mmrec.llm.types import Answer
 from mmrec.vision.captioner import Captioner, PhotoBlocks
-from mmrec.vision.resnet import ImageEncoder
 
-__all__ = ["Captions", "PhotoAnnotator"]
+__all__ = ["Captions", "ImageEncoder", "LocalPhotoModel", "PhotoAnnotator"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,100 @@ class Captions:
         return f"{total:,} of {len(self.texts):,} photos have no caption: {reasons}"
 
 
+class LocalPhotoModel:
+    """A model of transformers that looks at photos, by its name on the hub or its folder.
+
+    It is loaded with the first photo. A revision is a commit on the hub, by default that of the
+    local cache or the newest; the default placement is the fastest of this machine.
+    """
+
+    kind: ClassVar[str]  # of its results in the store
+    auto_class: ClassVar[str]
+    model_types: ClassVar[tuple[str, ...]]
+    chunk_sizes: ClassVar[tuple[int, int]]  # photos in a block, on a processor and on a GPU
+
+    def __init__(
+        self, name: str, revision: str | None = None, placement: Placement | None = None
+    ) -> None:
+        self.name, self._revision = name, revision
+        self.placement = placement or Placement.choose()
+        self.chunk_size = self.chunk_sizes[self.placement.device == "cuda"]
+
+    @property
+    def provenance(self) -> Provenance:
+        """What determines a result besides the photo; needs the weights, else a ModelError."""
+        return {
+            "kind": self.kind,
+            "model": self._weights.title,
+            "revision": self._weights.revision,
+            "precision": self.placement.precision,
+            "version": 1,
+        }
+
+    def status(self) -> str:
+        """Nothing is used up."""
+        return ""
+
+    @cached_property
+    def _weights(self) -> Weights:
+        return Weights.find_or_download(self.name, self._revision)
+
+    @cached_property
+    def _model(self) -> Any:
+        self._weights.require_type(self.model_types, " or ".join(self.model_types))
+        return self._weights.load(self.auto_class, self.placement)
+
+    @cached_property
+    def _processor(self) -> Any:
+        # With Pillow as its backend, the processor works without torchvision.
+        return self._weights.load_part("AutoImageProcessor", backend="pil")
+
+    def _pixels(self, photos: Sequence[Image.Image]) -> torch.Tensor:
+        """Photos as the model takes them, (n, 3, h, w)."""
+        pixels = self._processor(images=[*photos], return_tensors="pt")["pixel_values"]
+        return pixels.to(self.placement.device, self.placement.dtype)
+
+
+class ImageEncoder(LocalPhotoModel):
+    """Encodes photos as the pooled features of a ResNet: (2048,) for ResNet-50 (paper, section 4).
+
+    Native bf16 is more than twice as fast as fp32, and the cosine to fp32 stays above .999.
+    """
+
+    kind, auto_class, model_types = "image vector", "AutoModel", ("resnet",)
+    chunk_sizes = (16, 128)
+
+    def available(self) -> bool:
+        """Whether the weights can be expected here; nothing is loaded.
+
+        Images are left out where the default's weights are missing; those that the user names
+        must exist, so for them the answer is yes, and loading fails with an error.
+        """
+        is_default = self.name == VisionConfig().image_model
+        return not is_default or Weights.find(self.name, self._revision) is not None
+
+    @property
+    def width(self) -> int:
+        """Length of a vector."""
+        return int(self._weights.settings["hidden_sizes"][-1])
+
+    def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, np.ndarray | Failure]]:
+        """(d,) float16 vectors of RGB photos, by block; a ModelError where it cannot be loaded."""
+        for block in photos:
+            vectors = self._forward([photo for _, photo in block]).astype(np.float16)
+            for (number, _), vector in zip(block, vectors, strict=True):
+                is_valid = np.isfinite(vector).all()
+                yield number, vector if is_valid else Failure("vector is not finite")
+
+    @torch.inference_mode()
+    def _forward(self, photos: list[Image.Image]) -> np.ndarray:
+        """(n, d) float32."""
+        model = self._model.to(memory_format=torch.channels_last)
+        pixels = self._pixels(photos).to(memory_format=torch.channels_last)
+        pooled: torch.Tensor = model(pixel_values=pixels).pooler_output  # (n, d, 1, 1)
+        return pooled.flatten(1).float().cpu().numpy()
+
+
 class PhotoAnnotator:
     """Captions and encodes photos on disk; only those that the store lacks are decoded.
 
@@ -51,27 +147,24 @@ class PhotoAnnotator:
         max_pixels: photos with more pixels are not decoded.
     """
 
-    # Bounds the memory of a block of photos; models look at less than half of it.
-    max_side = 1024
+    max_side = 1024  # bounds the memory of a block; models look at less than half of it
     threads = 4  # Pillow's decoders and sha256 release the interpreter lock
 
     def __init__(self, store: Store, max_pixels: int) -> None:
-        self._store = store
-        self._max_pixels = max_pixels
+        self._store, self._max_pixels = store, max_pixels
         self._hashes: dict[str, str | Failure] = {}
 
     def caption_photos(self, paths: Iterable[str], captioner: Captioner) -> Captions:
         """Caption photos; raises a ModelError where the captioner cannot be used."""
-        texts, failures = {}, Counter[str]()
-        compute, title = captioner.caption, "captioning photos"
-        results = self._get_or_compute(paths, captioner, compute, _dump_answer, title)
+        captions = Captions({}, Counter())
+        results = self._get_or_compute(paths, captioner, "captioning photos")
         for path, result in results.items():
             if isinstance(result, Failure):
-                failures[result.reason.partition(":")[0]] += 1
-                texts[path] = ""
+                captions.failures[result.reason.partition(":")[0]] += 1
+                captions.texts[path] = ""
             else:
-                texts[path] = Answer.model_validate_json(result).text
-        return Captions(texts, failures)
+                captions.texts[path] = Answer.model_validate_json(result).text
+        return captions
 
     def caption_photo(self, path: Path, captioner: Captioner) -> str:
         """Caption one photo; raises a PhotoError where it cannot be read, or gets no caption."""
@@ -84,48 +177,43 @@ class PhotoAnnotator:
 
     def count_uncaptioned(self, paths: Iterable[str], captioner: Captioner) -> int:
         """How many photos the captioner would have to look at."""
-        hashes = self._hash_files([*dict.fromkeys(paths)]).values()
+        hashes = self._hash_files(paths).values()
         readable = [file_hash for file_hash in hashes if isinstance(file_hash, str)]
         return len(self._store.missing(self._provenance(captioner), readable))
 
     def encode_photos(self, paths: Iterable[str], encoder: ImageEncoder) -> dict[str, np.ndarray]:
         """Encode photos as (d,) float16 vectors by path; unreadable ones are left out."""
-        compute, title = encoder.encode, "encoding photos"
-        results = self._get_or_compute(paths, encoder, compute, np.ndarray.tobytes, title)
         vectors = {}
-        for path, result in results.items():
+        for path, result in self._get_or_compute(paths, encoder, "encoding photos").items():
             if isinstance(result, bytes):
                 vectors[path] = np.frombuffer(result, np.float16)
         return vectors
 
-    def _provenance(self, model: Captioner | ImageEncoder) -> dict[str, object]:
+    def _provenance(self, model: Captioner | ImageEncoder) -> Provenance:
         return {**model.provenance, "side": self.max_side}
 
     def _get_or_compute(
-        self,
-        paths: Iterable[str],
-        model: Captioner | ImageEncoder,
-        compute: Callable[[PhotoBlocks], Iterator[tuple[int, Any]]],
-        dump: Callable[[Any], bytes],
-        title: str,
+        self, paths: Iterable[str], model: Captioner | ImageEncoder, title: str
     ) -> dict[str, Result]:
         """Results by path, from the store or computed; files that cannot be read are failures."""
-        unique = list(dict.fromkeys(paths))
-        if not unique:
-            return {}
         results: dict[str, Result] = {}
         hashes: dict[str, str] = {}
-        for path, file_hash in self._hash_files(unique).items():
+        for path, file_hash in self._hash_files(paths).items():
             if isinstance(file_hash, Failure):
                 results[path] = file_hash
             else:
                 hashes[path] = file_hash
+        if not hashes:  # the model may not even be here
+            return results
 
         def compute_missing(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
             broken: list[tuple[int, Failure]] = []
             with closing(self._decode([*hashes], blocks, broken)) as photos:
-                for number, result in compute(photos):
-                    yield number, result if isinstance(result, Failure) else dump(result)
+                for number, result in model.compute(photos):
+                    if isinstance(result, Answer):
+                        yield number, result.model_dump_json().encode()
+                    else:
+                        yield number, result if isinstance(result, Failure) else result.tobytes()
             # Every number must come back, also that of a photo which no model has seen.
             yield from broken
 
@@ -134,53 +222,42 @@ class PhotoAnnotator:
         computed = self._store.get_or_compute(provenance, inputs, compute_missing, **options)
         return results | dict(zip(hashes, computed, strict=True))
 
-    def _hash_files(self, paths: Sequence[str]) -> dict[str, str | Failure]:
+    def _hash_files(self, paths: Iterable[str]) -> dict[str, str | Failure]:
         """SHA-256 of each file by path, computed once."""
-        new = [path for path in paths if path not in self._hashes]
+
+        def digest(path: str) -> str | Failure:
+            try:
+                return file_digest(Path(path))
+            except OSError as error:
+                return Failure(f"photo cannot be read: {error.strerror}", final=False)
+
+        unique = list(dict.fromkeys(paths))
+        new = [path for path in unique if path not in self._hashes]
         # A bar for less than a second of work only flickers.
         bar = track("hashing photos", len(new)) if len(new) >= 2000 else nullcontext(id)
         with ThreadPoolExecutor(self.threads) as pool, bar as advance:
-            for path, file_hash in zip(new, pool.map(_sha256, new), strict=True):
+            for path, file_hash in zip(new, pool.map(digest, new), strict=True):
                 self._hashes[path] = file_hash
                 advance(1)
-        return {path: self._hashes[path] for path in paths}
+        return {path: self._hashes[path] for path in unique}
 
     def _decode(
         self, paths: Sequence[str], blocks: Iterator[list[int]], broken: list[tuple[int, Failure]]
     ) -> Generator[list[tuple[int, Image.Image]]]:
         """Decode blocks of photos, the next one while the model works on this one; fills `broken`."""
+
+        def load(number: int) -> tuple[int, Image.Image] | None:
+            try:
+                photo = load_photo(Path(paths[number]), self._max_pixels)
+            except PhotoError as error:
+                broken.append((number, Failure(f"photo cannot be read: {error}", final=False)))
+                return None
+            photo.thumbnail((self.max_side, self.max_side))
+            return number, photo
+
         with ThreadPoolExecutor(self.threads) as pool:
-            submitted = (
-                zip(block, pool.map(self._load, [paths[number] for number in block]), strict=True)
-                for block in blocks
-            )
+            submitted = (pool.map(load, block) for block in blocks)
             # `pairwise` submits the next block before it hands out this one.
-            for loaded, _ in pairwise(chain(submitted, [()])):
-                photos = []
-                for number, photo in loaded:
-                    if isinstance(photo, Failure):
-                        broken.append((number, photo))
-                    else:
-                        photos.append((number, photo))
-                if photos:
+            for loaded, _ in pairwise(chain(submitted, [iter(())])):
+                if photos := list(filter(None, loaded)):
                     yield photos
-
-    def _load(self, path: str) -> Image.Image | Failure:
-        try:
-            photo = load_photo(Path(path), self._max_pixels)
-        except PhotoError as error:
-            return Failure(f"photo cannot be read: {error}", final=False)
-        photo.thumbnail((self.max_side, self.max_side))
-        return photo
-
-
-def _dump_answer(answer: Answer) -> bytes:
-    return answer.model_dump_json().encode()
-
-
-def _sha256(path: str) -> str | Failure:
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        return Failure(f"photo cannot be read: {error.strerror}", final=False)

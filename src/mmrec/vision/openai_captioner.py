@@ -9,7 +9,7 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Iterator
 
-from mmrec.cache.store import Failure
+from mmrec.cache.store import Failure, Provenance
 from mmrec.data.images import encode_jpeg
 from mmrec.llm.openai_client import ChatClient
 from mmrec.llm.openai_protocol import ChatRequest
@@ -29,8 +29,6 @@ _PROMPTS = (
     "What can be seen here? Name the main thing, then what is around it, in one sentence of "
     f"10 to 25 different words. Answer with that sentence alone. {_TEXT_IN_PHOTOS}",
 )
-# On the second try a model that thinks before it answers gets room for that.
-_MAX_TOKENS = (80, 600)
 
 
 class OpenAICaptioner:
@@ -48,7 +46,7 @@ class OpenAICaptioner:
         self.client = client
 
     @property
-    def provenance(self) -> dict[str, object]:
+    def provenance(self) -> Provenance:
         """What determines a caption besides the photo; the server's address does not.
 
         Raises:
@@ -70,48 +68,45 @@ class OpenAICaptioner:
         """Tokens and money so far."""
         return str(self.client.costs)
 
-    def caption(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
+    def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
         """Caption RGB photos, many at a time; each is encoded when a call is free for it.
 
         Raises:
             ModelError: the server cannot be reached, refuses the key, or lacks the model.
             BudgetReached: after the calls in flight have come back.
         """
-        first: dict[int, str] = {}  # encoded photos that may be needed for a retry
+        first_requests: dict[int, str] = {}  # encoded photos that may be needed for a retry
         retries: deque[tuple[int, ChatRequest]] = deque()
-        for number, answer in self.client.complete(self._requests(photos, first, retries)):
-            encoded = first.pop(number, None)
+
+        def requests() -> Iterator[list[tuple[int, ChatRequest]]]:
+            for block in photos:
+                for number, photo in block:
+                    while retries:  # before new photos, so that few wait in memory
+                        yield [retries.popleft()]
+                    jpeg = encode_jpeg(photo, self.max_side, self.jpeg_quality)
+                    encoded = f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
+                    first_requests[number] = encoded
+                    yield [(number, _request(encoded, is_retry=False))]
+
+        for number, answer in self.client.complete(requests()):
+            encoded = first_requests.pop(number, None)
             caption = _check(answer)
             is_useless = isinstance(caption, Failure) and isinstance(answer, Answer)
             if encoded is not None and is_useless:
-                retries.append((number, _request(encoded, second_try=True)))
+                retries.append((number, _request(encoded, is_retry=True)))
             else:
                 yield number, caption
         for number, answer in self.client.complete(iter([list(retries)])):
             yield number, _check(answer)
 
-    def _requests(
-        self, photos: PhotoBlocks, first: dict[int, str], retries: deque[tuple[int, ChatRequest]]
-    ) -> Iterator[list[tuple[int, ChatRequest]]]:
-        """Requests as calls get free: retries before new photos, so that few wait in memory.
 
-        Fills `first` with the encoded photos of first requests, and empties `retries`.
-        """
-        for block in photos:
-            for number, photo in block:
-                while retries:
-                    yield [retries.popleft()]
-                jpeg = encode_jpeg(photo, self.max_side, self.jpeg_quality)
-                first[number] = f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
-                yield [(number, _request(first[number]))]
-
-
-def _request(encoded: str, *, second_try: bool = False) -> ChatRequest:
+def _request(encoded: str, *, is_retry: bool) -> ChatRequest:
     content = [
-        {"type": "text", "text": _PROMPTS[second_try]},
+        {"type": "text", "text": _PROMPTS[is_retry]},
         {"type": "image_url", "image_url": {"url": encoded, "detail": "low"}},
     ]
-    return ChatRequest([{"role": "user", "content": content}], None, _MAX_TOKENS[second_try])
+    # On the second try a model that thinks before it answers gets room for that.
+    return ChatRequest([{"role": "user", "content": content}], None, 600 if is_retry else 80)
 
 
 def _check(answer: Answer | Failure, max_characters: int = 400) -> Answer | Failure:
