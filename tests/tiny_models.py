@@ -27,43 +27,48 @@ _CHAT = (
 )
 
 
-def byte_tokenizer(size: int = 400) -> Any:
+def results_in_blocks(model, photos, size):
+    """What a captioner or an image encoder computes of photos, which come in blocks of a size."""
+    numbered = list(enumerate(photos))
+    blocks = (numbered[start : start + size] for start in range(0, len(numbered), size))
+    results = dict(model.compute(blocks))
+    return [results[number] for number, _ in numbered]
+
+
+def byte_tokenizer(size=400):
     """A byte-level BPE tokenizer, trained here and now, that can spell everything."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     base = Tokenizer(models.BPE())
     base.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     base.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=_SPECIAL,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        vocab_size=size, special_tokens=_SPECIAL, initial_alphabet=alphabet, show_progress=False
     )
     base.train_from_iterator(_SENTENCES * 5, trainer)
     return _wrapped(base)
 
 
-def word_tokenizer() -> Any:
+def word_tokenizer():
     """A tokenizer whose tokens are whole words, so that even nonsense is made of words."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = sorted({word for text in _SENTENCES[:-1] for word in text.replace(",", "").split()})
-    base = Tokenizer(
-        models.WordLevel({word: index for index, word in enumerate([*_SPECIAL, *words])}, unk_token="<unk>")
-    )
+    vocabulary = {word: index for index, word in enumerate([*_SPECIAL, *words])}
+    base = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     base.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return _wrapped(base)
 
 
-def _wrapped(base: Any) -> Any:
+def _wrapped(base):
     from transformers import PreTrainedTokenizerFast
 
     tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
     return PreTrainedTokenizerFast(tokenizer_object=base, padding_side="left", **tokens)
 
 
-def drop_tensor(folder: Path, name: str) -> None:
+def drop_tensor(folder, name):
     """Remove one tensor from the weights of a folder."""
     from safetensors.torch import load_file, save_file
 
@@ -72,130 +77,86 @@ def drop_tensor(folder: Path, name: str) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def edit_json(path: Path, **fields: object) -> None:
+def edit_json(path, **fields):
     """Set fields of a JSON file; None removes one."""
     content = json.loads(path.read_text()) | fields
     path.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
 
 
-def _special(tokenizer: Any) -> dict[str, int]:
-    return {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+def _special(tokenizer):
+    return {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
 
 
-def tiny_blip2_folder(path: Path, seed: int = 0) -> Path:
+def tiny_blip2_folder(path: Path) -> Path:
     """BLIP-2 over OPT with 80 thousand parameters; its vision model must not start as zeros."""
     import torch
-    from transformers import (
-        Blip2Config,
-        Blip2ForConditionalGeneration,
-        Blip2Processor,
-        Blip2QFormerConfig,
-        Blip2VisionConfig,
-        OPTConfig,
-    )
+    import transformers as hf
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     tokenizer = word_tokenizer()
     images = BlipImageProcessorPil(size={"height": 32, "width": 32})
-    vision = Blip2VisionConfig(
-        **_SMALL, intermediate_size=64, image_size=32, patch_size=8, initializer_range=0.2
+    small = _SMALL | {"intermediate_size": 64, "initializer_range": 0.2}
+    text = _SMALL | {"ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.3}
+    text |= {"vocab_size": len(tokenizer), "max_position_embeddings": 128, **_special(tokenizer)}
+    torch.manual_seed(0)
+    config = hf.Blip2Config(
+        vision_config=hf.Blip2VisionConfig(**small, image_size=32, patch_size=8),
+        qformer_config=hf.Blip2QFormerConfig(**small, vocab_size=32, encoder_hidden_size=32),
+        text_config=hf.OPTConfig(**text),
+        num_query_tokens=4,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
     )
-    former = Blip2QFormerConfig(
-        **_SMALL, vocab_size=32, intermediate_size=64, encoder_hidden_size=32, initializer_range=0.2
-    )
-    text = OPTConfig(
-        **_SMALL,
-        **_special(tokenizer),
-        vocab_size=len(tokenizer),
-        ffn_dim=64,
-        word_embed_proj_dim=32,
-        max_position_embeddings=128,
-        init_std=0.3,
-    )
-    torch.manual_seed(seed)
-    model = Blip2ForConditionalGeneration(
-        Blip2Config(
-            vision_config=vision,
-            qformer_config=former,
-            text_config=text,
-            num_query_tokens=4,
-            image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        )
-    )
+    model = hf.Blip2ForConditionalGeneration(config)
     torch.nn.init.normal_(model.query_tokens, std=0.5)
     model.save_pretrained(path)
-    Blip2Processor(images, tokenizer, num_query_tokens=4).save_pretrained(path)
+    hf.Blip2Processor(images, tokenizer, num_query_tokens=4).save_pretrained(path)
     return path
 
 
-def tiny_blip_folder(path: Path, seed: int = 0) -> Path:
+def tiny_blip_folder(path: Path) -> Path:
     """BLIP with 60 thousand parameters."""
     import torch
-    from transformers import (
-        BlipConfig,
-        BlipForConditionalGeneration,
-        BlipProcessor,
-        BlipTextConfig,
-        BlipVisionConfig,
-    )
+    import transformers as hf
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     tokenizer = word_tokenizer()
+    images = BlipImageProcessorPil(size={"height": 32, "width": 32})
     small = _SMALL | {"intermediate_size": 64, "projection_dim": 16, "initializer_range": 0.4}
-    text = BlipTextConfig(
-        **small,
-        **_special(tokenizer),
-        sep_token_id=tokenizer.eos_token_id,
-        vocab_size=len(tokenizer),
-        encoder_hidden_size=32,
-        max_position_embeddings=64,
-    )
-    vision = BlipVisionConfig(**small, image_size=32, patch_size=8)
-    torch.manual_seed(seed)
-    model = BlipForConditionalGeneration(
-        BlipConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16)
-    )
-    model.save_pretrained(path)
-    BlipProcessor(BlipImageProcessorPil(size={"height": 32, "width": 32}), tokenizer).save_pretrained(path)
+    text = small | {"vocab_size": len(tokenizer), "encoder_hidden_size": 32, "max_position_embeddings": 64}
+    text |= {"sep_token_id": tokenizer.eos_token_id, **_special(tokenizer)}
+    vision = hf.BlipVisionConfig(**small, image_size=32, patch_size=8)
+    torch.manual_seed(0)
+    text = hf.BlipTextConfig(**text).to_dict()
+    config = hf.BlipConfig(text_config=text, vision_config=vision.to_dict(), projection_dim=16)
+    hf.BlipForConditionalGeneration(config).save_pretrained(path)
+    hf.BlipProcessor(images, tokenizer).save_pretrained(path)
     return path
 
 
-def tiny_resnet_folder(path: Path, seed: int = 0) -> Path:
+def tiny_resnet_folder(path: Path) -> Path:
     """ResNet of four bottleneck stages whose pooled width is 64."""
     import torch
     from transformers import ResNetConfig, ResNetModel
     from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 32, 64], depths=[1, 1, 1, 1])
     ResNetModel(config).save_pretrained(path)
     ConvNextImageProcessorPil(size={"shortest_edge": 64}, crop_pct=0.875).save_pretrained(path)
     return path
 
 
-def tiny_chat_folder(path: Path, seed: int = 0) -> Path:
+def tiny_chat_folder(path: Path) -> Path:
     """An instruct model of Llama's kind with a chat template of the roles system, user and assistant."""
     import torch
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = _CHAT
-    torch.manual_seed(seed)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            **_special(tokenizer),
-            vocab_size=len(tokenizer),
-            **_SMALL,
-            intermediate_size=64,
-            num_key_value_heads=1,
-            max_position_embeddings=2048,
-            initializer_range=0.3,
-        )
-    )
+    small = _SMALL | {"intermediate_size": 64, "num_key_value_heads": 1, "initializer_range": 0.3}
+    small |= {"vocab_size": len(tokenizer), "max_position_embeddings": 2048, **_special(tokenizer)}
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**small))
     model.generation_config = GenerationConfig(**_special(tokenizer), do_sample=True, temperature=0.7)
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)

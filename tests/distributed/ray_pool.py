@@ -6,17 +6,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 from mmrec.cache.store import Store
 from mmrec.config import EngineConfig
-from mmrec.distributed.workers import Job, RowFunction, Rows, WorkerPool
+from mmrec.distributed.workers import Job
 
 ENGINE = EngineConfig(engine="ray", workers=2)
 
 
-def run(pool: WorkerPool, job: Job, names: list[str], size: int) -> dict[int, object]:
+def run(pool, job, names, size):
     """Results by row number; every row has exactly one."""
     rows = list(enumerate(names))
     blocks = (rows[start : start + size] for start in range(0, len(rows), size))
@@ -25,18 +23,18 @@ def run(pool: WorkerPool, job: Job, names: list[str], size: int) -> dict[int, ob
     return dict(results)
 
 
-def _pids(blocks: Iterator[Rows]) -> Iterator[tuple[int, int]]:
+def _pids(blocks):
     for block in blocks:
         for number, _ in block:
             time.sleep(0.02)  # so that one worker cannot take all blocks
             yield number, os.getpid()
 
 
-def _load_pids() -> tuple[dict[str, object], RowFunction]:
+def _load_pids():
     return {"kind": "pid"}, _pids
 
 
-def worker_pids(pool: WorkerPool) -> set[int]:
+def worker_pids(pool):
     """Processes of the workers."""
     job = Job({"kind": "pid"}, _load_pids)
     return {int(str(pid)) for pid in run(pool, job, [""] * 16, 1).values()}
@@ -45,13 +43,13 @@ def worker_pids(pool: WorkerPool) -> set[int]:
 class Killer(threading.Thread):
     """Kills a worker with -9 as soon as a store holds so many results of a kind."""
 
-    def __init__(self, pool: WorkerPool, store: Path | None, kind: str, count: int) -> None:
+    def __init__(self, pool, store, kind, count):
         super().__init__(daemon=True)
         self.victim, self._store, self._kind, self._count = min(worker_pids(pool)), store, kind, count
         self.count_when_killed = 0
         self.start()
 
-    def run(self) -> None:
+    def run(self):
         store = Store(self._store)
         while (count := store.counts().get(self._kind, 0)) < self._count:
             time.sleep(0.01)

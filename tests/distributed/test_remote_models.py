@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 from ray_pool import ENGINE, Killer, worker_pids
 
@@ -15,7 +13,6 @@ from mmrec.cache.store import Store
 from mmrec.config import Config, EncoderConfig, EngineConfig, LanguageConfig, VisionConfig
 from mmrec.distributed import remote_models
 from mmrec.distributed.workers import WorkerPool
-from mmrec.features.dataset import Models
 from mmrec.llm.prompts import note_task
 from mmrec.llm.types import Prompt
 from mmrec.pipeline import open_models
@@ -32,15 +29,15 @@ TEXTS = [
 ] + [f"The waiter forgot dish number {number}. Good music, dirty tables." for number in range(60)]
 
 
-def open_with(folder: Path, engine: EngineConfig, **parts: Any) -> Models:
+def open_with(folder, engine, **parts):
     """Models with a store of their own."""
     store = Store(folder / f"{engine.engine}.sqlite")
     return open_models(Config(engine=engine, **parts), store=store)
 
 
 def test_notes_and_vectors_equal_those_of_one_process_although_a_worker_is_killed(
-    minilm: None, pool: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    minilm, pool, tmp_path, monkeypatch
+):
     monkeypatch.setattr(remote_models._RemoteExtractiveModel, "chunk_size", 8)
     # In bf16 a vector depends a little on the texts of the same batch.
     exact = EncoderConfig(precision="fp32")
@@ -63,9 +60,7 @@ def test_notes_and_vectors_equal_those_of_one_process_although_a_worker_is_kille
     assert again.annotator.write_notes(TEXTS) == notes
 
 
-def test_paid_calls_are_made_once_although_workers_are_killed(
-    minilm: None, pool: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paid_calls_are_made_once_although_workers_are_killed(minilm, pool, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     texts = [text for text in TEXTS if text]
     with serve(Behaviour(latency=0.02)) as server:
@@ -86,7 +81,7 @@ def test_paid_calls_are_made_once_although_workers_are_killed(
     assert cosine.min() > 0.999
 
 
-def write_photos(folder: Path) -> list[str]:
+def write_photos(folder):
     """Photos of noise, and a broken one."""
     rng, paths = np.random.default_rng(0), []
     for number in range(20):
@@ -96,13 +91,13 @@ def write_photos(folder: Path) -> list[str]:
     return paths
 
 
-def test_captions_and_image_vectors_equal_those_of_one_process(pool: WorkerPool, tmp_path: Path) -> None:
+def test_captions_and_image_vectors_equal_those_of_one_process(pool, tmp_path):
     blip, resnet = tiny_blip_folder(tmp_path / "blip"), tiny_resnet_folder(tmp_path / "resnet")
     vision = VisionConfig(captioner=f"blip:{blip}", image_model=str(resnet))
     paths, captions, vectors = write_photos(tmp_path), [], []
     for engine in (ENGINE, LOCAL):
         models = open_with(tmp_path, engine, vision=vision)
-        is_remote = isinstance(models.captioner, remote_models._RemoteCaptioner)
+        is_remote = isinstance(models.captioner, remote_models._RemoteModel)
         assert is_remote == (engine is ENGINE)
         annotator = PhotoAnnotator(models.store, 10**6)
         captions.append(annotator.caption_photos(paths, models.captioner))
@@ -116,7 +111,7 @@ def test_captions_and_image_vectors_equal_those_of_one_process(pool: WorkerPool,
     np.testing.assert_array_equal(list(remote.values()), list(local.values()))
 
 
-def test_an_instruct_model_on_workers_gives_the_same_answers(pool: WorkerPool, tmp_path: Path) -> None:
+def test_an_instruct_model_on_workers_gives_the_same_answers(pool, tmp_path):
     language = LanguageConfig(llm=f"transformers:{tiny_chat_folder(tmp_path / 'chat')}")
     task, answers = note_task("restaurant"), []
     prompts = [(number, Prompt(task, (text,))) for number, text in enumerate(TEXTS[:8]) if text]

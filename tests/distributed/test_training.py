@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from functools import partial
 from itertools import count
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,27 +16,25 @@ from ray_pool import ENGINE
 from mmrec.config import Config, EngineConfig, RankerConfig, TrainingConfig
 from mmrec.data.schema import Split
 from mmrec.distributed.training import train_on_workers
-from mmrec.distributed.workers import WorkerPool
 from mmrec.pipeline import train_runs
 from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.layers import Shard
 from mmrec.ranker.training import train_ranker
-from mmrec.recommender.recommender import Recommender
 from toys import ranker_of, toy
 
 
-def train_toy(shard: Shard, died: Path | None = None) -> tuple[dict[str, np.ndarray], list[float]]:
+def train_toy(shard, died=None):
     """Weights and losses of two runs in double precision; one worker dies at its ninth batch, once."""
     torch.set_default_dtype(torch.float64)
     local_rows, batches = shard.local_rows, count(1)
 
-    def local_rows_or_death(rows: torch.Tensor) -> torch.Tensor:
+    def local_rows_or_death(rows):
         if died is not None and next(batches) == 9 and not died.exists():
             died.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return local_rows(rows)
 
-    shard.local_rows = local_rows_or_death  # type: ignore[method-assign]
+    shard.local_rows = local_rows_or_death
     try:
         task = toy(dtype=np.float64)
         runs = [TrainingRun(5, 0.3, (0.4, 0.6)), TrainingRun(6, 0.0, (0.5, 0.5))]
@@ -52,9 +47,7 @@ def train_toy(shard: Shard, died: Path | None = None) -> tuple[dict[str, np.ndar
     return {name: value.numpy() for name, value in ranker.state_dict().items()}, losses
 
 
-def test_workers_train_the_model_of_one_process_although_one_is_killed(
-    pool: WorkerPool, tmp_path: Path
-) -> None:
+def test_workers_train_the_model_of_one_process_although_one_is_killed(pool, tmp_path):
     weights, losses = train_toy(Shard())
     remote_weights, remote_losses = train_on_workers(ENGINE, 256, partial(train_toy, died=tmp_path / "died"))
     assert (tmp_path / "died").exists()
@@ -65,12 +58,10 @@ def test_workers_train_the_model_of_one_process_although_one_is_killed(
         np.testing.assert_allclose(remote_weights[name], value, rtol=0, atol=1e-9)
 
 
-def test_a_model_survives_being_sent_and_brought_back(
-    fitted: Recommender, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_survives_being_sent_and_brought_back(fitted, monkeypatch):
     cloudpickle = pytest.importorskip("ray.cloudpickle")
 
-    def send(config: EngineConfig, size: int, train: Callable[[Shard], Any]) -> Any:
+    def send(config, size, train):
         return cloudpickle.loads(cloudpickle.dumps(train))(Shard())
 
     monkeypatch.setattr("mmrec.distributed.training.train_on_workers", send)
@@ -89,16 +80,16 @@ def test_a_model_survives_being_sent_and_brought_back(
     assert not rankers[0].training
 
 
-def test_small_batches_are_trained_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_batches_are_trained_in_this_process(monkeypatch):
     monkeypatch.setattr("mmrec.distributed.training.connect", None)
     assert train_on_workers(ENGINE, 255, lambda shard: type(shard)) is Shard
 
 
-def test_an_address_without_ray_is_refused() -> None:
+def test_an_address_without_ray_is_refused():
     with pytest.raises(ValidationError, match=r"are for --engine ray"):
         EngineConfig(address="10.0.0.1:6379")
 
 
-def test_where_models_run_is_neither_saved_nor_compared() -> None:
+def test_where_models_run_is_neither_saved_nor_compared():
     assert Config(engine=ENGINE).model_dump_json() == Config().model_dump_json()
     assert Config.model_validate_json(Config(engine=ENGINE).model_dump_json()).engine.engine == "local"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -14,11 +13,11 @@ import pytest
 from ray_pool import ENGINE, run
 
 from mmrec.cache.store import Failure
-from mmrec.distributed.workers import Job, RowFunction, Rows, WorkerPool, connect
+from mmrec.distributed.workers import Job, WorkerPool, connect
 from mmrec.errors import ConfigError, ModelError
 
 
-def _capitals(blocks: Iterator[Rows]) -> Iterator[tuple[int, str]]:
+def _capitals(blocks):
     """Capitals of names; `raise` raises, `die` kills the worker, `die@FILE` only once."""
     for block in blocks:
         for number, name in block:
@@ -32,7 +31,7 @@ def _capitals(blocks: Iterator[Rows]) -> Iterator[tuple[int, str]]:
             yield number, word.upper()
 
 
-def _load_capitals() -> tuple[dict[str, object], RowFunction]:
+def _load_capitals():
     return {"kind": "capitals"}, _capitals
 
 
@@ -43,9 +42,7 @@ CAPITALS = Job({"kind": "capitals"}, _load_capitals)
     ("word", "reason", "size"),
     [("raise", "ValueError: cannot be computed", 5), ("die", "Died", 1), ("die", "Died", 4)],
 )
-def test_only_the_row_that_raises_or_kills_becomes_a_failure(
-    pool: WorkerPool, word: str, reason: str, size: int
-) -> None:
+def test_only_the_row_that_raises_or_kills_becomes_a_failure(pool, word, reason, size):
     names = [f"n{number}" for number in range(12)]
     names[7] = word
     results = run(pool, CAPITALS, names, size)
@@ -56,7 +53,7 @@ def test_only_the_row_that_raises_or_kills_becomes_a_failure(
     assert results == {row: name.upper() for row, name in enumerate(names) if row != 7}
 
 
-def test_a_block_whose_worker_dies_is_computed_by_another(pool: WorkerPool, tmp_path: Path) -> None:
+def test_a_block_whose_worker_dies_is_computed_by_another(pool, tmp_path):
     names = [f"n{number}" for number in range(12)]
     names[4] = f"die@{tmp_path / 'once'}"
     results = run(pool, CAPITALS, names, 3)
@@ -64,13 +61,13 @@ def test_a_block_whose_worker_dies_is_computed_by_another(pool: WorkerPool, tmp_
     assert results == {row: name.partition("@")[0].upper() for row, name in enumerate(names)}
 
 
-def test_rows_that_all_raise_end_the_run_every_time(pool: WorkerPool) -> None:
+def test_rows_that_all_raise_end_the_run_every_time(pool):
     for _ in range(2):
         with pytest.raises(ModelError, match="failed on 20 rows in succession"):
             run(pool, CAPITALS, ["raise"] * 30, 10)
 
 
-def test_threads_share_the_workers(pool: WorkerPool) -> None:
+def test_threads_share_the_workers(pool):
     names = [f"n{number}" for number in range(8)]
     with ThreadPoolExecutor(3) as threads:
         runs = [threads.submit(run, pool, CAPITALS, names, 2) for _ in range(3)]
@@ -78,7 +75,7 @@ def test_threads_share_the_workers(pool: WorkerPool) -> None:
     assert [started.result() for started in runs] == [expected] * 3
 
 
-def test_a_run_that_is_abandoned_leaves_its_workers_to_the_next(pool: WorkerPool) -> None:
+def test_a_run_that_is_abandoned_leaves_its_workers_to_the_next(pool):
     blocks = iter([[(number, "a")] for number in range(8)])
     abandoned = pool.map_rows(CAPITALS, blocks)
     assert len(list(islice(abandoned, 2))) == 2
@@ -86,10 +83,10 @@ def test_a_run_that_is_abandoned_leaves_its_workers_to_the_next(pool: WorkerPool
     assert run(pool, CAPITALS, ["b"] * 4, 1) == dict.fromkeys(range(4), "B")
 
 
-def test_blocks_are_taken_only_as_workers_are_idle(pool: WorkerPool) -> None:
+def test_blocks_are_taken_only_as_workers_are_idle(pool):
     taken = []
 
-    def blocks() -> Iterator[Rows]:
+    def blocks():
         for number in range(20):
             taken.append(number)
             yield [(number, "a")]
@@ -102,28 +99,28 @@ def test_blocks_are_taken_only_as_workers_are_idle(pool: WorkerPool) -> None:
     results.close()
 
 
-def test_a_worker_with_a_different_model_is_refused(pool: WorkerPool) -> None:
-    def load() -> tuple[dict[str, object], RowFunction]:
+def test_a_worker_with_a_different_model_is_refused(pool):
+    def load():
         return {"kind": "vector", "revision": "another"}, _capitals
 
     with pytest.raises(ModelError, match="its revision differs"):
         run(pool, Job({"kind": "vector", "revision": "mine"}, load), ["a"], 1)
 
 
-def test_an_error_of_mmrec_is_raised_as_it_is(pool: WorkerPool) -> None:
-    def load() -> tuple[dict[str, object], RowFunction]:
+def test_an_error_of_mmrec_is_raised_as_it_is(pool):
+    def load():
         raise ModelError("bring the weights with `hf download`")
 
     with pytest.raises(ModelError, match=r"^bring the weights"):
         run(pool, Job({"kind": "missing"}, load), ["a"], 1)
 
 
-def test_workers_that_cannot_start_are_an_error(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_cannot_start_are_an_error(pool, monkeypatch):
     class Stillborn:
-        def __init__(self) -> None:
+        def __init__(self):
             raise ImportError("no module named mmrec")
 
-        def sign_of_life(self) -> None: ...
+        def sign_of_life(self): ...
 
     with monkeypatch.context() as patched:
         patched.setattr("mmrec.distributed.workers._Worker", Stillborn)
@@ -134,7 +131,7 @@ def test_workers_that_cannot_start_are_an_error(pool: WorkerPool, monkeypatch: p
     assert run(pool, CAPITALS, ["a"], 1) == {0: "A"}
 
 
-def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'mmrec\[ray\]'"):
         connect(ENGINE)

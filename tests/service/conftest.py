@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from serving import Service, service_in_process
+from serving import service_in_process
 
 
 @pytest.fixture(scope="module")
-def service(model: Path) -> Iterator[Service]:
+def service(model):
     with service_in_process(model) as running:
         yield running

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from mmrec.recommender.recommender import Recommender
-from serving import Service
-
 JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
-def user(fitted: Recommender) -> str:
+def user(fitted):
     return fitted.state.dataset.data.users[1]
 
 
 @pytest.fixture
-def item(fitted: Recommender) -> str:
+def item(fitted):
     return fitted.state.dataset.data.items[3]
 
 
-def test_a_user_gets_the_list_and_the_reasons_of_the_library(
-    service: Service, fitted: Recommender, user: str
-) -> None:
+def test_a_user_gets_the_list_and_the_reasons_of_the_library(service, fitted, user):
     rows = service.get(f"/v1/users/{user}/recommendations", params={"n": 5, "why": True})
     expected = fitted.recommend(user, 5)
     assert [row["item"] for row in rows] == expected["item"].to_list()
@@ -35,15 +30,13 @@ def test_a_user_gets_the_list_and_the_reasons_of_the_library(
         assert all(any(quote["text"] in text for text in texts) for quote in row["why"]["quotes"])
 
 
-def test_the_false_positive_bound_and_seen_items_are_passed_on(
-    service: Service, fitted: Recommender, user: str
-) -> None:
+def test_the_false_positive_bound_and_seen_items_are_passed_on(service, fitted, user):
     rows = service.get(f"/v1/users/{user}/recommendations", params={"n": 100, "max_fpr": 0.1, "seen": True})
     expected = fitted.recommend(user, 100, max_fpr=0.1, seen=True)
     assert [row["item"] for row in rows] == expected["item"].to_list()
 
 
-def test_a_list_is_filtered_by_category_and_price(service: Service, fitted: Recommender, user: str) -> None:
+def test_a_list_is_filtered_by_category_and_price(service, fitted, user):
     category = fitted.recommend(user, 100, seen=True)["categories"].explode().mode().sort()[0]
     params = {"categories": [category], "prices": ["fair price", "cheap price"], "n": 100}
     rows = service.get(f"/v1/users/{user}/recommendations", params=params)
@@ -53,12 +46,12 @@ def test_a_list_is_filtered_by_category_and_price(service: Service, fitted: Reco
         assert row["price"] in params["prices"]
 
 
-def test_a_new_user_gets_a_list_by_text(service: Service, fitted: Recommender) -> None:
+def test_a_new_user_gets_a_list_by_text(service, fitted):
     rows = service.post("/v1/recommendations", {"likes": "ramen, cheap", "n": 3})
     assert [row["item"] for row in rows] == fitted.recommend(likes="ramen, cheap", n=3)["item"].to_list()
 
 
-def test_a_new_user_gets_a_list_by_liked_items(service: Service, item: str) -> None:
+def test_a_new_user_gets_a_list_by_liked_items(service, item):
     rows = service.post("/v1/recommendations", {"liked": [item], "n": 3, "why": True})
     assert len(rows) == 3
     assert item not in [row["item"] for row in rows]
@@ -67,19 +60,17 @@ def test_a_new_user_gets_a_list_by_liked_items(service: Service, item: str) -> N
 @pytest.mark.parametrize(
     "body", [{}, {"likes": "x", "liked": ["i"]}, {"likes": " "}, {"liked": []}, {"likes": "x", "surprise": 1}]
 )
-def test_a_new_user_gives_either_a_text_or_items(service: Service, body: dict[str, object]) -> None:
+def test_a_new_user_gives_either_a_text_or_items(service, body):
     service.post("/v1/recommendations", body, 422)
 
 
-def test_predictions_include_unknown_users_and_items(
-    service: Service, fitted: Recommender, user: str, item: str
-) -> None:
+def test_predictions_include_unknown_users_and_items(service, fitted, user, item):
     pairs = [{"user": user, "item": item}, {"user": "unknown", "item": "unknown"}]
     expected = fitted.predict([user, "unknown"], [item, "unknown"])
     assert service.post("/v1/predictions", {"pairs": pairs}) == pytest.approx(expected.tolist(), abs=1e-6)
 
 
-def test_profiles_neighbors_and_search(service: Service, user: str, item: str) -> None:
+def test_profiles_neighbors_and_search(service, user, item):
     profile = service.get(f"/v1/items/{item}")
     assert profile["categories"]
     assert profile["likes"]
@@ -95,7 +86,7 @@ def test_profiles_neighbors_and_search(service: Service, user: str, item: str) -
     ("method", "path", "body"),
     [("GET", "/v1/items/nowhere", None), ("POST", "/v1/recommendations", {"liked": ["nowhere"]})],
 )
-def test_an_unknown_item_is_not_found(service: Service, method: str, path: str, body: object) -> None:
+def test_an_unknown_item_is_not_found(service, method, path, body):
     response = service.client.request(method, path, json=body, headers={"X-Request-ID": "mine-1"})
     assert response.status_code == 404
     assert "'nowhere'; check the id" in response.json()["error"]
@@ -113,14 +104,12 @@ def test_an_unknown_item_is_not_found(service: Service, method: str, path: str, 
         ("POST", "/v1/reviews", '{"user": "\\ud800", "item": "i", "rating": 4}'),
     ],
 )
-def test_a_value_out_of_its_limits_is_refused(
-    service: Service, method: str, path: str, content: str | None
-) -> None:
+def test_a_value_out_of_its_limits_is_refused(service, method, path, content):
     response = service.client.request(method, path, content=content, headers=JSON)
     assert response.status_code == 422
     assert set(response.json()) == {"detail", "request_id"}
 
 
-def test_nul_characters_are_removed_from_a_review(service: Service) -> None:
+def test_nul_characters_are_removed_from_a_review(service):
     review = '{"user": "nul", "item": "i", "rating": 4, "text": "Fine soup. \\u0000"}'
     assert service.client.post("/v1/reviews", content=review, headers=JSON).status_code == 201

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from mmrec.recommender.recommender import Recommender
-from serving import Served, serving
+from serving import serving
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -29,14 +27,14 @@ expect.set_options(timeout=30_000)  # the first search loads the encoder
 
 
 @pytest.fixture(scope="module")
-def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(model, tmp_path_factory):
     database = tmp_path_factory.mktemp("browser") / "live.sqlite"
     with serving(model, "--database", f"sqlite:///{database}", "--per-minute", "100000") as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser():
     with sync_api.sync_playwright() as play:
         chromium = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield chromium
@@ -44,27 +42,27 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def problems() -> Iterator[list[str]]:
+def problems():
     """Requests of pages to other hosts, and messages on their console; there must be none."""
-    messages: list[str] = []
+    messages = []
     yield messages
     assert messages == []
 
 
 @pytest.fixture
-def show(browser: Any, served: Served, problems: list[str]) -> Iterator[Open]:
+def show(browser, served, problems):
     """A function that opens a page."""
     home, contexts = str(served.client.base_url), []
 
-    def note_request(request: Any) -> None:
+    def note_request(request):
         if not request.url.startswith(home):
             problems.append(request.url)
 
-    def note_message(message: Any) -> None:
+    def note_message(message):
         if message.type in ("error", "warning"):
             problems.append(message.text)
 
-    def show(path: str, **options: Any) -> Any:
+    def show(path, **options):
         contexts.append(browser.new_context(base_url=home, **{"viewport": DESKTOP, **options}))
         page = contexts[-1].new_page()
         page.on("request", note_request)
@@ -79,11 +77,11 @@ def show(browser: Any, served: Served, problems: list[str]) -> Iterator[Open]:
 
 
 @pytest.fixture
-def user(fitted: Recommender) -> str:
+def user(fitted):
     return fitted.state.dataset.data.users[4]
 
 
-def test_a_name_gets_a_list_with_reasons(show: Open, fitted: Recommender, user: str) -> None:
+def test_a_name_gets_a_list_with_reasons(show, fitted, user):
     page = show("/?hide=40")
     page.get_by_label("Your name").fill(user)
     page.get_by_role("button", name="Show").click()
@@ -99,7 +97,7 @@ def test_a_name_gets_a_list_with_reasons(show: Open, fitted: Recommender, user: 
     expect(page.locator(".tag.price")).to_have_text(prices)
 
 
-def test_a_text_gets_a_list(show: Open, fitted: Recommender) -> None:
+def test_a_text_gets_a_list(show, fitted):
     page = show("/?hide=40")
     page.get_by_label("What you like").fill("ramen, cheap")
     expect(page.get_by_role("heading", level=1)).to_have_text("For somebody who likes ramen, cheap")
@@ -109,7 +107,7 @@ def test_a_text_gets_a_list(show: Open, fitted: Recommender) -> None:
     expect(page.get_by_role("alert")).to_contain_text("Only the name is used")
 
 
-def test_the_slider_changes_the_list_in_place(show: Open, user: str) -> None:
+def test_the_slider_changes_the_list_in_place(show, user):
     page = show(f"/?user={user}&hide=0")
     page.evaluate("window.same = true")
     before = page.locator(".card").count()
@@ -125,7 +123,7 @@ def test_the_slider_changes_the_list_in_place(show: Open, user: str) -> None:
     expect(page.locator("#hint")).to_contain_text("about 99% of")
 
 
-def test_an_error_is_shown(show: Open, problems: list[str]) -> None:
+def test_an_error_is_shown(show, problems):
     page = show("/places/nowhere")
     expect(page.get_by_role("main")).to_contain_text("no review of item 'nowhere'")
     page.get_by_text("to the list").click()
@@ -136,7 +134,7 @@ def test_an_error_is_shown(show: Open, problems: list[str]) -> None:
     problems.clear()
 
 
-def test_a_place_shows_photos_quotes_and_similar_places(show: Open, fitted: Recommender, user: str) -> None:
+def test_a_place_shows_photos_quotes_and_similar_places(show, fitted, user):
     page = show(f"/?user={user}&hide=40")
     name = page.locator(".card h2").first.inner_text()
     page.locator(".card a").first.click()
@@ -158,7 +156,7 @@ def test_a_place_shows_photos_quotes_and_similar_places(show: Open, fitted: Reco
 
 
 @pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
-def test_a_review_changes_the_list(show: Open, fitted: Recommender, script: bool) -> None:
+def test_a_review_changes_the_list(show, fitted, script):
     user = fitted.state.dataset.data.users[6 if script else 7]
     page = show("/?hide=20", java_script_enabled=script)
     page.get_by_label("Your name").fill(user)
@@ -179,7 +177,7 @@ def test_a_review_changes_the_list(show: Open, fitted: Recommender, script: bool
     assert page.locator(".probability").all_inner_texts() != chances[1:]
 
 
-def test_the_pages_can_be_used_with_the_keyboard_alone(show: Open, user: str) -> None:
+def test_the_pages_can_be_used_with_the_keyboard_alone(show, user):
     page = show("/?hide=40")
     for label in ("Skip to the content", "mmrec"):
         page.keyboard.press("Tab")
@@ -211,9 +209,7 @@ UNNAMED = """[
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
-def test_every_page_fits_the_screen_and_names_its_elements(
-    show: Open, fitted: Recommender, user: str, size: dict[str, int], scheme: str
-) -> None:
+def test_every_page_fits_the_screen_and_names_its_elements(show, fitted, user, size, scheme):
     item = fitted.recommend(user, 1)["item"][0]
     page = show("/", viewport=size, color_scheme=scheme)
     for path in (f"/?user={user}&hide=40", f"/?user={user}&hide=100", f"/places/{item}"):

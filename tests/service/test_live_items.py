@@ -18,12 +18,12 @@ from mmrec.llm.parsing import check_supported
 from mmrec.recommender.recommender import Recommender
 from mmrec.service.live_store import LiveStore
 from mmrec.service.recommendations import RecommendationService
-from serving import Service, service_in_process
+from serving import service_in_process
 
 DESCRIPTION = "Sichuan hotpot with numbing pepper broth. Cheap lunch menu."
 
 
-def jpeg(color: str = "red", size: tuple[int, int] = (900, 600)) -> bytes:
+def jpeg(color="red", size=(900, 600)):
     out = io.BytesIO()
     exif = Image.Exif()
     exif[0x010E] = "where I live"
@@ -31,7 +31,7 @@ def jpeg(color: str = "red", size: tuple[int, int] = (900, 600)) -> bytes:
     return out.getvalue()
 
 
-def test_a_new_item_is_known_at_once_and_after_a_restart(model: Path, tmp_path: Path) -> None:
+def test_a_new_item_is_known_at_once_and_after_a_restart(model, tmp_path):
     database = f"sqlite:///{tmp_path / 'live.sqlite'}"
     with service_in_process(model, database=database) as service:
         form = {"item": "hotpot", "name": "The Hot Pot", "description": DESCRIPTION}
@@ -73,9 +73,7 @@ def test_a_new_item_is_known_at_once_and_after_a_restart(model: Path, tmp_path: 
         ({"item": "new", "description": "x" * 10_001}, None, 422),
     ],
 )
-def test_an_item_without_usable_content_is_refused(
-    service: Service, form: dict[str, str], photo: bytes | None, status: int
-) -> None:
+def test_an_item_without_usable_content_is_refused(service, form, photo, status):
     files = {"photo": ("a.jpg", photo, "image/jpeg")} if photo else None
     response = service.client.post("/v1/items", data=form, files=files)
     assert response.status_code == status, response.text
@@ -83,7 +81,7 @@ def test_an_item_without_usable_content_is_refused(
     assert service.client.get("/v1/items/new").status_code == 404
 
 
-def test_an_item_of_the_model_cannot_be_overwritten(service: Service, fitted: Recommender) -> None:
+def test_an_item_of_the_model_cannot_be_overwritten(service, fitted):
     item = fitted.state.dataset.data.items[0]
     before = service.get(f"/v1/items/{item}")
     form = {"item": item, "name": "HACKED", "description": DESCRIPTION}
@@ -91,7 +89,7 @@ def test_an_item_of_the_model_cannot_be_overwritten(service: Service, fitted: Re
     assert service.get(f"/v1/items/{item}") == before
 
 
-def test_a_photo_has_a_size_limit_of_its_own(model: Path) -> None:
+def test_a_photo_has_a_size_limit_of_its_own(model):
     with service_in_process(model, max_photo=200_000) as service:
         for size, status in ((100_000, 400), (300_000, 413)):  # the first is read, and is no photo
             files = {"photo": ("a.jpg", b"x" * size, "image/jpeg")}
@@ -100,7 +98,7 @@ def test_a_photo_has_a_size_limit_of_its_own(model: Path) -> None:
         assert service.client.post("/v1/reviews", json=long).status_code == 413
 
 
-def test_a_review_that_fails_for_a_moment_is_added_later(model: Path, tmp_path: Path) -> None:
+def test_a_review_that_fails_for_a_moment_is_added_later(model, tmp_path):
     store = LiveStore(f"sqlite:///{tmp_path / 'live.sqlite'}")
     recommender = Recommender.load(model)
     service = RecommendationService(recommender, store)
@@ -113,9 +111,7 @@ def test_a_review_that_fails_for_a_moment_is_added_later(model: Path, tmp_path: 
     store.close()
 
 
-def test_a_language_model_writes_sentences_and_annotates_live_reviews(
-    model: Path, fitted: Recommender, tmp_path: Path
-) -> None:
+def test_a_language_model_writes_sentences_and_annotates_live_reviews(model, fitted, tmp_path):
     pytest.importorskip("openai")
     copy = Path(shutil.copytree(model, tmp_path / "model"))
     with serve() as server:

@@ -6,23 +6,21 @@ import logging
 import signal
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from mmrec.errors import ConfigError, StoreError
-from mmrec.recommender.recommender import Recommender
 from mmrec.service.live_store import LiveStore, StoredReview
 from serving import service_in_process, serving
 
 NOTE = '{"gist": "Good soup."}'
 
 
-def review(review_id: str, item: str = "one", note: str = NOTE) -> StoredReview:
+def review(review_id, item="one", note=NOTE):
     return StoredReview(review_id=review_id, user="ada", item=item, rating=5.0, text="Good soup.", note=note)
 
 
-def test_a_review_sent_twice_is_stored_once(tmp_path: Path) -> None:
+def test_a_review_sent_twice_is_stored_once(tmp_path):
     store = LiveStore(f"sqlite:///{tmp_path / 'live.sqlite'}")
     assert [store.add(review(name)) for name in ("first", "second", "first")] == [True, True, False]
     assert [entry.review_id for entry in store.since(StoredReview, 0)] == ["first", "second"]
@@ -30,7 +28,7 @@ def test_a_review_sent_twice_is_stored_once(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_database_that_cannot_be_used_is_reported_without_the_review(tmp_path: Path) -> None:
+def test_a_database_that_cannot_be_used_is_reported_without_the_review(tmp_path):
     with pytest.raises(ConfigError, match="sqlite:///FILE"):
         LiveStore("nonsense")
     store = LiveStore(f"sqlite:///{tmp_path / 'live.sqlite'}")
@@ -42,9 +40,7 @@ def test_a_database_that_cannot_be_used_is_reported_without_the_review(tmp_path:
     store.close()
 
 
-def test_a_broken_entry_does_not_keep_out_later_ones(
-    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_broken_entry_does_not_keep_out_later_ones(model, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     database = f"sqlite:///{tmp_path / 'live.sqlite'}"
     store = LiveStore(database)
@@ -57,7 +53,7 @@ def test_a_broken_entry_does_not_keep_out_later_ones(
     assert "not a note" not in caplog.text
 
 
-def test_several_processes_may_create_the_tables_at_once(postgres: str) -> None:
+def test_several_processes_may_create_the_tables_at_once(postgres):
     from sqlalchemy import create_engine, text
 
     engine = create_engine(postgres.replace("postgresql://", "postgresql+psycopg://", 1))
@@ -72,9 +68,7 @@ def test_several_processes_may_create_the_tables_at_once(postgres: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_replicas_share_reviews_and_a_kill_loses_none(
-    kind: str, model: Path, tmp_path: Path, fitted: Recommender, request: pytest.FixtureRequest
-) -> None:
+def test_replicas_share_reviews_and_a_kill_loses_none(kind, model, tmp_path, fitted, request):
     item, database = fitted.state.dataset.data.items[0], f"sqlite:///{tmp_path / 'live.sqlite'}"
     if kind == "postgresql":
         database = request.getfixturevalue("postgres")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from serving import WAIT, Served, serving
+from serving import WAIT, serving
 
 pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 
@@ -18,7 +17,7 @@ SCHEMATHESIS = [sys.executable, "-c", "from schemathesis.cli import schemathesis
 
 
 @pytest.fixture(scope="module")
-def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("openapi")
     (folder / "keys").write_text(KEY)
     flags = ["--keys", str(folder / "keys"), "--database", f"sqlite:///{folder / 'live.sqlite'}"]
@@ -26,7 +25,7 @@ def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         yield running
 
 
-def test_every_response_is_as_described(served: Served, tmp_path: Path) -> None:
+def test_every_response_is_as_described(served, tmp_path):
     config = Path(__file__).with_name("schemathesis.toml")
     flags = ["--max-examples", "10", "--seed", "1", "--generation-deterministic"]
     flags += ["--header", f"Authorization: Bearer {KEY}", "--no-color"]
@@ -37,7 +36,7 @@ def test_every_response_is_as_described(served: Served, tmp_path: Path) -> None:
     assert "Tested: 13" in run.stdout
 
 
-def test_every_route_describes_its_error_responses(served: Served) -> None:
+def test_every_route_describes_its_error_responses(served):
     paths = served.get("/openapi.json")["paths"]
     assert len(paths) == 13
     for path, methods in paths.items():

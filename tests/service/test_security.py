@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import re
-from pathlib import Path
 
-import pytest
-
-from mmrec.recommender.recommender import Recommender
-from serving import Service, service_in_process
+from serving import service_in_process
 
 
-def test_the_api_wants_one_of_the_keys(model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_api_wants_one_of_the_keys(model, tmp_path, caplog):
     (tmp_path / "keys").write_text("# ours\nsecret-1\n\nsecret-2\n")
     caplog.set_level(logging.INFO)
     with service_in_process(model, keys=tmp_path / "keys") as service:
@@ -29,7 +25,7 @@ def test_the_api_wants_one_of_the_keys(model: Path, tmp_path: Path, caplog: pyte
     assert "secret" not in caplog.text
 
 
-def test_every_client_has_a_rate_limit_of_its_own(model: Path, tmp_path: Path) -> None:
+def test_every_client_has_a_rate_limit_of_its_own(model, tmp_path):
     (tmp_path / "keys").write_text("first\nsecond")
     with service_in_process(model, keys=tmp_path / "keys", per_minute=30) as service:
         first, second = ({"Authorization": f"Bearer {key}"} for key in ("first", "second"))
@@ -40,21 +36,19 @@ def test_every_client_has_a_rate_limit_of_its_own(model: Path, tmp_path: Path) -
         assert service.client.get("/health").status_code == 200  # monitoring has no limit
 
 
-def test_a_body_has_a_size_limit_with_and_without_a_declared_length(service: Service) -> None:
+def test_a_body_has_a_size_limit_with_and_without_a_declared_length(service):
     chunks = (b" " * 10_000 for _ in range(10))
     for content in (b" " * 70_000, chunks):
         assert service.client.post("/v1/reviews", content=content).status_code == 413
 
 
-def test_responses_forbid_foreign_content(service: Service) -> None:
+def test_responses_forbid_foreign_content(service):
     headers = service.client.get("/").headers
     assert "default-src 'self'" in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_metrics_and_logs_name_routes_and_no_user(
-    model: Path, fitted: Recommender, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_metrics_and_logs_name_routes_and_no_user(model, fitted, caplog):
     caplog.set_level(logging.INFO, "mmrec.service")
     item = fitted.state.dataset.data.items[0]
     paths = ["/", f"/places/{item}", f"/photos/{item}", "/static/page.js", "/openapi.json", "/very-private"]

@@ -9,18 +9,17 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx2 as httpx
 import pytest
 
 from mmrec.recommender.recommender import Recommender
-from serving import WAIT, Served, serving
+from serving import WAIT, serving
 
 BORN = re.compile(r'http_requests_created\{[^}]*"/v1/users/\{user:path\}"[^}]*\} (\S+)')
 
 
-def ask(served: Served, user: str) -> tuple[str, list[str]]:
+def ask(served, user):
     """Whoever takes a new connection: since when it has answered, and what it knows of a user."""
     with httpx.Client(base_url=served.client.base_url, timeout=30) as fresh:
         reviewed = fresh.get(f"/v1/users/{user}").json()["reviewed"]
@@ -29,12 +28,12 @@ def ask(served: Served, user: str) -> tuple[str, list[str]]:
         return found[1], reviewed
 
 
-def test_workers_see_each_others_reviews(model: Path, tmp_path: Path, fitted: Recommender) -> None:
+def test_workers_see_each_others_reviews(model, tmp_path, fitted):
     item, database = fitted.state.dataset.data.items[0], f"sqlite:///{tmp_path / 'live.sqlite'}"
     with serving(model, "--workers", "2", "--database", database) as served, ThreadPoolExecutor(8) as pool:
         said = {"user": "ada", "item": item, "rating": 5, "text": "Good soup."}
         served.post("/v1/reviews", said, 201)
-        known: dict[str, list[str]] = {}
+        known = {}
         deadline = time.monotonic() + WAIT
         while len(known) < 2 or any(reviewed != [item] for reviewed in known.values()):
             assert time.monotonic() < deadline, known
@@ -44,7 +43,7 @@ def test_workers_see_each_others_reviews(model: Path, tmp_path: Path, fitted: Re
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_stop_answers_what_is_under_way(workers: str, model: Path, tmp_path: Path) -> None:
+def test_a_stop_answers_what_is_under_way(workers, model, tmp_path):
     flags = ["--workers", workers, "--database", f"sqlite:///{tmp_path / 'live.sqlite'}"]
     body = json.dumps({"user": "ada", "item": "new", "rating": 5, "text": "Good soup."}).encode()
     with serving(model, *flags) as served:
@@ -66,7 +65,7 @@ def test_a_stop_answers_what_is_under_way(workers: str, model: Path, tmp_path: P
         assert again.get("/v1/users/ada")["reviewed"] == ["new"]
 
 
-def test_visitors_do_not_wait_for_a_long_run_on_the_same_store(model: Path, tmp_path: Path) -> None:
+def test_visitors_do_not_wait_for_a_long_run_on_the_same_store(model, tmp_path):
     from mmrec.service.live_store import LiveStore
     from mmrec.service.recommendations import RecommendationService
 
@@ -74,7 +73,7 @@ def test_visitors_do_not_wait_for_a_long_run_on_the_same_store(model: Path, tmp_
     service = RecommendationService(recommender, LiveStore(f"sqlite:///{tmp_path / 'live.sqlite'}"))
     store, finished = recommender.models.store, threading.Event()
 
-    def run_for_long() -> None:
+    def run_for_long():
         with store.lock("note"), store.lock("vector"):
             assert finished.wait(60)
 

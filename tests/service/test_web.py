@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from mmrec.recommender.recommender import Recommender
-from serving import Service
-
 
 @pytest.fixture
-def item(fitted: Recommender) -> str:
+def item(fitted):
     return fitted.recommend(fitted.state.dataset.data.users[4], 1)["item"][0]
 
 
-def test_the_list_alone_is_a_part_of_the_home_page(service: Service, fitted: Recommender, item: str) -> None:
+def test_the_list_alone_is_a_part_of_the_home_page(service, fitted, item):
     user = fitted.state.dataset.data.users[4]
     home = service.client.get("/", params={"user": user, "hide": 10})
     assert home.status_code == 200
@@ -24,12 +21,12 @@ def test_the_list_alone_is_a_part_of_the_home_page(service: Service, fitted: Rec
     assert f'href="/places/{item}?' in fragment
 
 
-def test_a_photo_is_sent_as_jpeg(service: Service, item: str) -> None:
+def test_a_photo_is_sent_as_jpeg(service, item):
     assert service.client.get(f"/photos/{item}").headers["content-type"] == "image/jpeg"
     assert service.client.get(f"/photos/{item}", params={"index": 999}).status_code == 404
 
 
-def test_a_review_from_the_page_is_added_and_escaped(service: Service) -> None:
+def test_a_review_from_the_page_is_added_and_escaped(service):
     text = "The <script>alert(1)</script> tacos were wonderful."
     sent = service.client.post("/places/tacos", data={"user": "eve & co", "rating": "5", "text": text})
     assert sent.status_code == 303
@@ -40,7 +37,7 @@ def test_a_review_from_the_page_is_added_and_escaped(service: Service) -> None:
     assert service.get("/v1/users/eve%20%26%20co")["reviewed"] == ["tacos"]
 
 
-def test_a_review_from_another_site_is_refused(service: Service, item: str) -> None:
+def test_a_review_from_another_site_is_refused(service, item):
     form = {"user": "eve", "rating": "5"}
     refused = service.client.post(f"/places/{item}", data=form, headers={"Sec-Fetch-Site": "cross-site"})
     assert refused.status_code == 403
@@ -48,7 +45,7 @@ def test_a_review_from_another_site_is_refused(service: Service, item: str) -> N
 
 
 @pytest.mark.parametrize("user", ["a\x01b", "x" * 201])
-def test_a_name_that_cannot_be_shown_is_refused_on_a_page(service: Service, item: str, user: str) -> None:
+def test_a_name_that_cannot_be_shown_is_refused_on_a_page(service, item, user):
     response = service.client.post(f"/places/{item}", data={"user": user, "rating": "4"})
     assert response.status_code == 422
     assert "Not valid" in response.text
@@ -58,13 +55,13 @@ def test_a_name_that_cannot_be_shown_is_refused_on_a_page(service: Service, item
 @pytest.mark.parametrize(
     ("path", "status", "message"), [("/?hide=500", 422, "Not valid: hide"), ("/places/no", 404, "Not found")]
 )
-def test_an_error_is_a_page(service: Service, path: str, status: int, message: str) -> None:
+def test_an_error_is_a_page(service, path, status, message):
     response = service.client.get(path)
     assert response.status_code == status
     assert response.headers["content-type"].startswith("text/html")
     assert message in response.text
 
 
-def test_the_script_asks_no_other_host(service: Service) -> None:
+def test_the_script_asks_no_other_host(service):
     assert service.client.get("/static/style.css").status_code == 200
     assert "http" not in service.client.get("/static/page.js").text

@@ -8,7 +8,7 @@ from PIL import Image
 
 
 @pytest.fixture(scope="module")
-def photos() -> list[Image.Image]:
+def photos():
     """Four of noise, three of one colour."""
     rng = np.random.default_rng(0)
     noise = [Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)) for _ in range(4)]
@@ -16,7 +16,7 @@ def photos() -> list[Image.Image]:
     return [*noise, *(Image.new("RGB", size, color) for color, size in sizes.items())]
 
 
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
     """As with HF_HUB_OFFLINE=1: no call to the hub."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

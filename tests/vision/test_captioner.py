@@ -1,10 +1,101 @@
-"""Captions that say nothing are told from those that do, short and clumsy as these may be."""
+"""Captioners by name, captions that say nothing, and the builtin captioner on known colours."""
 
 from __future__ import annotations
 
-import pytest
+import itertools
+import shutil
+from pathlib import Path
 
-from mmrec.vision.captioner import caption_fault
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmrec.cache.store import Failure
+from mmrec.config import Config, LanguageConfig, VisionConfig
+from mmrec.errors import ConfigError, ModelError
+from mmrec.llm.types import Answer
+from mmrec.vision.captioner import (
+    LOCAL_CAPTIONERS,
+    ColorCaptioner,
+    caption_fault,
+    open_captioner,
+    vision_checks,
+)
+from mmrec.vision.image_features import ImageEncoder
+from mmrec.vision.openai_captioner import OpenAICaptioner
+from tiny_models import results_in_blocks, tiny_blip_folder, tiny_resnet_folder
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def open_by_name(name, **vision):
+    language = LanguageConfig(llm_price="1/2", in_flight=7)
+    return open_captioner(Config(vision=VisionConfig(captioner=name, **vision), language=language))
+
+
+def put_in_cache(cache, name, folder):
+    """A model as the hub's cache holds it."""
+    home = cache / f"models--{name.replace('/', '--')}"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text(COMMIT)
+    return Path(shutil.copytree(folder, home / "snapshots" / COMMIT))
+
+
+def test_models_in_the_hubs_cache_are_found_by_name_and_pinned_by_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    encoder = ImageEncoder(VisionConfig().image_model)
+    assert not encoder.available()
+    states = {subject: state for subject, (state, _) in vision_checks().items()}
+    assert [*states] == ["captions", "captions by blip2", "captions by blip", "image baseline"]
+    assert [*states.values()] == ["ok", "missing", "missing", "missing"]
+    tiny_blip = tiny_blip_folder(tmp_path / "blip")
+    put_in_cache(tmp_path / "hub", "Salesforce/blip-image-captioning-base", tiny_blip)
+    incomplete = put_in_cache(tmp_path / "hub", "Salesforce/blip2-opt-2.7b", tiny_blip)
+    (incomplete / "model.safetensors").unlink()
+    put_in_cache(tmp_path / "hub", "microsoft/resnet-50", tiny_resnet_folder(tmp_path / "resnet"))
+    captioner = open_by_name("blip")
+    assert captioner.provenance["revision"] == COMMIT
+    (answer,) = results_in_blocks(captioner, [Image.new("RGB", (30, 20), "red")], 1)
+    assert isinstance(answer, Answer | Failure)
+    assert encoder.available()
+    assert encoder.provenance["revision"] == COMMIT
+    assert [state for state, _ in vision_checks().values()] == ["ok", "missing", "ok", "ok"]
+    with pytest.raises(ModelError, match="hf download"):
+        _ = open_by_name("blip", captioner_revision="f" * 40).provenance
+
+
+def test_local_captioners_are_opened_by_name(monkeypatch):
+    assert open_by_name("builtin").provenance["model"] == "builtin"
+    assert open_by_name("blip2").name == "Salesforce/blip2-opt-2.7b"
+    assert open_by_name("blip:a/b:c").name == "a/b:c"
+    monkeypatch.setitem(LOCAL_CAPTIONERS, "mine", ("builtins:print", "my/model"))
+    assert open_by_name("mine") is None  # the class was called
+    with pytest.raises(ConfigError, match=r"mine\[:MODEL_OR_FOLDER\]"):
+        open_by_name("yours")
+    assert "captions by mine" in vision_checks()
+
+
+@pytest.mark.parametrize(
+    ("name", "provider", "model"),
+    [
+        ("openai:gpt-4o-mini", "openai", "gpt-4o-mini"),
+        ("openai:Qwen/Qwen3-VL@http://gpu:8000/v1", "server", "Qwen/Qwen3-VL"),
+        ("ollama:llava:7b", "ollama", "llava:7b"),
+    ],
+)
+def test_captioners_behind_http_are_opened_by_name(name, provider, model):
+    captioner = open_by_name(name)
+    assert isinstance(captioner, OpenAICaptioner)
+    assert captioner.chunk_size == 1
+    assert {"kind": "caption", "provider": provider, "model": model}.items() <= captioner.provenance.items()
+    assert "gpu:8000" not in str(captioner.provenance)
+
+
+@pytest.mark.parametrize("name", ["blip3", "openai:", "builtin:x", "", "openai"])
+def test_other_names_are_an_error(name):
+    with pytest.raises(ConfigError, match=r"no such captioner; there are builtin, blip2|name a model"):
+        open_by_name(name)
+
 
 GOOD = [
     "two cats sleeping on a couch",
@@ -22,13 +113,6 @@ GOOD = [
     "a group of people sitting at a table in a restaurant with food and drinks in front of them",
     "A dim, warm landscape photo, mostly black with red and touches of cream; few edges.",
 ]
-
-
-@pytest.mark.parametrize("caption", GOOD)
-def test_what_says_something_is_kept(caption: str) -> None:
-    assert caption_fault(caption) is None
-
-
 FAULTS = {
     "empty": ["", " \n\t "],
     "no words": [".", "... !? -", "12 34"],
@@ -44,13 +128,88 @@ FAULTS = {
     ],
     "too long": ["words " * 200],
 }
+FAULTY = [(caption, kind) for kind, captions in FAULTS.items() for caption in captions]
+
+
+@pytest.mark.parametrize(("caption", "kind"), [*((caption, None) for caption in GOOD), *FAULTY])
+def test_captions_that_say_nothing_have_a_fault(caption, kind):
+    fault = caption_fault(caption)
+    if kind is None:
+        assert fault is None
+    else:
+        assert kind in fault
+        assert len(fault) < 120
+
+
+def describe(*photos):
+    """The builtin captioner's words."""
+    return [answer.text for answer in results_in_blocks(ColorCaptioner(), photos, 7)]
+
+
+def bands(*colors, height=100):
+    """A photo of vertical bands, each of a colour and a width."""
+    photo = Image.new("RGB", (sum(width for _, width in colors), height))
+    left = 0
+    for color, width in colors:
+        photo.paste(color, (left, 0, left + width, height))
+        left += width
+    return photo
 
 
 @pytest.mark.parametrize(
-    ("caption", "kind"), [(caption, kind) for kind, captions in FAULTS.items() for caption in captions]
+    ("caption", "colors"),
+    [
+        ("A very bright photo, mostly white with red.", [("white", 80), ("#e01818", 20)]),
+        ("A dark photo, mostly black with a touch of red.", [("black", 90), ("#e01818", 10)]),
+        ("A very bright photo, almost all white.", [("white", 99), ("#e01818", 1)]),
+        ("A bright photo, blue with white and orange.", [("#1c60c8", 45), ("white", 30), ("#f07818", 25)]),
+        (
+            "A dim photo, mostly black with white and a touch of orange.",
+            [("black", 60), ("white", 20), ("#f07818", 12), ("#1c60c8", 8)],
+        ),
+    ],
 )
-def test_what_says_nothing_is_told_with_the_reason(caption: str, kind: str) -> None:
-    why = caption_fault(caption)
-    assert why is not None
-    assert kind in why
-    assert len(why) < 120
+def test_colours_are_named_by_their_share_of_the_photo(caption, colors):
+    assert describe(bands(*colors)) == [caption]
+
+
+WEB_COLORS = {
+    **{"#000000": "black", "#ffffff": "white", "#ff0000": "red", "#0000ff": "blue", "#00ff00": "green"},
+    **{"#ffff00": "yellow", "#808080": "grey", "#8b4513": "brown", "#ffa500": "orange", "#ffc0cb": "pink"},
+    **{"#800080": "purple", "#000080": "dark blue", "#006400": "dark green", "#87ceeb": "light blue"},
+    **{"#fffdd0": "cream", "#808000": "olive"},
+}
+
+
+@pytest.mark.parametrize(("color", "name"), WEB_COLORS.items())
+def test_web_colours_have_their_common_names(color, name):
+    photos = [Image.new("RGB", size, color) for size in [(1, 1), (64, 64), (200, 199), (3000, 1)]]
+    (caption,) = {*describe(*photos)}
+    assert caption.endswith(f" photo, almost all {name}.")
+
+
+@pytest.mark.parametrize(
+    ("level", "word"), [(20, "dark"), (70, "dim"), (120, "balanced"), (180, "bright"), (240, "very bright")]
+)
+def test_brightness_is_the_mean_lightness(level, word):
+    assert describe(Image.new("L", (50, 50), level))[0].startswith(f"A {word} photo, ")
+
+
+def test_a_color_caption_depends_on_the_pixels_alone(photos):
+    before = [photo.tobytes() for photo in photos]
+    captions = describe(*photos)
+    assert captions == [describe(photo.copy())[0] for photo in photos]
+    assert captions[::-1] == describe(*photos[::-1])
+    assert [photo.tobytes() for photo in photos] == before
+    gray = Image.fromarray(np.tile(np.linspace(0, 255, 160).astype(np.uint8), (120, 1)))
+    assert len({*describe(gray, gray.convert("RGB"), gray.convert("RGBA"), gray.convert("P"))}) == 1
+
+
+def test_slight_noise_changes_nothing_and_other_colours_do():
+    photo = bands(("#f07818", 70), ("#1e3820", 30))
+    grain = np.random.default_rng(5).integers(-6, 7, (100, 100, 3))
+    grainy = Image.fromarray((np.asarray(photo) + grain).clip(0, 255).astype(np.uint8))
+    assert len({*describe(photo, grainy)}) == 1
+    colors = ["#e01818", "#1c60c8", "#1e8c28", "#f07818", "white", "black"]
+    pairs = [bands((first, 70), (second, 30)) for first, second in itertools.permutations(colors, 2)]
+    assert len({*describe(*pairs)}) == len(pairs)
