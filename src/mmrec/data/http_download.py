@@ -21,14 +21,6 @@ from mmrec.errors import PhotoError
 
 __all__ = ["DownloadLimits", "TransientError", "connection_pool", "download", "is_public"]
 
-# Networks that Python (some versions or all) calls global, and that no photo comes from.
-_NOT_PUBLIC = (
-    "192.0.0.0/24",  # protocol assignments; Oracle's metadata service is in it
-    "192.88.99.0/24",  # 6to4 relays, withdrawn
-    "168.63.129.16/32",  # Azure's metadata service, public by its number alone
-    "2002::/16",  # 6to4: an IPv4 address of anyone's choice
-    "3fff::/20",  # documentation
-)
 _RETRY_DELAYS = (0.5, 2.0)  # seconds before the second try, and before the third
 
 
@@ -53,13 +45,21 @@ class DownloadLimits(BaseModel, frozen=True, extra="forbid", use_attribute_docst
 
 def is_public(address: str) -> bool:
     """Tell whether an IP address is public; of IPv6 only global unicast, without embedded IPv4."""
+    # Networks that Python (some versions or all) calls global, and that no photo comes from.
+    excluded = (
+        "192.0.0.0/24",  # protocol assignments; Oracle's metadata service is in it
+        "192.88.99.0/24",  # 6to4 relays, withdrawn
+        "168.63.129.16/32",  # Azure's metadata service, public by its number alone
+        "2002::/16",  # 6to4: an IPv4 address of anyone's choice
+        "3fff::/20",  # documentation
+    )
     ip = ipaddress.ip_address(address)
     unicast = ip.version == 4 or ip in ipaddress.ip_network("2000::/3")
     routed = ip.is_global and not ip.is_multicast and unicast
-    return routed and not any(ip in ipaddress.ip_network(network) for network in _NOT_PUBLIC)
+    return routed and not any(ip in ipaddress.ip_network(network) for network in excluded)
 
 
-class PublicBackend(httpcore2.AnyIOBackend):
+class _PublicBackend(httpcore2.AnyIOBackend):
     """Connects to public addresses only, or to any with `allow_private`.
 
     A host is resolved once a connection, and the connection goes to an address that was checked: a
@@ -67,22 +67,16 @@ class PublicBackend(httpcore2.AnyIOBackend):
     the name in the certificate stay those of the URL.
     """
 
-    def __init__(self, allow_private: bool) -> None:
-        self._allow_private = allow_private
+    allow_private = False
 
     async def connect_tcp(
         self, host: str, port: int, *args: Any, **options: Any
     ) -> httpcore2.AsyncNetworkStream:
-        """Connect to the first address of a host that answers.
-
-        Raises:
-            PhotoError: an address of the host is not public.
-        """
-        # the resolver also reads odd spellings of addresses, such as 0x7f.1
+        # The resolver also reads odd spellings of addresses, such as 0x7f.1.
         resolved = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = [str(socket_address[0]) for *_, socket_address in resolved]
         for address in addresses:
-            if not self._allow_private and not is_public(address):
+            if not self.allow_private and not is_public(address):
                 raise PhotoError(f"address not public: {address}")
         for address in addresses:
             with suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
@@ -91,11 +85,13 @@ class PublicBackend(httpcore2.AnyIOBackend):
 
 
 def connection_pool(limits: DownloadLimits) -> httpcore2.AsyncConnectionPool:
-    """Return a pool of connections: no proxies, no cookies, no credentials."""
+    """Return a pool of connections to public addresses: no proxies, no cookies, no credentials."""
+    backend = _PublicBackend()
+    backend.allow_private = limits.allow_private
     return httpcore2.AsyncConnectionPool(
         ssl_context=httpcore2.default_ssl_context(),  # shared by all connections
         max_connections=limits.in_flight,
-        network_backend=PublicBackend(limits.allow_private),
+        network_backend=backend,
     )
 
 
@@ -124,26 +120,19 @@ async def _follow_redirects(
 ) -> bytes:
     url, max_redirects = httpx2.URL(), 5
     for _ in range(1 + max_redirects):
-        url = _parse_url(address, url, limits.allow_private)
+        try:
+            url = url.join(address)
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise PhotoError("URL not allowed: it cannot be parsed") from error
+        if url.scheme not in ("http", "https") or not url.raw_host or url.userinfo:
+            raise PhotoError("URL not allowed: not http(s), no host, or a name or password in it")
+        if url.port not in (None, 80, 443) and not limits.allow_private:
+            raise PhotoError("URL not allowed: a port other than 80 and 443")
         response = await _get(url, pool, limits.max_bytes)
         if isinstance(response, bytes):
             return response
         address = response
     raise PhotoError(f"redirects: more than {max_redirects}")
-
-
-def _parse_url(address: str, base: httpx2.URL, allow_private: bool) -> httpx2.URL:
-    """Return the URL that a text spells, relative to `base`; PhotoError if it is not allowed."""
-    try:
-        url = base.join(address)
-    except (httpx2.InvalidURL, ValueError) as error:
-        raise PhotoError("URL not allowed: it cannot be parsed") from error
-    usual_port = url.port in (None, 80, 443)
-    if url.scheme not in ("http", "https") or not url.raw_host or url.userinfo:
-        raise PhotoError("URL not allowed: not http(s), no host, or a name or password in it")
-    if not usual_port and not allow_private:
-        raise PhotoError("URL not allowed: a port other than 80 and 443")
-    return url
 
 
 async def _get(url: httpx2.URL, pool: httpcore2.AsyncConnectionPool, max_bytes: int) -> bytes | str:

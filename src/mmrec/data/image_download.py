@@ -9,14 +9,14 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from anyio import CapacityLimiter, to_thread
+import anyio
 from PIL import Image
 
 from mmrec.console import escape_text, track
@@ -69,31 +69,36 @@ async def download_photos(
     """
     if template is not None and "{id}" not in template:
         raise ConfigError("--url-template: every photo would have the same URL; put {id} in it")
-    usual = dict.fromkeys(name for layout in LAYOUTS.values() for name in layout["photos"])
-    columns = [column] if column else usual
-    sources = [_Source(data, folder / "reviews.jsonl.gz", columns, template)]
-    if items is not None:
-        sources.append(_Source(items, folder / "items.jsonl.gz", usual, template))
-    originals = {source.path.resolve() for source in sources}
-    if any(source.copy.resolve() in originals for source in sources):
+    usual = set(chain.from_iterable(layout["photos"] for layout in LAYOUTS.values()))
+    sources = [(data, {column} if column else usual)] + ([(items, usual)] if items else [])
+    copies = [folder / "reviews.jsonl.gz", folder / "items.jsonl.gz"][: len(sources)]
+    originals = {path.resolve() for path, _ in sources}
+    if any(copy.resolve() in originals for copy in copies):
         raise ConfigError(f"{folder}: the copies would overwrite the data; name another --out")
-    urls = list(dict.fromkeys(url for source in sources for url in source.urls()))
-    if not urls:
+    found: dict[str, None] = {}
+    for path, columns in sources:
+        for record in read_records(path):
+            if not isinstance(record.content, str):
+                for entry in chain.from_iterable(_photo_cells(record.content, columns).values()):
+                    found |= dict.fromkeys(photo_urls(entry, template))
+    if not found:
         mend = "name another --column, or --url-template for bare ids"
         raise DataError(f"{data}: no URL of a photo; {mend}")
+    unreadable = 0
     try:
         (folder / "photos").mkdir(parents=True, exist_ok=True)
         index = _read_index(folder, retry)
-        todo = [url for url in urls if url not in index]
+        todo = [url for url in found if url not in index]
         index |= await _download_all(todo, folder, limits)
-        files = {url: index[url]["file"] for url in urls if "file" in index[url]}
-        unreadable = sum(source.write_copy(files) for source in sources)
+        files = {url: index[url]["file"] for url in found if "file" in index[url]}
+        for (path, columns), copy in zip(sources, copies, strict=True):
+            unreadable += _write_copy(path, copy, columns, template, files)
     except OSError as error:
         mend = "free space or name another --out"
         raise DataError(f"{folder}: cannot be written ({error}); {mend}") from error
     downloaded = len(files.keys() & set(todo))
-    refusals = Counter(index[url]["refused"].partition(":")[0] for url in urls if url not in files)
-    refused, copies = dict(refusals.most_common()), [source.copy for source in sources]
+    refusals = Counter(index[url]["refused"].partition(":")[0] for url in found if url not in files)
+    refused = dict(refusals.most_common())
     return DownloadReport(downloaded, len(files) - downloaded, refused, unreadable, copies)
 
 
@@ -110,54 +115,35 @@ def photo_urls(entry: Any, template: str | None) -> list[str]:
     return object_urls(fields)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A file of reviews or items, with its columns that name photos, and the path of its copy."""
+def _photo_cells(row: Mapping[str, Any], columns: Iterable[str]) -> dict[str, list[Any]]:
+    """Return what a row lists in each column that names photos."""
+    return {column: cell_entries(row[column]) for column in columns if column in row}
 
-    path: Path
-    copy: Path
-    columns: Iterable[str]
-    template: str | None
 
-    def entries(self, row: dict[str, Any]) -> dict[str, list[Any]]:
-        """Return what a row lists in each column that names photos."""
-        return {column: cell_entries(row[column]) for column in self.columns if column in row}
-
-    def urls(self) -> Iterator[str]:
-        """Yield the URLs of all photos."""
-        for record in read_records(self.path):
-            if isinstance(record.content, str):
+def _write_copy(
+    path: Path, copy: Path, columns: Iterable[str], template: str | None, files: Mapping[str, str]
+) -> int:
+    """Copy rows with files in place of URLs; return how many rows the copy cannot hold."""
+    part, lost = copy.with_name(f".{copy.name}.part"), 0
+    with gzip.GzipFile(part, "wb", mtime=0) as handle:  # reproducible bytes
+        for record in read_records(path):
+            row = record.content
+            if isinstance(row, str):
+                lost += 1
                 continue
-            for entry in chain.from_iterable(self.entries(record.content).values()):
-                yield from photo_urls(entry, self.template)
-
-    def write_copy(self, files: Mapping[str, str]) -> int:
-        """Write the copy, with files in place of URLs; return how many rows it cannot hold."""
-        part = self.copy.with_name(f".{self.copy.name}.part")
-        lost = 0
-        with gzip.GzipFile(part, "wb", mtime=0) as handle:  # reproducible bytes
-            for record in read_records(self.path):
-                try:
-                    if isinstance(record.content, str):
-                        raise ValueError(record.content)
-                    row = record.content | self._replacements(record.content, files)
-                    handle.write(json.dumps(row, default=str).encode() + b"\n")
-                except (RecursionError, ValueError):  # nested too deeply, or not a row
-                    lost += 1
-        os.replace(part, self.copy)
-        return lost
-
-    def _replacements(self, row: dict[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
-        """Return the cells of a row that have a downloaded photo."""
-        cells = {}
-        for column, entries in self.entries(row).items():
-            names: list[Any] = []
-            for entry in entries:
-                urls = photo_urls(entry, self.template)
-                names += [files[url] for url in urls if url in files] or [entry]
-            if names != entries:
-                cells[column] = names
-        return cells
+            for column, entries in _photo_cells(row, columns).items():
+                names: list[Any] = []
+                for entry in entries:
+                    urls = photo_urls(entry, template)
+                    names += [files[url] for url in urls if url in files] or [entry]
+                if names != entries:
+                    row[column] = names
+            try:
+                handle.write(json.dumps(row, default=str).encode() + b"\n")
+            except (RecursionError, ValueError):  # nested too deeply
+                lost += 1
+    os.replace(part, copy)
+    return lost
 
 
 def _read_index(folder: Path, retry: bool) -> dict[str, _IndexRow]:
@@ -184,14 +170,14 @@ async def _download_all(
     path, rows = folder / "index.jsonl", dict[str, _IndexRow]()
     waiting = iter(urls)  # shared: each worker takes the next one
     # A decoded photo may take 30 times the memory of its file.
-    decoders = CapacityLimiter(4)
+    decoders = anyio.CapacityLimiter(4)
 
     async def work() -> None:
         for url in waiting:
             try:
                 body = await download(url, pool, limits)
                 save = partial(_save_photo, url, body, folder, limits.max_pixels)
-                row = await to_thread.run_sync(save, limiter=decoders)
+                row = await anyio.to_thread.run_sync(save, limiter=decoders)
             except PhotoError as error:
                 passing = isinstance(error, TransientError)
                 row = {"url": url, "refused": escape_text(str(error)), "passing": passing}
