@@ -75,29 +75,29 @@ async def download_photos(
     originals = {path.resolve() for path, _ in sources}
     if any(copy.resolve() in originals for copy in copies):
         raise ConfigError(f"{folder}: the copies would overwrite the data; name another --out")
-    found: dict[str, None] = {}
+    urls: dict[str, None] = {}
     for path, columns in sources:
         for record in read_records(path):
             if not isinstance(record.content, str):
                 for entry in chain.from_iterable(_photo_cells(record.content, columns).values()):
-                    found |= dict.fromkeys(photo_urls(entry, template))
-    if not found:
+                    urls |= dict.fromkeys(photo_urls(entry, template))
+    if not urls:
         mend = "name another --column, or --url-template for bare ids"
         raise DataError(f"{data}: no URL of a photo; {mend}")
     unreadable = 0
     try:
         (folder / "photos").mkdir(parents=True, exist_ok=True)
         index = _read_index(folder, retry)
-        todo = [url for url in found if url not in index]
+        todo = [url for url in urls if url not in index]
         index |= await _download_all(todo, folder, limits)
-        files = {url: index[url]["file"] for url in found if "file" in index[url]}
+        files = {url: index[url]["file"] for url in urls if "file" in index[url]}
         for (path, columns), copy in zip(sources, copies, strict=True):
             unreadable += _write_copy(path, copy, columns, template, files)
     except OSError as error:
         mend = "free space or name another --out"
         raise DataError(f"{folder}: cannot be written ({error}); {mend}") from error
     downloaded = len(files.keys() & set(todo))
-    refusals = Counter(index[url]["refused"].partition(":")[0] for url in found if url not in files)
+    refusals = Counter(index[url]["refused"].partition(":")[0] for url in urls if url not in files)
     refused = dict(refusals.most_common())
     return DownloadReport(downloaded, len(files) - downloaded, refused, unreadable, copies)
 

@@ -75,16 +75,16 @@ def read_reviews(path: Path | str, config: ReadConfig = _DEFAULTS) -> Reviews:
         ConfigError: `config.map` names a column that mmrec does not have.
         DataError: the file as a whole cannot be used, or more than `max_reject_share` of its rows.
     """
-    path, wanted = Path(path), config.captions_column
+    path, column = Path(path), config.captions_column
     if config.photos is not None and not config.photos.is_dir():
         raise DataError(f"{config.photos}: no such folder of photos; check --photos")
     files = [_read_review_file(path, config)]
     if config.items is not None:
         files.append(_read_item_file(config.items, config))
-    if wanted is not None and not any(wanted in file.columns for file in files):
+    if column is not None and not any(column in file.columns for file in files):
         present = [f"{file.path} has {escape_text(', '.join(file.columns), 300)}" for file in files]
         reason = f"no such column in the first rows; {'; '.join(present)}"
-        raise DataError(f"--captions-column {wanted}: {reason}")
+        raise DataError(f"--captions-column {column}: {reason}")
     photos = chain.from_iterable(file.local_photos() for file in files)
     checked = check_photos(photos, config.max_pixels)
     tables = [file.to_table(checked) for file in files]

@@ -22,7 +22,7 @@ from mmrec.data.synthetic.review_text import (
     Opinion,
     WritingHabits,
     choose,
-    restaurant_names,
+    expand,
     write_review,
 )
 from mmrec.errors import ConfigError
@@ -64,22 +64,16 @@ class UserTruth:
 
 @dataclass(frozen=True)
 class City:
-    """A city of U users, I items and R reviews, in the order of their dates, with its truth.
-
-    Attributes:
-        user, item: (R,) indices; no pair occurs twice.
-        score: (R,) the rating before luck and rounding, all that an oracle could predict.
-        rating, text, date: (R,) 1..5, what the user wrote (maybe nothing), and days.
-    """
+    """A city of U users, I items and R reviews, in the order of their dates, with its truth."""
 
     items: ItemTruth
     users: UserTruth
-    user: Ints
+    user: Ints  # (R,) indices; no pair of user and item occurs twice
     item: Ints
-    score: Floats
-    rating: Ints
-    text: list[str]
-    date: npt.NDArray[np.datetime64]
+    score: Floats  # (R,) the rating before luck and rounding, all that an oracle could predict
+    rating: Ints  # (R,) 1..5
+    text: list[str]  # maybe empty
+    date: npt.NDArray[np.datetime64]  # (R,) days
 
 
 def build_city(seed: int = 0, users: int = 400, items: int = 150, reviews: int = 4000) -> City:
@@ -118,16 +112,19 @@ def write_sample_city(
     city = build_city(seed, users, items, reviews)
     rng = np.random.default_rng([seed, 1])
     (folder / "photos").mkdir(parents=True, exist_ok=True)
-    item_photos: list[list[str]] = [[] for _ in range(items)]
+    item_photos, review_photos = [], []
     for item, count in enumerate(rng.integers(1, 4, items)):
+        photos = []
         for number in range(count):
-            photo = _take_photo(folder, city.items, item, f"{1 + number}", number % 2 == 0, rng)
-            item_photos[item].append(photo)
-    review_photos: list[list[str]] = [[] for _ in range(reviews)]
+            label, inside = f"{1 + number}", number % 2 == 0
+            photos.append(_take_photo(folder, city.items, item, label, inside, rng))
+        item_photos.append(photos)
     for row, item in enumerate(city.item):
+        photos = []
         if rng.random() < 0.15:
-            photo = _take_photo(folder, city.items, item, f"review{row}", rng.random() < 0.3, rng)
-            review_photos[row].append(photo)
+            label, inside = f"review{row}", rng.random() < 0.3
+            photos.append(_take_photo(folder, city.items, item, label, inside, rng))
+        review_photos.append(photos)
     places = {
         "business_id": city.items.ids,
         "name": city.items.names,
@@ -149,8 +146,11 @@ def write_sample_city(
 
 
 def _draw_items(count: int, rng: np.random.Generator) -> ItemTruth:
-    """Draw restaurants."""
-    cuisines = [_draw_cuisines(rng) for _ in range(count)]
+    cuisines: list[list[str]] = []  # of each restaurant a main one, and up to two that go with it
+    for _ in range(count):
+        main = choose(list(PHRASES["cuisines"]), rng)
+        related = rng.permutation(PHRASES["cuisines"][main]["pairs_with"])
+        cuisines.append([main, *related[: rng.choice(3, p=[0.6, 0.3, 0.1])].tolist()])
     price_level = rng.choice(4, count, p=[0.27, 0.4, 0.23, 0.1]) + 1
     traits = rng.choice([-1, 0, 1], (count, len(TRAITS)), p=[0.27, 0.31, 0.42])
     # Expensive rooms are seldom shabby.
@@ -158,65 +158,48 @@ def _draw_items(count: int, rng: np.random.Generator) -> ItemTruth:
     traits[pleasant, TRAITS.index("ambience")] = 1
     # Each cuisine has its share of hot kitchens.
     heat = np.zeros(count)
-    for item, names in enumerate(cuisines):
-        heat[item] = np.mean([PHRASES["cuisines"][name]["heat"] for name in names])
+    for item, cuisine_names in enumerate(cuisines):
+        heat[item] = np.mean([PHRASES["cuisines"][name]["heat"] for name in cuisine_names])
     hot, mild = rng.random((2, count)) < [heat, heat + 0.1]
     traits[:, TRAITS.index("spice")] = np.where(hot, 1, np.where(mild, -1, 0))
-    names = restaurant_names([main for main, *_ in cuisines], rng)
+    names: list[str] = []  # all different
+    for main, *_ in cuisines:
+        name = expand(choose(PHRASES["cuisines"][main]["names"], rng), PHRASES["names"], rng)
+        while name in names:  # the name grows each time, so this ends
+            name += " II" if "," in name else ", " + choose(PHRASES["names"]["street"], rng)
+        names.append(name)
+    ids = []  # names in lower-case ASCII letters, digits and hyphens
+    for name in names:
+        letters = unicodedata.normalize("NFKD", name.replace("'", "")).encode("ascii", "ignore")
+        ids.append(re.sub(r"\W+", "-", letters.decode().lower()))
     quality = rng.normal(0, 0.45, count)
-    return ItemTruth([_slug(name) for name in names], names, cuisines, price_level, quality, traits)
-
-
-def _slug(name: str) -> str:
-    """Return a name in lower-case ASCII letters, digits and hyphens."""
-    letters = unicodedata.normalize("NFKD", name.replace("'", ""))
-    return re.sub(r"\W+", "-", letters.encode("ascii", "ignore").decode().lower())
-
-
-def _draw_cuisines(rng: np.random.Generator) -> list[str]:
-    """Return a main cuisine and up to two that go with it."""
-    main = choose(list(PHRASES["cuisines"]), rng)
-    related = rng.permutation(PHRASES["cuisines"][main]["pairs_with"])
-    return [main, *related[: rng.choice(3, p=[0.6, 0.3, 0.1])].tolist()]
+    return ItemTruth(ids, names, cuisines, price_level, quality, traits)
 
 
 def _draw_users(count: int, rng: np.random.Generator) -> UserTruth:
-    """Draw users."""
     # A gamma of small shape: each user cares much for two or three traits and little for the rest.
     cares = rng.gamma(0.5, 0.52, (count, len(TRAITS)))
-    tastes = len(TRAITS) - len(QUALITIES)
-    cares[:, len(QUALITIES) :] *= rng.choice([-1, 1], (count, tastes), p=[0.4, 0.6])
-    return UserTruth(
-        habits=[_draw_habits(rng) for _ in range(count)],
-        ids=[f"{choose(PHRASES['names']['user'], rng)}{number:03d}" for number in range(count)],
-        leniency=rng.normal(0, 0.65, count),
-        cares=cares,
-        tastes=rng.normal(0, 0.45, (count, len(PHRASES["cuisines"]))),
-        thrift=rng.gamma(0.5, 0.4, count),
-    )
-
-
-def _draw_habits(rng: np.random.Generator) -> WritingHabits:
-    return WritingHabits(
-        opinions=int(rng.choice([1, 2, 3, 4], p=[0.25, 0.35, 0.25, 0.15])),
-        sloppy=float(rng.choice([0.0, 0.01, 0.05], p=[0.6, 0.25, 0.15])),
-        exclaims=float(rng.choice([0.0, 0.1, 0.5], p=[0.4, 0.4, 0.2])),
-        emoji=float(rng.choice([0.0, 0.05, 0.3], p=[0.6, 0.3, 0.1])),
-        lowercase=bool(rng.random() < 0.07),
-    )
+    taste_count = len(TRAITS) - len(QUALITIES)
+    cares[:, len(QUALITIES) :] *= rng.choice([-1, 1], (count, taste_count), p=[0.4, 0.6])
+    habits = []
+    for _ in range(count):
+        opinions = int(rng.choice([1, 2, 3, 4], p=[0.25, 0.35, 0.25, 0.15]))
+        sloppy = float(rng.choice([0.0, 0.01, 0.05], p=[0.6, 0.25, 0.15]))
+        exclaims = float(rng.choice([0.0, 0.1, 0.5], p=[0.4, 0.4, 0.2]))
+        emoji = float(rng.choice([0.0, 0.05, 0.3], p=[0.6, 0.3, 0.1]))
+        lowercase = bool(rng.random() < 0.07)
+        habits.append(WritingHabits(opinions, sloppy, exclaims, emoji, lowercase))
+    ids = [f"{choose(PHRASES['names']['user'], rng)}{number:03d}" for number in range(count)]
+    leniency = rng.normal(0, 0.65, count)
+    tastes = rng.normal(0, 0.45, (count, len(PHRASES["cuisines"])))
+    thrift = rng.gamma(0.5, 0.4, count)
+    return UserTruth(ids, leniency, cares, tastes, thrift, habits)
 
 
 def _draw_pairs(
     users: int, items: int, reviews: int, rng: np.random.Generator
 ) -> tuple[Ints, Ints]:
-    """Draw who reviews what: a few users and items have many reviews, each has at least two.
-
-    Returns:
-        (R,) indices of users and (R,) indices of items, in random order; no pair occurs twice.
-
-    Raises:
-        ConfigError: fewer reviews than give everyone two, or more than there are pairs.
-    """
+    """Draw (R,) indices of users and of items: few of either have many reviews, each has two or more."""
     activity = -0.7 * np.log(rng.permutation(users) + 3.0)
     popularity = -0.7 * np.log(rng.permutation(items) + 3.0)
     # The largest of log weights plus Gumbel noise: a weighted draw without replacement.

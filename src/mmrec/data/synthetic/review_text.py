@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["PHRASES", "Opinion", "WritingHabits"]
-__all__ += ["choose", "expand", "restaurant_names", "write_review"]
+__all__ = ["PHRASES", "Opinion", "WritingHabits", "choose", "expand", "write_review"]
 
 PHRASES: dict[str, Any] = json.loads(
     (files("mmrec.data.synthetic") / "phrases.json").read_text(encoding="utf-8")
@@ -64,18 +63,6 @@ def expand(template: str, slots: dict[str, list[str]], rng: np.random.Generator)
     return re.sub(r"\{(\w+)\}", fill, chosen)
 
 
-def restaurant_names(cuisines: Sequence[str], rng: np.random.Generator) -> list[str]:
-    """Return an invented name for each restaurant, given its main cuisine; all different."""
-    names: list[str] = []
-    for cuisine in cuisines:
-        template = choose(PHRASES["cuisines"][cuisine]["names"], rng)
-        name = expand(template, PHRASES["names"], rng)
-        while name in names:  # the name grows each time, so this ends
-            name += " II" if "," in name else ", " + choose(PHRASES["names"]["street"], rng)
-        names.append(name)
-    return names
-
-
 def write_review(
     rating: int,
     opinions: Sequence[Opinion],
@@ -91,7 +78,17 @@ def write_review(
     if short < 0.03:
         return "" if short < 0.01 else choose(PHRASES["one_word"][str(rating)], rng)
     slots = _slots(cuisines)
-    chosen = _choose_opinions(rating, opinions, habits, rng)
+    sign = 1 if rating >= 4 else -1
+    stars = np.array([opinion.stars for opinion in opinions])
+    weights = abs(stars) * np.where(stars * sign > 0, 3, 1) + 0.02
+    # The smallest of exponential times: a draw without replacement, in proportion to the weights.
+    times = rng.exponential(size=len(opinions)) / weights**1.5
+    agreeing: list[Opinion] = []
+    contrary: list[Opinion] = []  # at most one or two are mentioned, after the others
+    for row in np.argsort(times)[: habits.opinions]:
+        (agreeing if stars[row] * sign > 0 else contrary).append(opinions[row])
+    limit = 1 if 1 < rating < 5 or agreeing else 0
+    chosen = agreeing + contrary[: 2 if rating == 3 else limit]
     sentences = _write_opinions(chosen, cuisines, rng)
     if rng.random() < 0.25:
         sentences.insert(0, _capitalize(expand(choose(PHRASES["openers"], rng), slots, rng)))
@@ -109,23 +106,6 @@ def _slots(cuisines: Sequence[str]) -> dict[str, list[str]]:
         slots["dish"] += PHRASES["cuisines"][cuisine]["dishes"]
         slots["food"].append(PHRASES["cuisines"][cuisine]["food"])
     return slots
-
-
-def _choose_opinions(
-    rating: int, opinions: Sequence[Opinion], habits: WritingHabits, rng: np.random.Generator
-) -> list[Opinion]:
-    """Return opinions that agree with the rating, then at most one or two that do not."""
-    sign = 1 if rating >= 4 else -1
-    stars = np.array([opinion.stars for opinion in opinions])
-    weights = abs(stars) * np.where(stars * sign > 0, 3, 1) + 0.02
-    # The smallest of exponential times: a draw without replacement, in proportion to the weights.
-    times = rng.exponential(size=len(opinions)) / weights**1.5
-    agreeing: list[Opinion] = []
-    contrary: list[Opinion] = []
-    for row in np.argsort(times)[: habits.opinions]:
-        (agreeing if stars[row] * sign > 0 else contrary).append(opinions[row])
-    limit = 1 if 1 < rating < 5 or agreeing else 0
-    return agreeing + contrary[: 2 if rating == 3 else limit]
 
 
 def _write_opinions(
@@ -160,22 +140,16 @@ def _type_text(
             sentence = sentence[:-1] + "!" * int(rng.choice([1, 1, 2, 3]))
         typed += sentence.split()
     for position, word in enumerate(typed):
-        if rng.random() < habits.sloppy:
-            typed[position] = _misspell(word, rng)
+        if rng.random() < habits.sloppy and len(word) > 4 and word.isalpha():
+            # Two inner letters are swapped, or one is dropped or doubled.
+            start = int(rng.integers(1, len(word) - 2))
+            first, second = word[start], word[start + 1]
+            slip = choose([second + first, second, first * 2 + second], rng)
+            typed[position] = word[:start] + slip + word[start + 2 :]
     text = " ".join(typed)
     if rng.random() < habits.emoji:
         text += " " + choose(PHRASES["emoji"][mood], rng) * int(rng.integers(1, 3))
     return text.lower() if habits.lowercase else text
-
-
-def _misspell(word: str, rng: np.random.Generator) -> str:
-    """Return the word with two inner letters swapped, or one dropped or doubled; short words stay."""
-    if len(word) < 5 or not word.isalpha():
-        return word
-    start = int(rng.integers(1, len(word) - 2))
-    first, second = word[start], word[start + 1]
-    typed = choose([second + first, second, first * 2 + second], rng)
-    return word[:start] + typed + word[start + 2 :]
 
 
 def _capitalize(sentence: str) -> str:
