@@ -13,15 +13,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Config", "Recommender", "__version__", "read_reviews"]
 
-_HOMES = {
-    "Config": "mmrec.config",
-    "Recommender": "mmrec.recommender.recommender",
-    "read_reviews": "mmrec.data",
-}
-
 
 def __getattr__(name: str) -> Any:
     # Lazily, since torch takes seconds to import and `mmrec --help` needs none of it.
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    modules = {"Config": "config", "Recommender": "recommender.recommender", "read_reviews": "data"}
+    if name in modules:
+        return getattr(import_module(f"mmrec.{modules[name]}"), name)
     raise AttributeError(f"module 'mmrec' has no attribute {name!r}")

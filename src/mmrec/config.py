@@ -1,4 +1,7 @@
-"""All settings: a tree of frozen pydantic models; the text under a field is its `--help`."""
+"""All settings: a tree of frozen pydantic models; the text under a field is its `--help`.
+
+The title of a class is the heading of its flags there.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,12 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["AnnotationConfig", "Config", "EncoderConfig", "EngineConfig", "EvidenceConfig"]
-__all__ += ["LanguageConfig", "OperatingConfig", "PaperConfig", "RankerConfig", "ReadConfig"]
-__all__ += ["ServeConfig", "SplitConfig", "TrainingConfig", "VisionConfig"]
-
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class ReadConfig(_Settings):
+class ReadConfig(_Settings, title="Reading"):
     """How a reviews file is read, and which rows are rejected."""
 
     format: Literal["auto", "plain", "kaggle", "yelp", "amazon"] = "auto"
@@ -38,7 +37,7 @@ class ReadConfig(_Settings):
     """Length in characters that review texts are cut to."""
 
 
-class SplitConfig(_Settings):
+class SplitConfig(_Settings, title="Splitting"):
     """How reviews are filtered and split into train, valid and test."""
 
     split_by: Literal["random", "time"] = "random"
@@ -51,7 +50,7 @@ class SplitConfig(_Settings):
     """Users and items with fewer reviews are dropped, until every one left has as many."""
 
 
-class EvidenceConfig(_Settings):
+class EvidenceConfig(_Settings, title="Evidence"):
     """Which reviews a row's features are made from (see `mmrec.evidence.policies`)."""
 
     policy: Literal["fold", "leave_one_out", "all", "past"] = "fold"
@@ -64,7 +63,7 @@ class EvidenceConfig(_Settings):
     """Whether reviews that the filter dropped are evidence for other rows (in the paper not)."""
 
 
-class AnnotationConfig(_Settings):
+class AnnotationConfig(_Settings, title="Annotation"):
     """How reviews are annotated by a language model (see `mmrec.features.annotations`)."""
 
     strategy: Literal["notes", "summary"] = "notes"
@@ -77,12 +76,12 @@ class AnnotationConfig(_Settings):
     """Maximal number of categories of an item (the paper's 11)."""
 
 
-class LanguageConfig(_Settings):
+class LanguageConfig(_Settings, title="Language model"):
     """The language model that annotates reviews, and what it may cost (see `mmrec.llm`)."""
 
     llm: str = "builtin"
-    """`builtin`, `openai:MODEL`, `ollama:MODEL`, `openai:MODEL@URL` (or just the URL) of a server with
-    OpenAI's API, or `transformers:MODEL_OR_FOLDER`."""
+    """`builtin`, `openai:MODEL`, `ollama:MODEL`, `transformers:MODEL_OR_FOLDER`, or for any server with
+    OpenAI's API its URL or `openai:MODEL@URL`."""
     llm_revision: str | None = None
     """Commit of a `transformers:` model on the hub."""
     prompts: Literal["default", "paper"] = "default"
@@ -101,7 +100,7 @@ class LanguageConfig(_Settings):
     """Whether to repeat calls that have failed permanently."""
 
 
-class VisionConfig(_Settings):
+class VisionConfig(_Settings, title="Vision model"):
     """The models that photos are captioned and encoded by (see `mmrec.vision`)."""
 
     captioner: str = "builtin"
@@ -115,7 +114,7 @@ class VisionConfig(_Settings):
     """Commit of the image model on the hub."""
 
 
-class EncoderConfig(_Settings):
+class EncoderConfig(_Settings, title="Encoder"):
     """The sentence encoder that turns all texts into vectors."""
 
     encoder_model: str = "all-MiniLM-L6-v2"
@@ -126,7 +125,7 @@ class EncoderConfig(_Settings):
     """Backend of all-MiniLM-L6-v2 on a CPU; `auto` is OpenVINO where it is installed."""
 
 
-class RankerConfig(_Settings):
+class RankerConfig(_Settings, title="Ranker"):
     """Inputs and shape of the ranking model (paper, section 3)."""
 
     features: Literal["baseline", "proposed", "mmrec"] = "mmrec"
@@ -144,7 +143,7 @@ class RankerConfig(_Settings):
     """Dropout in all MLPs (the paper tries .1, .3 and .5)."""
 
 
-class TrainingConfig(_Settings):
+class TrainingConfig(_Settings, title="Training"):
     """How a ranker is trained."""
 
     loss: Literal["plain", "basic", "sqrt"] = "basic"
@@ -165,7 +164,7 @@ class TrainingConfig(_Settings):
     """Rows that select the best epoch; `test` is the paper's way, and every output says so."""
 
 
-class OperatingConfig(_Settings):
+class OperatingConfig(_Settings, title="Operating point"):
     """How the threshold for recommending is chosen, on validation rows."""
 
     max_fpr: float = Field(0.2, ge=0, le=1)
@@ -174,7 +173,7 @@ class OperatingConfig(_Settings):
     """Minimal share of liked items that are recommended; replaces --max-fpr."""
 
 
-class ServeConfig(_Settings):
+class ServeConfig(_Settings, title="Service"):
     """How a model is served (see `mmrec.service`)."""
 
     host: str = "127.0.0.1"
@@ -198,7 +197,7 @@ class ServeConfig(_Settings):
     """Whether a language model writes a sentence for every reason, while visitors wait."""
 
 
-class EngineConfig(_Settings):
+class EngineConfig(_Settings, title="Engine"):
     """Where models run (see `mmrec.distributed`); results do not depend on it."""
 
     engine: Literal["local", "ray"] = "local"
@@ -215,7 +214,7 @@ class EngineConfig(_Settings):
         return self
 
 
-class Config(_Settings):
+class Config(_Settings, title="General"):
     """All settings; `Config()` is the recommended pipeline."""
 
     seed: int = Field(0, ge=0)
@@ -238,6 +237,7 @@ class Config(_Settings):
     engine: EngineConfig = Field(EngineConfig(), exclude=True)
 
 
+# A section whose defaults differ is a class of its own: flags take them from the class.
 class _PaperEvidence(EvidenceConfig): ...
 
 
@@ -252,9 +252,7 @@ class _PaperRanker(RankerConfig):
 class _PaperTraining(TrainingConfig):
     learning_rate: float = Field(0.01, gt=0, description="Adam's learning rate.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
-    cold_start_dropout: float = Field(
-        0.0, ge=0, lt=1, description="Share of users and items treated as unknown."
-    )
+    cold_start_dropout: float = Field(0.0, ge=0, lt=1, description="Share treated as unknown.")
     epochs: int = Field(300, ge=1, description="Maximal number of epochs.")
     patience: int = Field(50, ge=1, description="Epochs without improvement to stop after.")
 
@@ -263,15 +261,8 @@ class PaperConfig(Config):
     """All settings, with the paper's as defaults where it names them."""
 
     fixed_fields: ClassVar = (
-        "policy",
-        "summaries",
-        "filtered_rows",
-        "features",
-        "ensemble",
-        "dropout",
-        "loss",
-        "select",
-    )
+        "policy", "summaries", "filtered_rows", "features", "ensemble", "dropout", "loss", "select",
+    )  # fmt: skip
     """Settings that the experiment varies, so that the command line must not set them."""
     evidence: _PaperEvidence = _PaperEvidence()
     annotation: _PaperAnnotation = _PaperAnnotation()

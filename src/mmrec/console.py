@@ -11,8 +11,6 @@ from contextvars import ContextVar
 from rich import progress
 from rich.console import Console
 
-__all__ = ["console", "escape_text", "remove_control_characters", "single_line", "track"]
-
 console = Console(stderr=True)
 _has_bar: ContextVar[bool] = ContextVar("has_bar", default=False)
 # Newline and tab stay. Lone surrogates go: they cannot be encoded as UTF-8.
@@ -34,34 +32,28 @@ def track(title: str, total: int, status: Callable[[], str] = str) -> Iterator[C
     if status is str or wide:  # where a line is too short for both, the status tells more
         columns.append(progress.BarColumn(bar_width=30 if wide else 12))
     columns += [progress.MofNCompleteColumn(), progress.TextColumn("left")]
-    columns += [
-        progress.TimeRemainingColumn(compact=True),
-        progress.TextColumn("{task.fields[status]}"),
-    ]
+    remaining = progress.TimeRemainingColumn(compact=True)
+    columns += [remaining, progress.TextColumn("{task.fields[status]}")]
+    done, failed, shown = 0, 0, 0.0
     token = _has_bar.set(True)
     try:
         with progress.Progress(*columns, console=console) as bar:
             task = bar.add_task(title, total=total, status="")
-            done, failed, shown = 0, 0, 0.0
 
-            def advance(more_done: int, more_failed: int = 0) -> None:
-                nonlocal done, failed
+            def advance(more_done: int, more_failed: int = 0, *, last: bool = False) -> None:
+                nonlocal done, failed, shown
                 done, failed = done + more_done, failed + more_failed
                 # There may be thousands of steps a second.
-                if time.monotonic() - shown > 0.1:
-                    show()
-
-            def show() -> None:
-                nonlocal shown
-                notes = [f"{failed:,} failed"] if failed else []
-                notes.append(status())
-                bar.update(task, completed=done, status=", ".join(filter(None, notes)))
-                shown = time.monotonic()
+                if time.monotonic() - shown > 0.1 or last:
+                    notes = [f"{failed:,} failed"] if failed else []
+                    notes.append(status())
+                    bar.update(task, completed=done, status=", ".join(filter(None, notes)))
+                    shown = time.monotonic()
 
             try:
                 yield advance
             finally:
-                show()
+                advance(0, last=True)
     finally:
         _has_bar.reset(token)
 

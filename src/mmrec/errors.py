@@ -1,7 +1,5 @@
 """Errors that mmrec raises on purpose: each says what is wrong, where, and how to mend it."""
 
-__all__ = ["ConfigError", "DataError", "MmrecError", "ModelError", "PhotoError", "StoreError"]
-
 
 class MmrecError(Exception):
     """Base of all errors that a user can mend; the CLI prints the message without a traceback."""

@@ -11,8 +11,6 @@ from rich.markup import escape
 import mmrec
 from mmrec.errors import MmrecError
 
-__all__ = ["app", "main"]
-
 app = App(
     name="mmrec",
     help="Recommendations that people can trust, from reviews and photos.",
@@ -23,7 +21,7 @@ app = App(
 app.command("mmrec.cli.fit:demo", help="Try everything on a generated city.")
 app.command("mmrec.cli.fit:fit", help="Train on reviews; save a model and a report.")
 app.command("mmrec.cli.annotate:annotate", help="Annotate reviews with a language model.")
-app.command("mmrec.cli.evaluate:evaluate", help="Measure a saved model.")
+app.command("mmrec.cli.fit:evaluate", help="Measure a saved model.")
 app.command("mmrec.cli.experiments:reproduce", help="Repeat the paper's experiment.")
 app.command("mmrec.cli.experiments:ablate", help="Measure what each group of features adds.")
 app.command("mmrec.cli.experiments:sweep", help="Train with several values of one setting.")
@@ -38,7 +36,13 @@ app.command(_photos)
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; an error that the user can fix is printed as a sentence, with exit status 2."""
-    words = _split_mappings(sys.argv[1:] if arguments is None else arguments)
+    words: list[str] = []
+    for word in sys.argv[1:] if arguments is None else arguments:
+        words += word.split("=", 1) if word.startswith("--map=") else [word]
+        # Of `--map rating=stars` the parser understands only `--map.rating stars`.
+        if words[-2:-1] == ["--map"] and "=" in words[-1]:
+            key, value = words.pop().split("=", 1)
+            words[-1:] = [f"--map.{key}", value]
     try:
         app(words)
     except MmrecError as error:
@@ -48,19 +52,4 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         message = "stopped; results so far are stored, and the same command continues from there"
         print(f"\n{message}", file=sys.stderr)
-        sys.exit(130)
-
-
-def _split_mappings(words: list[str]) -> list[str]:
-    """Turn `--map rating=stars` into what the parser understands: `--map.rating stars`."""
-    out: list[str] = []
-    for word in words:
-        if out and out[-1] == "--map" and "=" in word:
-            key, value = word.split("=", 1)
-            out[-1:] = [f"--map.{key}", value]
-        elif word.startswith("--map=") and word.count("=") == 2:
-            _, key, value = word.split("=")
-            out += [f"--map.{key}", value]
-        else:
-            out.append(word)
-    return out
+        sys.exit(130)  # 128 and the number of SIGINT, as shells expect

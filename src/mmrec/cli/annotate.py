@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rich.padding import Padding
 from rich.text import Text
 
-from mmrec.cli.options import AsJson, Data, Settings, print_json, result_table, show_rejects, stdout
+from mmrec.cli.options import AsJson, Data, load_reviews, print_json, print_table, stdout
+from mmrec.config import Config
 from mmrec.console import console, escape_text, single_line
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from mmrec.experiments.annotate import AnnotationRun
     from mmrec.experiments.annotation_quality import AnnotationQuality
     from mmrec.features.dataset import Models
-
-__all__ = ["annotate", "print_quality"]
 
 
 def annotate(
@@ -32,7 +31,7 @@ def annotate(
     truth: Path | None = None,
     batch: bool = False,
     json: AsJson = False,
-    config: Settings = Settings(),
+    config: Config = Config(),
 ) -> None:
     """Annotate reviews with a language model; the answers are stored, and `mmrec fit` uses them.
 
@@ -43,13 +42,11 @@ def annotate(
         batch: submit the calls to OpenAI's Batch API at half the price; run the command again to
             collect the answers.
     """
-    from mmrec.data import read_reviews
     from mmrec.experiments.annotate import annotate_reviews
     from mmrec.experiments.annotation_quality import measure_annotation_quality
     from mmrec.pipeline import open_models
 
-    reviews = read_reviews(data, config.read)
-    show_rejects(reviews)
+    reviews = load_reviews(data, config)
     if dry_run:
         estimates = {name: _estimate(reviews, config, name, batch) for name in ("notes", "summary")}
         print_json(estimates) if json else _print_estimates(estimates, config.language.llm)
@@ -65,7 +62,7 @@ def annotate(
     print_json(result) if json else _print_summary(result)
 
 
-def _estimate(reviews: Reviews, config: Settings, strategy: str, batch: bool) -> dict[str, Any]:
+def _estimate(reviews: Reviews, config: Config, strategy: str, batch: bool) -> dict[str, Any]:
     """Calls, tokens and price of a strategy, without those that are stored already."""
     from mmrec.experiments.annotate import CAPTION, annotate_reviews
     from mmrec.llm.annotator import CallPlan
@@ -96,17 +93,15 @@ def _estimate(reviews: Reviews, config: Settings, strategy: str, batch: bool) ->
 
 
 def _print_estimates(estimates: dict[str, dict[str, Any]], model: str) -> None:
-    rows: list[list[str]] = []
+    rows: dict[str, dict[str, Any]] = {}
     for strategy, estimate in estimates.items():
         for task, counts in estimate["tasks"].items():
-            rows.append([strategy, task, *(f"{count:,}" for count in counts.values()), ""])
+            rows[f"{strategy}: {task}"] = counts
         dollars = estimate["dollars"]
         price = "unknown" if dollars is None else f"{dollars:,.2f}"
-        rows.append([strategy, "total", "", "", "", price])
-    header = ["strategy", "task", "calls", "tokens in", "tokens out", "US$"]
-    stdout.print(result_table(header, rows, f"Estimate for {model}", words=(0, 1)))
-    remark = "Tokens are estimates. Stored answers are not counted. No model was called."
-    console.print(remark, markup=False)
+        rows[f"{strategy}: total"] = {"US$": price}
+    _print_measures(rows, f"Estimate for {model}")
+    console.print("Tokens are estimates. Stored answers are not counted. No model was called.")
 
 
 def _summary(run: AnnotationRun, models: Models) -> dict[str, Any]:
@@ -120,42 +115,37 @@ def _summary(run: AnnotationRun, models: Models) -> dict[str, Any]:
     for views in run.summaries:
         name = f"summaries of {views.kind}s"
         result[name] = result.get(name, 0) + len(views.summaries)
-    # Builtin models have no client, and cost nothing.
-    clients = [
-        getattr(model, "client", None) for model in (models.annotator.model, models.captioner)
-    ]
-    costs = [client.costs for client in clients if isinstance(client, ChatClient)]
+    costs = []
+    for model in (models.annotator.model, models.captioner):
+        # Builtin models have no client, and cost nothing.
+        client = getattr(model, "client", None)
+        if isinstance(client, ChatClient):
+            costs.append(client.costs)
     if costs:
         usage = sum((cost.usage for cost in costs), Usage())
-        is_priced = all(cost.price for cost in costs)
-        result |= {
-            "calls": sum(cost.calls for cost in costs),
-            "tokens_in": usage.input,
-            "tokens_out": usage.output,
-            "dollars": sum(cost.dollars for cost in costs) if is_priced else None,
-        }
+        result |= {"calls": sum(cost.calls for cost in costs)}
+        result |= {"tokens_in": usage.input, "tokens_out": usage.output, "dollars": None}
+        if all(cost.price for cost in costs):
+            result["dollars"] = sum(cost.dollars for cost in costs)
     result |= {"failed": dict(run.failed.most_common()), "pending": None}
     if run.pending:
         pending = reduce(add, run.pending)
-        result["pending"] = {
-            "submitted": pending.submitted,
-            "waiting": pending.waiting,
-            "deferred": pending.deferred,
-            "remark": str(pending),
-        }
+        names = ("submitted", "waiting", "deferred")
+        result["pending"] = {name: getattr(pending, name) for name in names}
+        result["pending"]["remark"] = str(pending)
     return result
 
 
 def _print_summary(result: dict[str, Any], max_reasons: int = 5) -> None:
-    rows: list[list[str]] = []
+    rows = {}
     for name, value in result.items():
         if name not in ("failed", "pending", "check") and value is not None:
-            pattern = {float: ",.4f", int: ","}.get(type(value), "")
-            rows.append([name.replace("_", " "), format(value, pattern)])
-    stdout.print(result_table(["", ""], rows, words=(0, 1)))
+            rows[name.replace("_", " ")] = {"": value}
+    _print_measures(rows)
     if failures := result["failed"]:
         count = sum(failures.values())
         console.print(f"[yellow]{count:,} calls failed; their results count as missing:")
+        # Without markup, and escaped: reasons quote what a server answered.
         for reason, count in list(failures.items())[:max_reasons]:
             console.print(f"  {count:,}: {escape_text(reason, 500)}", markup=False)
     if result["pending"]:
@@ -186,19 +176,19 @@ def print_quality(quality: AnnotationQuality) -> None:
     stdout.print()
 
 
-def _print_measures(rows: dict[str, Any]) -> None:
-    """Print a table of measures by row and column; not every row has every column."""
+def _print_measures(rows: dict[str, dict[str, Any]], title: str = "") -> None:
+    """Print figures by row and column; not every row has every column."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    header = ["", *(column.replace("_", " ") for column in columns)]
-    cells = [[name, *(_cell(row.get(column)) for column in columns)] for name, row in rows.items()]
-    stdout.print(result_table(header, cells))
+    cells = [[name, *map(_cell, map(row.get, columns))] for name, row in rows.items()]
+    print_table(["", *(column.replace("_", " ") for column in columns)], cells, title)
 
 
 def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, int):
-        return f"{value:,}"
+    if value is None or isinstance(value, str):
+        return value or "-"
+    if isinstance(value, int | float):
+        return format(value, "," if isinstance(value, int) else ",.4f")
+    # An estimate, with its standard error where it has one.
     return f"{value.value:.2f}" + ("" if value.error is None else f"±{value.error:.2f}")
 
 

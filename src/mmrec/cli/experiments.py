@@ -6,28 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from rich.text import Text
 
-from mmrec.cli.options import (
-    AsJson,
-    Data,
-    PaperSettings,
-    Settings,
-    load_reviews,
-    print_json,
-    print_table,
-)
+from mmrec.cli.options import AsJson, Data, load_reviews, print_json, print_table, stdout
+from mmrec.config import Config, PaperConfig
 from mmrec.console import console
+from mmrec.errors import ConfigError
 
 if TYPE_CHECKING:
     from mmrec.data import Reviews
+    from mmrec.experiments.report.html import ResultTable
     from mmrec.features.dataset import Models
 
-__all__ = ["ablate", "reproduce", "sweep"]
-
-Seeds = Annotated[
-    int,
-    Parameter(help="Number of splits, each with its own evidence and training, from --seed on."),
-]
+Seeds = Annotated[int, Parameter(help="Number of splits, evidence and trainings, from --seed on.")]
 
 
 def reproduce(
@@ -38,7 +29,7 @@ def reproduce(
     protocols: str = "paper,honest",
     out: Path = Path("reproduce"),
     json: AsJson = False,
-    config: PaperSettings = PaperSettings(),
+    config: PaperConfig = PaperConfig(),
 ) -> None:
     """Train the paper's two models with two losses and three dropout rates, several times each.
 
@@ -63,8 +54,7 @@ def reproduce(
     if json:
         print_json({"data": str(data), "seed": config.seed, "repeats": repeats, "stacks": stacks})
     else:
-        for table in experiment.reproduction_tables(stacks):
-            print_table(table)
+        _print_tables(experiment.reproduction_tables(stacks))
     page = reproduce_page(stacks, path.with_suffix(".html"), command_line())
     console.print(f"results: {path}   report: {page}", markup=False)
 
@@ -79,7 +69,7 @@ def ablate(
     summaries: bool = False,
     out: Path = Path("ablation"),
     json: AsJson = False,
-    config: Settings = Settings(),
+    config: Config = Config(),
 ) -> None:
     """Train without each group of features and on each alone; run again, it continues a stopped run.
 
@@ -106,8 +96,7 @@ def ablate(
         values, synergy = ablation.shapley_values(results), ablation.synergy(results)
         print_json({"rows": rows, "shapley": values, "synergy": synergy, "seeds": results})
     else:
-        for table in ablation.ablation_tables(results):
-            print_table(table)
+        _print_tables(ablation.ablation_tables(results))
     ablation_page(results, config.ranker.features, path.with_suffix(".html"), command_line())
 
 
@@ -120,7 +109,7 @@ def sweep(
     seeds: Seeds = 3,
     out: Path = Path("sweep"),
     json: AsJson = False,
-    config: Settings = Settings(),
+    config: Config = Config(),
 ) -> None:
     """Train and test with several values of one setting; run again, it continues a stopped run.
 
@@ -130,11 +119,11 @@ def sweep(
         values: in place of the usual ones.
         out: folder for sweep-OVER.json and sweep-OVER.html.
     """
-    from mmrec.errors import ConfigError
     from mmrec.experiments import sweep as experiment
     from mmrec.experiments.report.experiment_pages import sweep_page
     from mmrec.experiments.report.html import command_line
 
+    # `mmrec` has neither: it needs the policy `fold`, and trains its reduction jointly.
     if over in ("policy", "reduction") and config.ranker.features == "mmrec":
         console.print(f"- --over {over} applies to the paper's model, so `proposed` is trained")
         ranker = config.ranker.model_copy(update={"features": "proposed"})
@@ -148,16 +137,27 @@ def sweep(
         raise ConfigError(f"--over {over} needs --values, each spelled as for --{over}")
     path = out / f"sweep-{over}.json"
     results = experiment.sweep(reviews, config, models, path, over, values, seeds)
-    print_json(results) if json else print_table(experiment.sweep_table(results, over))
+    print_json(results) if json else _print_tables([experiment.sweep_table(results, over)])
     page = path.with_suffix(".html")
     sweep_page(results, over, config.ranker.features, page, command_line())
 
 
-def _open(data: Path, config: Settings, folder: Path, seeds: int = 1) -> tuple[Reviews, Models]:
+def _open(data: Path, config: Config, folder: Path, seeds: int = 1) -> tuple[Reviews, Models]:
     """The reviews and models of an experiment."""
-    from mmrec.errors import ConfigError
     from mmrec.pipeline import open_models
 
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds}: there must be at least 1")
     return load_reviews(data, config, folder), open_models(config)
+
+
+def _print_tables(tables: list[ResultTable]) -> None:
+    """Print tables of an experiment, each with its notes below."""
+    for table in tables:
+        rows: list[list[str | Text]] = [[*row] for row in table.rows]
+        for row, column in table.bold:
+            rows[row][column] = Text(table.rows[row][column], "bold")
+        print_table(table.header, rows, table.title, table.words())
+        for note in table.notes:
+            stdout.print(Text(f"{note}."))
+        stdout.print()

@@ -1,17 +1,22 @@
-"""`mmrec fit` and `mmrec demo`: train on reviews, compare with baselines, save a model and a report."""
+"""`mmrec fit`, `demo` and `evaluate`: train a model, compare it with baselines, measure it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.options import AsJson, Data, Settings, load_reviews, print_json, print_scores
+from rich.text import Text
+
+from mmrec.cli.options import AsJson, Data, Model, load_reviews, print_json, print_table
+from mmrec.config import Config, ReadConfig
 from mmrec.console import console
+from mmrec.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from mmrec.evaluation.metrics import Metrics
+    from mmrec.evidence.audit import Audit
     from mmrec.experiments.compare import Comparison
-
-__all__ = ["demo", "fit"]
 
 
 def fit(
@@ -21,7 +26,7 @@ def fit(
     out: Path = Path("model"),
     peers: bool = False,
     json: AsJson = False,
-    config: Settings = Settings(),
+    config: Config = Config(),
 ) -> None:
     """Train on reviews; save a model and a report.
 
@@ -31,10 +36,18 @@ def fit(
 
     Args:
         out: folder for the model and report.html.
-        peers: also train logistic regression, LightGBM, matrix factorisation and DeepFM on the
-            same rows.
+        peers: also train logistic regression, LightGBM, matrix factorisation and DeepFM.
     """
-    result = _train_and_save(data, out, config, quiet=json, peers=peers)
+    names, policy = ["baseline", "proposed"], config.evidence.policy
+    # Effects of users and items are fitted for each fold, so `mmrec` needs that policy.
+    if policy == "fold":
+        names.append("mmrec")
+    elif config.ranker.features == "mmrec":
+        mend = "mmrec needs the policy fold; add --features proposed"
+        raise ConfigError(f"--policy {policy}: {mend}")
+    else:
+        console.print(f"- mmrec is left out: it needs the policy fold, not {policy}")
+    result = _train_and_save(data, out, config, names, quiet=json, peers=peers)
     if json:
         print_json(result)
 
@@ -47,15 +60,16 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, json: AsJson = False) -> No
         seed: of the city and of everything after it.
     """
     from mmrec.cli.recommend import print_recommendations
-    from mmrec.config import ReadConfig
     from mmrec.data.synthetic.city import write_sample_city
     from mmrec.recommender.recommender import Recommender
 
     city = out / "sample-city"
     console.print("generating Sample City")
     data = write_sample_city(city, seed=seed)
-    config = Settings(seed=seed, read=ReadConfig(items=city / "places.jsonl"))
-    result = _train_and_save(data, out, config, quiet=json)
+    config = Config(seed=seed, read=ReadConfig(items=city / "places.jsonl"))
+    names = ["baseline", "proposed", "mmrec"]
+    result = _train_and_save(data, out, config, names, quiet=json)
+    # The saved model, as a user would load it.
     recommender = Recommender.load(out)
     user = recommender.reviews.table["user"].mode().sort()[0]
     rows = recommender.recommend(user, 10)
@@ -67,7 +81,7 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, json: AsJson = False) -> No
 
 
 def _train_and_save(
-    data: Path, folder: Path, config: Settings, *, quiet: bool, peers: bool = False
+    data: Path, folder: Path, config: Config, names: list[str], quiet: bool, peers: bool = False
 ) -> dict[str, Any]:
     """Do what `fit` does, and return what it prints as JSON."""
     from mmrec.experiments.compare import compare
@@ -77,14 +91,15 @@ def _train_and_save(
     from mmrec.pipeline import open_models
     from mmrec.recommender.recommender import Recommender
 
-    names = _trained_models(config)
     reviews, models = load_reviews(data, config, folder), open_models(config)
     comparison = compare(reviews, config, models, names, trained_baselines=peers)
     assessment = assess(comparison)
     audits = _audit(comparison, config.seed)
     if not quiet:
         test_count = len(comparison.prepared.split.test)
-        print_scores(comparison.metrics, f"{data}: {test_count:,} test reviews, seed {config.seed}")
+        _print_scores(
+            comparison.metrics, f"{data}: {test_count:,} test reviews, seed {config.seed}"
+        )
     threshold, rates = assessment.operating_points[config.ranker.features]
     advice = "no threshold keeps the bound on validation reviews; raise --max-fpr"
     if threshold <= 1:
@@ -92,57 +107,110 @@ def _train_and_save(
             f"recommending from {threshold:.0%} on (chosen on validation reviews) would have "
             f"recommended {rates.tpr:.0%} of the liked and {rates.fpr:.0%} of the disliked test reviews"
         )
-    outcomes = [f"{name}: {outcome}" for name, outcome in audits.items()]
-    for remark in (advice, *comparison.remarks, *outcomes):
+    outcomes = {name: str(audit) for name, audit in audits.items()}
+    for remark in (advice, *comparison.remarks, *map(": ".join, outcomes.items())):
         console.print(f"- {remark}")
     trained = comparison.trained[config.ranker.features]
     Recommender(config, models).use_model(trained, reviews, comparison.metrics).save(folder)
     page, command = folder / "report.html", command_line()
-    report = write_report(comparison, assessment, audits, page, command=command, read=len(reviews))
-    console.print(f"model: {folder}   report: {report}")
-    return {
-        "data": str(data),
-        "seed": config.seed,
-        "model": str(folder),
-        "report": str(report),
-        "reviews": len(reviews),
-        "rejected": reviews.rejects.height,
-        "test": comparison.metrics,
-        "assessment": assessment.as_dict(),
-        "remarks": comparison.remarks,
-        "audit": {name: str(outcome) for name, outcome in audits.items()},
-        "seconds": comparison.seconds,
-    }
+    write_report(comparison, assessment, audits, page, command=command, read=len(reviews))
+    console.print(f"model: {folder}   report: {page}")
+    result = {"data": str(data), "seed": config.seed, "model": str(folder), "report": str(page)}
+    result |= {"reviews": len(reviews), "rejected": reviews.rejects.height, "audit": outcomes}
+    result |= {"test": comparison.metrics, "assessment": assessment.as_dict()}
+    return result | {"remarks": comparison.remarks, "seconds": comparison.seconds}
 
 
-def _trained_models(config: Settings) -> list[str]:
-    """The models to train: without `mmrec` where the evidence policy is not the one that it needs."""
-    from mmrec.errors import ConfigError
-
-    policy = config.evidence.policy
-    if policy == "fold":
-        return ["baseline", "proposed", "mmrec"]
-    if config.ranker.features == "mmrec":
-        raise ConfigError(
-            f"--policy {policy}: mmrec needs the policy fold; add --features proposed"
-        )
-    console.print(f"- mmrec is left out: it needs the policy fold, not {policy}")
-    return ["baseline", "proposed"]
-
-
-def _audit(comparison: Comparison, seed: int, row_count: int = 200) -> dict[str, Any]:
+def _audit(comparison: Comparison, seed: int, row_count: int = 200) -> dict[str, Audit]:
     """Audit each model's features on randomly drawn rows."""
     import numpy as np
 
     from mmrec.evidence.audit import audit
     from mmrec.features.builder import FeatureAudit
 
-    prepared = comparison.prepared
-    split, dataset = prepared.split, prepared.dataset
+    split, dataset = comparison.prepared.split, comparison.prepared.dataset
     rows = np.concatenate([split.train, split.valid, split.test])
+    # A sample, since every audited row is built anew from its own reviews.
     sample = np.random.default_rng(seed).permutation(rows)[:row_count]
     audits = {}
     for name, trained in comparison.trained.items():
         features = FeatureAudit(trained.model.builder, dataset, trained.features)
-        audits[name] = audit(dataset.data, split, prepared.evidence, features, sample)
+        evidence = comparison.prepared.evidence
+        audits[name] = audit(dataset.data, split, evidence, features, sample)
     return audits
+
+
+def evaluate(
+    model: Model,
+    data: Path | None = None,
+    /,
+    *,
+    json: AsJson = False,
+    read: ReadConfig = ReadConfig(),
+) -> None:
+    """Print the metrics of a saved model on its test reviews, or on reviews that it has not seen.
+
+    Args:
+        data: new reviews; those that the model has seen are left out. Without it, the metrics on the
+            test reviews of `mmrec fit` are printed again.
+    """
+    import numpy as np
+
+    from mmrec.data import read_reviews
+    from mmrec.evaluation.metrics import evaluate as measure
+    from mmrec.pipeline import config_warnings
+    from mmrec.recommender.recommender import Recommender
+
+    recommender = Recommender.load(model)
+    like_rating, name = recommender.config.like_rating, recommender.config.ranker.features
+    metrics, title = recommender.evaluation.metrics, f"{model}: test reviews of the fit"
+    if data is not None:
+        reviews, seen = read_reviews(data, read).table, recommender.reviews.table
+        key = ["user", "item", "rating", "text"]
+        fresh = reviews.join(seen, on=key, how="anti", maintain_order="left")
+        if left_out := reviews.height - fresh.height:
+            console.print(f"{left_out:,} reviews that the model has seen were left out")
+        label = (fresh["rating"] >= like_rating).to_numpy()
+        if not label.any() or label.all():
+            need = "metrics need both likes and dislikes among them"
+            raise DataError(f"{data}: {len(label):,} reviews are new to the model; {need}")
+        probability = recommender.predict(fresh["user"].to_list(), fresh["item"].to_list())
+        # The baseline knows the share of likes among the model's reviews, not among the new ones.
+        always = np.full(len(label), (seen["rating"] >= like_rating).mean())
+        weights = recommender.state.saved.model.class_weights
+        metrics = {"always like": measure(label, always, weights)}
+        metrics[name] = measure(label, probability, weights)
+        title = f"{data}: {fresh.height:,} reviews that the model has not seen"
+    remarks = config_warnings(recommender.config)
+    for remark in remarks:
+        console.print(f"- {remark}")
+    if json:
+        print_json({"model": str(model), "scores": metrics, "remarks": remarks})
+    else:
+        _print_scores(metrics, title)
+
+
+def _print_scores(scores: Mapping[str, Metrics], title: str) -> None:
+    """Print the metrics of several models, the best of every column in bold."""
+    from mmrec.evaluation.metrics import METRICS
+
+    # Short titles, so that the table fits 80 columns.
+    titles = {
+        "accuracy": "acc.", "fpr": "FPR", "loss": "loss", "auc": "AUC", "ap_negative": "AP-",
+        "fpr_at_80": "FPR@80", "fpr_at_90": "FPR@90", "fpr_at_95": "FPR@95",
+    }  # fmt: skip
+    rows: dict[str, list[str | Text]] = {name: [name] for name in scores}
+    for metric in METRICS:
+        if metric.name not in titles:
+            continue
+        best_of = max if metric.higher_is_better else min
+        best = best_of(values[metric.name] for values in scores.values())
+        for name, values in scores.items():
+            style = "bold" if values[metric.name] == best else ""
+            rows[name].append(Text(f"{values[metric.name]:.3f}", style))
+    legend = (
+        "acc., FPR, loss: at the threshold of the weighted loss. AUC: area under the ROC curve. "
+        "AP-: average precision of finding dislikes. FPR@90: share of the dislikes that would be "
+        "recommended when 90% of the likes are."
+    )
+    print_table(["model", *titles.values()], rows.values(), title, caption=legend)

@@ -13,8 +13,7 @@ from mmrec.cli.options import AsJson, print_json, stdout
 from mmrec.data.http_download import DownloadLimits
 from mmrec.data.image_download import download_photos
 
-__all__ = ["fetch"]
-
+# Limits are flags of their own names, as settings are.
 _LIMITS = Parameter(name="*")(DownloadLimits)()
 
 
@@ -34,8 +33,8 @@ def fetch(
 
     Args:
         data: reviews, in any format that `mmrec fit` reads.
-        out: folder for photos/, the copies reviews.jsonl.gz and items.jsonl.gz, and index.jsonl, which has
-            the outcome for every URL; the same command continues a stopped run.
+        out: folder for photos/, copies of reviews and items, and index.jsonl with the outcome for
+            every URL; the same command continues a stopped run.
         items: file of items, whose photos are downloaded too.
         column: column of the reviews that names photos; otherwise photos, pics, images or image.
         url_template: turns ids into URLs, as in 'https://lh5.googleusercontent.com/p/{id}=w640'.
@@ -56,6 +55,7 @@ def fetch(
         lines.append("--retry tries these again; --allow-private permits addresses of your network")
     if result.unreadable_rows:
         lines.append(f"{result.unreadable_rows:,} unreadable rows were left out")
+    # Quoted and on one line, to be copied into a shell.
     files = " --items ".join(shlex.quote(str(file)) for file in result.copies)
     lines.append(f"next: mmrec fit {files}")
     stdout.print("\n".join(lines), markup=False, soft_wrap=True)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
-from mmrec.cli.options import Model, ServeSettings
+from mmrec.cli.options import Model
+from mmrec.config import ServeConfig
 from mmrec.console import console
+from mmrec.errors import ConfigError
 
-__all__ = ["serve"]
 
-
-def serve(model: Model, /, *, config: ServeSettings = ServeSettings()) -> None:
+def serve(model: Model, /, *, config: ServeConfig = ServeConfig()) -> None:
     """Serve a saved model: web pages at `/`, the API under `/v1`, described at `/openapi.json`.
 
     Unless --database names a database, live reviews are stored in `live.sqlite` in the model's folder.
     """
     from mmrec.cache.store import Store, default_store_path
-    from mmrec.errors import ConfigError
     from mmrec.recommender.persistence import read_manifest
 
     try:
@@ -40,16 +40,15 @@ def serve(model: Model, /, *, config: ServeSettings = ServeSettings()) -> None:
     os.environ["MMREC_SERVED_MODEL"] = str(model)
     os.environ["MMREC_SERVE_CONFIG"] = config.model_dump_json()
     console.print(f"serving {model} at http://{config.host}:{config.port}", markup=False)
+    quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
     uvicorn.run(
         "mmrec.cli.serve:create_worker_app",
         factory=True,
         host=config.host,
         port=config.port,
         workers=config.workers,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=10,  # seconds
+        timeout_graceful_shutdown=10,  # seconds, for requests in progress
+        **quiet,
     )
 
 
@@ -58,5 +57,5 @@ def create_worker_app() -> object:
     from mmrec.service.app import create_app
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    model, config = os.environ["MMREC_SERVED_MODEL"], os.environ["MMREC_SERVE_CONFIG"]
-    return create_app(Path(model), ServeSettings.model_validate_json(config))
+    config = ServeConfig.model_validate_json(os.environ["MMREC_SERVE_CONFIG"])
+    return create_app(Path(os.environ["MMREC_SERVED_MODEL"]), config)

@@ -13,10 +13,8 @@ from cyclopts import App, Parameter
 from mmrec.cache import admin
 from mmrec.cache.admin import Selection
 from mmrec.cache.store import Store, default_store_path
-from mmrec.cli.options import AsJson, StorePath, print_json, result_table, stdout
+from mmrec.cli.options import AsJson, StorePath, print_json, print_table, stdout
 from mmrec.errors import ConfigError, DataError
-
-__all__ = ["store_app"]
 
 store_app = App(name="store", help="Manage stored results of slow or paid calls.")
 
@@ -89,10 +87,11 @@ def prune(
         failures: only failures, so that the calls are tried again.
         yes: delete.
     """
-    if kind is None and model is None and older_than is None and not failures:
-        raise ConfigError("select what to delete: --kind, --model, --older-than or --failures")
     before = None if older_than is None else time.time() - older_than * 86400
     selection = Selection(kind, model, before, failures)
+    # Without a flag the command must not empty the store.
+    if selection == Selection():
+        raise ConfigError("select what to delete: --kind, --model, --older-than or --failures")
     path = _existing(store)
     with closing(Store(path)) as db:
         holdings = admin.stats(db, selection)
@@ -106,6 +105,7 @@ def prune(
 
 def _existing(path: Path | None) -> Path:
     path = path or default_store_path()
+    # Opening a store creates it, which only commands that write to it should do.
     if not path.is_file():
         raise DataError(f"{path}: there is no store; name one with --store")
     return path
@@ -117,15 +117,18 @@ def _print(result: dict[str, Any], json: bool, text: str) -> None:
         print_json(result)
         return
     stdout.print(text, markup=False, soft_wrap=True)
-    if holdings := result.get("holdings"):
-        values = list(holdings[0].values())
-        words = [column for column, value in enumerate(values) if isinstance(value, str | None)]
-        rows = [[*map(_cell, row.values())] for row in holdings]
-        stdout.print(result_table([*holdings[0]], rows, words=words))
-
-
-def _cell(value: Any) -> str:
-    return _number(value) if isinstance(value, int) else str(value or "")[:200]
+    rows: list[list[str]] = []
+    words: set[int] = set()
+    for holding in result.get("holdings", []):
+        rows.append([])
+        for column, value in enumerate(holding.values()):
+            is_number = isinstance(value, int)
+            # Kinds and models come from imported files, and may be of any length.
+            rows[-1].append(_number(value) if is_number else str(value or "")[:200])
+            if not is_number:
+                words.add(column)
+    if rows:
+        print_table([*result["holdings"][0]], rows, words=words)
 
 
 def _number(number: int) -> str:
