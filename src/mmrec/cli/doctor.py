@@ -25,8 +25,8 @@ def doctor(*, store: StorePath = None, json: AsJson = False) -> None:
         checks[name] = ("ok", detail) if is_present else ("missing", remedy)
     checks |= {"encoder": _encoder(), **vision_checks(), "store": _store(store)}
     if json:
-        rows = {name: {"state": check[0], "detail": check[1]} for name, check in checks.items()}
-        print_json(rows)
+        result = {name: {"state": check[0], "detail": check[1]} for name, check in checks.items()}
+        print_json(result)
         return
     colors = {"ok": "green", "missing": "yellow", "broken": "red"}
     rows: list[list[str | Text]] = []
