@@ -76,21 +76,20 @@ def print_times(title: str, request: Callable[[str], object], users: list[str]) 
 def multiplied(arguments: argparse.Namespace) -> Recommender:
     """The saved model with more items, which it seems to know."""
     saved = load_recommender(arguments.model)
-    known = saved.known_reviews
-    more = max(arguments.items - len(known.data.items), 0)
-    items = [*known.data.items, *(f"item {code}" for code in range(more))]
-    mixed = mixtures(known.features.item, more, np.random.default_rng(0))
-    features = replace(known.features, item=mixed)
-    known = replace(known, data=replace(known.data, items=items), features=features)
+    names = [f"item {code}" for code in range(arguments.items - len(saved.features.item.dense) + 1)]
+    mixed = mixtures(saved.features.item, len(names), np.random.default_rng(0))
     if arguments.correction:
         with torch.no_grad():
             for parameter in saved.model.ranker.top[-1].parameters():
                 parameter.normal_(
                     std=arguments.correction, generator=torch.Generator().manual_seed(0)
                 )
-    recommender = Recommender.from_saved(replace(saved, known_reviews=known))
-    for code in range(len(items) - more, len(items)):
-        recommender.state.catalog.update_item(code, items[code])
+    features = replace(saved.features, item=mixed)
+    recommender = Recommender.from_saved(replace(saved, features=features))
+    online = recommender.state.online
+    for name in names:
+        online.codes["item"][name] = len(online.ids["item"])
+        online.ids["item"].append(name)
     return recommender
 
 

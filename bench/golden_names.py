@@ -186,7 +186,7 @@ def learned(one: Recommender) -> dict[str, Any]:
     }
     return found | {
         "outcome": one.evaluation.test_rates,
-        "vocabulary": one.state.saved.model.builder.vocabulary,
+        "vocabulary": one.saved.model.builder.vocabulary,
     }
 
 
@@ -268,7 +268,7 @@ def known(one: Recommender, some: int) -> dict[str, Any]:
     for item in items:
         code = one.state.online.codes["item"][item]
         found[f"of {item}"] = [
-            one.state.catalog.describe([code]),
+            one.state.catalog.describe(np.array([code])),
             one.state.explainer.summary_quote(code),
             *one.state.explainer.typical_quotes(code),
         ]

@@ -236,6 +236,26 @@ class Config(_Settings, title="General"):
     # Neither saved nor compared: a model can be loaded where there is no cluster.
     engine: EngineConfig = Field(EngineConfig(), exclude=True)
 
+    def warnings(self) -> list[str]:
+        """What must be known of these settings to read the figures of a model, in Markdown."""
+        policy = self.evidence.policy
+        all_summaries = self.evidence.summaries == "all" and self.annotation.strategy == "summary"
+        texts = {
+            "the epochs were chosen on test rows, as in the paper: these figures flatter": (
+                self.training.select == "test"
+            ),
+            f"evidence policy `{policy}` leaks the label into training rows": (
+                policy in ("leave_one_out", "all")
+            ),
+            "under `past` train rows hear earlier valid rows, by which the epoch is chosen": (
+                policy == "past"
+            ),
+            "summaries are made of all known reviews, a row's own among them: they leak the label": (
+                all_summaries
+            ),
+        }
+        return [text for text, applies in texts.items() if applies]
+
 
 # A section whose defaults differ is a class of its own: flags take them from the class.
 class _PaperEvidence(EvidenceConfig): ...

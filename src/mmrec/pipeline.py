@@ -13,14 +13,8 @@ from mmrec.config import Config
 from mmrec.data.schema import Reviews, Split, filter_reviews, split_reviews
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
+from mmrec.evaluation import thresholds
 from mmrec.evaluation.metrics import Metrics, evaluate
-from mmrec.evaluation.thresholds import (
-    OperatingPoint,
-    ThresholdCurve,
-    ThresholdRates,
-    rates_at_threshold,
-    threshold_curve,
-)
 from mmrec.evidence.policies import Evidence
 from mmrec.features.builder import FeatureBuilder, build_features
 from mmrec.features.dataset import Dataset, Models
@@ -37,17 +31,8 @@ from mmrec.ranker.training import TrainingHistory, TrainingTask, predict_logits,
 from mmrec.vision.captioner import open_captioner
 from mmrec.vision.image_features import ImageEncoder
 
-__all__ = [
-    "FitEvaluation",
-    "PreparedData",
-    "TrainedModel",
-    "TrainingResult",
-    "config_warnings",
-    "open_models",
-    "prepare_data",
-    "train_model",
-    "train_runs",
-]
+__all__ = ["PreparedData", "TrainedModel", "TrainingResult"]
+__all__ += ["open_models", "prepare_data", "train_model", "train_runs"]
 
 TrainedStack = tuple[Ranker, dict[str, list[TrainingHistory]]]
 """A stack of runs, and the history of each step of training by run."""
@@ -93,23 +78,6 @@ class TrainedModel:
 
 
 @dataclass(frozen=True)
-class FitEvaluation:
-    """How good a model is, and from which probability on it recommends.
-
-    Attributes:
-        metrics: on test rows; of the model, and of others that it was compared with.
-        threshold: keeps the bound of `config.operating` on validation rows; inf if nothing does.
-        test_rates: of that threshold on test rows.
-        curve: thresholds for other bounds on the false positive rate, chosen on validation rows.
-    """
-
-    metrics: dict[str, Metrics]
-    threshold: float
-    test_rates: ThresholdRates
-    curve: ThresholdCurve
-
-
-@dataclass(frozen=True)
 class TrainingResult:
     """A trained model, what it was trained on, and the (n,) probabilities of a like of all rows."""
 
@@ -122,22 +90,22 @@ class TrainingResult:
     def threshold(self) -> float:
         """The probability from which on to recommend, chosen on validation rows."""
         operating, valid = self.prepared.config.operating, self.prepared.split.valid
-        point = OperatingPoint("max_fpr", operating.max_fpr)
+        bound = thresholds.OperatingPoint("max_fpr", operating.max_fpr)
         if operating.min_tpr is not None:
-            point = OperatingPoint("min_tpr", operating.min_tpr)
-        return point.threshold(self.prepared.label[valid], self.probability[valid])
+            bound = thresholds.OperatingPoint("min_tpr", operating.min_tpr)
+        return bound.threshold(self.prepared.label[valid], self.probability[valid])
 
-    def evaluate(self, other_metrics: dict[str, Metrics] | None = None) -> FitEvaluation:
+    def evaluate(self, other_metrics: dict[str, Metrics] | None = None) -> thresholds.FitEvaluation:
         """Evaluate on test rows; the metrics of other models on these rows are put beside."""
         label, split = self.prepared.label, self.prepared.split
         name = self.prepared.config.ranker.features
         test_label, test_probability = label[split.test], self.probability[split.test]
         metrics = evaluate(test_label, test_probability, self.model.class_weights)
-        return FitEvaluation(
+        return thresholds.FitEvaluation(
             metrics={**(other_metrics or {}), name: metrics},
             threshold=self.threshold,
-            test_rates=rates_at_threshold(test_label, test_probability, self.threshold),
-            curve=threshold_curve(label[split.valid], self.probability[split.valid]),
+            test_rates=thresholds.rates_at_threshold(test_label, test_probability, self.threshold),
+            curve=thresholds.threshold_curve(label[split.valid], self.probability[split.valid]),
         )
 
 
@@ -146,14 +114,9 @@ def open_models(
 ) -> Models:
     """Name the configured models; weights are loaded, and servers called, when first needed.
 
-    Args:
-        config: which models.
-        plan: when given, no language model is called; the calls are counted in it instead.
-        batch: whether calls are submitted as batch jobs, whose results are collected later.
-        store: in place of the one that `config` names.
-
-    Raises:
-        ConfigError: a model's name cannot be understood.
+    With a `plan` no language model is called: the calls are counted in it. With `batch` calls are
+    submitted as batch jobs, whose results are collected later. `store` replaces that of the
+    settings. Raises a ConfigError for a model's name that cannot be understood.
     """
     language, annotation = config.language, config.annotation
     store = store or Store(config.store or default_store_path(), retry=language.retry_failed)
@@ -182,8 +145,7 @@ def open_models(
 def prepare_data(reviews: Reviews, config: Config, models: Models) -> PreparedData:
     """Filter and split reviews and derive the evidence, all from the configured seed.
 
-    Raises:
-        DataError: too few reviews, or only likes or only dislikes in some part.
+    Raises a DataError for too few reviews, or where a part has only likes or only dislikes.
     """
     table = reviews.table.with_row_index("row")
     rows = filter_reviews(table, config.split.min_reviews)["row"].to_numpy()
@@ -233,96 +195,67 @@ def train_runs(
 ) -> TrainedStack:
     """Train runs of one model side by side, on a Ray cluster if the builder's `config` says so.
 
-    Args:
-        builder, features: the model's inputs; the builder's `config` has the settings.
-        label: (n,) bool, likes.
-        split: rows to learn from, and rows that select the epoch.
-        runs: settings of the runs.
+    They learn the (n,) labels of train rows from features that the builder made; rows of valid (or
+    of test, the paper's way) select the epoch.
     """
-    config, work = builder.config, _StackTraining(builder, features, label, split, runs)
+    config = builder.config
     if config.engine.engine != "ray":
-        return work.train(Shard())
+        return _train_shard(builder, features, label, split, runs, Shard())
     from mmrec.distributed.training import train_on_workers  # an extra
 
     # Workers need no mixed effects, which are large.
-    work_to_send = replace(work, builder=builder.model_copy(update={"mixed_effects": {}}))
-    train = work_to_send.train_to_bytes
+    small_builder = builder.model_copy(update={"mixed_effects": {}})
+
+    def train(shard: Shard) -> tuple[bytes, dict[str, list[TrainingHistory]]]:
+        ranker, history = _train_shard(small_builder, features, label, split, runs, shard)
+        return save(ranker.state_dict()), history
+
     weights, history = train_on_workers(config.engine, config.training.batch_size, train)
-    ranker = work.untrained_ranker(RankerInputs(features))
+    ranker = _untrained_ranker(builder, features, runs)
     ranker.load_state_dict(load(weights))
     return ranker.eval(), history
 
 
-@dataclass(frozen=True)
-class _StackTraining:
-    """The arguments of `train_runs`, as they are sent to workers."""
-
-    builder: FeatureBuilder
-    features: Features
-    label: np.ndarray
-    split: Split
-    runs: Sequence[TrainingRun]
-
-    def train_to_bytes(self, shard: Shard) -> tuple[bytes, dict[str, list[TrainingHistory]]]:
-        """As `train`; the weights as bytes, to be sent."""
-        ranker, history = self.train(shard)
-        return save(ranker.state_dict()), history
-
-    def train(self, shard: Shard) -> TrainedStack:
-        """Train runs on this process's shard of every batch."""
-        config, inputs = self.builder.config, RankerInputs(self.features)
-        label, split, runs = self.label, self.split, self.runs
-        on_test = config.training.select == "test"
-        selection_rows = split.test if on_test else split.valid
-        task = TrainingTask(inputs, label, split.train, selection_rows, by_fpr=on_test)
-        ranker = self.untrained_ranker(inputs)
-        ranker.standardise(inputs, split.train)
-        if ranker.linear is not None:
-            columns = dense_columns(self.features)
-            effects = np.isin(columns, ["user rating effect", "item rating effect"])
-            fit_linear(ranker, runs, inputs, label, split.train, split.valid, effects)
-        settings = config.ranker, config.training, config.seed
-        return ranker, train_ranker(ranker, runs, task, *settings, shard)
-
-    def untrained_ranker(self, inputs: RankerInputs) -> Ranker:
-        """A stack of runs: one reducer for text and one for captions; the baseline has one (section 3)."""
-        config, runs = self.builder.config.ranker, self.runs
-        groups: dict[str, dict[str, int]] = {"text": inputs.block_sizes}
-        if config.features != "baseline" and "item photos" in inputs.block_sizes:
-            groups["image"] = {"item photos": groups["text"].pop("item photos")}
-        shape = RankerShape(
-            dense=inputs.dense_size,
-            groups=groups,
-            categories=len(self.builder.vocabulary),
-            embedding_size=config.embedding_size,
-            hidden_size=config.hidden_size,
-            runs=len(runs),
-            linear=config.features == "mmrec",
-        )
-        ranker = Ranker(shape, runs)
-        if any(run.masked_groups for run in runs):
-            masked = [run.masked_groups for run in runs]
-            ranker.mask_inputs(dense_columns(self.features), masked)
-        return ranker
+def _train_shard(
+    builder: FeatureBuilder,
+    features: Features,
+    label: np.ndarray,
+    split: Split,
+    runs: Sequence[TrainingRun],
+    shard: Shard,
+) -> TrainedStack:
+    """As `train_runs`, on this process's shard of every batch."""
+    config, inputs = builder.config, RankerInputs(features)
+    on_test = config.training.select == "test"
+    selection_rows = split.test if on_test else split.valid
+    task = TrainingTask(inputs, label, split.train, selection_rows, by_fpr=on_test)
+    ranker = _untrained_ranker(builder, features, runs)
+    ranker.standardise(inputs, split.train)
+    if ranker.linear is not None:
+        effects = np.isin(dense_columns(features), ["user rating effect", "item rating effect"])
+        fit_linear(ranker, runs, inputs, label, split.train, split.valid, effects)
+    settings = config.ranker, config.training, config.seed
+    return ranker, train_ranker(ranker, runs, task, *settings, shard)
 
 
-def config_warnings(config: Config) -> list[str]:
-    """What must be known of a configuration to read its figures."""
-    warnings: list[str] = []
-    if config.training.select == "test":
-        warnings.append(
-            "the epochs were chosen on test rows, as in the paper: these figures flatter"
-        )
-    if config.evidence.policy in ("leave_one_out", "all"):
-        warnings.append(
-            f"evidence policy `{config.evidence.policy}` leaks the label into training rows"
-        )
-    if config.evidence.policy == "past":
-        warnings.append(
-            "under `past` train rows hear earlier valid rows, by which the epoch is chosen"
-        )
-    if config.evidence.summaries == "all" and config.annotation.strategy == "summary":
-        warnings.append(
-            "summaries are made of all known reviews, a row's own among them: they leak the label"
-        )
-    return warnings
+def _untrained_ranker(
+    builder: FeatureBuilder, features: Features, runs: Sequence[TrainingRun]
+) -> Ranker:
+    """A stack of runs: one reducer for text and one for captions; the baseline has one (section 3)."""
+    config, inputs = builder.config.ranker, RankerInputs(features)
+    groups: dict[str, dict[str, int]] = {"text": inputs.block_sizes}
+    if config.features != "baseline" and "item photos" in inputs.block_sizes:
+        groups["image"] = {"item photos": groups["text"].pop("item photos")}
+    shape = RankerShape(
+        dense=inputs.dense_size,
+        groups=groups,
+        categories=len(builder.vocabulary),
+        embedding_size=config.embedding_size,
+        hidden_size=config.hidden_size,
+        runs=len(runs),
+        linear=config.features == "mmrec",
+    )
+    ranker = Ranker(shape, runs)
+    if any(run.masked_groups for run in runs):
+        ranker.mask_inputs(dense_columns(features), [run.masked_groups for run in runs])
+    return ranker

@@ -65,15 +65,16 @@ def test_a_model_survives_being_sent_and_brought_back(fitted, monkeypatch):
         return cloudpickle.loads(cloudpickle.dumps(train))(Shard())
 
     monkeypatch.setattr("mmrec.distributed.training.train_on_workers", send)
-    known, builder = fitted.state.saved.known_reviews, fitted.state.saved.model.builder
-    label, rows = known.data.rating >= 4, np.arange(len(known.data.rating))
+    features, builder = fitted.saved.features, fitted.saved.model.builder
+    label = fitted.state.dataset.data.rating >= 4
+    rows = np.arange(len(label))
     split = Split(rows[:300], rows[300:400], rows[400:])
     runs = [TrainingRun(1, 0.3, (0.4, 0.6)), TrainingRun(2, 0.3, (0.4, 0.6))]
     rankers = []
     for engine in (ENGINE, EngineConfig()):
         config = builder.config.model_copy(update={"engine": engine})
         with_engine = builder.model_copy(update={"config": config})
-        rankers.append(train_runs(with_engine, known.features, label, split, runs)[0])
+        rankers.append(train_runs(with_engine, features, label, split, runs)[0])
     remote, local = (ranker.state_dict() for ranker in rankers)
     assert len(local) > 0
     assert all(torch.equal(remote[name], local[name]) for name in local)

@@ -135,4 +135,4 @@ def test_captions_in_the_data_replace_those_of_the_captioner(folder: Path, revie
         assert np.array_equal(vectors.vectors[photo], expected)
     # Captions need no photos at all.
     bare = Reviews(captioned.table.with_columns(photos=pl.lit([], pl.List(pl.String))))
-    assert Recommender(config, models).fit(bare).state.saved.model.builder.image
+    assert Recommender(config, models).fit(bare).saved.model.builder.image

@@ -33,8 +33,7 @@ from mmrec.errors import ConfigError, ModelError
 from mmrec.evaluation.metrics import Metrics
 from mmrec.evaluation.thresholds import ThresholdRates
 from mmrec.llm.types import Note
-from mmrec.pipeline import config_warnings
-from mmrec.recommender.model_card import model_card
+from mmrec.recommender.hub import model_card
 from mmrec.recommender.persistence import SavedRecommender, load_recommender, save_recommender
 from mmrec.recommender.recommender import Recommender
 
@@ -72,7 +71,7 @@ def changed(saved: SavedRecommender, **parts: object) -> SavedRecommender:
 
 
 def rendered(saved: SavedRecommender) -> str:
-    return str(model_card(saved, config_warnings(saved.model.builder.config)))
+    return str(model_card(saved))
 
 
 def front(text: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -12,14 +13,21 @@ from mmrec.data import Reviews
 from mmrec.evidence.views import EvidenceViews
 from mmrec.features.dataset import Dataset
 from mmrec.features.tables import EntityFeatures
-from mmrec.recommender.online import KnownReviews, LiveReview, OnlineState
+from mmrec.recommender.online import OnlineState
 from mmrec.recommender.recommender import Recommender
 
 TEXT = "The ramen was wonderful and cheap. The waiter was slow."
 
 
-def with_one_more(reviews: Reviews, said: LiveReview) -> Reviews:
-    row = {"user": said.user, "item": said.item, "rating": said.rating, "text": said.text, "photos": []}
+def online_state(fitted: Recommender) -> OnlineState:
+    """A new state, whose features may be changed."""
+    saved = fitted.saved
+    features = copy.deepcopy(saved.features)
+    return OnlineState(replace(saved, features=features), fitted.state.dataset.data, fitted.models)
+
+
+def with_one_more(reviews: Reviews, user: str, item: str, stars: float) -> Reviews:
+    row = {"user": user, "item": item, "rating": stars, "text": TEXT, "photos": []}
     row |= {"review_id": "live", "time": None, "captions": []}
     more = pl.DataFrame([row], schema=reviews.table.schema)
     return replace(reviews, table=pl.concat([reviews.table, more]))
@@ -29,12 +37,13 @@ def both_ways(
     fitted: Recommender, user: str, item: str, stars: float
 ) -> list[tuple[EntityFeatures, int, EntityFeatures, int]]:
     """Features of a user and an item after one more review, live and from all reviews anew."""
-    said = LiveReview(user, item, stars, TEXT, fitted.models.annotator.write_notes([TEXT])[0])
-    assembler = fitted.state.saved.model.builder
-    before = assembler.refit(fitted.state.dataset)
-    live = OnlineState(KnownReviews.from_dataset(fitted.state.dataset, before), before, fitted.models)
-    codes = live.add_review(said)
-    corpus = Dataset.from_reviews(with_one_more(fitted.reviews, said), fitted.models, fitted.config)
+    note = fitted.models.annotator.write_notes([TEXT])[0]
+    assembler = fitted.saved.model.builder
+    live = online_state(fitted)
+    codes = live.add_review(user, item, stars, TEXT, note)
+    corpus = Dataset.from_reviews(
+        with_one_more(fitted.reviews, user, item, stars), fitted.models, fitted.config
+    )
     after = assembler.refit(corpus)
     anew = []
     for of, names, name in (("user", corpus.data.users, user), ("item", corpus.data.items, item)):
@@ -64,8 +73,7 @@ def test_a_live_review_is_heard_as_a_fit_would_hear_it(fitted: Recommender, newc
 def test_a_review_that_cannot_be_put_into_vectors_changes_nothing(
     fitted: Recommender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = fitted.state.saved.model.builder.refit(fitted.state.dataset)
-    live = OnlineState(KnownReviews.from_dataset(fitted.state.dataset, before), before, fitted.models)
+    live = online_state(fitted)
     codes = {of: dict(own) for of, own in live.codes.items()}
 
     def broken(*_: object) -> None:
@@ -74,5 +82,5 @@ def test_a_review_that_cannot_be_put_into_vectors_changes_nothing(
     note = fitted.models.annotator.write_notes([TEXT])[0]
     monkeypatch.setattr(type(fitted.models.encoder), "encode", broken)
     with pytest.raises(MemoryError):
-        live.add_review(LiveReview("somebody new", "somewhere new", 5.0, TEXT, note))
+        live.add_review("somebody new", "somewhere new", 5.0, TEXT, note)
     assert live.codes == codes

@@ -253,7 +253,7 @@ def test_an_item_that_opened_today_is_found_by_its_description(fitted: Recommend
     assert alive.recommend(likes="sichuan hotpot with numbing broth", n=3)["item"][0] == "hotpot"
     assert alive.search("hot pot")[0] == "hotpot"
     assert (
-        alive.state.catalog.describe([alive.state.online.codes["item"]["hotpot"]])["name"][0] == "The Hot Pot"
+        alive.state.catalog.describe(alive.state.online.views("item", ["hotpot"]))["name"][0] == "The Hot Pot"
     )
     assert alive.explain(fitted.state.dataset.data.users[0], "hotpot").probability > 0
     assert len(alive.similar_items("hotpot", 3)) == 3

@@ -23,7 +23,7 @@ def corrected(model: Path, tmp_path: Path) -> Path:
     recommender = Recommender.load(folder)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for parameter in recommender.state.saved.model.ranker.top[-1].parameters():
+        for parameter in recommender.saved.model.ranker.top[-1].parameters():
             parameter.normal_(std=0.3, generator=generator)
     recommender.save(folder)
     return folder

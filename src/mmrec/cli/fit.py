@@ -158,7 +158,6 @@ def evaluate(
 
     from mmrec.data import read_reviews
     from mmrec.evaluation.metrics import evaluate as measure
-    from mmrec.pipeline import config_warnings
     from mmrec.recommender.recommender import Recommender
 
     recommender = Recommender.load(model)
@@ -177,11 +176,11 @@ def evaluate(
         probability = recommender.predict(fresh["user"].to_list(), fresh["item"].to_list())
         # The baseline knows the share of likes among the model's reviews, not among the new ones.
         always = np.full(len(label), (seen["rating"] >= like_rating).mean())
-        weights = recommender.state.saved.model.class_weights
+        weights = recommender.saved.model.class_weights
         metrics = {"always like": measure(label, always, weights)}
         metrics[name] = measure(label, probability, weights)
         title = f"{data}: {fresh.height:,} reviews that the model has not seen"
-    remarks = config_warnings(recommender.config)
+    remarks = recommender.config.warnings()
     for remark in remarks:
         console.print(f"- {remark}")
     if json:

@@ -8,8 +8,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from sklearn.metrics import roc_curve
 
-__all__ = ["OperatingPoint", "ThresholdCurve", "ThresholdRates", "rates_at_threshold"]
-__all__ += ["threshold_curve"]
+from mmrec.evaluation.metrics import Metrics
+
+__all__ = ["FitEvaluation", "OperatingPoint", "ThresholdCurve", "ThresholdRates"]
+__all__ += ["rates_at_threshold", "threshold_curve"]
 
 
 @dataclass(frozen=True)
@@ -71,3 +73,20 @@ def threshold_curve(label: np.ndarray, probability: np.ndarray) -> ThresholdCurv
         thresholds.append(threshold)
         tprs.append(rates_at_threshold(label, probability, threshold).tpr)
     return ThresholdCurve(thresholds, tprs)
+
+
+@dataclass(frozen=True)
+class FitEvaluation:
+    """How good a model is, and from which probability on it recommends.
+
+    Attributes:
+        metrics: on test rows; of the model, and of others that it was compared with.
+        threshold: keeps the bound of `config.operating` on validation rows; inf if nothing does.
+        test_rates: of that threshold on test rows.
+        curve: thresholds for other bounds on the false positive rate, chosen on validation rows.
+    """
+
+    metrics: dict[str, Metrics]
+    threshold: float
+    test_rates: ThresholdRates
+    curve: ThresholdCurve

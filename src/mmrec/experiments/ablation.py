@@ -28,14 +28,7 @@ from mmrec.features.builder import FeatureBuilder, build_features
 from mmrec.features.dataset import Dataset, Models
 from mmrec.features.tables import FEATURE_GROUPS, Features, available_groups
 from mmrec.llm.types import Note
-from mmrec.pipeline import (
-    PreparedData,
-    TrainedModel,
-    config_warnings,
-    open_models,
-    prepare_data,
-    train_runs,
-)
+from mmrec.pipeline import PreparedData, TrainedModel, open_models, prepare_data, train_runs
 from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.ranker.loss import class_weights
@@ -121,7 +114,7 @@ def _seed_result(prepared: PreparedData, extras: set[str]) -> SeedResult:
     distinct = list(filter(None, dict.fromkeys(needed)))
     by_coalition = group_probabilities(prepared, built, distinct)
     probability = {name: by_coalition[key] for name, key in table_rows.items() if key}
-    remarks = config_warnings(config)
+    remarks = config.warnings()
     if absent := ", ".join(group for group in FEATURE_GROUPS if group not in groups):
         remarks.append(f"left out, since these data and model have none: {absent}")
     for name, dataset, variant in _variants(prepared, extras, remarks):

@@ -14,7 +14,7 @@ from mmrec.evaluation.metrics import Metrics, evaluate
 from mmrec.experiments.baselines import simple_baseline_probabilities
 from mmrec.experiments.trained_baselines import trained_baseline_probabilities
 from mmrec.features.dataset import Models
-from mmrec.pipeline import PreparedData, TrainingResult, config_warnings, prepare_data, train_model
+from mmrec.pipeline import PreparedData, TrainingResult, prepare_data, train_model
 from mmrec.ranker.loss import class_weights
 
 __all__ = ["Comparison", "compare"]
@@ -50,7 +50,7 @@ def compare(
     probability = simple_baseline_probabilities(dataset.data, split, label)
     if set(model_names) - {"baseline"} and config.annotation.strategy == "notes":
         _ = dataset.notes  # Annotate first, to fail early.
-    result = Comparison(prepared, {}, probability, remarks=config_warnings(config))
+    result = Comparison(prepared, {}, probability, remarks=config.warnings())
     for name in model_names:
         start = time.perf_counter()
         ranker = config.ranker.model_copy(update={"features": name})

@@ -29,7 +29,7 @@ from mmrec.experiments.checkpoint import Checkpoint
 from mmrec.experiments.report.html import ResultTable
 from mmrec.features.builder import build_features
 from mmrec.features.dataset import Models
-from mmrec.pipeline import PreparedData, TrainedModel, config_warnings, prepare_data, train_runs
+from mmrec.pipeline import PreparedData, TrainedModel, prepare_data, train_runs
 from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.ranker.loss import class_weights
@@ -146,7 +146,7 @@ def _train_stack(prepared: PreparedData, model: str, repeats: int) -> dict[str, 
             metrics = evaluate(label[rows], probability[rows], weights)
             result[part] = metrics | {"log_loss": float(log_loss(label[rows], probability[rows]))}
         results.append(result)
-    remarks = [*config_warnings(config), prepared.dataset.models.annotator.failure_summary]
+    remarks = [*config.warnings(), prepared.dataset.models.annotator.failure_summary]
     if not builder.image:
         remarks.append(f"{model}: no image block; `mmrec fit` says why")
     return {

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import product
 from math import factorial
 from typing import TypeVar
 
 import numpy as np
 
 from mmrec.encoder.text_encoder import Encoder
-from mmrec.features.tables import EntityFeatures
+from mmrec.ranker.inputs import RankerInputs
 from mmrec.recommender.catalog import Catalog, Quote
 from mmrec.recommender.lists import ListScorer
-from mmrec.recommender.new_users import UserView
 
 __all__ = ["KNOWLEDGE_GROUPS", "Explainer", "Explanation", "shapley_value", "with_sentences"]
 
 KNOWLEDGE_GROUPS = ("your ratings", "your words", "its ratings", "its words and photos")
 """What a probability is attributed to: numbers and text of the user, numbers and text of the item."""
-Coalition = frozenset[int]
 Player = TypeVar("Player", bound=Hashable)
 
 
@@ -73,39 +71,42 @@ class Explainer:
     def __init__(self, catalog: Catalog, scorer: ListScorer, encoder: Encoder) -> None:
         self._catalog, self._scorer, self._encoder = catalog, scorer, encoder
 
-    def explain(self, user: UserView, item: int) -> Explanation:
-        """Explain an item, by code."""
-        probability = self._coalitions(user, item)
+    def explain(self, user: int, inputs: RankerInputs, item: int) -> Explanation:
+        """Explain the probability of an item, by code, for a user, by view.
+
+        Exact Shapley values need the probability with each set of `KNOWLEDGE_GROUPS` known and the
+        others unknown: one batch of 16.
+        """
+        # (16, 4), from nothing known to everything.
+        known = np.array([*product((False, True), repeat=len(KNOWLEDGE_GROUPS))])
+        # (16,) views: of the user or item where the group is known, else of the unknown one.
+        user_view, user_text_view = np.where(known[:, :2], user, inputs.user.unknown_index).T
+        item_view, item_text_view = np.where(known[:, 2:], item, inputs.item.unknown_index).T
+        views = (user_view, item_view, user_text_view, item_text_view)
+        probability = self._scorer.score_pairs(views, inputs).tolist()
+        coalitions = [frozenset(np.flatnonzero(row).tolist()) for row in known]
+        values = dict(zip(coalitions, probability, strict=True))
         contributions: dict[str, float] = {}
         for player, name in enumerate(KNOWLEDGE_GROUPS):
-            contributions[name] = shapley_value(probability, player)
-        full, base = probability[frozenset(range(len(KNOWLEDGE_GROUPS)))], probability[frozenset()]
-        return Explanation(full, base, contributions, self._nearest_quotes(user, item))
+            contributions[name] = shapley_value(values, player)
+        quotes = self._nearest_quotes(user, inputs, item)
+        return Explanation(probability[-1], probability[0], contributions, quotes)
 
-    def _coalitions(self, user: UserView, item: int) -> dict[Coalition, float]:
-        """The probability with each set of `KNOWLEDGE_GROUPS` known, the others unknown: one batch of 16."""
-        players = range(len(KNOWLEDGE_GROUPS))
-        # Exact Shapley values (Shapley, 1953) need the value of every coalition.
-        coalitions = [frozenset(some) for size in range(5) for some in combinations(players, size)]
-        known = np.array([[player in coalition for player in players] for coalition in coalitions])
-        unknown_user, unknown_item = user.features.unknown_index, user.inputs.item.unknown_index
-        # (16,) views: of the user or item where the group is known, else of the unknown one.
-        user_view, user_text_view = np.where(known[:, :2], user.index, unknown_user).T
-        item_view, item_text_view = np.where(known[:, 2:], item, unknown_item).T
-        views = (user_view, item_view, user_text_view, item_text_view)
-        probability = self._scorer.score_pairs(views, user.inputs)
-        return dict(zip(coalitions, probability.tolist(), strict=True))
-
-    def _nearest_quotes(self, user: UserView, item: int, limit: int = 3) -> list[Quote]:
+    def _nearest_quotes(
+        self, user: int, inputs: RankerInputs, item: int, limit: int = 3
+    ) -> list[Quote]:
         """Quotes nearest to what the user writes, or else to their mean; at most one of each review."""
         quotes = self._catalog.quotes(item)
         if not quotes:
             return []
         vectors = self._encode(quotes)  # (n, d) unit vectors
-        direction = _text_direction(user.features, user.index)
-        similarity = vectors @ (vectors.mean(0) if direction is None else direction)
+        direction = vectors.mean(0)
+        for name in ("user likes", "user gist", "user summary", "user reviews"):
+            if name in inputs.user.vectors and inputs.user.present[name][user]:
+                direction = inputs.user.vectors[name][user].float().numpy()
+                break
         nearest: dict[str, Quote] = {}
-        for index in np.argsort(-similarity, kind="stable"):
+        for index in np.argsort(-(vectors @ direction), kind="stable"):
             nearest.setdefault(quotes[index].review_id or quotes[index].text, quotes[index])
         return list(nearest.values())[:limit]
 
@@ -131,11 +132,3 @@ class Explainer:
 
     def _encode(self, quotes: Sequence[Quote]) -> np.ndarray:
         return self._encoder.encode([quote.text for quote in quotes]).astype(np.float32)
-
-
-def _text_direction(users: EntityFeatures, index: int) -> np.ndarray | None:
-    """(d,) of what the user writes, if anything."""
-    for name in ("likes", "gist", "summary", "reviews"):
-        if name in users.vectors and users.present[name][index]:
-            return users.vectors[name][index].astype(np.float32)
-    return None

@@ -1,20 +1,39 @@
-"""Saving and loading a recommender, in a folder or on the Hugging Face hub."""
+"""Saving, loading and publishing a recommender, with a model card, on the Hugging Face hub.
+
+The card is in Hugging Face's format; it names files, never paths or servers.
+"""
 
 from __future__ import annotations
 
+import platform
+import re
 from abc import abstractmethod
-from pathlib import Path
+from importlib.metadata import version
+from pathlib import Path, PureWindowsPath
 from typing import Any, Self
 
-from huggingface_hub import HfApi, ModelCard, ModelHubMixin, snapshot_download
+from huggingface_hub import (
+    EvalResult,
+    HfApi,
+    ModelCard,
+    ModelCardData,
+    ModelHubMixin,
+    snapshot_download,
+)
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from mmrec.encoder.weights import translate_loading_errors
 from mmrec.errors import ConfigError, MmrecError, ModelError
-from mmrec.pipeline import config_warnings
-from mmrec.recommender.model_card import model_card
-from mmrec.recommender.persistence import SavedRecommender, load_recommender, save_recommender
+from mmrec.recommender.persistence import (
+    SavedRecommender,
+    load_recommender,
+    save_recommender,
+    strip_server_address,
+)
+from mmrec.console import escape_text
 
-__all__ = ["HubMixin"]
+__all__ = ["HubMixin", "model_card"]
 
 
 class HubMixin(ModelHubMixin):
@@ -38,11 +57,7 @@ class HubMixin(ModelHubMixin):
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
-        """Read a folder that `save` wrote.
-
-        Raises:
-            ModelError: there is no saved model, or it is damaged.
-        """
+        """Read a folder that `save` wrote; a ModelError if there is no model, or a damaged one."""
         return cls.from_saved(load_recommender(Path(folder)))
 
     def push_to_hub(
@@ -87,8 +102,7 @@ class HubMixin(ModelHubMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: Path | str, **options: Any) -> Self:
         """Read a model from a folder or from the hub (`owner/name`).
 
-        Raises:
-            ModelError: there is no such model, or it is damaged.
+        Raises a ModelError if there is no such model, or a damaged one.
         """
         name = str(pretrained_model_name_or_path)
         if Path(name).is_dir():
@@ -98,8 +112,7 @@ class HubMixin(ModelHubMixin):
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The model card that `save` writes, instead of the mixin's."""
-        saved = self.to_saved()
-        return model_card(saved, config_warnings(saved.config))
+        return model_card(self.to_saved())
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self._save(self.to_saved().portable(), save_directory)
@@ -116,3 +129,70 @@ class HubMixin(ModelHubMixin):
         if not card.exists() or "library_name: mmrec" in card.read_text(errors="replace"):
             self.generate_model_card().save(card)
         return folder
+
+
+def model_card(saved: SavedRecommender) -> ModelCard:
+    """The card of a recommender, with the warnings of its configuration."""
+    # The builder's configuration names the model, also where several were compared.
+    config = saved.model.builder.config
+    name, operating = config.ranker.features, config.operating
+    source = PureWindowsPath(saved.reviews.source).name or "unknown"  # splits at / and at \
+    bound = f"at most {operating.max_fpr:.0%} of the dislikes"
+    if operating.min_tpr is not None:
+        bound = f"at least {operating.min_tpr:.0%} of the likes"
+    figures = {
+        "roc_auc": ("ROC-AUC", "auc"),
+        "fpr_at_tpr_90": ("FPR at TPR .90", "fpr_at_90"),
+        "average_precision": ("Average precision of dislikes", "ap_negative"),
+    }
+    packages = ("mmrec", "torch", "sentence-transformers")
+    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    # Every value is escaped unless it is marked as safe.
+    environment = Environment(
+        loader=PackageLoader("mmrec", "recommender"),
+        finalize=_escape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters["fmt"] = lambda value, spec: Markup(format(value, spec))
+    environment.filters["model"] = _public_name
+    body = environment.get_template("model_card.md.jinja").render(
+        vars(saved) | vars(saved.evaluation),
+        config=config,
+        name=name,
+        source=source,
+        warnings=config.warnings(),
+        likes=(saved.reviews.table["rating"] >= config.like_rating).to_numpy().mean(),
+        figures=list(figures.values()),
+        bound=bound,
+        versions=f"{versions}, Python {platform.python_version()}",
+    )
+    results: list[EvalResult] = []
+    for kind, (title, key) in figures.items():
+        value = round(saved.evaluation.metrics[name][key], 4)
+        dataset = ("recommendation", "unknown", escape_text(source))
+        results.append(EvalResult(*dataset, kind, value, metric_name=title))
+    tags = ["recommender-system", "dlrm", "reviews"]
+    data = ModelCardData(library_name="mmrec", tags=tags, model_name=name, eval_results=results)
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n{body}\n")
+
+
+def _public_name(model: str) -> str:
+    """A model's name without the address of its server; of a folder only the last part."""
+    kind, colon, name = strip_server_address(model).rpartition(":")
+    if name.startswith(("/", "\\", "~", ".")):
+        name = PureWindowsPath(name).name
+    return kind + colon + name
+
+
+def _escape(value: object) -> str:
+    """The value as text without a meaning in Markdown or HTML, unless it is marked as safe."""
+    if isinstance(value, Markup):
+        return value
+    entities = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+    # All ASCII punctuation but + , - and /, which mean nothing inside a line.
+    return re.sub(
+        r"[!-*.:-@\[-`{-~]",
+        lambda match: entities.get(match[0], f"\\{match[0]}"),
+        escape_text(str(value)),
+    )

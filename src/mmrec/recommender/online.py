@@ -2,7 +2,8 @@
 
 A live review is added to the sums of its user and its item, and their features are built again. Mixed
 effects, which are fitted on all reviews, are updated where the review touches them, with everything else held
-fixed: one step of the same regression, which the next `fit` solves for all reviews together.
+fixed: one step of the same regression, which the next `fit` solves for all reviews together. In the same
+way new users are described by their own words, or by items that they like.
 """
 
 from __future__ import annotations
@@ -15,145 +16,96 @@ import numpy as np
 
 from mmrec.data.schema import EntityKind, Interactions
 from mmrec.errors import DataError
-from mmrec.evidence.views import NO_GROUP, EvidenceViews
+from mmrec.evidence.views import EvidenceViews
 from mmrec.features.annotations import EvidenceSums
-from mmrec.features.builder import FeatureBuilder
 from mmrec.features.dataset import Dataset, Models
 from mmrec.features.mixed_effects import (
     EFFECT_COLUMNS,
     PRIOR_REVIEWS,
+    TEXT_COLUMNS,
     review_statistics,
     ridge_factors,
 )
-from mmrec.features.tables import EntityFeatures, Features
+from mmrec.features.tables import EntityFeatures
 from mmrec.features.text_regression import PRIOR_TEXTS, TextRegression
 from mmrec.llm.types import Note, Summary
+from mmrec.recommender.persistence import SavedRecommender
 
+__all__ = ["OnlineState"]
 T = TypeVar("T", float, np.ndarray)
-__all__ = ["EntityState", "KnownReviews", "LiveReview", "OnlineState"]
-
-
-@dataclass(frozen=True)
-class KnownReviews:
-    """What is stored of the reviews that a model knows, so that others can be added.
-
-    Attributes:
-        data: who rated what.
-        features: of every user and every item, by code.
-        evidence_sums: sums over their reviews, without vectors, whose means are in `features`.
-        text_regression: of the mixed effects, where the model has any.
-    """
-
-    data: Interactions
-    features: Features
-    evidence_sums: dict[EntityKind, EvidenceSums]
-    text_regression: TextRegression | None
-
-    @classmethod
-    def from_dataset(cls, dataset: Dataset, builder: FeatureBuilder) -> KnownReviews:
-        """All reviews of a dataset; the builder has been refitted on all of them."""
-        data = dataset.data
-        evidence_sums: dict[EntityKind, EvidenceSums] = {}
-        features: dict[EntityKind, EntityFeatures] = {}
-        entities: dict[EntityKind, np.ndarray] = {"user": data.user, "item": data.item}
-        for kind, entity in entities.items():
-            views = EvidenceViews.all_reviews(entity)
-            sums = builder.evidence_sums(kind, views, dataset)
-            features[kind] = builder.from_sums(kind, sums, *builder.entity_effects(kind, views))
-            evidence_sums[kind] = replace(sums, vectors={})
-        effects = builder.mixed_effects.get(NO_GROUP)
-        return cls(
-            data,
-            Features(features["user"], features["item"], data.user, data.item),
-            evidence_sums,
-            effects.text_regression if effects else None,
-        )
-
-
-@dataclass(frozen=True)
-class LiveReview:
-    """A live review with the note that was made of it."""
-
-    user: str
-    item: str
-    rating: float
-    text: str
-    note: Note
 
 
 @dataclass
-class EntityState:
-    """A user or an item with its live reviews.
+class _Entity:
+    """A user or an item with its live reviews."""
 
-    Attributes:
-        sums: over its reviews.
-        columns: its mixed effects, by the name of the dense column.
-        factors: (t,) of the factor score.
-        ratings: items that a user rated, and the ratings.
-    """
-
-    sums: EvidenceSums
-    columns: dict[str, float]
-    factors: np.ndarray
-    ratings: list[tuple[int, float]]
+    sums: EvidenceSums  # over its reviews
+    columns: dict[str, float]  # mixed effects, by the name of the dense column
+    factors: np.ndarray  # (t,) of the factor score
+    ratings: list[tuple[int, float]]  # of a user: items and ratings
 
     @property
     def count(self) -> float:
-        """Number of ratings."""
         return float(self.sums.rating_count[0])
+
+    def add_statistics(self, statistics: dict[str, np.ndarray]) -> None:
+        """Add (k,) values of ratings to columns that are shrunken means, before they are counted."""
+        weight = self.count + PRIOR_REVIEWS
+        for name, values in statistics.items():
+            self.columns[name] = _add_to_mean(self.columns[name], weight, values.astype(float))
 
 
 class OnlineState:
     """All users and items with their live reviews.
 
     Attributes:
-        known: reviews known before; its features are changed in place.
-        builder, models: build features, and encode texts.
+        models: annotate and encode texts.
         features: of every user and every item by code; before the last view, of unknown ids, there
-            may be some that no id has yet.
+            may be some that no id has yet. Arrays are changed in place.
+        ids: `user` and `item` -> ids in the order of their codes.
         codes: `user` and `item` -> code by id.
     """
 
-    def __init__(self, known: KnownReviews, builder: FeatureBuilder, models: Models) -> None:
-        self.known, self.builder, self.models = known, builder, models
-        self.features = known.features
-        self.codes: dict[EntityKind, dict[str, int]] = {
-            "user": {user: code for code, user in enumerate(known.data.users)},
-            "item": {item: code for code, item in enumerate(known.data.items)},
-        }
-        self._changed: dict[tuple[EntityKind, int], EntityState] = {}
+    def __init__(self, saved: SavedRecommender, data: Interactions, models: Models) -> None:
+        self.models, self.features = models, saved.features
+        self.ids: dict[EntityKind, list[str]] = {"user": [*data.users], "item": [*data.items]}
+        self.codes: dict[EntityKind, dict[str, int]] = {}
+        for kind, ids in self.ids.items():
+            self.codes[kind] = {name: code for code, name in enumerate(ids)}
+        self._data, self._builder = data, saved.model.builder
+        self._known_sums, self._regression = saved.evidence_sums, saved.text_regression
+        self._changed: dict[tuple[EntityKind, int], _Entity] = {}
 
-    def add_review(self, review: LiveReview) -> tuple[int, int]:
+    def add_review(
+        self, user: str, item: str, rating: float, text: str, note: Note
+    ) -> tuple[int, int]:
         """Add a review and update the features of its user and its item; their codes."""
         # A summary is written of all reviews together, so a live review changes the numbers alone.
-        dataset = Dataset.single_review(
-            review.text, review.rating, self.models, review.note, Summary(text="")
-        )
+        dataset = Dataset.single_review(text, rating, self.models, note, Summary(text=""))
         # Encode first: if that fails, nothing has been changed.
         vector = dataset.text_vectors[0].astype(np.float64)
         user_sums, item_sums = self._sums("user", dataset), self._sums("item", dataset)
-        codes = self._code("user", review.user), self._code("item", review.item)
-        user, item = self._changed_entity("user", codes[0]), self._changed_entity("item", codes[1])
-        user.ratings.append((codes[1], review.rating))
-        if self.known.text_regression is not None:
-            self._update_effects(self.known.text_regression, user, item, review, vector)
-        user.sums += user_sums
-        item.sums += item_sums
-        self._rebuild("user", codes[0])
-        self._rebuild("item", codes[1])
-        return codes
+        user_code, item_code = self._code("user", user), self._code("item", item)
+        reviewer, reviewed = self._to_change("user", user_code), self._to_change("item", item_code)
+        reviewer.ratings.append((item_code, rating))
+        if (regression := self._regression) is not None:
+            self._update_effects(regression, reviewer, reviewed, rating, len(text), vector)
+        reviewer.sums += user_sums
+        reviewed.sums += item_sums
+        self._rebuild("user", user_code)
+        self._rebuild("item", item_code)
+        return user_code, item_code
 
     def add_item(self, item: str, text: str, note: Note, captions: Sequence[str]) -> int:
         """Add a description, "" for none, or captions of photos to a new or known item; its code.
 
-        Raises:
-            DataError: the model uses none of it.
+        Raises a DataError if the model uses none of it.
         """
         self.check_item_content(text, captions)
         dataset = Dataset.single_review(text, np.nan, self.models, note, captions=captions)
         sums = self._sums("item", dataset)
         code = self._code("item", item)
-        self._changed_entity("item", code).sums += sums
+        self._to_change("item", code).sums += sums
         self._rebuild("item", code)
         return code
 
@@ -163,7 +115,7 @@ class OnlineState:
             return
         if not captions:
             raise DataError("describe the item in words, or bring a photo of it")
-        if not self.builder.uses_captions:
+        if not self._builder.uses_captions:
             message = "this model has learned nothing from captions: describe the item in words"
             raise DataError(message)
 
@@ -173,30 +125,61 @@ class OnlineState:
         return np.array([codes.get(name, unknown) for name in ids], dtype=np.int64)
 
     def item_codes(self, items: Sequence[str]) -> list[int]:
-        """Codes of items.
-
-        Raises:
-            DataError: an item is unknown.
-        """
+        """Codes of items; a DataError if one is unknown."""
         try:
             return [self.codes["item"][item] for item in items]
         except KeyError as error:
             raise DataError(f"no review speaks of item {error}; check the id") from None
 
-    def entity(self, kind: EntityKind, code: int) -> EntityState:
-        """A user or an item as it is now, not to be changed."""
-        return self._changed.get((kind, code)) or self._known_entity(kind, code)
+    def reviewed_items(self, user: int) -> np.ndarray:
+        """Codes of the items that a user, by code, has reviewed."""
+        if (changed := self._changed.get(("user", user))) is not None:
+            return np.array([item for item, _ in changed.ratings], dtype=np.int64)
+        return self._data.item[self._data.user == user]
+
+    def describe_user(self, words: str) -> EntityFeatures:
+        """Features of a new user, in one view, from words about what is liked."""
+        return self._builder.describe_user(Dataset.from_description(words, self.models))
+
+    def user_who_likes(self, items: Sequence[int], rating: float = 5.0) -> EntityFeatures:
+        """Features of a new user, in one view, who rates each item so and writes as others do of it."""
+        user, count = self._entity("user", self.features.user.unknown_index), len(items)
+        user.ratings = [(item, rating) for item in items]
+        if (regression := self._regression) is not None:
+            # Ridge regression with one column: a mean shrunk towards zero (see `MixedEffects`).
+            above_mean, _ = self._residuals(regression, user)
+            penalty = self._builder.penalties[0]
+            user.columns["rating effect"] = _add_to_mean(0.0, penalty, above_mean)
+            residuals, item_factors = self._residuals(regression, user)
+            statistics = review_statistics(np.full(count, rating), residuals, np.ones(count))
+            rated = statistics.keys() - TEXT_COLUMNS
+            user.add_statistics({name: statistics[name] for name in rated})
+            user.factors = ridge_factors(item_factors, residuals)
+        # (1, d) mean vectors of the items' texts, which are those of users who like the items.
+        item_vectors, vectors = self.features.item.vectors, {}
+        for name in user.sums.vectors:
+            if name in item_vectors and name != "dislikes":
+                vectors[name] = item_vectors[name][items].astype(np.float32).mean(0)[None]
+        user.sums += replace(
+            user.sums.zeros(),
+            rating_count=np.array([count]),
+            rating_sum=np.array([rating * count]),
+            vectors=vectors,
+            text_count=dict.fromkeys(vectors, np.array([count], dtype=np.float32)),
+        )
+        return self._build("user", user)
 
     def _sums(self, kind: EntityKind, dataset: Dataset) -> EvidenceSums:
         """Sums over the one review of a dataset."""
         row = np.zeros(1, dtype=np.int64)
-        return self.builder.evidence_sums(kind, EvidenceViews.from_lists(row, [row]), dataset)
+        return self._builder.evidence_sums(kind, EvidenceViews.from_lists(row, [row]), dataset)
 
     def _code(self, kind: EntityKind, name: str) -> int:
         """The code of an id, which is new if need be."""
         codes = self.codes[kind]
         if name not in codes:
             codes[name] = len(codes)
+            self.ids[kind].append(name)
             features = self._entity_features(kind)
             if codes[name] == features.unknown_index:  # no view is left for it
                 larger: Any = {kind: features.with_capacity()}
@@ -206,36 +189,38 @@ class OnlineState:
     def _entity_features(self, kind: EntityKind) -> EntityFeatures:
         return self.features.user if kind == "user" else self.features.item
 
-    def _changed_entity(self, kind: EntityKind, code: int) -> EntityState:
-        """A user or an item, to be changed."""
-        return self._changed.setdefault((kind, code), self.entity(kind, code))
+    def _to_change(self, kind: EntityKind, code: int) -> _Entity:
+        return self._changed.setdefault((kind, code), self._entity(kind, code))
 
-    def _known_entity(self, kind: EntityKind, code: int) -> EntityState:
-        """A user or an item as fitted; empty for a code that is new."""
-        data, known_sums = self.known.data, self.known.evidence_sums[kind]
-        features = self._entity_features(kind)
+    def _entity(self, kind: EntityKind, code: int) -> _Entity:
+        """A user or an item as it is now, not to be changed; empty for a code that is new."""
+        if (kind, code) in self._changed:
+            return self._changed[kind, code]
+        known_sums, features = self._known_sums[kind], self._entity_features(kind)
         known_count = len(known_sums.rating_count)
         sums = known_sums.take(np.array([min(code, known_count - 1)]))
         if code >= known_count:
             sums = sums.zeros()
         # Means of vectors are stored in the features alone, not in the sums.
         vectors = {name: x[[code]].astype(np.float32) for name, x in features.vectors.items()}
+        data = self._data
         rows = np.flatnonzero(data.user == code) if kind == "user" else np.zeros(0, dtype=np.int64)
         ratings = list(zip(data.item[rows].tolist(), data.rating[rows].tolist(), strict=True))
         columns: dict[str, float] = {}
         factors = np.zeros(0)
-        if self.known.text_regression is not None:
+        if self._regression is not None:
             dense = dict(zip(features.names, features.dense[code].tolist(), strict=True))
             columns = {name: dense[name] for name in EFFECT_COLUMNS}
             factors = features.factors[code].astype(np.float64)
-        return EntityState(replace(sums, vectors=vectors), columns, factors, ratings)
+        return _Entity(replace(sums, vectors=vectors), columns, factors, ratings)
 
     def _update_effects(
         self,
         regression: TextRegression,
-        user: EntityState,
-        item: EntityState,
-        review: LiveReview,
+        user: _Entity,
+        item: _Entity,
+        rating: float,
+        length: int,
         vector: np.ndarray,
     ) -> None:
         """Update the penalised means that mixed effects are, before the review enters the sums.
@@ -244,50 +229,48 @@ class OnlineState:
         (the rating, or the text rating) is (b (n + p) + y - b_other) / (n + 1 + p).
         """
         targets = {
-            "rating effect": review.rating - regression.mean_rating,
+            "rating effect": rating - regression.mean_rating,
             "text rating effect": float(regression.predict(vector)),
         }
-        user_penalty, item_penalty = self.builder.penalties
+        user_penalty, item_penalty = self._builder.penalties
         # Both effects are updated from the old values, so the order does not matter.
         for name, target in targets.items():
             old_user, old_item = user.columns[name], item.columns[name]
             user_weight, item_weight = user.count + user_penalty, item.count + item_penalty
-            user.columns[name] = _add_to_mean(old_user, user_weight, target - old_item)
-            item.columns[name] = _add_to_mean(old_item, item_weight, target - old_user)
-        effects = user.columns["rating effect"] + item.columns["rating effect"]
-        residual = targets["rating effect"] - effects
-        statistics = review_statistics(
-            np.array([review.rating]), np.array([residual]), np.array([len(review.text)])
-        )
-        for entity in (user, item):
-            for name, value in statistics.items():
-                weight = entity.count + PRIOR_REVIEWS
-                entity.columns[name] = _add_to_mean(entity.columns[name], weight, float(value[0]))
+            user.columns[name] = _add_to_mean(old_user, user_weight, np.array([target - old_item]))
+            item.columns[name] = _add_to_mean(old_item, item_weight, np.array([target - old_user]))
+        residual = self._residuals(regression, user)[0][-1:]
+        statistics = review_statistics(np.array([rating]), residual, np.array([length]))
+        user.add_statistics(statistics)
+        item.add_statistics(statistics)
         # (t,) topics of the text, shrunk like those of a fit (`TextRegression.fit`).
         topics = (vector - regression.mean_vector) @ regression.topic_axes
-        item.factors = _add_to_mean(item.factors, item.count + PRIOR_TEXTS, topics)
-        user.factors = self._user_factors(regression, user)
+        item.factors = _add_to_mean(item.factors, item.count + PRIOR_TEXTS, topics[None])
+        residuals, item_factors = self._residuals(regression, user)
+        user.factors = ridge_factors(item_factors, residuals)
 
-    def _user_factors(self, regression: TextRegression, user: EntityState) -> np.ndarray:
-        """(t,) ridge regression of a user's residuals on the factors of the rated items."""
-        items = [self.entity("item", code) for code, _ in user.ratings]
+    def _residuals(
+        self, regression: TextRegression, user: _Entity
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(k,) residuals of a user's ratings, and (k, t) factors of the rated items."""
+        items = [self._entity("item", code) for code, _ in user.ratings]
         item_effects = np.array([item.columns["rating effect"] for item in items])
         ratings = np.array([rating for _, rating in user.ratings])
         residuals = ratings - regression.mean_rating - user.columns["rating effect"] - item_effects
-        return ridge_factors(np.stack([item.factors for item in items]), residuals)
+        return residuals, np.stack([item.factors for item in items])
 
     def _rebuild(self, kind: EntityKind, code: int) -> None:
-        built = self.build_features(kind, self._changed[kind, code])
+        built = self._build(kind, self._changed[kind, code])
         self._entity_features(kind).replace_view(code, built)
 
-    def build_features(self, kind: EntityKind, entity: EntityState) -> EntityFeatures:
+    def _build(self, kind: EntityKind, entity: _Entity) -> EntityFeatures:
         """Features of one view, and of the unknown id behind it."""
-        unknown = self.builder.unknown_effects.get(kind, {})
+        unknown = self._builder.unknown_effects.get(kind, {})
         columns = {name: np.array([value, unknown[name]]) for name, value in entity.columns.items()}
         factors = np.stack([entity.factors, np.zeros_like(entity.factors)]).astype(np.float16)
-        return self.builder.from_sums(kind, entity.sums, columns, factors if columns else None)
+        return self._builder.from_sums(kind, entity.sums, columns, factors if columns else None)
 
 
-def _add_to_mean(mean: T, weight: float, value: T) -> T:
-    """The mean of `weight` values and one more."""
-    return (mean * weight + value) / (weight + 1)
+def _add_to_mean(mean: T, weight: float, values: np.ndarray) -> T:
+    """The mean of `weight` values and of (k, ...) more."""
+    return (mean * weight + values.sum(0)) / (weight + len(values))

@@ -6,7 +6,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,26 +25,23 @@ import mmrec
 from mmrec.config import Config, ReadConfig
 from mmrec.data.schema import EntityKind, Interactions, Reviews
 from mmrec.errors import ModelError
+from mmrec.evaluation.thresholds import FitEvaluation
+from mmrec.evidence.views import NO_GROUP, EvidenceViews
 from mmrec.features.annotations import EvidenceSums
 from mmrec.features.builder import FeatureBuilder
+from mmrec.features.dataset import Dataset
 from mmrec.features.tables import EntityFeatures, Features
 from mmrec.features.text_regression import TextRegression
 from mmrec.llm.types import Note
-from mmrec.pipeline import FitEvaluation, TrainedModel
+from mmrec.pipeline import TrainedModel
 from mmrec.ranker.dlrm import Ranker, RankerShape
-from mmrec.recommender.online import KnownReviews
 
-__all__ = [
-    "Manifest",
-    "SavedRecommender",
-    "load_recommender",
-    "read_manifest",
-    "save_recommender",
-    "strip_server_address",
-]
+__all__ = ["SavedRecommender", "load_recommender", "read_manifest", "save_recommender"]
+__all__ += ["strip_server_address"]
 
 _FORMAT = 5
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, PolarsError)
+_DAMAGE = (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError)
+_LIBRARY_DAMAGE = (SafetensorError, PolarsError)
 
 
 class Manifest(BaseModel):
@@ -66,14 +64,49 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class SavedRecommender:
-    """A fitted recommender: settings, model, the reviews it knows, and their notes."""
+    """A fitted recommender: settings, model, the reviews it knows, and what is stored of them.
+
+    Attributes:
+        features: of every user and every item by code; rows are the reviews.
+        evidence_sums: sums over the reviews of each user and item, to which live reviews are
+            added; without vectors, whose means are in `features`.
+        text_regression: of the mixed effects, where the model has any.
+        notes: of the reviews; none where the model was made of summaries.
+    """
 
     config: Config
     model: TrainedModel
     reviews: Reviews
-    notes: list[Note]
-    known_reviews: KnownReviews
     evaluation: FitEvaluation
+    features: Features
+    evidence_sums: dict[EntityKind, EvidenceSums]
+    text_regression: TextRegression | None
+    notes: list[Note]
+
+    @classmethod
+    def from_training(
+        cls,
+        config: Config,
+        model: TrainedModel,
+        reviews: Reviews,
+        evaluation: FitEvaluation,
+        dataset: Dataset,
+    ) -> SavedRecommender:
+        """A model that knows all reviews; its builder was refitted on them, as a `dataset`."""
+        builder, data = model.builder, dataset.data
+        features: dict[EntityKind, EntityFeatures] = {}
+        evidence_sums: dict[EntityKind, EvidenceSums] = {}
+        entities: dict[EntityKind, np.ndarray] = {"user": data.user, "item": data.item}
+        for kind, entity in entities.items():
+            views = EvidenceViews.all_reviews(entity)
+            sums = builder.evidence_sums(kind, views, dataset)
+            features[kind] = builder.from_sums(kind, sums, *builder.entity_effects(kind, views))
+            evidence_sums[kind] = replace(sums, vectors={})
+        effects = builder.mixed_effects.get(NO_GROUP)
+        regression = effects.text_regression if effects else None
+        notes = dataset.notes if config.annotation.strategy == "notes" else []
+        table = Features(features["user"], features["item"], data.user, data.item)
+        return cls(config, model, reviews, evaluation, table, evidence_sums, regression, notes)
 
     def portable(self) -> SavedRecommender:
         """The same without what is private to this machine: paths of files, addresses of servers."""
@@ -89,11 +122,9 @@ class SavedRecommender:
         config = config.model_copy(update=changes)
         builder = self.model.builder.model_copy(update={"config": config})
         no_photos = pl.lit([], dtype=pl.List(pl.String)).alias("photos")
-        reviews = replace(
-            self.reviews,
-            table=self.reviews.table.with_columns(no_photos),
-            items=self.reviews.items.with_columns(no_photos),
-        )
+        table = self.reviews.table.with_columns(no_photos)
+        items = self.reviews.items.with_columns(no_photos)
+        reviews = replace(self.reviews, table=table, items=items)
         model = replace(self.model, builder=builder)
         return replace(self, config=config, model=model, reviews=reviews)
 
@@ -105,8 +136,7 @@ def strip_server_address(model: str) -> str:
 
 def save_recommender(saved: SavedRecommender, folder: Path) -> Path:
     """Write a recommender; files of an earlier one in the folder are replaced."""
-    model, known = saved.model, saved.known_reviews
-    user, item = known.features.user, known.features.item
+    model, user, item = saved.model, saved.features.user, saved.features.item
     folder.mkdir(parents=True, exist_ok=True)
     manifest = Manifest(
         format=_FORMAT,
@@ -122,10 +152,10 @@ def save_recommender(saved: SavedRecommender, folder: Path) -> Path:
     )
     save_tensors(model.ranker.state_dict(), folder / "model.safetensors")
     arrays = _flatten("user", vars(user)) | _flatten("item", vars(item))
-    for kind, sums in known.evidence_sums.items():
+    for kind, sums in saved.evidence_sums.items():
         arrays |= _flatten(f"{kind} sums", vars(sums))
-    if known.text_regression is not None:
-        arrays |= _flatten("text regression", vars(known.text_regression))
+    if saved.text_regression is not None:
+        arrays |= _flatten("text regression", vars(saved.text_regression))
     save_file(arrays, folder / "features.safetensors")
     saved.reviews.table.write_parquet(folder / "reviews.parquet")
     saved.reviews.items.write_parquet(folder / "items.parquet")
@@ -151,14 +181,12 @@ def read_manifest(folder: Path) -> Manifest:
     if not (folder / "model.json").is_file():
         hint = "name a folder that `mmrec fit --out` wrote"
         raise ModelError(f"{folder}: no model.json here; {hint}")
-    try:
+    with _translate_damage(folder):
         values = json.loads((folder / "model.json").read_bytes())
         if values.get("format") != _FORMAT:
             message = f"format {values.get('format')!r}, this mmrec reads {_FORMAT}; fit again"
             raise ModelError(f"{folder}: {message}")
         manifest = Manifest.model_validate(values)
-    except _DAMAGE as error:
-        raise _damaged(folder, error) from error
     store = manifest.config.store
     if store is not None and not os.path.isdir(store.parent):  # that of another machine
         manifest.config = manifest.config.model_copy(update={"store": None})
@@ -172,42 +200,42 @@ def load_recommender(folder: Path) -> SavedRecommender:
         ModelError: there is no model of this format, or it is damaged.
     """
     manifest = read_manifest(folder)
-    try:
+    with _translate_damage(folder):
         ranker = Ranker(manifest.shape)
         ranker.load_state_dict(load_tensors(folder / "model.safetensors"))
-        reviews = pl.read_parquet(folder / "reviews.parquet")
+        table = pl.read_parquet(folder / "reviews.parquet")
         items = pl.read_parquet(folder / "items.parquet")
         notes = pl.read_parquet(folder / "notes.parquet").to_dicts()
+        arrays, data = load_file(folder / "features.safetensors"), Interactions.from_table(table)
+        user = EntityFeatures(tuple(manifest.user_names), **_unflatten(arrays, "user"))
+        item = EntityFeatures(tuple(manifest.item_names), **_unflatten(arrays, "item"))
+        no_blocks: dict[str, Any] = {"vectors": {}, "text_count": {}}
+        evidence_sums: dict[EntityKind, EvidenceSums] = {
+            "user": EvidenceSums(**(no_blocks | _unflatten(arrays, "user sums"))),
+            "item": EvidenceSums(**(no_blocks | _unflatten(arrays, "item sums"))),
+        }
+        regression = None
+        if fields := _unflatten(arrays, "text regression"):
+            regression = TextRegression(float(fields.pop("mean_rating")), **fields)
         return SavedRecommender(
             config=manifest.config,
             model=TrainedModel(manifest.builder, ranker.eval(), manifest.class_weights, {}),
-            reviews=Reviews(reviews, items, source=manifest.source),
-            notes=[Note.model_validate(note) for note in notes],
-            known_reviews=_read_known_reviews(folder, manifest, Interactions.from_table(reviews)),
+            reviews=Reviews(table, items, source=manifest.source),
             evaluation=manifest.evaluation,
+            features=Features(user, item, data.user, data.item),
+            evidence_sums=evidence_sums,
+            text_regression=regression,
+            notes=[Note.model_validate(note) for note in notes],
         )
-    except _DAMAGE as error:
-        raise _damaged(folder, error) from error
 
 
-def _read_known_reviews(folder: Path, manifest: Manifest, data: Interactions) -> KnownReviews:
-    arrays = load_file(folder / "features.safetensors")
-    user = EntityFeatures(tuple(manifest.user_names), **_unflatten(arrays, "user"))
-    item = EntityFeatures(tuple(manifest.item_names), **_unflatten(arrays, "item"))
-    empty: dict[str, Any] = {"vectors": {}, "text_count": {}}
-    evidence_sums: dict[EntityKind, EvidenceSums] = {
-        "user": EvidenceSums(**(empty | _unflatten(arrays, "user sums"))),
-        "item": EvidenceSums(**(empty | _unflatten(arrays, "item sums"))),
-    }
-    regression = None
-    if fields := _unflatten(arrays, "text regression"):
-        regression = TextRegression(float(fields.pop("mean_rating")), **fields)
-    features = Features(user, item, data.user, data.item)
-    return KnownReviews(data, features, evidence_sums, regression)
-
-
-def _damaged(folder: Path, error: Exception) -> ModelError:
-    return ModelError(f"{folder}: the saved model is damaged ({error}); fit and save it again")
+@contextmanager
+def _translate_damage(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (*_DAMAGE, *_LIBRARY_DAMAGE) as error:
+        message = f"{folder}: the saved model is damaged ({error}); fit and save it again"
+        raise ModelError(message) from error
 
 
 def _flatten(prefix: str, fields: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -14,46 +14,43 @@ from mmrec.config import Config
 from mmrec.data.schema import Reviews
 from mmrec.errors import DataError
 from mmrec.evaluation.metrics import Metrics
+from mmrec.evaluation.thresholds import FitEvaluation
 from mmrec.features.dataset import Dataset, Models
+from mmrec.features.tables import Features
 from mmrec.llm.types import Note
-from mmrec.pipeline import FitEvaluation, TrainingResult, open_models, prepare_data, train_model
+from mmrec.pipeline import TrainingResult, open_models, prepare_data, train_model
+from mmrec.ranker.inputs import RankerInputs
 from mmrec.recommender.catalog import Catalog, TextSearch
 from mmrec.recommender.explain import Explainer, Explanation
 from mmrec.recommender.hub import HubMixin
-from mmrec.recommender.lists import ListMaker, ListOptions, ListScorer
-from mmrec.recommender.new_users import find_user
-from mmrec.recommender.online import KnownReviews, LiveReview, OnlineState
+from mmrec.recommender.lists import ListScorer
+from mmrec.recommender.online import OnlineState
 from mmrec.recommender.persistence import SavedRecommender
+from mmrec.retrieval.text_neighbors import diversify
 from mmrec.vision.image_features import PhotoAnnotator
 
 __all__ = ["Recommender", "RecommenderState"]
 
 
 class RecommenderState:
-    """The parts of a fitted recommender, which change together when a review or an item is added.
+    """The parts of a fitted recommender, which change together when a review or an item is added."""
 
-    Args:
-        saved: the fitted model with its reviews.
-        dataset: the same reviews.
-        models: the language model, captioner and encoder.
-    """
-
-    def __init__(self, saved: SavedRecommender, dataset: Dataset, models: Models) -> None:
-        self.saved, self.dataset = saved, dataset
-        encoder = models.encoder
+    def __init__(self, saved: SavedRecommender, models: Models) -> None:
         # Each part reads those before it; none changes another.
-        self.online = OnlineState(saved.known_reviews, saved.model.builder, models)
-        self.catalog = Catalog(saved, dataset, self.online)
-        self.scorer = ListScorer(saved.model, saved.known_reviews.features)
-        self.search = TextSearch(self.online, self.catalog, encoder)
-        self.lists = ListMaker(self.catalog, self.scorer, self.search)
-        self.explainer = Explainer(self.catalog, self.scorer, encoder)
+        self.dataset = Dataset.from_reviews(
+            saved.reviews, models, saved.config, saved.notes or None
+        )
+        self.online = OnlineState(saved, self.dataset.data, models)
+        self.catalog = Catalog(saved, self.dataset, self.online)
+        self.scorer = ListScorer(saved.model, saved.features)
+        self.search = TextSearch(self.online, self.catalog, models.encoder)
+        self.explainer = Explainer(self.catalog, self.scorer, models.encoder)
         self.changed = False  # whether there are live reviews or items
 
     def warm_up(self) -> None:
         """Compute now what the first request would wait for."""
         self.search.warm_up()
-        self.catalog.warm_up()
+        _ = self.catalog.captions
 
     def update(self, item: int, user: int | None = None) -> None:
         """Use the changed features of an item, and of a user, everywhere."""
@@ -69,40 +66,45 @@ class Recommender(HubMixin):
     Args:
         config: all settings; `Config()` is the recommended pipeline.
         models: the models that `config` names, where they are open already.
+
+    Everything but `fit` and `load` raises a DataError as long as nothing is fitted or loaded.
     """
 
     def __init__(self, config: Config | None = None, models: Models | None = None) -> None:
         self.config = config or Config()
         self.models = models or open_models(self.config)
+        self._saved: SavedRecommender | None = None
         self._state: RecommenderState | None = None
 
     @property
-    def state(self) -> RecommenderState:
-        """The parts of the fitted recommender, with live reviews.
-
-        Raises:
-            DataError: nothing has been fitted or loaded.
-        """
-        if self._state is None:
+    def saved(self) -> SavedRecommender:
+        """The model as it was fitted or loaded, without live reviews."""
+        if self._saved is None:
             message = "this Recommender knows nothing yet: call fit(reviews) or load(folder) first"
             raise DataError(message)
+        return self._saved
+
+    @property
+    def state(self) -> RecommenderState:
+        """The parts of the recommender, with live reviews; built on first use."""
+        if self._state is None:
+            self._state = RecommenderState(self.saved, self.models)
         return self._state
 
     @property
     def evaluation(self) -> FitEvaluation:
         """How good the model is on test rows, and from which probability on it recommends."""
-        return self.state.saved.evaluation
+        return self.saved.evaluation
 
     @property
     def reviews(self) -> Reviews:
         """All reviews that the model was fitted on."""
-        return self.state.saved.reviews
+        return self.saved.reviews
 
     def fit(self, reviews: Reviews) -> Self:
         """Split the reviews, train the model of `config.ranker.features`, and then know all of them.
 
-        Raises:
-            DataError: too few reviews to learn from.
+        Raises a DataError for too few reviews to learn from.
         """
         return self.use_model(train_model(prepare_data(reviews, self.config, self.models)), reviews)
 
@@ -112,34 +114,27 @@ class Recommender(HubMixin):
         reviews: Reviews,
         other_metrics: dict[str, Metrics] | None = None,
     ) -> Self:
-        """Use a trained model, and know all reviews.
+        """Use a model that was trained on these reviews, and know all of them.
 
-        Args:
-            result: a model trained on these reviews.
-            reviews: all of them, also those that were filtered out before training.
-            other_metrics: of models that it was compared with, on the same test rows.
+        `reviews` holds also those that were filtered out before training; `other_metrics` are of
+        models that it was compared with, on the same test rows.
         """
         dataset = result.prepared.dataset
         if len(dataset) != len(reviews):
             dataset = Dataset.from_reviews(reviews, self.models, self.config)
         model = replace(result.model, builder=result.model.builder.refit(dataset))
-        saved = SavedRecommender(
-            config=self.config,
-            model=model,
-            reviews=reviews,
-            notes=[],
-            known_reviews=KnownReviews.from_dataset(dataset, model.builder),
-            evaluation=result.evaluate(other_metrics),
+        evaluation = result.evaluate(other_metrics)
+        self._saved = SavedRecommender.from_training(
+            self.config, model, reviews, evaluation, dataset
         )
-        self._state = RecommenderState(saved, dataset, self.models)
+        self._state = None
         return self
 
     def predict(self, users: Sequence[str], items: Sequence[str]) -> np.ndarray:
         """(n,) probabilities that each of n users likes the item beside it; ids may be unknown."""
         online = self.state.online
-        return self.state.scorer.score_pairs(
-            (online.views("user", users), online.views("item", items))
-        )
+        views = online.views("user", users), online.views("item", items)
+        return self.state.scorer.score_pairs(views)
 
     def recommend(
         self,
@@ -158,7 +153,6 @@ class Recommender(HubMixin):
 
         Args:
             user: id; an unknown user is one without reviews.
-            n: number of items.
             likes: words of a new user, as in "ramen, quiet places, cheap"; only items with reviews
                 near to these words are ranked.
             liked: ids of items that a new user likes.
@@ -174,14 +168,26 @@ class Recommender(HubMixin):
             DataError: not just one of a user, words, and liked items; or an unknown liked item.
         """
         state = self.state
-        view = find_user(state.online, user, likes, liked, state.scorer.inputs)
+        view, inputs = self._find_user(user, likes, liked)
         excluded: Sequence[int] | np.ndarray = ()
         if not seen and user is not None:
-            excluded = state.catalog.reviewed_items(view.index)
+            excluded = state.online.reviewed_items(view)
         elif not seen:
             excluded = state.online.item_codes(liked)
-        options = ListOptions(categories, prices, self._min_probability(max_fpr), diversity)
-        return state.lists.recommend(view, n, options, query=likes, excluded=excluded)
+        items, probability = state.scorer.top_items(
+            view,
+            10 * n if diversity else n,  # a diverse list is chosen from ten times as many items
+            inputs=inputs,
+            candidates=state.search.candidates(likes, categories, prices, n),
+            excluded=excluded,
+            min_probability=self._min_probability(max_fpr),
+        )
+        if diversity:
+            directions = state.search.space("gist").directions(items)
+            chosen = diversify(probability, directions, n, diversity)
+            items, probability = items[chosen], probability[chosen]
+        table = state.catalog.describe(items)
+        return table.insert_column(2, pl.Series("probability", probability))
 
     def recommend_all(
         self,
@@ -193,10 +199,16 @@ class Recommender(HubMixin):
     ) -> pl.DataFrame:
         """`user`, `rank` from 1, `item` and `probability`: up to n rows for each user, or for all."""
         online = self.state.online
-        users = [*online.codes["user"]] if users is None else users
-        views = online.views("user", users).tolist()
-        min_probability = self._min_probability(max_fpr)
-        return self.state.lists.recommend_all(users, views, n, min_probability, seen=seen)
+        users = online.ids["user"] if users is None else users
+        table = self.state.scorer.top_items_of_all(
+            online.views("user", users).tolist(),
+            n,
+            excluded=None if seen else online.reviewed_items,
+            min_probability=self._min_probability(max_fpr),
+        )
+        user_ids = pl.Series("user", users, dtype=pl.String).gather(table["user"])
+        item_ids = pl.Series("item", online.ids["item"], dtype=pl.String).gather(table["item"])
+        return table.with_columns(user_ids, item_ids)
 
     def search(self, text: str, n: int = 10) -> list[str]:
         """Ids of items with the text in their name, then of those with reviews nearest to it."""
@@ -219,17 +231,29 @@ class Recommender(HubMixin):
     ) -> Explanation:
         """Why an item has its probability: which knowledge it comes from, and quotes of reviews.
 
-        Args:
-            user, likes, liked: as for `recommend`.
-            item: id.
-
-        Raises:
-            DataError: the item is unknown; not just one of a user, words, and liked items.
+        The user is named as for `recommend`; a DataError is raised for an unknown item, too.
         """
-        state = self.state
-        (code,) = state.online.item_codes([item])
-        view = find_user(state.online, user, likes, liked, state.scorer.inputs)
-        return state.explainer.explain(view, code)
+        (code,) = self.state.online.item_codes([item])
+        return self.state.explainer.explain(*self._find_user(user, likes, liked), code)
+
+    def _find_user(
+        self, user: str | None, likes: str | None, liked: Sequence[str]
+    ) -> tuple[int, RankerInputs]:
+        """The view of a user, of words, or of liked items, and the inputs that it belongs to."""
+        online, inputs = self.state.online, self.state.scorer.inputs
+        if [user is not None, bool(likes), bool(liked)].count(True) != 1:
+            choices = "name a user, say in words what is liked, or name liked items"
+            raise DataError(f"{choices}: just one of these")
+        if user is not None:
+            return int(online.views("user", [user])[0]), inputs
+        codes = online.item_codes(liked)
+        features = online.describe_user(likes) if likes else online.user_who_likes(codes)
+        # One view of a user beside all items: the table has a single row.
+        row = np.zeros(1, dtype=np.int64)
+        return 0, RankerInputs(Features(features, online.features.item, row, row))
+
+    def _min_probability(self, max_fpr: float | None) -> float:
+        return 0.0 if max_fpr is None else self.evaluation.curve.for_max_fpr(max_fpr)[0]
 
     def annotate(self, text: str) -> Note:
         """The note of a review; the language model is called once for each text."""
@@ -238,8 +262,7 @@ class Recommender(HubMixin):
     def caption(self, photo: Path) -> str:
         """The caption of a photo; the captioner is called once for each photo.
 
-        Raises:
-            PhotoError: the file is not a readable photo.
+        Raises a PhotoError if the file is not a readable photo.
         """
         annotator = PhotoAnnotator(self.models.store, self.config.read.max_pixels)
         return annotator.caption_photo(photo, self.models.captioner)
@@ -255,18 +278,14 @@ class Recommender(HubMixin):
     ) -> None:
         """Add a live review, which changes its user and its item, known or new, at once.
 
-        Args:
-            user, item, review_id: ids.
-            rating: in stars.
-            text: as it is to be quoted.
-            note: of the text, where it has been annotated before.
+        The `note` is that of the text, where it has been annotated before.
         """
+        state = self.state
         note = quotable = note or self.annotate(text)
         if self.models.quote_annotator is not self.models.annotator:
             (quotable,) = self.models.quote_annotator.write_notes([text])
-        state, review = self.state, LiveReview(user, item, rating, text, note)
-        user_code, item_code = state.online.add_review(review)
-        state.catalog.add_review(user_code, item_code, item, review_id, quotable)
+        user_code, item_code = state.online.add_review(user, item, rating, text, note)
+        state.catalog.add_review(item_code, review_id, quotable)
         state.update(item_code, user_code)
 
     def add_item(
@@ -280,38 +299,24 @@ class Recommender(HubMixin):
     ) -> None:
         """Add a new item by its description or captions of its photos; or add these to an item.
 
-        Args:
-            item, name: id, and name to show.
-            description: used like a review without a rating.
-            captions: of photos; see `caption`.
-            note: of the description, where it has been annotated before.
-
-        Raises:
-            DataError: the model uses neither the description nor the captions.
+        A description is used like a review without a rating; `note` is its note, where it has been
+        annotated before. Raises a DataError if the model uses neither description nor captions.
         """
-        state = self.state
-        code = state.online.add_item(
-            item, description, note or self.annotate(description), captions
-        )
-        state.catalog.update_item(code, item, name, captions)
+        state, note = self.state, note or self.annotate(description)
+        code = state.online.add_item(item, description, note, captions)
+        state.catalog.update_item(code, name, captions)
         state.update(code)
-
-    def _min_probability(self, max_fpr: float | None) -> float:
-        return 0.0 if max_fpr is None else self.evaluation.curve.for_max_fpr(max_fpr)[0]
 
     def to_saved(self) -> SavedRecommender:
         """What `save` writes; a DataError if there are live reviews."""
-        if self.state.changed:
+        if self._state is not None and self._state.changed:
             message = "live reviews or items are not part of the model: fit again to save them"
             raise DataError(message)
-        notes = self.state.dataset.notes if self.config.annotation.strategy == "notes" else []
-        return replace(self.state.saved, notes=notes)
+        return self.saved
 
     @classmethod
     def from_saved(cls, saved: SavedRecommender) -> Self:
         """A recommender as it was saved."""
         recommender = cls(saved.config)
-        models, notes = recommender.models, saved.notes or None
-        dataset = Dataset.from_reviews(saved.reviews, models, saved.config, notes)
-        recommender._state = RecommenderState(saved, dataset, models)
+        recommender._saved = saved
         return recommender

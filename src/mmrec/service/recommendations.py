@@ -15,6 +15,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from starlette.requests import Request
 
 from mmrec.data.images import encode_thumbnail
@@ -207,7 +208,8 @@ class RecommendationService:
     def describe_item(self, item: str) -> dict[str, Any]:
         """Id, name, price tag and categories of an item."""
         with self._lock:
-            rows = self._recommender.state.catalog.describe([self._item_code(item)])
+            codes = np.array([self._item_code(item)])
+            rows = self._recommender.state.catalog.describe(codes)
         return rows.row(0, named=True)
 
     def item_profile(self, item: str, limit: int = 5) -> dict[str, Any]:
@@ -252,10 +254,10 @@ class RecommendationService:
     def reviewed_items(self, user: str) -> list[str]:
         """Ids of the items that a user has reviewed; none for an unknown user."""
         with self._lock:
-            catalog, codes = self._recommender.state.catalog, self._recommender.state.online.codes
-            code = codes["user"].get(user)
-            rows = [] if code is None else catalog.reviewed_items(code).tolist()
-            return [catalog.items[item] for item in rows]
+            online = self._recommender.state.online
+            code = online.codes["user"].get(user)
+            rows = [] if code is None else online.reviewed_items(code).tolist()
+            return [online.ids["item"][item] for item in rows]
 
     def _item_code(self, item: str) -> int:
         if (code := self._recommender.state.online.codes["item"].get(item)) is None:
