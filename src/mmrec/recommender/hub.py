@@ -23,6 +23,7 @@ from huggingface_hub import (
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mmrec.console import escape_text
 from mmrec.encoder.weights import translate_loading_errors
 from mmrec.errors import ConfigError, MmrecError, ModelError
 from mmrec.recommender.persistence import (
@@ -31,7 +32,6 @@ from mmrec.recommender.persistence import (
     save_recommender,
     strip_server_address,
 )
-from mmrec.console import escape_text
 
 __all__ = ["HubMixin", "model_card"]
 
