@@ -56,7 +56,7 @@ def annotate(url: str, store: Store, count: int, in_flight: int) -> tuple[list[N
     model = open_language_model(config, Encoder(config.encoder, store), store)
     annotator = Annotator(model, store, config.language, AnnotationConfig())
     notes = annotator.write_notes(review_texts(count))
-    return notes, model.client.costs.calls  # type: ignore[attr-defined]
+    return notes, model.costs.calls  # type: ignore[attr-defined]
 
 
 def client_command(url: str, path: Path, count: int, in_flight: int) -> list[str]:

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from chat_server import Server, serve
+from chat_server import serve
 
 openai = pytest.importorskip("openai")
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server():
     with serve() as running:
         yield running
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[Any]:
+def client(server):
     with openai.OpenAI(base_url=server.url, api_key="key", max_retries=0) as client:
         yield client
 
 
-def ask(client: Any, text: str) -> Any:
+def ask(client, text):
     messages = [{"role": "user", "content": text}]
     return client.chat.completions.create(model="test-model", messages=messages).choices[0]
 
 
-def test_failures_have_their_share_and_repeat(server: Server, client: Any) -> None:
+def test_failures_have_their_share_and_repeat(server, client):
     server.set(errors=0.3, drop=0.1, broken=0.2, broken_kinds=("empty",))
     runs = []
     for _ in range(2):
@@ -53,7 +51,7 @@ def test_failures_have_their_share_and_repeat(server: Server, client: Any) -> No
 
 
 @pytest.mark.parametrize("fault", ["deny", "lose", "half"])
-def test_a_fault_breaks_the_named_request_only(server: Server, client: Any, fault: str) -> None:
+def test_a_fault_breaks_the_named_request_only(server, client, fault):
     server.fault = lambda request: fault if request == "GET /v1/models" else ""
     with pytest.raises(openai.NotFoundError if fault == "deny" else openai.APIConnectionError):
         client.models.list()

@@ -13,7 +13,7 @@ from mmrec.cache.store import Store
 from mmrec.config import Config, EncoderConfig, EngineConfig, LanguageConfig, VisionConfig
 from mmrec.distributed import remote_models
 from mmrec.distributed.workers import WorkerPool
-from mmrec.llm.prompts import note_task
+from mmrec.llm.annotator import build_task
 from mmrec.llm.types import Prompt
 from mmrec.pipeline import open_models
 from mmrec.vision.image_features import PhotoAnnotator
@@ -113,7 +113,7 @@ def test_captions_and_image_vectors_equal_those_of_one_process(pool, tmp_path):
 
 def test_an_instruct_model_on_workers_gives_the_same_answers(pool, tmp_path):
     language = LanguageConfig(llm=f"transformers:{tiny_chat_folder(tmp_path / 'chat')}")
-    task, answers = note_task("restaurant"), []
+    task, answers = build_task("note", "restaurant"), []
     prompts = [(number, Prompt(task, (text,))) for number, text in enumerate(TEXTS[:8]) if text]
     for engine in (ENGINE, LOCAL):
         model = open_with(tmp_path, engine, language=language).annotator.model

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from chat_server import Behaviour, Server, serve
+from chat_server import Behaviour, serve
 
 
 @pytest.fixture(scope="module")
-def shared_server() -> Iterator[Server]:
+def shared_server():
     pytest.importorskip("openai")
     with serve() as server:
         yield server
 
 
 @pytest.fixture
-def server(shared_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+def server(shared_server, monkeypatch):
     """The server with its usual behaviour, without faults, and nothing counted."""
     # Loading certificates takes most of the time of a client, and nothing here is encrypted.
     monkeypatch.setattr("ssl.SSLContext.load_verify_locations", lambda *_, **__: None)
@@ -32,6 +29,6 @@ def server(shared_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     """Of a store that does not exist yet."""
     return tmp_path / "store"

@@ -11,24 +11,21 @@ import threading
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from chat_server import Server, serve
+from chat_server import serve
 from mmrec.cache.store import Failure, Store
 from mmrec.cli import main
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.errors import ConfigError, ModelError, StoreError
 from mmrec.llm.annotator import Annotator
-from mmrec.llm.batch_store import AnswersPending
-from mmrec.llm.cost import Budget, BudgetReached, CostTracker, Price
+from mmrec.llm.cost import AnswersPending, Budget, BudgetReached, CostTracker
 from mmrec.llm.factory import open_language_model
 from mmrec.llm.openai_batch import BatchClient
 from mmrec.llm.openai_protocol import ChatRequest, Endpoint, parse_batch_result
@@ -54,25 +51,17 @@ class Run:
     annotator: Annotator
 
     @property
-    def costs(self) -> CostTracker:
-        costs: CostTracker = self.annotator.model.client.costs  # type: ignore[attr-defined]
+    def costs(self):
+        costs: CostTracker = self.annotator.model.costs
         return costs
 
 
-def run(
-    url: str,
-    path: Path,
-    texts: list[str] = TEXTS,
-    *,
-    batch: bool = True,
-    limits: dict[str, int] | None = None,
-    **settings: Any,
-) -> Run:
+def run(url, path, texts=TEXTS, *, batch=True, limits=None, **settings):
     language = LanguageConfig(llm=f"openai:test-model@{url}", **settings)
     with closing(Store(path, retry=language.retry_failed)) as store:
-        model = open_language_model(Config(language=language), None, store, batch=batch)  # type: ignore[arg-type]
+        model = open_language_model(Config(language=language), None, store, batch=batch)
         for name, limit in (limits or {}).items():
-            setattr(model.client, name, limit)  # type: ignore[attr-defined]
+            setattr(model, name, limit)
         annotator = Annotator(model, store, language, AnnotationConfig())
         try:
             return Run(annotator.write_notes(texts), "", annotator)
@@ -80,7 +69,7 @@ def run(
             return Run([], str(pending), annotator)
 
 
-def run_to_the_end(url: str, path: Path, texts: list[str] = TEXTS, **settings: Any) -> Run:
+def run_to_the_end(url, path, texts=TEXTS, **settings):
     """Run again until nothing is pending."""
     for _ in range(20):
         if not (finished := run(url, path, texts, **settings)).pending:
@@ -88,34 +77,34 @@ def run_to_the_end(url: str, path: Path, texts: list[str] = TEXTS, **settings: A
     raise AssertionError(f"still pending: {finished.pending}")
 
 
-def stored(path: Path) -> dict[bytes, Answer]:
+def stored(path):
     with closing(Store(path)) as store:
         rows = store.db.execute("SELECT key, value FROM results").fetchall()
     return {key: Answer.model_validate_json(value) for key, value in rows}
 
 
-def count_unfinished(path: Path) -> int:
+def count_unfinished(path):
     """Requests that the batch job store still has."""
     with closing(Store(path)) as store:
         ((count,),) = store.db.execute("SELECT count(*) FROM batch_requests")
     return int(count)
 
 
-def submitted(server: Server) -> list[list[dict[str, Any]]]:
+def submitted(server):
     """The lines of each batch."""
     return [[json.loads(line) for line in batch.lines] for batch in server.batches.values()]
 
 
-def times_submitted(server: Server) -> Counter[str]:
+def times_submitted(server):
     """How often each request was submitted."""
     return Counter(line["custom_id"] for batch in submitted(server) for line in batch)
 
 
-def breaks(*rules: tuple[str, str]) -> Callable[[str], str]:
+def breaks(*rules):
     """A fault for the first request that ends as each rule says."""
     left = list(rules)
 
-    def fault(request: str) -> str:
+    def fault(request):
         for rule in left:
             if request.endswith(rule[0]):
                 left.remove(rule)
@@ -125,9 +114,7 @@ def breaks(*rules: tuple[str, str]) -> Callable[[str], str]:
     return fault
 
 
-def test_requests_are_submitted_once_and_collected_once(
-    server: Server, tmp_path: Path, path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_requests_are_submitted_once_and_collected_once(server, tmp_path, path, capsys):
     server.set(batch_polls=NEVER)
     first = run(server.url, path)
     assert first.pending.startswith(
@@ -149,7 +136,7 @@ def test_requests_are_submitted_once_and_collected_once(
     assert (server.stats()["requests"], len(server.batches)) == requests
 
 
-def test_stored_answers_equal_those_of_ordinary_calls(server: Server, tmp_path: Path) -> None:
+def test_stored_answers_equal_those_of_ordinary_calls(server, tmp_path):
     run_to_the_end(server.url, tmp_path / "batch", VISITS)
     run(server.url, tmp_path / "online", VISITS, batch=False)
     assert stored(tmp_path / "batch") == stored(tmp_path / "online")
@@ -157,9 +144,7 @@ def test_stored_answers_equal_those_of_ordinary_calls(server: Server, tmp_path: 
 
 
 @pytest.mark.parametrize("kind", ["error", "status", "missing"])
-def test_lines_without_an_answer_are_submitted_again(
-    server: Server, path: Path, kind: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lines_without_an_answer_are_submitted_again(server, path, kind, capsys):
     server.set(batch_failures=0.5, batch_failure_kinds=(kind,))
     assert "19 submitted now" in run(server.url, path, VISITS).pending
     assert "submitted now." in run(server.url, path, VISITS).pending
@@ -172,7 +157,7 @@ def test_lines_without_an_answer_are_submitted_again(
     assert count_unfinished(path) == 0
 
 
-def test_a_refused_line_fails_for_good_until_a_retry(server: Server, path: Path) -> None:
+def test_a_refused_line_fails_for_good_until_a_retry(server, path):
     texts = [*TEXTS, "The room was there. " * 200]
     server.set(context=400)
     finished = run_to_the_end(server.url, path, texts)
@@ -186,14 +171,14 @@ def test_a_refused_line_fails_for_good_until_a_retry(server: Server, path: Path)
 
 
 @pytest.mark.parametrize("status", [400, 422, 401, 403, 404, 408, 409, 429, 500])
-def test_only_refusals_of_the_request_itself_are_final(status: int) -> None:
+def test_only_refusals_of_the_request_itself_are_final(status):
     response = {"status_code": status, "body": {"error": {"message": "No."}}}
     result = parse_batch_result(json.dumps({"custom_id": "a", "response": response}).encode())
     assert result == (("a", Failure("the server refused: No.")) if status in (400, 422) else None)
     assert parse_batch_result(b"half a li") is None
 
 
-def test_the_finished_part_of_an_expired_batch_is_kept(server: Server, path: Path) -> None:
+def test_the_finished_part_of_an_expired_batch_is_kept(server, path):
     server.set(batch_expires=True, batch_done=0.5)
     run(server.url, path, VISITS)
     assert "8 submitted now" in run(server.url, path, VISITS).pending
@@ -203,7 +188,7 @@ def test_the_finished_part_of_an_expired_batch_is_kept(server: Server, path: Pat
     assert Counter(times_submitted(server).values()) == {1: 11, 2: 8}
 
 
-def test_a_batch_refused_as_a_whole_is_reported_and_then_submitted_again(server: Server, path: Path) -> None:
+def test_a_batch_refused_as_a_whole_is_reported_and_then_submitted_again(server, path):
     server.set(batch_limit=3)
     run(server.url, path)
     with pytest.raises(ModelError, match=r"refused batch batch_\d+ of 4 requests: The file has 4 requests"):
@@ -214,7 +199,7 @@ def test_a_batch_refused_as_a_whole_is_reported_and_then_submitted_again(server:
     assert all(note.gist for note in run(server.url, path).notes)
 
 
-def test_files_keep_to_the_limits_of_servers(server: Server, path: Path) -> None:
+def test_files_keep_to_the_limits_of_servers(server, path):
     run(server.url, path, VISITS, limits={"max_requests": 8})
     assert [len(batch) for batch in submitted(server)] == [8, 8, 3]
     texts = [text + " Again." for text in VISITS]
@@ -228,7 +213,7 @@ def test_files_keep_to_the_limits_of_servers(server: Server, path: Path) -> None
     assert len(stored(path)) == 40
 
 
-def test_repairs_are_a_batch_too(server: Server, path: Path) -> None:
+def test_repairs_are_a_batch_too(server, path):
     server.set(broken=0.5, broken_kinds=("json",))
     run(server.url, path, VISITS)
     assert "submitted now" in run(server.url, path, VISITS).pending
@@ -241,7 +226,7 @@ def test_repairs_are_a_batch_too(server: Server, path: Path) -> None:
     assert count_unfinished(path) == 0
 
 
-def test_capabilities_are_found_out_before_a_batch_is_made(server: Server, path: Path) -> None:
+def test_capabilities_are_found_out_before_a_batch_is_made(server, path):
     server.set(structured="none", reject_parameters=("temperature", "max_tokens"))
     run(server.url, path)
     (batch,) = submitted(server)
@@ -250,7 +235,7 @@ def test_capabilities_are_found_out_before_a_batch_is_made(server: Server, path:
     assert len(server.batches) == 1
 
 
-def test_a_batch_costs_half_the_price(server: Server, tmp_path: Path) -> None:
+def test_a_batch_costs_half_the_price(server, tmp_path):
     price = {"llm_price": "10/20"}
     run(server.url, tmp_path / "batch", VISITS, **price)
     half = run(server.url, tmp_path / "batch", VISITS, **price).costs
@@ -260,7 +245,7 @@ def test_a_batch_costs_half_the_price(server: Server, tmp_path: Path) -> None:
     assert full.dollars == pytest.approx((full.usage.input * 10 + full.usage.output * 20) / 10**6)
 
 
-def test_the_budget_bounds_what_is_with_the_server(server: Server, path: Path) -> None:
+def test_the_budget_bounds_what_is_with_the_server(server, path):
     price = {"llm_price": "10/10"}
     server.set(batch_polls=NEVER)
     first = run(server.url, path, VISITS, budget=0.05, **price)
@@ -282,13 +267,13 @@ def test_the_budget_bounds_what_is_with_the_server(server: Server, path: Path) -
     assert max(times_submitted(server).values()) == 1
 
 
-def test_a_budget_that_holds_no_request_is_reported(server: Server, path: Path) -> None:
+def test_a_budget_that_holds_no_request_is_reported(server, path):
     with pytest.raises(BudgetReached, match=r"budget of \$1e-06 is reached"):
         run(server.url, path, budget=1e-6, llm_price="10/10")
     assert server.stats()["requests"] == 0
 
 
-def test_a_batch_that_the_server_forgot_is_submitted_again_on_request(server: Server, path: Path) -> None:
+def test_a_batch_that_the_server_forgot_is_submitted_again_on_request(server, path):
     run(server.url, path)
     server.batches.clear()
     message = r"does not know batch_\d+: bring the key .* --retry-failed$"
@@ -298,7 +283,7 @@ def test_a_batch_that_the_server_forgot_is_submitted_again_on_request(server: Se
     assert all(note.gist for note in run(server.url, path).notes)
 
 
-def test_each_server_has_its_own_batches(server: Server, path: Path) -> None:
+def test_each_server_has_its_own_batches(server, path):
     run(server.url, path)
     with serve() as other:
         texts = [TEXTS[0], *(text + "!" for text in TEXTS)]
@@ -309,13 +294,13 @@ def test_each_server_has_its_own_batches(server: Server, path: Path) -> None:
 
 
 @pytest.mark.parametrize("llm", ["builtin", "transformers:folder"])
-def test_batches_need_a_server(llm: str) -> None:
+def test_batches_need_a_server(llm):
     config = Config(language=LanguageConfig(llm=llm))
     with pytest.raises(ConfigError, match=f"--batch needs a server that takes batches, and --llm is {llm}"):
-        open_language_model(config, None, Store(), batch=True)  # type: ignore[arg-type]
+        open_language_model(config, None, Store(), batch=True)
 
 
-def test_a_lost_response_to_the_creation_makes_no_second_batch(server: Server, path: Path) -> None:
+def test_a_lost_response_to_the_creation_makes_no_second_batch(server, path):
     server.fault = breaks(("POST /v1/batches", "lose"))
     with pytest.raises(ModelError, match="What was submitted is remembered, run the same again"):
         run(server.url, path)
@@ -324,7 +309,7 @@ def test_a_lost_response_to_the_creation_makes_no_second_batch(server: Server, p
     assert len(server.batches) == 1
 
 
-def test_a_file_without_a_batch_is_deleted_so_that_a_late_call_makes_none(server: Server, path: Path) -> None:
+def test_a_file_without_a_batch_is_deleted_so_that_a_late_call_makes_none(server, path):
     for request in ("POST /v1/files", "POST /v1/batches"):
         server.fault = breaks((request, "deny"))
         with pytest.raises(ModelError, match="if it takes no batches, leave --batch away"):
@@ -334,7 +319,7 @@ def test_a_file_without_a_batch_is_deleted_so_that_a_late_call_makes_none(server
     assert file not in server.files
 
 
-def test_lost_responses_to_uploads_and_looks_are_asked_for_again(server: Server, path: Path) -> None:
+def test_lost_responses_to_uploads_and_looks_are_asked_for_again(server, path):
     server.fault = breaks(("POST /v1/files", "lose"), ("GET /v1/batches/batch_000001", "half"))
     finished = run_to_the_end(server.url, path, VISITS)
     assert all(note.gist for note in finished.notes)
@@ -342,7 +327,7 @@ def test_lost_responses_to_uploads_and_looks_are_asked_for_again(server: Server,
     assert len(server.files) > 2, "the file was uploaded twice"
 
 
-def test_a_download_that_breaks_off_loses_nothing(server: Server, path: Path) -> None:
+def test_a_download_that_breaks_off_loses_nothing(server, path):
     run(server.url, path, VISITS)
     server.fault = breaks(("/content", "half"))
     with pytest.raises(ModelError, match="run the same again"):
@@ -352,7 +337,7 @@ def test_a_download_that_breaks_off_loses_nothing(server: Server, path: Path) ->
     assert len(server.batches) == 1
 
 
-def test_answers_that_the_server_deleted_are_asked_for_again_on_request(server: Server, path: Path) -> None:
+def test_answers_that_the_server_deleted_are_asked_for_again_on_request(server, path):
     run(server.url, path)
     server.fault = lambda request: "deny" if request.endswith("/content") else ""
     with pytest.raises(ModelError, match=r"does not know the answers of batch_\d+.*--retry-failed$"):
@@ -360,7 +345,7 @@ def test_answers_that_the_server_deleted_are_asked_for_again_on_request(server: 
     assert "3 submitted now" in run(server.url, path, retry_failed=True).pending
 
 
-def test_a_server_that_is_gone_is_reported(server: Server, path: Path) -> None:
+def test_a_server_that_is_gone_is_reported(server, path):
     with serve() as gone:
         run(gone.url, path)
     with pytest.raises(ModelError, match=r"cannot reach http://127.0.0.1:.*is it running\?"):
@@ -375,9 +360,9 @@ import openai.resources
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.cache.store import Store
 from mmrec.llm.annotator import Annotator
-from mmrec.llm.batch_store import BatchJobStore
+from mmrec.llm.openai_batch import BatchJobStore
 from mmrec.llm.factory import open_language_model
-from mmrec.llm.batch_store import AnswersPending
+from mmrec.llm.cost import AnswersPending
 
 def die(*_, **__):
     os.kill(os.getpid(), 9)
@@ -416,7 +401,7 @@ def work(url, path, moment, texts):
     store = Store(Path(path))
     language = LanguageConfig(llm="openai:test-model@" + url)
     model = open_language_model(Config(language=language), None, store, batch=True)
-    model.client.max_requests = 6
+    model.max_requests = 6
     try:
         Annotator(model, store, language, AnnotationConfig()).write_notes(texts)
     except AnswersPending:
@@ -445,15 +430,15 @@ Order = tuple[float | None, tuple[object, ...]]
 
 
 @pytest.fixture(scope="module")
-def start_workers() -> Iterator[Callable[..., list[int]]]:
+def start_workers():
     """Starts processes at once: when to kill each (None: never) and what it works on; how they ended."""
     if not hasattr(os, "fork"):
         pytest.skip("processes are forked here")
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
-    with subprocess.Popen([sys.executable, "-c", WORKER], **pipes) as zygote:  # type: ignore[call-overload]
+    with subprocess.Popen([sys.executable, "-c", WORKER], **pipes) as zygote:
 
-        def start(*orders: Order) -> list[int]:
+        def start(*orders):
             zygote.stdin.write(repr(orders) + "\n")
             zygote.stdin.flush()
             return list(json.loads(zygote.stdout.readline()))
@@ -467,9 +452,7 @@ COLLECTING = ["while collecting", "after collecting", "before forgetting", "afte
 
 
 @pytest.mark.parametrize("moment", [*SUBMITTING, *COLLECTING])
-def test_a_killed_run_is_carried_on(
-    server: Server, tmp_path: Path, start_workers: Callable[..., list[int]], moment: str
-) -> None:
+def test_a_killed_run_is_carried_on(server, tmp_path, start_workers, moment):
     path = str(tmp_path / "store")
     if moment in COLLECTING:
         assert start_workers((None, (server.url, path, "", VISITS))) == [0]
@@ -482,9 +465,7 @@ def test_a_killed_run_is_carried_on(
     assert len(times_submitted(server)) + server.stats()["requests"] == len(VISITS)
 
 
-def test_runs_killed_at_random_lose_nothing_and_submit_nothing_twice(
-    server: Server, tmp_path: Path, start_workers: Callable[..., list[int]]
-) -> None:
+def test_runs_killed_at_random_lose_nothing_and_submit_nothing_twice(server, tmp_path, start_workers):
     rng, path = random.Random(7), tmp_path / "store"
     server.set(batch_polls=3)
     start = time.monotonic()
@@ -500,7 +481,7 @@ def test_runs_killed_at_random_lose_nothing_and_submit_nothing_twice(
     assert max(times_submitted(server).values()) == 1
 
 
-def test_two_runs_share_a_batch(server: Server, path: Path, start_workers: Callable[..., list[int]]) -> None:
+def test_two_runs_share_a_batch(server, path, start_workers):
     work = (server.url, str(path), "", VISITS)
     for _ in range(3):
         assert start_workers((None, work), (None, work)) == [0, 0]
@@ -510,19 +491,19 @@ def test_two_runs_share_a_batch(server: Server, path: Path, start_workers: Calla
     assert count_unfinished(path) == 0
 
 
-def plain(texts: Iterable[str]) -> Iterator[list[tuple[int, ChatRequest]]]:
+def plain(texts):
     """Requests for plain text."""
     for number, text in enumerate(texts):
         yield [(number, ChatRequest([{"role": "user", "content": text}], None, 50))]
 
 
-def open_client(server: Server, store: Store, price: Price | None = None) -> BatchClient:
+def open_client(server, store, price=None):
     costs = CostTracker(price, Budget(None))
     return BatchClient(Endpoint("server", "test-model", server.url), costs, store)
 
 
-def test_looking_at_batches_is_locked(server: Server, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def look() -> None:
+def test_looking_at_batches_is_locked(server, store, monkeypatch):
+    def look():
         with store.lock("batch requests", max_wait=0) as is_held:
             locked.append(not is_held)
 
@@ -532,14 +513,14 @@ def test_looking_at_batches_is_locked(server: Server, store: Store, monkeypatch:
     assert locked == [True]
 
 
-def run_in_thread(function: Callable[[], None]) -> None:
+def run_in_thread(function):
     thread = threading.Thread(target=function)
     thread.start()
     thread.join()
 
 
-def test_files_are_not_held_in_memory(server: Server, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def discard(client: BatchClient, _: object, file: Any, lines: dict[str, object]) -> None:
+def test_files_are_not_held_in_memory(server, store, monkeypatch):
+    def discard(client, _, file, lines):
         sizes.append((file.tell(), len(lines)))
 
     sizes: list[tuple[int, int]] = []
@@ -558,9 +539,9 @@ def test_files_are_not_held_in_memory(server: Server, store: Store, monkeypatch:
     assert (size > 8_000_000, count) == (True, 100)
 
 
-def test_a_full_disk_is_a_store_error(server: Server, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_a_store_error(server, store, monkeypatch):
     class FullDisk(BytesIO):
-        def write(self, _: object) -> int:
+        def write(self, _):
             raise OSError(28, "No space left on device")
 
     client = open_client(server, store)
@@ -570,15 +551,13 @@ def test_a_full_disk_is_a_store_error(server: Server, store: Store, monkeypatch:
         list(client.complete(plain(["Soup 1."])))
 
 
-def command(*words: str, status: int = 0) -> None:
+def command(*words, status=0):
     with pytest.raises(SystemExit) as ended:
         main(list(words))
     assert ended.value.code == status
 
 
-def test_the_command_submits_all_summaries_in_one_run_and_reports_what_is_pending(
-    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_submits_all_summaries_in_one_run_and_reports_what_is_pending(server, tmp_path, capsys):
     data = write_sample_city(tmp_path / "city", users=20, items=8, reviews=100)
     words = ["annotate", str(data), "--batch", "--store", str(tmp_path / "store"), "--strategy", "summary"]
     words += ["--llm", f"openai:test-model@{server.url}", "--llm-price", "1/2"]
@@ -603,7 +582,7 @@ def test_the_command_submits_all_summaries_in_one_run_and_reports_what_is_pendin
     assert "--batch needs a server" in " ".join(capsys.readouterr().err.split())
 
 
-def test_requests_with_the_server_are_not_asked_at_full_price(server: Server, path: Path) -> None:
+def test_requests_with_the_server_are_not_asked_at_full_price(server, path):
     server.set(batch_polls=50)
     assert run(server.url, path).pending
     requests = server.stats()["requests"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.errors import ConfigError, ModelError
 from mmrec.llm.annotator import Annotator, CallPlan
 from mmrec.llm.cost import Budget, BudgetReached, CostTracker, Price
-from mmrec.llm.factory import ChatModel, open_language_model
+from mmrec.llm.factory import open_language_model
 from mmrec.llm.openai_client import ChatClient
 from mmrec.llm.openai_protocol import ChatRequest, Endpoint
 from mmrec.llm.types import Answer, Note, Review, Usage
@@ -30,35 +29,33 @@ TEXTS = [
 ]
 
 
-def visits(count: int) -> list[str]:
+def visits(count):
     """Different texts."""
     return [f"{TEXTS[number % 5]} Visit {number}." for number in range(count)]
 
 
-def history(count: int, folds: int = 1) -> list[Review]:
+def history(count, folds=1):
     return [Review(text, 4.0, number, number % folds) for number, text in enumerate(visits(count))]
 
 
-def open_annotator(
-    server: Server, store: Store | None = None, plan: CallPlan | None = None, **settings: object
-) -> Annotator:
+def open_annotator(server, store=None, plan=None, **settings):
     store = store or Store()
-    language = LanguageConfig(llm=f"openai:test-model@{server.url}", **settings)  # type: ignore[arg-type]
-    model = open_language_model(Config(language=language), None, store)  # type: ignore[arg-type]
+    language = LanguageConfig(llm=f"openai:test-model@{server.url}", **settings)
+    model = open_language_model(Config(language=language), None, store)
     return Annotator(model, store, language, AnnotationConfig(), plan)
 
 
-def open_client(
-    server: Server, in_flight: int = 4, model: str = "test-model", provider: str = "server"
-) -> ChatClient:
-    return ChatClient(Endpoint(provider, model, server.url), in_flight, CostTracker(None, Budget(None)))
+def open_client(server, in_flight=4, model="test-model", provider="server", window=None):
+    return ChatClient(
+        Endpoint(provider, model, server.url), in_flight, CostTracker(None, Budget(None)), window
+    )
 
 
-def count_calls(server: Server) -> int:
+def count_calls(server):
     return int(server.stats()["status"].get("200", 0))
 
 
-def stored_usage(store: Store) -> list[int]:
+def stored_usage(store):
     rows = store.db.execute("SELECT value FROM results").fetchall()
     return [Answer.model_validate_json(value).usage.input for (value,) in rows]
 
@@ -73,9 +70,7 @@ def stored_usage(store: Store) -> list[int]:
         ("https://box/v1", "server", "", "https://box/v1"),
     ],
 )
-def test_a_spec_names_provider_model_and_server(
-    monkeypatch: pytest.MonkeyPatch, spec: str, provider: str, model: str, url: str | None
-) -> None:
+def test_a_spec_names_provider_model_and_server(monkeypatch, spec, provider, model, url):
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     assert Endpoint.parse(spec) == Endpoint(provider, model, url)
     assert Endpoint.parse("transformers:folder") is None
@@ -91,12 +86,12 @@ def test_a_spec_names_provider_model_and_server(
         ("openai:m@https://me:secret@box/v1", "MMREC_API_KEY"),
     ],
 )
-def test_a_wrong_spec_is_refused(spec: str, message: str) -> None:
+def test_a_wrong_spec_is_refused(spec, message):
     with pytest.raises(ConfigError, match=message):
-        open_language_model(Config(language=LanguageConfig(llm=spec)), None, Store())  # type: ignore[arg-type]
+        open_language_model(Config(language=LanguageConfig(llm=spec)), None, Store())
 
 
-def test_keys_go_only_to_their_own_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_go_only_to_their_own_server(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("MMREC_API_KEY", "own")
     assert Endpoint("openai", "m", None).api_key == "sk-secret"
@@ -106,7 +101,7 @@ def test_keys_go_only_to_their_own_server(monkeypatch: pytest.MonkeyPatch) -> No
         _ = Endpoint("openai", "m", None).api_key
 
 
-def test_each_text_is_asked_about_once_ever(server: Server, store: Store) -> None:
+def test_each_text_is_asked_about_once_ever(server, store):
     annotator = open_annotator(server, store)
     notes = annotator.write_notes([*TEXTS, "", TEXTS[0], " \n"])
     assert notes[0].likes == ["Great ramen and friendly staff."]
@@ -119,14 +114,14 @@ def test_each_text_is_asked_about_once_ever(server: Server, store: Store) -> Non
     assert count_calls(server) == len(TEXTS)
 
 
-def test_a_caller_may_have_an_event_loop_as_notebooks_do(server: Server) -> None:
-    async def cell() -> list[Note]:
+def test_a_caller_may_have_an_event_loop_as_notebooks_do(server):
+    async def cell():
         return open_annotator(server).write_notes(TEXTS)
 
     assert all(note.gist for note in asyncio.run(cell()))
 
 
-def test_raw_answers_are_stored_before_they_are_parsed(server: Server, store: Store) -> None:
+def test_raw_answers_are_stored_before_they_are_parsed(server, store):
     server.set(broken=1.0, broken_kinds=("json",))
     annotator = open_annotator(server, store)
     assert annotator.write_notes(TEXTS[:2]) == [Note(), Note()]
@@ -140,7 +135,7 @@ def test_raw_answers_are_stored_before_they_are_parsed(server: Server, store: St
 
 
 @pytest.mark.parametrize("structured", ["schema", "object", "none", "ignored"])
-def test_the_server_s_formats_are_found_out(server: Server, structured: str) -> None:
+def test_the_server_s_formats_are_found_out(server, structured):
     server.set(structured=structured)
     annotator = open_annotator(server, in_flight=1)
     notes = annotator.write_notes(TEXTS)
@@ -151,29 +146,29 @@ def test_the_server_s_formats_are_found_out(server: Server, structured: str) -> 
     assert server.stats()["status"].get("400", 0) == refusals[structured], "each format is refused once"
 
 
-def test_refused_parameters_are_left_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_parameters_are_left_out(server, monkeypatch):
     server.set(reject_parameters=("temperature", "max_tokens"))
     assert all(note.gist for note in open_annotator(server).write_notes(TEXTS))
     server.set(reject_parameters=("max_completion_tokens",))
     monkeypatch.setenv("OPENAI_API_KEY", "key")
-    client = open_client(server, provider="openai")
-    annotator = Annotator(ChatModel(client, 1000), Store(), LanguageConfig(), AnnotationConfig())
+    client = open_client(server, provider="openai", window=1000)
+    annotator = Annotator(client, Store(), LanguageConfig(), AnnotationConfig())
     assert annotator.write_notes(TEXTS[:1])[0].gist
 
 
-def test_a_refusal_of_one_request_does_not_change_the_next(server: Server) -> None:
+def test_a_refusal_of_one_request_does_not_change_the_next(server):
     """It may name a parameter although the text is at fault; only what helped is remembered."""
     server.set(reject_parameters=("temperature", "max_tokens", "model"))
     client = open_client(server)
-    capabilities = client._capabilities
+    before = client._refused
     request = ChatRequest([{"role": "user", "content": "Good soup."}], {"properties": {}}, 50)
     ((_, refused),) = client.complete(iter([[(0, request)]]))
     assert isinstance(refused, Failure)
-    assert client._capabilities is capabilities
+    assert client._refused == before
 
 
 @pytest.mark.parametrize("kind", ["json", "enum", "keys", "empty", "length"])
-def test_a_broken_answer_is_repaired_by_a_second_prompt(server: Server, kind: str) -> None:
+def test_a_broken_answer_is_repaired_by_a_second_prompt(server, kind):
     server.set(broken=0.3, broken_kinds=(kind,))
     annotator = open_annotator(server)
     notes = annotator.write_notes(visits(40))
@@ -182,7 +177,7 @@ def test_a_broken_answer_is_repaired_by_a_second_prompt(server: Server, kind: st
     assert sum(not note.gist for note in notes) == sum(annotator.failures.values()) < repairs
 
 
-def test_outages_rate_limits_and_lost_connections_are_tried_again(server: Server) -> None:
+def test_outages_rate_limits_and_lost_connections_are_tried_again(server):
     server.set(errors=0.2, drop=0.1, rate_limit=12)
     annotator = open_annotator(server, in_flight=8)
     assert all(note.gist for note in annotator.write_notes(visits(20)))
@@ -191,9 +186,9 @@ def test_outages_rate_limits_and_lost_connections_are_tried_again(server: Server
     assert server.stats()["status"]["429"] > 0
 
 
-def test_an_endless_outage_ends_the_run_and_failures_between_answers_do_not(server: Server) -> None:
+def test_an_endless_outage_ends_the_run_and_failures_between_answers_do_not(server):
     annotator = open_annotator(server, in_flight=4)
-    annotator.model.client.max_retries = 0  # type: ignore[attr-defined]
+    annotator.model.max_retries = 0
     server.set(errors=0.5)
     annotator.write_notes(visits(80))
     assert 24 < sum(annotator.failures.values()) < 80
@@ -203,7 +198,7 @@ def test_an_endless_outage_ends_the_run_and_failures_between_answers_do_not(serv
     assert server.stats()["requests"] < 80 + 60
 
 
-def test_a_wrong_key_and_a_missing_model_end_the_run(server: Server) -> None:
+def test_a_wrong_key_and_a_missing_model_end_the_run(server):
     server.set(require_key="right")
     with pytest.raises(ModelError, match=r"Incorrect API key.*key from MMREC_API_KEY"):
         open_annotator(server, in_flight=4).write_notes(visits(100))
@@ -213,9 +208,7 @@ def test_a_wrong_key_and_a_missing_model_end_the_run(server: Server) -> None:
         open_annotator(server).write_notes(TEXTS)
 
 
-def test_a_key_that_expires_fails_nothing_for_good_and_is_in_no_message(
-    server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_that_expires_fails_nothing_for_good_and_is_in_no_message(server, store, monkeypatch):
     server.set(require_key="right")
     monkeypatch.setenv("MMREC_API_KEY", " right\n")
     assert all(note.gist for note in open_annotator(server, store).write_notes(visits(5)))
@@ -232,7 +225,7 @@ def test_a_key_that_expires_fails_nothing_for_good_and_is_in_no_message(
     assert not any(b"sk-expired-secret" in path.read_bytes() for path in files)
 
 
-def test_a_server_that_is_not_running_is_reported_at_once(unused_port: int) -> None:
+def test_a_server_that_is_not_running_is_reported_at_once(unused_port):
     pytest.importorskip("openai")
     server = Server.__new__(Server)
     server.url = f"http://127.0.0.1:{unused_port}/v1"
@@ -240,42 +233,43 @@ def test_a_server_that_is_not_running_is_reported_at_once(unused_port: int) -> N
         open_annotator(server).write_notes(TEXTS)
 
 
-def test_the_only_model_of_a_server_need_not_be_named(server: Server) -> None:
+def test_the_only_model_of_a_server_need_not_be_named(server):
     assert open_client(server, model="").model == "test-model"
     server.set(models=("first", "second"))
     with pytest.raises(ModelError, match=r"first, second; name one: openai:MODEL@"):
         _ = open_client(server, model="").model
 
 
-def test_the_budget_is_never_exceeded_and_paid_answers_are_kept(server: Server, store: Store) -> None:
+def test_the_budget_is_never_exceeded_and_paid_answers_are_kept(server, store):
     server.set(latency=0.01)
     annotator = open_annotator(server, store, budget=0.05, llm_price="10/10", in_flight=8)
     with pytest.raises(BudgetReached, match=r"budget of \$0.05 is reached"):
         annotator.write_notes(visits(100))
-    costs = annotator.model.client.costs  # type: ignore[attr-defined]
+    costs = annotator.model.costs
     assert 0.03 < costs.dollars <= 0.05
     assert count_calls(server) == costs.calls == store.counts()["note"]
     open_annotator(server, store).write_notes(visits(100))
     assert count_calls(server) == 100
 
 
-def test_a_reservation_is_replaced_by_the_cost_or_returned_after_a_failure() -> None:
+def test_a_reservation_is_replaced_by_the_cost_or_returned_after_a_failure():
     budget = Budget(1.0)
     costs = CostTracker(Price(1, 2, 0.5), budget)
     reserved = costs.reserve(lambda: Usage(input=100_000, output=200_000))
     assert budget.committed == pytest.approx(reserved) == pytest.approx(0.5)
     with pytest.raises(BudgetReached):
         costs.reserve(lambda: Usage(input=600_000))
-    costs.settle(reserved, Usage(input=100_000, output=100_000, cached=100_000))
+    usage = Usage(input=100_000, output=100_000, cached=100_000)
+    costs.settle(reserved, Answer(text="", usage=usage))
     assert budget.committed == pytest.approx(costs.dollars) == pytest.approx(0.25)
-    costs.settle(costs.reserve(lambda: Usage(input=100_000)), None)
+    costs.settle(costs.reserve(lambda: Usage(input=100_000)), Failure(""))
     assert budget.committed == pytest.approx(0.25)
-    costs.settle(costs.reserve(lambda: Usage(input=100_000)), Usage())
+    costs.settle(costs.reserve(lambda: Usage(input=100_000)), Answer(text=""))
     assert budget.committed == pytest.approx(0.35), "a server that counts no tokens costs what was reserved"
     assert costs.calls == 2
 
 
-def test_prices_come_from_the_spec_or_the_price_list() -> None:
+def test_prices_come_from_the_spec_or_the_price_list():
     with pytest.raises(ConfigError, match="--llm-price"):
         CostTracker(None, Budget(1.0))
     for spec in ("cheap", "1", "-1/2", "1/inf"):
@@ -292,7 +286,7 @@ def test_prices_come_from_the_spec_or_the_price_list() -> None:
     assert Price.for_model("openai", "no-such-model", None) is None
 
 
-def test_a_plan_counts_calls_and_makes_none(server: Server, store: Store) -> None:
+def test_a_plan_counts_calls_and_makes_none(server, store):
     open_annotator(server, store).write_notes(TEXTS[:2])
     plan = CallPlan()
     open_annotator(server, store, plan).write_notes([*TEXTS, TEXTS[4], ""])
@@ -300,17 +294,17 @@ def test_a_plan_counts_calls_and_makes_none(server: Server, store: Store) -> Non
     assert count_calls(server) == 2
     annotator = open_annotator(server, store)
     annotator.write_notes(TEXTS)
-    counted = annotator.model.client.costs.usage.input  # type: ignore[attr-defined]
+    counted = annotator.model.costs.usage.input
     assert counted <= plan.input_tokens["note"] <= 1.5 * counted
 
 
-def test_a_server_that_cuts_prompts_is_noticed(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_cuts_prompts_is_noticed(server, capsys):
     server.set(context=200, overflow="cut")
     open_annotator(server).write_notes(["The food was great. " * 200])
     assert "it cuts long prompts" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_refused_prompt_fails_for_good_until_a_retry(server: Server, store: Store) -> None:
+def test_a_refused_prompt_fails_for_good_until_a_retry(server, store):
     long = "The food was great. " * 200
     server.set(context=400)
     annotator = open_annotator(server, store)
@@ -326,8 +320,8 @@ def test_a_refused_prompt_fails_for_good_until_a_retry(server: Server, store: St
     assert server.stats()["requests"] > requests
 
 
-def test_a_store_error_is_raised_as_is(server: Server, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+def test_a_store_error_is_raised_as_is(server, store, monkeypatch):
+    def fail(*_):
         raise sqlite3.OperationalError("database or disk is full")
 
     annotator = open_annotator(server, store)
@@ -336,11 +330,11 @@ def test_a_store_error_is_raised_as_is(server: Server, store: Store, monkeypatch
         annotator.write_notes(TEXTS)
 
 
-def test_calls_in_flight_end_with_the_generator(server: Server) -> None:
+def test_calls_in_flight_end_with_the_generator(server):
     server.set(latency=30)
     client = open_client(server, in_flight=2)
 
-    def requests() -> Iterator[list[tuple[int, ChatRequest]]]:
+    def requests():
         for number in range(3):
             yield [(number, ChatRequest([{"role": "user", "content": f"Soup {number}."}], None, 50))]
         while server.in_flight < 2:
@@ -354,7 +348,7 @@ def test_calls_in_flight_end_with_the_generator(server: Server) -> None:
     assert count_calls(server) == 0
 
 
-def test_the_paper_s_prompts_are_separate_calls(server: Server) -> None:
+def test_the_paper_s_prompts_are_separate_calls(server):
     annotator = open_annotator(server, prompts="paper")
     (item,) = annotator.write_summaries("item", [history(5)])
     assert count_calls(server) == 3
@@ -367,7 +361,7 @@ def test_the_paper_s_prompts_are_separate_calls(server: Server) -> None:
     assert user.categories == []
 
 
-def test_two_levels_read_each_part_once(server: Server) -> None:
+def test_two_levels_read_each_part_once(server):
     reviews = history(60, folds=3)
     annotator = open_annotator(server, long_history="tree", call_tokens=1000)
     assert annotator.write_summaries("item", [reviews])[0].text
@@ -379,12 +373,12 @@ def test_two_levels_read_each_part_once(server: Server) -> None:
 
 
 @pytest.mark.parametrize("call_tokens", [64, 300])
-def test_many_levels_come_to_an_end(server: Server, call_tokens: int) -> None:
+def test_many_levels_come_to_an_end(server, call_tokens):
     annotator = open_annotator(server, long_history="tree", call_tokens=call_tokens)
     assert annotator.write_summaries("item", [history(50, folds=3)])[0].text
 
 
-def test_long_histories_are_sampled_within_the_token_budget(server: Server, store: Store) -> None:
+def test_long_histories_are_sampled_within_the_token_budget(server, store):
     annotator = open_annotator(server, store, call_tokens=500)
     assert annotator.write_summaries("item", [history(400)])[0].text
     assert count_calls(server) == 1
@@ -395,9 +389,9 @@ def test_long_histories_are_sampled_within_the_token_budget(server: Server, stor
     "MMREC_TEST_OPENAI" not in os.environ,
     reason="calls OpenAI, for money: name a model in MMREC_TEST_OPENAI, with a key in OPENAI_API_KEY",
 )
-def test_a_real_model_reads(store: Store) -> None:
+def test_a_real_model_reads(store):
     language = LanguageConfig(llm=f"openai:{os.environ['MMREC_TEST_OPENAI']}", budget=0.1)
-    model = open_language_model(Config(language=language), None, store)  # type: ignore[arg-type]
+    model = open_language_model(Config(language=language), None, store)
     annotator = Annotator(model, store, language, AnnotationConfig())
     notes = annotator.write_notes(TEXTS)
     assert not annotator.failures

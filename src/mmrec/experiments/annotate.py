@@ -15,8 +15,8 @@ from mmrec.config import Config, VisionConfig
 from mmrec.data.schema import EntityKind, Reviews
 from mmrec.evidence.views import EvidenceViews
 from mmrec.features.dataset import Dataset, Models
-from mmrec.llm.batch_store import AnswersPending
-from mmrec.llm.sentences import split_sentences
+from mmrec.llm.cost import AnswersPending
+from mmrec.llm.lexicon import split_sentences
 from mmrec.llm.types import Note, Summary
 from mmrec.pipeline import prepare_data
 from mmrec.vision.openai_captioner import OpenAICaptioner

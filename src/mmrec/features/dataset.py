@@ -18,7 +18,7 @@ from mmrec.evidence.views import EvidenceViews
 from mmrec.features.annotations import EvidenceSums, PhotoVectors, annotation_sums
 from mmrec.features.text_regression import RatedTexts
 from mmrec.llm.annotator import Annotator
-from mmrec.llm.sentences import split_query
+from mmrec.llm.lexicon import split_query
 from mmrec.llm.types import Note, Review, Summary
 from mmrec.vision.captioner import Captioner
 from mmrec.vision.image_features import Captions, ImageEncoder, PhotoAnnotator

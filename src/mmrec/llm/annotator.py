@@ -6,25 +6,27 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from mmrec.cache.store import Failure, Result, Store
 from mmrec.config import AnnotationConfig, LanguageConfig
 from mmrec.data.schema import EntityKind
 from mmrec.errors import StoreError
 from mmrec.llm import parsing
-from mmrec.llm.context import ContextWindow, Texts
-from mmrec.llm.prompts import chat_messages, note_task, paper_tasks, reason_task, summary_task
-from mmrec.llm.sanitize import sanitize
-from mmrec.llm.types import Answer, LanguageModel, Note, Prompt, Review, Summary, Task
-
-__all__ = ["Annotator", "CallPlan"]
+from mmrec.llm.prompts import PROMPT_TEXTS, ContextWindow, chat_messages, sanitize
+from mmrec.llm.types import Answer, LanguageModel, Note, Prompt, Review, Summary, Task, Texts
 
 T = TypeVar("T")
-M = TypeVar("M", Note, Summary)
+
+
+class _Reason(BaseModel):
+    sentence: str
+
+
+_ANSWER_TYPES: dict[str, type[BaseModel]] = {"Note": Note, "Summary": Summary, "Reason": _Reason}
 
 
 @dataclass
@@ -63,7 +65,7 @@ class Annotator:
     @property
     def note_provenance(self) -> dict[str, object]:
         """What determines a note besides the text."""
-        return self.model.provenance(note_task(self._annotation.item_kind))
+        return self.model.provenance(build_task("note", self._annotation.item_kind))
 
     @property
     def failure_summary(self) -> str:
@@ -77,16 +79,20 @@ class Annotator:
 
     def write_notes(self, texts: Sequence[str]) -> list[Note]:
         """A note on each text alone; an empty one where the text is blank or the model failed."""
-        task = note_task(self._annotation.item_kind)
         fitted: list[Texts] = []
         for text in texts:
             if self._is_extractive:
                 fitted.append((text,) if text.strip() else ())
             else:
                 fitted.append(self._context.fit_text(text))
-        parse = self._parser(Note, parsing.parse_note)
-        notes = self._ask(task, fitted, parse, "reading reviews")
-        return [note or Note() for note in notes]
+
+        def parse(answer: Answer, _: Texts) -> Note:
+            if self._is_extractive:
+                return Note.model_validate_json(answer.text)
+            return parsing.parse_annotation(answer, Note, self._annotation.max_categories)
+
+        task = build_task("note", self._annotation.item_kind)
+        return [note or Note() for note in self._ask(task, fitted, parse, "reading reviews")]
 
     def write_reasons(self, groups: Sequence[Sequence[str]]) -> list[str]:
         """A sentence on one item from each group of sentences about it.
@@ -97,8 +103,8 @@ class Annotator:
         if self._is_extractive:
             return [""] * len(groups)
         texts = [tuple(filter(None, map(sanitize, group))) for group in groups]
-        task, check = reason_task(self._annotation.item_kind), parsing.check_supported
-        sentences = self._ask(task, texts, parsing.parse_sentence, "writing reasons", check)
+        task = build_task("reason", self._annotation.item_kind)
+        sentences = self._ask(task, texts, parsing.parse_sentence, "writing reasons")
         return [sentence or "" for sentence in sentences]
 
     def write_summaries(
@@ -111,8 +117,7 @@ class Annotator:
         for group in groups:
             if self._is_extractive:
                 # Sorted, so that equal groups have the same key in the store.
-                present = [review.text for review in group if review.text.strip()]
-                texts.append(tuple(sorted(present)))
+                texts.append(tuple(sorted(review.text for review in group if review.text.strip())))
             else:
                 texts.append(self._context.sample_reviews(group))
         return self._summarize(entity_kind, texts)
@@ -130,15 +135,15 @@ class Annotator:
         self, entity_kind: EntityKind, groups: Sequence[Sequence[Review]]
     ) -> list[Summary]:
         """Summarize long groups in parts first, then the summaries of their parts."""
-        parts = [self._context.split_reviews(group) for group in groups]
         owners: list[int] = []  # the group of each long part
         long_parts: list[Texts] = []
         whole_groups: list[Texts] = []
-        for index, texts in enumerate(parts):
-            whole_groups.append(texts[0] if len(texts) == 1 else ())
-            if len(texts) > 1:
-                owners += [index] * len(texts)
-                long_parts += texts
+        for index, group in enumerate(groups):
+            parts = self._context.split_reviews(group)
+            whole_groups.append(parts[0] if len(parts) == 1 else ())
+            if len(parts) > 1:
+                owners += [index] * len(parts)
+                long_parts += parts
         upper: dict[int, list[Review]] = defaultdict(list)
         for owner, summary in zip(owners, self._summarize(entity_kind, long_parts), strict=True):
             # A plan has no summaries, so it takes a text that is about as long.
@@ -152,45 +157,39 @@ class Annotator:
 
     def _summarize(self, entity_kind: EntityKind, texts: Sequence[Texts]) -> list[Summary]:
         """A summary of each tuple of texts that fit into a prompt."""
-        kind, max_categories = self._annotation.item_kind, self._annotation.max_categories
-        title = f"summarising {entity_kind}s"
+        max_categories = self._annotation.max_categories
+
+        def ask(name: str, parse: Callable[[Answer], T], title: str) -> list[T | None]:
+            task = build_task(name, self._annotation.item_kind, max_categories)
+            return self._ask(task, texts, lambda answer, _: parse(answer), title)
+
+        def parse_summary(answer: Answer) -> Summary:
+            if self._is_extractive:
+                return Summary.model_validate_json(answer.text)
+            return parsing.parse_annotation(answer, Summary, max_categories)
+
+        def parse_categories(answer: Answer) -> list[str]:
+            return parsing.parse_categories(answer, max_categories)
+
+        name, title = f"summary of {entity_kind}", f"summarising {entity_kind}s"
         if self._is_extractive or self._language.prompts == "default":
-            parse = self._parser(Summary, parsing.parse_summary)
-            task = summary_task(entity_kind, kind, max_categories)
-            return [summary or Summary() for summary in self._ask(task, texts, parse, title)]
-        tasks = paper_tasks(entity_kind, kind)
-        written = self._ask(tasks["text"], texts, parsing.parse_text, title)
+            return [summary or Summary() for summary in ask(name, parse_summary, title)]
+        # The paper's separate calls: a summary, and of an item its price tag and its categories.
+        written = ask(f"paper's {name}", parsing.parse_text, title)
         if entity_kind == "user":
             return [Summary(text=text or "") for text in written]
-        prices = self._ask(tasks["price"], texts, parsing.parse_price, "asking for prices")
-        parse_categories = partial(parsing.parse_categories, max_categories=max_categories)
-        listed = self._ask(tasks["categories"], texts, parse_categories, "asking for categories")
+        prices = ask("paper's price", parsing.parse_price, "asking for prices")
+        listed = ask("paper's categories", parse_categories, "asking for categories")
         summaries = []
         for text, price, categories in zip(written, prices, listed, strict=True):
             summary = Summary(text=text or "", price=price or "none", categories=categories or [])
             summaries.append(summary)
         return summaries
 
-    def _parser(
-        self, result_type: type[M], parse: Callable[[Answer, int], M]
-    ) -> Callable[[Answer], M]:
-        """`parse` with the configured limit; what the extractive model writes is valid JSON."""
-        if self._is_extractive:
-            return lambda answer: result_type.model_validate_json(answer.text)
-        return lambda answer: parse(answer, self._annotation.max_categories)
-
     def _ask(
-        self,
-        task: Task,
-        texts: Sequence[Texts],
-        parse: Callable[[Answer], T],
-        title: str,
-        check: Callable[[T, Texts], None] | None = None,
+        self, task: Task, texts: Sequence[Texts], parse: Callable[[Answer, Texts], T], title: str
     ) -> list[T | None]:
-        """The parsed answer about each tuple of texts; None for () and where no answer is usable.
-
-        `check` compares an answer with its texts, and raises `UnusableAnswer` as `parse` does.
-        """
+        """The parsed answer about each tuple of texts; None for () and where no answer is usable."""
         prompts = {index: Prompt(task, group) for index, group in enumerate(texts) if group}
         results: list[T | None] = [None] * len(texts)
         # Models that think before they answer need room for that too.
@@ -204,10 +203,7 @@ class Annotator:
                     self.failures[answer.reason] += 1
                     continue
                 try:
-                    result = parse(answer)
-                    if check is not None:
-                        check(result, prompt.texts)
-                    results[index] = result
+                    results[index] = parse(answer, prompt.texts)
                 except parsing.UnusableAnswer as error:
                     rejected = json.dumps([answer.text[:2000], str(error)])
                     retries[index] = Prompt(roomy_task, prompt.texts, rejected)
@@ -220,12 +216,15 @@ class Annotator:
         """Answers to prompts of one task, from the store or the model; none are made for a plan."""
         if not prompts:
             return []
-        provenance = self.model.provenance(prompts[0].task)
+        task = prompts[0].task
+        provenance = self.model.provenance(task)
         # The instructions are in the provenance, so a key needs the texts alone.
         inputs = [json.dumps([prompt.texts, prompt.rejected]) for prompt in prompts]
         if self.plan is not None:
-            for key, index in self._store.missing(provenance, inputs).items():
-                self._plan_call(self.plan, key, prompts[index])
+            missing = self._store.missing(provenance, inputs)
+            for key in missing.keys() - self.plan.counted_keys:
+                _plan_call(self.plan, prompts[missing[key]], self.model)
+            self.plan.counted_keys.update(missing)
             return [Failure("only planned")] * len(prompts)
 
         def compute(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
@@ -240,29 +239,53 @@ class Annotator:
         results = self._store.get_or_compute(
             provenance, inputs, compute, title=title, chunk=chunk, status=status
         )
-        return [_load_answer(result, prompts[0].task) for result in results]
-
-    def _plan_call(self, plan: CallPlan, key: bytes, prompt: Prompt) -> None:
-        """Count a call, unless one with the same key is counted already."""
-        if key in plan.counted_keys:
-            return
-        plan.counted_keys.add(key)
-        name = prompt.task.name
-        text = "\n".join(message["content"] for message in chat_messages(prompt))
-        plan.calls[name] += 1
-        plan.input_tokens[name] += self.model.count_tokens([text])[0]
-        # Means of real answers.
-        plan.output_tokens[name] += 110 if name == "note" else 260
+        answers: list[Answer | Failure] = []
+        try:
+            for result in results:
+                if isinstance(result, Failure):
+                    answers.append(result)
+                else:
+                    answers.append(Answer.model_validate_json(result))
+        except ValidationError as error:
+            remedy = f"`mmrec store prune --kind '{task.name}'` deletes all of its kind"
+            raise StoreError(f"an answer in the store is damaged; {remedy}") from error
+        return answers
 
 
-def _load_answer(stored: Result, task: Task) -> Answer | Failure:
-    if isinstance(stored, Failure):
-        return stored
-    try:
-        return Answer.model_validate_json(stored)
-    except ValidationError as error:
-        remedy = f"`mmrec store prune --kind '{task.name}'` deletes all of its kind"
-        raise StoreError(f"an answer in the store is damaged; {remedy}") from error
+def build_task(name: str, item_kind: str, max_categories: int = 5) -> Task:
+    """A task of `prompts.toml` about items of a kind.
+
+    Args:
+        name: `note`, `summary of item`, `reason` (why somebody may like an item), ...
+        item_kind: such as `restaurant`.
+        max_categories: most categories of an answer (the paper's summaries: 11).
+    """
+    texts = PROMPT_TEXTS["tasks"][name]
+    parts = {"kind": item_kind, "max_categories": max_categories, **texts}
+    rules = PROMPT_TEXTS["rules"].format_map(parts) if "texts" in texts else ""
+    fields = PROMPT_TEXTS["fields"].format_map(parts) if "points" in texts else ""
+    instructions = texts["prompt"].format(kind=item_kind, fields=fields, rules=rules)
+    schema: dict[str, object] | None = None
+    if "answer" in texts:
+        properties: dict[str, dict[str, object]] = {}
+        answer_type = _ANSWER_TYPES[texts["answer"]]
+        for label, details in answer_type.model_json_schema()["properties"].items():
+            used = ("type", "items", "enum")  # without titles and defaults
+            properties[label] = {key: details[key] for key in used if key in details}
+        # OpenAI's strict form: every field required, no others.
+        schema = {"type": "object", "properties": properties, "required": list(properties)}
+        schema["additionalProperties"] = False
+    return Task(name, instructions, schema, texts["max_tokens"])
+
+
+def _plan_call(plan: CallPlan, prompt: Prompt, model: LanguageModel) -> None:
+    """Count a call."""
+    name = prompt.task.name
+    text = "\n".join(message["content"] for message in chat_messages(prompt))
+    plan.calls[name] += 1
+    plan.input_tokens[name] += model.count_tokens([text])[0]
+    # Means of real answers.
+    plan.output_tokens[name] += 110 if name == "note" else 260
 
 
 def _as_text(summary: Summary) -> str:

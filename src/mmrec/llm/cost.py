@@ -3,17 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from math import inf
 
+from mmrec.cache.store import Failure
 from mmrec.errors import ConfigError, MmrecError
-from mmrec.llm.types import Usage
-
-__all__ = ["Budget", "BudgetReached", "CostTracker", "Price"]
+from mmrec.llm.types import Answer, Usage
 
 
 class BudgetReached(MmrecError):
     """The budget is used up; answers received until then are kept."""
+
+
+@dataclass(eq=False)
+class AnswersPending(MmrecError):
+    """Answers are still with the server: numbers of requests.
+
+    Attributes:
+        submitted: now, for at most `cost` US dollars (0 where that is unknown).
+        waiting: submitted by an earlier run.
+        deferred: not submitted, since the budget does not hold them.
+    """
+
+    submitted: int = 0
+    cost: float = 0.0
+    waiting: int = 0
+    deferred: int = 0
+
+    def __str__(self) -> str:
+        parts = []
+        if self.submitted:
+            price = f" for at most ${self.cost:,.2f}" if self.cost >= 0.01 else ""
+            parts.append(f"{self.submitted:,} submitted now{price}")
+        if self.waiting:
+            parts.append(f"{self.waiting:,} with the server already")
+        if self.deferred:
+            parts.append(f"{self.deferred:,} left for later, since --budget holds no more")
+        when = "Answers take up to 24 hours; run the same command again to collect them"
+        return f"requests: {', '.join(parts)}. {when}"
+
+    def __add__(self, pending: AnswersPending) -> AnswersPending:
+        sums = map(sum, zip(astuple(self), astuple(pending), strict=True))
+        return AnswersPending(*sums)
 
 
 @dataclass(frozen=True)
@@ -34,7 +65,16 @@ class Price:
             spec: `INPUT/OUTPUT` in US dollars per million tokens, else a ConfigError is raised.
         """
         if spec is not None:
-            return cls._parse(spec)
+            try:
+                input_price, output_price = map(float, spec.split("/"))
+            except ValueError:
+                input_price = output_price = -1
+            if not (0 <= input_price < inf and 0 <= output_price < inf):
+                raise ConfigError(
+                    f"--llm-price {spec}: write it as INPUT/OUTPUT in US dollars a million tokens, "
+                    "as in 0.15/0.60"
+                )
+            return cls(input_price, output_price, cached=input_price)
         if provider == "ollama":
             return cls(0, 0, 0)
         if provider != "openai":
@@ -42,34 +82,17 @@ class Price:
         try:
             from genai_prices import Usage as PricedUsage
             from genai_prices import calc_price
-        except ImportError:
+
+            million = 1_000_000
+            tokens = [{"input_tokens": million}, {"output_tokens": million}]
+            tokens.append({"input_tokens": million, "cache_read_tokens": million})
+            prices = []
+            for counts in tokens:
+                price = calc_price(PricedUsage(**counts), model, provider_id=provider)
+                prices.append(float(price.total_price))
+        except (ImportError, LookupError, ValueError):  # The list is not here or lacks the model.
             return None
-
-        def list_price(**tokens: int) -> float:
-            return float(calc_price(PricedUsage(**tokens), model, provider_id=provider).total_price)
-
-        million = 1_000_000
-        try:
-            return cls(
-                input=list_price(input_tokens=million),
-                output=list_price(output_tokens=million),
-                cached=list_price(input_tokens=million, cache_read_tokens=million),
-            )
-        except (LookupError, ValueError):  # The list does not have the model.
-            return None
-
-    @classmethod
-    def _parse(cls, spec: str) -> Price:
-        try:
-            input_price, output_price = map(float, spec.split("/"))
-        except ValueError:
-            input_price = output_price = -1
-        if not (0 <= input_price < inf and 0 <= output_price < inf):
-            raise ConfigError(
-                f"--llm-price {spec}: write it as INPUT/OUTPUT in US dollars a million tokens, "
-                "as in 0.15/0.60"
-            )
-        return cls(input_price, output_price, cached=input_price)
+        return cls(*prices)
 
     def halved(self) -> Price:
         """The price in batches."""
@@ -137,12 +160,13 @@ class CostTracker:
         self._budget.committed += cost
         return cost
 
-    def settle(self, reserved: float, usage: Usage | None) -> None:
+    def settle(self, reserved: float, answer: Answer | Failure) -> None:
         """Replace a reservation by what the call used; where no tokens were counted, it stays."""
-        if usage is None:  # failed calls cost nothing
+        if isinstance(answer, Failure):  # failed calls cost nothing
             self._budget.committed -= reserved
             return
         self.calls += 1
+        usage = answer.usage
         if usage.input + usage.output:
             cost = self.price.cost(usage) if self.price else 0.0
             self._budget.committed += cost - reserved

@@ -11,12 +11,19 @@ from typing import NamedTuple
 import numpy as np
 
 from mmrec.encoder.text_encoder import Encoder
-from mmrec.llm.context import estimate_tokens, truncate_text
-from mmrec.llm.lexicon import Lexicon, Words, ZeroShotScorer, split_words
-from mmrec.llm.sentences import split_sentences
-from mmrec.llm.types import Answer, Note, NumberedAnswers, NumberedPrompts, PriceTag, Summary, Task
-
-__all__ = ["ExtractiveModel"]
+from mmrec.llm.lexicon import Lexicon, Words, ZeroShotScorer, split_sentences, split_words
+from mmrec.llm.prompts import truncate_text
+from mmrec.llm.types import (
+    Answer,
+    LanguageModel,
+    Note,
+    NumberedAnswers,
+    NumberedPrompts,
+    PriceTag,
+    Summary,
+    Task,
+    estimate_tokens,
+)
 
 # Polarity, from blame -1 to praise 1, beyond which a sentence is an opinion.
 _CLEAR_OPINION = 0.3
@@ -31,7 +38,7 @@ class _AnnotatedReview(NamedTuple):
     polarity: np.ndarray
 
 
-class ExtractiveModel:
+class ExtractiveModel(LanguageModel):
     """Annotates reviews by extraction: every gist, like and dislike is a sentence of its review.
 
     A lexicon and the closeness of sentence vectors to model sentences decide what a sentence says.
@@ -45,7 +52,6 @@ class ExtractiveModel:
     """
 
     chunk_size = 2048
-    window: int | None = None
 
     def __init__(self, encoder: Encoder, item_kind: str, summary_tokens: int = 96) -> None:
         self._encoder = encoder
@@ -65,14 +71,6 @@ class ExtractiveModel:
         if task.name != "note":
             provenance["summary_tokens"] = self._summary_tokens
         return provenance
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Estimated tokens of each text."""
-        return list(map(estimate_tokens, texts))
-
-    def status(self) -> str:
-        """Nothing is used up."""
-        return ""
 
     def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
         """Answer prompts block by block; all prompts of a block have the same task."""
@@ -106,40 +104,38 @@ class ExtractiveModel:
     def _scorer(self) -> ZeroShotScorer:
         return ZeroShotScorer(self._encoder, self._lexicon)
 
-    def _annotate(self, texts: Sequence[str]) -> Iterator[_AnnotatedReview]:
+    def _annotate(self, texts: Sequence[str], chunk: int = 1024) -> Iterator[_AnnotatedReview]:
         # In chunks, which bound the memory of vectors.
-        for start in range(0, len(texts), 1024):
-            yield from self._annotate_chunk(texts[start : start + 1024])
-
-    def _annotate_chunk(self, texts: Sequence[str]) -> Iterator[_AnnotatedReview]:
-        reviews = [list(dict.fromkeys(split_sentences(text)))[:128] for text in texts]
-        flat = list(chain.from_iterable(reviews))
-        vectors = self._encoder.encode(flat, "reading reviews")
-        words = list(map(split_words, flat))
-        polarity = self._polarity(words, vectors)
-        price_votes = self._scorer.prices(vectors)
-        # Rounded, since the blocking of matrix products must not decide between equals.
-        category_scores = np.round(self._scorer.categories(vectors), 3)
-        # Arrays hold the sentences of all reviews one after the other.
-        end = 0
-        for review in reviews:
-            start, end = end, end + len(review)
-            rows = slice(start, end)
-            note = Note(
-                gist=_select_gist(review, vectors[rows], polarity[rows]),
-                likes=_strongest(review, polarity[rows]),
-                dislikes=_strongest(review, -polarity[rows]),
-                price=self._price_tag(review, words[rows], price_votes[rows]),
-                categories=self._select_categories(words[rows], category_scores[rows]),
-            )
-            yield _AnnotatedReview(note, review, vectors[rows], polarity[rows])
+        for first in range(0, len(texts), chunk):
+            reviews = []
+            for text in texts[first : first + chunk]:
+                reviews.append(list(dict.fromkeys(split_sentences(text)))[:128])
+            # Arrays hold the sentences of all reviews one after the other.
+            flat = list(chain.from_iterable(reviews))
+            vectors = self._encoder.encode(flat, "reading reviews")
+            words = list(map(split_words, flat))
+            polarity = self._polarity(words, vectors)
+            price_votes = self._scorer.prices(vectors)
+            # Rounded, since the blocking of matrix products must not decide between equals.
+            category_scores = np.round(self._scorer.categories(vectors), 3)
+            end = 0
+            for review in reviews:
+                start, end = end, end + len(review)
+                rows = slice(start, end)
+                note = Note(
+                    gist=_select_gist(review, vectors[rows], polarity[rows]),
+                    likes=_strongest(review, polarity[rows]),
+                    dislikes=_strongest(review, -polarity[rows]),
+                    price=self._price_tag(review, words[rows], price_votes[rows]),
+                    categories=self._select_categories(words[rows], category_scores[rows]),
+                )
+                yield _AnnotatedReview(note, review, vectors[rows], polarity[rows])
 
     def _polarity(self, words: Sequence[Words], vectors: np.ndarray) -> np.ndarray:
         """Polarity (n,) of sentences from lexicon and vectors (n, d) together."""
         by_words = np.array(list(map(self._lexicon.opinion_score, words)))
         by_meaning = self._scorer.opinions(vectors)
-        polarity: np.ndarray = np.round(np.tanh((0.6 * by_words + 1.5 * by_meaning) / 2), 3)
-        return polarity
+        return np.asarray(np.round(np.tanh((0.6 * by_words + 1.5 * by_meaning) / 2), 3))
 
     def _price_tag(
         self, review: Sequence[str], words: Sequence[Words], price_votes: np.ndarray
@@ -152,22 +148,21 @@ class ExtractiveModel:
                     tags.append("overpriced" if vote > 0 else "cheap price")
         return _majority_price(tags)
 
-    def _select_categories(
-        self, words: Sequence[Words], scores: np.ndarray, limit: int = 5
-    ) -> list[str]:
-        """Labels by keywords and by scores (n, labels) above the margin, best first."""
+    def _select_categories(self, words: Sequence[Words], scores: np.ndarray) -> list[str]:
+        """The five best labels by keywords and by scores (n, labels) above the margin."""
         labels = self._lexicon.labels
         by_keywords = np.zeros(len(labels))
         for sentence in words:
             for _, keyword, indices in self._lexicon.keywords.find(sentence):
                 for index in indices:
                     by_keywords[index] += 1.5 if keyword == labels[index] else 1.0
-        above = scores.max(0, initial=-np.inf) - self._lexicon.margin
+        # A sentence must be so many standard deviations closer to a label than neutral ones are.
+        above = scores.max(0, initial=-np.inf) - self._lexicon.vocabulary["margin"]
         # A label without a keyword counts less than one with.
         by_meaning = np.where(above > 0, 0.4 + 0.3 * above, 0)
         # Many keywords of one label may not outweigh all that is said of others.
         totals = np.minimum(by_keywords, 3.0) + by_meaning
-        best = np.argsort(-totals, kind="stable")[:limit]
+        best = np.argsort(-totals, kind="stable")[:5]
         return [labels[index] for index in best if totals[index] > 0]
 
     def _summarize(self, reviews: Sequence[_AnnotatedReview]) -> Summary:
@@ -178,10 +173,11 @@ class ExtractiveModel:
         polarity = np.concatenate([review.polarity for review in reviews])
         notes = [review.note for review in reviews]
         categories = Counter(chain.from_iterable(note.categories for note in notes))
+        strengths = dict(zip(sentences, polarity.tolist(), strict=True))
         return Summary(
             text=_excerpt(sentences, vectors, polarity, self._summary_tokens),
-            likes=_most_frequent(sentences, polarity, [note.likes for note in notes]),
-            dislikes=_most_frequent(sentences, -polarity, [note.dislikes for note in notes]),
+            likes=_most_frequent([note.likes for note in notes], strengths),
+            dislikes=_most_frequent([note.dislikes for note in notes], strengths),
             price=_majority_price([note.price for note in notes if note.price != "none"]),
             categories=[label for label, _ in categories.most_common(11)],
         )
@@ -190,8 +186,7 @@ class ExtractiveModel:
 def _centrality(vectors: np.ndarray) -> np.ndarray:
     """Cosine (n,) of unit vectors (n, d) to their mean."""
     mean = vectors.mean(0)
-    centrality: np.ndarray = vectors @ mean / (np.linalg.norm(mean) or 1.0)
-    return centrality
+    return np.asarray(vectors @ mean / (np.linalg.norm(mean) or 1.0))
 
 
 def _select_gist(review: Sequence[str], vectors: np.ndarray, polarity: np.ndarray) -> str:
@@ -211,13 +206,10 @@ def _strongest(review: Sequence[str], strength: np.ndarray) -> list[str]:
     return [review[index] for index in best if strength[index] > _CLEAR_OPINION]
 
 
-def _most_frequent(
-    sentences: Sequence[str], strength: np.ndarray, points: Sequence[Sequence[str]]
-) -> list[str]:
-    """The five points that most notes make, the stronger first among equals."""
-    strengths = dict(zip(sentences, strength.tolist(), strict=True))
+def _most_frequent(points: Sequence[Sequence[str]], strengths: dict[str, float]) -> list[str]:
+    """The five points that most notes make; among equals those of the clearest opinion first."""
     counts = Counter(chain.from_iterable(points))
-    return sorted(counts, key=lambda point: (-counts[point], -strengths[point]))[:5]
+    return sorted(counts, key=lambda point: (-counts[point], -abs(strengths[point])))[:5]
 
 
 def _majority_price(tags: Sequence[PriceTag]) -> PriceTag:
@@ -246,39 +238,41 @@ def _excerpt(
     vectors = vectors.astype(np.float32)
     is_terse = np.array([sentence.count(" ") < 2 for sentence in sentences])
     relevance = np.round(_centrality(vectors) + 0.2 * np.abs(polarity) - 0.3 * is_terse, 3)
-    order = np.argsort(-relevance, kind="stable")
     first_rows: dict[str, int] = {}
-    for row in order.tolist():
+    for row in np.argsort(-relevance, kind="stable").tolist():
         first_rows.setdefault(sentences[row], row)
     distinct = np.array(list(first_rows.values()))
     is_blame = polarity < -_CLEAR_OPINION
     # Selection takes O(n^2), so it starts from the 60 most relevant sentences of each kind.
     blaming, remaining = distinct[is_blame[distinct]], distinct[~is_blame[distinct]]
     rows = np.concatenate([blaming[:60], remaining[:60]])
-    tokens = np.array([estimate_tokens(_with_full_stop(sentences[row]) + " ") for row in rows])
+    texts = []
+    for row in rows:
+        # A sentence that can be followed: one that ends in a word or comma gets a full stop.
+        closed = sentences[row].rstrip(",;:-–— ")
+        texts.append(f"{closed}." if closed[-1:].isalnum() else sentences[row])
+    tokens = np.array([estimate_tokens(text + " ") for text in texts])
     if tokens.min() > max_tokens:
         return truncate_text(sentences[distinct[0]], max_tokens)
     opinions = max(int(np.sum(np.abs(polarity) > _CLEAR_OPINION)), 1)
-    blame_budget = int(max_tokens * np.sum(is_blame) / opinions)
+    budget = int(max_tokens * np.sum(is_blame) / opinions)
     similarity = vectors[rows] @ vectors[rows].T  # (n, n) cosines
-    blame = _select_diverse(similarity, relevance[rows], tokens, blame_budget, is_blame[rows])
-    rest_budget = max_tokens - int(tokens[blame].sum())
-    rest = _select_diverse(similarity, relevance[rows], tokens, rest_budget, ~is_blame[rows])
+    chosen: list[int] = []
+    for may_be_taken in (is_blame[rows], ~is_blame[rows]):
+        # What blame leaves of its share is for the rest.
+        chosen += _select_diverse(similarity, relevance[rows], tokens, budget, may_be_taken)
+        budget = max_tokens - int(tokens[chosen].sum())
     prevailing = 1 if polarity.sum() >= 0 else -1
-    chosen = sorted(rows[blame + rest].tolist(), key=lambda row: prevailing * polarity[row] < 0)
-    return " ".join(_with_full_stop(sentences[row]) for row in chosen)
+    chosen.sort(key=lambda index: prevailing * polarity[rows[index]] < 0)
+    return " ".join(texts[index] for index in chosen)
 
 
 def _select_diverse(
     similarity: np.ndarray, relevance: np.ndarray, tokens: np.ndarray, budget: int, free: np.ndarray
 ) -> list[int]:
-    """Maximal marginal relevance among the free sentences, in the order of selection.
+    """Maximal marginal relevance among the free (n,) sentences, in the order of selection.
 
-    Args:
-        similarity: (n, n) cosines.
-        relevance, tokens: (n,) of each sentence.
-        budget: most tokens in all.
-        free: (n,) whether a sentence may be taken.
+    Takes the similarity (n, n), relevance and tokens (n,) of sentences, and most tokens in all.
     """
     redundancy = np.zeros(len(relevance), np.float32)
     chosen: list[int] = []
@@ -290,9 +284,3 @@ def _select_diverse(
         budget -= int(tokens[best])
         redundancy = np.maximum(redundancy, similarity[best])
     return chosen
-
-
-def _with_full_stop(sentence: str) -> str:
-    """A sentence that can be followed: one that ends in a word or comma gets a full stop."""
-    closed = sentence.rstrip(",;:-–— ")
-    return f"{closed}." if closed[-1:].isalnum() else sentence

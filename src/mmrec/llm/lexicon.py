@@ -1,4 +1,4 @@
-"""What the extractive model knows of words and meanings, from `vocabulary.json`."""
+"""What the extractive model knows of language: sentences, words of `vocabulary.json`, meanings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from unicodedata import combining, normalize
 
 import numpy as np
@@ -16,13 +16,116 @@ import numpy as np
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.llm.types import PRICE_TAGS, PriceTag
 
-__all__ = ["Lexicon", "Phrases", "Words", "ZeroShotScorer", "split_words"]
-
 Meaning = TypeVar("Meaning")
 Words = list[str]
 """A sentence in lower case without accents: words, and emoji one by one."""
-# Share of all items assumed for a category without a known share.
-_DEFAULT_SHARE = 0.1
+_MAX_CHARACTERS = 600
+_SENTENCE_END = re.compile(
+    r"(?<=[.!?…][\"'”’)\]])\s+"  # "like this." next
+    r"|(?<=[.!?…।])\s+"
+    r"|(?<=[。！？])(?![。！？])"
+    r"|(?<=[!?])(?=\w)"  # no space after the mark
+    r"|(?<=[.\s]\.)(?=[^\W\d_])"
+    r"|(?<=[^\W\d_A-Z]{2}\.)(?=[A-Z][a-z])"  # no space after the full stop
+)
+_CONTRAST = re.compile(
+    r"(?:(?<=,)\s*|\s+)(?=but\s(?!also\b))"
+    r"|(?<=,)\s*(?=(?:however|although|though|yet|whereas)\b)"
+    r"|(?<=;)\s+"
+    r"|\s+(?=however\s)",
+    re.IGNORECASE,
+)
+
+
+def split_query(text: str, limit: int = 20) -> list[str]:
+    """The first parts of a description of what a visitor wants: "ramen, quiet places" has two."""
+    parts = filter(None, map(str.strip, re.split(r"[,;\n]", text)))
+    return list(dict.fromkeys(parts))[:limit] or [text]
+
+
+def split_sentences(text: str) -> list[str]:
+    """Split a review into sentences, in order, each verbatim but for runs of white space.
+
+    Line breaks, bullets, sentence ends and contrasts (", but", "however", ";") separate; a mark,
+    number or emoji that stands alone joins its neighbour. No sentence has more than 60 words or
+    600 characters.
+    """
+    unprintable = r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]"
+    bullet = r"^\s*(?:[-–—*•●▪◦·>✓✔➤➡️]+|\(?\d{1,2}[.)](?!\d))\s*"
+    letter = re.compile(r"[^\W\d_]")
+    sentences: list[str] = []
+    for line in re.split(r"[\r\n\v\f\x85\u2028\u2029]+", re.sub(unprintable, " ", text)):
+        for sentence in _split_line(re.sub(bullet, "", line, count=1)):
+            last = sentences[-1] if sentences else ""
+            has_words = letter.search(sentence) and letter.search(last)
+            if last and not has_words and len(last) + len(sentence) < _MAX_CHARACTERS // 2:
+                sentences[-1] = f"{last} {sentence}"
+            else:
+                sentences.append(sentence)
+    pieces: list[str] = []
+    for sentence in sentences:
+        pieces += _limit_length(sentence)
+    return pieces
+
+
+def _split_line(line: str) -> list[str]:
+    """The sentences and clauses of one line; full stops of abbreviations do not end them."""
+    never_last = (
+        r"(?:\b(?:mr|mrs|ms|dr|st|vs|jr|sr|rs|approx|prof|mt|ft|inc)|\be\.g|\bi\.e|\b[a-z])\.$"
+    )
+    maybe_last = r"\b(?:etc|[ap]\.m|co|min|mins)\.$"
+    sentences: list[str] = []
+    for piece in _SENTENCE_END.split(line):
+        piece = " ".join(piece.split())
+        if not piece:
+            continue
+        ending = sentences[-1][-16:] if sentences else ""
+        goes_on = re.search(never_last, ending, re.IGNORECASE)
+        if not goes_on and piece[0].islower():
+            goes_on = re.search(maybe_last, ending, re.IGNORECASE)
+        if goes_on:
+            sentences[-1] = f"{sentences[-1]} {piece}"
+        else:
+            sentences.append(piece)
+    clauses: list[str] = []
+    for sentence in sentences:
+        # At contrasts where both sides are long enough to say something.
+        first, *others = _CONTRAST.split(sentence)
+        clauses.append(first)
+        for clause in others:
+            if _count_words(clause) < 3 or _count_words(clauses[-1]) < 2:
+                clauses[-1] = f"{clauses[-1]} {clause}"
+            else:
+                clauses.append(clause)
+    return clauses
+
+
+def _count_words(text: str) -> int:
+    return sum(re.search(r"[^\W_]", word) is not None for word in text.split())
+
+
+def _limit_length(sentence: str, max_words: int = 60) -> list[str]:
+    """Cut run-on text at its last comma within 60 words, else after 60; endless words by length."""
+    pieces = []
+    words = sentence.split(" ")
+    while words:
+        end = max_words
+        if len(words) > end:
+            # Backwards to the middle; later commas leave less to be cut again.
+            positions = range(end, end // 2 + 1, -1)
+            end = next((stop for stop in positions if words[stop - 1][-1] in ",;:-"), end)
+        piece, words = " ".join(words[:end]), words[end:]
+        for start in range(0, len(piece), _MAX_CHARACTERS):
+            pieces.append(piece[start : start + _MAX_CHARACTERS].strip())
+    return list(filter(None, pieces))
+
+
+def split_words(sentence: str) -> Words:
+    """Normalize a sentence to words that can be looked up: "Crème-brûlée!" is `creme`, `brulee`."""
+    text = sentence.replace("’", "'").lower()
+    if not text.isascii():
+        text = "".join(sign for sign in normalize("NFKD", text) if not combining(sign))
+    return re.findall(r"[^\W_]+(?:'[^\W_]+)*|[\U0001F300-\U0001FAFF\u2600-\u27BF\u2B50]", text)
 
 
 class Phrases(Generic[Meaning]):
@@ -68,49 +171,37 @@ class Lexicon:
 
     Attributes:
         revision: first 12 hexadecimal digits of the SHA-256 of the vocabulary file.
-        praise, blame: model sentences on the same subjects.
-        price_sentences: model sentences of each price tag.
-        margin: standard deviations by which a sentence must be closer to a category than neutral
-            ones are, to have it without a keyword.
+        vocabulary: the kind's part of the file: model sentences (anchors) that praise and blame the
+            same subjects and of each price tag, words of prices; and of every category a model
+            sentence, keywords, and its rough share of all items, from general knowledge.
         labels: names of the categories.
-        prompts: a sentence about an item of each category.
-        listings: each label and its keywords.
-        shares: rough share of all items that have each label, from general knowledge.
         keywords: words and phrases, with the indices of the labels that they suggest.
     """
 
     def __init__(self, item_kind: str) -> None:
         raw = resources.files("mmrec.llm").joinpath("vocabulary.json").read_bytes()
-        vocabulary = json.loads(raw)
-        kind = vocabulary["kinds"].get(item_kind.strip().lower(), vocabulary["kinds"]["generic"])
+        content = json.loads(raw)
+        kinds: dict[str, dict[str, Any]] = content["kinds"]
         self.revision = hashlib.sha256(raw).hexdigest()[:12]
-        self.praise: list[str] = kind["anchors"]["positive"]
-        self.blame: list[str] = kind["anchors"]["negative"]
-        self.price_sentences: dict[PriceTag, list[str]] = kind["price"]["anchors"]
-        self.margin: float = kind["margin"]
-        self.labels = list(kind["categories"])
-        self.prompts, self.listings, self.shares = [], [], []
+        self.vocabulary = kinds.get(item_kind.strip().lower(), kinds["generic"])
+        self.labels = list(self.vocabulary["categories"])
         keywords: dict[str, list[int]] = defaultdict(list)
-        for index, (label, category) in enumerate(kind["categories"].items()):
-            names = [label, *category["keywords"]]
-            self.prompts.append(category["prompt"])
-            self.listings.append(", ".join(names))
-            self.shares.append(category.get("common", _DEFAULT_SHARE))
-            for name in dict.fromkeys(names):
+        for index, (label, category) in enumerate(self.vocabulary["categories"].items()):
+            for name in dict.fromkeys([label, *category["keywords"]]):
                 keywords[name].append(index)
         self.keywords = Phrases(keywords)
         weights = {"strong_positive": 2.0, "positive": 1.0}
         weights |= {"negative": -1.0, "strong_negative": -2.0}
         opinions: dict[str, float] = {}
         for name, weight in weights.items():
-            opinions.update(dict.fromkeys(vocabulary["polarity"][name], weight))
+            opinions.update(dict.fromkeys(content["polarity"][name], weight))
         self._opinions = Phrases(opinions)
-        self._negations = frozenset(vocabulary["negations"])
-        self._price_words = frozenset(kind["price"]["words"])
+        self._negations = frozenset(content["negations"])
         tags: dict[str, PriceTag] = {}
         for tag in PRICE_TAGS:
-            tags.update(dict.fromkeys(kind["price"]["phrases"].get(tag, []), tag))
+            tags.update(dict.fromkeys(self.vocabulary["price"]["phrases"].get(tag, []), tag))
         self._price_phrases = Phrases(tags)
+        self._price_words = frozenset(self.vocabulary["price"]["words"])
 
     def opinion_score(self, words: Words) -> float:
         """Praise minus blame in a sentence, words of strong opinion counting twice.
@@ -143,14 +234,6 @@ class Lexicon:
         return sum(map(self._negations.__contains__, before)) % 2 == 1
 
 
-def split_words(sentence: str) -> Words:
-    """Normalize a sentence to words that can be looked up: "Crème-brûlée!" is `creme`, `brulee`."""
-    text = sentence.replace("’", "'").lower()
-    if not text.isascii():
-        text = "".join(sign for sign in normalize("NFKD", text) if not combining(sign))
-    return re.findall(r"[^\W_]+(?:'[^\W_]+)*|[\U0001F300-\U0001FAFF\u2600-\u27BF\u2B50]", text)
-
-
 class ZeroShotScorer:
     """Scores sentences by the closeness of their vectors to model sentences of a lexicon.
 
@@ -162,11 +245,19 @@ class ZeroShotScorer:
         def encode(texts: Sequence[str]) -> np.ndarray:
             return encoder.encode(texts, "reading the vocabulary").astype(np.float32)
 
-        praise, blame = encode(lexicon.praise), encode(lexicon.blame)
+        vocabulary = lexicon.vocabulary
+        anchors, tags = vocabulary["anchors"], vocabulary["price"]["anchors"]
+        praise, blame = encode(anchors["positive"]), encode(anchors["negative"])
         self._blame, self._praise = blame.mean(0), praise.mean(0)
         # From cheap to overpriced.
-        self._tags = np.stack([encode(texts).mean(0) for texts in lexicon.price_sentences.values()])
-        labels = _normalize(encode(lexicon.prompts) + encode(lexicon.listings))
+        self._tags = np.stack([encode(texts).mean(0) for texts in tags.values()])
+        prompts, listings, shares = [], [], []
+        default_share = 0.1  # of items, for a category without a known share
+        for label, category in vocabulary["categories"].items():
+            prompts.append(category["prompt"])
+            listings.append(", ".join([label, *category["keywords"]]))
+            shares.append(category.get("common", default_share))
+        labels = _normalize(encode(prompts) + encode(listings))
         # Cosines of neutral sentences and of the other labels tell what is close to a label.
         neutral = np.concatenate([praise, blame])
         self._labels = _normalize(labels - labels.mean(0))
@@ -175,7 +266,7 @@ class ZeroShotScorer:
         # A label is no background of its own.
         np.fill_diagonal(background[len(neutral) :], np.nan)
         self._mean, self._deviation = np.nanmean(background, axis=0), np.nanstd(background, axis=0)
-        self._bonus = 0.6 * np.log(np.array(lexicon.shares, np.float32) / _DEFAULT_SHARE)
+        self._bonus = 0.6 * np.log(np.array(shares, np.float32) / default_share)
 
     def opinions(self, vectors: np.ndarray) -> np.ndarray:
         """Position of sentences (n, d) from mean blame -1 to mean praise 1: (n,)."""
@@ -186,8 +277,7 @@ class ZeroShotScorer:
         vectors = vectors.astype(np.float32)
         is_close = (vectors @ _normalize(self._tags).T).max(1, initial=0) > 0.5
         position = _position(vectors, self._tags[0], self._tags[-1])
-        verdicts: np.ndarray = np.sign(position) * (is_close & (np.abs(position) > 0.6))
-        return verdicts
+        return np.asarray(np.sign(position) * (is_close & (np.abs(position) > 0.6)))
 
     def categories(self, vectors: np.ndarray) -> np.ndarray:
         """Standard deviations by which sentences (n, d) are closer to labels: (n, labels).
@@ -195,17 +285,15 @@ class ZeroShotScorer:
         Labels that many items have get a bonus, rare ones a malus.
         """
         cosines = (vectors.astype(np.float32) - self._center) @ self._labels.T
-        scores: np.ndarray = (cosines - self._mean) / self._deviation + self._bonus
-        return scores
+        return np.asarray((cosines - self._mean) / self._deviation + self._bonus)
 
 
 def _position(vectors: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Where vectors (n, d) lie on the line from `low` (d,) at -1 to `high` (d,) at 1: (n,)."""
     direction = high - low
-    positions: np.ndarray = (vectors - (low + high) / 2) @ direction * 2 / (direction @ direction)
-    return positions
+    middle = (low + high) / 2
+    return np.asarray((vectors - middle) @ direction * 2 / (direction @ direction))
 
 
 def _normalize(vectors: np.ndarray) -> np.ndarray:
-    units: np.ndarray = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return units
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))

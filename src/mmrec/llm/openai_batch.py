@@ -1,30 +1,123 @@
-"""OpenAI's Batch API: requests go as files, a later run collects the answers, at half the price."""
+"""OpenAI's Batch API: requests go as files, a later run collects the answers, at half the price.
+
+What was submitted, and answers that were collected, are in the store's database, so that a crash at
+any point neither pays twice nor loses answers.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import chain
 from tempfile import TemporaryFile, gettempdir
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, ClassVar
+
+from pydantic import TypeAdapter
 
 from mmrec.cache.store import Failure, Store
 from mmrec.console import console, escape_text
 from mmrec.errors import ModelError, StoreError
-from mmrec.llm.batch_store import AnswersPending, BatchJob, BatchJobStore
-from mmrec.llm.cost import BudgetReached, CostTracker
+from mmrec.llm.cost import AnswersPending, BudgetReached, CostTracker
 from mmrec.llm.openai_client import ChatClient
-from mmrec.llm.openai_protocol import ChatRequest, Endpoint, NumberedRequests, parse_batch_result
+from mmrec.llm.openai_protocol import (
+    ChatRequest,
+    Endpoint,
+    NumberedRequests,
+    parse_batch_result,
+    request_body,
+)
 from mmrec.llm.types import Answer, NumberedAnswers, Usage
 
 if TYPE_CHECKING:
     from openai import OpenAI
     from openai.types import Batch
 
-__all__ = ["BatchClient"]
+
+class BatchJobStore:
+    """Submitted requests of one server, and answers that were collected but not yet taken.
+
+    The requests of a batch have its token, and the server's ids of its file and of the batch once
+    these are recorded. Without a file id nothing was created. With a file id but no batch id the
+    process may have died between the creation of the batch and its record.
+    """
+
+    _answers: ClassVar[TypeAdapter[Answer | Failure]] = TypeAdapter(Answer | Failure)
+
+    def __init__(self, store: Store, server: str = "") -> None:
+        self._store = store
+        self._server = server
+        self._execute(
+            "CREATE TABLE IF NOT EXISTS batch_requests (name TEXT PRIMARY KEY, "
+            "server TEXT NOT NULL, token TEXT NOT NULL, file_id TEXT, batch_id TEXT, "
+            "input INTEGER NOT NULL, output INTEGER NOT NULL, answer TEXT)"
+        )
+
+    def count_pending(self) -> int:
+        """Requests that were submitted, to any server, and have no answer yet."""
+        ((count,),) = self._execute("SELECT count(*) FROM batch_requests WHERE answer IS NULL")
+        return int(count)
+
+    def find(self, name: str) -> tuple[bool, Answer | Failure | None]:
+        """Whether a request was submitted, and its answer if that was collected."""
+        rows = self._execute("SELECT answer FROM batch_requests WHERE name = ?", name)
+        if not rows or rows[0][0] is None:
+            return bool(rows), None
+        return True, self._answers.validate_json(rows[0][0])
+
+    def forget_answer(self, name: str) -> None:
+        """Delete a request whose answer has been stored among the results."""
+        self._execute("DELETE FROM batch_requests WHERE name = ?", name)
+
+    def pending_usage(self) -> Usage:
+        """The most tokens of the requests that are with the server."""
+        query = (
+            "SELECT total(input), total(output) FROM batch_requests "
+            "WHERE answer IS NULL AND server = ?"
+        )
+        ((input_tokens, output_tokens),) = self._execute(query, self._server)
+        return Usage(input=input_tokens, output=output_tokens)
+
+    def unfinished_jobs(self) -> list[tuple[str, str | None, str | None]]:
+        """Token, file id and batch id of each job that was not collected yet."""
+        query = (
+            "SELECT token, file_id, batch_id FROM batch_requests "
+            "WHERE answer IS NULL AND server = ? GROUP BY token ORDER BY min(rowid)"
+        )
+        return [(token, file, batch) for token, file, batch in self._execute(query, self._server)]
+
+    def add(self, token: str, requests: Mapping[str, Usage]) -> None:
+        """Record a job before the server is called: its requests, and the most tokens of each."""
+        columns = "name, server, token, input, output"
+        insert = f"INSERT OR REPLACE INTO batch_requests ({columns}) VALUES (?, ?, ?, ?, ?)"
+        with self._store.transaction() as db:
+            for name, usage in requests.items():
+                db.execute(insert, (name, self._server, token, usage.input, usage.output))
+
+    def record_file(self, token: str, file_id: str) -> None:
+        """The file was uploaded; from now on there may be a batch of it."""
+        self._execute("UPDATE batch_requests SET file_id = ? WHERE token = ?", file_id, token)
+
+    def record_batch(self, token: str, batch_id: str) -> None:
+        """The batch was created."""
+        self._execute("UPDATE batch_requests SET batch_id = ? WHERE token = ?", batch_id, token)
+
+    def finish(self, token: str, answers: Iterable[tuple[str, Answer | Failure]] = ()) -> int:
+        """Keep the answers of a job, and forget the others: how many, since these may be resubmitted."""
+        # One transaction: a process that dies meanwhile leaves the job as it was.
+        update = "UPDATE batch_requests SET answer = ? WHERE name = ? AND token = ?"
+        with self._store.transaction() as db:
+            for name, answer in answers:
+                content = self._answers.dump_json(answer).decode()
+                db.execute(update, (content, name, token))
+            delete = "DELETE FROM batch_requests WHERE token = ? AND answer IS NULL"
+            return db.execute(delete, (token,)).rowcount
+
+    def _execute(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
+        with self._store.transaction() as db:
+            return db.execute(statement, values).fetchall()
 
 
 class BatchClient(ChatClient):
@@ -37,6 +130,7 @@ class BatchClient(ChatClient):
         endpoint: server and model.
         costs: at the price of batches, with what requests at the server cost at most.
         store: remembers what was submitted.
+        window: most tokens of reviews in one request.
         resubmit: whether requests are submitted again whose batch the server has forgotten.
     """
 
@@ -49,9 +143,14 @@ class BatchClient(ChatClient):
     _not_found_hint = "if it takes no batches, leave --batch away"
 
     def __init__(
-        self, endpoint: Endpoint, costs: CostTracker, store: Store, resubmit: bool = False
+        self,
+        endpoint: Endpoint,
+        costs: CostTracker,
+        store: Store,
+        window: int | None = None,
+        resubmit: bool = False,
     ) -> None:
-        super().__init__(endpoint, 1, costs)
+        super().__init__(endpoint, 1, costs, window)
         self._store = store
         self._resubmit = resubmit
         self._server_id = (endpoint.url or endpoint.provider).rstrip("/")
@@ -76,25 +175,28 @@ class BatchClient(ChatClient):
         lines: dict[str, Usage] = {}
         # Locked, so that no other process takes a job that is being submitted for one of a dead
         # process. The file is on disk, since it may be larger than memory.
-        lock = self._store.lock("batch requests")
-        with lock, self._sync_client() as client, TemporaryFile() as file:
+        lock, openai = self._store.lock("batch requests"), self._openai
+        with lock, openai.OpenAI(**self._client_options) as client, TemporaryFile() as file:
             self._catch_up(client)
             for number, request in chain([first], upcoming):
-                name = self._request_name(request)
-                if (answer := self._jobs.stored_answer(name)) is not None:
-                    self.costs.settle(0, answer.usage if isinstance(answer, Answer) else None)
+                # The same from run to run, whatever the server's capabilities.
+                content = json.dumps([self._server_id, self.model, *request])
+                name = hashlib.sha256(content.encode()).hexdigest()
+                is_submitted, answer = self._jobs.find(name)
+                if answer is not None:
+                    self.costs.settle(0, answer)
                     yield number, answer
                     # Only now: the caller has stored the answer when it asks for the next one.
                     self._jobs.forget_answer(name)
-                elif name in lines or self._jobs.is_pending(name):
+                elif is_submitted or name in lines:
                     pending.waiting += 1
-                elif (answered := self._probe(number, request)) is not None:
-                    yield answered
-                elif (reserved := self._reserve(request.max_usage)) is None:
+                elif (outcome := self._ask_or_reserve(request)) is None:
                     pending.deferred += 1
+                elif isinstance(outcome, Answer | Failure):
+                    yield number, outcome
                 else:
                     pending.submitted += 1
-                    pending.cost += reserved
+                    pending.cost += outcome
                     line = self._line(name, request)
                     is_full = file.tell() + len(line) > self.max_bytes
                     if is_full or len(lines) == self.max_requests:
@@ -110,41 +212,30 @@ class BatchClient(ChatClient):
             is_waiting = self._jobs.pending_usage() != Usage()
             raise pending if is_waiting or not self._budget_reached else self._budget_reached
 
-    def _request_name(self, request: ChatRequest) -> str:
-        """A name that stays the same from run to run, whatever the server's capabilities."""
-        content = json.dumps([self._server_id, self.model, *request])
-        return hashlib.sha256(content.encode()).hexdigest()
+    def _ask_or_reserve(self, request: ChatRequest) -> Answer | Failure | float | None:
+        """US dollars reserved for a request in a batch; None once the budget does not hold them.
 
-    def _line(self, name: str, request: ChatRequest) -> bytes:
-        line = {
-            **{"custom_id": name, "method": "POST", "url": "/v1/chat/completions"},
-            "body": self._capabilities.request_body(self.model, request),
-        }
-        return json.dumps(line).encode() + b"\n"
-
-    def _probe(self, number: int, request: ChatRequest) -> tuple[int, Answer | Failure] | None:
-        """Make an ordinary call while none of that kind was answered, and the budget holds it."""
-        is_plain = request.schema is None
-        if is_plain in self._probed or self._budget_reached is not None:
+        While no request of that kind was answered, the answer of an ordinary call.
+        """
+        # A used up budget ends nothing but new requests: what was submitted is still collected.
+        if self._budget_reached is not None:
             return None
+        is_plain = request.schema is None
         try:
-            ((number, answer),) = super().complete(iter([[(number, request)]]))
+            if is_plain in self._probed:
+                return self.costs.reserve(request.max_usage)
+            ((_, answer),) = super().complete(iter([[(0, request)]]))
         except BudgetReached as reached:
             self._budget_reached = reached
             return None
         if isinstance(answer, Answer):
             self._probed.add(is_plain)
-        return number, answer
+        return answer
 
-    def _reserve(self, max_usage: Callable[[], Usage]) -> float | None:
-        """US dollars reserved for requests; None once the budget does not hold them."""
-        # That ends nothing but new requests: what was submitted is still collected.
-        if self._budget_reached is None:
-            try:
-                return self.costs.reserve(max_usage)
-            except BudgetReached as reached:
-                self._budget_reached = reached
-        return None
+    def _line(self, name: str, request: ChatRequest) -> bytes:
+        body = request_body(self.model, request, self._refused)
+        line = {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}
+        return json.dumps(line).encode() + b"\n"
 
     def _submit(self, client: OpenAI, file: IO[bytes], lines: dict[str, Usage]) -> None:
         """Make a batch of a file's lines, if there are any; empties both."""
@@ -176,21 +267,31 @@ class BatchClient(ChatClient):
         if self._caught_up:
             return
         refusals = []
-        for job in self._jobs.unfinished_jobs():
+        for token, file_id, batch_id in self._jobs.unfinished_jobs():
             with self._translate_errors():
-                batch = self._find_batch(client, job)
+                batch = self._find_batch(client, token, file_id, batch_id)
             if batch is None:
-                self._jobs.finish(job.token)
+                self._jobs.finish(token)
             elif batch.status == "failed":
-                refusals.append(_describe_refusal(batch, self._jobs.finish(job.token)))
+                lost = self._jobs.finish(token)
+                errors = (batch.errors.data if batch.errors else None) or []
+                reasons = dict.fromkeys(str(error.message) for error in errors)
+                reason = escape_text("; ".join(list(reasons)[:3]) or "no reason given", 500)
+                refusals.append(
+                    f"the server refused batch {batch.id} of {lost:,} requests: {reason}. "
+                    "The next run submits them again; --budget submits less at a time"
+                )
             elif batch.status in ("completed", "expired", "cancelled"):
-                self._collect(client, job, batch)
+                self._collect(client, token, batch)
             else:
                 _report(batch)
         if refusals:
             raise ModelError("; ".join(refusals))
         self._caught_up = True
-        self._reserve(self._jobs.pending_usage)
+        try:
+            self.costs.reserve(self._jobs.pending_usage)
+        except BudgetReached as reached:
+            self._budget_reached = reached
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
@@ -203,29 +304,29 @@ class BatchClient(ChatClient):
                 f"a temporary file cannot be written: {error}; see that {gettempdir()} has room"
             ) from error
 
-    def _find_batch(self, client: OpenAI, job: BatchJob) -> Batch | None:
+    def _find_batch(
+        self, client: OpenAI, token: str, file_id: str | None, batch_id: str | None
+    ) -> Batch | None:
         """The batch of a job as the server has it; None where there is none, and never will be."""
-        from openai import NotFoundError
-
         client = client.with_options(max_retries=2)  # a later run looks again
-        if job.batch_id is not None:
+        if batch_id is not None:
             try:
-                return client.batches.retrieve(job.batch_id)
-            except NotFoundError:
-                self._check_resubmit(job.batch_id)
+                return client.batches.retrieve(batch_id)
+            except self._openai.NotFoundError:
+                self._check_resubmit(batch_id)
                 return None
-        if job.file_id is None:
+        if file_id is None:
             return None
-        # The process died before it recorded the batch, which has the file's id.
-        batch = _listed_batch(client, job.file_id)
-        if batch is None:
-            # The call that makes a batch of the file may still be on its way: now it fails.
-            with suppress(NotFoundError):
-                client.files.delete(job.file_id)
-            batch = _listed_batch(client, job.file_id)
-        if batch is not None:
-            self._jobs.record_batch(job.token, batch.id)
-        return batch
+        # The process died before it recorded the batch, which has the file's id. If there is none,
+        # the call that makes a batch of the file may still be on its way: without a file it fails.
+        for _ in range(2):
+            for batch in client.batches.list(limit=100):
+                if batch.input_file_id == file_id:
+                    self._jobs.record_batch(token, batch.id)
+                    return batch
+            with suppress(self._openai.NotFoundError):
+                client.files.delete(file_id)
+        return None
 
     def _check_resubmit(self, missing: str) -> None:
         """Raise a ModelError unless what the server has lost may be paid for again."""
@@ -235,41 +336,23 @@ class BatchClient(ChatClient):
                 "submitted it, or submit its requests again with --retry-failed"
             ) from None
 
-    def _collect(self, client: OpenAI, job: BatchJob, batch: Batch) -> None:
+    def _collect(self, client: OpenAI, token: str, batch: Batch) -> None:
         """Keep the answers of a batch that has ended; its other requests may be submitted again."""
-        from openai import NotFoundError
-
         with TemporaryFile() as file:
             for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
                 with self._translate_errors():
                     try:
                         with client.files.with_streaming_response.content(file_id) as content:
                             file.writelines(content.iter_bytes())
-                    except NotFoundError:
+                    except self._openai.NotFoundError:
                         self._check_resubmit(f"the answers of {batch.id}")
             file.seek(0)
             answers = filter(None, map(parse_batch_result, file))
-            lost = self._jobs.finish(job.token, answers)
+            lost = self._jobs.finish(token, answers)
         _report(batch, f"; {lost:,} have no answer and are submitted again" if lost else "")
-
-
-def _listed_batch(client: OpenAI, file_id: str) -> Batch | None:
-    batches = client.batches.list(limit=100)
-    return next((batch for batch in batches if batch.input_file_id == file_id), None)
 
 
 def _report(batch: Batch, remark: str = "") -> None:
     counts = batch.request_counts
     progress = f", {counts.completed:,} of {counts.total:,} done" if counts and counts.total else ""
     console.print(f"batch {batch.id}: {batch.status}{progress}{remark}", markup=False)
-
-
-def _describe_refusal(batch: Batch, lost: int) -> str:
-    """Why a batch of so many requests was refused as a whole."""
-    errors = (batch.errors.data if batch.errors else None) or []
-    messages = dict.fromkeys(str(error.message) for error in errors)  # without repetitions
-    reason = "; ".join(list(messages)[:3]) or "no reason given"
-    return (
-        f"the server refused batch {batch.id} of {lost:,} requests: {escape_text(reason, 500)}. "
-        "The next run submits them again; --budget submits less at a time"
-    )

@@ -20,22 +20,22 @@ from mmrec.llm.openai_protocol import (
     ChatRequest,
     Endpoint,
     NumberedRequests,
-    ServerCapabilities,
     parse_completion,
+    refused_feature,
+    request_body,
 )
-from mmrec.llm.types import Answer, NumberedAnswers
+from mmrec.llm.prompts import chat_messages, prompt_digest
+from mmrec.llm.types import Answer, LanguageModel, NumberedAnswers, NumberedPrompts, Task
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI, OpenAI
-
-__all__ = ["ChatClient"]
+    from openai import AsyncOpenAI
 
 _Call = Future[Answer | Failure]
 # Servers that are no API answer with pages that the openai package stumbles over.
 _NOT_THE_API = (AttributeError, LookupError, TypeError, ValueError)
 
 
-class ChatClient:
+class ChatClient(LanguageModel):
     """A chat model behind HTTP.
 
     What the server cannot do (JSON schema, JSON mode, a parameter) shows in its refusals and is
@@ -46,18 +46,32 @@ class ChatClient:
         endpoint: server and model.
         in_flight: calls at the same time.
         costs: counts tokens and money, and holds the budget.
+        window: most tokens of reviews in one call.
+        count_submitted: requests that wait in batches; while there are any, no prompt is answered.
     """
 
+    window: int | None = None
     max_retries = 10
     """Tries of one call after the first."""
     _remedy: ClassVar[str] = ""
     _not_found_hint: ClassVar[str] = "does the URL end in /v1?"
 
-    def __init__(self, endpoint: Endpoint, in_flight: int, costs: CostTracker) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        in_flight: int,
+        costs: CostTracker,
+        window: int | None = None,
+        count_submitted: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.endpoint = endpoint
         self.costs = costs
+        self.window = window
         self._in_flight = in_flight
-        self._capabilities = ServerCapabilities(endpoint.provider == "openai")
+        self._count_submitted = count_submitted
+        # Only OpenAI knows this parameter for sure; the older name of it is `max_tokens`.
+        is_openai = endpoint.provider == "openai"
+        self._refused = frozenset([] if is_openai else ["max_completion_tokens"])
         self._failure_streak = 0
         self._warned_of_cut = False
 
@@ -70,13 +84,49 @@ class ChatClient:
         """
         if self.endpoint.model:
             return self.endpoint.model
-        with self._sync_client() as client, self._translate_errors():
+        openai = self._openai
+        with openai.OpenAI(**self._client_options) as client, self._translate_errors():
             models = client.with_options(max_retries=1, timeout=20).models.list().data
             names = [model.id for model in models]
         if len(names) != 1:
             listed = ", ".join(names[:20]) or "none"
             raise ModelError(f"{self._server} has {listed}; name one: openai:MODEL@{self._server}")
-        return names[0]
+        return str(names[0])
+
+    def provenance(self, task: Task) -> dict[str, object]:
+        """What determines an answer besides the texts; where the server is does not."""
+        return {
+            "kind": task.name,
+            "provider": self.endpoint.provider,
+            "model": self.model,
+            "prompt": prompt_digest(task),
+            "tokens": task.max_tokens,
+            "temperature": 0,
+        }
+
+    def status(self) -> str:
+        """Tokens and money so far."""
+        return str(self.costs)
+
+    def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
+        """Ask the server; raises as `complete`, and a ModelError where that would be paid twice."""
+        if submitted := self._count_submitted():
+            raise ModelError(
+                f"{submitted:,} requests were submitted by --batch and are not collected yet; now "
+                "they would be paid for twice. Run `mmrec annotate` with --batch until they are, "
+                "or use another --store"
+            )
+
+        def to_requests() -> NumberedRequests:
+            for block in prompts:
+                requests = []
+                for number, prompt in block:
+                    task = prompt.task
+                    request = ChatRequest(chat_messages(prompt), task.schema, task.max_tokens)
+                    requests.append((number, request))
+                yield requests
+
+        return self.complete(to_requests())
 
     def complete(self, requests: NumberedRequests) -> NumberedAnswers:
         """Make calls as requests come.
@@ -94,9 +144,21 @@ class ChatClient:
         waiting = chain([first], waiting)
         calls: dict[_Call, tuple[int, float]] = {}
         error: ModelError | None = None
+        # More than there are slots, so that none is empty while the caller stores an answer.
+        max_calls = self._in_flight + 8
         with self._connection() as start:
             while True:
-                waiting = self._start_calls(start, waiting, calls)
+                while len(calls) < max_calls and (following := next(waiting, None)):
+                    number, request = following
+                    try:
+                        reserved = self.costs.reserve(request.max_usage)
+                    except BudgetReached:
+                        if not calls:
+                            raise
+                        # Calls in flight may cost less than was reserved for them.
+                        waiting = chain([following], waiting)
+                        break
+                    calls[start(request)] = number, reserved
                 if not calls:
                     break
                 for call in wait(calls, return_when=FIRST_COMPLETED).done:
@@ -107,35 +169,10 @@ class ChatClient:
                         # No call can succeed any more; those in flight may have been paid for.
                         error, waiting = error or reason, chain()
                         continue
-                    usage = answer.usage if isinstance(answer, Answer) else None
-                    self.costs.settle(reserved, usage)
+                    self.costs.settle(reserved, answer)
                     yield number, answer
         if error is not None:
             raise error
-
-    def _start_calls(
-        self,
-        start: Callable[[ChatRequest], _Call],
-        waiting: chain[tuple[int, ChatRequest]],
-        calls: dict[_Call, tuple[int, float]],
-    ) -> chain[tuple[int, ChatRequest]]:
-        """Start calls until enough are in flight; what is left of the waiting requests."""
-        # More than there are slots, so that none is empty while the caller stores an answer.
-        max_calls = self._in_flight + 8
-        while len(calls) < max_calls:
-            following = next(waiting, None)
-            if following is None:
-                break
-            number, request = following
-            try:
-                reserved = self.costs.reserve(request.max_usage)
-            except BudgetReached:
-                if not calls:
-                    raise
-                # Calls in flight may cost less than was reserved for them.
-                return chain([following], waiting)
-            calls[start(request)] = number, reserved
-        return waiting
 
     @contextmanager
     def _connection(self) -> Iterator[Callable[[ChatRequest], _Call]]:
@@ -147,19 +184,21 @@ class ChatClient:
         """
         slots = asyncio.Semaphore(self._in_flight)
         _ = self.model  # Where none is named this is a call of its own, outside of the loop.
-        with (
-            start_blocking_portal() as portal,
-            portal.wrap_async_context_manager(self._async_client()) as client,
-        ):
+        http = self._openai.DefaultAioHttpClient()
+        client = self._openai.AsyncOpenAI(http_client=http, **self._client_options)
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(client):
             portal.call(self._check_reachable, client)
             yield partial(portal.start_task_soon, self._call, client, slots)
 
-    def _sync_client(self) -> OpenAI:
-        return _import_openai().OpenAI(**self._client_options)
-
-    def _async_client(self) -> AsyncOpenAI:
-        openai = _import_openai()
-        return openai.AsyncOpenAI(http_client=openai.DefaultAioHttpClient(), **self._client_options)
+    @cached_property
+    def _openai(self) -> Any:
+        try:
+            import openai
+        except ImportError as error:
+            raise ModelError(
+                "language models behind HTTP need the packages of: pip install 'mmrec[llm]'"
+            ) from error
+        return openai
 
     @property
     def _client_options(self) -> dict[str, Any]:
@@ -170,53 +209,51 @@ class ChatClient:
     def _translate_errors(self) -> Iterator[None]:
         """Turn errors of calls other than completions into ones that name the server and a remedy."""
         from httpx2 import HTTPError
-        from openai import APIConnectionError, NotFoundError, OpenAIError
 
         try:
             yield
-        except (APIConnectionError, HTTPError) as error:
+        except (self._openai.APIConnectionError, HTTPError) as error:
             reason = self._describe(error.__cause__ or error)
             raise ModelError(
                 f"cannot reach {self._server}: {reason}; is it running?{self._remedy}"
             ) from error
-        except (OpenAIError, *_NOT_THE_API) as error:
-            hint = f"; {self._not_found_hint}" if isinstance(error, NotFoundError) else ""
+        except (self._openai.OpenAIError, *_NOT_THE_API) as error:
+            is_missing = isinstance(error, self._openai.NotFoundError)
+            hint = f"; {self._not_found_hint}" if is_missing else ""
             reason = f"{type(error).__name__}: {self._describe(error)}"
             raise ModelError(f"{self._server}: {reason}{hint}") from error
 
     async def _check_reachable(self, client: AsyncOpenAI) -> None:
         """Fail at once where nobody answers, before all calls wait for it."""
-        from openai import APIConnectionError, APIStatusError
-
         try:
             await client.with_options(max_retries=2, timeout=20).models.list()
-        except APIConnectionError:
+        except self._openai.APIConnectionError:
             with self._translate_errors():
                 raise
-        except (APIStatusError, *_NOT_THE_API):
+        except (self._openai.APIStatusError, *_NOT_THE_API):
             pass  # Not every server lists its models.
 
     async def _call(
         self, client: AsyncOpenAI, slots: asyncio.Semaphore, request: ChatRequest
     ) -> Answer | Failure:
         """One call, in its turn, repeated without what the server refuses."""
-        import openai
         from httpx2 import Response
 
+        openai = self._openai
         async with slots:
-            capabilities = self._capabilities
+            refused = self._refused
             while True:
-                body = capabilities.request_body(self.model, request)
+                body = request_body(self.model, request, refused)
                 try:
                     # The openai package's own types take twice the time of all the rest.
                     reply = await client.post("/chat/completions", body=body, cast_to=Response)
                     answer = parse_completion(reply.json())
                 except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                     refusal = str(getattr(error, "param", None) or self._describe(error))
-                    downgraded = capabilities.downgraded(refusal, body)
-                    if downgraded is None:
+                    feature = refused_feature(refusal, body)
+                    if feature is None:
                         return Failure(f"the server refused: {self._describe(error)}")
-                    capabilities = downgraded
+                    refused |= {feature}
                 except (openai.AuthenticationError, openai.NotFoundError) as error:
                     details = f"model {self.model}, key from {self.endpoint.key_variable}"
                     message = f"{self._server}: {self._describe(error)} ({details})"
@@ -225,7 +262,7 @@ class ChatClient:
                     return self._count_failure(error)
                 else:
                     # Kept only after a success: the refusal may have been about this text alone.
-                    self._capabilities = capabilities
+                    self._refused = refused
                     self._failure_streak = 0
                     self._warn_of_cut(request, answer)
                     return answer
@@ -262,13 +299,3 @@ class ChatClient:
                 "it cuts long prompts. Give the model a larger context (Ollama: num_ctx in a "
                 "Modelfile), or lower --call-tokens"
             )
-
-
-def _import_openai() -> Any:
-    try:
-        import openai
-    except ImportError as error:
-        raise ModelError(
-            "language models behind HTTP need the packages of: pip install 'mmrec[llm]'"
-        ) from error
-    return openai

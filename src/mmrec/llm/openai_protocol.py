@@ -6,22 +6,13 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mmrec.cache.store import Failure
 from mmrec.console import escape_text
 from mmrec.errors import ConfigError, ModelError
-from mmrec.llm.context import estimate_tokens
-from mmrec.llm.types import Answer, Usage
-
-__all__ = [
-    "ChatRequest",
-    "Endpoint",
-    "ServerCapabilities",
-    "parse_batch_result",
-    "parse_completion",
-]
+from mmrec.llm.types import Answer, Usage, estimate_tokens
 
 
 @dataclass(frozen=True)
@@ -63,23 +54,18 @@ class Endpoint:
 
     @property
     def key_variable(self) -> str:
-        """The environment variable that holds the key.
-
-        OpenAI's key goes only to OpenAI's server, never to one that was named by its URL.
-        """
+        """The environment variable of the key: OpenAI's goes to no server named by its URL."""
         return "OPENAI_API_KEY" if self.provider == "openai" else "MMREC_API_KEY"
 
     @property
     def api_key(self) -> str:
         """The key to send; a ModelError is raised where OpenAI's is needed and is missing."""
         key = os.environ.get(self.key_variable, "").strip()
-        if self.provider != "openai":
-            return key or "no key"
-        if not key:
+        if self.provider == "openai" and not key:
             raise ModelError(
                 "OpenAI's models need a key in the environment variable OPENAI_API_KEY"
             )
-        return key
+        return key or "no key"
 
 
 class ChatRequest(NamedTuple):
@@ -103,48 +89,30 @@ NumberedRequests = Iterator[list[tuple[int, ChatRequest]]]
 """Requests in blocks, each request with its number."""
 
 
-@dataclass(frozen=True)
-class ServerCapabilities:
-    """What a server supports, as far as its refusals have shown."""
+def request_body(model: str, request: ChatRequest, refused: frozenset[str]) -> dict[str, Any]:
+    """The body of a call, without the parameters and formats that the server has refused."""
+    limit = "max_tokens" if "max_completion_tokens" in refused else "max_completion_tokens"
+    body: dict[str, Any] = {"model": model, "messages": request.messages, "temperature": 0}
+    body[limit] = request.max_tokens
+    if request.schema is not None:
+        schema = {"name": "answer", "strict": True, "schema": request.schema}
+        if "json_schema" not in refused:
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        elif "json_object" not in refused:
+            body["response_format"] = {"type": "json_object"}
+    return {name: value for name, value in body.items() if name not in refused}
 
-    uses_completion_limit: bool
-    """It calls the limit of an answer `max_completion_tokens`."""
-    formats: tuple[str, ...] = ("json_schema", "json_object", "text")
-    """Structured answers that may be asked for, the best one first."""
-    refused_parameters: frozenset[str] = frozenset()
-    """Parameters to leave out."""
 
-    def request_body(self, model: str, request: ChatRequest) -> dict[str, Any]:
-        """The body of a call."""
-        limit = "max_completion_tokens" if self.uses_completion_limit else "max_tokens"
-        body: dict[str, Any] = {
-            "model": model,
-            "messages": request.messages,
-            "temperature": 0,
-            limit: request.max_tokens,
-        }
-        best_format = self.formats[0]  # "text" needs no mention
-        if request.schema is not None and best_format == "json_schema":
-            schema = {"name": "answer", "strict": True, "schema": request.schema}
-            body["response_format"] = {"type": best_format, "json_schema": schema}
-        elif request.schema is not None and best_format == "json_object":
-            body["response_format"] = {"type": best_format}
-        for name in self.refused_parameters:
-            body.pop(name, None)
-        return body
-
-    def downgraded(self, refusal: str, body: dict[str, Any]) -> ServerCapabilities | None:
-        """What is left after a refusal of a body; None where it names nothing to leave out."""
-        # A refusal may also name what to use instead, so only names in the body count.
-        if "max_completion_tokens" in refusal and "max_completion_tokens" in body:
-            return replace(self, uses_completion_limit=False)
-        for name in ("temperature", "max_tokens"):
-            if name in refusal and name in body:
-                return replace(self, refused_parameters=self.refused_parameters | {name})
-        format_words = "response_format|json_schema|json_object|schema|grammar|structured"
-        if "response_format" in body and re.search(format_words, refusal):
-            return replace(self, formats=self.formats[1:])
-        return None
+def refused_feature(refusal: str, body: dict[str, Any]) -> str | None:
+    """The parameter or format of a body that a refusal is about; None where it names none."""
+    # A refusal may also name what to use instead, so only names in the body count.
+    for name in ("max_completion_tokens", "temperature", "max_tokens"):
+        if name in refusal and name in body:
+            return name
+    format_words = "response_format|json_schema|json_object|schema|grammar|structured"
+    if "response_format" in body and re.search(format_words, refusal):
+        return str(body["response_format"]["type"])
+    return None
 
 
 def parse_completion(reply: dict[str, Any]) -> Answer:

@@ -5,26 +5,15 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import json_repair
 
 from mmrec.console import single_line
-from mmrec.llm.sanitize import sanitize
+from mmrec.llm.prompts import sanitize
 from mmrec.llm.types import PRICE_TAGS, Answer, Note, PriceTag, Summary
-
-__all__ = [
-    "UnusableAnswer",
-    "check_supported",
-    "parse_categories",
-    "parse_note",
-    "parse_price",
-    "parse_sentence",
-    "parse_summary",
-    "parse_text",
-]
 
 _MAX_CHARACTERS = {"gist": 400, "text": 1500, "phrase": 160, "sentence": 400}
 # Words that hold a sentence together and state nothing of their own; no negation is among them.
@@ -39,42 +28,65 @@ very more just one other come expect place spot worth s re ll ve
 enjoy enjoyed find finds found like likes liked love loves loved mention mentions mentioned
 mind minds minded note notes noted praise praised say says said tell tells told think thinks
 """
-# Patterns that name a price tag, from the beginning of a word. "over-rice" is the paper's spelling.
-_PAPER_PRICE_NAMES: dict[PriceTag, str] = {
-    "overpriced": r"over[- ]?p?ric(?:e|ed|ey|ing)\b",
-    "cheap price": r"(?:low|cheap)(?:er)?[- ]pric",
-    "fair price": r"fair[- ]pric",
-}
-_OTHER_PRICE_WORDS: dict[PriceTag, str] = {
-    "overpriced": r"expensive|pric[ei]y|costly|high(?:er|ly)?[- ]pric",
-    "cheap price": r"cheap|inexpensive|bargain|affordabl",
-    "fair price": r"fair(?:ly[- ]pric|\b)|reasonabl|moderate|average|mid-?range",
-}
+# Patterns that name a price tag, from the beginning of a word: the paper's names first, then other
+# words for prices. "over-rice" is the paper's spelling.
+_PRICE_NAMES: tuple[dict[PriceTag, str], ...] = (
+    {
+        "overpriced": r"over[- ]?p?ric(?:e|ed|ey|ing)\b",
+        "cheap price": r"(?:low|cheap)(?:er)?[- ]pric",
+        "fair price": r"fair[- ]pric",
+    },
+    {
+        "overpriced": r"expensive|pric[ei]y|costly|high(?:er|ly)?[- ]pric",
+        "cheap price": r"cheap|inexpensive|bargain|affordabl",
+        "fair price": r"fair(?:ly[- ]pric|\b)|reasonabl|moderate|average|mid-?range",
+    },
+)
+AnnotationT = TypeVar("AnnotationT", Note, Summary)
 
 
 class UnusableAnswer(ValueError):
     """An answer that cannot be used; the message is the reason, worded to be sent to the model."""
 
 
-def parse_note(answer: Answer, max_categories: int) -> Note:
-    """Read a note from a structured answer.
+def parse_annotation(
+    answer: Answer, result_type: type[AnnotationT], max_categories: int
+) -> AnnotationT:
+    """Read a note or a summary from a structured answer, each field cut to its limits.
 
     Raises:
-        UnusableAnswer: no JSON object, a field of a wrong type, no gist, or an unknown price tag.
+        UnusableAnswer: no JSON object, a field of a wrong type, no text, or an unknown price tag.
     """
-    fields = _find_object(answer, "gist")
-    return Note(gist=_text_field(fields, "gist"), **_opinion_fields(fields, max_categories))
+    name = "gist" if result_type is Note else "text"
+    fields = _find_object(answer, name)
+    text = _text_field(fields, name)
+    for required in ("likes", "dislikes", "price", "categories"):
+        if required not in fields:
+            raise UnusableAnswer(f'the field "{required}" is missing')
+    price = str(fields["price"] or "none").strip().lower()
+    if price not in PRICE_TAGS:
+        raise UnusableAnswer(f'the field "price" must be one of {", ".join(PRICE_TAGS)}')
+    max_phrases = 8  # what the prompt of a summary allows
+    likes, dislikes = _phrases(fields, "likes"), _phrases(fields, "dislikes")
+    categories = _normalize_categories(_phrases(fields, "categories"))
+    opinions: dict[str, Any] = {
+        "likes": likes[:max_phrases],
+        "dislikes": dislikes[:max_phrases],
+        "price": price,
+        "categories": categories[:max_categories],
+    }
+    return result_type(**{name: text}, **opinions)
 
 
-def parse_summary(answer: Answer, max_categories: int) -> Summary:
-    """Read a summary from a structured answer; raises as `parse_note` does."""
-    fields = _find_object(answer, "text")
-    return Summary(text=_text_field(fields, "text"), **_opinion_fields(fields, max_categories))
+def parse_sentence(answer: Answer, sources: Sequence[str]) -> str:
+    """Read a sentence that states nothing but its sources from a structured answer.
 
-
-def parse_sentence(answer: Answer) -> str:
-    """Read a sentence from a structured answer; raises as `parse_note` does."""
-    return _text_field(_find_object(answer, "sentence"), "sentence")
+    Raises:
+        UnusableAnswer: as by `parse_annotation` and by `check_supported`.
+    """
+    sentence = _text_field(_find_object(answer, "sentence"), "sentence")
+    check_supported(sentence, sources)
+    return sentence
 
 
 def check_supported(sentence: str, sources: Sequence[str]) -> None:
@@ -117,9 +129,14 @@ def parse_price(answer: Answer) -> PriceTag:
         UnusableAnswer: it names no tag, and does not say that the price is unknown either.
     """
     text = single_line(parse_text(answer).lower())
-    if _states_missing_information(text):
+    # "not explicitly mentioned", "cannot really tell": one word may stand between.
+    negation = r"(?:\bno[tr]?\b|n['’]t\b|\bwithout\b)"
+    mention = r"(?:mention|stat|specif|discuss|provid|information)"
+    inability = r"\b(?:cannot|can['’]t|(?:unable|difficult|hard|impossible|not possible) to)"
+    judgement = r"(?:tell|determin|say|infer|assess|categori|classif|identif|judge)"
+    if re.search(rf"{negation}(?: \w+)? {mention}|{inability}(?: \w+)? {judgement}", text):
         return "none"
-    for patterns in (_PAPER_PRICE_NAMES, _OTHER_PRICE_WORDS):
+    for patterns in _PRICE_NAMES:
         mentions: list[tuple[int, PriceTag]] = []
         for tag, pattern in patterns.items():
             for match in re.finditer(rf"\b(?:{pattern})", text):
@@ -130,16 +147,6 @@ def parse_price(answer: Answer) -> PriceTag:
     if re.search(r"\b(?:none|unknown|unclear|n/a|no price)\b", text):
         return "none"
     raise UnusableAnswer("it names no price category")
-
-
-def _states_missing_information(text: str) -> bool:
-    """Whether an answer says that no price is mentioned ("not mentioned"), or that it cannot tell."""
-    negation = r"(?:\bno[tr]?\b|n['’]t\b|\bwithout\b)"
-    mention = r"(?:mention|stat|specif|discuss|provid|information)"
-    inability = r"\b(?:cannot|can['’]t|(?:unable|difficult|hard|impossible|not possible) to)"
-    judgement = r"(?:tell|determin|say|infer|assess|categori|classif|identif|judge)"
-    # One word may stand between: "not explicitly mentioned", "cannot really tell".
-    return bool(re.search(rf"{negation}(?: \w+)? {mention}|{inability}(?: \w+)? {judgement}", text))
 
 
 def _is_denied(text: str, start: int) -> bool:
@@ -172,18 +179,14 @@ def parse_categories(answer: Answer, max_categories: int) -> list[str]:
             states_none = True
         elif len(label.split()) < 5:  # more words are a sentence, and no label
             labels.append(label)
-    categories = _normalize_categories(labels, max_categories)
+    categories = _normalize_categories(labels)[:max_categories]
     if not categories and not states_none:
         raise UnusableAnswer("it names no kind in the form asked for")
     return categories
 
 
 def _without_thoughts(answer: Answer, max_characters: int = 50_000) -> str:
-    """The text after a model's thoughts.
-
-    Raises:
-        UnusableAnswer: it is longer than any answer that does not loop.
-    """
+    """The text after a model's thoughts; UnusableAnswer where it is so long that it must loop."""
     thoughts = r"\A.*</think(?:ing)?>|<think(?:ing)?>.*\Z"
     text = re.sub(thoughts, "", answer.text, flags=re.DOTALL | re.IGNORECASE)
     if len(text) > max_characters:
@@ -191,51 +194,45 @@ def _without_thoughts(answer: Answer, max_characters: int = 50_000) -> str:
     return text
 
 
-def _find_object(answer: Answer, field: str) -> dict[str, Any]:
-    """The last JSON object with a field: models think, quote and fence before they answer.
+def _find_object(answer: Answer, name: str) -> dict[str, Any]:
+    """The last outermost JSON object with a field: models think, quote and fence before they answer.
 
     JSON with small errors is repaired, unless the answer was cut off.
     """
     text, was_cut = _without_thoughts(answer), answer.finish == "length"
-    for find_objects in (_valid_objects,) if was_cut else (_valid_objects, _repaired_objects):
-        latest = None
-        for raw_fields in find_objects(text):
-            fields = {name.strip().lower(): value for name, value in raw_fields.items()}
-            if field in fields:
-                latest = fields
-        if latest is not None:
-            return latest
-    cut = ", it was cut off" if was_cut else ""
-    raise UnusableAnswer(f'it holds no JSON object with the field "{field}"{cut}')
-
-
-def _valid_objects(text: str, max_tries: int = 100) -> Iterator[dict[str, Any]]:
-    """Outermost valid JSON objects; each try may read all of the text, so their number is limited."""
-    decoder = json.JSONDecoder()
+    objects: list[dict[str, Any]] = []
     end = 0
-    for _ in range(max_tries):
+    for _ in range(100):  # Each try may read all of the text.
         start = text.find("{", end)
         if start < 0:
-            return
+            break
         try:
-            fields, end = decoder.raw_decode(text, start)
-            yield fields
+            fields, end = json.JSONDecoder().raw_decode(text, start)
+            objects.append(fields)
         except (ValueError, RecursionError):
             end = start + 1
+    fields = _last_with(name, objects)
+    if fields is None and "{" in text and not was_cut and len(text) <= 4_000:
+        # Repair takes O(n^2) time.
+        with suppress(ValueError, RecursionError):
+            repaired = json_repair.loads(text)
+            fields = _last_with(name, repaired if isinstance(repaired, list) else [repaired])
+    if fields is None:
+        cut = ", it was cut off" if was_cut else ""
+        raise UnusableAnswer(f'it holds no JSON object with the field "{name}"{cut}')
+    return fields
 
 
-def _repaired_objects(text: str, max_characters: int = 4_000) -> Iterator[dict[str, Any]]:
-    """Outermost JSON objects after repair; only of a short text, since that takes O(n^2) time."""
-    if "{" not in text or len(text) > max_characters:
-        return
-    with suppress(ValueError, RecursionError):
-        repaired = json_repair.loads(text)
-        for fields in repaired if isinstance(repaired, list) else [repaired]:
-            if isinstance(fields, dict):
-                yield fields
+def _last_with(name: str, values: Sequence[Any]) -> dict[str, Any] | None:
+    for value in reversed(values):
+        if isinstance(value, dict):
+            fields = {key.strip().lower(): content for key, content in value.items()}
+            if name in fields:
+                return fields
+    return None
 
 
-def _text_field(fields: Mapping[str, Any], name: str) -> str:
+def _text_field(fields: dict[str, Any], name: str) -> str:
     value = fields[name]
     text = single_line(sanitize(value)) if isinstance(value, str) else ""
     if not text:
@@ -243,24 +240,7 @@ def _text_field(fields: Mapping[str, Any], name: str) -> str:
     return text[: _MAX_CHARACTERS[name]]
 
 
-def _opinion_fields(fields: Mapping[str, Any], max_categories: int) -> dict[str, Any]:
-    """Likes, dislikes, price and categories, checked and cut to their limits."""
-    for name in ("likes", "dislikes", "price", "categories"):
-        if name not in fields:
-            raise UnusableAnswer(f'the field "{name}" is missing')
-    price = str(fields["price"] or "none").strip().lower()
-    if price not in PRICE_TAGS:
-        raise UnusableAnswer(f'the field "price" must be one of {", ".join(PRICE_TAGS)}')
-    max_phrases = 8  # what the prompt of a summary allows
-    return {
-        "likes": _phrases(fields, "likes")[:max_phrases],
-        "dislikes": _phrases(fields, "dislikes")[:max_phrases],
-        "price": price,
-        "categories": _normalize_categories(_phrases(fields, "categories"), max_categories),
-    }
-
-
-def _phrases(fields: Mapping[str, Any], name: str) -> list[str]:
+def _phrases(fields: dict[str, Any], name: str) -> list[str]:
     """Distinct phrases of a field that is a list of texts, a single text, or null."""
     value = fields[name] or []
     values = [value] if isinstance(value, str) else value
@@ -271,7 +251,7 @@ def _phrases(fields: Mapping[str, Any], name: str) -> list[str]:
     return list(filter(None, phrases))
 
 
-def _normalize_categories(labels: Sequence[str], max_categories: int) -> list[str]:
+def _normalize_categories(labels: Sequence[str]) -> list[str]:
     """Distinct labels in lower case; those with odd characters or over 40 letters are dropped."""
     well_formed: dict[str, None] = {}
     for label in labels:
@@ -279,4 +259,4 @@ def _normalize_categories(labels: Sequence[str], max_categories: int) -> list[st
         label = unicodedata.normalize("NFC", single_line(label.lower()))
         if re.fullmatch(r"\w[\w&'’/ .-]{0,39}", label):
             well_formed[label] = None
-    return list(well_formed)[:max_categories]
+    return list(well_formed)

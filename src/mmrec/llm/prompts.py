@@ -1,99 +1,177 @@
-"""Prompts: what is asked of a language model, and how untrusted texts are put into a message."""
+"""What a language model is shown: sanitized reviews that fit its context window, between marks."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
-from collections.abc import Sequence
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import resources
 from itertools import count
-from typing import Literal
+from typing import Any
 
-from pydantic import BaseModel
+from mmrec.llm.types import Prompt, Review, Task, Texts, estimate_tokens
 
-from mmrec.data.schema import EntityKind
-from mmrec.llm.sanitize import sanitize
-from mmrec.llm.types import Note, Prompt, Summary, Task
-
-__all__ = [
-    "chat_messages",
-    "frame_text",
-    "note_task",
-    "paper_tasks",
-    "prompt_digest",
-    "reason_task",
-    "summary_task",
-]
-
-_TEXTS: dict[str, str] = tomllib.loads(
+PROMPT_TEXTS: dict[str, Any] = tomllib.loads(
     resources.files("mmrec.llm").joinpath("prompts.toml").read_text("utf-8")
+)
+"""What language models are asked, by task, and the parts that tasks share."""
+# Characters that fonts show nothing for although Unicode does not class them as format
+# characters: fillers, variation selectors, tags; and code points that are no characters.
+_BLANK = re.compile(
+    r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufdd0-\ufdef\ufe00-\ufe0d"
+    r"\uffa0\ufff0-\ufff8\ufffe\uffff\U000e0000-\U000e0fff]"
 )
 
 
-def note_task(item_kind: str) -> Task:
-    """Read one review of an item of that kind."""
-    fields = _TEXTS["fields"].format(
-        points=5, sorts=f"sorts of {item_kind} it is", max_categories=5
-    )
-    rules = _TEXTS["rules"].format(texts="The review stands")
-    instructions = _TEXTS["note"].format(kind=item_kind, fields=fields, rules=rules)
-    return Task("note", instructions, _schema_of(Note), max_tokens=600)
+def sanitize(text: str) -> str:
+    """Remove hidden characters, and make markup of chat templates harmless.
+
+    Control, direction, tag and other format characters are removed, since they can carry orders
+    that a model reads and a person does not see. `<|im_end|>`, `</s>`, `[INST]`, `[|user|]` and
+    this package's marks get a space. Runs of empty lines become one. The result does not change
+    when it is sanitized again.
+    """
+    if text.isascii() and text.isprintable() and "<" not in text and "[" not in text:
+        return text.strip()  # the usual case
+    text = "\n".join(text.splitlines())
+    hidden = []
+    for character in set(text) - {"\n", "\t", "\u200c", "\u200d"}:
+        # Unassigned code points (Cn) stay: Python's table is years behind the emoji in use.
+        is_invisible = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co")
+        if is_invisible or _BLANK.match(character):
+            hidden.append(ord(character))
+    text = text.translate(dict.fromkeys(hidden))
+    # Zero-width (non-)joiners and emoji styles belong to words of some scripts and to emoji. One
+    # is kept where it joins or styles something; runs of them could spell a message.
+    joiners = r"[\u200c\u200d\ufe0e\ufe0f]"
+    text = re.sub(rf"(?<![^\0-\x7f]){joiners}+(?![^\0-\x7f])", "", text)
+    # An emoji style and a joiner may follow each other: a heart on fire is heart, style, joiner, fire.
+    text = re.sub(rf"(?={joiners}{{2}})(\ufe0f\u200d|.){joiners}*", r"\1", text)
+    tag = r"<(?=[^\s<>]{1,40}>)"
+    bracketed = r"\[(?=/?[a-z]?[A-Z_]{2,24}\]|\||(?i:review)\s+\S{1,9}\s[^\n\]]{1,40}\])"
+    text = re.sub(f"{tag}|{bracketed}", r"\g<0> ", text)
+    return re.sub(r"\n\s*\n\s*\n+", "\n\n", text).strip()
 
 
-def summary_task(entity_kind: EntityKind, item_kind: str, max_categories: int) -> Task:
-    """Sum up the reviews of one user or item, with at most `max_categories` (the paper: 11)."""
-    sorts = "this person goes to" if entity_kind == "user" else "it is"
-    fields = _TEXTS["fields"].format(
-        points=8, sorts=f"sorts of {item_kind} {sorts}", max_categories=max_categories
-    )
-    rules = _TEXTS["rules"].format(texts="Each review, or summary of several reviews, stands")
-    template = _TEXTS[f"{entity_kind}_summary"]
-    instructions = template.format(kind=item_kind, fields=fields, rules=rules)
-    return Task(f"summary of {entity_kind}", instructions, _schema_of(Summary), max_tokens=1000)
+class ContextWindow:
+    """Fits reviews, sanitized, into prompts.
+
+    Args:
+        count_tokens: tokens of texts, by the model's tokenizer where that is known.
+        size: most tokens of reviews in one prompt, with the lines around them.
+    """
+
+    def __init__(self, count_tokens: Callable[[Sequence[str]], list[int]], size: int) -> None:
+        # Cached, since under the policy `fold` a review is in some twenty groups.
+        self._count = cache(lambda text: count_tokens([text])[0])
+        self._fit = cache(lambda text, limit: truncate_text(sanitize(text), limit, self._count))
+        self._size = size
+        # Tokens of the lines around a text.
+        self._frame_tokens: int = self._count(frame_text("", 10, "0" * 12))
+
+    def fit_text(self, text: str) -> Texts:
+        """One text for a prompt of its own; () where it is blank."""
+        fitted = self._fit(text, max(self._size - self._frame_tokens, 1))
+        return (fitted,) if fitted else ()
+
+    def sample_reviews(self, group: Sequence[Review]) -> Texts:
+        """Texts for one prompt which cover the ratings and times of a group, in order of time."""
+        reviews, tokens = self._fit_group(group)
+        chosen = select_representative(reviews, tokens, self._size)
+        return tuple(reviews[index].text for index in chosen)
+
+    def split_reviews(self, group: Sequence[Review]) -> list[Texts]:
+        """All texts of a group, in as many prompts as needed; a sample where each takes a prompt."""
+        reviews, tokens = self._fit_group(group)
+        parts = [list(range(len(reviews)))]
+        if sum(tokens) > self._size:
+            parts = split_by_tokens(reviews, tokens, self._size)
+            if len(parts) == len(reviews):
+                return [self.sample_reviews(group)]
+        return [tuple(reviews[index].text for index in part) for part in parts]
+
+    def _fit_group(self, group: Sequence[Review]) -> tuple[list[Review], list[int]]:
+        """The reviews that are not blank, in order of time, and the tokens that each takes."""
+        limit = self._size - self._frame_tokens
+        if len(group) > 1:
+            limit //= 8  # among several, so that none crowds out the others
+        reviews, tokens = [], []
+        for review in sorted(group, key=lambda review: (review.time, review.text)):
+            if text := self._fit(review.text, max(limit, 1)):
+                reviews.append(review._replace(text=text))
+                tokens.append(self._count(text) + self._frame_tokens)
+        return reviews, tokens
 
 
-def reason_task(item_kind: str) -> Task:
-    """Say in one sentence why somebody may like an item of that kind."""
-    rules = _TEXTS["rules"].format(texts="Each sentence stands")
-    instructions = _TEXTS["reason"].format(kind=item_kind, rules=rules)
-    return Task("reason", instructions, _schema({"sentence": {"type": "string"}}), max_tokens=200)
+def truncate_text(
+    text: str, max_tokens: int, count_tokens: Callable[[str], int] = estimate_tokens
+) -> str:
+    """The beginning of a text, with an ellipsis where it was cut; empty where not even that fits."""
+    tokens = count_tokens(text)
+    if tokens <= max_tokens:
+        return text
+    # Step by step: the beginning may have more tokens per character than the whole.
+    while text and tokens > max_tokens:
+        length = min(len(text) * max_tokens // tokens, len(text) - 3) if max_tokens > 1 else 0
+        text = text[: max(length, 0)].rstrip()
+        tokens = count_tokens(text + " …")
+    return text and text + " …"
 
 
-def paper_tasks(
-    entity_kind: EntityKind, item_kind: str
-) -> dict[Literal["text", "price", "categories"], Task]:
-    """The paper's separate calls: a summary, and of an item its price tag and its categories."""
+def select_representative(
+    reviews: Sequence[Review], costs: Sequence[int], window: int
+) -> list[int]:
+    """Ascending positions of reviews that fit a window, and cover all ratings and times.
 
-    def task(name: str, template: str, max_tokens: int) -> Task:
-        return Task(name, _TEXTS[template].format(kind=item_kind), None, max_tokens)
+    Reviews take turns: the k-th of n reviews with a rating has turn k / n, and of equal turns the
+    rarest rating comes first. Within a rating, each prefix of the order is spread over time.
 
-    text = task(f"paper's summary of {entity_kind}", f"paper_{entity_kind}_summary", 400)
-    if entity_kind == "user":
-        return {"text": text}
-    return {
-        "text": text,
-        "price": task("paper's price", "paper_price", 50),
-        "categories": task("paper's categories", "paper_categories", 100),
-    }
+    Args:
+        reviews: (n,) in the order of time.
+        costs: (n,) tokens of each.
+        window: most tokens in all.
+    """
+    by_rating: dict[float, list[int]] = defaultdict(list)
+    for position, review in enumerate(reviews):
+        by_rating[review.rating].append(position)
+    turns = []  # (turn, reviews of the same rating, position)
+    for positions in by_rating.values():
+        size = len(positions)
+        # Van der Corput's sequence, base 2: each prefix of the ranks is spread over the range.
+        bits = max(size - 1, 1).bit_length()
+        ranks = sorted(range(size), key=lambda rank: f"{rank:0{bits}b}"[::-1])
+        for turn, rank in enumerate(ranks):
+            turns.append((turn / size, size, positions[rank]))
+    selected = []
+    for _, _, position in sorted(turns):
+        if costs[position] <= window:  # a later, shorter review may still fit
+            window -= costs[position]
+            selected.append(position)
+    return sorted(selected)
 
 
-def _schema_of(model: type[BaseModel]) -> dict[str, object]:
-    """JSON schema of a model's fields, without titles and defaults."""
-    fields = {}
-    for name, field in model.model_json_schema()["properties"].items():
-        fields[name] = {key: field[key] for key in ("type", "items", "enum") if key in field}
-    return _schema(fields)
+def split_by_tokens(
+    reviews: Sequence[Review], costs: Sequence[int], window: int
+) -> list[list[int]]:
+    """Positions of reviews in groups of one fold that fit a window each; arguments as above.
 
-
-def _schema(fields: dict[str, dict[str, object]]) -> dict[str, object]:
-    """JSON schema in OpenAI's strict form: every field required, no others."""
-    return {
-        "type": "object",
-        "properties": fields,
-        "required": list(fields),
-        "additionalProperties": False,
-    }
+    Views of one entity differ by one fold, so that the groups of all other folds are the same in
+    each view, and each is summarised only once.
+    """
+    groups: list[list[int]] = []
+    free, fold = 0, None
+    for position in sorted(range(len(reviews)), key=lambda position: reviews[position].fold):
+        if reviews[position].fold != fold or costs[position] > free:
+            groups.append([])
+            free, fold = window, reviews[position].fold
+        groups[-1].append(position)
+        free -= costs[position]
+    return groups
 
 
 def prompt_digest(task: Task) -> str:
@@ -105,28 +183,25 @@ def prompt_digest(task: Task) -> str:
 
 def chat_messages(prompt: Prompt) -> list[dict[str, str]]:
     """Chat messages of a prompt: the instructions first and always the same, the texts last."""
+    joined = "\0".join(prompt.texts)
+    # The mark is a hash of the texts, so nobody can write it into one of them beforehand; and no
+    # text holds it, so that none can end itself.
+    marks = (_mark(f"{attempt} {joined}") for attempt in count())
+    mark = next(mark for mark in marks if mark not in joined)
+    framed = [frame_text(text, number, mark) for number, text in enumerate(prompt.texts, 1)]
     messages = [
         {"role": "system", "content": prompt.task.instructions},
-        {"role": "user", "content": _frame_texts(prompt.texts)},
+        {"role": "user", "content": "\n".join(framed)},
     ]
     if prompt.rejected is not None:
         answer, reason = json.loads(prompt.rejected)
         form = "just what was asked for"
         if prompt.task.schema is not None:
             form = "one JSON object of just the fields asked for"
-        repair = _TEXTS["repair"].format(reason=reason, form=form)
+        repair = PROMPT_TEXTS["repair"].format(reason=reason, form=form)
         messages.append({"role": "assistant", "content": sanitize(answer)})
         messages.append({"role": "user", "content": repair})
     return messages
-
-
-def _frame_texts(texts: Sequence[str]) -> str:
-    """Texts between marked lines. No text holds the mark, so that none can end itself."""
-    joined = "\0".join(texts)
-    marks = (_mark(f"{attempt} {joined}") for attempt in count())
-    # The mark is a hash of the texts, so nobody can write it into one of them beforehand.
-    mark = next(mark for mark in marks if mark not in joined)
-    return "\n".join(frame_text(text, number, mark) for number, text in enumerate(texts, 1))
 
 
 def _mark(text: str) -> str:

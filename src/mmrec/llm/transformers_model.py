@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
+from jinja2 import TemplateError
 from transformers import GenerationConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from mmrec.cache.store import Failure
-from mmrec.data.schema import EntityKind
-from mmrec.encoder.weights import Placement, Weights
+from mmrec.encoder.weights import Placement, Weights, translate_loading_errors
 from mmrec.errors import ModelError
-from mmrec.llm.chat_template import ChatTemplate
-from mmrec.llm.cost import Budget, CostTracker
-from mmrec.llm.prompts import note_task, prompt_digest, summary_task
-from mmrec.llm.types import Answer, NumberedAnswers, NumberedPrompts, Prompt, Task, Usage
-
-__all__ = ["TransformersModel"]
+from mmrec.llm.annotator import build_task
+from mmrec.llm.prompts import chat_messages, prompt_digest
+from mmrec.llm.types import (
+    Answer,
+    LanguageModel,
+    NumberedAnswers,
+    NumberedPrompts,
+    Prompt,
+    Task,
+    Usage,
+)
 
 
 class _TokenizedPrompt(NamedTuple):
@@ -34,7 +41,7 @@ class _TokenizedPrompt(NamedTuple):
         return len(self.tokens) + self.max_new_tokens
 
 
-class TransformersModel:
+class TransformersModel(LanguageModel):
     """A local instruct model; its weights are downloaded and loaded at the first prompt.
 
     Prompts of a batch do not influence each other. In bf16, though, a near tie between two tokens
@@ -60,7 +67,7 @@ class TransformersModel:
         self._source = source
         self._requested_revision = revision
         self._max_window = window
-        self._costs = CostTracker(None, Budget(None))
+        self._token_count = 0
 
     @cached_property
     def window(self) -> int | None:
@@ -72,10 +79,9 @@ class TransformersModel:
         context_length = self._template.context_length
         if context_length is None:
             return self._max_window
-        tasks = [note_task("restaurant")]
-        tasks += [summary_task(kind, "restaurant", 11) for kind in get_args(EntityKind)]
         reserved = 0  # by the longest instructions and answer
-        for task in tasks:
+        for name in ("note", "summary of item", "summary of user"):
+            task = build_task(name, "restaurant", 11)
             instructions = self._template.encode(Prompt(task, ("",)))
             reserved = max(reserved, len(instructions) + task.max_tokens)
         if context_length - reserved < 64:
@@ -104,11 +110,11 @@ class TransformersModel:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text by the model's tokenizer; that needs no weights."""
-        return self._template.count_tokens(texts)
+        return [len(self._template.tokenize(self._template.neutralize(text))) for text in texts]
 
     def status(self) -> str:
         """Tokens so far."""
-        return str(self._costs)
+        return f"{self._token_count:,} tokens" if self._token_count else ""
 
     def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
         """Answer prompts, a block at a time; one that the model's context does not hold fails.
@@ -116,22 +122,20 @@ class TransformersModel:
         Raises:
             ModelError: the model cannot be loaded.
         """
+        context_length = self._template.context_length
         for block in prompts:
             waiting = []
             for number, prompt in block:
                 tokens = self._template.encode(prompt)
                 tokenized = _TokenizedPrompt(number, tokens, prompt.task.max_tokens)
-                context_length = self._template.context_length
-                if context_length is not None and tokenized.width > context_length:
-                    yield (
-                        number,
-                        Failure(
-                            f"{len(tokens):,} tokens and {tokenized.max_new_tokens:,} of the answer "
-                            f"are more than the {context_length:,} that the model takes at once"
-                        ),
-                    )
-                else:
+                if context_length is None or tokenized.width <= context_length:
                     waiting.append(tokenized)
+                    continue
+                reason = (
+                    f"{len(tokens):,} tokens and {tokenized.max_new_tokens:,} of the answer "
+                    f"are more than the {context_length:,} that the model takes at once"
+                )
+                yield number, Failure(reason)
             # Prompts of a batch have the same limit, and similar lengths: little is padding.
             waiting.sort(key=lambda prompt: (prompt.max_new_tokens, len(prompt.tokens)))
             while waiting:
@@ -162,35 +166,31 @@ class TransformersModel:
 
     @torch.inference_mode()
     def _answer_batch(self, batch: Sequence[_TokenizedPrompt]) -> list[Answer]:
-        """Generate the answers of a batch."""
+        """Generate the answers of a batch, each up to its first end token."""
+        settings, device = self._model.generation_config, self._placement.device
         width = max(len(prompt.tokens) for prompt in batch)
-        pad = self._model.generation_config.pad_token_id
         # (batch, width), padded on the left, so that every answer begins right after its prompt.
-        ids = torch.full((len(batch), width), pad)
+        ids = torch.full((len(batch), width), settings.pad_token_id)
         mask = torch.zeros((len(batch), width), dtype=torch.long)
         for row, prompt in enumerate(batch):
             ids[row, width - len(prompt.tokens) :] = torch.tensor(prompt.tokens)
             mask[row, width - len(prompt.tokens) :] = 1
-        device = self._placement.device
         generated = self._model.generate(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
             max_new_tokens=batch[0].max_new_tokens,
         )
-        answers = generated[:, width:].tolist()  # padded after the end
-        return [self._to_answer(*pair) for pair in zip(batch, answers, strict=True)]
-
-    def _to_answer(self, prompt: _TokenizedPrompt, tokens: list[int]) -> Answer:
-        """The answer up to the first end token."""
-        end_tokens = self._model.generation_config.eos_token_id or ()
-        end = 0
-        while end < len(tokens) and tokens[end] not in end_tokens:
-            end += 1
-        is_cut = end == len(tokens)
-        usage = Usage(input=len(prompt.tokens), output=end if is_cut else end + 1)
-        self._costs.settle(0, usage)
-        text = self._template.decode(tokens[:end])
-        return Answer(text=text, usage=usage, finish="length" if is_cut else "stop")
+        answers = []
+        for prompt, tokens in zip(batch, generated[:, width:].tolist(), strict=True):
+            end = 0
+            while end < len(tokens) and tokens[end] not in (settings.eos_token_id or ()):
+                end += 1
+            is_cut = end == len(tokens)
+            usage = Usage(input=len(prompt.tokens), output=end if is_cut else end + 1)
+            self._token_count += usage.input + usage.output
+            text, finish = self._template.decode(tokens[:end]), "length" if is_cut else "stop"
+            answers.append(Answer(text=text, usage=usage, finish=finish))
+        return answers
 
     @cached_property
     def _files(self) -> Weights:
@@ -198,8 +198,8 @@ class TransformersModel:
         return Weights.find_or_download(self._source, self._requested_revision, tensors=False)
 
     @cached_property
-    def _template(self) -> ChatTemplate:
-        return ChatTemplate(self._files)
+    def _template(self) -> _ChatTemplate:
+        return _ChatTemplate(self._files)
 
     @cached_property
     def _model(self) -> Any:
@@ -217,3 +217,67 @@ class TransformersModel:
             pad_token_id=min(end_tokens, default=0),
         )
         return model
+
+
+class _ChatTemplate:
+    """Prompts in the tokens of an instruct model; texts cannot break out of its chat template."""
+
+    def __init__(self, files: Weights) -> None:
+        files.require_type(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "one that writes texts")
+        config = files.load_part("AutoConfig")
+        # Most tokens of prompt and answer together; None where there is no limit.
+        text_config = config.get_text_config()
+        self.context_length: int | None = getattr(text_config, "max_position_embeddings", None)
+        # Lengths are checked by the caller, so the tokenizer need not warn of them.
+        self._tokenizer = files.load_part("AutoTokenizer", config=config, model_max_length=10**9)
+        template = self._tokenizer.chat_template
+        if not template:
+            raise ModelError(f"{files.name} has no chat template; name an instruct (chat) model")
+        self.end_token: int | None = self._tokenizer.eos_token_id
+        controls = set()
+        for token in self._tokenizer.added_tokens_decoder.values():
+            is_control = token.special or token.content in str(template)
+            if is_control and len(token.content.strip()) > 1:
+                controls.add(re.escape(token.content))
+        # What the tokenizer would read as a control token, the longest first; else nothing.
+        alternatives = "|".join(sorted(controls, key=len, reverse=True))
+        self._control_tokens = re.compile(alternatives or r"(?!)")
+        user = {"role": "user", "content": "probe"}
+        with translate_loading_errors(files.name):
+            self._render([user])
+            # Templates without a system role refuse it, or drop its message.
+            self._has_system_role = False
+            with suppress(TemplateError):
+                rendered = self._render([{**user, "role": "system"}, {**user, "content": "?"}])
+                self._has_system_role = "probe" in rendered
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """The tokens of a prompt, up to where the answer begins."""
+        chat = []
+        for message in chat_messages(prompt):
+            chat.append({**message, "content": self.neutralize(message["content"])})
+        if not self._has_system_role:
+            system, user, *rest = chat
+            content = f"{system['content']}\n\n{user['content']}"
+            chat = [{"role": "user", "content": content}, *rest]
+        return self.tokenize(self._render(chat))
+
+    def tokenize(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+
+    def neutralize(self, text: str) -> str:
+        """Split control tokens, so that a text with `<|end|>` does not end its message."""
+        text = text.encode("utf-8", "replace").decode()  # a tokenizer takes no lone surrogates
+        return self._control_tokens.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+
+    def _render(self, chat: list[dict[str, str]]) -> str:
+        # Reasoning is switched off. Without a date, Llama 3's template writes that of today, and
+        # answers change with it.
+        variables: dict[str, Any] = {"enable_thinking": False, "date_string": "01 Jan 2025"}
+        rendered = self._tokenizer.apply_chat_template(
+            chat, tokenize=False, add_generation_prompt=True, **variables
+        )
+        return str(rendered)

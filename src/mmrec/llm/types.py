@@ -4,35 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from mmrec.cache.store import Failure
 
-__all__ = [
-    "PRICE_TAGS",
-    "Answer",
-    "LanguageModel",
-    "Note",
-    "NumberedAnswers",
-    "NumberedPrompts",
-    "PriceTag",
-    "Prompt",
-    "Review",
-    "Summary",
-    "Task",
-    "Usage",
-]
-
 PriceTag = Literal["cheap price", "fair price", "overpriced", "none"]
-PRICE_TAGS: tuple[PriceTag, ...] = ("cheap price", "fair price", "overpriced", "none")
+PRICE_TAGS: tuple[PriceTag, ...] = get_args(PriceTag)
 """The paper's price tags, from cheap to expensive; `none` where the text mentions no price."""
+Texts = tuple[str, ...]
 
 
-class _Opinions(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Opinions(BaseModel, frozen=True, extra="forbid"):
     likes: list[str] = []
     dislikes: list[str] = []
     price: PriceTag = "none"
@@ -60,10 +44,8 @@ class Review(NamedTuple):
     fold: int
 
 
-class Usage(BaseModel):
+class Usage(BaseModel, frozen=True):
     """Tokens of one answer, or of several, as the server counted them."""
-
-    model_config = ConfigDict(frozen=True)
 
     input: int = 0
     output: int = 0
@@ -71,14 +53,11 @@ class Usage(BaseModel):
     """Tokens of the input that were read from the server's cache."""
 
     def __add__(self, usage: Usage) -> Usage:
-        tokens = {name: count + getattr(usage, name) for name, count in self}
-        return Usage(**tokens)
+        return Usage(**{name: count + getattr(usage, name) for name, count in self})
 
 
-class Answer(BaseModel):
+class Answer(BaseModel, frozen=True):
     """The model's answer, word for word, before it is parsed or checked."""
-
-    model_config = ConfigDict(frozen=True)
 
     text: str
     usage: Usage = Usage()
@@ -104,7 +83,7 @@ class Prompt(NamedTuple):
     """One call: a task, and the untrusted texts it is about."""
 
     task: Task
-    texts: tuple[str, ...]
+    texts: Texts
     rejected: str | None = None
     """JSON list of an answer that is to be repaired, and of why it could not be used."""
 
@@ -118,22 +97,35 @@ NumberedAnswers = Iterator[tuple[int, Answer | Failure]]
 class LanguageModel(Protocol):
     """Reads reviews. Its answers are kept in the store under everything that determines them."""
 
-    @property
-    def chunk_size(self) -> int:
-        """Prompts that are handed over, and stored, together."""
+    chunk_size: int = 1
+    """Prompts that are handed over, and stored, together."""
 
     @property
     def window(self) -> int | None:
         """Most tokens of texts in one prompt; None for a model of rules, which has no limit."""
+        return None
 
     def provenance(self, task: Task) -> dict[str, object]:
         """What determines an answer besides the texts: kind, model, revision, prompt, parameters."""
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, by the model's own tokenizer where it is available, else estimated."""
-
     def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
         """Answer prompts as they come."""
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, by the model's own tokenizer where it is available, else estimated."""
+        return list(map(estimate_tokens, texts))
+
     def status(self) -> str:
         """Usage so far, for the progress bar."""
+        return ""
+
+
+def estimate_tokens(text: str) -> int:
+    """About how many tokens a text has, where the model's tokenizer is not available.
+
+    Right for English; old tokenizers make twice as many of other scripts. No tokenizer of bytes
+    makes more than four times as many of any text.
+    """
+    by_bytes = len(text.encode("utf-8", "replace")) / 4  # long words, and scripts other than Latin
+    by_words = 1.3 * len(text.split())  # short words, which have a token each at least
+    return 1 + int(max(by_bytes, by_words))

@@ -13,7 +13,7 @@ import polars as pl
 
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.features.dataset import Dataset
-from mmrec.llm.sentences import split_query
+from mmrec.llm.lexicon import split_query
 from mmrec.llm.types import PRICE_TAGS, Note
 from mmrec.recommender.online import OnlineState
 from mmrec.recommender.persistence import SavedRecommender
