@@ -6,7 +6,6 @@ import base64
 import gzip
 import json
 import os
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,11 +64,10 @@ def stats(store: Store, selection: Selection) -> list[dict[str, Any]]:
     tokens = f"CASE WHEN json_valid({text}) THEN json_extract({text}, '$.usage.%s') END"
     columns = ("results", "failed", "bytes", "input", "output")
     # `total` instead of `sum`, which overflows on odd values.
-    sums = ", ".join(f"CAST(total({column}) AS INTEGER) AS {column}" for column in columns)
+    sums = ", ".join(f"CAST(total({column}) AS INTEGER)" for column in columns)
     query = f"""
-    SELECT json_extract(content, '$.kind') AS kind,
-        json_extract(content, '$.model') AS model,
-        {sums}, date(min(created), 'unixepoch') AS oldest
+    SELECT json_extract(content, '$.kind'), json_extract(content, '$.model'),
+        {sums}, date(min(created), 'unixepoch')
     FROM (
         SELECT provenance, created, 1 AS results, 0 AS failed, length(value) AS bytes,
             CAST({tokens % "input"} AS INTEGER) AS input,
@@ -79,29 +77,34 @@ def stats(store: Store, selection: Selection) -> list[dict[str, Any]]:
         FROM failures WHERE {_SELECTED}
     ) AS entries JOIN provenances ON id = entries.provenance GROUP BY 1, 2 ORDER BY 1, 2
     """
-    with store.translate_errors():
-        rows = store.db.execute(query, selection._asdict())
-        names = [name for name, *_ in rows.description]
-        return [dict(zip(names, row, strict=True)) for row in rows]
+    names = ("kind", "model", *columns, "oldest")
+    rows = store.select(query, selection._asdict())
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def export(store: Store, path: Path, selection: Selection) -> int:
-    """Write results as lines of JSON, ordered by key; return their number.
+    """Write results as lines of JSON, ordered by key, and return their number.
 
-    The file appears when it is complete.
-
-    Raises:
-        DataError: the file cannot be written.
+    The file appears when it is complete; a DataError says that it cannot be written.
     """
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
         raise ConfigError(f"{path}: name a file that ends in .jsonl or .jsonl.gz")
+    query = f"""
+    SELECT key, (SELECT content FROM provenances WHERE id = results.provenance), value, created
+    FROM results WHERE {_SELECTED} ORDER BY key
+    """
     # On the same disk, so that it can be renamed.
     temporary = path.with_name(f".{path.name}.part")
     written, zipped = 0, path.suffix == ".gz"
     try:
         with gzip.open(temporary, "wb") if zipped else temporary.open("wb") as file:
-            for line in _lines(store, selection):
-                file.write(line)
+            for key, content, value, created in store.select(query, selection._asdict()):
+                line = {"key": key.hex(), "provenance": json.loads(content), "created": created}
+                try:
+                    line["value"] = value.decode()  # readable where it is text
+                except UnicodeDecodeError:
+                    line |= {"value": base64.b64encode(value).decode(), "base64": True}
+                file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
                 written += 1
         os.replace(temporary, path)
     except OSError as error:
@@ -113,13 +116,10 @@ def export(store: Store, path: Path, selection: Selection) -> int:
 
 
 def import_(store: Store, path: Path) -> ImportCounts:
-    """Add the results of a file that `export` wrote.
+    """Add the results of a file that `export` wrote; a DataError says that it is absent or damaged.
 
     A store keeps its own results, and a bad line costs only itself. No value can be checked against
     its key, so import only files whose author you trust.
-
-    Raises:
-        DataError: the file is absent or damaged.
     """
     from mmrec.data.files import read_records  # takes long to import
 
@@ -127,7 +127,15 @@ def import_(store: Store, path: Path) -> ImportCounts:
     with store.transaction() as db:
         for number, content, raw in read_records(path):
             try:
-                new = _insert(store, content, raw)
+                if isinstance(content, str):
+                    raise ValueError(content)
+                line = _ExportedResult.model_validate_json(raw)  # stricter than Python's own JSON
+                if not isinstance(line.provenance.get("kind"), str):
+                    raise ValueError("provenance: its kind is no text")
+                key, value = bytes.fromhex(line.key), line.value.encode()
+                if line.base64:
+                    value = base64.b64decode(line.value, validate=True)
+                new = store.insert(dict(line.provenance), [(key, value)], line.created)
             except ValueError as error:
                 reason = str(error)
                 if isinstance(error, ValidationError):
@@ -158,32 +166,3 @@ def prune(store: Store, selection: Selection) -> None:
                 db.execute(f"DELETE FROM {table} WHERE {_SELECTED}", selection._asdict())
     with store.translate_errors():
         store.db.execute("VACUUM")
-
-
-def _lines(store: Store, selection: Selection) -> Iterator[bytes]:
-    query = f"""
-    SELECT key, (SELECT content FROM provenances WHERE id = results.provenance), value, created
-    FROM results WHERE {_SELECTED} ORDER BY key
-    """
-    with store.translate_errors():
-        for key, content, value, created in store.db.execute(query, selection._asdict()):
-            provenance = json.loads(content)
-            line = {"key": key.hex(), "provenance": provenance, "created": created}
-            try:
-                line["value"] = value.decode()  # readable where it is text
-            except UnicodeDecodeError:
-                line |= {"value": base64.b64encode(value).decode(), "base64": True}
-            yield json.dumps(line, ensure_ascii=False).encode() + b"\n"
-
-
-def _insert(store: Store, content: object, raw: str) -> int:
-    """Insert the result of a line, and return 1 if it is new; a ValueError says why it is refused."""
-    if isinstance(content, str):
-        raise ValueError(content)
-    line = _ExportedResult.model_validate_json(raw)  # stricter than Python's own JSON
-    if not isinstance(line.provenance.get("kind"), str):
-        raise ValueError("provenance: its kind is no text")
-    key, value = bytes.fromhex(line.key), line.value.encode()
-    if line.base64:
-        value = base64.b64decode(line.value, validate=True)
-    return store.insert(dict(line.provenance), [(key, value)], line.created)

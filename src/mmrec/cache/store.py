@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -53,9 +53,8 @@ class Failure:
 
 
 Provenance = dict[str, object]
-"""All that determines a result besides its input: `kind`, model, revision, parameters.
-
-Of a model behind HTTP also the `provider`, and then a call may cost money."""
+"""All that determines a result besides its input: `kind`, model, revision, parameters; of a model
+behind HTTP also the `provider`, and then a call may cost money."""
 Result = bytes | Failure
 Compute = Callable[[Iterator[list[int]]], Generator[tuple[int, Result]]]
 """Takes blocks of positions as it can work on them, and gives (position, result) in any order."""
@@ -106,7 +105,8 @@ class Store:
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """The values of those keys that have one."""
-        return dict(self._select("SELECT key, value FROM results WHERE key IN ({})", keys))
+        results = self._settled(keys).items()
+        return {key: value for key, value in results if isinstance(value, bytes)}
 
     def put(self, provenance: Provenance, results: Iterable[tuple[bytes, Result]]) -> None:
         """Write results by key in one transaction; a key that has a value keeps it."""
@@ -152,12 +152,9 @@ class Store:
         """The results of some inputs; missing ones are computed, and written as they arrive.
 
         Nothing is computed twice: who needs missing results waits until no other process or thread
-        computes results of this kind, and looks again. Equal inputs are computed once.
-
-        Args:
-            title, status: of the progress bar.
-            chunk: positions in a block; a crash costs the blocks that are being worked on.
-            order: sort key of positions, where the order of computing matters for speed.
+        computes results of this kind, and looks again. Equal inputs are computed once. A crash costs
+        the blocks, of `chunk` positions, that are being worked on. Where the order of computing
+        matters for speed, `order` is the sort key of positions. Title and status are for the bar.
         """
         keys = result_keys(provenance, inputs)
         results = self._settled(keys)
@@ -168,9 +165,8 @@ class Store:
             with track(title, len(todo), status) as advance, lock:
 
                 def record(new: dict[bytes, Result]) -> None:
-                    failed = sum(isinstance(result, Failure) for result in new.values())
                     results.update(new)
-                    advance(len(new), failed)
+                    advance(len(new), sum(isinstance(result, Failure) for result in new.values()))
 
                 # Whoever held the lock may have computed some of them.
                 record(self._settled([keys[position] for position in todo]))
@@ -190,8 +186,12 @@ class Store:
             SELECT json_extract(content, '$.kind'), count(*)
             FROM results JOIN provenances ON id = results.provenance GROUP BY 1 ORDER BY 1
         """
+        return dict(self.select(query))
+
+    def select(self, query: str, values: Any = ()) -> Iterator[tuple[Any, ...]]:
+        """Rows of a query."""
         with self.translate_errors():
-            return dict(self.db.execute(query))
+            yield from self.db.execute(query, values)
 
     def close(self) -> None:
         """Close the database."""
@@ -246,7 +246,16 @@ class Store:
         try:
             yield
         except (OSError, sqlite3.Error) as error:
-            message = f"the store {self.path} cannot be used: {error}; {_remedy(error)}"
+            name = getattr(error, "sqlite_errorname", "")
+            disk = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")
+            remedy = "move it away, or name another"
+            if name.startswith("SQLITE_BUSY"):
+                remedy = "another process has it locked; try again when that is done"
+            elif isinstance(error, OSError) or name.startswith(disk):
+                remedy = (
+                    "see that the disk has room and that you may write there; its results are kept"
+                )
+            message = f"the store {self.path} cannot be used: {error}; {remedy}"
             raise StoreError(message) from error
 
     def _compute(
@@ -282,22 +291,21 @@ class Store:
         if answered < len(todo):
             raise RuntimeError(f"{len(todo) - answered} inputs were neither answered nor refused")
 
-    def _settled(self, keys: Collection[bytes]) -> dict[bytes, Result]:
+    def _settled(self, keys: Iterable[bytes]) -> dict[bytes, Result]:
         """The results that need not be computed: values, and final failures."""
-        values = self.get(keys)
-        # With `retry`, only failures since this store was opened are final.
-        final = f"final AND created > {self._retry_before!r}"
-        query = f"SELECT key, reason FROM failures WHERE {final} AND key IN ({{}})"
-        failures = self._select(query, [key for key in keys if key not in values])
-        return {**values, **{key: Failure(reason) for key, reason in failures}}
-
-    def _select(self, query: str, keys: Iterable[bytes]) -> Iterator[tuple[Any, ...]]:
-        """Rows of a query whose `{}` stands for keys; as many at once as a query may name."""
-        with self.translate_errors():
-            unique = iter(dict.fromkeys(keys))
-            while batch := list(islice(unique, 500)):  # below SQLite's limit of variables
-                marks = ",".join("?" * len(batch))
-                yield from self.db.execute(query.format(marks), batch)
+        results: dict[bytes, Result] = {}
+        unique = iter(dict.fromkeys(keys))
+        while batch := list(islice(unique, 500)):  # below SQLite's limit of variables
+            marks = ",".join(f"?{number}" for number in range(1, 1 + len(batch)))
+            # With `retry`, only failures since this store was opened are final.
+            query = f"""
+            SELECT key, value, NULL FROM results WHERE key IN ({marks})
+            UNION ALL SELECT key, NULL, reason FROM failures
+            WHERE key IN ({marks}) AND final AND created > {self._retry_before!r}
+            """
+            for key, value, reason in self.select(query, batch):
+                results[key] = Failure(reason) if value is None else value
+        return results
 
 
 def _missing_positions(keys: Sequence[bytes], results: Container[bytes]) -> list[int]:
@@ -328,14 +336,3 @@ def _open_database(path: Path | None) -> sqlite3.Connection:
         db.close()
         raise
     return db
-
-
-def _remedy(error: Exception) -> str:
-    """What a user can do about an error of the database."""
-    name = getattr(error, "sqlite_errorname", "")
-    disk = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")
-    if name.startswith("SQLITE_BUSY"):
-        return "another process has it locked; try again when that is done"
-    if isinstance(error, OSError) or name.startswith(disk):
-        return "see that the disk has room and that you may write there; its results are kept"
-    return "move it away, or name another"
