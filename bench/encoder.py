@@ -20,9 +20,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from mmrec.data import read_reviews
-from mmrec.encoder.backends import OpenVINOBackend, TorchBackend
-from mmrec.encoder.text_encoder import bundled_minilm
-from mmrec.encoder.weights import has_fast_bf16
+from mmrec.encoder.text_encoder import OpenVINOBackend, TorchBackend
+from mmrec.encoder.weights import bundled_minilm, has_fast_bf16
 
 NEIGHBOURS = 10
 

@@ -10,9 +10,9 @@ import torch
 
 from mmrec.cache.store import Store
 from mmrec.config import EncoderConfig
-from mmrec.encoder import backends
-from mmrec.encoder.text_encoder import Encoder, bundled_minilm
-from mmrec.encoder.weights import has_fast_bf16
+from mmrec.encoder import text_encoder
+from mmrec.encoder.text_encoder import Encoder
+from mmrec.encoder.weights import bundled_minilm, has_fast_bf16
 from mmrec.errors import ModelError
 
 pytestmark = pytest.mark.usefixtures("minilm", "one_thread")
@@ -94,12 +94,12 @@ def test_a_converted_model_is_kept_and_a_damaged_one_converted_again(
     monkeypatch.setenv("MMREC_CACHE", str(tmp_path / "cache"))
 
     def vectors() -> np.ndarray:
-        return backends.OpenVINOBackend(folder, False).encode(["great food"])
+        return text_encoder.OpenVINOBackend(folder, False).encode(["great food"])
 
     first = vectors()
     (cached,) = (tmp_path / "cache").glob("*.xml")
     with monkeypatch.context() as patched:
-        patched.setattr(backends, "_converted", None)
+        patched.setattr(text_encoder, "_convert", None)
         assert np.array_equal(vectors(), first)
     for damage in ("<net", ""):
         cached.write_text(damage)

@@ -11,9 +11,9 @@ import pytest
 
 from mmrec.cache.store import Failure, Store, result_keys
 from mmrec.config import EncoderConfig
-from mmrec.encoder import text_encoder
-from mmrec.encoder.text_encoder import Encoder, bundled_minilm
-from mmrec.encoder.weights import Placement
+from mmrec.encoder import weights
+from mmrec.encoder.text_encoder import Encoder
+from mmrec.encoder.weights import Placement, bundled_minilm
 from mmrec.errors import ModelError, StoreError
 
 pytestmark = pytest.mark.usefixtures("minilm")
@@ -122,7 +122,7 @@ def test_a_text_that_failed_has_zeros_and_damaged_vectors_are_a_store_error(stor
 
 
 def test_different_weights_under_the_name_are_refused(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
-    monkeypatch.setattr(text_encoder, "MINILM_SHA256", "0" * 64)
+    monkeypatch.setattr(weights, "MINILM_SHA256", "0" * 64)
     with pytest.raises(ModelError, match=r"are not all-MiniLM-L6-v2 .*expected 000000000000"):
         Encoder(EncoderConfig(), store)
 

@@ -8,7 +8,7 @@ import pytest
 
 from mmrec.cache.store import Store
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
-from mmrec.encoder.text_encoder import bundled_minilm
+from mmrec.encoder.weights import bundled_minilm
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.factory import open_language_model
 from mmrec.llm.parsing import check_supported

@@ -38,7 +38,8 @@ def doctor(*, store: StorePath = None, json: AsJson = False) -> None:
 def _encoder() -> tuple[str, str]:
     from mmrec.cache.store import Store
     from mmrec.config import Config
-    from mmrec.encoder.text_encoder import Encoder, bundled_minilm
+    from mmrec.encoder.text_encoder import Encoder
+    from mmrec.encoder.weights import bundled_minilm
     from mmrec.errors import ModelError
 
     if bundled_minilm() is None:

