@@ -1,4 +1,4 @@
-"""How results are written down for `golden.py`, and held against others."""
+"""How results are written down for `golden.py`, and compared with earlier ones."""
 
 from __future__ import annotations
 
@@ -11,84 +11,114 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel
 
-import golden_names as names
-
-TOLERANCE = 1e-6
 ABSENT = "(absent)"
+# Names of fields, flags and schemas that have changed: as they are now -> as the goldens have them.
+RENAMED = {
+    "operating_points": "operating",
+    "extras": "asked",
+    "coalitions": "values",
+    "test_ratio": "ratio",
+    "sample_counts": "looked",
+    "sampled": "looked_at",
+    "by_chance": "luck",
+    "severity": "bad",
+    "compared_text": "beside",
+    "trained baselines": "peers",
+    "UserRecommendationRequest": "UserWish",
+    "NewUserRequest": "Newcomer",
+    "Neighbor": "Near",
+    "ReviewRequest": "Review",
+    "tasks": "asks",
+    "submitted": "handed_in",
+    "deferred": "left",
+    "rejected": "refused",
+    "assessment": "judgement",
+}
+# Fields that differ in every run.
+DROPPED = {
+    "seconds",
+    "milliseconds",
+    "exact_milliseconds",
+    "gigabytes",
+    "bytes",
+    "oldest",
+    "version",
+}
 
 
 def plain(value: Any) -> Any:
-    """A result as JSON has it, under the names of the goldens and without what is another every time."""
+    """A result as JSON has it, under the names of the goldens, without fields that always differ."""
     if isinstance(value, BaseModel):
         value = value.model_dump()
     elif isinstance(value, pl.DataFrame):
         value = value.to_dicts()
-    elif is_dataclass(value) and not isinstance(value, type):
+    elif is_dataclass(value):
         value = asdict(value)
     elif hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, dict):
-        return {renamed(str(key)): plain(x) for key, x in value.items() if key not in names.DROPPED}
+        return {_old_name(str(key)): plain(x) for key, x in value.items() if key not in DROPPED}
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [plain(element) for element in value]
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())
-    return renamed(value) if isinstance(value, str) else value
+    return _old_name(value) if isinstance(value, str) else value
 
 
-def read_again(found: dict[str, Any]) -> dict[str, Any]:
-    """Results as they are when they have been written and read."""
-    again: dict[str, Any] = json.loads(json.dumps(plain(found)))
-    return again
+def as_stored(results: Any) -> Any:
+    """Results as they are after they have been written to a file and read."""
+    return json.loads(json.dumps(plain(results)))
 
 
-def renamed(name: str) -> str:
-    """As the goldens call it; also the schema at the end of a reference."""
-    head, slash, last = name.rpartition("/") if name.startswith("#/") else ("", "", name)
-    return head + slash + names.RENAMED.get(last, last)
+def _old_name(name: str) -> str:
+    # A reference in the OpenAPI document ends with the name of a schema.
+    path, slash, last = name.rpartition("/") if name.startswith("#/") else ("", "", name)
+    return path + slash + RENAMED.get(last, last)
 
 
 def differences(
-    old: Any, new: Any, tolerance: float = TOLERANCE, *, ties: bool = False, at: str = ""
+    old: Any, new: Any, tolerance: float = 1e-6, *, ties: bool = False, path: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Path, old and new value of what differs; floats may by the tolerance.
+    """Path, old and new value of each difference; floats may differ by the tolerance.
 
-    With `ties`, items of a list that are as good as each other, within the tolerance, may change places.
+    With `ties`, items of a list whose values are equal within the tolerance may change places.
     """
-    how: dict[str, Any] = {"tolerance": tolerance, "ties": ties}
+    options: dict[str, Any] = {"tolerance": tolerance, "ties": ties}
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys((*old, *new)):
-            yield from differences(
-                old.get(key, ABSENT), new.get(key, ABSENT), at=f"{at}.{key}", **how
-            )
+            pair = old.get(key, ABSENT), new.get(key, ABSENT)
+            yield from differences(*pair, path=f"{path}.{key}", **options)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        if ties and (value := _ranked(old)) and _ranked(new) == value:
-            yield from _rankings(old, new, value, tolerance, at)
+        column = _rank_column(old)
+        if ties and column and _rank_column(new) == column:
+            yield from _ranking_differences(old, new, column, tolerance, path)
             return
-        for place, (one, other) in enumerate(zip(old, new, strict=True)):
-            yield from differences(one, other, at=f"{at}[{place}]", **how)
+        for index, pair in enumerate(zip(old, new, strict=True)):
+            yield from differences(*pair, path=f"{path}[{index}]", **options)
     elif isinstance(old, float) and isinstance(new, float):
-        if not (repr(old) == repr(new) or abs(old - new) <= tolerance):
-            yield at, old, new
+        # NaN and infinity equal themselves by their text alone.
+        if repr(old) != repr(new) and not abs(old - new) <= tolerance:
+            yield path, old, new
     elif old != new or type(old) is not type(new):
-        yield at, old, new
+        yield path, old, new
 
 
-def _ranked(rows: list[Any]) -> str | None:
-    """By which of its columns a list is ranked, where it is a list of items."""
+def _rank_column(rows: list[Any]) -> str | None:
+    """The column that a list of items is ranked by; none for other lists."""
     if not (rows and isinstance(rows[0], dict) and "item" in rows[0]):
         return None
     return next((name for name in ("probability", "cosine") if name in rows[0]), None)
 
 
-def _rankings(
-    old: list[Any], new: list[Any], value: str, tolerance: float, at: str
+def _ranking_differences(
+    old: list[Any], new: list[Any], column: str, tolerance: float, path: str
 ) -> Iterator[tuple[str, Any, Any]]:
-    theirs = {row["item"]: row for row in new}
-    for place, (row, other) in enumerate(zip(old, new, strict=True)):
-        yield from differences(row[value], other[value], tolerance, at=f"{at}[{place}].{value}")
-        if row["item"] in theirs:
-            found = theirs[row["item"]]
-            yield from differences(row, found, tolerance, ties=True, at=f"{at}.{row['item']}")
-        elif abs(row[value] - old[-1][value]) > tolerance:
-            yield f"{at}[{place}]", row["item"], ABSENT
+    new_rows = {row["item"]: row for row in new}
+    for rank, (row, other) in enumerate(zip(old, new, strict=True)):
+        values = row[column], other[column]
+        yield from differences(*values, tolerance, path=f"{path}[{rank}].{column}")
+        if match := new_rows.get(row["item"]):
+            yield from differences(row, match, tolerance, ties=True, path=f"{path}.{row['item']}")
+        # Whatever is as good as the last may have fallen off the end.
+        elif abs(row[column] - old[-1][column]) > tolerance:
+            yield f"{path}[{rank}]", row["item"], ABSENT

