@@ -19,7 +19,8 @@ PACKAGE = Path(mmrec.__file__).parent
 # Data flows downward: a module imports from its own layer and from those that stand before it.
 LAYERS = [
     "errors", "config", "console", "data", "cache", "encoder", "llm", "vision", "evidence", "features",
-    "ranker", "evaluation", "retrieval", "distributed", "pipeline", "recommender", "experiments", "service", "cli",
+    "ranker", "evaluation", "retrieval", "distributed", "pipeline", "recommender", "experiments",
+    "service", "cli",
 ]  # fmt: skip
 # Work of `mmrec fit` that is not on the way from the opened file to the trained model: peers, report, card,
 # saving and the audit. What they call is counted only where training calls it too.
