@@ -81,7 +81,7 @@ def test_contributions_add_up_and_quotes_are_real(fitted: Recommender) -> None:
     assert all(quote.text in texts[quote.review_id] for quote in why.quotes)
     stranger = fitted.explain(None, item, likes="quiet places")
     assert stranger.contributions["your ratings"] == pytest.approx(0, abs=1e-9)
-    with pytest.raises(DataError, match="no review speaks"):
+    with pytest.raises(DataError, match="there is no review of item"):
         fitted.explain(user, "unknown")
 
 

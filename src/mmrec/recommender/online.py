@@ -129,7 +129,7 @@ class OnlineState:
         try:
             return [self.codes["item"][item] for item in items]
         except KeyError as error:
-            raise DataError(f"no review speaks of item {error}; check the id") from None
+            raise DataError(f"there is no review of item {error}; check the id") from None
 
     def reviewed_items(self, user: int) -> np.ndarray:
         """Codes of the items that a user, by code, has reviewed."""

@@ -8,39 +8,37 @@ from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, Upload
 
 from mmrec.errors import DataError, PhotoError
 from mmrec.service import schemas
-from mmrec.service.recommendations import ItemExistsError, RecommendationService, current_service
+from mmrec.service.recommendations import RecommendationService, current_service
+from mmrec.service.schemas import IdInPath, error_responses
 
 __all__ = ["CurrentService", "router"]
 
-router = APIRouter(
-    prefix="/v1", tags=["v1"], responses=schemas.error_responses(401, 413, 422, 429, 503)
-)
+router = APIRouter(prefix="/v1", tags=["v1"], responses=error_responses(401, 413, 422, 429, 503))
 CurrentService = Annotated[RecommendationService, Depends(current_service)]
 Length = Annotated[schemas.ListLength, Query()]
+Neighbors = list[schemas.Neighbor]
 
 
-@router.get("/users/{user:path}/recommendations", responses=schemas.error_responses(404))
+@router.get("/users/{user:path}/recommendations", responses=error_responses(404))
 def recommend(
-    user: schemas.IdInPath,
+    user: IdInPath,
     request: Annotated[schemas.UserRecommendationRequest, Query()],
     service: CurrentService,
 ) -> list[schemas.Recommendation]:
     """Recommend items to a user."""
-    rows = service.recommend(user, **request.model_dump())
-    return [schemas.Recommendation(**row) for row in rows]
+    return service.recommend(user, **request.model_dump())
 
 
-@router.post("/recommendations", responses=schemas.error_responses(400, 404))
+@router.post("/recommendations", responses=error_responses(400, 404))
 def recommend_to_new_user(
     request: schemas.RecommendationByTextRequest | schemas.RecommendationByItemsRequest,
     service: CurrentService,
 ) -> list[schemas.Recommendation]:
     """Recommend items to somebody who has written no review."""
-    rows = service.recommend(None, **request.model_dump())
-    return [schemas.Recommendation(**row) for row in rows]
+    return service.recommend(None, **request.model_dump())
 
 
-@router.post("/predictions", responses=schemas.error_responses(400))
+@router.post("/predictions", responses=error_responses(400))
 def predict(request: schemas.Pairs, service: CurrentService) -> list[float]:
     """Predict for every pair the probability that the user likes the item."""
     users = [pair.user for pair in request.pairs]
@@ -49,34 +47,32 @@ def predict(request: schemas.Pairs, service: CurrentService) -> list[float]:
         return recommender.predict(users, items).tolist()
 
 
-@router.get("/similar-items/{item:path}", responses=schemas.error_responses(404))
-def similar_items(
-    item: schemas.IdInPath, service: CurrentService, n: Length = 10
-) -> list[schemas.Neighbor]:
+@router.get("/similar-items/{item:path}", responses=error_responses(404))
+def similar_items(item: IdInPath, service: CurrentService, n: Length = 10) -> Neighbors:
     """Find items with similar reviews."""
     with service.recommender() as recommender:
-        neighbors = recommender.similar_items(item, n)
-    return [schemas.Neighbor(id=name, cosine=cosine) for name, cosine in neighbors]
+        return _neighbors(recommender.similar_items(item, n))
 
 
-@router.get("/similar-users/{user:path}", responses=schemas.error_responses(404))
-def similar_users(
-    user: schemas.IdInPath, service: CurrentService, n: Length = 10
-) -> list[schemas.Neighbor]:
+@router.get("/similar-users/{user:path}", responses=error_responses(404))
+def similar_users(user: IdInPath, service: CurrentService, n: Length = 10) -> Neighbors:
     """Find users who write similar reviews."""
     with service.recommender() as recommender:
-        neighbors = recommender.similar_users(user, n)
-    return [schemas.Neighbor(id=name, cosine=cosine) for name, cosine in neighbors]
+        return _neighbors(recommender.similar_users(user, n))
 
 
-@router.get("/items/{item:path}", responses=schemas.error_responses(404))
-def item_profile(item: schemas.IdInPath, service: CurrentService) -> schemas.ItemProfile:
+def _neighbors(pairs: list[tuple[str, float]]) -> Neighbors:
+    return [schemas.Neighbor(id=name, cosine=cosine) for name, cosine in pairs]
+
+
+@router.get("/items/{item:path}", responses=error_responses(404))
+def item_profile(item: IdInPath, service: CurrentService) -> schemas.ItemProfile:
     """Show an item with quotes from its reviews."""
-    return schemas.ItemProfile(**service.item_profile(item))
+    return service.item_profile(item)
 
 
-@router.get("/users/{user:path}", responses=schemas.error_responses(404))
-def user_profile(user: schemas.IdInPath, service: CurrentService) -> schemas.UserProfile:
+@router.get("/users/{user:path}", responses=error_responses(404))
+def user_profile(user: IdInPath, service: CurrentService) -> schemas.UserProfile:
     """Show a user with the items that they have reviewed."""
     reviewed = service.reviewed_items(user)
     return schemas.UserProfile(user=user, known=bool(reviewed), reviewed=reviewed)
@@ -88,16 +84,16 @@ def search(
 ) -> list[schemas.Item]:
     """Find items by name, or by words similar to those of their reviews."""
     with service.recommender() as recommender:
-        return [schemas.Item(**service.describe_item(item)) for item in recommender.search(q, n)]
+        return service.describe_items(recommender.search(q, n))
 
 
-@router.post("/reviews", status_code=201, responses=schemas.error_responses(400))
+@router.post("/reviews", status_code=201, responses=error_responses(400))
 def add_review(review: schemas.ReviewRequest, service: CurrentService) -> schemas.AddedReview:
     """Store a review; recommendations take it into account at once."""
     return schemas.AddedReview(review_id=service.add_review(**review.model_dump()))
 
 
-@router.post("/items", status_code=201, responses=schemas.error_responses(400, 409))
+@router.post("/items", status_code=201, responses=error_responses(400, 409))
 def add_item(
     service: CurrentService,
     item: Annotated[schemas.Identifier, Form(description="Its id.")],
@@ -112,6 +108,4 @@ def add_item(
         caption = service.add_item(item, name, description, photo.file.read() if photo else None)
     except (DataError, PhotoError) as error:
         raise HTTPException(400, str(error)) from error
-    except ItemExistsError as error:
-        raise HTTPException(409, str(error)) from error
     return schemas.AddedItem(item=item, shows=caption)

@@ -25,7 +25,7 @@ from mmrec.recommender.recommender import Recommender
 from mmrec.service import api, web
 from mmrec.service.api import CurrentService
 from mmrec.service.live_store import LiveStore
-from mmrec.service.recommendations import RecommendationService
+from mmrec.service.recommendations import ItemExistsError, RecommendationService
 from mmrec.service.schemas import error_responses
 from mmrec.service.security import RequestGuard
 
@@ -54,7 +54,7 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
     app = FastAPI(
         title="mmrec", version=mmrec.__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
-    app.add_middleware(RequestGuard, keys=keys, limits=config)
+    app.add_middleware(RequestGuard, keys=keys, limits=config, handle_error=_handle_error)
     # The guard checks keys; this dependency only declares them in the OpenAPI document.
     declared = [Depends(HTTPBearer(auto_error=False))] if keys else []
     app.include_router(api.router, dependencies=declared)
@@ -74,31 +74,30 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
 
     for kind in (MmrecError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _handle_error)
-    _add_monitoring(app)
+    # Metrics and log name routes and not paths, so that ids and texts of users stay out of them.
+    # This middleware goes last, around all others, so that refused requests are counted too.
+    registry = CollectorRegistry()  # the global one would mix several applications of a process
+    instrumentator = Instrumentator(should_group_status_codes=False, registry=registry)
+    instrumentator.add(_group_unknown_methods, metrics.default(registry=registry), _log_request)
+    options: dict[str, Any] = {"tags": ["service"], "responses": error_responses(413)}
+    instrumentator.instrument(app).expose(app, response_class=PlainTextResponse, **options)
     return app
 
 
 def open_live_store(model: Path, config: ServeConfig) -> LiveStore:
-    """Open the database of live reviews: `config.database`, or `live.sqlite` in the model's folder.
-
-    Raises:
-        ConfigError: the URL is not that of a supported database.
-        StoreError: the database cannot be reached.
-    """
+    """Open the database of live reviews: `config.database`, or `live.sqlite` in the model's folder."""
     return LiveStore(config.database or f"sqlite:///{(model / 'live.sqlite').resolve()}")
 
 
 def read_keys(path: Path) -> list[str]:
-    """Read API keys, one a line; empty lines and lines that start with # are skipped.
-
-    Raises:
-        ConfigError: the file cannot be read, or has no key.
-    """
+    """Read API keys, one a line but for comments with #; a ConfigError where there is none."""
+    keys = []
     try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
+        for line in map(str.strip, path.read_text().splitlines()):
+            if line and not line.startswith("#"):
+                keys.append(line)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--keys {path}: cannot be read ({type(error).__name__})") from error
-    keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
         raise ConfigError(f"--keys {path}: the file has no key; write one a line")
     return keys
@@ -109,18 +108,18 @@ async def _handle_error(request: Request, error: Exception) -> Response:
     request_id, headers = request.state.request_id, None
     # Pages are the routes that the OpenAPI document leaves out.
     is_page = not getattr(request.scope.get("route"), "include_in_schema", True)
-    if isinstance(error, RequestValidationError) and not is_page:
-        # Without the input itself, which may be text that JSON cannot hold.
-        names = ("type", "loc", "msg")
-        detail = [{name: issue[name] for name in names} for issue in error.errors()]
-        return JSONResponse({"detail": detail, "request_id": request_id}, 422)
     if isinstance(error, RequestValidationError):
-        fields = {str(issue["loc"][-1]) for issue in error.errors()}
-        status, message = 422, f"Not valid: {', '.join(sorted(fields))}"
+        if not is_page:
+            # Without the input itself, which may be text that JSON cannot hold.
+            names = ("type", "loc", "msg")
+            detail = [{name: issue[name] for name in names} for issue in error.errors()]
+            return JSONResponse({"detail": detail, "request_id": request_id}, 422)
+        fields = sorted({str(issue["loc"][-1]) for issue in error.errors()})
+        status, message = 422, f"Not valid: {', '.join(fields)}"
     elif isinstance(error, HTTPException):
         status, message, headers = error.status_code, error.detail, error.headers
-    elif isinstance(error, DataError):
-        status, message = 404, str(error)
+    elif isinstance(error, (DataError, ItemExistsError)):
+        status, message = 404 if isinstance(error, DataError) else 409, str(error)
     elif isinstance(error, MmrecError):
         # The message may contain an address or a path.
         log.error("request %s: %s", request_id, error)
@@ -133,20 +132,6 @@ async def _handle_error(request: Request, error: Exception) -> Response:
     if is_page:
         return web.error_page(status, message, headers)
     return JSONResponse({"error": message, "request_id": request_id}, status, headers)
-
-
-def _add_monitoring(app: FastAPI) -> None:
-    """Count, time and log all requests to an application, and add the endpoint `/metrics`.
-
-    Metrics and log name routes and not paths, so that ids and texts of users stay out of them.
-    All other middleware must have been added before, so that refused requests are counted too.
-    """
-    registry = CollectorRegistry()  # the global one would mix several applications of a process
-    instrumentator = Instrumentator(should_group_status_codes=False, registry=registry)
-    instrumentator.add(_group_unknown_methods, metrics.default(registry=registry), _log_request)
-    instrumentator.instrument(app)
-    options: dict[str, Any] = {"tags": ["service"], "responses": error_responses(413)}
-    instrumentator.expose(app, response_class=PlainTextResponse, **options)
 
 
 def _group_unknown_methods(info: metrics.Info) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import sqlalchemy
-from sqlalchemy import Connection, DateTime, Engine, String, Text, event, select
+from sqlalchemy import DateTime, String, Text, event, select
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, undefer
 
@@ -39,7 +39,7 @@ class StoredReview(Entry):
 
 
 class StoredItem(Entry):
-    """An item."""
+    """An item; `caption` is null without a photo, which is a small JPEG without metadata."""
 
     __tablename__ = "live_items"
 
@@ -47,9 +47,7 @@ class StoredItem(Entry):
     name: Mapped[str | None] = mapped_column(Text)
     description: Mapped[str] = mapped_column(Text)
     caption: Mapped[str | None] = mapped_column(Text)
-    """Of its photo; null without a photo."""
     photo: Mapped[bytes | None] = mapped_column(deferred=True)
-    """A small JPEG without metadata."""
 
 
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
@@ -74,63 +72,59 @@ class LiveStore:
         except (ArgumentError, ImportError) as error:
             formats = "sqlite:///FILE or, with mmrec[postgres], postgresql://USER@HOST/NAME"
             raise ConfigError(f"--database: {error}; the URL must be {formats}") from error
-        self.kind = self._engine.dialect.name
-        if self.kind == "sqlite":
-            _make_durable(self._engine)
-        with self._translate_errors(), self._engine.begin() as connection:
-            self._lock(connection)  # several processes may start on an empty database
-            Entry.metadata.create_all(connection)
+        if self._engine.dialect.name == "sqlite":
+            event.listen(self._engine, "connect", _configure_sqlite)
+        with self._session(write=True) as session:  # several processes may start at once
+            Entry.metadata.create_all(session.connection())
 
     def add(self, entry: Entry) -> bool:
         """Store an entry; False if there is one of that id already."""
         entry.created = datetime.now(UTC)
-        with self._translate_errors():
-            try:
-                with Session(self._engine) as session, session.begin():
-                    # PostgreSQL assigns numbers before transactions commit. Without the lock a reader
-                    # could see number 8, and never look for number 7, which commits later.
-                    self._lock(session)
-                    session.add(entry)
-                return True
-            except IntegrityError:
-                return False
+        try:
+            with self._session(write=True) as session:
+                session.add(entry)
+        except IntegrityError:
+            return False
+        return True
 
     def since(self, table: type[AnyEntry], number: int, limit: int = 1000) -> list[AnyEntry]:
         """The next entries after a number, in order and without photos."""
         query = select(table).where(table.number > number).order_by(table.number).limit(limit)
-        with self._translate_errors(), Session(self._engine) as session:
+        with self._session() as session:
             return list(session.scalars(query))
 
     def find_item(self, item: str) -> StoredItem:
         """The item with this id, which must exist, and its photo."""
         query = select(StoredItem).where(StoredItem.item == item).options(undefer(StoredItem.photo))
-        with self._translate_errors(), Session(self._engine) as session:
+        with self._session() as session:
             return session.scalars(query).one()
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
 
-    def _lock(self, session: Session | Connection) -> None:
-        """Let one transaction write at a time; SQLite does so by itself."""
-        if self.kind == "postgresql":
-            # The key is arbitrary ("mmre"): locks of other applications must not collide with it.
-            session.execute(sqlalchemy.text(f"SELECT pg_advisory_xact_lock({0x6D6D7265})"))
-
     @contextmanager
-    def _translate_errors(self) -> Iterator[None]:
+    def _session(self, *, write: bool = False) -> Iterator[Session]:
+        """A transaction; those that write take turns."""
+        kind = self._engine.dialect.name
         try:
-            yield
+            with Session(self._engine, expire_on_commit=False) as session, session.begin():
+                if write and kind == "postgresql":  # SQLite locks by itself
+                    # PostgreSQL assigns numbers before transactions commit. Without a lock a reader
+                    # could see number 8, and never look for number 7, which commits later. Its key
+                    # is arbitrary ("mmre"): locks of other applications must not collide with it.
+                    lock = f"SELECT pg_advisory_xact_lock({0x6D6D7265})"
+                    session.execute(sqlalchemy.text(lock))
+                yield session
+        except IntegrityError:
+            raise
         except SQLAlchemyError as error:
-            # The driver's message alone: SQLAlchemy's own quotes the statement with the review in it.
+            # The driver's message alone: SQLAlchemy's own quotes the statement with the review.
             reason = str(getattr(error, "orig", None) or type(error).__name__).strip()
-            raise StoreError(f"the database of live reviews ({self.kind}): {reason}") from error
+            raise StoreError(f"the database of live reviews ({kind}): {reason}") from error
 
 
-def _make_durable(engine: Engine) -> None:
-    """Wait for locks up to 10 s, let readers and a writer work side by side, and sync every commit."""
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _: Any) -> None:
-        for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL"):
-            connection.execute(f"PRAGMA {pragma}")
+def _configure_sqlite(connection: Any, _: Any) -> None:
+    """Wait for locks up to 10 s, let readers and a writer work side by side, sync every commit."""
+    for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL"):
+        connection.execute(f"PRAGMA {pragma}")

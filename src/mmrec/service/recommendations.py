@@ -8,8 +8,8 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
@@ -20,12 +20,12 @@ from starlette.requests import Request
 
 from mmrec.data.images import encode_thumbnail
 from mmrec.errors import DataError, MmrecError, ModelError, PhotoError, StoreError
-from mmrec.features.dataset import Models
 from mmrec.llm.types import Note
 from mmrec.pipeline import open_models
-from mmrec.recommender.explain import with_sentences
+from mmrec.recommender.explain import Explanation, with_sentences
 from mmrec.recommender.recommender import Recommender
 from mmrec.service.live_store import Entry, LiveStore, StoredItem, StoredReview
+from mmrec.service.schemas import Item, ItemProfile, Recommendation
 from mmrec.vision.image_features import PhotoAnnotator
 
 __all__ = ["ItemExistsError", "RecommendationService", "current_service"]
@@ -53,13 +53,15 @@ class RecommendationService:
     ) -> None:
         self._recommender, self._store, self._sentences = recommender, store, sentences
         self._lock = threading.RLock()  # guards the recommender
-        self._slow_models_lock = threading.Lock()
-        config = recommender.config
-        is_slow = config.language.llm != "builtin" or config.vision.captioner != "builtin"
-        # Slow models have a cache of their own: requests without new text need not wait for them.
-        self._slow_models = open_models(config) if is_slow else None
-        for models in filter(None, (recommender.models, self._slow_models)):
-            # Visitors do not wait for a long run on the same store, unless they would pay for it again.
+        self._models, config = recommender.models, recommender.config
+        self._models_lock: AbstractContextManager[Any] = self._lock
+        # The builtin captioner names colours, which tell visitors nothing.
+        self._shows_captions = config.vision.captioner != "builtin"
+        if config.language.llm != "builtin" or self._shows_captions:
+            # Slow models have a cache of their own: requests without new text do not wait for them.
+            self._models, self._models_lock = open_models(config), threading.Lock()
+        for models in (recommender.models, self._models):
+            # Visitors do not wait for a long run on the same store, unless they would pay again.
             models.store.max_wait = 1.0
         self._live_captions: dict[str, str] = {}  # by item, where a live item has a photo
         # Of the entries in the recommender. Items come first: their descriptions count even if a
@@ -110,14 +112,9 @@ class RecommendationService:
             elif isinstance(entry, StoredItem):
                 if entry.caption is not None:
                     self._live_captions[entry.item] = entry.caption
+                options: dict[str, Any] = {"name": entry.name, "description": entry.description}
                 captions = [entry.caption] if entry.caption else []
-                self._recommender.add_item(
-                    entry.item,
-                    name=entry.name,
-                    description=entry.description,
-                    captions=captions,
-                    note=note,
-                )
+                self._recommender.add_item(entry.item, captions=captions, note=note, **options)
         except (ModelError, StoreError):
             raise  # not the entry's fault: the next call tries again
         except Exception as error:  # a broken entry must not keep out those after it
@@ -125,20 +122,9 @@ class RecommendationService:
             table, reason = entry.__tablename__, type(error).__name__
             log.error("%s: number %d was left out: %s", table, entry.number, reason)
 
-    @contextmanager
-    def _models(self) -> Iterator[Models]:
-        """Models that annotate reviews and photos, for one thread at a time."""
-        if self._slow_models is None:
-            with self._lock:
-                yield self._recommender.models
-        else:
-            with self._slow_models_lock:
-                yield self._slow_models
-
     def _write_note(self, text: str) -> str:
-        with self._models() as models:
-            (note,) = models.annotator.write_notes([text])
-        return note.model_dump_json()
+        with self._models_lock:
+            return self._models.annotator.write_notes([text])[0].model_dump_json()
 
     def add_review(
         self, user: str, item: str, rating: float, text: str, review_id: str | None = None
@@ -156,10 +142,7 @@ class RecommendationService:
     def add_item(
         self, item: str, name: str | None, description: str, photo: bytes | None
     ) -> str | None:
-        """Annotate a new item, store it, and take it in.
-
-        Returns:
-            The caption of its photo; None without a photo.
+        """Annotate a new item, store it, and take it in; return a caption of its photo, if any.
 
         Raises:
             PhotoError: the photo cannot be read.
@@ -168,70 +151,76 @@ class RecommendationService:
         """
         if item in self._saved_items:
             raise ItemExistsError(f"item {item!r} exists already; add a review of it instead")
-        small, caption = (None, None) if photo is None else self._caption(photo)
-        self._recommender.state.online.check_item_content(description, [caption] if caption else [])
-        content = {"name": name, "description": description, "caption": caption}
+        content: dict[str, str | None] = {"name": name, "description": description, "caption": None}
+        small = None
+        if photo is not None:
+            max_pixels = self._recommender.config.read.max_pixels
+            small = encode_thumbnail(io.BytesIO(photo), max_pixels)
+            with tempfile.NamedTemporaryFile(suffix=".jpg") as file, self._models_lock:
+                file.write(small)
+                file.flush()
+                annotator, captioner = (
+                    PhotoAnnotator(self._models.store, max_pixels),
+                    self._models.captioner,
+                )
+                content["caption"] = annotator.caption_photo(Path(file.name), captioner)
+        captions = [content["caption"]] if content["caption"] else []
+        self._recommender.state.online.check_item_content(description, captions)
         note = self._write_note(description)
         if not self._store.add(StoredItem(item=item, photo=small, note=note, **content)):
             stored = self._store.find_item(item)
             if any(getattr(stored, field) != value for field, value in content.items()):
                 raise ItemExistsError(f"item {item!r} was added before; add a review of it instead")
         self.catch_up(immediately=True)
-        return caption
-
-    def _caption(self, photo: bytes) -> tuple[bytes, str | None]:
-        """The photo as a small JPEG without metadata, and its caption."""
-        max_pixels = self._recommender.config.read.max_pixels
-        small = encode_thumbnail(io.BytesIO(photo), max_pixels)
-        with tempfile.NamedTemporaryFile(suffix=".jpg") as file, self._models() as models:
-            file.write(small)
-            file.flush()
-            annotator = PhotoAnnotator(models.store, max_pixels)
-            return small, annotator.caption_photo(Path(file.name), models.captioner)
+        return content["caption"] if self._shows_captions else None
 
     def recommend(
         self, user: str | None, n: int, *, why: bool = False, **options: Any
-    ) -> list[dict[str, Any]]:
-        """Rows of `Recommender.recommend`, each with an `Explanation` or None as `why`."""
+    ) -> list[Recommendation]:
+        """A list of `Recommender.recommend`, with explanations if `why`."""
+        explanations: list[Explanation] = []
         with self._lock:
             rows = self._recommender.recommend(user, n, **options).to_dicts()
             tastes = {name: options[name] for name in ("likes", "liked") if name in options}
-            explained = [row["item"] for row in rows if why]
-            explanations = [self._recommender.explain(user, item, **tastes) for item in explained]
+            for row in rows if why else ():
+                explanations.append(self._recommender.explain(user, row["item"], **tastes))
         if explanations and self._sentences:
-            with self._models() as models:
-                explanations = with_sentences(explanations, models.annotator.write_reasons)
-        for row, explanation in zip_longest(rows, explanations):
-            row["why"] = explanation
-        return rows
+            with self._models_lock:
+                write = self._models.annotator.write_reasons
+                explanations = with_sentences(explanations, write)
+        pairs = zip_longest(rows, explanations)
+        return [Recommendation(**row, why=explanation) for row, explanation in pairs]
 
-    def describe_item(self, item: str) -> dict[str, Any]:
-        """Id, name, price tag and categories of an item."""
+    def describe_items(self, items: Sequence[str]) -> list[Item]:
+        """Names, price tags and categories of items."""
         with self._lock:
-            codes = np.array([self._item_code(item)])
-            rows = self._recommender.state.catalog.describe(codes)
-        return rows.row(0, named=True)
+            state = self._recommender.state
+            codes = np.array(state.online.item_codes(items), dtype=np.int64)
+            rows = state.catalog.describe(codes).to_dicts()
+        return [Item(**row) for row in rows]
 
-    def item_profile(self, item: str, limit: int = 5) -> dict[str, Any]:
-        """`describe_item`, the most typical sentence (`summary`), and `limit` likes and dislikes."""
-        profile = self.describe_item(item)
+    def item_profile(self, item: str, limit: int = 5) -> ItemProfile:
+        """An item with the most typical sentence of its reviews, and `limit` likes and dislikes."""
+        (described,) = self.describe_items([item])
         with self._lock:
-            code, explainer = self._item_code(item), self._recommender.state.explainer
-            profile["likes"], profile["dislikes"] = explainer.typical_quotes(code, limit)
-            return {**profile, "summary": explainer.summary_quote(code)}
+            state = self._recommender.state
+            (code,) = state.online.item_codes([item])
+            likes, dislikes = state.explainer.typical_quotes(code, limit)
+            summary = state.explainer.summary_quote(code)
+        return ItemProfile(**dict(described), summary=summary, likes=likes, dislikes=dislikes)
 
     def photos(self, item: str) -> list[tuple[str, str]]:
-        """Path and caption of an item's photos, for visitors.
+        """Path and caption of an item's photos, for visitors; the caption may be "".
 
-        The photo of a live item is in the database and has the path "". Captions of the builtin
-        captioner are left out (""): it names colours, which tell visitors nothing.
+        The photo of a live item is in the database and has the path "".
         """
         with self._lock:
-            photos = self._recommender.state.catalog.photos(self._item_code(item))
+            state = self._recommender.state
+            (code,) = state.online.item_codes([item])
+            photos = state.catalog.photos(code)
             if item in self._live_captions:
-                photos = [("", self._live_captions[item]), *photos]
-            if self._recommender.config.vision.captioner == "builtin":
-                return [(path, "") for path, _ in photos]
+                caption = self._live_captions[item] if self._shows_captions else ""
+                photos = [("", caption), *photos]
             return photos
 
     def photo(self, item: str, index: int) -> bytes:
@@ -255,14 +244,10 @@ class RecommendationService:
         """Ids of the items that a user has reviewed; none for an unknown user."""
         with self._lock:
             online = self._recommender.state.online
-            code = online.codes["user"].get(user)
-            rows = [] if code is None else online.reviewed_items(code).tolist()
-            return [online.ids["item"][item] for item in rows]
-
-    def _item_code(self, item: str) -> int:
-        if (code := self._recommender.state.online.codes["item"].get(item)) is None:
-            raise DataError(f"there is no review of item {item!r}; check the id")
-        return code
+            if user not in online.codes["user"]:
+                return []
+            codes = online.reviewed_items(online.codes["user"][user])
+            return [online.ids["item"][code] for code in codes]
 
 
 @lru_cache(maxsize=512)

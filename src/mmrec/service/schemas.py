@@ -5,22 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import StringConstraints as Text
 
 from mmrec.recommender.catalog import Quote
 from mmrec.recommender.explain import Explanation
-
-
-def _remove_nul(text: str) -> str:
-    """PostgreSQL cannot store NUL. (Unpaired surrogates never get here: JSON parsing rejects them.)"""
-    return text.replace("\0", "")
 
 
 def _integral_to_int(number: Any) -> Any:
@@ -28,17 +17,15 @@ def _integral_to_int(number: Any) -> Any:
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
-Identifier = Annotated[
-    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
-]
+# PostgreSQL cannot store NUL. (JSON parsing rejects unpaired surrogates.)
+_remove_nul = AfterValidator(lambda text: text.replace("\0", ""))
+Identifier = Annotated[str, Text(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 IdInPath = Annotated[
     Identifier, Path(description="An id; one that is not known stands for a new user or item.")
 ]
-FreeText = Annotated[str, AfterValidator(_remove_nul)]
+FreeText = Annotated[str, _remove_nul]
 NonBlankText = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=1000, pattern=r"[^\s\x00]"),
-    AfterValidator(_remove_nul),
+    str, Text(min_length=1, max_length=1000, pattern=r"[^\s\x00]"), _remove_nul
 ]
 PriceTag = Literal["cheap price", "fair price", "overpriced"]
 ListLength = Annotated[int, Field(ge=1, le=100), BeforeValidator(_integral_to_int)]
@@ -53,19 +40,12 @@ class RecommendationRequest(_Request):
     """Options of a list of recommendations."""
 
     n: ListLength = Field(10, description="Number of items.")
-    categories: list[Identifier] = Field(
-        [], max_length=20, description="Only items with one of these categories."
-    )
-    prices: list[PriceTag] = Field(
-        [], max_length=3, description="Only items with one of these price tags."
-    )
+    categories: list[Identifier] = Field([], max_length=20, description="Items need one of them.")
+    prices: list[PriceTag] = Field([], max_length=3, description="Items need one of them.")
     max_fpr: Share | None = Field(
-        None,
-        description="Only items above the probability that hides all but this share of disliked items.",
+        None, description="Most disliked items that pass the threshold, as a share of all disliked."
     )
-    diversity: Share = Field(
-        0.0, description="How strongly items unlike those above them are preferred."
-    )
+    diversity: Share = Field(0.0, description="Preference for items unlike those above them.")
     why: bool = Field(False, description="Whether to explain every item.")
 
 
@@ -110,9 +90,7 @@ class ReviewRequest(_Request):
     rating: float = Field(ge=1, le=5, allow_inf_nan=False)
     text: FreeText = Field("", max_length=10_000)
     review_id: Identifier | None = Field(
-        None,
-        max_length=64,
-        description="Chosen by the client; a review sent twice under one id counts once.",
+        None, max_length=64, description="A review sent twice under one id counts once."
     )
 
 
@@ -165,7 +143,7 @@ class AddedItem(BaseModel):
     """An item that has been stored for good."""
 
     item: str
-    shows: str | None = Field(description="A caption of its photo.")
+    shows: str | None = Field(description="A caption of its photo, if a vision model wrote one.")
 
 
 class ErrorResponse(BaseModel):
@@ -202,10 +180,8 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         429: "Too many requests.",
         503: "The database of live reviews or a language or vision model cannot be reached.",
     }
-    return {
-        status: {
-            "model": ValidationErrorResponse if status == 422 else ErrorResponse,
-            "description": descriptions[status],
-        }
-        for status in statuses
-    }
+    responses: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        model = ValidationErrorResponse if status == 422 else ErrorResponse
+        responses[status] = {"model": model, "description": descriptions[status]}
+    return responses

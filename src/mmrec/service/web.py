@@ -14,24 +14,21 @@ from starlette.concurrency import run_in_threadpool
 
 from mmrec.llm.types import PRICE_TAGS
 from mmrec.service.api import CurrentService
-from mmrec.service.recommendations import RecommendationService
 from mmrec.service.schemas import ReviewRequest
 
 __all__ = ["error_page", "router"]
 
 router = APIRouter(include_in_schema=False)
+_loader = PackageLoader("mmrec", "service/templates")
 templates = Environment(
-    loader=PackageLoader("mmrec", "service/templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
+    loader=_loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True
 )
 
 
 class ListForm(BaseModel):
     """The form of the home page; links between pages carry it along as their query."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", str_strip_whitespace=True)
 
     user: str = Field("", max_length=200)
     likes: str = Field("", max_length=1000)
@@ -52,26 +49,13 @@ def home(
     request: Request, form: Annotated[ListForm, Query()], service: CurrentService
 ) -> HTMLResponse:
     """The form and the list; with the header `X-Fragment: list` the list alone, for the script."""
-    values = _list_values(form, service)
-    if request.headers.get("x-fragment") == "list":
-        return _render("list.html.jinja", **values)
-    with service.recommender() as recommender:
-        review_counts = recommender.reviews.table["user"].value_counts(sort=True)
-        categories = recommender.state.catalog.common_categories(40)
-    users, prices = review_counts["user"].head(50).to_list(), PRICE_TAGS[:-1]
-    choices = {"users": users, "prices": prices, "categories": categories}
-    return _render("home.html.jinja", **values, **choices, form=form)
-
-
-def _list_values(form: ListForm, service: RecommendationService, n: int = 12) -> dict[str, Any]:
-    user, likes, max_fpr = form.user.strip(), form.likes.strip(), 1 - form.hide / 100
     # The name goes first; without name and text the list is that of an unknown user.
-    by_text = bool(likes) and not user
-    rows = service.recommend(
-        None if by_text else user,
-        n,
+    by_text, max_fpr = bool(form.likes) and not form.user, 1 - form.hide / 100
+    cards = service.recommend(
+        None if by_text else form.user,
+        12,
         why=True,
-        likes=likes if by_text else None,
+        likes=form.likes if by_text else None,
         max_fpr=max_fpr,
         diversity=form.variety / 100,
         prices=[form.price] if form.price else [],
@@ -79,27 +63,15 @@ def _list_values(form: ListForm, service: RecommendationService, n: int = 12) ->
     )
     with service.recommender() as recommender:
         _, true_positive_rate = recommender.evaluation.curve.for_max_fpr(max_fpr)
-    heading = f"For somebody who likes {likes}" if likes else "What most people like"
-    hint = (
-        f"Hides about {form.hide}% of the places you would dislike; "
-        f"shows about {true_positive_rate:.0%} of those you would like."
-    )
-    warning = "Only the name is used. Clear it to search by what you like."
-    return {
-        "cards": [_card(row, service) for row in rows],
-        "hint": hint,
-        "heading": f"For {user}" if user else heading,
-        "warning": warning if user and likes else "",
-        "query": form.query(),
-    }
-
-
-def _card(row: dict[str, Any], service: RecommendationService) -> dict[str, Any]:
-    contributions = sorted(row["why"].contributions.items(), key=lambda pair: -abs(pair[1]))
-    # Below half a percentage point a contribution would read as +0 or -0.
-    visible = [(name, value) for name, value in contributions if abs(value) >= 0.005]
-    captions = [caption for _, caption in service.photos(row["item"])]
-    return {**row, "photos": captions[:1], "contributions": visible}
+    values = {"form": form, "cards": cards, "photos": service.photos, "shown": true_positive_rate}
+    if request.headers.get("x-fragment") == "list":
+        return _render("list.html.jinja", **values)
+    with service.recommender() as recommender:
+        review_counts = recommender.reviews.table["user"].value_counts(sort=True)
+        categories = recommender.state.catalog.common_categories(40)
+    users, prices = review_counts["user"].head(50).to_list(), PRICE_TAGS[:-1]
+    choices = {"users": users, "prices": prices, "categories": categories}
+    return _render("home.html.jinja", **values, **choices)
 
 
 @router.get("/places/{item:path}", response_class=HTMLResponse)
@@ -112,11 +84,10 @@ def place(
     """An item: its photos, quotes from its reviews, similar items, and a form for a review."""
     profile = service.item_profile(item)
     with service.recommender() as recommender:
-        neighbors = recommender.similar_items(item, 6)
-    similar = [service.describe_item(name) for name, _ in neighbors]
-    photos = [caption for _, caption in service.photos(item)]
-    values = {"place": profile, "photos": photos, "similar": similar, "added": added}
-    return _render("place.html.jinja", **values, user=form.user, query=form.query())
+        neighbors = [name for name, _ in recommender.similar_items(item, 6)]
+    similar = service.describe_items(neighbors)
+    values = {"place": profile, "photos": service.photos(item), "similar": similar, "added": added}
+    return _render("place.html.jinja", **values, form=form)
 
 
 @router.post("/places/{item:path}", response_class=HTMLResponse)
@@ -155,8 +126,10 @@ def photo(
 def error_page(status: int, message: str, headers: Mapping[str, str] | None = None) -> HTMLResponse:
     """A page that says why a request failed."""
     title = {404: "Not found", 422: "Not valid", 503: "Not available"}.get(status, "Error")
-    page = templates.get_template("error.html.jinja").render(title=title, message=message)
-    return HTMLResponse(page, status, headers)
+    response = _render("error.html.jinja", title=title, message=message)
+    response.status_code = status
+    response.headers.update(headers or {})
+    return response
 
 
 def _render(name: str, **values: Any) -> HTMLResponse:
