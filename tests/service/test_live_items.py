@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from chat_server import serve
-from mmrec.config import VisionConfig
 from mmrec.errors import ModelError
 from mmrec.llm.parsing import check_supported
 from mmrec.recommender.recommender import Recommender
