@@ -37,9 +37,8 @@ from torch import nn
 
 from mmrec.config import TrainingConfig
 from mmrec.features.tables import EntityFeatures, Features
-from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun
+from mmrec.ranker.dlrm import Ranker, RankerShape, StackedLinear, TrainingRun
 from mmrec.ranker.inputs import RankerInputs
-from mmrec.ranker.layers import Shard, StackedLinear
 from mmrec.ranker.training import StackTrainer, TrainingTask
 
 USERS, ITEMS, TEXT, CODES, BATCH = 15_000, 3_000, 384, 107, 512
@@ -164,11 +163,9 @@ def train(
         runs=len(runs),
     )
     ranker = Ranker(shape, runs)
-    ranker.standardise(task.inputs, task.train_rows)
+    ranker.standardiser.fit(task.inputs, task.train_rows)
     config = TrainingConfig(batch_size=BATCH, cold_start_dropout=0, epochs=epochs, patience=epochs)
-    stack = StackTrainer(
-        ranker, task, config, torch.tensor([run.class_weights for run in runs]), 0, Shard()
-    )
+    stack = StackTrainer(ranker, runs, task, config, seed=0)
     parts = [
         part for name, part in ranker.named_children() if reduction == "joint" or name != "reducers"
     ]
@@ -186,7 +183,7 @@ def operations(ranker: Ranker, parts: Sequence[nn.Module]) -> int:
         layer for part in parts for layer in part.modules() if isinstance(layer, StackedLinear)
     ]
     on_data = [ranker.bottom[0], ranker.categories, ranker.reducers["text"].layers[0]]
-    unused = ranker.reducers["text"].head[1]
+    unused = ranker.reducers["text"].head
     products = {layer: 2 if layer in on_data else 3 for layer in layers if layer is not unused}
     return sum(2 * layer.weight[0].numel() * times for layer, times in products.items())
 

@@ -23,11 +23,16 @@ from mmrec.llm.annotator import Annotator, CallPlan
 from mmrec.llm.cost import Budget
 from mmrec.llm.factory import open_language_model
 from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun
-from mmrec.ranker.inputs import RankerInputs
-from mmrec.ranker.layers import Shard
+from mmrec.ranker.inputs import RankerInputs, Shard
 from mmrec.ranker.linear import fit_linear
-from mmrec.ranker.loss import class_weights, remove_class_weights
-from mmrec.ranker.training import TrainingHistory, TrainingTask, predict_logits, train_ranker
+from mmrec.ranker.training import (
+    StackTrainer,
+    TrainingHistory,
+    TrainingTask,
+    class_weights,
+    predict_logits,
+    remove_class_weights,
+)
 from mmrec.vision.captioner import open_captioner
 from mmrec.vision.image_features import ImageEncoder
 
@@ -226,16 +231,15 @@ def _train_shard(
 ) -> TrainedStack:
     """As `train_runs`, on this process's shard of every batch."""
     config, inputs = builder.config, RankerInputs(features)
-    on_test = config.training.select == "test"
-    selection_rows = split.test if on_test else split.valid
-    task = TrainingTask(inputs, label, split.train, selection_rows, by_fpr=on_test)
+    test_rows = split.test if config.training.select == "test" else None
+    task = TrainingTask(inputs, label, split.train, split.valid, test_rows)
     ranker = _untrained_ranker(builder, features, runs)
-    ranker.standardise(inputs, split.train)
+    ranker.standardiser.fit(inputs, split.train)
     if ranker.linear is not None:
         effects = np.isin(dense_columns(features), ["user rating effect", "item rating effect"])
-        fit_linear(ranker, runs, inputs, label, split.train, split.valid, effects)
-    settings = config.ranker, config.training, config.seed
-    return ranker, train_ranker(ranker, runs, task, *settings, shard)
+        fit_linear(ranker, runs, task, effects)
+    trainer = StackTrainer(ranker, runs, task, config.training, config.seed, shard)
+    return ranker, trainer.train(config.ranker.reduction)
 
 
 def _untrained_ranker(

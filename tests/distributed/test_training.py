@@ -13,13 +13,13 @@ import torch
 from pydantic import ValidationError
 from ray_pool import ENGINE
 
-from mmrec.config import Config, EngineConfig, RankerConfig, TrainingConfig
+from mmrec.config import Config, EngineConfig, TrainingConfig
 from mmrec.data.schema import Split
 from mmrec.distributed.training import train_on_workers
 from mmrec.pipeline import train_runs
 from mmrec.ranker.dlrm import TrainingRun
-from mmrec.ranker.layers import Shard
-from mmrec.ranker.training import train_ranker
+from mmrec.ranker.inputs import Shard
+from mmrec.ranker.training import StackTrainer
 from toys import ranker_of, toy
 
 
@@ -40,7 +40,7 @@ def train_toy(shard, died=None):
         runs = [TrainingRun(5, 0.3, (0.4, 0.6)), TrainingRun(6, 0.0, (0.5, 0.5))]
         ranker = ranker_of(task, runs, linear=True)
         training = TrainingConfig(learning_rate=0.02, batch_size=33, epochs=6, cold_start_dropout=0.1)
-        course = train_ranker(ranker, runs, task, RankerConfig(reduction="staged"), training, 3, shard)
+        course = StackTrainer(ranker, runs, task, training, 3, shard).train("staged")
     finally:
         torch.set_default_dtype(torch.float32)
     losses = [loss for histories in course.values() for history in histories for loss in history.loss]

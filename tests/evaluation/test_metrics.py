@@ -21,7 +21,7 @@ from mmrec.evaluation.metrics import (
     slice_masks,
     slice_metrics,
 )
-from mmrec.ranker.loss import class_weights
+from mmrec.ranker.training import class_weights
 
 EQUAL = (0.5, 0.5)
 LABEL = np.array([True, True, True, True, False, False])

@@ -36,8 +36,7 @@ from mmrec.features.dataset import Models
 from mmrec.pipeline import TrainedModel, open_models, train_runs
 from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.inputs import RankerInputs
-from mmrec.ranker.loss import class_weights
-from mmrec.ranker.training import predict_logits
+from mmrec.ranker.training import class_weights, predict_logits
 
 REPEATS = 2
 NAME = f"seed 0, {REPEATS} repeats"

@@ -1,61 +1,111 @@
-"""The ranker against numbers worked out by hand."""
+"""Stacked layers against single ones, and the ranker against numbers that were calculated by hand."""
 
-from __future__ import annotations
-
+import numpy as np
+import pytest
 import torch
 
-from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun, interact
-from mmrec.ranker.inputs import Batch, InputMoments
-from mmrec.ranker.layers import StackedLinear
+from mmrec.ranker.dlrm import Ranker, RankerShape, StackedDropout, StackedLinear, TrainingRun, interact
+from mmrec.ranker.inputs import Batch
 
-EQUAL = (0.5, 0.5)
+RUNS = [TrainingRun(seed, 0.5, (0.5, 0.5)) for seed in range(2)]
 
 
-def fill(layer: torch.nn.Module, weight: list[list[float]], bias: list[float] | None) -> None:
-    """Give the second run its weights, a row an output."""
-    assert isinstance(layer, StackedLinear)
+def dropped(dropout, x):
+    """The input of the layer behind a dropout."""
+    out, scale = dropout(x.clone())
+    return out if scale is None else out * scale
+
+
+def test_dropout_has_the_rate_and_the_scale_of_each_run():
+    rates = [0.0, 0.1, 0.5, 0.999]
+    dropout = StackedDropout(rates, range(4))
+    out = dropped(dropout, torch.ones(4, 300, 200))
+    for run, rate in zip(out, rates, strict=True):
+        # A rate is a number of 256ths, and is below one.
+        rounded = min(round(rate * 256), 255) / 256
+        assert float((run == 0).float().mean()) == pytest.approx(rounded, abs=0.005)
+        assert run.max().item() == pytest.approx(1 / (1 - rounded), rel=1e-6)
+        assert torch.all((run == 0) | (run == run.max()))
+    # Neighbouring cells are dropped independently.
+    zero = (out[2] == 0).float()
+    assert float((zero[:, 1:] * zero[:, :-1]).mean()) == pytest.approx(0.25, abs=0.01)
+    x = torch.randn(4, 3, 5)
+    assert torch.equal(dropped(dropout.eval(), x), x.relu())
+
+
+def test_dropout_of_a_run_does_not_depend_on_the_other_runs():
+    ones = torch.ones(3, 7, 5)
+    stack, alone = StackedDropout([0.5, 0.3, 0.4], [4, 9, 2]), StackedDropout([0.3], [9])
+    reordered = StackedDropout([0.4, 0.3], [2, 9])
+    first = dropped(stack, ones)
+    assert torch.equal(first[1:2], dropped(alone, ones[:1]))
+    assert torch.equal(first[[2, 1]], dropped(reordered, ones[:2]))
+    stack.keep_runs(torch.tensor([1, 2]))
+    second = dropped(stack, ones[:2])
+    assert torch.equal(second[:1], dropped(alone, ones[:1]))
+    assert torch.equal(second[[1, 0]], dropped(reordered, ones[:2]))
+    assert not torch.equal(second[0], first[1])
+    seeds = [dropped(StackedDropout([0.5], [seed]), torch.ones(1, 50, 50)) for seed in (4, 5)]
+    assert not torch.equal(*seeds)
+    stack.restart(0)
+    assert torch.equal(dropped(stack, ones), first)
+    stack.restart(1)
+    assert not torch.equal(dropped(stack, ones), first)
+
+
+def test_dropped_cells_get_no_gradient_and_the_others_their_scale():
+    x = torch.ones(2, 20, 30, requires_grad=True)
+    out = dropped(StackedDropout([0.5, 0.25], [1, 2]), x)
+    out.sum().backward()
+    assert torch.equal(x.grad, out.detach())
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_layer_is_an_affine_map_of_visible_inputs_for_each_run(shared, outputs):
+    layer = StackedLinear(3, 5, outputs)
+    torch.nn.init.normal_(layer.weight)
+    torch.nn.init.normal_(layer.bias)
+    mask = torch.ones(3, 5)
+    mask[0, 1] = mask[2, 3:] = 0
+    layer.mask_inputs(mask)
+    x = torch.randn(7, 5) if shared else torch.randn(3, 7, 5)
+    scale = torch.tensor([1.0, 2.0, 0.5])[:, None, None]
+    out = layer(x, scale)
+    for run in range(3):
+        weight = layer.weight[run] * mask[run][:, None] * scale[run]
+        expected = (x if shared else x[run]) @ weight + layer.bias[run]
+        assert torch.allclose(out[run], expected, atol=1e-5)
+    out.square().sum().backward()
+    assert torch.equal(layer.weight.grad.abs().sum(2) > 0, mask > 0)
+
+
+def fill(layer, weight, bias):
+    """Set the weights of the second run, a row per output."""
     with torch.no_grad():
         layer.weight[1] = torch.tensor(weight).T
         if bias is not None:
-            assert layer.bias is not None
             layer.bias[1] = torch.tensor(bias)
 
 
 def hand_made() -> Ranker:
-    """A ranker of two runs; the second is of round numbers."""
-    ranker = Ranker(
-        RankerShape(
-            dense=2,
-            groups={"text": {"user a": 1, "item b": 1}},
-            categories=3,
-            embedding_size=2,
-            hidden_size=2,
-            runs=2,
-        ),
-        [TrainingRun(seed, 0.5, EQUAL) for seed in range(2)],
-    )
+    """A ranker of two runs; the second has round numbers."""
+    blocks = {"user a": 1, "item b": 1}
+    sizes = {"embedding_size": 2, "hidden_size": 2}
+    ranker = Ranker(RankerShape(dense=2, groups={"text": blocks}, categories=3, runs=2, **sizes), RUNS)
     reducer = ranker.reducers["text"]
-    identity = [[1.0, 0.0], [0.0, 1.0]]
-    fill(ranker.bottom[0], identity, [0, -1])
-    fill(ranker.bottom[3], [[1, 1], [0, 2]], [0, 1])
-    # Without an item's words, 8 stands for them.
+    fill(ranker.bottom[0], [[1.0, 0.0], [0.0, 1.0]], [0, -1])
+    fill(ranker.bottom[1], [[1, 1], [0, 2]], [0, 1])
+    # A missing text of the item counts as 8.
     fill(reducer.layers[0], [[1, 0, 0, 0], [0, 1, 0, 8]], [0, 0])
-    fill(reducer.layers[3], [[0.5, 0], [0, 0.25]], [0, 0])
-    fill(reducer.head[1], [[1, -3]], [0.5])
+    fill(reducer.layers[1], [[0.5, 0], [0, 0.25]], [0, 0])
     fill(ranker.top[0], [[1, 1, 1, 0, 0], [0, 0, 0, -1, 4]], [-10, 3])
-    fill(ranker.top[3], [[0.5, 3]], [-1])
+    fill(ranker.top[1], [[0.5, 3]], [-1])
     fill(ranker.categories, [[1, 0, 2], [0, 1, 2]], None)
-    ranker.dense_mean.copy_(torch.tensor([1.0, 2.0]))
-    ranker.dense_scale.copy_(torch.tensor([0.5, 1.0]))
-    mean = {"user a": torch.tensor([1.0]), "item b": torch.tensor([0.0])}
-    deviation = {"user a": torch.tensor([0.5]), "item b": torch.tensor([1.0])}
-    ranker.blocks["text"].standardise(InputMoments(mean["item b"], mean["item b"], mean, deviation))
+    values = {"dense_mean": [1.0, 2.0], "dense_scale": [0.5, 1.0], "mean of user a": [1.0]}
+    values |= {"scale of user a": 2.0, "mean of item b": [0.0], "scale of item b": 1.0}
+    ranker.standardiser.load_state_dict({name: torch.tensor(value) for name, value in values.items()})
     return ranker.eval()
-
-
-def reduced(ranker: Ranker, batch: Batch) -> torch.Tensor:
-    """The second run's reduced words."""
-    return ranker.reduce(ranker.block_columns(batch))[0][1]
 
 
 def hand_batch() -> Batch:
@@ -67,38 +117,40 @@ def hand_batch() -> Batch:
     )
 
 
-def test_interactions_are_dot_products_of_all_pairs_in_row_order() -> None:
-    a, b, c = (torch.tensor([one, one[::-1]]) for one in ([1.0, 2.0], [3.0, 5.0], [-1.0, 4.0]))
+def reduced(ranker: Ranker, batch: Batch) -> list[list[float]]:
+    return ranker.reduce(ranker.columns(batch), ranker.dropout)[0][1].tolist()
+
+
+def test_a_forward_pass_by_hand():
+    ranker, batch = hand_made(), hand_batch()
+    # Row 1: bottom (5 - 1) / 2 = 2, 5 - 2 = 3 -> hidden 2, 2 -> 4, 5. Texts (2 - 1) / .5 = 2 and 4 -> 1, 1.
+    # Categories (1, 0) + (2, 2) = 3, 2. Dots 9, 22, 5. Top 4 + 5 + 9 - 10 = 8, -22 + 20 + 3 = 1 -> 4 + 3 - 1.
+    # Row 2: bottom 0, 0 -> 0, 0 -> 0, 1. Texts (4 - 1) / .5 = 6 and the learned 8 -> 3, 2. No category.
+    # Dots 2, 0, 0. Top 0 + 1 + 2 - 10 -> 0, 3 -> 9 - 1.
+    assert reduced(ranker, batch) == [[1, 1], [3, 2]]
+    assert ranker(batch)[1].tolist() == [6, 8]
+
+
+def test_a_missing_block_is_the_learned_vector_whatever_is_stored():
+    ranker, batch = hand_made(), hand_batch()
+    batch.vectors["item b"][1] = 1234.0
+    assert reduced(ranker, batch) == [[1, 1], [3, 2]]
+    fill(ranker.reducers["text"].layers[0], [[1, 0, 0, 0], [0, 1, 0, 12]], [0, 0])
+    assert reduced(ranker, batch) == [[1, 1], [3, 3]]
+
+
+def test_interactions_are_dot_products_of_all_pairs_in_row_order():
+    a, b, c = (torch.tensor([row, row[::-1]]) for row in ([1.0, 2.0], [3.0, 5.0], [-1.0, 4.0]))
     assert interact([a, b, c]).tolist() == [[13, 7, 17], [13, 7, 17]]
-    assert interact([a, b]).tolist() == [[13], [13]]
     d = torch.tensor([[10.0, 0.0], [0.0, 10.0]])
     # ab, ac, ad, bc, bd, cd
     assert interact([a, b, c, d])[0].tolist() == [13, 7, 10, 17, 30, -10]
 
 
-def test_a_forward_pass_by_hand() -> None:
-    ranker, batch = hand_made(), hand_batch()
-    # Row 1: bottom (5 - 1) / 2 = 2, 5 - 2 = 3 -> hidden 2, 2 -> 4, 5. Words (2 - 1) / .5 = 2 and 4 -> 1, 1.
-    # Categories (1, 0) + (2, 2) = 3, 2. Dots 9, 22, 5. Top 4 + 5 + 9 - 10 = 8, -22 + 20 + 3 = 1 -> 4 + 3 - 1.
-    # Row 2: bottom 0, 0 -> 0, 0 -> 0, 1. Words (4 - 1) / .5 = 6 and the learned 8 -> 3, 2. No category.
-    # Dots 2, 0, 0. Top 0 + 1 + 2 - 10 -> 0, 3 -> 9 - 1.
-    assert reduced(ranker, batch).tolist() == [[1, 1], [3, 2]]
-    assert ranker(batch)[1].tolist() == [6, 8]
-    outcome = ranker.reducers["text"].predict_outcome(ranker.block_columns(batch)["text"])
-    assert outcome[1].tolist() == [1 - 3 + 0.5, 3 - 6 + 0.5]
-
-
-def test_a_missing_block_is_the_learned_vector_whatever_is_stored() -> None:
-    ranker, batch = hand_made(), hand_batch()
-    before = reduced(ranker, batch)[1]
-    batch.vectors["item b"][1] = 1234.0
-    assert torch.equal(reduced(ranker, batch)[1], before)
-    fill(ranker.reducers["text"].layers[0], [[1, 0, 0, 0], [0, 1, 0, 12]], [0, 0])
-    assert reduced(ranker, batch).tolist() == [[1, 1], [3, 3]]
-
-
-def test_a_ranker_without_words_and_categories_ranks_by_dense_alone() -> None:
+def test_a_ranker_without_texts_and_categories_ranks_by_dense_columns_alone():
     shape = RankerShape(dense=2, groups={}, categories=0, embedding_size=4, hidden_size=3, runs=2)
-    ranker = Ranker(shape, [TrainingRun(seed, 0.5, EQUAL) for seed in range(2)]).eval()
-    batch = Batch(torch.ones(3, 2), {}, {}, torch.zeros(3, 0, dtype=torch.int64))
-    assert torch.equal(ranker(batch), ranker.top(ranker.bottom(batch.dense))[:, :, 0])
+    ranker = Ranker(shape, RUNS).eval()
+    dense = torch.ones(3, 2)
+    logits = ranker(Batch(dense, {}, {}, torch.zeros(3, 0, dtype=torch.int64)))
+    assert torch.equal(logits, ranker.top(ranker.bottom(dense, None), None)[:, :, 0])
+    assert np.isfinite(logits.detach().numpy()).all()

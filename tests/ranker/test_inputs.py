@@ -1,87 +1,121 @@
-"""Batches of features, and cold-start dropout."""
+"""Batches of features, cold-start dropout, and standardisation."""
 
-from __future__ import annotations
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from mmrec.features.tables import EntityFeatures, Features
-from mmrec.ranker.dlrm import TrainingRun
-from mmrec.ranker.inputs import ColdStartDropout, RankerInputs, category_bag
-from toys import ranker_of, toy
+from mmrec.features.tables import EntityFeatures, Features, dense_columns, visible_columns
+from mmrec.ranker import inputs as inputs_module
+from mmrec.ranker.inputs import ColdStartDropout, RankerInputs, Standardiser, category_bag
+from toys import toy, toy_features
 
-EQUAL = (0.5, 0.5)
+NO_CATEGORIES = np.zeros((2, 0), dtype=np.int64)
 
 
-def test_the_padding_of_categories_is_no_category() -> None:
+def test_the_padding_of_categories_is_no_category():
     assert category_bag(torch.tensor([[0, 2, 3], [3, 3, 3]]), 3).tolist() == [[1, 0, 1], [0, 0, 0]]
 
 
-def test_inputs_are_standardised_on_the_rows_of_train() -> None:
-    task = toy()
-    ranker = ranker_of(task, [TrainingRun(0, 0.2, EQUAL)])
-    dense = task.inputs.row_batch(torch.from_numpy(task.train_rows)).dense
-    scaled = (dense - ranker.dense_mean) * ranker.dense_scale
-    assert scaled.mean(0).tolist() == pytest.approx([0] * 6, abs=1e-4)
-    # The third column of either side never changes, and so says nothing.
-    assert scaled.std(0, correction=0).tolist() == pytest.approx([1, 1, 0, 1, 1, 0], abs=1e-4)
+def test_rows_are_gathered_from_their_views():
+    features = toy_features(300, np.random.default_rng(0))
+    user, item = features.user, features.item
+    batch = RankerInputs(features).row_batch(torch.tensor([5, 0]))
+    for position, row in enumerate((5, 0)):
+        user_view, item_view = features.user_view[row], features.item_view[row]
+        dense = [*user.dense[user_view].tolist(), *item.dense[item_view].tolist()]
+        assert batch.dense[position].tolist() == dense
+        gists = (("user gist", user, user_view), ("item gist", item, item_view))
+        for name, entity, view in gists:
+            assert np.array_equal(batch.vectors[name][position], entity.vectors["gist"][view])
+            assert batch.present[name][position] == entity.present["gist"][view]
+        assert batch.categories[position].tolist() == item.categories[item_view].tolist()
 
 
-def test_rows_are_gathered_from_their_views() -> None:
-    task = toy()
-    inputs = task.inputs
-    batch = inputs.row_batch(torch.tensor([5, 0]))
-    for at, row in enumerate((5, 0)):
-        user, item = int(inputs.user_view[row]), int(inputs.item_view[row])
-        assert batch.dense[at].tolist() == [
-            *inputs.user.dense[user].tolist(),
-            *inputs.item.dense[item].tolist(),
-        ]
-        assert torch.equal(batch.vectors["user gist"][at], inputs.user.vectors["user gist"][user].float())
-        assert torch.equal(batch.vectors["item gist"][at], inputs.item.vectors["item gist"][item].float())
-        assert torch.equal(batch.categories[at], inputs.item.categories[item])
-
-
-def test_forgetting_hides_its_share_of_ratings_and_words_apart() -> None:
-    inputs = toy(rows=4000).inputs
-    rows = torch.arange(4000)
+def test_cold_start_dropout_hides_ratings_and_texts_independently_at_its_rate():
+    inputs, rows = toy(rows=4000).inputs, torch.arange(4000)
     whole = inputs.row_batch(rows)
-    part = ColdStartDropout(inputs, 0.3, torch.Generator().manual_seed(0)).row_batch(rows)
+    dropped = inputs.row_batch(rows, ColdStartDropout(0.3, torch.Generator().manual_seed(0)))
+    had_gist = {name: (whole.present[name] == 1)[:, 0] for name in ("user gist", "item gist")}
     hidden = {
-        "user": (part.dense[:, :3] == 0).all(1),
-        "item": (part.dense[:, 3:] == 0).all(1),
-        "categories": (part.categories == 4).all(1),
-        "user gist": (part.present["user gist"] == 0)[:, 0] & (whole.present["user gist"] == 1)[:, 0],
+        "user": (dropped.dense[:, :3] == 0).all(1),
+        "item": (dropped.dense[:, 3:] == 0).all(1),
+        "categories": (dropped.categories == 4).all(1),
+        "user gist": (dropped.present["user gist"] == 0)[:, 0] & had_gist["user gist"],
     }
-    assert [float(hidden[name].float().mean()) for name in ("user", "item", "categories")] == pytest.approx(
-        [0.3] * 3, abs=0.03
-    )
-    both = (hidden["user"] & hidden["user gist"]).float().mean()
-    assert float(both) == pytest.approx(0.3 * float(hidden["user gist"].float().mean()), abs=0.02)
-    spoken = (whole.present["item gist"] == 1)[:, 0]
-    assert torch.equal(hidden["categories"][spoken], (part.present["item gist"] == 0)[spoken, 0])
-    kept = ~hidden["user"] & ~hidden["item"]
-    assert torch.equal(part.dense[kept], whole.dense[kept])
+    shares = [float(hidden[name].float().mean()) for name in ("user", "item", "categories")]
+    assert shares == pytest.approx([0.3] * 3, abs=0.03)
+    together = (hidden["user"] & hidden["user gist"]).float().mean()
+    assert float(together) == pytest.approx(0.3 * float(hidden["user gist"].float().mean()), abs=0.02)
+    missing = (dropped.present["item gist"] == 0)[:, 0]
+    assert torch.equal(hidden["categories"][had_gist["item gist"]], missing[had_gist["item gist"]])
+    visible = ~hidden["user"] & ~hidden["item"]
+    assert torch.equal(dropped.dense[visible], whole.dense[visible])
 
 
-def test_nothing_is_forgotten_at_a_share_of_zero() -> None:
+def test_a_rate_of_zero_hides_nothing():
     inputs, rows = toy().inputs, torch.arange(300)
-    part, whole = (ColdStartDropout(inputs, 0.0, torch.Generator()).row_batch(rows), inputs.row_batch(rows))
-    assert torch.equal(part.dense, whole.dense)
-    assert torch.equal(part.categories, whole.categories)
+    dropped, whole = inputs.row_batch(rows, ColdStartDropout(0.0, torch.Generator())), inputs.row_batch(rows)
+    assert torch.equal(dropped.dense, whole.dense)
+    assert torch.equal(dropped.categories, whole.categories)
     for name, values in whole.vectors.items():
-        assert torch.equal(part.vectors[name], values)
-        assert torch.equal(part.present[name], whole.present[name])
+        assert torch.equal(dropped.vectors[name], values)
+        assert torch.equal(dropped.present[name], whole.present[name])
 
 
-def test_columns_that_come_out_of_words_follow_the_words() -> None:
-    """A stranger's ratings with an item's words: prices are words, averages are not."""
-    names = ("mean rating", "cheap price")
+def test_columns_made_from_text_are_those_of_the_text_views():
+    """An unknown user's ratings with a known user's text: prices are of the text, means are not."""
     dense = np.array([[5, 0.5], [3, 0.0]], dtype=np.float32)
-    none = np.zeros((2, 0), dtype=np.int64)
-    side = EntityFeatures(names, dense, {}, {}, none)
-    inputs = RankerInputs(Features(side, side, np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)))
-    known, nothing = torch.tensor([0]), torch.tensor([1])
-    mixed = inputs.view_batch(known, nothing, user_text_view=nothing, item_text_view=known).dense
+    entity = EntityFeatures(("mean rating", "cheap price"), dense, {}, {}, NO_CATEGORIES)
+    row = np.zeros(1, dtype=np.int64)
+    known, unknown = torch.tensor([0]), torch.tensor([1])
+    inputs = RankerInputs(Features(entity, entity, row, row))
+    mixed = inputs.view_batch(known, unknown, user_text_view=unknown, item_text_view=known).dense
     assert mixed.tolist() == [[5, 0, 3, 0.5]]
+
+
+def test_the_factor_score_is_a_column_of_the_pair_and_zero_for_unknown_users():
+    def entity(rows):
+        factors = np.array(rows, dtype=np.float16)
+        dense = np.zeros((len(factors), 1), dtype=np.float32)
+        return EntityFeatures(("mean rating",), dense, {}, {}, NO_CATEGORIES[:, :0], factors)
+
+    user, item = entity([[1, 2], [3, 0], [0, 0]]), entity([[5, 1], [0, 0]])
+    features = Features(user, item, np.array([0, 1]), np.array([0, 0]))
+    inputs = RankerInputs(features)
+    assert inputs.dense_size == 3
+    assert inputs.row_batch(torch.arange(2)).dense[:, 2].tolist() == [7, 15]
+    assert inputs.view_batch(torch.tensor([2, 0]), torch.tensor([0, 1])).dense[:, 2].tolist() == [0, 0]
+    assert dense_columns(features) == ["user mean rating", "item mean rating", "factor score"]
+    masked = [frozenset(), frozenset({"ratings"}), frozenset({"item text"}), frozenset({"user text"})]
+    assert visible_columns(["factor score"], masked)[:, 0].tolist() == [True, False, False, True]
+
+
+@pytest.mark.parametrize("rows_at_once", [7, 1 << 14])
+def test_inputs_are_standardised_on_the_given_rows(monkeypatch, rows_at_once):
+    """Moments of blocks are weighted by presence, over the views of the rows, each counted once."""
+    monkeypatch.setattr(inputs_module, "_CHUNK_ROWS", rows_at_once)
+    rng, rows = np.random.default_rng(1), np.arange(0, 200, 2)
+    features = toy_features(300, rng, factors=2)
+    entities = {}
+    for kind, entity in (("user", features.user), ("item", features.item)):
+        weight = entity.present["gist"] * rng.random(len(entity.dense)).astype(np.float32)
+        entities[kind] = replace(entity, present={"gist": weight})
+    inputs = RankerInputs(replace(features, **entities))
+    standardiser = Standardiser(inputs.dense_size, inputs.block_sizes)
+    standardiser.fit(inputs, rows)
+    batch = inputs.row_batch(torch.from_numpy(rows))
+    dense = standardiser.dense_columns(batch).double().numpy()
+    assert dense.mean(0) == pytest.approx(np.zeros(7), abs=1e-4)
+    # The third column of either entity never changes, and so is left out.
+    assert dense.std(0) == pytest.approx([1, 1, 0, 1, 1, 0, 1], abs=1e-4)
+    columns = standardiser.block_columns(batch, ["user gist", "item gist"]).double().numpy()
+    for position, (kind, view) in enumerate((("user", features.user_view), ("item", features.item_view))):
+        seen, weight = np.unique(view[rows]), entities[kind].present["gist"][:, None].astype(float)
+        vectors = entities[kind].vectors["gist"].astype(float)
+        mean = (weight * vectors)[seen].sum(0) / weight[seen].sum()
+        deviation = (weight * (vectors - mean))[seen][weight[seen, 0] > 0].std(0, mean=np.zeros((1, 5)))
+        scaled = (weight * (vectors - mean) / np.sqrt(np.square(deviation).sum()))[view[rows]]
+        assert columns[:, 5 * position : 5 * position + 5] == pytest.approx(scaled, abs=1e-5)
+        assert columns[:, 10 + position] == pytest.approx(1 - weight[view[rows], 0], abs=1e-6)

@@ -55,7 +55,7 @@ def random_model(features: Features, *, linear: bool = True, inactive: tuple[int
         linear=linear,
     )
     ranker = Ranker(shape, [TrainingRun(seed, 0.3, EQUAL) for seed in range(3)])
-    ranker.standardise(inputs, np.arange(200))
+    ranker.standardiser.fit(inputs, np.arange(200))
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in ranker.parameters():

@@ -18,7 +18,7 @@ from mmrec.config import EngineConfig
 from mmrec.console import console
 from mmrec.distributed.workers import connect, core_count, worker_pool
 from mmrec.errors import MmrecError, ModelError
-from mmrec.ranker.layers import Shard
+from mmrec.ranker.inputs import Shard
 
 __all__ = ["train_on_workers"]
 

@@ -31,8 +31,7 @@ from mmrec.llm.types import Note
 from mmrec.pipeline import PreparedData, TrainedModel, open_models, prepare_data, train_runs
 from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.inputs import RankerInputs
-from mmrec.ranker.loss import class_weights
-from mmrec.ranker.training import predict_logits
+from mmrec.ranker.training import class_weights, predict_logits
 from mmrec.recommender.explain import shapley_value
 
 __all__ = ["MeanInterval", "SeedResult", "ablate", "ablation_tables", "group_probabilities"]

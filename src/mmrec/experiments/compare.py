@@ -15,7 +15,7 @@ from mmrec.experiments.baselines import simple_baseline_probabilities
 from mmrec.experiments.trained_baselines import trained_baseline_probabilities
 from mmrec.features.dataset import Models
 from mmrec.pipeline import PreparedData, TrainingResult, prepare_data, train_model
-from mmrec.ranker.loss import class_weights
+from mmrec.ranker.training import class_weights
 
 __all__ = ["Comparison", "compare"]
 

@@ -32,8 +32,7 @@ from mmrec.features.dataset import Models
 from mmrec.pipeline import PreparedData, TrainedModel, prepare_data, train_runs
 from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.inputs import RankerInputs
-from mmrec.ranker.loss import class_weights
-from mmrec.ranker.training import predict_logits
+from mmrec.ranker.training import class_weights, predict_logits
 
 __all__ = ["GRID", "MODELS", "PROTOCOLS", "complete_protocols", "metric_by_setting"]
 __all__ += ["prepare_protocol", "reproduce", "reproduction_tables"]

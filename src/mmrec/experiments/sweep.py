@@ -18,7 +18,7 @@ from mmrec.experiments.checkpoint import Checkpoint
 from mmrec.experiments.report.html import ResultTable
 from mmrec.features.dataset import Models
 from mmrec.pipeline import PreparedData, open_models, prepare_data, train_model
-from mmrec.ranker.loss import class_weights
+from mmrec.ranker.training import class_weights
 
 __all__ = ["SWEPT_SETTINGS", "SweepResults", "drop_dislikes", "sweep", "sweep_table"]
 

@@ -1,10 +1,14 @@
-"""DLRM (Naumov et al., arXiv 1906.00091) over reduced text, as the paper composes it; R runs at once."""
+"""DLRM (Naumov et al., arXiv 1906.00091) over reduced text, as the paper composes it; R runs at once.
+
+Weights have a leading run axis, so that R products are one: a run becomes as cheap as the hardware allows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,10 +16,143 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from mmrec.features.tables import visible_columns
-from mmrec.ranker.inputs import Batch, InputMoments, RankerInputs, category_bag
-from mmrec.ranker.layers import StackedDropout, StackedLinear, StackedMLP
+from mmrec.ranker.inputs import Batch, Shard, Standardiser, category_bag
 
-__all__ = ["Ranker", "RankerShape", "Reducer", "TrainingRun", "VectorBlocks", "interact"]
+__all__ = ["Ranker", "RankerShape", "Reducer", "StackedDropout", "StackedLinear", "TrainingRun"]
+
+_BYTE_LEVELS = 256
+
+
+class StackedLinear(nn.Module):
+    """R affine maps, of inputs that all runs share or of inputs of each run."""
+
+    input_mask: Tensor | None
+
+    def __init__(self, runs: int, inputs: int, outputs: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(runs, inputs, outputs))
+        self.bias = nn.Parameter(torch.zeros(runs, 1, outputs)) if bias else None
+        self.register_buffer("input_mask", None, persistent=False)
+
+    def mask_inputs(self, mask: Tensor) -> None:
+        """Hide inputs from runs: (R, inputs), 0 where a run does not see the input (ablation)."""
+        self.input_mask = mask[:, :, None].to(self.weight)
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """(R, B, outputs) from (B, inputs), shared, or (R, B, inputs), times (R, 1, 1) factors."""
+        weight = self.weight if self.input_mask is None else self.weight * self.input_mask
+        # Scaling the weights is cheaper than scaling the inputs: there are fewer of them.
+        weight = weight if scale is None else weight * scale
+        if x.dim() == 3 and weight.shape[2] == 1:
+            out: Tensor = _SingleColumnProduct.apply(x, weight)  # type: ignore[no-untyped-call]
+            return out if self.bias is None else out + self.bias
+        x = x.expand(len(weight), -1, -1)  # a view: shared rows are not copied
+        if self.bias is None:
+            return torch.bmm(x, weight)
+        return torch.baddbmm(self.bias, x, weight)
+
+
+class _SingleColumnProduct(torch.autograd.Function):
+    """`bmm` with one output column, transposed: several times faster in both directions."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.bmm(weight.transpose(1, 2), x.transpose(1, 2)).transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        (gradient,) = gradients
+        weight_gradient = torch.bmm(gradient.transpose(1, 2), x).transpose(1, 2)
+        return gradient * weight.transpose(1, 2), weight_gradient
+
+
+class StackedDropout(nn.Module):
+    """ReLU, then dropout with a rate and a random generator for each run.
+
+    A run draws the same masks alone as in a stack. One random byte decides about one cell, so rates are
+    multiples of 1/256, and the scale fits the rounded rate. There are (R) rates and (R) seeds.
+    """
+
+    def __init__(self, rates: Sequence[float], seeds: Sequence[int]) -> None:
+        super().__init__()
+        self.shard = Shard()
+        self._rates, self._seeds = list(rates), list(seeds)
+        self.restart(0)
+
+    def restart(self, step: int) -> None:
+        """Begin a training step with all runs and fresh generators."""
+        # (R, 1): a cell is dropped if its byte is below the threshold of the run.
+        levels = np.minimum(np.rint(np.multiply(self._rates, _BYTE_LEVELS)), _BYTE_LEVELS - 1)
+        self._threshold = levels.astype(np.uint8)[:, None]
+        bits = [np.random.SFC64([seed, step]) for seed in self._seeds]
+        self._generators = [*map(np.random.Generator, bits)]
+
+    def keep_runs(self, runs: Tensor) -> None:
+        """Continue with some of the runs, in this order."""
+        self._threshold = self._threshold[runs.numpy()]
+        self._generators = [self._generators[run] for run in runs.tolist()]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """ReLU and dropout of (R, B, d), in place; the (R, 1, 1) factor that makes up for dropped
+        cells, if any."""
+        mask = scale = None
+        if self.training and self._threshold.any():
+            _, rows, width = x.shape
+            # Drawn for the whole batch of all shards: 64-bit words, rounded up.
+            first_row, batch_size = self.shard.position(rows)
+            words = -(-batch_size * width // 8)
+            draws = np.empty((len(self._generators), words), dtype=np.uint64)
+            for run, generator in enumerate(self._generators):
+                draws[run] = generator.integers(2**64, size=words, dtype=np.uint64)
+            local = slice(first_row * width, (first_row + rows) * width)
+            # Bytes, 1 where a cell stays: PyTorch's operations on booleans are not vectorised.
+            stays = (draws.view(np.uint8)[:, local] >= self._threshold).view(np.uint8)
+            mask = torch.from_numpy(stays).view(x.shape)
+            kept_levels = _BYTE_LEVELS - self._threshold[:, :, None].astype(np.float64)
+            scale = torch.from_numpy(_BYTE_LEVELS / kept_levels).to(x.dtype)
+        out: Tensor = _ReluAndDrop.apply(x, mask)  # type: ignore[no-untyped-call]
+        return out, scale
+
+
+class _ReluAndDrop(torch.autograd.Function):
+    """ReLU and dropout in the fewest passes over memory: a cell that is zero has no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor | None) -> Tensor:
+        x.relu_()
+        if mask is not None:
+            x.mul_(mask.to(x.dtype))
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        (gradient,) = gradients
+        # In place: the gradient comes from the product behind this layer, which alone reads it.
+        threshold_backward = torch.ops.aten.threshold_backward.grad_input
+        return threshold_backward(gradient, x, 0, grad_input=gradient), None
+
+
+class StackedMLP(nn.ModuleList):
+    """R runs of linear maps with ReLU and dropout between them; `sizes` are of the input, of every
+    hidden layer and of the output."""
+
+    def __init__(self, runs: int, sizes: Sequence[int]) -> None:
+        super().__init__(StackedLinear(runs, *size) for size in pairwise(sizes))
+
+    def forward(self, x: Tensor, dropout: StackedDropout | None) -> Tensor:
+        """(R, B, output) from (B, input), shared, or from (R, B, input)."""
+        *hidden, last = self
+        scale = None
+        for layer in hidden:
+            x = layer(x, scale)
+            x, scale = (x.relu_(), None) if dropout is None else dropout(x)
+        out: Tensor = last(x, scale)
+        return out
 
 
 class RankerShape(BaseModel):
@@ -51,61 +188,23 @@ class TrainingRun:
     """Groups of inputs (`mmrec.features.tables`) hidden from the run (ablation)."""
 
 
-class VectorBlocks(nn.Module):
-    """Vector blocks side by side, each brought to mean zero and, on average, to length one.
-
-    A missing block is zero, and the last columns indicate which blocks are missing: the first layer's
-    weights of these columns amount to a learned vector for missing blocks.
-    """
-
-    def __init__(self, sizes: dict[str, int]) -> None:
-        """Of blocks with these widths, by name."""
-        super().__init__()
-        self.names = list(sizes)
-        self.size = sum(sizes.values()) + len(sizes)
-        for index, size in enumerate(sizes.values()):
-            self.register_buffer(f"mean_{index}", torch.zeros(size))
-            self.register_buffer(f"scale_{index}", torch.ones(()))
-
-    def standardise(self, moments: InputMoments) -> None:
-        """Set the mean and the scale of each block."""
-        for index, name in enumerate(self.names):
-            self.get_buffer(f"mean_{index}").copy_(moments.block_mean[name])
-            # Unit length of the whole block; with unit variance of each coordinate, hundreds of them
-            # would dominate the few dense columns in training.
-            length = float(moments.block_deviation[name].square().sum().sqrt())
-            self.get_buffer(f"scale_{index}").fill_(1 / max(length, 1e-4))
-
-    def forward(self, batch: Batch) -> Tensor:
-        """(B, size): every block, then an indicator of each that is missing."""
-        columns: list[Tensor] = []
-        for index, name in enumerate(self.names):
-            weight = self.get_buffer(f"scale_{index}") * batch.present[name]  # (B, 1)
-            columns.append((batch.vectors[name] - self.get_buffer(f"mean_{index}")) * weight)
-        missing = [1 - batch.present[name] for name in self.names]
-        return torch.cat([*columns, *missing], dim=1)
-
-
 class Reducer(nn.Module):
-    """Vector blocks of one group reduced to one vector, for R runs.
+    """Columns of vector blocks reduced to one vector, for R runs.
 
-    Trained alone, it predicts a like through `head`; the layer before that is the reduced vector.
+    The first layer's weights of the indicators of missing blocks amount to learned vectors for these
+    blocks. Trained alone, the reducer predicts a like through `head`.
     """
 
-    def __init__(
-        self, runs: int, inputs: int, hidden_size: int, embedding_size: int, dropout: StackedDropout
-    ) -> None:
+    def __init__(self, inputs: int, shape: RankerShape) -> None:
         super().__init__()
-        self.layers = StackedMLP(runs, [inputs, hidden_size, embedding_size], dropout)
-        self.head = nn.Sequential(nn.ReLU(), StackedLinear(runs, embedding_size, 1))
+        sizes = [inputs, shape.hidden_size, shape.embedding_size]
+        self.layers = StackedMLP(shape.runs, sizes)
+        self.head = StackedLinear(shape.runs, shape.embedding_size, 1)
 
-    def forward(self, columns: Tensor) -> Tensor:
+    def forward(self, columns: Tensor, dropout: StackedDropout | None) -> Tensor:
         """(R, B, embedding_size) reduced vectors of (B, inputs) columns."""
-        return self.layers(columns)
-
-    def predict_outcome(self, columns: Tensor) -> Tensor:
-        """(R, B) logits of a like, which the reducer learns when it is trained alone."""
-        return self.head(self(columns))[:, :, 0]
+        reduced: Tensor = self.layers(columns, dropout)
+        return reduced
 
 
 def interact(vectors: Sequence[Tensor]) -> Tensor:
@@ -121,82 +220,73 @@ class Ranker(nn.Module):
     Without `runs`, the settings of each run, all weights are zero, to be loaded.
     """
 
-    dense_mean: Tensor
-    dense_scale: Tensor
-
     def __init__(self, shape: RankerShape, runs: Sequence[TrainingRun] = ()) -> None:
         super().__init__()
         self.shape = shape
         count, size, hidden = shape.runs, shape.embedding_size, shape.hidden_size
         rates = [run.dropout for run in runs] or [0.0] * count
         self.dropout = StackedDropout(rates, [run.seed for run in runs] or [0] * count)
-        self.register_buffer("dense_mean", torch.zeros(shape.dense))
-        self.register_buffer("dense_scale", torch.ones(shape.dense))
-        self.blocks, self.reducers = nn.ModuleDict(), nn.ModuleDict()
-        block_columns = 0
-        for name, sizes in shape.groups.items():
-            self.blocks[name] = blocks = VectorBlocks(sizes)
-            self.reducers[name] = Reducer(count, blocks.size, hidden, size, self.dropout)
-            block_columns += blocks.size
-        self.bottom = StackedMLP(count, [shape.dense, hidden, size], self.dropout)
+        blocks: dict[str, int] = {}
+        reducers = {}
+        for name, widths in shape.groups.items():
+            blocks |= widths
+            reducers[name] = Reducer(sum(widths.values()) + len(widths), shape)
+        self.standardiser = Standardiser(shape.dense, blocks)
+        # A ModuleDict is typed as if it held any modules.
+        self.reducers = cast("Mapping[str, Reducer]", nn.ModuleDict(reducers))
+        self.bottom = StackedMLP(count, [shape.dense, hidden, size])
         self.categories: StackedLinear | None = None
         if shape.categories:
             self.categories = StackedLinear(count, shape.categories, size, bias=False)
         vectors = 1 + bool(shape.categories) + len(shape.groups)
         pairs = vectors * (vectors - 1) // 2
-        self.top = StackedMLP(count, [size + pairs, hidden, 1], self.dropout)
-        self.linear_size = shape.dense + block_columns + shape.categories
+        self.top = StackedMLP(count, [size + pairs, hidden, 1])
+        # Each vector block has one more column, the indicator that it is missing.
+        self.linear_size = shape.dense + sum(blocks.values()) + len(blocks) + shape.categories
         self.linear = StackedLinear(count, self.linear_size, 1) if shape.linear else None
         for index, run in enumerate(runs):
             self._initialise(index, torch.Generator().manual_seed(run.seed))
 
-    def _named_blocks(self) -> Iterator[tuple[str, VectorBlocks]]:
-        for name, blocks in self.blocks.items():
-            assert isinstance(blocks, VectorBlocks)
-            yield name, blocks
-
+    @torch.no_grad()
     def _initialise(self, run: int, generator: torch.Generator, near_zero: float = 0.01) -> None:
         """Draw the weights of one run: PyTorch's usual ones, but text and categories start near zero.
 
         So a ranker starts from its dense columns alone: random text vectors at full strength drown
         them, and cost .009 of ROC-AUC (docs/log.md).
         """
-        with torch.no_grad():
-            for name, layer in self.named_modules():
-                if not isinstance(layer, StackedLinear) or layer is self.linear:
-                    continue
-                weight = layer.weight[run]  # (inputs, outputs)
-                inputs, outputs = weight.shape
-                if name.startswith("reducers.") and name.endswith("layers.3"):  # their last layer
-                    weight.normal_(std=near_zero / inputs**0.5, generator=generator)
-                elif layer is self.categories:
-                    weight.normal_(std=near_zero / outputs**0.5, generator=generator)
-                else:
-                    # A correction of the linear model starts from zero.
-                    corrects = self.linear is not None and layer is self.top[-1]
-                    bound = 0.0 if corrects else inputs**-0.5
-                    weight.uniform_(-bound, bound, generator=generator)
-                    if layer.bias is not None:
-                        layer.bias[run].uniform_(-bound, bound, generator=generator)
+        last_of_reducers = [reducer.layers[-1] for reducer in self.reducers.values()]
+        for layer in self.modules():
+            if not isinstance(layer, StackedLinear) or layer is self.linear:
+                continue
+            weight = layer.weight[run]  # (inputs, outputs)
+            inputs, outputs = weight.shape
+            if layer in last_of_reducers:
+                weight.normal_(std=near_zero / inputs**0.5, generator=generator)
+            elif layer is self.categories:
+                weight.normal_(std=near_zero / outputs**0.5, generator=generator)
+            else:
+                # A correction of the linear model starts from zero.
+                corrects = self.linear is not None and layer is self.top[-1]
+                bound = 0.0 if corrects else inputs**-0.5
+                weight.uniform_(-bound, bound, generator=generator)
+                if layer.bias is not None:
+                    layer.bias[run].uniform_(-bound, bound, generator=generator)
 
     def mask_inputs(
         self, dense_columns: Sequence[str], masked_groups: Sequence[frozenset[str]]
     ) -> None:
         """Hide from each of R runs its masked groups; `dense_columns` names the dense columns."""
-        columns: list[Sequence[str]] = [dense_columns]
-        for sizes in self.shape.groups.values():
-            names = np.repeat([*sizes], [*sizes.values()]).tolist()
-            columns.append([*names, *sizes])  # as in `VectorBlocks`: indicators come last
-        columns.append(["categories"] * self.shape.categories)
-        masks = [torch.from_numpy(visible_columns(names, masked_groups)) for names in columns]
-        first_layers = [
-            self.bottom[0],
-            *(reducer.get_submodule("layers.0") for reducer in self.reducers.values()),
-            self.categories,
-        ]
-        for layer, mask in zip(first_layers, masks, strict=True):
-            if isinstance(layer, StackedLinear):
-                layer.mask_inputs(mask)
+        inputs: list[tuple[Any, Sequence[str]]] = [(self.bottom[0], dense_columns)]
+        for name, widths in self.shape.groups.items():
+            names = np.repeat([*widths], [*widths.values()]).tolist()
+            # Indicators of missing blocks come last.
+            inputs.append((self.reducers[name].layers[0], [*names, *widths]))
+        inputs.append((self.categories, ["categories"] * self.shape.categories))
+        masks: list[Tensor] = []
+        for layer, columns in inputs:
+            masks.append(torch.from_numpy(visible_columns(columns, masked_groups)))
+            if layer is not None:
+                layer.mask_inputs(masks[-1])
         if self.linear is not None:
             self.linear.mask_inputs(torch.cat(masks, dim=1))
 
@@ -209,58 +299,38 @@ class Ranker(nn.Module):
             if isinstance(layer, StackedLinear) and layer.input_mask is not None:
                 layer.input_mask = layer.input_mask[runs]
 
-    def standardise(self, inputs: RankerInputs, rows: np.ndarray) -> None:
-        """Learn the mean and the scale of all inputs from some (training) rows."""
-        moments = inputs.moments(rows)
-        deviation = moments.dense_deviation
-        self.dense_mean.copy_(moments.dense_mean)
-        # Columns that are constant in training are left out.
-        scale = torch.where(deviation > 1e-4, 1 / deviation.clamp(min=1e-4), 0.0)
-        self.dense_scale.copy_(scale)
-        for _, blocks in self._named_blocks():
-            blocks.standardise(moments)
-
-    def standardised_dense(self, batch: Batch) -> Tensor:
-        """(B, p) standardised dense columns."""
-        return (batch.dense - self.dense_mean) * self.dense_scale
-
-    def block_columns(self, batch: Batch) -> dict[str, Tensor]:
-        """Group -> (B, columns of its `VectorBlocks`)."""
-        return {name: blocks(batch) for name, blocks in self._named_blocks()}
-
-    def category_columns(self, batch: Batch) -> Tensor:
-        """(B, c) indicators of the item's categories."""
-        return category_bag(batch.categories, self.shape.categories)
+    def columns(self, batch: Batch) -> dict[str, Tensor]:
+        """(B, ...) `dense` columns, those of each reducer if the batch has vectors, and indicators of
+        `categories`; side by side they are the inputs of the linear model."""
+        columns = {"dense": self.standardiser.dense_columns(batch)}
+        if batch.vectors:
+            for name, blocks in self.shape.groups.items():
+                columns[name] = self.standardiser.block_columns(batch, blocks)
+        columns["categories"] = category_bag(batch.categories, self.shape.categories)
+        return columns
 
     def linear_columns(self, batch: Batch) -> Tensor:
-        """(B, linear_size) inputs of the linear model: dense columns, vector blocks, categories."""
-        block_columns = self.block_columns(batch).values()
-        columns = [self.standardised_dense(batch), *block_columns, self.category_columns(batch)]
-        return torch.cat(columns, dim=1)
+        """(B, linear_size) inputs of the linear model."""
+        return torch.cat([*self.columns(batch).values()], dim=1)
 
-    def reduce(self, block_columns: dict[str, Tensor]) -> list[Tensor]:
+    def reduce(self, columns: dict[str, Tensor], dropout: StackedDropout | None) -> list[Tensor]:
         """(R, B, embedding_size) from every reducer."""
-        return [reducer(block_columns[name]) for name, reducer in self.reducers.items()]
+        return [reducer(columns[name], dropout) for name, reducer in self.reducers.items()]
 
-    def score(
-        self, batch: Batch, block_columns: dict[str, Tensor], reduced: list[Tensor]
-    ) -> Tensor:
-        """(R, B) logits, given the columns of vector blocks and the vectors they are reduced to."""
-        dense, categories = self.standardised_dense(batch), self.category_columns(batch)
-        bottom = self.bottom(dense)
+    def score(self, columns: dict[str, Tensor], reduced: list[Tensor]) -> Tensor:
+        """(R, B) logits, given the vectors that vector blocks are reduced to."""
+        bottom = self.bottom(columns["dense"], self.dropout)
         vectors = [bottom, *reduced]
         if self.categories is not None:
-            vectors.append(self.categories(categories))
+            vectors.append(self.categories(columns["categories"]))
         if len(vectors) > 1:
-            logit = self.top(torch.cat([bottom, interact(vectors)], dim=-1))
-        else:
-            logit = self.top(bottom)
+            bottom = torch.cat([bottom, interact(vectors)], dim=-1)
+        logit: Tensor = self.top(bottom, self.dropout)
         if self.linear is not None:
-            columns = [dense, *block_columns.values(), categories]
-            logit = logit + self.linear(torch.cat(columns, dim=1))
+            logit = logit + self.linear(torch.cat([*columns.values()], dim=1))
         return logit[:, :, 0]
 
     def forward(self, batch: Batch) -> Tensor:
         """(R, B) logits, shifted by the class weights of the loss."""
-        block_columns = self.block_columns(batch)
-        return self.score(batch, block_columns, self.reduce(block_columns))
+        columns = self.columns(batch)
+        return self.score(columns, self.reduce(columns, self.dropout))

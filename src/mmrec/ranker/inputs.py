@@ -1,48 +1,52 @@
-"""Features as tensors: stored once per view, gathered per batch."""
+"""Features as tensors: stored once per view, gathered per batch, standardised."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmrec.features.tables import RATING_COLUMNS, EntityFeatures, Features
-from mmrec.ranker.layers import Shard
+from mmrec.features.tables import RATING_COLUMNS, Features
 
-__all__ = ["Batch", "ColdStartDropout", "InputMoments", "RankerInputs", "category_bag"]
+__all__ = ["Batch", "ColdStartDropout", "RankerInputs", "Shard", "Standardiser", "category_bag"]
 
 _CHUNK_ROWS = 1 << 14  # whose vectors are in memory at once
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Inputs of a ranker for B pairs of a user and an item.
+class Shard:
+    """The shard of a process that trains alone; `mmrec.distributed.training` has the other one.
 
-    Attributes:
-        dense: (B, p) columns of the user, then of the item, then of the pair.
-        vectors: block -> (B, d); zero where missing. Blocks are named with their entity: `user gist`.
-        present: block -> (B, 1) weight of the block, from 0 (missing) to 1.
-        categories: (B, k) codes of the item's categories, padded with the size of the vocabulary.
+    Random numbers are drawn for whole batches, so that they do not depend on who computes a row.
     """
 
+    def local_rows(self, rows: Tensor) -> Tensor:
+        """(b,) neighbouring rows of a (B,) batch that this process computes."""
+        return rows
+
+    def position(self, count: int) -> tuple[int, int]:
+        """Where `count` local rows begin in the last batch of `local_rows`, and the size of that batch."""
+        return 0, count
+
+    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
+        """Sum tensors over all processes, in place."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of a ranker for B pairs of a user and an item; blocks are named as in `user gist`."""
+
     dense: Tensor
+    """(B, p) columns of the user, then of the item, then of the pair."""
     vectors: dict[str, Tensor]
+    """Block -> (B, d); zero where missing."""
     present: dict[str, Tensor]
+    """Block -> (B, 1) weight, from 0 (missing) to 1."""
     categories: Tensor
-
-
-class InputMoments(NamedTuple):
-    """Mean and standard deviation of the dense columns, and of each vector block where present."""
-
-    dense_mean: Tensor
-    dense_deviation: Tensor
-    block_mean: dict[str, Tensor]
-    block_deviation: dict[str, Tensor]
+    """(B, k) codes of the item's categories, padded with the size of the vocabulary."""
 
 
 def category_bag(codes: Tensor, size: int) -> Tensor:
@@ -50,62 +54,65 @@ def category_bag(codes: Tensor, size: int) -> Tensor:
     return torch.zeros(len(codes), size + 1).scatter_(1, codes, 1.0)[:, :size]
 
 
-class EntityTensors:
-    """Features of all users, or of all items, as tensors with one row per view."""
+@dataclass(frozen=True)
+class ColdStartDropout:
+    """Puts unknown users and items in the place of random ones, so that these can be scored."""
 
-    def __init__(self, features: EntityFeatures, prefix: str) -> None:
-        self.unknown_index = features.unknown_index
-        self.dense = torch.from_numpy(features.dense)
-        # (p,) bool: whether a column is made from text, not from ratings.
-        self.from_text = torch.from_numpy(~np.isin(features.names, [*RATING_COLUMNS]))
-        self.vectors: dict[str, Tensor] = {}
-        self.present: dict[str, Tensor] = {}
-        for name, block in features.vectors.items():
-            self.vectors[f"{prefix} {name}"] = torch.from_numpy(block)
-            self.present[f"{prefix} {name}"] = torch.from_numpy(features.present[name])[:, None]
-        self.categories = torch.from_numpy(features.categories)
-        self.factors = torch.from_numpy(features.factors)
+    rate: float
+    generator: torch.Generator
+    shard: Shard = field(default_factory=Shard)
 
-    def gather_dense(self, view: Tensor, text_view: Tensor) -> Tensor:
-        """(B, p) dense columns; those made from text are taken from `text_view`."""
-        if view is text_view:
-            return self.dense[view]
-        return torch.where(self.from_text, self.dense[text_view], self.dense[view])
-
-    def gather_block(self, name: str, view: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, d) vectors of a block, and (B, 1) its weights."""
-        return self.vectors[name][view].float(), self.present[name][view]
+    def __call__(self, views: Tensor, unknown_index: int) -> Tensor:
+        """(B,) views, each replaced by the unknown one at the rate."""
+        # Drawn for the whole batch, so that a shard sees the same as a process that trains alone.
+        start, batch_size = self.shard.position(len(views))
+        draws = torch.rand(batch_size, generator=self.generator)[start : start + len(views)]
+        return torch.where(draws < self.rate, unknown_index, views)
 
 
 class RankerInputs:
-    """Features of users and items, gathered by view; rows are never stored side by side."""
+    """Features of users and items, gathered by view; rows are never stored side by side.
+
+    `has_factors` tells whether the factor score of user and item is a dense column.
+    """
 
     def __init__(self, features: Features) -> None:
-        self.user = EntityTensors(features.user, "user")
-        self.item = EntityTensors(features.item, "item")
+        self.user, self.item = features.user, features.item
         self.user_view = torch.from_numpy(features.user_view)
         self.item_view = torch.from_numpy(features.item_view)
+        self.has_factors = self.user.factors.shape[1] > 0
+        self.dense_size = int(self.has_factors)
+        self.block_sizes: dict[str, int] = {}
+        self._dense: list[tuple[Tensor, Tensor]] = []
+        self._blocks: dict[str, tuple[Tensor, Tensor]] = {}
+        for kind, entity in (("user", self.user), ("item", self.item)):
+            # (p,) bool: whether a column is made from text, not from ratings.
+            from_text = torch.from_numpy(~np.isin(entity.names, [*RATING_COLUMNS]))
+            self._dense.append((torch.from_numpy(entity.dense), from_text))
+            self.dense_size += len(entity.names)
+            for name, vectors in entity.vectors.items():
+                weight = torch.from_numpy(entity.present[name])[:, None]
+                self._blocks[f"{kind} {name}"] = torch.from_numpy(vectors), weight
+                self.block_sizes[f"{kind} {name}"] = vectors.shape[1]
 
-    @property
-    def has_factors(self) -> bool:
-        """Whether the factor score of user and item is a dense column."""
-        return self.user.factors.shape[1] > 0
+    def gather_block(self, name: str, view: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, d) vectors of a block, and (B, 1) its weights."""
+        vectors, weight = self._blocks[name]
+        return vectors[view].float(), weight[view]
 
-    @property
-    def block_sizes(self) -> dict[str, int]:
-        """Width of every vector block."""
-        blocks = {**self.user.vectors, **self.item.vectors}
-        return {name: block.shape[1] for name, block in blocks.items()}
+    def row_batch(
+        self, rows: Tensor, drop: ColdStartDropout | None = None, *, with_vectors: bool = True
+    ) -> Batch:
+        """The batch of (B,) rows of the table, where `drop` replaces some views.
 
-    @property
-    def dense_size(self) -> int:
-        """Number of dense columns."""
-        return self.user.dense.shape[1] + self.item.dense.shape[1] + self.has_factors
-
-    def row_batch(self, rows: Tensor, *, with_vectors: bool = True) -> Batch:
-        """The batch of (B,) rows of the table."""
-        user_view, item_view = self.user_view[rows], self.item_view[rows]
-        return self.view_batch(user_view, item_view, with_vectors=with_vectors)
+        Ratings and text of a user or an item are dropped independently of each other.
+        """
+        user, item = self.user_view[rows], self.item_view[rows]
+        if drop is None:
+            return self.view_batch(user, item, with_vectors=with_vectors)
+        unknown_user, unknown_item = self.user.unknown_index, self.item.unknown_index
+        rating_views = drop(user, unknown_user), drop(item, unknown_item)
+        return self.view_batch(*rating_views, drop(user, unknown_user), drop(item, unknown_item))
 
     def view_batch(
         self,
@@ -116,61 +123,93 @@ class RankerInputs:
         *,
         with_vectors: bool = True,
     ) -> Batch:
-        """Gather (B,) views of users and items.
+        """Gather (B,) views of users and items, with or without vectors, which take most of the memory.
 
-        Args:
-            user_view, item_view: views that numbers made from ratings are taken from.
-            user_text_view, item_text_view: views that all else (vectors, prices, categories, item
-                factors) is taken from; by default the same.
-            with_vectors: whether to gather vectors, which take by far the most memory.
+        Numbers made from ratings are those of `user_view` and `item_view`; all else (vectors, prices,
+        categories, item factors) is taken from the text views, by default the same.
         """
         user_text_view = user_view if user_text_view is None else user_text_view
         item_text_view = item_view if item_text_view is None else item_text_view
-        dense = [
-            self.user.gather_dense(user_view, user_text_view),
-            self.item.gather_dense(item_view, item_text_view),
-        ]
+        views = (user_view, user_text_view), (item_view, item_text_view)
+        dense: list[Tensor] = []
+        for (columns, from_text), (view, text_view) in zip(self._dense, views, strict=True):
+            gathered = columns[view]
+            if view is not text_view:
+                gathered = torch.where(from_text, columns[text_view], gathered)
+            dense.append(gathered)
         if self.has_factors:  # (B, 1) dot products of the factors of users and items
-            user_factors = self.user.factors[user_view].float()
-            products = user_factors * self.item.factors[item_text_view].float()
-            dense.append(products.sum(1, keepdim=True))
+            user_factors = torch.from_numpy(self.user.factors)[user_view].float()
+            item_factors = torch.from_numpy(self.item.factors)[item_text_view].float()
+            dense.append((user_factors * item_factors).sum(1, keepdim=True))
         vectors: dict[str, Tensor] = {}
         present: dict[str, Tensor] = {}
-        if with_vectors:
-            for entity, view in ((self.user, user_text_view), (self.item, item_text_view)):
-                for name in entity.vectors:
-                    vectors[name], present[name] = entity.gather_block(name, view)
-        categories = self.item.categories[item_text_view]
+        for name in self._blocks if with_vectors else ():
+            view = user_text_view if name.startswith("user ") else item_text_view
+            vectors[name], present[name] = self.gather_block(name, view)
+        categories = torch.from_numpy(self.item.categories)[item_text_view]
         return Batch(torch.cat(dense, dim=1), vectors, present, categories)
 
-    def moments(self, rows: np.ndarray) -> InputMoments:
-        """Moments over some rows; those of blocks over the views of these rows, each counted once."""
+
+class Standardiser(nn.Module):
+    """Mean and scale of every input of a ranker, learned from training rows.
+
+    Dense columns get mean zero and variance one; those that are constant are left out. A vector block
+    gets mean zero and, on average, length one: with unit variance of each coordinate, hundreds of them
+    would dominate the few dense columns in training.
+    """
+
+    dense_mean: Tensor
+    dense_scale: Tensor
+
+    def __init__(self, dense: int, blocks: Mapping[str, int]) -> None:
+        super().__init__()
+        self.register_buffer("dense_mean", torch.zeros(dense))
+        self.register_buffer("dense_scale", torch.ones(dense))
+        for name, width in blocks.items():
+            self.register_buffer(f"mean of {name}", torch.zeros(width))
+            self.register_buffer(f"scale of {name}", torch.ones(()))
+
+    def fit(self, inputs: RankerInputs, rows: np.ndarray) -> None:
+        """Learn from some rows; of blocks, from the views of these rows, each counted once."""
         row_tensor = torch.from_numpy(rows)
 
         def dense_rows(chunk: Tensor) -> tuple[Tensor, Tensor]:
-            return self.row_batch(chunk, with_vectors=False).dense, torch.ones(len(chunk), 1)
+            return inputs.row_batch(chunk, with_vectors=False).dense, torch.ones(len(chunk), 1)
 
-        dense_mean, dense_deviation = _weighted_moments(row_tensor, dense_rows)
-        block_mean: dict[str, Tensor] = {}
-        block_deviation: dict[str, Tensor] = {}
-        for entity, views in ((self.user, self.user_view), (self.item, self.item_view)):
-            unique_views = torch.unique(views[row_tensor])
-            for name in entity.vectors:
-                gather = partial(entity.gather_block, name)
-                block_mean[name], block_deviation[name] = _weighted_moments(unique_views, gather)
-        return InputMoments(dense_mean, dense_deviation, block_mean, block_deviation)
+        mean, deviation = _weighted_moments(row_tensor, dense_rows)
+        self.dense_mean.copy_(mean)
+        scale = torch.where(deviation > 1e-4, 1 / deviation.clamp(min=1e-4), 0.0)
+        self.dense_scale.copy_(scale)
+        for name in inputs.block_sizes:
+            views = inputs.user_view if name.startswith("user ") else inputs.item_view
+            gather = partial(inputs.gather_block, name)
+            mean, deviation = _weighted_moments(torch.unique(views[row_tensor]), gather)
+            self.get_buffer(f"mean of {name}").copy_(mean)
+            length = float(deviation.square().sum().sqrt())
+            self.get_buffer(f"scale of {name}").fill_(1 / max(length, 1e-4))
+
+    def dense_columns(self, batch: Batch) -> Tensor:
+        """(B, p) dense columns."""
+        return (batch.dense - self.dense_mean) * self.dense_scale
+
+    def block_columns(self, batch: Batch, names: Iterable[str]) -> Tensor:
+        """(B, sum of widths + number of blocks): vector blocks, zero where missing, side by side, then
+        an indicator of each that is missing."""
+        columns, missing = [], []
+        for name in names:
+            weight = self.get_buffer(f"scale of {name}") * batch.present[name]  # (B, 1)
+            columns.append((batch.vectors[name] - self.get_buffer(f"mean of {name}")) * weight)
+            missing.append(1 - batch.present[name])
+        return torch.cat([*columns, *missing], dim=1)
 
 
 def _weighted_moments(
     rows: Tensor, gather: Callable[[Tensor], tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
-    """Weighted mean and deviation of d columns over (n,) rows, in two passes over chunks of them.
-
-    `gather` makes (B, d) values and (B, 1) weights of B rows.
-    """
+    """(d,) weighted mean and deviation over (n,) rows, in two passes over chunks of them, of which
+    `gather` makes (B, d) values and (B, 1) weights."""
     chunks = torch.split(rows, _CHUNK_ROWS)
-    total = torch.zeros(1, dtype=torch.float64)
-    total_weight = torch.zeros(1, dtype=torch.float64)
+    total, total_weight = torch.zeros(2, 1, dtype=torch.float64)
     for values, weight in map(gather, chunks):
         total = total + (weight * values).double().sum(0)
         total_weight = total_weight + weight.double().sum()
@@ -180,37 +219,3 @@ def _weighted_moments(
         squares = squares + (weight * (values - mean)).square().double().sum(0)
         count += int((weight > 0).sum())
     return mean, (squares / max(count, 1)).sqrt().float()
-
-
-class ColdStartDropout:
-    """Replaces random views by those of unknown users and items, so that these can be scored.
-
-    Ratings and text of a user or an item are dropped independently of each other, at the same rate.
-    """
-
-    def __init__(
-        self,
-        inputs: RankerInputs,
-        rate: float,
-        generator: torch.Generator,
-        shard: Shard | None = None,
-    ) -> None:
-        self._inputs, self._rate, self._generator = inputs, rate, generator
-        self._shard = shard or Shard()
-
-    def row_batch(self, rows: Tensor) -> Batch:
-        """The batch of (B,) rows of the table, with some views replaced."""
-        inputs = self._inputs
-        user, item = inputs.user_view[rows], inputs.item_view[rows]
-        unknown_user, unknown_item = inputs.user.unknown_index, inputs.item.unknown_index
-        user_view, item_view = self._drop(user, unknown_user), self._drop(item, unknown_item)
-        user_text_view = self._drop(user, unknown_user)
-        return inputs.view_batch(
-            user_view, item_view, user_text_view, self._drop(item, unknown_item)
-        )
-
-    def _drop(self, views: Tensor, unknown_index: int) -> Tensor:
-        # Drawn for the whole batch, so that a shard sees the same as a process that trains alone.
-        start, batch_size = self._shard.position(len(views))
-        draws = torch.rand(batch_size, generator=self._generator)[start : start + len(views)]
-        return torch.where(draws < self._rate, unknown_index, views)

@@ -6,7 +6,7 @@ Each run keeps the weights of its best epoch, and leaves the stack when it has s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
+from torch.nn import functional
 
-from mmrec.config import RankerConfig, TrainingConfig
+from mmrec.config import TrainingConfig
 from mmrec.console import track
-from mmrec.ranker.dlrm import Ranker, Reducer, TrainingRun
-from mmrec.ranker.inputs import Batch, ColdStartDropout, RankerInputs
-from mmrec.ranker.layers import BestWeights, Shard
-from mmrec.ranker.loss import row_losses, weighted_loss
+from mmrec.ranker.dlrm import Ranker, StackedLinear, TrainingRun
+from mmrec.ranker.inputs import Batch, ColdStartDropout, RankerInputs, Shard
 
-__all__ = ["TrainingHistory", "TrainingTask", "predict_logits", "train_ranker"]
+__all__ = ["StackTrainer", "TrainingHistory", "TrainingTask", "class_weights", "predict_logits"]
+__all__ += ["remove_class_weights", "weighted_loss"]
 
 _CHUNK_ROWS = 8192
 Predict = Callable[[Tensor], Tensor]
@@ -36,10 +36,15 @@ class TrainingTask:
     inputs: RankerInputs
     label: np.ndarray
     train_rows: np.ndarray
-    selection_rows: np.ndarray
-    """Rows that select the epoch."""
-    by_fpr: bool = False
-    """Select by the false positive rate (the paper) rather than by the loss."""
+    valid_rows: np.ndarray
+    """Rows that select the epoch, by the loss."""
+    test_rows: np.ndarray | None = None
+    """Rows that select it in their place, by the false positive rate (the paper)."""
+
+    @property
+    def selection_rows(self) -> np.ndarray:
+        """Rows that select the epoch."""
+        return self.valid_rows if self.test_rows is None else self.test_rows
 
 
 @dataclass
@@ -55,6 +60,52 @@ class TrainingHistory:
         return int(np.argmax(self.score))
 
 
+def class_weights(label: np.ndarray, loss: str) -> tuple[float, float]:
+    """Weights of (dislike, like), normalised to sum to one (paper, section 3.4), from (n,) bool labels.
+
+    With the `loss` `plain`: equal; `basic`: w_c = 1 - n_c / n; `sqrt`: w_c = sqrt(1 - n_c / n).
+    """
+    like = float(np.mean(label))
+    power = {"plain": 0.0, "basic": 1.0, "sqrt": 0.5}[loss]
+    dislike_weight, like_weight = like**power, (1 - like) ** power
+    total = dislike_weight + like_weight
+    return dislike_weight / total, like_weight / total
+
+
+def remove_class_weights(logit: np.ndarray, weights: tuple[float, float]) -> np.ndarray:
+    """Probability of a like from logits of a model trained with weights of (dislike, like).
+
+    The weighted cross entropy is least at odds q / (1 - q) = w_like p / (w_dislike (1 - p)), so the
+    logarithm of w_dislike / w_like is added to the logit.
+    """
+    shift = np.log(weights[0] / weights[1])
+    return np.asarray(1 / (1 + np.exp(-(logit + shift))))
+
+
+def _row_weights(label: Tensor, weights: Tensor) -> Tensor:
+    """(R, B) weights of (B,) labels."""
+    return torch.where(label > 0, weights[:, 1:], weights[:, :1])
+
+
+def _row_losses(logit: Tensor, label: Tensor, weights: Tensor) -> Tensor:
+    """(R, B) weighted cross entropy of (R, B) logits."""
+    label_of_run = label.expand_as(logit)
+    entropy = functional.binary_cross_entropy_with_logits(logit, label_of_run, reduction="none")
+    return _row_weights(label, weights) * entropy
+
+
+def weighted_loss(
+    logit: Tensor, label: Tensor, weights: Tensor, batch_label: Tensor | None = None
+) -> Tensor:
+    """(R,) cross entropy of (R, B) logits of (B,) 0/1 labels, divided by the sum of the weights.
+
+    See the paper, section 3.4. The (R, 2) weights are of (dislike, like). Where the B rows are a shard,
+    the weights of its whole batch, of `batch_label`, are the divisor.
+    """
+    divisor = _row_weights(label if batch_label is None else batch_label, weights).sum(1)
+    return _row_losses(logit, label, weights).sum(1) / divisor
+
+
 @torch.inference_mode()
 def predict_logits(
     predict: Callable[[Batch], Tensor], inputs: RankerInputs, rows: np.ndarray
@@ -64,180 +115,162 @@ def predict_logits(
     return torch.cat([predict(inputs.row_batch(chunk)) for chunk in chunks], dim=1).numpy()
 
 
-def train_ranker(
-    ranker: Ranker,
-    runs: Sequence[TrainingRun],
-    task: TrainingTask,
-    ranking: RankerConfig,
-    training: TrainingConfig,
-    seed: int,
-    shard: Shard | None = None,
-) -> dict[str, list[TrainingHistory]]:
-    """Train a standardised stack in place; each run keeps the weights of its best epoch.
+@dataclass
+class StackTrainer:
+    """Trains a standardised stack in place: the state that all steps share, and the runs still in training.
 
-    Args:
+    Attributes:
         ranker, runs: the stack, initialised, and the settings of its runs.
-        task: rows and labels, shared by all runs.
-        ranking, training: settings.
+        task, config: rows and labels, shared by all runs, and settings.
         seed: of the order of rows, and of cold-start dropout.
         shard: rows of every batch that this process computes; by default all of them.
-
-    Returns:
-        The history of each step, by run: `ranker`, and in staged training each reducer before it.
-    """
-    weights = torch.tensor([run.class_weights for run in runs])
-    stack = StackTrainer(ranker, task, training, weights, seed, shard or Shard())
-    history: dict[str, list[TrainingHistory]] = {}
-    if ranker.linear is not None:
-        ranker.linear.requires_grad_(False)
-    if ranking.reduction == "staged":
-        for name, reducer in ranker.reducers.items():
-            predict, step = partial(stack.predict_outcome, name), f"reducer {name}"
-            patience = min(training.patience, 10)
-            history[step] = stack.optimise([*reducer.parameters()], predict, step, patience)
-        stack.freeze_reducers()
-    learned = [parameter for parameter in ranker.parameters() if parameter.requires_grad]
-    initial = [parameter.detach().clone() for parameter in learned]
-    losses_before = stack.selection_losses(stack.score)
-    history["ranker"] = stack.optimise(
-        learned, stack.score, "ranker", training.patience, by_fpr=task.by_fpr
-    )
-    if ranker.linear is not None:
-        # A correction stays where validation rows prove it: the gain (R, m) of a run is on average
-        # over one standard error above zero.
-        gain = losses_before - stack.selection_losses(stack.score)
-        unproven = ~(gain.mean(1) > gain.std(1) / gain.shape[1] ** 0.5)
-        for parameter, values in zip(learned, initial, strict=True):
-            parameter.data[unproven] = values[unproven]
-    ranker.eval()
-    return history
-
-
-class StackTrainer:
-    """Runs that are trained as one: the state that all steps share, and the runs still in training.
-
-    `weights` are the (R, 2) class weights of (dislike, like); for the rest see `train_ranker`.
     """
 
-    cold_start_dropout: ColdStartDropout
+    ranker: Ranker
+    runs: Sequence[TrainingRun]
+    task: TrainingTask
+    config: TrainingConfig
+    seed: int
+    shard: Shard = field(default_factory=Shard)
 
-    def __init__(
-        self,
-        ranker: Ranker,
-        task: TrainingTask,
-        config: TrainingConfig,
-        weights: Tensor,
-        seed: int,
-        shard: Shard,
-    ) -> None:
-        self.ranker, self.task, self.config, self.weights = ranker, task, config, weights
-        self.seed, self.step = seed, 0
-        self.shard = ranker.dropout.shard = shard
-        self.label = torch.from_numpy(task.label).to(weights.dtype)
+    def __post_init__(self) -> None:
+        self.ranker.dropout.shard = self.shard
+        self.weights = torch.tensor([run.class_weights for run in self.runs])  # (R, 2)
+        self.label = torch.from_numpy(self.task.label).to(self.weights.dtype)
         self.reducers_frozen = False
-        self.reduced: list[Tensor] = []  # (R, n, embedding_size) of frozen reducers, where stored
+        self._reduced: list[Tensor] = []  # (R, n, embedding_size) of frozen reducers, where stored
+        self._step = 0
+
+    def train(self, reduction: str) -> dict[str, list[TrainingHistory]]:
+        """Train all runs, with `staged` or `joint` reduction; each keeps the weights of its best epoch.
+
+        Returns the histories of each step: `ranker`, and in staged training each reducer before it.
+        """
+        ranker, history = self.ranker, {}
+        if ranker.linear is not None:
+            ranker.linear.requires_grad_(False)
+        if reduction == "staged":
+            for name, reducer in ranker.reducers.items():
+                predict, step = partial(self.predict_outcome, name), f"reducer {name}"
+                patience = min(self.config.patience, 10)
+                history[step] = self.optimise(reducer.parameters(), predict, step, patience)
+            self.freeze_reducers()
+        learned = [parameter for parameter in ranker.parameters() if parameter.requires_grad]
+        initial = [parameter.detach().clone() for parameter in learned]
+        before = _row_losses(*self._selection_logits(self.score), self.weights)  # (R, m)
+        by_fpr = self.task.test_rows is not None
+        patience = self.config.patience
+        history["ranker"] = self.optimise(learned, self.score, "ranker", patience, by_fpr=by_fpr)
+        if ranker.linear is not None:
+            # A correction stays where validation rows prove it: the gain of a run is on average over
+            # one standard error above zero.
+            gain = before - _row_losses(*self._selection_logits(self.score), self.weights)
+            unproven = ~(gain.mean(1) > gain.std(1) / gain.shape[1] ** 0.5)
+            for parameter, values in zip(learned, initial, strict=True):
+                parameter.data[unproven] = values[unproven]
+        ranker.eval()
+        return history
 
     def _batch(self, rows: Tensor) -> Batch:
-        source = self.cold_start_dropout if self.ranker.training else self.task.inputs
-        return source.row_batch(rows)
+        return self.task.inputs.row_batch(rows, self.cold_start if self.ranker.training else None)
 
     def predict_outcome(self, name: str, rows: Tensor) -> Tensor:
-        """(R, B) logits of one reducer alone."""
-        reducer = self.ranker.reducers[name]
-        assert isinstance(reducer, Reducer)
-        return reducer.predict_outcome(self.ranker.block_columns(self._batch(rows))[name])
+        """(R, B) logits of a like by one reducer alone."""
+        ranker, reducer = self.ranker, self.ranker.reducers[name]
+        blocks = ranker.shape.groups[name]
+        columns = ranker.standardiser.block_columns(self._batch(rows), blocks)
+        return reducer.head(reducer(columns, ranker.dropout).relu())[:, :, 0]
 
     def score(self, rows: Tensor) -> Tensor:
         """(R, B) logits of the whole ranker."""
         ranker = self.ranker
-        if self.reduced:
+        if self._reduced:
             has_linear = ranker.linear is not None
             batch = self.task.inputs.row_batch(rows, with_vectors=has_linear)
-            columns = ranker.block_columns(batch) if has_linear else {}
-            return ranker.score(batch, columns, [x.index_select(1, rows) for x in self.reduced])
-        batch = self._batch(rows)
-        if not self.reducers_frozen:
-            return ranker(batch)
-        columns, was_training = ranker.block_columns(batch), ranker.training
-        ranker.dropout.eval()
-        with torch.no_grad():
-            reduced = ranker.reduce(columns)
-        ranker.dropout.train(was_training)
-        return ranker.score(batch, columns, reduced)
+            reduced = [table.index_select(1, rows) for table in self._reduced]
+            return ranker.score(ranker.columns(batch), reduced)
+        columns = ranker.columns(self._batch(rows))
+        dropout = None if self.reducers_frozen else ranker.dropout
+        return ranker.score(columns, ranker.reduce(columns, dropout))
 
     @torch.no_grad()
     def freeze_reducers(self) -> None:
         """Leave reducers as they are; without cold-start dropout their output is stored by row."""
         self.reducers_frozen = True
-        self.ranker.reducers.requires_grad_(False)
+        for reducer in self.ranker.reducers.values():
+            reducer.requires_grad_(False)
         if self.config.cold_start_dropout:
             return
         self.ranker.eval()
         chunks: list[list[Tensor]] = []
         for rows in torch.split(torch.arange(len(self.label)), _CHUNK_ROWS):
-            chunks.append(self.ranker.reduce(self.ranker.block_columns(self._batch(rows))))
-        self.reduced = [torch.cat(reduced, dim=1) for reduced in zip(*chunks, strict=True)]
+            columns = self.ranker.columns(self._batch(rows))
+            chunks.append(self.ranker.reduce(columns, dropout=None))
+        self._reduced = [torch.cat(reduced, dim=1) for reduced in zip(*chunks, strict=True)]
 
     def optimise(
         self,
-        learned: list[nn.Parameter],
+        parameters: Iterable[nn.Parameter],
         predict: Predict,
         title: str,
         patience: int,
         *,
         by_fpr: bool = False,
     ) -> list[TrainingHistory]:
-        """One step of training: epochs until no run has improved for `patience` epochs.
-
-        Only `learned` parameters change, to fit the logits of `predict`; `title` is that of the
-        progress bar, and `by_fpr` selects the epoch by the false positive rate.
+        """One step: fit the logits of `predict` by changing the `parameters` alone, until no run has
+        improved for `patience` epochs. The epoch is selected by the loss, or by the false positive rate.
         """
-        config, ranker = self.config, self.ranker
-        all_reduced, all_weights = self.reduced, self.weights
-        self.step += 1
-        seed = np.random.SeedSequence([self.seed, self.step]).generate_state(1)[0]
+        config, ranker, learned = self.config, self.ranker, list(parameters)
+        all_reduced, all_weights = self._reduced, self.weights
+        self._step += 1
+        seed = np.random.SeedSequence([self.seed, self._step]).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(seed))
-        self.cold_start_dropout = ColdStartDropout(
-            self.task.inputs, config.cold_start_dropout, generator, self.shard
-        )
+        self.cold_start = ColdStartDropout(config.cold_start_dropout, generator, self.shard)
         optimiser = torch.optim.AdamW(
             learned, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
-        best = BestWeights(ranker)
+        # Of all runs, to be restored at the end: weights of the best epoch, and masks.
+        best = {parameter: parameter.detach().clone() for parameter in ranker.parameters()}
+        layers = [layer for layer in ranker.modules() if isinstance(layer, StackedLinear)]
+        masks = [layer.input_mask for layer in layers]
         histories = [TrainingHistory() for _ in self.weights]
         active = torch.arange(len(histories))  # (a,) runs still in training
         with track(title, config.epochs) as advance:
             for epoch in range(config.epochs):
-                losses = self._train_epoch(optimiser, predict, generator)
+                losses = self._train_epoch(optimiser, learned, predict)
                 scores = self._selection_scores(predict, by_fpr=by_fpr)
-                best_epoch = torch.empty_like(active)  # (a,)
+                staying = []
                 for index, run in enumerate(active.tolist()):
-                    histories[run].loss.append(losses[index])
-                    histories[run].score.append(scores[index])
-                    best_epoch[index] = histories[run].best
-                improved = (best_epoch == epoch) & torch.tensor(scores).isfinite()
-                best.update(learned, active, improved)
+                    history = histories[run]
+                    history.loss.append(losses[index])
+                    history.score.append(scores[index])
+                    if history.best == epoch and np.isfinite(scores[index]):
+                        for parameter in learned:
+                            best[parameter][run] = parameter.detach()[index]
+                    if epoch - history.best < patience:
+                        staying.append(index)
                 advance(1)
-                staying = torch.nonzero(epoch - best_epoch < patience)[:, 0]
-                if not len(staying):
+                if not staying:
                     advance(config.epochs - epoch - 1)
                     break
                 if len(staying) < len(active):
                     active = active[staying]
-                    self.keep_runs(staying, optimiser)
-        best.restore()
-        ranker.dropout.restart(self.step)
-        self.reduced, self.weights = all_reduced, all_weights
+                    self.keep_runs(torch.tensor(staying), optimiser)
+        for parameter, values in best.items():
+            parameter.data, parameter.grad = values, None
+        for layer, mask in zip(layers, masks, strict=True):
+            layer.input_mask = mask
+        ranker.dropout.restart(self._step)
+        self._reduced, self.weights = all_reduced, all_weights
         return histories
 
     def _train_epoch(
-        self, optimiser: torch.optim.Optimizer, predict: Predict, generator: torch.Generator
+        self, optimiser: torch.optim.Optimizer, learned: list[nn.Parameter], predict: Predict
     ) -> list[float]:
-        """Learn the optimiser's parameters once from every training row; (R) mean losses."""
-        learned: list[nn.Parameter] = optimiser.param_groups[0]["params"]
+        """Learn once from every training row; (R) mean losses."""
         self.ranker.train()
         rows = torch.from_numpy(self.task.train_rows)
-        order = rows[torch.randperm(len(rows), generator=generator)]
+        order = rows[torch.randperm(len(rows), generator=self.cold_start.generator)]
         batches = torch.split(order, self.config.batch_size)
         total = torch.zeros(len(self.weights))  # (R,)
         for batch in batches:
@@ -253,22 +286,19 @@ class StackTrainer:
         self.shard.all_reduce([total])
         return (total / len(batches)).tolist()
 
-    def _selection_logits(self, predict: Predict) -> Tensor:
-        """(R, m) logits of the rows that select the epoch; each process computes its shard of them."""
+    @torch.no_grad()
+    def _selection_logits(self, predict: Predict) -> tuple[Tensor, Tensor]:
+        """(R, m) logits and (m,) labels of the rows that select the epoch; each process computes its
+        shard of them."""
         self.ranker.eval()
-        local = self.shard.local_rows(torch.from_numpy(self.task.selection_rows))
+        rows = torch.from_numpy(self.task.selection_rows)
+        local = self.shard.local_rows(rows)
         logits = torch.cat([predict(chunk) for chunk in torch.split(local, _CHUNK_ROWS)], dim=1)
         start, count = self.shard.position(len(local))
         all_logits = logits.new_zeros(len(logits), count)
         all_logits[:, start : start + len(local)] = logits
         self.shard.all_reduce([all_logits])
-        return all_logits
-
-    @torch.no_grad()
-    def selection_losses(self, predict: Predict) -> Tensor:
-        """(R, m) weighted cross entropy of the rows that select the epoch."""
-        label = self.label[self.task.selection_rows]
-        return row_losses(self._selection_logits(predict), label, self.weights)
+        return all_logits, self.label[rows]
 
     @torch.no_grad()
     def _selection_scores(self, predict: Predict, *, by_fpr: bool) -> list[float]:
@@ -276,20 +306,16 @@ class StackTrainer:
 
         -inf for a run that has diverged: it keeps an earlier epoch, or its initial weights.
         """
-        logits = self._selection_logits(predict)
-        finite = logits.isfinite().all(1)
+        logits, label = self._selection_logits(predict)
         if not by_fpr:
             # Not ROC-AUC, which on a few hundred rows is mostly chance.
-            losses = weighted_loss(logits, self.label[self.task.selection_rows], self.weights)
-            return torch.where(finite, -losses, -torch.inf).tolist()
-        label = self.task.label[self.task.selection_rows]
-        scores = np.full(len(logits), -np.inf)
-        for run in np.flatnonzero(finite.numpy()):
-            logit = logits[run].numpy()
-            false_positive_rate = float(np.mean(logit[~label] >= 0))
-            # Rates of 0, where nothing is recommended, are common; the order of the rows breaks ties.
-            scores[run] = 1e-6 * float(roc_auc_score(label, logit)) - false_positive_rate
-        return scores.tolist()
+            scores = -weighted_loss(logits, label, self.weights)
+        else:
+            scores = -(logits[:, label == 0] >= 0).double().mean(1)
+            for run in torch.nonzero(logits.isfinite().all(1))[:, 0]:
+                # Rates of 0, where nothing is recommended, are common; the order of rows breaks ties.
+                scores[run] += 1e-6 * float(roc_auc_score(label.numpy(), logits[run].numpy()))
+        return torch.where(logits.isfinite().all(1), scores, -torch.inf).tolist()
 
     def keep_runs(self, runs: Tensor, optimiser: torch.optim.Optimizer) -> None:
         """Continue with some of the runs, in this order."""
@@ -298,4 +324,4 @@ class StackTrainer:
             for name in ("exp_avg", "exp_avg_sq"):
                 state[name] = state[name][runs]
         self.weights = self.weights[runs]
-        self.reduced = [table[runs] for table in self.reduced]
+        self._reduced = [table[runs] for table in self._reduced]

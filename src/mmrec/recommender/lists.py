@@ -166,9 +166,11 @@ class ListScorer:
             logit += self._item_scores[items] + user_score - constant
             if inputs.has_factors:  # the factor score is the last dense column
                 ranker = self._model.ranker
-                weight = self._linear.weight[0, ranker.shape.dense - 1] * ranker.dense_scale[-1]
-                factors = inputs.user.factors[user].float() * weight
-                logit += inputs.item.factors[items].float() @ factors
+                weight = self._linear.weight[0, ranker.shape.dense - 1]
+                weight = weight * ranker.standardiser.dense_scale[-1]
+                user_factors = torch.from_numpy(inputs.user.factors)[user].float() * weight
+                item_factors = torch.from_numpy(inputs.item.factors)[items].float()
+                logit += item_factors @ user_factors
         if self._active_share:  # inactive runs add nothing to the mean over all runs
             for rows in torch.split(torch.arange(len(items)), _CHUNK_ROWS):
                 batch = inputs.view_batch(torch.full_like(rows, user), items[rows])

@@ -39,7 +39,7 @@ from mmrec.ranker.dlrm import Ranker, RankerShape
 __all__ = ["SavedRecommender", "load_recommender", "read_manifest", "save_recommender"]
 __all__ += ["strip_server_address"]
 
-_FORMAT = 5
+_FORMAT = 6
 _DAMAGE = (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError)
 _LIBRARY_DAMAGE = (SafetensorError, PolarsError)
 
