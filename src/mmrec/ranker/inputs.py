@@ -82,7 +82,6 @@ class RankerInputs:
         self.item_view = torch.from_numpy(features.item_view)
         self.has_factors = self.user.factors.shape[1] > 0
         self.dense_size = int(self.has_factors)
-        self.block_sizes: dict[str, int] = {}
         self._dense: list[tuple[Tensor, Tensor]] = []
         self._blocks: dict[str, tuple[Tensor, Tensor]] = {}
         for kind, entity in (("user", self.user), ("item", self.item)):
@@ -93,7 +92,11 @@ class RankerInputs:
             for name, vectors in entity.vectors.items():
                 weight = torch.from_numpy(entity.present[name])[:, None]
                 self._blocks[f"{kind} {name}"] = torch.from_numpy(vectors), weight
-                self.block_sizes[f"{kind} {name}"] = vectors.shape[1]
+
+    @property
+    def block_sizes(self) -> dict[str, int]:
+        """Width of every vector block."""
+        return {name: vectors.shape[1] for name, (vectors, _) in self._blocks.items()}
 
     def gather_block(self, name: str, view: Tensor) -> tuple[Tensor, Tensor]:
         """(B, d) vectors of a block, and (B, 1) its weights."""
