@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
-import subprocess
-import sys
 import threading
 import time
 import tracemalloc
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
+from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,9 +26,9 @@ from mmrec.errors import ConfigError, ModelError, StoreError
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.cost import AnswersPending, Budget, BudgetReached, CostTracker
 from mmrec.llm.factory import open_language_model
-from mmrec.llm.openai_batch import BatchClient
+from mmrec.llm.openai_batch import BatchClient, BatchJobStore
 from mmrec.llm.openai_protocol import ChatRequest, Endpoint, parse_batch_result
-from mmrec.llm.types import Answer, Note
+from mmrec.llm.types import Answer
 
 TEXTS = [
     "Great ramen and friendly staff. The queue was terrible.",
@@ -42,37 +41,25 @@ VISITS = [f"{text} Visit {number}." for number in range(4) for text in TEXTS]
 NEVER = 10**6
 
 
-@dataclass
-class Run:
-    """One run of a command: notes, or what is pending."""
-
-    notes: list[Note]
-    pending: str
-    annotator: Annotator
-
-    @property
-    def costs(self):
-        costs: CostTracker = self.annotator.model.costs
-        return costs
-
-
 def run(url, path, texts=TEXTS, *, batch=True, limits=None, **settings):
+    """One run of a command: notes, or what is pending."""
     language = LanguageConfig(llm=f"openai:test-model@{url}", **settings)
     with closing(Store(path, retry=language.retry_failed)) as store:
         model = open_language_model(Config(language=language), None, store, batch=batch)
-        for name, limit in (limits or {}).items():
-            setattr(model, name, limit)
-        annotator = Annotator(model, store, language, AnnotationConfig())
+        vars(model).update(limits or {})
+        annotator, notes, pending = Annotator(model, store, language, AnnotationConfig()), [], ""
         try:
-            return Run(annotator.write_notes(texts), "", annotator)
-        except AnswersPending as pending:
-            return Run([], str(pending), annotator)
+            notes = annotator.write_notes(texts)
+        except AnswersPending as error:
+            pending = str(error)
+        return SimpleNamespace(notes=notes, pending=pending, failures=annotator.failures, costs=model.costs)
 
 
-def run_to_the_end(url, path, texts=TEXTS, **settings):
-    """Run again until nothing is pending."""
+def finish(url, path, texts=TEXTS, **settings):
+    """Run again until nothing is pending, and all texts have notes."""
     for _ in range(20):
         if not (finished := run(url, path, texts, **settings)).pending:
+            assert all(note.gist for note in finished.notes)
             return finished
     raise AssertionError(f"still pending: {finished.pending}")
 
@@ -87,7 +74,7 @@ def count_unfinished(path):
     """Requests that the batch job store still has."""
     with closing(Store(path)) as store:
         ((count,),) = store.db.execute("SELECT count(*) FROM batch_requests")
-    return int(count)
+    return count
 
 
 def submitted(server):
@@ -114,33 +101,39 @@ def breaks(*rules):
     return fault
 
 
+def printed(capsys):
+    return " ".join(capsys.readouterr().err.split())
+
+
 def test_requests_are_submitted_once_and_collected_once(server, tmp_path, path, capsys):
     server.set(batch_polls=NEVER)
-    first = run(server.url, path)
-    assert first.pending.startswith(
-        "requests: 4 submitted now. Answers take up to 24 hours; run the same command"
-    )
+    first = "requests: 4 submitted now. Answers take up to 24 hours; run the same command"
+    assert run(server.url, path).pending.startswith(first)
     assert run(server.url, path).pending.startswith("requests: 4 with the server already.")
-    assert ": in_progress, 0 of 4 done" in " ".join(capsys.readouterr().err.split())
+    assert ": in_progress, 0 of 4 done" in printed(capsys)
     more = run(server.url, path, [*TEXTS, "Another one, with good rice.", "And one more."])
     assert more.pending.startswith("requests: 1 submitted now, 4 with the server already.")
     server.set(batch_polls=1)
-    finished = run(server.url, path)
+    notes = run(server.url, path).notes
     assert [len(batch) for batch in submitted(server)] == [4, 1]
     assert max(times_submitted(server).values()) == 1
-    assert "completed, 4 of 4 done" in " ".join(capsys.readouterr().err.split())
-    assert finished.notes == run(server.url, tmp_path / "online", batch=False).notes
-    assert all(note.gist for note in finished.notes)
+    assert "completed, 4 of 4 done" in printed(capsys)
+    assert notes == finish(server.url, tmp_path / "online", batch=False).notes
     requests = server.stats()["requests"], len(server.batches)
-    assert run(server.url, path).notes == finished.notes
+    assert run(server.url, path).notes == notes
     assert (server.stats()["requests"], len(server.batches)) == requests
 
 
-def test_stored_answers_equal_those_of_ordinary_calls(server, tmp_path):
-    run_to_the_end(server.url, tmp_path / "batch", VISITS)
-    run(server.url, tmp_path / "online", VISITS, batch=False)
+def test_stored_answers_equal_those_of_ordinary_calls_at_half_the_price(server, tmp_path):
+    price = {"llm_price": "10/20"}
+    half = finish(server.url, tmp_path / "batch", VISITS, **price).costs
+    run(server.url, tmp_path / "online", VISITS[:1], batch=False)
+    full = run(server.url, tmp_path / "online", VISITS, **price, batch=False).costs
     assert stored(tmp_path / "batch") == stored(tmp_path / "online")
     assert count_unfinished(tmp_path / "batch") == 0
+    assert half.calls == full.calls == 19, "of the last run"
+    assert half.dollars == pytest.approx(full.dollars / 2)
+    assert full.dollars == pytest.approx((full.usage.input * 10 + full.usage.output * 20) / 10**6)
 
 
 @pytest.mark.parametrize("kind", ["error", "status", "missing"])
@@ -151,23 +144,24 @@ def test_lines_without_an_answer_are_submitted_again(server, path, kind, capsys)
     first, second = (({line["custom_id"] for line in batch}) for batch in submitted(server))
     assert second < first
     lost = f"{len(second) + 1} have no answer and are submitted again"
-    assert lost in " ".join(capsys.readouterr().err.split()), "one of them by an ordinary call"
+    assert lost in printed(capsys), "one of them by an ordinary call"
     server.set(batch_failures=0.0)
-    assert all(note.gist for note in run_to_the_end(server.url, path, VISITS).notes)
+    finish(server.url, path, VISITS)
     assert count_unfinished(path) == 0
 
 
 def test_a_refused_line_fails_for_good_until_a_retry(server, path):
     texts = [*TEXTS, "The room was there. " * 200]
     server.set(context=400)
-    finished = run_to_the_end(server.url, path, texts)
+    assert run(server.url, path, texts).pending
+    finished = run(server.url, path, texts)
     assert [bool(note.gist) for note in finished.notes] == [True] * 5 + [False]
-    (reason,) = finished.annotator.failures
+    (reason,) = finished.failures
     assert "the server refused: This model's maximum context length is 400" in reason
     assert run(server.url, path, texts).notes == finished.notes
     assert len(server.batches) == 1
     server.set(context=0)
-    assert run_to_the_end(server.url, path, texts, retry_failed=True).notes[-1].gist
+    finish(server.url, path, texts, retry_failed=True)
 
 
 @pytest.mark.parametrize("status", [400, 422, 401, 403, 404, 408, 409, 429, 500])
@@ -184,7 +178,7 @@ def test_the_finished_part_of_an_expired_batch_is_kept(server, path):
     assert "8 submitted now" in run(server.url, path, VISITS).pending
     assert len(stored(path)) == 12
     server.set(batch_expires=False)
-    assert all(note.gist for note in run_to_the_end(server.url, path, VISITS).notes)
+    finish(server.url, path, VISITS)
     assert Counter(times_submitted(server).values()) == {1: 11, 2: 8}
 
 
@@ -196,7 +190,7 @@ def test_a_batch_refused_as_a_whole_is_reported_and_then_submitted_again(server,
     assert count_unfinished(path) == 0
     server.set(batch_limit=50)
     assert "3 submitted now" in run(server.url, path).pending
-    assert all(note.gist for note in run(server.url, path).notes)
+    finish(server.url, path)
 
 
 def test_files_keep_to_the_limits_of_servers(server, path):
@@ -209,7 +203,7 @@ def test_files_keep_to_the_limits_of_servers(server, path):
     assert len(small) > 3
     assert max(len(b"\n".join(batch.lines)) for batch in small) <= 10_000
     assert max(times_submitted(server).values()) == 1
-    run_to_the_end(server.url, path, [*VISITS, *texts])
+    finish(server.url, path, [*VISITS, *texts])
     assert len(stored(path)) == 40
 
 
@@ -218,7 +212,8 @@ def test_repairs_are_a_batch_too(server, path):
     run(server.url, path, VISITS)
     assert "submitted now" in run(server.url, path, VISITS).pending
     server.set(broken=0.0)
-    finished = run_to_the_end(server.url, path, VISITS)
+    while (finished := run(server.url, path, VISITS)).pending:
+        assert len(server.batches) <= 2
     first, second = submitted(server)
     assert 0 < len(second) < len(first)
     assert all(len(line["body"]["messages"]) == 4 for line in second)
@@ -226,43 +221,32 @@ def test_repairs_are_a_batch_too(server, path):
     assert count_unfinished(path) == 0
 
 
-def test_capabilities_are_found_out_before_a_batch_is_made(server, path):
+def test_what_the_server_refuses_is_found_out_before_a_batch_is_made(server, path):
     server.set(structured="none", reject_parameters=("temperature", "max_tokens"))
     run(server.url, path)
     (batch,) = submitted(server)
     assert all(set(line["body"]) == {"model", "messages"} for line in batch)
-    assert all(note.gist for note in run(server.url, path).notes)
+    finish(server.url, path)
     assert len(server.batches) == 1
-
-
-def test_a_batch_costs_half_the_price(server, tmp_path):
-    price = {"llm_price": "10/20"}
-    run(server.url, tmp_path / "batch", VISITS, **price)
-    half = run(server.url, tmp_path / "batch", VISITS, **price).costs
-    full = run(server.url, tmp_path / "online", VISITS[1:], **price, batch=False).costs
-    assert half.calls == full.calls == 19
-    assert half.dollars == pytest.approx(full.dollars / 2)
-    assert full.dollars == pytest.approx((full.usage.input * 10 + full.usage.output * 20) / 10**6)
 
 
 def test_the_budget_bounds_what_is_with_the_server(server, path):
     price = {"llm_price": "10/10"}
     server.set(batch_polls=NEVER)
     first = run(server.url, path, VISITS, budget=0.05, **price)
-    ((*_, count),) = (range(len(batch) + 1) for batch in submitted(server))
+    (batch,) = submitted(server)
+    count = len(batch)
     assert 5 < count < 15
     assert f"requests: {count} submitted now for at most $0.05, {19 - count} left for later" in first.pending
-    for budget in (0.05, 0.05, 0.01):
+    for budget in (0.05, 0.01):
         waiting = run(server.url, path, VISITS, budget=budget, **price).pending
-        expected = f"requests: {count} with the server already, {19 - count} left for later, since --budget"
-        assert expected in waiting
+        assert f"{count} with the server already, {19 - count} left for later, since --budget" in waiting
     others = [text + " Elsewhere." for text in TEXTS]
     pending = run(server.url, path, others, budget=0.05, **price).pending
     assert "requests: 5 left for later, since --budget holds" in pending
     assert len(server.batches) == 1
     server.set(batch_polls=1)
-    finished = run_to_the_end(server.url, path, VISITS, budget=0.05, **price)
-    assert all(note.gist for note in finished.notes)
+    finish(server.url, path, VISITS, budget=0.05, **price)
     assert len(server.batches) > 1
     assert max(times_submitted(server).values()) == 1
 
@@ -273,14 +257,18 @@ def test_a_budget_that_holds_no_request_is_reported(server, path):
     assert server.stats()["requests"] == 0
 
 
-def test_a_batch_that_the_server_forgot_is_submitted_again_on_request(server, path):
+@pytest.mark.parametrize("lost", [r"batch_\d+: bring the key", r"the answers of batch_\d+"])
+def test_what_the_server_forgot_is_submitted_again_on_request(server, path, lost):
     run(server.url, path)
-    server.batches.clear()
-    message = r"does not know batch_\d+: bring the key .* --retry-failed$"
-    with pytest.raises(ModelError, match=message):
+    if "answers" in lost:
+        server.fault = lambda request: "deny" if request.endswith("/content") else ""
+    else:
+        server.batches.clear()
+    with pytest.raises(ModelError, match=f"does not know {lost}.*--retry-failed$"):
         run(server.url, path)
     assert "3 submitted now" in run(server.url, path, retry_failed=True).pending
-    assert all(note.gist for note in run(server.url, path).notes)
+    server.fault = lambda request: ""
+    finish(server.url, path)
 
 
 def test_each_server_has_its_own_batches(server, path):
@@ -289,8 +277,10 @@ def test_each_server_has_its_own_batches(server, path):
         texts = [TEXTS[0], *(text + "!" for text in TEXTS)]
         assert "4 submitted now" in run(other.url, path, texts).pending
         assert len(other.batches) == 1
-    assert all(note.gist for note in run(server.url, path).notes)
+    finish(server.url, path)
     assert len(server.batches) == 1
+    with pytest.raises(ModelError, match=r"cannot reach http://127.0.0.1:.*is it running\?"):
+        run(other.url, path, texts)
 
 
 @pytest.mark.parametrize("llm", ["builtin", "transformers:folder"])
@@ -305,7 +295,7 @@ def test_a_lost_response_to_the_creation_makes_no_second_batch(server, path):
     with pytest.raises(ModelError, match="What was submitted is remembered, run the same again"):
         run(server.url, path)
     assert len(server.batches) == 1
-    assert all(note.gist for note in run_to_the_end(server.url, path).notes)
+    finish(server.url, path)
     assert len(server.batches) == 1
 
 
@@ -321,8 +311,7 @@ def test_a_file_without_a_batch_is_deleted_so_that_a_late_call_makes_none(server
 
 def test_lost_responses_to_uploads_and_looks_are_asked_for_again(server, path):
     server.fault = breaks(("POST /v1/files", "lose"), ("GET /v1/batches/batch_000001", "half"))
-    finished = run_to_the_end(server.url, path, VISITS)
-    assert all(note.gist for note in finished.notes)
+    finish(server.url, path, VISITS)
     assert len(server.batches) == 1
     assert len(server.files) > 2, "the file was uploaded twice"
 
@@ -333,199 +322,135 @@ def test_a_download_that_breaks_off_loses_nothing(server, path):
     with pytest.raises(ModelError, match="run the same again"):
         run(server.url, path, VISITS)
     assert len(stored(path)) == 1
-    assert all(note.gist for note in run(server.url, path, VISITS).notes)
+    finish(server.url, path, VISITS)
     assert len(server.batches) == 1
-
-
-def test_answers_that_the_server_deleted_are_asked_for_again_on_request(server, path):
-    run(server.url, path)
-    server.fault = lambda request: "deny" if request.endswith("/content") else ""
-    with pytest.raises(ModelError, match=r"does not know the answers of batch_\d+.*--retry-failed$"):
-        run(server.url, path)
-    assert "3 submitted now" in run(server.url, path, retry_failed=True).pending
-
-
-def test_a_server_that_is_gone_is_reported(server, path):
-    with serve() as gone:
-        run(gone.url, path)
-    with pytest.raises(ModelError, match=r"cannot reach http://127.0.0.1:.*is it running\?"):
-        run(gone.url, path)
-
-
-WORKER = """
-import os, sys, time
-from itertools import islice
-from pathlib import Path
-import openai.resources
-from mmrec.config import AnnotationConfig, Config, LanguageConfig
-from mmrec.cache.store import Store
-from mmrec.llm.annotator import Annotator
-from mmrec.llm.openai_batch import BatchJobStore
-from mmrec.llm.factory import open_language_model
-from mmrec.llm.cost import AnswersPending
-
-def die(*_, **__):
-    os.kill(os.getpid(), 9)
-
-def dies(owner, name, after=False):
-    call = getattr(owner, name)
-    def dying(*args, **named):
-        if after:
-            call(*args, **named)
-        die()
-    setattr(owner, name, dying)
-
-def keep_some(finish):
-    def dying(jobs, token, answers=()):
-        def some():
-            yield from islice(answers, 3)
-            die()
-        return finish(jobs, token, some())
-    return dying
-
-def work(url, path, moment, texts):
-    files, batches = openai.resources.Files, openai.resources.Batches
-    calls = {
-        "before the upload": (files, "create"),
-        "after the upload": (files, "create", True),
-        "before the creation": (batches, "create"),
-        "after the creation": (batches, "create", True),
-        "after collecting": (BatchJobStore, "finish", True),
-        "before forgetting": (BatchJobStore, "forget_answer"),
-        "after forgetting": (BatchJobStore, "forget_answer", True),
-    }
-    if moment in calls:
-        dies(*calls[moment])
-    if moment == "while collecting":
-        BatchJobStore.finish = keep_some(BatchJobStore.finish)
-    store = Store(Path(path))
-    language = LanguageConfig(llm="openai:test-model@" + url)
-    model = open_language_model(Config(language=language), None, store, batch=True)
-    model.max_requests = 6
-    try:
-        Annotator(model, store, language, AnnotationConfig()).write_notes(texts)
-    except AnswersPending:
-        pass
-
-for line in sys.stdin:
-    orders = eval(line)
-    children = []
-    for delay, arguments in orders:
-        child = os.fork()
-        if not child:
-            try:
-                work(*arguments)
-                os._exit(0)
-            except BaseException as error:
-                print(repr(error), file=sys.stderr, flush=True)
-                os._exit(1)
-        children.append(child)
-    for (delay, _), child in zip(orders, children):
-        if delay is not None:
-            time.sleep(delay)
-            os.kill(child, 9)
-    print([os.waitpid(child, 0)[1] for child in children], flush=True)
-"""
-Order = tuple[float | None, tuple[object, ...]]
-
-
-@pytest.fixture(scope="module")
-def start_workers():
-    """Starts processes at once: when to kill each (None: never) and what it works on; how they ended."""
-    if not hasattr(os, "fork"):
-        pytest.skip("processes are forked here")
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
-    with subprocess.Popen([sys.executable, "-c", WORKER], **pipes) as zygote:
-
-        def start(*orders):
-            zygote.stdin.write(repr(orders) + "\n")
-            zygote.stdin.flush()
-            return list(json.loads(zygote.stdout.readline()))
-
-        yield start
-        zygote.stdin.close()
 
 
 SUBMITTING = ["before the upload", "after the upload", "before the creation", "after the creation"]
 COLLECTING = ["while collecting", "after collecting", "before forgetting", "after forgetting"]
 
 
+def work(url, path, moment=""):
+    """One run in a process of its own, which is killed at a moment."""
+    from openai.resources import Batches, Files
+
+    def die():
+        os.kill(os.getpid(), 9)
+
+    def three_then_die(answers):
+        yield from islice(answers, 3)
+        die()
+
+    calls = {
+        "upload": (Files, "create"),
+        "creation": (Batches, "create"),
+        "collecting": (BatchJobStore, "finish"),
+        "forgetting": (BatchJobStore, "forget_answer"),
+    }
+    when, _, name = moment.partition(" ")
+    owner, method = calls.get(name.removeprefix("the "), (None, ""))
+    call = getattr(owner, method, None)
+
+    def dying(*arguments, **named):
+        if when == "before":
+            die()
+        if when == "while":
+            jobs, token, answers = arguments
+            arguments = jobs, token, three_then_die(answers)
+        call(*arguments, **named)
+        die()
+
+    if owner is not None:
+        setattr(owner, method, dying)
+    run(url, path, VISITS, limits={"max_requests": 6})
+
+
+@pytest.fixture(scope="module")
+def start_workers():
+    """Runs `work` in processes at once: when to kill each (None: never), its arguments; exit codes."""
+    context = multiprocessing.get_context("forkserver")
+    modules = ("pytest", "fastapi", "uvicorn", "openai.resources", "mmrec.data.synthetic.city")
+    context.set_forkserver_preload([*modules, "mmrec.cli", "mmrec.llm.factory", "mmrec.llm.openai_batch"])
+
+    def start(*orders):
+        processes = [context.Process(target=work, args=arguments) for _, arguments in orders]
+        for process in processes:
+            process.start()
+        for process, (delay, _) in zip(processes, orders, strict=True):
+            process.join(delay)
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+        return [process.exitcode for process in processes]
+
+    return start
+
+
 @pytest.mark.parametrize("moment", [*SUBMITTING, *COLLECTING])
-def test_a_killed_run_is_carried_on(server, tmp_path, start_workers, moment):
-    path = str(tmp_path / "store")
+def test_a_killed_run_is_carried_on(server, path, start_workers, moment):
     if moment in COLLECTING:
-        assert start_workers((None, (server.url, path, "", VISITS))) == [0]
-    assert start_workers((None, (server.url, path, moment, VISITS))) == [9]
-    finished = run_to_the_end(server.url, Path(path), VISITS)
-    assert all(note.gist for note in finished.notes)
+        assert start_workers((None, (server.url, path))) == [0]
+    assert start_workers((None, (server.url, path, moment))) == [-9]
+    finish(server.url, path, VISITS)
     assert max(times_submitted(server).values()) == 1
     # Each text was paid for once, the first of a run without batches by an ordinary call.
     assert len(times_submitted(server)) == (18 if moment in SUBMITTING else 19)
     assert len(times_submitted(server)) + server.stats()["requests"] == len(VISITS)
 
 
-def test_runs_killed_at_random_lose_nothing_and_submit_nothing_twice(server, tmp_path, start_workers):
-    rng, path = random.Random(7), tmp_path / "store"
+def test_runs_killed_at_random_lose_nothing_and_submit_nothing_twice(server, path, tmp_path, start_workers):
+    rng = random.Random(7)
     server.set(batch_polls=3)
     start = time.monotonic()
-    assert start_workers((None, (server.url, str(tmp_path / "trial"), "", VISITS))) == [0]
+    assert start_workers((None, (server.url, tmp_path / "trial"))) == [0]
     usual = time.monotonic() - start
     server.batches.clear()
-    work = (server.url, str(path), "", VISITS)
-    killed = [start_workers((rng.uniform(0, usual), work)) for _ in range(8)]
-    assert [9] in killed
-    finished = run_to_the_end(server.url, path, VISITS)
-    assert all(note.gist for note in finished.notes)
+    killed = [start_workers((rng.uniform(0, usual), (server.url, path))) for _ in range(8)]
+    assert [-9] in killed
+    finish(server.url, path, VISITS)
     assert len(stored(path)) == 20
     assert max(times_submitted(server).values()) == 1
 
 
 def test_two_runs_share_a_batch(server, path, start_workers):
-    work = (server.url, str(path), "", VISITS)
     for _ in range(3):
-        assert start_workers((None, work), (None, work)) == [0, 0]
-    assert all(note.gist for note in run(server.url, path, VISITS).notes)
+        assert start_workers(*[(None, (server.url, path))] * 2) == [0, 0]
+    finish(server.url, path, VISITS)
     assert server.stats()["requests"] <= 2
     assert max(times_submitted(server).values()) == 1
     assert count_unfinished(path) == 0
 
 
 def plain(texts):
-    """Requests for plain text."""
-    for number, text in enumerate(texts):
-        yield [(number, ChatRequest([{"role": "user", "content": text}], None, 50))]
+    """Numbered requests for plain text."""
+    return enumerate(ChatRequest([{"role": "user", "content": text}], None, 50) for text in texts)
 
 
-def open_client(server, store, price=None):
-    costs = CostTracker(price, Budget(None))
+@pytest.fixture
+def client(server, store):
+    costs = CostTracker(None, Budget(None))
     return BatchClient(Endpoint("server", "test-model", server.url), costs, store)
 
 
-def test_looking_at_batches_is_locked(server, store, monkeypatch):
+def test_looking_at_batches_is_locked(client, store, monkeypatch):
     def look():
         with store.lock("batch requests", max_wait=0) as is_held:
             locked.append(not is_held)
 
-    locked: list[bool] = []
-    monkeypatch.setattr(BatchClient, "_catch_up", lambda *_: run_in_thread(look))
-    list(open_client(server, store).complete(plain(["Soup."])))
+    def look_in_thread(*_):
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+
+    locked = []
+    monkeypatch.setattr(BatchClient, "_catch_up", look_in_thread)
+    list(client.complete(plain(["Soup."])))
     assert locked == [True]
 
 
-def run_in_thread(function):
-    thread = threading.Thread(target=function)
-    thread.start()
-    thread.join()
-
-
-def test_files_are_not_held_in_memory(server, store, monkeypatch):
-    def discard(client, _, file, lines):
-        sizes.append((file.tell(), len(lines)))
-
-    sizes: list[tuple[int, int]] = []
-    monkeypatch.setattr(BatchClient, "_submit", discard)
-    client = open_client(server, store)
+def test_files_are_not_held_in_memory(client, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(client, "_submit", lambda _, file, lines: sizes.append((file.tell(), len(lines))))
     list(client.complete(plain(["Soup."])))
     sizes.clear()
     tracemalloc.start()
@@ -539,12 +464,11 @@ def test_files_are_not_held_in_memory(server, store, monkeypatch):
     assert (size > 8_000_000, count) == (True, 100)
 
 
-def test_a_full_disk_is_a_store_error(server, store, monkeypatch):
+def test_a_full_disk_is_a_store_error(client, monkeypatch):
     class FullDisk(BytesIO):
         def write(self, _):
             raise OSError(28, "No space left on device")
 
-    client = open_client(server, store)
     list(client.complete(plain(["Soup."])))
     monkeypatch.setattr("mmrec.llm.openai_batch.TemporaryFile", FullDisk)
     with pytest.raises(StoreError, match="No space left"):
@@ -566,7 +490,7 @@ def test_the_command_submits_all_summaries_in_one_run_and_reports_what_is_pendin
     dollars = sum(row["tokens_in"] * 0.5 + row["tokens_out"] for row in plan["tasks"].values()) / 10**6
     assert plan["dollars"] == pytest.approx(dollars)
     command(*words)
-    message = " ".join(capsys.readouterr().err.split())
+    message = printed(capsys)
     batches = submitted(server)
     assert len(batches) == 4, "items and users, each in training and as a whole"
     count = sum(map(len, batches))
@@ -579,7 +503,7 @@ def test_the_command_submits_all_summaries_in_one_run_and_reports_what_is_pendin
     assert result["summaries of items"] > 8
     assert result["summaries of users"] > 20
     command(*words[:5], status=2)
-    assert "--batch needs a server" in " ".join(capsys.readouterr().err.split())
+    assert "--batch needs a server" in printed(capsys)
 
 
 def test_requests_with_the_server_are_not_asked_at_full_price(server, path):
@@ -590,5 +514,5 @@ def test_requests_with_the_server_are_not_asked_at_full_price(server, path):
         run(server.url, path, batch=False)
     assert server.stats()["requests"] == requests
     server.set(batch_polls=1)
-    collected = run_to_the_end(server.url, path)
-    assert run(server.url, path, batch=False).notes == collected.notes
+    notes = finish(server.url, path).notes
+    assert run(server.url, path, batch=False).notes == notes

@@ -66,9 +66,9 @@ class RecordingClient(ChatClient):
         yield from super().complete(self._record(requests))
 
     def _record(self, requests):
-        for block in requests:
-            self.sent += [request for _, request in block]
-            yield block
+        for number, request in requests:
+            self.sent.append(request)
+            yield number, request
 
 
 class FixedClient(ChatClient):
@@ -80,9 +80,8 @@ class FixedClient(ChatClient):
         self.texts = list(texts)
 
     def complete(self, requests):
-        for block in requests:
-            for number, _ in block:
-                yield number, Answer(text=self.texts.pop(0), usage=Usage(input=10, output=5))
+        for number, _ in requests:
+            yield number, Answer(text=self.texts.pop(0), usage=Usage(input=10, output=5))
 
 
 def photo(number=0, width=40, height=30):

@@ -55,12 +55,9 @@ class Annotator:
         annotation: AnnotationConfig,
         plan: CallPlan | None = None,
     ) -> None:
-        self.model = model
+        self.model, self.plan = model, plan
         self.failures: Counter[str] = Counter()
-        self.plan = plan
-        self._store = store
-        self._language = language
-        self._annotation = annotation
+        self._store, self._language, self._annotation = store, language, annotation
 
     @property
     def note_provenance(self) -> dict[str, object]:
@@ -223,7 +220,12 @@ class Annotator:
         if self.plan is not None:
             missing = self._store.missing(provenance, inputs)
             for key in missing.keys() - self.plan.counted_keys:
-                _plan_call(self.plan, prompts[missing[key]], self.model)
+                messages = chat_messages(prompts[missing[key]])
+                text = "\n".join(message["content"] for message in messages)
+                self.plan.calls[task.name] += 1
+                self.plan.input_tokens[task.name] += self.model.count_tokens([text])[0]
+                # Means of real answers.
+                self.plan.output_tokens[task.name] += 110 if task.name == "note" else 260
             self.plan.counted_keys.update(missing)
             return [Failure("only planned")] * len(prompts)
 
@@ -253,12 +255,9 @@ class Annotator:
 
 
 def build_task(name: str, item_kind: str, max_categories: int = 5) -> Task:
-    """A task of `prompts.toml` about items of a kind.
+    """A task of `prompts.toml`, such as `note` or `summary of item`, about a kind of items.
 
-    Args:
-        name: `note`, `summary of item`, `reason` (why somebody may like an item), ...
-        item_kind: such as `restaurant`.
-        max_categories: most categories of an answer (the paper's summaries: 11).
+    An answer has at most so many categories; the paper's summaries have 11.
     """
     texts = PROMPT_TEXTS["tasks"][name]
     parts = {"kind": item_kind, "max_categories": max_categories, **texts}
@@ -276,16 +275,6 @@ def build_task(name: str, item_kind: str, max_categories: int = 5) -> Task:
         schema = {"type": "object", "properties": properties, "required": list(properties)}
         schema["additionalProperties"] = False
     return Task(name, instructions, schema, texts["max_tokens"])
-
-
-def _plan_call(plan: CallPlan, prompt: Prompt, model: LanguageModel) -> None:
-    """Count a call."""
-    name = prompt.task.name
-    text = "\n".join(message["content"] for message in chat_messages(prompt))
-    plan.calls[name] += 1
-    plan.input_tokens[name] += model.count_tokens([text])[0]
-    # Means of real answers.
-    plan.output_tokens[name] += 110 if name == "note" else 260
 
 
 def _as_text(summary: Summary) -> str:

@@ -17,18 +17,12 @@ class BudgetReached(MmrecError):
 
 @dataclass(eq=False)
 class AnswersPending(MmrecError):
-    """Answers are still with the server: numbers of requests.
+    """Answers are still with the server: numbers of requests."""
 
-    Attributes:
-        submitted: now, for at most `cost` US dollars (0 where that is unknown).
-        waiting: submitted by an earlier run.
-        deferred: not submitted, since the budget does not hold them.
-    """
-
-    submitted: int = 0
-    cost: float = 0.0
-    waiting: int = 0
-    deferred: int = 0
+    submitted: int = 0  # now
+    cost: float = 0.0  # at most, of those submitted now, in US dollars; 0 where it is unknown
+    waiting: int = 0  # submitted by an earlier run
+    deferred: int = 0  # not submitted, since the budget does not hold them
 
     def __str__(self) -> str:
         parts = []
@@ -59,10 +53,7 @@ class Price:
     def for_model(cls, provider: str, model: str, spec: str | None) -> Price | None:
         """The price by `spec`, else by the price list; 0 on this machine, None where it is unknown.
 
-        Args:
-            provider: `openai`, `ollama`, or `server` for any other.
-            model: its name.
-            spec: `INPUT/OUTPUT` in US dollars per million tokens, else a ConfigError is raised.
+        `spec` must be `INPUT/OUTPUT` in US dollars per million tokens, else a ConfigError is raised.
         """
         if spec is not None:
             try:
@@ -70,10 +61,8 @@ class Price:
             except ValueError:
                 input_price = output_price = -1
             if not (0 <= input_price < inf and 0 <= output_price < inf):
-                raise ConfigError(
-                    f"--llm-price {spec}: write it as INPUT/OUTPUT in US dollars a million tokens, "
-                    "as in 0.15/0.60"
-                )
+                form = "INPUT/OUTPUT in US dollars a million tokens, as in 0.15/0.60"
+                raise ConfigError(f"--llm-price {spec}: write it as {form}")
             return cls(input_price, output_price, cached=input_price)
         if provider == "ollama":
             return cls(0, 0, 0)
@@ -110,8 +99,7 @@ class Budget:
     """What one run may spend, in US dollars, on all of its models together."""
 
     limit: float | None
-    committed: float = 0.0
-    """Spent, or reserved for calls in flight."""
+    committed: float = 0.0  # spent, or reserved for calls in flight
 
 
 class CostTracker:
@@ -128,10 +116,8 @@ class CostTracker:
 
     def __init__(self, price: Price | None, budget: Budget) -> None:
         if budget.limit is not None and price is None:
-            raise ConfigError(
-                "--budget needs a price, and that of this model is not known: name it by "
-                "--llm-price"
-            )
+            unknown = "--budget needs a price, and that of this model is not known"
+            raise ConfigError(f"{unknown}: name it by --llm-price")
         self.price = price
         self.calls = 0
         self.usage = Usage()

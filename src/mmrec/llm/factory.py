@@ -22,17 +22,12 @@ def open_chat_client(
     config: LanguageConfig,
     budget: Budget,
     store: Store | None = None,
-    *,
     batch: bool = False,
 ) -> ChatClient | None:
-    """The client of a chat model; None where the spec is that of another kind of model.
+    """The client of `openai:MODEL[@URL]`, `ollama:MODEL[@URL]`, or a URL; None for another spec.
 
-    Args:
-        spec: `openai:MODEL[@URL]`, `ollama:MODEL[@URL]`, or a URL.
-        config: calls in flight, price.
-        budget: pays.
-        store: remembers batches; an ordinary client with a store refuses to ask while there are any.
-        batch: whether requests are submitted as batches.
+    The store remembers requests that were submitted as a batch: while it has any, a client that
+    submits none refuses to ask.
     """
     from mmrec.llm.openai_protocol import Endpoint
 
@@ -43,18 +38,13 @@ def open_chat_client(
     from mmrec.llm.openai_client import ChatClient
 
     price = Price.for_model(endpoint.provider, endpoint.model, config.llm_price)
-    if store is None:
-        return ChatClient(endpoint, config.in_flight, CostTracker(price, budget))
-    if batch:
+    if batch and store is not None:
         costs = CostTracker(price and price.halved(), budget)
         return BatchClient(endpoint, costs, store, config.call_tokens, config.retry_failed)
-    return ChatClient(
-        endpoint,
-        config.in_flight,
-        CostTracker(price, budget),
-        config.call_tokens,
-        lambda: BatchJobStore(store).count_pending(),
-    )
+    client = ChatClient(endpoint, config.in_flight, CostTracker(price, budget), config.call_tokens)
+    if store is not None:
+        client.count_submitted = lambda: BatchJobStore(store).count_pending()
+    return client
 
 
 def open_language_model(
@@ -72,7 +62,7 @@ def open_language_model(
         config: names it.
         encoder: of the extractive model.
         store: remembers batches.
-        budget: pays; by default a new one with the configured limit.
+        budget: by default a new one with the configured limit.
         batch: whether requests are submitted as batches that are collected later.
         placement: where a model of `transformers:` runs, and how exact.
 
@@ -83,7 +73,7 @@ def open_language_model(
     if language.llm == "builtin" and not batch:
         return ExtractiveModel(encoder, annotation.item_kind, annotation.summary_tokens)
     budget = budget or Budget(language.budget)
-    client = open_chat_client(language.llm, language, budget, store, batch=batch)
+    client = open_chat_client(language.llm, language, budget, store, batch)
     if client is not None:
         return client
     if batch:

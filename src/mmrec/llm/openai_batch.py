@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import chain
 from tempfile import TemporaryFile, gettempdir
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import TypeAdapter
 
@@ -45,6 +45,7 @@ class BatchJobStore:
     """
 
     _answers: ClassVar[TypeAdapter[Answer | Failure]] = TypeAdapter(Answer | Failure)
+    _pending = "FROM batch_requests WHERE answer IS NULL AND server = ?"
 
     def __init__(self, store: Store, server: str = "") -> None:
         self._store = store
@@ -73,18 +74,14 @@ class BatchJobStore:
 
     def pending_usage(self) -> Usage:
         """The most tokens of the requests that are with the server."""
-        query = (
-            "SELECT total(input), total(output) FROM batch_requests "
-            "WHERE answer IS NULL AND server = ?"
-        )
+        query = f"SELECT total(input), total(output) {self._pending}"
         ((input_tokens, output_tokens),) = self._execute(query, self._server)
         return Usage(input=input_tokens, output=output_tokens)
 
     def unfinished_jobs(self) -> list[tuple[str, str | None, str | None]]:
         """Token, file id and batch id of each job that was not collected yet."""
         query = (
-            "SELECT token, file_id, batch_id FROM batch_requests "
-            "WHERE answer IS NULL AND server = ? GROUP BY token ORDER BY min(rowid)"
+            f"SELECT token, file_id, batch_id {self._pending} GROUP BY token ORDER BY min(rowid)"
         )
         return [(token, file, batch) for token, file, batch in self._execute(query, self._server)]
 
@@ -96,13 +93,10 @@ class BatchJobStore:
             for name, usage in requests.items():
                 db.execute(insert, (name, self._server, token, usage.input, usage.output))
 
-    def record_file(self, token: str, file_id: str) -> None:
-        """The file was uploaded; from now on there may be a batch of it."""
-        self._execute("UPDATE batch_requests SET file_id = ? WHERE token = ?", file_id, token)
-
-    def record_batch(self, token: str, batch_id: str) -> None:
-        """The batch was created."""
-        self._execute("UPDATE batch_requests SET batch_id = ? WHERE token = ?", batch_id, token)
+    def record(self, token: str, column: Literal["file_id", "batch_id"], server_id: str) -> None:
+        """The file was uploaded, from now on there may be a batch of it; or that was created."""
+        update = f"UPDATE batch_requests SET {column} = ? WHERE token = ?"
+        self._execute(update, server_id, token)
 
     def finish(self, token: str, answers: Iterable[tuple[str, Answer | Failure]] = ()) -> int:
         """Keep the answers of a job, and forget the others: how many, since these may be resubmitted."""
@@ -127,17 +121,13 @@ class BatchClient(ChatClient):
     parameter) it would refuse of every line of a batch, a day later.
 
     Args:
-        endpoint: server and model.
         costs: at the price of batches, with what requests at the server cost at most.
         store: remembers what was submitted.
-        window: most tokens of reviews in one request.
         resubmit: whether requests are submitted again whose batch the server has forgotten.
     """
 
-    max_requests = 50_000
-    """Most requests of one batch file."""
+    max_requests = 50_000  # of one batch file
     max_bytes = 100_000_000
-    """Largest batch file."""
 
     _remedy = " What was submitted is remembered, run the same again"
     _not_found_hint = "if it takes no batches, leave --batch away"
@@ -167,8 +157,8 @@ class BatchClient(ChatClient):
             BudgetReached: none is, and the budget does not hold one more.
             ModelError: the server cannot be reached, or refuses.
         """
-        upcoming = chain.from_iterable(requests)
-        first = next(upcoming, None)
+        waiting = iter(requests)
+        first = next(waiting, None)
         if first is None:
             return
         pending = AnswersPending()
@@ -178,7 +168,7 @@ class BatchClient(ChatClient):
         lock, openai = self._store.lock("batch requests"), self._openai
         with lock, openai.OpenAI(**self._client_options) as client, TemporaryFile() as file:
             self._catch_up(client)
-            for number, request in chain([first], upcoming):
+            for number, request in chain([first], waiting):
                 # The same from run to run, whatever the server's capabilities.
                 content = json.dumps([self._server_id, self.model, *request])
                 name = hashlib.sha256(content.encode()).hexdigest()
@@ -224,7 +214,7 @@ class BatchClient(ChatClient):
         try:
             if is_plain in self._probed:
                 return self.costs.reserve(request.max_usage)
-            ((_, answer),) = super().complete(iter([[(0, request)]]))
+            ((_, answer),) = super().complete([(0, request)])
         except BudgetReached as reached:
             self._budget_reached = reached
             return None
@@ -247,13 +237,13 @@ class BatchClient(ChatClient):
             file.flush()  # The openai package asks the disk for the length.
             file.seek(0)
             uploaded = client.files.create(file=(f"mmrec-{token}.jsonl", file), purpose="batch")
-        self._jobs.record_file(token, uploaded.id)
+        self._jobs.record(token, "file_id", uploaded.id)
         with self._translate_errors():
             # Without a retry, which could make a second batch where only the response was lost.
             batch = client.with_options(max_retries=0).batches.create(
                 input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h"
             )
-        self._jobs.record_batch(token, batch.id)
+        self._jobs.record(token, "batch_id", batch.id)
         file.seek(0)
         file.truncate()
         lines.clear()
@@ -322,7 +312,7 @@ class BatchClient(ChatClient):
         for _ in range(2):
             for batch in client.batches.list(limit=100):
                 if batch.input_file_id == file_id:
-                    self._jobs.record_batch(token, batch.id)
+                    self._jobs.record(token, "batch_id", batch.id)
                     return batch
             with suppress(self._openai.NotFoundError):
                 client.files.delete(file_id)

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from functools import cached_property, partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from anyio.from_thread import start_blocking_portal
 
@@ -27,9 +27,6 @@ from mmrec.llm.openai_protocol import (
 from mmrec.llm.prompts import chat_messages, prompt_digest
 from mmrec.llm.types import Answer, LanguageModel, NumberedAnswers, NumberedPrompts, Task
 
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
 _Call = Future[Answer | Failure]
 # Servers that are no API answer with pages that the openai package stumbles over.
 _NOT_THE_API = (AttributeError, LookupError, TypeError, ValueError)
@@ -47,28 +44,22 @@ class ChatClient(LanguageModel):
         in_flight: calls at the same time.
         costs: counts tokens and money, and holds the budget.
         window: most tokens of reviews in one call.
-        count_submitted: requests that wait in batches; while there are any, no prompt is answered.
     """
 
     window: int | None = None
-    max_retries = 10
-    """Tries of one call after the first."""
+    max_retries = 10  # of one call, after the first try
     _remedy: ClassVar[str] = ""
     _not_found_hint: ClassVar[str] = "does the URL end in /v1?"
 
     def __init__(
-        self,
-        endpoint: Endpoint,
-        in_flight: int,
-        costs: CostTracker,
-        window: int | None = None,
-        count_submitted: Callable[[], int] = lambda: 0,
+        self, endpoint: Endpoint, in_flight: int, costs: CostTracker, window: int | None = None
     ) -> None:
         self.endpoint = endpoint
         self.costs = costs
         self.window = window
+        # Requests that wait in batches: while there are any, no prompt is answered.
+        self.count_submitted: Callable[[], int] = lambda: 0
         self._in_flight = in_flight
-        self._count_submitted = count_submitted
         # Only OpenAI knows this parameter for sure; the older name of it is `max_tokens`.
         is_openai = endpoint.provider == "openai"
         self._refused = frozenset([] if is_openai else ["max_completion_tokens"])
@@ -110,7 +101,7 @@ class ChatClient(LanguageModel):
 
     def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
         """Ask the server; raises as `complete`, and a ModelError where that would be paid twice."""
-        if submitted := self._count_submitted():
+        if submitted := self.count_submitted():
             raise ModelError(
                 f"{submitted:,} requests were submitted by --batch and are not collected yet; now "
                 "they would be paid for twice. Run `mmrec annotate` with --batch until they are, "
@@ -118,13 +109,9 @@ class ChatClient(LanguageModel):
             )
 
         def to_requests() -> NumberedRequests:
-            for block in prompts:
-                requests = []
-                for number, prompt in block:
-                    task = prompt.task
-                    request = ChatRequest(chat_messages(prompt), task.schema, task.max_tokens)
-                    requests.append((number, request))
-                yield requests
+            for number, prompt in chain.from_iterable(prompts):
+                messages, task = chat_messages(prompt), prompt.task
+                yield number, ChatRequest(messages, task.schema, task.max_tokens)
 
         return self.complete(to_requests())
 
@@ -136,7 +123,7 @@ class ChatClient(LanguageModel):
             BudgetReached: the budget does not hold one more call. As with the other error, the
                 answers of calls in flight come first.
         """
-        waiting = chain.from_iterable(requests)
+        waiting = chain(requests)
         # Where nothing is asked, no connection is needed.
         first = next(waiting, None)
         if first is None:
@@ -202,8 +189,8 @@ class ChatClient(LanguageModel):
 
     @property
     def _client_options(self) -> dict[str, Any]:
-        endpoint, retries = self.endpoint, self.max_retries
-        return {"base_url": endpoint.url, "api_key": endpoint.api_key, "max_retries": retries}
+        url, key = self.endpoint.url, self.endpoint.api_key
+        return {"base_url": url, "api_key": key, "max_retries": self.max_retries}
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
@@ -218,12 +205,13 @@ class ChatClient(LanguageModel):
                 f"cannot reach {self._server}: {reason}; is it running?{self._remedy}"
             ) from error
         except (self._openai.OpenAIError, *_NOT_THE_API) as error:
-            is_missing = isinstance(error, self._openai.NotFoundError)
-            hint = f"; {self._not_found_hint}" if is_missing else ""
+            hint = ""
+            if isinstance(error, self._openai.NotFoundError):
+                hint = f"; {self._not_found_hint}"
             reason = f"{type(error).__name__}: {self._describe(error)}"
             raise ModelError(f"{self._server}: {reason}{hint}") from error
 
-    async def _check_reachable(self, client: AsyncOpenAI) -> None:
+    async def _check_reachable(self, client: Any) -> None:
         """Fail at once where nobody answers, before all calls wait for it."""
         try:
             await client.with_options(max_retries=2, timeout=20).models.list()
@@ -234,7 +222,7 @@ class ChatClient(LanguageModel):
             pass  # Not every server lists its models.
 
     async def _call(
-        self, client: AsyncOpenAI, slots: asyncio.Semaphore, request: ChatRequest
+        self, client: Any, slots: asyncio.Semaphore, request: ChatRequest
     ) -> Answer | Failure:
         """One call, in its turn, repeated without what the server refuses."""
         from httpx2 import Response

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,12 +19,9 @@ from mmrec.llm.types import Answer, Usage, estimate_tokens
 class Endpoint:
     """A model on a server."""
 
-    provider: str
-    """`openai`, `ollama`, or `server` for any other that was named by its URL."""
-    model: str
-    """Its name; empty for the only one that the server has."""
-    url: str | None
-    """Where the API is; None for OpenAI's own."""
+    provider: str  # `openai`, `ollama`, or `server` for any other that was named by its URL
+    model: str  # its name; empty for the only one that the server has
+    url: str | None  # where the API is; None for OpenAI's own
 
     @classmethod
     def parse(cls, spec: str) -> Endpoint | None:
@@ -62,9 +59,7 @@ class Endpoint:
         """The key to send; a ModelError is raised where OpenAI's is needed and is missing."""
         key = os.environ.get(self.key_variable, "").strip()
         if self.provider == "openai" and not key:
-            raise ModelError(
-                "OpenAI's models need a key in the environment variable OPENAI_API_KEY"
-            )
+            raise ModelError("OpenAI's models need a key in the environment: OPENAI_API_KEY")
         return key or "no key"
 
 
@@ -85,8 +80,7 @@ class ChatRequest(NamedTuple):
         return Usage(input=tokens, output=self.max_tokens)
 
 
-NumberedRequests = Iterator[list[tuple[int, ChatRequest]]]
-"""Requests in blocks, each request with its number."""
+NumberedRequests = Iterable[tuple[int, ChatRequest]]
 
 
 def request_body(model: str, request: ChatRequest, refused: frozenset[str]) -> dict[str, Any]:
@@ -122,18 +116,15 @@ def parse_completion(reply: dict[str, Any]) -> Answer:
         ValueError, TypeError, LookupError, AttributeError: the reply is no completion.
     """
     choice = reply["choices"][0]
-    usage = reply.get("usage") or {}
-    details = usage.get("prompt_tokens_details") or {}
-    text = choice["message"].get("content") or ""
-    return Answer(
-        text=text.encode("utf-8", "replace").decode(),  # A lone surrogate cannot be stored.
-        usage=Usage(
-            input=usage.get("prompt_tokens") or 0,
-            output=usage.get("completion_tokens") or 0,
-            cached=details.get("cached_tokens") or 0,
-        ),
-        finish=choice.get("finish_reason") or "stop",
+    counts = reply.get("usage") or {}
+    usage = Usage(
+        input=counts.get("prompt_tokens") or 0,
+        output=counts.get("completion_tokens") or 0,
+        cached=(counts.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
     )
+    text = choice["message"].get("content") or ""
+    text = text.encode("utf-8", "replace").decode()  # A lone surrogate cannot be stored.
+    return Answer(text=text, usage=usage, finish=choice.get("finish_reason") or "stop")
 
 
 def parse_batch_result(line: bytes) -> tuple[str, Answer | Failure] | None:

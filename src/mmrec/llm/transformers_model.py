@@ -30,8 +30,6 @@ from mmrec.llm.types import (
 
 
 class _TokenizedPrompt(NamedTuple):
-    """A prompt in tokens, its number, and the most tokens of its answer."""
-
     number: int
     tokens: list[int]
     max_new_tokens: int

@@ -49,8 +49,7 @@ class Usage(BaseModel, frozen=True):
 
     input: int = 0
     output: int = 0
-    cached: int = 0
-    """Tokens of the input that were read from the server's cache."""
+    cached: int = 0  # of the input, read from the server's cache
 
     def __add__(self, usage: Usage) -> Usage:
         return Usage(**{name: count + getattr(usage, name) for name, count in self})
@@ -61,22 +60,17 @@ class Answer(BaseModel, frozen=True):
 
     text: str
     usage: Usage = Usage()
-    finish: str = "stop"
-    """Why the model stopped: `stop`, or `length` where the answer was cut."""
+    finish: str = "stop"  # or `length` where the answer was cut
 
 
 @dataclass(frozen=True)
 class Task:
     """A kind of prompt."""
 
-    name: str
-    """`note`, `summary of user`, ...; the kind of its answers in the store."""
-    instructions: str
-    """The system prompt."""
-    schema: dict[str, object] | None
-    """JSON schema of the answer; None for plain text."""
-    max_tokens: int
-    """Limit of the answer."""
+    name: str  # `note`, `summary of user`, ...; the kind of its answers in the store
+    instructions: str  # the system prompt
+    schema: dict[str, object] | None  # JSON schema of the answer; None for plain text
+    max_tokens: int  # of the answer
 
 
 class Prompt(NamedTuple):
@@ -84,8 +78,7 @@ class Prompt(NamedTuple):
 
     task: Task
     texts: Texts
-    rejected: str | None = None
-    """JSON list of an answer that is to be repaired, and of why it could not be used."""
+    rejected: str | None = None  # JSON list of an answer to repair, and of why it was unusable
 
 
 NumberedPrompts = Iterator[list[tuple[int, Prompt]]]
@@ -97,8 +90,7 @@ NumberedAnswers = Iterator[tuple[int, Answer | Failure]]
 class LanguageModel(Protocol):
     """Reads reviews. Its answers are kept in the store under everything that determines them."""
 
-    chunk_size: int = 1
-    """Prompts that are handed over, and stored, together."""
+    chunk_size: int = 1  # prompts that are handed over, and stored, together
 
     @property
     def window(self) -> int | None:

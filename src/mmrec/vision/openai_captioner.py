@@ -78,15 +78,15 @@ class OpenAICaptioner:
         first_requests: dict[int, str] = {}  # encoded photos that may be needed for a retry
         retries: deque[tuple[int, ChatRequest]] = deque()
 
-        def requests() -> Iterator[list[tuple[int, ChatRequest]]]:
+        def requests() -> Iterator[tuple[int, ChatRequest]]:
             for block in photos:
                 for number, photo in block:
                     while retries:  # before new photos, so that few wait in memory
-                        yield [retries.popleft()]
+                        yield retries.popleft()
                     jpeg = encode_jpeg(photo, self.max_side, self.jpeg_quality)
                     encoded = f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
                     first_requests[number] = encoded
-                    yield [(number, _request(encoded, is_retry=False))]
+                    yield number, _request(encoded, is_retry=False)
 
         for number, answer in self.client.complete(requests()):
             encoded = first_requests.pop(number, None)
@@ -96,7 +96,7 @@ class OpenAICaptioner:
                 retries.append((number, _request(encoded, is_retry=True)))
             else:
                 yield number, caption
-        for number, answer in self.client.complete(iter([list(retries)])):
+        for number, answer in self.client.complete(retries):
             yield number, _check(answer)
 
 
