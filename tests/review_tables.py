@@ -3,22 +3,13 @@
 Not in conftest.py: `import conftest` finds that of any folder.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 import numpy as np
 from hypothesis import strategies as st
 
 from mmrec.data.schema import NO_TIME, Interactions
 
 
-def interactions(
-    user: Sequence[int],
-    item: Sequence[int],
-    rating: Sequence[float] | None = None,
-    time: Sequence[int | None] | None = None,
-) -> Interactions:
+def interactions(user, item, rating=None, time=None):
     """Reviews of users and items by code; everything rated 4 and without time where not said otherwise."""
     ratings = [4.0] * len(user) if rating is None else rating
     times = [None] * len(user) if time is None else time
@@ -33,7 +24,7 @@ def interactions(
 
 
 @st.composite
-def tables(draw: st.DrawFn, most: int = 60, gaps: bool = True) -> Interactions:
+def tables(draw, most=60, gaps=True):
     """Any table of 1 to `most` reviews of a few users and items; with `gaps` some have no time."""
     size = draw(st.integers(1, most))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))

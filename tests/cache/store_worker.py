@@ -4,23 +4,19 @@ Every input whose computing begins is a line of the journal, and so is every one
 written. A line is one write, so that a killed process leaves whole lines.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from mmrec.cache.store import Failure, Result, Store, result_keys
+from mmrec.cache.store import Failure, Store, result_keys
 
-WORD: dict[str, object] = {"kind": "word", "model": "worker"}
-VECTOR: dict[str, object] = {"kind": "vector", "model": "worker"}
+WORD = {"kind": "word", "model": "worker"}
+VECTOR = {"kind": "vector", "model": "worker"}
 
 
 @dataclass(frozen=True)
@@ -58,21 +54,19 @@ class Job:
 class Worker:
     """Does a job."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job):
         self.job = job
         self.store = Store(Path(job.store), retry=job.retry)
         self._journal = os.open(job.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-    def work(self) -> list[str | dict[str, Any]]:
+    def work(self):
         """Results of all names; a failure is a dictionary."""
         results = self._get_or_compute(WORD, self.job.names, self._word)
         return [asdict(x) if isinstance(x, Failure) else x.decode() for x in results]
 
-    def _get_or_compute(
-        self, provenance: dict[str, object], names: list[str], answer: Callable[[str], Result]
-    ) -> list[Result]:
-        def compute(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
-            unwritten: list[str] = []
+    def _get_or_compute(self, provenance, names, answer):
+        def compute(blocks):
+            unwritten = []
             for position in (position for block in blocks for position in block):
                 self._note("began", names[position])
                 unwritten.append(names[position])
@@ -83,7 +77,7 @@ class Worker:
 
         return self.store.get_or_compute(provenance, names, compute, title="test", chunk=self.job.chunk)
 
-    def _word(self, name: str) -> Result:
+    def _word(self, name):
         if name == self.job.stuck:
             time.sleep(1000)
         if name == self.job.raise_at:
@@ -96,18 +90,18 @@ class Worker:
             return Failure("it cannot be read", self.job.failures[name])
         return name.upper().encode()
 
-    def _note(self, event: str, *names: str) -> None:
+    def _note(self, event, *names):
         lines = "".join(f"{os.getpid()} {event} {name}\n" for name in names)
         os.write(self._journal, lines.encode())
 
 
-def read_journal(path: Path) -> list[tuple[int, str, str]]:
+def read_journal(path):
     """Lines of a journal: process, event, name."""
     lines = path.read_text().splitlines() if path.exists() else []
     return [(int(pid), event, name) for pid, event, name in (line.split(" ", 2) for line in lines)]
 
 
-def stored_names(path: Path, names: list[str]) -> list[str]:
+def stored_names(path, names):
     """Names that have a value in the store."""
     keys = result_keys(WORD, names)
     store = Store(path)
@@ -116,7 +110,7 @@ def stored_names(path: Path, names: list[str]) -> list[str]:
     return [name for name, key in zip(names, keys, strict=True) if key in values]
 
 
-def kill_repeatedly(job: Job) -> Iterator[dict[str, list[str]]]:
+def kill_repeatedly(job):
     """Start a process on a job and kill it, over and over; what each began, wrote and left behind.
 
     Every other one is killed at a random moment after its start, the others after they began to compute.
@@ -146,7 +140,7 @@ def kill_repeatedly(job: Job) -> Iterator[dict[str, list[str]]]:
         yield run
 
 
-def main() -> None:
+def main():
     """Read a job, open the store, wait for a line, do the job, print its results."""
     job = Job(**json.loads(sys.stdin.readline()))
     if job.kills:

@@ -1,18 +1,13 @@
 """`mmrec store`: results counted, exported, imported and deleted; hostile files."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -25,24 +20,24 @@ from mmrec.cli.store import store_app
 from mmrec.errors import ConfigError, DataError, StoreError
 from mmrec.llm.types import Answer, Usage
 
-NOTE: dict[str, object] = {"kind": "note", "model": "small", "prompt": "1"}
+NOTE = {"kind": "note", "model": "small", "prompt": "1"}
 NOTE_2 = {**NOTE, "prompt": "2"}
 LARGE = {**NOTE, "model": "large"}
-VECTOR: dict[str, object] = {"kind": "vector", "model": "mini"}
+VECTOR = {"kind": "vector", "model": "mini"}
 DAY = 86400
 
 
-def answer(tokens: int) -> bytes:
+def answer(tokens):
     usage = Usage(input=tokens, output=7, cached=1)
     return Answer(text="gut 👍", usage=usage).model_dump_json().encode()
 
 
-def note_keys(provenance: dict[str, object]) -> list[bytes]:
+def note_keys(provenance):
     return result_keys(provenance, ["a", "b"])
 
 
 @pytest.fixture
-def full(store: Store) -> Store:
+def full(store):
     """Two notes of the small model, by two prompts, one of the large, 30 vectors, and failures."""
     for provenance, tokens, final in ((NOTE, 100, True), (NOTE_2, 10, False)):
         results = [answer(tokens), Failure("no", final)]
@@ -53,27 +48,27 @@ def full(store: Store) -> Store:
 
 
 @pytest.fixture
-def empty(tmp_path: Path) -> Iterator[Store]:
+def empty(tmp_path):
     with closing(Store(tmp_path / "empty.sqlite")) as store:
         yield store
 
 
-def content(store: Store) -> list[tuple[Any, ...]]:
+def content(store):
     query = """SELECT key, content, value, created
     FROM results JOIN provenances ON id = results.provenance ORDER BY key"""
     return store.db.execute(query).fetchall()
 
 
-def failed_keys(store: Store) -> set[bytes]:
+def failed_keys(store):
     return {key for (key,) in store.db.execute("SELECT key FROM failures")}
 
 
-def line(**changed: object) -> bytes:
+def line(**changed):
     good = {"key": "ab" * 32, "provenance": {"kind": "note"}, "value": "text", "created": 5}
     return json.dumps({**good, **changed}).encode()
 
 
-def make_older(store: Store, provenance: dict[str, object], days: float) -> None:
+def make_older(store, provenance, days):
     chosen = "provenance = (SELECT id FROM provenances WHERE content = ?)"
     created, text = int(time.time() - days * DAY), json.dumps(provenance, sort_keys=True)
     with store.db:
@@ -81,7 +76,7 @@ def make_older(store: Store, provenance: dict[str, object], days: float) -> None
             store.db.execute(f"UPDATE {table} SET created = ? WHERE {chosen}", (created, text))
 
 
-def test_results_are_counted_by_kind_and_model(full: Store) -> None:
+def test_results_are_counted_by_kind_and_model(full):
     make_older(full, NOTE, days=10)
     rows = {(row["kind"], row["model"]): row for row in stats(full, Selection())}
     assert list(rows) == [("note", "large"), ("note", "small"), ("vector", "mini")]
@@ -109,9 +104,7 @@ ODD = [b'{"usage": {"input": %s}}' % x for x in (b'"1e999"', b"1e999", b"9e18", 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.one_of(st.binary(), st.text().map(str.encode), st.sampled_from(ODD))))
-def test_any_value_is_counted_and_comes_back_byte_by_byte(
-    tmp_path_factory: pytest.TempPathFactory, values: list[bytes]
-) -> None:
+def test_any_value_is_counted_and_comes_back_byte_by_byte(tmp_path_factory, values):
     file = tmp_path_factory.mktemp("any") / "all.jsonl.gz"
     with closing(Store()) as store, closing(Store()) as copy:
         keys = result_keys(NOTE, map(str, range(len(values))))
@@ -123,9 +116,7 @@ def test_any_value_is_counted_and_comes_back_byte_by_byte(
 
 
 @pytest.mark.parametrize("name", ["all.jsonl", "all.jsonl.gz"])
-def test_an_export_comes_back_and_is_present_the_second_time(
-    full: Store, empty: Store, tmp_path: Path, name: str
-) -> None:
+def test_an_export_comes_back_and_is_present_the_second_time(full, empty, tmp_path, name):
     path = tmp_path / name
     make_older(full, NOTE, days=10)
     assert export(full, path, Selection()) == 33
@@ -140,7 +131,7 @@ def test_an_export_comes_back_and_is_present_the_second_time(
     assert imported == [row for row in content(full) if row[0] != key]
 
 
-def test_a_selection_is_exported(full: Store, tmp_path: Path) -> None:
+def test_a_selection_is_exported(full, tmp_path):
     path = tmp_path / "notes.jsonl"
     assert export(full, path, Selection("note", "small")) == 2
     rows = [json.loads(text) for text in path.read_text().splitlines()]
@@ -151,13 +142,11 @@ def test_a_selection_is_exported(full: Store, tmp_path: Path) -> None:
     assert [len(json.loads(text)["value"]) for text in path.read_text().splitlines()] == 30 * [1024]
 
 
-def test_an_export_that_fails_leaves_the_earlier_file(
-    full: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_export_that_fails_leaves_the_earlier_file(full, tmp_path, monkeypatch):
     path = tmp_path / "all.jsonl"
     path.write_text("before")
 
-    def full_disk(*_: object) -> None:
+    def full_disk(*_):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
@@ -200,9 +189,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("bad", "reason"), BAD.items(), ids=range(len(BAD)))
-def test_a_bad_line_costs_only_itself_and_the_first_is_named(
-    empty: Store, tmp_path: Path, bad: bytes, reason: str
-) -> None:
+def test_a_bad_line_costs_only_itself_and_the_first_is_named(empty, tmp_path, bad, reason):
     path = tmp_path / "archive.jsonl"
     path.write_bytes(b"\n".join([line(), b"", bad, bad, line(key="cd" * 32, extra="ignored")]))
     counts = import_(empty, path)
@@ -213,7 +200,7 @@ def test_a_bad_line_costs_only_itself_and_the_first_is_named(
     assert (row["kind"], row["model"], row["results"], row["bytes"]) == ("note", None, 2, 8)
 
 
-def test_results_before_a_break_in_the_file_are_kept(empty: Store, tmp_path: Path) -> None:
+def test_results_before_a_break_in_the_file_are_kept(empty, tmp_path):
     path = tmp_path / "archive.jsonl.gz"
     lines = b"".join(line(key=os.urandom(32).hex()) + b"\n" for _ in range(5000))
     packed = gzip.compress(lines)
@@ -225,7 +212,7 @@ def test_results_before_a_break_in_the_file_are_kept(empty: Store, tmp_path: Pat
     assert import_(empty, path) == ImportCounts(new=3000, present=2000)
 
 
-def test_pruning_deletes_the_selection_and_shrinks_the_file(full: Store) -> None:
+def test_pruning_deletes_the_selection_and_shrinks_the_file(full):
     many = result_keys(VECTOR, map(str, range(2000)))
     full.put(VECTOR, [(key, os.urandom(768)) for key in many])
     make_older(full, NOTE, days=100)
@@ -245,8 +232,8 @@ def test_pruning_deletes_the_selection_and_shrinks_the_file(full: Store) -> None
         assert failed_keys(store) == set()
 
 
-def test_results_are_not_pruned_while_another_process_computes(full: Store) -> None:
-    def prune_in_a_thread() -> None:
+def test_results_are_not_pruned_while_another_process_computes(full):
+    def prune_in_a_thread():
         with ThreadPoolExecutor(1) as pool:
             pool.submit(prune, full, Selection(kind="vector")).result()
 
@@ -257,7 +244,7 @@ def test_results_are_not_pruned_while_another_process_computes(full: Store) -> N
     assert full.counts() == {"note": 3}
 
 
-def test_pruning_works_beside_a_reader(full: Store) -> None:
+def test_pruning_works_beside_a_reader(full):
     assert full.path is not None
     with closing(sqlite3.connect(full.path)) as reader:
         reader.execute("BEGIN")
@@ -266,14 +253,12 @@ def test_pruning_works_beside_a_reader(full: Store) -> None:
     assert full.counts() == {"note": 3}
 
 
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+def run(capsys, *words):
     store_app([*map(str, words)], result_action="return_value")
     return capsys.readouterr().out
 
 
-def test_commands_print_counts_as_text_or_json(
-    full: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_commands_print_counts_as_text_or_json(full, tmp_path, capsys):
     output = json.loads(run(capsys, "stats", "--store", full.path, "--json"))
     assert full.path is not None
     assert output["bytes"] == full.path.stat().st_size
@@ -288,7 +273,7 @@ def test_commands_print_counts_as_text_or_json(
     assert "30 refused; line 1: broken JSON" in run(capsys, "import", file, "--store", new)
 
 
-def test_prune_deletes_only_with_yes(full: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prune_deletes_only_with_yes(full, capsys):
     words = ["prune", "--kind", "note", "--model", "small", "--store", full.path]
     assert "4 results and failures would be deleted" in run(capsys, *words)
     assert full.counts() == {"note": 3, "vector": 30}
@@ -301,7 +286,7 @@ def test_prune_deletes_only_with_yes(full: Store, capsys: pytest.CaptureFixture[
         run(capsys, "prune", "--yes", "--store", full.path)
 
 
-def test_only_import_creates_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_import_creates_a_store(tmp_path, capsys):
     path = tmp_path / "none.sqlite"
     for words in (["stats"], ["export", "x.jsonl"], ["prune", "--failures"]):
         with pytest.raises(DataError, match=r"none\.sqlite: there is no store"):
@@ -309,9 +294,7 @@ def test_only_import_creates_a_store(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not path.exists()
 
 
-def test_names_from_an_archive_cannot_control_the_terminal(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_from_an_archive_cannot_control_the_terminal(store, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(stdout, "_width", 200)  # a narrow table would fold the names
     file = tmp_path / "archive.jsonl"
     file.write_bytes(line(provenance={"kind": "[red]x", "model": "\x1b[2Jy"}))

@@ -1,7 +1,5 @@
 """Processes and threads that share a store, some of which fail or are killed: nothing is computed twice."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 import subprocess
@@ -9,16 +7,14 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from store_worker import VECTOR, WORD, read_journal, stored_names
 
-from mmrec.cache.store import Result, Store, result_keys
+from mmrec.cache.store import Store, result_keys
 
 WORKER = Path(__file__).with_name("store_worker.py")
 NAMES = [f"name{number}" for number in range(60)]
@@ -29,12 +25,12 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 class Processes:
     """Processes that start on one store at the same moment."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.store = folder / "store.sqlite"
         self.journal = folder / "journal"
-        self._started: list[subprocess.Popen[str]] = []
+        self._started = []
 
-    def start(self, *jobs: dict[str, Any]) -> list[subprocess.Popen[str]]:
+    def start(self, *jobs):
         processes = [self.open(job) for job in jobs]
         for process in processes:
             assert process.stdout is not None
@@ -43,7 +39,7 @@ class Processes:
             self._write(process, "go")
         return processes
 
-    def open(self, job: dict[str, Any]) -> subprocess.Popen[str]:
+    def open(self, job):
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         process = subprocess.Popen([sys.executable, str(WORKER)], text=True, **pipes)
         self._started.append(process)
@@ -51,46 +47,44 @@ class Processes:
         self._write(process, json.dumps({"names": NAMES, **files, **job}))
         return process
 
-    def result(self, process: subprocess.Popen[str]) -> list[Any]:
+    def result(self, process):
         output, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
         return json.loads(output)
 
-    def results(self, *jobs: dict[str, Any]) -> list[list[Any]]:
+    def results(self, *jobs):
         return [self.result(process) for process in self.start(*jobs)]
 
-    def wait_until_began(self, name: str) -> None:
+    def wait_until_began(self, name):
         deadline = time.monotonic() + 30
         while name not in self.began:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
     @property
-    def began(self) -> Counter[str]:
+    def began(self):
         return Counter(name for _, event, name in read_journal(self.journal) if event == "began")
 
-    def kill_all(self) -> None:
+    def kill_all(self):
         for process in self._started:
             process.kill()
             process.communicate()
 
-    def _write(self, process: subprocess.Popen[str], line: str) -> None:
+    def _write(self, process, line):
         assert process.stdin is not None
         process.stdin.write(f"{line}\n")
         process.stdin.flush()
 
 
 @pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
+def processes(tmp_path):
     started = Processes(tmp_path)
     yield started
     started.kill_all()
 
 
 @pytest.mark.parametrize("chunk", [1, 8])
-def test_processes_with_overlapping_inputs_in_any_order_compute_each_once(
-    processes: Processes, chunk: int
-) -> None:
+def test_processes_with_overlapping_inputs_in_any_order_compute_each_once(processes, chunk):
     inputs = [NAMES, NAMES[:40], NAMES[20:][::-1], NAMES[::2] + NAMES[1::2]]
     results = processes.results(*[{"names": names, "chunk": chunk} for names in inputs])
     assert results == [[name.upper() for name in names] for names in inputs]
@@ -98,9 +92,7 @@ def test_processes_with_overlapping_inputs_in_any_order_compute_each_once(
 
 
 @pytest.mark.parametrize("chunk", [1, 8])
-def test_when_a_process_fails_midway_the_next_computes_only_what_is_missing(
-    processes: Processes, chunk: int
-) -> None:
+def test_when_a_process_fails_midway_the_next_computes_only_what_is_missing(processes, chunk):
     (failing,) = processes.start({"chunk": chunk, "raise_at": NAMES[30]})
     processes.wait_until_began(NAMES[0])
     results = processes.results({"chunk": chunk}, {"chunk": chunk})
@@ -109,7 +101,7 @@ def test_when_a_process_fails_midway_the_next_computes_only_what_is_missing(
     assert processes.began == Counter([*NAMES, NAMES[30]])
 
 
-def test_a_lock_is_free_after_kill_9_and_stored_results_never_wait_for_it(processes: Processes) -> None:
+def test_a_lock_is_free_after_kill_9_and_stored_results_never_wait_for_it(processes):
     (stuck,) = processes.start({"stuck": NAMES[10]})
     processes.wait_until_began(NAMES[10])
     waiting = processes.start({}, {})
@@ -122,7 +114,7 @@ def test_a_lock_is_free_after_kill_9_and_stored_results_never_wait_for_it(proces
     assert processes.began == Counter([*NAMES, NAMES[10]])
 
 
-def test_whoever_waited_takes_a_final_failure_and_tries_a_passing_one_again(processes: Processes) -> None:
+def test_whoever_waited_takes_a_final_failure_and_tries_a_passing_one_again(processes):
     job = {"names": ["bad", "late"], "failures": {"bad": True, "late": False}, "delay": 0.4, "chunk": 2}
     bad = {"reason": "it cannot be read", "final": True}
     late = {"reason": "it cannot be read", "final": False}
@@ -132,7 +124,7 @@ def test_whoever_waited_takes_a_final_failure_and_tries_a_passing_one_again(proc
     assert processes.began == {"bad": 2, "late": 3}
 
 
-def test_two_processes_that_retry_a_failure_compute_it_once_more_in_all(processes: Processes) -> None:
+def test_two_processes_that_retry_a_failure_compute_it_once_more_in_all(processes):
     job = {"names": ["bad"], "failures": {"bad": True}, "delay": 0.3}
     processes.results(job)
     processes.results({**job, "retry": True}, {**job, "retry": True})
@@ -140,9 +132,7 @@ def test_two_processes_that_retry_a_failure_compute_it_once_more_in_all(processe
 
 
 @pytest.mark.parametrize("chunk", [1, 8])
-def test_results_that_are_made_of_results_of_another_kind_do_not_deadlock(
-    processes: Processes, chunk: int
-) -> None:
+def test_results_that_are_made_of_results_of_another_kind_do_not_deadlock(processes, chunk):
     job = {"nested": True, "chunk": chunk, "delay": 0.001}
     results = processes.results(job, {**job, "names": NAMES[::-1]}, {**job, "names": NAMES[::3]})
     assert results[:2] == [CAPITALS, CAPITALS[::-1]]
@@ -151,12 +141,10 @@ def test_results_that_are_made_of_results_of_another_kind_do_not_deadlock(
 
 
 @pytest.mark.parametrize("chunk", [1, 8])
-def test_kills_lose_no_result_and_repeat_only_what_was_being_computed(
-    processes: Processes, chunk: int
-) -> None:
+def test_kills_lose_no_result_and_repeat_only_what_was_being_computed(processes, chunk):
     names = [f"name{number}" for number in range(1000)]
     job = {"names": names, "chunk": chunk, "delay": 0.005}
-    runs: Any = processes.result(processes.open({**job, "kills": 40}))
+    runs = processes.result(processes.open({**job, "kills": 40}))
     assert len(runs) == 40
     for run in runs:
         assert set(run["before"]) | set(run["written"]) <= set(run["after"]), "a result was lost"
@@ -171,7 +159,7 @@ def test_kills_lose_no_result_and_repeat_only_what_was_being_computed(
         assert db.execute("SELECT count(*) FROM results").fetchone() == (len(names),)
 
 
-def test_a_full_disk_is_an_error_that_costs_no_written_result(processes: Processes) -> None:
+def test_a_full_disk_is_an_error_that_costs_no_written_result(processes):
     job = {"names": [f"{number}-" + "x" * 500 for number in range(300)], "delay": 0.0}
     (full,) = processes.start({**job, "max_bytes": 300_000})
     errors = full.communicate(timeout=60)[1]
@@ -185,10 +173,10 @@ def test_a_full_disk_is_an_error_that_costs_no_written_result(processes: Process
     assert max(processes.began[name] for name in written) == 1
 
 
-def fill(store: Store, provenance: dict[str, object], began: list[str]) -> list[Result]:
+def fill(store, provenance, began):
     """Results of all names by a store, computed one by one."""
 
-    def compute(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
+    def compute(blocks):
         for block in blocks:
             for position in block:
                 began.append(NAMES[position])
@@ -199,7 +187,7 @@ def fill(store: Store, provenance: dict[str, object], began: list[str]) -> list[
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_threads_of_a_process_compute_each_result_once(tmp_path: Path, shared: bool) -> None:
+def test_threads_of_a_process_compute_each_result_once(tmp_path, shared):
     path, began = tmp_path / "store.sqlite", []
     stores = [Store(path)] * 4 if shared else [Store(path) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
@@ -208,7 +196,7 @@ def test_threads_of_a_process_compute_each_result_once(tmp_path: Path, shared: b
     assert Counter(began) == Counter(NAMES)
 
 
-def test_a_kind_neither_waits_for_another_nor_within_its_own_thread(tmp_path: Path) -> None:
+def test_a_kind_neither_waits_for_another_nor_within_its_own_thread(tmp_path):
     path, began = tmp_path / "store.sqlite", []
     store = Store(path)
     with ThreadPoolExecutor(1) as pool, store.lock("word"):
@@ -217,12 +205,12 @@ def test_a_kind_neither_waits_for_another_nor_within_its_own_thread(tmp_path: Pa
     assert Counter(began) == Counter(2 * NAMES)
 
 
-def test_a_store_with_a_limit_of_waiting_computes_without_the_lock(tmp_path: Path) -> None:
+def test_a_store_with_a_limit_of_waiting_computes_without_the_lock(tmp_path):
     path, began = tmp_path / "store.sqlite", []
     store, done = Store(path), threading.Event()
     store.max_wait = 0.05
 
-    def hold() -> None:
+    def hold():
         with store.lock("word"):
             done.wait(30)
 
@@ -235,13 +223,13 @@ def test_a_store_with_a_limit_of_waiting_computes_without_the_lock(tmp_path: Pat
 
 
 @pytest.mark.parametrize("provider", ["openai", "ollama", "server"])
-def test_a_store_with_a_limit_of_waiting_still_waits_for_paid_results(tmp_path: Path, provider: str) -> None:
+def test_a_store_with_a_limit_of_waiting_still_waits_for_paid_results(tmp_path, provider):
     path, began = tmp_path / "store.sqlite", []
     store, writer, held = Store(path), Store(path), threading.Event()
     store.max_wait = 0.05
     paid = WORD | {"provider": provider}
 
-    def call_slowly() -> None:
+    def call_slowly():
         with writer.lock("word"):
             held.set()
             time.sleep(0.5)
@@ -255,6 +243,6 @@ def test_a_store_with_a_limit_of_waiting_still_waits_for_paid_results(tmp_path: 
     assert began == []
 
 
-def test_a_store_in_memory_needs_no_lock() -> None:
+def test_a_store_in_memory_needs_no_lock():
     with closing(Store()) as store, store.lock("word"):
         assert len(fill(store, WORD, [])) == len(NAMES)

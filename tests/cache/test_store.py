@@ -1,13 +1,10 @@
 """The store: each result computed once, and none lost; test_locks.py shows how processes share it."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,22 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmrec.cache.store import Failure, Result, Store, default_store_path, result_keys
+from mmrec.cache.store import Failure, Store, default_store_path, result_keys
 from mmrec.errors import StoreError
 
-WORD: dict[str, object] = {"kind": "word", "model": "upper"}
+WORD = {"kind": "word", "model": "upper"}
 
 
 class Capitals:
     """Gives names in capitals, or their failures; notes the blocks that were asked for."""
 
-    def __init__(self, names: Sequence[str], failures: dict[str, Result] | None = None) -> None:
+    def __init__(self, names, failures=None):
         self.names = names
-        self.blocks: list[list[str]] = []
-        self.raise_at: int | None = None
+        self.blocks = []
+        self.raise_at = None
         self._results = failures or {}
 
-    def __call__(self, blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
+    def __call__(self, blocks):
         for block in blocks:
             if len(self.blocks) == self.raise_at:
                 raise RuntimeError("the model went away")
@@ -41,11 +38,11 @@ class Capitals:
                 yield position, self._results.get(name, name.upper().encode())
 
 
-def compute(store: Store, function: Capitals, chunk: int = 2) -> list[Result]:
+def compute(store, function, chunk=2):
     return store.get_or_compute(WORD, function.names, function, title="test", chunk=chunk)
 
 
-def test_every_input_is_computed_once_and_in_blocks(store: Store) -> None:
+def test_every_input_is_computed_once_and_in_blocks(store):
     capitals = Capitals(["a", "b", "a", "c", "b", "d", "e"])
     assert sorted(store.missing(WORD, capitals.names).values()) == [0, 1, 3, 5, 6]
     assert compute(store, capitals) == [b"A", b"B", b"A", b"C", b"B", b"D", b"E"]
@@ -57,7 +54,7 @@ def test_every_input_is_computed_once_and_in_blocks(store: Store) -> None:
     assert store.counts() == {"word": 6}
 
 
-def test_results_are_computed_in_the_requested_order(store: Store) -> None:
+def test_results_are_computed_in_the_requested_order(store):
     names = ["ccc", "a", "bb"]
     capitals = Capitals(names)
     order = lambda position: (len(names[position]), names[position])  # noqa: E731
@@ -66,13 +63,13 @@ def test_results_are_computed_in_the_requested_order(store: Store) -> None:
     assert results == [b"CCC", b"A", b"BB"]
 
 
-def test_results_before_an_error_are_kept_even_of_an_unfinished_block(store: Store) -> None:
+def test_results_before_an_error_are_kept_even_of_an_unfinished_block(store):
     capitals = Capitals([*"abcdef"])
     capitals.raise_at = 2
     with pytest.raises(RuntimeError, match="went away"):
         compute(store, capitals)
 
-    def interrupted(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
+    def interrupted(blocks):
         yield next(blocks)[0], b"E"
         raise KeyboardInterrupt
 
@@ -85,10 +82,10 @@ def test_results_before_an_error_are_kept_even_of_an_unfinished_block(store: Sto
         assert capitals.blocks == [["f"]]
 
 
-def test_results_are_written_as_soon_as_a_block_is_full(store: Store) -> None:
+def test_results_are_written_as_soon_as_a_block_is_full(store):
     counts = []
 
-    def count(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
+    def count(blocks):
         for position in [position for block in blocks for position in block]:
             counts.append(store.counts().get("word", 0))
             yield position, b"x"
@@ -97,8 +94,8 @@ def test_results_are_written_as_soon_as_a_block_is_full(store: Store) -> None:
     assert counts == [0, 0, 2, 2, 4]
 
 
-def test_an_input_without_a_result_is_an_error(store: Store) -> None:
-    def first_of_each_block(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
+def test_an_input_without_a_result_is_an_error(store):
+    def first_of_each_block(blocks):
         for block in blocks:
             yield block[0], b"x"
 
@@ -107,7 +104,7 @@ def test_an_input_without_a_result_is_an_error(store: Store) -> None:
     assert store.counts() == {"word": 2}
 
 
-def test_final_failures_are_not_tried_again_and_passing_ones_are(store: Store) -> None:
+def test_final_failures_are_not_tried_again_and_passing_ones_are(store):
     final, passing, worse = Failure("unreadable"), Failure("busy", final=False), Failure("worse")
     names = ["good", "bad", "late"]
     assert compute(store, Capitals(names, {"bad": final, "late": passing})) == [b"GOOD", final, passing]
@@ -124,17 +121,17 @@ def test_final_failures_are_not_tried_again_and_passing_ones_are(store: Store) -
     assert failures(store) == {}
 
 
-def failures(store: Store) -> dict[bytes, Failure]:
+def failures(store):
     rows = store.db.execute("SELECT key, reason, final FROM failures")
     return {key: Failure(reason, bool(final)) for key, reason, final in rows}
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_any_interleaving_keeps_first_values_and_final_failures(data: st.DataObject) -> None:
+def test_any_interleaving_keeps_first_values_and_final_failures(data):
     names = st.sampled_from("abcd")
     results = st.one_of(st.binary(max_size=3), st.builds(Failure, st.sampled_from("xy"), st.booleans()))
-    expected: dict[str, Result] = {}
+    expected = {}
     with TemporaryDirectory() as folder:
         for _ in range(data.draw(st.integers(1, 12))):
             retry = data.draw(st.booleans())
@@ -157,25 +154,25 @@ def test_any_interleaving_keeps_first_values_and_final_failures(data: st.DataObj
                 assert stored == dict(zip(result_keys(WORD, expected), expected.values(), strict=True))
 
 
-def _is_missing(result: Result | None, retry: bool) -> bool:
+def _is_missing(result, retry):
     return result is None or (isinstance(result, Failure) and (retry or not result.final))
 
 
-def test_the_first_value_of_a_key_stays(store: Store) -> None:
+def test_the_first_value_of_a_key_stays(store):
     for result in (b"first", b"second", Failure("too late")):
         store.put(WORD, [(b"k", result)])
     assert store.get([b"k", b"absent"]) == {b"k": b"first"}
     assert failures(store) == {}
 
 
-def test_more_keys_than_a_query_can_name_are_found(store: Store) -> None:
+def test_more_keys_than_a_query_can_name_are_found(store):
     names = [str(number) for number in range(1234)]
     keys = result_keys({}, names)
     store.put(WORD, zip(keys, [name.encode() for name in names], strict=True))
     assert store.get(keys) == {key: name.encode() for key, name in zip(keys, names, strict=True)}
 
 
-def test_keys_depend_on_provenance_and_text_but_not_on_the_order_of_a_provenance() -> None:
+def test_keys_depend_on_provenance_and_text_but_not_on_the_order_of_a_provenance():
     keys = [
         *result_keys({"model": "a", "revision": "b"}, ["x", "y", "", "\ud800"]),
         *result_keys({"model": "a", "revision": "c"}, ["x"]),
@@ -185,7 +182,7 @@ def test_keys_depend_on_provenance_and_text_but_not_on_the_order_of_a_provenance
     assert result_keys({"revision": "b", "model": "a"}, ["x"]) == keys[:1]
 
 
-def test_a_store_without_a_path_keeps_everything_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_without_a_path_keeps_everything_in_memory(monkeypatch):
     store = Store(None)
     assert compute(store, Capitals(["a"])) == [b"A"]
     again = Capitals(["a", "b"])
@@ -193,7 +190,7 @@ def test_a_store_without_a_path_keeps_everything_in_memory(monkeypatch: pytest.M
     assert again.blocks == [["b"]]
 
 
-def test_the_cache_folder_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_folder_is_a_setting(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     monkeypatch.delenv("MMREC_CACHE", raising=False)
     assert default_store_path() == Path("/x/mmrec/store.sqlite")
@@ -201,16 +198,16 @@ def test_the_cache_folder_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_store_path() == Path("/y/store.sqlite")
 
 
-def _write_text(path: Path) -> None:
+def _write_text(path):
     path.write_bytes(b"these are not the bytes of a database " * 100)
 
 
-def _write_table(path: Path) -> None:
+def _write_table(path):
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("CREATE TABLE results (name TEXT)")
 
 
-def _write_version(path: Path) -> None:
+def _write_version(path):
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version = 4")
 
@@ -224,9 +221,7 @@ def _write_version(path: Path) -> None:
         (Path.mkdir, "cannot be used: unable to open"),
     ],
 )
-def test_a_file_that_is_no_store_is_refused_and_left_alone(
-    tmp_path: Path, write: Callable[[Path], None], message: str
-) -> None:
+def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path, write, message):
     path = tmp_path / "store.sqlite"
     write(path)
     before = path.read_bytes() if path.is_file() else b""
@@ -236,7 +231,7 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(
     assert before[100:] == (path.read_bytes()[100:] if path.is_file() else b"")
 
 
-def test_damage_inside_the_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_damage_inside_the_file_is_an_error_that_names_it(tmp_path):
     path = tmp_path / "store.sqlite"
     keys = result_keys({}, [str(number) for number in range(3000)])
     with closing(Store(path)) as store:
@@ -248,14 +243,14 @@ def test_damage_inside_the_file_is_an_error_that_names_it(tmp_path: Path) -> Non
         Store(path).get(keys)
 
 
-def _open_all(folder: Path, start: float) -> None:
+def _open_all(folder, start):
     for number, path in enumerate(sorted(folder.glob("*.sqlite"))):
         time.sleep(max(0.0, start + number * 0.02 - time.time()))
         with closing(Store(path)) as store:
             assert store.counts() == {}
 
 
-def test_processes_that_create_a_store_at_the_same_time_all_get_it(tmp_path: Path) -> None:
+def test_processes_that_create_a_store_at_the_same_time_all_get_it(tmp_path):
     for number in range(20):
         (tmp_path / f"new{number}.sqlite").touch()
     context = multiprocessing.get_context("spawn")
@@ -269,7 +264,7 @@ def test_processes_that_create_a_store_at_the_same_time_all_get_it(tmp_path: Pat
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no permissions of folders")
-def test_a_folder_that_may_not_be_written_is_an_error_that_says_so() -> None:
+def test_a_folder_that_may_not_be_written_is_an_error_that_says_so():
     with TemporaryDirectory() as name:
         folder = Path(name)
         Store(folder / "store.sqlite").close()
@@ -289,7 +284,7 @@ def test_a_folder_that_may_not_be_written_is_an_error_that_says_so() -> None:
         folder.chmod(0o755)
 
 
-def _message_of_put(path: Path) -> str:
+def _message_of_put(path):
     try:
         Store(path).put(WORD, [(b"k", b"v")])
     except StoreError as error:
@@ -297,8 +292,8 @@ def _message_of_put(path: Path) -> str:
     return ""
 
 
-def test_a_store_that_becomes_read_only_is_an_error_that_frees_its_lock(store: Store) -> None:
-    def protect_after_a_block(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
+def test_a_store_that_becomes_read_only_is_an_error_that_frees_its_lock(store):
+    def protect_after_a_block(blocks):
         for block in blocks:
             yield from [(position, b"x") for position in block]
             store.db.execute("PRAGMA query_only=ON")

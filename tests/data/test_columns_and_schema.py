@@ -2,7 +2,6 @@
 
 import math
 from datetime import UTC, date, datetime, timedelta, timezone
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,12 +22,12 @@ anything = st.recursive(
 )
 
 
-def read(max_text: int = 100, **values: Any) -> ReviewRow:
+def read(max_text=100, **values):
     good = {"user": "u", "item": "i", "rating": 4}
     return ReviewRow.model_validate(good | values, context=ReadConfig(max_text=max_text))
 
 
-def refusal(**values: Any) -> str:
+def refusal(**values):
     with pytest.raises(ValidationError) as error:
         read(**values)
     return explain_refusal(error.value)
@@ -45,16 +44,16 @@ def refusal(**values: Any) -> str:
         (["user_id", "business_id", "rating", "review_text", "timestamp"], "plain"),
     ],
 )
-def test_a_layout_is_recognised_by_its_columns(columns: list[str], layout: str) -> None:
+def test_a_layout_is_recognised_by_its_columns(columns, layout):
     assert choose_columns(columns, ReadConfig(), "f") == LAYOUTS[layout]
 
 
-def test_a_layout_keeps_the_common_names_of_its_other_columns() -> None:
+def test_a_layout_keeps_the_common_names_of_its_other_columns():
     assert LAYOUTS["kaggle"]["time"] == LAYOUTS["plain"]["time"]
     assert LAYOUTS["yelp"]["photos"] == LAYOUTS["plain"]["photos"]
 
 
-def test_a_map_overrides_single_columns() -> None:
+def test_a_map_overrides_single_columns():
     config = ReadConfig(map={"rating": "grade", "text": "words"})
     columns = choose_columns(["user", "item", "grade", "words", "text"], config, "f")
     assert columns == LAYOUTS["plain"] | {"rating": ("grade",), "text": ("words",)}
@@ -81,9 +80,7 @@ def test_a_map_overrides_single_columns() -> None:
         ("user item", {}, DataError, "no column for rating .*--map rating=COLUMN"),
     ],
 )
-def test_an_absent_column_is_named_with_the_mend(
-    columns: str, config: dict[str, Any], kind: type[Exception], reason: str
-) -> None:
+def test_an_absent_column_is_named_with_the_mend(columns, config, kind, reason):
     with pytest.raises(kind, match=reason):
         choose_columns(columns.split(), ReadConfig(**config), "f")
 
@@ -104,7 +101,7 @@ def test_an_absent_column_is_named_with_the_mend(
         *[("time", value, None) for value in (None, "", " ", "null", "NaT")],
     ],
 )
-def test_values_are_read(field: str, value: Any, expected: Any) -> None:
+def test_values_are_read(field, value, expected):
     assert getattr(read(**{field: value}), field) == expected
 
 
@@ -118,7 +115,7 @@ def test_values_are_read(field: str, value: Any, expected: Any) -> None:
         datetime(2019, 5, 25, 8, 34, tzinfo=timezone(timedelta(hours=-7))),
     ],
 )
-def test_times_become_naive_utc(value: Any) -> None:
+def test_times_become_naive_utc(value):
     assert read(time=value).time == datetime(2019, 5, 25, 15, 34)
 
 
@@ -152,21 +149,21 @@ def test_times_become_naive_utc(value: Any) -> None:
         ],
     ],
 )
-def test_unusable_values_are_refused_with_the_reason(field: str, value: Any, reason: str) -> None:
+def test_unusable_values_are_refused_with_the_reason(field, value, reason):
     assert refusal(**{field: value}) == reason
 
 
 @pytest.mark.parametrize("value", [True, [2019], math.inf, 10**400, "9" * 500])
-def test_impossible_times_are_refused(value: Any) -> None:
+def test_impossible_times_are_refused(value):
     assert refusal(time=value).startswith("time should be a valid datetime")
 
 
-def test_an_id_that_is_no_unicode_is_refused() -> None:
+def test_an_id_that_is_no_unicode_is_refused():
     assert refusal(user="\ud800").endswith(r"unicode string: \ud800")
 
 
 @given(st.text(st.characters()), st.integers(1, 50))
-def test_a_read_text_can_be_stored_and_reads_the_same_again(text: str, limit: int) -> None:
+def test_a_read_text_can_be_stored_and_reads_the_same_again(text, limit):
     once = read(limit, text=text).text
     once.encode()
     assert len(once) <= limit
@@ -174,7 +171,7 @@ def test_a_read_text_can_be_stored_and_reads_the_same_again(text: str, limit: in
 
 
 @given(anything, st.sampled_from(list(ReviewRow.model_fields)))
-def test_any_value_is_read_or_refused(value: object, field: str) -> None:
+def test_any_value_is_read_or_refused(value, field):
     reason = ""
     try:
         read(**{field: value})
@@ -201,11 +198,11 @@ def test_any_value_is_read_or_refused(value: object, field: str) -> None:
         ([7, [1], {}], ["7", "(list)", "(dict)"]),
     ],
 )
-def test_photo_names_of_a_cell(cell: object, names: list[str]) -> None:
+def test_photo_names_of_a_cell(cell, names):
     assert photo_names(cell) == tuple(names)
 
 
 @given(st.text(st.characters()), st.integers(1, 50))
-def test_escaped_text_is_printable_and_short(text: str, limit: int) -> None:
+def test_escaped_text_is_printable_and_short(text, limit):
     assert escape_text(text, limit).isprintable()
     assert len(escape_text(text, limit)) <= limit

@@ -14,12 +14,11 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import httpcore2
 import polars as pl
@@ -31,13 +30,13 @@ from mmrec.data import http_download as downloading
 from mmrec.data import image_download as fetching
 from mmrec.data import read_reviews
 from mmrec.data.http_download import DownloadLimits, TransientError, connection_pool, download, is_public
-from mmrec.data.image_download import DownloadReport, download_photos, photo_urls
+from mmrec.data.image_download import download_photos, photo_urls
 from mmrec.errors import ConfigError, DataError, PhotoError
 
 PUBLIC = "93.184.215.14"
 
 
-def picture(kind: str = "JPEG", size: tuple[int, int] = (8, 6), **more: Any) -> bytes:
+def picture(kind="JPEG", size=(8, 6), **more):
     out = io.BytesIO()
     Image.new("RGB", size, "red").save(out, kind, **more)
     return out.getvalue()
@@ -49,14 +48,14 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: "Server"
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         self.server.hits[self.path] += 1
         self.server.headers.append(dict(self.headers))
         self.close_connection = True
         with suppress(OSError):  # the client has seen enough
             self.server.routes.get(self.path, Handler.missing)(self)
 
-    def answer(self, body: bytes = b"", status: int = 200, **headers: object) -> None:
+    def answer(self, body=b"", status=200, **headers):
         self.send_response(status)
         for name, value in {"Content_Length": len(body), **headers}.items():
             if value is not None:
@@ -64,10 +63,10 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def missing(self) -> None:
+    def missing(self):
         self.answer(status=404)
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, *_):
         pass
 
 
@@ -77,26 +76,26 @@ Route = Callable[[Handler], None]
 class Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.hits: Counter[str] = Counter()
-        self.headers: list[dict[str, str]] = []
-        self.routes: dict[str, Route] = {"/a.jpg": photo()}
+        self.hits = Counter()
+        self.headers = []
+        self.routes = {"/a.jpg": photo()}
 
-    def url(self, path: str) -> str:
+    def url(self, path):
         return f"http://127.0.0.1:{self.server_port}{path}"
 
 
-def photo(kind: str = "JPEG") -> Route:
+def photo(kind="JPEG"):
     return lambda request: request.answer(picture(kind))
 
 
-def moved(target: str) -> Route:
+def moved(target):
     return lambda request: request.answer(status=302, Location=target, Set_Cookie="spy=1")
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch):
     """Reading the certificates of this machine takes longer than most tests here, and so does waiting."""
     monkeypatch.setattr(httpcore2, "default_ssl_context", _context)
     monkeypatch.setattr(downloading, "_RETRY_DELAYS", (0.01, 0.02))
@@ -106,7 +105,7 @@ _context = cache(httpcore2.default_ssl_context)
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server():
     one = Server()
     threading.Thread(target=one.serve_forever, args=(0.01,), daemon=True).start()
     yield one
@@ -117,13 +116,13 @@ def server() -> Iterator[Server]:
 class FakeNetwork:
     """Connects every address that passed the checks to the test server, and records it."""
 
-    def __init__(self, server: Server) -> None:
-        self.addresses: list[str] = []
-        self.dead: set[str] = set()
+    def __init__(self, server):
+        self.addresses = []
+        self.dead = set()
         self._port = server.server_port
 
-    def patched(self, connect: Callable[..., Any]) -> Callable[..., Any]:
-        async def connect_tcp(backend: Any, host: str, port: int, **options: Any) -> Any:
+    def patched(self, connect):
+        async def connect_tcp(backend, host, port, **options):
             self.addresses.append(host)
             if host in self.dead:
                 raise httpcore2.ConnectError("no route")
@@ -133,17 +132,17 @@ class FakeNetwork:
 
 
 @pytest.fixture
-def network(server: Server, monkeypatch: pytest.MonkeyPatch) -> FakeNetwork:
+def network(server, monkeypatch):
     fake, backend = FakeNetwork(server), httpcore2.AnyIOBackend
     monkeypatch.setattr(backend, "connect_tcp", fake.patched(backend.connect_tcp))
     return fake
 
 
-def names(monkeypatch: pytest.MonkeyPatch, *answers: list[str], only: str = "") -> list[str]:
+def names(monkeypatch, *answers, only=""):
     """Let the resolver give these answers in turn, the last one for ever; returns the hosts it is asked."""
-    asked: list[str] = []
+    asked = []
 
-    def resolve(host: bytes, port: int, *rest: Any, **options: Any) -> list[tuple[Any, ...]]:
+    def resolve(host, port, *rest, **options):
         asked.append(bytes(host).decode())
         if only not in asked[-1]:
             return real(host, port, *rest, **options)
@@ -155,8 +154,8 @@ def names(monkeypatch: pytest.MonkeyPatch, *answers: list[str], only: str = "") 
     return asked
 
 
-def get(url: str, **limits: Any) -> bytes:
-    async def run() -> bytes:
+def get(url, **limits):
+    async def run():
         chosen = DownloadLimits(**{"timeout": 5.0} | limits)
         async with connection_pool(chosen) as pool:
             return await download(url, pool, chosen)
@@ -164,12 +163,12 @@ def get(url: str, **limits: Any) -> bytes:
     return asyncio.run(run())
 
 
-def fetch(data: Path, out: Path, **options: Any) -> DownloadReport:
+def fetch(data, out, **options):
     limits = {"allow_private": True, "timeout": 5.0} | options.pop("limits", {})
     return asyncio.run(download_photos(data, out, DownloadLimits(**limits), **options))
 
 
-def write(path: Path, cells: list[Any], column: str = "photos") -> Path:
+def write(path, cells, column="photos"):
     rows = [
         {"user": f"u{number}", "item": "i", "rating": 4, "text": f"text {number} é", column: cell}
         for number, cell in enumerate(cells)
@@ -178,16 +177,16 @@ def write(path: Path, cells: list[Any], column: str = "photos") -> Path:
     return path
 
 
-def fetch_urls(folder: Path, *urls: str, **options: Any) -> DownloadReport:
+def fetch_urls(folder, *urls, **options):
     """Photos of one review, into the folder `out`."""
     return fetch(write(folder / "r.jsonl", [list(urls)]), folder / "out", **options)
 
 
-def copied(path: Path) -> list[dict[str, Any]]:
+def copied(path):
     return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
 
 
-def index(out: Path) -> dict[str, dict[str, Any]]:
+def index(out):
     rows = map(json.loads, (out / "index.jsonl").read_text().splitlines())
     return {row["url"]: row for row in rows}
 
@@ -195,7 +194,7 @@ def index(out: Path) -> dict[str, dict[str, Any]]:
 # What arrives, and the copies of the data.
 
 
-def test_the_copy_of_the_data_is_read_with_the_photos(server: Server, tmp_path: Path) -> None:
+def test_the_copy_of_the_data_is_read_with_the_photos(server, tmp_path):
     for kind in ("PNG", "WEBP", "GIF"):
         server.routes[f"/{kind}"] = photo(kind)
     first, *others = (server.url(path) for path in ("/a.jpg", "/PNG", "/WEBP", "/GIF"))
@@ -226,7 +225,7 @@ def test_the_copy_of_the_data_is_read_with_the_photos(server: Server, tmp_path: 
     assert reviews.rejects["reason"].to_list() == ["photo local.jpg: no such file"]
 
 
-def test_a_jpeg_of_several_pictures_is_a_jpeg(server: Server, tmp_path: Path) -> None:
+def test_a_jpeg_of_several_pictures_is_a_jpeg(server, tmp_path):
     body = picture("MPO", save_all=True, append_images=[Image.new("RGB", (8, 6))])
     server.routes["/a.jpg"] = lambda request: request.answer(body)
     done = fetch_urls(tmp_path, server.url("/a.jpg"))
@@ -250,11 +249,11 @@ def test_a_jpeg_of_several_pictures_is_a_jpeg(server: Server, tmp_path: Path) ->
         (7, []),
     ],
 )
-def test_urls_of_an_entry(entry: Any, urls: list[str]) -> None:
+def test_urls_of_an_entry(entry, urls):
     assert photo_urls(entry, "https://g/{id}=w640") == urls
 
 
-def test_ids_need_a_template(server: Server, tmp_path: Path) -> None:
+def test_ids_need_a_template(server, tmp_path):
     server.routes["/p/AF1=w9"] = photo()
     data = write(tmp_path / "r.jsonl", [["AF1", server.url("/a.jpg")], "x.jpg"], column="shots")
     plain = fetch(data, tmp_path / "plain", column="shots")
@@ -266,7 +265,7 @@ def test_ids_need_a_template(server: Server, tmp_path: Path) -> None:
     assert copied(filled.copies[0])[1]["shots"] == "x.jpg"
 
 
-def test_parquet_is_copied_and_unreadable_rows_are_counted(server: Server, tmp_path: Path) -> None:
+def test_parquet_is_copied_and_unreadable_rows_are_counted(server, tmp_path):
     url = server.url("/a.jpg")
     row = {"user": "u", "item": "i", "rating": 4.0, "pics": [{"url": [url]}]}
     pl.DataFrame([row]).with_columns(time=pl.datetime(2024, 5, 1)).write_parquet(tmp_path / "p.parquet")
@@ -279,8 +278,8 @@ def test_parquet_is_copied_and_unreadable_rows_are_counted(server: Server, tmp_p
     assert (done.unreadable_rows, done.already_present, len(copied(done.copies[0]))) == (1, 1, 2)
 
 
-def test_unwritable_rows_are_skipped(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def dumps(row: Any, **options: Any) -> str:
+def test_unwritable_rows_are_skipped(server, tmp_path, monkeypatch):
+    def dumps(row, **options):
         if row.get("user") == "u1":
             raise RecursionError
         return real(row, **options)
@@ -293,8 +292,8 @@ def test_unwritable_rows_are_skipped(server: Server, tmp_path: Path, monkeypatch
     assert [row["user"] for row in copied(done.copies[0])] == ["u0", "u2"]
 
 
-def test_a_full_disk_ends_the_run(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
+def test_a_full_disk_ends_the_run(server, tmp_path, monkeypatch):
+    def full(*_):
         raise OSError("No space left on device")
 
     paths = [f"/{number}.jpg" for number in range(20)]
@@ -310,7 +309,7 @@ def test_a_full_disk_ends_the_run(server: Server, tmp_path: Path, monkeypatch: p
     assert not os.listdir(tmp_path / "out" / "photos")
 
 
-def test_options_that_cannot_work_are_errors(server: Server, tmp_path: Path) -> None:
+def test_options_that_cannot_work_are_errors(server, tmp_path):
     data = write(tmp_path / "r.jsonl", [server.url("/a.jpg")])
     with pytest.raises(ConfigError, match=r"put \{id\} in it"):
         fetch(data, tmp_path, template="https://g/x")
@@ -325,9 +324,7 @@ def test_options_that_cannot_work_are_errors(server: Server, tmp_path: Path) -> 
     assert not server.hits
 
 
-def test_the_command_prints_counts_and_the_next_command(
-    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_prints_counts_and_the_next_command(server, tmp_path, capsys):
     from mmrec.cli import app
 
     server.routes["/p/AF1=w320"] = photo()
@@ -357,7 +354,7 @@ def test_the_command_prints_counts_and_the_next_command(
         (b"", "not a usable photo: not a JPEG, PNG, WebP or GIF"),
     ],
 )
-def test_a_body_that_is_no_photo_is_refused(server: Server, tmp_path: Path, body: bytes, reason: str) -> None:
+def test_a_body_that_is_no_photo_is_refused(server, tmp_path, body, reason):
     server.routes["/bad"] = lambda request: request.answer(body, Content_Type="image/jpeg")
     bad = server.url("/bad")
     done = fetch_urls(tmp_path, bad, server.url("/a.jpg"))
@@ -369,7 +366,7 @@ def test_a_body_that_is_no_photo_is_refused(server: Server, tmp_path: Path, body
     assert copied(done.copies[0])[0]["photos"][0] == bad
 
 
-def test_pixels_are_counted_before_decoding(server: Server, tmp_path: Path) -> None:
+def test_pixels_are_counted_before_decoding(server, tmp_path):
     header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
@@ -382,10 +379,10 @@ def test_pixels_are_counted_before_decoding(server: Server, tmp_path: Path) -> N
     assert fetch(data, tmp_path / "out", limits={"max_pixels": 48}, retry=True).downloaded
 
 
-def forever(data: bytes, pause: float = 0.0, begin: bytes = b"", **headers: object) -> Route:
+def forever(data, pause=0.0, begin=b"", **headers):
     """Sends a beginning, or the headers of an answer, and then the same data again and again."""
 
-    def route(request: Handler) -> None:
+    def route(request):
         if begin:
             request.wfile.write(begin)
         else:
@@ -406,7 +403,7 @@ def forever(data: bytes, pause: float = 0.0, begin: bytes = b"", **headers: obje
     ],
     ids=["endless", "chunks", "announced"],
 )
-def test_a_body_over_the_limit_is_refused(server: Server, route: Route) -> None:
+def test_a_body_over_the_limit_is_refused(server, route):
     server.routes["/big"] = route
     with pytest.raises(PhotoError, match="too large: more than 50000 bytes"):
         get(server.url("/big"), allow_private=True, max_bytes=50_000)
@@ -415,15 +412,15 @@ def test_a_body_over_the_limit_is_refused(server: Server, route: Route) -> None:
     assert len(get(server.url("/fits"), allow_private=True, max_bytes=50_000)) == 50_000
 
 
-def test_compressed_bodies_are_not_decompressed(server: Server) -> None:
+def test_compressed_bodies_are_not_decompressed(server):
     bomb = gzip.compress(b"\0" * 10_000_000)
     server.routes["/bomb"] = lambda request: request.answer(bomb, Content_Encoding="gzip")
     assert get(server.url("/bomb"), allow_private=True, max_bytes=len(bomb)) == bomb
     assert server.headers[0]["Accept-Encoding"] == "identity"
 
 
-def test_reasons_are_printable(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
+def test_reasons_are_printable(server, tmp_path, monkeypatch):
+    def refuse(*_):
         raise PhotoError("\x9b31m")
 
     monkeypatch.setattr(fetching, "load_photo", refuse)
@@ -440,13 +437,13 @@ def test_reasons_are_printable(server: Server, tmp_path: Path, monkeypatch: pyte
     ],
     ids=["slow body", "slow head", "no answer"],
 )
-def test_a_photo_has_a_deadline(server: Server, route: Route) -> None:
+def test_a_photo_has_a_deadline(server, route):
     server.routes["/slow"] = route
     with pytest.raises(TransientError, match=r"timeout: not done after 0.2 s"):
         get(server.url("/slow"), allow_private=True, timeout=0.2)
 
 
-def drop(request: Handler) -> None:
+def drop(request):
     request.connection.shutdown(socket.SHUT_RDWR)
 
 
@@ -465,7 +462,7 @@ def drop(request: Handler) -> None:
         ),
     ],
 )
-def test_a_transient_failure_is_retried(server: Server, tmp_path: Path, route: Route, reason: str) -> None:
+def test_a_transient_failure_is_retried(server, tmp_path, route, reason):
     server.routes["/x"] = route
     data = write(tmp_path / "r.jsonl", [server.url("/x"), server.url("/a.jpg")])
     done = fetch(data, tmp_path / "out")
@@ -480,7 +477,7 @@ def test_a_transient_failure_is_retried(server: Server, tmp_path: Path, route: R
     assert server.hits == {"/x": 4, "/a.jpg": 1}
 
 
-def test_a_final_refusal_is_tried_again_only_with_retry(server: Server, tmp_path: Path) -> None:
+def test_a_final_refusal_is_tried_again_only_with_retry(server, tmp_path):
     gone = server.url("/gone")
     for _ in range(2):
         assert fetch_urls(tmp_path, gone).refused == {"HTTP 404": 1}
@@ -492,15 +489,15 @@ def test_a_final_refusal_is_tried_again_only_with_retry(server: Server, tmp_path
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 503])
-def test_a_busy_server_gets_two_retries(server: Server, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+def test_a_busy_server_gets_two_retries(server, monkeypatch, status):
     monkeypatch.setattr(downloading, "_RETRY_DELAYS", (0.1, 0.2))
     server.routes["/busy"] = lambda request: (
         request.answer(picture()) if server.hits["/busy"] == 3 else request.answer(status=status)
     )
-    delays: list[float] = []
+    delays = []
     sleep = asyncio.sleep
 
-    async def record(delay: float) -> None:
+    async def record(delay):
         delays.append(delay)
         await sleep(0)
 
@@ -511,7 +508,7 @@ def test_a_busy_server_gets_two_retries(server: Server, monkeypatch: pytest.Monk
         get(server.url("/busy"), allow_private=True)
 
 
-def test_delays_count_for_the_deadline(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_delays_count_for_the_deadline(server, monkeypatch):
     monkeypatch.setattr(downloading, "_RETRY_DELAYS", (60.0, 60.0))
     server.routes["/busy"] = lambda request: request.answer(status=503)
     with pytest.raises(TransientError, match=r"timeout: not done after 0.3 s"):
@@ -519,7 +516,7 @@ def test_delays_count_for_the_deadline(server: Server, monkeypatch: pytest.Monke
     assert server.hits["/busy"] == 1
 
 
-def test_redirects_are_followed_five_times_without_cookies(server: Server) -> None:
+def test_redirects_are_followed_five_times_without_cookies(server):
     for hop in range(6):
         server.routes[f"/{hop}"] = moved("a.jpg" if hop == 0 else f"/{hop - 1}")
     assert get(server.url("/4"), allow_private=True) == picture()
@@ -532,7 +529,7 @@ def test_redirects_are_followed_five_times_without_cookies(server: Server) -> No
     assert server.hits["/loop"] == 6
 
 
-def test_proxies_of_the_environment_are_ignored(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_of_the_environment_are_ignored(server, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert get(server.url("/a.jpg"), allow_private=True) == picture()
@@ -553,9 +550,7 @@ def test_proxies_of_the_environment_are_ignored(server: Server, monkeypatch: pyt
         *("2001:0:4136:e378::1", "4000::1", "100::1"),
     ],
 )
-def test_addresses_that_are_not_public_are_refused(
-    network: FakeNetwork, monkeypatch: pytest.MonkeyPatch, address: str
-) -> None:
+def test_addresses_that_are_not_public_are_refused(network, monkeypatch, address):
     assert not is_public(address)
     names(monkeypatch, [PUBLIC, address])
     with pytest.raises(PhotoError, match="address not public"):
@@ -565,7 +560,7 @@ def test_addresses_that_are_not_public_are_refused(
 
 
 @pytest.mark.parametrize("address", [PUBLIC, "8.8.8.8", "2606:4700::1111"])
-def test_public_addresses_are_recognised(address: str) -> None:
+def test_public_addresses_are_recognised(address):
     assert is_public(address)
 
 
@@ -576,7 +571,7 @@ def test_public_addresses_are_recognised(address: str) -> None:
         *("[::1]", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "0", "169.254.169.254", "LOCALHOST"),
     ],
 )
-def test_spellings_of_hosts_are_resolved_and_checked(network: FakeNetwork, host: str) -> None:
+def test_spellings_of_hosts_are_resolved_and_checked(network, host):
     with pytest.raises(PhotoError, match="address not public"):
         get(f"http://{host}/a.jpg")
     assert not network.addresses
@@ -591,7 +586,7 @@ def test_spellings_of_hosts_are_resolved_and_checked(network: FakeNetwork, host:
         *("http://h/\n", "http://\ud800/", "http://h/\udcff", "", "http://h:99999999/"),
     ],
 )
-def test_forbidden_urls_are_refused(network: FakeNetwork, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_forbidden_urls_are_refused(network, monkeypatch, url):
     names(monkeypatch, [PUBLIC])
     with pytest.raises(PhotoError, match="URL not allowed") as refusal:
         get(url)
@@ -600,8 +595,8 @@ def test_forbidden_urls_are_refused(network: FakeNetwork, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("error", [socket.gaierror("not known"), UnicodeError("label too long")])
-def test_an_unknown_host_is_a_transient_error(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def unknown(*_: Any, **__: Any) -> None:
+def test_an_unknown_host_is_a_transient_error(monkeypatch, error):
+    def unknown(*_, **__):
         raise error
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
@@ -610,9 +605,7 @@ def test_an_unknown_host_is_a_transient_error(monkeypatch: pytest.MonkeyPatch, e
 
 
 @pytest.mark.parametrize("answers", [[], [PUBLIC]])
-def test_a_host_that_does_not_answer_is_a_transient_error(
-    network: FakeNetwork, monkeypatch: pytest.MonkeyPatch, answers: list[str]
-) -> None:
+def test_a_host_that_does_not_answer_is_a_transient_error(network, monkeypatch, answers):
     names(monkeypatch, answers)
     network.dead = {PUBLIC}
     with pytest.raises(TransientError, match="no address of the host answers"):
@@ -627,9 +620,7 @@ def test_a_host_that_does_not_answer_is_a_transient_error(
         *("//photos.example:22/a.jpg", "http://photos.example:x/"),
     ],
 )
-def test_every_hop_of_a_redirect_is_checked(
-    server: Server, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch, target: str
-) -> None:
+def test_every_hop_of_a_redirect_is_checked(server, network, monkeypatch, target):
     names(monkeypatch, [PUBLIC], only="photos.example")
     server.routes["/to"] = moved(target)
     with pytest.raises(PhotoError, match=r"address not public|URL not allowed"):
@@ -638,16 +629,14 @@ def test_every_hop_of_a_redirect_is_checked(
     assert server.hits == {"/to": 1}
 
 
-def test_the_connection_goes_to_the_address_that_was_checked(
-    server: Server, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_connection_goes_to_the_address_that_was_checked(server, network, monkeypatch):
     asked = names(monkeypatch, [PUBLIC], ["127.0.0.1"])
     assert get("http://photos.example/a.jpg") == picture()
     assert (asked, network.addresses) == (["photos.example"], [PUBLIC])
     assert server.headers[0]["Host"] == "photos.example"
 
 
-def test_rebinding_is_refused(server: Server, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rebinding_is_refused(server, network, monkeypatch):
     asked = names(monkeypatch, [PUBLIC], ["127.0.0.1"])
     server.routes["/a.jpg"] = drop
     with pytest.raises(PhotoError, match="address not public"):
@@ -655,18 +644,18 @@ def test_rebinding_is_refused(server: Server, network: FakeNetwork, monkeypatch:
     assert (len(asked), network.addresses, server.hits["/a.jpg"]) == (2, [PUBLIC], 1)
 
 
-def test_the_certificate_must_be_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_certificate_must_be_the_hosts(monkeypatch):
     class Stream(httpcore2.AsyncNetworkStream):
-        async def start_tls(self, ssl_context: Any, server_hostname: Any = None, timeout: Any = None) -> Any:
+        async def start_tls(self, ssl_context, server_hostname=None, timeout=None):
             seen.append((ssl_context.check_hostname, server_hostname))
             raise httpcore2.ConnectError("far enough")
 
-    async def connect_tcp(self: Any, host: str, port: int, **_: Any) -> httpcore2.AsyncNetworkStream:
+    async def connect_tcp(self, host, port, **_):
         went.append((host, port))
         return Stream()
 
-    seen: list[tuple[bool, str]] = []
-    went: list[tuple[str, int]] = []
+    seen = []
+    went = []
     monkeypatch.setattr(httpcore2.AnyIOBackend, "connect_tcp", connect_tcp)
     names(monkeypatch, [PUBLIC])
     with pytest.raises(TransientError, match="far enough"):
@@ -675,14 +664,14 @@ def test_the_certificate_must_be_the_hosts(monkeypatch: pytest.MonkeyPatch) -> N
     assert set(seen) == {(True, "photos.example")}
 
 
-def test_a_second_address_is_tried(network: FakeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_address_is_tried(network, monkeypatch):
     names(monkeypatch, ["2606:4700::1111", PUBLIC])
     network.dead = {"2606:4700::1111"}
     assert get("http://photos.example/a.jpg") == picture()
     assert network.addresses == ["2606:4700::1111", PUBLIC]
 
 
-def test_private_photos_are_not_fetched_by_default(server: Server, tmp_path: Path) -> None:
+def test_private_photos_are_not_fetched_by_default(server, tmp_path):
     urls = ["http://127.0.0.1/a.jpg", server.url("/a.jpg"), "file:///etc/passwd"]
     done = fetch_urls(tmp_path, *urls, limits={"allow_private": False})
     assert done.refused == {"address not public": 1, "URL not allowed": 2}
@@ -693,10 +682,10 @@ def test_private_photos_are_not_fetched_by_default(server: Server, tmp_path: Pat
 # Runs that stop.
 
 
-def test_a_killed_run_is_continued(server: Server, tmp_path: Path) -> None:
+def test_a_killed_run_is_continued(server, tmp_path):
     gate = threading.Event()
 
-    def gated(request: Handler) -> None:
+    def gated(request):
         if sum(server.hits.values()) > 6:
             request.answer(picture()[:50], Content_Length=len(picture()))
             gate.wait(20)
@@ -735,7 +724,7 @@ def test_a_killed_run_is_continued(server: Server, tmp_path: Path) -> None:
     assert all(len(photos) == 1 for photos in read_reviews(done.copies[0]).table["photos"])
 
 
-def test_a_file_that_is_gone_or_cut_is_fetched_again(server: Server, tmp_path: Path) -> None:
+def test_a_file_that_is_gone_or_cut_is_fetched_again(server, tmp_path):
     server.routes["/b.jpg"] = photo()
     urls = [server.url("/a.jpg"), server.url("/b.jpg")]
     fetch_urls(tmp_path, *urls)

@@ -5,7 +5,6 @@ import json
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -15,22 +14,22 @@ from PIL import Image
 
 from mmrec.config import ReadConfig
 from mmrec.data.readers import read_reviews
-from mmrec.data.schema import ITEM_SCHEMA, REVIEW_SCHEMA, Reviews
+from mmrec.data.schema import ITEM_SCHEMA, REVIEW_SCHEMA
 from mmrec.errors import DataError
 
 DATA = Path(__file__).resolve().parents[3] / "shared/data"
 ANY = ReadConfig(max_reject_share=1)
 GOOD = {"user": "u", "item": "i", "rating": 4, "text": "fine", "time": "2020-01-02"}
 
-ROWS: list[dict[str, Any]] = [
+ROWS = [
     {"user": "u1", "item": "i1", "rating": 5, "text": 'so "good",\nreally', "time": "2019-05-25T15:34:00"},
     {"user": "u2", "item": "i1", "rating": 1.5, "text": "", "time": None},
     {"user": "u1", "item": "i2", "rating": 4, "text": "été ☕ 😀", "time": "2020-01-01T00:00:00"},
 ]
 
 
-def write(path: Path, *lines: str | bytes | dict[str, Any]) -> Path:
-    def spelt(line: str | bytes | dict[str, Any]) -> bytes:
+def write(path, *lines):
+    def spelt(line):
         line = json.dumps(line) if isinstance(line, dict) else line
         return line if isinstance(line, bytes) else line.encode("utf-8", "surrogatepass")
 
@@ -39,7 +38,7 @@ def write(path: Path, *lines: str | bytes | dict[str, Any]) -> Path:
     return path
 
 
-def written(folder: Path, suffix: str) -> Path:
+def written(folder, suffix):
     path = folder / f"reviews{suffix}"
     if suffix.startswith(".csv"):
         return write(path, pl.DataFrame(ROWS, strict=False).write_csv().rstrip("\n"))
@@ -51,7 +50,7 @@ def written(folder: Path, suffix: str) -> Path:
     return write(path, *ROWS)
 
 
-def reasons(reviews: Reviews) -> list[tuple[int, str]]:
+def reasons(reviews):
     return list(reviews.rejects.select("line", "reason").iter_rows())
 
 
@@ -60,7 +59,7 @@ SUFFIXES += [".jsonl.gz", ".json.gz", ".csv.gz"]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_every_container_gives_the_same_reviews(tmp_path: Path, suffix: str) -> None:
+def test_every_container_gives_the_same_reviews(tmp_path, suffix):
     reviews = read_reviews(written(tmp_path, suffix))
     expected = read_reviews(written(tmp_path, ".jsonl"))
     assert reviews.table.equals(expected.table)
@@ -73,8 +72,8 @@ def test_every_container_gives_the_same_reviews(tmp_path: Path, suffix: str) -> 
     assert reviews.table["review_id"].str.contains("^[0-9a-f]{16}$").all()
 
 
-def test_the_kaggle_object_is_read_in_the_order_train_val_test(tmp_path: Path) -> None:
-    def row(user: str) -> dict[str, Any]:
+def test_the_kaggle_object_is_read_in_the_order_train_val_test(tmp_path):
+    def row(user):
         ids = {"business_id": "b", "user_id": user, "rating": 4, "review_text": "ok"}
         return ids | {"pics": [{"id": "p", "url": ["https://x.org/p"]}], "history_reviews": [["x", "older"]]}
 
@@ -122,13 +121,13 @@ AMAZON = {"reviewerID": "u", "asin": "i", "overall": 4.0, "reviewText": "t", "un
     ],
     ids=["yelp", "amazon2014", "amazon2018", "amazon2023"],
 )
-def test_public_layouts_are_read(tmp_path: Path, row: dict[str, Any]) -> None:
+def test_public_layouts_are_read(tmp_path, row):
     reviews = read_reviews(write(tmp_path / "rows.json", row))
     assert reviews.table.drop("review_id").row(0) == ("u", "i", 4.0, "t", datetime(2014, 7, 3), [], [])
     assert reviews.rejects.height == 0
 
 
-def test_mapped_columns_are_read(tmp_path: Path) -> None:
+def test_mapped_columns_are_read(tmp_path):
     path = write(tmp_path / "r.csv", "who,what,stars,grade", "u,i,1,5")
     reviews = read_reviews(path, ReadConfig(map={"user": "who", "item": "what", "rating": "grade"}))
     assert reviews.table.row(0)[1:4] == ("u", "i", 5.0)
@@ -154,9 +153,7 @@ def test_mapped_columns_are_read(tmp_path: Path) -> None:
         (GOOD, "exact duplicate of an earlier row: line 1"),
     ],
 )
-def test_a_bad_row_is_refused_with_its_line_and_costs_nothing_else(
-    tmp_path: Path, line: str | bytes | dict[str, Any], reason: str
-) -> None:
+def test_a_bad_row_is_refused_with_its_line_and_costs_nothing_else(tmp_path, line, reason):
     path = write(tmp_path / "r.jsonl", GOOD, "", line, GOOD | {"user": "v"})
     reviews = read_reviews(path, ANY)
     assert reviews.table["user"].to_list() == ["u", "v"]
@@ -165,7 +162,7 @@ def test_a_bad_row_is_refused_with_its_line_and_costs_nothing_else(
     assert reviews.rejects["row"].str.len_chars().item() <= 200
 
 
-def test_a_line_over_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_over_the_limit_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("mmrec.data.files._MAX_LINE", 100)
     long = GOOD | {"text": "x" * 1000}
     reviews = read_reviews(write(tmp_path / "r.jsonl", GOOD, long, GOOD | {"user": "v"}), ANY)
@@ -173,14 +170,14 @@ def test_a_line_over_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     assert reasons(reviews) == [(2, "line is longer than 100 bytes")]
 
 
-def test_rejected_rows_are_shown_escaped_and_short(tmp_path: Path) -> None:
+def test_rejected_rows_are_shown_escaped_and_short(tmp_path):
     reviews = read_reviews(write(tmp_path / "r.jsonl", GOOD, "\x1b[31m\u202e" + "x" * 500), ANY)
     shown = reviews.rejects["row"].item()
     assert shown.startswith(r"\x1b[31m\u202exxx")
     assert len(shown) == 200
 
 
-def test_odd_but_usable_values_are_read(tmp_path: Path) -> None:
+def test_odd_but_usable_values_are_read(tmp_path):
     path = write(
         tmp_path / "r.jsonl",
         b'\xef\xbb\xbf{"user": 7, "item": 8.0, "rating": "4", "text": null}',
@@ -192,13 +189,13 @@ def test_odd_but_usable_values_are_read(tmp_path: Path) -> None:
     assert reviews.table["text"].to_list() == ["", "abc😀 012"]
 
 
-def test_one_odd_first_row_does_not_decide_the_layout(tmp_path: Path) -> None:
+def test_one_odd_first_row_does_not_decide_the_layout(tmp_path):
     reviews = read_reviews(write(tmp_path / "r.jsonl", "[]", {"odd": 1}, GOOD), ANY)
     assert len(reviews) == 1
     assert reasons(reviews) == [(1, "not an object: list"), (2, "user is missing")]
 
 
-def test_lines_of_a_csv_are_where_records_start(tmp_path: Path) -> None:
+def test_lines_of_a_csv_are_where_records_start(tmp_path):
     path = write(
         tmp_path / "r.csv",
         "user,item,rating,text",
@@ -225,7 +222,7 @@ def test_lines_of_a_csv_are_where_records_start(tmp_path: Path) -> None:
     ]
 
 
-def test_a_quote_that_is_never_closed_does_not_swallow_a_csv(tmp_path: Path) -> None:
+def test_a_quote_that_is_never_closed_does_not_swallow_a_csv(tmp_path):
     rows = [f"u{n},i,5,fine" for n in range(3000)]
     path = write(tmp_path / "r.csv", "user,item,rating,text", 'x,i,5,"open', *rows)
     reviews = read_reviews(path)
@@ -233,17 +230,17 @@ def test_a_quote_that_is_never_closed_does_not_swallow_a_csv(tmp_path: Path) -> 
     assert reasons(reviews) == [(2, "broken CSV: unexpected end of data")]
 
 
-def test_long_texts_and_semicolons_in_a_csv(tmp_path: Path) -> None:
+def test_long_texts_and_semicolons_in_a_csv(tmp_path):
     path = write(tmp_path / "r.csv", "user;item;rating;text", "u;i;4;" + "x" * 200_000)
     assert read_reviews(path).table["text"].str.len_chars().to_list() == [100_000]
 
 
-def test_a_header_with_the_same_column_twice_is_an_error(tmp_path: Path) -> None:
+def test_a_header_with_the_same_column_twice_is_an_error(tmp_path):
     with pytest.raises(DataError, match="line 1: the header names a column twice"):
         read_reviews(write(tmp_path / "r.csv", "user,item,rating,rating", "u,i,4,5"))
 
 
-def test_bad_rows_of_a_json_array_have_row_numbers(tmp_path: Path) -> None:
+def test_bad_rows_of_a_json_array_have_row_numbers(tmp_path):
     rows = [
         json.dumps(GOOD),
         "3",
@@ -262,14 +259,14 @@ def test_bad_rows_of_a_json_array_have_row_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".array.json", ".json", ".csv"])
-def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path: Path, suffix: str) -> None:
+def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path, suffix):
     path = written(tmp_path, suffix)
     plain = read_reviews(path).table
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert read_reviews(path).table.equals(plain)
 
 
-def test_too_many_bad_rows_stop_with_counts_examples_and_the_mend(tmp_path: Path) -> None:
+def test_too_many_bad_rows_stop_with_counts_examples_and_the_mend(tmp_path):
     bad = [GOOD | {"rating": 6 + n} for n in range(3)] + [GOOD | {"user": ""}]
     path = write(tmp_path / "r.jsonl", GOOD, *bad)
     with pytest.raises(DataError) as error:
@@ -283,7 +280,7 @@ def test_too_many_bad_rows_stop_with_counts_examples_and_the_mend(tmp_path: Path
     assert len(read_reviews(path, ReadConfig(max_reject_share=0.8))) == 1
 
 
-def test_ids_of_the_file_are_kept_while_unique(tmp_path: Path) -> None:
+def test_ids_of_the_file_are_kept_while_unique(tmp_path):
     derived = read_reviews(write(tmp_path / "d.jsonl", GOOD)).table["review_id"].item()
     rows = [GOOD | {"user": "v", "review_id": "a"}, GOOD | {"user": "w", "review_id": derived}]
     rows += [
@@ -297,18 +294,18 @@ def test_ids_of_the_file_are_kept_while_unique(tmp_path: Path) -> None:
     assert len(set(ids)) == 5
 
 
-def test_derived_ids_do_not_run_fields_together(tmp_path: Path) -> None:
+def test_derived_ids_do_not_run_fields_together(tmp_path):
     rows = [GOOD | {"user": "ab", "item": "c"}, GOOD | {"user": "a", "item": "bc"}]
     assert read_reviews(write(tmp_path / "r.jsonl", *rows)).table["review_id"].n_unique() == 2
 
 
-def _jpeg() -> bytes:
+def _jpeg():
     out = BytesIO()
     Image.new("RGB", (20, 10), "blue").save(out, "JPEG")
     return out.getvalue()
 
 
-def test_refused_photos_cost_the_photo_and_not_the_review(tmp_path: Path) -> None:
+def test_refused_photos_cost_the_photo_and_not_the_review(tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "a.jpg").write_bytes(_jpeg())
@@ -328,7 +325,7 @@ def test_refused_photos_cost_the_photo_and_not_the_review(tmp_path: Path) -> Non
         read_reviews(path, ReadConfig(photos=tmp_path / "absent"))
 
 
-def test_items_come_with_name_and_photos_and_nothing_else(tmp_path: Path) -> None:
+def test_items_come_with_name_and_photos_and_nothing_else(tmp_path):
     folder = tmp_path / "catalogue"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(_jpeg())
@@ -345,7 +342,7 @@ def test_items_come_with_name_and_photos_and_nothing_else(tmp_path: Path) -> Non
         read_reviews(tmp_path / "r.jsonl", ReadConfig(items=items))
 
 
-def test_items_without_an_id_column_are_an_error(tmp_path: Path) -> None:
+def test_items_without_an_id_column_are_an_error(tmp_path):
     items = write(tmp_path / "items.jsonl", {"place": "i", "name": "n"})
     path = write(tmp_path / "r.jsonl", {"user": "u", "place": "i", "rating": 3})
     with pytest.raises(DataError, match=r"no column for item among: place, name.*--map item=COLUMN"):
@@ -354,10 +351,10 @@ def test_items_without_an_id_column_are_an_error(tmp_path: Path) -> None:
     assert mapped.items["name"].to_list() == ["n"]
 
 
-def test_unusable_files_are_errors_that_name_the_file(tmp_path: Path) -> None:
+def test_unusable_files_are_errors_that_name_the_file(tmp_path):
     cut = written(tmp_path, ".jsonl.gz")
     cut.write_bytes(cut.read_bytes()[:-20])
-    cases: dict[str, tuple[bytes | None, str]] = {
+    cases = {
         "absent.csv": (None, "no such file"),
         ".": (None, "not a file"),
         "empty.jsonl": (b"", "holds no rows"),
@@ -382,14 +379,14 @@ def test_unusable_files_are_errors_that_name_the_file(tmp_path: Path) -> None:
         assert str(error.value).startswith(str(tmp_path / name))
 
 
-def captioned(*captions: Any, **more: Any) -> list[dict[str, Any]]:
+def captioned(*captions, **more):
     return [
         {"user": f"u{row}", "item": "i", "rating": 4, "text": f"t{row}", "shown": cell, **more}
         for row, cell in enumerate(captions)
     ]
 
 
-def read_captions(folder: Path, reviews: list[dict[str, Any]], **config: Any) -> Reviews:
+def read_captions(folder, reviews, **config):
     path = folder / "reviews.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in reviews))
     return read_reviews(path, ReadConfig(captions_column="shown", **config))
@@ -410,13 +407,13 @@ def read_captions(folder: Path, reviews: list[dict[str, Any]], **config: Any) ->
         ("x" * 50, ["x" * 20]),
     ],
 )
-def test_captions_of_a_cell_are_a_text_or_a_list(tmp_path: Path, cell: Any, captions: list[str]) -> None:
+def test_captions_of_a_cell_are_a_text_or_a_list(tmp_path, cell, captions):
     reviews = read_captions(tmp_path, captioned(cell), max_text=20)
     assert reviews.table["captions"].to_list() == [captions]
     assert not reviews.rejects.height
 
 
-def test_captions_that_are_no_text_refuse_the_row(tmp_path: Path) -> None:
+def test_captions_that_are_no_text_refuse_the_row(tmp_path):
     reviews = read_captions(
         tmp_path, captioned("fine", {"url": "x"}, [["nested"]], True), max_reject_share=0.9
     )
@@ -426,7 +423,7 @@ def test_captions_that_are_no_text_refuse_the_row(tmp_path: Path) -> None:
     ]
 
 
-def test_items_may_bring_captions(tmp_path: Path) -> None:
+def test_items_may_bring_captions(tmp_path):
     items = tmp_path / "items.csv"
     items.write_text('item,name,shown\ni,Uno,"[""a door"", ""a lamp""]"\nj,Due,\n')
     plain = [{key: value for key, value in row.items() if key != "shown"} for row in captioned("x", "y")]
@@ -435,7 +432,7 @@ def test_items_may_bring_captions(tmp_path: Path) -> None:
     assert reviews.items["captions"].to_list() == [["a door", "a lamp"], []]
 
 
-def test_captions_are_read_from_parquet_lists_only_with_the_setting(tmp_path: Path) -> None:
+def test_captions_are_read_from_parquet_lists_only_with_the_setting(tmp_path):
     path = tmp_path / "reviews.parquet"
     pl.DataFrame(captioned(["a car"], ["a dog", "a cat"])).write_parquet(path)
     reviews = read_reviews(path, ReadConfig(captions_column="shown"))
@@ -443,7 +440,7 @@ def test_captions_are_read_from_parquet_lists_only_with_the_setting(tmp_path: Pa
     assert read_reviews(path).table["captions"].to_list() == [[], []]
 
 
-def test_a_captions_column_that_no_file_has_is_an_error(tmp_path: Path) -> None:
+def test_a_captions_column_that_no_file_has_is_an_error(tmp_path):
     items = tmp_path / "items.csv"
     items.write_text("item,name\ni,Uno\n")
     (tmp_path / "reviews.jsonl").write_text(json.dumps({"user": "u", "item": "i", "rating": 4}))
@@ -458,9 +455,7 @@ def test_a_captions_column_that_no_file_has_is_an_error(tmp_path: Path) -> None:
     data=st.binary(max_size=100) | st.text(max_size=100).map(lambda text: text.encode("utf-8", "replace")),
     zipped=st.booleans(),
 )
-def test_no_bytes_raise_anything_but_a_data_error(
-    tmp_path: Path, suffix: str, start: bytes, data: bytes, zipped: bool
-) -> None:
+def test_no_bytes_raise_anything_but_a_data_error(tmp_path, suffix, start, data, zipped):
     path = tmp_path / f"hostile{suffix}"
     path.write_bytes(gzip.compress(start + data) if zipped else start + data)
     try:
@@ -479,7 +474,7 @@ json_values = st.recursive(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(REVIEW_SCHEMA, json_values)), max_size=5))
-def test_every_row_is_a_review_or_a_reject(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+def test_every_row_is_a_review_or_a_reject(tmp_path, rows):
     path = write(tmp_path / "r.jsonl", GOOD, *rows)
     reviews = read_reviews(path, ANY)
     refused = reviews.rejects.filter(~pl.col("reason").str.starts_with("photo "))
@@ -497,9 +492,7 @@ def test_every_row_is_a_review_or_a_reject(tmp_path: Path, rows: list[dict[str, 
         ("rt-critics", "films", 12_283, 0, 485, 1_635, 1_635),
     ],
 )
-def test_real_data_is_read_completely(
-    name: str, items: str, rows: int, refused: int, users: int, places: int, photos: int
-) -> None:
+def test_real_data_is_read_completely(name, items, rows, refused, users, places, photos):
     config = ReadConfig(items=DATA / name / f"{items}.jsonl.gz")
     reviews = read_reviews(DATA / name / "reviews.jsonl.gz", config)
     assert (len(reviews), reviews.rejects.height) == (rows, refused)

@@ -1,19 +1,15 @@
 """Sample City is reproducible and well formed, and its texts tell more than its averages do."""
 
-from __future__ import annotations
-
 import json
 import math
 import re
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from mmrec.data.synthetic.city import TRAITS, City, build_city, write_sample_city
+from mmrec.data.synthetic.city import TRAITS, build_city, write_sample_city
 from mmrec.data.synthetic.pictures import SCENES, draw_photo
 from mmrec.data.synthetic.review_text import PHRASES, expand
 from mmrec.errors import ConfigError
@@ -22,20 +18,20 @@ SMALL = {"users": 30, "items": 15, "reviews": 160}
 
 
 @pytest.fixture(scope="module")
-def city() -> City:
+def city():
     return build_city()
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     return write_sample_city(tmp_path_factory.mktemp("city"), **SMALL).parent
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
+def rows(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def bias_scores(city: City, train: np.ndarray, penalty: float = 3.0) -> np.ndarray:
+def bias_scores(city, train, penalty=3.0):
     """Mean plus user and item biases, ridge least squares on the train rows; a score for every row."""
     count = len(city.rating)
     users, items = len(city.users.ids), len(city.items.ids)
@@ -48,7 +44,7 @@ def bias_scores(city: City, train: np.ndarray, penalty: float = 3.0) -> np.ndarr
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_tastes_explain_clearly_more_than_averages(seed: int, city: City) -> None:
+def test_tastes_explain_clearly_more_than_averages(seed, city):
     city = build_city(seed) if seed else city
     like = city.rating >= 4
     train = np.random.default_rng(seed).random(len(like)) < 0.75
@@ -59,7 +55,7 @@ def test_tastes_explain_clearly_more_than_averages(seed: int, city: City) -> Non
     assert oracle - bias > 0.10
 
 
-def test_likes_prevail_and_a_few_users_and_items_have_many_reviews(city: City) -> None:
+def test_likes_prevail_and_a_few_users_and_items_have_many_reviews(city):
     like = (city.rating >= 4).mean()
     assert 4 <= like / (1 - like) <= 6
     assert set(city.rating.tolist()) == {1, 2, 3, 4, 5}
@@ -71,7 +67,7 @@ def test_likes_prevail_and_a_few_users_and_items_have_many_reviews(city: City) -
     assert len(set(city.items.ids)) == len(set(city.items.names)) == 150
 
 
-def test_texts_vary_and_short_ones_are_rare(city: City) -> None:
+def test_texts_vary_and_short_ones_are_rare(city):
     words = np.array([len(text.split()) for text in city.text])
     assert 0.01 < (words <= 1).mean() < 0.05
     assert "" in city.text
@@ -82,7 +78,7 @@ def test_texts_vary_and_short_ones_are_rare(city: City) -> None:
     assert 0.005 < np.mean(emoji) < 0.1
 
 
-def test_texts_tell_the_truth_about_items_and_users(city: City) -> None:
+def test_texts_tell_the_truth_about_items_and_users(city):
     quiet = TRAITS.index("quiet")
     loud = re.compile("earplugs|ears are still|too loud|so loud", re.IGNORECASE)
     complains = np.array([bool(loud.search(text)) for text in city.text])
@@ -95,7 +91,7 @@ def test_texts_tell_the_truth_about_items_and_users(city: City) -> None:
 
 
 @pytest.mark.parametrize("bank", PHRASES["opinions"])
-def test_an_opinion_has_dozens_of_sentences_with_known_slots(bank: str) -> None:
+def test_an_opinion_has_dozens_of_sentences_with_known_slots(bank):
     templates = PHRASES["opinions"][bank]
     sentences = 0
     for template in templates:
@@ -106,7 +102,7 @@ def test_an_opinion_has_dozens_of_sentences_with_known_slots(bank: str) -> None:
 
 
 @pytest.mark.parametrize("name", PHRASES["cuisines"])
-def test_a_cuisine_has_dishes_scenes_and_related_cuisines(name: str) -> None:
+def test_a_cuisine_has_dishes_scenes_and_related_cuisines(name):
     cuisine = PHRASES["cuisines"][name]
     assert len(cuisine["dishes"]) >= 8
     assert {*cuisine["interiors"], *cuisine["plates"]} <= set(SCENES)
@@ -114,13 +110,13 @@ def test_a_cuisine_has_dishes_scenes_and_related_cuisines(name: str) -> None:
     assert set(cuisine["pairs_with"]) <= set(PHRASES["cuisines"])
 
 
-def test_a_sentence_names_two_different_dishes() -> None:
+def test_a_sentence_names_two_different_dishes():
     for seed in range(20):
         text = expand("[The|My] {dish} and {dish}", {"dish": ["pie", "soup"]}, np.random.default_rng(seed))
         assert set(text.split()[1:]) == {"pie", "and", "soup"}
 
 
-def test_the_same_seed_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes(folder, tmp_path):
     again = write_sample_city(tmp_path / "again", **SMALL)
     for name in ("reviews.jsonl", "places.jsonl"):
         assert (folder / name).read_bytes() == (again.parent / name).read_bytes()
@@ -129,7 +125,7 @@ def test_the_same_seed_gives_the_same_bytes(folder: Path, tmp_path: Path) -> Non
     assert build_city(1, **SMALL).text != build_city(0, **SMALL).text
 
 
-def test_files_are_complete_and_photos_are_small(folder: Path) -> None:
+def test_files_are_complete_and_photos_are_small(folder):
     reviews, places = rows(folder / "reviews.jsonl"), rows(folder / "places.jsonl")
     assert len(reviews) == 160
     columns = ["user_id", "business_id", "rating", "review_text", "timestamp", "photos"]
@@ -147,24 +143,24 @@ def test_files_are_complete_and_photos_are_small(folder: Path) -> None:
             assert (photo.format, photo.size, photo.mode) == ("JPEG", (256, 192), "RGB")
 
 
-def pixels(scene: str, price_level: int = 2, ambience: int = 0, seed: int = 0) -> np.ndarray:
+def pixels(scene, price_level=2, ambience=0, seed=0):
     rng = np.random.default_rng(seed)
     return np.asarray(draw_photo(scene, price_level, ambience, rng)).astype(float)
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_photos_of_a_scene_have_detail_and_differ(scene: str) -> None:
+def test_photos_of_a_scene_have_detail_and_differ(scene):
     assert pixels(scene).std() > 15
     assert abs(pixels(scene) - pixels(scene, seed=1)).mean() > 5
 
 
-def test_colours_and_light_follow_the_scene() -> None:
+def test_colours_and_light_follow_the_scene():
     assert pixels("bar").mean() < 90 < 170 < pixels("cafe").mean()
     assert pixels("cafe", ambience=-1).mean() < pixels("cafe").mean()
     assert pixels("salad", price_level=3).mean() < pixels("salad", price_level=4).mean() - 30
 
 
 @pytest.mark.parametrize(("reviews", "reason"), [(40, "at least"), (451, "at most")])
-def test_too_few_or_too_many_reviews_are_refused(reviews: int, reason: str) -> None:
+def test_too_few_or_too_many_reviews_are_refused(reviews, reason):
     with pytest.raises(ConfigError, match=reason):
         build_city(users=30, items=15, reviews=reviews)

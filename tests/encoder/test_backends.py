@@ -1,9 +1,5 @@
 """Backends of the encoder: the vectors of sentence-transformers, for any text, at any number of threads."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -30,31 +26,31 @@ TEXTS = [
 HOSTILE = ["\x00\x01", "👍" * 500, "a" * 20_000, "[CLS] [SEP] [PAD]", "\n\t ", "\ud800 lone"]
 
 
-def encode(texts: list[str], **settings: str) -> np.ndarray:
+def encode(texts, **settings):
     return Encoder(EncoderConfig.model_validate(settings), Store()).encode(texts)
 
 
 @pytest.fixture(scope="module")
-def exact(minilm: None, one_thread: None) -> np.ndarray:
+def exact(minilm, one_thread):
     from sentence_transformers import SentenceTransformer
 
     return np.asarray(SentenceTransformer(str(bundled_minilm())).encode(TEXTS, normalize_embeddings=True))
 
 
 @pytest.fixture(scope="module", params=["torch", "openvino"])
-def backend(request: pytest.FixtureRequest) -> str:
+def backend(request):
     if request.param == "openvino":
         pytest.importorskip("openvino")
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def single(minilm: None, one_thread: None, backend: str) -> np.ndarray:
+def single(minilm, one_thread, backend):
     """Vectors by one thread in fp32."""
     return encode(TEXTS, precision="fp32", encoder_backend=backend)
 
 
-def test_fp32_equals_sentence_transformers(single: np.ndarray, exact: np.ndarray) -> None:
+def test_fp32_equals_sentence_transformers(single, exact):
     assert single.dtype == np.float16
     assert single.shape == (len(TEXTS), 384)
     assert np.abs(single.astype(np.float32) - exact).max() < 1e-3
@@ -63,7 +59,7 @@ def test_fp32_equals_sentence_transformers(single: np.ndarray, exact: np.ndarray
     assert np.linalg.norm(single.astype(np.float32), axis=1) == pytest.approx(1, abs=1e-3)
 
 
-def test_threads_change_neither_vectors_nor_the_setting_of_torch(single: np.ndarray, backend: str) -> None:
+def test_threads_change_neither_vectors_nor_the_setting_of_torch(single, backend):
     torch.set_num_threads(2)
     try:
         vectors = encode(TEXTS, precision="fp32", encoder_backend=backend)
@@ -73,27 +69,25 @@ def test_threads_change_neither_vectors_nor_the_setting_of_torch(single: np.ndar
     assert np.abs(vectors.astype(np.float32) - single.astype(np.float32)).max() < 1e-3
 
 
-def test_any_text_has_a_vector(backend: str) -> None:
+def test_any_text_has_a_vector(backend):
     vectors = encode(HOSTILE, precision="fp32", encoder_backend=backend).astype(np.float32)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-3)
 
 
-def test_bf16_points_in_the_same_direction(exact: np.ndarray, backend: str) -> None:
+def test_bf16_points_in_the_same_direction(exact, backend):
     half = encode(TEXTS, precision="bf16", encoder_backend=backend).astype(np.float32)
     cosine = (half * exact).sum(1) / np.linalg.norm(half, axis=1)
     assert cosine.min() >= (0.9999 if backend == "openvino" and has_fast_bf16() else 0.999)
     assert np.linalg.norm(half, axis=1) == pytest.approx(1, abs=1e-3)
 
 
-def test_a_converted_model_is_kept_and_a_damaged_one_converted_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_converted_model_is_kept_and_a_damaged_one_converted_again(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     folder = bundled_minilm()
     assert folder is not None
     monkeypatch.setenv("MMREC_CACHE", str(tmp_path / "cache"))
 
-    def vectors() -> np.ndarray:
+    def vectors():
         return text_encoder.OpenVINOBackend(folder, False).encode(["great food"])
 
     first = vectors()
@@ -108,7 +102,7 @@ def test_a_converted_model_is_kept_and_a_damaged_one_converted_again(
     assert np.abs(vectors() - first).max() < 1e-6
 
 
-def test_an_absent_model_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_an_absent_model_is_an_error_that_names_it(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="cannot load the encoder"):
         encode(["x"], encoder_model=str(tmp_path))

@@ -1,10 +1,6 @@
 """The encoder through its store: each text once; which backend and precision are chosen."""
 
-from __future__ import annotations
-
 import importlib.util
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,24 +20,24 @@ class CountingBackend:
 
     dimension = 4
 
-    def __init__(self) -> None:
-        self.calls: list[list[str]] = []
-        self.raise_at: int | None = None
+    def __init__(self):
+        self.calls = []
+        self.raise_at = None
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
+    def encode(self, texts):
         if len(self.calls) == self.raise_at:
             raise MemoryError
         self.calls.append(list(texts))
         return np.array([[len(text), text.count("a"), 1, 0] for text in texts], dtype=np.float32)
 
 
-def counting(store: Store, config: EncoderConfig | None = None) -> tuple[Encoder, CountingBackend]:
+def counting(store, config=None):
     encoder, backend = Encoder(config or EncoderConfig(), store), CountingBackend()
     encoder.__dict__["backend"] = backend
     return encoder, backend
 
 
-def test_a_text_is_encoded_once_and_vectors_keep_the_order_of_texts(store: Store) -> None:
+def test_a_text_is_encoded_once_and_vectors_keep_the_order_of_texts(store):
     encoder, backend = counting(store)
     texts = ["bbbb", "a", "bbbb", "", "aaa", "a"]
     expected = [[4, 0, 1, 0], [1, 1, 1, 0], [4, 0, 1, 0], [0, 0, 1, 0], [3, 3, 1, 0], [1, 1, 1, 0]]
@@ -51,7 +47,7 @@ def test_a_text_is_encoded_once_and_vectors_keep_the_order_of_texts(store: Store
     assert backend.calls[1:] == [["new"]]
 
 
-def test_a_later_run_does_not_load_the_model(store: Store) -> None:
+def test_a_later_run_does_not_load_the_model(store):
     first, _ = counting(store)
     before = first.encode(["one", "two"])
     later = Encoder(EncoderConfig(), Store(store.path))
@@ -59,7 +55,7 @@ def test_a_later_run_does_not_load_the_model(store: Store) -> None:
     assert "backend" not in later.__dict__
 
 
-def test_precisions_models_and_backends_do_not_share_vectors(store: Store, tmp_path: Path) -> None:
+def test_precisions_models_and_backends_do_not_share_vectors(store, tmp_path):
     for config in (
         EncoderConfig(precision="fp32", encoder_backend="torch"),
         EncoderConfig(precision="fp32", encoder_backend="openvino"),
@@ -71,8 +67,8 @@ def test_precisions_models_and_backends_do_not_share_vectors(store: Store, tmp_p
         assert backend.calls == [["one"]]
 
 
-def test_auto_chooses_the_fastest_and_explains_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def open_at(placement: Placement, **settings: str) -> Encoder:
+def test_auto_chooses_the_fastest_and_explains_it(store, monkeypatch):
+    def open_at(placement, **settings):
         return Encoder(EncoderConfig.model_validate(settings), store, placement)
 
     plain, fast, gpu = Placement("cpu", "fp32"), Placement("cpu", "bf16"), Placement("cuda", "bf16")
@@ -91,7 +87,7 @@ def test_auto_chooses_the_fastest_and_explains_it(store: Store, monkeypatch: pyt
     assert "mmrec[openvino]" in open_at(fast).explanation
 
 
-def test_a_crash_costs_one_chunk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_costs_one_chunk(store, monkeypatch):
     monkeypatch.setattr(Encoder, "chunk", 2)
     encoder, backend = counting(store)
     backend.raise_at = 2
@@ -103,13 +99,13 @@ def test_a_crash_costs_one_chunk(store: Store, monkeypatch: pytest.MonkeyPatch) 
     assert backend.calls == [["aaaaa", "aaaaaa"]]
 
 
-def test_no_texts_give_no_vectors(store: Store) -> None:
+def test_no_texts_give_no_vectors(store):
     encoder, backend = counting(store)
     assert encoder.encode([]).shape == (0, 4)
     assert backend.calls == []
 
 
-def test_a_text_that_failed_has_zeros_and_damaged_vectors_are_a_store_error(store: Store) -> None:
+def test_a_text_that_failed_has_zeros_and_damaged_vectors_are_a_store_error(store):
     encoder, _ = counting(store)
     bad, short = result_keys(encoder.provenance, ["bad", "short"])
     store.put(encoder.provenance, [(bad, Failure("a worker died"))])
@@ -121,12 +117,12 @@ def test_a_text_that_failed_has_zeros_and_damaged_vectors_are_a_store_error(stor
         encoder.encode(["short", "a"])
 
 
-def test_different_weights_under_the_name_are_refused(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+def test_different_weights_under_the_name_are_refused(monkeypatch, store):
     monkeypatch.setattr(weights, "MINILM_SHA256", "0" * 64)
     with pytest.raises(ModelError, match=r"are not all-MiniLM-L6-v2 .*expected 000000000000"):
         Encoder(EncoderConfig(), store)
 
 
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"])
-def test_the_bundled_weights_are_the_original_ones(store: Store, name: str) -> None:
+def test_the_bundled_weights_are_the_original_ones(store, name):
     assert Encoder(EncoderConfig(encoder_model=name), store).source == str(bundled_minilm())

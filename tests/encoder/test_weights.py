@@ -1,11 +1,8 @@
 """A model's files: pinned, found in folders and in the hub's cache, downloaded from a test double."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2
@@ -26,12 +23,12 @@ NAME = "tiny/model"
 
 
 @pytest.fixture(scope="module")
-def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def chat(tmp_path_factory):
     return tiny_chat_folder(tmp_path_factory.mktemp("models") / "chat")
 
 
 @pytest.fixture
-def copy(chat: Path, tmp_path: Path) -> Path:
+def copy(chat, tmp_path):
     """A folder that a test may change."""
     return Path(shutil.copytree(chat, tmp_path / "copy"))
 
@@ -39,12 +36,12 @@ def copy(chat: Path, tmp_path: Path) -> Path:
 class Hub:
     """Answers `huggingface_hub` like a hub that has one model, and notes requests and downloads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.folder = folder
-        self.requests: list[httpx2.Request] = []
-        self.downloads: list[str] = []
+        self.requests = []
+        self.downloads = []
 
-    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+    def __call__(self, request):
         self.requests.append(request)
         if request.url.path.startswith(f"/api/models/{NAME}/tree/"):
             files = [path for path in self.folder.rglob("*") if path.is_file()]
@@ -61,14 +58,14 @@ class Hub:
         self.downloads.append(path.relative_to(self.folder).as_posix())
         return httpx2.Response(200, headers=headers, content=content)
 
-    def _entry(self, path: Path) -> dict[str, object]:
+    def _entry(self, path):
         name = path.relative_to(self.folder).as_posix()
         oid = hashlib.sha1(path.read_bytes()).hexdigest()
         return {"type": "file", "path": name, "size": path.stat().st_size, "oid": oid}
 
 
 @pytest.fixture
-def hub(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub(copy, tmp_path, monkeypatch):
     hub_double = Hub(copy)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -79,7 +76,7 @@ def hub(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     set_client_factory(default_client_factory)
 
 
-def test_a_downloaded_model_is_found_and_pinned(hub: Hub) -> None:
+def test_a_downloaded_model_is_found_and_pinned(hub):
     (hub.folder / "pytorch_model.bin").write_bytes(b"a pickle")
     (hub.folder / "consolidated.safetensors").write_bytes(b"the same weights once more")
     (hub.folder / "onnx").mkdir()
@@ -105,7 +102,7 @@ def test_a_downloaded_model_is_found_and_pinned(hub: Hub) -> None:
     assert not hub.requests
 
 
-def test_weights_of_a_language_model_are_downloaded_at_the_first_prompt(hub: Hub) -> None:
+def test_weights_of_a_language_model_are_downloaded_at_the_first_prompt(hub):
     task = Task("note", "Say what the review says.", None, 2)
     model = TransformersModel(NAME, None, 3000, Placement("cpu", "fp32"))
     assert model.provenance(task)["revision"] == COMMIT
@@ -122,17 +119,15 @@ def test_weights_of_a_language_model_are_downloaded_at_the_first_prompt(hub: Hub
     assert Weights.find(NAME) is not None
 
 
-def test_a_model_whose_weights_are_pickled_is_refused(hub: Hub) -> None:
+def test_a_model_whose_weights_are_pickled_is_refused(hub):
     (hub.folder / "model.safetensors").rename(hub.folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="never pickles"):
         Weights.find_or_download(NAME)
     assert "pytorch_model.bin" not in hub.downloads
 
 
-def test_a_hub_that_does_not_answer_is_an_error_with_a_remedy(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def time_out(request: httpx2.Request) -> httpx2.Response:
+def test_a_hub_that_does_not_answer_is_an_error_with_a_remedy(hub, monkeypatch):
+    def time_out(request):
         raise httpx2.ReadTimeout("timed out", request=request)
 
     set_client_factory(lambda: httpx2.Client(transport=httpx2.MockTransport(time_out)))
@@ -141,7 +136,7 @@ def test_a_hub_that_does_not_answer_is_an_error_with_a_remedy(
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "chat_template.jinja", "tokenizer.json"])
-def test_every_file_pins_a_folder(copy: Path, name: str) -> None:
+def test_every_file_pins_a_folder(copy, name):
     first = Weights.find_or_download(str(copy)).revision
     path = copy / name
     path.write_bytes(path.read_bytes() + b" ")
@@ -150,14 +145,14 @@ def test_every_file_pins_a_folder(copy: Path, name: str) -> None:
     assert len({first, changed, folder_digest(copy)}) == 3
 
 
-def test_readmes_and_the_path_of_a_folder_do_not_change_its_revision(chat: Path, copy: Path) -> None:
+def test_readmes_and_the_path_of_a_folder_do_not_change_its_revision(chat, copy):
     (copy / "README.md").write_text("a note")
     (copy / ".cache").mkdir()
     (copy / ".cache/download.json").write_text("{}")
     assert Weights.find_or_download(str(copy)).revision == Weights.find_or_download(str(chat)).revision
 
 
-def shards(folder: Path) -> None:
+def shards(folder):
     (folder / "model.safetensors").rename(folder / "model-1-of-2.safetensors")
     index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -175,15 +170,13 @@ def shards(folder: Path) -> None:
         (lambda folder: (shards(folder), (folder / "model-2-of-2.safetensors").write_bytes(b"")), True, True),
     ],
 )
-def test_a_folder_needs_its_settings_its_weights_and_a_tokenizer(
-    copy: Path, damage: Callable[[Path], object], has_weights: bool, has_tokenizer: bool
-) -> None:
+def test_a_folder_needs_its_settings_its_weights_and_a_tokenizer(copy, damage, has_weights, has_tokenizer):
     damage(copy)
     assert (Weights.find(str(copy)) is not None) == has_weights
     assert (Weights.find(str(copy), tensors=False) is not None) == has_tokenizer
 
 
-def test_loading_restores_the_verbosity_of_transformers(tmp_path: Path) -> None:
+def test_loading_restores_the_verbosity_of_transformers(tmp_path):
     from transformers.utils import logging
 
     logging.set_verbosity_info()
