@@ -7,12 +7,10 @@ import json
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
-import zlib
 from collections import Counter
 from contextlib import suppress
 from functools import cache
@@ -312,20 +310,12 @@ def test_the_command_prints_counts_and_the_next_command(server, tmp_path, capsys
 # Servers that are slow, broken or hostile.
 
 
-def _bomb():
-    """A PNG that would unpack to 900 million pixels."""
-    chunk = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
-    head = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk
-    return head + struct.pack(">I", zlib.crc32(chunk)) + b"\0\0\0\0IDAT"
-
-
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
         *[(body, "not a JPEG, PNG, WebP or GIF") for body in (b"<img src=a.jpg>", picture("BMP"), b"")],
         (picture(size=(64, 64))[:-200], "cannot be decoded"),
-        (_bomb(), "30000x30000 pixels, more than 48 in all"),
-        (picture(size=(7, 7)), "7x7 pixels"),
+        (picture(size=(7, 7)), "7x7 pixels, more than 48 in all"),
     ],
 )
 def test_a_body_that_is_no_photo_is_refused(server, tmp_path, body, reason):

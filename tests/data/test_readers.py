@@ -87,40 +87,27 @@ def test_the_kaggle_object_is_read_in_the_order_train_val_test(tmp_path):
         assert table["photos"].list.len().to_list() == [1, 1, 1, 1]
     path.write_text(json.dumps(document["train"]))
     assert read_reviews(path, ReadConfig(format="kaggle")).table["user"].to_list() == ["u1", "u2"]
-    with pytest.raises(DataError, match="must be a list"):
-        read_reviews(write(path, '{"train": [], "val": 3}'))
 
 
 AMAZON = {"reviewerID": "u", "asin": "i", "overall": 4.0, "reviewText": "t", "unixReviewTime": 1404345600}
+YELP = {"user_id": "u", "business_id": "i", "stars": 4.0, "text": "t", "date": "2014-07-03 00:00:00"}
+AMAZON_2023 = {
+    "user_id": "u",
+    "asin": "variant",
+    "parent_asin": "i",
+    "rating": 4.0,
+    "title": "T",
+    "text": "t",
+}
+AMAZON_2023 |= {
+    "title": "T",
+    "timestamp": 1404345600000,
+    "images": [{"large_image_url": "https://x.org/l.jpg"}],
+}
+AMAZON_2018 = AMAZON | {"image": ["https://x.org/1.jpg"]}
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        {
-            "review_id": "r",
-            "user_id": "u",
-            "business_id": "i",
-            "stars": 4.0,
-            "text": "t",
-            "date": "2014-07-03 00:00:00",
-        },
-        AMAZON,
-        AMAZON | {"image": ["https://x.org/1.jpg"]},
-        {
-            **{
-                "user_id": "u",
-                "asin": "variant",
-                "parent_asin": "i",
-                "rating": 4.0,
-                "title": "T",
-                "text": "t",
-            },
-            **{"timestamp": 1404345600000, "images": [{"large_image_url": "https://x.org/l.jpg"}]},
-        },
-    ],
-    ids=["yelp", "amazon2014", "amazon2018", "amazon2023"],
-)
+@pytest.mark.parametrize("row", [YELP, AMAZON, AMAZON_2018, AMAZON_2023])
 def test_public_layouts_are_read(tmp_path, row):
     reviews = read_reviews(write(tmp_path / "rows.json", row))
     assert reviews.table.drop("review_id").row(0) == ("u", "i", 4.0, "t", datetime(2014, 7, 3), [], [])
@@ -135,46 +122,35 @@ def test_mapped_columns_are_read(tmp_path):
         read_reviews(path, ReadConfig(map={"rating": "note"}))
 
 
+LONG = GOOD | {"text": "x" * 200_000}
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
         ("{broken", "broken JSON: Expecting property name enclosed in double quotes at position 1"),
         ("[1, 2]", "not an object: list"),
+        ("\x1b[31m\u202e" + "x" * 500, "broken JSON: Expecting value at position 0"),
         ('{"rating": 1' + "0" * 5000 + "}", "broken JSON: a number has too many digits"),
         ('{"a": ' + "[" * 100_000, "broken JSON: nested too deeply"),
         (b'{"user": "\xff"}', "not UTF-8: byte 0xff at position 10"),
+        (LONG, "line is longer than 150000 bytes"),
         ({"user": "u", "item": "i"}, "rating is missing"),
         (GOOD | {"rating": float("nan")}, "rating is missing"),
-        (
-            GOOD | {"rating": "bad"},
-            "rating should be a valid number, unable to parse string as a number: bad",
-        ),
+        (GOOD | {"rating": "x"}, "rating should be a valid number, unable to parse string as a number: x"),
         (GOOD | {"time": "2023-02-30"}, "time should be a possible date: 2023-02-30"),
         (GOOD, "exact duplicate of an earlier row: line 1"),
     ],
 )
-def test_a_bad_row_is_refused_with_its_line_and_costs_nothing_else(tmp_path, line, reason):
+def test_a_bad_row_is_refused_with_its_line_and_costs_nothing_else(tmp_path, monkeypatch, line, reason):
+    monkeypatch.setattr("mmrec.data.files._MAX_LINE", 150_000)
     path = write(tmp_path / "r.jsonl", GOOD, "", line, GOOD | {"user": "v"})
     reviews = read_reviews(path, ANY)
     assert reviews.table["user"].to_list() == ["u", "v"]
-    assert reasons(reviews) == [(3, reason)]
-    assert reviews.rejects["file"].to_list() == [str(path)]
-    assert reviews.rejects["row"].str.len_chars().item() <= 200
-
-
-def test_a_line_over_the_limit_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("mmrec.data.files._MAX_LINE", 100)
-    long = GOOD | {"text": "x" * 1000}
-    reviews = read_reviews(write(tmp_path / "r.jsonl", GOOD, long, GOOD | {"user": "v"}), ANY)
-    assert reviews.table["user"].to_list() == ["u", "v"]
-    assert reasons(reviews) == [(2, "line is longer than 100 bytes")]
-
-
-def test_rejected_rows_are_shown_escaped_and_short(tmp_path):
-    reviews = read_reviews(write(tmp_path / "r.jsonl", GOOD, "\x1b[31m\u202e" + "x" * 500), ANY)
-    shown = reviews.rejects["row"].item()
-    assert shown.startswith(r"\x1b[31m\u202exxx")
-    assert len(shown) == 200
+    ((file, number, told, shown),) = reviews.rejects.rows()
+    assert (file, number, told) == (str(path), 3, reason)
+    assert len(shown) <= 200
+    assert shown.isprintable()
 
 
 def test_odd_but_usable_values_are_read(tmp_path):
@@ -223,21 +199,15 @@ def test_lines_of_a_csv_are_where_records_start(tmp_path):
 
 
 def test_a_quote_that_is_never_closed_does_not_swallow_a_csv(tmp_path):
-    rows = [f"u{n},i,5,fine" for n in range(3000)]
-    path = write(tmp_path / "r.csv", "user,item,rating,text", 'x,i,5,"open', *rows)
-    reviews = read_reviews(path)
-    assert len(reviews) == 3000
+    rows = [f"u{n},i,5,fine" for n in range(1100)]
+    reviews = read_reviews(write(tmp_path / "r.csv", "user,item,rating,text", 'x,i,5,"open', *rows))
+    assert len(reviews) == 1100
     assert reasons(reviews) == [(2, "broken CSV: unexpected end of data")]
 
 
 def test_long_texts_and_semicolons_in_a_csv(tmp_path):
     path = write(tmp_path / "r.csv", "user;item;rating;text", "u;i;4;" + "x" * 200_000)
     assert read_reviews(path).table["text"].str.len_chars().to_list() == [100_000]
-
-
-def test_a_header_with_the_same_column_twice_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="line 1: the header names a column twice"):
-        read_reviews(write(tmp_path / "r.csv", "user,item,rating,rating", "u,i,4,5"))
 
 
 def test_bad_rows_of_a_json_array_have_row_numbers(tmp_path):
@@ -370,6 +340,9 @@ def test_unusable_files_are_errors_that_name_the_file(tmp_path):
         "reviews.parquet.gz": (b"PAR1", "must end in one of .jsonl"),
         "reviews.jsonl.gz": (None, "cut off or damaged"),
         "one.jsonl": (b"{broken}", "1 of 1 rows were refused"),
+        "twice.csv": (b"user,item,rating,rating\nu,i,4,5\n", "line 1: the header names a column twice"),
+        "latin.csv": (b"us\xe9r,item\nu,i\n", "line 1: the header cannot be read .not UTF-8"),
+        "three.json": (b'{"train": [], "val": 3}', "must be a list"),
     }
     for name, (data, part) in cases.items():
         if data is not None:
