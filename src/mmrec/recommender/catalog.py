@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,26 +27,16 @@ _QUOTED_REVIEWS = 100
 
 @dataclass(frozen=True)
 class Quote:
-    """A sentence of a review, word for word, or the caption of a photo.
-
-    Attributes:
-        review_id: of the review; "" for a photo of the item itself.
-        liked: whether it is a like or a dislike.
-        photo: whether it is a caption.
-    """
+    """A like or dislike of a review, word for word, or the caption of a photo."""
 
     text: str
-    review_id: str
+    review_id: str  # "" for a photo of the item itself
     liked: bool
-    photo: bool = False
+    photo: bool = False  # whether it is a caption
 
 
 class Catalog:
-    """Items by code, with live reviews; `dataset` has the reviews of the saved recommender.
-
-    Attributes:
-        items: ids by code.
-    """
+    """Items by code, with live reviews; `dataset` has the reviews of the saved recommender."""
 
     def __init__(self, saved: SavedRecommender, dataset: Dataset, online: OnlineState) -> None:
         self._dataset, self._online = dataset, online
@@ -55,7 +45,7 @@ class Catalog:
         self._quote_captions = saved.config.vision.captioner != "builtin"
         table = saved.reviews.items
         self._names = dict(zip(table["item"], table["name"], strict=True))
-        self.items = online.ids["item"]
+        self._items = online.ids["item"]
         # By item: ids and notes of live reviews, and captions of live photos.
         self._live_notes: dict[int, list[tuple[str, Note]]] = defaultdict(list)
         self._live_captions: dict[int, list[str]] = defaultdict(list)
@@ -67,20 +57,20 @@ class Catalog:
     def update_item(self, item: int, name: str | None, captions: Sequence[str]) -> None:
         """Add a name, if any, and captions to an item."""
         if name:
-            self._names[self.items[item]] = name
+            self._names[self._items[item]] = name
         self._live_captions[item].extend(captions)
 
     def common_categories(self, limit: int) -> list[str]:
         """The categories of most items, in alphabetical order."""
-        codes = self._online.features.item.categories[: len(self.items)].ravel()
-        counts = np.bincount(codes, minlength=len(self._vocabulary) + 1)[: len(self._vocabulary)]
+        codes = self._online.features.item.categories[: len(self._items)].ravel()
         # The last code pads items with few categories, so it is not counted.
-        by_count = Counter(dict(enumerate(counts.tolist()))).most_common(limit)
-        return sorted(self._vocabulary[code] for code, count in by_count if count)
+        counts = np.bincount(codes, minlength=len(self._vocabulary) + 1)[:-1]
+        most = np.argsort(-counts, kind="stable")[:limit]
+        return sorted(self._vocabulary[code] for code in most if counts[code])
 
     def matching_items(self, categories: Sequence[str], prices: Sequence[str]) -> np.ndarray:
         """Codes of items with one of the categories and one of the prices, where any are given."""
-        items = np.arange(len(self.items))
+        items = np.arange(len(self._items))
         matches = np.ones(len(items), dtype=bool)
         if categories:
             codes = np.flatnonzero(np.isin(self._vocabulary, categories))
@@ -91,7 +81,7 @@ class Catalog:
 
     def labels(self) -> tuple[list[str], np.ndarray]:
         """The l categories and price tags, and (m, k) positions of every item's, padded with l."""
-        items, size = np.arange(len(self.items)), len(self._vocabulary)
+        items, size = np.arange(len(self._items)), len(self._vocabulary)
         categories = self._online.features.item.categories[items]
         # Price tags have the codes behind the vocabulary; the last one, "none", is the padding.
         categories = np.where(categories < size, categories, size + _NO_PRICE)
@@ -115,7 +105,7 @@ class Catalog:
             codes = self._online.features.item.categories[item]
             categories = [self._vocabulary[code] for code in codes if code < len(self._vocabulary)]
             tag = None if price == _NO_PRICE else PRICE_TAGS[price]
-            rows.append((self.items[item], self._names.get(self.items[item]), tag, categories))
+            rows.append((self._items[item], self._names.get(self._items[item]), tag, categories))
         text = pl.String()
         schema = {"item": text, "name": text, "price": text, "categories": pl.List(text)}
         return pl.DataFrame(rows, schema, orient="row")
@@ -123,7 +113,7 @@ class Catalog:
     def named_items(self, text: str) -> list[int]:
         """Codes of items with the text in their name."""
         codes, lowered = [], text.casefold()
-        for code, item in enumerate(self.items):
+        for code, item in enumerate(self._items):
             if lowered in (self._names.get(item) or "").casefold():
                 codes.append(code)
         return codes
@@ -232,10 +222,11 @@ class TextSearch:
             candidates = self._catalog.matching_items(categories, prices)
         if query:
             ranked = self.rank_items(query)
+            # The nearest 5% of all items, but enough to choose from.
+            limit = max(2 * n, len(ranked) // 20)
             if candidates is not None:
                 ranked = ranked[np.isin(ranked, candidates)]
-            # The nearest 5% of all items, but enough to choose from.
-            candidates = np.sort(ranked[: max(2 * n, len(self._catalog.items) // 20)])
+            candidates = np.sort(ranked[:limit])
         return candidates
 
     def search(self, text: str, n: int) -> list[str]:
@@ -243,7 +234,7 @@ class TextSearch:
         codes = self._catalog.named_items(text)
         if len(codes) < n:
             codes += self.rank_items(text)[:n].tolist()
-        return [self._catalog.items[code] for code in dict.fromkeys(codes)][:n]
+        return [self._online.ids["item"][code] for code in dict.fromkeys(codes)][:n]
 
     def neighbors(self, name: str, code: int, n: int) -> list[tuple[str, float]]:
         """Ids of items, or users, with similar texts in a space, and cosines."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import factorial
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -19,14 +19,12 @@ __all__ = ["KNOWLEDGE_GROUPS", "Explainer", "Explanation", "shapley_value", "wit
 
 KNOWLEDGE_GROUPS = ("your ratings", "your words", "its ratings", "its words and photos")
 """What a probability is attributed to: numbers and text of the user, numbers and text of the item."""
-Player = TypeVar("Player", bound=Hashable)
 
 
-def shapley_value(values: Mapping[frozenset[Player], float], player: Player) -> float:
+def shapley_value(values: Mapping[frozenset[Any], float], player: Any) -> float:
     """Shapley value of a player from the values of all coalitions (Shapley, 1953).
 
-    The mean gain by which the player improves a coalition, over all orders in which players can
-    join.
+    The mean gain by which the player improves a coalition, over all orders in which players join.
     """
     players = max(map(len, values))
     total = 0.0
@@ -40,20 +38,14 @@ def shapley_value(values: Mapping[frozenset[Player], float], player: Player) -> 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why an item has its probability for a user.
-
-    Attributes:
-        base: the probability of an unknown item for an unknown user.
-        contributions: Shapley values of `KNOWLEDGE_GROUPS`; their sum is `probability - base`.
-        quotes: sentences about the item, those nearest to the user's own words first.
-        sentence: made of the quotes alone by a language model; "" without one.
-    """
+    """Why an item has its probability for a user."""
 
     probability: float
-    base: float
+    base: float  # the probability of an unknown item for an unknown user
     contributions: dict[str, float]
-    quotes: list[Quote]
-    sentence: str = ""
+    """Shapley values of `KNOWLEDGE_GROUPS`; their sum is `probability - base`."""
+    quotes: list[Quote]  # about the item, those nearest to the user's own words first
+    sentence: str = ""  # made of the quotes alone by a language model; "" without one
 
 
 def with_sentences(
@@ -72,12 +64,9 @@ class Explainer:
         self._catalog, self._scorer, self._encoder = catalog, scorer, encoder
 
     def explain(self, user: int, inputs: RankerInputs, item: int) -> Explanation:
-        """Explain the probability of an item, by code, for a user, by view.
-
-        Exact Shapley values need the probability with each set of `KNOWLEDGE_GROUPS` known and the
-        others unknown: one batch of 16.
-        """
-        # (16, 4), from nothing known to everything.
+        """Explain the probability of an item, by code, for a user, by view."""
+        # (16, 4): exact Shapley values need the probability with each set of groups known and the
+        # others unknown, from nothing known to everything.
         known = np.array([*product((False, True), repeat=len(KNOWLEDGE_GROUPS))])
         # (16,) views: of the user or item where the group is known, else of the unknown one.
         user_view, user_text_view = np.where(known[:, :2], user, inputs.user.unknown_index).T
@@ -92,43 +81,42 @@ class Explainer:
         quotes = self._nearest_quotes(user, inputs, item)
         return Explanation(probability[-1], probability[0], contributions, quotes)
 
-    def _nearest_quotes(
-        self, user: int, inputs: RankerInputs, item: int, limit: int = 3
-    ) -> list[Quote]:
-        """Quotes nearest to what the user writes, or else to their mean; at most one of each review."""
-        quotes = self._catalog.quotes(item)
-        if not quotes:
-            return []
-        vectors = self._encode(quotes)  # (n, d) unit vectors
-        direction = vectors.mean(0)
+    def _nearest_quotes(self, user: int, inputs: RankerInputs, item: int) -> list[Quote]:
+        """Three quotes nearest to what the user writes, or else to their mean; of distinct reviews."""
+        vectors, present = inputs.user.vectors, inputs.user.present
+        direction = None
         for name in ("user likes", "user gist", "user summary", "user reviews"):
-            if name in inputs.user.vectors and inputs.user.present[name][user]:
-                direction = inputs.user.vectors[name][user].float().numpy()
+            if name in vectors and present[name][user]:
+                direction = vectors[name][user].float().numpy()  # (d,)
                 break
+        quotes = self._sort(self._catalog.quotes(item), direction)
         nearest: dict[str, Quote] = {}
-        for index in np.argsort(-(vectors @ direction), kind="stable"):
-            nearest.setdefault(quotes[index].review_id or quotes[index].text, quotes[index])
-        return list(nearest.values())[:limit]
+        for quote in quotes:
+            nearest.setdefault(quote.review_id or quote.text, quote)
+        return list(nearest.values())[:3]
 
     def summary_quote(self, item: int) -> Quote | None:
         """The gist of a review that is nearest to all gists about an item, by code."""
-        return next(iter(self._typical(self._catalog.gists(item), 1)), None)
+        gists = self._catalog.gists(item)
+        return self._sort(_distinct(gists))[0] if gists else None
 
     def typical_quotes(self, item: int, limit: int = 5) -> tuple[list[Quote], list[Quote]]:
         """What is liked and disliked about an item, by code: distinct sentences, the most typical first."""
         quotes = [quote for quote in self._catalog.quotes(item) if not quote.photo]
         likes = [quote for quote in quotes if quote.liked]
         dislikes = [quote for quote in quotes if not quote.liked]
-        return self._typical(likes, limit), self._typical(dislikes, limit)
+        return self._sort(_distinct(likes))[:limit], self._sort(_distinct(dislikes))[:limit]
 
-    def _typical(self, quotes: Sequence[Quote], limit: int) -> list[Quote]:
-        """Distinct quotes, those nearest to the mean of all first."""
-        distinct = list({quote.text: quote for quote in quotes}.values())
-        if not distinct:
+    def _sort(self, quotes: Sequence[Quote], direction: np.ndarray | None = None) -> list[Quote]:
+        """Quotes by nearness to a (d,) direction, by default that of their mean."""
+        if not quotes:
             return []
-        vectors = self._encode(distinct)  # (n, d) unit vectors
-        order = np.argsort(-(vectors @ vectors.mean(0)), kind="stable")[:limit]
-        return [distinct[index] for index in order]
+        texts = [quote.text for quote in quotes]
+        vectors = self._encoder.encode(texts).astype(np.float32)  # (n, d) unit vectors
+        similarity = vectors @ (vectors.mean(0) if direction is None else direction)
+        return [quotes[index] for index in np.argsort(-similarity, kind="stable")]
 
-    def _encode(self, quotes: Sequence[Quote]) -> np.ndarray:
-        return self._encoder.encode([quote.text for quote in quotes]).astype(np.float32)
+
+def _distinct(quotes: Sequence[Quote]) -> list[Quote]:
+    """Quotes with different texts."""
+    return list({quote.text: quote for quote in quotes}.values())

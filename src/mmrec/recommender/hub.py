@@ -1,59 +1,86 @@
-"""Saving, loading and publishing a recommender, with a model card, on the Hugging Face hub.
-
-The card is in Hugging Face's format; it names files, never paths or servers.
-"""
+"""A fitted model with its model card, in a folder or on the Hugging Face hub."""
 
 from __future__ import annotations
 
 import platform
 import re
-from abc import abstractmethod
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path, PureWindowsPath
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
-from huggingface_hub import (
-    EvalResult,
-    HfApi,
-    ModelCard,
-    ModelCardData,
-    ModelHubMixin,
-    snapshot_download,
-)
+import polars as pl
+from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, snapshot_download
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mmrec.config import Config, ReadConfig
 from mmrec.console import escape_text
+from mmrec.data.schema import Reviews
 from mmrec.encoder.weights import translate_loading_errors
-from mmrec.errors import ConfigError, MmrecError, ModelError
-from mmrec.recommender.persistence import (
-    SavedRecommender,
-    load_recommender,
-    save_recommender,
-    strip_server_address,
-)
+from mmrec.errors import ConfigError, DataError, MmrecError, ModelError
+from mmrec.evaluation.thresholds import FitEvaluation
+from mmrec.features.dataset import Models
+from mmrec.pipeline import open_models
+from mmrec.recommender.persistence import SavedRecommender, load_recommender, save_recommender
 
-__all__ = ["HubMixin", "model_card"]
+__all__ = ["PersistentModel", "model_card"]
 
 
-class HubMixin(ModelHubMixin):
-    """Saves, loads and publishes what `to_saved` returns; paths and servers are not published."""
+class PersistentModel:
+    """A fitted model and the reviews it knows: saved, loaded and published.
 
-    # Without this, the mixin writes a config.json of the constructor's arguments.
-    _hub_mixin_config = {"model_type": "mmrec"}  # noqa: RUF012
+    `config` holds all settings; `models` are those that it names, where they are open already.
+    """
 
-    @abstractmethod
-    def to_saved(self) -> SavedRecommender:
-        """What is saved."""
+    def __init__(self, config: Config | None = None, models: Models | None = None) -> None:
+        self.config = config or Config()
+        self.models = models or open_models(self.config)
+        self._saved: SavedRecommender | None = None
+        self._has_live_reviews = False
+
+    @property
+    def saved(self) -> SavedRecommender:
+        """The model as it was fitted or loaded; a DataError if it has not been."""
+        if self._saved is None:
+            message = "this Recommender knows nothing yet: call fit(reviews) or load(folder) first"
+            raise DataError(message)
+        return self._saved
+
+    @property
+    def evaluation(self) -> FitEvaluation:
+        """How good the model is on test rows, and from which probability on it recommends."""
+        return self.saved.evaluation
+
+    @property
+    def reviews(self) -> Reviews:
+        """All reviews that the model was fitted on."""
+        return self.saved.reviews
 
     @classmethod
-    @abstractmethod
     def from_saved(cls, saved: SavedRecommender) -> Self:
-        """A recommender as it was saved."""
+        """The model as it was saved."""
+        model = cls(saved.config)
+        model._saved = saved
+        return model
 
     def save(self, folder: Path | str) -> Path:
-        """Write the model and its reviews as safetensors, JSON and Parquet; and a model card."""
-        return self._save(self.to_saved(), Path(folder))
+        """Write the model and its reviews as safetensors, JSON and Parquet; and a model card.
+
+        Raises a DataError if there are live reviews or items.
+        """
+        return self._save(Path(folder), self.saved)
+
+    def _save(self, folder: Path, saved: SavedRecommender) -> Path:
+        if self._has_live_reviews:
+            message = "live reviews or items are not part of the model: fit again to save them"
+            raise DataError(message)
+        card = save_recommender(saved, folder) / "README.md"
+        # The folder may be that of a project with another README, which must not be replaced.
+        if not card.exists() or "library_name: mmrec" in card.read_text(errors="replace"):
+            model_card(saved).save(card)
+        return folder
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -66,6 +93,7 @@ class HubMixin(ModelHubMixin):
         *,
         private: bool | None = None,
         public_reviews: bool = False,
+        token: str | None = None,
         **options: Any,
     ) -> str:
         """Publish the model, with the texts and user ids of all reviews, on the Hugging Face hub.
@@ -76,7 +104,10 @@ class HubMixin(ModelHubMixin):
             repo_id: `owner/name`; created if need be.
             private: whether only the owner can read it.
             public_reviews: consents that everybody can read the reviews.
-            options: of `ModelHubMixin.push_to_hub`: `token`, `commit_message`, `branch` and others.
+            options: of `HfApi.upload_folder`: `commit_message`, `revision` and others.
+
+        Returns:
+            The URL of the commit.
 
         Raises:
             ConfigError: everybody could read the reviews, without consent.
@@ -87,11 +118,13 @@ class HubMixin(ModelHubMixin):
         if not private and not public_reviews:
             raise ConfigError(f"{repo_id} would be public: pass private=True, or {consent}")
         try:
-            api = HfApi(token=options.get("token"))
+            api = HfApi(token=token)
             full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             if not public_reviews and not api.model_info(full_id).private:
                 raise ConfigError(f"{full_id} is public already: take another name, or {consent}")
-            return super().push_to_hub(full_id, private=private, **options)
+            with TemporaryDirectory() as folder:
+                self._save(Path(folder), _without_private_names(self.saved))
+                return str(api.upload_folder(repo_id=full_id, folder_path=folder, **options))
         except MmrecError:
             raise
         except Exception as error:  # the hub's client raises all kinds of errors
@@ -99,40 +132,47 @@ class HubMixin(ModelHubMixin):
             raise ModelError(message) from error
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Path | str, **options: Any) -> Self:
-        """Read a model from a folder or from the hub (`owner/name`).
+    def from_pretrained(cls, name: Path | str, **options: Any) -> Self:
+        """Read a model from a folder, or from the hub (`owner/name`).
 
+        `options` are those of `huggingface_hub.snapshot_download`, as `revision` and `token`.
         Raises a ModelError if there is no such model, or a damaged one.
         """
-        name = str(pretrained_model_name_or_path)
         if Path(name).is_dir():
             return cls.load(name)
-        with translate_loading_errors(name, "check the name, the token and the network"):
-            return super().from_pretrained(name, **options)
+        with translate_loading_errors(str(name), "check the name, the token and the network"):
+            files = ["*.json", "*.safetensors", "*.parquet"]  # no code, and no pickles
+            folder = snapshot_download(str(name), allow_patterns=files, **options)
+            return cls.from_saved(_without_private_names(load_recommender(Path(folder))))
 
-    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The model card that `save` writes, instead of the mixin's."""
-        return model_card(self.to_saved())
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        self._save(self.to_saved().portable(), save_directory)
+def _without_private_names(saved: SavedRecommender) -> SavedRecommender:
+    """The same without what is private to this machine: paths of files, addresses of servers."""
+    config = saved.model.builder.config
+    llm, captioner = config.language.llm, config.vision.captioner
+    changes = {
+        "store": None,
+        "read": ReadConfig(),
+        "language": config.language.model_copy(update={"llm": _strip_address(llm)}),
+        "vision": config.vision.model_copy(update={"captioner": _strip_address(captioner)}),
+    }
+    config = config.model_copy(update=changes)
+    builder = saved.model.builder.model_copy(update={"config": config})
+    no_photos = pl.lit([], dtype=pl.List(pl.String)).alias("photos")
+    table = saved.reviews.table.with_columns(no_photos)
+    items = saved.reviews.items.with_columns(no_photos)
+    reviews = replace(saved.reviews, table=table, items=items)
+    model = replace(saved.model, builder=builder)
+    return replace(saved, config=config, model=model, reviews=reviews)
 
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, config: object = None, **options: Any) -> Self:
-        files = ["*.json", "*.safetensors", "*.parquet"]
-        folder = snapshot_download(model_id, allow_patterns=files, **options)
-        return cls.from_saved(load_recommender(Path(folder)).portable())
 
-    def _save(self, saved: SavedRecommender, folder: Path) -> Path:
-        card = save_recommender(saved, folder) / "README.md"
-        # The folder may be that of a project with another README, which must not be replaced.
-        if not card.exists() or "library_name: mmrec" in card.read_text(errors="replace"):
-            self.generate_model_card().save(card)
-        return folder
+def _strip_address(model: str) -> str:
+    """The name of a model in the settings, without the URL of its server."""
+    return re.sub("(?is)@?https?://.*", "", model) or "openai:unnamed"
 
 
 def model_card(saved: SavedRecommender) -> ModelCard:
-    """The card of a recommender, with the warnings of its configuration."""
+    """The card in Hugging Face's format, with warnings; it names files, never paths or servers."""
     # The builder's configuration names the model, also where several were compared.
     config = saved.model.builder.config
     name, operating = config.ranker.features, config.operating
@@ -179,7 +219,7 @@ def model_card(saved: SavedRecommender) -> ModelCard:
 
 def _public_name(model: str) -> str:
     """A model's name without the address of its server; of a folder only the last part."""
-    kind, colon, name = strip_server_address(model).rpartition(":")
+    kind, colon, name = _strip_address(model).rpartition(":")
     if name.startswith(("/", "\\", "~", ".")):
         name = PureWindowsPath(name).name
     return kind + colon + name

@@ -75,11 +75,9 @@ class ListScorer:
     def score_pairs(
         self, views: Sequence[np.ndarray], inputs: RankerInputs | None = None
     ) -> np.ndarray:
-        """(n,) probabilities of a like.
+        """(n,) probabilities of a like, of (n,) `views` of users and of items, then of their text.
 
-        Args:
-            views: (n,) views of users and of items; then of their text, where others.
-            inputs: features of users, where other than the model's.
+        `inputs` has the features of users who are not the model's.
         """
         inputs = inputs or self.inputs
         # (2 or 4, n) views in chunks of pairs.
@@ -100,11 +98,8 @@ class ListScorer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Codes of up to n items that a user most likely likes, best first, and their probabilities.
 
-        Args:
-            user: the user's view.
-            inputs: features of users, where other than the model's.
-            candidates: sorted codes of the items to choose from; all by default.
-            excluded: codes of items to leave out.
+        The user is named by its view in `inputs`, by default the model's. Items are chosen from
+        `candidates`, sorted codes of items, by default from all, without those `excluded`.
         """
         codes = np.arange(self.size) if candidates is None else candidates
         codes = codes[~np.isin(codes, np.asarray(excluded, dtype=np.int64))]
@@ -123,10 +118,7 @@ class ListScorer:
         excluded: Callable[[int], np.ndarray] | None,
         min_probability: float,
     ) -> pl.DataFrame:
-        """`top_items` of many users, by view: `user` (position), `rank`, `item` and `probability`.
-
-        `excluded` names the items to leave out of the list of each user.
-        """
+        """`top_items` of many users, by view: `user` (position), `rank`, `item` and `probability`."""
 
         def top_items(user: int) -> tuple[np.ndarray, np.ndarray]:
             items = excluded(user) if excluded else ()

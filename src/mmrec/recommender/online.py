@@ -82,14 +82,13 @@ class OnlineState:
         """Add a review and update the features of its user and its item; their codes."""
         # A summary is written of all reviews together, so a live review changes the numbers alone.
         dataset = Dataset.single_review(text, rating, self.models, note, Summary(text=""))
-        # Encode first: if that fails, nothing has been changed.
-        vector = dataset.text_vectors[0].astype(np.float64)
+        _ = dataset.text_vectors  # Encode first: if that fails, nothing has been changed.
         user_sums, item_sums = self._sums("user", dataset), self._sums("item", dataset)
         user_code, item_code = self._code("user", user), self._code("item", item)
         reviewer, reviewed = self._to_change("user", user_code), self._to_change("item", item_code)
         reviewer.ratings.append((item_code, rating))
         if (regression := self._regression) is not None:
-            self._update_effects(regression, reviewer, reviewed, rating, len(text), vector)
+            self._update_effects(regression, reviewer, reviewed, dataset)
         reviewer.sums += user_sums
         reviewed.sums += item_sums
         self._rebuild("user", user_code)
@@ -215,21 +214,16 @@ class OnlineState:
         return _Entity(replace(sums, vectors=vectors), columns, factors, ratings)
 
     def _update_effects(
-        self,
-        regression: TextRegression,
-        user: _Entity,
-        item: _Entity,
-        rating: float,
-        length: int,
-        vector: np.ndarray,
+        self, regression: TextRegression, user: _Entity, item: _Entity, dataset: Dataset
     ) -> None:
         """Update the penalised means that mixed effects are, before the review enters the sums.
 
         With b the old effects, n ratings and penalty p of an entity, its new effect on the target y
         (the rating, or the text rating) is (b (n + p) + y - b_other) / (n + 1 + p).
         """
+        rating, vector = dataset.data.rating[:1], dataset.text_vectors[0].astype(np.float64)
         targets = {
-            "rating effect": rating - regression.mean_rating,
+            "rating effect": float(rating[0]) - regression.mean_rating,
             "text rating effect": float(regression.predict(vector)),
         }
         user_penalty, item_penalty = self._builder.penalties
@@ -240,7 +234,7 @@ class OnlineState:
             user.columns[name] = _add_to_mean(old_user, user_weight, np.array([target - old_item]))
             item.columns[name] = _add_to_mean(old_item, item_weight, np.array([target - old_user]))
         residual = self._residuals(regression, user)[0][-1:]
-        statistics = review_statistics(np.array([rating]), residual, np.array([length]))
+        statistics = review_statistics(rating, residual, np.array([len(dataset.texts[0])]))
         user.add_statistics(statistics)
         item.add_statistics(statistics)
         # (t,) topics of the text, shrunk like those of a fit (`TextRegression.fit`).

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
 import mmrec
-from mmrec.config import Config, ReadConfig
+from mmrec.config import Config
 from mmrec.data.schema import EntityKind, Interactions, Reviews
 from mmrec.errors import ModelError
 from mmrec.evaluation.thresholds import FitEvaluation
@@ -37,7 +36,6 @@ from mmrec.pipeline import TrainedModel
 from mmrec.ranker.dlrm import Ranker, RankerShape
 
 __all__ = ["SavedRecommender", "load_recommender", "read_manifest", "save_recommender"]
-__all__ += ["strip_server_address"]
 
 _FORMAT = 6
 _DAMAGE = (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError)
@@ -108,31 +106,6 @@ class SavedRecommender:
         table = Features(features["user"], features["item"], data.user, data.item)
         return cls(config, model, reviews, evaluation, table, evidence_sums, regression, notes)
 
-    def portable(self) -> SavedRecommender:
-        """The same without what is private to this machine: paths of files, addresses of servers."""
-        config = self.model.builder.config
-        llm = strip_server_address(config.language.llm)
-        captioner = strip_server_address(config.vision.captioner)
-        changes = {
-            "store": None,
-            "read": ReadConfig(),
-            "language": config.language.model_copy(update={"llm": llm}),
-            "vision": config.vision.model_copy(update={"captioner": captioner}),
-        }
-        config = config.model_copy(update=changes)
-        builder = self.model.builder.model_copy(update={"config": config})
-        no_photos = pl.lit([], dtype=pl.List(pl.String)).alias("photos")
-        table = self.reviews.table.with_columns(no_photos)
-        items = self.reviews.items.with_columns(no_photos)
-        reviews = replace(self.reviews, table=table, items=items)
-        model = replace(self.model, builder=builder)
-        return replace(self, config=config, model=model, reviews=reviews)
-
-
-def strip_server_address(model: str) -> str:
-    """The name of a model in the settings, without the URL of its server."""
-    return re.sub("(?is)@?https?://.*", "", model) or "openai:unnamed"
-
 
 def save_recommender(saved: SavedRecommender, folder: Path) -> Path:
     """Write a recommender; files of an earlier one in the folder are replaced."""
@@ -151,12 +124,12 @@ def save_recommender(saved: SavedRecommender, folder: Path) -> Path:
         item_names=list(item.names),
     )
     save_tensors(model.ranker.state_dict(), folder / "model.safetensors")
-    arrays = _flatten("user", vars(user)) | _flatten("item", vars(item))
+    fields = {"user": vars(user), "item": vars(item)}
     for kind, sums in saved.evidence_sums.items():
-        arrays |= _flatten(f"{kind} sums", vars(sums))
+        fields[f"{kind} sums"] = vars(sums)
     if saved.text_regression is not None:
-        arrays |= _flatten("text regression", vars(saved.text_regression))
-    save_file(arrays, folder / "features.safetensors")
+        fields["text regression"] = vars(saved.text_regression)
+    save_file(_flatten(fields), folder / "features.safetensors")
     saved.reviews.table.write_parquet(folder / "reviews.parquet")
     saved.reviews.items.write_parquet(folder / "items.parquet")
     # The types are named for a model without notes.
@@ -206,17 +179,18 @@ def load_recommender(folder: Path) -> SavedRecommender:
         table = pl.read_parquet(folder / "reviews.parquet")
         items = pl.read_parquet(folder / "items.parquet")
         notes = pl.read_parquet(folder / "notes.parquet").to_dicts()
-        arrays, data = load_file(folder / "features.safetensors"), Interactions.from_table(table)
-        user = EntityFeatures(tuple(manifest.user_names), **_unflatten(arrays, "user"))
-        item = EntityFeatures(tuple(manifest.item_names), **_unflatten(arrays, "item"))
+        fields = _nest(load_file(folder / "features.safetensors"))
+        user = EntityFeatures(tuple(manifest.user_names), **fields["user"])
+        item = EntityFeatures(tuple(manifest.item_names), **fields["item"])
         no_blocks: dict[str, Any] = {"vectors": {}, "text_count": {}}
         evidence_sums: dict[EntityKind, EvidenceSums] = {
-            "user": EvidenceSums(**(no_blocks | _unflatten(arrays, "user sums"))),
-            "item": EvidenceSums(**(no_blocks | _unflatten(arrays, "item sums"))),
+            "user": EvidenceSums(**no_blocks | fields["user sums"]),
+            "item": EvidenceSums(**no_blocks | fields["item sums"]),
         }
         regression = None
-        if fields := _unflatten(arrays, "text regression"):
-            regression = TextRegression(float(fields.pop("mean_rating")), **fields)
+        if known := fields.get("text regression"):
+            regression = TextRegression(float(known.pop("mean_rating")), **known)
+        data = Interactions.from_table(table)
         return SavedRecommender(
             config=manifest.config,
             model=TrainedModel(manifest.builder, ranker.eval(), manifest.class_weights, {}),
@@ -238,25 +212,24 @@ def _translate_damage(folder: Path) -> Iterator[None]:
         raise ModelError(message) from error
 
 
-def _flatten(prefix: str, fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """`prefix/field` -> array, and `prefix/field/name` -> array of fields that are mappings."""
+def _flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+    """Arrays of nested mappings by path, as in `user/vectors/gist`."""
     arrays: dict[str, np.ndarray] = {}
     for name, value in fields.items():
         if isinstance(value, Mapping):
-            arrays |= _flatten(f"{prefix}/{name}", value)
+            arrays |= _flatten(value, f"{prefix}{name}/")
         elif name != "names":  # text, which the manifest has
-            arrays[f"{prefix}/{name}"] = np.asarray(value, order="C")
+            arrays[prefix + name] = np.asarray(value, order="C")
     return arrays
 
 
-def _unflatten(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
-    """The fields that `_flatten` was given; a mapping that was empty is missing."""
+def _nest(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The mappings that `_flatten` was given; those that were empty are missing."""
     fields: dict[str, Any] = {}
     for path, array in arrays.items():
-        first, _, rest = path.partition("/")
-        field, _, name = rest.partition("/")
-        if first == prefix and name:
-            fields.setdefault(field, {})[name] = array
-        elif first == prefix:
-            fields[field] = array
+        *parents, name = path.split("/")
+        mapping = fields
+        for parent in parents:
+            mapping = mapping.setdefault(parent, {})
+        mapping[name] = array
     return fields

@@ -10,19 +10,17 @@ from typing import Self
 import numpy as np
 import polars as pl
 
-from mmrec.config import Config
 from mmrec.data.schema import Reviews
 from mmrec.errors import DataError
 from mmrec.evaluation.metrics import Metrics
-from mmrec.evaluation.thresholds import FitEvaluation
 from mmrec.features.dataset import Dataset, Models
 from mmrec.features.tables import Features
 from mmrec.llm.types import Note
-from mmrec.pipeline import TrainingResult, open_models, prepare_data, train_model
+from mmrec.pipeline import TrainingResult, prepare_data, train_model
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.recommender.catalog import Catalog, TextSearch
 from mmrec.recommender.explain import Explainer, Explanation
-from mmrec.recommender.hub import HubMixin
+from mmrec.recommender.hub import PersistentModel
 from mmrec.recommender.lists import ListScorer
 from mmrec.recommender.online import OnlineState
 from mmrec.recommender.persistence import SavedRecommender
@@ -45,7 +43,6 @@ class RecommenderState:
         self.scorer = ListScorer(saved.model, saved.features)
         self.search = TextSearch(self.online, self.catalog, models.encoder)
         self.explainer = Explainer(self.catalog, self.scorer, models.encoder)
-        self.changed = False  # whether there are live reviews or items
 
     def warm_up(self) -> None:
         """Compute now what the first request would wait for."""
@@ -57,32 +54,16 @@ class RecommenderState:
         # Features of a user are read anew for each list; those of items are stored in parts.
         self.scorer.update_item(self.online.features, item)
         self.search.update(item, user)
-        self.changed = True
 
 
-class Recommender(HubMixin):
+class Recommender(PersistentModel):
     """Learns from reviews who will like what; any user and any item can be scored.
 
-    Args:
-        config: all settings; `Config()` is the recommended pipeline.
-        models: the models that `config` names, where they are open already.
-
+    `config` holds all settings; `models` are those that it names, where they are open already.
     Everything but `fit` and `load` raises a DataError as long as nothing is fitted or loaded.
     """
 
-    def __init__(self, config: Config | None = None, models: Models | None = None) -> None:
-        self.config = config or Config()
-        self.models = models or open_models(self.config)
-        self._saved: SavedRecommender | None = None
-        self._state: RecommenderState | None = None
-
-    @property
-    def saved(self) -> SavedRecommender:
-        """The model as it was fitted or loaded, without live reviews."""
-        if self._saved is None:
-            message = "this Recommender knows nothing yet: call fit(reviews) or load(folder) first"
-            raise DataError(message)
-        return self._saved
+    _state: RecommenderState | None = None
 
     @property
     def state(self) -> RecommenderState:
@@ -90,16 +71,6 @@ class Recommender(HubMixin):
         if self._state is None:
             self._state = RecommenderState(self.saved, self.models)
         return self._state
-
-    @property
-    def evaluation(self) -> FitEvaluation:
-        """How good the model is on test rows, and from which probability on it recommends."""
-        return self.saved.evaluation
-
-    @property
-    def reviews(self) -> Reviews:
-        """All reviews that the model was fitted on."""
-        return self.saved.reviews
 
     def fit(self, reviews: Reviews) -> Self:
         """Split the reviews, train the model of `config.ranker.features`, and then know all of them.
@@ -127,7 +98,7 @@ class Recommender(HubMixin):
         self._saved = SavedRecommender.from_training(
             self.config, model, reviews, evaluation, dataset
         )
-        self._state = None
+        self._state, self._has_live_reviews = None, False
         return self
 
     def predict(self, users: Sequence[str], items: Sequence[str]) -> np.ndarray:
@@ -255,10 +226,6 @@ class Recommender(HubMixin):
     def _min_probability(self, max_fpr: float | None) -> float:
         return 0.0 if max_fpr is None else self.evaluation.curve.for_max_fpr(max_fpr)[0]
 
-    def annotate(self, text: str) -> Note:
-        """The note of a review; the language model is called once for each text."""
-        return self.models.annotator.write_notes([text])[0]
-
     def caption(self, photo: Path) -> str:
         """The caption of a photo; the captioner is called once for each photo.
 
@@ -281,12 +248,14 @@ class Recommender(HubMixin):
         The `note` is that of the text, where it has been annotated before.
         """
         state = self.state
-        note = quotable = note or self.annotate(text)
+        (note,) = [note] if note else self.models.annotator.write_notes([text])
+        quotable = note
         if self.models.quote_annotator is not self.models.annotator:
             (quotable,) = self.models.quote_annotator.write_notes([text])
         user_code, item_code = state.online.add_review(user, item, rating, text, note)
         state.catalog.add_review(item_code, review_id, quotable)
         state.update(item_code, user_code)
+        self._has_live_reviews = True
 
     def add_item(
         self,
@@ -302,21 +271,9 @@ class Recommender(HubMixin):
         A description is used like a review without a rating; `note` is its note, where it has been
         annotated before. Raises a DataError if the model uses neither description nor captions.
         """
-        state, note = self.state, note or self.annotate(description)
+        state = self.state
+        (note,) = [note] if note else self.models.annotator.write_notes([description])
         code = state.online.add_item(item, description, note, captions)
         state.catalog.update_item(code, name, captions)
         state.update(code)
-
-    def to_saved(self) -> SavedRecommender:
-        """What `save` writes; a DataError if there are live reviews."""
-        if self._state is not None and self._state.changed:
-            message = "live reviews or items are not part of the model: fit again to save them"
-            raise DataError(message)
-        return self.saved
-
-    @classmethod
-    def from_saved(cls, saved: SavedRecommender) -> Self:
-        """A recommender as it was saved."""
-        recommender = cls(saved.config)
-        recommender._saved = saved
-        return recommender
+        self._has_live_reviews = True
