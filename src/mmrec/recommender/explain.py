@@ -83,11 +83,10 @@ class Explainer:
 
     def _nearest_quotes(self, user: int, inputs: RankerInputs, item: int) -> list[Quote]:
         """Three quotes nearest to what the user writes, or else to their mean; of distinct reviews."""
-        vectors, present = inputs.user.vectors, inputs.user.present
-        direction = None
-        for name in ("user likes", "user gist", "user summary", "user reviews"):
-            if name in vectors and present[name][user]:
-                direction = vectors[name][user].float().numpy()  # (d,)
+        users, direction = inputs.user, None
+        for name in ("likes", "gist", "summary", "reviews"):
+            if name in users.vectors and users.present[name][user]:
+                direction = users.vectors[name][user].astype(np.float32)  # (d,)
                 break
         quotes = self._sort(self._catalog.quotes(item), direction)
         nearest: dict[str, Quote] = {}
