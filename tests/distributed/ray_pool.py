@@ -30,14 +30,10 @@ def _pids(blocks):
             yield number, os.getpid()
 
 
-def _load_pids():
-    return {"kind": "pid"}, _pids
-
-
 def worker_pids(pool):
     """Processes of the workers."""
-    job = Job({"kind": "pid"}, _load_pids)
-    return {int(str(pid)) for pid in run(pool, job, [""] * 16, 1).values()}
+    job = Job({"kind": "pid"}, lambda: ({"kind": "pid"}, _pids))
+    return {*run(pool, job, [""] * 16, 1).values()}
 
 
 class Killer(threading.Thread):

@@ -16,7 +16,6 @@ from ray_pool import ENGINE
 from mmrec.config import Config, EngineConfig, TrainingConfig
 from mmrec.data.schema import Split
 from mmrec.distributed.training import train_on_workers
-from mmrec.pipeline import train_runs
 from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.inputs import Shard
 from mmrec.ranker.training import StackTrainer
@@ -59,6 +58,8 @@ def test_workers_train_the_model_of_one_process_although_one_is_killed(pool, tmp
 
 
 def test_a_model_survives_being_sent_and_brought_back(fitted, monkeypatch):
+    from mmrec.pipeline import train_runs
+
     cloudpickle = pytest.importorskip("ray.cloudpickle")
 
     def send(config, size, train):
