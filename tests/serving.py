@@ -79,6 +79,7 @@ class Served(Service):
 @contextmanager
 def service_in_process(model: Path, **settings: Any) -> Iterator[Service]:
     """The application in this process, until the block is left; `settings` are those of `ServeConfig`."""
+    pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
     from fastapi.testclient import TestClient
 
     from mmrec.config import ServeConfig
@@ -92,6 +93,7 @@ def service_in_process(model: Path, **settings: Any) -> Iterator[Service]:
 @contextmanager
 def serving(model: Path, *flags: str) -> Iterator[Served]:
     """`mmrec serve` on a free port, until the block is left."""
+    pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
     port = free_port()
     command = [*MMREC, "serve", str(model), "--port", str(port), *flags]
     log = model.parent / f"serve-{port}.log"

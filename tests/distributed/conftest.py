@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
-pytest.importorskip("ray", reason="mmrec[ray] is not installed")
-
 from ray_pool import ENGINE
 
 from mmrec.distributed.workers import worker_pool
@@ -14,8 +11,7 @@ from mmrec.distributed.workers import worker_pool
 @pytest.fixture(scope="session")
 def pool():
     """Two workers."""
-    import ray
-
+    ray = pytest.importorskip("ray", reason="mmrec[ray] is not installed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a death is noticed sooner
         yield worker_pool(ENGINE)

@@ -15,9 +15,11 @@ from chat_server import serve
 from mmrec.errors import ModelError
 from mmrec.llm.parsing import check_supported
 from mmrec.recommender.recommender import Recommender
+from serving import service_in_process
+
+pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
 from mmrec.service.live_store import LiveStore
 from mmrec.service.recommendations import RecommendationService
-from serving import service_in_process
 
 DESCRIPTION = "Sichuan hotpot with numbing pepper broth. Cheap lunch menu."
 

@@ -10,8 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mmrec.errors import ConfigError, StoreError
-from mmrec.service.live_store import LiveStore, StoredReview
 from serving import service_in_process, serving
+
+pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
+from mmrec.service.live_store import LiveStore, StoredReview
 
 NOTE = '{"gist": "Good soup."}'
 

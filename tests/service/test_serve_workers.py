@@ -14,40 +14,37 @@ import httpx2 as httpx
 import pytest
 
 from mmrec.recommender.recommender import Recommender
-from serving import WAIT, serving
+from serving import WAIT, service_in_process, serving
 
-BORN = re.compile(r'http_requests_created\{[^}]*"/v1/users/\{user:path\}"[^}]*\} (\S+)')
+pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
+from mmrec.service.live_store import LiveStore
+from mmrec.service.recommendations import RecommendationService
+
+STARTED = re.compile(r'http_requests_created\{[^}]*"/v1/users/\{user:path\}"[^}]*\} (\S+)')
 
 
 def ask(served, user):
-    """Whoever takes a new connection: since when it has answered, and what it knows of a user."""
-    with httpx.Client(base_url=served.client.base_url, timeout=30) as fresh:
-        reviewed = fresh.get(f"/v1/users/{user}").json()["reviewed"]
-        found = BORN.search(fresh.get("/metrics").text)
-        assert found
-        return found[1], reviewed
+    """The worker that takes a new connection: since when it has answered, and what a user reviewed."""
+    with httpx.Client(base_url=served.client.base_url, timeout=30) as client:
+        reviewed = client.get(f"/v1/users/{user}").json()["reviewed"]
+        return STARTED.search(client.get("/metrics").text)[1], reviewed
 
 
-def test_workers_see_each_others_reviews(model, tmp_path, fitted):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_share_reviews_and_a_stop_answers_what_is_under_way(workers, model, tmp_path, fitted):
     item, database = fitted.state.dataset.data.items[0], f"sqlite:///{tmp_path / 'live.sqlite'}"
-    with serving(model, "--workers", "2", "--database", database) as served, ThreadPoolExecutor(8) as pool:
-        said = {"user": "ada", "item": item, "rating": 5, "text": "Good soup."}
-        served.post("/v1/reviews", said, 201)
-        known = {}
-        deadline = time.monotonic() + WAIT
-        while len(known) < 2 or any(reviewed != [item] for reviewed in known.values()):
+    review = {"user": "ada", "item": item, "rating": 5, "text": "Good soup."}
+    with (
+        serving(model, "--workers", str(workers), "--database", database) as served,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        served.post("/v1/reviews", review, 201)
+        known, deadline = {}, time.monotonic() + WAIT
+        while len(known) < workers or any(reviewed != [item] for reviewed in known.values()):
             assert time.monotonic() < deadline, known
             known |= dict(pool.map(lambda _: ask(served, "ada"), range(16)))
-        assert len(known) == 2
-        assert not [name for name in served.log.read_text().splitlines() if "Traceback" in name]
-
-
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_stop_answers_what_is_under_way(workers, model, tmp_path):
-    flags = ["--workers", workers, "--database", f"sqlite:///{tmp_path / 'live.sqlite'}"]
-    body = json.dumps({"user": "ada", "item": "new", "rating": 5, "text": "Good soup."}).encode()
-    with serving(model, *flags) as served:
-        url = served.client.base_url
+        assert len(known) == workers
+        url, body = served.client.base_url, json.dumps(review | {"item": "new"}).encode()
         served.client.close()
         with socket.create_connection((url.host, url.port), timeout=30) as line:
             head = f"POST /v1/reviews HTTP/1.1\r\nHost: {url.host}\r\nContent-Type: application/json\r\n"
@@ -61,14 +58,12 @@ def test_a_stop_answers_what_is_under_way(workers, model, tmp_path):
         assert served.process.wait(20) in (0, -signal.SIGTERM)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((url.host, url.port), timeout=1)
-    with serving(model, *flags) as again:
-        assert again.get("/v1/users/ada")["reviewed"] == ["new"]
+        assert "Traceback" not in served.log.read_text()
+    with service_in_process(model, database=database) as again:
+        assert again.get("/v1/users/ada")["reviewed"] == [item, "new"]
 
 
 def test_visitors_do_not_wait_for_a_long_run_on_the_same_store(model, tmp_path):
-    from mmrec.service.live_store import LiveStore
-    from mmrec.service.recommendations import RecommendationService
-
     recommender = Recommender.load(model)
     service = RecommendationService(recommender, LiveStore(f"sqlite:///{tmp_path / 'live.sqlite'}"))
     store, finished = recommender.models.store, threading.Event()
