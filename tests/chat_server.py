@@ -19,6 +19,9 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
+import pytest
+
+pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Request, Response, UploadFile
 from fastapi.responses import HTMLResponse, JSONResponse
