@@ -67,24 +67,25 @@ def test_precisions_models_and_backends_do_not_share_vectors(store, tmp_path):
         assert backend.calls == [["one"]]
 
 
-def test_auto_chooses_the_fastest_and_explains_it(store, monkeypatch):
-    def open_at(placement, **settings):
-        return Encoder(EncoderConfig.model_validate(settings), store, placement)
+@pytest.mark.parametrize(
+    ("placement", "settings", "has_openvino", "precision", "backend"),
+    [
+        (("cpu", "bf16"), {}, True, "bf16", "openvino"),
+        (("cpu", "fp32"), {}, True, "fp32", "openvino"),
+        (("cpu", "bf16"), {}, False, "bf16", "torch"),
+        (("cuda", "bf16"), {}, True, "bf16", "sentence-transformers"),
+        (("cuda", "fp16"), {}, True, "fp32", "sentence-transformers"),
+        (("cpu", "bf16"), {"precision": "fp32", "encoder_backend": "torch"}, True, "fp32", "torch"),
+    ],
+)
+def test_auto_chooses_the_fastest(store, monkeypatch, placement, settings, has_openvino, precision, backend):
+    def find_spec(name):
+        return object() if has_openvino or name != "openvino" else None
 
-    plain, fast, gpu = Placement("cpu", "fp32"), Placement("cpu", "bf16"), Placement("cuda", "bf16")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    chosen = open_at(fast)
-    assert (chosen.provenance["precision"], chosen.backend_name) == ("bf16", "openvino")
-    assert chosen.explanation == "precision: bf16 is native on this cpu; backend: OpenVINO is installed"
-    assert open_at(plain).provenance["precision"] == "fp32"
-    assert "bf16 is not native" in open_at(plain).explanation
-    assert open_at(gpu).backend_name == "sentence-transformers"
-    configured = open_at(fast, precision="fp32", encoder_backend="torch")
-    assert (configured.provenance["precision"], configured.backend_name) == ("fp32", "torch")
-    assert configured.explanation == "precision: as configured; backend: as configured"
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else object())
-    assert open_at(fast).backend_name == "torch"
-    assert "mmrec[openvino]" in open_at(fast).explanation
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    encoder = Encoder(EncoderConfig(**settings), store, Placement(*placement))
+    assert (encoder.provenance["precision"], encoder.backend_name) == (precision, backend)
+    assert encoder.description == f"all-MiniLM-L6-v2 ({precision}, {backend})"
 
 
 def test_a_crash_costs_one_chunk(store, monkeypatch):

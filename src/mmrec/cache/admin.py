@@ -152,11 +152,7 @@ def import_(store: Store, path: Path) -> ImportCounts:
 
 
 def prune(store: Store, selection: Selection) -> None:
-    """Delete results and failures for good.
-
-    Raises:
-        StoreError: another process computes results for this store.
-    """
+    """Delete results and failures for good; a StoreError if another process computes such results."""
     with ExitStack() as locks:
         for kind in store.counts():
             if not locks.enter_context(store.lock(kind, max_wait=0)):

@@ -81,14 +81,10 @@ class Store:
     """A SQLite database of results; many processes and threads may use it at the same time.
 
     The file is made with its folder when absent; without a path all is kept in memory. With
-    `retry`, final failures of earlier runs are tried again.
+    `retry`, final failures of earlier runs are tried again. After `max_wait` seconds, results that
+    another process computes are computed a second time; paid ones never (None waits without limit).
 
-    Attributes:
-        max_wait: seconds to wait for a process that computes results of the same kind, before they
-            are computed a second time; None waits without limit, as paid results always do.
-
-    Raises:
-        StoreError: the file cannot be opened or is no such database.
+    Raises a StoreError if the file cannot be opened or is no such database.
     """
 
     def __init__(self, path: Path | None = None, retry: bool = False) -> None:
@@ -116,10 +112,7 @@ class Store:
     def insert(
         self, provenance: Provenance, results: Iterable[tuple[bytes, Result]], created: float
     ) -> int:
-        """Write results within a `transaction`; return how many values are new.
-
-        `created` is in seconds since 1970.
-        """
+        """Write results of a moment (seconds since 1970) in a `transaction`; count the new values."""
         content = json.dumps(provenance, sort_keys=True, allow_nan=False)
         self.db.execute("INSERT OR IGNORE INTO provenances (content) VALUES (?)", (content,))
         query = "SELECT id FROM provenances WHERE content = ?"
@@ -189,7 +182,7 @@ class Store:
         return dict(self.select(query))
 
     def select(self, query: str, values: Any = ()) -> Iterator[tuple[Any, ...]]:
-        """Rows of a query."""
+        """Rows of a query, whose errors are StoreErrors."""
         with self.translate_errors():
             yield from self.db.execute(query, values)
 
@@ -201,15 +194,12 @@ class Store:
     def lock(self, kind: str, max_wait: float | None = None) -> Iterator[bool]:
         """Hold the lock of a kind of results, so that processes queue instead of paying twice.
 
-        The lock is a file beside the database; a store in memory needs none. It is reentrant within
-        its thread, and the operating system frees it when its process dies, also by kill -9.
+        Yields whether it is held: after `max_wait` seconds work goes on without it; None waits for
+        good. The lock is a file beside the database; a store in memory needs none. It is reentrant
+        within its thread, and the system frees it when its process dies, also by kill -9.
 
         Kinds nest as results are made of each other: a note is made of vectors, so whoever holds
         `note` may wait for `vector`. Nesting them the other way round too would be a deadlock.
-
-        Yields:
-            Whether the lock is held: after `max_wait` seconds work goes on without it; None waits
-            without limit.
         """
         if self.path is None:
             yield True
@@ -318,7 +308,6 @@ def _missing_positions(keys: Sequence[bytes], results: Container[bytes]) -> list
 
 
 def _open_database(path: Path | None) -> sqlite3.Connection:
-    """Open a store's database, and make its tables if it is new; None is in memory."""
     db = sqlite3.connect(path or ":memory:", timeout=60, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode=WAL")

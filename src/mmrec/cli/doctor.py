@@ -52,7 +52,7 @@ def _encoder() -> tuple[str, str]:
     except ModelError as error:
         return "broken", str(error)
     verified = f"weights verified, |v|² = {length:.3f}"
-    return "ok", f"{encoder.description}: {encoder.explanation}; {verified}"
+    return "ok", f"{encoder.description}: {verified}"
 
 
 def _store(path: Path | None) -> tuple[str, str]:
@@ -102,6 +102,7 @@ def _presence() -> Iterator[tuple[str, bool, str, str]]:
         ("service", "fastapi", "serve", "mmrec serve"),
         ("PostgreSQL", "psycopg", "postgres", "mmrec serve --database postgresql://..."),
         ("cluster", "ray", "ray", "--engine ray"),
+        ("fast encoder", "openvino", "openvino", "the encoder on a processor"),
     ]
     for name, module, extra, use in extras:
         # Found, and not imported, which takes seconds.

@@ -45,26 +45,27 @@ class Record(NamedTuple):
 def read_records(path: Path) -> Iterator[Record]:
     """Yield the rows of a file in its order; a bad row costs only itself, blank lines are skipped.
 
-    Raises:
-        DataError: the file is absent, no regular file, of an unknown suffix, or broken as a whole.
+    Raises a DataError if the file is absent, irregular, of an unknown suffix, or broken as a whole.
     """
     name = path.name.lower()
-    text_suffixes = (".jsonl", ".ndjson", ".json", ".csv")
-    suffixes = (*text_suffixes, *(f"{suffix}.gz" for suffix in text_suffixes), ".parquet")
-    endings = ", ".join(suffixes)
+    endings = ".jsonl, .ndjson, .json, .csv, .jsonl.gz, .ndjson.gz, .json.gz, .csv.gz, .parquet"
     if not path.exists():
         raise DataError(f"{path}: no such file; check the path")
     if not path.is_file():
         raise DataError(f"{path}: not a file; name the file itself, one of {endings}")
-    if not name.endswith(suffixes):
+    if not name.endswith(tuple(endings.split(", "))):
         raise DataError(f"{path}: unknown kind of file; its name must end in one of {endings}")
     try:
         if name.endswith(".parquet"):
             yield from _read_parquet(path)
         elif name.endswith((".csv", ".csv.gz")):
             yield from _read_csv(path)
-        elif name.endswith((".json", ".json.gz")) and _is_document(path):
-            yield from _read_json_document(path)
+        elif name.endswith((".json", ".json.gz")):
+            with _open(path) as handle:
+                head = handle.read(2**16).removeprefix(BOM_UTF8)
+            # One list, or Kaggle's object of lists; else it holds JSON lines.
+            is_document = re.match(rb'\s*(\[|\{\s*"(train|val|test)"\s*:\s*\[)', head)
+            yield from _read_json_document(path) if is_document else _read_json_lines(path)
         else:
             yield from _read_json_lines(path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -123,13 +124,6 @@ def _check_object(value: Any) -> dict[str, Any] | str:
     return value if isinstance(value, dict) else f"not an object: {type(value).__name__}"
 
 
-def _is_document(path: Path) -> bool:
-    """Tell whether a `.json` file is one list, or Kaggle's object of lists, and not JSON lines."""
-    with _open(path) as handle:
-        head = handle.read(2**16).removeprefix(BOM_UTF8)
-    return re.match(rb'\s*(\[|\{\s*"(train|val|test)"\s*:\s*\[)', head) is not None
-
-
 def _read_json_document(path: Path) -> Iterator[Record]:
     def parse_int(digits: str) -> float:
         try:
@@ -183,11 +177,12 @@ def _read_csv(path: Path) -> Iterator[Record]:
         records = _csv_records(_read_lines(path))
         first, header = next(records, (Record(1, ""), []))
         header = [cell.strip() for cell in header]
+        reason = ""
         if first.content:
             reason = f"the header cannot be read ({first.content}); write the file as UTF-8 CSV"
-            raise DataError(f"{path}: line {first.line}: {reason}")
-        if len(set(header)) < len(header):
+        elif len(set(header)) < len(header):
             reason = "the header names a column twice; rename one of them"
+        if reason:
             raise DataError(f"{path}: line {first.line}: {reason}")
         for record, cells in records:
             content = record.content

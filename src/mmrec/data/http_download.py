@@ -100,9 +100,8 @@ async def download(
 ) -> bytes:
     """Return the body at a URL, as the server sent it.
 
-    Raises:
-        TransientError: the network or the server failed, at the last try too, or time was up.
-        PhotoError: the URL, an address, a redirect or the answer is refused for good.
+    Raises a TransientError if the network or the server failed, at the last try too, or time was up;
+    another PhotoError if the URL, an address, a redirect or the answer is refused for good.
     """
     try:
         async with asyncio.timeout(limits.timeout):

@@ -63,9 +63,8 @@ async def download_photos(
         template: see `photo_urls`.
         retry: also fetch what was refused for good, as after a change of limits.
 
-    Raises:
-        ConfigError: the template has no `{id}`, or a copy would overwrite the data.
-        DataError: a file cannot be read, they name no URL at all, or the folder cannot be written.
+    Raises a ConfigError if the template has no `{id}`, or a copy would overwrite the data; a DataError if
+    a file cannot be read, they name no URL at all, or the folder cannot be written.
     """
     if template is not None and "{id}" not in template:
         raise ConfigError("--url-template: every photo would have the same URL; put {id} in it")
@@ -116,7 +115,6 @@ def photo_urls(entry: Any, template: str | None) -> list[str]:
 
 
 def _photo_cells(row: Mapping[str, Any], columns: Iterable[str]) -> dict[str, list[Any]]:
-    """Return what a row lists in each column that names photos."""
     return {column: cell_entries(row[column]) for column in columns if column in row}
 
 

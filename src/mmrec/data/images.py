@@ -51,10 +51,7 @@ def object_urls(fields: Mapping[str, Any]) -> list[str]:
 
 
 def photo_names(cell: Any) -> tuple[str, ...]:
-    """Return the photos that a cell names, each once and in order; remote ones by their URL.
-
-    An entry of the cell is a name, or an object with an id or URLs.
-    """
+    """Return the photos that a cell names or describes by objects, each once; remote ones by their URL."""
     names: dict[str, None] = {}
     for entry in cell_entries(cell):
         if isinstance(entry, Mapping):
@@ -71,9 +68,8 @@ def photo_names(cell: Any) -> tuple[str, ...]:
 def check_photo(path: str, root: Path, max_pixels: int) -> Path:
     """Return the resolved path of a photo, given relative to `root`, after decoding it once.
 
-    Raises:
-        PhotoError: outside the folder (by `..`, an absolute path or a link), missing, not a regular
-            file, or refused by `load_photo`.
+    Raises a PhotoError if it is outside of that folder (by `..`, an absolute path or a link), missing,
+    not a regular file, or refused by `load_photo`.
     """
     try:
         path.encode()
@@ -95,8 +91,7 @@ def check_photo(path: str, root: Path, max_pixels: int) -> Path:
 def load_photo(path: Path | IO[bytes], max_pixels: int) -> Image.Image:
     """Return a photo as RGB, upright as its EXIF orientation says; of an animation the first frame.
 
-    Raises:
-        PhotoError: not one of `IMAGE_FORMATS`, more pixels than allowed, or not decodable to its end.
+    Raises a PhotoError if it is not one of `IMAGE_FORMATS`, too large, or not decodable to its end.
     """
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:

@@ -56,8 +56,7 @@ LAYOUTS: dict[str, _Columns] = {
 """Layout -> canonical column -> the names it may have in a file; the first one in a row counts.
 
 Sources: Kaggle `hwwang98/google-restaurants`; the Yelp academic data set; the Amazon reviews of 2014,
-2018 and 2023.
-"""
+2018 and 2023."""
 
 _DEFAULTS = ReadConfig()
 
@@ -75,16 +74,16 @@ def read_reviews(path: Path | str, config: ReadConfig = _DEFAULTS) -> Reviews:
         ConfigError: `config.map` names a column that mmrec does not have.
         DataError: the file as a whole cannot be used, or more than `max_reject_share` of its rows.
     """
-    path, column = Path(path), config.captions_column
+    path, captions = Path(path), config.captions_column
     if config.photos is not None and not config.photos.is_dir():
         raise DataError(f"{config.photos}: no such folder of photos; check --photos")
     files = [_read_review_file(path, config)]
     if config.items is not None:
         files.append(_read_item_file(config.items, config))
-    if column is not None and not any(column in file.columns for file in files):
+    if captions is not None and not any(captions in file.columns for file in files):
         present = [f"{file.path} has {escape_text(', '.join(file.columns), 300)}" for file in files]
         reason = f"no such column in the first rows; {'; '.join(present)}"
-        raise DataError(f"--captions-column {column}: {reason}")
+        raise DataError(f"--captions-column {captions}: {reason}")
     photos = chain.from_iterable(file.local_photos() for file in files)
     checked = check_photos(photos, config.max_pixels)
     tables = [file.to_table(checked) for file in files]
@@ -94,16 +93,10 @@ def read_reviews(path: Path | str, config: ReadConfig = _DEFAULTS) -> Reviews:
 
 
 def choose_columns(columns: Sequence[str], config: ReadConfig, file: str) -> _Columns:
-    """Return the names that each canonical column may have in a file.
+    """Return the names that each canonical column may have in a file, given its columns.
 
-    Args:
-        columns: of the file's first rows.
-        config: its `map` overrides single columns of the layout.
-        file: for messages.
-
-    Raises:
-        ConfigError: `map` names a column that is not canonical.
-        DataError: a mapped column, or one for user, item or rating, is not in the file.
+    Raises a ConfigError if `config.map`, which overrides single columns of the layout, names one that
+    is not canonical; a DataError if the file lacks a mapped column, or one for user, item or rating.
     """
     layout: str = config.format
     if layout == "auto":  # the first layout whose columns the file has
@@ -172,11 +165,7 @@ def _read_item_file(path: Path, config: ReadConfig) -> _FileReader:
 
 
 class _FileReader:
-    """One file whose photos are not checked yet: `columns` of its first rows, accepted rows, refusals.
-
-    Raises:
-        DataError: the file has no rows, or none of the first can be read.
-    """
+    """One file whose photos are not checked yet: `columns` of its first rows, accepted rows, refusals."""
 
     def __init__(self, path: Path, config: ReadConfig, schema: Mapping[str, pl.DataType]) -> None:
         self.path = path
@@ -201,10 +190,7 @@ class _FileReader:
             self.check_reject_share()
 
     def valid_rows(self, model: type[_Row], columns: _Columns) -> Iterator[tuple[Record, _Row]]:
-        """Yield the rows that pass a model's checks; refuse the others.
-
-        A field of the model is in the first of its columns that the row has.
-        """
+        """Yield the rows that pass a model's checks, with each field from its first column; refuse others."""
         captions = self._config.captions_column
         columns = {**columns, "captions": (captions,) if captions else ()}
         for record in self._records:
@@ -230,7 +216,6 @@ class _FileReader:
                 yield record, row
 
     def is_first(self, key: str, record: Record, reason: str) -> bool:
-        """Refuse a row whose key an earlier row has."""
         first = self._first_lines.setdefault(key, record.line)
         if first != record.line:
             self.refuse(record, f"{reason}: line {first}")
@@ -252,7 +237,6 @@ class _FileReader:
         self._rejects.append((str(self.path), record.line, escape_text(reason), escape_text(raw)))
 
     def local_photos(self) -> list[tuple[str, Path]]:
-        """Return names of photos that are files, with their folder."""
         names = [name for _, (*_, photos, _) in self._accepted for name in photos]
         local = [(name, self._photo_root) for name in names if not is_url(name)]
         if remote := len(names) - len(local):
@@ -274,7 +258,6 @@ class _FileReader:
         return pl.DataFrame(rows, schema=self._schema, orient="row")
 
     def rejects_table(self) -> pl.DataFrame:
-        """Return the refusals by line."""
         table = pl.DataFrame(self._rejects, schema=REJECT_SCHEMA, orient="row")
         return table.sort("line", maintain_order=True)
 

@@ -206,7 +206,7 @@ class ReviewRow(BaseModel):
 
 
 class ItemRow(BaseModel):
-    """An item, with the columns of `ITEM_SCHEMA`; see `ReviewRow`."""
+    """An item, with the columns of `ITEM_SCHEMA`."""
 
     item: _Id
     name: _Name = None
@@ -256,8 +256,7 @@ class Split:
 def filter_reviews(table: pl.DataFrame, min_reviews: int = 2) -> pl.DataFrame:
     """Drop users and items with fewer than `min_reviews` reviews, repeatedly until none is left.
 
-    Raises:
-        DataError: nothing survives.
+    Raises a DataError if no review survives.
     """
     enough = (pl.len().over("user") >= min_reviews) & (pl.len().over("item") >= min_reviews)
     previous, remaining = table, table.filter(enough)
@@ -282,10 +281,7 @@ def split_reviews(
     `random`: every user and item of test stays in train (paper, section 4), and so for valid. One row
     of each user and item, drawn at random, is held back in train; if too few rows are left, test is
     smaller. `time`: test is strictly later than valid, and valid than train; users and items without
-    an earlier review may appear.
-
-    Raises:
-        DataError: a time split of reviews without time, or a part that stays empty.
+    an earlier review may appear. A DataError says that reviews lack a time, or a part stays empty.
     """
     all_rows = np.arange(len(data))
     rows = rest = all_rows if passed_filter is None else all_rows[passed_filter]

@@ -74,21 +74,6 @@ class Encoder:
         """Model, precision and backend, for people."""
         return f"{self.config.encoder_model} ({self._precision}, {self.backend_name})"
 
-    @property
-    def explanation(self) -> str:
-        """Why this precision and this backend were chosen."""
-        precision = backend = "as configured"
-        if self.config.precision == "auto":
-            native = "native" if self._placement.precision == "bf16" else "not native"
-            precision = f"bf16 is {native} on this {self._placement.device}"
-        if self.backend_name == "sentence-transformers":
-            backend = "CUDA, or a model other than MiniLM"
-        elif self.config.encoder_backend == "auto" and self.backend_name == "openvino":
-            backend = "OpenVINO is installed"
-        elif self.config.encoder_backend == "auto":
-            backend = "OpenVINO, which is faster, is missing (`pip install mmrec[openvino]`)"
-        return f"precision: {precision}; backend: {backend}"
-
     @cached_property
     def backend(self) -> _Backend:
         """The loaded model; it is loaded when a text is not in the store."""
@@ -99,11 +84,8 @@ class Encoder:
         """Encode texts to (n, d) float16 unit vectors; a blank text is encoded like any other.
 
         New texts are encoded in the order of their lengths, so that a batch wastes little padding,
-        and stored chunk by chunk. A text that no worker of a cluster could encode has zeros.
-
-        Raises:
-            ModelError: the model cannot be loaded, or no text could be encoded.
-            StoreError: the store cannot be used, or is damaged.
+        and stored chunk by chunk. A text that no worker of a cluster could encode has zeros. Raises a
+        ModelError if the model cannot be loaded or encodes no text, a StoreError for a damaged store.
         """
         # A tokenizer refuses lone surrogates.
         texts = [text.encode("utf-8", "replace").decode() for text in texts]
@@ -144,17 +126,7 @@ class Encoder:
             yield from zip(numbers, vectors, strict=True)
 
 
-class _Backend(ABC):
-    """A loaded encoder, which computes in bfloat16 or in float32."""
-
-    dimension: int
-
-    @abstractmethod
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Encode texts to (n, dimension) float32 unit vectors, in the order given."""
-
-
-class _SentenceTransformersBackend(_Backend):
+class _SentenceTransformersBackend:
     """Any sentence-transformers model, by its name or folder, on CUDA where there is one."""
 
     def __init__(self, source: str, bf16: bool) -> None:
@@ -170,17 +142,19 @@ class _SentenceTransformersBackend(_Backend):
         self.dimension = len(self._model.encode("x"))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Encode texts to (n, dimension) float32 unit vectors, in the order given."""
         vectors = self._model.encode(list(texts), show_progress_bar=False)
         return _unit(np.asarray(vectors, dtype=np.float32))
 
 
-class _MeanPoolingBackend(_Backend):
+class _MeanPoolingBackend(ABC):
     """A BERT whose sentence vector is the mean over its tokens, as all-MiniLM-L6-v2 is, on a CPU.
 
     Batches hold a fixed number of tokens, so that activations stay in the processor's cache. Each
     core works on a batch of its own, since such small batches do not keep two cores busy together.
     """
 
+    dimension: int
     batch_tokens: int  # of the fastest batch, with padding
     length_step: int  # texts are padded to a multiple of it
 
@@ -197,6 +171,7 @@ class _MeanPoolingBackend(_Backend):
         """(B, d) float32 means over the (B, length) int64 tokens whose mask is 1; thread-safe."""
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Encode texts to (n, dimension) float32 unit vectors, in the order given."""
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
 
@@ -318,6 +293,9 @@ def _convert(folder: Path, path: Path) -> Any:
                 temporary.with_suffix(suffix).replace(path.with_suffix(suffix))
         model = openvino.Core().read_model(path)  # so that the first run rounds as later ones do
     return model
+
+
+_Backend = _SentenceTransformersBackend | _MeanPoolingBackend
 
 
 @cache

@@ -219,8 +219,7 @@ def bundled_minilm() -> Path | None:
 def locate_encoder(model: str) -> tuple[str, str]:
     """Where to load a sentence encoder from, and the revision that pins its weights.
 
-    Raises:
-        ModelError: the bundled weights of MiniLM are not the original ones.
+    Raises a ModelError if the bundled weights of MiniLM are not the original ones.
     """
     if model.removeprefix("sentence-transformers/") != "all-MiniLM-L6-v2":
         return model, folder_digest(Path(model)) if Path(model).is_dir() else "hub"

@@ -79,8 +79,7 @@ class City:
 def build_city(seed: int = 0, users: int = 400, items: int = 150, reviews: int = 4000) -> City:
     """Build the city of a seed in memory.
 
-    Raises:
-        ConfigError: fewer reviews than give everyone two, or more than there are pairs.
+    Raises a ConfigError for fewer reviews than give everyone two, or more than there are pairs.
     """
     item_rng, user_rng, pair_rng, text_rng = np.random.default_rng(seed).spawn(4)
     item_truth, user_truth = _draw_items(items, item_rng), _draw_users(users, user_rng)
