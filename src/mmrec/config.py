@@ -1,7 +1,4 @@
-"""All settings: a tree of frozen pydantic models; the text under a field is its `--help`.
-
-The title of a class is the heading of its flags there.
-"""
+"""All settings: frozen pydantic models, whose titles and texts under fields are the `--help`."""
 
 from __future__ import annotations
 
@@ -27,8 +24,7 @@ class ReadConfig(_Settings, title="Reading"):
     photos: Path | None = None
     """Folder that photo paths are relative to; by default the folder of the reviews file."""
     captions_column: str | None = None
-    """Column of either file with captions of photos: a text, or a list of texts (or a JSON list).
-    Where a row has captions, they are used instead of captioning its photos."""
+    """Column of either file with captions (a text or a list), used in place of the captioner."""
     max_reject_share: float = Field(0.05, ge=0, le=1)
     """Share of rejected rows above which reading fails."""
     max_pixels: int = Field(40_000_000, gt=0)
@@ -129,8 +125,7 @@ class RankerConfig(_Settings, title="Ranker"):
     """Inputs and shape of the ranking model (paper, section 3)."""
 
     features: Literal["baseline", "proposed", "mmrec"] = "mmrec"
-    """The paper's models, on averaged text vectors (`baseline`) or on annotations (`proposed`); or
-    ours, with mixed effects and a linear part as well (`mmrec`)."""
+    """The paper's models on text vectors or on annotations; or ours, with a linear part as well."""
     ensemble: int = Field(4, ge=1)
     """Number of `mmrec` models that are trained side by side and averaged (the paper's 1)."""
     reduction: Literal["staged", "joint"] = "joint"
@@ -183,8 +178,7 @@ class ServeConfig(_Settings, title="Service"):
     workers: int = Field(1, ge=1)
     """Number of worker processes; they share live reviews."""
     database: str | None = None
-    """URL of the database of live reviews, as in `postgresql://user@host/name`; by default
-    `live.sqlite` in the model's folder."""
+    """URL of the database of live reviews; by default `live.sqlite` in the model's folder."""
     keys: Path | None = None
     """File with one API key per line; `/v1` then requires one, as `Authorization: Bearer KEY`."""
     per_minute: int = Field(600, ge=1)
@@ -238,23 +232,21 @@ class Config(_Settings, title="General"):
 
     def warnings(self) -> list[str]:
         """What must be known of these settings to read the figures of a model, in Markdown."""
-        policy = self.evidence.policy
-        all_summaries = self.evidence.summaries == "all" and self.annotation.strategy == "summary"
-        texts = {
-            "the epochs were chosen on test rows, as in the paper: these figures flatter": (
-                self.training.select == "test"
-            ),
-            f"evidence policy `{policy}` leaks the label into training rows": (
-                policy in ("leave_one_out", "all")
-            ),
-            "under `past` train rows hear earlier valid rows, by which the epoch is chosen": (
-                policy == "past"
-            ),
-            "summaries are made of all known reviews, a row's own among them: they leak the label": (
-                all_summaries
-            ),
-        }
-        return [text for text, applies in texts.items() if applies]
+        policy, texts = self.evidence.policy, []
+        if self.training.select == "test":
+            texts.append(
+                "the epochs were chosen on test rows, as in the paper: these figures flatter"
+            )
+        if policy in ("leave_one_out", "all"):
+            texts.append(f"evidence policy `{policy}` leaks the label into training rows")
+        if policy == "past":
+            texts.append(
+                "under `past` train rows hear earlier valid rows, by which the epoch is chosen"
+            )
+        if self.evidence.summaries == "all" and self.annotation.strategy == "summary":
+            text = "summaries are made of all known reviews, a row's own among them: they leak the label"
+            texts.append(text)
+        return texts
 
 
 # A section whose defaults differ is a class of its own: flags take them from the class.

@@ -51,10 +51,8 @@ def reproduce(
     reviews, models = _open(data, config, out)
     names, path = protocols.replace(" ", "").split(","), out / "reproduce.json"
     stacks = experiment.reproduce(reviews, config, models, path, repeats, names)
-    if json:
-        print_json({"data": str(data), "seed": config.seed, "repeats": repeats, "stacks": stacks})
-    else:
-        _print_tables(experiment.reproduction_tables(stacks))
+    result = {"data": str(data), "seed": config.seed, "repeats": repeats, "stacks": stacks}
+    print_json(result) if json else _print_tables(experiment.reproduction_tables(stacks))
     page = reproduce_page(stacks, path.with_suffix(".html"), command_line())
     console.print(f"results: {path}   report: {page}", markup=False)
 

@@ -6,15 +6,13 @@ import asyncio
 import shlex
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from mmrec.cli.options import AsJson, print_json, stdout
 from mmrec.data.http_download import DownloadLimits
 from mmrec.data.image_download import download_photos
-
-# Limits are flags of their own names, as settings are.
-_LIMITS = Parameter(name="*")(DownloadLimits)()
 
 
 def fetch(
@@ -25,7 +23,7 @@ def fetch(
     items: Path | None = None,
     column: str | None = None,
     url_template: str | None = None,
-    limits: DownloadLimits = _LIMITS,
+    limits: Annotated[DownloadLimits, Parameter(name="*")] = DownloadLimits(),
     retry: bool = False,
     json: AsJson = False,
 ) -> None:

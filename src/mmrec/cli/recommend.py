@@ -62,22 +62,18 @@ class ListFlags(BaseModel, use_attribute_docstrings=True):
         return self
 
 
-_DEFAULTS = ListFlags()
-
-
-def recommend(model: Model, /, *, options: ListFlags = _DEFAULTS, json: AsJson = False) -> None:
+def recommend(model: Model, /, *, options: ListFlags = ListFlags(), json: AsJson = False) -> None:
     """Recommend items to a user, to a new user who says what they like, or to all users at once."""
     from mmrec.recommender.explain import with_sentences
     from mmrec.recommender.recommender import Recommender
 
-    recommender = Recommender.load(model)
-    user = options.user
+    recommender, user = Recommender.load(model), options.user
     if options.everyone:
         _write_lists(recommender, options.everyone, options)
         return
     if user is not None and user not in recommender.state.dataset.data.users:
-        message = f"{user} has written no review here: this is the list of an unknown user"
-        console.print(message, markup=False)
+        message = "has written no review here: this is the list of an unknown user"
+        console.print(f"{user} {message}", markup=False)
     categories = recommender.state.catalog.common_categories(10_000)
     if options.category and {*options.category}.isdisjoint(categories):
         message = f"no item has it; categories are {', '.join(categories[:40])}"
@@ -103,7 +99,7 @@ def recommend(model: Model, /, *, options: ListFlags = _DEFAULTS, json: AsJson =
 
 def _write_lists(recommender: Recommender, path: Path, options: ListFlags) -> None:
     start = time.monotonic()
-    lists = recommender.recommend_all(n=options.n, seen=options.seen, max_fpr=options.max_fpr)
+    lists = recommender.recommend_all(**options.model_dump(include={"n", "seen", "max_fpr"}))
     seconds = max(time.monotonic() - start, 1e-9)
     try:
         lists.write_parquet(path)
@@ -132,7 +128,8 @@ def print_recommendations(rows: pl.DataFrame, title: str) -> None:
     """Print recommendations as a table."""
     cells = []
     for rank, row in enumerate(rows.to_dicts(), 1):
-        name, categories = row["name"] or row["item"], ", ".join(row["categories"][:4])
-        cells.append([str(rank), name, f"{row['probability']:.3f}", row["price"] or "", categories])
+        probability, categories = f"{row['probability']:.3f}", ", ".join(row["categories"][:4])
+        name, price = row["name"] or row["item"], row["price"] or ""
+        cells.append([str(rank), name, probability, price, categories])
     header = ["rank", "item", "probability", "price", "categories"]
     print_table(header, cells, title, words=(1, 3, 4))
