@@ -4,8 +4,8 @@ Usage: python bench/calls.py throughput [--calls 2000] [--latency 0.2] [--in-fli
        python bench/calls.py kills [--times 100]
        python bench/calls.py whole REVIEWS [any option of `mmrec annotate`]
 
-The server is that of the tests: it speaks OpenAI's API and answers by rules, in this process. The client
-runs in a process of its own, so all that is measured is ours. Run it on an otherwise idle machine.
+The server of the tests, which has OpenAI's API and answers by rules, runs in this process; the client runs in a
+process of its own, so that only ours is measured. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from chat_server import Behaviour, Server, serve
+from chat_server import Behaviour, serve
 from mmrec.cache.store import Store
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.encoder.text_encoder import Encoder
@@ -34,28 +34,17 @@ from mmrec.llm.factory import open_language_model
 from mmrec.llm.types import Note
 
 
-def review_texts(count: int) -> list[str]:
-    """Different reviews of a few sentences."""
+def annotate(url: str, store: Store, count: int, in_flight: int) -> tuple[list[Note], int]:
+    """Notes of different reviews of a few sentences, and the number of calls."""
     rng = random.Random(0)
-    sentences = (
-        "Great ramen, friendly staff.",
-        "The queue was terrible.",
-        "Cheap and tasty.",
-        "Overpriced, slow service.",
-    )
+    sentences = ("Great ramen, friendly staff.", "The queue was terrible.", "Cheap and tasty.")
     texts = []
     for number in range(count):
-        chosen = rng.choices(sentences, k=rng.randint(1, 6))
-        texts.append(" ".join([*chosen, f"Visit {number}."]))
-    return texts
-
-
-def annotate(url: str, store: Store, count: int, in_flight: int) -> tuple[list[Note], int]:
-    """Notes of so many reviews, and the calls that it took."""
+        drawn = rng.choices(sentences, k=rng.randint(1, 6))
+        texts.append(" ".join([*drawn, f"Visit {number}."]))
     config = Config(language=LanguageConfig(llm=f"openai:test-model@{url}", in_flight=in_flight))
     model = open_language_model(config, Encoder(config.encoder, store), store)
-    annotator = Annotator(model, store, config.language, AnnotationConfig())
-    notes = annotator.write_notes(review_texts(count))
+    notes = Annotator(model, store, config.language, AnnotationConfig()).write_notes(texts)
     return notes, model.costs.calls  # type: ignore[attr-defined]
 
 
@@ -71,14 +60,13 @@ def time_client(url: str, path: str, count: str, in_flight: str) -> None:
     result: dict[str, Any] = {"calls": [], "seconds": [], "begin": time.time()}
     for _ in range(2):
         start = time.perf_counter()
-        calls = annotate(url, store, int(count), int(in_flight))[1]
-        result["calls"].append(calls)
+        result["calls"].append(annotate(url, store, int(count), int(in_flight))[1])
         result["seconds"].append(time.perf_counter() - start)
     print(json.dumps(result))
 
 
 def measure_throughput(calls: int, latency: float, in_flight: int) -> None:
-    """Answers a second against the ideal of all slots always taken; then the same again."""
+    """Answers per second, compared with all slots being in use all the time; then a second run."""
     ideal = calls * latency / in_flight
     with tempfile.TemporaryDirectory() as folder, serve(Behaviour(latency=latency)) as server:
         command = client_command(server.url, Path(folder) / "store.sqlite", calls, in_flight)
@@ -86,19 +74,14 @@ def measure_throughput(calls: int, latency: float, in_flight: int) -> None:
         times = [moment for _, moment in server.answers if moment > result["begin"]]
     first, second = result["seconds"]
     calling = max(times) - min(times) + latency
-    print(
-        f"{result['calls'][0]:,} calls at {latency * 1000:.0f} ms, {in_flight} in flight: {first:.2f} s, "
-        f"ideal {ideal:.2f} s"
-    )
-    print(
-        f"first call to last answer {calling:.2f} s: {ideal / calling:.1%} of the ideal throughput"
-    )
-    print(f"with reading the answers and all: {ideal / first:.1%}")
+    print(f"{result['calls'][0]:,} calls of {latency * 1000:.0f} ms, {in_flight} in flight: {first:.2f} s")
+    print(f"first call to last answer: {calling:.2f} s, {ideal / calling:.1%} of the ideal throughput")
+    print(f"with all else: {ideal / first:.1%} of the ideal, which takes {ideal:.2f} s")
     print(f"second run: {result['calls'][1]} calls, {second:.2f} s")
 
 
 def measure_kills(times: int) -> None:
-    """Kill a client at random moments; count what was lost, and what was paid for twice."""
+    """Kill a client at random moments; count answers that were lost or paid for twice."""
     rng = random.Random(0)
     calls, in_flight = 200 * times, 32
     with tempfile.TemporaryDirectory() as folder, serve(Behaviour(latency=0.1)) as server:
@@ -114,21 +97,16 @@ def measure_kills(times: int) -> None:
             running += child.poll() is None
             child.send_signal(signal.SIGKILL)
             child.wait()
-            now = stored_keys(path)
-            lost += len(stored - now)
-            stored = now
+            earlier, stored = stored, stored_keys(path)
+            lost += len(earlier - stored)
         notes, _ = annotate(server.url, Store(path), calls, 64)
         answered = server.answered()
         fresh, _ = annotate(server.url, Store(), calls, 64)
     # Each client annotates one review without the store, to load its modules.
     twice = sum(answered.values()) - len(answered) - times
-    print(
-        f"{times} kills, {running} of them of a process at work; "
-        f"{len(stored):,} of {calls:,} answers were there after the last one"
-    )
-    print(
-        f"answers lost: {lost}; paid for twice: {twice:,} ({twice / times:.1f} a kill, {in_flight} in flight)"
-    )
+    print(f"{times} kills, {running} of them of a process at work")
+    print(f"{len(stored):,} of {calls:,} answers were stored after the last one; {lost} were lost")
+    print(f"paid for twice: {twice:,} ({twice / times:.1f} a kill, {in_flight} in flight)")
     print(f"result equals an uninterrupted run: {notes == fresh}")
 
 
@@ -141,62 +119,46 @@ def stored_keys(path: Path) -> set[bytes]:
 
 
 def measure_data_set(arguments: list[str]) -> None:
-    """`mmrec annotate` of a data set through the server: calls, tokens, time and memory."""
+    """Calls, tokens, time and memory of `mmrec annotate` on a data set, run twice."""
+    program = [sys.executable, "-c", "from mmrec.cli import main; main()"]
     with tempfile.TemporaryDirectory() as folder, serve(Behaviour(latency=0.05)) as server:
-        store = ["--store", str(Path(folder) / "store.sqlite")]
-        command = [
-            sys.executable,
-            "-c",
-            "from mmrec.cli import main; main()",
-            "annotate",
-            *arguments,
-            *store,
-        ]
-        command += ["--llm", f"openai:test-model@{server.url}", "--in-flight", "64", "--json"]
+        path = Path(folder) / "store.sqlite"
+        flags = ["--store", str(path), "--llm", f"openai:test-model@{server.url}", "--in-flight", "64"]
         for run in ("first", "second"):
-            measure_run(run, command, server)
-        size = sum(
-            file.stat().st_size for file in Path(folder).glob("store.sqlite*") if file.is_file()
-        )
+            before, start = len(server.answers), time.perf_counter()
+            command = [*program, "annotate", *arguments, *flags, "--json"]
+            child = subprocess.Popen(command, stdout=subprocess.PIPE)
+            assert child.stdout is not None
+            result = json.loads(child.stdout.read())
+            _, status, usage = os.wait4(child.pid, 0)
+            if status:
+                sys.exit("the run failed")
+            seconds, calls = time.perf_counter() - start, len(server.answers) - before
+            memory = usage.ru_maxrss / 1e6
+            print(f"{run} run: {calls:,} calls in {seconds:.0f} s, peak memory {memory:.2f} GB")
+            print(json.dumps(result))
+        size = sum(file.stat().st_size for file in path.parent.glob("store.sqlite*") if file.is_file())
         print(f"store: {size / 1e6:.0f} MB")
 
 
-def measure_run(run: str, command: list[str], server: Server) -> None:
-    """One run in a process of its own."""
-    before = len(server.answers)
-    start = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.PIPE)
-    assert child.stdout is not None
-    result = json.loads(child.stdout.read())
-    _, status, usage = os.wait4(child.pid, 0)
-    if status:
-        sys.exit("the run failed")
-    seconds = time.perf_counter() - start
-    calls = len(server.answers) - before
-    print(
-        f"{run} run: {calls:,} calls in {seconds:.0f} s, peak memory {usage.ru_maxrss / 1e6:.2f} GB"
-    )
-    print(json.dumps(result))
-
-
 def main() -> None:
-    """Measure what is asked for."""
+    """Run one measurement."""
     if sys.argv[1:2] == ["client"]:
         time_client(*sys.argv[2:])
         return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("throughput", "kills", "whole"))
+    parser.add_argument("measurement", choices=("throughput", "kills", "whole"))
     parser.add_argument("--calls", type=int, default=2000)
     parser.add_argument("--latency", type=float, default=0.2)
     parser.add_argument("--in-flight", type=int, default=64)
     parser.add_argument("--times", type=int, default=100)
     options, rest = parser.parse_known_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    if options.what == "throughput":
+    if options.measurement == "throughput":
         measure_throughput(options.calls, options.latency, options.in_flight)
-    elif options.what == "kills":
+    elif options.measurement == "kills":
         measure_kills(options.times)
     else:
         measure_data_set(rest)

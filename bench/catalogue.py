@@ -1,11 +1,9 @@
-"""Measures lists out of many items: `python bench/catalogue.py MODEL [--items N] [--http]`.
+"""Times lists out of many items: `python bench/catalogue.py MODEL [--items N] [--http]`.
 
-The items of a saved model are multiplied to so many: each new one is a mixture of two of them, with some
-noise in its vectors. Then random users get their best ten, on one core; with --http over loopback.
-
-MODEL is a folder that `mmrec fit` wrote. Where no correction by DLRM was proven, all scoring is linear;
---correction gives every run a random last layer, which shows what proven ones would cost, not how good
-they are.
+MODEL is a folder that `mmrec fit` wrote. Items are added to it that are mixtures of two of its own, with noise
+in their vectors. Then random users get their best ten items, on one core; with --http over loopback.
+Scoring is linear unless a correction by DLRM was proven; --correction gives every run a random last layer,
+which shows what corrections would cost, not how good they are.
 """
 
 from __future__ import annotations
@@ -30,41 +28,35 @@ from mmrec.recommender.persistence import load_recommender
 from mmrec.recommender.recommender import Recommender
 from mmrec.service.app import create_app
 
-NOISE = 0.3
-
 
 def main() -> None:
-    """Measure one number of items; print."""
+    """Time one number of items, and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--users", type=int, default=200)
-    parser.add_argument(
-        "--correction", type=float, default=0.0, help="spread of random corrections"
-    )
+    parser.add_argument("--correction", type=float, default=0.0, help="standard deviation of weights")
     parser.add_argument("--http", action="store_true")
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{platform.machine()}, {os.cpu_count()} cores, one of them used")
-    recommender = multiplied(arguments)
-    users = [*recommender.state.online.codes["user"]]
-    drawn = [
-        users[code] for code in np.random.default_rng(1).integers(len(users), size=arguments.users)
-    ]
-    print_times("recommend", lambda user: recommender.recommend(user, 10), drawn)
-    if not arguments.http:
+    recommender = with_more_items(options.model, options.items, options.correction)
+    names = np.array([*recommender.state.online.codes["user"]])
+    users = names[np.random.default_rng(1).integers(len(names), size=options.users)].tolist()
+    print_times("recommend", lambda user: recommender.recommend(user, 10), users)
+    if not options.http:
         return
     config = ServeConfig(database=f"sqlite:///{tempfile.mkdtemp()}/live.sqlite", per_minute=10**9)
     with (
         mock.patch.object(Recommender, "load", return_value=recommender),
-        TestClient(create_app(arguments.model, config)) as client,
+        TestClient(create_app(options.model, config)) as client,
     ):
         path = "/v1/users/{}/recommendations"
-        print_times("HTTP", lambda user: client.get(path.format(user)).raise_for_status(), drawn)
+        print_times("HTTP", lambda user: client.get(path.format(user)).raise_for_status(), users)
 
 
 def print_times(title: str, request: Callable[[str], object], users: list[str]) -> None:
-    """Request one list after the other; print percentiles of the time that a list takes."""
+    """Request the list of each user, and print percentiles of the times."""
     times = []
     for user in users:
         start = time.perf_counter()
@@ -73,17 +65,16 @@ def print_times(title: str, request: Callable[[str], object], users: list[str]) 
     print(f"{title}: p50 {np.percentile(times, 50):.1f} ms, p99 {np.percentile(times, 99):.1f} ms")
 
 
-def multiplied(arguments: argparse.Namespace) -> Recommender:
-    """The saved model with more items, which it seems to know."""
-    saved = load_recommender(arguments.model)
-    names = [f"item {code}" for code in range(arguments.items - len(saved.features.item.dense) + 1)]
-    mixed = mixtures(saved.features.item, len(names), np.random.default_rng(0))
-    if arguments.correction:
-        with torch.no_grad():
-            for parameter in saved.model.ranker.top[-1].parameters():
-                parameter.normal_(
-                    std=arguments.correction, generator=torch.Generator().manual_seed(0)
-                )
+def with_more_items(model: Path, item_count: int, correction: float) -> Recommender:
+    """The saved model with invented items."""
+    saved = load_recommender(model)
+    # The last row of features is that of an unknown item.
+    names = [f"item {code}" for code in range(item_count - len(saved.features.item.dense) + 1)]
+    mixed = mixed_features(saved.features.item, len(names), np.random.default_rng(0))
+    if correction:
+        for parameter in saved.model.ranker.top[-1].parameters():
+            generator = torch.Generator().manual_seed(0)
+            torch.nn.init.normal_(parameter, std=correction, generator=generator)
     features = replace(saved.features, item=mixed)
     recommender = Recommender.from_saved(replace(saved, features=features))
     online = recommender.state.online
@@ -93,29 +84,29 @@ def multiplied(arguments: argparse.Namespace) -> Recommender:
     return recommender
 
 
-def mixtures(features: EntityFeatures, count: int, rng: np.random.Generator) -> EntityFeatures:
-    """The known views, then mixtures of two of them each, then the unknown one."""
-    known = features.unknown_index
-    first, second = rng.integers(known, size=(2, count))
+def mixed_features(
+    features: EntityFeatures, count: int, rng: np.random.Generator
+) -> EntityFeatures:
+    """The features of all items, of `count` mixtures of two of them each, and of the unknown item."""
+    size = features.unknown_index
+    first, second = rng.integers(size, size=(2, count))
     share = rng.uniform(0.1, 0.9, count).astype(np.float32)
 
-    def mix(values: np.ndarray, noise: float) -> np.ndarray:
+    def mix(values: np.ndarray, noise: float = 0.0) -> np.ndarray:
         weight = share.reshape(-1, *[1] * (values.ndim - 1))
         mixed = weight * values[first] + (1 - weight) * values[second]
-        deviation = noise * values[:known].astype(np.float32).std(0)
+        deviation = noise * values[:size].astype(np.float32).std(0)
         mixed += deviation * rng.standard_normal(mixed.shape, dtype=np.float32)
-        return np.concatenate([values[:known], mixed.astype(values.dtype), values[known:]])
+        return np.concatenate([values[:size], mixed.astype(values.dtype), values[size:]])
 
-    codes = np.concatenate(
-        [features.categories[:known], features.categories[first], features.categories[known:]]
-    )
-    return EntityFeatures(
-        features.names,
-        mix(features.dense, 0.0),
-        {name: mix(block, NOISE) for name, block in features.vectors.items()},
-        {name: mix(present, 0.0) for name, present in features.present.items()},
-        codes,
-        mix(features.factors, NOISE) if features.factors.size else features.factors,
+    categories = features.categories
+    return replace(
+        features,
+        dense=mix(features.dense),
+        vectors={name: mix(block, 0.3) for name, block in features.vectors.items()},
+        present={name: mix(present) for name, present in features.present.items()},
+        categories=np.concatenate([categories[:size], categories[first], categories[size:]]),
+        factors=mix(features.factors, 0.3) if features.factors.size else features.factors,
     )
 
 
