@@ -4,8 +4,8 @@ Usage: python bench/calls.py throughput [--calls 2000] [--latency 0.2] [--in-fli
        python bench/calls.py kills [--times 100]
        python bench/calls.py whole REVIEWS [any option of `mmrec annotate`]
 
-The server of the tests, which has OpenAI's API and answers by rules, runs in this process; the client runs in a
-process of its own, so that only ours is measured. Run it on an idle machine.
+The server of the tests, which has OpenAI's API and answers by rules, runs in this process; the
+client runs in a process of its own, so that only ours is measured. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -74,8 +74,12 @@ def measure_throughput(calls: int, latency: float, in_flight: int) -> None:
         times = [moment for _, moment in server.answers if moment > result["begin"]]
     first, second = result["seconds"]
     calling = max(times) - min(times) + latency
-    print(f"{result['calls'][0]:,} calls of {latency * 1000:.0f} ms, {in_flight} in flight: {first:.2f} s")
-    print(f"first call to last answer: {calling:.2f} s, {ideal / calling:.1%} of the ideal throughput")
+    print(
+        f"{result['calls'][0]:,} calls of {latency * 1000:.0f} ms, {in_flight} in flight: {first:.2f} s"
+    )
+    print(
+        f"first call to last answer: {calling:.2f} s, {ideal / calling:.1%} of the ideal throughput"
+    )
     print(f"with all else: {ideal / first:.1%} of the ideal, which takes {ideal:.2f} s")
     print(f"second run: {result['calls'][1]} calls, {second:.2f} s")
 
@@ -123,7 +127,14 @@ def measure_data_set(arguments: list[str]) -> None:
     program = [sys.executable, "-c", "from mmrec.cli import main; main()"]
     with tempfile.TemporaryDirectory() as folder, serve(Behaviour(latency=0.05)) as server:
         path = Path(folder) / "store.sqlite"
-        flags = ["--store", str(path), "--llm", f"openai:test-model@{server.url}", "--in-flight", "64"]
+        flags = [
+            "--store",
+            str(path),
+            "--llm",
+            f"openai:test-model@{server.url}",
+            "--in-flight",
+            "64",
+        ]
         for run in ("first", "second"):
             before, start = len(server.answers), time.perf_counter()
             command = [*program, "annotate", *arguments, *flags, "--json"]
@@ -137,7 +148,9 @@ def measure_data_set(arguments: list[str]) -> None:
             memory = usage.ru_maxrss / 1e6
             print(f"{run} run: {calls:,} calls in {seconds:.0f} s, peak memory {memory:.2f} GB")
             print(json.dumps(result))
-        size = sum(file.stat().st_size for file in path.parent.glob("store.sqlite*") if file.is_file())
+        size = sum(
+            file.stat().st_size for file in path.parent.glob("store.sqlite*") if file.is_file()
+        )
         print(f"store: {size / 1e6:.0f} MB")
 
 

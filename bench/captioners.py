@@ -2,8 +2,8 @@
 
 Usage: python bench/captioners.py FOLDER [--limit N] [--captioner NAME]... [--image-model FOLDER]
 
-The photos in FOLDER are decoded first. The builtin captioner, those in the hub's cache and those that are
-named are timed after a warm-up of one block. Run it on an idle machine.
+The photos in FOLDER are decoded first. The builtin captioner, those in the hub's cache and those
+that are named are timed after a warm-up of one block. Run it on an idle machine.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Times lists out of many items: `python bench/catalogue.py MODEL [--items N] [--http]`.
 
-MODEL is a folder that `mmrec fit` wrote. Items are added to it that are mixtures of two of its own, with noise
-in their vectors. Then random users get their best ten items, on one core; with --http over loopback.
-Scoring is linear unless a correction by DLRM was proven; --correction gives every run a random last layer,
-which shows what corrections would cost, not how good they are.
+MODEL is a folder that `mmrec fit` wrote. Items are added to it that are mixtures of two of its own,
+with noise in their vectors. Then random users get their best ten items, on one core; with --http
+over loopback. Scoring is linear unless a correction by DLRM was proven; --correction gives every
+run a random last layer, which shows what corrections would cost, not how good they are.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--users", type=int, default=200)
-    parser.add_argument("--correction", type=float, default=0.0, help="standard deviation of weights")
+    parser.add_argument(
+        "--correction", type=float, default=0.0, help="standard deviation of weights"
+    )
     parser.add_argument("--http", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -2,10 +2,10 @@
 
 Usage: python bench/cluster.py REVIEWS [--limit N] [--rounds N] [--workers N]
 
-N random reviews are annotated by the builtin model and encoded, in turn by this process, with as many threads
-as there are workers, and by the workers; each time with an empty store. Then the work of the driver alone is
-timed: blocks without work, of texts and of photos, and writing results. docs/cluster.md has been derived from
-these figures. Run it on an idle machine.
+N random reviews are annotated by the builtin model and encoded, in turn by this process, with as
+many threads as there are workers, and by the workers; each time with an empty store. Then the work
+of the driver alone is timed: blocks without work, of texts and of photos, and writing results.
+docs/cluster.md has been derived from these figures. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def main() -> None:
     texts = read_reviews(options.reviews).table["text"].sample(options.limit, seed=0).to_list()
     words = np.mean([len(text.split()) for text in texts])
     bf16 = "native" if has_fast_bf16() else "emulated"
-    print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, bf16 {bf16}")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, bf16 {bf16}"
+    )
     print(f"ray {ray.__version__}; {len(texts):,} reviews of {words:.0f} words")
     engines = {"one process": EngineConfig()}
     engine = EngineConfig(engine="ray", workers=options.workers)
@@ -101,14 +103,18 @@ def main() -> None:
         folder = Path(name)
         compare_engines(texts, engines, options.rounds, folder)
         speeds = [idle_blocks_per_second(pool, texts[:rows], 200) for rows in (1, 256)]
-        print(f"blocks without work: {speeds[0]:,.0f}/s of 1 text, {speeds[1]:,.0f}/s of 256 reviews")
+        print(
+            f"blocks without work: {speeds[0]:,.0f}/s of 1 text, {speeds[1]:,.0f}/s of 256 reviews"
+        )
         photos = [np.full((768, 1024, 3), shade, np.uint8) for shade in range(8)]
         speed = idle_blocks_per_second(pool, photos, 20)
         megabytes = speed * sum(photo.nbytes for photo in photos) / 1e6
         print(f"blocks without work: {speed:.1f}/s of 8 photos ({megabytes:,.0f} MB/s)")
         size = max(path.stat().st_size for path in folder.glob("*.sqlite")) / len(texts)
         notes, vectors = writes_per_second(folder, 250, 256), writes_per_second(folder, 768, 512)
-        print(f"store: {size / 1e3:.1f} KB a review; {notes:,.0f} notes/s, {vectors:,.0f} vectors/s")
+        print(
+            f"store: {size / 1e3:.1f} KB a review; {notes:,.0f} notes/s, {vectors:,.0f} vectors/s"
+        )
     ray.shutdown()
 
 
@@ -129,7 +135,9 @@ def compare_engines(
     for name, seconds in times.items():
         median = np.median(seconds)
         rate, rounded = len(texts) / median, ", ".join(f"{value:.1f}" for value in seconds)
-        print(f"{name:12}: {rate:7.1f} reviews/s, {base / median:.2f} times one process ({rounded} s)")
+        print(
+            f"{name:12}: {rate:7.1f} reviews/s, {base / median:.2f} times one process ({rounded} s)"
+        )
     (notes, vectors), (remote_notes, remote_vectors) = results.values()
     equal = np.mean([note == remote for note, remote in zip(notes, remote_notes, strict=True)])
     cosine = (vectors.astype(np.float64) * remote_vectors).sum(1)

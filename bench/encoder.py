@@ -2,8 +2,9 @@
 
 Usage: python bench/encoder.py REVIEWS [--limit N] [--rounds N]
 
-N random texts of the file REVIEWS are encoded by each in turn. Prints the median speed, and how similar the
-vectors are: cosines, and the share of a text's ten nearest neighbors that is the same. Run it on an idle machine.
+N random texts of the file REVIEWS are encoded by each in turn. Prints the median speed, and how
+similar the vectors are: cosines, and the share of a text's ten nearest neighbors that is the same.
+Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -37,9 +38,14 @@ def main() -> None:
     texts = texts.filter(texts.str.strip_chars() != "").sample(options.limit, seed=0).to_list()
     words = np.mean([len(text.split()) for text in texts])
     bf16 = "native" if has_fast_bf16() else "emulated"
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, bf16 {bf16}")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, bf16 {bf16}"
+    )
     print(f"{len(texts):,} reviews of {words:.0f} words")
-    peer, peer_name = SentenceTransformer(str(folder), device="cpu"), "SentenceTransformer, its defaults"
+    peer, peer_name = (
+        SentenceTransformer(str(folder), device="cpu"),
+        "SentenceTransformer, its defaults",
+    )
     encoders = {peer_name: lambda texts: peer.encode(texts, show_progress_bar=False)}
     for backend in (TorchBackend, OpenVINOBackend):
         for bf16 in (False, True):
@@ -54,7 +60,10 @@ def main() -> None:
             encode(texts)
             times[name].append(time.perf_counter() - start)
     for name in encoders:
-        speed, ratio = len(texts) / np.median(times[name]), np.median(times[peer_name]) / np.median(times[name])
+        speed, ratio = (
+            len(texts) / np.median(times[name]),
+            np.median(times[peer_name]) / np.median(times[name]),
+        )
         cosine = (vectors[name] * vectors[peer_name]).sum(1)
         shared = shared_neighbors(vectors[name], vectors[peer_name])
         print(f"{name:36} {speed:7.1f} sentences/s ({ratio:.2f}x), ", end="")

@@ -3,9 +3,9 @@
 Usage: python bench/results.py FOLDER [--out FILE] [--work DIR] [--seeds 30,31,...] [--sets NAME,...]
        [--parts peers,leak,ablation,truth] [--store FILE]
 
-FOLDER holds `gmaps-wa`, `zomato` and `rt-critics`, each with reviews.jsonl.gz and a file of item truth,
-which judges price tags and categories and is never an input. What is finished is kept in DIR, so that a run
-that was stopped goes on where it was; the page is written anew from all that is there.
+FOLDER holds `gmaps-wa`, `zomato` and `rt-critics`, each with reviews.jsonl.gz and a file of items, whose true
+prices and categories are compared with annotations, and are never an input. Finished results are kept in DIR,
+so that a stopped run continues; the page is written from all of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import platform
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,66 +40,31 @@ from mmrec.experiments.reproduce import PROTOCOLS, reproduce, reproduction_table
 from mmrec.features.dataset import Dataset
 from mmrec.pipeline import open_models
 
-COLUMNS = ("auc", "fpr_at_90", "ap_negative", "brier", "ece", "accuracy", "fpr", "loss")
-TITLES = ("ROC-AUC", "FPR@TPR.90", "AP dislikes", "Brier", "ECE", "accuracy", "FPR", "loss")
-TRAINED = ("baseline", "proposed", "mmrec")
-SEEDS = "30,31,32,33,34"
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """A real set: its item file, what its items are, and the columns of truth in the item file."""
-
-    name: str
-    items: str
-    kind: str
-    price: str | None
-    categories: str | None
-
-
-SETS = (
-    DataSet("gmaps-wa", "places.jsonl.gz", "restaurant", "price_level", None),
-    DataSet("zomato", "places.jsonl.gz", "restaurant", "cost_for_two_inr", "cuisines"),
-    DataSet("rt-critics", "films.jsonl.gz", "film", None, "genres"),
-)
-
-
-def main() -> None:
-    """Run what is not done yet, then write the page."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("docs/results.md"))
-    parser.add_argument("--work", type=Path, default=Path("runs/results"))
-    parser.add_argument("--seeds", default=SEEDS)
-    parser.add_argument("--sets", default=",".join(one.name for one in SETS))
-    parser.add_argument("--parts", default="peers,truth,leak,ablation")
-    parser.add_argument("--store", type=Path)
-    arguments = parser.parse_args()
-    seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    for dataset in SETS:
-        folder = arguments.folder / dataset.name
-        if dataset.name not in arguments.sets.split(",") or not folder.is_dir():
-            console.print(f"{dataset.name}: skipped")
-            continue
-        reviews = read_reviews(
-            folder / "reviews.jsonl.gz", ReadConfig(items=folder / dataset.items)
-        )
-        work = arguments.work / dataset.name
-        for part in arguments.parts.split(","):
-            console.print(f"{dataset.name}: {part}")
-            PARTS[part](
-                Task(dataset, folder / dataset.items, reviews, work, seeds, arguments.store)
-            )
-    arguments.out.write_text(page(arguments.work))
-    console.print(f"written: {arguments.out}")
+SETS = {
+    # Name: file of items, what they are, and the columns with their true price and categories.
+    "gmaps-wa": ("places.jsonl.gz", "restaurant", "price_level", None),
+    "zomato": ("places.jsonl.gz", "restaurant", "cost_for_two_inr", "cuisines"),
+    "rt-critics": ("films.jsonl.gz", "film", None, "genres"),
+}
+METRIC_TITLES = {
+    "auc": "ROC-AUC",
+    "fpr_at_90": "FPR@TPR.90",
+    "ap_negative": "AP dislikes",
+    "brier": "Brier",
+    "ece": "ECE",
+    "accuracy": "accuracy",
+    "fpr": "FPR",
+    "loss": "loss",
+}
+MODELS = ("baseline", "proposed", "mmrec")
 
 
 @dataclass(frozen=True)
 class Task:
-    """One set to be measured, and where results are kept."""
+    """One set to measure, and the folder of its results."""
 
-    dataset: DataSet
-    truth: Path
+    name: str
+    items: Path
     reviews: Reviews
     work: Path
     seeds: list[int]
@@ -107,102 +72,109 @@ class Task:
 
     def config(self, seed: int) -> Config:
         """The default pipeline."""
-        return Config(
-            seed=seed, store=self.store, annotation=AnnotationConfig(item_kind=self.dataset.kind)
-        )
+        annotation = AnnotationConfig(item_kind=SETS[self.name][1])
+        return Config(seed=seed, store=self.store, annotation=annotation)
 
 
-def peers(task: Task) -> None:
-    """Every split: simple peers, those that take features, the paper's two models, and ours."""
+def main() -> None:
+    """Run what is not finished, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--work", type=Path, default=Path("runs/results"))
+    parser.add_argument("--seeds", default="30,31,32,33,34")
+    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--parts", default="peers,truth,leak,ablation")
+    parser.add_argument("--store", type=Path)
+    options = parser.parse_args()
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    parts = {"peers": run_peers, "leak": run_leak, "ablation": run_ablation, "truth": run_truth}
+    for name, (items, *_) in SETS.items():
+        folder = options.folder / name
+        if name not in options.sets.split(",") or not folder.is_dir():
+            console.print(f"{name}: skipped")
+            continue
+        reviews = read_reviews(folder / "reviews.jsonl.gz", ReadConfig(items=folder / items))
+        task = Task(name, folder / items, reviews, options.work / name, seeds, options.store)
+        for part in options.parts.split(","):
+            console.print(f"{name}: {part}")
+            parts[part](task)
+    options.out.write_text(results_page(options.work))
+    console.print(f"written: {options.out}")
+
+
+def run_peers(task: Task) -> None:
+    """Compare simple and trained baselines, the paper's two models, and ours, on every split."""
     config = task.config(task.seeds[0])
     models = open_models(config)
-    journal = Checkpoint(task.work / "peers.json", task.reviews, config, models)
+    checkpoint = Checkpoint(task.work / "peers.json", task.reviews, config, models)
     for seed in task.seeds:
-        if str(seed) in journal.results:
+        if str(seed) in checkpoint.results:
             continue
-        result = compare(task.reviews, task.config(seed), models, TRAINED, trained_baselines=True)
-        split = result.prepared.split
-        kept = {
-            "scores": result.metrics,
-            "seconds": result.seconds,
-            "rows": {
-                name: len(getattr(split, name))
-                for name in ("train", "valid", "test", "filtered_rows")
-            },
-            "remarks": result.remarks,
-        }
-        journal.put(str(seed), kept)
+        result = compare(task.reviews, task.config(seed), models, MODELS, trained_baselines=True)
+        rows = {}
+        for part in ("train", "valid", "test", "filtered_rows"):
+            rows[part] = len(getattr(result.prepared.split, part))
+        stored = {"scores": result.metrics, "seconds": result.seconds}
+        checkpoint.put(str(seed), stored | {"rows": rows, "remarks": result.remarks})
 
 
-def leak(task: Task) -> None:
-    """The paper's experiment in both protocols."""
+def run_leak(task: Task) -> None:
+    """Repeat the paper's experiment in both protocols."""
     config = PaperConfig(store=task.store)
-    profile = config.annotation.model_copy(update={"item_kind": task.dataset.kind})
-    config = config.model_copy(update={"annotation": profile})
+    annotation = config.annotation.model_copy(update={"item_kind": SETS[task.name][1]})
+    config = config.model_copy(update={"annotation": annotation})
     path = task.work / "reproduce.json"
     stacks = reproduce(task.reviews, config, open_models(config), path, 5, list(PROTOCOLS))
     reproduce_page(stacks, path.with_suffix(".html"), command_line())
 
 
-def ablate(task: Task) -> None:
-    """Groups of inputs alone, left out, and all coalitions, of our model."""
+def run_ablation(task: Task) -> None:
+    """Train our model on groups of features alone, without them, and on all coalitions."""
     config, path = task.config(task.seeds[0]), task.work / "ablation.json"
-    asked = {"shapley", "words"}
-    trials = ablation.ablate(
-        task.reviews, config, open_models(config), path, seeds=len(task.seeds), extras=asked
-    )
-    ablation_page(trials, "mmrec", path.with_suffix(".html"), command_line())
+    options = {"seeds": len(task.seeds), "extras": {"shapley", "words"}}
+    seeds = ablation.ablate(task.reviews, config, open_models(config), path, **options)
+    ablation_page(seeds, "mmrec", path.with_suffix(".html"), command_line())
 
 
-def judged(task: Task) -> None:
-    """Price tags and categories against the truth."""
+def run_truth(task: Task) -> None:
+    """Compare price tags and categories of notes, and of keywords, with the truth."""
     config = task.config(0)
     models = open_models(config)
-    journal = Checkpoint(task.work / "truth.json", task.reviews, config, models)
-    if "truth" not in journal.results:
-        journal.put("truth", judge(task, Dataset.from_reviews(task.reviews, models, config)))
-
-
-PARTS = {"peers": peers, "leak": leak, "ablation": ablate, "truth": judged}
-
-
-def judge(task: Task, corpus: Dataset) -> dict[str, float]:
-    """What the notes say of price and categories, and what plain comparators say, against the truth."""
-    dataset = task.dataset
-    by_item: dict[str, list[int]] = {}
+    checkpoint = Checkpoint(task.work / "truth.json", task.reviews, config, models)
+    if "truth" in checkpoint.results:
+        return
+    dataset = Dataset.from_reviews(task.reviews, models, config)
+    rows_of_item: dict[str, list[int]] = {}
     for row, item in enumerate(task.reviews.table["item"]):
-        by_item.setdefault(item, []).append(row)
-    texts = {item: [corpus.texts[row] for row in rows] for item, rows in by_item.items()}
+        rows_of_item.setdefault(item, []).append(row)
+    texts, prices, categories = {}, {}, {}
+    for item, rows in rows_of_item.items():
+        texts[item] = "\n".join(dataset.texts[row] for row in rows)
+        prices[item] = truth.price_level_score(dataset.notes[row].price for row in rows)
+        categories[item] = truth.rank_labels(dataset.notes[row].categories for row in rows)
+    _, _, price_column, category_column = SETS[task.name]
     figures: dict[str, float] = {}
-    if dataset.price:
-        prices = truth.read_prices(task.truth, "business_id", dataset.price)
-        score = {
-            item: truth.price_level_score(corpus.notes[row].price for row in rows)
-            for item, rows in by_item.items()
-        }
-        figures["price items"] = len(prices)
-        figures["price builtin"] = price_correlation(score, prices)
-        figures["price keywords"] = price_correlation(keyword_price(texts), prices)
+    if price_column:
+        true_prices = truth.read_prices(task.items, "business_id", price_column)
+        figures["price items"] = len(true_prices)
+        figures["price builtin"] = price_correlation(prices, true_prices)
+        figures["price keywords"] = price_correlation(keyword_prices(texts), true_prices)
         figures["price most frequent"] = 0.0  # a constant orders nothing
-    if dataset.categories:
-        labels = truth.read_categories(task.truth, "business_id", dataset.categories)
-        ranked = {
-            item: truth.rank_labels(corpus.notes[row].categories for row in rows)
-            for item, rows in by_item.items()
-        }
-        frequent = truth.most_frequent_labels(labels)
-        names = {label for item in labels.values() for label in item}
+    if category_column:
+        labels = truth.read_categories(task.items, "business_id", category_column)
+        frequent = dict.fromkeys(labels, truth.most_frequent_labels(labels))
         figures["category items"] = len(labels)
-        figures["category builtin"] = category_recall(ranked, labels)
-        figures["category keywords"] = category_recall(keyword_categories(texts, names), labels)
-        figures["category most frequent"] = category_recall(dict.fromkeys(labels, frequent), labels)
-    return figures
+        figures["category builtin"] = category_recall(categories, labels)
+        figures["category keywords"] = category_recall(keyword_categories(texts, labels), labels)
+        figures["category most frequent"] = category_recall(frequent, labels)
+    checkpoint.put("truth", figures)
 
 
-def price_correlation(score: Mapping[str, float], prices: Mapping[str, float]) -> float:
+def price_correlation(scores: Mapping[str, float], prices: Mapping[str, float]) -> float:
     """Spearman's rank correlation over the items of `prices`; an item without a score counts as 0."""
-    scores = np.array([score.get(item, 0.0) for item in prices])
-    estimate = rank_correlation(scores, np.array([*prices.values()]), min_pairs=2)
+    values = np.array([scores.get(item, 0.0) for item in prices])
+    estimate = rank_correlation(values, np.array([*prices.values()]), min_pairs=2)
     return estimate.value if estimate else 0.0
 
 
@@ -210,30 +182,32 @@ def category_recall(
     ranked: Mapping[str, Sequence[str]], labels: Mapping[str, Sequence[str]]
 ) -> float:
     """Mean of `label_recall` over the items that have labels."""
-    return float(np.mean([truth.label_recall(ranked.get(i, []), own) for i, own in labels.items()]))
+    recall = [truth.label_recall(ranked.get(item, []), names) for item, names in labels.items()]
+    return float(np.mean(recall))
 
 
 def keyword_categories(
-    texts: Mapping[str, Sequence[str]], labels: Iterable[str]
+    texts: Mapping[str, str], labels: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
-    """Labels whose name occurs in an item's reviews, by the number of times: plain keyword counting."""
-    names = sorted({*map(truth.normalise_label, labels)} - {""})
+    """Labels whose name occurs in an item's reviews, by the number of times."""
+    names = sorted(
+        {truth.normalise_label(name) for item in labels.values() for name in item} - {""}
+    )
     patterns = {name: re.compile(rf"\b{re.escape(name)}\b") for name in names}
     ranked = {}
-    for item, reviews in texts.items():
-        text = truth.normalise_label("\n".join(reviews))
+    for item, text in texts.items():
+        text = truth.normalise_label(text)
         counts = Counter({name: len(pattern.findall(text)) for name, pattern in patterns.items()})
         ranked[item] = [name for name, count in counts.most_common() if count]
     return ranked
 
 
-def keyword_price(texts: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Occurrences of words for expensive less those for cheap."""
+def keyword_prices(texts: Mapping[str, str]) -> dict[str, float]:
+    """Occurrences of words for expensive minus those for cheap."""
     expensive = re.compile(r"\b(?:expensive|pricey|overpriced)\b", re.IGNORECASE)
     cheap = re.compile(r"\b(?:cheap|affordable|inexpensive)\b", re.IGNORECASE)
     scores = {}
-    for item, reviews in texts.items():
-        text = "\n".join(reviews)
+    for item, text in texts.items():
         scores[item] = float(len(expensive.findall(text)) - len(cheap.findall(text)))
     return scores
 
@@ -242,124 +216,109 @@ def markdown(table: ResultTable) -> str:
     """A table for a Markdown document, its title above and its notes below."""
     words = table.words()
     rule = ["---" if column in words else "---:" for column in range(len(table.header))]
-    lines = [table.header, rule]
-    for number, row in enumerate(table.rows):
-        bold = [(number, column) in table.bold for column in range(len(row))]
-        lines.append([f"**{cell}**" if b else cell for cell, b in zip(row, bold, strict=True)])
+    lines = [table.header, rule, *map(list, table.rows)]
+    for row, column in table.bold:
+        lines[row + 2][column] = f"**{table.rows[row][column]}**"
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return "\n\n".join([f"**{table.title}**", text, *table.notes]) + "\n"
 
 
-def page(work: Path) -> str:
-    """The Markdown page of all that is done."""
+def results_page(work: Path) -> str:
+    """The Markdown page of all that is finished."""
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    parts = [
-        "# Results on real reviews",
-        "",
-        f"Written by `make results` (mmrec {mmrec.__version__}, {datetime.now(UTC):%Y-%m-%d}, {machine}).",
-        "Language model and captioner are the builtin ones; no LLM wrote any of this. Test rows are a random",
-        "quarter. Unless said otherwise evidence is `fold`, and epochs, penalties and calibration are chosen",
-        "on validation rows.",
-        "",
-        "How settings were found: the training settings of `baseline` and `proposed` were once picked by",
-        "looking at test rows of seeds 0 to 4 of these sets; the penalties and inputs of `mmrec` were picked",
-        "on rows held out of the *known* rows of seeds 101 to 112. The seeds below had not been looked at,",
-        "but they are other splits of the same reviews (docs/log.md).",
-    ]
-    for dataset in SETS:
-        parts += _set_page(dataset, work / dataset.name)
-    return "\n".join(parts) + "\n"
+    written = f"mmrec {mmrec.__version__}, {datetime.now(UTC):%Y-%m-%d}, {machine}"
+    page = f"""# Results on real reviews
+
+Written by `make results` ({written}).
+The language model and the captioner are the builtin ones; no large language model was used. Test rows are a
+random quarter. Unless stated otherwise, the evidence policy is `fold`, and epochs, penalties and calibration
+are chosen on validation rows.
+
+How settings were found: the training settings of `baseline` and `proposed` were once picked by test rows of
+seeds 0 to 4 of these sets; the penalties and inputs of `mmrec` were picked on rows held out of the evidence
+rows of seeds 101 to 112. The seeds below had not been used, but they are other splits of the same reviews
+(docs/log.md).
+"""
+    lines: list[str] = []
+    for name in SETS:
+        section = set_lines(work / name)
+        lines += ["", f"## {name}", *section] if section else []
+    return page + "\n".join([*lines, ""])
 
 
-def _set_page(dataset: DataSet, work: Path) -> list[str]:
-    lines = ["", f"## {dataset.name}"]
+def set_lines(work: Path) -> list[str]:
+    """The lines of one set."""
+    lines: list[str] = []
     if (path := work / "peers.json").exists():
-        lines += _peers_lines([*latest_results(path).values()])
+        lines += peer_lines([*latest_results(path).values()])
     if (path := work / "truth.json").exists():
-        lines += _truth_lines(latest_results(path)["truth"])
+        figures = latest_results(path)["truth"]
+        titles = {
+            "price": "Price tags and the true price, Spearman's rank correlation",
+            "category": "Categories and the true ones, recall at 5",
+        }
+        for kind, title in titles.items():
+            if f"{kind} builtin" in figures:
+                names = ("builtin", "keywords", "most frequent")
+                values = ", ".join(f"{name} {figures[f'{kind} {name}']:.3f}" for name in names)
+                lines += ["", f"{title} ({figures[f'{kind} items']:,} items): {values}."]
     if (path := work / "reproduce.json").exists():
         (stacks,) = latest_results(path).values()
-        seconds = {
-            name: sum(one["seconds"] for one in own.values()) for name, own in stacks.items()
-        }
-        took = ", ".join(f"{name} {value / 60:.0f} minutes" for name, value in seconds.items())
+        minutes = []
+        for name, stack in stacks.items():
+            minutes.append(
+                f"{name} {sum(run['seconds'] for run in stack.values()) / 60:.0f} minutes"
+            )
         lines += ["", "### The paper's experiment, in both protocols", ""]
-        lines += [f"5 repeats of 12 settings, 60 trainings a protocol, with features: {took}."]
+        lines += ["5 repeats of 12 settings, 60 trainings a protocol, with features: "]
+        lines[-1] += f"{', '.join(minutes)}."
         lines += ["", *(markdown(table) for table in reproduction_tables(stacks))]
     if (path := work / "ablation.json").exists():
-        trials = [*latest_results(path).values()]
-        lines += ["", f"### What each group of inputs adds to `mmrec` ({len(trials)} seeds)", ""]
-        lines += [markdown(table) for table in ablation.ablation_tables(trials)]
-    return lines if len(lines) > 2 else []
+        seeds = [*latest_results(path).values()]
+        lines += ["", f"### What each group of inputs adds to `mmrec` ({len(seeds)} seeds)", ""]
+        lines += [markdown(table) for table in ablation.ablation_tables(seeds)]
+    return lines
 
 
-def _peers_lines(runs: list[dict[str, Any]]) -> list[str]:
-    first, rows = runs[0], runs[0]["rows"]
-    spare = (
-        f", and {rows['filtered_rows']:,} more that only speak for others"
-        if rows["filtered_rows"]
-        else ""
-    )
-    count = sum(rows.values()) - rows["filtered_rows"]
-    names = [name for name in first["scores"] if all(name in run["scores"] for run in runs)]
-    others = [name for name in names if name not in TRAINED]
-    values = {name: [run["scores"][name] for run in runs] for name in names}
-    best = max(
-        others, key=lambda name: mean_and_standard_error([one["auc"] for one in values[name]])[0]
-    )
-    lines = [
-        "",
-        f"{count:,} reviews{spare}; {len(runs)} seeds, mean ± standard error over them.",
-        "",
-    ]
-    lines += ["| model | " + " | ".join(TITLES) + " |", "|---|" + "---:|" * len(TITLES)]
+def peer_lines(runs: list[dict[str, Any]]) -> list[str]:
+    """Metrics of all models, and their differences from the best baseline."""
+    rows = runs[0]["rows"]
+    count, filtered = sum(rows.values()) - rows["filtered_rows"], rows["filtered_rows"]
+    more = f", and {filtered:,} more that are only evidence for others" if filtered else ""
+    lines = ["", f"{count:,} reviews{more}; {len(runs)} seeds, mean ± standard error.", ""]
+    names = [name for name in runs[0]["scores"] if all(name in run["scores"] for run in runs)]
+
+    def values(name: str, metric: str) -> list[float]:
+        return [run["scores"][name].get(metric, float("nan")) for run in runs]
+
+    lines.append(f"| model | {' | '.join(METRIC_TITLES.values())} |")
+    lines.append("|---|" + "---:|" * len(METRIC_TITLES))
     for name in names:
-        cells = [
-            _cell([one.get(column, float("nan")) for one in values[name]]) for column in COLUMNS
-        ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    rest = [name for name in names if name not in (best, "always like")]
+        cells = []
+        for metric in METRIC_TITLES:
+            mean, error = mean_and_standard_error(values(name, metric))
+            cells.append(f"{mean:.4f} ± {error:.4f}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     if len(runs) < 2:
         return lines
-    ratio = rows["test"] / rows["train"]
-    lines += [
-        "",
-        f"Less the best peer, {best}: paired over seeds, 95% intervals with the variance of Nadeau",
-    ]
-    lines += [
-        "and Bengio (splits share rows), p-values corrected for the number of models (Holm).",
-        "",
-    ]
-    lines += ["| model | ROC-AUC | p | FPR@TPR.90 | p |", "|---|---:|---:|---:|---:|"]
-    columns = []
-    for key in ("auc", "fpr_at_90"):
-        own = {name: [one[key] for one in values[name]] for name in names}
-        gaps = [paired_t_test(own[name], own[best], ratio) for name in rest]
-        columns.append(list(zip(gaps, holm_correction([gap.p_value for gap in gaps]), strict=True)))
-    for name, *found in zip(rest, *columns, strict=True):
-        cells = [f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] | {p:.3f}" for gap, p in found]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return lines
-
-
-def _cell(values: list[float]) -> str:
-    mean, error = mean_and_standard_error(values)
-    return f"{mean:.4f} ± {error:.4f}"
-
-
-def _truth_lines(figures: dict[str, float]) -> list[str]:
-    lines = []
-    for kind, what in (
-        ("price", "Price tags against the true price, Spearman's rank correlation"),
-        ("category", "Categories against the true ones, recall at 5"),
-    ):
-        if f"{kind} builtin" in figures:
-            shown = ", ".join(
-                f"{name} {figures[f'{kind} {name}']:.3f}"
-                for name in ("builtin", "keywords", "most frequent")
-            )
-            lines += ["", f"{what} ({figures[f'{kind} items']:,} items): {shown}."]
-    return lines
+    baselines = [name for name in names if name not in MODELS]
+    best = max(baselines, key=lambda name: np.mean(values(name, "auc")))
+    lines += ["", f"Differences from the best peer, {best}: paired over seeds, 95% intervals with"]
+    lines[-1] += (
+        " the variance of Nadeau and Bengio (splits share rows), p-values corrected for the"
+    )
+    lines[-1] += " number of models (Holm)."
+    lines += ["", "| model | ROC-AUC | p | FPR@TPR.90 | p |", "|---|---:|---:|---:|---:|"]
+    compared = [name for name in names if name not in (best, "always like")]
+    cells_of_model: dict[str, list[str]] = {name: [] for name in compared}
+    for metric in ("auc", "fpr_at_90"):
+        ratio, best_values = rows["test"] / rows["train"], values(best, metric)
+        gaps = [paired_t_test(values(name, metric), best_values, ratio) for name in compared]
+        p_values = holm_correction([gap.p_value for gap in gaps])
+        for name, gap, p in zip(compared, gaps, p_values, strict=True):
+            interval = f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+            cells_of_model[name] += [interval, f"{p:.3f}"]
+    return lines + [f"| {name} | {' | '.join(cells)} |" for name, cells in cells_of_model.items()]
 
 
 if __name__ == "__main__":

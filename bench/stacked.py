@@ -2,18 +2,19 @@
 
 Usage: python bench/stacked.py [--rows N] [--runs N] [--epochs N] [--peer FOLDER]
 
-The ranker is the paper's proposed one with summaries, on random data: 2 x 384 columns of text to 128 to 32, 107
-categories, 7 numbers. `joint` trains all of it; `staged` is the paper's second step, in which the text is
-reduced already. A model-sample is one row that one run has been trained on once.
+The ranker is the paper's proposed one with summaries, on random data: 2 x 384 columns of text to
+128 to 32, 107 categories, 7 numbers. `joint` trains all of it; `staged` is the paper's second step,
+in which the text is reduced already. A model-sample is one row that one run has been trained on
+once.
 
-The share of the peak counts the multiply-adds of linear layers alone: one product forward and two backward, or
-one backward where the inputs are data and so need no gradient. The peak is what the machine reaches at the
-largest product of the stack. Run it on an idle machine.
+The share of the peak counts the multiply-adds of linear layers alone: one product forward and two
+backward, or one backward where the inputs are data and so need no gradient. The peak is what the
+machine reaches at the largest product of the stack. Run it on an idle machine.
 
-With `--peer`, a checkout of facebookresearch/dlrm (whose script needs the package `tensorboard`), that script
-trains a DLRM of the shape of `staged` in turn with ours: numbers, a bag of 11 of 107 categories, one more
-vector of 32. It has plain SGD and no dropout, and is timed by its own clock, without making its batches; ours
-has AdamW, is timed whole, and trains with and without dropout.
+With `--peer`, a checkout of facebookresearch/dlrm (whose script needs the package `tensorboard`),
+that script trains a DLRM of the shape of `staged` in turn with ours: numbers, a bag of 11 of 107
+categories, one more vector of 32. It has plain SGD and no dropout, and is timed by its own clock,
+without making its batches; ours has AdamW, is timed whole, and trains with and without dropout.
 """
 
 from __future__ import annotations
@@ -110,7 +111,13 @@ def peer_speed(folder: Path, batches: int) -> float:
     flags = f"{shape} {size} --print-freq=100 --print-time".split()
     command = [sys.executable, "dlrm_s_pytorch.py", *flags]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    options = {"cwd": folder, "env": environment, "check": True, "capture_output": True, "text": True}
+    options = {
+        "cwd": folder,
+        "env": environment,
+        "check": True,
+        "capture_output": True,
+        "text": True,
+    }
     output = subprocess.run(command, **options).stdout
     milliseconds = [float(number) for number in re.findall(r"([\d.]+) ms/it", output)]
     return BATCH / statistics.median(milliseconds[1:]) * 1000

@@ -2,7 +2,8 @@
 
 Usage: python bench/startup.py [--rounds N]
 
-Each runs in a process of its own, in turn; prints the median of the rounds, also without the start of Python.
+Each runs in a process of its own, in turn; prints the median of the rounds, also without the start
+of Python.
 """
 
 from __future__ import annotations
