@@ -48,9 +48,11 @@ def main() -> None:
     )
     encoders = {peer_name: lambda texts: peer.encode(texts, show_progress_bar=False)}
     for backend in (TorchBackend, OpenVINOBackend):
-        for bf16 in (False, True):
-            name = f"ours, {backend.__name__.removesuffix('Backend')} {'bf16' if bf16 else 'fp32'}"
-            encoders[name] = backend(folder, bf16).encode
+        for use_bf16 in (False, True):
+            name = (
+                f"ours, {backend.__name__.removesuffix('Backend')} {'bf16' if use_bf16 else 'fp32'}"
+            )
+            encoders[name] = backend(folder, use_bf16).encode
     # The first round is not timed: it compiles kernels.
     vectors = {name: encode(texts) for name, encode in encoders.items()}
     times: dict[str, list[float]] = {name: [] for name in encoders}
