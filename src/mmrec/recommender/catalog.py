@@ -46,13 +46,10 @@ class Catalog:
         table = saved.reviews.items
         self._names = dict(zip(table["item"], table["name"], strict=True))
         self._items = online.ids["item"]
-        # By item: ids and notes of live reviews, and captions of live photos.
-        self._live_notes: dict[int, list[tuple[str, Note]]] = defaultdict(list)
+        # By item: ids and notes of live reviews, whose likes and dislikes are their own sentences,
+        # and captions of live photos.
+        self.live_notes: dict[int, list[tuple[str, Note]]] = defaultdict(list)
         self._live_captions: dict[int, list[str]] = defaultdict(list)
-
-    def add_review(self, item: int, review_id: str, note: Note) -> None:
-        """Add a live review; its note has sentences of the review, word for word."""
-        self._live_notes[item].append((review_id, note))
 
     def update_item(self, item: int, name: str | None, captions: Sequence[str]) -> None:
         """Add a name, if any, and captions to an item."""
@@ -171,7 +168,7 @@ class Catalog:
         rows = self._rows(item)[-_QUOTED_REVIEWS:]
         ids = [self._dataset.review_ids[row] for row in rows]
         notes = zip(ids, self._dataset.quotable_notes(rows), strict=True)
-        return [*notes, *self._live_notes.get(item, [])]
+        return [*notes, *self.live_notes.get(item, [])]
 
 
 class TextSearch:
@@ -228,13 +225,6 @@ class TextSearch:
                 ranked = ranked[np.isin(ranked, candidates)]
             candidates = np.sort(ranked[:limit])
         return candidates
-
-    def search(self, text: str, n: int) -> list[str]:
-        """Ids of items with the text in their name, then of those with reviews nearest to it."""
-        codes = self._catalog.named_items(text)
-        if len(codes) < n:
-            codes += self.rank_items(text)[:n].tolist()
-        return [self._online.ids["item"][code] for code in dict.fromkeys(codes)][:n]
 
     def neighbors(self, name: str, code: int, n: int) -> list[tuple[str, float]]:
         """Ids of items, or users, with similar texts in a space, and cosines."""

@@ -66,10 +66,7 @@ class PersistentModel:
         return model
 
     def save(self, folder: Path | str) -> Path:
-        """Write the model and its reviews as safetensors, JSON and Parquet; and a model card.
-
-        Raises a DataError if there are live reviews or items.
-        """
+        """Write the model, its reviews and a model card; a DataError if there are live reviews."""
         return self._save(Path(folder), self.saved)
 
     def _save(self, folder: Path, saved: SavedRecommender) -> Path:
@@ -98,20 +95,11 @@ class PersistentModel:
     ) -> str:
         """Publish the model, with the texts and user ids of all reviews, on the Hugging Face hub.
 
-        Photos, their paths and addresses of servers are not published; names of models are.
-
-        Args:
-            repo_id: `owner/name`; created if need be.
-            private: whether only the owner can read it.
-            public_reviews: consents that everybody can read the reviews.
-            options: of `HfApi.upload_folder`: `commit_message`, `revision` and others.
-
-        Returns:
-            The URL of the commit.
-
-        Raises:
-            ConfigError: everybody could read the reviews, without consent.
-            ModelError: the hub cannot be reached, or refuses.
+        Photos, their paths and addresses of servers are not published; names of models are. If need
+        be, `repo_id` (`owner/name`) is created. It is `private` to its owner, unless everybody can
+        read the reviews with the consent of `public_reviews`; a ConfigError is raised without it.
+        `options` are those of `HfApi.upload_folder`: `commit_message`, `revision` and others.
+        Returns the URL of the commit; a ModelError if the hub cannot be reached, or refuses.
         """
         readable = "everybody may read the texts and user ids of the reviews"
         consent = f"pass public_reviews=True if {readable}"
@@ -133,10 +121,9 @@ class PersistentModel:
 
     @classmethod
     def from_pretrained(cls, name: Path | str, **options: Any) -> Self:
-        """Read a model from a folder, or from the hub (`owner/name`).
+        """Read a model from a folder, or from the hub (`owner/name`); a ModelError if there is none.
 
         `options` are those of `huggingface_hub.snapshot_download`, as `revision` and `token`.
-        Raises a ModelError if there is no such model, or a damaged one.
         """
         if Path(name).is_dir():
             return cls.load(name)
@@ -220,9 +207,8 @@ def model_card(saved: SavedRecommender) -> ModelCard:
 def _public_name(model: str) -> str:
     """A model's name without the address of its server; of a folder only the last part."""
     kind, colon, name = _strip_address(model).rpartition(":")
-    if name.startswith(("/", "\\", "~", ".")):
-        name = PureWindowsPath(name).name
-    return kind + colon + name
+    is_folder = name.startswith(("/", "\\", "~", "."))
+    return kind + colon + (PureWindowsPath(name).name if is_folder else name)
 
 
 def _escape(value: object) -> str:

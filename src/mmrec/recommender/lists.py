@@ -90,7 +90,6 @@ class ListScorer:
         self,
         user: int,
         n: int,
-        *,
         inputs: RankerInputs | None = None,
         candidates: np.ndarray | None = None,
         excluded: Sequence[int] | np.ndarray = (),
@@ -114,7 +113,6 @@ class ListScorer:
         self,
         users: Sequence[int],
         n: int,
-        *,
         excluded: Callable[[int], np.ndarray] | None,
         min_probability: float,
     ) -> pl.DataFrame:
@@ -127,26 +125,17 @@ class ListScorer:
         # A thread for each list is faster than several for one.
         threads = torch.get_num_threads()
         pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-        items: list[list[int]] = []
-        probabilities: list[list[float]] = []
+        rows: list[tuple[int, int, int, float]] = []
         try:
             with pool, track("recommending", len(users)) as advance:
-                for codes, probability in pool.map(top_items, users):
-                    items.append(codes.tolist())
-                    probabilities.append(probability.tolist())
+                for position, (items, probability) in enumerate(pool.map(top_items, users)):
+                    ranked = zip(items.tolist(), probability.tolist(), strict=True)
+                    rows += [(position, rank, *best) for rank, best in enumerate(ranked, 1)]
                     advance(1)
         finally:
             torch.set_num_threads(threads)  # new threads would inherit the setting of the pool's
-        positions = np.arange(len(users))
-        columns = {
-            "user": pl.Series(positions),
-            "item": pl.Series(items, dtype=pl.List(pl.Int64)),
-            "probability": pl.Series(probabilities, dtype=pl.List(pl.Float64)),
-        }
-        rank = pl.int_ranges(1, pl.col("item").list.len() + 1, dtype=pl.UInt32).alias("rank")
-        table = pl.DataFrame(columns).select("user", rank, "item", "probability")
-        # The row of an empty list has nulls.
-        return table.explode("rank", "item", "probability").drop_nulls()
+        schema = {"user": pl.Int64(), "rank": pl.UInt32(), "item": pl.Int64()}
+        return pl.DataFrame(rows, schema | {"probability": pl.Float64()}, orient="row")
 
     def _list_logits(self, inputs: RankerInputs, user: int, items: Tensor) -> Tensor:
         """(n,) logits, averaged over runs, of a user and n items."""

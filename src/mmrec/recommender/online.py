@@ -1,15 +1,14 @@
 """Online state: users and items with live reviews, updated at once from stored sums, without training.
 
 A live review is added to the sums of its user and its item, and their features are built again. Mixed
-effects, which are fitted on all reviews, are updated where the review touches them, with everything else held
-fixed: one step of the same regression, which the next `fit` solves for all reviews together. In the same
-way new users are described by their own words, or by items that they like.
+effects, which are fitted on all reviews, are updated where the review touches them, with all else held
+fixed: one step of the same regression, which the next `fit` solves for all reviews together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -40,9 +39,10 @@ class _Entity:
     """A user or an item with its live reviews."""
 
     sums: EvidenceSums  # over its reviews
-    columns: dict[str, float]  # mixed effects, by the name of the dense column
-    factors: np.ndarray  # (t,) of the factor score
-    ratings: list[tuple[int, float]]  # of a user: items and ratings
+    # Mixed effects, by the name of the dense column, and (t,) factors of the factor score.
+    columns: dict[str, float] = field(default_factory=dict)
+    factors: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    ratings: list[tuple[int, float]] = field(default_factory=list)  # of a user: items and ratings
 
     @property
     def count(self) -> float:
@@ -96,10 +96,7 @@ class OnlineState:
         return user_code, item_code
 
     def add_item(self, item: str, text: str, note: Note, captions: Sequence[str]) -> int:
-        """Add a description, "" for none, or captions of photos to a new or known item; its code.
-
-        Raises a DataError if the model uses none of it.
-        """
+        """Add a description, "" for none, or captions of photos to a new or known item; its code."""
         self.check_item_content(text, captions)
         dataset = Dataset.single_review(text, np.nan, self.models, note, captions=captions)
         sums = self._sums("item", dataset)
@@ -110,11 +107,9 @@ class OnlineState:
 
     def check_item_content(self, text: str, captions: Sequence[str]) -> None:
         """Raise a DataError if the model uses neither the description nor the captions of an item."""
-        if text.strip():
-            return
-        if not captions:
+        if not text.strip() and not captions:
             raise DataError("describe the item in words, or bring a photo of it")
-        if not self._builder.uses_captions:
+        if not text.strip() and not self._builder.uses_captions:
             message = "this model has learned nothing from captions: describe the item in words"
             raise DataError(message)
 
@@ -141,7 +136,7 @@ class OnlineState:
         return self._builder.describe_user(Dataset.from_description(words, self.models))
 
     def user_who_likes(self, items: Sequence[int], rating: float = 5.0) -> EntityFeatures:
-        """Features of a new user, in one view, who rates each item so and writes as others do of it."""
+        """Features of a new user, in one view, who rates the items so and writes as others do of them."""
         user, count = self._entity("user", self.features.user.unknown_index), len(items)
         user.ratings = [(item, rating) for item in items]
         if (regression := self._regression) is not None:
@@ -169,8 +164,7 @@ class OnlineState:
         return self._build("user", user)
 
     def _sums(self, kind: EntityKind, dataset: Dataset) -> EvidenceSums:
-        """Sums over the one review of a dataset."""
-        row = np.zeros(1, dtype=np.int64)
+        row = np.zeros(1, dtype=np.int64)  # the only review
         return self._builder.evidence_sums(kind, EvidenceViews.from_lists(row, [row]), dataset)
 
     def _code(self, kind: EntityKind, name: str) -> int:
@@ -196,22 +190,21 @@ class OnlineState:
         if (kind, code) in self._changed:
             return self._changed[kind, code]
         known_sums, features = self._known_sums[kind], self._entity_features(kind)
-        known_count = len(known_sums.rating_count)
-        sums = known_sums.take(np.array([min(code, known_count - 1)]))
-        if code >= known_count:
-            sums = sums.zeros()
+        is_known = code < len(known_sums.rating_count)
+        sums = known_sums.take(np.array([code if is_known else 0]))
+        sums = sums if is_known else sums.zeros()
         # Means of vectors are stored in the features alone, not in the sums.
         vectors = {name: x[[code]].astype(np.float32) for name, x in features.vectors.items()}
-        data = self._data
-        rows = np.flatnonzero(data.user == code) if kind == "user" else np.zeros(0, dtype=np.int64)
-        ratings = list(zip(data.item[rows].tolist(), data.rating[rows].tolist(), strict=True))
-        columns: dict[str, float] = {}
-        factors = np.zeros(0)
+        entity = _Entity(replace(sums, vectors=vectors))
+        if kind == "user":
+            rows = self._data.user == code
+            items, ratings = self._data.item[rows].tolist(), self._data.rating[rows].tolist()
+            entity.ratings = list(zip(items, ratings, strict=True))
         if self._regression is not None:
-            dense = dict(zip(features.names, features.dense[code].tolist(), strict=True))
-            columns = {name: dense[name] for name in EFFECT_COLUMNS}
-            factors = features.factors[code].astype(np.float64)
-        return _Entity(replace(sums, vectors=vectors), columns, factors, ratings)
+            for name in EFFECT_COLUMNS:
+                entity.columns[name] = float(features.dense[code, features.names.index(name)])
+            entity.factors = features.factors[code].astype(np.float64)
+        return entity
 
     def _update_effects(
         self, regression: TextRegression, user: _Entity, item: _Entity, dataset: Dataset

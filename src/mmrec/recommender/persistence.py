@@ -66,8 +66,8 @@ class SavedRecommender:
 
     Attributes:
         features: of every user and every item by code; rows are the reviews.
-        evidence_sums: sums over the reviews of each user and item, to which live reviews are
-            added; without vectors, whose means are in `features`.
+        evidence_sums: over the reviews of each user and item, without vectors, whose means are in
+            `features`; live reviews are added to them.
         text_regression: of the mixed effects, where the model has any.
         notes: of the reviews; none where the model was made of summaries.
     """
@@ -146,14 +146,10 @@ def save_recommender(saved: SavedRecommender, folder: Path) -> Path:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a saved model.
-
-    Raises:
-        ModelError: there is no model of this format, or it is damaged.
-    """
+    """The manifest of a saved model; a ModelError if there is none of this format, or it is damaged."""
     if not (folder / "model.json").is_file():
-        hint = "name a folder that `mmrec fit --out` wrote"
-        raise ModelError(f"{folder}: no model.json here; {hint}")
+        message = "no model.json here; name a folder that `mmrec fit --out` wrote"
+        raise ModelError(f"{folder}: {message}")
     with _translate_damage(folder):
         values = json.loads((folder / "model.json").read_bytes())
         if values.get("format") != _FORMAT:
@@ -167,11 +163,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def load_recommender(folder: Path) -> SavedRecommender:
-    """Read what `save_recommender` wrote.
-
-    Raises:
-        ModelError: there is no model of this format, or it is damaged.
-    """
+    """Read what `save_recommender` wrote; raises what `read_manifest` does."""
     manifest = read_manifest(folder)
     with _translate_damage(folder):
         ranker = Ranker(manifest.shape)

@@ -35,9 +35,8 @@ class RecommenderState:
 
     def __init__(self, saved: SavedRecommender, models: Models) -> None:
         # Each part reads those before it; none changes another.
-        self.dataset = Dataset.from_reviews(
-            saved.reviews, models, saved.config, saved.notes or None
-        )
+        notes = saved.notes or None
+        self.dataset = Dataset.from_reviews(saved.reviews, models, saved.config, notes)
         self.online = OnlineState(saved, self.dataset.data, models)
         self.catalog = Catalog(saved, self.dataset, self.online)
         self.scorer = ListScorer(saved.model, saved.features)
@@ -48,12 +47,6 @@ class RecommenderState:
         """Compute now what the first request would wait for."""
         self.search.warm_up()
         _ = self.catalog.captions
-
-    def update(self, item: int, user: int | None = None) -> None:
-        """Use the changed features of an item, and of a user, everywhere."""
-        # Features of a user are read anew for each list; those of items are stored in parts.
-        self.scorer.update_item(self.online.features, item)
-        self.search.update(item, user)
 
 
 class Recommender(PersistentModel):
@@ -73,10 +66,7 @@ class Recommender(PersistentModel):
         return self._state
 
     def fit(self, reviews: Reviews) -> Self:
-        """Split the reviews, train the model of `config.ranker.features`, and then know all of them.
-
-        Raises a DataError for too few reviews to learn from.
-        """
+        """Train the model of `config.ranker.features`, and know all reviews; a DataError if too few."""
         return self.use_model(train_model(prepare_data(reviews, self.config, self.models)), reviews)
 
     def use_model(
@@ -85,10 +75,9 @@ class Recommender(PersistentModel):
         reviews: Reviews,
         other_metrics: dict[str, Metrics] | None = None,
     ) -> Self:
-        """Use a model that was trained on these reviews, and know all of them.
+        """Use a trained model, and know all reviews, also those that training filtered out.
 
-        `reviews` holds also those that were filtered out before training; `other_metrics` are of
-        models that it was compared with, on the same test rows.
+        `other_metrics` are of models that it was compared with, on the same test rows.
         """
         dataset = result.prepared.dataset
         if len(dataset) != len(reviews):
@@ -135,8 +124,7 @@ class Recommender(PersistentModel):
         Returns:
             Up to n rows, best first: `item`, `name`, `probability`, `price`, `categories`.
 
-        Raises:
-            DataError: not just one of a user, words, and liked items; or an unknown liked item.
+        Raises a DataError for not just one of user, likes, and liked, or an unknown liked item.
         """
         state = self.state
         view, inputs = self._find_user(user, likes, liked)
@@ -145,13 +133,11 @@ class Recommender(PersistentModel):
             excluded = state.online.reviewed_items(view)
         elif not seen:
             excluded = state.online.item_codes(liked)
+        # A diverse list is chosen from ten times as many items.
+        count = 10 * n if diversity else n
+        candidates = state.search.candidates(likes, categories, prices, n)
         items, probability = state.scorer.top_items(
-            view,
-            10 * n if diversity else n,  # a diverse list is chosen from ten times as many items
-            inputs=inputs,
-            candidates=state.search.candidates(likes, categories, prices, n),
-            excluded=excluded,
-            min_probability=self._min_probability(max_fpr),
+            view, count, inputs, candidates, excluded, self._min_probability(max_fpr)
         )
         if diversity:
             directions = state.search.space("gist").directions(items)
@@ -171,11 +157,9 @@ class Recommender(PersistentModel):
         """`user`, `rank` from 1, `item` and `probability`: up to n rows for each user, or for all."""
         online = self.state.online
         users = online.ids["user"] if users is None else users
+        excluded = None if seen else online.reviewed_items
         table = self.state.scorer.top_items_of_all(
-            online.views("user", users).tolist(),
-            n,
-            excluded=None if seen else online.reviewed_items,
-            min_probability=self._min_probability(max_fpr),
+            online.views("user", users).tolist(), n, excluded, self._min_probability(max_fpr)
         )
         user_ids = pl.Series("user", users, dtype=pl.String).gather(table["user"])
         item_ids = pl.Series("item", online.ids["item"], dtype=pl.String).gather(table["item"])
@@ -183,7 +167,11 @@ class Recommender(PersistentModel):
 
     def search(self, text: str, n: int = 10) -> list[str]:
         """Ids of items with the text in their name, then of those with reviews nearest to it."""
-        return self.state.search.search(text, n)
+        state = self.state
+        codes = state.catalog.named_items(text)
+        if len(codes) < n:
+            codes += state.search.rank_items(text)[:n].tolist()
+        return [state.online.ids["item"][code] for code in dict.fromkeys(codes)][:n]
 
     def similar_items(self, item: str, n: int = 10) -> list[tuple[str, float]]:
         """Items with similar reviews, and cosines; a DataError if it is unknown."""
@@ -227,10 +215,7 @@ class Recommender(PersistentModel):
         return 0.0 if max_fpr is None else self.evaluation.curve.for_max_fpr(max_fpr)[0]
 
     def caption(self, photo: Path) -> str:
-        """The caption of a photo; the captioner is called once for each photo.
-
-        Raises a PhotoError if the file is not a readable photo.
-        """
+        """The caption of a photo, made once; a PhotoError if the file is not a readable photo."""
         annotator = PhotoAnnotator(self.models.store, self.config.read.max_pixels)
         return annotator.caption_photo(photo, self.models.captioner)
 
@@ -247,15 +232,12 @@ class Recommender(PersistentModel):
 
         The `note` is that of the text, where it has been annotated before.
         """
-        state = self.state
-        (note,) = [note] if note else self.models.annotator.write_notes([text])
-        quotable = note
+        note = quotable = note or self.models.annotator.write_notes([text])[0]
         if self.models.quote_annotator is not self.models.annotator:
             (quotable,) = self.models.quote_annotator.write_notes([text])
-        user_code, item_code = state.online.add_review(user, item, rating, text, note)
-        state.catalog.add_review(item_code, review_id, quotable)
-        state.update(item_code, user_code)
-        self._has_live_reviews = True
+        user_code, item_code = self.state.online.add_review(user, item, rating, text, note)
+        self.state.catalog.live_notes[item_code].append((review_id, quotable))
+        self._update(item_code, user_code)
 
     def add_item(
         self,
@@ -271,9 +253,13 @@ class Recommender(PersistentModel):
         A description is used like a review without a rating; `note` is its note, where it has been
         annotated before. Raises a DataError if the model uses neither description nor captions.
         """
-        state = self.state
-        (note,) = [note] if note else self.models.annotator.write_notes([description])
-        code = state.online.add_item(item, description, note, captions)
-        state.catalog.update_item(code, name, captions)
-        state.update(code)
+        note = note or self.models.annotator.write_notes([description])[0]
+        code = self.state.online.add_item(item, description, note, captions)
+        self.state.catalog.update_item(code, name, captions)
+        self._update(code)
+
+    def _update(self, item: int, user: int | None = None) -> None:
+        # Features of a user are read anew for each list; those of items are stored in parts.
+        self.state.scorer.update_item(self.state.online.features, item)
+        self.state.search.update(item, user)
         self._has_live_reviews = True
