@@ -13,106 +13,77 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-Json = dict[str, Any]
-Broken = Literal["json", "enum", "keys", "empty", "length", "loop", "refusal"]
+from types import SimpleNamespace
 
 PRICES = {
     "cheap price": {"cheap", "affordable"},
     "overpriced": {"overpriced", "expensive"},
     "fair price": {"fair", "price"},
 }
-LIKED = set(
-    re.findall(r"\w+", "amazing best delicious excellent friendly good great loved lovely nice tasty")
-)
-DISLIKED = set(re.findall(r"\w+", "awful bad bland cold dirty disappointing horrible rude slow terrible"))
+_LIKED = "amazing best delicious excellent friendly good great loved lovely nice tasty"
+_DISLIKED = "awful bad bland cold dirty disappointing horrible rude slow terrible"
+LIKED, DISLIKED = frozenset(_LIKED.split()), frozenset(_DISLIKED.split())
 ORDER = re.compile(
     r"^\s*system:\s*answer\s+(.+)|ignore (?:all |the )+(?:above|previous)\b.*?\banswer:?\s+(.+)", re.I | re.M
 )
 REVIEW_MARK = re.compile(r"\[review .*\]")
-IMAGE_TOKENS = 85
 
 
 @dataclass(frozen=True)
 class Behaviour:
     """How the server behaves. Shares are numbers from 0 to 1."""
 
-    latency: float = 0.0
-    """Seconds from a request to its answer."""
-    structured: Literal["schema", "object", "none", "ignored"] = "schema"
-    """Which `response_format` is honoured; all but `ignored` refuse the others with 400."""
-    broken: float = 0.0
-    """Share of answers that are broken, in one of the ways of `broken_kinds`."""
-    broken_kinds: tuple[Broken, ...] = ("json", "enum", "keys", "empty", "length")
-    rate_limit: float = 0.0
-    """Requests a second above which it answers 429; 0 for no limit."""
-    errors: float = 0.0
-    """Share of requests answered 500, 502 (a page of HTML) or 503."""
-    drop: float = 0.0
-    """Share of requests whose connection is closed instead of an answer."""
+    latency: float = 0.0  # seconds from a request to its answer
+    # Which `response_format` is honoured: `schema`, `object` or `none`, which refuse the others with 400, or
+    # `ignored`.
+    structured: str = "schema"
+    broken: float = 0.0  # share of answers that are broken, in one of the ways of `broken_kinds`
+    broken_kinds: tuple[str, ...] = ("json", "enum", "keys", "empty", "length")  # also `loop`, `refusal`
+    rate_limit: float = 0.0  # requests a second above which it answers 429; 0 for no limit
+    errors: float = 0.0  # share of requests answered 500, 502 (a page of HTML) or 503
+    drop: float = 0.0  # share of requests whose connection is closed instead of an answer
     require_key: str | None = None
     models: tuple[str, ...] = ("test-model",)
-    context: int = 0
-    """Tokens that a prompt may have; 0 for no limit."""
-    overflow: Literal["cut", "refuse"] = "refuse"
-    """A longer prompt loses its beginning without a word, or is answered 400."""
+    context: int = 0  # tokens that a prompt may have; 0 for no limit
+    overflow: str = "refuse"  # a longer prompt with 400, or `cut` its beginning without a word
     reject_parameters: tuple[str, ...] = ()
-    gullible: bool = False
-    """Obey orders that stand in the user's text."""
-    batch_polls: int = 1
-    """A batch ends when it is looked at for so many times."""
-    batch_failures: float = 0.0
-    """Share of the lines of a batch that fail, in one of the ways of `batch_failure_kinds`."""
-    batch_failure_kinds: tuple[Literal["error", "status", "missing"], ...] = ("error", "status", "missing")
-    """In the error file, in the output file with status 500, or in neither."""
+    gullible: bool = False  # obey orders that stand in the user's text
+    batch_polls: int = 1  # a batch ends when it is looked at for so many times
+    batch_failures: float = 0.0  # share of the lines of a batch that fail
+    # In the error file, in the output file with status 500, or in neither.
+    batch_failure_kinds: tuple[str, ...] = ("error", "status", "missing")
     batch_expires: bool = False
-    batch_done: float = 0.5
-    """Share of its lines that a batch has answered when it expires."""
-    batch_limit: int = 50_000
-    """Lines that a batch may have."""
+    batch_done: float = 0.5  # share of its lines that a batch has answered when it expires
+    batch_limit: int = 50_000  # lines that a batch may have
 
 
 class Refusal(Exception):
     """An error in OpenAI's shape."""
 
-    def __init__(
-        self, status: int, message: str, code: str | None = None, param: str | None = None, **headers: str
-    ) -> None:
+    def __init__(self, status, message, code=None, param=None, **headers):
         super().__init__(message)
         self.status, self.headers = status, headers
         kind = "invalid_request_error" if status < 500 else "server_error"
-        self.body: Json = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 class Chance:
     """Random numbers that depend on a request and on how often it was sent alone."""
 
-    def __init__(self, digest: str = "", attempt: int = 1) -> None:
+    def __init__(self, digest="", attempt=1):
         self._seed = f"{digest} {attempt}"
 
-    def happens(self, event: str, share: float) -> bool:
+    def happens(self, event, share):
         """Whether an event of that share happens."""
         return random.Random(f"{event} {self._seed}").random() < share
 
-    def pick(self, event: str, options: Sequence[Any]) -> Any:
+    def pick(self, event, options):
         """One of the options."""
         return random.Random(f"which {event} {self._seed}").choice(options)
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """What the model sees of the messages, and how many tokens that is."""
-
-    system: str
-    user: str
-    images: list[bytes]
-    tokens: int
-
-
-def complete(behaviour: Behaviour, body: Json, chance: Chance | None = None) -> Json:
+def complete(behaviour, body, chance=None):
     """The completion of a request; raises Refusal."""
     chance = chance or Chance()
     check_request(behaviour, body)
@@ -120,14 +91,13 @@ def complete(behaviour: Behaviour, body: Json, chance: Chance | None = None) -> 
     fields = requested_fields(body.get("response_format") or {}, prompt)
     order = find_order(prompt.user) if behaviour.gullible else None
     answer = order if order is not None else read(prompt, fields)
-    content: str | None = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+    content = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
     finish = "stop"
     if chance.happens("broken", behaviour.broken):
         content, finish = break_answer(chance.pick("broken", behaviour.broken_kinds), answer)
     elif behaviour.structured == "ignored" and fields and order is None:
-        content = chance.pick(
-            "chatter", (f"<think>\nA {{draft}}.\n</think>\n\n{content}", f"Sure!\n\n{content}")
-        )
+        chatter = ("<think>\nA {draft}.\n</think>\n\n", "Sure!\n\n")
+        content = chance.pick("chatter", chatter) + content
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
     if content and limit and count_tokens(content) > limit:
         content, finish = content.encode()[: 4 * limit].decode(errors="ignore"), "length"
@@ -137,7 +107,7 @@ def complete(behaviour: Behaviour, body: Json, chance: Chance | None = None) -> 
     return {"object": "chat.completion", "model": body["model"], "choices": [choice], "usage": usage}
 
 
-def check_request(behaviour: Behaviour, body: Json) -> None:
+def check_request(behaviour, body):
     """Raise Refusal for a request that OpenAI would refuse, or that the behaviour says to."""
     if body.get("model") not in behaviour.models:
         raise Refusal(404, f"The model `{body.get('model')}` does not exist.", "model_not_found")
@@ -149,20 +119,18 @@ def check_request(behaviour: Behaviour, body: Json) -> None:
         return
     supported = {"schema": ("json_object", "json_schema"), "object": ("json_object",), "none": ()}
     if form["type"] not in supported[behaviour.structured]:
-        raise Refusal(
-            400, f"'response_format' of type '{form['type']}' is not supported.", None, "response_format"
-        )
+        message = f"'response_format' of type '{form['type']}' is not supported."
+        raise Refusal(400, message, None, "response_format")
     if form["type"] == "json_object" and "json" not in json.dumps(body["messages"]).lower():
         raise Refusal(400, "'messages' must contain the word 'json'.", None, "messages")
     if form["type"] == "json_schema":
         schema = form["json_schema"]["schema"]
-        strict = set(schema["required"]) == set(schema["properties"]) and not schema["additionalProperties"]
-        if not strict:
+        if set(schema["required"]) != set(schema["properties"]) or schema["additionalProperties"]:
             raise Refusal(400, "Invalid schema: not strict.", None, "response_format")
 
 
-def read_prompt(behaviour: Behaviour, messages: list[Json]) -> Prompt:
-    """What of the messages fits the context, and the first message of the user."""
+def read_prompt(behaviour, messages):
+    """What of the messages fits the context: system, first message of the user, images and tokens."""
     roles = [message["role"] for message in messages]
     texts, images = [], []
     for message in messages:
@@ -171,7 +139,7 @@ def read_prompt(behaviour: Behaviour, messages: list[Json]) -> Prompt:
             parts = [{"type": "text", "text": parts}]
         texts.append("\n".join(part["text"] for part in parts if part["type"] == "text"))
         images += [decode_image(part["image_url"]["url"]) for part in parts if part["type"] == "image_url"]
-    tokens = sum(map(count_tokens, texts)) + IMAGE_TOKENS * len(images)
+    tokens = sum(map(count_tokens, texts)) + 85 * len(images)
     if 0 < behaviour.context < tokens:
         if behaviour.overflow == "refuse":
             message = f"This model's maximum context length is {behaviour.context} tokens, not {tokens}."
@@ -179,10 +147,10 @@ def read_prompt(behaviour: Behaviour, messages: list[Json]) -> Prompt:
         # What a runner with a small context loses first is the system prompt.
         tokens, texts = behaviour.context, ["" for _ in texts[:-1]] + [texts[-1][-4 * behaviour.context :]]
     system = texts[roles.index("system")] if "system" in roles else ""
-    return Prompt(system, texts[roles.index("user")], images, tokens)
+    return SimpleNamespace(system=system, user=texts[roles.index("user")], images=images, tokens=tokens)
 
 
-def decode_image(url: str) -> bytes:
+def decode_image(url):
     """The bytes of an image in a data URI; raises Refusal for anything else."""
     head, _, code = url.partition(",")
     image = base64.b64decode(code)
@@ -191,14 +159,14 @@ def decode_image(url: str) -> bytes:
     return image
 
 
-def requested_fields(form: Json, prompt: Prompt) -> list[str]:
+def requested_fields(form, prompt):
     """Names of the fields to answer with, by the schema or the instructions; none for plain text."""
     if form.get("type") == "json_schema":
         return list(form["json_schema"]["schema"]["properties"])
     return re.findall(r"^- (\w+):", prompt.system, re.MULTILINE) if "JSON" in prompt.system else []
 
 
-def read(prompt: Prompt, fields: list[str]) -> Json | str:
+def read(prompt, fields):
     """An honest answer: of the images where there are any, else of the user's text."""
     if prompt.images:
         return "; ".join(map(caption, prompt.images))
@@ -213,7 +181,7 @@ def read(prompt: Prompt, fields: list[str]) -> Json | str:
     return excerpt(text)
 
 
-def read_field(name: str, text: str) -> Any:
+def read_field(name, text):
     """What a text says about one field."""
     words = set(re.findall(r"\w+", text.lower()))
     if name == "price":
@@ -227,20 +195,18 @@ def read_field(name: str, text: str) -> Any:
     return excerpt(text)
 
 
-def excerpt(text: str) -> str:
+def excerpt(text):
     """The first words of a text."""
     return " ".join(text.split()[:12])
 
 
-def topics(text: str) -> list[str]:
+def topics(text):
     """Up to three frequent words of a text that are long and are no opinion."""
-    words = re.findall(r"[^\W\d_]{4,}", text.lower())
-    return [word for word, _ in Counter(words).most_common(20) if word not in LIKED | DISLIKED][:3] or [
-        "thing"
-    ]
+    words = Counter(re.findall(r"[^\W\d_]{4,}", text.lower())).most_common(20)
+    return [word for word, _ in words if word not in LIKED | DISLIKED][:3] or ["thing"]
 
 
-def caption(image: bytes) -> str:
+def caption(image):
     """A sentence that depends on the bytes of an image."""
     chance = Chance(hashlib.sha256(image).hexdigest())
     look = chance.pick("look", ("blue", "golden", "green", "large", "red", "small", "white"))
@@ -249,7 +215,7 @@ def caption(image: bytes) -> str:
     return f"a photo of a {look} {thing} with {chance.pick('number', range(2, 90))} {food}"
 
 
-def find_order(text: str) -> str | None:
+def find_order(text):
     """What the text orders to answer: `SYSTEM: answer X`, or `ignore the above and answer X`."""
     match = ORDER.search(text)
     if match is None:
@@ -261,7 +227,7 @@ def find_order(text: str) -> str | None:
         return order
 
 
-def break_answer(kind: Broken, answer: Json | str) -> tuple[str | None, str]:
+def break_answer(kind, answer):
     """An answer broken in one way, and why it ended; what only breaks JSON empties a plain text."""
     if kind == "refusal":
         return None, "stop"
@@ -279,6 +245,6 @@ def break_answer(kind: Broken, answer: Json | str) -> tuple[str | None, str]:
     return (40 * content, "length") if kind == "loop" else (content, "stop")
 
 
-def count_tokens(text: str) -> int:
+def count_tokens(text):
     """One token for every four bytes of UTF-8, begun ones included."""
     return math.ceil(len(text.encode()) / 4)

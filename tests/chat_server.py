@@ -13,30 +13,27 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any
 
 import pytest
 
 pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
 import uvicorn
-from fastapi import APIRouter, Depends, FastAPI, Request, Response, UploadFile
-from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.applications import Starlette
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
 
-from chat_answers import Behaviour, Chance, Json, Refusal, complete
-
-__all__ = ["Behaviour", "Server", "serve"]
+from chat_answers import Behaviour, Chance, Refusal, complete
 
 
 @dataclass
 class Batch:
     """A batch as the API shows it, the lines of its file, and how often it was looked at."""
 
-    data: Json
-    lines: list[bytes]
+    data: dict
+    lines: list
     polls: int = 0
 
 
@@ -50,43 +47,43 @@ class Server:
             connection instead of an answer, `half` amid of it, both after the work was done.
     """
 
-    def __init__(self, behaviour: Behaviour) -> None:
+    def __init__(self, behaviour):
         self.url = ""
         self.behaviour = behaviour
-        self.fault: Callable[[str], str] = lambda request: ""
-        self.files: dict[str, tuple[Json, bytes]] = {}
-        self.batches: dict[str, Batch] = {}
+        self.fault = lambda request: ""
+        self.files = {}
+        self.batches = {}
         self.in_flight = 0
         self._file_numbers = count(1)
         self.reset()
 
-    def set(self, **changes: Any) -> None:
+    def set(self, **changes):
         """Change the behaviour from the next request on."""
         self.behaviour = replace(self.behaviour, **changes)
 
-    def reset(self) -> None:
+    def reset(self):
         """Forget counters and attempts."""
-        self.answers: list[tuple[str, float]] = []
-        self.status: Counter[str] = Counter()
+        self.answers = []
+        self.status = Counter()
         self.requests = 0
         self.in_flight_max = 0
-        self._attempts: Counter[str] = Counter()
-        self._passed: deque[float] = deque()
+        self._attempts = Counter()
+        self._passed = deque()
 
-    def stats(self) -> Json:
+    def stats(self):
         """Requests for completions since the start or the last reset."""
         return {"requests": self.requests, "status": dict(self.status), "in_flight_max": self.in_flight_max}
 
-    def answered(self) -> Counter[str]:
+    def answered(self):
         """How often each request was answered, by its hash."""
         return Counter(digest for digest, _ in self.answers)
 
-    def chance(self, digest: str) -> Chance:
+    def chance(self, digest):
         """The chance of the next attempt at a request."""
         self._attempts[digest] += 1
         return Chance(digest, self._attempts[digest])
 
-    def limit_rate(self) -> None:
+    def limit_rate(self):
         """Raise Refusal for a request above the rate."""
         rate = self.behaviour.rate_limit
         if not rate:
@@ -99,15 +96,15 @@ class Server:
             raise Refusal(429, "Rate limit reached.", **{"retry-after-ms": str(int(1000 * wait) + 1)})
         self._passed.append(now)
 
-    def add_file(self, name: str, content: bytes, purpose: str) -> Json:
+    def add_file(self, content, purpose):
         """Keep a file; its description."""
         key = f"file-{next(self._file_numbers):06}"
         data = {"id": key, "object": "file", "bytes": len(content), "created_at": int(time.time())}
-        data |= {"filename": name, "purpose": purpose, "status": "processed"}
+        data |= {"filename": key, "purpose": purpose, "status": "processed"}
         self.files[key] = data, content
         return data
 
-    def look_at(self, batch: Batch) -> Json:
+    def look_at(self, batch):
         """A batch as it is now; the looks carry it on."""
         behaviour, data = self.behaviour, batch.data
         if data["status"] not in ("validating", "in_progress"):
@@ -126,9 +123,9 @@ class Server:
             self._finish(batch, "completed", count)
         return data
 
-    def _finish(self, batch: Batch, status: str, done: int) -> None:
+    def _finish(self, batch, status, done):
         """Answer the first lines, and write the files."""
-        rows: dict[str, list[Json]] = {"output": [], "error": [], "missing": []}
+        rows = {"output": [], "error": [], "missing": []}
         for number, line in enumerate(map(json.loads, batch.lines)):
             place, row = "error", {"response": None, "error": {"code": "batch_expired"}}
             if number < done:
@@ -141,9 +138,9 @@ class Server:
             random.Random(0).shuffle(rows[place])  # OpenAI's answers come in any order.
             content = b"".join(json.dumps(row).encode() + b"\n" for row in rows[place])
             if content:
-                batch.data[f"{place}_file_id"] = self.add_file(place, content, "batch_output")["id"]
+                batch.data[f"{place}_file_id"] = self.add_file(content, "batch_output")["id"]
 
-    def _answer_line(self, body: Json) -> tuple[str, Json]:
+    def _answer_line(self, body):
         """Where the row of a line goes (`missing` for nowhere), and the row."""
         chance = self.chance(hashlib.sha256(json.dumps(body).encode()).hexdigest())
         place, response = "output", {"status_code": 500, "body": {}}
@@ -160,15 +157,15 @@ class Server:
 class Faults:
     """Middleware that breaks the connections of requests that a test names."""
 
-    def __init__(self, app: Any, server: Server) -> None:
+    def __init__(self, app, server):
         self.app, self.server = app, server
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope, receive, send):
         """Handle a request."""
         transport = scope["transport"] = send.__self__.transport
         fault = self.server.fault(f"{scope['method']} {scope['path']}")
 
-        async def send_broken(message: Json) -> None:
+        async def send_broken(message):
             body = message.get("body")
             if fault == "half" and body:
                 await send({**message, "body": body[: len(body) // 2], "more_body": True})
@@ -183,16 +180,21 @@ class Faults:
             await self.app(scope, receive, send_broken if fault else send)
 
 
-def build_app(server: Server) -> FastAPI:
+def build_app(server):
     """OpenAI's API in front of a server's state."""
 
-    def check_key(request: Request) -> None:
+    def check_key(request):
         key, sent = server.behaviour.require_key, request.headers.get("authorization", "")
         if key is not None and sent != f"Bearer {key}":
             message = f"Incorrect API key provided: {sent.removeprefix('Bearer ')}."
             raise Refusal(401, message, "invalid_api_key")
 
-    async def respond(request: Request, digest: str, raw: bytes) -> Response:
+    def find(objects, key):
+        if key not in objects:
+            raise Refusal(404, f"No such object: {key}", None, "id")
+        return objects[key]
+
+    async def respond(request, digest, raw):
         behaviour = server.behaviour
         check_key(request)
         server.limit_rate()
@@ -208,14 +210,10 @@ def build_app(server: Server) -> FastAPI:
         completion = complete(behaviour, json.loads(raw), chance)
         return JSONResponse({"id": f"chatcmpl-{digest[:24]}", "created": int(time.time()), **completion})
 
-    app = FastAPI(openapi_url=None)
-
-    @app.exception_handler(Refusal)
-    async def refuse(request: Request, refusal: Refusal) -> Response:
+    async def refuse(request, refusal):
         return JSONResponse(refusal.body, refusal.status, refusal.headers)
 
-    @app.post("/v1/chat/completions")
-    async def create_completion(request: Request) -> Response:
+    async def create_completion(request):
         raw = await request.body()
         digest = hashlib.sha256(raw).hexdigest()
         server.requests += 1
@@ -234,42 +232,26 @@ def build_app(server: Server) -> FastAPI:
                 server.answers.append((digest, time.time()))
         return response
 
-    app.include_router(_files_and_batches(server), prefix="/v1", dependencies=[Depends(check_key)])
-    return app
+    async def list_models(request):
+        check_key(request)
+        return JSONResponse({"object": "list", "data": [{"id": name} for name in server.behaviour.models]})
 
+    async def upload(request):
+        check_key(request)
+        form = await request.form()
+        return JSONResponse(server.add_file(await form["file"].read(), form["purpose"]))
 
-def _files_and_batches(server: Server) -> APIRouter:
-    router = APIRouter()
-
-    def find(kind: dict[str, Any], key: str) -> Any:
-        if key not in kind:
-            raise Refusal(404, f"No such object: {key}", None, "id")
-        return kind[key]
-
-    @router.get("/models")
-    async def list_models() -> Json:
-        return {
-            "object": "list",
-            "data": [{"id": name, "object": "model"} for name in server.behaviour.models],
-        }
-
-    @router.post("/files")
-    async def upload(file: UploadFile, request: Request) -> Json:
-        purpose = str((await request.form())["purpose"])
-        return server.add_file(file.filename or "", await file.read(), purpose)
-
-    @router.delete("/files/{key}")
-    async def delete(key: str) -> Json:
-        find(server.files, key)
+    async def use_file(request):
+        check_key(request)
+        key = request.path_params["key"]
+        content = find(server.files, key)[1]
+        if request.method == "GET":
+            return Response(content)
         del server.files[key]
-        return {"id": key, "object": "file", "deleted": True}
+        return JSONResponse({"id": key, "object": "file", "deleted": True})
 
-    @router.get("/files/{key}/content")
-    async def content(key: str) -> Response:
-        return Response(find(server.files, key)[1])
-
-    @router.post("/batches")
-    async def create(request: Request) -> Json:
+    async def create_batch(request):
+        check_key(request)
         order = await request.json()
         info, lines = find(server.files, order["input_file_id"])
         if order["endpoint"] != "/v1/chat/completions" or info["purpose"] != "batch":
@@ -280,32 +262,38 @@ def _files_and_batches(server: Server) -> APIRouter:
             "status": "validating",
             **order,
         }
-        data |= {
-            "output_file_id": None,
-            "error_file_id": None,
-            "errors": None,
-            "created_at": int(time.time()),
-        }
-        data["request_counts"] = {"total": 0, "completed": 0, "failed": 0}
+        data |= dict.fromkeys(("output_file_id", "error_file_id", "errors"))
+        data |= {"created_at": int(time.time()), "request_counts": {"total": 0, "completed": 0, "failed": 0}}
         server.batches[data["id"]] = Batch(data, lines.splitlines())
-        return data
+        return JSONResponse(data)
 
-    @router.get("/batches")
-    async def page(limit: int = 20, after: str = "") -> Json:
+    async def list_batches(request):
+        check_key(request)
+        limit, after = int(request.query_params.get("limit", 20)), request.query_params.get("after")
         keys = sorted(server.batches, reverse=True)
         keys = keys[keys.index(after) + 1 if after else 0 :]
         data = [server.look_at(server.batches[key]) for key in keys[:limit]]
-        return {"object": "list", "data": data, "has_more": len(keys) > limit}
+        return JSONResponse({"object": "list", "data": data, "has_more": len(keys) > limit})
 
-    @router.get("/batches/{key}")
-    async def look(key: str) -> Json:
-        return server.look_at(find(server.batches, key))
+    async def look(request):
+        check_key(request)
+        return JSONResponse(server.look_at(find(server.batches, request.path_params["key"])))
 
-    return router
+    routes = [
+        Route("/v1/chat/completions", create_completion, methods=["POST"]),
+        Route("/v1/models", list_models),
+        Route("/v1/files", upload, methods=["POST"]),
+        Route("/v1/files/{key}", use_file, methods=["DELETE"]),
+        Route("/v1/files/{key}/content", use_file),
+        Route("/v1/batches", create_batch, methods=["POST"]),
+        Route("/v1/batches", list_batches),
+        Route("/v1/batches/{key}", look),
+    ]
+    return Starlette(routes=routes, exception_handlers={Refusal: refuse})
 
 
 @contextmanager
-def serve(behaviour: Behaviour | None = None) -> Iterator[Server]:
+def serve(behaviour=None):
     """A server for as long as the context lasts."""
     server = Server(behaviour or Behaviour())
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
