@@ -6,7 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -16,6 +16,7 @@ from mmrec.config import AnnotationConfig, LanguageConfig
 from mmrec.data.schema import EntityKind
 from mmrec.errors import StoreError
 from mmrec.llm import parsing
+from mmrec.llm.parsing import AnnotationT
 from mmrec.llm.prompts import PROMPT_TEXTS, ContextWindow, chat_messages, sanitize
 from mmrec.llm.types import Answer, LanguageModel, Note, Prompt, Review, Summary, Task, Texts
 
@@ -76,26 +77,20 @@ class Annotator:
 
     def write_notes(self, texts: Sequence[str]) -> list[Note]:
         """A note on each text alone; an empty one where the text is blank or the model failed."""
-        fitted: list[Texts] = []
-        for text in texts:
-            if self._is_extractive:
-                fitted.append((text,) if text.strip() else ())
-            else:
-                fitted.append(self._context.fit_text(text))
-
-        def parse(answer: Answer, _: Texts) -> Note:
-            if self._is_extractive:
-                return Note.model_validate_json(answer.text)
-            return parsing.parse_annotation(answer, Note, self._annotation.max_categories)
-
+        if self._is_extractive:
+            fitted: list[Texts] = [(text,) if text.strip() else () for text in texts]
+        else:
+            fitted = list(map(self._context.fit_text, texts))
         task = build_task("note", self._annotation.item_kind)
-        return [note or Note() for note in self._ask(task, fitted, parse, "reading reviews")]
+        notes = self._ask(
+            task, fitted, lambda answer, _: self._parse(answer, Note), "reading reviews"
+        )
+        return [note or Note() for note in notes]
 
     def write_reasons(self, groups: Sequence[Sequence[str]]) -> list[str]:
         """A sentence on one item from each group of sentences about it.
 
-        It is empty where the answer states more than the group does, also when asked again, and
-        where the model is extractive.
+        It is empty where also the second answer states more than the group, or nothing is generated.
         """
         if self._is_extractive:
             return [""] * len(groups)
@@ -160,28 +155,27 @@ class Annotator:
             task = build_task(name, self._annotation.item_kind, max_categories)
             return self._ask(task, texts, lambda answer, _: parse(answer), title)
 
-        def parse_summary(answer: Answer) -> Summary:
-            if self._is_extractive:
-                return Summary.model_validate_json(answer.text)
-            return parsing.parse_annotation(answer, Summary, max_categories)
-
-        def parse_categories(answer: Answer) -> list[str]:
-            return parsing.parse_categories(answer, max_categories)
-
         name, title = f"summary of {entity_kind}", f"summarising {entity_kind}s"
         if self._is_extractive or self._language.prompts == "default":
-            return [summary or Summary() for summary in ask(name, parse_summary, title)]
+            structured = ask(name, lambda answer: self._parse(answer, Summary), title)
+            return [summary or Summary() for summary in structured]
         # The paper's separate calls: a summary, and of an item its price tag and its categories.
         written = ask(f"paper's {name}", parsing.parse_text, title)
         if entity_kind == "user":
             return [Summary(text=text or "") for text in written]
         prices = ask("paper's price", parsing.parse_price, "asking for prices")
+        parse_categories = partial(parsing.parse_categories, max_categories=max_categories)
         listed = ask("paper's categories", parse_categories, "asking for categories")
         summaries = []
         for text, price, categories in zip(written, prices, listed, strict=True):
             summary = Summary(text=text or "", price=price or "none", categories=categories or [])
             summaries.append(summary)
         return summaries
+
+    def _parse(self, answer: Answer, result_type: type[AnnotationT]) -> AnnotationT:
+        if self._is_extractive:
+            return result_type.model_validate_json(answer.text)
+        return parsing.parse_annotation(answer, result_type, self._annotation.max_categories)
 
     def _ask(
         self, task: Task, texts: Sequence[Texts], parse: Callable[[Answer, Texts], T], title: str

@@ -105,13 +105,9 @@ class Budget:
 class CostTracker:
     """Calls, tokens and money of one model in one run.
 
-    Args:
-        price: None where it is unknown; then only tokens are counted.
-        budget: a call is made only while the budget holds the most that it can cost. That is an
-            estimate, so texts of more tokens can exceed it by what is in flight.
-
-    Raises:
-        ConfigError: a budget without a price.
+    Where the price is unknown, only tokens are counted, and a ConfigError is raised if the budget has
+    a limit. A call is made only while the budget holds the most that it can cost. That is an
+    estimate, so texts of more tokens can exceed it by what is in flight.
     """
 
     def __init__(self, price: Price | None, budget: Budget) -> None:
@@ -129,11 +125,7 @@ class CostTracker:
         return self.price.cost(self.usage) if self.price else 0.0
 
     def reserve(self, max_usage: Callable[[], Usage]) -> float:
-        """Reserve the most that a call can cost: US dollars, for `settle`.
-
-        Raises:
-            BudgetReached: the budget does not hold that much any more.
-        """
+        """Reserve the most that a call can cost: US dollars, for `settle`; or BudgetReached."""
         if self.price is None:
             return 0.0
         limit, cost = self._budget.limit, self.price.cost(max_usage())

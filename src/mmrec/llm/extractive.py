@@ -61,16 +61,12 @@ class ExtractiveModel(LanguageModel):
 
     def provenance(self, task: Task) -> dict[str, object]:
         """What determines an answer besides the texts."""
-        provenance: dict[str, object] = {
-            "kind": task.name,
-            "model": "builtin",
-            "revision": f"3-{self._lexicon.revision}",
-            "encoder": self._encoder.provenance,
-            "item_kind": self._item_kind,
-        }
+        settings: dict[str, object] = {"item_kind": self._item_kind}
         if task.name != "note":
-            provenance["summary_tokens"] = self._summary_tokens
-        return provenance
+            settings["summary_tokens"] = self._summary_tokens
+        revision, encoder = f"3-{self._lexicon.revision}", self._encoder.provenance
+        model = {"model": "builtin", "revision": revision, "encoder": encoder}
+        return {"kind": task.name, **model, **settings}
 
     def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
         """Answer prompts block by block; all prompts of a block have the same task."""
@@ -228,12 +224,8 @@ def _excerpt(
     Sentences are taken one at a time by maximal marginal relevance (Carbonell & Goldstein 1998):
     centrality and opinion, less the similarity to those taken already. Blame gets the share of
     the budget that it has of all clear opinions; by centrality alone there would be only praise.
-
-    Args:
-        sentences: n sentences; of equal ones only the most relevant counts.
-        vectors: (n, d) unit vectors.
-        polarity: (n,) from blame -1 to praise 1.
-        max_tokens: the budget; where no sentence fits, the most relevant one is truncated.
+    Of n equal sentences, with unit vectors (n, d) and polarity (n,), only the most relevant counts;
+    where none fits, that one is truncated.
     """
     vectors = vectors.astype(np.float32)
     is_terse = np.array([sentence.count(" ") < 2 for sentence in sentences])

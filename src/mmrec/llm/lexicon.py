@@ -129,11 +129,7 @@ def split_words(sentence: str) -> Words:
 
 
 class Phrases(Generic[Meaning]):
-    """Phrases of one to four words and their meanings; finds them in sentences.
-
-    Args:
-        meanings: what each phrase means; phrases are normalized as sentences are.
-    """
+    """Phrases of one to four words, normalized as sentences are, and what each of them means."""
 
     def __init__(self, meanings: Mapping[str, Meaning]) -> None:
         self._meanings: dict[str, Meaning] = {}
@@ -144,10 +140,7 @@ class Phrases(Generic[Meaning]):
             self._max_length[words[0]] = max(self._max_length[words[0]], len(words))
 
     def find(self, words: Words) -> list[tuple[int, str, Meaning]]:
-        """Position, phrase and meaning of each match, the longest first, without overlaps.
-
-        A phrase also matches with a plural "s".
-        """
+        """Position, phrase and meaning of the longest matches, also with a plural "s"."""
         matches = []
         start = 0
         while start < len(words):
@@ -194,7 +187,7 @@ class Lexicon:
         weights |= {"negative": -1.0, "strong_negative": -2.0}
         opinions: dict[str, float] = {}
         for name, weight in weights.items():
-            opinions.update(dict.fromkeys(content["polarity"][name], weight))
+            opinions |= dict.fromkeys(content["polarity"][name], weight)
         self._opinions = Phrases(opinions)
         self._negations = frozenset(content["negations"])
         tags: dict[str, PriceTag] = {}
@@ -204,10 +197,7 @@ class Lexicon:
         self._price_words = frozenset(self.vocabulary["price"]["words"])
 
     def opinion_score(self, words: Words) -> float:
-        """Praise minus blame in a sentence, words of strong opinion counting twice.
-
-        A negation shortly before a word reverses and weakens it.
-        """
+        """Praise minus blame, strong words counting twice; a negation reverses and weakens one."""
         score = 0.0
         for position, _, weight in self._opinions.find(words):
             score += -0.6 * weight if self._is_negated(words, position) else weight
@@ -228,8 +218,7 @@ class Lexicon:
         return has_amount or not self._price_words.isdisjoint(words)
 
     def _is_negated(self, words: Words, position: int) -> bool:
-        """Whether an odd number of negations is among the three words before a position."""
-        # Two negations cancel out: "never not good".
+        # By an odd number among the three words before: two cancel out ("never not good").
         before = words[max(0, position - 3) : position]
         return sum(map(self._negations.__contains__, before)) % 2 == 1
 
@@ -280,10 +269,8 @@ class ZeroShotScorer:
         return np.asarray(np.sign(position) * (is_close & (np.abs(position) > 0.6)))
 
     def categories(self, vectors: np.ndarray) -> np.ndarray:
-        """Standard deviations by which sentences (n, d) are closer to labels: (n, labels).
-
-        Labels that many items have get a bonus, rare ones a malus.
-        """
+        """Standard deviations by which sentences (n, d) are closer to labels: (n, labels)."""
+        # Labels that many items have get a bonus, rare ones a malus.
         cosines = (vectors.astype(np.float32) - self._center) @ self._labels.T
         return np.asarray((cosines - self._mean) / self._deviation + self._bonus)
 

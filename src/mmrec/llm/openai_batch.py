@@ -75,8 +75,8 @@ class BatchJobStore:
     def pending_usage(self) -> Usage:
         """The most tokens of the requests that are with the server."""
         query = f"SELECT total(input), total(output) {self._pending}"
-        ((input_tokens, output_tokens),) = self._execute(query, self._server)
-        return Usage(input=input_tokens, output=output_tokens)
+        ((tokens, output_tokens),) = self._execute(query, self._server)
+        return Usage(input=tokens, output=output_tokens)
 
     def unfinished_jobs(self) -> list[tuple[str, str | None, str | None]]:
         """Token, file id and batch id of each job that was not collected yet."""
@@ -152,10 +152,8 @@ class BatchClient(ChatClient):
     def complete(self, requests: NumberedRequests) -> NumberedAnswers:
         """Give the answers that have come; submit what was not submitted before.
 
-        Raises:
-            AnswersPending: some are still with the server.
-            BudgetReached: none is, and the budget does not hold one more.
-            ModelError: the server cannot be reached, or refuses.
+        Raises AnswersPending where some are still with the server; BudgetReached where none is, and
+        the budget does not hold one more; ModelError where the server cannot be reached, or refuses.
         """
         waiting = iter(requests)
         first = next(waiting, None)
@@ -251,8 +249,7 @@ class BatchClient(ChatClient):
     def _catch_up(self, client: OpenAI) -> None:
         """Once a run: look at every batch, and keep the answers of those that have ended.
 
-        Raises:
-            ModelError: a batch was refused as a whole; it is forgotten, and may be submitted again.
+        Raises ModelError: a batch was refused as a whole; it is forgotten, and may be submitted again.
         """
         if self._caught_up:
             return

@@ -40,7 +40,6 @@ class ChatClient(LanguageModel):
     errors and lost connections (back-off with jitter, Retry-After).
 
     Args:
-        endpoint: server and model.
         in_flight: calls at the same time.
         costs: counts tokens and money, and holds the budget.
         window: most tokens of reviews in one call.
@@ -59,6 +58,7 @@ class ChatClient(LanguageModel):
         self.window = window
         # Requests that wait in batches: while there are any, no prompt is answered.
         self.count_submitted: Callable[[], int] = lambda: 0
+        self._server = endpoint.url or "OpenAI"
         self._in_flight = in_flight
         # Only OpenAI knows this parameter for sure; the older name of it is `max_tokens`.
         is_openai = endpoint.provider == "openai"
@@ -70,8 +70,7 @@ class ChatClient(LanguageModel):
     def model(self) -> str:
         """Name of the model; where none was given, that of the only one that the server has.
 
-        Raises:
-            ModelError: it has several, or none, or cannot be reached.
+        Raises ModelError: it has several, or none, or cannot be reached.
         """
         if self.endpoint.model:
             return self.endpoint.model
@@ -86,14 +85,9 @@ class ChatClient(LanguageModel):
 
     def provenance(self, task: Task) -> dict[str, object]:
         """What determines an answer besides the texts; where the server is does not."""
-        return {
-            "kind": task.name,
-            "provider": self.endpoint.provider,
-            "model": self.model,
-            "prompt": prompt_digest(task),
-            "tokens": task.max_tokens,
-            "temperature": 0,
-        }
+        model = {"provider": self.endpoint.provider, "model": self.model, "temperature": 0}
+        prompt = {"kind": task.name, "prompt": prompt_digest(task), "tokens": task.max_tokens}
+        return {**model, **prompt}
 
     def status(self) -> str:
         """Tokens and money so far."""
@@ -118,10 +112,8 @@ class ChatClient(LanguageModel):
     def complete(self, requests: NumberedRequests) -> NumberedAnswers:
         """Make calls as requests come.
 
-        Raises:
-            ModelError: the server cannot be reached, refuses the key, or lacks the model.
-            BudgetReached: the budget does not hold one more call. As with the other error, the
-                answers of calls in flight come first.
+        Raises ModelError where the server cannot be reached, refuses the key, or lacks the model,
+        and BudgetReached; in either case the answers of calls in flight come first.
         """
         waiting = chain(requests)
         # Where nothing is asked, no connection is needed.
@@ -182,9 +174,8 @@ class ChatClient(LanguageModel):
         try:
             import openai
         except ImportError as error:
-            raise ModelError(
-                "language models behind HTTP need the packages of: pip install 'mmrec[llm]'"
-            ) from error
+            packages = "pip install 'mmrec[llm]'"
+            raise ModelError(f"language models behind HTTP need packages: {packages}") from error
         return openai
 
     @property
@@ -265,10 +256,6 @@ class ChatClient(LanguageModel):
                 f"{reason}. Answers until then are kept; run the same again to go on"
             )
         return Failure(reason, final=False)
-
-    @property
-    def _server(self) -> str:
-        return self.endpoint.url or "OpenAI"
 
     def _describe(self, error: BaseException) -> str:
         """The message of an error in one line, without the key, which some servers repeat."""

@@ -27,8 +27,7 @@ class Endpoint:
     def parse(cls, spec: str) -> Endpoint | None:
         """From `openai:MODEL[@URL]`, `ollama:MODEL[@URL]` or a URL; None for any other spec.
 
-        Raises:
-            ConfigError: no model is named, or the URL holds a password or is incomplete.
+        Raises ConfigError: no model is named, or the URL holds a password or is incomplete.
         """
         if re.search(r"https?://[^/]*@", spec):
             raise ConfigError("--llm: no password in a URL; a key goes into MMREC_API_KEY")
@@ -112,8 +111,7 @@ def refused_feature(refusal: str, body: dict[str, Any]) -> str | None:
 def parse_completion(reply: dict[str, Any]) -> Answer:
     """A chat completion, word for word.
 
-    Raises:
-        ValueError, TypeError, LookupError, AttributeError: the reply is no completion.
+    Raises ValueError, TypeError, LookupError or AttributeError: the reply is no completion.
     """
     choice = reply["choices"][0]
     counts = reply.get("usage") or {}

@@ -54,8 +54,7 @@ def parse_annotation(
 ) -> AnnotationT:
     """Read a note or a summary from a structured answer, each field cut to its limits.
 
-    Raises:
-        UnusableAnswer: no JSON object, a field of a wrong type, no text, or an unknown price tag.
+    Raises UnusableAnswer: no JSON object, a wrong type, no text, or an unknown price tag.
     """
     name = "gist" if result_type is Note else "text"
     fields = _find_object(answer, name)
@@ -79,11 +78,7 @@ def parse_annotation(
 
 
 def parse_sentence(answer: Answer, sources: Sequence[str]) -> str:
-    """Read a sentence that states nothing but its sources from a structured answer.
-
-    Raises:
-        UnusableAnswer: as by `parse_annotation` and by `check_supported`.
-    """
+    """Read a sentence that states nothing but its sources from a structured answer."""
     sentence = _text_field(_find_object(answer, "sentence"), "sentence")
     check_supported(sentence, sources)
     return sentence
@@ -93,10 +88,8 @@ def check_supported(sentence: str, sources: Sequence[str]) -> None:
     """Check that a generated sentence states nothing that its sources do not.
 
     Quotations must stand in a source word for word. Every other word must have the stem (here:
-    the first five letters) of a word of the sources, function words excepted.
-
-    Raises:
-        UnusableAnswer: a quotation or a word has no source.
+    the first five letters) of a word of the sources, function words excepted; else UnusableAnswer
+    is raised.
     """
     # One text, of which each source is a line, so that no quotation spans two of them.
     evidence = "\n".join(map(single_line, sources)).casefold()
@@ -123,10 +116,8 @@ def parse_text(answer: Answer) -> str:
 def parse_price(answer: Answer) -> PriceTag:
     """Read the first price tag that a plain answer names and does not deny.
 
-    The paper's names of the tags take precedence over other words for prices.
-
-    Raises:
-        UnusableAnswer: it names no tag, and does not say that the price is unknown either.
+    The paper's names of the tags take precedence over other words for prices. Raises
+    UnusableAnswer: it names no tag, and does not say that the price is unknown either.
     """
     text = single_line(parse_text(answer).lower())
     # "not explicitly mentioned", "cannot really tell": one word may stand between.
@@ -161,8 +152,7 @@ def _is_denied(text: str, start: int) -> bool:
 def parse_categories(answer: Answer, max_categories: int) -> list[str]:
     """Read the categories that a plain answer lists: quoted ones, else the parts of its lines.
 
-    Raises:
-        UnusableAnswer: it lists none, and does not say that there are none.
+    Raises UnusableAnswer: it lists none, and does not say that there are none.
     """
     text = parse_text(answer).lower()
     parts = re.findall(r"(?<!\w)['\"‘“](.+?)['\"’”](?!\w)", text)
@@ -201,16 +191,13 @@ def _find_object(answer: Answer, name: str) -> dict[str, Any]:
     """
     text, was_cut = _without_thoughts(answer), answer.finish == "length"
     objects: list[dict[str, Any]] = []
-    end = 0
-    for _ in range(100):  # Each try may read all of the text.
-        start = text.find("{", end)
-        if start < 0:
-            break
-        try:
+    start, tries = text.find("{"), 0
+    while start >= 0 and tries < 100:  # Each try may read all of the text.
+        end = start + 1
+        with suppress(ValueError, RecursionError):
             fields, end = json.JSONDecoder().raw_decode(text, start)
             objects.append(fields)
-        except (ValueError, RecursionError):
-            end = start + 1
+        start, tries = text.find("{", end), tries + 1
     fields = _last_with(name, objects)
     if fields is None and "{" in text and not was_cut and len(text) <= 4_000:
         # Repair takes O(n^2) time.

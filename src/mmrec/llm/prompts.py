@@ -59,12 +59,7 @@ def sanitize(text: str) -> str:
 
 
 class ContextWindow:
-    """Fits reviews, sanitized, into prompts.
-
-    Args:
-        count_tokens: tokens of texts, by the model's tokenizer where that is known.
-        size: most tokens of reviews in one prompt, with the lines around them.
-    """
+    """Fits reviews, sanitized, into prompts of a size: most tokens, with the lines around texts."""
 
     def __init__(self, count_tokens: Callable[[Sequence[str]], list[int]], size: int) -> None:
         # Cached, since under the policy `fold` a review is in some twenty groups.
@@ -128,13 +123,9 @@ def select_representative(
 ) -> list[int]:
     """Ascending positions of reviews that fit a window, and cover all ratings and times.
 
-    Reviews take turns: the k-th of n reviews with a rating has turn k / n, and of equal turns the
-    rarest rating comes first. Within a rating, each prefix of the order is spread over time.
-
-    Args:
-        reviews: (n,) in the order of time.
-        costs: (n,) tokens of each.
-        window: most tokens in all.
+    Reviews, in the order of time with the tokens of each, take turns: the k-th of n reviews with a
+    rating has turn k / n, and of equal turns the rarest rating comes first. Within a rating, each
+    prefix of the order is spread over time.
     """
     by_rating: dict[float, list[int]] = defaultdict(list)
     for position, review in enumerate(reviews):

@@ -33,10 +33,7 @@ class _TokenizedPrompt(NamedTuple):
     number: int
     tokens: list[int]
     max_new_tokens: int
-
-    @property
-    def width(self) -> int:
-        return len(self.tokens) + self.max_new_tokens
+    width: int  # tokens of the prompt and at most of its answer
 
 
 class TransformersModel(LanguageModel):
@@ -71,8 +68,7 @@ class TransformersModel(LanguageModel):
     def window(self) -> int | None:
         """Most tokens of reviews in one prompt: what instructions and answer leave of the context.
 
-        Raises:
-            ModelError: that is hardly anything, or the model's files are not right.
+        Raises ModelError: that is hardly anything, or the model's files are not right.
         """
         context_length = self._template.context_length
         if context_length is None:
@@ -90,21 +86,11 @@ class TransformersModel(LanguageModel):
         return min(self._max_window, context_length - reserved)
 
     def provenance(self, task: Task) -> dict[str, object]:
-        """What determines an answer besides the texts; a folder's files, or a hub model's commit, do.
-
-        Raises:
-            ModelError: the model is not here and cannot be downloaded.
-        """
-        return {
-            "kind": task.name,
-            "provider": "transformers",
-            "model": self._files.title,
-            "revision": self._files.revision,
-            "precision": self._placement.precision,
-            "prompt": prompt_digest(task),
-            "tokens": task.max_tokens,
-            "decoding": "greedy",
-        }
+        """What determines an answer besides the texts; a folder's files, or a hub model's commit, do."""
+        files = {"model": self._files.title, "revision": self._files.revision}
+        model = {"provider": "transformers", **files, "precision": self._placement.precision}
+        prompt = {"kind": task.name, "prompt": prompt_digest(task), "tokens": task.max_tokens}
+        return {**model, **prompt, "decoding": "greedy"}
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text by the model's tokenizer; that needs no weights."""
@@ -115,29 +101,29 @@ class TransformersModel(LanguageModel):
         return f"{self._token_count:,} tokens" if self._token_count else ""
 
     def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
-        """Answer prompts, a block at a time; one that the model's context does not hold fails.
-
-        Raises:
-            ModelError: the model cannot be loaded.
-        """
+        """Answer prompts, a block at a time; one that the model's context does not hold fails."""
         context_length = self._template.context_length
         for block in prompts:
             waiting = []
             for number, prompt in block:
-                tokens = self._template.encode(prompt)
-                tokenized = _TokenizedPrompt(number, tokens, prompt.task.max_tokens)
-                if context_length is None or tokenized.width <= context_length:
-                    waiting.append(tokenized)
+                tokens, limit = self._template.encode(prompt), prompt.task.max_tokens
+                width = len(tokens) + limit
+                if context_length is None or width <= context_length:
+                    waiting.append(_TokenizedPrompt(number, tokens, limit, width))
                     continue
-                reason = (
-                    f"{len(tokens):,} tokens and {tokenized.max_new_tokens:,} of the answer "
-                    f"are more than the {context_length:,} that the model takes at once"
-                )
-                yield number, Failure(reason)
+                reason = f"{len(tokens):,} tokens and {limit:,} of the answer are more than the "
+                yield number, Failure(f"{reason}{context_length:,} that the model takes at once")
             # Prompts of a batch have the same limit, and similar lengths: little is padding.
             waiting.sort(key=lambda prompt: (prompt.max_new_tokens, len(prompt.tokens)))
             while waiting:
-                batch = self._first_batch(waiting)
+                # As many as the budget of tokens holds, and at least one.
+                size, limit = 1, waiting[0].max_new_tokens
+                for following in waiting[1:]:
+                    fits = (size + 1) * following.width <= self._max_batch_tokens
+                    if not fits or following.max_new_tokens != limit:
+                        break
+                    size += 1
+                batch = waiting[:size]
                 answers: list[Answer] | list[Failure] = []
                 with suppress(torch.OutOfMemoryError):
                     answers = self._answer_batch(batch)
@@ -152,16 +138,6 @@ class TransformersModel(LanguageModel):
                 del waiting[: len(batch)]
                 yield from zip([prompt.number for prompt in batch], answers, strict=True)
 
-    def _first_batch(self, waiting: Sequence[_TokenizedPrompt]) -> Sequence[_TokenizedPrompt]:
-        """The first of sorted prompts: as many as the token budget holds, and at least one."""
-        size = 1
-        for prompt in waiting[1:]:
-            fits = (size + 1) * prompt.width <= self._max_batch_tokens
-            if not fits or prompt.max_new_tokens != waiting[0].max_new_tokens:
-                break
-            size += 1
-        return waiting[:size]
-
     @torch.inference_mode()
     def _answer_batch(self, batch: Sequence[_TokenizedPrompt]) -> list[Answer]:
         """Generate the answers of a batch, each up to its first end token."""
@@ -173,11 +149,9 @@ class TransformersModel(LanguageModel):
         for row, prompt in enumerate(batch):
             ids[row, width - len(prompt.tokens) :] = torch.tensor(prompt.tokens)
             mask[row, width - len(prompt.tokens) :] = 1
-        generated = self._model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            max_new_tokens=batch[0].max_new_tokens,
-        )
+        ids, mask = ids.to(device), mask.to(device)
+        limit = batch[0].max_new_tokens
+        generated = self._model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=limit)
         answers = []
         for prompt, tokens in zip(batch, generated[:, width:].tolist(), strict=True):
             end = 0
@@ -208,12 +182,9 @@ class TransformersModel(LanguageModel):
         configured = model.generation_config.eos_token_id
         end_tokens = set(configured) if isinstance(configured, list) else {configured}
         end_tokens = (end_tokens | {self._template.end_token}) - {None}
-        greedy_config: Any = GenerationConfig
-        model.generation_config = greedy_config(
-            do_sample=False,
-            eos_token_id=sorted(end_tokens) or None,
-            pad_token_id=min(end_tokens, default=0),
-        )
+        config: Any = GenerationConfig
+        pad, ends = min(end_tokens, default=0), sorted(end_tokens) or None
+        model.generation_config = config(do_sample=False, eos_token_id=ends, pad_token_id=pad)
         return model
 
 
