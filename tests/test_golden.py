@@ -59,16 +59,9 @@ def test_differences_are_found_with_their_paths():
     assert [*differences(old, better, 1e-3, ties=True)] == [(".list[0].probability", 0.5, 0.6)]
 
 
-def rounded(value):
-    if isinstance(value, dict):
-        return {key: rounded(element) for key, element in value.items()}
-    if isinstance(value, list):
-        return [rounded(element) for element in value]
-    return round(value, 6) if isinstance(value, float) else value
-
-
 if __name__ == "__main__":
     golden.torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         for subject, result in small_results(Path(name)).items():
-            (FOLDER / f"{subject}.json").write_text(json.dumps(rounded(result), indent=0) + "\n")
+            rounded = json.loads(json.dumps(result), parse_float=lambda text: round(float(text), 6))
+            (FOLDER / f"{subject}.json").write_text(json.dumps(rounded, indent=0) + "\n")

@@ -24,14 +24,10 @@ LAYERS = [
 ]  # fmt: skip
 # Work of `mmrec fit` that is not on the way from the opened file to the trained model: peers, report, card,
 # saving and the audit. What they call is counted only where training calls it too.
-BESIDE_TRAINING = (
-    "experiments/baselines.py",
-    "experiments/trained_baselines.py",
-    "experiments/significance.py",
-    "experiments/report/",
-    "recommender/",
-    "evidence/audit.py",
-)
+BESIDE_TRAINING = [
+    "experiments/baselines.py", "experiments/trained_baselines.py", "experiments/significance.py",
+    "experiments/report/", "recommender/", "evidence/audit.py",
+]  # fmt: skip
 # These call both, and are themselves no step of training.
 COMMAND_LINE = ("cli/", "experiments/")
 
@@ -72,54 +68,37 @@ finally:
 
 
 def module_name(path):
-    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
-@pytest.fixture(scope="module")
-def imports():
-    """Every module with those of the package that it imports: at its top, in a function, for types alone.
-
-    Without `mmrec` itself, which names the public API lazily.
-    """
+def test_modules_import_from_their_own_and_earlier_layers_and_in_no_circle():
     files = {module_name(path): path for path in PACKAGE.rglob("*.py")}
-    del files["mmrec"]
+    del files["mmrec"]  # names the public API lazily
     assert len(files) > 50
-    imports = {}
+    imports, upward = {name: set() for name in files}, set()
     for name, path in files.items():
-        imported = imports.setdefault(name, set())
+        # At the top, in a function, or for types alone.
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
-                imported |= {alias.name for alias in node.names} & files.keys()
+                imports[name] |= {alias.name for alias in node.names} & files.keys()
             elif isinstance(node, ast.ImportFrom) and node.module:
                 assert node.level == 0, f"{path}: relative imports are not used here"
                 for alias in node.names:
                     submodule = f"{node.module}.{alias.name}"
-                    imported |= {submodule if submodule in files else node.module} & files.keys()
-        imported.discard(name)
-    return imports
-
-
-def test_no_modules_import_each_other_in_a_circle(imports):
+                    imports[name] |= {submodule if submodule in files else node.module} & files.keys()
+        imports[name].discard(name)
+        layer = LAYERS.index(name.split(".")[1])
+        upward |= {(name, other) for other in imports[name] if LAYERS.index(other.split(".")[1]) > layer}
+    assert sum(map(len, imports.values())) > 100
+    assert upward == set()
     try:
         TopologicalSorter(imports).prepare()
     except CycleError as error:
         pytest.fail(f"import circle: {' -> '.join(error.args[1])}")
 
 
-def test_no_module_imports_from_a_higher_layer(imports):
-    upward = set()
-    for importer, targets in imports.items():
-        layer = LAYERS.index(importer.split(".")[1])
-        upward |= {(importer, target) for target in targets if LAYERS.index(target.split(".")[1]) > layer}
-    assert upward == set()
-
-
-def test_the_top_of_the_package_is_small_and_every_layer_is_there():
-    modules = {path.stem for path in PACKAGE.glob("*.py")}
-    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert modules | folders == {*LAYERS, "__init__"}
-    assert len(modules) <= 12
+def test_the_top_of_the_package_is_small():
+    assert len([*PACKAGE.glob("*.py")]) <= 12
     assert len(mmrec.__all__) <= 12
     assert all(getattr(mmrec, name) for name in mmrec.__all__)
 

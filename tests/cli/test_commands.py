@@ -108,13 +108,10 @@ def test_recommend_gives_a_known_user_new_items_with_reasons(city):
         assert all(quote["text"] in texts for quote in row["why"]["quotes"])
 
 
-def test_recommend_prints_the_terms_of_a_probability(city):
+def test_recommend_prints_the_terms_of_a_probability_and_says_that_a_user_is_unknown(city):
     run = city.run("recommend", "model", "--likes", "ramen, cheap", "--n", 2, "--why")
     assert "For ramen, cheap" in run.stdout
     assert "its ratings" in run.stdout
-
-
-def test_recommend_says_that_a_user_is_unknown(city):
     run = city.run("recommend", "model", "--user", "stranger")
     assert "stranger has written no review here" in run.stderr
 
@@ -196,7 +193,7 @@ def test_help_lists_commands_and_settings_and_imports_no_command(tmp_path):
         ("evaluate no-model", "no model.json here"),
         ("fit tiny.jsonl --test-share 3", "less than 1"),
         ("sweep tiny.jsonl --over llm", "--over llm needs --values"),
-        ("ablate tiny.jsonl --seeds 0", "--seeds 0"),
+        ("ablate tiny.jsonl --seeds 0", 'Invalid value "0" for "--seeds"'),
     ],
 )
 def test_an_error_of_the_user_is_printed_as_a_sentence(tmp_path, words, message):

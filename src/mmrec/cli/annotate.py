@@ -93,14 +93,15 @@ def _estimate(reviews: Reviews, config: Config, strategy: str, batch: bool) -> d
 
 
 def _print_estimates(estimates: dict[str, dict[str, Any]], model: str) -> None:
-    rows: dict[str, dict[str, Any]] = {}
+    rows: list[list[Any]] = []
     for strategy, estimate in estimates.items():
         for task, counts in estimate["tasks"].items():
-            rows[f"{strategy}: {task}"] = counts
+            rows.append([strategy, task, *counts.values(), ""])
         dollars = estimate["dollars"]
         price = "unknown" if dollars is None else f"{dollars:,.2f}"
-        rows[f"{strategy}: total"] = {"US$": price}
-    _print_measures(rows, f"Estimate for {model}")
+        rows.append([strategy, "total", "", "", "", price])
+    header = ["strategy", "task", "calls", "tokens in", "tokens out", "US$"]
+    print_table(header, rows, f"Estimate for {model}", words=(0, 1))
     console.print("Tokens are estimates. Stored answers are not counted. No model was called.")
 
 
@@ -136,11 +137,11 @@ def _summary(run: AnnotationRun, models: Models) -> dict[str, Any]:
 
 
 def _print_summary(result: dict[str, Any], max_reasons: int = 5) -> None:
-    rows = {}
+    rows = []
     for name, value in result.items():
         if name not in ("failed", "pending", "check") and value is not None:
-            rows[name.replace("_", " ")] = {"": value}
-    _print_measures(rows)
+            rows.append([name.replace("_", " "), value])
+    print_table(["", ""], rows, words=(0, 1))
     if failures := result["failed"]:
         count = sum(failures.values())
         console.print(f"[yellow]{count:,} calls failed; their results count as missing:")
@@ -175,20 +176,11 @@ def print_quality(quality: AnnotationQuality) -> None:
     stdout.print()
 
 
-def _print_measures(rows: dict[str, dict[str, Any]], title: str = "") -> None:
+def _print_measures(rows: dict[str, dict[str, Any]]) -> None:
     """Print figures by row and column; not every row has every column."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    cells = [[name, *map(_cell, map(row.get, columns))] for name, row in rows.items()]
-    print_table(["", *(column.replace("_", " ") for column in columns)], cells, title)
-
-
-def _cell(value: Any) -> str:
-    if value is None or isinstance(value, str):
-        return value or "-"
-    if isinstance(value, int | float):
-        return format(value, "," if isinstance(value, int) else ",.4f")
-    # An estimate, with its standard error where it has one.
-    return f"{value.value:.2f}" + ("" if value.error is None else f"±{value.error:.2f}")
+    cells = [[name, *map(row.get, columns)] for name, row in rows.items()]
+    print_table(["", *(column.replace("_", " ") for column in columns)], cells)
 
 
 def _inert(text: str) -> str:

@@ -29,7 +29,7 @@ def doctor(*, store: StorePath = None, json: AsJson = False) -> None:
         print_json(result)
         return
     colors = {"ok": "green", "missing": "yellow", "broken": "red"}
-    rows: list[list[str | Text]] = []
+    rows = []
     for name, (state, detail) in checks.items():
         rows.append([name, Text(state, colors[state]), detail])
     print_table(["", "", ""], rows, f"mmrec {mmrec.__version__}", words=(0, 1, 2))

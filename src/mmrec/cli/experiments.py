@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.text import Text
 
 from mmrec.cli.options import AsJson, Data, load_reviews, print_json, print_table, stdout
@@ -14,11 +15,14 @@ from mmrec.console import console
 from mmrec.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mmrec.data import Reviews
     from mmrec.experiments.report.html import ResultTable
-    from mmrec.features.dataset import Models
 
-Seeds = Annotated[int, Parameter(help="Number of splits, evidence and trainings, from --seed on.")]
+Seeds = Annotated[
+    int,
+    Parameter(
+        validator=Number(gte=1), help="Number of splits, evidence and trainings, from --seed on."
+    ),
+]
 
 
 def reproduce(
@@ -47,8 +51,9 @@ def reproduce(
     from mmrec.experiments import reproduce as experiment
     from mmrec.experiments.report.experiment_pages import reproduce_page
     from mmrec.experiments.report.html import command_line
+    from mmrec.pipeline import open_models
 
-    reviews, models = _open(data, config, out)
+    reviews, models = load_reviews(data, config, out), open_models(config)
     names, path = protocols.replace(" ", "").split(","), out / "reproduce.json"
     stacks = experiment.reproduce(reviews, config, models, path, repeats, names)
     result = {"data": str(data), "seed": config.seed, "repeats": repeats, "stacks": stacks}
@@ -81,8 +86,9 @@ def ablate(
     from mmrec.experiments.report.experiment_pages import ablation_page
     from mmrec.experiments.report.html import command_line
     from mmrec.experiments.significance import BOOTSTRAPPED_METRICS
+    from mmrec.pipeline import open_models
 
-    reviews, models = _open(data, config, out, seeds)
+    reviews, models = load_reviews(data, config, out), open_models(config)
     # One split has no spread over seeds, so its intervals come from a bootstrap over users.
     flags = {"shapley": shapley, "words": compare == "words"}
     flags |= {"summaries": summaries, "bootstrap": seeds == 1}
@@ -120,13 +126,14 @@ def sweep(
     from mmrec.experiments import sweep as experiment
     from mmrec.experiments.report.experiment_pages import sweep_page
     from mmrec.experiments.report.html import command_line
+    from mmrec.pipeline import open_models
 
     # `mmrec` has neither: it needs the policy `fold`, and trains its reduction jointly.
     if over in ("policy", "reduction") and config.ranker.features == "mmrec":
         console.print(f"- --over {over} applies to the paper's model, so `proposed` is trained")
         ranker = config.ranker.model_copy(update={"features": "proposed"})
         config = config.model_copy(update={"ranker": ranker})
-    reviews, models = _open(data, config, out, seeds)
+    reviews, models = load_reviews(data, config, out), open_models(config)
     if not values:
         values = tuple(experiment.SWEPT_SETTINGS[over][2])
         if reviews.table["time"].is_null().all():  # the policy `past` needs times
@@ -140,19 +147,10 @@ def sweep(
     sweep_page(results, over, config.ranker.features, page, command_line())
 
 
-def _open(data: Path, config: Config, folder: Path, seeds: int = 1) -> tuple[Reviews, Models]:
-    """The reviews and models of an experiment."""
-    from mmrec.pipeline import open_models
-
-    if seeds < 1:
-        raise ConfigError(f"--seeds {seeds}: there must be at least 1")
-    return load_reviews(data, config, folder), open_models(config)
-
-
 def _print_tables(tables: list[ResultTable]) -> None:
     """Print tables of an experiment, each with its notes below."""
     for table in tables:
-        rows: list[list[str | Text]] = [[*row] for row in table.rows]
+        rows: list[list[Any]] = [[*row] for row in table.rows]
         for row, column in table.bold:
             rows[row][column] = Text(table.rows[row][column], "bold")
         print_table(table.header, rows, table.title, table.words())

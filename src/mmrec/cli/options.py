@@ -73,7 +73,7 @@ def print_json(result: Mapping[str, Any]) -> None:
 
 def print_table(
     header: Sequence[str],
-    rows: Iterable[Sequence[str | Text]],
+    rows: Iterable[Sequence[Any]],
     title: str = "",
     words: Container[int] = (0,),
     caption: str = "",
@@ -89,6 +89,14 @@ def print_table(
     for column, name in enumerate(header):
         table.add_column(name, justify="left" if column in words else "right", overflow="fold")
     for row in rows:
-        # Strings may come from reviews or imported files, so terminal codes in them are escaped.
-        table.add_row(*(c if isinstance(c, Text) else Text(escape_text(c, 1000)) for c in row))
+        table.add_row(*map(_cell, row))
     stdout.print(table)
+
+
+def _cell(value: Any) -> Text:
+    if isinstance(value, Text):
+        return value
+    if isinstance(value, int | float):
+        value = format(value, "," if isinstance(value, int) else ",.4f")
+    # Texts may come from reviews or imported files, so terminal codes in them are escaped.
+    return Text(escape_text("-" if value is None else str(value), 1000))

@@ -129,7 +129,8 @@ def print_recommendations(rows: pl.DataFrame, title: str) -> None:
     cells = []
     for rank, row in enumerate(rows.to_dicts(), 1):
         probability, categories = f"{row['probability']:.3f}", ", ".join(row["categories"][:4])
-        name, price = row["name"] or row["item"], row["price"] or ""
-        cells.append([str(rank), name, probability, price, categories])
+        cells.append(
+            [rank, row["name"] or row["item"], probability, row["price"] or "", categories]
+        )
     header = ["rank", "item", "probability", "price", "categories"]
     print_table(header, cells, title, words=(1, 3, 4))

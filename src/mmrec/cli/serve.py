@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
 from mmrec.cli.options import Model
 from mmrec.config import ServeConfig
@@ -40,15 +39,16 @@ def serve(model: Model, /, *, config: ServeConfig = ServeConfig()) -> None:
     os.environ["MMREC_SERVED_MODEL"] = str(model)
     os.environ["MMREC_SERVE_CONFIG"] = config.model_dump_json()
     console.print(f"serving {model} at http://{config.host}:{config.port}", markup=False)
-    quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
     uvicorn.run(
         "mmrec.cli.serve:create_worker_app",
         factory=True,
         host=config.host,
         port=config.port,
         workers=config.workers,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
         timeout_graceful_shutdown=10,  # seconds, for requests in progress
-        **quiet,
     )
 
 

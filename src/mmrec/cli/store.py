@@ -30,8 +30,8 @@ def stats(*, store: StorePath = None, json: AsJson = False) -> None:
     with closing(Store(path)) as db:
         holdings = admin.stats(db, Selection())
     size = path.stat().st_size
-    text = f"{path}: {_number(size)} bytes"
-    _print({"store": path, "bytes": size, "holdings": holdings}, json, text)
+    result = {"store": path, "bytes": size, "holdings": holdings}
+    _print(result, json, f"{path}: {size:,} bytes")
 
 
 @store_app.command
@@ -117,19 +117,6 @@ def _print(result: dict[str, Any], json: bool, text: str) -> None:
         print_json(result)
         return
     stdout.print(text, markup=False, soft_wrap=True)
-    rows: list[list[str]] = []
-    words: set[int] = set()
-    for holding in result.get("holdings", []):
-        rows.append([])
-        for column, value in enumerate(holding.values()):
-            is_number = isinstance(value, int)
-            # Kinds and models come from imported files, and may be of any length.
-            rows[-1].append(_number(value) if is_number else str(value or "")[:200])
-            if not is_number:
-                words.add(column)
-    if rows:
-        print_table([*result["holdings"][0]], rows, words=words)
-
-
-def _number(number: int) -> str:
-    return f"{number / 1e6:,.1f}M" if number >= 1e6 else f"{number:,}"
+    if holdings := result.get("holdings"):
+        # Kinds and models are words; numbers and the day of the oldest result follow.
+        print_table([*holdings[0]], [[*row.values()] for row in holdings], words=(0, 1))

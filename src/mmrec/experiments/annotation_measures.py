@@ -48,6 +48,9 @@ class Estimate:
     value: float
     error: float | None = None
 
+    def __str__(self) -> str:
+        return f"{self.value:.2f}" + ("" if self.error is None else f"±{self.error:.2f}")
+
 
 Row = dict[str, int | Estimate | None]
 """Counts and estimates by name; None where there is nothing to estimate one from."""
