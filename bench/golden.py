@@ -27,6 +27,7 @@ import torch
 from golden_compare import ABSENT, as_stored, differences
 from golden_results import InputFiles, command_results, library_results, model_results
 from mmrec.data.synthetic.city import write_sample_city
+from mmrec.errors import ModelError
 from mmrec.recommender.recommender import Recommender
 
 SAVED_BEFORE = "a model saved before"
@@ -68,8 +69,11 @@ def compare(folder: Path, results: dict[str, Any], count: int) -> int:
     """Print how the results differ from those in the folder; 1 if they do."""
     old = {file.stem: json.loads(file.read_text()) for file in folder.glob("*.json")}
     old[SAVED_BEFORE] = old.get("predictions", ABSENT)
-    loaded = model_results(Recommender.load(folder / "model"), count)
-    results[SAVED_BEFORE] = as_stored(loaded["predictions"])
+    try:
+        loaded = model_results(Recommender.load(folder / "model"), count)
+        results[SAVED_BEFORE] = as_stored(loaded["predictions"])
+    except ModelError as error:  # of another format
+        results[SAVED_BEFORE] = str(error)
     changes = [*differences(old, results)]
     for path, before, after in changes:
         print(f"{path[1:]}: {str(before)[:200]} -> {str(after)[:200]}")

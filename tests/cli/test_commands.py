@@ -193,7 +193,7 @@ def test_help_lists_commands_and_settings_and_imports_no_command(tmp_path):
         ("evaluate no-model", "no model.json here"),
         ("fit tiny.jsonl --test-share 3", "less than 1"),
         ("sweep tiny.jsonl --over llm", "--over llm needs --values"),
-        ("ablate tiny.jsonl --seeds 0", 'Invalid value "0" for "--seeds"'),
+        ("ablate tiny.jsonl --seeds 0", 'Invalid value "0" for --seeds'),
     ],
 )
 def test_an_error_of_the_user_is_printed_as_a_sentence(tmp_path, words, message):
