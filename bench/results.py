@@ -30,13 +30,12 @@ from mmrec.data import Reviews, read_reviews
 from mmrec.evaluation.metrics import mean_and_standard_error
 from mmrec.evaluation.statistics import holm_correction, paired_t_test
 from mmrec.experiments import ablation
-from mmrec.experiments import item_truth as truth
+from mmrec.experiments import annotation_quality as truth
 from mmrec.experiments.annotation_measures import rank_correlation
 from mmrec.experiments.checkpoint import Checkpoint, latest_results
 from mmrec.experiments.compare import compare
-from mmrec.experiments.report.experiment_pages import ablation_page, reproduce_page
 from mmrec.experiments.report.html import ResultTable, command_line
-from mmrec.experiments.reproduce import PROTOCOLS, reproduce, reproduction_tables
+from mmrec.experiments.reproduce import PROTOCOLS, reproduce, reproduce_page, reproduction_tables
 from mmrec.features.dataset import Dataset
 from mmrec.pipeline import open_models
 
@@ -125,16 +124,17 @@ def run_leak(task: Task) -> None:
     annotation = config.annotation.model_copy(update={"item_kind": SETS[task.name][1]})
     config = config.model_copy(update={"annotation": annotation})
     path = task.work / "reproduce.json"
-    stacks = reproduce(task.reviews, config, open_models(config), path, 5, list(PROTOCOLS))
+    checkpoint = Checkpoint(path, task.reviews, config, open_models(config))
+    stacks = reproduce(checkpoint, 5, list(PROTOCOLS))
     reproduce_page(stacks, path.with_suffix(".html"), command_line())
 
 
 def run_ablation(task: Task) -> None:
     """Train our model on groups of features alone, without them, and on all coalitions."""
     config, path = task.config(task.seeds[0]), task.work / "ablation.json"
-    options = {"seeds": len(task.seeds), "extras": {"shapley", "words"}}
-    seeds = ablation.ablate(task.reviews, config, open_models(config), path, **options)
-    ablation_page(seeds, "mmrec", path.with_suffix(".html"), command_line())
+    checkpoint = Checkpoint(path, task.reviews, config, open_models(config))
+    seeds = ablation.ablate(checkpoint, len(task.seeds), {"shapley", "words"})
+    ablation.ablation_page(seeds, "mmrec", path.with_suffix(".html"), command_line())
 
 
 def run_truth(task: Task) -> None:
@@ -155,14 +155,13 @@ def run_truth(task: Task) -> None:
         categories[item] = truth.rank_labels(dataset.notes[row].categories for row in rows)
     _, _, price_column, category_column = SETS[task.name]
     figures: dict[str, float] = {}
+    true_prices, labels = truth.read_truth(task.items, "business_id")
     if price_column:
-        true_prices = truth.read_prices(task.items, "business_id", price_column)
         figures["price items"] = len(true_prices)
         figures["price builtin"] = price_correlation(prices, true_prices)
         figures["price keywords"] = price_correlation(keyword_prices(texts), true_prices)
         figures["price most frequent"] = 0.0  # a constant orders nothing
     if category_column:
-        labels = truth.read_categories(task.items, "business_id", category_column)
         frequent = dict.fromkeys(labels, truth.most_frequent_labels(labels))
         figures["category items"] = len(labels)
         figures["category builtin"] = category_recall(categories, labels)
@@ -263,7 +262,12 @@ def set_lines(work: Path) -> list[str]:
                 values = ", ".join(f"{name} {figures[f'{kind} {name}']:.3f}" for name in names)
                 lines += ["", f"{title} ({figures[f'{kind} items']:,} items): {values}."]
     if (path := work / "reproduce.json").exists():
-        (stacks,) = latest_results(path).values()
+        stacks: dict[str, dict[str, Any]] = {}
+        for key, stack in latest_results(path).items():
+            *_, protocol, model = key.split(", ")
+            stacks.setdefault(protocol, {})[model] = stack
+        # A stopped run leaves an incomplete protocol.
+        stacks = {name: models for name, models in stacks.items() if len(models) == 2}
         minutes = []
         for name, stack in stacks.items():
             minutes.append(

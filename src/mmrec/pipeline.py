@@ -13,8 +13,8 @@ from mmrec.config import Config
 from mmrec.data.schema import Reviews, Split, filter_reviews, split_reviews
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
-from mmrec.evaluation import thresholds
-from mmrec.evaluation.metrics import Metrics, evaluate
+from mmrec.evaluation import metrics as evaluation
+from mmrec.evaluation.metrics import FitEvaluation, Metrics
 from mmrec.evidence.policies import Evidence
 from mmrec.features.builder import FeatureBuilder, build_features
 from mmrec.features.dataset import Dataset, Models
@@ -95,22 +95,22 @@ class TrainingResult:
     def threshold(self) -> float:
         """The probability from which on to recommend, chosen on validation rows."""
         operating, valid = self.prepared.config.operating, self.prepared.split.valid
-        bound = thresholds.OperatingPoint("max_fpr", operating.max_fpr)
+        rows = self.prepared.label[valid], self.probability[valid]
         if operating.min_tpr is not None:
-            bound = thresholds.OperatingPoint("min_tpr", operating.min_tpr)
-        return bound.threshold(self.prepared.label[valid], self.probability[valid])
+            return evaluation.choose_threshold(*rows, "min_tpr", operating.min_tpr)
+        return evaluation.choose_threshold(*rows, "max_fpr", operating.max_fpr)
 
-    def evaluate(self, other_metrics: dict[str, Metrics] | None = None) -> thresholds.FitEvaluation:
+    def evaluate(self, other_metrics: dict[str, Metrics] | None = None) -> FitEvaluation:
         """Evaluate on test rows; the metrics of other models on these rows are put beside."""
         label, split = self.prepared.label, self.prepared.split
         name = self.prepared.config.ranker.features
         test_label, test_probability = label[split.test], self.probability[split.test]
-        metrics = evaluate(test_label, test_probability, self.model.class_weights)
-        return thresholds.FitEvaluation(
+        metrics = evaluation.evaluate(test_label, test_probability, self.model.class_weights)
+        return FitEvaluation(
             metrics={**(other_metrics or {}), name: metrics},
             threshold=self.threshold,
-            test_rates=thresholds.rates_at_threshold(test_label, test_probability, self.threshold),
-            curve=thresholds.threshold_curve(label[split.valid], self.probability[split.valid]),
+            test_rates=evaluation.rates_at_threshold(test_label, test_probability, self.threshold),
+            curve=evaluation.threshold_curve(label[split.valid], self.probability[split.valid]),
         )
 
 

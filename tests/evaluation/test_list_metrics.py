@@ -1,14 +1,12 @@
 """Metrics of ranked lists, worked by hand and against scikit-learn."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from mmrec.evaluation.list_metrics import ListTask, PairScorer, full_lists, sampled_lists
+from mmrec.evaluation.list_metrics import ListTask, full_lists, sampled_lists
 
 ITEMS = 12
 NO_PAIRS = np.zeros((0, 2), dtype=np.int64)
@@ -21,43 +19,43 @@ TASK = ListTask(
 )
 
 
-def low_codes_first(user: np.ndarray, item: np.ndarray) -> np.ndarray:
+def low_codes_first(user, item):
     """Items in the order of their codes, for every user."""
     return -item.astype(np.float64)
 
 
-def high_codes_first(user: np.ndarray, item: np.ndarray) -> np.ndarray:
+def high_codes_first(user, item):
     return item.astype(np.float64)
 
 
-def all_liked(pairs: list[tuple[int, int]] | np.ndarray, items: int = ITEMS) -> ListTask:
+def all_liked(pairs, items=ITEMS):
     return ListTask(NO_PAIRS, np.array(pairs), np.full(len(pairs), True), items)
 
 
 class RecordingScorer:
     """Keeps the pairs that it is called with."""
 
-    def __init__(self, scorer: PairScorer = low_codes_first) -> None:
+    def __init__(self, scorer=low_codes_first):
         self.scorer = scorer
-        self.calls: list[np.ndarray] = []
+        self.calls = []
 
-    def __call__(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+    def __call__(self, user, item):
         self.calls.append(np.stack([user, item], axis=1))
         return self.scorer(user, item)
 
     @property
-    def users(self) -> list[int]:
+    def users(self):
         return np.unique(np.concatenate([NO_PAIRS, *self.calls])[:, 0]).tolist()
 
 
-def test_full_lists_by_hand() -> None:
+def test_full_lists_by_hand():
     # User 0's list is 1, 2, 3, ...: likes at ranks 1 and 3. User 1's is 0, 1, ..., 11: a like at rank 12.
     ndcg = (1 + 1 / 2) / (1 + 1 / np.log2(3))
     metrics = full_lists(low_codes_first, TASK, np.random.default_rng(0))
     assert metrics == pytest.approx((ndcg / 2, 1 / 2, (1 + 1 / 12) / 2, 2))
 
 
-def test_sampled_lists_with_every_negative_by_hand() -> None:
+def test_sampled_lists_with_every_negative_by_hand():
     # No item that user 0 reviewed is a negative, neither the other like nor the dislike.
     metrics = sampled_lists(low_codes_first, TASK, np.random.default_rng(0))
     assert metrics == pytest.approx((1 / 2, 1 / 2, (1 + 1 / 12) / 2, 2))
@@ -67,12 +65,12 @@ def test_sampled_lists_with_every_negative_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("item", "hit"), [(9, 1.0), (10, 0.0)])
-def test_the_tenth_item_is_a_hit_and_the_eleventh_is_not(item: int, hit: float) -> None:
+def test_the_tenth_item_is_a_hit_and_the_eleventh_is_not(item, hit):
     metrics = full_lists(low_codes_first, all_liked([(0, item)]), np.random.default_rng(0))
     assert metrics == pytest.approx((hit / np.log2(11), hit, 1 / (item + 1), 1))
 
 
-def test_a_user_counts_once_however_many_likes() -> None:
+def test_a_user_counts_once_however_many_likes():
     task = all_liked([(0, 0), (0, 1), (0, 11), (1, 11)])
     metrics = sampled_lists(low_codes_first, task, np.random.default_rng(0))
     # User 0's likes are at ranks 1, 1 and 10 of ten; user 1's at 12 of twelve.
@@ -80,7 +78,7 @@ def test_a_user_counts_once_however_many_likes() -> None:
 
 
 @pytest.mark.parametrize("lists", [full_lists, sampled_lists])
-def test_an_item_of_the_evidence_is_neither_looked_for_nor_a_candidate(lists: type) -> None:
+def test_an_item_of_the_evidence_is_neither_looked_for_nor_a_candidate(lists):
     task = ListTask(np.array([[0, 4]]), np.array([[0, 4], [0, 1]]), np.full(2, True), ITEMS)
     metrics = lists(low_codes_first, task, np.random.default_rng(0))
     assert metrics == pytest.approx((1 / np.log2(3), 1, 1 / 2, 1))  # item 1 is second
@@ -89,14 +87,14 @@ def test_an_item_of_the_evidence_is_neither_looked_for_nor_a_candidate(lists: ty
     assert lists(low_codes_first, alone, np.random.default_rng(0)).users == 0
 
 
-def random_task(seed: int, items: int = 40) -> ListTask:
+def random_task(seed, items=40):
     """Nine users with a few reviews each."""
     rng = np.random.default_rng(seed)
     pairs = np.stack([rng.integers(9, size=90), rng.integers(items, size=90)], axis=1)
     return ListTask(pairs[:50], pairs[50:], rng.random(40) < 0.6, items)
 
 
-def sampled_pairs(task: ListTask, seed: int, noise: int) -> np.ndarray:
+def sampled_pairs(task, seed, noise):
     """The pairs that a model with random scores is asked for, six a list."""
     rng = np.random.default_rng(noise)
     scorer = RecordingScorer(lambda user, item: rng.random(len(user)))
@@ -107,7 +105,7 @@ def sampled_pairs(task: ListTask, seed: int, noise: int) -> np.ndarray:
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=50, deadline=None)
-def test_negatives_are_unreviewed_and_distinct_and_the_same_for_every_model(seed: int) -> None:
+def test_negatives_are_unreviewed_and_distinct_and_the_same_for_every_model(seed):
     task = random_task(seed)
     pairs = sampled_pairs(task, seed, noise=1)
     evidence = set(map(tuple, task.evidence.tolist()))
@@ -121,13 +119,13 @@ def test_negatives_are_unreviewed_and_distinct_and_the_same_for_every_model(seed
     assert np.array_equal(pairs, sampled_pairs(task, seed, noise=2))
 
 
-def test_other_seeds_draw_other_negatives() -> None:
+def test_other_seeds_draw_other_negatives():
     assert not np.array_equal(sampled_pairs(random_task(0), 0, 1), sampled_pairs(random_task(0), 1, 1))
 
 
 @given(st.integers(0, 10_000), st.integers(2, 40))
 @settings(max_examples=50, deadline=None)
-def test_full_lists_agree_with_sklearn(seed: int, pairs_per_call: int) -> None:
+def test_full_lists_agree_with_sklearn(seed, pairs_per_call):
     task = random_task(seed)
     scores = np.random.default_rng(seed).permutation(9 * task.item_count).reshape(9, -1) / 100
     metrics = full_lists(
@@ -150,7 +148,7 @@ def test_full_lists_agree_with_sklearn(seed: int, pairs_per_call: int) -> None:
 
 
 @pytest.mark.parametrize("lists", [full_lists, sampled_lists])
-def test_a_constant_model_ranks_at_random(lists: type) -> None:
+def test_a_constant_model_ranks_at_random(lists):
     items = np.random.default_rng(0).integers(100, size=3000)
     task = all_liked(np.stack([np.arange(3000), items], axis=1), 100)
     metrics = lists(lambda user, item: np.zeros(len(user)), task, np.random.default_rng(1))
@@ -158,7 +156,7 @@ def test_a_constant_model_ranks_at_random(lists: type) -> None:
     assert metrics.mrr == pytest.approx((1 / np.arange(1, 101)).mean(), abs=0.02)
 
 
-def test_full_lists_take_the_same_random_users_for_every_model() -> None:
+def test_full_lists_take_the_same_random_users_for_every_model():
     task = all_liked(np.stack([np.arange(50), np.arange(50) % ITEMS], axis=1))
     first, second, other_seed = (
         RecordingScorer(low_codes_first),
@@ -171,14 +169,14 @@ def test_full_lists_take_the_same_random_users_for_every_model() -> None:
     assert first.users == second.users != other_seed.users
 
 
-def test_so_many_pairs_are_scored_in_a_call() -> None:
+def test_so_many_pairs_are_scored_in_a_call():
     task, scorer = all_liked([(user, user) for user in range(7)]), RecordingScorer()
     full_lists(scorer, task, np.random.default_rng(0), pairs_per_call=3 * ITEMS)
     assert [len(pairs) for pairs in scorer.calls] == [3 * ITEMS, 3 * ITEMS, ITEMS]
 
 
 @pytest.mark.parametrize("lists", [full_lists, sampled_lists])
-def test_without_likes_the_metrics_are_nan(lists: type) -> None:
+def test_without_likes_the_metrics_are_nan(lists):
     task = ListTask(TASK.evidence, TASK.test, np.full(5, False), ITEMS)
     metrics = lists(low_codes_first, task, np.random.default_rng(0))
     assert metrics.users == 0
@@ -186,7 +184,7 @@ def test_without_likes_the_metrics_are_nan(lists: type) -> None:
 
 
 @pytest.mark.parametrize("lists", [full_lists, sampled_lists])
-def test_a_user_who_has_reviewed_all_items_is_left_out(lists: type) -> None:
+def test_a_user_who_has_reviewed_all_items_is_left_out(lists):
     """A list of likes alone would be right in any order."""
     all_items = np.stack([np.zeros(ITEMS, dtype=np.int64), np.arange(ITEMS)], axis=1)
     task = ListTask(all_items[1:], np.array([[0, 0], [1, 3]]), np.array([True, True]), ITEMS)

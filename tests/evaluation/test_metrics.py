@@ -1,8 +1,7 @@
-"""Metrics of probabilities, worked by hand and against scikit-learn."""
-
-from __future__ import annotations
+"""Metrics of probabilities and thresholds, worked by hand and against scikit-learn."""
 
 import json
+from math import inf, isnan
 
 import numpy as np
 import pytest
@@ -15,11 +14,13 @@ from mmrec.evaluation.metrics import (
     METRICS,
     Metrics,
     calibration_bins,
+    choose_threshold,
     evaluate,
     mean_and_standard_error,
+    rates_at_threshold,
     reweighted,
-    slice_masks,
     slice_metrics,
+    threshold_curve,
 )
 from mmrec.ranker.training import class_weights
 
@@ -28,7 +29,7 @@ LABEL = np.array([True, True, True, True, False, False])
 PROBABILITY = np.array([0.9, 0.8, 0.6, 0.3, 0.7, 0.2])
 
 
-def test_metrics_by_hand() -> None:
+def test_metrics_by_hand():
     right = [0.9, 0.8, 0.6, 0.3, 0.3, 0.8]
     assert evaluate(LABEL, PROBABILITY, EQUAL) == pytest.approx(
         {
@@ -48,7 +49,7 @@ def test_metrics_by_hand() -> None:
     )
 
 
-def test_metrics_with_class_weights_by_hand() -> None:
+def test_metrics_with_class_weights_by_hand():
     # Twice the weight on a dislike: the threshold is p = 2/3, so that 0.6 is refused too.
     metrics = evaluate(LABEL, PROBABILITY, (2 / 3, 1 / 3))
     assert metrics["accuracy"] == pytest.approx(3 / 6)
@@ -57,13 +58,11 @@ def test_metrics_with_class_weights_by_hand() -> None:
     entropy = np.where(LABEL, -np.log(q), -2 * np.log(1 - q))
     assert metrics["loss"] == pytest.approx(entropy.sum() / (4 * 1 + 2 * 2))
     assert metrics["auc"] == pytest.approx(6 / 8)
-
-
-def test_the_loss_of_a_certain_error_is_finite() -> None:
+    # The loss of a certain error is finite.
     assert 10 < evaluate(np.array([True, False]), np.array([0.0, 1.0]), EQUAL)["loss"] < 20
 
 
-def test_every_metric_is_in_the_table_once_and_survives_json() -> None:
+def test_every_metric_is_in_the_table_once_and_survives_json():
     metrics = evaluate(LABEL, PROBABILITY, EQUAL)
     names = [metric.name for metric in METRICS]
     assert sorted(metrics) == sorted([*names, "rows", "likes"])
@@ -79,7 +78,7 @@ ROWS = st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_siz
 
 @given(ROWS)
 @settings(max_examples=200, deadline=None)
-def test_every_rate_is_the_best_over_all_thresholds(rows: list[tuple[bool, int]]) -> None:
+def test_every_rate_is_the_best_over_all_thresholds(rows):
     label = np.array([label for label, _ in rows])
     score = np.array([number / 6 for _, number in rows])
     rates = [(0.0, 0.0)]
@@ -95,7 +94,7 @@ def test_every_rate_is_the_best_over_all_thresholds(rows: list[tuple[bool, int]]
     assert metrics["auc"] == pytest.approx(roc_auc_score(label, score))
 
 
-def test_rates_by_hand_with_ties() -> None:
+def test_rates_by_hand_with_ties():
     # Ten dislikes: a like, a dislike, a like, a dislike and so on, and then dislikes alone.
     label = np.array([1, 0, 1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0], dtype=bool)
     probability = np.linspace(0.95, 0.05, 14)
@@ -120,21 +119,13 @@ def test_rates_by_hand_with_ties() -> None:
         ((10, 90), (7, 72), 0.1 * 0.5),  # a bin counts by its rows
     ],
 )
-def test_the_calibration_error_by_hand(rows: tuple[int, int], likes: tuple[int, int], error: float) -> None:
+def test_the_calibration_error_by_hand(rows, likes, error):
     label = np.concatenate([np.arange(n) < k for n, k in zip(rows, likes, strict=True)])
-    assert evaluate(label, np.repeat([0.2, 0.8], rows), EQUAL)["ece"] == pytest.approx(error)
-
-
-def test_the_calibration_error_ignores_class_weights() -> None:
-    rng = np.random.default_rng(0)
-    probability = rng.random(20_000)
-    label = rng.random(20_000) < probability
     for weights in (EQUAL, (0.9, 0.1)):
-        assert evaluate(label, probability, weights)["ece"] < 0.02
-        assert evaluate(label, probability**2, weights)["ece"] > 0.1
+        assert evaluate(label, np.repeat([0.2, 0.8], rows), weights)["ece"] == pytest.approx(error)
 
 
-def test_calibration_bins_hold_equally_many_rows_and_keep_ties_together() -> None:
+def test_calibration_bins_hold_equally_many_rows_and_keep_ties_together():
     rng = np.random.default_rng(1)
     p = rng.random(5000)
     bins = calibration_bins(rng.random(5000) < p, p, 20)
@@ -147,14 +138,14 @@ def test_calibration_bins_hold_equally_many_rows_and_keep_ties_together() -> Non
 
 @given(st.floats(0, 1), st.floats(0.01, 0.99))
 @settings(max_examples=200, deadline=None)
-def test_reweighting_multiplies_the_odds_by_the_ratio_of_the_weights(p: float, like: float) -> None:
+def test_reweighting_multiplies_the_odds_by_the_ratio_of_the_weights(p, like):
     q = float(reweighted(np.array([p]), (1 - like, like))[0])
     assert q * (1 - like) * (1 - p) == pytest.approx((1 - q) * like * p, abs=1e-12)
     assert float(reweighted(np.array([p]), EQUAL)[0]) == pytest.approx(p)
 
 
 @pytest.mark.parametrize("likes", [1, 7, 50, 93])
-def test_always_like_has_a_false_positive_rate_of_one(likes: int) -> None:
+def test_always_like_has_a_false_positive_rate_of_one(likes):
     label = np.arange(100) < likes
     metrics = evaluate(label, np.full(100, label.mean()), class_weights(label, "basic"))
     assert (metrics["fpr"], metrics["auc"], metrics["fpr_at_80"]) == (1, 0.5, 1)
@@ -163,11 +154,11 @@ def test_always_like_has_a_false_positive_rate_of_one(likes: int) -> None:
 
 
 @pytest.mark.parametrize("loss", ["plain", "basic", "sqrt"])
-def test_metrics_agree_with_sklearn(loss: str) -> None:
+def test_metrics_agree_with_sklearn(loss):
     rng = np.random.default_rng(5)
     label = rng.random(500) < 0.8
     probability = np.clip(np.round(0.2 * label + rng.random(500) * 0.8, 2), 0.01, 0.99)
-    weights = class_weights(label, loss)  # type: ignore[arg-type]
+    weights = class_weights(label, loss)
     metrics = evaluate(label, probability, weights)
     q = reweighted(probability, weights)
     sample_weight = np.where(label, weights[1], weights[0])
@@ -182,42 +173,12 @@ def test_metrics_agree_with_sklearn(loss: str) -> None:
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
 
 
-def test_mean_and_standard_error() -> None:
+def test_mean_and_standard_error():
     assert mean_and_standard_error([1.0, 2.0, 3.0]) == pytest.approx((2.0, 1 / 3**0.5))
     assert mean_and_standard_error([4.0]) == (4.0, 0.0)
 
 
-def test_slices_by_hand() -> None:
-    yes, no = True, False
-    masks = slice_masks(
-        user_count=np.array([0, 2, 3, 9]),
-        item_count=np.array([4, 5, 0, 6]),
-        photo=np.array([yes, no, no, yes]),
-        price=np.array(["none", "overpriced", "cheap price", "overpriced"]),
-    )
-    assert {name: mask.tolist() for name, mask in masks.items()} == {
-        "cold users": [yes, yes, no, no],
-        "warm users": [no, no, yes, yes],
-        "few reviews": [yes, no, yes, no],
-        "many reviews": [no, yes, no, yes],
-        "with photo": [yes, no, no, yes],
-        "without photo": [no, yes, yes, no],
-        "with price": [no, yes, yes, yes],
-        "without price": [yes, no, no, no],
-        "price: cheap price": [no, no, yes, no],
-        "price: overpriced": [no, yes, no, yes],
-    }
-
-
-def test_a_slice_is_evaluated_on_its_rows_alone() -> None:
-    rng = np.random.default_rng(0)
-    label, probability, mask = rng.random(400) < 0.7, rng.random(400), rng.random(400) < 0.5
-    slices = slice_metrics(label, probability, (0.7, 0.3), {"half": mask, "rest": ~mask})
-    assert slices["half"] == evaluate(label[mask], probability[mask], (0.7, 0.3))
-    assert slices["rest"] == evaluate(label[~mask], probability[~mask], (0.7, 0.3))
-
-
-def test_a_slice_with_fewer_than_20_likes_or_dislikes_has_no_metrics() -> None:
+def test_a_slice_is_evaluated_alone_where_it_has_20_likes_and_dislikes():
     rows = np.arange(60)
     label, probability = rows < 30, np.linspace(0, 1, 60)
     masks = {
@@ -226,7 +187,7 @@ def test_a_slice_with_fewer_than_20_likes_or_dislikes_has_no_metrics() -> None:
         "20 of each": (rows >= 10) & (rows < 50),
         "empty": rows < 0,
     }
-    slices = slice_metrics(label, probability, (0.5, 0.5), masks)
+    slices = slice_metrics(label, probability, (0.7, 0.3), masks)
     sizes = {name: (row["rows"], row["likes"], "auc" in row) for name, row in slices.items()}
     assert sizes == {
         "19 likes": (49, 19, False),
@@ -234,3 +195,48 @@ def test_a_slice_with_fewer_than_20_likes_or_dislikes_has_no_metrics() -> None:
         "20 of each": (40, 20, True),
         "empty": (0, 0, False),
     }
+    mask = masks["20 of each"]
+    assert slices["20 of each"] == evaluate(label[mask], probability[mask], (0.7, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("bound", "thresholds"),
+    [
+        ("max_fpr", {0: 0.8, 0.24: 0.8, 0.25: 0.6, 0.49: 0.6, 0.5: 0.5, 0.99: 0.4, 1: 0.3}),
+        ("min_tpr", {0.01: 0.9, 0.25: 0.9, 0.26: 0.8, 0.75: 0.6, 0.76: 0.5, 1: 0.5}),
+    ],
+)
+def test_thresholds_and_their_rates_by_hand(bound, thresholds):
+    label = np.array([1, 1, 0, 1, 0, 1, 0, 0], dtype=bool)
+    probability = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.5, 0.4, 0.3])
+    for value, threshold in thresholds.items():
+        assert choose_threshold(label, probability, bound, value) == threshold, value
+    # Three likes of four and one dislike of four are at .6 or above.
+    assert rates_at_threshold(label, probability, 0.6) == (3 / 4, 1 / 4, 4 / 8, 3 / 4)
+    assert rates_at_threshold(label, probability, 0.61) == (2 / 4, 1 / 4, 3 / 8, 2 / 3)
+    curve = threshold_curve(label, probability)
+    assert curve.for_max_fpr(0.249) == (0.8, 2 / 4)
+    assert curve.for_max_fpr(0.25) == (0.6, 3 / 4)
+    # Nothing is recommended where the best is disliked.
+    assert choose_threshold(~label, probability, "max_fpr", 0.2) == inf
+    nothing = rates_at_threshold(label, probability, inf)
+    assert nothing[:3] == (0, 0, 0)
+    assert isnan(nothing.precision)
+    assert isnan(rates_at_threshold(np.array([True]), np.array([0.9]), 0.5).fpr)
+
+
+@given(
+    ROWS,
+    st.one_of(st.floats(0, 1), st.sampled_from([0.1, 0.2, 1 / 3, 0.5, 0.9])),
+    st.sampled_from([np.float32, np.float64]),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_threshold_keeps_its_bound_and_no_other_is_better(rows, value, dtype):
+    label, scores = map(np.array, zip(*rows, strict=True))
+    probability = (scores / 7).astype(dtype)
+    cuts = [*np.unique(probability).tolist(), inf]
+    rates = {cut: rates_at_threshold(label, probability, cut) for cut in cuts}
+    within = [cut for cut in cuts if rates[cut].fpr <= value + 1e-12]
+    assert choose_threshold(label, probability, "max_fpr", value) == min(within)
+    within = [cut for cut in cuts if rates[cut].tpr >= value - 1e-12]
+    assert choose_threshold(label, probability, "min_tpr", value) == max(within)

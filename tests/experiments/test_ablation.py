@@ -1,57 +1,41 @@
 """Groups of inputs left out, on data where it is known what each group adds."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from checkerboard import SMALL, checkerboard
 from mmrec.cache.store import Store
-from mmrec.data import Reviews
-from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
 from mmrec.evaluation.statistics import holm_correction, paired_t_test
 from mmrec.experiments import ablation
-from mmrec.experiments.ablation import (
-    SeedResult,
-    ablate,
-    ablation_tables,
-    metric_rows,
-    shapley_values,
-    synergy,
-)
+from mmrec.experiments.ablation import ablate, ablation_tables, metric_rows, shapley_values, synergy
 from mmrec.experiments.checkpoint import latest_results
-from mmrec.features.dataset import Models
 from mmrec.pipeline import open_models
 
 
 @pytest.fixture(scope="module")
-def models(encoder: Encoder) -> Models:
+def models(encoder):
     return open_models(SMALL, store=Store(None))
 
 
 @pytest.fixture(scope="module")
-def reviews(tmp_path_factory: pytest.TempPathFactory) -> Reviews:
+def reviews(tmp_path_factory):
     return checkerboard(tmp_path_factory.mktemp("checkerboard"))
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def path(tmp_path_factory):
     return tmp_path_factory.mktemp("out") / "deep" / "ablation.json"
 
 
 @pytest.fixture(scope="module")
-def result(reviews: Reviews, models: Models, path: Path) -> SeedResult:
+def result(reviews, models, path):
     (result,) = ablate(reviews, SMALL, models, path, seeds=1, extras={"shapley", "words", "bootstrap"})
     return result
 
 
-def test_on_the_checkerboard_texts_of_both_sides_add_everything_and_ratings_nothing(
-    result: SeedResult,
-) -> None:
+def test_on_the_checkerboard_texts_of_both_sides_add_everything_and_ratings_nothing(result):
     metrics = result["metrics"]
     assert metrics["everything"]["auc"] > 0.95
     assert metrics["ratings alone"]["auc"] == pytest.approx(0.5, abs=0.12)
@@ -65,7 +49,7 @@ def test_on_the_checkerboard_texts_of_both_sides_add_everything_and_ratings_noth
     assert any("photos" in remark and "left out" in remark for remark in result["remarks"])
 
 
-def test_rows_of_the_table_agree_with_their_coalitions(result: SeedResult) -> None:
+def test_rows_of_the_table_agree_with_their_coalitions(result):
     groups, coalitions, metrics = result["groups"], result["coalitions"], result["metrics"]
     assert len(coalitions) == 2 ** len(groups) - 1
     assert coalitions[" + ".join(groups)] == metrics["everything"]["auc"]
@@ -73,7 +57,7 @@ def test_rows_of_the_table_agree_with_their_coalitions(result: SeedResult) -> No
     assert coalitions[" + ".join(groups[1:])] == metrics["without ratings"]["auc"]
 
 
-def test_a_single_seed_is_compared_by_a_bootstrap(result: SeedResult) -> None:
+def test_a_single_seed_is_compared_by_a_bootstrap(result):
     rows = {name: gap for name, _, gap in metric_rows([result], "auc")}
     assert next(iter(rows)) == "everything"
     assert rows["everything"].mean == 0
@@ -86,15 +70,13 @@ def test_a_single_seed_is_compared_by_a_bootstrap(result: SeedResult) -> None:
     assert synergy([result]) is None
 
 
-def test_finished_seeds_are_found_again(
-    result: SeedResult, path: Path, reviews: Reviews, models: Models, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_finished_seeds_are_found_again(result, path, reviews, models, monkeypatch):
     assert not path.with_suffix(".part").exists()
     finished = latest_results(path)
     assert finished.keys() == {"3"}
-    computed: list[tuple[int, set[str]]] = []
+    computed = []
 
-    def record(prepared: Any, extras: set[str]) -> SeedResult:
+    def record(prepared, extras):
         computed.append((prepared.config.seed, extras))
         return {**finished["3"], "extras": sorted(extras)}
 
@@ -119,7 +101,7 @@ def test_finished_seeds_are_found_again(
         ablate(reviews, SMALL, models, path, seeds=1, extras=set())
 
 
-def result_by_hand(*aucs: float) -> SeedResult:
+def result_by_hand(*aucs):
     """ROC-AUC of everything, without text, and without photos."""
     names = ("everything", "without text", "without photos")
     coalitions = ("user text + item text + photos", "photos", "user text + item text")
@@ -132,7 +114,7 @@ def result_by_hand(*aucs: float) -> SeedResult:
     }
 
 
-def test_differences_over_seeds_are_paired_and_corrected() -> None:
+def test_differences_over_seeds_are_paired_and_corrected():
     results = [
         result_by_hand(0.9, 0.6, 0.71),
         result_by_hand(0.8, 0.52, 0.6),
@@ -149,7 +131,7 @@ def test_differences_over_seeds_are_paired_and_corrected() -> None:
     assert rows[0][1] == pytest.approx((0.85, 4.3027 * 0.05 * (1 / 3 + 0.5) ** 0.5), abs=1e-4)
 
 
-def test_synergy_is_positive_where_text_and_photos_complement_each_other() -> None:
+def test_synergy_is_positive_where_text_and_photos_complement_each_other():
     together = synergy([result_by_hand(0.9, 0.5, 0.5), result_by_hand(0.8, 0.5, 0.5)])
     assert together is not None
     assert together.mean == pytest.approx(0.35)

@@ -1,20 +1,15 @@
 """`mmrec annotate` as a user types it, and `fit` afterwards, with a server that plays the language model."""
 
-from __future__ import annotations
-
 import json
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from chat_server import Behaviour, Server, serve
+from chat_server import Behaviour, serve
 from mmrec.cache.store import Store
 from mmrec.data.synthetic.city import write_sample_city
 from serving import command
@@ -41,22 +36,22 @@ print(sum(bool(note.gist) for note in notes))
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def server():
     pytest.importorskip("openai")
     with serve(Behaviour(latency=0.01)) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def city(tmp_path_factory):
     return write_sample_city(tmp_path_factory.mktemp("city"), users=30, items=12, reviews=200)
 
 
-def calls(server: Server) -> int:
+def calls(server):
     return int(server.stats()["status"].get("200", 0))
 
 
-def run_json(*words: object, cwd: Path) -> Any:
+def run_json(*words, cwd):
     """The JSON that a command prints; it must succeed."""
     done = command(*words, "--json", cwd=cwd)
     assert done.returncode == 0, done.stderr
@@ -64,9 +59,7 @@ def run_json(*words: object, cwd: Path) -> Any:
 
 
 @pytest.fixture(scope="module", params=["notes", "summary"])
-def folder(
-    request: pytest.FixtureRequest, server: Server, city: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def folder(request, server, city, tmp_path_factory):
     """Where a model was saved; its annotations were planned, made, found again, and used by `fit`."""
     folder = tmp_path_factory.mktemp(request.param)
     llm = ("--llm", f"openai:test-model@{server.url}", "--strategy", request.param)
@@ -87,9 +80,7 @@ def folder(
     return folder
 
 
-def test_fit_uses_the_planned_annotations_and_the_model_answers_without_a_server(
-    server: Server, city: Path, folder: Path
-) -> None:
+def test_fit_uses_the_planned_annotations_and_the_model_answers_without_a_server(server, city, folder):
     before = server.stats()["requests"]
     user = json.loads(city.read_text().splitlines()[0])["user_id"]
     for words in (("--user", user, "--why"), ("--likes", "noodles, quiet")):
@@ -98,7 +89,7 @@ def test_fit_uses_the_planned_annotations_and_the_model_answers_without_a_server
 
 
 @pytest.mark.parametrize("folder", ["notes"], indirect=True)
-def test_a_reason_quotes_reviews_word_for_word_also_with_a_language_model(city: Path, folder: Path) -> None:
+def test_a_reason_quotes_reviews_word_for_word_also_with_a_language_model(city, folder):
     rows = [json.loads(line) for line in city.read_text().splitlines()]
     user, reviews = rows[0]["user_id"], " ".join(row["review_text"] for row in rows)
     lists = run_json("recommend", "model", "--user", user, "--why", cwd=folder)["recommendations"]
@@ -110,9 +101,7 @@ def test_a_reason_quotes_reviews_word_for_word_also_with_a_language_model(city: 
     assert any(item["why"]["sentence"] for item in lists)
 
 
-def test_the_budget_ends_a_run_with_a_message_and_status_2(
-    server: Server, city: Path, tmp_path: Path
-) -> None:
+def test_the_budget_ends_a_run_with_a_message_and_status_2(server, city, tmp_path):
     llm = ("--llm", f"openai:test-model@{server.url}")
     unpriced = command("annotate", city, *llm, "--budget", "0.01", cwd=tmp_path)
     assert unpriced.returncode == 2
@@ -123,7 +112,7 @@ def test_the_budget_ends_a_run_with_a_message_and_status_2(
     assert 0 < run_json("annotate", city, *llm, cwd=tmp_path)["calls"] < 200
 
 
-def test_an_interrupted_run_says_that_nothing_is_lost(server: Server, city: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_says_that_nothing_is_lost(server, city, tmp_path):
     server.set(latency=0.3)
     server.reset()
     words = ["annotate", str(city), "--llm", f"openai:test-model@{server.url}", "--in-flight", "4"]
@@ -140,15 +129,13 @@ def test_an_interrupted_run_says_that_nothing_is_lost(server: Server, city: Path
     assert len(keys(tmp_path / "store")) >= 8  # all but the four in flight
 
 
-def test_a_killed_annotator_loses_no_answer_and_pays_twice_only_for_calls_in_flight(
-    server: Server, tmp_path: Path
-) -> None:
+def test_a_killed_annotator_loses_no_answer_and_pays_twice_only_for_calls_in_flight(server, tmp_path):
     server.set(latency=0.05)
     server.reset()
     rng = random.Random(0)
     path, count, kills = tmp_path / "store.sqlite", 600, 4
     program = [sys.executable, "-c", ANNOTATOR, server.url, str(path), str(count)]
-    stored: set[bytes] = set()
+    stored = set()
     for _ in range(kills):
         before = len(server.answers)
         child = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -168,7 +155,7 @@ def test_a_killed_annotator_loses_no_answer_and_pays_twice_only_for_calls_in_fli
     server.set(latency=0.01)
 
 
-def test_two_annotators_at_once_pay_for_each_review_once(server: Server, tmp_path: Path) -> None:
+def test_two_annotators_at_once_pay_for_each_review_once(server, tmp_path):
     server.reset()
     program = [sys.executable, "-c", ANNOTATOR, server.url, str(tmp_path / "store.sqlite"), "400"]
     before = calls(server)
@@ -177,7 +164,7 @@ def test_two_annotators_at_once_pay_for_each_review_once(server: Server, tmp_pat
     assert calls(server) - before == 400
 
 
-def keys(path: Path) -> set[bytes]:
+def keys(path):
     store = Store(path)
     stored = {key for (key,) in store.db.execute("SELECT key FROM results")}
     store.close()

@@ -1,12 +1,7 @@
 """The quality of what a language model wrote, on annotations whose quality is known."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,15 +10,14 @@ import pytest
 from mmrec.cli.annotate import print_quality
 from mmrec.cli.options import stdout
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
-from mmrec.data.schema import REVIEW_SCHEMA, EntityKind, Reviews
-from mmrec.encoder.text_encoder import Encoder
+from mmrec.data.schema import REVIEW_SCHEMA, Reviews
 from mmrec.errors import DataError
 from mmrec.evidence.views import EvidenceViews
 from mmrec.experiments import annotation_quality
 from mmrec.experiments.annotate import AnnotatedText, AnnotationRun, SourcedText, SummarizedViews
 from mmrec.experiments.annotation_measures import Estimate, QualityContext, match_rates, mean_estimate
-from mmrec.experiments.annotation_quality import AnnotationQuality, measure_annotation_quality
-from mmrec.features.dataset import Dataset, Models
+from mmrec.experiments.annotation_quality import measure_annotation_quality
+from mmrec.features.dataset import Dataset
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.types import Note, Summary
@@ -60,7 +54,7 @@ ITEMS = list(PLACES)
 
 
 @pytest.fixture(scope="module")
-def models(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Models:
+def models(encoder, tmp_path_factory):
     opened = open_models(Config(store=tmp_path_factory.mktemp("quality") / "store.sqlite"))
     model = ExtractiveModel(encoder, "restaurant")
     annotator = Annotator(model, opened.store, LanguageConfig(), AnnotationConfig())
@@ -68,17 +62,17 @@ def models(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Models
 
 
 @pytest.fixture(scope="module")
-def dataset(models: Models) -> Dataset:
+def dataset(models):
     texts = {}
     for item, (like, dislike) in PLACES.items():
         texts[item] = [like] * PRAISE_COUNT[item] + [dislike] * (4 - PRAISE_COUNT[item])
     return dataset_of(models, texts)
 
 
-def dataset_of(models: Models, texts: dict[str, Sequence[str]]) -> Dataset:
+def dataset_of(models, texts):
     """Reviews of items by users who wrote one of each; praise is rated 5, anything else 1."""
     likes = {like for like, _ in PLACES.values()}
-    rows: list[dict[str, Any]] = []
+    rows = []
     for item, reviews in texts.items():
         for number, text in enumerate(reviews):
             ids = {"review_id": f"{item}-{number}", "user": f"user{number}", "item": item}
@@ -87,19 +81,19 @@ def dataset_of(models: Models, texts: dict[str, Sequence[str]]) -> Dataset:
     return Dataset.from_reviews(Reviews(pl.DataFrame(rows, schema=REVIEW_SCHEMA)), models, Config())
 
 
-def run_of(dataset: Dataset, summaries: Sequence[Summary], kind: EntityKind = "item") -> AnnotationRun:
+def run_of(dataset, summaries, kind="item"):
     """A summary of all reviews of each entity."""
     views = EvidenceViews.all_reviews(dataset.data.item if kind == "item" else dataset.data.user)
     return AnnotationRun(dataset, summaries=[SummarizedViews(kind, dataset, views, list(summaries))])
 
 
-def measure(run: AnnotationRun, models: Models, truth: Path | None = None) -> AnnotationQuality:
+def measure(run, models, truth=None):
     strategy = "notes" if run.notes else "summary"
     config = Config(annotation=AnnotationConfig.model_validate({"strategy": strategy}))
     return measure_annotation_quality(run, config, models, truth)
 
 
-def values(quality: AnnotationQuality, name: str, row: str) -> dict[str, float]:
+def values(quality, name, row):
     estimates = quality.measures[name].rows[row].items()
     return {
         key: value.value if isinstance(value, Estimate) else value
@@ -108,26 +102,26 @@ def values(quality: AnnotationQuality, name: str, row: str) -> dict[str, float]:
     }
 
 
-def worst_entities(quality: AnnotationQuality, name: str) -> list[str]:
+def worst_entities(quality, name):
     return [example.entity for example in quality.measures[name].examples]
 
 
-def quote(item: str, likes: int = 1, dislikes: int = 1, **fields: Any) -> Summary:
+def quote(item, likes=1, dislikes=1, **fields):
     """A summary that repeats the item's like, its dislike, or both."""
     like, dislike = PLACES[item]
     return Summary(text=" ".join([like] * likes + [dislike] * dislikes), **fields)
 
 
-def faithful_summaries() -> list[Summary]:
+def faithful_summaries():
     """Of each item exactly what its reviews hold."""
     return [quote(item, count > 0, count < 4) for item, count in PRAISE_COUNT.items()]
 
 
-def rotate(items: Sequence[Any]) -> list[Any]:
+def rotate(items):
     return [*items[1:], items[0]]
 
 
-def test_quotes_are_supported_and_leave_no_example(dataset: Dataset, models: Models) -> None:
+def test_quotes_are_supported_and_leave_no_example(dataset, models):
     quality = measure(run_of(dataset, faithful_summaries()), models)
     support = values(quality, "support", "item: text")
     assert support["matched"] == support["verbatim"] == 1
@@ -137,14 +131,14 @@ def test_quotes_are_supported_and_leave_no_example(dataset: Dataset, models: Mod
     assert quality.sample_counts == {"item": counts}
 
 
-def test_the_same_in_other_words_is_supported_but_not_verbatim(dataset: Dataset, models: Models) -> None:
+def test_the_same_in_other_words_is_supported_but_not_verbatim(dataset, models):
     quality = measure(run_of(dataset, [Summary(text=REPHRASED[item]) for item in ITEMS]), models)
     support = values(quality, "support", "item: text")
     assert support["verbatim"] == 0
     assert support["matched"] >= 0.7  # the bakery has no review that praises its bread
 
 
-def test_a_summary_of_another_place_is_not_supported(dataset: Dataset, models: Models) -> None:
+def test_a_summary_of_another_place_is_not_supported(dataset, models):
     quality = measure(run_of(dataset, rotate(faithful_summaries())), models)
     support = values(quality, "support", "item: text")
     assert support["matched"] < 0.25
@@ -157,7 +151,7 @@ def test_a_summary_of_another_place_is_not_supported(dataset: Dataset, models: M
     assert example.compared_text in PLACES["pizza"]
 
 
-def test_invented_likes_are_counted_apart_from_the_text(dataset: Dataset, models: Models) -> None:
+def test_invented_likes_are_counted_apart_from_the_text(dataset, models):
     invented = []
     for item, summary in zip(ITEMS, faithful_summaries(), strict=True):
         lists = {"likes": ["parking for trucks"], "dislikes": [PLACES[item][1]]}
@@ -170,9 +164,7 @@ def test_invented_likes_are_counted_apart_from_the_text(dataset: Dataset, models
 
 
 @pytest.mark.parametrize(("written", "dropped"), [("likes", "dislikes"), ("dislikes", "likes")])
-def test_what_a_summary_drops_is_not_covered(
-    dataset: Dataset, models: Models, written: str, dropped: str
-) -> None:
+def test_what_a_summary_drops_is_not_covered(dataset, models, written, dropped):
     summaries = [quote(item, written == "likes", written == "dislikes") for item in ITEMS]
     quality = measure(run_of(dataset, summaries), models)
     covered = values(quality, "coverage", f"item: {written}")
@@ -186,7 +178,7 @@ def test_what_a_summary_drops_is_not_covered(
         assert example.review_id.startswith(item)
 
 
-def test_praise_of_the_same_subject_does_not_cover_a_complaint(dataset: Dataset, models: Models) -> None:
+def test_praise_of_the_same_subject_does_not_cover_a_complaint(dataset, models):
     praise = Summary(text="The croissants were delicious, fresh and wonderful.")
     summaries = [praise if item == "bakery" else quote(item) for item in ITEMS]
     quality = measure(run_of(dataset, summaries), models)
@@ -194,7 +186,7 @@ def test_praise_of_the_same_subject_does_not_cover_a_complaint(dataset: Dataset,
     assert values(quality, "coverage", "item: dislikes")["matched"] < 1
 
 
-def test_amplified_praise_and_blame_have_a_steep_slope(dataset: Dataset, models: Models) -> None:
+def test_amplified_praise_and_blame_have_a_steep_slope(dataset, models):
     proportional, one_sided, rosy = [], [], []
     for item, count in PRAISE_COUNT.items():
         proportional.append(quote(item, count, 4 - count))
@@ -217,7 +209,7 @@ def test_amplified_praise_and_blame_have_a_steep_slope(dataset: Dataset, models:
     assert drawn["count"] == 10
 
 
-def run_without_one_review(dataset: Dataset, summaries: dict[str, Sequence[Summary]]) -> AnnotationRun:
+def run_without_one_review(dataset, summaries):
     """Views of items that each leave one review out."""
     entities, members, written = [], [], []
     for item, item_summaries in summaries.items():
@@ -231,7 +223,7 @@ def run_without_one_review(dataset: Dataset, summaries: dict[str, Sequence[Summa
     return AnnotationRun(dataset, summaries=[SummarizedViews("item", dataset, views, written)])
 
 
-def test_summaries_of_one_entity_agree_more_than_those_of_two(dataset: Dataset, models: Models) -> None:
+def test_summaries_of_one_entity_agree_more_than_those_of_two(dataset, models):
     summaries = {}
     for number, item in enumerate(ITEMS):
         price = ("cheap price", "overpriced")[number % 2]
@@ -253,7 +245,7 @@ def test_summaries_of_one_entity_agree_more_than_those_of_two(dataset: Dataset, 
     assert worst_entities(quality, "agreement") == ["item tea"]
 
 
-def test_notes_are_compared_with_their_own_review(dataset: Dataset, models: Models) -> None:
+def test_notes_are_compared_with_their_own_review(dataset, models):
     notes = models.quote_annotator.write_notes(dataset.texts)
     quality = measure(AnnotationRun(dataset, notes=notes), models)
     assert values(quality, "support", "review: text")["matched"] == 1
@@ -268,14 +260,12 @@ def test_notes_are_compared_with_their_own_review(dataset: Dataset, models: Mode
     assert example.entity == f"review {dataset.review_ids[5]}" == f"review {example.review_id}"
 
 
-def write_truth(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+def write_truth(path, rows):
     path.write_text("\n".join(json.dumps(row) for row in rows))
     return path
 
 
-def test_price_and_categories_are_compared_with_the_truth(
-    dataset: Dataset, models: Models, tmp_path: Path
-) -> None:
+def test_price_and_categories_are_compared_with_the_truth(dataset, models, tmp_path):
     tags = ["cheap price", "fair price", "overpriced"]
     levels = {item: number % 3 for number, item in enumerate(ITEMS)}
     summaries = [quote(i, price=tags[levels[i]], categories=[f"{i} house", "cafe"]) for i in ITEMS]
@@ -292,7 +282,7 @@ def test_price_and_categories_are_compared_with_the_truth(
     assert len(worst_entities(quality, "truth")) == 3
 
 
-def test_the_price_is_the_mean_over_notes(dataset: Dataset, models: Models, tmp_path: Path) -> None:
+def test_the_price_is_the_mean_over_notes(dataset, models, tmp_path):
     notes = []
     for row, text in enumerate(dataset.texts):
         expensive = row % 4 < (row // 4) / 3  # the more of an item's notes, the later it comes
@@ -305,9 +295,7 @@ def test_the_price_is_the_mean_over_notes(dataset: Dataset, models: Models, tmp_
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_summary_of_most_reviews_is_compared_with_the_truth(
-    dataset: Dataset, models: Models, tmp_path: Path, order: int
-) -> None:
+def test_the_summary_of_most_reviews_is_compared_with_the_truth(dataset, models, tmp_path, order):
     tags = ["cheap price", "overpriced"] * 5
     right = [quote(item, price=tag) for item, tag in zip(ITEMS, tags, strict=True)]
     wrong = {item: [quote(item, price=tag)] * 3 for item, tag in zip(ITEMS, rotate(tags), strict=True)}
@@ -321,7 +309,7 @@ def test_the_summary_of_most_reviews_is_compared_with_the_truth(
     assert values(quality, "truth", "price")["written"] == pytest.approx(-1)
 
 
-def test_the_sample_is_bounded(dataset: Dataset, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sample_is_bounded(dataset, models, monkeypatch):
     written = run_of(dataset, faithful_summaries()).texts()["item"]
     sizes = ({"max_entities": 5}, {"max_reviews": 15})
     samples = [annotation_quality._sample(written, np.random.default_rng(0), **size) for size in sizes]
@@ -340,15 +328,13 @@ def test_the_sample_is_bounded(dataset: Dataset, models: Models, monkeypatch: py
         ({"item": "tea", "price": "?"}, "none of the reviewed items"),
     ],
 )
-def test_a_truth_without_the_items_is_refused(
-    dataset: Dataset, models: Models, tmp_path: Path, row: dict[str, Any], message: str
-) -> None:
+def test_a_truth_without_the_items_is_refused(dataset, models, tmp_path, row, message):
     truth = write_truth(tmp_path / "truth.jsonl", [row])
     with pytest.raises(DataError, match=message):
         measure(run_of(dataset, faithful_summaries()), models, truth)
 
 
-def test_missing_summaries_are_counted_where_reviews_have_words(models: Models) -> None:
+def test_missing_summaries_are_counted_where_reviews_have_words(models):
     dataset = dataset_of(models, {**PLACES, "tea": ["", " "]})
     summaries = [Summary() if item in ("bakery", "pub", "tea") else quote(item) for item in ITEMS]
     quality = measure(run_of(dataset, summaries), models)
@@ -358,9 +344,7 @@ def test_missing_summaries_are_counted_where_reviews_have_words(models: Models) 
 
 
 @pytest.mark.parametrize("kind", ["summaries", "notes", "one summary"])
-def test_without_two_texts_there_is_nothing_to_measure(
-    dataset: Dataset, models: Models, capsys: pytest.CaptureFixture[str], kind: str
-) -> None:
+def test_without_two_texts_there_is_nothing_to_measure(dataset, models, capsys, kind):
     run = {
         "summaries": run_of(dataset, [Summary()] * 10),
         "notes": AnnotationRun(dataset, notes=[Note()] * 40),
@@ -372,9 +356,7 @@ def test_without_two_texts_there_is_nothing_to_measure(
     assert "there is nothing to measure" in " ".join(capsys.readouterr().out.split())
 
 
-def test_hostile_texts_are_printed_inert_within_80_columns(
-    models: Models, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hostile_texts_are_printed_inert_within_80_columns(models, capsys, monkeypatch):
     evil = "[bold red]x[/] [/nope] \x1b[2J\x1b]0;owned\x07 \u202egnp.exe :smile: " + "w" * 900
     dataset = dataset_of(models, {item: [evil + item, *PLACES[item]] for item in ITEMS})
     lists = {"likes": [evil], "dislikes": ["\x1b[31m"]}
@@ -391,8 +373,8 @@ def test_hostile_texts_are_printed_inert_within_80_columns(
 
 
 def test_the_same_seed_gives_the_same_quality_and_its_tables_fit_into_80_columns(
-    dataset: Dataset, models: Models, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    dataset, models, capsys, monkeypatch
+):
     users = run_of(dataset, [quote("tea", dislikes=0)] * 4, "user").summaries
     run = AnnotationRun(dataset, summaries=[*run_of(dataset, faithful_summaries()).summaries, *users])
     first, second = measure(run, models), measure(run, models)
@@ -411,26 +393,26 @@ def test_the_same_seed_gives_the_same_quality_and_its_tables_fit_into_80_columns
 class RandomEncoder:
     """Unit vectors that have nothing to do with their texts, or with each other."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.rng = np.random.default_rng(0)
 
-    def encode(self, texts: Sequence[str], title: str = "") -> np.ndarray:
+    def encode(self, texts, title=""):
         vectors = self.rng.normal(size=(len(texts), 16))
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("size", [2, 30])
-def test_one_random_claim_in_twenty_matches_however_long_the_lists(models: Models, size: int) -> None:
-    random_models: Any = replace(models, encoder=RandomEncoder())  # type: ignore[arg-type]
-    context = QualityContext(random_models, None, np.random.default_rng(1))  # type: ignore[arg-type]
+def test_one_random_claim_in_twenty_matches_however_long_the_lists(models, size):
+    random_models = replace(models, encoder=RandomEncoder())
+    context = QualityContext(random_models, None, np.random.default_rng(1))
     texts = {str(entity): [SourcedText("text")] * size for entity in range(300)}
-    row: Any = match_rates([[SourcedText("claim")] * 5] * 300, texts, context, [])
+    row = match_rates([[SourcedText("claim")] * 5] * 300, texts, context, [])
     assert row["count"] == 1500
     assert row["matched"].value == pytest.approx(0.05, abs=0.02)
     assert row["by_chance"].value == pytest.approx(0.05)
 
 
-def test_entities_count_equally() -> None:
+def test_entities_count_equally():
     estimate = mean_estimate([1.0, 1.0, 1.0, 0.0, np.nan], ["a", "a", "a", "b", "c"])
     assert estimate == Estimate(0.5, 0.5)
     assert mean_estimate([1.0], ["a"]) == Estimate(1.0, None)

@@ -1,93 +1,228 @@
-"""Simple baselines: the least squares that they claim to be, and blind to test rows."""
+"""Baselines find the structure that they should, none that is not there, and are blind to test rows."""
 
-from __future__ import annotations
-
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 from mmrec.config import SplitConfig
-from mmrec.data.schema import Interactions, Split, split_reviews
+from mmrec.data.schema import split_reviews
+from mmrec.experiments import baselines
 from mmrec.experiments.baselines import (
     ALWAYS_LIKE,
-    MEAN_BASELINES,
+    TRAINED_BASELINES,
+    FeatureTask,
     bias_scores,
+    flatten_features,
+    mean_scores,
     simple_baseline_probabilities,
+    trained_baseline_probabilities,
 )
+from mmrec.features.tables import EntityFeatures, Features
 from review_tables import interactions
 
-NAMES = [ALWAYS_LIKE, "user mean", "item mean", "user + item mean", "bias model"]
+LIBRARIES = {"LightGBM": "lightgbm", "DeepFM": "torch_rechub"}
+ROWS, USERS, ITEMS = 2000, 60, 40
 
 
-def biased_ratings(users: int = 40, items: int = 25, rows: int = 700) -> Interactions:
-    """Ratings of lenient and strict users, of good and bad items."""
+def random_task(deviation, like=4, score=None):
+    """Random pairs with the ratings 4 + score(rng, user, item) + noise, and random features."""
     rng = np.random.default_rng(0)
-    user, item = rng.integers(users, size=rows), rng.integers(items, size=rows)
-    biases = rng.normal(0, 0.7, users)[user] + rng.normal(0, 0.7, items)[item]
-    rating = np.clip(np.rint(4 + biases + rng.normal(0, 0.5, rows)), 1, 5)
-    return interactions(user.tolist(), item.tolist(), rating.tolist())
+    user, item = rng.integers(USERS, size=ROWS), rng.integers(ITEMS, size=ROWS)
+    rating = 4 + (score(rng, user, item) if score else 0) + rng.normal(0, deviation, ROWS)
+    data = interactions(user.tolist(), item.tolist(), rating.tolist())
+    split = split_reviews(data, SplitConfig(), np.random.default_rng(0))
+    return FeatureTask(data, split, rating >= like, features_of(rng.normal(size=(ROWS, 3))), 1)
 
 
-def split_and_label(data: Interactions) -> tuple[Split, np.ndarray]:
-    return split_reviews(data, SplitConfig(), np.random.default_rng(0)), data.rating >= 4
+def biases(rng, user, item):
+    """Lenient and strict users, good and bad items."""
+    return rng.normal(0, 0.7, USERS)[user] + rng.normal(0, 0.7, ITEMS)[item]
+
+
+def entity_features(dense, blocks, categories, size):
+    """A view per row of `dense`, and the unknown entity; a block of all zeros is missing."""
+
+    def with_unknown(values, last=0):
+        return np.concatenate([values, np.full((1, *values.shape[1:]), last, dtype=values.dtype)])
+
+    return EntityFeatures(
+        tuple(f"column {number}" for number in range(dense.shape[1])),
+        with_unknown(dense.astype(np.float32)),
+        {name: with_unknown(block.astype(np.float16)) for name, block in blocks.items()},
+        {name: with_unknown(block.any(axis=1)) for name, block in blocks.items()},
+        with_unknown(categories, size),
+    )
+
+
+def features_of(columns):
+    """A view per row: these columns are the items', all else is noise."""
+    rng, rows = np.random.default_rng(7), len(columns)
+    user = entity_features(rng.normal(size=(rows, 1)), {}, np.zeros((rows, 0), dtype=np.int64), 0)
+    item = entity_features(columns, {"gist": rng.normal(size=(rows, 6))}, rng.integers(5, size=(rows, 2)), 5)
+    return Features(user, item, np.arange(rows), np.arange(rows))
+
+
+def train(task, *names):
+    for name in names:
+        pytest.importorskip(LIBRARIES.get(name, "sklearn"))
+    result, remarks = trained_baseline_probabilities(task, names)
+    assert list(result) == list(names)
+    assert not remarks
+    for p in result.values():
+        assert p.shape == task.label.shape
+        assert ((p >= 0) & (p <= 1)).all()
+    return result
+
+
+def auc(task, p):
+    return roc_auc_score(task.label[task.split.test], p[task.split.test])
 
 
 @pytest.mark.parametrize("penalty", [1.0, 5.0])
-def test_the_bias_model_is_the_dense_ridge_solution(penalty: float) -> None:
-    data, rows = biased_ratings(rows=200), np.arange(0, 200, 2)
-    design = np.concatenate([np.eye(len(data.users))[data.user], np.eye(len(data.items))[data.item]], axis=1)
+def test_the_bias_model_is_the_dense_ridge_solution(penalty):
+    data, rows = random_task(0.5, score=biases).data, np.arange(0, 400, 2)
+    design = np.concatenate([np.eye(USERS)[data.user], np.eye(ITEMS)[data.item]], axis=1)
     rating = data.rating.astype(np.float64)
     mean = rating[rows].mean()
     gram = design[rows].T @ design[rows] + penalty * np.eye(design.shape[1])
-    biases = np.linalg.solve(gram, design[rows].T @ (rating[rows] - mean))
-    assert bias_scores(data, rows, penalty) == pytest.approx(mean + design @ biases, abs=1e-4)
+    expected = np.linalg.solve(gram, design[rows].T @ (rating[rows] - mean))
+    assert bias_scores(data, rows, penalty) == pytest.approx(mean + design @ expected, abs=1e-4)
 
 
-def test_the_bias_model_expects_the_mean_of_unknown_users_and_items() -> None:
+def test_means_and_unknown_entities_by_hand():
+    data = interactions([0, 0, 0, 1, 2], [0, 1, 1, 0, 1], [5, 2, 4, 1, 3])
+    rows = np.array([0, 1, 3])  # mean 8/3; user 0: 3.5, user 1: 1, item 0: 3, item 1: 2
+    assert mean_scores(data, rows, ["user"]) == pytest.approx([3.5, 3.5, 3.5, 1, 8 / 3])
+    assert mean_scores(data, rows, ["item"]) == pytest.approx([3, 2, 2, 3, 2])
+    assert mean_scores(data, rows, ["user", "item"]) == pytest.approx([6.5, 5.5, 5.5, 4, 2 + 8 / 3])
     data = interactions([0, 0, 1, 2], [0, 1, 1, 2], [5, 3, 1, 5])
     assert bias_scores(data, np.array([0, 1, 2]), 1.0)[3] == pytest.approx(3)
 
 
-def test_means_by_hand() -> None:
-    data = interactions([0, 0, 0, 1, 2], [0, 1, 1, 0, 1], [5, 2, 4, 1, 3])
-    rows = np.array([0, 1, 3])  # mean 8/3; user 0: 3.5, user 1: 1, item 0: 3, item 1: 2
-    assert MEAN_BASELINES["user mean"](data, rows) == pytest.approx([3.5, 3.5, 3.5, 1, 8 / 3])
-    assert MEAN_BASELINES["item mean"](data, rows) == pytest.approx([3, 2, 2, 3, 2])
-    assert MEAN_BASELINES["user + item mean"](data, rows) == pytest.approx([6.5, 5.5, 5.5, 4, 2 + 8 / 3])
-
-
-def test_always_like_is_the_share_of_likes_in_train() -> None:
-    data = biased_ratings()
-    split, label = split_and_label(data)
-    probability = simple_baseline_probabilities(data, split, label)
-    assert sorted(probability) == sorted(NAMES)
-    assert (probability[ALWAYS_LIKE] == label[split.train].mean()).all()
-    assert label[split.train].mean() != label.mean()
-
-
-def test_baselines_are_blind_to_test_rows_and_use_valid_rows() -> None:
-    data = biased_ratings()
-    split, label = split_and_label(data)
-    before = simple_baseline_probabilities(data, split, label)
-    rating, flipped = data.rating.copy(), label.copy()
-    rating[split.test] = 6 - rating[split.test]
-    flipped[split.test] = ~flipped[split.test]
-    after = simple_baseline_probabilities(replace(data, rating=rating), split, flipped)
-    for name in NAMES:
-        assert np.array_equal(before[name], after[name]), name
-    scores = bias_scores(data, split.evidence_rows, 3.0)
-    assert not np.allclose(scores, bias_scores(data, split.train, 3.0))
-    order = np.argsort(MEAN_BASELINES["user mean"](data, split.evidence_rows), kind="stable")
-    assert (np.diff(before["user mean"][order]) >= 0).all()
-
-
-def test_the_bias_model_beats_means_and_its_probabilities_are_calibrated() -> None:
-    data = biased_ratings(rows=3000)
-    split, label = split_and_label(data)
-    probability, test = simple_baseline_probabilities(data, split, label), split.test
-    aucs = {name: roc_auc_score(label[test], probability[name][test]) for name in NAMES}
-    assert aucs[ALWAYS_LIKE] == 0.5
+def test_simple_baselines_are_calibrated_and_the_bias_model_beats_means():
+    task = random_task(0.5, score=biases)
+    probability, test = simple_baseline_probabilities(task), task.split.test
+    likes = task.label[task.split.train].mean()
+    assert list(probability) == [ALWAYS_LIKE, "user mean", "item mean", "user + item mean", "bias model"]
+    assert (probability[ALWAYS_LIKE] == likes).all()
+    assert likes != task.label.mean()
+    aucs = {name: auc(task, p) for name, p in probability.items()}
     assert aucs["bias model"] > max(aucs["user mean"], aucs["item mean"]) + 0.03
-    assert probability["bias model"][test].mean() == pytest.approx(label[test].mean(), abs=0.05)
+    assert probability["bias model"][test].mean() == pytest.approx(task.label[test].mean(), abs=0.05)
+    # All evidence counts, valid rows too.
+    order = np.argsort(mean_scores(task.data, task.split.evidence_rows, ["user"]), kind="stable")
+    assert (np.diff(probability["user mean"][order]) >= 0).all()
+    order = np.argsort(mean_scores(task.data, task.split.train, ["user"]), kind="stable")
+    assert (np.diff(probability["user mean"][order]) < 0).any()
+
+
+def test_baselines_find_nothing_in_noise_and_are_blind_to_test_rows():
+    task = random_task(1, like=3.5)
+    test = task.split.test
+    flipped, rating = task.label.copy(), task.data.rating.copy()
+    flipped[test], rating[test] = ~flipped[test], 6 - rating[test]
+    other = replace(task, data=replace(task.data, rating=rating), label=flipped)
+    before, after = train(task, *TRAINED_BASELINES), train(other, *TRAINED_BASELINES)
+    before |= simple_baseline_probabilities(task)
+    after |= simple_baseline_probabilities(other)
+    assert len(before) == len(TRAINED_BASELINES) + 5
+    for name, p in before.items():
+        assert auc(task, p) == pytest.approx(0.5, abs=0.1), name
+        assert np.array_equal(p, after[name]), name
+
+
+def test_flattened_features_by_hand():
+    rng = np.random.default_rng(0)
+    block = rng.normal(size=(30, 4)).astype(np.float16)
+    block[3] = 0
+    no_categories = np.zeros((2, 0), dtype=np.int64)
+    codes = np.tile([[0, 2], [1, 3]], (15, 1))  # 3 is the padding of three categories
+    user = entity_features(np.array([[5.0], [7.0]]), {}, no_categories, 0)
+    item = entity_features(np.zeros((30, 0)), {"gist": block}, codes, 3)
+    user_view, item_view = np.array([0, 1, 1, 2, *[0] * 28]), np.array([0, 1, 3, 30, *range(2, 30)])
+    rows = np.flatnonzero(item_view < 20)
+    matrix, names = flatten_features(Features(user, item, user_view, item_view), rows, components=2)
+    categories = [f"item category {code}" for code in range(3)]
+    assert names == ["user column 0", *categories, "item has gist", "item gist 0", "item gist 1"]
+    assert matrix.dtype == np.float32
+    assert matrix[:4, :5].tolist() == [[5, 1, 0, 1, 1], [7, 0, 1, 0, 1], [7, 0, 1, 0, 0], [0, 0, 0, 0, 0]]
+    assert (matrix[2:4, 5:] == 0).all()
+    seen = block[[view for view in range(20) if view != 3]].astype(np.float64)
+    components = PCA(2).fit(seen).transform(block.astype(np.float64))
+    reduced = matrix[:, 5:][item_view == 25]
+    assert np.abs(reduced[0]) == pytest.approx(np.abs(components[25]), abs=1e-3)
+
+
+def test_components_come_from_views_of_train_rows_and_a_missing_block_has_none():
+    features, rows = features_of(np.zeros((100, 1))), np.arange(0, 100, 2)
+    before, _ = flatten_features(features, rows)
+    features.item.vectors["gist"][1:100:2] *= 100
+    after, _ = flatten_features(features, rows)
+    assert np.array_equal(before[rows], after[rows])
+    assert not np.allclose(before, after)
+    features.item.present["gist"][:] = False
+    matrix, names = flatten_features(features, rows)
+    assert matrix.shape == (100, len(names))
+    assert not any(name.startswith("item gist") for name in names)
+    assert "item has gist" in names
+
+
+def test_baselines_with_features_find_a_line():
+    task, rng = random_task(1), np.random.default_rng(1)
+    columns = rng.normal(size=(ROWS, 3))
+    chance = 1 / (1 + np.exp(-3 * columns @ [1.0, -1.0, 0.0]))
+    task = replace(task, features=features_of(columns), label=rng.random(ROWS) < chance)
+    test = task.split.test
+    for name, p in train(task, "logistic regression", "DeepFM", "LightGBM").items():
+        assert auc(task, p) > auc(task, chance) - 0.04, name
+        assert p[test].mean() == pytest.approx(task.label[test].mean(), abs=0.05), name
+        assert np.mean(np.abs(p - chance)[test]) < 0.12, name
+
+
+def test_lightgbm_finds_an_xor_that_logistic_regression_cannot():
+    columns = np.random.default_rng(2).normal(size=(ROWS, 2))
+    label = (columns > 0).sum(axis=1) == 1
+    task = replace(random_task(1), features=features_of(columns), label=label)
+    p = train(task, "logistic regression", "LightGBM")
+    assert auc(task, p["logistic regression"]) < 0.6
+    assert auc(task, p["LightGBM"]) > 0.97
+
+
+def test_matrix_factorisation_beats_biases_on_rank_one_and_equals_them_where_there_is_nothing_else():
+    def rank_one(rng, user, item):
+        return 1.2 * rng.choice([-1.0, 1.0], USERS)[user] * rng.choice([-1.0, 1.0], ITEMS)[item]
+
+    task = random_task(0.9, score=rank_one)
+    assert auc(task, simple_baseline_probabilities(task)["bias model"]) < 0.65
+    assert auc(task, train(task, "matrix factorisation")["matrix factorisation"]) > 0.85
+    task = random_task(0.8, score=biases)
+    bias_auc = auc(task, simple_baseline_probabilities(task)["bias model"])
+    assert auc(task, train(task, "matrix factorisation")["matrix factorisation"]) > bias_auc - 0.01
+
+
+def test_factors_are_ridge_regressions_and_vanish_at_a_high_penalty():
+    rng = np.random.default_rng(5)
+    entity, inputs, target = rng.integers(4, size=90), rng.normal(size=(90, 3)), rng.normal(size=90)
+    coefficients = baselines._ridges(entity, 5, inputs, target, 2.0)
+    for code in range(4):
+        model = Ridge(2.0, fit_intercept=False).fit(inputs[entity == code], target[entity == code])
+        assert coefficients[code] == pytest.approx(model.coef_)
+    assert (coefficients[4] == 0).all()  # without a row
+    task = random_task(1)
+    constant = lambda data, rows: np.full(len(data), 3.0)  # noqa: E731
+    scores = baselines._factor_scores(constant, 0, 4, 1e6, task.data, task.split.train)
+    assert scores == pytest.approx(np.full(ROWS, 3.0))
+
+
+def test_a_missing_library_gives_a_remark(monkeypatch):
+    for module in ("lightgbm", "torch_rechub.basic.features"):
+        monkeypatch.setitem(sys.modules, module, None)
+    p, remarks = trained_baseline_probabilities(random_task(1), ("LightGBM", "logistic regression", "DeepFM"))
+    assert list(p) == ["logistic regression"]
+    assert [remark.split(":")[0] for remark in remarks] == ["LightGBM", "DeepFM"]
+    assert all("mmrec[peers]" in remark for remark in remarks)

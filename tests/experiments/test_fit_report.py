@@ -1,30 +1,25 @@
 """The report of a fit: true sentences and tables, and a page that is inert and needs nothing but itself."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from mmrec.experiments.report.curves import draw_charts
+from mmrec.experiments.significance import Assessment, assess
 
 from mmrec.cache.store import Store
 from mmrec.config import Config, TrainingConfig
 from mmrec.data.schema import ITEM_SCHEMA, REVIEW_SCHEMA, Reviews
 from mmrec.evaluation.list_metrics import ListMetrics
-from mmrec.evaluation.metrics import METRICS, Metrics, evaluate
+from mmrec.evaluation.metrics import METRICS, evaluate
 from mmrec.evidence.audit import Audit, audit
 from mmrec.experiments.compare import Comparison, compare
 from mmrec.experiments.report import fit_report
 from mmrec.experiments.report.charts import style_for
-from mmrec.experiments.report.curves import draw_charts
 from mmrec.experiments.report.fit_report import headline, write_report
 from mmrec.experiments.report.html import format_difference, format_metric
-from mmrec.experiments.significance import Assessment, assess
 from mmrec.features.builder import FeatureAudit
 from mmrec.ranker.training import TrainingHistory
 from pages import EVIL, Reader, svgs
@@ -38,12 +33,12 @@ class FakeEncoder:
 
     description = "letters (fake)"
 
-    def encode(self, texts: Sequence[str], what: str = "") -> np.ndarray:
+    def encode(self, texts, what=""):
         counts = [[text.count(letter) for letter in "aeiourst"] for text in texts]
         return np.array(counts, dtype=np.float16) / 10
 
 
-def make_reviews(n: int = 400) -> Reviews:
+def make_reviews(n=400):
     rng = np.random.default_rng(0)
     pairs = rng.permutation(40 * 30)[:n]
     user, item = pairs % 40, pairs // 40
@@ -77,9 +72,9 @@ def make_reviews(n: int = 400) -> Reviews:
 
 
 @pytest.fixture(scope="module")
-def comparison() -> Comparison:
+def comparison():
     provenance = {"model": "builtin", "revision": "7"}
-    models: Any = SimpleNamespace(
+    models = SimpleNamespace(
         store=Store(),
         encoder=FakeEncoder(),
         annotator=SimpleNamespace(note_provenance=provenance, failure_summary=""),
@@ -92,7 +87,7 @@ def comparison() -> Comparison:
     return with_mmrec(result)
 
 
-def with_mmrec(comparison: Comparison) -> Comparison:
+def with_mmrec(comparison):
     """With a copy of the baseline as `mmrec`, which had a second, better run."""
     baseline, test = comparison.trained["baseline"], comparison.prepared.split.test
     noise = np.random.default_rng(1).normal(0, 0.1, len(baseline.probability))
@@ -109,12 +104,12 @@ def with_mmrec(comparison: Comparison) -> Comparison:
 
 
 @pytest.fixture(scope="module")
-def assessment(comparison: Comparison) -> Assessment:
+def assessment(comparison):
     return assess(comparison, rounds=100)
 
 
 @pytest.fixture(scope="module")
-def audits(comparison: Comparison) -> dict[str, Audit]:
+def audits(comparison):
     prepared, trained = comparison.prepared, comparison.trained["baseline"]
     audited = FeatureAudit(trained.model.builder, prepared.dataset, trained.features)
     data, rows = prepared.dataset.data, np.arange(20)
@@ -122,9 +117,7 @@ def audits(comparison: Comparison) -> dict[str, Audit]:
 
 
 @pytest.fixture(scope="module")
-def page(
-    comparison: Comparison, assessment: Assessment, audits: dict[str, Audit], tmp_path_factory: Any
-) -> str:
+def page(comparison, assessment, audits, tmp_path_factory):
     path = tmp_path_factory.mktemp("out") / "new folder" / "report.html"
     command = f"mmrec fit {EVIL}"
     assert write_report(comparison, assessment, audits, path, command=command, read=450) == path
@@ -132,32 +125,30 @@ def page(
 
 
 @pytest.fixture(scope="module")
-def charts(comparison: Comparison, assessment: Assessment) -> dict[str, list[str]]:
+def charts(comparison, assessment):
     return draw_charts(comparison, assessment)
 
 
 class PageText:
     """Writes reports without charts, which take the time, and gives their texts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.folder = folder
 
-    def __call__(
-        self, comparison: Comparison, assessment: Assessment, audits: Any = None, **options: Any
-    ) -> str:
+    def __call__(self, comparison, assessment, audits=None, **options):
         path = self.folder / "report.html"
         write_report(comparison, assessment, audits or {}, path, command="x", **options)
         return Reader(path.read_text(encoding="utf-8")).shown()
 
 
 @pytest.fixture
-def page_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PageText:
+def page_text(tmp_path, monkeypatch):
     keys = ("roc", "likes", "dislikes", "differences", "calibration", "training")
     monkeypatch.setattr(fit_report, "draw_charts", lambda *_: {key: [] for key in keys})
     return PageText(tmp_path)
 
 
-def test_hostile_text_is_inert(page: str) -> None:
+def test_hostile_text_is_inert(page):
     reader = Reader(page)
     reader.check()
     assert f"a remark {EVIL}" in reader.text  # shown, as text
@@ -165,12 +156,10 @@ def test_hostile_text_is_inert(page: str) -> None:
     assert len(page.encode()) < 1_500_000
 
 
-def test_hostile_names_of_models_are_inert(
-    comparison: Comparison, assessment: Assessment, tmp_path: Path
-) -> None:
+def test_hostile_names_of_models_are_inert(comparison, assessment, tmp_path):
     evil = "<script>x</script>"
 
-    def rename(values: dict[str, Any]) -> dict[str, Any]:
+    def rename(values):
         return {name.replace("item mean", evil): value for name, value in values.items()}
 
     renamed = replace(
@@ -189,7 +178,7 @@ def test_hostile_names_of_models_are_inert(
     assert reader.text.count(evil) > 8
 
 
-def test_every_section_is_there(page: str) -> None:
+def test_every_section_is_there(page):
     titles = (
         "Metrics on the test reviews", "Is the difference more than chance?",
         "From which probability on to recommend", "Lists", "For which users and items",
@@ -200,7 +189,7 @@ def test_every_section_is_there(page: str) -> None:
     assert len(svgs(page)) == 3 + 2 + 3 + 2
 
 
-def test_every_reported_metric_has_a_column_and_its_explanation(page: str) -> None:
+def test_every_reported_metric_has_a_column_and_its_explanation(page):
     reported = [metric for metric in METRICS if metric.in_report]
     assert len(reported) > 5
     text = Reader(page).shown()
@@ -210,7 +199,7 @@ def test_every_reported_metric_has_a_column_and_its_explanation(page: str) -> No
     assert "Brier score" not in page
 
 
-def test_the_assessment_is_shown(assessment: Assessment, page: str) -> None:
+def test_the_assessment_is_shown(assessment, page):
     text = Reader(page).shown().replace(" (best)", "")
     value, low, high = assessment.intervals["mmrec"]["auc"]
     assert f" {value:.3f} {low:.3f}–{high:.3f} " in text
@@ -236,9 +225,7 @@ def test_the_assessment_is_shown(assessment: Assessment, page: str) -> None:
         assert (line in text) == (size["rows"] > 0), line
 
 
-def test_what_cannot_be_computed_is_a_dash(
-    comparison: Comparison, assessment: Assessment, page_text: PageText
-) -> None:
+def test_what_cannot_be_computed_is_a_dash(comparison, assessment, page_text):
     _, rates = assessment.operating_points["mmrec"]
     nothing = rates._replace(tpr=0.0, fpr=0.0, share=0.0, precision=NAN)
     no_lists = ListMetrics(NAN, NAN, NAN, 0)
@@ -261,7 +248,7 @@ def test_what_cannot_be_computed_is_a_dash(
     assert format_difference(NAN) == format_metric(NAN) == "-"
 
 
-def test_models_are_listed_in_order_and_the_best_are_marked(comparison: Comparison, page: str) -> None:
+def test_models_are_listed_in_order_and_the_best_are_marked(comparison, page):
     assert list(comparison.metrics) == MODELS
     positions = [page.index(f'<th scope="row">{name}</th>') for name in MODELS]
     assert positions == sorted(positions)
@@ -272,7 +259,7 @@ def test_models_are_listed_in_order_and_the_best_are_marked(comparison: Comparis
     assert f'<strong>{min(fprs):.1%}<span class="hidden"> (best)</span></strong>' in page
 
 
-def test_data_and_provenance_are_shown(page: str) -> None:
+def test_data_and_provenance_are_shown(page):
     text = Reader(page).shown()
     expected = (
         "Reviews read 450", "Reviews kept by the filter 400 (88.9%)", "Rows rejected 12",
@@ -283,9 +270,7 @@ def test_data_and_provenance_are_shown(page: str) -> None:
     assert "reason10" not in text
 
 
-def test_filtered_reviews_are_not_counted_as_kept(
-    comparison: Comparison, assessment: Assessment, page_text: PageText
-) -> None:
+def test_filtered_reviews_are_not_counted_as_kept(comparison, assessment, page_text):
     prepared = comparison.prepared
     train = prepared.split.train
     split = replace(prepared.split, train=train[50:], filtered_rows=train[:50])
@@ -297,9 +282,7 @@ def test_filtered_reviews_are_not_counted_as_kept(
 
 
 @pytest.mark.parametrize(("violations", "verdict"), [([], "✓ held"), ([f"row 3 {EVIL}"], "✗ broken")])
-def test_audit_verdicts(
-    comparison: Comparison, assessment: Assessment, page_text: PageText, violations: list[str], verdict: str
-) -> None:
+def test_audit_verdicts(comparison, assessment, page_text, violations, verdict):
     audits = {"baseline": Audit("fold", 20, 100, violations)}
     text = page_text(comparison, assessment, audits)
     assert f"{verdict} — {audits['baseline']}" in text
@@ -307,12 +290,12 @@ def test_audit_verdicts(
     assert "Reviews read" not in text  # unknown
 
 
-def test_the_real_audit_held(audits: dict[str, Audit], page: str) -> None:
+def test_the_real_audit_held(audits, page):
     assert audits["baseline"].passed
     assert "✓ held" in page
 
 
-def test_a_report_of_baselines_alone(comparison: Comparison, page_text: PageText) -> None:
+def test_a_report_of_baselines_alone(comparison, page_text):
     metrics = {name: row for name, row in comparison.metrics.items() if name not in comparison.trained}
     alone = replace(comparison, metrics=metrics, trained={}, seconds={})
     text = page_text(alone, Assessment("bias model", {}, {}, {}, {}, {"bias model": {}}))
@@ -320,7 +303,7 @@ def test_a_report_of_baselines_alone(comparison: Comparison, page_text: PageText
     assert "nothing to audit" in text
 
 
-def test_charts_are_well_formed_and_described(comparison: Comparison, charts: dict[str, list[str]]) -> None:
+def test_charts_are_well_formed_and_described(comparison, charts):
     assert set(charts) == {"roc", "likes", "dislikes", "differences", "calibration", "training"}
     panels = [panel for panels in charts.values() for panel in panels]
     assert len(panels) == 10
@@ -335,31 +318,31 @@ def test_charts_are_well_formed_and_described(comparison: Comparison, charts: di
         assert "var(--mmrec)" in charts[key][0]
 
 
-def test_all_runs_are_drawn_and_the_best_is_named(charts: dict[str, list[str]]) -> None:
+def test_all_runs_are_drawn_and_the_best_is_named(charts):
     _, mmrec = charts["training"]
     assert "Training of mmrec, ranker: 2 runs; the best has 3 epochs, best epoch 2" in mmrec
     assert ">mmrec: ranker, best of 2<" in mmrec
     assert ">epoch (2: −0.100)<" in mmrec
 
 
-def test_models_differ_by_more_than_colour() -> None:
+def test_models_differ_by_more_than_colour():
     names = [*MODELS[1:], "proposed", "logistic regression", "LightGBM", "matrix factorisation", "DeepFM"]
     assert len({str(style_for(name).dash) for name in names} - {"-"}) == len(names) - 2
     assert style_for("mmrec").width > 2 * style_for("user + item mean").width  # both are unbroken
     assert len({style_for(name).marker for name in ("baseline", "proposed", "mmrec")}) == 3
 
 
-def test_charts_of_many_rows_stay_small() -> None:
+def test_charts_of_many_rows_stay_small():
     rng = np.random.default_rng(0)
     label = rng.random(100_000) < 0.7
     p = np.clip(0.5 + 0.1 * label + rng.normal(0, 0.2, len(label)), 0, 1)
-    prepared: Any = SimpleNamespace(label=label, split=SimpleNamespace(test=np.arange(len(label))))
+    prepared = SimpleNamespace(label=label, split=SimpleNamespace(test=np.arange(len(label))))
     comparison = Comparison(prepared, {"bias model": evaluate(label, p, (0.5, 0.5))}, {"bias model": p})
     charts = draw_charts(comparison, Assessment("bias model", {}, {}, {}, {}, {}))
     assert sum(len(panel) for panels in charts.values() for panel in panels) < 150_000
 
 
-def metrics_with(fpr_at_90: float) -> Metrics:
+def metrics_with(fpr_at_90):
     return {"fpr_at_90": fpr_at_90}
 
 
@@ -372,7 +355,7 @@ def metrics_with(fpr_at_90: float) -> Metrics:
         (0.531, 0.529, "lets through as many."),
     ],
 )  # fmt: skip
-def test_the_headline_is_true(proposed: float, bias_model: float, end: str) -> None:
+def test_the_headline_is_true(proposed, bias_model, end):
     values = {"always like": 1, "item mean": 0.7, "bias model": bias_model, "baseline": 0.1}
     metrics = {name: metrics_with(value) for name, value in {**values, "proposed": proposed}.items()}
     sentence = headline(metrics, ["baseline", "proposed"])
@@ -380,7 +363,7 @@ def test_the_headline_is_true(proposed: float, bias_model: float, end: str) -> N
     assert sentence.endswith(end)
 
 
-def test_the_headline_is_about_mmrec_else_about_another_trained_model_or_baseline() -> None:
+def test_the_headline_is_about_mmrec_else_about_another_trained_model_or_baseline():
     values = {"always like": 1, "LightGBM": 0.4, "baseline": 0.3, "proposed": 0.2, "mmrec": 0.5}
     metrics = {name: metrics_with(value) for name, value in values.items()}
     end = "50 of 100 disliked ones are still recommended by mmrec; the best baseline (LightGBM) does better"

@@ -1,13 +1,10 @@
 """The paper's experiment in both protocols on a small Sample City; stopping and resuming; tables by hand."""
 
-from __future__ import annotations
-
 import json
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +18,6 @@ from mmrec.evaluation.metrics import evaluate
 from mmrec.evaluation.statistics import paired_t_test
 from mmrec.experiments import reproduce as experiment
 from mmrec.experiments.checkpoint import latest_results
-from mmrec.experiments.report.html import ResultTable
 from mmrec.experiments.reproduce import (
     GRID,
     MODELS,
@@ -42,7 +38,7 @@ REPEATS = 2
 NAME = f"seed 0, {REPEATS} repeats"
 
 
-def settings(**sections: Any) -> PaperConfig:
+def settings(**sections):
     return PaperConfig.model_validate(sections)
 
 
@@ -59,7 +55,7 @@ class City:
 
 
 @pytest.fixture(scope="module")
-def city(minilm: None, tmp_path_factory: pytest.TempPathFactory) -> City:
+def city(minilm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("city")
     data = write_sample_city(folder, seed=3, users=40, items=16, reviews=260)
     reviews = read_reviews(data, ReadConfig(items=folder / "places.jsonl"))
@@ -69,7 +65,7 @@ def city(minilm: None, tmp_path_factory: pytest.TempPathFactory) -> City:
     return City(folder, reviews, config, models, path, stacks)
 
 
-def without_seconds(stacks: Stacks) -> Stacks:
+def without_seconds(stacks):
     stacks = deepcopy(stacks)
     for protocol in stacks.values():
         for stack in protocol.values():
@@ -80,7 +76,7 @@ def without_seconds(stacks: Stacks) -> Stacks:
 # The protocols.
 
 
-def test_every_setting_is_trained_with_the_same_seeds_in_both_protocols(city: City) -> None:
+def test_every_setting_is_trained_with_the_same_seeds_in_both_protocols(city):
     assert list(city.stacks) == list(PROTOCOLS)
     seeds = set()
     for protocol, stacks in city.stacks.items():
@@ -98,7 +94,7 @@ def test_every_setting_is_trained_with_the_same_seeds_in_both_protocols(city: Ci
     assert len(seeds) == 1
 
 
-def test_protocols_share_their_test_rows_and_paper_trains_on_all_others(city: City) -> None:
+def test_protocols_share_their_test_rows_and_paper_trains_on_all_others(city):
     paper, honest = (prepare_protocol(city.reviews, city.config, city.models, name) for name in PROTOCOLS)
     assert np.array_equal(paper.split.test, honest.split.test)
     assert paper.reviews.table.equals(honest.reviews.table)
@@ -123,7 +119,7 @@ def test_protocols_share_their_test_rows_and_paper_trains_on_all_others(city: Ci
     assert rows["honest"]["test"] == rows["paper"]["test"]
 
 
-def test_the_score_of_the_epoch_is_the_metric_that_chooses_it(city: City) -> None:
+def test_the_score_of_the_epoch_is_the_metric_that_chooses_it(city):
     """The class weights of each run are removed and applied again in the same way."""
     for model in MODELS:
         for run in city.stacks["honest"][model]["runs"]:
@@ -133,7 +129,7 @@ def test_the_score_of_the_epoch_is_the_metric_that_chooses_it(city: City) -> Non
             assert run["score"] == pytest.approx(-run["test"]["fpr"], abs=2e-6)
 
 
-def test_a_run_of_the_stack_equals_that_run_trained_alone(city: City) -> None:
+def test_a_run_of_the_stack_equals_that_run_trained_alone(city):
     result = city.stacks["honest"]["baseline"]["runs"][4 * REPEATS + 1]
     prepared = prepare_protocol(city.reviews, city.config, city.models, "honest")
     split, label = prepared.split, prepared.label
@@ -151,7 +147,7 @@ def test_a_run_of_the_stack_equals_that_run_trained_alone(city: City) -> None:
     assert result["score"] == pytest.approx(max(history["ranker"][0].score), abs=0.001)
 
 
-def test_remarks_flag_the_leaks_of_paper_and_none_of_honest(city: City) -> None:
+def test_remarks_flag_the_leaks_of_paper_and_none_of_honest(city):
     for model in MODELS:
         paper, honest = (" ".join(city.stacks[name][model]["remarks"]) for name in PROTOCOLS)
         assert "chosen on test" in paper
@@ -165,10 +161,10 @@ def test_remarks_flag_the_leaks_of_paper_and_none_of_honest(city: City) -> None:
 # Stopping and resuming.
 
 
-def test_a_stop_costs_only_the_stack_that_was_training(city: City, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_costs_only_the_stack_that_was_training(city, monkeypatch):
     path, trained = city.folder / "stopped/reproduce.json", []
 
-    def train_until_killed(prepared: Any, model: str, repeats: int) -> dict[str, Any]:
+    def train_until_killed(prepared, model, repeats):
         protocol = {"test": "paper", "valid": "honest"}[prepared.config.training.select]
         if len(trained) == 1:
             trained.append("killed")
@@ -188,7 +184,7 @@ def test_a_stop_costs_only_the_stack_that_was_training(city: City, monkeypatch: 
     assert len(trained) == 5
 
 
-def test_the_same_seed_gives_the_same_results(city: City) -> None:
+def test_the_same_seed_gives_the_same_results(city):
     prepared = prepare_protocol(city.reviews, city.config, city.models, "honest")
     again = {"honest": {"baseline": experiment._train_stack(prepared, "baseline", REPEATS)}}
     expected = {"honest": {"baseline": city.stacks["honest"]["baseline"]}}
@@ -196,11 +192,11 @@ def test_the_same_seed_gives_the_same_results(city: City) -> None:
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def trained(monkeypatch):
     """The models that would have been trained; nothing is."""
-    names: list[str] = []
+    names = []
 
-    def record(prepared: None, model: str, repeats: int) -> dict[str, Any]:
+    def record(prepared, model, repeats):
         names.append(model)
         return {"runs": []}
 
@@ -210,17 +206,17 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     (tmp_path / "few.jsonl").write_text('{"user": "u", "item": "i", "rating": 4}\n')
     return tmp_path / "reproduce.json"
 
 
-def run_quickly(path: Path, config: PaperConfig, repeats: int = 1, *protocols: str) -> Stacks:
-    models: Any = SimpleNamespace(image_encoder=SimpleNamespace(available=lambda: False))
+def run_quickly(path, config, repeats=1, *protocols):
+    models = SimpleNamespace(image_encoder=SimpleNamespace(available=lambda: False))
     return reproduce(read_reviews(path.parent / "few.jsonl"), config, models, path, repeats, [*protocols])
 
 
-def test_a_second_protocol_is_added_to_the_first(path: Path, trained: list[str]) -> None:
+def test_a_second_protocol_is_added_to_the_first(path, trained):
     run_quickly(path, settings(), 1, "honest")
     assert trained == list(MODELS)
     both = run_quickly(path, settings(), 1, "paper", "honest")
@@ -229,9 +225,7 @@ def test_a_second_protocol_is_added_to_the_first(path: Path, trained: list[str])
     assert all(list(stacks) == list(MODELS) for stacks in both.values())
 
 
-def test_other_settings_repeats_or_reviews_start_anew_and_keep_the_earlier_results(
-    path: Path, trained: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_settings_repeats_or_reviews_start_anew_and_keep_the_earlier_results(path, trained, capsys):
     first, other = settings(), settings(training={"epochs": 7})
     results = run_quickly(path, first, 1, "paper")
     run_quickly(path, other, 1, "paper")
@@ -259,16 +253,14 @@ def test_other_settings_repeats_or_reviews_start_anew_and_keep_the_earlier_resul
         ({"training": {"select": "test", "loss": "sqrt"}}, 1, ("honest",), "--loss, --select"),
     ],
 )
-def test_impossible_settings_are_refused_with_the_remedy(
-    path: Path, trained: list[str], config: Any, repeats: int, protocols: tuple[str, ...], message: str
-) -> None:
+def test_impossible_settings_are_refused_with_the_remedy(path, trained, config, repeats, protocols, message):
     with pytest.raises(ConfigError, match=message):
         run_quickly(path, settings(**config), repeats, *protocols)
     assert not path.exists()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"results": {}}'])
-def test_a_file_that_is_no_checkpoint_is_left_alone(path: Path, trained: list[str], content: str) -> None:
+def test_a_file_that_is_no_checkpoint_is_left_alone(path, trained, content):
     path.write_text(content)
     with pytest.raises(DataError, match="--out"):
         run_quickly(path, settings(), 1, "paper")
@@ -278,7 +270,7 @@ def test_a_file_that_is_no_checkpoint_is_left_alone(path: Path, trained: list[st
 # The settings and the command.
 
 
-def test_defaults_are_the_paper_s_where_it_names_them() -> None:
+def test_defaults_are_the_paper_s_where_it_names_them():
     paper, usual = settings().model_dump(), Config().model_dump()
     changed = {
         ("annotation", "strategy"): "summary",
@@ -296,15 +288,13 @@ def test_defaults_are_the_paper_s_where_it_names_them() -> None:
     assert paper["ranker"]["embedding_size"] == 32
 
 
-def run_command(*words: object) -> int:
+def run_command(*words):
     with pytest.raises(SystemExit) as stopped:
         main(["reproduce", *map(str, words)])
     return int(stopped.value.code or 0)
 
 
-def test_help_shows_the_paper_s_defaults_and_hides_the_fixed_settings(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_help_shows_the_paper_s_defaults_and_hides_the_fixed_settings(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert run_command("--help") == 0
     text = capsys.readouterr().out
@@ -316,9 +306,7 @@ def test_help_shows_the_paper_s_defaults_and_hides_the_fixed_settings(
     assert "--policy" in capsys.readouterr().out, "other commands keep their flags"
 
 
-def test_the_command_prints_json_or_tables_and_finds_finished_stacks(
-    city: City, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_prints_json_or_tables_and_finds_finished_stacks(city, capsys):
     words = (city.folder / "reviews.jsonl", "--items", city.folder / "places.jsonl", "--repeats", REPEATS)
     words += ("--epochs", 2, "--folds", 3, "--store", city.folder / "store.sqlite", "--out", city.path.parent)
     assert run_command(*words, "--json") == 0
@@ -337,7 +325,7 @@ def test_the_command_prints_json_or_tables_and_finds_finished_stacks(
 # Tables by hand.
 
 
-def metrics_by_hand(protocol: str, model: str, setting: int, repeat: int) -> dict[str, float]:
+def metrics_by_hand(protocol, model, setting, repeat):
     paper, proposed = protocol == "paper", model == "proposed"
     return {
         "accuracy": 0.8 + 0.01 * setting + (0.02 if paper else 0.01) * repeat,
@@ -348,9 +336,9 @@ def metrics_by_hand(protocol: str, model: str, setting: int, repeat: int) -> dic
     }
 
 
-def stacks_by_hand(repeats: int = 2) -> Stacks:
+def stacks_by_hand(repeats=2):
     """Stacks with the same metrics on all parts."""
-    stacks: Stacks = {}
+    stacks = {}
     for protocol in PROTOCOLS:
         stacks[protocol] = {}
         for model in MODELS:
@@ -363,11 +351,11 @@ def stacks_by_hand(repeats: int = 2) -> Stacks:
     return stacks
 
 
-def cell(table: ResultTable, row: int, title: str) -> str:
+def cell(table, row, title):
     return table.rows[row][table.header.index(title)]
 
 
-def test_tables_by_hand() -> None:
+def test_tables_by_hand():
     train, test, leak = reproduction_tables(stacks_by_hand())
     assert (train.title, test.title) == ("Table 1: train reviews", "Table 2: test reviews")
     settings = [[model, loss, f"{dropout}"] for model in MODELS for loss, dropout in GRID]
@@ -398,7 +386,7 @@ def test_tables_by_hand() -> None:
         assert cell(leak, 3, title).startswith(mean)
 
 
-def test_a_single_repeat_has_no_interval_and_an_incomplete_protocol_no_leak() -> None:
+def test_a_single_repeat_has_no_interval_and_an_incomplete_protocol_no_leak():
     stacks = stacks_by_hand(repeats=1)
     _, test, leak = reproduction_tables(stacks)
     assert cell(test, 0, "paper acc. %") == "80.0 ±0.0"

@@ -1,10 +1,6 @@
 """One setting over several values: what is dropped, what is found again, and the commands."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +9,10 @@ from checkerboard import SMALL, checkerboard
 from mmrec.cache.store import Store
 from mmrec.cli import main
 from mmrec.config import Config, EvidenceConfig, RankerConfig
-from mmrec.data import Reviews
-from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import ConfigError
 from mmrec.experiments import sweep as experiment
 from mmrec.experiments.checkpoint import latest_results
 from mmrec.experiments.sweep import SWEPT_SETTINGS, drop_dislikes, sweep, sweep_table
-from mmrec.features.dataset import Models
 from mmrec.pipeline import open_models, prepare_data
 
 BASELINE = SMALL.model_copy(
@@ -31,16 +24,16 @@ BASELINE = SMALL.model_copy(
 
 
 @pytest.fixture(scope="module")
-def models(encoder: Encoder) -> Models:
+def models(encoder):
     return open_models(BASELINE, store=Store(None))
 
 
 @pytest.fixture(scope="module")
-def reviews(tmp_path_factory: pytest.TempPathFactory) -> Reviews:
+def reviews(tmp_path_factory):
     return checkerboard(tmp_path_factory.mktemp("checkerboard"))
 
 
-def test_dislikes_are_dropped_from_evidence_rows_alone(reviews: Reviews, models: Models) -> None:
+def test_dislikes_are_dropped_from_evidence_rows_alone(reviews, models):
     prepared = prepare_data(reviews, BASELINE, models)
     label, split = prepared.label, prepared.split
     rows_kept = []
@@ -61,18 +54,14 @@ def test_dislikes_are_dropped_from_evidence_rows_alone(reviews: Reviews, models:
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1000])
-def test_a_ratio_that_the_data_do_not_have_is_left_out(
-    reviews: Reviews, models: Models, ratio: float
-) -> None:
+def test_a_ratio_that_the_data_do_not_have_is_left_out(reviews, models, ratio):
     assert drop_dislikes(prepare_data(reviews, BASELINE, models), ratio) is None
 
 
-def test_finished_seeds_are_found_again(
-    reviews: Reviews, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    computed: list[tuple[int, int]] = []
+def test_finished_seeds_are_found_again(reviews, models, tmp_path, monkeypatch):
+    computed = []
 
-    def record(prepared: Any) -> dict[str, dict[str, float]]:
+    def record(prepared):
         folds, seed = prepared.config.evidence.folds, prepared.config.seed
         assert len(np.unique(prepared.evidence.fold)) == folds + 2
         computed.append((folds, seed))
@@ -100,15 +89,13 @@ def test_finished_seeds_are_found_again(
 @pytest.mark.parametrize(
     ("over", "value"), [("K", "1"), ("K", "ten"), ("policy", "none"), ("imbalance", "0"), ("imbalance", "x")]
 )
-def test_a_value_that_a_setting_does_not_take_is_refused(
-    reviews: Reviews, models: Models, tmp_path: Path, over: str, value: str
-) -> None:
+def test_a_value_that_a_setting_does_not_take_is_refused(reviews, models, tmp_path, over, value):
     with pytest.raises(ConfigError, match="usual values are"):
         sweep(reviews, BASELINE, models, tmp_path / "sweep.json", over, [value], 1)
 
 
 @pytest.mark.parametrize("over", ["K", "policy", "reduction"])
-def test_usual_values_are_valid(over: str) -> None:
+def test_usual_values_are_valid(over):
     section, name, values = SWEPT_SETTINGS[over]
     assert values
     for value in values:
@@ -116,15 +103,13 @@ def test_usual_values_are_valid(over: str) -> None:
         assert str(getattr(getattr(changed, section), name)) == value
 
 
-def run_command(*words: str) -> int:
+def run_command(*words):
     with pytest.raises(SystemExit) as stopped:
         main([*words, "--epochs", "2", "--folds", "2", "--hidden-size", "8", "--embedding-size", "4"])
     return int(stopped.value.code or 0)
 
 
-def test_sweep_and_ablate_as_commands(
-    reviews: Reviews, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sweep_and_ablate_as_commands(reviews, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MMREC_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     assert run_command("sweep", reviews.source, "--over", "llm") == 2

@@ -16,7 +16,7 @@ from huggingface_hub.utils._http import default_client_factory
 
 from mmrec.config import EncoderConfig, LanguageConfig, OperatingConfig, TrainingConfig
 from mmrec.errors import ConfigError, DataError, ModelError
-from mmrec.evaluation.thresholds import ThresholdRates
+from mmrec.evaluation.metrics import ThresholdRates
 from mmrec.recommender.hub import model_card
 from mmrec.recommender.persistence import load_recommender, save_recommender
 from mmrec.recommender.recommender import Recommender

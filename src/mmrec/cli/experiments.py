@@ -15,6 +15,7 @@ from mmrec.console import console
 from mmrec.errors import ConfigError
 
 if TYPE_CHECKING:
+    from mmrec.experiments.checkpoint import Checkpoint
     from mmrec.experiments.report.html import ResultTable
 
 Seeds = Annotated[
@@ -49,16 +50,13 @@ def reproduce(
         out: folder for reproduce.json and reproduce.html.
     """
     from mmrec.experiments import reproduce as experiment
-    from mmrec.experiments.report.experiment_pages import reproduce_page
     from mmrec.experiments.report.html import command_line
-    from mmrec.pipeline import open_models
 
-    reviews, models = load_reviews(data, config, out), open_models(config)
-    names, path = protocols.replace(" ", "").split(","), out / "reproduce.json"
-    stacks = experiment.reproduce(reviews, config, models, path, repeats, names)
+    path, names = out / "reproduce.json", protocols.replace(" ", "").split(",")
+    stacks = experiment.reproduce(_open(data, config, path), repeats, names)
     result = {"data": str(data), "seed": config.seed, "repeats": repeats, "stacks": stacks}
     print_json(result) if json else _print_tables(experiment.reproduction_tables(stacks))
-    page = reproduce_page(stacks, path.with_suffix(".html"), command_line())
+    page = experiment.reproduce_page(stacks, path.with_suffix(".html"), command_line())
     console.print(f"results: {path}   report: {page}", markup=False)
 
 
@@ -83,25 +81,24 @@ def ablate(
         out: folder for ablation.json and ablation.html.
     """
     from mmrec.experiments import ablation
-    from mmrec.experiments.report.experiment_pages import ablation_page
+    from mmrec.experiments.compare import BOOTSTRAPPED_METRICS
     from mmrec.experiments.report.html import command_line
-    from mmrec.experiments.significance import BOOTSTRAPPED_METRICS
-    from mmrec.pipeline import open_models
 
-    reviews, models = load_reviews(data, config, out), open_models(config)
+    path = out / "ablation.json"
+    checkpoint = _open(data, config, path)
     # One split has no spread over seeds, so its intervals come from a bootstrap over users.
     flags = {"shapley": shapley, "words": compare == "words"}
     flags |= {"summaries": summaries, "bootstrap": seeds == 1}
     extras = {name for name, is_set in flags.items() if is_set}
-    path = out / "ablation.json"
-    results = ablation.ablate(reviews, config, models, path, seeds=seeds, extras=extras)
+    results = ablation.ablate(checkpoint, seeds, extras)
     if json:
         rows = {key: ablation.metric_rows(results, key) for key in BOOTSTRAPPED_METRICS}
         values, synergy = ablation.shapley_values(results), ablation.synergy(results)
         print_json({"rows": rows, "shapley": values, "synergy": synergy, "seeds": results})
     else:
         _print_tables(ablation.ablation_tables(results))
-    ablation_page(results, config.ranker.features, path.with_suffix(".html"), command_line())
+    page, model = path.with_suffix(".html"), config.ranker.features
+    ablation.ablation_page(results, model, page, command_line())
 
 
 def sweep(
@@ -124,27 +121,34 @@ def sweep(
         out: folder for sweep-OVER.json and sweep-OVER.html.
     """
     from mmrec.experiments import sweep as experiment
-    from mmrec.experiments.report.experiment_pages import sweep_page
     from mmrec.experiments.report.html import command_line
-    from mmrec.pipeline import open_models
 
     # `mmrec` has neither: it needs the policy `fold`, and trains its reduction jointly.
     if over in ("policy", "reduction") and config.ranker.features == "mmrec":
         console.print(f"- --over {over} applies to the paper's model, so `proposed` is trained")
         ranker = config.ranker.model_copy(update={"features": "proposed"})
         config = config.model_copy(update={"ranker": ranker})
-    reviews, models = load_reviews(data, config, out), open_models(config)
+    path = out / f"sweep-{over}.json"
+    checkpoint = _open(data, config, path)
     if not values:
         values = tuple(experiment.SWEPT_SETTINGS[over][2])
-        if reviews.table["time"].is_null().all():  # the policy `past` needs times
+        if checkpoint.reviews.table["time"].is_null().all():  # the policy `past` needs times
             values = tuple(value for value in values if value != "past")
     if not values:
         raise ConfigError(f"--over {over} needs --values, each spelled as for --{over}")
-    path = out / f"sweep-{over}.json"
-    results = experiment.sweep(reviews, config, models, path, over, values, seeds)
+    results = experiment.sweep(checkpoint, over, values, seeds)
     print_json(results) if json else _print_tables([experiment.sweep_table(results, over)])
     page = path.with_suffix(".html")
-    sweep_page(results, over, config.ranker.features, page, command_line())
+    experiment.sweep_page(results, over, config.ranker.features, page, command_line())
+
+
+def _open(data: Path, config: Config, path: Path) -> Checkpoint:
+    """The reviews, models and earlier results of an experiment."""
+    from mmrec.experiments.checkpoint import Checkpoint
+    from mmrec.pipeline import open_models
+
+    reviews = load_reviews(data, config, path.parent)
+    return Checkpoint(path, reviews, config, open_models(config))
 
 
 def _print_tables(tables: list[ResultTable]) -> None:

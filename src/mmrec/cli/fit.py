@@ -84,10 +84,9 @@ def _train_and_save(
     data: Path, folder: Path, config: Config, names: list[str], quiet: bool, peers: bool = False
 ) -> dict[str, Any]:
     """Do what `fit` does, and return what it prints as JSON."""
-    from mmrec.experiments.compare import compare
+    from mmrec.experiments.compare import assess, compare
     from mmrec.experiments.report.fit_report import write_report
     from mmrec.experiments.report.html import command_line
-    from mmrec.experiments.significance import assess
     from mmrec.pipeline import open_models
     from mmrec.recommender.recommender import Recommender
 
@@ -100,13 +99,13 @@ def _train_and_save(
         _print_scores(
             comparison.metrics, f"{data}: {test_count:,} test reviews, seed {config.seed}"
         )
-    threshold, rates = assessment.operating_points[config.ranker.features]
+    point = assessment.operating_points[config.ranker.features]
     advice = "no threshold keeps the bound on validation reviews; raise --max-fpr"
-    if threshold <= 1:
+    if point["threshold"] <= 1:
         advice = (
-            f"recommending from {threshold:.0%} on (chosen on validation reviews) would have "
-            f"recommended {rates.tpr:.0%} of the liked and {rates.fpr:.0%} of the disliked test reviews"
-        )
+            "recommending from {threshold:.0%} on (chosen on validation reviews) would have "
+            "recommended {tpr:.0%} of the liked and {fpr:.0%} of the disliked test reviews"
+        ).format(**point)
     outcomes = {name: str(audit) for name, audit in audits.items()}
     for remark in (advice, *comparison.remarks, *map(": ".join, outcomes.items())):
         console.print(f"- {remark}")

@@ -17,14 +17,8 @@ __all__ = ["ListMetrics", "ListTask", "PairScorer", "full_lists", "sampled_lists
 
 PairScorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(n,) user codes and (n,) item codes -> (n,) scores, the higher the better."""
-
-
-class _Candidates(NamedTuple):
-    """A list to be ranked: the user, (c,) items with the liked ones first, and how many are liked."""
-
-    user: int
-    items: np.ndarray
-    liked_count: int
+_RankedList = tuple[int, np.ndarray, int]
+"""A list to be ranked: the user, (c,) items with the liked ones first, and how many are liked."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +33,16 @@ class ListTask:
     liked: np.ndarray  # (m,) bool, whether a test row is a like
     item_count: int
 
-    def items_by_user(self, pairs: np.ndarray, excluded: np.ndarray) -> dict[int, np.ndarray]:
+    def liked_by_user(self) -> dict[int, np.ndarray]:
+        """The items that are looked for."""
+        return self._items_by_user(self.test[self.liked], self.evidence)
+
+    def unreviewed(self, test: np.ndarray) -> Callable[[int], np.ndarray]:
+        """User -> the items that the user has reviewed neither in evidence nor in `test` rows."""
+        reviewed = self._items_by_user(np.concatenate([self.evidence, test]), test[:0])
+        return lambda user: np.delete(np.arange(self.item_count), reviewed[user])
+
+    def _items_by_user(self, pairs: np.ndarray, excluded: np.ndarray) -> dict[int, np.ndarray]:
         """Distinct items of every user in (n, 2) `pairs`, without those of the pairs `excluded`."""
         # A pair becomes one number, user * item_count + item, to compare pairs as sets.
         place_values = np.array([self.item_count, 1])
@@ -47,10 +50,6 @@ class ListTask:
         user, item = np.divmod(numbers, self.item_count)
         users, starts = np.unique(user, return_index=True)
         return dict(zip(users.tolist(), np.split(item, starts[1:]), strict=False))
-
-    def liked_by_user(self) -> dict[int, np.ndarray]:
-        """The items that are looked for."""
-        return self.items_by_user(self.test[self.liked], excluded=self.evidence)
 
 
 class ListMetrics(NamedTuple):
@@ -71,16 +70,13 @@ def sampled_lists(
     The order of models need not be the one that full lists give (Krichene & Rendle, 2020).
     """
 
-    def candidate_lists() -> Iterator[_Candidates]:
-        all_pairs = np.concatenate([task.evidence, task.test])
-        reviewed = task.items_by_user(all_pairs, excluded=all_pairs[:0])
+    def candidate_lists() -> Iterator[_RankedList]:
+        unreviewed_by = task.unreviewed(task.test)
         for user, liked in task.liked_by_user().items():
-            unreviewed = np.delete(np.arange(task.item_count), reviewed[user])
-            if not len(unreviewed):
-                continue
-            for item in liked:
+            unreviewed = unreviewed_by(user)
+            for item in liked if len(unreviewed) else ():
                 sample = rng.choice(unreviewed, min(negatives, len(unreviewed)), replace=False)
-                yield _Candidates(user, np.append(item, sample), 1)
+                yield user, np.append(item, sample), 1
 
     return _rank(scorer, candidate_lists(), negatives + 1, rng)
 
@@ -94,21 +90,18 @@ def full_lists(
 ) -> ListMetrics:
     """Rank all items that a user has not reviewed in evidence rows, for `max_users` random users."""
 
-    def candidate_lists() -> Iterator[_Candidates]:
-        pairs = np.concatenate([task.evidence, task.test[task.liked]])
-        reviewed = task.items_by_user(pairs, excluded=pairs[:0])
-        liked = task.liked_by_user()
+    def candidate_lists() -> Iterator[_RankedList]:
+        unreviewed_by, liked = task.unreviewed(task.test[task.liked]), task.liked_by_user()
         for user in rng.permutation(list(liked))[:max_users].tolist():
-            unreviewed = np.delete(np.arange(task.item_count), reviewed[user])
-            if len(unreviewed):
-                yield _Candidates(user, np.append(liked[user], unreviewed), len(liked[user]))
+            if len(unreviewed := unreviewed_by(user)):
+                yield user, np.append(liked[user], unreviewed), len(liked[user])
 
     return _rank(scorer, candidate_lists(), task.item_count, rng, pairs_per_call)
 
 
 def _rank(
     scorer: PairScorer,
-    candidate_lists: Iterator[_Candidates],
+    candidate_lists: Iterator[_RankedList],
     list_length: int,
     rng: np.random.Generator,
     pairs_per_call: int = 1 << 18,
@@ -116,33 +109,28 @@ def _rank(
     """Score lists, about `pairs_per_call` candidates in one call, and average over users."""
     list_user: list[int] = []
     list_metrics: list[tuple[float, float, float]] = []
+    discount = 1 / np.log2(np.arange(2, 12))  # of the first ten ranks
     while batch := list(islice(candidate_lists, max(1, pairs_per_call // list_length))):
-        lengths = [len(candidates.items) for candidates in batch]
-        users = np.repeat([candidates.user for candidates in batch], lengths)
-        scores = scorer(users, np.concatenate([candidates.items for candidates in batch]))
+        users, item_lists, liked_counts = zip(*batch, strict=True)
+        lengths = list(map(len, item_lists))
+        scores = scorer(np.repeat(users, lengths), np.concatenate(item_lists))
+        list_user += users
         score_lists = np.split(scores, np.cumsum(lengths)[:-1])
-        for candidates, list_scores in zip(batch, score_lists, strict=True):
-            list_user.append(candidates.user)
-            list_metrics.append(_metrics_of_list(list_scores, candidates.liked_count, rng))
+        for list_scores, liked_count in zip(score_lists, liked_counts, strict=True):
+            # Shuffled before a stable sort, so that equal scores are in random order.
+            shuffled = rng.permutation(len(list_scores))
+            ranking = shuffled[np.argsort(-list_scores[shuffled], kind="stable")]
+            liked_ranks = np.flatnonzero(ranking < liked_count)  # from 0
+            gains = discount[liked_ranks[liked_ranks < 10]]
+            ndcg = gains.sum() / discount[:liked_count].sum()
+            list_metrics.append((ndcg, float(len(gains) > 0), 1 / (liked_ranks[0] + 1)))
     # A user counts once, however many lists there are.
-    users, user_of_list, list_count = np.unique(list_user, return_inverse=True, return_counts=True)
-    if not len(users):
+    distinct, user_of_list, list_count = np.unique(
+        list_user, return_inverse=True, return_counts=True
+    )
+    if not len(distinct):
         return ListMetrics(np.nan, np.nan, np.nan, 0)
     # (lists,) the weights of a mean over users of the means over their lists.
-    weight = 1 / (len(users) * list_count[user_of_list])
+    weight = 1 / (len(distinct) * list_count[user_of_list])
     ndcg, hit_rate, mrr = (weight @ np.array(list_metrics)).tolist()
-    return ListMetrics(ndcg, hit_rate, mrr, len(users))
-
-
-def _metrics_of_list(
-    scores: np.ndarray, liked_count: int, rng: np.random.Generator
-) -> tuple[float, float, float]:
-    """NDCG@10, hit and reciprocal rank of a list whose first `liked_count` candidates are liked."""
-    # Shuffled before a stable sort, so that equal scores are in random order.
-    shuffled = rng.permutation(len(scores))
-    ranking = shuffled[np.argsort(-scores[shuffled], kind="stable")]
-    liked_ranks = np.flatnonzero(ranking < liked_count)  # from 0
-    discount = 1 / np.log2(np.arange(2, 12))  # of the first ten ranks
-    gains = discount[liked_ranks[liked_ranks < 10]]
-    ndcg = gains.sum() / discount[:liked_count].sum()
-    return float(ndcg), float(len(gains) > 0), 1 / (float(liked_ranks[0]) + 1)
+    return ListMetrics(ndcg, hit_rate, mrr, len(distinct))

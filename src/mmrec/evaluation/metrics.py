@@ -7,10 +7,11 @@ To add a metric to the JSON of commands, the saved model and the report, write i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
+from scipy.stats import sem
 from sklearn.metrics import (
     average_precision_score,
     brier_score_loss,
@@ -19,8 +20,10 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-__all__ = ["METRICS", "Metric", "Metrics", "Predictions", "calibration_bins", "evaluate"]
-__all__ += ["fpr_at_tpr", "mean_and_standard_error", "reweighted", "slice_masks", "slice_metrics"]
+__all__ = ["METRICS", "FitEvaluation", "Metric", "Metrics", "Predictions", "ThresholdCurve"]
+__all__ += ["ThresholdRates", "calibration_bins", "choose_threshold", "evaluate"]
+__all__ += ["mean_and_standard_error", "rates_at_threshold", "reweighted", "slice_metrics"]
+__all__ += ["threshold_curve"]
 
 Metrics = dict[str, int | float]
 """Values by the names of `METRICS`, and the numbers of `rows` and of `likes` among them."""
@@ -57,20 +60,84 @@ def reweighted(probability: np.ndarray, class_weights: tuple[float, float]) -> n
     return like * p / (like * p + dislike * (1 - p))
 
 
-def fpr_at_tpr(rows: Predictions, tpr: float) -> float:
-    """Lowest false positive rate at which at least a share `tpr` of the likes is recommended."""
-    fprs, tprs, _ = roc_curve(rows.label, rows.probability, drop_intermediate=False)
+Bound = Literal["max_fpr", "min_tpr"]
+"""At most a share of the dislikes, or at least one of the likes, is recommended."""
+
+
+def choose_threshold(
+    label: np.ndarray, probability: np.ndarray, bound: Bound, value: float
+) -> float:
+    """The lowest (`max_fpr`) or highest (`min_tpr`) of the probabilities that keeps the bound.
+
+    Both classes must be among the (n,) labels. Inf recommends nothing, where no probability keeps
+    `max_fpr`.
+    """
+    # Thresholds fall from inf; the rates rise with them from 0 to 1.
+    fprs, tprs, thresholds = roc_curve(label, probability, drop_intermediate=False)
     # A rate of rows may miss .9 by a rounding error.
-    return float(fprs[np.searchsorted(tprs, tpr - 1e-12)])
+    if bound == "max_fpr":
+        return float(thresholds[np.searchsorted(fprs, value + 1e-12, "right") - 1])
+    return float(thresholds[np.searchsorted(tprs, value - 1e-12)])
 
 
-def tpr_at_fpr(rows: Predictions, fpr: float) -> float:
-    """Highest share of likes recommended when at most a share `fpr` of the dislikes is."""
-    fprs, tprs, _ = roc_curve(rows.label, rows.probability, drop_intermediate=False)
-    return float(tprs[np.searchsorted(fprs, fpr + 1e-12, "right") - 1])
+class ThresholdRates(NamedTuple):
+    """Shares recommended: of likes, dislikes, all rows; and the likes among them; nan of no rows."""
+
+    tpr: float
+    fpr: float
+    share: float
+    precision: float
 
 
-def calibration_error(rows: Predictions) -> float:
+def rates_at_threshold(
+    label: np.ndarray, probability: np.ndarray, threshold: float
+) -> ThresholdRates:
+    """What recommending those of (n,) rows gives whose probability is >= `threshold`."""
+    recommended = np.asarray(probability) >= threshold
+    rates = []
+    for rows in (recommended[label], recommended[~label], recommended, label[recommended]):
+        rates.append(float(rows.mean()) if len(rows) else np.nan)
+    return ThresholdRates(*rates)
+
+
+class ThresholdCurve(NamedTuple):
+    """Threshold and TPR of 101 bounds on the false positive rate, from 0 to 1 in hundredths."""
+
+    threshold: list[float]
+    tpr: list[float]
+
+    def for_max_fpr(self, max_fpr: float) -> tuple[float, float]:
+        """Threshold and share of likes of the nearest stricter bound."""
+        hundredths = int(max_fpr * 100 + 1e-9)
+        return self.threshold[hundredths], self.tpr[hundredths]
+
+
+def threshold_curve(label: np.ndarray, probability: np.ndarray) -> ThresholdCurve:
+    """The thresholds that keep every bound in hundredths on some (validation) rows."""
+    curve = ThresholdCurve([], [])
+    for max_fpr in (np.arange(101) / 100).tolist():
+        threshold = choose_threshold(label, probability, "max_fpr", max_fpr)
+        curve.threshold.append(threshold)
+        curve.tpr.append(rates_at_threshold(label, probability, threshold).tpr)
+    return curve
+
+
+@dataclass(frozen=True)
+class FitEvaluation:
+    """How good a model is, and from which probability on it recommends."""
+
+    metrics: dict[str, Metrics]  # on test rows; also of models that it was compared with
+    threshold: float  # keeps the bound of `config.operating` on validation rows; inf if none does
+    test_rates: ThresholdRates  # of that threshold on test rows
+    curve: ThresholdCurve  # for other bounds, chosen on validation rows
+
+
+def _rates(rows: Predictions, bound: Bound, value: float) -> ThresholdRates:
+    threshold = choose_threshold(rows.label, rows.probability, bound, value)
+    return rates_at_threshold(rows.label, rows.probability, threshold)
+
+
+def _calibration_error(rows: Predictions) -> float:
     """Expected calibration error over ten bins of equally many rows (Naeini et al., 2015)."""
     predicted, observed, count = calibration_bins(rows.label, rows.probability).T
     return float(np.average(np.abs(predicted - observed), weights=count))
@@ -85,9 +152,9 @@ def calibration_bins(label: np.ndarray, probability: np.ndarray, bins: int = 10)
     edges = np.unique(np.quantile(probability, np.arange(1, bins) / bins))
     bin_of_row = np.searchsorted(edges, probability, "right")
     count = np.bincount(bin_of_row)
-    sums = [np.bincount(bin_of_row, weights=values) for values in (probability, label)]
     filled = np.flatnonzero(count)
-    predicted, observed = (values[filled] / count[filled] for values in sums)
+    predicted = np.bincount(bin_of_row, weights=probability)[filled] / count[filled]
+    observed = np.bincount(bin_of_row, weights=label)[filled] / count[filled]
     return np.stack([predicted, observed, count[filled]], axis=1)
 
 
@@ -109,17 +176,21 @@ METRICS = (
     Metric("ap_negative", "AP of dislikes",
            lambda rows: average_precision_score(~rows.label, -rows.probability), ".3f",
            "Average precision of finding the disliked items; guessing gets their share."),
-    Metric("fpr_at_80", "FPR at TPR .80", partial(fpr_at_tpr, tpr=0.80), ".1%",
-           "Disliked items still recommended when 80% of the liked ones are.", False),
-    Metric("fpr_at_90", "FPR at TPR .90", partial(fpr_at_tpr, tpr=0.90), ".1%",
-           "The same for 90%: the figure of the sentence at the top.", False),
-    Metric("fpr_at_95", "FPR at TPR .95", partial(fpr_at_tpr, tpr=0.95), ".1%", "", False),
-    Metric("tpr_at_10", "TPR at FPR .10", partial(tpr_at_fpr, fpr=0.10), ".1%", in_report=False),
-    Metric("tpr_at_20", "TPR at FPR .20", partial(tpr_at_fpr, fpr=0.20), ".1%", in_report=False),
-    Metric("tpr_at_30", "TPR at FPR .30", partial(tpr_at_fpr, fpr=0.30), ".1%", in_report=False),
+    Metric("fpr_at_80", "FPR at TPR .80", lambda rows: _rates(rows, "min_tpr", 0.8).fpr,
+           ".1%", "Disliked items still recommended when 80% of the liked ones are.", False),
+    Metric("fpr_at_90", "FPR at TPR .90", lambda rows: _rates(rows, "min_tpr", 0.9).fpr,
+           ".1%", "The same for 90%: the figure of the sentence at the top.", False),
+    Metric("fpr_at_95", "FPR at TPR .95", lambda rows: _rates(rows, "min_tpr", 0.95).fpr,
+           ".1%", "", False),
+    Metric("tpr_at_10", "TPR at FPR .10", lambda rows: _rates(rows, "max_fpr", 0.1).tpr,
+           ".1%", in_report=False),
+    Metric("tpr_at_20", "TPR at FPR .20", lambda rows: _rates(rows, "max_fpr", 0.2).tpr,
+           ".1%", in_report=False),
+    Metric("tpr_at_30", "TPR at FPR .30", lambda rows: _rates(rows, "max_fpr", 0.3).tpr,
+           ".1%", in_report=False),
     Metric("brier", "Brier score", lambda rows: brier_score_loss(rows.label, rows.probability),
            ".3f", "Mean squared error of the probability (Brier, 1950).", False, in_report=False),
-    Metric("ece", "ECE", calibration_error, ".3f", "", False, in_report=False),
+    Metric("ece", "ECE", _calibration_error, ".3f", "", False, in_report=False),
 )  # fmt: skip
 
 
@@ -143,27 +214,7 @@ def evaluate(
 
 def mean_and_standard_error(values: Sequence[float]) -> tuple[float, float]:
     """Mean over repeats and its standard error (0 for a single one)."""
-    error = float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    return float(np.mean(values)), error
-
-
-def slice_masks(
-    user_count: np.ndarray, item_count: np.ndarray, photo: np.ndarray, price: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The slices of the report as (n,) bool masks: new users, rarely reviewed items and so on.
-
-    Args:
-        user_count, item_count: (n,) evidence reviews of a row's user, and of its item.
-        photo: (n,) bool, whether the item has a photo.
-        price: (n,) str price tag of the item, `none` where it has none.
-    """
-    masks = {"cold users": user_count < 3, "warm users": user_count >= 3}
-    masks |= {"few reviews": item_count < 5, "many reviews": item_count >= 5}
-    masks |= {"with photo": photo, "without photo": ~photo}
-    masks |= {"with price": price != "none", "without price": price == "none"}
-    for tag in np.unique(price[price != "none"]).tolist():
-        masks[f"price: {tag}"] = price == tag
-    return masks
+    return float(np.mean(values)), float(sem(values)) if len(values) > 1 else 0.0
 
 
 def slice_metrics(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-__all__ = ["Difference", "WeightedMetric", "bootstrap_interval", "holm_correction"]
-__all__ += ["paired_bootstrap", "paired_t_test", "weighted_auc", "weighted_fpr_at_tpr"]
+__all__ = ["Difference", "WeightedMetric", "bootstrap", "holm_correction", "paired_t_test"]
+__all__ += ["weighted_auc", "weighted_fpr_at_tpr"]
 
 WeightedMetric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(n,) bool labels, (n,) probabilities, (..., n) weights -> (...) values, nan without a class."""
@@ -57,95 +56,70 @@ class Difference(NamedTuple):
     high: float
     p_value: float
 
+    @property
+    def interval(self) -> tuple[float, ...]:
+        """The mean and the ends; the mean alone where nothing varies."""
+        return self[:3] if self.low < self.high else self[:1]
+
     def as_text(self, digits: int) -> str:
         """Mean and interval."""
-        mean, *ends = (f"{value:+.{digits}f}" for value in self[:3])
-        return f"{mean} [{', '.join(ends)}]"
+        mean, *ends = [f"{value:+.{digits}f}" for value in self.interval]
+        return f"{mean} [{', '.join(ends)}]" if ends else mean
 
 
-def bootstrap_interval(
+def bootstrap(
     user: np.ndarray,
     label: np.ndarray,
     p: np.ndarray,
     metric: WeightedMetric,
+    reference: np.ndarray | None = None,
     rounds: int = 1000,
     seed: int = 0,
     max_cells: int = 1 << 20,
-) -> tuple[float, float, float]:
-    """A metric and the ends of its 95% percentile interval, by a bootstrap over users (Efron, 1979).
-
-    Every round draws as many users as there are, with replacement, and takes all rows of each. One
-    seed draws the same users for every model. Rounds whose metric is nan do not count.
-    """
-    value, samples = _bootstrap(partial(metric, label, p), user, rounds, seed, max_cells)
-    low, high = np.nanquantile(samples, (0.025, 0.975)).tolist()
-    return value, low, high
-
-
-def paired_bootstrap(
-    user: np.ndarray,
-    label: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    metric: WeightedMetric,
-    rounds: int = 1000,
-    seed: int = 0,
 ) -> Difference:
-    """Metric of (n,) probabilities `first` minus that of `second`, with the same users drawn.
+    """A metric of (n,) probabilities, less that of a `reference`, by a bootstrap over users (Efron, 1979).
 
-    The p-value is twice the share of rounds on the rarer side of zero, with one more round counted there
-    (Davison & Hinkley, 1997, section 4.2).
+    Every round draws as many users as there are, with replacement, and takes all rows of each; one
+    seed draws the same users for every model. Rounds whose metric is nan do not count. The interval
+    is that of percentiles. The p-value is twice the share of rounds on the rarer side of zero, with
+    one more round counted there (Davison & Hinkley, 1997, section 4.2). At most `max_cells` weights
+    are in memory at a time.
     """
 
     def difference(weight: np.ndarray) -> np.ndarray:
-        return metric(label, first, weight) - metric(label, second, weight)
+        value = metric(label, p, weight)
+        return value if reference is None else value - metric(label, reference, weight)
 
-    mean, samples = _bootstrap(difference, user, rounds, seed)
-    low, high = np.nanquantile(samples, (0.025, 0.975)).tolist()
-    rounds_on_rarer_side = min(np.sum(samples <= 0), np.sum(samples >= 0))
-    valid_rounds = np.sum(~np.isnan(samples))
-    # One more round keeps the p-value above 0, whatever the number of rounds.
-    p_value = 2 * (1 + rounds_on_rarer_side) / (1 + valid_rounds)
-    return Difference(mean, low, high, min(1.0, float(p_value)))
-
-
-def _bootstrap(
-    statistic: Callable[[np.ndarray], np.ndarray],
-    user: np.ndarray,
-    rounds: int,
-    seed: int,
-    max_cells: int = 1 << 20,
-) -> tuple[float, np.ndarray]:
-    """A statistic of (..., n) weights: its value at weights of one, and its (rounds,) values of draws.
-
-    At most `max_cells` weights are in memory at a time.
-    """
     users, user_of_row = np.unique(user, return_inverse=True)
-    rng = np.random.default_rng(seed)
+    rng, chunks = np.random.default_rng(seed), []
     rounds_per_chunk = max(1, max_cells // len(user))
-    chunks = []
     for start in range(0, rounds, rounds_per_chunk):
         size = min(rounds_per_chunk, rounds - start)
         drawn = rng.integers(len(users), size=(size, len(users)))
         times_drawn = np.stack([np.bincount(sample, minlength=len(users)) for sample in drawn])
         # (size, n): a row weighs as often as its user was drawn.
-        chunks.append(statistic(times_drawn[:, user_of_row]))
-    return float(statistic(np.ones(len(user)))), np.concatenate(chunks)
+        chunks.append(difference(times_drawn[:, user_of_row]))
+    samples = np.concatenate(chunks)
+    low, high = np.nanquantile(samples, (0.025, 0.975)).tolist()
+    rarer_side = min(np.sum(samples <= 0), np.sum(samples >= 0))
+    p_value = 2 * (1 + rarer_side) / (1 + np.sum(~np.isnan(samples)))
+    return Difference(float(difference(np.ones(len(user)))), low, high, min(1.0, float(p_value)))
 
 
 def paired_t_test(
     first: Sequence[float], second: Sequence[float], test_ratio: float = 0.0
 ) -> Difference:
-    """`first` minus `second` over at least two seeds that both were run with, by Student's paired t-test.
+    """`first` minus `second` over seeds that both were run with, by Student's paired t-test.
 
     Seeds that split the same reviews anew share most rows, and differences vary less than those of
     new reviews would: the variance of their mean is s^2 (1/n + `test_ratio`) for n seeds and the
     ratio of test to train rows (Nadeau & Bengio, 2003), 0 where only the training differs.
-    Differences that do not vary at all allow no test: p is 1.
+    A single one, or differences that do not vary at all, allow no test: p is 1.
     """
     differences = np.subtract(first, second)
     count, mean = len(differences), float(np.mean(differences))
-    standard_error = float(np.std(differences, ddof=1) * np.sqrt(1 / count + test_ratio))
+    deviation = np.std(differences, ddof=min(1, count - 1))
+    standard_error = float(deviation * np.sqrt(1 / count + test_ratio))
     if standard_error < 1e-12:
         return Difference(mean, mean, mean, 1.0)
     low, high = stats.t.interval(0.95, count - 1, mean, standard_error)

@@ -9,68 +9,113 @@ to the row `everything`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from copy import copy
-from itertools import chain, combinations
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmrec import pipeline
 from mmrec.config import Config
-from mmrec.data.schema import Reviews
 from mmrec.evaluation.metrics import evaluate
-from mmrec.evaluation.statistics import Difference, holm_correction, paired_bootstrap, paired_t_test
+from mmrec.evaluation.statistics import Difference, bootstrap, holm_correction, paired_t_test
 from mmrec.experiments.checkpoint import Checkpoint
-from mmrec.experiments.report.html import ResultTable
-from mmrec.experiments.significance import BOOTSTRAPPED_METRICS
+from mmrec.experiments.compare import BOOTSTRAPPED_METRICS
+from mmrec.experiments.report.charts import bar_chart
+from mmrec.experiments.report.html import ResultTable, write_page
 from mmrec.features.builder import FeatureBuilder, build_features
-from mmrec.features.dataset import Dataset, Models
+from mmrec.features.dataset import Dataset
 from mmrec.features.tables import FEATURE_GROUPS, Features, available_groups
 from mmrec.llm.types import Note
-from mmrec.pipeline import PreparedData, TrainedModel, open_models, prepare_data, train_runs
 from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.ranker.training import class_weights, predict_logits
 from mmrec.recommender.explain import shapley_value
 
-__all__ = ["MeanInterval", "SeedResult", "ablate", "ablation_tables", "group_probabilities"]
+__all__ = ["MeanInterval", "SeedResult", "ablate", "ablation_page", "ablation_tables"]
 __all__ += ["metric_rows", "shapley_values", "synergy"]
 
-BuiltFeatures = tuple[FeatureBuilder, Features]
 SeedResult = dict[str, Any]
 MeanInterval = tuple[float, float]
 """Mean over seeds and half its 95% interval, which is 0 for a single seed."""
+_TEXT, _PHOTOS = ("user text", "item text"), ("photos",)
 
 
-def ablate(
-    reviews: Reviews, config: Config, models: Models, path: Path, *, seeds: int, extras: set[str]
-) -> list[SeedResult]:
-    """Train what the `Checkpoint` at `path` does not hold yet, for `seeds` seeds from the config's on.
+def ablate(checkpoint: Checkpoint, seeds: int, extras: set[str]) -> list[SeedResult]:
+    """Train what the checkpoint does not hold yet, for `seeds` seeds from the config's on.
 
     The `extras` are `shapley`, all coalitions; `words` and `summaries`, other texts and pictures in
-    place of the model's; `bootstrap`, over users, where there is only one seed.
-
-    Raises:
-        DataError: too few reviews, or a file at `path` that is no checkpoint.
+    place of the model's; `bootstrap`, over users, where there is only one seed. Raises DataError for
+    too few reviews.
     """
-    checkpoint = Checkpoint(path, reviews, config, models)
     results = []
-    for seed in range(config.seed, config.seed + seeds):
-        done = checkpoint.results.get(str(seed))
-        if done is None or extras - {*done["extras"]}:
-            prepared = prepare_data(reviews, config.model_copy(update={"seed": seed}), models)
-            checkpoint.put(str(seed), _seed_result(prepared, extras))
-        results.append(checkpoint.results[str(seed)])
+    for seed in range(checkpoint.config.seed, checkpoint.config.seed + seeds):
+        compute = partial(_seed_result, checkpoint, seed, extras)
+        done = checkpoint.get(str(seed), compute, lambda result: extras <= {*result["extras"]})
+        results.append(done)
     return results
 
 
-def group_probabilities(
-    prepared: PreparedData, built: BuiltFeatures, coalitions: Sequence[str]
+def _coalition(groups: Sequence[str], without: Sequence[str] = ()) -> str:
+    return " + ".join(group for group in groups if group not in without)
+
+
+def _seed_result(checkpoint: Checkpoint, seed: int, extras: set[str]) -> SeedResult:
+    config = checkpoint.config.model_copy(update={"seed": seed})
+    prepared = pipeline.prepare_data(checkpoint.reviews, config, checkpoint.models)
+    split = prepared.split
+    built = build_features(prepared.dataset, prepared.evidence, config)
+    groups = available_groups(built[1])
+    # Row of the table -> the coalition that it is about; "" where it has no group.
+    table = {"everything": _coalition(groups)}
+    for group in groups:
+        table[f"without {group}"] = _coalition(groups, [group])
+    table["without text"] = _coalition(groups, _TEXT)
+    for group in groups:
+        table[f"{group} alone"] = group
+    # For the synergy of text and photos.
+    needed = [*table.values(), _coalition(groups, _PHOTOS), _coalition(groups, _TEXT + _PHOTOS)]
+    for size in range(1, len(groups)) if "shapley" in extras else ():
+        needed += map(_coalition, combinations(groups, size))
+    # A coalition is trained once, however many rows need it.
+    by_coalition = _probabilities(prepared, *built, list(filter(None, dict.fromkeys(needed))))
+    probability = {name: by_coalition[key] for name, key in table.items() if key}
+    remarks = config.warnings()
+    if absent := _coalition(FEATURE_GROUPS, groups).replace(" +", ","):
+        remarks.append(f"left out, since these data and model have none: {absent}")
+    for name, dataset, variant in _variants(prepared, extras, remarks):
+        # Other texts, but the same folds.
+        dataset.part = prepared.dataset.part
+        variant_built = build_features(dataset, prepared.evidence, variant)
+        everything = _coalition(FEATURE_GROUPS)
+        trained = _probabilities(prepared, *variant_built, [everything])
+        probability[f"with {name}"] = trained[everything]
+    user, label = prepared.dataset.data.user[split.test], prepared.label[split.test]
+    weights = class_weights(prepared.label[split.train], config.training.loss)
+    result: SeedResult = {"extras": sorted(extras), "groups": groups, "remarks": remarks}
+    result |= {"metrics": {}, "coalitions": {}, "bootstrap": defaultdict(dict)}
+    for name, p in probability.items():
+        result["metrics"][name] = evaluate(label, p, weights)
+        for key, metric in BOOTSTRAPPED_METRICS.items() if "bootstrap" in extras else ():
+            gap = bootstrap(user, label, p, metric, probability["everything"])
+            result["bootstrap"][name][key] = gap
+    for coalition, p in by_coalition.items():
+        result["coalitions"][coalition] = evaluate(label, p, weights)["auc"]
+    return result | {"test_ratio": len(split.test) / len(split.train)}
+
+
+def _probabilities(
+    prepared: pipeline.PreparedData,
+    builder: FeatureBuilder,
+    features: Features,
+    coalitions: list[str],
 ) -> dict[str, np.ndarray]:
     """Coalition -> (m,) probability of a like of every test row; all start from the same weights."""
-    (builder, features), label, split = built, prepared.label, prepared.split
-    config = builder.config
+    config, label, split = builder.config, prepared.label, prepared.split
     weights = class_weights(label[split.train], config.training.loss)
     seed = int(np.random.SeedSequence(config.seed).generate_state(1)[0])
     runs = []
@@ -78,86 +123,33 @@ def group_probabilities(
         # What is not in the coalition is masked.
         masked = frozenset(FEATURE_GROUPS).difference(coalition.split(" + "))
         runs.append(TrainingRun(seed, config.ranker.dropout, weights, masked))
-    ranker, _ = train_runs(builder, features, label, split, runs)
+    ranker, _ = pipeline.train_runs(builder, features, label, split, runs)
     logits = predict_logits(ranker, RankerInputs(features), split.test)  # (coalitions, m)
-    model = TrainedModel(builder, ranker, weights, {})
-    probabilities = (model.probability(logit[None]) for logit in logits)
-    return dict(zip(coalitions, probabilities, strict=True))
-
-
-def _coalition(groups: Sequence[str], without: Collection[str] = ()) -> str:
-    return " + ".join(group for group in groups if group not in without)
-
-
-def _text_and_photo_coalitions(groups: Sequence[str]) -> list[str]:
-    """All groups, those without text, without photos, and without both."""
-    text, photos = {"user text", "item text"}, {"photos"}
-    return [_coalition(groups, without) for without in ((), text, photos, text | photos)]
-
-
-def _seed_result(prepared: PreparedData, extras: set[str]) -> SeedResult:
-    config, split = prepared.config, prepared.split
-    built = build_features(prepared.dataset, prepared.evidence, config)
-    groups = available_groups(built[1])
-    # Row of the table -> the coalition that it is about.
-    table_rows = {"everything": _coalition(groups)}
-    for group in groups:
-        table_rows[f"without {group}"] = _coalition(groups, {group})
-    table_rows["without text"] = _coalition(groups, {"user text", "item text"})
-    for group in groups:
-        table_rows[f"{group} alone"] = group
-    needed = [*table_rows.values(), *_text_and_photo_coalitions(groups)]
-    for size in range(1, len(groups)) if "shapley" in extras else ():
-        needed += map(_coalition, combinations(groups, size))
-    # A coalition is trained once, however many rows need it; none may be empty.
-    distinct = list(filter(None, dict.fromkeys(needed)))
-    by_coalition = group_probabilities(prepared, built, distinct)
-    probability = {name: by_coalition[key] for name, key in table_rows.items() if key}
-    remarks = config.warnings()
-    if absent := ", ".join(group for group in FEATURE_GROUPS if group not in groups):
-        remarks.append(f"left out, since these data and model have none: {absent}")
-    for name, dataset, variant in _variants(prepared, extras, remarks):
-        # Other texts, but the same folds.
-        dataset.part = prepared.dataset.part
-        variant_built = build_features(dataset, prepared.evidence, variant)
-        everything = _coalition(FEATURE_GROUPS)
-        variant_probability = group_probabilities(prepared, variant_built, [everything])
-        probability[f"with {name}"] = variant_probability[everything]
-    label, user = prepared.label[split.test], prepared.dataset.data.user[split.test]
-    weights = class_weights(prepared.label[split.train], config.training.loss)
-    result: SeedResult = {"extras": sorted(extras), "groups": groups, "remarks": remarks}
-    result |= {"metrics": {}, "coalitions": {}, "bootstrap": {}}
-    for name, p in probability.items():
-        result["metrics"][name] = evaluate(label, p, weights)
-        if "bootstrap" in extras:
-            gaps = result["bootstrap"][name] = {}
-            for key, metric in BOOTSTRAPPED_METRICS.items():
-                gaps[key] = paired_bootstrap(user, label, p, probability["everything"], metric)
-    for coalition, p in by_coalition.items():
-        result["coalitions"][coalition] = evaluate(label, p, weights)["auc"]
-    return result | {"test_ratio": len(split.test) / len(split.train)}
+    model = pipeline.TrainedModel(builder, ranker, weights, {})
+    # Each run is a model of its own, not to be averaged with the others.
+    return dict(zip(coalitions, map(model.probability, logits[:, None]), strict=True))
 
 
 def _variants(
-    prepared: PreparedData, extras: set[str], remarks: list[str]
+    prepared: pipeline.PreparedData, extras: set[str], remarks: list[str]
 ) -> Iterator[tuple[str, Dataset, Config]]:
     """The same model with other texts or pictures; why one cannot be tried is added to the remarks."""
     reviews, dataset, config = prepared.reviews, prepared.dataset, prepared.config
     models = dataset.models
     if config.ranker.features == "baseline":
         return
-    for extra, strategy in (("words", "notes"), ("summaries", "summary")):
+    for extra, strategy in (("summaries", "summary"), ("words", "notes")):
         annotation = config.annotation.model_copy(update={"strategy": strategy})
         variant = config.model_copy(update={"annotation": annotation})
-        if extra in extras and strategy != config.annotation.strategy:
-            variant_models = open_models(variant, store=models.store)
+        if extra in extras and variant != config:
+            variant_models = pipeline.open_models(variant, store=models.store)
             yield strategy, Dataset.from_reviews(reviews, variant_models, variant), variant
-        if extra == "words" and extra in extras:
-            # Vectors of the whole reviews in place of their gists.
-            notes = []
-            for note, text in zip(dataset.notes, dataset.texts, strict=True):
-                notes.append(Note(gist=text, price=note.price, categories=note.categories))
-            yield "whole reviews", Dataset.from_reviews(reviews, models, variant, notes), variant
+    if "words" in extras:
+        # Vectors of the whole reviews in place of their gists; the strategy is `notes`.
+        notes = []
+        for note, text in zip(dataset.notes, dataset.texts, strict=True):
+            notes.append(Note(gist=text, price=note.price, categories=note.categories))
+        yield "whole reviews", Dataset.from_reviews(reviews, models, variant, notes), variant
     if "words" in extras and dataset.has_photos(prepared.evidence.evidence_rows, captions=False):
         if models.image_encoder.available():
             # Vectors of the photos themselves in place of their captions.
@@ -176,42 +168,43 @@ def metric_rows(
 
     `metric` is one of `BOOTSTRAPPED_METRICS`; p-values are adjusted for the number of rows (Holm).
     """
-    by_seed = [result["metrics"] for result in results]
-    everything = [metrics["everything"][metric] for metrics in by_seed]
-    ratio = _test_ratio(results)
-    rows = []
-    for name in by_seed[0]:
-        if not all(name in metrics for metrics in by_seed):
-            continue
-        values = [metrics[name][metric] for metrics in by_seed]
-        if len(results) == 1:
-            gap = Difference(*results[0]["bootstrap"][name][metric])
-        else:
-            gap = paired_t_test(values, everything, ratio)
-        rows.append((name, _mean_interval(values, ratio), gap))
+    by_name: dict[str, list[float]] = defaultdict(list)  # values of seeds
+    for result in results:
+        for name, metrics in result["metrics"].items():
+            by_name[name].append(metrics[metric])
+    names, gaps = [], []
+    for name, values in by_name.items():
+        if len(values) == len(results):  # trained with every seed
+            gap = _paired_test(results, values, by_name["everything"])
+            if len(results) == 1:
+                gap = Difference(*results[0]["bootstrap"][name][metric])
+            names.append(name)
+            gaps.append(gap)
     # The first row is compared with itself, which is no test.
-    p_values = [1.0, *holm_correction([gap.p_value for *_, gap in rows[1:]]).tolist()]
-    return [
-        (name, mean, gap._replace(p_value=p_value))
-        for (name, mean, gap), p_value in zip(rows, p_values, strict=True)
-    ]
+    corrected = [1.0, *holm_correction([gap.p_value for gap in gaps[1:]]).tolist()]
+    rows = []
+    for name, gap, p_value in zip(names, gaps, corrected, strict=True):
+        mean = _mean_interval(results, by_name[name])
+        rows.append((name, mean, gap._replace(p_value=p_value)))
+    return rows
 
 
-def _test_ratio(results: Sequence[SeedResult]) -> float:
-    return float(np.mean([result["test_ratio"] for result in results]))
+def _paired_test(
+    results: Sequence[SeedResult], first: Sequence[float], second: Sequence[float]
+) -> Difference:
+    ratios = [result["test_ratio"] for result in results]
+    return paired_t_test(first, second, float(np.mean(ratios)))
 
 
-def _mean_interval(values: Sequence[float], test_ratio: float) -> MeanInterval:
-    if len(values) < 2:
-        return values[0], 0.0
+def _mean_interval(results: Sequence[SeedResult], values: Sequence[float]) -> MeanInterval:
     # Against zeros the paired test gives the interval of a mean.
-    mean, low, *_ = paired_t_test(values, [0.0] * len(values), test_ratio)
+    mean, low, *_ = _paired_test(results, values, [0.0] * len(values))
     return mean, mean - low
 
 
 def shapley_values(results: Sequence[SeedResult]) -> dict[str, MeanInterval]:
     """Group -> its exact share of the ROC-AUC above .5; empty where a coalition was not trained."""
-    shares: dict[str, list[float]] = {}
+    shares: dict[str, list[float]] = defaultdict(list)
     for result in results:
         values = {frozenset[str](): 0.5}  # without inputs: guessing
         for coalition, value in result["coalitions"].items():
@@ -220,9 +213,8 @@ def shapley_values(results: Sequence[SeedResult]) -> dict[str, MeanInterval]:
         if len(values) < 2 ** len(result["groups"]):
             return {}
         for group in result["groups"]:
-            shares.setdefault(group, []).append(shapley_value(values, group))
-    ratio = _test_ratio(results)
-    return {group: _mean_interval(share, ratio) for group, share in shares.items()}
+            shares[group].append(shapley_value(values, group))
+    return {group: _mean_interval(results, share) for group, share in shares.items()}
 
 
 def synergy(results: Sequence[SeedResult]) -> Difference | None:
@@ -233,13 +225,14 @@ def synergy(results: Sequence[SeedResult]) -> Difference | None:
     """
     with_photos, without_photos = [], []  # what text adds, by seed
     for result in results:
-        coalitions = _text_and_photo_coalitions(result["groups"])
-        if len(results) < 2 or len({*coalitions}) < 4:
+        names = [_coalition(result["groups"], left_out) for left_out in ((), _TEXT)]
+        names += [_coalition(result["groups"], _PHOTOS + left_out) for left_out in ((), _TEXT)]
+        if len(results) < 2 or len({*names}) < 4:
             return None
-        values = [result["coalitions"].get(coalition, 0.5) for coalition in coalitions]
+        values = [result["coalitions"].get(name, 0.5) for name in names]
         with_photos.append(values[0] - values[1])
         without_photos.append(values[2] - values[3])
-    return paired_t_test(with_photos, without_photos, _test_ratio(results))
+    return _paired_test(results, with_photos, without_photos)
 
 
 def ablation_tables(results: Sequence[SeedResult]) -> list[ResultTable]:
@@ -250,26 +243,54 @@ def ablation_tables(results: Sequence[SeedResult]) -> list[ResultTable]:
     notes = [
         f"intervals (95%) and p, in pairs, by {test}; p is adjusted for the whole table (Holm)",
         "one training per row, where `mmrec fit` averages several (--ensemble)",
-        *dict.fromkeys(chain(*(result["remarks"] for result in results))),
     ]
+    for result in results:
+        notes += [remark for remark in result["remarks"] if remark not in notes]
     if gap := synergy(results):
         meaning = "above 0 they complement each other, below they hold the same information"
         values = f"{gap.as_text(4)}, p {gap.p_value:.3f}"
         notes.append(f"synergy of text and photos in ROC-AUC: {values}; {meaning}")
     tables = []
     for metric, title in (("auc", "ROC-AUC"), ("fpr_at_90", "FPR at TPR .90")):
-        rows = []
-        for name, mean, gap in metric_rows(results, metric):
-            rows.append([name, _format_mean(mean), gap.as_text(4), f"{gap.p_value:.3f}"])
         header = ["inputs", title, "less that of everything", "p"]
-        tables.append(ResultTable(f"What inputs add to {title}", header, rows, notes=notes))
+        table = ResultTable(f"What inputs add to {title}", header, [], notes=notes)
+        for name, mean, gap in metric_rows(results, metric):
+            row = [name, _format_mean(mean), gap.as_text(4), f"{gap.p_value:.3f}"]
+            table.rows.append(row)
+        tables.append(table)
     if shares := shapley_values(results):
-        rows = [[group, _format_mean(share)] for group, share in shares.items()]
         notes = ["exact Shapley values; they add up to the ROC-AUC of everything less .5"]
-        header = ["group", "ROC-AUC"]
-        tables.append(ResultTable("What each group is worth", header, rows, notes=notes))
+        rows = [[group, _format_mean(share)] for group, share in shares.items()]
+        table = ResultTable("What each group is worth", ["group", "ROC-AUC"], rows, notes=notes)
+        tables.append(table)
     return tables
 
 
 def _format_mean(mean: MeanInterval) -> str:
     return f"{mean[0]:.4f} ±{mean[1]:.4f}" if mean[1] else f"{mean[0]:.4f}"
+
+
+def ablation_page(results: Sequence[SeedResult], model: str, path: Path, command: str) -> Path:
+    """Write the page of what `ablate` returned for `model`."""
+    charts: dict[str, list[str]] = {"changes": [], "alone": [], "shares": []}
+    for metric, title, scale, digits in (
+        ("auc", "ROC-AUC: left is worse", 1, 3),
+        ("fpr_at_90", "FPR at TPR .90: right is worse", 100, 1),
+    ):
+        gaps = {}
+        for name, _, gap in metric_rows(results, metric):
+            if name.startswith("with"):
+                gaps[name] = gap.interval
+        charts["changes"].append(bar_chart(gaps, title, f"less-{metric}", model, scale, digits))
+    means = {"alone": dict[str, MeanInterval](), "shares": shapley_values(results)}
+    for name, (auc, half_width), _ in metric_rows(results, "auc"):
+        if name.endswith(" alone"):
+            means["alone"][name] = auc - 0.5, half_width
+    for part, intervals in means.items():
+        bars = {}
+        for name, (mean, half_width) in intervals.items():
+            bars[name] = (mean, mean - half_width, mean + half_width) if half_width else (mean,)
+        if bars:
+            charts[part].append(bar_chart(bars, "ROC-AUC above .5", part, model))
+    title = f"What the inputs of {model} add"
+    return write_page(path, title, command, "ablation", tables=ablation_tables(results), **charts)

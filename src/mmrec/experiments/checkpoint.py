@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +20,42 @@ __all__ = ["Checkpoint", "latest_results"]
 
 
 class Checkpoint:
-    """A JSON file of results by name, kept apart by a hash of what they were made from.
+    """What an experiment is made from, and a JSON file of its results by name.
 
     Results of other reviews, settings (but for the seed), models or code stay in the file, and are found
-    again when these come back; `results` are those of the given ones.
-
-    Raises:
-        DataError: the file is no checkpoint.
+    again when these come back; `results` are those of the given ones. Raises DataError where the file
+    is no checkpoint.
     """
 
     def __init__(self, path: Path, reviews: Reviews, config: Config, models: Models) -> None:
-        self._path = path
+        self._path, self.reviews, self.config, self.models = path, reviews, config, models
         self._runs = _read(path) if path.is_file() else {}
-        provenance = _hash(reviews, config, models)
+        # How a model is called does not change its answers.
+        calls = {"in_flight", "budget", "llm_price"}
+        excluded: Any = {"seed": True, "store": True, "read": True, "language": calls}
+        parts = [config.model_dump_json(exclude=excluded), str(models.image_encoder.available())]
+        parts += [reviews.table.write_ndjson(), reviews.items.write_ndjson()]
+        digest = hashlib.sha256("\n".join(parts).encode())
+        for source in sorted(Path(mmrec.__file__).parent.rglob("*.py")):
+            digest.update(source.read_bytes())
+        provenance = digest.hexdigest()
         if self._runs and provenance not in self._runs:
-            text = (
-                "has results of other reviews, settings, models or code; they stay, and everything"
-            )
-            console.print(f"{path} {text} is computed anew", markup=False, highlight=False)
+            text = f"{path} has results of other reviews, settings, models or code; they stay, and"
+            console.print(f"{text} everything is computed anew", markup=False, highlight=False)
         # The last ones are the latest.
         self.results: dict[str, Any] = self._runs.pop(provenance, {})
         self._runs[provenance] = self.results
+
+    def get(
+        self,
+        name: str,
+        compute: Callable[[], Any],
+        is_complete: Callable[[Any], bool] = lambda result: True,
+    ) -> Any:
+        """A stored result; computed and stored first where there is none that is complete."""
+        if name not in self.results or not is_complete(self.results[name]):
+            self.put(name, compute())
+        return self.results[name]
 
     def put(self, name: str, result: Any) -> None:
         """Store a result; the file always holds all of it or nothing of it."""
@@ -48,19 +64,6 @@ class Checkpoint:
         unfinished = self._path.with_suffix(".part")
         unfinished.write_text(json.dumps({"runs": self._runs}, indent=1))
         os.replace(unfinished, self._path)
-
-
-def _hash(reviews: Reviews, config: Config, models: Models) -> str:
-    """Hash of all that results depend on, the source of the package included."""
-    # How a model is called does not change its answers.
-    calls = {"in_flight", "budget", "llm_price"}
-    excluded: Any = {"seed": True, "store": True, "read": True, "language": calls}
-    parts = [config.model_dump_json(exclude=excluded), str(models.image_encoder.available())]
-    parts += [reviews.table.write_ndjson(), reviews.items.write_ndjson()]
-    digest = hashlib.sha256("\n".join(parts).encode())
-    for source in sorted(Path(mmrec.__file__).parent.rglob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
 
 
 def latest_results(path: Path) -> dict[str, Any]:

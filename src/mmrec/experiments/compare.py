@@ -1,23 +1,37 @@
-"""The paper's models and ours beside baselines, on one split, with the same evidence."""
+"""The paper's models and ours beside baselines, on one split, with the same evidence.
+
+`compare` trains them; `assess` says how certain their metrics are, and measures slices, lists and
+operating points.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from mmrec.config import Config
+from mmrec.console import track
 from mmrec.data.schema import Reviews
-from mmrec.evaluation.metrics import Metrics, evaluate
-from mmrec.experiments.baselines import simple_baseline_probabilities
-from mmrec.experiments.trained_baselines import trained_baseline_probabilities
+from mmrec.evaluation import statistics
+from mmrec.evaluation.list_metrics import ListMetrics, ListTask, full_lists, sampled_lists
+from mmrec.evaluation.metrics import Metrics, evaluate, rates_at_threshold, slice_metrics
+from mmrec.evidence.views import EvidenceViews
+from mmrec.experiments import baselines
 from mmrec.features.dataset import Models
+from mmrec.features.tables import Features
+from mmrec.llm.types import PRICE_TAGS
 from mmrec.pipeline import PreparedData, TrainingResult, prepare_data, train_model
-from mmrec.ranker.training import class_weights
+from mmrec.ranker.inputs import RankerInputs
+from mmrec.ranker.training import class_weights, predict_logits
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["BOOTSTRAPPED_METRICS", "Assessment", "Comparison", "assess", "compare", "slice_masks"]
+
+BOOTSTRAPPED_METRICS = {"auc": statistics.weighted_auc, "fpr_at_90": statistics.weighted_fpr_at_tpr}
+"""Metrics that get an interval."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +60,12 @@ def compare(
     that take features.
     """
     prepared = prepare_data(reviews, config, models)
-    dataset, split, label = prepared.dataset, prepared.split, prepared.label
-    probability = simple_baseline_probabilities(dataset.data, split, label)
+    data, split, label = prepared.dataset.data, prepared.split, prepared.label
+    probability = baselines.simple_baseline_probabilities(
+        baselines.BaselineTask(data, split, label)
+    )
     if set(model_names) - {"baseline"} and config.annotation.strategy == "notes":
-        _ = dataset.notes  # Annotate first, to fail early.
+        _ = prepared.dataset.notes  # Annotate first, to fail early.
     result = Comparison(prepared, {}, probability, remarks=config.warnings())
     for name in model_names:
         start = time.perf_counter()
@@ -64,8 +80,8 @@ def compare(
         start = time.perf_counter()
         # Features of the paper's model; ours hold fitted effects, which are part of the ranker.
         source = result.trained.get("proposed") or next(iter(result.trained.values()))
-        inputs = source.features, dataset.data, split, label, config.seed
-        added, remarks = trained_baseline_probabilities(*inputs)
+        task = baselines.FeatureTask(data, split, label, source.features, config.seed)
+        added, remarks = baselines.trained_baseline_probabilities(task)
         result.seconds["trained baselines"] = time.perf_counter() - start
         probability.update(added)
         result.remarks.extend(remarks)
@@ -74,8 +90,8 @@ def compare(
     weights = class_weights(label[split.train], config.training.loss)
     # False sorts before True: baselines first.
     for name in sorted(probability, key=lambda name: name in result.trained):
-        test_probability = probability[name][split.test]
-        result.metrics[name] = evaluate(label[split.test], test_probability, weights)
+        on_test = probability[name][split.test]
+        result.metrics[name] = evaluate(label[split.test], on_test, weights)
     return result
 
 
@@ -91,3 +107,116 @@ def _photo_remark(name: str, trained: TrainingResult) -> str:
         f"no image block, since the weights of {model} are not here; name a folder that holds them "
         f"with --image-model, or bring them with `hf download {model}`"
     )
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Values on test rows by model; intervals are 95% by a bootstrap over users."""
+
+    reference: str  # the model that others are compared with
+    intervals: dict[str, dict[str, tuple[float, float, float]]]  # metric -> (value, low, high)
+    differences: dict[
+        str, dict[str, statistics.Difference]
+    ]  # metric -> to the reference, p by Holm
+    operating_points: dict[str, dict[str, float]]  # threshold chosen on valid, and its rates
+    lists: dict[str, dict[str, ListMetrics]]  # `sampled` and `full` candidate lists
+    slices: dict[str, dict[str, Metrics]]  # slice -> metrics
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: tuples with names become dictionaries."""
+        result: dict[str, Any] = {**vars(self)}
+        for part in ("differences", "lists"):
+            result[part] = {}
+            for name, values in getattr(self, part).items():
+                result[part][name] = {key: value._asdict() for key, value in values.items()}
+        return result
+
+
+def assess(comparison: Comparison, reference: str = "bias model", rounds: int = 500) -> Assessment:
+    """Assess every model on the test rows; at least one must be trained. `rounds` of the bootstrap."""
+    prepared, trained = comparison.prepared, comparison.trained
+    test, seed = prepared.split.test, prepared.config.seed
+    rows = prepared.dataset.data.user[test], prepared.label[test]
+    on_test = {
+        name: p[test] for name, p in comparison.probability.items() if name != baselines.ALWAYS_LIKE
+    }
+    others = [name for name in on_test if name != reference]
+    result = Assessment(reference, {}, {name: {} for name in others}, {}, {}, {})
+    with track("assessing", len(on_test)) as advance:
+        for name, p in on_test.items():
+            intervals = result.intervals[name] = {}
+            for key, metric in BOOTSTRAPPED_METRICS.items():
+                intervals[key] = statistics.bootstrap(*rows, p, metric, None, rounds, seed)[:3]
+                if name != reference:
+                    gap = statistics.bootstrap(*rows, p, metric, on_test[reference], rounds, seed)
+                    result.differences[name][key] = gap
+            advance(1)
+    # As many tests as models, for each metric.
+    for key in BOOTSTRAPPED_METRICS:
+        gaps = [result.differences[name][key] for name in others]
+        p_values = statistics.holm_correction([gap.p_value for gap in gaps]).tolist()
+        for name, gap, p_value in zip(others, gaps, p_values, strict=True):
+            result.differences[name][key] = gap._replace(p_value=p_value)
+    # The last features: the paper's baseline, which comes first, has no price.
+    masks = slice_masks(prepared, list(trained.values())[-1].features)
+    weights = next(iter(trained.values())).model.class_weights
+    for name in (reference, *trained):
+        result.slices[name] = slice_metrics(rows[1], on_test[name], weights, masks)
+    for name, training in trained.items():
+        rates = rates_at_threshold(rows[1], on_test[name], training.threshold)
+        result.operating_points[name] = {"threshold": training.threshold, **rates._asdict()}
+        result.lists[name] = _list_metrics(training)
+    return result
+
+
+def slice_masks(prepared: PreparedData, features: Features) -> dict[str, np.ndarray]:
+    """Masks of the test rows by name, from what the evidence rows tell of their user and item."""
+    dataset, test, evidence = prepared.dataset, prepared.split.test, prepared.split.evidence_rows
+    data, items = dataset.data, features.item
+    user_count = np.bincount(data.user[evidence], minlength=len(data.users))[data.user[test]]
+    item_count = np.bincount(data.item[evidence], minlength=len(data.items))[data.item[test]]
+    # (items,): photos or captions of the item itself, or of an evidence review
+    has_photo = np.zeros(len(data.items), dtype=bool)
+    for item in range(len(data.items)):
+        has_photo[item] = bool(dataset.item_photos[item] or dataset.item_captions[item])
+    for row in evidence:
+        has_photo[data.item[row]] |= bool(dataset.photos[row] or dataset.review_captions[row])
+    photo = has_photo[data.item[test]]
+    masks = {"cold users": user_count < 3, "warm users": user_count >= 3}
+    masks |= {"few reviews": item_count < 5, "many reviews": item_count >= 5}
+    masks |= {"with photo": photo, "without photo": ~photo}
+    tags = [tag for tag in PRICE_TAGS if tag in items.names]
+    columns = list(map(items.names.index, tags))
+    shares = items.dense[features.item_view[test]][:, columns]  # (m, tags)
+    has_price = shares.any(axis=1)
+    masks |= {"with price": has_price, "without price": ~has_price}
+    for number, tag in enumerate(tags):
+        # The most frequent tag of the item.
+        mask = has_price & (shares.argmax(axis=1) == number)
+        if mask.any():
+            masks[f"price: {tag}"] = mask
+    return masks
+
+
+def _list_metrics(training: TrainingResult) -> dict[str, ListMetrics]:
+    """Metrics of candidate lists, scored with features of all evidence rows."""
+    prepared, model = training.prepared, training.model
+    dataset, split, seed = prepared.dataset, prepared.split, prepared.config.seed
+    data = dataset.data
+    pairs = np.stack([data.user, data.item], axis=1)
+    likes = prepared.label[split.test]
+    task = ListTask(pairs[split.evidence_rows], pairs[split.test], likes, len(data.items))
+    user_views = EvidenceViews.all_reviews(data.user, split.evidence_rows)
+    item_views = EvidenceViews.all_reviews(data.item, split.evidence_rows)
+    user = model.builder.build("user", user_views, dataset)
+    item = model.builder.build("item", item_views, dataset)
+
+    def score(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        # There is one view an entity, in the order of codes, so codes serve as views.
+        inputs = RankerInputs(Features(user, item, users, items))
+        return model.probability(predict_logits(model.ranker, inputs, np.arange(len(users))))
+
+    return {
+        "sampled": sampled_lists(score, task, np.random.default_rng(seed)),
+        "full": full_lists(score, task, np.random.default_rng(seed)),
+    }

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
 
 from mmrec.config import Config
 from mmrec.data.schema import Reviews
 from mmrec.errors import ConfigError
-from mmrec.evaluation.metrics import Metrics, evaluate, mean_and_standard_error
+from mmrec.evaluation.metrics import Metrics, evaluate
 from mmrec.evidence.policies import Evidence
-from mmrec.experiments.baselines import calibrate, choose_bias_model
+from mmrec.experiments.baselines import BaselineTask, choose_bias_model
 from mmrec.experiments.checkpoint import Checkpoint
-from mmrec.experiments.report.html import ResultTable
+from mmrec.experiments.report.charts import COLOURS, chart_style, style_for, svg
+from mmrec.experiments.report.html import ResultTable, write_page
 from mmrec.features.dataset import Models
 from mmrec.pipeline import PreparedData, open_models, prepare_data, train_model
 from mmrec.ranker.training import class_weights
 
-__all__ = ["SWEPT_SETTINGS", "SweepResults", "drop_dislikes", "sweep", "sweep_table"]
+__all__ = ["SWEPT_SETTINGS", "SweepResults", "drop_dislikes", "sweep", "sweep_page", "sweep_table"]
 
 SWEPT_SETTINGS = {
     "imbalance": ("", "", ("2", "5", "10", "20", "50")),
@@ -35,40 +40,54 @@ SweepResults = dict[str, dict[str, dict[str, Metrics]]]
 """Value -> seed -> `model` or `bias model` -> metrics on test rows."""
 
 
-def sweep(
-    reviews: Reviews,
-    config: Config,
-    models: Models,
-    path: Path,
-    over: str,
-    values: Sequence[str],
-    seeds: int,
-) -> SweepResults:
-    """Train what the `Checkpoint` at `path` lacks, for `seeds` seeds from the config's on.
+def sweep(checkpoint: Checkpoint, over: str, values: Sequence[str], seeds: int) -> SweepResults:
+    """Train what the checkpoint lacks, for `seeds` seeds from the config's on.
 
-    Raises:
-        ConfigError: the setting does not take a value.
-        DataError: too few reviews, or a file at `path` that is no checkpoint.
+    Raises ConfigError where the setting does not take a value, and DataError for too few reviews.
     """
-    configs = {value: _with_value(config, over, value) for value in values}
-    checkpoint = Checkpoint(path, reviews, config, models)
-    seed_names = [str(seed) for seed in range(config.seed, config.seed + seeds)]
+    models, first_seed = checkpoint.models, checkpoint.config.seed
+    configs = {value: _with_value(checkpoint.config, over, value) for value in values}
     results: SweepResults = {}
-    for value, changed in configs.items():
+    for value, config in configs.items():
         # Other models; the store keeps what they answered before.
         if over in ("llm", "captioner"):
-            models = open_models(changed, store=models.store)
-        done = checkpoint.results.get(value, {})
-        for seed in seed_names:
-            if seed in done:
-                continue
-            prepared = prepare_data(reviews, changed.model_copy(update={"seed": int(seed)}), models)
-            thinned = prepared if over != "imbalance" else drop_dislikes(prepared, float(value))
-            if thinned:
-                done[seed] = _train_and_evaluate(thinned)
-            checkpoint.put(value, done)
-        results[value] = {seed: done[seed] for seed in seed_names if seed in done}
+            models = open_models(config, store=models.store)
+        results[value] = {}
+        for seed in range(first_seed, first_seed + seeds):
+            seed_config = config.model_copy(update={"seed": seed})
+            ratio = float(value) if over == "imbalance" else None
+            compute = partial(_train_and_evaluate, checkpoint.reviews, seed_config, models, ratio)
+            if metrics := checkpoint.get(f"{value}, seed {seed}", compute):
+                results[value][str(seed)] = metrics
     return results
+
+
+def _with_value(config: Config, over: str, value: str) -> Config:
+    section, name, usual = SWEPT_SETTINGS[over]
+    tree = {**config.model_dump(), "engine": config.engine}
+    try:
+        if over == "imbalance" and float(value) > 0:
+            return config
+        return Config.model_validate({**tree, section: {**tree.get(section, {}), name: value}})
+    except ValueError as error:
+        values = ", ".join(usual)
+        raise ConfigError(f"--over {over} cannot be {value}; usual values are {values}") from error
+
+
+def _train_and_evaluate(
+    reviews: Reviews, config: Config, models: Models, ratio: float | None
+) -> dict[str, Metrics] | None:
+    """Metrics on test rows; None where `drop_dislikes` cannot make the ratio."""
+    prepared = prepare_data(reviews, config, models)
+    thinned = prepared if ratio is None else drop_dislikes(prepared, ratio)
+    if thinned is None:
+        return None
+    task = BaselineTask(thinned.dataset.data, thinned.split, thinned.label)
+    probability = {"model": train_model(thinned).probability}
+    probability["bias model"] = task.calibrate(choose_bias_model(task))
+    weights = class_weights(task.label[task.split.train], config.training.loss)
+    test = task.split.test
+    return {name: evaluate(task.label[test], p[test], weights) for name, p in probability.items()}
 
 
 def drop_dislikes(
@@ -102,43 +121,68 @@ def drop_dislikes(
     return replace(prepared, split=split, evidence=evidence)
 
 
-def _with_value(config: Config, over: str, value: str) -> Config:
-    section, name, usual = SWEPT_SETTINGS[over]
-    tree = {**config.model_dump(), "engine": config.engine}
-    try:
-        if over == "imbalance" and float(value) > 0:
-            return config
-        return Config.model_validate({**tree, section: {**tree.get(section, {}), name: value}})
-    except ValueError as error:
-        values = ", ".join(usual)
-        raise ConfigError(f"--over {over} cannot be {value}; usual values are {values}") from error
-
-
-def _train_and_evaluate(prepared: PreparedData) -> dict[str, Metrics]:
-    data, split, label = prepared.dataset.data, prepared.split, prepared.label
-    probability = train_model(prepared).probability
-    bias_probability = calibrate(choose_bias_model(data, split, label), data, split, label)
-    weights = class_weights(label[split.train], prepared.config.training.loss)
-    test = split.test
-    return {
-        "model": evaluate(label[test], probability[test], weights),
-        "bias model": evaluate(label[test], bias_probability[test], weights),
-    }
+def _means(results: SweepResults) -> pl.DataFrame:
+    """One row for every value and model: `seeds`, and mean and `_error` of each metric over them."""
+    metrics, rows = ["auc", "fpr_at_90", "ap_negative"], []
+    for value, seeds in results.items():
+        for models in seeds.values():
+            for name, row in models.items():
+                rows.append((value, name, *map(row.get, metrics)))
+    table = pl.DataFrame(rows, ["value", "model", *metrics], orient="row")
+    by_model = table.group_by("value", "model", maintain_order=True)
+    error = pl.col(metrics).std().fill_null(0) / pl.len().sqrt()
+    return by_model.agg(pl.col(metrics).mean(), error.name.suffix("_error"), seeds=pl.len())
 
 
 def sweep_table(results: SweepResults, over: str) -> ResultTable:
     """The model's metrics and the bias model's, by value; values without results are left out."""
     columns = {"auc": "ROC-AUC", "fpr_at_90": "FPR at TPR .90", "ap_negative": "AP of dislikes"}
     rows, seed_count = [], max(map(len, results.values()))
-    for value, seeds in results.items():
-        name = value if len(seeds) == seed_count else f"{value} ({len(seeds)} of {seed_count})"
-        for model in ("model", "bias model") if seeds else ():
-            row = [name, model]
-            for metric in columns:
-                values = [metrics[model][metric] for metrics in seeds.values()]
-                mean, error = mean_and_standard_error(values)
-                row.append(f"{mean:.4f} ±{error:.4f}")
-            rows.append(row)
+    for mean in _means(results).iter_rows(named=True):
+        row = [mean["value"], mean["model"]]
+        if mean["seeds"] < seed_count:
+            row[0] += f" ({mean['seeds']} of {seed_count})"
+        for metric in columns:
+            row.append(f"{mean[metric]:.4f} ±{mean[f'{metric}_error']:.4f}")
+        rows.append(row)
     note = f"test, mean ±standard error over {seed_count} seeds; "
     note += "imbalances without rows: too few dislikes"
     return ResultTable(f"Over {over}", [over, "", *columns.values()], rows, notes=[note])
+
+
+def sweep_page(results: SweepResults, over: str, model: str, path: Path, command: str) -> Path:
+    """Write the page of what `sweep` returned for `model`."""
+    panels = []
+    if any(results.values()):
+        for metric, title in (
+            ("auc", "ROC-AUC: up is better"),
+            ("fpr_at_90", "FPR at TPR .90: down is better"),
+        ):
+            panels.append(_sweep_chart(_means(results), over, model, metric, title))
+    content: dict[str, Any] = {"panels": panels, "results": sweep_table(results, over)}
+    return write_page(path, f"Sweep over {over}", command, "sweep", model=model, **content)
+
+
+@chart_style
+def _sweep_chart(means: pl.DataFrame, over: str, model: str, metric: str, title: str) -> str:
+    """A metric over the values of a setting, of the model and of the bias model."""
+    figure = Figure(figsize=(4.3, 4.1), layout="constrained")
+    axes, texts = figure.subplots(), []
+    values = means["value"].unique(maintain_order=True).to_list()
+    for number, (key, table) in enumerate(means.group_by("model", maintain_order=True)):
+        name = model if key == ("model",) else "bias model"
+        style, x = style_for(name), np.arange(len(values)) + 0.05 * number  # bars side by side
+        options: dict[str, Any] = {"color": COLOURS[style.colour], "label": name}
+        mean, error = table[metric], table[f"{metric}_error"]
+        line, *_ = axes.errorbar(x, mean, error, capsize=3, elinewidth=1, **options)
+        line.set(ls=style.dash, lw=style.width, marker=style.marker)
+        for row in zip(table["value"], mean, error, strict=True):
+            texts.append("{} at {} {:.3f} ±{:.3f}".format(name, *row))
+    ticks = [value if len(value) < 25 else f"{value[:23]}…" for value in values]
+    rotated = max(map(len, values)) > 8
+    axes.set_xticks(
+        range(len(ticks)), ticks, rotation=25 * rotated, ha="right" if rotated else "center"
+    )
+    axes.set(xlabel=over, ylabel=title)
+    figure.legend(loc="outside lower center", ncols=2)
+    return svg(figure, f"{title} over {over}: {'; '.join(texts)}.", f"sweep-{metric}")

@@ -20,7 +20,7 @@ from mmrec.console import escape_text
 from mmrec.data.schema import Reviews
 from mmrec.encoder.weights import translate_loading_errors
 from mmrec.errors import ConfigError, DataError, MmrecError, ModelError
-from mmrec.evaluation.thresholds import FitEvaluation
+from mmrec.evaluation.metrics import FitEvaluation
 from mmrec.features.dataset import Models
 from mmrec.pipeline import open_models
 from mmrec.recommender.persistence import SavedRecommender, load_recommender, save_recommender

@@ -24,7 +24,7 @@ import mmrec
 from mmrec.config import Config
 from mmrec.data.schema import EntityKind, Interactions, Reviews
 from mmrec.errors import ModelError
-from mmrec.evaluation.thresholds import FitEvaluation
+from mmrec.evaluation.metrics import FitEvaluation
 from mmrec.evidence.views import NO_GROUP, EvidenceViews
 from mmrec.features.annotations import EvidenceSums
 from mmrec.features.builder import FeatureBuilder

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.stats import binomtest
+from sklearn.calibration import CalibrationDisplay
+from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 
+from mmrec.evaluation.metrics import calibration_bins
+from mmrec.experiments.baselines import ALWAYS_LIKE
+from mmrec.experiments.compare import Assessment, Comparison
 from mmrec.experiments.report.html import format_difference
+from mmrec.ranker.training import TrainingHistory
 
-__all__ = ["COLOURS", "Bar", "ModelStyle", "bar_chart", "set_share_axes", "style_for", "svg"]
+__all__ = ["COLOURS", "ModelStyle", "bar_chart", "chart_style", "draw_charts"]
+__all__ += ["set_share_axes", "style_for", "svg"]
 
 COLOURS = {
     "ink": "#010101", "grid": "#020202", "card": "#030303", "other": "#040404",
     "bias": "#050505", "baseline": "#060606", "proposed": "#070707", "mmrec": "#080808",
 }  # fmt: skip
 """CSS variable of the page -> the unlikely colour that stands for it until the SVG is written."""
+
+chart_style = mpl.rc_context(fname=Path(__file__).with_name("chart.mplstyle"))
+"""Decorates functions that draw."""
 
 
 class ModelStyle(NamedTuple):
@@ -52,24 +64,14 @@ def style_for(model: str) -> ModelStyle:
     return _STYLES.get(model, ModelStyle("other", "-", 1.0))
 
 
-def svg(label: str, size: tuple[float, float], draw: Callable[[Figure], None], prefix: str) -> str:
-    """Draw a figure as an SVG element without scripts or outside references.
+def svg(figure: Figure, label: str, name: str) -> str:
+    """A figure as an SVG element without scripts or outside references.
 
-    Args:
-        label: what the chart shows, for readers who cannot see it.
-        size: width and height in inches.
-        draw: draws onto the figure.
-        prefix: of the ids, since matplotlib's are the same in every figure.
+    The `label` is what the chart shows, for readers who cannot see it. The ids start with `name`,
+    since matplotlib's are the same in every figure.
     """
-    style = Path(__file__).with_name("chart.mplstyle")
-    settings = mpl.rc_params_from_file(style, use_default_template=False)
-    lines = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-    colours: Any = dict.fromkeys(lines, COLOURS["ink"]) | {"grid.color": COLOURS["grid"]}
-    with mpl.rc_context({**settings, **colours}):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    file, prefix = io.StringIO(), re.sub(r"\W", "-", name)
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     # matplotlib's <style> would hold for the whole page.
     unwanted = re.compile(r"<(metadata|style)\b.*?</\1>|<!--.*?-->", re.DOTALL)
@@ -80,8 +82,8 @@ def svg(label: str, size: tuple[float, float], draw: Callable[[Figure], None], p
         body = body.replace(colour, f"var(--{variable})")
     view_box = re.search(r'viewBox="[^"]*"', body)
     assert view_box is not None
-    name = escape(label, quote=True)
-    head = f'<svg {view_box[0]} role="img" aria-label="{name}"><title>{name}</title>'
+    title = escape(label, quote=True)
+    head = f'<svg {view_box[0]} role="img" aria-label="{title}"><title>{title}</title>'
     return head + body[body.index(">") + 1 :].strip()
 
 
@@ -92,40 +94,166 @@ def set_share_axes(axes: Axes, x: str, y: str) -> None:
         axis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
 
 
-class Bar(NamedTuple):
-    """A value, followed by the ends of its interval where they are known."""
-
-    name: str
-    interval: Sequence[float]
-    colour: str  # a key of COLOURS
-
-
-def bar_chart(bars: Sequence[Bar], title: str, prefix: str, scale: int = 1, digits: int = 3) -> str:
+@chart_style
+def bar_chart(
+    bars: Mapping[str, Sequence[float]],
+    title: str,
+    name: str,
+    model: str | None = None,
+    scale: int = 1,
+    digits: int = 3,
+) -> str:
     """Horizontal bars from zero, the first on top, with whiskers and the values beside them.
 
-    Values are times `scale`, 100 for percentage points; `prefix` is of the SVG's ids.
+    A bar is a value and the ends of its interval, if any, times `scale`, 100 for percentage points.
+    It has the colour of `model`, else of the model that it is named after; `name` is of the SVG.
     """
+    figure = Figure(figsize=(4.3, 0.8 + 0.36 * len(bars)), layout="constrained")
+    axes, texts = figure.subplots(), []
+    for row, (label, interval) in enumerate(bars.items()):
+        value, *ends = np.multiply(scale, interval).tolist()
+        # Pale, so that the whiskers are seen on it.
+        colour = COLOURS[style_for(model or label).colour]
+        axes.barh(row, value, height=0.55, color=colour, alpha=0.75)
+        axes.plot(ends, [row] * len(ends), "|-", color=COLOURS["ink"], lw=1.2, ms=7)
+        numbers = [format_difference(number, digits) for number in (value, *ends)]
+        beside = axes.get_yaxis_transform()
+        axes.text(1.02, row, numbers[0], transform=beside, va="center", weight="bold")
+        texts.append(f"{label} {', '.join(numbers)}")
+    axes.axvline(0, color=COLOURS["ink"], lw=1)
+    axes.set_yticks(range(len(bars)), list(bars))
+    axes.invert_yaxis()  # the first bar on top
+    axes.grid(axis="y", visible=False)
+    axes.locator_params(axis="x", nbins=4)
+    axes.xaxis.set_major_formatter(lambda value, _: format_difference(value, digits))
+    axes.set_xlabel(title)
+    return svg(figure, f"{title}; values and 95% intervals: {'; '.join(texts)}.", name)
 
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        for row, bar in enumerate(bars):
-            value, *ends = [scale * number for number in bar.interval]
-            # Pale, so that the whiskers are seen on it.
-            axes.barh(row, value, height=0.55, color=COLOURS[bar.colour], alpha=0.75)
-            axes.plot(ends, [row] * len(ends), "|-", color=COLOURS["ink"], lw=1.2, ms=7)
-            text, beside = format_difference(value, digits), axes.get_yaxis_transform()
-            axes.text(1.02, row, text, transform=beside, va="center", weight="bold")
-        axes.axvline(0, color=COLOURS["ink"], lw=1)
-        axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
-        axes.invert_yaxis()  # the first bar on top
-        axes.grid(axis="y", visible=False)
-        axes.locator_params(axis="x", nbins=4)
-        axes.xaxis.set_major_formatter(lambda value, _: format_difference(value, digits))
-        axes.set_xlabel(title)
 
-    texts = []
-    for bar in bars:
-        numbers = [format_difference(scale * number, digits) for number in bar.interval]
-        texts.append(f"{bar.name} {', '.join(numbers)}")
-    label = f"{title}; values and 95% intervals: {'; '.join(texts)}."
-    return svg(label, (4.3, 0.8 + 0.36 * len(bars)), draw, prefix)
+# Kind of chart -> what it shows, what its legend shows and the name of that metric, and its axes.
+_CURVES = {
+    "roc": ("ROC curves on test reviews", "area under the curve", "auc",
+            "disliked items recommended", "liked items recommended"),
+    "likes": ("Precision and recall of finding likes", "average precision", "ap_positive",
+              "likes found, of all (recall)", "liked, of those recommended (precision)"),
+    "dislikes": ("Precision and recall of finding dislikes", "average precision", "ap_negative",
+                 "dislikes found, of all (recall)", "disliked, of those held back (precision)"),
+}  # fmt: skip
+
+
+def draw_charts(comparison: Comparison, assessment: Assessment) -> dict[str, list[str]]:
+    """Panels of `roc`, `likes`, `dislikes`, `differences`, `calibration` and `training`, as SVG."""
+    charts: dict[str, list[str]] = {"differences": [], "calibration": [], "training": []}
+    for kind in _CURVES:
+        charts[kind] = [_curve_chart(comparison, assessment, kind)]
+    for metric, title, scale, digits in (
+        ("auc", "ROC-AUC: right is better", 1, 3),
+        ("fpr_at_90", "FPR at TPR .90: left is better", 100, 1),
+    ):
+        bars = {name: gaps[metric].interval for name, gaps in assessment.differences.items()}
+        chart = bar_chart(bars, title, f"differences-{metric}", None, scale, digits)
+        charts["differences"].append(chart)
+    for name in (assessment.reference, *comparison.trained):
+        if name in comparison.metrics:
+            charts["calibration"].append(_calibration_chart(comparison, name))
+    for name, trained in comparison.trained.items():
+        by_fpr = trained.model.builder.config.training.select == "test"
+        score = "−FPR on test" if by_fpr else "−loss on valid"
+        for step, histories in trained.model.history.items():
+            if runs := [run for run in histories if run.score]:
+                charts["training"].append(_training_chart(name, step, runs, score))
+    return charts
+
+
+@chart_style
+def _curve_chart(comparison: Comparison, assessment: Assessment, kind: str) -> str:
+    description, legend, metric, x_title, y_title = _CURVES[kind]
+    test = comparison.prepared.split.test
+    label = comparison.prepared.label[test]
+    chance = float(label.mean()) if kind == "likes" else 1 - float(label.mean())
+    display = RocCurveDisplay if kind == "roc" else PrecisionRecallDisplay
+    names, texts = [name for name in comparison.metrics if name != ALWAYS_LIKE], []
+    height = 4.1 + 0.19 * -(-len(names) // 2)  # two models a line of the legend
+    figure = Figure(figsize=(4.3, height), layout="constrained")
+    axes = figure.subplots()
+    for name in names:
+        probability, style = comparison.probability[name][test], style_for(name)
+        texts.append(f"{name} {comparison.metrics[name][metric]:.3f}")
+        options: dict[str, Any] = {"ax": axes, "plot_chance_level": name == names[-1]}
+        options["chance_level_kw"] = {"color": COLOURS["grid"], "linestyle": "-", "linewidth": 2.2}
+        # A dislike is found by a low probability.
+        found = (~label, -probability) if kind == "dislikes" else (label, probability)
+        line = display.from_predictions(*found, **options).line_
+        colour = COLOURS[style.colour]
+        line.set(color=colour, ls=style.dash, lw=style.width, label=texts[-1])
+        if rates := assessment.operating_points.get(name):
+            mark: dict[str, Any] = {"marker": style.marker, "mec": COLOURS["card"]}
+            line.set(**mark, ms=7, markevery=[])  # in the legend alone
+            x, y = _position(kind, rates, chance)
+            axes.plot(x, y, color=colour, ms=9, clip_on=False, zorder=5, **mark)
+    axes.legend().remove()
+    set_share_axes(axes, x_title, y_title)
+    if kind != "roc":
+        # The first few reviews of a list swing widely and would squeeze the rest.
+        axes.set(ylim=(max(-0.01, chance - 0.1), 1.01), aspect="auto")
+    figure.legend(loc="outside lower center", ncols=2, title=legend)
+    return svg(figure, f"{description}; {legend}: {'; '.join(texts)}.", kind)
+
+
+def _position(kind: str, rates: dict[str, float], dislike_share: float) -> tuple[float, float]:
+    """Where a threshold with these rates lies in a chart."""
+    if kind == "roc":
+        return rates["fpr"], rates["tpr"]
+    if kind == "likes":
+        return rates["tpr"], rates["precision"]
+    # Shares of all rows: those held back, and the dislikes among them.
+    held_back, dislikes_held_back = 1 - rates["share"], (1 - rates["fpr"]) * dislike_share
+    return 1 - rates["fpr"], dislikes_held_back / held_back if held_back else np.nan
+
+
+@chart_style
+def _calibration_chart(comparison: Comparison, name: str) -> str:
+    test = comparison.prepared.split.test
+    label, probability = comparison.prepared.label[test], comparison.probability[name][test]
+    bins = calibration_bins(label, probability)
+    predicted, observed, count = bins.T
+    figure = Figure(figsize=(2.9, 2.9), layout="constrained")
+    axes, colour, texts = figure.subplots(), COLOURS[style_for(name).colour], []
+    display = CalibrationDisplay(observed, predicted, probability, estimator_name=name)
+    display.plot(ax=axes, color=colour, lw=1, ms=4)
+    axes.lines[0].set(color=COLOURS["grid"], ls="-", lw=2.2)  # where predicted equals observed
+    for x, share, rows in bins:
+        # Wilson's interval stays within 0..1, also where all in a bin are likes.
+        interval = binomtest(round(share * rows), int(rows)).proportion_ci(method="wilson")
+        axes.vlines(x, interval.low, interval.high, color=colour, lw=1.2)
+        texts.append(f"{x:.0%} predicted {share:.0%} observed of {rows:.0f}")
+    axes.legend().remove()
+    set_share_axes(axes, "predicted", "observed")
+    lowest = max(0.0, bins[:, :2].min() - 0.1)
+    axes.set(xlim=(lowest, 1.02), ylim=(lowest, 1.02))
+    axes.set_title(f"{name}: {count.min():,.0f} reviews or more a dot", loc="left")
+    return svg(figure, f"Calibration of {name}: {', '.join(texts)}.", f"calibration-{name}")
+
+
+@chart_style
+def _training_chart(name: str, step: str, runs: list[TrainingHistory], score: str) -> str:
+    """The loss on train, and what chooses the epoch, of a step of training."""
+    # Runs are averaged; the one that chose best stands for all of them.
+    best = max(runs, key=lambda run: run.score[run.best])
+    epoch, best_score = best.best + 1, f"{best.score[best.best]:.3f}"
+    figure = Figure(figsize=(2.9, 2.9), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    colour, best_of = COLOURS[style_for(name).colour], f", best of {len(runs)}"
+    title = f"{name}: {step}{best_of if len(runs) > 1 else ''}"
+    upper.set_title(title, loc="left", weight="bold")
+    for axes, field, label in ((upper, "loss", "loss on train"), (lower, "score", score)):
+        for run in runs:
+            values, width = getattr(run, field), 1.9 if run is best else 0.6
+            axes.plot(np.arange(1, len(values) + 1), values, color=colour, lw=width)
+        axes.axvline(epoch, color=COLOURS["ink"], lw=1, ls=":")
+        axes.plot(epoch, getattr(best, field)[best.best], "o", color=colour, ms=5)
+        axes.set_ylabel(label, size=8.5)
+    lower.set_xlabel(f"epoch ({epoch}: {best_score})".replace("-", "−"))
+    text = f"Training of {name}, {step}: {len(runs)} runs; the best has {len(best.loss)} epochs, "
+    text += f"best epoch {epoch} with {score} {best_score}."
+    return svg(figure, text, f"training-{name}-{step}")

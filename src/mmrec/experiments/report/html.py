@@ -6,7 +6,6 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -48,26 +47,11 @@ def format_difference(value: float, digits: int = 3) -> str:
     return text if text == "-" else text.replace("-", "−") if float(text) else "0"
 
 
-def write_page(
-    path: Path,
-    title: str,
-    command: str,
-    template: str,
-    *,
-    facts: Mapping[str, str] | None = None,
-    config: str = "",
-    **content: Any,
-) -> Path:
-    """Write a page that ends with how it was made; all texts are escaped.
+def write_page(path: Path, title: str, command: str, template: str, **content: Any) -> Path:
+    """Write a page by a `template` of this folder; all texts of the content are escaped.
 
-    Args:
-        path: the file to write; its folder is made when absent.
-        title: of the page.
-        command: how the run was started.
-        template: a file of this folder, which lays the content out.
-        facts: more about how the results were made.
-        config: the whole configuration.
-        content: what the template shows.
+    It ends with how it was made, by which `command`, with which versions and where. The folder of
+    `path` is made when absent.
     """
     environment = Environment(
         loader=PackageLoader("mmrec", "experiments/report"),
@@ -77,10 +61,20 @@ def write_page(
         lstrip_blocks=True,
     )
     environment.filters |= {"svg": Markup, "number": format_metric, "difference": format_difference}
-    facts = _run_facts() | dict(facts or {})
-    values = {"title": title, "command": command, "facts": facts, "config": config, **content}
+    versions = [f"python {platform.python_version()}"]
+    for package in ("mmrec", "torch", "polars", "sentence-transformers"):
+        try:
+            versions.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            versions.append(f"{package} not installed")
+    facts = {
+        "Written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+        "Versions": ", ".join(versions),
+        "Machine": f"{os.cpu_count()} processors, {platform.platform()}",
+    }
+    values = {"title": title, "command": command, "run_facts": facts, **content}
+    page = environment.get_template(f"{template}.html.jinja").render(values)
     path.parent.mkdir(parents=True, exist_ok=True)
-    page = environment.get_template(template).render(values)
     path.write_text(page, encoding="utf-8", errors="replace")
     return path
 
@@ -88,18 +82,3 @@ def write_page(
 def command_line() -> str:
     """How this run was started."""
     return shlex.join(["mmrec", *sys.argv[1:]])
-
-
-def _run_facts() -> dict[str, str]:
-    """When, with which versions and where a page was made."""
-    versions = [f"python {platform.python_version()}"]
-    for package in ("mmrec", "torch", "polars", "sentence-transformers"):
-        try:
-            versions.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            versions.append(f"{package} not installed")
-    return {
-        "Written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
-        "Versions": ", ".join(versions),
-        "Machine": f"{os.cpu_count()} processors, {platform.platform()}",
-    }
