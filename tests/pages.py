@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -26,6 +27,11 @@ class Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+    def headings(self) -> list[tuple[str, str]]:
+        """Tag and text of every heading, in order."""
+        found = re.findall(r"<(h[1-6])\b[^>]*>(.*?)</\1>", self.page, re.DOTALL)
+        return [(tag, html.unescape(text)) for tag, text in found]
 
     def shown(self) -> str:
         """The text with single spaces."""

@@ -10,33 +10,29 @@ from mmrec.errors import DataError
 from mmrec.evaluation.statistics import holm_correction, paired_t_test
 from mmrec.experiments import ablation
 from mmrec.experiments.ablation import ablate, ablation_tables, metric_rows, shapley_values, synergy
-from mmrec.experiments.checkpoint import latest_results
+from mmrec.experiments.checkpoint import Checkpoint, latest_results
 from mmrec.pipeline import open_models
 
 
 @pytest.fixture(scope="module")
-def models(encoder):
-    return open_models(SMALL, store=Store(None))
+def open_checkpoint(encoder, tmp_path_factory):
+    """Reopens the file of results, as the command does when it is run again."""
+    reviews, models = (
+        checkerboard(tmp_path_factory.mktemp("checkerboard")),
+        open_models(SMALL, store=Store(None)),
+    )
+    path = tmp_path_factory.mktemp("out") / "deep" / "ablation.json"
+    return lambda **changes: Checkpoint(path, reviews, SMALL.model_copy(update=changes), models)
 
 
 @pytest.fixture(scope="module")
-def reviews(tmp_path_factory):
-    return checkerboard(tmp_path_factory.mktemp("checkerboard"))
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    return tmp_path_factory.mktemp("out") / "deep" / "ablation.json"
-
-
-@pytest.fixture(scope="module")
-def result(reviews, models, path):
-    (result,) = ablate(reviews, SMALL, models, path, seeds=1, extras={"shapley", "words", "bootstrap"})
+def result(open_checkpoint):
+    (result,) = ablate(open_checkpoint(), 1, {"shapley", "words", "bootstrap"})
     return result
 
 
 def test_on_the_checkerboard_texts_of_both_sides_add_everything_and_ratings_nothing(result):
-    metrics = result["metrics"]
+    metrics, groups, coalitions = result["metrics"], result["groups"], result["coalitions"]
     assert metrics["everything"]["auc"] > 0.95
     assert metrics["ratings alone"]["auc"] == pytest.approx(0.5, abs=0.12)
     assert metrics["with whole reviews"]["auc"] > 0.9
@@ -45,12 +41,9 @@ def test_on_the_checkerboard_texts_of_both_sides_add_everything_and_ratings_noth
     assert abs(shares["ratings"]) < 0.06
     assert shares["user text"] > 0.15
     assert shares["item text"] + shares.get("categories", 0) > 0.12
-    assert "photos" not in result["groups"]
+    assert "photos" not in groups
     assert any("photos" in remark and "left out" in remark for remark in result["remarks"])
-
-
-def test_rows_of_the_table_agree_with_their_coalitions(result):
-    groups, coalitions, metrics = result["groups"], result["coalitions"], result["metrics"]
+    # Rows of the table agree with their coalitions.
     assert len(coalitions) == 2 ** len(groups) - 1
     assert coalitions[" + ".join(groups)] == metrics["everything"]["auc"]
     assert coalitions["ratings"] == metrics["ratings alone"]["auc"]
@@ -70,35 +63,34 @@ def test_a_single_seed_is_compared_by_a_bootstrap(result):
     assert synergy([result]) is None
 
 
-def test_finished_seeds_are_found_again(result, path, reviews, models, monkeypatch):
+def test_finished_seeds_are_found_again(result, open_checkpoint, monkeypatch):
+    path = open_checkpoint()._path
     assert not path.with_suffix(".part").exists()
     finished = latest_results(path)
     assert finished.keys() == {"3"}
     computed = []
 
-    def record(prepared, extras):
-        computed.append((prepared.config.seed, extras))
+    def record(checkpoint, seed, extras):
+        computed.append((seed, extras))
         return {**finished["3"], "extras": sorted(extras)}
 
     monkeypatch.setattr(ablation, "_seed_result", record)
-    again = ablate(reviews, SMALL, models, path, seeds=1, extras={"words"})
+    again = ablate(open_checkpoint(), 1, {"words"})
     assert json.dumps(again) == json.dumps([result])
     assert computed == []
-    ablate(reviews, SMALL, models, path, seeds=3, extras={"shapley"})
+    ablate(open_checkpoint(), 3, {"shapley"})
     assert computed == [(4, {"shapley"}), (5, {"shapley"})]
     # Extras that a result lacks are computed; so is everything with other settings.
-    later = SMALL.model_copy(update={"seed": 4})
-    ablate(reviews, later, models, path, seeds=2, extras={"words"})
+    ablate(open_checkpoint(seed=4), 2, {"words"})
     assert computed[2:] == [(4, {"words"}), (5, {"words"})]
-    other = SMALL.model_copy(update={"like_rating": 3.0})
-    ablate(reviews, other, models, path, seeds=1, extras=set())
+    ablate(open_checkpoint(like_rating=3.0), 1, set())
     assert computed[4:] == [(3, set())]
     assert latest_results(path).keys() == {"3"}
-    ablate(reviews, SMALL, models, path, seeds=3, extras={"words"})
+    ablate(open_checkpoint(), 3, {"words"})
     assert len(computed) == 5
     path.write_text("[1, 2")
     with pytest.raises(DataError, match="remove it"):
-        ablate(reviews, SMALL, models, path, seeds=1, extras=set())
+        open_checkpoint()
 
 
 def result_by_hand(*aucs):
@@ -115,14 +107,10 @@ def result_by_hand(*aucs):
 
 
 def test_differences_over_seeds_are_paired_and_corrected():
-    results = [
-        result_by_hand(0.9, 0.6, 0.71),
-        result_by_hand(0.8, 0.52, 0.6),
-        result_by_hand(0.85, 0.54, 0.65),
-    ]
-    everything = [0.9, 0.8, 0.85]
-    gaps = [paired_t_test(aucs, everything, 0.5) for aucs in ([0.6, 0.52, 0.54], [0.71, 0.6, 0.65])]
-    rows = metric_rows(results, "auc")
+    aucs = [(0.9, 0.6, 0.71), (0.8, 0.52, 0.6), (0.85, 0.54, 0.65)]
+    everything, *others = zip(*aucs, strict=True)
+    gaps = [paired_t_test(other, everything, 0.5) for other in others]
+    rows = metric_rows([result_by_hand(*values) for values in aucs], "auc")
     assert [name for name, _, _ in rows] == ["everything", "without text", "without photos"]
     corrected = holm_correction([gap.p_value for gap in gaps]).tolist()
     assert [gap.p_value for _, _, gap in rows[1:]] == pytest.approx(corrected)
@@ -132,12 +120,11 @@ def test_differences_over_seeds_are_paired_and_corrected():
 
 
 def test_synergy_is_positive_where_text_and_photos_complement_each_other():
-    together = synergy([result_by_hand(0.9, 0.5, 0.5), result_by_hand(0.8, 0.5, 0.5)])
-    assert together is not None
-    assert together.mean == pytest.approx(0.35)
-    redundant = synergy([result_by_hand(0.8, 0.8, 0.79), result_by_hand(0.7, 0.7, 0.71)])
-    assert redundant is not None
-    assert redundant.mean == pytest.approx(-0.25)
-    notes = ablation_tables([result_by_hand(0.9, 0.5, 0.5), result_by_hand(0.8, 0.5, 0.51)])[0].notes
+    complements = [result_by_hand(0.9, 0.5, 0.5), result_by_hand(0.8, 0.5, 0.51)]
+    assert synergy(complements).mean == pytest.approx(0.345)
+    assert synergy([result_by_hand(0.8, 0.8, 0.79), result_by_hand(0.7, 0.7, 0.71)]).mean == pytest.approx(
+        -0.25
+    )
+    notes = ablation_tables(complements)[0].notes
     assert "synergy of text and photos" in notes[-1]
     assert notes.count("a remark") == 1

@@ -120,20 +120,23 @@ def test_an_interrupted_run_says_that_nothing_is_lost(server, city, tmp_path):
     child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     while calls(server) < 12:
         time.sleep(0.05)
+    time.sleep(0.15)  # so that no answer is on its way: they come every .3 seconds
+    # An answer that was received is stored.
+    received = [digest for digest, moment in server.answers if moment < time.time() - 0.1]
     child.send_signal(signal.SIGINT)
     error = child.communicate(timeout=60)[1]
     server.set(latency=0.01)
     assert child.returncode == 130
     assert "Traceback" not in error
     assert "the same command continues from there" in error
-    assert len(keys(tmp_path / "store")) >= 8  # all but the four in flight
+    assert len(keys(tmp_path / "store")) >= len(received) >= 12
 
 
 def test_a_killed_annotator_loses_no_answer_and_pays_twice_only_for_calls_in_flight(server, tmp_path):
     server.set(latency=0.05)
     server.reset()
     rng = random.Random(0)
-    path, count, kills = tmp_path / "store.sqlite", 600, 4
+    path, count, kills = tmp_path / "store.sqlite", 300, 3
     program = [sys.executable, "-c", ANNOTATOR, server.url, str(path), str(count)]
     stored = set()
     for _ in range(kills):
@@ -157,11 +160,11 @@ def test_a_killed_annotator_loses_no_answer_and_pays_twice_only_for_calls_in_fli
 
 def test_two_annotators_at_once_pay_for_each_review_once(server, tmp_path):
     server.reset()
-    program = [sys.executable, "-c", ANNOTATOR, server.url, str(tmp_path / "store.sqlite"), "400"]
+    program = [sys.executable, "-c", ANNOTATOR, server.url, str(tmp_path / "store.sqlite"), "200"]
     before = calls(server)
     children = [subprocess.Popen(program, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [int(child.communicate()[0]) for child in children] == [400, 400]
-    assert calls(server) - before == 400
+    assert [int(child.communicate()[0]) for child in children] == [200, 200]
+    assert calls(server) - before == 200
 
 
 def keys(path):

@@ -1,5 +1,6 @@
 """The quality of what a language model wrote, on annotations whose quality is known."""
 
+import gzip
 import json
 from dataclasses import asdict, replace
 
@@ -14,9 +15,24 @@ from mmrec.data.schema import REVIEW_SCHEMA, Reviews
 from mmrec.errors import DataError
 from mmrec.evidence.views import EvidenceViews
 from mmrec.experiments import annotation_quality
-from mmrec.experiments.annotate import AnnotatedText, AnnotationRun, SourcedText, SummarizedViews
-from mmrec.experiments.annotation_measures import Estimate, QualityContext, match_rates, mean_estimate
-from mmrec.experiments.annotation_quality import measure_annotation_quality
+from mmrec.experiments.annotate import AnnotationRun, SummarizedViews
+from mmrec.experiments.annotation_measures import (
+    AnnotatedText,
+    Estimate,
+    QualityContext,
+    match_rates,
+    mean_estimate,
+)
+from mmrec.experiments.annotation_quality import (
+    annotated_texts,
+    label_recall,
+    measure_annotation_quality,
+    most_frequent_labels,
+    normalise_label,
+    price_level_score,
+    rank_labels,
+    read_truth,
+)
 from mmrec.features.dataset import Dataset
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.extractive import ExtractiveModel
@@ -310,7 +326,7 @@ def test_the_summary_of_most_reviews_is_compared_with_the_truth(dataset, models,
 
 
 def test_the_sample_is_bounded(dataset, models, monkeypatch):
-    written = run_of(dataset, faithful_summaries()).texts()["item"]
+    written = annotated_texts(run_of(dataset, faithful_summaries()))["item"]
     sizes = ({"max_entities": 5}, {"max_reviews": 15})
     samples = [annotation_quality._sample(written, np.random.default_rng(0), **size) for size in sizes]
     assert [len(sample) for sample in samples] == [5, 3]
@@ -405,8 +421,11 @@ class RandomEncoder:
 def test_one_random_claim_in_twenty_matches_however_long_the_lists(models, size):
     random_models = replace(models, encoder=RandomEncoder())
     context = QualityContext(random_models, None, np.random.default_rng(1))
-    texts = {str(entity): [SourcedText("text")] * size for entity in range(300)}
-    row = match_rates([[SourcedText("claim")] * 5] * 300, texts, context, [])
+    texts, claims = [], []
+    for entity in range(300):
+        texts += [(str(entity), "text", "")] * size
+        claims += [(str(entity), "claim", "")] * 5
+    row = match_rates(claims, texts, context, [])
     assert row["count"] == 1500
     assert row["matched"].value == pytest.approx(0.05, abs=0.02)
     assert row["by_chance"].value == pytest.approx(0.05)
@@ -417,3 +436,40 @@ def test_entities_count_equally():
     assert estimate == Estimate(0.5, 0.5)
     assert mean_estimate([1.0], ["a"]) == Estimate(1.0, None)
     assert mean_estimate([], []) is None
+
+
+def test_labels_and_prices_are_ranked_by_hand():
+    assert normalise_label("Film-Noir") == normalise_label(" film  NOIR!") == "film noir"
+    expensive, cheap = ["overpriced"], ["cheap price"]
+    assert price_level_score([]) == price_level_score(["none"] * 5) == 0
+    assert 0 < price_level_score(expensive) < price_level_score(expensive * 3) < 1
+    assert price_level_score(expensive + ["none"] * 9) == price_level_score(expensive)
+    assert price_level_score(cheap) == -price_level_score(expensive)
+    assert price_level_score(cheap) < price_level_score(["fair price"]) < price_level_score(expensive)
+    labels, ranked = ["North Indian", "Chinese"], ["chinese", "thai", "north indian"]
+    assert [label_recall(ranked, labels), label_recall(ranked, labels, k=1), label_recall([], labels)] == [
+        1,
+        0.5,
+        0,
+    ]
+    assert rank_labels([["thai"], ["pizza", "thai"], []]) == ["thai", "pizza"]
+    truth = {"a": ["Thai", "Pizza"], "b": ["Thai"], "c": ["Cafe", "thai"], "d": ["Pizza"]}
+    assert most_frequent_labels(truth, 2) == ["thai", "pizza"]
+
+
+def test_files_of_truth(tmp_path):
+    rows = [
+        {"item": "a", "cost_for_two": "1,300", "cuisines": ["Film-Noir", "War", "war"]},
+        {"item": "b", "cost_for_two": None, "cuisines": "Thai, Pizza|Cafe"},
+        {"item": "c", "cost_for_two": 2.0, "cuisines": []},
+        {"item": "d", "cost_for_two": "$$", "cuisines": None},
+        {"item": None, "cost_for_two": 9.0},
+    ]
+    path, compressed = write_truth(tmp_path / "items.jsonl", rows), tmp_path / "items.jsonl.gz"
+    compressed.write_bytes(gzip.compress(path.read_bytes()))
+    labels = {"a": ["film noir", "war"], "b": ["thai", "pizza", "cafe"]}
+    for file in (path, compressed):
+        assert read_truth(file) == ({"a": 1300.0, "c": 2.0, "d": 2.0}, labels)
+    for file, message in ((path, "no column for the item's id"), (tmp_path / "absent", "no such file")):
+        with pytest.raises(DataError, match=message):
+            read_truth(file, "id")

@@ -1,9 +1,6 @@
 """The paper's experiment in both protocols on a small Sample City; stopping and resuming; tables by hand."""
 
 import json
-from copy import deepcopy
-from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,69 +8,43 @@ import pytest
 
 from mmrec.cli import main
 from mmrec.config import Config, PaperConfig, ReadConfig
-from mmrec.data import Reviews, read_reviews
+from mmrec.data import read_reviews
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.errors import ConfigError, DataError
 from mmrec.evaluation.metrics import evaluate
 from mmrec.evaluation.statistics import paired_t_test
 from mmrec.experiments import reproduce as experiment
-from mmrec.experiments.checkpoint import latest_results
+from mmrec.experiments.checkpoint import Checkpoint, latest_results
 from mmrec.experiments.reproduce import (
     GRID,
     MODELS,
     PROTOCOLS,
-    Stacks,
     prepare_protocol,
     reproduce,
     reproduction_tables,
 )
 from mmrec.features.builder import build_features
-from mmrec.features.dataset import Models
 from mmrec.pipeline import TrainedModel, open_models, train_runs
 from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.ranker.training import class_weights, predict_logits
 
 REPEATS = 2
-NAME = f"seed 0, {REPEATS} repeats"
-
-
-def settings(**sections):
-    return PaperConfig.model_validate(sections)
-
-
-@dataclass(frozen=True)
-class City:
-    """A small city, and the results of both protocols on it without a stop."""
-
-    folder: Path
-    reviews: Reviews
-    config: PaperConfig
-    models: Models
-    path: Path
-    stacks: Stacks
+settings = PaperConfig.model_validate
 
 
 @pytest.fixture(scope="module")
 def city(minilm, tmp_path_factory):
+    """A small city, and the results of both protocols on it without a stop."""
     folder = tmp_path_factory.mktemp("city")
     data = write_sample_city(folder, seed=3, users=40, items=16, reviews=260)
     reviews = read_reviews(data, ReadConfig(items=folder / "places.jsonl"))
-    config = settings(store=folder / "store.sqlite", evidence={"folds": 3}, training={"epochs": 2})
-    models, path = open_models(config), folder / "out/reproduce.json"
-    stacks = reproduce(reviews, config, models, path, REPEATS, list(PROTOCOLS))
-    return City(folder, reviews, config, models, path, stacks)
-
-
-def without_seconds(stacks):
-    stacks = deepcopy(stacks)
-    for protocol in stacks.values():
-        for stack in protocol.values():
-            del stack["seconds"]
-    return stacks
-
-
-# The protocols.
+    config = {"store": folder / "store.sqlite", "evidence": {"folds": 3}, "training": {"epochs": 2}}
+    config = settings(config)
+    checkpoint = Checkpoint(folder / "out/reproduce.json", reviews, config, open_models(config))
+    stacks = reproduce(checkpoint, REPEATS, list(PROTOCOLS))
+    protocols = {name: prepare_protocol(checkpoint, name) for name in PROTOCOLS}
+    return SimpleNamespace(folder=folder, checkpoint=checkpoint, stacks=stacks, protocols=protocols)
 
 
 def test_every_setting_is_trained_with_the_same_seeds_in_both_protocols(city):
@@ -95,7 +66,7 @@ def test_every_setting_is_trained_with_the_same_seeds_in_both_protocols(city):
 
 
 def test_protocols_share_their_test_rows_and_paper_trains_on_all_others(city):
-    paper, honest = (prepare_protocol(city.reviews, city.config, city.models, name) for name in PROTOCOLS)
+    paper, honest = city.protocols.values()
     assert np.array_equal(paper.split.test, honest.split.test)
     assert paper.reviews.table.equals(honest.reviews.table)
     assert len(paper.split.valid) == len(paper.split.filtered_rows) == len(honest.split.filtered_rows) == 0
@@ -131,7 +102,7 @@ def test_the_score_of_the_epoch_is_the_metric_that_chooses_it(city):
 
 def test_a_run_of_the_stack_equals_that_run_trained_alone(city):
     result = city.stacks["honest"]["baseline"]["runs"][4 * REPEATS + 1]
-    prepared = prepare_protocol(city.reviews, city.config, city.models, "honest")
+    prepared = city.protocols["honest"]
     split, label = prepared.split, prepared.label
     ranker_config = prepared.config.ranker.model_copy(update={"features": "baseline"})
     config = prepared.config.model_copy(update={"ranker": ranker_config})
@@ -162,10 +133,10 @@ def test_remarks_flag_the_leaks_of_paper_and_none_of_honest(city):
 
 
 def test_a_stop_costs_only_the_stack_that_was_training(city, monkeypatch):
-    path, trained = city.folder / "stopped/reproduce.json", []
+    made, trained = city.checkpoint, []
+    path = city.folder / "stopped/reproduce.json"
 
-    def train_until_killed(prepared, model, repeats):
-        protocol = {"test": "paper", "valid": "honest"}[prepared.config.training.select]
+    def train_until_killed(prepare, protocol, model, repeats):
         if len(trained) == 1:
             trained.append("killed")
             raise KeyboardInterrupt
@@ -173,22 +144,24 @@ def test_a_stop_costs_only_the_stack_that_was_training(city, monkeypatch):
         return city.stacks[protocol][model]
 
     monkeypatch.setattr(experiment, "_train_stack", train_until_killed)
-    arguments = (city.reviews, city.config, city.models, path, REPEATS, list(PROTOCOLS))
+
+    def run():
+        return reproduce(Checkpoint(path, made.reviews, made.config, made.models), REPEATS, list(PROTOCOLS))
+
     with pytest.raises(KeyboardInterrupt):
-        reproduce(*arguments)
-    assert list(latest_results(path)[NAME]["paper"]) == ["baseline"]
-    stacks = reproduce(*arguments)
+        run()
+    assert list(latest_results(path)) == [f"seed 0, {REPEATS} repeats, paper, baseline"]
+    assert run() == city.stacks
     assert trained[2:] == [("paper", "proposed"), ("honest", "baseline"), ("honest", "proposed")]
-    assert stacks == city.stacks == latest_results(path)[NAME]
-    assert reproduce(*arguments) == stacks
+    stored = [*city.stacks["paper"].values(), *city.stacks["honest"].values()]
+    assert list(latest_results(path).values()) == stored
+    assert run() == city.stacks
     assert len(trained) == 5
 
 
 def test_the_same_seed_gives_the_same_results(city):
-    prepared = prepare_protocol(city.reviews, city.config, city.models, "honest")
-    again = {"honest": {"baseline": experiment._train_stack(prepared, "baseline", REPEATS)}}
-    expected = {"honest": {"baseline": city.stacks["honest"]["baseline"]}}
-    assert without_seconds(again) == without_seconds(expected)
+    again = experiment._train_stack(city.protocols.get, "honest", "baseline", REPEATS)
+    assert again | {"seconds": 0} == city.stacks["honest"]["baseline"] | {"seconds": 0}
 
 
 @pytest.fixture
@@ -196,11 +169,10 @@ def trained(monkeypatch):
     """The models that would have been trained; nothing is."""
     names = []
 
-    def record(prepared, model, repeats):
-        names.append(model)
+    def record(prepare, protocol, model, repeats):
+        names.append((protocol, model))
         return {"runs": []}
 
-    monkeypatch.setattr(experiment, "prepare_protocol", lambda *_: None)
     monkeypatch.setattr(experiment, "_train_stack", record)
     return names
 
@@ -211,33 +183,33 @@ def path(tmp_path):
     return tmp_path / "reproduce.json"
 
 
-def run_quickly(path, config, repeats=1, *protocols):
+def run_quickly(path, config=None, repeats=1, protocols=("paper",)):
     models = SimpleNamespace(image_encoder=SimpleNamespace(available=lambda: False))
-    return reproduce(read_reviews(path.parent / "few.jsonl"), config, models, path, repeats, [*protocols])
+    reviews = read_reviews(path.parent / "few.jsonl")
+    return reproduce(Checkpoint(path, reviews, settings(config or {}), models), repeats, [*protocols])
 
 
 def test_a_second_protocol_is_added_to_the_first(path, trained):
-    run_quickly(path, settings(), 1, "honest")
-    assert trained == list(MODELS)
-    both = run_quickly(path, settings(), 1, "paper", "honest")
-    assert trained == [*MODELS, *MODELS]
-    assert list(both) == list(PROTOCOLS)
-    assert all(list(stacks) == list(MODELS) for stacks in both.values())
+    run_quickly(path, protocols=["honest"])
+    assert trained == [("honest", model) for model in MODELS]
+    both = run_quickly(path, protocols=PROTOCOLS)
+    assert trained[2:] == [("paper", model) for model in MODELS]
+    assert [list(stacks) for stacks in both.values()] == [list(MODELS)] * 2
 
 
 def test_other_settings_repeats_or_reviews_start_anew_and_keep_the_earlier_results(path, trained, capsys):
-    first, other = settings(), settings(training={"epochs": 7})
-    results = run_quickly(path, first, 1, "paper")
-    run_quickly(path, other, 1, "paper")
+    other = {"training": {"epochs": 7}}
+    results = run_quickly(path)
+    run_quickly(path, other)
     assert len(trained) == 4
     assert "everything is computed anew" in " ".join(capsys.readouterr().err.split())
-    assert run_quickly(path, first, 1, "paper") == results
+    assert run_quickly(path) == results
     assert len(trained) == 4
-    run_quickly(path, other, 2, "paper")
+    run_quickly(path, other, 2)
     assert len(trained) == 6
     with path.parent.joinpath("few.jsonl").open("a") as file:
         file.write('{"user": "v", "item": "i", "rating": 2}\n')
-    run_quickly(path, other, 2, "paper")
+    run_quickly(path, other, 2)
     assert len(trained) == 8
 
 
@@ -255,15 +227,15 @@ def test_other_settings_repeats_or_reviews_start_anew_and_keep_the_earlier_resul
 )
 def test_impossible_settings_are_refused_with_the_remedy(path, trained, config, repeats, protocols, message):
     with pytest.raises(ConfigError, match=message):
-        run_quickly(path, settings(**config), repeats, *protocols)
+        run_quickly(path, config, repeats, protocols)
     assert not path.exists()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"results": {}}'])
-def test_a_file_that_is_no_checkpoint_is_left_alone(path, trained, content):
+def test_a_file_that_is_no_checkpoint_is_left_alone(path, content):
     path.write_text(content)
     with pytest.raises(DataError, match="--out"):
-        run_quickly(path, settings(), 1, "paper")
+        run_quickly(path)
     assert path.read_text() == content
 
 
@@ -271,7 +243,7 @@ def test_a_file_that_is_no_checkpoint_is_left_alone(path, trained, content):
 
 
 def test_defaults_are_the_paper_s_where_it_names_them():
-    paper, usual = settings().model_dump(), Config().model_dump()
+    paper, usual = PaperConfig().model_dump(), Config().model_dump()
     changed = {
         ("annotation", "strategy"): "summary",
         ("ranker", "reduction"): "staged",
@@ -308,7 +280,8 @@ def test_help_shows_the_paper_s_defaults_and_hides_the_fixed_settings(capsys, mo
 
 def test_the_command_prints_json_or_tables_and_finds_finished_stacks(city, capsys):
     words = (city.folder / "reviews.jsonl", "--items", city.folder / "places.jsonl", "--repeats", REPEATS)
-    words += ("--epochs", 2, "--folds", 3, "--store", city.folder / "store.sqlite", "--out", city.path.parent)
+    words += ("--epochs", 2, "--folds", 3)
+    words += ("--store", city.folder / "store.sqlite", "--out", city.folder / "out")
     assert run_command(*words, "--json") == 0
     result = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert (result["seed"], result["repeats"]) == (0, REPEATS)
@@ -386,12 +359,12 @@ def test_tables_by_hand():
         assert cell(leak, 3, title).startswith(mean)
 
 
-def test_a_single_repeat_has_no_interval_and_an_incomplete_protocol_no_leak():
+def test_a_single_repeat_has_no_interval_and_a_single_protocol_no_leak():
     stacks = stacks_by_hand(repeats=1)
     _, test, leak = reproduction_tables(stacks)
     assert cell(test, 0, "paper acc. %") == "80.0 ±0.0"
     assert cell(leak, 0, "ROC-AUC") == "+0.080"
-    del stacks["honest"]["proposed"]
+    del stacks["honest"]
     train, test = reproduction_tables(stacks)
     assert not any("honest" in title for title in train.header)
     headers = [table.header for table in reproduction_tables({})]

@@ -11,7 +11,7 @@ from mmrec.cli import main
 from mmrec.config import Config, EvidenceConfig, RankerConfig
 from mmrec.errors import ConfigError
 from mmrec.experiments import sweep as experiment
-from mmrec.experiments.checkpoint import latest_results
+from mmrec.experiments.checkpoint import Checkpoint, latest_results
 from mmrec.experiments.sweep import SWEPT_SETTINGS, drop_dislikes, sweep, sweep_table
 from mmrec.pipeline import open_models, prepare_data
 
@@ -39,7 +39,6 @@ def test_dislikes_are_dropped_from_evidence_rows_alone(reviews, models):
     rows_kept = []
     for ratio in (2.0, 3.0):
         thinned = drop_dislikes(prepare_data(reviews, BASELINE, models), ratio)
-        assert thinned is not None
         assert np.array_equal(thinned.split.test, split.test)
         for before, after in ((split.train, thinned.split.train), (split.valid, thinned.split.valid)):
             assert np.array_equal(after[label[after]], before[label[before]])
@@ -51,47 +50,62 @@ def test_dislikes_are_dropped_from_evidence_rows_alone(reviews, models):
         assert np.array_equal(thinned.dataset.part, thinned.evidence.fold)
         rows_kept.append(thinned.split.evidence_rows)
     assert np.isin(rows_kept[1], rows_kept[0]).all(), "what is kept at a ratio is kept at every lower one"
-
-
-@pytest.mark.parametrize("ratio", [0.5, 1000])
-def test_a_ratio_that_the_data_do_not_have_is_left_out(reviews, models, ratio):
-    assert drop_dislikes(prepare_data(reviews, BASELINE, models), ratio) is None
+    for ratio in (0.5, 1000):  # which the data do not have
+        assert drop_dislikes(prepare_data(reviews, BASELINE, models), ratio) is None
 
 
 def test_finished_seeds_are_found_again(reviews, models, tmp_path, monkeypatch):
     computed = []
 
-    def record(prepared):
-        folds, seed = prepared.config.evidence.folds, prepared.config.seed
-        assert len(np.unique(prepared.evidence.fold)) == folds + 2
-        computed.append((folds, seed))
-        metrics = {"auc": 0.5 + 0.1 * seed, "fpr_at_90": 0.4, "ap_negative": 0.3}
+    def record(reviews, config, models, ratio):
+        computed.append((config.evidence.folds, config.seed))
+        metrics = {"auc": 0.5 + 0.1 * config.seed, "fpr_at_90": 0.4, "ap_negative": 0.3}
         return {"model": metrics, "bias model": metrics}
 
     monkeypatch.setattr(experiment, "_train_and_evaluate", record)
     path = tmp_path / "out" / "sweep-K.json"
-    first = sweep(reviews, BASELINE, models, path, "K", ["2", "4"], 1)
+    first = sweep(Checkpoint(path, reviews, BASELINE, models), "K", ["2", "4"], 1)
     assert computed == [(2, 3), (4, 3)]
-    again = sweep(reviews, BASELINE, models, path, "K", ["4", "2"], 2)
+    again = sweep(Checkpoint(path, reviews, BASELINE, models), "K", ["4", "2"], 2)
     assert computed[2:] == [(4, 4), (2, 4)]
     assert list(again) == ["4", "2"]
     assert again["2"].keys() == {"3", "4"}
     assert first["2"]["3"] == again["2"]["3"]
-    assert latest_results(path) == again
+    assert len(latest_results(path)) == 4
     rows = sweep_table(again, "K").rows
     assert [row[:3] for row in rows[:2]] == [
         ["4", name, "0.8500 ±0.0500"] for name in ("model", "bias model")
     ]
     rows = sweep_table({"2": {}, "3": {"3": again["2"]["3"]}, "5": again["2"]}, "K").rows
     assert [row[0] for row in rows] == ["3 (1 of 2)", "3 (1 of 2)", "5", "5"]
+    assert rows[0][2] == "0.8000 ±0.0000"
+
+
+def test_values_reach_the_training(reviews, models, tmp_path, monkeypatch):
+    folds, ratios = [], []
+    monkeypatch.setattr(experiment, "drop_dislikes", lambda prepared, ratio: ratios.append(ratio))
+    checkpoint = Checkpoint(tmp_path / "sweep.json", reviews, BASELINE, models)
+    assert sweep(checkpoint, "imbalance", ["2", "50"], 1) == {"2": {}, "50": {}}
+    assert sweep(checkpoint, "imbalance", ["2", "50"], 1) == {"2": {}, "50": {}}
+    assert ratios == [2, 50]
+
+    def record(prepared):
+        folds.append(len(np.unique(prepared.evidence.fold)) - 2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "train_model", record)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(checkpoint, "K", ["5"], 1)
+    assert folds == [5]
 
 
 @pytest.mark.parametrize(
     ("over", "value"), [("K", "1"), ("K", "ten"), ("policy", "none"), ("imbalance", "0"), ("imbalance", "x")]
 )
 def test_a_value_that_a_setting_does_not_take_is_refused(reviews, models, tmp_path, over, value):
+    checkpoint = Checkpoint(tmp_path / "sweep.json", reviews, BASELINE, models)
     with pytest.raises(ConfigError, match="usual values are"):
-        sweep(reviews, BASELINE, models, tmp_path / "sweep.json", over, [value], 1)
+        sweep(checkpoint, over, [value], 1)
 
 
 @pytest.mark.parametrize("over", ["K", "policy", "reduction"])
