@@ -1,18 +1,32 @@
-"""The encoder through its store: each text once; which backend and precision are chosen."""
+"""The encoder through its store: each text once; its backends give the vectors of sentence-transformers."""
 
 import importlib.util
 
 import numpy as np
 import pytest
+import torch
 
 from mmrec.cache.store import Failure, Store, result_keys
 from mmrec.config import EncoderConfig
-from mmrec.encoder import weights
+from mmrec.encoder import text_encoder, weights
 from mmrec.encoder.text_encoder import Encoder
-from mmrec.encoder.weights import Placement, bundled_minilm
+from mmrec.encoder.weights import Placement, bundled_minilm, has_fast_bf16
 from mmrec.errors import ModelError, StoreError
 
-pytestmark = pytest.mark.usefixtures("minilm")
+pytestmark = pytest.mark.usefixtures("minilm", "one_thread")
+
+
+TEXTS = [
+    "The ramen was wonderful, with a rich broth.",
+    "",
+    "Overpriced.",
+    "Our waiter was rude, the soup cold and the music far too loud to talk, so we left early. " * 3,
+    "好吃。服务很好！",
+    "Overpriced.",
+    "word " * 400,
+    *(f"{number} good dishes and {number % 7} bad ones. " * (number % 13 + 1) for number in range(20)),
+]
+HOSTILE = ["\x00\x01", "👍" * 500, "a" * 20_000, "[CLS] [SEP] [PAD]", "\n\t ", "\ud800 lone"]
 
 
 class CountingBackend:
@@ -45,14 +59,12 @@ def test_a_text_is_encoded_once_and_vectors_keep_the_order_of_texts(store):
     assert backend.calls == [["", "a", "aaa", "bbbb"]]
     assert encoder.encode(["aaa", "new", "a"]).tolist() == [[3, 3, 1, 0], [3, 0, 1, 0], [1, 1, 1, 0]]
     assert backend.calls[1:] == [["new"]]
-
-
-def test_a_later_run_does_not_load_the_model(store):
-    first, _ = counting(store)
-    before = first.encode(["one", "two"])
     later = Encoder(EncoderConfig(), Store(store.path))
-    assert np.array_equal(later.encode(["two", "one"]), before[::-1])
-    assert "backend" not in later.__dict__
+    assert later.encode(["aaa", "a"]).tolist() == [[3, 3, 1, 0], [1, 1, 1, 0]]
+    assert "backend" not in vars(later), "the model is not loaded"
+    empty, backend = counting(store)
+    assert empty.encode([]).shape == (0, 4)
+    assert backend.calls == []
 
 
 def test_precisions_models_and_backends_do_not_share_vectors(store, tmp_path):
@@ -100,12 +112,6 @@ def test_a_crash_costs_one_chunk(store, monkeypatch):
     assert backend.calls == [["aaaaa", "aaaaaa"]]
 
 
-def test_no_texts_give_no_vectors(store):
-    encoder, backend = counting(store)
-    assert encoder.encode([]).shape == (0, 4)
-    assert backend.calls == []
-
-
 def test_a_text_that_failed_has_zeros_and_damaged_vectors_are_a_store_error(store):
     encoder, _ = counting(store)
     bad, short = result_keys(encoder.provenance, ["bad", "short"])
@@ -118,12 +124,89 @@ def test_a_text_that_failed_has_zeros_and_damaged_vectors_are_a_store_error(stor
         encoder.encode(["short", "a"])
 
 
-def test_different_weights_under_the_name_are_refused(monkeypatch, store):
+@pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"])
+def test_the_bundled_weights_are_the_original_ones(store, name, monkeypatch):
+    assert Encoder(EncoderConfig(encoder_model=name), store).source == str(bundled_minilm())
     monkeypatch.setattr(weights, "MINILM_SHA256", "0" * 64)
     with pytest.raises(ModelError, match=r"are not all-MiniLM-L6-v2 .*expected 000000000000"):
-        Encoder(EncoderConfig(), store)
+        Encoder(EncoderConfig(encoder_model=name), store)
 
 
-@pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"])
-def test_the_bundled_weights_are_the_original_ones(store, name):
-    assert Encoder(EncoderConfig(encoder_model=name), store).source == str(bundled_minilm())
+def encode(texts, **settings):
+    return Encoder(EncoderConfig.model_validate(settings), Store()).encode(texts)
+
+
+@pytest.fixture(scope="module")
+def exact(minilm, one_thread):
+    from sentence_transformers import SentenceTransformer
+
+    return np.asarray(SentenceTransformer(str(bundled_minilm())).encode(TEXTS, normalize_embeddings=True))
+
+
+@pytest.fixture(scope="module", params=["torch", "openvino"])
+def backend(request):
+    if request.param == "openvino":
+        pytest.importorskip("openvino")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def single(minilm, one_thread, backend):
+    """Vectors by one thread in fp32."""
+    return encode(TEXTS, precision="fp32", encoder_backend=backend)
+
+
+def test_fp32_equals_sentence_transformers(single, exact):
+    assert single.dtype == np.float16
+    assert single.shape == (len(TEXTS), 384)
+    assert np.abs(single.astype(np.float32) - exact).max() < 1e-3
+    assert np.array_equal(single[2], single[5])
+    assert np.abs(exact[2] - exact[3]).max() > 0.05
+    assert np.linalg.norm(single.astype(np.float32), axis=1) == pytest.approx(1, abs=1e-3)
+
+
+def test_threads_change_neither_vectors_nor_the_setting_of_torch(single, backend):
+    torch.set_num_threads(2)
+    try:
+        vectors = encode(TEXTS, precision="fp32", encoder_backend=backend)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert np.abs(vectors.astype(np.float32) - single.astype(np.float32)).max() < 1e-3
+
+
+def test_any_text_has_a_vector(backend):
+    vectors = encode(HOSTILE, precision="fp32", encoder_backend=backend).astype(np.float32)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-3)
+
+
+def test_bf16_points_in_the_same_direction(exact, backend):
+    half = encode(TEXTS, precision="bf16", encoder_backend=backend).astype(np.float32)
+    cosine = (half * exact).sum(1) / np.linalg.norm(half, axis=1)
+    assert cosine.min() >= (0.9999 if backend == "openvino" and has_fast_bf16() else 0.999)
+    assert np.linalg.norm(half, axis=1) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_converted_model_is_kept_and_a_damaged_one_converted_again(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    folder = bundled_minilm()
+    monkeypatch.setenv("MMREC_CACHE", str(tmp_path / "cache"))
+
+    def vectors():
+        return text_encoder.OpenVINOBackend(folder, False).encode(["great food"])
+
+    first = vectors()
+    (cached,) = (tmp_path / "cache").glob("*.xml")
+    with monkeypatch.context() as patched:
+        patched.setattr(text_encoder, "_convert", None)
+        assert np.array_equal(vectors(), first)
+    cached.write_text("<net")
+    assert np.array_equal(vectors(), first)
+    monkeypatch.setenv("MMREC_CACHE", "/proc/nowhere")
+    assert np.abs(vectors() - first).max() < 1e-6
+
+
+def test_an_absent_model_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="cannot load the encoder"):
+        encode(["x"], encoder_model=str(tmp_path))
