@@ -15,9 +15,9 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from mmrec.cache.store import Failure, Provenance, Store
+from mmrec.cache.store import Failure, Store
 from mmrec.config import Config, EncoderConfig
-from mmrec.distributed.workers import Job, RowFunction, Rows, WorkerPool, worker_pool
+from mmrec.distributed.workers import Job, Loaded, Rows, WorkerPool, worker_pool
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.encoder.weights import Placement
 from mmrec.llm.extractive import ExtractiveModel
@@ -28,7 +28,6 @@ from mmrec.vision.image_features import ImageEncoder
 
 __all__ = ["RemoteEncoder", "remote_captioner", "remote_image_encoder", "remote_language_model"]
 
-Loaded = tuple[Provenance, RowFunction]
 _ANY_TASK = Task("answer", "", None, 0)
 """Stands for every task of a language model, since one job serves them all."""
 
@@ -110,12 +109,7 @@ class _RemoteExtractiveModel(ExtractiveModel):
 def remote_language_model(
     local: LanguageModel, config: Config, encoder: RemoteEncoder, store: Store
 ) -> LanguageModel:
-    """A language model on workers; one behind HTTP, which is paid for, stays in this process.
-
-    Args:
-        local: as this process would run it.
-        store: remembers batches.
-    """
+    """A language model on workers; one behind HTTP, which is paid for, stays in this process."""
     pool, kind = worker_pool(config.engine), config.language.llm.partition(":")[0]
     if kind == "builtin":
         return _RemoteExtractiveModel(config, encoder, pool)

@@ -50,17 +50,12 @@ class _WorkerShard(Shard):
 
 
 def train_on_workers(config: EngineConfig, batch_size: int, train: Callable[[Shard], T]) -> T:
-    """Train on several workers, which all do the same, each with its shard of the rows.
+    """Train on several workers, each with its shard of every batch; returns what the first returns.
 
-    There are no more workers than have 128 rows of a batch each, since with fewer rows they wait for
-    each other more than they compute. Where that is one worker, nothing is started.
-
-    Args:
-        batch_size: rows of a step.
-        train: what it returns must be fit to be sent; that of the first worker is returned.
+    Each has at least 128 rows of a batch, since with fewer rows they wait for each other more than
+    they compute. Where that is one worker, nothing is started. An error of mmrec is raised here.
 
     Raises:
-        MmrecError: the same as a worker has raised.
         ModelError: training failed, also when it was started again.
     """
     limit = batch_size // 128

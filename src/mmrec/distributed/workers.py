@@ -24,7 +24,7 @@ from mmrec.config import EngineConfig
 from mmrec.encoder.weights import Placement
 from mmrec.errors import ConfigError, MmrecError, ModelError
 
-__all__ = ["Job", "Rows", "WorkerPool", "connect", "core_count", "worker_pool"]
+__all__ = ["Job", "Loaded", "Rows", "WorkerPool", "connect", "core_count", "worker_pool"]
 
 Rows = list[tuple[int, Any]]
 """A block of numbered rows."""
@@ -32,15 +32,16 @@ RowFunction = Callable[[Iterator[Rows]], Iterable[tuple[int, Any]]]
 """Takes blocks of numbered rows, gives numbered results or failures in any order."""
 
 
+Loaded = tuple[Provenance, RowFunction]
+"""What determines results, as a worker has it, and the function of rows."""
+
+
 @dataclass(frozen=True)
 class Job:
-    """What workers compute of rows, and all that determines a result, as the driver has it.
-
-    Each worker loads once; it gets its own provenance and the function of rows.
-    """
+    """What workers compute of rows: the provenance of the driver, and what each worker loads once."""
 
     provenance: Provenance
-    load: Callable[[], tuple[Provenance, RowFunction]]
+    load: Callable[[], Loaded]
 
 
 _Block = tuple[Rows, int]
@@ -50,8 +51,7 @@ _Block = tuple[Rows, int]
 class WorkerPool:
     """The workers of a cluster; each loads a job's model when it first gets rows of it, and keeps it.
 
-    Nothing is started before there are rows, but a cluster at an address is joined when its
-    `placement` is asked for.
+    Nothing is started before there are rows, but `placement` joins a cluster at an address.
     """
 
     max_failures = 20  # rows in succession; after that the rows are not to blame
@@ -66,10 +66,7 @@ class WorkerPool:
 
     @cached_property
     def placement(self) -> Placement:
-        """Where models run on workers, and at which precision; it is the same for all workers.
-
-        A cluster at an address asks one of its machines.
-        """
+        """Where models run on all workers, and at which precision; a cluster asks one of its machines."""
         if self._config.address is None:
             return Placement.choose()
         choose = self._ray.remote(num_gpus=min(1, self._gpus))(lambda: Placement.choose())
@@ -78,12 +75,11 @@ class WorkerPool:
     def map_rows(self, job: Job, blocks: Iterator[Rows]) -> Generator[tuple[int, Any]]:
         """Results of rows, each with its number, in any order; takes a block when a worker is idle.
 
-        A row that raises, or over which two workers die, becomes a failure. Threads take turns.
+        A row that raises, or over which two workers die, becomes a failure; an error of mmrec is
+        raised here. Threads take turns.
 
         Raises:
-            MmrecError: the same as a worker has raised, as when weights are missing.
-            ModelError: workers cannot start, their model is not the driver's, or many rows failed
-                in succession.
+            ModelError: workers cannot start, have another model, or fail on many rows in succession.
         """
         retries: deque[_Block] = deque()
         source: Iterator[_Block] = ((rows, 2) for rows in blocks)
@@ -118,7 +114,7 @@ class WorkerPool:
                     self._starting[worker.sign_of_life.remote()] = worker
 
     def stop_workers(self) -> None:
-        """Stop all workers, with their models; new ones start when there are rows again."""
+        """Stop all workers; new ones start when there are rows again."""
         for worker in (*self._idle, *self._starting.values()):
             self._ray.kill(worker)
         self._idle, self._starting = [], {}
@@ -140,17 +136,17 @@ class WorkerPool:
         worker = self._starting.pop(ready)
         try:
             self._ray.get(ready)
-        except self._ray.exceptions.RayError as error:
-            self._failed_starts += 1
-            if self._failed_starts == self.max_failed_starts:
-                self._failed_starts = 0
-                self.stop_workers()
-                mend = "every machine needs the same mmrec and extras"
-                raise ModelError(f"workers cannot start: {_summary(error)}; {mend}") from error
-            self._start_worker()
-        else:
             self._failed_starts = 0
             self._idle.append(worker)
+        except self._ray.exceptions.RayError as error:
+            self._failed_starts += 1
+            if self._failed_starts < self.max_failed_starts:
+                self._start_worker()
+                return
+            self._failed_starts = 0
+            self.stop_workers()
+            mend = "every machine needs the same mmrec and extras"
+            raise ModelError(f"workers cannot start: {_summary(error)}; {mend}") from error
 
     def _collect(
         self, ready: Any, worker: Any, block: _Block, retries: deque[_Block]
@@ -189,10 +185,8 @@ class WorkerPool:
         return []
 
 
-@cache
-def worker_pool(config: EngineConfig) -> WorkerPool:
-    """The workers of a cluster; one pool for each process, as Ray itself has it."""
-    return WorkerPool(config)
+# One pool for each process, as Ray itself has it.
+worker_pool = cache(WorkerPool)
 
 
 def connect(config: EngineConfig) -> Any:
@@ -210,8 +204,7 @@ def connect(config: EngineConfig) -> Any:
         return ray
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if config.address is None:
-        # Workers import what this process does.
-        paths = os.pathsep.join(path for path in sys.path if path)
+        paths = os.pathsep.join(filter(None, sys.path))  # workers import what this process does
         options |= {
             "num_cpus": config.workers or os.cpu_count(),
             "object_store_memory": 512 * 2**20,  # containers have little shared memory
@@ -222,21 +215,20 @@ def connect(config: EngineConfig) -> Any:
         # "local" starts a cluster; without it Ray looks for the address of an earlier one.
         ray.init(config.address or "local", **options)
     except (OSError, RuntimeError, ValueError) as error:
+        mend = "set RAY_AUTH_MODE=token and have the token here (docs/cluster.md)"
         raise ConfigError(
             f"--engine ray: no cluster at {config.address or 'this machine'}: {error}; start one with "
-            "`ray start --head`, and where it has a token, set RAY_AUTH_MODE=token and have the token "
-            "here (docs/cluster.md)"
+            f"`ray start --head`, and where it has a token, {mend}"
         ) from error
     return ray
 
 
 def core_count(ray: Any) -> int:
     """Number of cores of the cluster; a ConfigError if it has none, as before a machine has joined."""
-    count = int(ray.cluster_resources().get("CPU", 0))
-    if not count:
-        mend = "let machines join by `ray start --address`"
-        raise ConfigError(f"--engine ray: the cluster has no cores; {mend}")
-    return count
+    if count := int(ray.cluster_resources().get("CPU", 0)):
+        return count
+    mend = "let machines join by `ray start --address`"
+    raise ConfigError(f"--engine ray: the cluster has no cores; {mend}")
 
 
 class _Worker:

@@ -60,13 +60,8 @@ def open_captioner(
 ) -> Captioner:
     """Open the captioner that `config.vision` names; it is loaded or called with the first photo.
 
-    Args:
-        config: also price and calls in flight of a model behind HTTP.
-        budget: pays for that model.
-        placement: of a local model; by default the fastest of this machine.
-
-    Raises:
-        ConfigError: there is no such captioner.
+    The budget is for a model behind HTTP, by default a new one; the placement for a local model, by
+    default the fastest of this machine. A ConfigError says which captioners there are.
     """
     name = config.vision.captioner
     kind, _, model = name.partition(":")
@@ -104,11 +99,7 @@ def vision_checks() -> dict[str, tuple[str, str]]:
 
 
 def caption_fault(caption: str, max_characters: int = 800) -> str | None:
-    """Why a caption is useless, as `kind: detail`; None for one that can be used.
-
-    A good caption that begins with "a photo of" is left as it is: the store keeps what a model
-    wrote word for word, and a few words that all captions share move their vectors alike.
-    """
+    """Why a caption is useless, as `kind: detail`; None for one that can be used."""
     words = re.findall(r"\w+", caption.lower())
     if not caption.strip():
         return "empty caption"
@@ -144,10 +135,9 @@ def caption_fault(caption: str, max_characters: int = 800) -> str | None:
 
 
 class ColorCaptioner:
-    """Describes how bright a photo is and which colours it has, not what can be seen in it.
+    """Describes how bright a photo is and which colours it has, without a model.
 
-    It needs no model and no network, and the same pixels always give the same caption. Its
-    captions are features of the ranker only, and are not displayed.
+    Its captions are features of the ranker only, and are not displayed.
     """
 
     chunk_size = 64

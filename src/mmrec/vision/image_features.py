@@ -37,19 +37,17 @@ class Captions:
 
     def __str__(self) -> str:
         """How many photos have no caption, and why; empty when all have one."""
-        if not self.failures:
+        if not (total := self.failures.total()):
             return ""
         top = self.failures.most_common(3)
         reasons = ", ".join(f"{reason} ({count:,})" for reason, count in top)
-        total = self.failures.total()
         return f"{total:,} of {len(self.texts):,} photos have no caption: {reasons}"
 
 
 class LocalPhotoModel:
-    """A model of transformers that looks at photos, by its name on the hub or its folder.
+    """A model of transformers for photos, by its name on the hub or its folder; loaded when needed.
 
-    It is loaded with the first photo. A revision is a commit on the hub, by default that of the
-    local cache or the newest; the default placement is the fastest of this machine.
+    A revision is a commit on the hub, by default that of the local cache, or the newest.
     """
 
     kind: ClassVar[str]  # of its results in the store
@@ -109,11 +107,7 @@ class ImageEncoder(LocalPhotoModel):
     chunk_sizes = (16, 128)
 
     def available(self) -> bool:
-        """Whether the weights can be expected here; nothing is loaded.
-
-        Images are left out where the default's weights are missing; those that the user names
-        must exist, so for them the answer is yes, and loading fails with an error.
-        """
+        """Whether the weights are here; those that the user names must be, or loading fails."""
         is_default = self.name == VisionConfig().image_model
         return not is_default or Weights.find(self.name, self._revision) is not None
 
