@@ -31,11 +31,7 @@ def _capitals(blocks):
             yield number, word.upper()
 
 
-def _load_capitals():
-    return {"kind": "capitals"}, _capitals
-
-
-CAPITALS = Job({"kind": "capitals"}, _load_capitals)
+CAPITALS = Job({"kind": "capitals"}, lambda: ({"kind": "capitals"}, _capitals))
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -21,15 +19,13 @@ pytestmark = pytest.mark.skipif(
 FLAGS = ["--no-sandbox"]
 FLAGS += [f"--disable-{name}" for name in ("background-networking", "component-update", "gpu", "sync")]
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
-Open = Callable[..., Any]
 expect = sync_api.expect
 expect.set_options(timeout=30_000)  # the first search loads the encoder
 
 
 @pytest.fixture(scope="module")
-def served(model, tmp_path_factory):
-    database = tmp_path_factory.mktemp("browser") / "live.sqlite"
-    with serving(model, "--database", f"sqlite:///{database}", "--per-minute", "100000") as running:
+def served(model):
+    with serving(model, "--per-minute", "100000") as running:
         yield running
 
 
