@@ -1,4 +1,4 @@
-"""Models that compute on workers; the driver states their provenance and stores their results.
+"""Models that compute on workers; the driver has their provenance and stores results.
 
 Only the driver calls paid APIs, and results match those of a single-process run. So the death of a
 worker costs computing time, and never a call.
@@ -33,7 +33,7 @@ _ANY_TASK = Task("answer", "", None, 0)
 
 
 class RemoteEncoder(Encoder):
-    """The sentence encoder on workers, with the precision and backend that the driver chose."""
+    """The sentence encoder on workers, with precision and backend of the driver."""
 
     chunk = 512
 
@@ -46,7 +46,7 @@ class RemoteEncoder(Encoder):
         self.worker_config = config.encoder.model_copy(update=resolved)
 
     def encode_blocks(self, blocks: Iterator[Rows]) -> Iterator[tuple[int, np.ndarray | Failure]]:
-        """(d,) float16 unit vectors of numbered texts; a text over which workers fail has none."""
+        """(d,) float16 unit vectors of texts; one over which workers fail has none."""
         job = Job(self.provenance, partial(_load_encoder, self.worker_config))
         return self._pool.map_rows(job, blocks)
 
@@ -57,7 +57,7 @@ class RemoteEncoder(Encoder):
 
 
 class _RemoteModel:
-    """A model whose rows workers compute; all else is asked of the local one, which stays unloaded."""
+    """A model whose rows workers compute; all else is asked of a local one, never loaded."""
 
     def __init__(self, local: Any, pool: WorkerPool, load: Callable[[], Loaded]) -> None:
         self._local, self._pool, self._load = local, pool, load
@@ -70,13 +70,13 @@ class _RemoteModel:
         return self._pool.map_rows(Job(self._local.provenance(_ANY_TASK), self._load), prompts)
 
     def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Any]]:
-        """Caption or encode RGB photos in any order; Ray copies (h, w, 3) arrays only once."""
+        """Caption or encode photos in any order; Ray copies (h, w, 3) arrays only once."""
         arrays = ([(number, np.asarray(photo)) for number, photo in block] for block in photos)
         return self._pool.map_rows(Job(self._local.provenance, self._load), arrays)
 
 
 class _RemoteExtractiveModel(ExtractiveModel):
-    """The extractive model: notes on workers, summaries here, from vectors that workers compute.
+    """The extractive model: notes on workers, summaries here, from vectors of workers.
 
     The vectors that a worker computes for its notes come back with them and are stored.
     """
@@ -109,7 +109,7 @@ class _RemoteExtractiveModel(ExtractiveModel):
 def remote_language_model(
     local: LanguageModel, config: Config, encoder: RemoteEncoder, store: Store
 ) -> LanguageModel:
-    """A language model on workers; one behind HTTP, which is paid for, stays in this process."""
+    """A language model on workers; one behind HTTP, which is paid for, stays here."""
     pool, kind = worker_pool(config.engine), config.language.llm.partition(":")[0]
     if kind == "builtin":
         return _RemoteExtractiveModel(config, encoder, pool)
@@ -124,7 +124,7 @@ def remote_language_model(
 
 
 def remote_captioner(local: Captioner, config: Config) -> Captioner:
-    """A captioner on workers; one behind HTTP, and the builtin one, stay in this process."""
+    """A captioner on workers; one behind HTTP, and the builtin one, stay here."""
     if config.vision.captioner.partition(":")[0] not in LOCAL_CAPTIONERS:
         return local
     pool = worker_pool(config.engine)
@@ -142,37 +142,29 @@ def remote_image_encoder(config: Config) -> ImageEncoder:
     return cast(ImageEncoder, _RemoteModel(open_model(), pool, load))
 
 
-class _WorkerEncoder(Encoder):
-    """A worker's encoder, whose store holds what it computed for one block."""
-
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__(config, Store())
-
-    def take_vectors(self) -> list[tuple[bytes, bytes]]:
-        """Keys and vectors of all texts since the last call."""
-        vectors = self._store.db.execute("SELECT key, value FROM results").fetchall()
-        self._store.close()
-        self._store = Store()
-        return vectors
-
-
-# A worker's only encoder of a configuration, so that all jobs share it.
-_worker_encoder = cache(_WorkerEncoder)
+@cache
+def _worker_encoder(config: EncoderConfig) -> tuple[Encoder, Store]:
+    """A worker's only encoder of a configuration, for all jobs, and its store."""
+    store = Store()
+    return Encoder(config, store), store
 
 
 def _load_encoder(config: EncoderConfig) -> Loaded:
-    encoder = _worker_encoder(config)
+    encoder, _ = _worker_encoder(config)
     return encoder.provenance, encoder.encode_blocks
 
 
 def _load_extractive_model(config: Config) -> Loaded:
-    encoder, annotation = _worker_encoder(config.encoder), config.annotation
+    annotation = config.annotation
+    encoder, store = _worker_encoder(config.encoder)
     model = ExtractiveModel(encoder, annotation.item_kind, annotation.summary_tokens)
 
     def compute(blocks: NumberedPrompts) -> Iterator[tuple[int, Any]]:
         for block in blocks:
             answers = list(model.generate(iter([block])))
-            vectors = encoder.take_vectors()
+            with store.transaction() as database:
+                vectors = database.execute("SELECT key, value FROM results").fetchall()
+                database.execute("DELETE FROM results")
             for number, answer in answers:
                 yield number, (answer, vectors)
                 vectors = []  # the first answer carries those of the block
@@ -181,8 +173,7 @@ def _load_extractive_model(config: Config) -> Loaded:
 
 
 def _load_language_model(config: Config, placement: Placement) -> Loaded:
-    encoder = _worker_encoder(config.encoder)
-    model = open_language_model(config, encoder, Store(), placement=placement)
+    model = open_language_model(config, *_worker_encoder(config.encoder), placement=placement)
     return model.provenance(_ANY_TASK), model.generate
 
 

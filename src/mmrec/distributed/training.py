@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class _WorkerShard(Shard):
-    """A worker's shard: neighbouring rows of every batch, as many as the other workers have."""
+    """A worker's shard: neighbouring rows of every batch, as many as the others have."""
 
     def __init__(self, rank: int, workers: int) -> None:
         self._rank, self._workers = rank, workers
@@ -50,7 +50,7 @@ class _WorkerShard(Shard):
 
 
 def train_on_workers(config: EngineConfig, batch_size: int, train: Callable[[Shard], T]) -> T:
-    """Train on several workers, each with its shard of every batch; returns what the first returns.
+    """Train on workers, each with its shard of batches; return what the first returns.
 
     Each has at least 128 rows of a batch, since with fewer rows they wait for each other more than
     they compute. Where that is one worker, nothing is started. An error of mmrec is raised here.
@@ -96,5 +96,5 @@ def _train_on_this_worker(config: dict[str, Any]) -> Any:
     shard = _WorkerShard(context.get_world_rank(), context.get_world_size())
     try:
         return ray.get(config["train"])(shard)
-    except MmrecError as error:  # all workers have the same; raised here, it would be tried again
+    except MmrecError as error:  # raised here, it would be tried again
         return error

@@ -38,18 +38,18 @@ Loaded = tuple[Provenance, RowFunction]
 
 @dataclass(frozen=True)
 class Job:
-    """What workers compute of rows: the provenance of the driver, and what each worker loads once."""
+    """What determines results, as the driver has it, and what each worker loads once."""
 
     provenance: Provenance
     load: Callable[[], Loaded]
 
 
 _Block = tuple[Rows, int]
-"""Rows, and how many workers may still die over them before they are computed one by one."""
+"""Rows, and how many workers may die over them until they are computed one by one."""
 
 
 class WorkerPool:
-    """The workers of a cluster; each loads a job's model when it first gets rows of it, and keeps it.
+    """The workers of a cluster; each loads and keeps the model of every job that it gets.
 
     Nothing is started before there are rows, but `placement` joins a cluster at an address.
     """
@@ -66,24 +66,24 @@ class WorkerPool:
 
     @cached_property
     def placement(self) -> Placement:
-        """Where models run on all workers, and at which precision; a cluster asks one of its machines."""
+        """Where models run on workers, and how exactly; one of the machines decides."""
         if self._config.address is None:
             return Placement.choose()
         choose = self._ray.remote(num_gpus=min(1, self._gpus))(lambda: Placement.choose())
         return self._ray.get(choose.remote())
 
     def map_rows(self, job: Job, blocks: Iterator[Rows]) -> Generator[tuple[int, Any]]:
-        """Results of rows, each with its number, in any order; takes a block when a worker is idle.
+        """Numbered results of rows, in any order; takes a block when a worker is idle.
 
         A row that raises, or over which two workers die, becomes a failure; an error of mmrec is
         raised here. Threads take turns.
 
         Raises:
-            ModelError: workers cannot start, have another model, or fail on many rows in succession.
+            ModelError: workers cannot start, have another model, or fail on row after row.
         """
         retries: deque[_Block] = deque()
         source: Iterator[_Block] = ((rows, 2) for rows in blocks)
-        pending: dict[Any, tuple[Any, _Block]] = {}  # reference to results -> worker and block
+        pending: dict[Any, tuple[Any, _Block]] = {}  # by reference to results
         results: list[tuple[int, Any]] = []
 
         def take_block() -> _Block | None:
@@ -92,7 +92,8 @@ class WorkerPool:
         with self._lock:
             self._failures = 0
             if not self._idle and not self._starting:
-                for _ in range(self._config.workers or self._gpus or core_count(self._ray)):
+                count = self._config.workers or self._gpus or core_count(self._ray)
+                for _ in range(count):
                     self._start_worker()
             try:
                 while True:
@@ -102,7 +103,7 @@ class WorkerPool:
                     yield from results  # while the worker computes its next block
                     if self._idle and not pending:
                         return
-                    (ready,), _ = self._ray.wait([*pending, *self._starting], num_returns=1)
+                    (ready,), _ = self._ray.wait([*pending, *self._starting])
                     if ready in pending:
                         results = self._collect(ready, *pending.pop(ready), retries)
                     else:
@@ -128,7 +129,7 @@ class WorkerPool:
         return int(self._ray.cluster_resources().get("GPU", 0))
 
     def _start_worker(self) -> None:
-        # Ray holds a worker back until there is a free core, and on a cluster with GPUs a free GPU.
+        # Ray holds a worker back until there is a free core, or GPU where there are GPUs.
         worker = self._ray.remote(num_cpus=1, num_gpus=min(1, self._gpus))(_Worker).remote()
         self._starting[worker.sign_of_life.remote()] = worker
 
@@ -151,7 +152,7 @@ class WorkerPool:
     def _collect(
         self, ready: Any, worker: Any, block: _Block, retries: deque[_Block]
     ) -> list[tuple[int, Any]]:
-        """Results of a block; if it failed, retry it, whole or row by row, or give up its row."""
+        """Results of a block; one that fails is retried, whole or row by row, or given up."""
         error: BaseException
         rows, attempts = block
         try:
@@ -212,7 +213,7 @@ def connect(config: EngineConfig) -> Any:
             "include_dashboard": False,
         }
     try:
-        # "local" starts a cluster; without it Ray looks for the address of an earlier one.
+        # "local" starts a cluster; without it Ray looks for an earlier one.
         ray.init(config.address or "local", **options)
     except (OSError, RuntimeError, ValueError) as error:
         mend = "set RAY_AUTH_MODE=token and have the token here (docs/cluster.md)"
@@ -224,7 +225,7 @@ def connect(config: EngineConfig) -> Any:
 
 
 def core_count(ray: Any) -> int:
-    """Number of cores of the cluster; a ConfigError if it has none, as before a machine has joined."""
+    """Cores of the cluster; a ConfigError if it has none, since no machine has joined."""
     if count := int(ray.cluster_resources().get("CPU", 0)):
         return count
     mend = "let machines join by `ray start --address`"
@@ -244,12 +245,12 @@ class _Worker:
         name = json.dumps(job.provenance, sort_keys=True)
         if name not in self._functions:
             provenance, function = job.load()
-            if provenance != job.provenance:
-                kind = job.provenance["kind"]
-                keys = [key for key in job.provenance if provenance.get(key) != job.provenance[key]]
+            expected = job.provenance
+            if provenance != expected:
+                keys = [key for key in expected if provenance.get(key) != expected[key]]
                 raise ModelError(
-                    f"a worker has another {kind}: its {', '.join(keys)} differs from this process's; "
-                    "every machine needs the same weights and the same mmrec"
+                    f"a worker has another {expected['kind']}: its {', '.join(keys)} differs from "
+                    "this process's; every machine needs the same weights and the same mmrec"
                 )
             self._functions[name] = function
         # A list, since what is raised half-way is then the error of the entire block.

@@ -103,7 +103,7 @@ def add_item(
     ] = "",
     photo: Annotated[UploadFile | None, File(description="JPEG, PNG, WebP or GIF.")] = None,
 ) -> schemas.AddedItem:
-    """Add a new item by a description, a photo, or both; one that is sent twice counts once."""
+    """Add a new item by a description or a photo; one that is sent twice counts once."""
     try:
         caption = service.add_item(item, name, description, photo.file.read() if photo else None)
     except (DataError, PhotoError) as error:

@@ -35,11 +35,7 @@ log = logging.getLogger("mmrec.service")
 
 
 def create_app(model: Path, config: ServeConfig) -> FastAPI:
-    """Make an application that serves a saved model, which is loaded when the application starts.
-
-    Raises:
-        ConfigError: the file of keys cannot be read, or is empty.
-    """
+    """An application that serves a saved model, which is loaded when it starts."""
     keys = read_keys(config.keys) if config.keys else []
 
     @asynccontextmanager
@@ -69,14 +65,14 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
 
     @app.get("/ready", tags=["service"], responses=error_responses(413, 503))
     def ready(service: CurrentService) -> dict[str, int]:
-        """Model and database can be used; with the number of the last live review in the model."""
+        """Model and database can be used; with the number of the last live review."""
         return {"last_review": service.last_review_number}
 
     for kind in (MmrecError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _handle_error)
-    # Metrics and log name routes and not paths, so that ids and texts of users stay out of them.
-    # This middleware goes last, around all others, so that refused requests are counted too.
-    registry = CollectorRegistry()  # the global one would mix several applications of a process
+    # Metrics and log name routes, not paths: ids and texts of users stay out of them.
+    # This middleware goes around all others, so that refused requests are counted too.
+    registry = CollectorRegistry()  # the global one would mix applications of a process
     instrumentator = Instrumentator(should_group_status_codes=False, registry=registry)
     instrumentator.add(_group_unknown_methods, metrics.default(registry=registry), _log_request)
     options: dict[str, Any] = {"tags": ["service"], "responses": error_responses(413)}
@@ -85,26 +81,27 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
 
 
 def open_live_store(model: Path, config: ServeConfig) -> LiveStore:
-    """Open the database of live reviews: `config.database`, or `live.sqlite` in the model's folder."""
+    """Open `config.database`, or by default `live.sqlite` in the model's folder."""
     return LiveStore(config.database or f"sqlite:///{(model / 'live.sqlite').resolve()}")
 
 
 def read_keys(path: Path) -> list[str]:
-    """Read API keys, one a line but for comments with #; a ConfigError where there is none."""
+    """API keys, one a line but for comments with #; a ConfigError where there is none."""
     keys = []
     try:
         for line in map(str.strip, path.read_text().splitlines()):
             if line and not line.startswith("#"):
                 keys.append(line)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--keys {path}: cannot be read ({type(error).__name__})") from error
+        reason = type(error).__name__
+        raise ConfigError(f"--keys {path}: cannot be read ({reason})") from error
     if not keys:
         raise ConfigError(f"--keys {path}: the file has no key; write one a line")
     return keys
 
 
 async def _handle_error(request: Request, error: Exception) -> Response:
-    """Answer with an error, as a page or as JSON; details of a failure are for the log alone."""
+    """Answer with an error, as a page or JSON; details are for the log alone."""
     request_id, headers = request.state.request_id, None
     # Pages are the routes that the OpenAPI document leaves out.
     is_page = not getattr(request.scope.get("route"), "include_in_schema", True)
@@ -128,7 +125,7 @@ async def _handle_error(request: Request, error: Exception) -> Response:
         status, message = 503, f"{resource} cannot be reached; try again later"
     else:
         log.error("request %s failed", request_id, exc_info=error)
-        status, message = 500, "internal error; the log has the details under this request id"
+        status, message = 500, "internal error; the log has the details under this id"
     if is_page:
         return web.error_page(status, message, headers)
     return JSONResponse({"error": message, "request_id": request_id}, status, headers)

@@ -39,7 +39,7 @@ class StoredReview(Entry):
 
 
 class StoredItem(Entry):
-    """An item; `caption` is null without a photo, which is a small JPEG without metadata."""
+    """An item, with a caption and a small JPEG where there is a photo."""
 
     __tablename__ = "live_items"
 
@@ -60,7 +60,7 @@ class LiveStore:
         url: of the database; missing tables are created.
 
     Raises:
-        ConfigError: the kind of database is not supported, or its driver is not installed.
+        ConfigError: the database is of another kind, or its driver is not installed.
         StoreError: the database cannot be reached; every method raises it too.
     """
 
@@ -110,21 +110,21 @@ class LiveStore:
         try:
             with Session(self._engine, expire_on_commit=False) as session, session.begin():
                 if write and kind == "postgresql":  # SQLite locks by itself
-                    # PostgreSQL assigns numbers before transactions commit. Without a lock a reader
-                    # could see number 8, and never look for number 7, which commits later. Its key
-                    # is arbitrary ("mmre"): locks of other applications must not collide with it.
+                    # Numbers are assigned before transactions commit: without a lock a
+                    # reader could see 8, and never look for 7, which commits later. The key
+                    # is arbitrary ("mmre"), so that other applications have another one.
                     lock = f"SELECT pg_advisory_xact_lock({0x6D6D7265})"
                     session.execute(sqlalchemy.text(lock))
                 yield session
         except IntegrityError:
             raise
         except SQLAlchemyError as error:
-            # The driver's message alone: SQLAlchemy's own quotes the statement with the review.
+            # The driver's message: SQLAlchemy's own quotes the statement with the review.
             reason = str(getattr(error, "orig", None) or type(error).__name__).strip()
             raise StoreError(f"the database of live reviews ({kind}): {reason}") from error
 
 
 def _configure_sqlite(connection: Any, _: Any) -> None:
-    """Wait for locks up to 10 s, let readers and a writer work side by side, sync every commit."""
+    """Wait for locks up to 10 s, read beside a writer, and sync every commit."""
     for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL"):
         connection.execute(f"PRAGMA {pragma}")

@@ -1,4 +1,4 @@
-"""The service behind the API and the pages: a recommender that takes in live reviews and items."""
+"""A recommender that takes in live reviews and items, for the API and the pages."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ class RecommendationService:
         # The builtin captioner names colours, which tell visitors nothing.
         self._shows_captions = config.vision.captioner != "builtin"
         if config.language.llm != "builtin" or self._shows_captions:
-            # Slow models have a cache of their own: requests without new text do not wait for them.
+            # They are slow: requests without new text do not wait for them.
             self._models, self._models_lock = open_models(config), threading.Lock()
         for models in (recommender.models, self._models):
-            # Visitors do not wait for a long run on the same store, unless they would pay again.
+            # Visitors do not wait for a long run on the store, unless they would pay again.
             models.store.max_wait = 1.0
         self._live_captions: dict[str, str] = {}  # by item, where a live item has a photo
-        # Of the entries in the recommender. Items come first: their descriptions count even if a
-        # review of them was stored before.
+        # Of the entries in the recommender. Items come first: their descriptions count even
+        # if a review of them was stored before.
         self._last_numbers: dict[type[Entry], int] = {StoredItem: 0, StoredReview: 0}
         self._last_poll = 0.0
         self._saved_items = frozenset(recommender.state.online.codes["item"])
@@ -83,18 +83,13 @@ class RecommendationService:
         with self._lock:
             yield self._recommender
 
-    def catch_up(self, *, immediately: bool = False, poll_seconds: float = 0.5) -> None:
-        """Take in live reviews and items that were stored since the last call, by any process.
+    def catch_up(self, *, immediately: bool = False) -> None:
+        """Take in live reviews and items that any process has stored since the last call.
 
-        Args:
-            immediately: read the store even if the last call was less than `poll_seconds` ago.
-            poll_seconds: how long reviews of other processes may go unnoticed.
-
-        Raises:
-            StoreError: the database cannot be read.
+        Unless it must be done immediately, the store is read at most every half a second.
         """
         with self._lock:
-            if not immediately and time.monotonic() - self._last_poll < poll_seconds:
+            if not immediately and time.monotonic() - self._last_poll < 0.5:
                 return
             for table in self._last_numbers:
                 while entries := self._store.since(table, self._last_numbers[table]):
@@ -142,37 +137,33 @@ class RecommendationService:
     def add_item(
         self, item: str, name: str | None, description: str, photo: bytes | None
     ) -> str | None:
-        """Annotate a new item, store it, and take it in; return a caption of its photo, if any.
+        """Annotate a new item, store it, take it in; return a caption of its photo.
 
         Raises:
-            PhotoError: the photo cannot be read.
-            DataError: neither description nor photo has anything that the model can use.
+            PhotoError, DataError: the photo, or all of its content, cannot be used.
             ItemExistsError: the item is the model's, or was added with other content.
         """
         if item in self._saved_items:
             raise ItemExistsError(f"item {item!r} exists already; add a review of it instead")
-        content: dict[str, str | None] = {"name": name, "description": description, "caption": None}
-        small = None
+        small = caption = None
         if photo is not None:
             max_pixels = self._recommender.config.read.max_pixels
             small = encode_thumbnail(io.BytesIO(photo), max_pixels)
             with tempfile.NamedTemporaryFile(suffix=".jpg") as file, self._models_lock:
                 file.write(small)
                 file.flush()
-                annotator, captioner = (
-                    PhotoAnnotator(self._models.store, max_pixels),
-                    self._models.captioner,
-                )
-                content["caption"] = annotator.caption_photo(Path(file.name), captioner)
-        captions = [content["caption"]] if content["caption"] else []
+                annotator = PhotoAnnotator(self._models.store, max_pixels)
+                caption = annotator.caption_photo(Path(file.name), self._models.captioner)
+        captions = [caption] if caption else []
         self._recommender.state.online.check_item_content(description, captions)
+        content = {"name": name, "description": description, "caption": caption}
         note = self._write_note(description)
         if not self._store.add(StoredItem(item=item, photo=small, note=note, **content)):
             stored = self._store.find_item(item)
             if any(getattr(stored, field) != value for field, value in content.items()):
                 raise ItemExistsError(f"item {item!r} was added before; add a review of it instead")
         self.catch_up(immediately=True)
-        return content["caption"] if self._shows_captions else None
+        return caption if self._shows_captions else None
 
     def recommend(
         self, user: str | None, n: int, *, why: bool = False, **options: Any
@@ -183,7 +174,8 @@ class RecommendationService:
             rows = self._recommender.recommend(user, n, **options).to_dicts()
             tastes = {name: options[name] for name in ("likes", "liked") if name in options}
             for row in rows if why else ():
-                explanations.append(self._recommender.explain(user, row["item"], **tastes))
+                explanation = self._recommender.explain(user, row["item"], **tastes)
+                explanations.append(explanation)
         if explanations and self._sentences:
             with self._models_lock:
                 write = self._models.annotator.write_reasons
@@ -200,7 +192,7 @@ class RecommendationService:
         return [Item(**row) for row in rows]
 
     def item_profile(self, item: str, limit: int = 5) -> ItemProfile:
-        """An item with the most typical sentence of its reviews, and `limit` likes and dislikes."""
+        """An item with a typical sentence of its reviews, likes and dislikes."""
         (described,) = self.describe_items([item])
         with self._lock:
             state = self._recommender.state
@@ -224,11 +216,7 @@ class RecommendationService:
             return photos
 
     def photo(self, item: str, index: int) -> bytes:
-        """One of the item's `photos` as a small JPEG without metadata.
-
-        Raises:
-            DataError: there is no such photo, or it cannot be read.
-        """
+        """One of an item's `photos` as a small JPEG without metadata; else a DataError."""
         photos = self.photos(item)
         if index >= len(photos):
             raise DataError(f"{item!r} has {len(photos)} photos")

@@ -40,12 +40,10 @@ class RecommendationRequest(_Request):
     """Options of a list of recommendations."""
 
     n: ListLength = Field(10, description="Number of items.")
-    categories: list[Identifier] = Field([], max_length=20, description="Items need one of them.")
-    prices: list[PriceTag] = Field([], max_length=3, description="Items need one of them.")
-    max_fpr: Share | None = Field(
-        None, description="Most disliked items that pass the threshold, as a share of all disliked."
-    )
-    diversity: Share = Field(0.0, description="Preference for items unlike those above them.")
+    categories: list[Identifier] = Field([], max_length=20, description="Items have one of these.")
+    prices: list[PriceTag] = Field([], max_length=3, description="Items have one of these.")
+    max_fpr: Share | None = Field(None, description="Hide all but this share of dislikes.")
+    diversity: Share = Field(0.0, description="How much items in the list should differ.")
     why: bool = Field(False, description="Whether to explain every item.")
 
 
@@ -54,19 +52,19 @@ class UserRecommendationRequest(RecommendationRequest):
 
     model_config = ConfigDict(strict=False)  # query parameters are all text
 
-    seen: bool = Field(False, description="Whether to include items that the user has reviewed.")
+    seen: bool = Field(False, description="Whether to include reviewed items.")
 
 
 class RecommendationByTextRequest(RecommendationRequest):
-    """A list of recommendations for somebody without reviews, by what they say they like."""
+    """Recommendations for somebody without reviews, by what they say they like."""
 
     likes: NonBlankText = Field(description="As in `ramen, quiet places, cheap`.")
 
 
 class RecommendationByItemsRequest(RecommendationRequest):
-    """A list of recommendations for somebody without reviews, by items that they like."""
+    """Recommendations for somebody without reviews, by items that they like."""
 
-    liked: list[Identifier] = Field(min_length=1, max_length=50, description="Ids of items.")
+    liked: list[Identifier] = Field(min_length=1, max_length=50, description="Their ids.")
 
 
 class Pair(_Request):
@@ -143,7 +141,7 @@ class AddedItem(BaseModel):
     """An item that has been stored for good."""
 
     item: str
-    shows: str | None = Field(description="A caption of its photo, if a vision model wrote one.")
+    shows: str | None = Field(description="Caption of its photo by a vision model.")
 
 
 class ErrorResponse(BaseModel):
@@ -178,7 +176,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         413: "The body is too large.",
         422: "Validation error.",
         429: "Too many requests.",
-        503: "The database of live reviews or a language or vision model cannot be reached.",
+        503: "The database or a language or vision model cannot be reached.",
     }
     responses: dict[int | str, dict[str, Any]] = {}
     for status in statuses:

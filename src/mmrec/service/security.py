@@ -1,4 +1,4 @@
-"""Checks that every request passes first: API key, rate, size; and the headers of every response."""
+"""What every request passes first: API key, rate, size; and headers of responses."""
 
 from __future__ import annotations
 
@@ -27,13 +27,9 @@ _SECURITY_HEADERS = {
 
 
 class RequestGuard:
-    """ASGI middleware that refuses requests without a key or beyond the limits, and adds headers.
+    """Middleware that refuses requests without a key or beyond limits, and adds headers.
 
-    Args:
-        app: the application behind it.
-        keys: API keys, one of which `/v1` requires; without keys it is open.
-        limits: its `per_minute` and `max_body`; `max_photo` holds for `/v1/items`.
-        handle_error: makes the response to a refused request.
+    Without keys the API is open. Only for `/v1/items` a body may have `max_photo` bytes.
     """
 
     max_clients = 10_000  # whose buckets are kept; that of the longest absence goes first
@@ -101,7 +97,7 @@ class RequestGuard:
 
     def _check_key(self, authorization: str) -> str:
         scheme, _, key = authorization.partition(" ")
-        # Compare with every key, each in constant time, so that the time taken reveals nothing.
+        # Compare with every key in constant time, so that the time taken reveals nothing.
         matches = sum(hmac.compare_digest(key.strip().encode(), allowed) for allowed in self._keys)
         if scheme.lower() != "bearer" or not matches:
             message = "an API key is required: Authorization: Bearer KEY"
@@ -109,7 +105,7 @@ class RequestGuard:
         return key
 
     def _take_token(self, client: str) -> None:
-        """A full bucket has `per_minute` tokens, and an empty one is full again after a minute."""
+        """Take a token; a full bucket has `per_minute`, and an empty one is full after a minute."""
         capacity, now = self._limits.per_minute, time.monotonic()
         tokens, last_use = self._buckets.pop(client, (float(capacity), now))
         tokens = min(capacity, tokens + (now - last_use) * capacity / 60)

@@ -48,7 +48,7 @@ class ListForm(BaseModel):
 def home(
     request: Request, form: Annotated[ListForm, Query()], service: CurrentService
 ) -> HTMLResponse:
-    """The form and the list; with the header `X-Fragment: list` the list alone, for the script."""
+    """The form and the list; with `X-Fragment: list` the list alone, for the script."""
     # The name goes first; without name and text the list is that of an unknown user.
     by_text, max_fpr = bool(form.likes) and not form.user, 1 - form.hide / 100
     cards = service.recommend(
@@ -62,8 +62,8 @@ def home(
         categories=[form.category] if form.category else [],
     )
     with service.recommender() as recommender:
-        _, true_positive_rate = recommender.evaluation.curve.for_max_fpr(max_fpr)
-    values = {"form": form, "cards": cards, "photos": service.photos, "shown": true_positive_rate}
+        _, shown = recommender.evaluation.curve.for_max_fpr(max_fpr)
+    values = {"form": form, "cards": cards, "photos": service.photos, "shown": shown}
     if request.headers.get("x-fragment") == "list":
         return _render("list.html.jinja", **values)
     with service.recommender() as recommender:
@@ -81,7 +81,7 @@ def place(
     service: CurrentService,
     added: Annotated[bool, Query()] = False,
 ) -> HTMLResponse:
-    """An item: its photos, quotes from its reviews, similar items, and a form for a review."""
+    """An item with photos, quotes, similar items, and a form for a review."""
     profile = service.item_profile(item)
     with service.recommender() as recommender:
         neighbors = [name for name, _ in recommender.similar_items(item, 6)]
@@ -101,14 +101,15 @@ async def add_review(
     text: Annotated[str, Form(max_length=10_000)] = "",
 ) -> Response:
     """Add the review that a visitor has written."""
-    # Pages of other sites must not write in the name of a visitor (cross-site request forgery).
+    # Other sites must not write in the name of a visitor (cross-site request forgery).
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return HTMLResponse("reviews are accepted from this page only", 403)
     try:
         name = user.strip() or "anonymous"
         review = ReviewRequest(user=name, item=item, rating=rating, text=text)
     except ValidationError:
-        raise HTTPException(422, "a name must have 1 to 200 printable characters") from None
+        message = "a name must have 1 to 200 printable characters"
+        raise HTTPException(422, message) from None
     await run_in_threadpool(service.add_review, review.user, item, rating, review.text)
     query = form.query(user=review.user, likes="")
     return RedirectResponse(f"{request.url.path}{query}&added=true", 303)
@@ -126,10 +127,8 @@ def photo(
 def error_page(status: int, message: str, headers: Mapping[str, str] | None = None) -> HTMLResponse:
     """A page that says why a request failed."""
     title = {404: "Not found", 422: "Not valid", 503: "Not available"}.get(status, "Error")
-    response = _render("error.html.jinja", title=title, message=message)
-    response.status_code = status
-    response.headers.update(headers or {})
-    return response
+    page = templates.get_template("error.html.jinja").render(title=title, message=message)
+    return HTMLResponse(page, status, headers)
 
 
 def _render(name: str, **values: Any) -> HTMLResponse:

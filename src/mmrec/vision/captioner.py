@@ -68,9 +68,9 @@ def open_captioner(
     if name == "builtin":
         return ColorCaptioner()
     if kind in LOCAL_CAPTIONERS:
-        path, default_model = LOCAL_CAPTIONERS[kind]
+        path, default = LOCAL_CAPTIONERS[kind]
         revision = config.vision.captioner_revision
-        captioner: Captioner = resolve_name(path)(model or default_model, revision, placement)
+        captioner: Captioner = resolve_name(path)(model or default, revision, placement)
         return captioner
     budget = budget or Budget(config.language.budget)
     if client := open_chat_client(name, config.language, budget):

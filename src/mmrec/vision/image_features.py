@@ -30,7 +30,7 @@ __all__ = ["Captions", "ImageEncoder", "LocalPhotoModel", "PhotoAnnotator"]
 
 @dataclass(frozen=True)
 class Captions:
-    """Captions of photos by path, "" where there is none, and how many have none for which reason."""
+    """Captions by path of photo, "" where there is none, and how many fail for which reason."""
 
     texts: dict[str, str]
     failures: Counter[str]
@@ -45,7 +45,7 @@ class Captions:
 
 
 class LocalPhotoModel:
-    """A model of transformers for photos, by its name on the hub or its folder; loaded when needed.
+    """A model of transformers for photos, by name or folder; it is loaded when needed.
 
     A revision is a commit on the hub, by default that of the local cache, or the newest.
     """
@@ -98,7 +98,7 @@ class LocalPhotoModel:
 
 
 class ImageEncoder(LocalPhotoModel):
-    """Encodes photos as the pooled features of a ResNet: (2048,) for ResNet-50 (paper, section 4).
+    """Encodes photos as pooled features of ResNet, (2048,) for ResNet-50 (paper, section 4).
 
     Native bf16 is more than twice as fast as fp32, and the cosine to fp32 stays above .999.
     """
@@ -238,7 +238,7 @@ class PhotoAnnotator:
     def _decode(
         self, paths: Sequence[str], blocks: Iterator[list[int]], broken: list[tuple[int, Failure]]
     ) -> Generator[list[tuple[int, Image.Image]]]:
-        """Decode blocks of photos, the next one while the model works on this one; fills `broken`."""
+        """Decode blocks of photos, one ahead of the model; fills `broken`."""
 
         def load(number: int) -> tuple[int, Image.Image] | None:
             try:
