@@ -1,7 +1,5 @@
 """Reading pages as a browser would, for tests of them."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections import Counter
@@ -14,30 +12,30 @@ EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>"
 class Reader(HTMLParser):
     """Tags with their attributes, and the text, as a browser would see them."""
 
-    def __init__(self, page: str) -> None:
+    def __init__(self, page):
         super().__init__()
         self.page = page
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self.feed(page)
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag, attrs: list[tuple[str, str | None]]):
         self.tags.append((tag, dict(attrs)))
         self.text += " "
 
-    def handle_data(self, data: str) -> None:
+    def handle_data(self, data):
         self.text += data
 
-    def headings(self) -> list[tuple[str, str]]:
+    def headings(self):
         """Tag and text of every heading, in order."""
         found = re.findall(r"<(h[1-6])\b[^>]*>(.*?)</\1>", self.page, re.DOTALL)
         return [(tag, html.unescape(text)) for tag, text in found]
 
-    def shown(self) -> str:
+    def shown(self):
         """The text with single spaces."""
         return " ".join(self.text.split())
 
-    def check(self) -> None:
+    def check(self):
         """The page is inert, needs nothing but itself, and its ids are unique."""
         assert not {tag for tag, _ in self.tags} & {"script", "img", "iframe", "object", "embed", "base"}
         assert not [name for _, attrs in self.tags for name in attrs if name.startswith("on")]
@@ -53,6 +51,6 @@ class Reader(HTMLParser):
         assert not re.search(r"#(0\d)\1\1", self.page)  # every colour comes from the variables
 
 
-def svgs(page: str) -> list[ElementTree.Element]:
+def svgs(page):
     """The pictures of a page."""
     return [ElementTree.fromstring(svg) for svg in re.findall("<svg.*?</svg>", page, re.DOTALL)]

@@ -1,7 +1,5 @@
 """Commands and the service for tests, the latter also in this process; and a real PostgreSQL."""
 
-from __future__ import annotations
-
 import io
 import os
 import shutil
@@ -10,11 +8,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -23,9 +19,7 @@ WAIT = 60.0
 MMREC = [sys.executable, "-c", "import sys; from mmrec.cli import main; main(sys.argv[1:])"]
 
 
-def mmrec(
-    *words: object, cwd: Path, cache: Path | None = None, program: Sequence[str] = MMREC
-) -> subprocess.CompletedProcess[str]:
+def mmrec(*words, cwd, cache=None, program=MMREC):
     """Run a command as a user types it, in a process of its own."""
     cache = cache or cwd / "cache"
     environment = os.environ | {"MMREC_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
@@ -33,7 +27,7 @@ def mmrec(
     return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
-def command(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def command(*words, cwd):
     """The same in this process, which has loaded its libraries already; lines are 200 wide."""
     from mmrec.cli import main
     from mmrec.cli.options import stdout
@@ -57,12 +51,12 @@ class Service:
 
     client: httpx.Client
 
-    def get(self, path: str, **options: Any) -> Any:
+    def get(self, path, **options):
         response = self.client.get(path, **options)
         assert response.status_code == 200, response.text
         return response.json()
 
-    def post(self, path: str, body: Any, status: int = 200) -> Any:
+    def post(self, path, body, status=200):
         response = self.client.post(path, json=body)
         assert response.status_code == status, response.text
         return response.json()
@@ -77,7 +71,7 @@ class Served(Service):
 
 
 @contextmanager
-def service_in_process(model: Path, **settings: Any) -> Iterator[Service]:
+def service_in_process(model, **settings):
     """The application in this process, until the block is left; `settings` are those of `ServeConfig`."""
     pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
     from fastapi.testclient import TestClient
@@ -91,7 +85,7 @@ def service_in_process(model: Path, **settings: Any) -> Iterator[Service]:
 
 
 @contextmanager
-def serving(model: Path, *flags: str) -> Iterator[Served]:
+def serving(model, *flags):
     """`mmrec serve` on a free port, until the block is left."""
     pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
     port = free_port()
@@ -111,14 +105,14 @@ def serving(model: Path, *flags: str) -> Iterator[Served]:
             process.wait(20)
 
 
-def _ready(client: httpx.Client) -> bool:
+def _ready(client):
     try:
         return client.get("/ready").status_code == 200
     except httpx.TransportError:
         return False
 
 
-def free_port() -> int:
+def free_port():
     """A port on loopback that nothing listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -126,7 +120,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def postgresql() -> Iterator[str]:
+def postgresql():
     """A real PostgreSQL of Debian's package, on a free port."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not programs:

@@ -4,8 +4,6 @@ Their outputs are nonsense that depends on the input, so that loading, batching 
 tested without any download.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """One local Ray for all tests of distributed models."""
 
-from __future__ import annotations
-
 import pytest
 from ray_pool import ENGINE
 

@@ -1,7 +1,5 @@
 """Jobs, and a thread that kills workers, for the tests of distributed models."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,7 +1,5 @@
 """Models on workers: the same results as in one process, also when workers die; paid calls are made once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Training on several workers: the model of one process, also when a worker dies."""
 
-from __future__ import annotations
-
 import os
 import signal
 from functools import partial

@@ -1,7 +1,5 @@
 """Workers of a local Ray: rows that raise, workers that die, and who is to blame."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """A service in this process that the tests of a file share."""
 
-from __future__ import annotations
-
 import pytest
 
 from serving import service_in_process

@@ -1,7 +1,5 @@
 """The HTTP API: what it answers is what the library answers; bad requests are refused."""
 
-from __future__ import annotations
-
 import pytest
 
 JSON = {"Content-Type": "application/json"}

@@ -1,7 +1,5 @@
 """The web pages in a real browser, on a phone and on a desktop, with and without JavaScript."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from urllib.parse import parse_qs, urlsplit

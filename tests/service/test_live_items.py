@@ -1,7 +1,5 @@
 """Items that are added to a running service, and models that annotate what is added."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil

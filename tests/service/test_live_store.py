@@ -1,7 +1,5 @@
 """The database of live reviews, and processes that share it."""
 
-from __future__ import annotations
-
 import logging
 import signal
 import sqlite3

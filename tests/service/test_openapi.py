@@ -1,7 +1,5 @@
 """The service keeps to its OpenAPI document, whatever the request."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Keys, limits and headers; metrics and logs that name no user."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re

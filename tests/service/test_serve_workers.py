@@ -1,7 +1,5 @@
 """`mmrec serve` with several workers, and stopped in the middle of a request."""
 
-from __future__ import annotations
-
 import json
 import re
 import signal

@@ -1,7 +1,5 @@
 """The web pages as plain HTTP; test_browser.py opens them in a browser."""
 
-from __future__ import annotations
-
 import pytest
 
 

@@ -1,7 +1,5 @@
 """Photos that the tests of several models share."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from PIL import Image

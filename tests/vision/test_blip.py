@@ -1,7 +1,5 @@
 """BLIP-2 and BLIP: the real code on tiny random models, and on real weights where those are."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

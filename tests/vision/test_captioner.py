@@ -1,7 +1,5 @@
 """Captioners by name, captions that say nothing, and the builtin captioner on known colours."""
 
-from __future__ import annotations
-
 import itertools
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Photos through the store: each file is seen by a model once; and vectors by ResNet."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Captions by a chat server: what it is sent, when it is asked again, which answers are used."""
 
-from __future__ import annotations
-
 import base64
 import unicodedata
 from io import BytesIO

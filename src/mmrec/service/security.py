@@ -89,7 +89,7 @@ class RequestGuard:
             if scope["path"] not in ("/health", "/ready", "/metrics"):
                 self._take_token(client)
             length = headers.get("content-length", "0")
-            check_size(int(length) if length.isdigit() else 0)
+            check_size(int(length) if length.isdecimal() else 0)
             await self._app(scope, receive_limited, send_with_headers)
         except HTTPException as error:
             response = await self._handle_error(Request(scope), error)
