@@ -52,6 +52,7 @@ class ExtractiveModel(LanguageModel):
     """
 
     chunk_size = 2048
+    window: int | None = None
 
     def __init__(self, encoder: Encoder, item_kind: str, summary_tokens: int = 96) -> None:
         self._encoder = encoder
@@ -67,6 +68,10 @@ class ExtractiveModel(LanguageModel):
         revision, encoder = f"3-{self._lexicon.revision}", self._encoder.provenance
         model = {"model": "builtin", "revision": revision, "encoder": encoder}
         return {"kind": task.name, **model, **settings}
+
+    def status(self) -> str:
+        """Nothing is used up."""
+        return ""
 
     def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
         """Answer prompts block by block; all prompts of a block have the same task."""

@@ -95,7 +95,6 @@ class LanguageModel(Protocol):
     @property
     def window(self) -> int | None:
         """Most tokens of texts in one prompt; None for a model of rules, which has no limit."""
-        return None
 
     def provenance(self, task: Task) -> dict[str, object]:
         """What determines an answer besides the texts: kind, model, revision, prompt, parameters."""
@@ -109,7 +108,6 @@ class LanguageModel(Protocol):
 
     def status(self) -> str:
         """Usage so far, for the progress bar."""
-        return ""
 
 
 def estimate_tokens(text: str) -> int:
