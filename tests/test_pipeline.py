@@ -1,7 +1,5 @@
 """Models learn from words what ratings cannot tell, reproducibly and without test labels."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import replace
 from typing import Any
@@ -15,7 +13,6 @@ from checkerboard import ITEM_TEXTS, USER_TEXTS
 from mmrec.cache.store import Store
 from mmrec.config import Config, EvidenceConfig, RankerConfig, TrainingConfig
 from mmrec.data.schema import Split
-from mmrec.encoder.text_encoder import Encoder
 from mmrec.evidence.policies import Evidence
 from mmrec.experiments.baselines import simple_baseline_probabilities
 from mmrec.features.dataset import Dataset
@@ -36,7 +33,7 @@ TASTE = Config(
 
 
 @pytest.fixture(scope="module")
-def board(encoder: Encoder) -> PreparedData:
+def board(encoder):
     """Reviews of everything by everyone; some diagonals are held out, each with both kinds of a row."""
     user, item = np.divmod(np.arange(SIDE * SIDE), SIDE)
     match = user % 2 == item % 2
@@ -58,7 +55,7 @@ def board(encoder: Encoder) -> PreparedData:
 
 
 @pytest.mark.parametrize("features", ["baseline", "proposed"])
-def test_tastes_are_learned_from_words_where_means_tell_nothing(board: PreparedData, features: str) -> None:
+def test_tastes_are_learned_from_words_where_means_tell_nothing(board, features):
     label, split = board.label, board.split
     config = TASTE.model_copy(update={"ranker": TASTE.ranker.model_copy(update={"features": features})})
     probability = train_model(replace(board, config=config)).probability
@@ -67,9 +64,7 @@ def test_tastes_are_learned_from_words_where_means_tell_nothing(board: PreparedD
     assert roc_auc_score(label[split.test], peers["bias model"][split.test]) < 0.65
 
 
-def test_one_seed_gives_one_model_another_seed_another_and_global_randomness_is_left_alone(
-    board: PreparedData,
-) -> None:
+def test_one_seed_gives_one_model_another_seed_another_and_global_randomness_is_left_alone(board):
     short = TASTE.training.model_copy(update={"epochs": 2})
     ranker = TASTE.ranker.model_copy(update={"features": "baseline", "reduction": "staged"})
     config = TASTE.model_copy(update={"training": short, "ranker": ranker})
@@ -90,7 +85,7 @@ def test_one_seed_gives_one_model_another_seed_another_and_global_randomness_is_
         assert torch.equal(weights, again.model.ranker.state_dict()[name]), name
 
 
-def test_learning_reads_no_label_of_a_test_row(board: PreparedData) -> None:
+def test_learning_reads_no_label_of_a_test_row(board):
     corpus, split = board.dataset, board.split
     short = TASTE.training.model_copy(update={"epochs": 2})
     ranker = TASTE.ranker.model_copy(update={"features": "baseline"})

@@ -1,7 +1,5 @@
 """The model card, and a recommender on a simulated hub."""
 
-from __future__ import annotations
-
 import base64
 import json
 import re

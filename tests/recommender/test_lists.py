@@ -1,9 +1,5 @@
 """Lists of items are those that scoring every pair alone would give."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -18,31 +14,28 @@ ITEMS, WIDTH, CATEGORIES = 60, 8, 3
 EQUAL = (0.5, 0.5)
 
 
-def random_entities(count: int, factors: int, rng: np.random.Generator) -> EntityFeatures:
+def random_entities(count, factors, rng):
     """Random features, the last ones all zero: those of the unknown id."""
 
-    def with_unknown(values: np.ndarray) -> np.ndarray:
-        return np.concatenate([values, np.zeros_like(values[:1])])
+    def random_values(*shape, dtype=np.float16):
+        values = rng.normal(size=(count + 1, *shape)).astype(dtype)
+        values[-1] = 0
+        return values
 
     codes = rng.integers(CATEGORIES + 1, size=(count + 1, 2))
     codes[-1] = CATEGORIES
-    return EntityFeatures(
-        ("mean rating",),
-        with_unknown(rng.normal(size=(count, 1))).astype(np.float32),
-        {"gist": with_unknown(rng.normal(size=(count, WIDTH))).astype(np.float16)},
-        {"gist": with_unknown(np.ones(count)).astype(np.float32)},
-        codes,
-        with_unknown(rng.normal(size=(count, factors))).astype(np.float16),
-    )
+    dense, gist, factors = random_values(1, dtype=np.float32), random_values(WIDTH), random_values(factors)
+    present = (np.arange(count + 1) < count).astype(np.float32)
+    return EntityFeatures(("mean rating",), dense, {"gist": gist}, {"gist": present}, codes, factors)
 
 
-def random_features(factors: int = 4, items: int = ITEMS) -> Features:
+def random_features(factors=4, items=ITEMS):
     rng = np.random.default_rng(1)
     users, item_entities = random_entities(20, factors, rng), random_entities(items, factors, rng)
     return Features(users, item_entities, rng.integers(20, size=200), rng.integers(items, size=200))
 
 
-def random_model(features: Features, *, linear: bool = True, inactive: tuple[int, ...] = ()) -> TrainedModel:
+def random_model(features, *, linear=True, inactive=()):
     """A model of three runs in which every weight matters, but for the corrections of inactive runs."""
     inputs = RankerInputs(features)
     shape = RankerShape(
@@ -62,11 +55,10 @@ def random_model(features: Features, *, linear: bool = True, inactive: tuple[int
             parameter.normal_(std=0.5, generator=generator)
         for parameter in ranker.top[-1].parameters():
             parameter[list(inactive)] = 0
-    builder: Any = None
-    return TrainedModel(builder, ranker.eval(), EQUAL, {})
+    return TrainedModel(None, ranker.eval(), EQUAL, {})
 
 
-def probabilities(model: TrainedModel, features: Features, user: int) -> np.ndarray:
+def probabilities(model, features, user):
     """Of all items, by the ranker itself."""
     items = torch.arange(features.item.unknown_index)
     with torch.inference_mode():
@@ -76,7 +68,7 @@ def probabilities(model: TrainedModel, features: Features, user: int) -> np.ndar
 
 @pytest.mark.parametrize("factors", [0, 4])
 @pytest.mark.parametrize(("linear", "inactive"), [(False, ()), (True, ()), (True, (0, 2)), (True, (0, 1, 2))])
-def test_lists_agree_with_the_ranker(linear: bool, inactive: tuple[int, ...], factors: int) -> None:
+def test_lists_agree_with_the_ranker(linear, inactive, factors):
     features = random_features(factors)
     model = random_model(features, linear=linear, inactive=inactive)
     scorer = ListScorer(model, features)
@@ -89,12 +81,15 @@ def test_lists_agree_with_the_ranker(linear: bool, inactive: tuple[int, ...], fa
         assert expected[codes] == pytest.approx(probability, abs=1e-6)
 
 
-def test_excluded_items_are_left_out_and_candidates_are_the_only_items() -> None:
+def test_a_list_has_only_likely_candidates_that_are_not_excluded():
     features = random_features()
     scorer = ListScorer(random_model(features), features)
-    best = scorer.top_items(3, 10)[0]
+    best, probability = scorer.top_items(3, 10)
     assert best.tolist() == scorer.top_items(3, ITEMS)[0][:10].tolist()
     assert scorer.top_items(3, 9, excluded=best[:1])[0].tolist() == best[1:].tolist()
+    likely = scorer.top_items(3, 10, min_probability=probability[4])
+    assert likely[0].tolist() == best[:5].tolist()
+    assert likely[1].tolist() == probability[:5].tolist()
     candidates = np.array([5, 9, 11])
     codes, probability = scorer.top_items(0, 10, candidates=candidates, excluded=[9])
     assert sorted(codes) == [5, 11]
@@ -104,7 +99,7 @@ def test_excluded_items_are_left_out_and_candidates_are_the_only_items() -> None
 
 
 @pytest.mark.parametrize("inactive", [(), (0, 1, 2)])
-def test_changed_and_added_items_are_scored_anew(inactive: tuple[int, ...]) -> None:
+def test_changed_and_added_items_are_scored_anew(inactive):
     features = random_features()
     model = random_model(features, inactive=inactive)
     scorer = ListScorer(model, features)
@@ -123,15 +118,13 @@ def test_changed_and_added_items_are_scored_anew(inactive: tuple[int, ...]) -> N
     assert probability[codes == ITEMS] == pytest.approx([expected], abs=1e-6)
 
 
-def test_pairs_are_scored_in_chunks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_are_scored_in_chunks_of_any_size(monkeypatch):
     features = random_features()
     scorer = ListScorer(random_model(features), features)
     views = (np.arange(40) % 20, np.arange(40))
-    together = scorer.score_pairs(views)
+    together, ranked = scorer.score_pairs(views), scorer.top_items(4, ITEMS)[0].tolist()
     monkeypatch.setattr("mmrec.recommender.lists._CHUNK_ROWS", 7)
     assert scorer.score_pairs(views) == pytest.approx(together, abs=1e-6)
-    assert (
-        scorer.top_items(4, ITEMS)[0].tolist()
-        == ListScorer(random_model(features), features).top_items(4, ITEMS)[0].tolist()
-    )
+    assert scorer.top_items(4, ITEMS)[0].tolist() == ranked
+    assert ListScorer(random_model(features), features).top_items(4, ITEMS)[0].tolist() == ranked
     assert scorer.score_pairs((views[0][:0], views[1][:0])).shape == (0,)

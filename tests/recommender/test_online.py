@@ -1,7 +1,5 @@
 """A live review changes what a fit with it would change."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 
@@ -9,78 +7,82 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mmrec.data import Reviews
 from mmrec.evidence.views import EvidenceViews
 from mmrec.features.dataset import Dataset
-from mmrec.features.tables import EntityFeatures
 from mmrec.recommender.online import OnlineState
-from mmrec.recommender.recommender import Recommender
 
 TEXT = "The ramen was wonderful and cheap. The waiter was slow."
 
 
-def online_state(fitted: Recommender) -> OnlineState:
+@pytest.fixture
+def online(fitted):
     """A new state, whose features may be changed."""
-    saved = fitted.saved
-    features = copy.deepcopy(saved.features)
-    return OnlineState(replace(saved, features=features), fitted.state.dataset.data, fitted.models)
+    saved = replace(fitted.saved, features=copy.deepcopy(fitted.saved.features))
+    return OnlineState(saved, fitted.state.dataset.data, fitted.models)
 
 
-def with_one_more(reviews: Reviews, user: str, item: str, stars: float) -> Reviews:
-    row = {"user": user, "item": item, "rating": stars, "text": TEXT, "photos": []}
-    row |= {"review_id": "live", "time": None, "captions": []}
-    more = pl.DataFrame([row], schema=reviews.table.schema)
-    return replace(reviews, table=pl.concat([reviews.table, more]))
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_live_review_changes_features_as_a_fit_does(fitted, online, is_new):
+    names = {"user": "somebody new", "item": "somewhere new"}
+    if not is_new:
+        names = {"user": online.ids["user"][3], "item": online.ids["item"][4]}
+    (note,) = fitted.models.annotator.write_notes([TEXT])
+    codes = online.add_review(names["user"], names["item"], 2.0, TEXT, note)
+    # The same reviews and one more, from the start.
+    row = names | {"rating": 2.0, "text": TEXT, "photos": [], "review_id": "live", "time": None}
+    table = fitted.reviews.table
+    table = pl.concat([table, pl.DataFrame([row | {"captions": []}], schema=table.schema)])
+    dataset = Dataset.from_reviews(replace(fitted.reviews, table=table), fitted.models, fitted.config)
+    builder, data = fitted.saved.model.builder.refit(dataset), dataset.data
+    kinds = ("user", data.user, data.users), ("item", data.item, data.items)
+    for live, code, (kind, entity, ids) in zip(
+        (online.features.user, online.features.item), codes, kinds, strict=True
+    ):
+        fresh = builder.build(kind, EvidenceViews.all_reviews(entity), dataset)
+        view = ids.index(names[kind])
+        assert online.ids[kind][code] == names[kind]
+        assert live.names == fresh.names
+        assert live.vectors
+        for name, block in live.vectors.items():
+            difference = block[code].astype(float) - fresh.vectors[name][view].astype(float)
+            assert np.abs(difference).max() < 2e-3
+            assert live.present[name][code] == pytest.approx(fresh.present[name][view], abs=1e-5)
+        assert live.categories[code].tolist() == fresh.categories[view].tolist()
+        for column, name in enumerate(live.names):
+            if name in ("rating effect", "text rating effect"):
+                assert live.dense[code, column] == pytest.approx(fresh.dense[view, column], abs=0.1)
+            elif name != "spread":  # of residuals, which a fit changes for all reviews
+                assert live.dense[code, column] == pytest.approx(fresh.dense[view, column], abs=2e-2)
 
 
-def both_ways(
-    fitted: Recommender, user: str, item: str, stars: float
-) -> list[tuple[EntityFeatures, int, EntityFeatures, int]]:
-    """Features of a user and an item after one more review, live and from all reviews anew."""
-    note = fitted.models.annotator.write_notes([TEXT])[0]
-    assembler = fitted.saved.model.builder
-    live = online_state(fitted)
-    codes = live.add_review(user, item, stars, TEXT, note)
-    corpus = Dataset.from_reviews(
-        with_one_more(fitted.reviews, user, item, stars), fitted.models, fitted.config
-    )
-    after = assembler.refit(corpus)
-    anew = []
-    for of, names, name in (("user", corpus.data.users, user), ("item", corpus.data.items, item)):
-        entity = corpus.data.user if of == "user" else corpus.data.item
-        anew.append((after.build(of, EvidenceViews.all_reviews(entity), corpus), names.index(name)))
-    sides = (live.features.user, live.features.item)
-    return [(made, code, *own) for made, code, own in zip(sides, codes, anew, strict=True)]
+def test_a_review_that_cannot_be_encoded_changes_nothing(fitted, online, monkeypatch):
+    codes, sizes = copy.deepcopy(online.codes), [len(ids) for ids in online.ids.values()]
 
-
-@pytest.mark.parametrize("newcomer", [False, True])
-def test_a_live_review_is_heard_as_a_fit_would_hear_it(fitted: Recommender, newcomer: bool) -> None:
-    data = fitted.state.dataset.data
-    user, item = ("somebody new", "somewhere new") if newcomer else (data.users[3], data.items[4])
-    for made, code, fresh, at in both_ways(fitted, user, item, 2.0):
-        assert made.names == fresh.names
-        for name, block in made.vectors.items():
-            assert np.abs(block[code].astype(float) - fresh.vectors[name][at].astype(float)).max() < 2e-3
-            assert made.present[name][code] == pytest.approx(fresh.present[name][at], abs=1e-5)
-        assert made.categories[code].tolist() == fresh.categories[at].tolist()
-        exact = [at for at, name in enumerate(made.names) if "effect" not in name and name != "spread"]
-        assert made.dense[code, exact] == pytest.approx(fresh.dense[at, exact], abs=2e-2)
-        for name in ("rating effect", "text rating effect"):
-            column = made.names.index(name)
-            assert made.dense[code, column] == pytest.approx(fresh.dense[at, column], abs=0.1)
-
-
-def test_a_review_that_cannot_be_put_into_vectors_changes_nothing(
-    fitted: Recommender, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    live = online_state(fitted)
-    codes = {of: dict(own) for of, own in live.codes.items()}
-
-    def broken(*_: object) -> None:
+    def fail(*_):
         raise MemoryError
 
-    note = fitted.models.annotator.write_notes([TEXT])[0]
-    monkeypatch.setattr(type(fitted.models.encoder), "encode", broken)
+    (note,) = fitted.models.annotator.write_notes([TEXT])
+    monkeypatch.setattr(type(fitted.models.encoder), "encode", fail)
     with pytest.raises(MemoryError):
-        live.add_review("somebody new", "somewhere new", 5.0, TEXT, note)
-    assert live.codes == codes
+        online.add_review("somebody new", "somewhere new", 5.0, TEXT, note)
+    assert online.codes == codes
+    assert [len(ids) for ids in online.ids.values()] == sizes
+
+
+def test_a_user_who_likes_items_gets_the_effects_of_five_stars(fitted, online):
+    """As live reviews with five stars give them, one after the other, but for the items' changes."""
+    items = [2, 5, 7]
+    liked = online.user_who_likes(items)
+    regression, penalty = fitted.saved.text_regression, fitted.saved.model.builder.penalties[0]
+    effect = online.features.item.dense[items, online.features.item.names.index("rating effect")]
+    above = 5.0 - regression.mean_rating - effect.astype(float)
+    columns = dict(zip(liked.names, liked.dense[0].tolist(), strict=True))
+    assert columns["rating effect"] == pytest.approx(above.sum() / (3 + penalty), abs=1e-5)
+    unknown = dict(zip(liked.names, liked.dense[-1].tolist(), strict=True))
+    spread = unknown["spread"] * 5 + ((above - columns["rating effect"]) ** 2).sum()
+    assert columns["spread"] == pytest.approx(spread / 8, abs=1e-5)
+    assert columns["text rating effect"] == unknown["text rating effect"]
+    assert columns["log length"] == unknown["log length"]
+    likes = online.features.item.vectors["likes"][items].astype(np.float32).mean(0)
+    assert liked.vectors["likes"][0] == pytest.approx(likes, abs=1e-3)
+    assert not liked.vectors["dislikes"][0].any()

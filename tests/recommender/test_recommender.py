@@ -1,10 +1,7 @@
 """The five verbs on a small Sample City."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,17 +12,17 @@ from mmrec.recommender.explain import KNOWLEDGE_GROUPS
 from mmrec.recommender.recommender import Recommender
 
 
-def changed(fitted: Recommender, **settings: Any) -> Config:
+def changed(fitted, **settings):
     """The same settings with the same store, but for some."""
     return fitted.config.model_copy(update=settings)
 
 
-def test_nothing_can_be_asked_before_fitting(tmp_path: Path) -> None:
+def test_nothing_can_be_asked_before_fitting(tmp_path):
     with pytest.raises(DataError, match="call fit"):
         Recommender(Config(store=tmp_path / "store.sqlite")).recommend("ann")
 
 
-def test_predict_takes_any_user_and_any_item(fitted: Recommender) -> None:
+def test_predict_takes_any_user_and_any_item(fitted):
     user, item = fitted.state.dataset.data.users[0], fitted.state.dataset.data.items[0]
     chance = fitted.predict([user, "stranger", user, "stranger"], [item, item, "unknown", "unknown"])
     assert chance.shape == (4,)
@@ -33,7 +30,7 @@ def test_predict_takes_any_user_and_any_item(fitted: Recommender) -> None:
     assert len(set(chance.round(9))) == 4
 
 
-def test_recommendations_agree_with_predictions_and_leave_out_what_was_reviewed(fitted: Recommender) -> None:
+def test_recommendations_agree_with_predictions_and_leave_out_what_was_reviewed(fitted):
     user = fitted.state.dataset.data.users[0]
     found = fitted.recommend(user, 5)
     np.testing.assert_allclose(
@@ -46,7 +43,7 @@ def test_recommendations_agree_with_predictions_and_leave_out_what_was_reviewed(
     assert set(fitted.recommend(user, 100, seen=True)["item"]) == set(fitted.state.dataset.data.items)
 
 
-def test_words_of_a_stranger_bring_what_was_asked_for(fitted: Recommender) -> None:
+def test_words_of_a_stranger_bring_what_was_asked_for(fitted):
     """The cuisine that was asked for is among what comes back at twice its share in town or more."""
     truth = {}
     for line in (Path(fitted.reviews.source).parent / "places.jsonl").read_text().splitlines():
@@ -63,12 +60,12 @@ def test_words_of_a_stranger_bring_what_was_asked_for(fitted: Recommender) -> No
 
 
 @pytest.mark.parametrize("arguments", [{}, {"user": "ann", "likes": "ramen"}, {"likes": ""}])
-def test_recommend_wants_a_user_or_words(fitted: Recommender, arguments: dict[str, str]) -> None:
+def test_recommend_wants_a_user_or_words(fitted, arguments):
     with pytest.raises(DataError, match="just one of these"):
         fitted.recommend(**arguments)
 
 
-def test_contributions_add_up_and_quotes_are_real(fitted: Recommender) -> None:
+def test_contributions_add_up_and_quotes_are_real(fitted):
     user = fitted.state.dataset.data.users[0]
     item = fitted.recommend(user, 1)["item"][0]
     why = fitted.explain(user, item)
@@ -85,7 +82,7 @@ def test_contributions_add_up_and_quotes_are_real(fitted: Recommender) -> None:
         fitted.explain(user, "unknown")
 
 
-def test_a_saved_model_answers_as_before(fitted: Recommender, tmp_path: Path) -> None:
+def test_a_saved_model_answers_as_before(fitted, tmp_path):
     again = Recommender.load(fitted.save(tmp_path / "model"))
     user = fitted.state.dataset.data.users[0]
     assert again.recommend(user, 10).equals(fitted.recommend(user, 10))
@@ -99,14 +96,14 @@ def test_a_saved_model_answers_as_before(fitted: Recommender, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "file", ["model.json", "model.safetensors", "features.safetensors", "reviews.parquet"]
 )
-def test_every_damaged_file_is_told(fitted: Recommender, tmp_path: Path, file: str) -> None:
+def test_every_damaged_file_is_told(fitted, tmp_path, file):
     folder = fitted.save(tmp_path / "model")
     (folder / file).write_bytes((folder / file).read_bytes()[:100])
     with pytest.raises(ModelError, match="damaged"):
         Recommender.load(folder)
 
 
-def test_the_store_of_another_machine_is_not_asked_for(fitted: Recommender, tmp_path: Path) -> None:
+def test_the_store_of_another_machine_is_not_asked_for(fitted, tmp_path):
     folder = fitted.save(tmp_path / "model")
     assert Recommender.load(folder).config.store == fitted.config.store
     manifest = json.loads((folder / "model.json").read_text())
@@ -115,7 +112,7 @@ def test_the_store_of_another_machine_is_not_asked_for(fitted: Recommender, tmp_
     assert Recommender.load(folder).config.store is None
 
 
-def test_a_model_of_another_format_is_refused(fitted: Recommender, tmp_path: Path) -> None:
+def test_a_model_of_another_format_is_refused(fitted, tmp_path):
     folder = fitted.save(tmp_path / "model")
     manifest = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(manifest | {"format": 99}))
@@ -123,12 +120,12 @@ def test_a_model_of_another_format_is_refused(fitted: Recommender, tmp_path: Pat
         Recommender.load(folder)
 
 
-def test_the_same_seed_fits_the_same_model(fitted: Recommender) -> None:
+def test_the_same_seed_fits_the_same_model(fitted):
     again = Recommender(fitted.config).fit(fitted.reviews)
     assert again.evaluation.metrics == fitted.evaluation.metrics
 
 
-def test_summaries_fit_and_serve_too(fitted: Recommender) -> None:
+def test_summaries_fit_and_serve_too(fitted):
     summarised = Recommender(changed(fitted, annotation=AnnotationConfig(strategy="summary"))).fit(
         fitted.reviews
     )
@@ -136,7 +133,7 @@ def test_summaries_fit_and_serve_too(fitted: Recommender) -> None:
     assert summarised.recommend(likes="ramen, quiet places", n=3).height == 3
 
 
-def test_filters_and_the_operating_point_leave_out(fitted: Recommender) -> None:
+def test_filters_and_the_operating_point_leave_out(fitted):
     user = fitted.state.dataset.data.users[0]
     everything = fitted.recommend(user, 100, seen=True)
     wanted = everything["categories"].explode().mode().sort()[0]
@@ -153,19 +150,19 @@ def test_filters_and_the_operating_point_leave_out(fitted: Recommender) -> None:
     assert (fitted.recommend(user, 100, seen=True, max_fpr=0.2)["probability"] >= threshold).all()
 
 
-def test_diversity_brings_unlike_items_up(fitted: Recommender) -> None:
+def test_diversity_brings_unlike_items_up(fitted):
     user = fitted.state.dataset.data.users[0]
     plain, mixed = (fitted.recommend(user, 5, diversity=share)["item"].to_list() for share in (0.0, 0.9))
     assert plain[0] == mixed[0]
     assert plain != mixed
 
-    def alike(items: list[str]) -> float:
+    def alike(items: list[str]):
         return sum(dict(fitted.similar_items(one, 100)).get(other, 0) for one in items for other in items)
 
     assert alike(mixed) < alike(plain)
 
 
-def test_a_stranger_may_name_what_they_like(fitted: Recommender) -> None:
+def test_a_stranger_may_name_what_they_like(fitted):
     item = fitted.state.dataset.data.items[0]
     found = fitted.recommend(liked=[item], n=100)
     assert item not in found["item"].to_list()
@@ -176,7 +173,7 @@ def test_a_stranger_may_name_what_they_like(fitted: Recommender) -> None:
         fitted.recommend(liked=["nowhere"])
 
 
-def test_similar_items_and_users_are_never_themselves(fitted: Recommender) -> None:
+def test_similar_items_and_users_are_never_themselves(fitted):
     item, user = fitted.state.dataset.data.items[0], fitted.state.dataset.data.users[0]
     near = fitted.similar_items(item, 5)
     assert len(near) == 5
@@ -187,7 +184,7 @@ def test_similar_items_and_users_are_never_themselves(fitted: Recommender) -> No
         fitted.similar_users("nobody")
 
 
-def test_a_live_review_changes_lists_and_reasons_at_once(fitted: Recommender, tmp_path: Path) -> None:
+def test_a_live_review_changes_lists_and_reasons_at_once(fitted, tmp_path):
     alive = Recommender.load(fitted.save(tmp_path))
     user, items = fitted.state.dataset.data.users[0], fitted.state.dataset.data.items
     before = alive.predict([user, "newcomer"], [items[2], items[2]])
@@ -208,7 +205,7 @@ def test_a_live_review_changes_lists_and_reasons_at_once(fitted: Recommender, tm
         alive.save(tmp_path)
 
 
-def test_all_users_at_once_get_what_each_gets_alone(fitted: Recommender) -> None:
+def test_all_users_at_once_get_what_each_gets_alone(fitted):
     users = fitted.state.dataset.data.users
     found = fitted.recommend_all(4, max_fpr=0.5)
     assert set(found["user"]) <= set(users)
@@ -223,7 +220,7 @@ def test_all_users_at_once_get_what_each_gets_alone(fitted: Recommender) -> None
     assert fitted.recommend_all(2, users=[]).height == 0
 
 
-def test_filters_go_before_nearness_in_words(fitted: Recommender) -> None:
+def test_filters_go_before_nearness_in_words(fitted):
     everything = fitted.recommend("stranger", 100)
     for price in everything["price"].drop_nulls().unique():
         for words in ("ramen", "pizza", "tacos", "quiet places"):
@@ -232,18 +229,18 @@ def test_filters_go_before_nearness_in_words(fitted: Recommender) -> None:
 
 
 @pytest.mark.parametrize("words", [",", " ;, ", "   "])
-def test_words_that_say_nothing_are_words_too(fitted: Recommender, words: str) -> None:
+def test_words_that_say_nothing_are_words_too(fitted, words):
     assert fitted.recommend(likes=words, n=3).height == 3
     assert len(fitted.search(words, 3)) == 3
 
 
-def test_a_search_brings_the_nearest_first(fitted: Recommender) -> None:
+def test_a_search_brings_the_nearest_first(fitted):
     asked = "sushi and sashimi"
     found, more = fitted.search(asked, 3), fitted.search(asked, 10)
     assert more[:3] == found
 
 
-def test_an_item_that_opened_today_is_found_by_its_description(fitted: Recommender, tmp_path: Path) -> None:
+def test_an_item_that_opened_today_is_found_by_its_description(fitted, tmp_path):
     alive = Recommender.load(fitted.save(tmp_path))
     words = "Sichuan hotpot with numbing pepper broth. Cheap lunch menu."
     before = alive.predict(["stranger"], ["hotpot"])
@@ -261,7 +258,7 @@ def test_an_item_that_opened_today_is_found_by_its_description(fitted: Recommend
         alive.add_item("nothing")
 
 
-def test_an_item_that_opened_today_is_known_by_one_photo(fitted: Recommender, tmp_path: Path) -> None:
+def test_an_item_that_opened_today_is_known_by_one_photo(fitted, tmp_path):
     alive = Recommender.load(fitted.save(tmp_path / "model"))
     photo = next(path for own in fitted.reviews.items["photos"] for path in own)
     caption = alive.caption(Path(photo))

@@ -1,7 +1,5 @@
 """Similarity of items by their texts."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -11,7 +9,7 @@ from mmrec.retrieval.text_neighbors import TextSpace, diversify, query_similarit
 ITEMS, SIZE = 50, 8
 
 
-def entities(gist: np.ndarray) -> EntityFeatures:
+def entities(gist: np.ndarray):
     none = np.zeros((len(gist), 0), dtype=np.int64)
     return EntityFeatures(
         (), none.astype(np.float32), {"gist": gist.astype(np.float16)}, {"gist": gist.any(1)}, none
@@ -60,12 +58,12 @@ def test_changed_rows_are_used_and_rows_without_text_have_no_neighbors(items):
 class _FixedEncoder:
     """Encodes three words as unit vectors, and a fourth as one between the first two."""
 
-    def encode(self, texts: list[str]) -> np.ndarray:
+    def encode(self, texts: list[str]):
         vectors = {"ramen": (1, 0, 0), "pizza": (0, 1, 0), "cheap price": (0, 0, 1), "noodles": (1, 0.2, 0)}
         return np.array([vectors[text] for text in texts], dtype=float)
 
 
-def standardised(values: list[float]) -> np.ndarray:
+def standardised(values: list[float]):
     return (np.array(values) - np.mean(values)) / np.std(values)
 
 
