@@ -1,6 +1,7 @@
-"""The five verbs on a small Sample City."""
+"""A recommender on a small Sample City: predictions, lists, reasons, live reviews, saving and loading."""
 
 import json
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,61 +13,65 @@ from mmrec.recommender.explain import KNOWLEDGE_GROUPS
 from mmrec.recommender.recommender import Recommender
 
 
-def changed(fitted, **settings):
-    """The same settings with the same store, but for some."""
-    return fitted.config.model_copy(update=settings)
+@pytest.fixture(scope="module")
+def users(fitted):
+    return [*fitted.state.online.ids["user"]]
 
 
-def test_nothing_can_be_asked_before_fitting(tmp_path):
+@pytest.fixture(scope="module")
+def items(fitted):
+    return [*fitted.state.online.ids["item"]]
+
+
+@pytest.fixture
+def live(model):
+    """The same recommender, to which reviews and items may be added."""
+    return Recommender.load(model)
+
+
+def test_an_unfitted_recommender_says_so(tmp_path):
     with pytest.raises(DataError, match="call fit"):
         Recommender(Config(store=tmp_path / "store.sqlite")).recommend("ann")
 
 
-def test_predict_takes_any_user_and_any_item(fitted):
-    user, item = fitted.state.dataset.data.users[0], fitted.state.dataset.data.items[0]
-    chance = fitted.predict([user, "stranger", user, "stranger"], [item, item, "unknown", "unknown"])
-    assert chance.shape == (4,)
-    assert ((chance > 0) & (chance < 1)).all()
-    assert len(set(chance.round(9))) == 4
+def test_any_user_and_any_item_have_a_prediction(fitted, users, items):
+    ids = [users[0], "stranger"] * 2, [items[0], items[0], "unknown", "unknown"]
+    probability = fitted.predict(*ids)
+    assert ((probability > 0) & (probability < 1)).all()
+    assert len(set(probability.round(9))) == 4
 
 
-def test_recommendations_agree_with_predictions_and_leave_out_what_was_reviewed(fitted):
-    user = fitted.state.dataset.data.users[0]
-    found = fitted.recommend(user, 5)
-    np.testing.assert_allclose(
-        found["probability"].to_numpy(), fitted.predict([user] * 5, found["item"].to_list()), atol=1e-6
-    )
-    assert found["probability"].is_sorted(descending=True)
+def test_lists_agree_with_predictions_and_leave_out_reviewed_items(fitted, users, items):
+    user = users[0]
+    rows = fitted.recommend(user, 5)
+    expected = fitted.predict([user] * 5, rows["item"].to_list())
+    assert rows["probability"].to_list() == pytest.approx(expected, abs=1e-6)
+    assert rows["probability"].is_sorted(descending=True)
     reviewed = set(fitted.reviews.table.filter(user=user)["item"])
     assert reviewed
     assert not reviewed & set(fitted.recommend(user, 100)["item"])
-    assert set(fitted.recommend(user, 100, seen=True)["item"]) == set(fitted.state.dataset.data.items)
+    assert set(fitted.recommend(user, 100, seen=True)["item"]) == {*items}
 
 
-def test_words_of_a_stranger_bring_what_was_asked_for(fitted):
-    """The cuisine that was asked for is among what comes back at twice its share in town or more."""
-    truth = {}
-    for line in (Path(fitted.reviews.source).parent / "places.jsonl").read_text().splitlines():
-        place = json.loads(line)
-        truth[place["business_id"]] = place["cuisines"]
-    cuisines = sorted({cuisine for some in truth.values() for cuisine in some})
-    share = []
-    for cuisine in cuisines:
-        found = fitted.recommend(likes=f"{cuisine} food", n=3)["item"]
-        hit = np.mean([cuisine in truth[item] for item in found])
-        share.append((hit, np.mean([cuisine in some for some in truth.values()])))
-    hits, chance = np.mean(share, axis=0)
-    assert hits > 2 * chance
+def test_words_of_a_new_user_find_the_cuisine_twice_as_often_as_chance(fitted):
+    places = (Path(fitted.reviews.source).parent / "places.jsonl").read_text().splitlines()
+    cuisines = {place["business_id"]: place["cuisines"] for place in map(json.loads, places)}
+    hits, chances = [], []
+    for cuisine in sorted({*chain(*cuisines.values())}):
+        rows = fitted.recommend(likes=f"{cuisine} food", n=3)
+        hits.append(np.mean([cuisine in cuisines[item] for item in rows["item"]]))
+        chances.append(np.mean([cuisine in served for served in cuisines.values()]))
+    assert np.mean(hits) > 2 * np.mean(chances)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"user": "ann", "likes": "ramen"}, {"likes": ""}])
-def test_recommend_wants_a_user_or_words(fitted, arguments):
+def test_a_list_is_for_a_user_or_words_or_liked_items(fitted, arguments):
     with pytest.raises(DataError, match="just one of these"):
         fitted.recommend(**arguments)
 
 
-def test_contributions_add_up_and_quotes_are_real(fitted):
-    user = fitted.state.dataset.data.users[0]
+def test_contributions_add_up_and_quotes_are_sentences_of_reviews(fitted, users):
+    user = users[0]
     item = fitted.recommend(user, 1)["item"][0]
     why = fitted.explain(user, item)
     assert why.probability == pytest.approx(float(fitted.predict([user], [item])[0]), abs=1e-6)
@@ -76,197 +81,171 @@ def test_contributions_add_up_and_quotes_are_real(fitted):
     texts = dict(zip(fitted.reviews.table["review_id"], fitted.reviews.table["text"], strict=True))
     assert why.quotes
     assert all(quote.text in texts[quote.review_id] for quote in why.quotes)
-    stranger = fitted.explain(None, item, likes="quiet places")
-    assert stranger.contributions["your ratings"] == pytest.approx(0, abs=1e-9)
-    with pytest.raises(DataError, match="there is no review of item"):
+    assert len({quote.review_id for quote in why.quotes}) == len(why.quotes)
+    # The nearest quote is the user's own sentence, whichever it is.
+    quotes = fitted.state.catalog.quotes(fitted.state.online.codes["item"][item])
+    for quote in (quotes[0], quotes[-1]):
+        new_user = fitted.explain(None, item, likes=quote.text)
+        assert new_user.quotes[0].text == quote.text
+        assert new_user.contributions["your ratings"] == pytest.approx(0, abs=1e-9)
+    with pytest.raises(DataError, match="no review of item"):
         fitted.explain(user, "unknown")
 
 
-def test_a_saved_model_answers_as_before(fitted, tmp_path):
-    again = Recommender.load(fitted.save(tmp_path / "model"))
-    user = fitted.state.dataset.data.users[0]
-    assert again.recommend(user, 10).equals(fitted.recommend(user, 10))
+def test_a_saved_model_answers_as_before(fitted, model, users, items):
+    again = Recommender.load(model)
+    assert again.recommend(users[0], 10).equals(fitted.recommend(users[0], 10))
     assert again.recommend(likes="ramen").equals(fitted.recommend(likes="ramen"))
-    item = fitted.state.dataset.data.items[0]
-    assert again.explain(user, item) == fitted.explain(user, item)
+    assert again.explain(users[0], items[0]) == fitted.explain(users[0], items[0])
     assert again.evaluation.metrics == fitted.evaluation.metrics
-    assert not [file for file in (tmp_path / "model").iterdir() if file.suffix in (".pkl", ".pt", ".bin")]
+    assert {file.suffix for file in model.iterdir()} == {".json", ".md", ".parquet", ".safetensors"}
 
 
-@pytest.mark.parametrize(
-    "file", ["model.json", "model.safetensors", "features.safetensors", "reviews.parquet"]
-)
-def test_every_damaged_file_is_told(fitted, tmp_path, file):
+def test_damaged_and_foreign_models_are_refused(fitted, tmp_path):
+    for name in ("model.json", "model.safetensors", "features.safetensors", "reviews.parquet"):
+        folder = fitted.save(tmp_path / "model")
+        (folder / name).write_bytes((folder / name).read_bytes()[:100])
+        with pytest.raises(ModelError, match="damaged"):
+            Recommender.load(folder)
     folder = fitted.save(tmp_path / "model")
-    (folder / file).write_bytes((folder / file).read_bytes()[:100])
-    with pytest.raises(ModelError, match="damaged"):
-        Recommender.load(folder)
-
-
-def test_the_store_of_another_machine_is_not_asked_for(fitted, tmp_path):
-    folder = fitted.save(tmp_path / "model")
-    assert Recommender.load(folder).config.store == fitted.config.store
     manifest = json.loads((folder / "model.json").read_text())
+    for content, message in (
+        ([], "damaged"),
+        (manifest | {"format": 99}, "fit again"),
+        (manifest | {"more": 1}, "damaged"),
+    ):
+        (folder / "model.json").write_text(json.dumps(content))
+        with pytest.raises(ModelError, match=message):
+            Recommender.load(folder)
+    # The store of another machine is not used.
     manifest["config"]["store"] = str(tmp_path / "elsewhere" / "store.sqlite")
     (folder / "model.json").write_text(json.dumps(manifest))
     assert Recommender.load(folder).config.store is None
 
 
-def test_a_model_of_another_format_is_refused(fitted, tmp_path):
-    folder = fitted.save(tmp_path / "model")
-    manifest = json.loads((folder / "model.json").read_text())
-    (folder / "model.json").write_text(json.dumps(manifest | {"format": 99}))
-    with pytest.raises(ModelError, match="fit again"):
-        Recommender.load(folder)
-
-
-def test_the_same_seed_fits_the_same_model(fitted):
+def test_one_seed_fits_one_model_and_summaries_serve_too(fitted):
     again = Recommender(fitted.config).fit(fitted.reviews)
     assert again.evaluation.metrics == fitted.evaluation.metrics
-
-
-def test_summaries_fit_and_serve_too(fitted):
-    summarised = Recommender(changed(fitted, annotation=AnnotationConfig(strategy="summary"))).fit(
-        fitted.reviews
-    )
+    config = fitted.config.model_copy(update={"annotation": AnnotationConfig(strategy="summary")})
+    summarised = Recommender(config).fit(fitted.reviews)
     assert set(summarised.state.online.features.user.vectors) == {"summary"}
     assert summarised.recommend(likes="ramen, quiet places", n=3).height == 3
 
 
-def test_filters_and_the_operating_point_leave_out(fitted):
-    user = fitted.state.dataset.data.users[0]
-    everything = fitted.recommend(user, 100, seen=True)
-    wanted = everything["categories"].explode().mode().sort()[0]
-    some = fitted.recommend(user, 100, seen=True, categories=[wanted])
-    assert 0 < len(some) < len(everything)
-    assert all(wanted in own for own in some["categories"])
-    priced = everything.filter(everything["price"].is_not_null())["price"][0]
-    assert set(fitted.recommend(user, 100, seen=True, prices=[priced])["price"]) == {priced}
-    assert len(fitted.recommend(user, 100, categories=["no such thing"])) == 0
-    kept = [len(fitted.recommend(user, 100, seen=True, max_fpr=bound)) for bound in (0.0, 0.2, 1.0)]
-    assert kept == sorted(kept)
-    assert kept[-1] == len(everything)
+def test_filters_and_the_operating_point_leave_out_items(fitted, users):
+    every_item = fitted.recommend(users[0], 100, seen=True)
+    category = every_item["categories"].explode().mode().sort()[0]
+    rows = fitted.recommend(users[0], 100, seen=True, categories=[category])
+    assert 0 < len(rows) < len(every_item)
+    assert all(category in categories for categories in rows["categories"])
+    prices = every_item["price"].drop_nulls().unique().to_list()
+    assert prices
+    for price in prices:
+        assert {*fitted.recommend(users[0], 100, seen=True, prices=[price])["price"]} == {price}
+        # Filters go before nearness in words.
+        for words in ("ramen", "pizza", "tacos", "quiet places"):
+            assert fitted.recommend(likes=words, n=1, prices=[price])["price"].to_list() == [price]
+    assert len(fitted.recommend(users[0], 100, categories=["no such thing"])) == 0
+    counts = [len(fitted.recommend(users[0], 100, seen=True, max_fpr=bound)) for bound in (0, 0.2, 1)]
+    assert counts == sorted(counts)
+    assert counts[-1] == len(every_item)
     threshold, _ = fitted.evaluation.curve.for_max_fpr(0.2)
-    assert (fitted.recommend(user, 100, seen=True, max_fpr=0.2)["probability"] >= threshold).all()
+    assert (fitted.recommend(users[0], 100, seen=True, max_fpr=0.2)["probability"] >= threshold).all()
 
 
-def test_diversity_brings_unlike_items_up(fitted):
-    user = fitted.state.dataset.data.users[0]
-    plain, mixed = (fitted.recommend(user, 5, diversity=share)["item"].to_list() for share in (0.0, 0.9))
+def test_a_diverse_list_has_unlike_items(fitted, users):
+    plain, mixed = (fitted.recommend(users[0], 5, diversity=share)["item"].to_list() for share in (0, 0.9))
     assert plain[0] == mixed[0]
     assert plain != mixed
+    total = {}
+    for name, listed in (("plain", plain), ("mixed", mixed)):
+        cosines = [dict(fitted.similar_items(item, 100)) for item in listed]
+        total[name] = sum(near.get(item, 0) for near in cosines for item in listed)
+    assert total["mixed"] < total["plain"]
 
-    def alike(items: list[str]):
-        return sum(dict(fitted.similar_items(one, 100)).get(other, 0) for one in items for other in items)
 
-    assert alike(mixed) < alike(plain)
-
-
-def test_a_stranger_may_name_what_they_like(fitted):
-    item = fitted.state.dataset.data.items[0]
-    found = fitted.recommend(liked=[item], n=100)
-    assert item not in found["item"].to_list()
-    assert len(found) == len(fitted.state.dataset.data.items) - 1
-    other = fitted.recommend(liked=[found["item"][-1]], n=100)
-    assert found["item"].head(5).to_list() != other["item"].head(5).to_list()
+def test_a_new_user_may_name_liked_items(fitted, items):
+    rows = fitted.recommend(liked=[items[0]], n=100)
+    assert {*rows["item"]} == {*items[1:]}
+    other = fitted.recommend(liked=[rows["item"][-1]], n=100)
+    assert rows["item"].head(5).to_list() != other["item"].head(5).to_list()
     with pytest.raises(DataError, match="check the id"):
         fitted.recommend(liked=["nowhere"])
 
 
-def test_similar_items_and_users_are_never_themselves(fitted):
-    item, user = fitted.state.dataset.data.items[0], fitted.state.dataset.data.users[0]
-    near = fitted.similar_items(item, 5)
+def test_similar_items_and_users_are_never_themselves(fitted, users, items):
+    near = fitted.similar_items(items[0], 5)
     assert len(near) == 5
-    assert item not in dict(near)
-    assert [value for _, value in near] == sorted((value for _, value in near), reverse=True)
-    assert user not in dict(fitted.similar_users(user, 5))
+    assert items[0] not in dict(near)
+    assert [cosine for _, cosine in near] == sorted((cosine for _, cosine in near), reverse=True)
+    assert users[0] not in dict(fitted.similar_users(users[0], 5))
     with pytest.raises(DataError, match="check the id"):
         fitted.similar_users("nobody")
 
 
-def test_a_live_review_changes_lists_and_reasons_at_once(fitted, tmp_path):
-    alive = Recommender.load(fitted.save(tmp_path))
-    user, items = fitted.state.dataset.data.users[0], fitted.state.dataset.data.items
-    before = alive.predict([user, "newcomer"], [items[2], items[2]])
-    for at in range(4):
-        alive.add_review(
-            "newcomer", items[at], 1.0, "Awful and overpriced. The service was rude.", f"live-{at}"
+def test_a_live_review_changes_lists_and_reasons_at_once(live, users, items, tmp_path):
+    pair = [users[0], "newcomer"], [items[2]] * 2
+    before = live.predict(*pair)
+    for number, item in enumerate(items[:4]):
+        live.add_review(
+            "newcomer", item, 1.0, "Awful and overpriced. The service was rude.", f"live-{number}"
         )
-    after = alive.predict([user, "newcomer"], [items[2], items[2]])
-    assert (after < before).all()
-    listed = alive.recommend("newcomer", 100)
-    assert not {*items[:4]} & {*listed["item"]}
-    asked = alive.predict(["newcomer"] * len(listed), listed["item"].to_list())
-    np.testing.assert_allclose(listed["probability"], asked, atol=1e-5)
-    alive.add_review("newcomer", "a new place", 5.0, "The ramen was wonderful.", "live-9")
-    assert "a new place" in alive.recommend(user, 100)["item"].to_list()
-    assert alive.explain(user, "a new place").quotes[0].review_id == "live-9"
+    assert (live.predict(*pair) < before).all()
+    rows = live.recommend("newcomer", 100)
+    assert {*rows["item"]} == {*items[4:]}
+    probability = live.predict(["newcomer"] * len(rows), rows["item"].to_list())
+    assert rows["probability"].to_list() == pytest.approx(probability, abs=1e-5)
+    live.add_review("newcomer", "a new place", 5.0, "The ramen was wonderful.", "live-9")
+    assert "a new place" in live.recommend(users[0], 100)["item"].to_list()
+    assert live.explain(users[0], "a new place").quotes[0].review_id == "live-9"
     with pytest.raises(DataError, match="fit again"):
-        alive.save(tmp_path)
+        live.save(tmp_path)
 
 
-def test_all_users_at_once_get_what_each_gets_alone(fitted):
-    users = fitted.state.dataset.data.users
-    found = fitted.recommend_all(4, max_fpr=0.5)
-    assert set(found["user"]) <= set(users)
-    assert found.columns == ["user", "rank", "item", "probability"]
+def test_all_users_at_once_get_what_each_gets_alone(fitted, users):
+    rows = fitted.recommend_all(4, max_fpr=0.5)
+    assert set(rows["user"]) <= {*users}
+    assert rows.columns == ["user", "rank", "item", "probability"]
     for user in users[:5]:
-        own, alone = found.filter(user=user), fitted.recommend(user, 4, max_fpr=0.5)
-        assert own["item"].to_list() == alone["item"].to_list()
-        assert own["rank"].to_list() == list(range(1, len(alone) + 1))
-        assert own["probability"].to_list() == pytest.approx(alone["probability"].to_list())
-    some = fitted.recommend_all(2, users=[users[3], "stranger"], seen=True)
-    assert some["user"].to_list() == [users[3]] * 2 + ["stranger"] * 2
+        listed, alone = rows.filter(user=user), fitted.recommend(user, 4, max_fpr=0.5)
+        assert listed["item"].to_list() == alone["item"].to_list()
+        assert listed["rank"].to_list() == list(range(1, len(alone) + 1))
+        assert listed["probability"].to_list() == pytest.approx(alone["probability"].to_list())
+    rows = fitted.recommend_all(2, users=[users[3], "stranger"], seen=True)
+    assert rows["user"].to_list() == [users[3]] * 2 + ["stranger"] * 2
     assert fitted.recommend_all(2, users=[]).height == 0
 
 
-def test_filters_go_before_nearness_in_words(fitted):
-    everything = fitted.recommend("stranger", 100)
-    for price in everything["price"].drop_nulls().unique():
-        for words in ("ramen", "pizza", "tacos", "quiet places"):
-            found = fitted.recommend(likes=words, n=1, prices=[price])
-            assert found["price"].to_list() == [price]
+def test_searches_take_any_words_and_bring_the_nearest_first(fitted):
+    for words in (",", " ;, ", "   "):
+        assert fitted.recommend(likes=words, n=3).height == 3
+        assert len(fitted.search(words, 3)) == 3
+    assert fitted.search("sushi and sashimi", 10)[:3] == fitted.search("sushi and sashimi", 3)
 
 
-@pytest.mark.parametrize("words", [",", " ;, ", "   "])
-def test_words_that_say_nothing_are_words_too(fitted, words):
-    assert fitted.recommend(likes=words, n=3).height == 3
-    assert len(fitted.search(words, 3)) == 3
-
-
-def test_a_search_brings_the_nearest_first(fitted):
-    asked = "sushi and sashimi"
-    found, more = fitted.search(asked, 3), fitted.search(asked, 10)
-    assert more[:3] == found
-
-
-def test_an_item_that_opened_today_is_found_by_its_description(fitted, tmp_path):
-    alive = Recommender.load(fitted.save(tmp_path))
+def test_a_new_item_is_found_by_its_description(live, users):
     words = "Sichuan hotpot with numbing pepper broth. Cheap lunch menu."
-    before = alive.predict(["stranger"], ["hotpot"])
-    alive.add_item("hotpot", name="The Hot Pot", description=words)
-    assert alive.predict(["stranger"], ["hotpot"]) != pytest.approx(before, abs=1e-6)
-    assert "hotpot" in alive.recommend(fitted.state.dataset.data.users[0], 100)["item"]
-    assert alive.recommend(likes="sichuan hotpot with numbing broth", n=3)["item"][0] == "hotpot"
-    assert alive.search("hot pot")[0] == "hotpot"
-    assert (
-        alive.state.catalog.describe(alive.state.online.views("item", ["hotpot"]))["name"][0] == "The Hot Pot"
-    )
-    assert alive.explain(fitted.state.dataset.data.users[0], "hotpot").probability > 0
-    assert len(alive.similar_items("hotpot", 3)) == 3
+    before = live.predict(["stranger"], ["hotpot"])
+    live.add_item("hotpot", name="The Hot Pot", description=words)
+    assert live.predict(["stranger"], ["hotpot"]) != pytest.approx(before, abs=1e-6)
+    assert "hotpot" in live.recommend(users[0], 100)["item"]
+    assert live.recommend(likes="sichuan hotpot with numbing broth", n=3)["item"][0] == "hotpot"
+    assert live.search("hot pot")[0] == "hotpot"
+    described = live.state.catalog.describe(live.state.online.views("item", ["hotpot"]))
+    assert described["name"][0] == "The Hot Pot"
+    assert live.explain(users[0], "hotpot").probability > 0
+    assert len(live.similar_items("hotpot", 3)) == 3
     with pytest.raises(DataError, match="in words"):
-        alive.add_item("nothing")
+        live.add_item("nothing")
 
 
-def test_an_item_that_opened_today_is_known_by_one_photo(fitted, tmp_path):
-    alive = Recommender.load(fitted.save(tmp_path / "model"))
-    photo = next(path for own in fitted.reviews.items["photos"] for path in own)
-    caption = alive.caption(Path(photo))
+def test_a_new_item_is_known_by_one_photo(live, fitted, tmp_path):
+    caption = live.caption(Path(fitted.reviews.items["photos"].explode().drop_nulls()[0]))
     assert caption
-    before = alive.predict(["stranger"], ["new"])
-    alive.add_item("new", captions=[caption])
-    assert alive.predict(["stranger"], ["new"]) != pytest.approx(before, abs=1e-9)
-    code = alive.state.online.codes["item"]["new"]
-    assert alive.state.online.features.item.present["photos"][code] == 1
+    before = live.predict(["stranger"], ["new"])
+    live.add_item("new", captions=[caption])
+    assert live.predict(["stranger"], ["new"]) != pytest.approx(before, abs=1e-9)
+    code = live.state.online.codes["item"]["new"]
+    assert live.state.online.features.item.present["photos"][code] == 1
     with pytest.raises(PhotoError):
-        alive.caption(tmp_path / "places.jsonl")
+        live.caption(tmp_path / "places.jsonl")
