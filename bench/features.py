@@ -36,12 +36,11 @@ import polars as pl
 
 from mmrec.config import Config, RankerConfig, SplitConfig
 from mmrec.data.schema import NO_TIME, Interactions, split_reviews
-from mmrec.evidence.policies import Evidence
-from mmrec.evidence.views import EvidenceViews
-from mmrec.features.annotations import EvidenceSums, rating_sums
+from mmrec.evidence.policies import Evidence, EvidenceViews
 from mmrec.features.builder import FeatureBuilder
 from mmrec.features.dataset import Dataset
-from mmrec.features.text_regression import RatedTexts
+from mmrec.features.mixed_effects import RatedTexts
+from mmrec.features.tables import EvidenceSums, rating_sums
 from mmrec.llm.types import Note
 
 TEXT_SIZE, FACTORS, BLOCK = 384, 16, 1 << 16

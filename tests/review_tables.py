@@ -4,9 +4,10 @@ Not in conftest.py: `import conftest` finds that of any folder.
 """
 
 import numpy as np
+import polars as pl
 from hypothesis import strategies as st
 
-from mmrec.data.schema import NO_TIME, Interactions
+from mmrec.data.schema import NO_TIME, REVIEW_SCHEMA, Interactions, Reviews
 
 
 def interactions(user, item, rating=None, time=None):
@@ -21,6 +22,20 @@ def interactions(user, item, rating=None, time=None):
         users=[f"u{code:03}" for code in range(max(user, default=-1) + 1)],
         items=[f"i{code:03}" for code in range(max(item, default=-1) + 1)],
     )
+
+
+def reviews_of(data, texts):
+    """The same reviews as a table, with texts."""
+    columns = {
+        "review_id": [f"r{row:05}" for row in range(len(data))],
+        "user": [data.users[code] for code in data.user],
+        "item": [data.items[code] for code in data.item],
+        "rating": data.rating.tolist(),
+        "text": list(texts),
+        "time": [None if moment == NO_TIME else moment for moment in data.time.tolist()],
+    }
+    no_photos = {"photos": [[] for _ in texts], "captions": [[] for _ in texts]}
+    return Reviews(pl.DataFrame(columns | no_photos, schema_overrides=REVIEW_SCHEMA))
 
 
 @st.composite

@@ -17,7 +17,7 @@ from mmrec.evidence.policies import Evidence
 from mmrec.experiments.baselines import simple_baseline_probabilities
 from mmrec.features.dataset import Dataset
 from mmrec.pipeline import PreparedData, open_models, train_model
-from review_tables import interactions
+from review_tables import interactions, reviews_of
 
 # A checkerboard of tastes: two kinds of users and of items, a like exactly where they match. Everyone's mean
 # is the same, so ratings tell nothing; but the words reveal the kinds.
@@ -43,8 +43,7 @@ def board(encoder):
         for u, i in zip(user, item, strict=True)
     ]
     models = open_models(Config(), store=Store(None))
-    empty: list[list[str]] = [[] for _ in texts]
-    corpus = Dataset(data, texts, empty, empty[:SIDE], models, 0)
+    corpus = Dataset(reviews_of(data, texts), models, Config())
     diagonal = (item - user) % SIDE
     split = Split(
         *(np.flatnonzero(rows) for rows in (diagonal > 7, (diagonal > 3) & (diagonal < 8), diagonal < 4))
@@ -96,6 +95,6 @@ def test_learning_reads_no_label_of_a_test_row(board):
     texts = list(corpus.texts)
     for row in split.test:
         texts[row] = "This text must not be heard."
-    turned = Dataset(data, texts, corpus.photos, corpus.item_photos, corpus.models, 0)
+    turned = Dataset(reviews_of(data, texts), corpus.models, Config())
     after = train_model(replace(board, dataset=turned, config=config))
     assert np.array_equal(before.probability, after.probability)

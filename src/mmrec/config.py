@@ -60,7 +60,7 @@ class EvidenceConfig(_Settings, title="Evidence"):
 
 
 class AnnotationConfig(_Settings, title="Annotation"):
-    """How reviews are annotated by a language model (see `mmrec.features.annotations`)."""
+    """How reviews are annotated by a language model (see `mmrec.features.dataset`)."""
 
     strategy: Literal["notes", "summary"] = "notes"
     """A note per review, added up; or the paper's summary per user or item, and fold."""

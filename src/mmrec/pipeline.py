@@ -159,7 +159,7 @@ def prepare_data(reviews: Reviews, config: Config, models: Models) -> PreparedDa
     else:
         labelled = np.ones(len(rows), dtype=bool)
         reviews = replace(reviews, table=reviews.table[rows])
-    dataset = Dataset.from_reviews(reviews, models, config)
+    dataset = Dataset(reviews, models, config)
     rng = np.random.default_rng(config.seed)
     split = split_reviews(dataset.data, config.split, rng, labelled)
     policy, folds = config.evidence.policy, config.evidence.folds

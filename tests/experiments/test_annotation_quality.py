@@ -13,7 +13,7 @@ from mmrec.cli.options import stdout
 from mmrec.config import AnnotationConfig, Config, LanguageConfig
 from mmrec.data.schema import REVIEW_SCHEMA, Reviews
 from mmrec.errors import DataError
-from mmrec.evidence.views import EvidenceViews
+from mmrec.evidence.policies import EvidenceViews
 from mmrec.experiments import annotation_quality
 from mmrec.experiments.annotate import AnnotationRun, SummarizedViews
 from mmrec.experiments.annotation_measures import (
@@ -94,7 +94,7 @@ def dataset_of(models, texts):
             ids = {"review_id": f"{item}-{number}", "user": f"user{number}", "item": item}
             rating = 5.0 if text in likes else 1.0
             rows.append({**ids, "rating": rating, "text": text, "photos": [], "captions": []})
-    return Dataset.from_reviews(Reviews(pl.DataFrame(rows, schema=REVIEW_SCHEMA)), models, Config())
+    return Dataset(Reviews(pl.DataFrame(rows, schema=REVIEW_SCHEMA)), models, Config())
 
 
 def run_of(dataset, summaries, kind="item"):

@@ -12,13 +12,12 @@ from mmrec.config import Config, TrainingConfig
 from mmrec.data.schema import ITEM_SCHEMA, REVIEW_SCHEMA, Reviews
 from mmrec.evaluation.list_metrics import ListMetrics
 from mmrec.evaluation.metrics import METRICS, evaluate
-from mmrec.evidence.audit import Audit, audit
 from mmrec.experiments.compare import Assessment, Comparison, assess, compare, slice_masks
 from mmrec.experiments.report import fit_report
 from mmrec.experiments.report.charts import draw_charts, style_for
 from mmrec.experiments.report.fit_report import headline, write_report
 from mmrec.experiments.report.html import format_difference, format_metric
-from mmrec.features.builder import FeatureAudit
+from mmrec.features.audit import Audit, audit
 from mmrec.ranker.training import TrainingHistory
 from pages import EVIL, Reader, svgs
 from review_tables import interactions
@@ -110,9 +109,9 @@ def assessment(comparison):
 @pytest.fixture(scope="module")
 def audits(comparison):
     prepared, trained = comparison.prepared, comparison.trained["baseline"]
-    audited = FeatureAudit(trained.model.builder, prepared.dataset, trained.features)
-    data, rows = prepared.dataset.data, np.arange(20)
-    return {"baseline": audit(data, prepared.split, prepared.evidence, audited, rows)}
+    made = trained.model.builder, trained.features
+    result = audit(prepared.dataset, prepared.split, prepared.evidence, *made, np.arange(20))
+    return {"baseline": result}
 
 
 @pytest.fixture(scope="module")

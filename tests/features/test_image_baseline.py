@@ -1,7 +1,5 @@
 """Photos from the file to the ranker: the paper's image baseline, and captions that came with the data."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +12,8 @@ from mmrec.config import Config, ReadConfig, TrainingConfig, VisionConfig
 from mmrec.data import Reviews, read_reviews
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.errors import ModelError
-from mmrec.evidence.audit import audit
-from mmrec.experiments.compare import Comparison, compare
-from mmrec.features.builder import FeatureAudit
-from mmrec.features.dataset import Models
+from mmrec.experiments.compare import compare
+from mmrec.features.audit import audit
 from mmrec.pipeline import open_models
 from mmrec.recommender.recommender import Recommender
 from tiny_models import tiny_resnet_folder
@@ -26,29 +22,29 @@ pytestmark = pytest.mark.usefixtures("minilm")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("city")
 
 
 @pytest.fixture(scope="module")
-def reviews(folder: Path) -> Reviews:
+def reviews(folder):
     path = write_sample_city(folder, seed=3, users=40, items=15, reviews=300)
     return read_reviews(path, ReadConfig(items=folder / "places.jsonl"))
 
 
-def settings(folder: Path, image_model: str | None = None) -> Config:
+def settings(folder, image_model=None):
     vision = VisionConfig(image_model=image_model) if image_model else VisionConfig()
     return Config(store=folder / "store.sqlite", training=TrainingConfig(epochs=2), vision=vision)
 
 
 @pytest.fixture(scope="module")
-def compared(folder: Path, reviews: Reviews) -> tuple[Config, Models, Comparison]:
+def compared(folder, reviews):
     config = settings(folder, str(tiny_resnet_folder(folder / "resnet")))
     models = open_models(config)
     return config, models, compare(reviews, config, models)
 
 
-def test_the_baseline_has_text_and_photos_in_one_reducer(compared: tuple[Config, Models, Comparison]) -> None:
+def test_the_baseline_has_text_and_photos_in_one_reducer(compared):
     _, _, result = compared
     groups = {name: trained.model.ranker.shape.groups for name, trained in result.trained.items()}
     assert groups["baseline"] == {"text": {"user reviews": 384, "item reviews": 384, "item photos": 64}}
@@ -57,25 +53,20 @@ def test_the_baseline_has_text_and_photos_in_one_reducer(compared: tuple[Config,
     assert not [remark for remark in result.remarks if "image" in remark]
 
 
-def test_features_of_photos_pass_the_audit_and_shuffled_ones_do_not(
-    compared: tuple[Config, Models, Comparison],
-) -> None:
+def test_features_of_photos_pass_the_audit_and_shuffled_ones_do_not(compared):
     _, _, result = compared
     prepared = result.prepared
     rows = np.arange(0, len(prepared.dataset), 3)
     for trained in result.trained.values():
         features = trained.features
-        arguments = (prepared.dataset.data, prepared.split, prepared.evidence)
-        audited = FeatureAudit(trained.model.builder, prepared.dataset, features)
-        assert audit(*arguments, audited, rows).passed
+        arguments = prepared.dataset, prepared.split, prepared.evidence, trained.model.builder
+        assert audit(*arguments, features, rows).passed
         leaky = features.item.vectors | {"photos": features.item.vectors["photos"][::-1].copy()}
         changed = replace(features, item=replace(features.item, vectors=leaky))
-        assert not audit(*arguments, replace(audited, features=changed), rows).passed
+        assert not audit(*arguments, changed, rows).passed
 
 
-def test_a_saved_baseline_recommends_without_the_image_model(
-    compared: tuple[Config, Models, Comparison], reviews: Reviews, tmp_path: Path
-) -> None:
+def test_a_saved_baseline_recommends_without_the_image_model(compared, reviews, tmp_path):
     config, models, result = compared
     baseline = config.model_copy(update={"ranker": config.ranker.model_copy(update={"features": "baseline"})})
     fitted = Recommender(baseline, models).use_model(result.trained["baseline"], reviews, result.metrics)
@@ -90,9 +81,7 @@ def test_a_saved_baseline_recommends_without_the_image_model(
         (tmp_path / "elsewhere").rename(config.vision.image_model)
 
 
-def test_without_weights_a_remark_names_the_remedy(
-    folder: Path, reviews: Reviews, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_weights_a_remark_names_the_remedy(folder, reviews, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     config = settings(folder)
     result = compare(reviews, config, open_models(config), ["baseline"])
@@ -108,7 +97,7 @@ def test_without_weights_a_remark_names_the_remedy(
         compare(reviews, missing, open_models(missing), ["baseline"])
 
 
-def test_captions_in_the_data_replace_those_of_the_captioner(folder: Path, reviews: Reviews) -> None:
+def test_captions_in_the_data_replace_those_of_the_captioner(folder, reviews):
     photos = sorted(folder.glob("photos/*.jpg"))
     captions = {str(path.resolve()): f"dish number {number}" for number, path in enumerate(photos)}
     rows = []

@@ -1,33 +1,28 @@
 """Means of photo vectors: over the visible reviews of an item and its own photos alone."""
 
-from __future__ import annotations
-
 import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mmrec.data.schema import NO_TIME, Interactions, Split
-from mmrec.evidence.policies import Evidence, Policy
-from mmrec.evidence.views import EvidenceViews
-from mmrec.features.annotations import PhotoVectors
+from mmrec.data.schema import NO_TIME, Split
+from mmrec.evidence.policies import Evidence
+from mmrec.features.dataset import PhotoVectors
 from review_tables import interactions, tables
 
 
-def item_views(data: Interactions, policy: Policy, rng: np.random.Generator) -> EvidenceViews:
+def item_views(data, policy, rng):
     part = rng.integers(3, size=len(data))
     split = Split(*(np.flatnonzero(part == number) for number in range(3)))
     return Evidence.derive(data, split, policy, 3, rng).item
 
 
 @given(tables(), st.sampled_from(["fold", "leave_one_out", "all", "past"]), st.integers(0, 2**32 - 1))
-def test_means_are_of_the_photos_of_the_evidence_and_the_items_own(
-    data: Interactions, policy: Policy, seed: int
-) -> None:
+def test_means_are_of_the_photos_of_the_evidence_and_the_items_own(data, policy, seed):
     rng = np.random.default_rng(seed)
     names = [f"p{number}" for number in range(8)]
     vectors = {name: rng.normal(size=150).astype(np.float16) for name in names[:6]}
 
-    def photo_names(count: int) -> list[list[str]]:
+    def photo_names(count):
         return [list(rng.choice(names, rng.integers(0, 4))) for _ in range(count)]
 
     assume(policy != "past" or (data.time != NO_TIME).any())
@@ -42,7 +37,7 @@ def test_means_are_of_the_photos_of_the_evidence_and_the_items_own(
         assert np.abs(means[view] - mean).max() < 2e-3
 
 
-def test_means_without_any_vector_are_zero() -> None:
+def test_means_without_any_vector_are_zero():
     views = item_views(interactions([0, 1], [0, 0]), "all", np.random.default_rng(0))
     means, counts = PhotoVectors.build([["a"], []], [[]], {}, 5).view_means(views)
     assert means.shape == (len(views), 5)

@@ -1,11 +1,8 @@
 """Features of views against a slow reference, and the constants they are made with."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +11,11 @@ from hypothesis import strategies as st
 
 from mmrec.config import AnnotationConfig, Config, RankerConfig
 from mmrec.data import files
-from mmrec.data.schema import EntityKind, Interactions, Split
+from mmrec.data.schema import Split
 from mmrec.errors import DataError
-from mmrec.evidence.policies import Evidence
-from mmrec.evidence.views import EvidenceViews
-from mmrec.features.annotations import EvidenceSums, rating_sums
-from mmrec.features.tables import Constants, EntityFeatures, _top_categories, entity_features
+from mmrec.evidence.policies import Evidence, EvidenceViews
+from mmrec.features.builder import FeatureBuilder, _top_categories
+from mmrec.features.tables import Constants, rating_sums
 from review_tables import interactions, tables
 
 SIZE = 15
@@ -27,24 +23,18 @@ SIZE = 15
 TAGS = np.eye(4, dtype=np.float32)
 
 
-def views_of(*lists: list[int]) -> EvidenceViews:
+def views_of(*lists):
     return EvidenceViews.from_lists(np.arange(len(lists)), [np.array(rows, dtype=np.int64) for rows in lists])
 
 
-def build(
-    sums: EvidenceSums,
-    limit: int = 11,
-    mean: float = 4.0,
-    prior: float = 2.0,
-    kind: EntityKind = "item",
-    features: str = "proposed",
-) -> EntityFeatures:
+def build(sums, limit=11, mean=4.0, prior=2.0, kind="item", features="proposed"):
     ranker, annotation = RankerConfig(features=features), AnnotationConfig(max_categories=limit)
-    config = Config(ranker=ranker, annotation=annotation)
-    return entity_features(kind, sums, Constants(mean, prior, prior), config)
+    config, constants = Config(ranker=ranker, annotation=annotation), Constants(mean, prior, prior)
+    builder = FeatureBuilder(config=config, constants=constants, vocabulary=[], image=False)
+    return builder.from_sums(kind, sums)
 
 
-def sums_over(views: EvidenceViews, rating: np.ndarray, tags: np.ndarray | None = None) -> EvidenceSums:
+def sums_over(views, rating, tags=None):
     """Sums over views of (n,) ratings, (n, 4) price tags, and one vote per review for all categories."""
     reviews = replace(rating_sums(rating), categories=np.ones((len(rating), SIZE), dtype=np.float32))
     return (reviews if tags is None else replace(reviews, price=tags)).over(views)
@@ -52,7 +42,7 @@ def sums_over(views: EvidenceViews, rating: np.ndarray, tags: np.ndarray | None 
 
 @given(tables(), st.integers(0, 2**32 - 1), st.floats(0.1, 50))
 @settings(max_examples=100, deadline=None)
-def test_dense_columns_equal_a_slow_reference(data: Interactions, seed: int, prior: float) -> None:
+def test_dense_columns_equal_a_slow_reference(data, seed, prior):
     rng = np.random.default_rng(seed)
     evidence_rows = rng.permutation(len(data))[: max(1, len(data) * 3 // 4)]
     test = np.setdiff1d(np.arange(len(data)), evidence_rows)
@@ -81,7 +71,7 @@ def test_dense_columns_equal_a_slow_reference(data: Interactions, seed: int, pri
         assert features.dense[view].tolist() == pytest.approx(list(expected.values()), abs=1e-5)
 
 
-def test_in_the_paper_users_have_neither_count_nor_price_nor_categories() -> None:
+def test_in_the_paper_users_have_neither_count_nor_price_nor_categories():
     sums = sums_over(views_of([0]), np.array([5.0]), TAGS[:1])
     features = build(sums, kind="user")
     assert features.names == ("mean rating", "no rating")
@@ -93,7 +83,7 @@ def test_in_the_paper_users_have_neither_count_nor_price_nor_categories() -> Non
 
 
 @pytest.mark.parametrize(("features", "present"), [("proposed", 1.0), ("mmrec", 2 / 6)])
-def test_the_last_view_is_that_of_an_unknown_item(features: str, present: float) -> None:
+def test_the_last_view_is_that_of_an_unknown_item(features, present):
     sums = sums_over(views_of([0], [1]), np.array([5.0, 1.0]), TAGS[:2])
     blocks = {"gist": np.full((2, 3), 0.5, dtype=np.float32)}
     sums = replace(sums, vectors=blocks, text_count={"gist": np.array([2.0, 2.0])})
@@ -115,9 +105,7 @@ def test_the_last_view_is_that_of_an_unknown_item(features: str, present: float)
     assert result.categories.tolist() == [[0, 1, 2], [0, 1, 2], [SIZE] * 3]
 
 
-def test_large_arrays_are_mapped_to_files_without_a_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_arrays_are_mapped_to_files_without_a_name(tmp_path, monkeypatch):
     sums = sums_over(views_of([0, 2], [1], []), np.array([5.0, 1.0, 3.0]), TAGS[:3])
     blocks = {"gist": np.full((3, 3), 0.5)}
     sums = replace(sums, vectors=blocks, text_count={"gist": np.array([2.0, 1.0, 0.0])})
@@ -135,9 +123,7 @@ def test_large_arrays_are_mapped_to_files_without_a_name(
         assert np.array_equal(plain, memmap)
 
 
-def test_a_full_disk_is_an_error_that_names_the_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_an_error_that_names_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     size = 2 * shutil.disk_usage(tmp_path).total
     with pytest.raises(DataError, match=f"^{tmp_path} has no room for {size / 1e9:.1f} GB.*set TMPDIR"):
@@ -158,19 +144,19 @@ def test_a_full_disk_is_an_error_that_names_the_remedy(
         ([0, 0], 11, [15] * 11),
     ],
 )
-def test_categories_are_those_with_most_votes(votes: list[int], limit: int, expected: list[int]) -> None:
+def test_categories_are_those_with_most_votes(votes, limit, expected):
     table = np.zeros((1, SIZE), dtype=np.float32)
     table[0, : len(votes)] = votes
     assert _top_categories(table, limit).tolist() == [expected, [SIZE] * limit]
 
 
-def test_categories_are_ranked_in_blocks_and_padded_for_a_small_vocabulary() -> None:
+def test_categories_are_ranked_in_blocks_and_padded_for_a_small_vocabulary():
     votes = np.random.default_rng(0).integers(0, 5, (9, SIZE)).astype(np.float32)
     assert np.array_equal(_top_categories(votes, 11, block_views=2), _top_categories(votes, 11))
     assert _top_categories(np.array([[0.0, 1.0]]), 4).tolist() == [[1, 2, 2, 2], [2, 2, 2, 2]]
 
 
-def constants_of(between: float, within: float, seed: int = 0) -> Constants:
+def constants_of(between, within, seed=0):
     """Of 300 users with 20 ratings each, whose means deviate by `between`."""
     rng = np.random.default_rng(seed)
     user = np.repeat(np.arange(300), 20)
@@ -180,7 +166,7 @@ def constants_of(between: float, within: float, seed: int = 0) -> Constants:
     return Constants.estimate(data, np.arange(len(user)))
 
 
-def test_a_prior_is_the_variance_within_over_that_between_users() -> None:
+def test_a_prior_is_the_variance_within_over_that_between_users():
     constants = constants_of(between=0.5, within=1.0)
     assert constants.user_prior == pytest.approx(4, rel=0.25)
     assert constants.item_prior > 30
@@ -189,7 +175,7 @@ def test_a_prior_is_the_variance_within_over_that_between_users() -> None:
     assert constants_of(between=2, within=0.3).user_prior == pytest.approx(0.1)
 
 
-def test_constants_by_hand_depend_on_the_given_rows_only() -> None:
+def test_constants_by_hand_depend_on_the_given_rows_only():
     # Means 4 and 2: within = (1 + 1 + 1 + 1) / 2 = 2, spread = 4 - 2 = 2, between = 2 / (4 - 2) = 1.
     data = interactions([0, 0, 1, 1, 2], [0, 1, 2, 3, 0], [5, 3, 3, 1, 1])
     constants = Constants.estimate(data, np.arange(4))
@@ -200,7 +186,7 @@ def test_constants_by_hand_depend_on_the_given_rows_only() -> None:
     assert Constants.estimate(data, np.arange(4)) == constants
 
 
-def test_sums_of_two_halves_add_up_to_the_whole() -> None:
+def test_sums_of_two_halves_add_up_to_the_whole():
     rng = np.random.default_rng(3)
     rating, tags = rng.integers(1, 6, 6).astype(np.float32), TAGS[rng.integers(4, size=6)]
     vectors = {"gist": np.arange(12, dtype=np.float32).reshape(6, 2)}
@@ -212,5 +198,5 @@ def test_sums_of_two_halves_add_up_to_the_whole() -> None:
     assert halves.vectors["gist"] == pytest.approx(whole.vectors["gist"], rel=1e-3)
     without_texts = rating_sums(rating).over(views_of([], []))
     assert (halves + without_texts).text_count["gist"].tolist() == [3, 3]
-    assert (halves + whole.zeros()).vectors["gist"] == pytest.approx(halves.vectors["gist"])
-    assert halves.take(np.array([1])).rating_sum == halves.rating_sum[1]
+    assert (halves + whole.map(np.zeros_like)).vectors["gist"] == pytest.approx(halves.vectors["gist"])
+    assert halves.map(lambda values: values[[1]]).rating_sum == halves.rating_sum[1]

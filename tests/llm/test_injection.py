@@ -15,9 +15,10 @@ from hostile import HOSTILE, OWNED
 from mmrec.cache.store import Store
 from mmrec.config import AnnotationConfig, Config, LanguageConfig, RankerConfig
 from mmrec.console import track
-from mmrec.evidence.views import EvidenceViews
-from mmrec.features.annotations import annotation_sums, rating_sums
-from mmrec.features.tables import Constants, entity_features
+from mmrec.evidence.policies import EvidenceViews
+from mmrec.features.builder import FeatureBuilder
+from mmrec.features.dataset import annotation_sums
+from mmrec.features.tables import Constants, rating_sums
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.prompts import chat_messages
 from mmrec.llm.types import Answer, LanguageModel, Note, PriceTag, Review, estimate_tokens
@@ -140,7 +141,10 @@ class World:
         sums = replace(sums, rating_count=rated.rating_count, rating_sum=rated.rating_sum)
         config = Config(ranker=RankerConfig(features="proposed"))
         # As an item's in both cases, so that price and categories are compared too.
-        table = entity_features("item", sums, Constants(3.0, 5.0, 5.0), config)
+        builder = FeatureBuilder(
+            config=config, constants=Constants(3.0, 5.0, 5.0), vocabulary=[*labels], image=False
+        )
+        table = builder.from_sums("item", sums)
         names = np.array([*labels, "unknown"])
         rows = []
         for view in range(table.unknown_index):

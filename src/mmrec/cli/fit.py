@@ -15,8 +15,8 @@ from mmrec.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from mmrec.evaluation.metrics import Metrics
-    from mmrec.evidence.audit import Audit
     from mmrec.experiments.compare import Comparison
+    from mmrec.features.audit import Audit
 
 
 def fit(
@@ -124,18 +124,17 @@ def _audit(comparison: Comparison, seed: int, row_count: int = 200) -> dict[str,
     """Audit each model's features on randomly drawn rows."""
     import numpy as np
 
-    from mmrec.evidence.audit import audit
-    from mmrec.features.builder import FeatureAudit
+    from mmrec.features.audit import audit
 
-    split, dataset = comparison.prepared.split, comparison.prepared.dataset
+    prepared = comparison.prepared
+    split = prepared.split
     rows = np.concatenate([split.train, split.valid, split.test])
     # A sample, since every audited row is built anew from its own reviews.
     sample = np.random.default_rng(seed).permutation(rows)[:row_count]
     audits = {}
     for name, trained in comparison.trained.items():
-        features = FeatureAudit(trained.model.builder, dataset, trained.features)
-        evidence = comparison.prepared.evidence
-        audits[name] = audit(dataset.data, split, evidence, features, sample)
+        made = trained.model.builder, trained.features
+        audits[name] = audit(prepared.dataset, split, prepared.evidence, *made, sample)
     return audits
 
 

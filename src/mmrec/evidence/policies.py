@@ -14,24 +14,197 @@ dropped. The policy then takes away what the row must not see:
 - `past`: a row sees strictly earlier reviews only, validation reviews among them.
 
 Test rows see every evidence review; under `past`, every earlier one.
+
+Rows that see the same reviews share a *view*, so slow work is done once per view. A view sees a
+stretch of the evidence reviews of its entity, in a fixed order, without the reviews of one group.
+Under `fold` the stretch ends before the held-out fold, and the group is the rows' own fold; under
+`leave_one_out` it is the row itself; under `past` the stretch is what was written earlier, and no
+group is left out. So the sum of a view is that of its stretch minus that of its excluded group.
+A review is excluded from one view at most: the sums of all views take time linear in the number of
+reviews, even where one item has most of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import DTypeLike
+from scipy.sparse import csr_matrix
 
+from mmrec.data import files
 from mmrec.data.schema import NO_TIME, Interactions, Split
 from mmrec.errors import DataError
-from mmrec.evidence.views import NO_GROUP, EvidenceViews
 
-__all__ = ["VALIDATION_FOLD", "Evidence", "Policy", "assign_folds"]
+__all__ = ["NO_GROUP", "VALIDATION_FOLD", "Evidence", "EvidenceViews", "Policy", "assign_folds"]
 
 Policy = Literal["fold", "leave_one_out", "all", "past"]
+NO_GROUP = -1
+"""The label of rows that belong to no fold or group, and of "no view"."""
 VALIDATION_FOLD = 0
 """The fold of validation rows; train rows are in folds 1, 2, ..., all others in `NO_GROUP`."""
+_BLOCK_CELLS = 1 << 19  # numbers that are summed at once, so that they stay in a core's cache
+
+
+@dataclass(frozen=True)
+class EvidenceViews:
+    """The views on the reviews of users, or of items.
+
+    Attributes:
+        view: (n,) int64 view of every row.
+        entity: (v,) int64 entity of every view, ascending but for `from_lists`.
+        fold: (v,) int64 fold (or group) of the rows that use a view, or `NO_GROUP`.
+        order: (m,) int64 evidence rows, the rows of one entity next to each other.
+        start, stop: (v,) int64 each view's stretch, `order[start:stop]`; views of an entity share
+            `start`.
+        excluded_from: (m,) int64 the view that must not see this row of `order`, or `NO_GROUP`.
+    """
+
+    view: np.ndarray
+    entity: np.ndarray
+    fold: np.ndarray
+    order: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+    excluded_from: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.entity)
+
+    def members(self, view: int) -> np.ndarray:
+        """Row numbers of the reviews that `view` sees."""
+        stretch = slice(self.start[view], self.stop[view])
+        return self.order[stretch][self.excluded_from[stretch] != view]
+
+    def review_sets(self) -> Iterator[np.ndarray]:
+        """`members` of every view in turn."""
+        return map(self.members, range(len(self)))
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """(v, d) sums of (n, d) values over the reviews of every view, added up in float64.
+
+        Only values of evidence rows are read. Sums have their type, but at least float32. Raises a
+        DataError if the sums are too large for memory, and the disk has no room for them.
+        """
+        return self._sum(values, np.promote_types(values.dtype, np.float32))
+
+    def mean(self, values: np.ndarray, count: np.ndarray) -> np.ndarray:
+        """(v, d) float16 means: sums of (n, d) values over (v,) counts; zero where none."""
+        return self._sum(values, np.float16, np.maximum(count, 1)[:, None])
+
+    def _sum(
+        self, values: np.ndarray, dtype: DTypeLike, divisor: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(v, d) sums over (v, 1) divisors, some neighbouring views and columns at a time."""
+        width = values.shape[1]
+        result = files.allocate((len(self), width), dtype)
+        # All views of an entity, which share `start`, are in one block.
+        first = np.flatnonzero(np.diff(self.start, prepend=-1))
+        block = (self.start[first] + first) * width // _BLOCK_CELLS
+        begin = first[np.flatnonzero(np.diff(block, prepend=-1))]
+        for views in map(slice, begin, np.append(begin[1:], len(self))):
+            start, stop = self.start[views], self.stop[views]
+            low, high = start.min(), stop.max()
+            rows = self.order[low:high]  # (r,)
+            # Pieces: reviews between neighbouring ends of stretches. A stretch is a run of pieces.
+            ends, piece = np.unique(np.concatenate([start, stop]), return_inverse=True)
+            first_piece, end_piece = np.split(piece, 2)
+            ones, shape = np.ones(len(rows)), (len(ends) - 1, len(rows))
+            in_piece = csr_matrix((ones, np.arange(len(rows)), ends - low), shape)
+            # (k, r) 0/1: the reviews that each of the k views excludes.
+            review = np.flatnonzero(self.excluded_from[low:high] != NO_GROUP)
+            view = self.excluded_from[low:high][review] - views.start
+            excluded = csr_matrix((ones[review], (view, review)), (len(start), len(rows)))
+            # An entity may have more reviews than fit into a block: then a few columns at a time.
+            step = max(1, _BLOCK_CELLS // (len(rows) + len(start)))
+            for column in range(0, width, step):
+                columns = slice(column, column + step)
+                x = files.to_float32(values[rows, columns]).astype(np.float64)  # (r, step)
+                # (ends, step) sums of the pieces before each end of a stretch.
+                running = np.zeros((len(ends), x.shape[1]))
+                np.cumsum(in_piece @ x, axis=0, out=running[1:])
+                total = running[end_piece] - running[first_piece]  # (k, step)
+                total -= excluded @ x
+                if divisor is not None:
+                    total /= divisor[views]
+                result[views, columns] = files.to_float16(total) if dtype == np.float16 else total
+        return result
+
+    @classmethod
+    def excluding(
+        cls,
+        entity: np.ndarray,
+        evidence_rows: np.ndarray,
+        group: np.ndarray,
+        held_out_fold: int = NO_GROUP,
+    ) -> EvidenceViews:
+        """Views in which a row sees its entity's (m,) evidence rows except those of its own group.
+
+        The `entity` and `group` are (n,), of every row; rows of `NO_GROUP` see all, and are seen by
+        all. The held-out fold is a group that only rows of `NO_GROUP` see.
+        """
+        held_out = (group[evidence_rows] == held_out_fold) & (held_out_fold != NO_GROUP)
+        # By entity, and within an entity the held-out reviews last: a stretch can end before them.
+        sort_key = entity[evidence_rows] * 2 + held_out
+        by_entity = np.argsort(sort_key, kind="stable")
+        order, sort_key, held_out = (x[by_entity] for x in (evidence_rows, sort_key, held_out))
+        # One view for each pair (entity, group) of some row; pairs are coded as single numbers.
+        labels = int(group.max(initial=NO_GROUP)) + 2
+        pairs, view = np.unique(entity * labels + (group + 1), return_inverse=True)
+        view_entity, view_group = pairs // labels, pairs % labels - 1
+        sees_held_out = view_group == NO_GROUP
+        start = np.searchsorted(sort_key, view_entity * 2)
+        stop = np.searchsorted(sort_key, view_entity * 2 + 1 + sees_held_out)
+        # A review is excluded from its own row's view, since the rows of this view are its group.
+        seen_by_all = held_out | (group[order] == NO_GROUP)
+        excluded_from = np.where(seen_by_all, NO_GROUP, view[order])
+        return cls(view, view_entity, view_group, order, start, stop, excluded_from)
+
+    @classmethod
+    def all_reviews(
+        cls, entity: np.ndarray, evidence_rows: np.ndarray | None = None
+    ) -> EvidenceViews:
+        """One view per entity, in order of code, of all its evidence reviews (by default all)."""
+        rows = np.arange(len(entity)) if evidence_rows is None else evidence_rows
+        return cls.excluding(entity, rows, np.full(len(entity), NO_GROUP))
+
+    @classmethod
+    def from_lists(
+        cls, entity: np.ndarray, lists: Sequence[np.ndarray], fold: np.ndarray | None = None
+    ) -> EvidenceViews:
+        """Views of (v,) entities that see exactly the reviews (row numbers) listed for them."""
+        sizes = np.array([*map(len, lists)], dtype=np.int64)
+        stop = np.cumsum(sizes)
+        order = np.concatenate([*lists, np.zeros(0, dtype=np.int64)])
+        fold = np.full(len(entity), NO_GROUP) if fold is None else fold
+        no_exclusion = np.full(len(order), NO_GROUP)
+        return cls(np.arange(len(entity)), entity, fold, order, stop - sizes, stop, no_exclusion)
+
+    @classmethod
+    def earlier_reviews(
+        cls, entity: np.ndarray, evidence_rows: np.ndarray, time: np.ndarray
+    ) -> EvidenceViews:
+        """Views in which a row sees its entity's evidence reviews of a strictly earlier time.
+
+        `entity` and `time` are (n,), of every row; a row without a time sees nothing.
+        """
+        order = evidence_rows[np.lexsort((time[evidence_rows], entity[evidence_rows]))]
+        # Pairs (entity, rank of the time) are coded as single numbers, which sort as pairs do.
+        # `NO_TIME` has the highest rank: as reviews never earlier; as rows, they ask for rank 0.
+        rank = np.unique(time, return_inverse=True)[1]
+        ranks = len(time) + 1
+        asked_rank = np.where(time == NO_TIME, 0, rank)
+        review_keys = entity[order] * ranks + rank[order]
+        row_stop = np.searchsorted(review_keys, entity * ranks + asked_rank)
+        # One view for each pair (entity, end of the stretch).
+        ends = len(order) + 1
+        pairs, view = np.unique(entity * ends + row_stop, return_inverse=True)
+        view_entity, stop = pairs // ends, pairs % ends
+        start = np.searchsorted(entity[order], view_entity)
+        no_fold, no_exclusion = np.full(len(pairs), NO_GROUP), np.full(len(order), NO_GROUP)
+        return cls(view, view_entity, no_fold, order, start, stop, no_exclusion)
 
 
 def assign_folds(
@@ -58,10 +231,8 @@ class Evidence:
     """Which reviews each of n rows may see, of its user and of its item.
 
     Attributes:
-        policy: the policy that the views follow.
         fold: (n,) fold of every row, as from `assign_folds`.
         evidence_rows: (m,) rows whose reviews may be seen at all, ascending.
-        user, item: the views of both sides.
     """
 
     policy: Policy
@@ -79,23 +250,21 @@ class Evidence:
         Raises:
             DataError: `past` on reviews of which none has a time.
         """
-        evidence_rows = split.evidence_rows
-        fold = assign_folds(data, split, folds, rng)
+        rows, fold = split.evidence_rows, assign_folds(data, split, folds, rng)
         if policy == "past":
             if (data.time == NO_TIME).all():
                 raise DataError("the policy `past` needs reviews with times, and none has one")
-            user = EvidenceViews.earlier_reviews(data.user, evidence_rows, data.time)
-            item = EvidenceViews.earlier_reviews(data.item, evidence_rows, data.time)
-            return cls(policy, fold, evidence_rows, user, item)
-        group = np.full(len(data), NO_GROUP, dtype=np.int64)
-        held_out_fold = NO_GROUP
+            user = EvidenceViews.earlier_reviews(data.user, rows, data.time)
+            item = EvidenceViews.earlier_reviews(data.item, rows, data.time)
+            return cls(policy, fold, rows, user, item)
+        group, held_out_fold = np.full(len(data), NO_GROUP, dtype=np.int64), NO_GROUP
         if policy == "fold":
             group, held_out_fold = fold, VALIDATION_FOLD
         elif policy == "leave_one_out":
-            group[evidence_rows] = np.arange(len(evidence_rows))  # every review is a group
-        user = EvidenceViews.excluding(data.user, evidence_rows, group, held_out_fold)
-        item = EvidenceViews.excluding(data.item, evidence_rows, group, held_out_fold)
-        return cls(policy, fold, evidence_rows, user, item)
+            group[rows] = np.arange(len(rows))  # every review is a group
+        user = EvidenceViews.excluding(data.user, rows, group, held_out_fold)
+        item = EvidenceViews.excluding(data.item, rows, group, held_out_fold)
+        return cls(policy, fold, rows, user, item)
 
     def visible_rows(self, fold: int) -> np.ndarray:
         """Evidence rows, of any user and item, that the rows of a fold may see.

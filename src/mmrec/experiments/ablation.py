@@ -143,13 +143,13 @@ def _variants(
         variant = config.model_copy(update={"annotation": annotation})
         if extra in extras and variant != config:
             variant_models = pipeline.open_models(variant, store=models.store)
-            yield strategy, Dataset.from_reviews(reviews, variant_models, variant), variant
+            yield strategy, Dataset(reviews, variant_models, variant), variant
     if "words" in extras:
         # Vectors of the whole reviews in place of their gists; the strategy is `notes`.
         notes = []
         for note, text in zip(dataset.notes, dataset.texts, strict=True):
             notes.append(Note(gist=text, price=note.price, categories=note.categories))
-        yield "whole reviews", Dataset.from_reviews(reviews, models, variant, notes), variant
+        yield "whole reviews", Dataset(reviews, models, variant, notes), variant
     if "words" in extras and dataset.has_photos(prepared.evidence.evidence_rows, captions=False):
         if models.image_encoder.available():
             # Vectors of the photos themselves in place of their captions.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from mmrec.config import Config, VisionConfig
 from mmrec.data.schema import EntityKind, Reviews
-from mmrec.evidence.views import EvidenceViews
+from mmrec.evidence.policies import EvidenceViews
 from mmrec.features.dataset import Dataset, Models
 from mmrec.llm.cost import AnswersPending
 from mmrec.llm.types import Note, Summary
@@ -52,7 +52,7 @@ def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> Annota
         DataError: too few reviews.
         MmrecError: the language model cannot be used, or the budget is reached.
     """
-    dataset, plan = Dataset.from_reviews(reviews, models, config), models.annotator.plan
+    dataset, plan = Dataset(reviews, models, config), models.annotator.plan
     run = AnnotationRun(dataset, failed=models.annotator.failures)
 
     @contextmanager

@@ -24,7 +24,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from mmrec.data.schema import Interactions, Split
-from mmrec.features.mixed_effects import fit_biases
+from mmrec.features.mixed_effects import fit_effects
 from mmrec.features.tables import Features
 
 __all__ = ["ALWAYS_LIKE", "TRAINED_BASELINES", "BaselineTask", "FeatureTask", "bias_scores"]
@@ -110,8 +110,8 @@ def bias_scores(data: Interactions, rows: np.ndarray, penalty: float) -> np.ndar
     # The penalty must not pull on the mean, so ratings are centred first.
     mean = float(data.rating[rows].mean())
     centred = data.rating[rows].astype(np.float64) - mean
-    user_bias, item_bias = fit_biases(data, rows, centred, penalty)
-    return mean + user_bias[data.user] + item_bias[data.item]
+    user_bias, item_bias = fit_effects(data, rows, centred[:, None], (penalty, penalty))
+    return mean + user_bias[data.user, 0] + item_bias[data.item, 0]
 
 
 def choose_bias_model(task: BaselineTask) -> BaselineScorer:

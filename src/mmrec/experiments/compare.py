@@ -19,7 +19,7 @@ from mmrec.data.schema import Reviews
 from mmrec.evaluation import statistics
 from mmrec.evaluation.list_metrics import ListMetrics, ListTask, full_lists, sampled_lists
 from mmrec.evaluation.metrics import Metrics, evaluate, rates_at_threshold, slice_metrics
-from mmrec.evidence.views import EvidenceViews
+from mmrec.evidence.policies import EvidenceViews
 from mmrec.experiments import baselines
 from mmrec.features.dataset import Models
 from mmrec.features.tables import Features

@@ -1,10 +1,10 @@
-"""The feature builder: what features are made with, and the features of any views."""
+"""The feature builder: what features are made with, and the features of any views (paper, section 3)."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,19 +12,16 @@ from threadpoolctl import threadpool_limits
 
 from mmrec.config import Config
 from mmrec.console import track
-from mmrec.data.files import allocate
+from mmrec.data import files
 from mmrec.data.schema import EntityKind
 from mmrec.errors import ConfigError
-from mmrec.evidence.policies import VALIDATION_FOLD, Evidence
-from mmrec.evidence.views import NO_GROUP, EvidenceViews
-from mmrec.features.annotations import EvidenceSums, annotation_sums, rating_sums
-from mmrec.features.dataset import Dataset
-from mmrec.features.mixed_effects import MixedEffects, choose_penalties
-from mmrec.features.tables import Constants, EntityFeatures, Features, entity_features
-from mmrec.features.text_regression import TextSums
-from mmrec.llm.types import Note, Summary
+from mmrec.evidence.policies import NO_GROUP, VALIDATION_FOLD, Evidence, EvidenceViews
+from mmrec.features.dataset import Dataset, annotation_sums
+from mmrec.features.mixed_effects import PRIOR_TEXTS, MixedEffects, TextSums, choose_penalties
+from mmrec.features.tables import Constants, EntityFeatures, EvidenceSums, Features, rating_sums
+from mmrec.llm.types import PRICE_TAGS, Note, Summary
 
-__all__ = ["FeatureAudit", "FeatureBuilder", "build_features"]
+__all__ = ["FeatureBuilder", "build_features"]
 
 
 class FeatureBuilder(BaseModel):
@@ -54,39 +51,46 @@ class FeatureBuilder(BaseModel):
         Raises:
             ConfigError: mixed effects under another policy than `fold`.
         """
-        kind = config.ranker.features
-        has_photos = dataset.has_photos(evidence.evidence_rows, captions=kind != "baseline")
-        builder = cls(
-            config=config,
-            constants=Constants.estimate(dataset.data, evidence.visible_rows(VALIDATION_FOLD)),
-            vocabulary=[] if kind == "baseline" else _vocabulary(dataset, evidence, config),
-            image=has_photos and (kind != "baseline" or dataset.models.image_encoder.available()),
-        )
-        if kind != "mmrec":
-            return builder
-        if evidence.policy != "fold":
+        kind, rows = config.ranker.features, evidence.evidence_rows
+        if kind == "mmrec" and evidence.policy != "fold":
             raise ConfigError(
                 f"--features mmrec needs --policy fold, not {evidence.policy}: its effects are fitted on "
                 "everyone's reviews, once for every fold; take --features proposed"
             )
-        with _one_openmp_thread():
-            return builder._fit_effects(dataset, evidence)
+        annotations: Sequence[Note | Summary] = []
+        if kind != "baseline" and config.annotation.strategy == "notes":
+            annotations = [dataset.notes[row] for row in rows]
+        elif kind != "baseline":
+            views = EvidenceViews.all_reviews(dataset.data.item, rows)
+            annotations = dataset.summaries("item", views)
+        counts = Counter[str]()
+        for annotation in annotations:
+            counts.update(annotation.categories)
+        has_photos = dataset.has_photos(rows, captions=kind != "baseline")
+        builder = cls(
+            config=config,
+            constants=Constants.estimate(dataset.data, evidence.visible_rows(VALIDATION_FOLD)),
+            vocabulary=sorted(counts, key=lambda category: (-counts[category], category)),
+            image=has_photos and (kind != "baseline" or dataset.models.image_encoder.available()),
+        )
+        return builder._fit_effects(dataset, evidence) if kind == "mmrec" else builder
 
     def _fit_effects(self, dataset: Dataset, evidence: Evidence) -> FeatureBuilder:
         validation_rows = np.flatnonzero(evidence.fold == VALIDATION_FOLD)
         visible = evidence.visible_rows(VALIDATION_FOLD)
-        penalties = choose_penalties(dataset.data, visible, validation_rows)
         texts, effects = dataset.rated_texts, {}
         folds = np.unique(evidence.fold).tolist()
-        with track("fitting effects", len(folds)) as advance:
-            # A fold's sums are those of all texts less those of the few that it must not see.
-            all_sums = TextSums.from_rows(texts, evidence.evidence_rows)
-            for fold in folds:
-                visible = evidence.visible_rows(fold)
-                hidden = np.setdiff1d(evidence.evidence_rows, visible, assume_unique=True)
-                fold_sums = all_sums.without(texts, hidden)
-                effects[fold] = MixedEffects.fit(texts, visible, penalties, fold_sums)
-                advance(1)
+        with _one_openmp_thread():
+            penalties = choose_penalties(dataset.data, visible, validation_rows)
+            with track("fitting effects", len(folds)) as advance:
+                # A fold's sums are those of all texts less those of the few that it must not see.
+                all_sums = TextSums.from_rows(texts, evidence.evidence_rows)
+                for fold in folds:
+                    visible = evidence.visible_rows(fold)
+                    hidden = np.setdiff1d(evidence.evidence_rows, visible, assume_unique=True)
+                    fold_sums = all_sums.without(texts, hidden)
+                    effects[fold] = MixedEffects.fit(texts, visible, penalties, fold_sums)
+                    advance(1)
         return self._with_effects(effects, penalties)
 
     def refit(self, dataset: Dataset) -> FeatureBuilder:
@@ -101,12 +105,18 @@ class FeatureBuilder(BaseModel):
         self, effects: dict[int, MixedEffects], penalties: tuple[float, float]
     ) -> FeatureBuilder:
         final = effects[NO_GROUP]
-        unknown: dict[EntityKind, dict[str, float]] = {"user": {}, "item": {}}
-        for kind, columns in unknown.items():
-            for name, values in final.columns(kind).items():
-                columns[name] = float(values[-1])  # the last row is the unknown one's
+        unknown: dict[EntityKind, dict[str, float]] = {}
+        for kind, columns in final.columns.items():
+            # The last row is that of an unknown user or item.
+            unknown[kind] = {name: float(values[-1]) for name, values in columns.items()}
         changes = {"mixed_effects": effects, "penalties": penalties, "unknown_effects": unknown}
-        return self.model_copy(update=changes | {"factor_count": final.user_factors.shape[1]})
+        factor_count = final.factors["user"].shape[1]
+        return self.model_copy(update=changes | {"factor_count": factor_count})
+
+    @property
+    def uses_captions(self) -> bool:
+        """Whether photos are represented by captions, not by features of an image model."""
+        return self.image and self.config.ranker.features != "baseline"
 
     def build(self, kind: EntityKind, views: EvidenceViews, dataset: Dataset) -> EntityFeatures:
         """Features of the views of users or items; of items also price, categories and photos."""
@@ -118,20 +128,21 @@ class FeatureBuilder(BaseModel):
     ) -> EvidenceSums:
         """What the reviews of every view add up to."""
         ratings = rating_sums(dataset.data.rating)  # of single reviews, as yet
-        if self._is_baseline:
-            one = np.ones(len(dataset), dtype=np.float32)
-            vectors, count = {"reviews": dataset.text_vectors}, {"reviews": one}
-            sums = replace(ratings, vectors=vectors, text_count=count).over(views)
+        is_baseline = self.config.ranker.features == "baseline"
+        if is_baseline:
+            text_count = {"reviews": np.ones(len(dataset), dtype=np.float32)}
+            vectors = {"reviews": dataset.text_vectors}
+            sums = replace(ratings, vectors=vectors, text_count=text_count).over(views)
         else:
             sums = self._annotation_sums(kind, views, dataset)
             total = ratings.over(views)
             sums = replace(sums, rating_count=total.rating_count, rating_sum=total.rating_sum)
         if kind == "item" and self.image:
-            photos = dataset.image_vectors if self._is_baseline else dataset.caption_vectors
+            photos = dataset.image_vectors if is_baseline else dataset.caption_vectors
             mean, photo_count = photos.view_means(views)
             vectors = {**sums.vectors, "photos": mean}
-            count = {**sums.text_count, "photos": photo_count}
-            sums = replace(sums, vectors=vectors, text_count=count)
+            text_count = {**sums.text_count, "photos": photo_count}
+            sums = replace(sums, vectors=vectors, text_count=text_count)
         return sums
 
     def _annotation_sums(
@@ -147,28 +158,9 @@ class FeatureBuilder(BaseModel):
         summaries = dataset.summaries(kind, summarised)
         sums = annotation_sums(summaries, dataset.models.encoder, self.vocabulary)
         if summarised is not views:
-            sums = sums.take(np.searchsorted(summarised.entity, views.entity))
+            position = np.searchsorted(summarised.entity, views.entity)
+            sums = sums.map(lambda values: values[position])
         return sums
-
-    def from_sums(
-        self,
-        kind: EntityKind,
-        sums: EvidenceSums,
-        effects: Mapping[str, np.ndarray],
-        factors: np.ndarray | None,
-    ) -> EntityFeatures:
-        """Features of views from their sums, (v + 1,) effects, and (v + 1, t) factors."""
-        return entity_features(kind, sums, self.constants, self.config, effects, factors)
-
-    @property
-    def uses_captions(self) -> bool:
-        """Whether photos are represented by captions, not by features of an image model."""
-        return self.image and not self._is_baseline
-
-    @property
-    def _is_baseline(self) -> bool:
-        """Whether this is the paper's baseline, in which texts are averages of whole reviews."""
-        return self.config.ranker.features == "baseline"
 
     def entity_effects(
         self, kind: EntityKind, views: EvidenceViews, block_views: int = 1 << 16
@@ -182,21 +174,71 @@ class FeatureBuilder(BaseModel):
             columns[name] = np.full(len(views) + 1, value, dtype=np.float32)
         if not columns:
             return {}, None
-        factors = allocate((len(views) + 1, self.factor_count), np.float16)
+        factors = files.allocate((len(views) + 1, self.factor_count), np.float16)
         factors[:] = 0
         for fold, effects in self.mixed_effects.items():
             of_fold = np.flatnonzero(views.fold == fold)
-            for name, values in effects.columns(kind).items():
+            for name, values in effects.columns[kind].items():
                 columns[name][of_fold] = values[views.entity[of_fold]]
-            entity_factors = effects.factors(kind)
             # In blocks, since a copy for all views would take as much memory as the result.
             for block in np.array_split(of_fold, 1 + len(of_fold) // block_views):
-                factors[block] = entity_factors[views.entity[block]]
+                factors[block] = effects.factors[kind][views.entity[block]]
         return columns, factors
+
+    def from_sums(
+        self,
+        kind: EntityKind,
+        sums: EvidenceSums,
+        effects: Mapping[str, np.ndarray] | None = None,
+        factors: np.ndarray | None = None,
+    ) -> EntityFeatures:
+        """Features of v views from what their reviews add up to.
+
+        The paper counts the reviews of items only; price and categories are of items. Effects are
+        further columns, (v + 1,) each, whose last is the unknown user's or item's; likewise the
+        (v + 1, t) factors.
+        """
+        is_mmrec = self.config.ranker.features == "mmrec"
+        count, constants = sums.rating_count, self.constants
+        prior = constants.user_prior if kind == "user" else constants.item_prior
+        columns = {
+            "mean rating": (sums.rating_sum + prior * constants.mean) / (count + prior),
+            "no rating": count == 0,
+        }
+        if is_mmrec or kind == "item":
+            columns["log count"] = np.log1p(count)
+        categories = np.zeros((len(count) + 1, 0), dtype=np.int64)
+        if kind == "item" and self.config.ranker.features != "baseline":
+            columns |= _price_columns(sums.price)
+            categories = _top_categories(sums.categories, self.config.annotation.max_categories)
+        # These blocks say that a modality is missing; a review without a like only praises nothing.
+        for name in sorted({"gist", "photos", "reviews", "summary"} & sums.text_count.keys()):
+            columns[f"no {name}"] = sums.text_count[name] == 0
+        # An unknown one has the overall mean, nothing of anything, and every modality missing.
+        unknown = {name: float(name.startswith("no ")) for name in columns}
+        unknown["mean rating"] = constants.mean
+        for name, values in (effects or {}).items():
+            columns[name], unknown[name] = values[:-1], float(values[-1])
+        # (v + 1, p); filled by column, since it may be larger than memory.
+        dense = files.allocate((len(count) + 1, len(columns)), np.float32)
+        for column, (name, values) in enumerate(columns.items()):
+            dense[:-1, column], dense[-1, column] = values, unknown[name]
+        present, vectors = {}, {}
+        for name, texts in sums.text_count.items():
+            # The mean vector of few texts is mostly chance, so ours weighs less.
+            prior_texts = PRIOR_TEXTS if is_mmrec and name != "photos" else 0.0
+            weight = texts / np.maximum(texts + prior_texts, 1e-9)
+            present[name] = np.append(weight, 0).astype(np.float32)
+        for name, means in sums.vectors.items():
+            vectors[name] = files.allocate((len(means) + 1, means.shape[1]), np.float16)
+            vectors[name][:-1], vectors[name][-1] = means, 0
+        built = EntityFeatures(tuple(columns), dense, vectors, present, categories)
+        return built if factors is None else replace(built, factors=factors)
 
     def describe_user(self, dataset: Dataset) -> EntityFeatures:
         """Features of a user who is known by the text of one review alone."""
-        views = EvidenceViews.from_lists(np.zeros(1, dtype=np.int64), [np.zeros(1, dtype=np.int64)])
+        row = np.zeros(1, dtype=np.int64)
+        views = EvidenceViews.from_lists(row, [row])
         return self.model_copy(update={"mixed_effects": {}}).build("user", views, dataset)
 
 
@@ -205,18 +247,31 @@ def _one_openmp_thread() -> threadpool_limits:
     return threadpool_limits(1, "openmp")
 
 
-def _vocabulary(dataset: Dataset, evidence: Evidence, config: Config) -> list[str]:
-    """Categories in the evidence, the most frequent first."""
-    annotations: Sequence[Note | Summary]
-    if config.annotation.strategy == "notes":
-        annotations = [dataset.notes[row] for row in evidence.evidence_rows]
-    else:
-        views = EvidenceViews.all_reviews(dataset.data.item, evidence.evidence_rows)
-        annotations = dataset.summaries("item", views)
-    counts = Counter[str]()
-    for annotation in annotations:
-        counts.update(annotation.categories)
-    return sorted(counts, key=lambda category: (-counts[category], category))
+def _price_columns(votes: np.ndarray, prior_votes: float = 5.0) -> dict[str, np.ndarray]:
+    """Shares of (v, 4) votes by tag, shrunk towards "no price": one vote is not yet a price."""
+    tags = votes[:, : PRICE_TAGS.index("none")]
+    total = tags.sum(axis=1) + prior_votes
+    shares = tags / total[:, None]  # (v, 3)
+    return dict(zip(PRICE_TAGS, shares.T, strict=False)) | {"no price": prior_votes / total}
+
+
+def _top_categories(
+    votes: np.ndarray, limit: int, min_share: float = 0.1, block_views: int = 1 << 14
+) -> np.ndarray:
+    """(v + 1, limit) codes with the most of (v, c) votes, best first, padded with c.
+
+    A category needs at least `min_share` of the first one's votes, since a tail of single mentions
+    means little. The last row is all padding. Sorting takes blocks of views, to bound its memory.
+    """
+    size = votes.shape[1]
+    codes = np.full((len(votes) + 1, limit), size, dtype=np.int64)
+    for start in range(0, len(votes), block_views):
+        block = votes[start : start + block_views]
+        order = np.argsort(-block, axis=1, kind="stable")[:, :limit]
+        ranked = np.take_along_axis(block, order, axis=1)
+        enough = (ranked > 0) & (ranked >= min_share * ranked[:, :1])
+        codes[start : start + len(block), : order.shape[1]][enough] = order[enough]
+    return codes
 
 
 def build_features(
@@ -227,40 +282,3 @@ def build_features(
     user = builder.build("user", evidence.user, dataset)
     item = builder.build("item", evidence.item, dataset)
     return builder, Features(user, item, evidence.user.view, evidence.item.view)
-
-
-@dataclass(frozen=True)
-class FeatureAudit:
-    """Features under audit, with their builder; see `mmrec.evidence.audit.AuditedFeatures`."""
-
-    builder: FeatureBuilder
-    dataset: Dataset
-    features: Features
-
-    def used(self, kind: EntityKind, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """The features of the user, or the item, of some rows."""
-        features = self.features
-        if kind == "user":
-            return features.user.by_name(features.user_view[rows])
-        return features.item.by_name(features.item_view[rows])
-
-    def rebuilt(self, kind: EntityKind, views: EvidenceViews) -> dict[str, np.ndarray]:
-        """The same features, made from the reviews of some views."""
-        return self.builder.build(kind, views, self.dataset).by_name(np.arange(len(views)))
-
-    def fitted(
-        self, fold: int, rows: np.ndarray, visible_rows: np.ndarray | None = None
-    ) -> dict[str, np.ndarray]:
-        """Effects of a fold, or fitted again on visible rows, and factor scores of pairs."""
-        effects = self.builder.mixed_effects.get(fold)
-        if effects is None:
-            return {}
-        if visible_rows is not None:
-            texts, penalties = self.dataset.rated_texts, self.builder.penalties
-            effects = MixedEffects.fit(texts, visible_rows, penalties)
-        # Factors may turn or change their sign; only the scores of pairs have a meaning.
-        data = self.dataset.data
-        named = {"factor score": effects.factor_score(data.user[rows], data.item[rows])}
-        for kind in ("user", "item"):
-            named |= {f"{kind} {name}": values for name, values in effects.columns(kind).items()}
-        return named

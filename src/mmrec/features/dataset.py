@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 
 import numpy as np
 import polars as pl
+from scipy.sparse import csr_matrix
 
 from mmrec.cache.store import Store
 from mmrec.config import Config
-from mmrec.data.schema import NO_TIME, EntityKind, Interactions, Reviews
+from mmrec.data import files
+from mmrec.data.schema import ITEM_SCHEMA, REVIEW_SCHEMA, EntityKind, Interactions, Reviews
 from mmrec.encoder.text_encoder import Encoder
-from mmrec.evidence.views import EvidenceViews
-from mmrec.features.annotations import EvidenceSums, PhotoVectors, annotation_sums
-from mmrec.features.text_regression import RatedTexts
+from mmrec.evidence.policies import EvidenceViews
+from mmrec.features.mixed_effects import RatedTexts
+from mmrec.features.tables import EvidenceSums
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.lexicon import split_query
-from mmrec.llm.types import Note, Review, Summary
+from mmrec.llm.types import PRICE_TAGS, Note, Review, Summary
 from mmrec.vision.captioner import Captioner
 from mmrec.vision.image_features import Captions, ImageEncoder, PhotoAnnotator
 
-__all__ = ["Dataset", "Models"]
+__all__ = ["Dataset", "Models", "PhotoVectors", "annotation_sums"]
 
 
 @dataclass(frozen=True)
@@ -45,70 +47,39 @@ class Dataset:
     """n reviews of m items, and what was read out of them.
 
     Args:
-        data: who rated what.
-        texts, photos: (n) texts of reviews, and paths of their photos.
-        item_photos: (m) paths of each item's own photos.
-        models: the models to use.
-        max_pixels: photos with more pixels are refused.
+        reviews, models: the reviews, and the models to use.
+        config: photos with more pixels than it allows are refused.
         notes: (n) notes, where the reviews have been annotated before.
         summary: the summary of all reviews together, where that is known.
-        captions: (n) captions that came with each review, in place of its photos; or ().
-        item_captions: (m) the same of items.
 
     Attributes:
+        data: who rated what.
+        photos, item_photos: (n) and (m) paths of the photos of reviews, and of items themselves.
+        review_captions, item_captions: (n) and (m) captions that came with the data, in place of
+            photos; empty lists where none did.
         part: (n,) the part of the data that each review is annotated with: its fold, if any.
-        review_ids: (n) id of each review, where they are known.
     """
 
     def __init__(
         self,
-        data: Interactions,
-        texts: Sequence[str],
-        photos: Sequence[Sequence[str]],
-        item_photos: Sequence[Sequence[str]],
+        reviews: Reviews,
         models: Models,
-        max_pixels: int,
+        config: Config,
         notes: list[Note] | None = None,
         summary: Summary | None = None,
-        captions: Sequence[Sequence[str]] = (),
-        item_captions: Sequence[Sequence[str]] = (),
     ) -> None:
-        self.data = data
-        self.texts = list(texts)
-        self.photos = photos
-        self.item_photos = item_photos
-        self.models = models
-        self.review_captions = captions or [[]] * len(photos)
-        self.item_captions = item_captions or [[]] * len(item_photos)
-        self.part = np.zeros(len(self.texts), dtype=np.int64)
-        self.review_ids: list[str] = []
-        self._photo_annotator = PhotoAnnotator(models.store, max_pixels)
-        self._notes = notes
-        self._summary = summary
-        self._note_sums: dict[tuple[str, ...], EvidenceSums] = {}
-
-    @classmethod
-    def from_reviews(
-        cls, reviews: Reviews, models: Models, config: Config, notes: list[Note] | None = None
-    ) -> Dataset:
-        """All reviews of a table, and their notes where these are known."""
-        data = Interactions.from_table(reviews.table)
+        table, self.models = reviews.table, models
+        self.data = Interactions.from_table(table)
         # Items in the order of their codes; those without a row have neither photos nor captions.
-        items = pl.DataFrame({"item": data.items}, schema={"item": pl.String})
+        items = pl.DataFrame({"item": self.data.items}, schema={"item": pl.String})
         items = items.join(reviews.items, on="item", how="left", maintain_order="left")
-        dataset = cls(
-            data,
-            reviews.table["text"].to_list(),
-            _lists(reviews.table, "photos"),
-            _lists(items, "photos"),
-            models,
-            config.read.max_pixels,
-            notes,
-            captions=_lists(reviews.table, "captions"),
-            item_captions=_lists(items, "captions"),
-        )
-        dataset.review_ids = reviews.table["review_id"].to_list()
-        return dataset
+        self.texts, self.review_ids = table["text"].to_list(), table["review_id"].to_list()
+        self.photos, self.review_captions = _lists(table, "photos"), _lists(table, "captions")
+        self.item_photos, self.item_captions = _lists(items, "photos"), _lists(items, "captions")
+        self.part = np.zeros(len(self.texts), dtype=np.int64)
+        self._photo_annotator = PhotoAnnotator(models.store, config.read.max_pixels)
+        self._notes, self._summary = notes, summary
+        self._note_sums: dict[tuple[str, ...], EvidenceSums] = {}
 
     @classmethod
     def single_review(
@@ -124,11 +95,10 @@ class Dataset:
 
         Its rating may be NaN.
         """
-        zero = np.zeros(1, dtype=np.int64)
-        ratings, times = np.array([rating], dtype=np.float32), np.array([NO_TIME])
-        data = Interactions(zero, zero, ratings, times, users=[""], items=[""])
-        summary = summary or Summary(text=text)
-        return cls(data, [text], [[]], [[]], models, 0, [note], summary, item_captions=[captions])
+        review = {"review_id": "", "user": "", "item": "", "rating": rating, "text": text}
+        item = {"item": "", "captions": [*captions]}
+        table, items = pl.DataFrame([review], REVIEW_SCHEMA), pl.DataFrame([item], ITEM_SCHEMA)
+        return cls(Reviews(table, items), models, Config(), [note], summary or Summary(text=text))
 
     @classmethod
     def from_description(cls, text: str, models: Models) -> Dataset:
@@ -197,7 +167,7 @@ class Dataset:
         return self._photo_annotator.count_uncaptioned(self._uncaptioned, self.models.captioner)
 
     @property
-    def _photo_groups(self) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
+    def _photo_groups(self) -> Iterator[tuple[list[str], list[str]]]:
         """Captions that came with the data, and photos: of the n reviews, then of the m items."""
         captions = chain(self.review_captions, self.item_captions)
         return zip(captions, chain(self.photos, self.item_photos), strict=True)
@@ -210,7 +180,7 @@ class Dataset:
     @cached_property
     def caption_vectors(self) -> PhotoVectors:
         """Captions as vectors of the text encoder (paper, section 3.2)."""
-        groups: list[Sequence[str]] = []
+        groups: list[list[str]] = []
         for captions, photos in self._photo_groups:
             # The captions that came with the data, else those of the photos that have one.
             groups.append(captions or list(filter(None, map(self.captions.texts.get, photos))))
@@ -234,3 +204,97 @@ def _lists(table: pl.DataFrame, column: str) -> list[list[str]]:
     if column not in table.columns:
         return [[]] * table.height
     return table[column].fill_null([]).to_list()
+
+
+def annotation_sums(
+    annotations: Sequence[Note | Summary], encoder: Encoder, vocabulary: Sequence[str]
+) -> EvidenceSums:
+    """Notes of n reviews, or summaries of n views, as vectors and votes; without ratings.
+
+    With `notes`, every review is read once, and views add up the notes of their reviews; with
+    `summary` (the paper's), the reviews of a view are read together. A block is the mean of its
+    sentences. Categories are coded by their place in `vocabulary`; others are ignored.
+    """
+    blocks: dict[str, list[list[str]]] = {}
+    code = {category: column for column, category in enumerate(vocabulary)}
+    price = np.zeros((len(annotations), len(PRICE_TAGS)), dtype=np.float32)
+    categories = np.zeros((len(annotations), len(vocabulary)), dtype=np.float32)
+    for row, annotation in enumerate(annotations):
+        if isinstance(annotation, Summary):
+            texts = {"summary": [annotation.text]}
+        else:
+            likes, dislikes = annotation.likes, annotation.dislikes
+            texts = {"gist": [annotation.gist], "likes": likes, "dislikes": dislikes}
+        for name, sentences in texts.items():
+            blocks.setdefault(name, []).append(list(filter(None, sentences)))
+        price[row, PRICE_TAGS.index(annotation.price)] = 1
+        categories[row, [code[name] for name in annotation.categories if name in code]] = 1
+    zero = np.zeros(len(annotations))
+    vectors, present = {}, {}
+    for name, groups in blocks.items():
+        size = np.array([*map(len, groups)], dtype=np.int64)  # (n,)
+        encoded = encoder.encode(list(chain.from_iterable(groups)) or [""])
+        vectors[name] = np.zeros((len(groups), encoded.shape[1]), dtype=np.float16)
+        if (filled := size > 0).any():
+            start = (np.cumsum(size) - size)[filled]  # of every group's sentences
+            total = np.add.reduceat(encoded.astype(np.float32), start, axis=0)
+            vectors[name][filled] = total / size[filled, None]
+        present[name] = filled.astype(np.float32)
+    return EvidenceSums(zero, zero, vectors, present, price, categories)
+
+
+@dataclass(frozen=True)
+class PhotoVectors:
+    """(k, d) float16 vectors of what k photos show, and how often (n) reviews, and (m) items
+    themselves, show each photo."""
+
+    vectors: np.ndarray
+    review_counts: csr_matrix
+    item_counts: csr_matrix
+
+    @classmethod
+    def build(
+        cls,
+        reviews: Sequence[Sequence[str]],
+        items: Sequence[Sequence[str]],
+        vectors: Mapping[str, np.ndarray],
+        width: int,
+    ) -> PhotoVectors:
+        """Build from the names of photos of reviews and items; those without a vector are left out."""
+        columns = {name: column for column, name in enumerate(vectors)}
+        stacked = np.stack([*vectors.values()]) if vectors else np.zeros((0, width), np.float16)
+        counts = []
+        for groups in (reviews, items):
+            cells: list[tuple[int, int]] = []
+            for row, group in enumerate(groups):
+                cells += [(row, columns[name]) for name in group if name in columns]
+            indices = np.array(cells, dtype=np.int64).reshape(-1, 2).T
+            ones = np.ones(indices.shape[1], dtype=np.float32)
+            # Entries at the same place are added up.
+            counts.append(csr_matrix((ones, indices), shape=(len(groups), len(columns))))
+        return cls(stacked, *counts)
+
+    def view_means(
+        self, views: EvidenceViews, columns_at_once: int = 128
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(v, d) float16 means over the photos of each view of items, and (v,) numbers of photos.
+
+        A view has the photos of its reviews and the item's own. Only `columns_at_once` columns are
+        in memory as a dense sum over reviews.
+        """
+
+        def total(values: np.ndarray) -> np.ndarray:
+            """(v, c) sums of (k, c) values over the photos of each view."""
+            sums: np.ndarray = (self.item_counts @ values)[views.entity]
+            if self.review_counts.nnz:
+                sums = sums + views.sum(self.review_counts @ values)
+            return sums
+
+        photos, width = self.vectors.shape
+        counts = total(np.ones((photos, 1), dtype=np.float32))[:, 0]
+        means = files.allocate((len(views), width), np.float16)
+        for start in range(0, width, columns_at_once):
+            columns = slice(start, start + columns_at_once)
+            sums = total(self.vectors[:, columns].astype(np.float32))
+            means[:, columns] = sums / np.maximum(counts, 1)[:, None]
+        return means, counts

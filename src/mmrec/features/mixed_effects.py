@@ -9,18 +9,19 @@ fitted once per fold, on the reviews that its rows may see (`mmrec.evidence.poli
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.linalg import LinearOperator, cg
 
-from mmrec.data.files import allocate
+from mmrec.data import files
 from mmrec.data.schema import EntityKind, Interactions
-from mmrec.features.text_regression import RatedTexts, TextRegression, TextSums
 
-__all__ = ["EFFECT_COLUMNS", "PRIOR_REVIEWS", "TEXT_COLUMNS", "MixedEffects", "choose_penalties"]
-__all__ += ["fit_biases", "review_statistics", "ridge_factors"]
+__all__ = ["EFFECT_COLUMNS", "PRIOR_REVIEWS", "PRIOR_TEXTS", "TEXT_COLUMNS", "MixedEffects"]
+__all__ += ["RatedTexts", "TextRegression", "TextSums", "choose_penalties", "fit_effects"]
+__all__ += ["review_statistics", "ridge_factors"]
 
 _STAR_RANGES = ((0.0, 1.5), (1.5, 2.9), (2.9, 3.9), (3.9, 4.9))
 TEXT_COLUMNS = ("text rating effect", "log length", "blank")
@@ -32,8 +33,127 @@ ranges of stars; effect on the rating predicted from text; mean log length of te
 texts."""
 PRIOR_REVIEWS = 5.0
 """Reviews' worth of the overall mean that the mean of a column is shrunk with."""
-_BLOCK_CELLS = 1 << 19
-"""Numbers of topics that are gathered at once."""
+PRIOR_TEXTS = 4.0
+"""Texts' worth of the overall mean that the mean vector of an item is shrunk with."""
+_BLOCK_CELLS = 1 << 19  # numbers of vectors or topics that are in memory at once
+
+
+@dataclass(frozen=True)
+class RatedTexts:
+    """n rated reviews, their (n, d) text vectors, and the (n,) characters of each text."""
+
+    data: Interactions
+    vectors: np.ndarray
+    length: np.ndarray
+
+    def blocks(self, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Float32 vectors of `rows`, a block at a time, each with its place in `rows`."""
+        size = max(1, 2 * _BLOCK_CELLS // self.vectors.shape[1])
+        for start in range(0, len(rows), size):
+            block = slice(start, start + size)
+            yield block, files.to_float32(self.vectors[rows[block]])
+
+
+@dataclass(frozen=True)
+class TextSums:
+    """Sums over texts x and their ratings y; those of a fold are the sums over all texts minus those
+    over the texts that the fold must not see, so that vectors are read twice, not once per fold."""
+
+    rating_sum: float
+    gram: np.ndarray
+    """(d, d) sum of x x'."""
+    product: np.ndarray
+    """(d,) sum of x y."""
+    item_vector: np.ndarray
+    """(items + 1, d) sum of x by item."""
+    item_count: np.ndarray
+    """(items + 1,) number of texts by item."""
+
+    @classmethod
+    def from_rows(cls, texts: RatedTexts, rows: np.ndarray) -> TextSums:
+        """Add up some rows in one pass."""
+        item, width = texts.data.item[rows], texts.vectors.shape[1]
+        items = len(texts.data.items) + 1
+        rating = texts.data.rating[rows].astype(np.float64)
+        gram, product = np.zeros((width, width)), np.zeros(width)
+        item_vector = files.allocate((items, width), np.float64)
+        item_vector[:] = 0
+        for block, x in texts.blocks(rows):  # x: (b, d)
+            gram += x.T @ x
+            product += rating[block] @ x
+            codes, code = np.unique(item[block], return_inverse=True)
+            reviews = len(code)
+            one_per_review = (np.ones(reviews, dtype=np.float32), code, np.arange(reviews + 1))
+            by_item = csr_matrix(one_per_review, shape=(reviews, len(codes))).T
+            item_vector[codes] += by_item @ x
+        count = np.bincount(item, minlength=items)
+        return cls(float(rating.sum()), gram, product, item_vector, count)
+
+    def without(self, texts: RatedTexts, rows: np.ndarray) -> TextSums:
+        """The sums over all texts of these except `rows`."""
+        removed = TextSums.from_rows(texts, rows)
+        # In place: this is the one large array.
+        item_vector = np.subtract(self.item_vector, removed.item_vector, out=removed.item_vector)
+        gram, product = self.gram - removed.gram, self.product - removed.product
+        rating_sum, item_count = (
+            self.rating_sum - removed.rating_sum,
+            self.item_count - removed.item_count,
+        )
+        return TextSums(rating_sum, gram, product, item_vector, item_count)
+
+
+@dataclass(frozen=True)
+class TextRegression:
+    """A ridge regression of ratings on text vectors, and the topics of items.
+
+    Attributes:
+        mean_rating: mean of the ratings.
+        mean_vector: (d,) mean of the text vectors.
+        weights: (d,) of the regression; its intercept is `mean_rating` at `mean_vector`.
+        topic_axes: (d, t) of the topics, scaled so that an item's have length 1 on average.
+    """
+
+    mean_rating: float
+    mean_vector: np.ndarray
+    weights: np.ndarray
+    topic_axes: np.ndarray
+
+    @classmethod
+    def fit(
+        cls, sums: TextSums, penalty: float = 3.0, topics: int = 64
+    ) -> tuple[TextRegression, np.ndarray]:
+        """The regression with at most `topics` topics, and the (items + 1, t) topics of every item.
+
+        The weights w solve the centred normal equations (X'X - n m m' + penalty I) w = X'y - n m
+        mean(y), where m is the mean vector. Topics are principal components of the items' mean
+        vectors, which are centred and shrunk by their number of texts.
+        """
+        texts = sums.item_count.sum()
+        count = max(texts, 1)
+        mean_rating, mean_vector = sums.rating_sum / count, sums.item_vector.sum(0) / count
+        # n times the covariances of the texts with each other (d, d), and with the ratings (d,).
+        covariance = sums.gram - texts * np.outer(mean_vector, mean_vector)
+        product = sums.product - texts * mean_rating * mean_vector
+        ridge = penalty * np.eye(len(mean_vector))
+        weights = np.linalg.solve(covariance + ridge, product)
+        # (items + 1, d): (sum of x - count m) / (count + PRIOR_TEXTS), in place since it is large.
+        item_mean = np.outer(sums.item_count, -mean_vector)
+        item_mean += sums.item_vector
+        item_mean /= (sums.item_count + PRIOR_TEXTS)[:, None]
+        _, axes = np.linalg.eigh(item_mean.T @ item_mean)  # ascending by eigenvalue
+        axes = axes[:, : -topics - 1 : -1]  # (d, t), the largest first
+        item_topics = item_mean @ axes  # (items + 1, t)
+        length = 1.0
+        if (has_text := sums.item_count > 0).any():
+            squared_length = np.square(item_topics[has_text]).sum(1)
+            length = max(np.sqrt(squared_length.mean()), 1e-6)  # root mean square
+        regression = cls(float(mean_rating), mean_vector, weights, axes / length)
+        return regression, item_topics / length
+
+    def predict(self, vectors: np.ndarray) -> np.ndarray:
+        """(n,) predicted ratings of (n, d) texts, minus the mean rating."""
+        weights = self.weights.astype(vectors.dtype)
+        return np.asarray(vectors @ weights - self.mean_vector @ self.weights)
 
 
 @dataclass(frozen=True)
@@ -41,32 +161,16 @@ class MixedEffects:
     """Effects and factors of every user and every item; the last row is for unknown ids.
 
     Attributes:
-        user, item: by column, (users + 1,) and (items + 1,) float32.
-        user_factors, item_factors: (users + 1, t) and (items + 1, t) float16. Their dot product,
-            the *factor score*, estimates how far a rating lies above the effects: from the user's
-            residuals on other items, by how alike the topics of these items are.
+        columns: kind -> column -> (users + 1,) or (items + 1,) float32.
+        factors: kind -> (users + 1, t) or (items + 1, t) float16. Their dot product, the *factor
+            score*, estimates how far a rating lies above the effects: from the user's residuals on
+            other items, by how alike the topics of these items are.
         text_regression: how ratings are predicted from text, and the axes of the topics.
     """
 
-    user: dict[str, np.ndarray]
-    item: dict[str, np.ndarray]
-    user_factors: np.ndarray
-    item_factors: np.ndarray
+    columns: dict[EntityKind, dict[str, np.ndarray]]
+    factors: dict[EntityKind, np.ndarray]
     text_regression: TextRegression
-
-    def columns(self, kind: EntityKind) -> dict[str, np.ndarray]:
-        """The columns of users, or of items."""
-        return self.user if kind == "user" else self.item
-
-    def factors(self, kind: EntityKind) -> np.ndarray:
-        """The factors of users, or of items."""
-        return self.user_factors if kind == "user" else self.item_factors
-
-    def factor_score(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """(n,) products of the factors of (n,) users and items, by code."""
-        user_factors = self.user_factors[user].astype(np.float32)
-        item_factors = self.item_factors[item].astype(np.float32)
-        return np.asarray((user_factors * item_factors).sum(1))
 
     @classmethod
     def fit(
@@ -76,14 +180,8 @@ class MixedEffects:
         penalties: tuple[float, float],
         text_sums: TextSums | None = None,
     ) -> MixedEffects:
-        """Estimate from (m,) rows of all reviews.
-
-        Args:
-            penalties: of the effects of users and of items, in reviews.
-            text_sums: sums over the texts of `rows`, where they are known already.
-        """
+        """Estimate from (m,) rows of all reviews, over whose texts the sums may be known already."""
         data = texts.data
-        user, item = data.user[rows], data.item[rows]
         regression, topics = TextRegression.fit(text_sums or TextSums.from_rows(texts, rows))
         rating = data.rating[rows].astype(np.float64)
         # Both targets are centred: the rating, and the rating that the text predicts.
@@ -91,17 +189,20 @@ class MixedEffects:
         target[:, 0] = rating - regression.mean_rating
         for block, vectors in texts.blocks(rows):
             target[block, 1] = regression.predict(vectors)
-        pairs = _pair_counts(data, rows)
-        user_effect, item_effect = _solve_effects(pairs, user, item, target, penalties)
+        user_effect, item_effect = fit_effects(data, rows, target, penalties)
+        user, item = data.user[rows], data.item[rows]
         residual = target[:, 0] - user_effect[user, 0] - item_effect[item, 0]
         statistics = review_statistics(rating, residual, texts.length[rows])
-        return cls(
-            _columns(user, user_effect, statistics),
-            _columns(item, item_effect, statistics),
-            _user_factors(topics, user, item, residual, len(data.users) + 1),
-            topics.astype(np.float16),
-            regression,
-        )
+        columns: dict[EntityKind, dict[str, np.ndarray]] = {
+            "user": _columns(user, user_effect, statistics),
+            "item": _columns(item, item_effect, statistics),
+        }
+        user_factors = _user_factors(topics, user, item, residual, len(user_effect))
+        factors: dict[EntityKind, np.ndarray] = {
+            "user": user_factors,
+            "item": topics.astype(np.float16),
+        }
+        return cls(columns, factors, regression)
 
 
 def review_statistics(
@@ -139,12 +240,11 @@ def choose_penalties(
     """
     rating = data.rating.astype(np.float64)
     mean = rating[rows].mean()
-    pairs, user, item = _pair_counts(data, rows), data.user[rows], data.item[rows]
-    target = rating[rows, None] - mean  # (m, 1)
+    pairs, target = _pair_counts(data, rows), rating[rows, None] - mean  # (m, 1)
 
     def error(user_penalty: float, item_penalty: float) -> float:
         penalties = user_penalty, item_penalty
-        user_effect, item_effect = _solve_effects(pairs, user, item, target, penalties)
+        user_effect, item_effect = fit_effects(data, rows, target, penalties, pairs)
         predicted = mean + user_effect[data.user[validation_rows], 0]
         predicted += item_effect[data.item[validation_rows], 0]
         return float(np.mean((rating[validation_rows] - predicted) ** 2))
@@ -153,36 +253,28 @@ def choose_penalties(
     return user_penalty, min(grid, key=lambda penalty: error(user_penalty, penalty))
 
 
-def fit_biases(
-    data: Interactions, rows: np.ndarray, target: np.ndarray, penalty: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """(users + 1,) and (items + 1,) biases that fit a (m,) target of m rows, with an L2 penalty."""
-    pairs, user, item = _pair_counts(data, rows), data.user[rows], data.item[rows]
-    penalties = penalty, penalty
-    user_bias, item_bias = _solve_effects(pairs, user, item, target[:, None], penalties)
-    return user_bias[:, 0], item_bias[:, 0]
-
-
 def _pair_counts(data: Interactions, rows: np.ndarray) -> csr_matrix:
     """(users + 1, items + 1) how often each user reviewed each item."""
     shape = len(data.users) + 1, len(data.items) + 1
     return coo_matrix((np.ones(len(rows)), (data.user[rows], data.item[rows])), shape).tocsr()
 
 
-def _solve_effects(
-    pairs: csr_matrix,
-    user: np.ndarray,
-    item: np.ndarray,
+def fit_effects(
+    data: Interactions,
+    rows: np.ndarray,
     target: np.ndarray,
     penalties: tuple[float, float],
+    pairs: csr_matrix | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(users + 1, k) and (items + 1, k) effects on (m, k) targets of (m,) users and items.
+    """(users + 1, k) and (items + 1, k) effects on (m, k) targets of (m,) rows.
 
     The mixed model equations, with pair counts N, diagonal matrices U and I of review counts plus
     penalty, and sums u and i of the target by user and item, are: U a + N b = u; N' a + I b = i.
     Eliminating the users' effects a = (u - N b) / U leaves (I - N' N / U) b = i - N' (u / U) for
     the items' effects b, which is solved by conjugate gradients with the preconditioner I.
     """
+    user, item = data.user[rows], data.item[rows]
+    pairs = _pair_counts(data, rows) if pairs is None else pairs
     users, items = pairs.shape  # each with one more, unknown, which has no reviews
     user_weight = np.bincount(user, minlength=users) + penalties[0]
     item_weight = np.bincount(item, minlength=items) + penalties[1]
@@ -210,7 +302,7 @@ def _user_factors(
     """(users, t) float16 factors of users, from (m,) residuals; zero for users without reviews."""
     topics, residual = topics.astype(np.float32), residual.astype(np.float32)
     width = topics.shape[1]
-    factors = allocate((users, width), np.float16)
+    factors = files.allocate((users, width), np.float16)
     factors[:] = 0
     by_user = np.argsort(user, kind="stable")  # (m,) reviews, those of one user next to each other
     count = np.bincount(user, minlength=users)

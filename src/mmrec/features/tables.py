@@ -1,4 +1,4 @@
-"""Dense, categorical, text and image features of views (paper, section 3).
+"""Sums over the reviews of views, the features made of them, and groups of features (paper, section 3).
 
 The features of a row are those of its user's view and of its item's view, so they are kept once
 per view, and a row is a pair of view numbers. The last view of a side stands for an unknown user
@@ -8,26 +8,88 @@ them (cold-start dropout).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mmrec.config import Config
-from mmrec.data.files import allocate
-from mmrec.data.schema import EntityKind, Interactions
-from mmrec.features.annotations import EvidenceSums
+from mmrec.data.schema import Interactions
+from mmrec.evidence.policies import EvidenceViews
 from mmrec.features.mixed_effects import EFFECT_COLUMNS, TEXT_COLUMNS
-from mmrec.features.text_regression import PRIOR_TEXTS
 from mmrec.llm.types import PRICE_TAGS
 
-__all__ = ["FEATURE_GROUPS", "RATING_COLUMNS", "Constants", "EntityFeatures", "Features"]
-__all__ += ["available_groups", "dense_columns", "entity_features", "group_of", "visible_columns"]
+__all__ = ["FEATURE_GROUPS", "RATING_COLUMNS", "Constants", "EntityFeatures", "EvidenceSums"]
+__all__ += ["Features", "available_groups", "dense_columns", "group_of", "rating_sums"]
+__all__ += ["visible_columns"]
 
 RATING_COLUMNS = {"mean rating", "no rating", "log count", *EFFECT_COLUMNS} - {*TEXT_COLUMNS}
 """Dense columns that are made of ratings; all others come from texts and photos."""
 FEATURE_GROUPS = ("ratings", "user text", "item text", "price", "categories", "photos", "counts")
 """Groups of features that a model can be trained without (ablation)."""
+
+
+@dataclass(frozen=True)
+class EvidenceSums:
+    """What the reviews of every view add up to; features are made of these alone.
+
+    The same for n single reviews, before they are added up: then v is n.
+
+    Attributes:
+        rating_count, rating_sum: (v,) number of ratings, and their sum.
+        vectors: block -> (v, d) mean vectors.
+        text_count: block -> (v,) number of texts, or photos, behind each mean.
+        price, categories: (v, 4) and (v, c) votes, as in `PRICE_TAGS` and the vocabulary.
+    """
+
+    rating_count: np.ndarray
+    rating_sum: np.ndarray
+    vectors: Mapping[str, np.ndarray]
+    text_count: Mapping[str, np.ndarray]
+    price: np.ndarray
+    categories: np.ndarray
+
+    def over(self, views: EvidenceViews) -> EvidenceSums:
+        """The sums of views, from those of single reviews."""
+
+        def total(values: np.ndarray) -> np.ndarray:
+            return views.sum(values) if values.ndim > 1 else views.sum(values[:, None])[:, 0]
+
+        sums = replace(self, vectors={}).map(total)
+        vectors = {}
+        for name, values in self.vectors.items():
+            vectors[name] = views.mean(values, sums.text_count[name])
+        return replace(sums, vectors=vectors)
+
+    def __add__(self, more: EvidenceSums) -> EvidenceSums:
+        """The sums over the reviews of both, view by view; blocks may be missing in either."""
+        vectors = {**self.vectors, **more.vectors}
+        count = {**self.text_count, **more.text_count}
+        for name in self.vectors.keys() & more.vectors.keys():
+            count[name] = self.text_count[name] + more.text_count[name]
+            # The mean of two means, weighted by the number of texts behind each.
+            share = (self.text_count[name] / np.maximum(count[name], 1))[:, None]  # (v, 1)
+            vectors[name] = share * self.vectors[name] + (1 - share) * more.vectors[name]
+        rating_count = self.rating_count + more.rating_count
+        rating_sum, price = self.rating_sum + more.rating_sum, self.price + more.price
+        categories = self.categories + more.categories
+        return EvidenceSums(rating_count, rating_sum, vectors, count, price, categories)
+
+    def map(self, change: Callable[[np.ndarray], np.ndarray]) -> EvidenceSums:
+        """The sums with each array changed: some of the views, or zeros like them."""
+        vectors = {name: change(values) for name, values in self.vectors.items()}
+        text_count = {name: change(values) for name, values in self.text_count.items()}
+        ratings = change(self.rating_count), change(self.rating_sum)
+        return EvidenceSums(
+            *ratings, vectors, text_count, change(self.price), change(self.categories)
+        )
+
+
+def rating_sums(rating: np.ndarray) -> EvidenceSums:
+    """Single reviews as (n,) ratings only; NaN where a text came without one."""
+    rated = ~np.isnan(rating)
+    no_votes = np.zeros((len(rating), len(PRICE_TAGS)), dtype=np.float32)
+    stars = np.where(rated, rating, 0).astype(np.float64)
+    return EvidenceSums(rated.astype(np.float64), stars, {}, {}, no_votes, no_votes[:, :0])
 
 
 @dataclass(frozen=True)
@@ -105,31 +167,24 @@ class EntityFeatures:
     def with_capacity(self, views: int = 1024) -> EntityFeatures:
         """A copy with more views, equal to that of an unknown user or item, before the last."""
         index = np.append(np.arange(len(self.dense)), np.full(views, self.unknown_index))
-        return EntityFeatures(
-            self.names,
-            self.dense[index],
-            {name: values[index] for name, values in self.vectors.items()},
-            {name: values[index] for name, values in self.present.items()},
-            self.categories[index],
-            self.factors[index] if self.factors.size else self.factors,
-        )
+        vectors = {name: values[index] for name, values in self.vectors.items()}
+        present = {name: values[index] for name, values in self.present.items()}
+        factors = self.factors[index] if self.factors.size else self.factors
+        dense, categories = self.dense[index], self.categories[index]
+        return EntityFeatures(self.names, dense, vectors, present, categories, factors)
 
     def by_name(self, views: np.ndarray) -> dict[str, np.ndarray]:
         """Every feature of k views by its name, k rows each; the audit compares these."""
         blocks = self._blocks()
         features = dict(zip(self.names, blocks.pop("dense")[views].T, strict=True))
-        for name, values in blocks.items():
-            features[name] = values[views]
-        return features
+        return features | {name: values[views] for name, values in blocks.items()}
 
     def _blocks(self) -> dict[str, np.ndarray]:
         """All arrays, (v + 1, ...), by a name of their own."""
         blocks = {"dense": self.dense, **self.vectors, "categories": self.categories}
         for name, values in self.present.items():
             blocks[f"presence of {name}"] = values
-        if self.factors.size:
-            blocks["factors"] = self.factors
-        return blocks
+        return blocks | ({"factors": self.factors} if self.factors.size else {})
 
 
 @dataclass(frozen=True)
@@ -140,89 +195,6 @@ class Features:
     item: EntityFeatures
     user_view: np.ndarray
     item_view: np.ndarray
-
-
-def entity_features(
-    kind: EntityKind,
-    sums: EvidenceSums,
-    constants: Constants,
-    config: Config,
-    effects: Mapping[str, np.ndarray] | None = None,
-    factors: np.ndarray | None = None,
-) -> EntityFeatures:
-    """Make the features of v views of users, or of items, from what their reviews add up to.
-
-    Args:
-        kind: the paper counts the reviews of items only; price and categories are of items.
-        sums, constants, config: of the views, of the training data, and how to make them.
-        effects: further columns, (v + 1,) each; the last is the unknown user's or item's.
-        factors: (v + 1, t) likewise.
-    """
-    is_mmrec = config.ranker.features == "mmrec"
-    is_baseline = config.ranker.features == "baseline"
-    count, mean = sums.rating_count, constants.mean
-    prior = constants.user_prior if kind == "user" else constants.item_prior
-    columns = {
-        "mean rating": (sums.rating_sum + prior * mean) / (count + prior),
-        "no rating": count == 0,
-    }
-    if is_mmrec or kind == "item":
-        columns["log count"] = np.log1p(count)
-    categories = np.zeros((len(count) + 1, 0), dtype=np.int64)
-    if kind == "item" and not is_baseline:
-        columns |= _price_columns(sums.price)
-        categories = _top_categories(sums.categories, config.annotation.max_categories)
-    # These blocks say that a modality is missing; a review without a like only praises nothing.
-    for name in sorted({"gist", "photos", "reviews", "summary"} & sums.text_count.keys()):
-        columns[f"no {name}"] = sums.text_count[name] == 0
-    # An unknown one has the overall mean, nothing of anything, and every modality missing.
-    unknown = {name: float(name.startswith("no ")) for name in columns} | {"mean rating": mean}
-    for name, values in (effects or {}).items():
-        columns[name], unknown[name] = values[:-1], float(values[-1])
-    # (v + 1, p); filled by column, since it may be larger than memory.
-    dense = allocate((len(count) + 1, len(columns)), np.float32)
-    for column, (name, values) in enumerate(columns.items()):
-        dense[:-1, column], dense[-1, column] = values, unknown[name]
-    present = {}
-    for name, texts in sums.text_count.items():
-        # The mean vector of few texts is mostly chance, so ours weighs less.
-        prior_texts = PRIOR_TEXTS if is_mmrec and name != "photos" else 0.0
-        weight = texts / np.maximum(texts + prior_texts, 1e-9)
-        present[name] = np.append(weight, 0).astype(np.float32)
-    vectors: dict[str, np.ndarray] = {}
-    for name, means in sums.vectors.items():
-        vectors[name] = allocate((len(means) + 1, means.shape[1]), np.float16)
-        vectors[name][:-1], vectors[name][-1] = means, 0
-    if factors is None:
-        factors = np.zeros((0, 0), dtype=np.float16)
-    return EntityFeatures(tuple(columns), dense, vectors, present, categories, factors)
-
-
-def _price_columns(votes: np.ndarray, prior_votes: float = 5.0) -> dict[str, np.ndarray]:
-    """Shares of (v, 4) votes by tag, shrunk towards "no price": one vote is not yet a price."""
-    tags = votes[:, : PRICE_TAGS.index("none")]
-    total = tags.sum(axis=1) + prior_votes
-    shares = tags / total[:, None]  # (v, 3)
-    return dict(zip(PRICE_TAGS, shares.T, strict=False)) | {"no price": prior_votes / total}
-
-
-def _top_categories(
-    votes: np.ndarray, limit: int, min_share: float = 0.1, block_views: int = 1 << 14
-) -> np.ndarray:
-    """(v + 1, limit) codes with the most of (v, c) votes, best first, padded with c.
-
-    A category needs at least `min_share` of the first one's votes, since a tail of single mentions
-    means little. The last row is all padding. Sorting takes blocks of views, to bound its memory.
-    """
-    size = votes.shape[1]
-    codes = np.full((len(votes) + 1, limit), size, dtype=np.int64)
-    for start in range(0, len(votes), block_views):
-        block = votes[start : start + block_views]
-        order = np.argsort(-block, axis=1, kind="stable")[:, :limit]
-        ranked = np.take_along_axis(block, order, axis=1)
-        enough = (ranked > 0) & (ranked >= min_share * ranked[:, :1])
-        codes[start : start + len(block), : order.shape[1]][enough] = order[enough]
-    return codes
 
 
 def group_of(column: str) -> str:

@@ -145,8 +145,8 @@ class Catalog:
         if item < len(dataset.data.items):
             sources.append(("", dataset.item_captions[item], dataset.item_photos[item]))
         for row in self._rows(item)[-_QUOTED_REVIEWS:]:
-            captions, photos = dataset.review_captions[row], dataset.photos[row]
-            sources.append((dataset.review_ids[row], captions, photos))
+            of_review = dataset.review_captions[row], dataset.photos[row]
+            sources.append((dataset.review_ids[row], *of_review))
         sources.append(("", self._live_captions.get(item, []), []))
         for review_id, captions, photos in sources:
             # Captions that came with the data, or else those of the photos.

@@ -15,18 +15,18 @@ import numpy as np
 
 from mmrec.data.schema import EntityKind, Interactions
 from mmrec.errors import DataError
-from mmrec.evidence.views import EvidenceViews
-from mmrec.features.annotations import EvidenceSums
+from mmrec.evidence.policies import EvidenceViews
 from mmrec.features.dataset import Dataset, Models
 from mmrec.features.mixed_effects import (
     EFFECT_COLUMNS,
     PRIOR_REVIEWS,
+    PRIOR_TEXTS,
     TEXT_COLUMNS,
+    TextRegression,
     review_statistics,
     ridge_factors,
 )
-from mmrec.features.tables import EntityFeatures
-from mmrec.features.text_regression import PRIOR_TEXTS, TextRegression
+from mmrec.features.tables import EntityFeatures, EvidenceSums
 from mmrec.llm.types import Note, Summary
 from mmrec.recommender.persistence import SavedRecommender
 
@@ -155,7 +155,7 @@ class OnlineState:
             if name in item_vectors and name != "dislikes":
                 vectors[name] = item_vectors[name][items].astype(np.float32).mean(0)[None]
         user.sums += replace(
-            user.sums.zeros(),
+            user.sums.map(np.zeros_like),
             rating_count=np.array([count]),
             rating_sum=np.array([rating * count]),
             vectors=vectors,
@@ -191,8 +191,8 @@ class OnlineState:
             return self._changed[kind, code]
         known_sums, features = self._known_sums[kind], self._entity_features(kind)
         is_known = code < len(known_sums.rating_count)
-        sums = known_sums.take(np.array([code if is_known else 0]))
-        sums = sums if is_known else sums.zeros()
+        sums = known_sums.map(lambda values: values[[code if is_known else 0]])
+        sums = sums if is_known else sums.map(np.zeros_like)
         # Means of vectors are stored in the features alone, not in the sums.
         vectors = {name: x[[code]].astype(np.float32) for name, x in features.vectors.items()}
         entity = _Entity(replace(sums, vectors=vectors))

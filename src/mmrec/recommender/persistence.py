@@ -25,12 +25,11 @@ from mmrec.config import Config
 from mmrec.data.schema import EntityKind, Interactions, Reviews
 from mmrec.errors import ModelError
 from mmrec.evaluation.metrics import FitEvaluation
-from mmrec.evidence.views import NO_GROUP, EvidenceViews
-from mmrec.features.annotations import EvidenceSums
+from mmrec.evidence.policies import NO_GROUP, EvidenceViews
 from mmrec.features.builder import FeatureBuilder
 from mmrec.features.dataset import Dataset
-from mmrec.features.tables import EntityFeatures, Features
-from mmrec.features.text_regression import TextRegression
+from mmrec.features.mixed_effects import TextRegression
+from mmrec.features.tables import EntityFeatures, EvidenceSums, Features
 from mmrec.llm.types import Note
 from mmrec.pipeline import TrainedModel
 from mmrec.ranker.dlrm import Ranker, RankerShape

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from mmrec.evaluation.metrics import METRICS, Metrics
-from mmrec.evidence.audit import Audit
 from mmrec.experiments.baselines import ALWAYS_LIKE, TRAINED_BASELINES
 from mmrec.experiments.compare import Assessment, Comparison
 from mmrec.experiments.report.charts import draw_charts, style_for
 from mmrec.experiments.report.html import format_metric, write_page
+from mmrec.features.audit import Audit
 
 __all__ = ["headline", "write_report"]
 

@@ -8,30 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from mmrec.data.schema import NO_TIME, EntityKind, Interactions, Split
-from mmrec.evidence.policies import VALIDATION_FOLD, Evidence
-from mmrec.evidence.views import EvidenceViews
+from mmrec.evidence.policies import VALIDATION_FOLD, Evidence, EvidenceViews
+from mmrec.features.builder import FeatureBuilder
+from mmrec.features.dataset import Dataset
+from mmrec.features.mixed_effects import MixedEffects
+from mmrec.features.tables import Features
 
-__all__ = ["Audit", "AuditedFeatures", "audit"]
-
-
-class AuditedFeatures(Protocol):
-    """Features under audit, and the means to make them again; one entry per row or view."""
-
-    def used(self, kind: EntityKind, rows: np.ndarray) -> Mapping[str, np.ndarray]:
-        """The features by name that a model gets for the user, or the item, of some rows."""
-
-    def rebuilt(self, kind: EntityKind, views: EvidenceViews) -> Mapping[str, np.ndarray]:
-        """The same features, made from the reviews of some views."""
-
-    def fitted(
-        self, fold: int, rows: np.ndarray, visible_rows: np.ndarray | None = None
-    ) -> Mapping[str, np.ndarray]:
-        """Effects by name, some for the pairs of `rows`; refitted on `visible_rows` where given."""
+__all__ = ["Audit", "audit"]
 
 
 @dataclass(frozen=True)
@@ -60,10 +47,11 @@ class Audit:
 
 
 def audit(
-    data: Interactions,
+    dataset: Dataset,
     split: Split,
     evidence: Evidence,
-    features: AuditedFeatures,
+    builder: FeatureBuilder,
+    features: Features,
     rows: np.ndarray,
 ) -> Audit:
     """Check views and features of some rows against the definition of the policy.
@@ -72,16 +60,15 @@ def audit(
     that the policy allows, the row itself not among them except under `all`; and the features
     must be those that the builder makes from these reviews alone.
     """
-    violations = list(_fitted_violations(evidence, features, rows))
+    violations = list(_effect_violations(dataset, evidence, builder, rows))
     leaked = np.intersect1d(evidence.evidence_rows, split.test)
     if len(leaked):
         violations.append(f"test rows are evidence: {len(leaked)}, the first is row {leaked[0]}")
-    seen = 0
-    sides: tuple[tuple[EntityKind, np.ndarray, EvidenceViews], ...] = (
-        ("user", data.user, evidence.user),
-        ("item", data.item, evidence.item),
-    )
-    for kind, entity, views in sides:
+    seen, data = 0, dataset.data
+    kinds: tuple[EntityKind, ...] = ("user", "item")
+    for kind in kinds:
+        entity, views = getattr(data, kind), getattr(evidence, kind)
+        used, used_view = getattr(features, kind), getattr(features, f"{kind}_view")
         allowed = [_allowed(data, evidence, entity, row) for row in rows]
         seen += sum(map(len, allowed))
         for row, expected in zip(rows, allowed, strict=True):
@@ -94,10 +81,10 @@ def audit(
         for start in range(0, len(rows), block_rows):
             block = rows[start : start + block_rows]
             lists = allowed[start : start + block_rows]
-            rebuilt = EvidenceViews.from_lists(entity[block], lists, evidence.fold[block])
-            expected_features = features.rebuilt(kind, rebuilt)
-            for name, values in features.used(kind, block).items():
-                for row in block[_differs(values, expected_features[name])]:
+            rebuilt_views = EvidenceViews.from_lists(entity[block], lists, evidence.fold[block])
+            rebuilt = builder.build(kind, rebuilt_views, dataset).by_name(np.arange(len(block)))
+            for name, values in used.by_name(used_view[block]).items():
+                for row in block[_differs(values, rebuilt[name])]:
                     violations.append(f"row {row}: {name} was not made from its evidence ({kind})")
     return Audit(evidence.policy, len(rows), seen, violations)
 
@@ -122,17 +109,30 @@ def _visible(evidence: Evidence, rows: np.ndarray, fold: int) -> np.ndarray:
     return rows[other_folds] if fold >= VALIDATION_FOLD else rows
 
 
-def _fitted_violations(
-    evidence: Evidence, features: AuditedFeatures, rows: np.ndarray
+def _effect_violations(
+    dataset: Dataset, evidence: Evidence, builder: FeatureBuilder, rows: np.ndarray
 ) -> Iterator[str]:
     """Fit the effects of every fold again, on the reviews that its rows may see."""
-    for fold in np.unique(evidence.fold).tolist():
-        fold_rows = rows[evidence.fold[rows] == fold]
-        visible_rows = _visible(evidence, evidence.evidence_rows, fold)
-        expected = features.fitted(fold, fold_rows, visible_rows)
-        for name, values in features.fitted(fold, fold_rows).items():
+    for fold, effects in builder.mixed_effects.items():
+        pairs = rows[evidence.fold[rows] == fold]
+        visible = _visible(evidence, evidence.evidence_rows, fold)
+        refitted = MixedEffects.fit(dataset.rated_texts, visible, builder.penalties)
+        expected = _effects_by_name(refitted, dataset.data, pairs)
+        for name, values in _effects_by_name(effects, dataset.data, pairs).items():
             if _differs(values, expected[name]).any():
                 yield f"effects of fold {fold}: {name} was not made from its evidence"
+
+
+def _effects_by_name(
+    effects: MixedEffects, data: Interactions, pairs: np.ndarray
+) -> Mapping[str, np.ndarray]:
+    """All columns, and factor scores of pairs: factors themselves may turn or change their sign."""
+    user_factors = effects.factors["user"][data.user[pairs]].astype(np.float32)
+    item_factors = effects.factors["item"][data.item[pairs]].astype(np.float32)
+    named = {"factor score": (user_factors * item_factors).sum(1)}
+    for kind, columns in effects.columns.items():
+        named |= {f"{kind} {name}": values for name, values in columns.items()}
+    return named
 
 
 def _differs(values: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -1,7 +1,5 @@
 """Views against the slow definition of every policy, and their sums against a plain loop."""
 
-from __future__ import annotations
-
 import tracemalloc
 
 import numpy as np
@@ -10,27 +8,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmrec.data import files
-from mmrec.data.schema import NO_TIME, Interactions, Split
+from mmrec.data.schema import NO_TIME, Split
 from mmrec.errors import DataError
-from mmrec.evidence import views as views_module
-from mmrec.evidence.policies import VALIDATION_FOLD, Evidence, Policy, assign_folds
-from mmrec.evidence.views import NO_GROUP, EvidenceViews
+from mmrec.evidence import policies as policies_module
+from mmrec.evidence.policies import NO_GROUP, VALIDATION_FOLD, Evidence, EvidenceViews, assign_folds
 from review_tables import interactions, tables
 
-POLICIES: tuple[Policy, ...] = ("fold", "leave_one_out", "all", "past")
+POLICIES = ("fold", "leave_one_out", "all", "past")
 NO_ROWS = np.zeros(0, dtype=np.int64)
 policies = st.sampled_from(POLICIES)
 seeds = st.integers(0, 2**32 - 1)
 
 
-def random_split(data: Interactions, rng: np.random.Generator) -> Split:
+def random_split(data, rng):
     """Rows in any parts, some filtered: evidence must be right for every split, not only for ours."""
     part = rng.choice(4, size=len(data), p=[0.55, 0.15, 0.2, 0.1])
     part[rng.integers(len(data))] = 0
     return Split(*(np.flatnonzero(part == number) for number in range(4)))
 
 
-def derive(data: Interactions, policy: Policy, seed: int, folds: int = 4) -> tuple[Evidence, Split]:
+def derive(data, policy, seed, folds=4):
     rng = np.random.default_rng(seed)
     split = random_split(data, rng)
     if policy == "past" and (data.time == NO_TIME).all():
@@ -38,13 +35,11 @@ def derive(data: Interactions, policy: Policy, seed: int, folds: int = 4) -> tup
     return Evidence.derive(data, split, policy, folds, rng), split
 
 
-def sides(data: Interactions, evidence: Evidence) -> list[tuple[np.ndarray, EvidenceViews]]:
+def sides(data, evidence):
     return [(data.user, evidence.user), (data.item, evidence.item)]
 
 
-def slow_members(
-    data: Interactions, evidence: Evidence, split: Split, entity: np.ndarray, row: int
-) -> list[int]:
+def slow_members(data, evidence, split, entity, row):
     """The reviews that a row may see, from the text of `mmrec.evidence.policies`."""
     members = []
     for review in split.evidence_rows.tolist():
@@ -63,9 +58,7 @@ def slow_members(
 
 @given(tables(), policies, seeds, st.integers(2, 6))
 @settings(max_examples=300, deadline=None)
-def test_every_view_is_the_slow_definition_and_equal_views_are_shared(
-    data: Interactions, policy: Policy, seed: int, folds: int
-) -> None:
+def test_every_view_is_the_slow_definition_and_equal_views_are_shared(data, policy, seed, folds):
     evidence, split = derive(data, policy, seed, folds)
     for entity, views in sides(data, evidence):
         assert np.array_equal(views.entity[views.view], entity)
@@ -84,7 +77,7 @@ def test_every_view_is_the_slow_definition_and_equal_views_are_shared(
 
 @given(tables(), seeds)
 @settings(max_examples=100, deadline=None)
-def test_validation_rows_are_visible_to_test_rows_only(data: Interactions, seed: int) -> None:
+def test_validation_rows_are_visible_to_test_rows_only(data, seed):
     evidence, split = derive(data, "fold", seed)
     for fold in np.unique(evidence.fold).tolist():
         visible = evidence.visible_rows(fold)
@@ -107,15 +100,15 @@ def test_validation_rows_are_visible_to_test_rows_only(data: Interactions, seed:
 )
 @settings(max_examples=120, deadline=None)
 def test_sums_and_means_equal_a_plain_loop_in_blocks_of_any_size(
-    data: Interactions, policy: Policy, seed: int, dtype: str, width: int, cells: int, mapped: bool
-) -> None:
+    data, policy, seed, dtype, width, cells, mapped
+):
     evidence, split = derive(data, policy, seed)
     values = np.random.default_rng(seed).normal(0, 10, (len(data), width)).astype(dtype)
     values[split.test] = np.nan  # only evidence may be read
     for _, views in sides(data, evidence):
         count = np.array([len(rows) for rows in views.review_sets()])
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(views_module, "_BLOCK_CELLS", cells)
+            patch.setattr(policies_module, "_BLOCK_CELLS", cells)
             patch.setattr(files, "_LARGE", 1 if mapped else 1 << 30)
             sums, means = views.sum(values), views.mean(values, count)
         assert isinstance(sums.base, np.memmap) == mapped == isinstance(means.base, np.memmap)
@@ -127,9 +120,9 @@ def test_sums_and_means_equal_a_plain_loop_in_blocks_of_any_size(
 
 
 @pytest.mark.parametrize("policy", ["fold", "leave_one_out", "past"])
-def test_sums_over_an_item_with_most_reviews_take_memory_for_few_values(policy: Policy) -> None:
+def test_sums_over_an_item_with_most_reviews_take_memory_for_few_values(policy):
     rng = np.random.default_rng(0)
-    size, width = 100_000, 64
+    size, width = 200_000, 64
     time = rng.permutation(size).tolist()
     data = interactions(rng.integers(40, size=size).tolist(), [0] * size, time=time)
     values = rng.normal(size=(size, width)).astype(np.float16)
@@ -140,10 +133,10 @@ def test_sums_over_an_item_with_most_reviews_take_memory_for_few_values(policy: 
     evidence.item.mean(values, np.ones(len(evidence.item)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2 * values.nbytes + results
+    assert peak < values.nbytes + results
 
 
-def test_a_sum_is_exact_beside_much_larger_neighbours() -> None:
+def test_a_sum_is_exact_beside_much_larger_neighbours():
     data = interactions([0, 0, 1, 1], [0, 1, 0, 1])
     split, rng = Split(np.arange(4), NO_ROWS, NO_ROWS), np.random.default_rng(0)
     evidence = Evidence.derive(data, split, "leave_one_out", 2, rng)
@@ -152,7 +145,7 @@ def test_a_sum_is_exact_beside_much_larger_neighbours() -> None:
     assert sums.tolist() == [2e6, 1e6, 0.5, 0.25]
 
 
-def test_views_from_lists_see_exactly_their_lists() -> None:
+def test_views_from_lists_see_exactly_their_lists():
     views = EvidenceViews.from_lists(np.array([5, 6, 5]), [np.array([3, 1]), NO_ROWS, np.array([1])])
     assert [rows.tolist() for rows in views.review_sets()] == [[3, 1], [], [1]]
     assert views.entity.tolist() == [5, 6, 5]
@@ -164,7 +157,7 @@ def test_views_from_lists_see_exactly_their_lists() -> None:
 
 @given(tables(), seeds, st.integers(2, 12))
 @settings(max_examples=60, deadline=None)
-def test_folds_are_balanced_within_every_user(data: Interactions, seed: int, folds: int) -> None:
+def test_folds_are_balanced_within_every_user(data, seed, folds):
     rng = np.random.default_rng(seed)
     split = random_split(data, rng)
     fold = assign_folds(data, split, folds, rng)
@@ -176,7 +169,7 @@ def test_folds_are_balanced_within_every_user(data: Interactions, seed: int, fol
         assert counts.max() - counts.min() <= 1
 
 
-def test_folds_depend_on_the_seed_and_spread_users_with_one_review() -> None:
+def test_folds_depend_on_the_seed_and_spread_users_with_one_review():
     data = interactions(list(range(400)), [0] * 400)
     split = Split(np.arange(400), NO_ROWS, NO_ROWS)
     first, same, other = (assign_folds(data, split, 4, np.random.default_rng(seed)) for seed in (1, 1, 2))
@@ -185,7 +178,7 @@ def test_folds_depend_on_the_seed_and_spread_users_with_one_review() -> None:
     assert np.bincount(first, minlength=5)[1:].min() > 60
 
 
-def test_the_policy_past_requires_times() -> None:
+def test_the_policy_past_requires_times():
     data = interactions([0, 0], [0, 1])
     split = Split(np.arange(2), NO_ROWS, NO_ROWS)
     with pytest.raises(DataError, match="needs reviews with times"):

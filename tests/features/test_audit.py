@@ -1,0 +1,232 @@
+"""The audit passes features that keep to their evidence, and reports planted leaks."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mmrec.cache.store import Store
+from mmrec.config import AnnotationConfig, Config, EvidenceConfig, RankerConfig
+from mmrec.data import read_reviews
+from mmrec.data.schema import Split
+from mmrec.data.synthetic.city import write_sample_city
+from mmrec.errors import ConfigError
+from mmrec.evidence.policies import VALIDATION_FOLD, Evidence, EvidenceViews
+from mmrec.features.audit import audit
+from mmrec.features.builder import FeatureBuilder
+from mmrec.features.dataset import Dataset
+from mmrec.features.mixed_effects import MixedEffects
+from mmrec.features.tables import Features
+from mmrec.pipeline import open_models, prepare_data
+from review_tables import interactions, reviews_of
+
+POLICIES = ("fold", "leave_one_out", "all", "past")
+
+
+@pytest.fixture(scope="module")
+def city(encoder, tmp_path_factory):
+    """Reviews with texts, prices, photos and times."""
+    folder = tmp_path_factory.mktemp("city")
+    reviews = read_reviews(write_sample_city(folder, seed=1, users=40, items=15, reviews=300))
+    models = open_models(Config(), store=Store())
+    return prepare_data(reviews, Config(evidence=EvidenceConfig(folds=5)), models)
+
+
+def derive(city, policy):
+    return Evidence.derive(city.dataset.data, city.split, policy, 5, np.random.default_rng(7))
+
+
+def build(builder, dataset, evidence):
+    user = builder.build("user", evidence.user, dataset)
+    item = builder.build("item", evidence.item, dataset)
+    return builder, Features(user, item, evidence.user.view, evidence.item.view)
+
+
+def fit(dataset, evidence, features, strategy="notes"):
+    config = Config(ranker=RankerConfig(features=features), annotation=AnnotationConfig(strategy=strategy))
+    return build(FeatureBuilder.fit(dataset, evidence, config), dataset, evidence)
+
+
+def check(city, evidence, builder, features, rows=None):
+    rows = np.arange(len(city.dataset)) if rows is None else rows
+    return audit(city.dataset, city.split, evidence, builder, features, rows)
+
+
+@pytest.fixture(scope="module")
+def folds(city):
+    """Correct evidence and features of the proposed model, under `fold`."""
+    evidence = derive(city, "fold")
+    return evidence, *fit(city.dataset, evidence, "proposed")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("features", ["baseline", "proposed"])
+def test_correct_features_pass_under_every_policy(city, policy, features):
+    evidence = derive(city, policy)
+    result = check(city, evidence, *fit(city.dataset, evidence, features))
+    assert result.violations == []
+    assert result.passed
+    assert (result.policy, result.rows) == (policy, len(city.dataset))
+    seen = sum(len(views.members(view)) for views in (evidence.user, evidence.item) for view in views.view)
+    assert result.reviews == seen > 0
+    assert f"`{policy}` held ({result.rows:,} rows" in str(result)
+
+
+def test_correct_summaries_pass(city):
+    evidence, rows = derive(city, "fold"), np.arange(0, len(city.dataset), 9)
+    assert check(city, evidence, *fit(city.dataset, evidence, "proposed", "summary"), rows).passed
+
+
+def test_mixed_effects_are_checked_and_those_of_the_wrong_fold_reported(city):
+    evidence, texts = derive(city, "fold"), city.dataset.rated_texts
+    builder, features = fit(city.dataset, evidence, "mmrec")
+    rows = np.arange(0, len(city.dataset), 9)
+    assert check(city, evidence, builder, features, rows).violations == []
+    without_validation = evidence.visible_rows(VALIDATION_FOLD)
+    for fold, leaking_rows in (
+        (1, without_validation),
+        (3, without_validation),
+        (VALIDATION_FOLD, evidence.evidence_rows),
+    ):
+        planted = MixedEffects.fit(texts, leaking_rows, builder.penalties)
+        leaky = builder.model_copy(update={"mixed_effects": {**builder.mixed_effects, fold: planted}})
+        result = check(city, evidence, *build(leaky, city.dataset, evidence), rows)
+        for name in ("user rating effect", "item rating effect", "factor score"):
+            assert f"effects of fold {fold}: {name} was not made from its evidence" in result.violations
+
+
+@pytest.mark.parametrize("policy", ["leave_one_out", "all", "past"])
+def test_mixed_effects_need_the_policy_fold(city, policy):
+    with pytest.raises(ConfigError, match="needs --policy fold"):
+        fit(city.dataset, derive(city, policy), "mmrec")
+
+
+def test_the_city_has_every_kind_of_feature(folds):
+    item = folds[2].item
+    assert set(item.vectors) == {"gist", "likes", "dislikes", "photos"}
+    assert item.present["photos"].any()
+    assert (item.categories[:-1] < item.categories[-1, 0]).any()
+    assert (item.dense[:-1, item.names.index("no price")] < 1).any()
+
+
+@pytest.mark.parametrize("policy", ["all", "leave_one_out"])
+@pytest.mark.parametrize("features", ["baseline", "proposed"])
+def test_features_of_a_leaking_policy_are_reported_under_fold(city, policy, features):
+    result = check(city, derive(city, "fold"), *fit(city.dataset, derive(city, policy), features))
+    for kind in ("user", "item"):
+        for name in ("mean rating", "reviews" if features == "baseline" else "gist"):
+            ending = f"{name} was not made from its evidence ({kind})"
+            assert any(violation.endswith(ending) for violation in result.violations)
+    assert not any("own evidence" in violation for violation in result.violations)
+    assert not result.passed
+    assert "broken" in str(result)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, 0.01) for name in ("mean rating", "no rating", "log count", "cheap price", "no gist")),
+        *((name, 0.01) for name in ("gist", "likes", "dislikes", "photos")),
+        ("gist", np.nan),
+        ("presence of dislikes", -1.0),
+    ],
+)
+def test_one_changed_value_is_reported_for_the_rows_of_its_view(city, folds, name, value):
+    evidence, builder, correct = folds
+    view, item = correct.item_view[city.split.train[0]], correct.item
+    changes = {"dense": item.dense.copy()}
+    changes |= {"vectors": {block: values.copy() for block, values in item.vectors.items()}}
+    changes |= {"present": {block: values.copy() for block, values in item.present.items()}}
+    if name in item.names:
+        changes["dense"][view, item.names.index(name)] += value
+    elif name in item.vectors:
+        changes["vectors"][name][view, 100] += np.float16(value)
+    else:
+        changes["present"]["dislikes"][view] += value
+    result = check(city, evidence, builder, replace(correct, item=replace(item, **changes)))
+    rows = np.flatnonzero(correct.item_view == view)
+    assert result.violations == [f"row {row}: {name} was not made from its evidence (item)" for row in rows]
+
+
+def test_prices_and_categories_from_the_fold_of_the_row_are_reported(city, folds):
+    evidence, builder, correct = folds
+    all_reviews = EvidenceViews.all_reviews(city.dataset.data.item, evidence.evidence_rows)
+    leaky = builder.build("item", all_reviews, city.dataset)
+    # One view per item, in the order of the views of the evidence; the last is the unknown item.
+    order = np.append(evidence.item.entity, leaky.unknown_index)
+    item = replace(correct.item, categories=leaky.categories[order])
+    result = check(city, evidence, builder, replace(correct, item=item))
+    differs = (item.categories != correct.item.categories).any(axis=1)[correct.item_view]
+    leaking_rows = np.flatnonzero(differs)
+    assert len(leaking_rows)
+    assert not np.isin(leaking_rows, city.split.test).any()
+    ending = "categories was not made from its evidence (item)"
+    assert result.violations == [f"row {row}: {ending}" for row in leaking_rows]
+    dense = correct.item.dense.copy()
+    columns = [correct.item.names.index(tag) for tag in ("cheap price", "fair price", "overpriced")]
+    dense[:, columns] = leaky.dense[order][:, columns]
+    result = check(city, evidence, builder, replace(correct, item=replace(correct.item, dense=dense)))
+    assert len(result.violations) > 20
+    assert all("price" in violation for violation in result.violations)
+
+
+@pytest.mark.parametrize(("kind", "other_kind"), [("user", "item"), ("item", "user")])
+def test_views_that_include_the_row_itself_are_reported(city, kind, other_kind):
+    leaky = replace(derive(city, "fold"), **{kind: getattr(derive(city, "all"), kind)})
+    result = check(city, leaky, *fit(city.dataset, leaky, "baseline"))
+    assert len(city.split.evidence_rows)
+    for row in city.split.evidence_rows.tolist():
+        assert f"row {row} is in its own evidence ({kind})" in result.violations
+        assert f"row {row} sees other reviews than the policy allows ({kind})" in result.violations
+    for violation in result.violations:
+        assert not violation.endswith(f"({other_kind})")
+        assert not any(violation.startswith(f"row {row} is in") for row in city.split.test)
+
+
+def test_test_rows_among_the_evidence_are_reported(city, folds):
+    row = int(city.split.test[0])
+    evidence = replace(folds[0], evidence_rows=np.append(folds[0].evidence_rows, row))
+    result = check(city, evidence, *folds[1:], city.split.test[:1])
+    assert f"test rows are evidence: 1, the first is row {row}" in result.violations
+
+
+def test_a_row_that_uses_the_view_of_another_user_is_reported(city, folds):
+    evidence, builder, correct = folds
+    user, train = city.dataset.data.user, city.split.train
+    row = int(train[0])
+    view = correct.user_view.copy()
+    view[row] = view[train[user[train] != user[row]][0]]
+    result = check(city, evidence, builder, replace(correct, user_view=view))
+    assert result.violations
+    for violation in result.violations:
+        assert violation.startswith(f"row {row}:")
+        assert violation.endswith("(user)")
+
+
+def test_only_the_given_rows_are_audited(city):
+    rows = city.split.evidence_rows[:3]
+    result = check(city, derive(city, "fold"), *fit(city.dataset, derive(city, "all"), "baseline"), rows)
+    assert result.rows == 3
+    reported = {int(violation.split(":")[0].split()[1]) for violation in result.violations}
+    assert reported == set(rows.tolist())
+
+
+def test_rows_without_any_evidence_pass(city):
+    evidence = derive(city, "past")
+    first = np.array([int(np.argmin(city.dataset.data.time))])
+    assert check(city, evidence, *fit(city.dataset, evidence, "baseline"), first).passed
+
+
+def test_a_leak_is_reported_even_for_an_item_with_thousands_of_reviews(encoder):
+    """One review of thousands moves the mean rating by little, which the tolerance must not hide."""
+    size = 2200
+    data = interactions(list(range(size)), [0] * size, np.where(np.arange(size) % 2, 5, 1).tolist())
+    models = open_models(Config(), store=Store())
+    dataset = Dataset(reviews_of(data, ["Nice."] * size), models, Config())
+    split = Split(np.arange(2000), np.arange(2000, 2100), np.arange(2100, size))
+    rng = np.random.default_rng(0)
+    correct = Evidence.derive(dataset.data, split, "leave_one_out", 5, rng)
+    leaky = Evidence.derive(dataset.data, split, "all", 5, rng)
+    result = audit(dataset, split, correct, *fit(dataset, leaky, "baseline"), np.arange(20))
+    reported = {violation.split(":")[0] for violation in result.violations if "item" in violation}
+    assert reported == {f"row {row}" for row in range(20)}
