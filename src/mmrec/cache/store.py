@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -156,15 +156,15 @@ class Store:
             is_local = provenance.get("provider", "transformers") == "transformers"
             lock = self.lock(str(provenance["kind"]), self.max_wait if is_local else None)
             with track(title, len(todo), status) as advance, lock:
-
-                def record(new: dict[bytes, Result]) -> None:
-                    results.update(new)
-                    advance(len(new), sum(isinstance(result, Failure) for result in new.values()))
-
                 # Whoever held the lock may have computed some of them.
-                record(self._settled([keys[position] for position in todo]))
-                if todo := sorted(_missing_positions(keys, results), key=order):
-                    self._compute(provenance, keys, todo, compute, chunk, record)
+                settled = self._settled([keys[position] for position in todo])
+                todo = sorted(_missing_positions(keys, results | settled), key=order)
+                computed = self._compute(provenance, keys, todo, compute, chunk) if todo else ()
+                for new in chain([settled], computed):
+                    results |= new
+                    advance(len(new), sum(isinstance(result, Failure) for result in new.values()))
+        if missing := len(_missing_positions(keys, results)):
+            raise RuntimeError(f"{missing} inputs were neither answered nor refused")
         return [results[key] for key in keys]
 
     def missing(self, provenance: Provenance, inputs: Iterable[str]) -> dict[bytes, int]:
@@ -255,31 +255,26 @@ class Store:
         todo: Sequence[int],
         compute: Compute,
         chunk: int,
-        record: Callable[[dict[bytes, Result]], None],
-    ) -> None:
-        """Compute the results at some positions; what has arrived is written whatever happens."""
+    ) -> Iterator[dict[bytes, Result]]:
+        """Compute the results at some positions, and yield them once they are written.
+
+        What has arrived is written whatever happens.
+        """
         unwritten: dict[bytes, Result] = {}
-
-        def write() -> None:
-            self.put(provenance, unwritten.items())
-            record(unwritten)
-            unwritten.clear()
-
         blocks = (list(todo[start : start + chunk]) for start in range(0, len(todo), chunk))
-        answered = 0
         try:
             # Closed before the last results are written, so that no call stays under way.
             with closing(compute(blocks)) as results:
                 for position, result in results:
                     unwritten[keys[position]] = result
-                    answered += 1
                     if len(unwritten) >= chunk:
-                        write()
+                        self.put(provenance, unwritten.items())
+                        yield unwritten
+                        unwritten = {}
         finally:
             if unwritten:
-                write()
-        if answered < len(todo):
-            raise RuntimeError(f"{len(todo) - answered} inputs were neither answered nor refused")
+                self.put(provenance, unwritten.items())
+        yield unwritten
 
     def _settled(self, keys: Iterable[bytes]) -> dict[bytes, Result]:
         """The results that need not be computed: values, and final failures."""
