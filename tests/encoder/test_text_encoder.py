@@ -1,7 +1,5 @@
 """The encoder through its store: each text once; its backends give the vectors of sentence-transformers."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
@@ -94,7 +92,7 @@ def test_auto_chooses_the_fastest(store, monkeypatch, placement, settings, has_o
     def find_spec(name):
         return object() if has_openvino or name != "openvino" else None
 
-    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    monkeypatch.setattr(text_encoder, "find_spec", find_spec)
     encoder = Encoder(EncoderConfig(**settings), store, Placement(*placement))
     assert (encoder.provenance["precision"], encoder.backend_name) == (precision, backend)
     assert encoder.description == f"all-MiniLM-L6-v2 ({precision}, {backend})"

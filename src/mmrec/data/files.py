@@ -26,8 +26,8 @@ from mmrec.errors import DataError
 
 __all__ = ["Record", "allocate", "parse_list", "read_records", "to_float16", "to_float32"]
 
-_MAX_LINE = 16 * 2**20  # bytes; a longer line is refused, so that none can fill the memory
-_LARGE = 100_000_000  # bytes from which an array is mapped; some 10^5 reviews stay in memory
+_MAX_LINE = 16 * 2**20  # bytes; longer lines are refused, lest one fill the memory
+_LARGE = 100_000_000  # bytes from which an array is mapped; 10^5 reviews stay in memory
 
 
 class Record(NamedTuple):
@@ -54,7 +54,7 @@ def read_records(path: Path) -> Iterator[Record]:
     if not path.is_file():
         raise DataError(f"{path}: not a file; name the file itself, one of {endings}")
     if not name.endswith(tuple(endings.split(", "))):
-        raise DataError(f"{path}: unknown kind of file; its name must end in one of {endings}")
+        raise DataError(f"{path}: unknown kind of file; its name must end in {endings}")
     try:
         if name.endswith(".parquet"):
             yield from _read_parquet(path)
@@ -179,7 +179,7 @@ def _read_csv(path: Path) -> Iterator[Record]:
         header = [cell.strip() for cell in header]
         reason = ""
         if first.content:
-            reason = f"the header cannot be read ({first.content}); write the file as UTF-8 CSV"
+            reason = f"the header cannot be read ({first.content}); write it as UTF-8 CSV"
         elif len(set(header)) < len(header):
             reason = "the header names a column twice; rename one of them"
         if reason:

@@ -117,7 +117,7 @@ def _refuse_boolean(value: Any) -> Any:
 
 
 def _clean_text(value: Any, info: ValidationInfo[ReadConfig]) -> Any:
-    text = "" if value is None else _spell_number(value)  # an empty entry of a list of captions
+    text = "" if value is None else _spell_number(value)  # an empty caption of a list
     if not isinstance(text, str):
         return text
     return remove_control_characters(text)[: info.context.max_text]

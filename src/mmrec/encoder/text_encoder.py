@@ -5,7 +5,6 @@ Any sentence-transformers model encodes; all-MiniLM-L6-v2 on CPUs also has two f
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import tempfile
@@ -16,6 +15,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import cache, cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Encoder:
         if self._placement.device == "cuda" or Path(self.source) != bundled_minilm():
             self.backend_name = "sentence-transformers"
         elif config.encoder_backend == "auto":
-            self.backend_name = "openvino" if importlib.util.find_spec("openvino") else "torch"
+            self.backend_name = "openvino" if find_spec("openvino") else "torch"
         self._precision: str = config.precision
         if config.precision == "auto":
             self._precision = "bf16" if self._placement.precision == "bf16" else "fp32"
@@ -77,8 +77,8 @@ class Encoder:
     @cached_property
     def backend(self) -> _Backend:
         """The loaded model; it is loaded when a text is not in the store."""
-        threads = torch.get_num_threads()
-        return _load_backend(self.backend_name, self.source, self._precision == "bf16", threads)
+        bf16, threads = self._precision == "bf16", torch.get_num_threads()
+        return _load_backend(self.backend_name, self.source, bf16, threads)
 
     def encode(self, texts: Sequence[str], title: str = "encoding") -> np.ndarray:
         """Encode texts to (n, d) float16 unit vectors; a blank text is encoded like any other.
@@ -104,10 +104,11 @@ class Encoder:
             self._provenance, texts, compute, title=title, chunk=self.chunk, order=order
         )
         vectors = [result for result in results if isinstance(result, bytes)]
-        if failures := [result.reason for result in results if isinstance(result, Failure)]:
+        if failures := [result for result in results if isinstance(result, Failure)]:
+            reason = failures[0].reason
             if not vectors:
-                raise ModelError(f"no text could be encoded: {failures[0]}")
-            note = f"- {len(failures):,} texts have no vector: {failures[0]}"
+                raise ModelError(f"no text could be encoded: {reason}")
+            note = f"- {len(failures):,} texts have no vector: {reason}"
             console.print(note, markup=False)
         if len(set(map(len, vectors))) != 1:
             mend = "delete them by `mmrec store prune --kind vector`"
@@ -242,7 +243,7 @@ class OpenVINOBackend(_MeanPoolingBackend):
         try:
             import openvino
         except ImportError as error:
-            mend = "bring it by `pip install 'mmrec[openvino]'`, or take --encoder-backend torch"
+            mend = "`pip install 'mmrec[openvino]'`, or take --encoder-backend torch"
             raise ModelError(f"OpenVINO cannot be loaded ({error}); {mend}") from error
         core = openvino.Core()
         digest = file_digest(folder / "model.safetensors")
@@ -280,7 +281,7 @@ def _convert(folder: Path, path: Path) -> Any:
         logging.disable(logging.WARNING)
         # Not `openvino.convert_model`, which may report usage.
         traced = torch.jit.trace(module, (example, example))  # type: ignore[no-untyped-call]
-        decoder = TorchScriptPythonDecoder(traced)  # a variable, since it must outlive `load`
+        decoder = TorchScriptPythonDecoder(traced)  # it must outlive `load`
         frontend = FrontEndManager().load_by_framework("pytorch")
         model = frontend.convert(frontend.load(decoder))
     with suppress(OSError, RuntimeError):  # where it cannot be saved, it is used as it is
@@ -291,7 +292,7 @@ def _convert(folder: Path, path: Path) -> Any:
             # The .xml file refers to the .bin file, so it comes last.
             for suffix in (".bin", ".xml"):
                 temporary.with_suffix(suffix).replace(path.with_suffix(suffix))
-        model = openvino.Core().read_model(path)  # so that the first run rounds as later ones do
+        model = openvino.Core().read_model(path)  # to round as later runs do
     return model
 
 

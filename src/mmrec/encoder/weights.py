@@ -44,7 +44,7 @@ class Placement:
     """Where a model runs, and at which precision."""
 
     device: str  # `cuda` or `cpu`
-    precision: str  # `bf16` where it is native, else `fp16` on a GPU and `fp32` on a processor
+    precision: str  # `bf16` where it is native, else `fp16` on CUDA and `fp32` on a CPU
 
     @classmethod
     def choose(cls) -> Placement:
@@ -61,7 +61,8 @@ class Placement:
         """The precision as a type of tensors."""
         import torch
 
-        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision, torch.float32)
+        dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+        return dtypes[self.precision]
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Weights:
         weights = cls.find(name, revision) or cls.find(name, revision, tensors=tensors)
         is_path = name.startswith((".", "/", "~")) or Path(name).is_dir()
         if weights is None and not is_path:
-            remedy = f"bring it once with `hf download {name}`, or name a folder that holds it"
+            remedy = f"bring it once with `hf download {name}`, or name a folder with it"
             with translate_loading_errors(name, remedy):
                 from huggingface_hub import HfApi, snapshot_download
 
@@ -181,12 +182,10 @@ def translate_loading_errors(
     """Turn whatever goes wrong in loading into a ModelError that names the model and the remedy."""
     try:
         yield
-    except Exception as error:  # hub, transformers and safetensors raise anything on bad files
+    except Exception as error:  # the libraries raise anything on bad files
         message = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
         if "torchvision" in message:
-            remedy = (
-                "the installed torchvision does not fit torch; mmrec needs none, so uninstall it"
-            )
+            remedy = "the installed torchvision does not fit torch; mmrec needs none: uninstall it"
         raise ModelError(f"cannot load the model {name}: {message}; {remedy}") from error
 
 

@@ -70,7 +70,7 @@ class City:
     users: UserTruth
     user: Ints  # (R,) indices; no pair of user and item occurs twice
     item: Ints
-    score: Floats  # (R,) the rating before luck and rounding, all that an oracle could predict
+    score: Floats  # (R,) the rating before luck and rounding: an oracle's prediction
     rating: Ints  # (R,) 1..5
     text: list[str]  # maybe empty
     date: npt.NDArray[np.datetime64]  # (R,) days
@@ -145,7 +145,7 @@ def write_sample_city(
 
 
 def _draw_items(count: int, rng: np.random.Generator) -> ItemTruth:
-    cuisines: list[list[str]] = []  # of each restaurant a main one, and up to two that go with it
+    cuisines: list[list[str]] = []  # each a main one, and up to two that go with it
     for _ in range(count):
         main = choose(list(PHRASES["cuisines"]), rng)
         related = rng.permutation(PHRASES["cuisines"][main]["pairs_with"])
