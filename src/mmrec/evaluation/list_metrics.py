@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["ListMetrics", "ListTask", "PairScorer", "full_lists", "sampled_lists"]
-
 PairScorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(n,) user codes and (n,) item codes -> (n,) scores, the higher the better."""
 _RankedList = tuple[int, np.ndarray, int]

@@ -20,11 +20,6 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-__all__ = ["METRICS", "FitEvaluation", "Metric", "Metrics", "Predictions", "ThresholdCurve"]
-__all__ += ["ThresholdRates", "calibration_bins", "choose_threshold", "evaluate"]
-__all__ += ["mean_and_standard_error", "rates_at_threshold", "reweighted", "slice_metrics"]
-__all__ += ["threshold_curve"]
-
 Metrics = dict[str, int | float]
 """Values by the names of `METRICS`, and the numbers of `rows` and of `likes` among them."""
 

@@ -8,9 +8,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-__all__ = ["Difference", "WeightedMetric", "bootstrap", "holm_correction", "paired_t_test"]
-__all__ += ["weighted_auc", "weighted_fpr_at_tpr"]
-
 WeightedMetric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(n,) bool labels, (n,) probabilities, (..., n) weights -> (...) values, nan without a class."""
 

@@ -36,9 +36,7 @@ from mmrec.ranker.inputs import RankerInputs
 from mmrec.ranker.training import class_weights, predict_logits
 from mmrec.recommender.explain import shapley_value
 
-__all__ = ["MeanInterval", "SeedResult", "ablate", "ablation_page", "ablation_tables"]
-__all__ += ["metric_rows", "shapley_values", "synergy"]
-
+BuiltFeatures = tuple[FeatureBuilder, Features]
 SeedResult = dict[str, Any]
 MeanInterval = tuple[float, float]
 """Mean over seeds and half its 95% interval, which is 0 for a single seed."""
@@ -75,25 +73,26 @@ def _seed_result(checkpoint: Checkpoint, seed: int, extras: set[str]) -> SeedRes
     for group in groups:
         table[f"without {group}"] = _coalition(groups, [group])
     table["without text"] = _coalition(groups, _TEXT)
-    for group in groups:
-        table[f"{group} alone"] = group
-    # For the synergy of text and photos.
+    table |= {f"{group} alone": group for group in groups}
+    # The synergy of text and photos needs these too.
     needed = [*table.values(), _coalition(groups, _PHOTOS), _coalition(groups, _TEXT + _PHOTOS)]
     for size in range(1, len(groups)) if "shapley" in extras else ():
         needed += map(_coalition, combinations(groups, size))
     # A coalition is trained once, however many rows need it.
-    by_coalition = _probabilities(prepared, *built, list(filter(None, dict.fromkeys(needed))))
-    probability = {name: by_coalition[key] for name, key in table.items() if key}
+    distinct = list(filter(None, dict.fromkeys(needed)))
+    by_coalition, probability = _probabilities(prepared, built, distinct), {}
+    for name, coalition in table.items():
+        if coalition:
+            probability[name] = by_coalition[coalition]
     remarks = config.warnings()
     if absent := _coalition(FEATURE_GROUPS, groups).replace(" +", ","):
         remarks.append(f"left out, since these data and model have none: {absent}")
     for name, dataset, variant in _variants(prepared, extras, remarks):
         # Other texts, but the same folds.
         dataset.part = prepared.dataset.part
-        variant_built = build_features(dataset, prepared.evidence, variant)
+        built = build_features(dataset, prepared.evidence, variant)
         everything = _coalition(FEATURE_GROUPS)
-        trained = _probabilities(prepared, *variant_built, [everything])
-        probability[f"with {name}"] = trained[everything]
+        probability[f"with {name}"] = _probabilities(prepared, built, [everything])[everything]
     user, label = prepared.dataset.data.user[split.test], prepared.label[split.test]
     weights = class_weights(prepared.label[split.train], config.training.loss)
     result: SeedResult = {"extras": sorted(extras), "groups": groups, "remarks": remarks}
@@ -109,13 +108,11 @@ def _seed_result(checkpoint: Checkpoint, seed: int, extras: set[str]) -> SeedRes
 
 
 def _probabilities(
-    prepared: pipeline.PreparedData,
-    builder: FeatureBuilder,
-    features: Features,
-    coalitions: list[str],
+    prepared: pipeline.PreparedData, built: BuiltFeatures, coalitions: list[str]
 ) -> dict[str, np.ndarray]:
     """Coalition -> (m,) probability of a like of every test row; all start from the same weights."""
-    config, label, split = builder.config, prepared.label, prepared.split
+    (builder, features), label, split = built, prepared.label, prepared.split
+    config = builder.config
     weights = class_weights(label[split.train], config.training.loss)
     seed = int(np.random.SeedSequence(config.seed).generate_state(1)[0])
     runs = []
@@ -172,20 +169,18 @@ def metric_rows(
     for result in results:
         for name, metrics in result["metrics"].items():
             by_name[name].append(metrics[metric])
-    names, gaps = [], []
+    rows = []
     for name, values in by_name.items():
         if len(values) == len(results):  # trained with every seed
             gap = _paired_test(results, values, by_name["everything"])
             if len(results) == 1:
                 gap = Difference(*results[0]["bootstrap"][name][metric])
-            names.append(name)
-            gaps.append(gap)
+            rows.append((name, _mean_interval(results, values), gap))
     # The first row is compared with itself, which is no test.
-    corrected = [1.0, *holm_correction([gap.p_value for gap in gaps[1:]]).tolist()]
-    rows = []
-    for name, gap, p_value in zip(names, gaps, corrected, strict=True):
-        mean = _mean_interval(results, by_name[name])
-        rows.append((name, mean, gap._replace(p_value=p_value)))
+    corrected = holm_correction([gap.p_value for _, _, gap in rows[1:]]).tolist()
+    for row, p_value in enumerate(corrected, 1):
+        name, mean, gap = rows[row]
+        rows[row] = name, mean, gap._replace(p_value=p_value)
     return rows
 
 
@@ -225,8 +220,9 @@ def synergy(results: Sequence[SeedResult]) -> Difference | None:
     """
     with_photos, without_photos = [], []  # what text adds, by seed
     for result in results:
-        names = [_coalition(result["groups"], left_out) for left_out in ((), _TEXT)]
-        names += [_coalition(result["groups"], _PHOTOS + left_out) for left_out in ((), _TEXT)]
+        names = []
+        for left_out in ((), _TEXT, _PHOTOS, _PHOTOS + _TEXT):
+            names.append(_coalition(result["groups"], left_out))
         if len(results) < 2 or len({*names}) < 4:
             return None
         values = [result["coalitions"].get(name, 0.5) for name in names]
@@ -255,19 +251,20 @@ def ablation_tables(results: Sequence[SeedResult]) -> list[ResultTable]:
         header = ["inputs", title, "less that of everything", "p"]
         table = ResultTable(f"What inputs add to {title}", header, [], notes=notes)
         for name, mean, gap in metric_rows(results, metric):
-            row = [name, _format_mean(mean), gap.as_text(4), f"{gap.p_value:.3f}"]
+            row = [name, _format_mean(*mean), gap.as_text(4), f"{gap.p_value:.3f}"]
             table.rows.append(row)
         tables.append(table)
     if shares := shapley_values(results):
-        notes = ["exact Shapley values; they add up to the ROC-AUC of everything less .5"]
-        rows = [[group, _format_mean(share)] for group, share in shares.items()]
-        table = ResultTable("What each group is worth", ["group", "ROC-AUC"], rows, notes=notes)
+        note = "exact Shapley values; they add up to the ROC-AUC of everything less .5"
+        table = ResultTable("What each group is worth", ["group", "ROC-AUC"], [], notes=[note])
+        for group, share in shares.items():
+            table.rows.append([group, _format_mean(*share)])
         tables.append(table)
     return tables
 
 
-def _format_mean(mean: MeanInterval) -> str:
-    return f"{mean[0]:.4f} ±{mean[1]:.4f}" if mean[1] else f"{mean[0]:.4f}"
+def _format_mean(mean: float, half_width: float) -> str:
+    return f"{mean:.4f} ±{half_width:.4f}" if half_width else f"{mean:.4f}"
 
 
 def ablation_page(results: Sequence[SeedResult], model: str, path: Path, command: str) -> Path:

@@ -16,8 +16,6 @@ from mmrec.llm.types import Note, Summary
 from mmrec.pipeline import prepare_data
 from mmrec.vision.openai_captioner import OpenAICaptioner
 
-__all__ = ["CAPTION", "AnnotationRun", "SummarizedViews", "annotate_reviews"]
-
 CAPTION = "caption"
 """The captioner's calls in a plan."""
 

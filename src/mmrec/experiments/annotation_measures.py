@@ -26,9 +26,6 @@ from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.lexicon import split_sentences, split_words
 from mmrec.llm.types import Note, Summary
 
-__all__ = ["AnnotatedText", "Estimate", "Example", "QualityContext", "QualityMeasure", "agreement"]
-__all__ += ["coverage", "match_rates", "mean_estimate", "polarity", "rank_correlation", "support"]
-
 SourcedText = tuple[str, str, str]
 """Entity, text, and the id of the review where it stands; "" where a model wrote it."""
 

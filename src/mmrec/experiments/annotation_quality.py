@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,6 @@ from mmrec.experiments.annotation_measures import AnnotatedText, Example, Qualit
 from mmrec.features.dataset import Models
 from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.types import Note, Summary
-
-__all__ = ["AnnotationQuality", "annotated_texts", "label_recall", "measure_annotation_quality"]
-__all__ += ["most_frequent_labels", "normalise_label", "price_level_score", "rank_labels"]
-__all__ += ["read_truth"]
 
 
 @dataclass(frozen=True)
@@ -63,12 +59,14 @@ def measure_annotation_quality(
     for kind, texts in annotated_texts(run).items():
         written[kind] = [text for text in texts if text.text.strip()]
         # An entity whose reviews have no words needs no text.
-        missing = sum(1 for text in texts if not text.text.strip() and text.evidence)
+        missing = [text for text in texts if not text.text.strip() and text.evidence]
         sample = _sample(written[kind], context.rng)
         if len(sample) > 1:
             sampled[kind] = sample
-        counts[kind] = {"written": len(written[kind]), "missing": missing, "sampled": len(sample)}
-        counts[kind]["reviews"] = sum(len(text.reviews) for text in sample)
+        counts[kind] = {"written": len(written[kind]), "missing": len(missing)}
+        counts[kind] |= {"sampled": len(sample), "reviews": 0}
+        for text in sample:
+            counts[kind]["reviews"] += len(text.reviews)
     results = {
         "support": measures.support(sampled, context),
         "agreement": measures.agreement(written, context),
@@ -77,30 +75,31 @@ def measure_annotation_quality(
     }
     if truth:
         results["truth"] = _compare_with_truth(written, run, config, truth)
-    for name, measure in results.items():
-        results[name] = replace(measure, examples=_worst_examples(measure.examples))
-    model = dict(models.annotator.note_provenance)
-    remarks = [
-        "there is nothing to measure: no two texts were written of reviews with words in them"
-    ]
+    for measure in results.values():
+        # The three worst examples, each of another entity.
+        worst: dict[str, Example] = {}
+        for example in sorted(measure.examples, key=lambda example: -example.severity):
+            if example.severity > 0:
+                worst.setdefault(example.entity, example)
+        measure.examples[:] = list(worst.values())[:3]
+    missing_texts = "no two texts were written of reviews with words in them"
+    remarks = [f"there is nothing to measure: {missing_texts}"]
     if sampled:
         remarks = [
             "a match shows that two texts have the same subject, not that they say the same of it",
             "the extractive model decides what reviews praise and blame, and errs at times",
         ]
+    model = dict(models.annotator.note_provenance)
     if model["model"] == "builtin":
         text = "the extractive model quotes, and is measured by itself"
         remarks.append(f"{text}; its values serve for comparison")
     if run.pending:
-        remarks.append("answers are pending on the server; only those that are here were measured")
-    return AnnotationQuality(
-        {name: value for name, value in model.items() if name not in ("kind", "prompt")},
-        config.annotation.strategy,
-        config.language.prompts,
-        counts,
-        {name: measure for name, measure in results.items() if measure.rows},
-        remarks,
-    )
+        remarks.append("answers are pending on the server; only those that came were measured")
+    for name in ("kind", "prompt"):
+        model.pop(name, None)
+    shown = {name: measure for name, measure in results.items() if measure.rows}
+    strategy, prompts = config.annotation.strategy, config.language.prompts
+    return AnnotationQuality(model, strategy, prompts, counts, shown, remarks)
 
 
 def annotated_texts(run: AnnotationRun) -> dict[str, list[AnnotatedText]]:
@@ -126,23 +125,15 @@ def _sample(
     max_reviews: int = 3000,
 ) -> list[AnnotatedText]:
     """One random text an entity, of random entities, where both text and reviews have sentences."""
-    shuffled = (written[number] for number in rng.permutation(len(written)))
-    by_entity = {text.entity: text for text in shuffled}
+    by_entity = {}
+    for number in rng.permutation(len(written)):
+        by_entity[written[number].entity] = written[number]
     sample, reviews = [], 0
     for text in list(by_entity.values())[:max_entities]:
         reviews += len(text.reviews)
         if reviews <= max_reviews and text.sentences and text.evidence:
             sample.append(text)
     return sample
-
-
-def _worst_examples(examples: Sequence[Example], limit: int = 3) -> list[Example]:
-    """The worst examples, each of another entity."""
-    worst: dict[str, Example] = {}
-    for example in sorted(examples, key=lambda example: -example.severity):
-        if example.severity > 0:
-            worst.setdefault(example.entity, example)
-    return list(worst.values())[:limit]
 
 
 def _compare_with_truth(
@@ -166,29 +157,29 @@ def _compare_with_truth(
         tags.append([note.price for note in annotations[item]])
         scores.append(price_level_score(tags[-1]))
     # Prices may be levels or amounts: only their ranks count.
-    true_prices = np.array([prices[item] for item in items])
-    gaps = rankdata(scores) - rankdata(true_prices)
-    for item, price, own_tags, gap in zip(items, true_prices, tags, gaps, strict=True):
+    true_prices = np.array(list(map(prices.__getitem__, items)))
+    ranks_too_high = rankdata(scores) - rankdata(true_prices)
+    for row, (item, gap) in enumerate(zip(items, ranks_too_high, strict=True)):
         reason = f"{abs(gap):g} of {len(items)} ranks too {'high' if gap > 0 else 'low'}"
-        severity, named = abs(gap) / len(items), ", ".join(dict.fromkeys(own_tags))
-        example = Example(f"price of {item}", reason, severity, named, f"{price:g}")
+        texts = ", ".join(dict.fromkeys(tags[row])), f"{prices[item]:g}"
+        example = Example(f"price of {item}", reason, abs(gap) / len(items), *texts)
         measure.examples.append(example)
     correlation = measures.rank_correlation(np.array(scores), true_prices)
     measure.rows["price"] = {"count": len(items), "written": correlation}
-    items = sorted(labels.keys() & annotations.keys())
-    frequent, recall = most_frequent_labels({item: labels[item] for item in items}), []
+    items, recall, recall_of_frequent = sorted(labels.keys() & annotations.keys()), [], []
+    frequent = most_frequent_labels({item: labels[item] for item in items})
     for item in items:
         ranked = rank_labels(note.categories for note in annotations[item])
-        recall.append((label_recall(ranked, labels[item]), label_recall(frequent, labels[item])))
-        reason = f"{recall[-1][0]:.0%} of the true ones are named"
+        recall.append(label_recall(ranked, labels[item]))
+        recall_of_frequent.append(label_recall(frequent, labels[item]))
+        reason = f"{recall[-1]:.0%} of the true ones are named"
         texts = ", ".join(ranked[:5]), ", ".join(labels[item])
-        severity = 1 - recall[-1][0]
-        measure.examples.append(Example(f"categories of {item}", reason, severity, *texts))
-    of_written, of_frequent = np.reshape(recall, (-1, 2)).T
+        example = Example(f"categories of {item}", reason, 1 - recall[-1], *texts)
+        measure.examples.append(example)
     measure.rows["categories"] = {
         "count": len(items),
-        "written": measures.mean_estimate(of_written),
-        "most_frequent": measures.mean_estimate(of_frequent),
+        "written": measures.mean_estimate(recall),
+        "most_frequent": measures.mean_estimate(recall_of_frequent),
     }
     return measure
 
@@ -201,11 +192,11 @@ def normalise_label(label: str) -> str:
 def price_level_score(tags: Iterable[str]) -> float:
     """How expensive an item's notes call it: cheap -1, fair .3, overpriced 1; 0 without such a tag.
 
-    The mean over tags, shrunk by five neutral ones, so that a single note decides little. Fair counts a
-    little: a price is called fair, or worth it, more often where it is high.
+    The mean over tags, shrunk by five neutral ones, so that a single note decides little. Fair
+    counts a little: a price is called fair, or worth it, more often where it is high.
     """
     levels = {"cheap price": -1.0, "fair price": 0.3, "overpriced": 1.0}
-    scores = [levels[tag] for tag in tags if tag in levels]
+    scores = list(map(levels.__getitem__, filter(levels.__contains__, tags)))
     return sum(scores) / (len(scores) + 5)  # the mean with five zeros
 
 
@@ -241,14 +232,19 @@ def read_truth(
     item's id, one of the usual ones by default. Raises DataError where the file cannot be read, or
     has no such columns.
     """
-    rows = [row.content for row in read_records(path) if isinstance(row.content, dict)]
-    usual = chain(*(layout["item"] for layout in LAYOUTS.values()))
-    ids, columns = [item] if item else list(dict.fromkeys(usual)), dict.fromkeys(chain(*rows))
-    id_column = next((name for name in ids if name in columns), None)
-    found: list[str | None] = []
-    for prefixes in (("price", "cost"), ("categor", "cuisine", "genre")):
-        found.append(next((name for name in columns if name.lower().startswith(prefixes)), None))
-    price_column, label_column = found
+    rows, columns = [], dict[str, None]()
+    for record in read_records(path):
+        if isinstance(record.content, dict):
+            rows.append(record.content)
+            columns |= dict.fromkeys(record.content)
+
+    def first_column(*prefixes: str) -> str | None:
+        return next((name for name in columns if name.lower().startswith(prefixes)), None)
+
+    ids = dict.fromkeys([item] if item else chain(*(names["item"] for names in LAYOUTS.values())))
+    id_column = next(filter(columns.__contains__, ids), None)
+    price_column = first_column("price", "cost")
+    label_column = first_column("categor", "cuisine", "genre")
     if id_column is None or not (price_column or label_column):
         missing = "price or categories" if id_column else f"the item's id ({', '.join(ids)})"
         raise DataError(f"the item truth {path} has no column for {missing}; name one so")

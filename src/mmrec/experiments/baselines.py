@@ -27,10 +27,6 @@ from mmrec.data.schema import Interactions, Split
 from mmrec.features.mixed_effects import fit_effects
 from mmrec.features.tables import Features
 
-__all__ = ["ALWAYS_LIKE", "TRAINED_BASELINES", "BaselineTask", "FeatureTask", "bias_scores"]
-__all__ += ["choose_bias_model", "flatten_features", "mean_scores", "simple_baseline_probabilities"]
-__all__ += ["trained_baseline_probabilities"]
-
 ALWAYS_LIKE = "always like"
 """The baseline that gives every row the share of likes."""
 BaselineScorer = Callable[[Interactions, np.ndarray], np.ndarray]

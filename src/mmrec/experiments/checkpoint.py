@@ -16,8 +16,6 @@ from mmrec.data.schema import Reviews
 from mmrec.errors import DataError
 from mmrec.features.dataset import Models
 
-__all__ = ["Checkpoint", "latest_results"]
-
 
 class Checkpoint:
     """What an experiment is made from, and a JSON file of its results by name.

@@ -28,8 +28,6 @@ from mmrec.pipeline import PreparedData, TrainingResult, prepare_data, train_mod
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.ranker.training import class_weights, predict_logits
 
-__all__ = ["BOOTSTRAPPED_METRICS", "Assessment", "Comparison", "assess", "compare", "slice_masks"]
-
 BOOTSTRAPPED_METRICS = {"auc": statistics.weighted_auc, "fpr_at_90": statistics.weighted_fpr_at_tpr}
 """Metrics that get an interval."""
 

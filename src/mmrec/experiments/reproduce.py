@@ -11,6 +11,7 @@ weights, by which settings compare.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -36,9 +37,6 @@ from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.ranker.training import class_weights, predict_logits
 
-__all__ = ["GRID", "MODELS", "PROTOCOLS", "Stacks", "prepare_protocol", "reproduce"]
-__all__ += ["reproduce_page", "reproduction_tables"]
-
 PROTOCOLS, MODELS = ("paper", "honest"), ("baseline", "proposed")
 GRID = tuple(product(("basic", "sqrt"), (0.1, 0.3, 0.5)))
 """Loss and dropout of every setting."""
@@ -58,13 +56,13 @@ def reproduce(checkpoint: Checkpoint, repeats: int, protocols: list[str]) -> Sta
         raise ConfigError(f"--protocols {names}: name paper, honest, or both as paper,honest")
     if repeats < 1:
         raise ConfigError(f"--repeats {repeats}: there must be at least 1; the paper has 5")
-    set_fields = set[str]()
+    fields = set[str]()
     for section in (config.evidence, config.ranker, config.training):
-        set_fields |= section.model_fields_set
-    if flags := ", ".join(f"--{name}" for name in PaperConfig.fixed_fields if name in set_fields):
+        fields |= section.model_fields_set
+    if flags := ", ".join(f"--{name}" for name in PaperConfig.fixed_fields if name in fields):
         reason = "protocols and grid decide that; leave it out, or use `mmrec fit`"
         raise ConfigError(f"{flags}: {reason}")
-    stacks: Stacks = {protocol: {} for protocol in protocols}
+    stacks: Stacks = defaultdict(dict)
     # The models of a protocol share its data.
     prepare = lru_cache(1)(partial(prepare_protocol, checkpoint))
     for protocol, model in product(protocols, MODELS):
@@ -115,28 +113,29 @@ def _train_stack(
         runs.append(TrainingRun(seed, dropout, class_weights(label[split.train], loss)))
         results.append({"loss": loss, "dropout": dropout, "seed": seed})
     ranker, history = train_runs(builder, features, label, split, runs)
-    logits = predict_logits(ranker, RankerInputs(features), np.arange(len(label)))  # (runs, n)
-    parts = {"train": split.train, "valid": split.valid, "test": split.test}
-    parts = {part: rows for part, rows in parts.items() if len(rows)}
-    for result, run, epochs, logit in zip(results, runs, history["ranker"], logits, strict=True):
-        # Each run has class weights of its own, so each is a model of its own.
-        trained = TrainedModel(builder, ranker, run.class_weights, {})
-        probability = trained.probability(logit[None])
+    for result, epochs in zip(results, history["ranker"], strict=True):
         result |= {"epochs": len(epochs.score), "best": epochs.best}
         result["score"] = epochs.score[epochs.best]
-        for part, rows in parts.items():
-            metrics = evaluate(label[rows], probability[rows], run.class_weights)
-            result[part] = metrics | {"log_loss": float(log_loss(label[rows], probability[rows]))}
+    stack: dict[str, Any] = {"epochs": {}, "rows": {}, "runs": results}
+    for step, histories in history.items():
+        stack["epochs"][step] = max(len(run.score) for run in histories)
+    for part in ("train", "valid", "test"):
+        rows = getattr(split, part)
+        if not len(rows):
+            continue
+        stack["rows"][part] = len(rows)
+        logits = predict_logits(ranker, RankerInputs(features), rows)  # (runs, rows)
+        for result, run, logit in zip(results, runs, logits, strict=True):
+            # Each run has class weights of its own, so each is a model of its own.
+            trained = TrainedModel(builder, ranker, run.class_weights, {})
+            p = trained.probability(logit[None])
+            result[part] = evaluate(label[rows], p, run.class_weights)
+            result[part]["log_loss"] = float(log_loss(label[rows], p))
     remarks = [*config.warnings(), prepared.dataset.models.annotator.failure_summary]
     if not builder.image:
         remarks.append(f"{model}: no image block; `mmrec fit` says why")
-    return {
-        "seconds": time.perf_counter() - start,
-        "epochs": {step: max(len(run.score) for run in own) for step, own in history.items()},
-        "rows": {part: len(rows) for part, rows in parts.items()},
-        "remarks": [remark for remark in remarks if remark],
-        "runs": results,
-    }
+    stack["remarks"] = list(filter(None, remarks))
+    return stack | {"seconds": time.perf_counter() - start}
 
 
 def _values(stack: Mapping[str, Any], metric: str, part: str = "test") -> np.ndarray:
@@ -158,70 +157,73 @@ def reproduction_tables(stacks: Stacks) -> list[ResultTable]:
     for row in test.rows:
         row.append(published.get(" ".join(row[:3]), ""))
     test.notes.append(
-        "published: figures of the paper, on other data (Google restaurant reviews, Kaggle): do not "
-        "compare one to one; its baseline's lowest FPR is 31.74% at 91.89% accuracy, setting unknown"
+        "published: figures of the paper, on other data (Google restaurant reviews, Kaggle): "
+        "do not compare one to one; its baseline's lowest FPR is 31.74% at 91.89% accuracy, "
+        "setting unknown"
     )
-    return [train, test, *([_leak_table(**stacks)] if len(stacks) == len(PROTOCOLS) else [])]
+    if len(stacks) < len(PROTOCOLS):
+        return [train, test]
+    return [train, test, _leak_table(stacks)]
 
 
 def _metrics_table(stacks: Stacks, part: str, title: str) -> ResultTable:
     """Means and standard deviations over repeats of every model and setting."""
-    header, bold = ["model", "loss", "dropout"], set[tuple[int, int]]()
-    rows = [[model, loss, f"{dropout:g}"] for model, (loss, dropout) in product(MODELS, GRID)]
-    notes = [
-        "mean ±standard deviation over repeats, best means in bold; the loss sets the threshold"
-    ]
+    text = "mean ±standard deviation over repeats, best means in bold; the loss sets the threshold"
+    table = ResultTable(title, ["model", "loss", "dropout"], [], set(), [text])
+    for model, (loss, dropout) in product(MODELS, GRID):
+        table.rows.append([model, loss, f"{dropout:g}"])
     for protocol, by_model in stacks.items():
         for metric, name, scale, digits in (
             ("accuracy", "acc. %", 100, 1),
             ("fpr", "FPR %", 100, 1),
             ("loss", "loss", 1, 3),
         ):
-            by_setting = [_values(by_model[model], metric, part) for model in MODELS]
-            values = scale * np.concatenate(by_setting)  # (models x settings, repeats)
-            mean, deviation = values.mean(axis=1), _deviation(values)
-            best = mean.max() if metric == "accuracy" else mean.min()
-            for number, row in enumerate(rows):
-                row.append(f"{mean[number]:.{digits}f} ±{deviation[number]:.{digits}f}")
-                if mean[number] == best:
-                    bold.add((number, len(header)))
-            header.append(f"{protocol} {name}")
+            # (models x settings, repeats)
+            values = scale * np.vstack([_values(by_model[model], metric, part) for model in MODELS])
+            means, deviations = values.mean(axis=1), _deviation(values)
+            best = means.max() if metric == "accuracy" else means.min()
+            for row, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
+                table.rows[row].append(f"{mean:.{digits}f} ±{deviation:.{digits}f}")
+                if mean == best:
+                    table.bold.add((row, len(table.header)))
+            table.header.append(f"{protocol} {name}")
         for stack in by_model.values():
-            remarks = [f"{protocol}: {remark}" for remark in stack["remarks"]]
-            notes += [remark for remark in remarks if remark not in notes]
-    return ResultTable(title, header, rows, frozenset(bold), notes)
+            for remark in stack["remarks"]:
+                if f"{protocol}: {remark}" not in table.notes:
+                    table.notes.append(f"{protocol}: {remark}")
+    return table
 
 
-def _leak(
-    paper: Mapping[str, Any], honest: Mapping[str, Any], metric: str, *settings: int
-) -> Difference:
+def _leak(stacks: Stacks, model: str, metric: str, *settings: int) -> Difference:
     """Paper minus honest over repeats: of a setting of each, or of the means over all settings."""
-    leaky, clean = _values(paper, metric), _values(honest, metric)
+    leaky, clean = _values(stacks["paper"][model], metric), _values(stacks["honest"][model], metric)
     if settings:
         leaky, clean = leaky[[settings[0]]], clean[[settings[1]]]
     return paired_t_test(leaky.mean(axis=0).tolist(), clean.mean(axis=0).tolist())
 
 
-def _leak_table(paper: Mapping[str, Any], honest: Mapping[str, Any]) -> ResultTable:
+def _leak_table(stacks: Stacks) -> ResultTable:
     """Paper minus honest: of the settings that each protocol would pick, and of the mean of all."""
     columns = {"auc": "ROC-AUC", "fpr": "FPR", "accuracy": "accuracy"}
-    rows = []
-    for model in MODELS:
-        stacks = paper[model], honest[model]
-        # The paper picks on test; honest picks on valid, by a loss that all settings share.
-        by_fpr = int(_values(stacks[0], "fpr").mean(axis=1).argmin())
-        by_loss = int(_values(stacks[1], "log_loss", "valid").mean(axis=1).argmin())
-        picked = "as picked: paper {} {:g}, honest {} {:g}".format(*GRID[by_fpr], *GRID[by_loss])
-        for name, settings in ((picked, (by_fpr, by_loss)), ("mean of all", ())):
-            gaps = [_leak(*stacks, metric, *settings).as_text(3) for metric in columns]
-            rows.append([model, name, *gaps])
     note = (
-        "paper minus honest on the same test rows; 95% intervals over repeats (paired t-test) cover "
-        "the chance of training, not of the data; as picked: by lowest mean FPR on test (paper), log "
-        "loss on valid (honest); paper also trains on the tenth of train that is honest's valid"
+        "paper minus honest on the same test rows; 95% intervals over repeats (paired t-test) "
+        "cover the chance of training, not of the data; as picked: by lowest mean FPR on test "
+        "(paper), log loss on valid (honest); paper also trains on the tenth of train that is "
+        "honest's valid"
     )
     header = ["model", "settings", *columns.values()]
-    return ResultTable("Size of the leak", header, rows, notes=[note])
+    table = ResultTable("Size of the leak", header, [], notes=[note])
+    for model in MODELS:
+        # The paper picks on test; honest picks on valid, by a loss that all settings share.
+        by_fpr = int(_values(stacks["paper"][model], "fpr").mean(axis=1).argmin())
+        log_losses = _values(stacks["honest"][model], "log_loss", "valid")
+        by_loss = int(log_losses.mean(axis=1).argmin())
+        picked = "as picked: paper {} {:g}, honest {} {:g}"
+        picked = picked.format(*GRID[by_fpr], *GRID[by_loss])
+        for name, settings in ((picked, (by_fpr, by_loss)), ("mean of all", ())):
+            gaps = [_leak(stacks, model, metric, *settings).as_text(3) for metric in columns]
+            table.rows.append([model, name, *gaps])
+    return table
 
 
 def reproduce_page(stacks: Stacks, path: Path, command: str) -> Path:
@@ -234,7 +236,7 @@ def reproduce_page(stacks: Stacks, path: Path, command: str) -> Path:
     ):
         gaps = {}
         for model in MODELS if leak else ():
-            gaps[model] = _leak(stacks["paper"][model], stacks["honest"][model], metric).interval
+            gaps[model] = _leak(stacks, model, metric).interval
         chart = charts.bar_chart(gaps, title, f"leak-{metric}", None, scale, digits)
         content["leak_charts"].append(chart)
     content["setting_charts"] = [_settings_chart(model, stacks) for model in MODELS]
@@ -245,24 +247,25 @@ def reproduce_page(stacks: Stacks, path: Path, command: str) -> Path:
 def _settings_chart(model: str, stacks: Stacks) -> str:
     """False positive rate against accuracy of every setting, in each protocol."""
     figure = Figure(figsize=(4.3, 4.5), layout="constrained")
-    axes, colour, texts = figure.subplots(), charts.COLOURS[charts.style_for(model).colour], []
+    axes, texts = figure.subplots(), []
+    colour = charts.COLOURS[charts.style_for(model).colour]
     charts.set_share_axes(axes, "accuracy", "false positive rate")
     axes.autoscale()
     axes.locator_params(nbins=5)
     axes.set_title(model, loc="left", weight="bold")
     for protocol, by_model in stacks.items():
-        values = np.stack([_values(by_model[model], metric) for metric in ("accuracy", "fpr")])
-        # (metrics, settings)
-        mean, deviation = values.mean(axis=2), _deviation(values)
-        for number, (loss, dropout) in enumerate(GRID):
+        accuracies, fprs = _values(by_model[model], "accuracy"), _values(by_model[model], "fpr")
+        marks = zip(GRID, accuracies, fprs, strict=True)
+        for (loss, dropout), accuracy, fpr in marks:
             # One entry of the legend for all dropouts.
             label = f"{protocol}, {loss}" if dropout == GRID[1][1] else None
             fill = charts.COLOURS["card"] if protocol == "paper" else colour
             options: dict[str, Any] = {"color": colour, "mfc": fill, "label": label}
             options |= {"fmt": "o" if loss == "basic" else "s", "ms": 4 + 8 * dropout}
-            (accuracy, fpr), (x_error, y_error) = mean[:, number], deviation[:, number]
-            axes.errorbar(accuracy, fpr, y_error, x_error, elinewidth=0.8, **options)
-            texts.append(f"{protocol} {loss} {dropout:g} {fpr:.1%} at {accuracy:.1%}")
+            x, y = accuracy.mean(), fpr.mean()
+            errors = _deviation(fpr), _deviation(accuracy)
+            axes.errorbar(x, y, *errors, elinewidth=0.8, **options)
+            texts.append(f"{protocol} {loss} {dropout:g} {y:.1%} at {x:.1%}")
     figure.legend(loc="outside lower center", ncols=2)
     label = f"FPR at accuracy on test, of {model}: {'; '.join(texts)}."
     return charts.svg(figure, label, f"settings-{model}")

@@ -25,8 +25,6 @@ from mmrec.features.dataset import Models
 from mmrec.pipeline import PreparedData, open_models, prepare_data, train_model
 from mmrec.ranker.training import class_weights
 
-__all__ = ["SWEPT_SETTINGS", "SweepResults", "drop_dislikes", "sweep", "sweep_page", "sweep_table"]
-
 SWEPT_SETTINGS = {
     "imbalance": ("", "", ("2", "5", "10", "20", "50")),
     "K": ("evidence", "folds", ("2", "3", "5", "10", "20")),

@@ -23,9 +23,6 @@ from mmrec.experiments.compare import Assessment, Comparison
 from mmrec.experiments.report.html import format_difference
 from mmrec.ranker.training import TrainingHistory
 
-__all__ = ["COLOURS", "ModelStyle", "bar_chart", "chart_style", "draw_charts"]
-__all__ += ["set_share_axes", "style_for", "svg"]
-
 COLOURS = {
     "ink": "#010101", "grid": "#020202", "card": "#030303", "other": "#040404",
     "bias": "#050505", "baseline": "#060606", "proposed": "#070707", "mmrec": "#080808",

@@ -15,8 +15,6 @@ from mmrec.experiments.report.charts import draw_charts, style_for
 from mmrec.experiments.report.html import format_metric, write_page
 from mmrec.features.audit import Audit
 
-__all__ = ["headline", "write_report"]
-
 _ROLES = {"mmrec": "our model", "proposed": "the paper's model", "baseline": "the paper's baseline"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import sys
 from dataclasses import dataclass, field
@@ -16,8 +17,6 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-__all__ = ["ResultTable", "command_line", "format_difference", "format_metric", "write_page"]
-
 
 @dataclass(frozen=True)
 class ResultTable:
@@ -26,13 +25,16 @@ class ResultTable:
     title: str
     header: list[str]
     rows: list[list[str]]
-    bold: frozenset[tuple[int, int]] = frozenset()  # (row, column) of cells
+    bold: set[tuple[int, int]] = field(default_factory=set)  # (row, column) of cells
     notes: list[str] = field(default_factory=list)  # sentences without their full stops
 
     def words(self) -> list[int]:
         """The columns that hold words rather than numbers, to be set to the left."""
-        columns = range(len(self.header))
-        return [c for c in columns if any(row[c][:1] not in "+-−0123456789" for row in self.rows)]
+        words = []
+        for column, cells in enumerate(zip(*self.rows, strict=True)):
+            if not all(map(re.compile("[-+−0-9]|$").match, cells)):
+                words.append(column)
+        return words
 
 
 def format_metric(value: float, form: str = ".3f") -> str:
