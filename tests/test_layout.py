@@ -25,7 +25,7 @@ LAYERS = [
 # Work of `mmrec fit` that is not on the way from the opened file to the trained model: peers, report, card,
 # saving and the audit. What they call is counted only where training calls it too.
 BESIDE_TRAINING = [
-    "experiments/baselines.py", "experiments/trained_baselines.py", "experiments/significance.py",
+    "evaluation/list_metrics.py", "evaluation/statistics.py", "experiments/baselines.py",
     "experiments/report/", "recommender/", "features/audit.py",
 ]  # fmt: skip
 # These call both, and are themselves no step of training.

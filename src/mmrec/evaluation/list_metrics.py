@@ -73,7 +73,8 @@ def sampled_lists(
         for user, liked in task.liked_by_user().items():
             unreviewed = unreviewed_by(user)
             for item in liked if len(unreviewed) else ():
-                sample = rng.choice(unreviewed, min(negatives, len(unreviewed)), replace=False)
+                size = min(negatives, len(unreviewed))
+                sample = rng.choice(unreviewed, size, replace=False)
                 yield user, np.append(item, sample), 1
 
     return _rank(scorer, candidate_lists(), negatives + 1, rng)
@@ -89,7 +90,7 @@ def full_lists(
     """Rank all items that a user has not reviewed in evidence rows, for `max_users` random users."""
 
     def candidate_lists() -> Iterator[_RankedList]:
-        unreviewed_by, liked = task.unreviewed(task.test[task.liked]), task.liked_by_user()
+        liked, unreviewed_by = task.liked_by_user(), task.unreviewed(task.test[task.liked])
         for user in rng.permutation(list(liked))[:max_users].tolist():
             if len(unreviewed := unreviewed_by(user)):
                 yield user, np.append(liked[user], unreviewed), len(liked[user])

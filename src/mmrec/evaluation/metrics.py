@@ -122,7 +122,7 @@ class FitEvaluation:
     """How good a model is, and from which probability on it recommends."""
 
     metrics: dict[str, Metrics]  # on test rows; also of models that it was compared with
-    threshold: float  # keeps the bound of `config.operating` on validation rows; inf if none does
+    threshold: float  # keeps the configured bound on validation rows; inf if none does
     test_rates: ThresholdRates  # of that threshold on test rows
     curve: ThresholdCurve  # for other bounds, chosen on validation rows
 
@@ -154,16 +154,17 @@ def calibration_bins(label: np.ndarray, probability: np.ndarray, bins: int = 10)
 
 
 METRICS = (
-    Metric("accuracy", "Accuracy", lambda rows: np.mean(rows.predicted == rows.label), ".1%",
-           "Reviews predicted correctly, at the threshold that the class weights of the loss "
-           "imply."),
+    Metric("accuracy", "Accuracy",
+           lambda rows: np.mean(rows.predicted == rows.label), ".1%",
+           "Reviews predicted correctly, at the threshold that the loss's class weights imply."),
     Metric("fpr", "FPR", lambda rows: np.mean(rows.predicted[~rows.label]), ".1%",
-           "False positive rate: disliked items that are recommended, at the same threshold. "
-           "A model that recommends nothing has none, so read it beside the accuracy.", False),
+           "False positive rate: disliked items recommended, at the same threshold. A model "
+           "that recommends nothing has none, so read it beside the accuracy.", False),
     Metric("loss", "Loss",
-           lambda rows: log_loss(rows.label, rows.weighted, sample_weight=rows.row_weight), ".3f",
-           "Cross entropy with class weights (paper, section 3.4).", False),
-    Metric("auc", "ROC-AUC", lambda rows: roc_auc_score(rows.label, rows.probability), ".3f",
+           lambda rows: log_loss(rows.label, rows.weighted, sample_weight=rows.row_weight),
+           ".3f", "Cross entropy with class weights (paper, section 3.4).", False),
+    Metric("auc", "ROC-AUC",
+           lambda rows: roc_auc_score(rows.label, rows.probability), ".3f",
            "Chance that a liked item is ranked above a disliked one; .5 is guessing."),
     Metric("ap_positive", "AP of likes",
            lambda rows: average_precision_score(rows.label, rows.probability), ".3f",
@@ -172,7 +173,7 @@ METRICS = (
            lambda rows: average_precision_score(~rows.label, -rows.probability), ".3f",
            "Average precision of finding the disliked items; guessing gets their share."),
     Metric("fpr_at_80", "FPR at TPR .80", lambda rows: _rates(rows, "min_tpr", 0.8).fpr,
-           ".1%", "Disliked items still recommended when 80% of the liked ones are.", False),
+           ".1%", "Disliked items recommended when 80% of the liked ones are.", False),
     Metric("fpr_at_90", "FPR at TPR .90", lambda rows: _rates(rows, "min_tpr", 0.9).fpr,
            ".1%", "The same for 90%: the figure of the sentence at the top.", False),
     Metric("fpr_at_95", "FPR at TPR .95", lambda rows: _rates(rows, "min_tpr", 0.95).fpr,
@@ -183,8 +184,9 @@ METRICS = (
            ".1%", in_report=False),
     Metric("tpr_at_30", "TPR at FPR .30", lambda rows: _rates(rows, "max_fpr", 0.3).tpr,
            ".1%", in_report=False),
-    Metric("brier", "Brier score", lambda rows: brier_score_loss(rows.label, rows.probability),
-           ".3f", "Mean squared error of the probability (Brier, 1950).", False, in_report=False),
+    Metric("brier", "Brier score",
+           lambda rows: brier_score_loss(rows.label, rows.probability), ".3f",
+           "Mean squared error of the probability (Brier, 1950).", False, in_report=False),
     Metric("ece", "ECE", _calibration_error, ".3f", "", False, in_report=False),
 )  # fmt: skip
 
@@ -196,7 +198,7 @@ def evaluate(
 
     The weights of (dislike, like) are for accuracy, fpr and loss. Both classes must be there.
     """
-    label, probability = np.asarray(label, dtype=bool), np.asarray(probability, dtype=np.float64)
+    label, probability = np.asarray(label, dtype=bool), np.asarray(probability, np.float64)
     # Off 0 and 1, so that the loss of a certain error is finite.
     weighted = np.clip(reweighted(probability, class_weights), 1e-7, 1 - 1e-7)
     # The threshold itself is a like, so that a constant at the share of likes means "always like".

@@ -100,7 +100,8 @@ def bootstrap(
     low, high = np.nanquantile(samples, (0.025, 0.975)).tolist()
     rarer_side = min(np.sum(samples <= 0), np.sum(samples >= 0))
     p_value = 2 * (1 + rarer_side) / (1 + np.sum(~np.isnan(samples)))
-    return Difference(float(difference(np.ones(len(user)))), low, high, min(1.0, float(p_value)))
+    value = float(difference(np.ones(len(user))))
+    return Difference(value, low, high, min(1.0, float(p_value)))
 
 
 def paired_t_test(
@@ -130,6 +131,6 @@ def holm_correction(p_values: Sequence[float]) -> np.ndarray:
     The k-th smallest is multiplied by n - k + 1; none may fall below one that is smaller, or exceed 1.
     """
     order = np.argsort(p_values)
-    multiplied = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(p_values), 0, -1)
+    multiplied = np.array(p_values, dtype=float)[order] * np.arange(len(p_values), 0, -1)
     adjusted = np.minimum(np.maximum.accumulate(multiplied), 1)
     return adjusted[np.argsort(order)]  # back in the order given

@@ -21,8 +21,9 @@ import numpy as np
 
 from mmrec import pipeline
 from mmrec.config import Config
+from mmrec.evaluation import statistics
 from mmrec.evaluation.metrics import evaluate
-from mmrec.evaluation.statistics import Difference, bootstrap, holm_correction, paired_t_test
+from mmrec.evaluation.statistics import Difference
 from mmrec.experiments.checkpoint import Checkpoint
 from mmrec.experiments.compare import BOOTSTRAPPED_METRICS
 from mmrec.experiments.report.charts import bar_chart
@@ -53,8 +54,8 @@ def ablate(checkpoint: Checkpoint, seeds: int, extras: set[str]) -> list[SeedRes
     results = []
     for seed in range(checkpoint.config.seed, checkpoint.config.seed + seeds):
         compute = partial(_seed_result, checkpoint, seed, extras)
-        done = checkpoint.get(str(seed), compute, lambda result: extras <= {*result["extras"]})
-        results.append(done)
+        has_extras = lambda result: extras <= {*result["extras"]}  # noqa: E731
+        results.append(checkpoint.get(str(seed), compute, has_extras))
     return results
 
 
@@ -91,8 +92,8 @@ def _seed_result(checkpoint: Checkpoint, seed: int, extras: set[str]) -> SeedRes
         # Other texts, but the same folds.
         dataset.part = prepared.dataset.part
         built = build_features(dataset, prepared.evidence, variant)
-        everything = _coalition(FEATURE_GROUPS)
-        probability[f"with {name}"] = _probabilities(prepared, built, [everything])[everything]
+        (everything,) = _probabilities(prepared, built, [_coalition(FEATURE_GROUPS)]).values()
+        probability[f"with {name}"] = everything
     user, label = prepared.dataset.data.user[split.test], prepared.label[split.test]
     weights = class_weights(prepared.label[split.train], config.training.loss)
     result: SeedResult = {"extras": sorted(extras), "groups": groups, "remarks": remarks}
@@ -100,7 +101,7 @@ def _seed_result(checkpoint: Checkpoint, seed: int, extras: set[str]) -> SeedRes
     for name, p in probability.items():
         result["metrics"][name] = evaluate(label, p, weights)
         for key, metric in BOOTSTRAPPED_METRICS.items() if "bootstrap" in extras else ():
-            gap = bootstrap(user, label, p, metric, probability["everything"])
+            gap = statistics.bootstrap(user, label, p, metric, probability["everything"])
             result["bootstrap"][name][key] = gap
     for coalition, p in by_coalition.items():
         result["coalitions"][coalition] = evaluate(label, p, weights)["auc"]
@@ -132,22 +133,22 @@ def _variants(
 ) -> Iterator[tuple[str, Dataset, Config]]:
     """The same model with other texts or pictures; why one cannot be tried is added to the remarks."""
     reviews, dataset, config = prepared.reviews, prepared.dataset, prepared.config
-    models = dataset.models
+    models, has_words = dataset.models, "words" in extras
     if config.ranker.features == "baseline":
         return
     for extra, strategy in (("summaries", "summary"), ("words", "notes")):
         annotation = config.annotation.model_copy(update={"strategy": strategy})
         variant = config.model_copy(update={"annotation": annotation})
         if extra in extras and variant != config:
-            variant_models = pipeline.open_models(variant, store=models.store)
-            yield strategy, Dataset(reviews, variant_models, variant), variant
-    if "words" in extras:
+            others = pipeline.open_models(variant, store=models.store)
+            yield strategy, Dataset(reviews, others, variant), variant
+    if has_words:
         # Vectors of the whole reviews in place of their gists; the strategy is `notes`.
         notes = []
         for note, text in zip(dataset.notes, dataset.texts, strict=True):
             notes.append(Note(gist=text, price=note.price, categories=note.categories))
         yield "whole reviews", Dataset(reviews, models, variant, notes), variant
-    if "words" in extras and dataset.has_photos(prepared.evidence.evidence_rows, captions=False):
+    if has_words and dataset.has_photos(prepared.evidence.evidence_rows, captions=False):
         if models.image_encoder.available():
             # Vectors of the photos themselves in place of their captions.
             seeing = copy(dataset)
@@ -177,7 +178,7 @@ def metric_rows(
                 gap = Difference(*results[0]["bootstrap"][name][metric])
             rows.append((name, _mean_interval(results, values), gap))
     # The first row is compared with itself, which is no test.
-    corrected = holm_correction([gap.p_value for _, _, gap in rows[1:]]).tolist()
+    corrected = statistics.holm_correction([gap.p_value for _, _, gap in rows[1:]]).tolist()
     for row, p_value in enumerate(corrected, 1):
         name, mean, gap = rows[row]
         rows[row] = name, mean, gap._replace(p_value=p_value)
@@ -188,7 +189,7 @@ def _paired_test(
     results: Sequence[SeedResult], first: Sequence[float], second: Sequence[float]
 ) -> Difference:
     ratios = [result["test_ratio"] for result in results]
-    return paired_t_test(first, second, float(np.mean(ratios)))
+    return statistics.paired_t_test(first, second, float(np.mean(ratios)))
 
 
 def _mean_interval(results: Sequence[SeedResult], values: Sequence[float]) -> MeanInterval:
@@ -235,9 +236,9 @@ def ablation_tables(results: Sequence[SeedResult]) -> list[ResultTable]:
     """One for each metric; where all coalitions were trained, what each group is worth."""
     test = "a bootstrap over users"
     if (count := len(results)) > 1:
-        test = f"Student's t over {count} splits of the same reviews (Nadeau & Bengio's variance)"
+        test = f"Student's t over {count} splits of the same reviews (Nadeau & Bengio)"
     notes = [
-        f"intervals (95%) and p, in pairs, by {test}; p is adjusted for the whole table (Holm)",
+        f"intervals (95%) and p, in pairs, by {test}; p is adjusted for all rows (Holm)",
         "one training per row, where `mmrec fit` averages several (--ensemble)",
     ]
     for result in results:
@@ -256,7 +257,8 @@ def ablation_tables(results: Sequence[SeedResult]) -> list[ResultTable]:
         tables.append(table)
     if shares := shapley_values(results):
         note = "exact Shapley values; they add up to the ROC-AUC of everything less .5"
-        table = ResultTable("What each group is worth", ["group", "ROC-AUC"], [], notes=[note])
+        header = ["group", "ROC-AUC"]
+        table = ResultTable("What each group is worth", header, [], notes=[note])
         for group, share in shares.items():
             table.rows.append([group, _format_mean(*share)])
         tables.append(table)
@@ -278,7 +280,8 @@ def ablation_page(results: Sequence[SeedResult], model: str, path: Path, command
         for name, _, gap in metric_rows(results, metric):
             if name.startswith("with"):
                 gaps[name] = gap.interval
-        charts["changes"].append(bar_chart(gaps, title, f"less-{metric}", model, scale, digits))
+        chart = bar_chart(gaps, title, f"less-{metric}", model, scale, digits)
+        charts["changes"].append(chart)
     means = {"alone": dict[str, MeanInterval](), "shares": shapley_values(results)}
     for name, (auc, half_width), _ in metric_rows(results, "auc"):
         if name.endswith(" alone"):
@@ -290,4 +293,5 @@ def ablation_page(results: Sequence[SeedResult], model: str, path: Path, command
         if bars:
             charts[part].append(bar_chart(bars, "ROC-AUC above .5", part, model))
     title = f"What the inputs of {model} add"
-    return write_page(path, title, command, "ablation", tables=ablation_tables(results), **charts)
+    tables = ablation_tables(results)
+    return write_page(path, title, command, "ablation", tables=tables, **charts)

@@ -39,8 +39,8 @@ class AnnotationRun:
     notes: list[Note] = field(default_factory=list)
     # Under `summary`, of every view that training or the saved model uses.
     summaries: list[SummarizedViews] = field(default_factory=list)
-    failed: Counter[str] = field(default_factory=Counter)  # reasons of missing annotations
-    pending: list[AnswersPending] = field(default_factory=list)  # not given by the server yet
+    failed: Counter[str] = field(default_factory=Counter)  # reasons, with counts
+    pending: list[AnswersPending] = field(default_factory=list)  # not given yet
 
 
 def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> AnnotationRun:

@@ -15,6 +15,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import compress
+from operator import itemgetter
 from typing import ClassVar
 
 import numpy as np
@@ -150,13 +151,14 @@ def coverage(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
     As likes count the likes written and the sentences of the text with positive polarity, as dislikes
     those with negative polarity.
     """
-    measure = QualityMeasure("Share of reviews' likes and dislikes that match what was written.")
+    measure = QualityMeasure("Share of reviews' likes and dislikes that match the text.")
     for kind, annotated in texts.items():
         # All reviews in one call; `zip` below takes as many notes as a text has reviews.
         reviews = [review for text in annotated for review in text.reviews.values()]
         all_notes = context.models.quote_annotator.write_notes(reviews)
         for part, sign in (("likes", 1), ("dislikes", -1)):
-            claims, written, notes = list[SourcedText](), list[SourcedText](), iter(all_notes)
+            claims, notes = list[SourcedText](), iter(all_notes)
+            written = list[SourcedText]()
             for text in annotated:
                 for review_id, note in zip(text.reviews, notes, strict=False):
                     claims += [(text.name, point, review_id) for point in getattr(note, part)]
@@ -179,8 +181,8 @@ def match_rates(
     Claims without a match become examples.
     """
     # (claims, d) and (texts, d)
-    claim_vectors = context.vectors([claim for _, claim, _ in claims])
-    text_vectors = context.vectors([text for _, text, _ in texts])
+    claim_vectors = context.vectors(list(map(itemgetter(1), claims)))
+    text_vectors = context.vectors(list(map(itemgetter(1), texts)))
     codes: dict[str, int] = {}
     words: dict[str, list[str]] = defaultdict(list)
     owner = np.empty(len(texts), dtype=np.int64)  # code of the entity whose text it is
@@ -227,7 +229,7 @@ def agreement(
     `price` is the share of pairs with the same tag; `categories`, and `shared` reviews, are Jaccard
     indices.
     """
-    measure = QualityMeasure("Likeness of two summaries of one entity, and of two entities.")
+    measure = QualityMeasure("Likeness of two summaries of one entity, or of two.")
     for kind in ("item", "user"):
         annotated = texts.get(kind, [])
         by_entity: dict[str, dict[frozenset[str], AnnotatedText]] = defaultdict(dict)
@@ -253,7 +255,7 @@ def agreement(
                 shared = _jaccard(first.review_ids, second.review_ids)
                 likeness.append((near, same_price, _jaccard(*labels), shared))
                 if name == "same":
-                    reason = f"cosine {near:.2f}; they share {shared:.0%} of their reviews"
+                    reason = f"cosine {near:.2f}; {shared:.0%} of their reviews are shared"
                     severity = shared - float(near)
                     example = Example(first.name, reason, severity, first.text, second.text)
                     measure.examples.append(example)
@@ -278,16 +280,19 @@ def polarity(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
     the polarity of its reviews, `shift` the mean difference to that. In the row `drawn`, as many
     sentences drawn from the reviews at random stand for the text: what brevity alone does.
     """
-    measure = QualityMeasure("Praise less blame. Slope > 1: amplified; shift > 0: improved.")
+    measure = QualityMeasure("Praise less blame. Slope > 1: amplified; shift > 0: better.")
     for kind, annotated in texts.items():
-        means = np.empty((len(annotated), 4))  # polarity of reviews, text, drawn sentences; rating
+        means = np.empty((len(annotated), 4))  # polarity of reviews, text, drawn; rating
         for row, text in zip(means, annotated, strict=True):
-            reviews = context.extractive.polarity([sentence for _, sentence, _ in text.evidence])
+            sentences = list(map(itemgetter(1), text.evidence))
+            reviews = context.extractive.polarity(sentences)
             written = context.extractive.polarity(text.sentences)
-            drawn = context.rng.choice(reviews, min(len(reviews), len(written)), replace=False)
+            size = min(len(reviews), len(written))
+            drawn = context.rng.choice(reviews, size, replace=False)
             rating = text.dataset.data.rating[text.rows]
-            row[:] = before, after, _, stars = list(map(np.mean, (reviews, written, drawn, rating)))
-            reason = f"polarity {after:+.2f}, of its reviews {before:+.2f}, which rate {stars:.1f}"
+            row[:] = list(map(np.mean, (reviews, written, drawn, rating)))
+            before, after, _, stars = row
+            reason = f"polarity {after:+.2f}, its reviews {before:+.2f}, which rate {stars:.1f}"
             example = Example(text.name, reason, abs(float(after - before)), text.text)
             measure.examples.append(example)
         x, of_text, of_drawn, ratings = means.T
@@ -320,7 +325,7 @@ def mean_estimate(
 ) -> Estimate | None:
     """Mean of the values that are not nan; with `entities`, the mean of the means of each of them."""
     labels = range(len(values)) if entities is None else entities
-    frame = pl.DataFrame({"value": np.asarray(values, dtype=np.float64), "entity": labels})
+    frame = pl.DataFrame({"value": np.asarray(values, np.float64), "entity": labels})
     by_entity = frame.fill_nan(None).drop_nulls().group_by("entity", maintain_order=True)
     means = by_entity.mean()["value"].to_numpy()
     if not len(means):

@@ -52,7 +52,8 @@ def measure_annotation_quality(
     why it cannot be used.
     """
     extractive = ExtractiveModel(models.encoder, config.annotation.item_kind)
-    context = measures.QualityContext(models, extractive, np.random.default_rng(config.seed))
+    rng = np.random.default_rng(config.seed)
+    context = measures.QualityContext(models, extractive, rng)
     written: dict[str, list[AnnotatedText]] = {}
     sampled: dict[str, list[AnnotatedText]] = {}
     counts: dict[str, dict[str, int]] = {}
@@ -86,15 +87,15 @@ def measure_annotation_quality(
     remarks = [f"there is nothing to measure: {missing_texts}"]
     if sampled:
         remarks = [
-            "a match shows that two texts have the same subject, not that they say the same of it",
-            "the extractive model decides what reviews praise and blame, and errs at times",
+            "a match shows that two texts have one subject, not that they say the same of it",
+            "the extractive model decides what reviews praise and blame; it may err",
         ]
     model = dict(models.annotator.note_provenance)
     if model["model"] == "builtin":
         text = "the extractive model quotes, and is measured by itself"
         remarks.append(f"{text}; its values serve for comparison")
     if run.pending:
-        remarks.append("answers are pending on the server; only those that came were measured")
+        remarks.append("answers are pending on the server; what came was measured")
     for name in ("kind", "prompt"):
         model.pop(name, None)
     shown = {name: measure for name, measure in results.items() if measure.rows}
@@ -143,14 +144,14 @@ def _compare_with_truth(
     data = run.dataset.data
     prices, labels = read_truth(path, config.read.map.get("item"))
     if not (prices.keys() | labels.keys()) & {*data.items}:
-        raise DataError(f"the item truth {path} has none of the reviewed items; check its ids")
+        raise DataError(f"the item truth {path} has none of the reviewed items; check ids")
     annotations: dict[str, list[Note | Summary]] = defaultdict(list)
     for text in written.get("review", []):
         annotations[data.items[data.item[text.rows[0]]]].append(text.annotation)
     # The summary of most reviews comes last and replaces the others.
     for text in sorted(written.get("item", []), key=lambda text: len(text.rows)):
         annotations[text.entity] = [text.annotation]
-    legend = "Rank correlation with the true price; share of true categories in the first five."
+    legend = "Rank correlation with the price; share of categories in the first five."
     measure = QualityMeasure(legend)
     items, scores, tags = sorted(prices.keys() & annotations.keys()), [], []
     for item in items:

@@ -57,7 +57,7 @@ class BaselineTask:
         # The curve is fitted on rows that the scores have not seen.
         before_valid = scorer(self.data, self.split.rows_before_validation)
         curve = LogisticRegression(C=1e6).fit(before_valid[valid, None], self.label[valid])
-        scores = scorer(self.data, self.split.evidence_rows)  # for prediction, all evidence counts
+        scores = scorer(self.data, self.split.evidence_rows)  # all evidence counts
         return np.asarray(curve.predict_proba(scores[:, None])[:, 1])
 
 
@@ -193,7 +193,8 @@ def _deepfm(task: FeatureTask) -> np.ndarray:
     from torch_rechub.models.ranking import DeepFM
 
     data, categories = task.data, task.features.item.categories
-    fields = [SparseFeature("user", len(data.users), 8), SparseFeature("item", len(data.items), 8)]
+    fields = [SparseFeature("user", len(data.users), 8)]
+    fields.append(SparseFeature("item", len(data.items), 8))
     columns = {"user": data.user, "item": data.item, "columns": task.columns}
     if categories.shape[1]:
         padding = int(categories[-1, 0])
@@ -246,11 +247,13 @@ def _factor_scores(
     # A penalty is in reviews whose residuals have unit deviation; a high one leaves only the biases.
     penalty *= float(residual.std())
     # Random factors of about unit length to start from.
-    item_factors = np.random.default_rng(seed).normal(0, size**-0.5, (len(data.items), size))
+    users, items, rng = len(data.users), len(data.items), np.random.default_rng(seed)
+    item_factors = rng.normal(0, size**-0.5, (items, size))
     for _ in range(8):
-        user_factors = _ridges(user, len(data.users), item_factors[item], residual, penalty)
-        item_factors = _ridges(item, len(data.items), user_factors[user], residual, penalty)
-    return np.asarray(base + np.sum(user_factors[data.user] * item_factors[data.item], axis=1))
+        user_factors = _ridges(user, users, item_factors[item], residual, penalty)
+        item_factors = _ridges(item, items, user_factors[user], residual, penalty)
+    products = user_factors[data.user] * item_factors[data.item]
+    return np.asarray(base + products.sum(axis=1))
 
 
 def _ridges(
@@ -290,7 +293,7 @@ def trained_baseline_probabilities(
     for name in names:
         try:
             probability[name] = TRAINED_BASELINES[name](task)
-        except (ImportError, OSError) as error:  # OSError: LightGBM without the system's libgomp
+        except (ImportError, OSError) as error:  # OSError: no libgomp
             hint = "`pip install 'mmrec[peers]'` brings its library"
             remarks.append(f"{name}: left out ({error}); {hint}")
     return probability, remarks

@@ -38,8 +38,9 @@ class Checkpoint:
             digest.update(source.read_bytes())
         provenance = digest.hexdigest()
         if self._runs and provenance not in self._runs:
-            text = f"{path} has results of other reviews, settings, models or code; they stay, and"
-            console.print(f"{text} everything is computed anew", markup=False, highlight=False)
+            text = f"{path} has results of other reviews, settings, models or code; they stay,"
+            text += " and everything is computed anew"
+            console.print(text, markup=False, highlight=False)
         # The last ones are the latest.
         self.results: dict[str, Any] = self._runs.pop(provenance, {})
         self._runs[provenance] = self.results

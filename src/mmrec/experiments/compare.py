@@ -41,7 +41,7 @@ class Comparison:
     probability: dict[str, np.ndarray]  # (n,) of a like, of every row
     trained: dict[str, TrainingResult] = field(default_factory=dict)  # without baselines
     seconds: dict[str, float] = field(default_factory=dict)  # to build features and train
-    remarks: list[str] = field(default_factory=list)  # what readers of the metrics must know
+    remarks: list[str] = field(default_factory=list)  # what readers must know
 
 
 def compare(
@@ -102,8 +102,8 @@ def _photo_remark(name: str, trained: TrainingResult) -> str:
         return "no image block, since no item has a photo"
     model = trained.prepared.config.vision.image_model
     return (
-        f"no image block, since the weights of {model} are not here; name a folder that holds them "
-        f"with --image-model, or bring them with `hf download {model}`"
+        f"no image block, since the weights of {model} are not here; name a folder that holds "
+        f"them with --image-model, or bring them with `hf download {model}`"
     )
 
 
@@ -112,11 +112,11 @@ class Assessment:
     """Values on test rows by model; intervals are 95% by a bootstrap over users."""
 
     reference: str  # the model that others are compared with
-    intervals: dict[str, dict[str, tuple[float, float, float]]]  # metric -> (value, low, high)
+    intervals: dict[str, dict[str, tuple[float, float, float]]]  # metric -> value, ends
     differences: dict[
         str, dict[str, statistics.Difference]
     ]  # metric -> to the reference, p by Holm
-    operating_points: dict[str, dict[str, float]]  # threshold chosen on valid, and its rates
+    operating_points: dict[str, dict[str, float]]  # by a threshold of valid
     lists: dict[str, dict[str, ListMetrics]]  # `sampled` and `full` candidate lists
     slices: dict[str, dict[str, Metrics]]  # slice -> metrics
 
@@ -169,10 +169,11 @@ def assess(comparison: Comparison, reference: str = "bias model", rounds: int = 
 
 def slice_masks(prepared: PreparedData, features: Features) -> dict[str, np.ndarray]:
     """Masks of the test rows by name, from what the evidence rows tell of their user and item."""
-    dataset, test, evidence = prepared.dataset, prepared.split.test, prepared.split.evidence_rows
-    data, items = dataset.data, features.item
-    user_count = np.bincount(data.user[evidence], minlength=len(data.users))[data.user[test]]
-    item_count = np.bincount(data.item[evidence], minlength=len(data.items))[data.item[test]]
+    dataset, test, items = prepared.dataset, prepared.split.test, features.item
+    data, evidence = dataset.data, prepared.split.evidence_rows
+    user_count = np.bincount(data.user[evidence], minlength=len(data.users))
+    item_count = np.bincount(data.item[evidence], minlength=len(data.items))
+    user_count, item_count = user_count[data.user[test]], item_count[data.item[test]]
     # (items,): photos or captions of the item itself, or of an evidence review
     has_photo = np.zeros(len(data.items), dtype=bool)
     for item in range(len(data.items)):

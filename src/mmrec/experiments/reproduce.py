@@ -92,7 +92,8 @@ def prepare_protocol(checkpoint: Checkpoint, protocol: str) -> PreparedData:
         return prepared
     # Valid rows are trained on; the epoch is chosen on test rows.
     split = prepared.split
-    return replace(prepared, split=replace(split, train=split.evidence_rows, valid=split.valid[:0]))
+    split = replace(split, train=split.evidence_rows, valid=split.valid[:0])
+    return replace(prepared, split=split)
 
 
 def _train_stack(
@@ -157,9 +158,9 @@ def reproduction_tables(stacks: Stacks) -> list[ResultTable]:
     for row in test.rows:
         row.append(published.get(" ".join(row[:3]), ""))
     test.notes.append(
-        "published: figures of the paper, on other data (Google restaurant reviews, Kaggle): "
-        "do not compare one to one; its baseline's lowest FPR is 31.74% at 91.89% accuracy, "
-        "setting unknown"
+        "published: figures of the paper, on other data (Google restaurant reviews, Kaggle):"
+        " do not compare one to one; its baseline's lowest FPR is 31.74% at 91.89% accuracy,"
+        " setting unknown"
     )
     if len(stacks) < len(PROTOCOLS):
         return [train, test]
@@ -168,8 +169,9 @@ def reproduction_tables(stacks: Stacks) -> list[ResultTable]:
 
 def _metrics_table(stacks: Stacks, part: str, title: str) -> ResultTable:
     """Means and standard deviations over repeats of every model and setting."""
-    text = "mean ±standard deviation over repeats, best means in bold; the loss sets the threshold"
-    table = ResultTable(title, ["model", "loss", "dropout"], [], set(), [text])
+    text = "mean ±standard deviation over repeats, best means in bold"
+    notes = [f"{text}; the loss sets the threshold"]
+    table = ResultTable(title, ["model", "loss", "dropout"], [], notes=notes)
     for model, (loss, dropout) in product(MODELS, GRID):
         table.rows.append([model, loss, f"{dropout:g}"])
     for protocol, by_model in stacks.items():
@@ -196,7 +198,8 @@ def _metrics_table(stacks: Stacks, part: str, title: str) -> ResultTable:
 
 def _leak(stacks: Stacks, model: str, metric: str, *settings: int) -> Difference:
     """Paper minus honest over repeats: of a setting of each, or of the means over all settings."""
-    leaky, clean = _values(stacks["paper"][model], metric), _values(stacks["honest"][model], metric)
+    leaky = _values(stacks["paper"][model], metric)
+    clean = _values(stacks["honest"][model], metric)
     if settings:
         leaky, clean = leaky[[settings[0]]], clean[[settings[1]]]
     return paired_t_test(leaky.mean(axis=0).tolist(), clean.mean(axis=0).tolist())

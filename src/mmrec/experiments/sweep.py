@@ -85,7 +85,10 @@ def _train_and_evaluate(
     probability["bias model"] = task.calibrate(choose_bias_model(task))
     weights = class_weights(task.label[task.split.train], config.training.loss)
     test = task.split.test
-    return {name: evaluate(task.label[test], p[test], weights) for name, p in probability.items()}
+    metrics = {}
+    for name, p in probability.items():
+        metrics[name] = evaluate(task.label[test], p[test], weights)
+    return metrics
 
 
 def drop_dislikes(

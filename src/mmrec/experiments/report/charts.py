@@ -173,11 +173,12 @@ def _curve_chart(comparison: Comparison, assessment: Assessment, kind: str) -> s
     height = 4.1 + 0.19 * -(-len(names) // 2)  # two models a line of the legend
     figure = Figure(figsize=(4.3, height), layout="constrained")
     axes = figure.subplots()
+    grid = {"color": COLOURS["grid"], "linestyle": "-", "linewidth": 2.2}
     for name in names:
         probability, style = comparison.probability[name][test], style_for(name)
         texts.append(f"{name} {comparison.metrics[name][metric]:.3f}")
         options: dict[str, Any] = {"ax": axes, "plot_chance_level": name == names[-1]}
-        options["chance_level_kw"] = {"color": COLOURS["grid"], "linestyle": "-", "linewidth": 2.2}
+        options["chance_level_kw"] = grid
         # A dislike is found by a low probability.
         found = (~label, -probability) if kind == "dislikes" else (label, probability)
         line = display.from_predictions(*found, **options).line_
@@ -218,7 +219,7 @@ def _calibration_chart(comparison: Comparison, name: str) -> str:
     axes, colour, texts = figure.subplots(), COLOURS[style_for(name).colour], []
     display = CalibrationDisplay(observed, predicted, probability, estimator_name=name)
     display.plot(ax=axes, color=colour, lw=1, ms=4)
-    axes.lines[0].set(color=COLOURS["grid"], ls="-", lw=2.2)  # where predicted equals observed
+    axes.lines[0].set(color=COLOURS["grid"], ls="-", lw=2.2)  # predicted = observed
     for x, share, rows in bins:
         # Wilson's interval stays within 0..1, also where all in a bin are likes.
         interval = binomtest(round(share * rows), int(rows)).proportion_ci(method="wilson")
@@ -251,6 +252,6 @@ def _training_chart(name: str, step: str, runs: list[TrainingHistory], score: st
         axes.plot(epoch, getattr(best, field)[best.best], "o", color=colour, ms=5)
         axes.set_ylabel(label, size=8.5)
     lower.set_xlabel(f"epoch ({epoch}: {best_score})".replace("-", "−"))
-    text = f"Training of {name}, {step}: {len(runs)} runs; the best has {len(best.loss)} epochs, "
-    text += f"best epoch {epoch} with {score} {best_score}."
+    text = f"Training of {name}, {step}: {len(runs)} runs; the best has {len(best.loss)} "
+    text += f"epochs, best epoch {epoch} with {score} {best_score}."
     return svg(figure, text, f"training-{name}-{step}")

@@ -15,7 +15,8 @@ from mmrec.experiments.report.charts import draw_charts, style_for
 from mmrec.experiments.report.html import format_metric, write_page
 from mmrec.features.audit import Audit
 
-_ROLES = {"mmrec": "our model", "proposed": "the paper's model", "baseline": "the paper's baseline"}
+_ROLES = {"mmrec": "our model", "proposed": "the paper's model"}
+_ROLES |= {"baseline": "the paper's baseline"}
 
 
 def write_report(
@@ -28,7 +29,7 @@ def write_report(
     read: int | None = None,
 ) -> Path:
     """Write the results of a run as one HTML file; `read` counts reviews before the filter."""
-    prepared, split, trained = comparison.prepared, comparison.prepared.split, [*comparison.trained]
+    prepared, trained = comparison.prepared, list(comparison.trained)
     main, baseline = _main_model_and_baseline(comparison.metrics, trained)
     bars = {name: _ROLES[name] for name in (main, *trained)}
     # The best value of a column as text, so that values which look the same are all marked.
@@ -40,7 +41,8 @@ def write_report(
     # `ranker.features` of the configuration names every model that ran.
     config = prepared.config.model_dump(mode="json")
     config["ranker"]["features"] = trained
-    rows, data = np.concatenate([split.train, split.valid, split.test]), prepared.dataset.data
+    data, split = prepared.dataset.data, prepared.split
+    rows = np.concatenate([split.train, split.valid, split.test])
     return write_page(
         path,
         f"Recommender report: {Path(prepared.reviews.source).name}",
@@ -81,7 +83,8 @@ def _baseline_role(name: str) -> str:
 def headline(metrics: Mapping[str, Metrics], trained: Sequence[str]) -> str:
     """The result in a sentence, from the false positive rate at 90% of the likes."""
     name, baseline = _main_model_and_baseline(metrics, trained)
-    of_100, of_baseline = (round(100 * metrics[each]["fpr_at_90"]) for each in (name, baseline))
+    of_100 = round(100 * metrics[name]["fpr_at_90"])
+    of_baseline = round(100 * metrics[baseline]["fpr_at_90"])
     result = f"lets through {of_baseline}"
     if of_baseline < of_100:
         result = f"does better and lets through only {of_baseline}"
@@ -89,6 +92,6 @@ def headline(metrics: Mapping[str, Metrics], trained: Sequence[str]) -> str:
         result = "lets through as many"
     model = name if name == "mmrec" else f"the {name} model"
     return (
-        f"At a setting that keeps 90% of the liked items, {of_100} of 100 disliked ones are still "
-        f"recommended by {model}; the best {_baseline_role(baseline)} ({baseline}) {result}."
+        f"At a setting that keeps 90% of the liked items, {of_100} of 100 disliked ones are "
+        f"still recommended by {model}; the best {_baseline_role(baseline)} ({baseline}) {result}."
     )
