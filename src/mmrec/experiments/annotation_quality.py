@@ -92,8 +92,8 @@ def measure_annotation_quality(
         ]
     model = dict(models.annotator.note_provenance)
     if model["model"] == "builtin":
-        text = "the extractive model quotes, and is measured by itself"
-        remarks.append(f"{text}; its values serve for comparison")
+        quotes = "the extractive model quotes, and is measured by itself"
+        remarks.append(f"{quotes}; its values serve for comparison")
     if run.pending:
         remarks.append("answers are pending on the server; what came was measured")
     for name in ("kind", "prompt"):
