@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -27,7 +27,7 @@ class _Reason(BaseModel):
     sentence: str
 
 
-_ANSWER_TYPES: dict[str, type[BaseModel]] = {"Note": Note, "Summary": Summary, "Reason": _Reason}
+_ANSWERS: dict[str, type[BaseModel]] = {"Note": Note, "Summary": Summary, "Reason": _Reason}
 
 
 @dataclass
@@ -164,12 +164,12 @@ class Annotator:
         if entity_kind == "user":
             return [Summary(text=text or "") for text in written]
         prices = ask("paper's price", parsing.parse_price, "asking for prices")
-        parse_categories = partial(parsing.parse_categories, max_categories=max_categories)
-        listed = ask("paper's categories", parse_categories, "asking for categories")
+        parse = partial(parsing.parse_categories, max_categories=max_categories)
+        listed = ask("paper's categories", parse, "asking for categories")
         summaries = []
-        for text, price, categories in zip(written, prices, listed, strict=True):
-            summary = Summary(text=text or "", price=price or "none", categories=categories or [])
-            summaries.append(summary)
+        for text, price, labels in zip(written, prices, listed, strict=True):
+            opinions: dict[str, Any] = {"price": price or "none", "categories": labels or []}
+            summaries.append(Summary(text=text or "", **opinions))
         return summaries
 
     def _parse(self, answer: Answer, result_type: type[AnnotationT]) -> AnnotationT:
@@ -188,7 +188,8 @@ class Annotator:
         for attempt in range(3 if self._language.retry_failed else 2):
             retries: dict[int, Prompt] = {}
             reasons: Counter[str] = Counter()
-            answers = self._get_answers([*prompts.values()], "asking again" if attempt else title)
+            work = "asking again" if attempt else title
+            answers = self._get_answers([*prompts.values()], work)
             for (index, prompt), answer in zip(prompts.items(), answers, strict=True):
                 if isinstance(answer, Failure):
                     self.failures[answer.reason] += 1
@@ -261,7 +262,7 @@ def build_task(name: str, item_kind: str, max_categories: int = 5) -> Task:
     schema: dict[str, object] | None = None
     if "answer" in texts:
         properties: dict[str, dict[str, object]] = {}
-        answer_type = _ANSWER_TYPES[texts["answer"]]
+        answer_type = _ANSWERS[texts["answer"]]
         for label, details in answer_type.model_json_schema()["properties"].items():
             used = ("type", "items", "enum")  # without titles and defaults
             properties[label] = {key: details[key] for key in used if key in details}

@@ -191,10 +191,11 @@ class Lexicon:
         self._opinions = Phrases(opinions)
         self._negations = frozenset(content["negations"])
         tags: dict[str, PriceTag] = {}
+        prices = self.vocabulary["price"]
         for tag in PRICE_TAGS:
-            tags.update(dict.fromkeys(self.vocabulary["price"]["phrases"].get(tag, []), tag))
+            tags |= dict.fromkeys(prices["phrases"].get(tag, []), tag)
         self._price_phrases = Phrases(tags)
-        self._price_words = frozenset(self.vocabulary["price"]["words"])
+        self._price_words = frozenset(prices["words"])
 
     def opinion_score(self, words: Words) -> float:
         """Praise minus blame, strong words counting twice; a negation reverses and weakens one."""
@@ -254,7 +255,8 @@ class ZeroShotScorer:
         background = (np.concatenate([neutral, labels]) - self._center) @ self._labels.T
         # A label is no background of its own.
         np.fill_diagonal(background[len(neutral) :], np.nan)
-        self._mean, self._deviation = np.nanmean(background, axis=0), np.nanstd(background, axis=0)
+        self._mean = np.nanmean(background, axis=0)
+        self._deviation = np.nanstd(background, axis=0)
         self._bonus = 0.6 * np.log(np.array(shares, np.float32) / default_share)
 
     def opinions(self, vectors: np.ndarray) -> np.ndarray:

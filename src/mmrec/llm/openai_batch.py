@@ -83,7 +83,7 @@ class BatchJobStore:
         query = (
             f"SELECT token, file_id, batch_id {self._pending} GROUP BY token ORDER BY min(rowid)"
         )
-        return [(token, file, batch) for token, file, batch in self._execute(query, self._server)]
+        return self._execute(query, self._server)
 
     def add(self, token: str, requests: Mapping[str, Usage]) -> None:
         """Record a job before the server is called: its requests, and the most tokens of each."""
@@ -109,7 +109,7 @@ class BatchJobStore:
             delete = "DELETE FROM batch_requests WHERE token = ? AND answer IS NULL"
             return db.execute(delete, (token,)).rowcount
 
-    def _execute(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
+    def _execute(self, statement: str, *values: str) -> list[Any]:
         with self._store.transaction() as db:
             return db.execute(statement, values).fetchall()
 

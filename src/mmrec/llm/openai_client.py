@@ -85,9 +85,9 @@ class ChatClient(LanguageModel):
 
     def provenance(self, task: Task) -> dict[str, object]:
         """What determines an answer besides the texts; where the server is does not."""
-        model = {"provider": self.endpoint.provider, "model": self.model, "temperature": 0}
-        prompt = {"kind": task.name, "prompt": prompt_digest(task), "tokens": task.max_tokens}
-        return {**model, **prompt}
+        model = {"provider": self.endpoint.provider, "model": self.model}
+        prompt = {"prompt": prompt_digest(task), "tokens": task.max_tokens}
+        return {"kind": task.name, **model, **prompt, "temperature": 0}
 
     def status(self) -> str:
         """Tokens and money so far."""
@@ -174,8 +174,8 @@ class ChatClient(LanguageModel):
         try:
             import openai
         except ImportError as error:
-            packages = "pip install 'mmrec[llm]'"
-            raise ModelError(f"language models behind HTTP need packages: {packages}") from error
+            remedy = "pip install 'mmrec[llm]'"
+            raise ModelError(f"language models behind HTTP need more: {remedy}") from error
         return openai
 
     @property

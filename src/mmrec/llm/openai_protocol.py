@@ -58,7 +58,7 @@ class Endpoint:
         """The key to send; a ModelError is raised where OpenAI's is needed and is missing."""
         key = os.environ.get(self.key_variable, "").strip()
         if self.provider == "openai" and not key:
-            raise ModelError("OpenAI's models need a key in the environment: OPENAI_API_KEY")
+            raise ModelError("OpenAI's models need a key in OPENAI_API_KEY")
         return key or "no key"
 
 
@@ -85,8 +85,8 @@ NumberedRequests = Iterable[tuple[int, ChatRequest]]
 def request_body(model: str, request: ChatRequest, refused: frozenset[str]) -> dict[str, Any]:
     """The body of a call, without the parameters and formats that the server has refused."""
     limit = "max_tokens" if "max_completion_tokens" in refused else "max_completion_tokens"
-    body: dict[str, Any] = {"model": model, "messages": request.messages, "temperature": 0}
-    body[limit] = request.max_tokens
+    body: dict[str, Any] = {"model": model, "messages": request.messages}
+    body |= {"temperature": 0, limit: request.max_tokens}
     if request.schema is not None:
         schema = {"name": "answer", "strict": True, "schema": request.schema}
         if "json_schema" not in refused:

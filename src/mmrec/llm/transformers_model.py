@@ -88,13 +88,14 @@ class TransformersModel(LanguageModel):
     def provenance(self, task: Task) -> dict[str, object]:
         """What determines an answer besides the texts; a folder's files, or a hub model's commit, do."""
         files = {"model": self._files.title, "revision": self._files.revision}
-        model = {"provider": "transformers", **files, "precision": self._placement.precision}
-        prompt = {"kind": task.name, "prompt": prompt_digest(task), "tokens": task.max_tokens}
-        return {**model, **prompt, "decoding": "greedy"}
+        settings = {"precision": self._placement.precision, "decoding": "greedy"}
+        prompt = {"prompt": prompt_digest(task), "tokens": task.max_tokens}
+        return {"kind": task.name, "provider": "transformers", **files, **settings, **prompt}
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text by the model's tokenizer; that needs no weights."""
-        return [len(self._template.tokenize(self._template.neutralize(text))) for text in texts]
+        template = self._template
+        return [len(template.tokenize(template.neutralize(text))) for text in texts]
 
     def status(self) -> str:
         """Tokens so far."""
@@ -111,8 +112,9 @@ class TransformersModel(LanguageModel):
                 if context_length is None or width <= context_length:
                     waiting.append(_TokenizedPrompt(number, tokens, limit, width))
                     continue
-                reason = f"{len(tokens):,} tokens and {limit:,} of the answer are more than the "
-                yield number, Failure(f"{reason}{context_length:,} that the model takes at once")
+                length = f"{len(tokens):,} tokens and {limit:,} of the answer"
+                window = f"the {context_length:,} that the model takes at once"
+                yield number, Failure(f"{length} are more than {window}")
             # Prompts of a batch have the same limit, and similar lengths: little is padding.
             waiting.sort(key=lambda prompt: (prompt.max_new_tokens, len(prompt.tokens)))
             while waiting:
@@ -149,9 +151,9 @@ class TransformersModel(LanguageModel):
         for row, prompt in enumerate(batch):
             ids[row, width - len(prompt.tokens) :] = torch.tensor(prompt.tokens)
             mask[row, width - len(prompt.tokens) :] = 1
-        ids, mask = ids.to(device), mask.to(device)
+        inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
         limit = batch[0].max_new_tokens
-        generated = self._model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=limit)
+        generated = self._model.generate(**inputs, max_new_tokens=limit)
         answers = []
         for prompt, tokens in zip(batch, generated[:, width:].tolist(), strict=True):
             end = 0
@@ -160,7 +162,8 @@ class TransformersModel(LanguageModel):
             is_cut = end == len(tokens)
             usage = Usage(input=len(prompt.tokens), output=end if is_cut else end + 1)
             self._token_count += usage.input + usage.output
-            text, finish = self._template.decode(tokens[:end]), "length" if is_cut else "stop"
+            text = self._template.decode(tokens[:end])
+            finish = "length" if is_cut else "stop"
             answers.append(Answer(text=text, usage=usage, finish=finish))
         return answers
 
@@ -183,8 +186,10 @@ class TransformersModel(LanguageModel):
         end_tokens = set(configured) if isinstance(configured, list) else {configured}
         end_tokens = (end_tokens | {self._template.end_token}) - {None}
         config: Any = GenerationConfig
-        pad, ends = min(end_tokens, default=0), sorted(end_tokens) or None
-        model.generation_config = config(do_sample=False, eos_token_id=ends, pad_token_id=pad)
+        greedy = config(do_sample=False)
+        greedy.eos_token_id = sorted(end_tokens) or None
+        greedy.pad_token_id = min(end_tokens, default=0)
+        model.generation_config = greedy
         return model
 
 
@@ -245,8 +250,6 @@ class _ChatTemplate:
     def _render(self, chat: list[dict[str, str]]) -> str:
         # Reasoning is switched off. Without a date, Llama 3's template writes that of today, and
         # answers change with it.
-        variables: dict[str, Any] = {"enable_thinking": False, "date_string": "01 Jan 2025"}
-        rendered = self._tokenizer.apply_chat_template(
-            chat, tokenize=False, add_generation_prompt=True, **variables
-        )
-        return str(rendered)
+        options = {"enable_thinking": False, "date_string": "01 Jan 2025", "tokenize": False}
+        render = self._tokenizer.apply_chat_template
+        return str(render(chat, add_generation_prompt=True, **options))
