@@ -2,7 +2,6 @@
 
 import random
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,15 +13,15 @@ from mmrec.cache.store import Store
 from mmrec.config import Config, EvidenceConfig, RankerConfig, TrainingConfig
 from mmrec.data.schema import Split
 from mmrec.evidence.policies import Evidence
-from mmrec.experiments.baselines import simple_baseline_probabilities
+from mmrec.experiments.baselines import BaselineTask, simple_baseline_probabilities
 from mmrec.features.dataset import Dataset
 from mmrec.pipeline import PreparedData, open_models, train_model
 from review_tables import interactions, reviews_of
 
-# A checkerboard of tastes: two kinds of users and of items, a like exactly where they match. Everyone's mean
-# is the same, so ratings tell nothing; but the words reveal the kinds.
+# A checkerboard: two kinds of users and of items, a like exactly where they match. Everyone's mean is the
+# same, so ratings predict nothing; but the words reveal the kinds.
 SIDE = 24
-TASTE = Config(
+CONFIG = Config(
     seed=3,
     evidence=EvidenceConfig(folds=4),
     ranker=RankerConfig(reduction="joint", embedding_size=8, hidden_size=32, dropout=0.1),
@@ -32,52 +31,58 @@ TASTE = Config(
 )
 
 
-@pytest.fixture(scope="module")
-def board(encoder):
-    """Reviews of everything by everyone; some diagonals are held out, each with both kinds of a row."""
+def checkerboard(*, changed=False):
+    """Reviews of everything by everyone; some diagonals are held out, each with both kinds of a row.
+
+    Ratings and texts of test rows can be `changed`.
+    """
     user, item = np.divmod(np.arange(SIDE * SIDE), SIDE)
-    match = user % 2 == item % 2
-    data = interactions(user.tolist(), item.tolist(), np.where(match, 5, 2).tolist())
-    texts = [
-        f"{USER_TEXTS[u % 2][(u + i) % 3]} {ITEM_TEXTS[i % 2][(u + 2 * i) % 3]}"
-        for u, i in zip(user, item, strict=True)
-    ]
-    models = open_models(Config(), store=Store(None))
-    corpus = Dataset(reviews_of(data, texts), models, Config())
     diagonal = (item - user) % SIDE
-    split = Split(
-        *(np.flatnonzero(rows) for rows in (diagonal > 7, (diagonal > 3) & (diagonal < 8), diagonal < 4))
-    )
+    parts = (diagonal > 7, (diagonal > 3) & (diagonal < 8), diagonal < 4)
+    split = Split(*map(np.flatnonzero, parts))
+    data = interactions(user.tolist(), item.tolist(), np.where(user % 2 == item % 2, 5, 2).tolist())
+    label, texts = data.rating >= 4, []
+    for u, i in zip(user, item, strict=True):
+        texts.append(f"{USER_TEXTS[u % 2][(u + i) % 3]} {ITEM_TEXTS[i % 2][(u + 2 * i) % 3]}")
+    for row in split.test if changed else ():
+        data.rating[row], texts[row] = 5, "No other row may use this text."
+    models = open_models(Config(), store=Store(None))
+    dataset = Dataset(reviews_of(data, texts), models, Config())
     evidence = Evidence.derive(data, split, "fold", 4, np.random.default_rng(0))
-    nothing: Any = None
-    return PreparedData(nothing, corpus, split, evidence, data.rating >= 4, TASTE)
+    return PreparedData(None, dataset, split, evidence, label, CONFIG)
+
+
+@pytest.fixture(scope="module")
+def board(minilm):
+    return checkerboard()
+
+
+def train(board, epochs=40, seed=3, **ranker):
+    training = CONFIG.training.model_copy(update={"epochs": epochs})
+    changes = {"training": training, "seed": seed, "ranker": CONFIG.ranker.model_copy(update=ranker)}
+    return train_model(replace(board, config=CONFIG.model_copy(update=changes)))
 
 
 @pytest.mark.parametrize("features", ["baseline", "proposed"])
-def test_tastes_are_learned_from_words_where_means_tell_nothing(board, features):
+def test_likes_are_learned_from_words_where_means_predict_nothing(board, features):
     label, split = board.label, board.split
-    config = TASTE.model_copy(update={"ranker": TASTE.ranker.model_copy(update={"features": features})})
-    probability = train_model(replace(board, config=config)).probability
+    probability = train(board, features=features).probability
     assert roc_auc_score(label[split.test], probability[split.test]) > 0.95
-    peers = simple_baseline_probabilities(board.dataset.data, split, label)
+    peers = simple_baseline_probabilities(BaselineTask(board.dataset.data, split, label))
     assert roc_auc_score(label[split.test], peers["bias model"][split.test]) < 0.65
 
 
 def test_one_seed_gives_one_model_another_seed_another_and_global_randomness_is_left_alone(board):
-    short = TASTE.training.model_copy(update={"epochs": 2})
-    ranker = TASTE.ranker.model_copy(update={"features": "baseline", "reduction": "staged"})
-    config = TASTE.model_copy(update={"training": short, "ranker": ranker})
+    def global_states():
+        return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+
     torch.manual_seed(11)
-    np.random.seed(11)  # noqa: NPY002
-    random.seed(11)
-    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
-    first = train_model(replace(board, config=config))
-    assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
-    assert random.getstate() == before[2]
+    before = global_states()
+    first = train(board, 2, features="baseline", reduction="staged")
+    assert global_states() == before
     torch.manual_seed(12)
-    again = train_model(replace(board, config=config))
-    other = train_model(replace(board, config=config.model_copy(update={"seed": 4})))
+    again = train(board, 2, features="baseline", reduction="staged")
+    other = train(board, 2, seed=4, features="baseline", reduction="staged")
     assert np.array_equal(first.probability, again.probability)
     assert not np.allclose(first.probability, other.probability)
     for name, weights in first.model.ranker.state_dict().items():
@@ -85,16 +90,6 @@ def test_one_seed_gives_one_model_another_seed_another_and_global_randomness_is_
 
 
 def test_learning_reads_no_label_of_a_test_row(board):
-    corpus, split = board.dataset, board.split
-    short = TASTE.training.model_copy(update={"epochs": 2})
-    ranker = TASTE.ranker.model_copy(update={"features": "baseline"})
-    config = TASTE.model_copy(update={"training": short, "ranker": ranker})
-    before = train_model(replace(board, config=config))
-    data = interactions(corpus.data.user.tolist(), corpus.data.item.tolist(), corpus.data.rating.tolist())
-    data.rating[split.test] = 5
-    texts = list(corpus.texts)
-    for row in split.test:
-        texts[row] = "This text must not be heard."
-    turned = Dataset(reviews_of(data, texts), corpus.models, Config())
-    after = train_model(replace(board, dataset=turned, config=config))
-    assert np.array_equal(before.probability, after.probability)
+    changed = checkerboard(changed=True)
+    first, second = (train(data, 2, features="baseline").probability for data in (board, changed))
+    assert np.array_equal(first, second)

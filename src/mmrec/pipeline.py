@@ -1,4 +1,4 @@
-"""From reviews to a trained model: filter, split, derive the evidence, build features, train."""
+"""From reviews to a trained model: filter, split, derive evidence, build features, train."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A trained model, what it was trained on, and the (n,) probabilities of a like of all rows."""
+    """A trained model with its data, and the (n,) probabilities of a like of all rows."""
 
     prepared: PreparedData
     model: TrainedModel
@@ -245,7 +245,7 @@ def _train_shard(
 def _untrained_ranker(
     builder: FeatureBuilder, features: Features, runs: Sequence[TrainingRun]
 ) -> Ranker:
-    """A stack of runs: one reducer for text and one for captions; the baseline has one (section 3)."""
+    """A stack with a reducer for text and one for captions; the baseline has one."""
     config, inputs = builder.config.ranker, RankerInputs(features)
     groups: dict[str, dict[str, int]] = {"text": inputs.block_sizes}
     if config.features != "baseline" and "item photos" in inputs.block_sizes:

@@ -1,4 +1,4 @@
-"""Items as people see them: names, prices, categories, photos and quotes; and search in words."""
+"""Items as people see them: names, prices, categories, photos, quotes; and search in words."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Quote:
 
 
 class Catalog:
-    """Items by code, with live reviews; `dataset` has the reviews of the saved recommender."""
+    """Items by code, with live reviews; `dataset` has the reviews of the `saved` one."""
 
     def __init__(self, saved: SavedRecommender, dataset: Dataset, online: OnlineState) -> None:
         self._dataset, self._online = dataset, online
@@ -66,7 +66,7 @@ class Catalog:
         return sorted(self._vocabulary[code] for code in most if counts[code])
 
     def matching_items(self, categories: Sequence[str], prices: Sequence[str]) -> np.ndarray:
-        """Codes of items with one of the categories and one of the prices, where any are given."""
+        """Codes of items with one of the categories and one of the prices, if given."""
         items = np.arange(len(self._items))
         matches = np.ones(len(items), dtype=bool)
         if categories:
@@ -77,7 +77,7 @@ class Catalog:
         return items[matches]
 
     def labels(self) -> tuple[list[str], np.ndarray]:
-        """The l categories and price tags, and (m, k) positions of every item's, padded with l."""
+        """The l categories and price tags, and (m, k) positions of the items'."""
         items, size = np.arange(len(self._items)), len(self._vocabulary)
         categories = self._online.features.item.categories[items]
         # Price tags have the codes behind the vocabulary; the last one, "none", is the padding.
@@ -172,7 +172,7 @@ class Catalog:
 
 
 class TextSearch:
-    """Finds items by words, and users and items with similar texts; spaces are built on first use."""
+    """Finds items by words, and users and items with similar texts."""
 
     def __init__(self, online: OnlineState, catalog: Catalog, encoder: Encoder) -> None:
         self._online, self._catalog, self._encoder = online, catalog, encoder
@@ -185,13 +185,13 @@ class TextSearch:
         self._encoder.encode(["ready"])
 
     def space(self, name: str) -> TextSpace:
-        """Directions of the texts about items (`gist`, `likes`), or of the texts by `users`."""
+        """Texts about items (`gist`, `likes`), or by `users`; built on first use."""
         if name not in self._spaces:
             features, ids = self._online.features, self._online.ids
+            entities, count = features.item, len(ids["item"])
             if name == "users":
-                self._spaces[name] = TextSpace(features.user, len(ids["user"]))
-            else:
-                self._spaces[name] = TextSpace(features.item, len(ids["item"]), name)
+                entities, count = features.user, len(ids["user"])
+            self._spaces[name] = TextSpace(entities, count, name)
         return self._spaces[name]
 
     def update(self, item: int, user: int | None) -> None:
@@ -204,7 +204,7 @@ class TextSearch:
                 space.update(features.user, user)
 
     def rank_items(self, query: str) -> np.ndarray:
-        """(m,) codes of all items, those first whose reviews are nearest to the words of a query."""
+        """(m,) codes of all items, those nearest to the words of a query first."""
         # Likes, not gists: a query names what a user wants.
         space, labels = self.space("likes"), self._catalog.labels()
         similarity = query_similarity(split_query(query), space, *labels, self._encoder)
@@ -213,7 +213,7 @@ class TextSearch:
     def candidates(
         self, query: str | None, categories: Sequence[str], prices: Sequence[str], n: int
     ) -> np.ndarray | None:
-        """Sorted codes of the items that a list of n is chosen from; None for all of them."""
+        """Sorted codes of the items that a list of n is chosen from; None for all."""
         candidates = None
         if categories or prices:
             candidates = self._catalog.matching_items(categories, prices)

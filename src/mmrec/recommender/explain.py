@@ -1,4 +1,4 @@
-"""Why an item has its probability: exact attribution to groups of inputs, and quotes of reviews."""
+"""Why an item has its probability: attribution to groups of inputs, and quotes of reviews."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mmrec.recommender.lists import ListScorer
 __all__ = ["KNOWLEDGE_GROUPS", "Explainer", "Explanation", "shapley_value", "with_sentences"]
 
 KNOWLEDGE_GROUPS = ("your ratings", "your words", "its ratings", "its words and photos")
-"""What a probability is attributed to: numbers and text of the user, numbers and text of the item."""
+"""What a probability is attributed to: numbers and text of the user, and of the item."""
 
 
 def shapley_value(values: Mapping[frozenset[Any], float], player: Any) -> float:
     """Shapley value of a player from the values of all coalitions (Shapley, 1953).
 
-    The mean gain by which the player improves a coalition, over all orders in which players join.
+    The mean gain when the player joins a coalition, over all orders in which players join.
     """
     players = max(map(len, values))
     total = 0.0
@@ -82,7 +82,7 @@ class Explainer:
         return Explanation(probability[-1], probability[0], contributions, quotes)
 
     def _nearest_quotes(self, user: int, inputs: RankerInputs, item: int) -> list[Quote]:
-        """Three quotes nearest to what the user writes, or else to their mean; of distinct reviews."""
+        """Three quotes of different reviews, nearest to the user's texts or else typical."""
         users, direction = inputs.user, None
         for name in ("likes", "gist", "summary", "reviews"):
             if name in users.vectors and users.present[name][user]:
@@ -100,7 +100,7 @@ class Explainer:
         return self._sort(_distinct(gists))[0] if gists else None
 
     def typical_quotes(self, item: int, limit: int = 5) -> tuple[list[Quote], list[Quote]]:
-        """What is liked and disliked about an item, by code: distinct sentences, the most typical first."""
+        """What is liked and disliked about an item, the most typical sentences first."""
         quotes = [quote for quote in self._catalog.quotes(item) if not quote.photo]
         likes = [quote for quote in quotes if quote.liked]
         dislikes = [quote for quote in quotes if not quote.liked]

@@ -50,7 +50,7 @@ class PersistentModel:
 
     @property
     def evaluation(self) -> FitEvaluation:
-        """How good the model is on test rows, and from which probability on it recommends."""
+        """Metrics on test rows, and from which probability on the model recommends."""
         return self.saved.evaluation
 
     @property
@@ -66,7 +66,7 @@ class PersistentModel:
         return model
 
     def save(self, folder: Path | str) -> Path:
-        """Write the model, its reviews and a model card; a DataError if there are live reviews."""
+        """Write model, reviews and card; a DataError if there are live reviews."""
         return self._save(Path(folder), self.saved)
 
     def _save(self, folder: Path, saved: SavedRecommender) -> Path:
@@ -81,7 +81,7 @@ class PersistentModel:
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
-        """Read a folder that `save` wrote; a ModelError if there is no model, or a damaged one."""
+        """Read what `save` wrote; a ModelError if it is missing or damaged."""
         return cls.from_saved(load_recommender(Path(folder)))
 
     def push_to_hub(
@@ -121,7 +121,7 @@ class PersistentModel:
 
     @classmethod
     def from_pretrained(cls, name: Path | str, **options: Any) -> Self:
-        """Read a model from a folder, or from the hub (`owner/name`); a ModelError if there is none.
+        """Read a folder, or a model on the hub (`owner/name`); a ModelError if it fails.
 
         `options` are those of `huggingface_hub.snapshot_download`, as `revision` and `token`.
         """
@@ -134,7 +134,7 @@ class PersistentModel:
 
 
 def _without_private_names(saved: SavedRecommender) -> SavedRecommender:
-    """The same without what is private to this machine: paths of files, addresses of servers."""
+    """The same without paths of files and addresses of servers."""
     config = saved.model.builder.config
     llm, captioner = config.language.llm, config.vision.captioner
     changes = {
@@ -159,7 +159,7 @@ def _strip_address(model: str) -> str:
 
 
 def model_card(saved: SavedRecommender) -> ModelCard:
-    """The card in Hugging Face's format, with warnings; it names files, never paths or servers."""
+    """The card in Hugging Face's format; it names files, never paths or servers."""
     # The builder's configuration names the model, also where several were compared.
     config = saved.model.builder.config
     name, operating = config.ranker.features, config.operating
@@ -205,14 +205,14 @@ def model_card(saved: SavedRecommender) -> ModelCard:
 
 
 def _public_name(model: str) -> str:
-    """A model's name without the address of its server; of a folder only the last part."""
+    """A model's name without the address of its server or the path of its folder."""
     kind, colon, name = _strip_address(model).rpartition(":")
     is_folder = name.startswith(("/", "\\", "~", "."))
     return kind + colon + (PureWindowsPath(name).name if is_folder else name)
 
 
 def _escape(value: object) -> str:
-    """The value as text without a meaning in Markdown or HTML, unless it is marked as safe."""
+    """The value, inert in Markdown and HTML unless it is marked as safe."""
     if isinstance(value, Markup):
         return value
     entities = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}

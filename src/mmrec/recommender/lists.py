@@ -1,4 +1,4 @@
-"""Lists of recommendations: probabilities of pairs, the best items of a user, lists of many users."""
+"""Probabilities of pairs, the best items of a user, and lists of many users."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class ListScorer:
     def score_pairs(
         self, views: Sequence[np.ndarray], inputs: RankerInputs | None = None
     ) -> np.ndarray:
-        """(n,) probabilities of a like, of (n,) `views` of users and of items, then of their text.
+        """(n,) probabilities for (n,) `views` of users and of items, then of their text.
 
         `inputs` has the features of users who are not the model's.
         """
@@ -95,7 +95,7 @@ class ListScorer:
         excluded: Sequence[int] | np.ndarray = (),
         min_probability: float = 0.0,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Codes of up to n items that a user most likely likes, best first, and their probabilities.
+        """Codes of up to n items that a user likes most likely, and probabilities.
 
         The user is named by its view in `inputs`, by default the model's. Items are chosen from
         `candidates`, sorted codes of items, by default from all, without those `excluded`.
@@ -116,7 +116,7 @@ class ListScorer:
         excluded: Callable[[int], np.ndarray] | None,
         min_probability: float,
     ) -> pl.DataFrame:
-        """`top_items` of many users, by view: `user` (position), `rank`, `item` and `probability`."""
+        """`top_items` of many users: their position, `rank`, `item`, `probability`."""
 
         def top_items(user: int) -> tuple[np.ndarray, np.ndarray]:
             items = excluded(user) if excluded else ()
@@ -159,7 +159,7 @@ class ListScorer:
         return logit
 
     def _score_linear(self, inputs: RankerInputs, user: int | None, items: Tensor | None) -> Tensor:
-        """(n,) scores of a user and n items by the linear model alone; None stands for unknown ones."""
+        """(n,) scores of the linear model alone; None is the unknown user, or item."""
         assert self._linear is not None
         user = inputs.user.unknown_index if user is None else user
         items = torch.tensor([inputs.item.unknown_index]) if items is None else items

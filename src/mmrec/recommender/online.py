@@ -1,8 +1,8 @@
-"""Online state: users and items with live reviews, updated at once from stored sums, without training.
+"""Online state: users and items with live reviews, updated at once, without training.
 
-A live review is added to the sums of its user and its item, and their features are built again. Mixed
-effects, which are fitted on all reviews, are updated where the review touches them, with all else held
-fixed: one step of the same regression, which the next `fit` solves for all reviews together.
+A live review is added to the sums of its user and its item, and their features are built again.
+Mixed effects, which are fitted on all reviews, are updated where the review touches them: one
+step of the same regression, which the next `fit` solves for all reviews together.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Entity:
         return float(self.sums.rating_count[0])
 
     def add_statistics(self, statistics: dict[str, np.ndarray]) -> None:
-        """Add (k,) values of ratings to columns that are shrunken means, before they are counted."""
+        """Add (k,) values to columns that are shrunken means, before `sums` count them."""
         weight = self.count + PRIOR_REVIEWS
         for name, values in statistics.items():
             self.columns[name] = _add_to_mean(self.columns[name], weight, values.astype(float))
@@ -96,7 +96,7 @@ class OnlineState:
         return user_code, item_code
 
     def add_item(self, item: str, text: str, note: Note, captions: Sequence[str]) -> int:
-        """Add a description, "" for none, or captions of photos to a new or known item; its code."""
+        """Add a description, or captions of photos, to a new or known item; its code."""
         self.check_item_content(text, captions)
         dataset = Dataset.single_review(text, np.nan, self.models, note, captions=captions)
         sums = self._sums("item", dataset)
@@ -106,7 +106,7 @@ class OnlineState:
         return code
 
     def check_item_content(self, text: str, captions: Sequence[str]) -> None:
-        """Raise a DataError if the model uses neither the description nor the captions of an item."""
+        """Raise a DataError if the model uses neither the description nor the captions."""
         if not text.strip() and not captions:
             raise DataError("describe the item in words, or bring a photo of it")
         if not text.strip() and not self._builder.uses_captions:
@@ -136,7 +136,7 @@ class OnlineState:
         return self._builder.describe_user(Dataset.from_description(words, self.models))
 
     def user_who_likes(self, items: Sequence[int], rating: float = 5.0) -> EntityFeatures:
-        """Features of a new user, in one view, who rates the items so and writes as others do of them."""
+        """Features of a new user who rates the items so and writes as others do of them."""
         user, count = self._entity("user", self.features.user.unknown_index), len(items)
         user.ratings = [(item, rating) for item in items]
         if (regression := self._regression) is not None:
@@ -186,7 +186,7 @@ class OnlineState:
         return self._changed.setdefault((kind, code), self._entity(kind, code))
 
     def _entity(self, kind: EntityKind, code: int) -> _Entity:
-        """A user or an item as it is now, not to be changed; empty for a code that is new."""
+        """A user or an item as it is, not to be changed; empty for a new code."""
         if (kind, code) in self._changed:
             return self._changed[kind, code]
         known_sums, features = self._known_sums[kind], self._entity_features(kind)

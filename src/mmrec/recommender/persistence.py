@@ -1,4 +1,4 @@
-"""A recommender in a folder: arrays as safetensors, settings as JSON, reviews as Parquet; no pickle."""
+"""A recommender in a folder: safetensors, settings as JSON, reviews as Parquet; no pickle."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class SavedRecommender:
-    """A fitted recommender: settings, model, the reviews it knows, and what is stored of them.
+    """A fitted recommender: settings, model, its reviews, and what is stored of them.
 
     Attributes:
         features: of every user and every item by code; rows are the reviews.
@@ -82,15 +82,10 @@ class SavedRecommender:
 
     @classmethod
     def from_training(
-        cls,
-        config: Config,
-        model: TrainedModel,
-        reviews: Reviews,
-        evaluation: FitEvaluation,
-        dataset: Dataset,
+        cls, model: TrainedModel, reviews: Reviews, evaluation: FitEvaluation, dataset: Dataset
     ) -> SavedRecommender:
-        """A model that knows all reviews; its builder was refitted on them, as a `dataset`."""
-        builder, data = model.builder, dataset.data
+        """A model whose builder was refitted on all reviews, as a `dataset`."""
+        builder, data, config = model.builder, dataset.data, model.builder.config
         features: dict[EntityKind, EntityFeatures] = {}
         evidence_sums: dict[EntityKind, EvidenceSums] = {}
         entities: dict[EntityKind, np.ndarray] = {"user": data.user, "item": data.item}
@@ -145,7 +140,7 @@ def save_recommender(saved: SavedRecommender, folder: Path) -> Path:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a saved model; a ModelError if there is none of this format, or it is damaged."""
+    """The manifest of a saved model; a ModelError if it is missing, old or damaged."""
     if not (folder / "model.json").is_file():
         message = "no model.json here; name a folder that `mmrec fit --out` wrote"
         raise ModelError(f"{folder}: {message}")

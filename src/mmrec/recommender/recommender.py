@@ -1,4 +1,4 @@
-"""The Recommender: fit, predict, recommend, explain, save and load; and reviews added at any time."""
+"""The Recommender: fit, predict, recommend, explain; and reviews added at any time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["Recommender", "RecommenderState"]
 
 
 class RecommenderState:
-    """The parts of a fitted recommender, which change together when a review or an item is added."""
+    """The parts of a fitted recommender, which change together with a live review."""
 
     def __init__(self, saved: SavedRecommender, models: Models) -> None:
         # Each part reads those before it; none changes another.
@@ -65,7 +65,7 @@ class Recommender(PersistentModel):
         return self._state
 
     def fit(self, reviews: Reviews) -> Self:
-        """Train the model of `config.ranker.features`, and know all reviews; a DataError if too few."""
+        """Train the configured model, and know all reviews; a DataError if too few."""
         return self.use_model(train_model(prepare_data(reviews, self.config, self.models)), reviews)
 
     def use_model(
@@ -83,14 +83,12 @@ class Recommender(PersistentModel):
             dataset = Dataset(reviews, self.models, self.config)
         model = replace(result.model, builder=result.model.builder.refit(dataset))
         evaluation = result.evaluate(other_metrics)
-        self._saved = SavedRecommender.from_training(
-            self.config, model, reviews, evaluation, dataset
-        )
+        self._saved = SavedRecommender.from_training(model, reviews, evaluation, dataset)
         self._state, self._has_live_reviews = None, False
         return self
 
     def predict(self, users: Sequence[str], items: Sequence[str]) -> np.ndarray:
-        """(n,) probabilities that each of n users likes the item beside it; ids may be unknown."""
+        """(n,) probabilities that each user likes the item beside it; ids may be unknown."""
         online = self.state.online
         views = online.views("user", users), online.views("item", items)
         return self.state.scorer.score_pairs(views)
@@ -153,7 +151,7 @@ class Recommender(PersistentModel):
         seen: bool = False,
         max_fpr: float | None = None,
     ) -> pl.DataFrame:
-        """`user`, `rank` from 1, `item` and `probability`: up to n rows for each user, or for all."""
+        """Up to n rows for each user: `user`, `rank` from 1, `item`, `probability`."""
         online = self.state.online
         users = online.ids["user"] if users is None else users
         excluded = None if seen else online.reviewed_items
@@ -165,7 +163,7 @@ class Recommender(PersistentModel):
         return table.with_columns(user_ids, item_ids)
 
     def search(self, text: str, n: int = 10) -> list[str]:
-        """Ids of items with the text in their name, then of those with reviews nearest to it."""
+        """Ids of items with the text in their name, then of those with nearest reviews."""
         state = self.state
         codes = state.catalog.named_items(text)
         if len(codes) < n:
@@ -178,7 +176,7 @@ class Recommender(PersistentModel):
         return self.state.search.neighbors("gist", code, n)
 
     def similar_users(self, user: str, n: int = 10) -> list[tuple[str, float]]:
-        """Users who write similar reviews, and cosines; a DataError if the user is unknown."""
+        """Users who write similarly, and cosines; a DataError if the user is unknown."""
         codes = self.state.online.codes["user"]
         if user not in codes:
             raise DataError(f"{user!r} has written no review here; check the id")
@@ -187,7 +185,7 @@ class Recommender(PersistentModel):
     def explain(
         self, user: str | None, item: str, *, likes: str | None = None, liked: Sequence[str] = ()
     ) -> Explanation:
-        """Why an item has its probability: which knowledge it comes from, and quotes of reviews.
+        """Why an item has its probability: contributions, and quotes of reviews.
 
         The user is named as for `recommend`; a DataError is raised for an unknown item, too.
         """
@@ -197,7 +195,7 @@ class Recommender(PersistentModel):
     def _find_user(
         self, user: str | None, likes: str | None, liked: Sequence[str]
     ) -> tuple[int, RankerInputs]:
-        """The view of a user, of words, or of liked items, and the inputs that it belongs to."""
+        """The view of a user, words, or liked items, and the inputs that have it."""
         online, inputs = self.state.online, self.state.scorer.inputs
         if [user is not None, bool(likes), bool(liked)].count(True) != 1:
             choices = "name a user, say in words what is liked, or name liked items"
@@ -214,7 +212,7 @@ class Recommender(PersistentModel):
         return 0.0 if max_fpr is None else self.evaluation.curve.for_max_fpr(max_fpr)[0]
 
     def caption(self, photo: Path) -> str:
-        """The caption of a photo, made once; a PhotoError if the file is not a readable photo."""
+        """The caption of a photo, made once; a PhotoError if it cannot be read."""
         annotator = PhotoAnnotator(self.models.store, self.config.read.max_pixels)
         return annotator.caption_photo(photo, self.models.captioner)
 
@@ -247,7 +245,7 @@ class Recommender(PersistentModel):
         captions: Sequence[str] = (),
         note: Note | None = None,
     ) -> None:
-        """Add a new item by its description or captions of its photos; or add these to an item.
+        """Add an item by a description or captions of photos, or add these to one.
 
         A description is used like a review without a rating; `note` is its note, where it has been
         annotated before. Raises a DataError if the model uses neither description nor captions.
