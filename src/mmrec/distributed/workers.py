@@ -85,10 +85,6 @@ class WorkerPool:
         source: Iterator[_Block] = ((rows, 2) for rows in blocks)
         pending: dict[Any, tuple[Any, _Block]] = {}  # by reference to results
         results: list[tuple[int, Any]] = []
-
-        def take_block() -> _Block | None:
-            return retries.popleft() if retries else next(source, None)
-
         with self._lock:
             self._failures = 0
             if not self._idle and not self._starting:
@@ -97,7 +93,10 @@ class WorkerPool:
                     self._start_worker()
             try:
                 while True:
-                    while self._idle and (block := take_block()):
+                    while self._idle:
+                        block = retries.popleft() if retries else next(source, None)
+                        if block is None:
+                            break
                         worker = self._idle.pop()
                         pending[worker.compute.remote(job, block[0])] = worker, block
                     yield from results  # while the worker computes its next block
