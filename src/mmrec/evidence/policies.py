@@ -38,8 +38,6 @@ from mmrec.data import files
 from mmrec.data.schema import NO_TIME, Interactions, Split
 from mmrec.errors import DataError
 
-__all__ = ["NO_GROUP", "VALIDATION_FOLD", "Evidence", "EvidenceViews", "Policy", "assign_folds"]
-
 Policy = Literal["fold", "leave_one_out", "all", "past"]
 NO_GROUP = -1
 """The label of rows that belong to no fold or group, and of "no view"."""

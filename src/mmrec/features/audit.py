@@ -18,8 +18,6 @@ from mmrec.features.dataset import Dataset
 from mmrec.features.mixed_effects import MixedEffects
 from mmrec.features.tables import Features
 
-__all__ = ["Audit", "audit"]
-
 
 @dataclass(frozen=True)
 class Audit:

@@ -21,8 +21,6 @@ from mmrec.features.mixed_effects import PRIOR_TEXTS, MixedEffects, TextSums, ch
 from mmrec.features.tables import Constants, EntityFeatures, EvidenceSums, Features, rating_sums
 from mmrec.llm.types import PRICE_TAGS, Note, Summary
 
-__all__ = ["FeatureBuilder", "build_features"]
-
 
 class FeatureBuilder(BaseModel):
     """Makes the features of any views, in training and in service alike; saved with the model."""
@@ -80,7 +78,8 @@ class FeatureBuilder(BaseModel):
         visible = evidence.visible_rows(VALIDATION_FOLD)
         texts, effects = dataset.rated_texts, {}
         folds = np.unique(evidence.fold).tolist()
-        with _one_openmp_thread():
+        # PyTorch's and NumPy's threads would wait for each other: three times as slow on 2 cores.
+        with threadpool_limits(1, "openmp"):
             penalties = choose_penalties(dataset.data, visible, validation_rows)
             with track("fitting effects", len(folds)) as advance:
                 # A fold's sums are those of all texts less those of the few that it must not see.
@@ -97,7 +96,7 @@ class FeatureBuilder(BaseModel):
         """The same builder, with effects fitted on all reviews of a dataset."""
         if self.config.ranker.features != "mmrec":
             return self
-        with _one_openmp_thread():
+        with threadpool_limits(1, "openmp"):
             final = MixedEffects.fit(dataset.rated_texts, np.arange(len(dataset)), self.penalties)
         return self._with_effects({NO_GROUP: final}, self.penalties)
 
@@ -240,11 +239,6 @@ class FeatureBuilder(BaseModel):
         row = np.zeros(1, dtype=np.int64)
         views = EvidenceViews.from_lists(row, [row])
         return self.model_copy(update={"mixed_effects": {}}).build("user", views, dataset)
-
-
-def _one_openmp_thread() -> threadpool_limits:
-    """PyTorch's and NumPy's threads would wait for each other: three times as slow on 2 cores."""
-    return threadpool_limits(1, "openmp")
 
 
 def _price_columns(votes: np.ndarray, prior_votes: float = 5.0) -> dict[str, np.ndarray]:

@@ -25,8 +25,6 @@ from mmrec.llm.types import PRICE_TAGS, Note, Review, Summary
 from mmrec.vision.captioner import Captioner
 from mmrec.vision.image_features import Captions, ImageEncoder, PhotoAnnotator
 
-__all__ = ["Dataset", "Models", "PhotoVectors", "annotation_sums"]
-
 
 @dataclass(frozen=True)
 class Models:
@@ -141,13 +139,10 @@ class Dataset:
         """A summary of the reviews of every view."""
         if self._summary is not None:
             return [self._summary] * len(views)
-        groups = [[self._reviews[row] for row in rows] for rows in views.review_sets()]
-        return self.models.annotator.write_summaries(kind, groups)
-
-    @cached_property
-    def _reviews(self) -> list[Review]:
         rating, time, part = self.data.rating.tolist(), self.data.time.tolist(), self.part.tolist()
-        return list(map(Review, self.texts, rating, time, part))
+        reviews = list(map(Review, self.texts, rating, time, part))
+        groups = [[reviews[row] for row in rows] for rows in views.review_sets()]
+        return self.models.annotator.write_summaries(kind, groups)
 
     def has_photos(self, evidence_rows: np.ndarray, *, captions: bool) -> bool:
         """Whether an item or an evidence review has a photo, or (if `captions`) a caption."""

@@ -19,10 +19,6 @@ from scipy.sparse.linalg import LinearOperator, cg
 from mmrec.data import files
 from mmrec.data.schema import EntityKind, Interactions
 
-__all__ = ["EFFECT_COLUMNS", "PRIOR_REVIEWS", "PRIOR_TEXTS", "TEXT_COLUMNS", "MixedEffects"]
-__all__ += ["RatedTexts", "TextRegression", "TextSums", "choose_penalties", "fit_effects"]
-__all__ += ["review_statistics", "ridge_factors"]
-
 _STAR_RANGES = ((0.0, 1.5), (1.5, 2.9), (2.9, 3.9), (3.9, 4.9))
 TEXT_COLUMNS = ("text rating effect", "log length", "blank")
 """Columns that are made of texts rather than of ratings."""

@@ -18,10 +18,6 @@ from mmrec.evidence.policies import EvidenceViews
 from mmrec.features.mixed_effects import EFFECT_COLUMNS, TEXT_COLUMNS
 from mmrec.llm.types import PRICE_TAGS
 
-__all__ = ["FEATURE_GROUPS", "RATING_COLUMNS", "Constants", "EntityFeatures", "EvidenceSums"]
-__all__ += ["Features", "available_groups", "dense_columns", "group_of", "rating_sums"]
-__all__ += ["visible_columns"]
-
 RATING_COLUMNS = {"mean rating", "no rating", "log count", *EFFECT_COLUMNS} - {*TEXT_COLUMNS}
 """Dense columns that are made of ratings; all others come from texts and photos."""
 FEATURE_GROUPS = ("ratings", "user text", "item text", "price", "categories", "photos", "counts")

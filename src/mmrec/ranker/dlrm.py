@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from mmrec.features.tables import visible_columns
 from mmrec.ranker.inputs import Batch, Shard, Standardiser, category_bag
 
-__all__ = ["Ranker", "RankerShape", "Reducer", "StackedDropout", "StackedLinear", "TrainingRun"]
-
 _BYTE_LEVELS = 256
 
 
@@ -72,7 +70,7 @@ class StackedDropout(nn.Module):
     """ReLU, then dropout with a rate and a random generator for each run.
 
     A run draws the same masks alone as in a stack. One random byte decides about one cell, so rates are
-    multiples of 1/256, and the scale fits the rounded rate. There are (R) rates and (R) seeds.
+    multiples of 1/256, and the scale fits the rounded rate.
     """
 
     def __init__(self, rates: Sequence[float], seeds: Sequence[int]) -> None:

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from mmrec.features.tables import RATING_COLUMNS, Features
 
-__all__ = ["Batch", "ColdStartDropout", "RankerInputs", "Shard", "Standardiser", "category_bag"]
-
 _CHUNK_ROWS = 1 << 14  # whose vectors are in memory at once
 
 

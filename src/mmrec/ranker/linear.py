@@ -16,8 +16,6 @@ from sklearn.linear_model import LogisticRegression
 from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun
 from mmrec.ranker.training import TrainingTask
 
-__all__ = ["fit_linear"]
-
 _CHUNK_ROWS = 4096
 
 

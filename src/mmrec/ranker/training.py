@@ -21,9 +21,6 @@ from mmrec.console import track
 from mmrec.ranker.dlrm import Ranker, StackedLinear, TrainingRun
 from mmrec.ranker.inputs import Batch, ColdStartDropout, RankerInputs, Shard
 
-__all__ = ["StackTrainer", "TrainingHistory", "TrainingTask", "class_weights", "predict_logits"]
-__all__ += ["remove_class_weights", "weighted_loss"]
-
 _CHUNK_ROWS = 8192
 Predict = Callable[[Tensor], Tensor]
 """(R, B) logits of (B,) rows."""
