@@ -21,7 +21,7 @@ check: .venv/.installed
 	$(BIN)/mypy
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=10
 
 # Peers, the paper's experiment and ablations on each real data set; rewrites docs/results.md. Takes hours; what is done is
 # kept in runs/results, so that it goes on where it was stopped.

@@ -16,13 +16,24 @@ from mmrec.recommender.recommender import Recommender
 from serving import free_port, postgresql
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
     """One process runs all tests of a file, so that fixtures of a module are set up once."""
-    for item in items:
-        # One Ray for all tests of its folder.
-        group = "ray" if item.path.parent.name == "distributed" else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FileScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            # One Ray for all tests of its folder.
+            return "ray" if "/distributed/" in nodeid else nodeid.split("::")[0]
+
+    config.option.loadscopereorder = False
+    return FileScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """Slow files come first, so that no process waits for them at the end."""
+    slow = {"distributed", "test_commands.py", "test_layout.py", "test_golden.py"}
+    items.sort(key=lambda item: slow.isdisjoint(item.path.parts))
 
 
 @pytest.fixture(scope="session", autouse=True)
