@@ -48,15 +48,12 @@ class RecordingScorer:
         return np.unique(np.concatenate([NO_PAIRS, *self.calls])[:, 0]).tolist()
 
 
-def test_full_lists_by_hand():
+def test_full_and_sampled_lists_by_hand():
     # User 0's list is 1, 2, 3, ...: likes at ranks 1 and 3. User 1's is 0, 1, ..., 11: a like at rank 12.
     ndcg = (1 + 1 / 2) / (1 + 1 / np.log2(3))
     metrics = full_lists(low_codes_first, TASK, np.random.default_rng(0))
     assert metrics == pytest.approx((ndcg / 2, 1 / 2, (1 + 1 / 12) / 2, 2))
-
-
-def test_sampled_lists_with_every_negative_by_hand():
-    # No item that user 0 reviewed is a negative, neither the other like nor the dislike.
+    # Sampled with every negative: no item that user 0 reviewed, neither the other like nor the dislike.
     metrics = sampled_lists(low_codes_first, TASK, np.random.default_rng(0))
     assert metrics == pytest.approx((1 / 2, 1 / 2, (1 + 1 / 12) / 2, 2))
     # Reversed, the likes of user 0 are at rank 9 of 9, that of user 1 is at rank 1.
@@ -176,14 +173,6 @@ def test_so_many_pairs_are_scored_in_a_call():
 
 
 @pytest.mark.parametrize("lists", [full_lists, sampled_lists])
-def test_without_likes_the_metrics_are_nan(lists):
-    task = ListTask(TASK.evidence, TASK.test, np.full(5, False), ITEMS)
-    metrics = lists(low_codes_first, task, np.random.default_rng(0))
-    assert metrics.users == 0
-    assert np.isnan(metrics[:3]).all()
-
-
-@pytest.mark.parametrize("lists", [full_lists, sampled_lists])
 def test_a_user_who_has_reviewed_all_items_is_left_out(lists):
     """A list of likes alone would be right in any order."""
     all_items = np.stack([np.zeros(ITEMS, dtype=np.int64), np.arange(ITEMS)], axis=1)
@@ -191,3 +180,11 @@ def test_a_user_who_has_reviewed_all_items_is_left_out(lists):
     scorer = RecordingScorer()
     assert lists(scorer, task, np.random.default_rng(0)).users == 1
     assert scorer.users == [1]
+    # Without likes the metrics are nan.
+    metrics = lists(
+        low_codes_first,
+        ListTask(TASK.evidence, TASK.test, np.full(5, False), ITEMS),
+        np.random.default_rng(0),
+    )
+    assert metrics.users == 0
+    assert np.isnan(metrics[:3]).all()

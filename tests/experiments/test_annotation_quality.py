@@ -15,16 +15,9 @@ from mmrec.data.schema import REVIEW_SCHEMA, Reviews
 from mmrec.errors import DataError
 from mmrec.evidence.policies import EvidenceViews
 from mmrec.experiments import annotation_quality
-from mmrec.experiments.annotate import AnnotationRun, SummarizedViews
-from mmrec.experiments.annotation_measures import (
-    AnnotatedText,
-    Estimate,
-    QualityContext,
-    match_rates,
-    mean_estimate,
-)
+from mmrec.experiments.annotate import AnnotatedText, AnnotationRun, SummarizedViews, annotated_texts
+from mmrec.experiments.annotation_measures import Estimate, QualityContext, match_rates, mean_estimate
 from mmrec.experiments.annotation_quality import (
-    annotated_texts,
     label_recall,
     measure_annotation_quality,
     most_frequent_labels,

@@ -13,68 +13,17 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import compress
 from operator import itemgetter
-from typing import ClassVar
 
 import numpy as np
 import polars as pl
 from scipy.stats import linregress, sem, spearmanr
 
-from mmrec.features.dataset import Dataset, Models
+from mmrec.experiments.annotate import AnnotatedText, SourcedText
+from mmrec.features.dataset import Models
 from mmrec.llm.extractive import ExtractiveModel
-from mmrec.llm.lexicon import split_sentences, split_words
-from mmrec.llm.types import Note, Summary
-
-SourcedText = tuple[str, str, str]
-"""Entity, text, and the id of the review where it stands; "" where a model wrote it."""
-
-
-@dataclass(frozen=True)
-class AnnotatedText:
-    """The annotation of a user, an item or a review, its text, and the rows that it was made of."""
-
-    kind: str  # `item`, `user` or `review`
-    entity: str
-    annotation: Note | Summary
-    text: str
-    dataset: Dataset
-    rows: np.ndarray
-    max_reviews: ClassVar = 500
-
-    @property
-    def name(self) -> str:
-        """Kind and entity."""
-        return f"{self.kind} {self.entity}"
-
-    @cached_property
-    def sentences(self) -> list[str]:
-        """Of the text."""
-        return split_sentences(self.text)
-
-    @cached_property
-    def reviews(self) -> dict[str, str]:
-        """Review id -> text, of all rows or of `max_reviews` evenly spaced ones."""
-        count = min(len(self.rows), self.max_reviews)
-        # Evenly spaced, so that early and late reviews are among them.
-        positions = np.linspace(0, len(self.rows) - 1, count).astype(np.int64)
-        ids, texts = self.dataset.review_ids, self.dataset.texts
-        return {ids[row]: texts[row] for row in self.rows[positions]}
-
-    @cached_property
-    def review_ids(self) -> frozenset[str]:
-        """Ids of all its reviews."""
-        return frozenset(map(self.dataset.review_ids.__getitem__, self.rows))
-
-    @cached_property
-    def evidence(self) -> list[SourcedText]:
-        """Distinct sentences of each review."""
-        quotes = []
-        for review_id, text in self.reviews.items():
-            for sentence in dict.fromkeys(split_sentences(text)):
-                quotes.append((self.name, sentence, review_id))
-        return quotes
+from mmrec.llm.lexicon import split_words
 
 
 @dataclass(frozen=True)

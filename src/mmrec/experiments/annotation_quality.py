@@ -22,8 +22,8 @@ from mmrec.data.files import read_records
 from mmrec.data.readers import LAYOUTS
 from mmrec.errors import DataError
 from mmrec.experiments import annotation_measures as measures
-from mmrec.experiments.annotate import AnnotationRun
-from mmrec.experiments.annotation_measures import AnnotatedText, Example, QualityMeasure
+from mmrec.experiments.annotate import AnnotatedText, AnnotationRun, annotated_texts
+from mmrec.experiments.annotation_measures import Example, QualityMeasure
 from mmrec.features.dataset import Models
 from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.types import Note, Summary
@@ -101,22 +101,6 @@ def measure_annotation_quality(
     shown = {name: measure for name, measure in results.items() if measure.rows}
     strategy, prompts = config.annotation.strategy, config.language.prompts
     return AnnotationQuality(model, strategy, prompts, counts, shown, remarks)
-
-
-def annotated_texts(run: AnnotationRun) -> dict[str, list[AnnotatedText]]:
-    """All annotations by kind, those without a text too."""
-    texts: dict[str, list[AnnotatedText]] = defaultdict(list)
-    for row, (name, note) in enumerate(zip(run.dataset.review_ids, run.notes, strict=False)):
-        rows = np.array([row])
-        texts["review"].append(AnnotatedText("review", name, note, note.gist, run.dataset, rows))
-    for part in run.summaries:
-        kind, data = part.kind, part.dataset.data
-        names = data.items if kind == "item" else data.users
-        views = zip(part.views.entity, part.views.review_sets(), part.summaries, strict=True)
-        for entity, rows, summary in views:
-            fields = names[entity], summary, summary.text, part.dataset, rows
-            texts[kind].append(AnnotatedText(kind, *fields))
-    return texts
 
 
 def _sample(
