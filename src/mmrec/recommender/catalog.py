@@ -68,13 +68,13 @@ class Catalog:
     def matching_items(self, categories: Sequence[str], prices: Sequence[str]) -> np.ndarray:
         """Codes of items with one of the categories and one of the prices, if given."""
         items = np.arange(len(self._items))
-        matches = np.ones(len(items), dtype=bool)
         if categories:
             codes = np.flatnonzero(np.isin(self._vocabulary, categories))
-            matches &= np.isin(self._online.features.item.categories[items], codes).any(1)
+            items = items[np.isin(self._online.features.item.categories[items], codes).any(1)]
         if prices:
-            matches &= np.isin(self._prices(items), np.flatnonzero(np.isin(PRICE_TAGS, prices)))
-        return items[matches]
+            codes = np.flatnonzero(np.isin(PRICE_TAGS, prices))
+            items = items[np.isin(self._prices(items), codes)]
+        return items
 
     def labels(self) -> tuple[list[str], np.ndarray]:
         """The l categories and price tags, and (m, k) positions of the items'."""
@@ -177,12 +177,6 @@ class TextSearch:
     def __init__(self, online: OnlineState, catalog: Catalog, encoder: Encoder) -> None:
         self._online, self._catalog, self._encoder = online, catalog, encoder
         self._spaces: dict[str, TextSpace] = {}
-
-    def warm_up(self) -> None:
-        """Build now what the first request would wait for."""
-        for name in ("gist", "likes", "users"):
-            self.space(name)
-        self._encoder.encode(["ready"])
 
     def space(self, name: str) -> TextSpace:
         """Texts about items (`gist`, `likes`), or by `users`; built on first use."""

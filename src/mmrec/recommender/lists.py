@@ -31,10 +31,7 @@ class ListScorer:
 
     Without a correction by DLRM, a list of 2,000 items so takes a sixtieth of the time of plain
     batches. The correction is computed for each list, by those runs alone in which it is not zero.
-
-    Attributes:
-        inputs: the features as tensors.
-        size: number of items.
+    `inputs` are the features as tensors; `size` is the number of items.
     """
 
     @torch.inference_mode()

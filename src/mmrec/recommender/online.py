@@ -58,16 +58,13 @@ class _Entity:
 class OnlineState:
     """All users and items with their live reviews.
 
-    Attributes:
-        models: annotate and encode texts.
-        features: of every user and every item by code; before the last view, of unknown ids, there
-            may be some that no id has yet. Arrays are changed in place.
-        ids: `user` and `item` -> ids in the order of their codes.
-        codes: `user` and `item` -> code by id.
+    `ids` and `codes` have, for `user` and `item`, all ids in order and the code of each. `features`
+    are those of every user and item by code, changed in place; before the last view, of unknown
+    ids, there may be some that no id has yet.
     """
 
     def __init__(self, saved: SavedRecommender, data: Interactions, models: Models) -> None:
-        self.models, self.features = models, saved.features
+        self._models, self.features = models, saved.features
         self.ids: dict[EntityKind, list[str]] = {"user": [*data.users], "item": [*data.items]}
         self.codes: dict[EntityKind, dict[str, int]] = {}
         for kind, ids in self.ids.items():
@@ -81,7 +78,7 @@ class OnlineState:
     ) -> tuple[int, int]:
         """Add a review and update the features of its user and its item; their codes."""
         # A summary is written of all reviews together, so a live review changes the numbers alone.
-        dataset = Dataset.single_review(text, rating, self.models, note, Summary(text=""))
+        dataset = Dataset.single_review(text, rating, self._models, note, Summary(text=""))
         _ = dataset.text_vectors  # Encode first: if that fails, nothing has been changed.
         user_sums, item_sums = self._sums("user", dataset), self._sums("item", dataset)
         user_code, item_code = self._code("user", user), self._code("item", item)
@@ -98,7 +95,7 @@ class OnlineState:
     def add_item(self, item: str, text: str, note: Note, captions: Sequence[str]) -> int:
         """Add a description, or captions of photos, to a new or known item; its code."""
         self.check_item_content(text, captions)
-        dataset = Dataset.single_review(text, np.nan, self.models, note, captions=captions)
+        dataset = Dataset.single_review(text, np.nan, self._models, note, captions=captions)
         sums = self._sums("item", dataset)
         code = self._code("item", item)
         self._to_change("item", code).sums += sums
@@ -133,7 +130,7 @@ class OnlineState:
 
     def describe_user(self, words: str) -> EntityFeatures:
         """Features of a new user, in one view, from words about what is liked."""
-        return self._builder.describe_user(Dataset.from_description(words, self.models))
+        return self._builder.describe_user(Dataset.from_description(words, self._models))
 
     def user_who_likes(self, items: Sequence[int], rating: float = 5.0) -> EntityFeatures:
         """Features of a new user who rates the items so and writes as others do of them."""

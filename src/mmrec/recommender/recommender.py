@@ -44,7 +44,9 @@ class RecommenderState:
 
     def warm_up(self) -> None:
         """Compute now what the first request would wait for."""
-        self.search.warm_up()
+        self.search.rank_items("ready")
+        for name in ("gist", "users"):
+            self.search.space(name)
         _ = self.catalog.captions
 
 

@@ -16,16 +16,9 @@ __all__ = ["TextSpace", "diversify", "query_similarity"]
 class TextSpace:
     """Directions of the texts about m users or items, in deviations from the mean text.
 
-    What all texts have in common distinguishes none. The mean is computed once; a live review
-    moves only its own row.
-
-    Args:
-        features: of all users, or of all items.
-        size: m.
-        block: vectors to use; the gist, summary or mean review where there are no such vectors.
-
-    Attributes:
-        mean: (d,) float32.
+    What all texts have in common distinguishes none. The (d,) `mean` is computed once; a live
+    review moves only its own row. Texts are vectors of the `block`, or else of the gist, the
+    summary or the mean review.
     """
 
     def __init__(self, features: EntityFeatures, size: int, block: str = "gist") -> None:
