@@ -84,13 +84,13 @@ def support(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
     measure = QualityMeasure("Share of what was written that matches the reviews.")
     for kind, annotated in texts.items():
         evidence = [quote for text in annotated for quote in text.evidence]
-        for part in ("text", "likes", "dislikes"):
+        for aspect in ("text", "likes", "dislikes"):
             claims: list[SourcedText] = []
             for text in annotated:
-                written = text.sentences if part == "text" else getattr(text.annotation, part)
+                written = text.sentences if aspect == "text" else getattr(text.annotation, aspect)
                 claims += [(text.name, claim, "") for claim in written]
             row = match_rates(claims, evidence, context, measure.examples)
-            measure.rows[f"{kind}: {part}"] = row
+            measure.rows[f"{kind}: {aspect}"] = row
     return measure
 
 
@@ -105,17 +105,17 @@ def coverage(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
         # All reviews in one call; `zip` below takes as many notes as a text has reviews.
         reviews = [review for text in annotated for review in text.reviews.values()]
         all_notes = context.models.quote_annotator.write_notes(reviews)
-        for part, sign in (("likes", 1), ("dislikes", -1)):
+        for aspect, sign in (("likes", 1), ("dislikes", -1)):
             claims, notes = list[SourcedText](), iter(all_notes)
             written = list[SourcedText]()
             for text in annotated:
                 for review_id, note in zip(text.reviews, notes, strict=False):
-                    claims += [(text.name, point, review_id) for point in getattr(note, part)]
+                    claims += [(text.name, point, review_id) for point in getattr(note, aspect)]
                 same_sign = context.extractive.polarity(text.sentences) * sign > 0
-                points = [*getattr(text.annotation, part), *compress(text.sentences, same_sign)]
+                points = [*getattr(text.annotation, aspect), *compress(text.sentences, same_sign)]
                 written += [(text.name, point, "") for point in points]
             row = match_rates(claims, written, context, measure.examples)
-            measure.rows[f"{kind}: {part}"] = row
+            measure.rows[f"{kind}: {aspect}"] = row
     return measure
 
 
@@ -141,15 +141,15 @@ def match_rates(
     entities, matched, verbatim, chances = [], list[bool](), list[bool](), list[float]()
     for (entity, claim, review_id), vector in zip(claims, claim_vectors, strict=True):
         is_own = owner == codes.get(entity, -1)
-        own, foreign = np.flatnonzero(is_own), np.flatnonzero(~is_own)
-        sample = context.rng.permutation(foreign)[: 19 * len(own)]
-        cosine = text_vectors[own] @ vector
+        own_rows, foreign = np.flatnonzero(is_own), np.flatnonzero(~is_own)
+        sample = context.rng.permutation(foreign)[: 19 * len(own_rows)]
+        cosine = text_vectors[own_rows] @ vector
         # Without own or foreign texts there is no match but word for word.
         limit, nearest = np.inf, float(cosine.max(initial=-1))
         if len(sample):
             limit = float((text_vectors[sample] @ vector).max())
             # The nearest of all is equally likely to be any of them.
-            chances.append(len(own) / (len(own) + len(sample)))
+            chances.append(len(own_rows) / (len(own_rows) + len(sample)))
         # Between spaces, so that whole words are found.
         quoted = f" {' '.join(split_words(claim))} "
         entities.append(entity)
@@ -157,8 +157,8 @@ def match_rates(
         matched.append(verbatim[-1] or nearest > limit)
         if not matched[-1]:
             quote, reason = ("", "", ""), "nothing to match"
-            if len(own):
-                quote = texts[own[cosine.argmax()]]
+            if len(own_rows):
+                quote = texts[own_rows[cosine.argmax()]]
                 reason = f"nearest cosine {nearest:.2f}, others reach {limit:.2f}"
             near = quote[1], review_id or quote[2]
             examples.append(Example(entity, reason, 1 - nearest, claim, *near))

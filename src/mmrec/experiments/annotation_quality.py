@@ -83,24 +83,31 @@ def measure_annotation_quality(
             if example.severity > 0:
                 worst.setdefault(example.entity, example)
         measure.examples[:] = list(worst.values())[:3]
-    missing_texts = "no two texts were written of reviews with words in them"
-    remarks = [f"there is nothing to measure: {missing_texts}"]
+    model = dict(models.annotator.note_provenance)
+    is_builtin = model["model"] == "builtin"
+    for name in ("kind", "prompt"):
+        model.pop(name, None)
+    shown = {name: measure for name, measure in results.items() if measure.rows}
+    strategy, prompts = config.annotation.strategy, config.language.prompts
+    remarks = _remarks(bool(sampled), is_builtin, bool(run.pending))
+    return AnnotationQuality(model, strategy, prompts, counts, shown, remarks)
+
+
+def _remarks(sampled: bool, is_builtin: bool, pending: bool) -> list[str]:
     if sampled:
         remarks = [
             "a match shows that two texts have one subject, not that they say the same of it",
             "the extractive model decides what reviews praise and blame; it may err",
         ]
-    model = dict(models.annotator.note_provenance)
-    if model["model"] == "builtin":
+    else:
+        missing = "no two texts were written of reviews with words in them"
+        remarks = [f"there is nothing to measure: {missing}"]
+    if is_builtin:
         quotes = "the extractive model quotes, and is measured by itself"
         remarks.append(f"{quotes}; its values serve for comparison")
-    if run.pending:
+    if pending:
         remarks.append("answers are pending on the server; what came was measured")
-    for name in ("kind", "prompt"):
-        model.pop(name, None)
-    shown = {name: measure for name, measure in results.items() if measure.rows}
-    strategy, prompts = config.annotation.strategy, config.language.prompts
-    return AnnotationQuality(model, strategy, prompts, counts, shown, remarks)
+    return remarks
 
 
 def _sample(
