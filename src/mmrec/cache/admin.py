@@ -16,8 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from mmrec.cache.store import Store
 from mmrec.errors import ConfigError, DataError, StoreError
 
-__all__ = ["ImportCounts", "Selection", "export", "import_", "prune", "stats"]
-
 # A condition on results or failures, with the fields of a selection as parameters.
 _SELECTED = """
 provenance IN (

@@ -25,9 +25,6 @@ from filelock import FileLock, Timeout
 from mmrec.console import console, track
 from mmrec.errors import StoreError
 
-__all__ = ["Compute", "Failure", "Provenance", "Result", "Store"]
-__all__ += ["default_store_path", "result_keys"]
-
 _FORMAT = 3
 # Provenances are few and long, so a result names its own by a number. Failures are
 # dated in fractions of seconds, to tell those of this run from earlier ones.

@@ -24,8 +24,6 @@ from numpy.typing import DTypeLike
 
 from mmrec.errors import DataError
 
-__all__ = ["Record", "allocate", "parse_list", "read_records", "to_float16", "to_float32"]
-
 _MAX_LINE = 16 * 2**20  # bytes; longer lines are refused, lest one fill the memory
 _LARGE = 100_000_000  # bytes from which an array is mapped; 10^5 reviews stay in memory
 

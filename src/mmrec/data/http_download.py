@@ -19,8 +19,6 @@ from pydantic import BaseModel, PositiveFloat, PositiveInt
 
 from mmrec.errors import PhotoError
 
-__all__ = ["DownloadLimits", "TransientError", "connection_pool", "download", "is_public"]
-
 _RETRY_DELAYS = (0.5, 2.0)  # seconds before the second try, and before the third
 
 

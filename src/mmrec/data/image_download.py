@@ -26,8 +26,6 @@ from mmrec.data.images import IMAGE_FORMATS, cell_entries, load_photo, object_ur
 from mmrec.data.readers import LAYOUTS
 from mmrec.errors import ConfigError, DataError, PhotoError
 
-__all__ = ["DownloadReport", "download_photos", "photo_urls"]
-
 _IndexRow = dict[str, Any]
 
 

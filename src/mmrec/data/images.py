@@ -16,9 +16,6 @@ from mmrec.console import track
 from mmrec.data.files import parse_list
 from mmrec.errors import PhotoError
 
-__all__ = ["IMAGE_FORMATS", "cell_entries", "check_photo", "check_photos", "encode_jpeg"]
-__all__ += ["encode_thumbnail", "is_url", "load_photo", "object_urls", "photo_names"]
-
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """Formats that are decoded, by Pillow's names; decided by content, never by suffix."""
 

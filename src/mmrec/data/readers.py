@@ -29,8 +29,6 @@ from mmrec.data.schema import (
 )
 from mmrec.errors import ConfigError, DataError, PhotoError
 
-__all__ = ["LAYOUTS", "choose_columns", "read_reviews"]
-
 _Columns = Mapping[str, tuple[str, ...]]
 _Row = TypeVar("_Row", ItemRow, ReviewRow)
 _PLAIN: dict[str, tuple[str, ...]] = {

@@ -27,10 +27,6 @@ from mmrec.data.files import parse_list
 from mmrec.data.images import photo_names
 from mmrec.errors import DataError
 
-__all__ = ["ITEM_SCHEMA", "NO_TIME", "REJECT_SCHEMA", "REVIEW_SCHEMA", "EntityKind"]
-__all__ += ["Interactions", "ItemRow", "ReviewRow", "Reviews", "Split", "explain_refusal"]
-__all__ += ["filter_reviews", "split_reviews"]
-
 EntityKind = Literal["user", "item"]
 """Whose reviews are meant: those that a user wrote, or those that an item got."""
 

@@ -29,8 +29,6 @@ from mmrec.console import console
 from mmrec.encoder.weights import Placement, Weights, bundled_minilm, file_digest, locate_encoder
 from mmrec.errors import ModelError, StoreError
 
-__all__ = ["Encoder", "OpenVINOBackend", "TorchBackend"]
-
 
 class Encoder:
     """Encodes texts through a store: each text once, also in later runs.

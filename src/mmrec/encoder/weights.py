@@ -20,8 +20,6 @@ from mmrec.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["MINILM_SHA256", "Placement", "Weights", "bundled_minilm", "file_digest"]
-__all__ += ["folder_digest", "has_fast_bf16", "locate_encoder", "translate_loading_errors"]
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Digest of all-MiniLM-L6-v2's `model.safetensors`, the same as the original's."""

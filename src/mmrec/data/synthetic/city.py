@@ -27,8 +27,6 @@ from mmrec.data.synthetic.review_text import (
 )
 from mmrec.errors import ConfigError
 
-__all__ = ["TRAITS", "City", "build_city", "write_sample_city"]
-
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 

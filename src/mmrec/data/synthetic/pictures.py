@@ -19,8 +19,6 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageEnhance, ImageFilter
 
-__all__ = ["SCENES", "Canvas", "draw_photo"]
-
 _SCALE = 2  # Pillow's shapes have hard edges, so photos are drawn larger and then reduced
 _TABLES: dict[str, Any] = json.loads(
     (files("mmrec.data.synthetic") / "scenes.json").read_text(encoding="utf-8")

@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["PHRASES", "Opinion", "WritingHabits", "choose", "expand", "write_review"]
-
 PHRASES: dict[str, Any] = json.loads(
     (files("mmrec.data.synthetic") / "phrases.json").read_text(encoding="utf-8")
 )
