@@ -65,10 +65,10 @@ class Explainer:
 
     def explain(self, user: int, inputs: RankerInputs, item: int) -> Explanation:
         """Explain the probability of an item, by code, for a user, by view."""
-        # (16, 4): exact Shapley values need the probability with each set of groups known and the
-        # others unknown, from nothing known to everything.
+        # (16, 4): exact Shapley values need the probability with each set of groups known
+        # and the others unknown, from nothing known to everything.
         known = np.array([*product((False, True), repeat=len(KNOWLEDGE_GROUPS))])
-        # (16,) views: of the user or item where the group is known, else of the unknown one.
+        # (16,) views: of the user or item where the group is known, else the unknown one.
         user_view, user_text_view = np.where(known[:, :2], user, inputs.user.unknown_index).T
         item_view, item_text_view = np.where(known[:, 2:], item, inputs.item.unknown_index).T
         views = (user_view, item_view, user_text_view, item_text_view)
@@ -101,10 +101,13 @@ class Explainer:
 
     def typical_quotes(self, item: int, limit: int = 5) -> tuple[list[Quote], list[Quote]]:
         """What is liked and disliked about an item, the most typical sentences first."""
-        quotes = [quote for quote in self._catalog.quotes(item) if not quote.photo]
-        likes = [quote for quote in quotes if quote.liked]
-        dislikes = [quote for quote in quotes if not quote.liked]
-        return self._sort(_distinct(likes))[:limit], self._sort(_distinct(dislikes))[:limit]
+        likes: list[Quote] = []
+        dislikes: list[Quote] = []
+        for quote in self._catalog.quotes(item):
+            if not quote.photo:
+                (likes if quote.liked else dislikes).append(quote)
+        likes, dislikes = self._sort(_distinct(likes)), self._sort(_distinct(dislikes))
+        return likes[:limit], dislikes[:limit]
 
     def _sort(self, quotes: Sequence[Quote], direction: np.ndarray | None = None) -> list[Quote]:
         """Quotes by nearness to a (d,) direction, by default that of their mean."""

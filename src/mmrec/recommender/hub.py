@@ -44,8 +44,8 @@ class PersistentModel:
     def saved(self) -> SavedRecommender:
         """The model as it was fitted or loaded; a DataError if it has not been."""
         if self._saved is None:
-            message = "this Recommender knows nothing yet: call fit(reviews) or load(folder) first"
-            raise DataError(message)
+            problem = "this Recommender knows nothing yet"
+            raise DataError(f"{problem}: call fit(reviews) or load(folder) first")
         return self._saved
 
     @property
@@ -71,8 +71,8 @@ class PersistentModel:
 
     def _save(self, folder: Path, saved: SavedRecommender) -> Path:
         if self._has_live_reviews:
-            message = "live reviews or items are not part of the model: fit again to save them"
-            raise DataError(message)
+            problem = "live reviews or items are not part of the model"
+            raise DataError(f"{problem}: fit again to save them")
         card = save_recommender(saved, folder) / "README.md"
         # The folder may be that of a project with another README, which must not be replaced.
         if not card.exists() or "library_name: mmrec" in card.read_text(errors="replace"):

@@ -43,14 +43,14 @@ class ListScorer:
         self._linear = deepcopy(ranker.linear)
         self._correction = deepcopy(ranker).eval()
         self._item_scores = torch.zeros(self.size)
-        # A run whose correction was not proven has zeros in its last layer (`train_ranker`).
+        # A run whose correction was not proven has zeros in its last layer.
         last_layer = torch.cat([x.abs().flatten(1) for x in ranker.top[-1].parameters()], dim=1)
         active = last_layer.sum(1) > 0
         if self._linear is None:
             active[:] = True
         else:
             for parameter in self._linear.parameters():
-                parameter.data = parameter.mean(0, keepdim=True)  # the mean of R linear models
+                parameter.data = parameter.mean(0, keepdim=True)  # of R linear models
             self._correction.linear = None
             for chunk in torch.split(torch.arange(self.size), _CHUNK_ROWS):
                 self._item_scores[chunk] = self._score_linear(self.inputs, None, chunk)
@@ -127,10 +127,11 @@ class ListScorer:
             with pool, track("recommending", len(users)) as advance:
                 for position, (items, probability) in enumerate(pool.map(top_items, users)):
                     ranked = zip(items.tolist(), probability.tolist(), strict=True)
-                    rows += [(position, rank, *best) for rank, best in enumerate(ranked, 1)]
+                    for rank, best in enumerate(ranked, 1):
+                        rows.append((position, rank, *best))
                     advance(1)
         finally:
-            torch.set_num_threads(threads)  # new threads would inherit the setting of the pool's
+            torch.set_num_threads(threads)  # not the setting of the pool's threads
         schema = {"user": pl.Int64(), "rank": pl.UInt32(), "item": pl.Int64()}
         return pl.DataFrame(rows, schema | {"probability": pl.Float64()}, orient="row")
 

@@ -39,10 +39,10 @@ class _Entity:
     """A user or an item with its live reviews."""
 
     sums: EvidenceSums  # over its reviews
-    # Mixed effects, by the name of the dense column, and (t,) factors of the factor score.
+    # Mixed effects, by dense column, and (t,) factors of the factor score.
     columns: dict[str, float] = field(default_factory=dict)
     factors: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    ratings: list[tuple[int, float]] = field(default_factory=list)  # of a user: items and ratings
+    ratings: list[tuple[int, float]] = field(default_factory=list)  # by a user: of items
 
     @property
     def count(self) -> float:
@@ -107,8 +107,8 @@ class OnlineState:
         if not text.strip() and not captions:
             raise DataError("describe the item in words, or bring a photo of it")
         if not text.strip() and not self._builder.uses_captions:
-            message = "this model has learned nothing from captions: describe the item in words"
-            raise DataError(message)
+            problem = "this model has learned nothing from captions"
+            raise DataError(f"{problem}: describe the item in words")
 
     def views(self, kind: EntityKind, ids: Sequence[str]) -> np.ndarray:
         """(n,) views of users or of items; that of an unknown one for unknown ids."""
@@ -137,7 +137,7 @@ class OnlineState:
         user, count = self._entity("user", self.features.user.unknown_index), len(items)
         user.ratings = [(item, rating) for item in items]
         if (regression := self._regression) is not None:
-            # Ridge regression with one column: a mean shrunk towards zero (see `MixedEffects`).
+            # Ridge regression with one column: a mean shrunk towards zero.
             above_mean, _ = self._residuals(regression, user)
             penalty = self._builder.penalties[0]
             user.columns["rating effect"] = _add_to_mean(0.0, penalty, above_mean)
@@ -146,7 +146,7 @@ class OnlineState:
             rated = statistics.keys() - TEXT_COLUMNS
             user.add_statistics({name: statistics[name] for name in rated})
             user.factors = ridge_factors(item_factors, residuals)
-        # (1, d) mean vectors of the items' texts, which are those of users who like the items.
+        # (1, d) mean vectors of the items' texts, written by users who like them.
         item_vectors, vectors = self.features.item.vectors, {}
         for name in user.sums.vectors:
             if name in item_vectors and name != "dislikes":
