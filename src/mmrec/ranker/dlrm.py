@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from functools import partial
+from itertools import combinations, pairwise, starmap
 from typing import Any, cast
 
 import numpy as np
@@ -140,7 +141,7 @@ class StackedMLP(nn.ModuleList):
     hidden layer and of the output."""
 
     def __init__(self, runs: int, sizes: Sequence[int]) -> None:
-        super().__init__(StackedLinear(runs, *size) for size in pairwise(sizes))
+        super().__init__(starmap(partial(StackedLinear, runs), pairwise(sizes)))
 
     def forward(self, x: Tensor, dropout: StackedDropout | None) -> Tensor:
         """(R, B, output) from (B, input), shared, or from (R, B, input)."""

@@ -228,8 +228,10 @@ class StackTrainer:
         )
         # Of all runs, to be restored at the end: weights of the best epoch, and masks.
         best = {parameter: parameter.detach().clone() for parameter in ranker.parameters()}
-        layers = [layer for layer in ranker.modules() if isinstance(layer, StackedLinear)]
-        masks = [layer.input_mask for layer in layers]
+        masks: dict[StackedLinear, Tensor | None] = {}
+        for layer in ranker.modules():
+            if isinstance(layer, StackedLinear):
+                masks[layer] = layer.input_mask
         histories = [TrainingHistory() for _ in self.weights]
         active = torch.arange(len(histories))  # (a,) runs still in training
         with track(title, config.epochs) as advance:
@@ -255,7 +257,7 @@ class StackTrainer:
                     self.keep_runs(torch.tensor(staying), optimiser)
         for parameter, values in best.items():
             parameter.data, parameter.grad = values, None
-        for layer, mask in zip(layers, masks, strict=True):
+        for layer, mask in masks.items():
             layer.input_mask = mask
         ranker.dropout.restart(self._step)
         self._reduced, self.weights = all_reduced, all_weights
