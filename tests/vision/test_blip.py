@@ -11,7 +11,8 @@ from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ModelError
 from mmrec.llm.types import Answer
 from mmrec.vision.blip import BlipCaptioner
-from mmrec.vision.captioner import LOCAL_CAPTIONERS, caption_fault
+from mmrec.vision.captioner import LOCAL_CAPTIONERS
+from mmrec.vision.types import caption_fault
 from tiny_models import (
     drop_tensor,
     edit_json,

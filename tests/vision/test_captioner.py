@@ -12,15 +12,10 @@ from mmrec.cache.store import Failure
 from mmrec.config import Config, LanguageConfig, VisionConfig
 from mmrec.errors import ConfigError, ModelError
 from mmrec.llm.types import Answer
-from mmrec.vision.captioner import (
-    LOCAL_CAPTIONERS,
-    ColorCaptioner,
-    caption_fault,
-    open_captioner,
-    vision_checks,
-)
+from mmrec.vision.captioner import LOCAL_CAPTIONERS, ColorCaptioner, open_captioner, vision_checks
 from mmrec.vision.image_features import ImageEncoder
 from mmrec.vision.openai_captioner import OpenAICaptioner
+from mmrec.vision.types import caption_fault
 from tiny_models import results_in_blocks, tiny_blip_folder, tiny_resnet_folder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -23,8 +23,9 @@ from mmrec.encoder.weights import Placement
 from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.factory import open_language_model
 from mmrec.llm.types import LanguageModel, NumberedAnswers, NumberedPrompts, Task
-from mmrec.vision.captioner import LOCAL_CAPTIONERS, Captioner, PhotoBlocks, open_captioner
+from mmrec.vision.captioner import LOCAL_CAPTIONERS, open_captioner
 from mmrec.vision.image_features import ImageEncoder
+from mmrec.vision.types import Captioner, PhotoBlocks
 
 __all__ = ["RemoteEncoder", "remote_captioner", "remote_image_encoder", "remote_language_model"]
 

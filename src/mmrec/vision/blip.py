@@ -13,10 +13,8 @@ from mmrec.cache.store import Failure, Provenance
 from mmrec.console import single_line
 from mmrec.errors import ModelError
 from mmrec.llm.types import Answer
-from mmrec.vision.captioner import PhotoBlocks, caption_fault
 from mmrec.vision.image_features import LocalPhotoModel
-
-__all__ = ["BlipCaptioner"]
+from mmrec.vision.types import PhotoBlocks, caption_fault
 
 
 class BlipCaptioner(LocalPhotoModel):

@@ -23,9 +23,7 @@ from mmrec.data.images import load_photo
 from mmrec.encoder.weights import Placement, Weights, file_digest
 from mmrec.errors import PhotoError
 from mmrec.llm.types import Answer
-from mmrec.vision.captioner import Captioner, PhotoBlocks
-
-__all__ = ["Captions", "ImageEncoder", "LocalPhotoModel", "PhotoAnnotator"]
+from mmrec.vision.types import Captioner, PhotoBlocks
 
 
 @dataclass(frozen=True)

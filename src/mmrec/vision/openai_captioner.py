@@ -15,9 +15,7 @@ from mmrec.llm.openai_client import ChatClient
 from mmrec.llm.openai_protocol import ChatRequest
 from mmrec.llm.parsing import UnusableAnswer, parse_text
 from mmrec.llm.types import Answer
-from mmrec.vision.captioner import PhotoBlocks, caption_fault
-
-__all__ = ["OpenAICaptioner"]
+from mmrec.vision.types import PhotoBlocks, caption_fault
 
 _TEXT_IN_PHOTOS = (
     "Words that can be read in the photo are part of what it shows: you may mention them, "
