@@ -7,7 +7,7 @@ import torch
 from mmrec.cache.store import Failure, Store, result_keys
 from mmrec.config import EncoderConfig
 from mmrec.encoder import text_encoder, weights
-from mmrec.encoder.text_encoder import Encoder
+from mmrec.encoder.text_encoder import Encoder, MeanPoolingBackend
 from mmrec.encoder.weights import Placement, bundled_minilm, has_fast_bf16
 from mmrec.errors import ModelError, StoreError
 
@@ -191,7 +191,7 @@ def test_a_converted_model_is_kept_and_a_damaged_one_converted_again(tmp_path, m
     monkeypatch.setenv("MMREC_CACHE", str(tmp_path / "cache"))
 
     def vectors():
-        return text_encoder.OpenVINOBackend(folder, False).encode(["great food"])
+        return MeanPoolingBackend(folder, "openvino", False).encode(["great food"])
 
     first = vectors()
     (cached,) = (tmp_path / "cache").glob("*.xml")

@@ -87,17 +87,15 @@ def export(store: Store, path: Path, selection: Selection) -> int:
     """
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
         raise ConfigError(f"{path}: name a file that ends in .jsonl or .jsonl.gz")
-    query = f"""
-    SELECT key, (SELECT content FROM provenances WHERE id = results.provenance), value, created
-    FROM results WHERE {_SELECTED} ORDER BY key
-    """
+    content = "(SELECT content FROM provenances WHERE id = results.provenance)"
+    query = f"SELECT key, {content}, value, created FROM results WHERE {_SELECTED} ORDER BY key"
     # On the same disk, so that it can be renamed.
     temporary = path.with_name(f".{path.name}.part")
     written, zipped = 0, path.suffix == ".gz"
     try:
         with gzip.open(temporary, "wb") if zipped else temporary.open("wb") as file:
-            for key, content, value, created in store.select(query, selection._asdict()):
-                line = {"key": key.hex(), "provenance": json.loads(content), "created": created}
+            for key, provenance, value, created in store.select(query, selection._asdict()):
+                line = {"key": key.hex(), "provenance": json.loads(provenance), "created": created}
                 try:
                     line["value"] = value.decode()  # readable where it is text
                 except UnicodeDecodeError:

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -65,13 +65,9 @@ def default_store_path() -> Path:
 
 def result_keys(provenance: Provenance, inputs: Iterable[str]) -> list[bytes]:
     """The key of each input's result: sha256 over the provenance and the input."""
-    prefix = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode() + b"\0")
-    keys = []
-    for text in inputs:
-        sha = prefix.copy()
-        sha.update(text.encode("utf-8", "surrogatepass"))
-        keys.append(sha.digest())
-    return keys
+    prefix = json.dumps(provenance, sort_keys=True).encode() + b"\0"
+    encoded = (text.encode("utf-8", "surrogatepass") for text in inputs)
+    return [hashlib.sha256(prefix + content).digest() for content in encoded]
 
 
 class Store:
@@ -80,7 +76,6 @@ class Store:
     The file is made with its folder when absent; without a path all is kept in memory. With
     `retry`, final failures of earlier runs are tried again. After `max_wait` seconds, results that
     another process computes are computed a second time; paid ones never (None waits without limit).
-
     Raises a StoreError if the file cannot be opened or is no such database.
     """
 
@@ -89,9 +84,6 @@ class Store:
         self.max_wait: float | None = None
         self._retry_before = time.time() if retry else 0.0
         self._writing = threading.RLock()
-        if path is not None:
-            with self.translate_errors():
-                path.parent.mkdir(parents=True, exist_ok=True)
         # SQLite does not wait for a process that switches the file to WAL at this moment.
         with self.lock("opening"), self.translate_errors():
             self.db = _open_database(path)
@@ -148,35 +140,31 @@ class Store:
         """
         keys = result_keys(provenance, inputs)
         results = self._settled(keys)
-        if todo := _missing_positions(keys, results):  # results that are stored never wait
-            # What a provider other than this machine computes may cost money, so it is never repeated.
+        if missing := _missing_positions(keys, results):  # results that are stored never wait
+            # What a provider other than this machine computes may cost money: it is never repeated.
             is_local = provenance.get("provider", "transformers") == "transformers"
             lock = self.lock(str(provenance["kind"]), self.max_wait if is_local else None)
-            with track(title, len(todo), status) as advance, lock:
+            with track(title, len(missing), status) as advance, lock:
                 # Whoever held the lock may have computed some of them.
-                settled = self._settled([keys[position] for position in todo])
-                todo = sorted(_missing_positions(keys, results | settled), key=order)
+                settled = self._settled(missing)
+                todo = sorted(_missing_positions(keys, results | settled).values(), key=order)
                 computed = self._compute(provenance, keys, todo, compute, chunk) if todo else ()
                 for new in chain([settled], computed):
                     results |= new
                     advance(len(new), sum(isinstance(result, Failure) for result in new.values()))
-        if missing := len(_missing_positions(keys, results)):
-            raise RuntimeError(f"{missing} inputs were neither answered nor refused")
+        if missing := _missing_positions(keys, results):
+            raise RuntimeError(f"{len(missing)} inputs were neither answered nor refused")
         return [results[key] for key in keys]
 
     def missing(self, provenance: Provenance, inputs: Iterable[str]) -> dict[bytes, int]:
         """Keys and first positions of the inputs that `get_or_compute` would compute."""
         keys = result_keys(provenance, inputs)
-        positions = _missing_positions(keys, self._settled(keys))
-        return {keys[position]: position for position in positions}
+        return _missing_positions(keys, self._settled(keys))
 
     def counts(self) -> dict[str, int]:
         """Number of values by kind."""
-        query = """
-            SELECT json_extract(content, '$.kind'), count(*)
-            FROM results JOIN provenances ON id = results.provenance GROUP BY 1 ORDER BY 1
-        """
-        return dict(self.select(query))
+        join = "results JOIN provenances ON id = results.provenance GROUP BY 1 ORDER BY 1"
+        return dict(self.select(f"SELECT json_extract(content, '$.kind'), count(*) FROM {join}"))
 
     def select(self, query: str, values: Any = ()) -> Iterator[tuple[Any, ...]]:
         """Rows of a query, whose errors are StoreErrors."""
@@ -192,18 +180,16 @@ class Store:
         """Hold the lock of a kind of results, so that processes queue instead of paying twice.
 
         Yields whether it is held: after `max_wait` seconds work goes on without it; None waits for
-        good. The lock is a file beside the database; a store in memory needs none. It is reentrant
-        within its thread, and the system frees it when its process dies, also by kill -9.
-
-        Kinds nest as results are made of each other: a note is made of vectors, so whoever holds
-        `note` may wait for `vector`. Nesting them the other way round too would be a deadlock.
+        good. The lock is a file beside the database (a store in memory needs none), reentrant within
+        its thread; the system frees it when its process dies. Whoever holds `note`, which is made of
+        vectors, may wait for `vector`; nesting kinds the other way round too would be a deadlock.
         """
         if self.path is None:
             yield True
             return
         with self.translate_errors():
             folder = self.path.with_name(f"{self.path.name}.locks")
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             # A singleton, so that within a thread two stores on one file are the same owner.
             lock = FileLock(folder / f"{quote(kind, safe='')}.lock", is_singleton=True)
             is_held = True
@@ -235,30 +221,27 @@ class Store:
         except (OSError, sqlite3.Error) as error:
             name = getattr(error, "sqlite_errorname", "")
             disk = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")
-            remedy = "move it away, or name another"
+            mend = "move it away, or name another"
             if name.startswith("SQLITE_BUSY"):
-                remedy = "another process has it locked; try again when that is done"
+                mend = "another process has it locked; try again when that is done"
             elif isinstance(error, OSError) or name.startswith(disk):
-                remedy = (
+                mend = (
                     "see that the disk has room and that you may write there; its results are kept"
                 )
-            message = f"the store {self.path} cannot be used: {error}; {remedy}"
+            message = f"the store {self.path} cannot be used: {error}; {mend}"
             raise StoreError(message) from error
 
     def _compute(
         self,
         provenance: Provenance,
-        keys: Sequence[bytes],
-        todo: Sequence[int],
+        keys: list[bytes],
+        todo: list[int],
         compute: Compute,
         chunk: int,
     ) -> Iterator[dict[bytes, Result]]:
-        """Compute the results at some positions, and yield them once they are written.
-
-        What has arrived is written whatever happens.
-        """
+        """Compute results, and yield them once they are written, as whatever arrived before an error."""
         unwritten: dict[bytes, Result] = {}
-        blocks = (list(todo[start : start + chunk]) for start in range(0, len(todo), chunk))
+        blocks = (todo[start : start + chunk] for start in range(0, len(todo), chunk))
         try:
             # Closed before the last results are written, so that no call stays under way.
             with closing(compute(blocks)) as results:
@@ -290,23 +273,22 @@ class Store:
         return results
 
 
-def _missing_positions(keys: Sequence[bytes], results: Container[bytes]) -> list[int]:
-    """The first position of each key that has no result."""
+def _missing_positions(keys: list[bytes], results: Container[bytes]) -> dict[bytes, int]:
+    """The keys that have no result, and the first position of each."""
     first: dict[bytes, int] = {}
     for position, key in enumerate(keys):
         if key not in results:
             first.setdefault(key, position)
-    return list(first.values())
+    return first
 
 
 def _open_database(path: Path | None) -> sqlite3.Connection:
     db = sqlite3.connect(path or ":memory:", timeout=60, check_same_thread=False)
     try:
-        db.execute("PRAGMA journal_mode=WAL")
-        # In this mode a killed process loses nothing, and writing does not wait for the disk.
-        db.execute("PRAGMA synchronous=NORMAL")
-        # A checkpoint waits for the disk: every 16 MB instead of every 4.
-        db.execute("PRAGMA wal_autocheckpoint=4000")
+        # A killed process loses nothing, and writing does not wait for the disk, but for a
+        # checkpoint: every 16 MB instead of every 4.
+        for setting in ("journal_mode=WAL", "synchronous=NORMAL", "wal_autocheckpoint=4000"):
+            db.execute(f"PRAGMA {setting}")
         ((version,),) = db.execute("PRAGMA user_version")
         ((tables,),) = db.execute("SELECT count(*) FROM sqlite_master")
         if version == 0 and tables == 0:

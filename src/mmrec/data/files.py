@@ -67,11 +67,11 @@ def read_records(path: Path) -> Iterator[Record]:
         else:
             yield from _read_json_lines(path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        reason = "the gzip data is cut off or damaged"
-        raise DataError(f"{path}: {reason} ({error}); fetch or write the file again") from error
+        reason = f"the gzip data is cut off or damaged ({error}); fetch or write the file again"
+        raise DataError(f"{path}: {reason}") from error
     except OSError as error:
-        mend = "check the file and its permissions"
-        raise DataError(f"{path}: cannot be read ({error}); {mend}") from error
+        reason = f"cannot be read ({error}); check the file and its permissions"
+        raise DataError(f"{path}: {reason}") from error
 
 
 def _open(path: Path) -> BufferedIOBase:
@@ -175,12 +175,11 @@ def _read_csv(path: Path) -> Iterator[Record]:
         records = _csv_records(_read_lines(path))
         first, header = next(records, (Record(1, ""), []))
         header = [cell.strip() for cell in header]
-        reason = ""
         if first.content:
             reason = f"the header cannot be read ({first.content}); write it as UTF-8 CSV"
-        elif len(set(header)) < len(header):
+            raise DataError(f"{path}: line {first.line}: {reason}")
+        if len(set(header)) < len(header):
             reason = "the header names a column twice; rename one of them"
-        if reason:
             raise DataError(f"{path}: line {first.line}: {reason}")
         for record, cells in records:
             content = record.content

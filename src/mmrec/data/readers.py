@@ -6,10 +6,11 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import polars as pl
 from pydantic import ValidationError
@@ -30,7 +31,6 @@ from mmrec.data.schema import (
 from mmrec.errors import ConfigError, DataError, PhotoError
 
 _Columns = Mapping[str, tuple[str, ...]]
-_Row = TypeVar("_Row", ItemRow, ReviewRow)
 _PLAIN: dict[str, tuple[str, ...]] = {
     "review_id": ("review_id", "reviewId"),
     "user": ("user", "user_id", "userId"),
@@ -75,19 +75,31 @@ def read_reviews(path: Path | str, config: ReadConfig = _DEFAULTS) -> Reviews:
     path, captions = Path(path), config.captions_column
     if config.photos is not None and not config.photos.is_dir():
         raise DataError(f"{config.photos}: no such folder of photos; check --photos")
-    files = [_read_review_file(path, config)]
+    files = [_read_file(path, config, ReviewRow)]
     if config.items is not None:
-        files.append(_read_item_file(config.items, config))
+        files.append(_read_file(config.items, config, ItemRow))
     if captions is not None and not any(captions in file.columns for file in files):
         present = [f"{file.path} has {escape_text(', '.join(file.columns), 300)}" for file in files]
         reason = f"no such column in the first rows; {'; '.join(present)}"
         raise DataError(f"--captions-column {captions}: {reason}")
-    photos = chain.from_iterable(file.local_photos() for file in files)
+    photos: list[tuple[str, Path]] = []
+    for file in files:
+        names = [name for _, (*_, names, _) in file.accepted for name in names]
+        local = [(name, file.photo_root) for name in names if not is_url(name)]
+        if remote := len(names) - len(local):
+            log.info("%s: %d photos are URLs and were left out", file.path, remote)
+        photos += local
     checked = check_photos(photos, config.max_pixels)
-    tables = [file.to_table(checked) for file in files]
+    schemas = (REVIEW_SCHEMA, ITEM_SCHEMA)
+    tables = [
+        _to_table(file, schema, checked) for file, schema in zip(files, schemas, strict=False)
+    ]
     items = tables[1] if len(files) > 1 else pl.DataFrame(schema=ITEM_SCHEMA)
-    rejects = pl.concat([file.rejects_table() for file in files])
-    return Reviews(tables[0], items, rejects, str(path))
+    rejects = []
+    for file in files:
+        table = pl.DataFrame(file.rejects, schema=REJECT_SCHEMA, orient="row")
+        rejects.append(table.sort("line", maintain_order=True))
+    return Reviews(tables[0], items, pl.concat(rejects), str(path))
 
 
 def choose_columns(columns: Sequence[str], config: ReadConfig, file: str) -> _Columns:
@@ -127,102 +139,28 @@ def choose_columns(columns: Sequence[str], config: ReadConfig, file: str) -> _Co
     return names
 
 
-def _read_review_file(path: Path, config: ReadConfig) -> _FileReader:
-    file = _FileReader(path, config, REVIEW_SCHEMA)
-    columns = choose_columns(file.columns, config, str(path))
-    ids: set[str] = set()
-    for record, row in file.valid_rows(ReviewRow, columns):
-        content = (row.user, row.item, row.rating, row.text, row.time)
-        digest = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
-        if file.is_first(digest, record, "exact duplicate of an earlier row"):
-            # Without an id that is free, one is derived from the review. A loop, because a file may
-            # hold an id that equals a derived one.
-            while row.review_id is None or row.review_id in ids:
-                row.review_id = digest[:16]
-                digest = hashlib.sha256(digest.encode()).hexdigest()
-            ids.add(row.review_id)
-            file.accept(record, row)
-    file.check_reject_share()
-    return file
-
-
-def _read_item_file(path: Path, config: ReadConfig) -> _FileReader:
-    file = _FileReader(path, config, ITEM_SCHEMA)
-    columns = {"item": _PLAIN["item"], "name": ("name", "title"), "photos": _PLAIN["photos"]}
-    if config.map.get("item") in file.columns:
-        columns["item"] = (config.map["item"],)
-    if set(file.columns).isdisjoint(columns["item"]):
-        present = escape_text(", ".join(file.columns), 500)
+def _choose_item_columns(columns: Sequence[str], config: ReadConfig, file: str) -> _Columns:
+    names = {"item": _PLAIN["item"], "name": ("name", "title"), "photos": _PLAIN["photos"]}
+    if config.map.get("item") in columns:
+        names["item"] = (config.map["item"],)
+    if set(columns).isdisjoint(names["item"]):
+        present = escape_text(", ".join(columns), 500)
         mend = "Name it with --map item=COLUMN"
-        raise DataError(f"{path}: no column for item among: {present}. {mend}")
-    for record, row in file.valid_rows(ItemRow, columns):
-        if file.is_first(row.item, record, "item was described before"):
-            file.accept(record, row)
-    file.check_reject_share()
-    return file
+        raise DataError(f"{file}: no column for item among: {present}. {mend}")
+    return names
 
 
-class _FileReader:
-    """One file whose photos are not checked yet: `columns` of its first rows, accepted rows, refusals."""
+@dataclass
+class _FileRows:
+    """The rows of a file whose photos are not checked yet, and its refusals."""
 
-    def __init__(self, path: Path, config: ReadConfig, schema: Mapping[str, pl.DataType]) -> None:
-        self.path = path
-        self._config = config
-        self._schema = schema
-        self._photo_root = config.photos or path.parent
-        # Cells are in the order of the schema, which ends with photos and captions.
-        self._accepted: list[tuple[Record | None, tuple[Any, ...]]] = []
-        self._rejects: list[tuple[str, int, str, str]] = []
-        self._first_lines: dict[str, int] = {}
-        stream = read_records(path)
-        # Many rows tell the columns, so that an odd first row decides nothing.
-        head = list(islice(stream, 1000))
-        if not head:
-            raise DataError(f"{path}: the file holds no rows; check that it was written to its end")
-        self._records = chain(head, stream)
-        rows = [record.content for record in head if isinstance(record.content, dict)]
-        self.columns = list(dict.fromkeys(chain.from_iterable(rows)))
-        if not rows:
-            for record in head:
-                self.refuse(record, str(record.content))
-            self.check_reject_share()
-
-    def valid_rows(self, model: type[_Row], columns: _Columns) -> Iterator[tuple[Record, _Row]]:
-        """Yield the rows that pass a model's checks, with each field from its first column; refuse others."""
-        captions = self._config.captions_column
-        columns = {**columns, "captions": (captions,) if captions else ()}
-        for record in self._records:
-            content = record.content
-            if isinstance(content, str):
-                self.refuse(record, content)
-                continue
-            values = {}
-            for name, names in columns.items():
-                value = None
-                for column in names:
-                    if column in content:
-                        value = content[column]
-                        break
-                # Absent or null, the field keeps its default or is missing; pandas writes NaN.
-                if value is not None and not (isinstance(value, float) and math.isnan(value)):
-                    values[name] = value
-            try:
-                row = model.model_validate(values, context=self._config)
-            except ValidationError as error:
-                self.refuse(record, explain_refusal(error))
-            else:
-                yield record, row
-
-    def is_first(self, key: str, record: Record, reason: str) -> bool:
-        first = self._first_lines.setdefault(key, record.line)
-        if first != record.line:
-            self.refuse(record, f"{reason}: line {first}")
-        return first == record.line
-
-    def accept(self, record: Record, row: ReviewRow | ItemRow) -> None:
-        """Keep a row; its record only if a photo of it can still be refused."""
-        # Tuples of plain values, because the garbage collector would scan millions of lists.
-        self._accepted.append((record if row.photos else None, tuple(vars(row).values())))
+    path: Path
+    photo_root: Path
+    columns: list[str]  # of the first rows
+    # With the record only if a photo of the row can still be refused. Tuples of plain values, photos
+    # and captions last, because the garbage collector would scan millions of lists.
+    accepted: list[tuple[Record | None, tuple[Any, ...]]] = field(default_factory=list)
+    rejects: list[tuple[str, int, str, str]] = field(default_factory=list)
 
     def refuse(self, record: Record, reason: str) -> None:
         """Note a refusal; the reason is `kind: detail`."""
@@ -232,44 +170,101 @@ class _FileReader:
                 raw = json.dumps(record.content, ensure_ascii=False, default=str)
             except (RecursionError, ValueError, TypeError):
                 raw = "(cannot be shown)"
-        self._rejects.append((str(self.path), record.line, escape_text(reason), escape_text(raw)))
+        self.rejects.append((str(self.path), record.line, escape_text(reason), escape_text(raw)))
 
-    def local_photos(self) -> list[tuple[str, Path]]:
-        names = [name for _, (*_, photos, _) in self._accepted for name in photos]
-        local = [(name, self._photo_root) for name in names if not is_url(name)]
-        if remote := len(names) - len(local):
-            log.info("%s: %d photos are URLs and were left out", self.path, remote)
-        return local
 
-    def to_table(self, checked: Mapping[tuple[str, Path], Path | PhotoError]) -> pl.DataFrame:
-        """Return the accepted rows with the paths of usable photos; refuse the other photos."""
-        rows = []
-        for record, (*cells, names, captions) in self._accepted:
-            paths: dict[str, None] = {}
-            for name in names:
-                photo = checked.get((name, self._photo_root))
-                if isinstance(photo, PhotoError) and record is not None:
-                    self.refuse(record, f"photo {escape_text(name, 80)}: {photo}")
-                elif photo is not None:
-                    paths[str(photo)] = None
-            rows.append((*cells, list(paths), list(captions)))
-        return pl.DataFrame(rows, schema=self._schema, orient="row")
+def _read_file(path: Path, config: ReadConfig, model: type[ReviewRow | ItemRow]) -> _FileRows:
+    """Read the rows that pass a model's checks, each once.
 
-    def rejects_table(self) -> pl.DataFrame:
-        table = pl.DataFrame(self._rejects, schema=REJECT_SCHEMA, orient="row")
-        return table.sort("line", maintain_order=True)
+    Raises a DataError if no row can be used, or more are refused than `max_reject_share`.
+    """
+    stream = read_records(path)
+    # Many rows tell the columns, so that an odd first row decides nothing.
+    head = list(islice(stream, 1000))
+    if not head:
+        raise DataError(f"{path}: the file holds no rows; check that it was written to its end")
+    rows = [record.content for record in head if isinstance(record.content, dict)]
+    file = _FileRows(
+        path, config.photos or path.parent, [*dict.fromkeys(chain.from_iterable(rows))]
+    )
+    columns: dict[str, tuple[str, ...]] = {}
+    if rows:
+        choose = choose_columns if model is ReviewRow else _choose_item_columns
+        columns |= choose(file.columns, config, str(path))
+    columns["captions"] = (config.captions_column,) if config.captions_column else ()
+    first_lines: dict[str, int] = {}  # of each review or item
+    ids: set[str] = set()
+    for record in chain(head, stream if rows else ()):
+        if isinstance(record.content, str):
+            file.refuse(record, record.content)
+            continue
+        try:
+            row = model.model_validate(_pick_values(record.content, columns), context=config)
+        except ValidationError as error:
+            file.refuse(record, explain_refusal(error))
+            continue
+        key, reason = row.item, "item was described before"
+        if isinstance(row, ReviewRow):
+            review = (row.user, row.item, row.rating, row.text, row.time)
+            key = hashlib.sha256(json.dumps(review, default=str).encode()).hexdigest()
+            reason = "exact duplicate of an earlier row"
+        if (first := first_lines.setdefault(key, record.line)) != record.line:
+            file.refuse(record, f"{reason}: line {first}")
+            continue
+        if isinstance(row, ReviewRow):
+            # Without an id that is free, one is derived from the review. A loop, because a file may
+            # hold an id that equals a derived one.
+            while row.review_id is None or row.review_id in ids:
+                row.review_id = key[:16]
+                key = hashlib.sha256(key.encode()).hexdigest()
+            ids.add(row.review_id)
+        file.accepted.append((record if row.photos else None, tuple(vars(row).values())))
+    _check_reject_share(file, config.max_reject_share)
+    return file
 
-    def check_reject_share(self) -> None:
-        """Raise a DataError if no row can be used, or more are refused than `max_reject_share`."""
-        refused, total = len(self._rejects), len(self._rejects) + len(self._accepted)
-        if self._accepted and refused / total <= self._config.max_reject_share:
-            return
-        kinds: dict[str, list[str]] = {}
-        for _, line, reason, _ in self._rejects:
-            kinds.setdefault(reason.partition(":")[0], []).append(f"{reason} (line {line})")
-        common = sorted(kinds.values(), key=len, reverse=True)[:3]
-        examples = "".join(f"\n  {len(reasons)} rows: {reasons[0]}" for reasons in common)
-        raise DataError(
-            f"{self.path}: {refused} of {total} rows were refused:{examples}\n"
-            "Mend the file, name its columns with --map, or allow more with --max-reject-share"
-        )
+
+def _pick_values(content: Mapping[str, Any], columns: _Columns) -> dict[str, Any]:
+    """Return the value of each field that is neither absent nor null, from its first column."""
+    values = {}
+    for name, names in columns.items():
+        for column in names:
+            if column in content:
+                value = content[column]
+                if value is not None and not (isinstance(value, float) and math.isnan(value)):
+                    values[name] = value  # pandas writes NaN for null
+                break
+    return values
+
+
+def _check_reject_share(file: _FileRows, max_share: float) -> None:
+    refused, total = len(file.rejects), len(file.rejects) + len(file.accepted)
+    if file.accepted and refused / total <= max_share:
+        return
+    kinds: dict[str, list[str]] = {}
+    for _, line, reason, _ in file.rejects:
+        kinds.setdefault(reason.partition(":")[0], []).append(f"{reason} (line {line})")
+    common = sorted(kinds.values(), key=len, reverse=True)[:3]
+    examples = "".join(f"\n  {len(reasons)} rows: {reasons[0]}" for reasons in common)
+    raise DataError(
+        f"{file.path}: {refused} of {total} rows were refused:{examples}\n"
+        "Mend the file, name its columns with --map, or allow more with --max-reject-share"
+    )
+
+
+def _to_table(
+    file: _FileRows,
+    schema: Mapping[str, pl.DataType],
+    checked: Mapping[tuple[str, Path], Path | PhotoError],
+) -> pl.DataFrame:
+    """Return the accepted rows with the paths of usable photos; refuse the other photos."""
+    rows = []
+    for record, (*cells, names, captions) in file.accepted:
+        paths: dict[str, None] = {}
+        for name in names:
+            photo = checked.get((name, file.photo_root))
+            if isinstance(photo, PhotoError) and record is not None:
+                file.refuse(record, f"photo {escape_text(name, 80)}: {photo}")
+            elif photo is not None:
+                paths[str(photo)] = None
+        rows.append((*cells, list(paths), list(captions)))
+    return pl.DataFrame(rows, schema=schema, orient="row")

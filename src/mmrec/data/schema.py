@@ -43,8 +43,7 @@ REVIEW_SCHEMA: dict[str, pl.DataType] = {
     "photos": pl.List(pl.String()),
     "captions": pl.List(pl.String()),
 }
-"""Columns of `Reviews.table`; only `time` may be null. Photos are absolute paths of checked files;
-captions came with the data."""
+"""Columns of `Reviews.table`; only `time` may be null. Photos are absolute paths of checked files."""
 
 ITEM_SCHEMA: dict[str, pl.DataType] = {
     "item": pl.String(),
@@ -62,14 +61,13 @@ REJECT_SCHEMA = {"file": pl.String, "line": pl.Int64, "reason": pl.String, "row"
 class Reviews:
     """Checked reviews in the order of the file, their items, and what was refused.
 
-    An item without a row has neither a name nor photos, except those of its reviews. The `source`
-    is a path or name of the origin, for messages and reports.
+    An item without a row has neither a name nor photos, except those of its reviews.
     """
 
     table: pl.DataFrame
     items: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ITEM_SCHEMA))
     rejects: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REJECT_SCHEMA))
-    source: str = "memory"
+    source: str = "memory"  # a path or name, for messages and reports
 
     def __len__(self) -> int:
         return self.table.height
@@ -100,7 +98,6 @@ class Interactions:
 
 
 def _spell_number(value: Any) -> Any:
-    """Return a number as text, 12.0 as `12`; anything else as it is."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if type(value) in (int, float) else value
@@ -147,7 +144,6 @@ def _check_time(time: datetime | None) -> datetime | None:
 
 
 def _list_captions(cell: Any) -> list[Any]:
-    """Return the captions of a cell: one text, a list, or a list in text."""
     listed = parse_list(cell) if isinstance(cell, str) else cell
     return listed if isinstance(listed, list) else [cell]
 
@@ -173,6 +169,7 @@ _Name = Annotated[
     BeforeValidator(_clean_text),
     AfterValidator(lambda name: single_line(name) or None),
 ]
+_Time = Annotated[datetime | None, BeforeValidator(_parse_time), AfterValidator(_check_time)]
 _Photos = Annotated[SkipValidation[tuple[str, ...]], BeforeValidator(photo_names)]
 _Captions = Annotated[
     tuple[_Text, ...],
@@ -182,7 +179,7 @@ _Captions = Annotated[
 
 
 class ReviewRow(BaseModel):
-    """A review, with the columns of `REVIEW_SCHEMA`; whether its photos exist is not checked here.
+    """A review, with the columns of `REVIEW_SCHEMA`; its photos may not exist.
 
     The validation context is a `ReadConfig`, whose `max_text` cuts texts, names and captions.
     """
@@ -194,9 +191,7 @@ class ReviewRow(BaseModel):
     item: _Id
     rating: _Rating
     text: _Text = ""  # a rating alone is still a review
-    time: Annotated[datetime | None, BeforeValidator(_parse_time), AfterValidator(_check_time)] = (
-        None
-    )
+    time: _Time = None
     photos: _Photos = ()
     captions: _Captions = ()
 
@@ -227,15 +222,12 @@ def explain_refusal(error: ValidationError) -> str:
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of disjoint parts, each sorted.
-
-    Valid selects the epoch and the threshold. Reviews of `filtered_rows`, which the filter dropped,
-    may still be evidence.
-    """
+    """Row numbers of disjoint parts, each sorted."""
 
     train: np.ndarray
-    valid: np.ndarray
+    valid: np.ndarray  # selects the epoch and the threshold
     test: np.ndarray
+    # Dropped by the filter; their reviews may still be evidence.
     filtered_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property
@@ -259,10 +251,9 @@ def filter_reviews(table: pl.DataFrame, min_reviews: int = 2) -> pl.DataFrame:
     while remaining.height < previous.height:  # each drop may make others necessary
         previous, remaining = remaining, remaining.filter(enough)
     if remaining.is_empty():
-        raise DataError(
-            f"no review is left after dropping users and items with fewer than {min_reviews} reviews "
-            f"(of {table.height:,}); bring more data or lower --min-reviews"
-        )
+        few = f"users and items with fewer than {min_reviews} reviews (of {table.height:,})"
+        mend = "bring more data or lower --min-reviews"
+        raise DataError(f"no review is left after dropping {few}; {mend}")
     return remaining
 
 
@@ -290,12 +281,16 @@ def split_reviews(
             time = data.time[rest]
             is_cut = time > np.quantile(time, 1 - share, method="lower")
         else:
-            is_cut = _draw_rows(data, rest, share, rng)
+            order = rng.permutation(rest)
+            movable = np.ones(len(order), dtype=bool)
+            for entity in (data.user, data.item):
+                # The first row of each user and item, in random order, stays.
+                movable[np.unique(entity[order], return_index=True)[1]] = False
+            is_cut = np.isin(rest, order[movable][: round(share * len(rest))])
         rest, cut = rest[~is_cut], rest[is_cut]
         if not len(cut):
-            raise DataError(
-                f"no review can go to {name}: {len(rows):,} reviews are too few for a split"
-            )
+            reason = f"{len(rows):,} reviews are too few for a split"
+            raise DataError(f"no review can go to {name}: {reason}")
         parts.append(cut)
     test, valid = parts
     filtered = np.setdiff1d(all_rows, rows, assume_unique=True)
@@ -303,15 +298,3 @@ def split_reviews(
         times = data.time[filtered]
         filtered = filtered[(times != NO_TIME) & (times <= data.time[rest].max())]
     return Split(train=rest, valid=valid, test=test, filtered_rows=filtered)
-
-
-def _draw_rows(
-    data: Interactions, rows: np.ndarray, share: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Draw a share of some rows, but never all of a user or an item; (r,) bool."""
-    order = rng.permutation(rows)
-    movable = np.ones(len(order), dtype=bool)
-    for entity in (data.user, data.item):
-        # The first row of each user and item, in random order, stays.
-        movable[np.unique(entity[order], return_index=True)[1]] = False
-    return np.isin(rows, order[movable][: round(share * len(rows))])

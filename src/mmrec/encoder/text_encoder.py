@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import tempfile
 import threading
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import cache, cached_property
@@ -44,39 +44,30 @@ class Encoder:
     def __init__(
         self, config: EncoderConfig, store: Store, placement: Placement | None = None
     ) -> None:
-        self.config = config
-        self._store = store
-        self._placement = placement or Placement.choose()
+        self.config, self._store = config, store
+        placement = placement or Placement.choose()
         self.source, revision = locate_encoder(config.encoder_model)
         # The fast backends are for MiniLM on a processor.
         self.backend_name: str = config.encoder_backend
-        if self._placement.device == "cuda" or Path(self.source) != bundled_minilm():
+        if placement.device == "cuda" or Path(self.source) != bundled_minilm():
             self.backend_name = "sentence-transformers"
         elif config.encoder_backend == "auto":
             self.backend_name = "openvino" if find_spec("openvino") else "torch"
-        self._precision: str = config.precision
-        if config.precision == "auto":
-            self._precision = "bf16" if self._placement.precision == "bf16" else "fp32"
-        self._provenance: Provenance = {"kind": "vector", "model": config.encoder_model}
-        self._provenance |= {"revision": revision, "precision": self._precision}
+        precision: str = config.precision
+        if precision == "auto":
+            precision = "bf16" if placement.precision == "bf16" else "fp32"
+        self._bf16 = precision == "bf16"
+        # What determines a vector besides the text.
+        self.provenance: Provenance = {"kind": "vector", "model": config.encoder_model}
+        self.provenance |= {"revision": revision, "precision": precision}
         if self.backend_name == "openvino":  # rounds differently in bf16
-            self._provenance["backend"] = self.backend_name
-
-    @property
-    def provenance(self) -> Provenance:
-        """What determines a vector besides the text: model, revision, precision, backend."""
-        return dict(self._provenance)
-
-    @property
-    def description(self) -> str:
-        """Model, precision and backend, for people."""
-        return f"{self.config.encoder_model} ({self._precision}, {self.backend_name})"
+            self.provenance["backend"] = self.backend_name
+        self.description = f"{config.encoder_model} ({precision}, {self.backend_name})"
 
     @cached_property
-    def backend(self) -> _Backend:
+    def backend(self) -> _SentenceTransformersBackend | MeanPoolingBackend:
         """The loaded model; it is loaded when a text is not in the store."""
-        bf16, threads = self._precision == "bf16", torch.get_num_threads()
-        return _load_backend(self.backend_name, self.source, bf16, threads)
+        return _load_backend(self.backend_name, self.source, self._bf16, torch.get_num_threads())
 
     def encode(self, texts: Sequence[str], title: str = "encoding") -> np.ndarray:
         """Encode texts to (n, d) float16 unit vectors; a blank text is encoded like any other.
@@ -99,7 +90,7 @@ class Encoder:
             return len(texts[position]), texts[position]
 
         results = self._store.get_or_compute(
-            self._provenance, texts, compute, title=title, chunk=self.chunk, order=order
+            self.provenance, texts, compute, title=title, chunk=self.chunk, order=order
         )
         vectors = [result for result in results if isinstance(result, bytes)]
         if failures := [result for result in results if isinstance(result, Failure)]:
@@ -121,8 +112,7 @@ class Encoder:
         """(d,) float16 unit vectors of numbered texts, a block at a time, without the store."""
         for block in blocks:
             numbers, texts = zip(*block, strict=True)
-            vectors = self.backend.encode(texts).astype(np.float16)
-            yield from zip(numbers, vectors, strict=True)
+            yield from zip(numbers, self.backend.encode(texts).astype(np.float16), strict=True)
 
 
 class _SentenceTransformersBackend:
@@ -146,28 +136,29 @@ class _SentenceTransformersBackend:
         return _unit(np.asarray(vectors, dtype=np.float32))
 
 
-class _MeanPoolingBackend(ABC):
+class MeanPoolingBackend:
     """A BERT whose sentence vector is the mean over its tokens, as all-MiniLM-L6-v2 is, on a CPU.
 
-    Batches hold a fixed number of tokens, so that activations stay in the processor's cache. Each
-    core works on a batch of its own, since such small batches do not keep two cores busy together.
+    It runs on `torch` or `openvino`. Batches hold a fixed number of tokens, so that activations stay
+    in the processor's cache. Each core works on a batch of its own, since such small batches do not
+    keep two cores busy together.
     """
 
-    dimension: int
-    batch_tokens: int  # of the fastest batch, with padding
-    length_step: int  # texts are padded to a multiple of it
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, engine: str, bf16: bool) -> None:
         from tokenizers import Tokenizer
 
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         settings = json.loads((folder / "sentence_bert_config.json").read_text())
         self._tokenizer.enable_truncation(settings["max_seq_length"])
         self._tokenizer.no_padding()
-
-    @abstractmethod
-    def _mean_vectors(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """(B, d) float32 means over the (B, length) int64 tokens whose mask is 1; thread-safe."""
+        self.dimension: int = json.loads((folder / "config.json").read_text())["hidden_size"]
+        # Tokens of the fastest batch, with padding; texts are padded to a multiple of the step.
+        if engine == "openvino":
+            self._mean_vectors = _open_openvino(folder, bf16)
+            self._batch_tokens, self._length_step = 512, 1
+        else:
+            self._mean_vectors = _open_torch(folder, bf16)
+            self._batch_tokens, self._length_step = 1024, 8  # kernels are compiled for every shape
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Encode texts to (n, dimension) float32 unit vectors, in the order given."""
@@ -184,11 +175,10 @@ class _MeanPoolingBackend(ABC):
         by_length = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
         batches, lengths = [], []
         while by_length:  # batches of similar lengths, the longest first
-            # Rounded up to a multiple of the step.
-            length = -(-len(tokens[by_length[-1]]) // self.length_step) * self.length_step
-            size = max(1, self.batch_tokens // length)
+            longest = len(tokens[by_length[-1]])
+            lengths.append(math.ceil(longest / self._length_step) * self._length_step)
+            size = max(1, self._batch_tokens // lengths[-1])
             batches.append(by_length[-size:])
-            lengths.append(length)
             del by_length[-size:]
         threads = torch.get_num_threads()
         try:
@@ -197,6 +187,16 @@ class _MeanPoolingBackend(ABC):
         finally:
             torch.set_num_threads(threads)
         return _unit(vectors)
+
+
+@cache
+def _load_backend(
+    name: str, source: str, bf16: bool, threads: int
+) -> _SentenceTransformersBackend | MeanPoolingBackend:
+    """A loaded model; there is one for each number of threads in a process."""
+    if name == "sentence-transformers":
+        return _SentenceTransformersBackend(source, bf16)
+    return MeanPoolingBackend(Path(source), name, bf16)
 
 
 class _MeanPooledBert(nn.Module):
@@ -209,60 +209,52 @@ class _MeanPooledBert(nn.Module):
         return (states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
 
 
-class TorchBackend(_MeanPoolingBackend):
-    """Mean pooling on PyTorch."""
+_MeanVectors = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(B, d) float32 means over the (B, length) int64 tokens whose mask is 1; thread-safe."""
 
-    batch_tokens = 1024
-    length_step = 8  # kernels are compiled for every shape
 
-    def __init__(self, folder: Path, bf16: bool) -> None:
-        super().__init__(folder)
-        self._model = _MeanPooledBert(folder, "bf16" if bf16 else "fp32")
-        self.dimension = int(self._model.bert.config.hidden_size)
+def _open_torch(folder: Path, bf16: bool) -> _MeanVectors:
+    model = _MeanPooledBert(folder, "bf16" if bf16 else "fp32")
 
     @torch.inference_mode()
-    def _mean_vectors(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        means: Tensor = self._model(torch.from_numpy(ids), torch.from_numpy(mask))
+    def mean_vectors(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        means: Tensor = model(torch.from_numpy(ids), torch.from_numpy(mask))
         return means.numpy()
 
+    return mean_vectors
 
-class OpenVINOBackend(_MeanPoolingBackend):
-    """Mean pooling on OpenVINO (the extra `openvino`), which fuses what PyTorch does step by step.
+
+def _open_openvino(folder: Path, bf16: bool) -> _MeanVectors:
+    """Open the model in OpenVINO (the extra `openvino`), which fuses what PyTorch does step by step.
 
     In bfloat16 only products are rounded, sums and norms are not, so that vectors are closer to
     those of float32. The converted model is kept beside the default store.
     """
+    try:
+        import openvino
+    except ImportError as error:
+        mend = "`pip install 'mmrec[openvino]'`, or take --encoder-backend torch"
+        raise ModelError(f"OpenVINO cannot be loaded ({error}); {mend}") from error
+    core = openvino.Core()
+    digest = file_digest(folder / "model.safetensors")
+    name = f"openvino-{openvino.__version__[:12]}-{digest[:16]}.xml"
+    path = default_store_path().with_name(name)
+    try:
+        model = core.read_model(path)
+    except RuntimeError:  # absent or damaged
+        model = _convert(folder, path)
+    threads, local = torch.get_num_threads(), threading.local()
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32"}
+    options |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
+    compiled = core.compile_model(model, "CPU", options)
 
-    batch_tokens = 512
-    length_step = 1
-
-    def __init__(self, folder: Path, bf16: bool) -> None:
-        super().__init__(folder)
-        try:
-            import openvino
-        except ImportError as error:
-            mend = "`pip install 'mmrec[openvino]'`, or take --encoder-backend torch"
-            raise ModelError(f"OpenVINO cannot be loaded ({error}); {mend}") from error
-        core = openvino.Core()
-        digest = file_digest(folder / "model.safetensors")
-        name = f"openvino-{openvino.__version__[:12]}-{digest[:16]}.xml"
-        path = default_store_path().with_name(name)
-        try:
-            model = core.read_model(path)
-        except RuntimeError:  # absent or damaged
-            model = _convert(folder, path)
-        self.dimension = int(model.output(0).partial_shape[1].get_length())
-        threads = torch.get_num_threads()
-        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32"}
-        options |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
-        self._compiled = core.compile_model(model, "CPU", options)
-        self._local = threading.local()  # a request serves one thread at a time
-
-    def _mean_vectors(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        if not hasattr(self._local, "request"):
-            self._local.request = self._compiled.create_infer_request()
-        means: np.ndarray = self._local.request.infer([ids, mask])[0].copy()
+    def mean_vectors(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        if not hasattr(local, "request"):  # which serves one thread at a time
+            local.request = compiled.create_infer_request()
+        means: np.ndarray = local.request.infer([ids, mask])[0].copy()
         return means
+
+    return mean_vectors
 
 
 def _convert(folder: Path, path: Path) -> Any:
@@ -292,19 +284,6 @@ def _convert(folder: Path, path: Path) -> Any:
                 temporary.with_suffix(suffix).replace(path.with_suffix(suffix))
         model = openvino.Core().read_model(path)  # to round as later runs do
     return model
-
-
-_Backend = _SentenceTransformersBackend | _MeanPoolingBackend
-
-
-@cache
-def _load_backend(name: str, source: str, bf16: bool, threads: int) -> _Backend:
-    """A loaded model; there is one for each number of threads in a process."""
-    if name == "openvino":
-        return OpenVINOBackend(Path(source), bf16)
-    if name == "torch":
-        return TorchBackend(Path(source), bf16)
-    return _SentenceTransformersBackend(source, bf16)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

