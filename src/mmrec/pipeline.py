@@ -36,12 +36,6 @@ from mmrec.ranker.training import (
 from mmrec.vision.captioner import open_captioner
 from mmrec.vision.image_features import ImageEncoder
 
-__all__ = ["PreparedData", "TrainedModel", "TrainingResult"]
-__all__ += ["open_models", "prepare_data", "train_model", "train_runs"]
-
-TrainedStack = tuple[Ranker, dict[str, list[TrainingHistory]]]
-"""A stack of runs, and the history of each step of training by run."""
-
 
 @dataclass(frozen=True)
 class PreparedData:
@@ -197,69 +191,60 @@ def train_runs(
     label: np.ndarray,
     split: Split,
     runs: Sequence[TrainingRun],
-) -> TrainedStack:
+) -> tuple[Ranker, dict[str, list[TrainingHistory]]]:
     """Train runs of one model side by side, on a Ray cluster if the builder's `config` says so.
 
     They learn the (n,) labels of train rows from features that the builder made; rows of valid (or
-    of test, the paper's way) select the epoch.
+    of test, the paper's way) select the epoch. Returns the stack of runs, and the history of each
+    step of training by run.
     """
-    config = builder.config
-    if config.engine.engine != "ray":
-        return _train_shard(builder, features, label, split, runs, Shard())
-    from mmrec.distributed.training import train_on_workers  # an extra
+    config, shape = builder.config, _ranker_shape(builder, features, len(runs))
 
-    # Workers need no mixed effects, which are large.
-    small_builder = builder.model_copy(update={"mixed_effects": {}})
+    def untrained_ranker() -> Ranker:
+        ranker = Ranker(shape, runs)
+        if any(run.masked_groups for run in runs):
+            ranker.mask_inputs(dense_columns(features), [run.masked_groups for run in runs])
+        return ranker
 
-    def train(shard: Shard) -> tuple[bytes, dict[str, list[TrainingHistory]]]:
-        ranker, history = _train_shard(small_builder, features, label, split, runs, shard)
+    # Workers are sent this function, so it must not need the builder: its effects are large.
+    def train(shard: Shard) -> tuple[Ranker, dict[str, list[TrainingHistory]]]:
+        ranker, inputs = untrained_ranker(), RankerInputs(features)
+        test_rows = split.test if config.training.select == "test" else None
+        task = TrainingTask(inputs, label, split.train, split.valid, test_rows)
+        ranker.standardiser.fit(inputs, split.train)
+        if ranker.linear is not None:
+            effects = np.isin(dense_columns(features), ["user rating effect", "item rating effect"])
+            fit_linear(ranker, runs, task, effects)
+        trainer = StackTrainer(ranker, runs, task, config.training, config.seed, shard)
+        return ranker, trainer.train(config.ranker.reduction)
+
+    def train_remotely(shard: Shard) -> tuple[bytes, dict[str, list[TrainingHistory]]]:
+        ranker, history = train(shard)
         return save(ranker.state_dict()), history
 
-    weights, history = train_on_workers(config.engine, config.training.batch_size, train)
-    ranker = _untrained_ranker(builder, features, runs)
+    if config.engine.engine != "ray":
+        return train(Shard())
+    from mmrec.distributed.training import train_on_workers  # an extra
+
+    batch_size = config.training.batch_size
+    weights, history = train_on_workers(config.engine, batch_size, train_remotely)
+    ranker = untrained_ranker()
     ranker.load_state_dict(load(weights))
     return ranker.eval(), history
 
 
-def _train_shard(
-    builder: FeatureBuilder,
-    features: Features,
-    label: np.ndarray,
-    split: Split,
-    runs: Sequence[TrainingRun],
-    shard: Shard,
-) -> TrainedStack:
-    """As `train_runs`, on this process's shard of every batch."""
-    config, inputs = builder.config, RankerInputs(features)
-    test_rows = split.test if config.training.select == "test" else None
-    task = TrainingTask(inputs, label, split.train, split.valid, test_rows)
-    ranker = _untrained_ranker(builder, features, runs)
-    ranker.standardiser.fit(inputs, split.train)
-    if ranker.linear is not None:
-        effects = np.isin(dense_columns(features), ["user rating effect", "item rating effect"])
-        fit_linear(ranker, runs, task, effects)
-    trainer = StackTrainer(ranker, runs, task, config.training, config.seed, shard)
-    return ranker, trainer.train(config.ranker.reduction)
-
-
-def _untrained_ranker(
-    builder: FeatureBuilder, features: Features, runs: Sequence[TrainingRun]
-) -> Ranker:
-    """A stack with a reducer for text and one for captions; the baseline has one."""
+def _ranker_shape(builder: FeatureBuilder, features: Features, runs: int) -> RankerShape:
+    """A reducer for text and one for captions; the baseline has one."""
     config, inputs = builder.config.ranker, RankerInputs(features)
     groups: dict[str, dict[str, int]] = {"text": inputs.block_sizes}
     if config.features != "baseline" and "item photos" in inputs.block_sizes:
         groups["image"] = {"item photos": groups["text"].pop("item photos")}
-    shape = RankerShape(
+    return RankerShape(
         dense=inputs.dense_size,
         groups=groups,
         categories=len(builder.vocabulary),
         embedding_size=config.embedding_size,
         hidden_size=config.hidden_size,
-        runs=len(runs),
+        runs=runs,
         linear=config.features == "mmrec",
     )
-    ranker = Ranker(shape, runs)
-    if any(run.masked_groups for run in runs):
-        ranker.mask_inputs(dense_columns(features), [run.masked_groups for run in runs])
-    return ranker

@@ -23,7 +23,7 @@ def test_what_cannot_work_is_reported_before_the_server_starts(model, tmp_path, 
     if not flags:
         folder = shutil.copytree(model, tmp_path / "model")
         manifest = json.loads((folder / "model.json").read_text())
-        manifest["config"]["store"] = str(tmp_path)
+        manifest["builder"]["config"]["store"] = str(tmp_path)
         (folder / "model.json").write_text(json.dumps(manifest))
     run = command("serve", folder, *flags.split(), cwd=tmp_path)
     assert run.returncode == 2

@@ -35,7 +35,7 @@ def changed(saved, **settings):
     builder = saved.model.builder
     config = builder.config.model_copy(update=settings)
     model = replace(saved.model, builder=builder.model_copy(update={"config": config}))
-    return replace(saved, config=config, model=model)
+    return replace(saved, model=model)
 
 
 def front_matter(text):

@@ -118,7 +118,7 @@ def test_damaged_and_foreign_models_are_refused(fitted, tmp_path):
         with pytest.raises(ModelError, match=message):
             Recommender.load(folder)
     # The store of another machine is not used.
-    manifest["config"]["store"] = str(tmp_path / "elsewhere" / "store.sqlite")
+    manifest["builder"]["config"]["store"] = str(tmp_path / "elsewhere" / "store.sqlite")
     (folder / "model.json").write_text(json.dumps(manifest))
     assert Recommender.load(folder).config.store is None
 

@@ -114,7 +114,7 @@ def test_a_language_model_writes_sentences_and_annotates_live_reviews(model, fit
     copy = Path(shutil.copytree(model, tmp_path / "model"))
     with serve() as server:
         manifest = json.loads((copy / "model.json").read_text())
-        manifest["config"]["language"]["llm"] = f"openai:test-model@{server.url}"
+        manifest["builder"]["config"]["language"]["llm"] = f"openai:test-model@{server.url}"
         (copy / "model.json").write_text(json.dumps(manifest))
         database = f"sqlite:///{tmp_path / 'live.sqlite'}"
         path = f"/v1/users/{fitted.state.dataset.data.users[1]}/recommendations"

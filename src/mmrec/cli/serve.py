@@ -28,7 +28,7 @@ def serve(model: Model, /, *, config: ServeConfig = ServeConfig()) -> None:
         raise ConfigError(f"{error}: install mmrec[serve]") from error
 
     # Open everything once, so that errors are reported before the server starts.
-    Store(read_manifest(model).config.store or default_store_path()).close()
+    Store(read_manifest(model).builder.config.store or default_store_path()).close()
     open_live_store(model, config).close()
     if config.keys:
         read_keys(config.keys)

@@ -19,8 +19,6 @@ from mmrec.recommender.online import OnlineState
 from mmrec.recommender.persistence import SavedRecommender
 from mmrec.retrieval.text_neighbors import TextSpace, query_similarity
 
-__all__ = ["Catalog", "Quote", "TextSearch"]
-
 _NO_PRICE = PRICE_TAGS.index("none")
 _QUOTED_REVIEWS = 100
 
@@ -135,7 +133,7 @@ class Catalog:
     def quotes(self, item: int) -> list[Quote]:
         """Sentences of the latest reviews of an item, and captions of its photos."""
         quotes: list[Quote] = []
-        for review_id, note in self._notes(item):
+        for review_id, note in self.notes(item):
             quotes += [Quote(text, review_id, liked=True) for text in note.likes]
             quotes += [Quote(text, review_id, liked=False) for text in note.dislikes]
         if not self._quote_captions:
@@ -155,15 +153,10 @@ class Catalog:
                     quotes.append(Quote(text, review_id, liked=True, photo=True))
         return quotes
 
-    def gists(self, item: int) -> list[Quote]:
-        """The gist of each of the latest reviews of an item."""
-        notes = self._notes(item)
-        return [Quote(note.gist, review_id, liked=True) for review_id, note in notes if note.gist]
-
     def _rows(self, item: int) -> np.ndarray:
         return np.flatnonzero(self._dataset.data.item == item)
 
-    def _notes(self, item: int) -> list[tuple[str, Note]]:
+    def notes(self, item: int) -> list[tuple[str, Note]]:
         """Ids and notes of the latest reviews, live ones last."""
         rows = self._rows(item)[-_QUOTED_REVIEWS:]
         ids = [self._dataset.review_ids[row] for row in rows]
@@ -206,19 +199,15 @@ class TextSearch:
 
     def candidates(
         self, query: str | None, categories: Sequence[str], prices: Sequence[str], n: int
-    ) -> np.ndarray | None:
-        """Sorted codes of the items that a list of n is chosen from; None for all."""
-        candidates = None
-        if categories or prices:
-            candidates = self._catalog.matching_items(categories, prices)
-        if query:
-            ranked = self.rank_items(query)
-            # The nearest 5% of all items, but enough to choose from.
-            limit = max(2 * n, len(ranked) // 20)
-            if candidates is not None:
-                ranked = ranked[np.isin(ranked, candidates)]
-            candidates = np.sort(ranked[:limit])
-        return candidates
+    ) -> np.ndarray:
+        """Sorted codes of the items that a list of n is chosen from."""
+        candidates = self._catalog.matching_items(categories, prices)
+        if not query:
+            return candidates
+        ranked = self.rank_items(query)
+        # The nearest 5% of all items, but enough to choose from.
+        limit = max(2 * n, len(ranked) // 20)
+        return np.sort(ranked[np.isin(ranked, candidates)][:limit])
 
     def neighbors(self, name: str, code: int, n: int) -> list[tuple[str, float]]:
         """Ids of items, or users, with similar texts in a space, and cosines."""

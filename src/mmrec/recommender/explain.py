@@ -15,8 +15,6 @@ from mmrec.ranker.inputs import RankerInputs
 from mmrec.recommender.catalog import Catalog, Quote
 from mmrec.recommender.lists import ListScorer
 
-__all__ = ["KNOWLEDGE_GROUPS", "Explainer", "Explanation", "shapley_value", "with_sentences"]
-
 KNOWLEDGE_GROUPS = ("your ratings", "your words", "its ratings", "its words and photos")
 """What a probability is attributed to: numbers and text of the user, and of the item."""
 
@@ -96,7 +94,10 @@ class Explainer:
 
     def summary_quote(self, item: int) -> Quote | None:
         """The gist of a review that is nearest to all gists about an item, by code."""
-        gists = self._catalog.gists(item)
+        gists: list[Quote] = []
+        for review_id, note in self._catalog.notes(item):
+            if note.gist:
+                gists.append(Quote(note.gist, review_id, liked=True))
         return self._sort(_distinct(gists))[0] if gists else None
 
     def typical_quotes(self, item: int, limit: int = 5) -> tuple[list[Quote], list[Quote]]:

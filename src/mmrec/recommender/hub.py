@@ -25,8 +25,6 @@ from mmrec.features.dataset import Models
 from mmrec.pipeline import open_models
 from mmrec.recommender.persistence import SavedRecommender, load_recommender, save_recommender
 
-__all__ = ["PersistentModel", "model_card"]
-
 
 class PersistentModel:
     """A fitted model and the reviews it knows: saved, loaded and published.
@@ -73,6 +71,10 @@ class PersistentModel:
         if self._has_live_reviews:
             problem = "live reviews or items are not part of the model"
             raise DataError(f"{problem}: fit again to save them")
+        if not saved.notes and saved.config.annotation.strategy == "notes":
+            # The baseline is fitted without notes, but explanations will quote them.
+            texts = saved.reviews.table["text"].to_list()
+            saved = replace(saved, notes=self.models.annotator.write_notes(texts))
         card = save_recommender(saved, folder) / "README.md"
         # The folder may be that of a project with another README, which must not be replaced.
         if not card.exists() or "library_name: mmrec" in card.read_text(errors="replace"):
@@ -135,7 +137,7 @@ class PersistentModel:
 
 def _without_private_names(saved: SavedRecommender) -> SavedRecommender:
     """The same without paths of files and addresses of servers."""
-    config = saved.model.builder.config
+    config = saved.config
     llm, captioner = config.language.llm, config.vision.captioner
     changes = {
         "store": None,
@@ -143,14 +145,13 @@ def _without_private_names(saved: SavedRecommender) -> SavedRecommender:
         "language": config.language.model_copy(update={"llm": _strip_address(llm)}),
         "vision": config.vision.model_copy(update={"captioner": _strip_address(captioner)}),
     }
-    config = config.model_copy(update=changes)
-    builder = saved.model.builder.model_copy(update={"config": config})
+    update = {"config": config.model_copy(update=changes)}
+    model = replace(saved.model, builder=saved.model.builder.model_copy(update=update))
     no_photos = pl.lit([], dtype=pl.List(pl.String)).alias("photos")
     table = saved.reviews.table.with_columns(no_photos)
     items = saved.reviews.items.with_columns(no_photos)
     reviews = replace(saved.reviews, table=table, items=items)
-    model = replace(saved.model, builder=builder)
-    return replace(saved, config=config, model=model, reviews=reviews)
+    return replace(saved, model=model, reviews=reviews)
 
 
 def _strip_address(model: str) -> str:
@@ -160,9 +161,7 @@ def _strip_address(model: str) -> str:
 
 def model_card(saved: SavedRecommender) -> ModelCard:
     """The card in Hugging Face's format; it names files, never paths or servers."""
-    # The builder's configuration names the model, also where several were compared.
-    config = saved.model.builder.config
-    name, operating = config.ranker.features, config.operating
+    config, operating, name = saved.config, saved.config.operating, saved.config.ranker.features
     source = PureWindowsPath(saved.reviews.source).name or "unknown"  # splits at / and at \
     bound = f"at most {operating.max_fpr:.0%} of the dislikes"
     if operating.min_tpr is not None:

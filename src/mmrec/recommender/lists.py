@@ -1,22 +1,17 @@
-"""Probabilities of pairs, the best items of a user, and lists of many users."""
+"""Probabilities of pairs, and the best items of a user."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from copy import deepcopy
 
 import numpy as np
-import polars as pl
 import torch
 from torch import Tensor
 
-from mmrec.console import track
 from mmrec.features.tables import Features
 from mmrec.pipeline import TrainedModel
 from mmrec.ranker.inputs import RankerInputs
-
-__all__ = ["ListScorer"]
 
 _CHUNK_ROWS = 2048
 
@@ -105,35 +100,6 @@ class ListScorer:
         probability = self._model.probability(logit[None, best])
         likely = probability >= min_probability
         return codes[best[likely]], probability[likely]
-
-    def top_items_of_all(
-        self,
-        users: Sequence[int],
-        n: int,
-        excluded: Callable[[int], np.ndarray] | None,
-        min_probability: float,
-    ) -> pl.DataFrame:
-        """`top_items` of many users: their position, `rank`, `item`, `probability`."""
-
-        def top_items(user: int) -> tuple[np.ndarray, np.ndarray]:
-            items = excluded(user) if excluded else ()
-            return self.top_items(user, n, excluded=items, min_probability=min_probability)
-
-        # A thread for each list is faster than several for one.
-        threads = torch.get_num_threads()
-        pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-        rows: list[tuple[int, int, int, float]] = []
-        try:
-            with pool, track("recommending", len(users)) as advance:
-                for position, (items, probability) in enumerate(pool.map(top_items, users)):
-                    ranked = zip(items.tolist(), probability.tolist(), strict=True)
-                    for rank, best in enumerate(ranked, 1):
-                        rows.append((position, rank, *best))
-                    advance(1)
-        finally:
-            torch.set_num_threads(threads)  # not the setting of the pool's threads
-        schema = {"user": pl.Int64(), "rank": pl.UInt32(), "item": pl.Int64()}
-        return pl.DataFrame(rows, schema | {"probability": pl.Float64()}, orient="row")
 
     def _list_logits(self, inputs: RankerInputs, user: int, items: Tensor) -> Tensor:
         """(n,) logits, averaged over runs, of a user and n items."""

@@ -30,7 +30,6 @@ from mmrec.features.tables import EntityFeatures, EvidenceSums
 from mmrec.llm.types import Note, Summary
 from mmrec.recommender.persistence import SavedRecommender
 
-__all__ = ["OnlineState"]
 T = TypeVar("T", float, np.ndarray)
 
 

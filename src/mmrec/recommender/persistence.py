@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,11 +33,11 @@ from mmrec.llm.types import Note
 from mmrec.pipeline import TrainedModel
 from mmrec.ranker.dlrm import Ranker, RankerShape
 
-__all__ = ["SavedRecommender", "load_recommender", "read_manifest", "save_recommender"]
-
-_FORMAT = 6
-_DAMAGE = (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError)
-_LIBRARY_DAMAGE = (SafetensorError, PolarsError)
+_FORMAT = 7
+_DAMAGE = (
+    OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError, SafetensorError,
+    PolarsError,
+)  # fmt: skip
 
 
 class Manifest(BaseModel):
@@ -49,7 +48,6 @@ class Manifest(BaseModel):
 
     format: int
     version: str
-    config: Config
     builder: FeatureBuilder
     shape: RankerShape
     class_weights: tuple[float, float]
@@ -61,17 +59,16 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class SavedRecommender:
-    """A fitted recommender: settings, model, its reviews, and what is stored of them.
+    """A fitted recommender: its model with all settings, reviews, and what is stored of them.
 
     Attributes:
         features: of every user and every item by code; rows are the reviews.
         evidence_sums: over the reviews of each user and item, without vectors, whose means are in
             `features`; live reviews are added to them.
         text_regression: of the mixed effects, where the model has any.
-        notes: of the reviews; none where the model was made of summaries.
+        notes: of the reviews; none where the model was not made of notes.
     """
 
-    config: Config
     model: TrainedModel
     reviews: Reviews
     evaluation: FitEvaluation
@@ -80,12 +77,17 @@ class SavedRecommender:
     text_regression: TextRegression | None
     notes: list[Note]
 
+    @property
+    def config(self) -> Config:
+        """All settings; `ranker.features` names the model, also where several were compared."""
+        return self.model.builder.config
+
     @classmethod
     def from_training(
         cls, model: TrainedModel, reviews: Reviews, evaluation: FitEvaluation, dataset: Dataset
     ) -> SavedRecommender:
         """A model whose builder was refitted on all reviews, as a `dataset`."""
-        builder, data, config = model.builder, dataset.data, model.builder.config
+        builder, data = model.builder, dataset.data
         features: dict[EntityKind, EntityFeatures] = {}
         evidence_sums: dict[EntityKind, EvidenceSums] = {}
         entities: dict[EntityKind, np.ndarray] = {"user": data.user, "item": data.item}
@@ -96,9 +98,11 @@ class SavedRecommender:
             evidence_sums[kind] = replace(sums, vectors={})
         effects = builder.mixed_effects.get(NO_GROUP)
         regression = effects.text_regression if effects else None
-        notes = dataset.notes if config.annotation.strategy == "notes" else []
+        uses_notes = builder.config.ranker.features != "baseline"
+        uses_notes &= builder.config.annotation.strategy == "notes"
+        notes = dataset.notes if uses_notes else []
         table = Features(features["user"], features["item"], data.user, data.item)
-        return cls(config, model, reviews, evaluation, table, evidence_sums, regression, notes)
+        return cls(model, reviews, evaluation, table, evidence_sums, regression, notes)
 
 
 def save_recommender(saved: SavedRecommender, folder: Path) -> Path:
@@ -108,7 +112,6 @@ def save_recommender(saved: SavedRecommender, folder: Path) -> Path:
     manifest = Manifest(
         format=_FORMAT,
         version=mmrec.__version__,
-        config=saved.config,
         builder=model.builder,
         shape=model.ranker.shape,
         class_weights=model.class_weights,
@@ -150,9 +153,10 @@ def read_manifest(folder: Path) -> Manifest:
             message = f"format {values.get('format')!r}, this mmrec reads {_FORMAT}; fit again"
             raise ModelError(f"{folder}: {message}")
         manifest = Manifest.model_validate(values)
-    store = manifest.config.store
-    if store is not None and not os.path.isdir(store.parent):  # that of another machine
-        manifest.config = manifest.config.model_copy(update={"store": None})
+    config = manifest.builder.config
+    if config.store is not None and not config.store.parent.is_dir():  # that of another machine
+        config = config.model_copy(update={"store": None})
+        manifest.builder = manifest.builder.model_copy(update={"config": config})
     return manifest
 
 
@@ -168,22 +172,18 @@ def load_recommender(folder: Path) -> SavedRecommender:
         fields = _nest(load_file(folder / "features.safetensors"))
         user = EntityFeatures(tuple(manifest.user_names), **fields["user"])
         item = EntityFeatures(tuple(manifest.item_names), **fields["item"])
-        no_blocks: dict[str, Any] = {"vectors": {}, "text_count": {}}
-        evidence_sums: dict[EntityKind, EvidenceSums] = {
-            "user": EvidenceSums(**no_blocks | fields["user sums"]),
-            "item": EvidenceSums(**no_blocks | fields["item sums"]),
-        }
+        user_sums = EvidenceSums(vectors={}, **fields["user sums"])
+        item_sums = EvidenceSums(vectors={}, **fields["item sums"])
         regression = None
         if known := fields.get("text regression"):
             regression = TextRegression(float(known.pop("mean_rating")), **known)
         data = Interactions.from_table(table)
         return SavedRecommender(
-            config=manifest.config,
             model=TrainedModel(manifest.builder, ranker.eval(), manifest.class_weights, {}),
             reviews=Reviews(table, items, source=manifest.source),
             evaluation=manifest.evaluation,
             features=Features(user, item, data.user, data.item),
-            evidence_sums=evidence_sums,
+            evidence_sums={"user": user_sums, "item": item_sums},
             text_regression=regression,
             notes=[Note.model_validate(note) for note in notes],
         )
@@ -193,7 +193,7 @@ def load_recommender(folder: Path) -> SavedRecommender:
 def _translate_damage(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (*_DAMAGE, *_LIBRARY_DAMAGE) as error:
+    except _DAMAGE as error:
         message = f"{folder}: the saved model is damaged ({error}); fit and save it again"
         raise ModelError(message) from error
 

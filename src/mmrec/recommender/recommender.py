@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import polars as pl
+import torch
 
+from mmrec.console import track
 from mmrec.data.schema import Reviews
 from mmrec.errors import DataError
 from mmrec.evaluation.metrics import Metrics
@@ -26,8 +29,6 @@ from mmrec.recommender.online import OnlineState
 from mmrec.recommender.persistence import SavedRecommender
 from mmrec.retrieval.text_neighbors import diversify
 from mmrec.vision.image_features import PhotoAnnotator
-
-__all__ = ["Recommender", "RecommenderState"]
 
 
 class RecommenderState:
@@ -154,15 +155,30 @@ class Recommender(PersistentModel):
         max_fpr: float | None = None,
     ) -> pl.DataFrame:
         """Up to n rows for each user: `user`, `rank` from 1, `item`, `probability`."""
-        online = self.state.online
+        online, scorer = self.state.online, self.state.scorer
         users = online.ids["user"] if users is None else users
-        excluded = None if seen else online.reviewed_items
-        table = self.state.scorer.top_items_of_all(
-            online.views("user", users).tolist(), n, excluded, self._min_probability(max_fpr)
-        )
-        user_ids = pl.Series("user", users, dtype=pl.String).gather(table["user"])
-        item_ids = pl.Series("item", online.ids["item"], dtype=pl.String).gather(table["item"])
-        return table.with_columns(user_ids, item_ids)
+        min_probability = self._min_probability(max_fpr)
+
+        def top_items(user: int) -> tuple[np.ndarray, np.ndarray]:
+            excluded = () if seen else online.reviewed_items(user)
+            return scorer.top_items(user, n, excluded=excluded, min_probability=min_probability)
+
+        # A thread for each list is faster than several for one.
+        threads = torch.get_num_threads()
+        pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        rows: list[tuple[str, int, str, float]] = []
+        try:
+            with pool, track("recommending", len(users)) as advance:
+                lists = pool.map(top_items, online.views("user", users).tolist())
+                for user, (items, probability) in zip(users, lists, strict=True):
+                    ranked = zip(items.tolist(), probability.tolist(), strict=True)
+                    for rank, (item, value) in enumerate(ranked, 1):
+                        rows.append((user, rank, online.ids["item"][item], value))
+                    advance(1)
+        finally:
+            torch.set_num_threads(threads)  # not the setting of the pool's threads
+        schema = {"user": pl.String(), "rank": pl.UInt32(), "item": pl.String()}
+        return pl.DataFrame(rows, schema | {"probability": pl.Float64()}, orient="row")
 
     def search(self, text: str, n: int = 10) -> list[str]:
         """Ids of items with the text in their name, then of those with nearest reviews."""

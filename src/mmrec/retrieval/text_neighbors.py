@@ -10,8 +10,6 @@ import torch
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.features.tables import EntityFeatures
 
-__all__ = ["TextSpace", "diversify", "query_similarity"]
-
 
 class TextSpace:
     """Directions of the texts about m users or items, in deviations from the mean text.
