@@ -10,7 +10,7 @@ from mmrec.encoder.text_encoder import Encoder
 from mmrec.llm.annotator import build_task
 from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.lexicon import split_sentences
-from mmrec.llm.types import Note, Summary, estimate_tokens
+from mmrec.llm.types import Note, Prompt, Summary, estimate_tokens
 
 REVIEWS = [
     "The ramen was wonderful, with a rich broth. Our waiter was rude and slow! We came on a Tuesday.",
@@ -38,6 +38,21 @@ def model(encoder):
     return ExtractiveModel(encoder, "restaurant")
 
 
+def write(model, answer_type, name, groups):
+    prompts = [
+        (number, Prompt(build_task(name, "restaurant"), (*group,))) for number, group in enumerate(groups)
+    ]
+    return [answer_type.model_validate_json(answer.text) for _, answer in model.generate([prompts])]
+
+
+def write_notes(model, texts):
+    return write(model, Note, "note", [[text] for text in texts])
+
+
+def write_summaries(model, groups):
+    return write(model, Summary, "summary of item", groups)
+
+
 @pytest.mark.parametrize(
     ("text", "tag"),
     [
@@ -54,11 +69,11 @@ def model(encoder):
     ],
 )
 def test_price_tags_follow_phrases_and_meaning(model, text, tag):
-    assert model.write_notes([text])[0].price == tag
+    assert write_notes(model, [text])[0].price == tag
 
 
 def test_notes_hold_sentences_of_their_review(model):
-    for text, note in zip(REVIEWS, model.write_notes(REVIEWS), strict=True):
+    for text, note in zip(REVIEWS, write_notes(model, REVIEWS), strict=True):
         sentences = split_sentences(text)
         assert note.gist in sentences
         assert set(note.likes) | set(note.dislikes) <= set(sentences)
@@ -67,7 +82,7 @@ def test_notes_hold_sentences_of_their_review(model):
 
 
 def test_notes_of_restaurants_have_opinions_and_cuisines(model):
-    ramen, sushi, tacos, naan, coffee, nice = model.write_notes(REVIEWS)
+    ramen, sushi, tacos, naan, coffee, nice = write_notes(model, REVIEWS)
     assert ramen.likes == ["The ramen was wonderful, with a rich broth."]
     assert ramen.dislikes == ["Our waiter was rude and slow!"]
     assert {"ramen", "japanese"} <= set(ramen.categories)
@@ -88,33 +103,32 @@ def test_notes_of_films_have_genres(encoder):
         "sci fi": "Aliens land, a spaceship crashes and robots rule the planet; dull stuff.",
         "musical": "The songs soar and the dancing is a joy.",
     }
-    notes = model.write_notes(list(texts.values()))
+    notes = write_notes(model, list(texts.values()))
     assert [note.categories[0] for note in notes] == list(texts)
     assert notes[2].likes
 
 
 def test_a_note_depends_on_its_review_alone(model):
-    together = model.write_notes([*REVIEWS, *HOSTILE])
-    assert together == [model.write_notes([text])[0] for text in (*REVIEWS, *HOSTILE)]
-    assert together[: len(REVIEWS)] == model.write_notes(REVIEWS)
-    assert model.write_notes(REVIEWS[::-1]) == model.write_notes(REVIEWS)[::-1]
+    together = write_notes(model, [*REVIEWS, *HOSTILE])
+    assert together == [write_notes(model, [text])[0] for text in (*REVIEWS, *HOSTILE)]
+    assert together[: len(REVIEWS)] == write_notes(model, REVIEWS)
+    assert write_notes(model, REVIEWS[::-1]) == write_notes(model, REVIEWS)[::-1]
 
 
 def test_hostile_text_is_only_text(model):
-    notes = model.write_notes(HOSTILE)
+    notes = write_notes(model, HOSTILE)
     assert notes[0] == notes[1] == notes[2] == Note()
     assert notes[3].gist == "👍👍😋"
     assert notes[3].likes
     for text, note in zip(HOSTILE, notes, strict=True):
         assert set(note.likes) | set(note.dislikes) <= set(split_sentences(text))
-    assert model.write_notes([]) == []
 
 
 def test_a_summary_stays_within_its_group_and_budget(encoder):
     for budget in (8, 24, 96):
         model = ExtractiveModel(encoder, "restaurant", budget)
         for group in ([REVIEWS[0]], REVIEWS[:3], REVIEWS, [REVIEWS[5]] * 9):
-            (summary,) = model.write_summaries([group])
+            (summary,) = write_summaries(model, [group])
             sentences = {sentence for text in group for sentence in split_sentences(text)}
             rest = summary.text
             for sentence in sorted(sentences, key=len, reverse=True):
@@ -126,12 +140,11 @@ def test_a_summary_stays_within_its_group_and_budget(encoder):
 
 def test_price_and_categories_of_a_summary_are_votes(model):
     group = ["Cheap ramen, great broth.", "Affordable ramen and friendly staff.", "Pricey sushi."]
-    ramen, nothing, blank = model.write_summaries([group, [], ["", "  "]])
+    ramen, nothing, blank = write_summaries(model, [group, [], ["", "  "]])
     assert ramen.price == "cheap price"
     assert ramen.categories[0] == "japanese"
     assert nothing == blank == Summary()
-    assert model.write_summaries([HOSTILE, group])[1] == ramen
-    assert model.write_summaries([]) == []
+    assert write_summaries(model, [HOSTILE, group])[1] == ramen
 
 
 def test_provenance_names_what_an_answer_depends_on(encoder):
@@ -147,5 +160,5 @@ def test_another_store_gives_the_same_notes(encoder):
     other = Encoder(EncoderConfig(), Store())
     vars(other)["engine"] = encoder.backend
     texts = ["A moving drama, but far too long.", "Dull."]
-    notes = ExtractiveModel(encoder, "film").write_notes(texts[::-1])
-    assert ExtractiveModel(other, "film").write_notes(texts) == notes[::-1]
+    notes = write_notes(ExtractiveModel(encoder, "film"), texts[::-1])
+    assert write_notes(ExtractiveModel(other, "film"), texts) == notes[::-1]

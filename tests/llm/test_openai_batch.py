@@ -429,7 +429,7 @@ def plain(texts):
 @pytest.fixture
 def client(server, store):
     costs = CostTracker(None, Budget(None))
-    return BatchClient(Endpoint("server", "test-model", server.url), costs, store)
+    return BatchClient(Endpoint("server", "test-model", server.url), costs, store, LanguageConfig())
 
 
 def test_looking_at_batches_is_locked(client, store, monkeypatch):

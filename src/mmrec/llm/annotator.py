@@ -27,9 +27,6 @@ class _Reason(BaseModel):
     sentence: str
 
 
-_ANSWERS: dict[str, type[BaseModel]] = {"Note": Note, "Summary": Summary, "Reason": _Reason}
-
-
 @dataclass
 class CallPlan:
     """Calls that would be made, since the store lacks their answers; counted by kind of task."""
@@ -43,9 +40,9 @@ class CallPlan:
 class Annotator:
     """Writes notes and summaries of reviews with a language model.
 
-    Raw answers go into the store before they are parsed. One that cannot be used is asked for
-    once more with the reason; if that fails too, the result is empty and the failure is counted.
-    With a `plan` no call is made, and calls that would be are added to it.
+    Raw answers go into the store before they are parsed. One that cannot be used is asked for once
+    more; if that fails too, the result is empty and the failure is counted. With a `plan` no call
+    is made, and calls that would be are added to it.
     """
 
     def __init__(
@@ -72,8 +69,8 @@ class Annotator:
             return ""
         most_common = self.failures.most_common(3)
         reasons = "; ".join(f"{count:,} times {reason}" for reason, count in most_common)
-        total = self.failures.total()
-        return f"{total:,} prompts failed, and their results are missing: {reasons}"
+        count = self.failures.total()
+        return f"{count:,} prompts failed, and their results are missing: {reasons}"
 
     def write_notes(self, texts: Sequence[str]) -> list[Note]:
         """A note on each text alone; an empty one where the text is blank or the model failed."""
@@ -81,22 +78,15 @@ class Annotator:
             fitted: list[Texts] = [(text,) if text.strip() else () for text in texts]
         else:
             fitted = list(map(self._context.fit_text, texts))
-        task = build_task("note", self._annotation.item_kind)
-        notes = self._ask(
-            task, fitted, lambda answer, _: self._parse(answer, Note), "reading reviews"
-        )
+        notes = self._ask("note", fitted, partial(self._parse, Note), "reading reviews")
         return [note or Note() for note in notes]
 
     def write_reasons(self, groups: Sequence[Sequence[str]]) -> list[str]:
-        """A sentence on one item from each group of sentences about it.
-
-        It is empty where also the second answer states more than the group, or nothing is generated.
-        """
+        """A sentence on one item from each group of sentences about it; empty where that failed."""
         if self._is_extractive:
             return [""] * len(groups)
         texts = [tuple(filter(None, map(sanitize, group))) for group in groups]
-        task = build_task("reason", self._annotation.item_kind)
-        sentences = self._ask(task, texts, parsing.parse_sentence, "writing reasons")
+        sentences = self._ask("reason", texts, parsing.parse_sentence, "writing reasons")
         return [sentence or "" for sentence in sentences]
 
     def write_summaries(
@@ -149,22 +139,21 @@ class Annotator:
 
     def _summarize(self, entity_kind: EntityKind, texts: Sequence[Texts]) -> list[Summary]:
         """A summary of each tuple of texts that fit into a prompt."""
-        max_categories = self._annotation.max_categories
 
         def ask(name: str, parse: Callable[[Answer], T], title: str) -> list[T | None]:
-            task = build_task(name, self._annotation.item_kind, max_categories)
-            return self._ask(task, texts, lambda answer, _: parse(answer), title)
+            return self._ask(name, texts, lambda answer, _: parse(answer), title)
 
         name, title = f"summary of {entity_kind}", f"summarising {entity_kind}s"
         if self._is_extractive or self._language.prompts == "default":
-            structured = ask(name, lambda answer: self._parse(answer, Summary), title)
+            structured = ask(name, partial(self._parse, Summary), title)
             return [summary or Summary() for summary in structured]
         # The paper's separate calls: a summary, and of an item its price tag and its categories.
         written = ask(f"paper's {name}", parsing.parse_text, title)
         if entity_kind == "user":
             return [Summary(text=text or "") for text in written]
         prices = ask("paper's price", parsing.parse_price, "asking for prices")
-        parse = partial(parsing.parse_categories, max_categories=max_categories)
+        limit = self._annotation.max_categories
+        parse = partial(parsing.parse_categories, max_categories=limit)
         listed = ask("paper's categories", parse, "asking for categories")
         summaries = []
         for text, price, labels in zip(written, prices, listed, strict=True):
@@ -172,15 +161,16 @@ class Annotator:
             summaries.append(Summary(text=text or "", **opinions))
         return summaries
 
-    def _parse(self, answer: Answer, result_type: type[AnnotationT]) -> AnnotationT:
+    def _parse(self, result_type: type[AnnotationT], answer: Answer, _: Texts = ()) -> AnnotationT:
         if self._is_extractive:
             return result_type.model_validate_json(answer.text)
         return parsing.parse_annotation(answer, result_type, self._annotation.max_categories)
 
     def _ask(
-        self, task: Task, texts: Sequence[Texts], parse: Callable[[Answer, Texts], T], title: str
+        self, name: str, texts: Sequence[Texts], parse: Callable[[Answer, Texts], T], title: str
     ) -> list[T | None]:
         """The parsed answer about each tuple of texts; None for () and where no answer is usable."""
+        task = build_task(name, self._annotation.item_kind, self._annotation.max_categories)
         prompts = {index: Prompt(task, group) for index, group in enumerate(texts) if group}
         results: list[T | None] = [None] * len(texts)
         # Models that think before they answer need room for that too.
@@ -210,7 +200,6 @@ class Annotator:
             return []
         task = prompts[0].task
         provenance = self.model.provenance(task)
-        # The instructions are in the provenance, so a key needs the texts alone.
         inputs = [json.dumps([prompt.texts, prompt.rejected]) for prompt in prompts]
         if self.plan is not None:
             missing = self._store.missing(provenance, inputs)
@@ -227,15 +216,13 @@ class Annotator:
         def compute(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
             prompt_blocks = ([(index, prompts[index]) for index in block] for block in blocks)
             for index, answer in self.model.generate(prompt_blocks):
-                if isinstance(answer, Failure):
-                    yield index, answer
-                else:
+                if isinstance(answer, Answer):
                     yield index, answer.model_dump_json().encode()
+                else:
+                    yield index, answer
 
-        chunk, status = self.model.chunk_size, self.model.status
-        results = self._store.get_or_compute(
-            provenance, inputs, compute, title=title, chunk=chunk, status=status
-        )
+        options: Any = {"chunk": self.model.chunk_size, "status": self.model.status}
+        results = self._store.get_or_compute(provenance, inputs, compute, title=title, **options)
         answers: list[Answer | Failure] = []
         try:
             for result in results:
@@ -261,9 +248,9 @@ def build_task(name: str, item_kind: str, max_categories: int = 5) -> Task:
     instructions = texts["prompt"].format(kind=item_kind, fields=fields, rules=rules)
     schema: dict[str, object] | None = None
     if "answer" in texts:
+        answers: dict[str, type[BaseModel]] = {"Note": Note, "Summary": Summary, "Reason": _Reason}
         properties: dict[str, dict[str, object]] = {}
-        answer_type = _ANSWERS[texts["answer"]]
-        for label, details in answer_type.model_json_schema()["properties"].items():
+        for label, details in answers[texts["answer"]].model_json_schema()["properties"].items():
             used = ("type", "items", "enum")  # without titles and defaults
             properties[label] = {key: details[key] for key in used if key in details}
         # OpenAI's strict form: every field required, no others.

@@ -73,19 +73,14 @@ class Price:
             from genai_prices import calc_price
 
             million = 1_000_000
-            tokens = [{"input_tokens": million}, {"output_tokens": million}]
-            tokens.append({"input_tokens": million, "cache_read_tokens": million})
+            cached_tokens = {"input_tokens": million, "cache_read_tokens": million}
             prices = []
-            for counts in tokens:
-                price = calc_price(PricedUsage(**counts), model, provider_id=provider)
+            for tokens in ({"input_tokens": million}, {"output_tokens": million}, cached_tokens):
+                price = calc_price(PricedUsage(**tokens), model, provider_id=provider)
                 prices.append(float(price.total_price))
         except (ImportError, LookupError, ValueError):  # The list is not here or lacks the model.
             return None
         return cls(*prices)
-
-    def halved(self) -> Price:
-        """The price in batches."""
-        return Price(self.input / 2, self.output / 2, self.cached / 2)
 
     def cost(self, usage: Usage) -> float:
         """US dollars of some tokens."""
@@ -105,19 +100,17 @@ class Budget:
 class CostTracker:
     """Calls, tokens and money of one model in one run.
 
-    Where the price is unknown, only tokens are counted, and a ConfigError is raised if the budget has
-    a limit. A call is made only while the budget holds the most that it can cost. That is an
-    estimate, so texts of more tokens can exceed it by what is in flight.
+    A call is made only while the budget holds the most that it can cost: an estimate, so that texts
+    of more tokens can exceed it by what is in flight. A ConfigError is raised where the budget has
+    a limit, and the price is unknown.
     """
 
     def __init__(self, price: Price | None, budget: Budget) -> None:
         if budget.limit is not None and price is None:
             unknown = "--budget needs a price, and that of this model is not known"
             raise ConfigError(f"{unknown}: name it by --llm-price")
-        self.price = price
-        self.calls = 0
-        self.usage = Usage()
-        self._budget = budget
+        self.price, self._budget = price, budget
+        self.calls, self.usage = 0, Usage()
 
     @property
     def dollars(self) -> float:

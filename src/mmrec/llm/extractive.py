@@ -43,22 +43,15 @@ class ExtractiveModel(LanguageModel):
 
     A lexicon and the closeness of sentence vectors to model sentences decide what a sentence says.
     A note depends on its review alone, so that no other review can change it. Only the first 128
-    sentences of a review are read.
-
-    Args:
-        encoder: encodes sentences; its store keeps their vectors.
-        item_kind: `restaurant` and `film` have their own vocabularies, other kinds a generic one.
-        summary_tokens: most tokens of a summary's text.
+    sentences of a review are read. A summary's text has at most `summary_tokens`.
     """
 
     chunk_size = 2048
     window: int | None = None
 
     def __init__(self, encoder: Encoder, item_kind: str, summary_tokens: int = 96) -> None:
-        self._encoder = encoder
-        self._lexicon = Lexicon(item_kind)
-        self._item_kind = item_kind
-        self._summary_tokens = summary_tokens
+        self._encoder, self._lexicon = encoder, Lexicon(item_kind)
+        self._item_kind, self._summary_tokens = item_kind, summary_tokens
 
     def provenance(self, task: Task) -> dict[str, object]:
         """What determines an answer besides the texts."""
@@ -74,27 +67,16 @@ class ExtractiveModel(LanguageModel):
         return ""
 
     def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
-        """Answer prompts block by block; all prompts of a block have the same task."""
+        """Answer prompts block by block: central and diverse sentences, and votes of the notes."""
         for block in prompts:
-            answers: Sequence[Note | Summary]
-            groups = [prompt.texts for _, prompt in block]
-            if block[0][1].task.name == "note":
-                answers = self.write_notes(list(chain.from_iterable(groups)))
-            else:
-                answers = self.write_summaries(groups)
-            for (number, _), answer in zip(block, answers, strict=True):
+            # A text is read once, however many groups it is in; vectors take about 2 KB a review.
+            texts = dict.fromkeys(chain.from_iterable(prompt.texts for _, prompt in block))
+            annotated = dict(zip(texts, self._annotate([*texts]), strict=True))
+            for number, prompt in block:
+                reviews = [annotated[text] for text in prompt.texts]
+                is_note = prompt.task.name == "note"
+                answer = reviews[0].note if is_note else self._summarize(reviews)
                 yield number, Answer(text=answer.model_dump_json())
-
-    def write_notes(self, texts: Sequence[str]) -> list[Note]:
-        """A note on each text alone; an empty one on a blank text."""
-        return [review.note for review in self._annotate(texts)]
-
-    def write_summaries(self, groups: Sequence[Sequence[str]]) -> list[Summary]:
-        """A summary of each group: central and diverse sentences, and votes of the notes."""
-        # A text is read once, however many groups it is in; vectors take about 2 KB a review.
-        texts = list(dict.fromkeys(chain.from_iterable(groups)))
-        annotated = dict(zip(texts, self._annotate(texts), strict=True))
-        return [self._summarize([annotated[text] for text in group]) for group in groups]
 
     def polarity(self, sentences: Sequence[str]) -> np.ndarray:
         """How much sentences praise or blame, from -1 to 1: (n,)."""
@@ -106,12 +88,10 @@ class ExtractiveModel(LanguageModel):
         return ZeroShotScorer(self._encoder, self._lexicon)
 
     def _annotate(self, texts: Sequence[str], chunk: int = 1024) -> Iterator[_AnnotatedReview]:
-        # In chunks, which bound the memory of vectors.
         for first in range(0, len(texts), chunk):
             reviews = []
             for text in texts[first : first + chunk]:
                 reviews.append(list(dict.fromkeys(split_sentences(text)))[:128])
-            # Arrays hold the sentences of all reviews one after the other.
             flat = list(chain.from_iterable(reviews))
             vectors = self._encoder.encode(flat, "reading reviews")
             words = list(map(split_words, flat))
@@ -157,7 +137,6 @@ class ExtractiveModel(LanguageModel):
             for _, keyword, indices in self._lexicon.keywords.find(sentence):
                 for index in indices:
                     by_keywords[index] += 1.5 if keyword == labels[index] else 1.0
-        # A sentence must be so many standard deviations closer to a label than neutral ones are.
         above = scores.max(0, initial=-np.inf) - self._lexicon.vocabulary["margin"]
         # A label without a keyword counts less than one with.
         by_meaning = np.where(above > 0, 0.4 + 0.3 * above, 0)
@@ -194,10 +173,9 @@ def _select_gist(review: Sequence[str], vectors: np.ndarray, polarity: np.ndarra
     """The most central sentence that shares the review's opinion and is long enough to say why."""
     if not review:
         return ""
-    direction = np.sign(polarity.sum())
+    agreement = np.sign(polarity.sum()) * polarity
     length = np.minimum(np.char.count(review, " ") / 7, 1.0)
-    centrality = _centrality(vectors.astype(np.float32))
-    scores = centrality + 0.4 * direction * polarity + 0.2 * length
+    scores = _centrality(vectors.astype(np.float32)) + 0.4 * agreement + 0.2 * length
     return review[int(np.argmax(np.round(scores, 3)))]
 
 

@@ -39,8 +39,9 @@ def open_chat_client(
 
     price = Price.for_model(endpoint.provider, endpoint.model, config.llm_price)
     if batch and store is not None:
-        costs = CostTracker(price and price.halved(), budget)
-        return BatchClient(endpoint, costs, store, config.call_tokens, config.retry_failed)
+        half = price and Price(price.input / 2, price.output / 2, price.cached / 2)
+        costs = CostTracker(half, budget)
+        return BatchClient(endpoint, costs, store, config)
     client = ChatClient(endpoint, config.in_flight, CostTracker(price, budget), config.call_tokens)
     if store is not None:
         client.count_submitted = lambda: BatchJobStore(store).count_pending()
@@ -58,16 +59,10 @@ def open_language_model(
 ) -> LanguageModel:
     """The language model that `--llm` names; nothing is loaded or called yet.
 
-    Args:
-        config: names it.
-        encoder: of the extractive model.
-        store: remembers batches.
-        budget: by default a new one with the configured limit.
-        batch: whether requests are submitted as batches that are collected later.
-        placement: where a model of `transformers:` runs, and how exact.
-
-    Raises:
-        ConfigError: an unknown spec, or batches of a model that takes none.
+    The encoder is for the extractive model, and the placement says where a model of `transformers:`
+    runs, and how exact. With `batch`, requests are submitted as batches that are collected later.
+    By default the budget is a new one. Raises ConfigError: an unknown spec, or a model without
+    batches.
     """
     language, annotation = config.language, config.annotation
     if language.llm == "builtin" and not batch:

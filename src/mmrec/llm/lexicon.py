@@ -21,7 +21,7 @@ Words = list[str]
 """A sentence in lower case without accents: words, and emoji one by one."""
 _MAX_CHARACTERS = 600
 _SENTENCE_END = re.compile(
-    r"(?<=[.!?…][\"'”’)\]])\s+"  # "like this." next
+    r"(?<=[.!?…][\"'”’)\]])\s+"
     r"|(?<=[.!?…।])\s+"
     r"|(?<=[。！？])(?![。！？])"
     r"|(?<=[!?])(?=\w)"  # no space after the mark
@@ -111,7 +111,6 @@ def _limit_length(sentence: str, max_words: int = 60) -> list[str]:
     while words:
         end = max_words
         if len(words) > end:
-            # Backwards to the middle; later commas leave less to be cut again.
             positions = range(end, end // 2 + 1, -1)
             end = next((stop for stop in positions if words[stop - 1][-1] in ",;:-"), end)
         piece, words = " ".join(words[:end]), words[end:]
@@ -167,8 +166,7 @@ class Lexicon:
         vocabulary: the kind's part of the file: model sentences (anchors) that praise and blame the
             same subjects and of each price tag, words of prices; and of every category a model
             sentence, keywords, and its rough share of all items, from general knowledge.
-        labels: names of the categories.
-        keywords: words and phrases, with the indices of the labels that they suggest.
+        labels: names of the categories, and in `keywords` what suggests the index of each.
     """
 
     def __init__(self, item_kind: str) -> None:
@@ -183,10 +181,9 @@ class Lexicon:
             for name in dict.fromkeys([label, *category["keywords"]]):
                 keywords[name].append(index)
         self.keywords = Phrases(keywords)
-        weights = {"strong_positive": 2.0, "positive": 1.0}
-        weights |= {"negative": -1.0, "strong_negative": -2.0}
+        names = ("strong_positive", "positive", "negative", "strong_negative")
         opinions: dict[str, float] = {}
-        for name, weight in weights.items():
+        for name, weight in zip(names, (2.0, 1.0, -1.0, -2.0), strict=True):
             opinions |= dict.fromkeys(content["polarity"][name], weight)
         self._opinions = Phrases(opinions)
         self._negations = frozenset(content["negations"])
@@ -227,8 +224,7 @@ class Lexicon:
 class ZeroShotScorer:
     """Scores sentences by the closeness of their vectors to model sentences of a lexicon.
 
-    All constants come from the lexicon's sentences, never from those that are scored, so that a
-    score depends on its sentence alone.
+    Constants come from the lexicon's sentences alone, so that a score depends on its sentence alone.
     """
 
     def __init__(self, encoder: Encoder, lexicon: Lexicon) -> None:
@@ -239,8 +235,7 @@ class ZeroShotScorer:
         anchors, tags = vocabulary["anchors"], vocabulary["price"]["anchors"]
         praise, blame = encode(anchors["positive"]), encode(anchors["negative"])
         self._blame, self._praise = blame.mean(0), praise.mean(0)
-        # From cheap to overpriced.
-        self._tags = np.stack([encode(texts).mean(0) for texts in tags.values()])
+        self._tags = np.stack([encode(texts).mean(0) for texts in tags.values()])  # cheap first
         prompts, listings, shares = [], [], []
         default_share = 0.1  # of items, for a category without a known share
         for label, category in vocabulary["categories"].items():
@@ -253,10 +248,8 @@ class ZeroShotScorer:
         self._labels = _normalize(labels - labels.mean(0))
         self._center = neutral.mean(0)
         background = (np.concatenate([neutral, labels]) - self._center) @ self._labels.T
-        # A label is no background of its own.
-        np.fill_diagonal(background[len(neutral) :], np.nan)
-        self._mean = np.nanmean(background, axis=0)
-        self._deviation = np.nanstd(background, axis=0)
+        np.fill_diagonal(background[len(neutral) :], np.nan)  # each label itself
+        self._mean, self._deviation = np.nanmean(background, axis=0), np.nanstd(background, axis=0)
         self._bonus = 0.6 * np.log(np.array(shares, np.float32) / default_share)
 
     def opinions(self, vectors: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """OpenAI's Batch API: requests go as files, a later run collects the answers, at half the price.
 
-What was submitted, and answers that were collected, are in the store's database, so that a crash at
-any point neither pays twice nor loses answers.
+The store's database holds what was submitted, so that a crash neither pays twice nor loses answers.
 """
 
 from __future__ import annotations
@@ -12,14 +11,15 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import chain
-from tempfile import TemporaryFile, gettempdir
-from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal
+from tempfile import TemporaryFile
+from typing import IO, Any, ClassVar, Literal
 
 from pydantic import TypeAdapter
 
 from mmrec.cache.store import Failure, Store
+from mmrec.config import LanguageConfig
 from mmrec.console import console, escape_text
-from mmrec.errors import ModelError, StoreError
+from mmrec.errors import ModelError
 from mmrec.llm.cost import AnswersPending, BudgetReached, CostTracker
 from mmrec.llm.openai_client import ChatClient
 from mmrec.llm.openai_protocol import (
@@ -31,25 +31,21 @@ from mmrec.llm.openai_protocol import (
 )
 from mmrec.llm.types import Answer, NumberedAnswers, Usage
 
-if TYPE_CHECKING:
-    from openai import OpenAI
-    from openai.types import Batch
+_CHAT = "/v1/chat/completions"
 
 
 class BatchJobStore:
     """Submitted requests of one server, and answers that were collected but not yet taken.
 
     The requests of a batch have its token, and the server's ids of its file and of the batch once
-    these are recorded. Without a file id nothing was created. With a file id but no batch id the
-    process may have died between the creation of the batch and its record.
+    these are recorded. Without a file id nothing was created.
     """
 
     _answers: ClassVar[TypeAdapter[Answer | Failure]] = TypeAdapter(Answer | Failure)
     _pending = "FROM batch_requests WHERE answer IS NULL AND server = ?"
 
     def __init__(self, store: Store, server: str = "") -> None:
-        self._store = store
-        self._server = server
+        self._store, self._server = store, server
         self._execute(
             "CREATE TABLE IF NOT EXISTS batch_requests (name TEXT PRIMARY KEY, "
             "server TEXT NOT NULL, token TEXT NOT NULL, file_id TEXT, batch_id TEXT, "
@@ -80,27 +76,23 @@ class BatchJobStore:
 
     def unfinished_jobs(self) -> list[tuple[str, str | None, str | None]]:
         """Token, file id and batch id of each job that was not collected yet."""
-        query = (
-            f"SELECT token, file_id, batch_id {self._pending} GROUP BY token ORDER BY min(rowid)"
-        )
-        return self._execute(query, self._server)
+        jobs = f"SELECT token, file_id, batch_id {self._pending} GROUP BY token"
+        return self._execute(f"{jobs} ORDER BY min(rowid)", self._server)
 
     def add(self, token: str, requests: Mapping[str, Usage]) -> None:
         """Record a job before the server is called: its requests, and the most tokens of each."""
-        columns = "name, server, token, input, output"
-        insert = f"INSERT OR REPLACE INTO batch_requests ({columns}) VALUES (?, ?, ?, ?, ?)"
+        insert = "INSERT OR REPLACE INTO batch_requests VALUES (?, ?, ?, NULL, NULL, ?, ?, NULL)"
         with self._store.transaction() as db:
             for name, usage in requests.items():
                 db.execute(insert, (name, self._server, token, usage.input, usage.output))
 
     def record(self, token: str, column: Literal["file_id", "batch_id"], server_id: str) -> None:
-        """The file was uploaded, from now on there may be a batch of it; or that was created."""
+        """The file was uploaded, so that there may be a batch of it; or that was created."""
         update = f"UPDATE batch_requests SET {column} = ? WHERE token = ?"
         self._execute(update, server_id, token)
 
     def finish(self, token: str, answers: Iterable[tuple[str, Answer | Failure]] = ()) -> int:
-        """Keep the answers of a job, and forget the others: how many, since these may be resubmitted."""
-        # One transaction: a process that dies meanwhile leaves the job as it was.
+        """Keep the answers of a job, all or none; forget the other requests, and count them."""
         update = "UPDATE batch_requests SET answer = ? WHERE name = ? AND token = ?"
         with self._store.transaction() as db:
             for name, answer in answers:
@@ -118,31 +110,20 @@ class BatchClient(ChatClient):
     """A chat model whose answers come later: the same command, run again, collects them.
 
     Ordinary calls are made until one is answered: what the server refuses of it (JSON schema, a
-    parameter) it would refuse of every line of a batch, a day later.
-
-    Args:
-        costs: at the price of batches, with what requests at the server cost at most.
-        store: remembers what was submitted.
-        resubmit: whether requests are submitted again whose batch the server has forgotten.
+    parameter) it would refuse of every line of a batch, a day later. The costs are at the price of
+    batches. With `retry_failed`, requests are submitted again whose batch the server has forgotten.
     """
 
     max_requests = 50_000  # of one batch file
     max_bytes = 100_000_000
-
     _remedy = " What was submitted is remembered, run the same again"
     _not_found_hint = "if it takes no batches, leave --batch away"
 
     def __init__(
-        self,
-        endpoint: Endpoint,
-        costs: CostTracker,
-        store: Store,
-        window: int | None = None,
-        resubmit: bool = False,
+        self, endpoint: Endpoint, costs: CostTracker, store: Store, language: LanguageConfig
     ) -> None:
-        super().__init__(endpoint, 1, costs, window)
-        self._store = store
-        self._resubmit = resubmit
+        super().__init__(endpoint, 1, costs, language.call_tokens)
+        self._store, self._resubmit = store, language.retry_failed
         self._server_id = (endpoint.url or endpoint.provider).rstrip("/")
         self._jobs = BatchJobStore(store, self._server_id)
         self._caught_up = False
@@ -160,9 +141,8 @@ class BatchClient(ChatClient):
         if first is None:
             return
         pending = AnswersPending()
-        lines: dict[str, Usage] = {}
-        # Locked, so that no other process takes a job that is being submitted for one of a dead
-        # process. The file is on disk, since it may be larger than memory.
+        lines: dict[str, Usage] = {}  # of the file, which may be larger than memory
+        # Locked, so that no other process takes a job that is being submitted for an abandoned one.
         lock, openai = self._store.lock("batch requests"), self._openai
         with lock, openai.OpenAI(**self._client_options) as client, TemporaryFile() as file:
             self._catch_up(client)
@@ -185,7 +165,9 @@ class BatchClient(ChatClient):
                 else:
                     pending.submitted += 1
                     pending.cost += outcome
-                    line = self._line(name, request)
+                    body = request_body(self.model, request, self._refused)
+                    call = {"custom_id": name, "method": "POST", "url": _CHAT, "body": body}
+                    line = json.dumps(call).encode() + b"\n"
                     is_full = file.tell() + len(line) > self.max_bytes
                     if is_full or len(lines) == self.max_requests:
                         self._submit(client, file, lines)
@@ -203,9 +185,9 @@ class BatchClient(ChatClient):
     def _ask_or_reserve(self, request: ChatRequest) -> Answer | Failure | float | None:
         """US dollars reserved for a request in a batch; None once the budget does not hold them.
 
-        While no request of that kind was answered, the answer of an ordinary call.
+        While no request of that kind was answered, the answer of an ordinary call. A used up budget
+        ends nothing but new requests: what was submitted is still collected.
         """
-        # A used up budget ends nothing but new requests: what was submitted is still collected.
         if self._budget_reached is not None:
             return None
         is_plain = request.schema is None
@@ -220,13 +202,8 @@ class BatchClient(ChatClient):
             self._probed.add(is_plain)
         return answer
 
-    def _line(self, name: str, request: ChatRequest) -> bytes:
-        body = request_body(self.model, request, self._refused)
-        line = {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}
-        return json.dumps(line).encode() + b"\n"
-
-    def _submit(self, client: OpenAI, file: IO[bytes], lines: dict[str, Usage]) -> None:
-        """Make a batch of a file's lines, if there are any; empties both."""
+    def _submit(self, client: Any, file: IO[bytes], lines: dict[str, Usage]) -> None:
+        """Make a batch of a file's lines, if there are any; empty both."""
         if not lines:
             return
         token = uuid.uuid4().hex
@@ -236,20 +213,19 @@ class BatchClient(ChatClient):
             file.seek(0)
             uploaded = client.files.create(file=(f"mmrec-{token}.jsonl", file), purpose="batch")
         self._jobs.record(token, "file_id", uploaded.id)
+        # Without a retry, which could make a second batch where only the response was lost.
+        create = client.with_options(max_retries=0).batches.create
         with self._translate_errors():
-            # Without a retry, which could make a second batch where only the response was lost.
-            batch = client.with_options(max_retries=0).batches.create(
-                input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h"
-            )
+            batch = create(input_file_id=uploaded.id, endpoint=_CHAT, completion_window="24h")
         self._jobs.record(token, "batch_id", batch.id)
         file.seek(0)
         file.truncate()
         lines.clear()
 
-    def _catch_up(self, client: OpenAI) -> None:
+    def _catch_up(self, client: Any) -> None:
         """Once a run: look at every batch, and keep the answers of those that have ended.
 
-        Raises ModelError: a batch was refused as a whole; it is forgotten, and may be submitted again.
+        Raises ModelError: a batch was refused as a whole. It is forgotten.
         """
         if self._caught_up:
             return
@@ -261,17 +237,15 @@ class BatchClient(ChatClient):
                 self._jobs.finish(token)
             elif batch.status == "failed":
                 lost = self._jobs.finish(token)
-                errors = (batch.errors.data if batch.errors else None) or []
-                reasons = dict.fromkeys(str(error.message) for error in errors)
-                reason = escape_text("; ".join(list(reasons)[:3]) or "no reason given", 500)
+                errors = (batch.errors and batch.errors.data) or []
+                reasons = "; ".join(dict.fromkeys(str(error.message) for error in errors))
+                reason = escape_text(reasons or "no reason given", 500)
                 refusals.append(
                     f"the server refused batch {batch.id} of {lost:,} requests: {reason}. "
                     "The next run submits them again; --budget submits less at a time"
                 )
-            elif batch.status in ("completed", "expired", "cancelled"):
-                self._collect(client, token, batch)
             else:
-                _report(batch)
+                self._collect(client, token, batch)
         if refusals:
             raise ModelError("; ".join(refusals))
         self._caught_up = True
@@ -280,33 +254,17 @@ class BatchClient(ChatClient):
         except BudgetReached as reached:
             self._budget_reached = reached
 
-    @contextmanager
-    def _translate_errors(self) -> Iterator[None]:
-        """As for ordinary calls; and a full disk of temporary files is no error of the server."""
-        try:
-            with super()._translate_errors():
-                yield
-        except OSError as error:
-            raise StoreError(
-                f"a temporary file cannot be written: {error}; see that {gettempdir()} has room"
-            ) from error
-
     def _find_batch(
-        self, client: OpenAI, token: str, file_id: str | None, batch_id: str | None
-    ) -> Batch | None:
+        self, client: Any, token: str, file_id: str | None, batch_id: str | None
+    ) -> Any | None:
         """The batch of a job as the server has it; None where there is none, and never will be."""
         client = client.with_options(max_retries=2)  # a later run looks again
         if batch_id is not None:
-            try:
+            with self._allow_missing(batch_id):
                 return client.batches.retrieve(batch_id)
-            except self._openai.NotFoundError:
-                self._check_resubmit(batch_id)
-                return None
-        if file_id is None:
-            return None
-        # The process died before it recorded the batch, which has the file's id. If there is none,
-        # the call that makes a batch of the file may still be on its way: without a file it fails.
-        for _ in range(2):
+        # A process that died before it recorded the batch may have made one with the file's id. If
+        # there is none, the call may still be on its way: without a file it fails.
+        for _ in range(0 if batch_id or file_id is None else 2):
             for batch in client.batches.list(limit=100):
                 if batch.input_file_id == file_id:
                     self._jobs.record(token, "batch_id", batch.id)
@@ -315,31 +273,32 @@ class BatchClient(ChatClient):
                 client.files.delete(file_id)
         return None
 
-    def _check_resubmit(self, missing: str) -> None:
-        """Raise a ModelError unless what the server has lost may be paid for again."""
-        if not self._resubmit:
-            raise ModelError(
-                f"{self._server} does not know {missing}: bring the key of the project that "
-                "submitted it, or submit its requests again with --retry-failed"
-            ) from None
+    @contextmanager
+    def _allow_missing(self, name: str) -> Iterator[None]:
+        """Raise a ModelError where the server has lost something, unless that may be paid again."""
+        try:
+            yield
+        except self._openai.NotFoundError:
+            if not self._resubmit:
+                raise ModelError(
+                    f"{self._server} does not know {name}: bring the key of the project that "
+                    "submitted it, or submit its requests again with --retry-failed"
+                ) from None
 
-    def _collect(self, client: OpenAI, token: str, batch: Batch) -> None:
-        """Keep the answers of a batch that has ended; its other requests may be submitted again."""
-        with TemporaryFile() as file:
-            for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-                with self._translate_errors():
-                    try:
-                        with client.files.with_streaming_response.content(file_id) as content:
-                            file.writelines(content.iter_bytes())
-                    except self._openai.NotFoundError:
-                        self._check_resubmit(f"the answers of {batch.id}")
-            file.seek(0)
-            answers = filter(None, map(parse_batch_result, file))
-            lost = self._jobs.finish(token, answers)
-        _report(batch, f"; {lost:,} have no answer and are submitted again" if lost else "")
-
-
-def _report(batch: Batch, remark: str = "") -> None:
-    counts = batch.request_counts
-    progress = f", {counts.completed:,} of {counts.total:,} done" if counts and counts.total else ""
-    console.print(f"batch {batch.id}: {batch.status}{progress}{remark}", markup=False)
+    def _collect(self, client: Any, token: str, batch: Any) -> None:
+        """Report a batch; of one that has ended keep the answers, and forget the other requests."""
+        counts, report = batch.request_counts, f"batch {batch.id}: {batch.status}"
+        if counts and counts.total:
+            report += f", {counts.completed:,} of {counts.total:,} done"
+        if batch.status in ("completed", "expired", "cancelled"):
+            download = client.files.with_streaming_response.content
+            with TemporaryFile() as file:
+                for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
+                    allow_missing = self._allow_missing(f"the answers of {batch.id}")
+                    with self._translate_errors(), allow_missing, download(file_id) as content:
+                        file.writelines(content.iter_bytes())
+                file.seek(0)
+                lost = self._jobs.finish(token, filter(None, map(parse_batch_result, file)))
+            if lost:
+                report += f"; {lost:,} have no answer and are submitted again"
+        console.print(report, markup=False)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from itertools import chain
+from tempfile import gettempdir
 from typing import Any, ClassVar
 
 from anyio.from_thread import start_blocking_portal
 
 from mmrec.cache.store import Failure
 from mmrec.console import console, escape_text, single_line
-from mmrec.errors import ModelError
+from mmrec.errors import ModelError, StoreError
 from mmrec.llm.cost import BudgetReached, CostTracker
 from mmrec.llm.openai_protocol import (
     ChatRequest,
@@ -37,12 +38,8 @@ class ChatClient(LanguageModel):
 
     What the server cannot do (JSON schema, JSON mode, a parameter) shows in its refusals and is
     left out from then on. The openai package waits and tries again after rate limits, server
-    errors and lost connections (back-off with jitter, Retry-After).
-
-    Args:
-        in_flight: calls at the same time.
-        costs: counts tokens and money, and holds the budget.
-        window: most tokens of reviews in one call.
+    errors and lost connections (back-off with jitter, Retry-After). At most `in_flight` calls are
+    made at the same time, each with at most `window` tokens of reviews.
     """
 
     window: int | None = None
@@ -53,11 +50,8 @@ class ChatClient(LanguageModel):
     def __init__(
         self, endpoint: Endpoint, in_flight: int, costs: CostTracker, window: int | None = None
     ) -> None:
-        self.endpoint = endpoint
-        self.costs = costs
-        self.window = window
-        # Requests that wait in batches: while there are any, no prompt is answered.
-        self.count_submitted: Callable[[], int] = lambda: 0
+        self.endpoint, self.costs, self.window = endpoint, costs, window
+        self.count_submitted: Callable[[], int] = lambda: 0  # requests that wait in batches
         self._server = endpoint.url or "OpenAI"
         self._in_flight = in_flight
         # Only OpenAI knows this parameter for sure; the older name of it is `max_tokens`.
@@ -116,9 +110,8 @@ class ChatClient(LanguageModel):
         and BudgetReached; in either case the answers of calls in flight come first.
         """
         waiting = chain(requests)
-        # Where nothing is asked, no connection is needed.
         first = next(waiting, None)
-        if first is None:
+        if first is None:  # no connection is needed
             return
         waiting = chain([first], waiting)
         calls: dict[_Call, tuple[int, float]] = {}
@@ -157,9 +150,8 @@ class ChatClient(LanguageModel):
     def _connection(self) -> Iterator[Callable[[ChatRequest], _Call]]:
         """Where plain code meets an event loop: gives a function that starts a call.
 
-        The loop has a thread of its own, so that callers may have one too, as notebooks do.
-        Requests are taken, and budgets kept, on the caller's thread. Calls in flight are cancelled
-        where the context ends by an exception, also by that of a generator that is closed.
+        The loop has a thread of its own, so that callers may have one too, as notebooks do. Calls
+        in flight are cancelled where the context ends by an exception or a closed generator.
         """
         slots = asyncio.Semaphore(self._in_flight)
         _ = self.model  # Where none is named this is a call of its own, outside of the loop.
@@ -174,8 +166,8 @@ class ChatClient(LanguageModel):
         try:
             import openai
         except ImportError as error:
-            remedy = "pip install 'mmrec[llm]'"
-            raise ModelError(f"language models behind HTTP need more: {remedy}") from error
+            message = "language models behind HTTP need more: pip install 'mmrec[llm]'"
+            raise ModelError(message) from error
         return openai
 
     @property
@@ -192,25 +184,23 @@ class ChatClient(LanguageModel):
             yield
         except (self._openai.APIConnectionError, HTTPError) as error:
             reason = self._describe(error.__cause__ or error)
-            raise ModelError(
-                f"cannot reach {self._server}: {reason}; is it running?{self._remedy}"
-            ) from error
+            message = f"cannot reach {self._server}: {reason}; is it running?{self._remedy}"
+            raise ModelError(message) from error
         except (self._openai.OpenAIError, *_NOT_THE_API) as error:
-            hint = ""
-            if isinstance(error, self._openai.NotFoundError):
-                hint = f"; {self._not_found_hint}"
+            is_missing = isinstance(error, self._openai.NotFoundError)
+            hint = f"; {self._not_found_hint}" if is_missing else ""
             reason = f"{type(error).__name__}: {self._describe(error)}"
             raise ModelError(f"{self._server}: {reason}{hint}") from error
+        except OSError as error:  # of the files of batches
+            raise StoreError(
+                f"a temporary file cannot be written: {error}; see that {gettempdir()} has room"
+            ) from error
 
     async def _check_reachable(self, client: Any) -> None:
         """Fail at once where nobody answers, before all calls wait for it."""
-        try:
+        # Not every server lists its models.
+        with self._translate_errors(), suppress(self._openai.APIStatusError, *_NOT_THE_API):
             await client.with_options(max_retries=2, timeout=20).models.list()
-        except self._openai.APIConnectionError:
-            with self._translate_errors():
-                raise
-        except (self._openai.APIStatusError, *_NOT_THE_API):
-            pass  # Not every server lists its models.
 
     async def _call(
         self, client: Any, slots: asyncio.Semaphore, request: ChatRequest

@@ -36,7 +36,6 @@ class Endpoint:
         provider, _, rest = spec.partition(":")
         if provider not in ("openai", "ollama"):
             return None
-        # Names of models have colons and may have an @, but no "@http".
         model, separator, address = rest.partition("@http")
         if not model:
             raise ConfigError(f"{spec}: name a model, as in {provider}:MODEL")
@@ -98,7 +97,7 @@ def request_body(model: str, request: ChatRequest, refused: frozenset[str]) -> d
 
 def refused_feature(refusal: str, body: dict[str, Any]) -> str | None:
     """The parameter or format of a body that a refusal is about; None where it names none."""
-    # A refusal may also name what to use instead, so only names in the body count.
+    # Only names in the body count: a refusal may also say what to use instead.
     for name in ("max_completion_tokens", "temperature", "max_tokens"):
         if name in refusal and name in body:
             return name

@@ -16,7 +16,7 @@ from mmrec.llm.prompts import sanitize
 from mmrec.llm.types import PRICE_TAGS, Answer, Note, PriceTag, Summary
 
 _MAX_CHARACTERS = {"gist": 400, "text": 1500, "phrase": 160, "sentence": 400}
-# Words that hold a sentence together and state nothing of their own; no negation is among them.
+# Words that state nothing of their own; no negation is among them.
 _FUNCTION_WORDS = """
 a an the this that these those all any both some many most several others only
 i my me you your he his she her it its we our they them their who
@@ -28,8 +28,7 @@ very more just one other come expect place spot worth s re ll ve
 enjoy enjoyed find finds found like likes liked love loves loved mention mentions mentioned
 mind minds minded note notes noted praise praised say says said tell tells told think thinks
 """
-# Patterns that name a price tag, from the beginning of a word: the paper's names first, then other
-# words for prices. "over-rice" is the paper's spelling.
+# What names a price tag, from the beginning of a word: the paper's names and spelling come first.
 _PRICE_NAMES: tuple[dict[PriceTag, str], ...] = (
     {
         "overpriced": r"over[- ]?p?ric(?:e|ed|ey|ing)\b",
@@ -66,15 +65,11 @@ def parse_annotation(
     if price not in PRICE_TAGS:
         raise UnusableAnswer(f'the field "price" must be one of {", ".join(PRICE_TAGS)}')
     max_phrases = 8  # what the prompt of a summary allows
-    likes, dislikes = _phrases(fields, "likes"), _phrases(fields, "dislikes")
+    result: dict[str, Any] = {name: text, "price": price}
+    result["likes"] = _phrases(fields, "likes")[:max_phrases]
+    result["dislikes"] = _phrases(fields, "dislikes")[:max_phrases]
     categories = _normalize_categories(_phrases(fields, "categories"))
-    opinions: dict[str, Any] = {
-        "likes": likes[:max_phrases],
-        "dislikes": dislikes[:max_phrases],
-        "price": price,
-        "categories": categories[:max_categories],
-    }
-    return result_type(**{name: text}, **opinions)
+    return result_type(**result, categories=categories[:max_categories])
 
 
 def parse_sentence(answer: Answer, sources: Sequence[str]) -> str:
@@ -91,14 +86,12 @@ def check_supported(sentence: str, sources: Sequence[str]) -> None:
     the first five letters) of a word of the sources, function words excepted; else UnusableAnswer
     is raised.
     """
-    # One text, of which each source is a line, so that no quotation spans two of them.
     evidence = "\n".join(map(single_line, sources)).casefold()
     for quotation in re.findall(r"[“\"«„]([^“”\"«»„]{3,})[”\"»“]", sentence):
         if single_line(quotation).casefold().strip(" .,!?") not in evidence:
             raise UnusableAnswer("it quotes words that are in no review")
     word, stem_length = re.compile(r"[^\W_]+"), 5
     function_words = set(_FUNCTION_WORDS.split())
-    # Inflected forms share a stem: "friendly" and "friends" are both "frien".
     stems = {match[:stem_length] for match in word.findall(evidence)}
     for token in word.findall(sentence.casefold()):
         if token[:stem_length] not in stems and token not in function_words:
@@ -120,7 +113,7 @@ def parse_price(answer: Answer) -> PriceTag:
     UnusableAnswer: it names no tag, and does not say that the price is unknown either.
     """
     text = single_line(parse_text(answer).lower())
-    # "not explicitly mentioned", "cannot really tell": one word may stand between.
+    # One word may stand between, as in "not explicitly mentioned".
     negation = r"(?:\bno[tr]?\b|n['’]t\b|\bwithout\b)"
     mention = r"(?:mention|stat|specif|discuss|provid|information)"
     inability = r"\b(?:cannot|can['’]t|(?:unable|difficult|hard|impossible|not possible) to)"
@@ -158,7 +151,6 @@ def parse_categories(answer: Answer, max_categories: int) -> list[str]:
     parts = re.findall(r"(?<!\w)['\"‘“](.+?)['\"’”](?!\w)", text)
     # "1. Italian", "- Pizza", "Category: Thai", "This is an Italian restaurant"
     lead = r"\s*(?:[-*•]|\d+[.)])\s+|.*(?::|\b(?:is|are)\b(?: an?\b| the\b)?)"
-    # Labels that say there is none, such as "not mentioned".
     missing = re.compile(r"(?:none|unknown|unclear|unspecified|n/?a|not \w+)\b.*")
     states_none = False
     labels = []

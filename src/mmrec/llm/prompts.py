@@ -20,8 +20,8 @@ PROMPT_TEXTS: dict[str, Any] = tomllib.loads(
     resources.files("mmrec.llm").joinpath("prompts.toml").read_text("utf-8")
 )
 """What language models are asked, by task, and the parts that tasks share."""
-# Characters that fonts show nothing for although Unicode does not class them as format
-# characters: fillers, variation selectors, tags; and code points that are no characters.
+# Characters without a shape that Unicode does not class as format characters: fillers, variation
+# selectors, tags; and code points that are no characters.
 _BLANK = re.compile(
     r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufdd0-\ufdef\ufe00-\ufe0d"
     r"\uffa0\ufff0-\ufff8\ufffe\uffff\U000e0000-\U000e0fff]"
@@ -41,13 +41,13 @@ def sanitize(text: str) -> str:
     text = "\n".join(text.splitlines())
     hidden = []
     for character in set(text) - {"\n", "\t", "\u200c", "\u200d"}:
-        # Unassigned code points (Cn) stay: Python's table is years behind the emoji in use.
+        # Unassigned code points (Cn) stay, since there are new emoji among them.
         is_invisible = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co")
         if is_invisible or _BLANK.match(character):
             hidden.append(ord(character))
     text = text.translate(dict.fromkeys(hidden))
-    # Zero-width (non-)joiners and emoji styles belong to words of some scripts and to emoji. One
-    # is kept where it joins or styles something; runs of them could spell a message.
+    # Joiners and emoji styles belong to words of some scripts and to emoji. One is kept where it
+    # joins or styles something; runs of them could spell a message.
     joiners = r"[\u200c\u200d\ufe0e\ufe0f]"
     text = re.sub(rf"(?<![^\0-\x7f]){joiners}+(?![^\0-\x7f])", "", text)
     # An emoji style and a joiner may follow each other: a heart on fire is heart, style, joiner, fire.
@@ -62,11 +62,10 @@ class ContextWindow:
     """Fits reviews, sanitized, into prompts of a size: most tokens, with the lines around texts."""
 
     def __init__(self, count_tokens: Callable[[Sequence[str]], list[int]], size: int) -> None:
-        # Cached, since under the policy `fold` a review is in some twenty groups.
+        # Cached, since a review is in many groups.
         self._count = cache(lambda text: count_tokens([text])[0])
         self._fit = cache(lambda text, limit: truncate_text(sanitize(text), limit, self._count))
         self._size = size
-        # Tokens of the lines around a text.
         self._frame_tokens: int = self._count(frame_text("", 10, "0" * 12))
 
     def fit_text(self, text: str) -> Texts:
@@ -167,7 +166,7 @@ def split_by_tokens(
 
 def prompt_digest(task: Task) -> str:
     """Version of a prompt; it changes with every letter, and with how texts are framed."""
-    # With texts and a rejected answer, so that frames and the repair count too.
+    # Frames and the repair count too.
     sample = chat_messages(Prompt(task, ("", ""), '["", ""]'))
     return hashlib.sha256(json.dumps([sample, task.schema]).encode()).hexdigest()[:16]
 
@@ -175,8 +174,7 @@ def prompt_digest(task: Task) -> str:
 def chat_messages(prompt: Prompt) -> list[dict[str, str]]:
     """Chat messages of a prompt: the instructions first and always the same, the texts last."""
     joined = "\0".join(prompt.texts)
-    # The mark is a hash of the texts, so nobody can write it into one of them beforehand; and no
-    # text holds it, so that none can end itself.
+    # A hash of the texts can be written into none of them beforehand, so that none ends itself.
     marks = (_mark(f"{attempt} {joined}") for attempt in count())
     mark = next(mark for mark in marks if mark not in joined)
     framed = [frame_text(text, number, mark) for number, text in enumerate(prompt.texts, 1)]

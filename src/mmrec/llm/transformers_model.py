@@ -33,20 +33,16 @@ class _TokenizedPrompt(NamedTuple):
     number: int
     tokens: list[int]
     max_new_tokens: int
-    width: int  # tokens of the prompt and at most of its answer
 
 
 class TransformersModel(LanguageModel):
     """A local instruct model; its weights are downloaded and loaded at the first prompt.
 
     Prompts of a batch do not influence each other. In bf16, though, a near tie between two tokens
-    may fall differently in a batch of another size.
-
-    Args:
-        source: folder, or name of a model on the hub.
-        revision: commit of a model on the hub; by default that of the local cache, or the newest.
-        window: most tokens of reviews in one prompt, where the model's context holds that much.
-        placement: by default the fastest of this machine, but not fp16: some models overflow.
+    may fall differently in a batch of another size. The source is a folder, or the name of a model
+    on the hub with its revision, by default that of the local cache, or the newest. A prompt has at
+    most `window` tokens of reviews. The placement is by default the fastest of this machine, but
+    not fp16: some models overflow.
     """
 
     def __init__(
@@ -59,10 +55,8 @@ class TransformersModel(LanguageModel):
         on_gpu = placement.device == "cuda"
         self.chunk_size = 32 if on_gpu else 8
         self._max_batch_tokens = 65_536 if on_gpu else 16_384
-        self._source = source
-        self._requested_revision = revision
-        self._max_window = window
-        self._token_count = 0
+        self._source, self._requested_revision = source, revision
+        self._max_window, self._token_count = window, 0
 
     @cached_property
     def window(self) -> int | None:
@@ -108,32 +102,29 @@ class TransformersModel(LanguageModel):
             waiting = []
             for number, prompt in block:
                 tokens, limit = self._template.encode(prompt), prompt.task.max_tokens
-                width = len(tokens) + limit
-                if context_length is None or width <= context_length:
-                    waiting.append(_TokenizedPrompt(number, tokens, limit, width))
+                if context_length is None or len(tokens) + limit <= context_length:
+                    waiting.append(_TokenizedPrompt(number, tokens, limit))
                     continue
                 length = f"{len(tokens):,} tokens and {limit:,} of the answer"
                 window = f"the {context_length:,} that the model takes at once"
                 yield number, Failure(f"{length} are more than {window}")
-            # Prompts of a batch have the same limit, and similar lengths: little is padding.
+            # So that little of a batch is padding.
             waiting.sort(key=lambda prompt: (prompt.max_new_tokens, len(prompt.tokens)))
             while waiting:
                 # As many as the budget of tokens holds, and at least one.
-                size, limit = 1, waiting[0].max_new_tokens
+                batch, limit = waiting[:1], waiting[0].max_new_tokens
                 for following in waiting[1:]:
-                    fits = (size + 1) * following.width <= self._max_batch_tokens
-                    if not fits or following.max_new_tokens != limit:
+                    tokens_in_all = (len(batch) + 1) * (len(following.tokens) + limit)
+                    if tokens_in_all > self._max_batch_tokens or following.max_new_tokens != limit:
                         break
-                    size += 1
-                batch = waiting[:size]
+                    batch.append(following)
                 answers: list[Answer] | list[Failure] = []
                 with suppress(torch.OutOfMemoryError):
                     answers = self._answer_batch(batch)
                 if not answers:  # The memory of a failed call is free by now.
                     torch.cuda.empty_cache()
-                    if len(batch) > 1:
-                        # This batch is halved, and so are later ones.
-                        self._max_batch_tokens = len(batch) // 2 * batch[-1].width
+                    if len(batch) > 1:  # halved, and so are later ones
+                        self._max_batch_tokens = len(batch) // 2 * (len(batch[-1].tokens) + limit)
                         continue
                     reason = "one prompt alone is too much for the GPU's memory"
                     answers = [Failure(reason, final=False)]
@@ -159,11 +150,10 @@ class TransformersModel(LanguageModel):
             end = 0
             while end < len(tokens) and tokens[end] not in (settings.eos_token_id or ()):
                 end += 1
-            is_cut = end == len(tokens)
-            usage = Usage(input=len(prompt.tokens), output=end if is_cut else end + 1)
+            finish = "length" if end == len(tokens) else "stop"
+            usage = Usage(input=len(prompt.tokens), output=end + (finish == "stop"))
             self._token_count += usage.input + usage.output
             text = self._template.decode(tokens[:end])
-            finish = "length" if is_cut else "stop"
             answers.append(Answer(text=text, usage=usage, finish=finish))
         return answers
 
@@ -186,8 +176,7 @@ class TransformersModel(LanguageModel):
         end_tokens = set(configured) if isinstance(configured, list) else {configured}
         end_tokens = (end_tokens | {self._template.end_token}) - {None}
         config: Any = GenerationConfig
-        greedy = config(do_sample=False)
-        greedy.eos_token_id = sorted(end_tokens) or None
+        greedy = config(do_sample=False, eos_token_id=sorted(end_tokens) or None)
         greedy.pad_token_id = min(end_tokens, default=0)
         model.generation_config = greedy
         return model
@@ -199,7 +188,6 @@ class _ChatTemplate:
     def __init__(self, files: Weights) -> None:
         files.require_type(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "one that writes texts")
         config = files.load_part("AutoConfig")
-        # Most tokens of prompt and answer together; None where there is no limit.
         text_config = config.get_text_config()
         self.context_length: int | None = getattr(text_config, "max_position_embeddings", None)
         # Lengths are checked by the caller, so the tokenizer need not warn of them.
@@ -213,7 +201,6 @@ class _ChatTemplate:
             is_control = token.special or token.content in str(template)
             if is_control and len(token.content.strip()) > 1:
                 controls.add(re.escape(token.content))
-        # What the tokenizer would read as a control token, the longest first; else nothing.
         alternatives = "|".join(sorted(controls, key=len, reverse=True))
         self._control_tokens = re.compile(alternatives or r"(?!)")
         user = {"role": "user", "content": "probe"}

@@ -81,10 +81,9 @@ class Prompt(NamedTuple):
     rejected: str | None = None  # JSON list of an answer to repair, and of why it was unusable
 
 
+# In blocks of prompts of one task, each with its number, and answers to these in any order.
 NumberedPrompts = Iterator[list[tuple[int, Prompt]]]
-"""Prompts in blocks, each prompt with its number."""
 NumberedAnswers = Iterator[tuple[int, Answer | Failure]]
-"""Answers in any order, each with the number of what it answers."""
 
 
 class LanguageModel(Protocol):
