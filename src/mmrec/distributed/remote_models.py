@@ -1,12 +1,11 @@
 """Models that compute on workers; the driver has their provenance and stores results.
 
-Only the driver calls paid APIs, and results match those of a single-process run. So the death of a
-worker costs computing time, and never a call.
+Only the driver calls paid APIs, so that the death of a worker costs computing time and never a call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 from itertools import chain
@@ -26,8 +25,6 @@ from mmrec.llm.types import LanguageModel, NumberedAnswers, NumberedPrompts, Tas
 from mmrec.vision.captioner import LOCAL_CAPTIONERS, open_captioner
 from mmrec.vision.image_features import ImageEncoder
 from mmrec.vision.types import Captioner, PhotoBlocks
-
-__all__ = ["RemoteEncoder", "remote_captioner", "remote_image_encoder", "remote_language_model"]
 
 _ANY_TASK = Task("answer", "", None, 0)
 """Stands for every task of a language model, since one job serves them all."""
@@ -51,11 +48,6 @@ class RemoteEncoder(Encoder):
         job = Job(self.provenance, partial(_load_encoder, self.worker_config))
         return self._pool.map_rows(job, blocks)
 
-    def save(self, vectors: Sequence[tuple[bytes, bytes]]) -> None:
-        """Store vectors that workers computed on the way to other results, by key."""
-        if vectors:
-            self._store.put(self.provenance, vectors)
-
 
 class _RemoteModel:
     """A model whose rows workers compute; all else is asked of a local one, never loaded."""
@@ -77,19 +69,16 @@ class _RemoteModel:
 
 
 class _RemoteExtractiveModel(ExtractiveModel):
-    """The extractive model: notes on workers, summaries here, from vectors of workers.
-
-    The vectors that a worker computes for its notes come back with them and are stored.
-    """
+    """The extractive model: notes on workers, whose vectors come with them, and summaries here."""
 
     chunk_size = 256
 
-    def __init__(self, config: Config, encoder: RemoteEncoder, pool: WorkerPool) -> None:
+    def __init__(self, config: Config, encoder: RemoteEncoder, store: Store) -> None:
         annotation = config.annotation
         super().__init__(encoder, annotation.item_kind, annotation.summary_tokens)
-        self._remote_encoder, self._pool = encoder, pool
-        config = Config(annotation=annotation, encoder=encoder.worker_config)
-        self._load = partial(_load_extractive_model, config)
+        self._store, self._pool = store, worker_pool(config.engine)
+        worker_config = Config(annotation=annotation, encoder=encoder.worker_config)
+        self._load = partial(_load_extractive_model, worker_config)
 
     def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
         """Answer prompts, all of one task."""
@@ -99,23 +88,22 @@ class _RemoteExtractiveModel(ExtractiveModel):
             yield from super().generate(prompts)
             return
         for number, result in self._pool.map_rows(Job(self.provenance(task), self._load), prompts):
-            if isinstance(result, Failure):
-                yield number, result
-            else:
-                answer, vectors = result
-                self._remote_encoder.save(vectors)
-                yield number, answer
+            if not isinstance(result, Failure):
+                result, vectors = result
+                self._store.put(self._encoder.provenance, vectors)
+            yield number, result
 
 
 def remote_language_model(
     local: LanguageModel, config: Config, encoder: RemoteEncoder, store: Store
 ) -> LanguageModel:
     """A language model on workers; one behind HTTP, which is paid for, stays here."""
-    pool, kind = worker_pool(config.engine), config.language.llm.partition(":")[0]
+    kind = config.language.llm.partition(":")[0]
     if kind == "builtin":
-        return _RemoteExtractiveModel(config, encoder, pool)
+        return _RemoteExtractiveModel(config, encoder, store)
     if kind != "transformers":
         return local
+    pool = worker_pool(config.engine)
     placement = pool.placement
     if placement.device == "cuda":
         placement = replace(placement, precision="bf16")  # some models overflow in fp16
@@ -137,8 +125,7 @@ def remote_captioner(local: Captioner, config: Config) -> Captioner:
 def remote_image_encoder(config: Config) -> ImageEncoder:
     """The image encoder on workers."""
     vision, pool = config.vision, worker_pool(config.engine)
-    arguments = vision.image_model, vision.image_revision, pool.placement
-    open_model = partial(ImageEncoder, *arguments)
+    open_model = partial(ImageEncoder, vision.image_model, vision.image_revision, pool.placement)
     load = partial(_load_photo_model, open_model)
     return cast(ImageEncoder, _RemoteModel(open_model(), pool, load))
 
@@ -156,9 +143,8 @@ def _load_encoder(config: EncoderConfig) -> Loaded:
 
 
 def _load_extractive_model(config: Config) -> Loaded:
-    annotation = config.annotation
     encoder, store = _worker_encoder(config.encoder)
-    model = ExtractiveModel(encoder, annotation.item_kind, annotation.summary_tokens)
+    model = open_language_model(config, encoder, store)
 
     def compute(blocks: NumberedPrompts) -> Iterator[tuple[int, Any]]:
         for block in blocks:

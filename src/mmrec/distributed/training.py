@@ -1,8 +1,8 @@
 """One model trained by several workers (Ray Train): each learns from its shard of every batch.
 
-Gradients are summed in every step, so that all workers have the same weights: those of one process, up
-to rounding. Random numbers are drawn for entire batches. When a worker dies, training starts again: it
-takes minutes, and checkpoints would need a folder that all machines share.
+Gradients are summed in every step, and random numbers drawn for entire batches, so that all workers
+have the weights of one process, up to rounding. When a worker dies, training starts again: it takes
+minutes, and checkpoints would need a folder that all machines share.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from mmrec.console import console
 from mmrec.distributed.workers import connect, core_count, worker_pool
 from mmrec.errors import MmrecError, ModelError
 from mmrec.ranker.inputs import Shard
-
-__all__ = ["train_on_workers"]
 
 T = TypeVar("T")
 
@@ -53,10 +51,7 @@ def train_on_workers(config: EngineConfig, batch_size: int, train: Callable[[Sha
     """Train on workers, each with its shard of batches; return what the first returns.
 
     Each has at least 128 rows of a batch, since with fewer rows they wait for each other more than
-    they compute. Where that is one worker, nothing is started. An error of mmrec is raised here.
-
-    Raises:
-        ModelError: training failed, also when it was started again.
+    they compute. An error of mmrec is raised here; others, or deaths time after time, are a ModelError.
     """
     limit = batch_size // 128
     if min(limit, config.workers or limit) < 2:

@@ -1,9 +1,8 @@
 """Workers of a Ray cluster that hold models and compute blocks of rows, in any order.
 
-Every worker has one block at a time, so a worker that dies names the block over which it died. Ray's
-own means were tried and left: its ActorPool takes all blocks at once and loses which one failed, and
-an actor that Ray restarts keeps its block until there is room for it, which after the loss of a machine
-may be never. So a dead worker is replaced by a new one, and its block goes to any other.
+Every worker has one block at a time; that of a dead worker goes to any other. Ray's own means were
+tried and left: its ActorPool takes all blocks at once and loses which one failed, and an actor that Ray
+restarts keeps its block until there is room for it, which after the loss of a machine may be never.
 """
 
 from __future__ import annotations
@@ -24,14 +23,10 @@ from mmrec.config import EngineConfig
 from mmrec.encoder.weights import Placement
 from mmrec.errors import ConfigError, MmrecError, ModelError
 
-__all__ = ["Job", "Loaded", "Rows", "WorkerPool", "connect", "core_count", "worker_pool"]
-
 Rows = list[tuple[int, Any]]
 """A block of numbered rows."""
 RowFunction = Callable[[Iterator[Rows]], Iterable[tuple[int, Any]]]
 """Takes blocks of numbered rows, gives numbered results or failures in any order."""
-
-
 Loaded = tuple[Provenance, RowFunction]
 """What determines results, as a worker has it, and the function of rows."""
 
@@ -76,10 +71,8 @@ class WorkerPool:
         """Numbered results of rows, in any order; takes a block when a worker is idle.
 
         A row that raises, or over which two workers die, becomes a failure; an error of mmrec is
-        raised here. Threads take turns.
-
-        Raises:
-            ModelError: workers cannot start, have another model, or fail on row after row.
+        raised here. Threads take turns. A ModelError says that workers cannot start, have another
+        model, or fail on row after row.
         """
         retries: deque[_Block] = deque()
         source: Iterator[_Block] = ((rows, 2) for rows in blocks)
@@ -103,10 +96,10 @@ class WorkerPool:
                     if self._idle and not pending:
                         return
                     (ready,), _ = self._ray.wait([*pending, *self._starting])
+                    results = []
                     if ready in pending:
                         results = self._collect(ready, *pending.pop(ready), retries)
                     else:
-                        results = []
                         self._finish_start(ready)
             finally:
                 # A worker that is still busy signs after its block.
@@ -140,13 +133,12 @@ class WorkerPool:
             self._idle.append(worker)
         except self._ray.exceptions.RayError as error:
             self._failed_starts += 1
-            if self._failed_starts < self.max_failed_starts:
-                self._start_worker()
-                return
-            self._failed_starts = 0
-            self.stop_workers()
-            mend = "every machine needs the same mmrec and extras"
-            raise ModelError(f"workers cannot start: {_summary(error)}; {mend}") from error
+            if self._failed_starts == self.max_failed_starts:
+                self._failed_starts = 0
+                self.stop_workers()
+                mend = "every machine needs the same mmrec and extras"
+                raise ModelError(f"workers cannot start: {_summary(error)}; {mend}") from error
+            self._start_worker()
 
     def _collect(
         self, ready: Any, worker: Any, block: _Block, retries: deque[_Block]
@@ -192,8 +184,7 @@ worker_pool = cache(WorkerPool)
 def connect(config: EngineConfig) -> Any:
     """The module `ray`, connected to a cluster; an existing connection stays as it is.
 
-    Raises:
-        ConfigError: Ray is not installed, or there is no cluster at the address.
+    A ConfigError says that Ray is not installed, or there is no cluster at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -215,20 +206,20 @@ def connect(config: EngineConfig) -> Any:
         # "local" starts a cluster; without it Ray looks for an earlier one.
         ray.init(config.address or "local", **options)
     except (OSError, RuntimeError, ValueError) as error:
-        mend = "set RAY_AUTH_MODE=token and have the token here (docs/cluster.md)"
         raise ConfigError(
             f"--engine ray: no cluster at {config.address or 'this machine'}: {error}; start one with "
-            f"`ray start --head`, and where it has a token, {mend}"
+            "`ray start --head`, and where it has a token, set RAY_AUTH_MODE=token and have the token "
+            "here (docs/cluster.md)"
         ) from error
     return ray
 
 
 def core_count(ray: Any) -> int:
-    """Cores of the cluster; a ConfigError if it has none, since no machine has joined."""
+    """Cores of the cluster; a ConfigError if it has none."""
     if count := int(ray.cluster_resources().get("CPU", 0)):
         return count
-    mend = "let machines join by `ray start --address`"
-    raise ConfigError(f"--engine ray: the cluster has no cores; {mend}")
+    message = "the cluster has no cores; let machines join by `ray start --address`"
+    raise ConfigError(f"--engine ray: {message}")
 
 
 class _Worker:
@@ -258,5 +249,5 @@ class _Worker:
 
 def _summary(error: BaseException) -> str:
     """Type and first line of an error."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    first_line = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first_line[:200]}".removesuffix(": ")

@@ -12,7 +12,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -310,6 +309,8 @@ class StackTrainer:
             # Not ROC-AUC, which on a few hundred rows is mostly chance.
             scores = -weighted_loss(logits, label, self.weights)
         else:
+            from sklearn.metrics import roc_auc_score  # slow to import, and mostly not needed
+
             scores = -(logits[:, label == 0] >= 0).double().mean(1)
             for run in torch.nonzero(logits.isfinite().all(1))[:, 0]:
                 # Rates of 0, where nothing is recommended, are common; the order of rows breaks ties.

@@ -20,9 +20,8 @@ from mmrec.vision.types import PhotoBlocks, caption_fault
 class BlipCaptioner(LocalPhotoModel):
     """Captions without a prompt by greedy search, photos in batches.
 
-    A useless caption is generated once more by a beam search that may not repeat itself; if that
-    is useless too, the photo has none. In bf16, a near tie between two words may fall differently
-    in a batch of another size.
+    A useless caption is generated once more by a beam search that may not repeat itself. In bf16 a
+    near tie between two words may fall differently in a batch of another size.
     """
 
     kind, auto_class = "caption", "AutoModelForImageTextToText"
@@ -40,10 +39,9 @@ class BlipCaptioner(LocalPhotoModel):
         return {**super().provenance, "decoding": [self.greedy, self.second_try]}
 
     def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
-        """Caption RGB photos, a block at a time.
+        """Caption photos, a block at a time.
 
-        Raises:
-            ModelError: the model cannot be loaded, or a single photo exceeds the GPU's memory.
+        A ModelError says that the model cannot be loaded, or one photo exceeds the GPU's memory.
         """
         for block in photos:
             useless = []
@@ -53,12 +51,11 @@ class BlipCaptioner(LocalPhotoModel):
                     useless.append((number, photo))
                 else:
                     yield number, Answer(text=caption)
-            if useless:
-                self._second_tries += len(useless)
-                captions = self._generate([photo for _, photo in useless], self.second_try)
-                for (number, _), caption in zip(useless, captions, strict=True):
-                    fault = caption_fault(caption)
-                    yield number, Failure(f"{fault} (twice)") if fault else Answer(text=caption)
+            self._second_tries += len(useless)
+            captions = self._generate([photo for _, photo in useless], self.second_try)
+            for (number, _), caption in zip(useless, captions, strict=True):
+                fault = caption_fault(caption)
+                yield number, Failure(f"{fault} (twice)") if fault else Answer(text=caption)
 
     def status(self) -> str:
         """How many captions had to be generated again."""
@@ -70,18 +67,18 @@ class BlipCaptioner(LocalPhotoModel):
 
     @torch.inference_mode()
     def _generate(self, photos: Sequence[Image.Image], options: dict[str, Any]) -> list[str]:
+        if not photos:
+            return []
         # BLIP-2 also returns the places which the photo takes among the words.
         image_token = getattr(self._model.config, "image_token_index", -1)
         if image_token is None:
-            message = "was saved before transformers 4.46; download it again"
-            raise ModelError(f"{self.name} {message}")
+            raise ModelError(f"{self.name} was saved before transformers 4.46; download it again")
         try:
             tokens = self._model.generate(pixel_values=self._pixels(photos), **options)
         except torch.OutOfMemoryError as error:
-            half = len(photos) // 2
-            if not half:
-                message = "one photo exceeds the memory of the GPU"
-                raise ModelError(f"{self.name}: {message}") from error
+            if not (half := len(photos) // 2):
+                message = f"{self.name}: one photo exceeds the memory of the GPU"
+                raise ModelError(message) from error
             return self._generate(photos[:half], options) + self._generate(photos[half:], options)
         rows = [row[row != image_token].tolist() for row in tokens.cpu()]
         captions = self._tokenizer.batch_decode(rows, skip_special_tokens=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from pkgutil import resolve_name
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -33,10 +34,9 @@ A class is called with the model, its revision or None, and a `Placement` or Non
 def open_captioner(
     config: Config, budget: Budget | None = None, placement: Placement | None = None
 ) -> Captioner:
-    """Open the captioner that `config.vision` names; it is loaded or called with the first photo.
+    """Open the captioner that `config.vision` names; a ConfigError says which ones there are.
 
-    The budget is for a model behind HTTP, by default a new one; the placement for a local model, by
-    default the fastest of this machine. A ConfigError says which captioners there are.
+    The budget is for a model behind HTTP, by default a new one; the placement for a local model.
     """
     name = config.vision.captioner
     kind, _, model = name.partition(":")
@@ -51,18 +51,17 @@ def open_captioner(
     if client := open_chat_client(name, config.language, budget):
         return OpenAICaptioner(client)
     local = ", ".join(f"{kind}[:MODEL_OR_FOLDER]" for kind in LOCAL_CAPTIONERS)
-    raise ConfigError(
-        f"--captioner {name}: no such captioner; there are builtin, {local}, "
-        "openai:MODEL[@URL], ollama:MODEL or a URL"
-    )
+    names = f"builtin, {local}, openai:MODEL[@URL], ollama:MODEL or a URL"
+    raise ConfigError(f"--captioner {name}: no such captioner; there are {names}")
 
 
 def vision_checks() -> dict[str, tuple[str, str]]:
     """State and detail of captioners and of the image baseline, for `mmrec doctor`."""
     checks = {"captions": ("ok", "builtin (brightness and colours in words, no vision model)")}
-    models = [("image baseline", VisionConfig().image_model, "--image-model")]
-    for kind, (_, model) in reversed(LOCAL_CAPTIONERS.items()):
-        models.insert(0, (f"captions by {kind}", model, f"--captioner {kind}"))
+    models = []
+    for kind, (_, model) in LOCAL_CAPTIONERS.items():
+        models.append((f"captions by {kind}", model, f"--captioner {kind}"))
+    models.append(("image baseline", VisionConfig().image_model, "--image-model"))
     for subject, model, option in models:
         checks[subject] = ("ok", f"{model}, the weights are here")
         if Weights.find(model) is None:
@@ -72,17 +71,11 @@ def vision_checks() -> dict[str, tuple[str, str]]:
 
 
 class ColorCaptioner:
-    """Describes how bright a photo is and which colours it has, without a model.
-
-    Its captions are features of the ranker only, and are not displayed.
-    """
+    """Names the brightness and the colours of a photo; for the ranker only, never displayed."""
 
     chunk_size = 64
 
-    @property
-    def provenance(self) -> Provenance:
-        """The same for all photos."""
-        return {"kind": "caption", "model": "builtin", "revision": "3"}
+    provenance: ClassVar[Provenance] = {"kind": "caption", "model": "builtin", "revision": "3"}
 
     def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
         """Caption photos one by one."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -45,7 +45,8 @@ class Captions:
 class LocalPhotoModel:
     """A model of transformers for photos, by name or folder; it is loaded when needed.
 
-    A revision is a commit on the hub, by default that of the local cache, or the newest.
+    A revision is a commit on the hub, by default that of the local cache, or the newest. Where the
+    weights cannot be used, its results and provenance raise a ModelError.
     """
 
     kind: ClassVar[str]  # of its results in the store
@@ -62,7 +63,7 @@ class LocalPhotoModel:
 
     @property
     def provenance(self) -> Provenance:
-        """What determines a result besides the photo; needs the weights, else a ModelError."""
+        """What determines a result besides the photo."""
         return {
             "kind": self.kind,
             "model": self._weights.title,
@@ -115,7 +116,7 @@ class ImageEncoder(LocalPhotoModel):
         return int(self._weights.settings["hidden_sizes"][-1])
 
     def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, np.ndarray | Failure]]:
-        """(d,) float16 vectors of RGB photos, by block; a ModelError where it cannot be loaded."""
+        """(d,) float16 vectors of photos, by block."""
         for block in photos:
             vectors = self._forward([photo for _, photo in block]).astype(np.float16)
             for (number, _), vector in zip(block, vectors, strict=True):
@@ -198,21 +199,42 @@ class PhotoAnnotator:
         if not hashes:  # the model may not even be here
             return results
 
-        def compute_missing(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
-            broken: list[tuple[int, Failure]] = []
-            with closing(self._decode([*hashes], blocks, broken)) as photos:
-                for number, result in model.compute(photos):
-                    if isinstance(result, Answer):
-                        yield number, result.model_dump_json().encode()
-                    else:
-                        yield number, result if isinstance(result, Failure) else result.tobytes()
-            # Every number must come back, also that of a photo which no model has seen.
-            yield from broken
-
-        provenance, inputs = self._provenance(model), hashes.values()
+        compute = partial(self._compute, model, [*hashes])
         options: Any = {"title": title, "chunk": model.chunk_size, "status": model.status}
-        computed = self._store.get_or_compute(provenance, inputs, compute_missing, **options)
+        provenance, inputs = self._provenance(model), hashes.values()
+        computed = self._store.get_or_compute(provenance, inputs, compute, **options)
         return results | dict(zip(hashes, computed, strict=True))
+
+    def _compute(
+        self, model: Captioner | ImageEncoder, paths: Sequence[str], blocks: Iterator[list[int]]
+    ) -> Generator[tuple[int, Result]]:
+        """Results as they are stored; photos are decoded one block ahead of the model."""
+        broken: list[tuple[int, Failure]] = []
+
+        def load(number: int) -> tuple[int, Image.Image] | None:
+            try:
+                photo = load_photo(Path(paths[number]), self._max_pixels)
+            except PhotoError as error:
+                broken.append((number, Failure(f"photo cannot be read: {error}", final=False)))
+                return None
+            photo.thumbnail((self.max_side, self.max_side))
+            return number, photo
+
+        def decode(pool: ThreadPoolExecutor) -> PhotoBlocks:
+            submitted = (pool.map(load, block) for block in blocks)
+            # `pairwise` submits the next block before it hands out this one.
+            for loaded, _ in pairwise(chain(submitted, [iter(())])):
+                if photos := list(filter(None, loaded)):
+                    yield photos
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            for number, result in model.compute(decode(pool)):
+                if isinstance(result, Answer):
+                    yield number, result.model_dump_json().encode()
+                else:
+                    yield number, result if isinstance(result, Failure) else result.tobytes()
+        # Every number must come back, also that of a photo which no model has seen.
+        yield from broken
 
     def _hash_files(self, paths: Iterable[str]) -> dict[str, str | Failure]:
         """SHA-256 of each file by path, computed once."""
@@ -232,24 +254,3 @@ class PhotoAnnotator:
                 self._hashes[path] = file_hash
                 advance(1)
         return {path: self._hashes[path] for path in unique}
-
-    def _decode(
-        self, paths: Sequence[str], blocks: Iterator[list[int]], broken: list[tuple[int, Failure]]
-    ) -> Generator[list[tuple[int, Image.Image]]]:
-        """Decode blocks of photos, one ahead of the model; fills `broken`."""
-
-        def load(number: int) -> tuple[int, Image.Image] | None:
-            try:
-                photo = load_photo(Path(paths[number]), self._max_pixels)
-            except PhotoError as error:
-                broken.append((number, Failure(f"photo cannot be read: {error}", final=False)))
-                return None
-            photo.thumbnail((self.max_side, self.max_side))
-            return number, photo
-
-        with ThreadPoolExecutor(self.threads) as pool:
-            submitted = (pool.map(load, block) for block in blocks)
-            # `pairwise` submits the next block before it hands out this one.
-            for loaded, _ in pairwise(chain(submitted, [iter(())])):
-                if photos := list(filter(None, loaded)):
-                    yield photos

@@ -33,7 +33,7 @@ class OpenAICaptioner:
     """A vision model behind OpenAI's chat API.
 
     It is sent a photo's pixels only, at most 512 a side: no name, no place, no date. A useless
-    caption is asked for once more in other words; if that is useless too, the photo has none.
+    caption is asked for once more in other words.
     """
 
     chunk_size = 1
@@ -47,8 +47,7 @@ class OpenAICaptioner:
     def provenance(self) -> Provenance:
         """What determines a caption besides the photo; the server's address does not.
 
-        Raises:
-            ModelError: no model is named, and the server has not exactly one.
+        A ModelError says that no model is named, and the server has not exactly one.
         """
         return {
             "kind": "caption",
