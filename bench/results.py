@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import sem
 
 import mmrec
 from mmrec.config import AnnotationConfig, Config, PaperConfig, ReadConfig
 from mmrec.console import console
 from mmrec.data import Reviews, read_reviews
-from mmrec.evaluation.metrics import mean_and_standard_error
 from mmrec.evaluation.statistics import holm_correction, paired_t_test
 from mmrec.experiments import ablation
 from mmrec.experiments import annotation_quality as truth
@@ -300,8 +300,9 @@ def peer_lines(runs: list[dict[str, Any]]) -> list[str]:
     for name in names:
         cells = []
         for metric in METRIC_TITLES:
-            mean, error = mean_and_standard_error(values(name, metric))
-            cells.append(f"{mean:.4f} ± {error:.4f}")
+            scores = values(name, metric)
+            error = float(sem(scores)) if len(scores) > 1 else 0.0
+            cells.append(f"{np.mean(scores):.4f} ± {error:.4f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     if len(runs) < 2:
         return lines

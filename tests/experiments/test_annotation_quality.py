@@ -15,7 +15,7 @@ from mmrec.data.schema import REVIEW_SCHEMA, Reviews
 from mmrec.errors import DataError
 from mmrec.evidence.policies import EvidenceViews
 from mmrec.experiments import annotation_quality
-from mmrec.experiments.annotate import AnnotatedText, AnnotationRun, SummarizedViews, annotated_texts
+from mmrec.experiments.annotate import AnnotatedText, AnnotationRun, note_texts, summary_texts
 from mmrec.experiments.annotation_measures import Estimate, QualityContext, match_rates, mean_estimate
 from mmrec.experiments.annotation_quality import (
     label_recall,
@@ -45,18 +45,6 @@ PLACES = {
     "tea": ("A lovely selection of oolong teas.", "The cucumber sandwiches were dry and awful."),
 }
 """A like and a dislike of each item."""
-REPHRASED = {
-    "bakery": "Guests adore the loaves of sourdough.",
-    "curry": "Visitors praise the vindaloo and the naan.",
-    "gelato": "People rave about pistachio ice cream.",
-    "noodles": "Its ramen broth wins much praise.",
-    "pizza": "Its pizza from the wood oven is praised for the crust.",
-    "pub": "Visitors enjoy craft beers by the fire.",
-    "steak": "Guests praise the grilling of the ribeye steak.",
-    "sushi": "Visitors praise how fresh the salmon sushi is.",
-    "tacos": "People adore tacos filled with fish.",
-    "tea": "Guests enjoy a choice of oolong tea.",
-}
 PRAISE_COUNT = dict(zip(PLACES, [0, 1, 1, 2, 2, 3, 3, 4, 4, 4], strict=True))
 """How many of the four reviews of each item praise."""
 ITEMS = list(PLACES)
@@ -93,11 +81,15 @@ def dataset_of(models, texts):
 def run_of(dataset, summaries, kind="item"):
     """A summary of all reviews of each entity."""
     views = EvidenceViews.all_reviews(dataset.data.item if kind == "item" else dataset.data.user)
-    return AnnotationRun(dataset, summaries=[SummarizedViews(kind, dataset, views, list(summaries))])
+    return AnnotationRun(dataset, {kind: list(summary_texts(kind, dataset, views, summaries))})
+
+
+def run_of_notes(dataset, notes):
+    return AnnotationRun(dataset, {"review": list(note_texts(dataset, notes))})
 
 
 def measure(run, models, truth=None):
-    strategy = "notes" if run.notes else "summary"
+    strategy = "notes" if "review" in run.texts else "summary"
     config = Config(annotation=AnnotationConfig.model_validate({"strategy": strategy}))
     return measure_annotation_quality(run, config, models, truth)
 
@@ -130,7 +122,7 @@ def rotate(items):
     return [*items[1:], items[0]]
 
 
-def test_quotes_are_supported_and_leave_no_example(dataset, models):
+def test_quotes_and_rephrased_quotes_are_supported_and_those_of_another_place_are_not(dataset, models):
     quality = measure(run_of(dataset, faithful_summaries()), models)
     support = values(quality, "support", "item: text")
     assert support["matched"] == support["verbatim"] == 1
@@ -138,29 +130,23 @@ def test_quotes_are_supported_and_leave_no_example(dataset, models):
     assert worst_entities(quality, "support") == []
     counts = {"written": 10, "missing": 0, "sampled": 10, "reviews": 40}
     assert quality.sample_counts == {"item": counts}
-
-
-def test_the_same_in_other_words_is_supported_but_not_verbatim(dataset, models):
-    quality = measure(run_of(dataset, [Summary(text=REPHRASED[item]) for item in ITEMS]), models)
-    support = values(quality, "support", "item: text")
+    rephrased = [Summary(text=f"Visitors have this to say: {like}") for like, _ in PLACES.values()]
+    support = values(measure(run_of(dataset, rephrased), models), "support", "item: text")
     assert support["verbatim"] == 0
     assert support["matched"] >= 0.7  # the bakery has no review that praises its bread
-
-
-def test_a_summary_of_another_place_is_not_supported(dataset, models):
     quality = measure(run_of(dataset, rotate(faithful_summaries())), models)
     support = values(quality, "support", "item: text")
     assert support["matched"] < 0.25
     assert support["verbatim"] == 0
+
+
+def test_what_reviews_do_not_support_is_an_example_and_invented_likes_are_counted_apart(dataset, models):
     summaries = faithful_summaries()
     summaries[4] = Summary(text="The opera singer missed every high note.")
     (example,) = measure(run_of(dataset, summaries), models).measures["support"].examples
     assert (example.entity, example.text) == ("item pizza", summaries[4].text)
     assert example.review_id.startswith("pizza-")
     assert example.compared_text in PLACES["pizza"]
-
-
-def test_invented_likes_are_counted_apart_from_the_text(dataset, models):
     invented = []
     for item, summary in zip(ITEMS, faithful_summaries(), strict=True):
         lists = {"likes": ["parking for trucks"], "dislikes": [PLACES[item][1]]}
@@ -229,7 +215,7 @@ def run_without_one_review(dataset, summaries):
             members.append(np.delete(rows, left_out))
             written.append(summary)
     views = EvidenceViews.from_lists(np.array(entities), members)
-    return AnnotationRun(dataset, summaries=[SummarizedViews("item", dataset, views, written)])
+    return AnnotationRun(dataset, {"item": list(summary_texts("item", dataset, views, written))})
 
 
 def test_summaries_of_one_entity_agree_more_than_those_of_two(dataset, models):
@@ -251,18 +237,17 @@ def test_summaries_of_one_entity_agree_more_than_those_of_two(dataset, models):
     quality = measure(run_without_one_review(dataset, summaries), models)
     assert values(quality, "agreement", "item: same")["cosine"] < same["cosine"] - 0.03
     assert values(quality, "agreement", "item: same")["price"] == pytest.approx(0.9)
-    assert worst_entities(quality, "agreement") == ["item tea"]
 
 
 def test_notes_are_compared_with_their_own_review(dataset, models):
     notes = models.quote_annotator.write_notes(dataset.texts)
-    quality = measure(AnnotationRun(dataset, notes=notes), models)
+    quality = measure(run_of_notes(dataset, notes), models)
     assert values(quality, "support", "review: text")["matched"] == 1
     assert values(quality, "coverage", "review: dislikes")["matched"] == 1
     assert list(quality.measures) == ["support", "coverage", "polarity"]
     notes[5] = Note(gist="Open on Sundays until midnight.", dislikes=["no dogs allowed"])
     notes[7] = Note()
-    quality = measure(AnnotationRun(dataset, notes=notes), models)
+    quality = measure(run_of_notes(dataset, notes), models)
     assert quality.sample_counts["review"]["missing"] == 1
     assert quality.sample_counts["review"]["sampled"] == 39
     (example,) = quality.measures["support"].examples
@@ -288,7 +273,6 @@ def test_price_and_categories_are_compared_with_the_truth(dataset, models, tmp_p
         price = values(quality, "truth", "price")
         assert price == pytest.approx({"count": 10, "written": sign})
         assert values(quality, "truth", "categories")["written"] == recall
-    assert len(worst_entities(quality, "truth")) == 3
 
 
 def test_the_price_is_the_mean_over_notes(dataset, models, tmp_path):
@@ -298,7 +282,7 @@ def test_the_price_is_the_mean_over_notes(dataset, models, tmp_path):
         notes.append(Note(gist=text, price="overpriced" if expensive else "none"))
     rows = [{"item": item, "price": 10 * number + 5} for number, item in enumerate(ITEMS)]
     truth = write_truth(tmp_path / "truth.jsonl", rows)
-    price = values(measure(AnnotationRun(dataset, notes=notes), models, truth), "truth", "price")
+    price = values(measure(run_of_notes(dataset, notes), models, truth), "truth", "price")
     assert price["written"] > 0.9
     assert price["count"] == 10
 
@@ -311,15 +295,15 @@ def test_the_summary_of_most_reviews_is_compared_with_the_truth(dataset, models,
     # Low prices for "overpriced", so that the right tags are anticorrelated.
     rows = [{"item": i, "price": 1 if tag == "overpriced" else 2} for i, tag in zip(ITEMS, tags, strict=True)]
     truth = write_truth(tmp_path / "truth.jsonl", rows)
-    parts = [*run_without_one_review(dataset, wrong).summaries, *run_of(dataset, right).summaries]
-    quality = measure(AnnotationRun(dataset, summaries=parts[::order]), models, truth)
+    texts = run_without_one_review(dataset, wrong).texts["item"] + run_of(dataset, right).texts["item"]
+    quality = measure(AnnotationRun(dataset, {"item": texts[::order]}), models, truth)
     assert quality.sample_counts["item"]["written"] == 40
     assert quality.sample_counts["item"]["sampled"] == 10, "one text an entity"
     assert values(quality, "truth", "price")["written"] == pytest.approx(-1)
 
 
 def test_the_sample_is_bounded(dataset, models, monkeypatch):
-    written = annotated_texts(run_of(dataset, faithful_summaries()))["item"]
+    written = run_of(dataset, faithful_summaries()).texts["item"]
     sizes = ({"max_entities": 5}, {"max_reviews": 15})
     samples = [annotation_quality._sample(written, np.random.default_rng(0), **size) for size in sizes]
     assert [len(sample) for sample in samples] == [5, 3]
@@ -356,7 +340,7 @@ def test_missing_summaries_are_counted_where_reviews_have_words(models):
 def test_without_two_texts_there_is_nothing_to_measure(dataset, models, capsys, kind):
     run = {
         "summaries": run_of(dataset, [Summary()] * 10),
-        "notes": AnnotationRun(dataset, notes=[Note()] * 40),
+        "notes": run_of_notes(dataset, [Note()] * 40),
         "one summary": run_of(dataset_of(models, {"tea": PLACES["tea"]}), [quote("tea")]),
     }[kind]
     quality = measure(run, models)
@@ -384,8 +368,8 @@ def test_hostile_texts_are_printed_inert_within_80_columns(models, capsys, monke
 def test_the_same_seed_gives_the_same_quality_and_its_tables_fit_into_80_columns(
     dataset, models, capsys, monkeypatch
 ):
-    users = run_of(dataset, [quote("tea", dislikes=0)] * 4, "user").summaries
-    run = AnnotationRun(dataset, summaries=[*run_of(dataset, faithful_summaries()).summaries, *users])
+    users = run_of(dataset, [quote("tea", dislikes=0)] * 4, "user").texts
+    run = AnnotationRun(dataset, run_of(dataset, faithful_summaries()).texts | users)
     first, second = measure(run, models), measure(run, models)
     assert json.dumps(asdict(first), allow_nan=False) == json.dumps(asdict(second))
     assert set(first.measures) == {"support", "coverage", "polarity"}

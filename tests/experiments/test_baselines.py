@@ -219,10 +219,17 @@ def test_factors_are_ridge_regressions_and_vanish_at_a_high_penalty():
     assert scores == pytest.approx(np.full(ROWS, 3.0))
 
 
-def test_a_missing_library_gives_a_remark(monkeypatch):
+def test_a_missing_library_gives_a_remark_and_an_error_of_the_training_does_not(monkeypatch):
     for module in ("lightgbm", "torch_rechub.basic.features"):
         monkeypatch.setitem(sys.modules, module, None)
     p, remarks = trained_baseline_probabilities(random_task(1), ("LightGBM", "logistic regression", "DeepFM"))
     assert list(p) == ["logistic regression"]
     assert [remark.split(":")[0] for remark in remarks] == ["LightGBM", "DeepFM"]
     assert all("mmrec[peers]" in remark for remark in remarks)
+
+    def train_on_a_full_disk(task):
+        raise OSError("no space left")
+
+    monkeypatch.setitem(TRAINED_BASELINES, "LightGBM", (train_on_a_full_disk,))
+    with pytest.raises(OSError, match="no space left"):
+        trained_baseline_probabilities(random_task(1), ("LightGBM",))

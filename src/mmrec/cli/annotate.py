@@ -111,11 +111,11 @@ def _summary(run: AnnotationRun, models: Models) -> dict[str, Any]:
     from mmrec.llm.types import Usage
 
     result: dict[str, Any] = {"model": models.annotator.note_provenance["model"]}
-    if run.notes:
-        result |= {"notes": len(run.notes), "empty": sum(not note.gist for note in run.notes)}
-    for views in run.summaries:
-        name = f"summaries of {views.kind}s"
-        result[name] = result.get(name, 0) + len(views.summaries)
+    for kind, texts in run.texts.items():
+        if kind == "review":
+            result |= {"notes": len(texts), "empty": sum(not note.text for note in texts)}
+        else:
+            result[f"summaries of {kind}s"] = len(texts)
     costs = []
     for model in (models.annotator.model, getattr(models.captioner, "client", None)):
         # Builtin models are no clients, and cost nothing.

@@ -6,12 +6,11 @@ To add a metric to the JSON of commands, the saved model and the report, write i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.stats import sem
 from sklearn.metrics import (
     average_precision_score,
     brier_score_loss,
@@ -172,12 +171,12 @@ METRICS = (
     Metric("ap_negative", "AP of dislikes",
            lambda rows: average_precision_score(~rows.label, -rows.probability), ".3f",
            "Average precision of finding the disliked items; guessing gets their share."),
-    Metric("fpr_at_80", "FPR at TPR .80", lambda rows: _rates(rows, "min_tpr", 0.8).fpr,
-           ".1%", "Disliked items recommended when 80% of the liked ones are.", False),
-    Metric("fpr_at_90", "FPR at TPR .90", lambda rows: _rates(rows, "min_tpr", 0.9).fpr,
-           ".1%", "The same for 90%: the figure of the sentence at the top.", False),
-    Metric("fpr_at_95", "FPR at TPR .95", lambda rows: _rates(rows, "min_tpr", 0.95).fpr,
-           ".1%", "", False),
+    Metric("fpr_at_80", "FPR at TPR .80", lambda rows: _rates(rows, "min_tpr", 0.8).fpr, ".1%",
+           "Disliked items recommended when 80% of the liked ones are.", False),
+    Metric("fpr_at_90", "FPR at TPR .90", lambda rows: _rates(rows, "min_tpr", 0.9).fpr, ".1%",
+           "The same for 90%: the figure of the sentence at the top.", False),
+    Metric("fpr_at_95", "FPR at TPR .95", lambda rows: _rates(rows, "min_tpr", 0.95).fpr, ".1%",
+           "", False),
     Metric("tpr_at_10", "TPR at FPR .10", lambda rows: _rates(rows, "max_fpr", 0.1).tpr,
            ".1%", in_report=False),
     Metric("tpr_at_20", "TPR at FPR .20", lambda rows: _rates(rows, "max_fpr", 0.2).tpr,
@@ -207,11 +206,6 @@ def evaluate(
     rows = Predictions(label, probability, weighted, predicted, row_weight)
     values: Metrics = {metric.name: float(metric.compute(rows)) for metric in METRICS}
     return values | {"rows": len(label), "likes": int(label.sum())}
-
-
-def mean_and_standard_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean over repeats and its standard error (0 for a single one)."""
-    return float(np.mean(values)), float(sem(values)) if len(values) > 1 else 0.0
 
 
 def slice_metrics(

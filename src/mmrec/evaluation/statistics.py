@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 WeightedMetric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -104,9 +105,7 @@ def bootstrap(
     return Difference(value, low, high, min(1.0, float(p_value)))
 
 
-def paired_t_test(
-    first: Sequence[float], second: Sequence[float], test_ratio: float = 0.0
-) -> Difference:
+def paired_t_test(first: ArrayLike, second: ArrayLike, test_ratio: float = 0.0) -> Difference:
     """`first` minus `second` over seeds that both were run with, by Student's paired t-test.
 
     Seeds that split the same reviews anew share most rows, and differences vary less than those of

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from copy import copy
 from functools import partial
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,12 @@ from mmrec.ranker.inputs import RankerInputs
 from mmrec.ranker.training import class_weights, predict_logits
 from mmrec.recommender.explain import shapley_value
 
-BuiltFeatures = tuple[FeatureBuilder, Features]
 SeedResult = dict[str, Any]
 MeanInterval = tuple[float, float]
 """Mean over seeds and half its 95% interval, which is 0 for a single seed."""
 _TEXT, _PHOTOS = ("user text", "item text"), ("photos",)
+# Metric -> title, the worse side, and scale and digits of differences.
+_METRICS = {"auc": ("ROC-AUC", "left", 1, 3), "fpr_at_90": ("FPR at TPR .90", "right", 100, 1)}
 
 
 def ablate(checkpoint: Checkpoint, seeds: int, extras: set[str]) -> list[SeedResult]:
@@ -81,10 +82,8 @@ def _seed_result(checkpoint: Checkpoint, seed: int, extras: set[str]) -> SeedRes
         needed += map(_coalition, combinations(groups, size))
     # A coalition is trained once, however many rows need it.
     distinct = list(filter(None, dict.fromkeys(needed)))
-    by_coalition, probability = _probabilities(prepared, built, distinct), {}
-    for name, coalition in table.items():
-        if coalition:
-            probability[name] = by_coalition[coalition]
+    by_coalition = _probabilities(prepared, built, distinct)
+    probability = {name: by_coalition[key] for name, key in table.items() if key}
     remarks = config.warnings()
     if absent := _coalition(FEATURE_GROUPS, groups).replace(" +", ","):
         remarks.append(f"left out, since these data and model have none: {absent}")
@@ -109,7 +108,7 @@ def _seed_result(checkpoint: Checkpoint, seed: int, extras: set[str]) -> SeedRes
 
 
 def _probabilities(
-    prepared: pipeline.PreparedData, built: BuiltFeatures, coalitions: list[str]
+    prepared: pipeline.PreparedData, built: tuple[FeatureBuilder, Features], coalitions: list[str]
 ) -> dict[str, np.ndarray]:
     """Coalition -> (m,) probability of a like of every test row; all start from the same weights."""
     (builder, features), label, split = built, prepared.label, prepared.split
@@ -188,8 +187,8 @@ def metric_rows(
 def _paired_test(
     results: Sequence[SeedResult], first: Sequence[float], second: Sequence[float]
 ) -> Difference:
-    ratios = [result["test_ratio"] for result in results]
-    return statistics.paired_t_test(first, second, float(np.mean(ratios)))
+    test_ratio = np.mean([result["test_ratio"] for result in results])
+    return statistics.paired_t_test(first, second, float(test_ratio))
 
 
 def _mean_interval(results: Sequence[SeedResult], values: Sequence[float]) -> MeanInterval:
@@ -240,28 +239,24 @@ def ablation_tables(results: Sequence[SeedResult]) -> list[ResultTable]:
     notes = [
         f"intervals (95%) and p, in pairs, by {test}; p is adjusted for all rows (Holm)",
         "one training per row, where `mmrec fit` averages several (--ensemble)",
+        *dict.fromkeys(chain.from_iterable(result["remarks"] for result in results)),
     ]
-    for result in results:
-        notes += [remark for remark in result["remarks"] if remark not in notes]
     if gap := synergy(results):
         meaning = "above 0 they complement each other, below they hold the same information"
         values = f"{gap.as_text(4)}, p {gap.p_value:.3f}"
         notes.append(f"synergy of text and photos in ROC-AUC: {values}; {meaning}")
     tables = []
-    for metric, title in (("auc", "ROC-AUC"), ("fpr_at_90", "FPR at TPR .90")):
-        header = ["inputs", title, "less that of everything", "p"]
-        table = ResultTable(f"What inputs add to {title}", header, [], notes=notes)
+    for metric, (title, *_) in _METRICS.items():
+        rows = []
         for name, mean, gap in metric_rows(results, metric):
-            row = [name, _format_mean(*mean), gap.as_text(4), f"{gap.p_value:.3f}"]
-            table.rows.append(row)
-        tables.append(table)
+            rows.append([name, _format_mean(*mean), gap.as_text(4), f"{gap.p_value:.3f}"])
+        header = ["inputs", title, "less that of everything", "p"]
+        tables.append(ResultTable(f"What inputs add to {title}", header, rows, notes=notes))
     if shares := shapley_values(results):
         note = "exact Shapley values; they add up to the ROC-AUC of everything less .5"
-        header = ["group", "ROC-AUC"]
-        table = ResultTable("What each group is worth", header, [], notes=[note])
-        for group, share in shares.items():
-            table.rows.append([group, _format_mean(*share)])
-        tables.append(table)
+        rows = [[group, _format_mean(*share)] for group, share in shares.items()]
+        title, header = "What each group is worth", ["group", "ROC-AUC"]
+        tables.append(ResultTable(title, header, rows, notes=[note]))
     return tables
 
 
@@ -272,16 +267,13 @@ def _format_mean(mean: float, half_width: float) -> str:
 def ablation_page(results: Sequence[SeedResult], model: str, path: Path, command: str) -> Path:
     """Write the page of what `ablate` returned for `model`."""
     charts: dict[str, list[str]] = {"changes": [], "alone": [], "shares": []}
-    for metric, title, scale, digits in (
-        ("auc", "ROC-AUC: left is worse", 1, 3),
-        ("fpr_at_90", "FPR at TPR .90: right is worse", 100, 1),
-    ):
+    for metric, (title, worse, scale, digits) in _METRICS.items():
         gaps = {}
         for name, _, gap in metric_rows(results, metric):
             if name.startswith("with"):
                 gaps[name] = gap.interval
-        chart = bar_chart(gaps, title, f"less-{metric}", model, scale, digits)
-        charts["changes"].append(chart)
+        title = f"{title}: {worse} is worse"
+        charts["changes"].append(bar_chart(gaps, title, f"less-{metric}", model, scale, digits))
     means = {"alone": dict[str, MeanInterval](), "shares": shapley_values(results)}
     for name, (auc, half_width), _ in metric_rows(results, "auc"):
         if name.endswith(" alone"):
@@ -292,6 +284,5 @@ def ablation_page(results: Sequence[SeedResult], model: str, path: Path, command
             bars[name] = (mean, mean - half_width, mean + half_width) if half_width else (mean,)
         if bars:
             charts[part].append(bar_chart(bars, "ROC-AUC above .5", part, model))
-    title = f"What the inputs of {model} add"
-    tables = ablation_tables(results)
+    title, tables = f"What the inputs of {model} add", ablation_tables(results)
     return write_page(path, title, command, "ablation", tables=tables, **charts)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
@@ -23,31 +22,6 @@ from mmrec.vision.openai_captioner import OpenAICaptioner
 
 CAPTION = "caption"
 """The captioner's calls in a plan."""
-
-
-@dataclass(frozen=True)
-class SummarizedViews:
-    """Views of users or items over a dataset, and the summary of each."""
-
-    kind: EntityKind
-    dataset: Dataset
-    views: EvidenceViews
-    summaries: list[Summary]
-
-
-@dataclass(frozen=True)
-class AnnotationRun:
-    """The annotations of a data set of n reviews."""
-
-    dataset: Dataset
-    # Under the strategy `notes`, (n) of each review.
-    notes: list[Note] = field(default_factory=list)
-    # Under `summary`, of every view that training or the saved model uses.
-    summaries: list[SummarizedViews] = field(default_factory=list)
-    failed: Counter[str] = field(default_factory=Counter)  # reasons, with counts
-    pending: list[AnswersPending] = field(default_factory=list)  # not given yet
-
-
 SourcedText = tuple[str, str, str]
 """Entity, text, and the id of the review where it stands; "" where a model wrote it."""
 
@@ -59,7 +33,7 @@ class AnnotatedText:
     kind: str  # `item`, `user` or `review`
     entity: str
     annotation: Note | Summary
-    text: str
+    text: str  # may be empty
     dataset: Dataset
     rows: np.ndarray
     max_reviews: ClassVar = 500
@@ -84,11 +58,6 @@ class AnnotatedText:
         return {ids[row]: texts[row] for row in self.rows[positions]}
 
     @cached_property
-    def review_ids(self) -> frozenset[str]:
-        """Ids of all its reviews."""
-        return frozenset(map(self.dataset.review_ids.__getitem__, self.rows))
-
-    @cached_property
     def evidence(self) -> list[SourcedText]:
         """Distinct sentences of each review."""
         quotes = []
@@ -98,40 +67,42 @@ class AnnotatedText:
         return quotes
 
 
-def annotated_texts(run: AnnotationRun) -> dict[str, list[AnnotatedText]]:
-    """All annotations by kind, those without a text too."""
-    texts: dict[str, list[AnnotatedText]] = defaultdict(list)
-    for row, (name, note) in enumerate(zip(run.dataset.review_ids, run.notes, strict=False)):
-        rows = np.array([row])
-        texts["review"].append(AnnotatedText("review", name, note, note.gist, run.dataset, rows))
-    for part in run.summaries:
-        kind, data = part.kind, part.dataset.data
-        names = data.items if kind == "item" else data.users
-        views = zip(part.views.entity, part.views.review_sets(), part.summaries, strict=True)
-        for entity, rows, summary in views:
-            fields = names[entity], summary, summary.text, part.dataset, rows
-            texts[kind].append(AnnotatedText(kind, *fields))
-    return texts
+@dataclass(frozen=True)
+class AnnotationRun:
+    """The annotations of a data set by kind: a note of each review, or a summary of each view.
+
+    Views are all that training or the saved model uses.
+    """
+
+    dataset: Dataset
+    texts: dict[str, list[AnnotatedText]] = field(default_factory=lambda: defaultdict(list))
+    failed: Counter[str] = field(default_factory=Counter)  # reasons, with counts
+    pending: list[AnswersPending] = field(default_factory=list)  # not given yet
+
+
+def note_texts(dataset: Dataset, notes: Sequence[Note]) -> Iterator[AnnotatedText]:
+    """The note of each review."""
+    for row, (name, note) in enumerate(zip(dataset.review_ids, notes, strict=True)):
+        yield AnnotatedText("review", name, note, note.gist, dataset, np.array([row]))
+
+
+def summary_texts(
+    kind: EntityKind, dataset: Dataset, views: EvidenceViews, summaries: Sequence[Summary]
+) -> Iterator[AnnotatedText]:
+    """The summary of each view."""
+    names = dataset.data.items if kind == "item" else dataset.data.users
+    for entity, rows, summary in zip(views.entity, views.review_sets(), summaries, strict=True):
+        yield AnnotatedText(kind, names[entity], summary, summary.text, dataset, rows)
 
 
 def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> AnnotationRun:
     """Annotate what `fit` with the same settings would have annotated; the store keeps the answers.
 
-    Raises:
-        DataError: too few reviews.
-        MmrecError: the language model cannot be used, or the budget is reached.
+    Raises DataError for too few reviews, and MmrecError where the language model cannot be used,
+    or the budget is reached.
     """
     dataset, plan = Dataset(reviews, models, config), models.annotator.plan
     run = AnnotationRun(dataset, failed=models.annotator.failures)
-
-    @contextmanager
-    def recorded_if_pending() -> Iterator[None]:
-        # Pending answers of one part do not keep the others from being requested.
-        try:
-            yield
-        except AnswersPending as pending:
-            run.pending.append(pending)
-
     if config.vision.captioner != VisionConfig().captioner and plan is None:
         run.failed.update(dataset.captions.failures)
     elif isinstance(models.captioner, OpenAICaptioner) and (calls := dataset.captions_missing):
@@ -141,22 +112,26 @@ def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> Annota
         plan.input_tokens[CAPTION] += calls * photo_tokens
         plan.output_tokens[CAPTION] += calls * caption_tokens
     if config.annotation.strategy == "notes":
-        with recorded_if_pending():
-            run.notes.extend(dataset.notes)
+        try:
+            run.texts["review"] += note_texts(dataset, dataset.notes)
+        except AnswersPending as pending:
+            run.pending.append(pending)
         return run
     prepared = prepare_data(reviews, config, models)
     # A saved model uses all reviews, those that the filter dropped too.
     if len(prepared.dataset) == len(dataset):
         dataset = prepared.dataset
     data, evidence = dataset.data, prepared.evidence
-    views: list[tuple[EntityKind, Dataset, EvidenceViews]] = [
+    parts: list[tuple[EntityKind, Dataset, EvidenceViews]] = [
         ("item", prepared.dataset, evidence.item),
         ("item", dataset, EvidenceViews.all_reviews(data.item)),
         ("user", prepared.dataset, evidence.user),
         ("user", dataset, EvidenceViews.all_reviews(data.user)),
     ]
-    for kind, source, entity_views in views:
-        with recorded_if_pending():
-            summaries = source.summaries(kind, entity_views)
-            run.summaries.append(SummarizedViews(kind, source, entity_views, summaries))
+    for kind, source, views in parts:
+        # Pending answers of one part do not keep the others from being requested.
+        try:
+            run.texts[kind] += summary_texts(kind, source, views, source.summaries(kind, views))
+        except AnswersPending as pending:
+            run.pending.append(pending)
     return run

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import chain, compress, product
 from operator import itemgetter
 
 import numpy as np
@@ -83,12 +83,12 @@ def support(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
     """Is each sentence of a text, each like and each dislike supported by a review of its evidence?"""
     measure = QualityMeasure("Share of what was written that matches the reviews.")
     for kind, annotated in texts.items():
-        evidence = [quote for text in annotated for quote in text.evidence]
+        evidence = list(chain.from_iterable(text.evidence for text in annotated))
         for aspect in ("text", "likes", "dislikes"):
             claims: list[SourcedText] = []
             for text in annotated:
                 written = text.sentences if aspect == "text" else getattr(text.annotation, aspect)
-                claims += [(text.name, claim, "") for claim in written]
+                claims += product([text.name], written, [""])
             row = match_rates(claims, evidence, context, measure.examples)
             measure.rows[f"{kind}: {aspect}"] = row
     return measure
@@ -103,17 +103,19 @@ def coverage(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
     measure = QualityMeasure("Share of reviews' likes and dislikes that match the text.")
     for kind, annotated in texts.items():
         # All reviews in one call; `zip` below takes as many notes as a text has reviews.
-        reviews = [review for text in annotated for review in text.reviews.values()]
+        reviews = list(chain.from_iterable(text.reviews.values() for text in annotated))
         all_notes = context.models.quote_annotator.write_notes(reviews)
         for aspect, sign in (("likes", 1), ("dislikes", -1)):
             claims, notes = list[SourcedText](), iter(all_notes)
             written = list[SourcedText]()
             for text in annotated:
                 for review_id, note in zip(text.reviews, notes, strict=False):
-                    claims += [(text.name, point, review_id) for point in getattr(note, aspect)]
+                    claims += product([text.name], getattr(note, aspect), [review_id])
                 same_sign = context.extractive.polarity(text.sentences) * sign > 0
-                points = [*getattr(text.annotation, aspect), *compress(text.sentences, same_sign)]
-                written += [(text.name, point, "") for point in points]
+                points = chain(
+                    getattr(text.annotation, aspect), compress(text.sentences, same_sign)
+                )
+                written += product([text.name], points, [""])
             row = match_rates(claims, written, context, measure.examples)
             measure.rows[f"{kind}: {aspect}"] = row
     return measure
@@ -138,30 +140,30 @@ def match_rates(
     for row, (entity, text, _) in enumerate(texts):
         owner[row] = codes.setdefault(entity, len(codes))
         words[entity] += split_words(text)
-    entities, matched, verbatim, chances = [], list[bool](), list[bool](), list[float]()
+    matched, verbatim, chances = list[bool](), list[bool](), list[float]()
     for (entity, claim, review_id), vector in zip(claims, claim_vectors, strict=True):
         is_own = owner == codes.get(entity, -1)
-        own_rows, foreign = np.flatnonzero(is_own), np.flatnonzero(~is_own)
-        sample = context.rng.permutation(foreign)[: 19 * len(own_rows)]
-        cosine = text_vectors[own_rows] @ vector
+        own, foreign = np.flatnonzero(is_own), np.flatnonzero(~is_own)
+        sample = context.rng.permutation(foreign)[: 19 * len(own)]
+        cosine = text_vectors[own] @ vector
         # Without own or foreign texts there is no match but word for word.
         limit, nearest = np.inf, float(cosine.max(initial=-1))
         if len(sample):
             limit = float((text_vectors[sample] @ vector).max())
             # The nearest of all is equally likely to be any of them.
-            chances.append(len(own_rows) / (len(own_rows) + len(sample)))
+            chances.append(len(own) / (len(own) + len(sample)))
         # Between spaces, so that whole words are found.
         quoted = f" {' '.join(split_words(claim))} "
-        entities.append(entity)
         verbatim.append(bool(quoted.strip()) and quoted in f" {' '.join(words[entity])} ")
         matched.append(verbatim[-1] or nearest > limit)
         if not matched[-1]:
             quote, reason = ("", "", ""), "nothing to match"
-            if len(own_rows):
-                quote = texts[own_rows[cosine.argmax()]]
+            if len(own):
+                quote = texts[own[cosine.argmax()]]
                 reason = f"nearest cosine {nearest:.2f}, others reach {limit:.2f}"
             near = quote[1], review_id or quote[2]
             examples.append(Example(entity, reason, 1 - nearest, claim, *near))
+    entities = list(map(itemgetter(0), claims))
     return {
         "count": len(claims),
         "matched": mean_estimate(matched, entities),
@@ -180,38 +182,33 @@ def agreement(
     """
     measure = QualityMeasure("Likeness of two summaries of one entity, or of two.")
     for kind in ("item", "user"):
-        annotated = texts.get(kind, [])
+        # Entity -> ids of the reviews -> text
         by_entity: dict[str, dict[frozenset[str], AnnotatedText]] = defaultdict(dict)
-        for number in context.rng.permutation(len(annotated)):
-            text = annotated[number]
-            by_entity[text.name][text.review_ids] = text
-        pairs = [[*views.values()][:2] for views in by_entity.values() if len(views) > 1]
+        for number in context.rng.permutation(len(texts.get(kind, []))):
+            text = texts[kind][number]
+            ids = frozenset(text.dataset.review_ids[row] for row in text.rows)
+            by_entity[text.entity][ids] = text
+        pairs = [list(views.items())[:2] for views in by_entity.values() if len(views) > 1]
         pairs = pairs[:max_pairs]
         if len(pairs) < 2:
             continue
         firsts, seconds = zip(*pairs, strict=True)
         # (2 pairs, d): the first summary of each entity, then the second one of each
-        vectors = context.vectors([text.text for text in (*firsts, *seconds)])
+        vectors = context.vectors([text.text for _, text in (*firsts, *seconds)])
         # The first summary of each entity beside its second one, or beside that of another entity.
         for name, shift in (("same", 0), ("others", 1)):
             partners = np.roll(np.arange(len(pairs)), shift)
             cosine = (vectors[: len(pairs)] * vectors[len(pairs) + partners]).sum(axis=1)
-            likeness = []
-            for first, partner, near in zip(firsts, partners, cosine, strict=True):
-                second = seconds[partner]
-                labels = set(first.annotation.categories), set(second.annotation.categories)
-                same_price = first.annotation.price == second.annotation.price
-                shared = _jaccard(first.review_ids, second.review_ids)
-                likeness.append((near, same_price, _jaccard(*labels), shared))
-                if name == "same":
-                    reason = f"cosine {near:.2f}; {shared:.0%} of their reviews are shared"
-                    severity = shared - float(near)
-                    example = Example(first.name, reason, severity, first.text, second.text)
-                    measure.examples.append(example)
-            row: Row = {"count": len(pairs)}
-            columns = ("cosine", "price", "categories", "shared")
-            for column, values in zip(columns, np.transpose(likeness), strict=True):
-                row[column] = mean_estimate(values)
+            values: dict[str, list[float]] = {"price": [], "categories": [], "shared": []}
+            for (first_ids, first), partner in zip(firsts, partners, strict=True):
+                second_ids, second = seconds[partner]
+                one, two = first.annotation, second.annotation
+                values["price"].append(one.price == two.price)
+                values["categories"].append(_jaccard({*one.categories}, {*two.categories}))
+                values["shared"].append(_jaccard(first_ids, second_ids))
+            row: Row = {"count": len(pairs), "cosine": mean_estimate(cosine)}
+            for column, likeness in values.items():
+                row[column] = mean_estimate(likeness)
             measure.rows[f"{kind}: {name}"] = row
     return measure
 

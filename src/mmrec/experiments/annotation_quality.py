@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from mmrec.config import Config
 from mmrec.data.files import read_records
 from mmrec.data.readers import LAYOUTS
 from mmrec.errors import DataError
 from mmrec.experiments import annotation_measures as measures
-from mmrec.experiments.annotate import AnnotatedText, AnnotationRun, annotated_texts
+from mmrec.experiments.annotate import AnnotatedText, AnnotationRun
 from mmrec.experiments.annotation_measures import Example, QualityMeasure
 from mmrec.features.dataset import Models
 from mmrec.llm.extractive import ExtractiveModel
@@ -52,22 +51,19 @@ def measure_annotation_quality(
     why it cannot be used.
     """
     extractive = ExtractiveModel(models.encoder, config.annotation.item_kind)
-    rng = np.random.default_rng(config.seed)
-    context = measures.QualityContext(models, extractive, rng)
+    context = measures.QualityContext(models, extractive, np.random.default_rng(config.seed))
     written: dict[str, list[AnnotatedText]] = {}
     sampled: dict[str, list[AnnotatedText]] = {}
     counts: dict[str, dict[str, int]] = {}
-    for kind, texts in annotated_texts(run).items():
+    for kind, texts in run.texts.items():
         written[kind] = [text for text in texts if text.text.strip()]
         # An entity whose reviews have no words needs no text.
-        missing = [text for text in texts if not text.text.strip() and text.evidence]
+        missing = sum(not text.text.strip() and bool(text.evidence) for text in texts)
         sample = _sample(written[kind], context.rng)
+        counts[kind] = {"written": len(written[kind]), "missing": missing, "sampled": len(sample)}
+        counts[kind]["reviews"] = sum(len(text.reviews) for text in sample)
         if len(sample) > 1:
             sampled[kind] = sample
-        counts[kind] = {"written": len(written[kind]), "missing": len(missing)}
-        counts[kind] |= {"sampled": len(sample), "reviews": 0}
-        for text in sample:
-            counts[kind]["reviews"] += len(text.reviews)
     results = {
         "support": measures.support(sampled, context),
         "agreement": measures.agreement(written, context),
@@ -76,38 +72,31 @@ def measure_annotation_quality(
     }
     if truth:
         results["truth"] = _compare_with_truth(written, run, config, truth)
-    for measure in results.values():
+    for name, measure in list(results.items()):
+        if not measure.rows:
+            del results[name]
         # The three worst examples, each of another entity.
         worst: dict[str, Example] = {}
         for example in sorted(measure.examples, key=lambda example: -example.severity):
             if example.severity > 0:
                 worst.setdefault(example.entity, example)
         measure.examples[:] = list(worst.values())[:3]
-    model = dict(models.annotator.note_provenance)
-    is_builtin = model["model"] == "builtin"
-    for name in ("kind", "prompt"):
-        model.pop(name, None)
-    shown = {name: measure for name, measure in results.items() if measure.rows}
-    strategy, prompts = config.annotation.strategy, config.language.prompts
-    remarks = _remarks(bool(sampled), is_builtin, bool(run.pending))
-    return AnnotationQuality(model, strategy, prompts, counts, shown, remarks)
-
-
-def _remarks(sampled: bool, is_builtin: bool, pending: bool) -> list[str]:
-    if sampled:
-        remarks = [
-            "a match shows that two texts have one subject, not that they say the same of it",
-            "the extractive model decides what reviews praise and blame; it may err",
-        ]
-    else:
-        missing = "no two texts were written of reviews with words in them"
-        remarks = [f"there is nothing to measure: {missing}"]
-    if is_builtin:
+    remarks = [
+        "a match shows that two texts have one subject, not that they say the same of it",
+        "the extractive model decides what reviews praise and blame; it may err",
+    ]
+    if not sampled:
+        missing_texts = "no two texts were written of reviews with words in them"
+        remarks = [f"there is nothing to measure: {missing_texts}"]
+    model = models.annotator.note_provenance
+    if model["model"] == "builtin":
         quotes = "the extractive model quotes, and is measured by itself"
         remarks.append(f"{quotes}; its values serve for comparison")
-    if pending:
+    if run.pending:
         remarks.append("answers are pending on the server; what came was measured")
-    return remarks
+    model = {key: value for key, value in model.items() if key not in ("kind", "prompt")}
+    strategy, prompts = config.annotation.strategy, config.language.prompts
+    return AnnotationQuality(model, strategy, prompts, counts, results, remarks)
 
 
 def _sample(
@@ -142,21 +131,15 @@ def _compare_with_truth(
     # The summary of most reviews comes last and replaces the others.
     for text in sorted(written.get("item", []), key=lambda text: len(text.rows)):
         annotations[text.entity] = [text.annotation]
-    legend = "Rank correlation with the price; share of categories in the first five."
-    measure = QualityMeasure(legend)
-    items, scores, tags = sorted(prices.keys() & annotations.keys()), [], []
-    for item in items:
-        tags.append([note.price for note in annotations[item]])
-        scores.append(price_level_score(tags[-1]))
+    measure = QualityMeasure(
+        "Rank correlation with the price; share of categories in the first five."
+    )
     # Prices may be levels or amounts: only their ranks count.
-    true_prices = np.array(list(map(prices.__getitem__, items)))
-    ranks_too_high = rankdata(scores) - rankdata(true_prices)
-    for row, (item, gap) in enumerate(zip(items, ranks_too_high, strict=True)):
-        reason = f"{abs(gap):g} of {len(items)} ranks too {'high' if gap > 0 else 'low'}"
-        texts = ", ".join(dict.fromkeys(tags[row])), f"{prices[item]:g}"
-        example = Example(f"price of {item}", reason, abs(gap) / len(items), *texts)
-        measure.examples.append(example)
-    correlation = measures.rank_correlation(np.array(scores), true_prices)
+    items = sorted(prices.keys() & annotations.keys())
+    true_prices, scores = np.array([prices[item] for item in items]), np.empty(len(items))
+    for row, item in enumerate(items):
+        scores[row] = price_level_score(note.price for note in annotations[item])
+    correlation = measures.rank_correlation(scores, true_prices)
     measure.rows["price"] = {"count": len(items), "written": correlation}
     items, recall, recall_of_frequent = sorted(labels.keys() & annotations.keys()), [], []
     frequent = most_frequent_labels({item: labels[item] for item in items})
@@ -164,10 +147,6 @@ def _compare_with_truth(
         ranked = rank_labels(note.categories for note in annotations[item])
         recall.append(label_recall(ranked, labels[item]))
         recall_of_frequent.append(label_recall(frequent, labels[item]))
-        reason = f"{recall[-1]:.0%} of the true ones are named"
-        texts = ", ".join(ranked[:5]), ", ".join(labels[item])
-        example = Example(f"categories of {item}", reason, 1 - recall[-1], *texts)
-        measure.examples.append(example)
     measure.rows["categories"] = {
         "count": len(items),
         "written": measures.mean_estimate(recall),
@@ -224,11 +203,8 @@ def read_truth(
     item's id, one of the usual ones by default. Raises DataError where the file cannot be read, or
     has no such columns.
     """
-    rows, columns = [], dict[str, None]()
-    for record in read_records(path):
-        if isinstance(record.content, dict):
-            rows.append(record.content)
-            columns |= dict.fromkeys(record.content)
+    rows = [record.content for record in read_records(path) if isinstance(record.content, dict)]
+    columns = dict.fromkeys(chain.from_iterable(rows))
 
     def first_column(*prefixes: str) -> str | None:
         return next((name for name in columns if name.lower().startswith(prefixes)), None)
@@ -246,15 +222,15 @@ def read_truth(
         if row.get(id_column) is None:
             continue
         name, price = str(row[id_column]), str(row.get(price_column or "") or "").strip()
-        # "1,300 INR" -> "1300"
-        digits = re.sub(r"[^\d.]", "", price)
+        digits = re.sub(r"[^\d.]", "", price)  # "1,300 INR" -> "1300"
         if re.fullmatch(r"[$€£¥₩₹]+", price):
             prices[name] = float(len(price))
         elif re.fullmatch(r"\d+(\.\d+)?", digits):
             prices[name] = float(digits)
         value = row.get(label_column or "")
         texts = value if isinstance(value, list) else re.split(r"[,|]", str(value or ""))
-        distinct = dict.fromkeys(map(normalise_label, map(str, texts)))
-        if known := list(filter(None, distinct)):
-            labels[name] = known
+        distinct = dict.fromkeys(normalise_label(str(text)) for text in texts)
+        distinct.pop("", None)
+        if distinct:
+            labels[name] = list(distinct)
     return prices, labels

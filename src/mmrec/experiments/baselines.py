@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib import import_module
 from itertools import product
 from typing import Any
 
@@ -112,8 +113,7 @@ def bias_scores(data: Interactions, rows: np.ndarray, penalty: float) -> np.ndar
 
 def choose_bias_model(task: BaselineTask) -> BaselineScorer:
     """`bias_scores` with the penalty that is best on valid."""
-    penalties = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
-    return task.choose([partial(bias_scores, penalty=penalty) for penalty in penalties])
+    return task.choose([partial(bias_scores, penalty=penalty) for penalty in (1, 2, 3, 5, 8, 12)])
 
 
 def simple_baseline_probabilities(task: BaselineTask) -> dict[str, np.ndarray]:
@@ -170,14 +170,16 @@ def _logistic_regression(task: FeatureTask) -> np.ndarray:
     return min(candidates, key=task.loss)
 
 
-def _lightgbm(task: FeatureTask) -> np.ndarray:
-    import lightgbm
-
+def _lightgbm(task: FeatureTask, lightgbm: Any) -> np.ndarray:
     train = lightgbm.Dataset(task.columns[task.split.train], task.label[task.split.train])
     valid = train.create_valid(task.columns[task.split.valid], task.label[task.split.valid])
     parameters = {"objective": "binary", "learning_rate": 0.05, "feature_fraction": 0.5}
-    parameters |= {"seed": task.seed, "verbosity": -1}
-    parameters |= {"deterministic": True, "force_row_wise": True}
+    parameters |= {
+        "seed": task.seed,
+        "verbosity": -1,
+        "deterministic": True,
+        "force_row_wise": True,
+    }
     # At most 2000 trees; fewer when 50 in a row do not improve the loss on valid.
     stop, candidates = lightgbm.early_stopping(50, verbose=False), []
     for max_depth in (3, 5, 8):
@@ -187,22 +189,19 @@ def _lightgbm(task: FeatureTask) -> np.ndarray:
     return min(candidates, key=task.loss)
 
 
-def _deepfm(task: FeatureTask) -> np.ndarray:
+def _deepfm(task: FeatureTask, inputs: Any, models: Any) -> np.ndarray:
     """DeepFM (Guo et al., arXiv 1703.04247); only its deep part sees the dense columns."""
-    from torch_rechub.basic.features import DenseFeature, SequenceFeature, SparseFeature
-    from torch_rechub.models.ranking import DeepFM
-
     data, categories = task.data, task.features.item.categories
-    fields = [SparseFeature("user", len(data.users), 8)]
-    fields.append(SparseFeature("item", len(data.items), 8))
+    fields = [inputs.SparseFeature("user", len(data.users), 8)]
+    fields.append(inputs.SparseFeature("item", len(data.items), 8))
     columns = {"user": data.user, "item": data.item, "columns": task.columns}
     if categories.shape[1]:
         padding = int(categories[-1, 0])
-        options: dict[str, Any] = {"pooling": "sum", "padding_idx": padding}
-        fields.append(SequenceFeature("categories", padding + 1, 8, **options))
+        options = {"pooling": "sum", "padding_idx": padding}
+        fields.append(inputs.SequenceFeature("categories", padding + 1, 8, **options))
         columns["categories"] = categories[task.features.item_view]
-    deep = [*fields, DenseFeature("columns", task.columns.shape[1])]
-    inputs = {name: torch.from_numpy(values) for name, values in columns.items()}
+    deep = [*fields, inputs.DenseFeature("columns", task.columns.shape[1])]
+    tensors = {name: torch.from_numpy(values) for name, values in columns.items()}
     label = torch.from_numpy(task.label.astype(np.float32))
     rows = torch.from_numpy(task.split.train)
     # Small batches for small data, but at least 32 rows for batch normalisation.
@@ -211,18 +210,18 @@ def _deepfm(task: FeatureTask) -> np.ndarray:
     with torch.random.fork_rng(devices=[]):
         for dropout in (0.2, 0.5):
             torch.manual_seed(task.seed)
-            model = DeepFM(deep, fields, {"dims": [64, 32], "dropout": dropout})
+            model = models.DeepFM(deep, fields, {"dims": [64, 32], "dropout": dropout})
             optimiser = torch.optim.Adam(model.parameters(), weight_decay=1e-5)
             # Twelve epochs; the best on valid is taken.
             for _ in range(12):
                 for batch in torch.tensor_split(rows[torch.randperm(len(rows))], batch_count):
                     optimiser.zero_grad()
-                    output = model.train()({name: x[batch] for name, x in inputs.items()})
+                    output = model.train()({name: x[batch] for name, x in tensors.items()})
                     loss = torch.nn.functional.binary_cross_entropy(output, label[batch])
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimiser.step()
                 with torch.inference_mode():
-                    candidates.append(model.eval()(inputs).double().numpy())
+                    candidates.append(model.eval()(tensors).double().numpy())
     return min(candidates, key=task.loss)
 
 
@@ -273,13 +272,13 @@ def _ridges(
     return np.linalg.solve(grams + penalty * np.eye(k), moments[:, :, None])[:, :, 0]
 
 
-TRAINED_BASELINES: dict[str, Callable[[FeatureTask], np.ndarray]] = {
-    "logistic regression": _logistic_regression,
-    "LightGBM": _lightgbm,
-    "matrix factorisation": _matrix_factorisation,
-    "DeepFM": _deepfm,
+TRAINED_BASELINES: dict[str, tuple[Callable[..., np.ndarray], *tuple[str, ...]]] = {
+    "logistic regression": (_logistic_regression,),
+    "LightGBM": (_lightgbm, "lightgbm"),
+    "matrix factorisation": (_matrix_factorisation,),
+    "DeepFM": (_deepfm, "torch_rechub.basic.features", "torch_rechub.models.ranking"),
 }
-"""Name -> the function that trains it and gives (n,) probabilities."""
+"""Name -> the function that trains it and gives (n,) probabilities, and modules that it is given."""
 
 
 def trained_baseline_probabilities(
@@ -287,13 +286,16 @@ def trained_baseline_probabilities(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Name -> (n,) probability of a like by each trained baseline.
 
-    The remarks are on those of `names` that are left out, since their library is missing.
+    The remarks are on those of `names` that are left out, since their library cannot be imported.
     """
     probability, remarks = {}, []
     for name in names:
+        train, *modules = TRAINED_BASELINES[name]
         try:
-            probability[name] = TRAINED_BASELINES[name](task)
+            libraries = list(map(import_module, modules))
         except (ImportError, OSError) as error:  # OSError: no libgomp
             hint = "`pip install 'mmrec[peers]'` brings its library"
             remarks.append(f"{name}: left out ({error}); {hint}")
+        else:
+            probability[name] = train(task, *libraries)
     return probability, remarks

@@ -19,6 +19,7 @@ from mmrec.data.schema import Reviews
 from mmrec.evaluation import statistics
 from mmrec.evaluation.list_metrics import ListMetrics, ListTask, full_lists, sampled_lists
 from mmrec.evaluation.metrics import Metrics, evaluate, rates_at_threshold, slice_metrics
+from mmrec.evaluation.statistics import Difference
 from mmrec.evidence.policies import EvidenceViews
 from mmrec.experiments import baselines
 from mmrec.features.dataset import Models
@@ -59,9 +60,8 @@ def compare(
     """
     prepared = prepare_data(reviews, config, models)
     data, split, label = prepared.dataset.data, prepared.split, prepared.label
-    probability = baselines.simple_baseline_probabilities(
-        baselines.BaselineTask(data, split, label)
-    )
+    task = baselines.BaselineTask(data, split, label)
+    probability = baselines.simple_baseline_probabilities(task)
     if set(model_names) - {"baseline"} and config.annotation.strategy == "notes":
         _ = prepared.dataset.notes  # Annotate first, to fail early.
     result = Comparison(prepared, {}, probability, remarks=config.warnings())
@@ -72,14 +72,13 @@ def compare(
         trained = train_model(replace(prepared, config=named_config))
         result.seconds[name] = time.perf_counter() - start
         result.trained[name], probability[name] = trained, trained.probability
-        if remark := _photo_remark(name, trained):
-            result.remarks.append(f"{name}: {remark}")
+        result.remarks.extend(_photo_remarks(name, trained))
     if trained_baselines:
         start = time.perf_counter()
         # Features of the paper's model; ours hold fitted effects, which are part of the ranker.
         source = result.trained.get("proposed") or next(iter(result.trained.values()))
-        task = baselines.FeatureTask(data, split, label, source.features, config.seed)
-        added, remarks = baselines.trained_baseline_probabilities(task)
+        feature_task = baselines.FeatureTask(data, split, label, source.features, config.seed)
+        added, remarks = baselines.trained_baseline_probabilities(feature_task)
         result.seconds["trained baselines"] = time.perf_counter() - start
         probability.update(added)
         result.remarks.extend(remarks)
@@ -93,18 +92,17 @@ def compare(
     return result
 
 
-def _photo_remark(name: str, trained: TrainingResult) -> str:
-    """Why a model has no photos, or which captions failed; else empty."""
+def _photo_remarks(name: str, trained: TrainingResult) -> list[str]:
+    """Why a model has no photos, or which captions failed."""
     dataset, evidence = trained.prepared.dataset, trained.prepared.evidence
     if trained.model.builder.image:
-        return "" if name == "baseline" else str(dataset.captions)
+        failures = "" if name == "baseline" else str(dataset.captions)
+        return [f"{name}: {failures}"] if failures else []
     if not dataset.has_photos(evidence.evidence_rows, captions=name != "baseline"):
-        return "no image block, since no item has a photo"
+        return [f"{name}: no image block, since no item has a photo"]
     model = trained.prepared.config.vision.image_model
-    return (
-        f"no image block, since the weights of {model} are not here; name a folder that holds "
-        f"them with --image-model, or bring them with `hf download {model}`"
-    )
+    remark = f"no image block, since the weights of {model} are not here; name a folder that holds"
+    return [f"{name}: {remark} them with --image-model, or bring them with `hf download {model}`"]
 
 
 @dataclass(frozen=True)
@@ -113,9 +111,7 @@ class Assessment:
 
     reference: str  # the model that others are compared with
     intervals: dict[str, dict[str, tuple[float, float, float]]]  # metric -> value, ends
-    differences: dict[
-        str, dict[str, statistics.Difference]
-    ]  # metric -> to the reference, p by Holm
+    differences: dict[str, dict[str, Difference]]  # metric -> to the reference, p by Holm
     operating_points: dict[str, dict[str, float]]  # by a threshold of valid
     lists: dict[str, dict[str, ListMetrics]]  # `sampled` and `full` candidate lists
     slices: dict[str, dict[str, Metrics]]  # slice -> metrics
@@ -135,9 +131,8 @@ def assess(comparison: Comparison, reference: str = "bias model", rounds: int = 
     prepared, trained = comparison.prepared, comparison.trained
     test, seed = prepared.split.test, prepared.config.seed
     rows = prepared.dataset.data.user[test], prepared.label[test]
-    on_test = {
-        name: p[test] for name, p in comparison.probability.items() if name != baselines.ALWAYS_LIKE
-    }
+    on_test = {name: p[test] for name, p in comparison.probability.items()}
+    del on_test[baselines.ALWAYS_LIKE]
     others = [name for name in on_test if name != reference]
     result = Assessment(reference, {}, {name: {} for name in others}, {}, {}, {})
     with track("assessing", len(on_test)) as advance:
@@ -181,13 +176,13 @@ def slice_masks(prepared: PreparedData, features: Features) -> dict[str, np.ndar
     for row in evidence:
         has_photo[data.item[row]] |= bool(dataset.photos[row] or dataset.review_captions[row])
     photo = has_photo[data.item[test]]
-    masks = {"cold users": user_count < 3, "warm users": user_count >= 3}
-    masks |= {"few reviews": item_count < 5, "many reviews": item_count >= 5}
-    masks |= {"with photo": photo, "without photo": ~photo}
     tags = [tag for tag in PRICE_TAGS if tag in items.names]
     columns = list(map(items.names.index, tags))
     shares = items.dense[features.item_view[test]][:, columns]  # (m, tags)
     has_price = shares.any(axis=1)
+    masks = {"cold users": user_count < 3, "warm users": user_count >= 3}
+    masks |= {"few reviews": item_count < 5, "many reviews": item_count >= 5}
+    masks |= {"with photo": photo, "without photo": ~photo}
     masks |= {"with price": has_price, "without price": ~has_price}
     for number, tag in enumerate(tags):
         # The most frequent tag of the item.

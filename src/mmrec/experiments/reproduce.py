@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +162,7 @@ def reproduction_tables(stacks: Stacks) -> list[ResultTable]:
         " do not compare one to one; its baseline's lowest FPR is 31.74% at 91.89% accuracy,"
         " setting unknown"
     )
-    if len(stacks) < len(PROTOCOLS):
-        return [train, test]
-    return [train, test, _leak_table(stacks)]
+    return [train, test, *([_leak_table(stacks)] if len(stacks) == len(PROTOCOLS) else [])]
 
 
 def _metrics_table(stacks: Stacks, part: str, title: str) -> ResultTable:
@@ -174,12 +172,9 @@ def _metrics_table(stacks: Stacks, part: str, title: str) -> ResultTable:
     table = ResultTable(title, ["model", "loss", "dropout"], [], notes=notes)
     for model, (loss, dropout) in product(MODELS, GRID):
         table.rows.append([model, loss, f"{dropout:g}"])
+    columns = (("accuracy", "acc. %", 100, 1), ("fpr", "FPR %", 100, 1), ("loss", "loss", 1, 3))
     for protocol, by_model in stacks.items():
-        for metric, name, scale, digits in (
-            ("accuracy", "acc. %", 100, 1),
-            ("fpr", "FPR %", 100, 1),
-            ("loss", "loss", 1, 3),
-        ):
+        for metric, name, scale, digits in columns:
             # (models x settings, repeats)
             values = scale * np.vstack([_values(by_model[model], metric, part) for model in MODELS])
             means, deviations = values.mean(axis=1), _deviation(values)
@@ -189,32 +184,29 @@ def _metrics_table(stacks: Stacks, part: str, title: str) -> ResultTable:
                 if mean == best:
                     table.bold.add((row, len(table.header)))
             table.header.append(f"{protocol} {name}")
-        for stack in by_model.values():
-            for remark in stack["remarks"]:
-                if f"{protocol}: {remark}" not in table.notes:
-                    table.notes.append(f"{protocol}: {remark}")
+        remarks = chain.from_iterable(stack["remarks"] for stack in by_model.values())
+        table.notes.extend(f"{protocol}: {remark}" for remark in dict.fromkeys(remarks))
     return table
 
 
 def _leak(stacks: Stacks, model: str, metric: str, *settings: int) -> Difference:
     """Paper minus honest over repeats: of a setting of each, or of the means over all settings."""
-    leaky = _values(stacks["paper"][model], metric)
-    clean = _values(stacks["honest"][model], metric)
-    if settings:
-        leaky, clean = leaky[[settings[0]]], clean[[settings[1]]]
-    return paired_t_test(leaky.mean(axis=0).tolist(), clean.mean(axis=0).tolist())
+    means = []
+    for number, protocol in enumerate(PROTOCOLS):
+        values = _values(stacks[protocol][model], metric)
+        means.append(values[settings[number]] if settings else values.mean(axis=0))
+    return paired_t_test(*means)
 
 
 def _leak_table(stacks: Stacks) -> ResultTable:
     """Paper minus honest: of the settings that each protocol would pick, and of the mean of all."""
-    columns = {"auc": "ROC-AUC", "fpr": "FPR", "accuracy": "accuracy"}
     note = (
         "paper minus honest on the same test rows; 95% intervals over repeats (paired t-test) "
         "cover the chance of training, not of the data; as picked: by lowest mean FPR on test "
         "(paper), log loss on valid (honest); paper also trains on the tenth of train that is "
         "honest's valid"
     )
-    header = ["model", "settings", *columns.values()]
+    header = ["model", "settings", "ROC-AUC", "FPR", "accuracy"]
     table = ResultTable("Size of the leak", header, [], notes=[note])
     for model in MODELS:
         # The paper picks on test; honest picks on valid, by a loss that all settings share.
@@ -224,8 +216,10 @@ def _leak_table(stacks: Stacks) -> ResultTable:
         picked = "as picked: paper {} {:g}, honest {} {:g}"
         picked = picked.format(*GRID[by_fpr], *GRID[by_loss])
         for name, settings in ((picked, (by_fpr, by_loss)), ("mean of all", ())):
-            gaps = [_leak(stacks, model, metric, *settings).as_text(3) for metric in columns]
-            table.rows.append([model, name, *gaps])
+            row = [model, name]
+            for metric in ("auc", "fpr", "accuracy"):
+                row.append(_leak(stacks, model, metric, *settings).as_text(3))
+            table.rows.append(row)
     return table
 
 
@@ -233,13 +227,9 @@ def reproduce_page(stacks: Stacks, path: Path, command: str) -> Path:
     """Write the page of what `reproduce` returned."""
     train, test, *leak = reproduction_tables(stacks)
     content: dict[str, Any] = {"train": train, "test": test, "leak": leak, "leak_charts": []}
-    for metric, title, scale, digits in (
-        ("auc", "ROC-AUC", 1, 3),
-        ("fpr", "FPR, points of 100", 100, 1),
-    ):
-        gaps = {}
-        for model in MODELS if leak else ():
-            gaps[model] = _leak(stacks, model, metric).interval
+    columns = (("auc", "ROC-AUC", 1, 3), ("fpr", "FPR, points of 100", 100, 1))
+    for metric, title, scale, digits in columns if leak else ():
+        gaps = {model: _leak(stacks, model, metric).interval for model in MODELS}
         chart = charts.bar_chart(gaps, title, f"leak-{metric}", None, scale, digits)
         content["leak_charts"].append(chart)
     content["setting_charts"] = [_settings_chart(model, stacks) for model in MODELS]

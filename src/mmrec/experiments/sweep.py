@@ -34,6 +34,7 @@ SWEPT_SETTINGS = {
     "captioner": ("vision", "captioner", ()),
 }
 """What can be swept: the section and field of `Config` that is set, and usual values."""
+_METRICS = {"auc": "ROC-AUC", "fpr_at_90": "FPR at TPR .90", "ap_negative": "AP of dislikes"}
 SweepResults = dict[str, dict[str, dict[str, Metrics]]]
 """Value -> seed -> `model` or `bias model` -> metrics on test rows."""
 
@@ -85,10 +86,7 @@ def _train_and_evaluate(
     probability["bias model"] = task.calibrate(choose_bias_model(task))
     weights = class_weights(task.label[task.split.train], config.training.loss)
     test = task.split.test
-    metrics = {}
-    for name, p in probability.items():
-        metrics[name] = evaluate(task.label[test], p[test], weights)
-    return metrics
+    return {name: evaluate(task.label[test], p[test], weights) for name, p in probability.items()}
 
 
 def drop_dislikes(
@@ -124,42 +122,38 @@ def drop_dislikes(
 
 def _means(results: SweepResults) -> pl.DataFrame:
     """One row for every value and model: `seeds`, and mean and `_error` of each metric over them."""
-    metrics, rows = ["auc", "fpr_at_90", "ap_negative"], []
+    rows = []
     for value, seeds in results.items():
         for models in seeds.values():
-            for name, row in models.items():
-                rows.append((value, name, *map(row.get, metrics)))
-    table = pl.DataFrame(rows, ["value", "model", *metrics], orient="row")
-    by_model = table.group_by("value", "model", maintain_order=True)
-    error = pl.col(metrics).std().fill_null(0) / pl.len().sqrt()
-    return by_model.agg(pl.col(metrics).mean(), error.name.suffix("_error"), seeds=pl.len())
+            for name, metrics in models.items():
+                rows.append((value, name, *map(metrics.get, _METRICS)))
+    table = pl.DataFrame(rows, ["value", "model", *_METRICS], orient="row")
+    by_model, metric = table.group_by("value", "model", maintain_order=True), pl.col(*_METRICS)
+    error = metric.std().fill_null(0) / pl.len().sqrt()
+    return by_model.agg(metric.mean(), error.name.suffix("_error"), seeds=pl.len())
 
 
 def sweep_table(results: SweepResults, over: str) -> ResultTable:
     """The model's metrics and the bias model's, by value; values without results are left out."""
-    columns = {"auc": "ROC-AUC", "fpr_at_90": "FPR at TPR .90", "ap_negative": "AP of dislikes"}
     rows, seed_count = [], max(map(len, results.values()))
     for mean in _means(results).iter_rows(named=True):
         row = [mean["value"], mean["model"]]
         if mean["seeds"] < seed_count:
             row[0] += f" ({mean['seeds']} of {seed_count})"
-        for metric in columns:
+        for metric in _METRICS:
             row.append(f"{mean[metric]:.4f} ±{mean[f'{metric}_error']:.4f}")
         rows.append(row)
     note = f"test, mean ±standard error over {seed_count} seeds; "
     note += "imbalances without rows: too few dislikes"
-    return ResultTable(f"Over {over}", [over, "", *columns.values()], rows, notes=[note])
+    return ResultTable(f"Over {over}", [over, "", *_METRICS.values()], rows, notes=[note])
 
 
 def sweep_page(results: SweepResults, over: str, model: str, path: Path, command: str) -> Path:
     """Write the page of what `sweep` returned for `model`."""
     panels = []
-    if any(results.values()):
-        for metric, title in (
-            ("auc", "ROC-AUC: up is better"),
-            ("fpr_at_90", "FPR at TPR .90: down is better"),
-        ):
-            panels.append(_sweep_chart(_means(results), over, model, metric, title))
+    for metric, better in (("auc", "up"), ("fpr_at_90", "down")) if any(results.values()) else ():
+        title = f"{_METRICS[metric]}: {better} is better"
+        panels.append(_sweep_chart(_means(results), over, model, metric, title))
     content: dict[str, Any] = {"panels": panels, "results": sweep_table(results, over)}
     return write_page(path, f"Sweep over {over}", command, "sweep", model=model, **content)
 
