@@ -70,11 +70,13 @@ def test_a_saved_baseline_recommends_without_the_image_model(compared, reviews, 
     config, models, result = compared
     baseline = config.model_copy(update={"ranker": config.ranker.model_copy(update={"features": "baseline"})})
     fitted = Recommender(baseline, models).use_model(result.trained["baseline"], reviews, result.metrics)
+    assert not fitted.saved.notes  # they are written when the model is saved
     user = fitted.state.dataset.data.users[0]
     expected = fitted.recommend(user, 5)
     Path(config.vision.image_model).rename(tmp_path / "elsewhere")
     try:
         again = Recommender.load(fitted.save(tmp_path / "model"))
+        assert len(again.saved.notes) == len(reviews)
         assert again.recommend(user, 5).equals(expected)
         assert again.recommend(likes="quiet places", n=3).height == 3
     finally:

@@ -1,16 +1,17 @@
-"""The model card, and a recommender on a simulated hub."""
+"""The model card, and a recommender that is sent to the hub and comes back."""
 
-import base64
 import json
+import os
 import re
+import shutil
 from dataclasses import replace
 from math import inf
+from unittest.mock import create_autospec
 
-import httpx2
 import pytest
 import yaml
-from huggingface_hub import ModelCard, constants, set_client_factory
-from huggingface_hub.utils._http import default_client_factory
+from huggingface_hub import HfApi, ModelCard, constants, snapshot_download
+from huggingface_hub.utils import filter_repo_objects
 
 from mmrec.config import EncoderConfig, LanguageConfig, OperatingConfig, TrainingConfig
 from mmrec.errors import ConfigError, DataError, ModelError
@@ -20,7 +21,7 @@ from mmrec.recommender.persistence import load_recommender, save_recommender
 from mmrec.recommender.recommender import Recommender
 
 NAME = "ann/town"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+URL = "https://huggingface.co/ann/town/commit/0123456"
 HOSTILE = "a`b`\n---\nlicense: mit\n# <script>alert(1)</script> [x](http://e.vil) | *b* &lt; $y$ {{ 7 * 7 }}"
 TITLES = ["What it is", "How to use it", "Trained on", "Figures on test reviews", "Operating point", "Limits"]
 
@@ -149,63 +150,39 @@ def test_warnings_of_the_settings_are_in_the_card(saved):
     assert [re.search("`past`|summaries", warning)[0] for warning in warnings] == ["`past`", "summaries"]
 
 
-class Hub:
-    """Answers the client of the hub when files are uploaded to one repository, and gives them back."""
-
-    def __init__(self):
-        self.private, self.files = True, {}
-
-    def __call__(self, request):
-        path = request.url.path
-        answer = None
-        if path == "/api/repos/create":
-            answer = {"url": f"https://huggingface.co/{NAME}"}
-        elif path == "/api/validate-yaml":
-            answer = {"errors": [], "warnings": []}
-        elif "/preupload/" in path:
-            names = [file["path"] for file in json.loads(request.content)["files"]]
-            answer = {
-                "files": [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
-            }
-        elif "/commit/" in path:
-            for line in map(json.loads, request.content.splitlines()):
-                if line["key"] == "file":
-                    self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-            url = f"https://huggingface.co/{NAME}/commit/{COMMIT}"
-            answer = {"success": True, "commitOid": COMMIT, "commitUrl": url}
-        elif "/tree/" in path:
-            answer = []
-            for name, content in self.files.items():
-                answer.append({"type": "file", "path": name, "size": len(content), "oid": f"{COMMIT}{name}"})
-        elif path.startswith("/api/models/"):
-            answer = {"id": NAME, "sha": COMMIT, "private": self.private, "siblings": []}
-        if answer is not None:
-            return httpx2.Response(200, json=answer)
-        name = path.rpartition("/")[2]
-        if name not in self.files:
-            return httpx2.Response(404, headers={"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
-        content = self.files[name]
-        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{name}"', "Content-Length": str(len(content))}
-        return httpx2.Response(200, headers=headers, content=None if request.method == "HEAD" else content)
-
-
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
-    simulated = Hub()
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    transport = httpx2.MockTransport(simulated)
-    set_client_factory(lambda: httpx2.Client(transport=transport, follow_redirects=True))
-    yield simulated
-    set_client_factory(default_client_factory)
+def api(tmp_path, monkeypatch):
+    """The client of a hub with one private repository, whose files are in the folder `hub`."""
+    folder, cache = tmp_path / "hub", tmp_path / "cache"
+    api = create_autospec(HfApi, instance=True)
+    api.create_repo.return_value.repo_id = NAME
+    api.model_info.return_value.private = True
+
+    def upload(*, repo_id, folder_path):
+        assert repo_id == NAME
+        shutil.copytree(folder_path, folder)
+        return URL
+
+    def download(repo_id, *, allow_patterns):
+        assert repo_id == NAME
+        cache.mkdir()
+        for name in filter_repo_objects(os.listdir(folder), allow_patterns=allow_patterns):
+            shutil.copy(folder / name, cache)
+        return str(cache)
+
+    api.upload_folder.side_effect = upload
+    monkeypatch.setattr("mmrec.recommender.hub.HfApi", lambda token: api)
+    download = create_autospec(snapshot_download, side_effect=download)
+    monkeypatch.setattr("mmrec.recommender.hub.snapshot_download", download)
+    return api
 
 
-def test_a_pushed_model_comes_back_without_paths_and_pickles(fitted, hub, tmp_path):
-    url = fitted.push_to_hub(NAME, private=True, token="hf_none")
-    assert url.endswith(COMMIT)
-    assert hub.files["README.md"].decode() == str(model_card(fitted.saved))
-    assert b"city" not in hub.files["model.json"]
-    hub.files["evil.pkl"] = b"a pickle"
+def test_a_pushed_model_comes_back_without_paths_and_pickles(fitted, api, tmp_path):
+    hub = tmp_path / "hub"
+    assert fitted.push_to_hub(NAME, private=True, token="hf_none") == URL
+    assert (hub / "README.md").read_text() == str(model_card(fitted.saved))
+    assert "city" not in (hub / "model.json").read_text()
+    (hub / "evil.pkl").touch()
     again = Recommender.from_pretrained(NAME)
     user = fitted.state.online.ids["user"][0]
     assert again.recommend(user, 5).equals(fitted.recommend(user, 5))
@@ -213,22 +190,23 @@ def test_a_pushed_model_comes_back_without_paths_and_pickles(fitted, hub, tmp_pa
     assert again.config.store is None
     assert not sum(map(len, again.reviews.table["photos"]))
     assert not sum(map(len, again.reviews.items["photos"]))
-    assert not list((tmp_path / "cache").rglob("evil.pkl"))
+    assert not (tmp_path / "cache/evil.pkl").exists()
     assert str(model_card(again.saved)) == str(model_card(fitted.saved))
     again.add_review(user, "new", 4.0, "Good soup.", "live")
     with pytest.raises(DataError, match="fit again"):
         again.push_to_hub(NAME, private=True)
 
 
-def test_reviews_are_published_only_on_purpose(fitted, hub):
+def test_reviews_are_published_only_on_purpose(fitted, api, tmp_path):
     with pytest.raises(ConfigError, match=r"would be public.*public_reviews=True"):
         fitted.push_to_hub(NAME)
-    hub.private = False
+    api.create_repo.assert_not_called()
+    api.model_info.return_value.private = False
     with pytest.raises(ConfigError, match="public already"):
         fitted.push_to_hub(NAME, private=True)
-    assert not hub.files
+    api.upload_folder.assert_not_called()
     assert fitted.push_to_hub(NAME, public_reviews=True)
-    assert "reviews.parquet" in hub.files
+    assert (tmp_path / "hub/reviews.parquet").exists()
 
 
 def test_an_unreachable_hub_and_an_unknown_model_are_model_errors(fitted, unused_port, tmp_path, monkeypatch):

@@ -1,54 +1,30 @@
 """Lists of items are those that scoring every pair alone would give."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from mmrec.features.tables import EntityFeatures, Features
 from mmrec.pipeline import TrainedModel
-from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun
+from mmrec.ranker.dlrm import TrainingRun
 from mmrec.ranker.inputs import RankerInputs
+from mmrec.ranker.training import TrainingTask
 from mmrec.recommender.lists import ListScorer
+from toys import ranker_of, toy_features
 
-ITEMS, WIDTH, CATEGORIES = 60, 8, 3
+ITEMS = 30
 EQUAL = (0.5, 0.5)
 
 
-def random_entities(count, factors, rng):
-    """Random features, the last ones all zero: those of the unknown id."""
-
-    def random_values(*shape, dtype=np.float16):
-        values = rng.normal(size=(count + 1, *shape)).astype(dtype)
-        values[-1] = 0
-        return values
-
-    codes = rng.integers(CATEGORIES + 1, size=(count + 1, 2))
-    codes[-1] = CATEGORIES
-    dense, gist, factors = random_values(1, dtype=np.float32), random_values(WIDTH), random_values(factors)
-    present = (np.arange(count + 1) < count).astype(np.float32)
-    return EntityFeatures(("mean rating",), dense, {"gist": gist}, {"gist": present}, codes, factors)
-
-
-def random_features(factors=4, items=ITEMS):
-    rng = np.random.default_rng(1)
-    users, item_entities = random_entities(20, factors, rng), random_entities(items, factors, rng)
-    return Features(users, item_entities, rng.integers(20, size=200), rng.integers(items, size=200))
+def random_features(factors=4):
+    return toy_features(200, np.random.default_rng(1), factors=factors)
 
 
 def random_model(features, *, linear=True, inactive=()):
     """A model of three runs in which every weight matters, but for the corrections of inactive runs."""
-    inputs = RankerInputs(features)
-    shape = RankerShape(
-        dense=inputs.dense_size,
-        groups={"text": inputs.block_sizes},
-        categories=CATEGORIES,
-        embedding_size=4,
-        hidden_size=8,
-        runs=3,
-        linear=linear,
-    )
-    ranker = Ranker(shape, [TrainingRun(seed, 0.3, EQUAL) for seed in range(3)])
-    ranker.standardiser.fit(inputs, np.arange(200))
+    task = TrainingTask(RankerInputs(features), None, np.arange(200), None)
+    ranker = ranker_of(task, [TrainingRun(seed, 0.3, EQUAL) for seed in range(3)], linear=linear)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in ranker.parameters():
@@ -110,7 +86,8 @@ def test_changed_and_added_items_are_scored_anew(inactive):
     features.item.categories[worst] = features.item.categories[best]
     scorer.update_item(features, int(worst))
     assert {best, worst} == set(scorer.top_items(5, 2)[0].tolist())
-    larger = random_features(items=ITEMS + 2)
+    larger = replace(features, item=features.item.with_capacity(2))
+    larger.item.replace_view(ITEMS, features.item)
     scorer.update_item(larger, ITEMS)
     codes, probability = scorer.top_items(5, ITEMS + 1)
     assert ITEMS in codes
@@ -121,7 +98,7 @@ def test_changed_and_added_items_are_scored_anew(inactive):
 def test_pairs_are_scored_in_chunks_of_any_size(monkeypatch):
     features = random_features()
     scorer = ListScorer(random_model(features), features)
-    views = (np.arange(40) % 20, np.arange(40))
+    views = (np.arange(30), np.arange(30) % 20)
     together, ranked = scorer.score_pairs(views), scorer.top_items(4, ITEMS)[0].tolist()
     monkeypatch.setattr("mmrec.recommender.lists._CHUNK_ROWS", 7)
     assert scorer.score_pairs(views) == pytest.approx(together, abs=1e-6)
