@@ -63,31 +63,21 @@ def test_fit_compares_all_models_and_audits_their_evidence(city):
     assert (city.folder / "model/report.html").stat().st_size > 50_000
 
 
-@pytest.fixture(scope="module")
-def second_fit(city):
-    """The same reviews and two bad rows, selected on test rows; what was printed."""
+def test_a_second_fit_finds_all_results_in_the_store_and_lists_bad_rows(city):
     bad_rows = '{"user_id": "u", "business_id": "b", "rating": 7}\n{broken\n'
     (city.folder / "mixed.jsonl").write_text(city.data.read_text() + bad_rows)
     flags = ("--items", "city/places.jsonl", "--select", "test", "--epochs", 2)
-    return city.run("fit", "mixed.jsonl", "--out", "second", *flags)
-
-
-def test_a_second_fit_finds_all_annotations_and_vectors_in_the_store(second_fit):
-    assert "encoding" not in second_fit.stderr
-    assert "reading reviews" not in second_fit.stderr
-    assert "proposed" in second_fit.stdout
-
-
-def test_bad_rows_are_listed_and_cost_nothing_more(city, second_fit):
+    run = city.run("fit", "mixed.jsonl", "--out", "second", *flags)
+    assert "encoding" not in run.stderr
+    assert "reading reviews" not in run.stderr
+    assert "proposed" in run.stdout
     rejects = (city.folder / "second/rejects.jsonl").read_text().splitlines()
     rows = [row for row in map(json.loads, rejects) if not row["reason"].startswith("photo")]
     assert [row["line"] for row in rows] == [len(city.reviews) + 1, len(city.reviews) + 2]
-    assert "second/rejects.jsonl" in second_fit.stderr
-
-
-def test_a_model_selected_on_test_rows_says_so_in_every_output(city, second_fit):
+    assert "second/rejects.jsonl" in run.stderr
+    # A model selected on test rows says so in every output.
     evaluated = city.run("evaluate", "second", "--json")
-    outputs = [second_fit.stderr, evaluated.stderr, *json.loads(evaluated.stdout)["remarks"]]
+    outputs = [run.stderr, evaluated.stderr, *json.loads(evaluated.stdout)["remarks"]]
     outputs.append((city.folder / "second/report.html").read_text())
     assert len(outputs) == 4
     assert all("chosen on test rows" in " ".join(text.split()) for text in outputs)
@@ -116,18 +106,15 @@ def test_recommend_prints_the_terms_of_a_probability_and_says_that_a_user_is_unk
     assert "stranger has written no review here" in run.stderr
 
 
-def test_recommend_writes_the_lists_of_everyone(city):
+def test_recommend_applies_its_filters_and_writes_the_lists_of_everyone(city):
+    flags = ("--price", "cheap price", "fair price", "--max-fpr", 0.9, "--diversity", 0.5, "--n", 50)
+    prices = {row["price"] for row in city.recommend("--user", city.reviews[0]["user_id"], *flags)}
+    assert prices <= {"cheap price", "fair price"}
     run = city.run("recommend", "model", "--everyone", "all.parquet", "--n", 3)
     assert "users/s" in run.stdout
     lists = pl.read_parquet(city.folder / "all.parquet")
     rows = city.recommend("--user", lists["user"][0], "--n", 3)
     assert lists["item"].head(3).to_list() == [row["item"] for row in rows]
-
-
-def test_recommend_applies_its_filters(city):
-    flags = ("--price", "cheap price", "fair price", "--max-fpr", 0.9, "--diversity", 0.5, "--n", 50)
-    prices = {row["price"] for row in city.recommend("--user", city.reviews[0]["user_id"], *flags)}
-    assert prices <= {"cheap price", "fair price"}
 
 
 @pytest.mark.parametrize(

@@ -93,11 +93,14 @@ def test_contributions_add_up_and_quotes_are_sentences_of_reviews(fitted, users)
 
 
 def test_a_saved_model_answers_as_before(fitted, model, users, items):
-    again = Recommender.load(model)
+    again = Recommender.from_pretrained(model)
     assert again.recommend(users[0], 10).equals(fitted.recommend(users[0], 10))
     assert again.recommend(likes="ramen").equals(fitted.recommend(likes="ramen"))
     assert again.explain(users[0], items[0]) == fitted.explain(users[0], items[0])
     assert again.evaluation.metrics == fitted.evaluation.metrics
+    assert again.config.store == fitted.config.store
+    assert again.saved.notes
+    assert again.saved.notes == fitted.saved.notes
     assert {file.suffix for file in model.iterdir()} == {".json", ".md", ".parquet", ".safetensors"}
 
 
