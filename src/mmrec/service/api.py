@@ -11,8 +11,6 @@ from mmrec.service import schemas
 from mmrec.service.recommendations import RecommendationService, current_service
 from mmrec.service.schemas import IdInPath, error_responses
 
-__all__ = ["CurrentService", "router"]
-
 router = APIRouter(prefix="/v1", tags=["v1"], responses=error_responses(401, 413, 422, 429, 503))
 CurrentService = Annotated[RecommendationService, Depends(current_service)]
 Length = Annotated[schemas.ListLength, Query()]
@@ -51,17 +49,15 @@ def predict(request: schemas.Pairs, service: CurrentService) -> list[float]:
 def similar_items(item: IdInPath, service: CurrentService, n: Length = 10) -> Neighbors:
     """Find items with similar reviews."""
     with service.recommender() as recommender:
-        return _neighbors(recommender.similar_items(item, n))
+        pairs = recommender.similar_items(item, n)
+    return [schemas.Neighbor(id=name, cosine=cosine) for name, cosine in pairs]
 
 
 @router.get("/similar-users/{user:path}", responses=error_responses(404))
 def similar_users(user: IdInPath, service: CurrentService, n: Length = 10) -> Neighbors:
     """Find users who write similar reviews."""
     with service.recommender() as recommender:
-        return _neighbors(recommender.similar_users(user, n))
-
-
-def _neighbors(pairs: list[tuple[str, float]]) -> Neighbors:
+        pairs = recommender.similar_users(user, n)
     return [schemas.Neighbor(id=name, cosine=cosine) for name, cosine in pairs]
 
 

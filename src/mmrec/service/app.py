@@ -24,12 +24,10 @@ from mmrec.errors import ConfigError, DataError, MmrecError, StoreError
 from mmrec.recommender.recommender import Recommender
 from mmrec.service import api, web
 from mmrec.service.api import CurrentService
-from mmrec.service.live_store import LiveStore
+from mmrec.service.live_store import LiveStore, StoredReview
 from mmrec.service.recommendations import ItemExistsError, RecommendationService
 from mmrec.service.schemas import error_responses
 from mmrec.service.security import RequestGuard
-
-__all__ = ["create_app", "open_live_store", "read_keys"]
 
 log = logging.getLogger("mmrec.service")
 
@@ -66,7 +64,7 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
     @app.get("/ready", tags=["service"], responses=error_responses(413, 503))
     def ready(service: CurrentService) -> dict[str, int]:
         """Model and database can be used; with the number of the last live review."""
-        return {"last_review": service.last_review_number}
+        return {"last_review": service.last_numbers[StoredReview]}
 
     for kind in (MmrecError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _handle_error)
@@ -87,15 +85,12 @@ def open_live_store(model: Path, config: ServeConfig) -> LiveStore:
 
 def read_keys(path: Path) -> list[str]:
     """API keys, one a line but for comments with #; a ConfigError where there is none."""
-    keys = []
     try:
-        for line in map(str.strip, path.read_text().splitlines()):
-            if line and not line.startswith("#"):
-                keys.append(line)
+        lines = map(str.strip, path.read_text().splitlines())
     except (OSError, UnicodeDecodeError) as error:
         reason = type(error).__name__
         raise ConfigError(f"--keys {path}: cannot be read ({reason})") from error
-    if not keys:
+    if not (keys := [line for line in lines if line and not line.startswith("#")]):
         raise ConfigError(f"--keys {path}: the file has no key; write one a line")
     return keys
 

@@ -14,8 +14,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, unde
 
 from mmrec.errors import ConfigError, StoreError
 
-__all__ = ["Entry", "LiveStore", "StoredItem", "StoredReview"]
-
 
 class Entry(DeclarativeBase):
     """What was added while a model was served; numbered in the order of arrival."""
@@ -54,14 +52,10 @@ AnyEntry = TypeVar("AnyEntry", bound=Entry)
 
 
 class LiveStore:
-    """Live reviews and items.
+    """Live reviews and items in the database at a URL; missing tables are created.
 
-    Args:
-        url: of the database; missing tables are created.
-
-    Raises:
-        ConfigError: the database is of another kind, or its driver is not installed.
-        StoreError: the database cannot be reached; every method raises it too.
+    A ConfigError says that the database is of another kind, or that its driver is not installed; a
+    StoreError, also of methods, that it cannot be reached.
     """
 
     def __init__(self, url: str) -> None:

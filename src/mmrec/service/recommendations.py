@@ -28,8 +28,6 @@ from mmrec.service.live_store import Entry, LiveStore, StoredItem, StoredReview
 from mmrec.service.schemas import Item, ItemProfile, Recommendation
 from mmrec.vision.image_features import PhotoAnnotator
 
-__all__ = ["ItemExistsError", "RecommendationService", "current_service"]
-
 log = logging.getLogger("mmrec.service")
 
 
@@ -38,14 +36,10 @@ class ItemExistsError(MmrecError):
 
 
 class RecommendationService:
-    """A recommender with the live reviews and items of this process and of others.
+    """A saved recommender with the live reviews and items of this process and of others.
 
-    Args:
-        recommender: the model as it was saved.
-        store: live reviews and items; those in it are added to the recommender first.
-        sentences: whether a language model writes a sentence for every explanation.
-
-    Methods that name an item raise a DataError if it is unknown.
+    With `sentences` a language model writes one for every explanation. Methods that name an item raise
+    a DataError if it is unknown.
     """
 
     def __init__(
@@ -66,16 +60,11 @@ class RecommendationService:
         self._live_captions: dict[str, str] = {}  # by item, where a live item has a photo
         # Of the entries in the recommender. Items come first: their descriptions count even
         # if a review of them was stored before.
-        self._last_numbers: dict[type[Entry], int] = {StoredItem: 0, StoredReview: 0}
+        self.last_numbers: dict[type[Entry], int] = {StoredItem: 0, StoredReview: 0}
         self._last_poll = 0.0
         self._saved_items = frozenset(recommender.state.online.codes["item"])
         recommender.state.warm_up()
         self.catch_up(immediately=True)
-
-    @property
-    def last_review_number(self) -> int:
-        """Number of the live review that the recommender has taken in last."""
-        return self._last_numbers[StoredReview]
 
     @contextmanager
     def recommender(self) -> Iterator[Recommender]:
@@ -84,18 +73,15 @@ class RecommendationService:
             yield self._recommender
 
     def catch_up(self, *, immediately: bool = False) -> None:
-        """Take in live reviews and items that any process has stored since the last call.
-
-        Unless it must be done immediately, the store is read at most every half a second.
-        """
+        """Take in what any process has stored since; reads at most every half a second."""
         with self._lock:
             if not immediately and time.monotonic() - self._last_poll < 0.5:
                 return
-            for table in self._last_numbers:
-                while entries := self._store.since(table, self._last_numbers[table]):
+            for table in self.last_numbers:
+                while entries := self._store.since(table, self.last_numbers[table]):
                     for entry in entries:
                         self._take_in(entry)
-                        self._last_numbers[table] = entry.number
+                        self.last_numbers[table] = entry.number
             self._last_poll = time.monotonic()
 
     def _take_in(self, entry: Entry) -> None:
@@ -124,10 +110,7 @@ class RecommendationService:
     def add_review(
         self, user: str, item: str, rating: float, text: str, review_id: str | None = None
     ) -> str:
-        """Annotate a review, store it, and take it in; return its id.
-
-        A client may choose the id, so that a review that is sent twice counts once.
-        """
+        """Annotate a review, store it, and take it in; return its id, by default a new one."""
         values = {"user": user, "item": item, "rating": rating, "text": text}
         review_id = review_id or uuid.uuid4().hex
         self._store.add(StoredReview(**values, review_id=review_id, note=self._write_note(text)))
@@ -170,16 +153,14 @@ class RecommendationService:
     ) -> list[Recommendation]:
         """A list of `Recommender.recommend`, with explanations if `why`."""
         explanations: list[Explanation] = []
+        tastes = {name: options[name] for name in ("likes", "liked") if name in options}
         with self._lock:
             rows = self._recommender.recommend(user, n, **options).to_dicts()
-            tastes = {name: options[name] for name in ("likes", "liked") if name in options}
             for row in rows if why else ():
-                explanation = self._recommender.explain(user, row["item"], **tastes)
-                explanations.append(explanation)
+                explanations.append(self._recommender.explain(user, row["item"], **tastes))
         if explanations and self._sentences:
             with self._models_lock:
-                write = self._models.annotator.write_reasons
-                explanations = with_sentences(explanations, write)
+                explanations = with_sentences(explanations, self._models.annotator.write_reasons)
         pairs = zip_longest(rows, explanations)
         return [Recommendation(**row, why=explanation) for row, explanation in pairs]
 
@@ -224,7 +205,7 @@ class RecommendationService:
         if not path:
             return self._store.find_item(item).photo or b""
         try:
-            return _thumbnail(path, self._recommender.config.read.max_pixels)
+            return _thumbnail(Path(path), self._recommender.config.read.max_pixels)
         except PhotoError as error:
             raise DataError(f"photo {index} of {item!r} cannot be shown: {error}") from error
 
@@ -238,9 +219,7 @@ class RecommendationService:
             return [online.ids["item"][code] for code in codes]
 
 
-@lru_cache(maxsize=512)
-def _thumbnail(path: str, max_pixels: int) -> bytes:
-    return encode_thumbnail(Path(path), max_pixels)
+_thumbnail = lru_cache(maxsize=512)(encode_thumbnail)
 
 
 def current_service(request: Request) -> RecommendationService:

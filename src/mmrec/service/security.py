@@ -17,8 +17,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmrec.config import ServeConfig
 
-__all__ = ["RequestGuard"]
-
 _SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
     "Referrer-Policy": "same-origin",
@@ -57,10 +55,8 @@ class RequestGuard:
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", request_id):
             request_id = uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        max_bytes = self._limits.max_body
-        if scope["path"] == "/v1/items":
-            max_bytes = self._limits.max_photo
-        size = 0
+        is_upload, size = scope["path"] == "/v1/items", 0
+        max_bytes = self._limits.max_photo if is_upload else self._limits.max_body
 
         def check_size(size: int) -> None:
             if size > max_bytes:

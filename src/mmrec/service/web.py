@@ -16,8 +16,6 @@ from mmrec.llm.types import PRICE_TAGS
 from mmrec.service.api import CurrentService
 from mmrec.service.schemas import ReviewRequest
 
-__all__ = ["error_page", "router"]
-
 router = APIRouter(include_in_schema=False)
 _loader = PackageLoader("mmrec", "service/templates")
 templates = Environment(
