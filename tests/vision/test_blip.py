@@ -1,5 +1,6 @@
 """BLIP-2 and BLIP: the real code on tiny random models, and on real weights where those are."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -20,10 +21,10 @@ from tiny_models import (
     tiny_blip2_folder,
     tiny_blip_folder,
     tiny_chat_folder,
-    tiny_resnet_folder,
 )
 
 FP32 = Placement("cpu", "fp32")
+TENSOR = "language_model.model.decoder.layers.0.fc1.weight"
 HUB_MODELS = [model for _, model in LOCAL_CAPTIONERS.values()]
 
 
@@ -70,10 +71,9 @@ def test_faulty_captions_are_generated_again_or_failures(captioner, photos):
             assert caption_fault(answer.text) is None
     if captioner.provenance["model"] == "tiny-blip-2":
         greedy = captioner._generate(photos, captioner.greedy)
-        assert any(
-            isinstance(answer, Answer) and answer.text != text and "loops" in str(caption_fault(text))
-            for text, answer in zip(greedy, answers, strict=True)
-        ), "no greedy caption loops where the search finds one that does not"
+        loops = ["loops" in str(caption_fault(text)) for text in greedy]
+        repaired = [answer for answer, loop in zip(answers, loops, strict=True) if loop]
+        assert any(isinstance(answer, Answer) for answer in repaired)
         assert "asked again" in captioner.status()
 
 
@@ -107,11 +107,6 @@ def test_bf16_gives_similar_captions_under_another_key(folders, blip2, photos):
     assert sum(first == second for first, second in pairs) >= 4
 
 
-def cut_weights(folder):
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:999])
-
-
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -120,17 +115,10 @@ def cut_weights(folder):
         ("tokenizer.json", "tokenizer.*; bring its files again"),
         ("processor_config.json", "image processor.*; bring its files again"),
         (lambda folder: (folder / "config.json").write_text("{"), "type unknown; blip-2 or blip is needed"),
-        (cut_weights, "bring its files again"),
-        (
-            lambda folder: drop_tensor(folder, "language_model.model.decoder.layers.0.fc1.weight"),
-            r"the weights lack .*weight; bring its files again",
-        ),
-        (
-            lambda folder: edit_json(folder / "config.json", image_token_index=None),
-            "before transformers 4.46",
-        ),
-        (lambda folder: tiny_chat_folder(folder), "is a model of type llama; blip-2 or blip is needed"),
-        (lambda folder: tiny_resnet_folder(folder), "is a model of type resnet; blip-2 or blip is needed"),
+        (lambda folder: os.truncate(folder / "model.safetensors", 999), "bring its files again"),
+        (lambda folder: drop_tensor(folder, TENSOR), r"the weights lack .*weight; bring its files again"),
+        (lambda folder: edit_json(folder / "config.json", image_token_index=None), "transformers 4.46"),
+        (tiny_chat_folder, "is a model of type llama; blip-2 or blip is needed"),
     ],
 )
 def test_a_folder_without_a_usable_model_is_an_error_with_the_remedy(

@@ -1,12 +1,13 @@
 """Captioners by name, captions that say nothing, and the builtin captioner on known colours."""
 
 import itertools
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from mmrec.cache.store import Failure
 from mmrec.config import Config, LanguageConfig, VisionConfig
@@ -68,19 +69,12 @@ def test_local_captioners_are_opened_by_name(monkeypatch):
     assert "captions by mine" in vision_checks()
 
 
-@pytest.mark.parametrize(
-    ("name", "provider", "model"),
-    [
-        ("openai:gpt-4o-mini", "openai", "gpt-4o-mini"),
-        ("openai:Qwen/Qwen3-VL@http://gpu:8000/v1", "server", "Qwen/Qwen3-VL"),
-        ("ollama:llava:7b", "ollama", "llava:7b"),
-    ],
-)
-def test_captioners_behind_http_are_opened_by_name(name, provider, model):
-    captioner = open_by_name(name)
+def test_captioners_behind_http_are_opened_by_name():
+    captioner = open_by_name("openai:Qwen/Qwen3-VL@http://gpu:8000/v1")
     assert isinstance(captioner, OpenAICaptioner)
     assert captioner.chunk_size == 1
-    assert {"kind": "caption", "provider": provider, "model": model}.items() <= captioner.provenance.items()
+    expected = {"kind": "caption", "provider": "server", "model": "Qwen/Qwen3-VL"}
+    assert expected.items() <= captioner.provenance.items()
     assert "gpu:8000" not in str(captioner.provenance)
 
 
@@ -135,18 +129,13 @@ def test_captions_that_say_nothing_have_a_fault(caption, kind):
 
 
 def describe(*photos):
-    """The builtin captioner's words."""
     return [answer.text for answer in results_in_blocks(ColorCaptioner(), photos, 7)]
 
 
 def bands(*colors, height=100):
     """A photo of vertical bands, each of a colour and a width."""
-    photo = Image.new("RGB", (sum(width for _, width in colors), height))
-    left = 0
-    for color, width in colors:
-        photo.paste(color, (left, 0, left + width, height))
-        left += width
-    return photo
+    columns = [np.full((height, width, 3), ImageColor.getrgb(color), np.uint8) for color, width in colors]
+    return Image.fromarray(np.concatenate(columns, axis=1))
 
 
 @pytest.mark.parametrize(
@@ -166,26 +155,23 @@ def test_colours_are_named_by_their_share_of_the_photo(caption, colors):
     assert describe(bands(*colors)) == [caption]
 
 
-WEB_COLORS = {
-    **{"#000000": "black", "#ffffff": "white", "#ff0000": "red", "#0000ff": "blue", "#00ff00": "green"},
-    **{"#ffff00": "yellow", "#808080": "grey", "#8b4513": "brown", "#ffa500": "orange", "#ffc0cb": "pink"},
-    **{"#800080": "purple", "#000080": "dark blue", "#006400": "dark green", "#87ceeb": "light blue"},
-    **{"#fffdd0": "cream", "#808000": "olive"},
-}
+SAME = ["black", "white", "red", "blue", "yellow", "grey", "orange", "pink", "purple", "olive"]
+WEB_COLORS = dict(zip(SAME, SAME, strict=True))
+WEB_COLORS |= {"lime": "green", "saddlebrown": "brown", "navy": "dark blue", "darkgreen": "dark green"}
+WEB_COLORS |= {"skyblue": "light blue", "#fffdd0": "cream"}
 
 
-@pytest.mark.parametrize(("color", "name"), WEB_COLORS.items())
-def test_web_colours_have_their_common_names(color, name):
-    photos = [Image.new("RGB", size, color) for size in [(1, 1), (64, 64), (200, 199), (3000, 1)]]
-    (caption,) = {*describe(*photos)}
-    assert caption.endswith(f" photo, almost all {name}.")
+def test_web_colours_have_their_common_names():
+    for size in [(1, 1), (64, 64), (200, 199), (3000, 1)]:
+        captions = describe(*(Image.new("RGB", size, color) for color in WEB_COLORS))
+        names = [caption.rpartition(" photo, almost all ")[2] for caption in captions]
+        assert names == [f"{name}." for name in WEB_COLORS.values()]
 
 
-@pytest.mark.parametrize(
-    ("level", "word"), [(20, "dark"), (70, "dim"), (120, "balanced"), (180, "bright"), (240, "very bright")]
-)
-def test_brightness_is_the_mean_lightness(level, word):
-    assert describe(Image.new("L", (50, 50), level))[0].startswith(f"A {word} photo, ")
+def test_brightness_is_the_mean_lightness():
+    captions = describe(*(Image.new("L", (50, 50), level) for level in (20, 70, 120, 180, 240)))
+    words = ["dark", "dim", "balanced", "bright", "very bright"]
+    assert [re.match("A (.*?) photo, ", caption)[1] for caption in captions] == words
 
 
 def test_a_color_caption_depends_on_the_pixels_alone(photos):

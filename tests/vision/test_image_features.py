@@ -1,9 +1,5 @@
 """Photos through the store: each file is seen by a model once; and vectors by ResNet."""
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmrec.cache.store import Failure, Store
+from mmrec.cache.store import Failure
 from mmrec.config import VisionConfig
 from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ModelError
@@ -46,14 +42,20 @@ class SizeCaptioner:
         return ""
 
 
-def draw(path, width, mode="RGB", height=20):
-    Image.new(mode, (width, height)).save(path)
-    return str(path)
+@pytest.fixture
+def draw(tmp_path):
+    """A function that writes a black photo, and returns its path."""
+
+    def draw(width, height=20, name=None, mode="RGB"):
+        path = tmp_path / (name or f"{width}.png")
+        Image.new(mode, (width, height)).save(path)
+        return str(path)
+
+    return draw
 
 
-def test_each_file_is_captioned_once_ever(store, tmp_path):
-    paths = [draw(tmp_path / f"{width}.png", width) for width in range(10, 17)]
-    twin = draw(tmp_path / "twin.png", 12)
+def test_each_file_is_captioned_once_ever(store, draw):
+    paths, twin = [draw(width) for width in range(10, 17)], draw(12, name="twin.png")
     captioner, annotator = SizeCaptioner(), PhotoAnnotator(store, 10**6)
     assert annotator.count_uncaptioned([*paths, twin], captioner) == 7
     captions = annotator.caption_photos([*paths, twin, paths[0]], captioner)
@@ -68,92 +70,46 @@ def test_each_file_is_captioned_once_ever(store, tmp_path):
     assert PhotoAnnotator(store, 10**6).caption_photos([], again).texts == {}
 
 
-def test_photos_without_a_caption_are_counted_with_the_reason(store, tmp_path):
-    good = [draw(tmp_path / f"{width}.png", width) for width in (10, 11, 12)]
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no photo")
-    huge = draw(tmp_path / "huge.png", 1000, height=1001)
-    gone = str(tmp_path / "gone.png")
-    paths = [str(broken), gone, *good, huge]
+def test_photos_without_a_caption_are_counted_with_the_reason(store, tmp_path, draw):
+    good, huge = [draw(width) for width in (10, 11, 12)], draw(1000, 1001)
+    broken, gone = str(tmp_path / "broken.png"), str(tmp_path / "gone.png")
+    Path(broken).write_bytes(b"no photo")
+    paths = [broken, gone, *good, huge]
     captions = PhotoAnnotator(store, 10**6).caption_photos(paths, SizeCaptioner(faulty=(11, 20)))
     assert captions.texts == dict.fromkeys(paths, "") | {good[0]: "10 by 20", good[2]: "12 by 20"}
     assert captions.failures == {"photo cannot be read": 3, "caption loops": 1}
     assert str(captions) == "4 of 6 photos have no caption: photo cannot be read (3), caption loops (1)"
     # A faulty caption is final; a file that could not be read is tried again, since it may have changed.
-    draw(broken.with_suffix(".png"), 30)
-    broken.with_suffix(".png").replace(broken)
-    draw(tmp_path / "gone.png", 31)
+    draw(30, name="broken.png")
+    draw(31, name="gone.png")
     again = SizeCaptioner()
     captions = PhotoAnnotator(store, 10**7).caption_photos(paths, again)
     assert again.blocks == [[(30, 20), (31, 20), (1000, 1001)]]
     assert captions.failures == {"caption loops": 1}
 
 
-def test_a_whole_block_of_broken_photos_is_no_block(store, tmp_path):
-    paths = [str(tmp_path / f"{number}.png") for number in range(7)]
+def test_a_whole_block_of_broken_photos_is_no_block(store, tmp_path, draw):
+    paths = [str(tmp_path / f"{number}.png") for number in range(6)]
     for number, path in enumerate(paths):
         Path(path).write_bytes(b"no photo %d" % number)
-    draw(tmp_path / "6.png", 9)
     captioner = SizeCaptioner()
-    captions = PhotoAnnotator(store, 10**6).caption_photos(paths, captioner)
+    captions = PhotoAnnotator(store, 10**6).caption_photos([*paths, draw(9)], captioner)
     assert captioner.blocks == [[(9, 20)]]
     assert captions.failures == {"photo cannot be read": 6}
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "LA", "CMYK", "GIF"])
-def test_photos_of_every_mode_come_as_rgb(store, tmp_path, mode):
-    path = tmp_path / ("a.gif" if mode == "GIF" else "a.jpg" if mode == "CMYK" else "a.png")
-    draw(path, 21, "P" if mode == "GIF" else mode)
-    captions = PhotoAnnotator(store, 10**6).caption_photos([str(path)], SizeCaptioner())
-    assert captions.texts == {str(path): "21 by 20"}
+def test_photos_of_every_mode_come_as_rgb(store, draw):
+    modes = {**dict.fromkeys(["L", "RGBA", "P", "1", "LA"], "png"), "CMYK": "jpg"}
+    paths = [draw(21, name=f"{mode}.{ending}", mode=mode) for mode, ending in modes.items()]
+    paths.append(draw(21, name="a.gif", mode="P"))
+    captions = PhotoAnnotator(store, 10**6).caption_photos(paths, SizeCaptioner())
+    assert captions.texts == dict.fromkeys(paths, "21 by 20")
 
 
-def test_large_photos_are_made_small_before_they_wait_for_the_model(store, tmp_path):
-    paths = [draw(tmp_path / "a.png", 4096, height=2048), draw(tmp_path / "b.png", 5000, height=1)]
+def test_large_photos_are_made_small_before_they_wait_for_the_model(store, draw):
+    paths = [draw(4096, 2048), draw(5000, 1)]
     texts = PhotoAnnotator(store, 10**8).caption_photos(paths, SizeCaptioner()).texts
     assert [texts[path] for path in paths] == ["1024 by 512", "1024 by 1"]
-
-
-KILLED_RUN = """
-import sys, time
-from pathlib import Path
-from mmrec.cache.store import Store
-from mmrec.llm.types import Answer
-from mmrec.vision.image_features import PhotoAnnotator
-
-class SlowCaptioner:
-    chunk_size = 2
-    provenance = {"kind": "caption", "model": "stub"}
-    status = str
-
-    def compute(self, photos):
-        for block in photos:
-            if len(block) and block[0][1].width == 14:
-                print("two blocks are done", flush=True)
-                time.sleep(60)
-            for number, photo in block:
-                yield number, Answer(text="before the kill")
-
-folder = Path(sys.argv[1])
-paths = [str(path) for path in sorted(folder.glob("*.png"))]
-PhotoAnnotator(Store(folder / "store.sqlite"), 10**6).caption_photos(paths, SlowCaptioner())
-"""
-
-
-def test_a_killed_run_keeps_its_captions(tmp_path):
-    paths = [draw(tmp_path / f"{width}.png", width) for width in range(10, 20)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", KILLED_RUN, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "two blocks are done\n"
-        child.send_signal(signal.SIGKILL)
-    captioner = SizeCaptioner()
-    store = Store(tmp_path / "store.sqlite")
-    texts = PhotoAnnotator(store, 10**6).caption_photos(paths, captioner).texts
-    store.close()
-    assert [texts[path] for path in paths[:5]] == ["before the kill"] * 4 + ["14 by 20"]
-    assert sorted(size[0] for block in captioner.blocks for size in block) == list(range(14, 20))
 
 
 @pytest.fixture(scope="module", params=["tiny resnet", VisionConfig().image_model])
@@ -169,11 +125,9 @@ def encode(encoder, photos, size):
     return np.stack(results_in_blocks(encoder, photos, size)).astype(np.float32)
 
 
-def test_vectors_go_through_the_store_too(store, tmp_path, image_model):
-    encoder = ImageEncoder(image_model, placement=FP32)
-    paths = [draw(tmp_path / f"{width}.png", width) for width in (30, 40)]
-    twice = [*paths, paths[0], str(tmp_path / "gone.png")]
-    vectors = PhotoAnnotator(store, 10**6).encode_photos(twice, encoder)
+def test_vectors_go_through_the_store_too(store, draw, image_model):
+    encoder, paths = ImageEncoder(image_model, placement=FP32), [draw(30), draw(40)]
+    vectors = PhotoAnnotator(store, 10**6).encode_photos([*paths, paths[0], "gone.png"], encoder)
     assert list(vectors) == paths
     expected = (encoder.width,), np.dtype(np.float16)
     assert {(vector.shape, vector.dtype) for vector in vectors.values()} == {expected}
