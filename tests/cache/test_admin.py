@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -138,11 +139,7 @@ def test_a_selection_is_exported(full, tmp_path):
 def test_an_export_that_fails_leaves_the_earlier_file(full, tmp_path, monkeypatch):
     path = tmp_path / "all.jsonl"
     path.write_text("before")
-
-    def full_disk(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full_disk)
+    monkeypatch.setattr(os, "replace", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(DataError, match=r"all\.jsonl cannot be written: .*No space"):
         export(full, path, Selection())
     assert path.read_text() == "before"
@@ -223,17 +220,14 @@ def test_pruning_deletes_the_selection_and_shrinks_the_file(full):
 
 
 def test_results_are_not_pruned_while_another_process_computes_but_beside_a_reader(full):
-    def prune_in_a_thread():
-        with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool:
+        with full.lock("vector"), pytest.raises(StoreError, match="another process computes: vector"):
             pool.submit(prune, full, Selection(kind="vector")).result()
-
-    with full.lock("vector"), pytest.raises(StoreError, match="another process computes: vector"):
-        prune_in_a_thread()
-    assert full.counts() == {"note": 3, "vector": 30}
-    with closing(sqlite3.connect(full.path)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM results").fetchone()
-        prune_in_a_thread()
+        assert full.counts() == {"note": 3, "vector": 30}
+        with closing(sqlite3.connect(full.path)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM results").fetchone()
+            pool.submit(prune, full, Selection(kind="vector")).result()
     assert full.counts() == {"note": 3}
 
 

@@ -61,7 +61,11 @@ SUFFIXES += [".jsonl.gz", ".json.gz", ".csv.gz"]
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_container_gives_the_same_reviews(tmp_path, suffix):
-    reviews = read_reviews(written(tmp_path, suffix))
+    path = written(tmp_path, suffix)
+    reviews = read_reviews(path)
+    if not suffix.endswith((".gz", ".parquet")):  # a byte order mark is no part of the data
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        assert read_reviews(path).table.equals(reviews.table)
     expected = read_reviews(written(tmp_path, ".jsonl"))
     assert reviews.table.equals(expected.table)
     assert dict(reviews.table.schema) == REVIEW_SCHEMA
@@ -92,19 +96,8 @@ def test_the_kaggle_object_is_read_in_the_order_train_val_test(tmp_path):
 
 AMAZON = {"reviewerID": "u", "asin": "i", "overall": 4.0, "reviewText": "t", "unixReviewTime": 1404345600}
 YELP = {"user_id": "u", "business_id": "i", "stars": 4.0, "text": "t", "date": "2014-07-03 00:00:00"}
-AMAZON_2023 = {
-    "user_id": "u",
-    "asin": "variant",
-    "parent_asin": "i",
-    "rating": 4.0,
-    "title": "T",
-    "text": "t",
-}
-AMAZON_2023 |= {
-    "title": "T",
-    "timestamp": 1404345600000,
-    "images": [{"large_image_url": "https://x.org/l.jpg"}],
-}
+AMAZON_2023 = {"user_id": "u", "asin": "variant", "parent_asin": "i", "rating": 4.0, "text": "t"}
+AMAZON_2023 |= {"timestamp": 1404345600000, "images": [{"large_image_url": "https://x.org/l.jpg"}]}
 AMAZON_2018 = AMAZON | {"image": ["https://x.org/1.jpg"]}
 
 
@@ -155,15 +148,10 @@ def test_a_bad_row_is_refused_with_its_line_and_costs_nothing_else(tmp_path, mon
 
 
 def test_odd_but_usable_values_are_read(tmp_path):
-    path = write(
-        tmp_path / "r.jsonl",
-        b'\xef\xbb\xbf{"user": 7, "item": 8.0, "rating": "4", "text": null}',
-        b'{"user": "u", "item": "i", "rating": 4, "text": "a\\u0000b\\ud800c\\ud83d\\ude00 0123456789"}',
-    )
-    reviews = read_reviews(path, ReadConfig(max_text=8))
-    assert reviews.table["user"].to_list() == ["7", "u"]
-    assert reviews.table["item"].to_list() == ["8", "i"]
-    assert reviews.table["text"].to_list() == ["", "abc😀 012"]
+    odd = b'{"user": 7, "item": 8.0, "rating": "4", "text": null}'
+    escapes = b'{"user": "u", "item": "i", "rating": 4, "text": "a\\u0000b\\ud800c\\ud83d\\ude00 0123456789"}'
+    reviews = read_reviews(write(tmp_path / "r.jsonl", odd, escapes), ReadConfig(max_text=8))
+    assert reviews.table.select("user", "item", "text").rows() == [("7", "8", ""), ("u", "i", "abc😀 012")]
 
 
 def test_one_odd_first_row_does_not_decide_the_layout(tmp_path):
@@ -217,14 +205,6 @@ def test_bad_rows_of_a_json_array_have_row_numbers(tmp_path):
     reviews = read_reviews(write(tmp_path / "r.json", b"[" + b",\n".join(rows) + b"]"), ANY)
     problems = ["not an object: int", "not UTF-8: bytes that are no text", "user is missing"]
     assert reasons(reviews) == [*enumerate(problems, start=2)]
-
-
-@pytest.mark.parametrize("suffix", [".array.json", ".json", ".csv"])
-def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path, suffix):
-    path = written(tmp_path, suffix)
-    plain = read_reviews(path).table
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert read_reviews(path).table.equals(plain)
 
 
 def test_too_many_bad_rows_stop_with_counts_examples_and_the_mend(tmp_path):
@@ -368,10 +348,11 @@ def test_captions_of_a_cell_are_a_text_or_a_list(tmp_path, cell, captions):
 
 def test_captions_of_either_file_are_read_only_with_the_setting(tmp_path):
     items = write(tmp_path / "i.csv", 'item,name,shown\ni,Uno,"[""a door"", ""a lamp""]"\nj,Due,')
-    path = tmp_path / "r.parquet"
-    pl.DataFrame(
-        [GOOD | {"shown": ["a car"]}, GOOD | {"user": "v", "shown": ["a dog", "a cat"]}]
-    ).write_parquet(path)
+    path, rows = (
+        tmp_path / "r.parquet",
+        [GOOD | {"shown": ["a car"]}, GOOD | {"user": "v", "shown": ["a dog", "a cat"]}],
+    )
+    pl.DataFrame(rows).write_parquet(path)
     reviews = read_reviews(path, SHOWN.model_copy(update={"items": items}))
     assert reviews.table["captions"].to_list() == [["a car"], ["a dog", "a cat"]]
     assert reviews.items["captions"].to_list() == [["a door", "a lamp"], []]

@@ -105,6 +105,13 @@ def test_times_become_naive_utc(value):
     assert read(time=value).time == datetime(2019, 5, 25, 15, 34)
 
 
+NO_DATES, FAR_DATES = (
+    ("2023-02-30", "0000-01-01", "yesterday", "2019", "4.5"),
+    ("1799-12-31", "2999-01-02", 1 << 33),
+)
+IMPOSSIBLE = [True, [2019], math.inf, 10**400, "9" * 500]
+
+
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
@@ -125,27 +132,15 @@ def test_times_become_naive_utc(value):
         ("rating", math.inf, "rating should be a finite number: inf"),
         ("rating", 10**400, "rating should be a valid number: 1" + "0" * 38 + "…"),
         ("text", {"text": "x"}, "text should be a valid string: dict"),
-        *[
-            ("time", value, f"time should be a possible date: {value}")
-            for value in ("2023-02-30", "0000-01-01", "yesterday", "2019", "4.5")
-        ],
-        *[
-            ("time", value, f"time should be between 1800-01-01 and tomorrow: {value}")
-            for value in ("1799-12-31", "2999-01-02", 1 << 33)
-        ],
+        ("user", "\ud800", "user should be a valid string, unable to parse raw data as a unicode string..."),
+        *[("time", value, f"time should be a possible date: {value}") for value in NO_DATES],
+        *[("time", value, f"time should be between 1800-01-01 and tomorrow: {value}") for value in FAR_DATES],
+        *[("time", value, "time should be a valid datetime...") for value in IMPOSSIBLE],
     ],
 )
 def test_unusable_values_are_refused_with_the_reason(field, value, reason):
-    assert refusal(**{field: value}) == reason
-
-
-@pytest.mark.parametrize("value", [True, [2019], math.inf, 10**400, "9" * 500])
-def test_impossible_times_are_refused(value):
-    assert refusal(time=value).startswith("time should be a valid datetime")
-
-
-def test_an_id_that_is_no_unicode_is_refused():
-    assert refusal(user="\ud800").endswith(r"unicode string: \ud800")
+    refused = refusal(**{field: value})
+    assert refused == reason or (reason.endswith("...") and refused.startswith(reason.rstrip(".")))
 
 
 @given(st.text(st.characters()), st.integers(1, 50))

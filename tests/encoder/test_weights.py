@@ -44,11 +44,9 @@ class Hub:
         if request.url.path.startswith(f"/api/models/{NAME}/tree/"):
             entries = []
             for path in filter(Path.is_file, self.folder.rglob("*")):
-                oid, name = (
-                    hashlib.sha1(path.read_bytes()).hexdigest(),
-                    path.relative_to(self.folder).as_posix(),
-                )
-                entries.append({"type": "file", "path": name, "size": path.stat().st_size, "oid": oid})
+                content, name = path.read_bytes(), path.relative_to(self.folder).as_posix()
+                oid = hashlib.sha1(content).hexdigest()
+                entries.append({"type": "file", "path": name, "size": len(content), "oid": oid})
             return httpx2.Response(200, json=entries)
         if request.url.path.startswith(f"/api/models/{NAME}"):
             return httpx2.Response(200, json={"id": NAME, "sha": COMMIT, "siblings": []})
@@ -68,9 +66,8 @@ def hub(copy, tmp_path, monkeypatch):
     hub_double = Hub(copy)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    set_client_factory(
-        lambda: httpx2.Client(transport=httpx2.MockTransport(hub_double), follow_redirects=True)
-    )
+    transport = httpx2.MockTransport(hub_double)
+    set_client_factory(lambda: httpx2.Client(transport=transport, follow_redirects=True))
     yield hub_double
     set_client_factory(default_client_factory)
 

@@ -29,15 +29,11 @@ _LARGE = 100_000_000  # bytes from which an array is mapped; 10^5 reviews stay i
 
 
 class Record(NamedTuple):
-    """One row of a file: its first line or its number from 1, and its columns.
+    """One row of a file."""
 
-    `content` is a text where the row cannot be read, and says why. `raw` is the row as the file
-    spells it; empty where the file has no lines.
-    """
-
-    line: int
-    content: dict[str, Any] | str
-    raw: str = ""
+    line: int  # its first line, or its number from 1
+    content: dict[str, Any] | str  # its columns, or why it cannot be read
+    raw: str = ""  # as the file spells it; empty where the file has no lines
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -142,12 +138,12 @@ def _read_json_document(path: Path) -> Iterator[Record]:
     except RecursionError as error:
         mend = "write one object a line (.jsonl)"
         raise DataError(f"{path}: JSON nested too deeply; {mend}") from error
-    lists = [document]
     if isinstance(document, dict):
-        lists = [document[name] for name in ("train", "val", "test") if name in document]
-    if not all(isinstance(rows, list) for rows in lists):
-        raise DataError(f"{path}: of train, val and test each must be a list of reviews")
-    for number, row in enumerate(chain.from_iterable(lists), start=1):
+        lists = [document.get(name, []) for name in ("train", "val", "test")]
+        if not all(isinstance(rows, list) for rows in lists):
+            raise DataError(f"{path}: of train, val and test each must be a list of reviews")
+        document = chain.from_iterable(lists)
+    for number, row in enumerate(document, start=1):
         if damaged and not_utf8.search(json.dumps(row, ensure_ascii=False)):
             yield Record(number, "not UTF-8: bytes that are no text")
         else:
@@ -238,8 +234,8 @@ def parse_list(text: str) -> list[Any] | None:
 def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     """Return an array to be filled; a large one is mapped to a file in the folder `TMPDIR`.
 
-    The system can write a mapped array to the disk when memory is short. The file has no name, so it
-    is gone when the array is, also after a crash. Raises a DataError if the disk has no room for it.
+    The system writes it to the disk when memory is short. The file has no name, so it is gone when
+    the array is, also after a crash. Raises a DataError if the disk has no room for it.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < _LARGE:
@@ -251,10 +247,9 @@ def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
                 os.posix_fallocate(file.fileno(), 0, size)
             return np.asarray(np.memmap(file, dtype, "w+", shape=shape))
     except OSError as error:
-        raise DataError(
-            f"{tempfile.gettempdir()} has no room for {size / 1e9:.1f} GB of features "
-            f"({error.strerror}); set TMPDIR to a folder on a disk that has"
-        ) from error
+        need = f"{size / 1e9:.1f} GB of features ({error.strerror})"
+        mend = "set TMPDIR to a folder on a disk that has"
+        raise DataError(f"{tempfile.gettempdir()} has no room for {need}; {mend}") from error
 
 
 def to_float32(values: np.ndarray) -> np.ndarray:

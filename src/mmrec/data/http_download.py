@@ -60,9 +60,8 @@ def is_public(address: str) -> bool:
 class _PublicBackend(httpcore2.AnyIOBackend):
     """Connects to public addresses only, or to any with `allow_private`.
 
-    A host is resolved once a connection, and the connection goes to an address that was checked: a
-    name server that gives another answer the next time (DNS rebinding) gains nothing. `Host` and
-    the name in the certificate stay those of the URL.
+    A connection goes to an address that was checked, so a name server that gives another one the next
+    time (DNS rebinding) gains nothing. `Host` and the name in the certificate stay those of the URL.
     """
 
     allow_private = False
@@ -84,12 +83,10 @@ class _PublicBackend(httpcore2.AnyIOBackend):
 
 def connection_pool(limits: DownloadLimits) -> httpcore2.AsyncConnectionPool:
     """Return a pool of connections to public addresses: no proxies, no cookies, no credentials."""
-    backend = _PublicBackend()
+    backend, ssl_context = _PublicBackend(), httpcore2.default_ssl_context()
     backend.allow_private = limits.allow_private
     return httpcore2.AsyncConnectionPool(
-        ssl_context=httpcore2.default_ssl_context(),  # shared by all connections
-        max_connections=limits.in_flight,
-        network_backend=backend,
+        ssl_context, max_connections=limits.in_flight, network_backend=backend
     )
 
 

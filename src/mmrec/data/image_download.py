@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -54,15 +54,12 @@ async def download_photos(
 
     The folder gets `photos/`, each named by the hash of its URL; `index.jsonl`, a line for every
     URL as soon as its fate is certain, so that a killed run goes on where it stopped; and the
-    copies `reviews.jsonl.gz` and `items.jsonl.gz`. A folder takes one run at a time.
+    copies `reviews.jsonl.gz` and `items.jsonl.gz`. A folder takes one run at a time. The `column`
+    of the reviews names photos, or else every column that does in any layout; `template` is that of
+    `photo_urls`; with `retry`, what was refused for good is fetched too.
 
-    Args:
-        column: of the reviews, names photos; otherwise every column that does in any layout.
-        template: see `photo_urls`.
-        retry: also fetch what was refused for good, as after a change of limits.
-
-    Raises a ConfigError if the template has no `{id}`, or a copy would overwrite the data; a DataError if
-    a file cannot be read, they name no URL at all, or the folder cannot be written.
+    Raises a ConfigError if the template has no `{id}`, or a copy would overwrite the data; a
+    DataError if a file cannot be read, names no URL at all, or the folder cannot be written.
     """
     if template is not None and "{id}" not in template:
         raise ConfigError("--url-template: every photo would have the same URL; put {id} in it")
@@ -76,8 +73,9 @@ async def download_photos(
     for path, columns in sources:
         for record in read_records(path):
             if not isinstance(record.content, str):
-                for entry in chain.from_iterable(_photo_cells(record.content, columns).values()):
-                    urls |= dict.fromkeys(photo_urls(entry, template))
+                for column_name in columns & record.content.keys():
+                    for entry in cell_entries(record.content[column_name]):
+                        urls |= dict.fromkeys(photo_urls(entry, template))
     if not urls:
         mend = "name another --column, or --url-template for bare ids"
         raise DataError(f"{data}: no URL of a photo; {mend}")
@@ -112,12 +110,8 @@ def photo_urls(entry: Any, template: str | None) -> list[str]:
     return object_urls(fields)
 
 
-def _photo_cells(row: Mapping[str, Any], columns: Iterable[str]) -> dict[str, list[Any]]:
-    return {column: cell_entries(row[column]) for column in columns if column in row}
-
-
 def _write_copy(
-    path: Path, copy: Path, columns: Iterable[str], template: str | None, files: Mapping[str, str]
+    path: Path, copy: Path, columns: set[str], template: str | None, files: Mapping[str, str]
 ) -> int:
     """Copy rows with files in place of URLs; return how many rows the copy cannot hold."""
     part, lost = copy.with_name(f".{copy.name}.part"), 0
@@ -127,8 +121,8 @@ def _write_copy(
             if isinstance(row, str):
                 lost += 1
                 continue
-            for column, entries in _photo_cells(row, columns).items():
-                names: list[Any] = []
+            for column in columns & row.keys():
+                entries, names = cell_entries(row[column]), list[Any]()
                 for entry in entries:
                     urls = photo_urls(entry, template)
                     names += [files[url] for url in urls if url in files] or [entry]
@@ -162,7 +156,6 @@ def _read_index(folder: Path, retry: bool) -> dict[str, _IndexRow]:
 async def _download_all(
     urls: list[str], folder: Path, limits: DownloadLimits
 ) -> dict[str, _IndexRow]:
-    """Download photos, and append a line to the index for each."""
     path, rows = folder / "index.jsonl", dict[str, _IndexRow]()
     waiting = iter(urls)  # shared: each worker takes the next one
     # A decoded photo may take 30 times the memory of its file.

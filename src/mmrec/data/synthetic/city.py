@@ -1,8 +1,7 @@
 """Sample City: a seeded synthetic city of restaurants, users, reviews and photos, the demo's data.
 
-What moves a rating is also mentioned in the text: a user who loves quiet complains where it is loud. So
-the texts reveal what users want and what items are, and a model that reads them can beat one that knows
-only how lenient a user and how good an item is.
+What moves a rating is also mentioned in the text: a user who loves quiet complains where it is loud.
+So a model that reads texts can beat one that knows only how lenient a user and how good an item is.
 """
 
 from __future__ import annotations
@@ -109,19 +108,17 @@ def write_sample_city(
     city = build_city(seed, users, items, reviews)
     rng = np.random.default_rng([seed, 1])
     (folder / "photos").mkdir(parents=True, exist_ok=True)
-    item_photos, review_photos = [], []
+    item_photos: list[list[str]] = [[] for _ in range(items)]
+    review_photos: list[list[str]] = [[] for _ in range(reviews)]
     for item, count in enumerate(rng.integers(1, 4, items)):
-        photos = []
         for number in range(count):
-            label, inside = f"{1 + number}", number % 2 == 0
-            photos.append(_take_photo(folder, city.items, item, label, inside, rng))
-        item_photos.append(photos)
+            photo = _take_photo(folder, city.items, item, f"{1 + number}", number % 2 == 0, rng)
+            item_photos[item].append(photo)
     for row, item in enumerate(city.item):
-        photos = []
         if rng.random() < 0.15:
-            label, inside = f"review{row}", rng.random() < 0.3
-            photos.append(_take_photo(folder, city.items, item, label, inside, rng))
-        review_photos.append(photos)
+            inside = rng.random() < 0.3
+            photo = _take_photo(folder, city.items, item, f"review{row}", inside, rng)
+            review_photos[row].append(photo)
     places = {
         "business_id": city.items.ids,
         "name": city.items.names,

@@ -29,20 +29,16 @@ SCENES = (*_TABLES["rooms"], *_TABLES["dishes"])
 _Places = Iterator[tuple[float, float, float]]  # positions x and y, and angles in degrees
 
 
-def _outlines() -> dict[str, np.ndarray]:
-    """Corners (k, 2) of shapes, in -1..1."""
-    turn = np.linspace(0, 2 * np.pi, 41)[:-1]
-    oval = np.stack([np.cos(turn), np.sin(turn)], axis=1)
-    return {
-        "oval": oval,
-        "leaf": oval * np.stack([np.ones(40), abs(oval[:, 1])], axis=1),
-        "box": np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]]),
-        "rounded": oval / abs(oval).max(axis=1, keepdims=True) ** 0.9,
-        "strand": np.concatenate([oval[:21], 0.88 * oval[20::-1]]),
-    }
-
-
-_OUTLINES = _outlines()
+_TURN = np.linspace(0, 2 * np.pi, 41)[:-1]
+_OVAL = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)
+_OUTLINES = {
+    "oval": _OVAL,
+    "leaf": _OVAL * np.stack([np.ones(40), abs(_OVAL[:, 1])], axis=1),
+    "box": np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]]),
+    "rounded": _OVAL / abs(_OVAL).max(axis=1, keepdims=True) ** 0.9,
+    "strand": np.concatenate([_OVAL[:21], 0.88 * _OVAL[20::-1]]),
+}
+"""Corners (k, 2) of shapes, in -1..1."""
 
 
 class Canvas:
