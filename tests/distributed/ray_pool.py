@@ -35,18 +35,17 @@ def worker_pids(pool):
 
 
 class Killer(threading.Thread):
-    """Kills a worker with -9 as soon as a store holds so many results of a kind."""
+    """Kills a worker with -9 as soon as a store holds so many notes."""
 
-    def __init__(self, pool, store, kind, count):
+    def __init__(self, pool, path, count):
         super().__init__(daemon=True)
-        self.victim, self._store, self._kind, self._count = min(worker_pids(pool)), store, kind, count
-        self.count_when_killed = 0
+        self.victim, self._path, self.count = min(worker_pids(pool)), path, count
         self.start()
 
     def run(self):
-        store = Store(self._store)
-        while (count := store.counts().get(self._kind, 0)) < self._count:
+        store = Store(self._path)
+        while (count := store.counts().get("note", 0)) < self.count:
             time.sleep(0.01)
         os.kill(self.victim, signal.SIGKILL)
-        self.count_when_killed = count
+        self.count = count
         store.close()

@@ -40,10 +40,10 @@ def test_notes_and_vectors_equal_those_of_one_process_although_a_worker_is_kille
     exact = EncoderConfig(precision="fp32", encoder_backend="torch")
     remote, local = (open_with(tmp_path, engine, encoder=exact) for engine in (ENGINE, LOCAL))
     assert remote.encoder.provenance == local.encoder.provenance
-    killer = Killer(pool, remote.store.path, "note", 8)
+    killer = Killer(pool, remote.store.path, 8)
     notes = remote.annotator.write_notes(TEXTS)
     killer.join()
-    assert 8 <= killer.count_when_killed < len(TEXTS) - 1
+    assert 8 <= killer.count < len(TEXTS) - 1
     assert killer.victim not in worker_pids(pool)
     assert notes == local.annotator.write_notes(TEXTS)
     counts = remote.store.counts()
@@ -64,7 +64,7 @@ def test_paid_calls_are_made_once_although_a_worker_is_killed(minilm, pool, tmp_
         parts = {"language": LanguageConfig(llm=f"openai:test-model@{server.url}", in_flight=8)}
         parts["encoder"] = EncoderConfig(encoder_backend="torch")
         remote, local = (open_with(tmp_path, engine, **parts) for engine in (ENGINE, LOCAL))
-        killer = Killer(pool, remote.store.path, "note", 20)
+        killer = Killer(pool, remote.store.path, 20)
         notes = remote.annotator.write_notes(texts)
         killer.join()
         assert killer.victim not in worker_pids(pool)

@@ -5,16 +5,6 @@ import pytest
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.fixture
-def user(fitted):
-    return fitted.state.dataset.data.users[1]
-
-
-@pytest.fixture
-def item(fitted):
-    return fitted.state.dataset.data.items[3]
-
-
 def test_a_user_gets_the_list_and_the_reasons_of_the_library(service, fitted, user):
     rows = service.get(f"/v1/users/{user}/recommendations", params={"n": 5, "why": True})
     expected = fitted.recommend(user, 5)
@@ -28,31 +18,19 @@ def test_a_user_gets_the_list_and_the_reasons_of_the_library(service, fitted, us
         assert all(any(quote["text"] in text for text in texts) for quote in row["why"]["quotes"])
 
 
-def test_the_false_positive_bound_and_seen_items_are_passed_on(service, fitted, user):
-    rows = service.get(f"/v1/users/{user}/recommendations", params={"n": 100, "max_fpr": 0.1, "seen": True})
-    expected = fitted.recommend(user, 100, max_fpr=0.1, seen=True)
-    assert [row["item"] for row in rows] == expected["item"].to_list()
-
-
-def test_a_list_is_filtered_by_category_and_price(service, fitted, user):
+def test_options_of_a_list_are_passed_on(service, fitted, user):
     category = fitted.recommend(user, 100, seen=True)["categories"].explode().mode().sort()[0]
-    params = {"categories": [category], "prices": ["fair price", "cheap price"], "n": 100}
-    rows = service.get(f"/v1/users/{user}/recommendations", params=params)
-    assert rows
-    for row in rows:
-        assert category in row["categories"]
-        assert row["price"] in params["prices"]
+    filters = {"categories": [category], "prices": ["fair price", "cheap price"]}
+    for options in ({"max_fpr": 0.1, "seen": True}, filters):
+        rows = service.get(f"/v1/users/{user}/recommendations", params={"n": 100, **options})
+        assert rows
+        assert [row["item"] for row in rows] == fitted.recommend(user, 100, **options)["item"].to_list()
 
 
-def test_a_new_user_gets_a_list_by_text(service, fitted):
-    rows = service.post("/v1/recommendations", {"likes": "ramen, cheap", "n": 3})
-    assert [row["item"] for row in rows] == fitted.recommend(likes="ramen, cheap", n=3)["item"].to_list()
-
-
-def test_a_new_user_gets_a_list_by_liked_items(service, item):
-    rows = service.post("/v1/recommendations", {"liked": [item], "n": 3, "why": True})
-    assert len(rows) == 3
-    assert item not in [row["item"] for row in rows]
+def test_a_new_user_gets_a_list_by_text_or_by_liked_items(service, fitted, item):
+    for options in ({"likes": "ramen, cheap"}, {"liked": [item]}):
+        rows = service.post("/v1/recommendations", {**options, "n": 3, "why": True})
+        assert [row["item"] for row in rows] == fitted.recommend(**options, n=3)["item"].to_list()
 
 
 @pytest.mark.parametrize(

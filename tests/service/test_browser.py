@@ -70,11 +70,6 @@ def show(browser, served, problems):
         context.close()
 
 
-@pytest.fixture
-def user(fitted):
-    return fitted.state.dataset.data.users[4]
-
-
 def test_a_name_gets_a_list_with_reasons(show, fitted, user):
     page = show("/?hide=40")
     page.get_by_label("Your name").fill(user)

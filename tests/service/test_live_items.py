@@ -22,11 +22,10 @@ from mmrec.service.recommendations import RecommendationService
 DESCRIPTION = "Sichuan hotpot with numbing pepper broth. Cheap lunch menu."
 
 
-def jpeg(color="red", size=(900, 600)):
-    out = io.BytesIO()
-    exif = Image.Exif()
+def jpeg():
+    out, exif = io.BytesIO(), Image.Exif()
     exif[0x010E] = "where I live"
-    Image.new("RGB", size, color).save(out, "JPEG", exif=exif)
+    Image.new("RGB", (900, 600), "red").save(out, "JPEG", exif=exif)
     return out.getvalue()
 
 
@@ -79,8 +78,7 @@ def test_an_item_without_usable_content_is_refused(service, form, photo, status)
     assert service.client.get("/v1/items/new").status_code == 404
 
 
-def test_an_item_of_the_model_cannot_be_overwritten(service, fitted):
-    item = fitted.state.dataset.data.items[0]
+def test_an_item_of_the_model_cannot_be_overwritten(service, item):
     before = service.get(f"/v1/items/{item}")
     form = {"item": item, "name": "HACKED", "description": DESCRIPTION}
     assert service.client.post("/v1/items", data=form).status_code == 409

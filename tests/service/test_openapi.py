@@ -32,17 +32,3 @@ def test_every_response_is_as_described(served, tmp_path):
     run = subprocess.run(command, capture_output=True, text=True, timeout=WAIT, cwd=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "Tested: 13" in run.stdout
-
-
-def test_every_route_describes_its_error_responses(served):
-    paths = served.get("/openapi.json")["paths"]
-    assert len(paths) == 13
-    for path, methods in paths.items():
-        for method, operation in methods.items():
-            statuses = set(operation["responses"])
-            assert "413" in statuses, path
-            assert method == "get" or "400" in statuses, path
-            if path.startswith("/v1/"):
-                assert {"401", "422", "429", "503"} <= statuses, path
-                assert operation["security"], path
-    assert "503" in paths["/ready"]["get"]["responses"]

@@ -3,13 +3,8 @@
 import pytest
 
 
-@pytest.fixture
-def item(fitted):
-    return fitted.recommend(fitted.state.dataset.data.users[4], 1)["item"][0]
-
-
-def test_the_list_alone_is_a_part_of_the_home_page(service, fitted, item):
-    user = fitted.state.dataset.data.users[4]
+def test_the_list_alone_is_a_part_of_the_home_page(service, fitted, user):
+    item = fitted.recommend(user, 1)["item"][0]
     home = service.client.get("/", params={"user": user, "hide": 10})
     assert home.status_code == 200
     assert f"For {user}" in home.text
@@ -60,6 +55,8 @@ def test_an_error_is_a_page(service, path, status, message):
     assert message in response.text
 
 
-def test_the_script_asks_no_other_host(service):
-    assert service.client.get("/static/style.css").status_code == 200
+def test_pages_ask_no_other_host(service):
+    headers = service.client.get("/static/style.css").headers
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
     assert "http" not in service.client.get("/static/page.js").text
