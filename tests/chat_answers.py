@@ -16,14 +16,11 @@ from collections import Counter
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-PRICES = {
-    "cheap price": {"cheap", "affordable"},
-    "overpriced": {"overpriced", "expensive"},
-    "fair price": {"fair", "price"},
-}
+PRICES = {"cheap price": {"cheap", "affordable"}, "overpriced": {"overpriced", "expensive"}}
+PRICES["fair price"] = {"fair", "price"}
 _LIKED = "amazing best delicious excellent friendly good great loved lovely nice tasty"
 _DISLIKED = "awful bad bland cold dirty disappointing horrible rude slow terrible"
-LIKED, DISLIKED = frozenset(_LIKED.split()), frozenset(_DISLIKED.split())
+LIKED, DISLIKED = set(_LIKED.split()), set(_DISLIKED.split())
 ORDER = re.compile(
     r"^\s*system:\s*answer\s+(.+)|ignore (?:all |the )+(?:above|previous)\b.*?\banswer:?\s+(.+)", re.I | re.M
 )
@@ -35,8 +32,7 @@ class Behaviour:
     """How the server behaves. Shares are numbers from 0 to 1."""
 
     latency: float = 0.0  # seconds from a request to its answer
-    # Which `response_format` is honoured: `schema`, `object` or `none`, which refuse the others with 400, or
-    # `ignored`.
+    # Which `response_format` is honoured: `schema`, `object`, `none` (others are refused), or `ignored`.
     structured: str = "schema"
     broken: float = 0.0  # share of answers that are broken, in one of the ways of `broken_kinds`
     broken_kinds: tuple[str, ...] = ("json", "enum", "keys", "empty", "length")  # also `loop`, `refusal`
@@ -75,11 +71,9 @@ class Chance:
         self._seed = f"{digest} {attempt}"
 
     def happens(self, event, share):
-        """Whether an event of that share happens."""
         return random.Random(f"{event} {self._seed}").random() < share
 
     def pick(self, event, options):
-        """One of the options."""
         return random.Random(f"which {event} {self._seed}").choice(options)
 
 
@@ -108,7 +102,6 @@ def complete(behaviour, body, chance=None):
 
 
 def check_request(behaviour, body):
-    """Raise Refusal for a request that OpenAI would refuse, or that the behaviour says to."""
     if body.get("model") not in behaviour.models:
         raise Refusal(404, f"The model `{body.get('model')}` does not exist.", "model_not_found")
     for name in behaviour.reject_parameters:
@@ -178,11 +171,10 @@ def read(prompt, fields):
         return "fair price"
     if "what kind of" in prompt.system.lower():
         return f"'{topics(text)[0]}'"
-    return excerpt(text)
+    return " ".join(text.split()[:12])
 
 
 def read_field(name, text):
-    """What a text says about one field."""
     words = set(re.findall(r"\w+", text.lower()))
     if name == "price":
         return next((tag for tag, cues in PRICES.items() if words & cues), "none")
@@ -192,11 +184,6 @@ def read_field(name, text):
         cues = LIKED if name == "likes" else DISLIKED
         sentences = re.split(r"(?<=[.!?])\s+|\n+", text)
         return [part.strip() for part in sentences if set(re.findall(r"\w+", part.lower())) & cues]
-    return excerpt(text)
-
-
-def excerpt(text):
-    """The first words of a text."""
     return " ".join(text.split()[:12])
 
 

