@@ -76,8 +76,8 @@ class LanguageConfig(_Settings, title="Language model"):
     """The language model that annotates reviews, and what it may cost (see `mmrec.llm`)."""
 
     llm: str = "builtin"
-    """`builtin`, `openai:MODEL`, `ollama:MODEL`, `transformers:MODEL_OR_FOLDER`, or for any server with
-    OpenAI's API its URL or `openai:MODEL@URL`."""
+    """`builtin`, `openai:MODEL`, `ollama:MODEL`, `transformers:MODEL_OR_FOLDER`, or for any
+    server with OpenAI's API its URL or `openai:MODEL@URL`."""
     llm_revision: str | None = None
     """Commit of a `transformers:` model on the hub."""
     prompts: Literal["default", "paper"] = "default"
@@ -100,8 +100,8 @@ class VisionConfig(_Settings, title="Vision model"):
     """The models that photos are captioned and encoded by (see `mmrec.vision`)."""
 
     captioner: str = "builtin"
-    """`builtin` (colours), `blip2[:MODEL_OR_FOLDER]`, `blip[:MODEL_OR_FOLDER]`, or a vision model with
-    OpenAI's API: `openai:MODEL[@URL]`, `ollama:MODEL`, or a URL."""
+    """`builtin` (colours), `blip2[:MODEL_OR_FOLDER]`, `blip[:MODEL_OR_FOLDER]`, or a vision
+    model with OpenAI's API: `openai:MODEL[@URL]`, `ollama:MODEL`, or a URL."""
     captioner_revision: str | None = None
     """Commit of a captioner on the hub."""
     image_model: str = "microsoft/resnet-50"
@@ -150,7 +150,7 @@ class TrainingConfig(_Settings, title="Training"):
     batch_size: int = Field(512, ge=1)
     """Number of rows per step."""
     cold_start_dropout: float = Field(0.05, ge=0, lt=1)
-    """Share of users and items that training treats as unknown, to learn to rank these (paper: 0)."""
+    """Share of users and items that training treats as unknown, to rank these too (paper: 0)."""
     epochs: int = Field(100, ge=1)
     """Maximal number of epochs (the paper's 300)."""
     patience: int = Field(10, ge=1)
@@ -234,18 +234,16 @@ class Config(_Settings, title="General"):
         """What must be known of these settings to read the figures of a model, in Markdown."""
         policy, texts = self.evidence.policy, []
         if self.training.select == "test":
-            texts.append(
-                "the epochs were chosen on test rows, as in the paper: these figures flatter"
-            )
+            text = "the epochs were chosen on test rows, as in the paper: these figures flatter"
+            texts.append(text)
         if policy in ("leave_one_out", "all"):
             texts.append(f"evidence policy `{policy}` leaks the label into training rows")
         if policy == "past":
-            texts.append(
-                "under `past` train rows hear earlier valid rows, by which the epoch is chosen"
-            )
-        if self.evidence.summaries == "all" and self.annotation.strategy == "summary":
-            text = "summaries are made of all known reviews, a row's own among them: they leak the label"
+            text = "under `past` train rows hear earlier valid rows, by which the epoch is chosen"
             texts.append(text)
+        if self.evidence.summaries == "all" and self.annotation.strategy == "summary":
+            text = "summaries are made of all known reviews, a row's own among them"
+            texts.append(f"{text}: they leak the label")
         return texts
 
 

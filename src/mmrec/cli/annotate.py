@@ -48,7 +48,9 @@ def annotate(
 
     reviews = load_reviews(data, config)
     if dry_run:
-        estimates = {name: _estimate(reviews, config, name, batch) for name in ("notes", "summary")}
+        estimates = {}
+        for strategy in ("notes", "summary"):
+            estimates[strategy] = _estimate(reviews, config, strategy, batch)
         print_json(estimates) if json else _print_estimates(estimates, config.language.llm)
         return
     models = open_models(config, batch=batch)

@@ -25,7 +25,9 @@ def doctor(*, store: StorePath = None, json: AsJson = False) -> None:
         checks[name] = ("ok", detail) if is_present else ("missing", remedy)
     checks |= {"encoder": _encoder(), **vision_checks(), "store": _store(store)}
     if json:
-        result = {name: {"state": check[0], "detail": check[1]} for name, check in checks.items()}
+        result = {}
+        for name, (state, detail) in checks.items():
+            result[name] = {"state": state, "detail": detail}
         print_json(result)
         return
     colors = {"ok": "green", "missing": "yellow", "broken": "red"}
@@ -51,8 +53,7 @@ def _encoder() -> tuple[str, str]:
         length = float((encoder.encode(["a quiet place"]).astype("float32") ** 2).sum())
     except ModelError as error:
         return "broken", str(error)
-    verified = f"weights verified, |v|² = {length:.3f}"
-    return "ok", f"{encoder.description}: {verified}"
+    return "ok", f"{encoder.description}: weights verified, |v|² = {length:.3f}"
 
 
 def _store(path: Path | None) -> tuple[str, str]:

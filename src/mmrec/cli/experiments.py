@@ -18,12 +18,8 @@ if TYPE_CHECKING:
     from mmrec.experiments.checkpoint import Checkpoint
     from mmrec.experiments.report.html import ResultTable
 
-Seeds = Annotated[
-    int,
-    Parameter(
-        validator=Number(gte=1), help="Number of splits, evidence and trainings, from --seed on."
-    ),
-]
+_SEEDS_HELP = "Number of splits, evidence and trainings, from --seed on."
+Seeds = Annotated[int, Parameter(validator=Number(gte=1), help=_SEEDS_HELP)]
 
 
 def reproduce(
@@ -72,7 +68,7 @@ def ablate(
     json: AsJson = False,
     config: Config = Config(),
 ) -> None:
-    """Train without each group of features and on each alone; run again, it continues a stopped run.
+    """Train without each group of features, and on each alone; continue a stopped run.
 
     Args:
         shapley: train all coalitions of groups, up to 127 per seed, for exact Shapley values.
@@ -112,7 +108,7 @@ def sweep(
     json: AsJson = False,
     config: Config = Config(),
 ) -> None:
-    """Train and test with several values of one setting; run again, it continues a stopped run.
+    """Train and test with several values of one setting; continue a stopped run.
 
     Args:
         over: the setting: number of likes for each dislike in the evidence (`imbalance`),
@@ -131,15 +127,16 @@ def sweep(
     path = out / f"sweep-{over}.json"
     checkpoint = _open(data, config, path)
     if not values:
-        values = tuple(experiment.SWEPT_SETTINGS[over][2])
-        if checkpoint.reviews.table["time"].is_null().all():  # the policy `past` needs times
-            values = tuple(value for value in values if value != "past")
+        usual = [*experiment.SWEPT_SETTINGS[over][2]]
+        if "past" in usual and checkpoint.reviews.table["time"].is_null().all():
+            usual.remove("past")  # it needs times
+        values = tuple(usual)
     if not values:
         raise ConfigError(f"--over {over} needs --values, each spelled as for --{over}")
     results = experiment.sweep(checkpoint, over, values, seeds)
     print_json(results) if json else _print_tables([experiment.sweep_table(results, over)])
-    page = path.with_suffix(".html")
-    experiment.sweep_page(results, over, config.ranker.features, page, command_line())
+    page, model = path.with_suffix(".html"), config.ranker.features
+    experiment.sweep_page(results, over, model, page, command_line())
 
 
 def _open(data: Path, config: Config, path: Path) -> Checkpoint:

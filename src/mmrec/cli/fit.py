@@ -114,9 +114,9 @@ def _train_and_save(
     page, command = folder / "report.html", command_line()
     write_report(comparison, assessment, audits, page, command=command, read=len(reviews))
     console.print(f"model: {folder}   report: {page}")
-    result = {"data": str(data), "seed": config.seed, "model": str(folder), "report": str(page)}
-    result |= {"reviews": len(reviews), "rejected": reviews.rejects.height, "audit": outcomes}
-    result |= {"test": comparison.metrics, "assessment": assessment.as_dict()}
+    result = {"data": str(data), "seed": config.seed, "model": str(folder)}
+    result |= {"report": str(page), "reviews": len(reviews), "rejected": reviews.rejects.height}
+    result |= {"test": comparison.metrics, "assessment": assessment.as_dict(), "audit": outcomes}
     return result | {"remarks": comparison.remarks, "seconds": comparison.seconds}
 
 
@@ -146,11 +146,11 @@ def evaluate(
     json: AsJson = False,
     read: ReadConfig = ReadConfig(),
 ) -> None:
-    """Print the metrics of a saved model on its test reviews, or on reviews that it has not seen.
+    """Print the metrics of a saved model on its test reviews, or on new reviews.
 
     Args:
-        data: new reviews; those that the model has seen are left out. Without it, the metrics on the
-            test reviews of `mmrec fit` are printed again.
+        data: new reviews; those that the model has seen are left out. Without it, the metrics
+            on the test reviews of `mmrec fit` are printed again.
     """
     import numpy as np
 
@@ -172,7 +172,7 @@ def evaluate(
             need = "metrics need both likes and dislikes among them"
             raise DataError(f"{data}: {len(label):,} reviews are new to the model; {need}")
         probability = recommender.predict(fresh["user"].to_list(), fresh["item"].to_list())
-        # The baseline knows the share of likes among the model's reviews, not among the new ones.
+        # The baseline knows the share of likes among the model's reviews alone.
         always = np.full(len(label), (seen["rating"] >= like_rating).mean())
         weights = recommender.saved.model.class_weights
         metrics = {"always like": measure(label, always, weights)}

@@ -27,7 +27,7 @@ def fetch(
     retry: bool = False,
     json: AsJson = False,
 ) -> None:
-    """Download the photos that reviews and items name by URL; write copies of both that name the files.
+    """Download the photos that reviews and items name by URL; write copies that name the files.
 
     Args:
         data: reviews, in any format that `mmrec fit` reads.

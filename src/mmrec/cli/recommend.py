@@ -63,7 +63,7 @@ class ListFlags(BaseModel, use_attribute_docstrings=True):
 
 
 def recommend(model: Model, /, *, options: ListFlags = ListFlags(), json: AsJson = False) -> None:
-    """Recommend items to a user, to a new user who says what they like, or to all users at once."""
+    """Recommend items to a user, to a new user who says what they like, or to everyone."""
     from mmrec.recommender.explain import with_sentences
     from mmrec.recommender.recommender import Recommender
 
@@ -113,8 +113,10 @@ def _write_lists(recommender: Recommender, path: Path, options: ListFlags) -> No
 
 
 def _print_explanation(item: str, explanation: Explanation) -> None:
-    terms = ", ".join(f"{name} {value:+.3f}" for name, value in explanation.contributions.items())
-    total = f"{explanation.probability:.3f} = {explanation.base:.3f} and {terms}"
+    terms = []
+    for name, value in explanation.contributions.items():
+        terms.append(f"{name} {value:+.3f}")
+    total = f"{explanation.probability:.3f} = {explanation.base:.3f} and {', '.join(terms)}"
     # Items and quotes are escaped: rich would read [...] in them as markup.
     stdout.print(f"\n[bold]{escape(item)}[/] {total}")
     if explanation.sentence:
@@ -129,8 +131,7 @@ def print_recommendations(rows: pl.DataFrame, title: str) -> None:
     cells = []
     for rank, row in enumerate(rows.to_dicts(), 1):
         probability, categories = f"{row['probability']:.3f}", ", ".join(row["categories"][:4])
-        cells.append(
-            [rank, row["name"] or row["item"], probability, row["price"] or "", categories]
-        )
+        name = row["name"] or row["item"]
+        cells.append([rank, name, probability, row["price"] or "", categories])
     header = ["rank", "item", "probability", "price", "categories"]
     print_table(header, cells, title, words=(1, 3, 4))

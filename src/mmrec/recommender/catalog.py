@@ -1,4 +1,4 @@
-"""Items as people see them: names, prices, categories, photos, quotes; and search in words."""
+"""Items as people see them: names, prices, photos, quotes; and search in words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -95,12 +96,12 @@ class Catalog:
 
     def describe(self, items: np.ndarray) -> pl.DataFrame:
         """`item`, `name`, `price` and `categories`, that with most votes first, of items."""
-        rows: list[tuple[str, str | None, str | None, list[str]]] = []
-        for item, price in zip(items.tolist(), self._prices(items).tolist(), strict=True):
-            codes = self._online.features.item.categories[item]
-            categories = [self._vocabulary[code] for code in codes if code < len(self._vocabulary)]
-            tag = None if price == _NO_PRICE else PRICE_TAGS[price]
-            rows.append((self._items[item], self._names.get(self._items[item]), tag, categories))
+        vocabulary, rows = self._vocabulary, []
+        for code, price in zip(items.tolist(), self._prices(items).tolist(), strict=True):
+            codes = self._online.features.item.categories[code]
+            categories = [vocabulary[place] for place in codes if place < len(vocabulary)]
+            item, tag = self._items[code], None if price == _NO_PRICE else PRICE_TAGS[price]
+            rows.append((item, self._names.get(item), tag, categories))
         text = pl.String()
         schema = {"item": text, "name": text, "price": text, "categories": pl.List(text)}
         return pl.DataFrame(rows, schema, orient="row")
@@ -117,11 +118,12 @@ class Catalog:
         """Path and caption, or "", of photos of the item itself, then of its reviews."""
         if item >= len(self._dataset.data.items):
             return []
-        paths = [*self._dataset.item_photos[item]]
-        for row in self._rows(item):
-            paths += self._dataset.photos[row]
-        paths = [path for path in dict.fromkeys(paths) if Path(path).is_file()][:limit]
-        return [(path, self.captions.get(path, "")) for path in paths]
+        photos: dict[str, str] = {}
+        groups = [self._dataset.photos[row] for row in self._rows(item)]
+        for path in chain(self._dataset.item_photos[item], *groups):
+            if len(photos) < limit and Path(path).is_file():
+                photos[path] = self.captions.get(path, "")
+        return list(photos.items())
 
     @cached_property
     def captions(self) -> dict[str, str]:
@@ -138,13 +140,12 @@ class Catalog:
             quotes += [Quote(text, review_id, liked=False) for text in note.dislikes]
         if not self._quote_captions:
             return quotes
-        sources: list[tuple[str, Sequence[str], Sequence[str]]] = []
-        dataset = self._dataset
+        dataset, sources = self._dataset, []
         if item < len(dataset.data.items):
             sources.append(("", dataset.item_captions[item], dataset.item_photos[item]))
         for row in self._rows(item)[-_QUOTED_REVIEWS:]:
-            of_review = dataset.review_captions[row], dataset.photos[row]
-            sources.append((dataset.review_ids[row], *of_review))
+            review_id, captions = dataset.review_ids[row], dataset.review_captions[row]
+            sources.append((review_id, captions, dataset.photos[row]))
         sources.append(("", self._live_captions.get(item, []), []))
         for review_id, captions, photos in sources:
             # Captions that came with the data, or else those of the photos.

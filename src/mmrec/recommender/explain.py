@@ -1,4 +1,4 @@
-"""Why an item has its probability: attribution to groups of inputs, and quotes of reviews."""
+"""Why an item has its probability: attribution to inputs, and quotes of reviews."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ class Explainer:
         # and the others unknown, from nothing known to everything.
         known = np.array([*product((False, True), repeat=len(KNOWLEDGE_GROUPS))])
         # (16,) views: of the user or item where the group is known, else the unknown one.
-        user_view, user_text_view = np.where(known[:, :2], user, inputs.user.unknown_index).T
-        item_view, item_text_view = np.where(known[:, 2:], item, inputs.item.unknown_index).T
-        views = (user_view, item_view, user_text_view, item_text_view)
+        user_view, user_text = np.where(known[:, :2], user, inputs.user.unknown_index).T
+        item_view, item_text = np.where(known[:, 2:], item, inputs.item.unknown_index).T
+        views = user_view, item_view, user_text, item_text
         probability = self._scorer.score_pairs(views, inputs).tolist()
         coalitions = [frozenset(np.flatnonzero(row).tolist()) for row in known]
         values = dict(zip(coalitions, probability, strict=True))

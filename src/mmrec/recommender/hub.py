@@ -27,10 +27,7 @@ from mmrec.recommender.persistence import SavedRecommender, load_recommender, sa
 
 
 class PersistentModel:
-    """A fitted model and the reviews it knows: saved, loaded and published.
-
-    `config` holds all settings; `models` are those that it names, where they are open already.
-    """
+    """A fitted model and the reviews it knows: saved, loaded and published."""
 
     def __init__(self, config: Config | None = None, models: Models | None = None) -> None:
         self.config = config or Config()
@@ -161,11 +158,11 @@ def _strip_address(model: str) -> str:
 
 def model_card(saved: SavedRecommender) -> ModelCard:
     """The card in Hugging Face's format; it names files, never paths or servers."""
-    config, operating, name = saved.config, saved.config.operating, saved.config.ranker.features
+    config, name = saved.config, saved.config.ranker.features
     source = PureWindowsPath(saved.reviews.source).name or "unknown"  # splits at / and at \
-    bound = f"at most {operating.max_fpr:.0%} of the dislikes"
-    if operating.min_tpr is not None:
-        bound = f"at least {operating.min_tpr:.0%} of the likes"
+    bound = f"at most {config.operating.max_fpr:.0%} of the dislikes"
+    if config.operating.min_tpr is not None:
+        bound = f"at least {config.operating.min_tpr:.0%} of the likes"
     figures = {
         "roc_auc": ("ROC-AUC", "auc"),
         "fpr_at_tpr_90": ("FPR at TPR .90", "fpr_at_90"),
@@ -194,12 +191,16 @@ def model_card(saved: SavedRecommender) -> ModelCard:
         versions=f"{versions}, Python {platform.python_version()}",
     )
     results: list[EvalResult] = []
+    dataset = ("recommendation", "unknown", escape_text(source))
     for kind, (title, key) in figures.items():
         value = round(saved.evaluation.metrics[name][key], 4)
-        dataset = ("recommendation", "unknown", escape_text(source))
         results.append(EvalResult(*dataset, kind, value, metric_name=title))
-    tags = ["recommender-system", "dlrm", "reviews"]
-    data = ModelCardData(library_name="mmrec", tags=tags, model_name=name, eval_results=results)
+    data = ModelCardData(
+        library_name="mmrec",
+        tags=["recommender-system", "dlrm", "reviews"],
+        model_name=name,
+        eval_results=results,
+    )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n{body}\n")
 
 

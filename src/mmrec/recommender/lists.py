@@ -39,11 +39,10 @@ class ListScorer:
         self._correction = deepcopy(ranker).eval()
         self._item_scores = torch.zeros(self.size)
         # A run whose correction was not proven has zeros in its last layer.
-        last_layer = torch.cat([x.abs().flatten(1) for x in ranker.top[-1].parameters()], dim=1)
-        active = last_layer.sum(1) > 0
-        if self._linear is None:
-            active[:] = True
-        else:
+        active = torch.full([ranker.shape.runs], self._linear is None)
+        for parameter in ranker.top[-1].parameters():
+            active |= parameter.abs().flatten(1).sum(1) > 0
+        if self._linear is not None:
             for parameter in self._linear.parameters():
                 parameter.data = parameter.mean(0, keepdim=True)  # of R linear models
             self._correction.linear = None

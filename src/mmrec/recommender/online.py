@@ -87,8 +87,8 @@ class OnlineState:
             self._update_effects(regression, reviewer, reviewed, dataset)
         reviewer.sums += user_sums
         reviewed.sums += item_sums
-        self._rebuild("user", user_code)
-        self._rebuild("item", item_code)
+        self.features.user.replace_view(user_code, self._build("user", reviewer))
+        self.features.item.replace_view(item_code, self._build("item", reviewed))
         return user_code, item_code
 
     def add_item(self, item: str, text: str, note: Note, captions: Sequence[str]) -> int:
@@ -97,8 +97,9 @@ class OnlineState:
         dataset = Dataset.single_review(text, np.nan, self._models, note, captions=captions)
         sums = self._sums("item", dataset)
         code = self._code("item", item)
-        self._to_change("item", code).sums += sums
-        self._rebuild("item", code)
+        entity = self._to_change("item", code)
+        entity.sums += sums
+        self.features.item.replace_view(code, self._build("item", entity))
         return code
 
     def check_item_content(self, text: str, captions: Sequence[str]) -> None:
@@ -193,9 +194,9 @@ class OnlineState:
         vectors = {name: x[[code]].astype(np.float32) for name, x in features.vectors.items()}
         entity = _Entity(replace(sums, vectors=vectors))
         if kind == "user":
-            rows = self._data.user == code
-            items, ratings = self._data.item[rows].tolist(), self._data.rating[rows].tolist()
-            entity.ratings = list(zip(items, ratings, strict=True))
+            rows = np.flatnonzero(self._data.user == code)
+            ratings = self._data.rating[rows].tolist()
+            entity.ratings = list(zip(self._data.item[rows].tolist(), ratings, strict=True))
         if self._regression is not None:
             for name in EFFECT_COLUMNS:
                 entity.columns[name] = float(features.dense[code, features.names.index(name)])
@@ -236,15 +237,13 @@ class OnlineState:
         self, regression: TextRegression, user: _Entity
     ) -> tuple[np.ndarray, np.ndarray]:
         """(k,) residuals of a user's ratings, and (k, t) factors of the rated items."""
-        items = [self._entity("item", code) for code, _ in user.ratings]
-        item_effects = np.array([item.columns["rating effect"] for item in items])
-        ratings = np.array([rating for _, rating in user.ratings])
-        residuals = ratings - regression.mean_rating - user.columns["rating effect"] - item_effects
-        return residuals, np.stack([item.factors for item in items])
-
-    def _rebuild(self, kind: EntityKind, code: int) -> None:
-        built = self._build(kind, self._changed[kind, code])
-        self._entity_features(kind).replace_view(code, built)
+        residuals, factors = [], []
+        for code, rating in user.ratings:
+            item = self._entity("item", code)
+            rest = rating - regression.mean_rating - user.columns["rating effect"]
+            residuals.append(rest - item.columns["rating effect"])
+            factors.append(item.factors)
+        return np.array(residuals), np.stack(factors)
 
     def _build(self, kind: EntityKind, entity: _Entity) -> EntityFeatures:
         """Features of one view, and of the unknown id behind it."""
