@@ -47,9 +47,11 @@ def command(*words, cwd):
 
 @dataclass
 class Service:
-    """A service that answers requests."""
+    """A service that answers requests, and where it runs on its own, its process and its log."""
 
     client: httpx.Client
+    process: subprocess.Popen[str] | None = None
+    log: Path | None = None
 
     def get(self, path, **options):
         response = self.client.get(path, **options)
@@ -60,14 +62,6 @@ class Service:
         response = self.client.post(path, json=body)
         assert response.status_code == status, response.text
         return response.json()
-
-
-@dataclass
-class Served(Service):
-    """A service in a process of its own."""
-
-    process: subprocess.Popen[str]
-    log: Path
 
 
 @contextmanager
@@ -99,7 +93,7 @@ def serving(model, *flags):
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.2)
-            yield Served(client, process, log)
+            yield Service(client, process, log)
         finally:
             process.terminate()
             process.wait(20)

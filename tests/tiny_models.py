@@ -85,17 +85,24 @@ def _special(tokenizer):
     return {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
 
 
+def _blip_parts():
+    """Image processor and tokenizer of BLIP, and the token ids of its language model."""
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    tokenizer = word_tokenizer()
+    special = {"vocab_size": len(tokenizer), **_special(tokenizer)}
+    return BlipImageProcessorPil(size={"height": 32, "width": 32}), tokenizer, special
+
+
 def tiny_blip2_folder(path: Path) -> Path:
     """BLIP-2 over OPT with 80 thousand parameters; its vision model must not start as zeros."""
     import torch
     import transformers as hf
-    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-    tokenizer = word_tokenizer()
-    images = BlipImageProcessorPil(size={"height": 32, "width": 32})
+    images, tokenizer, special = _blip_parts()
     small = _SMALL | {"intermediate_size": 64, "initializer_range": 0.2}
-    text = _SMALL | {"ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.3}
-    text |= {"vocab_size": len(tokenizer), "max_position_embeddings": 128, **_special(tokenizer)}
+    text = _SMALL | special | {"ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.3}
+    text["max_position_embeddings"] = 128
     torch.manual_seed(0)
     config = hf.Blip2Config(
         vision_config=hf.Blip2VisionConfig(**small, image_size=32, patch_size=8),
@@ -115,13 +122,11 @@ def tiny_blip_folder(path: Path) -> Path:
     """BLIP with 60 thousand parameters."""
     import torch
     import transformers as hf
-    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-    tokenizer = word_tokenizer()
-    images = BlipImageProcessorPil(size={"height": 32, "width": 32})
+    images, tokenizer, special = _blip_parts()
     small = _SMALL | {"intermediate_size": 64, "projection_dim": 16, "initializer_range": 0.4}
-    text = small | {"vocab_size": len(tokenizer), "encoder_hidden_size": 32, "max_position_embeddings": 64}
-    text |= {"sep_token_id": tokenizer.eos_token_id, **_special(tokenizer)}
+    text = small | special | {"encoder_hidden_size": 32, "max_position_embeddings": 64}
+    text["sep_token_id"] = tokenizer.eos_token_id
     vision = hf.BlipVisionConfig(**small, image_size=32, patch_size=8)
     torch.manual_seed(0)
     text = hf.BlipTextConfig(**text).to_dict()

@@ -90,7 +90,8 @@ class _RemoteExtractiveModel(ExtractiveModel):
         for number, result in self._pool.map_rows(Job(self.provenance(task), self._load), prompts):
             if not isinstance(result, Failure):
                 result, vectors = result
-                self._store.put(self._encoder.provenance, vectors)
+                if vectors:
+                    self._store.put(self._encoder.provenance, vectors)
             yield number, result
 
 

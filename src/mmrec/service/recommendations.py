@@ -122,9 +122,8 @@ class RecommendationService:
     ) -> str | None:
         """Annotate a new item, store it, take it in; return a caption of its photo.
 
-        Raises:
-            PhotoError, DataError: the photo, or all of its content, cannot be used.
-            ItemExistsError: the item is the model's, or was added with other content.
+        A PhotoError or DataError says that the photo, or all of its content, cannot be used; an
+        ItemExistsError that the item is the model's, or was added with other content.
         """
         if item in self._saved_items:
             raise ItemExistsError(f"item {item!r} exists already; add a review of it instead")
@@ -169,8 +168,7 @@ class RecommendationService:
         with self._lock:
             state = self._recommender.state
             codes = np.array(state.online.item_codes(items), dtype=np.int64)
-            rows = state.catalog.describe(codes).to_dicts()
-        return [Item(**row) for row in rows]
+            return [Item(**row) for row in state.catalog.describe(codes).to_dicts()]
 
     def item_profile(self, item: str, limit: int = 5) -> ItemProfile:
         """An item with a typical sentence of its reviews, likes and dislikes."""

@@ -133,11 +133,9 @@ class ImageEncoder(LocalPhotoModel):
 
 
 class PhotoAnnotator:
-    """Captions and encodes photos on disk; only those that the store lacks are decoded.
+    """Captions and encodes photos on disk; results are stored under the hash of the file's bytes.
 
-    Args:
-        store: where results are kept, under the hash of the file's bytes.
-        max_pixels: photos with more pixels are not decoded.
+    Only photos that the store lacks are decoded, and none with more than `max_pixels`.
     """
 
     max_side = 1024  # bounds the memory of a block; models look at less than half of it

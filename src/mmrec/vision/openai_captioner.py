@@ -66,11 +66,9 @@ class OpenAICaptioner:
         return str(self.client.costs)
 
     def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
-        """Caption RGB photos, many at a time; each is encoded when a call is free for it.
+        """Caption photos, many at a time; each is encoded when a call is free for it.
 
-        Raises:
-            ModelError: the server cannot be reached, refuses the key, or lacks the model.
-            BudgetReached: after the calls in flight have come back.
+        A ModelError says that the server cannot be used; BudgetReached comes after the calls in flight.
         """
         first_requests: dict[int, str] = {}  # encoded photos that may be needed for a retry
         retries: deque[tuple[int, ChatRequest]] = deque()
