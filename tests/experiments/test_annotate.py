@@ -1,7 +1,6 @@
 """`mmrec annotate` as a user types it, and `fit` afterwards, with a server that plays the language model."""
 
 import json
-import random
 import signal
 import subprocess
 import sys
@@ -112,7 +111,8 @@ def test_the_budget_ends_a_run_with_a_message_and_status_2(server, city, tmp_pat
     assert 0 < run_json("annotate", city, *llm, cwd=tmp_path)["calls"] < 200
 
 
-def test_an_interrupted_run_says_that_nothing_is_lost(server, city, tmp_path):
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_loses_no_answer_and_an_interrupted_one_says_so(server, city, tmp_path, kill):
     server.set(latency=0.3)
     server.reset()
     words = ["annotate", str(city), "--llm", f"openai:test-model@{server.url}", "--in-flight", "4"]
@@ -123,39 +123,17 @@ def test_an_interrupted_run_says_that_nothing_is_lost(server, city, tmp_path):
     time.sleep(0.15)  # so that no answer is on its way: they come every .3 seconds
     # An answer that was received is stored.
     received = [digest for digest, moment in server.answers if moment < time.time() - 0.1]
-    child.send_signal(signal.SIGINT)
+    child.send_signal(kill)
     error = child.communicate(timeout=60)[1]
     server.set(latency=0.01)
-    assert child.returncode == 130
-    assert "Traceback" not in error
-    assert "the same command continues from there" in error
-    assert len(keys(tmp_path / "store")) >= len(received) >= 12
-
-
-def test_a_killed_annotator_loses_no_answer_and_pays_twice_only_for_calls_in_flight(server, tmp_path):
-    server.set(latency=0.05)
-    server.reset()
-    rng = random.Random(0)
-    path, count, kills = tmp_path / "store.sqlite", 300, 3
-    program = [sys.executable, "-c", ANNOTATOR, server.url, str(path), str(count)]
-    stored = set()
-    for _ in range(kills):
-        before = len(server.answers)
-        child = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while len(server.answers) == before and child.poll() is None:
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.25))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        assert stored <= keys(path)
-        stored = keys(path)
-    assert 0 < len(stored) < count
-    last = subprocess.run(program, capture_output=True, text=True, check=True)
-    assert int(last.stdout) == count
-    answered = server.answered()
-    assert len(answered) == count
-    assert sum(answered.values()) - count <= kills * 16
-    server.set(latency=0.01)
+    if kill == signal.SIGINT:
+        assert child.returncode == 130
+        assert "Traceback" not in error
+        assert "the same command continues from there" in error
+    store = Store(tmp_path / "store")
+    ((stored,),) = store.db.execute("SELECT count(DISTINCT key) FROM results")
+    store.close()
+    assert stored >= len(received) >= 12
 
 
 def test_two_annotators_at_once_pay_for_each_review_once(server, tmp_path):
@@ -165,10 +143,3 @@ def test_two_annotators_at_once_pay_for_each_review_once(server, tmp_path):
     children = [subprocess.Popen(program, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [int(child.communicate()[0]) for child in children] == [200, 200]
     assert calls(server) - before == 200
-
-
-def keys(path):
-    store = Store(path)
-    stored = {key for (key,) in store.db.execute("SELECT key FROM results")}
-    store.close()
-    return stored

@@ -96,11 +96,7 @@ def measure(run, models, truth=None):
 
 def values(quality, name, row):
     estimates = quality.measures[name].rows[row].items()
-    return {
-        key: value.value if isinstance(value, Estimate) else value
-        for key, value in estimates
-        if value is not None
-    }
+    return {key: getattr(value, "value", value) for key, value in estimates if value is not None}
 
 
 def worst_entities(quality, name):
@@ -171,14 +167,6 @@ def test_what_a_summary_drops_is_not_covered(dataset, models, written, dropped):
         item = example.entity.removeprefix("item ")
         assert example.text == PLACES[item][dropped == "dislikes"]
         assert example.review_id.startswith(item)
-
-
-def test_praise_of_the_same_subject_does_not_cover_a_complaint(dataset, models):
-    praise = Summary(text="The croissants were delicious, fresh and wonderful.")
-    summaries = [praise if item == "bakery" else quote(item) for item in ITEMS]
-    quality = measure(run_of(dataset, summaries), models)
-    assert worst_entities(quality, "coverage")[0] == "item bakery"
-    assert values(quality, "coverage", "item: dislikes")["matched"] < 1
 
 
 def test_amplified_praise_and_blame_have_a_steep_slope(dataset, models):
@@ -336,49 +324,36 @@ def test_missing_summaries_are_counted_where_reviews_have_words(models):
     assert values(quality, "support", "item: text")["matched"] == 1
 
 
-@pytest.mark.parametrize("kind", ["summaries", "notes", "one summary"])
-def test_without_two_texts_there_is_nothing_to_measure(dataset, models, capsys, kind):
-    run = {
-        "summaries": run_of(dataset, [Summary()] * 10),
-        "notes": run_of_notes(dataset, [Note()] * 40),
-        "one summary": run_of(dataset_of(models, {"tea": PLACES["tea"]}), [quote("tea")]),
-    }[kind]
-    quality = measure(run, models)
-    assert quality.measures == {}
-    print_quality(quality)
-    assert "there is nothing to measure" in " ".join(capsys.readouterr().out.split())
+def test_without_two_texts_there_is_nothing_to_measure(dataset, models, capsys):
+    for run in (
+        run_of(dataset, [Summary()] * 10),
+        run_of_notes(dataset, [Note()] * 40),
+        run_of(dataset_of(models, {"tea": PLACES["tea"]}), [quote("tea")]),
+    ):
+        quality = measure(run, models)
+        assert quality.measures == {}
+        print_quality(quality)
+        assert "there is nothing to measure" in " ".join(capsys.readouterr().out.split())
 
 
-def test_hostile_texts_are_printed_inert_within_80_columns(models, capsys, monkeypatch):
+def test_hostile_texts_are_printed_inert_within_80_columns_and_the_seed_decides(models, capsys, monkeypatch):
     evil = "[bold red]x[/] [/nope] \x1b[2J\x1b]0;owned\x07 \u202egnp.exe :smile: " + "w" * 900
     dataset = dataset_of(models, {item: [evil + item, *PLACES[item]] for item in ITEMS})
     lists = {"likes": [evil], "dislikes": ["\x1b[31m"]}
     summaries = [Summary(text=f"\ud800 {evil} {item}", **lists) for item in rotate(ITEMS)]
+    users = run_of(dataset, [quote("tea", dislikes=0)] * 3, "user").texts
+    run = AnnotationRun(dataset, run_of(dataset, summaries).texts | users)
+    quality = measure(run, models)
+    assert json.dumps(asdict(quality), allow_nan=False) == json.dumps(asdict(measure(run, models)))
+    assert set(quality.measures) == {"support", "coverage", "polarity"}
     monkeypatch.setattr(stdout, "_width", 80)
-    quality = measure(run_of(dataset, summaries), models)
     print_quality(quality)
     text = capsys.readouterr().out
     assert all(character.isprintable() or character == "\n" for character in text)
     assert "[bold red]x[/] [/nope]" in " ".join(text.split())
     assert ":smile:" in text
     assert max(map(len, text.splitlines())) <= 80
-    json.dumps(asdict(quality), allow_nan=False)
-
-
-def test_the_same_seed_gives_the_same_quality_and_its_tables_fit_into_80_columns(
-    dataset, models, capsys, monkeypatch
-):
-    users = run_of(dataset, [quote("tea", dislikes=0)] * 4, "user").texts
-    run = AnnotationRun(dataset, run_of(dataset, faithful_summaries()).texts | users)
-    first, second = measure(run, models), measure(run, models)
-    assert json.dumps(asdict(first), allow_nan=False) == json.dumps(asdict(second))
-    assert set(first.measures) == {"support", "coverage", "polarity"}
-    monkeypatch.setattr(stdout, "_width", 80)
-    print_quality(first)
-    text = capsys.readouterr().out
     assert "builtin, strategy summary, prompts default" in text
-    assert "…" not in text
-    assert max(map(len, text.splitlines())) <= 80
     for row in ("item: text", "user: text", "item: drawn", "user: drawn"):
         assert f"\n{row} " in text
 
@@ -424,11 +399,9 @@ def test_labels_and_prices_are_ranked_by_hand():
     assert price_level_score(cheap) == -price_level_score(expensive)
     assert price_level_score(cheap) < price_level_score(["fair price"]) < price_level_score(expensive)
     labels, ranked = ["North Indian", "Chinese"], ["chinese", "thai", "north indian"]
-    assert [label_recall(ranked, labels), label_recall(ranked, labels, k=1), label_recall([], labels)] == [
-        1,
-        0.5,
-        0,
-    ]
+    assert label_recall(ranked, labels) == 1
+    assert label_recall(ranked, labels, k=1) == 0.5
+    assert label_recall([], labels) == 0
     assert rank_labels([["thai"], ["pizza", "thai"], []]) == ["thai", "pizza"]
     truth = {"a": ["Thai", "Pizza"], "b": ["Thai"], "c": ["Cafe", "thai"], "d": ["Pizza"]}
     assert most_frequent_labels(truth, 2) == ["thai", "pizza"]

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 
 PairScorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(n,) user codes and (n,) item codes -> (n,) scores, the higher the better."""
@@ -21,10 +22,7 @@ _RankedList = tuple[int, np.ndarray, int]
 
 @dataclass(frozen=True)
 class ListTask:
-    """Which items are looked for in whose lists.
-
-    A liked test item is left out where its user has reviewed it in an evidence row too.
-    """
+    """Which items are looked for in whose lists: liked test items, unless evidence has them too."""
 
     evidence: np.ndarray  # (n, 2) codes of user and item of the evidence rows
     test: np.ndarray  # (m, 2) the same of the test rows
@@ -72,10 +70,9 @@ def sampled_lists(
         unreviewed_by = task.unreviewed(task.test)
         for user, liked in task.liked_by_user().items():
             unreviewed = unreviewed_by(user)
-            for item in liked if len(unreviewed) else ():
-                size = min(negatives, len(unreviewed))
-                sample = rng.choice(unreviewed, size, replace=False)
-                yield user, np.append(item, sample), 1
+            size = min(negatives, len(unreviewed))
+            for item in liked if size else ():
+                yield user, np.append(item, rng.choice(unreviewed, size, replace=False)), 1
 
     return _rank(scorer, candidate_lists(), negatives + 1, rng)
 
@@ -106,30 +103,25 @@ def _rank(
     pairs_per_call: int = 1 << 18,
 ) -> ListMetrics:
     """Score lists, about `pairs_per_call` candidates in one call, and average over users."""
-    list_user: list[int] = []
-    list_metrics: list[tuple[float, float, float]] = []
+    rows: list[tuple[int, float, float, float]] = []
     discount = 1 / np.log2(np.arange(2, 12))  # of the first ten ranks
     while batch := list(islice(candidate_lists, max(1, pairs_per_call // list_length))):
         users, item_lists, liked_counts = zip(*batch, strict=True)
         lengths = list(map(len, item_lists))
         scores = scorer(np.repeat(users, lengths), np.concatenate(item_lists))
-        list_user += users
         score_lists = np.split(scores, np.cumsum(lengths)[:-1])
-        for list_scores, liked_count in zip(score_lists, liked_counts, strict=True):
+        for user, list_scores, liked_count in zip(users, score_lists, liked_counts, strict=True):
             # Shuffled before a stable sort, so that equal scores are in random order.
             shuffled = rng.permutation(len(list_scores))
             ranking = shuffled[np.argsort(-list_scores[shuffled], kind="stable")]
             liked_ranks = np.flatnonzero(ranking < liked_count)  # from 0
             gains = discount[liked_ranks[liked_ranks < 10]]
             ndcg = gains.sum() / discount[:liked_count].sum()
-            list_metrics.append((ndcg, float(len(gains) > 0), 1 / (liked_ranks[0] + 1)))
-    # A user counts once, however many lists there are.
-    distinct, user_of_list, list_count = np.unique(
-        list_user, return_inverse=True, return_counts=True
-    )
-    if not len(distinct):
+            rows.append((user, ndcg, float(len(gains) > 0), 1 / (liked_ranks[0] + 1)))
+    if not rows:
         return ListMetrics(np.nan, np.nan, np.nan, 0)
-    # (lists,) the weights of a mean over users of the means over their lists.
-    weight = 1 / (len(distinct) * list_count[user_of_list])
-    ndcg, hit_rate, mrr = (weight @ np.array(list_metrics)).tolist()
-    return ListMetrics(ndcg, hit_rate, mrr, len(distinct))
+    table = pl.DataFrame(rows, ["user", "ndcg", "hit_rate", "mrr"], orient="row")
+    # A user counts once, however many lists there are.
+    by_user = table.group_by("user", maintain_order=True).mean().drop("user")
+    ndcg, hit_rate, mrr = by_user.mean().row(0)
+    return ListMetrics(ndcg, hit_rate, mrr, by_user.height)

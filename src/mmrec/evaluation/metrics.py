@@ -61,10 +61,9 @@ Bound = Literal["max_fpr", "min_tpr"]
 def choose_threshold(
     label: np.ndarray, probability: np.ndarray, bound: Bound, value: float
 ) -> float:
-    """The lowest (`max_fpr`) or highest (`min_tpr`) of the probabilities that keeps the bound.
+    """The lowest (`max_fpr`) or highest (`min_tpr`) of (n,) probabilities that keeps the bound, or inf.
 
-    Both classes must be among the (n,) labels. Inf recommends nothing, where no probability keeps
-    `max_fpr`.
+    Both classes must be among the labels.
     """
     # Thresholds fall from inf; the rates rise with them from 0 to 1.
     fprs, tprs, thresholds = roc_curve(label, probability, drop_intermediate=False)
@@ -218,8 +217,7 @@ def slice_metrics(
     """`evaluate` on the rows of every mask; only `rows` and `likes` where either class is rare."""
     slices: dict[str, Metrics] = {}
     for name, mask in masks.items():
-        rows, likes = int(mask.sum()), int(label[mask].sum())
-        slices[name] = {"rows": rows, "likes": likes}
-        if min(likes, rows - likes) >= min_count:
+        slices[name] = {"rows": int(mask.sum()), "likes": int(label[mask].sum())}
+        if min(label[mask].sum(), (~label[mask]).sum()) >= min_count:
             slices[name] = evaluate(label[mask], probability[mask], class_weights)
     return slices

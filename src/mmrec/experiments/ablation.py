@@ -117,7 +117,6 @@ def _probabilities(
     seed = int(np.random.SeedSequence(config.seed).generate_state(1)[0])
     runs = []
     for coalition in coalitions:
-        # What is not in the coalition is masked.
         masked = frozenset(FEATURE_GROUPS).difference(coalition.split(" + "))
         runs.append(TrainingRun(seed, config.ranker.dropout, weights, masked))
     ranker, _ = pipeline.train_runs(builder, features, label, split, runs)

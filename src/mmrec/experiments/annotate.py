@@ -30,18 +30,12 @@ SourcedText = tuple[str, str, str]
 class AnnotatedText:
     """The annotation of a user, an item or a review, its text, and the rows that it was made of."""
 
-    kind: str  # `item`, `user` or `review`
-    entity: str
+    entity: str  # with its kind: `item NAME`, `user NAME` or `review ID`
     annotation: Note | Summary
     text: str  # may be empty
     dataset: Dataset
     rows: np.ndarray
     max_reviews: ClassVar = 500
-
-    @property
-    def name(self) -> str:
-        """Kind and entity."""
-        return f"{self.kind} {self.entity}"
 
     @cached_property
     def sentences(self) -> list[str]:
@@ -63,7 +57,7 @@ class AnnotatedText:
         quotes = []
         for review_id, text in self.reviews.items():
             for sentence in dict.fromkeys(split_sentences(text)):
-                quotes.append((self.name, sentence, review_id))
+                quotes.append((self.entity, sentence, review_id))
         return quotes
 
 
@@ -83,7 +77,7 @@ class AnnotationRun:
 def note_texts(dataset: Dataset, notes: Sequence[Note]) -> Iterator[AnnotatedText]:
     """The note of each review."""
     for row, (name, note) in enumerate(zip(dataset.review_ids, notes, strict=True)):
-        yield AnnotatedText("review", name, note, note.gist, dataset, np.array([row]))
+        yield AnnotatedText(f"review {name}", note, note.gist, dataset, np.array([row]))
 
 
 def summary_texts(
@@ -92,7 +86,7 @@ def summary_texts(
     """The summary of each view."""
     names = dataset.data.items if kind == "item" else dataset.data.users
     for entity, rows, summary in zip(views.entity, views.review_sets(), summaries, strict=True):
-        yield AnnotatedText(kind, names[entity], summary, summary.text, dataset, rows)
+        yield AnnotatedText(f"{kind} {names[entity]}", summary, summary.text, dataset, rows)
 
 
 def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> AnnotationRun:

@@ -88,7 +88,7 @@ def support(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
             claims: list[SourcedText] = []
             for text in annotated:
                 written = text.sentences if aspect == "text" else getattr(text.annotation, aspect)
-                claims += product([text.name], written, [""])
+                claims += product([text.entity], written, [""])
             row = match_rates(claims, evidence, context, measure.examples)
             measure.rows[f"{kind}: {aspect}"] = row
     return measure
@@ -110,12 +110,12 @@ def coverage(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
             written = list[SourcedText]()
             for text in annotated:
                 for review_id, note in zip(text.reviews, notes, strict=False):
-                    claims += product([text.name], getattr(note, aspect), [review_id])
+                    claims += product([text.entity], getattr(note, aspect), [review_id])
                 same_sign = context.extractive.polarity(text.sentences) * sign > 0
                 points = chain(
                     getattr(text.annotation, aspect), compress(text.sentences, same_sign)
                 )
-                written += product([text.name], points, [""])
+                written += product([text.entity], points, [""])
             row = match_rates(claims, written, context, measure.examples)
             measure.rows[f"{kind}: {aspect}"] = row
     return measure
@@ -193,7 +193,6 @@ def agreement(
         if len(pairs) < 2:
             continue
         firsts, seconds = zip(*pairs, strict=True)
-        # (2 pairs, d): the first summary of each entity, then the second one of each
         vectors = context.vectors([text.text for _, text in (*firsts, *seconds)])
         # The first summary of each entity beside its second one, or beside that of another entity.
         for name, shift in (("same", 0), ("others", 1)):
@@ -239,7 +238,7 @@ def polarity(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
             row[:] = list(map(np.mean, (reviews, written, drawn, rating)))
             before, after, _, stars = row
             reason = f"polarity {after:+.2f}, its reviews {before:+.2f}, which rate {stars:.1f}"
-            example = Example(text.name, reason, abs(float(after - before)), text.text)
+            example = Example(text.entity, reason, abs(float(after - before)), text.text)
             measure.examples.append(example)
         x, of_text, of_drawn, ratings = means.T
         for name, y in ((kind, of_text), (f"{kind}: drawn", of_drawn)):

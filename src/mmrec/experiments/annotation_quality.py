@@ -130,7 +130,7 @@ def _compare_with_truth(
         annotations[data.items[data.item[text.rows[0]]]].append(text.annotation)
     # The summary of most reviews comes last and replaces the others.
     for text in sorted(written.get("item", []), key=lambda text: len(text.rows)):
-        annotations[text.entity] = [text.annotation]
+        annotations[text.entity.removeprefix("item ")] = [text.annotation]
     measure = QualityMeasure(
         "Rank correlation with the price; share of categories in the first five."
     )

@@ -212,7 +212,6 @@ def _deepfm(task: FeatureTask, inputs: Any, models: Any) -> np.ndarray:
             torch.manual_seed(task.seed)
             model = models.DeepFM(deep, fields, {"dims": [64, 32], "dropout": dropout})
             optimiser = torch.optim.Adam(model.parameters(), weight_decay=1e-5)
-            # Twelve epochs; the best on valid is taken.
             for _ in range(12):
                 for batch in torch.tensor_split(rows[torch.randperm(len(rows))], batch_count):
                     optimiser.zero_grad()

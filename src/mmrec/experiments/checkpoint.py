@@ -41,7 +41,6 @@ class Checkpoint:
             text = f"{path} has results of other reviews, settings, models or code; they stay,"
             text += " and everything is computed anew"
             console.print(text, markup=False, highlight=False)
-        # The last ones are the latest.
         self.results: dict[str, Any] = self._runs.pop(provenance, {})
         self._runs[provenance] = self.results
 
@@ -71,7 +70,6 @@ def latest_results(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """Results by the hash of what they were made from."""
     try:
         runs = json.loads(path.read_bytes())["runs"]
         return {provenance: dict(results) for provenance, results in runs.items()}

@@ -144,7 +144,6 @@ def assess(comparison: Comparison, reference: str = "bias model", rounds: int = 
                     gap = statistics.bootstrap(*rows, p, metric, on_test[reference], rounds, seed)
                     result.differences[name][key] = gap
             advance(1)
-    # As many tests as models, for each metric.
     for key in BOOTSTRAPPED_METRICS:
         gaps = [result.differences[name][key] for name in others]
         p_values = statistics.holm_correction([gap.p_value for gap in gaps]).tolist()
@@ -185,7 +184,6 @@ def slice_masks(prepared: PreparedData, features: Features) -> dict[str, np.ndar
     masks |= {"with photo": photo, "without photo": ~photo}
     masks |= {"with price": has_price, "without price": ~has_price}
     for number, tag in enumerate(tags):
-        # The most frequent tag of the item.
         mask = has_price & (shares.argmax(axis=1) == number)
         if mask.any():
             masks[f"price: {tag}"] = mask
@@ -193,7 +191,6 @@ def slice_masks(prepared: PreparedData, features: Features) -> dict[str, np.ndar
 
 
 def _list_metrics(training: TrainingResult) -> dict[str, ListMetrics]:
-    """Metrics of candidate lists, scored with features of all evidence rows."""
     prepared, model = training.prepared, training.model
     dataset, split, seed = prepared.dataset, prepared.split, prepared.config.seed
     data = dataset.data

@@ -52,8 +52,8 @@ def reproduce(checkpoint: Checkpoint, repeats: int, protocols: list[str]) -> Sta
     """
     config = checkpoint.config
     if not protocols or set(protocols) - {*PROTOCOLS}:
-        names = ",".join(protocols)
-        raise ConfigError(f"--protocols {names}: name paper, honest, or both as paper,honest")
+        text = "name paper, honest, or both as paper,honest"
+        raise ConfigError(f"--protocols {','.join(protocols)}: {text}")
     if repeats < 1:
         raise ConfigError(f"--repeats {repeats}: there must be at least 1; the paper has 5")
     fields = set[str]()
@@ -99,7 +99,6 @@ def prepare_protocol(checkpoint: Checkpoint, protocol: str) -> PreparedData:
 def _train_stack(
     prepare: Callable[[str], PreparedData], protocol: str, model: str, repeats: int
 ) -> dict[str, Any]:
-    """Train all settings of a model, each as often as `repeats` says."""
     start, prepared = time.perf_counter(), prepare(protocol)
     console.print(f"{protocol}, {model}: {len(GRID) * repeats} runs as one", highlight=False)
     split, label, config = prepared.split, prepared.label, prepared.config
@@ -120,8 +119,8 @@ def _train_stack(
     stack: dict[str, Any] = {"epochs": {}, "rows": {}, "runs": results}
     for step, histories in history.items():
         stack["epochs"][step] = max(len(run.score) for run in histories)
-    for part in ("train", "valid", "test"):
-        rows = getattr(split, part)
+    parts = {"train": split.train, "valid": split.valid, "test": split.test}
+    for part, rows in parts.items():
         if not len(rows):
             continue
         stack["rows"][part] = len(rows)
@@ -166,7 +165,6 @@ def reproduction_tables(stacks: Stacks) -> list[ResultTable]:
 
 
 def _metrics_table(stacks: Stacks, part: str, title: str) -> ResultTable:
-    """Means and standard deviations over repeats of every model and setting."""
     text = "mean ±standard deviation over repeats, best means in bold"
     notes = [f"{text}; the loss sets the threshold"]
     table = ResultTable(title, ["model", "loss", "dropout"], [], notes=notes)
@@ -199,7 +197,6 @@ def _leak(stacks: Stacks, model: str, metric: str, *settings: int) -> Difference
 
 
 def _leak_table(stacks: Stacks) -> ResultTable:
-    """Paper minus honest: of the settings that each protocol would pick, and of the mean of all."""
     note = (
         "paper minus honest on the same test rows; 95% intervals over repeats (paired t-test) "
         "cover the chance of training, not of the data; as picked: by lowest mean FPR on test "
@@ -238,7 +235,6 @@ def reproduce_page(stacks: Stacks, path: Path, command: str) -> Path:
 
 @charts.chart_style
 def _settings_chart(model: str, stacks: Stacks) -> str:
-    """False positive rate against accuracy of every setting, in each protocol."""
     figure = Figure(figsize=(4.3, 4.5), layout="constrained")
     axes, texts = figure.subplots(), []
     colour = charts.COLOURS[charts.style_for(model).colour]

@@ -160,7 +160,6 @@ def sweep_page(results: SweepResults, over: str, model: str, path: Path, command
 
 @chart_style
 def _sweep_chart(means: pl.DataFrame, over: str, model: str, metric: str, title: str) -> str:
-    """A metric over the values of a setting, of the model and of the bias model."""
     figure = Figure(figsize=(4.3, 4.1), layout="constrained")
     axes, texts = figure.subplots(), []
     values = means["value"].unique(maintain_order=True).to_list()

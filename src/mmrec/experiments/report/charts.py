@@ -199,7 +199,6 @@ def _curve_chart(comparison: Comparison, assessment: Assessment, kind: str) -> s
 
 
 def _position(kind: str, rates: dict[str, float], dislike_share: float) -> tuple[float, float]:
-    """Where a threshold with these rates lies in a chart."""
     if kind == "roc":
         return rates["fpr"], rates["tpr"]
     if kind == "likes":
@@ -235,7 +234,6 @@ def _calibration_chart(comparison: Comparison, name: str) -> str:
 
 @chart_style
 def _training_chart(name: str, step: str, runs: list[TrainingHistory], score: str) -> str:
-    """The loss on train, and what chooses the epoch, of a step of training."""
     # Runs are averaged; the one that chose best stands for all of them.
     best = max(runs, key=lambda run: run.score[run.best])
     epoch, best_score = best.best + 1, f"{best.score[best.best]:.3f}"
