@@ -38,8 +38,8 @@ from mmrec.ranker.training import class_weights, predict_logits
 from mmrec.recommender.explain import shapley_value
 
 SeedResult = dict[str, Any]
-MeanInterval = tuple[float, float]
-"""Mean over seeds and half its 95% interval, which is 0 for a single seed."""
+MeanInterval = tuple[float, ...]
+"""Mean over seeds and the ends of its 95% interval, or the value of a single seed alone."""
 _TEXT, _PHOTOS = ("user text", "item text"), ("photos",)
 # Metric -> title, the worse side, and scale and digits of differences.
 _METRICS = {"auc": ("ROC-AUC", "left", 1, 3), "fpr_at_90": ("FPR at TPR .90", "right", 100, 1)}
@@ -192,8 +192,7 @@ def _paired_test(
 
 def _mean_interval(results: Sequence[SeedResult], values: Sequence[float]) -> MeanInterval:
     # Against zeros the paired test gives the interval of a mean.
-    mean, low, *_ = _paired_test(results, values, [0.0] * len(values))
-    return mean, mean - low
+    return _paired_test(results, values, [0.0] * len(values)).interval
 
 
 def shapley_values(results: Sequence[SeedResult]) -> dict[str, MeanInterval]:
@@ -248,19 +247,20 @@ def ablation_tables(results: Sequence[SeedResult]) -> list[ResultTable]:
     for metric, (title, *_) in _METRICS.items():
         rows = []
         for name, mean, gap in metric_rows(results, metric):
-            rows.append([name, _format_mean(*mean), gap.as_text(4), f"{gap.p_value:.3f}"])
+            rows.append([name, _format_mean(mean), gap.as_text(4), f"{gap.p_value:.3f}"])
         header = ["inputs", title, "less that of everything", "p"]
         tables.append(ResultTable(f"What inputs add to {title}", header, rows, notes=notes))
     if shares := shapley_values(results):
         note = "exact Shapley values; they add up to the ROC-AUC of everything less .5"
-        rows = [[group, _format_mean(*share)] for group, share in shares.items()]
+        rows = [[group, _format_mean(share)] for group, share in shares.items()]
         title, header = "What each group is worth", ["group", "ROC-AUC"]
         tables.append(ResultTable(title, header, rows, notes=[note]))
     return tables
 
 
-def _format_mean(mean: float, half_width: float) -> str:
-    return f"{mean:.4f} ±{half_width:.4f}" if half_width else f"{mean:.4f}"
+def _format_mean(interval: MeanInterval) -> str:
+    mean, *ends = interval
+    return f"{mean:.4f} ±{ends[1] - mean:.4f}" if ends else f"{mean:.4f}"
 
 
 def ablation_page(results: Sequence[SeedResult], model: str, path: Path, command: str) -> Path:
@@ -273,14 +273,11 @@ def ablation_page(results: Sequence[SeedResult], model: str, path: Path, command
                 gaps[name] = gap.interval
         title = f"{title}: {worse} is worse"
         charts["changes"].append(bar_chart(gaps, title, f"less-{metric}", model, scale, digits))
-    means = {"alone": dict[str, MeanInterval](), "shares": shapley_values(results)}
-    for name, (auc, half_width), _ in metric_rows(results, "auc"):
+    alone = {}
+    for name, auc, _ in metric_rows(results, "auc"):
         if name.endswith(" alone"):
-            means["alone"][name] = auc - 0.5, half_width
-    for part, intervals in means.items():
-        bars = {}
-        for name, (mean, half_width) in intervals.items():
-            bars[name] = (mean, mean - half_width, mean + half_width) if half_width else (mean,)
+            alone[name] = tuple(np.subtract(auc, 0.5))
+    for part, bars in (("alone", alone), ("shares", shapley_values(results))):
         if bars:
             charts[part].append(bar_chart(bars, "ROC-AUC above .5", part, model))
     title, tables = f"What the inputs of {model} add", ablation_tables(results)

@@ -39,10 +39,9 @@ class Checkpoint:
         provenance = digest.hexdigest()
         if self._runs and provenance not in self._runs:
             text = f"{path} has results of other reviews, settings, models or code; they stay,"
-            text += " and everything is computed anew"
-            console.print(text, markup=False, highlight=False)
+            console.print(f"{text} and everything is computed anew", markup=False, highlight=False)
         self.results: dict[str, Any] = self._runs.pop(provenance, {})
-        self._runs[provenance] = self.results
+        self._runs[provenance] = self.results  # the last ones are the latest
 
     def get(
         self,

@@ -169,9 +169,9 @@ def slice_masks(prepared: PreparedData, features: Features) -> dict[str, np.ndar
     item_count = np.bincount(data.item[evidence], minlength=len(data.items))
     user_count, item_count = user_count[data.user[test]], item_count[data.item[test]]
     # (items,): photos or captions of the item itself, or of an evidence review
-    has_photo = np.zeros(len(data.items), dtype=bool)
-    for item in range(len(data.items)):
-        has_photo[item] = bool(dataset.item_photos[item] or dataset.item_captions[item])
+    has_photo = np.array(
+        list(map(any, zip(dataset.item_photos, dataset.item_captions, strict=True)))
+    )
     for row in evidence:
         has_photo[data.item[row]] |= bool(dataset.photos[row] or dataset.review_captions[row])
     photo = has_photo[data.item[test]]

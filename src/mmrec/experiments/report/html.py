@@ -30,11 +30,8 @@ class ResultTable:
 
     def words(self) -> list[int]:
         """The columns that hold words rather than numbers, to be set to the left."""
-        words = []
-        for column, cells in enumerate(zip(*self.rows, strict=True)):
-            if not all(map(re.compile("[-+−0-9]|$").match, cells)):
-                words.append(column)
-        return words
+        is_number, columns = re.compile("[-+−0-9]|$").match, enumerate(zip(*self.rows, strict=True))
+        return [column for column, cells in columns if not all(map(is_number, cells))]
 
 
 def format_metric(value: float, form: str = ".3f") -> str:
