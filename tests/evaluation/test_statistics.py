@@ -83,13 +83,6 @@ def test_a_user_is_drawn_with_all_rows():
     assert alone[2] - alone[1] > 5 * (distinct[2] - distinct[1])
 
 
-def test_the_interval_of_a_mean_is_normal():
-    value = np.random.default_rng(3).normal(size=500)
-    interval = bootstrap(np.arange(500), value > 0, value, weighted_mean, rounds=4000)[:3]
-    half = 1.96 * value.std() / 500**0.5
-    assert interval == pytest.approx((value.mean(), value.mean() - half, value.mean() + half), abs=0.01)
-
-
 @pytest.mark.parametrize("max_cells", [1, 1000, 1 << 30])
 def test_the_seed_decides_the_interval_and_memory_does_not(max_cells):
     rows = random_rows(1)

@@ -1,6 +1,6 @@
 """Pages of experiments on results by hand: true numbers, and nothing but an inert page."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -21,15 +21,12 @@ def random_metrics(rng, skill):
 
 def random_stacks(repeats=3):
     """Both protocols; `paper` is the better one, as it leaks."""
-    rng = np.random.default_rng(0)
-    stacks = {"paper": {}, "honest": {}}
-    for protocol, by_model in stacks.items():
-        for model in MODELS:
-            skill = 1 + (protocol == "paper") + 0.5 * (model == "proposed")
-            runs = []
-            for _ in range(len(GRID) * repeats):
-                runs.append({part: random_metrics(rng, skill) for part in ("train", "valid", "test")})
-            by_model[model] = {"remarks": [f"{protocol} remark {EVIL}"], "runs": runs}
+    rng, stacks = np.random.default_rng(0), {"paper": {}, "honest": {}}
+    for protocol, model in product(stacks, MODELS):
+        skill, runs = 1 + (protocol == "paper") + 0.5 * (model == "proposed"), []
+        for _ in range(len(GRID) * repeats):
+            runs.append({part: random_metrics(rng, skill) for part in ("train", "valid", "test")})
+        stacks[protocol][model] = {"remarks": [f"{protocol} remark {EVIL}"], "runs": runs}
     return stacks
 
 
@@ -53,12 +50,9 @@ def random_seed_results(seeds, *, shapley=True):
 
 
 def random_sweep(values):
-    rng = np.random.default_rng(0)
-    results = {}
-    for value in values:
-        results[value] = {}
-        for seed in range(3):
-            results[value][str(seed)] = {name: random_metrics(rng, 1) for name in ("model", "bias model")}
+    rng, results = np.random.default_rng(0), {value: {} for value in values}
+    for value, seed in product(values, "012"):
+        results[value][seed] = {name: random_metrics(rng, 1) for name in ("model", "bias model")}
     return results
 
 
@@ -86,25 +80,15 @@ def assert_shown(tables, text):
 
 
 def test_any_page_is_inert_and_shows_its_texts(tmp_path):
-    rows, notes = [[EVIL, "1"], ["b", "2"]], [f"a note {EVIL}"]
-    table = ResultTable(EVIL, ["name", EVIL], rows, frozenset({(1, 1)}), notes)
-    content = {"panels": ["<svg role='img' aria-label='an empty picture'></svg>"], "results": table}
+    table = ResultTable(EVIL, ["name", EVIL], [[EVIL, "1"], ["b", "2"]], {(1, 1)}, [f"a note {EVIL}"])
+    content = {"panels": ["<svg></svg>"], "results": table, "model": f"plot of {EVIL}"}
     path = tmp_path / "new folder" / "page.html"
-    content["model"] = f"plot of {EVIL}"
     assert write_page(path, f"title {EVIL}", f"mmrec {EVIL}", "sweep", **content) == path
     reader = Reader(path.read_text(encoding="utf-8"))
     reader.check()
-    for part in ("title", "a note", "plot of", "mmrec"):
-        assert f"{part} {EVIL}" in reader.text
+    for part in ("title", "a note", "plot of", "mmrec", "name"):
+        assert f"{part} {EVIL}" in reader.shown()
     assert "<strong>2</strong>" in reader.page
-    headings = [text for tag, text in reader.headings() if tag in ("h1", "h2", "h3")]
-    assert headings == [
-        f"title {EVIL}",
-        "Test reviews",
-        f"plot of {EVIL} beside the bias model",
-        EVIL,
-        "How it was made",
-    ]
 
 
 @pytest.mark.parametrize("repeats", [3, 1])
@@ -159,10 +143,9 @@ def test_the_page_of_sweep(tmp_path, values):
     assert len(descriptions) == 2
 
 
-def test_a_value_without_results_is_left_out(tmp_path):
-    results = {**random_sweep(["2"]), "50": {}}
+@pytest.mark.parametrize("values", [["2"], []])
+def test_a_value_without_results_is_left_out(tmp_path, values):
+    results = {**random_sweep(values), "50": {}}
     descriptions, _ = read(sweep.sweep_page(results, "imbalance", "mmrec", tmp_path / "s.html", "x"))
-    assert len(descriptions) == 2
+    assert len(descriptions) == 2 * len(values)
     assert not any("at 50" in description for description in descriptions)
-    descriptions, _ = read(sweep.sweep_page({"50": {}}, "imbalance", "mmrec", tmp_path / "n.html", "x"))
-    assert not descriptions

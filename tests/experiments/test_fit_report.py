@@ -214,10 +214,10 @@ def test_models_are_listed_in_order_and_the_best_are_marked(comparison, page):
     positions = [page.index(f'<th scope="row">{name}</th>') for name in MODELS]
     assert positions == sorted(positions)
     aucs = [metrics["auc"] for metrics in comparison.metrics.values()]
-    assert f'<strong>{max(aucs):.3f}<span class="hidden"> (best)</span></strong>' in page
-    assert f"<td>{min(aucs):.3f}" in page
     fprs = [metrics["fpr_at_90"] for metrics in comparison.metrics.values()]
-    assert f'<strong>{min(fprs):.1%}<span class="hidden"> (best)</span></strong>' in page
+    for best in (f"{max(aucs):.3f}", f"{min(fprs):.1%}"):
+        assert f'<strong>{best}<span class="hidden"> (best)</span></strong>' in page
+    assert f"<td>{min(aucs):.3f}" in page
 
 
 def test_filtered_reviews_are_not_counted_as_kept(comparison, assessment, page_text):

@@ -1,4 +1,4 @@
-"""Four measures of what a language model wrote, compared with the reviews that it read.
+"""Three measures of what a language model wrote, compared with the reviews that it read.
 
 A cosine means nothing alone. So a claim *matches* n texts where it occurs in them word for word, or
 is nearer to one of them than to any of up to 19 n texts about other entities. Claims that have
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import chain, compress, product
 from operator import itemgetter
@@ -170,51 +169,6 @@ def match_rates(
         "verbatim": mean_estimate(verbatim, entities),
         "by_chance": Estimate(float(np.mean(chances))) if chances else None,
     }
-
-
-def agreement(
-    texts: AnnotatedTexts, context: QualityContext, max_pairs: int = 300
-) -> QualityMeasure:
-    """Do two summaries of one entity, of different reviews, agree more than those of two entities?
-
-    `price` is the share of pairs with the same tag; `categories`, and `shared` reviews, are Jaccard
-    indices.
-    """
-    measure = QualityMeasure("Likeness of two summaries of one entity, or of two.")
-    for kind in ("item", "user"):
-        # Entity -> ids of the reviews -> text
-        by_entity: dict[str, dict[frozenset[str], AnnotatedText]] = defaultdict(dict)
-        for number in context.rng.permutation(len(texts.get(kind, []))):
-            text = texts[kind][number]
-            ids = frozenset(text.dataset.review_ids[row] for row in text.rows)
-            by_entity[text.entity][ids] = text
-        pairs = [list(views.items())[:2] for views in by_entity.values() if len(views) > 1]
-        pairs = pairs[:max_pairs]
-        if len(pairs) < 2:
-            continue
-        firsts, seconds = zip(*pairs, strict=True)
-        vectors = context.vectors([text.text for _, text in (*firsts, *seconds)])
-        # The first summary of each entity beside its second one, or beside that of another entity.
-        for name, shift in (("same", 0), ("others", 1)):
-            partners = np.roll(np.arange(len(pairs)), shift)
-            cosine = (vectors[: len(pairs)] * vectors[len(pairs) + partners]).sum(axis=1)
-            values: dict[str, list[float]] = {"price": [], "categories": [], "shared": []}
-            for (first_ids, first), partner in zip(firsts, partners, strict=True):
-                second_ids, second = seconds[partner]
-                one, two = first.annotation, second.annotation
-                values["price"].append(one.price == two.price)
-                values["categories"].append(_jaccard({*one.categories}, {*two.categories}))
-                values["shared"].append(_jaccard(first_ids, second_ids))
-            row: Row = {"count": len(pairs), "cosine": mean_estimate(cosine)}
-            for column, likeness in values.items():
-                row[column] = mean_estimate(likeness)
-            measure.rows[f"{kind}: {name}"] = row
-    return measure
-
-
-def _jaccard(first: AbstractSet[object], second: AbstractSet[object]) -> float:
-    union = first | second
-    return len(first & second) / len(union) if union else np.nan
 
 
 def polarity(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:

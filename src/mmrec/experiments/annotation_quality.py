@@ -45,7 +45,7 @@ class AnnotationQuality:
 def measure_annotation_quality(
     run: AnnotationRun, config: Config, models: Models, truth: Path | None = None
 ) -> AnnotationQuality:
-    """Measure support, agreement, coverage and polarity of the annotations.
+    """Measure support, coverage and polarity of the annotations.
 
     A file of items with their price or categories (see `read_truth`) adds `truth`; a DataError says
     why it cannot be used.
@@ -66,7 +66,6 @@ def measure_annotation_quality(
             sampled[kind] = sample
     results = {
         "support": measures.support(sampled, context),
-        "agreement": measures.agreement(written, context),
         "coverage": measures.coverage(sampled, context),
         "polarity": measures.polarity(sampled, context),
     }
