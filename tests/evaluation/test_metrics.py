@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
-from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from mmrec.evaluation.metrics import (
     METRICS,
@@ -140,26 +139,6 @@ def test_always_like_has_a_false_positive_rate_of_one(likes):
     metrics = evaluate(label, np.full(100, label.mean()), class_weights(label, "basic"))
     assert (metrics["fpr"], metrics["auc"], metrics["fpr_at_80"]) == (1, 0.5, 1)
     assert metrics["accuracy"] == pytest.approx(likes / 100)
-
-
-@pytest.mark.parametrize("loss", ["plain", "basic", "sqrt"])
-def test_metrics_agree_with_sklearn(loss):
-    rng = np.random.default_rng(5)
-    label = rng.random(500) < 0.8
-    probability = np.clip(np.round(0.2 * label + rng.random(500) * 0.8, 2), 0.01, 0.99)
-    weights = class_weights(label, loss)
-    metrics = evaluate(label, probability, weights)
-    q = reweighted(probability, weights)
-    sample_weight = np.where(label, weights[1], weights[0])
-    expected = {
-        "loss": log_loss(label, q, sample_weight=sample_weight),
-        "auc": roc_auc_score(label, probability),
-        "ap_negative": average_precision_score(~label, 1 - probability),
-        "ap_positive": average_precision_score(label, probability),
-        "accuracy": np.mean((q >= 0.5) == label),
-        "brier": brier_score_loss(label, probability),
-    }
-    assert {name: metrics[name] for name in expected} == pytest.approx(expected)
 
 
 def test_a_slice_is_evaluated_alone_where_it_has_20_likes_and_dislikes():

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from functools import partial
 from itertools import chain, combinations
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,7 @@ def _coalition(groups: Sequence[str], without: Sequence[str] = ()) -> str:
 def _seed_result(checkpoint: Checkpoint, seed: int, extras: set[str]) -> SeedResult:
     config = checkpoint.config.model_copy(update={"seed": seed})
     prepared = pipeline.prepare_data(checkpoint.reviews, config, checkpoint.models)
-    split = prepared.split
-    built = build_features(prepared.dataset, prepared.evidence, config)
+    built, split = build_features(prepared.dataset, prepared.evidence, config), prepared.split
     groups = available_groups(built[1])
     # Row of the table -> the coalition that it is about; "" where it has no group.
     table = {"everything": _coalition(groups)}
@@ -80,7 +80,6 @@ def _seed_result(checkpoint: Checkpoint, seed: int, extras: set[str]) -> SeedRes
     needed = [*table.values(), _coalition(groups, _PHOTOS), _coalition(groups, _TEXT + _PHOTOS)]
     for size in range(1, len(groups)) if "shapley" in extras else ():
         needed += map(_coalition, combinations(groups, size))
-    # A coalition is trained once, however many rows need it.
     distinct = list(filter(None, dict.fromkeys(needed)))
     by_coalition = _probabilities(prepared, built, distinct)
     probability = {name: by_coalition[key] for name, key in table.items() if key}
@@ -110,7 +109,7 @@ def _seed_result(checkpoint: Checkpoint, seed: int, extras: set[str]) -> SeedRes
 def _probabilities(
     prepared: pipeline.PreparedData, built: tuple[FeatureBuilder, Features], coalitions: list[str]
 ) -> dict[str, np.ndarray]:
-    """Coalition -> (m,) probability of a like of every test row; all start from the same weights."""
+    """Coalition -> (m,) probability of a like of every test row; all start alike."""
     (builder, features), label, split = built, prepared.label, prepared.split
     config = builder.config
     weights = class_weights(label[split.train], config.training.loss)
@@ -129,7 +128,7 @@ def _probabilities(
 def _variants(
     prepared: pipeline.PreparedData, extras: set[str], remarks: list[str]
 ) -> Iterator[tuple[str, Dataset, Config]]:
-    """The same model with other texts or pictures; why one cannot be tried is added to the remarks."""
+    """The same model with other texts or pictures; remarks say why one cannot be tried."""
     reviews, dataset, config = prepared.reviews, prepared.dataset, prepared.config
     models, has_words = dataset.models, "words" in extras
     if config.ranker.features == "baseline":
@@ -196,7 +195,7 @@ def _mean_interval(results: Sequence[SeedResult], values: Sequence[float]) -> Me
 
 
 def shapley_values(results: Sequence[SeedResult]) -> dict[str, MeanInterval]:
-    """Group -> its exact share of the ROC-AUC above .5; empty where a coalition was not trained."""
+    """Group -> its exact share of the ROC-AUC above .5; empty unless all coalitions are there."""
     shares: dict[str, list[float]] = defaultdict(list)
     for result in results:
         values = {frozenset[str](): 0.5}  # without inputs: guessing
@@ -237,7 +236,7 @@ def ablation_tables(results: Sequence[SeedResult]) -> list[ResultTable]:
     notes = [
         f"intervals (95%) and p, in pairs, by {test}; p is adjusted for all rows (Holm)",
         "one training per row, where `mmrec fit` averages several (--ensemble)",
-        *dict.fromkeys(chain.from_iterable(result["remarks"] for result in results)),
+        *dict.fromkeys(chain.from_iterable(map(itemgetter("remarks"), results))),
     ]
     if gap := synergy(results):
         meaning = "above 0 they complement each other, below they hold the same information"

@@ -28,7 +28,7 @@ SourcedText = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class AnnotatedText:
-    """The annotation of a user, an item or a review, its text, and the rows that it was made of."""
+    """The annotation of a user, an item or a review, its text, and its rows."""
 
     entity: str  # with its kind: `item NAME`, `user NAME` or `review ID`
     annotation: Note | Summary
@@ -85,8 +85,8 @@ def summary_texts(
 ) -> Iterator[AnnotatedText]:
     """The summary of each view."""
     names = dataset.data.items if kind == "item" else dataset.data.users
-    for entity, rows, summary in zip(views.entity, views.review_sets(), summaries, strict=True):
-        yield AnnotatedText(f"{kind} {names[entity]}", summary, summary.text, dataset, rows)
+    for code, rows, summary in zip(views.entity, views.review_sets(), summaries, strict=True):
+        yield AnnotatedText(f"{kind} {names[code]}", summary, summary.text, dataset, rows)
 
 
 def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> AnnotationRun:

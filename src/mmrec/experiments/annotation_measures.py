@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, compress, product
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 import numpy as np
 import polars as pl
@@ -79,10 +79,10 @@ AnnotatedTexts = Mapping[str, Sequence[AnnotatedText]]
 
 
 def support(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
-    """Is each sentence of a text, each like and each dislike supported by a review of its evidence?"""
+    """Is each sentence of a text, each like and each dislike supported by its reviews?"""
     measure = QualityMeasure("Share of what was written that matches the reviews.")
     for kind, annotated in texts.items():
-        evidence = list(chain.from_iterable(text.evidence for text in annotated))
+        evidence = list(chain.from_iterable(map(attrgetter("evidence"), annotated)))
         for aspect in ("text", "likes", "dislikes"):
             claims: list[SourcedText] = []
             for text in annotated:
@@ -222,7 +222,7 @@ def rank_correlation(x: np.ndarray, y: np.ndarray, min_pairs: int = 4) -> Estima
 def mean_estimate(
     values: np.ndarray | Sequence[float], entities: Sequence[str] | None = None
 ) -> Estimate | None:
-    """Mean of the values that are not nan; with `entities`, the mean of the means of each of them."""
+    """Mean of the values that are not nan; with `entities`, of the means of each of them."""
     labels = range(len(values)) if entities is None else entities
     frame = pl.DataFrame({"value": np.asarray(values, np.float64), "entity": labels})
     by_entity = frame.fill_nan(None).drop_nulls().group_by("entity", maintain_order=True)

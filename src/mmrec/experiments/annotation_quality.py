@@ -104,7 +104,7 @@ def _sample(
     max_entities: int = 300,
     max_reviews: int = 3000,
 ) -> list[AnnotatedText]:
-    """One random text an entity, of random entities, where both text and reviews have sentences."""
+    """One random text an entity, of random entities; both text and reviews have sentences."""
     by_entity = {}
     for number in rng.permutation(len(written)):
         by_entity[written[number].entity] = written[number]
@@ -119,7 +119,7 @@ def _sample(
 def _compare_with_truth(
     written: Mapping[str, Sequence[AnnotatedText]], run: AnnotationRun, config: Config, path: Path
 ) -> QualityMeasure:
-    """Compare the annotations of items with the truth: all notes, or the summary of most reviews."""
+    """Compare items with the truth: all their notes, or the summary of most reviews."""
     data = run.dataset.data
     prices, labels = read_truth(path, config.read.map.get("item"))
     if not (prices.keys() | labels.keys()) & {*data.items}:
@@ -228,7 +228,7 @@ def read_truth(
             prices[name] = float(digits)
         value = row.get(label_column or "")
         texts = value if isinstance(value, list) else re.split(r"[,|]", str(value or ""))
-        distinct = dict.fromkeys(normalise_label(str(text)) for text in texts)
+        distinct = dict.fromkeys(map(normalise_label, map(str, texts)))
         distinct.pop("", None)
         if distinct:
             labels[name] = list(distinct)

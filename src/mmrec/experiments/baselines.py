@@ -74,7 +74,7 @@ class FeatureTask(BaselineTask):
         """(n, columns) flat features, in standard deviations from their means over train."""
         columns, _ = flatten_features(self.features, self.split.train)
         scaled = StandardScaler().fit(columns[self.split.train]).transform(columns)
-        # A column that few rows have, such as a rare category, would be a hundred deviations away.
+        # A column that few rows have, such as a rare category, would be far away.
         return np.clip(scaled, -5, 5)
 
     def loss(self, probability: np.ndarray) -> float:
@@ -113,7 +113,7 @@ def bias_scores(data: Interactions, rows: np.ndarray, penalty: float) -> np.ndar
 
 def choose_bias_model(task: BaselineTask) -> BaselineScorer:
     """`bias_scores` with the penalty that is best on valid."""
-    return task.choose([partial(bias_scores, penalty=penalty) for penalty in (1, 2, 3, 5, 8, 12)])
+    return task.choose([partial(bias_scores, penalty=p) for p in (1, 2, 3, 5, 8, 12)])
 
 
 def simple_baseline_probabilities(task: BaselineTask) -> dict[str, np.ndarray]:
@@ -180,7 +180,6 @@ def _lightgbm(task: FeatureTask, lightgbm: Any) -> np.ndarray:
         "deterministic": True,
         "force_row_wise": True,
     }
-    # At most 2000 trees; fewer when 50 in a row do not improve the loss on valid.
     stop, candidates = lightgbm.early_stopping(50, verbose=False), []
     for max_depth in (3, 5, 8):
         settings = {**parameters, "max_depth": max_depth}
@@ -244,7 +243,6 @@ def _factor_scores(
     residual, user, item = (data.rating - base)[rows], data.user[rows], data.item[rows]
     # A penalty is in reviews whose residuals have unit deviation; a high one leaves only the biases.
     penalty *= float(residual.std())
-    # Random factors of about unit length to start from.
     users, items, rng = len(data.users), len(data.items), np.random.default_rng(seed)
     item_factors = rng.normal(0, size**-0.5, (items, size))
     for _ in range(8):
@@ -277,7 +275,7 @@ TRAINED_BASELINES: dict[str, tuple[Callable[..., np.ndarray], *tuple[str, ...]]]
     "matrix factorisation": (_matrix_factorisation,),
     "DeepFM": (_deepfm, "torch_rechub.basic.features", "torch_rechub.models.ranking"),
 }
-"""Name -> the function that trains it and gives (n,) probabilities, and modules that it is given."""
+"""Name -> the function that trains it and gives (n,) probabilities, and its libraries."""
 
 
 def trained_baseline_probabilities(
@@ -285,7 +283,7 @@ def trained_baseline_probabilities(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Name -> (n,) probability of a like by each trained baseline.
 
-    The remarks are on those of `names` that are left out, since their library cannot be imported.
+    The remarks are on `names` that are left out, since their library cannot be imported.
     """
     probability, remarks = {}, []
     for name in names:

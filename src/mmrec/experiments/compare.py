@@ -127,7 +127,7 @@ class Assessment:
 
 
 def assess(comparison: Comparison, reference: str = "bias model", rounds: int = 500) -> Assessment:
-    """Assess every model on the test rows; at least one must be trained. `rounds` of the bootstrap."""
+    """Assess every model on the test rows, by `rounds` of the bootstrap; one must be trained."""
     prepared, trained = comparison.prepared, comparison.trained
     test, seed = prepared.split.test, prepared.config.seed
     rows = prepared.dataset.data.user[test], prepared.label[test]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import chain, product
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def _train_stack(
     ranker_config = config.ranker.model_copy(update={"features": model})
     config = config.model_copy(update={"ranker": ranker_config})
     builder, features = build_features(prepared.dataset, prepared.evidence, config)
-    # The same seeds in every setting, model and protocol, so that differences can be taken in pairs.
+    # The same seeds in every setting, model and protocol, so that differences are paired.
     seeds = np.random.SeedSequence(config.seed).generate_state(repeats).tolist()
     runs: list[TrainingRun] = []
     results: list[dict[str, Any]] = []
@@ -161,7 +162,8 @@ def reproduction_tables(stacks: Stacks) -> list[ResultTable]:
         " do not compare one to one; its baseline's lowest FPR is 31.74% at 91.89% accuracy,"
         " setting unknown"
     )
-    return [train, test, *([_leak_table(stacks)] if len(stacks) == len(PROTOCOLS) else [])]
+    leak = [_leak_table(stacks)] if len(stacks) == len(PROTOCOLS) else []
+    return [train, test, *leak]
 
 
 def _metrics_table(stacks: Stacks, part: str, title: str) -> ResultTable:
@@ -182,7 +184,7 @@ def _metrics_table(stacks: Stacks, part: str, title: str) -> ResultTable:
                 if mean == best:
                     table.bold.add((row, len(table.header)))
             table.header.append(f"{protocol} {name}")
-        remarks = chain.from_iterable(stack["remarks"] for stack in by_model.values())
+        remarks = chain.from_iterable(map(itemgetter("remarks"), by_model.values()))
         table.notes.extend(f"{protocol}: {remark}" for remark in dict.fromkeys(remarks))
     return table
 
@@ -246,7 +248,6 @@ def _settings_chart(model: str, stacks: Stacks) -> str:
         accuracies, fprs = _values(by_model[model], "accuracy"), _values(by_model[model], "fpr")
         marks = zip(GRID, accuracies, fprs, strict=True)
         for (loss, dropout), accuracy, fpr in marks:
-            # One entry of the legend for all dropouts.
             label = f"{protocol}, {loss}" if dropout == GRID[1][1] else None
             fill = charts.COLOURS["card"] if protocol == "paper" else colour
             options: dict[str, Any] = {"color": colour, "mfc": fill, "label": label}

@@ -85,8 +85,8 @@ def _train_and_evaluate(
     probability = {"model": train_model(thinned).probability}
     probability["bias model"] = task.calibrate(choose_bias_model(task))
     weights = class_weights(task.label[task.split.train], config.training.loss)
-    test = task.split.test
-    return {name: evaluate(task.label[test], p[test], weights) for name, p in probability.items()}
+    label, test = task.label, task.split.test
+    return {name: evaluate(label[test], p[test], weights) for name, p in probability.items()}
 
 
 def drop_dislikes(
@@ -112,7 +112,6 @@ def drop_dislikes(
     if smallest < min_dislikes or likes > ratio * dislikes:
         return None
     split = replace(split, train=train, valid=valid, filtered_rows=thin(split.filtered_rows))
-    # Folds are assigned anew to the rows that are left.
     rng = np.random.default_rng(config.seed)
     policy, folds = config.evidence.policy, config.evidence.folds
     evidence = Evidence.derive(prepared.dataset.data, split, policy, folds, rng)
@@ -165,7 +164,7 @@ def _sweep_chart(means: pl.DataFrame, over: str, model: str, metric: str, title:
     values = means["value"].unique(maintain_order=True).to_list()
     for number, (key, table) in enumerate(means.group_by("model", maintain_order=True)):
         name = model if key == ("model",) else "bias model"
-        style, x = style_for(name), np.arange(len(values)) + 0.05 * number  # bars side by side
+        style, x = style_for(name), np.arange(len(values)) + 0.05 * number
         options: dict[str, Any] = {"color": COLOURS[style.colour], "label": name}
         mean, error = table[metric], table[f"{metric}_error"]
         line, *_ = axes.errorbar(x, mean, error, capsize=3, elinewidth=1, **options)

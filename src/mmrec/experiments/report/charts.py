@@ -109,7 +109,6 @@ def bar_chart(
     axes, texts = figure.subplots(), []
     for row, (label, interval) in enumerate(bars.items()):
         value, *ends = np.multiply(scale, interval).tolist()
-        # Pale, so that the whiskers are seen on it.
         colour = COLOURS[style_for(model or label).colour]
         axes.barh(row, value, height=0.55, color=colour, alpha=0.75)
         axes.plot(ends, [row] * len(ends), "|-", color=COLOURS["ink"], lw=1.2, ms=7)
