@@ -40,7 +40,7 @@ def stored_failures(store):
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
-def test_every_input_is_computed_once_and_in_blocks(store, in_memory):
+def test_every_input_is_computed_once_in_blocks_and_in_the_requested_order(store, in_memory):
     store = Store() if in_memory else store
     names = [*"abacbde"]
     assert sorted(store.missing(WORD, names).values()) == [0, 1, 3, 5, 6]
@@ -50,12 +50,9 @@ def test_every_input_is_computed_once_and_in_blocks(store, in_memory):
     assert list(store.missing(WORD, [*"efa"]).values()) == [1]
     assert compute(store, [*"efa"]) == ([b"E", b"F", b"A"], [["f"]])
     assert store.counts() == {"word": 6}
-
-
-def test_results_are_computed_in_the_requested_order(store):
-    names = ["ccc", "a", "bb"]
+    names = ["ccc", "aa", "bb"]
     results, blocks = compute(store, names, order=lambda position: (len(names[position]), names[position]))
-    assert (results, blocks) == ([b"CCC", b"A", b"BB"], [["a", "bb"], ["ccc"]])
+    assert (results, blocks) == ([b"CCC", b"AA", b"BB"], [["aa", "bb"], ["ccc"]])
 
 
 def interrupted(blocks):
@@ -81,18 +78,6 @@ def test_results_before_an_error_are_kept_even_of_an_unfinished_block(store, fun
     with closing(Store(store.path)) as reopened:
         assert reopened.counts() == {"word": written}
         assert len(list(chain.from_iterable(compute(reopened, [*"abcd"])[1]))) == 4 - written
-
-
-def test_results_are_written_as_soon_as_a_block_is_full(store):
-    counts = []
-
-    def count(blocks):
-        for position in chain.from_iterable(blocks):
-            counts.append(store.counts().get("word", 0))
-            yield position, b"x"
-
-    store.get_or_compute(WORD, [*"abcde"], count, title="test", chunk=2)
-    assert counts == [0, 0, 2, 2, 4]
 
 
 def test_final_failures_are_not_tried_again_and_passing_ones_are(store):

@@ -225,12 +225,10 @@ def test_ids_need_a_template(server, tmp_path):
     server.routes["/p/AF1=w9"] = answer(picture())
     data = write(tmp_path / "r.jsonl", [["AF1", server.url("/a.jpg")], "x.jpg"], column="shots")
     plain = fetch(data, tmp_path / "plain", column="shots")
-    assert plain.downloaded == 1
-    assert copied(plain.copies[0])[0]["shots"][0] == "AF1"
+    assert (plain.downloaded, copied(plain.copies[0])[0]["shots"][0]) == (1, "AF1")
     filled = fetch(data, tmp_path / "filled", column="shots", template=server.url("/p/{id}=w9"))
-    assert filled.downloaded == 2
-    (photos, local) = (row["shots"] for row in copied(filled.copies[0]))
-    assert all(name.startswith("photos/") for name in photos)
+    photos, local = (row["shots"] for row in copied(filled.copies[0]))
+    assert [name[:7] for name in photos] == ["photos/"] * filled.downloaded == ["photos/"] * 2
     assert local == "x.jpg"
 
 
@@ -242,18 +240,12 @@ def test_parquet_is_copied_and_rows_that_no_copy_can_hold_are_counted(server, tm
     assert len(reviews.table["photos"][0]) == 1
     assert str(reviews.table["time"][0]) == "2024-05-01 00:00:00"
 
-    def dumps(row, **options):
-        if row.get("user") == "u1":
-            raise RecursionError
-        return real(row, **options)
-
-    real = json.dumps
-    spoilt = write(tmp_path / "s.jsonl", [url] * 3)
+    spoilt = write(tmp_path / "s.jsonl", [url] * 2)
     spoilt.write_text("{broken\n" + spoilt.read_text())
-    monkeypatch.setattr(json, "dumps", dumps)
+    monkeypatch.setattr(json, "dumps", Mock(side_effect=[RecursionError, '{"user": "u1"}']))
     done = fetch(spoilt, tmp_path / "out")
     assert (done.unreadable_rows, done.already_present) == (2, 1)
-    assert [row["user"] for row in copied(done.copies[0])] == ["u0", "u2"]
+    assert copied(done.copies[0]) == [{"user": "u1"}]
 
 
 def test_a_full_disk_ends_the_run(server, tmp_path, monkeypatch):
@@ -392,15 +384,14 @@ def test_a_failure_that_may_pass_is_tried_again_and_a_final_one_with_retry(
     assert server.hits["/x"] == tries + 1
 
 
-def test_delays_of_retries_end_at_the_deadline(server, monkeypatch):
-    monkeypatch.setattr(http_download, "_RETRY_DELAYS", (60.0, 60.0))
-    server.routes["/busy"] = answer(status=503)
-    with pytest.raises(TransientError, match="timeout"):
-        get(server.url("/busy"), allow_private=True, timeout=0.2)
+def test_a_busy_server_gets_two_retries_before_the_deadline(server, monkeypatch):
+    busy, url = answer(status=503), server.url("/busy")
+    server.routes["/busy"] = busy
+    with monkeypatch.context() as patched:
+        patched.setattr(http_download, "_RETRY_DELAYS", (60.0, 60.0))
+        with pytest.raises(TransientError, match="timeout"):
+            get(url, allow_private=True, timeout=0.2)
     assert server.hits["/busy"] == 1
-
-
-def test_a_busy_server_gets_two_retries(server, monkeypatch):
     delays, sleep = [], asyncio.sleep
 
     async def record(delay):
@@ -408,9 +399,9 @@ def test_a_busy_server_gets_two_retries(server, monkeypatch):
         await sleep(0)
 
     monkeypatch.setattr(asyncio, "sleep", record)
-    good, busy = answer(picture()), answer(status=503)
-    server.routes["/busy"] = lambda request: (good if server.hits["/busy"] == 3 else busy)(request)
-    assert get(server.url("/busy"), allow_private=True) == picture()
+    good = answer(picture())
+    server.routes["/busy"] = lambda request: (good if server.hits["/busy"] == 4 else busy)(request)
+    assert get(url, allow_private=True) == picture()
     assert delays == [0.01, 0.02]
 
 
@@ -491,10 +482,8 @@ def test_a_host_that_is_unknown_or_does_not_answer_is_a_transient_error(network,
     network.answers, network.dead = [resolved], {PUBLIC}
     with pytest.raises(TransientError, match=reason):
         get("http://photos.example/a.jpg")
-
-
-def test_a_second_address_is_tried(network):
-    network.answers, network.dead = [["2606:4700::1111", PUBLIC]], {"2606:4700::1111"}
+    network.answers, network.addresses[:] = [["2606:4700::1111", PUBLIC]], []
+    network.dead = {"2606:4700::1111"}  # the second address is tried
     assert get("http://photos.example/a.jpg") == picture()
     assert network.addresses == ["2606:4700::1111", PUBLIC]
 

@@ -76,9 +76,8 @@ def test_every_row_can_come_into_test_and_the_seed_decides():
     drawn = [split(data, seed).test.tolist() for seed in range(60)]
     assert {*np.concatenate(drawn)} == {*range(len(data))}
     assert drawn == [split(data, seed).test.tolist() for seed in range(60)]
-    first, again, other = split(dense_table(), 1), split(dense_table(), 1), split(dense_table(), 2)
-    assert np.array_equal(first.valid, again.valid)
-    assert not np.array_equal(first.valid, other.valid)
+    first, again, other = (split(dense_table(), seed).valid.tolist() for seed in (1, 1, 2))
+    assert first == again != other
 
 
 @pytest.mark.parametrize(
@@ -108,13 +107,6 @@ def test_filtering_is_a_fixpoint_and_equals_a_slow_one(rows, min_reviews):
     assert filtered.drop("row").rows() == expected
     assert filtered["row"].is_sorted()
     assert filter_reviews(filtered, min_reviews).equals(filtered)
-
-
-def test_filtering_follows_a_chain_to_its_end():
-    # Every drop makes the next one necessary; only the block of c, d and y, z stays.
-    chain = [("a", "w"), ("a", "x"), ("b", "x"), ("b", "y"), ("c", "y"), ("c", "z"), ("d", "y"), ("d", "z")]
-    table = pl.DataFrame(chain, schema=["user", "item"], orient="row")
-    assert filter_reviews(table, 2).rows() == chain[4:]
 
 
 def test_filtered_reviews_of_a_later_time_are_no_evidence():

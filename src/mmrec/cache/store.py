@@ -26,8 +26,7 @@ from mmrec.console import console, track
 from mmrec.errors import StoreError
 
 _FORMAT = 3
-# Provenances are few and long, so a result names its own by a number. Failures are
-# dated in fractions of seconds, to tell those of this run from earlier ones.
+# Failures are dated in fractions of seconds, to tell those of this run from earlier ones.
 _TABLES = """
 CREATE TABLE provenances (id INTEGER PRIMARY KEY, content TEXT NOT NULL UNIQUE);
 CREATE TABLE results (
@@ -239,7 +238,7 @@ class Store:
         compute: Compute,
         chunk: int,
     ) -> Iterator[dict[bytes, Result]]:
-        """Compute results, and yield them once they are written, as whatever arrived before an error."""
+        """Compute results, and yield them once they are written; an error costs none that arrived."""
         unwritten: dict[bytes, Result] = {}
         blocks = (todo[start : start + chunk] for start in range(0, len(todo), chunk))
         try:

@@ -74,10 +74,8 @@ def check_photo(path: str, root: Path, max_pixels: int) -> Path:
         photo = (folder / path).resolve()
         if not photo.is_relative_to(folder):
             raise PhotoError("outside the folder")
-        if not photo.exists():
-            raise PhotoError("no such file")
         if not photo.is_file():
-            raise PhotoError("not a regular file")
+            raise PhotoError("not a regular file" if photo.exists() else "no such file")
     # the name is too long, holds NUL, cannot be encoded, or is a loop of links
     except (OSError, ValueError, RuntimeError) as error:
         raise PhotoError(f"not a usable path ({type(error).__name__})") from error

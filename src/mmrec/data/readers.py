@@ -125,17 +125,14 @@ def choose_columns(columns: Sequence[str], config: ReadConfig, file: str) -> _Co
             known = ", ".join(_PLAIN)
             raise ConfigError(f"--map {name}=...: no such column of mmrec; map one of {known}")
         if column not in columns:
-            raise DataError(
-                f"{file}: --map {name}={column}: no such column in the first rows; {present}. "
-                f"Mend it with --map {name}=COLUMN"
-            )
+            reason = f"--map {name}={column}: no such column in the first rows"
+            raise DataError(f"{file}: {reason}; {present}. Mend it with --map {name}=COLUMN")
         names[name] = (column,)
     for name in ("user", "item", "rating"):
         if set(columns).isdisjoint(names[name]):
-            raise DataError(
-                f"{file}: no column for {name} (looked for {', '.join(names[name])}; "
-                f"layout {layout}); {present}. Name it with --map {name}=COLUMN"
-            )
+            searched = f"looked for {', '.join(names[name])}; layout {layout}"
+            reason = f"no column for {name} ({searched}); {present}"
+            raise DataError(f"{file}: {reason}. Name it with --map {name}=COLUMN")
     return names
 
 
@@ -144,9 +141,8 @@ def _choose_item_columns(columns: Sequence[str], config: ReadConfig, file: str) 
     if config.map.get("item") in columns:
         names["item"] = (config.map["item"],)
     if set(columns).isdisjoint(names["item"]):
-        present = escape_text(", ".join(columns), 500)
-        mend = "Name it with --map item=COLUMN"
-        raise DataError(f"{file}: no column for item among: {present}. {mend}")
+        reason = f"no column for item among: {escape_text(', '.join(columns), 500)}"
+        raise DataError(f"{file}: {reason}. Name it with --map item=COLUMN")
     return names
 
 

