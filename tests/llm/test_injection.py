@@ -286,36 +286,6 @@ def test_a_huge_review_is_truncated_and_crowds_out_no_other(pattern, size):
     assert sum("tea" in text for text in model.prompts[-1].texts) == 59
 
 
-def test_a_long_review_takes_a_small_share_of_a_prompt():
-    annotator, model = open_annotator(call_tokens=400)
-    group = [Review(honest_text(number), 4.0, number, 0) for number in range(40)]
-    annotator.write_summaries("item", [[*group, Review(HOSTILE["100 kB"], 1.0, 99, 0)]])
-    (prompt,) = model.prompts
-    (long,) = set(prompt.texts) - {review.text for review in group}
-    assert estimate_tokens(long) <= 400 // 8 + 3
-    assert len(prompt.texts) > 8
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Ignore the queue, it moves fast. The answer to all hunger!",
-        "System of a Down played: answer my prayers, great show and soup.",
-        "I gave it 3 < 5 stars, {really} [sic] <3 great pizza",
-        'She said "none" of it was good; price: $$ (cheap price?)',
-        "Das Essen war ausgezeichnet, die Bedienung großartig.",
-        "غذا عالی بود، می\u200cخواهیم باز بیاییم.",
-        "👨\u200d👩\u200d👧 loved it ❤️ 1️⃣ great",
-    ],
-)
-def test_honest_reviews_are_annotated_whatever_they_look_like(text):
-    annotator, model = open_annotator(model=RecordingModel(gullible=False))
-    (note,) = annotator.write_notes([text])
-    assert note.gist
-    assert not annotator.failures
-    assert model.prompts[0].texts == (text,)
-
-
 def test_a_quoted_review_is_not_taken_for_the_answer():
     class QuotingModel(RecordingModel):
         def answer(self, prompt):

@@ -28,7 +28,7 @@ from mmrec.llm.types import PRICE_TAGS, Note, Prompt, Review, Summary, estimate_
 
 NOTE = build_task("note", "restaurant")
 BEGIN = re.compile(r"^\[review (\d+) ([0-9a-f]{12}) begins\]$", re.MULTILINE)
-TEXTS = st.text(st.sampled_from("ab <>|[]/1\n\t\u2028é😊\x00\ud800review beginsends")) | st.text()
+TEXTS = st.text(st.sampled_from("ab <>|[]{}/1\n\t\u2028é😊\x00\ud800review beginsends")) | st.text()
 
 
 def all_tasks(item_kind="restaurant"):
@@ -167,6 +167,7 @@ HONEST = (
     "👨\u200d👩\u200d👧\u200d👦 ❤️\u200d🔥 🏳️\u200d🌈 1️⃣ #️⃣ ☎︎ 👍🏽 🫨 🇮🇹",
     "tab\there, e\u0308 and n\u0303",
     "x² ≤ ½ µm © ™ ® ° № …",
+    "Ignore the queue. I gave it 3 < 5 stars, {really} <3; price: $$ (cheap price?)",
 )
 CHANGED = {
     "a\r\nb\rc\u2028d\x0be\x85f": "a\nb\nc\nd\ne\nf",

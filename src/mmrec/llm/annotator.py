@@ -40,9 +40,9 @@ class CallPlan:
 class Annotator:
     """Writes notes and summaries of reviews with a language model.
 
-    Raw answers go into the store before they are parsed. One that cannot be used is asked for once
-    more; if that fails too, the result is empty and the failure is counted. With a `plan` no call
-    is made, and calls that would be are added to it.
+    Raw answers go into the store before they are parsed. An unusable one is asked for once more;
+    if that fails too, the result is empty and the failure is counted. With a `plan` no call is
+    made, and calls that would be are added to it.
     """
 
     def __init__(
@@ -137,19 +137,19 @@ class Annotator:
             summaries[index] = summary
         return summaries
 
-    def _summarize(self, entity_kind: EntityKind, texts: Sequence[Texts]) -> list[Summary]:
+    def _summarize(self, kind: EntityKind, texts: Sequence[Texts]) -> list[Summary]:
         """A summary of each tuple of texts that fit into a prompt."""
 
         def ask(name: str, parse: Callable[[Answer], T], title: str) -> list[T | None]:
             return self._ask(name, texts, lambda answer, _: parse(answer), title)
 
-        name, title = f"summary of {entity_kind}", f"summarising {entity_kind}s"
+        name, title = f"summary of {kind}", f"summarising {kind}s"
         if self._is_extractive or self._language.prompts == "default":
             structured = ask(name, partial(self._parse, Summary), title)
             return [summary or Summary() for summary in structured]
-        # The paper's separate calls: a summary, and of an item its price tag and its categories.
+        # The paper's separate calls.
         written = ask(f"paper's {name}", parsing.parse_text, title)
-        if entity_kind == "user":
+        if kind == "user":
             return [Summary(text=text or "") for text in written]
         prices = ask("paper's price", parsing.parse_price, "asking for prices")
         limit = self._annotation.max_categories
@@ -179,7 +179,7 @@ class Annotator:
             retries: dict[int, Prompt] = {}
             reasons: Counter[str] = Counter()
             work = "asking again" if attempt else title
-            answers = self._get_answers([*prompts.values()], work)
+            answers = self._answers([*prompts.values()], work)
             for (index, prompt), answer in zip(prompts.items(), answers, strict=True):
                 if isinstance(answer, Failure):
                     self.failures[answer.reason] += 1
@@ -194,7 +194,7 @@ class Annotator:
         self.failures.update(reasons)
         return results
 
-    def _get_answers(self, prompts: Sequence[Prompt], title: str) -> list[Answer | Failure]:
+    def _answers(self, prompts: Sequence[Prompt], title: str) -> list[Answer | Failure]:
         """Answers to prompts of one task, from the store or the model; none are made for a plan."""
         if not prompts:
             return []
@@ -237,10 +237,7 @@ class Annotator:
 
 
 def build_task(name: str, item_kind: str, max_categories: int = 5) -> Task:
-    """A task of `prompts.toml`, such as `note` or `summary of item`, about a kind of items.
-
-    An answer has at most so many categories; the paper's summaries have 11.
-    """
+    """A task of `prompts.toml`, such as `note` or `summary of item`, about a kind of items."""
     texts = PROMPT_TEXTS["tasks"][name]
     parts = {"kind": item_kind, "max_categories": max_categories, **texts}
     rules = PROMPT_TEXTS["rules"].format_map(parts) if "texts" in texts else ""

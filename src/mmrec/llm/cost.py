@@ -100,9 +100,9 @@ class Budget:
 class CostTracker:
     """Calls, tokens and money of one model in one run.
 
-    A call is made only while the budget holds the most that it can cost: an estimate, so that texts
-    of more tokens can exceed it by what is in flight. A ConfigError is raised where the budget has
-    a limit, and the price is unknown.
+    A call is made only while the budget holds the most that it can cost: an estimate, so that
+    texts of more tokens can exceed it by what is in flight. A ConfigError is raised where the
+    budget has a limit, and the price is unknown.
     """
 
     def __init__(self, price: Price | None, budget: Budget) -> None:

@@ -30,7 +30,7 @@ _CLEAR_OPINION = 0.3
 
 
 class _AnnotatedReview(NamedTuple):
-    """A review's note, and its n sentences with vectors (n, d) float16 and polarity (n,)."""
+    """A review's note; its n sentences, vectors (n, d) float16 and polarity (n,)."""
 
     note: Note
     sentences: list[str]
@@ -69,7 +69,7 @@ class ExtractiveModel(LanguageModel):
     def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
         """Answer prompts block by block: central and diverse sentences, and votes of the notes."""
         for block in prompts:
-            # A text is read once, however many groups it is in; vectors take about 2 KB a review.
+            # A text is read once, however many groups it is in.
             texts = dict.fromkeys(chain.from_iterable(prompt.texts for _, prompt in block))
             annotated = dict(zip(texts, self._annotate([*texts]), strict=True))
             for number, prompt in block:
@@ -97,7 +97,7 @@ class ExtractiveModel(LanguageModel):
             words = list(map(split_words, flat))
             polarity = self._polarity(words, vectors)
             price_votes = self._scorer.prices(vectors)
-            # Rounded, since the blocking of matrix products must not decide between equals.
+            # Rounded, since the order of sums must not decide between equals.
             category_scores = np.round(self._scorer.categories(vectors), 3)
             end = 0
             for review in reviews:
@@ -218,12 +218,12 @@ def _excerpt(
         first_rows.setdefault(sentences[row], row)
     distinct = np.array(list(first_rows.values()))
     is_blame = polarity < -_CLEAR_OPINION
-    # Selection takes O(n^2), so it starts from the 60 most relevant sentences of each kind.
+    # Selection takes O(n^2): only the 60 most relevant sentences of each kind.
     blaming, remaining = distinct[is_blame[distinct]], distinct[~is_blame[distinct]]
     rows = np.concatenate([blaming[:60], remaining[:60]])
     texts = []
     for row in rows:
-        # A sentence that can be followed: one that ends in a word or comma gets a full stop.
+        # A sentence that ends in a word or comma gets a full stop.
         closed = sentences[row].rstrip(",;:-–— ")
         texts.append(f"{closed}." if closed[-1:].isalnum() else sentences[row])
     tokens = np.array([estimate_tokens(text + " ") for text in texts])
@@ -233,9 +233,9 @@ def _excerpt(
     budget = int(max_tokens * np.sum(is_blame) / opinions)
     similarity = vectors[rows] @ vectors[rows].T  # (n, n) cosines
     chosen: list[int] = []
-    for may_be_taken in (is_blame[rows], ~is_blame[rows]):
+    for is_free in (is_blame[rows], ~is_blame[rows]):
         # What blame leaves of its share is for the rest.
-        chosen += _select_diverse(similarity, relevance[rows], tokens, budget, may_be_taken)
+        chosen += _select_diverse(similarity, relevance[rows], tokens, budget, is_free)
         budget = max_tokens - int(tokens[chosen].sum())
     prevailing = 1 if polarity.sum() >= 0 else -1
     chosen.sort(key=lambda index: prevailing * polarity[rows[index]] < 0)

@@ -59,10 +59,9 @@ def open_language_model(
 ) -> LanguageModel:
     """The language model that `--llm` names; nothing is loaded or called yet.
 
-    The encoder is for the extractive model, and the placement says where a model of `transformers:`
-    runs, and how exact. With `batch`, requests are submitted as batches that are collected later.
-    By default the budget is a new one. Raises ConfigError: an unknown spec, or a model without
-    batches.
+    The encoder is for the extractive model, the placement for one of `transformers:`. With `batch`,
+    requests are submitted as batches that are collected later. By default the budget is a new one.
+    Raises ConfigError: an unknown spec, or a model without batches.
     """
     language, annotation = config.language, config.annotation
     if language.llm == "builtin" and not batch:

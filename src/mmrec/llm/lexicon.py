@@ -69,7 +69,7 @@ def split_sentences(text: str) -> list[str]:
 
 
 def _split_line(line: str) -> list[str]:
-    """The sentences and clauses of one line; full stops of abbreviations do not end them."""
+    """The sentences and clauses of one line; abbreviations do not end them."""
     never_last = (
         r"(?:\b(?:mr|mrs|ms|dr|st|vs|jr|sr|rs|approx|prof|mt|ft|inc)|\be\.g|\bi\.e|\b[a-z])\.$"
     )
@@ -216,7 +216,7 @@ class Lexicon:
         return has_amount or not self._price_words.isdisjoint(words)
 
     def _is_negated(self, words: Words, position: int) -> bool:
-        # By an odd number among the three words before: two cancel out ("never not good").
+        # By an odd number of the three words before: two cancel out ("never not good").
         before = words[max(0, position - 3) : position]
         return sum(map(self._negations.__contains__, before)) % 2 == 1
 
@@ -243,7 +243,7 @@ class ZeroShotScorer:
             listings.append(", ".join([label, *category["keywords"]]))
             shares.append(category.get("common", default_share))
         labels = _normalize(encode(prompts) + encode(listings))
-        # Cosines of neutral sentences and of the other labels tell what is close to a label.
+        # Cosines of neutral sentences and other labels tell what is close to a label.
         neutral = np.concatenate([praise, blame])
         self._labels = _normalize(labels - labels.mean(0))
         self._center = neutral.mean(0)

@@ -1,7 +1,4 @@
-"""OpenAI's Batch API: requests go as files, a later run collects the answers, at half the price.
-
-The store's database holds what was submitted, so that a crash neither pays twice nor loses answers.
-"""
+"""OpenAI's Batch API: requests go as files, and a later run collects answers at half the price."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ _CHAT = "/v1/chat/completions"
 
 
 class BatchJobStore:
-    """Submitted requests of one server, and answers that were collected but not yet taken.
+    """Submitted requests of one server, and collected answers that were not yet taken.
 
     The requests of a batch have its token, and the server's ids of its file and of the batch once
     these are recorded. Without a file id nothing was created.
@@ -87,7 +84,7 @@ class BatchJobStore:
                 db.execute(insert, (name, self._server, token, usage.input, usage.output))
 
     def record(self, token: str, column: Literal["file_id", "batch_id"], server_id: str) -> None:
-        """The file was uploaded, so that there may be a batch of it; or that was created."""
+        """The file was uploaded, so that it may have a batch; or that was created."""
         update = f"UPDATE batch_requests SET {column} = ? WHERE token = ?"
         self._execute(update, server_id, token)
 
@@ -142,12 +139,11 @@ class BatchClient(ChatClient):
             return
         pending = AnswersPending()
         lines: dict[str, Usage] = {}  # of the file, which may be larger than memory
-        # Locked, so that no other process takes a job that is being submitted for an abandoned one.
+        # Locked, so that no other process takes a job that is being submitted for a lost one.
         lock, openai = self._store.lock("batch requests"), self._openai
         with lock, openai.OpenAI(**self._client_options) as client, TemporaryFile() as file:
             self._catch_up(client)
             for number, request in chain([first], waiting):
-                # The same from run to run, whatever the server's capabilities.
                 content = json.dumps([self._server_id, self.model, *request])
                 name = hashlib.sha256(content.encode()).hexdigest()
                 is_submitted, answer = self._jobs.find(name)
@@ -213,7 +209,7 @@ class BatchClient(ChatClient):
             file.seek(0)
             uploaded = client.files.create(file=(f"mmrec-{token}.jsonl", file), purpose="batch")
         self._jobs.record(token, "file_id", uploaded.id)
-        # Without a retry, which could make a second batch where only the response was lost.
+        # A retry could make a second batch where only the response was lost.
         create = client.with_options(max_retries=0).batches.create
         with self._translate_errors():
             batch = create(input_file_id=uploaded.id, endpoint=_CHAT, completion_window="24h")

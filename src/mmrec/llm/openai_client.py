@@ -51,7 +51,7 @@ class ChatClient(LanguageModel):
         self, endpoint: Endpoint, in_flight: int, costs: CostTracker, window: int | None = None
     ) -> None:
         self.endpoint, self.costs, self.window = endpoint, costs, window
-        self.count_submitted: Callable[[], int] = lambda: 0  # requests that wait in batches
+        self.count_submitted: Callable[[], int] = lambda: 0  # requests in batches
         self._server = endpoint.url or "OpenAI"
         self._in_flight = in_flight
         # Only OpenAI knows this parameter for sure; the older name of it is `max_tokens`.
@@ -62,7 +62,7 @@ class ChatClient(LanguageModel):
 
     @cached_property
     def model(self) -> str:
-        """Name of the model; where none was given, that of the only one that the server has.
+        """Name of the model; where none was given, of the only one that the server has.
 
         Raises ModelError: it has several, or none, or cannot be reached.
         """
@@ -116,7 +116,7 @@ class ChatClient(LanguageModel):
         waiting = chain([first], waiting)
         calls: dict[_Call, tuple[int, float]] = {}
         error: ModelError | None = None
-        # More than there are slots, so that none is empty while the caller stores an answer.
+        # More than the slots, so that none is empty while the caller stores an answer.
         max_calls = self._in_flight + 8
         with self._connection() as start:
             while True:
@@ -154,7 +154,7 @@ class ChatClient(LanguageModel):
         in flight are cancelled where the context ends by an exception or a closed generator.
         """
         slots = asyncio.Semaphore(self._in_flight)
-        _ = self.model  # Where none is named this is a call of its own, outside of the loop.
+        _ = self.model  # Where none is named this is a call, outside of the loop.
         http = self._openai.DefaultAioHttpClient()
         client = self._openai.AsyncOpenAI(http_client=http, **self._client_options)
         with start_blocking_portal() as portal, portal.wrap_async_context_manager(client):
@@ -184,8 +184,8 @@ class ChatClient(LanguageModel):
             yield
         except (self._openai.APIConnectionError, HTTPError) as error:
             reason = self._describe(error.__cause__ or error)
-            message = f"cannot reach {self._server}: {reason}; is it running?{self._remedy}"
-            raise ModelError(message) from error
+            text = f"cannot reach {self._server}: {reason}; is it running?{self._remedy}"
+            raise ModelError(text) from error
         except (self._openai.OpenAIError, *_NOT_THE_API) as error:
             is_missing = isinstance(error, self._openai.NotFoundError)
             hint = f"; {self._not_found_hint}" if is_missing else ""

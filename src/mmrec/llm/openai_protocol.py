@@ -19,7 +19,7 @@ from mmrec.llm.types import Answer, Usage, estimate_tokens
 class Endpoint:
     """A model on a server."""
 
-    provider: str  # `openai`, `ollama`, or `server` for any other that was named by its URL
+    provider: str  # `openai`, `ollama`, or `server` for others, named by their URL
     model: str  # its name; empty for the only one that the server has
     url: str | None  # where the API is; None for OpenAI's own
 
@@ -82,7 +82,7 @@ NumberedRequests = Iterable[tuple[int, ChatRequest]]
 
 
 def request_body(model: str, request: ChatRequest, refused: frozenset[str]) -> dict[str, Any]:
-    """The body of a call, without the parameters and formats that the server has refused."""
+    """The body of a call, without the parameters and formats that the server refused."""
     limit = "max_tokens" if "max_completion_tokens" in refused else "max_completion_tokens"
     body: dict[str, Any] = {"model": model, "messages": request.messages}
     body |= {"temperature": 0, limit: request.max_tokens}

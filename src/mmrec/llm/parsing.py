@@ -28,7 +28,7 @@ very more just one other come expect place spot worth s re ll ve
 enjoy enjoyed find finds found like likes liked love loves loved mention mentions mentioned
 mind minds minded note notes noted praise praised say says said tell tells told think thinks
 """
-# What names a price tag, from the beginning of a word: the paper's names and spelling come first.
+# What names a price tag, from the beginning of a word: the paper's names come first.
 _PRICE_NAMES: tuple[dict[PriceTag, str], ...] = (
     {
         "overpriced": r"over[- ]?p?ric(?:e|ed|ey|ing)\b",
@@ -134,7 +134,7 @@ def parse_price(answer: Answer) -> PriceTag:
 
 
 def _is_denied(text: str, start: int) -> bool:
-    """Whether a denial stands at most four words before a position, in the same clause."""
+    """Whether a denial stands at most four words before, in the same clause."""
     before = re.sub(r"\s\W*\Z", "", text[max(start - 60, 0) : start])
     clause = re.split(r"[^\w\s'’-]|\bbut\b", before)[-1]
     nearest = " ".join(clause.split()[-5:])
@@ -194,8 +194,8 @@ def _find_object(answer: Answer, name: str) -> dict[str, Any]:
     if fields is None and "{" in text and not was_cut and len(text) <= 4_000:
         # Repair takes O(n^2) time.
         with suppress(ValueError, RecursionError):
-            repaired = json_repair.loads(text)
-            fields = _last_with(name, repaired if isinstance(repaired, list) else [repaired])
+            values = json_repair.loads(text)
+            fields = _last_with(name, values if isinstance(values, list) else [values])
     if fields is None:
         cut = ", it was cut off" if was_cut else ""
         raise UnusableAnswer(f'it holds no JSON object with the field "{name}"{cut}')

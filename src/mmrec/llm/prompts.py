@@ -50,7 +50,7 @@ def sanitize(text: str) -> str:
     # joins or styles something; runs of them could spell a message.
     joiners = r"[\u200c\u200d\ufe0e\ufe0f]"
     text = re.sub(rf"(?<![^\0-\x7f]){joiners}+(?![^\0-\x7f])", "", text)
-    # An emoji style and a joiner may follow each other: a heart on fire is heart, style, joiner, fire.
+    # A style and a joiner may follow each other: a heart on fire is heart, style, joiner, fire.
     text = re.sub(rf"(?={joiners}{{2}})(\ufe0f\u200d|.){joiners}*", r"\1", text)
     tag = r"<(?=[^\s<>]{1,40}>)"
     bracketed = r"\[(?=/?[a-z]?[A-Z_]{2,24}\]|\||(?i:review)\s+\S{1,9}\s[^\n\]]{1,40}\])"
@@ -165,7 +165,7 @@ def split_by_tokens(
 
 
 def prompt_digest(task: Task) -> str:
-    """Version of a prompt; it changes with every letter, and with how texts are framed."""
+    """Version of a prompt; it changes with each letter, and with the frames of texts."""
     # Frames and the repair count too.
     sample = chat_messages(Prompt(task, ("", ""), '["", ""]'))
     return hashlib.sha256(json.dumps([sample, task.schema]).encode()).hexdigest()[:16]
@@ -174,7 +174,7 @@ def prompt_digest(task: Task) -> str:
 def chat_messages(prompt: Prompt) -> list[dict[str, str]]:
     """Chat messages of a prompt: the instructions first and always the same, the texts last."""
     joined = "\0".join(prompt.texts)
-    # A hash of the texts can be written into none of them beforehand, so that none ends itself.
+    # A hash of the texts can stand in none of them, so that none ends itself.
     marks = (_mark(f"{attempt} {joined}") for attempt in count())
     mark = next(mark for mark in marks if mark not in joined)
     framed = [frame_text(text, number, mark) for number, text in enumerate(prompt.texts, 1)]

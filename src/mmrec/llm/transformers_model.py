@@ -1,4 +1,4 @@
-"""An instruct model on this machine: many prompts at once, always the most likely token."""
+"""An instruct model on this machine: prompts in batches, always the likeliest token."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class TransformersModel(LanguageModel):
         """The model itself, with greedy decoding whatever its own settings are."""
         weights = Weights.find_or_download(self._source, self._files.commit)
         model = weights.load("AutoModelForCausalLM", self._placement)
-        # The end tokens of the model and of its tokenizer may differ; either ends an answer.
+        # End tokens of model and tokenizer may differ; either ends an answer.
         configured = model.generation_config.eos_token_id
         end_tokens = set(configured) if isinstance(configured, list) else {configured}
         end_tokens = (end_tokens | {self._template.end_token}) - {None}
@@ -230,7 +230,7 @@ class _ChatTemplate:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
     def neutralize(self, text: str) -> str:
-        """Split control tokens, so that a text with `<|end|>` does not end its message."""
+        """Split control tokens, so that a text with `<|end|>` cannot end its message."""
         text = text.encode("utf-8", "replace").decode()  # a tokenizer takes no lone surrogates
         return self._control_tokens.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 

@@ -81,7 +81,7 @@ class Prompt(NamedTuple):
     rejected: str | None = None  # JSON list of an answer to repair, and of why it was unusable
 
 
-# In blocks of prompts of one task, each with its number, and answers to these in any order.
+# Numbered prompts in blocks of one task, and answers to these in any order.
 NumberedPrompts = Iterator[list[tuple[int, Prompt]]]
 NumberedAnswers = Iterator[tuple[int, Answer | Failure]]
 
