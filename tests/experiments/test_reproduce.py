@@ -3,6 +3,7 @@
 import json
 from itertools import product
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from mmrec.config import Config, PaperConfig, ReadConfig
 from mmrec.data import read_reviews
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.errors import ConfigError, DataError
-from mmrec.evaluation.metrics import evaluate
 from mmrec.evaluation.statistics import paired_t_test
 from mmrec.experiments import reproduce as experiment
 from mmrec.experiments.checkpoint import Checkpoint, latest_results
@@ -24,11 +24,8 @@ from mmrec.experiments.reproduce import (
     reproduce,
     reproduction_tables,
 )
-from mmrec.features.builder import build_features
-from mmrec.pipeline import TrainedModel, open_models, train_runs
-from mmrec.ranker.dlrm import TrainingRun
-from mmrec.ranker.inputs import RankerInputs
-from mmrec.ranker.training import class_weights, predict_logits
+from mmrec.pipeline import open_models
+from mmrec.ranker.training import class_weights
 
 REPEATS = 2
 settings = PaperConfig.model_validate
@@ -101,22 +98,18 @@ def test_the_score_of_the_epoch_is_the_metric_that_chooses_it(city):
             assert run["score"] == pytest.approx(-run["test"]["fpr"], abs=2e-6)
 
 
-def test_a_run_of_the_stack_equals_that_run_trained_alone(city):
-    result = city.stacks["honest"]["baseline"]["runs"][4 * REPEATS + 1]
-    prepared = city.protocols["honest"]
-    split, label = prepared.split, prepared.label
-    ranker_config = prepared.config.ranker.model_copy(update={"features": "baseline"})
-    config = prepared.config.model_copy(update={"ranker": ranker_config})
-    builder, features = build_features(prepared.dataset, prepared.evidence, config)
-    weights = class_weights(label[split.train], result["loss"])
-    runs = [TrainingRun(result["seed"], result["dropout"], weights)]
-    ranker, history = train_runs(builder, features, label, split, runs)
-    logits = predict_logits(ranker, RankerInputs(features), split.test)
-    probability = TrainedModel(builder, ranker, weights, history).probability(logits)
-    metrics = evaluate(label[split.test], probability, weights)
-    assert result["test"]["auc"] == pytest.approx(metrics["auc"], abs=0.005)
-    assert result["test"]["loss"] == pytest.approx(metrics["loss"], abs=0.005)
-    assert result["score"] == pytest.approx(max(history["ranker"][0].score), abs=0.001)
+def test_runs_are_trained_with_the_settings_of_the_grid(city, monkeypatch):
+    train_runs = Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr(experiment, "train_runs", train_runs)
+    with pytest.raises(KeyboardInterrupt):
+        experiment._train_stack(city.protocols.get, "honest", "baseline", REPEATS)
+    builder, _, label, split, runs = train_runs.call_args.args
+    assert builder.config.ranker.features == "baseline"
+    assert [run.seed for run in runs] == [run["seed"] for run in city.stacks["honest"]["baseline"]["runs"]]
+    weights = {loss: class_weights(label[split.train], loss) for loss, _ in GRID}
+    expected = [(weights[loss], dropout) for loss, dropout in GRID for _ in range(REPEATS)]
+    assert [(run.class_weights, run.dropout) for run in runs] == expected
+    assert weights["basic"] != weights["sqrt"]
 
 
 def test_remarks_flag_the_leaks_of_paper_and_none_of_honest(city):
