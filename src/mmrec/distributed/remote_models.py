@@ -50,7 +50,7 @@ class RemoteEncoder(Encoder):
 
 
 class _RemoteModel:
-    """A model whose rows workers compute; all else is asked of a local one, never loaded."""
+    """A model whose rows workers compute; the local one, never loaded, has all else."""
 
     def __init__(self, local: Any, pool: WorkerPool, load: Callable[[], Loaded]) -> None:
         self._local, self._pool, self._load = local, pool, load
@@ -63,7 +63,7 @@ class _RemoteModel:
         return self._pool.map_rows(Job(self._local.provenance(_ANY_TASK), self._load), prompts)
 
     def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Any]]:
-        """Caption or encode photos in any order; Ray copies (h, w, 3) arrays only once."""
+        """Caption or encode photos in any order; Ray copies (h, w, 3) arrays once."""
         arrays = ([(number, np.asarray(photo)) for number, photo in block] for block in photos)
         return self._pool.map_rows(Job(self._local.provenance, self._load), arrays)
 

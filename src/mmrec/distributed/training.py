@@ -1,7 +1,7 @@
-"""One model trained by several workers (Ray Train): each learns from its shard of every batch.
+"""One model trained by several workers (Ray Train), each on its shard of every batch.
 
-Gradients are summed in every step, and random numbers drawn for entire batches, so that all workers
-have the weights of one process, up to rounding. When a worker dies, training starts again: it takes
+Gradients are summed in every step, and random numbers drawn for entire batches: all workers have
+the weights of one process, up to rounding. When a worker dies, training starts again: it takes
 minutes, and checkpoints would need a folder that all machines share.
 """
 

@@ -1,8 +1,8 @@
 """Workers of a Ray cluster that hold models and compute blocks of rows, in any order.
 
-Every worker has one block at a time; that of a dead worker goes to any other. Ray's own means were
-tried and left: its ActorPool takes all blocks at once and loses which one failed, and an actor that Ray
-restarts keeps its block until there is room for it, which after the loss of a machine may be never.
+Every worker has one block at a time; that of a dead worker goes to any other. Ray's own means
+were tried and left: its ActorPool takes all blocks at once and loses which one failed, and an actor
+that Ray restarts keeps its block until there is room, which after the loss of a machine may be never.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class WorkerPool:
     def _collect(
         self, ready: Any, worker: Any, block: _Block, retries: deque[_Block]
     ) -> list[tuple[int, Any]]:
-        """Results of a block; one that fails is retried, whole or row by row, or given up."""
+        """Results of a block; a failed one is retried, whole or row by row, or given up."""
         error: BaseException
         rows, attempts = block
         try:

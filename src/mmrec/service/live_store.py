@@ -54,7 +54,7 @@ AnyEntry = TypeVar("AnyEntry", bound=Entry)
 class LiveStore:
     """Live reviews and items in the database at a URL; missing tables are created.
 
-    A ConfigError says that the database is of another kind, or that its driver is not installed; a
+    A ConfigError says that the database is of another kind, or its driver not installed; a
     StoreError, also of methods, that it cannot be reached.
     """
 

@@ -38,8 +38,8 @@ class ItemExistsError(MmrecError):
 class RecommendationService:
     """A saved recommender with the live reviews and items of this process and of others.
 
-    With `sentences` a language model writes one for every explanation. Methods that name an item raise
-    a DataError if it is unknown.
+    With `sentences` a language model writes one for every explanation. Methods that name an item
+    raise a DataError if it is unknown.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class RecommendationService:
     def add_review(
         self, user: str, item: str, rating: float, text: str, review_id: str | None = None
     ) -> str:
-        """Annotate a review, store it, and take it in; return its id, by default a new one."""
+        """Annotate a review, store it, take it in; return its id, by default a new one."""
         values = {"user": user, "item": item, "rating": rating, "text": text}
         review_id = review_id or uuid.uuid4().hex
         self._store.add(StoredReview(**values, review_id=review_id, note=self._write_note(text)))
@@ -122,7 +122,7 @@ class RecommendationService:
     ) -> str | None:
         """Annotate a new item, store it, take it in; return a caption of its photo.
 
-        A PhotoError or DataError says that the photo, or all of its content, cannot be used; an
+        A PhotoError or DataError says that the photo, or all content, cannot be used; an
         ItemExistsError that the item is the model's, or was added with other content.
         """
         if item in self._saved_items:
