@@ -144,7 +144,7 @@ def run_truth(task: Task) -> None:
     checkpoint = Checkpoint(task.work / "truth.json", task.reviews, config, models)
     if "truth" in checkpoint.results:
         return
-    dataset = Dataset(task.reviews, models, config)
+    dataset = Dataset.from_reviews(task.reviews, models, config)
     rows_of_item: dict[str, list[int]] = {}
     for row, item in enumerate(task.reviews.table["item"]):
         rows_of_item.setdefault(item, []).append(row)

@@ -39,9 +39,9 @@ from torch import nn
 
 from mmrec.config import TrainingConfig
 from mmrec.features.tables import EntityFeatures, Features
-from mmrec.ranker.dlrm import Ranker, RankerShape, StackedLinear, TrainingRun
-from mmrec.ranker.inputs import RankerInputs
-from mmrec.ranker.training import StackTrainer, TrainingTask
+from mmrec.ranker.dlrm import Ranker, RankerShape, StackedLinear
+from mmrec.ranker.inputs import RankerInputs, TrainingRun, TrainingTask
+from mmrec.ranker.training import StackTrainer
 
 USERS, ITEMS, TEXT, CATEGORIES, BATCH = 15_000, 3_000, 384, 107, 512
 

@@ -47,7 +47,7 @@ def checkerboard(*, changed=False):
     for row in split.test if changed else ():
         data.rating[row], texts[row] = 5, "No other row may use this text."
     models = open_models(Config(), store=Store(None))
-    dataset = Dataset(reviews_of(data, texts), models, Config())
+    dataset = Dataset.from_reviews(reviews_of(data, texts), models, Config())
     evidence = Evidence.derive(data, split, "fold", 4, np.random.default_rng(0))
     return PreparedData(None, dataset, split, evidence, label, CONFIG)
 

@@ -6,8 +6,7 @@ import numpy as np
 
 from mmrec.features.tables import EntityFeatures, Features
 from mmrec.ranker.dlrm import Ranker, RankerShape
-from mmrec.ranker.inputs import RankerInputs
-from mmrec.ranker.training import TrainingTask
+from mmrec.ranker.inputs import RankerInputs, TrainingTask
 
 CODES = 4
 NUMBERS = ("mean rating", "no rating", "log count")

@@ -22,13 +22,12 @@ from mmrec.features.tables import Features, dense_columns
 from mmrec.llm.annotator import Annotator, CallPlan
 from mmrec.llm.cost import Budget
 from mmrec.llm.factory import open_language_model
-from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun
-from mmrec.ranker.inputs import RankerInputs, Shard
+from mmrec.ranker.dlrm import Ranker, RankerShape
+from mmrec.ranker.inputs import RankerInputs, Shard, TrainingRun, TrainingTask
 from mmrec.ranker.linear import fit_linear
 from mmrec.ranker.training import (
     StackTrainer,
     TrainingHistory,
-    TrainingTask,
     class_weights,
     predict_logits,
     remove_class_weights,
@@ -153,7 +152,7 @@ def prepare_data(reviews: Reviews, config: Config, models: Models) -> PreparedDa
     else:
         labelled = np.ones(len(rows), dtype=bool)
         reviews = replace(reviews, table=reviews.table[rows])
-    dataset = Dataset(reviews, models, config)
+    dataset = Dataset.from_reviews(reviews, models, config)
     rng = np.random.default_rng(config.seed)
     split = split_reviews(dataset.data, config.split, rng, labelled)
     policy, folds = config.evidence.policy, config.evidence.folds

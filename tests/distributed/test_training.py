@@ -14,8 +14,7 @@ from ray_pool import ENGINE
 from mmrec.config import Config, EngineConfig, TrainingConfig
 from mmrec.data.schema import Split
 from mmrec.distributed.training import train_on_workers
-from mmrec.ranker.dlrm import TrainingRun
-from mmrec.ranker.inputs import Shard
+from mmrec.ranker.inputs import Shard, TrainingRun
 from mmrec.ranker.training import StackTrainer
 from toys import ranker_of, toy
 

@@ -75,7 +75,7 @@ def dataset_of(models, texts):
             ids = {"review_id": f"{item}-{number}", "user": f"user{number}", "item": item}
             rating = 5.0 if text in likes else 1.0
             rows.append({**ids, "rating": rating, "text": text, "photos": [], "captions": []})
-    return Dataset(Reviews(pl.DataFrame(rows, schema=REVIEW_SCHEMA)), models, Config())
+    return Dataset.from_reviews(Reviews(pl.DataFrame(rows, schema=REVIEW_SCHEMA)), models, Config())
 
 
 def run_of(dataset, summaries, kind="item"):

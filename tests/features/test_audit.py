@@ -216,7 +216,7 @@ def test_a_leak_is_reported_even_for_an_item_with_thousands_of_reviews(encoder):
     size = 2200
     data = interactions(list(range(size)), [0] * size, np.where(np.arange(size) % 2, 5, 1).tolist())
     models = open_models(Config(), store=Store())
-    dataset = Dataset(reviews_of(data, ["Nice."] * size), models, Config())
+    dataset = Dataset.from_reviews(reviews_of(data, ["Nice."] * size), models, Config())
     split = Split(np.arange(2000), np.arange(2000, 2100), np.arange(2100, size))
     rng = np.random.default_rng(0)
     correct = Evidence.derive(dataset.data, split, "leave_one_out", 5, rng)

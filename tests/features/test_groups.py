@@ -9,8 +9,7 @@ import torch
 from mmrec.config import TrainingConfig
 from mmrec.features.mixed_effects import EFFECT_COLUMNS
 from mmrec.features.tables import FEATURE_GROUPS, Features, group_of, visible_columns
-from mmrec.ranker.dlrm import TrainingRun
-from mmrec.ranker.inputs import RankerInputs
+from mmrec.ranker.inputs import RankerInputs, TrainingRun
 from mmrec.ranker.training import StackTrainer, predict_logits
 from mmrec.recommender.explain import shapley_value
 from toys import NUMBERS, ranker_of, toy

@@ -121,7 +121,7 @@ def test_captions_in_the_data_replace_those_of_the_captioner(folder, reviews):
     with_photos = np.flatnonzero([bool(paths) for paths in corpus.photos])
     assert len(with_photos)
     for row in with_photos:
-        (photo,) = vectors.review_counts[row].indices
+        (photo,) = vectors.counts[row].indices
         (expected,) = models.encoder.encode([captions[corpus.photos[row][0]]])
         assert np.array_equal(vectors.vectors[photo], expected)
     # Captions need no photos at all.

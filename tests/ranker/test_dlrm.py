@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmrec.ranker.dlrm import Ranker, RankerShape, StackedDropout, StackedLinear, TrainingRun, interact
-from mmrec.ranker.inputs import Batch
+from mmrec.ranker.dlrm import Ranker, RankerShape, StackedDropout, StackedLinear
+from mmrec.ranker.inputs import Batch, TrainingRun
 
 RUNS = [TrainingRun(seed, 0.5, (0.5, 0.5)) for seed in range(2)]
 
@@ -88,7 +88,7 @@ def fill(layer, weight, bias):
             layer.bias[1] = torch.tensor(bias)
 
 
-def hand_made() -> Ranker:
+def hand_made():
     """A ranker of two runs; the second has round numbers."""
     blocks = {"user a": 1, "item b": 1}
     sizes = {"embedding_size": 2, "hidden_size": 2}
@@ -108,7 +108,7 @@ def hand_made() -> Ranker:
     return ranker.eval()
 
 
-def hand_batch() -> Batch:
+def hand_batch():
     return Batch(
         dense=torch.tensor([[5.0, 5.0], [1.0, 2.0]]),
         vectors={"user a": torch.tensor([[2.0], [4.0]]), "item b": torch.tensor([[4.0], [-99.0]])},
@@ -117,34 +117,16 @@ def hand_batch() -> Batch:
     )
 
 
-def reduced(ranker: Ranker, batch: Batch) -> list[list[float]]:
-    return ranker.reduce(ranker.columns(batch), ranker.dropout)[0][1].tolist()
-
-
 def test_a_forward_pass_by_hand():
     ranker, batch = hand_made(), hand_batch()
     # Row 1: bottom (5 - 1) / 2 = 2, 5 - 2 = 3 -> hidden 2, 2 -> 4, 5. Texts (2 - 1) / .5 = 2 and 4 -> 1, 1.
     # Categories (1, 0) + (2, 2) = 3, 2. Dots 9, 22, 5. Top 4 + 5 + 9 - 10 = 8, -22 + 20 + 3 = 1 -> 4 + 3 - 1.
     # Row 2: bottom 0, 0 -> 0, 0 -> 0, 1. Texts (4 - 1) / .5 = 6 and the learned 8 -> 3, 2. No category.
     # Dots 2, 0, 0. Top 0 + 1 + 2 - 10 -> 0, 3 -> 9 - 1.
-    assert reduced(ranker, batch) == [[1, 1], [3, 2]]
+    columns = ranker.columns(batch)
+    assert columns["categories"].tolist() == [[1, 0, 1], [0, 0, 0]]
+    assert ranker.reduce(columns, ranker.dropout)[0][1].tolist() == [[1, 1], [3, 2]]
     assert ranker(batch)[1].tolist() == [6, 8]
-
-
-def test_a_missing_block_is_the_learned_vector_whatever_is_stored():
-    ranker, batch = hand_made(), hand_batch()
-    batch.vectors["item b"][1] = 1234.0
-    assert reduced(ranker, batch) == [[1, 1], [3, 2]]
-    fill(ranker.reducers["text"].layers[0], [[1, 0, 0, 0], [0, 1, 0, 12]], [0, 0])
-    assert reduced(ranker, batch) == [[1, 1], [3, 3]]
-
-
-def test_interactions_are_dot_products_of_all_pairs_in_row_order():
-    a, b, c = (torch.tensor([row, row[::-1]]) for row in ([1.0, 2.0], [3.0, 5.0], [-1.0, 4.0]))
-    assert interact([a, b, c]).tolist() == [[13, 7, 17], [13, 7, 17]]
-    d = torch.tensor([[10.0, 0.0], [0.0, 10.0]])
-    # ab, ac, ad, bc, bd, cd
-    assert interact([a, b, c, d])[0].tolist() == [13, 7, 10, 17, 30, -10]
 
 
 def test_a_ranker_without_texts_and_categories_ranks_by_dense_columns_alone():

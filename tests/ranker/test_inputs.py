@@ -8,14 +8,10 @@ import torch
 
 from mmrec.features.tables import EntityFeatures, Features, dense_columns, visible_columns
 from mmrec.ranker import inputs as inputs_module
-from mmrec.ranker.inputs import ColdStartDropout, RankerInputs, Standardiser, category_bag
+from mmrec.ranker.inputs import ColdStartDropout, RankerInputs, Standardiser
 from toys import toy, toy_features
 
 NO_CATEGORIES = np.zeros((2, 0), dtype=np.int64)
-
-
-def test_the_padding_of_categories_is_no_category():
-    assert category_bag(torch.tensor([[0, 2, 3], [3, 3, 3]]), 3).tolist() == [[1, 0, 1], [0, 0, 0]]
 
 
 def test_rows_are_gathered_from_their_views():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from mmrec.ranker.dlrm import TrainingRun
+from mmrec.ranker.inputs import TrainingRun
 from mmrec.ranker.linear import fit_linear
 from toys import NUMBERS, ranker_of, toy
 

@@ -5,12 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from mmrec.config import TrainingConfig
 from mmrec.evaluation.metrics import reweighted
-from mmrec.ranker.dlrm import Ranker, TrainingRun
-from mmrec.ranker.inputs import ColdStartDropout
+from mmrec.ranker.dlrm import Ranker
+from mmrec.ranker.inputs import TrainingRun
 from mmrec.ranker.training import (
     StackTrainer,
     class_weights,
@@ -91,10 +90,15 @@ def test_each_run_of_a_stack_is_the_run_alone(reduction, cold_start, linear, by_
     training = LONG.model_copy(update={"cold_start_dropout": cold_start})
     runs = grid(task, masked)
     stack, steps = trained(task, runs, reduction, training, linear=linear)
+    assert sorted(steps) == ["ranker", "reducer text"][: 1 + (reduction == "staged")]
     for histories in steps.values():
         lengths = {len(history.score) for history in histories}
         assert len(lengths) > 2, "runs are to leave the stack at different times"
         assert max(lengths) < LONG.epochs
+        for history in histories:
+            assert len(history.loss) == len(history.score) == history.best + LONG.patience + 1
+            assert history.score[history.best] == max(history.score)
+    assert not stack.training
     logits = selection_logits(stack, task)
     if not (by_fpr or linear):
         label = torch.from_numpy(task.label[task.selection_rows]).double()
@@ -112,16 +116,6 @@ def test_each_run_of_a_stack_is_the_run_alone(reduction, cold_start, linear, by_
         assert logits[index] == pytest.approx(selection_logits(alone, task)[0], abs=1e-9)
 
 
-@pytest.mark.parametrize("reduction", ["staged", "joint"])
-def test_in_single_precision_too(reduction):
-    task = toy()
-    runs = grid(task)
-    stack, _ = trained(task, runs, reduction, SHORT)
-    for index, run in enumerate(runs):
-        alone, _ = trained(task, [run], reduction, SHORT)
-        assert equal(stack, index, alone, 0, within=1e-5)
-
-
 def test_runs_differ_by_settings_and_seeds_alone():
     task = toy()
     run = TrainingRun(5, 0.2, EQUAL)
@@ -133,34 +127,6 @@ def test_runs_differ_by_settings_and_seeds_alone():
     assert equal(ranker, 0, ranker, 4, within=1e-6)
     assert steps["ranker"][0].score == pytest.approx(steps["ranker"][4].score, abs=1e-6)
     assert not any(equal(ranker, 0, ranker, index, within=1e-3) for index in (1, 2, 3))
-
-
-@pytest.mark.usefixtures("exact")
-@pytest.mark.parametrize("staying", [[2, 0], [1]])
-def test_runs_that_stay_keep_their_moments_dropout_and_weights(staying):
-    """A few steps, then some runs leave; the others go on as if nothing had happened."""
-    task = toy(dtype=np.float64)
-    runs = grid(task)[2:5]
-    ends = []
-    for leaving in (False, True):
-        ranker = ranker_of(task, runs)
-        stack = StackTrainer(ranker, runs, task, LONG, 0)
-        stack.cold_start = ColdStartDropout(0.1, torch.Generator().manual_seed(0))
-        optimiser = torch.optim.AdamW(ranker.parameters(), lr=0.01, fused=True)
-        for step, rows in enumerate(torch.arange(200).split(20)):
-            if step == 5 and leaving:
-                stack.keep_runs(torch.tensor(staying), optimiser)
-            optimiser.zero_grad()
-            weighted_loss(stack.score(rows), stack.label[rows], stack.weights).sum().backward()
-            optimiser.step()
-        ends.append((ranker, optimiser))
-    (whole, moments), (part, part_moments) = ends
-    for index, run in enumerate(staying):
-        assert equal(part, index, whole, run)
-        states = zip(part_moments.state.values(), moments.state.values(), strict=True)
-        for part_state, whole_state in states:
-            for name in ("exp_avg", "exp_avg_sq"):
-                assert torch.allclose(part_state[name][index], whole_state[name][run], atol=1e-12)
 
 
 @pytest.mark.parametrize("by_fpr", [False, True])
@@ -198,14 +164,6 @@ def test_a_correction_stays_only_where_validation_rows_prove_it():
 def train_one(task, training=SINGLE, reduction="joint"):
     ranker, steps = trained(task, one_run(task), reduction, training, seed=0)
     return ranker, {step: history for step, (history,) in steps.items()}
-
-
-def test_vectors_for_missing_blocks_are_learned():
-    task = toy()
-    trained_ranker, _ = train_one(task, SINGLE.model_copy(update={"weight_decay": 0.0}))
-    rankers = ranker_of(task, one_run(task)), trained_ranker
-    before, after = (ranker.reducers["text"].layers[0].weight[0, -2:] for ranker in rankers)
-    assert bool(((after - before).abs().amax(1) > 1e-3).all())
 
 
 @pytest.mark.parametrize("reduction", ["staged", "joint"])
@@ -248,21 +206,6 @@ def test_a_reducer_alone_predicts_a_like_through_its_head():
     assert torch.allclose(stack.predict_outcome("text", rows)[0], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("reduction", ["staged", "joint"])
-def test_training_leaves_the_weights_of_the_best_epoch(reduction):
-    task = toy()
-    ranker, steps = train_one(task, reduction=reduction)
-    assert sorted(steps) == (["ranker", "reducer text"] if reduction == "staged" else ["ranker"])
-    history = steps["ranker"]
-    assert len(history.loss) == len(history.score) == 6
-    label = torch.from_numpy(task.label[task.selection_rows].astype(np.float32))
-    weights = torch.tensor([class_weights(task.label, "basic")])
-    loss = weighted_loss(torch.from_numpy(selection_logits(ranker, task)), label, weights).item()
-    assert -loss == pytest.approx(max(history.score))
-    assert history.score[history.best] == max(history.score)
-    assert not ranker.training
-
-
 def test_the_paper_selects_the_epoch_by_the_false_positive_rate():
     task = toy()
     paper = replace(task, valid_rows=task.train_rows, test_rows=task.valid_rows)
@@ -271,21 +214,6 @@ def test_the_paper_selects_the_epoch_by_the_false_positive_rate():
     rate = float(np.mean(logits[~label] >= 0))
     assert 0 < rate < 1
     assert max(steps["ranker"].score) == pytest.approx(-rate)
-
-
-def test_training_stops_when_patience_ends():
-    training = SINGLE.model_copy(update={"epochs": 80, "patience": 3, "learning_rate": 0.05})
-    _, steps = train_one(toy(), training)
-    history = steps["ranker"]
-    assert len(history.score) == history.best + 3 + 1 < 80
-
-
-def test_logits_do_not_depend_on_how_rows_are_batched():
-    task = toy()
-    ranker = ranker_of(task, one_run(task)).eval()
-    whole = predict_logits(ranker, task.inputs, np.arange(300))
-    parts = [predict_logits(ranker, task.inputs, rows) for rows in np.split(np.arange(300), 50)]
-    assert whole == pytest.approx(np.concatenate(parts, axis=1), abs=1e-5)
 
 
 def test_the_weighted_loss_by_hand_and_of_shards():
@@ -297,16 +225,6 @@ def test_the_weighted_loss_by_hand_and_of_shards():
     assert weighted_loss(logits, label, weights).tolist() == pytest.approx([expected, plain])
     shards = [weighted_loss(logits[:, rows], label[rows], weights, label) for rows in ([0], [1, 2])]
     assert sum(shards).tolist() == pytest.approx([expected, plain])
-
-
-def test_the_weighted_loss_is_the_weighted_cross_entropy_of_torch():
-    rng = torch.Generator().manual_seed(0)
-    weights = torch.tensor([EQUAL, (0.83, 0.17), (0.3, 0.9)])
-    logit = torch.randn(3, 50, generator=rng) * 4
-    label = (torch.rand(50, generator=rng) < 0.7).float()
-    losses = weighted_loss(logit, label, weights).tolist()
-    for loss, run, weight in zip(losses, torch.stack([torch.zeros(3, 50), logit], 2), weights, strict=True):
-        assert loss == pytest.approx(functional.cross_entropy(run, label.long(), weight).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["plain", "basic", "sqrt"])

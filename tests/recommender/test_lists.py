@@ -7,9 +7,7 @@ import pytest
 import torch
 
 from mmrec.pipeline import TrainedModel
-from mmrec.ranker.dlrm import TrainingRun
-from mmrec.ranker.inputs import RankerInputs
-from mmrec.ranker.training import TrainingTask
+from mmrec.ranker.inputs import RankerInputs, TrainingRun, TrainingTask
 from mmrec.recommender.lists import ListScorer
 from toys import ranker_of, toy_features
 

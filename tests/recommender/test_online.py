@@ -32,7 +32,7 @@ def test_a_live_review_changes_features_as_a_fit_does(fitted, online, is_new):
     row = names | {"rating": 2.0, "text": TEXT, "photos": [], "review_id": "live", "time": None}
     table = fitted.reviews.table
     table = pl.concat([table, pl.DataFrame([row | {"captions": []}], schema=table.schema)])
-    dataset = Dataset(replace(fitted.reviews, table=table), fitted.models, fitted.config)
+    dataset = Dataset.from_reviews(replace(fitted.reviews, table=table), fitted.models, fitted.config)
     builder, data = fitted.saved.model.builder.refit(dataset), dataset.data
     kinds = ("user", data.user, data.users), ("item", data.item, data.items)
     for live, code, (kind, entity, ids) in zip(

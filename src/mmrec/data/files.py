@@ -232,14 +232,14 @@ def parse_list(text: str) -> list[Any] | None:
 
 
 def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """Return an array to be filled; a large one is mapped to a file in the folder `TMPDIR`.
+    """Return an array of zeros; a large one is mapped to a file in the folder `TMPDIR`.
 
     The system writes it to the disk when memory is short. The file has no name, so it is gone when
     the array is, also after a crash. Raises a DataError if the disk has no room for it.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < _LARGE:
-        return np.empty(shape, dtype=dtype)
+        return np.zeros(shape, dtype=dtype)
     try:
         with tempfile.TemporaryFile(prefix="mmrec") as file:
             # Without this, a full disk would be noticed on writing, where it kills the process.

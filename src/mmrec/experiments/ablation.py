@@ -33,8 +33,7 @@ from mmrec.features.builder import FeatureBuilder, build_features
 from mmrec.features.dataset import Dataset
 from mmrec.features.tables import FEATURE_GROUPS, Features, available_groups
 from mmrec.llm.types import Note
-from mmrec.ranker.dlrm import TrainingRun
-from mmrec.ranker.inputs import RankerInputs
+from mmrec.ranker.inputs import RankerInputs, TrainingRun
 from mmrec.ranker.training import class_weights, predict_logits
 from mmrec.recommender.explain import shapley_value
 
@@ -138,13 +137,13 @@ def _variants(
         variant = config.model_copy(update={"annotation": annotation})
         if extra in extras and variant != config:
             others = pipeline.open_models(variant, store=models.store)
-            yield strategy, Dataset(reviews, others, variant), variant
+            yield strategy, Dataset.from_reviews(reviews, others, variant), variant
     if has_words:
         # Vectors of the whole reviews in place of their gists; the strategy is `notes`.
         notes = []
         for note, text in zip(dataset.notes, dataset.texts, strict=True):
             notes.append(Note(gist=text, price=note.price, categories=note.categories))
-        yield "whole reviews", Dataset(reviews, models, variant, notes), variant
+        yield "whole reviews", Dataset.from_reviews(reviews, models, variant, notes), variant
     if has_words and dataset.has_photos(prepared.evidence.evidence_rows, captions=False):
         if models.image_encoder.available():
             # Vectors of the photos themselves in place of their captions.

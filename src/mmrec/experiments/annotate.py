@@ -95,7 +95,7 @@ def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> Annota
     Raises DataError for too few reviews, and MmrecError where the language model cannot be used,
     or the budget is reached.
     """
-    dataset, plan = Dataset(reviews, models, config), models.annotator.plan
+    dataset, plan = Dataset.from_reviews(reviews, models, config), models.annotator.plan
     run = AnnotationRun(dataset, failed=models.annotator.failures)
     if config.vision.captioner != VisionConfig().captioner and plan is None:
         run.failed.update(dataset.captions.failures)

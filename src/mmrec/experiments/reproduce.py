@@ -34,8 +34,7 @@ from mmrec.experiments.report import charts
 from mmrec.experiments.report.html import ResultTable, write_page
 from mmrec.features.builder import build_features
 from mmrec.pipeline import PreparedData, TrainedModel, prepare_data, train_runs
-from mmrec.ranker.dlrm import TrainingRun
-from mmrec.ranker.inputs import RankerInputs
+from mmrec.ranker.inputs import RankerInputs, TrainingRun
 from mmrec.ranker.training import class_weights, predict_logits
 
 PROTOCOLS, MODELS = ("paper", "honest"), ("baseline", "proposed")

@@ -25,10 +25,8 @@ class Audit:
 
     policy: str
     rows: int
-    reviews: int
-    """Number of reviews that the audited rows may see, over both sides."""
-    violations: list[str]
-    """One sentence per violation; empty when the policy held."""
+    reviews: int  # that the audited rows may see, over both sides
+    violations: list[str]  # a sentence each; empty when the policy held
 
     @property
     def passed(self) -> bool:

@@ -29,18 +29,13 @@ class FeatureBuilder(BaseModel):
 
     config: Config
     constants: Constants
-    vocabulary: list[str]
-    """Categories by code, the most frequent in the evidence first."""
-    image: bool
-    """Whether items have an image block: there are photos, and a model to encode them."""
-    penalties: tuple[float, float] = (1.0, 1.0)
-    """Penalties of the effects of users and items (`mmrec.features.mixed_effects`)."""
-    unknown_effects: dict[EntityKind, dict[str, float]] = {}
-    """Effects of an unknown user and an unknown item, by column."""
-    factor_count: int = 0
-    """Length of the factors of users and items."""
+    vocabulary: list[str]  # categories by code, the most frequent in the evidence first
+    image: bool  # whether items have an image block: there are photos, and a model for them
+    penalties: tuple[float, float] = (1.0, 1.0)  # of the effects of users and items
+    unknown_effects: dict[EntityKind, dict[str, float]] = {}  # by column
+    factor_count: int = 0  # length of the factors of users and items
+    # By fold, fitted on what its rows may see; under `NO_GROUP` on all evidence.
     mixed_effects: dict[int, MixedEffects] = Field(default={}, exclude=True)
-    """Effects by fold, fitted on what its rows may see; under `NO_GROUP` on all evidence."""
 
     @classmethod
     def fit(cls, dataset: Dataset, evidence: Evidence, config: Config) -> FeatureBuilder:
@@ -68,7 +63,7 @@ class FeatureBuilder(BaseModel):
         builder = cls(
             config=config,
             constants=Constants.estimate(dataset.data, evidence.visible_rows(VALIDATION_FOLD)),
-            vocabulary=sorted(counts, key=lambda category: (-counts[category], category)),
+            vocabulary=sorted(counts, key=lambda name: (-counts[name], name)),
             image=has_photos and (kind != "baseline" or dataset.models.image_encoder.available()),
         )
         return builder._fit_effects(dataset, evidence) if kind == "mmrec" else builder
@@ -79,17 +74,16 @@ class FeatureBuilder(BaseModel):
         texts, effects = dataset.rated_texts, {}
         folds = np.unique(evidence.fold).tolist()
         # PyTorch's and NumPy's threads would wait for each other: three times as slow on 2 cores.
-        with threadpool_limits(1, "openmp"):
+        with threadpool_limits(1, "openmp"), track("fitting effects", len(folds)) as advance:
             penalties = choose_penalties(dataset.data, visible, validation_rows)
-            with track("fitting effects", len(folds)) as advance:
-                # A fold's sums are those of all texts less those of the few that it must not see.
-                all_sums = TextSums.from_rows(texts, evidence.evidence_rows)
-                for fold in folds:
-                    visible = evidence.visible_rows(fold)
-                    hidden = np.setdiff1d(evidence.evidence_rows, visible, assume_unique=True)
-                    fold_sums = all_sums.without(texts, hidden)
-                    effects[fold] = MixedEffects.fit(texts, visible, penalties, fold_sums)
-                    advance(1)
+            # A fold's sums are those of all texts less those of the few that it must not see.
+            all_sums = TextSums.from_rows(texts, evidence.evidence_rows)
+            for fold in folds:
+                visible = evidence.visible_rows(fold)
+                hidden = np.setdiff1d(evidence.evidence_rows, visible, assume_unique=True)
+                fold_sums = all_sums.without(texts, hidden)
+                effects[fold] = MixedEffects.fit(texts, visible, penalties, fold_sums)
+                advance(1)
         return self._with_effects(effects, penalties)
 
     def refit(self, dataset: Dataset) -> FeatureBuilder:
@@ -109,8 +103,8 @@ class FeatureBuilder(BaseModel):
             # The last row is that of an unknown user or item.
             unknown[kind] = {name: float(values[-1]) for name, values in columns.items()}
         changes = {"mixed_effects": effects, "penalties": penalties, "unknown_effects": unknown}
-        factor_count = final.factors["user"].shape[1]
-        return self.model_copy(update=changes | {"factor_count": factor_count})
+        changes["factor_count"] = final.factors["user"].shape[1]
+        return self.model_copy(update=changes)
 
     @property
     def uses_captions(self) -> bool:
@@ -133,8 +127,7 @@ class FeatureBuilder(BaseModel):
             vectors = {"reviews": dataset.text_vectors}
             sums = replace(ratings, vectors=vectors, text_count=text_count).over(views)
         else:
-            sums = self._annotation_sums(kind, views, dataset)
-            total = ratings.over(views)
+            sums, total = self._annotation_sums(kind, views, dataset), ratings.over(views)
             sums = replace(sums, rating_count=total.rating_count, rating_sum=total.rating_sum)
         if kind == "item" and self.image:
             photos = dataset.image_vectors if is_baseline else dataset.caption_vectors
@@ -149,17 +142,17 @@ class FeatureBuilder(BaseModel):
     ) -> EvidenceSums:
         if self.config.annotation.strategy == "notes":
             return dataset.note_sums(self.vocabulary).over(views)
-        summarised = views
-        if self.config.evidence.summaries == "all":
-            # The paper's summaries are of all evidence of an entity, whichever view they are for.
-            entity = dataset.data.user if kind == "user" else dataset.data.item
-            summarised = EvidenceViews.all_reviews(entity, np.sort(views.order))
+        encoder = dataset.models.encoder
+        if self.config.evidence.summaries != "all":
+            summaries = dataset.summaries(kind, views)
+            return annotation_sums(summaries, encoder, self.vocabulary)
+        # The paper's summaries are of all evidence of an entity, whichever view they are for.
+        entity = dataset.data.user if kind == "user" else dataset.data.item
+        summarised = EvidenceViews.all_reviews(entity, np.sort(views.order))
         summaries = dataset.summaries(kind, summarised)
-        sums = annotation_sums(summaries, dataset.models.encoder, self.vocabulary)
-        if summarised is not views:
-            position = np.searchsorted(summarised.entity, views.entity)
-            sums = sums.map(lambda values: values[position])
-        return sums
+        position = np.searchsorted(summarised.entity, views.entity)
+        sums = annotation_sums(summaries, encoder, self.vocabulary)
+        return sums.map(lambda values: values[position])
 
     def entity_effects(
         self, kind: EntityKind, views: EvidenceViews, block_views: int = 1 << 16
@@ -174,7 +167,6 @@ class FeatureBuilder(BaseModel):
         if not columns:
             return {}, None
         factors = files.allocate((len(views) + 1, self.factor_count), np.float16)
-        factors[:] = 0
         for fold, effects in self.mixed_effects.items():
             of_fold = np.flatnonzero(views.fold == fold)
             for name, values in effects.columns[kind].items():
@@ -230,7 +222,7 @@ class FeatureBuilder(BaseModel):
             present[name] = np.append(weight, 0).astype(np.float32)
         for name, means in sums.vectors.items():
             vectors[name] = files.allocate((len(means) + 1, means.shape[1]), np.float16)
-            vectors[name][:-1], vectors[name][-1] = means, 0
+            vectors[name][:-1] = means
         built = EntityFeatures(tuple(columns), dense, vectors, present, categories)
         return built if factors is None else replace(built, factors=factors)
 

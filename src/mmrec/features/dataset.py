@@ -8,13 +8,12 @@ from functools import cached_property
 from itertools import chain
 
 import numpy as np
-import polars as pl
 from scipy.sparse import csr_matrix
 
 from mmrec.cache.store import Store
 from mmrec.config import Config
 from mmrec.data import files
-from mmrec.data.schema import ITEM_SCHEMA, REVIEW_SCHEMA, EntityKind, Interactions, Reviews
+from mmrec.data.schema import NO_TIME, EntityKind, Interactions, Reviews
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.evidence.policies import EvidenceViews
 from mmrec.features.mixed_effects import RatedTexts
@@ -34,51 +33,47 @@ class Models:
     store: Store
     encoder: Encoder
     annotator: Annotator
-    quote_annotator: Annotator
-    """Writes notes whose likes and dislikes are the reviews' own sentences."""
+    quote_annotator: Annotator  # of notes whose likes and dislikes are the reviews' own sentences
     captioner: Captioner
-    image_encoder: ImageEncoder
-    """Photos to vectors (the paper's baseline)."""
+    image_encoder: ImageEncoder  # of the paper's baseline
 
 
+@dataclass(eq=False)
 class Dataset:
     """n reviews of m items, and what was read out of them.
 
-    Args:
-        reviews, models: the reviews, and the models to use.
-        config: photos with more pixels than it allows are refused.
-        notes: (n) notes, where the reviews have been annotated before.
-        summary: the summary of all reviews together, where that is known.
-
-    Attributes:
-        data: who rated what.
-        photos, item_photos: (n) and (m) paths of the photos of reviews, and of items themselves.
-        review_captions, item_captions: (n) and (m) captions that came with the data, in place of
-            photos; empty lists where none did.
-        part: (n,) the part of the data that each review is annotated with: its fold, if any.
+    Captions came with the data, in place of photos; where none did, their lists are empty.
     """
 
-    def __init__(
-        self,
-        reviews: Reviews,
-        models: Models,
-        config: Config,
-        notes: list[Note] | None = None,
-        summary: Summary | None = None,
-    ) -> None:
-        table, self.models = reviews.table, models
-        self.data = Interactions.from_table(table)
-        self.texts, self.review_ids = table["text"].to_list(), table["review_id"].to_list()
-        self.photos, self.review_captions = _lists(table, "photos"), _lists(table, "captions")
-        # By code; items without a row have neither photos nor captions.
-        photos = dict(zip(reviews.items["item"], _lists(reviews.items, "photos"), strict=True))
-        captions = dict(zip(reviews.items["item"], _lists(reviews.items, "captions"), strict=True))
-        self.item_photos = [photos.get(item, []) for item in self.data.items]
-        self.item_captions = [captions.get(item, []) for item in self.data.items]
+    models: Models
+    data: Interactions  # who rated what
+    texts: list[str]
+    review_ids: list[str]
+    photos: list[list[str]]  # paths, by review
+    item_photos: list[list[str]]  # of the m items themselves
+    review_captions: list[list[str]]
+    item_captions: list[list[str]]
+    max_pixels: int = 0  # photos with more are refused
+    known_notes: list[Note] | None = None  # where the reviews have been annotated before
+    known_summary: Summary | None = None  # of all reviews together
+
+    def __post_init__(self) -> None:
+        # (n,) the part of the data that each review is annotated with: its fold, if any.
         self.part = np.zeros(len(self.texts), dtype=np.int64)
-        self._photo_annotator = PhotoAnnotator(models.store, config.read.max_pixels)
-        self._notes, self._summary = notes, summary
+        self._photo_annotator = PhotoAnnotator(self.models.store, self.max_pixels)
         self._note_sums: dict[tuple[str, ...], EvidenceSums] = {}
+
+    @classmethod
+    def from_reviews(
+        cls, reviews: Reviews, models: Models, config: Config, notes: list[Note] | None = None
+    ) -> Dataset:
+        """All reviews of a table, and their notes where these are known."""
+        table, data = reviews.table, Interactions.from_table(reviews.table)
+        texts, ids = table["text"].to_list(), table["review_id"].to_list()
+        photos = _lists(reviews, data.items, "photos")
+        captions = _lists(reviews, data.items, "captions")
+        pixels = config.read.max_pixels
+        return cls(models, data, texts, ids, *photos, *captions, pixels, notes)
 
     @classmethod
     def single_review(
@@ -92,12 +87,14 @@ class Dataset:
     ) -> Dataset:
         """One annotated review of an unnamed user and item, with captions of the item.
 
-        Its rating may be NaN.
+        Its rating may be NaN. It is not read from a table, which would take a millisecond.
         """
-        review = {"review_id": "", "user": "", "item": "", "rating": rating, "text": text}
-        item = {"item": "", "captions": [*captions]}
-        table, items = pl.DataFrame([review], REVIEW_SCHEMA), pl.DataFrame([item], ITEM_SCHEMA)
-        return cls(Reviews(table, items), models, Config(), [note], summary or Summary(text=text))
+        zero, times = np.zeros(1, dtype=np.int64), np.array([NO_TIME])
+        data = Interactions(zero, zero, np.array([rating], np.float32), times, [""], [""])
+        summary = summary or Summary(text=text)
+        none: list[list[str]] = [[]]
+        of_item = none, none, none, [[*captions]]
+        return cls(models, data, [text], [""], *of_item, 0, [note], summary)
 
     @classmethod
     def from_description(cls, text: str, models: Models) -> Dataset:
@@ -121,7 +118,9 @@ class Dataset:
     @cached_property
     def notes(self) -> list[Note]:
         """(n) notes; each review is read by itself."""
-        return self.models.annotator.write_notes(self.texts) if self._notes is None else self._notes
+        if self.known_notes is not None:
+            return self.known_notes
+        return self.models.annotator.write_notes(self.texts)
 
     def quotable_notes(self, rows: np.ndarray) -> list[Note]:
         """Notes of some reviews whose likes and dislikes are sentences of the review itself."""
@@ -138,8 +137,8 @@ class Dataset:
 
     def summaries(self, kind: EntityKind, views: EvidenceViews) -> list[Summary]:
         """A summary of the reviews of every view."""
-        if self._summary is not None:
-            return [self._summary] * len(views)
+        if self.known_summary is not None:
+            return [self.known_summary] * len(views)
         rating, time, part = self.data.rating.tolist(), self.data.time.tolist(), self.part.tolist()
         reviews = list(map(Review, self.texts, rating, time, part))
         groups = [[reviews[row] for row in rows] for rows in views.review_sets()]
@@ -195,12 +194,16 @@ class Dataset:
         return PhotoVectors.build(self.photos, self.item_photos, vectors, image_encoder.width)
 
 
-def _lists(table: pl.DataFrame, column: str) -> list[list[str]]:
-    """A column of lists; empty lists where the table has none."""
-    if column not in table.columns:
-        return [[]] * table.height
-    # Not `fill_null`, which is slow for the single rows of requests.
-    return [cell or [] for cell in table[column].to_list()]
+def _lists(
+    reviews: Reviews, items: list[str], name: str
+) -> tuple[list[list[str]], list[list[str]]]:
+    """Photos or captions of all reviews, and of all items; empty lists where a table has none."""
+    cells: list[list[list[str]]] = []
+    for table in (reviews.table, reviews.items):
+        has_column = name in table.columns
+        cells.append(table[name].fill_null([]).to_list() if has_column else [[]] * table.height)
+    of_item = dict(zip(reviews.items["item"], cells[1], strict=True))
+    return cells[0], [of_item.get(item, []) for item in items]
 
 
 def annotation_sums(
@@ -242,12 +245,11 @@ def annotation_sums(
 
 @dataclass(frozen=True)
 class PhotoVectors:
-    """(k, d) float16 vectors of what k photos show, and how often (n) reviews, and (m) items
-    themselves, show each photo."""
+    """Vectors of what k photos show, and how often reviews, and items themselves, show each photo."""
 
-    vectors: np.ndarray
-    review_counts: csr_matrix
-    item_counts: csr_matrix
+    vectors: np.ndarray  # (k, d) float16
+    counts: csr_matrix  # (n + m, k): of n reviews, then of m items
+    reviews: int  # n
 
     @classmethod
     def build(
@@ -260,16 +262,15 @@ class PhotoVectors:
         """Build from the names of photos of reviews and items; those without a vector are left out."""
         columns = {name: column for column, name in enumerate(vectors)}
         stacked = np.stack([*vectors.values()]) if vectors else np.zeros((0, width), np.float16)
-        counts = []
-        for groups in (reviews, items):
-            cells: list[tuple[int, int]] = []
-            for row, group in enumerate(groups):
-                cells += [(row, columns[name]) for name in group if name in columns]
-            indices = np.array(cells, dtype=np.int64).reshape(-1, 2).T
-            ones = np.ones(indices.shape[1], dtype=np.float32)
-            # Entries at the same place are added up.
-            counts.append(csr_matrix((ones, indices), shape=(len(groups), len(columns))))
-        return cls(stacked, *counts)
+        groups = [*reviews, *items]
+        cells: list[tuple[int, int]] = []
+        for row, group in enumerate(groups):
+            cells += [(row, columns[name]) for name in group if name in columns]
+        indices = np.array(cells, dtype=np.int64).reshape(-1, 2).T
+        ones = np.ones(indices.shape[1], dtype=np.float32)
+        # Entries at the same place are added up.
+        counts = csr_matrix((ones, indices), shape=(len(groups), len(columns)))
+        return cls(stacked, counts, len(reviews))
 
     def view_means(
         self, views: EvidenceViews, columns_at_once: int = 128
@@ -279,13 +280,13 @@ class PhotoVectors:
         A view has the photos of its reviews and the item's own. Only `columns_at_once` columns are
         in memory as a dense sum over reviews.
         """
+        reviews_have_photos = self.counts.indptr[self.reviews] > 0
 
         def total(values: np.ndarray) -> np.ndarray:
             """(v, c) sums of (k, c) values over the photos of each view."""
-            sums: np.ndarray = (self.item_counts @ values)[views.entity]
-            if self.review_counts.nnz:
-                sums = sums + views.sum(self.review_counts @ values)
-            return sums
+            shown: np.ndarray = self.counts @ values  # (n + m, c)
+            sums = shown[self.reviews + views.entity]
+            return sums + views.sum(shown) if reviews_have_photos else sums
 
         photos, width = self.vectors.shape
         counts = total(np.ones((photos, 1), dtype=np.float32))[:, 0]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix
@@ -19,18 +20,16 @@ from scipy.sparse.linalg import LinearOperator, cg
 from mmrec.data import files
 from mmrec.data.schema import EntityKind, Interactions
 
-_STAR_RANGES = ((0.0, 1.5), (1.5, 2.9), (2.9, 3.9), (3.9, 4.9))
-TEXT_COLUMNS = ("text rating effect", "log length", "blank")
-"""Columns that are made of texts rather than of ratings."""
-_STAR_COLUMNS = [f"stars to {high:g}" for _, high in _STAR_RANGES]
+_STAR_EDGES = (0.0, 1.5, 2.9, 3.9, 4.9)
+_STAR_COLUMNS = ("stars to 1.5", "stars to 2.9", "stars to 3.9", "stars to 4.9")
+TEXT_COLUMNS = ("text rating effect", "log length", "blank")  # made of texts, not of ratings
 EFFECT_COLUMNS = ("rating effect", "spread", *_STAR_COLUMNS, *TEXT_COLUMNS)
 """Columns of each user and item: effect on the rating; residual variance; shares of ratings in
 ranges of stars; effect on the rating predicted from text; mean log length of texts; share of blank
 texts."""
-PRIOR_REVIEWS = 5.0
-"""Reviews' worth of the overall mean that the mean of a column is shrunk with."""
-PRIOR_TEXTS = 4.0
-"""Texts' worth of the overall mean that the mean vector of an item is shrunk with."""
+# Reviews' worth of the overall mean that the mean of a column is shrunk with, and texts' worth that
+# the mean vector of an item is.
+PRIOR_REVIEWS, PRIOR_TEXTS = 5.0, 4.0
 _BLOCK_CELLS = 1 << 19  # numbers of vectors or topics that are in memory at once
 
 
@@ -56,14 +55,10 @@ class TextSums:
     over the texts that the fold must not see, so that vectors are read twice, not once per fold."""
 
     rating_sum: float
-    gram: np.ndarray
-    """(d, d) sum of x x'."""
-    product: np.ndarray
-    """(d,) sum of x y."""
-    item_vector: np.ndarray
-    """(items + 1, d) sum of x by item."""
-    item_count: np.ndarray
-    """(items + 1,) number of texts by item."""
+    gram: np.ndarray  # (d, d) sum of x x'
+    product: np.ndarray  # (d,) sum of x y
+    item_vector: np.ndarray  # (items + 1, d) sum of x by item
+    item_count: np.ndarray  # (items + 1,) number of texts by item
 
     @classmethod
     def from_rows(cls, texts: RatedTexts, rows: np.ndarray) -> TextSums:
@@ -73,7 +68,6 @@ class TextSums:
         rating = texts.data.rating[rows].astype(np.float64)
         gram, product = np.zeros((width, width)), np.zeros(width)
         item_vector = files.allocate((items, width), np.float64)
-        item_vector[:] = 0
         for block, x in texts.blocks(rows):  # x: (b, d)
             gram += x.T @ x
             product += rating[block] @ x
@@ -89,30 +83,24 @@ class TextSums:
         """The sums over all texts of these except `rows`."""
         removed = TextSums.from_rows(texts, rows)
         # In place: this is the one large array.
-        item_vector = np.subtract(self.item_vector, removed.item_vector, out=removed.item_vector)
-        gram, product = self.gram - removed.gram, self.product - removed.product
-        rating_sum, item_count = (
+        np.subtract(self.item_vector, removed.item_vector, out=removed.item_vector)
+        return TextSums(
             self.rating_sum - removed.rating_sum,
+            self.gram - removed.gram,
+            self.product - removed.product,
+            removed.item_vector,
             self.item_count - removed.item_count,
         )
-        return TextSums(rating_sum, gram, product, item_vector, item_count)
 
 
 @dataclass(frozen=True)
 class TextRegression:
-    """A ridge regression of ratings on text vectors, and the topics of items.
-
-    Attributes:
-        mean_rating: mean of the ratings.
-        mean_vector: (d,) mean of the text vectors.
-        weights: (d,) of the regression; its intercept is `mean_rating` at `mean_vector`.
-        topic_axes: (d, t) of the topics, scaled so that an item's have length 1 on average.
-    """
+    """A ridge regression of ratings on text vectors, and the topics of items."""
 
     mean_rating: float
-    mean_vector: np.ndarray
-    weights: np.ndarray
-    topic_axes: np.ndarray
+    mean_vector: np.ndarray  # (d,) of the texts
+    weights: np.ndarray  # (d,); the intercept is `mean_rating` at `mean_vector`
+    topic_axes: np.ndarray  # (d, t), scaled so that an item's topics have length 1 on average
 
     @classmethod
     def fit(
@@ -139,10 +127,8 @@ class TextRegression:
         _, axes = np.linalg.eigh(item_mean.T @ item_mean)  # ascending by eigenvalue
         axes = axes[:, : -topics - 1 : -1]  # (d, t), the largest first
         item_topics = item_mean @ axes  # (items + 1, t)
-        length = 1.0
-        if (has_text := sums.item_count > 0).any():
-            squared_length = np.square(item_topics[has_text]).sum(1)
-            length = max(np.sqrt(squared_length.mean()), 1e-6)  # root mean square
+        squares = np.square(item_topics[sums.item_count > 0]).sum(1)
+        length = max(np.sqrt(squares.mean()), 1e-6) if len(squares) else 1.0  # root mean square
         regression = cls(float(mean_rating), mean_vector, weights, axes / length)
         return regression, item_topics / length
 
@@ -156,16 +142,13 @@ class TextRegression:
 class MixedEffects:
     """Effects and factors of every user and every item; the last row is for unknown ids.
 
-    Attributes:
-        columns: kind -> column -> (users + 1,) or (items + 1,) float32.
-        factors: kind -> (users + 1, t) or (items + 1, t) float16. Their dot product, the *factor
-            score*, estimates how far a rating lies above the effects: from the user's residuals on
-            other items, by how alike the topics of these items are.
-        text_regression: how ratings are predicted from text, and the axes of the topics.
+    The dot product of the factors of a user and an item, the *factor score*, estimates how far a
+    rating lies above the effects: from the user's residuals on other items, by how alike the topics
+    of these items are.
     """
 
-    columns: dict[EntityKind, dict[str, np.ndarray]]
-    factors: dict[EntityKind, np.ndarray]
+    columns: dict[EntityKind, dict[str, np.ndarray]]  # (users + 1,) or (items + 1,) float32
+    factors: dict[EntityKind, np.ndarray]  # (users + 1, t) or (items + 1, t) float16
     text_regression: TextRegression
 
     @classmethod
@@ -189,16 +172,14 @@ class MixedEffects:
         user, item = data.user[rows], data.item[rows]
         residual = target[:, 0] - user_effect[user, 0] - item_effect[item, 0]
         statistics = review_statistics(rating, residual, texts.length[rows])
-        columns: dict[EntityKind, dict[str, np.ndarray]] = {
-            "user": _columns(user, user_effect, statistics),
-            "item": _columns(item, item_effect, statistics),
-        }
         user_factors = _user_factors(topics, user, item, residual, len(user_effect))
-        factors: dict[EntityKind, np.ndarray] = {
-            "user": user_factors,
-            "item": topics.astype(np.float16),
-        }
-        return cls(columns, factors, regression)
+        user_columns = _columns(user, user_effect, statistics)
+        item_columns = _columns(item, item_effect, statistics)
+        return cls(
+            {"user": user_columns, "item": item_columns},
+            {"user": user_factors, "item": topics.astype(np.float16)},
+            regression,
+        )
 
 
 def review_statistics(
@@ -206,7 +187,7 @@ def review_statistics(
 ) -> dict[str, np.ndarray]:
     """(n,) values of each review for every column that is a shrunken mean of them."""
     columns = {"spread": residual**2}  # its mean is the residual variance
-    for name, (low, high) in zip(_STAR_COLUMNS, _STAR_RANGES, strict=True):
+    for name, (low, high) in zip(_STAR_COLUMNS, pairwise(_STAR_EDGES), strict=True):
         columns[name] = (rating > low) & (rating <= high)
     return columns | {"log length": np.log1p(length), "blank": length == 0}
 
@@ -278,10 +259,10 @@ def fit_effects(
     def equations(effect: np.ndarray) -> np.ndarray:
         return np.asarray(item_weight * effect - pairs.T @ (pairs @ effect / user_weight))
 
-    square = (items, items)
-    system = LinearOperator(square, equations, dtype=np.float64)
-    preconditioner = LinearOperator(square, lambda x: x / item_weight, dtype=np.float64)
-    user_effect, item_effect = (np.zeros((size, target.shape[1])) for size in pairs.shape)
+    system = LinearOperator((items, items), equations, dtype=np.float64)
+    preconditioner = LinearOperator(system.shape, lambda x: x / item_weight, dtype=np.float64)
+    columns = target.shape[1]
+    user_effect, item_effect = np.zeros((users, columns)), np.zeros((items, columns))
     for column, values in enumerate(target.T):
         user_sum = np.bincount(user, weights=values, minlength=users)
         item_sum = np.bincount(item, weights=values, minlength=items)
@@ -299,7 +280,6 @@ def _user_factors(
     topics, residual = topics.astype(np.float32), residual.astype(np.float32)
     width = topics.shape[1]
     factors = files.allocate((users, width), np.float16)
-    factors[:] = 0
     by_user = np.argsort(user, kind="stable")  # (m,) reviews, those of one user next to each other
     count = np.bincount(user, minlength=users)
     start = np.cumsum(count) - count  # of every user in `by_user`

@@ -26,23 +26,14 @@ FEATURE_GROUPS = ("ratings", "user text", "item text", "price", "categories", "p
 
 @dataclass(frozen=True)
 class EvidenceSums:
-    """What the reviews of every view add up to; features are made of these alone.
+    """What the reviews of v views add up to, or n single reviews; features are made of these alone."""
 
-    The same for n single reviews, before they are added up: then v is n.
-
-    Attributes:
-        rating_count, rating_sum: (v,) number of ratings, and their sum.
-        vectors: block -> (v, d) mean vectors.
-        text_count: block -> (v,) number of texts, or photos, behind each mean.
-        price, categories: (v, 4) and (v, c) votes, as in `PRICE_TAGS` and the vocabulary.
-    """
-
-    rating_count: np.ndarray
-    rating_sum: np.ndarray
-    vectors: Mapping[str, np.ndarray]
-    text_count: Mapping[str, np.ndarray]
-    price: np.ndarray
-    categories: np.ndarray
+    rating_count: np.ndarray  # (v,)
+    rating_sum: np.ndarray  # (v,)
+    vectors: Mapping[str, np.ndarray]  # block -> (v, d) means
+    text_count: Mapping[str, np.ndarray]  # block -> (v,) texts, or photos, behind each mean
+    price: np.ndarray  # (v, 4) votes, as in `PRICE_TAGS`
+    categories: np.ndarray  # (v, c) votes, as in the vocabulary
 
     def over(self, views: EvidenceViews) -> EvidenceSums:
         """The sums of views, from those of single reviews."""
@@ -50,11 +41,10 @@ class EvidenceSums:
         def total(values: np.ndarray) -> np.ndarray:
             return views.sum(values) if values.ndim > 1 else views.sum(values[:, None])[:, 0]
 
-        sums = replace(self, vectors={}).map(total)
-        vectors = {}
+        sums, means = replace(self, vectors={}).map(total), {}
         for name, values in self.vectors.items():
-            vectors[name] = views.mean(values, sums.text_count[name])
-        return replace(sums, vectors=vectors)
+            means[name] = views.mean(values, sums.text_count[name])
+        return replace(sums, vectors=means)
 
     def __add__(self, more: EvidenceSums) -> EvidenceSums:
         """The sums over the reviews of both, view by view; blocks may be missing in either."""
@@ -73,11 +63,9 @@ class EvidenceSums:
     def map(self, change: Callable[[np.ndarray], np.ndarray]) -> EvidenceSums:
         """The sums with each array changed: some of the views, or zeros like them."""
         vectors = {name: change(values) for name, values in self.vectors.items()}
-        text_count = {name: change(values) for name, values in self.text_count.items()}
-        ratings = change(self.rating_count), change(self.rating_sum)
-        return EvidenceSums(
-            *ratings, vectors, text_count, change(self.price), change(self.categories)
-        )
+        count = {name: change(values) for name, values in self.text_count.items()}
+        ratings, price = (change(self.rating_count), change(self.rating_sum)), change(self.price)
+        return EvidenceSums(*ratings, vectors, count, price, change(self.categories))
 
 
 def rating_sums(rating: np.ndarray) -> EvidenceSums:
@@ -92,11 +80,8 @@ def rating_sums(rating: np.ndarray) -> EvidenceSums:
 class Constants:
     """Figures of the training data that features are made with; saved with a model.
 
-    Attributes:
-        mean: mean rating.
-        user_prior, item_prior: reviews' worth of `mean` that the mean rating of a user, or an
-            item, is shrunk with: variance within entities over variance between them
-            (James-Stein, by moments).
+    The mean rating of a user, or an item, is shrunk with as many reviews' worth of the overall mean
+    as its prior: variance within entities over variance between them (James-Stein, by moments).
     """
 
     mean: float
@@ -132,21 +117,15 @@ def _prior(rating: np.ndarray, entity: np.ndarray) -> float:
 class EntityFeatures:
     """Features of all v views of users, or of items, and of an unknown one as the last.
 
-    Attributes:
-        names: names of the dense columns.
-        dense: (v + 1, p) float32.
-        vectors: block -> (v + 1, d) float16, zero where missing.
-        present: block -> (v + 1,) 0 where missing, else up to 1, less for a mean of few texts.
-        categories: (v + 1, 11) int64 codes, padded with the size of the vocabulary (the paper's
-            179); (v + 1, 0) where not used.
-        factors: (v + 1, t) float16, whose dot product over both sides is a feature of the pair
-            (see `mmrec.features.mixed_effects`); empty where not used.
+    Categories are (v + 1, 11) int64 codes, padded with the size of the vocabulary (the paper's 179);
+    (v + 1, 0) where not used. Factors, whose dot product over both sides is a feature of the pair
+    (see `mmrec.features.mixed_effects`), are empty where not used.
     """
 
-    names: tuple[str, ...]
-    dense: np.ndarray
-    vectors: dict[str, np.ndarray]
-    present: dict[str, np.ndarray]
+    names: tuple[str, ...]  # of the dense columns
+    dense: np.ndarray  # (v + 1, p) float32
+    vectors: dict[str, np.ndarray]  # block -> (v + 1, d) float16, zero where missing
+    present: dict[str, np.ndarray]  # block -> (v + 1,) 0 where missing, 1 for a mean of many texts
     categories: np.ndarray
     factors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float16))
 

@@ -6,7 +6,6 @@ Weights have a leading run axis, so that R products are one: a run becomes as ch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import combinations, pairwise, starmap
 from typing import Any, cast
@@ -17,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from mmrec.features.tables import visible_columns
-from mmrec.ranker.inputs import Batch, Shard, Standardiser, category_bag
+from mmrec.ranker.inputs import Batch, Shard, Standardiser, TrainingRun
 
 _BYTE_LEVELS = 256
 
@@ -25,13 +24,11 @@ _BYTE_LEVELS = 256
 class StackedLinear(nn.Module):
     """R affine maps, of inputs that all runs share or of inputs of each run."""
 
-    input_mask: Tensor | None
-
     def __init__(self, runs: int, inputs: int, outputs: int, bias: bool = True) -> None:
         super().__init__()
+        self.input_mask: Tensor | None = None
         self.weight = nn.Parameter(torch.zeros(runs, inputs, outputs))
         self.bias = nn.Parameter(torch.zeros(runs, 1, outputs)) if bias else None
-        self.register_buffer("input_mask", None, persistent=False)
 
     def mask_inputs(self, mask: Tensor) -> None:
         """Hide inputs from runs: (R, inputs), 0 where a run does not see the input (ablation)."""
@@ -159,32 +156,13 @@ class RankerShape(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dense: int
-    """Number of dense columns."""
-    groups: dict[str, dict[str, int]]
-    """Reducers: name -> (block -> width)."""
-    categories: int
-    """Size of the category vocabulary; 0 leaves categories out."""
+    dense: int  # columns
+    groups: dict[str, dict[str, int]]  # reducers: name -> (block -> width)
+    categories: int  # size of the vocabulary; 0 leaves categories out
     embedding_size: int
     hidden_size: int
-    runs: int = 1
-    """Number of training runs side by side."""
-    linear: bool = False
-    """Whether DLRM corrects a linear model, starting from a correction of zero."""
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """Settings in which the runs of a stack differ."""
-
-    seed: int
-    """Of the initial weights and of dropout."""
-    dropout: float
-    """Share of cells that every MLP drops."""
-    class_weights: tuple[float, float]
-    """Of (dislike, like) in the loss."""
-    masked_groups: frozenset[str] = frozenset()
-    """Groups of inputs (`mmrec.features.tables`) hidden from the run (ablation)."""
+    runs: int = 1  # side by side
+    linear: bool = False  # whether DLRM corrects a linear model, from a correction of zero on
 
 
 class Reducer(nn.Module):
@@ -196,20 +174,13 @@ class Reducer(nn.Module):
 
     def __init__(self, inputs: int, shape: RankerShape) -> None:
         super().__init__()
-        sizes = [inputs, shape.hidden_size, shape.embedding_size]
-        self.layers = StackedMLP(shape.runs, sizes)
+        self.layers = StackedMLP(shape.runs, [inputs, shape.hidden_size, shape.embedding_size])
         self.head = StackedLinear(shape.runs, shape.embedding_size, 1)
 
     def forward(self, columns: Tensor, dropout: StackedDropout | None) -> Tensor:
         """(R, B, embedding_size) reduced vectors of (B, inputs) columns."""
         reduced: Tensor = self.layers(columns, dropout)
         return reduced
-
-
-def interact(vectors: Sequence[Tensor]) -> Tensor:
-    """Dot products of all pairs of k (..., d) vectors: (..., k (k - 1) / 2), pairs in row order."""
-    pairs = combinations(vectors, 2)
-    return torch.stack([(first * second).sum(-1) for first, second in pairs], dim=-1)
 
 
 class Ranker(nn.Module):
@@ -305,7 +276,9 @@ class Ranker(nn.Module):
         if batch.vectors:
             for name, blocks in self.shape.groups.items():
                 columns[name] = self.standardiser.block_columns(batch, blocks)
-        columns["categories"] = category_bag(batch.categories, self.shape.categories)
+        codes, size = batch.categories, self.shape.categories
+        # The last indicator is that of the padding, which is no category.
+        columns["categories"] = torch.zeros(len(codes), size + 1).scatter_(1, codes, 1.0)[:, :size]
         return columns
 
     def linear_columns(self, batch: Batch) -> Tensor:
@@ -322,8 +295,9 @@ class Ranker(nn.Module):
         vectors = [bottom, *reduced]
         if self.categories is not None:
             vectors.append(self.categories(columns["categories"]))
-        if len(vectors) > 1:
-            bottom = torch.cat([bottom, interact(vectors)], dim=-1)
+        if len(vectors) > 1:  # dot products of all pairs, in row order
+            products = [(first * second).sum(-1) for first, second in combinations(vectors, 2)]
+            bottom = torch.cat([bottom, torch.stack(products, dim=-1)], dim=-1)
         logit: Tensor = self.top(bottom, self.dropout)
         if self.linear is not None:
             logit = logit + self.linear(torch.cat([*columns.values()], dim=1))

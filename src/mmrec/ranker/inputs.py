@@ -37,19 +37,10 @@ class Shard:
 class Batch:
     """Inputs of a ranker for B pairs of a user and an item; blocks are named as in `user gist`."""
 
-    dense: Tensor
-    """(B, p) columns of the user, then of the item, then of the pair."""
-    vectors: dict[str, Tensor]
-    """Block -> (B, d); zero where missing."""
-    present: dict[str, Tensor]
-    """Block -> (B, 1) weight, from 0 (missing) to 1."""
-    categories: Tensor
-    """(B, k) codes of the item's categories, padded with the size of the vocabulary."""
-
-
-def category_bag(codes: Tensor, size: int) -> Tensor:
-    """(B, size) indicators of `size` categories from (B, k) codes; the padding code sets none."""
-    return torch.zeros(len(codes), size + 1).scatter_(1, codes, 1.0)[:, :size]
+    dense: Tensor  # (B, p) columns of the user, then of the item, then of the pair
+    vectors: dict[str, Tensor]  # block -> (B, d); zero where missing
+    present: dict[str, Tensor]  # block -> (B, 1) weight, from 0 (missing) to 1
+    categories: Tensor  # (B, k) codes of the item's, padded with the size of the vocabulary
 
 
 @dataclass(frozen=True)
@@ -149,6 +140,32 @@ class RankerInputs:
             vectors[name], present[name] = self.gather_block(name, view)
         categories = torch.from_numpy(self.item.categories)[item_text_view]
         return Batch(torch.cat(dense, dim=1), vectors, present, categories)
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """Features of n rows, their (n,) bool labels (likes), and the rows to use."""
+
+    inputs: RankerInputs
+    label: np.ndarray
+    train_rows: np.ndarray
+    valid_rows: np.ndarray  # select the epoch, by the loss
+    test_rows: np.ndarray | None = None  # select it in their place, by the false positive rate
+
+    @property
+    def selection_rows(self) -> np.ndarray:
+        """Rows that select the epoch; those of test in the paper."""
+        return self.valid_rows if self.test_rows is None else self.test_rows
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """Settings in which the runs of a stack differ."""
+
+    seed: int  # of the initial weights and of dropout
+    dropout: float  # share of cells that every MLP drops
+    class_weights: tuple[float, float]  # of (dislike, like) in the loss
+    masked_groups: frozenset[str] = frozenset()  # `FEATURE_GROUPS` hidden from the run (ablation)
 
 
 class Standardiser(nn.Module):

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from mmrec.ranker.dlrm import Ranker, RankerShape, TrainingRun
-from mmrec.ranker.training import TrainingTask
+from mmrec.ranker.dlrm import Ranker, RankerShape
+from mmrec.ranker.inputs import TrainingRun, TrainingTask
 
 _CHUNK_ROWS = 4096
 

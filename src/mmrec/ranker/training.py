@@ -17,30 +17,18 @@ from torch.nn import functional
 
 from mmrec.config import TrainingConfig
 from mmrec.console import track
-from mmrec.ranker.dlrm import Ranker, StackedLinear, TrainingRun
-from mmrec.ranker.inputs import Batch, ColdStartDropout, RankerInputs, Shard
+from mmrec.ranker.dlrm import Ranker, StackedLinear
+from mmrec.ranker.inputs import (
+    Batch,
+    ColdStartDropout,
+    RankerInputs,
+    Shard,
+    TrainingRun,
+    TrainingTask,
+)
 
 _CHUNK_ROWS = 8192
-Predict = Callable[[Tensor], Tensor]
-"""(R, B) logits of (B,) rows."""
-
-
-@dataclass(frozen=True)
-class TrainingTask:
-    """Features of n rows, their (n,) bool labels (likes), and the rows to use."""
-
-    inputs: RankerInputs
-    label: np.ndarray
-    train_rows: np.ndarray
-    valid_rows: np.ndarray
-    """Rows that select the epoch, by the loss."""
-    test_rows: np.ndarray | None = None
-    """Rows that select it in their place, by the false positive rate (the paper)."""
-
-    @property
-    def selection_rows(self) -> np.ndarray:
-        """Rows that select the epoch."""
-        return self.valid_rows if self.test_rows is None else self.test_rows
+Predict = Callable[[Tensor], Tensor]  # (R, B) logits of (B,) rows
 
 
 @dataclass
@@ -85,9 +73,8 @@ def _row_weights(label: Tensor, weights: Tensor) -> Tensor:
 
 def _row_losses(logit: Tensor, label: Tensor, weights: Tensor) -> Tensor:
     """(R, B) weighted cross entropy of (R, B) logits."""
-    label_of_run = label.expand_as(logit)
-    entropy = functional.binary_cross_entropy_with_logits(logit, label_of_run, reduction="none")
-    return _row_weights(label, weights) * entropy
+    entropy = functional.binary_cross_entropy_with_logits
+    return _row_weights(label, weights) * entropy(logit, label.expand_as(logit), reduction="none")
 
 
 def weighted_loss(
@@ -113,21 +100,14 @@ def predict_logits(
 
 @dataclass
 class StackTrainer:
-    """Trains a standardised stack in place: the state that all steps share, and the runs still in training.
-
-    Attributes:
-        ranker, runs: the stack, initialised, and the settings of its runs.
-        task, config: rows and labels, shared by all runs, and settings.
-        seed: of the order of rows, and of cold-start dropout.
-        shard: rows of every batch that this process computes; by default all of them.
-    """
+    """Trains a standardised stack in place: what all steps share, and the runs still in training."""
 
     ranker: Ranker
     runs: Sequence[TrainingRun]
     task: TrainingTask
     config: TrainingConfig
-    seed: int
-    shard: Shard = field(default_factory=Shard)
+    seed: int  # of the order of rows, and of cold-start dropout
+    shard: Shard = field(default_factory=Shard)  # rows of each batch that this process computes
 
     def __post_init__(self) -> None:
         self.ranker.dropout.shard = self.shard
@@ -154,12 +134,10 @@ class StackTrainer:
         learned = [parameter for parameter in ranker.parameters() if parameter.requires_grad]
         initial = [parameter.detach().clone() for parameter in learned]
         before = _row_losses(*self._selection_logits(self.score), self.weights)  # (R, m)
-        by_fpr = self.task.test_rows is not None
-        patience = self.config.patience
+        patience, by_fpr = self.config.patience, self.task.test_rows is not None
         history["ranker"] = self.optimise(learned, self.score, "ranker", patience, by_fpr=by_fpr)
         if ranker.linear is not None:
-            # A correction stays where validation rows prove it: the gain of a run is on average over
-            # one standard error above zero.
+            # A correction stays where its mean gain on validation rows is above one standard error.
             gain = before - _row_losses(*self._selection_logits(self.score), self.weights)
             unproven = ~(gain.mean(1) > gain.std(1) / gain.shape[1] ** 0.5)
             for parameter, values in zip(learned, initial, strict=True):

@@ -36,7 +36,9 @@ class RecommenderState:
 
     def __init__(self, saved: SavedRecommender, models: Models) -> None:
         # Each part reads those before it; none changes another.
-        self.dataset = Dataset(saved.reviews, models, saved.config, saved.notes or None)
+        self.dataset = Dataset.from_reviews(
+            saved.reviews, models, saved.config, saved.notes or None
+        )
         self.online = OnlineState(saved, self.dataset.data, models)
         self.catalog = Catalog(saved, self.dataset, self.online)
         self.scorer = ListScorer(saved.model, saved.features)
@@ -83,7 +85,7 @@ class Recommender(PersistentModel):
         """
         dataset = result.prepared.dataset
         if len(dataset) != len(reviews):
-            dataset = Dataset(reviews, self.models, self.config)
+            dataset = Dataset.from_reviews(reviews, self.models, self.config)
         model = replace(result.model, builder=result.model.builder.refit(dataset))
         evaluation = result.evaluate(other_metrics)
         self._saved = SavedRecommender.from_training(model, reviews, evaluation, dataset)
