@@ -174,7 +174,7 @@ def test_reducers_are_frozen_while_the_ranker_trains_only_when_staged(reduction,
     reducer = ranker.reducers["text"]
     start = [parameter.detach().clone() for parameter in reducer.layers.parameters()]
     dropout, seen = [], []
-    reducer.register_forward_hook(lambda module, inputs, output: dropout.append(inputs[1]))
+    reducer.layers.register_forward_hook(lambda module, inputs, output: dropout.append(inputs[1]))
 
     def record(*_):  # in the ranker's own training alone
         weights = [parameter.detach().clone() for parameter in reducer.parameters()]

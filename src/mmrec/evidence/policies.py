@@ -39,34 +39,22 @@ from mmrec.data.schema import NO_TIME, Interactions, Split
 from mmrec.errors import DataError
 
 Policy = Literal["fold", "leave_one_out", "all", "past"]
-NO_GROUP = -1
-"""The label of rows that belong to no fold or group, and of "no view"."""
-VALIDATION_FOLD = 0
-"""The fold of validation rows; train rows are in folds 1, 2, ..., all others in `NO_GROUP`."""
+NO_GROUP = -1  # of rows that belong to no fold or group, and of "no view"
+VALIDATION_FOLD = 0  # train rows are in folds 1, 2, ..., those of neither part in `NO_GROUP`
 _BLOCK_CELLS = 1 << 19  # numbers that are summed at once, so that they stay in a core's cache
 
 
 @dataclass(frozen=True)
 class EvidenceViews:
-    """The views on the reviews of users, or of items.
+    """The v views on the reviews of users, or of items; all arrays are int64."""
 
-    Attributes:
-        view: (n,) int64 view of every row.
-        entity: (v,) int64 entity of every view, ascending but for `from_lists`.
-        fold: (v,) int64 fold (or group) of the rows that use a view, or `NO_GROUP`.
-        order: (m,) int64 evidence rows, the rows of one entity next to each other.
-        start, stop: (v,) int64 each view's stretch, `order[start:stop]`; views of an entity share
-            `start`.
-        excluded_from: (m,) int64 the view that must not see this row of `order`, or `NO_GROUP`.
-    """
-
-    view: np.ndarray
-    entity: np.ndarray
-    fold: np.ndarray
-    order: np.ndarray
-    start: np.ndarray
-    stop: np.ndarray
-    excluded_from: np.ndarray
+    view: np.ndarray  # (n,) view of every row
+    entity: np.ndarray  # (v,) ascending but for `from_lists`
+    fold: np.ndarray  # (v,) fold (or group) of the rows that use a view, or `NO_GROUP`
+    order: np.ndarray  # (m,) evidence rows, the rows of one entity next to each other
+    start: np.ndarray  # (v,) of each view's stretch in `order`; the same for views of an entity
+    stop: np.ndarray  # (v,)
+    excluded_from: np.ndarray  # (m,) view that must not see this row of `order`, or `NO_GROUP`
 
     def __len__(self) -> int:
         return len(self.entity)
@@ -80,23 +68,22 @@ class EvidenceViews:
         """`members` of every view in turn."""
         return map(self.members, range(len(self)))
 
-    def sum(self, values: np.ndarray) -> np.ndarray:
-        """(v, d) sums of (n, d) values over the reviews of every view, added up in float64.
-
-        Only values of evidence rows are read. Sums have their type, but at least float32. Raises a
-        DataError if the sums are too large for memory, and the disk has no room for them.
-        """
-        return self._sum(values, np.promote_types(values.dtype, np.float32))
-
     def mean(self, values: np.ndarray, count: np.ndarray) -> np.ndarray:
         """(v, d) float16 means: sums of (n, d) values over (v,) counts; zero where none."""
-        return self._sum(values, np.float16, np.maximum(count, 1)[:, None])
+        return self.sum(values, np.float16, np.maximum(count, 1)[:, None])
 
-    def _sum(
-        self, values: np.ndarray, dtype: DTypeLike, divisor: np.ndarray | None = None
+    def sum(
+        self, values: np.ndarray, dtype: DTypeLike | None = None, divisor: np.ndarray | None = None
     ) -> np.ndarray:
-        """(v, d) sums over (v, 1) divisors, some neighbouring views and columns at a time."""
-        width = values.shape[1]
+        """(v, d) sums of (n, d) values over the reviews of every view, added up in float64; or (v,).
+
+        Only values of evidence rows are read. Sums are divided by (v, 1) divisors, if any, and have
+        the type of the values, but at least float32, if no other is named. Raises a DataError if
+        they are too large for memory, and the disk has no room for them.
+        """
+        if values.ndim == 1:
+            return self.sum(values[:, None], dtype, divisor)[:, 0]
+        width, dtype = values.shape[1], dtype or np.promote_types(values.dtype, np.float32)
         result = files.allocate((len(self), width), dtype)
         # All views of an entity, which share `start`, are in one block.
         first = np.flatnonzero(np.diff(self.start, prepend=-1))
@@ -226,16 +213,11 @@ def assign_folds(
 
 @dataclass(frozen=True)
 class Evidence:
-    """Which reviews each of n rows may see, of its user and of its item.
-
-    Attributes:
-        fold: (n,) fold of every row, as from `assign_folds`.
-        evidence_rows: (m,) rows whose reviews may be seen at all, ascending.
-    """
+    """Which reviews each of n rows may see, of its user and of its item."""
 
     policy: Policy
-    fold: np.ndarray
-    evidence_rows: np.ndarray
+    fold: np.ndarray  # (n,) as from `assign_folds`
+    evidence_rows: np.ndarray  # (m,) rows whose reviews may be seen at all, ascending
     user: EvidenceViews
     item: EvidenceViews
 

@@ -37,11 +37,7 @@ class EvidenceSums:
 
     def over(self, views: EvidenceViews) -> EvidenceSums:
         """The sums of views, from those of single reviews."""
-
-        def total(values: np.ndarray) -> np.ndarray:
-            return views.sum(values) if values.ndim > 1 else views.sum(values[:, None])[:, 0]
-
-        sums, means = replace(self, vectors={}).map(total), {}
+        sums, means = replace(self, vectors={}).map(views.sum), {}
         for name, values in self.vectors.items():
             means[name] = views.mean(values, sums.text_count[name])
         return replace(sums, vectors=means)

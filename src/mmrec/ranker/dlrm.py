@@ -91,8 +91,7 @@ class StackedDropout(nn.Module):
         self._generators = [self._generators[run] for run in runs.tolist()]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """ReLU and dropout of (R, B, d), in place; the (R, 1, 1) factor that makes up for dropped
-        cells, if any."""
+        """ReLU and dropout of (R, B, d), in place; the (R, 1, 1) factor for dropped cells, if any."""
         mask = scale = None
         if self.training and self._threshold.any():
             _, rows, width = x.shape
@@ -134,8 +133,7 @@ class _ReluAndDrop(torch.autograd.Function):
 
 
 class StackedMLP(nn.ModuleList):
-    """R runs of linear maps with ReLU and dropout between them; `sizes` are of the input, of every
-    hidden layer and of the output."""
+    """R runs of linear maps with ReLU and dropout between them; `sizes` are of input to output."""
 
     def __init__(self, runs: int, sizes: Sequence[int]) -> None:
         super().__init__(starmap(partial(StackedLinear, runs), pairwise(sizes)))
@@ -166,10 +164,9 @@ class RankerShape(BaseModel):
 
 
 class Reducer(nn.Module):
-    """Columns of vector blocks reduced to one vector, for R runs.
+    """Reduces columns of vector blocks to one vector, for R runs; trained alone through `head`.
 
-    The first layer's weights of the indicators of missing blocks amount to learned vectors for these
-    blocks. Trained alone, the reducer predicts a like through `head`.
+    The first layer's weights of indicators of missing blocks amount to learned vectors for these.
     """
 
     def __init__(self, inputs: int, shape: RankerShape) -> None:
@@ -177,17 +174,10 @@ class Reducer(nn.Module):
         self.layers = StackedMLP(shape.runs, [inputs, shape.hidden_size, shape.embedding_size])
         self.head = StackedLinear(shape.runs, shape.embedding_size, 1)
 
-    def forward(self, columns: Tensor, dropout: StackedDropout | None) -> Tensor:
-        """(R, B, embedding_size) reduced vectors of (B, inputs) columns."""
-        reduced: Tensor = self.layers(columns, dropout)
-        return reduced
-
 
 class Ranker(nn.Module):
     """Bottom MLP on dense columns, reducers on vector blocks, an embedding bag on categories; dot
-    products of these vectors; top MLP; one logit.
-
-    Without `runs`, the settings of each run, all weights are zero, to be loaded.
+    products of these vectors; top MLP; one logit. Without `runs` all weights are zero, to be loaded.
     """
 
     def __init__(self, shape: RankerShape, runs: Sequence[TrainingRun] = ()) -> None:
@@ -221,8 +211,7 @@ class Ranker(nn.Module):
     def _initialise(self, run: int, generator: torch.Generator, near_zero: float = 0.01) -> None:
         """Draw the weights of one run: PyTorch's usual ones, but text and categories start near zero.
 
-        So a ranker starts from its dense columns alone: random text vectors at full strength drown
-        them, and cost .009 of ROC-AUC (docs/log.md).
+        At full strength, random text vectors drown the dense columns: .009 of ROC-AUC (docs/log.md).
         """
         last_of_reducers = [reducer.layers[-1] for reducer in self.reducers.values()]
         for layer in self.modules():
@@ -270,8 +259,7 @@ class Ranker(nn.Module):
                 layer.input_mask = layer.input_mask[runs]
 
     def columns(self, batch: Batch) -> dict[str, Tensor]:
-        """(B, ...) `dense` columns, those of each reducer if the batch has vectors, and indicators of
-        `categories`; side by side they are the inputs of the linear model."""
+        """(B, ...) columns by consumer: `dense`, each reducer if there are vectors, `categories`."""
         columns = {"dense": self.standardiser.dense_columns(batch)}
         if batch.vectors:
             for name, blocks in self.shape.groups.items():
@@ -282,12 +270,13 @@ class Ranker(nn.Module):
         return columns
 
     def linear_columns(self, batch: Batch) -> Tensor:
-        """(B, linear_size) inputs of the linear model."""
+        """(B, linear_size) inputs of the linear model: all columns side by side."""
         return torch.cat([*self.columns(batch).values()], dim=1)
 
     def reduce(self, columns: dict[str, Tensor], dropout: StackedDropout | None) -> list[Tensor]:
         """(R, B, embedding_size) from every reducer."""
-        return [reducer(columns[name], dropout) for name, reducer in self.reducers.items()]
+        reducers = self.reducers.items()
+        return [reducer.layers(columns[name], dropout) for name, reducer in reducers]
 
     def score(self, columns: dict[str, Tensor], reduced: list[Tensor]) -> Tensor:
         """(R, B) logits, given the vectors that vector blocks are reduced to."""

@@ -60,10 +60,7 @@ class ColdStartDropout:
 
 
 class RankerInputs:
-    """Features of users and items, gathered by view; rows are never stored side by side.
-
-    `has_factors` tells whether the factor score of user and item is a dense column.
-    """
+    """Features of users and items, gathered by view; rows are never stored side by side."""
 
     def __init__(self, features: Features) -> None:
         self.user, self.item = features.user, features.item
@@ -95,50 +92,42 @@ class RankerInputs:
     def row_batch(
         self, rows: Tensor, drop: ColdStartDropout | None = None, *, with_vectors: bool = True
     ) -> Batch:
-        """The batch of (B,) rows of the table, where `drop` replaces some views.
-
-        Ratings and text of a user or an item are dropped independently of each other.
-        """
+        """The batch of (B,) rows, where `drop` replaces some views, of ratings and texts separately."""
         user, item = self.user_view[rows], self.item_view[rows]
         if drop is None:
             return self.view_batch(user, item, with_vectors=with_vectors)
-        unknown_user, unknown_item = self.user.unknown_index, self.item.unknown_index
-        rating_views = drop(user, unknown_user), drop(item, unknown_item)
-        return self.view_batch(*rating_views, drop(user, unknown_user), drop(item, unknown_item))
+        views: list[tuple[Tensor, Tensor]] = []
+        for _ in ("ratings", "texts"):
+            user_view = drop(user, self.user.unknown_index)
+            views.append((user_view, drop(item, self.item.unknown_index)))
+        return self.view_batch(*views[0], views[1])
 
     def view_batch(
-        self,
-        user_view: Tensor,
-        item_view: Tensor,
-        user_text_view: Tensor | None = None,
-        item_text_view: Tensor | None = None,
-        *,
-        with_vectors: bool = True,
+        self, user: Tensor, item: Tensor, texts: Sequence[Tensor] = (), *, with_vectors: bool = True
     ) -> Batch:
-        """Gather (B,) views of users and items, with or without vectors, which take most of the memory.
+        """Gather (B,) views, with or without vectors, which take most of the memory.
 
-        Numbers made from ratings are those of `user_view` and `item_view`; all else (vectors, prices,
-        categories, item factors) is taken from the text views, by default the same.
+        Numbers made from ratings are those of the views of `user` and `item`; all else (vectors,
+        prices, categories, item factors) is of the views of their `texts`, by default the same.
         """
-        user_text_view = user_view if user_text_view is None else user_text_view
-        item_text_view = item_view if item_text_view is None else item_text_view
-        views = (user_view, user_text_view), (item_view, item_text_view)
+        user_text, item_text = texts or (user, item)
         dense: list[Tensor] = []
+        views = (user, user_text), (item, item_text)
         for (columns, from_text), (view, text_view) in zip(self._dense, views, strict=True):
             gathered = columns[view]
             if view is not text_view:
                 gathered = torch.where(from_text, columns[text_view], gathered)
             dense.append(gathered)
         if self.has_factors:  # (B, 1) dot products of the factors of users and items
-            user_factors = torch.from_numpy(self.user.factors)[user_view].float()
-            item_factors = torch.from_numpy(self.item.factors)[item_text_view].float()
+            user_factors = torch.from_numpy(self.user.factors)[user].float()
+            item_factors = torch.from_numpy(self.item.factors)[item_text].float()
             dense.append((user_factors * item_factors).sum(1, keepdim=True))
         vectors: dict[str, Tensor] = {}
         present: dict[str, Tensor] = {}
         for name in self._blocks if with_vectors else ():
-            view = user_text_view if name.startswith("user ") else item_text_view
+            view = user_text if name.startswith("user ") else item_text
             vectors[name], present[name] = self.gather_block(name, view)
-        categories = torch.from_numpy(self.item.categories)[item_text_view]
+        categories = torch.from_numpy(self.item.categories)[item_text]
         return Batch(torch.cat(dense, dim=1), vectors, present, categories)
 
 
@@ -171,9 +160,9 @@ class TrainingRun:
 class Standardiser(nn.Module):
     """Mean and scale of every input of a ranker, learned from training rows.
 
-    Dense columns get mean zero and variance one; those that are constant are left out. A vector block
-    gets mean zero and, on average, length one: with unit variance of each coordinate, hundreds of them
-    would dominate the few dense columns in training.
+    Dense columns get mean zero and variance one, or zero if they are constant. A vector block gets
+    mean zero and, on average, length one: with unit variance, its hundreds of coordinates would
+    dominate the few dense columns.
     """
 
     dense_mean: Tensor
@@ -211,8 +200,7 @@ class Standardiser(nn.Module):
         return (batch.dense - self.dense_mean) * self.dense_scale
 
     def block_columns(self, batch: Batch, names: Iterable[str]) -> Tensor:
-        """(B, sum of widths + number of blocks): vector blocks, zero where missing, side by side, then
-        an indicator of each that is missing."""
+        """(B, widths + blocks): vector blocks, zero where missing, then indicators of missing ones."""
         columns, missing = [], []
         for name in names:
             weight = self.get_buffer(f"scale of {name}") * batch.present[name]  # (B, 1)
@@ -224,8 +212,8 @@ class Standardiser(nn.Module):
 def _weighted_moments(
     rows: Tensor, gather: Callable[[Tensor], tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
-    """(d,) weighted mean and deviation over (n,) rows, in two passes over chunks of them, of which
-    `gather` makes (B, d) values and (B, 1) weights."""
+    """(d,) weighted mean and deviation over (n,) rows, of whose chunks `gather` makes (B, d) values
+    and (B, 1) weights."""
     chunks = torch.split(rows, _CHUNK_ROWS)
     total, total_weight = torch.zeros(2, 1, dtype=torch.float64)
     for values, weight in map(gather, chunks):

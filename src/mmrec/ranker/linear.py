@@ -22,11 +22,10 @@ _CHUNK_ROWS = 4096
 def fit_linear(
     ranker: Ranker, runs: Sequence[TrainingRun], task: TrainingTask, lightly_penalised: np.ndarray
 ) -> None:
-    """Set the linear model of every run of a standardised ranker, as a logit shifted by its class weights.
+    """Set the linear model of every run of a standardised ranker: a logit shifted by class weights.
 
-    The regression is fitted on train rows; a logistic curve over its scores, fitted on validation rows,
-    turns them into probabilities (Platt scaling). `lightly_penalised` is (p,) bool: the dense columns
-    that are known to matter.
+    The regression is fitted on train rows; a logistic curve over its scores on validation rows makes
+    probabilities (Platt scaling). `lightly_penalised` is (p,) bool: dense columns known to matter.
     """
     assert ranker.linear is not None
     penalty = _ridge_penalties(ranker.shape, lightly_penalised)
@@ -51,9 +50,8 @@ def fit_linear(
         bias[index] = slope * bias[index] + intercept
     class_weights = np.array([run.class_weights for run in runs])  # (R, 2)
     shifts = np.log(class_weights[:, 1] / class_weights[:, 0])
-    run_weights = torch.from_numpy(weights[mask_of_run]).float()
-    run_bias = torch.from_numpy(bias[mask_of_run] + shifts).float()
-    state = {"weight": run_weights[:, :, None], "bias": run_bias[:, None, None]}
+    weight, run_bias = weights[mask_of_run][:, :, None], bias[mask_of_run] + shifts
+    state = {"weight": torch.from_numpy(weight), "bias": torch.from_numpy(run_bias[:, None, None])}
     ranker.linear.load_state_dict(state)
 
 

@@ -80,10 +80,9 @@ def _row_losses(logit: Tensor, label: Tensor, weights: Tensor) -> Tensor:
 def weighted_loss(
     logit: Tensor, label: Tensor, weights: Tensor, batch_label: Tensor | None = None
 ) -> Tensor:
-    """(R,) cross entropy of (R, B) logits of (B,) 0/1 labels, divided by the sum of the weights.
+    """(R,) cross entropy of (R, B) logits of (B,) 0/1 labels, by (R, 2) weights of (dislike, like).
 
-    See the paper, section 3.4. The (R, 2) weights are of (dislike, like). Where the B rows are a shard,
-    the weights of its whole batch, of `batch_label`, are the divisor.
+    It is divided by the sum of the weights (paper, section 3.4), over `batch_label` in a shard.
     """
     divisor = _row_weights(label if batch_label is None else batch_label, weights).sum(1)
     return _row_losses(logit, label, weights).sum(1) / divisor
@@ -118,7 +117,7 @@ class StackTrainer:
         self._step = 0
 
     def train(self, reduction: str) -> dict[str, list[TrainingHistory]]:
-        """Train all runs, with `staged` or `joint` reduction; each keeps the weights of its best epoch.
+        """Train all runs, with `staged` or `joint` reduction, and keep the weights of best epochs.
 
         Returns the histories of each step: `ranker`, and in staged training each reducer before it.
         """
@@ -153,7 +152,7 @@ class StackTrainer:
         ranker, reducer = self.ranker, self.ranker.reducers[name]
         blocks = ranker.shape.groups[name]
         columns = ranker.standardiser.block_columns(self._batch(rows), blocks)
-        return reducer.head(reducer(columns, ranker.dropout).relu())[:, :, 0]
+        return reducer.head(reducer.layers(columns, ranker.dropout).relu())[:, :, 0]
 
     def score(self, rows: Tensor) -> Tensor:
         """(R, B) logits of the whole ranker."""
@@ -191,9 +190,8 @@ class StackTrainer:
         *,
         by_fpr: bool = False,
     ) -> list[TrainingHistory]:
-        """One step: fit the logits of `predict` by changing the `parameters` alone, until no run has
-        improved for `patience` epochs. The epoch is selected by the loss, or by the false positive rate.
-        """
+        """One step: fit `predict` by changing the `parameters` alone, until no run has improved for
+        `patience` epochs; the epoch is selected by the loss, or by the false positive rate."""
         config, ranker, learned = self.config, self.ranker, list(parameters)
         all_reduced, all_weights = self._reduced, self.weights
         self._step += 1
@@ -264,8 +262,7 @@ class StackTrainer:
 
     @torch.no_grad()
     def _selection_logits(self, predict: Predict) -> tuple[Tensor, Tensor]:
-        """(R, m) logits and (m,) labels of the rows that select the epoch; each process computes its
-        shard of them."""
+        """(R, m) logits and (m,) labels of the selection rows; a process computes its shard."""
         self.ranker.eval()
         rows = torch.from_numpy(self.task.selection_rows)
         local = self.shard.local_rows(rows)
