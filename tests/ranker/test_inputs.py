@@ -67,7 +67,7 @@ def test_columns_made_from_text_are_those_of_the_text_views():
     row = np.zeros(1, dtype=np.int64)
     known, unknown = torch.tensor([0]), torch.tensor([1])
     inputs = RankerInputs(Features(entity, entity, row, row))
-    mixed = inputs.view_batch(known, unknown, (unknown, known)).dense
+    mixed = inputs.view_batch(known, unknown, unknown, known).dense
     assert mixed.tolist() == [[5, 0, 3, 0.5]]
 
 

@@ -31,7 +31,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import DTypeLike
 from scipy.sparse import csr_matrix
 
 from mmrec.data import files
@@ -40,8 +39,8 @@ from mmrec.errors import DataError
 
 Policy = Literal["fold", "leave_one_out", "all", "past"]
 NO_GROUP = -1  # of rows that belong to no fold or group, and of "no view"
-VALIDATION_FOLD = 0  # train rows are in folds 1, 2, ..., those of neither part in `NO_GROUP`
-_BLOCK_CELLS = 1 << 19  # numbers that are summed at once, so that they stay in a core's cache
+VALIDATION_FOLD = 0  # train rows are in folds 1, 2, ..., others in `NO_GROUP`
+_BLOCK_CELLS = 1 << 19  # numbers that are summed at once; they stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,9 @@ class EvidenceViews:
     entity: np.ndarray  # (v,) ascending but for `from_lists`
     fold: np.ndarray  # (v,) fold (or group) of the rows that use a view, or `NO_GROUP`
     order: np.ndarray  # (m,) evidence rows, the rows of one entity next to each other
-    start: np.ndarray  # (v,) of each view's stretch in `order`; the same for views of an entity
+    start: np.ndarray  # (v,) of each view's stretch in `order`; one for views of an entity
     stop: np.ndarray  # (v,)
-    excluded_from: np.ndarray  # (m,) view that must not see this row of `order`, or `NO_GROUP`
+    excluded_from: np.ndarray  # (m,) view that must not see a row of `order`, or `NO_GROUP`
 
     def __len__(self) -> int:
         return len(self.entity)
@@ -70,20 +69,19 @@ class EvidenceViews:
 
     def mean(self, values: np.ndarray, count: np.ndarray) -> np.ndarray:
         """(v, d) float16 means: sums of (n, d) values over (v,) counts; zero where none."""
-        return self.sum(values, np.float16, np.maximum(count, 1)[:, None])
+        return self.sum(values, np.maximum(count, 1))
 
-    def sum(
-        self, values: np.ndarray, dtype: DTypeLike | None = None, divisor: np.ndarray | None = None
-    ) -> np.ndarray:
-        """(v, d) sums of (n, d) values over the reviews of every view, added up in float64; or (v,).
+    def sum(self, values: np.ndarray, divisor: np.ndarray | None = None) -> np.ndarray:
+        """(v, d) sums of (n, d) values over the reviews of every view, or (v,) of (n,) values.
 
-        Only values of evidence rows are read. Sums are divided by (v, 1) divisors, if any, and have
-        the type of the values, but at least float32, if no other is named. Raises a DataError if
-        they are too large for memory, and the disk has no room for them.
+        They are added up in float64, and have the type of the values, but at least float32; with
+        (v,) divisors they are float16. Only values of evidence rows are read. A DataError says that
+        neither the memory nor the disk has room for them.
         """
         if values.ndim == 1:
-            return self.sum(values[:, None], dtype, divisor)[:, 0]
-        width, dtype = values.shape[1], dtype or np.promote_types(values.dtype, np.float32)
+            return self.sum(values[:, None], divisor)[:, 0]
+        width = values.shape[1]
+        dtype = np.float16 if divisor is not None else np.promote_types(values.dtype, "float32")
         result = files.allocate((len(self), width), dtype)
         # All views of an entity, which share `start`, are in one block.
         first = np.flatnonzero(np.diff(self.start, prepend=-1))
@@ -93,7 +91,7 @@ class EvidenceViews:
             start, stop = self.start[views], self.stop[views]
             low, high = start.min(), stop.max()
             rows = self.order[low:high]  # (r,)
-            # Pieces: reviews between neighbouring ends of stretches. A stretch is a run of pieces.
+            # Pieces: reviews between neighbouring ends of stretches, each a run of pieces.
             ends, piece = np.unique(np.concatenate([start, stop]), return_inverse=True)
             first_piece, end_piece = np.split(piece, 2)
             ones, shape = np.ones(len(rows)), (len(ends) - 1, len(rows))
@@ -102,7 +100,7 @@ class EvidenceViews:
             review = np.flatnonzero(self.excluded_from[low:high] != NO_GROUP)
             view = self.excluded_from[low:high][review] - views.start
             excluded = csr_matrix((ones[review], (view, review)), (len(start), len(rows)))
-            # An entity may have more reviews than fit into a block: then a few columns at a time.
+            # A few columns at a time, where an entity has more reviews than fit into a block.
             step = max(1, _BLOCK_CELLS // (len(rows) + len(start)))
             for column in range(0, width, step):
                 columns = slice(column, column + step)
@@ -113,8 +111,8 @@ class EvidenceViews:
                 total = running[end_piece] - running[first_piece]  # (k, step)
                 total -= excluded @ x
                 if divisor is not None:
-                    total /= divisor[views]
-                result[views, columns] = files.to_float16(total) if dtype == np.float16 else total
+                    total = files.to_float16(total / divisor[views, None])
+                result[views, columns] = total
         return result
 
     @classmethod
@@ -131,18 +129,18 @@ class EvidenceViews:
         all. The held-out fold is a group that only rows of `NO_GROUP` see.
         """
         held_out = (group[evidence_rows] == held_out_fold) & (held_out_fold != NO_GROUP)
-        # By entity, and within an entity the held-out reviews last: a stretch can end before them.
+        # By entity, and of an entity the held-out reviews last: a stretch can end before them.
         sort_key = entity[evidence_rows] * 2 + held_out
         by_entity = np.argsort(sort_key, kind="stable")
         order, sort_key, held_out = (x[by_entity] for x in (evidence_rows, sort_key, held_out))
-        # One view for each pair (entity, group) of some row; pairs are coded as single numbers.
+        # One view for each pair (entity, group) of some row, coded as a single number.
         labels = int(group.max(initial=NO_GROUP)) + 2
         pairs, view = np.unique(entity * labels + (group + 1), return_inverse=True)
         view_entity, view_group = pairs // labels, pairs % labels - 1
         sees_held_out = view_group == NO_GROUP
         start = np.searchsorted(sort_key, view_entity * 2)
         stop = np.searchsorted(sort_key, view_entity * 2 + 1 + sees_held_out)
-        # A review is excluded from its own row's view, since the rows of this view are its group.
+        # A review is excluded from its own row's view, whose rows are its group.
         seen_by_all = held_out | (group[order] == NO_GROUP)
         excluded_from = np.where(seen_by_all, NO_GROUP, view[order])
         return cls(view, view_entity, view_group, order, start, stop, excluded_from)
@@ -176,8 +174,8 @@ class EvidenceViews:
         `entity` and `time` are (n,), of every row; a row without a time sees nothing.
         """
         order = evidence_rows[np.lexsort((time[evidence_rows], entity[evidence_rows]))]
-        # Pairs (entity, rank of the time) are coded as single numbers, which sort as pairs do.
-        # `NO_TIME` has the highest rank: as reviews never earlier; as rows, they ask for rank 0.
+        # Pairs (entity, rank of the time) are coded as numbers, which sort as pairs do.
+        # `NO_TIME` has the highest rank: never earlier as a review; as a row, it asks for rank 0.
         rank = np.unique(time, return_inverse=True)[1]
         ranks = len(time) + 1
         asked_rank = np.where(time == NO_TIME, 0, rank)
@@ -188,7 +186,8 @@ class EvidenceViews:
         pairs, view = np.unique(entity * ends + row_stop, return_inverse=True)
         view_entity, stop = pairs // ends, pairs % ends
         start = np.searchsorted(entity[order], view_entity)
-        no_fold, no_exclusion = np.full(len(pairs), NO_GROUP), np.full(len(order), NO_GROUP)
+        no_fold = np.full(len(pairs), NO_GROUP)
+        no_exclusion = np.full(len(order), NO_GROUP)
         return cls(view, view_entity, no_fold, order, start, stop, no_exclusion)
 
 
@@ -225,11 +224,7 @@ class Evidence:
     def derive(
         cls, data: Interactions, split: Split, policy: Policy, folds: int, rng: np.random.Generator
     ) -> Evidence:
-        """Apply a policy to a split (DESIGN 3.1).
-
-        Raises:
-            DataError: `past` on reviews of which none has a time.
-        """
+        """Apply a policy to a split; a DataError for `past` on reviews of which none has a time."""
         rows, fold = split.evidence_rows, assign_folds(data, split, folds, rng)
         if policy == "past":
             if (data.time == NO_TIME).all():
@@ -247,10 +242,7 @@ class Evidence:
         return cls(policy, fold, rows, user, item)
 
     def visible_rows(self, fold: int) -> np.ndarray:
-        """Evidence rows, of any user and item, that the rows of a fold may see.
-
-        All of them for test rows (`NO_GROUP`), and under another policy than `fold`.
-        """
+        """Evidence rows, of all users and items, that a fold may see: for `NO_GROUP` (test) all."""
         if fold == NO_GROUP or self.policy != "fold":
             return self.evidence_rows
         folds = self.fold[self.evidence_rows]

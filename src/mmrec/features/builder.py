@@ -183,11 +183,10 @@ class FeatureBuilder(BaseModel):
         effects: Mapping[str, np.ndarray] | None = None,
         factors: np.ndarray | None = None,
     ) -> EntityFeatures:
-        """Features of v views from what their reviews add up to.
+        """Features of v views from what their reviews add up to; price and categories of items.
 
-        The paper counts the reviews of items only; price and categories are of items. Effects are
-        further columns, (v + 1,) each, whose last is the unknown user's or item's; likewise the
-        (v + 1, t) factors.
+        Effects are further columns, (v + 1,) each, and factors are (v + 1, t); the last row of both
+        is that of an unknown user or item.
         """
         is_mmrec = self.config.ranker.features == "mmrec"
         count, constants = sums.rating_count, self.constants
@@ -203,7 +202,8 @@ class FeatureBuilder(BaseModel):
             columns |= _price_columns(sums.price)
             categories = _top_categories(sums.categories, self.config.annotation.max_categories)
         # These blocks say that a modality is missing; a review without a like only praises nothing.
-        for name in sorted({"gist", "photos", "reviews", "summary"} & sums.text_count.keys()):
+        modalities = {"gist", "photos", "reviews", "summary"} & sums.text_count.keys()
+        for name in sorted(modalities):
             columns[f"no {name}"] = sums.text_count[name] == 0
         # An unknown one has the overall mean, nothing of anything, and every modality missing.
         unknown = {name: float(name.startswith("no ")) for name in columns}
@@ -244,10 +244,9 @@ def _price_columns(votes: np.ndarray, prior_votes: float = 5.0) -> dict[str, np.
 def _top_categories(
     votes: np.ndarray, limit: int, min_share: float = 0.1, block_views: int = 1 << 14
 ) -> np.ndarray:
-    """(v + 1, limit) codes with the most of (v, c) votes, best first, padded with c.
+    """(v + 1, limit) codes with the most of (v, c) votes, best first, padded with c, as the last row.
 
-    A category needs at least `min_share` of the first one's votes, since a tail of single mentions
-    means little. The last row is all padding. Sorting takes blocks of views, to bound its memory.
+    A category needs at least `min_share` of the first one's votes: single mentions mean little.
     """
     size = votes.shape[1]
     codes = np.full((len(votes) + 1, limit), size, dtype=np.int64)

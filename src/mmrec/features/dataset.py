@@ -33,17 +33,14 @@ class Models:
     store: Store
     encoder: Encoder
     annotator: Annotator
-    quote_annotator: Annotator  # of notes whose likes and dislikes are the reviews' own sentences
+    quote_annotator: Annotator  # its likes and dislikes are sentences of the reviews
     captioner: Captioner
     image_encoder: ImageEncoder  # of the paper's baseline
 
 
 @dataclass(eq=False)
 class Dataset:
-    """n reviews of m items, and what was read out of them.
-
-    Captions came with the data, in place of photos; where none did, their lists are empty.
-    """
+    """n reviews of m items, and what was read out of them; photos without captions have empty lists."""
 
     models: Models
     data: Interactions  # who rated what
@@ -85,10 +82,8 @@ class Dataset:
         summary: Summary | None = None,
         captions: Sequence[str] = (),
     ) -> Dataset:
-        """One annotated review of an unnamed user and item, with captions of the item.
-
-        Its rating may be NaN. It is not read from a table, which would take a millisecond.
-        """
+        """One annotated review, rated or NaN, of an unnamed user and item with captions."""
+        # Not from a table, since that takes longer than all else that a request needs.
         zero, times = np.zeros(1, dtype=np.int64), np.array([NO_TIME])
         data = Interactions(zero, zero, np.array([rating], np.float32), times, [""], [""])
         summary = summary or Summary(text=text)
@@ -139,8 +134,8 @@ class Dataset:
         """A summary of the reviews of every view."""
         if self.known_summary is not None:
             return [self.known_summary] * len(views)
-        rating, time, part = self.data.rating.tolist(), self.data.time.tolist(), self.part.tolist()
-        reviews = list(map(Review, self.texts, rating, time, part))
+        columns = (values.tolist() for values in (self.data.rating, self.data.time, self.part))
+        reviews = list(map(Review, self.texts, *columns))
         groups = [[reviews[row] for row in rows] for rows in views.review_sets()]
         return self.models.annotator.write_summaries(kind, groups)
 
@@ -209,11 +204,9 @@ def _lists(
 def annotation_sums(
     annotations: Sequence[Note | Summary], encoder: Encoder, vocabulary: Sequence[str]
 ) -> EvidenceSums:
-    """Notes of n reviews, or summaries of n views, as vectors and votes; without ratings.
+    """Notes of n reviews, or (the paper) summaries of n views, as vectors and votes; no ratings.
 
-    With `notes`, every review is read once, and views add up the notes of their reviews; with
-    `summary` (the paper's), the reviews of a view are read together. A block is the mean of its
-    sentences. Categories are coded by their place in `vocabulary`; others are ignored.
+    A block is the mean of its sentences. Categories have the code of their place in `vocabulary`.
     """
     blocks: dict[str, list[list[str]]] = {}
     code = {category: column for column, category in enumerate(vocabulary)}
@@ -277,8 +270,7 @@ class PhotoVectors:
     ) -> tuple[np.ndarray, np.ndarray]:
         """(v, d) float16 means over the photos of each view of items, and (v,) numbers of photos.
 
-        A view has the photos of its reviews and the item's own. Only `columns_at_once` columns are
-        in memory as a dense sum over reviews.
+        A view has the photos of its reviews and the item's own.
         """
         reviews_have_photos = self.counts.indptr[self.reviews] > 0
 

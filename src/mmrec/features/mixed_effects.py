@@ -1,10 +1,9 @@
 """Effects of all users and items on ratings, estimated together, and the factors of their pairs.
 
-The mean rating of a user mixes how strict he is with how good the places were that he went to.
-Here both are estimated at once, as random effects whose variances are the penalties (Henderson's
-mixed model equations, 1950; the same as ridge regression): once on the ratings, and once on the
-ratings that the texts alone predict. An effect depends on everyone's reviews, so the effects are
-fitted once per fold, on the reviews that its rows may see (`mmrec.evidence.policies`).
+A user's mean rating mixes how strict he is with how good the places were that he went to. Both are
+estimated at once, as random effects (Henderson's mixed model equations, 1950; the same as ridge
+regression): on the ratings, and on those that the texts alone predict. An effect depends on all
+reviews, so effects are fitted once per fold, on what its rows may see (`mmrec.evidence.policies`).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import LinearOperator, cg
 
 from mmrec.data import files
@@ -27,9 +26,8 @@ EFFECT_COLUMNS = ("rating effect", "spread", *_STAR_COLUMNS, *TEXT_COLUMNS)
 """Columns of each user and item: effect on the rating; residual variance; shares of ratings in
 ranges of stars; effect on the rating predicted from text; mean log length of texts; share of blank
 texts."""
-# Reviews' worth of the overall mean that the mean of a column is shrunk with, and texts' worth that
-# the mean vector of an item is.
-PRIOR_REVIEWS, PRIOR_TEXTS = 5.0, 4.0
+PRIOR_REVIEWS = 5.0  # of the overall mean, with which the mean of a column is shrunk
+PRIOR_TEXTS = 4.0  # likewise, for the mean vector of an item
 _BLOCK_CELLS = 1 << 19  # numbers of vectors or topics that are in memory at once
 
 
@@ -51,8 +49,8 @@ class RatedTexts:
 
 @dataclass(frozen=True)
 class TextSums:
-    """Sums over texts x and their ratings y; those of a fold are the sums over all texts minus those
-    over the texts that the fold must not see, so that vectors are read twice, not once per fold."""
+    """Sums over texts x and their ratings y. Those of a fold are the sums over all texts without
+    those that it must not see, so that vectors are read twice, not once per fold."""
 
     rating_sum: float
     gram: np.ndarray  # (d, d) sum of x x'
@@ -72,10 +70,8 @@ class TextSums:
             gram += x.T @ x
             product += rating[block] @ x
             codes, code = np.unique(item[block], return_inverse=True)
-            reviews = len(code)
-            one_per_review = (np.ones(reviews, dtype=np.float32), code, np.arange(reviews + 1))
-            by_item = csr_matrix(one_per_review, shape=(reviews, len(codes))).T
-            item_vector[codes] += by_item @ x
+            one_per_review = np.ones(len(x), dtype=np.float32), code, np.arange(len(x) + 1)
+            item_vector[codes] += csr_matrix(one_per_review, (len(x), len(codes))).T @ x
         count = np.bincount(item, minlength=items)
         return cls(float(rating.sum()), gram, product, item_vector, count)
 
@@ -115,12 +111,12 @@ class TextRegression:
         texts = sums.item_count.sum()
         count = max(texts, 1)
         mean_rating, mean_vector = sums.rating_sum / count, sums.item_vector.sum(0) / count
-        # n times the covariances of the texts with each other (d, d), and with the ratings (d,).
+        # n times the covariances of texts with each other (d, d), and with ratings (d,).
         covariance = sums.gram - texts * np.outer(mean_vector, mean_vector)
         product = sums.product - texts * mean_rating * mean_vector
         ridge = penalty * np.eye(len(mean_vector))
         weights = np.linalg.solve(covariance + ridge, product)
-        # (items + 1, d): (sum of x - count m) / (count + PRIOR_TEXTS), in place since it is large.
+        # (items + 1, d): (sum of x - count m) / (count + PRIOR_TEXTS), in place.
         item_mean = np.outer(sums.item_count, -mean_vector)
         item_mean += sums.item_vector
         item_mean /= (sums.item_count + PRIOR_TEXTS)[:, None]
@@ -128,7 +124,7 @@ class TextRegression:
         axes = axes[:, : -topics - 1 : -1]  # (d, t), the largest first
         item_topics = item_mean @ axes  # (items + 1, t)
         squares = np.square(item_topics[sums.item_count > 0]).sum(1)
-        length = max(np.sqrt(squares.mean()), 1e-6) if len(squares) else 1.0  # root mean square
+        length = max(np.sqrt(squares.mean()), 1e-6) if len(squares) else 1.0
         regression = cls(float(mean_rating), mean_vector, weights, axes / length)
         return regression, item_topics / length
 
@@ -142,9 +138,8 @@ class TextRegression:
 class MixedEffects:
     """Effects and factors of every user and every item; the last row is for unknown ids.
 
-    The dot product of the factors of a user and an item, the *factor score*, estimates how far a
-    rating lies above the effects: from the user's residuals on other items, by how alike the topics
-    of these items are.
+    The dot product of the factors of a user and an item, the *factor score*, estimates the residual
+    of a rating from the user's residuals on other items, by how alike their topics are.
     """
 
     columns: dict[EntityKind, dict[str, np.ndarray]]  # (users + 1,) or (items + 1,) float32
@@ -157,11 +152,11 @@ class MixedEffects:
         texts: RatedTexts,
         rows: np.ndarray,
         penalties: tuple[float, float],
-        text_sums: TextSums | None = None,
+        sums: TextSums | None = None,
     ) -> MixedEffects:
-        """Estimate from (m,) rows of all reviews, over whose texts the sums may be known already."""
+        """Estimate from (m,) rows of all reviews; the sums over their texts may be known already."""
         data = texts.data
-        regression, topics = TextRegression.fit(text_sums or TextSums.from_rows(texts, rows))
+        regression, topics = TextRegression.fit(sums or TextSums.from_rows(texts, rows))
         rating = data.rating[rows].astype(np.float64)
         # Both targets are centred: the rating, and the rating that the text predicts.
         target = np.empty((len(rows), 2))
@@ -211,10 +206,7 @@ def choose_penalties(
     validation_rows: np.ndarray,
     grid: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0),
 ) -> tuple[float, float]:
-    """Penalties of users and items, fitted on `rows`, with the least squared error on other rows.
-
-    First the users' at a penalty of 5 for items, then the items' at that of users.
-    """
+    """Penalties of users, then of items, fitted on `rows`, with the least error on other rows."""
     rating = data.rating.astype(np.float64)
     mean = rating[rows].mean()
     pairs, target = _pair_counts(data, rows), rating[rows, None] - mean  # (m, 1)
@@ -232,8 +224,8 @@ def choose_penalties(
 
 def _pair_counts(data: Interactions, rows: np.ndarray) -> csr_matrix:
     """(users + 1, items + 1) how often each user reviewed each item."""
-    shape = len(data.users) + 1, len(data.items) + 1
-    return coo_matrix((np.ones(len(rows)), (data.user[rows], data.item[rows])), shape).tocsr()
+    cells = np.ones(len(rows)), (data.user[rows], data.item[rows])
+    return csr_matrix(cells, (len(data.users) + 1, len(data.items) + 1))
 
 
 def fit_effects(
@@ -280,10 +272,10 @@ def _user_factors(
     topics, residual = topics.astype(np.float32), residual.astype(np.float32)
     width = topics.shape[1]
     factors = files.allocate((users, width), np.float16)
-    by_user = np.argsort(user, kind="stable")  # (m,) reviews, those of one user next to each other
+    by_user = np.argsort(user, kind="stable")  # (m,) reviews, those of a user together
     count = np.bincount(user, minlength=users)
     start = np.cumsum(count) - count  # of every user in `by_user`
-    # Users with equally many reviews are solved as one stack of matrices, a block at a time.
+    # Users with equally many reviews are solved as one stack of matrices, in blocks.
     with_reviews = np.flatnonzero(count)
     by_count = with_reviews[np.argsort(count[with_reviews], kind="stable")]
     for same_count in np.split(by_count, np.flatnonzero(np.diff(count[by_count])) + 1):

@@ -1,9 +1,7 @@
 """Sums over the reviews of views, the features made of them, and groups of features (paper, section 3).
 
-The features of a row are those of its user's view and of its item's view, so they are kept once
-per view, and a row is a pair of view numbers. The last view of a side stands for an unknown user
-or item. Training puts it in the place of some views, so that the ranker learns to work without
-them (cold-start dropout).
+Features are kept once per view, and a row is a pair of views. The last view of a side stands for an
+unknown user or item; training puts it in the place of some views (cold-start dropout).
 """
 
 from __future__ import annotations
@@ -60,8 +58,9 @@ class EvidenceSums:
         """The sums with each array changed: some of the views, or zeros like them."""
         vectors = {name: change(values) for name, values in self.vectors.items()}
         count = {name: change(values) for name, values in self.text_count.items()}
-        ratings, price = (change(self.rating_count), change(self.rating_sum)), change(self.price)
-        return EvidenceSums(*ratings, vectors, count, price, change(self.categories))
+        ratings = change(self.rating_count), change(self.rating_sum)
+        votes = change(self.price), change(self.categories)
+        return EvidenceSums(*ratings, vectors, count, *votes)
 
 
 def rating_sums(rating: np.ndarray) -> EvidenceSums:
@@ -76,8 +75,8 @@ def rating_sums(rating: np.ndarray) -> EvidenceSums:
 class Constants:
     """Figures of the training data that features are made with; saved with a model.
 
-    The mean rating of a user, or an item, is shrunk with as many reviews' worth of the overall mean
-    as its prior: variance within entities over variance between them (James-Stein, by moments).
+    The priors are reviews' worth of the overall mean that the mean rating of a user, or an item, is
+    shrunk with: variance within entities over variance between them (James-Stein, by moments).
     """
 
     mean: float
@@ -88,8 +87,8 @@ class Constants:
     def estimate(cls, data: Interactions, rows: np.ndarray) -> Constants:
         """Estimate from some rows."""
         rating = data.rating[rows].astype(np.float64)
-        user_prior, item_prior = _prior(rating, data.user[rows]), _prior(rating, data.item[rows])
-        return cls(float(rating.mean()), user_prior, item_prior)
+        user, item = data.user[rows], data.item[rows]
+        return cls(float(rating.mean()), _prior(rating, user), _prior(rating, item))
 
 
 def _prior(rating: np.ndarray, entity: np.ndarray) -> float:
@@ -121,7 +120,7 @@ class EntityFeatures:
     names: tuple[str, ...]  # of the dense columns
     dense: np.ndarray  # (v + 1, p) float32
     vectors: dict[str, np.ndarray]  # block -> (v + 1, d) float16, zero where missing
-    present: dict[str, np.ndarray]  # block -> (v + 1,) 0 where missing, 1 for a mean of many texts
+    present: dict[str, np.ndarray]  # block -> (v + 1,) 0 if missing, 1 for many texts
     categories: np.ndarray
     factors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float16))
 

@@ -160,7 +160,7 @@ class RankerShape(BaseModel):
     embedding_size: int
     hidden_size: int
     runs: int = 1  # side by side
-    linear: bool = False  # whether DLRM corrects a linear model, from a correction of zero on
+    linear: bool = False  # whether DLRM corrects a linear model
 
 
 class Reducer(nn.Module):

@@ -40,7 +40,7 @@ class Batch:
     dense: Tensor  # (B, p) columns of the user, then of the item, then of the pair
     vectors: dict[str, Tensor]  # block -> (B, d); zero where missing
     present: dict[str, Tensor]  # block -> (B, 1) weight, from 0 (missing) to 1
-    categories: Tensor  # (B, k) codes of the item's, padded with the size of the vocabulary
+    categories: Tensor  # (B, k) codes, padded with the size of the vocabulary
 
 
 @dataclass(frozen=True)
@@ -100,15 +100,15 @@ class RankerInputs:
         for _ in ("ratings", "texts"):
             user_view = drop(user, self.user.unknown_index)
             views.append((user_view, drop(item, self.item.unknown_index)))
-        return self.view_batch(*views[0], views[1])
+        return self.view_batch(*views[0], *views[1])
 
     def view_batch(
-        self, user: Tensor, item: Tensor, texts: Sequence[Tensor] = (), *, with_vectors: bool = True
+        self, user: Tensor, item: Tensor, *texts: Tensor, with_vectors: bool = True
     ) -> Batch:
         """Gather (B,) views, with or without vectors, which take most of the memory.
 
         Numbers made from ratings are those of the views of `user` and `item`; all else (vectors,
-        prices, categories, item factors) is of the views of their `texts`, by default the same.
+        prices, categories, item factors) is of two views of their `texts`, by default the same.
         """
         user_text, item_text = texts or (user, item)
         dense: list[Tensor] = []
@@ -139,7 +139,7 @@ class TrainingTask:
     label: np.ndarray
     train_rows: np.ndarray
     valid_rows: np.ndarray  # select the epoch, by the loss
-    test_rows: np.ndarray | None = None  # select it in their place, by the false positive rate
+    test_rows: np.ndarray | None = None  # select it instead, by the false positive rate
 
     @property
     def selection_rows(self) -> np.ndarray:
@@ -154,7 +154,7 @@ class TrainingRun:
     seed: int  # of the initial weights and of dropout
     dropout: float  # share of cells that every MLP drops
     class_weights: tuple[float, float]  # of (dislike, like) in the loss
-    masked_groups: frozenset[str] = frozenset()  # `FEATURE_GROUPS` hidden from the run (ablation)
+    masked_groups: frozenset[str] = frozenset()  # of features hidden from it (ablation)
 
 
 class Standardiser(nn.Module):

@@ -106,14 +106,14 @@ class StackTrainer:
     task: TrainingTask
     config: TrainingConfig
     seed: int  # of the order of rows, and of cold-start dropout
-    shard: Shard = field(default_factory=Shard)  # rows of each batch that this process computes
+    shard: Shard = field(default_factory=Shard)  # rows of a batch that this process computes
 
     def __post_init__(self) -> None:
         self.ranker.dropout.shard = self.shard
         self.weights = torch.tensor([run.class_weights for run in self.runs])  # (R, 2)
         self.label = torch.from_numpy(self.task.label).to(self.weights.dtype)
         self.reducers_frozen = False
-        self._reduced: list[Tensor] = []  # (R, n, embedding_size) of frozen reducers, where stored
+        self._reduced: list[Tensor] = []  # (R, n, embedding_size) of frozen reducers
         self._step = 0
 
     def train(self, reduction: str) -> dict[str, list[TrainingHistory]]:
@@ -136,7 +136,7 @@ class StackTrainer:
         patience, by_fpr = self.config.patience, self.task.test_rows is not None
         history["ranker"] = self.optimise(learned, self.score, "ranker", patience, by_fpr=by_fpr)
         if ranker.linear is not None:
-            # A correction stays where its mean gain on validation rows is above one standard error.
+            # A correction stays if its mean gain on validation rows is above one standard error.
             gain = before - _row_losses(*self._selection_logits(self.score), self.weights)
             unproven = ~(gain.mean(1) > gain.std(1) / gain.shape[1] ** 0.5)
             for parameter, values in zip(learned, initial, strict=True):
@@ -250,8 +250,9 @@ class StackTrainer:
         for batch in batches:
             optimiser.zero_grad()
             local = self.shard.local_rows(batch)
-            # Divided by the weights of the whole batch, so the sum over shards is the batch's loss.
-            loss = weighted_loss(predict(local), self.label[local], self.weights, self.label[batch])
+            # The sum over shards is the batch's loss.
+            logits, label = predict(local), self.label[local]
+            loss = weighted_loss(logits, label, self.weights, self.label[batch])
             # Runs share no weights, so the gradient of the sum is each run's own.
             loss.sum().backward()  # type: ignore[no-untyped-call]
             self.shard.all_reduce([x.grad for x in learned if x.grad is not None])
@@ -288,7 +289,7 @@ class StackTrainer:
 
             scores = -(logits[:, label == 0] >= 0).double().mean(1)
             for run in torch.nonzero(logits.isfinite().all(1))[:, 0]:
-                # Rates of 0, where nothing is recommended, are common; the order of rows breaks ties.
+                # Rates of 0, where nothing is recommended, are common; ROC-AUC breaks ties.
                 scores[run] += 1e-6 * float(roc_auc_score(label.numpy(), logits[run].numpy()))
         return torch.where(logits.isfinite().all(1), scores, -torch.inf).tolist()
 
