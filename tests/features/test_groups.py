@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from mmrec.config import TrainingConfig
-from mmrec.features.mixed_effects import EFFECT_COLUMNS
 from mmrec.features.tables import FEATURE_GROUPS, Features, group_of, visible_columns
 from mmrec.ranker.inputs import RankerInputs, TrainingRun
 from mmrec.ranker.training import StackTrainer, predict_logits
@@ -34,11 +33,6 @@ def test_every_column_has_its_group(names, group):
     if group in ("ratings", "item text", "counts"):
         expected = group.replace("item", "user")
         assert {group_of(f"user {name}") for name in names.split("|")} == {expected}
-
-
-def test_categories_and_effects_have_their_groups():
-    assert group_of("categories") == "categories"
-    assert {group_of(f"item {name}") for name in EFFECT_COLUMNS} == {"ratings", "item text"}
 
 
 def test_a_run_sees_the_columns_of_all_groups_but_the_masked_ones():

@@ -6,15 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mmrec.config import AnnotationConfig, Config, RankerConfig
 from mmrec.data import files
-from mmrec.data.schema import Split
+from mmrec.data.schema import NO_TIME, Split
 from mmrec.errors import DataError
 from mmrec.evidence.policies import Evidence, EvidenceViews
 from mmrec.features.builder import FeatureBuilder, _top_categories
+from mmrec.features.dataset import PhotoVectors
 from mmrec.features.tables import Constants, rating_sums
 from review_tables import interactions, tables
 
@@ -71,6 +72,34 @@ def test_dense_columns_equal_a_slow_reference(data, seed, prior):
         assert features.dense[view].tolist() == pytest.approx(list(expected.values()), abs=1e-5)
 
 
+@given(
+    tables(),
+    st.sampled_from(["fold", "leave_one_out", "all", "past"]),
+    st.sampled_from([0, 6]),
+    st.integers(0, 2**32 - 1),
+)
+def test_means_are_of_the_photos_of_the_evidence_and_the_items_own(data, policy, encoded, seed):
+    rng = np.random.default_rng(seed)
+    names = [f"p{number}" for number in range(8)]
+    vectors = {name: rng.normal(size=150).astype(np.float16) for name in names[:encoded]}
+
+    def photo_names(count):
+        return [list(rng.choice(names, rng.integers(0, 4))) for _ in range(count)]
+
+    assume(policy != "past" or (data.time != NO_TIME).any())
+    reviews, items = photo_names(len(data)), photo_names(len(data.items))
+    part = rng.integers(3, size=len(data))
+    split = Split(*(np.flatnonzero(part == number) for number in range(3)))
+    views = Evidence.derive(data, split, policy, 3, rng).item
+    means, counts = PhotoVectors.build(reviews, items, vectors, 150).view_means(views)
+    for view, rows in enumerate(views.review_sets()):
+        shown = [name for row in rows for name in reviews[row]] + items[views.entity[view]]
+        expected = [vectors[name].astype(np.float64) for name in shown if name in vectors]
+        assert counts[view] == len(expected)
+        mean = sum(expected, np.zeros(150)) / max(len(expected), 1)
+        assert np.abs(means[view] - mean).max() < 2e-3
+
+
 def test_in_the_paper_users_have_neither_count_nor_price_nor_categories():
     sums = sums_over(views_of([0]), np.array([5.0]), TAGS[:1])
     features = build(sums, kind="user")
@@ -83,11 +112,19 @@ def test_in_the_paper_users_have_neither_count_nor_price_nor_categories():
 
 
 @pytest.mark.parametrize(("features", "present"), [("proposed", 1.0), ("mmrec", 2 / 6)])
-def test_the_last_view_is_that_of_an_unknown_item(features, present):
+def test_the_last_view_is_unknown_and_large_arrays_are_mapped_to_files_without_a_name(
+    features, present, tmp_path, monkeypatch
+):
+    mapped = features == "proposed"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(files, "_LARGE", 1 if mapped else 1 << 30)
     sums = sums_over(views_of([0], [1]), np.array([5.0, 1.0]), TAGS[:2])
     blocks = {"gist": np.full((2, 3), 0.5, dtype=np.float32)}
     sums = replace(sums, vectors=blocks, text_count={"gist": np.array([2.0, 2.0])})
     result = build(sums, 3, 3.25, features=features)
+    for values in (result.dense, result.vectors["gist"]):
+        assert isinstance(values.base, np.memmap) == mapped
+    assert not list(tmp_path.iterdir())
     assert result.unknown_index == 2 == len(result.dense) - 1
     assert dict(zip(result.names, result.dense[2].tolist(), strict=True)) == {
         "mean rating": 3.25,
@@ -105,24 +142,6 @@ def test_the_last_view_is_that_of_an_unknown_item(features, present):
     assert result.categories.tolist() == [[0, 1, 2], [0, 1, 2], [SIZE] * 3]
 
 
-def test_large_arrays_are_mapped_to_files_without_a_name(tmp_path, monkeypatch):
-    sums = sums_over(views_of([0, 2], [1], []), np.array([5.0, 1.0, 3.0]), TAGS[:3])
-    blocks = {"gist": np.full((3, 3), 0.5)}
-    sums = replace(sums, vectors=blocks, text_count={"gist": np.array([2.0, 1.0, 0.0])})
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    in_memory = build(sums)
-    monkeypatch.setattr(files, "_LARGE", 1)
-    mapped = build(sums)
-    assert not list(tmp_path.iterdir())
-    for plain, memmap in (
-        (in_memory.dense, mapped.dense),
-        (in_memory.vectors["gist"], mapped.vectors["gist"]),
-    ):
-        assert not isinstance(plain.base, np.memmap)
-        assert isinstance(memmap.base, np.memmap)
-        assert np.array_equal(plain, memmap)
-
-
 def test_a_full_disk_is_an_error_that_names_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     size = 2 * shutil.disk_usage(tmp_path).total
@@ -138,6 +157,7 @@ def test_a_full_disk_is_an_error_that_names_the_remedy(tmp_path, monkeypatch):
     ("votes", "limit", "expected"),
     [
         ([1, 3, 0, 2], 11, [1, 3, 0] + [15] * 8),
+        ([0] * 14 + [1], 17, [14] + [15] * 16),  # more than there are
         ([5] * 14, 11, [*range(11)]),
         ([1, 2, 2, 1], 3, [1, 2, 0]),
         ([20, 1, 2, 3], 11, [0, 3, 2] + [15] * 8),  # a tenth of the first one's votes
@@ -145,15 +165,11 @@ def test_a_full_disk_is_an_error_that_names_the_remedy(tmp_path, monkeypatch):
     ],
 )
 def test_categories_are_those_with_most_votes(votes, limit, expected):
-    table = np.zeros((1, SIZE), dtype=np.float32)
-    table[0, : len(votes)] = votes
-    assert _top_categories(table, limit).tolist() == [expected, [SIZE] * limit]
-
-
-def test_categories_are_ranked_in_blocks_and_padded_for_a_small_vocabulary():
-    votes = np.random.default_rng(0).integers(0, 5, (9, SIZE)).astype(np.float32)
-    assert np.array_equal(_top_categories(votes, 11, block_views=2), _top_categories(votes, 11))
-    assert _top_categories(np.array([[0.0, 1.0]]), 4).tolist() == [[1, 2, 2, 2], [2, 2, 2, 2]]
+    table = np.zeros((4, SIZE), dtype=np.float32)
+    table[1:, : len(votes)] = votes
+    none = [SIZE] * limit
+    assert _top_categories(table, limit).tolist() == [none, *[expected] * 3, none]
+    assert _top_categories(table, limit, block_views=2).tolist() == [none, *[expected] * 3, none]
 
 
 def constants_of(between, within, seed=0):

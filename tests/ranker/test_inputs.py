@@ -50,16 +50,6 @@ def test_cold_start_dropout_hides_ratings_and_texts_independently_at_its_rate():
     assert torch.equal(dropped.dense[visible], whole.dense[visible])
 
 
-def test_a_rate_of_zero_hides_nothing():
-    inputs, rows = toy().inputs, torch.arange(300)
-    dropped, whole = inputs.row_batch(rows, ColdStartDropout(0.0, torch.Generator())), inputs.row_batch(rows)
-    assert torch.equal(dropped.dense, whole.dense)
-    assert torch.equal(dropped.categories, whole.categories)
-    for name, values in whole.vectors.items():
-        assert torch.equal(dropped.vectors[name], values)
-        assert torch.equal(dropped.present[name], whole.present[name])
-
-
 def test_columns_made_from_text_are_those_of_the_text_views():
     """An unknown user's ratings with a known user's text: prices are of the text, means are not."""
     dense = np.array([[5, 0.5], [3, 0.0]], dtype=np.float32)

@@ -8,7 +8,6 @@ import torch
 
 from mmrec.config import TrainingConfig
 from mmrec.evaluation.metrics import reweighted
-from mmrec.ranker.dlrm import Ranker
 from mmrec.ranker.inputs import TrainingRun
 from mmrec.ranker.training import (
     StackTrainer,
@@ -58,7 +57,7 @@ def trained(task, runs, reduction, training, *, linear=False, seed=3):
     return ranker, StackTrainer(ranker, runs, task, training, seed).train(reduction)
 
 
-def equal(ranker: Ranker, run: int, other: Ranker, other_run: int, within: float = 1e-9) -> bool:
+def equal(ranker, run, other, other_run, within=1e-9):
     """Whether a run of one stack has the weights of a run of another, but for rounding."""
     pairs = zip(ranker.parameters(), other.parameters(), strict=True)
     return all(torch.allclose(a[run], b[other_run], rtol=0, atol=within) for a, b in pairs)

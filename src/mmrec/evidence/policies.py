@@ -51,9 +51,9 @@ class EvidenceViews:
     entity: np.ndarray  # (v,) ascending but for `from_lists`
     fold: np.ndarray  # (v,) fold (or group) of the rows that use a view, or `NO_GROUP`
     order: np.ndarray  # (m,) evidence rows, the rows of one entity next to each other
-    start: np.ndarray  # (v,) of each view's stretch in `order`; one for views of an entity
+    start: np.ndarray  # (v,) of the stretch in `order`; the same for views of an entity
     stop: np.ndarray  # (v,)
-    excluded_from: np.ndarray  # (m,) view that must not see a row of `order`, or `NO_GROUP`
+    excluded_from: np.ndarray  # (m,) view that may not see the row of `order`, or `NO_GROUP`
 
     def __len__(self) -> int:
         return len(self.entity)
@@ -81,7 +81,7 @@ class EvidenceViews:
         if values.ndim == 1:
             return self.sum(values[:, None], divisor)[:, 0]
         width = values.shape[1]
-        dtype = np.float16 if divisor is not None else np.promote_types(values.dtype, "float32")
+        dtype = np.promote_types(values.dtype, "float32") if divisor is None else np.float16
         result = files.allocate((len(self), width), dtype)
         # All views of an entity, which share `start`, are in one block.
         first = np.flatnonzero(np.diff(self.start, prepend=-1))

@@ -30,7 +30,7 @@ class FeatureBuilder(BaseModel):
     config: Config
     constants: Constants
     vocabulary: list[str]  # categories by code, the most frequent in the evidence first
-    image: bool  # whether items have an image block: there are photos, and a model for them
+    image: bool  # whether items have an image block: there are photos and a model
     penalties: tuple[float, float] = (1.0, 1.0)  # of the effects of users and items
     unknown_effects: dict[EntityKind, dict[str, float]] = {}  # by column
     factor_count: int = 0  # length of the factors of users and items
@@ -91,7 +91,8 @@ class FeatureBuilder(BaseModel):
         if self.config.ranker.features != "mmrec":
             return self
         with threadpool_limits(1, "openmp"):
-            final = MixedEffects.fit(dataset.rated_texts, np.arange(len(dataset)), self.penalties)
+            rows = np.arange(len(dataset))
+            final = MixedEffects.fit(dataset.rated_texts, rows, self.penalties)
         return self._with_effects({NO_GROUP: final}, self.penalties)
 
     def _with_effects(
@@ -200,7 +201,8 @@ class FeatureBuilder(BaseModel):
         categories = np.zeros((len(count) + 1, 0), dtype=np.int64)
         if kind == "item" and self.config.ranker.features != "baseline":
             columns |= _price_columns(sums.price)
-            categories = _top_categories(sums.categories, self.config.annotation.max_categories)
+            limit = self.config.annotation.max_categories
+            categories = _top_categories(sums.categories, limit)
         # These blocks say that a modality is missing; a review without a like only praises nothing.
         modalities = {"gist", "photos", "reviews", "summary"} & sums.text_count.keys()
         for name in sorted(modalities):
@@ -238,7 +240,8 @@ def _price_columns(votes: np.ndarray, prior_votes: float = 5.0) -> dict[str, np.
     tags = votes[:, : PRICE_TAGS.index("none")]
     total = tags.sum(axis=1) + prior_votes
     shares = tags / total[:, None]  # (v, 3)
-    return dict(zip(PRICE_TAGS, shares.T, strict=False)) | {"no price": prior_votes / total}
+    columns = dict(zip(PRICE_TAGS, shares.T, strict=False))
+    return columns | {"no price": prior_votes / total}
 
 
 def _top_categories(

@@ -134,17 +134,20 @@ class Dataset:
         """A summary of the reviews of every view."""
         if self.known_summary is not None:
             return [self.known_summary] * len(views)
-        columns = (values.tolist() for values in (self.data.rating, self.data.time, self.part))
-        reviews = list(map(Review, self.texts, *columns))
+        ratings, times = self.data.rating.tolist(), self.data.time.tolist()
+        reviews = list(map(Review, self.texts, ratings, times, self.part.tolist()))
         groups = [[reviews[row] for row in rows] for rows in views.review_sets()]
         return self.models.annotator.write_summaries(kind, groups)
 
     def has_photos(self, evidence_rows: np.ndarray, *, captions: bool) -> bool:
         """Whether an item or an evidence review has a photo, or (if `captions`) a caption."""
-        groups = [*self.item_photos, *(self.photos[row] for row in evidence_rows)]
+        lists = [(self.item_photos, self.photos)]
         if captions:
-            groups += [*self.item_captions, *(self.review_captions[row] for row in evidence_rows)]
-        return any(map(len, groups))
+            lists.append((self.item_captions, self.review_captions))
+        for of_items, of_reviews in lists:
+            if any(of_items) or any(of_reviews[row] for row in evidence_rows):
+                return True
+        return False
 
     @cached_property
     def captions(self) -> Captions:
@@ -173,7 +176,8 @@ class Dataset:
         groups: list[list[str]] = []
         for captions, photos in self._photo_groups:
             # The captions that came with the data, else those of the photos that have one.
-            groups.append(captions or list(filter(None, map(self.captions.texts.get, photos))))
+            of_photos = filter(None, map(self.captions.texts.get, photos))
+            groups.append(captions or list(of_photos))
         unique = sorted({*chain.from_iterable(groups)})
         vectors = self.models.encoder.encode(unique or [""], "encoding captions")
         by_caption = dict(zip(unique, vectors, strict=False))
@@ -183,10 +187,10 @@ class Dataset:
     @cached_property
     def image_vectors(self) -> PhotoVectors:
         """Photos as vectors of the image model (paper, section 4: the baseline)."""
-        image_encoder = self.models.image_encoder
+        encoder = self.models.image_encoder
         paths = chain.from_iterable((*self.photos, *self.item_photos))
-        vectors = self._photo_annotator.encode_photos(paths, image_encoder)
-        return PhotoVectors.build(self.photos, self.item_photos, vectors, image_encoder.width)
+        vectors = self._photo_annotator.encode_photos(paths, encoder)
+        return PhotoVectors.build(self.photos, self.item_photos, vectors, encoder.width)
 
 
 def _lists(
@@ -195,8 +199,9 @@ def _lists(
     """Photos or captions of all reviews, and of all items; empty lists where a table has none."""
     cells: list[list[list[str]]] = []
     for table in (reviews.table, reviews.items):
-        has_column = name in table.columns
-        cells.append(table[name].fill_null([]).to_list() if has_column else [[]] * table.height)
+        cells.append([[]] * table.height)
+        if name in table.columns:
+            cells[-1] = table[name].fill_null([]).to_list()
     of_item = dict(zip(reviews.items["item"], cells[1], strict=True))
     return cells[0], [of_item.get(item, []) for item in items]
 
@@ -209,7 +214,7 @@ def annotation_sums(
     A block is the mean of its sentences. Categories have the code of their place in `vocabulary`.
     """
     blocks: dict[str, list[list[str]]] = {}
-    code = {category: column for column, category in enumerate(vocabulary)}
+    code = dict(zip(vocabulary, range(len(vocabulary)), strict=True))
     price = np.zeros((len(annotations), len(PRICE_TAGS)), dtype=np.float32)
     categories = np.zeros((len(annotations), len(vocabulary)), dtype=np.float32)
     for row, annotation in enumerate(annotations):
@@ -253,7 +258,7 @@ class PhotoVectors:
         width: int,
     ) -> PhotoVectors:
         """Build from the names of photos of reviews and items; those without a vector are left out."""
-        columns = {name: column for column, name in enumerate(vectors)}
+        columns = dict(zip(vectors, range(len(vectors)), strict=True))
         stacked = np.stack([*vectors.values()]) if vectors else np.zeros((0, width), np.float16)
         groups = [*reviews, *items]
         cells: list[tuple[int, int]] = []

@@ -23,9 +23,8 @@ _STAR_EDGES = (0.0, 1.5, 2.9, 3.9, 4.9)
 _STAR_COLUMNS = ("stars to 1.5", "stars to 2.9", "stars to 3.9", "stars to 4.9")
 TEXT_COLUMNS = ("text rating effect", "log length", "blank")  # made of texts, not of ratings
 EFFECT_COLUMNS = ("rating effect", "spread", *_STAR_COLUMNS, *TEXT_COLUMNS)
-"""Columns of each user and item: effect on the rating; residual variance; shares of ratings in
-ranges of stars; effect on the rating predicted from text; mean log length of texts; share of blank
-texts."""
+"""Of each user and item: effects on the rating and on that predicted from text, residual variance,
+shares of ranges of stars, mean log length of texts, share of blank texts."""
 PRIOR_REVIEWS = 5.0  # of the overall mean, with which the mean of a column is shrunk
 PRIOR_TEXTS = 4.0  # likewise, for the mean vector of an item
 _BLOCK_CELLS = 1 << 19  # numbers of vectors or topics that are in memory at once
@@ -70,7 +69,7 @@ class TextSums:
             gram += x.T @ x
             product += rating[block] @ x
             codes, code = np.unique(item[block], return_inverse=True)
-            one_per_review = np.ones(len(x), dtype=np.float32), code, np.arange(len(x) + 1)
+            one_per_review = np.ones(len(x), np.float32), code, np.arange(len(x) + 1)
             item_vector[codes] += csr_matrix(one_per_review, (len(x), len(codes))).T @ x
         count = np.bincount(item, minlength=items)
         return cls(float(rating.sum()), gram, product, item_vector, count)
@@ -96,7 +95,7 @@ class TextRegression:
     mean_rating: float
     mean_vector: np.ndarray  # (d,) of the texts
     weights: np.ndarray  # (d,); the intercept is `mean_rating` at `mean_vector`
-    topic_axes: np.ndarray  # (d, t), scaled so that an item's topics have length 1 on average
+    topic_axes: np.ndarray  # (d, t), so that topics of an item have length 1 on average
 
     @classmethod
     def fit(
@@ -104,13 +103,13 @@ class TextRegression:
     ) -> tuple[TextRegression, np.ndarray]:
         """The regression with at most `topics` topics, and the (items + 1, t) topics of every item.
 
-        The weights w solve the centred normal equations (X'X - n m m' + penalty I) w = X'y - n m
-        mean(y), where m is the mean vector. Topics are principal components of the items' mean
-        vectors, which are centred and shrunk by their number of texts.
+        With m the mean vector: (X'X - n m m' + penalty I) w = X'y - n m mean(y) for the weights w.
+        Topics are principal components of items' mean vectors, centred and shrunk by their texts.
         """
         texts = sums.item_count.sum()
         count = max(texts, 1)
-        mean_rating, mean_vector = sums.rating_sum / count, sums.item_vector.sum(0) / count
+        mean_rating = sums.rating_sum / count
+        mean_vector = sums.item_vector.sum(0) / count
         # n times the covariances of texts with each other (d, d), and with ratings (d,).
         covariance = sums.gram - texts * np.outer(mean_vector, mean_vector)
         product = sums.product - texts * mean_rating * mean_vector
@@ -142,7 +141,7 @@ class MixedEffects:
     of a rating from the user's residuals on other items, by how alike their topics are.
     """
 
-    columns: dict[EntityKind, dict[str, np.ndarray]]  # (users + 1,) or (items + 1,) float32
+    columns: dict[EntityKind, dict[str, np.ndarray]]  # (users + 1,), (items + 1,) float32
     factors: dict[EntityKind, np.ndarray]  # (users + 1, t) or (items + 1, t) float16
     text_regression: TextRegression
 
@@ -297,6 +296,7 @@ def ridge_factors(topics: np.ndarray, residual: np.ndarray, penalty: float = 15.
     transposed = np.swapaxes(topics, -1, -2)
     if n < t:
         gram = topics @ transposed + penalty * np.eye(n, dtype=topics.dtype)
-        return np.asarray((transposed @ np.linalg.solve(gram, residual[..., None]))[..., 0])
+        solution = np.linalg.solve(gram, residual[..., None])
+        return np.asarray((transposed @ solution)[..., 0])
     gram = transposed @ topics + penalty * np.eye(t, dtype=topics.dtype)
     return np.asarray(np.linalg.solve(gram, transposed @ residual[..., None])[..., 0])

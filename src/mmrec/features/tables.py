@@ -47,7 +47,7 @@ class EvidenceSums:
         for name in self.vectors.keys() & more.vectors.keys():
             count[name] = self.text_count[name] + more.text_count[name]
             # The mean of two means, weighted by the number of texts behind each.
-            share = (self.text_count[name] / np.maximum(count[name], 1))[:, None]  # (v, 1)
+            share = self.text_count[name][:, None] / np.maximum(count[name], 1)[:, None]
             vectors[name] = share * self.vectors[name] + (1 - share) * more.vectors[name]
         rating_count = self.rating_count + more.rating_count
         rating_sum, price = self.rating_sum + more.rating_sum, self.price + more.price
@@ -68,7 +68,7 @@ def rating_sums(rating: np.ndarray) -> EvidenceSums:
     rated = ~np.isnan(rating)
     no_votes = np.zeros((len(rating), len(PRICE_TAGS)), dtype=np.float32)
     stars = np.where(rated, rating, 0).astype(np.float64)
-    return EvidenceSums(rated.astype(np.float64), stars, {}, {}, no_votes, no_votes[:, :0])
+    return EvidenceSums(rated.astype(float), stars, {}, {}, no_votes, no_votes[:, :0])
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class EntityFeatures:
     vectors: dict[str, np.ndarray]  # block -> (v + 1, d) float16, zero where missing
     present: dict[str, np.ndarray]  # block -> (v + 1,) 0 if missing, 1 for many texts
     categories: np.ndarray
-    factors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float16))
+    factors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float16))
 
     @property
     def unknown_index(self) -> int:
@@ -200,7 +200,8 @@ def available_groups(features: Features) -> list[str]:
         informative = dict(zip(entity.names, spread > 0, strict=True))
         for name, present in entity.present.items():
             informative[name] = present.any()
-        groups |= {group_of(f"{kind} {name}") for name, value in informative.items() if value}
+        for name in filter(informative.get, informative):
+            groups.add(group_of(f"{kind} {name}"))
     return [group for group in FEATURE_GROUPS if group in groups]
 
 

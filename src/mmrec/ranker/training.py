@@ -276,10 +276,8 @@ class StackTrainer:
 
     @torch.no_grad()
     def _selection_scores(self, predict: Predict, *, by_fpr: bool) -> list[float]:
-        """(R) scores, higher is better: minus the loss, or (the paper) minus the false positive rate.
-
-        -inf for a run that has diverged: it keeps an earlier epoch, or its initial weights.
-        """
+        """(R) scores, higher is better: minus the loss, or (the paper) minus the false positive
+        rate; -inf for a run that has diverged, which keeps the weights that it had before."""
         logits, label = self._selection_logits(predict)
         if not by_fpr:
             # Not ROC-AUC, which on a few hundred rows is mostly chance.
