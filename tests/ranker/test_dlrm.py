@@ -88,8 +88,8 @@ def fill(layer, weight, bias):
             layer.bias[1] = torch.tensor(bias)
 
 
-def hand_made():
-    """A ranker of two runs; the second has round numbers."""
+def test_a_forward_pass_by_hand():
+    """The second of two runs has round numbers."""
     blocks = {"user a": 1, "item b": 1}
     sizes = {"embedding_size": 2, "hidden_size": 2}
     ranker = Ranker(RankerShape(dense=2, groups={"text": blocks}, categories=3, runs=2, **sizes), RUNS)
@@ -105,25 +105,17 @@ def hand_made():
     values = {"dense_mean": [1.0, 2.0], "dense_scale": [0.5, 1.0], "mean of user a": [1.0]}
     values |= {"scale of user a": 2.0, "mean of item b": [0.0], "scale of item b": 1.0}
     ranker.standardiser.load_state_dict({name: torch.tensor(value) for name, value in values.items()})
-    return ranker.eval()
-
-
-def hand_batch():
-    return Batch(
+    batch = Batch(
         dense=torch.tensor([[5.0, 5.0], [1.0, 2.0]]),
         vectors={"user a": torch.tensor([[2.0], [4.0]]), "item b": torch.tensor([[4.0], [-99.0]])},
         present={"user a": torch.ones(2, 1), "item b": torch.tensor([[1.0], [0.0]])},
         categories=torch.tensor([[0, 2, 3], [3, 3, 3]]),
     )
-
-
-def test_a_forward_pass_by_hand():
-    ranker, batch = hand_made(), hand_batch()
     # Row 1: bottom (5 - 1) / 2 = 2, 5 - 2 = 3 -> hidden 2, 2 -> 4, 5. Texts (2 - 1) / .5 = 2 and 4 -> 1, 1.
     # Categories (1, 0) + (2, 2) = 3, 2. Dots 9, 22, 5. Top 4 + 5 + 9 - 10 = 8, -22 + 20 + 3 = 1 -> 4 + 3 - 1.
     # Row 2: bottom 0, 0 -> 0, 0 -> 0, 1. Texts (4 - 1) / .5 = 6 and the learned 8 -> 3, 2. No category.
     # Dots 2, 0, 0. Top 0 + 1 + 2 - 10 -> 0, 3 -> 9 - 1.
-    columns = ranker.columns(batch)
+    columns = ranker.eval().columns(batch)
     assert columns["categories"].tolist() == [[1, 0, 1], [0, 0, 0]]
     assert ranker.reduce(columns, ranker.dropout)[0][1].tolist() == [[1, 1], [3, 2]]
     assert ranker(batch)[1].tolist() == [6, 8]

@@ -160,11 +160,6 @@ def test_a_correction_stays_only_where_validation_rows_prove_it():
         assert bool(ranker.top[-1].weight.any()) == proven
 
 
-def train_one(task, training=SINGLE, reduction="joint"):
-    ranker, steps = trained(task, one_run(task), reduction, training, seed=0)
-    return ranker, {step: history for step, (history,) in steps.items()}
-
-
 @pytest.mark.parametrize("reduction", ["staged", "joint"])
 @pytest.mark.parametrize("cold_start", [0.0, 0.1])
 def test_reducers_are_frozen_while_the_ranker_trains_only_when_staged(reduction, cold_start):
@@ -208,11 +203,12 @@ def test_a_reducer_alone_predicts_a_like_through_its_head():
 def test_the_paper_selects_the_epoch_by_the_false_positive_rate():
     task = toy()
     paper = replace(task, valid_rows=task.train_rows, test_rows=task.valid_rows)
-    ranker, steps = train_one(paper, SINGLE.model_copy(update={"epochs": 2, "patience": 2}))
+    training = SINGLE.model_copy(update={"epochs": 2})
+    ranker, steps = trained(paper, one_run(paper), "joint", training, seed=0)
     logits, label = selection_logits(ranker, paper)[0], task.label[paper.test_rows]
     rate = float(np.mean(logits[~label] >= 0))
     assert 0 < rate < 1
-    assert max(steps["ranker"].score) == pytest.approx(-rate)
+    assert max(steps["ranker"][0].score) == pytest.approx(-rate)
 
 
 def test_the_weighted_loss_by_hand_and_of_shards():

@@ -104,7 +104,7 @@ class EvidenceViews:
             step = max(1, _BLOCK_CELLS // (len(rows) + len(start)))
             for column in range(0, width, step):
                 columns = slice(column, column + step)
-                x = files.to_float32(values[rows, columns]).astype(np.float64)  # (r, step)
+                x = files.to_float32(values[rows, columns]).astype(float)  # (r, step)
                 # (ends, step) sums of the pieces before each end of a stretch.
                 running = np.zeros((len(ends), x.shape[1]))
                 np.cumsum(in_piece @ x, axis=0, out=running[1:])
@@ -123,10 +123,9 @@ class EvidenceViews:
         group: np.ndarray,
         held_out_fold: int = NO_GROUP,
     ) -> EvidenceViews:
-        """Views in which a row sees its entity's (m,) evidence rows except those of its own group.
+        """Views in which (n,) rows see their entity's (m,) evidence rows except those of their group.
 
-        The `entity` and `group` are (n,), of every row; rows of `NO_GROUP` see all, and are seen by
-        all. The held-out fold is a group that only rows of `NO_GROUP` see.
+        Rows of `NO_GROUP` see all, and are seen by all; they alone see the held-out fold.
         """
         held_out = (group[evidence_rows] == held_out_fold) & (held_out_fold != NO_GROUP)
         # By entity, and of an entity the held-out reviews last: a stretch can end before them.
@@ -169,10 +168,7 @@ class EvidenceViews:
     def earlier_reviews(
         cls, entity: np.ndarray, evidence_rows: np.ndarray, time: np.ndarray
     ) -> EvidenceViews:
-        """Views in which a row sees its entity's evidence reviews of a strictly earlier time.
-
-        `entity` and `time` are (n,), of every row; a row without a time sees nothing.
-        """
+        """Views in which (n,) rows see their entity's strictly earlier evidence; without a time, none."""
         order = evidence_rows[np.lexsort((time[evidence_rows], entity[evidence_rows]))]
         # Pairs (entity, rank of the time) are coded as numbers, which sort as pairs do.
         # `NO_TIME` has the highest rank: never earlier as a review; as a row, it asks for rank 0.

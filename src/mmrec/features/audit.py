@@ -1,7 +1,7 @@
 """Proof that features were made from the reviews that their policy allows, and from nothing else.
 
-The audit derives the reviews that a row may see again, from the policy's definition alone. It
-compares the row's views with them, and its features with those that the builder makes of them.
+It derives the reviews that a row may see again, from the policy's definition alone, and compares the
+row's views with them, and its features with those that the builder makes of them.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def audit(
 ) -> Audit:
     """Check views and features of some rows against the definition of the policy.
 
-    No test row may be evidence. On both sides of each row, the view must consist of the reviews that
-    the policy allows, and the features must be those that the builder makes from these alone.
+    No test row may be evidence, the view of each row must consist of what the policy allows, on both
+    sides, and the features must be those that the builder makes from these reviews alone.
     """
     violations = list(_effect_violations(dataset, evidence, builder, rows))
     leaked = np.intersect1d(evidence.evidence_rows, split.test)
@@ -76,9 +76,8 @@ def audit(
         for start in range(0, len(rows), block_rows):
             block = rows[start : start + block_rows]
             lists = allowed[start : start + block_rows]
-            fold, places = evidence.fold[block], np.arange(len(block))
-            rebuilt_views = EvidenceViews.from_lists(entity[block], lists, fold)
-            rebuilt = builder.build(kind, rebuilt_views, dataset).by_name(places)
+            rebuilt_views = EvidenceViews.from_lists(entity[block], lists, evidence.fold[block])
+            rebuilt = builder.build(kind, rebuilt_views, dataset).by_name(np.arange(len(block)))
             for name, values in used.by_name(used_view[block]).items():
                 for row in block[_differs(values, rebuilt[name])]:
                     violations.append(f"row {row}: {name} was not made from its evidence ({kind})")

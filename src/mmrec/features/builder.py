@@ -91,8 +91,7 @@ class FeatureBuilder(BaseModel):
         if self.config.ranker.features != "mmrec":
             return self
         with threadpool_limits(1, "openmp"):
-            rows = np.arange(len(dataset))
-            final = MixedEffects.fit(dataset.rated_texts, rows, self.penalties)
+            final = MixedEffects.fit(dataset.rated_texts, np.arange(len(dataset)), self.penalties)
         return self._with_effects({NO_GROUP: final}, self.penalties)
 
     def _with_effects(
@@ -104,8 +103,8 @@ class FeatureBuilder(BaseModel):
             # The last row is that of an unknown user or item.
             unknown[kind] = {name: float(values[-1]) for name, values in columns.items()}
         changes = {"mixed_effects": effects, "penalties": penalties, "unknown_effects": unknown}
-        changes["factor_count"] = final.factors["user"].shape[1]
-        return self.model_copy(update=changes)
+        factor_count = final.factors["user"].shape[1]
+        return self.model_copy(update={**changes, "factor_count": factor_count})
 
     @property
     def uses_captions(self) -> bool:
@@ -124,9 +123,8 @@ class FeatureBuilder(BaseModel):
         ratings = rating_sums(dataset.data.rating)  # of single reviews, as yet
         is_baseline = self.config.ranker.features == "baseline"
         if is_baseline:
-            text_count = {"reviews": np.ones(len(dataset), dtype=np.float32)}
-            vectors = {"reviews": dataset.text_vectors}
-            sums = replace(ratings, vectors=vectors, text_count=text_count).over(views)
+            vectors, ones = {"reviews": dataset.text_vectors}, np.ones(len(dataset), np.float32)
+            sums = replace(ratings, vectors=vectors, text_count={"reviews": ones}).over(views)
         else:
             sums, total = self._annotation_sums(kind, views, dataset), ratings.over(views)
             sums = replace(sums, rating_count=total.rating_count, rating_sum=total.rating_sum)
@@ -143,16 +141,14 @@ class FeatureBuilder(BaseModel):
     ) -> EvidenceSums:
         if self.config.annotation.strategy == "notes":
             return dataset.note_sums(self.vocabulary).over(views)
-        encoder = dataset.models.encoder
-        if self.config.evidence.summaries != "all":
-            summaries = dataset.summaries(kind, views)
-            return annotation_sums(summaries, encoder, self.vocabulary)
-        # The paper's summaries are of all evidence of an entity, whichever view they are for.
-        entity = dataset.data.user if kind == "user" else dataset.data.item
-        summarised = EvidenceViews.all_reviews(entity, np.sort(views.order))
+        summarised, position = views, np.arange(len(views))
+        if self.config.evidence.summaries == "all":
+            # The paper's summaries are of all evidence of an entity, whichever view they are for.
+            entity = dataset.data.user if kind == "user" else dataset.data.item
+            summarised = EvidenceViews.all_reviews(entity, np.sort(views.order))
+            position = np.searchsorted(summarised.entity, views.entity)
         summaries = dataset.summaries(kind, summarised)
-        position = np.searchsorted(summarised.entity, views.entity)
-        sums = annotation_sums(summaries, encoder, self.vocabulary)
+        sums = annotation_sums(summaries, dataset.models.encoder, self.vocabulary)
         return sums.map(lambda values: values[position])
 
     def entity_effects(
@@ -201,11 +197,9 @@ class FeatureBuilder(BaseModel):
         categories = np.zeros((len(count) + 1, 0), dtype=np.int64)
         if kind == "item" and self.config.ranker.features != "baseline":
             columns |= _price_columns(sums.price)
-            limit = self.config.annotation.max_categories
-            categories = _top_categories(sums.categories, limit)
+            categories = _top_categories(sums.categories, self.config.annotation.max_categories)
         # These blocks say that a modality is missing; a review without a like only praises nothing.
-        modalities = {"gist", "photos", "reviews", "summary"} & sums.text_count.keys()
-        for name in sorted(modalities):
+        for name in sorted({"gist", "photos", "reviews", "summary"} & sums.text_count.keys()):
             columns[f"no {name}"] = sums.text_count[name] == 0
         # An unknown one has the overall mean, nothing of anything, and every modality missing.
         unknown = {name: float(name.startswith("no ")) for name in columns}

@@ -67,10 +67,8 @@ class Dataset:
         """All reviews of a table, and their notes where these are known."""
         table, data = reviews.table, Interactions.from_table(reviews.table)
         texts, ids = table["text"].to_list(), table["review_id"].to_list()
-        photos = _lists(reviews, data.items, "photos")
-        captions = _lists(reviews, data.items, "captions")
-        pixels = config.read.max_pixels
-        return cls(models, data, texts, ids, *photos, *captions, pixels, notes)
+        photos, captions = (_lists(reviews, data.items, name) for name in ("photos", "captions"))
+        return cls(models, data, texts, ids, *photos, *captions, config.read.max_pixels, notes)
 
     @classmethod
     def single_review(
@@ -83,7 +81,7 @@ class Dataset:
         captions: Sequence[str] = (),
     ) -> Dataset:
         """One annotated review, rated or NaN, of an unnamed user and item with captions."""
-        # Not from a table, since that takes longer than all else that a request needs.
+        # Not from a table, which would take most of the time of a request.
         zero, times = np.zeros(1, dtype=np.int64), np.array([NO_TIME])
         data = Interactions(zero, zero, np.array([rating], np.float32), times, [""], [""])
         summary = summary or Summary(text=text)
@@ -199,9 +197,8 @@ def _lists(
     """Photos or captions of all reviews, and of all items; empty lists where a table has none."""
     cells: list[list[list[str]]] = []
     for table in (reviews.table, reviews.items):
-        cells.append([[]] * table.height)
-        if name in table.columns:
-            cells[-1] = table[name].fill_null([]).to_list()
+        has_column = name in table.columns
+        cells.append(table[name].fill_null([]).to_list() if has_column else [[]] * table.height)
     of_item = dict(zip(reviews.items["item"], cells[1], strict=True))
     return cells[0], [of_item.get(item, []) for item in items]
 

@@ -101,15 +101,13 @@ class TextRegression:
     def fit(
         cls, sums: TextSums, penalty: float = 3.0, topics: int = 64
     ) -> tuple[TextRegression, np.ndarray]:
-        """The regression with at most `topics` topics, and the (items + 1, t) topics of every item.
-
-        With m the mean vector: (X'X - n m m' + penalty I) w = X'y - n m mean(y) for the weights w.
-        Topics are principal components of items' mean vectors, centred and shrunk by their texts.
+        """The regression, and (items + 1, t) topics: principal components of items' mean vectors,
+        centred and shrunk by their number of texts. With m the mean vector, the weights w solve
+        (X'X - n m m' + penalty I) w = X'y - n m mean(y).
         """
         texts = sums.item_count.sum()
         count = max(texts, 1)
-        mean_rating = sums.rating_sum / count
-        mean_vector = sums.item_vector.sum(0) / count
+        mean_rating, mean_vector = sums.rating_sum / count, sums.item_vector.sum(0) / count
         # n times the covariances of texts with each other (d, d), and with ratings (d,).
         covariance = sums.gram - texts * np.outer(mean_vector, mean_vector)
         product = sums.product - texts * mean_rating * mean_vector

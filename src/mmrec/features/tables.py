@@ -112,16 +112,15 @@ def _prior(rating: np.ndarray, entity: np.ndarray) -> float:
 class EntityFeatures:
     """Features of all v views of users, or of items, and of an unknown one as the last.
 
-    Categories are (v + 1, 11) int64 codes, padded with the size of the vocabulary (the paper's 179);
-    (v + 1, 0) where not used. Factors, whose dot product over both sides is a feature of the pair
-    (see `mmrec.features.mixed_effects`), are empty where not used.
+    The dot product of the factors of both sides is a feature of the pair (see
+    `mmrec.features.mixed_effects`); where not used, factors and categories have no columns.
     """
 
     names: tuple[str, ...]  # of the dense columns
     dense: np.ndarray  # (v + 1, p) float32
     vectors: dict[str, np.ndarray]  # block -> (v + 1, d) float16, zero where missing
     present: dict[str, np.ndarray]  # block -> (v + 1,) 0 if missing, 1 for many texts
-    categories: np.ndarray
+    categories: np.ndarray  # (v + 1, 11) int64 codes, padded with the size of the vocabulary
     factors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float16))
 
     @property

@@ -1,6 +1,6 @@
 """DLRM (Naumov et al., arXiv 1906.00091) over reduced text, as the paper composes it; R runs at once.
 
-Weights have a leading run axis, so that R products are one: a run becomes as cheap as the hardware allows.
+Weights have a leading run axis, so that R products are one, as cheap as the hardware allows.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class _SingleColumnProduct(torch.autograd.Function):
 class StackedDropout(nn.Module):
     """ReLU, then dropout with a rate and a random generator for each run.
 
-    A run draws the same masks alone as in a stack. One random byte decides about one cell, so rates are
-    multiples of 1/256, and the scale fits the rounded rate.
+    A run draws the same masks alone as in a stack. A random byte decides about a cell, so rates are
+    rounded to multiples of 1/256.
     """
 
     def __init__(self, rates: Sequence[float], seeds: Sequence[int]) -> None:
@@ -164,10 +164,7 @@ class RankerShape(BaseModel):
 
 
 class Reducer(nn.Module):
-    """Reduces columns of vector blocks to one vector, for R runs; trained alone through `head`.
-
-    The first layer's weights of indicators of missing blocks amount to learned vectors for these.
-    """
+    """Reduces columns of vector blocks to one vector, for R runs; trained alone through `head`."""
 
     def __init__(self, inputs: int, shape: RankerShape) -> None:
         super().__init__()
@@ -209,10 +206,8 @@ class Ranker(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, run: int, generator: torch.Generator, near_zero: float = 0.01) -> None:
-        """Draw the weights of one run: PyTorch's usual ones, but text and categories start near zero.
-
-        At full strength, random text vectors drown the dense columns: .009 of ROC-AUC (docs/log.md).
-        """
+        """Draw the weights of one run: PyTorch's usual ones, but text and categories near zero."""
+        # Random text vectors would drown the dense columns: .009 of ROC-AUC (docs/log.md).
         last_of_reducers = [reducer.layers[-1] for reducer in self.reducers.values()]
         for layer in self.modules():
             if not isinstance(layer, StackedLinear) or layer is self.linear:

@@ -16,10 +16,7 @@ _CHUNK_ROWS = 1 << 14  # whose vectors are in memory at once
 
 
 class Shard:
-    """The shard of a process that trains alone; `mmrec.distributed.training` has the other one.
-
-    Random numbers are drawn for whole batches, so that they do not depend on who computes a row.
-    """
+    """The shard of a process that trains alone; `mmrec.distributed.training` has the other one."""
 
     def local_rows(self, rows: Tensor) -> Tensor:
         """(b,) neighbouring rows of a (B,) batch that this process computes."""
@@ -53,7 +50,7 @@ class ColdStartDropout:
 
     def __call__(self, views: Tensor, unknown_index: int) -> Tensor:
         """(B,) views, each replaced by the unknown one at the rate."""
-        # Drawn for the whole batch, so that a shard sees the same as a process that trains alone.
+        # Drawn for the whole batch: a shard sees the same as a process that trains alone.
         start, batch_size = self.shard.position(len(views))
         draws = torch.rand(batch_size, generator=self.generator)[start : start + len(views)]
         return torch.where(draws < self.rate, unknown_index, views)
@@ -160,9 +157,8 @@ class TrainingRun:
 class Standardiser(nn.Module):
     """Mean and scale of every input of a ranker, learned from training rows.
 
-    Dense columns get mean zero and variance one, or zero if they are constant. A vector block gets
-    mean zero and, on average, length one: with unit variance, its hundreds of coordinates would
-    dominate the few dense columns.
+    Dense columns get mean zero and variance one (or zero, if constant), a vector block mean zero and
+    length one on average: its hundreds of coordinates must not dominate the few dense columns.
     """
 
     dense_mean: Tensor

@@ -56,12 +56,8 @@ def fit_linear(
 
 
 def _ridge_penalties(shape: RankerShape, lightly_penalised: np.ndarray) -> np.ndarray:
-    """(p,) penalty of each of `Ranker.linear_columns`, of variance one, or length one by block.
-
-    Fitted rating effects are known to matter; a user's text predicts less than an item's
-    (docs/log.md).
-    """
-    default, user_text = 300.0, 1000.0
+    """(p,) penalties of `Ranker.linear_columns`, of variance one, or length one by block."""
+    default, user_text = 300.0, 1000.0  # a user's text predicts less than an item's (docs/log.md)
     penalties = [np.where(lightly_penalised, 10.0, default)]
     for sizes in shape.groups.values():
         for name, width in sizes.items():

@@ -93,8 +93,8 @@ def predict_logits(
     predict: Callable[[Batch], Tensor], inputs: RankerInputs, rows: np.ndarray
 ) -> np.ndarray:
     """(R, len(rows)) logits of rows, in chunks."""
-    chunks = torch.split(torch.from_numpy(rows), _CHUNK_ROWS)
-    return torch.cat([predict(inputs.row_batch(chunk)) for chunk in chunks], dim=1).numpy()
+    batches = map(inputs.row_batch, torch.split(torch.from_numpy(rows), _CHUNK_ROWS))
+    return torch.cat([*map(predict, batches)], dim=1).numpy()
 
 
 @dataclass
@@ -267,7 +267,7 @@ class StackTrainer:
         self.ranker.eval()
         rows = torch.from_numpy(self.task.selection_rows)
         local = self.shard.local_rows(rows)
-        logits = torch.cat([predict(chunk) for chunk in torch.split(local, _CHUNK_ROWS)], dim=1)
+        logits = torch.cat([*map(predict, torch.split(local, _CHUNK_ROWS))], dim=1)
         start, count = self.shard.position(len(local))
         all_logits = logits.new_zeros(len(logits), count)
         all_logits[:, start : start + len(local)] = logits
