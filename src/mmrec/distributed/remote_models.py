@@ -1,6 +1,6 @@
 """Models that compute on workers; the driver has their provenance and stores results.
 
-Only the driver calls paid APIs, so that the death of a worker costs computing time and never a call.
+Only the driver calls paid APIs: the death of a worker costs computing time and never a call.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _RemoteModel:
 
 
 class _RemoteExtractiveModel(ExtractiveModel):
-    """The extractive model: notes on workers, whose vectors come with them, and summaries here."""
+    """The extractive model: notes on workers, with their vectors, and summaries here."""
 
     chunk_size = 256
 

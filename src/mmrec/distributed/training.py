@@ -50,8 +50,8 @@ class _WorkerShard(Shard):
 def train_on_workers(config: EngineConfig, batch_size: int, train: Callable[[Shard], T]) -> T:
     """Train on workers, each with its shard of batches; return what the first returns.
 
-    Each has at least 128 rows of a batch, since with fewer rows they wait for each other more than
-    they compute. An error of mmrec is raised here; others, or deaths time after time, are a ModelError.
+    Each has at least 128 rows of a batch: with fewer, they wait for each other more than they
+    compute. An error of mmrec is raised here; others, or repeated deaths, are a ModelError.
     """
     limit = batch_size // 128
     if min(limit, config.workers or limit) < 2:

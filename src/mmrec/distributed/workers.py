@@ -46,7 +46,7 @@ _Block = tuple[Rows, int]
 class WorkerPool:
     """The workers of a cluster; each loads and keeps the model of every job that it gets.
 
-    Nothing is started before there are rows, but `placement` joins a cluster at an address.
+    Nothing starts before there are rows, but `placement` joins a cluster at an address.
     """
 
     max_failures = 20  # rows in succession; after that the rows are not to blame

@@ -55,11 +55,11 @@ class RecommendationService:
             # They are slow: requests without new text do not wait for them.
             self._models, self._models_lock = open_models(config), threading.Lock()
         for models in (recommender.models, self._models):
-            # Visitors do not wait for a long run on the store, unless they would pay again.
+            # Visitors wait for a long run on the store only if they would pay again.
             models.store.max_wait = 1.0
         self._live_captions: dict[str, str] = {}  # by item, where a live item has a photo
-        # Of the entries in the recommender. Items come first: their descriptions count even
-        # if a review of them was stored before.
+        # Of the entries in the recommender. Items come first: their descriptions count
+        # even if a review of them was stored before.
         self.last_numbers: dict[type[Entry], int] = {StoredItem: 0, StoredReview: 0}
         self._last_poll = 0.0
         self._saved_items = frozenset(recommender.state.online.codes["item"])
@@ -73,7 +73,7 @@ class RecommendationService:
             yield self._recommender
 
     def catch_up(self, *, immediately: bool = False) -> None:
-        """Take in what any process has stored since; reads at most every half a second."""
+        """Take in what any process has stored; reads at most every half a second."""
         with self._lock:
             if not immediately and time.monotonic() - self._last_poll < 0.5:
                 return

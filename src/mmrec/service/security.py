@@ -101,7 +101,7 @@ class RequestGuard:
         return key
 
     def _take_token(self, client: str) -> None:
-        """Take a token; a full bucket has `per_minute`, and an empty one is full after a minute."""
+        """Take a token; a bucket has `per_minute`, and an empty one is full in a minute."""
         capacity, now = self._limits.per_minute, time.monotonic()
         tokens, last_use = self._buckets.pop(client, (float(capacity), now))
         tokens = min(capacity, tokens + (now - last_use) * capacity / 60)
