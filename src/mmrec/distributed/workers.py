@@ -190,12 +190,14 @@ def connect(config: EngineConfig) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ConfigError("--engine ray needs the packages of: pip install 'mmrec[ray]'") from error
+        mend = "pip install 'mmrec[ray]'"
+        raise ConfigError(f"--engine ray needs the packages of: {mend}") from error
     if ray.is_initialized():
         return ray
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if config.address is None:
-        paths = os.pathsep.join(filter(None, sys.path))  # workers import what this process does
+        # Workers import what this process does.
+        paths = os.pathsep.join(filter(None, sys.path))
         options |= {
             "num_cpus": config.workers or os.cpu_count(),
             "object_store_memory": 512 * 2**20,  # containers have little shared memory

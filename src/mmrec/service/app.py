@@ -40,7 +40,8 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         store = open_live_store(model, config)
         recommender = Recommender.load(model)
-        app.state.service = RecommendationService(recommender, store, sentences=config.sentences)
+        sentences = config.sentences
+        app.state.service = RecommendationService(recommender, store, sentences=sentences)
         yield
         store.close()
 

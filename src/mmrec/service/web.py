@@ -84,8 +84,8 @@ def place(
     with service.recommender() as recommender:
         neighbors = [name for name, _ in recommender.similar_items(item, 6)]
     similar = service.describe_items(neighbors)
-    values = {"place": profile, "photos": service.photos(item), "similar": similar, "added": added}
-    return _render("place.html.jinja", **values, form=form)
+    values = {"place": profile, "similar": similar, "added": added, "form": form}
+    return _render("place.html.jinja", **values, photos=service.photos(item))
 
 
 @router.post("/places/{item:path}", response_class=HTMLResponse)
