@@ -13,7 +13,9 @@ dropped. The policy then takes away what the row must not see:
 - `all`: a row also sees itself (what a careless pipeline does; for comparison).
 - `past`: a row sees strictly earlier reviews only, validation reviews among them.
 
-Test rows see every evidence review; under `past`, every earlier one.
+Test rows see every evidence review; under `past`, every earlier one. What is estimated from many
+users at once, such as effects, uses `Evidence.visible_rows`; only constants that all rows share (the
+mean, priors, penalties) are estimated on all train rows, the row itself among them.
 
 Rows that see the same reviews share a *view*, so slow work is done once per view. A view sees a
 stretch of the evidence reviews of its entity, in a fixed order, without the reviews of one group.
