@@ -74,6 +74,13 @@ MUTATIONS = (
         "tests/cache/test_locks.py",
     ),
     Mutation(
+        "the lock is free while calls are under way",
+        "cache/store.py",
+        "with closing(self._compute(provenance, keys, todo, compute, chunk)) as computed:",
+        "for computed in [self._compute(provenance, keys, todo, compute, chunk)]:",
+        "tests/cache/test_store.py",
+    ),
+    Mutation(
         "answers that arrived before an error are lost",
         "cache/store.py",
         """            if unwritten:

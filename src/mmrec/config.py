@@ -239,7 +239,9 @@ class Config(_Settings, title="General"):
         if policy in ("leave_one_out", "all"):
             texts.append(f"evidence policy `{policy}` leaks the label into training rows")
         if policy == "past":
-            text = "under `past` train rows hear earlier valid rows, by which the epoch is chosen"
+            text = (
+                "under `past`, train rows see earlier validation rows, by which the epoch is chosen"
+            )
             texts.append(text)
         if self.evidence.summaries == "all" and self.annotation.strategy == "summary":
             text = "summaries are made of all known reviews, a row's own among them"

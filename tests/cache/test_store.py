@@ -5,7 +5,7 @@ import os
 import sqlite3
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -239,3 +239,36 @@ def test_a_store_that_becomes_read_only_is_an_error_that_frees_its_lock(store):
     with closing(Store(store.path)) as reopened:
         assert reopened.counts() == {"word": 2}
         assert compute(reopened, [*"abcd"])[0] == [b"x", b"x", b"C", b"D"]
+
+
+def test_no_call_is_under_way_when_the_lock_is_free_though_the_bar_failed(tmp_path, monkeypatch):
+    events = []
+
+    @contextmanager
+    def failing_bar(*_):
+        def advance(done, failed):
+            if done:
+                raise MemoryError
+
+        yield advance
+
+    @contextmanager
+    def lock(*_):
+        try:
+            yield True
+        finally:
+            events.append("lock is free")
+
+    def answers(blocks):
+        try:
+            for block in blocks:
+                yield block[0], b"answer"
+        finally:
+            events.append("calls have ended")
+
+    monkeypatch.setattr("mmrec.cache.store.track", failing_bar)
+    with closing(Store(tmp_path / "store")) as store:
+        monkeypatch.setattr(store, "lock", lock)
+        with pytest.raises(MemoryError) as error:
+            store.get_or_compute(WORD, ["a", "b", "c"], answers, title="test", chunk=1)
+        assert events == ["calls have ended", "lock is free"], error

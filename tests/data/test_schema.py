@@ -174,6 +174,7 @@ def test_any_value_is_read_or_refused(value, field):
         ("[broken", ["[broken"]),
         (["a.jpg", None, "HTTP://x.org/c.jpg"], ["a.jpg", "HTTP://x.org/c.jpg"]),
         ([{"id": "AF1Q", "url": ["https://x.org/1"]}], ["AF1Q"]),
+        ([{"id": float("nan"), "url": "https://x.org/1"}], ["https://x.org/1"]),
         ([{"url": ["https://x.org/1", "https://x.org/2"]}], ["https://x.org/1"]),
         ([{"small_url": "https://x.org/s", "large_url": "https://x.org/l"}], ["https://x.org/l"]),
         ([7, [1], {}], ["7", "(list)", "(dict)"]),

@@ -182,6 +182,15 @@ def test_baselines_with_features_find_a_line():
         assert np.mean(np.abs(p - chance)[test]) < 0.12, name
 
 
+def test_lightgbm_finds_an_xor_that_logistic_regression_cannot():
+    columns = np.random.default_rng(2).normal(size=(ROWS, 2))
+    label = (columns > 0).sum(axis=1) == 1
+    task = replace(random_task(1), features=features_of(columns), label=label)
+    p = train(task, "logistic regression", "LightGBM")
+    assert auc(task, p["logistic regression"]) < 0.6
+    assert auc(task, p["LightGBM"]) > 0.97
+
+
 def test_matrix_factorisation_beats_biases_on_rank_one_and_equals_them_where_there_is_nothing_else():
     def rank_one(rng, user, item):
         return 1.2 * rng.choice([-1.0, 1.0], USERS)[user] * rng.choice([-1.0, 1.0], ITEMS)[item]

@@ -402,7 +402,7 @@ def client(server, store):
     return BatchClient(Endpoint("server", "test-model", server.url), costs, store, LanguageConfig())
 
 
-def test_looking_at_batches_is_locked(client, store, monkeypatch):
+def test_looking_at_batches_and_submitting_are_locked(client, store, monkeypatch):
     def look():
         with store.lock("batch requests", max_wait=0) as is_held:
             locked.append(not is_held)
@@ -414,8 +414,10 @@ def test_looking_at_batches_is_locked(client, store, monkeypatch):
 
     locked = []
     monkeypatch.setattr(BatchClient, "_catch_up", look_in_thread)
-    list(client.complete(plain(["Soup."])))
-    assert locked == [True]
+    monkeypatch.setattr(BatchClient, "_submit", look_in_thread)
+    with pytest.raises(AnswersPending):
+        list(client.complete(plain(["Soup.", "Bread."])))
+    assert locked == [True, True]
 
 
 def test_files_are_not_held_in_memory(client, monkeypatch):

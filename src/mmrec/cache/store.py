@@ -147,10 +147,14 @@ class Store:
                 # Whoever held the lock may have computed some of them.
                 settled = self._settled(missing)
                 todo = sorted(_missing_positions(keys, results | settled).values(), key=order)
-                computed = self._compute(provenance, keys, todo, compute, chunk) if todo else ()
-                for new in chain([settled], computed):
-                    results |= new
-                    advance(len(new), sum(isinstance(result, Failure) for result in new.values()))
+                # Closed before the lock is free, so that no call is still under way then.
+                with closing(self._compute(provenance, keys, todo, compute, chunk)) as computed:
+                    for new in chain([settled], computed if todo else ()):
+                        results |= new
+                        failures = [
+                            result for result in new.values() if isinstance(result, Failure)
+                        ]
+                        advance(len(new), len(failures))
         if missing := _missing_positions(keys, results):
             raise RuntimeError(f"{len(missing)} inputs were neither answered nor refused")
         return [results[key] for key in keys]
@@ -237,7 +241,7 @@ class Store:
         todo: list[int],
         compute: Compute,
         chunk: int,
-    ) -> Iterator[dict[bytes, Result]]:
+    ) -> Generator[dict[bytes, Result]]:
         """Compute results, and yield them once they are written; an error costs none that arrived."""
         unwritten: dict[bytes, Result] = {}
         blocks = (todo[start : start + chunk] for start in range(0, len(todo), chunk))

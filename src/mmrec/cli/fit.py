@@ -108,12 +108,12 @@ def _train_and_save(
         ).format(**point)
     outcomes = {name: str(audit) for name, audit in audits.items()}
     for remark in (advice, *comparison.remarks, *map(": ".join, outcomes.items())):
-        console.print(f"- {remark}")
+        console.print(f"- {remark}", markup=False)  # errors of servers are in some
     trained = comparison.trained[config.ranker.features]
     Recommender(config, models).use_model(trained, reviews, comparison.metrics).save(folder)
     page, command = folder / "report.html", command_line()
     write_report(comparison, assessment, audits, page, command=command, read=len(reviews))
-    console.print(f"model: {folder}   report: {page}")
+    console.print(f"model: {folder}   report: {page}", markup=False)
     result = {"data": str(data), "seed": config.seed, "model": str(folder)}
     result |= {"report": str(page), "reviews": len(reviews), "rejected": reviews.rejects.height}
     result |= {"test": comparison.metrics, "assessment": assessment.as_dict(), "audit": outcomes}
@@ -180,7 +180,7 @@ def evaluate(
         title = f"{data}: {fresh.height:,} reviews that the model has not seen"
     remarks = recommender.config.warnings()
     for remark in remarks:
-        console.print(f"- {remark}")
+        console.print(f"- {remark}", markup=False)
     if json:
         print_json({"model": str(model), "scores": metrics, "remarks": remarks})
     else:

@@ -52,7 +52,9 @@ def photo_names(cell: Any) -> tuple[str, ...]:
     names: dict[str, None] = {}
     for entry in cell_entries(cell):
         if isinstance(entry, Mapping):
-            name = entry.get("id") or entry.get("path") or entry.get("photo_id")
+            names_of_entry = map(entry.get, ("id", "path", "photo_id"))
+            # pandas writes NaN, which equals nothing, for a missing value.
+            name = next((name for name in names_of_entry if name and name == name), None)
             entry = name or next(iter(object_urls(entry)), entry)
         if isinstance(entry, str | int | float):
             names[str(entry)] = None

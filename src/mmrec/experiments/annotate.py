@@ -107,7 +107,8 @@ def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> Annota
         plan.output_tokens[CAPTION] += calls * caption_tokens
     if config.annotation.strategy == "notes":
         try:
-            run.texts["review"] += note_texts(dataset, dataset.notes)
+            notes = dataset.notes
+            run.texts["review"] += note_texts(dataset, notes)
         except AnswersPending as pending:
             run.pending.append(pending)
         return run
@@ -125,7 +126,8 @@ def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> Annota
     for kind, source, views in parts:
         # Pending answers of one part do not keep the others from being requested.
         try:
-            run.texts[kind] += summary_texts(kind, source, views, source.summaries(kind, views))
+            summaries = source.summaries(kind, views)
+            run.texts[kind] += summary_texts(kind, source, views, summaries)
         except AnswersPending as pending:
             run.pending.append(pending)
     return run

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import chain
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import IO, Any, ClassVar, Literal
 
 from pydantic import TypeAdapter
@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from mmrec.cache.store import Failure, Store
 from mmrec.config import LanguageConfig
 from mmrec.console import console, escape_text
-from mmrec.errors import ModelError
+from mmrec.errors import ModelError, StoreError
 from mmrec.llm.cost import AnswersPending, BudgetReached, CostTracker
 from mmrec.llm.openai_client import ChatClient
 from mmrec.llm.openai_protocol import (
@@ -268,6 +268,16 @@ class BatchClient(ChatClient):
             with suppress(self._openai.NotFoundError):
                 client.files.delete(file_id)
         return None
+
+    @contextmanager
+    def _translate_errors(self) -> Iterator[None]:
+        try:
+            with super()._translate_errors():
+                yield
+        except OSError as error:
+            raise StoreError(
+                f"a temporary file cannot be written: {error}; see that {gettempdir()} has room"
+            ) from error
 
     @contextmanager
     def _allow_missing(self, name: str) -> Iterator[None]:

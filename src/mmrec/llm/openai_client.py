@@ -8,14 +8,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from itertools import chain
-from tempfile import gettempdir
 from typing import Any, ClassVar
 
 from anyio.from_thread import start_blocking_portal
 
 from mmrec.cache.store import Failure
 from mmrec.console import console, escape_text, single_line
-from mmrec.errors import ModelError, StoreError
+from mmrec.errors import ModelError
 from mmrec.llm.cost import BudgetReached, CostTracker
 from mmrec.llm.openai_protocol import (
     ChatRequest,
@@ -191,10 +190,6 @@ class ChatClient(LanguageModel):
             hint = f"; {self._not_found_hint}" if is_missing else ""
             reason = f"{type(error).__name__}: {self._describe(error)}"
             raise ModelError(f"{self._server}: {reason}{hint}") from error
-        except OSError as error:  # of the files of batches
-            raise StoreError(
-                f"a temporary file cannot be written: {error}; see that {gettempdir()} has room"
-            ) from error
 
     async def _check_reachable(self, client: Any) -> None:
         """Fail at once where nobody answers, before all calls wait for it."""
