@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from chat_server import Behaviour, serve
 from mmrec.cache.store import Store
-from mmrec.config import AnnotationConfig, Config, LanguageConfig
+from mmrec.config import Config, LanguageConfig
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.factory import open_language_model
@@ -44,7 +44,7 @@ def annotate(url: str, store: Store, count: int, in_flight: int) -> tuple[list[N
         texts.append(" ".join([*drawn, f"Visit {number}."]))
     config = Config(language=LanguageConfig(llm=f"openai:test-model@{url}", in_flight=in_flight))
     model = open_language_model(config, Encoder(config.encoder, store), store)
-    notes = Annotator(model, store, config.language, AnnotationConfig()).write_notes(texts)
+    notes = Annotator(model, store, config).write_notes(texts)
     return notes, model.costs.calls  # type: ignore[attr-defined]
 
 

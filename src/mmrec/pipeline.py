@@ -134,9 +134,9 @@ def open_models(
         quote_model = remote_models.remote_language_model(quote_model, extractive, encoder, store)
         captioner = remote_models.remote_captioner(captioner, config)
         image_encoder = remote_models.remote_image_encoder(config)
-    annotator = quote_annotator = Annotator(model, store, language, annotation, plan)
+    annotator = quote_annotator = Annotator(model, store, config, plan)
     if language.llm != "builtin" or annotation.strategy != "notes":
-        quote_annotator = Annotator(quote_model, store, language, annotation)
+        quote_annotator = Annotator(quote_model, store, config)
     return Models(store, encoder, annotator, quote_annotator, captioner, image_encoder)
 
 

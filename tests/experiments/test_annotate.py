@@ -19,7 +19,7 @@ ANNOTATOR = """
 import sys
 from pathlib import Path
 from mmrec.cache.store import Store
-from mmrec.config import AnnotationConfig, Config, LanguageConfig
+from mmrec.config import Config, LanguageConfig
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.factory import open_language_model
 
@@ -27,7 +27,7 @@ url, path, count = sys.argv[1:]
 config = Config(language=LanguageConfig(llm=f"openai:test-model@{url}", in_flight=16))
 store = Store(Path(path))
 model = open_language_model(config, None, store)
-notes = Annotator(model, store, config.language, AnnotationConfig()).write_notes(
+notes = Annotator(model, store, config).write_notes(
     [f"The soup was great and the waiter was slow. Visit {number}." for number in range(int(count))]
 )
 print(sum(bool(note.gist) for note in notes))

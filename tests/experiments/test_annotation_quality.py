@@ -10,7 +10,7 @@ import pytest
 
 from mmrec.cli.annotate import print_quality
 from mmrec.cli.options import stdout
-from mmrec.config import AnnotationConfig, Config, LanguageConfig
+from mmrec.config import AnnotationConfig, Config
 from mmrec.data.schema import REVIEW_SCHEMA, Reviews
 from mmrec.errors import DataError
 from mmrec.evidence.policies import EvidenceViews
@@ -54,7 +54,7 @@ ITEMS = list(PLACES)
 def models(encoder, tmp_path_factory):
     opened = open_models(Config(store=tmp_path_factory.mktemp("quality") / "store.sqlite"))
     model = ExtractiveModel(encoder, "restaurant")
-    annotator = Annotator(model, opened.store, LanguageConfig(), AnnotationConfig())
+    annotator = Annotator(model, opened.store, Config())
     return replace(opened, encoder=encoder, annotator=annotator, quote_annotator=annotator)
 
 

@@ -12,7 +12,7 @@ import pytest
 from chat_answers import Behaviour, complete
 from hostile import HOSTILE, OWNED
 from mmrec.cache.store import Store
-from mmrec.config import AnnotationConfig, LanguageConfig
+from mmrec.config import Config, LanguageConfig
 from mmrec.console import track
 from mmrec.evidence.policies import EvidenceViews
 from mmrec.llm.annotator import Annotator
@@ -83,7 +83,7 @@ class RecordingModel(LanguageModel):
 
 def open_annotator(store=None, model=None, **settings):
     model = model or RecordingModel()
-    return Annotator(model, store or Store(), LanguageConfig(**settings), AnnotationConfig()), model
+    return Annotator(model, store or Store(), Config(language=LanguageConfig(**settings))), model
 
 
 class World:

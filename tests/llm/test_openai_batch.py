@@ -20,7 +20,7 @@ import pytest
 from chat_server import serve
 from mmrec.cache.store import Failure, Store
 from mmrec.cli import main
-from mmrec.config import AnnotationConfig, Config, LanguageConfig
+from mmrec.config import Config, LanguageConfig
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.errors import ConfigError, ModelError, StoreError
 from mmrec.llm.annotator import Annotator
@@ -43,11 +43,11 @@ NEVER = 10**6
 
 def run(url, path, texts=TEXTS, *, batch=True, limits=None, **settings):
     """One run of a command: notes, or what is pending."""
-    language = LanguageConfig(llm=f"openai:test-model@{url}", **settings)
-    with closing(Store(path, retry=language.retry_failed)) as store:
-        model = open_language_model(Config(language=language), None, store, batch=batch)
+    config = Config(language=LanguageConfig(llm=f"openai:test-model@{url}", **settings))
+    with closing(Store(path, retry=config.language.retry_failed)) as store:
+        model = open_language_model(config, None, store, batch=batch)
         vars(model).update(limits or {})
-        annotator, notes, pending = Annotator(model, store, language, AnnotationConfig()), [], ""
+        annotator, notes, pending = Annotator(model, store, config), [], ""
         try:
             notes = annotator.write_notes(texts)
         except AnswersPending as error:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from mmrec.cache.store import Failure, Store
-from mmrec.config import AnnotationConfig, Config, LanguageConfig
+from mmrec.config import Config, LanguageConfig
 from mmrec.errors import ConfigError, ModelError
 from mmrec.llm.annotator import Annotator, CallPlan
 from mmrec.llm.cost import Budget, BudgetReached, CostTracker, Price
@@ -40,8 +40,8 @@ def history(count, folds=1):
 def open_annotator(server, store=None, plan=None, **settings):
     store = store or Store()
     language = LanguageConfig(**{"llm": f"openai:test-model@{server.url}", **settings})
-    model = open_language_model(Config(language=language), None, store)
-    return Annotator(model, store, language, AnnotationConfig(), plan)
+    config = Config(language=language)
+    return Annotator(open_language_model(config, None, store), store, config, plan)
 
 
 def open_client(server, in_flight=4, model="test-model", provider="server"):
@@ -151,7 +151,7 @@ def test_refused_parameters_are_left_out(server, monkeypatch):
     server.set(reject_parameters=("max_completion_tokens",))
     monkeypatch.setenv("OPENAI_API_KEY", "key")
     client = open_client(server, provider="openai")
-    annotator = Annotator(client, Store(), LanguageConfig(), AnnotationConfig())
+    annotator = Annotator(client, Store(), Config())
     assert annotator.write_notes(TEXTS[:1])[0].gist
 
 

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from mmrec.cache.store import Failure
-from mmrec.config import AnnotationConfig, LanguageConfig
+from mmrec.config import Config
 from mmrec.encoder.weights import Placement
 from mmrec.errors import ModelError
 from mmrec.llm.annotator import Annotator, build_task
@@ -66,7 +66,7 @@ def generate(model, texts, task=TASK):
 def encoded(source, prompt):
     """What the model is given, as text."""
     template = open_model(source)._template
-    return str(template._tokenizer.decode(template.encode(prompt)))
+    return str(template.tokenizer.decode(template.encode(prompt)))
 
 
 class Spy:
@@ -283,7 +283,7 @@ def test_unusable_answers_are_repaired_once_then_missing_and_all_are_stored(copy
     model, again = open_model(copy), open_model(copy)
     spy = Spy(model, monkeypatch)
     for asked in (model, again):
-        annotator = Annotator(asked, store, LanguageConfig(), AnnotationConfig())
+        annotator = Annotator(asked, store, Config())
         assert annotator.write_notes(["Good soup.", " ", "Cold noodles."]) == [Note()] * 3
         assert annotator.failures.total() == 2
         assert all("also when asked again" in reason for reason in annotator.failures)

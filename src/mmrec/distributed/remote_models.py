@@ -21,7 +21,7 @@ from mmrec.encoder.text_encoder import Encoder
 from mmrec.encoder.weights import Placement
 from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.factory import open_language_model
-from mmrec.llm.types import LanguageModel, NumberedAnswers, NumberedPrompts, Task
+from mmrec.llm.types import AnswerStream, LanguageModel, PromptBlocks, Task
 from mmrec.vision.captioner import LOCAL_CAPTIONERS, open_captioner
 from mmrec.vision.image_features import ImageEncoder
 from mmrec.vision.types import Captioner, PhotoBlocks
@@ -58,7 +58,7 @@ class _RemoteModel:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._local, name)
 
-    def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
+    def generate(self, prompts: PromptBlocks) -> AnswerStream:
         """Answer prompts in any order, as a language model does."""
         return self._pool.map_rows(Job(self._local.provenance(_ANY_TASK), self._load), prompts)
 
@@ -80,7 +80,7 @@ class _RemoteExtractiveModel(ExtractiveModel):
         worker_config = Config(annotation=annotation, encoder=encoder.worker_config)
         self._load = partial(_load_extractive_model, worker_config)
 
-    def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
+    def generate(self, prompts: PromptBlocks) -> AnswerStream:
         """Answer prompts, all of one task."""
         first = next(prompts)
         task, prompts = first[0][1].task, chain([first], prompts)
@@ -147,7 +147,7 @@ def _load_extractive_model(config: Config) -> Loaded:
     encoder, store = _worker_encoder(config.encoder)
     model = open_language_model(config, encoder, store)
 
-    def compute(blocks: NumberedPrompts) -> Iterator[tuple[int, Any]]:
+    def compute(blocks: PromptBlocks) -> Iterator[tuple[int, Any]]:
         for block in blocks:
             answers = list(model.generate(iter([block])))
             with store.transaction() as database:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, create_model
 
 from mmrec.cache.store import Failure, Result, Store
-from mmrec.config import AnnotationConfig, LanguageConfig
+from mmrec.config import Config
 from mmrec.data.schema import EntityKind
 from mmrec.errors import StoreError
 from mmrec.llm import parsing
@@ -21,10 +21,8 @@ from mmrec.llm.prompts import PROMPT_TEXTS, ContextWindow, chat_messages, saniti
 from mmrec.llm.types import Answer, LanguageModel, Note, Prompt, Review, Summary, Task, Texts
 
 T = TypeVar("T")
-
-
-class _Reason(BaseModel):
-    sentence: str
+_Groups = Sequence[Sequence[Review]]
+_Reason = create_model("_Reason", sentence=(str, ...))
 
 
 @dataclass
@@ -41,21 +39,15 @@ class Annotator:
     """Writes notes and summaries of reviews with a language model.
 
     Raw answers go into the store before they are parsed. An unusable one is asked for once more;
-    if that fails too, the result is empty and the failure is counted. With a `plan` no call is
-    made, and calls that would be are added to it.
+    if that fails too, the result is empty. With a `plan` calls are not made, but added to it.
     """
 
     def __init__(
-        self,
-        model: LanguageModel,
-        store: Store,
-        language: LanguageConfig,
-        annotation: AnnotationConfig,
-        plan: CallPlan | None = None,
+        self, model: LanguageModel, store: Store, config: Config, plan: CallPlan | None = None
     ) -> None:
-        self.model, self.plan = model, plan
+        self.model, self.plan, self._store = model, plan, store
+        self._language, self._annotation = config.language, config.annotation
         self.failures: Counter[str] = Counter()
-        self._store, self._language, self._annotation = store, language, annotation
 
     @property
     def note_provenance(self) -> dict[str, object]:
@@ -67,10 +59,9 @@ class Annotator:
         """How many prompts failed, and the most frequent reasons; empty when none did."""
         if not self.failures:
             return ""
-        most_common = self.failures.most_common(3)
-        reasons = "; ".join(f"{count:,} times {reason}" for reason, count in most_common)
-        count = self.failures.total()
-        return f"{count:,} prompts failed, and their results are missing: {reasons}"
+        reasons = [f"{count:,} times {reason}" for reason, count in self.failures.most_common(3)]
+        failed = f"{self.failures.total():,} prompts failed, and their results are missing"
+        return f"{failed}: {'; '.join(reasons)}"
 
     def write_notes(self, texts: Sequence[str]) -> list[Note]:
         """A note on each text alone; an empty one where the text is blank or the model failed."""
@@ -89,19 +80,16 @@ class Annotator:
         sentences = self._ask("reason", texts, parsing.parse_sentence, "writing reasons")
         return [sentence or "" for sentence in sentences]
 
-    def write_summaries(
-        self, entity_kind: EntityKind, groups: Sequence[Sequence[Review]]
-    ) -> list[Summary]:
+    def write_summaries(self, entity_kind: EntityKind, groups: _Groups) -> list[Summary]:
         """A summary of each group of reviews, all of one user or item; an empty one of no review."""
-        if not self._is_extractive and self._language.long_history == "tree":
-            return self._summarize_in_levels(entity_kind, groups)
+        if not self._is_extractive:
+            if self._language.long_history == "tree":
+                return self._summarize_in_levels(entity_kind, groups)
+            return self._summarize(entity_kind, list(map(self._context.sample_reviews, groups)))
         texts: list[Texts] = []
         for group in groups:
-            if self._is_extractive:
-                # Sorted, so that equal groups have the same key in the store.
-                texts.append(tuple(sorted(review.text for review in group if review.text.strip())))
-            else:
-                texts.append(self._context.sample_reviews(group))
+            # Sorted, so that equal groups have the same key in the store.
+            texts.append(tuple(sorted(review.text for review in group if review.text.strip())))
         return self._summarize(entity_kind, texts)
 
     @property
@@ -113,9 +101,7 @@ class Annotator:
         size = min(self.model.window or 0, self._language.call_tokens)
         return ContextWindow(self.model.count_tokens, size)
 
-    def _summarize_in_levels(
-        self, entity_kind: EntityKind, groups: Sequence[Sequence[Review]]
-    ) -> list[Summary]:
+    def _summarize_in_levels(self, entity_kind: EntityKind, groups: _Groups) -> list[Summary]:
         """Summarize long groups in parts first, then the summaries of their parts."""
         owners: list[int] = []  # the group of each long part
         long_parts: list[Texts] = []
@@ -147,7 +133,6 @@ class Annotator:
         if self._is_extractive or self._language.prompts == "default":
             structured = ask(name, partial(self._parse, Summary), title)
             return [summary or Summary() for summary in structured]
-        # The paper's separate calls.
         written = ask(f"paper's {name}", parsing.parse_text, title)
         if kind == "user":
             return [Summary(text=text or "") for text in written]
@@ -223,17 +208,15 @@ class Annotator:
 
         options: Any = {"chunk": self.model.chunk_size, "status": self.model.status}
         results = self._store.get_or_compute(provenance, inputs, compute, title=title, **options)
-        answers: list[Answer | Failure] = []
+
+        def load(result: Result) -> Answer | Failure:
+            return result if isinstance(result, Failure) else Answer.model_validate_json(result)
+
         try:
-            for result in results:
-                if isinstance(result, Failure):
-                    answers.append(result)
-                else:
-                    answers.append(Answer.model_validate_json(result))
+            return list(map(load, results))
         except ValidationError as error:
             remedy = f"`mmrec store prune --kind '{task.name}'` deletes all of its kind"
             raise StoreError(f"an answer in the store is damaged; {remedy}") from error
-        return answers
 
 
 def build_task(name: str, item_kind: str, max_categories: int = 5) -> Task:
@@ -258,12 +241,10 @@ def build_task(name: str, item_kind: str, max_categories: int = 5) -> Task:
 
 def _as_text(summary: Summary) -> str:
     """A summary of a part as a text for the next level; empty where the model failed."""
-    if not summary.text:
-        return ""
     lines = [summary.text]
     for name in ("likes", "dislikes", "categories"):
         if phrases := getattr(summary, name):
             lines.append(f"{name.capitalize()}: {'; '.join(phrases)}")
     if summary.price != "none":
         lines.append(f"Price: {summary.price}")
-    return "\n".join(lines)
+    return "\n".join(lines) if summary.text else ""

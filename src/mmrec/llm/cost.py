@@ -51,10 +51,7 @@ class Price:
 
     @classmethod
     def for_model(cls, provider: str, model: str, spec: str | None) -> Price | None:
-        """The price by `spec`, else by the price list; 0 on this machine, None where it is unknown.
-
-        `spec` must be `INPUT/OUTPUT` in US dollars per million tokens, else a ConfigError is raised.
-        """
+        """The price by `spec` (else ConfigError) or the price list; None where it is unknown."""
         if spec is not None:
             try:
                 input_price, output_price = map(float, spec.split("/"))
@@ -84,7 +81,7 @@ class Price:
 
     def cost(self, usage: Usage) -> float:
         """US dollars of some tokens."""
-        fresh = usage.input - usage.cached  # the input includes what was cached
+        fresh = usage.input - usage.cached
         dollars = fresh * self.input + usage.cached * self.cached + usage.output * self.output
         return dollars / 1_000_000
 
@@ -100,15 +97,13 @@ class Budget:
 class CostTracker:
     """Calls, tokens and money of one model in one run.
 
-    A call is made only while the budget holds the most that it can cost: an estimate, so that
-    texts of more tokens can exceed it by what is in flight. A ConfigError is raised where the
-    budget has a limit, and the price is unknown.
+    A call is made only while the budget holds the most that it can cost: an estimate, which calls
+    in flight may exceed. Raises ConfigError: the budget has a limit, and the price is unknown.
     """
 
     def __init__(self, price: Price | None, budget: Budget) -> None:
         if budget.limit is not None and price is None:
-            unknown = "--budget needs a price, and that of this model is not known"
-            raise ConfigError(f"{unknown}: name it by --llm-price")
+            raise ConfigError("--budget needs a price; name that of this model by --llm-price")
         self.price, self._budget = price, budget
         self.calls, self.usage = 0, Usage()
 
@@ -123,11 +118,9 @@ class CostTracker:
             return 0.0
         limit, cost = self._budget.limit, self.price.cost(max_usage())
         if limit is not None and self._budget.committed + cost > limit:
-            raise BudgetReached(
-                f"the budget of ${limit:g} is reached: {self.calls:,} calls cost "
-                f"${self.dollars:.4f}. Their answers are kept; run the same again with a new "
-                "--budget to go on"
-            )
+            spent = f"{self.calls:,} calls cost ${self.dollars:.4f}. Their answers are kept"
+            remedy = "run the same again with a new --budget to go on"
+            raise BudgetReached(f"the budget of ${limit:g} is reached: {spent}; {remedy}")
         self._budget.committed += cost
         return cost
 
@@ -137,15 +130,13 @@ class CostTracker:
             self._budget.committed -= reserved
             return
         self.calls += 1
-        usage = answer.usage
-        if usage.input + usage.output:
-            cost = self.price.cost(usage) if self.price else 0.0
+        if answer.usage.input + answer.usage.output:
+            cost = self.price.cost(answer.usage) if self.price else 0.0
             self._budget.committed += cost - reserved
-            self.usage += usage
+            self.usage += answer.usage
 
     def __str__(self) -> str:
         if not self.calls:
             return ""
-        is_paid = self.price is not None and self.price.input + self.price.output > 0
-        money = f", ${self.dollars:.2f}" if is_paid else ""
+        money = f", ${self.dollars:.2f}" if self.dollars else ""
         return f"{self.usage.input + self.usage.output:,} tokens{money}"

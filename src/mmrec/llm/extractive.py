@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import chain
-from typing import NamedTuple
 
 import numpy as np
 
@@ -15,11 +14,11 @@ from mmrec.llm.lexicon import Lexicon, Words, ZeroShotScorer, split_sentences, s
 from mmrec.llm.prompts import truncate_text
 from mmrec.llm.types import (
     Answer,
+    AnswerStream,
     LanguageModel,
     Note,
-    NumberedAnswers,
-    NumberedPrompts,
     PriceTag,
+    PromptBlocks,
     Summary,
     Task,
     estimate_tokens,
@@ -29,21 +28,16 @@ from mmrec.llm.types import (
 _CLEAR_OPINION = 0.3
 
 
-class _AnnotatedReview(NamedTuple):
-    """A review's note; its n sentences, vectors (n, d) float16 and polarity (n,)."""
-
-    note: Note
-    sentences: list[str]
-    vectors: np.ndarray
-    polarity: np.ndarray
+# A review's note; its n sentences, vectors (n, d) float16 and polarity (n,).
+_AnnotatedReview = tuple[Note, list[str], np.ndarray, np.ndarray]
 
 
 class ExtractiveModel(LanguageModel):
     """Annotates reviews by extraction: every gist, like and dislike is a sentence of its review.
 
     A lexicon and the closeness of sentence vectors to model sentences decide what a sentence says.
-    A note depends on its review alone, so that no other review can change it. Only the first 128
-    sentences of a review are read. A summary's text has at most `summary_tokens`.
+    A note depends on its review alone, of which only the first 128 sentences are read. A summary's
+    text has at most `summary_tokens`.
     """
 
     chunk_size = 2048
@@ -62,20 +56,15 @@ class ExtractiveModel(LanguageModel):
         model = {"model": "builtin", "revision": revision, "encoder": encoder}
         return {"kind": task.name, **model, **settings}
 
-    def status(self) -> str:
-        """Nothing is used up."""
-        return ""
-
-    def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
+    def generate(self, prompts: PromptBlocks) -> AnswerStream:
         """Answer prompts block by block: central and diverse sentences, and votes of the notes."""
         for block in prompts:
-            # A text is read once, however many groups it is in.
             texts = dict.fromkeys(chain.from_iterable(prompt.texts for _, prompt in block))
             annotated = dict(zip(texts, self._annotate([*texts]), strict=True))
             for number, prompt in block:
                 reviews = [annotated[text] for text in prompt.texts]
                 is_note = prompt.task.name == "note"
-                answer = reviews[0].note if is_note else self._summarize(reviews)
+                answer = reviews[0][0] if is_note else self._summarize(reviews)
                 yield number, Answer(text=answer.model_dump_json())
 
     def polarity(self, sentences: Sequence[str]) -> np.ndarray:
@@ -99,10 +88,9 @@ class ExtractiveModel(LanguageModel):
             price_votes = self._scorer.prices(vectors)
             # Rounded, since the order of sums must not decide between equals.
             category_scores = np.round(self._scorer.categories(vectors), 3)
-            end = 0
-            for review in reviews:
-                start, end = end, end + len(review)
-                rows = slice(start, end)
+            ends = np.cumsum(list(map(len, reviews)))
+            for review, end in zip(reviews, ends, strict=True):
+                rows = slice(end - len(review), end)
                 note = Note(
                     gist=_select_gist(review, vectors[rows], polarity[rows]),
                     likes=_strongest(review, polarity[rows]),
@@ -110,7 +98,7 @@ class ExtractiveModel(LanguageModel):
                     price=self._price_tag(review, words[rows], price_votes[rows]),
                     categories=self._select_categories(words[rows], category_scores[rows]),
                 )
-                yield _AnnotatedReview(note, review, vectors[rows], polarity[rows])
+                yield note, review, vectors[rows], polarity[rows]
 
     def _polarity(self, words: Sequence[Words], vectors: np.ndarray) -> np.ndarray:
         """Polarity (n,) of sentences from lexicon and vectors (n, d) together."""
@@ -138,7 +126,6 @@ class ExtractiveModel(LanguageModel):
                 for index in indices:
                     by_keywords[index] += 1.5 if keyword == labels[index] else 1.0
         above = scores.max(0, initial=-np.inf) - self._lexicon.vocabulary["margin"]
-        # A label without a keyword counts less than one with.
         by_meaning = np.where(above > 0, 0.4 + 0.3 * above, 0)
         # Many keywords of one label may not outweigh all that is said of others.
         totals = np.minimum(by_keywords, 3.0) + by_meaning
@@ -146,12 +133,13 @@ class ExtractiveModel(LanguageModel):
         return [labels[index] for index in best if totals[index] > 0]
 
     def _summarize(self, reviews: Sequence[_AnnotatedReview]) -> Summary:
-        sentences = list(chain.from_iterable(review.sentences for review in reviews))
-        if not sentences:
+        if not any(sentences for _, sentences, _, _ in reviews):
             return Summary()
-        vectors = np.concatenate([review.vectors for review in reviews])
-        polarity = np.concatenate([review.polarity for review in reviews])
-        notes = [review.note for review in reviews]
+        notes, sentences_by_review, vectors_by_review, polarity_by_review = zip(
+            *reviews, strict=True
+        )
+        sentences = list(chain.from_iterable(sentences_by_review))
+        vectors, polarity = map(np.concatenate, (vectors_by_review, polarity_by_review))
         categories = Counter(chain.from_iterable(note.categories for note in notes))
         strengths = dict(zip(sentences, polarity.tolist(), strict=True))
         return Summary(
@@ -204,11 +192,10 @@ def _excerpt(
 ) -> str:
     """Join central and diverse sentences within a budget of tokens: praise first where it prevails.
 
-    Sentences are taken one at a time by maximal marginal relevance (Carbonell & Goldstein 1998):
-    centrality and opinion, less the similarity to those taken already. Blame gets the share of
-    the budget that it has of all clear opinions; by centrality alone there would be only praise.
-    Of n equal sentences, with unit vectors (n, d) and polarity (n,), only the most relevant counts;
-    where none fits, that one is truncated.
+    Sentences, with unit vectors (n, d) and polarity (n,), are taken one at a time by maximal
+    marginal relevance (Carbonell & Goldstein 1998): centrality and opinion, less the similarity to
+    those taken already. Blame gets the share of the budget that it has of all clear opinions. Of
+    equal sentences only the most relevant counts; where none fits, that one is truncated.
     """
     vectors = vectors.astype(np.float32)
     is_terse = np.array([sentence.count(" ") < 2 for sentence in sentences])
@@ -234,7 +221,6 @@ def _excerpt(
     similarity = vectors[rows] @ vectors[rows].T  # (n, n) cosines
     chosen: list[int] = []
     for is_free in (is_blame[rows], ~is_blame[rows]):
-        # What blame leaves of its share is for the rest.
         chosen += _select_diverse(similarity, relevance[rows], tokens, budget, is_free)
         budget = max_tokens - int(tokens[chosen].sum())
     prevailing = 1 if polarity.sum() >= 0 else -1
@@ -245,10 +231,7 @@ def _excerpt(
 def _select_diverse(
     similarity: np.ndarray, relevance: np.ndarray, tokens: np.ndarray, budget: int, free: np.ndarray
 ) -> list[int]:
-    """Maximal marginal relevance among the free (n,) sentences, in the order of selection.
-
-    Takes the similarity (n, n), relevance and tokens (n,) of sentences, and most tokens in all.
-    """
+    """Positions of the free (n,) sentences of maximal marginal relevance within a budget of tokens."""
     redundancy = np.zeros(len(relevance), np.float32)
     chosen: list[int] = []
     while (free := free & (tokens <= budget)).any():

@@ -17,35 +17,17 @@ if TYPE_CHECKING:
     from mmrec.llm.openai_client import ChatClient
 
 
-def open_chat_client(
-    spec: str,
-    config: LanguageConfig,
-    budget: Budget,
-    store: Store | None = None,
-    batch: bool = False,
-) -> ChatClient | None:
-    """The client of `openai:MODEL[@URL]`, `ollama:MODEL[@URL]`, or a URL; None for another spec.
-
-    The store remembers requests that were submitted as a batch: while it has any, a client that
-    submits none refuses to ask.
-    """
+def open_chat_client(spec: str, config: LanguageConfig, budget: Budget) -> ChatClient | None:
+    """The client of `openai:MODEL[@URL]`, `ollama:MODEL[@URL]`, or a URL; None for another spec."""
     from mmrec.llm.openai_protocol import Endpoint
 
     endpoint = Endpoint.parse(spec)
     if endpoint is None:
         return None
-    from mmrec.llm.openai_batch import BatchClient, BatchJobStore
     from mmrec.llm.openai_client import ChatClient
 
     price = Price.for_model(endpoint.provider, endpoint.model, config.llm_price)
-    if batch and store is not None:
-        half = price and Price(price.input / 2, price.output / 2, price.cached / 2)
-        costs = CostTracker(half, budget)
-        return BatchClient(endpoint, costs, store, config)
-    client = ChatClient(endpoint, config.in_flight, CostTracker(price, budget), config.call_tokens)
-    if store is not None:
-        client.count_submitted = lambda: BatchJobStore(store).count_pending()
-    return client
+    return ChatClient(endpoint, config.in_flight, CostTracker(price, budget), config.call_tokens)
 
 
 def open_language_model(
@@ -59,17 +41,22 @@ def open_language_model(
 ) -> LanguageModel:
     """The language model that `--llm` names; nothing is loaded or called yet.
 
-    The encoder is for the extractive model, the placement for one of `transformers:`. With `batch`,
-    requests are submitted as batches that are collected later. By default the budget is a new one.
-    Raises ConfigError: an unknown spec, or a model without batches.
+    The encoder is for the extractive model, the placement for one of `transformers:`. By default
+    the budget is a new one. Raises ConfigError: an unknown spec, or a model without batches.
     """
     language, annotation = config.language, config.annotation
     if language.llm == "builtin" and not batch:
         return ExtractiveModel(encoder, annotation.item_kind, annotation.summary_tokens)
     budget = budget or Budget(language.budget)
-    client = open_chat_client(language.llm, language, budget, store, batch)
-    if client is not None:
-        return client
+    if client := open_chat_client(language.llm, language, budget):
+        from mmrec.llm.openai_batch import BatchClient, BatchJobStore
+
+        if not batch:
+            client.count_submitted = lambda: BatchJobStore(store).count_pending()
+            return client
+        price = client.costs.price
+        half = price and Price(price.input / 2, price.output / 2, price.cached / 2)
+        return BatchClient(client.endpoint, CostTracker(half, budget), store, language)
     if batch:
         raise ConfigError(f"--batch needs a server that takes batches, and --llm is {language.llm}")
     provider, _, source = language.llm.partition(":")

@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from itertools import chain
 from typing import Any, Generic, TypeVar
 from unicodedata import combining, normalize
 
@@ -38,7 +39,7 @@ _CONTRAST = re.compile(
 
 
 def split_query(text: str, limit: int = 20) -> list[str]:
-    """The first parts of a description of what a visitor wants: "ramen, quiet places" has two."""
+    """The first parts of what a visitor wants: "ramen, quiet places" has two."""
     parts = filter(None, map(str.strip, re.split(r"[,;\n]", text)))
     return list(dict.fromkeys(parts))[:limit] or [text]
 
@@ -46,9 +47,8 @@ def split_query(text: str, limit: int = 20) -> list[str]:
 def split_sentences(text: str) -> list[str]:
     """Split a review into sentences, in order, each verbatim but for runs of white space.
 
-    Line breaks, bullets, sentence ends and contrasts (", but", "however", ";") separate; a mark,
-    number or emoji that stands alone joins its neighbour. No sentence has more than 60 words or
-    600 characters.
+    Line breaks, bullets, sentence ends and contrasts (", but", "however", ";") separate; what has
+    no letter joins its neighbour. No sentence has more than 60 words or 600 characters.
     """
     unprintable = r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]"
     bullet = r"^\s*(?:[-–—*•●▪◦·>✓✔➤➡️]+|\(?\d{1,2}[.)](?!\d))\s*"
@@ -62,17 +62,12 @@ def split_sentences(text: str) -> list[str]:
                 sentences[-1] = f"{last} {sentence}"
             else:
                 sentences.append(sentence)
-    pieces: list[str] = []
-    for sentence in sentences:
-        pieces += _limit_length(sentence)
-    return pieces
+    return list(chain.from_iterable(map(_limit_length, sentences)))
 
 
 def _split_line(line: str) -> list[str]:
     """The sentences and clauses of one line; abbreviations do not end them."""
-    never_last = (
-        r"(?:\b(?:mr|mrs|ms|dr|st|vs|jr|sr|rs|approx|prof|mt|ft|inc)|\be\.g|\bi\.e|\b[a-z])\.$"
-    )
+    never_last = r"\b(?:mr|mrs|ms|dr|st|vs|jr|sr|rs|approx|prof|mt|ft|inc|e\.g|i\.e|[a-z])\.$"
     maybe_last = r"\b(?:etc|[ap]\.m|co|min|mins)\.$"
     sentences: list[str] = []
     for piece in _SENTENCE_END.split(line):
@@ -89,7 +84,6 @@ def _split_line(line: str) -> list[str]:
             sentences.append(piece)
     clauses: list[str] = []
     for sentence in sentences:
-        # At contrasts where both sides are long enough to say something.
         first, *others = _CONTRAST.split(sentence)
         clauses.append(first)
         for clause in others:
@@ -128,7 +122,7 @@ def split_words(sentence: str) -> Words:
 
 
 class Phrases(Generic[Meaning]):
-    """Phrases of one to four words, normalized as sentences are, and what each of them means."""
+    """Phrases of some words, normalized as sentences are, and what each of them means."""
 
     def __init__(self, meanings: Mapping[str, Meaning]) -> None:
         self._meanings: dict[str, Meaning] = {}
@@ -161,12 +155,9 @@ class Phrases(Generic[Meaning]):
 class Lexicon:
     """The vocabulary of `restaurant`, of `film`, or the generic one of any other kind of item.
 
-    Attributes:
-        revision: first 12 hexadecimal digits of the SHA-256 of the vocabulary file.
-        vocabulary: the kind's part of the file: model sentences (anchors) that praise and blame the
-            same subjects and of each price tag, words of prices; and of every category a model
-            sentence, keywords, and its rough share of all items, from general knowledge.
-        labels: names of the categories, and in `keywords` what suggests the index of each.
+    It has model sentences (anchors) that praise and blame the same subjects, and of each price tag;
+    words of prices; and of every category (label) a model sentence, keywords, and its rough share
+    of all items, from general knowledge. `keywords` suggest indices of labels.
     """
 
     def __init__(self, item_kind: str) -> None:
@@ -181,10 +172,10 @@ class Lexicon:
             for name in dict.fromkeys([label, *category["keywords"]]):
                 keywords[name].append(index)
         self.keywords = Phrases(keywords)
-        names = ("strong_positive", "positive", "negative", "strong_negative")
+        weights = {"strong_positive": 2, "positive": 1, "negative": -1, "strong_negative": -2}
         opinions: dict[str, float] = {}
-        for name, weight in zip(names, (2.0, 1.0, -1.0, -2.0), strict=True):
-            opinions |= dict.fromkeys(content["polarity"][name], weight)
+        for name, weight in weights.items():
+            opinions |= dict.fromkeys(content["polarity"][name], float(weight))
         self._opinions = Phrases(opinions)
         self._negations = frozenset(content["negations"])
         tags: dict[str, PriceTag] = {}
@@ -212,8 +203,7 @@ class Lexicon:
 
     def mentions_price(self, sentence: str, words: Words) -> bool:
         """Whether a sentence names an amount of money or a word of paying."""
-        has_amount = re.search(r"[$₹£€]\s?\d", sentence) is not None
-        return has_amount or not self._price_words.isdisjoint(words)
+        return bool(re.search(r"[$₹£€]\s?\d", sentence) or self._price_words.intersection(words))
 
     def _is_negated(self, words: Words, position: int) -> bool:
         # By an odd number of the three words before: two cancel out ("never not good").
@@ -222,10 +212,7 @@ class Lexicon:
 
 
 class ZeroShotScorer:
-    """Scores sentences by the closeness of their vectors to model sentences of a lexicon.
-
-    Constants come from the lexicon's sentences alone, so that a score depends on its sentence alone.
-    """
+    """Scores sentences, each alone, by closeness of their vectors to a lexicon's model sentences."""
 
     def __init__(self, encoder: Encoder, lexicon: Lexicon) -> None:
         def encode(texts: Sequence[str]) -> np.ndarray:
@@ -272,8 +259,7 @@ class ZeroShotScorer:
 
 def _position(vectors: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Where vectors (n, d) lie on the line from `low` (d,) at -1 to `high` (d,) at 1: (n,)."""
-    direction = high - low
-    middle = (low + high) / 2
+    direction, middle = high - low, (low + high) / 2
     return np.asarray((vectors - middle) @ direction * 2 / (direction @ direction))
 
 

@@ -17,26 +17,17 @@ from mmrec.cache.store import Failure, Store
 from mmrec.config import LanguageConfig
 from mmrec.console import console, escape_text
 from mmrec.errors import ModelError, StoreError
+from mmrec.llm import openai_protocol as protocol
 from mmrec.llm.cost import AnswersPending, BudgetReached, CostTracker
 from mmrec.llm.openai_client import ChatClient
-from mmrec.llm.openai_protocol import (
-    ChatRequest,
-    Endpoint,
-    NumberedRequests,
-    parse_batch_result,
-    request_body,
-)
-from mmrec.llm.types import Answer, NumberedAnswers, Usage
+from mmrec.llm.openai_protocol import ChatRequest, Endpoint, NumberedRequests
+from mmrec.llm.types import Answer, AnswerStream, Usage
 
 _CHAT = "/v1/chat/completions"
 
 
 class BatchJobStore:
-    """Submitted requests of one server, and collected answers that were not yet taken.
-
-    The requests of a batch have its token, and the server's ids of its file and of the batch once
-    these are recorded. Without a file id nothing was created.
-    """
+    """Submitted requests of one server, and collected answers that were not yet taken."""
 
     _answers: ClassVar[TypeAdapter[Answer | Failure]] = TypeAdapter(Answer | Failure)
     _pending = "FROM batch_requests WHERE answer IS NULL AND server = ?"
@@ -107,8 +98,8 @@ class BatchClient(ChatClient):
     """A chat model whose answers come later: the same command, run again, collects them.
 
     Ordinary calls are made until one is answered: what the server refuses of it (JSON schema, a
-    parameter) it would refuse of every line of a batch, a day later. The costs are at the price of
-    batches. With `retry_failed`, requests are submitted again whose batch the server has forgotten.
+    parameter) it would refuse of every line of a batch, a day later. With `retry_failed`, requests
+    are submitted again whose batch the server has forgotten.
     """
 
     max_requests = 50_000  # of one batch file
@@ -127,11 +118,11 @@ class BatchClient(ChatClient):
         self._probed: set[bool] = set()
         self._budget_reached: BudgetReached | None = None
 
-    def complete(self, requests: NumberedRequests) -> NumberedAnswers:
+    def complete(self, requests: NumberedRequests) -> AnswerStream:
         """Give the answers that have come; submit what was not submitted before.
 
-        Raises AnswersPending where some are still with the server; BudgetReached where none is, and
-        the budget does not hold one more; ModelError where the server cannot be reached, or refuses.
+        Raises AnswersPending where some are still with the server, BudgetReached where none is and
+        the budget holds no more, and ModelError.
         """
         waiting = iter(requests)
         first = next(waiting, None)
@@ -161,7 +152,7 @@ class BatchClient(ChatClient):
                 else:
                     pending.submitted += 1
                     pending.cost += outcome
-                    body = request_body(self.model, request, self._refused)
+                    body = protocol.request_body(self.model, request, self._refused)
                     call = {"custom_id": name, "method": "POST", "url": _CHAT, "body": body}
                     line = json.dumps(call).encode() + b"\n"
                     is_full = file.tell() + len(line) > self.max_bytes
@@ -179,11 +170,7 @@ class BatchClient(ChatClient):
             raise pending if is_waiting or not self._budget_reached else self._budget_reached
 
     def _ask_or_reserve(self, request: ChatRequest) -> Answer | Failure | float | None:
-        """US dollars reserved for a request in a batch; None once the budget does not hold them.
-
-        While no request of that kind was answered, the answer of an ordinary call. A used up budget
-        ends nothing but new requests: what was submitted is still collected.
-        """
+        """The answer of a first ordinary call, else dollars reserved; None where the budget ends."""
         if self._budget_reached is not None:
             return None
         is_plain = request.schema is None
@@ -219,10 +206,7 @@ class BatchClient(ChatClient):
         lines.clear()
 
     def _catch_up(self, client: Any) -> None:
-        """Once a run: look at every batch, and keep the answers of those that have ended.
-
-        Raises ModelError: a batch was refused as a whole. It is forgotten.
-        """
+        """Once a run: look at every batch; ModelError is raised where one was refused as a whole."""
         if self._caught_up:
             return
         refusals = []
@@ -233,13 +217,12 @@ class BatchClient(ChatClient):
                 self._jobs.finish(token)
             elif batch.status == "failed":
                 lost = self._jobs.finish(token)
+                refused = f"the server refused batch {batch.id} of {lost:,} requests"
                 errors = (batch.errors and batch.errors.data) or []
                 reasons = "; ".join(dict.fromkeys(str(error.message) for error in errors))
                 reason = escape_text(reasons or "no reason given", 500)
-                refusals.append(
-                    f"the server refused batch {batch.id} of {lost:,} requests: {reason}. "
-                    "The next run submits them again; --budget submits less at a time"
-                )
+                remedy = "The next run submits them again; --budget submits less at a time"
+                refusals.append(f"{refused}: {reason}. {remedy}")
             else:
                 self._collect(client, token, batch)
         if refusals:
@@ -252,14 +235,14 @@ class BatchClient(ChatClient):
 
     def _find_batch(
         self, client: Any, token: str, file_id: str | None, batch_id: str | None
-    ) -> Any | None:
+    ) -> Any:
         """The batch of a job as the server has it; None where there is none, and never will be."""
         client = client.with_options(max_retries=2)  # a later run looks again
         if batch_id is not None:
             with self._allow_missing(batch_id):
                 return client.batches.retrieve(batch_id)
-        # A process that died before it recorded the batch may have made one with the file's id. If
-        # there is none, the call may still be on its way: without a file it fails.
+        # A process that died before it recorded the batch may have made one with the file. If there
+        # is none, the call may still be on its way: without a file it fails.
         for _ in range(0 if batch_id or file_id is None else 2):
             for batch in client.batches.list(limit=100):
                 if batch.input_file_id == file_id:
@@ -286,10 +269,9 @@ class BatchClient(ChatClient):
             yield
         except self._openai.NotFoundError:
             if not self._resubmit:
-                raise ModelError(
-                    f"{self._server} does not know {name}: bring the key of the project that "
-                    "submitted it, or submit its requests again with --retry-failed"
-                ) from None
+                owner = "bring the key of the project that submitted it"
+                remedy = f"{owner}, or submit its requests again with --retry-failed"
+                raise ModelError(f"{self._server} does not know {name}: {remedy}") from None
 
     def _collect(self, client: Any, token: str, batch: Any) -> None:
         """Report a batch; of one that has ended keep the answers, and forget the other requests."""
@@ -304,7 +286,8 @@ class BatchClient(ChatClient):
                     with self._translate_errors(), allow_missing, download(file_id) as content:
                         file.writelines(content.iter_bytes())
                 file.seek(0)
-                lost = self._jobs.finish(token, filter(None, map(parse_batch_result, file)))
+                answers = filter(None, map(protocol.parse_batch_result, file))
+                lost = self._jobs.finish(token, answers)
             if lost:
                 report += f"; {lost:,} have no answer and are submitted again"
         console.print(report, markup=False)

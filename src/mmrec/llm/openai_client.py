@@ -15,30 +15,20 @@ from anyio.from_thread import start_blocking_portal
 from mmrec.cache.store import Failure
 from mmrec.console import console, escape_text, single_line
 from mmrec.errors import ModelError
+from mmrec.llm import openai_protocol as protocol
 from mmrec.llm.cost import BudgetReached, CostTracker
-from mmrec.llm.openai_protocol import (
-    ChatRequest,
-    Endpoint,
-    NumberedRequests,
-    parse_completion,
-    refused_feature,
-    request_body,
-)
+from mmrec.llm.openai_protocol import NOT_THE_API, ChatRequest, Endpoint, NumberedRequests
 from mmrec.llm.prompts import chat_messages, prompt_digest
-from mmrec.llm.types import Answer, LanguageModel, NumberedAnswers, NumberedPrompts, Task
+from mmrec.llm.types import Answer, AnswerStream, LanguageModel, PromptBlocks, Task
 
 _Call = Future[Answer | Failure]
-# Servers that are no API answer with pages that the openai package stumbles over.
-_NOT_THE_API = (AttributeError, LookupError, TypeError, ValueError)
 
 
 class ChatClient(LanguageModel):
-    """A chat model behind HTTP.
+    """A chat model behind HTTP: `in_flight` calls at a time, each of `window` tokens of reviews.
 
     What the server cannot do (JSON schema, JSON mode, a parameter) shows in its refusals and is
-    left out from then on. The openai package waits and tries again after rate limits, server
-    errors and lost connections (back-off with jitter, Retry-After). At most `in_flight` calls are
-    made at the same time, each with at most `window` tokens of reviews.
+    left out from then on. The openai package tries again where a call fails for other reasons.
     """
 
     window: int | None = None
@@ -61,20 +51,17 @@ class ChatClient(LanguageModel):
 
     @cached_property
     def model(self) -> str:
-        """Name of the model; where none was given, of the only one that the server has.
-
-        Raises ModelError: it has several, or none, or cannot be reached.
-        """
+        """Name of the model; of the only one that the server has, else ModelError, if none is given."""
         if self.endpoint.model:
             return self.endpoint.model
-        openai = self._openai
-        with openai.OpenAI(**self._client_options) as client, self._translate_errors():
-            models = client.with_options(max_retries=1, timeout=20).models.list().data
-            names = [model.id for model in models]
+        open_client = self._openai.OpenAI
+        with open_client(**self._client_options) as client, self._translate_errors():
+            models = client.with_options(max_retries=1, timeout=20).models.list()
+            names = [str(model.id) for model in models.data]
         if len(names) != 1:
             listed = ", ".join(names[:20]) or "none"
             raise ModelError(f"{self._server} has {listed}; name one: openai:MODEL@{self._server}")
-        return str(names[0])
+        return names[0]
 
     def provenance(self, task: Task) -> dict[str, object]:
         """What determines an answer besides the texts; where the server is does not."""
@@ -86,14 +73,12 @@ class ChatClient(LanguageModel):
         """Tokens and money so far."""
         return str(self.costs)
 
-    def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
+    def generate(self, prompts: PromptBlocks) -> AnswerStream:
         """Ask the server; raises as `complete`, and a ModelError where that would be paid twice."""
         if submitted := self.count_submitted():
-            raise ModelError(
-                f"{submitted:,} requests were submitted by --batch and are not collected yet; now "
-                "they would be paid for twice. Run `mmrec annotate` with --batch until they are, "
-                "or use another --store"
-            )
+            fault = "submitted by --batch and not collected yet; now they would be paid for twice"
+            remedy = "Run `mmrec annotate` with --batch until they are, or use another --store"
+            raise ModelError(f"{submitted:,} requests were {fault}. {remedy}")
 
         def to_requests() -> NumberedRequests:
             for number, prompt in chain.from_iterable(prompts):
@@ -102,12 +87,8 @@ class ChatClient(LanguageModel):
 
         return self.complete(to_requests())
 
-    def complete(self, requests: NumberedRequests) -> NumberedAnswers:
-        """Make calls as requests come.
-
-        Raises ModelError where the server cannot be reached, refuses the key, or lacks the model,
-        and BudgetReached; in either case the answers of calls in flight come first.
-        """
+    def complete(self, requests: NumberedRequests) -> AnswerStream:
+        """Make calls as requests come; answers of those in flight precede ModelError, BudgetReached."""
         waiting = chain(requests)
         first = next(waiting, None)
         if first is None:  # no connection is needed
@@ -115,8 +96,7 @@ class ChatClient(LanguageModel):
         waiting = chain([first], waiting)
         calls: dict[_Call, tuple[int, float]] = {}
         error: ModelError | None = None
-        # More than the slots, so that none is empty while the caller stores an answer.
-        max_calls = self._in_flight + 8
+        max_calls = self._in_flight + 8  # some wait, since the caller also stores answers
         with self._connection() as start:
             while True:
                 while len(calls) < max_calls and (following := next(waiting, None)):
@@ -137,7 +117,7 @@ class ChatClient(LanguageModel):
                     try:
                         answer = call.result()
                     except ModelError as reason:
-                        # No call can succeed any more; those in flight may have been paid for.
+                        # Calls in flight may have been paid for.
                         error, waiting = error or reason, chain()
                         continue
                     self.costs.settle(reserved, answer)
@@ -147,10 +127,9 @@ class ChatClient(LanguageModel):
 
     @contextmanager
     def _connection(self) -> Iterator[Callable[[ChatRequest], _Call]]:
-        """Where plain code meets an event loop: gives a function that starts a call.
+        """An event loop in a thread of its own, since notebooks have one; gives what starts a call.
 
-        The loop has a thread of its own, so that callers may have one too, as notebooks do. Calls
-        in flight are cancelled where the context ends by an exception or a closed generator.
+        Calls in flight are cancelled where the context ends by an exception or a closed generator.
         """
         slots = asyncio.Semaphore(self._in_flight)
         _ = self.model  # Where none is named this is a call, outside of the loop.
@@ -165,8 +144,8 @@ class ChatClient(LanguageModel):
         try:
             import openai
         except ImportError as error:
-            message = "language models behind HTTP need more: pip install 'mmrec[llm]'"
-            raise ModelError(message) from error
+            remedy = "pip install 'mmrec[llm]'"
+            raise ModelError(f"language models behind HTTP need more: {remedy}") from error
         return openai
 
     @property
@@ -185,7 +164,7 @@ class ChatClient(LanguageModel):
             reason = self._describe(error.__cause__ or error)
             text = f"cannot reach {self._server}: {reason}; is it running?{self._remedy}"
             raise ModelError(text) from error
-        except (self._openai.OpenAIError, *_NOT_THE_API) as error:
+        except (self._openai.OpenAIError, *NOT_THE_API) as error:
             is_missing = isinstance(error, self._openai.NotFoundError)
             hint = f"; {self._not_found_hint}" if is_missing else ""
             reason = f"{type(error).__name__}: {self._describe(error)}"
@@ -193,8 +172,7 @@ class ChatClient(LanguageModel):
 
     async def _check_reachable(self, client: Any) -> None:
         """Fail at once where nobody answers, before all calls wait for it."""
-        # Not every server lists its models.
-        with self._translate_errors(), suppress(self._openai.APIStatusError, *_NOT_THE_API):
+        with self._translate_errors(), suppress(self._openai.APIStatusError, *NOT_THE_API):
             await client.with_options(max_retries=2, timeout=20).models.list()
 
     async def _call(
@@ -207,14 +185,14 @@ class ChatClient(LanguageModel):
         async with slots:
             refused = self._refused
             while True:
-                body = request_body(self.model, request, refused)
+                body = protocol.request_body(self.model, request, refused)
                 try:
                     # The openai package's own types take twice the time of all the rest.
                     reply = await client.post("/chat/completions", body=body, cast_to=Response)
-                    answer = parse_completion(reply.json())
+                    answer = protocol.parse_completion(reply.json())
                 except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                     refusal = str(getattr(error, "param", None) or self._describe(error))
-                    feature = refused_feature(refusal, body)
+                    feature = protocol.refused_feature(refusal, body)
                     if feature is None:
                         return Failure(f"the server refused: {self._describe(error)}")
                     refused |= {feature}
@@ -222,7 +200,7 @@ class ChatClient(LanguageModel):
                     details = f"model {self.model}, key from {self.endpoint.key_variable}"
                     message = f"{self._server}: {self._describe(error)} ({details})"
                     raise ModelError(message) from None
-                except (openai.APIError, *_NOT_THE_API) as error:
+                except (openai.APIError, *NOT_THE_API) as error:
                     return self._count_failure(error)
                 else:
                     # Kept only after a success: the refusal may have been about this text alone.
@@ -236,10 +214,9 @@ class ChatClient(LanguageModel):
         self._failure_streak += 1
         reason = f"{type(error).__name__}: {self._describe(error)}"
         if self._failure_streak >= 20 + self._in_flight:
-            raise ModelError(
-                f"{self._server} failed {self._failure_streak} times in a row, the last time with "
-                f"{reason}. Answers until then are kept; run the same again to go on"
-            )
+            times = f"{self._failure_streak} times in a row, the last time with {reason}"
+            remedy = "Answers until then are kept; run the same again to go on"
+            raise ModelError(f"{self._server} failed {times}. {remedy}")
         return Failure(reason, final=False)
 
     def _describe(self, error: BaseException) -> str:
@@ -249,8 +226,7 @@ class ChatClient(LanguageModel):
 
     def _warn_of_cut(self, request: ChatRequest, answer: Answer) -> None:
         """Warn once of a server (Ollama) that cuts long prompts, which only its token counts show."""
-        characters = sum(len(message["content"]) for message in request.messages)
-        sent = characters // 5  # tokens, at more characters each than texts have
+        sent = sum(len(message["content"]) for message in request.messages) // 5  # tokens at least
         counted = answer.usage.input
         if not self._warned_of_cut and sent > 500 and 0 < counted < sent / 2:
             self._warned_of_cut = True

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -36,12 +37,12 @@ class Endpoint:
         provider, _, rest = spec.partition(":")
         if provider not in ("openai", "ollama"):
             return None
-        model, separator, address = rest.partition("@http")
+        model, at_sign, address = rest.partition("@http")
         if not model:
             raise ConfigError(f"{spec}: name a model, as in {provider}:MODEL")
         if re.search(r".@[\w.-]*(:\d+|/v1|$)", model):
             raise ConfigError(f"{spec}: write the server as {provider}:MODEL@http://HOST:PORT/v1")
-        if separator:
+        if at_sign:
             return cls("ollama" if provider == "ollama" else "server", model, "http" + address)
         if provider == "ollama":
             return cls(provider, model, "http://localhost:11434/v1")
@@ -71,14 +72,15 @@ class ChatRequest(NamedTuple):
     def max_usage(self) -> Usage:
         """The most tokens that it can use, estimated."""
         tokens = 0
-        for message in self.messages:
-            content = message["content"]
+        for content in (message["content"] for message in self.messages):
             # 3000 is the most that a small photo is billed as.
             tokens += estimate_tokens(content) if isinstance(content, str) else 3000
         return Usage(input=tokens, output=self.max_tokens)
 
 
 NumberedRequests = Iterable[tuple[int, ChatRequest]]
+# Servers that are no API answer with pages in which these are raised.
+NOT_THE_API = (AttributeError, LookupError, TypeError, ValueError)
 
 
 def request_body(model: str, request: ChatRequest, refused: frozenset[str]) -> dict[str, Any]:
@@ -108,10 +110,7 @@ def refused_feature(refusal: str, body: dict[str, Any]) -> str | None:
 
 
 def parse_completion(reply: dict[str, Any]) -> Answer:
-    """A chat completion, word for word.
-
-    Raises ValueError, TypeError, LookupError or AttributeError: the reply is no completion.
-    """
+    """A chat completion, word for word; one of `NOT_THE_API` is raised where it is none."""
     choice = reply["choices"][0]
     counts = reply.get("usage") or {}
     usage = Usage(
@@ -126,9 +125,8 @@ def parse_completion(reply: dict[str, Any]) -> Answer:
 
 def parse_batch_result(line: bytes) -> tuple[str, Answer | Failure] | None:
     """Name and outcome of a request in a batch's result file; None for what may be tried again."""
-    # Refusals that are about the account or the moment, not about the request.
-    temporary = (401, 403, 404, 408, 409, 429)
-    try:
+    temporary = (401, 403, 404, 408, 409, 429)  # not about the request
+    with suppress(*NOT_THE_API):  # of a damaged line
         result = json.loads(line)
         response = result.get("response") or {}
         status, body = response.get("status_code", 0), response.get("body") or {}
@@ -138,6 +136,4 @@ def parse_batch_result(line: bytes) -> tuple[str, Answer | Failure] | None:
             message = str((body.get("error") or {}).get("message") or json.dumps(body))
             refusal = Failure(f"the server refused: {escape_text(message, 300)}")
             return result["custom_id"], refusal
-    except (ValueError, LookupError, TypeError, AttributeError):
-        pass  # a line that is damaged
     return None

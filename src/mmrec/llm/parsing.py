@@ -51,10 +51,7 @@ class UnusableAnswer(ValueError):
 def parse_annotation(
     answer: Answer, result_type: type[AnnotationT], max_categories: int
 ) -> AnnotationT:
-    """Read a note or a summary from a structured answer, each field cut to its limits.
-
-    Raises UnusableAnswer: no JSON object, a wrong type, no text, or an unknown price tag.
-    """
+    """Read a note or a summary, each field cut to its limits, from an answer; or UnusableAnswer."""
     name = "gist" if result_type is Note else "text"
     fields = _find_object(answer, name)
     text = _text_field(fields, name)
@@ -64,10 +61,9 @@ def parse_annotation(
     price = str(fields["price"] or "none").strip().lower()
     if price not in PRICE_TAGS:
         raise UnusableAnswer(f'the field "price" must be one of {", ".join(PRICE_TAGS)}')
-    max_phrases = 8  # what the prompt of a summary allows
     result: dict[str, Any] = {name: text, "price": price}
-    result["likes"] = _phrases(fields, "likes")[:max_phrases]
-    result["dislikes"] = _phrases(fields, "dislikes")[:max_phrases]
+    for opinions in ("likes", "dislikes"):
+        result[opinions] = _phrases(fields, opinions)[:8]  # as the prompt of a summary allows
     categories = _normalize_categories(_phrases(fields, "categories"))
     return result_type(**result, categories=categories[:max_categories])
 
@@ -80,11 +76,10 @@ def parse_sentence(answer: Answer, sources: Sequence[str]) -> str:
 
 
 def check_supported(sentence: str, sources: Sequence[str]) -> None:
-    """Check that a generated sentence states nothing that its sources do not.
+    """Raise UnusableAnswer where a generated sentence states what its sources do not.
 
-    Quotations must stand in a source word for word. Every other word must have the stem (here:
-    the first five letters) of a word of the sources, function words excepted; else UnusableAnswer
-    is raised.
+    Quotations must stand in a source word for word. Every other word, but for function words, must
+    have the stem (here: the first five letters) of a word of the sources.
     """
     evidence = "\n".join(map(single_line, sources)).casefold()
     for quotation in re.findall(r"[“\"«„]([^“”\"«»„]{3,})[”\"»“]", sentence):
@@ -107,10 +102,9 @@ def parse_text(answer: Answer) -> str:
 
 
 def parse_price(answer: Answer) -> PriceTag:
-    """Read the first price tag that a plain answer names and does not deny.
+    """Read the first price tag that a plain answer names and does not deny; `none` if unknown.
 
-    The paper's names of the tags take precedence over other words for prices. Raises
-    UnusableAnswer: it names no tag, and does not say that the price is unknown either.
+    The paper's names of the tags take precedence over other words. Raises UnusableAnswer.
     """
     text = single_line(parse_text(answer).lower())
     # One word may stand between, as in "not explicitly mentioned".
@@ -120,33 +114,26 @@ def parse_price(answer: Answer) -> PriceTag:
     judgement = r"(?:tell|determin|say|infer|assess|categori|classif|identif|judge)"
     if re.search(rf"{negation}(?: \w+)? {mention}|{inability}(?: \w+)? {judgement}", text):
         return "none"
+    denials = r"not|nor|never|neither|none|nobody|no one|hardly|rather than|instead of"
+    denial = rf"\b(?:{denials})\b|n['’]t\b"
     for patterns in _PRICE_NAMES:
         mentions: list[tuple[int, PriceTag]] = []
         for tag, pattern in patterns.items():
             for match in re.finditer(rf"\b(?:{pattern})", text):
                 mentions.append((match.start(), tag))
         for start, tag in sorted(mentions):
-            if not _is_denied(text, start):
+            # A denial may stand at most four words before, in the same clause.
+            before = re.sub(r"\s\W*\Z", "", text[max(start - 60, 0) : start])
+            clause = re.split(r"[^\w\s'’-]|\bbut\b", before)[-1]
+            if not re.search(denial, " ".join(clause.split()[-5:])):
                 return tag
     if re.search(r"\b(?:none|unknown|unclear|n/a|no price)\b", text):
         return "none"
     raise UnusableAnswer("it names no price category")
 
 
-def _is_denied(text: str, start: int) -> bool:
-    """Whether a denial stands at most four words before, in the same clause."""
-    before = re.sub(r"\s\W*\Z", "", text[max(start - 60, 0) : start])
-    clause = re.split(r"[^\w\s'’-]|\bbut\b", before)[-1]
-    nearest = " ".join(clause.split()[-5:])
-    denials = r"not|nor|never|neither|none|nobody|no one|hardly|rather than|instead of"
-    return bool(re.search(rf"\b(?:{denials})\b|n['’]t\b", nearest))
-
-
 def parse_categories(answer: Answer, max_categories: int) -> list[str]:
-    """Read the categories that a plain answer lists: quoted ones, else the parts of its lines.
-
-    Raises UnusableAnswer: it lists none, and does not say that there are none.
-    """
+    """Read the categories of a plain answer, quoted ones or parts of its lines, or UnusableAnswer."""
     text = parse_text(answer).lower()
     parts = re.findall(r"(?<!\w)['\"‘“](.+?)['\"’”](?!\w)", text)
     # "1. Italian", "- Pizza", "Category: Thai", "This is an Italian restaurant"
@@ -177,12 +164,9 @@ def _without_thoughts(answer: Answer, max_characters: int = 50_000) -> str:
 
 
 def _find_object(answer: Answer, name: str) -> dict[str, Any]:
-    """The last outermost JSON object with a field: models think, quote and fence before they answer.
-
-    JSON with small errors is repaired, unless the answer was cut off.
-    """
+    """The last outermost JSON object with a field, repaired unless the answer was cut off."""
     text, was_cut = _without_thoughts(answer), answer.finish == "length"
-    objects: list[dict[str, Any]] = []
+    objects = []
     start, tries = text.find("{"), 0
     while start >= 0 and tries < 100:  # Each try may read all of the text.
         end = start + 1
@@ -191,8 +175,7 @@ def _find_object(answer: Answer, name: str) -> dict[str, Any]:
             objects.append(fields)
         start, tries = text.find("{", end), tries + 1
     fields = _last_with(name, objects)
-    if fields is None and "{" in text and not was_cut and len(text) <= 4_000:
-        # Repair takes O(n^2) time.
+    if fields is None and "{" in text and not was_cut and len(text) <= 4_000:  # repair is O(n^2)
         with suppress(ValueError, RecursionError):
             values = json_repair.loads(text)
             fields = _last_with(name, values if isinstance(values, list) else [values])
@@ -232,10 +215,7 @@ def _phrases(fields: dict[str, Any], name: str) -> list[str]:
 
 def _normalize_categories(labels: Sequence[str]) -> list[str]:
     """Distinct labels in lower case; those with odd characters or over 40 letters are dropped."""
-    well_formed: dict[str, None] = {}
-    for label in labels:
-        # NFC, since "é" as one character and as two is the same label.
-        label = unicodedata.normalize("NFC", single_line(label.lower()))
-        if re.fullmatch(r"\w[\w&'’/ .-]{0,39}", label):
-            well_formed[label] = None
-    return list(well_formed)
+    # NFC, since "é" as one character and as two is the same label.
+    normalized = [unicodedata.normalize("NFC", single_line(label.lower())) for label in labels]
+    is_label = re.compile(r"\w[\w&'’/ .-]{0,39}").fullmatch
+    return list(dict.fromkeys(filter(is_label, normalized)))

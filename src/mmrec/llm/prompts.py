@@ -20,8 +20,7 @@ PROMPT_TEXTS: dict[str, Any] = tomllib.loads(
     resources.files("mmrec.llm").joinpath("prompts.toml").read_text("utf-8")
 )
 """What language models are asked, by task, and the parts that tasks share."""
-# Characters without a shape that Unicode does not class as format characters: fillers, variation
-# selectors, tags; and code points that are no characters.
+# Fillers, variation selectors, tags, and no characters, none of which Unicode classes as format.
 _BLANK = re.compile(
     r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufdd0-\ufdef\ufe00-\ufe0d"
     r"\uffa0\ufff0-\ufff8\ufffe\uffff\U000e0000-\U000e0fff]"
@@ -31,10 +30,9 @@ _BLANK = re.compile(
 def sanitize(text: str) -> str:
     """Remove hidden characters, and make markup of chat templates harmless.
 
-    Control, direction, tag and other format characters are removed, since they can carry orders
-    that a model reads and a person does not see. `<|im_end|>`, `</s>`, `[INST]`, `[|user|]` and
-    this package's marks get a space. Runs of empty lines become one. The result does not change
-    when it is sanitized again.
+    Hidden characters can carry orders that a model reads and a person does not see. `<|im_end|>`,
+    `</s>`, `[INST]`, `[|user|]` and this package's marks get a space. Runs of empty lines become
+    one. The result does not change when it is sanitized again.
     """
     if text.isascii() and text.isprintable() and "<" not in text and "[" not in text:
         return text.strip()  # the usual case
@@ -46,8 +44,7 @@ def sanitize(text: str) -> str:
         if is_invisible or _BLANK.match(character):
             hidden.append(ord(character))
     text = text.translate(dict.fromkeys(hidden))
-    # Joiners and emoji styles belong to words of some scripts and to emoji. One is kept where it
-    # joins or styles something; runs of them could spell a message.
+    # One joiner or emoji style is kept where it joins or styles; runs of them could spell a message.
     joiners = r"[\u200c\u200d\ufe0e\ufe0f]"
     text = re.sub(rf"(?<![^\0-\x7f]){joiners}+(?![^\0-\x7f])", "", text)
     # A style and a joiner may follow each other: a heart on fire is heart, style, joiner, fire.
@@ -62,7 +59,6 @@ class ContextWindow:
     """Fits reviews, sanitized, into prompts of a size: most tokens, with the lines around texts."""
 
     def __init__(self, count_tokens: Callable[[Sequence[str]], list[int]], size: int) -> None:
-        # Cached, since a review is in many groups.
         self._count = cache(lambda text: count_tokens([text])[0])
         self._fit = cache(lambda text, limit: truncate_text(sanitize(text), limit, self._count))
         self._size = size
@@ -117,14 +113,11 @@ def truncate_text(
     return text and text + " …"
 
 
-def select_representative(
-    reviews: Sequence[Review], costs: Sequence[int], window: int
-) -> list[int]:
+def select_representative(reviews: list[Review], costs: list[int], window: int) -> list[int]:
     """Ascending positions of reviews that fit a window, and cover all ratings and times.
 
     Reviews, in the order of time with the tokens of each, take turns: the k-th of n reviews with a
-    rating has turn k / n, and of equal turns the rarest rating comes first. Within a rating, each
-    prefix of the order is spread over time.
+    rating has turn k / n, and of equal turns the rarest rating comes first.
     """
     by_rating: dict[float, list[int]] = defaultdict(list)
     for position, review in enumerate(reviews):
@@ -145,13 +138,10 @@ def select_representative(
     return sorted(selected)
 
 
-def split_by_tokens(
-    reviews: Sequence[Review], costs: Sequence[int], window: int
-) -> list[list[int]]:
-    """Positions of reviews in groups of one fold that fit a window each; arguments as above.
+def split_by_tokens(reviews: list[Review], costs: list[int], window: int) -> list[list[int]]:
+    """Positions of reviews in groups that fit a window each; arguments as above.
 
-    Views of one entity differ by one fold, so that the groups of all other folds are the same in
-    each view, and each is summarised only once.
+    A group is of one fold, so that it is the same in all views, and is summarised only once.
     """
     groups: list[list[int]] = []
     free, fold = 0, None
@@ -165,8 +155,7 @@ def split_by_tokens(
 
 
 def prompt_digest(task: Task) -> str:
-    """Version of a prompt; it changes with each letter, and with the frames of texts."""
-    # Frames and the repair count too.
+    """Version of a prompt; it changes with each letter, with the frames of texts and the repair."""
     sample = chat_messages(Prompt(task, ("", ""), '["", ""]'))
     return hashlib.sha256(json.dumps([sample, task.schema]).encode()).hexdigest()[:16]
 
@@ -178,19 +167,15 @@ def chat_messages(prompt: Prompt) -> list[dict[str, str]]:
     marks = (_mark(f"{attempt} {joined}") for attempt in count())
     mark = next(mark for mark in marks if mark not in joined)
     framed = [frame_text(text, number, mark) for number, text in enumerate(prompt.texts, 1)]
-    messages = [
-        {"role": "system", "content": prompt.task.instructions},
-        {"role": "user", "content": "\n".join(framed)},
-    ]
+    turns = [("system", prompt.task.instructions), ("user", "\n".join(framed))]
     if prompt.rejected is not None:
         answer, reason = json.loads(prompt.rejected)
         form = "just what was asked for"
         if prompt.task.schema is not None:
             form = "one JSON object of just the fields asked for"
         repair = PROMPT_TEXTS["repair"].format(reason=reason, form=form)
-        messages.append({"role": "assistant", "content": sanitize(answer)})
-        messages.append({"role": "user", "content": repair})
-    return messages
+        turns += [("assistant", sanitize(answer)), ("user", repair)]
+    return [{"role": role, "content": content} for role, content in turns]
 
 
 def _mark(text: str) -> str:

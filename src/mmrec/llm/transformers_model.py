@@ -18,15 +18,7 @@ from mmrec.encoder.weights import Placement, Weights, translate_loading_errors
 from mmrec.errors import ModelError
 from mmrec.llm.annotator import build_task
 from mmrec.llm.prompts import chat_messages, prompt_digest
-from mmrec.llm.types import (
-    Answer,
-    LanguageModel,
-    NumberedAnswers,
-    NumberedPrompts,
-    Prompt,
-    Task,
-    Usage,
-)
+from mmrec.llm.types import Answer, AnswerStream, LanguageModel, Prompt, PromptBlocks, Task, Usage
 
 
 class _TokenizedPrompt(NamedTuple):
@@ -38,11 +30,10 @@ class _TokenizedPrompt(NamedTuple):
 class TransformersModel(LanguageModel):
     """A local instruct model; its weights are downloaded and loaded at the first prompt.
 
-    Prompts of a batch do not influence each other. In bf16, though, a near tie between two tokens
-    may fall differently in a batch of another size. The source is a folder, or the name of a model
-    on the hub with its revision, by default that of the local cache, or the newest. A prompt has at
-    most `window` tokens of reviews. The placement is by default the fastest of this machine, but
-    not fp16: some models overflow.
+    In bf16 a near tie between two tokens may fall differently in a batch of another size. The
+    source is a folder, or a model on the hub with its revision, by default that of the local cache,
+    or the newest. A prompt has at most `window` tokens of reviews. The placement is by default the
+    fastest of this machine, but not fp16: some models overflow.
     """
 
     def __init__(
@@ -60,10 +51,7 @@ class TransformersModel(LanguageModel):
 
     @cached_property
     def window(self) -> int | None:
-        """Most tokens of reviews in one prompt: what instructions and answer leave of the context.
-
-        Raises ModelError: that is hardly anything, or the model's files are not right.
-        """
+        """Most tokens of reviews in one prompt: what instructions and answer leave of the context."""
         context_length = self._template.context_length
         if context_length is None:
             return self._max_window
@@ -73,14 +61,13 @@ class TransformersModel(LanguageModel):
             instructions = self._template.encode(Prompt(task, ("",)))
             reserved = max(reserved, len(instructions) + task.max_tokens)
         if context_length - reserved < 64:
-            raise ModelError(
-                f"{self._source} takes {context_length:,} tokens at once, but instructions and "
-                f"answer alone have {reserved:,}; name a model with a longer context"
-            )
+            need = f"instructions and answer alone have {reserved:,}"
+            fault = f"{self._source} takes {context_length:,} tokens at once, but {need}"
+            raise ModelError(f"{fault}; name a model with a longer context")
         return min(self._max_window, context_length - reserved)
 
     def provenance(self, task: Task) -> dict[str, object]:
-        """What determines an answer besides the texts; a folder's files, or a hub model's commit, do."""
+        """What determines an answer besides the texts, such as a folder's files or a hub's commit."""
         files = {"model": self._files.title, "revision": self._files.revision}
         settings = {"precision": self._placement.precision, "decoding": "greedy"}
         prompt = {"prompt": prompt_digest(task), "tokens": task.max_tokens}
@@ -95,7 +82,7 @@ class TransformersModel(LanguageModel):
         """Tokens so far."""
         return f"{self._token_count:,} tokens" if self._token_count else ""
 
-    def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
+    def generate(self, prompts: PromptBlocks) -> AnswerStream:
         """Answer prompts, a block at a time; one that the model's context does not hold fails."""
         context_length = self._template.context_length
         for block in prompts:
@@ -108,7 +95,6 @@ class TransformersModel(LanguageModel):
                 length = f"{len(tokens):,} tokens and {limit:,} of the answer"
                 window = f"the {context_length:,} that the model takes at once"
                 yield number, Failure(f"{length} are more than {window}")
-            # So that little of a batch is padding.
             waiting.sort(key=lambda prompt: (prompt.max_new_tokens, len(prompt.tokens)))
             while waiting:
                 # As many as the budget of tokens holds, and at least one.
@@ -143,23 +129,20 @@ class TransformersModel(LanguageModel):
             ids[row, width - len(prompt.tokens) :] = torch.tensor(prompt.tokens)
             mask[row, width - len(prompt.tokens) :] = 1
         inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
-        limit = batch[0].max_new_tokens
-        generated = self._model.generate(**inputs, max_new_tokens=limit)
-        answers = []
+        generated = self._model.generate(**inputs, max_new_tokens=batch[0].max_new_tokens)
+        answers, end_tokens = [], settings.eos_token_id or ()
         for prompt, tokens in zip(batch, generated[:, width:].tolist(), strict=True):
-            end = 0
-            while end < len(tokens) and tokens[end] not in (settings.eos_token_id or ()):
-                end += 1
+            ends = (position for position, token in enumerate(tokens) if token in end_tokens)
+            end = next(ends, len(tokens))
             finish = "length" if end == len(tokens) else "stop"
             usage = Usage(input=len(prompt.tokens), output=end + (finish == "stop"))
             self._token_count += usage.input + usage.output
-            text = self._template.decode(tokens[:end])
-            answers.append(Answer(text=text, usage=usage, finish=finish))
+            text = self._template.tokenizer.decode(tokens[:end], skip_special_tokens=True)
+            answers.append(Answer(text=text.strip(), usage=usage, finish=finish))
         return answers
 
     @cached_property
     def _files(self) -> Weights:
-        """All of the model's files except its tensors, at least."""
         return Weights.find_or_download(self._source, self._requested_revision, tensors=False)
 
     @cached_property
@@ -168,13 +151,12 @@ class TransformersModel(LanguageModel):
 
     @cached_property
     def _model(self) -> Any:
-        """The model itself, with greedy decoding whatever its own settings are."""
         weights = Weights.find_or_download(self._source, self._files.commit)
         model = weights.load("AutoModelForCausalLM", self._placement)
         # End tokens of model and tokenizer may differ; either ends an answer.
         configured = model.generation_config.eos_token_id
         end_tokens = set(configured) if isinstance(configured, list) else {configured}
-        end_tokens = (end_tokens | {self._template.end_token}) - {None}
+        end_tokens = (end_tokens | {self._template.tokenizer.eos_token_id}) - {None}
         config: Any = GenerationConfig
         greedy = config(do_sample=False, eos_token_id=sorted(end_tokens) or None)
         greedy.pad_token_id = min(end_tokens, default=0)
@@ -190,14 +172,13 @@ class _ChatTemplate:
         config = files.load_part("AutoConfig")
         text_config = config.get_text_config()
         self.context_length: int | None = getattr(text_config, "max_position_embeddings", None)
-        # Lengths are checked by the caller, so the tokenizer need not warn of them.
-        self._tokenizer = files.load_part("AutoTokenizer", config=config, model_max_length=10**9)
-        template = self._tokenizer.chat_template
+        # Without a warning of lengths, which the caller checks.
+        self.tokenizer = files.load_part("AutoTokenizer", config=config, model_max_length=10**9)
+        template = self.tokenizer.chat_template
         if not template:
             raise ModelError(f"{files.name} has no chat template; name an instruct (chat) model")
-        self.end_token: int | None = self._tokenizer.eos_token_id
         controls = set()
-        for token in self._tokenizer.added_tokens_decoder.values():
+        for token in self.tokenizer.added_tokens_decoder.values():
             is_control = token.special or token.content in str(template)
             if is_control and len(token.content.strip()) > 1:
                 controls.add(re.escape(token.content))
@@ -224,10 +205,7 @@ class _ChatTemplate:
         return self.tokenize(self._render(chat))
 
     def tokenize(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def neutralize(self, text: str) -> str:
         """Split control tokens, so that a text with `<|end|>` cannot end its message."""
@@ -235,8 +213,7 @@ class _ChatTemplate:
         return self._control_tokens.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
     def _render(self, chat: list[dict[str, str]]) -> str:
-        # Reasoning is switched off. Without a date, Llama 3's template writes that of today, and
-        # answers change with it.
+        # Without a date, Llama 3's template writes that of today, and answers change with it.
         options = {"enable_thinking": False, "date_string": "01 Jan 2025", "tokenize": False}
-        render = self._tokenizer.apply_chat_template
+        render = self.tokenizer.apply_chat_template
         return str(render(chat, add_generation_prompt=True, **options))

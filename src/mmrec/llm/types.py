@@ -82,8 +82,8 @@ class Prompt(NamedTuple):
 
 
 # Numbered prompts in blocks of one task, and answers to these in any order.
-NumberedPrompts = Iterator[list[tuple[int, Prompt]]]
-NumberedAnswers = Iterator[tuple[int, Answer | Failure]]
+PromptBlocks = Iterator[list[tuple[int, Prompt]]]
+AnswerStream = Iterator[tuple[int, Answer | Failure]]
 
 
 class LanguageModel(Protocol):
@@ -98,7 +98,7 @@ class LanguageModel(Protocol):
     def provenance(self, task: Task) -> dict[str, object]:
         """What determines an answer besides the texts: kind, model, revision, prompt, parameters."""
 
-    def generate(self, prompts: NumberedPrompts) -> NumberedAnswers:
+    def generate(self, prompts: PromptBlocks) -> AnswerStream:
         """Answer prompts as they come."""
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -107,14 +107,11 @@ class LanguageModel(Protocol):
 
     def status(self) -> str:
         """Usage so far, for the progress bar."""
+        return ""
 
 
 def estimate_tokens(text: str) -> int:
-    """About how many tokens a text has, where the model's tokenizer is not available.
-
-    Right for English; old tokenizers make twice as many of other scripts. No tokenizer of bytes
-    makes more than four times as many of any text.
-    """
+    """About how many tokens a text has; no tokenizer makes more than four times as many."""
     by_bytes = len(text.encode("utf-8", "replace")) / 4  # long words, and scripts other than Latin
     by_words = 1.3 * len(text.split())  # short words, which have a token each at least
     return 1 + int(max(by_bytes, by_words))
