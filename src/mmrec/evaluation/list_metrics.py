@@ -1,7 +1,6 @@
 """How high in a user's list the items stand that the user turns out to like.
 
-Items with equal scores are put in random order. The same state of `rng` gives every model the
-same users and the same candidates.
+Equal scores are in random order. The same state of `rng` gives every model the same lists.
 """
 
 from __future__ import annotations
@@ -29,16 +28,7 @@ class ListTask:
     liked: np.ndarray  # (m,) bool, whether a test row is a like
     item_count: int
 
-    def liked_by_user(self) -> dict[int, np.ndarray]:
-        """The items that are looked for."""
-        return self._items_by_user(self.test[self.liked], self.evidence)
-
-    def unreviewed(self, test: np.ndarray) -> Callable[[int], np.ndarray]:
-        """User -> the items that the user has reviewed neither in evidence nor in `test` rows."""
-        reviewed = self._items_by_user(np.concatenate([self.evidence, test]), test[:0])
-        return lambda user: np.delete(np.arange(self.item_count), reviewed[user])
-
-    def _items_by_user(self, pairs: np.ndarray, excluded: np.ndarray) -> dict[int, np.ndarray]:
+    def items_by_user(self, pairs: np.ndarray, excluded: np.ndarray) -> dict[int, np.ndarray]:
         """Distinct items of every user in (n, 2) `pairs`, without those of the pairs `excluded`."""
         # A pair becomes one number, user * item_count + item, to compare pairs as sets.
         place_values = np.array([self.item_count, 1])
@@ -66,10 +56,11 @@ def sampled_lists(
     The order of models need not be the one that full lists give (Krichene & Rendle, 2020).
     """
 
+    reviewed = task.items_by_user(np.concatenate([task.evidence, task.test]), task.test[:0])
+
     def candidate_lists() -> Iterator[_RankedList]:
-        unreviewed_by = task.unreviewed(task.test)
-        for user, liked in task.liked_by_user().items():
-            unreviewed = unreviewed_by(user)
+        for user, liked in task.items_by_user(task.test[task.liked], task.evidence).items():
+            unreviewed = np.delete(np.arange(task.item_count), reviewed[user])
             size = min(negatives, len(unreviewed))
             for item in liked if size else ():
                 yield user, np.append(item, rng.choice(unreviewed, size, replace=False)), 1
@@ -86,10 +77,14 @@ def full_lists(
 ) -> ListMetrics:
     """Rank all items that a user has not reviewed in evidence rows, for `max_users` random users."""
 
+    likes = task.test[task.liked]
+    reviewed = task.items_by_user(np.concatenate([task.evidence, likes]), likes[:0])
+
     def candidate_lists() -> Iterator[_RankedList]:
-        liked, unreviewed_by = task.liked_by_user(), task.unreviewed(task.test[task.liked])
+        liked = task.items_by_user(likes, task.evidence)
         for user in rng.permutation(list(liked))[:max_users].tolist():
-            if len(unreviewed := unreviewed_by(user)):
+            unreviewed = np.delete(np.arange(task.item_count), reviewed[user])
+            if len(unreviewed):
                 yield user, np.append(liked[user], unreviewed), len(liked[user])
 
     return _rank(scorer, candidate_lists(), task.item_count, rng, pairs_per_call)

@@ -1,7 +1,6 @@
 """How good a probability of liking is, with the false positive rate in the foreground.
 
-To add a metric to the JSON of commands, the saved model and the report, write its function of
-`Predictions` and add its line to `METRICS`.
+To add a metric to the JSON of commands, the saved model and the report, add its line to `METRICS`.
 """
 
 from __future__ import annotations
@@ -47,19 +46,17 @@ class Metric(NamedTuple):
 
 def reweighted(probability: np.ndarray, class_weights: tuple[float, float]) -> np.ndarray:
     """What a model trained with weights of (dislike, like) would predict, from a true probability."""
-    # The weighted cross entropy is least at odds q/(1-q) = w1 p / (w0 (1-p)), so its threshold
-    # of one half is p = w0 / (w0 + w1).
+    # The weighted cross entropy is least at odds q/(1-q) = w1 p / (w0 (1-p)).
     dislike, like = class_weights
     p = np.asarray(probability, dtype=np.float64)
     return like * p / (like * p + dislike * (1 - p))
 
 
-Bound = Literal["max_fpr", "min_tpr"]
-"""At most a share of the dislikes, or at least one of the likes, is recommended."""
+_Bound = Literal["max_fpr", "min_tpr"]
 
 
 def choose_threshold(
-    label: np.ndarray, probability: np.ndarray, bound: Bound, value: float
+    label: np.ndarray, probability: np.ndarray, bound: _Bound, value: float
 ) -> float:
     """The lowest (`max_fpr`) or highest (`min_tpr`) of (n,) probabilities that keeps the bound, or inf.
 
@@ -125,7 +122,7 @@ class FitEvaluation:
     curve: ThresholdCurve  # for other bounds, chosen on validation rows
 
 
-def _rates(rows: Predictions, bound: Bound, value: float) -> ThresholdRates:
+def _rates(rows: Predictions, bound: _Bound, value: float) -> ThresholdRates:
     threshold = choose_threshold(rows.label, rows.probability, bound, value)
     return rates_at_threshold(rows.label, rows.probability, threshold)
 

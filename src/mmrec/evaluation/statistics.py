@@ -75,13 +75,12 @@ def bootstrap(
     seed: int = 0,
     max_cells: int = 1 << 20,
 ) -> Difference:
-    """A metric of (n,) probabilities, less that of a `reference`, by a bootstrap over users (Efron, 1979).
+    """A metric of (n,) probabilities, less that of a `reference`, by a bootstrap over users.
 
-    Every round draws as many users as there are, with replacement, and takes all rows of each; one
-    seed draws the same users for every model. Rounds whose metric is nan do not count. The interval
-    is that of percentiles. The p-value is twice the share of rounds on the rarer side of zero, with
-    one more round counted there (Davison & Hinkley, 1997, section 4.2). At most `max_cells` weights
-    are in memory at a time.
+    Every round draws users with replacement, and takes all rows of each; one seed draws the same
+    for every model. Rounds whose metric is nan do not count. The interval is that of percentiles.
+    The p-value is twice the share of rounds on the rarer side of zero, with one more round counted
+    there (Davison & Hinkley, 1997, section 4.2). At most `max_cells` weights are in memory.
     """
 
     def difference(weight: np.ndarray) -> np.ndarray:
@@ -108,10 +107,9 @@ def bootstrap(
 def paired_t_test(first: ArrayLike, second: ArrayLike, test_ratio: float = 0.0) -> Difference:
     """`first` minus `second` over seeds that both were run with, by Student's paired t-test.
 
-    Seeds that split the same reviews anew share most rows, and differences vary less than those of
-    new reviews would: the variance of their mean is s^2 (1/n + `test_ratio`) for n seeds and the
-    ratio of test to train rows (Nadeau & Bengio, 2003), 0 where only the training differs.
-    A single one, or differences that do not vary at all, allow no test: p is 1.
+    Splits of the same reviews share most rows, so the variance of the mean is s^2 (1/n +
+    `test_ratio`) for n seeds and the ratio of test to train rows (Nadeau & Bengio, 2003), 0 where
+    only the training differs. p is 1 where the differences do not vary.
     """
     differences = np.subtract(first, second)
     count, mean = len(differences), float(np.mean(differences))
@@ -125,11 +123,8 @@ def paired_t_test(first: ArrayLike, second: ArrayLike, test_ratio: float = 0.0) 
 
 
 def holm_correction(p_values: Sequence[float]) -> np.ndarray:
-    """(n,) p-values adjusted for there being n tests, in the order given (Holm, 1979).
-
-    The k-th smallest is multiplied by n - k + 1; none may fall below one that is smaller, or exceed 1.
-    """
+    """(n,) p-values adjusted for there being n tests, in the order given (Holm, 1979)."""
+    # The k-th smallest is multiplied by n - k + 1, and may not fall below the one before.
     order = np.argsort(p_values)
     multiplied = np.array(p_values, dtype=float)[order] * np.arange(len(p_values), 0, -1)
-    adjusted = np.minimum(np.maximum.accumulate(multiplied), 1)
-    return adjusted[np.argsort(order)]  # back in the order given
+    return np.minimum(np.maximum.accumulate(multiplied), 1)[np.argsort(order)]

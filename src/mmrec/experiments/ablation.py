@@ -1,10 +1,9 @@
 """What each group of inputs adds: models that see only some of the groups, trained side by side.
 
 Every seed is another split, other evidence and other initial weights; what is compared shares all
-three. The results of a seed are plain data: the `extras` that were computed; the `groups` that the
-data have; `metrics` on test rows by row of the table; `coalitions`, the ROC-AUC by set of groups, as
-in `ratings + photos`; `test_ratio`, test rows to train rows; `remarks`; and `bootstrap`: differences
-to the row `everything`.
+three. The results of a seed are plain data: `extras` that were computed; `groups` that the data
+have; `metrics` on test rows by row of the table; `coalitions`, ROC-AUC by set, as in
+`ratings + photos`; `test_ratio`, test rows to train rows; `remarks`; `bootstrap`, differences.
 """
 
 from __future__ import annotations
@@ -12,9 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from copy import copy
-from functools import partial
-from itertools import chain, combinations
-from operator import itemgetter
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +43,18 @@ _METRICS = {"auc": ("ROC-AUC", "left", 1, 3), "fpr_at_90": ("FPR at TPR .90", "r
 
 
 def ablate(checkpoint: Checkpoint, seeds: int, extras: set[str]) -> list[SeedResult]:
-    """Train what the checkpoint does not hold yet, for `seeds` seeds from the config's on.
+    """Train what the checkpoint lacks, for `seeds` seeds from the config's on.
 
-    The `extras` are `shapley`, all coalitions; `words` and `summaries`, other texts and pictures in
-    place of the model's; `bootstrap`, over users, where there is only one seed. Raises DataError for
-    too few reviews.
+    The `extras` are `shapley`, all coalitions; `words` and `summaries`, other texts and pictures;
+    `bootstrap`, over users, for a single seed. Raises DataError for too few reviews.
     """
     results = []
     for seed in range(checkpoint.config.seed, checkpoint.config.seed + seeds):
-        compute = partial(_seed_result, checkpoint, seed, extras)
-        has_extras = lambda result: extras <= {*result["extras"]}  # noqa: E731
-        results.append(checkpoint.get(str(seed), compute, has_extras))
+        result = checkpoint.results.get(str(seed))
+        if result is None or not extras <= {*result["extras"]}:
+            result = _seed_result(checkpoint, seed, extras)
+            checkpoint.put(str(seed), result)
+        results.append(result)
     return results
 
 
@@ -189,7 +187,6 @@ def _paired_test(
 
 
 def _mean_interval(results: Sequence[SeedResult], values: Sequence[float]) -> MeanInterval:
-    # Against zeros the paired test gives the interval of a mean.
     return _paired_test(results, values, [0.0] * len(values)).interval
 
 
@@ -200,7 +197,6 @@ def shapley_values(results: Sequence[SeedResult]) -> dict[str, MeanInterval]:
         values = {frozenset[str](): 0.5}  # without inputs: guessing
         for coalition, value in result["coalitions"].items():
             values[frozenset(coalition.split(" + "))] = value
-        # All 2^n coalitions of n groups are needed.
         if len(values) < 2 ** len(result["groups"]):
             return {}
         for group in result["groups"]:
@@ -211,8 +207,7 @@ def shapley_values(results: Sequence[SeedResult]) -> dict[str, MeanInterval]:
 def synergy(results: Sequence[SeedResult]) -> Difference | None:
     """v(all) - v(without text) - v(without photos) + v(without both), v being ROC-AUC on test.
 
-    Above zero, text and photos complement each other; below, they hold the same information. None
-    with one seed, and where either is missing.
+    None with one seed, and where text or photos are missing.
     """
     with_photos, without_photos = [], []  # what text adds, by seed
     for result in results:
@@ -232,10 +227,11 @@ def ablation_tables(results: Sequence[SeedResult]) -> list[ResultTable]:
     test = "a bootstrap over users"
     if (count := len(results)) > 1:
         test = f"Student's t over {count} splits of the same reviews (Nadeau & Bengio)"
+    remarks = dict.fromkeys(remark for result in results for remark in result["remarks"])
     notes = [
         f"intervals (95%) and p, in pairs, by {test}; p is adjusted for all rows (Holm)",
         "one training per row, where `mmrec fit` averages several (--ensemble)",
-        *dict.fromkeys(chain.from_iterable(map(itemgetter("remarks"), results))),
+        *remarks,
     ]
     if gap := synergy(results):
         meaning = "above 0 they complement each other, below they hold the same information"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -45,10 +45,9 @@ class AnnotatedText:
     @cached_property
     def reviews(self) -> dict[str, str]:
         """Review id -> text, of all rows or of `max_reviews` evenly spaced ones."""
-        count = min(len(self.rows), self.max_reviews)
-        # Evenly spaced, so that early and late reviews are among them.
-        positions = np.linspace(0, len(self.rows) - 1, count).astype(np.int64)
-        ids, texts = self.dataset.review_ids, self.dataset.texts
+        # Early and late reviews are among them.
+        count, ids, texts = len(self.rows), self.dataset.review_ids, self.dataset.texts
+        positions = np.linspace(0, count - 1, min(count, self.max_reviews)).astype(np.int64)
         return {ids[row]: texts[row] for row in self.rows[positions]}
 
     @cached_property
@@ -63,10 +62,7 @@ class AnnotatedText:
 
 @dataclass(frozen=True)
 class AnnotationRun:
-    """The annotations of a data set by kind: a note of each review, or a summary of each view.
-
-    Views are all that training or the saved model uses.
-    """
+    """The annotations of a data set by kind: a note of each review, or a summary of each view."""
 
     dataset: Dataset
     texts: dict[str, list[AnnotatedText]] = field(default_factory=lambda: defaultdict(list))
@@ -74,19 +70,15 @@ class AnnotationRun:
     pending: list[AnswersPending] = field(default_factory=list)  # not given yet
 
 
-def note_texts(dataset: Dataset, notes: Sequence[Note]) -> Iterator[AnnotatedText]:
-    """The note of each review."""
-    for row, (name, note) in enumerate(zip(dataset.review_ids, notes, strict=True)):
-        yield AnnotatedText(f"review {name}", note, note.gist, dataset, np.array([row]))
-
-
-def summary_texts(
-    kind: EntityKind, dataset: Dataset, views: EvidenceViews, summaries: Sequence[Summary]
+def annotated_texts(
+    kind: str, dataset: Dataset, views: EvidenceViews, annotations: Iterable[Note | Summary]
 ) -> Iterator[AnnotatedText]:
-    """The summary of each view."""
-    names = dataset.data.items if kind == "item" else dataset.data.users
-    for code, rows, summary in zip(views.entity, views.review_sets(), summaries, strict=True):
-        yield AnnotatedText(f"{kind} {names[code]}", summary, summary.text, dataset, rows)
+    """The annotation of each view of items, users or reviews."""
+    data = dataset.data
+    names = {"item": data.items, "user": data.users, "review": dataset.review_ids}[kind]
+    for code, rows, annotation in zip(views.entity, views.review_sets(), annotations, strict=True):
+        text = annotation.gist if isinstance(annotation, Note) else annotation.text
+        yield AnnotatedText(f"{kind} {names[code]}", annotation, text, dataset, rows)
 
 
 def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> AnnotationRun:
@@ -95,6 +87,7 @@ def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> Annota
     Raises DataError for too few reviews, and MmrecError where the language model cannot be used,
     or the budget is reached.
     """
+    all_reviews = EvidenceViews.all_reviews
     dataset, plan = Dataset.from_reviews(reviews, models, config), models.annotator.plan
     run = AnnotationRun(dataset, failed=models.annotator.failures)
     if config.vision.captioner != VisionConfig().captioner and plan is None:
@@ -105,29 +98,24 @@ def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> Annota
         plan.calls[CAPTION] += calls
         plan.input_tokens[CAPTION] += calls * photo_tokens
         plan.output_tokens[CAPTION] += calls * caption_tokens
-    if config.annotation.strategy == "notes":
-        try:
-            notes = dataset.notes
-            run.texts["review"] += note_texts(dataset, notes)
-        except AnswersPending as pending:
-            run.pending.append(pending)
-        return run
-    prepared = prepare_data(reviews, config, models)
-    # A saved model uses all reviews, those that the filter dropped too.
-    if len(prepared.dataset) == len(dataset):
-        dataset = prepared.dataset
-    data, evidence = dataset.data, prepared.evidence
-    parts: list[tuple[EntityKind, Dataset, EvidenceViews]] = [
-        ("item", prepared.dataset, evidence.item),
-        ("item", dataset, EvidenceViews.all_reviews(data.item)),
-        ("user", prepared.dataset, evidence.user),
-        ("user", dataset, EvidenceViews.all_reviews(data.user)),
-    ]
+    parts: list[tuple[EntityKind | Literal["review"], Dataset, EvidenceViews]]
+    parts = [("review", dataset, all_reviews(np.arange(len(dataset))))]
+    if config.annotation.strategy == "summary":
+        prepared = prepare_data(reviews, config, models)
+        # A saved model uses all reviews, those that the filter dropped too.
+        if len(prepared.dataset) == len(dataset):
+            dataset = prepared.dataset
+        parts = [
+            ("item", prepared.dataset, prepared.evidence.item),
+            ("item", dataset, all_reviews(dataset.data.item)),
+            ("user", prepared.dataset, prepared.evidence.user),
+            ("user", dataset, all_reviews(dataset.data.user)),
+        ]
     for kind, source, views in parts:
         # Pending answers of one part do not keep the others from being requested.
         try:
-            summaries = source.summaries(kind, views)
-            run.texts[kind] += summary_texts(kind, source, views, summaries)
+            written = source.notes if kind == "review" else source.summaries(kind, views)
+            run.texts[kind] += annotated_texts(kind, source, views, written)
         except AnswersPending as pending:
             run.pending.append(pending)
     return run

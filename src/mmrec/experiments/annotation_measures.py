@@ -2,9 +2,7 @@
 
 A cosine means nothing alone. So a claim *matches* n texts where it occurs in them word for word, or
 is nearer to one of them than to any of up to 19 n texts about other entities. Claims that have
-nothing to do with the texts would match at the rate `by_chance`: n over all texts compared, one in
-twenty where there are enough. A claim that fits everyone ("good food") beats chance only where it is
-quoted.
+nothing to do with the texts would match at the rate `by_chance`: n over all texts compared.
 """
 
 from __future__ import annotations
@@ -69,10 +67,6 @@ class QualityContext:
     extractive: ExtractiveModel
     rng: np.random.Generator
 
-    def vectors(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, d) unit vectors of texts."""
-        return self.models.encoder.encode(texts, "checking").astype(np.float32)
-
 
 AnnotatedTexts = Mapping[str, Sequence[AnnotatedText]]
 """Annotated texts by kind."""
@@ -96,8 +90,7 @@ def support(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
 def coverage(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
     """Are likes (dislikes) that the extractive model quotes from reviews written as such?
 
-    As likes count the likes written and the sentences of the text with positive polarity, as dislikes
-    those with negative polarity.
+    Sentences of positive polarity count as likes, those of negative polarity as dislikes.
     """
     measure = QualityMeasure("Share of reviews' likes and dislikes that match the text.")
     for kind, annotated in texts.items():
@@ -105,18 +98,15 @@ def coverage(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
         reviews = list(chain.from_iterable(text.reviews.values() for text in annotated))
         all_notes = context.models.quote_annotator.write_notes(reviews)
         for aspect, sign in (("likes", 1), ("dislikes", -1)):
-            claims, notes = list[SourcedText](), iter(all_notes)
-            written = list[SourcedText]()
+            notes, claims, written = iter(all_notes), list[SourcedText](), list[SourcedText]()
             for text in annotated:
                 for review_id, note in zip(text.reviews, notes, strict=False):
                     claims += product([text.entity], getattr(note, aspect), [review_id])
                 same_sign = context.extractive.polarity(text.sentences) * sign > 0
-                points = chain(
-                    getattr(text.annotation, aspect), compress(text.sentences, same_sign)
-                )
-                written += product([text.entity], points, [""])
-            row = match_rates(claims, written, context, measure.examples)
-            measure.rows[f"{kind}: {aspect}"] = row
+                written += product([text.entity], getattr(text.annotation, aspect), [""])
+                written += product([text.entity], compress(text.sentences, same_sign), [""])
+            rates = match_rates(claims, written, context, measure.examples)
+            measure.rows[f"{kind}: {aspect}"] = rates
     return measure
 
 
@@ -130,9 +120,11 @@ def match_rates(
 
     Claims without a match become examples.
     """
-    # (claims, d) and (texts, d)
-    claim_vectors = context.vectors(list(map(itemgetter(1), claims)))
-    text_vectors = context.vectors(list(map(itemgetter(1), texts)))
+    vectors = []  # (claims, d) and (texts, d)
+    for sourced in (claims, texts):
+        plain = list(map(itemgetter(1), sourced))
+        vectors.append(context.models.encoder.encode(plain, "checking").astype(np.float32))
+    claim_vectors, text_vectors = vectors
     codes: dict[str, int] = {}
     words: dict[str, list[str]] = defaultdict(list)
     owner = np.empty(len(texts), dtype=np.int64)  # code of the entity whose text it is
@@ -174,10 +166,10 @@ def match_rates(
 def polarity(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
     """Are texts more positive, or more negative, than the reviews that they were made of?
 
-    The polarity of a text is the mean over its sentences by the extractive model's rule. `rating` is
-    its rank correlation with the mean rating of its reviews, `slope` that of the regression line on
-    the polarity of its reviews, `shift` the mean difference to that. In the row `drawn`, as many
-    sentences drawn from the reviews at random stand for the text: what brevity alone does.
+    The polarity of a text is the mean over its sentences. `rating` is its rank correlation with the
+    mean rating of its reviews, `slope` that of the regression line on the polarity of its reviews,
+    `shift` the mean difference to that. In the row `drawn`, as many sentences drawn from the reviews
+    at random stand for the text: what brevity alone does.
     """
     measure = QualityMeasure("Praise less blame. Slope > 1: amplified; shift > 0: better.")
     for kind, annotated in texts.items():
@@ -192,8 +184,8 @@ def polarity(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
             row[:] = list(map(np.mean, (reviews, written, drawn, rating)))
             before, after, _, stars = row
             reason = f"polarity {after:+.2f}, its reviews {before:+.2f}, which rate {stars:.1f}"
-            example = Example(text.entity, reason, abs(float(after - before)), text.text)
-            measure.examples.append(example)
+            severity = abs(float(after - before))
+            measure.examples.append(Example(text.entity, reason, severity, text.text))
         x, of_text, of_drawn, ratings = means.T
         for name, y in ((kind, of_text), (f"{kind}: drawn", of_drawn)):
             line = linregress(x, y) if len(y) >= 4 and np.ptp(x) and np.ptp(y) else None
@@ -207,10 +199,7 @@ def polarity(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray, min_pairs: int = 4) -> Estimate | None:
-    """Spearman's correlation, from four pairs on with the standard error of Bonett & Wright (2000).
-
-    None where it is not defined, or there are fewer than `min_pairs`.
-    """
+    """Spearman's correlation and its standard error (Bonett & Wright, 2000); None if undefined."""
     if len(x) < min_pairs or not np.ptp(x) or not np.ptp(y):
         return None
     r = float(spearmanr(x, y).statistic)

@@ -1,7 +1,6 @@
 """Measures what a language model wrote against the reviews that it read, and known facts of items.
 
-The truth of items (a price level, cuisines, genres) is never an input of a model; it is for
-evaluation alone.
+The truth of items (a price level, cuisines, genres) is never an input of a model.
 """
 
 from __future__ import annotations
@@ -35,10 +34,8 @@ class AnnotationQuality:
     model: dict[str, Any]
     strategy: str
     prompts: str
-    # By kind, texts `written` and `missing`, those `sampled` (one an entity), and the `reviews`
-    # that these are compared with.
-    sample_counts: dict[str, dict[str, int]]
-    measures: dict[str, QualityMeasure]  # with the worst examples of each
+    sample_counts: dict[str, dict[str, int]]  # by kind: of texts, and of reviews of the sample
+    measures: dict[str, QualityMeasure]
     remarks: list[str]
 
 
@@ -52,8 +49,7 @@ def measure_annotation_quality(
     """
     extractive = ExtractiveModel(models.encoder, config.annotation.item_kind)
     context = measures.QualityContext(models, extractive, np.random.default_rng(config.seed))
-    written: dict[str, list[AnnotatedText]] = {}
-    sampled: dict[str, list[AnnotatedText]] = {}
+    written, sampled = dict[str, list[AnnotatedText]](), dict[str, list[AnnotatedText]]()
     counts: dict[str, dict[str, int]] = {}
     for kind, texts in run.texts.items():
         written[kind] = [text for text in texts if text.text.strip()]
@@ -130,28 +126,24 @@ def _compare_with_truth(
     # The summary of most reviews comes last and replaces the others.
     for text in sorted(written.get("item", []), key=lambda text: len(text.rows)):
         annotations[text.entity.removeprefix("item ")] = [text.annotation]
-    measure = QualityMeasure(
-        "Rank correlation with the price; share of categories in the first five."
-    )
+    legend = "Rank correlation with the price; share of categories in the first five."
     # Prices may be levels or amounts: only their ranks count.
-    items = sorted(prices.keys() & annotations.keys())
-    true_prices, scores = np.array([prices[item] for item in items]), np.empty(len(items))
-    for row, item in enumerate(items):
-        scores[row] = price_level_score(note.price for note in annotations[item])
-    correlation = measures.rank_correlation(scores, true_prices)
-    measure.rows["price"] = {"count": len(items), "written": correlation}
+    items, scores = sorted(prices.keys() & annotations.keys()), list[float]()
+    for item in items:
+        scores.append(price_level_score(note.price for note in annotations[item]))
+    true_prices = np.array(list(map(prices.__getitem__, items)))
+    correlation = measures.rank_correlation(np.array(scores), true_prices)
+    of_price: measures.Row = {"count": len(items), "written": correlation}
     items, recall, recall_of_frequent = sorted(labels.keys() & annotations.keys()), [], []
     frequent = most_frequent_labels({item: labels[item] for item in items})
     for item in items:
         ranked = rank_labels(note.categories for note in annotations[item])
         recall.append(label_recall(ranked, labels[item]))
         recall_of_frequent.append(label_recall(frequent, labels[item]))
-    measure.rows["categories"] = {
-        "count": len(items),
-        "written": measures.mean_estimate(recall),
-        "most_frequent": measures.mean_estimate(recall_of_frequent),
-    }
-    return measure
+    written_recall = measures.mean_estimate(recall)
+    of_categories: measures.Row = {"count": len(items), "written": written_recall}
+    of_categories["most_frequent"] = measures.mean_estimate(recall_of_frequent)
+    return QualityMeasure(legend, {"price": of_price, "categories": of_categories})
 
 
 def normalise_label(label: str) -> str:
@@ -160,20 +152,16 @@ def normalise_label(label: str) -> str:
 
 
 def price_level_score(tags: Iterable[str]) -> float:
-    """How expensive an item's notes call it: cheap -1, fair .3, overpriced 1; 0 without such a tag.
-
-    The mean over tags, shrunk by five neutral ones, so that a single note decides little. Fair
-    counts a little: a price is called fair, or worth it, more often where it is high.
-    """
+    """How expensive an item's notes call it, from -1 to 1: the mean over tags and five zeros."""
+    # Fair counts a little: a price is called worth it more often where it is high.
     levels = {"cheap price": -1.0, "fair price": 0.3, "overpriced": 1.0}
     scores = list(map(levels.__getitem__, filter(levels.__contains__, tags)))
-    return sum(scores) / (len(scores) + 5)  # the mean with five zeros
+    return sum(scores) / (len(scores) + 5)  # so that a single note decides little
 
 
 def rank_labels(labels: Iterable[Sequence[str]]) -> list[str]:
     """An item's labels by the number of notes that have them; on a tie the first one named."""
-    counts = Counter(chain.from_iterable(labels))
-    return sorted(counts, key=lambda label: -counts[label])
+    return [label for label, _ in Counter(chain.from_iterable(labels)).most_common()]
 
 
 def label_recall(ranked: Sequence[str], true_labels: Iterable[str], k: int = 5) -> float:
@@ -194,13 +182,12 @@ def most_frequent_labels(truth: Mapping[str, Sequence[str]], k: int = 5) -> list
 def read_truth(
     path: Path, item: str | None = None
 ) -> tuple[dict[str, float], dict[str, list[str]]]:
-    """Prices and normalised labels of items, where they have any.
+    """Prices and normalised labels of items, from JSON lines or CSV with one row an item.
 
     These are the first column `price...` or `cost...`, in which "1,300" is 1300 and "$$" is 2, as a
     level; and the first `categor...`, `cuisine...` or `genre...`, with lists or text separated by
-    commas or bars. The file is JSON lines or CSV, one row an item; `item` names the column of the
-    item's id, one of the usual ones by default. Raises DataError where the file cannot be read, or
-    has no such columns.
+    commas or bars. `item` names the column of the id. Raises DataError where the file cannot be
+    read, or has no such columns.
     """
     rows = [record.content for record in read_records(path) if isinstance(record.content, dict)]
     columns = dict.fromkeys(chain.from_iterable(rows))

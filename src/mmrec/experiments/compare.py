@@ -1,8 +1,4 @@
-"""The paper's models and ours beside baselines, on one split, with the same evidence.
-
-`compare` trains them; `assess` says how certain their metrics are, and measures slices, lists and
-operating points.
-"""
+"""The paper's models and ours beside baselines, on one split, with the same evidence."""
 
 from __future__ import annotations
 
@@ -55,8 +51,7 @@ def compare(
 ) -> Comparison:
     """Train baselines and models on one split, and evaluate them on its test rows.
 
-    `config.ranker.features` is replaced by each of `model_names`. `trained_baselines` adds those
-    that take features.
+    `config.ranker.features` is replaced by each of `model_names`.
     """
     prepared = prepare_data(reviews, config, models)
     data, split, label = prepared.dataset.data, prepared.split, prepared.label
@@ -149,9 +144,9 @@ def assess(comparison: Comparison, reference: str = "bias model", rounds: int = 
         p_values = statistics.holm_correction([gap.p_value for gap in gaps]).tolist()
         for name, gap, p_value in zip(others, gaps, p_values, strict=True):
             result.differences[name][key] = gap._replace(p_value=p_value)
-    # The last features: the paper's baseline, which comes first, has no price.
-    masks = slice_masks(prepared, list(trained.values())[-1].features)
-    weights = next(iter(trained.values())).model.class_weights
+    # The last model: the paper's baseline, which comes first, has no price.
+    last = list(trained.values())[-1]
+    masks, weights = slice_masks(prepared, last.features), last.model.class_weights
     for name in (reference, *trained):
         result.slices[name] = slice_metrics(rows[1], on_test[name], weights, masks)
     for name, training in trained.items():
@@ -165,13 +160,11 @@ def slice_masks(prepared: PreparedData, features: Features) -> dict[str, np.ndar
     """Masks of the test rows by name, from what the evidence rows tell of their user and item."""
     dataset, test, items = prepared.dataset, prepared.split.test, features.item
     data, evidence = dataset.data, prepared.split.evidence_rows
-    user_count = np.bincount(data.user[evidence], minlength=len(data.users))
-    item_count = np.bincount(data.item[evidence], minlength=len(data.items))
-    user_count, item_count = user_count[data.user[test]], item_count[data.item[test]]
+    user_count = np.bincount(data.user[evidence], minlength=len(data.users))[data.user[test]]
+    item_count = np.bincount(data.item[evidence], minlength=len(data.items))[data.item[test]]
     # (items,): photos or captions of the item itself, or of an evidence review
-    has_photo = np.array(
-        list(map(any, zip(dataset.item_photos, dataset.item_captions, strict=True)))
-    )
+    item_photos = zip(dataset.item_photos, dataset.item_captions, strict=True)
+    has_photo = np.array(list(map(any, item_photos)))
     for row in evidence:
         has_photo[data.item[row]] |= bool(dataset.photos[row] or dataset.review_captions[row])
     photo = has_photo[data.item[test]]
@@ -193,14 +186,13 @@ def slice_masks(prepared: PreparedData, features: Features) -> dict[str, np.ndar
 def _list_metrics(training: TrainingResult) -> dict[str, ListMetrics]:
     prepared, model = training.prepared, training.model
     dataset, split, seed = prepared.dataset, prepared.split, prepared.config.seed
-    data = dataset.data
+    data, evidence = dataset.data, split.evidence_rows
     pairs = np.stack([data.user, data.item], axis=1)
     likes = prepared.label[split.test]
-    task = ListTask(pairs[split.evidence_rows], pairs[split.test], likes, len(data.items))
-    user_views = EvidenceViews.all_reviews(data.user, split.evidence_rows)
-    item_views = EvidenceViews.all_reviews(data.item, split.evidence_rows)
-    user = model.builder.build("user", user_views, dataset)
-    item = model.builder.build("item", item_views, dataset)
+    task = ListTask(pairs[evidence], pairs[split.test], likes, len(data.items))
+    build, all_reviews = model.builder.build, EvidenceViews.all_reviews
+    user = build("user", all_reviews(data.user, evidence), dataset)
+    item = build("item", all_reviews(data.item, evidence), dataset)
 
     def score(users: np.ndarray, items: np.ndarray) -> np.ndarray:
         # There is one view an entity, in the order of codes, so codes serve as views.

@@ -1,11 +1,10 @@
-"""The paper's experiment, in its way (`paper`) and without its leaks (`honest`), on one set of test rows.
+"""The paper's experiment, in its way (`paper`) and without its leaks (`honest`), on one test set.
 
-Results are plain data by protocol and model, whose runs are trained as one stack. A stack has
-`seconds`; `epochs` by step of training, of the longest run; number of `rows` by part; `remarks`; and
-`runs` in the order of `GRID`, then of repeats. A run has `loss`, `dropout`, `seed`, number of
-`epochs`, the `best` of them, the `score` that chose it, and by part (`train`, `valid`, `test`;
-`paper` has no valid rows) the `METRICS` of evaluation and `log_loss`: cross entropy without class
-weights, by which settings compare.
+Results are plain data by protocol and model, whose runs are trained as one stack: `seconds`;
+`epochs` by step of training, of the longest run; number of `rows` by part; `remarks`; and `runs` in
+the order of `GRID`, then of repeats. A run has `loss`, `dropout`, `seed`, number of `epochs`, the
+`best` of them, the `score` that chose it, and by part (`train`, `valid`, `test`; `paper` has no
+valid rows) the `METRICS` and `log_loss`: cross entropy without class weights.
 """
 
 from __future__ import annotations
@@ -45,9 +44,9 @@ Stacks = dict[str, dict[str, Any]]
 
 
 def reproduce(checkpoint: Checkpoint, repeats: int, protocols: list[str]) -> Stacks:
-    """Train each stack that the checkpoint does not hold yet, and write it there.
+    """Train each stack that the checkpoint lacks, and write it there.
 
-    Raises ConfigError where there is no such protocol, no repeats, or one of the `fixed_fields` is
+    Raises ConfigError for an unknown protocol, no repeats, or where one of the `fixed_fields` is
     set; DataError for too few reviews.
     """
     config = checkpoint.config
@@ -75,9 +74,8 @@ def reproduce(checkpoint: Checkpoint, repeats: int, protocols: list[str]) -> Sta
 def prepare_protocol(checkpoint: Checkpoint, protocol: str) -> PreparedData:
     """The rows, evidence and settings of a protocol; both have the same test rows.
 
-    `paper` has no valid rows: it trains on them, and test rows choose the epoch. Its averages leave
-    out a row's own review, and its summaries none. `honest` is the policy `fold`, and valid rows
-    choose.
+    `paper` also trains on valid rows, and chooses the epoch on test rows. Its averages leave out a
+    row's own review, and its summaries none. `honest` has the policy `fold`.
     """
     config, select = checkpoint.config, "valid"
     policy = {"policy": "fold", "summaries": "policy", "filtered_rows": False}
@@ -90,7 +88,6 @@ def prepare_protocol(checkpoint: Checkpoint, protocol: str) -> PreparedData:
     prepared = prepare_data(checkpoint.reviews, config, checkpoint.models)
     if protocol == "honest":
         return prepared
-    # Valid rows are trained on; the epoch is chosen on test rows.
     split = prepared.split
     split = replace(split, train=split.evidence_rows, valid=split.valid[:0])
     return replace(prepared, split=split)

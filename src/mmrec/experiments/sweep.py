@@ -44,17 +44,16 @@ def sweep(checkpoint: Checkpoint, over: str, values: Sequence[str], seeds: int) 
 
     Raises ConfigError where the setting does not take a value, and DataError for too few reviews.
     """
-    models, first_seed = checkpoint.models, checkpoint.config.seed
+    models = checkpoint.models
     configs = {value: _with_value(checkpoint.config, over, value) for value in values}
     results: SweepResults = {}
     for value, config in configs.items():
         # Other models; the store keeps what they answered before.
         if over in ("llm", "captioner"):
             models = open_models(config, store=models.store)
-        results[value] = {}
-        for seed in range(first_seed, first_seed + seeds):
+        results[value], ratio = {}, float(value) if over == "imbalance" else None
+        for seed in range(config.seed, config.seed + seeds):
             seed_config = config.model_copy(update={"seed": seed})
-            ratio = float(value) if over == "imbalance" else None
             compute = partial(_train_and_evaluate, checkpoint.reviews, seed_config, models, ratio)
             if metrics := checkpoint.get(f"{value}, seed {seed}", compute):
                 results[value][str(seed)] = metrics
@@ -94,9 +93,8 @@ def drop_dislikes(
 ) -> PreparedData | None:
     """Drop dislikes of evidence rows, so that there are `ratio` likes to each; test stays.
 
-    Dropped rows are not used at all: neither to train, nor to choose, nor as evidence. What is kept
-    at a ratio is kept at every lower one. None where the data have no more dislikes, or would keep
-    fewer than `min_dislikes` in train or valid.
+    Dropped rows are not used at all, not as evidence either. None where the data have no more
+    dislikes, or would keep fewer than `min_dislikes` in train or valid.
     """
     config, split, label = prepared.config, prepared.split, prepared.label
 
@@ -120,7 +118,7 @@ def drop_dislikes(
 
 
 def _means(results: SweepResults) -> pl.DataFrame:
-    """One row for every value and model: `seeds`, and mean and `_error` of each metric over them."""
+    """Number of `seeds`, mean and `_error` of each metric, by value and model."""
     rows = []
     for value, seeds in results.items():
         for models in seeds.values():
@@ -142,19 +140,19 @@ def sweep_table(results: SweepResults, over: str) -> ResultTable:
         for metric in _METRICS:
             row.append(f"{mean[metric]:.4f} ±{mean[f'{metric}_error']:.4f}")
         rows.append(row)
-    note = f"test, mean ±standard error over {seed_count} seeds; "
-    note += "imbalances without rows: too few dislikes"
-    return ResultTable(f"Over {over}", [over, "", *_METRICS.values()], rows, notes=[note])
+    note = f"test, mean ±standard error over {seed_count} seeds"
+    notes = [f"{note}; imbalances without rows: too few dislikes"]
+    return ResultTable(f"Over {over}", [over, "", *_METRICS.values()], rows, notes=notes)
 
 
 def sweep_page(results: SweepResults, over: str, model: str, path: Path, command: str) -> Path:
     """Write the page of what `sweep` returned for `model`."""
-    panels = []
-    for metric, better in (("auc", "up"), ("fpr_at_90", "down")) if any(results.values()) else ():
+    panels, table = [], sweep_table(results, over)
+    for metric, better in (("auc", "up"), ("fpr_at_90", "down")) if table.rows else ():
         title = f"{_METRICS[metric]}: {better} is better"
         panels.append(_sweep_chart(_means(results), over, model, metric, title))
-    content: dict[str, Any] = {"panels": panels, "results": sweep_table(results, over)}
-    return write_page(path, f"Sweep over {over}", command, "sweep", model=model, **content)
+    content: dict[str, Any] = {"panels": panels, "results": table, "model": model}
+    return write_page(path, f"Sweep over {over}", command, "sweep", **content)
 
 
 @chart_style
@@ -172,10 +170,8 @@ def _sweep_chart(means: pl.DataFrame, over: str, model: str, metric: str, title:
         for row in zip(table["value"], mean, error, strict=True):
             texts.append("{} at {} {:.3f} ±{:.3f}".format(name, *row))
     ticks = [value if len(value) < 25 else f"{value[:23]}…" for value in values]
-    rotated = max(map(len, values)) > 8
-    axes.set_xticks(
-        range(len(ticks)), ticks, rotation=25 * rotated, ha="right" if rotated else "center"
-    )
+    long_names = {"rotation": 25, "ha": "right"} if max(map(len, values)) > 8 else {}
+    axes.set_xticks(range(len(ticks)), ticks, **long_names)
     axes.set(xlabel=over, ylabel=title)
     figure.legend(loc="outside lower center", ncols=2)
     return svg(figure, f"{title} over {over}: {'; '.join(texts)}.", f"sweep-{metric}")

@@ -37,8 +37,8 @@ class ModelStyle(NamedTuple):
     """How a model is drawn: by more than colour, for readers who do not see colours."""
 
     colour: str  # a key of COLOURS
-    dash: str | tuple[float, tuple[float, ...]]
-    width: float
+    dash: str | tuple[float, tuple[float, ...]] = "-"
+    width: float = 1.0
     marker: str = "o"
 
 
@@ -58,14 +58,13 @@ _STYLES = {
 
 def style_for(model: str) -> ModelStyle:
     """The style of a model, the same in every chart."""
-    return _STYLES.get(model, ModelStyle("other", "-", 1.0))
+    return _STYLES.get(model, ModelStyle("other"))
 
 
 def svg(figure: Figure, label: str, name: str) -> str:
     """A figure as an SVG element without scripts or outside references.
 
-    The `label` is what the chart shows, for readers who cannot see it. The ids start with `name`,
-    since matplotlib's are the same in every figure.
+    The `label` says what it shows to readers who cannot see it; all ids start with `name`.
     """
     file, prefix = io.StringIO(), re.sub(r"\W", "-", name)
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
@@ -100,10 +99,10 @@ def bar_chart(
     scale: int = 1,
     digits: int = 3,
 ) -> str:
-    """Horizontal bars from zero, the first on top, with whiskers and the values beside them.
+    """Horizontal bars from zero, with whiskers and the values beside them.
 
     A bar is a value and the ends of its interval, if any, times `scale`, 100 for percentage points.
-    It has the colour of `model`, else of the model that it is named after; `name` is of the SVG.
+    It has the colour of `model`, else of the model that it is named after.
     """
     figure = Figure(figsize=(4.3, 0.8 + 0.36 * len(bars)), layout="constrained")
     axes, texts = figure.subplots(), []
@@ -142,16 +141,14 @@ def draw_charts(comparison: Comparison, assessment: Assessment) -> dict[str, lis
     charts: dict[str, list[str]] = {"differences": [], "calibration": [], "training": []}
     for kind in _CURVES:
         charts[kind] = [_curve_chart(comparison, assessment, kind)]
-    for metric, title, scale, digits in (
-        ("auc", "ROC-AUC: right is better", 1, 3),
-        ("fpr_at_90", "FPR at TPR .90: left is better", 100, 1),
-    ):
+    auc, fpr = ("auc", "ROC-AUC: right"), ("fpr_at_90", "FPR at TPR .90: left")
+    for (metric, title), scale, digits in ((auc, 1, 3), (fpr, 100, 1)):
         bars = {name: gaps[metric].interval for name, gaps in assessment.differences.items()}
-        chart = bar_chart(bars, title, f"differences-{metric}", None, scale, digits)
+        label = f"{title} is better"
+        chart = bar_chart(bars, label, f"differences-{metric}", None, scale, digits)
         charts["differences"].append(chart)
     for name in (assessment.reference, *comparison.trained):
-        if name in comparison.metrics:
-            charts["calibration"].append(_calibration_chart(comparison, name))
+        charts["calibration"].append(_calibration_chart(comparison, name))
     for name, trained in comparison.trained.items():
         by_fpr = trained.model.builder.config.training.select == "test"
         score = "−FPR on test" if by_fpr else "−loss on valid"

@@ -15,8 +15,7 @@ from mmrec.experiments.report.charts import draw_charts, style_for
 from mmrec.experiments.report.html import format_metric, write_page
 from mmrec.features.audit import Audit
 
-_ROLES = {"mmrec": "our model", "proposed": "the paper's model"}
-_ROLES |= {"baseline": "the paper's baseline"}
+_ROLES = {"mmrec": "our model", "proposed": "the paper's model", "baseline": "the paper's baseline"}
 
 
 def write_report(
@@ -76,7 +75,6 @@ def _main_model_and_baseline(
 
 
 def _baseline_role(name: str) -> str:
-    """Trained baselines need features, simple ones nothing but ratings."""
     return "baseline" if name in TRAINED_BASELINES else "simple baseline"
 
 

@@ -47,11 +47,7 @@ def format_difference(value: float, digits: int = 3) -> str:
 
 
 def write_page(path: Path, title: str, command: str, template: str, **content: Any) -> Path:
-    """Write a page by a `template` of this folder; all texts of the content are escaped.
-
-    It ends with how it was made, by which `command`, with which versions and where. The folder of
-    `path` is made when absent.
-    """
+    """Write a page by a `template` of this folder, in which all texts of the content are escaped."""
     environment = Environment(
         loader=PackageLoader("mmrec", "experiments/report"),
         autoescape=True,  # jinja's default goes by the name's end, which is not .html
@@ -66,13 +62,11 @@ def write_page(path: Path, title: str, command: str, template: str, **content: A
             versions.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             versions.append(f"{package} not installed")
-    facts = {
-        "Written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
-        "Versions": ", ".join(versions),
-        "Machine": f"{os.cpu_count()} processors, {platform.platform()}",
-    }
-    values = {"title": title, "command": command, "run_facts": facts, **content}
-    page = environment.get_template(f"{template}.html.jinja").render(values)
+    facts = {"Written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"}
+    facts["Versions"] = ", ".join(versions)
+    facts["Machine"] = f"{os.cpu_count()} processors, {platform.platform()}"
+    content |= {"title": title, "command": command, "run_facts": facts}
+    page = environment.get_template(f"{template}.html.jinja").render(content)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8", errors="replace")
     return path
