@@ -116,7 +116,6 @@ def _rank(
     if not rows:
         return ListMetrics(np.nan, np.nan, np.nan, 0)
     table = pl.DataFrame(rows, ["user", "ndcg", "hit_rate", "mrr"], orient="row")
-    # A user counts once, however many lists there are.
     by_user = table.group_by("user", maintain_order=True).mean().drop("user")
     ndcg, hit_rate, mrr = by_user.mean().row(0)
     return ListMetrics(ndcg, hit_rate, mrr, by_user.height)

@@ -194,7 +194,6 @@ def evaluate(
     The weights of (dislike, like) are for accuracy, fpr and loss. Both classes must be there.
     """
     label, probability = np.asarray(label, dtype=bool), np.asarray(probability, np.float64)
-    # Off 0 and 1, so that the loss of a certain error is finite.
     weighted = np.clip(reweighted(probability, class_weights), 1e-7, 1 - 1e-7)
     # The threshold itself is a like, so that a constant at the share of likes means "always like".
     predicted = weighted >= 0.5 - 1e-9

@@ -19,7 +19,6 @@ def _weighted_roc(
     """(..., t) false and true positive rates at every threshold, from none recommended to all."""
     order = np.argsort(-p, kind="stable")
     label, weight = label[order], weight[..., order]
-    # Equal probabilities are recommended together: a threshold lies behind the last of them.
     last_of_ties = np.append(np.flatnonzero(np.diff(p[order])), len(order) - 1)
     rates = []
     for of_class in (~label, label):
@@ -40,7 +39,6 @@ def weighted_fpr_at_tpr(
 ) -> np.ndarray:
     """Lowest false positive rate with a share `tpr` of the likes recommended: a `WeightedMetric`."""
     fprs, tprs = _weighted_roc(label, p, weight)
-    # The first threshold that reaches it has the lowest false positive rate.
     first_reached = np.argmax(tprs >= tpr - 1e-12, axis=-1)[..., None]
     fpr = np.take_along_axis(fprs, first_reached, axis=-1)[..., 0]
     return np.where(np.isnan(tprs[..., -1]), np.nan, fpr)

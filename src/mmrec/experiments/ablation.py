@@ -73,7 +73,6 @@ def _seed_result(checkpoint: Checkpoint, seed: int, extras: set[str]) -> SeedRes
         table[f"without {group}"] = _coalition(groups, [group])
     table["without text"] = _coalition(groups, _TEXT)
     table |= {f"{group} alone": group for group in groups}
-    # The synergy of text and photos needs these too.
     needed = [*table.values(), _coalition(groups, _PHOTOS), _coalition(groups, _TEXT + _PHOTOS)]
     for size in range(1, len(groups)) if "shapley" in extras else ():
         needed += map(_coalition, combinations(groups, size))
@@ -84,7 +83,6 @@ def _seed_result(checkpoint: Checkpoint, seed: int, extras: set[str]) -> SeedRes
     if absent := _coalition(FEATURE_GROUPS, groups).replace(" +", ","):
         remarks.append(f"left out, since these data and model have none: {absent}")
     for name, dataset, variant in _variants(prepared, extras, remarks):
-        # Other texts, but the same folds.
         dataset.part = prepared.dataset.part
         built = build_features(dataset, prepared.evidence, variant)
         (everything,) = _probabilities(prepared, built, [_coalition(FEATURE_GROUPS)]).values()

@@ -45,7 +45,6 @@ class AnnotatedText:
     @cached_property
     def reviews(self) -> dict[str, str]:
         """Review id -> text, of all rows or of `max_reviews` evenly spaced ones."""
-        # Early and late reviews are among them.
         count, ids, texts = len(self.rows), self.dataset.review_ids, self.dataset.texts
         positions = np.linspace(0, count - 1, min(count, self.max_reviews)).astype(np.int64)
         return {ids[row]: texts[row] for row in self.rows[positions]}

@@ -1,4 +1,4 @@
-"""Three measures of what a language model wrote, compared with the reviews that it read.
+"""Two measures of what a language model wrote, compared with the reviews that it read.
 
 A cosine means nothing alone. So a claim *matches* n texts where it occurs in them word for word, or
 is nearer to one of them than to any of up to 19 n texts about other entities. Claims that have
@@ -15,7 +15,7 @@ from operator import attrgetter, itemgetter
 
 import numpy as np
 import polars as pl
-from scipy.stats import linregress, sem, spearmanr
+from scipy.stats import sem, spearmanr
 
 from mmrec.experiments.annotate import AnnotatedText, SourcedText
 from mmrec.features.dataset import Models
@@ -59,20 +59,11 @@ class QualityMeasure:
     examples: list[Example] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class QualityContext:
-    """What measures use, the same for every language model."""
-
-    models: Models
-    extractive: ExtractiveModel
-    rng: np.random.Generator
-
-
 AnnotatedTexts = Mapping[str, Sequence[AnnotatedText]]
 """Annotated texts by kind."""
 
 
-def support(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
+def support(texts: AnnotatedTexts, models: Models, rng: np.random.Generator) -> QualityMeasure:
     """Is each sentence of a text, each like and each dislike supported by its reviews?"""
     measure = QualityMeasure("Share of what was written that matches the reviews.")
     for kind, annotated in texts.items():
@@ -82,12 +73,14 @@ def support(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
             for text in annotated:
                 written = text.sentences if aspect == "text" else getattr(text.annotation, aspect)
                 claims += product([text.entity], written, [""])
-            row = match_rates(claims, evidence, context, measure.examples)
-            measure.rows[f"{kind}: {aspect}"] = row
+            rates = match_rates(claims, evidence, models, rng, measure.examples)
+            measure.rows[f"{kind}: {aspect}"] = rates
     return measure
 
 
-def coverage(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
+def coverage(
+    texts: AnnotatedTexts, models: Models, extractive: ExtractiveModel, rng: np.random.Generator
+) -> QualityMeasure:
     """Are likes (dislikes) that the extractive model quotes from reviews written as such?
 
     Sentences of positive polarity count as likes, those of negative polarity as dislikes.
@@ -96,16 +89,16 @@ def coverage(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
     for kind, annotated in texts.items():
         # All reviews in one call; `zip` below takes as many notes as a text has reviews.
         reviews = list(chain.from_iterable(text.reviews.values() for text in annotated))
-        all_notes = context.models.quote_annotator.write_notes(reviews)
+        all_notes = models.quote_annotator.write_notes(reviews)
         for aspect, sign in (("likes", 1), ("dislikes", -1)):
             notes, claims, written = iter(all_notes), list[SourcedText](), list[SourcedText]()
             for text in annotated:
                 for review_id, note in zip(text.reviews, notes, strict=False):
                     claims += product([text.entity], getattr(note, aspect), [review_id])
-                same_sign = context.extractive.polarity(text.sentences) * sign > 0
+                same_sign = extractive.polarity(text.sentences) * sign > 0
                 written += product([text.entity], getattr(text.annotation, aspect), [""])
                 written += product([text.entity], compress(text.sentences, same_sign), [""])
-            rates = match_rates(claims, written, context, measure.examples)
+            rates = match_rates(claims, written, models, rng, measure.examples)
             measure.rows[f"{kind}: {aspect}"] = rates
     return measure
 
@@ -113,7 +106,8 @@ def coverage(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
 def match_rates(
     claims: Sequence[SourcedText],
     texts: Sequence[SourcedText],
-    context: QualityContext,
+    models: Models,
+    rng: np.random.Generator,
     examples: list[Example],
 ) -> Row:
     """Compare each claim with the texts of its entity, and with those of others.
@@ -123,7 +117,7 @@ def match_rates(
     vectors = []  # (claims, d) and (texts, d)
     for sourced in (claims, texts):
         plain = list(map(itemgetter(1), sourced))
-        vectors.append(context.models.encoder.encode(plain, "checking").astype(np.float32))
+        vectors.append(models.encoder.encode(plain, "checking").astype(np.float32))
     claim_vectors, text_vectors = vectors
     codes: dict[str, int] = {}
     words: dict[str, list[str]] = defaultdict(list)
@@ -135,7 +129,7 @@ def match_rates(
     for (entity, claim, review_id), vector in zip(claims, claim_vectors, strict=True):
         is_own = owner == codes.get(entity, -1)
         own, foreign = np.flatnonzero(is_own), np.flatnonzero(~is_own)
-        sample = context.rng.permutation(foreign)[: 19 * len(own)]
+        sample = rng.permutation(foreign)[: 19 * len(own)]
         cosine = text_vectors[own] @ vector
         # Without own or foreign texts there is no match but word for word.
         limit, nearest = np.inf, float(cosine.max(initial=-1))
@@ -143,8 +137,7 @@ def match_rates(
             limit = float((text_vectors[sample] @ vector).max())
             # The nearest of all is equally likely to be any of them.
             chances.append(len(own) / (len(own) + len(sample)))
-        # Between spaces, so that whole words are found.
-        quoted = f" {' '.join(split_words(claim))} "
+        quoted = f" {' '.join(split_words(claim))} "  # between spaces: whole words
         verbatim.append(bool(quoted.strip()) and quoted in f" {' '.join(words[entity])} ")
         matched.append(verbatim[-1] or nearest > limit)
         if not matched[-1]:
@@ -161,41 +154,6 @@ def match_rates(
         "verbatim": mean_estimate(verbatim, entities),
         "by_chance": Estimate(float(np.mean(chances))) if chances else None,
     }
-
-
-def polarity(texts: AnnotatedTexts, context: QualityContext) -> QualityMeasure:
-    """Are texts more positive, or more negative, than the reviews that they were made of?
-
-    The polarity of a text is the mean over its sentences. `rating` is its rank correlation with the
-    mean rating of its reviews, `slope` that of the regression line on the polarity of its reviews,
-    `shift` the mean difference to that. In the row `drawn`, as many sentences drawn from the reviews
-    at random stand for the text: what brevity alone does.
-    """
-    measure = QualityMeasure("Praise less blame. Slope > 1: amplified; shift > 0: better.")
-    for kind, annotated in texts.items():
-        means = np.empty((len(annotated), 4))  # polarity of reviews, text, drawn; rating
-        for row, text in zip(means, annotated, strict=True):
-            sentences = list(map(itemgetter(1), text.evidence))
-            reviews = context.extractive.polarity(sentences)
-            written = context.extractive.polarity(text.sentences)
-            size = min(len(reviews), len(written))
-            drawn = context.rng.choice(reviews, size, replace=False)
-            rating = text.dataset.data.rating[text.rows]
-            row[:] = list(map(np.mean, (reviews, written, drawn, rating)))
-            before, after, _, stars = row
-            reason = f"polarity {after:+.2f}, its reviews {before:+.2f}, which rate {stars:.1f}"
-            severity = abs(float(after - before))
-            measure.examples.append(Example(text.entity, reason, severity, text.text))
-        x, of_text, of_drawn, ratings = means.T
-        for name, y in ((kind, of_text), (f"{kind}: drawn", of_drawn)):
-            line = linregress(x, y) if len(y) >= 4 and np.ptp(x) and np.ptp(y) else None
-            measure.rows[name] = {
-                "count": len(annotated),
-                "rating": rank_correlation(y, ratings),
-                "slope": Estimate(float(line.slope), float(line.stderr)) if line else None,
-                "shift": mean_estimate(y - x),
-            }
-    return measure
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray, min_pairs: int = 4) -> Estimate | None:

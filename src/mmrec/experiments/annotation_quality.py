@@ -42,36 +42,32 @@ class AnnotationQuality:
 def measure_annotation_quality(
     run: AnnotationRun, config: Config, models: Models, truth: Path | None = None
 ) -> AnnotationQuality:
-    """Measure support, coverage and polarity of the annotations.
+    """Measure support and coverage of the annotations.
 
     A file of items with their price or categories (see `read_truth`) adds `truth`; a DataError says
     why it cannot be used.
     """
     extractive = ExtractiveModel(models.encoder, config.annotation.item_kind)
-    context = measures.QualityContext(models, extractive, np.random.default_rng(config.seed))
+    rng = np.random.default_rng(config.seed)
     written, sampled = dict[str, list[AnnotatedText]](), dict[str, list[AnnotatedText]]()
     counts: dict[str, dict[str, int]] = {}
     for kind, texts in run.texts.items():
         written[kind] = [text for text in texts if text.text.strip()]
         # An entity whose reviews have no words needs no text.
         missing = sum(not text.text.strip() and bool(text.evidence) for text in texts)
-        sample = _sample(written[kind], context.rng)
+        sample = _sample(written[kind], rng)
         counts[kind] = {"written": len(written[kind]), "missing": missing, "sampled": len(sample)}
         counts[kind]["reviews"] = sum(len(text.reviews) for text in sample)
         if len(sample) > 1:
             sampled[kind] = sample
-    results = {
-        "support": measures.support(sampled, context),
-        "coverage": measures.coverage(sampled, context),
-        "polarity": measures.polarity(sampled, context),
-    }
+    results = {"support": measures.support(sampled, models, rng)}
+    results["coverage"] = measures.coverage(sampled, models, extractive, rng)
     if truth:
         results["truth"] = _compare_with_truth(written, run, config, truth)
     for name, measure in list(results.items()):
         if not measure.rows:
             del results[name]
-        # The three worst examples, each of another entity.
-        worst: dict[str, Example] = {}
+        worst: dict[str, Example] = {}  # by entity
         for example in sorted(measure.examples, key=lambda example: -example.severity):
             if example.severity > 0:
                 worst.setdefault(example.entity, example)

@@ -175,7 +175,6 @@ def _curve_chart(comparison: Comparison, assessment: Assessment, kind: str) -> s
         texts.append(f"{name} {comparison.metrics[name][metric]:.3f}")
         options: dict[str, Any] = {"ax": axes, "plot_chance_level": name == names[-1]}
         options["chance_level_kw"] = grid
-        # A dislike is found by a low probability.
         found = (~label, -probability) if kind == "dislikes" else (label, probability)
         line = display.from_predictions(*found, **options).line_
         colour = COLOURS[style.colour]
@@ -230,7 +229,6 @@ def _calibration_chart(comparison: Comparison, name: str) -> str:
 
 @chart_style
 def _training_chart(name: str, step: str, runs: list[TrainingHistory], score: str) -> str:
-    # Runs are averaged; the one that chose best stands for all of them.
     best = max(runs, key=lambda run: run.score[run.best])
     epoch, best_score = best.best + 1, f"{best.score[best.best]:.3f}"
     figure = Figure(figsize=(2.9, 2.9), layout="constrained")

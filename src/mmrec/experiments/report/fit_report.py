@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ def write_report(
     read: int | None = None,
 ) -> Path:
     """Write the results of a run as one HTML file; `read` counts reviews before the filter."""
+    content: dict[str, Any] = {"comparison": comparison, "assessment": assessment}
     prepared, trained = comparison.prepared, list(comparison.trained)
     main, baseline = _main_model_and_baseline(comparison.metrics, trained)
     bars = {name: _ROLES[name] for name in (main, *trained)}
@@ -42,27 +44,21 @@ def write_report(
     config["ranker"]["features"] = trained
     data, split = prepared.dataset.data, prepared.split
     rows = np.concatenate([split.train, split.valid, split.test])
-    return write_page(
-        path,
-        f"Recommender report: {Path(prepared.reviews.source).name}",
-        command,
-        "fit_report",
-        comparison=comparison,
-        assessment=assessment,
-        audits=audits,
-        config=json.dumps(config, indent=2, ensure_ascii=False),
-        headline=headline(comparison.metrics, trained),
-        bars=bars | {baseline: f"best {_baseline_role(baseline)}"},
-        style_for=style_for,
-        main=main,
-        metrics=columns,
-        best=best,
-        charts=draw_charts(comparison, assessment),
-        read=read,
-        rows=rows,
-        users=len(np.unique(data.user[rows])),
-        items=len(np.unique(data.item[rows])),
-    )
+    content |= {
+        "audits": audits,
+        "read": read,
+        "main": main,
+        "metrics": columns,
+        "best": best,
+        "rows": rows,
+    }
+    content |= {"users": len(np.unique(data.user[rows])), "items": len(np.unique(data.item[rows]))}
+    content |= {"config": json.dumps(config, indent=2, ensure_ascii=False)}
+    content |= {"headline": headline(comparison.metrics, trained), "style_for": style_for}
+    content |= {"bars": bars | {baseline: f"best {_baseline_role(baseline)}"}}
+    content |= {"charts": draw_charts(comparison, assessment)}
+    title = f"Recommender report: {Path(prepared.reviews.source).name}"
+    return write_page(path, title, command, "fit_report", **content)
 
 
 def _main_model_and_baseline(
