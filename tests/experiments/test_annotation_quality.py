@@ -15,8 +15,8 @@ from mmrec.data.schema import REVIEW_SCHEMA, Reviews
 from mmrec.errors import DataError
 from mmrec.evidence.policies import EvidenceViews
 from mmrec.experiments import annotation_quality
-from mmrec.experiments.annotate import AnnotatedText, AnnotationRun, note_texts, summary_texts
-from mmrec.experiments.annotation_measures import Estimate, QualityContext, match_rates, mean_estimate
+from mmrec.experiments.annotate import AnnotatedText, AnnotationRun, annotated_texts
+from mmrec.experiments.annotation_measures import Estimate, match_rates, mean_estimate
 from mmrec.experiments.annotation_quality import (
     label_recall,
     measure_annotation_quality,
@@ -78,14 +78,12 @@ def dataset_of(models, texts):
     return Dataset.from_reviews(Reviews(pl.DataFrame(rows, schema=REVIEW_SCHEMA)), models, Config())
 
 
-def run_of(dataset, summaries, kind="item"):
-    """A summary of all reviews of each entity."""
-    views = EvidenceViews.all_reviews(dataset.data.item if kind == "item" else dataset.data.user)
-    return AnnotationRun(dataset, {kind: list(summary_texts(kind, dataset, views, summaries))})
-
-
-def run_of_notes(dataset, notes):
-    return AnnotationRun(dataset, {"review": list(note_texts(dataset, notes))})
+def run_of(dataset, annotations, kind="item"):
+    """An annotation of all reviews of each entity, or of each review."""
+    data = dataset.data
+    entity = {"item": data.item, "user": data.user, "review": np.arange(len(dataset))}[kind]
+    texts = annotated_texts(kind, dataset, EvidenceViews.all_reviews(entity), annotations)
+    return AnnotationRun(dataset, {kind: list(texts)})
 
 
 def measure(run, models, truth=None):
@@ -169,38 +167,15 @@ def test_what_a_summary_drops_is_not_covered(dataset, models, written, dropped):
         assert example.review_id.startswith(item)
 
 
-def test_amplified_praise_and_blame_have_a_steep_slope(dataset, models):
-    proportional, one_sided, rosy = [], [], []
-    for item, count in PRAISE_COUNT.items():
-        proportional.append(quote(item, count, 4 - count))
-        one_sided.append(quote(item, count > 2, count <= 2))
-        rosy.append(quote(item, dislikes=0))
-    faithful, amplified, praising = (
-        measure(run_of(dataset, summaries), models) for summaries in (proportional, one_sided, rosy)
-    )
-    polarity = values(faithful, "polarity", "item")
-    assert polarity["slope"] == pytest.approx(1, abs=0.02)
-    assert polarity["shift"] == pytest.approx(0, abs=0.02)
-    assert polarity["rating"] > 0.9
-    assert values(amplified, "polarity", "item")["slope"] > 1.2
-    polarity, drawn = (values(praising, "polarity", row) for row in ("item", "item: drawn"))
-    assert polarity["slope"] < 0.3
-    assert worst_entities(praising, "polarity")[0] == "item bakery"
-    # Brevity alone neither praises nor blames.
-    assert abs(drawn["shift"]) < 0.25 < polarity["shift"]
-    assert drawn["rating"] > polarity.get("rating", 0)
-    assert drawn["count"] == 10
-
-
 def test_notes_are_compared_with_their_own_review(dataset, models):
     notes = models.quote_annotator.write_notes(dataset.texts)
-    quality = measure(run_of_notes(dataset, notes), models)
+    quality = measure(run_of(dataset, notes, "review"), models)
     assert values(quality, "support", "review: text")["matched"] == 1
     assert values(quality, "coverage", "review: dislikes")["matched"] == 1
-    assert list(quality.measures) == ["support", "coverage", "polarity"]
+    assert list(quality.measures) == ["support", "coverage"]
     notes[5] = Note(gist="Open on Sundays until midnight.", dislikes=["no dogs allowed"])
     notes[7] = Note()
-    quality = measure(run_of_notes(dataset, notes), models)
+    quality = measure(run_of(dataset, notes, "review"), models)
     assert quality.sample_counts["review"]["missing"] == 1
     assert quality.sample_counts["review"]["sampled"] == 39
     (example,) = quality.measures["support"].examples
@@ -235,7 +210,7 @@ def test_the_price_is_the_mean_over_notes(dataset, models, tmp_path):
         notes.append(Note(gist=text, price="overpriced" if expensive else "none"))
     rows = [{"item": item, "price": 10 * number + 5} for number, item in enumerate(ITEMS)]
     truth = write_truth(tmp_path / "truth.jsonl", rows)
-    price = values(measure(run_of_notes(dataset, notes), models, truth), "truth", "price")
+    price = values(measure(run_of(dataset, notes, "review"), models, truth), "truth", "price")
     assert price["written"] > 0.9
     assert price["count"] == 10
 
@@ -293,7 +268,7 @@ def test_missing_summaries_are_counted_where_reviews_have_words(models):
 def test_without_two_texts_there_is_nothing_to_measure(dataset, models, capsys):
     for run in (
         run_of(dataset, [Summary()] * 10),
-        run_of_notes(dataset, [Note()] * 40),
+        run_of(dataset, [Note()] * 40, "review"),
         run_of(dataset_of(models, {"tea": PLACES["tea"]}), [quote("tea")]),
     ):
         quality = measure(run, models)
@@ -311,7 +286,7 @@ def test_hostile_texts_are_printed_inert_within_80_columns_and_the_seed_decides(
     run = AnnotationRun(dataset, run_of(dataset, summaries).texts | users)
     quality = measure(run, models)
     assert json.dumps(asdict(quality), allow_nan=False) == json.dumps(asdict(measure(run, models)))
-    assert set(quality.measures) == {"support", "coverage", "polarity"}
+    assert set(quality.measures) == {"support", "coverage"}
     monkeypatch.setattr(stdout, "_width", 80)
     print_quality(quality)
     text = capsys.readouterr().out
@@ -320,7 +295,7 @@ def test_hostile_texts_are_printed_inert_within_80_columns_and_the_seed_decides(
     assert ":smile:" in text
     assert max(map(len, text.splitlines())) <= 80
     assert "builtin, strategy summary, prompts default" in text
-    for row in ("item: text", "user: text", "item: drawn", "user: drawn"):
+    for row in ("item: text", "user: text"):
         assert f"\n{row} " in text
 
 
@@ -338,12 +313,11 @@ class RandomEncoder:
 @pytest.mark.parametrize("size", [2, 30])
 def test_one_random_claim_in_twenty_matches_however_long_the_lists(models, size):
     random_models = replace(models, encoder=RandomEncoder())
-    context = QualityContext(random_models, None, np.random.default_rng(1))
     texts, claims = [], []
     for entity in range(300):
         texts += [(str(entity), "text", "")] * size
         claims += [(str(entity), "claim", "")] * 5
-    row = match_rates(claims, texts, context, [])
+    row = match_rates(claims, texts, random_models, np.random.default_rng(1), [])
     assert row["count"] == 1500
     assert row["matched"].value == pytest.approx(0.05, abs=0.02)
     assert row["by_chance"].value == pytest.approx(0.05)
