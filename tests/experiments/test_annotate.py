@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -11,27 +10,9 @@ import pytest
 from chat_server import Behaviour, serve
 from mmrec.cache.store import Store
 from mmrec.data.synthetic.city import write_sample_city
-from serving import command
+from serving import MMREC, command
 
 pytestmark = pytest.mark.usefixtures("minilm")
-
-ANNOTATOR = """
-import sys
-from pathlib import Path
-from mmrec.cache.store import Store
-from mmrec.config import Config, LanguageConfig
-from mmrec.llm.annotator import Annotator
-from mmrec.llm.factory import open_language_model
-
-url, path, count = sys.argv[1:]
-config = Config(language=LanguageConfig(llm=f"openai:test-model@{url}", in_flight=16))
-store = Store(Path(path))
-model = open_language_model(config, None, store)
-notes = Annotator(model, store, config).write_notes(
-    [f"The soup was great and the waiter was slow. Visit {number}." for number in range(int(count))]
-)
-print(sum(bool(note.gist) for note in notes))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +96,9 @@ def test_the_budget_ends_a_run_with_a_message_and_status_2(server, city, tmp_pat
 def test_a_stopped_run_loses_no_answer_and_an_interrupted_one_says_so(server, city, tmp_path, kill):
     server.set(latency=0.3)
     server.reset()
-    words = ["annotate", str(city), "--llm", f"openai:test-model@{server.url}", "--in-flight", "4"]
-    code = f"from mmrec.cli import main; main({[*words, '--store', str(tmp_path / 'store')]!r})"
-    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    line = [*MMREC, "annotate", city, "--llm", f"openai:test-model@{server.url}", "--in-flight", "4"]
+    line += ["--store", tmp_path / "store"]
+    child = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
     while calls(server) < 12:
         time.sleep(0.05)
     time.sleep(0.15)  # so that no answer is on its way: they come every .3 seconds
@@ -136,10 +117,11 @@ def test_a_stopped_run_loses_no_answer_and_an_interrupted_one_says_so(server, ci
     assert stored >= len(received) >= 12
 
 
-def test_two_annotators_at_once_pay_for_each_review_once(server, tmp_path):
-    server.reset()
-    program = [sys.executable, "-c", ANNOTATOR, server.url, str(tmp_path / "store.sqlite"), "200"]
-    before = calls(server)
-    children = [subprocess.Popen(program, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [int(child.communicate()[0]) for child in children] == [200, 200]
-    assert calls(server) - before == 200
+def test_two_annotators_at_once_pay_for_each_review_once(server, city, tmp_path):
+    words = ("annotate", city, "--llm", f"openai:test-model@{server.url}", "--store", tmp_path / "store")
+    (task,) = run_json(*words, "--dry-run", cwd=tmp_path)["notes"]["tasks"].values()
+    before, line = calls(server), [*MMREC, *map(str, words), "--json"]
+    children = [subprocess.Popen(line, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    results = [json.loads(child.communicate()[0]) for child in children]
+    assert [result["empty"] for result in results] == [0, 0]
+    assert calls(server) - before == sum(result["calls"] for result in results) == task["calls"] > 0

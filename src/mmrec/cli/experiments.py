@@ -77,18 +77,15 @@ def ablate(
         out: folder for ablation.json and ablation.html.
     """
     from mmrec.experiments import ablation
-    from mmrec.experiments.compare import BOOTSTRAPPED_METRICS
     from mmrec.experiments.report.html import command_line
 
     path = out / "ablation.json"
     checkpoint = _open(data, config, path)
-    # One split has no spread over seeds, so its intervals come from a bootstrap over users.
-    flags = {"shapley": shapley, "words": compare == "words"}
-    flags |= {"summaries": summaries, "bootstrap": seeds == 1}
+    flags = {"shapley": shapley, "words": compare == "words", "summaries": summaries}
     extras = {name for name, is_set in flags.items() if is_set}
     results = ablation.ablate(checkpoint, seeds, extras)
     if json:
-        rows = {key: ablation.metric_rows(results, key) for key in BOOTSTRAPPED_METRICS}
+        rows = {key: ablation.metric_rows(results, key) for key in ("auc", "fpr_at_90")}
         values, synergy = ablation.shapley_values(results), ablation.synergy(results)
         print_json({"rows": rows, "shapley": values, "synergy": synergy, "seeds": results})
     else:

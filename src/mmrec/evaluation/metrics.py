@@ -58,10 +58,7 @@ _Bound = Literal["max_fpr", "min_tpr"]
 def choose_threshold(
     label: np.ndarray, probability: np.ndarray, bound: _Bound, value: float
 ) -> float:
-    """The lowest (`max_fpr`) or highest (`min_tpr`) of (n,) probabilities that keeps the bound, or inf.
-
-    Both classes must be among the labels.
-    """
+    """The lowest (`max_fpr`) or highest (`min_tpr`) probability that keeps the bound, or inf."""
     # Thresholds fall from inf; the rates rise with them from 0 to 1.
     fprs, tprs, thresholds = roc_curve(label, probability, drop_intermediate=False)
     # A rate of rows may miss .9 by a rounding error.
@@ -134,10 +131,7 @@ def _calibration_error(rows: Predictions) -> float:
 
 
 def calibration_bins(label: np.ndarray, probability: np.ndarray, bins: int = 10) -> np.ndarray:
-    """(b, 3) mean probability, share of likes and number of rows, by quantile of the probability.
-
-    Equal probabilities share a bin, so there may be fewer than `bins`.
-    """
+    """(b, 3) mean probability, share of likes and number of rows by quantile; ties share a bin."""
     # Inner edges; equal quantiles make one, so that no bin is split.
     edges = np.unique(np.quantile(probability, np.arange(1, bins) / bins))
     bin_of_row = np.searchsorted(edges, probability, "right")

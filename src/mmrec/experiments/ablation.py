@@ -3,7 +3,7 @@
 Every seed is another split, other evidence and other initial weights; what is compared shares all
 three. The results of a seed are plain data: `extras` that were computed; `groups` that the data
 have; `metrics` on test rows by row of the table; `coalitions`, ROC-AUC by set, as in
-`ratings + photos`; `test_ratio`, test rows to train rows; `remarks`; `bootstrap`, differences.
+`ratings + photos`; `test_ratio`, test rows to train rows; and `remarks`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from mmrec.evaluation import statistics
 from mmrec.evaluation.metrics import evaluate
 from mmrec.evaluation.statistics import Difference
 from mmrec.experiments.checkpoint import Checkpoint
-from mmrec.experiments.compare import BOOTSTRAPPED_METRICS
 from mmrec.experiments.report.charts import bar_chart
 from mmrec.experiments.report.html import ResultTable, write_page
 from mmrec.features.builder import FeatureBuilder, build_features
@@ -38,15 +37,14 @@ SeedResult = dict[str, Any]
 MeanInterval = tuple[float, ...]
 """Mean over seeds and the ends of its 95% interval, or the value of a single seed alone."""
 _TEXT, _PHOTOS = ("user text", "item text"), ("photos",)
-# Metric -> title, the worse side, and scale and digits of differences.
-_METRICS = {"auc": ("ROC-AUC", "left", 1, 3), "fpr_at_90": ("FPR at TPR .90", "right", 100, 1)}
+_METRICS = {"auc": "ROC-AUC", "fpr_at_90": "FPR at TPR .90"}
 
 
 def ablate(checkpoint: Checkpoint, seeds: int, extras: set[str]) -> list[SeedResult]:
     """Train what the checkpoint lacks, for `seeds` seeds from the config's on.
 
-    The `extras` are `shapley`, all coalitions; `words` and `summaries`, other texts and pictures;
-    `bootstrap`, over users, for a single seed. Raises DataError for too few reviews.
+    The `extras` are `shapley`, all coalitions; `words` and `summaries`, other texts and pictures.
+    Raises DataError for too few reviews.
     """
     results = []
     for seed in range(checkpoint.config.seed, checkpoint.config.seed + seeds):
@@ -87,15 +85,12 @@ def _seed_result(checkpoint: Checkpoint, seed: int, extras: set[str]) -> SeedRes
         built = build_features(dataset, prepared.evidence, variant)
         (everything,) = _probabilities(prepared, built, [_coalition(FEATURE_GROUPS)]).values()
         probability[f"with {name}"] = everything
-    user, label = prepared.dataset.data.user[split.test], prepared.label[split.test]
+    label = prepared.label[split.test]
     weights = class_weights(prepared.label[split.train], config.training.loss)
     result: SeedResult = {"extras": sorted(extras), "groups": groups, "remarks": remarks}
-    result |= {"metrics": {}, "coalitions": {}, "bootstrap": defaultdict(dict)}
+    result |= {"metrics": {}, "coalitions": {}}
     for name, p in probability.items():
         result["metrics"][name] = evaluate(label, p, weights)
-        for key, metric in BOOTSTRAPPED_METRICS.items() if "bootstrap" in extras else ():
-            gap = statistics.bootstrap(user, label, p, metric, probability["everything"])
-            result["bootstrap"][name][key] = gap
     for coalition, p in by_coalition.items():
         result["coalitions"][coalition] = evaluate(label, p, weights)["auc"]
     return result | {"test_ratio": len(split.test) / len(split.train)}
@@ -154,10 +149,7 @@ def _variants(
 def metric_rows(
     results: Sequence[SeedResult], metric: str
 ) -> list[tuple[str, MeanInterval, Difference]]:
-    """Name, mean and difference to the first row, `everything`, of every row of the table.
-
-    `metric` is one of `BOOTSTRAPPED_METRICS`; p-values are adjusted for the number of rows (Holm).
-    """
+    """Name, mean and difference to the first row, `everything`, of every row; p is Holm's."""
     by_name: dict[str, list[float]] = defaultdict(list)  # values of seeds
     for result in results:
         for name, metrics in result["metrics"].items():
@@ -166,8 +158,6 @@ def metric_rows(
     for name, values in by_name.items():
         if len(values) == len(results):  # trained with every seed
             gap = _paired_test(results, values, by_name["everything"])
-            if len(results) == 1:
-                gap = Difference(*results[0]["bootstrap"][name][metric])
             rows.append((name, _mean_interval(results, values), gap))
     # The first row is compared with itself, which is no test.
     corrected = statistics.holm_correction([gap.p_value for _, _, gap in rows[1:]]).tolist()
@@ -222,9 +212,7 @@ def synergy(results: Sequence[SeedResult]) -> Difference | None:
 
 def ablation_tables(results: Sequence[SeedResult]) -> list[ResultTable]:
     """One for each metric; where all coalitions were trained, what each group is worth."""
-    test = "a bootstrap over users"
-    if (count := len(results)) > 1:
-        test = f"Student's t over {count} splits of the same reviews (Nadeau & Bengio)"
+    test = f"Student's t over {len(results)} splits of the same reviews (Nadeau & Bengio)"
     remarks = dict.fromkeys(remark for result in results for remark in result["remarks"])
     notes = [
         f"intervals (95%) and p, in pairs, by {test}; p is adjusted for all rows (Holm)",
@@ -236,7 +224,7 @@ def ablation_tables(results: Sequence[SeedResult]) -> list[ResultTable]:
         values = f"{gap.as_text(4)}, p {gap.p_value:.3f}"
         notes.append(f"synergy of text and photos in ROC-AUC: {values}; {meaning}")
     tables = []
-    for metric, (title, *_) in _METRICS.items():
+    for metric, title in _METRICS.items():
         rows = []
         for name, mean, gap in metric_rows(results, metric):
             rows.append([name, _format_mean(mean), gap.as_text(4), f"{gap.p_value:.3f}"])
@@ -258,13 +246,14 @@ def _format_mean(interval: MeanInterval) -> str:
 def ablation_page(results: Sequence[SeedResult], model: str, path: Path, command: str) -> Path:
     """Write the page of what `ablate` returned for `model`."""
     charts: dict[str, list[str]] = {"changes": [], "alone": [], "shares": []}
-    for metric, (title, worse, scale, digits) in _METRICS.items():
+    for metric, title in _METRICS.items():
         gaps = {}
         for name, _, gap in metric_rows(results, metric):
             if name.startswith("with"):
                 gaps[name] = gap.interval
-        title = f"{title}: {worse} is worse"
-        charts["changes"].append(bar_chart(gaps, title, f"less-{metric}", model, scale, digits))
+        is_auc, name = metric == "auc", f"less-{metric}"
+        title = f"{title}: {'left' if is_auc else 'right'} is worse"
+        charts["changes"].append(bar_chart(gaps, title, name, model, percent=not is_auc))
     alone = {}
     for name, auc, _ in metric_rows(results, "auc"):
         if name.endswith(" alone"):

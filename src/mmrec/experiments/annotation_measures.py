@@ -110,10 +110,7 @@ def match_rates(
     rng: np.random.Generator,
     examples: list[Example],
 ) -> Row:
-    """Compare each claim with the texts of its entity, and with those of others.
-
-    Claims without a match become examples.
-    """
+    """Compare claims with texts of their entities and of others; without a match, to `examples`."""
     vectors = []  # (claims, d) and (texts, d)
     for sourced in (claims, texts):
         plain = list(map(itemgetter(1), sourced))

@@ -42,11 +42,7 @@ class AnnotationQuality:
 def measure_annotation_quality(
     run: AnnotationRun, config: Config, models: Models, truth: Path | None = None
 ) -> AnnotationQuality:
-    """Measure support and coverage of the annotations.
-
-    A file of items with their price or categories (see `read_truth`) adds `truth`; a DataError says
-    why it cannot be used.
-    """
+    """Measure support and coverage; a file for `read_truth` adds `truth`, or raises its errors."""
     extractive = ExtractiveModel(models.encoder, config.annotation.item_kind)
     rng = np.random.default_rng(config.seed)
     written, sampled = dict[str, list[AnnotatedText]](), dict[str, list[AnnotatedText]]()

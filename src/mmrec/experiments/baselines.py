@@ -1,9 +1,8 @@
 """Baselines that a model must beat; simple ones see ratings alone, trained ones our features too.
 
 Those that take features get what our rankers get: the same features of the train rows, and settings
-chosen by log loss on valid. DeepFM is torch-rechub's, without its trainer, which writes files. Not
-used: deepctr-torch, which calls home when it is imported; FuxiCTR, which brings Ray; and
-`implicit`, to which every item without a review is disliked.
+chosen by log loss on valid. DeepFM is torch-rechub's, without its trainer, which writes files; of
+other libraries, deepctr-torch calls home when it is imported, and FuxiCTR brings Ray.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from mmrec.features.dataset import Models
 class Checkpoint:
     """What an experiment is made from, and a JSON file of its `results` by name.
 
-    Those of other reviews, settings (but for the seed), models or code stay in the file, and are
-    found again when these come back. Raises DataError where the file is no checkpoint.
+    Those of other reviews, settings (but for the seed), models or code stay in the file, for when
+    these come back. Raises DataError where the file is no checkpoint.
     """
 
     def __init__(self, path: Path, reviews: Reviews, config: Config, models: Models) -> None:

@@ -25,8 +25,10 @@ from mmrec.pipeline import PreparedData, TrainingResult, prepare_data, train_mod
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.ranker.training import class_weights, predict_logits
 
-BOOTSTRAPPED_METRICS = {"auc": statistics.weighted_auc, "fpr_at_90": statistics.weighted_fpr_at_tpr}
-"""Metrics that get an interval."""
+_BOOTSTRAPPED_METRICS = {
+    "auc": statistics.weighted_auc,
+    "fpr_at_90": statistics.weighted_fpr_at_tpr,
+}
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,7 @@ def compare(
     *,
     trained_baselines: bool = False,
 ) -> Comparison:
-    """Train baselines and models on one split, and evaluate them on its test rows.
-
-    `config.ranker.features` is replaced by each of `model_names`.
-    """
+    """Train baselines and the named models on one split, and evaluate them on its test rows."""
     prepared = prepare_data(reviews, config, models)
     data, split, label = prepared.dataset.data, prepared.split, prepared.label
     task = baselines.BaselineTask(data, split, label)
@@ -88,7 +87,6 @@ def compare(
 
 
 def _photo_remarks(name: str, trained: TrainingResult) -> list[str]:
-    """Why a model has no photos, or which captions failed."""
     dataset, evidence = trained.prepared.dataset, trained.prepared.evidence
     if trained.model.builder.image:
         failures = "" if name == "baseline" else str(dataset.captions)
@@ -133,13 +131,13 @@ def assess(comparison: Comparison, reference: str = "bias model", rounds: int = 
     with track("assessing", len(on_test)) as advance:
         for name, p in on_test.items():
             intervals = result.intervals[name] = {}
-            for key, metric in BOOTSTRAPPED_METRICS.items():
+            for key, metric in _BOOTSTRAPPED_METRICS.items():
                 intervals[key] = statistics.bootstrap(*rows, p, metric, None, rounds, seed)[:3]
                 if name != reference:
                     gap = statistics.bootstrap(*rows, p, metric, on_test[reference], rounds, seed)
                     result.differences[name][key] = gap
             advance(1)
-    for key in BOOTSTRAPPED_METRICS:
+    for key in _BOOTSTRAPPED_METRICS:
         gaps = [result.differences[name][key] for name in others]
         p_values = statistics.holm_correction([gap.p_value for gap in gaps]).tolist()
         for name, gap, p_value in zip(others, gaps, p_values, strict=True):

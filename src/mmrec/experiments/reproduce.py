@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from sklearn.metrics import log_loss
 
 from mmrec.config import PaperConfig
@@ -29,7 +28,7 @@ from mmrec.errors import ConfigError
 from mmrec.evaluation.metrics import evaluate
 from mmrec.evaluation.statistics import Difference, paired_t_test
 from mmrec.experiments.checkpoint import Checkpoint
-from mmrec.experiments.report import charts
+from mmrec.experiments.report.charts import bar_chart
 from mmrec.experiments.report.html import ResultTable, write_page
 from mmrec.features.builder import build_features
 from mmrec.pipeline import PreparedData, TrainedModel, prepare_data, train_runs
@@ -140,11 +139,6 @@ def _values(stack: Mapping[str, Any], metric: str, part: str = "test") -> np.nda
     return np.array([run[part][metric] for run in stack["runs"]]).reshape(len(GRID), -1)
 
 
-def _deviation(values: np.ndarray) -> np.ndarray:
-    """Standard deviation over the repeats, on the last axis; 0 of a single one."""
-    return np.asarray(values.std(axis=-1, ddof=min(1, values.shape[-1] - 1)))
-
-
 def reproduction_tables(stacks: Stacks) -> list[ResultTable]:
     """The paper's Tables 1 (train) and 2 (test) of each protocol, and the size of the leak."""
     train = _metrics_table(stacks, "train", "Table 1: train reviews")
@@ -173,7 +167,11 @@ def _metrics_table(stacks: Stacks, part: str, title: str) -> ResultTable:
         for metric, name, scale, digits in columns:
             # (models x settings, repeats)
             values = scale * np.vstack([_values(by_model[model], metric, part) for model in MODELS])
-            means, deviations = values.mean(axis=1), _deviation(values)
+            # The deviation of a single repeat is 0.
+            means, deviations = (
+                values.mean(axis=1),
+                values.std(axis=1, ddof=min(1, values.shape[1] - 1)),
+            )
             best = means.max() if metric == "accuracy" else means.min()
             for row, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
                 table.rows[row].append(f"{mean:.{digits}f} ±{deviation:.{digits}f}")
@@ -222,36 +220,8 @@ def reproduce_page(stacks: Stacks, path: Path, command: str) -> Path:
     """Write the page of what `reproduce` returned."""
     train, test, *leak = reproduction_tables(stacks)
     content: dict[str, Any] = {"train": train, "test": test, "leak": leak, "leak_charts": []}
-    columns = (("auc", "ROC-AUC", 1, 3), ("fpr", "FPR, points of 100", 100, 1))
-    for metric, title, scale, digits in columns if leak else ():
+    for metric, title in (("auc", "ROC-AUC"), ("fpr", "FPR, points of 100")) if leak else ():
         gaps = {model: _leak(stacks, model, metric).interval for model in MODELS}
-        chart = charts.bar_chart(gaps, title, f"leak-{metric}", None, scale, digits)
+        chart = bar_chart(gaps, title, f"leak-{metric}", percent=metric == "fpr")
         content["leak_charts"].append(chart)
-    content["setting_charts"] = [_settings_chart(model, stacks) for model in MODELS]
     return write_page(path, "The paper's experiment", command, "reproduce", **content)
-
-
-@charts.chart_style
-def _settings_chart(model: str, stacks: Stacks) -> str:
-    figure = Figure(figsize=(4.3, 4.5), layout="constrained")
-    axes, texts = figure.subplots(), []
-    colour = charts.COLOURS[charts.style_for(model).colour]
-    charts.set_share_axes(axes, "accuracy", "false positive rate")
-    axes.autoscale()
-    axes.locator_params(nbins=5)
-    axes.set_title(model, loc="left", weight="bold")
-    for protocol, by_model in stacks.items():
-        accuracies, fprs = _values(by_model[model], "accuracy"), _values(by_model[model], "fpr")
-        marks = zip(GRID, accuracies, fprs, strict=True)
-        for (loss, dropout), accuracy, fpr in marks:
-            label = f"{protocol}, {loss}" if dropout == GRID[1][1] else None
-            fill = charts.COLOURS["card"] if protocol == "paper" else colour
-            options: dict[str, Any] = {"color": colour, "mfc": fill, "label": label}
-            options |= {"fmt": "o" if loss == "basic" else "s", "ms": 4 + 8 * dropout}
-            x, y = accuracy.mean(), fpr.mean()
-            errors = _deviation(fpr), _deviation(accuracy)
-            axes.errorbar(x, y, *errors, elinewidth=0.8, **options)
-            texts.append(f"{protocol} {loss} {dropout:g} {y:.1%} at {x:.1%}")
-    figure.legend(loc="outside lower center", ncols=2)
-    label = f"FPR at accuracy on test, of {model}: {'; '.join(texts)}."
-    return charts.svg(figure, label, f"settings-{model}")

@@ -93,8 +93,7 @@ def drop_dislikes(
 ) -> PreparedData | None:
     """Drop dislikes of evidence rows, so that there are `ratio` likes to each; test stays.
 
-    Dropped rows are not used at all, not as evidence either. None where the data have no more
-    dislikes, or would keep fewer than `min_dislikes` in train or valid.
+    None where there are no more dislikes, or fewer than `min_dislikes` would stay in a part.
     """
     config, split, label = prepared.config, prepared.split, prepared.label
 
@@ -170,7 +169,9 @@ def _sweep_chart(means: pl.DataFrame, over: str, model: str, metric: str, title:
         for row in zip(table["value"], mean, error, strict=True):
             texts.append("{} at {} {:.3f} ±{:.3f}".format(name, *row))
     ticks = [value if len(value) < 25 else f"{value[:23]}…" for value in values]
-    long_names = {"rotation": 25, "ha": "right"} if max(map(len, values)) > 8 else {}
+    long_names: dict[str, Any] = (
+        {"rotation": 25, "ha": "right"} if max(map(len, values)) > 8 else {}
+    )
     axes.set_xticks(range(len(ticks)), ticks, **long_names)
     axes.set(xlabel=over, ylabel=title)
     figure.legend(loc="outside lower center", ncols=2)

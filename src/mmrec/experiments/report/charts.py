@@ -62,10 +62,7 @@ def style_for(model: str) -> ModelStyle:
 
 
 def svg(figure: Figure, label: str, name: str) -> str:
-    """A figure as an SVG element without scripts or outside references.
-
-    The `label` says what it shows to readers who cannot see it; all ids start with `name`.
-    """
+    """A figure as an inert SVG element, whose ids start with `name`; `label` describes it."""
     file, prefix = io.StringIO(), re.sub(r"\W", "-", name)
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
@@ -83,8 +80,7 @@ def svg(figure: Figure, label: str, name: str) -> str:
     return head + body[body.index(">") + 1 :].strip()
 
 
-def set_share_axes(axes: Axes, x: str, y: str) -> None:
-    """Label axes of two shares, in percent."""
+def _set_share_axes(axes: Axes, x: str, y: str) -> None:
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=x, ylabel=y)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
@@ -96,14 +92,15 @@ def bar_chart(
     title: str,
     name: str,
     model: str | None = None,
-    scale: int = 1,
-    digits: int = 3,
+    *,
+    percent: bool = False,
 ) -> str:
     """Horizontal bars from zero, with whiskers and the values beside them.
 
-    A bar is a value and the ends of its interval, if any, times `scale`, 100 for percentage points.
-    It has the colour of `model`, else of the model that it is named after.
+    A bar is a value and the ends of its interval, if any, shown in points of 100 if `percent`. It
+    has the colour of `model`, else of the model that it is named after.
     """
+    scale, digits = (100, 1) if percent else (1, 3)
     figure = Figure(figsize=(4.3, 0.8 + 0.36 * len(bars)), layout="constrained")
     axes, texts = figure.subplots(), []
     for row, (label, interval) in enumerate(bars.items()):
@@ -141,12 +138,10 @@ def draw_charts(comparison: Comparison, assessment: Assessment) -> dict[str, lis
     charts: dict[str, list[str]] = {"differences": [], "calibration": [], "training": []}
     for kind in _CURVES:
         charts[kind] = [_curve_chart(comparison, assessment, kind)]
-    auc, fpr = ("auc", "ROC-AUC: right"), ("fpr_at_90", "FPR at TPR .90: left")
-    for (metric, title), scale, digits in ((auc, 1, 3), (fpr, 100, 1)):
+    for metric, title in (("auc", "ROC-AUC: right"), ("fpr_at_90", "FPR at TPR .90: left")):
         bars = {name: gaps[metric].interval for name, gaps in assessment.differences.items()}
-        label = f"{title} is better"
-        chart = bar_chart(bars, label, f"differences-{metric}", None, scale, digits)
-        charts["differences"].append(chart)
+        label, name = f"{title} is better", f"differences-{metric}"
+        charts["differences"].append(bar_chart(bars, label, name, percent=metric != "auc"))
     for name in (assessment.reference, *comparison.trained):
         charts["calibration"].append(_calibration_chart(comparison, name))
     for name, trained in comparison.trained.items():
@@ -185,7 +180,7 @@ def _curve_chart(comparison: Comparison, assessment: Assessment, kind: str) -> s
             x, y = _position(kind, rates, chance)
             axes.plot(x, y, color=colour, ms=9, clip_on=False, zorder=5, **mark)
     axes.legend().remove()
-    set_share_axes(axes, x_title, y_title)
+    _set_share_axes(axes, x_title, y_title)
     if kind != "roc":
         # The first few reviews of a list swing widely and would squeeze the rest.
         axes.set(ylim=(max(-0.01, chance - 0.1), 1.01), aspect="auto")
@@ -220,7 +215,7 @@ def _calibration_chart(comparison: Comparison, name: str) -> str:
         axes.vlines(x, interval.low, interval.high, color=colour, lw=1.2)
         texts.append(f"{x:.0%} predicted {share:.0%} observed of {rows:.0f}")
     axes.legend().remove()
-    set_share_axes(axes, "predicted", "observed")
+    _set_share_axes(axes, "predicted", "observed")
     lowest = max(0.0, bins[:, :2].min() - 0.1)
     axes.set(xlim=(lowest, 1.02), ylim=(lowest, 1.02))
     axes.set_title(f"{name}: {count.min():,.0f} reviews or more a dot", loc="left")

@@ -64,7 +64,6 @@ def write_report(
 def _main_model_and_baseline(
     metrics: Mapping[str, Metrics], trained: Sequence[str]
 ) -> tuple[str, str]:
-    """The model that the headline is about, and the best of the baselines."""
     baselines = [name for name in metrics if name not in (*trained, ALWAYS_LIKE)]
     main = next(name for name in _ROLES if name in trained)
     return main, min(baselines, key=lambda name: metrics[name]["fpr_at_90"])
