@@ -9,15 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from mmrec.evaluation import statistics
 from mmrec.evaluation.metrics import evaluate
-from mmrec.evaluation.statistics import (
-    Difference,
-    bootstrap,
-    holm_correction,
-    paired_t_test,
-    weighted_auc,
-    weighted_fpr_at_tpr,
-)
+from mmrec.evaluation.statistics import Difference, bootstrap, holm_correction, paired_t_test
 
 
 def weighted_mean(label, value, weight):
@@ -38,8 +32,8 @@ def test_a_weight_counts_as_so_many_rows(rows, tpr):
     label = np.array([label for label, _, _ in rows])
     p = np.array([number / 5 for _, number, _ in rows])
     weights = np.array([weight for _, _, weight in rows]).T  # three weightings at once
-    aucs = weighted_auc(label, p, weights)
-    fprs = weighted_fpr_at_tpr(label, p, weights, tpr / 100)
+    aucs = statistics.weighted_auc(label, p, weights)
+    fprs = statistics.weighted_fpr_at_tpr(label, p, weights, tpr / 100)
     assert aucs.shape == fprs.shape == (3,)
     for weight, auc, fpr in zip(weights, aucs, fprs, strict=True):
         copies = np.repeat(np.arange(len(rows)), weight)
@@ -49,7 +43,7 @@ def test_a_weight_counts_as_so_many_rows(rows, tpr):
         metrics = evaluate(label[copies], p[copies], (0.5, 0.5))
         assert auc == pytest.approx(metrics["auc"], abs=1e-12)
         assert fpr == pytest.approx(metrics[f"fpr_at_{tpr}"])
-        assert float(weighted_auc(label, p, weight)) == auc  # a single weighting
+        assert float(statistics.weighted_auc(label, p, weight)) == auc  # a single weighting
 
 
 def random_rows(seed, rows=400, users=80):
@@ -62,7 +56,7 @@ def random_rows(seed, rows=400, users=80):
 
 def test_the_interval_is_that_of_drawing_rows_again():
     user, label, p = random_rows(0)
-    value, low, high, _ = bootstrap(user, label, p, weighted_auc, rounds=2000)
+    value, low, high, _ = bootstrap(user, label, p, statistics.weighted_auc, rounds=2000)
     assert value == pytest.approx(roc_auc_score(label, p))
     rng, aucs = np.random.default_rng(9), []
     rows_of_user = [np.flatnonzero(user == code) for code in np.unique(user)]
@@ -86,29 +80,29 @@ def test_a_user_is_drawn_with_all_rows():
 @pytest.mark.parametrize("max_cells", [1, 1000, 1 << 30])
 def test_the_seed_decides_the_interval_and_memory_does_not(max_cells):
     rows = random_rows(1)
-    expected = pytest.approx(bootstrap(*rows, weighted_auc, rounds=50, seed=7), rel=1e-12)
-    assert bootstrap(*rows, weighted_auc, None, 50, 7, max_cells) == expected
-    assert bootstrap(*rows, weighted_auc, None, 50, 8, max_cells) != expected
+    expected = pytest.approx(bootstrap(*rows, statistics.weighted_auc, rounds=50, seed=7), rel=1e-12)
+    assert bootstrap(*rows, statistics.weighted_auc, None, 50, 7, max_cells) == expected
+    assert bootstrap(*rows, statistics.weighted_auc, None, 50, 8, max_cells) != expected
 
 
 def test_rounds_without_likes_or_dislikes_do_not_count():
     # With two users, half of the rounds draw only one of them: only likes, or only dislikes.
     user, label, p = np.array([0, 1]), np.array([True, False]), np.array([0.9, 0.1])
-    assert bootstrap(user, label, p, weighted_auc)[:3] == (1, 1, 1)
-    gap = bootstrap(user, label, p, weighted_auc, 1 - p)
+    assert bootstrap(user, label, p, statistics.weighted_auc)[:3] == (1, 1, 1)
+    gap = bootstrap(user, label, p, statistics.weighted_auc, 1 - p)
     assert gap[:3] == (1, 1, 1)
     assert 2 / 701 < gap.p_value < 2 / 301
 
 
 def test_the_paired_bootstrap_by_hand():
     user, label, p = random_rows(4)
-    assert bootstrap(user, label, p, weighted_auc, p) == (0, 0, 0, 1)
+    assert bootstrap(user, label, p, statistics.weighted_auc, p) == (0, 0, 0, 1)
     # The same users for both: a constant difference is certain.
     for first, second, sign in ((p, p - 0.25, 1), (p - 0.25, p, -1)):
         gap = bootstrap(user, label, first, weighted_mean, second, rounds=300)
         assert gap == pytest.approx((sign * 0.25, sign * 0.25, sign * 0.25, 2 / 301))
     worse = np.random.default_rng(0).permutation(p)
-    gap = bootstrap(user, label, p, partial(weighted_fpr_at_tpr, tpr=0.8), worse)
+    gap = bootstrap(user, label, p, partial(statistics.weighted_fpr_at_tpr, tpr=0.8), worse)
     expected, of_worse = (evaluate(label, x, (0.5, 0.5))["fpr_at_80"] for x in (p, worse))
     assert gap.mean == pytest.approx(expected - of_worse)
     assert gap.low < gap.mean < gap.high < 0

@@ -14,18 +14,10 @@ from mmrec.config import AnnotationConfig, Config
 from mmrec.data.schema import REVIEW_SCHEMA, Reviews
 from mmrec.errors import DataError
 from mmrec.evidence.policies import EvidenceViews
-from mmrec.experiments import annotation_quality
+from mmrec.experiments import annotation_quality as quality_of
 from mmrec.experiments.annotate import AnnotatedText, AnnotationRun, annotated_texts
 from mmrec.experiments.annotation_measures import Estimate, match_rates, mean_estimate
-from mmrec.experiments.annotation_quality import (
-    label_recall,
-    measure_annotation_quality,
-    most_frequent_labels,
-    normalise_label,
-    price_level_score,
-    rank_labels,
-    read_truth,
-)
+from mmrec.experiments.annotation_quality import measure_annotation_quality
 from mmrec.features.dataset import Dataset
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.extractive import ExtractiveModel
@@ -234,7 +226,7 @@ def test_the_summary_of_most_reviews_is_compared_with_the_truth(dataset, models,
 def test_the_sample_is_bounded(dataset, models, monkeypatch):
     written = run_of(dataset, faithful_summaries()).texts["item"]
     sizes = ({"max_entities": 5}, {"max_reviews": 15})
-    samples = [annotation_quality._sample(written, np.random.default_rng(0), **size) for size in sizes]
+    samples = [quality_of._sample(written, np.random.default_rng(0), **size) for size in sizes]
     assert [len(sample) for sample in samples] == [5, 3]
     monkeypatch.setattr(AnnotatedText, "max_reviews", 2)
     quality = measure(run_of(dataset, faithful_summaries()), models)
@@ -331,20 +323,26 @@ def test_entities_count_equally():
 
 
 def test_labels_and_prices_are_ranked_by_hand():
-    assert normalise_label("Film-Noir") == normalise_label(" film  NOIR!") == "film noir"
+    assert (
+        quality_of.normalise_label("Film-Noir") == quality_of.normalise_label(" film  NOIR!") == "film noir"
+    )
     expensive, cheap = ["overpriced"], ["cheap price"]
-    assert price_level_score([]) == price_level_score(["none"] * 5) == 0
-    assert 0 < price_level_score(expensive) < price_level_score(expensive * 3) < 1
-    assert price_level_score(expensive + ["none"] * 9) == price_level_score(expensive)
-    assert price_level_score(cheap) == -price_level_score(expensive)
-    assert price_level_score(cheap) < price_level_score(["fair price"]) < price_level_score(expensive)
+    assert quality_of.price_level_score([]) == quality_of.price_level_score(["none"] * 5) == 0
+    assert 0 < quality_of.price_level_score(expensive) < quality_of.price_level_score(expensive * 3) < 1
+    assert quality_of.price_level_score(expensive + ["none"] * 9) == quality_of.price_level_score(expensive)
+    assert quality_of.price_level_score(cheap) == -quality_of.price_level_score(expensive)
+    assert (
+        quality_of.price_level_score(cheap)
+        < quality_of.price_level_score(["fair price"])
+        < quality_of.price_level_score(expensive)
+    )
     labels, ranked = ["North Indian", "Chinese"], ["chinese", "thai", "north indian"]
-    assert label_recall(ranked, labels) == 1
-    assert label_recall(ranked, labels, k=1) == 0.5
-    assert label_recall([], labels) == 0
-    assert rank_labels([["thai"], ["pizza", "thai"], []]) == ["thai", "pizza"]
+    assert quality_of.label_recall(ranked, labels) == 1
+    assert quality_of.label_recall(ranked, labels, k=1) == 0.5
+    assert quality_of.label_recall([], labels) == 0
+    assert quality_of.rank_labels([["thai"], ["pizza", "thai"], []]) == ["thai", "pizza"]
     truth = {"a": ["Thai", "Pizza"], "b": ["Thai"], "c": ["Cafe", "thai"], "d": ["Pizza"]}
-    assert most_frequent_labels(truth, 2) == ["thai", "pizza"]
+    assert quality_of.most_frequent_labels(truth, 2) == ["thai", "pizza"]
 
 
 def test_files_of_truth(tmp_path):
@@ -359,7 +357,7 @@ def test_files_of_truth(tmp_path):
     compressed.write_bytes(gzip.compress(path.read_bytes()))
     labels = {"a": ["film noir", "war"], "b": ["thai", "pizza", "cafe"]}
     for file in (path, compressed):
-        assert read_truth(file) == ({"a": 1300.0, "c": 2.0, "d": 2.0}, labels)
+        assert quality_of.read_truth(file) == ({"a": 1300.0, "c": 2.0, "d": 2.0}, labels)
     for file, message in ((path, "no column for the item's id"), (tmp_path / "absent", "no such file")):
         with pytest.raises(DataError, match=message):
-            read_truth(file, "id")
+            quality_of.read_truth(file, "id")

@@ -12,16 +12,7 @@ from sklearn.metrics import roc_auc_score
 from mmrec.config import SplitConfig
 from mmrec.data.schema import split_reviews
 from mmrec.experiments import baselines
-from mmrec.experiments.baselines import (
-    ALWAYS_LIKE,
-    TRAINED_BASELINES,
-    FeatureTask,
-    bias_scores,
-    flatten_features,
-    mean_scores,
-    simple_baseline_probabilities,
-    trained_baseline_probabilities,
-)
+from mmrec.experiments.baselines import TRAINED_BASELINES, FeatureTask, flatten_features
 from mmrec.features.tables import EntityFeatures, Features
 from review_tables import interactions
 
@@ -70,7 +61,7 @@ def features_of(columns):
 def train(task, *names):
     for name in names:
         pytest.importorskip(LIBRARIES.get(name, "sklearn"))
-    result, remarks = trained_baseline_probabilities(task, names)
+    result, remarks = baselines.trained_baseline_probabilities(task, names)
     assert list(result) == list(names)
     assert not remarks
     for p in result.values():
@@ -91,33 +82,39 @@ def test_the_bias_model_is_the_dense_ridge_solution(penalty):
     mean = rating[rows].mean()
     gram = design[rows].T @ design[rows] + penalty * np.eye(design.shape[1])
     expected = np.linalg.solve(gram, design[rows].T @ (rating[rows] - mean))
-    assert bias_scores(data, rows, penalty) == pytest.approx(mean + design @ expected, abs=1e-4)
+    assert baselines.bias_scores(data, rows, penalty) == pytest.approx(mean + design @ expected, abs=1e-4)
 
 
 def test_means_and_unknown_entities_by_hand():
     data = interactions([0, 0, 0, 1, 2], [0, 1, 1, 0, 1], [5, 2, 4, 1, 3])
     rows = np.array([0, 1, 3])  # mean 8/3; user 0: 3.5, user 1: 1, item 0: 3, item 1: 2
-    assert mean_scores(data, rows, ["user"]) == pytest.approx([3.5, 3.5, 3.5, 1, 8 / 3])
-    assert mean_scores(data, rows, ["item"]) == pytest.approx([3, 2, 2, 3, 2])
-    assert mean_scores(data, rows, ["user", "item"]) == pytest.approx([6.5, 5.5, 5.5, 4, 2 + 8 / 3])
+    assert baselines.mean_scores(data, rows, ["user"]) == pytest.approx([3.5, 3.5, 3.5, 1, 8 / 3])
+    assert baselines.mean_scores(data, rows, ["item"]) == pytest.approx([3, 2, 2, 3, 2])
+    assert baselines.mean_scores(data, rows, ["user", "item"]) == pytest.approx([6.5, 5.5, 5.5, 4, 2 + 8 / 3])
     data = interactions([0, 0, 1, 2], [0, 1, 1, 2], [5, 3, 1, 5])
-    assert bias_scores(data, np.array([0, 1, 2]), 1.0)[3] == pytest.approx(3)
+    assert baselines.bias_scores(data, np.array([0, 1, 2]), 1.0)[3] == pytest.approx(3)
 
 
 def test_simple_baselines_are_calibrated_and_the_bias_model_beats_means():
     task = random_task(0.5, score=biases)
-    probability, test = simple_baseline_probabilities(task), task.split.test
+    probability, test = baselines.simple_baseline_probabilities(task), task.split.test
     likes = task.label[task.split.train].mean()
-    assert list(probability) == [ALWAYS_LIKE, "user mean", "item mean", "user + item mean", "bias model"]
-    assert (probability[ALWAYS_LIKE] == likes).all()
+    assert list(probability) == [
+        baselines.ALWAYS_LIKE,
+        "user mean",
+        "item mean",
+        "user + item mean",
+        "bias model",
+    ]
+    assert (probability[baselines.ALWAYS_LIKE] == likes).all()
     assert likes != task.label.mean()
     aucs = {name: auc(task, p) for name, p in probability.items()}
     assert aucs["bias model"] > max(aucs["user mean"], aucs["item mean"]) + 0.03
     assert probability["bias model"][test].mean() == pytest.approx(task.label[test].mean(), abs=0.05)
     # All evidence counts, valid rows too.
-    order = np.argsort(mean_scores(task.data, task.split.evidence_rows, ["user"]), kind="stable")
+    order = np.argsort(baselines.mean_scores(task.data, task.split.evidence_rows, ["user"]), kind="stable")
     assert (np.diff(probability["user mean"][order]) >= 0).all()
-    order = np.argsort(mean_scores(task.data, task.split.train, ["user"]), kind="stable")
+    order = np.argsort(baselines.mean_scores(task.data, task.split.train, ["user"]), kind="stable")
     assert (np.diff(probability["user mean"][order]) < 0).any()
 
 
@@ -128,8 +125,8 @@ def test_baselines_find_nothing_in_noise_and_are_blind_to_test_rows():
     flipped[test], rating[test] = ~flipped[test], 6 - rating[test]
     other = replace(task, data=replace(task.data, rating=rating), label=flipped)
     before, after = train(task, *TRAINED_BASELINES), train(other, *TRAINED_BASELINES)
-    before |= simple_baseline_probabilities(task)
-    after |= simple_baseline_probabilities(other)
+    before |= baselines.simple_baseline_probabilities(task)
+    after |= baselines.simple_baseline_probabilities(other)
     assert len(before) == len(TRAINED_BASELINES) + 5
     for name, p in before.items():
         assert auc(task, p) == pytest.approx(0.5, abs=0.1), name
@@ -196,10 +193,10 @@ def test_matrix_factorisation_beats_biases_on_rank_one_and_equals_them_where_the
         return 1.2 * rng.choice([-1.0, 1.0], USERS)[user] * rng.choice([-1.0, 1.0], ITEMS)[item]
 
     task = random_task(0.9, score=rank_one)
-    assert auc(task, simple_baseline_probabilities(task)["bias model"]) < 0.65
+    assert auc(task, baselines.simple_baseline_probabilities(task)["bias model"]) < 0.65
     assert auc(task, train(task, "matrix factorisation")["matrix factorisation"]) > 0.85
     task = random_task(0.8, score=biases)
-    bias_auc = auc(task, simple_baseline_probabilities(task)["bias model"])
+    bias_auc = auc(task, baselines.simple_baseline_probabilities(task)["bias model"])
     assert auc(task, train(task, "matrix factorisation")["matrix factorisation"]) > bias_auc - 0.01
 
 
@@ -220,7 +217,9 @@ def test_factors_are_ridge_regressions_and_vanish_at_a_high_penalty():
 def test_a_missing_library_gives_a_remark_and_an_error_of_the_training_does_not(monkeypatch):
     for module in ("lightgbm", "torch_rechub.basic.features"):
         monkeypatch.setitem(sys.modules, module, None)
-    p, remarks = trained_baseline_probabilities(random_task(1), ("LightGBM", "logistic regression", "DeepFM"))
+    p, remarks = baselines.trained_baseline_probabilities(
+        random_task(1), ("LightGBM", "logistic regression", "DeepFM")
+    )
     assert list(p) == ["logistic regression"]
     assert [remark.split(":")[0] for remark in remarks] == ["LightGBM", "DeepFM"]
     assert all("mmrec[peers]" in remark for remark in remarks)
@@ -230,4 +229,4 @@ def test_a_missing_library_gives_a_remark_and_an_error_of_the_training_does_not(
 
     monkeypatch.setitem(TRAINED_BASELINES, "LightGBM", (train_on_a_full_disk,))
     with pytest.raises(OSError, match="no space left"):
-        trained_baseline_probabilities(random_task(1), ("LightGBM",))
+        baselines.trained_baseline_probabilities(random_task(1), ("LightGBM",))
