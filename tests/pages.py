@@ -54,3 +54,24 @@ class Reader(HTMLParser):
 def svgs(page):
     """The pictures of a page."""
     return [ElementTree.fromstring(svg) for svg in re.findall("<svg.*?</svg>", page, re.DOTALL)]
+
+
+def read_page(path):
+    """Descriptions of the charts of a page, and its text; the page must be inert."""
+    reader, descriptions = Reader(path.read_text(encoding="utf-8")), []
+    reader.check()
+    for svg in svgs(reader.page):
+        descriptions.append(svg.get("aria-label", ""))
+        assert svg.get("role") == "img"
+        assert len(descriptions[-1]) > 20
+        assert "nan" not in descriptions[-1]
+        assert svg.findtext("title") == descriptions[-1]
+    return descriptions, reader.shown()
+
+
+def assert_shown(tables, text):
+    assert tables
+    for table in tables:
+        cells = [cell for row in table.rows for cell in row]
+        for words in (table.title, *table.notes, *table.header, *cells):
+            assert " ".join(words.split()) in text

@@ -10,7 +10,9 @@ from mmrec.evaluation.statistics import holm_correction, paired_t_test
 from mmrec.experiments import ablation
 from mmrec.experiments.ablation import ablate, ablation_tables, metric_rows, shapley_values, synergy
 from mmrec.experiments.checkpoint import Checkpoint, latest_results
+from mmrec.experiments.report.html import format_difference
 from mmrec.pipeline import open_models
+from pages import assert_shown, read_page
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +124,20 @@ def test_synergy_is_positive_where_text_and_photos_complement_each_other():
     notes = ablation_tables(complements)[0].notes
     assert "synergy of text and photos" in notes[-1]
     assert notes.count("a remark") == 1
+
+
+def test_the_page(result, tmp_path):
+    several = [result_by_hand(0.9, 0.6, 0.71), result_by_hand(0.8, 0.52, 0.6)]
+    for results, chart_count in ((several, 2), ([result], 4)):
+        path = ablation.ablation_page(results, "proposed", tmp_path / "a.html", "mmrec ablate")
+        descriptions, text = read_page(path)
+        assert_shown(ablation_tables(results), text)
+        assert "What the inputs of proposed add" in text
+        assert len(descriptions) == chart_count
+        assert ("synergy of text and photos" in text) == (results is several)
+        assert ("Shapley" in text) == (results is not several)
+    alone = {name: mean for name, mean, _ in metric_rows([result], "auc")}["user text alone"][0]
+    (share,) = shapley_values([result])["user text"]
+    assert f"user text alone {format_difference(alone - 0.5)}" in descriptions[2]
+    assert f"user text {format_difference(share)}" in descriptions[3]
+    assert "with whole reviews" in descriptions[0]

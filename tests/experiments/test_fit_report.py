@@ -16,7 +16,7 @@ from mmrec.experiments.compare import Assessment, Comparison, assess, compare, s
 from mmrec.experiments.report import fit_report
 from mmrec.experiments.report.charts import draw_charts, style_for
 from mmrec.experiments.report.fit_report import headline, write_report
-from mmrec.experiments.report.html import format_difference, format_metric
+from mmrec.experiments.report.html import ResultTable, format_difference, format_metric, write_page
 from mmrec.features.audit import Audit, audit
 from mmrec.ranker.training import TrainingHistory
 from pages import EVIL, Reader, svgs
@@ -302,3 +302,14 @@ def test_slices_by_hand():
         "with photo": "1101", "without photo": "0010", "with price": "0111", "without price": "1000",
         "price: cheap price": "0101", "price: overpriced": "0010",
     }  # fmt: skip
+
+
+def test_any_page_is_inert_and_shows_its_texts(tmp_path):
+    table = ResultTable(EVIL, ["name", EVIL], [[EVIL, "1"], ["b", "2"]], {(1, 1)}, [f"a note {EVIL}"])
+    content = {"panels": ["<svg></svg>"], "results": table, "model": f"plot of {EVIL}"}
+    path = write_page(tmp_path / "page.html", f"title {EVIL}", f"mmrec {EVIL}", "sweep", **content)
+    reader = Reader(path.read_text(encoding="utf-8"))
+    reader.check()
+    for part in ("title", "a note", "plot of", "mmrec", "name"):
+        assert f"{part} {EVIL}" in reader.shown()
+    assert "<strong>2</strong>" in reader.page

@@ -19,6 +19,7 @@ from mmrec.experiments.checkpoint import Checkpoint, latest_results
 from mmrec.experiments.reproduce import GRID, MODELS, PROTOCOLS, reproduction_tables
 from mmrec.pipeline import open_models
 from mmrec.ranker.training import class_weights
+from pages import assert_shown, read_page
 
 REPEATS = 2
 settings = PaperConfig.model_validate
@@ -111,9 +112,6 @@ def test_remarks_flag_the_leaks_of_paper_and_none_of_honest(city):
         assert "chosen on test" in paper
         assert "leaks the label" in paper
         assert "test" not in honest
-
-
-# Stopping and resuming.
 
 
 def test_the_same_seed_gives_the_same_results(city):
@@ -212,9 +210,6 @@ def test_a_file_that_is_no_checkpoint_is_left_alone(path, content):
     assert path.read_text() == content
 
 
-# The settings and the command.
-
-
 def test_defaults_are_the_paper_s_where_it_names_them():
     paper, usual = PaperConfig().model_dump(), Config().model_dump()
     changed = {
@@ -265,9 +260,6 @@ def test_the_command_prints_json_or_tables_and_finds_finished_stacks(city, capsy
     text = " ".join(output.out.split())
     assert all(title in text for title in ("Table 1", "Table 2", "Size of the leak", "31.74%", "Kaggle"))
     assert run_command(*words, "--policy", "all") == 2
-
-
-# Tables by hand.
 
 
 def metrics_by_hand(protocol, model, setting, repeat):
@@ -338,3 +330,20 @@ def test_a_single_repeat_has_no_interval_and_a_single_protocol_no_leak():
     assert not any("honest" in title for title in train.header)
     headers = [table.header for table in reproduction_tables({})]
     assert headers == [["model", "loss", "dropout"], ["model", "loss", "dropout", test.header[-1]]]
+
+
+def test_the_page(tmp_path):
+    for repeats in (1, 2):
+        stacks = stacks_by_hand(repeats)
+        page = experiment.reproduce_page(stacks, tmp_path / "r.html", "mmrec reproduce")
+        (auc, fpr), text = read_page(page)
+        assert_shown(reproduction_tables(stacks), text)
+    assert "Table 1: train reviews" in text.partition("Training reviews")[2]
+    assert auc.startswith("ROC-AUC;")
+    assert "baseline +0.060" in auc
+    assert fpr.startswith("FPR, points of 100;")
+    assert "proposed −10.0" in fpr
+    del stacks["paper"]
+    descriptions, text = read_page(experiment.reproduce_page(stacks, tmp_path / "r.html", "x"))
+    assert descriptions == []
+    assert "leak" not in text.lower()

@@ -1,6 +1,7 @@
 """One setting over several values: what is dropped, what is found again, and the commands."""
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from mmrec.experiments import sweep as experiment
 from mmrec.experiments.checkpoint import Checkpoint, latest_results
 from mmrec.experiments.sweep import SWEPT_SETTINGS, drop_dislikes, sweep, sweep_table
 from mmrec.pipeline import open_models, prepare_data
+from pages import EVIL, assert_shown, read_page
 
 BASELINE = SMALL.model_copy(
     update={
@@ -73,9 +75,8 @@ def test_finished_seeds_are_found_again(reviews, models, tmp_path, monkeypatch):
     assert first["2"]["3"] == again["2"]["3"]
     assert len(latest_results(path)) == 4
     rows = sweep_table(again, "K").rows
-    assert [row[:3] for row in rows[:2]] == [
-        ["4", name, "0.8500 ±0.0500"] for name in ("model", "bias model")
-    ]
+    assert rows[0][:3] == ["4", "model", "0.8500 ±0.0500"]
+    assert rows[1][:3] == ["4", "bias model", "0.8500 ±0.0500"]
     rows = sweep_table({"2": {}, "3": {"3": again["2"]["3"]}, "5": again["2"]}, "K").rows
     assert [row[0] for row in rows] == ["3 (1 of 2)", "3 (1 of 2)", "5", "5"]
     assert rows[0][2] == "0.8000 ±0.0000"
@@ -115,6 +116,20 @@ def test_usual_values_are_valid(over):
     for value in values:
         changed = experiment._with_value(Config(evidence=EvidenceConfig(folds=7)), over, value)
         assert str(getattr(getattr(changed, section), name)) == value
+
+
+@pytest.mark.parametrize("values", [["2", "5", "10"], [f"openai:{EVIL}", "builtin"], []])
+def test_the_page(tmp_path, values):
+    results = {"50": {}}  # which the data did not have
+    for number, (value, seed) in enumerate(product(values, "012")):
+        metrics = {"auc": 0.5 + number / 100, "fpr_at_90": 0.4, "ap_negative": 0.3}
+        results.setdefault(value, {})[seed] = {"model": metrics, "bias model": metrics}
+    page = experiment.sweep_page(results, "llm", "mmrec", tmp_path / "s.html", "mmrec sweep")
+    descriptions, text = read_page(page)
+    assert_shown([sweep_table(results, "llm")], text)
+    assert len(descriptions) == (2 if values else 0)
+    assert not values or f"mmrec at {values[1]} 0.540 ±" in descriptions[0]
+    assert not any("at 50" in description for description in descriptions)
 
 
 def run_command(*words):
