@@ -60,7 +60,6 @@ class QualityMeasure:
 
 
 AnnotatedTexts = Mapping[str, Sequence[AnnotatedText]]
-"""Annotated texts by kind."""
 
 
 def support(texts: AnnotatedTexts, models: Models, rng: np.random.Generator) -> QualityMeasure:

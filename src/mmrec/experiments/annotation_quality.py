@@ -167,7 +167,6 @@ def most_frequent_labels(truth: Mapping[str, Sequence[str]], k: int = 5) -> list
     counts: Counter[str] = Counter()
     for labels in truth.values():
         counts.update(set(map(normalise_label, labels)))
-    # On a tie the first in the alphabet.
     return sorted(counts, key=lambda label: (-counts[label], label))[:k]
 
 

@@ -167,7 +167,6 @@ def _metrics_table(stacks: Stacks, part: str, title: str) -> ResultTable:
         for metric, name, scale, digits in columns:
             # (models x settings, repeats)
             values = scale * np.vstack([_values(by_model[model], metric, part) for model in MODELS])
-            # The deviation of a single repeat is 0.
             means, deviations = (
                 values.mean(axis=1),
                 values.std(axis=1, ddof=min(1, values.shape[1] - 1)),

@@ -30,7 +30,6 @@ COLOURS = {
 """CSS variable of the page -> the unlikely colour that stands for it until the SVG is written."""
 
 chart_style = mpl.rc_context(fname=Path(__file__).with_name("chart.mplstyle"))
-"""Decorates functions that draw."""
 
 
 class ModelStyle(NamedTuple):
@@ -210,7 +209,6 @@ def _calibration_chart(comparison: Comparison, name: str) -> str:
     display.plot(ax=axes, color=colour, lw=1, ms=4)
     axes.lines[0].set(color=COLOURS["grid"], ls="-", lw=2.2)  # predicted = observed
     for x, share, rows in bins:
-        # Wilson's interval stays within 0..1, also where all in a bin are likes.
         interval = binomtest(round(share * rows), int(rows)).proportion_ci(method="wilson")
         axes.vlines(x, interval.low, interval.high, color=colour, lw=1.2)
         texts.append(f"{x:.0%} predicted {share:.0%} observed of {rows:.0f}")
