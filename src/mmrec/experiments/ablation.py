@@ -83,8 +83,8 @@ def _seed_result(checkpoint: Checkpoint, seed: int, extras: set[str]) -> SeedRes
     for name, dataset, variant in _variants(prepared, extras, remarks):
         dataset.part = prepared.dataset.part
         built = build_features(dataset, prepared.evidence, variant)
-        (everything,) = _probabilities(prepared, built, [_coalition(FEATURE_GROUPS)]).values()
-        probability[f"with {name}"] = everything
+        everything = _coalition(FEATURE_GROUPS)
+        probability[f"with {name}"] = _probabilities(prepared, built, [everything])[everything]
     label = prepared.label[split.test]
     weights = class_weights(prepared.label[split.train], config.training.loss)
     result: SeedResult = {"extras": sorted(extras), "groups": groups, "remarks": remarks}
@@ -160,8 +160,8 @@ def metric_rows(
             gap = _paired_test(results, values, by_name["everything"])
             rows.append((name, _mean_interval(results, values), gap))
     # The first row is compared with itself, which is no test.
-    corrected = statistics.holm_correction([gap.p_value for _, _, gap in rows[1:]]).tolist()
-    for row, p_value in enumerate(corrected, 1):
+    corrected = statistics.holm_correction([gap.p_value for _, _, gap in rows[1:]])
+    for row, p_value in enumerate(corrected.tolist(), 1):
         name, mean, gap = rows[row]
         rows[row] = name, mean, gap._replace(p_value=p_value)
     return rows

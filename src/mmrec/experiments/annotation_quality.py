@@ -1,7 +1,4 @@
-"""Measures what a language model wrote against the reviews that it read, and known facts of items.
-
-The truth of items (a price level, cuisines, genres) is never an input of a model.
-"""
+"""Measures what a language model wrote against its reviews, and facts that no model sees."""
 
 from __future__ import annotations
 
@@ -52,8 +49,9 @@ def measure_annotation_quality(
         # An entity whose reviews have no words needs no text.
         missing = sum(not text.text.strip() and bool(text.evidence) for text in texts)
         sample = _sample(written[kind], rng)
-        counts[kind] = {"written": len(written[kind]), "missing": missing, "sampled": len(sample)}
-        counts[kind]["reviews"] = sum(len(text.reviews) for text in sample)
+        counts[kind] = {"written": len(written[kind]), "missing": missing}
+        reviews = sum(len(text.reviews) for text in sample)
+        counts[kind] |= {"sampled": len(sample), "reviews": reviews}
         if len(sample) > 1:
             sampled[kind] = sample
     results = {"support": measures.support(sampled, models, rng)}

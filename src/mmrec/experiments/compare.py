@@ -115,7 +115,7 @@ class Assessment:
         for part in ("differences", "lists"):
             result[part] = {}
             for name, values in getattr(self, part).items():
-                result[part][name] = {key: value._asdict() for key, value in values.items()}
+                result[part][name] = {key: row._asdict() for key, row in values.items()}
         return result
 
 
@@ -158,14 +158,15 @@ def slice_masks(prepared: PreparedData, features: Features) -> dict[str, np.ndar
     """Masks of the test rows by name, from what the evidence rows tell of their user and item."""
     dataset, test, items = prepared.dataset, prepared.split.test, features.item
     data, evidence = dataset.data, prepared.split.evidence_rows
-    user_count = np.bincount(data.user[evidence], minlength=len(data.users))[data.user[test]]
-    item_count = np.bincount(data.item[evidence], minlength=len(data.items))[data.item[test]]
+    user, item = data.user[test], data.item[test]
+    user_count = np.bincount(data.user[evidence], minlength=len(data.users))[user]
+    item_count = np.bincount(data.item[evidence], minlength=len(data.items))[item]
     # (items,): photos or captions of the item itself, or of an evidence review
     item_photos = zip(dataset.item_photos, dataset.item_captions, strict=True)
     has_photo = np.array(list(map(any, item_photos)))
     for row in evidence:
         has_photo[data.item[row]] |= bool(dataset.photos[row] or dataset.review_captions[row])
-    photo = has_photo[data.item[test]]
+    photo = has_photo[item]
     tags = [tag for tag in PRICE_TAGS if tag in items.names]
     columns = list(map(items.names.index, tags))
     shares = items.dense[features.item_view[test]][:, columns]  # (m, tags)

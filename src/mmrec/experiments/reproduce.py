@@ -219,7 +219,8 @@ def reproduce_page(stacks: Stacks, path: Path, command: str) -> Path:
     """Write the page of what `reproduce` returned."""
     train, test, *leak = reproduction_tables(stacks)
     content: dict[str, Any] = {"train": train, "test": test, "leak": leak, "leak_charts": []}
-    for metric, title in (("auc", "ROC-AUC"), ("fpr", "FPR, points of 100")) if leak else ():
+    titles = {"auc": "ROC-AUC", "fpr": "FPR, points of 100"} if leak else {}
+    for metric, title in titles.items():
         gaps = {model: _leak(stacks, model, metric).interval for model in MODELS}
         chart = bar_chart(gaps, title, f"leak-{metric}", percent=metric == "fpr")
         content["leak_charts"].append(chart)

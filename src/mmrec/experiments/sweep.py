@@ -84,17 +84,14 @@ def _train_and_evaluate(
     probability = {"model": train_model(thinned).probability}
     probability["bias model"] = task.calibrate(choose_bias_model(task))
     weights = class_weights(task.label[task.split.train], config.training.loss)
-    label, test = task.label, task.split.test
-    return {name: evaluate(label[test], p[test], weights) for name, p in probability.items()}
+    test, label = task.split.test, task.label[task.split.test]
+    return {name: evaluate(label, p[test], weights) for name, p in probability.items()}
 
 
 def drop_dislikes(
     prepared: PreparedData, ratio: float, min_dislikes: int = 5
 ) -> PreparedData | None:
-    """Drop dislikes of evidence rows, so that there are `ratio` likes to each; test stays.
-
-    None where there are no more dislikes, or fewer than `min_dislikes` would stay in a part.
-    """
+    """Drop dislikes of evidence rows until there are `ratio` likes to each; None if too few are left."""
     config, split, label = prepared.config, prepared.split, prepared.label
 
     def thin(rows: np.ndarray) -> np.ndarray:
@@ -124,7 +121,8 @@ def _means(results: SweepResults) -> pl.DataFrame:
             for name, metrics in models.items():
                 rows.append((value, name, *map(metrics.get, _METRICS)))
     table = pl.DataFrame(rows, ["value", "model", *_METRICS], orient="row")
-    by_model, metric = table.group_by("value", "model", maintain_order=True), pl.col(*_METRICS)
+    by_model = table.group_by("value", "model", maintain_order=True)
+    metric = pl.col(*_METRICS)
     error = metric.std().fill_null(0) / pl.len().sqrt()
     return by_model.agg(metric.mean(), error.name.suffix("_error"), seeds=pl.len())
 

@@ -137,10 +137,12 @@ def draw_charts(comparison: Comparison, assessment: Assessment) -> dict[str, lis
     charts: dict[str, list[str]] = {"differences": [], "calibration": [], "training": []}
     for kind in _CURVES:
         charts[kind] = [_curve_chart(comparison, assessment, kind)]
-    for metric, title in (("auc", "ROC-AUC: right"), ("fpr_at_90", "FPR at TPR .90: left")):
-        bars = {name: gaps[metric].interval for name, gaps in assessment.differences.items()}
-        label, name = f"{title} is better", f"differences-{metric}"
-        charts["differences"].append(bar_chart(bars, label, name, percent=metric != "auc"))
+    fpr_title = "FPR at TPR .90: left is better"
+    for metric, title in (("auc", "ROC-AUC: right is better"), ("fpr_at_90", fpr_title)):
+        bars, name = {}, f"differences-{metric}"
+        for model, gaps in assessment.differences.items():
+            bars[model] = gaps[metric].interval
+        charts["differences"].append(bar_chart(bars, title, name, percent=metric != "auc"))
     for name in (assessment.reference, *comparison.trained):
         charts["calibration"].append(_calibration_chart(comparison, name))
     for name, trained in comparison.trained.items():
