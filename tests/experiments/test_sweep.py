@@ -17,12 +17,9 @@ from mmrec.experiments.sweep import SWEPT_SETTINGS, drop_dislikes, sweep, sweep_
 from mmrec.pipeline import open_models, prepare_data
 from pages import EVIL, assert_shown, read_page
 
-BASELINE = SMALL.model_copy(
-    update={
-        "ranker": RankerConfig(features="baseline", embedding_size=4, hidden_size=8),
-        "training": SMALL.training.model_copy(update={"epochs": 2}),
-    }
-)
+RANKER = RankerConfig(features="baseline", embedding_size=4, hidden_size=8)
+TRAINING = SMALL.training.model_copy(update={"epochs": 2})
+BASELINE = SMALL.model_copy(update={"ranker": RANKER, "training": TRAINING})
 
 
 @pytest.fixture(scope="module")

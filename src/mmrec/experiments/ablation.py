@@ -212,13 +212,11 @@ def synergy(results: Sequence[SeedResult]) -> Difference | None:
 
 def ablation_tables(results: Sequence[SeedResult]) -> list[ResultTable]:
     """One for each metric; where all coalitions were trained, what each group is worth."""
-    test = f"Student's t over {len(results)} splits of the same reviews (Nadeau & Bengio)"
     remarks = dict.fromkeys(remark for result in results for remark in result["remarks"])
-    notes = [
-        f"intervals (95%) and p, in pairs, by {test}; p is adjusted for all rows (Holm)",
-        "one training per row, where `mmrec fit` averages several (--ensemble)",
-        *remarks,
-    ]
+    notes = ["one training per row, where `mmrec fit` averages several (--ensemble)", *remarks]
+    if (count := len(results)) > 1:
+        test = f"Student's t over {count} splits of the same reviews (Nadeau & Bengio)"
+        notes.insert(0, f"intervals (95%) and p by {test}; p is adjusted for all rows (Holm)")
     if gap := synergy(results):
         meaning = "above 0 they complement each other, below they hold the same information"
         values = f"{gap.as_text(4)}, p {gap.p_value:.3f}"
