@@ -56,17 +56,24 @@ def svgs(page):
     return [ElementTree.fromstring(svg) for svg in re.findall("<svg.*?</svg>", page, re.DOTALL)]
 
 
+def descriptions(page):
+    """Of its charts, each of which must have one, and text."""
+    labels = []
+    for svg in svgs(page):
+        labels.append(svg.get("aria-label", ""))
+        assert svg.get("role") == "img"
+        assert len(labels[-1]) > 20
+        assert "nan" not in labels[-1]
+        assert svg.findtext("title") == labels[-1]
+        assert svg.findall(".//text")
+    return labels
+
+
 def read_page(path):
     """Descriptions of the charts of a page, and its text; the page must be inert."""
-    reader, descriptions = Reader(path.read_text(encoding="utf-8")), []
+    reader = Reader(path.read_text(encoding="utf-8"))
     reader.check()
-    for svg in svgs(reader.page):
-        descriptions.append(svg.get("aria-label", ""))
-        assert svg.get("role") == "img"
-        assert len(descriptions[-1]) > 20
-        assert "nan" not in descriptions[-1]
-        assert svg.findtext("title") == descriptions[-1]
-    return descriptions, reader.shown()
+    return descriptions(reader.page), reader.shown()
 
 
 def assert_shown(tables, text):
