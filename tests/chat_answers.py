@@ -4,8 +4,6 @@ An honest answer follows from the text alone, so that a test can tell what the m
 wrong is decided by a hash of the request and of how often it was sent.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

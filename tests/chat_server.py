@@ -3,8 +3,6 @@
 It runs in a thread of the test: `with serve(Behaviour(latency=0.1)) as server: ... server.url ...`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import json
@@ -237,12 +235,8 @@ def build_app(server):
         info, lines = find(server.files, order["input_file_id"])
         if order["endpoint"] != "/v1/chat/completions" or info["purpose"] != "batch":
             raise Refusal(400, "Invalid 'endpoint' or 'purpose'.", "invalid_value")
-        data = {
-            "id": f"batch_{len(server.batches) + 1:06}",
-            "object": "batch",
-            "status": "validating",
-            **order,
-        }
+        data = {"id": f"batch_{len(server.batches) + 1:06}", "object": "batch", "status": "validating"}
+        data |= order
         data |= dict.fromkeys(("output_file_id", "error_file_id", "errors"))
         data |= {"created_at": int(time.time()), "request_counts": {"total": 0, "completed": 0, "failed": 0}}
         server.batches[data["id"]] = Batch(data, lines.splitlines())

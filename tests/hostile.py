@@ -1,7 +1,5 @@
 """Hostile reviews: orders, forged marks, answers, noise, huge sizes, hidden characters."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 

@@ -1,7 +1,5 @@
 """A chat server that all tests of a file share."""
 
-from __future__ import annotations
-
 import pytest
 
 from chat_server import Behaviour, serve

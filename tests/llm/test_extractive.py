@@ -1,6 +1,6 @@
 """The extractive model: all that it says is in the review, and no other review can change it."""
 
-from __future__ import annotations
+import re
 
 import pytest
 
@@ -53,23 +53,21 @@ def write_summaries(model, groups):
     return write(model, Summary, "summary of item", groups)
 
 
-@pytest.mark.parametrize(
-    ("text", "tag"),
-    [
-        ("Not cheap, but fine.", "overpriced"),
-        ("Really expensive for such a small plate.", "overpriced"),
-        ("It is not worth the price.", "overpriced"),
-        ("Cheap and cheerful.", "cheap price"),
-        ("Affordable lunch, great prices.", "cheap price"),
-        ("Good value for money.", "fair price"),
-        ("It wasn't expensive at all.", "fair price"),
-        ("Worth every penny!", "fair price"),
-        ("We paid an absurd amount of money for tiny portions.", "overpriced"),
-        ("The soup was hot.", "none"),
-    ],
-)
-def test_price_tags_follow_phrases_and_meaning(model, text, tag):
-    assert write_notes(model, [text])[0].price == tag
+PRICES = {
+    "overpriced": """Not cheap, but fine.|Really expensive for such a small plate.|It is not worth the price.
+        We paid an absurd amount of money for tiny portions.""",
+    "cheap price": "Cheap and cheerful.|Affordable lunch, great prices.",
+    "fair price": "Good value for money.|It wasn't expensive at all.|Worth every penny!",
+    "none": "The soup was hot.",
+}
+
+
+@pytest.mark.parametrize("tag", PRICES)
+def test_price_tags_follow_phrases_and_meaning(model, tag):
+    texts = re.split(r"[|\n]\s*", PRICES[tag])
+    assert {text: note.price for text, note in zip(texts, write_notes(model, texts), strict=True)} == (
+        dict.fromkeys(texts, tag)
+    )
 
 
 def test_notes_hold_sentences_of_their_review(model):

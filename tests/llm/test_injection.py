@@ -1,7 +1,5 @@
 """Reviews with orders for the model: from one that obeys, each spoils only its own note."""
 
-from __future__ import annotations
-
 import json
 import unicodedata
 from typing import get_args
@@ -236,14 +234,7 @@ def test_in_two_levels_an_order_reaches_its_own_entity_alone():
 
 def test_texts_without_visible_characters_are_not_sent():
     annotator, model = open_annotator()
-    blank = [
-        "\u200b\u2060\ufeff",
-        "\U000e0041\U000e0042",
-        "\x00\x1b\x07",
-        "\u202e\u2066",
-        "\u3164\u115f",
-        "\ufe0f",
-    ]
+    blank = ["\u200b\u2060\ufeff", "\U000e0041\U000e0042", "\x00\x1b\x07", "\u202e\u2066", "ㅤᅟ", "️"]
     assert annotator.write_notes(blank) == [Note()] * len(blank)
     assert not model.prompts
 

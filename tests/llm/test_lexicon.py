@@ -1,7 +1,5 @@
 """Sentences lose no word, and the vocabulary of the extractive model is complete and aware of negation."""
 
-from __future__ import annotations
-
 import pytest
 
 from mmrec.llm.lexicon import Lexicon, Phrases, split_query, split_sentences, split_words

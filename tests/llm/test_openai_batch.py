@@ -1,7 +1,5 @@
 """Batches against a real server: submitted once, collected once, whatever is killed, lost or refused."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

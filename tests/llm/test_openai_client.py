@@ -1,7 +1,5 @@
 """The client against a real server that misbehaves: what is kept, repaired, given up, and what it costs."""
 
-from __future__ import annotations
-
 import asyncio
 import sqlite3
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Answers of language models: which are accepted, which are rejected and why, and in what time."""
 
-from __future__ import annotations
-
 import json
 import re
 import unicodedata
@@ -297,37 +295,33 @@ SOURCES = [
 ]
 
 
-@pytest.mark.parametrize(
-    "sentence",
-    [
-        "Rich, cheap ramen and a friendly cook, though service is slow on Fridays.",
-        "Somebody says that “the ramen was rich and cheap”.",
-        "Somebody says “slow service”.",
-        "Mr Sato is a friendly cook, but service was slow, 40 minutes.",
-        "Friendly.",
-    ],
-)
-def test_a_sentence_may_state_what_its_sources_do(sentence):
-    check_supported(sentence, SOURCES)
+SUPPORTED = """
+Rich, cheap ramen and a friendly cook, though service is slow on Fridays.
+Somebody says that “the ramen was rich and cheap”.
+Somebody says “slow service”.
+Mr Sato is a friendly cook, but service was slow, 40 minutes.
+Friendly.
+"""
+UNSUPPORTED = """
+quotes: Guests say “the best ramen in town”.
+quotes: They wrote "rich and very cheap".
+30: Rich and cheap ramen, 30 minutes.
+chef: Cheap ramen by Chef Tanaka.
+sushi: Sushi, rich and cheap.
+rooftop: Rich and cheap ramen, and a rooftop bar.
+not: The ramen was not rich.
+bad: Bad ramen.
+five: Five stars, rich ramen.
+"""
 
 
-@pytest.mark.parametrize(
-    ("sentence", "reason"),
-    [
-        ("Guests say “the best ramen in town”.", "quotes"),
-        ('They wrote "rich and very cheap".', "quotes"),
-        ("Rich and cheap ramen, 30 minutes.", "30"),
-        ("Cheap ramen by Chef Tanaka.", "chef"),
-        ("Sushi, rich and cheap.", "sushi"),
-        ("Rich and cheap ramen, and a rooftop bar.", "rooftop"),
-        ("The ramen was not rich.", "not"),
-        ("Bad ramen.", "bad"),
-        ("Five stars: rich ramen.", "five"),
-    ],
-)
-def test_a_sentence_may_state_nothing_else(sentence, reason):
-    with pytest.raises(UnusableAnswer, match=reason):
+def test_a_sentence_may_state_what_its_sources_do_and_nothing_else():
+    for sentence in SUPPORTED.strip().splitlines():
         check_supported(sentence, SOURCES)
+    for line in UNSUPPORTED.strip().splitlines():
+        reason, sentence = line.split(": ")
+        with pytest.raises(UnusableAnswer, match=reason):
+            check_supported(sentence, SOURCES)
 
 
 def test_a_reason_is_parsed_from_its_field_and_checked():

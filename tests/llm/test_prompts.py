@@ -1,7 +1,5 @@
 """Prompts: the paper's word for word; texts are sanitized, fitted, and cannot break out of their frames."""
 
-from __future__ import annotations
-
 import random
 import re
 import unicodedata

@@ -1,7 +1,5 @@
 """A local instruct model: the real loading code on a tiny random one, whose nonsense depends on the input."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace
