@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 _SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
 _SENTENCES = (
     "a plate of noodles with vegetables on a wooden table",
@@ -18,10 +19,8 @@ _SENTENCES = (
 )
 _SMALL: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 _CHAT = (
-    "{% for message in messages %}"
-    "{{ '<s>' + message['role'] + '\n' + message['content'] + '</s>\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<s>assistant\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<s>' + message['role'] + '\n' + message['content'] + '</s>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<s>assistant\n' }}{% endif %}"
 )
 
 
@@ -29,41 +28,33 @@ def results_in_blocks(model, photos, size):
     """What a captioner or an image encoder computes of photos, which come in blocks of a size."""
     numbered = list(enumerate(photos))
     blocks = (numbered[start : start + size] for start in range(0, len(numbered), size))
-    results = dict(model.compute(blocks))
-    return [results[number] for number, _ in numbered]
+    return [result for _, result in sorted(model.compute(blocks), key=lambda pair: pair[0])]
 
 
 def byte_tokenizer(size=400):
     """A byte-level BPE tokenizer, trained here and now, that can spell everything."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
 
     base = Tokenizer(models.BPE())
     base.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     base.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=_SPECIAL, initial_alphabet=alphabet, show_progress=False
-    )
+    options = {"special_tokens": _SPECIAL, "initial_alphabet": pre_tokenizers.ByteLevel.alphabet()}
+    trainer = trainers.BpeTrainer(vocab_size=size, show_progress=False, **options)
     base.train_from_iterator(_SENTENCES * 5, trainer)
-    return _wrapped(base)
+    return PreTrainedTokenizerFast(tokenizer_object=base, padding_side="left", **_TOKENS)
 
 
-def word_tokenizer():
+def _word_tokenizer():
     """A tokenizer whose tokens are whole words, so that even nonsense is made of words."""
     from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
 
     words = sorted({word for text in _SENTENCES[:-1] for word in text.replace(",", "").split()})
     vocabulary = {word: index for index, word in enumerate([*_SPECIAL, *words])}
     base = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     base.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return _wrapped(base)
-
-
-def _wrapped(base):
-    from transformers import PreTrainedTokenizerFast
-
-    tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-    return PreTrainedTokenizerFast(tokenizer_object=base, padding_side="left", **tokens)
+    return PreTrainedTokenizerFast(tokenizer_object=base, padding_side="left", **_TOKENS)
 
 
 def drop_tensor(folder, name):
@@ -89,7 +80,7 @@ def _blip_parts():
     """Image processor and tokenizer of BLIP, and the token ids of its language model."""
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-    tokenizer = word_tokenizer()
+    tokenizer = _word_tokenizer()
     special = {"vocab_size": len(tokenizer), **_special(tokenizer)}
     return BlipImageProcessorPil(size={"height": 32, "width": 32}), tokenizer, special
 

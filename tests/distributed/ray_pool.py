@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from itertools import chain
 
 from mmrec.cache.store import Store
 from mmrec.config import EngineConfig
@@ -22,10 +23,9 @@ def run(pool, job, names, size):
 
 
 def _pids(blocks):
-    for block in blocks:
-        for number, _ in block:
-            time.sleep(0.02)  # so that one worker cannot take all blocks
-            yield number, os.getpid()
+    for number, _ in chain.from_iterable(blocks):
+        time.sleep(0.02)  # so that one worker cannot take all blocks
+        yield number, os.getpid()
 
 
 def worker_pids(pool):

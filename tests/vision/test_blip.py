@@ -12,8 +12,7 @@ from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ModelError
 from mmrec.llm.types import Answer
 from mmrec.vision.blip import BlipCaptioner
-from mmrec.vision.captioner import LOCAL_CAPTIONERS
-from mmrec.vision.types import caption_fault
+from mmrec.vision.captioner import LOCAL_CAPTIONERS, caption_fault
 from tiny_models import (
     drop_tensor,
     edit_json,
@@ -29,26 +28,24 @@ HUB_MODELS = [model for _, model in LOCAL_CAPTIONERS.values()]
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def tiny(tmp_path_factory):
     base = tmp_path_factory.mktemp("models")
-    return {
-        "tiny blip-2": tiny_blip2_folder(base / "tiny-blip-2"),
-        "tiny blip": tiny_blip_folder(base / "tiny-blip"),
-    }
+    folders = tiny_blip2_folder(base / "tiny-blip-2"), tiny_blip_folder(base / "tiny-blip")
+    return {folder.name: BlipCaptioner(str(folder), placement=FP32) for folder in folders}
 
 
-@pytest.fixture(scope="module", params=["tiny blip-2", "tiny blip", *HUB_MODELS])
-def captioner(request, folders):
-    if request.param in folders:
-        return BlipCaptioner(str(folders[request.param]), placement=FP32)
+@pytest.fixture(scope="module", params=["tiny-blip-2", "tiny-blip", *HUB_MODELS])
+def captioner(request, tiny):
+    if request.param in tiny:
+        return tiny[request.param]
     if Weights.find(request.param) is None:
         pytest.skip(f"the weights of {request.param} are not here")
     return BlipCaptioner(request.param)
 
 
 @pytest.fixture(scope="module")
-def blip2(folders):
-    return BlipCaptioner(str(folders["tiny blip-2"]), placement=FP32)
+def blip2(tiny):
+    return tiny["tiny-blip-2"]
 
 
 def test_a_caption_depends_on_its_photo_alone(captioner, photos):
@@ -65,8 +62,7 @@ def test_faulty_captions_are_generated_again_or_failures(captioner, photos):
     answers = results_in_blocks(captioner, photos, 4)
     for answer in answers:
         if isinstance(answer, Failure):
-            assert answer.final
-            assert answer.reason.endswith("(twice)")
+            assert (answer.final, answer.reason[-7:]) == (True, "(twice)")
         else:
             assert caption_fault(answer.text) is None
     if captioner.provenance["model"] == "tiny-blip-2":
@@ -74,14 +70,12 @@ def test_faulty_captions_are_generated_again_or_failures(captioner, photos):
         loops = ["loops" in str(caption_fault(text)) for text in greedy]
         repaired = [answer for answer, loop in zip(answers, loops, strict=True) if loop]
         assert any(isinstance(answer, Answer) for answer in repaired)
-        assert "asked again" in captioner.status()
 
 
-def test_a_caption_that_is_useless_twice_fails_with_the_reason(folders, photos, monkeypatch):
-    captioner = BlipCaptioner(str(folders["tiny blip"]), placement=FP32)
-    monkeypatch.setattr(captioner, "_generate", lambda photos, options: ["a photo of"] * len(photos))
+def test_a_caption_that_is_useless_twice_fails_with_the_reason(blip2, photos, monkeypatch):
+    monkeypatch.setattr(blip2, "_generate", lambda photos, options: ["a photo of"] * len(photos))
     failure = Failure("caption says nothing: a photo of (twice)")
-    assert results_in_blocks(captioner, photos[:1], 1) == [failure]
+    assert results_in_blocks(blip2, photos[:1], 1) == [failure]
 
 
 def test_a_batch_that_exceeds_the_memory_is_halved(blip2, photos, monkeypatch):
@@ -100,8 +94,8 @@ def test_a_batch_that_exceeds_the_memory_is_halved(blip2, photos, monkeypatch):
         results_in_blocks(blip2, photos, 7)
 
 
-def test_bf16_gives_similar_captions_under_another_key(folders, blip2, photos):
-    fast = BlipCaptioner(str(folders["tiny blip-2"]), placement=Placement("cpu", "bf16"))
+def test_bf16_gives_similar_captions_under_another_key(blip2, photos):
+    fast = BlipCaptioner(blip2.name, placement=Placement("cpu", "bf16"))
     assert blip2.provenance != fast.provenance
     pairs = zip(results_in_blocks(blip2, photos, 7), results_in_blocks(fast, photos, 7), strict=True)
     assert sum(first == second for first, second in pairs) >= 4
@@ -121,11 +115,9 @@ def test_bf16_gives_similar_captions_under_another_key(folders, blip2, photos):
         (tiny_chat_folder, "is a model of type llama; blip-2 or blip is needed"),
     ],
 )
-def test_a_folder_without_a_usable_model_is_an_error_with_the_remedy(
-    folders, photos, tmp_path, damage, message
-):
+def test_a_folder_without_a_usable_model_is_an_error(blip2, photos, tmp_path, damage, message):
     """`damage` is a file that is missing, or a function that damages the folder."""
-    folder = Path(shutil.copytree(folders["tiny blip-2"], tmp_path / "model"))
+    folder = Path(shutil.copytree(blip2.name, tmp_path / "model"))
     if isinstance(damage, str):
         (folder / damage).unlink()
     else:

@@ -1,5 +1,6 @@
 """Photos through the store: each file is seen by a model once; and vectors by ResNet."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from mmrec.config import VisionConfig
 from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ModelError
 from mmrec.llm.types import Answer
-from mmrec.vision.image_features import ImageEncoder, PhotoAnnotator
+from mmrec.vision.image_features import Captions, ImageEncoder, PhotoAnnotator
 from tiny_models import results_in_blocks, tiny_chat_folder, tiny_resnet_folder
 
 FP32 = Placement("cpu", "fp32")
@@ -25,18 +26,15 @@ class SizeCaptioner:
     provenance = {"kind": "caption", "model": "stub"}  # noqa: RUF012
 
     def __init__(self, faulty=None):
-        self.blocks = []
-        self.faulty = faulty
+        self.blocks, self.faulty = [], faulty
 
     def compute(self, photos):
         for block in photos:
             self.blocks.append([photo.size for _, photo in block])
             assert {photo.mode for _, photo in block} == {"RGB"}
             for number, photo in block:
-                if photo.size == self.faulty:
-                    yield number, Failure("caption loops: a a a a (twice)")
-                else:
-                    yield number, Answer(text=f"{photo.width} by {photo.height}")
+                caption = Answer(text=f"{photo.width} by {photo.height}")
+                yield number, Failure("caption loops: a (twice)") if photo.size == self.faulty else caption
 
     def status(self):
         return ""
@@ -60,8 +58,7 @@ def test_each_file_is_captioned_once_ever(store, draw):
     assert annotator.count_uncaptioned([*paths, twin], captioner) == 7
     captions = annotator.caption_photos([*paths, twin, paths[0]], captioner)
     expected = {path: f"{width} by 20" for width, path in enumerate(paths, 10)} | {twin: "12 by 20"}
-    assert captions.texts == expected
-    assert not captions.failures
+    assert captions == Captions(expected, Counter())
     assert str(captions) == ""
     assert [len(block) for block in captioner.blocks] == [3, 3, 1]
     again = SizeCaptioner()
@@ -89,27 +86,20 @@ def test_photos_without_a_caption_are_counted_with_the_reason(store, tmp_path, d
 
 
 def test_a_whole_block_of_broken_photos_is_no_block(store, tmp_path, draw):
-    paths = [str(tmp_path / f"{number}.png") for number in range(6)]
-    for number, path in enumerate(paths):
-        Path(path).write_bytes(b"no photo %d" % number)
-    captioner = SizeCaptioner()
-    captions = PhotoAnnotator(store, 10**6).caption_photos([*paths, draw(9)], captioner)
+    paths, captioner = [tmp_path / f"{number}.png" for number in range(6)], SizeCaptioner()
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    captions = PhotoAnnotator(store, 10**6).caption_photos([*map(str, paths), draw(9)], captioner)
     assert captioner.blocks == [[(9, 20)]]
     assert captions.failures == {"photo cannot be read": 6}
 
 
-def test_photos_of_every_mode_come_as_rgb(store, draw):
-    modes = {**dict.fromkeys(["L", "RGBA", "P", "1", "LA"], "png"), "CMYK": "jpg"}
-    paths = [draw(21, name=f"{mode}.{ending}", mode=mode) for mode, ending in modes.items()]
-    paths.append(draw(21, name="a.gif", mode="P"))
-    captions = PhotoAnnotator(store, 10**6).caption_photos(paths, SizeCaptioner())
-    assert captions.texts == dict.fromkeys(paths, "21 by 20")
-
-
-def test_large_photos_are_made_small_before_they_wait_for_the_model(store, draw):
-    paths = [draw(4096, 2048), draw(5000, 1)]
-    texts = PhotoAnnotator(store, 10**8).caption_photos(paths, SizeCaptioner()).texts
-    assert [texts[path] for path in paths] == ["1024 by 512", "1024 by 1"]
+def test_photos_of_every_mode_come_as_rgb_and_small_ones(store, draw):
+    modes = {"1.png": "1", "l.png": "L", "la.png": "LA", "rgba.png": "RGBA", "p.png": "P", "p.gif": "P"}
+    expected = {draw(21, name=name, mode=mode): "21 by 20" for name, mode in modes.items()}
+    expected |= {draw(21, name="cmyk.jpg", mode="CMYK"): "21 by 20"}
+    expected |= {draw(4096, 2048): "1024 by 512", draw(5000, 1): "1024 by 1"}
+    assert PhotoAnnotator(store, 10**8).caption_photos(expected, SizeCaptioner()).texts == expected
 
 
 @pytest.fixture(scope="module", params=["tiny resnet", VisionConfig().image_model])
@@ -129,12 +119,11 @@ def test_vectors_go_through_the_store_too(store, draw, image_model):
     encoder, paths = ImageEncoder(image_model, placement=FP32), [draw(30), draw(40)]
     vectors = PhotoAnnotator(store, 10**6).encode_photos([*paths, paths[0], "gone.png"], encoder)
     assert list(vectors) == paths
-    expected = (encoder.width,), np.dtype(np.float16)
-    assert {(vector.shape, vector.dtype) for vector in vectors.values()} == {expected}
     assert store.counts() == {"image vector": 2}
     again = ImageEncoder(image_model, placement=FP32)
     again._forward = None
     for path, vector in PhotoAnnotator(store, 10**6).encode_photos(paths, again).items():
+        assert (vector.shape, vector.dtype) == ((encoder.width,), np.float16)
         assert np.array_equal(vector, vectors[path])
 
 

@@ -1,7 +1,4 @@
-"""Models that compute on workers; the driver has their provenance and stores results.
-
-Only the driver calls paid APIs: the death of a worker costs computing time and never a call.
-"""
+"""Models that compute on workers; the driver alone stores results and calls paid APIs."""
 
 from __future__ import annotations
 
@@ -16,18 +13,17 @@ from PIL import Image
 
 from mmrec.cache.store import Failure, Store
 from mmrec.config import Config, EncoderConfig
-from mmrec.distributed.workers import Job, Loaded, Rows, WorkerPool, worker_pool
+from mmrec.distributed.workers import Job, Loaded, Rows, worker_pool
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.encoder.weights import Placement
 from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.factory import open_language_model
 from mmrec.llm.types import AnswerStream, LanguageModel, PromptBlocks, Task
-from mmrec.vision.captioner import LOCAL_CAPTIONERS, open_captioner
+from mmrec.vision.captioner import LOCAL_CAPTIONERS, Captioner, PhotoBlocks, open_captioner
 from mmrec.vision.image_features import ImageEncoder
-from mmrec.vision.types import Captioner, PhotoBlocks
 
+# Stands for every task of a language model, since one job serves them all.
 _ANY_TASK = Task("answer", "", None, 0)
-"""Stands for every task of a language model, since one job serves them all."""
 
 
 class RemoteEncoder(Encoder):
@@ -52,18 +48,17 @@ class RemoteEncoder(Encoder):
 class _RemoteModel:
     """A model whose rows workers compute; the local one, never loaded, has all else."""
 
-    def __init__(self, local: Any, pool: WorkerPool, load: Callable[[], Loaded]) -> None:
-        self._local, self._pool, self._load = local, pool, load
+    def __init__(self, local: Any, config: Config, load: Callable[[], Loaded]) -> None:
+        self._local, self._pool, self._load = local, worker_pool(config.engine), load
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._local, name)
 
     def generate(self, prompts: PromptBlocks) -> AnswerStream:
-        """Answer prompts in any order, as a language model does."""
         return self._pool.map_rows(Job(self._local.provenance(_ANY_TASK), self._load), prompts)
 
     def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Any]]:
-        """Caption or encode photos in any order; Ray copies (h, w, 3) arrays once."""
+        # Ray copies (h, w, 3) arrays once.
         arrays = ([(number, np.asarray(photo)) for number, photo in block] for block in photos)
         return self._pool.map_rows(Job(self._local.provenance, self._load), arrays)
 
@@ -81,13 +76,13 @@ class _RemoteExtractiveModel(ExtractiveModel):
         self._load = partial(_load_extractive_model, worker_config)
 
     def generate(self, prompts: PromptBlocks) -> AnswerStream:
-        """Answer prompts, all of one task."""
-        first = next(prompts)
+        first = next(prompts)  # all are of one task
         task, prompts = first[0][1].task, chain([first], prompts)
         if task.name != "note":
             yield from super().generate(prompts)
             return
-        for number, result in self._pool.map_rows(Job(self.provenance(task), self._load), prompts):
+        job = Job(self.provenance(task), self._load)
+        for number, result in self._pool.map_rows(job, prompts):
             if not isinstance(result, Failure):
                 result, vectors = result
                 if vectors:
@@ -104,31 +99,30 @@ def remote_language_model(
         return _RemoteExtractiveModel(config, encoder, store)
     if kind != "transformers":
         return local
-    pool = worker_pool(config.engine)
-    placement = pool.placement
+    placement = worker_pool(config.engine).placement
     if placement.device == "cuda":
         placement = replace(placement, precision="bf16")  # some models overflow in fp16
     local = open_language_model(config, encoder, store, placement=placement)
     load = partial(_load_language_model, config, placement)
-    return cast(LanguageModel, _RemoteModel(local, pool, load))
+    return cast(LanguageModel, _RemoteModel(local, config, load))
 
 
 def remote_captioner(local: Captioner, config: Config) -> Captioner:
     """A captioner on workers; one behind HTTP, and the builtin one, stay here."""
     if config.vision.captioner.partition(":")[0] not in LOCAL_CAPTIONERS:
         return local
-    pool = worker_pool(config.engine)
-    open_model = partial(open_captioner, config, placement=pool.placement)
+    placement = worker_pool(config.engine).placement
+    open_model = partial(open_captioner, config, placement=placement)
     load = partial(_load_photo_model, open_model)
-    return cast(Captioner, _RemoteModel(open_model(), pool, load))
+    return cast(Captioner, _RemoteModel(open_model(), config, load))
 
 
 def remote_image_encoder(config: Config) -> ImageEncoder:
     """The image encoder on workers."""
-    vision, pool = config.vision, worker_pool(config.engine)
-    open_model = partial(ImageEncoder, vision.image_model, vision.image_revision, pool.placement)
+    vision, placement = config.vision, worker_pool(config.engine).placement
+    open_model = partial(ImageEncoder, vision.image_model, vision.image_revision, placement)
     load = partial(_load_photo_model, open_model)
-    return cast(ImageEncoder, _RemoteModel(open_model(), pool, load))
+    return cast(ImageEncoder, _RemoteModel(open_model(), config, load))
 
 
 @cache

@@ -1,8 +1,7 @@
 """One model trained by several workers (Ray Train), each on its shard of every batch.
 
 Gradients are summed in every step, and random numbers drawn for entire batches: all workers have
-the weights of one process, up to rounding. When a worker dies, training starts again: it takes
-minutes, and checkpoints would need a folder that all machines share.
+the weights of one process, up to rounding. When a worker dies, training starts again.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class _WorkerShard(Shard):
         return self._start, self._batch_size
 
     def all_reduce(self, tensors: Sequence[Tensor]) -> None:
-        # In one message, since workers wait for each other at every message.
+        # In one message, since workers wait for each other at every one.
         flat = torch.cat([tensor.flatten() for tensor in tensors])
         distributed.all_reduce(flat)
         sums = torch.split(flat, [tensor.numel() for tensor in tensors])
@@ -50,10 +49,9 @@ class _WorkerShard(Shard):
 def train_on_workers(config: EngineConfig, batch_size: int, train: Callable[[Shard], T]) -> T:
     """Train on workers, each with its shard of batches; return what the first returns.
 
-    Each has at least 128 rows of a batch: with fewer, they wait for each other more than they
-    compute. An error of mmrec is raised here; others, or repeated deaths, are a ModelError.
+    An error of mmrec is raised here; others, or repeated deaths, are a ModelError.
     """
-    limit = batch_size // 128
+    limit = batch_size // 128  # with fewer rows, workers wait more than they compute
     if min(limit, config.workers or limit) < 2:
         return train(Shard())
     ray = connect(config)
@@ -66,7 +64,7 @@ def train_on_workers(config: EngineConfig, batch_size: int, train: Callable[[Sha
 
     console.print(f"- training on {workers} workers", markup=False)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = TorchTrainer(
+        trainer: Any = TorchTrainer(
             _train_on_this_worker,
             # A reference, so that features are sent to a machine once.
             train_loop_config={"train": ray.put(train)},
@@ -75,12 +73,12 @@ def train_on_workers(config: EngineConfig, batch_size: int, train: Callable[[Sha
             run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(max_failures=3)),
         )
         try:
-            result: Any = trainer.fit()  # its class does not declare `return_value`
+            result = trainer.fit().return_value
         except ray.train.TrainingFailedError as error:
             raise ModelError(f"training on {workers} workers failed: {error}") from error
-    if isinstance(result.return_value, MmrecError):
-        raise result.return_value
-    return result.return_value
+    if isinstance(result, MmrecError):
+        raise result
+    return result
 
 
 def _train_on_this_worker(config: dict[str, Any]) -> Any:

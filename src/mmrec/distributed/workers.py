@@ -1,8 +1,7 @@
 """Workers of a Ray cluster that hold models and compute blocks of rows, in any order.
 
-Every worker has one block at a time; that of a dead worker goes to any other. Ray's own means
-were tried and left: its ActorPool takes all blocks at once and loses which one failed, and an actor
-that Ray restarts keeps its block until there is room, which after the loss of a machine may be never.
+Every worker has one block at a time; that of a dead worker goes to any other. (Ray's ActorPool
+loses which block failed, and an actor that Ray restarts may wait for room for ever.)
 """
 
 from __future__ import annotations
@@ -24,11 +23,13 @@ from mmrec.encoder.weights import Placement
 from mmrec.errors import ConfigError, MmrecError, ModelError
 
 Rows = list[tuple[int, Any]]
-"""A block of numbered rows."""
+"""A block of numbered rows, or of their results."""
 RowFunction = Callable[[Iterator[Rows]], Iterable[tuple[int, Any]]]
 """Takes blocks of numbered rows, gives numbered results or failures in any order."""
 Loaded = tuple[Provenance, RowFunction]
 """What determines results, as a worker has it, and the function of rows."""
+# Rows, and how many workers may die over them until they are computed one by one.
+_Block = tuple[Rows, int]
 
 
 @dataclass(frozen=True)
@@ -39,25 +40,17 @@ class Job:
     load: Callable[[], Loaded]
 
 
-_Block = tuple[Rows, int]
-"""Rows, and how many workers may die over them until they are computed one by one."""
-
-
 class WorkerPool:
-    """The workers of a cluster; each loads and keeps the model of every job that it gets.
-
-    Nothing starts before there are rows, but `placement` joins a cluster at an address.
-    """
+    """The workers of a cluster; each keeps the models of all its jobs."""
 
     max_failures = 20  # rows in succession; after that the rows are not to blame
     max_failed_starts = 5  # workers in succession that die before they are up
 
     def __init__(self, config: EngineConfig) -> None:
-        self._config = config
+        self._config, self._lock = config, threading.Lock()
         self._idle: list[Any] = []
         self._starting: dict[Any, Any] = {}  # reference to a sign of life -> worker
         self._failures = self._failed_starts = 0  # in succession
-        self._lock = threading.Lock()
 
     @cached_property
     def placement(self) -> Placement:
@@ -70,19 +63,17 @@ class WorkerPool:
     def map_rows(self, job: Job, blocks: Iterator[Rows]) -> Generator[tuple[int, Any]]:
         """Numbered results of rows, in any order; takes a block when a worker is idle.
 
-        A row that raises, or over which two workers die, becomes a failure; an error of mmrec is
-        raised here. Threads take turns. A ModelError says that workers cannot start, have another
-        model, or fail on row after row.
+        A row that raises, or over which two workers die, becomes a failure. A ModelError says that
+        workers cannot start, have another model, or fail on row after row.
         """
         retries: deque[_Block] = deque()
         source: Iterator[_Block] = ((rows, 2) for rows in blocks)
         pending: dict[Any, tuple[Any, _Block]] = {}  # by reference to results
-        results: list[tuple[int, Any]] = []
+        results: Rows = []
         with self._lock:
-            self._failures = 0
+            self._failures = self._failed_starts = 0
             if not self._idle and not self._starting:
-                count = self._config.workers or self._gpus or core_count(self._ray)
-                for _ in range(count):
+                for _ in range(self._config.workers or self._gpus or core_count(self._ray)):
                     self._start_worker()
             try:
                 while True:
@@ -134,20 +125,17 @@ class WorkerPool:
         except self._ray.exceptions.RayError as error:
             self._failed_starts += 1
             if self._failed_starts == self.max_failed_starts:
-                self._failed_starts = 0
                 self.stop_workers()
                 mend = "every machine needs the same mmrec and extras"
                 raise ModelError(f"workers cannot start: {_summary(error)}; {mend}") from error
             self._start_worker()
 
-    def _collect(
-        self, ready: Any, worker: Any, block: _Block, retries: deque[_Block]
-    ) -> list[tuple[int, Any]]:
-        """Results of a block; a failed one is retried, whole or row by row, or given up."""
+    def _collect(self, ready: Any, worker: Any, block: _Block, retries: deque[_Block]) -> Rows:
+        """Results of a block; a failed one is retried, whole or by row, or given up."""
         error: BaseException
         rows, attempts = block
         try:
-            results: list[tuple[int, Any]] = self._ray.get(ready)
+            results: Rows = self._ray.get(ready)
         except self._ray.exceptions.RayTaskError as raised:
             self._idle.append(worker)
             error, attempts = raised.cause or raised, 0  # it would raise again
@@ -169,8 +157,8 @@ class WorkerPool:
             self._failures += 1
             if self._failures == self.max_failures:
                 raise ModelError(
-                    f"workers failed on {self._failures} rows in succession, the last time with "
-                    f"{_summary(error)}; results until then are kept, so run it again to go on"
+                    f"workers failed on {self._failures} rows in succession, the last time "
+                    f"with {_summary(error)}; results are kept, so run it again to go on"
                 ) from error
             ((number, _),) = rows
             return [(number, Failure(f"a worker failed: {_summary(error)}", final=False))]
@@ -182,22 +170,18 @@ worker_pool = cache(WorkerPool)
 
 
 def connect(config: EngineConfig) -> Any:
-    """The module `ray`, connected to a cluster; an existing connection stays as it is.
-
-    A ConfigError says that Ray is not installed, or there is no cluster at the address.
-    """
+    """The module `ray`, connected; a ConfigError without Ray or a cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
     except ImportError as error:
-        mend = "pip install 'mmrec[ray]'"
-        raise ConfigError(f"--engine ray needs the packages of: {mend}") from error
+        message = "--engine ray needs the packages of: pip install 'mmrec[ray]'"
+        raise ConfigError(message) from error
     if ray.is_initialized():
         return ray
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if config.address is None:
-        # Workers import what this process does.
-        paths = os.pathsep.join(filter(None, sys.path))
+        paths = os.pathsep.join(filter(None, sys.path))  # what this process imports
         options |= {
             "num_cpus": config.workers or os.cpu_count(),
             "object_store_memory": 512 * 2**20,  # containers have little shared memory
@@ -208,11 +192,12 @@ def connect(config: EngineConfig) -> Any:
         # "local" starts a cluster; without it Ray looks for an earlier one.
         ray.init(config.address or "local", **options)
     except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"--engine ray: no cluster at {config.address or 'this machine'}: {error}; start one with "
-            "`ray start --head`, and where it has a token, set RAY_AUTH_MODE=token and have the token "
-            "here (docs/cluster.md)"
-        ) from error
+        mend = (
+            "start one with `ray start --head`, and where it has a token, set RAY_AUTH_MODE=token "
+            "and have the token here (docs/cluster.md)"
+        )
+        place = config.address or "this machine"
+        raise ConfigError(f"--engine ray: no cluster at {place}: {error}; {mend}") from error
     return ray
 
 
@@ -230,10 +215,9 @@ class _Worker:
     def __init__(self) -> None:
         self._functions: dict[str, RowFunction] = {}
 
-    def sign_of_life(self) -> None:
-        """Returns when the worker is up."""
+    def sign_of_life(self) -> None: ...
 
-    def compute(self, job: Job, rows: Rows) -> list[tuple[int, Any]]:
+    def compute(self, job: Job, rows: Rows) -> Rows:
         name = json.dumps(job.provenance, sort_keys=True)
         if name not in self._functions:
             provenance, function = job.load()
@@ -241,8 +225,8 @@ class _Worker:
             if provenance != expected:
                 keys = [key for key in expected if provenance.get(key) != expected[key]]
                 raise ModelError(
-                    f"a worker has another {expected['kind']}: its {', '.join(keys)} differs from "
-                    "this process's; every machine needs the same weights and the same mmrec"
+                    f"a worker has another {expected['kind']}: its {', '.join(keys)} differs; "
+                    "every machine needs the same weights and the same mmrec"
                 )
             self._functions[name] = function
         # A list, since what is raised half-way is then the error of the entire block.

@@ -21,8 +21,8 @@ from mmrec.features.tables import EvidenceSums
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.lexicon import split_query
 from mmrec.llm.types import PRICE_TAGS, Note, Review, Summary
+from mmrec.vision.captioner import Captioner
 from mmrec.vision.image_features import Captions, ImageEncoder, PhotoAnnotator
-from mmrec.vision.types import Captioner
 
 
 @dataclass(frozen=True)

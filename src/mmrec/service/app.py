@@ -38,10 +38,8 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        store = open_live_store(model, config)
-        recommender = Recommender.load(model)
-        sentences = config.sentences
-        app.state.service = RecommendationService(recommender, store, sentences=sentences)
+        recommender, store = Recommender.load(model), open_live_store(model, config)
+        app.state.service = RecommendationService(recommender, store, config.sentences)
         yield
         store.close()
 
@@ -73,7 +71,7 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
     # This middleware goes around all others, so that refused requests are counted too.
     registry = CollectorRegistry()  # the global one would mix applications of a process
     instrumentator = Instrumentator(should_group_status_codes=False, registry=registry)
-    instrumentator.add(_group_unknown_methods, metrics.default(registry=registry), _log_request)
+    instrumentator.add(_log_request, metrics.default(registry=registry))
     options: dict[str, Any] = {"tags": ["service"], "responses": error_responses(413)}
     instrumentator.instrument(app).expose(app, response_class=PlainTextResponse, **options)
     return app
@@ -89,8 +87,7 @@ def read_keys(path: Path) -> list[str]:
     try:
         lines = map(str.strip, path.read_text().splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        reason = type(error).__name__
-        raise ConfigError(f"--keys {path}: cannot be read ({reason})") from error
+        raise ConfigError(f"--keys {path}: cannot be read ({type(error).__name__})") from error
     if not (keys := [line for line in lines if line and not line.startswith("#")]):
         raise ConfigError(f"--keys {path}: the file has no key; write one a line")
     return keys
@@ -127,13 +124,10 @@ async def _handle_error(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": message, "request_id": request_id}, status, headers)
 
 
-def _group_unknown_methods(info: metrics.Info) -> None:
-    """A client can invent methods, and every label value is a time series of its own."""
+def _log_request(info: metrics.Info) -> None:
+    # Clients can invent methods, and in the metrics each would be a time series.
     if info.method not in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
         info.method = "other"
-
-
-def _log_request(info: metrics.Info) -> None:
     line = {
         "method": info.method,
         "route": info.modified_handler,

@@ -19,8 +19,7 @@ class Entry(DeclarativeBase):
     """What was added while a model was served; numbered in the order of arrival."""
 
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    note: Mapped[str] = mapped_column(Text)
-    """A `Note` as JSON: only the process that receives an entry annotates it."""
+    note: Mapped[str] = mapped_column(Text)  # a `Note` as JSON
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
@@ -52,10 +51,9 @@ AnyEntry = TypeVar("AnyEntry", bound=Entry)
 
 
 class LiveStore:
-    """Live reviews and items in the database at a URL; missing tables are created.
+    """Live reviews and items in a database; missing tables are created.
 
-    A ConfigError says that the database is of another kind, or its driver not installed; a
-    StoreError, also of methods, that it cannot be reached.
+    Raises a ConfigError for a wrong URL or a missing driver, else a StoreError.
     """
 
     def __init__(self, url: str) -> None:
@@ -77,21 +75,21 @@ class LiveStore:
         try:
             with self._session(write=True) as session:
                 session.add(entry)
+                return True
         except IntegrityError:
             return False
-        return True
 
-    def since(self, table: type[AnyEntry], number: int, limit: int = 1000) -> list[AnyEntry]:
-        """The next entries after a number, in order and without photos."""
-        query = select(table).where(table.number > number).order_by(table.number).limit(limit)
+    def since(self, table: type[AnyEntry], number: int) -> list[AnyEntry]:
+        """The next 1000 entries after a number, in order and without photos."""
+        query = select(table).where(table.number > number).order_by(table.number)
         with self._session() as session:
-            return list(session.scalars(query))
+            return list(session.scalars(query.limit(1000)))
 
     def find_item(self, item: str) -> StoredItem:
         """The item with this id, which must exist, and its photo."""
-        query = select(StoredItem).where(StoredItem.item == item).options(undefer(StoredItem.photo))
+        query = select(StoredItem).where(StoredItem.item == item)
         with self._session() as session:
-            return session.scalars(query).one()
+            return session.scalars(query.options(undefer(StoredItem.photo))).one()
 
     def close(self) -> None:
         """Close all connections."""
@@ -104,9 +102,8 @@ class LiveStore:
         try:
             with Session(self._engine, expire_on_commit=False) as session, session.begin():
                 if write and kind == "postgresql":  # SQLite locks by itself
-                    # Numbers are assigned before transactions commit: without a lock a
-                    # reader could see 8, and never look for 7, which commits later. The key
-                    # is arbitrary ("mmre"), so that other applications have another one.
+                    # Numbers are assigned before transactions commit: without a lock (its
+                    # key says "mmre") a reader could see 8, and miss 7, which commits later.
                     lock = f"SELECT pg_advisory_xact_lock({0x6D6D7265})"
                     session.execute(sqlalchemy.text(lock))
                 yield session

@@ -36,15 +36,12 @@ class ItemExistsError(MmrecError):
 
 
 class RecommendationService:
-    """A saved recommender with the live reviews and items of this process and of others.
+    """A saved recommender with live reviews and items; a DataError means an unknown item.
 
-    With `sentences` a language model writes one for every explanation. Methods that name an item
-    raise a DataError if it is unknown.
+    With `sentences` a language model writes one for every explanation.
     """
 
-    def __init__(
-        self, recommender: Recommender, store: LiveStore, *, sentences: bool = False
-    ) -> None:
+    def __init__(self, recommender: Recommender, store: LiveStore, sentences: bool = False) -> None:
         self._recommender, self._store, self._sentences = recommender, store, sentences
         self._lock = threading.RLock()  # guards the recommender
         self._models, config = recommender.models, recommender.config
@@ -91,11 +88,11 @@ class RecommendationService:
                 review = entry.user, entry.item, entry.rating, entry.text, entry.review_id
                 self._recommender.add_review(*review, note)
             elif isinstance(entry, StoredItem):
+                options: dict[str, Any] = {"name": entry.name, "description": entry.description}
                 if entry.caption is not None:
                     self._live_captions[entry.item] = entry.caption
-                options: dict[str, Any] = {"name": entry.name, "description": entry.description}
-                captions = [entry.caption] if entry.caption else []
-                self._recommender.add_item(entry.item, captions=captions, note=note, **options)
+                    options["captions"] = [entry.caption]
+                self._recommender.add_item(entry.item, note=note, **options)
         except (ModelError, StoreError):
             raise  # not the entry's fault: the next call tries again
         except Exception as error:  # a broken entry must not keep out those after it
@@ -110,10 +107,10 @@ class RecommendationService:
     def add_review(
         self, user: str, item: str, rating: float, text: str, review_id: str | None = None
     ) -> str:
-        """Annotate a review, store it, take it in; return its id, by default a new one."""
+        """Annotate a review, store it, take it in; return its id, if need be a new one."""
         values = {"user": user, "item": item, "rating": rating, "text": text}
-        review_id = review_id or uuid.uuid4().hex
-        self._store.add(StoredReview(**values, review_id=review_id, note=self._write_note(text)))
+        values["review_id"] = review_id = review_id or uuid.uuid4().hex
+        self._store.add(StoredReview(**values, note=self._write_note(text)))
         self.catch_up(immediately=True)
         return review_id
 
@@ -122,8 +119,8 @@ class RecommendationService:
     ) -> str | None:
         """Annotate a new item, store it, take it in; return a caption of its photo.
 
-        A PhotoError or DataError says that the photo, or all content, cannot be used; an
-        ItemExistsError that the item is the model's, or was added with other content.
+        Raises a PhotoError or DataError for unusable content, and an ItemExistsError for an
+        item of the model, or with other content.
         """
         if item in self._saved_items:
             raise ItemExistsError(f"item {item!r} exists already; add a review of it instead")
@@ -147,14 +144,12 @@ class RecommendationService:
         self.catch_up(immediately=True)
         return caption if self._shows_captions else None
 
-    def recommend(
-        self, user: str | None, n: int, *, why: bool = False, **options: Any
-    ) -> list[Recommendation]:
+    def recommend(self, user: str | None, *, why: bool, **options: Any) -> list[Recommendation]:
         """A list of `Recommender.recommend`, with explanations if `why`."""
         explanations: list[Explanation] = []
         tastes = {name: options[name] for name in ("likes", "liked") if name in options}
         with self._lock:
-            rows = self._recommender.recommend(user, n, **options).to_dicts()
+            rows = self._recommender.recommend(user, **options).to_dicts()
             for row in rows if why else ():
                 explanations.append(self._recommender.explain(user, row["item"], **tastes))
         if explanations and self._sentences:
@@ -165,26 +160,21 @@ class RecommendationService:
 
     def describe_items(self, items: Sequence[str]) -> list[Item]:
         """Names, price tags and categories of items."""
-        with self._lock:
-            state = self._recommender.state
-            codes = np.array(state.online.item_codes(items), dtype=np.int64)
-            return [Item(**row) for row in state.catalog.describe(codes).to_dicts()]
+        with self.recommender() as recommender:
+            codes = np.array(recommender.state.online.item_codes(items), dtype=np.int64)
+            return [Item(**row) for row in recommender.state.catalog.describe(codes).to_dicts()]
 
-    def item_profile(self, item: str, limit: int = 5) -> ItemProfile:
+    def item_profile(self, item: str) -> ItemProfile:
         """An item with a typical sentence of its reviews, likes and dislikes."""
-        (described,) = self.describe_items([item])
-        with self._lock:
-            state = self._recommender.state
-            (code,) = state.online.item_codes([item])
-            likes, dislikes = state.explainer.typical_quotes(code, limit)
-            summary = state.explainer.summary_quote(code)
+        with self.recommender() as recommender:
+            (described,) = self.describe_items([item])
+            (code,) = recommender.state.online.item_codes([item])
+            likes, dislikes = recommender.state.explainer.typical_quotes(code, 5)
+            summary = recommender.state.explainer.summary_quote(code)
         return ItemProfile(**dict(described), summary=summary, likes=likes, dislikes=dislikes)
 
     def photos(self, item: str) -> list[tuple[str, str]]:
-        """Path and caption of an item's photos, for visitors; the caption may be "".
-
-        The photo of a live item is in the database and has the path "".
-        """
+        """Path and caption of an item's photos; the path of a live item's photo is ""."""
         with self._lock:
             state = self._recommender.state
             (code,) = state.online.item_codes([item])
@@ -195,7 +185,7 @@ class RecommendationService:
             return photos
 
     def photo(self, item: str, index: int) -> bytes:
-        """One of an item's `photos` as a small JPEG without metadata; else a DataError."""
+        """One of an item's `photos`, a small JPEG without metadata; else a DataError."""
         photos = self.photos(item)
         if index >= len(photos):
             raise DataError(f"{item!r} has {len(photos)} photos")

@@ -25,10 +25,7 @@ _SECURITY_HEADERS = {
 
 
 class RequestGuard:
-    """Middleware that refuses requests without a key or beyond limits, and adds headers.
-
-    Without keys the API is open. Only for `/v1/items` a body may have `max_photo` bytes.
-    """
+    """Refuses requests beyond limits and, if there are keys, those without one."""
 
     max_clients = 10_000  # whose buckets are kept; that of the longest absence goes first
 
@@ -46,7 +43,6 @@ class RequestGuard:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check a request, then pass it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -101,7 +97,7 @@ class RequestGuard:
         return key
 
     def _take_token(self, client: str) -> None:
-        """Take a token; a bucket has `per_minute`, and an empty one is full in a minute."""
+        """Take a token; a bucket has `per_minute`, and is full again in a minute."""
         capacity, now = self._limits.per_minute, time.monotonic()
         tokens, last_use = self._buckets.pop(client, (float(capacity), now))
         tokens = min(capacity, tokens + (now - last_use) * capacity / 60)

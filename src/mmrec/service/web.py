@@ -17,9 +17,9 @@ from mmrec.service.api import CurrentService
 from mmrec.service.schemas import ReviewRequest
 
 router = APIRouter(include_in_schema=False)
-_loader = PackageLoader("mmrec", "service/templates")
-templates = Environment(
-    loader=_loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True
+_LOADER = PackageLoader("mmrec", "service/templates")
+_TEMPLATES = Environment(
+    loader=_LOADER, autoescape=True, undefined=StrictUndefined, trim_blocks=True
 )
 
 
@@ -30,8 +30,7 @@ class ListForm(BaseModel):
 
     user: str = Field("", max_length=200)
     likes: str = Field("", max_length=1000)
-    hide: int = Field(80, ge=0, le=100)
-    """Percentage of the places that the user would dislike which the list leaves out."""
+    hide: int = Field(80, ge=0, le=100)  # % of disliked places
     variety: int = Field(0, ge=0, le=100)
     price: str = Field("", max_length=20)
     category: str = Field("", max_length=200)
@@ -47,28 +46,24 @@ def home(
     request: Request, form: Annotated[ListForm, Query()], service: CurrentService
 ) -> HTMLResponse:
     """The form and the list; with `X-Fragment: list` the list alone, for the script."""
+    max_fpr = 1 - form.hide / 100
+    options: dict[str, Any] = {"max_fpr": max_fpr, "diversity": form.variety / 100}
+    options["prices"] = [form.price] if form.price else []
+    options["categories"] = [form.category] if form.category else []
     # The name goes first; without name and text the list is that of an unknown user.
-    by_text, max_fpr = bool(form.likes) and not form.user, 1 - form.hide / 100
-    cards = service.recommend(
-        None if by_text else form.user,
-        12,
-        why=True,
-        likes=form.likes if by_text else None,
-        max_fpr=max_fpr,
-        diversity=form.variety / 100,
-        prices=[form.price] if form.price else [],
-        categories=[form.category] if form.category else [],
-    )
+    if form.likes and not form.user:
+        cards = service.recommend(None, n=12, why=True, likes=form.likes, **options)
+    else:
+        cards = service.recommend(form.user, n=12, why=True, **options)
     with service.recommender() as recommender:
         _, shown = recommender.evaluation.curve.for_max_fpr(max_fpr)
     values = {"form": form, "cards": cards, "photos": service.photos, "shown": shown}
     if request.headers.get("x-fragment") == "list":
         return _render("list.html.jinja", **values)
     with service.recommender() as recommender:
-        review_counts = recommender.reviews.table["user"].value_counts(sort=True)
+        users = recommender.reviews.table["user"].value_counts(sort=True)["user"]
         categories = recommender.state.catalog.common_categories(40)
-    users, prices = review_counts["user"].head(50).to_list(), PRICE_TAGS[:-1]
-    choices = {"users": users, "prices": prices, "categories": categories}
+    choices = {"users": users[:50], "prices": PRICE_TAGS[:-1], "categories": categories}
     return _render("home.html.jinja", **values, **choices)
 
 
@@ -80,12 +75,11 @@ def place(
     added: Annotated[bool, Query()] = False,
 ) -> HTMLResponse:
     """An item with photos, quotes, similar items, and a form for a review."""
-    profile = service.item_profile(item)
+    values = {"place": service.item_profile(item), "added": added, "form": form}
     with service.recommender() as recommender:
         neighbors = [name for name, _ in recommender.similar_items(item, 6)]
-    similar = service.describe_items(neighbors)
-    values = {"place": profile, "similar": similar, "added": added, "form": form}
-    return _render("place.html.jinja", **values, photos=service.photos(item))
+    similar, photos = service.describe_items(neighbors), service.photos(item)
+    return _render("place.html.jinja", **values, similar=similar, photos=photos)
 
 
 @router.post("/places/{item:path}", response_class=HTMLResponse)
@@ -106,8 +100,7 @@ async def add_review(
         name = user.strip() or "anonymous"
         review = ReviewRequest(user=name, item=item, rating=rating, text=text)
     except ValidationError:
-        message = "a name must have 1 to 200 printable characters"
-        raise HTTPException(422, message) from None
+        raise HTTPException(422, "a name must have 1 to 200 printable characters") from None
     await run_in_threadpool(service.add_review, review.user, item, rating, review.text)
     query = form.query(user=review.user, likes="")
     return RedirectResponse(f"{request.url.path}{query}&added=true", 303)
@@ -125,9 +118,9 @@ def photo(
 def error_page(status: int, message: str, headers: Mapping[str, str] | None = None) -> HTMLResponse:
     """A page that says why a request failed."""
     title = {404: "Not found", 422: "Not valid", 503: "Not available"}.get(status, "Error")
-    page = templates.get_template("error.html.jinja").render(title=title, message=message)
+    page = _TEMPLATES.get_template("error.html.jinja").render(title=title, message=message)
     return HTMLResponse(page, status, headers)
 
 
 def _render(name: str, **values: Any) -> HTMLResponse:
-    return HTMLResponse(templates.get_template(name).render(**values))
+    return HTMLResponse(_TEMPLATES.get_template(name).render(**values))

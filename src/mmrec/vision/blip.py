@@ -13,20 +13,15 @@ from mmrec.cache.store import Failure, Provenance
 from mmrec.console import single_line
 from mmrec.errors import ModelError
 from mmrec.llm.types import Answer
+from mmrec.vision.captioner import PhotoBlocks, caption_fault
 from mmrec.vision.image_features import LocalPhotoModel
-from mmrec.vision.types import PhotoBlocks, caption_fault
 
 
 class BlipCaptioner(LocalPhotoModel):
-    """Captions without a prompt by greedy search, photos in batches.
-
-    A useless caption is generated once more by a beam search that may not repeat itself. In bf16 a
-    near tie between two words may fall differently in a batch of another size.
-    """
+    """Captions by greedy search without a prompt, useless ones anew by a beam search."""
 
     kind, auto_class = "caption", "AutoModelForImageTextToText"
     model_types, chunk_sizes = ("blip-2", "blip"), (8, 32)
-    _second_tries = 0
     greedy: ClassVar = {"max_new_tokens": 30, "do_sample": False, "num_beams": 1}
     second_try: ClassVar = {
         **{"max_new_tokens": 30, "do_sample": False, "num_beams": 3},
@@ -35,14 +30,11 @@ class BlipCaptioner(LocalPhotoModel):
 
     @property
     def provenance(self) -> Provenance:
-        """What determines a caption besides the photo; needs the weights, else a ModelError."""
+        """What determines a caption besides the photo; it needs the weights."""
         return {**super().provenance, "decoding": [self.greedy, self.second_try]}
 
     def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
-        """Caption photos, a block at a time.
-
-        A ModelError says that the model cannot be loaded, or one photo exceeds the GPU's memory.
-        """
+        """Caption photos by block; a ModelError if one exceeds the memory of the GPU."""
         for block in photos:
             useless = []
             captions = self._generate([photo for _, photo in block], self.greedy)
@@ -51,15 +43,10 @@ class BlipCaptioner(LocalPhotoModel):
                     useless.append((number, photo))
                 else:
                     yield number, Answer(text=caption)
-            self._second_tries += len(useless)
             captions = self._generate([photo for _, photo in useless], self.second_try)
             for (number, _), caption in zip(useless, captions, strict=True):
                 fault = caption_fault(caption)
                 yield number, Failure(f"{fault} (twice)") if fault else Answer(text=caption)
-
-    def status(self) -> str:
-        """How many captions had to be generated again."""
-        return f"{self._second_tries:,} asked again" if self._second_tries else ""
 
     @cached_property
     def _tokenizer(self) -> Any:

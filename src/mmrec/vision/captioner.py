@@ -1,11 +1,12 @@
-"""Which captioners there are, and the builtin one, which names colours."""
+"""What a captioner does, which there are, and the builtin one, which names colours."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from functools import cache
 from pkgutil import resolve_name
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 from PIL import Image
@@ -18,41 +19,92 @@ from mmrec.errors import ConfigError
 from mmrec.llm.cost import Budget
 from mmrec.llm.factory import open_chat_client
 from mmrec.llm.types import Answer
-from mmrec.vision.openai_captioner import OpenAICaptioner
-from mmrec.vision.types import Captioner, PhotoBlocks
+
+PhotoBlocks = Iterator[list[tuple[int, Image.Image]]]
+"""RGB photos in blocks, each with its number."""
+
+
+class Captioner(Protocol):
+    """Describes photos without a question (paper, section 3.2)."""
+
+    chunk_size: int  # photos in a block, whose captions are stored together
+
+    @property
+    def provenance(self) -> Provenance:
+        """What determines a caption besides the photo; its kind is `caption`."""
+
+    def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
+        """Caption photos in any order; a caption with a `caption_fault` is a failure."""
+
+    def status(self) -> str:
+        """What was used up so far, for the progress bar."""
+        return ""
+
 
 LOCAL_CAPTIONERS = {
     "blip2": ("mmrec.vision.blip:BlipCaptioner", "Salesforce/blip2-opt-2.7b"),
     "blip": ("mmrec.vision.blip:BlipCaptioner", "Salesforce/blip-image-captioning-base"),
 }
-"""Class and default model of each `--captioner KIND[:MODEL_OR_FOLDER]` that runs here.
-
-A class is called with the model, its revision or None, and a `Placement` or None.
-"""
+"""Class and default model of each `--captioner KIND[:MODEL_OR_FOLDER]` that runs here."""
 
 
 def open_captioner(
     config: Config, budget: Budget | None = None, placement: Placement | None = None
 ) -> Captioner:
-    """Open the captioner that `config.vision` names; a ConfigError says which ones there are.
-
-    The budget is for a model behind HTTP, by default a new one; the placement for a local model.
-    """
+    """Open the captioner of `config.vision`; a ConfigError says which ones there are."""
     name = config.vision.captioner
     kind, _, model = name.partition(":")
     if name == "builtin":
         return ColorCaptioner()
     if kind in LOCAL_CAPTIONERS:
         path, default = LOCAL_CAPTIONERS[kind]
-        revision = config.vision.captioner_revision
-        captioner: Captioner = resolve_name(path)(model or default, revision, placement)
-        return captioner
+        # The class takes the model, its revision or None, and a placement or None.
+        captioner_class: Callable[..., Captioner] = resolve_name(path)
+        return captioner_class(model or default, config.vision.captioner_revision, placement)
     budget = budget or Budget(config.language.budget)
     if client := open_chat_client(name, config.language, budget):
+        from mmrec.vision.openai_captioner import OpenAICaptioner  # which imports this module
+
         return OpenAICaptioner(client)
     local = ", ".join(f"{kind}[:MODEL_OR_FOLDER]" for kind in LOCAL_CAPTIONERS)
     names = f"builtin, {local}, openai:MODEL[@URL], ollama:MODEL or a URL"
     raise ConfigError(f"--captioner {name}: no such captioner; there are {names}")
+
+
+def caption_fault(caption: str, max_characters: int = 800) -> str | None:
+    """Why a caption is useless, as `kind: detail`; None for one that can be used."""
+    words = re.findall(r"\w+", caption.lower())
+    if not caption.strip():
+        return "empty caption"
+    if len(caption) > max_characters:
+        return f"caption is too long: {len(caption)} characters"
+    if re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffd]", caption):
+        return "caption holds control characters"
+    special_token = r"<\|?/?[a-z_]+\|?>|\[(?:PAD|UNK|CLS|SEP|MASK|DEC|ENC)\]"
+    if re.search(special_token, caption, re.IGNORECASE):
+        return "caption holds special tokens"
+    if not any(character.isalpha() for character in caption):
+        return "caption has no words"
+    empty_words = (
+        "a an the this that it there here is are was shows showing of in on at by for from to and "
+        "or with photo photograph picture image img view shot close up closeup caption"
+    )
+    if set(words) <= set(empty_words.split()):
+        return f"caption says nothing: {caption[:60]}"
+    loops = (
+        r"([^\W\d_]{1,10}?)\1{5,}",  # "hahahahahaha"
+        r"\b(\w+)(?: \1\b){3}",  # "very very very big" is still English
+        r"\b(\w+(?: \w+){1,2})(?: \1\b){2}",
+        r"\b(\w+(?: \w+){3,7}) \1\b",
+        r"\b(\w+(?: \w+){3})\b(?:.* \1\b){2}",  # the same four words in three places
+    )
+    for loop in loops:
+        if match := re.search(loop, " ".join(words)):
+            return f"caption loops: {match[1][:60]}"
+    # "a room with a table and a table with a room": nothing new is said after a while.
+    if len(words) >= 10 and len(set(words)) < 0.45 * len(words):
+        return f"caption loops: {' '.join(words[-6:])[:60]}"
+    return None
 
 
 def vision_checks() -> dict[str, tuple[str, str]]:
@@ -70,11 +122,10 @@ def vision_checks() -> dict[str, tuple[str, str]]:
     return checks
 
 
-class ColorCaptioner:
-    """Names the brightness and the colours of a photo; for the ranker only, never displayed."""
+class ColorCaptioner(Captioner):
+    """Names brightness and colours of a photo; for the ranker only, never displayed."""
 
     chunk_size = 64
-
     provenance: ClassVar[Provenance] = {"kind": "caption", "model": "builtin", "revision": "3"}
 
     def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
@@ -83,21 +134,16 @@ class ColorCaptioner:
             for number, photo in block:
                 yield number, Answer(text=_describe_colors(photo))
 
-    def status(self) -> str:
-        """Nothing is used up."""
-        return ""
-
 
 def _describe_colors(photo: Image.Image, side: int = 64, min_share: float = 0.03) -> str:
     """`A dim photo, mostly black with red and touches of cream.`"""
     small = photo.convert("RGB").resize((side, side), Image.Resampling.BOX, reducing_gap=2.0)
     lab = _to_lab(np.asarray(small).reshape(-1, 3))
-    # The mean lightness, which is 0 for black and 100 for white, as a word.
     words = ("dark", "dim", "balanced", "bright", "very bright")
     brightness = words[int(np.digitize(lab[:, 0].mean(), (16, 38, 62, 84)))]
     names, examples = _palette()
     nearest = cdist(lab, examples).argmin(axis=1)
-    # Sorted by name, so that the stable sort below breaks ties in the same way everywhere.
+    # Sorted by name, so that the stable sort below breaks ties everywhere alike.
     colors, counts = np.unique(names[nearest], return_counts=True)
     order = np.argsort(-counts, kind="stable")[:3]
     main, *others = zip(colors[order], counts[order] / len(lab), strict=True)
@@ -139,7 +185,7 @@ def _palette() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _to_lab(rgb: np.ndarray) -> np.ndarray:
-    """CIELAB (D65) of sRGB pixels (n, 3) uint8; equal distances look equally different there."""
+    """CIELAB (D65) of sRGB pixels (n, 3) uint8; distances there are as eyes see them."""
     value = rgb / 255
     linear = np.where(value > 0.04045, ((value + 0.055) / 1.055) ** 2.4, value / 12.92)
     # The matrix of IEC 61966-2-1, each column divided by the white point.

@@ -1,4 +1,4 @@
-"""Captions and vectors of photo files, through the store: no model sees the same file twice."""
+"""Captions and vectors of photo files, kept in the store: no model sees a file twice."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ from mmrec.data.images import load_photo
 from mmrec.encoder.weights import Placement, Weights, file_digest
 from mmrec.errors import PhotoError
 from mmrec.llm.types import Answer
-from mmrec.vision.types import Captioner, PhotoBlocks
+from mmrec.vision.captioner import Captioner, PhotoBlocks
 
 
 @dataclass(frozen=True)
 class Captions:
-    """Captions by path of photo, "" where there is none, and how many fail for which reason."""
+    """Captions by path, "" where there is none, and how many fail for which reason."""
 
     texts: dict[str, str]
     failures: Counter[str]
 
     def __str__(self) -> str:
-        """How many photos have no caption, and why; empty when all have one."""
         if not (total := self.failures.total()):
             return ""
         top = self.failures.most_common(3)
@@ -43,16 +42,12 @@ class Captions:
 
 
 class LocalPhotoModel:
-    """A model of transformers for photos, by name or folder; it is loaded when needed.
-
-    A revision is a commit on the hub, by default that of the local cache, or the newest. Where the
-    weights cannot be used, its results and provenance raise a ModelError.
-    """
+    """A model of transformers by name or folder; a ModelError if it cannot be loaded."""
 
     kind: ClassVar[str]  # of its results in the store
     auto_class: ClassVar[str]
     model_types: ClassVar[tuple[str, ...]]
-    chunk_sizes: ClassVar[tuple[int, int]]  # photos in a block, on a processor and on a GPU
+    chunk_sizes: ClassVar[tuple[int, int]]  # photos in a block, on CPU and GPU
 
     def __init__(
         self, name: str, revision: str | None = None, placement: Placement | None = None
@@ -97,16 +92,13 @@ class LocalPhotoModel:
 
 
 class ImageEncoder(LocalPhotoModel):
-    """Encodes photos as pooled features of ResNet, (2048,) for ResNet-50 (paper, section 4).
-
-    Native bf16 is more than twice as fast as fp32, and the cosine to fp32 stays above .999.
-    """
+    """Pooled features of ResNet, (2048,) for ResNet-50 (paper, section 4)."""
 
     kind, auto_class, model_types = "image vector", "AutoModel", ("resnet",)
     chunk_sizes = (16, 128)
 
     def available(self) -> bool:
-        """Whether the weights are here; those that the user names must be, or loading fails."""
+        """Whether the weights are here; those that the user names must be."""
         is_default = self.name == VisionConfig().image_model
         return not is_default or Weights.find(self.name, self._revision) is not None
 
@@ -133,10 +125,7 @@ class ImageEncoder(LocalPhotoModel):
 
 
 class PhotoAnnotator:
-    """Captions and encodes photos on disk; results are stored under the hash of the file's bytes.
-
-    Only photos that the store lacks are decoded, and none with more than `max_pixels`.
-    """
+    """Captions and encodes photo files; results are stored under a file's hash."""
 
     max_side = 1024  # bounds the memory of a block; models look at less than half of it
     threads = 4  # Pillow's decoders and sha256 release the interpreter lock
@@ -158,7 +147,7 @@ class PhotoAnnotator:
         return captions
 
     def caption_photo(self, path: Path, captioner: Captioner) -> str:
-        """Caption one photo; raises a PhotoError where it cannot be read, or gets no caption."""
+        """Caption one photo; a PhotoError if it cannot be read, or gets no caption."""
         # First, since the reason why a photo cannot be read is lost among the failures.
         load_photo(path, self._max_pixels)
         captions = self.caption_photos([str(path)], captioner)
@@ -170,7 +159,8 @@ class PhotoAnnotator:
         """How many photos the captioner would have to look at."""
         hashes = self._hash_files(paths).values()
         readable = [file_hash for file_hash in hashes if isinstance(file_hash, str)]
-        return len(self._store.missing(self._provenance(captioner), readable))
+        provenance = {**captioner.provenance, "side": self.max_side}
+        return len(self._store.missing(provenance, readable))
 
     def encode_photos(self, paths: Iterable[str], encoder: ImageEncoder) -> dict[str, np.ndarray]:
         """Encode photos as (d,) float16 vectors by path; unreadable ones are left out."""
@@ -180,13 +170,10 @@ class PhotoAnnotator:
                 vectors[path] = np.frombuffer(result, np.float16)
         return vectors
 
-    def _provenance(self, model: Captioner | ImageEncoder) -> Provenance:
-        return {**model.provenance, "side": self.max_side}
-
     def _get_or_compute(
         self, paths: Iterable[str], model: Captioner | ImageEncoder, title: str
     ) -> dict[str, Result]:
-        """Results by path, from the store or computed; files that cannot be read are failures."""
+        """Results by path, from the store or computed; unreadable files are failures."""
         results: dict[str, Result] = {}
         hashes: dict[str, str] = {}
         for path, file_hash in self._hash_files(paths).items():
@@ -196,10 +183,9 @@ class PhotoAnnotator:
                 hashes[path] = file_hash
         if not hashes:  # the model may not even be here
             return results
-
         compute = partial(self._compute, model, [*hashes])
         options: Any = {"title": title, "chunk": model.chunk_size, "status": model.status}
-        provenance, inputs = self._provenance(model), hashes.values()
+        provenance, inputs = {**model.provenance, "side": self.max_side}, hashes.values()
         computed = self._store.get_or_compute(provenance, inputs, compute, **options)
         return results | dict(zip(hashes, computed, strict=True))
 

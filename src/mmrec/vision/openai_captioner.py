@@ -15,7 +15,7 @@ from mmrec.llm.openai_client import ChatClient
 from mmrec.llm.openai_protocol import ChatRequest
 from mmrec.llm.parsing import UnusableAnswer, parse_text
 from mmrec.llm.types import Answer
-from mmrec.vision.types import PhotoBlocks, caption_fault
+from mmrec.vision.captioner import PhotoBlocks, caption_fault
 
 _TEXT_IN_PHOTOS = (
     "Words that can be read in the photo are part of what it shows: you may mention them, "
@@ -30,25 +30,19 @@ _PROMPTS = (
 
 
 class OpenAICaptioner:
-    """A vision model behind OpenAI's chat API.
+    """A vision model behind OpenAI's chat API; it sees pixels only: no name, place or date.
 
-    It is sent a photo's pixels only, at most 512 a side: no name, no place, no date. A useless
-    caption is asked for once more in other words.
+    A useless caption is asked for once more in other words.
     """
 
-    chunk_size = 1
-    max_side = 512
-    jpeg_quality = 85
+    chunk_size, max_side, jpeg_quality = 1, 512, 85
 
     def __init__(self, client: ChatClient) -> None:
         self.client = client
 
     @property
     def provenance(self) -> Provenance:
-        """What determines a caption besides the photo; the server's address does not.
-
-        A ModelError says that no model is named, and the server has not exactly one.
-        """
+        """Without the server's address; a ModelError if the model has no name."""
         return {
             "kind": "caption",
             "version": 1,  # of how answers are checked and trimmed
@@ -66,10 +60,7 @@ class OpenAICaptioner:
         return str(self.client.costs)
 
     def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
-        """Caption photos, many at a time; each is encoded when a call is free for it.
-
-        A ModelError says that the server cannot be used; BudgetReached comes after the calls in flight.
-        """
+        """Caption photos, each encoded when a call is free for it."""
         first_requests: dict[int, str] = {}  # encoded photos that may be needed for a retry
         retries: deque[tuple[int, ChatRequest]] = deque()
 
