@@ -19,11 +19,11 @@ WAIT = 60.0
 MMREC = [sys.executable, "-c", "import sys; from mmrec.cli import main; main(sys.argv[1:])"]
 
 
-def mmrec(*words, cwd, cache=None, program=MMREC):
+def mmrec(*words, cwd, program=MMREC):
     """Run a command as a user types it, in a process of its own."""
-    cache = cache or cwd / "cache"
-    environment = os.environ | {"MMREC_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+    settings = {"MMREC_CACHE": str(cwd / "cache"), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
     line = [*program, *map(str, words)]
+    environment = os.environ | settings
     return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 

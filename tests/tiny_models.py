@@ -1,8 +1,4 @@
-"""Tiny random models in folders, built from their configurations: made in milliseconds.
-
-Their outputs are nonsense that depends on the input, so that loading, batching and storing can be
-tested without any download.
-"""
+"""Tiny random models in folders, whose outputs are nonsense that depends on the input."""
 
 import json
 from pathlib import Path
@@ -117,11 +113,10 @@ def tiny_blip_folder(path: Path) -> Path:
     images, tokenizer, special = _blip_parts()
     small = _SMALL | {"intermediate_size": 64, "projection_dim": 16, "initializer_range": 0.4}
     text = small | special | {"encoder_hidden_size": 32, "max_position_embeddings": 64}
-    text["sep_token_id"] = tokenizer.eos_token_id
-    vision = hf.BlipVisionConfig(**small, image_size=32, patch_size=8)
+    text = hf.BlipTextConfig(**text, sep_token_id=tokenizer.eos_token_id).to_dict()
+    vision = hf.BlipVisionConfig(**small, image_size=32, patch_size=8).to_dict()
     torch.manual_seed(0)
-    text = hf.BlipTextConfig(**text).to_dict()
-    config = hf.BlipConfig(text_config=text, vision_config=vision.to_dict(), projection_dim=16)
+    config = hf.BlipConfig(text_config=text, vision_config=vision, projection_dim=16)
     hf.BlipForConditionalGeneration(config).save_pretrained(path)
     hf.BlipProcessor(images, tokenizer).save_pretrained(path)
     return path

@@ -69,8 +69,8 @@ def test_a_model_survives_being_sent_and_brought_back(fitted, monkeypatch):
     rankers = []
     for engine in (ENGINE, EngineConfig()):
         config = builder.config.model_copy(update={"engine": engine})
-        with_engine = builder.model_copy(update={"config": config})
-        rankers.append(train_runs(with_engine, features, label, split, runs)[0])
+        builder = builder.model_copy(update={"config": config})
+        rankers.append(train_runs(builder, features, label, split, runs)[0])
     remote, local = (ranker.state_dict() for ranker in rankers)
     assert local
     assert all(torch.equal(remote[name], local[name]) for name in local)

@@ -44,8 +44,8 @@ def test_workers_share_reviews_and_a_stop_answers_what_is_under_way(workers, mod
         assert len(known) == workers
         url, body = served.client.base_url, json.dumps(review | {"item": "new"}).encode()
         served.client.close()
+        head = f"POST /v1/reviews HTTP/1.1\r\nHost: {url.host}\r\nContent-Type: application/json\r\n"
         with socket.create_connection((url.host, url.port), timeout=30) as line:
-            head = f"POST /v1/reviews HTTP/1.1\r\nHost: {url.host}\r\nContent-Type: application/json\r\n"
             line.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:10])
             time.sleep(0.5)
             served.process.send_signal(signal.SIGTERM)

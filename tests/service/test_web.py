@@ -13,11 +13,6 @@ def test_the_list_alone_is_a_part_of_the_home_page(service, user):
     assert fragment.strip() in home
 
 
-def test_a_photo_is_sent_as_jpeg(service, item):
-    assert service.client.get(f"/photos/{item}").headers["content-type"] == "image/jpeg"
-    assert service.client.get(f"/photos/{item}", params={"index": 999}).status_code == 404
-
-
 def test_a_review_from_the_page_is_added_and_escaped(service):
     text = "The <script>alert(1)</script> tacos were wonderful."
     sent = service.client.post("/places/tacos", data={"user": "eve & co", "rating": "5", "text": text})
@@ -50,8 +45,10 @@ def test_an_error_is_a_page(service, path, user, status, message):
     assert "\x01" not in response.text
 
 
-def test_pages_ask_no_other_host(service):
-    headers = service.client.get("/static/style.css").headers
+def test_pages_ask_no_other_host(service, item):
+    headers = service.client.get(f"/photos/{item}").headers
+    assert headers["content-type"] == "image/jpeg"
+    assert service.client.get(f"/photos/{item}?index=999").status_code == 404
     assert "default-src 'self'" in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert "http" not in service.client.get("/static/page.js").text

@@ -1,6 +1,5 @@
 """BLIP-2 and BLIP: the real code on tiny random models, and on real weights where those are."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -13,17 +12,9 @@ from mmrec.errors import ModelError
 from mmrec.llm.types import Answer
 from mmrec.vision.blip import BlipCaptioner
 from mmrec.vision.captioner import LOCAL_CAPTIONERS, caption_fault
-from tiny_models import (
-    drop_tensor,
-    edit_json,
-    results_in_blocks,
-    tiny_blip2_folder,
-    tiny_blip_folder,
-    tiny_chat_folder,
-)
+from tiny_models import edit_json, results_in_blocks, tiny_blip2_folder, tiny_blip_folder, tiny_chat_folder
 
 FP32 = Placement("cpu", "fp32")
-TENSOR = "language_model.model.decoder.layers.0.fc1.weight"
 HUB_MODELS = [model for _, model in LOCAL_CAPTIONERS.values()]
 
 
@@ -104,31 +95,15 @@ def test_bf16_gives_similar_captions_under_another_key(blip2, photos):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("model.safetensors", "needs config.json and model.safetensors"),
-        ("config.json", "needs config.json and model.safetensors"),
-        ("tokenizer.json", "tokenizer.*; bring its files again"),
-        ("processor_config.json", "image processor.*; bring its files again"),
+        (lambda folder: (folder / "processor_config.json").unlink(), "image processor.*; bring its files"),
         (lambda folder: (folder / "config.json").write_text("{"), "type unknown; blip-2 or blip is needed"),
-        (lambda folder: os.truncate(folder / "model.safetensors", 999), "bring its files again"),
-        (lambda folder: drop_tensor(folder, TENSOR), r"the weights lack .*weight; bring its files again"),
         (lambda folder: edit_json(folder / "config.json", image_token_index=None), "transformers 4.46"),
         (tiny_chat_folder, "is a model of type llama; blip-2 or blip is needed"),
     ],
 )
 def test_a_folder_without_a_usable_model_is_an_error(blip2, photos, tmp_path, damage, message):
-    """`damage` is a file that is missing, or a function that damages the folder."""
     folder = Path(shutil.copytree(blip2.name, tmp_path / "model"))
-    if isinstance(damage, str):
-        (folder / damage).unlink()
-    else:
-        damage(folder)
+    damage(folder)
     with pytest.raises(ModelError, match=message) as error:
         results_in_blocks(BlipCaptioner(str(folder), placement=FP32), photos[:1], 1)
     assert str(folder) in str(error.value)
-
-
-@pytest.mark.parametrize("name", ["nobody/nothing-here", "./nothing-here", "not a//name"])
-def test_a_missing_model_is_an_error_with_the_remedy(name):
-    remedy = r"hf download nobody/nothing-here`|no model in \./nothing-here: |hf download not a//name`"
-    with pytest.raises(ModelError, match=remedy):
-        _ = BlipCaptioner(name, placement=FP32).provenance

@@ -1,7 +1,6 @@
 """Captioners by name, captions that say nothing, and the builtin captioner on known colours."""
 
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,21 +33,17 @@ def test_doctor_says_which_weights_are_here(monkeypatch):
     assert vision_checks()["image baseline"][0] == "ok"
 
 
-def test_the_revision_of_a_local_captioner_can_be_chosen(monkeypatch):
-    named = lambda name, revision: SimpleNamespace(title=name, revision=revision)  # noqa: E731
-    monkeypatch.setattr(Weights, "find_or_download", named)
-    provenance = open_by_name("blip", captioner_revision="mine").provenance
-    assert (provenance["model"], provenance["revision"]) == ("Salesforce/blip-image-captioning-base", "mine")
-
-
 def test_local_captioners_are_opened_by_name(monkeypatch):
     assert open_by_name("builtin").provenance["model"] == "builtin"
-    assert open_by_name("blip2").name == "Salesforce/blip2-opt-2.7b"
+    captioner = open_by_name("blip2", captioner_revision="mine")
+    assert (captioner.name, captioner._revision) == ("Salesforce/blip2-opt-2.7b", "mine")
     assert open_by_name("blip:a/b:c").name == "a/b:c"
     monkeypatch.setitem(captioners.LOCAL_CAPTIONERS, "mine", ("builtins:print", "my/model"))
     assert open_by_name("mine") is None  # the class was called
-    with pytest.raises(ConfigError, match=r"mine\[:MODEL_OR_FOLDER\]"):
-        open_by_name("yours")
+    message = r"there are builtin, blip2.*mine\[:MODEL_OR_FOLDER\]|name a model"
+    for name in ("blip3", "openai:", "builtin:x", "", "openai"):
+        with pytest.raises(ConfigError, match=message):
+            open_by_name(name)
     assert "captions by mine" in vision_checks()
 
 
@@ -57,12 +52,6 @@ def test_captioners_behind_http_are_opened_by_name():
     expected = {"kind": "caption", "provider": "server", "model": "Qwen/Qwen3-VL"}
     assert expected.items() <= provenance.items()
     assert "gpu:8000" not in str(provenance)
-
-
-@pytest.mark.parametrize("name", ["blip3", "openai:", "builtin:x", "", "openai"])
-def test_other_names_are_an_error(name):
-    with pytest.raises(ConfigError, match=r"no such captioner; there are builtin, blip2|name a model"):
-        open_by_name(name)
 
 
 GOOD = ["sushi", "an image of the menu.", "a very very big pizza", "no no no, said the sign"]
@@ -86,14 +75,13 @@ FAULTS = {
     ],
     "too long": ["words " * 200],
 }
-FAULTY = [(caption, kind) for kind, captions in FAULTS.items() for caption in captions]
 
 
-@pytest.mark.parametrize(("caption", "kind"), [*((caption, None) for caption in GOOD), *FAULTY])
-def test_captions_that_say_nothing_have_a_fault(caption, kind):
-    fault = caption_fault(caption)
-    assert fault is None if kind is None else kind in fault
-    assert len(fault or "") < 120
+@pytest.mark.parametrize("kind", FAULTS)
+def test_captions_that_say_nothing_have_a_fault(kind):
+    faults = {caption: caption_fault(caption) for caption in FAULTS[kind]}
+    assert [caption for caption, fault in faults.items() if kind not in fault or len(fault) > 120] == []
+    assert [*map(caption_fault, GOOD)] == [None] * len(GOOD)
 
 
 def describe(*photos):
@@ -141,11 +129,8 @@ def test_brightness_is_the_mean_lightness():
 
 
 def test_a_color_caption_depends_on_the_pixels_alone(photos):
-    before = [photo.tobytes() for photo in photos]
     captions = describe(*photos)
-    assert captions == [describe(photo.copy())[0] for photo in photos]
-    assert captions[::-1] == describe(*photos[::-1])
-    assert [photo.tobytes() for photo in photos] == before
+    assert captions == [describe(photo)[0] for photo in photos]
     gray = Image.fromarray(np.tile(np.linspace(0, 255, 160).astype(np.uint8), (120, 1)))
     assert len({*describe(gray, gray.convert("RGB"), gray.convert("RGBA"), gray.convert("P"))}) == 1
 

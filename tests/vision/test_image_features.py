@@ -13,13 +13,14 @@ from mmrec.config import VisionConfig
 from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ModelError
 from mmrec.llm.types import Answer
+from mmrec.vision.captioner import Captioner
 from mmrec.vision.image_features import Captions, ImageEncoder, PhotoAnnotator
 from tiny_models import results_in_blocks, tiny_chat_folder, tiny_resnet_folder
 
 FP32 = Placement("cpu", "fp32")
 
 
-class SizeCaptioner:
+class SizeCaptioner(Captioner):
     """Captions a photo by its size, and records the sizes of each block."""
 
     chunk_size = 3
@@ -35,9 +36,6 @@ class SizeCaptioner:
             for number, photo in block:
                 caption = Answer(text=f"{photo.width} by {photo.height}")
                 yield number, Failure("caption loops: a (twice)") if photo.size == self.faulty else caption
-
-    def status(self):
-        return ""
 
 
 @pytest.fixture
@@ -69,29 +67,22 @@ def test_each_file_is_captioned_once_ever(store, draw):
 
 def test_photos_without_a_caption_are_counted_with_the_reason(store, tmp_path, draw):
     good, huge = [draw(width) for width in (10, 11, 12)], draw(1000, 1001)
-    broken, gone = str(tmp_path / "broken.png"), str(tmp_path / "gone.png")
-    Path(broken).write_bytes(b"no photo")
-    paths = [broken, gone, *good, huge]
-    captions = PhotoAnnotator(store, 10**6).caption_photos(paths, SizeCaptioner(faulty=(11, 20)))
+    broken, worse, gone = (str(tmp_path / f"{name}.png") for name in ("broken", "worse", "gone"))
+    for path in (broken, worse):
+        Path(path).write_text(f"no photo in {path}")
+    paths, captioner = [broken, worse, huge, gone, *good], SizeCaptioner(faulty=(11, 20))
+    captions = PhotoAnnotator(store, 10**6).caption_photos(paths, captioner)
+    assert captioner.blocks == [[(10, 20), (11, 20), (12, 20)]]  # none of the three that cannot be read
     assert captions.texts == dict.fromkeys(paths, "") | {good[0]: "10 by 20", good[2]: "12 by 20"}
-    assert captions.failures == {"photo cannot be read": 3, "caption loops": 1}
-    assert str(captions) == "4 of 6 photos have no caption: photo cannot be read (3), caption loops (1)"
+    assert captions.failures == {"photo cannot be read": 4, "caption loops": 1}
+    assert str(captions) == "5 of 7 photos have no caption: photo cannot be read (4), caption loops (1)"
     # A faulty caption is final; a file that could not be read is tried again, since it may have changed.
     draw(30, name="broken.png")
     draw(31, name="gone.png")
     again = SizeCaptioner()
     captions = PhotoAnnotator(store, 10**7).caption_photos(paths, again)
-    assert again.blocks == [[(30, 20), (31, 20), (1000, 1001)]]
-    assert captions.failures == {"caption loops": 1}
-
-
-def test_a_whole_block_of_broken_photos_is_no_block(store, tmp_path, draw):
-    paths, captioner = [tmp_path / f"{number}.png" for number in range(6)], SizeCaptioner()
-    for path in paths:
-        path.write_bytes(path.name.encode())
-    captions = PhotoAnnotator(store, 10**6).caption_photos([*map(str, paths), draw(9)], captioner)
-    assert captioner.blocks == [[(9, 20)]]
-    assert captions.failures == {"photo cannot be read": 6}
+    assert again.blocks == [[(30, 20), (1000, 1001)], [(31, 20)]]
+    assert captions.failures == {"photo cannot be read": 1, "caption loops": 1}
 
 
 def test_photos_of_every_mode_come_as_rgb_and_small_ones(store, draw):

@@ -73,9 +73,7 @@ def caption_images(client, *images):
 
 def sent_jpeg(request):
     url = request.messages[-1]["content"][-1]["image_url"]["url"]
-    head, _, code = url.partition(",")
-    assert head == "data:image/jpeg;base64"
-    return base64.b64decode(code)
+    return base64.b64decode(url.removeprefix("data:image/jpeg;base64,"), validate=True)
 
 
 def test_each_photo_is_captioned_once_ever(server, store, paths):
@@ -122,13 +120,11 @@ def test_only_a_small_picture_is_sent_and_nothing_else_of_the_photo(server, tmp_
 @pytest.mark.parametrize("broken", [0.0, 1.0])
 def test_photos_are_encoded_as_calls_get_free_and_retries_do_not_pile_up(server, broken):
     server.set(latency=0.05, broken=broken, broken_kinds=["empty"])
-    client, most_waiting = RecordingClient(server.url, 5), 0
+    client = RecordingClient(server.url, 5)
     blocks = ([(number, photo(number))] for number in range(40))
     for done, _ in enumerate(OpenAICaptioner(client).compute(blocks)):
-        first_requests = sum(request.max_tokens == 80 for request in client.sent)
-        most_waiting = max(most_waiting, first_requests - done)
+        assert sum(request.max_tokens == 80 for request in client.sent) <= done + 14
     assert len(client.sent) == (80 if broken else 40)
-    assert most_waiting <= 14
     assert server.stats()["in_flight_max"] == 5
 
 
@@ -166,10 +162,9 @@ def test_refusals_and_empty_words_are_no_captions(text):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.text(max_size=2000), st.booleans())
-def test_any_caption_is_one_short_visible_line(text, has_good_start):
-    text = f"A bowl of soup on a table. {text}" if has_good_start else text
-    (caption,) = caption_images(RecordingClient(answers=[text, text]), photo(0, 2, 2))
+@given(st.sampled_from(["", "A bowl of soup on a table. "]), st.text(max_size=2000))
+def test_any_caption_is_one_short_visible_line(start, text):
+    (caption,) = caption_images(RecordingClient(answers=[start + text] * 2), photo(0, 2, 2))
     if isinstance(caption, Answer):
         assert 0 < len(caption.text) <= 400
         categories = {unicodedata.category(sign) for sign in caption.text}  # that of \n is Cc
@@ -183,5 +178,4 @@ def test_a_photo_that_the_server_refuses_is_not_asked_about_again(server, store,
     for _ in range(2):
         refused = caption_files(RecordingClient(server.url), store, paths[:3])
         assert refused.failures == {"the server refused": 3}
-        assert set(refused.texts.values()) == {""}
         assert server.stats()["requests"] == 3
