@@ -90,7 +90,8 @@ def serving(model, *flags):
         try:
             deadline = time.monotonic() + WAIT
             while True:
-                assert process.poll() is None and time.monotonic() < deadline, log.read_text()  # noqa: PT018
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
                 with suppress(httpx.TransportError):
                     if client.get("/ready").status_code == 200:
                         break
