@@ -21,10 +21,9 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 def track(title: str, total: int, status: Callable[[], str] = str) -> Iterator[Callable[..., None]]:
     """Show a bar for `total` units of work; the yielded function takes how many are done, and failed.
 
-    Work inside of work that has a bar shows none. The `status` returns more to show, some ten times
-    a second; `str` returns nothing.
+    The `status` returns more to show, some ten times a second; `str` returns nothing.
     """
-    if _has_bar.get():
+    if _has_bar.get():  # work inside of work that has a bar shows none
         yield lambda done, failed=0: None
         return
     columns: list[progress.ProgressColumn] = [progress.TextColumn("{task.description:<18}")]
@@ -35,27 +34,25 @@ def track(title: str, total: int, status: Callable[[], str] = str) -> Iterator[C
     remaining = progress.TimeRemainingColumn(compact=True)
     columns += [remaining, progress.TextColumn("{task.fields[status]}")]
     done, failed, shown = 0, 0, 0.0
-    token = _has_bar.set(True)
-    try:
-        with progress.Progress(*columns, console=console) as bar:
-            task = bar.add_task(title, total=total, status="")
+    with progress.Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=total, status="")
 
-            def advance(more_done: int, more_failed: int = 0, *, last: bool = False) -> None:
-                nonlocal done, failed, shown
-                done, failed = done + more_done, failed + more_failed
-                # There may be thousands of steps a second.
-                if time.monotonic() - shown > 0.1 or last:
-                    notes = [f"{failed:,} failed"] if failed else []
-                    notes.append(status())
-                    bar.update(task, completed=done, status=", ".join(filter(None, notes)))
-                    shown = time.monotonic()
+        def advance(more_done: int, more_failed: int = 0, *, last: bool = False) -> None:
+            nonlocal done, failed, shown
+            done, failed = done + more_done, failed + more_failed
+            # There may be thousands of steps a second.
+            if time.monotonic() - shown > 0.1 or last:
+                notes = [f"{failed:,} failed"] if failed else []
+                notes.append(status())
+                bar.update(task, completed=done, status=", ".join(filter(None, notes)))
+                shown = time.monotonic()
 
-            try:
-                yield advance
-            finally:
-                advance(0, last=True)
-    finally:
-        _has_bar.reset(token)
+        token = _has_bar.set(True)
+        try:
+            yield advance
+        finally:
+            _has_bar.reset(token)
+            advance(0, last=True)
 
 
 def remove_control_characters(text: str) -> str:

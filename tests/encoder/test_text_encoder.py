@@ -125,7 +125,7 @@ def test_a_text_that_failed_has_zeros_and_damaged_vectors_are_a_store_error(stor
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"])
 def test_the_bundled_weights_are_the_original_ones(store, name, monkeypatch):
     assert Encoder(EncoderConfig(encoder_model=name), store).source == str(bundled_minilm())
-    monkeypatch.setattr(weights, "MINILM_SHA256", "0" * 64)
+    monkeypatch.setattr(weights, "_MINILM_SHA256", "0" * 64)
     with pytest.raises(ModelError, match=r"are not all-MiniLM-L6-v2 .*expected 000000000000"):
         Encoder(EncoderConfig(encoder_model=name), store)
 

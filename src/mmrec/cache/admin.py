@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from mmrec.cache.store import Store
 from mmrec.errors import ConfigError, DataError, StoreError
@@ -35,9 +35,7 @@ class Selection(NamedTuple):
     failures: bool = False  # only failures
 
 
-class _ExportedResult(BaseModel):
-    model_config = ConfigDict(strict=True)
-
+class _ExportedResult(BaseModel, strict=True):
     key: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     provenance: dict[str, JsonValue]
     value: str
@@ -81,16 +79,12 @@ def stats(store: Store, selection: Selection) -> list[dict[str, Any]]:
 
 
 def export(store: Store, path: Path, selection: Selection) -> int:
-    """Write results as lines of JSON, ordered by key, and return their number.
-
-    The file appears when it is complete; a DataError says that it cannot be written.
-    """
+    """Write results as lines of JSON, ordered by key; return their number, or raise a DataError."""
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
         raise ConfigError(f"{path}: name a file that ends in .jsonl or .jsonl.gz")
     content = "(SELECT content FROM provenances WHERE id = results.provenance)"
     query = f"SELECT key, {content}, value, created FROM results WHERE {_SELECTED} ORDER BY key"
-    # On the same disk, so that it can be renamed.
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.part")  # on the same disk, to be renamed
     written, zipped = 0, path.suffix == ".gz"
     try:
         with gzip.open(temporary, "wb") if zipped else temporary.open("wb") as file:
@@ -112,11 +106,7 @@ def export(store: Store, path: Path, selection: Selection) -> int:
 
 
 def import_(store: Store, path: Path) -> ImportCounts:
-    """Add the results of a file that `export` wrote; a DataError says that it is absent or damaged.
-
-    A store keeps its own results, and a bad line costs only itself. No value can be checked against
-    its key, so import only files whose author you trust.
-    """
+    """Add the results of an exported file, of a trusted author, that the store lacks."""
     from mmrec.data.files import read_records  # takes long to import
 
     counts = ImportCounts()
@@ -137,7 +127,7 @@ def import_(store: Store, path: Path) -> ImportCounts:
                 if isinstance(error, ValidationError):
                     first = error.errors(include_url=False, include_input=False)[0]
                     reason = ": ".join([*map(str, first["loc"]), first["msg"]])
-                counts.refused += 1
+                counts.refused += 1  # a bad line costs only itself
                 counts.reason = counts.reason or f"line {number}: {reason}"
                 continue
             counts.new += new

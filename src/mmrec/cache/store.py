@@ -1,7 +1,6 @@
 """Results of slow, paid or random calls, kept for good under the hash of all that determines them.
 
-A *key* is the hash of a *provenance* (kind, model, revision, parameters) and of one input. A *result*
-is the value that a call gave, or the *failure* that says why there is none.
+A *key* is the hash of a *provenance* and of one input; a *result* is a value or a *failure*.
 """
 
 from __future__ import annotations
@@ -49,8 +48,8 @@ class Failure:
 
 
 Provenance = dict[str, object]
-"""All that determines a result besides its input: `kind`, model, revision, parameters; of a model
-behind HTTP also the `provider`, and then a call may cost money."""
+"""All that determines a result besides its input: `kind`, model, revision, parameters; and the
+`provider` of a model behind HTTP, whose calls may cost money."""
 Result = bytes | Failure
 Compute = Callable[[Iterator[list[int]]], Generator[tuple[int, Result]]]
 """Takes blocks of positions as it can work on them, and gives (position, result) in any order."""
@@ -72,10 +71,9 @@ def result_keys(provenance: Provenance, inputs: Iterable[str]) -> list[bytes]:
 class Store:
     """A SQLite database of results; many processes and threads may use it at the same time.
 
-    The file is made with its folder when absent; without a path all is kept in memory. With
-    `retry`, final failures of earlier runs are tried again. After `max_wait` seconds, results that
-    another process computes are computed a second time; paid ones never (None waits without limit).
-    Raises a StoreError if the file cannot be opened or is no such database.
+    Without a path all is kept in memory. With `retry`, final failures of earlier runs are tried again.
+    After `max_wait` seconds, results that another process computes are computed a second time; paid
+    ones never. Raises a StoreError if the file is no such database.
     """
 
     def __init__(self, path: Path | None = None, retry: bool = False) -> None:
@@ -86,11 +84,6 @@ class Store:
         # SQLite does not wait for a process that switches the file to WAL at this moment.
         with self.lock("opening"), self.translate_errors():
             self.db = _open_database(path)
-
-    def get(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
-        """The values of those keys that have one."""
-        results = self._settled(keys).items()
-        return {key: value for key, value in results if isinstance(value, bytes)}
 
     def put(self, provenance: Provenance, results: Iterable[tuple[bytes, Result]]) -> None:
         """Write results by key in one transaction; a key that has a value keeps it."""
@@ -132,29 +125,23 @@ class Store:
     ) -> list[Result]:
         """The results of some inputs; missing ones are computed, and written as they arrive.
 
-        Nothing is computed twice: who needs missing results waits until no other process or thread
-        computes results of this kind, and looks again. Equal inputs are computed once. A crash costs
-        the blocks, of `chunk` positions, that are being worked on. Where the order of computing
-        matters for speed, `order` is the sort key of positions. Title and status are for the bar.
+        Nothing is computed twice: other processes and threads that need results of this kind wait. A
+        crash costs the blocks, of `chunk` positions, that are being worked on. `order` is a sort key.
         """
         keys = result_keys(provenance, inputs)
         results = self._settled(keys)
         if missing := _missing_positions(keys, results):  # results that are stored never wait
-            # What a provider other than this machine computes may cost money: it is never repeated.
+            # Other providers may cost money, so what they compute is never repeated.
             is_local = provenance.get("provider", "transformers") == "transformers"
             lock = self.lock(str(provenance["kind"]), self.max_wait if is_local else None)
             with track(title, len(missing), status) as advance, lock:
-                # Whoever held the lock may have computed some of them.
-                settled = self._settled(missing)
+                settled = self._settled(missing)  # by whoever held the lock before
                 todo = sorted(_missing_positions(keys, results | settled).values(), key=order)
                 # Closed before the lock is free, so that no call is still under way then.
                 with closing(self._compute(provenance, keys, todo, compute, chunk)) as computed:
                     for new in chain([settled], computed if todo else ()):
                         results |= new
-                        failures = [
-                            result for result in new.values() if isinstance(result, Failure)
-                        ]
-                        advance(len(new), len(failures))
+                        advance(len(new), [*map(type, new.values())].count(Failure))
         if missing := _missing_positions(keys, results):
             raise RuntimeError(f"{len(missing)} inputs were neither answered nor refused")
         return [results[key] for key in keys]
@@ -183,9 +170,8 @@ class Store:
         """Hold the lock of a kind of results, so that processes queue instead of paying twice.
 
         Yields whether it is held: after `max_wait` seconds work goes on without it; None waits for
-        good. The lock is a file beside the database (a store in memory needs none), reentrant within
-        its thread; the system frees it when its process dies. Whoever holds `note`, which is made of
-        vectors, may wait for `vector`; nesting kinds the other way round too would be a deadlock.
+        good. The lock is a file beside the database, reentrant within its thread. Whoever holds
+        `note`, made of vectors, may wait for `vector`; the other way round would be a deadlock.
         """
         if self.path is None:
             yield True
@@ -228,9 +214,7 @@ class Store:
             if name.startswith("SQLITE_BUSY"):
                 mend = "another process has it locked; try again when that is done"
             elif isinstance(error, OSError) or name.startswith(disk):
-                mend = (
-                    "see that the disk has room and that you may write there; its results are kept"
-                )
+                mend = "see that the disk has room and that you may write there"
             message = f"the store {self.path} cannot be used: {error}; {mend}"
             raise StoreError(message) from error
 
@@ -288,8 +272,7 @@ def _missing_positions(keys: list[bytes], results: Container[bytes]) -> dict[byt
 def _open_database(path: Path | None) -> sqlite3.Connection:
     db = sqlite3.connect(path or ":memory:", timeout=60, check_same_thread=False)
     try:
-        # A killed process loses nothing, and writing does not wait for the disk, but for a
-        # checkpoint: every 16 MB instead of every 4.
+        # Writing waits for the disk only at a checkpoint: every 16 MB instead of every 4.
         for setting in ("journal_mode=WAL", "synchronous=NORMAL", "wal_autocheckpoint=4000"):
             db.execute(f"PRAGMA {setting}")
         ((version,),) = db.execute("PRAGMA user_version")

@@ -63,8 +63,8 @@ def read_records(path: Path) -> Iterator[Record]:
         else:
             yield from _read_json_lines(path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        reason = f"the gzip data is cut off or damaged ({error}); fetch or write the file again"
-        raise DataError(f"{path}: {reason}") from error
+        reason = f"the gzip data is cut off or damaged ({error})"
+        raise DataError(f"{path}: {reason}; fetch or write the file again") from error
     except OSError as error:
         reason = f"cannot be read ({error}); check the file and its permissions"
         raise DataError(f"{path}: {reason}") from error
@@ -120,10 +120,8 @@ def _check_object(value: Any) -> dict[str, Any] | str:
 
 def _read_json_document(path: Path) -> Iterator[Record]:
     def parse_int(digits: str) -> float:
-        try:
-            return int(digits)
-        except ValueError:  # more than 4,300 digits; a rating of infinity is refused
-            return float(digits)
+        # Python refuses thousands of digits, for which no rating and no id has room.
+        return int(digits) if len(digits) < 600 else float(digits)
 
     with _open(path) as handle:
         # Bytes that are not UTF-8 become lone surrogates, so that they cost their row only.
@@ -171,11 +169,10 @@ def _read_csv(path: Path) -> Iterator[Record]:
         records = _csv_records(_read_lines(path))
         first, header = next(records, (Record(1, ""), []))
         header = [cell.strip() for cell in header]
-        if first.content:
-            reason = f"the header cannot be read ({first.content}); write it as UTF-8 CSV"
-            raise DataError(f"{path}: line {first.line}: {reason}")
-        if len(set(header)) < len(header):
+        if first.content or len(set(header)) < len(header):
             reason = "the header names a column twice; rename one of them"
+            if first.content:
+                reason = f"the header cannot be read ({first.content}); write it as UTF-8 CSV"
             raise DataError(f"{path}: line {first.line}: {reason}")
         for record, cells in records:
             content = record.content
@@ -190,8 +187,7 @@ def _read_csv(path: Path) -> Iterator[Record]:
 def _csv_records(lines: Iterator[Record]) -> Iterator[tuple[Record, list[str]]]:
     """Yield each record, the header too, with its cells; its content is "" or what is wrong.
 
-    A record that cannot be parsed costs its first line only: reading goes on at the line after it,
-    since a quote that is never closed would swallow the rest of the file.
+    A broken record costs its first line only, lest an unclosed quote swallow the rest of the file.
     """
     unread = deque(islice(lines, 1))  # lines to read again, before the stream goes on
     delimiter = max(",;\t", key=unread[0].raw.count) if unread else ","
@@ -232,11 +228,7 @@ def parse_list(text: str) -> list[Any] | None:
 
 
 def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """Return an array of zeros; a large one is mapped to a file in the folder `TMPDIR`.
-
-    The system writes it to the disk when memory is short. The file has no name, so it is gone when
-    the array is, also after a crash. Raises a DataError if the disk has no room for it.
-    """
+    """Return zeros; a large array is mapped to a nameless file in `TMPDIR`, or raises a DataError."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < _LARGE:
         return np.zeros(shape, dtype=dtype)

@@ -1,8 +1,4 @@
-"""Download of one file by URL, from public addresses only and within limits.
-
-URLs stand in data that anyone may have written. So a URL must never reach a service inside the
-operator's network (SSRF), and no server may hold a run up, or fill the memory.
-"""
+"""Download of a file by URL, which anyone may have written: public addresses only, within limits."""
 
 from __future__ import annotations
 
@@ -60,8 +56,7 @@ def is_public(address: str) -> bool:
 class _PublicBackend(httpcore2.AnyIOBackend):
     """Connects to public addresses only, or to any with `allow_private`.
 
-    A connection goes to an address that was checked, so a name server that gives another one the next
-    time (DNS rebinding) gains nothing. `Host` and the name in the certificate stay those of the URL.
+    It connects to the address that it checked, against DNS rebinding; `Host` stays that of the URL.
     """
 
     allow_private = False
@@ -83,21 +78,15 @@ class _PublicBackend(httpcore2.AnyIOBackend):
 
 def connection_pool(limits: DownloadLimits) -> httpcore2.AsyncConnectionPool:
     """Return a pool of connections to public addresses: no proxies, no cookies, no credentials."""
-    backend, ssl_context = _PublicBackend(), httpcore2.default_ssl_context()
-    backend.allow_private = limits.allow_private
-    return httpcore2.AsyncConnectionPool(
-        ssl_context, max_connections=limits.in_flight, network_backend=backend
-    )
+    backend, context = _PublicBackend(), httpcore2.default_ssl_context()
+    backend.allow_private, count = limits.allow_private, limits.in_flight
+    return httpcore2.AsyncConnectionPool(context, max_connections=count, network_backend=backend)
 
 
 async def download(
     address: str, pool: httpcore2.AsyncConnectionPool, limits: DownloadLimits
 ) -> bytes:
-    """Return the body at a URL, as the server sent it.
-
-    Raises a TransientError if the network or the server failed, at the last try too, or time was up;
-    another PhotoError if the URL, an address, a redirect or the answer is refused for good.
-    """
+    """Return the body at a URL; raises a TransientError, or a PhotoError if it is refused for good."""
     try:
         async with asyncio.timeout(limits.timeout):
             for delay in _RETRY_DELAYS:
@@ -136,8 +125,7 @@ async def _get(url: httpx2.URL, pool: httpcore2.AsyncConnectionPool, max_bytes: 
     target = httpcore2.URL(scheme=scheme, host=host, port=url.port, target=path)
     # Without encodings, since a small gzip body may unpack to any size.
     headers = [(b"Host", url.netloc), (b"Accept-Encoding", b"identity"), (b"User-Agent", b"mmrec")]
-    # Seconds for one address, so that the next one gets its turn.
-    extensions = {"timeout": {"connect": 10.0}}
+    extensions = {"timeout": {"connect": 10.0}}  # seconds, so that the next address gets its turn
     try:
         async with pool.stream("GET", target, headers=headers, extensions=extensions) as response:
             fields, status = httpx2.Headers(response.headers), response.status

@@ -26,8 +26,6 @@ from mmrec.data.images import IMAGE_FORMATS, cell_entries, load_photo, object_ur
 from mmrec.data.readers import LAYOUTS
 from mmrec.errors import ConfigError, DataError, PhotoError
 
-_IndexRow = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class DownloadReport:
@@ -52,14 +50,10 @@ async def download_photos(
 ) -> DownloadReport:
     """Download the photos of reviews and items, and write copies of both that name the files.
 
-    The folder gets `photos/`, each named by the hash of its URL; `index.jsonl`, a line for every
-    URL as soon as its fate is certain, so that a killed run goes on where it stopped; and the
-    copies `reviews.jsonl.gz` and `items.jsonl.gz`. A folder takes one run at a time. The `column`
-    of the reviews names photos, or else every column that does in any layout; `template` is that of
-    `photo_urls`; with `retry`, what was refused for good is fetched too.
-
-    Raises a ConfigError if the template has no `{id}`, or a copy would overwrite the data; a
-    DataError if a file cannot be read, names no URL at all, or the folder cannot be written.
+    A killed run goes on where it stopped, since `index.jsonl` gets a line for every URL as soon as its
+    fate is certain. The `column` of the reviews names photos, or else every column that does in any
+    layout. Raises a ConfigError for options that cannot work; a DataError if a file cannot be read,
+    names no URL at all, or the folder cannot be written.
     """
     if template is not None and "{id}" not in template:
         raise ConfigError("--url-template: every photo would have the same URL; put {id} in it")
@@ -70,12 +64,8 @@ async def download_photos(
     if any(copy.resolve() in originals for copy in copies):
         raise ConfigError(f"{folder}: the copies would overwrite the data; name another --out")
     urls: dict[str, None] = {}
-    for path, columns in sources:
-        for record in read_records(path):
-            if not isinstance(record.content, str):
-                for column_name in columns & record.content.keys():
-                    for entry in cell_entries(record.content[column_name]):
-                        urls |= dict.fromkeys(photo_urls(entry, template))
+    for source in sources:
+        urls |= _find_urls(*source, template)
     if not urls:
         mend = "name another --column, or --url-template for bare ids"
         raise DataError(f"{data}: no URL of a photo; {mend}")
@@ -97,12 +87,18 @@ async def download_photos(
     return DownloadReport(downloaded, len(files) - downloaded, refused, unreadable, copies)
 
 
-def photo_urls(entry: Any, template: str | None) -> list[str]:
-    """Return the URLs of one entry of a cell; none for the name of a local photo.
+def _find_urls(path: Path, columns: set[str], template: str | None) -> dict[str, None]:
+    urls: dict[str, None] = {}
+    for record in read_records(path):
+        if not isinstance(record.content, str):
+            for column in columns & record.content.keys():
+                for entry in cell_entries(record.content[column]):
+                    urls |= dict.fromkeys(photo_urls(entry, template))
+    return urls
 
-    An object has an `id`, or URLs, of which those of large photos count. The template makes a URL
-    of an id, which needs no quoting and is hardly the name of a file.
-    """
+
+def photo_urls(entry: Any, template: str | None) -> list[str]:
+    """Return the URLs of one entry of a cell, made from its id with a template; none of a local file."""
     fields = entry if isinstance(entry, Mapping) else {"id": entry}
     name = fields.get("id") or fields.get("photo_id")
     if template and isinstance(name, str) and re.fullmatch("[A-Za-z0-9_-]+", name):
@@ -118,17 +114,16 @@ def _write_copy(
     with gzip.GzipFile(part, "wb", mtime=0) as handle:  # reproducible bytes
         for record in read_records(path):
             row = record.content
-            if isinstance(row, str):
-                lost += 1
-                continue
-            for column in columns & row.keys():
-                entries, names = cell_entries(row[column]), list[Any]()
-                for entry in entries:
-                    urls = photo_urls(entry, template)
-                    names += [files[url] for url in urls if url in files] or [entry]
-                if names != entries:
-                    row[column] = names
             try:
+                if isinstance(row, str):
+                    raise ValueError(row)
+                for column in columns & row.keys():
+                    entries, names = cell_entries(row[column]), list[Any]()
+                    for entry in entries:
+                        urls = photo_urls(entry, template)
+                        names += [files[url] for url in urls if url in files] or [entry]
+                    if names != entries:
+                        row[column] = names
                 handle.write(json.dumps(row, default=str).encode() + b"\n")
             except (RecursionError, ValueError):  # nested too deeply
                 lost += 1
@@ -136,12 +131,12 @@ def _write_copy(
     return lost
 
 
-def _read_index(folder: Path, retry: bool) -> dict[str, _IndexRow]:
+def _read_index(folder: Path, retry: bool) -> dict[str, dict[str, Any]]:
     """Return the index rows of URLs that need no request: fetched, or refused for good."""
     path = folder / "index.jsonl"
     photos = (folder / "photos").iterdir()
     sizes = {f"photos/{photo.name}": photo.stat().st_size for photo in photos}
-    settled: dict[str, _IndexRow] = {}
+    settled: dict[str, dict[str, Any]] = {}
     for record in read_records(path) if path.exists() else ():
         row = record.content
         if isinstance(row, str) or "url" not in row:  # unfinished by a killed run
@@ -155,11 +150,10 @@ def _read_index(folder: Path, retry: bool) -> dict[str, _IndexRow]:
 
 async def _download_all(
     urls: list[str], folder: Path, limits: DownloadLimits
-) -> dict[str, _IndexRow]:
-    path, rows = folder / "index.jsonl", dict[str, _IndexRow]()
+) -> dict[str, dict[str, Any]]:
+    path, rows = folder / "index.jsonl", dict[str, dict[str, Any]]()
     waiting = iter(urls)  # shared: each worker takes the next one
-    # A decoded photo may take 30 times the memory of its file.
-    decoders = anyio.CapacityLimiter(4)
+    decoders = anyio.CapacityLimiter(4)  # a decoded photo may take 30 times the memory of its file
 
     async def work() -> None:
         for url in waiting:
@@ -182,7 +176,7 @@ async def _download_all(
     return rows
 
 
-def _save_photo(url: str, body: bytes, folder: Path, max_pixels: int) -> _IndexRow:
+def _save_photo(url: str, body: bytes, folder: Path, max_pixels: int) -> dict[str, Any]:
     """Check a photo and move it into the folder, where it is visible only when checked and complete."""
     name = hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()[:32]
     part = folder / "photos" / f".{name}.part"

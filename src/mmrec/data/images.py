@@ -18,7 +18,6 @@ from mmrec.errors import PhotoError
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """Formats that are decoded, by Pillow's names; decided by content, never by suffix."""
-
 _ONE_PHOTO = Lock()
 
 
@@ -48,7 +47,7 @@ def object_urls(fields: Mapping[str, Any]) -> list[str]:
 
 
 def photo_names(cell: Any) -> tuple[str, ...]:
-    """Return the photos that a cell names or describes by objects, each once; remote ones by their URL."""
+    """Return the photos that a cell names or describes by objects, each once; or their URLs."""
     names: dict[str, None] = {}
     for entry in cell_entries(cell):
         if isinstance(entry, Mapping):
@@ -65,20 +64,16 @@ def photo_names(cell: Any) -> tuple[str, ...]:
 
 
 def check_photo(path: str, root: Path, max_pixels: int) -> Path:
-    """Return the resolved path of a photo, given relative to `root`, after decoding it once.
-
-    Raises a PhotoError if it is outside of that folder (by `..`, an absolute path or a link), missing,
-    not a regular file, or refused by `load_photo`.
-    """
+    """Return the resolved path of a photo inside of `root`, after decoding it once; or a PhotoError."""
     try:
         path.encode()
         folder = root.resolve()
         photo = (folder / path).resolve()
-        if not photo.is_relative_to(folder):
+        if not photo.is_relative_to(folder):  # by `..`, an absolute path or a link
             raise PhotoError("outside the folder")
         if not photo.is_file():
             raise PhotoError("not a regular file" if photo.exists() else "no such file")
-    # the name is too long, holds NUL, cannot be encoded, or is a loop of links
+    # The name is too long, holds NUL, cannot be encoded, or is a loop of links.
     except (OSError, ValueError, RuntimeError) as error:
         raise PhotoError(f"not a usable path ({type(error).__name__})") from error
     load_photo(photo, max_pixels)
@@ -86,10 +81,7 @@ def check_photo(path: str, root: Path, max_pixels: int) -> Path:
 
 
 def load_photo(path: Path | IO[bytes], max_pixels: int) -> Image.Image:
-    """Return a photo as RGB, upright as its EXIF orientation says; of an animation the first frame.
-
-    Raises a PhotoError if it is not one of `IMAGE_FORMATS`, too large, or not decodable to its end.
-    """
+    """Return a photo as RGB, upright, of an animation the first frame; or raise a PhotoError."""
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
             width, height = image.size
@@ -138,11 +130,10 @@ def check_photos(
         except PhotoError as error:
             return error
 
-    unique = list(dict.fromkeys(photos))
+    unique, checked = list(dict.fromkeys(photos)), dict[tuple[str, Path], Path | PhotoError]()
     if not unique:
-        return {}
-    checked = {}
-    # threads help, because Pillow's decoders release the interpreter lock
+        return checked
+    # Threads help, because Pillow's decoders release the interpreter lock.
     with ThreadPoolExecutor(4) as pool, track("Checking photos", len(unique)) as advance:
         for photo, outcome in zip(unique, pool.map(check, unique), strict=True):
             checked[photo] = outcome

@@ -6,8 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -66,18 +65,15 @@ def read_reviews(path: Path | str, config: ReadConfig = _DEFAULTS) -> Reviews:
 
     The file is JSON lines, JSON, CSV (each also with `.gz`) or Parquet, in one of `LAYOUTS`. A row
     that cannot be used is in `rejects` and nowhere else; a photo that cannot be used is in `rejects`
-    and missing from its row.
-
-    Raises:
-        ConfigError: `config.map` names a column that mmrec does not have.
-        DataError: the file as a whole cannot be used, or more than `max_reject_share` of its rows.
+    and missing from its row. Raises a ConfigError if `config.map` names a column that mmrec does not
+    have; a DataError if a file, or more than `max_reject_share` of its rows, cannot be used.
     """
     path, captions = Path(path), config.captions_column
     if config.photos is not None and not config.photos.is_dir():
         raise DataError(f"{config.photos}: no such folder of photos; check --photos")
-    files = [_read_file(path, config, ReviewRow)]
+    files = [_FileRows(path, config, ReviewRow)]
     if config.items is not None:
-        files.append(_read_file(config.items, config, ItemRow))
+        files.append(_FileRows(config.items, config, ItemRow))
     if captions is not None and not any(captions in file.columns for file in files):
         present = [f"{file.path} has {escape_text(', '.join(file.columns), 300)}" for file in files]
         reason = f"no such column in the first rows; {'; '.join(present)}"
@@ -90,24 +86,15 @@ def read_reviews(path: Path | str, config: ReadConfig = _DEFAULTS) -> Reviews:
             log.info("%s: %d photos are URLs and were left out", file.path, remote)
         photos += local
     checked = check_photos(photos, config.max_pixels)
-    schemas = (REVIEW_SCHEMA, ITEM_SCHEMA)
-    tables = [
-        _to_table(file, schema, checked) for file, schema in zip(files, schemas, strict=False)
-    ]
-    items = tables[1] if len(files) > 1 else pl.DataFrame(schema=ITEM_SCHEMA)
-    rejects = []
-    for file in files:
-        table = pl.DataFrame(file.rejects, schema=REJECT_SCHEMA, orient="row")
-        rejects.append(table.sort("line", maintain_order=True))
-    return Reviews(tables[0], items, pl.concat(rejects), str(path))
+    table, rejects = files[0].to_tables(checked)
+    if config.items is None:
+        return Reviews(table, rejects=rejects, source=str(path))
+    items, rejected_items = files[1].to_tables(checked)
+    return Reviews(table, items, pl.concat([rejects, rejected_items]), str(path))
 
 
 def choose_columns(columns: Sequence[str], config: ReadConfig, file: str) -> _Columns:
-    """Return the names that each canonical column may have in a file, given its columns.
-
-    Raises a ConfigError if `config.map`, which overrides single columns of the layout, names one that
-    is not canonical; a DataError if the file lacks a mapped column, or one for user, item or rating.
-    """
+    """Return the names that each canonical column may have; an error names one that is absent."""
     layout: str = config.format
     if layout == "auto":  # the first layout whose columns the file has
         signatures: tuple[tuple[str, set[str]], ...] = (
@@ -146,19 +133,71 @@ def _choose_item_columns(columns: Sequence[str], config: ReadConfig, file: str) 
     return names
 
 
-@dataclass
 class _FileRows:
-    """The rows of a file whose photos are not checked yet, and its refusals."""
+    """The rows of a file that pass a model's checks, each once, and its refusals."""
 
-    path: Path
-    photo_root: Path
-    columns: list[str]  # of the first rows
-    # With the record only if a photo of the row can still be refused. Tuples of plain values, photos
-    # and captions last, because the garbage collector would scan millions of lists.
-    accepted: list[tuple[Record | None, tuple[Any, ...]]] = field(default_factory=list)
-    rejects: list[tuple[str, int, str, str]] = field(default_factory=list)
+    def __init__(self, path: Path, config: ReadConfig, model: type[ReviewRow | ItemRow]) -> None:
+        self._config, self._model = config, model
+        self.path, self.photo_root = path, config.photos or path.parent
+        # With the record only if a photo of the row can still be refused. Tuples of plain values,
+        # photos and captions last, because the garbage collector would scan millions of lists.
+        self.accepted: list[tuple[Record | None, tuple[Any, ...]]] = []
+        self._rejects: list[tuple[str, int, str, str]] = []
+        stream = read_records(path)
+        # Many rows tell the columns, so that an odd first row decides nothing.
+        head = list(islice(stream, 1000))
+        if not head:
+            raise DataError(f"{path}: the file holds no rows; check that it was written to its end")
+        rows = [record.content for record in head if isinstance(record.content, dict)]
+        self.columns = [*dict.fromkeys(chain.from_iterable(rows))]
+        names: dict[str, tuple[str, ...]] = {}
+        if rows:
+            choose = choose_columns if model is ReviewRow else _choose_item_columns
+            names |= choose(self.columns, config, str(path))
+        names["captions"] = (config.captions_column,) if config.captions_column else ()
+        self._read(chain(head, stream if rows else ()), names)
+        refused, total = len(self._rejects), len(self._rejects) + len(self.accepted)
+        if not self.accepted or refused / total > config.max_reject_share:
+            kinds: dict[str, list[str]] = {}
+            for _, line, reason, _ in self._rejects:
+                kinds.setdefault(reason.partition(":")[0], []).append(f"{reason} (line {line})")
+            common = sorted(kinds.values(), key=len, reverse=True)[:3]
+            examples = "".join(f"\n  {len(reasons)} rows: {reasons[0]}" for reasons in common)
+            raise DataError(
+                f"{path}: {refused} of {total} rows were refused:{examples}\n"
+                "Mend the file, name its columns with --map, or allow more with --max-reject-share"
+            )
 
-    def refuse(self, record: Record, reason: str) -> None:
+    def _read(self, records: Iterable[Record], columns: _Columns) -> None:
+        first_lines: dict[str, int] = {}  # of each review or item
+        ids: set[str] = set()
+        for record in records:
+            if isinstance(record.content, str):
+                self._refuse(record, record.content)
+                continue
+            try:
+                values = _pick_values(record.content, columns)
+                row = self._model.model_validate(values, context=self._config)
+            except ValidationError as error:
+                self._refuse(record, explain_refusal(error))
+                continue
+            key, reason = row.item, "item was described before"
+            if isinstance(row, ReviewRow):
+                review = (row.user, row.item, row.rating, row.text, row.time)
+                key = hashlib.sha256(json.dumps(review, default=str).encode()).hexdigest()
+                reason = "exact duplicate of an earlier row"
+            if (first := first_lines.setdefault(key, record.line)) != record.line:
+                self._refuse(record, f"{reason}: line {first}")
+                continue
+            if isinstance(row, ReviewRow):
+                # A loop, because a file may hold an id that equals a derived one.
+                while row.review_id is None or row.review_id in ids:
+                    row.review_id = key[:16]
+                    key = hashlib.sha256(key.encode()).hexdigest()
+                ids.add(row.review_id)
+            self.accepted.append((record if row.photos else None, tuple(vars(row).values())))
+
+    def _refuse(self, record: Record, reason: str) -> None:
         """Note a refusal; the reason is `kind: detail`."""
         raw = record.raw.rstrip("\r\n")
         if not record.raw and not isinstance(record.content, str):
@@ -166,57 +205,26 @@ class _FileRows:
                 raw = json.dumps(record.content, ensure_ascii=False, default=str)
             except (RecursionError, ValueError, TypeError):
                 raw = "(cannot be shown)"
-        self.rejects.append((str(self.path), record.line, escape_text(reason), escape_text(raw)))
+        self._rejects.append((str(self.path), record.line, escape_text(reason), escape_text(raw)))
 
-
-def _read_file(path: Path, config: ReadConfig, model: type[ReviewRow | ItemRow]) -> _FileRows:
-    """Read the rows that pass a model's checks, each once.
-
-    Raises a DataError if no row can be used, or more are refused than `max_reject_share`.
-    """
-    stream = read_records(path)
-    # Many rows tell the columns, so that an odd first row decides nothing.
-    head = list(islice(stream, 1000))
-    if not head:
-        raise DataError(f"{path}: the file holds no rows; check that it was written to its end")
-    rows = [record.content for record in head if isinstance(record.content, dict)]
-    file = _FileRows(
-        path, config.photos or path.parent, [*dict.fromkeys(chain.from_iterable(rows))]
-    )
-    columns: dict[str, tuple[str, ...]] = {}
-    if rows:
-        choose = choose_columns if model is ReviewRow else _choose_item_columns
-        columns |= choose(file.columns, config, str(path))
-    columns["captions"] = (config.captions_column,) if config.captions_column else ()
-    first_lines: dict[str, int] = {}  # of each review or item
-    ids: set[str] = set()
-    for record in chain(head, stream if rows else ()):
-        if isinstance(record.content, str):
-            file.refuse(record, record.content)
-            continue
-        try:
-            row = model.model_validate(_pick_values(record.content, columns), context=config)
-        except ValidationError as error:
-            file.refuse(record, explain_refusal(error))
-            continue
-        key, reason = row.item, "item was described before"
-        if isinstance(row, ReviewRow):
-            review = (row.user, row.item, row.rating, row.text, row.time)
-            key = hashlib.sha256(json.dumps(review, default=str).encode()).hexdigest()
-            reason = "exact duplicate of an earlier row"
-        if (first := first_lines.setdefault(key, record.line)) != record.line:
-            file.refuse(record, f"{reason}: line {first}")
-            continue
-        if isinstance(row, ReviewRow):
-            # Without an id that is free, one is derived from the review. A loop, because a file may
-            # hold an id that equals a derived one.
-            while row.review_id is None or row.review_id in ids:
-                row.review_id = key[:16]
-                key = hashlib.sha256(key.encode()).hexdigest()
-            ids.add(row.review_id)
-        file.accepted.append((record if row.photos else None, tuple(vars(row).values())))
-    _check_reject_share(file, config.max_reject_share)
-    return file
+    def to_tables(
+        self, checked: Mapping[tuple[str, Path], Path | PhotoError]
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the rows with the paths of usable photos, and the refusals, also of photos."""
+        schema = REVIEW_SCHEMA if self._model is ReviewRow else ITEM_SCHEMA
+        rows = []
+        for record, (*cells, names, captions) in self.accepted:
+            paths: dict[str, None] = {}
+            for name in names:
+                photo = checked.get((name, self.photo_root))
+                if isinstance(photo, PhotoError) and record is not None:
+                    self._refuse(record, f"photo {escape_text(name, 80)}: {photo}")
+                elif photo is not None:
+                    paths[str(photo)] = None
+            rows.append((*cells, list(paths), list(captions)))
+        rejects = pl.DataFrame(self._rejects, schema=REJECT_SCHEMA, orient="row")
+        table = pl.DataFrame(rows, schema=schema, orient="row")
+        return table, rejects.sort("line", maintain_order=True)
 
 
 def _pick_values(content: Mapping[str, Any], columns: _Columns) -> dict[str, Any]:
@@ -230,37 +238,3 @@ def _pick_values(content: Mapping[str, Any], columns: _Columns) -> dict[str, Any
                     values[name] = value  # pandas writes NaN for null
                 break
     return values
-
-
-def _check_reject_share(file: _FileRows, max_share: float) -> None:
-    refused, total = len(file.rejects), len(file.rejects) + len(file.accepted)
-    if file.accepted and refused / total <= max_share:
-        return
-    kinds: dict[str, list[str]] = {}
-    for _, line, reason, _ in file.rejects:
-        kinds.setdefault(reason.partition(":")[0], []).append(f"{reason} (line {line})")
-    common = sorted(kinds.values(), key=len, reverse=True)[:3]
-    examples = "".join(f"\n  {len(reasons)} rows: {reasons[0]}" for reasons in common)
-    raise DataError(
-        f"{file.path}: {refused} of {total} rows were refused:{examples}\n"
-        "Mend the file, name its columns with --map, or allow more with --max-reject-share"
-    )
-
-
-def _to_table(
-    file: _FileRows,
-    schema: Mapping[str, pl.DataType],
-    checked: Mapping[tuple[str, Path], Path | PhotoError],
-) -> pl.DataFrame:
-    """Return the accepted rows with the paths of usable photos; refuse the other photos."""
-    rows = []
-    for record, (*cells, names, captions) in file.accepted:
-        paths: dict[str, None] = {}
-        for name in names:
-            photo = checked.get((name, file.photo_root))
-            if isinstance(photo, PhotoError) and record is not None:
-                file.refuse(record, f"photo {escape_text(name, 80)}: {photo}")
-            elif photo is not None:
-                paths[str(photo)] = None
-        rows.append((*cells, list(paths), list(captions)))
-    return pl.DataFrame(rows, schema=schema, orient="row")

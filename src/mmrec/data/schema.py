@@ -27,11 +27,8 @@ from mmrec.data.files import parse_list
 from mmrec.data.images import photo_names
 from mmrec.errors import DataError
 
-EntityKind = Literal["user", "item"]
-"""Whose reviews are meant: those that a user wrote, or those that an item got."""
-
-NO_TIME = np.iinfo(np.int64).max
-"""Sentinel for a missing timestamp; sorts after all others."""
+EntityKind = Literal["user", "item"]  # whose reviews are meant
+NO_TIME = np.iinfo(np.int64).max  # stands for a missing time, and sorts after all others
 
 REVIEW_SCHEMA: dict[str, pl.DataType] = {
     "review_id": pl.String(),
@@ -51,7 +48,7 @@ ITEM_SCHEMA: dict[str, pl.DataType] = {
     "photos": pl.List(pl.String()),
     "captions": pl.List(pl.String()),
 }
-"""Columns of `Reviews.items`; `name` may be null. Photos and captions belong to the item, not to a review."""
+"""Columns of `Reviews.items`; `name` may be null. Photos and captions are not those of reviews."""
 
 REJECT_SCHEMA = {"file": pl.String, "line": pl.Int64, "reason": pl.String, "row": pl.String}
 """Columns of `Reviews.rejects`: lines count from 1, and the raw row is shortened."""
@@ -59,10 +56,7 @@ REJECT_SCHEMA = {"file": pl.String, "line": pl.Int64, "reason": pl.String, "row"
 
 @dataclass(frozen=True)
 class Reviews:
-    """Checked reviews in the order of the file, their items, and what was refused.
-
-    An item without a row has neither a name nor photos, except those of its reviews.
-    """
+    """Checked reviews in the order of the file, their items (maybe not all), and what was refused."""
 
     table: pl.DataFrame
     items: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ITEM_SCHEMA))
@@ -111,9 +105,8 @@ def _refuse_boolean(value: Any) -> Any:
 
 def _clean_text(value: Any, info: ValidationInfo[ReadConfig]) -> Any:
     text = "" if value is None else _spell_number(value)  # an empty caption of a list
-    if not isinstance(text, str):
-        return text
-    return remove_control_characters(text)[: info.context.max_text]
+    is_text = isinstance(text, str)
+    return remove_control_characters(text)[: info.context.max_text] if is_text else text
 
 
 def _parse_time(value: Any) -> Any:
@@ -179,10 +172,7 @@ _Captions = Annotated[
 
 
 class ReviewRow(BaseModel):
-    """A review, with the columns of `REVIEW_SCHEMA`; its photos may not exist.
-
-    The validation context is a `ReadConfig`, whose `max_text` cuts texts, names and captions.
-    """
+    """A review, with the columns of `REVIEW_SCHEMA`; the validation context is a `ReadConfig`."""
 
     review_id: Annotated[
         _Name, BeforeValidator(lambda id: id if isinstance(id, str | int | float) else None)
@@ -242,10 +232,7 @@ class Split:
 
 
 def filter_reviews(table: pl.DataFrame, min_reviews: int = 2) -> pl.DataFrame:
-    """Drop users and items with fewer than `min_reviews` reviews, repeatedly until none is left.
-
-    Raises a DataError if no review survives.
-    """
+    """Drop users and items with fewer than `min_reviews` reviews until none is left; or a DataError."""
     enough = (pl.len().over("user") >= min_reviews) & (pl.len().over("item") >= min_reviews)
     previous, remaining = table, table.filter(enough)
     while remaining.height < previous.height:  # each drop may make others necessary
@@ -265,36 +252,40 @@ def split_reviews(
 ) -> Split:
     """Split the rows that passed the filter, (n,) bool (all by default), into train, valid and test.
 
-    `random`: every user and item of test stays in train (paper, section 4), and so for valid. One row
-    of each user and item, drawn at random, is held back in train; if too few rows are left, test is
-    smaller. `time`: test is strictly later than valid, and valid than train; users and items without
-    an earlier review may appear. A DataError says that reviews lack a time, or a part stays empty.
+    `random`: every user and item of test stays in train (paper, section 4), and so for valid; if too
+    few rows are left, test is smaller. `time`: test is strictly later than valid, and valid than
+    train. A DataError says that reviews lack a time, or a part stays empty.
     """
-    all_rows = np.arange(len(data))
-    rows = rest = all_rows if passed_filter is None else all_rows[passed_filter]
-    by_time, parts = config.split_by == "time", []
+    passed = np.ones(len(data), dtype=bool) if passed_filter is None else passed_filter
+    rows, filtered = np.flatnonzero(passed), np.flatnonzero(~passed)
+    by_time = config.split_by == "time"
     if by_time and (missing := int((data.time[rows] == NO_TIME).sum())):
-        reason = f"{missing:,} of {len(rows):,} reviews have no time; use a random split instead"
-        raise DataError(reason)
-    for name, share in (("test", config.test_share), ("valid", config.valid_share)):
-        if by_time:
-            time = data.time[rest]
-            is_cut = time > np.quantile(time, 1 - share, method="lower")
-        else:
-            order = rng.permutation(rest)
-            movable = np.ones(len(order), dtype=bool)
-            for entity in (data.user, data.item):
-                # The first row of each user and item, in random order, stays.
-                movable[np.unique(entity[order], return_index=True)[1]] = False
-            is_cut = np.isin(rest, order[movable][: round(share * len(rest))])
-        rest, cut = rest[~is_cut], rest[is_cut]
-        if not len(cut):
+        reason = f"{missing:,} of {len(rows):,} reviews have no time"
+        raise DataError(f"{reason}; use a random split instead")
+    rest, test = _cut(data, rows, config.test_share, None if by_time else rng)
+    train, valid = _cut(data, rest, config.valid_share, None if by_time else rng)
+    for name, part in (("test", test), ("valid", valid)):
+        if not len(part):
             reason = f"{len(rows):,} reviews are too few for a split"
             raise DataError(f"no review can go to {name}: {reason}")
-        parts.append(cut)
-    test, valid = parts
-    filtered = np.setdiff1d(all_rows, rows, assume_unique=True)
     if by_time:  # later reviews may not be evidence for earlier ones
         times = data.time[filtered]
-        filtered = filtered[(times != NO_TIME) & (times <= data.time[rest].max())]
-    return Split(train=rest, valid=valid, test=test, filtered_rows=filtered)
+        filtered = filtered[(times != NO_TIME) & (times <= data.time[train].max())]
+    return Split(train, valid, test, filtered)
+
+
+def _cut(
+    data: Interactions, rows: np.ndarray, share: float, rng: np.random.Generator | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide rows into those that stay and a share: drawn at random, or without `rng` the latest."""
+    if rng is None:
+        time = data.time[rows]
+        is_cut = time > np.quantile(time, 1 - share, method="lower")
+    else:
+        order = rng.permutation(rows)
+        movable = np.ones(len(order), dtype=bool)
+        for entity in (data.user, data.item):
+            # The first row of each user and item, in random order, stays.
+            movable[np.unique(entity[order], return_index=True)[1]] = False
+        is_cut = np.isin(rows, order[movable][: round(share * len(rows))])
+    return rows[~is_cut], rows[is_cut]

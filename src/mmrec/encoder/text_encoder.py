@@ -1,7 +1,4 @@
-"""The sentence encoder: texts to unit vectors in one space, each text encoded once.
-
-Any sentence-transformers model encodes; all-MiniLM-L6-v2 on CPUs also has two faster backends.
-"""
+"""The sentence encoder: texts to unit vectors in one space, each text encoded once."""
 
 from __future__ import annotations
 
@@ -31,15 +28,12 @@ from mmrec.errors import ModelError, StoreError
 
 
 class Encoder:
-    """Encodes texts through a store: each text once, also in later runs.
+    """Encodes texts through a store, each text once; where this machine is fastest, or at `placement`.
 
-    The store keeps vectors as float16; their cosine to float32 is above .999999. The model runs
-    where this machine is fastest, or at `placement`. A ModelError says that the bundled weights are
-    not the original ones.
+    A ModelError says that the bundled weights are not the original ones.
     """
 
-    chunk = 2048
-    """Texts that are handed over, and whose vectors are stored, at a time."""
+    chunk = 2048  # texts whose vectors are stored at a time
 
     def __init__(
         self, config: EncoderConfig, store: Store, placement: Placement | None = None
@@ -47,7 +41,7 @@ class Encoder:
         self.config, self._store = config, store
         placement = placement or Placement.choose()
         self.source, revision = locate_encoder(config.encoder_model)
-        # The fast backends are for MiniLM on a processor.
+        # The two fast backends are for MiniLM on a processor.
         self.backend_name: str = config.encoder_backend
         if placement.device == "cuda" or Path(self.source) != bundled_minilm():
             self.backend_name = "sentence-transformers"
@@ -57,7 +51,6 @@ class Encoder:
         if precision == "auto":
             precision = "bf16" if placement.precision == "bf16" else "fp32"
         self._bf16 = precision == "bf16"
-        # What determines a vector besides the text.
         self.provenance: Provenance = {"kind": "vector", "model": config.encoder_model}
         self.provenance |= {"revision": revision, "precision": precision}
         if self.backend_name == "openvino":  # rounds differently in bf16
@@ -70,11 +63,10 @@ class Encoder:
         return _load_backend(self.backend_name, self.source, self._bf16, torch.get_num_threads())
 
     def encode(self, texts: Sequence[str], title: str = "encoding") -> np.ndarray:
-        """Encode texts to (n, d) float16 unit vectors; a blank text is encoded like any other.
+        """Encode texts to (n, d) float16 unit vectors; also blank ones.
 
-        New texts are encoded in the order of their lengths, so that a batch wastes little padding,
-        and stored chunk by chunk. A text that no worker of a cluster could encode has zeros. Raises a
-        ModelError if the model cannot be loaded or encodes no text, a StoreError for a damaged store.
+        A text that no worker of a cluster could encode has zeros. Raises a ModelError if the model
+        cannot be loaded or encodes no text, a StoreError for a damaged store.
         """
         # A tokenizer refuses lone surrogates.
         texts = [text.encode("utf-8", "replace").decode() for text in texts]
@@ -86,19 +78,16 @@ class Encoder:
             for position, vector in self.encode_blocks(rows):
                 yield position, vector if isinstance(vector, Failure) else vector.tobytes()
 
-        def order(position: int) -> tuple[int, str]:
-            return len(texts[position]), texts[position]
-
-        results = self._store.get_or_compute(
-            self.provenance, texts, compute, title=title, chunk=self.chunk, order=order
-        )
+        options: Any = {"title": title, "chunk": self.chunk}
+        # By length, to waste little padding.
+        options["order"] = lambda position: (len(texts[position]), texts[position])
+        results = self._store.get_or_compute(self.provenance, texts, compute, **options)
         vectors = [result for result in results if isinstance(result, bytes)]
         if failures := [result for result in results if isinstance(result, Failure)]:
             reason = failures[0].reason
             if not vectors:
                 raise ModelError(f"no text could be encoded: {reason}")
-            note = f"- {len(failures):,} texts have no vector: {reason}"
-            console.print(note, markup=False)
+            console.print(f"- {len(failures):,} texts have no vector: {reason}", markup=False)
         if len(set(map(len, vectors))) != 1:
             mend = "delete them by `mmrec store prune --kind vector`"
             raise StoreError(f"vectors in the store are damaged; {mend}")
@@ -137,11 +126,10 @@ class _SentenceTransformersBackend:
 
 
 class MeanPoolingBackend:
-    """A BERT whose sentence vector is the mean over its tokens, as all-MiniLM-L6-v2 is, on a CPU.
+    """A BERT whose sentence vector is the mean over its tokens, on a CPU by `torch` or `openvino`.
 
-    It runs on `torch` or `openvino`. Batches hold a fixed number of tokens, so that activations stay
-    in the processor's cache. Each core works on a batch of its own, since such small batches do not
-    keep two cores busy together.
+    Batches hold a fixed number of tokens, so that activations stay in the processor's cache. Each
+    core works on a batch of its own, since such small batches do not keep two cores busy together.
     """
 
     def __init__(self, folder: Path, engine: str, bf16: bool) -> None:
@@ -157,7 +145,7 @@ class MeanPoolingBackend:
             self._mean_vectors = _open_openvino(folder, bf16)
             self._batch_tokens, self._length_step = 512, 1
         else:
-            self._mean_vectors = _open_torch(folder, bf16)
+            self._mean_vectors = _MeanPooledBert(folder, "bf16" if bf16 else "fp32").mean_vectors
             self._batch_tokens, self._length_step = 1024, 8  # kernels are compiled for every shape
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -193,7 +181,7 @@ class MeanPoolingBackend:
 def _load_backend(
     name: str, source: str, bf16: bool, threads: int
 ) -> _SentenceTransformersBackend | MeanPoolingBackend:
-    """A loaded model; there is one for each number of threads in a process."""
+    # One for each number of threads in a process.
     if name == "sentence-transformers":
         return _SentenceTransformersBackend(source, bf16)
     return MeanPoolingBackend(Path(source), name, bf16)
@@ -208,35 +196,21 @@ class _MeanPooledBert(nn.Module):
         states = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         return (states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
 
-
-_MeanVectors = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""(B, d) float32 means over the (B, length) int64 tokens whose mask is 1; thread-safe."""
-
-
-def _open_torch(folder: Path, bf16: bool) -> _MeanVectors:
-    model = _MeanPooledBert(folder, "bf16" if bf16 else "fp32")
-
     @torch.inference_mode()
-    def mean_vectors(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        means: Tensor = model(torch.from_numpy(ids), torch.from_numpy(mask))
+    def mean_vectors(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """(B, d) float32 means over the (B, length) int64 tokens whose mask is 1."""
+        means: Tensor = self(torch.from_numpy(ids), torch.from_numpy(mask))
         return means.numpy()
 
-    return mean_vectors
 
-
-def _open_openvino(folder: Path, bf16: bool) -> _MeanVectors:
-    """Open the model in OpenVINO (the extra `openvino`), which fuses what PyTorch does step by step.
-
-    In bfloat16 only products are rounded, sums and norms are not, so that vectors are closer to
-    those of float32. The converted model is kept beside the default store.
-    """
+def _open_openvino(folder: Path, bf16: bool) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """The same by OpenVINO (the extra `openvino`); the converted model is kept beside the store."""
     try:
         import openvino
     except ImportError as error:
         mend = "`pip install 'mmrec[openvino]'`, or take --encoder-backend torch"
         raise ModelError(f"OpenVINO cannot be loaded ({error}); {mend}") from error
-    core = openvino.Core()
-    digest = file_digest(folder / "model.safetensors")
+    core, digest = openvino.Core(), file_digest(folder / "model.safetensors")
     name = f"openvino-{openvino.__version__[:12]}-{digest[:16]}.xml"
     path = default_store_path().with_name(name)
     try:
@@ -258,7 +232,7 @@ def _open_openvino(folder: Path, bf16: bool) -> _MeanVectors:
 
 
 def _convert(folder: Path, path: Path) -> Any:
-    """The model in OpenVINO's form, which takes a second or two; saved whole or not at all."""
+    """The model in OpenVINO's form; saved whole or not at all."""
     import openvino
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder

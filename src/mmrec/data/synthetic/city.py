@@ -15,47 +15,36 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from mmrec.data.synthetic import review_text
 from mmrec.data.synthetic.pictures import draw_photo
-from mmrec.data.synthetic.review_text import (
-    PHRASES,
-    Opinion,
-    WritingHabits,
-    choose,
-    expand,
-    write_review,
-)
+from mmrec.data.synthetic.review_text import PHRASES, Opinion, WritingHabits, choose, expand
 from mmrec.errors import ConfigError
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+_Floats = npt.NDArray[np.float64]
+_Ints = npt.NDArray[np.int64]
 
-QUALITIES = ("service", "portions", "freshness", "ambience")
-"""Traits of restaurants that every user wants more of."""
-TRAITS = (*QUALITIES, "quiet", "spice", "family")
-"""All traits; the last three are matters of taste (quiet or loud, hot or mild, for families or not)."""
+_QUALITIES = ("service", "portions", "freshness", "ambience")  # every user wants more of them
+TRAITS = (*_QUALITIES, "quiet", "spice", "family")
+"""Of restaurants; the last three are matters of taste (quiet or loud, hot or mild, for families)."""
 
 
 @dataclass(frozen=True)
-class ItemTruth:
-    """The truth of I items."""
-
+class _ItemTruth:
     ids: list[str]
     names: list[str]
     cuisines: list[list[str]]  # one to three each, the main one first
-    price_level: Ints  # (I,) 1 cheap .. 4 expensive
-    quality: Floats  # (I,) what the kitchen adds to a rating, in stars
-    traits: Ints  # (I, T) per name of `TRAITS`: 1 has it, 0 neutral, -1 its contrary
+    price_level: _Ints  # (I,) 1 cheap .. 4 expensive
+    quality: _Floats  # (I,) what the kitchen adds to a rating, in stars
+    traits: _Ints  # (I, T) per name of `TRAITS`: 1 has it, 0 neutral, -1 its contrary
 
 
 @dataclass(frozen=True)
-class UserTruth:
-    """The truth of U users; all effects are in stars."""
-
-    ids: list[str]
-    leniency: Floats  # (U,) added to every rating
-    cares: Floats  # (U, T) what a trait is worth; negative if its contrary is wanted
-    tastes: Floats  # (U, C) what a cuisine is worth, in the phrase bank's order
-    thrift: Floats  # (U,) what a price level costs, at least 0
+class _UserTruth:
+    ids: list[str]  # all effects below are in stars
+    leniency: _Floats  # (U,) added to every rating
+    cares: _Floats  # (U, T) what a trait is worth; negative if its contrary is wanted
+    tastes: _Floats  # (U, C) what a cuisine is worth, in the phrase bank's order
+    thrift: _Floats  # (U,) what a price level costs, at least 0
     habits: list[WritingHabits]
 
 
@@ -63,25 +52,30 @@ class UserTruth:
 class City:
     """A city of U users, I items and R reviews, in the order of their dates, with its truth."""
 
-    items: ItemTruth
-    users: UserTruth
-    user: Ints  # (R,) indices; no pair of user and item occurs twice
-    item: Ints
-    score: Floats  # (R,) the rating before luck and rounding: an oracle's prediction
-    rating: Ints  # (R,) 1..5
+    items: _ItemTruth
+    users: _UserTruth
+    user: _Ints  # (R,) indices; no pair of user and item occurs twice
+    item: _Ints
+    score: _Floats  # (R,) the rating before luck and rounding: an oracle's prediction
+    rating: _Ints  # (R,) 1..5
     text: list[str]  # maybe empty
     date: npt.NDArray[np.datetime64]  # (R,) days
 
 
 def build_city(seed: int = 0, users: int = 400, items: int = 150, reviews: int = 4000) -> City:
-    """Build the city of a seed in memory.
-
-    Raises a ConfigError for fewer reviews than give everyone two, or more than there are pairs.
-    """
+    """Build the city of a seed; a ConfigError names the fewest or most reviews that it can have."""
     item_rng, user_rng, pair_rng, text_rng = np.random.default_rng(seed).spawn(4)
     item_truth, user_truth = _draw_items(items, item_rng), _draw_users(users, user_rng)
     user, item = _draw_pairs(users, items, reviews, pair_rng)
-    stars = _rating_terms(item_truth, user_truth, user, item)
+    # Stars by source (R, T + 2 + C): each trait, the price, the kitchen, each cuisine.
+    cuisines = list(PHRASES["cuisines"])
+    share = np.zeros((items, len(cuisines)))
+    for row, names in enumerate(item_truth.cuisines):
+        share[row, [cuisines.index(name) for name in names]] = 1 / len(names)
+    price = user_truth.thrift[user] * (2.2 - item_truth.price_level[item])
+    traits = user_truth.cares[user] * item_truth.traits[item]
+    tastes = user_truth.tastes[user] * share[item]
+    stars = np.column_stack([traits, price, item_truth.quality[item], tastes])
     luck = pair_rng.normal(0, 0.9, reviews)  # of a single visit, in stars
     raw = stars.sum(axis=1) + user_truth.leniency[user]
     # 82.5% of ratings are 4 or 5: some five likes to a dislike, as in restaurant reviews online.
@@ -91,8 +85,9 @@ def build_city(seed: int = 0, users: int = 400, items: int = 150, reviews: int =
     texts = []
     for row, (reviewer, restaurant) in enumerate(zip(user, item, strict=True)):
         opinions = _opinions(stars[row], luck[row], item_truth, restaurant)
-        cuisines, habits = item_truth.cuisines[restaurant], user_truth.habits[reviewer]
-        texts.append(write_review(int(rating[row]), opinions, cuisines, habits, text_rng))
+        served, habits = item_truth.cuisines[restaurant], user_truth.habits[reviewer]
+        text = review_text.write_review(int(rating[row]), opinions, served, habits, text_rng)
+        texts.append(text)
     date = np.datetime64("2019-01-01") + days
     return City(item_truth, user_truth, user, item, score, rating, texts, date)
 
@@ -100,32 +95,35 @@ def build_city(seed: int = 0, users: int = 400, items: int = 150, reviews: int =
 def write_sample_city(
     folder: Path, *, seed: int = 0, users: int = 400, items: int = 150, reviews: int = 4000
 ) -> Path:
-    """Write `reviews.jsonl`, `places.jsonl` and `photos/` into a folder; return the reviews' path.
-
-    Photo paths are relative to the folder. `price_level` and `cuisines` of the places are truth, for
-    scoring what is read out of the reviews. Raises as `build_city` does.
-    """
+    """Write `reviews.jsonl`, `places.jsonl` (with some truth) and `photos/`; return the first's path."""
     city = build_city(seed, users, items, reviews)
     rng = np.random.default_rng([seed, 1])
     (folder / "photos").mkdir(parents=True, exist_ok=True)
     item_photos: list[list[str]] = [[] for _ in range(items)]
     review_photos: list[list[str]] = [[] for _ in range(reviews)]
+
+    def take_photo(item: int, label: str, inside: bool) -> str:
+        """Draw the room or a dish of an item; return the photo's path relative to the folder."""
+        ambience = int(city.items.traits[item, TRAITS.index("ambience")])
+        cuisine = PHRASES["cuisines"][city.items.cuisines[item][0]]
+        scene = choose(cuisine["interiors" if inside else "plates"], rng)
+        if inside and ambience < 0:
+            scene = "canteen"
+        path = f"photos/{city.items.ids[item]}-{label}-{scene}.jpg"
+        photo = draw_photo(scene, int(city.items.price_level[item]), ambience, rng)
+        photo.save(folder / path, quality=80)
+        return path
+
     for item, count in enumerate(rng.integers(1, 4, items)):
         for number in range(count):
-            photo = _take_photo(folder, city.items, item, f"{1 + number}", number % 2 == 0, rng)
-            item_photos[item].append(photo)
+            item_photos[item].append(take_photo(item, f"{1 + number}", number % 2 == 0))
     for row, item in enumerate(city.item):
         if rng.random() < 0.15:
             inside = rng.random() < 0.3
-            photo = _take_photo(folder, city.items, item, f"review{row}", inside, rng)
-            review_photos[row].append(photo)
-    places = {
-        "business_id": city.items.ids,
-        "name": city.items.names,
-        "photos": item_photos,
-        "price_level": city.items.price_level,
-        "cuisines": city.items.cuisines,
-    }
+            review_photos[row].append(take_photo(item, f"review{row}", inside))
+    places = {"business_id": city.items.ids, "name": city.items.names, "photos": item_photos}
+    places |= {"price_level": city.items.price_level, "cuisines": city.items.cuisines}
+    pl.DataFrame(places).write_ndjson(folder / "places.jsonl")
     review_columns = {
         "user_id": np.array(city.users.ids)[city.user],
         "business_id": np.array(city.items.ids)[city.item],
@@ -134,12 +132,11 @@ def write_sample_city(
         "timestamp": city.date.astype(str),
         "photos": review_photos,
     }
-    pl.DataFrame(places).write_ndjson(folder / "places.jsonl")
     pl.DataFrame(review_columns).write_ndjson(folder / "reviews.jsonl")
     return folder / "reviews.jsonl"
 
 
-def _draw_items(count: int, rng: np.random.Generator) -> ItemTruth:
+def _draw_items(count: int, rng: np.random.Generator) -> _ItemTruth:
     cuisines: list[list[str]] = []  # each a main one, and up to two that go with it
     for _ in range(count):
         main = choose(list(PHRASES["cuisines"]), rng)
@@ -147,10 +144,9 @@ def _draw_items(count: int, rng: np.random.Generator) -> ItemTruth:
         cuisines.append([main, *related[: rng.choice(3, p=[0.6, 0.3, 0.1])].tolist()])
     price_level = rng.choice(4, count, p=[0.27, 0.4, 0.23, 0.1]) + 1
     traits = rng.choice([-1, 0, 1], (count, len(TRAITS)), p=[0.27, 0.31, 0.42])
-    # Expensive rooms are seldom shabby.
+    # Expensive rooms are seldom shabby, and each cuisine has its share of hot kitchens.
     pleasant = rng.random(count) < 0.3 * (price_level - 2)
     traits[pleasant, TRAITS.index("ambience")] = 1
-    # Each cuisine has its share of hot kitchens.
     heat = np.zeros(count)
     for item, cuisine_names in enumerate(cuisines):
         heat[item] = np.mean([PHRASES["cuisines"][name]["heat"] for name in cuisine_names])
@@ -167,14 +163,14 @@ def _draw_items(count: int, rng: np.random.Generator) -> ItemTruth:
         letters = unicodedata.normalize("NFKD", name.replace("'", "")).encode("ascii", "ignore")
         ids.append(re.sub(r"\W+", "-", letters.decode().lower()))
     quality = rng.normal(0, 0.45, count)
-    return ItemTruth(ids, names, cuisines, price_level, quality, traits)
+    return _ItemTruth(ids, names, cuisines, price_level, quality, traits)
 
 
-def _draw_users(count: int, rng: np.random.Generator) -> UserTruth:
-    # A gamma of small shape: each user cares much for two or three traits and little for the rest.
+def _draw_users(count: int, rng: np.random.Generator) -> _UserTruth:
+    # A gamma of small shape: each user cares much for two or three traits.
     cares = rng.gamma(0.5, 0.52, (count, len(TRAITS)))
-    taste_count = len(TRAITS) - len(QUALITIES)
-    cares[:, len(QUALITIES) :] *= rng.choice([-1, 1], (count, taste_count), p=[0.4, 0.6])
+    taste_count = len(TRAITS) - len(_QUALITIES)
+    cares[:, len(_QUALITIES) :] *= rng.choice([-1, 1], (count, taste_count), p=[0.4, 0.6])
     habits = []
     for _ in range(count):
         opinions = int(rng.choice([1, 2, 3, 4], p=[0.25, 0.35, 0.25, 0.15]))
@@ -187,12 +183,12 @@ def _draw_users(count: int, rng: np.random.Generator) -> UserTruth:
     leniency = rng.normal(0, 0.65, count)
     tastes = rng.normal(0, 0.45, (count, len(PHRASES["cuisines"])))
     thrift = rng.gamma(0.5, 0.4, count)
-    return UserTruth(ids, leniency, cares, tastes, thrift, habits)
+    return _UserTruth(ids, leniency, cares, tastes, thrift, habits)
 
 
 def _draw_pairs(
     users: int, items: int, reviews: int, rng: np.random.Generator
-) -> tuple[Ints, Ints]:
+) -> tuple[_Ints, _Ints]:
     """Draw (R,) indices of users and of items: few of either have many reviews, each has two or more."""
     activity = -0.7 * np.log(rng.permutation(users) + 3.0)
     popularity = -0.7 * np.log(rng.permutation(items) + 3.0)
@@ -210,24 +206,12 @@ def _draw_pairs(
     return user, item
 
 
-def _rating_terms(items: ItemTruth, users: UserTruth, user: Ints, item: Ints) -> Floats:
-    """Return stars by source (R, T + 2 + C): each trait, the price, the kitchen, each cuisine."""
-    cuisines = list(PHRASES["cuisines"])
-    share = np.zeros((len(items.ids), len(cuisines)))
-    for row, names in enumerate(items.cuisines):
-        share[row, [cuisines.index(name) for name in names]] = 1 / len(names)
-    price = users.thrift[user] * (2.2 - items.price_level[item])
-    traits = users.cares[user] * items.traits[item]
-    tastes = users.tastes[user] * share[item]
-    return np.column_stack([traits, price, items.quality[item], tastes])
-
-
-def _opinions(terms: Floats, luck: float, items: ItemTruth, item: int) -> list[Opinion]:
-    """Return what a user can say of an item, given a row of `_rating_terms`."""
+def _opinions(terms: _Floats, luck: float, items: _ItemTruth, item: int) -> list[Opinion]:
+    """Return what a user can say of an item, given a row of stars by source."""
     opinions = []
     traits, (price, kitchen), tastes = np.split(terms, [len(TRAITS), len(TRAITS) + 2])
     for trait, degree, stars in zip(TRAITS, items.traits[item], traits, strict=True):
-        mood = "" if trait in QUALITIES else "liked" if stars > 0 else "disliked"
+        mood = "" if trait in _QUALITIES else "liked" if stars > 0 else "disliked"
         if degree:
             opinions.append(Opinion(f"{trait}{'+' if degree > 0 else '-'}{mood}", float(stars)))
     if price < -0.25:
@@ -235,24 +219,9 @@ def _opinions(terms: Floats, luck: float, items: ItemTruth, item: int) -> list[O
     else:
         bank = {1: "cheap", 4: "splurge"}.get(int(items.price_level[item]), "fair")
         opinions.append(Opinion(bank, float(max(price, 0.1))))
-    # A visit's luck is mostly that of the kitchen.
     food = float(kitchen + 0.6 * luck + 0.05)
     opinions.append(Opinion("food+" if food > 0 else "food-", food))
     strongest = int(np.argmax(abs(tastes)))
     bank = "cuisine+" if tastes[strongest] > 0 else "cuisine-"
     cuisine = list(PHRASES["cuisines"])[strongest]
     return [*opinions, Opinion(bank, float(tastes[strongest]), cuisine)]
-
-
-def _take_photo(
-    folder: Path, items: ItemTruth, item: int, label: str, inside: bool, rng: np.random.Generator
-) -> str:
-    """Draw the room or a dish of an item; return the photo's path relative to the folder."""
-    ambience = int(items.traits[item, TRAITS.index("ambience")])
-    cuisine = PHRASES["cuisines"][items.cuisines[item][0]]
-    scene = choose(cuisine["interiors" if inside else "plates"], rng)
-    if inside and ambience < 0:
-        scene = "canteen"
-    path = f"photos/{items.ids[item]}-{label}-{scene}.jpg"
-    draw_photo(scene, int(items.price_level[item]), ambience, rng).save(folder / path, quality=80)
-    return path

@@ -1,10 +1,8 @@
 """Photos of the synthetic city, drawn with Pillow: rooms, and dishes seen from above.
 
-Colours and light follow the scene, so that a captioner that knows only colours has something true to
-report. `scenes.json` lists what is drawn, step by step: see `Canvas.draw`. Positions and sizes are
-pixels of the finished photo from its middle, x to the right and y down; sizes reach from the middle of
-a shape to its edge. A colour is one that Pillow knows, several with blanks between, of which each shape
-draws one, or a name of the palette.
+`scenes.json` lists what is drawn, step by step: see `_Canvas.draw`. Positions and sizes are pixels of
+the finished photo from its middle, x to the right and y down; sizes reach from the middle of a shape to
+its edge. A colour is one that Pillow knows, several of which each shape draws one, or of the palette.
 """
 
 from __future__ import annotations
@@ -23,25 +21,22 @@ _SCALE = 2  # Pillow's shapes have hard edges, so photos are drawn larger and th
 _TABLES: dict[str, Any] = json.loads(
     (files("mmrec.data.synthetic") / "scenes.json").read_text(encoding="utf-8")
 )
-SCENES = (*_TABLES["rooms"], *_TABLES["dishes"])
-"""What `draw_photo` can draw: rooms, then dishes."""
+SCENES = (*_TABLES["rooms"], *_TABLES["dishes"])  # that `draw_photo` can draw
 
 _Places = Iterator[tuple[float, float, float]]  # positions x and y, and angles in degrees
 
-
 _TURN = np.linspace(0, 2 * np.pi, 41)[:-1]
 _OVAL = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)
-_OUTLINES = {
+_OUTLINES = {  # corners (k, 2) of shapes, in -1..1
     "oval": _OVAL,
     "leaf": _OVAL * np.stack([np.ones(40), abs(_OVAL[:, 1])], axis=1),
     "box": np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]]),
     "rounded": _OVAL / abs(_OVAL).max(axis=1, keepdims=True) ** 0.9,
     "strand": np.concatenate([_OVAL[:21], 0.88 * _OVAL[20::-1]]),
 }
-"""Corners (k, 2) of shapes, in -1..1."""
 
 
-class Canvas:
+class _Canvas:
     """A picture being drawn, and a mask of what its topmost layer covers."""
 
     def __init__(self, rng: np.random.Generator, palette: dict[str, str]) -> None:
@@ -55,8 +50,7 @@ class Canvas:
     ) -> None:
         """Draw steps at a position, each a list of a kind and its values:
 
-        - an outline (`oval`, `leaf`, `box`, `rounded`, `strand`): x, y, width, height, colours, and
-          maybe degrees to turn clockwise;
+        - an outline such as `oval`: x, y, width, height, colours, maybe degrees to turn clockwise;
         - `glow`: x, y, width, height, colour;
         - a group of `scenes.json`: x, y, and maybe a scale of all its sizes;
         - `ring`, `scatter`, `line`: values of the methods below, and steps to repeat at each place;
@@ -106,25 +100,20 @@ class Canvas:
         return names[int(self.rng.integers(len(names)))]
 
     def _ring(self, count: int, x: float, y: float, radius: float) -> _Places:
-        """Yield places on a circle, turned outwards."""
         for step in range(count):
             turn = 2 * math.pi * step / count
             yield x + radius * math.cos(turn), y + radius * math.sin(turn), math.degrees(turn)
 
     def _scatter(self, count: int, x: float, y: float, radius: float) -> _Places:
-        """Yield places spread evenly over a disc, turned at random."""
         for share, direction, angle in self.rng.random((count, 3)).tolist():
-            # The root, because the area grows with the square of the distance.
             distance, turn = radius * math.sqrt(share), 2 * math.pi * direction
             yield x + distance * math.cos(turn), y + distance * math.sin(turn), 360 * angle
 
     def _line(self, count: int, x: float, y: float, across: float, down: float) -> _Places:
-        """Yield places from x and y on, each so far from the one before."""
         for step in range(count):
             yield x + step * across, y + step * down, 0
 
     def _glow(self, x: float, y: float, width: float, height: float, color: str) -> None:
-        """Draw soft light, or soft darkness, on what is there."""
         left, top = (x - width + 128) * _SCALE, (y - height + 96) * _SCALE
         red, green, blue, alpha = (*ImageColor.getrgb(self._color(color)), 255)[:4]
         fading = [max(0, 180 - distance) * alpha // 255 for distance in range(256)]
@@ -152,25 +141,19 @@ class Canvas:
 def draw_photo(
     scene: str, price_level: int, ambience: int, rng: np.random.Generator
 ) -> Image.Image:
-    """Draw a photo of one of the `SCENES`, 256 x 192 pixels.
-
-    Args:
-        price_level: 1..4; sets the table that a dish stands on.
-        ambience: -1 grey and flat light, 0 plain, 1 warm and rich.
-    """
+    """Draw one of the `SCENES`, 256 x 192 pixels; the light is flat (ambience -1), plain or warm (1)."""
     if scene in _TABLES["rooms"]:
         palette, *furniture = _TABLES["rooms"][scene]
-        canvas = Canvas(rng, palette)
+        canvas = _Canvas(rng, palette)
         canvas.draw([["box", 0, -40, 130, 70, "wall"], ["glow", 30, -70, 150, 90, "#fff6"]])
         canvas.draw([["box", 0, 70, 130, 48, "floor"]])  # it begins 22 below the middle
-        # Gaps between boards, towards a point behind the wall.
-        for x in range(-280, 281, 35):
+        for x in range(-280, 281, 35):  # gaps between boards, towards a point behind the wall
             gap = np.array([[0.25 * x, 22], [x - 1, 98], [x + 1, 98]])
             canvas.fill(gap, 0, 0, 1, 1, "#0003", 0)
         canvas.draw([*furniture, ["box", 0, 23, 130, 2, "wood"]])
         canvas.draw([["table", -58, 42, 0.8], ["table", 54, 62, 1.1]])
     else:
-        canvas = Canvas(rng, {})
+        canvas = _Canvas(rng, {})
         canvas.draw(_TABLES["tables"][price_level - 1] + _TABLES["spoon"])
         with canvas.raised(6, angle=float(rng.normal(0, 5))):
             canvas.draw(_TABLES["dishes"][scene])

@@ -1,8 +1,7 @@
 """Review texts of the synthetic city: what a user thinks of an item, in sentences.
 
-The phrase bank is `phrases.json`. In a template, `[a|b]` is a choice and `{dish}` a slot. Templates of
-an opinion stand under its subject and polarity (`service-`); those of a matter of taste also say how
-the user takes it (`quiet-disliked`: it is loud, and that bothers).
+In a template of `phrases.json`, `[a|b]` is a choice and `{dish}` a slot. Templates of an opinion stand
+under its subject, its polarity, and how the user takes a matter of taste (`quiet-disliked`).
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 
 PHRASES: dict[str, Any] = json.loads(
     (files("mmrec.data.synthetic") / "phrases.json").read_text(encoding="utf-8")
@@ -42,12 +42,12 @@ class WritingHabits:
     lowercase: bool
 
 
-def choose(options: Sequence[str], rng: np.random.Generator) -> str:
-    """Return one of the options, each equally likely."""
+def choose(options: Sequence[str], rng: Generator) -> str:
+    """Return one of the options at random."""
     return options[int(rng.integers(len(options)))]
 
 
-def expand(template: str, slots: dict[str, list[str]], rng: np.random.Generator) -> str:
+def expand(template: str, slots: dict[str, list[str]], rng: Generator) -> str:
     """Resolve each `[a|b]` and then each `{slot}`; a sentence never names a dish twice."""
     used: set[str] = set()
 
@@ -62,16 +62,9 @@ def expand(template: str, slots: dict[str, list[str]], rng: np.random.Generator)
 
 
 def write_review(
-    rating: int,
-    opinions: Sequence[Opinion],
-    cuisines: Sequence[str],
-    habits: WritingHabits,
-    rng: np.random.Generator,
+    rating: int, opinions: list[Opinion], cuisines: list[str], habits: WritingHabits, rng: Generator
 ) -> str:
-    """Return a review of one to five sentences that agrees with the rating; rarely a word or nothing.
-
-    Stronger opinions are likelier to be chosen. The cuisines are those of the restaurant.
-    """
+    """Return a review of one to five sentences that agrees with the rating; rarely a word or nothing."""
     short = rng.random()
     if short < 0.03:
         return "" if short < 0.01 else choose(PHRASES["one_word"][str(rating)], rng)
@@ -97,8 +90,7 @@ def write_review(
     return _type_text(sentences, "good" if rating >= 4 else "bad", habits, rng)
 
 
-def _slots(cuisines: Sequence[str]) -> dict[str, list[str]]:
-    """Return the words of each slot in a restaurant of these cuisines."""
+def _slots(cuisines: list[str]) -> dict[str, list[str]]:
     slots = PHRASES["slots"] | {"dish": [], "food": []}
     for cuisine in cuisines:
         slots["dish"] += PHRASES["cuisines"][cuisine]["dishes"]
@@ -106,9 +98,7 @@ def _slots(cuisines: Sequence[str]) -> dict[str, list[str]]:
     return slots
 
 
-def _write_opinions(
-    opinions: Sequence[Opinion], cuisines: Sequence[str], rng: np.random.Generator
-) -> list[str]:
+def _write_opinions(opinions: list[Opinion], cuisines: list[str], rng: Generator) -> list[str]:
     """Return a sentence for each opinion, with a turn of phrase where the mood changes."""
     sentences: list[str] = []
     previous = 0.0
@@ -119,7 +109,6 @@ def _write_opinions(
         if not sentences or previous * opinion.stars > 0:
             sentences.append(_capitalize(sentence))
         else:
-            # Words of slots keep their case.
             if not template.startswith("{") and not re.match(r"I\b", sentence):
                 sentence = sentence[0].lower() + sentence[1:]
             turns = PHRASES["turns"]["good" if opinion.stars > 0 else "bad"]
@@ -128,9 +117,7 @@ def _write_opinions(
     return sentences
 
 
-def _type_text(
-    sentences: Sequence[str], mood: str, habits: WritingHabits, rng: np.random.Generator
-) -> str:
+def _type_text(sentences: list[str], mood: str, habits: WritingHabits, rng: Generator) -> str:
     """Return the text as this user types it: exclamation marks, slips, lower case, emoji."""
     typed = []
     for sentence in sentences:
@@ -139,7 +126,6 @@ def _type_text(
         typed += sentence.split()
     for position, word in enumerate(typed):
         if rng.random() < habits.sloppy and len(word) > 4 and word.isalpha():
-            # Two inner letters are swapped, or one is dropped or doubled.
             start = int(rng.integers(1, len(word) - 2))
             first, second = word[start], word[start + 1]
             slip = choose([second + first, second, first * 2 + second], rng)
