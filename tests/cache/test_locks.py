@@ -63,8 +63,8 @@ class Workers:
     def stored(self, names):
         """Names that have a value."""
         with closing(Store(self.store)) as store:
-            values = store.get(keys := result_keys(WORD, names))
-        return [name for name, key in zip(names, keys, strict=True) if key in values]
+            missing = {*store.missing(WORD, names).values()}
+        return [name for position, name in enumerate(names) if position not in missing]
 
     def _work(self, send, begin, max_bytes=0, retry=False, **job):
         """Send the results of a job, or its error; on a full disk files cannot grow beyond `max_bytes`."""

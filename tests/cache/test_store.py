@@ -118,7 +118,7 @@ def test_any_interleaving_keeps_first_values_and_final_failures(data):
                 for name in computed:
                     if not isinstance(expected.get(name), bytes):
                         expected[name] = new[name]
-                stored = store.get(result_keys(WORD, "abcd")) | stored_failures(store)
+                stored = dict(store.select("SELECT key, value FROM results")) | stored_failures(store)
                 assert stored == dict(zip(result_keys(WORD, expected), expected.values(), strict=True))
 
 
@@ -128,9 +128,9 @@ def _is_missing(result, retry):
 
 def test_more_keys_than_a_query_can_name_are_found(store):
     names = [str(number) for number in range(1234)]
-    values = dict(zip(result_keys({}, names), map(str.encode, names), strict=True))
-    store.put(WORD, values.items())
-    assert store.get(values) == values
+    values = [name.encode() for name in names]
+    store.put(WORD, zip(result_keys(WORD, names), values, strict=True))
+    assert compute(store, names) == (values, [])
 
 
 def test_keys_depend_on_provenance_and_text_but_not_on_the_order_of_a_provenance():
@@ -178,14 +178,14 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path, content, me
 
 def test_damage_inside_the_file_is_an_error_that_names_it(tmp_path):
     path = tmp_path / "store.sqlite"
-    keys = result_keys({}, [str(number) for number in range(3000)])
+    names = [str(number) for number in range(3000)]
     with closing(Store(path)) as store:
-        store.put(WORD, [(key, b"x" * 100) for key in keys])
+        store.put(WORD, [(key, b"x" * 100) for key in result_keys(WORD, names)])
     content = bytearray(path.read_bytes())
     content[8192:200_000] = b"\xff" * (200_000 - 8192)
     path.write_bytes(content)
     with pytest.raises(StoreError, match=r"store\.sqlite"):
-        Store(path).get(keys)
+        Store(path).missing(WORD, names)
 
 
 def _open_all(folder, start):
