@@ -141,7 +141,8 @@ class Store:
                 with closing(self._compute(provenance, keys, todo, compute, chunk)) as computed:
                     for new in chain([settled], computed if todo else ()):
                         results |= new
-                        advance(len(new), [*map(type, new.values())].count(Failure))
+                        failed = [result for result in new.values() if isinstance(result, Failure)]
+                        advance(len(new), len(failed))
         if missing := _missing_positions(keys, results):
             raise RuntimeError(f"{len(missing)} inputs were neither answered nor refused")
         return [results[key] for key in keys]
