@@ -1,7 +1,4 @@
-"""Tables of reviews by code, for tests.
-
-Not in conftest.py: `import conftest` finds that of any folder.
-"""
+"""Tables of reviews by code, for tests; conftest.py cannot be imported by name."""
 
 import numpy as np
 import polars as pl

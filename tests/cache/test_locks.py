@@ -23,11 +23,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 class Workers:
-    """Processes that write names in capitals through one store.
-
-    Every name whose computing begins is a line of the journal, and so is every one that the store has
-    written. A line is one write, so that a killed process leaves whole lines.
-    """
+    """Processes that write names in capitals through one store, and note in a journal what they do."""
 
     def __init__(self, folder):
         self.store, self.journal = folder / "store.sqlite", folder / "journal"
@@ -54,17 +50,18 @@ class Workers:
         lines = self.journal.read_text().splitlines()[first:]
         return [name for event, name in (line.split(" ", 1) for line in lines) if event == kind]
 
-    def wait_until_began(self, name):
-        deadline = time.monotonic() + 30
+    def start_until(self, name, job):
+        """Start a process; return it when it begins to compute a name."""
+        (process,), deadline = self.start(job), time.monotonic() + 30
         while name not in self.events("began"):
             assert time.monotonic() < deadline
             time.sleep(0.01)
+        return process
 
     def stored(self, names):
         """Names that have a value."""
         with closing(Store(self.store)) as store:
-            missing = {*store.missing(WORD, names).values()}
-        return [name for position, name in enumerate(names) if position not in missing]
+            return {*names} - {names[position] for position in store.missing(WORD, names).values()}
 
     def _work(self, send, begin, max_bytes=0, retry=False, **job):
         """Send the results of a job, or its error; on a full disk files cannot grow beyond `max_bytes`."""
@@ -84,7 +81,7 @@ class Workers:
         failures = job.get("failures", {})
 
         def note(event, noted):
-            with self.journal.open("ab", buffering=0) as file:
+            with self.journal.open("ab", buffering=0) as file:  # in one write: a kill leaves whole lines
                 file.write("".join(f"{event} {name}\n" for name in noted).encode())
 
         def compute(blocks):
@@ -127,16 +124,14 @@ def test_processes_with_overlapping_inputs_in_any_order_compute_each_once(worker
 
 
 def test_when_a_process_fails_midway_the_next_computes_only_what_is_missing(workers):
-    (failing,) = workers.start({"chunk": 8, "error": NAMES[30]})
-    workers.wait_until_began(NAMES[0])
+    failing = workers.start_until(NAMES[0], {"chunk": 8, "error": NAMES[30]})
     assert workers.results({"chunk": 8}, {"chunk": 1}) == [CAPITALS, CAPITALS]
     assert failing.answer.recv() == "RuntimeError: the model went away"
     assert sorted(workers.events("began")) == sorted([*NAMES, NAMES[30]])
 
 
 def test_a_lock_is_free_after_kill_9_and_stored_results_never_wait_for_it(workers):
-    (stuck,) = workers.start({"stuck": NAMES[10]})
-    workers.wait_until_began(NAMES[10])
+    stuck = workers.start_until(NAMES[10], {"stuck": NAMES[10]})
     waiting = list(workers.start({}, {}))
     assert workers.results({"names": NAMES[:10]}) == [CAPITALS[:10]]
     assert not any(process.answer.poll() for process in waiting)
@@ -170,7 +165,7 @@ def test_results_that_are_made_of_results_of_another_kind_do_not_deadlock(worker
 @pytest.mark.parametrize("chunk", [1, 8])
 def test_kills_lose_no_result_and_repeat_only_what_was_being_computed(workers, chunk):
     names = [f"name{number}" for number in range(1000)]
-    job, after, at_work = {"names": names, "chunk": chunk, "delay": 0.005}, set(workers.stored(names)), 0
+    job, after, at_work = {"names": names, "chunk": chunk, "delay": 0.005}, workers.stored(names), 0
     for number in range(40):
         before, size = after, workers.journal.stat().st_size
         lines = len(workers.journal.read_text().splitlines())
@@ -181,7 +176,7 @@ def test_kills_lose_no_result_and_repeat_only_what_was_being_computed(workers, c
         time.sleep(random.uniform(0, 0.02))
         process.kill()
         process.join()
-        after = set(workers.stored(names))
+        after = workers.stored(names)
         began, written = (set(workers.events(event, lines)) for event in ("began", "written"))
         assert before | written <= after, "a result was lost"
         assert not before & began, "a stored result was computed again"
@@ -202,7 +197,7 @@ def test_a_full_disk_is_an_error_that_costs_no_written_result(workers):
     assert "see that the disk has room" in error
     written = workers.events("written")
     assert len(written) > 10
-    assert workers.stored(written) == written
+    assert workers.stored(written) == {*written}
     assert workers.results({"names": names, "delay": 0}) == [[name.upper().encode() for name in names]]
     assert not {name for name, count in Counter(workers.events("began")).items() if count > 1} & {*written}
 

@@ -55,26 +55,16 @@ def test_every_input_is_computed_once_in_blocks_and_in_the_requested_order(store
     assert (results, blocks) == ([b"CCC", b"AA", b"BB"], [["aa", "bb"], ["ccc"]])
 
 
-def interrupted(blocks):
-    yield next(blocks)[0], b"E"
-    raise KeyboardInterrupt
+@pytest.mark.parametrize(("error", "written"), [(KeyboardInterrupt, 1), (RuntimeError, 2)])
+def test_results_before_an_error_are_kept_even_of_an_unfinished_block(store, error, written):
+    def first_of_each_block(blocks):
+        for block in blocks:
+            yield block[0], b"x"
+            if error is KeyboardInterrupt:
+                raise error("2 inputs were neither answered nor refused")
 
-
-def first_of_each_block(blocks):
-    for block in blocks:
-        yield block[0], b"x"
-
-
-@pytest.mark.parametrize(
-    ("function", "error", "written"),
-    [
-        (interrupted, (KeyboardInterrupt, None), 1),
-        (first_of_each_block, (RuntimeError, "2 inputs were neither answered nor refused"), 2),
-    ],
-)
-def test_results_before_an_error_are_kept_even_of_an_unfinished_block(store, function, error, written):
-    with pytest.raises(error[0], match=error[1]):
-        store.get_or_compute(WORD, [*"abcd"], function, title="test", chunk=2)
+    with pytest.raises(error, match="2 inputs were neither answered nor refused"):
+        store.get_or_compute(WORD, [*"abcd"], first_of_each_block, title="test", chunk=2)
     with closing(Store(store.path)) as reopened:
         assert reopened.counts() == {"word": written}
         assert len(list(chain.from_iterable(compute(reopened, [*"abcd"])[1]))) == 4 - written
@@ -95,6 +85,10 @@ def test_final_failures_are_not_tried_again_and_passing_ones_are(store):
     assert stored_failures(store) == {}
 
 
+def is_missing(result, retry):
+    return not isinstance(result, bytes) and (result is None or retry or not result.final)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_any_interleaving_keeps_first_values_and_final_failures(data):
@@ -110,7 +104,7 @@ def test_any_interleaving_keeps_first_values_and_final_failures(data):
                     store.put(WORD, zip(result_keys(WORD, new), new.values(), strict=True))
                     computed = list(new)
                 else:
-                    computed = [name for name in new if _is_missing(expected.get(name), retry)]
+                    computed = [name for name in new if is_missing(expected.get(name), retry)]
                     returned, blocks = compute(store, [*new], new)
                     assert [*chain.from_iterable(blocks)] == computed
                     after = expected | {name: new[name] for name in computed}
@@ -120,10 +114,6 @@ def test_any_interleaving_keeps_first_values_and_final_failures(data):
                         expected[name] = new[name]
                 stored = dict(store.select("SELECT key, value FROM results")) | stored_failures(store)
                 assert stored == dict(zip(result_keys(WORD, expected), expected.values(), strict=True))
-
-
-def _is_missing(result, retry):
-    return result is None or (isinstance(result, Failure) and (retry or not result.final))
 
 
 def test_more_keys_than_a_query_can_name_are_found(store):
@@ -188,19 +178,16 @@ def test_damage_inside_the_file_is_an_error_that_names_it(tmp_path):
         Store(path).missing(WORD, names)
 
 
-def _open_all(folder, start):
-    for number, path in enumerate(sorted(folder.glob("*.sqlite"))):
-        time.sleep(max(0.0, start + number * 0.02 - time.time()))
-        with closing(Store(path)) as store:
-            assert store.counts() == {}
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 def test_processes_that_create_a_store_at_the_same_time_all_get_it(tmp_path):
-    for number in range(20):
-        (tmp_path / f"new{number}.sqlite").touch()
+    def open_all():
+        for number in range(20):
+            time.sleep(max(0.0, start + number * 0.02 - time.time()))
+            with closing(Store(tmp_path / f"new{number}.sqlite")) as store:
+                assert store.counts() == {}
+
     start, fork = time.time() + 0.3, multiprocessing.get_context("fork")
-    workers = [fork.Process(target=_open_all, args=(tmp_path, start)) for _ in range(4)]
+    workers = [fork.Process(target=open_all) for _ in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:

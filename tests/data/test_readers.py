@@ -40,15 +40,13 @@ def write(path, *lines):
 
 
 def written(folder, suffix):
-    path = folder / f"reviews{suffix}"
-    if suffix.startswith(".csv"):
-        return write(path, pl.DataFrame(ROWS, strict=False).write_csv().rstrip("\n"))
+    path, table = folder / f"reviews{suffix}", pl.DataFrame(ROWS, strict=False)
     if suffix == ".parquet":
-        pl.DataFrame(ROWS, strict=False).write_parquet(path)
+        table.write_parquet(path)
         return path
-    if suffix == ".array.json":
-        return write(path, json.dumps(ROWS, indent=2))
-    return write(path, *ROWS)
+    whole = {".csv": table.write_csv().rstrip("\n"), ".array.json": json.dumps(ROWS, indent=2)}
+    rows = whole.get(suffix.removesuffix(".gz"))
+    return write(path, rows) if rows else write(path, *ROWS)
 
 
 def reasons(reviews):
@@ -99,21 +97,21 @@ YELP = {"user_id": "u", "business_id": "i", "stars": 4.0, "text": "t", "date": "
 AMAZON_2023 = {"user_id": "u", "asin": "variant", "parent_asin": "i", "rating": 4.0, "text": "t"}
 AMAZON_2023 |= {"timestamp": 1404345600000, "images": [{"large_image_url": "https://x.org/l.jpg"}]}
 AMAZON_2018 = AMAZON | {"image": ["https://x.org/1.jpg"]}
+PLAIN = {"userId": "u", "itemId": "i", "score": 4, "review": "t", "date": "2014-07-03"}
+CITY = {"user_id": "u", "business_id": "i", "rating": 4, "review_text": "t", "timestamp": "2014-07-03"}
 
 
-@pytest.mark.parametrize("row", [YELP, AMAZON, AMAZON_2018, AMAZON_2023])
-def test_public_layouts_are_read(tmp_path, row):
+@pytest.mark.parametrize("row", [YELP, AMAZON, AMAZON_2018, AMAZON_2023, PLAIN, CITY])
+def test_layouts_are_recognised_by_their_columns(tmp_path, row):
     reviews = read_reviews(write(tmp_path / "rows.json", row))
     assert reviews.table.drop("review_id").row(0) == ("u", "i", 4.0, "t", datetime(2014, 7, 3), [], [])
     assert reviews.rejects.height == 0
 
 
-def test_mapped_columns_are_read(tmp_path):
-    path = write(tmp_path / "r.csv", "who,what,stars,grade", "u,i,1,5")
-    reviews = read_reviews(path, ReadConfig(map={"user": "who", "item": "what", "rating": "grade"}))
+def test_a_map_overrides_single_columns(tmp_path):
+    path = write(tmp_path / "r.csv", "who,item,stars,grade", "u,i,1,5")
+    reviews = read_reviews(path, ReadConfig(map={"user": "who", "rating": "grade"}))
     assert reviews.table.row(0)[1:4] == ("u", "i", 5.0)
-    with pytest.raises(DataError, match=r"r\.csv: --map rating=note: .*who, what, stars, grade"):
-        read_reviews(path, ReadConfig(map={"rating": "note"}))
 
 
 LONG = GOOD | {"text": "x" * 200_000}
@@ -154,12 +152,6 @@ def test_odd_but_usable_values_are_read(tmp_path):
     assert reviews.table.select("user", "item", "text").rows() == [("7", "8", ""), ("u", "i", "abc😀 012")]
 
 
-def test_one_odd_first_row_does_not_decide_the_layout(tmp_path):
-    reviews = read_reviews(write(tmp_path / "r.jsonl", "[]", {"odd": 1}, GOOD), ANY)
-    assert len(reviews) == 1
-    assert reasons(reviews) == [(1, "not an object: list"), (2, "user is missing")]
-
-
 def test_lines_of_a_csv_are_where_records_start(tmp_path):
     path = write(
         tmp_path / "r.csv",
@@ -187,24 +179,19 @@ def test_lines_of_a_csv_are_where_records_start(tmp_path):
     ]
 
 
-def test_a_quote_that_is_never_closed_does_not_swallow_a_csv(tmp_path):
-    rows = [f"u{n},i,5,fine" for n in range(1100)]
-    reviews = read_reviews(write(tmp_path / "r.csv", "user,item,rating,text", 'x,i,5,"open', *rows))
-    assert len(reviews) == 1100
+def test_a_quote_that_is_never_closed_and_long_texts_in_a_csv_with_semicolons(tmp_path):
+    rows = [f"u{n};i;5;fine" for n in range(1100)] + ["u;i;4;" + "x" * 200_000]
+    reviews = read_reviews(write(tmp_path / "r.csv", "user;item;rating;text", 'x;i;5;"open', *rows))
+    assert reviews.table["text"].str.len_chars().to_list() == [4] * 1100 + [100_000]
     assert reasons(reviews) == [(2, "broken CSV: unexpected end of data")]
 
 
-def test_long_texts_and_semicolons_in_a_csv(tmp_path):
-    path = write(tmp_path / "r.csv", "user;item;rating;text", "u;i;4;" + "x" * 200_000)
-    assert read_reviews(path).table["text"].str.len_chars().to_list() == [100_000]
-
-
 def test_bad_rows_of_a_json_array_have_row_numbers(tmp_path):
-    rows = [json.dumps(GOOD).encode(), b"3", b'{"user": "\xff", "item": "i", "rating": 4}']
-    rows.append(b'{"rating": 1%s}' % (b"0" * 5000))
+    rows = [b"3", b'{"rating": 1%s}' % (b"0" * 5000), b'{"user": "\xff", "item": "i", "rating": 4}']
+    rows.append(json.dumps(GOOD).encode())  # odd first rows do not decide the layout
     reviews = read_reviews(write(tmp_path / "r.json", b"[" + b",\n".join(rows) + b"]"), ANY)
-    problems = ["not an object: int", "not UTF-8: bytes that are no text", "user is missing"]
-    assert reasons(reviews) == [*enumerate(problems, start=2)]
+    problems = ["not an object: int", "user is missing", "not UTF-8: bytes that are no text"]
+    assert (len(reviews), reasons(reviews)) == (1, [*enumerate(problems, start=1)])
 
 
 def test_too_many_bad_rows_stop_with_counts_examples_and_the_mend(tmp_path):
@@ -222,9 +209,8 @@ def test_too_many_bad_rows_stop_with_counts_examples_and_the_mend(tmp_path):
 
 def test_ids_of_the_file_are_kept_while_unique(tmp_path):
     derived = read_reviews(write(tmp_path / "d.jsonl", GOOD)).table["review_id"].item()
-    rows = [GOOD | {"user": "v", "review_id": "a"}, GOOD | {"user": "w", "review_id": derived}]
-    rows += [GOOD | {"review_id": "a"}, GOOD | {"user": "x", "review_id": 7}]
-    rows += [GOOD | {"user": "y", "review_id": ""}]
+    given = {"v": "a", "w": derived, "u": "a", "x": 7, "y": ""}
+    rows = [GOOD | {"user": user, "review_id": review_id} for user, review_id in given.items()]
     rows += [GOOD | {"user": "ab", "item": "c"}, GOOD | {"user": "a", "item": "bc"}]
     ids = read_reviews(write(tmp_path / "r.jsonl", *rows)).table["review_id"].to_list()
     assert ids[:2] == ["a", derived]
@@ -347,11 +333,8 @@ def test_captions_of_a_cell_are_a_text_or_a_list(tmp_path, cell, captions):
 
 def test_captions_of_either_file_are_read_only_with_the_setting(tmp_path):
     items = write(tmp_path / "i.csv", 'item,name,shown\ni,Uno,"[""a door"", ""a lamp""]"\nj,Due,')
-    path, rows = (
-        tmp_path / "r.parquet",
-        [GOOD | {"shown": ["a car"]}, GOOD | {"user": "v", "shown": ["a dog", "a cat"]}],
-    )
-    pl.DataFrame(rows).write_parquet(path)
+    rows = [GOOD | {"shown": ["a car"]}, GOOD | {"user": "v", "shown": ["a dog", "a cat"]}]
+    pl.DataFrame(rows).write_parquet(path := tmp_path / "r.parquet")
     reviews = read_reviews(path, SHOWN.model_copy(update={"items": items}))
     assert reviews.table["captions"].to_list() == [["a car"], ["a dog", "a cat"]]
     assert reviews.items["captions"].to_list() == [["a door", "a lamp"], []]
@@ -398,17 +381,16 @@ def test_every_row_is_a_review_or_a_reject(tmp_path, rows):
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real review data is not beside this checkout")
 @pytest.mark.parametrize(
-    ("name", "items", "rows", "refused", "users", "places", "photos"),
+    ("name", "items", "counts"),
     [
-        ("gmaps-wa", "places", 93_025, 0, 11_327, 1_836, 0),
-        ("zomato", "places", 9_948, 0, 7_913, 100, 0),
-        ("rt-critics", "films", 12_283, 0, 485, 1_635, 1_635),
+        ("zomato", "places", (9_948, 0, 7_913, 100, 0)),
+        ("rt-critics", "films", (12_283, 0, 485, 1_635, 1_635)),
     ],
 )
-def test_real_data_is_read_completely(name, items, rows, refused, users, places, photos):
+def test_real_data_is_read_completely(name, items, counts):
     config = ReadConfig(items=DATA / name / f"{items}.jsonl.gz")
     reviews = read_reviews(DATA / name / "reviews.jsonl.gz", config)
-    assert (len(reviews), reviews.rejects.height) == (rows, refused)
-    assert (reviews.table["user"].n_unique(), reviews.table["item"].n_unique()) == (users, places)
-    assert reviews.items.height == places
-    assert reviews.items["photos"].list.len().sum() == photos
+    assert reviews.table["item"].n_unique() == reviews.items.height
+    table, photos = reviews.table, reviews.items["photos"].list.len().sum()
+    rows = (table.height, reviews.rejects.height, table["user"].n_unique(), reviews.items.height, photos)
+    assert rows == counts

@@ -1,4 +1,4 @@
-"""Layouts are recognised, columns are mapped, and values are read or refused for a stated reason."""
+"""Values are read or refused for a stated reason, and so are columns."""
 
 import math
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from mmrec.config import ReadConfig
 from mmrec.console import escape_text, remove_control_characters
 from mmrec.data.images import photo_names
-from mmrec.data.readers import LAYOUTS, choose_columns
+from mmrec.data.readers import choose_columns
 from mmrec.data.schema import ReviewRow, explain_refusal
 from mmrec.errors import ConfigError, DataError
 
@@ -31,28 +31,6 @@ def refusal(**values):
     with pytest.raises(ValidationError) as error:
         read(**values)
     return explain_refusal(error.value)
-
-
-@pytest.mark.parametrize(
-    ("columns", "layout"),
-    [
-        ("reviewerID asin overall reviewText unixReviewTime image", "amazon"),
-        ("rating title text images asin parent_asin user_id", "amazon"),
-        ("business_id user_id rating review_text pics history_reviews", "kaggle"),
-        ("review_id user_id business_id stars useful text date", "yelp"),
-        ("userId itemId score", "plain"),
-        ("user_id business_id rating review_text timestamp", "plain"),
-    ],
-)
-def test_a_layout_is_recognised_by_its_columns(columns, layout):
-    assert choose_columns(columns.split(), ReadConfig(), "f") == LAYOUTS[layout]
-
-
-def test_a_map_overrides_single_columns():
-    config = ReadConfig(map={"rating": "grade", "text": "words"})
-    columns = choose_columns(["user", "item", "grade", "words", "text"], config, "f")
-    assert columns == LAYOUTS["plain"] | {"rating": ("grade",), "text": ("words",)}
-    assert LAYOUTS["kaggle"]["time"] == LAYOUTS["plain"]["time"]
 
 
 @pytest.mark.parametrize(
@@ -105,10 +83,8 @@ def test_times_become_naive_utc(value):
     assert read(time=value).time == datetime(2019, 5, 25, 15, 34)
 
 
-NO_DATES, FAR_DATES = (
-    ("2023-02-30", "0000-01-01", "yesterday", "2019", "4.5"),
-    ("1799-12-31", "2999-01-02", 1 << 33),
-)
+NO_DATES = ("2023-02-30", "0000-01-01", "yesterday", "2019", "4.5")
+FAR_DATES = ("1799-12-31", "2999-01-02", 1 << 33)
 IMPOSSIBLE = [True, [2019], math.inf, 10**400, "9" * 500]
 
 
@@ -164,9 +140,7 @@ def test_any_value_is_read_or_refused(value, field):
 @pytest.mark.parametrize(
     ("cell", "names"),
     [
-        (None, []),
-        ("", []),
-        ([], []),
+        *[(empty, []) for empty in (None, "", [])],
         ("a.jpg", ["a.jpg"]),
         ("a.jpg|b c.jpg| a.jpg", ["a.jpg", "b c.jpg"]),
         ('["a.jpg", "b.jpg"]', ["a.jpg", "b.jpg"]),

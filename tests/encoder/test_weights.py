@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx2
 import pytest
@@ -33,51 +34,43 @@ def copy(chat, tmp_path):
     return Path(shutil.copytree(chat, tmp_path / "copy"))
 
 
-class Hub:
-    """Answers `huggingface_hub` like a hub that has one model, and notes requests and downloads."""
-
-    def __init__(self, folder):
-        self.folder, self.requests, self.downloads = folder, [], []
-
-    def __call__(self, request):
-        self.requests.append(request)
-        if request.url.path.startswith(f"/api/models/{NAME}/tree/"):
-            entries = []
-            for path in filter(Path.is_file, self.folder.rglob("*")):
-                content, name = path.read_bytes(), path.relative_to(self.folder).as_posix()
-                oid = hashlib.sha1(content).hexdigest()
-                entries.append({"type": "file", "path": name, "size": len(content), "oid": oid})
-            return httpx2.Response(200, json=entries)
-        if request.url.path.startswith(f"/api/models/{NAME}"):
-            return httpx2.Response(200, json={"id": NAME, "sha": COMMIT, "siblings": []})
-        path = self.folder / request.url.path.removeprefix(f"/{NAME}/resolve/{COMMIT}/")
-        if not path.is_file():
-            return httpx2.Response(404)
-        content = path.read_bytes()
-        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
-        if request.method == "HEAD":
-            return httpx2.Response(200, headers={**headers, "Content-Length": str(len(content))})
-        self.downloads.append(path.relative_to(self.folder).as_posix())
-        return httpx2.Response(200, headers=headers, content=content)
-
-
 @pytest.fixture
 def hub(copy, tmp_path, monkeypatch):
-    hub_double = Hub(copy)
+    """A hub that has one model, for `huggingface_hub`; it notes requests and downloads."""
+    hub = SimpleNamespace(folder=copy, requests=[], downloads=[])
+
+    def respond(request):
+        hub.requests.append(request)
+        files, hashes, entries = {}, {}, []
+        for path in filter(Path.is_file, copy.rglob("*")):
+            name = path.relative_to(copy).as_posix()
+            files[name] = path.read_bytes()
+            hashes[name] = hashlib.sha1(files[name]).hexdigest()
+            entries.append({"type": "file", "path": name, "size": len(files[name]), "oid": hashes[name]})
+        if request.url.path.startswith(f"/api/models/{NAME}"):
+            model = {"id": NAME, "sha": COMMIT, "siblings": []}
+            return httpx2.Response(200, json=entries if "/tree/" in request.url.path else model)
+        name = request.url.path.removeprefix(f"/{NAME}/resolve/{COMMIT}/")
+        if name not in files:
+            return httpx2.Response(404)
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashes[name]}"'}
+        if request.method == "HEAD":
+            return httpx2.Response(200, headers={**headers, "Content-Length": str(len(files[name]))})
+        hub.downloads.append(name)
+        return httpx2.Response(200, headers=headers, content=files[name])
+
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    transport = httpx2.MockTransport(hub_double)
+    transport = httpx2.MockTransport(respond)
     set_client_factory(lambda: httpx2.Client(transport=transport, follow_redirects=True))
-    yield hub_double
+    yield hub
     set_client_factory(default_client_factory)
 
 
 def test_a_downloaded_model_is_found_and_pinned(hub):
-    (hub.folder / "pytorch_model.bin").write_bytes(b"a pickle")
-    (hub.folder / "consolidated.safetensors").write_bytes(b"the same weights once more")
     (hub.folder / "onnx").mkdir()
-    (hub.folder / "onnx/config.json").write_text("{}")
-    (hub.folder / "README.md").write_text("a model")
+    for unwanted in ("pytorch_model.bin", "consolidated.safetensors", "onnx/config.json", "README.md"):
+        (hub.folder / unwanted).write_text("{}")
     assert Weights.find(NAME) is None
     weights = Weights.find_or_download(NAME)
     assert weights.revision == COMMIT
@@ -126,8 +119,12 @@ def test_a_hub_that_does_not_answer_is_an_error_with_a_remedy(hub, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "chat_template.jinja", "tokenizer.json"])
-def test_every_file_pins_a_folder(copy, name):
+def test_every_file_pins_a_folder_but_neither_readmes_nor_its_path(chat, copy, name):
+    (copy / "README.md").write_text("a note")
+    (copy / ".cache").mkdir()
+    (copy / ".cache/download.json").write_text("{}")
     first = Weights.find_or_download(str(copy)).revision
+    assert first == Weights.find_or_download(str(chat)).revision
     path = copy / name
     path.write_bytes(path.read_bytes() + b" ")
     changed = Weights.find_or_download(str(copy)).revision
@@ -135,33 +132,28 @@ def test_every_file_pins_a_folder(copy, name):
     assert len({first, changed, folder_digest(copy)}) == 3
 
 
-def test_readmes_and_the_path_of_a_folder_do_not_change_its_revision(chat, copy):
-    (copy / "README.md").write_text("a note")
-    (copy / ".cache").mkdir()
-    (copy / ".cache/download.json").write_text("{}")
-    assert Weights.find_or_download(str(copy)).revision == Weights.find_or_download(str(chat)).revision
-
-
-def shards(folder):
-    (folder / "model.safetensors").rename(folder / "model-1-of-2.safetensors")
-    index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-
-
 @pytest.mark.parametrize(
-    ("damage", "has_weights", "has_tokenizer"),
+    ("removed", "added", "has_weights", "has_tokenizer"),
     [
-        (lambda folder: None, True, True),
-        (lambda folder: (folder / "config.json").unlink(), False, False),
-        (lambda folder: (folder / "model.safetensors").unlink(), False, True),
-        (lambda folder: (folder / "tokenizer_config.json").unlink(), True, False),
-        (lambda folder: (folder / "model.safetensors.index.json").write_text("{"), True, True),
-        (shards, False, True),
-        (lambda folder: (shards(folder), (folder / "model-2-of-2.safetensors").write_bytes(b"")), True, True),
+        ("", "", True, True),
+        ("config.json", "", False, False),
+        ("model.safetensors", "", False, True),
+        ("tokenizer_config.json", "", True, False),
+        ("", "model.safetensors.index.json", True, True),
+        ("model.safetensors", "model-1-of-2.safetensors", False, True),
+        ("model.safetensors", "model-1-of-2.safetensors model-2-of-2.safetensors", True, True),
     ],
 )
-def test_a_folder_needs_its_settings_its_weights_and_a_tokenizer(copy, damage, has_weights, has_tokenizer):
-    damage(copy)
+def test_a_folder_needs_its_settings_its_weights_and_a_tokenizer(
+    copy, removed, added, has_weights, has_tokenizer
+):
+    if removed:
+        (copy / removed).unlink()
+    if "-1-of-2" in added:
+        index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
+        (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    for name in added.split():
+        (copy / name).write_text("{")
     assert (Weights.find(str(copy)) is not None) == has_weights
     assert (Weights.find(str(copy), tensors=False) is not None) == has_tokenizer
 

@@ -170,9 +170,8 @@ class Store:
     def lock(self, kind: str, max_wait: float | None = None) -> Iterator[bool]:
         """Hold the lock of a kind of results, so that processes queue instead of paying twice.
 
-        Yields whether it is held: after `max_wait` seconds work goes on without it; None waits for
-        good. The lock is a file beside the database, reentrant within its thread. Whoever holds
-        `note`, made of vectors, may wait for `vector`; the other way round would be a deadlock.
+        Yields whether it is held: after `max_wait` seconds work goes on without it. It is reentrant in
+        its thread. Whoever holds `note` may wait for `vector`, not the other way (a deadlock).
         """
         if self.path is None:
             yield True

@@ -37,10 +37,7 @@ class Record(NamedTuple):
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """Yield the rows of a file in its order; a bad row costs only itself, blank lines are skipped.
-
-    Raises a DataError if the file is absent, irregular, of an unknown suffix, or broken as a whole.
-    """
+    """Yield the rows of a file, bad ones too; raises a DataError if it is broken as a whole."""
     name = path.name.lower()
     endings = ".jsonl, .ndjson, .json, .csv, .jsonl.gz, .ndjson.gz, .json.gz, .csv.gz, .parquet"
     if not path.exists():
@@ -185,10 +182,7 @@ def _read_csv(path: Path) -> Iterator[Record]:
 
 
 def _csv_records(lines: Iterator[Record]) -> Iterator[tuple[Record, list[str]]]:
-    """Yield each record, the header too, with its cells; its content is "" or what is wrong.
-
-    A broken record costs its first line only, lest an unclosed quote swallow the rest of the file.
-    """
+    """Yield each record, the header too, with its cells; its content is "" or what is wrong."""
     unread = deque(islice(lines, 1))  # lines to read again, before the stream goes on
     delimiter = max(",;\t", key=unread[0].raw.count) if unread else ","
     read: list[Record] = []  # lines of the record at hand
@@ -206,7 +200,7 @@ def _csv_records(lines: Iterator[Record]) -> Iterator[tuple[Record, list[str]]]:
         try:
             cells = next(csv.reader(next_lines(), delimiter=delimiter, strict=True), None)
         except csv.Error as error:
-            unread.extendleft(reversed(read[1:]))
+            unread.extendleft(reversed(read[1:]))  # an unclosed quote costs its own line only
             yield read[0]._replace(content=f"broken CSV: {error}"), []
             continue
         if cells is None:

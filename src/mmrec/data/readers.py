@@ -63,10 +63,9 @@ log = logging.getLogger(__name__)
 def read_reviews(path: Path | str, config: ReadConfig = _DEFAULTS) -> Reviews:
     """Read reviews, and items where `config.items` names their file.
 
-    The file is JSON lines, JSON, CSV (each also with `.gz`) or Parquet, in one of `LAYOUTS`. A row
-    that cannot be used is in `rejects` and nowhere else; a photo that cannot be used is in `rejects`
-    and missing from its row. Raises a ConfigError if `config.map` names a column that mmrec does not
-    have; a DataError if a file, or more than `max_reject_share` of its rows, cannot be used.
+    The file is JSON lines, JSON, CSV (each also with `.gz`) or Parquet. Rows and photos that cannot be
+    used are in `rejects` and nowhere else. Raises a ConfigError if `config.map` names a column that
+    mmrec does not have; a DataError if a file, or more than `max_reject_share` of it, cannot be used.
     """
     path, captions = Path(path), config.captions_column
     if config.photos is not None and not config.photos.is_dir():
