@@ -68,7 +68,7 @@ def test_a_layer_is_an_affine_map_of_visible_inputs_for_each_run(shared, outputs
     torch.nn.init.normal_(layer.bias)
     mask = torch.ones(3, 5)
     mask[0, 1] = mask[2, 3:] = 0
-    layer.mask_inputs(mask)
+    layer.input_mask = mask[:, :, None]
     x = torch.randn(7, 5) if shared else torch.randn(3, 7, 5)
     scale = torch.tensor([1.0, 2.0, 0.5])[:, None, None]
     out = layer(x, scale)

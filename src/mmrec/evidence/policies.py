@@ -13,15 +13,16 @@ dropped. The policy then takes away what the row must not see:
 - `all`: a row also sees itself (what a careless pipeline does; for comparison).
 - `past`: a row sees strictly earlier reviews only, validation reviews among them.
 
-Test rows see every evidence review; under `past`, every earlier one. What is estimated from many
-users at once, such as effects, uses `Evidence.visible_rows`; only constants that all rows share (the
-mean, priors, penalties) are estimated on all train rows, the row itself among them.
+Test rows see every evidence review; under `past`, every earlier one. Averages over the reviews of one
+entity use its views. Effects, which are estimated from all users and items at once, use
+`Evidence.visible_rows`. Constants that all rows share (the mean, priors, penalties) are estimated on
+all train rows, the row itself among them.
 
 Rows that see the same reviews share a *view*, so slow work is done once per view. A view sees a
-stretch of the evidence reviews of its entity, in a fixed order, without the reviews of one group.
-Under `fold` the stretch ends before the held-out fold, and the group is the rows' own fold; under
-`leave_one_out` it is the row itself; under `past` the stretch is what was written earlier, and no
-group is left out. So the sum of a view is that of its stretch minus that of its excluded group.
+stretch of the evidence reviews of its entity, in a fixed order, without the reviews of the *group*
+of its rows. Under `fold` the stretch ends before the held-out fold, and the group of a row is its
+fold; under `leave_one_out` each evidence row is a group; under `past` the stretch is what was written
+earlier, and there are no groups. So the sum of a view is that of its stretch minus that of its group.
 A review is excluded from one view at most: the sums of all views take time linear in the number of
 reviews, even where one item has most of them.
 """
@@ -40,7 +41,7 @@ from mmrec.data.schema import NO_TIME, Interactions, Split
 from mmrec.errors import DataError
 
 Policy = Literal["fold", "leave_one_out", "all", "past"]
-NO_GROUP = -1  # of rows that belong to no fold or group, and of "no view"
+NO_GROUP = -1  # of rows that are in no group (and in no fold), and of "no view"
 VALIDATION_FOLD = 0  # train rows are in folds 1, 2, ..., others in `NO_GROUP`
 _BLOCK_CELLS = 1 << 19  # numbers that are summed at once; they stay in a core's cache
 
@@ -51,7 +52,7 @@ class EvidenceViews:
 
     view: np.ndarray  # (n,) view of every row
     entity: np.ndarray  # (v,) ascending but for `from_lists`
-    fold: np.ndarray  # (v,) fold (or group) of the rows that use a view, or `NO_GROUP`
+    group: np.ndarray  # (v,) of the rows that use a view (under `fold` their fold), or `NO_GROUP`
     order: np.ndarray  # (m,) evidence rows, the rows of one entity next to each other
     start: np.ndarray  # (v,) of the stretch in `order`; the same for views of an entity
     stop: np.ndarray  # (v,)
@@ -66,7 +67,7 @@ class EvidenceViews:
         return self.order[stretch][self.excluded_from[stretch] != view]
 
     def review_sets(self) -> Iterator[np.ndarray]:
-        """`members` of every view in turn."""
+        """`members` of every view."""
         return map(self.members, range(len(self)))
 
     def mean(self, values: np.ndarray, count: np.ndarray) -> np.ndarray:
@@ -74,11 +75,11 @@ class EvidenceViews:
         return self.sum(values, np.maximum(count, 1))
 
     def sum(self, values: np.ndarray, divisor: np.ndarray | None = None) -> np.ndarray:
-        """(v, d) sums of (n, d) values over the reviews of every view, or (v,) of (n,) values.
+        """(v, d) sums of (n, d) values over the reviews of every view, or (v,) of (n,) values; only
+        evidence rows are read.
 
         They are added up in float64, and have the type of the values, but at least float32; with
-        (v,) divisors they are float16. Only values of evidence rows are read. A DataError says that
-        neither the memory nor the disk has room for them.
+        (v,) divisors they are float16. A DataError says that there is no room for them.
         """
         if values.ndim == 1:
             return self.sum(values[:, None], divisor)[:, 0]
@@ -119,17 +120,14 @@ class EvidenceViews:
 
     @classmethod
     def excluding(
-        cls,
-        entity: np.ndarray,
-        evidence_rows: np.ndarray,
-        group: np.ndarray,
-        held_out_fold: int = NO_GROUP,
+        cls, entity: np.ndarray, evidence_rows: np.ndarray, group: np.ndarray, by_fold: bool = False
     ) -> EvidenceViews:
         """Views in which (n,) rows see their entity's (m,) evidence rows except those of their group.
 
-        Rows of `NO_GROUP` see all, and are seen by all; they alone see the held-out fold.
+        Rows of `NO_GROUP` see all, and are seen by all; where groups are folds, they alone see the
+        validation fold, which is held out.
         """
-        held_out = (group[evidence_rows] == held_out_fold) & (held_out_fold != NO_GROUP)
+        held_out = (group[evidence_rows] == VALIDATION_FOLD) & by_fold
         # By entity, and of an entity the held-out reviews last: a stretch can end before them.
         sort_key = entity[evidence_rows] * 2 + held_out
         by_entity = np.argsort(sort_key, kind="stable")
@@ -141,7 +139,7 @@ class EvidenceViews:
         sees_held_out = view_group == NO_GROUP
         start = np.searchsorted(sort_key, view_entity * 2)
         stop = np.searchsorted(sort_key, view_entity * 2 + 1 + sees_held_out)
-        # A review is excluded from its own row's view, whose rows are its group.
+        # A review is excluded from the view of its own row, whose rows are its group.
         seen_by_all = held_out | (group[order] == NO_GROUP)
         excluded_from = np.where(seen_by_all, NO_GROUP, view[order])
         return cls(view, view_entity, view_group, order, start, stop, excluded_from)
@@ -156,15 +154,15 @@ class EvidenceViews:
 
     @classmethod
     def from_lists(
-        cls, entity: np.ndarray, lists: Sequence[np.ndarray], fold: np.ndarray | None = None
+        cls, entity: np.ndarray, lists: Sequence[np.ndarray], group: np.ndarray | None = None
     ) -> EvidenceViews:
         """Views of (v,) entities that see exactly the reviews (row numbers) listed for them."""
         sizes = np.array([*map(len, lists)], dtype=np.int64)
         stop = np.cumsum(sizes)
         order = np.concatenate([*lists, np.zeros(0, dtype=np.int64)])
-        fold = np.full(len(entity), NO_GROUP) if fold is None else fold
+        group = np.full(len(entity), NO_GROUP) if group is None else group
         no_exclusion = np.full(len(order), NO_GROUP)
-        return cls(np.arange(len(entity)), entity, fold, order, stop - sizes, stop, no_exclusion)
+        return cls(np.arange(len(entity)), entity, group, order, stop - sizes, stop, no_exclusion)
 
     @classmethod
     def earlier_reviews(
@@ -184,17 +182,15 @@ class EvidenceViews:
         pairs, view = np.unique(entity * ends + row_stop, return_inverse=True)
         view_entity, stop = pairs // ends, pairs % ends
         start = np.searchsorted(entity[order], view_entity)
-        no_fold = np.full(len(pairs), NO_GROUP)
-        no_exclusion = np.full(len(order), NO_GROUP)
-        return cls(view, view_entity, no_fold, order, start, stop, no_exclusion)
+        no_group, no_exclusion = np.full(len(pairs), NO_GROUP), np.full(len(order), NO_GROUP)
+        return cls(view, view_entity, no_group, order, start, stop, no_exclusion)
 
 
 def assign_folds(
     data: Interactions, split: Split, folds: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """(n,) int64 fold of every row: validation rows to fold 0, the train rows of each user to
-    1..folds in turn, and rows of neither part to `NO_GROUP`.
-    """
+    """(n,) int64 folds: of validation rows 0, of the train rows of each user 1..folds in turn, of
+    other rows `NO_GROUP`."""
     fold = np.full(len(data), NO_GROUP, dtype=np.int64)
     fold[split.valid] = VALIDATION_FOLD
     order = rng.permutation(split.train)
@@ -202,8 +198,7 @@ def assign_folds(
     user = data.user[order]
     # Users start at random folds, or those with one review would all be in the first.
     start = rng.integers(folds, size=len(data.users))[user]
-    # Rank of a review among its user's: 0, 1, ...
-    rank = np.arange(len(order)) - np.searchsorted(user, user)
+    rank = np.arange(len(order)) - np.searchsorted(user, user)  # among the user's: 0, 1, ...
     fold[order] = VALIDATION_FOLD + 1 + (start + rank) % folds
     return fold
 
@@ -230,13 +225,12 @@ class Evidence:
             user = EvidenceViews.earlier_reviews(data.user, rows, data.time)
             item = EvidenceViews.earlier_reviews(data.item, rows, data.time)
             return cls(policy, fold, rows, user, item)
-        group, held_out_fold = np.full(len(data), NO_GROUP, dtype=np.int64), NO_GROUP
-        if policy == "fold":
-            group, held_out_fold = fold, VALIDATION_FOLD
-        elif policy == "leave_one_out":
+        by_fold = policy == "fold"
+        group = fold if by_fold else np.full(len(data), NO_GROUP, dtype=np.int64)
+        if policy == "leave_one_out":
             group[rows] = np.arange(len(rows))  # every review is a group
-        user = EvidenceViews.excluding(data.user, rows, group, held_out_fold)
-        item = EvidenceViews.excluding(data.item, rows, group, held_out_fold)
+        user = EvidenceViews.excluding(data.user, rows, group, by_fold)
+        item = EvidenceViews.excluding(data.item, rows, group, by_fold)
         return cls(policy, fold, rows, user, item)
 
     def visible_rows(self, fold: int) -> np.ndarray:

@@ -26,16 +26,11 @@ class Audit:
     policy: str
     rows: int
     reviews: int  # that the audited rows may see, over both sides
-    violations: list[str]  # a sentence each; empty when the policy held
-
-    @property
-    def passed(self) -> bool:
-        """Whether the policy held on every row."""
-        return not self.violations
+    violations: list[str]  # a sentence each; none where the policy held on every row
 
     def __str__(self) -> str:
         verdict = "held"
-        if not self.passed:
+        if self.violations:
             examples = "; ".join(self.violations[:5])
             verdict = f"was broken {len(self.violations)} times: {examples}"
         counts = f"{self.rows:,} rows, {self.reviews:,} evidence reviews"
@@ -50,11 +45,8 @@ def audit(
     features: Features,
     rows: np.ndarray,
 ) -> Audit:
-    """Check views and features of some rows against the definition of the policy.
-
-    No test row may be evidence, the view of each row must consist of what the policy allows, on both
-    sides, and the features must be those that the builder makes from these reviews alone.
-    """
+    """Check of some rows that no test row is evidence, that their views consist of what the policy
+    allows, and that the features are those that the builder makes from these reviews alone."""
     violations = list(_effect_violations(dataset, evidence, builder, rows))
     leaked = np.intersect1d(evidence.evidence_rows, split.test)
     if len(leaked):
@@ -85,16 +77,15 @@ def audit(
 
 
 def _allowed(data: Interactions, evidence: Evidence, entity: np.ndarray, row: int) -> np.ndarray:
-    """The evidence rows of the row's entity that the policy lets it see, by definition."""
+    """The evidence rows of the row's entity that it may see by the definition of the policy."""
     entity_rows = evidence.evidence_rows[entity[evidence.evidence_rows] == entity[row]]
     if evidence.policy == "past":
         earlier = data.time[entity_rows] < data.time[row]
         return entity_rows[earlier & (data.time[row] != NO_TIME)]
     if evidence.policy == "leave_one_out":
         return entity_rows[entity_rows != row]
-    if evidence.policy == "fold":
-        return _visible(evidence, entity_rows, evidence.fold[row])
-    return entity_rows
+    by_fold = evidence.policy == "fold"
+    return _visible(evidence, entity_rows, evidence.fold[row]) if by_fold else entity_rows
 
 
 def _visible(evidence: Evidence, rows: np.ndarray, fold: int) -> np.ndarray:
@@ -124,10 +115,10 @@ def _effects_by_name(
     """All columns, and factor scores of pairs: factors themselves may turn or change their sign."""
     user_factors = effects.factors["user"][data.user[pairs]].astype(np.float32)
     item_factors = effects.factors["item"][data.item[pairs]].astype(np.float32)
-    named = {"factor score": (user_factors * item_factors).sum(1)}
+    by_name = {"factor score": (user_factors * item_factors).sum(1)}
     for kind, columns in effects.columns.items():
-        named |= {f"{kind} {name}": values for name, values in columns.items()}
-    return named
+        by_name |= {f"{kind} {name}": values for name, values in columns.items()}
+    return by_name
 
 
 def _differs(values: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -39,11 +39,8 @@ class FeatureBuilder(BaseModel):
 
     @classmethod
     def fit(cls, dataset: Dataset, evidence: Evidence, config: Config) -> FeatureBuilder:
-        """Learn the constants and effects, and collect the vocabulary from all evidence.
-
-        Raises:
-            ConfigError: mixed effects under another policy than `fold`.
-        """
+        """Learn the constants and effects, and collect the vocabulary from all evidence; a ConfigError
+        for mixed effects under another policy than `fold`."""
         kind, rows = config.ranker.features, evidence.evidence_rows
         if kind == "mmrec" and evidence.policy != "fold":
             raise ConfigError(
@@ -106,11 +103,6 @@ class FeatureBuilder(BaseModel):
         factor_count = final.factors["user"].shape[1]
         return self.model_copy(update={**changes, "factor_count": factor_count})
 
-    @property
-    def uses_captions(self) -> bool:
-        """Whether photos are represented by captions, not by features of an image model."""
-        return self.image and self.config.ranker.features != "baseline"
-
     def build(self, kind: EntityKind, views: EvidenceViews, dataset: Dataset) -> EntityFeatures:
         """Features of the views of users or items; of items also price, categories and photos."""
         sums = self.evidence_sums(kind, views, dataset)
@@ -125,8 +117,20 @@ class FeatureBuilder(BaseModel):
         if is_baseline:
             vectors, ones = {"reviews": dataset.text_vectors}, np.ones(len(dataset), np.float32)
             sums = replace(ratings, vectors=vectors, text_count={"reviews": ones}).over(views)
+        elif self.config.annotation.strategy == "notes":
+            sums = dataset.note_sums(self.vocabulary).over(views)
         else:
-            sums, total = self._annotation_sums(kind, views, dataset), ratings.over(views)
+            summarised, position = views, np.arange(len(views))
+            if self.config.evidence.summaries == "all":
+                # The paper's summaries are of all evidence of an entity, whichever view they are for.
+                entity = dataset.data.user if kind == "user" else dataset.data.item
+                summarised = EvidenceViews.all_reviews(entity, np.sort(views.order))
+                position = np.searchsorted(summarised.entity, views.entity)
+            summaries = dataset.summaries(kind, summarised)
+            of_summaries = annotation_sums(summaries, dataset.models.encoder, self.vocabulary)
+            sums = of_summaries.map(lambda values: values[position])
+        if not is_baseline:
+            total = ratings.over(views)
             sums = replace(sums, rating_count=total.rating_count, rating_sum=total.rating_sum)
         if kind == "item" and self.image:
             photos = dataset.image_vectors if is_baseline else dataset.caption_vectors
@@ -136,28 +140,11 @@ class FeatureBuilder(BaseModel):
             sums = replace(sums, vectors=vectors, text_count=text_count)
         return sums
 
-    def _annotation_sums(
-        self, kind: EntityKind, views: EvidenceViews, dataset: Dataset
-    ) -> EvidenceSums:
-        if self.config.annotation.strategy == "notes":
-            return dataset.note_sums(self.vocabulary).over(views)
-        summarised, position = views, np.arange(len(views))
-        if self.config.evidence.summaries == "all":
-            # The paper's summaries are of all evidence of an entity, whichever view they are for.
-            entity = dataset.data.user if kind == "user" else dataset.data.item
-            summarised = EvidenceViews.all_reviews(entity, np.sort(views.order))
-            position = np.searchsorted(summarised.entity, views.entity)
-        summaries = dataset.summaries(kind, summarised)
-        sums = annotation_sums(summaries, dataset.models.encoder, self.vocabulary)
-        return sums.map(lambda values: values[position])
-
     def entity_effects(
         self, kind: EntityKind, views: EvidenceViews, block_views: int = 1 << 16
     ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-        """Effects by column, (v + 1,), and factors, (v + 1, t), from what each view's fold may see.
-
-        The last row, and views of a fold without effects, are those of an unknown user or item.
-        """
+        """Effects by column, (v + 1,), and factors, (v + 1, t), of views whose groups are folds; in the
+        last row, and for folds without effects, those of an unknown user or item."""
         columns = {}
         for name, value in self.unknown_effects.get(kind, {}).items():
             columns[name] = np.full(len(views) + 1, value, dtype=np.float32)
@@ -165,7 +152,7 @@ class FeatureBuilder(BaseModel):
             return {}, None
         factors = files.allocate((len(views) + 1, self.factor_count), np.float16)
         for fold, effects in self.mixed_effects.items():
-            of_fold = np.flatnonzero(views.fold == fold)
+            of_fold = np.flatnonzero(views.group == fold)
             for name, values in effects.columns[kind].items():
                 columns[name][of_fold] = values[views.entity[of_fold]]
             # In blocks, since a copy for all views would take as much memory as the result.
@@ -180,11 +167,7 @@ class FeatureBuilder(BaseModel):
         effects: Mapping[str, np.ndarray] | None = None,
         factors: np.ndarray | None = None,
     ) -> EntityFeatures:
-        """Features of v views from what their reviews add up to; price and categories of items.
-
-        Effects are further columns, (v + 1,) each, and factors are (v + 1, t); the last row of both
-        is that of an unknown user or item.
-        """
+        """Features of v views from what their reviews add up to, and from `entity_effects`."""
         is_mmrec = self.config.ranker.features == "mmrec"
         count, constants = sums.rating_count, self.constants
         prior = constants.user_prior if kind == "user" else constants.item_prior
@@ -198,7 +181,7 @@ class FeatureBuilder(BaseModel):
         if kind == "item" and self.config.ranker.features != "baseline":
             columns |= _price_columns(sums.price)
             categories = _top_categories(sums.categories, self.config.annotation.max_categories)
-        # These blocks say that a modality is missing; a review without a like only praises nothing.
+        # Likes and dislikes have no such column: a review may well praise nothing.
         for name in sorted({"gist", "photos", "reviews", "summary"} & sums.text_count.keys()):
             columns[f"no {name}"] = sums.text_count[name] == 0
         # An unknown one has the overall mean, nothing of anything, and every modality missing.
@@ -222,12 +205,6 @@ class FeatureBuilder(BaseModel):
         built = EntityFeatures(tuple(columns), dense, vectors, present, categories)
         return built if factors is None else replace(built, factors=factors)
 
-    def describe_user(self, dataset: Dataset) -> EntityFeatures:
-        """Features of a user who is known by the text of one review alone."""
-        row = np.zeros(1, dtype=np.int64)
-        views = EvidenceViews.from_lists(row, [row])
-        return self.model_copy(update={"mixed_effects": {}}).build("user", views, dataset)
-
 
 def _price_columns(votes: np.ndarray, prior_votes: float = 5.0) -> dict[str, np.ndarray]:
     """Shares of (v, 4) votes by tag, shrunk towards "no price": one vote is not yet a price."""
@@ -241,12 +218,9 @@ def _price_columns(votes: np.ndarray, prior_votes: float = 5.0) -> dict[str, np.
 def _top_categories(
     votes: np.ndarray, limit: int, min_share: float = 0.1, block_views: int = 1 << 14
 ) -> np.ndarray:
-    """(v + 1, limit) codes with the most of (v, c) votes, best first, padded with c, as the last row.
-
-    A category needs at least `min_share` of the first one's votes: single mentions mean little.
-    """
-    size = votes.shape[1]
-    codes = np.full((len(votes) + 1, limit), size, dtype=np.int64)
+    """(v + 1, limit) codes with the most of (v, c) votes, best first, padded with c, as the last row;
+    only those with `min_share` of the first one's votes, since single mentions mean little."""
+    codes = np.full((len(votes) + 1, limit), votes.shape[1], dtype=np.int64)
     for start in range(0, len(votes), block_views):
         block = votes[start : start + block_views]
         order = np.argsort(-block, axis=1, kind="stable")[:, :limit]

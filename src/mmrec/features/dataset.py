@@ -27,8 +27,7 @@ from mmrec.vision.image_features import Captions, ImageEncoder, PhotoAnnotator
 
 @dataclass(frozen=True)
 class Models:
-    """The models that turn reviews and photos into annotations and vectors, and the store of their
-    results; `mmrec.pipeline.open_models` opens them."""
+    """The models that turn reviews and photos into annotations and vectors, and their store."""
 
     store: Store
     encoder: Encoder
@@ -67,27 +66,30 @@ class Dataset:
         """All reviews of a table, and their notes where these are known."""
         table, data = reviews.table, Interactions.from_table(reviews.table)
         texts, ids = table["text"].to_list(), table["review_id"].to_list()
-        photos, captions = (_lists(reviews, data.items, name) for name in ("photos", "captions"))
+        lists: dict[str, tuple[list[list[str]], list[list[str]]]] = {}
+        for name in ("photos", "captions"):
+            cells: list[list[list[str]]] = []
+            for rows in (table, reviews.items):
+                has_column = name in rows.columns
+                cells.append(rows[name].fill_null([]).to_list() if has_column else [[]] * len(rows))
+            of_item = dict(zip(reviews.items["item"], cells[1], strict=True))
+            lists[name] = cells[0], [of_item.get(item, []) for item in data.items]
+        photos, captions = lists["photos"], lists["captions"]
         return cls(models, data, texts, ids, *photos, *captions, config.read.max_pixels, notes)
 
     @classmethod
     def single_review(
-        cls,
-        text: str,
-        rating: float,
-        models: Models,
-        note: Note,
-        summary: Summary | None = None,
-        captions: Sequence[str] = (),
+        cls, text: str, rating: float, models: Models, note: Note, captions: Sequence[str] = ()
     ) -> Dataset:
-        """One annotated review, rated or NaN, of an unnamed user and item with captions."""
+        """A review of an unnamed user and item with captions; a text without a rating (NaN) is its
+        summary, but that of a rated review, as of all reviews together, is not known."""
         # Not from a table, which would take most of the time of a request.
         zero, times = np.zeros(1, dtype=np.int64), np.array([NO_TIME])
         data = Interactions(zero, zero, np.array([rating], np.float32), times, [""], [""])
-        summary = summary or Summary(text=text)
         none: list[list[str]] = [[]]
-        of_item = none, none, none, [[*captions]]
-        return cls(models, data, [text], [""], *of_item, 0, [note], summary)
+        photos_and_captions = none, none, none, [[*captions]]
+        summary = Summary(text=text if np.isnan(rating) else "")
+        return cls(models, data, [text], [""], *photos_and_captions, 0, [note], summary)
 
     @classmethod
     def from_description(cls, text: str, models: Models) -> Dataset:
@@ -111,9 +113,7 @@ class Dataset:
     @cached_property
     def notes(self) -> list[Note]:
         """(n) notes; each review is read by itself."""
-        if self.known_notes is not None:
-            return self.known_notes
-        return self.models.annotator.write_notes(self.texts)
+        return self.known_notes or self.models.annotator.write_notes(self.texts)
 
     def quotable_notes(self, rows: np.ndarray) -> list[Note]:
         """Notes of some reviews whose likes and dislikes are sentences of the review itself."""
@@ -139,40 +139,35 @@ class Dataset:
 
     def has_photos(self, evidence_rows: np.ndarray, *, captions: bool) -> bool:
         """Whether an item or an evidence review has a photo, or (if `captions`) a caption."""
-        lists = [(self.item_photos, self.photos)]
+        shown = [*self.item_photos, *(self.photos[row] for row in evidence_rows)]
         if captions:
-            lists.append((self.item_captions, self.review_captions))
-        for of_items, of_reviews in lists:
-            if any(of_items) or any(of_reviews[row] for row in evidence_rows):
-                return True
-        return False
+            shown += [*self.item_captions, *(self.review_captions[row] for row in evidence_rows)]
+        return any(shown)
 
     @cached_property
     def captions(self) -> Captions:
         """Captions of the photos of reviews and items that came without captions."""
-        return self._photo_annotator.caption_photos(self._uncaptioned, self.models.captioner)
+        return self._photo_annotator.caption_photos(self._uncaptioned(), self.models.captioner)
 
     @property
     def captions_missing(self) -> int:
         """Number of photos that the captioner has not seen yet."""
-        return self._photo_annotator.count_uncaptioned(self._uncaptioned, self.models.captioner)
+        return self._photo_annotator.count_uncaptioned(self._uncaptioned(), self.models.captioner)
 
-    @property
     def _photo_groups(self) -> Iterator[tuple[list[str], list[str]]]:
         """Captions that came with the data, and photos: of the n reviews, then of the m items."""
         captions = chain(self.review_captions, self.item_captions)
         return zip(captions, chain(self.photos, self.item_photos), strict=True)
 
-    @property
     def _uncaptioned(self) -> list[str]:
-        groups = (photos for captions, photos in self._photo_groups if not captions)
+        groups = (photos for captions, photos in self._photo_groups() if not captions)
         return list(chain.from_iterable(groups))
 
     @cached_property
     def caption_vectors(self) -> PhotoVectors:
         """Captions as vectors of the text encoder (paper, section 3.2)."""
         groups: list[list[str]] = []
-        for captions, photos in self._photo_groups:
+        for captions, photos in self._photo_groups():
             # The captions that came with the data, else those of the photos that have one.
             of_photos = filter(None, map(self.captions.texts.get, photos))
             groups.append(captions or list(of_photos))
@@ -191,25 +186,11 @@ class Dataset:
         return PhotoVectors.build(self.photos, self.item_photos, vectors, encoder.width)
 
 
-def _lists(
-    reviews: Reviews, items: list[str], name: str
-) -> tuple[list[list[str]], list[list[str]]]:
-    """Photos or captions of all reviews, and of all items; empty lists where a table has none."""
-    cells: list[list[list[str]]] = []
-    for table in (reviews.table, reviews.items):
-        has_column = name in table.columns
-        cells.append(table[name].fill_null([]).to_list() if has_column else [[]] * table.height)
-    of_item = dict(zip(reviews.items["item"], cells[1], strict=True))
-    return cells[0], [of_item.get(item, []) for item in items]
-
-
 def annotation_sums(
     annotations: Sequence[Note | Summary], encoder: Encoder, vocabulary: Sequence[str]
 ) -> EvidenceSums:
-    """Notes of n reviews, or (the paper) summaries of n views, as vectors and votes; no ratings.
-
-    A block is the mean of its sentences. Categories have the code of their place in `vocabulary`.
-    """
+    """Notes of n reviews, or (the paper) summaries of n views, as vectors, which are means over
+    sentences, and votes; categories by their place in `vocabulary`; no ratings."""
     blocks: dict[str, list[list[str]]] = {}
     code = dict(zip(vocabulary, range(len(vocabulary)), strict=True))
     price = np.zeros((len(annotations), len(PRICE_TAGS)), dtype=np.float32)
@@ -254,26 +235,22 @@ class PhotoVectors:
         vectors: Mapping[str, np.ndarray],
         width: int,
     ) -> PhotoVectors:
-        """Build from the names of photos of reviews and items; those without a vector are left out."""
+        """Build from names of photos and their vectors; photos without one are left out."""
         columns = dict(zip(vectors, range(len(vectors)), strict=True))
         stacked = np.stack([*vectors.values()]) if vectors else np.zeros((0, width), np.float16)
-        groups = [*reviews, *items]
         cells: list[tuple[int, int]] = []
-        for row, group in enumerate(groups):
+        for row, group in enumerate((*reviews, *items)):
             cells += [(row, columns[name]) for name in group if name in columns]
         indices = np.array(cells, dtype=np.int64).reshape(-1, 2).T
-        ones = np.ones(indices.shape[1], dtype=np.float32)
-        # Entries at the same place are added up.
-        counts = csr_matrix((ones, indices), shape=(len(groups), len(columns)))
+        ones, size = np.ones(len(cells), dtype=np.float32), len(reviews) + len(items)
+        counts = csr_matrix((ones, indices), shape=(size, len(columns)))  # adds up equal cells
         return cls(stacked, counts, len(reviews))
 
     def view_means(
         self, views: EvidenceViews, columns_at_once: int = 128
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(v, d) float16 means over the photos of each view of items, and (v,) numbers of photos.
-
-        A view has the photos of its reviews and the item's own.
-        """
+        """(v, d) float16 means over the photos of each view of items (of its reviews, and the item's
+        own), and (v,) numbers of photos."""
         reviews_have_photos = self.counts.indptr[self.reviews] > 0
 
         def total(values: np.ndarray) -> np.ndarray:

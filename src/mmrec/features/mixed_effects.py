@@ -22,12 +22,13 @@ from mmrec.data.schema import EntityKind, Interactions
 _STAR_EDGES = (0.0, 1.5, 2.9, 3.9, 4.9)
 _STAR_COLUMNS = ("stars to 1.5", "stars to 2.9", "stars to 3.9", "stars to 4.9")
 TEXT_COLUMNS = ("text rating effect", "log length", "blank")  # made of texts, not of ratings
+# Of each user and item: effects on the rating and on that predicted from text, residual variance,
+# shares of ranges of stars, mean log length of texts, share of blank texts.
 EFFECT_COLUMNS = ("rating effect", "spread", *_STAR_COLUMNS, *TEXT_COLUMNS)
-"""Of each user and item: effects on the rating and on that predicted from text, residual variance,
-shares of ranges of stars, mean log length of texts, share of blank texts."""
 PRIOR_REVIEWS = 5.0  # of the overall mean, with which the mean of a column is shrunk
 PRIOR_TEXTS = 4.0  # likewise, for the mean vector of an item
 _BLOCK_CELLS = 1 << 19  # numbers of vectors or topics that are in memory at once
+Penalties = tuple[float, float]  # of the effects of users, and of items
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class RatedTexts:
     length: np.ndarray
 
     def blocks(self, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Float32 vectors of `rows`, a block at a time, each with its place in `rows`."""
+        """Float32 vectors of `rows` in blocks, each with its place in `rows`."""
         size = max(1, 2 * _BLOCK_CELLS // self.vectors.shape[1])
         for start in range(0, len(rows), size):
             block = slice(start, start + size)
@@ -77,15 +78,11 @@ class TextSums:
     def without(self, texts: RatedTexts, rows: np.ndarray) -> TextSums:
         """The sums over all texts of these except `rows`."""
         removed = TextSums.from_rows(texts, rows)
+        rating_sum, gram = self.rating_sum - removed.rating_sum, self.gram - removed.gram
+        product, count = self.product - removed.product, self.item_count - removed.item_count
         # In place: this is the one large array.
         np.subtract(self.item_vector, removed.item_vector, out=removed.item_vector)
-        return TextSums(
-            self.rating_sum - removed.rating_sum,
-            self.gram - removed.gram,
-            self.product - removed.product,
-            removed.item_vector,
-            self.item_count - removed.item_count,
-        )
+        return TextSums(rating_sum, gram, product, removed.item_vector, count)
 
 
 @dataclass(frozen=True)
@@ -145,11 +142,7 @@ class MixedEffects:
 
     @classmethod
     def fit(
-        cls,
-        texts: RatedTexts,
-        rows: np.ndarray,
-        penalties: tuple[float, float],
-        sums: TextSums | None = None,
+        cls, texts: RatedTexts, rows: np.ndarray, penalties: Penalties, sums: TextSums | None = None
     ) -> MixedEffects:
         """Estimate from (m,) rows of all reviews; the sums over their texts may be known already."""
         data = texts.data
@@ -164,20 +157,18 @@ class MixedEffects:
         user, item = data.user[rows], data.item[rows]
         residual = target[:, 0] - user_effect[user, 0] - item_effect[item, 0]
         statistics = review_statistics(rating, residual, texts.length[rows])
-        user_factors = _user_factors(topics, user, item, residual, len(user_effect))
-        user_columns = _columns(user, user_effect, statistics)
-        item_columns = _columns(item, item_effect, statistics)
-        return cls(
-            {"user": user_columns, "item": item_columns},
-            {"user": user_factors, "item": topics.astype(np.float16)},
-            regression,
-        )
+        columns: dict[EntityKind, dict[str, np.ndarray]] = {}
+        columns["user"] = _columns(user, user_effect, statistics)
+        columns["item"] = _columns(item, item_effect, statistics)
+        factors: dict[EntityKind, np.ndarray] = {"item": topics.astype(np.float16)}
+        factors["user"] = _user_factors(topics, user, item, residual, len(user_effect))
+        return cls(columns, factors, regression)
 
 
 def review_statistics(
     rating: np.ndarray, residual: np.ndarray, length: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """(n,) values of each review for every column that is a shrunken mean of them."""
+    """(n,) values of reviews for every column that is a shrunken mean of them."""
     columns = {"spread": residual**2}  # its mean is the residual variance
     for name, (low, high) in zip(_STAR_COLUMNS, pairwise(_STAR_EDGES), strict=True):
         columns[name] = (rating > low) & (rating <= high)
@@ -198,12 +189,10 @@ def _columns(
 
 
 def choose_penalties(
-    data: Interactions,
-    rows: np.ndarray,
-    validation_rows: np.ndarray,
-    grid: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0),
-) -> tuple[float, float]:
-    """Penalties of users, then of items, fitted on `rows`, with the least error on other rows."""
+    data: Interactions, rows: np.ndarray, validation_rows: np.ndarray
+) -> Penalties:
+    """The penalty of users, then of items, with the least error on other rows when fitted on `rows`."""
+    grid = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
     rating = data.rating.astype(np.float64)
     mean = rating[rows].mean()
     pairs, target = _pair_counts(data, rows), rating[rows, None] - mean  # (m, 1)
@@ -229,7 +218,7 @@ def fit_effects(
     data: Interactions,
     rows: np.ndarray,
     target: np.ndarray,
-    penalties: tuple[float, float],
+    penalties: Penalties,
     pairs: csr_matrix | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(users + 1, k) and (items + 1, k) effects on (m, k) targets of (m,) rows.
@@ -255,7 +244,6 @@ def fit_effects(
     for column, values in enumerate(target.T):
         user_sum = np.bincount(user, weights=values, minlength=users)
         item_sum = np.bincount(item, weights=values, minlength=items)
-        # The equations of items, after those of users were put in.
         right = item_sum - pairs.T @ (user_sum / user_weight)
         item_effect[:, column], _ = cg(system, right, rtol=1e-8, M=preconditioner)
         user_effect[:, column] = (user_sum - pairs @ item_effect[:, column]) / user_weight
@@ -267,8 +255,7 @@ def _user_factors(
 ) -> np.ndarray:
     """(users, t) float16 factors of users, from (m,) residuals; zero for users without reviews."""
     topics, residual = topics.astype(np.float32), residual.astype(np.float32)
-    width = topics.shape[1]
-    factors = files.allocate((users, width), np.float16)
+    factors = files.allocate((users, topics.shape[1]), np.float16)
     by_user = np.argsort(user, kind="stable")  # (m,) reviews, those of a user together
     count = np.bincount(user, minlength=users)
     start = np.cumsum(count) - count  # of every user in `by_user`
@@ -277,7 +264,7 @@ def _user_factors(
     by_count = with_reviews[np.argsort(count[with_reviews], kind="stable")]
     for same_count in np.split(by_count, np.flatnonzero(np.diff(count[by_count])) + 1):
         reviews = int(count[same_count].max(initial=0))
-        cells = len(same_count) * reviews * width
+        cells = len(same_count) * reviews * topics.shape[1]
         for block in np.array_split(same_count, 1 + cells // _BLOCK_CELLS):
             rows = by_user[start[block][:, None] + np.arange(reviews)]  # (users, reviews)
             factors[block] = ridge_factors(topics[item[rows]], residual[rows])
@@ -285,16 +272,13 @@ def _user_factors(
 
 
 def ridge_factors(topics: np.ndarray, residual: np.ndarray, penalty: float = 15.0) -> np.ndarray:
-    """(..., t) ridge regressions of (..., n) residuals on (..., n, t) topics of the items.
-
-    With X the topics and y the residuals: (X'X + penalty I)^-1 X'y, or equally
-    X' (XX' + penalty I)^-1 y, whose system of n equations is smaller where n < t.
-    """
+    """(..., t) ridge regressions of (..., n) residuals y on (..., n, t) topics X of the items:
+    (X'X + penalty I)^-1 X'y = X' (XX' + penalty I)^-1 y, the smaller system where n < t."""
     n, t = topics.shape[-2:]  # reviews, topics
-    transposed = np.swapaxes(topics, -1, -2)
+    transposed, y = np.swapaxes(topics, -1, -2), residual[..., None]
+    ridge = penalty * np.eye(min(n, t), dtype=topics.dtype)
     if n < t:
-        gram = topics @ transposed + penalty * np.eye(n, dtype=topics.dtype)
-        solution = np.linalg.solve(gram, residual[..., None])
-        return np.asarray((transposed @ solution)[..., 0])
-    gram = transposed @ topics + penalty * np.eye(t, dtype=topics.dtype)
-    return np.asarray(np.linalg.solve(gram, transposed @ residual[..., None])[..., 0])
+        factors = transposed @ np.linalg.solve(topics @ transposed + ridge, y)
+    else:
+        factors = np.linalg.solve(transposed @ topics + ridge, transposed @ y)
+    return np.asarray(factors[..., 0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 
 import numpy as np
 
@@ -16,10 +17,10 @@ from mmrec.evidence.policies import EvidenceViews
 from mmrec.features.mixed_effects import EFFECT_COLUMNS, TEXT_COLUMNS
 from mmrec.llm.types import PRICE_TAGS
 
+# Dense columns that are made of ratings; all others come from texts and photos.
 RATING_COLUMNS = {"mean rating", "no rating", "log count", *EFFECT_COLUMNS} - {*TEXT_COLUMNS}
-"""Dense columns that are made of ratings; all others come from texts and photos."""
+# Groups of features that a model can be trained without (ablation).
 FEATURE_GROUPS = ("ratings", "user text", "item text", "price", "categories", "photos", "counts")
-"""Groups of features that a model can be trained without (ablation)."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class EvidenceSums:
         return replace(sums, vectors=means)
 
     def __add__(self, more: EvidenceSums) -> EvidenceSums:
-        """The sums over the reviews of both, view by view; blocks may be missing in either."""
+        """The sums over the reviews of both, by view; blocks may be missing in either."""
         vectors = {**self.vectors, **more.vectors}
         count = {**self.text_count, **more.text_count}
         for name in self.vectors.keys() & more.vectors.keys():
@@ -49,10 +50,9 @@ class EvidenceSums:
             # The mean of two means, weighted by the number of texts behind each.
             share = self.text_count[name][:, None] / np.maximum(count[name], 1)[:, None]
             vectors[name] = share * self.vectors[name] + (1 - share) * more.vectors[name]
-        rating_count = self.rating_count + more.rating_count
-        rating_sum, price = self.rating_sum + more.rating_sum, self.price + more.price
-        categories = self.categories + more.categories
-        return EvidenceSums(rating_count, rating_sum, vectors, count, price, categories)
+        ratings = self.rating_count + more.rating_count, self.rating_sum + more.rating_sum
+        votes = self.price + more.price, self.categories + more.categories
+        return EvidenceSums(*ratings, vectors, count, *votes)
 
     def map(self, change: Callable[[np.ndarray], np.ndarray]) -> EvidenceSums:
         """The sums with each array changed: some of the views, or zeros like them."""
@@ -73,19 +73,15 @@ def rating_sums(rating: np.ndarray) -> EvidenceSums:
 
 @dataclass(frozen=True)
 class Constants:
-    """Figures of the training data that features are made with; saved with a model.
-
-    The priors are reviews' worth of the overall mean that the mean rating of a user, or an item, is
-    shrunk with: variance within entities over variance between them (James-Stein, by moments).
-    """
+    """Figures of the training data that features are made with; saved with a model."""
 
     mean: float
-    user_prior: float
+    user_prior: float  # reviews of the overall mean that the mean rating of a user is shrunk with
     item_prior: float
 
     @classmethod
     def estimate(cls, data: Interactions, rows: np.ndarray) -> Constants:
-        """Estimate from some rows."""
+        """Estimate from some rows; priors as James and Stein do, from variances by moments."""
         rating = data.rating[rows].astype(np.float64)
         user, item = data.user[rows], data.item[rows]
         return cls(float(rating.mean()), _prior(rating, user), _prior(rating, item))
@@ -93,8 +89,7 @@ class Constants:
 
 def _prior(rating: np.ndarray, entity: np.ndarray) -> float:
     """Variance of ratings within entities over that between them, by the method of moments: one-way
-    analysis of variance with unequal groups (Searle, Casella & McCulloch, 1992, section 3.6).
-    """
+    analysis of variance with unequal groups (Searle, Casella & McCulloch, 1992, section 3.6)."""
     count = np.bincount(entity)
     total = np.bincount(entity, weights=rating)
     total, count = total[count > 0], count[count > 0]
@@ -112,8 +107,8 @@ def _prior(rating: np.ndarray, entity: np.ndarray) -> float:
 class EntityFeatures:
     """Features of all v views of users, or of items, and of an unknown one as the last.
 
-    The dot product of the factors of both sides is a feature of the pair (see
-    `mmrec.features.mixed_effects`); where not used, factors and categories have no columns.
+    The dot product of the factors of both sides is a feature of the pair (`MixedEffects`); where not
+    used, factors and categories have no columns.
     """
 
     names: tuple[str, ...]  # of the dense columns
@@ -134,7 +129,7 @@ class EntityFeatures:
             values[view] = source._blocks()[name][0]
 
     def with_capacity(self, views: int = 1024) -> EntityFeatures:
-        """A copy with more views, equal to that of an unknown user or item, before the last."""
+        """A copy with more views like the last, of an unknown user or item, behind it."""
         index = np.append(np.arange(len(self.dense)), np.full(views, self.unknown_index))
         vectors = {name: values[index] for name, values in self.vectors.items()}
         present = {name: values[index] for name, values in self.present.items()}
@@ -195,11 +190,9 @@ def available_groups(features: Features) -> list[str]:
     if (codes < codes[-1]).any():  # the last row is padding
         groups.add("categories")
     for kind, entity in (("user", features.user), ("item", features.item)):
-        spread = np.ptp(entity.dense[: entity.unknown_index], axis=0)  # (p,)
-        informative = dict(zip(entity.names, spread > 0, strict=True))
-        for name, present in entity.present.items():
-            informative[name] = present.any()
-        for name in filter(informative.get, informative):
+        varies = np.ptp(entity.dense[: entity.unknown_index], axis=0) > 0  # (p,)
+        present = [name for name, weight in entity.present.items() if weight.any()]
+        for name in (*compress(entity.names, varies), *present):
             groups.add(group_of(f"{kind} {name}"))
     return [group for group in FEATURE_GROUPS if group in groups]
 
@@ -207,11 +200,8 @@ def available_groups(features: Features) -> list[str]:
 def visible_columns(columns: Sequence[str], masked_groups: Sequence[frozenset[str]]) -> np.ndarray:
     """(R, c) bool: which of c columns each of R runs may use, from the groups masked for it."""
     # Masked with either group: these are fitted on ratings and texts.
-    needs = {
-        "user text rating effect": {"ratings", "user text"},
-        "item text rating effect": {"ratings", "item text"},
-        "factor score": {"ratings", "item text"},
-    }
+    needs = {f"{side} text rating effect": {"ratings", f"{side} text"} for side in ("user", "item")}
+    needs["factor score"] = {"ratings", "item text"}
     visible = np.ones((len(masked_groups), len(columns)), dtype=bool)
     for position, column in enumerate(columns):
         groups = needs.get(column, {group_of(column)})

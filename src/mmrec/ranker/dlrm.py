@@ -26,13 +26,10 @@ class StackedLinear(nn.Module):
 
     def __init__(self, runs: int, inputs: int, outputs: int, bias: bool = True) -> None:
         super().__init__()
+        # (R, inputs, 1), 0 where a run does not see the input (ablation).
         self.input_mask: Tensor | None = None
         self.weight = nn.Parameter(torch.zeros(runs, inputs, outputs))
         self.bias = nn.Parameter(torch.zeros(runs, 1, outputs)) if bias else None
-
-    def mask_inputs(self, mask: Tensor) -> None:
-        """Hide inputs from runs: (R, inputs), 0 where a run does not see the input (ablation)."""
-        self.input_mask = mask[:, :, None].to(self.weight)
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """(R, B, outputs) from (B, inputs), shared, or (R, B, inputs), times (R, 1, 1) factors."""
@@ -65,11 +62,8 @@ class _SingleColumnProduct(torch.autograd.Function):
 
 
 class StackedDropout(nn.Module):
-    """ReLU, then dropout with a rate and a random generator for each run.
-
-    A run draws the same masks alone as in a stack. A random byte decides about a cell, so rates are
-    rounded to multiples of 1/256.
-    """
+    """ReLU, then dropout with each run's rate and random generator, which draws the same masks alone
+    as in a stack. A random byte decides about a cell, so rates are rounded to multiples of 1/256."""
 
     def __init__(self, rates: Sequence[float], seeds: Sequence[int]) -> None:
         super().__init__()
@@ -164,7 +158,7 @@ class RankerShape(BaseModel):
 
 
 class Reducer(nn.Module):
-    """Reduces columns of vector blocks to one vector, for R runs; trained alone through `head`."""
+    """Reduces columns of vector blocks to one vector; trained alone through `head`."""
 
     def __init__(self, inputs: int, shape: RankerShape) -> None:
         super().__init__()
@@ -174,8 +168,7 @@ class Reducer(nn.Module):
 
 class Ranker(nn.Module):
     """Bottom MLP on dense columns, reducers on vector blocks, an embedding bag on categories; dot
-    products of these vectors; top MLP; one logit. Without `runs` all weights are zero, to be loaded.
-    """
+    products of these vectors; top MLP; one logit. Without `runs` weights are zero, to be loaded."""
 
     def __init__(self, shape: RankerShape, runs: Sequence[TrainingRun] = ()) -> None:
         super().__init__()
@@ -209,8 +202,8 @@ class Ranker(nn.Module):
         """Draw the weights of one run: PyTorch's usual ones, but text and categories near zero."""
         # Random text vectors would drown the dense columns: .009 of ROC-AUC (docs/log.md).
         last_of_reducers = [reducer.layers[-1] for reducer in self.reducers.values()]
-        for layer in self.modules():
-            if not isinstance(layer, StackedLinear) or layer is self.linear:
+        for layer in self.stacked_layers():
+            if layer is self.linear:
                 continue
             weight = layer.weight[run]  # (inputs, outputs)
             inputs, outputs = weight.shape
@@ -226,6 +219,10 @@ class Ranker(nn.Module):
                 if layer.bias is not None:
                     layer.bias[run].uniform_(-bound, bound, generator=generator)
 
+    def stacked_layers(self) -> list[StackedLinear]:
+        """All linear layers, in order."""
+        return [layer for layer in self.modules() if isinstance(layer, StackedLinear)]
+
     def mask_inputs(
         self, dense_columns: Sequence[str], masked_groups: Sequence[frozenset[str]]
     ) -> None:
@@ -238,19 +235,20 @@ class Ranker(nn.Module):
         inputs.append((self.categories, ["categories"] * self.shape.categories))
         masks: list[Tensor] = []
         for layer, columns in inputs:
-            masks.append(torch.from_numpy(visible_columns(columns, masked_groups)))
+            visible = torch.from_numpy(visible_columns(columns, masked_groups))
+            masks.append(visible[:, :, None].to(self.standardiser.dense_mean))
             if layer is not None:
-                layer.mask_inputs(masks[-1])
+                layer.input_mask = masks[-1]
         if self.linear is not None:
-            self.linear.mask_inputs(torch.cat(masks, dim=1))
+            self.linear.input_mask = torch.cat(masks, dim=1)
 
     def keep_runs(self, runs: Tensor) -> None:
         """Continue with some of the runs, in this order."""
         for parameter in self.parameters():
             parameter.data, parameter.grad = parameter.data[runs], None
         self.dropout.keep_runs(runs)
-        for layer in self.modules():
-            if isinstance(layer, StackedLinear) and layer.input_mask is not None:
+        for layer in self.stacked_layers():
+            if layer.input_mask is not None:
                 layer.input_mask = layer.input_mask[runs]
 
     def columns(self, batch: Batch) -> dict[str, Tensor]:

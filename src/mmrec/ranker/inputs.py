@@ -23,7 +23,7 @@ class Shard:
         return rows
 
     def position(self, count: int) -> tuple[int, int]:
-        """Where `count` local rows begin in the last batch of `local_rows`, and the size of that batch."""
+        """Where `count` local rows begin in the last batch, and the size of that batch."""
         return 0, count
 
     def all_reduce(self, tensors: Sequence[Tensor]) -> None:
@@ -91,21 +91,19 @@ class RankerInputs:
     ) -> Batch:
         """The batch of (B,) rows, where `drop` replaces some views, of ratings and texts separately."""
         user, item = self.user_view[rows], self.item_view[rows]
-        if drop is None:
-            return self.view_batch(user, item, with_vectors=with_vectors)
-        views: list[tuple[Tensor, Tensor]] = []
-        for _ in ("ratings", "texts"):
-            user_view = drop(user, self.user.unknown_index)
-            views.append((user_view, drop(item, self.item.unknown_index)))
-        return self.view_batch(*views[0], *views[1])
+        views = [user, item]
+        if drop is not None:  # of ratings, then of texts
+            unknown = [self.user.unknown_index, self.item.unknown_index]
+            views = [*map(drop, views * 2, unknown * 2)]
+        return self.view_batch(*views, with_vectors=with_vectors)
 
     def view_batch(
         self, user: Tensor, item: Tensor, *texts: Tensor, with_vectors: bool = True
     ) -> Batch:
         """Gather (B,) views, with or without vectors, which take most of the memory.
 
-        Numbers made from ratings are those of the views of `user` and `item`; all else (vectors,
-        prices, categories, item factors) is of two views of their `texts`, by default the same.
+        Numbers made from ratings are of the views `user` and `item`; all else (vectors, prices,
+        categories, item factors) is of two views of their `texts`, by default the same.
         """
         user_text, item_text = texts or (user, item)
         dense: list[Tensor] = []
@@ -181,8 +179,7 @@ class Standardiser(nn.Module):
 
         mean, deviation = _weighted_moments(row_tensor, dense_rows)
         self.dense_mean.copy_(mean)
-        scale = torch.where(deviation > 1e-4, 1 / deviation.clamp(min=1e-4), 0.0)
-        self.dense_scale.copy_(scale)
+        self.dense_scale.copy_(torch.where(deviation > 1e-4, 1 / deviation.clamp(min=1e-4), 0.0))
         for name in inputs.block_sizes:
             views = inputs.user_view if name.startswith("user ") else inputs.item_view
             gather = partial(inputs.gather_block, name)
@@ -208,8 +205,7 @@ class Standardiser(nn.Module):
 def _weighted_moments(
     rows: Tensor, gather: Callable[[Tensor], tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
-    """(d,) weighted mean and deviation over (n,) rows, of whose chunks `gather` makes (B, d) values
-    and (B, 1) weights."""
+    """(d,) weighted mean and deviation of (B, d) values, with (B, 1) weights, of chunks of (n,) rows."""
     chunks = torch.split(rows, _CHUNK_ROWS)
     total, total_weight = torch.zeros(2, 1, dtype=torch.float64)
     for values, weight in map(gather, chunks):

@@ -70,11 +70,8 @@ def _ridge_penalties(shape: RankerShape, lightly_penalised: np.ndarray) -> np.nd
 def _solve_ridge(
     ranker: Ranker, task: TrainingTask, penalty: np.ndarray, masks: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(k, p) weights and (k,) constants of ridge regressions of likes on the columns of (k, p) masks.
-
-    With X the n centred rows of columns and y the centred labels: (X'X + diag(penalty)) w = X'y, and
-    the constant follows from the means. Weights outside of a mask are zero.
-    """
+    """(k, p) weights, zero outside of (k, p) masks, and (k,) constants of ridge regressions of likes:
+    with X the centred columns and y the centred labels, (X'X + diag(penalty)) w = X'y."""
     size, rows = ranker.linear_size, task.train_rows
     x, xy = torch.zeros(2, size, dtype=torch.float64)
     xx = torch.zeros(size, size)

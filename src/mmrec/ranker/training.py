@@ -17,15 +17,8 @@ from torch.nn import functional
 
 from mmrec.config import TrainingConfig
 from mmrec.console import track
-from mmrec.ranker.dlrm import Ranker, StackedLinear
-from mmrec.ranker.inputs import (
-    Batch,
-    ColdStartDropout,
-    RankerInputs,
-    Shard,
-    TrainingRun,
-    TrainingTask,
-)
+from mmrec.ranker.dlrm import Ranker
+from mmrec.ranker.inputs import ColdStartDropout, RankerInputs, Shard, TrainingRun, TrainingTask
 
 _CHUNK_ROWS = 8192
 Predict = Callable[[Tensor], Tensor]  # (R, B) logits of (B,) rows
@@ -45,10 +38,8 @@ class TrainingHistory:
 
 
 def class_weights(label: np.ndarray, loss: str) -> tuple[float, float]:
-    """Weights of (dislike, like), normalised to sum to one (paper, section 3.4), from (n,) bool labels.
-
-    With the `loss` `plain`: equal; `basic`: w_c = 1 - n_c / n; `sqrt`: w_c = sqrt(1 - n_c / n).
-    """
+    """Weights of (dislike, like) that sum to one (paper, section 3.4), from (n,) bool labels: equal in
+    the loss `plain`; in proportion to w_c = 1 - n_c / n in `basic`, and to sqrt(w_c) in `sqrt`."""
     like = float(np.mean(label))
     power = {"plain": 0.0, "basic": 1.0, "sqrt": 0.5}[loss]
     dislike_weight, like_weight = like**power, (1 - like) ** power
@@ -80,21 +71,17 @@ def _row_losses(logit: Tensor, label: Tensor, weights: Tensor) -> Tensor:
 def weighted_loss(
     logit: Tensor, label: Tensor, weights: Tensor, batch_label: Tensor | None = None
 ) -> Tensor:
-    """(R,) cross entropy of (R, B) logits of (B,) 0/1 labels, by (R, 2) weights of (dislike, like).
-
-    It is divided by the sum of the weights (paper, section 3.4), over `batch_label` in a shard.
-    """
+    """(R,) cross entropy of (R, B) logits of (B,) 0/1 labels, by (R, 2) weights of (dislike, like),
+    divided by their sum (paper, section 3.4), over `batch_label` in a shard."""
     divisor = _row_weights(label if batch_label is None else batch_label, weights).sum(1)
     return _row_losses(logit, label, weights).sum(1) / divisor
 
 
 @torch.inference_mode()
-def predict_logits(
-    predict: Callable[[Batch], Tensor], inputs: RankerInputs, rows: np.ndarray
-) -> np.ndarray:
+def predict_logits(ranker: Ranker, inputs: RankerInputs, rows: np.ndarray) -> np.ndarray:
     """(R, len(rows)) logits of rows, in chunks."""
     batches = map(inputs.row_batch, torch.split(torch.from_numpy(rows), _CHUNK_ROWS))
-    return torch.cat([*map(predict, batches)], dim=1).numpy()
+    return torch.cat([*map(ranker, batches)], dim=1).numpy()
 
 
 @dataclass
@@ -117,10 +104,8 @@ class StackTrainer:
         self._step = 0
 
     def train(self, reduction: str) -> dict[str, list[TrainingHistory]]:
-        """Train all runs, with `staged` or `joint` reduction, and keep the weights of best epochs.
-
-        Returns the histories of each step: `ranker`, and in staged training each reducer before it.
-        """
+        """Train all runs, with `staged` or `joint` reduction, and keep the weights of best epochs; the
+        histories by step: `ranker`, and in staged training each reducer before it."""
         ranker, history = self.ranker, {}
         if ranker.linear is not None:
             ranker.linear.requires_grad_(False)
@@ -133,8 +118,7 @@ class StackTrainer:
         learned = [parameter for parameter in ranker.parameters() if parameter.requires_grad]
         initial = [parameter.detach().clone() for parameter in learned]
         before = _row_losses(*self._selection_logits(self.score), self.weights)  # (R, m)
-        patience, by_fpr = self.config.patience, self.task.test_rows is not None
-        history["ranker"] = self.optimise(learned, self.score, "ranker", patience, by_fpr=by_fpr)
+        history["ranker"] = self.optimise(learned, self.score, "ranker", self.config.patience)
         if ranker.linear is not None:
             # A correction stays if its mean gain on validation rows is above one standard error.
             gain = before - _row_losses(*self._selection_logits(self.score), self.weights)
@@ -144,14 +128,13 @@ class StackTrainer:
         ranker.eval()
         return history
 
-    def _batch(self, rows: Tensor) -> Batch:
-        return self.task.inputs.row_batch(rows, self.cold_start if self.ranker.training else None)
-
     def predict_outcome(self, name: str, rows: Tensor) -> Tensor:
         """(R, B) logits of a like by one reducer alone."""
         ranker, reducer = self.ranker, self.ranker.reducers[name]
         blocks = ranker.shape.groups[name]
-        columns = ranker.standardiser.block_columns(self._batch(rows), blocks)
+        drop = self.cold_start if ranker.training else None
+        batch = self.task.inputs.row_batch(rows, drop)
+        columns = ranker.standardiser.block_columns(batch, blocks)
         return reducer.head(reducer.layers(columns, ranker.dropout).relu())[:, :, 0]
 
     def score(self, rows: Tensor) -> Tensor:
@@ -162,7 +145,8 @@ class StackTrainer:
             batch = self.task.inputs.row_batch(rows, with_vectors=has_linear)
             reduced = [table.index_select(1, rows) for table in self._reduced]
             return ranker.score(ranker.columns(batch), reduced)
-        columns = ranker.columns(self._batch(rows))
+        drop = self.cold_start if ranker.training else None
+        columns = ranker.columns(self.task.inputs.row_batch(rows, drop))
         dropout = None if self.reducers_frozen else ranker.dropout
         return ranker.score(columns, ranker.reduce(columns, dropout))
 
@@ -177,21 +161,15 @@ class StackTrainer:
         self.ranker.eval()
         chunks: list[list[Tensor]] = []
         for rows in torch.split(torch.arange(len(self.label)), _CHUNK_ROWS):
-            columns = self.ranker.columns(self._batch(rows))
+            columns = self.ranker.columns(self.task.inputs.row_batch(rows))
             chunks.append(self.ranker.reduce(columns, dropout=None))
         self._reduced = [torch.cat(reduced, dim=1) for reduced in zip(*chunks, strict=True)]
 
     def optimise(
-        self,
-        parameters: Iterable[nn.Parameter],
-        predict: Predict,
-        title: str,
-        patience: int,
-        *,
-        by_fpr: bool = False,
+        self, parameters: Iterable[nn.Parameter], predict: Predict, title: str, patience: int
     ) -> list[TrainingHistory]:
         """One step: fit `predict` by changing the `parameters` alone, until no run has improved for
-        `patience` epochs; the epoch is selected by the loss, or by the false positive rate."""
+        `patience` epochs."""
         config, ranker, learned = self.config, self.ranker, list(parameters)
         all_reduced, all_weights = self._reduced, self.weights
         self._step += 1
@@ -203,16 +181,13 @@ class StackTrainer:
         )
         # Of all runs, to be restored at the end: weights of the best epoch, and masks.
         best = {parameter: parameter.detach().clone() for parameter in ranker.parameters()}
-        masks: dict[StackedLinear, Tensor | None] = {}
-        for layer in ranker.modules():
-            if isinstance(layer, StackedLinear):
-                masks[layer] = layer.input_mask
+        masks = [(layer, layer.input_mask) for layer in ranker.stacked_layers()]
         histories = [TrainingHistory() for _ in self.weights]
         active = torch.arange(len(histories))  # (a,) runs still in training
         with track(title, config.epochs) as advance:
             for epoch in range(config.epochs):
                 losses = self._train_epoch(optimiser, learned, predict)
-                scores = self._selection_scores(predict, by_fpr=by_fpr)
+                scores = self._selection_scores(predict)
                 staying = []
                 for index, run in enumerate(active.tolist()):
                     history = histories[run]
@@ -229,10 +204,10 @@ class StackTrainer:
                     break
                 if len(staying) < len(active):
                     active = active[staying]
-                    self.keep_runs(torch.tensor(staying), optimiser)
+                    self._keep_runs(torch.tensor(staying), optimiser)
         for parameter, values in best.items():
             parameter.data, parameter.grad = values, None
-        for layer, mask in masks.items():
+        for layer, mask in masks:
             layer.input_mask = mask
         ranker.dropout.restart(self._step)
         self._reduced, self.weights = all_reduced, all_weights
@@ -275,11 +250,11 @@ class StackTrainer:
         return all_logits, self.label[rows]
 
     @torch.no_grad()
-    def _selection_scores(self, predict: Predict, *, by_fpr: bool) -> list[float]:
-        """(R) scores, higher is better: minus the loss, or (the paper) minus the false positive
+    def _selection_scores(self, predict: Predict) -> list[float]:
+        """(R) scores, higher is better: minus the loss, or (the paper's ranker) minus the false positive
         rate; -inf for a run that has diverged, which keeps the weights that it had before."""
         logits, label = self._selection_logits(predict)
-        if not by_fpr:
+        if self.task.test_rows is None or predict != self.score:
             # Not ROC-AUC, which on a few hundred rows is mostly chance.
             scores = -weighted_loss(logits, label, self.weights)
         else:
@@ -291,8 +266,7 @@ class StackTrainer:
                 scores[run] += 1e-6 * float(roc_auc_score(label.numpy(), logits[run].numpy()))
         return torch.where(logits.isfinite().all(1), scores, -torch.inf).tolist()
 
-    def keep_runs(self, runs: Tensor, optimiser: torch.optim.Optimizer) -> None:
-        """Continue with some of the runs, in this order."""
+    def _keep_runs(self, runs: Tensor, optimiser: torch.optim.Optimizer) -> None:
         self.ranker.keep_runs(runs)
         for state in optimiser.state.values():
             for name in ("exp_avg", "exp_avg_sq"):

@@ -27,7 +27,7 @@ from mmrec.features.mixed_effects import (
     ridge_factors,
 )
 from mmrec.features.tables import EntityFeatures, EvidenceSums
-from mmrec.llm.types import Note, Summary
+from mmrec.llm.types import Note
 from mmrec.recommender.persistence import SavedRecommender
 
 T = TypeVar("T", float, np.ndarray)
@@ -76,8 +76,7 @@ class OnlineState:
         self, user: str, item: str, rating: float, text: str, note: Note
     ) -> tuple[int, int]:
         """Add a review and update the features of its user and its item; their codes."""
-        # A summary is written of all reviews together, so a live review changes the numbers alone.
-        dataset = Dataset.single_review(text, rating, self._models, note, Summary(text=""))
+        dataset = Dataset.single_review(text, rating, self._models, note)
         _ = dataset.text_vectors  # Encode first: if that fails, nothing has been changed.
         user_sums, item_sums = self._sums("user", dataset), self._sums("item", dataset)
         user_code, item_code = self._code("user", user), self._code("item", item)
@@ -94,7 +93,7 @@ class OnlineState:
     def add_item(self, item: str, text: str, note: Note, captions: Sequence[str]) -> int:
         """Add a description, or captions of photos, to a new or known item; its code."""
         self.check_item_content(text, captions)
-        dataset = Dataset.single_review(text, np.nan, self._models, note, captions=captions)
+        dataset = Dataset.single_review(text, np.nan, self._models, note, captions)
         sums = self._sums("item", dataset)
         code = self._code("item", item)
         entity = self._to_change("item", code)
@@ -106,7 +105,8 @@ class OnlineState:
         """Raise a DataError if the model uses neither the description nor the captions."""
         if not text.strip() and not captions:
             raise DataError("describe the item in words, or bring a photo of it")
-        if not text.strip() and not self._builder.uses_captions:
+        uses_images = self._builder.config.ranker.features == "baseline"
+        if not text.strip() and (uses_images or not self._builder.image):
             problem = "this model has learned nothing from captions"
             raise DataError(f"{problem}: describe the item in words")
 
@@ -130,7 +130,9 @@ class OnlineState:
 
     def describe_user(self, words: str) -> EntityFeatures:
         """Features of a new user, in one view, from words about what is liked."""
-        return self._builder.describe_user(Dataset.from_description(words, self._models))
+        user = self._entity("user", self.features.user.unknown_index)
+        user.sums = self._sums("user", Dataset.from_description(words, self._models))
+        return self._build("user", user)
 
     def user_who_likes(self, items: Sequence[int], rating: float = 5.0) -> EntityFeatures:
         """Features of a new user who rates the items so and writes as others do of them."""
