@@ -1,15 +1,12 @@
 """A checkerboard of reviews: the label follows from the texts of user and item together alone."""
 
-from __future__ import annotations
-
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from mmrec.config import Config, EvidenceConfig, RankerConfig, TrainingConfig
-from mmrec.data import Reviews, read_reviews
+from mmrec.data import read_reviews
 
 USER_TEXTS = (
     ("I adore spicy noodles.", "Give me hot chilli soup any day.", "I live for fiery curries."),
@@ -27,7 +24,7 @@ SMALL = Config(
 )
 
 
-def checkerboard(folder: Path, size: int = 28) -> Reviews:
+def checkerboard(folder, size=28):
     """Reviews of a random half of the pairs; even users like even items, odd ones odd ones.
 
     Not of all pairs: the ratings of a user's evidence would tell how many likes are left.
@@ -35,10 +32,8 @@ def checkerboard(folder: Path, size: int = 28) -> Reviews:
     pairs = np.array([*product(range(size), range(size))])
     rows = []
     for user, item in np.random.default_rng(0).permutation(pairs)[: len(pairs) // 2].tolist():
-        user_text = USER_TEXTS[user % 2][(user + item) % 3]
-        item_text = ITEM_TEXTS[item % 2][(user + 2 * item) % 3]
+        text = f"{USER_TEXTS[user % 2][(user + item) % 3]} {ITEM_TEXTS[item % 2][(user + 2 * item) % 3]}"
         rating = 5 if user % 2 == item % 2 else 2
-        text = f"{user_text} {item_text}"
         rows.append({"user": f"u{user}", "item": f"i{item}", "rating": rating, "text": text})
     pl.DataFrame(rows).write_ndjson(folder / "checkerboard.jsonl")
     return read_reviews(folder / "checkerboard.jsonl", Config().read)

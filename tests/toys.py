@@ -8,6 +8,7 @@ from mmrec.ranker.inputs import RankerInputs, TrainingTask
 
 CODES = 4
 NUMBERS = ("mean rating", "no rating", "log count")
+DENSE = [f"{kind} {name}" for kind in ("user", "item") for name in NUMBERS]
 
 
 def toy_features(rows, rng, dtype=np.float32, factors=0):
@@ -23,8 +24,7 @@ def _entities(views, rng, dtype, factors):
     codes = np.concatenate([rng.integers(CODES, size=(views, 2)), np.full((views, 1), CODES)], axis=1)
 
     def with_unknown(values, dtype, unknown=0):
-        widths = [(0, 1)] + [(0, 0)] * (values.ndim - 1)
-        return np.pad(values, widths, constant_values=unknown).astype(dtype)
+        return np.append(values, np.full_like(values[:1], unknown), axis=0).astype(dtype)
 
     vectors, presence = with_unknown(gist, np.float16), with_unknown(present, np.float32)
     categories = with_unknown(codes, np.int64, CODES)

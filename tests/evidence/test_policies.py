@@ -14,10 +14,11 @@ from mmrec.evidence import policies as policies_module
 from mmrec.evidence.policies import NO_GROUP, VALIDATION_FOLD, Evidence, EvidenceViews, assign_folds
 from review_tables import interactions, tables
 
-POLICIES = ("fold", "leave_one_out", "all", "past")
 NO_ROWS = np.zeros(0, dtype=np.int64)
-policies = st.sampled_from(POLICIES)
+policies = st.sampled_from(["fold", "leave_one_out", "all", "past"])
 seeds = st.integers(0, 2**32 - 1)
+# Width of the values, cells at once, and whether results are mapped to files.
+layouts = st.tuples(st.sampled_from([1, 37]), st.sampled_from([1, 20, 300, 1 << 19]), st.booleans())
 
 
 def random_split(data, rng):
@@ -33,10 +34,6 @@ def derive(data, policy, seed, folds=4):
     if policy == "past" and (data.time == NO_TIME).all():
         data.time[0] = 0
     return Evidence.derive(data, split, policy, folds, rng), split
-
-
-def sides(data, evidence):
-    return [(data.user, evidence.user), (data.item, evidence.item)]
 
 
 def slow_visible(data, evidence, split, row):
@@ -59,7 +56,7 @@ def slow_visible(data, evidence, split, row):
 @settings(max_examples=300, deadline=None)
 def test_every_view_is_the_slow_definition_and_equal_views_are_shared(data, policy, seed, folds):
     evidence, split = derive(data, policy, seed, folds)
-    for entity, views in sides(data, evidence):
+    for entity, views in ((data.user, evidence.user), (data.item, evidence.item)):
         assert np.array_equal(views.entity[views.view], entity)
         different = set()
         for row in range(len(data)):
@@ -77,23 +74,14 @@ def test_every_view_is_the_slow_definition_and_equal_views_are_shared(data, poli
             assert len(views) == len(different)
 
 
-@given(
-    tables(),
-    policies,
-    seeds,
-    st.sampled_from(["float16", "float32", "float64"]),
-    st.sampled_from([1, 37]),
-    st.sampled_from([1, 20, 300, 1 << 19]),
-    st.booleans(),
-)
+@given(tables(), policies, seeds, st.sampled_from(["float16", "float32", "float64"]), layouts)
 @settings(max_examples=120, deadline=None)
-def test_sums_and_means_equal_a_plain_loop_in_blocks_of_any_size(
-    data, policy, seed, dtype, width, cells, mapped
-):
+def test_sums_and_means_equal_a_plain_loop_in_blocks_of_any_size(data, policy, seed, dtype, layout):
     evidence, split = derive(data, policy, seed)
+    width, cells, mapped = layout
     values = np.random.default_rng(seed).normal(0, 10, (len(data), width)).astype(dtype)
     values[split.test] = np.nan  # only evidence may be read
-    for _, views in sides(data, evidence):
+    for views in (evidence.user, evidence.item):
         count = np.array([len(rows) for rows in views.review_sets()])
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(policies_module, "_BLOCK_CELLS", cells)

@@ -1,6 +1,7 @@
 """Groups of inputs left out, on data where it is known what each group adds."""
 
 import json
+from itertools import combinations
 
 import pytest
 
@@ -13,6 +14,7 @@ from mmrec.experiments.checkpoint import Checkpoint, latest_results
 from mmrec.experiments.report.html import format_difference
 from mmrec.pipeline import open_models
 from pages import assert_shown, read_page
+from mmrec.recommender.explain import shapley_value
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +144,11 @@ def test_the_page(result, tmp_path):
     assert f"user text alone {format_difference(alone - 0.5)}" in descriptions[2]
     assert f"user text {format_difference(share)}" in descriptions[3]
     assert "with whole reviews" in descriptions[0]
+
+
+def test_shapley_values_of_any_number_of_players():
+    """v = 1 if both `a` and `b` are in, plus .5 for `c`; with five players two add nothing."""
+    coalitions = [frozenset(players) for size in range(6) for players in combinations("abcde", size)]
+    values = {coalition: ({*"ab"} <= coalition) + 0.5 * ("c" in coalition) for coalition in coalitions}
+    assert [shapley_value(values, player) for player in "abcde"] == pytest.approx([0.5, 0.5, 0.5, 0, 0])
+    assert shapley_value({frozenset(): 0.5, frozenset({0}): 0.8}, 0) == pytest.approx(0.3)

@@ -1,8 +1,9 @@
-"""Features of views against a slow reference, and the constants they are made with."""
+"""Features of views against a slow reference, their constants, and their groups."""
 
 import shutil
 import tempfile
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,15 +14,15 @@ from mmrec.config import AnnotationConfig, Config, RankerConfig
 from mmrec.data import files
 from mmrec.data.schema import NO_TIME, Split
 from mmrec.errors import DataError
-from mmrec.evidence.policies import Evidence, EvidenceViews
+from mmrec.evidence.policies import Evidence, EvidenceViews, Policy
 from mmrec.features.builder import FeatureBuilder, _top_categories
 from mmrec.features.dataset import PhotoVectors
-from mmrec.features.tables import Constants, rating_sums
+from mmrec.features.tables import FEATURE_GROUPS, Constants, group_of, rating_sums, visible_columns
 from review_tables import interactions, tables
 
-SIZE = 15
-"""Number of categories in the vocabulary."""
+SIZE = 15  # categories in the vocabulary
 TAGS = np.eye(4, dtype=np.float32)
+seeds = st.integers(0, 2**32 - 1)
 
 
 def views_of(*lists):
@@ -41,7 +42,7 @@ def sums_over(views, rating, tags=None):
     return (reviews if tags is None else replace(reviews, price=tags)).over(views)
 
 
-@given(tables(), st.integers(0, 2**32 - 1), st.floats(0.1, 50))
+@given(tables(), seeds, st.floats(0.1, 50))
 @settings(max_examples=100, deadline=None)
 def test_dense_columns_equal_a_slow_reference(data, seed, prior):
     rng = np.random.default_rng(seed)
@@ -54,30 +55,17 @@ def test_dense_columns_equal_a_slow_reference(data, seed, prior):
     text_count = {"gist": 1 - np.arange(len(views)) % 2}
     features = build(replace(sums_over(views, rating, tags), text_count=text_count), 1, 3.7, prior)
     assert features.dense.dtype == np.float32
+    prices = ("cheap price", "fair price", "overpriced", "no price")
+    assert features.names == ("mean rating", "no rating", "log count", *prices, "no gist")
     for view, rows in enumerate(views.review_sets()):
         stars = [float(rating[row]) for row in rows if not np.isnan(rating[row])]
-        votes = [int(np.argmax(tags[row])) for row in rows]
-        total = sum(vote < 3 for vote in votes) + 5  # five votes for no price
-        expected = {
-            "mean rating": (sum(stars) + prior * 3.7) / (len(stars) + prior),
-            "no rating": float(not stars),
-            "log count": np.log(1 + len(stars)),
-            "cheap price": votes.count(0) / total,
-            "fair price": votes.count(1) / total,
-            "overpriced": votes.count(2) / total,
-            "no price": 5 / total,
-            "no gist": float(view % 2),
-        }
-        assert list(features.names) == list(expected)
-        assert features.dense[view].tolist() == pytest.approx(list(expected.values()), abs=1e-5)
+        votes = [*tags[rows].sum(0)[:3], 5]  # five votes for no price
+        expected = [(sum(stars) + prior * 3.7) / (len(stars) + prior), not stars, np.log(1 + len(stars))]
+        expected += [*np.divide(votes, sum(votes)), view % 2]
+        assert features.dense[view].tolist() == pytest.approx(expected, abs=1e-5)
 
 
-@given(
-    tables(),
-    st.sampled_from(["fold", "leave_one_out", "all", "past"]),
-    st.sampled_from([0, 6]),
-    st.integers(0, 2**32 - 1),
-)
+@given(tables(), st.sampled_from(get_args(Policy)), st.sampled_from([0, 6]), seeds)
 def test_means_are_of_the_photos_of_the_evidence_and_the_items_own(data, policy, encoded, seed):
     rng = np.random.default_rng(seed)
     names = [f"p{number}" for number in range(8)]
@@ -126,16 +114,7 @@ def test_the_last_view_is_unknown_and_large_arrays_are_mapped_to_files_without_a
         assert isinstance(values.base, np.memmap) == mapped
     assert not list(tmp_path.iterdir())
     assert result.unknown_index == 2 == len(result.dense) - 1
-    assert dict(zip(result.names, result.dense[2].tolist(), strict=True)) == {
-        "mean rating": 3.25,
-        "no rating": 1,
-        "log count": 0,
-        "cheap price": 0,
-        "fair price": 0,
-        "overpriced": 0,
-        "no price": 1,
-        "no gist": 1,
-    }
+    assert result.dense[2].tolist() == [3.25, 1, 0, 0, 0, 0, 1, 1]  # nothing is known, and no price
     assert result.vectors["gist"].tolist() == [[0.5] * 3, [0.5] * 3, [0.0] * 3]
     assert result.vectors["gist"].dtype == np.float16
     assert result.present["gist"].tolist() == pytest.approx([present, present, 0])
@@ -172,32 +151,24 @@ def test_categories_are_those_with_most_votes(votes, limit, expected):
     assert _top_categories(table, limit, block_views=2).tolist() == [none, *[expected] * 3, none]
 
 
-def constants_of(between, within, seed=0):
-    """Of 300 users with 20 ratings each, whose means deviate by `between`."""
-    rng = np.random.default_rng(seed)
-    user = np.repeat(np.arange(300), 20)
-    item = rng.integers(100, size=len(user))
-    rating = 3.5 + rng.normal(0, between, 300)[user] + rng.normal(0, within, len(user))
-    data = interactions(user.tolist(), item.tolist(), rating.tolist())
-    return Constants.estimate(data, np.arange(len(user)))
-
-
-def test_a_prior_is_the_variance_within_over_that_between_users():
-    constants = constants_of(between=0.5, within=1.0)
-    assert constants.user_prior == pytest.approx(4, rel=0.25)
+@pytest.mark.parametrize(("between", "within", "prior"), [(0.5, 1.0, 4), (0, 1.0, 100), (2, 0.3, 0.1)])
+def test_a_prior_is_the_variance_within_over_that_between_users(between, within, prior):
+    """Of 300 users with 20 ratings each, whose means deviate by `between`; from .1 to 100."""
+    rng, user = np.random.default_rng(0), np.repeat(np.arange(300), 20)
+    rating = 3.5 + rng.normal(0, between, 300)[user] + rng.normal(0, within, 6000)
+    data = interactions(user.tolist(), rng.integers(100, size=6000).tolist(), rating.tolist())
+    constants = Constants.estimate(data, np.arange(6000))
+    assert constants.user_prior == pytest.approx(prior, rel=0.6 if between == 0 else 0.25)
     assert constants.item_prior > 30
-    assert constants.mean == pytest.approx(3.5, abs=0.1)
-    assert min(constants_of(between=0, within=1, seed=seed).user_prior for seed in range(5)) > 40
-    assert constants_of(between=2, within=0.3).user_prior == pytest.approx(0.1)
+    assert constants.mean == pytest.approx(3.5, abs=0.3)
 
 
 def test_constants_by_hand_depend_on_the_given_rows_only():
     # Means 4 and 2: within = (1 + 1 + 1 + 1) / 2 = 2, spread = 4 - 2 = 2, between = 2 / (4 - 2) = 1.
     data = interactions([0, 0, 1, 1, 2], [0, 1, 2, 3, 0], [5, 3, 3, 1, 1])
     constants = Constants.estimate(data, np.arange(4))
-    assert constants.mean == 3
-    assert constants.user_prior == pytest.approx(2)
-    assert constants.item_prior == 1  # undefined with one review per item
+    # Undefined for items, which have one review each.
+    assert constants == Constants(3, pytest.approx(2), 1)
     data.rating[4], data.user[4] = 5, 1
     assert Constants.estimate(data, np.arange(4)) == constants
 
@@ -216,3 +187,26 @@ def test_sums_of_two_halves_add_up_to_the_whole():
     assert (halves + without_texts).text_count["gist"].tolist() == [3, 3]
     assert (halves + whole.map(np.zeros_like)).vectors["gist"] == pytest.approx(halves.vectors["gist"])
     assert halves.map(lambda values: values[[1]]).rating_sum == halves.rating_sum[1]
+
+
+@pytest.mark.parametrize(
+    ("names", "group"),
+    [
+        ("mean rating|no rating|rating effect|spread|stars to 1.5|stars to 4.9", "ratings"),
+        ("gist|likes|dislikes|summary|reviews|text rating effect|log length|blank|no gist", "item text"),
+        ("cheap price|fair price|overpriced|no price", "price"),
+        ("photos|no photos", "photos"),
+        ("log count", "counts"),
+    ],
+)
+def test_every_column_has_its_group(names, group):
+    assert {group_of(f"item {name}") for name in names.split("|")} == {group}
+    if group in ("ratings", "item text", "counts"):
+        expected = group.replace("item", "user")
+        assert {group_of(f"user {name}") for name in names.split("|")} == {expected}
+
+
+def test_a_run_sees_the_columns_of_all_groups_but_the_masked_ones():
+    masked = [frozenset(), frozenset({"item text"}), frozenset(FEATURE_GROUPS)]
+    visible = visible_columns(["user gist", "item gist", "categories"], masked)
+    assert visible.tolist() == [[True] * 3, [True, False, True], [False] * 3]

@@ -18,15 +18,12 @@ def test_rows_are_gathered_from_their_views():
     features = toy_features(300, np.random.default_rng(0))
     user, item = features.user, features.item
     batch = RankerInputs(features).row_batch(torch.tensor([5, 0]))
-    for position, row in enumerate((5, 0)):
-        user_view, item_view = features.user_view[row], features.item_view[row]
-        dense = [*user.dense[user_view].tolist(), *item.dense[item_view].tolist()]
-        assert batch.dense[position].tolist() == dense
-        gists = (("user gist", user, user_view), ("item gist", item, item_view))
-        for name, entity, view in gists:
-            assert np.array_equal(batch.vectors[name][position], entity.vectors["gist"][view])
-            assert batch.present[name][position] == entity.present["gist"][view]
-        assert batch.categories[position].tolist() == item.categories[item_view].tolist()
+    user_views, item_views = features.user_view[[5, 0]], features.item_view[[5, 0]]
+    assert np.array_equal(batch.dense, np.hstack([user.dense[user_views], item.dense[item_views]]))
+    for name, entity, views in (("user gist", user, user_views), ("item gist", item, item_views)):
+        assert np.array_equal(batch.vectors[name], entity.vectors["gist"][views])
+        assert np.array_equal(batch.present[name][:, 0], entity.present["gist"][views])
+    assert np.array_equal(batch.categories, item.categories[item_views])
 
 
 def test_cold_start_dropout_hides_ratings_and_texts_independently_at_its_rate():

@@ -9,10 +9,10 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from mmrec.ranker.inputs import TrainingRun
 from mmrec.ranker.linear import fit_linear
-from toys import NUMBERS, ranker_of, toy
+from toys import DENSE, ranker_of, toy
 
 TEXT = ["user gist"] * 5 + ["item gist"] * 5 + ["user gist", "item gist"]
-COLUMNS = [f"{kind} {name}" for kind in ("user", "item") for name in NUMBERS] + TEXT + ["categories"] * 4
+COLUMNS = DENSE + TEXT + ["categories"] * 4
 
 
 def test_the_linear_model_is_a_calibrated_ridge_regression_with_class_weights():
@@ -20,7 +20,7 @@ def test_the_linear_model_is_a_calibrated_ridge_regression_with_class_weights():
     runs = [TrainingRun(1, 0.0, (0.5, 0.5)), TrainingRun(2, 0.0, (0.8, 0.2))]
     ranker = ranker_of(task, runs, linear=True)
     masks = [frozenset(), frozenset({"user text"})]
-    ranker.mask_inputs(COLUMNS[:6], masks)
+    ranker.mask_inputs(DENSE, masks)
     lightly_penalised = np.arange(6) == 3
     fit_linear(ranker, runs, task, lightly_penalised)
     with torch.inference_mode():

@@ -1,6 +1,7 @@
 """Training: what a run learns, selects and stops at; runs side by side are what each would be alone."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 
 from mmrec.config import TrainingConfig
 from mmrec.evaluation.metrics import reweighted
-from mmrec.ranker.inputs import TrainingRun
+from mmrec.features.tables import FEATURE_GROUPS, Features, group_of
+from mmrec.ranker.inputs import RankerInputs, TrainingRun
 from mmrec.ranker.training import (
     StackTrainer,
     class_weights,
@@ -16,10 +18,10 @@ from mmrec.ranker.training import (
     remove_class_weights,
     weighted_loss,
 )
-from toys import NUMBERS, ranker_of, toy
+from toys import DENSE, NUMBERS, ranker_of, toy
 
 EQUAL = (0.5, 0.5)
-DENSE = [f"{kind} {name}" for kind in ("user", "item") for name in NUMBERS]
+TOY_GROUPS = ("ratings", "user text", "item text", "categories", "counts")
 LONG = TrainingConfig(
     learning_rate=0.02, weight_decay=0.1, batch_size=64, epochs=40, patience=3, cold_start_dropout=0.1
 )
@@ -37,13 +39,10 @@ def exact():
 
 def grid(task, masked=False):
     """Two losses by three rates of dropout, each with a seed, and masked groups if asked for."""
-    runs = []
-    for loss in ("plain", "basic"):
-        for rate in (0.0, 0.2, 0.5):
-            runs.append(TrainingRun(5 + len(runs), rate, class_weights(task.label, loss)))
-    if masked:
-        groups = ["ratings", "user text", "item text", "categories", "counts", "price"]
-        runs = [replace(run, masked_groups=frozenset({name})) for run, name in zip(runs, groups, strict=True)]
+    runs, groups = [], ["ratings", "user text", "item text", "categories", "counts", "price"]
+    for group, (loss, rate) in zip(groups, product(["plain", "basic"], [0.0, 0.2, 0.5]), strict=True):
+        weights, hidden = class_weights(task.label, loss), frozenset({group} if masked else ())
+        runs.append(TrainingRun(5 + len(runs), rate, weights, hidden))
     return runs
 
 
@@ -115,6 +114,44 @@ def test_each_run_of_a_stack_is_the_run_alone(reduction, cold_start, linear, by_
         assert logits[index] == pytest.approx(selection_logits(alone, task)[0], abs=1e-9)
 
 
+def with_noise(entity, kind, group, rng):
+    """Features of users or items with noise in place of the inputs of one group."""
+    columns = [group_of(f"{kind} {name}") == group for name in NUMBERS]
+    noise = rng.normal(0, 9, entity.dense.shape).astype(np.float32)
+    changes = {"dense": np.where(columns, noise, entity.dense)}
+    if group == f"{kind} text":
+        gist = entity.vectors["gist"]
+        changes["vectors"] = {"gist": rng.normal(0, 9, gist.shape).astype(np.float16)}
+        changes["present"] = {"gist": rng.random(len(gist)).astype(np.float32)}
+    if group == "categories":
+        changes["categories"] = entity.categories[::-1].copy()
+    return replace(entity, **changes)
+
+
+@pytest.mark.parametrize(("reduction", "linear"), [("joint", True), ("joint", False), ("staged", False)])
+def test_a_masked_group_has_no_influence(reduction, linear):
+    task = toy()
+    masked = [frozenset(), *(frozenset({group}) for group in TOY_GROUPS), frozenset(FEATURE_GROUPS)]
+    runs = [TrainingRun(1, 0.1, (0.5, 0.5), groups) for groups in masked]
+    ranker = ranker_of(task, runs, linear=linear)
+    ranker.mask_inputs(DENSE, masked)
+    if linear:
+        generator = torch.Generator().manual_seed(0)
+        ranker.linear.weight.data[:] = torch.randn(ranker.linear_size, 1, generator=generator)
+    training = TrainingConfig(learning_rate=0.01, batch_size=64, epochs=4, patience=4)
+    StackTrainer(ranker, runs, task, training, 0).train(reduction)
+    before = predict_logits(ranker, task.inputs, task.valid_rows)
+    assert np.ptp(before[-1]) == 0
+    rng = np.random.default_rng(0)
+    for run, group in enumerate(TOY_GROUPS, start=1):
+        sides = [with_noise(getattr(task.inputs, kind), kind, group, rng) for kind in ("user", "item")]
+        views = task.inputs.user_view.numpy(), task.inputs.item_view.numpy()
+        after = predict_logits(ranker, RankerInputs(Features(*sides, *views)), task.valid_rows)
+        assert np.array_equal(after[run], before[run]), group
+        # The toy's count never changes, and so has no influence anyway.
+        assert (group == "counts") == np.allclose(after[0], before[0]), group
+
+
 def test_runs_differ_by_settings_and_seeds_alone():
     task = toy()
     run = TrainingRun(5, 0.2, EQUAL)
@@ -177,15 +214,11 @@ def test_reducers_are_frozen_while_the_ranker_trains_only_when_staged(reduction,
     ranker.top.register_forward_hook(record)
     training = SINGLE.model_copy(update={"cold_start_dropout": cold_start})
     StackTrainer(ranker, runs, task, training, 0).train(reduction)
-    final = list(reducer.layers.parameters())
-    assert not all(torch.equal(a, b) for a, b in zip(start, final, strict=True))
-    frozen = reduction == "staged"
-    first = seen[0][1]
-    same = [all(map(torch.equal, first, weights)) for _, weights in seen]
-    assert all(same) == frozen
+    assert not all(map(torch.equal, start, reducer.layers.parameters()))
+    frozen, first = reduction == "staged", seen[0][1]
+    assert all(all(map(torch.equal, first, weights)) for _, weights in seen) == frozen
     assert any(training for training, _ in seen) != frozen
-    if frozen:
-        assert all(map(torch.equal, first, reducer.parameters()))
+    assert not frozen or all(map(torch.equal, first, reducer.parameters()))
 
 
 def test_a_reducer_alone_predicts_a_like_through_its_head():
@@ -213,9 +246,9 @@ def test_the_paper_selects_the_epoch_by_the_false_positive_rate():
 
 def test_the_weighted_loss_by_hand_and_of_shards():
     logit, label = torch.tensor([0.0, np.log(3.0), -np.log(4.0)]), torch.tensor([1.0, 0.0, 0.0])
-    # Entropies log 2, log 4, log 5/4 at weights .2, .8, .8.
-    expected = (0.2 * np.log(2) + 0.8 * np.log(4) + 0.8 * np.log(1.25)) / 1.8
-    plain = (np.log(2) + np.log(4) + np.log(1.25)) / 3
+    # Entropies log 2, log 4, log 5/4 at weights .2, .8, .8: a sum of logs is the log of a product.
+    expected = (0.2 * np.log(2) + 0.8 * np.log(4 * 1.25)) / 1.8
+    plain = np.log(2 * 4 * 1.25) / 3
     logits, weights = logit.float().expand(2, 3), torch.tensor([[0.8, 0.2], EQUAL])
     assert weighted_loss(logits, label, weights).tolist() == pytest.approx([expected, plain])
     shards = [weighted_loss(logits[:, rows], label[rows], weights, label) for rows in ([0], [1, 2])]
