@@ -60,7 +60,11 @@ def test_dense_columns_equal_a_slow_reference(data, seed, prior):
     for view, rows in enumerate(views.review_sets()):
         stars = [float(rating[row]) for row in rows if not np.isnan(rating[row])]
         votes = [*tags[rows].sum(0)[:3], 5]  # five votes for no price
-        expected = [(sum(stars) + prior * 3.7) / (len(stars) + prior), not stars, np.log(1 + len(stars))]
+        expected = [
+            (sum(stars) + prior * 3.7) / (len(stars) + prior),
+            float(not stars),
+            np.log(1 + len(stars)),
+        ]
         expected += [*np.divide(votes, sum(votes)), view % 2]
         assert features.dense[view].tolist() == pytest.approx(expected, abs=1e-5)
 
