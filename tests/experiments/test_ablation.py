@@ -13,8 +13,8 @@ from mmrec.experiments.ablation import ablate, ablation_tables, metric_rows, sha
 from mmrec.experiments.checkpoint import Checkpoint, latest_results
 from mmrec.experiments.report.html import format_difference
 from mmrec.pipeline import open_models
-from pages import assert_shown, read_page
 from mmrec.recommender.explain import shapley_value
+from pages import assert_shown, read_page
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Photos from the file to the ranker: the paper's image baseline, and captions that came with the data."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -96,15 +95,11 @@ def test_without_weights_a_remark_names_the_remedy(folder, reviews, tmp_path, mo
 def test_captions_in_the_data_replace_those_of_the_captioner(folder, reviews):
     photos = sorted(folder.glob("photos/*.jpg"))
     captions = {str(path.resolve()): f"dish number {number}" for number, path in enumerate(photos)}
-    rows = []
-    for line in (folder / "reviews.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        row["alt"] = [captions[str((folder / photo).resolve())] for photo in row["photos"]]
-        rows.append(row)
-    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    captioned = read_reviews(
-        folder / "captions.jsonl", ReadConfig(items=folder / "places.jsonl", captions_column="alt")
-    )
+    table = pl.read_ndjson(folder / "reviews.jsonl", infer_schema_length=None)
+    alt = [[captions[str((folder / photo).resolve())] for photo in photos] for photos in table["photos"]]
+    table.with_columns(alt=pl.Series(alt)).write_ndjson(folder / "captions.jsonl")
+    columns = ReadConfig(items=folder / "places.jsonl", captions_column="alt")
+    captioned = read_reviews(folder / "captions.jsonl", columns)
     config = settings(folder)
     models = open_models(config)
     fitted = Recommender(config, models).fit(captioned)

@@ -1,6 +1,7 @@
 """Mixed effects and factors against the normal equations, and against a slow reference."""
 
 import tracemalloc
+from copy import deepcopy
 from itertools import product
 
 import numpy as np
@@ -10,7 +11,6 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from mmrec.data import files
-from mmrec.data.schema import Interactions
 from mmrec.features import mixed_effects
 from mmrec.features.mixed_effects import EFFECT_COLUMNS, MixedEffects, RatedTexts, TextRegression, TextSums
 from review_tables import interactions, tables
@@ -47,11 +47,10 @@ def test_columns_are_shrunk_towards_the_overall_mean_with_five_reviews():
 def test_effects_depend_on_the_given_rows_only(data, seed):
     rows, texts = random_rows(data, seed), random_texts(data, seed)
     hidden = np.setdiff1d(np.arange(len(data)), rows)
-    rating, vectors, length = data.rating.copy(), texts.vectors.copy(), texts.length.copy()
-    rating[hidden], vectors[hidden], length[hidden] = 6 - rating[hidden], 9, 1000
-    changed = Interactions(data.user, data.item, rating, data.time, data.users, data.items)
-    first = MixedEffects.fit(texts, rows, (2.0, 3.0))
-    second = MixedEffects.fit(RatedTexts(changed, vectors, length), rows, (2.0, 3.0))
+    changed = deepcopy(texts)
+    changed.data.rating[hidden] = 6 - data.rating[hidden]
+    changed.vectors[hidden], changed.length[hidden] = 9, 1000
+    first, second = (MixedEffects.fit(reviews, rows, (2.0, 3.0)) for reviews in (texts, changed))
     for kind, name in product(("user", "item"), EFFECT_COLUMNS):
         assert np.array_equal(first.columns[kind][name], second.columns[kind][name])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmrec.features.tables import EntityFeatures, Features, dense_columns, visible_columns
+from mmrec.features.tables import EntityFeatures, Features, dense_columns
 from mmrec.ranker import inputs as inputs_module
 from mmrec.ranker.inputs import ColdStartDropout, RankerInputs, Standardiser
 from toys import toy, toy_features
@@ -71,8 +71,6 @@ def test_the_factor_score_is_a_column_of_the_pair_and_zero_for_unknown_users():
     assert inputs.row_batch(torch.arange(2)).dense[:, 2].tolist() == [7, 15]
     assert inputs.view_batch(torch.tensor([2, 0]), torch.tensor([0, 1])).dense[:, 2].tolist() == [0, 0]
     assert dense_columns(features) == ["user mean rating", "item mean rating", "factor score"]
-    masked = [frozenset(), frozenset({"ratings"}), frozenset({"item text"}), frozenset({"user text"})]
-    assert visible_columns(["factor score"], masked)[:, 0].tolist() == [True, False, False, True]
 
 
 @pytest.mark.parametrize("rows_at_once", [7, 1 << 14])

@@ -22,11 +22,9 @@ from toys import DENSE, NUMBERS, ranker_of, toy
 
 EQUAL = (0.5, 0.5)
 TOY_GROUPS = ("ratings", "user text", "item text", "categories", "counts")
-LONG = TrainingConfig(
-    learning_rate=0.02, weight_decay=0.1, batch_size=64, epochs=40, patience=3, cold_start_dropout=0.1
-)
-SHORT = LONG.model_copy(update={"epochs": 3})
 SINGLE = TrainingConfig(learning_rate=0.01, batch_size=64, epochs=6, patience=6, cold_start_dropout=0.1)
+LONG = SINGLE.model_copy(update={"learning_rate": 0.02, "weight_decay": 0.1, "epochs": 40, "patience": 3})
+SHORT = LONG.model_copy(update={"epochs": 3})
 
 
 @pytest.fixture

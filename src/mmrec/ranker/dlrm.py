@@ -268,8 +268,7 @@ class Ranker(nn.Module):
 
     def reduce(self, columns: dict[str, Tensor], dropout: StackedDropout | None) -> list[Tensor]:
         """(R, B, embedding_size) from every reducer."""
-        reducers = self.reducers.items()
-        return [reducer.layers(columns[name], dropout) for name, reducer in reducers]
+        return [reducer.layers(columns[name], dropout) for name, reducer in self.reducers.items()]
 
     def score(self, columns: dict[str, Tensor], reduced: list[Tensor]) -> Tensor:
         """(R, B) logits, given the vectors that vector blocks are reduced to."""
