@@ -156,12 +156,71 @@ def test_what_a_summary_drops_is_not_covered(dataset, models, written, dropped):
         assert example.review_id.startswith(item)
 
 
+def test_amplified_praise_and_blame_have_a_steep_slope(dataset, models):
+    proportional, one_sided, rosy = [], [], []
+    for item, count in PRAISE_COUNT.items():
+        proportional.append(quote(item, count, 4 - count))
+        one_sided.append(quote(item, count > 2, count <= 2))
+        rosy.append(quote(item, dislikes=0))
+    faithful, amplified, praising = (
+        measure(run_of(dataset, summaries), models) for summaries in (proportional, one_sided, rosy)
+    )
+    polarity = values(faithful, "polarity", "item")
+    assert polarity["slope"] == pytest.approx(1, abs=0.02)
+    assert polarity["shift"] == pytest.approx(0, abs=0.02)
+    assert polarity["rating"] > 0.9
+    assert values(amplified, "polarity", "item")["slope"] > 1.2
+    polarity, drawn = (values(praising, "polarity", row) for row in ("item", "item: drawn"))
+    assert polarity["slope"] < 0.3
+    assert praising.measures["polarity"].examples[0].entity == "item bakery"
+    # Brevity alone neither praises nor blames.
+    assert abs(drawn["shift"]) < 0.25 < polarity["shift"]
+    assert drawn["rating"] > polarity.get("rating", 0)
+    assert drawn["count"] == 10
+
+
+def run_without_one_review(dataset, summaries):
+    """Views of items that each leave one review out."""
+    entities, members, written = [], [], []
+    for item, item_summaries in summaries.items():
+        code = dataset.data.items.index(item)
+        rows = np.flatnonzero(dataset.data.item == code)
+        for left_out, summary in enumerate(item_summaries):
+            entities.append(code)
+            members.append(np.delete(rows, left_out))
+            written.append(summary)
+    views = EvidenceViews.from_lists(np.array(entities), members)
+    return AnnotationRun(dataset, {"item": list(annotated_texts("item", dataset, views, written))})
+
+
+def test_summaries_of_one_entity_agree_more_than_those_of_two(dataset, models):
+    summaries = {}
+    for number, item in enumerate(ITEMS):
+        price = ("cheap price", "overpriced")[number % 2]
+        summaries[item] = [quote(item, price=price, categories=[item])] * 3
+    quality = measure(run_without_one_review(dataset, summaries), models)
+    same, others = (values(quality, "agreement", f"item: {row}") for row in ("same", "others"))
+    assert same["count"] == others["count"] == 10
+    assert same["cosine"] > 0.99
+    assert same["price"] == same["categories"] == 1
+    assert same["shared"] == pytest.approx(0.5)  # two of four reviews
+    assert others["cosine"] < 0.6
+    assert others["categories"] == others["shared"] == 0
+    assert others["price"] < 1
+    differing = quote("sushi", dislikes=0, price="fair price", categories=["sushi", "fish"])
+    summaries["tea"] = [summaries["tea"][0], differing]
+    quality = measure(run_without_one_review(dataset, summaries), models)
+    assert values(quality, "agreement", "item: same")["cosine"] < same["cosine"] - 0.03
+    assert values(quality, "agreement", "item: same")["price"] == pytest.approx(0.9)
+    assert [example.entity for example in quality.measures["agreement"].examples] == ["item tea"]
+
+
 def test_notes_are_compared_with_their_own_review(dataset, models):
     notes = models.quote_annotator.write_notes(dataset.texts)
     quality = measure(run_of(dataset, notes, "review"), models)
     assert values(quality, "support", "review: text")["matched"] == 1
     assert values(quality, "coverage", "review: dislikes")["matched"] == 1
-    assert list(quality.measures) == ["support", "coverage"]
+    assert list(quality.measures) == ["support", "coverage", "polarity"]
     notes[5] = Note(gist="Open on Sundays until midnight.", dislikes=["no dogs allowed"])
     notes[7] = Note()
     quality = measure(run_of(dataset, notes, "review"), models)
@@ -275,7 +334,7 @@ def test_hostile_texts_are_printed_inert_within_80_columns_and_the_seed_decides(
     run = AnnotationRun(dataset, run_of(dataset, summaries).texts | users)
     quality = measure(run, models)
     assert json.dumps(asdict(quality), allow_nan=False) == json.dumps(asdict(measure(run, models)))
-    assert set(quality.measures) == {"support", "coverage"}
+    assert set(quality.measures) == {"support", "coverage", "polarity"}
     monkeypatch.setattr(stdout, "_width", 80)
     print_quality(quality)
     text = capsys.readouterr().out

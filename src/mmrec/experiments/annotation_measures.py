@@ -1,4 +1,4 @@
-"""Two measures of what a language model wrote, compared with the reviews that it read.
+"""Four measures of what a language model wrote, compared with the reviews that it read.
 
 A cosine means nothing alone. So a claim *matches* n texts where it occurs in them word for word, or
 is nearer to one of them than to any of up to 19 n texts about other entities. Claims that have
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import chain, compress, product
 from operator import attrgetter, itemgetter
 
 import numpy as np
 import polars as pl
-from scipy.stats import sem, spearmanr
+from scipy.stats import linregress, sem, spearmanr
 
 from mmrec.experiments.annotate import AnnotatedText, SourcedText
 from mmrec.features.dataset import Models
@@ -150,6 +151,92 @@ def match_rates(
         "verbatim": mean_estimate(verbatim, entities),
         "by_chance": Estimate(float(np.mean(chances))) if chances else None,
     }
+
+
+def agreement(
+    texts: AnnotatedTexts, models: Models, rng: np.random.Generator, max_pairs: int = 300
+) -> QualityMeasure:
+    """Do two summaries of one entity, of different reviews, agree more than those of two entities?
+
+    `price` is the share of pairs with the same tag; `categories`, and `shared` reviews, are Jaccard
+    indices.
+    """
+    measure = QualityMeasure("Likeness of two summaries of one entity, or of two.")
+    for kind in ("item", "user"):
+        annotated = texts.get(kind, [])
+        by_entity: dict[str, dict[frozenset[str], AnnotatedText]] = defaultdict(dict)
+        for number in rng.permutation(len(annotated)):
+            text = annotated[number]
+            by_entity[text.entity][frozenset(text.reviews)] = text
+        pairs = [[*views.values()][:2] for views in by_entity.values() if len(views) > 1]
+        pairs = pairs[:max_pairs]
+        if len(pairs) < 2:
+            continue
+        firsts, seconds = zip(*pairs, strict=True)
+        written = [text.text for text in (*firsts, *seconds)]
+        vectors = models.encoder.encode(written, "checking").astype(np.float32)
+        # The first summary of each entity beside its second one, or beside that of another entity.
+        for name, shift in (("same", 0), ("others", 1)):
+            partners = np.roll(np.arange(len(pairs)), shift)
+            cosine = (vectors[: len(pairs)] * vectors[len(pairs) + partners]).sum(axis=1)
+            likeness = []
+            for first, partner, near in zip(firsts, partners, cosine, strict=True):
+                second = seconds[partner]
+                labels = set(first.annotation.categories), set(second.annotation.categories)
+                same_price = first.annotation.price == second.annotation.price
+                shared = _jaccard(first.reviews.keys(), second.reviews.keys())
+                likeness.append((near, same_price, _jaccard(*labels), shared))
+                if name == "same":
+                    reason = f"cosine {near:.2f}; {shared:.0%} of their reviews are shared"
+                    severity = shared - float(near)
+                    example = Example(first.entity, reason, severity, first.text, second.text)
+                    measure.examples.append(example)
+            row: Row = {"count": len(pairs)}
+            columns = ("cosine", "price", "categories", "shared")
+            for column, values in zip(columns, np.transpose(likeness), strict=True):
+                row[column] = mean_estimate(values)
+            measure.rows[f"{kind}: {name}"] = row
+    return measure
+
+
+def _jaccard(first: AbstractSet[object], second: AbstractSet[object]) -> float:
+    union = first | second
+    return len(first & second) / len(union) if union else np.nan
+
+
+def polarity(
+    texts: AnnotatedTexts, extractive: ExtractiveModel, rng: np.random.Generator
+) -> QualityMeasure:
+    """Are texts more positive, or more negative, than the reviews that they were made of?
+
+    The polarity of a text is the mean over its sentences by the extractive model's rule. `rating` is
+    its rank correlation with the mean rating of its reviews, `slope` that of the regression line on
+    the polarity of its reviews, `shift` the mean difference to that. In the row `drawn`, as many
+    sentences drawn from the reviews at random stand for the text: what brevity alone does.
+    """
+    measure = QualityMeasure("Praise less blame. Slope > 1: amplified; shift > 0: better.")
+    for kind, annotated in texts.items():
+        means = np.empty((len(annotated), 4))  # polarity of reviews, text, drawn; rating
+        for row, text in zip(means, annotated, strict=True):
+            reviews = extractive.polarity(list(map(itemgetter(1), text.evidence)))
+            written = extractive.polarity(text.sentences)
+            drawn = rng.choice(reviews, min(len(reviews), len(written)), replace=False)
+            rating = text.dataset.data.rating[text.rows]
+            row[:] = list(map(np.mean, (reviews, written, drawn, rating)))
+            before, after, _, stars = row
+            reason = f"polarity {after:+.2f}, its reviews {before:+.2f}, which rate {stars:.1f}"
+            example = Example(text.entity, reason, abs(float(after - before)), text.text)
+            measure.examples.append(example)
+        x, of_text, of_drawn, ratings = means.T
+        for name, y in ((kind, of_text), (f"{kind}: drawn", of_drawn)):
+            line = linregress(x, y) if len(y) >= 4 and np.ptp(x) and np.ptp(y) else None
+            measure.rows[name] = {
+                "count": len(annotated),
+                "rating": rank_correlation(y, ratings),
+                "slope": Estimate(float(line.slope), float(line.stderr)) if line else None,
+                "shift": mean_estimate(y - x),
+            }
+    return measure
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray, min_pairs: int = 4) -> Estimate | None:

@@ -39,7 +39,7 @@ class AnnotationQuality:
 def measure_annotation_quality(
     run: AnnotationRun, config: Config, models: Models, truth: Path | None = None
 ) -> AnnotationQuality:
-    """Measure support and coverage; a file for `read_truth` adds `truth`, or raises its errors."""
+    """Support, agreement, coverage, polarity; a file for `read_truth` adds `truth`, or raises its errors."""
     extractive = ExtractiveModel(models.encoder, config.annotation.item_kind)
     rng = np.random.default_rng(config.seed)
     written, sampled = dict[str, list[AnnotatedText]](), dict[str, list[AnnotatedText]]()
@@ -54,8 +54,12 @@ def measure_annotation_quality(
         counts[kind] |= {"sampled": len(sample), "reviews": reviews}
         if len(sample) > 1:
             sampled[kind] = sample
-    results = {"support": measures.support(sampled, models, rng)}
-    results["coverage"] = measures.coverage(sampled, models, extractive, rng)
+    results = {
+        "support": measures.support(sampled, models, rng),
+        "agreement": measures.agreement(written, models, rng),
+        "coverage": measures.coverage(sampled, models, extractive, rng),
+        "polarity": measures.polarity(sampled, extractive, rng),
+    }
     if truth:
         results["truth"] = _compare_with_truth(written, run, config, truth)
     for name, measure in list(results.items()):
