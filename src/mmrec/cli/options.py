@@ -49,13 +49,13 @@ _make_flags()
 
 
 def load_reviews(data: Path, config: Config, folder: Path | None = None) -> Reviews:
-    """Read reviews, and print how many rows were rejected; `rejects.jsonl` in a folder lists them."""
+    """Read reviews, and say which rows were rejected; `rejects.jsonl` in a folder lists all."""
     from mmrec.data import read_reviews
 
     reviews = read_reviews(data, config.read)
     if count := reviews.rejects.height:
         first = reviews.rejects.row(0, named=True)
-        where = f"line {first['line']}: {first['reason']}, and so on; `mmrec fit` lists them all"
+        where = f"line {first['line']}: {first['reason']}, and so on; `mmrec fit` lists all"
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             reviews.rejects.write_ndjson(folder / "rejects.jsonl")
@@ -89,14 +89,12 @@ def print_table(
     for column, name in enumerate(header):
         table.add_column(name, justify="left" if column in words else "right", overflow="fold")
     for row in rows:
-        table.add_row(*map(_cell, row))
+        cells: list[Text] = []
+        for value in row:
+            if isinstance(value, int | float):
+                value = format(value, "," if isinstance(value, int) else ",.4f")
+            text = "-" if value is None else str(value)
+            # It may come from reviews or imported files, so terminal codes in it are escaped.
+            cells.append(value if isinstance(value, Text) else Text(escape_text(text, 1000)))
+        table.add_row(*cells)
     stdout.print(table)
-
-
-def _cell(value: Any) -> Text:
-    if isinstance(value, Text):
-        return value
-    if isinstance(value, int | float):
-        value = format(value, "," if isinstance(value, int) else ",.4f")
-    # Texts may come from reviews or imported files, so terminal codes in them are escaped.
-    return Text(escape_text("-" if value is None else str(value), 1000))

@@ -59,23 +59,17 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class SavedRecommender:
-    """A fitted recommender: its model with all settings, reviews, and what is stored of them.
-
-    Attributes:
-        features: of every user and every item by code; rows are the reviews.
-        evidence_sums: over the reviews of each user and item, without vectors, whose means are in
-            `features`; live reviews are added to them.
-        text_regression: of the mixed effects, where the model has any.
-        notes: of the reviews; none where the model was not made of notes.
-    """
+    """A fitted recommender: its model with all settings, reviews, and what is stored of them."""
 
     model: TrainedModel
     reviews: Reviews
     evaluation: FitEvaluation
-    features: Features
+    features: Features  # of every user and every item by code; rows are the reviews
+    # Live reviews are added to these sums over the reviews of each user and item. They have no
+    # vectors, whose means are in the features.
     evidence_sums: dict[EntityKind, EvidenceSums]
-    text_regression: TextRegression | None
-    notes: list[Note]
+    text_regression: TextRegression | None  # of the mixed effects, where the model has any
+    notes: list[Note]  # of the reviews; none where the model was not made of notes
 
     @property
     def config(self) -> Config:
@@ -169,7 +163,13 @@ def load_recommender(folder: Path) -> SavedRecommender:
         table = pl.read_parquet(folder / "reviews.parquet")
         items = pl.read_parquet(folder / "items.parquet")
         notes = pl.read_parquet(folder / "notes.parquet").to_dicts()
-        fields = _nest(load_file(folder / "features.safetensors"))
+        fields: dict[str, Any] = {}
+        for path, array in load_file(folder / "features.safetensors").items():
+            *parents, name = path.split("/")
+            mapping = fields
+            for parent in parents:
+                mapping = mapping.setdefault(parent, {})
+            mapping[name] = array
         user = EntityFeatures(tuple(manifest.user_names), **fields["user"])
         item = EntityFeatures(tuple(manifest.item_names), **fields["item"])
         user_sums = EvidenceSums(vectors={}, **fields["user sums"])
@@ -207,15 +207,3 @@ def _flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarra
         elif name != "names":  # text, which the manifest has
             arrays[prefix + name] = np.asarray(value, order="C")
     return arrays
-
-
-def _nest(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The mappings that `_flatten` was given; those that were empty are missing."""
-    fields: dict[str, Any] = {}
-    for path, array in arrays.items():
-        *parents, name = path.split("/")
-        mapping = fields
-        for parent in parents:
-            mapping = mapping.setdefault(parent, {})
-        mapping[name] = array
-    return fields
