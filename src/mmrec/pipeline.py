@@ -187,7 +187,7 @@ def train_runs(
         return ranker
 
     # Workers are sent this function, so it must not need the builder: its effects are large.
-    def train(shard: Shard) -> tuple[Ranker, dict[str, list[TrainingHistory]]]:
+    def train(shard: Shard) -> tuple[bytes, dict[str, list[TrainingHistory]]]:
         ranker, inputs = untrained_ranker(), RankerInputs(features)
         test_rows = split.test if config.training.select == "test" else None
         task = TrainingTask(inputs, label, split.train, split.valid, test_rows)
@@ -196,18 +196,15 @@ def train_runs(
             effects = np.isin(dense_columns(features), ["user rating effect", "item rating effect"])
             fit_linear(ranker, runs, task, effects)
         trainer = training.StackTrainer(ranker, runs, task, config.training, config.seed, shard)
-        return ranker, trainer.train(config.ranker.reduction)
-
-    def train_remotely(shard: Shard) -> tuple[bytes, dict[str, list[TrainingHistory]]]:
-        ranker, history = train(shard)
+        history = trainer.train(config.ranker.reduction)
         return save(ranker.state_dict()), history
 
-    if config.engine.engine != "ray":
-        return train(Shard())
-    from mmrec.distributed.training import train_on_workers  # an extra
+    if config.engine.engine == "ray":
+        from mmrec.distributed.training import train_on_workers  # an extra
 
-    batch_size = config.training.batch_size
-    weights, history = train_on_workers(config.engine, batch_size, train_remotely)
+        weights, history = train_on_workers(config.engine, config.training.batch_size, train)
+    else:
+        weights, history = train(Shard())
     ranker = untrained_ranker()
     ranker.load_state_dict(load(weights))
     return ranker.eval(), history

@@ -111,7 +111,7 @@ def test_recommend_applies_its_filters_and_writes_the_lists_of_everyone(city):
     prices = {row["price"] for row in city.recommend("--user", city.reviews[0]["user_id"], *flags)}
     assert prices <= {"cheap price", "fair price"}
     run = city.run("recommend", "model", "--everyone", "all.parquet", "--n", 3)
-    assert "users/s" in run.stdout
+    assert "rows for 80 users" in run.stdout
     lists = pl.read_parquet(city.folder / "all.parquet")
     rows = city.recommend("--user", lists["user"][0], "--n", 3)
     assert lists["item"].head(3).to_list() == [row["item"] for row in rows]

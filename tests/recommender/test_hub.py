@@ -59,10 +59,10 @@ def test_a_saved_model_has_a_card_whose_figures_are_its_metrics(fitted, model, s
     assert len(card.data.eval_results or ()) == 3
     cells = [f"{metrics[key]:.4f}" for key in expected.values()]
     assert f"| **mmrec** | {' | '.join(cells)} |\n" in text
-    assert f"{len(fitted.reviews):,} reviews by {len(fitted.state.online.codes['user'])} users" in text
+    assert f"{len(fitted.saved.reviews):,} reviews by {len(fitted.state.online.codes['user'])} users" in text
     assert "no language model" in text
     assert "Flag" not in text
-    assert str(fitted.reviews.source) not in text
+    assert str(fitted.saved.reviews.source) not in text
     assert str(model) not in text
 
 
@@ -181,8 +181,8 @@ def test_a_pushed_model_comes_back_without_paths_and_pickles(fitted, api, tmp_pa
     assert again.recommend(user, 5).equals(fitted.recommend(user, 5))
     assert again.evaluation.threshold == fitted.evaluation.threshold
     assert again.config.store is None
-    assert not sum(map(len, again.reviews.table["photos"]))
-    assert not sum(map(len, again.reviews.items["photos"]))
+    assert not sum(map(len, again.saved.reviews.table["photos"]))
+    assert not sum(map(len, again.saved.reviews.items["photos"]))
     assert not (tmp_path / "cache/evil.pkl").exists()
     assert str(model_card(again.saved)) == str(model_card(fitted.saved))
     again.add_review(user, "new", 4.0, "Good soup.", "live")

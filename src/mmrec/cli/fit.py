@@ -68,7 +68,7 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, json: AsJson = False) -> No
     result = _train_and_save(data, out, config, names, quiet=json)
     # The saved model, as a user would load it.
     recommender = Recommender.load(out)
-    user = recommender.reviews.table["user"].mode().sort()[0]
+    user = recommender.saved.reviews.table["user"].mode().sort()[0]
     rows = recommender.recommend(user, 10)
     if json:
         print_json({**result, "user": user, "recommendations": rows.to_dicts()})
@@ -139,7 +139,7 @@ def evaluate(
     like_rating, name = recommender.config.like_rating, recommender.config.ranker.features
     metrics, title = recommender.evaluation.metrics, f"{model}: test reviews of the fit"
     if data is not None:
-        reviews, seen = read_reviews(data, read).table, recommender.reviews.table
+        reviews, seen = read_reviews(data, read).table, recommender.saved.reviews.table
         key = ["user", "item", "rating", "text"]
         fresh = reviews.join(seen, on=key, how="anti", maintain_order="left")
         if left_out := reviews.height - fresh.height:

@@ -96,14 +96,14 @@ class Catalog:
         names = [(self._names.get(item) or "").casefold() for item in self._items]
         return [code for code, name in enumerate(names) if text.casefold() in name]
 
-    def photos(self, item: int, limit: int = 12) -> list[tuple[str, str]]:
-        """Path and caption, or "", of photos of the item itself, then of its reviews."""
+    def photos(self, item: int) -> list[tuple[str, str]]:
+        """Path and caption, or "", of a dozen photos of the item itself, then of its reviews."""
         if item >= len(self._dataset.data.items):
             return []
         photos: dict[str, str] = {}
         groups = [self._dataset.photos[row] for row in self._rows(item)]
         for path in chain(self._dataset.item_photos[item], *groups):
-            if len(photos) < limit and Path(path).is_file():
+            if len(photos) < 12 and Path(path).is_file():
                 photos[path] = self.captions.get(path, "")
         return list(photos.items())
 

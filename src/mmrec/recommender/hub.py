@@ -17,7 +17,6 @@ from markupsafe import Markup
 
 from mmrec.config import Config, ReadConfig
 from mmrec.console import escape_text
-from mmrec.data.schema import Reviews
 from mmrec.encoder.weights import translate_loading_errors
 from mmrec.errors import ConfigError, DataError, MmrecError, ModelError
 from mmrec.evaluation.metrics import FitEvaluation
@@ -47,11 +46,6 @@ class PersistentModel:
     def evaluation(self) -> FitEvaluation:
         """Metrics on test rows, and from which probability on the model recommends."""
         return self.saved.evaluation
-
-    @property
-    def reviews(self) -> Reviews:
-        """All reviews that the model was fitted on."""
-        return self.saved.reviews
 
     @classmethod
     def from_saved(cls, saved: SavedRecommender) -> Self:

@@ -18,7 +18,6 @@ from mmrec.errors import DataError
 from mmrec.evidence.policies import EvidenceViews
 from mmrec.features import mixed_effects
 from mmrec.features.dataset import Dataset, Models
-from mmrec.features.mixed_effects import TextRegression
 from mmrec.features.tables import EntityFeatures, EvidenceSums
 from mmrec.llm.types import Note
 from mmrec.recommender.persistence import SavedRecommender
@@ -199,7 +198,11 @@ class OnlineState:
         return entity
 
     def _update_effects(
-        self, regression: TextRegression, user: _Entity, item: _Entity, dataset: Dataset
+        self,
+        regression: mixed_effects.TextRegression,
+        user: _Entity,
+        item: _Entity,
+        dataset: Dataset,
     ) -> None:
         """Update mixed effects, which are penalised means, before the review enters the sums.
 
@@ -233,7 +236,7 @@ class OnlineState:
         user.factors = mixed_effects.ridge_factors(item_factors, residuals)
 
     def _residuals(
-        self, regression: TextRegression, user: _Entity
+        self, regression: mixed_effects.TextRegression, user: _Entity
     ) -> tuple[np.ndarray, np.ndarray]:
         """(k,) residuals of a user's ratings, and (k, t) factors of the rated items."""
         residuals, factors = [], []

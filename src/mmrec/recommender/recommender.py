@@ -130,12 +130,10 @@ class Recommender(PersistentModel):
             excluded = state.online.reviewed_items(view)
         elif not seen:
             excluded = state.online.item_codes(liked)
-        # A diverse list is chosen from ten times as many items.
-        count = 10 * n if diversity else n
         candidates = state.catalog.candidates(likes, categories, prices, n)
-        items, probability = state.scorer.top_items(
-            view, count, inputs, candidates, excluded, self._min_probability(max_fpr)
-        )
+        count, bound = 10 * n if diversity else n, self._min_probability(max_fpr)
+        listed = state.scorer.top_items(view, count, inputs, candidates, excluded, bound)
+        items, probability = listed
         if diversity:
             directions = state.catalog.space("gist").directions(items)
             chosen = diversify(probability, directions, n, diversity)

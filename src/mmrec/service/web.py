@@ -61,7 +61,7 @@ def home(
     if request.headers.get("x-fragment") == "list":
         return _render("list.html.jinja", **values)
     with service.recommender() as recommender:
-        users = recommender.reviews.table["user"].value_counts(sort=True)["user"]
+        users = recommender.saved.reviews.table["user"].value_counts(sort=True)["user"]
         categories = recommender.state.catalog.common_categories(40)
     choices = {"users": users[:50], "prices": PRICE_TAGS[:-1], "categories": categories}
     return _render("home.html.jinja", **values, **choices)
