@@ -1,7 +1,5 @@
 """The layout of the package: which module may import which, and how many files one command calls into."""
 
-from __future__ import annotations
-
 import ast
 import json
 import os

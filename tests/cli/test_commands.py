@@ -1,7 +1,5 @@
 """Every command as a user types it, on a small Sample City."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import dataclass
@@ -172,6 +170,7 @@ def test_help_lists_commands_and_settings_and_imports_no_command(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("fit absent.jsonl", "absent.jsonl"),
         ("fit bad.jsonl", "--max-reject-share"),
         ("fit tiny.jsonl", "--min-reviews"),
         ("fit tiny.jsonl --map rating=stars", "stars"),
@@ -186,16 +185,10 @@ def test_help_lists_commands_and_settings_and_imports_no_command(tmp_path):
 def test_an_error_of_the_user_is_printed_as_a_sentence(tmp_path, words, message):
     (tmp_path / "bad.jsonl").write_text('{"user": "u", "item": "i", "rating": 9}\n' * 3)
     (tmp_path / "tiny.jsonl").write_text('{"user": "u", "item": "i", "rating": 4}\n')
-    run = command(*words.split(), cwd=tmp_path)
+    # The first as a process of its own.
+    run = (mmrec if "absent" in words else command)(*words.split(), cwd=tmp_path)
     assert run.returncode == 2
     assert message in run.stderr
-    assert "Traceback" not in run.stderr
-
-
-def test_the_program_ends_with_status_2_and_no_traceback(tmp_path):
-    run = mmrec("fit", "absent.jsonl", cwd=tmp_path)
-    assert run.returncode == 2
-    assert "absent.jsonl" in run.stderr
     assert "Traceback" not in run.stderr
 
 

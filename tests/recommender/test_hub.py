@@ -61,18 +61,18 @@ def test_a_saved_model_has_a_card_whose_figures_are_its_metrics(fitted, model, s
     assert f"| **mmrec** | {' | '.join(cells)} |\n" in text
     assert f"{len(fitted.saved.reviews):,} reviews by {len(fitted.state.online.codes['user'])} users" in text
     assert "no language model" in text
-    assert "Flag" not in text
-    assert str(fitted.saved.reviews.source) not in text
-    assert str(model) not in text
+    assert not [word for word in ("Flag", str(fitted.saved.reviews.source), str(model)) if word in text]
 
 
 def test_the_readme_of_a_project_is_not_replaced(fitted, tmp_path):
-    (tmp_path / "README.md").write_text("# My project")
-    fitted.save(tmp_path)
-    assert (tmp_path / "README.md").read_text() == "# My project"
-    (tmp_path / "README.md").write_text("---\nlibrary_name: mmrec\n---\nold")
-    fitted.save(tmp_path)
-    assert (tmp_path / "README.md").read_text() == str(model_card(fitted.saved))
+    cards = {
+        "# My project": "# My project",
+        "---\nlibrary_name: mmrec\n---\nold": str(model_card(fitted.saved)),
+    }
+    for before, after in cards.items():
+        (tmp_path / "README.md").write_text(before)
+        fitted.save(tmp_path)
+        assert (tmp_path / "README.md").read_text() == after
 
 
 def test_the_operating_point_is_saved_and_in_the_card(fitted, saved, tmp_path):

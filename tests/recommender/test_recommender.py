@@ -35,20 +35,11 @@ def live(model):
     return Recommender.load(model)
 
 
-def test_an_unfitted_recommender_says_so(tmp_path):
-    with pytest.raises(DataError, match="call fit"):
-        Recommender(Config(store=tmp_path / "store.sqlite")).recommend("ann")
-
-
-def test_any_user_and_any_item_have_a_prediction(fitted, users, items):
-    ids = [users[0], "stranger"] * 2, [items[0], items[0], "unknown", "unknown"]
-    probability = fitted.predict(*ids)
+def test_any_pair_has_a_prediction_and_lists_agree_with_them(fitted, users, items):
+    user = users[0]
+    probability = fitted.predict([user, "stranger"] * 2, [items[0], items[0], "unknown", "unknown"])
     assert ((probability > 0) & (probability < 1)).all()
     assert len(set(probability.round(9))) == 4
-
-
-def test_lists_agree_with_predictions_and_leave_out_reviewed_items(fitted, users, items):
-    user = users[0]
     rows = fitted.recommend(user, 5)
     expected = fitted.predict([user] * 5, rows["item"].to_list())
     assert rows["probability"].to_list() == pytest.approx(expected, abs=1e-6)
@@ -68,12 +59,19 @@ def test_words_of_a_new_user_find_the_cuisine_twice_as_often_as_chance(fitted):
         hits.append(np.mean([cuisine in cuisines[item] for item in rows["item"]]))
         chances.append(np.mean([cuisine in served for served in cuisines.values()]))
     assert np.mean(hits) > 2 * np.mean(chances)
+    for words in (",", " ;, ", "   "):
+        assert fitted.recommend(likes=words, n=3).height == len(fitted.search(words, 3)) == 3
+    assert fitted.search("sushi and sashimi", 10)[:3] == fitted.search("sushi and sashimi", 3)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"user": "ann", "likes": "ramen"}, {"likes": ""}])
-def test_a_list_is_for_a_user_or_words_or_liked_items(fitted, arguments):
-    with pytest.raises(DataError, match="just one of these"):
-        fitted.recommend(**arguments)
+def test_a_list_is_for_a_user_or_words_or_liked_items_of_a_fitted_model(fitted, tmp_path):
+    for arguments in ({}, {"user": "ann", "likes": "ramen"}, {"likes": ""}):
+        with pytest.raises(DataError, match="just one of these"):
+            fitted.recommend(**arguments)
+    with pytest.raises(DataError, match="check the id"):
+        fitted.recommend(liked=["nowhere"])
+    with pytest.raises(DataError, match="call fit"):
+        Recommender(Config(store=tmp_path / "store.sqlite")).recommend("ann")
 
 
 def test_contributions_add_up_and_quotes_are_sentences_of_reviews(fitted, users):
@@ -120,11 +118,8 @@ def test_damaged_and_foreign_models_are_refused(fitted, tmp_path):
             Recommender.load(folder)
     folder = fitted.save(tmp_path / "model")
     manifest = json.loads((folder / "model.json").read_text())
-    for content, message in (
-        ([], "damaged"),
-        (manifest | {"format": 99}, "fit again"),
-        (manifest | {"more": 1}, "damaged"),
-    ):
+    foreign = manifest | {"format": 99}
+    for content, message in (([], "damaged"), (foreign, "fit again"), (manifest | {"more": 1}, "damaged")):
         (folder / "model.json").write_text(json.dumps(content))
         with pytest.raises(ModelError, match=message):
             Recommender.load(folder)
@@ -180,8 +175,6 @@ def test_a_new_user_may_name_liked_items(fitted, items):
     assert {*rows["item"]} == {*items[1:]}
     other = fitted.recommend(liked=[rows["item"][-1]], n=100)
     assert rows["item"].head(5).to_list() != other["item"].head(5).to_list()
-    with pytest.raises(DataError, match="check the id"):
-        fitted.recommend(liked=["nowhere"])
 
 
 def test_similar_items_and_users_are_never_themselves(fitted, users, items):
@@ -197,10 +190,9 @@ def test_similar_items_and_users_are_never_themselves(fitted, users, items):
 def test_a_live_review_changes_lists_and_reasons_at_once(live, users, items, tmp_path):
     pair = [users[0], "newcomer"], [items[2]] * 2
     before = live.predict(*pair)
+    text = "Awful and overpriced. The service was rude."
     for number, item in enumerate(items[:4]):
-        live.add_review(
-            "newcomer", item, 1.0, "Awful and overpriced. The service was rude.", f"live-{number}"
-        )
+        live.add_review("newcomer", item, 1.0, text, f"live-{number}")
     assert (live.predict(*pair) < before).all()
     rows = live.recommend("newcomer", 100)
     assert {*rows["item"]} == {*items[4:]}
@@ -225,13 +217,6 @@ def test_all_users_at_once_get_what_each_gets_alone(fitted, users):
     rows = fitted.recommend_all(2, users=[users[3], "stranger"], seen=True)
     assert rows["user"].to_list() == [users[3]] * 2 + ["stranger"] * 2
     assert fitted.recommend_all(2, users=[]).height == 0
-
-
-def test_searches_take_any_words_and_bring_the_nearest_first(fitted):
-    for words in (",", " ;, ", "   "):
-        assert fitted.recommend(likes=words, n=3).height == 3
-        assert len(fitted.search(words, 3)) == 3
-    assert fitted.search("sushi and sashimi", 10)[:3] == fitted.search("sushi and sashimi", 3)
 
 
 def test_a_new_item_is_found_by_its_description(live, users):
