@@ -222,7 +222,7 @@ def summaries(recommender: Recommender, files: InputFiles, count: int) -> dict[s
 
 def training_results(recommender: Recommender, files: InputFiles) -> dict[str, Any]:
     """Metrics, thresholds and feature names; keys of the store, which must not change."""
-    evaluation, features = recommender.evaluation, recommender.state.online.features
+    evaluation, features = recommender.saved.evaluation, recommender.state.online.features
     learned = {
         "scores": evaluation.metrics,
         "threshold": evaluation.threshold,

@@ -44,7 +44,7 @@ def front_matter(text):
 
 
 def test_a_saved_model_has_a_card_whose_figures_are_its_metrics(fitted, model, saved):
-    path, metrics = model / "README.md", fitted.evaluation.metrics["mmrec"]
+    path, metrics = model / "README.md", fitted.saved.evaluation.metrics["mmrec"]
     text, card = path.read_text(), ModelCard.load(path)
     data = front_matter(text)
     assert text == str(model_card(fitted.saved)) == str(model_card(saved))
@@ -76,7 +76,7 @@ def test_the_readme_of_a_project_is_not_replaced(fitted, tmp_path):
 
 
 def test_the_operating_point_is_saved_and_in_the_card(fitted, saved, tmp_path):
-    fit, rates = fitted.evaluation, fitted.evaluation.test_rates
+    fit, rates = fitted.saved.evaluation, fitted.saved.evaluation.test_rates
     assert 0 < fit.threshold < 1
     assert saved.evaluation == fit
     text = str(model_card(saved))
@@ -89,8 +89,8 @@ def test_the_operating_point_is_saved_and_in_the_card(fitted, saved, tmp_path):
     evaluation = replace(saved.evaluation, threshold=inf, test_rates=rates)
     again = load_recommender(save_recommender(replace(saved, evaluation=evaluation), tmp_path))
     json.loads((tmp_path / "model.json").read_text(), parse_constant=pytest.fail)
-    assert again.evaluation.threshold == inf
-    assert str(again.evaluation.test_rates.precision) == "nan"
+    assert again.saved.evaluation.threshold == inf
+    assert str(again.saved.evaluation.test_rates.precision) == "nan"
     assert "so nothing is to be recommended" in str(model_card(again))
 
 
@@ -179,7 +179,7 @@ def test_a_pushed_model_comes_back_without_paths_and_pickles(fitted, api, tmp_pa
     again = Recommender.from_pretrained(NAME)
     user = fitted.state.online.ids["user"][0]
     assert again.recommend(user, 5).equals(fitted.recommend(user, 5))
-    assert again.evaluation.threshold == fitted.evaluation.threshold
+    assert again.saved.evaluation.threshold == fitted.saved.evaluation.threshold
     assert again.config.store is None
     assert not sum(map(len, again.saved.reviews.table["photos"]))
     assert not sum(map(len, again.saved.reviews.items["photos"]))

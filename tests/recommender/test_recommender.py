@@ -103,7 +103,7 @@ def test_a_saved_model_answers_as_before(fitted, model, users, items):
     assert again.recommend(users[0], 10).equals(fitted.recommend(users[0], 10))
     assert again.recommend(likes="ramen").equals(fitted.recommend(likes="ramen"))
     assert again.explain(users[0], items[0]) == fitted.explain(users[0], items[0])
-    assert again.evaluation.metrics == fitted.evaluation.metrics
+    assert again.saved.evaluation.metrics == fitted.saved.evaluation.metrics
     assert again.config.store == fitted.config.store
     assert again.saved.notes
     assert again.saved.notes == fitted.saved.notes
@@ -131,7 +131,7 @@ def test_damaged_and_foreign_models_are_refused(fitted, tmp_path):
 
 def test_one_seed_fits_one_model_and_summaries_serve_too(fitted):
     again = Recommender(fitted.config).fit(fitted.saved.reviews)
-    assert again.evaluation.metrics == fitted.evaluation.metrics
+    assert again.saved.evaluation.metrics == fitted.saved.evaluation.metrics
     config = fitted.config.model_copy(update={"annotation": AnnotationConfig(strategy="summary")})
     summarised = Recommender(config).fit(fitted.saved.reviews)
     assert set(summarised.state.online.features.user.vectors) == {"summary"}
@@ -155,7 +155,7 @@ def test_filters_and_the_operating_point_leave_out_items(fitted, users):
     counts = [len(fitted.recommend(users[0], 100, seen=True, max_fpr=bound)) for bound in (0, 0.2, 1)]
     assert counts == sorted(counts)
     assert counts[-1] == len(every_item)
-    threshold, _ = fitted.evaluation.curve.for_max_fpr(0.2)
+    threshold, _ = fitted.saved.evaluation.curve.for_max_fpr(0.2)
     assert (fitted.recommend(users[0], 100, seen=True, max_fpr=0.2)["probability"] >= threshold).all()
 
 

@@ -137,7 +137,7 @@ def evaluate(
 
     recommender = Recommender.load(model)
     like_rating, name = recommender.config.like_rating, recommender.config.ranker.features
-    metrics, title = recommender.evaluation.metrics, f"{model}: test reviews of the fit"
+    metrics, title = recommender.saved.evaluation.metrics, f"{model}: test reviews of the fit"
     if data is not None:
         reviews, seen = read_reviews(data, read).table, recommender.saved.reviews.table
         key = ["user", "item", "rating", "text"]

@@ -78,10 +78,7 @@ def print_table(
     words: Container[int] = (0,),
     caption: str = "",
 ) -> None:
-    """Print a table; the columns in `words` are set to the left, numbers to the right.
-
-    Without any name in the header there is no line for it.
-    """
+    """Print a table; the columns in `words` are set to the left, numbers to the right."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False)
     table.show_header, table.caption = any(header), caption or None
     table.title = Text(title) if title else None  # a plain string would be read as markup

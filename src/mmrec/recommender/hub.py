@@ -19,7 +19,6 @@ from mmrec.config import Config, ReadConfig
 from mmrec.console import escape_text
 from mmrec.encoder.weights import translate_loading_errors
 from mmrec.errors import ConfigError, DataError, MmrecError, ModelError
-from mmrec.evaluation.metrics import FitEvaluation
 from mmrec.features.dataset import Models
 from mmrec.pipeline import open_models
 from mmrec.recommender.persistence import SavedRecommender, load_recommender, save_recommender
@@ -41,11 +40,6 @@ class PersistentModel:
             mend = "call fit(reviews) or load(folder) first"
             raise DataError(f"this Recommender knows nothing yet: {mend}")
         return self._saved
-
-    @property
-    def evaluation(self) -> FitEvaluation:
-        """Metrics on test rows, and from which probability on the model recommends."""
-        return self.saved.evaluation
 
     @classmethod
     def from_saved(cls, saved: SavedRecommender) -> Self:

@@ -65,10 +65,7 @@ class ListScorer:
     def score_pairs(
         self, views: Sequence[np.ndarray], inputs: RankerInputs | None = None
     ) -> np.ndarray:
-        """(n,) probabilities for (n,) `views` of users and of items, then of their text.
-
-        `inputs` has the features of users who are not the model's.
-        """
+        """(n,) probabilities for (n,) `views` of users and of items, then of their text."""
         inputs = inputs or self.inputs
         # (2 or 4, n) views in chunks of pairs.
         chunks = torch.split(torch.from_numpy(np.stack(views)), _CHUNK_ROWS, dim=1)

@@ -221,7 +221,7 @@ class Recommender(PersistentModel):
         return 0, RankerInputs(Features(features, online.features.item, row, row))
 
     def _min_probability(self, max_fpr: float | None) -> float:
-        return 0.0 if max_fpr is None else self.evaluation.curve.for_max_fpr(max_fpr)[0]
+        return 0.0 if max_fpr is None else self.saved.evaluation.curve.for_max_fpr(max_fpr)[0]
 
     def add_review(
         self,
@@ -232,10 +232,7 @@ class Recommender(PersistentModel):
         review_id: str,
         note: Note | None = None,
     ) -> None:
-        """Add a live review, which changes its user and its item, known or new, at once.
-
-        The `note` is that of the text, where it has been annotated before.
-        """
+        """Add a live review; `note` is that of its text, where it has been annotated before."""
         note = quotable = note or self.models.annotator.write_notes([text])[0]
         if self.models.quote_annotator is not self.models.annotator:
             (quotable,) = self.models.quote_annotator.write_notes([text])

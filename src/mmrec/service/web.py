@@ -56,7 +56,7 @@ def home(
     else:
         cards = service.recommend(form.user, n=12, why=True, **options)
     with service.recommender() as recommender:
-        _, shown = recommender.evaluation.curve.for_max_fpr(max_fpr)
+        _, shown = recommender.saved.evaluation.curve.for_max_fpr(max_fpr)
     values = {"form": form, "cards": cards, "photos": service.photos, "shown": shown}
     if request.headers.get("x-fragment") == "list":
         return _render("list.html.jinja", **values)
