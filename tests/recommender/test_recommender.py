@@ -82,9 +82,7 @@ def test_contributions_add_up_and_quotes_are_sentences_of_reviews(fitted, users)
     assert why.base == pytest.approx(float(fitted.predict(["stranger"], ["unknown"])[0]), abs=1e-6)
     assert sum(why.contributions.values()) == pytest.approx(why.probability - why.base, abs=1e-6)
     assert list(why.contributions) == list(KNOWLEDGE_GROUPS)
-    texts = dict(
-        zip(fitted.saved.reviews.table["review_id"], fitted.saved.reviews.table["text"], strict=True)
-    )
+    texts = dict(fitted.saved.reviews.table.select("review_id", "text").rows())
     assert why.quotes
     assert all(quote.text in texts[quote.review_id] for quote in why.quotes)
     assert len({quote.review_id for quote in why.quotes}) == len(why.quotes)

@@ -69,7 +69,7 @@ def _print_estimates(estimates: dict[str, dict[str, Any]], model: str) -> None:
         rows.append([strategy, "total", "", "", "", price])
     header = ["strategy", "task", "calls", "tokens in", "tokens out", "US$"]
     print_table(header, rows, f"Estimate for {model}", words=(0, 1))
-    console.print("Tokens are estimates. Stored answers are not counted. No model was called.")
+    console.print("Estimates, without stored answers. No model was called.")
 
 
 def _print_summary(result: dict[str, Any]) -> None:

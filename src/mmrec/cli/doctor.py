@@ -81,7 +81,7 @@ def _presence() -> Iterator[tuple[str, bool, str, str]]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     yield "machine", True, machine, ""
     yield "python", True, f"{platform.python_version()}; {versions}", ""
-    yield "bf16", has_fast_bf16(), "native on this processor", "not native on this processor"
+    yield "bf16", has_fast_bf16(), "native on this processor", "not native here"
     yield "CUDA", bool(gpu), gpu, "no GPU; everything runs without one"
     yield "language", True, "--llm builtin (extractive, no language model)", ""
     # OpenAI's server is not called: that would need a valid key, and may cost money.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mmrec.experiments.checkpoint import Checkpoint
     from mmrec.experiments.report.html import ResultTable
 
-Seeds = Annotated[int, Parameter(validator=Number(gte=1), help="Number of seeds, from --seed on.")]
+Seeds = Annotated[int, Parameter(validator=Number(gte=1), help="Number of seeds, from --seed.")]
 
 
 def reproduce(

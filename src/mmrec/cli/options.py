@@ -26,8 +26,8 @@ stdout = Console(highlight=False)
 # Parameters that several commands share.
 Data = Annotated[Path, Parameter(help="JSON, JSON lines, CSV (all also .gz) or Parquet.")]
 Model = Annotated[Path, Parameter(help="Folder that `mmrec fit` wrote.")]
-StorePath = Annotated[Path | None, Parameter(help="Database of results, unless the default one.")]
-AsJson = Annotated[bool, Parameter("--json", negative=(), help="Print one JSON object instead.")]
+StorePath = Annotated[Path | None, Parameter(help="Database, unless the default one.")]
+AsJson = Annotated[bool, Parameter("--json", negative=(), help="Print JSON instead.")]
 
 
 def _make_flags() -> None:
