@@ -35,10 +35,7 @@ class Quote:
 
 
 class Catalog:
-    """Items by code, with live reviews, and searches in the texts about items and by users.
-
-    `dataset` has the reviews of the `saved` recommender.
-    """
+    """Items by code, with live reviews, and searches in the texts about items and by users."""
 
     def __init__(
         self, saved: SavedRecommender, dataset: Dataset, online: OnlineState, encoder: Encoder
@@ -181,10 +178,7 @@ class Catalog:
     def candidates(
         self, query: str | None, categories: Sequence[str], prices: Sequence[str], n: int
     ) -> np.ndarray:
-        """Sorted codes of the items that a list of n is chosen from.
-
-        They have one of the categories and one of the prices, and are near to the query, if given.
-        """
+        """Sorted codes of the items that a list of n is chosen from, near to the query if given."""
         items = np.arange(len(self._items))
         if categories:
             codes = np.flatnonzero(np.isin(self._vocabulary, categories))

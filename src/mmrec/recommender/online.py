@@ -1,8 +1,7 @@
 """Online state: users and items with live reviews, updated at once, without training.
 
-A live review is added to the sums of its user and its item, and their features are built again.
-Mixed effects, which are fitted on all reviews, are updated where the review touches them: one
-step of the same regression, which the next `fit` solves for all reviews together.
+Mixed effects, which are fitted on all reviews, are updated where a review touches them: one step of
+the same regression, which the next `fit` solves for all reviews together.
 """
 
 from __future__ import annotations

@@ -74,10 +74,7 @@ class Recommender(PersistentModel):
         reviews: Reviews,
         other_metrics: dict[str, Metrics] | None = None,
     ) -> Self:
-        """Use a trained model, and know all reviews, also those that training filtered out.
-
-        `other_metrics` are of models that it was compared with, on the same test rows.
-        """
+        """Use a trained model, and know all reviews, also those that training filtered out."""
         dataset = result.prepared.dataset
         if len(dataset) != len(reviews):
             dataset = Dataset.from_reviews(reviews, self.models, self.config)
