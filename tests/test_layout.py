@@ -101,14 +101,6 @@ def test_the_top_of_the_package_is_small():
     assert all(getattr(mmrec, name) for name in mmrec.__all__)
 
 
-def test_importing_the_recommender_loads_no_experiment():
-    script = "import json, sys, mmrec.recommender.recommender; print(json.dumps([*sys.modules]))"
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    loaded = json.loads(run.stdout)
-    assert "mmrec.recommender.recommender" in loaded
-    assert [name for name in loaded if name.startswith("mmrec.experiments")] == []
-
-
 def test_a_fit_calls_into_few_files_and_training_into_fewer(minilm, tmp_path):
     data = write_sample_city(tmp_path / "city", users=30, items=12, reviews=200)
     output = tmp_path / "called.json"
