@@ -127,7 +127,9 @@ def test_damaged_and_foreign_models_are_refused(fitted, tmp_path):
     assert Recommender.load(folder).config.store is None
 
 
-def test_a_model_of_summaries_serves_too(fitted):
+def test_one_seed_fits_one_model_and_summaries_serve_too(fitted):
+    again = Recommender(fitted.config).fit(fitted.saved.reviews)
+    assert again.saved.evaluation.metrics == fitted.saved.evaluation.metrics
     config = fitted.config.model_copy(update={"annotation": AnnotationConfig(strategy="summary")})
     summarised = Recommender(config).fit(fitted.saved.reviews)
     assert set(summarised.state.online.features.user.vectors) == {"summary"}
