@@ -89,8 +89,8 @@ def test_the_operating_point_is_saved_and_in_the_card(fitted, saved, tmp_path):
     evaluation = replace(saved.evaluation, threshold=inf, test_rates=rates)
     again = load_recommender(save_recommender(replace(saved, evaluation=evaluation), tmp_path))
     json.loads((tmp_path / "model.json").read_text(), parse_constant=pytest.fail)
-    assert again.saved.evaluation.threshold == inf
-    assert str(again.saved.evaluation.test_rates.precision) == "nan"
+    assert again.evaluation.threshold == inf
+    assert str(again.evaluation.test_rates.precision) == "nan"
     assert "so nothing is to be recommended" in str(model_card(again))
 
 
