@@ -210,7 +210,7 @@ def summaries(recommender: Recommender, files: InputFiles, count: int) -> dict[s
     """Summaries of the first users and items by the paper's strategy."""
     config = files.config("summary")
     models = open_models(config, store=recommender.models.store)
-    dataset = Dataset.from_reviews(recommender.reviews, models, config)
+    dataset = Dataset.from_reviews(recommender.saved.reviews, models, config)
     data, results = dataset.data, {}
     kinds = ("item", data.items, data.item), ("user", data.users, data.user)
     for kind, names, codes in kinds:
@@ -222,7 +222,7 @@ def summaries(recommender: Recommender, files: InputFiles, count: int) -> dict[s
 
 def training_results(recommender: Recommender, files: InputFiles) -> dict[str, Any]:
     """Metrics, thresholds and feature names; keys of the store, which must not change."""
-    evaluation, features = recommender.evaluation, recommender.state.online.features
+    evaluation, features = recommender.saved.evaluation, recommender.state.online.features
     learned = {
         "scores": evaluation.metrics,
         "threshold": evaluation.threshold,

@@ -1,7 +1,5 @@
 """The layout of the package: which module may import which, and how many files one command calls into."""
 
-from __future__ import annotations
-
 import ast
 import json
 import os
@@ -101,14 +99,6 @@ def test_the_top_of_the_package_is_small():
     assert len([*PACKAGE.glob("*.py")]) <= 12
     assert len(mmrec.__all__) <= 12
     assert all(getattr(mmrec, name) for name in mmrec.__all__)
-
-
-def test_importing_the_recommender_loads_no_experiment():
-    script = "import json, sys, mmrec.recommender.recommender; print(json.dumps([*sys.modules]))"
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    loaded = json.loads(run.stdout)
-    assert "mmrec.recommender.recommender" in loaded
-    assert [name for name in loaded if name.startswith("mmrec.experiments")] == []
 
 
 def test_a_fit_calls_into_few_files_and_training_into_fewer(minilm, tmp_path):

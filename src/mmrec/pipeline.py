@@ -13,8 +13,7 @@ from mmrec.config import Config
 from mmrec.data.schema import Reviews, Split, filter_reviews, split_reviews
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
-from mmrec.evaluation import metrics as evaluation
-from mmrec.evaluation.metrics import FitEvaluation, Metrics
+from mmrec.evaluation import metrics
 from mmrec.evidence.policies import Evidence
 from mmrec.features.builder import FeatureBuilder, build_features
 from mmrec.features.dataset import Dataset, Models
@@ -22,57 +21,39 @@ from mmrec.features.tables import Features, dense_columns
 from mmrec.llm.annotator import Annotator, CallPlan
 from mmrec.llm.cost import Budget
 from mmrec.llm.factory import open_language_model
+from mmrec.ranker import training
 from mmrec.ranker.dlrm import Ranker, RankerShape
 from mmrec.ranker.inputs import RankerInputs, Shard, TrainingRun, TrainingTask
 from mmrec.ranker.linear import fit_linear
-from mmrec.ranker.training import (
-    StackTrainer,
-    TrainingHistory,
-    class_weights,
-    predict_logits,
-    remove_class_weights,
-)
+from mmrec.ranker.training import TrainingHistory
 from mmrec.vision.captioner import open_captioner
 from mmrec.vision.image_features import ImageEncoder
 
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Reviews that are split, with their labels and their evidence.
-
-    Attributes:
-        reviews, dataset: n reviews; under `filtered_rows` also those that are evidence alone.
-        evidence: which reviews the features of every row may be made of.
-        label: (n,) bool, whether the review is a like.
-        config: all settings; `ranker.features` names the model that is trained on the data.
-    """
+    """n reviews that are split; under `filtered_rows` also those that are evidence alone."""
 
     reviews: Reviews
     dataset: Dataset
     split: Split
-    evidence: Evidence
-    label: np.ndarray
-    config: Config
+    evidence: Evidence  # which reviews the features of every row may be made of
+    label: np.ndarray  # (n,) bool, whether the review is a like
+    config: Config  # `ranker.features` names the model that is trained on the data
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained ranker with the builder of its features.
-
-    Attributes:
-        ranker: computes logits, which are shifted by the class weights of the loss.
-        class_weights: of (dislike, like).
-        history: of each step of training, by run.
-    """
+    """A trained ranker with the builder of its features."""
 
     builder: FeatureBuilder
-    ranker: Ranker
-    class_weights: tuple[float, float]
-    history: dict[str, list[TrainingHistory]]
+    ranker: Ranker  # computes logits, which are shifted by the class weights of the loss
+    class_weights: tuple[float, float]  # of dislike and like
+    history: dict[str, list[TrainingHistory]]  # of each step of training, by run
 
     def probability(self, logit: np.ndarray) -> np.ndarray:
         """(B,) probability of a like from (R, B) logits, averaged over runs."""
-        return remove_class_weights(logit.astype(np.float64).mean(0), self.class_weights)
+        return training.remove_class_weights(logit.astype(np.float64).mean(0), self.class_weights)
 
 
 @dataclass(frozen=True)
@@ -90,20 +71,21 @@ class TrainingResult:
         operating, valid = self.prepared.config.operating, self.prepared.split.valid
         rows = self.prepared.label[valid], self.probability[valid]
         if operating.min_tpr is not None:
-            return evaluation.choose_threshold(*rows, "min_tpr", operating.min_tpr)
-        return evaluation.choose_threshold(*rows, "max_fpr", operating.max_fpr)
+            return metrics.choose_threshold(*rows, "min_tpr", operating.min_tpr)
+        return metrics.choose_threshold(*rows, "max_fpr", operating.max_fpr)
 
-    def evaluate(self, other_metrics: dict[str, Metrics] | None = None) -> FitEvaluation:
+    def evaluate(
+        self, other_metrics: dict[str, metrics.Metrics] | None = None
+    ) -> metrics.FitEvaluation:
         """Evaluate on test rows; the metrics of other models on these rows are put beside."""
         label, split = self.prepared.label, self.prepared.split
-        name = self.prepared.config.ranker.features
-        test_label, test_probability = label[split.test], self.probability[split.test]
-        metrics = evaluation.evaluate(test_label, test_probability, self.model.class_weights)
-        return FitEvaluation(
-            metrics={**(other_metrics or {}), name: metrics},
+        test = label[split.test], self.probability[split.test]
+        scores = metrics.evaluate(*test, self.model.class_weights)
+        return metrics.FitEvaluation(
+            metrics={**(other_metrics or {}), self.prepared.config.ranker.features: scores},
             threshold=self.threshold,
-            test_rates=evaluation.rates_at_threshold(test_label, test_probability, self.threshold),
-            curve=evaluation.threshold_curve(label[split.valid], self.probability[split.valid]),
+            test_rates=metrics.rates_at_threshold(*test, self.threshold),
+            curve=metrics.threshold_curve(label[split.valid], self.probability[split.valid]),
         )
 
 
@@ -112,9 +94,9 @@ def open_models(
 ) -> Models:
     """Name the configured models; weights are loaded, and servers called, when first needed.
 
-    With a `plan` no language model is called: the calls are counted in it. With `batch` calls are
-    submitted as batch jobs, whose results are collected later. `store` replaces that of the
-    settings. Raises a ConfigError for a model's name that cannot be understood.
+    With a `plan` no language model is called: the calls are counted in it. With `batch` they are
+    submitted as batch jobs, whose results are collected later. A ConfigError is raised for a
+    model's name that cannot be understood.
     """
     language, annotation = config.language, config.annotation
     store = store or Store(config.store or default_store_path(), retry=language.retry_failed)
@@ -174,13 +156,13 @@ def train_model(prepared: PreparedData) -> TrainingResult:
     """Build the features of the model that `prepared.config` names, and train it."""
     config, label = prepared.config, prepared.label
     builder, features = build_features(prepared.dataset, prepared.evidence, config)
-    weights = class_weights(label[prepared.split.train], config.training.loss)
+    weights = training.class_weights(label[prepared.split.train], config.training.loss)
     repeats = config.ranker.ensemble if config.ranker.features == "mmrec" else 1
     seeds = np.random.SeedSequence(config.seed).generate_state(repeats)
     runs = [TrainingRun(int(seed), config.ranker.dropout, weights) for seed in seeds]
     ranker, history = train_runs(builder, features, label, prepared.split, runs)
     model = TrainedModel(builder, ranker, weights, history)
-    logits = predict_logits(ranker, RankerInputs(features), np.arange(len(label)))
+    logits = training.predict_logits(ranker, RankerInputs(features), np.arange(len(label)))
     return TrainingResult(prepared, model, features, model.probability(logits))
 
 
@@ -193,9 +175,8 @@ def train_runs(
 ) -> tuple[Ranker, dict[str, list[TrainingHistory]]]:
     """Train runs of one model side by side, on a Ray cluster if the builder's `config` says so.
 
-    They learn the (n,) labels of train rows from features that the builder made; rows of valid (or
-    of test, the paper's way) select the epoch. Returns the stack of runs, and the history of each
-    step of training by run.
+    They learn (n,) labels from the builder's features. Returns the stack of runs, and the history
+    of each step of training by run.
     """
     config, shape = builder.config, _ranker_shape(builder, features, len(runs))
 
@@ -206,7 +187,7 @@ def train_runs(
         return ranker
 
     # Workers are sent this function, so it must not need the builder: its effects are large.
-    def train(shard: Shard) -> tuple[Ranker, dict[str, list[TrainingHistory]]]:
+    def train(shard: Shard) -> tuple[bytes, dict[str, list[TrainingHistory]]]:
         ranker, inputs = untrained_ranker(), RankerInputs(features)
         test_rows = split.test if config.training.select == "test" else None
         task = TrainingTask(inputs, label, split.train, split.valid, test_rows)
@@ -214,19 +195,16 @@ def train_runs(
         if ranker.linear is not None:
             effects = np.isin(dense_columns(features), ["user rating effect", "item rating effect"])
             fit_linear(ranker, runs, task, effects)
-        trainer = StackTrainer(ranker, runs, task, config.training, config.seed, shard)
-        return ranker, trainer.train(config.ranker.reduction)
-
-    def train_remotely(shard: Shard) -> tuple[bytes, dict[str, list[TrainingHistory]]]:
-        ranker, history = train(shard)
+        trainer = training.StackTrainer(ranker, runs, task, config.training, config.seed, shard)
+        history = trainer.train(config.ranker.reduction)
         return save(ranker.state_dict()), history
 
-    if config.engine.engine != "ray":
-        return train(Shard())
-    from mmrec.distributed.training import train_on_workers  # an extra
+    if config.engine.engine == "ray":
+        from mmrec.distributed.training import train_on_workers  # an extra
 
-    batch_size = config.training.batch_size
-    weights, history = train_on_workers(config.engine, batch_size, train_remotely)
+        weights, history = train_on_workers(config.engine, config.training.batch_size, train)
+    else:
+        weights, history = train(Shard())
     ranker = untrained_ranker()
     ranker.load_state_dict(load(weights))
     return ranker.eval(), history

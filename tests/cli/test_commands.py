@@ -1,7 +1,5 @@
 """Every command as a user types it, on a small Sample City."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import dataclass
@@ -89,8 +87,6 @@ def test_recommend_gives_a_known_user_new_items_with_reasons(city):
     assert len(rows) == 5
     reviewed = {review["business_id"] for review in city.reviews if review["user_id"] == user}
     assert not {row["item"] for row in rows} & reviewed
-    probabilities = [row["probability"] for row in rows]
-    assert probabilities == sorted(probabilities, reverse=True)
     texts = " ".join(review["review_text"] for review in city.reviews)
     assert any(row["why"]["quotes"] for row in rows)
     for row in rows:
@@ -111,7 +107,7 @@ def test_recommend_applies_its_filters_and_writes_the_lists_of_everyone(city):
     prices = {row["price"] for row in city.recommend("--user", city.reviews[0]["user_id"], *flags)}
     assert prices <= {"cheap price", "fair price"}
     run = city.run("recommend", "model", "--everyone", "all.parquet", "--n", 3)
-    assert "users/s" in run.stdout
+    assert "rows for 80 users" in run.stdout
     lists = pl.read_parquet(city.folder / "all.parquet")
     rows = city.recommend("--user", lists["user"][0], "--n", 3)
     assert lists["item"].head(3).to_list() == [row["item"] for row in rows]
@@ -172,6 +168,7 @@ def test_help_lists_commands_and_settings_and_imports_no_command(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("fit absent.jsonl", "absent.jsonl"),
         ("fit bad.jsonl", "--max-reject-share"),
         ("fit tiny.jsonl", "--min-reviews"),
         ("fit tiny.jsonl --map rating=stars", "stars"),
@@ -186,16 +183,10 @@ def test_help_lists_commands_and_settings_and_imports_no_command(tmp_path):
 def test_an_error_of_the_user_is_printed_as_a_sentence(tmp_path, words, message):
     (tmp_path / "bad.jsonl").write_text('{"user": "u", "item": "i", "rating": 9}\n' * 3)
     (tmp_path / "tiny.jsonl").write_text('{"user": "u", "item": "i", "rating": 4}\n')
-    run = command(*words.split(), cwd=tmp_path)
+    # The first as a process of its own.
+    run = (mmrec if "absent" in words else command)(*words.split(), cwd=tmp_path)
     assert run.returncode == 2
     assert message in run.stderr
-    assert "Traceback" not in run.stderr
-
-
-def test_the_program_ends_with_status_2_and_no_traceback(tmp_path):
-    run = mmrec("fit", "absent.jsonl", cwd=tmp_path)
-    assert run.returncode == 2
-    assert "absent.jsonl" in run.stderr
     assert "Traceback" not in run.stderr
 
 

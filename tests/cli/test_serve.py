@@ -1,7 +1,5 @@
 """`mmrec serve` as a process: what it refuses, and what it leaves alone."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

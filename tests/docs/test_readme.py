@@ -1,7 +1,5 @@
 """The README's own commands and Python lines, as they stand in the file."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -15,8 +15,9 @@ ITEMS = 30
 EQUAL = (0.5, 0.5)
 
 
-def random_features(factors=4):
-    return toy_features(200, np.random.default_rng(1), factors=factors)
+@pytest.fixture
+def features():
+    return toy_features(200, np.random.default_rng(1), factors=4)
 
 
 def random_model(features, *, linear=True, inactive=()):
@@ -43,7 +44,7 @@ def probabilities(model, features, user):
 @pytest.mark.parametrize("factors", [0, 4])
 @pytest.mark.parametrize(("linear", "inactive"), [(False, ()), (True, ()), (True, (0, 2)), (True, (0, 1, 2))])
 def test_lists_agree_with_the_ranker(linear, inactive, factors):
-    features = random_features(factors)
+    features = toy_features(200, np.random.default_rng(1), factors=factors)
     model = random_model(features, linear=linear, inactive=inactive)
     scorer = ListScorer(model, features)
     for user in (0, 7, features.user.unknown_index):
@@ -55,8 +56,7 @@ def test_lists_agree_with_the_ranker(linear, inactive, factors):
         assert expected[codes] == pytest.approx(probability, abs=1e-6)
 
 
-def test_a_list_has_only_likely_candidates_that_are_not_excluded():
-    features = random_features()
+def test_a_list_has_only_likely_candidates_that_are_not_excluded(features):
     scorer = ListScorer(random_model(features), features)
     best, probability = scorer.top_items(3, 10)
     assert best.tolist() == scorer.top_items(3, ITEMS)[0][:10].tolist()
@@ -73,8 +73,7 @@ def test_a_list_has_only_likely_candidates_that_are_not_excluded():
 
 
 @pytest.mark.parametrize("inactive", [(), (0, 1, 2)])
-def test_changed_and_added_items_are_scored_anew(inactive):
-    features = random_features()
+def test_changed_and_added_items_are_scored_anew(features, inactive):
     model = random_model(features, inactive=inactive)
     scorer = ListScorer(model, features)
     ranked = scorer.top_items(5, ITEMS)[0]
@@ -93,8 +92,7 @@ def test_changed_and_added_items_are_scored_anew(inactive):
     assert probability[codes == ITEMS] == pytest.approx([expected], abs=1e-6)
 
 
-def test_pairs_are_scored_in_chunks_of_any_size(monkeypatch):
-    features = random_features()
+def test_pairs_are_scored_in_chunks_of_any_size(features, monkeypatch):
     scorer = ListScorer(random_model(features), features)
     views = (np.arange(30), np.arange(30) % 20)
     together, ranked = scorer.score_pairs(views), scorer.top_items(4, ITEMS)[0].tolist()

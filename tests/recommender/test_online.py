@@ -30,9 +30,9 @@ def test_a_live_review_changes_features_as_a_fit_does(fitted, online, is_new):
     codes = online.add_review(names["user"], names["item"], 2.0, TEXT, note)
     # The same reviews and one more, from the start.
     row = names | {"rating": 2.0, "text": TEXT, "photos": [], "review_id": "live", "time": None}
-    table = fitted.reviews.table
+    table = fitted.saved.reviews.table
     table = pl.concat([table, pl.DataFrame([row | {"captions": []}], schema=table.schema)])
-    dataset = Dataset.from_reviews(replace(fitted.reviews, table=table), fitted.models, fitted.config)
+    dataset = Dataset.from_reviews(replace(fitted.saved.reviews, table=table), fitted.models, fitted.config)
     builder, data = fitted.saved.model.builder.refit(dataset), dataset.data
     kinds = ("user", data.user, data.users), ("item", data.item, data.items)
     for live, code, (kind, entity, ids) in zip(

@@ -11,9 +11,8 @@ ITEMS, SIZE = 50, 8
 
 def entities(gist: np.ndarray):
     none = np.zeros((len(gist), 0), dtype=np.int64)
-    return EntityFeatures(
-        (), none.astype(np.float32), {"gist": gist.astype(np.float16)}, {"gist": gist.any(1)}, none
-    )
+    vectors, present = {"gist": gist.astype(np.float16)}, {"gist": gist.any(1)}
+    return EntityFeatures((), none.astype(np.float32), vectors, present, none)
 
 
 @pytest.fixture
@@ -81,9 +80,8 @@ def test_texts_and_the_nearest_labels_count_equally_in_a_query():
     phrases = ["noodles", "ramen"]
     similarity = query_similarity(phrases, space, labels, codes, _FixedEncoder())
     expected = standardised([1, 0.2, 0, 0.2]) + standardised([1, 0, 0, 0])
-    expected += sum(
-        standardised(space.similarity(vector - space.mean)) for vector in ((1, 0.2, 0), (1, 0, 0))
-    )
+    for vector in ((1, 0.2, 0), (1, 0, 0)):
+        expected += standardised(space.similarity(vector - space.mean))
     assert similarity == pytest.approx(expected, abs=5e-3)
     # The paper's baseline has no labels.
     bare = query_similarity(["ramen"], space, [], np.zeros((4, 0), dtype=int), _FixedEncoder())

@@ -23,12 +23,12 @@ app.command("mmrec.cli.fit:fit", help="Train on reviews; save a model and a repo
 app.command("mmrec.cli.annotate:annotate", help="Annotate reviews with a language model.")
 app.command("mmrec.cli.fit:evaluate", help="Measure a saved model.")
 app.command("mmrec.cli.experiments:reproduce", help="Repeat the paper's experiment.")
-app.command("mmrec.cli.experiments:ablate", help="Measure what each group of features adds.")
-app.command("mmrec.cli.experiments:sweep", help="Train with several values of one setting.")
+app.command("mmrec.cli.experiments:ablate", help="Measure what groups of features add.")
+app.command("mmrec.cli.experiments:sweep", help="Train with several values of a setting.")
 app.command("mmrec.cli.recommend:recommend", help="Recommend items to known or new users.")
 app.command("mmrec.cli.serve:serve", help="Serve a saved model: web pages and an API.")
 app.command("mmrec.cli.doctor:doctor", help="Check what this machine can run.")
-app.command("mmrec.cli.store:store_app", name="store", help="Manage stored results of slow calls.")
+app.command("mmrec.cli.store:store_app", name="store", help="Manage stored results.")
 _photos = App(name="photos", help="Manage photos that the data name by URL.")
 _photos.command("mmrec.cli.photos:fetch", help="Download photos.")
 app.command(_photos)
@@ -50,6 +50,6 @@ def main(arguments: list[str] | None = None) -> None:
         console.print(f"[bold red]mmrec:[/] {escape(str(error))}")
         sys.exit(2)
     except KeyboardInterrupt:
-        message = "stopped; results so far are stored, and the same command continues from there"
+        message = "stopped; results are stored, and the same command continues from there"
         print(f"\n{message}", file=sys.stderr)
         sys.exit(130)  # 128 and the number of SIGINT, as shells expect

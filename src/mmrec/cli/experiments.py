@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from mmrec.experiments.checkpoint import Checkpoint
     from mmrec.experiments.report.html import ResultTable
 
-_SEEDS_HELP = "Number of splits, evidence and trainings, from --seed on."
-Seeds = Annotated[int, Parameter(validator=Number(gte=1), help=_SEEDS_HELP)]
+Seeds = Annotated[int, Parameter(validator=Number(gte=1), help="Number of seeds, from --seed.")]
 
 
 def reproduce(

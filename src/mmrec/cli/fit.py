@@ -15,8 +15,6 @@ from mmrec.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from mmrec.evaluation.metrics import Metrics
-    from mmrec.experiments.compare import Comparison
-    from mmrec.features.audit import Audit
 
 
 def fit(
@@ -32,7 +30,6 @@ def fit(
 
     Trains the paper's two models (`baseline`, `proposed`) and ours (`mmrec`), prints their metrics
     beside those of simple baselines on test reviews, and saves the model that --features names.
-    Test reviews are used neither for training nor for any choice.
 
     Args:
         out: folder for the model and report.html.
@@ -71,7 +68,7 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, json: AsJson = False) -> No
     result = _train_and_save(data, out, config, names, quiet=json)
     # The saved model, as a user would load it.
     recommender = Recommender.load(out)
-    user = recommender.reviews.table["user"].mode().sort()[0]
+    user = recommender.saved.reviews.table["user"].mode().sort()[0]
     rows = recommender.recommend(user, 10)
     if json:
         print_json({**result, "user": user, "recommendations": rows.to_dicts()})
@@ -84,7 +81,7 @@ def _train_and_save(
     data: Path, folder: Path, config: Config, names: list[str], quiet: bool, peers: bool = False
 ) -> dict[str, Any]:
     """Do what `fit` does, and return what it prints as JSON."""
-    from mmrec.experiments.compare import assess, compare
+    from mmrec.experiments.compare import assess, audit_features, compare
     from mmrec.experiments.report.fit_report import write_report
     from mmrec.experiments.report.html import command_line
     from mmrec.pipeline import open_models
@@ -93,12 +90,10 @@ def _train_and_save(
     reviews, models = load_reviews(data, config, folder), open_models(config)
     comparison = compare(reviews, config, models, names, trained_baselines=peers)
     assessment = assess(comparison)
-    audits = _audit(comparison, config.seed)
+    audits = audit_features(comparison)
     if not quiet:
-        test_count = len(comparison.prepared.split.test)
-        _print_scores(
-            comparison.metrics, f"{data}: {test_count:,} test reviews, seed {config.seed}"
-        )
+        title = f"{data}: {len(comparison.prepared.split.test):,} test reviews, seed {config.seed}"
+        _print_scores(comparison.metrics, title)
     point = assessment.operating_points[config.ranker.features]
     advice = "no threshold keeps the bound on validation reviews; raise --max-fpr"
     if point["threshold"] <= 1:
@@ -118,24 +113,6 @@ def _train_and_save(
     result |= {"report": str(page), "reviews": len(reviews), "rejected": reviews.rejects.height}
     result |= {"test": comparison.metrics, "assessment": assessment.as_dict(), "audit": outcomes}
     return result | {"remarks": comparison.remarks, "seconds": comparison.seconds}
-
-
-def _audit(comparison: Comparison, seed: int, row_count: int = 200) -> dict[str, Audit]:
-    """Audit each model's features on randomly drawn rows."""
-    import numpy as np
-
-    from mmrec.features.audit import audit
-
-    prepared = comparison.prepared
-    split = prepared.split
-    rows = np.concatenate([split.train, split.valid, split.test])
-    # A sample, since every audited row is built anew from its own reviews.
-    sample = np.random.default_rng(seed).permutation(rows)[:row_count]
-    audits = {}
-    for name, trained in comparison.trained.items():
-        made = trained.model.builder, trained.features
-        audits[name] = audit(prepared.dataset, split, prepared.evidence, *made, sample)
-    return audits
 
 
 def evaluate(
@@ -160,9 +137,9 @@ def evaluate(
 
     recommender = Recommender.load(model)
     like_rating, name = recommender.config.like_rating, recommender.config.ranker.features
-    metrics, title = recommender.evaluation.metrics, f"{model}: test reviews of the fit"
+    metrics, title = recommender.saved.evaluation.metrics, f"{model}: test reviews of the fit"
     if data is not None:
-        reviews, seen = read_reviews(data, read).table, recommender.reviews.table
+        reviews, seen = read_reviews(data, read).table, recommender.saved.reviews.table
         key = ["user", "item", "rating", "text"]
         fresh = reviews.join(seen, on=key, how="anti", maintain_order="left")
         if left_out := reviews.height - fresh.height:

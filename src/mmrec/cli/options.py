@@ -26,8 +26,8 @@ stdout = Console(highlight=False)
 # Parameters that several commands share.
 Data = Annotated[Path, Parameter(help="JSON, JSON lines, CSV (all also .gz) or Parquet.")]
 Model = Annotated[Path, Parameter(help="Folder that `mmrec fit` wrote.")]
-StorePath = Annotated[Path | None, Parameter(help="Database of results, unless the default one.")]
-AsJson = Annotated[bool, Parameter("--json", negative=(), help="Print one JSON object instead.")]
+StorePath = Annotated[Path | None, Parameter(help="Database, unless the default one.")]
+AsJson = Annotated[bool, Parameter("--json", negative=(), help="Print JSON instead.")]
 
 
 def _make_flags() -> None:
@@ -49,13 +49,13 @@ _make_flags()
 
 
 def load_reviews(data: Path, config: Config, folder: Path | None = None) -> Reviews:
-    """Read reviews, and print how many rows were rejected; `rejects.jsonl` in a folder lists them."""
+    """Read reviews, and say which rows were rejected; `rejects.jsonl` in a folder lists all."""
     from mmrec.data import read_reviews
 
     reviews = read_reviews(data, config.read)
     if count := reviews.rejects.height:
         first = reviews.rejects.row(0, named=True)
-        where = f"line {first['line']}: {first['reason']}, and so on; `mmrec fit` lists them all"
+        where = f"line {first['line']}: {first['reason']}, and so on; `mmrec fit` lists all"
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             reviews.rejects.write_ndjson(folder / "rejects.jsonl")
@@ -78,10 +78,7 @@ def print_table(
     words: Container[int] = (0,),
     caption: str = "",
 ) -> None:
-    """Print a table; the columns in `words` are set to the left, numbers to the right.
-
-    Without any name in the header there is no line for it.
-    """
+    """Print a table; the columns in `words` are set to the left, numbers to the right."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False)
     table.show_header, table.caption = any(header), caption or None
     table.title = Text(title) if title else None  # a plain string would be read as markup
@@ -89,14 +86,12 @@ def print_table(
     for column, name in enumerate(header):
         table.add_column(name, justify="left" if column in words else "right", overflow="fold")
     for row in rows:
-        table.add_row(*map(_cell, row))
+        cells: list[Text] = []
+        for value in row:
+            if isinstance(value, int | float):
+                value = format(value, "," if isinstance(value, int) else ",.4f")
+            text = "-" if value is None else str(value)
+            # It may come from reviews or imported files, so terminal codes in it are escaped.
+            cells.append(value if isinstance(value, Text) else Text(escape_text(text, 1000)))
+        table.add_row(*cells)
     stdout.print(table)
-
-
-def _cell(value: Any) -> Text:
-    if isinstance(value, Text):
-        return value
-    if isinstance(value, int | float):
-        value = format(value, "," if isinstance(value, int) else ",.4f")
-    # Texts may come from reviews or imported files, so terminal codes in them are escaped.
-    return Text(escape_text("-" if value is None else str(value), 1000))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -98,25 +97,19 @@ def recommend(model: Model, /, *, options: ListFlags = ListFlags(), json: AsJson
 
 
 def _write_lists(recommender: Recommender, path: Path, options: ListFlags) -> None:
-    start = time.monotonic()
     lists = recommender.recommend_all(**options.model_dump(include={"n", "seen", "max_fpr"}))
-    seconds = max(time.monotonic() - start, 1e-9)
     try:
         lists.write_parquet(path)
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(f"--everyone {path}: cannot be written ({reason})") from error
-    users = recommender.state.online.features.user.unknown_index
-    text = f"{path}: {lists.height:,} rows for {users:,} users, "
-    text += f"of {recommender.state.scorer.size:,} items, in {seconds:.1f} s"
-    stdout.print(f"{text} ({users / seconds:,.0f} users/s)", markup=False)
+    users = len(recommender.state.online.ids["user"])
+    stdout.print(f"{path}: {lists.height:,} rows for {users:,} users", markup=False)
 
 
 def _print_explanation(item: str, explanation: Explanation) -> None:
-    terms = []
-    for name, value in explanation.contributions.items():
-        terms.append(f"{name} {value:+.3f}")
-    total = f"{explanation.probability:.3f} = {explanation.base:.3f} and {', '.join(terms)}"
+    terms = ", ".join(f"{name} {value:+.3f}" for name, value in explanation.contributions.items())
+    total = f"{explanation.probability:.3f} = {explanation.base:.3f} and {terms}"
     # Items and quotes are escaped: rich would read [...] in them as markup.
     stdout.print(f"\n[bold]{escape(item)}[/] {total}")
     if explanation.sentence:

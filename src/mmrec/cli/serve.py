@@ -13,10 +13,7 @@ from mmrec.errors import ConfigError
 
 
 def serve(model: Model, /, *, config: ServeConfig = ServeConfig()) -> None:
-    """Serve a saved model: web pages at `/`, the API under `/v1`, described at `/openapi.json`.
-
-    Unless --database names a database, live reviews are stored in `live.sqlite` in the model's folder.
-    """
+    """Serve a saved model: web pages at `/`, the API under `/v1`, described at `/openapi.json`."""
     from mmrec.cache.store import Store, default_store_path
     from mmrec.recommender.persistence import read_manifest
 

@@ -18,7 +18,7 @@ from mmrec.errors import ConfigError, DataError
 
 store_app = App(name="store", help="Manage stored results of slow or paid calls.")
 
-Kind = Annotated[str | None, Parameter(help="Only results of this kind (see `mmrec store stats`).")]
+Kind = Annotated[str | None, Parameter(help="Only this kind (see `mmrec store stats`).")]
 OfModel = Annotated[str | None, Parameter(help="Only results of this model.")]
 Flag = Annotated[bool, Parameter(negative=())]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import ClassVar, Literal
+from functools import cached_property, reduce
+from operator import add
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -14,10 +15,12 @@ from mmrec.config import Config, VisionConfig
 from mmrec.data.schema import EntityKind, Reviews
 from mmrec.evidence.policies import EvidenceViews
 from mmrec.features.dataset import Dataset, Models
-from mmrec.llm.cost import AnswersPending
+from mmrec.llm.annotator import CallPlan
+from mmrec.llm.cost import AnswersPending, Price
 from mmrec.llm.lexicon import split_sentences
-from mmrec.llm.types import Note, Summary
-from mmrec.pipeline import prepare_data
+from mmrec.llm.openai_client import ChatClient
+from mmrec.llm.types import Note, Summary, Usage
+from mmrec.pipeline import open_models, prepare_data
 from mmrec.vision.openai_captioner import OpenAICaptioner
 
 CAPTION = "caption"
@@ -67,6 +70,36 @@ class AnnotationRun:
     texts: dict[str, list[AnnotatedText]] = field(default_factory=lambda: defaultdict(list))
     failed: Counter[str] = field(default_factory=Counter)  # reasons, with counts
     pending: list[AnswersPending] = field(default_factory=list)  # not given yet
+
+    def summary(self, models: Models) -> dict[str, Any]:
+        """What was annotated by `models`, what it cost, and what is missing."""
+        result: dict[str, Any] = {"model": models.annotator.note_provenance["model"]}
+        for kind, texts in self.texts.items():
+            if kind == "review":
+                result |= {"notes": len(texts), "empty": sum(not note.text for note in texts)}
+            else:
+                result[f"summaries of {kind}s"] = len(texts)
+        costs = []
+        for model in (models.annotator.model, getattr(models.captioner, "client", None)):
+            # Builtin models are no clients, and cost nothing.
+            if isinstance(model, ChatClient):
+                costs.append(model.costs)
+        if costs:
+            usage = sum((cost.usage for cost in costs), Usage())
+            result |= {"calls": sum(cost.calls for cost in costs)}
+            result |= {"tokens_in": usage.input, "tokens_out": usage.output, "dollars": None}
+            if all(cost.price for cost in costs):
+                result["dollars"] = sum(cost.dollars for cost in costs)
+        result |= {"failed": dict(self.failed.most_common()), "pending": None}
+        if self.pending:
+            pending = reduce(add, self.pending)
+            result["pending"] = {
+                "submitted": pending.submitted,
+                "waiting": pending.waiting,
+                "deferred": pending.deferred,
+                "remark": str(pending),
+            }
+        return result
 
 
 def annotated_texts(
@@ -118,3 +151,26 @@ def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> Annota
         except AnswersPending as pending:
             run.pending.append(pending)
     return run
+
+
+def estimate(reviews: Reviews, config: Config, strategy: str, *, batch: bool) -> dict[str, Any]:
+    """Calls and tokens of a strategy by task, and dollars, without what is stored already."""
+    plan, tasks = CallPlan(), {}
+    annotation = config.annotation.model_copy(update={"strategy": strategy})
+    config = config.model_copy(update={"annotation": annotation})
+    models = open_models(config, plan, batch=batch)
+    annotate_reviews(reviews, config, models)
+    dollars: float | None = 0.0
+    for task, calls in plan.calls.items():
+        usage = Usage(input=plan.input_tokens[task], output=plan.output_tokens[task])
+        tasks[task] = {"calls": calls, "tokens_in": usage.input, "tokens_out": usage.output}
+        is_caption = task == CAPTION
+        called = models.captioner.provenance if is_caption else models.annotator.note_provenance
+        provider, model = str(called.get("provider", "")), str(called["model"])
+        price = Price.for_model(provider, model, config.language.llm_price)
+        if price is None or dollars is None:
+            dollars = None  # one unknown price makes the sum unknown
+        else:
+            # Only the language model takes batches, at half the price.
+            dollars += price.cost(usage) / (2 if batch and not is_caption else 1)
+    return {"tasks": tasks, "dollars": dollars}

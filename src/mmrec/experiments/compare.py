@@ -18,6 +18,7 @@ from mmrec.evaluation.metrics import Metrics, evaluate, rates_at_threshold, slic
 from mmrec.evaluation.statistics import Difference
 from mmrec.evidence.policies import EvidenceViews
 from mmrec.experiments import baselines
+from mmrec.features.audit import Audit, audit
 from mmrec.features.dataset import Models
 from mmrec.features.tables import Features
 from mmrec.llm.types import PRICE_TAGS
@@ -202,3 +203,14 @@ def _list_metrics(training: TrainingResult) -> dict[str, ListMetrics]:
         "sampled": sampled_lists(score, task, np.random.default_rng(seed)),
         "full": full_lists(score, task, np.random.default_rng(seed)),
     }
+
+
+def audit_features(comparison: Comparison, row_count: int = 200) -> dict[str, Audit]:
+    """Audit each model's features on randomly drawn rows, since every one is built anew."""
+    data, audits = comparison.prepared, {}
+    rows = np.concatenate([data.split.train, data.split.valid, data.split.test])
+    sample = np.random.default_rng(data.config.seed).permutation(rows)[:row_count]
+    for name, trained in comparison.trained.items():
+        made = trained.model.builder, trained.features
+        audits[name] = audit(data.dataset, data.split, data.evidence, *made, sample)
+    return audits

@@ -35,22 +35,24 @@ class Quote:
 
 
 class Catalog:
-    """Items by code, with live reviews; `dataset` has the reviews of the `saved` one."""
+    """Items by code, with live reviews, and searches in the texts about items and by users."""
 
-    def __init__(self, saved: SavedRecommender, dataset: Dataset, online: OnlineState) -> None:
-        self._dataset, self._online = dataset, online
+    def __init__(
+        self, saved: SavedRecommender, dataset: Dataset, online: OnlineState, encoder: Encoder
+    ) -> None:
+        self._dataset, self._online, self._encoder = dataset, online, encoder
+        self._spaces: dict[str, TextSpace] = {}
         self._vocabulary = [*saved.model.builder.vocabulary]
         # The builtin captioner names colours, which are not worth quoting.
         self._quote_captions = saved.config.vision.captioner != "builtin"
         table = saved.reviews.items
         self._names = dict(zip(table["item"], table["name"], strict=True))
         self._items = online.ids["item"]
-        # By item: ids and notes of live reviews, whose likes and dislikes are their own sentences,
-        # and captions of live photos.
+        # By item: ids and quotable notes of live reviews, and captions of live photos.
         self.live_notes: dict[int, list[tuple[str, Note]]] = defaultdict(list)
         self._live_captions: dict[int, list[str]] = defaultdict(list)
 
-    def update_item(self, item: int, name: str | None, captions: Sequence[str]) -> None:
+    def add_content(self, item: int, name: str | None, captions: Sequence[str]) -> None:
         """Add a name, if any, and captions to an item."""
         if name:
             self._names[self._items[item]] = name
@@ -63,26 +65,6 @@ class Catalog:
         counts = np.bincount(codes, minlength=len(self._vocabulary) + 1)[:-1]
         most = np.argsort(-counts, kind="stable")[:limit]
         return sorted(self._vocabulary[code] for code in most if counts[code])
-
-    def matching_items(self, categories: Sequence[str], prices: Sequence[str]) -> np.ndarray:
-        """Codes of items with one of the categories and one of the prices, if given."""
-        items = np.arange(len(self._items))
-        if categories:
-            codes = np.flatnonzero(np.isin(self._vocabulary, categories))
-            items = items[np.isin(self._online.features.item.categories[items], codes).any(1)]
-        if prices:
-            codes = np.flatnonzero(np.isin(PRICE_TAGS, prices))
-            items = items[np.isin(self._prices(items), codes)]
-        return items
-
-    def labels(self) -> tuple[list[str], np.ndarray]:
-        """The l categories and price tags, and (m, k) positions of the items'."""
-        items, size = np.arange(len(self._items)), len(self._vocabulary)
-        categories = self._online.features.item.categories[items]
-        # Price tags have the codes behind the vocabulary; the last one, "none", is the padding.
-        categories = np.where(categories < size, categories, size + _NO_PRICE)
-        codes = np.column_stack([categories, size + self._prices(items)])
-        return [*self._vocabulary, *PRICE_TAGS[:_NO_PRICE]], codes
 
     def _prices(self, items: np.ndarray) -> np.ndarray:
         """(n,) positions in `PRICE_TAGS` of the tag with most votes."""
@@ -108,20 +90,17 @@ class Catalog:
 
     def named_items(self, text: str) -> list[int]:
         """Codes of items with the text in their name."""
-        codes, lowered = [], text.casefold()
-        for code, item in enumerate(self._items):
-            if lowered in (self._names.get(item) or "").casefold():
-                codes.append(code)
-        return codes
+        names = [(self._names.get(item) or "").casefold() for item in self._items]
+        return [code for code, name in enumerate(names) if text.casefold() in name]
 
-    def photos(self, item: int, limit: int = 12) -> list[tuple[str, str]]:
-        """Path and caption, or "", of photos of the item itself, then of its reviews."""
+    def photos(self, item: int) -> list[tuple[str, str]]:
+        """Path and caption, or "", of a dozen photos of the item itself, then of its reviews."""
         if item >= len(self._dataset.data.items):
             return []
         photos: dict[str, str] = {}
         groups = [self._dataset.photos[row] for row in self._rows(item)]
         for path in chain(self._dataset.item_photos[item], *groups):
-            if len(photos) < limit and Path(path).is_file():
+            if len(photos) < 12 and Path(path).is_file():
                 photos[path] = self.captions.get(path, "")
         return list(photos.items())
 
@@ -164,25 +143,17 @@ class Catalog:
         notes = zip(ids, self._dataset.quotable_notes(rows), strict=True)
         return [*notes, *self.live_notes.get(item, [])]
 
-
-class TextSearch:
-    """Finds items by words, and users and items with similar texts."""
-
-    def __init__(self, online: OnlineState, catalog: Catalog, encoder: Encoder) -> None:
-        self._online, self._catalog, self._encoder = online, catalog, encoder
-        self._spaces: dict[str, TextSpace] = {}
-
     def space(self, name: str) -> TextSpace:
         """Texts about items (`gist`, `likes`), or by `users`; built on first use."""
         if name not in self._spaces:
             features, ids = self._online.features, self._online.ids
-            entities, count = features.item, len(ids["item"])
+            entities, names = features.item, ids["item"]
             if name == "users":
-                entities, count = features.user, len(ids["user"])
-            self._spaces[name] = TextSpace(entities, count, name)
+                entities, names = features.user, ids["user"]
+            self._spaces[name] = TextSpace(entities, len(names), name)
         return self._spaces[name]
 
-    def update(self, item: int, user: int | None) -> None:
+    def update_texts(self, item: int, user: int | None) -> None:
         """Use changed features of an item, and of a user if one is named."""
         features = self._online.features
         for name, space in self._spaces.items():
@@ -193,22 +164,34 @@ class TextSearch:
 
     def rank_items(self, query: str) -> np.ndarray:
         """(m,) codes of all items, those nearest to the words of a query first."""
+        items, size = np.arange(len(self._items)), len(self._vocabulary)
+        categories = self._online.features.item.categories[items]
+        # Labels are the categories, then price tags; the last of these, "none", is the padding.
+        categories = np.where(categories < size, categories, size + _NO_PRICE)
+        codes = np.column_stack([categories, size + self._prices(items)])
+        labels = [*self._vocabulary, *PRICE_TAGS[:_NO_PRICE]]
         # Likes, not gists: a query names what a user wants.
-        space, labels = self.space("likes"), self._catalog.labels()
-        similarity = query_similarity(split_query(query), space, *labels, self._encoder)
+        phrases, space = split_query(query), self.space("likes")
+        similarity = query_similarity(phrases, space, labels, codes, self._encoder)
         return np.argsort(-similarity, kind="stable")
 
     def candidates(
         self, query: str | None, categories: Sequence[str], prices: Sequence[str], n: int
     ) -> np.ndarray:
-        """Sorted codes of the items that a list of n is chosen from."""
-        candidates = self._catalog.matching_items(categories, prices)
-        if not query:
-            return candidates
-        ranked = self.rank_items(query)
-        # The nearest 5% of all items, but enough to choose from.
-        limit = max(2 * n, len(ranked) // 20)
-        return np.sort(ranked[np.isin(ranked, candidates)][:limit])
+        """Sorted codes of the items that a list of n is chosen from, near to the query if given."""
+        items = np.arange(len(self._items))
+        if categories:
+            codes = np.flatnonzero(np.isin(self._vocabulary, categories))
+            items = items[np.isin(self._online.features.item.categories[items], codes).any(1)]
+        if prices:
+            codes = np.flatnonzero(np.isin(PRICE_TAGS, prices))
+            items = items[np.isin(self._prices(items), codes)]
+        if query:
+            ranked = self.rank_items(query)
+            # The nearest 5% of all items, but enough to choose from.
+            limit = max(2 * n, len(ranked) // 20)
+            items = np.sort(ranked[np.isin(ranked, items)][:limit])
+        return items
 
     def neighbors(self, name: str, code: int, n: int) -> list[tuple[str, float]]:
         """Ids of items, or users, with similar texts in a space, and cosines."""

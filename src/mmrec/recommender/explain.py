@@ -20,9 +20,9 @@ KNOWLEDGE_GROUPS = ("your ratings", "your words", "its ratings", "its words and 
 
 
 def shapley_value(values: Mapping[frozenset[Any], float], player: Any) -> float:
-    """Shapley value of a player from the values of all coalitions (Shapley, 1953).
+    """The mean gain when a player joins, over all orders of joining (Shapley, 1953).
 
-    The mean gain when the player joins a coalition, over all orders in which players join.
+    `values` has that of every coalition of players.
     """
     players = max(map(len, values))
     total = 0.0
@@ -40,8 +40,7 @@ class Explanation:
 
     probability: float
     base: float  # the probability of an unknown item for an unknown user
-    contributions: dict[str, float]
-    """Shapley values of `KNOWLEDGE_GROUPS`; their sum is `probability - base`."""
+    contributions: dict[str, float]  # of `KNOWLEDGE_GROUPS`; their sum is `probability - base`
     quotes: list[Quote]  # about the item, those nearest to the user's own words first
     sentence: str = ""  # made of the quotes alone by a language model; "" without one
 
@@ -56,13 +55,13 @@ def with_sentences(
 
 
 class Explainer:
-    """Explains probabilities, and quotes what reviews say about items."""
+    """Explains probabilities, and quotes what reviews say about items, which have codes."""
 
     def __init__(self, catalog: Catalog, scorer: ListScorer, encoder: Encoder) -> None:
         self._catalog, self._scorer, self._encoder = catalog, scorer, encoder
 
     def explain(self, user: int, inputs: RankerInputs, item: int) -> Explanation:
-        """Explain the probability of an item, by code, for a user, by view."""
+        """Explain the probability of an item for a user, who is named by a view of `inputs`."""
         # (16, 4): exact Shapley values need the probability with each set of groups known
         # and the others unknown, from nothing known to everything.
         known = np.array([*product((False, True), repeat=len(KNOWLEDGE_GROUPS))])
@@ -76,24 +75,20 @@ class Explainer:
         contributions: dict[str, float] = {}
         for player, name in enumerate(KNOWLEDGE_GROUPS):
             contributions[name] = shapley_value(values, player)
-        quotes = self._nearest_quotes(user, inputs, item)
-        return Explanation(probability[-1], probability[0], contributions, quotes)
-
-    def _nearest_quotes(self, user: int, inputs: RankerInputs, item: int) -> list[Quote]:
-        """Three quotes of different reviews, nearest to the user's texts or else typical."""
+        # Three quotes of different reviews, nearest to the user's texts or else typical.
         users, direction = inputs.user, None
         for name in ("likes", "gist", "summary", "reviews"):
             if name in users.vectors and users.present[name][user]:
                 direction = users.vectors[name][user].astype(np.float32)  # (d,)
                 break
-        quotes = self._sort(self._catalog.quotes(item), direction)
         nearest: dict[str, Quote] = {}
-        for quote in quotes:
+        for quote in self._sort(self._catalog.quotes(item), direction):
             nearest.setdefault(quote.review_id or quote.text, quote)
-        return list(nearest.values())[:3]
+        quotes = list(nearest.values())[:3]
+        return Explanation(probability[-1], probability[0], contributions, quotes)
 
     def summary_quote(self, item: int) -> Quote | None:
-        """The gist of a review that is nearest to all gists about an item, by code."""
+        """The gist of a review that is nearest to all gists about an item."""
         gists: list[Quote] = []
         for review_id, note in self._catalog.notes(item):
             if note.gist:

@@ -17,10 +17,8 @@ from markupsafe import Markup
 
 from mmrec.config import Config, ReadConfig
 from mmrec.console import escape_text
-from mmrec.data.schema import Reviews
 from mmrec.encoder.weights import translate_loading_errors
 from mmrec.errors import ConfigError, DataError, MmrecError, ModelError
-from mmrec.evaluation.metrics import FitEvaluation
 from mmrec.features.dataset import Models
 from mmrec.pipeline import open_models
 from mmrec.recommender.persistence import SavedRecommender, load_recommender, save_recommender
@@ -39,19 +37,9 @@ class PersistentModel:
     def saved(self) -> SavedRecommender:
         """The model as it was fitted or loaded; a DataError if it has not been."""
         if self._saved is None:
-            problem = "this Recommender knows nothing yet"
-            raise DataError(f"{problem}: call fit(reviews) or load(folder) first")
+            mend = "call fit(reviews) or load(folder) first"
+            raise DataError(f"this Recommender knows nothing yet: {mend}")
         return self._saved
-
-    @property
-    def evaluation(self) -> FitEvaluation:
-        """Metrics on test rows, and from which probability on the model recommends."""
-        return self.saved.evaluation
-
-    @property
-    def reviews(self) -> Reviews:
-        """All reviews that the model was fitted on."""
-        return self.saved.reviews
 
     @classmethod
     def from_saved(cls, saved: SavedRecommender) -> Self:
@@ -95,9 +83,8 @@ class PersistentModel:
         """Publish the model, with the texts and user ids of all reviews, on the Hugging Face hub.
 
         Photos, their paths and addresses of servers are not published; names of models are. If need
-        be, `repo_id` (`owner/name`) is created. It is `private` to its owner, unless everybody can
-        read the reviews with the consent of `public_reviews`; a ConfigError is raised without it.
-        `options` are those of `HfApi.upload_folder`: `commit_message`, `revision` and others.
+        be, `repo_id` (`owner/name`) is created. A ConfigError is raised if it is not `private` and
+        `public_reviews` does not consent to that. `options` are those of `HfApi.upload_folder`.
         Returns the URL of the commit; a ModelError if the hub cannot be reached, or refuses.
         """
         readable = "everybody may read the texts and user ids of the reviews"
@@ -144,11 +131,9 @@ def _without_private_names(saved: SavedRecommender) -> SavedRecommender:
     }
     update = {"config": config.model_copy(update=changes)}
     model = replace(saved.model, builder=saved.model.builder.model_copy(update=update))
-    no_photos = pl.lit([], dtype=pl.List(pl.String)).alias("photos")
-    table = saved.reviews.table.with_columns(no_photos)
-    items = saved.reviews.items.with_columns(no_photos)
-    reviews = replace(saved.reviews, table=table, items=items)
-    return replace(saved, model=model, reviews=reviews)
+    no_photos, reviews = pl.lit([], dtype=pl.List(pl.String)).alias("photos"), saved.reviews
+    table, items = (part.with_columns(no_photos) for part in (reviews.table, reviews.items))
+    return replace(saved, model=model, reviews=replace(reviews, table=table, items=items))
 
 
 def _strip_address(model: str) -> str:
@@ -171,11 +156,9 @@ def model_card(saved: SavedRecommender) -> ModelCard:
     packages = ("mmrec", "torch", "sentence-transformers")
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     # Every value is escaped unless it is marked as safe.
+    loader = PackageLoader("mmrec", "recommender")
     environment = Environment(
-        loader=PackageLoader("mmrec", "recommender"),
-        finalize=_escape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
+        loader=loader, finalize=_escape, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["fmt"] = lambda value, spec: Markup(format(value, spec))
     environment.filters["model"] = _public_name
@@ -195,12 +178,8 @@ def model_card(saved: SavedRecommender) -> ModelCard:
     for kind, (title, key) in figures.items():
         value = round(saved.evaluation.metrics[name][key], 4)
         results.append(EvalResult(*dataset, kind, value, metric_name=title))
-    data = ModelCardData(
-        library_name="mmrec",
-        tags=["recommender-system", "dlrm", "reviews"],
-        model_name=name,
-        eval_results=results,
-    )
+    tags = ["recommender-system", "dlrm", "reviews"]
+    data = ModelCardData(library_name="mmrec", tags=tags, model_name=name, eval_results=results)
     return ModelCard(f"---\n{data.to_yaml()}\n---\n{body}\n")
 
 

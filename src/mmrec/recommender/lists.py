@@ -26,7 +26,6 @@ class ListScorer:
 
     Without a correction by DLRM, a list of 2,000 items so takes a sixtieth of the time of plain
     batches. The correction is computed for each list, by those runs alone in which it is not zero.
-    `inputs` are the features as tensors; `size` is the number of items.
     """
 
     @torch.inference_mode()
@@ -34,7 +33,7 @@ class ListScorer:
         ranker = model.ranker
         self._model, self._features = model, features
         self.inputs = RankerInputs(features)
-        self.size = self.inputs.item.unknown_index
+        self.size = self.inputs.item.unknown_index  # number of items
         self._linear = deepcopy(ranker.linear)
         self._correction = deepcopy(ranker).eval()
         self._item_scores = torch.zeros(self.size)
@@ -66,10 +65,7 @@ class ListScorer:
     def score_pairs(
         self, views: Sequence[np.ndarray], inputs: RankerInputs | None = None
     ) -> np.ndarray:
-        """(n,) probabilities for (n,) `views` of users and of items, then of their text.
-
-        `inputs` has the features of users who are not the model's.
-        """
+        """(n,) probabilities for (n,) `views` of users and of items, then of their text."""
         inputs = inputs or self.inputs
         # (2 or 4, n) views in chunks of pairs.
         chunks = torch.split(torch.from_numpy(np.stack(views)), _CHUNK_ROWS, dim=1)

@@ -1,8 +1,7 @@
 """Online state: users and items with live reviews, updated at once, without training.
 
-A live review is added to the sums of its user and its item, and their features are built again.
-Mixed effects, which are fitted on all reviews, are updated where the review touches them: one
-step of the same regression, which the next `fit` solves for all reviews together.
+Mixed effects, which are fitted on all reviews, are updated where a review touches them: one step of
+the same regression, which the next `fit` solves for all reviews together.
 """
 
 from __future__ import annotations
@@ -16,16 +15,8 @@ import numpy as np
 from mmrec.data.schema import EntityKind, Interactions
 from mmrec.errors import DataError
 from mmrec.evidence.policies import EvidenceViews
+from mmrec.features import mixed_effects
 from mmrec.features.dataset import Dataset, Models
-from mmrec.features.mixed_effects import (
-    EFFECT_COLUMNS,
-    PRIOR_REVIEWS,
-    PRIOR_TEXTS,
-    TEXT_COLUMNS,
-    TextRegression,
-    review_statistics,
-    ridge_factors,
-)
 from mmrec.features.tables import EntityFeatures, EvidenceSums
 from mmrec.llm.types import Note
 from mmrec.recommender.persistence import SavedRecommender
@@ -49,7 +40,7 @@ class _Entity:
 
     def add_statistics(self, statistics: dict[str, np.ndarray]) -> None:
         """Add (k,) values to columns that are shrunken means, before `sums` count them."""
-        weight = self.count + PRIOR_REVIEWS
+        weight = self.count + mixed_effects.PRIOR_REVIEWS
         for name, values in statistics.items():
             self.columns[name] = _add_to_mean(self.columns[name], weight, values.astype(float))
 
@@ -57,9 +48,8 @@ class _Entity:
 class OnlineState:
     """All users and items with their live reviews.
 
-    `ids` and `codes` have, for `user` and `item`, all ids in order and the code of each. `features`
-    are those of every user and item by code, changed in place; before the last view, of unknown
-    ids, there may be some that no id has yet.
+    `ids` and `codes` have, by kind, all ids in order and the code of each. `features` are changed
+    in place; before the last view, of unknown ids, there may be some that no id has yet.
     """
 
     def __init__(self, saved: SavedRecommender, data: Interactions, models: Models) -> None:
@@ -144,10 +134,12 @@ class OnlineState:
             penalty = self._builder.penalties[0]
             user.columns["rating effect"] = _add_to_mean(0.0, penalty, above_mean)
             residuals, item_factors = self._residuals(regression, user)
-            statistics = review_statistics(np.full(count, rating), residuals, np.ones(count))
-            rated = statistics.keys() - TEXT_COLUMNS
+            statistics = mixed_effects.review_statistics(
+                np.full(count, rating), residuals, np.ones(count)
+            )
+            rated = statistics.keys() - mixed_effects.TEXT_COLUMNS
             user.add_statistics({name: statistics[name] for name in rated})
-            user.factors = ridge_factors(item_factors, residuals)
+            user.factors = mixed_effects.ridge_factors(item_factors, residuals)
         # (1, d) mean vectors of the items' texts, written by users who like them.
         item_vectors, vectors = self.features.item.vectors, {}
         for name in user.sums.vectors:
@@ -190,8 +182,7 @@ class OnlineState:
             return self._changed[kind, code]
         known_sums, features = self._known_sums[kind], self._entity_features(kind)
         is_known = code < len(known_sums.rating_count)
-        sums = known_sums.map(lambda values: values[[code if is_known else 0]])
-        sums = sums if is_known else sums.map(np.zeros_like)
+        sums = known_sums.map(lambda values: values[[code if is_known else 0]] * is_known)
         # Means of vectors are stored in the features alone, not in the sums.
         vectors = {name: x[[code]].astype(np.float32) for name, x in features.vectors.items()}
         entity = _Entity(replace(sums, vectors=vectors))
@@ -200,15 +191,19 @@ class OnlineState:
             ratings = self._data.rating[rows].tolist()
             entity.ratings = list(zip(self._data.item[rows].tolist(), ratings, strict=True))
         if self._regression is not None:
-            for name in EFFECT_COLUMNS:
+            for name in mixed_effects.EFFECT_COLUMNS:
                 entity.columns[name] = float(features.dense[code, features.names.index(name)])
             entity.factors = features.factors[code].astype(np.float64)
         return entity
 
     def _update_effects(
-        self, regression: TextRegression, user: _Entity, item: _Entity, dataset: Dataset
+        self,
+        regression: mixed_effects.TextRegression,
+        user: _Entity,
+        item: _Entity,
+        dataset: Dataset,
     ) -> None:
-        """Update the penalised means that mixed effects are, before the review enters the sums.
+        """Update mixed effects, which are penalised means, before the review enters the sums.
 
         With b the old effects, n ratings and penalty p of an entity, its new effect on the target y
         (the rating, or the text rating) is (b (n + p) + y - b_other) / (n + 1 + p).
@@ -226,17 +221,21 @@ class OnlineState:
             user.columns[name] = _add_to_mean(old_user, user_weight, np.array([target - old_item]))
             item.columns[name] = _add_to_mean(old_item, item_weight, np.array([target - old_user]))
         residual = self._residuals(regression, user)[0][-1:]
-        statistics = review_statistics(rating, residual, np.array([len(dataset.texts[0])]))
+        statistics = mixed_effects.review_statistics(
+            rating, residual, np.array([len(dataset.texts[0])])
+        )
         user.add_statistics(statistics)
         item.add_statistics(statistics)
         # (t,) topics of the text, shrunk like those of a fit (`TextRegression.fit`).
         topics = (vector - regression.mean_vector) @ regression.topic_axes
-        item.factors = _add_to_mean(item.factors, item.count + PRIOR_TEXTS, topics[None])
+        item.factors = _add_to_mean(
+            item.factors, item.count + mixed_effects.PRIOR_TEXTS, topics[None]
+        )
         residuals, item_factors = self._residuals(regression, user)
-        user.factors = ridge_factors(item_factors, residuals)
+        user.factors = mixed_effects.ridge_factors(item_factors, residuals)
 
     def _residuals(
-        self, regression: TextRegression, user: _Entity
+        self, regression: mixed_effects.TextRegression, user: _Entity
     ) -> tuple[np.ndarray, np.ndarray]:
         """(k,) residuals of a user's ratings, and (k, t) factors of the rated items."""
         residuals, factors = [], []

@@ -12,9 +12,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from polars.exceptions import PolarsError
 from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
@@ -34,10 +32,6 @@ from mmrec.pipeline import TrainedModel
 from mmrec.ranker.dlrm import Ranker, RankerShape
 
 _FORMAT = 7
-_DAMAGE = (
-    OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError, SafetensorError,
-    PolarsError,
-)  # fmt: skip
 
 
 class Manifest(BaseModel):
@@ -59,23 +53,17 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class SavedRecommender:
-    """A fitted recommender: its model with all settings, reviews, and what is stored of them.
-
-    Attributes:
-        features: of every user and every item by code; rows are the reviews.
-        evidence_sums: over the reviews of each user and item, without vectors, whose means are in
-            `features`; live reviews are added to them.
-        text_regression: of the mixed effects, where the model has any.
-        notes: of the reviews; none where the model was not made of notes.
-    """
+    """A fitted recommender: its model with all settings, reviews, and what is stored of them."""
 
     model: TrainedModel
     reviews: Reviews
     evaluation: FitEvaluation
-    features: Features
+    features: Features  # of every user and every item by code; rows are the reviews
+    # Live reviews are added to these sums over the reviews of each user and item. They have no
+    # vectors, whose means are in the features.
     evidence_sums: dict[EntityKind, EvidenceSums]
-    text_regression: TextRegression | None
-    notes: list[Note]
+    text_regression: TextRegression | None  # of the mixed effects, where the model has any
+    notes: list[Note]  # of the reviews; none where the model was not made of notes
 
     @property
     def config(self) -> Config:
@@ -169,7 +157,13 @@ def load_recommender(folder: Path) -> SavedRecommender:
         table = pl.read_parquet(folder / "reviews.parquet")
         items = pl.read_parquet(folder / "items.parquet")
         notes = pl.read_parquet(folder / "notes.parquet").to_dicts()
-        fields = _nest(load_file(folder / "features.safetensors"))
+        fields: dict[str, Any] = {}
+        for path, array in load_file(folder / "features.safetensors").items():
+            *parents, name = path.split("/")
+            mapping = fields
+            for parent in parents:
+                mapping = mapping.setdefault(parent, {})
+            mapping[name] = array
         user = EntityFeatures(tuple(manifest.user_names), **fields["user"])
         item = EntityFeatures(tuple(manifest.item_names), **fields["item"])
         user_sums = EvidenceSums(vectors={}, **fields["user sums"])
@@ -193,7 +187,9 @@ def load_recommender(folder: Path) -> SavedRecommender:
 def _translate_damage(folder: Path) -> Iterator[None]:
     try:
         yield
-    except _DAMAGE as error:
+    except ModelError:
+        raise
+    except Exception as error:  # readers of four formats raise all kinds of errors
         message = f"{folder}: the saved model is damaged ({error}); fit and save it again"
         raise ModelError(message) from error
 
@@ -207,15 +203,3 @@ def _flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarra
         elif name != "names":  # text, which the manifest has
             arrays[prefix + name] = np.asarray(value, order="C")
     return arrays
-
-
-def _nest(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The mappings that `_flatten` was given; those that were empty are missing."""
-    fields: dict[str, Any] = {}
-    for path, array in arrays.items():
-        *parents, name = path.split("/")
-        mapping = fields
-        for parent in parents:
-            mapping = mapping.setdefault(parent, {})
-        mapping[name] = array
-    return fields

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -21,14 +20,13 @@ from mmrec.features.tables import Features
 from mmrec.llm.types import Note
 from mmrec.pipeline import TrainingResult, prepare_data, train_model
 from mmrec.ranker.inputs import RankerInputs
-from mmrec.recommender.catalog import Catalog, TextSearch
+from mmrec.recommender.catalog import Catalog
 from mmrec.recommender.explain import Explainer, Explanation
 from mmrec.recommender.hub import PersistentModel
 from mmrec.recommender.lists import ListScorer
 from mmrec.recommender.online import OnlineState
 from mmrec.recommender.persistence import SavedRecommender
 from mmrec.retrieval.text_neighbors import diversify
-from mmrec.vision.image_features import PhotoAnnotator
 
 
 class RecommenderState:
@@ -36,27 +34,24 @@ class RecommenderState:
 
     def __init__(self, saved: SavedRecommender, models: Models) -> None:
         # Each part reads those before it; none changes another.
-        self.dataset = Dataset.from_reviews(
-            saved.reviews, models, saved.config, saved.notes or None
-        )
+        notes = saved.notes or None
+        self.dataset = Dataset.from_reviews(saved.reviews, models, saved.config, notes)
         self.online = OnlineState(saved, self.dataset.data, models)
-        self.catalog = Catalog(saved, self.dataset, self.online)
+        self.catalog = Catalog(saved, self.dataset, self.online, models.encoder)
         self.scorer = ListScorer(saved.model, saved.features)
-        self.search = TextSearch(self.online, self.catalog, models.encoder)
         self.explainer = Explainer(self.catalog, self.scorer, models.encoder)
 
     def warm_up(self) -> None:
         """Compute now what the first request would wait for."""
-        self.search.rank_items("ready")
+        self.catalog.rank_items("ready")
         for name in ("gist", "users"):
-            self.search.space(name)
+            self.catalog.space(name)
         _ = self.catalog.captions
 
 
 class Recommender(PersistentModel):
     """Learns from reviews who will like what; any user and any item can be scored.
 
-    `config` holds all settings; `models` are those that it names, where they are open already.
     Everything but `fit` and `load` raises a DataError as long as nothing is fitted or loaded.
     """
 
@@ -79,10 +74,7 @@ class Recommender(PersistentModel):
         reviews: Reviews,
         other_metrics: dict[str, Metrics] | None = None,
     ) -> Self:
-        """Use a trained model, and know all reviews, also those that training filtered out.
-
-        `other_metrics` are of models that it was compared with, on the same test rows.
-        """
+        """Use a trained model, and know all reviews, also those that training filtered out."""
         dataset = result.prepared.dataset
         if len(dataset) != len(reviews):
             dataset = Dataset.from_reviews(reviews, self.models, self.config)
@@ -117,7 +109,7 @@ class Recommender(PersistentModel):
             user: id; an unknown user is one without reviews.
             likes: words of a new user, as in "ramen, quiet places, cheap"; only items with reviews
                 near to these words are ranked.
-            liked: ids of items that a new user likes.
+            liked: items that a new user likes.
             seen: whether items that the user has reviewed may be recommended too.
             categories, prices: items must have one of them, where any are given.
             max_fpr: only items so probable that at most this share of the dislikes would pass.
@@ -135,14 +127,12 @@ class Recommender(PersistentModel):
             excluded = state.online.reviewed_items(view)
         elif not seen:
             excluded = state.online.item_codes(liked)
-        # A diverse list is chosen from ten times as many items.
-        count = 10 * n if diversity else n
-        candidates = state.search.candidates(likes, categories, prices, n)
-        items, probability = state.scorer.top_items(
-            view, count, inputs, candidates, excluded, self._min_probability(max_fpr)
-        )
+        candidates = state.catalog.candidates(likes, categories, prices, n)
+        count, bound = 10 * n if diversity else n, self._min_probability(max_fpr)
+        listed = state.scorer.top_items(view, count, inputs, candidates, excluded, bound)
+        items, probability = listed
         if diversity:
-            directions = state.search.space("gist").directions(items)
+            directions = state.catalog.space("gist").directions(items)
             chosen = diversify(probability, directions, n, diversity)
             items, probability = items[chosen], probability[chosen]
         table = state.catalog.describe(items)
@@ -184,23 +174,22 @@ class Recommender(PersistentModel):
 
     def search(self, text: str, n: int = 10) -> list[str]:
         """Ids of items with the text in their name, then of those with nearest reviews."""
-        state = self.state
-        codes = state.catalog.named_items(text)
+        codes = self.state.catalog.named_items(text)
         if len(codes) < n:
-            codes += state.search.rank_items(text)[:n].tolist()
-        return [state.online.ids["item"][code] for code in dict.fromkeys(codes)][:n]
+            codes += self.state.catalog.rank_items(text)[:n].tolist()
+        return [self.state.online.ids["item"][code] for code in dict.fromkeys(codes)][:n]
 
     def similar_items(self, item: str, n: int = 10) -> list[tuple[str, float]]:
         """Items with similar reviews, and cosines; a DataError if it is unknown."""
         (code,) = self.state.online.item_codes([item])
-        return self.state.search.neighbors("gist", code, n)
+        return self.state.catalog.neighbors("gist", code, n)
 
     def similar_users(self, user: str, n: int = 10) -> list[tuple[str, float]]:
         """Users who write similarly, and cosines; a DataError if the user is unknown."""
         codes = self.state.online.codes["user"]
         if user not in codes:
             raise DataError(f"{user!r} has written no review here; check the id")
-        return self.state.search.neighbors("users", codes[user], n)
+        return self.state.catalog.neighbors("users", codes[user], n)
 
     def explain(
         self, user: str | None, item: str, *, likes: str | None = None, liked: Sequence[str] = ()
@@ -229,12 +218,7 @@ class Recommender(PersistentModel):
         return 0, RankerInputs(Features(features, online.features.item, row, row))
 
     def _min_probability(self, max_fpr: float | None) -> float:
-        return 0.0 if max_fpr is None else self.evaluation.curve.for_max_fpr(max_fpr)[0]
-
-    def caption(self, photo: Path) -> str:
-        """The caption of a photo, made once; a PhotoError if it cannot be read."""
-        annotator = PhotoAnnotator(self.models.store, self.config.read.max_pixels)
-        return annotator.caption_photo(photo, self.models.captioner)
+        return 0.0 if max_fpr is None else self.saved.evaluation.curve.for_max_fpr(max_fpr)[0]
 
     def add_review(
         self,
@@ -245,10 +229,7 @@ class Recommender(PersistentModel):
         review_id: str,
         note: Note | None = None,
     ) -> None:
-        """Add a live review, which changes its user and its item, known or new, at once.
-
-        The `note` is that of the text, where it has been annotated before.
-        """
+        """Add a live review; `note` is that of its text, where it has been annotated before."""
         note = quotable = note or self.models.annotator.write_notes([text])[0]
         if self.models.quote_annotator is not self.models.annotator:
             (quotable,) = self.models.quote_annotator.write_notes([text])
@@ -272,11 +253,11 @@ class Recommender(PersistentModel):
         """
         note = note or self.models.annotator.write_notes([description])[0]
         code = self.state.online.add_item(item, description, note, captions)
-        self.state.catalog.update_item(code, name, captions)
+        self.state.catalog.add_content(code, name, captions)
         self._update(code)
 
     def _update(self, item: int, user: int | None = None) -> None:
         # Features of a user are read anew for each list; those of items are stored in parts.
         self.state.scorer.update_item(self.state.online.features, item)
-        self.state.search.update(item, user)
+        self.state.catalog.update_texts(item, user)
         self._has_live_reviews = True

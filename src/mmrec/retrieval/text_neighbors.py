@@ -14,9 +14,8 @@ from mmrec.features.tables import EntityFeatures
 class TextSpace:
     """Directions of the texts about m users or items, in deviations from the mean text.
 
-    What all texts have in common distinguishes none. The (d,) `mean` is computed once; a live
-    review moves only its own row. Texts are vectors of the `block`, or else of the gist, the
-    summary or the mean review.
+    The (d,) `mean` is computed once; a live review moves only its own row. Texts are vectors of
+    the `block`, or else of the gist, the summary or the mean review.
     """
 
     def __init__(self, features: EntityFeatures, size: int, block: str = "gist") -> None:

@@ -56,12 +56,12 @@ def home(
     else:
         cards = service.recommend(form.user, n=12, why=True, **options)
     with service.recommender() as recommender:
-        _, shown = recommender.evaluation.curve.for_max_fpr(max_fpr)
+        _, shown = recommender.saved.evaluation.curve.for_max_fpr(max_fpr)
     values = {"form": form, "cards": cards, "photos": service.photos, "shown": shown}
     if request.headers.get("x-fragment") == "list":
         return _render("list.html.jinja", **values)
     with service.recommender() as recommender:
-        users = recommender.reviews.table["user"].value_counts(sort=True)["user"]
+        users = recommender.saved.reviews.table["user"].value_counts(sort=True)["user"]
         categories = recommender.state.catalog.common_categories(40)
     choices = {"users": users[:50], "prices": PRICE_TAGS[:-1], "categories": categories}
     return _render("home.html.jinja", **values, **choices)
