@@ -231,7 +231,7 @@ def _excerpt(
 def _select_diverse(
     similarity: np.ndarray, relevance: np.ndarray, tokens: np.ndarray, budget: int, free: np.ndarray
 ) -> list[int]:
-    """Positions of the free (n,) sentences of maximal marginal relevance within a budget of tokens."""
+    """Positions of free (n,) sentences of maximal marginal relevance within a budget."""
     redundancy = np.zeros(len(relevance), np.float32)
     chosen: list[int] = []
     while (free := free & (tokens <= budget)).any():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def open_chat_client(spec: str, config: LanguageConfig, budget: Budget) -> ChatClient | None:
-    """The client of `openai:MODEL[@URL]`, `ollama:MODEL[@URL]`, or a URL; None for another spec."""
+    """The client of `openai:MODEL[@URL]`, `ollama:MODEL[@URL]`, or a URL; else None."""
     from mmrec.llm.openai_protocol import Endpoint
 
     endpoint = Endpoint.parse(spec)

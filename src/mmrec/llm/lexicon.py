@@ -212,7 +212,7 @@ class Lexicon:
 
 
 class ZeroShotScorer:
-    """Scores sentences, each alone, by closeness of their vectors to a lexicon's model sentences."""
+    """Scores sentences, each alone, by closeness to a lexicon's model sentences."""
 
     def __init__(self, encoder: Encoder, lexicon: Lexicon) -> None:
         def encode(texts: Sequence[str]) -> np.ndarray:

@@ -170,7 +170,7 @@ class BatchClient(ChatClient):
             raise pending if is_waiting or not self._budget_reached else self._budget_reached
 
     def _ask_or_reserve(self, request: ChatRequest) -> Answer | Failure | float | None:
-        """The answer of a first ordinary call, else dollars reserved; None where the budget ends."""
+        """The answer of a first ordinary call, else dollars reserved; None without budget."""
         if self._budget_reached is not None:
             return None
         is_plain = request.schema is None
@@ -206,7 +206,7 @@ class BatchClient(ChatClient):
         lines.clear()
 
     def _catch_up(self, client: Any) -> None:
-        """Once a run: look at every batch; ModelError is raised where one was refused as a whole."""
+        """Once a run: look at every batch; ModelError where one was refused as a whole."""
         if self._caught_up:
             return
         refusals = []

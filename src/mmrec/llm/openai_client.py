@@ -51,7 +51,7 @@ class ChatClient(LanguageModel):
 
     @cached_property
     def model(self) -> str:
-        """Name of the model; of the only one that the server has, else ModelError, if none is given."""
+        """Name of the model, if none is given of the server's only one, else ModelError."""
         if self.endpoint.model:
             return self.endpoint.model
         open_client = self._openai.OpenAI
@@ -88,7 +88,7 @@ class ChatClient(LanguageModel):
         return self.complete(to_requests())
 
     def complete(self, requests: NumberedRequests) -> AnswerStream:
-        """Make calls as requests come; answers of those in flight precede ModelError, BudgetReached."""
+        """Make calls as requests come; before an error come answers of calls in flight."""
         waiting = chain(requests)
         first = next(waiting, None)
         if first is None:  # no connection is needed
@@ -226,7 +226,7 @@ class ChatClient(LanguageModel):
 
     def _warn_of_cut(self, request: ChatRequest, answer: Answer) -> None:
         """Warn once of a server (Ollama) that cuts long prompts, which only its token counts show."""
-        sent = sum(len(message["content"]) for message in request.messages) // 5  # tokens at least
+        sent = sum(len(message["content"]) for message in request.messages) // 5  # tokens
         counted = answer.usage.input
         if not self._warned_of_cut and sent > 500 and 0 < counted < sent / 2:
             self._warned_of_cut = True

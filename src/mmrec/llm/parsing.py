@@ -51,7 +51,7 @@ class UnusableAnswer(ValueError):
 def parse_annotation(
     answer: Answer, result_type: type[AnnotationT], max_categories: int
 ) -> AnnotationT:
-    """Read a note or a summary, each field cut to its limits, from an answer; or UnusableAnswer."""
+    """Read a note or a summary, cut to its limits, from an answer; or UnusableAnswer."""
     name = "gist" if result_type is Note else "text"
     fields = _find_object(answer, name)
     text = _text_field(fields, name)
@@ -133,7 +133,7 @@ def parse_price(answer: Answer) -> PriceTag:
 
 
 def parse_categories(answer: Answer, max_categories: int) -> list[str]:
-    """Read the categories of a plain answer, quoted ones or parts of its lines, or UnusableAnswer."""
+    """Read the categories of a plain answer: quoted ones, else the parts of its lines."""
     text = parse_text(answer).lower()
     parts = re.findall(r"(?<!\w)['\"‘“](.+?)['\"’”](?!\w)", text)
     # "1. Italian", "- Pizza", "Category: Thai", "This is an Italian restaurant"
@@ -175,7 +175,7 @@ def _find_object(answer: Answer, name: str) -> dict[str, Any]:
             objects.append(fields)
         start, tries = text.find("{", end), tries + 1
     fields = _last_with(name, objects)
-    if fields is None and "{" in text and not was_cut and len(text) <= 4_000:  # repair is O(n^2)
+    if fields is None and "{" in text and not was_cut and len(text) <= 4_000:  # O(n^2)
         with suppress(ValueError, RecursionError):
             values = json_repair.loads(text)
             fields = _last_with(name, values if isinstance(values, list) else [values])

@@ -20,7 +20,7 @@ PROMPT_TEXTS: dict[str, Any] = tomllib.loads(
     resources.files("mmrec.llm").joinpath("prompts.toml").read_text("utf-8")
 )
 """What language models are asked, by task, and the parts that tasks share."""
-# Fillers, variation selectors, tags, and no characters, none of which Unicode classes as format.
+# Fillers, variation selectors, tags: none of which Unicode classes as format characters.
 _BLANK = re.compile(
     r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufdd0-\ufdef\ufe00-\ufe0d"
     r"\uffa0\ufff0-\ufff8\ufffe\uffff\U000e0000-\U000e0fff]"
@@ -44,7 +44,7 @@ def sanitize(text: str) -> str:
         if is_invisible or _BLANK.match(character):
             hidden.append(ord(character))
     text = text.translate(dict.fromkeys(hidden))
-    # One joiner or emoji style is kept where it joins or styles; runs of them could spell a message.
+    # One joiner or emoji style is kept where it joins or styles; runs could spell a message.
     joiners = r"[\u200c\u200d\ufe0e\ufe0f]"
     text = re.sub(rf"(?<![^\0-\x7f]){joiners}+(?![^\0-\x7f])", "", text)
     # A style and a joiner may follow each other: a heart on fire is heart, style, joiner, fire.
@@ -155,7 +155,7 @@ def split_by_tokens(reviews: list[Review], costs: list[int], window: int) -> lis
 
 
 def prompt_digest(task: Task) -> str:
-    """Version of a prompt; it changes with each letter, with the frames of texts and the repair."""
+    """Version of a prompt; it changes with each letter, frames and repair included."""
     sample = chat_messages(Prompt(task, ("", ""), '["", ""]'))
     return hashlib.sha256(json.dumps([sample, task.schema]).encode()).hexdigest()[:16]
 

@@ -51,7 +51,7 @@ class TransformersModel(LanguageModel):
 
     @cached_property
     def window(self) -> int | None:
-        """Most tokens of reviews in one prompt: what instructions and answer leave of the context."""
+        """Most tokens of reviews in a prompt: what else is in the context leaves them."""
         context_length = self._template.context_length
         if context_length is None:
             return self._max_window
@@ -67,7 +67,7 @@ class TransformersModel(LanguageModel):
         return min(self._max_window, context_length - reserved)
 
     def provenance(self, task: Task) -> dict[str, object]:
-        """What determines an answer besides the texts, such as a folder's files or a hub's commit."""
+        """What determines an answer besides the texts: files or commit, and settings."""
         files = {"model": self._files.title, "revision": self._files.revision}
         settings = {"precision": self._placement.precision, "decoding": "greedy"}
         prompt = {"prompt": prompt_digest(task), "tokens": task.max_tokens}
