@@ -109,7 +109,8 @@ def open_models(
     captioner = open_captioner(config, budget)
     image_encoder = ImageEncoder(config.vision.image_model, config.vision.image_revision)
     if config.engine.engine == "ray":
-        from mmrec.distributed import remote_models  # slow to import, and an optional extra
+        # slow to import, and an optional extra
+        from mmrec.distributed import remote_models
 
         encoder = remote_models.RemoteEncoder(config, store)
         model = remote_models.remote_language_model(model, config, encoder, store)

@@ -115,7 +115,8 @@ def import_(store: Store, path: Path) -> ImportCounts:
             try:
                 if isinstance(content, str):
                     raise ValueError(content)
-                line = _ExportedResult.model_validate_json(raw)  # stricter than Python's own JSON
+                # stricter than Python's own JSON
+                line = _ExportedResult.model_validate_json(raw)
                 if not isinstance(line.provenance.get("kind"), str):
                     raise ValueError("provenance: its kind is no text")
                 key, value = bytes.fromhex(line.key), line.value.encode()

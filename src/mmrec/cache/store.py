@@ -130,7 +130,8 @@ class Store:
         """
         keys = result_keys(provenance, inputs)
         results = self._settled(keys)
-        if missing := _missing_positions(keys, results):  # results that are stored never wait
+        # results that are stored never wait
+        if missing := _missing_positions(keys, results):
             # Other providers may cost money, so what they compute is never repeated.
             is_local = provenance.get("provider", "transformers") == "transformers"
             lock = self.lock(str(provenance["kind"]), self.max_wait if is_local else None)

@@ -137,7 +137,8 @@ def evaluate(
 
     recommender = Recommender.load(model)
     like_rating, name = recommender.config.like_rating, recommender.config.ranker.features
-    metrics, title = recommender.saved.evaluation.metrics, f"{model}: test reviews of the fit"
+    metrics = recommender.saved.evaluation.metrics
+    title = f"{model}: test reviews of the fit"
     if data is not None:
         reviews, seen = read_reviews(data, read).table, recommender.saved.reviews.table
         key = ["user", "item", "rating", "text"]

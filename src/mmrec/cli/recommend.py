@@ -123,7 +123,8 @@ def print_recommendations(rows: pl.DataFrame, title: str) -> None:
     """Print recommendations as a table."""
     cells = []
     for rank, row in enumerate(rows.to_dicts(), 1):
-        probability, categories = f"{row['probability']:.3f}", ", ".join(row["categories"][:4])
+        probability = f"{row['probability']:.3f}"
+        categories = ", ".join(row["categories"][:4])
         name = row["name"] or row["item"]
         cells.append([rank, name, probability, row["price"] or "", categories])
     header = ["rank", "item", "probability", "price", "categories"]

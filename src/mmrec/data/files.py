@@ -200,7 +200,8 @@ def _csv_records(lines: Iterator[Record]) -> Iterator[tuple[Record, list[str]]]:
         try:
             cells = next(csv.reader(next_lines(), delimiter=delimiter, strict=True), None)
         except csv.Error as error:
-            unread.extendleft(reversed(read[1:]))  # an unclosed quote costs its own line only
+            # an unclosed quote costs its own line only
+            unread.extendleft(reversed(read[1:]))
             yield read[0]._replace(content=f"broken CSV: {error}"), []
             continue
         if cells is None:

@@ -125,7 +125,8 @@ async def _get(url: httpx2.URL, pool: httpcore2.AsyncConnectionPool, max_bytes: 
     target = httpcore2.URL(scheme=scheme, host=host, port=url.port, target=path)
     # Without encodings, since a small gzip body may unpack to any size.
     headers = [(b"Host", url.netloc), (b"Accept-Encoding", b"identity"), (b"User-Agent", b"mmrec")]
-    extensions = {"timeout": {"connect": 10.0}}  # seconds, so that the next address gets its turn
+    # seconds, so that the next address gets its turn
+    extensions = {"timeout": {"connect": 10.0}}
     try:
         async with pool.stream("GET", target, headers=headers, extensions=extensions) as response:
             fields, status = httpx2.Headers(response.headers), response.status

@@ -130,7 +130,8 @@ def check_photos(
         except PhotoError as error:
             return error
 
-    unique, checked = list(dict.fromkeys(photos)), dict[tuple[str, Path], Path | PhotoError]()
+    unique = list(dict.fromkeys(photos))
+    checked = dict[tuple[str, Path], Path | PhotoError]()
     if not unique:
         return checked
     # Threads help, because Pillow's decoders release the interpreter lock.

@@ -146,7 +146,8 @@ class MeanPoolingBackend:
             self._batch_tokens, self._length_step = 512, 1
         else:
             self._mean_vectors = _MeanPooledBert(folder, "bf16" if bf16 else "fp32").mean_vectors
-            self._batch_tokens, self._length_step = 1024, 8  # kernels are compiled for every shape
+            # kernels are compiled for every shape
+            self._batch_tokens, self._length_step = 1024, 8
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Encode texts to (n, dimension) float32 unit vectors, in the order given."""

@@ -52,11 +52,13 @@ class EvidenceViews:
 
     view: np.ndarray  # (n,) view of every row
     entity: np.ndarray  # (v,) ascending but for `from_lists`
-    group: np.ndarray  # (v,) of the rows that use a view (under `fold` their fold), or `NO_GROUP`
+    # (v,) of the rows that use a view (under `fold` their fold), or `NO_GROUP`
+    group: np.ndarray
     order: np.ndarray  # (m,) evidence rows, the rows of one entity next to each other
     start: np.ndarray  # (v,) of the stretch in `order`; the same for views of an entity
     stop: np.ndarray  # (v,)
-    excluded_from: np.ndarray  # (m,) view that may not see the row of `order`, or `NO_GROUP`
+    # (m,) view that may not see the row of `order`, or `NO_GROUP`
+    excluded_from: np.ndarray
 
     def __len__(self) -> int:
         return len(self.entity)
@@ -182,7 +184,8 @@ class EvidenceViews:
         pairs, view = np.unique(entity * ends + row_stop, return_inverse=True)
         view_entity, stop = pairs // ends, pairs % ends
         start = np.searchsorted(entity[order], view_entity)
-        no_group, no_exclusion = np.full(len(pairs), NO_GROUP), np.full(len(order), NO_GROUP)
+        no_group = np.full(len(pairs), NO_GROUP)
+        no_exclusion = np.full(len(order), NO_GROUP)
         return cls(view, view_entity, no_group, order, start, stop, no_exclusion)
 
 
@@ -198,7 +201,8 @@ def assign_folds(
     user = data.user[order]
     # Users start at random folds, or those with one review would all be in the first.
     start = rng.integers(folds, size=len(data.users))[user]
-    rank = np.arange(len(order)) - np.searchsorted(user, user)  # among the user's: 0, 1, ...
+    # among the user's: 0, 1, ...
+    rank = np.arange(len(order)) - np.searchsorted(user, user)
     fold[order] = VALIDATION_FOLD + 1 + (start + rank) % folds
     return fold
 

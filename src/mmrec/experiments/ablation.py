@@ -63,7 +63,8 @@ def _coalition(groups: Sequence[str], without: Sequence[str] = ()) -> str:
 def _seed_result(checkpoint: Checkpoint, seed: int, extras: set[str]) -> SeedResult:
     config = checkpoint.config.model_copy(update={"seed": seed})
     prepared = pipeline.prepare_data(checkpoint.reviews, config, checkpoint.models)
-    built, split = build_features(prepared.dataset, prepared.evidence, config), prepared.split
+    built = build_features(prepared.dataset, prepared.evidence, config)
+    split = prepared.split
     groups = available_groups(built[1])
     # Row of the table -> the coalition that it is about; "" where it has no group.
     table = {"everything": _coalition(groups)}

@@ -31,7 +31,8 @@ class AnnotationQuality:
     model: dict[str, Any]
     strategy: str
     prompts: str
-    sample_counts: dict[str, dict[str, int]]  # by kind: of texts, and of reviews of the sample
+    # by kind: of texts, and of reviews of the sample
+    sample_counts: dict[str, dict[str, int]]
     measures: dict[str, QualityMeasure]
     remarks: list[str]
 

@@ -206,7 +206,8 @@ def _deepfm(task: FeatureTask, inputs: Any, models: Any) -> np.ndarray:
 
 
 def _matrix_factorisation(task: FeatureTask) -> np.ndarray:
-    factor_scores, scorers = partial(_factor_scores, choose_bias_model(task), task.seed), []
+    factor_scores = partial(_factor_scores, choose_bias_model(task), task.seed)
+    scorers = []
     for size, penalty in product((8, 16), (3, 6, 12, 24)):
         scorers.append(partial(factor_scores, size, penalty))
     return task.calibrate(task.choose(scorers))

@@ -115,7 +115,8 @@ class FeatureBuilder(BaseModel):
         ratings = rating_sums(dataset.data.rating)  # of single reviews, as yet
         is_baseline = self.config.ranker.features == "baseline"
         if is_baseline:
-            vectors, ones = {"reviews": dataset.text_vectors}, np.ones(len(dataset), np.float32)
+            vectors = {"reviews": dataset.text_vectors}
+            ones = np.ones(len(dataset), np.float32)
             sums = replace(ratings, vectors=vectors, text_count={"reviews": ones}).over(views)
         elif self.config.annotation.strategy == "notes":
             sums = dataset.note_sums(self.vocabulary).over(views)

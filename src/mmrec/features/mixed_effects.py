@@ -21,7 +21,8 @@ from mmrec.data.schema import EntityKind, Interactions
 
 _STAR_EDGES = (0.0, 1.5, 2.9, 3.9, 4.9)
 _STAR_COLUMNS = ("stars to 1.5", "stars to 2.9", "stars to 3.9", "stars to 4.9")
-TEXT_COLUMNS = ("text rating effect", "log length", "blank")  # made of texts, not of ratings
+# made of texts, not of ratings
+TEXT_COLUMNS = ("text rating effect", "log length", "blank")
 # Of each user and item: effects on the rating and on that predicted from text, residual variance,
 # shares of ranges of stars, mean log length of texts, share of blank texts.
 EFFECT_COLUMNS = ("rating effect", "spread", *_STAR_COLUMNS, *TEXT_COLUMNS)
@@ -79,7 +80,8 @@ class TextSums:
         """The sums over all texts of these except `rows`."""
         removed = TextSums.from_rows(texts, rows)
         rating_sum, gram = self.rating_sum - removed.rating_sum, self.gram - removed.gram
-        product, count = self.product - removed.product, self.item_count - removed.item_count
+        product = self.product - removed.product
+        count = self.item_count - removed.item_count
         # In place: this is the one large array.
         np.subtract(self.item_vector, removed.item_vector, out=removed.item_vector)
         return TextSums(rating_sum, gram, product, removed.item_vector, count)
@@ -104,7 +106,8 @@ class TextRegression:
         """
         texts = sums.item_count.sum()
         count = max(texts, 1)
-        mean_rating, mean_vector = sums.rating_sum / count, sums.item_vector.sum(0) / count
+        mean_rating = sums.rating_sum / count
+        mean_vector = sums.item_vector.sum(0) / count
         # n times the covariances of texts with each other (d, d), and with ratings (d,).
         covariance = sums.gram - texts * np.outer(mean_vector, mean_vector)
         product = sums.product - texts * mean_rating * mean_vector

@@ -30,7 +30,8 @@ class EvidenceSums:
     rating_count: np.ndarray  # (v,)
     rating_sum: np.ndarray  # (v,)
     vectors: Mapping[str, np.ndarray]  # block -> (v, d) means
-    text_count: Mapping[str, np.ndarray]  # block -> (v,) texts, or photos, behind each mean
+    # block -> (v,) texts, or photos, behind each mean
+    text_count: Mapping[str, np.ndarray]
     price: np.ndarray  # (v, 4) votes, as in `PRICE_TAGS`
     categories: np.ndarray  # (v, c) votes, as in the vocabulary
 
@@ -76,7 +77,8 @@ class Constants:
     """Figures of the training data that features are made with; saved with a model."""
 
     mean: float
-    user_prior: float  # reviews of the overall mean that the mean rating of a user is shrunk with
+    # reviews of the overall mean that the mean rating of a user is shrunk with
+    user_prior: float
     item_prior: float
 
     @classmethod
@@ -115,7 +117,8 @@ class EntityFeatures:
     dense: np.ndarray  # (v + 1, p) float32
     vectors: dict[str, np.ndarray]  # block -> (v + 1, d) float16, zero where missing
     present: dict[str, np.ndarray]  # block -> (v + 1,) 0 if missing, 1 for many texts
-    categories: np.ndarray  # (v + 1, 11) int64 codes, padded with the size of the vocabulary
+    # (v + 1, 11) int64 codes, padded with the size of the vocabulary
+    categories: np.ndarray
     factors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float16))
 
     @property

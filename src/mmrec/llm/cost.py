@@ -20,7 +20,8 @@ class AnswersPending(MmrecError):
     """Answers are still with the server: numbers of requests."""
 
     submitted: int = 0  # now
-    cost: float = 0.0  # at most, of those submitted now, in US dollars; 0 where it is unknown
+    # at most, of those submitted now, in US dollars; 0 where it is unknown
+    cost: float = 0.0
     waiting: int = 0  # submitted by an earlier run
     deferred: int = 0  # not submitted, since the budget does not hold them
 
@@ -75,7 +76,8 @@ class Price:
             for tokens in ({"input_tokens": million}, {"output_tokens": million}, cached_tokens):
                 price = calc_price(PricedUsage(**tokens), model, provider_id=provider)
                 prices.append(float(price.total_price))
-        except (ImportError, LookupError, ValueError):  # The list is not here or lacks the model.
+        # The list is not here or lacks the model.
+        except (ImportError, LookupError, ValueError):
             return None
         return cls(*prices)
 

@@ -222,7 +222,8 @@ class ZeroShotScorer:
         anchors, tags = vocabulary["anchors"], vocabulary["price"]["anchors"]
         praise, blame = encode(anchors["positive"]), encode(anchors["negative"])
         self._blame, self._praise = blame.mean(0), praise.mean(0)
-        self._tags = np.stack([encode(texts).mean(0) for texts in tags.values()])  # cheap first
+        # cheap first
+        self._tags = np.stack([encode(texts).mean(0) for texts in tags.values()])
         prompts, listings, shares = [], [], []
         default_share = 0.1  # of items, for a category without a known share
         for label, category in vocabulary["categories"].items():
@@ -236,7 +237,8 @@ class ZeroShotScorer:
         self._center = neutral.mean(0)
         background = (np.concatenate([neutral, labels]) - self._center) @ self._labels.T
         np.fill_diagonal(background[len(neutral) :], np.nan)  # each label itself
-        self._mean, self._deviation = np.nanmean(background, axis=0), np.nanstd(background, axis=0)
+        self._mean = np.nanmean(background, axis=0)
+        self._deviation = np.nanstd(background, axis=0)
         self._bonus = 0.6 * np.log(np.array(shares, np.float32) / default_share)
 
     def opinions(self, vectors: np.ndarray) -> np.ndarray:

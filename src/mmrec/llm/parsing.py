@@ -63,7 +63,8 @@ def parse_annotation(
         raise UnusableAnswer(f'the field "price" must be one of {", ".join(PRICE_TAGS)}')
     result: dict[str, Any] = {name: text, "price": price}
     for opinions in ("likes", "dislikes"):
-        result[opinions] = _phrases(fields, opinions)[:8]  # as the prompt of a summary allows
+        # as the prompt of a summary allows
+        result[opinions] = _phrases(fields, opinions)[:8]
     categories = _normalize_categories(_phrases(fields, "categories"))
     return result_type(**result, categories=categories[:max_categories])
 

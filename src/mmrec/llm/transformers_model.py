@@ -209,7 +209,8 @@ class _ChatTemplate:
 
     def neutralize(self, text: str) -> str:
         """Split control tokens, so that a text with `<|end|>` cannot end its message."""
-        text = text.encode("utf-8", "replace").decode()  # a tokenizer takes no lone surrogates
+        # a tokenizer takes no lone surrogates
+        text = text.encode("utf-8", "replace").decode()
         return self._control_tokens.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
     def _render(self, chat: list[dict[str, str]]) -> str:

@@ -93,7 +93,8 @@ class StackTrainer:
     task: TrainingTask
     config: TrainingConfig
     seed: int  # of the order of rows, and of cold-start dropout
-    shard: Shard = field(default_factory=Shard)  # rows of a batch that this process computes
+    # rows of a batch that this process computes
+    shard: Shard = field(default_factory=Shard)
 
     def __post_init__(self) -> None:
         self.ranker.dropout.shard = self.shard
@@ -258,7 +259,8 @@ class StackTrainer:
             # Not ROC-AUC, which on a few hundred rows is mostly chance.
             scores = -weighted_loss(logits, label, self.weights)
         else:
-            from sklearn.metrics import roc_auc_score  # slow to import, and mostly not needed
+            # slow to import, and mostly not needed
+            from sklearn.metrics import roc_auc_score
 
             scores = -(logits[:, label == 0] >= 0).double().mean(1)
             for run in torch.nonzero(logits.isfinite().all(1))[:, 0]:

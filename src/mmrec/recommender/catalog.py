@@ -82,7 +82,8 @@ class Catalog:
         for code, price in zip(items.tolist(), self._prices(items).tolist(), strict=True):
             codes = self._online.features.item.categories[code]
             categories = [vocabulary[place] for place in codes if place < len(vocabulary)]
-            item, tag = self._items[code], None if price == _NO_PRICE else PRICE_TAGS[price]
+            item = self._items[code]
+            tag = None if price == _NO_PRICE else PRICE_TAGS[price]
             rows.append((item, self._names.get(item), tag, categories))
         text = pl.String()
         schema = {"item": text, "name": text, "price": text, "categories": pl.List(text)}

@@ -40,7 +40,8 @@ class Explanation:
 
     probability: float
     base: float  # the probability of an unknown item for an unknown user
-    contributions: dict[str, float]  # of `KNOWLEDGE_GROUPS`; their sum is `probability - base`
+    # of `KNOWLEDGE_GROUPS`; their sum is `probability - base`
+    contributions: dict[str, float]
     quotes: list[Quote]  # about the item, those nearest to the user's own words first
     sentence: str = ""  # made of the quotes alone by a language model; "" without one
 

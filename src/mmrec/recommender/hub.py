@@ -131,7 +131,8 @@ def _without_private_names(saved: SavedRecommender) -> SavedRecommender:
     }
     update = {"config": config.model_copy(update=changes)}
     model = replace(saved.model, builder=saved.model.builder.model_copy(update=update))
-    no_photos, reviews = pl.lit([], dtype=pl.List(pl.String)).alias("photos"), saved.reviews
+    no_photos = pl.lit([], dtype=pl.List(pl.String)).alias("photos")
+    reviews = saved.reviews
     table, items = (part.with_columns(no_photos) for part in (reviews.table, reviews.items))
     return replace(saved, model=model, reviews=replace(reviews, table=table, items=items))
 
@@ -144,7 +145,8 @@ def _strip_address(model: str) -> str:
 def model_card(saved: SavedRecommender) -> ModelCard:
     """The card in Hugging Face's format; it names files, never paths or servers."""
     config, name = saved.config, saved.config.ranker.features
-    source = PureWindowsPath(saved.reviews.source).name or "unknown"  # splits at / and at \
+    # splits at / and at \
+    source = PureWindowsPath(saved.reviews.source).name or "unknown"
     bound = f"at most {config.operating.max_fpr:.0%} of the dislikes"
     if config.operating.min_tpr is not None:
         bound = f"at least {config.operating.min_tpr:.0%} of the likes"

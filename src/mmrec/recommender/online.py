@@ -70,7 +70,8 @@ class OnlineState:
         _ = dataset.text_vectors  # Encode first: if that fails, nothing has been changed.
         user_sums, item_sums = self._sums("user", dataset), self._sums("item", dataset)
         user_code, item_code = self._code("user", user), self._code("item", item)
-        reviewer, reviewed = self._to_change("user", user_code), self._to_change("item", item_code)
+        reviewer = self._to_change("user", user_code)
+        reviewed = self._to_change("item", item_code)
         reviewer.ratings.append((item_code, rating))
         if (regression := self._regression) is not None:
             self._update_effects(regression, reviewer, reviewed, dataset)
@@ -208,7 +209,8 @@ class OnlineState:
         With b the old effects, n ratings and penalty p of an entity, its new effect on the target y
         (the rating, or the text rating) is (b (n + p) + y - b_other) / (n + 1 + p).
         """
-        rating, vector = dataset.data.rating[:1], dataset.text_vectors[0].astype(np.float64)
+        rating = dataset.data.rating[:1]
+        vector = dataset.text_vectors[0].astype(np.float64)
         targets = {
             "rating effect": float(rating[0]) - regression.mean_rating,
             "text rating effect": float(regression.predict(vector)),

@@ -62,7 +62,8 @@ class SavedRecommender:
     # Live reviews are added to these sums over the reviews of each user and item. They have no
     # vectors, whose means are in the features.
     evidence_sums: dict[EntityKind, EvidenceSums]
-    text_regression: TextRegression | None  # of the mixed effects, where the model has any
+    # of the mixed effects, where the model has any
+    text_regression: TextRegression | None
     notes: list[Note]  # of the reviews; none where the model was not made of notes
 
     @property
@@ -142,7 +143,8 @@ def read_manifest(folder: Path) -> Manifest:
             raise ModelError(f"{folder}: {message}")
         manifest = Manifest.model_validate(values)
     config = manifest.builder.config
-    if config.store is not None and not config.store.parent.is_dir():  # that of another machine
+    # that of another machine
+    if config.store is not None and not config.store.parent.is_dir():
         config = config.model_copy(update={"store": None})
         manifest.builder = manifest.builder.model_copy(update={"config": config})
     return manifest

@@ -63,7 +63,8 @@ def open_captioner(
         return captioner_class(model or default, config.vision.captioner_revision, placement)
     budget = budget or Budget(config.language.budget)
     if client := open_chat_client(name, config.language, budget):
-        from mmrec.vision.openai_captioner import OpenAICaptioner  # which imports this module
+        # which imports this module
+        from mmrec.vision.openai_captioner import OpenAICaptioner
 
         return OpenAICaptioner(client)
     local = ", ".join(f"{kind}[:MODEL_OR_FOLDER]" for kind in LOCAL_CAPTIONERS)

@@ -61,7 +61,8 @@ class OpenAICaptioner:
 
     def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
         """Caption photos, each encoded when a call is free for it."""
-        first_requests: dict[int, str] = {}  # encoded photos that may be needed for a retry
+        # encoded photos that may be needed for a retry
+        first_requests: dict[int, str] = {}
         retries: deque[tuple[int, ChatRequest]] = deque()
 
         def requests() -> Iterator[tuple[int, ChatRequest]]:

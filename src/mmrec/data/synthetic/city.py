@@ -23,7 +23,8 @@ from mmrec.errors import ConfigError
 _Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.int64]
 
-_QUALITIES = ("service", "portions", "freshness", "ambience")  # every user wants more of them
+# every user wants more of them
+_QUALITIES = ("service", "portions", "freshness", "ambience")
 TRAITS = (*_QUALITIES, "quiet", "spice", "family")
 """Of restaurants; the last three are matters of taste (quiet or loud, hot or mild, for families)."""
 

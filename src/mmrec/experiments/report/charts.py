@@ -202,7 +202,8 @@ def _position(kind: str, rates: dict[str, float], dislike_share: float) -> tuple
 @chart_style
 def _calibration_chart(comparison: Comparison, name: str) -> str:
     test = comparison.prepared.split.test
-    label, probability = comparison.prepared.label[test], comparison.probability[name][test]
+    label = comparison.prepared.label[test]
+    probability = comparison.probability[name][test]
     bins = calibration_bins(label, probability)
     predicted, observed, count = bins.T
     figure = Figure(figsize=(2.9, 2.9), layout="constrained")

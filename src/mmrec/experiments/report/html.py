@@ -30,7 +30,8 @@ class ResultTable:
 
     def words(self) -> list[int]:
         """The columns that hold words rather than numbers, to be set to the left."""
-        is_number, columns = re.compile("[-+−0-9]|$").match, enumerate(zip(*self.rows, strict=True))
+        is_number = re.compile("[-+−0-9]|$").match
+        columns = enumerate(zip(*self.rows, strict=True))
         return [column for column, cells in columns if not all(map(is_number, cells))]
 
 
