@@ -11,11 +11,11 @@ from mmrec.encoder.weights import Placement, Weights
 from mmrec.errors import ModelError
 from mmrec.llm.types import Answer
 from mmrec.vision.blip import BlipCaptioner
-from mmrec.vision.captioner import LOCAL_CAPTIONERS, caption_fault
+from mmrec.vision.captioner import CAPTIONERS, caption_fault
 from tiny_models import edit_json, results_in_blocks, tiny_blip2_folder, tiny_blip_folder, tiny_chat_folder
 
 FP32 = Placement("cpu", "fp32")
-HUB_MODELS = [model for _, model in LOCAL_CAPTIONERS.values()]
+HUB_MODELS = [model for _, model in CAPTIONERS.values() if model]
 
 
 @pytest.fixture(scope="module")

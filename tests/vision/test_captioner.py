@@ -38,8 +38,10 @@ def test_local_captioners_are_opened_by_name(monkeypatch):
     captioner = open_by_name("blip2", captioner_revision="mine")
     assert (captioner.name, captioner._revision) == ("Salesforce/blip2-opt-2.7b", "mine")
     assert open_by_name("blip:a/b:c").name == "a/b:c"
-    monkeypatch.setitem(captioners.LOCAL_CAPTIONERS, "mine", ("builtins:print", "my/model"))
+    monkeypatch.setitem(captioners.CAPTIONERS, "mine", ("builtins:print", "my/model"))
     assert open_by_name("mine") is None  # the class was called
+    monkeypatch.setitem(captioners.CAPTIONERS, "plain", ("builtins:dict", None))
+    assert open_by_name("plain") == {}  # without a model
     message = r"there are builtin, blip2.*mine\[:MODEL_OR_FOLDER\]|name a model"
     for name in ("blip3", "openai:", "builtin:x", "", "openai"):
         with pytest.raises(ConfigError, match=message):

@@ -19,7 +19,7 @@ from mmrec.encoder.weights import Placement
 from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.factory import open_language_model
 from mmrec.llm.types import AnswerStream, LanguageModel, PromptBlocks, Task
-from mmrec.vision.captioner import LOCAL_CAPTIONERS, Captioner, PhotoBlocks, open_captioner
+from mmrec.vision.captioner import CAPTIONERS, Captioner, PhotoBlocks, open_captioner
 from mmrec.vision.image_features import ImageEncoder
 
 # Stands for every task of a language model, since one job serves them all.
@@ -109,7 +109,8 @@ def remote_language_model(
 
 def remote_captioner(local: Captioner, config: Config) -> Captioner:
     """A captioner on workers; one behind HTTP, and the builtin one, stay here."""
-    if config.vision.captioner.partition(":")[0] not in LOCAL_CAPTIONERS:
+    _, model = CAPTIONERS.get(config.vision.captioner.partition(":")[0], ("", None))
+    if model is None:
         return local
     placement = worker_pool(config.engine).placement
     open_model = partial(open_captioner, config, placement=placement)

@@ -41,11 +41,15 @@ class Captioner(Protocol):
         return ""
 
 
-LOCAL_CAPTIONERS = {
+CAPTIONERS: dict[str, tuple[str, str | None]] = {
+    "builtin": ("mmrec.vision.captioner:ColorCaptioner", None),
     "blip2": ("mmrec.vision.blip:BlipCaptioner", "Salesforce/blip2-opt-2.7b"),
     "blip": ("mmrec.vision.blip:BlipCaptioner", "Salesforce/blip-image-captioning-base"),
 }
-"""Class and default model of each `--captioner KIND[:MODEL_OR_FOLDER]` that runs here."""
+"""Class and default model, or None without weights, of captioners that run here.
+
+To add one, write its class, a `Captioner`, in a file, and its line here.
+"""
 
 
 def open_captioner(
@@ -54,22 +58,24 @@ def open_captioner(
     """Open the captioner of `config.vision`; a ConfigError says which ones there are."""
     name = config.vision.captioner
     kind, _, model = name.partition(":")
-    if name == "builtin":
-        return ColorCaptioner()
-    if kind in LOCAL_CAPTIONERS:
-        path, default = LOCAL_CAPTIONERS[kind]
-        # The class takes the model, its revision or None, and a placement or None.
+    path, default = CAPTIONERS.get(kind, ("", None))
+    if default is not None:  # the class takes the model, its revision or None, and a placement
         captioner_class: Callable[..., Captioner] = resolve_name(path)
         return captioner_class(model or default, config.vision.captioner_revision, placement)
+    if path and not model:
+        captioner: Captioner = resolve_name(path)()
+        return captioner
     budget = budget or Budget(config.language.budget)
     if client := open_chat_client(name, config.language, budget):
         # which imports this module
         from mmrec.vision.openai_captioner import OpenAICaptioner
 
         return OpenAICaptioner(client)
-    local = ", ".join(f"{kind}[:MODEL_OR_FOLDER]" for kind in LOCAL_CAPTIONERS)
-    names = f"builtin, {local}, openai:MODEL[@URL], ollama:MODEL or a URL"
-    raise ConfigError(f"--captioner {name}: no such captioner; there are {names}")
+    names = []
+    for kind, (_, default) in CAPTIONERS.items():
+        names.append(f"{kind}[:MODEL_OR_FOLDER]" if default else kind)
+    choices = f"{', '.join(names)}, openai:MODEL[@URL], ollama:MODEL or a URL"
+    raise ConfigError(f"--captioner {name}: no such captioner; there are {choices}")
 
 
 def caption_fault(caption: str, max_characters: int = 800) -> str | None:
@@ -111,10 +117,10 @@ def caption_fault(caption: str, max_characters: int = 800) -> str | None:
 def vision_checks() -> dict[str, tuple[str, str]]:
     """State and detail of captioners and of the image baseline, for `mmrec doctor`."""
     checks = {"captions": ("ok", "builtin (brightness and colours in words, no vision model)")}
-    models = []
-    for kind, (_, model) in LOCAL_CAPTIONERS.items():
-        models.append((f"captions by {kind}", model, f"--captioner {kind}"))
-    models.append(("image baseline", VisionConfig().image_model, "--image-model"))
+    models = [("image baseline", VisionConfig().image_model, "--image-model")]
+    for kind, (_, default) in reversed(CAPTIONERS.items()):
+        if default is not None:
+            models.insert(0, (f"captions by {kind}", default, f"--captioner {kind}"))
     for subject, model, option in models:
         checks[subject] = ("ok", f"{model}, the weights are here")
         if Weights.find(model) is None:
