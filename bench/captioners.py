@@ -22,7 +22,7 @@ from mmrec.config import Config, VisionConfig
 from mmrec.data.images import load_photo
 from mmrec.encoder.weights import Weights
 from mmrec.errors import PhotoError
-from mmrec.vision.captioner import LOCAL_CAPTIONERS, open_captioner
+from mmrec.vision.captioner import CAPTIONERS, open_captioner
 from mmrec.vision.image_features import ImageEncoder
 
 
@@ -71,7 +71,7 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {gpu}")
     print(f"{len(photos)} photos, decoded and scaled at {decoding:.0f}/s by one thread\n")
     print(f"{'captioner':<50} precision  photos/s  to builtin  failed")
-    cached = [kind for kind, (_, name) in LOCAL_CAPTIONERS.items() if Weights.find(name)]
+    cached = [kind for kind, (_, name) in CAPTIONERS.items() if name and Weights.find(name)]
     builtin = 0.0
     for name in dict.fromkeys(["builtin", *cached, *options.captioner]):
         captioner = open_captioner(Config(vision=VisionConfig(captioner=name)))

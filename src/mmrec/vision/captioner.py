@@ -67,10 +67,11 @@ def open_captioner(
         return captioner
     budget = budget or Budget(config.language.budget)
     if client := open_chat_client(name, config.language, budget):
-        # which imports this module
-        from mmrec.vision.openai_captioner import OpenAICaptioner
-
-        return OpenAICaptioner(client)
+        # By path, as in the table above, since captioners import this module.
+        behind_http: Captioner = resolve_name("mmrec.vision.openai_captioner:OpenAICaptioner")(
+            client
+        )
+        return behind_http
     names = []
     for kind, (_, default) in CAPTIONERS.items():
         names.append(f"{kind}[:MODEL_OR_FOLDER]" if default else kind)
