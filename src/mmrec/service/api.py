@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, Upload
 from mmrec.errors import DataError, PhotoError
 from mmrec.service import schemas
 from mmrec.service.recommendations import RecommendationService, current_service
-from mmrec.service.schemas import Identifier, error_responses
+from mmrec.service.schemas import IdInPath, error_responses
 
-router = APIRouter(prefix="/v1", tags=["v1"], responses=error_responses(401, 413, 429, 503))
+router = APIRouter(prefix="/v1", tags=["v1"], responses=error_responses(401, 413, 422, 429, 503))
 CurrentService = Annotated[RecommendationService, Depends(current_service)]
 Length = Annotated[schemas.ListLength, Query()]
 Neighbors = list[schemas.Neighbor]
@@ -19,7 +19,7 @@ Neighbors = list[schemas.Neighbor]
 
 @router.get("/users/{user:path}/recommendations", responses=error_responses(404))
 def recommend(
-    user: Identifier,
+    user: IdInPath,
     request: Annotated[schemas.UserRecommendationRequest, Query()],
     service: CurrentService,
 ) -> list[schemas.Recommendation]:
@@ -46,7 +46,7 @@ def predict(request: schemas.Pairs, service: CurrentService) -> list[float]:
 
 
 @router.get("/similar-items/{item:path}", responses=error_responses(404))
-def similar_items(item: Identifier, service: CurrentService, n: Length = 10) -> Neighbors:
+def similar_items(item: IdInPath, service: CurrentService, n: Length = 10) -> Neighbors:
     """Find items with similar reviews."""
     with service.recommender() as recommender:
         pairs = recommender.similar_items(item, n)
@@ -54,7 +54,7 @@ def similar_items(item: Identifier, service: CurrentService, n: Length = 10) -> 
 
 
 @router.get("/similar-users/{user:path}", responses=error_responses(404))
-def similar_users(user: Identifier, service: CurrentService, n: Length = 10) -> Neighbors:
+def similar_users(user: IdInPath, service: CurrentService, n: Length = 10) -> Neighbors:
     """Find users who write similar reviews."""
     with service.recommender() as recommender:
         pairs = recommender.similar_users(user, n)
@@ -62,13 +62,13 @@ def similar_users(user: Identifier, service: CurrentService, n: Length = 10) -> 
 
 
 @router.get("/items/{item:path}", responses=error_responses(404))
-def item_profile(item: Identifier, service: CurrentService) -> schemas.ItemProfile:
+def item_profile(item: IdInPath, service: CurrentService) -> schemas.ItemProfile:
     """Show an item with quotes from its reviews."""
     return service.item_profile(item)
 
 
 @router.get("/users/{user:path}", responses=error_responses(404))
-def user_profile(user: Identifier, service: CurrentService) -> schemas.UserProfile:
+def user_profile(user: IdInPath, service: CurrentService) -> schemas.UserProfile:
     """Show a user with the items that they have reviewed."""
     reviewed = service.reviewed_items(user)
     return schemas.UserProfile(user=user, known=bool(reviewed), reviewed=reviewed)
@@ -92,15 +92,16 @@ def add_review(review: schemas.ReviewRequest, service: CurrentService) -> schema
 @router.post("/items", status_code=201, responses=error_responses(400, 409))
 def add_item(
     service: CurrentService,
-    item: Annotated[Identifier, Form()],
-    name: Annotated[schemas.NonBlankText | None, Form()] = None,
-    description: Annotated[schemas.FreeText, Form(max_length=10_000)] = "",
+    item: Annotated[schemas.Identifier, Form(description="Its id.")],
+    name: Annotated[schemas.NonBlankText | None, Form(description="Its name.")] = None,
+    description: Annotated[
+        schemas.FreeText, Form(max_length=10_000, description="A description.")
+    ] = "",
     photo: Annotated[UploadFile | None, File(description="JPEG, PNG, WebP or GIF.")] = None,
 ) -> schemas.AddedItem:
     """Add a new item by a description or a photo; one that is sent twice counts once."""
     try:
-        content = photo.file.read() if photo else None
-        caption = service.add_item(item, name, description, content)
+        caption = service.add_item(item, name, description, photo.file.read() if photo else None)
     except (DataError, PhotoError) as error:
         raise HTTPException(400, str(error)) from error
     return schemas.AddedItem(item=item, shows=caption)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic import StringConstraints as Text
 
@@ -19,9 +20,14 @@ def _integral_to_int(number: Any) -> Any:
 # PostgreSQL cannot store NUL. (JSON parsing rejects unpaired surrogates.)
 _remove_nul = AfterValidator(lambda text: text.replace("\0", ""))
 Identifier = Annotated[str, Text(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+IdInPath = Annotated[
+    Identifier, Path(description="An id; one that is not known stands for a new user or item.")
+]
 FreeText = Annotated[str, _remove_nul]
-NonBlankText = Annotated[str, Text(max_length=1000, pattern=r"[^\s\x00]"), _remove_nul]
-_PriceTag = Literal["cheap price", "fair price", "overpriced"]
+NonBlankText = Annotated[
+    str, Text(min_length=1, max_length=1000, pattern=r"[^\s\x00]"), _remove_nul
+]
+PriceTag = Literal["cheap price", "fair price", "overpriced"]
 ListLength = Annotated[int, Field(ge=1, le=100), BeforeValidator(_integral_to_int)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -30,16 +36,18 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class _ListRequest(_Request):
+class RecommendationRequest(_Request):
+    """Options of a list of recommendations."""
+
     n: ListLength = Field(10, description="Number of items.")
     categories: list[Identifier] = Field([], max_length=20, description="Items have one of these.")
-    prices: list[_PriceTag] = Field([], max_length=3, description="Items have one of these.")
+    prices: list[PriceTag] = Field([], max_length=3, description="Items have one of these.")
     max_fpr: Share | None = Field(None, description="Hide all but this share of dislikes.")
     diversity: Share = Field(0.0, description="How much items in the list should differ.")
     why: bool = Field(False, description="Whether to explain every item.")
 
 
-class UserRecommendationRequest(_ListRequest):
+class UserRecommendationRequest(RecommendationRequest):
     """Options of a list of recommendations for a user."""
 
     model_config = ConfigDict(strict=False)  # query parameters are all text
@@ -47,13 +55,13 @@ class UserRecommendationRequest(_ListRequest):
     seen: bool = Field(False, description="Whether to include reviewed items.")
 
 
-class RecommendationByTextRequest(_ListRequest):
+class RecommendationByTextRequest(RecommendationRequest):
     """Recommendations for somebody without reviews, by what they say they like."""
 
     likes: NonBlankText = Field(description="As in `ramen, quiet places, cheap`.")
 
 
-class RecommendationByItemsRequest(_ListRequest):
+class RecommendationByItemsRequest(RecommendationRequest):
     """Recommendations for somebody without reviews, by items that they like."""
 
     liked: list[Identifier] = Field(min_length=1, max_length=50, description="Their ids.")
@@ -143,17 +151,35 @@ class ErrorResponse(BaseModel):
     request_id: str
 
 
+class ValidationIssue(BaseModel):
+    """A part of a request that is not valid: where it stands, and why."""
+
+    type: str
+    loc: list[str | int]
+    msg: str
+
+
+class ValidationErrorResponse(BaseModel):
+    """A request that does not fit the OpenAPI document."""
+
+    detail: list[ValidationIssue]
+    request_id: str
+
+
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The argument `responses` of a route; FastAPI itself declares 422."""
+    """The argument `responses` of a route that may answer with these statuses."""
     descriptions = {
         400: "The body cannot be read.",
         401: "An API key is required, if the service was started with keys.",
         404: "The item or page does not exist.",
         409: "The item exists already.",
         413: "The body is too large.",
+        422: "Validation error.",
         429: "Too many requests.",
         503: "The database or a language or vision model cannot be reached.",
     }
-    return {
-        status: {"model": ErrorResponse, "description": descriptions[status]} for status in statuses
-    }
+    responses: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        model = ValidationErrorResponse if status == 422 else ErrorResponse
+        responses[status] = {"model": model, "description": descriptions[status]}
+    return responses
