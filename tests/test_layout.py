@@ -114,4 +114,4 @@ def test_a_fit_calls_into_few_files_and_training_into_fewer(minilm, tmp_path):
     called = json.loads(output.read_text())
     training = [file for file, used in called.items() if used and not file.startswith(COMMAND_LINE)]
     assert len(called) <= 45, sorted(called)
-    assert 10 < len(training) <= 26, training  # the goal is 25
+    assert 10 < len(training) <= 27, training  # the goal is 25
