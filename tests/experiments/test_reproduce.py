@@ -336,8 +336,16 @@ def test_the_page(tmp_path):
     for repeats in (1, 2):
         stacks = stacks_by_hand(repeats)
         page = experiment.reproduce_page(stacks, tmp_path / "r.html", "mmrec reproduce")
-        (auc, fpr), text = read_page(page)
+        descriptions, text = read_page(page)
         assert_shown(reproduction_tables(stacks), text)
+    auc, fpr = (chart for chart in descriptions if "FPR at accuracy" not in chart)
+    baseline, proposed = (chart for chart in descriptions if "FPR at accuracy" in chart)
+    assert "of baseline" in baseline
+    assert "; honest basic 0.1" in proposed
+    test = reproduction_tables(stacks)[1]
+    fpr_of_last, accuracy = cell(test, 11, "honest FPR %"), cell(test, 11, "honest acc. %")
+    last = f"honest sqrt 0.5 {fpr_of_last.split()[0]}% at {accuracy.split()[0]}%."
+    assert proposed.endswith(last)
     assert "Table 1: train reviews" in text.partition("Training reviews")[2]
     assert auc.startswith("ROC-AUC;")
     assert "baseline +0.060" in auc
@@ -345,5 +353,5 @@ def test_the_page(tmp_path):
     assert "proposed −10.0" in fpr
     del stacks["paper"]
     descriptions, text = read_page(experiment.reproduce_page(stacks, tmp_path / "r.html", "x"))
-    assert descriptions == []
+    assert [chart.count("honest") for chart in descriptions] == [len(GRID)] * 2
     assert "leak" not in text.lower()

@@ -215,9 +215,11 @@ def ablation_tables(results: Sequence[SeedResult]) -> list[ResultTable]:
     """One for each metric; where all coalitions were trained, what each group is worth."""
     remarks = dict.fromkeys(remark for result in results for remark in result["remarks"])
     notes = ["one training per row, where `mmrec fit` averages several (--ensemble)", *remarks]
+    test = "one seed has no intervals and no p; add --seeds 3"
     if (count := len(results)) > 1:
-        test = f"Student's t over {count} splits of the same reviews (Nadeau & Bengio)"
-        notes.insert(0, f"intervals (95%) and p by {test}; p is adjusted for all rows (Holm)")
+        test = f"intervals (95%) and p by Student's t over {count} splits of the same reviews "
+        test += "(Nadeau & Bengio); p is adjusted for all rows (Holm)"
+    notes.insert(0, test)
     if gap := synergy(results):
         meaning = "above 0 they complement each other, below they hold the same information"
         values = f"{gap.as_text(4)}, p {gap.p_value:.3f}"

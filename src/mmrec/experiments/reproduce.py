@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from sklearn.metrics import log_loss
 
 from mmrec.config import PaperConfig
@@ -28,7 +29,7 @@ from mmrec.errors import ConfigError
 from mmrec.evaluation.metrics import evaluate
 from mmrec.evaluation.statistics import Difference, paired_t_test
 from mmrec.experiments.checkpoint import Checkpoint
-from mmrec.experiments.report.charts import bar_chart
+from mmrec.experiments.report import charts
 from mmrec.experiments.report.html import ResultTable, write_page
 from mmrec.features.builder import build_features
 from mmrec.pipeline import PreparedData, TrainedModel, prepare_data, train_runs
@@ -222,6 +223,31 @@ def reproduce_page(stacks: Stacks, path: Path, command: str) -> Path:
     titles = {"auc": "ROC-AUC", "fpr": "FPR, points of 100"} if leak else {}
     for metric, title in titles.items():
         gaps = {model: _leak(stacks, model, metric).interval for model in MODELS}
-        chart = bar_chart(gaps, title, f"leak-{metric}", percent=metric == "fpr")
+        chart = charts.bar_chart(gaps, title, f"leak-{metric}", percent=metric == "fpr")
         content["leak_charts"].append(chart)
+    content["setting_charts"] = [_settings_chart(model, stacks) for model in MODELS]
     return write_page(path, "The paper's experiment", command, "reproduce", **content)
+
+
+@charts.chart_style
+def _settings_chart(model: str, stacks: Stacks) -> str:
+    """Mean FPR against mean accuracy on test of each setting, with deviations over repeats."""
+    figure = Figure(figsize=(4.3, 4.5), layout="constrained")
+    axes, texts = figure.subplots(), []
+    colour = charts.COLOURS[charts.style_for(model).colour]
+    axes.locator_params(nbins=5)
+    axes.set_title(model, loc="left", weight="bold")
+    axes.set(xlabel="accuracy, %", ylabel="false positive rate, %")
+    for protocol, by_model in stacks.items():
+        accuracies, fprs = _values(by_model[model], "accuracy"), _values(by_model[model], "fpr")
+        for (loss, dropout), x, y in zip(GRID, 100 * accuracies, 100 * fprs, strict=True):
+            fill = charts.COLOURS["card"] if protocol == "paper" else colour
+            options: dict[str, Any] = {"fmt": "o" if loss == "basic" else "s", "elinewidth": 0.8}
+            options |= {"color": colour, "mfc": fill, "ms": 4 + 8 * dropout}
+            options["label"] = f"{protocol}, {loss}" if dropout == GRID[1][1] else None
+            deviations = np.std([y, x], axis=1, ddof=min(1, len(x) - 1))
+            axes.errorbar(x.mean(), y.mean(), *deviations, **options)
+            texts.append(f"{protocol} {loss} {dropout:g} {y.mean():.1f}% at {x.mean():.1f}%")
+    figure.legend(loc="outside lower center", ncols=2)
+    label = f"FPR at accuracy on test, of {model}: {'; '.join(texts)}."
+    return charts.svg(figure, label, f"settings-{model}")
