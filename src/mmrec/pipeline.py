@@ -109,7 +109,7 @@ def open_models(
     captioner = open_captioner(config, budget)
     image_encoder = ImageEncoder(config.vision.image_model, config.vision.image_revision)
     if config.engine.engine == "ray":
-        # slow to import, and an optional extra
+        # Imported here, since it is slow to import, and an optional extra.
         from mmrec.distributed import remote_models
 
         encoder = remote_models.RemoteEncoder(config, store)

@@ -130,7 +130,7 @@ class Store:
         """
         keys = result_keys(provenance, inputs)
         results = self._settled(keys)
-        # results that are stored never wait
+        # Results that are stored never wait.
         if missing := _missing_positions(keys, results):
             # Other providers may cost money, so what they compute is never repeated.
             is_local = provenance.get("provider", "transformers") == "transformers"

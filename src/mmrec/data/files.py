@@ -200,7 +200,7 @@ def _csv_records(lines: Iterator[Record]) -> Iterator[tuple[Record, list[str]]]:
         try:
             cells = next(csv.reader(next_lines(), delimiter=delimiter, strict=True), None)
         except csv.Error as error:
-            # an unclosed quote costs its own line only
+            # An unclosed quote costs its own line only.
             unread.extendleft(reversed(read[1:]))
             yield read[0]._replace(content=f"broken CSV: {error}"), []
             continue

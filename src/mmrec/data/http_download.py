@@ -125,7 +125,7 @@ async def _get(url: httpx2.URL, pool: httpcore2.AsyncConnectionPool, max_bytes: 
     target = httpcore2.URL(scheme=scheme, host=host, port=url.port, target=path)
     # Without encodings, since a small gzip body may unpack to any size.
     headers = [(b"Host", url.netloc), (b"Accept-Encoding", b"identity"), (b"User-Agent", b"mmrec")]
-    # seconds, so that the next address gets its turn
+    # In seconds; short, so that the next address gets its turn.
     extensions = {"timeout": {"connect": 10.0}}
     try:
         async with pool.stream("GET", target, headers=headers, extensions=extensions) as response:

@@ -153,7 +153,7 @@ async def _download_all(
 ) -> dict[str, dict[str, Any]]:
     path, rows = folder / "index.jsonl", dict[str, dict[str, Any]]()
     waiting = iter(urls)  # shared: each worker takes the next one
-    # a decoded photo may take 30 times the memory of its file
+    # A decoded photo may take 30 times the memory of its file.
     decoders = anyio.CapacityLimiter(4)
 
     async def work() -> None:

@@ -146,7 +146,7 @@ class MeanPoolingBackend:
             self._batch_tokens, self._length_step = 512, 1
         else:
             self._mean_vectors = _MeanPooledBert(folder, "bf16" if bf16 else "fp32").mean_vectors
-            # kernels are compiled for every shape
+            # Kernels are compiled for every shape, so there are few shapes.
             self._batch_tokens, self._length_step = 1024, 8
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:

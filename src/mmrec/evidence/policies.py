@@ -201,7 +201,7 @@ def assign_folds(
     user = data.user[order]
     # Users start at random folds, or those with one review would all be in the first.
     start = rng.integers(folds, size=len(data.users))[user]
-    # among the user's: 0, 1, ...
+    # Rank of a review among its user's: 0, 1, ...
     rank = np.arange(len(order)) - np.searchsorted(user, user)
     fold[order] = VALIDATION_FOLD + 1 + (start + rank) % folds
     return fold

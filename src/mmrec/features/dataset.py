@@ -243,7 +243,7 @@ class PhotoVectors:
             cells += [(row, columns[name]) for name in group if name in columns]
         indices = np.array(cells, dtype=np.int64).reshape(-1, 2).T
         ones, size = np.ones(len(cells), dtype=np.float32), len(reviews) + len(items)
-        # adds up equal cells
+        # The constructor adds up equal cells.
         counts = csr_matrix((ones, indices), shape=(size, len(columns)))
         return cls(stacked, counts, len(reviews))
 

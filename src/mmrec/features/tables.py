@@ -77,7 +77,7 @@ class Constants:
     """Figures of the training data that features are made with; saved with a model."""
 
     mean: float
-    # reviews of the overall mean that the mean rating of a user is shrunk with
+    # Number of reviews of the overall mean that a user's mean rating is shrunk with.
     user_prior: float
     item_prior: float
 

@@ -63,7 +63,7 @@ def parse_annotation(
         raise UnusableAnswer(f'the field "price" must be one of {", ".join(PRICE_TAGS)}')
     result: dict[str, Any] = {name: text, "price": price}
     for opinions in ("likes", "dislikes"):
-        # as the prompt of a summary allows
+        # Eight, as the prompt of a summary allows.
         result[opinions] = _phrases(fields, opinions)[:8]
     categories = _normalize_categories(_phrases(fields, "categories"))
     return result_type(**result, categories=categories[:max_categories])

@@ -209,7 +209,7 @@ class _ChatTemplate:
 
     def neutralize(self, text: str) -> str:
         """Split control tokens, so that a text with `<|end|>` cannot end its message."""
-        # a tokenizer takes no lone surrogates
+        # A tokenizer takes no lone surrogates.
         text = text.encode("utf-8", "replace").decode()
         return self._control_tokens.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 

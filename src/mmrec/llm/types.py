@@ -78,7 +78,7 @@ class Prompt(NamedTuple):
 
     task: Task
     texts: Texts
-    # JSON list of an answer to repair, and of why it was unusable
+    # JSON list of an answer to repair, and of why it is unusable.
     rejected: str | None = None
 
 
@@ -113,7 +113,7 @@ class LanguageModel(Protocol):
 
 def estimate_tokens(text: str) -> int:
     """About how many tokens a text has; no tokenizer makes more than four times as many."""
-    # long words, and scripts other than Latin
+    # The second estimate is for long words, and scripts other than Latin.
     by_bytes = len(text.encode("utf-8", "replace")) / 4
     by_words = 1.3 * len(text.split())  # short words, which have a token each at least
     return 1 + int(max(by_bytes, by_words))

@@ -42,7 +42,7 @@ def fit_linear(
         batch = task.inputs.row_batch(torch.from_numpy(task.valid_rows[chunk]))
         scores[chunk] = ranker.linear_columns(batch).numpy() @ weights.T + bias
     for index, score in enumerate(scores.T):
-        # a negligible penalty
+        # With C = 1e6 the penalty is negligible.
         curve = LogisticRegression(C=1e6).fit(score[:, None], label)
         slope, intercept = float(curve.coef_[0, 0]), float(curve.intercept_[0])
         if slope < 0:  # scores that contradict validation rows are ignored
@@ -58,7 +58,7 @@ def fit_linear(
 
 def _ridge_penalties(shape: RankerShape, lightly_penalised: np.ndarray) -> np.ndarray:
     """(p,) penalties of `Ranker.linear_columns`, of variance one, or length one by block."""
-    # a user's text predicts less than an item's (docs/log.md)
+    # A user's text predicts less than an item's (docs/log.md).
     default, user_text = 300.0, 1000.0
     penalties = [np.where(lightly_penalised, 10.0, default)]
     for sizes in shape.groups.values():

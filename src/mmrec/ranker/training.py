@@ -93,7 +93,7 @@ class StackTrainer:
     task: TrainingTask
     config: TrainingConfig
     seed: int  # of the order of rows, and of cold-start dropout
-    # rows of a batch that this process computes
+    # The rows of a batch that this process computes.
     shard: Shard = field(default_factory=Shard)
 
     def __post_init__(self) -> None:
@@ -259,7 +259,7 @@ class StackTrainer:
             # Not ROC-AUC, which on a few hundred rows is mostly chance.
             scores = -weighted_loss(logits, label, self.weights)
         else:
-            # slow to import, and mostly not needed
+            # Imported here, since it is slow to import and mostly not needed.
             from sklearn.metrics import roc_auc_score
 
             scores = -(logits[:, label == 0] >= 0).double().mean(1)

@@ -145,7 +145,7 @@ def _strip_address(model: str) -> str:
 def model_card(saved: SavedRecommender) -> ModelCard:
     """The card in Hugging Face's format; it names files, never paths or servers."""
     config, name = saved.config, saved.config.ranker.features
-    # splits at / and at \
+    # PureWindowsPath splits at / and at \.
     source = PureWindowsPath(saved.reviews.source).name or "unknown"
     bound = f"at most {config.operating.max_fpr:.0%} of the dislikes"
     if config.operating.min_tpr is not None:

@@ -62,7 +62,7 @@ class SavedRecommender:
     # Live reviews are added to these sums over the reviews of each user and item. They have no
     # vectors, whose means are in the features.
     evidence_sums: dict[EntityKind, EvidenceSums]
-    # of the mixed effects, where the model has any
+    # Of the mixed effects, where the model has any.
     text_regression: TextRegression | None
     notes: list[Note]  # of the reviews; none where the model was not made of notes
 
@@ -143,7 +143,7 @@ def read_manifest(folder: Path) -> Manifest:
             raise ModelError(f"{folder}: {message}")
         manifest = Manifest.model_validate(values)
     config = manifest.builder.config
-    # that of another machine
+    # A store of another machine is of no use here.
     if config.store is not None and not config.store.parent.is_dir():
         config = config.model_copy(update={"store": None})
         manifest.builder = manifest.builder.model_copy(update={"config": config})

@@ -25,7 +25,7 @@ class TextSpace:
         self._vectors = features.vectors[self._name]
         total = self._vectors[:size].sum(0, dtype=np.float64)
         self.mean = (total / max(size, 1)).astype(np.float32)
-        # 1 / length; 0 where there is no text
+        # (size,) 1 / length of each vector; 0 where there is no text.
         self._scale = np.zeros(size, dtype=np.float32)
         for rows in np.array_split(np.arange(size), 1 + size // 8192):
             self._measure(rows)
