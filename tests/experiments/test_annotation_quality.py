@@ -61,8 +61,7 @@ def dataset(models):
 
 def dataset_of(models, texts):
     """Reviews of items by users who wrote one of each; praise is rated 5, anything else 1."""
-    likes = {like for like, _ in PLACES.values()}
-    rows = []
+    rows, likes = [], {like for like, _ in PLACES.values()}
     for item, reviews in texts.items():
         for number, text in enumerate(reviews):
             ids = {"review_id": f"{item}-{number}", "user": f"user{number}", "item": item}
@@ -79,10 +78,17 @@ def run_of(dataset, annotations, kind="item"):
     return AnnotationRun(dataset, {kind: list(texts)})
 
 
-def measure(run, models, truth=None):
-    strategy = "notes" if "review" in run.texts else "summary"
-    config = Config(annotation=AnnotationConfig.model_validate({"strategy": strategy}))
-    return measure_annotation_quality(run, config, models, truth)
+@pytest.fixture(scope="module")
+def measure(dataset, models):
+    """Measures a run, or annotations of the dataset."""
+
+    def measure(annotated, truth=None, kind="item"):
+        run = annotated if isinstance(annotated, AnnotationRun) else run_of(dataset, annotated, kind)
+        strategy = "notes" if "review" in run.texts else "summary"
+        config = Config(annotation=AnnotationConfig.model_validate({"strategy": strategy}))
+        return measure_annotation_quality(run, config, models, truth)
+
+    return measure
 
 
 def values(quality, name, row):
@@ -105,36 +111,32 @@ def rotate(items):
     return [*items[1:], items[0]]
 
 
-def test_quotes_and_rephrased_quotes_are_supported_and_those_of_another_place_are_not(dataset, models):
-    quality = measure(run_of(dataset, faithful_summaries()), models)
+def test_quotes_and_rephrased_quotes_are_supported_and_those_of_another_place_are_not(measure):
+    quality = measure(faithful_summaries())
     support = values(quality, "support", "item: text")
     assert support["matched"] == support["verbatim"] == 1
     assert support["count"] == sum((count > 0) + (count < 4) for count in PRAISE_COUNT.values())
     assert quality.measures["support"].examples == []
-    counts = {"written": 10, "missing": 0, "sampled": 10, "reviews": 40}
-    assert quality.sample_counts == {"item": counts}
+    assert quality.sample_counts == {"item": {"written": 10, "missing": 0, "sampled": 10, "reviews": 40}}
     rephrased = [Summary(text=f"Visitors have this to say: {like}") for like, _ in PLACES.values()]
-    support = values(measure(run_of(dataset, rephrased), models), "support", "item: text")
-    assert support["verbatim"] == 0
-    assert support["matched"] >= 0.7  # the bakery has no review that praises its bread
-    quality = measure(run_of(dataset, rotate(faithful_summaries())), models)
-    support = values(quality, "support", "item: text")
-    assert support["matched"] < 0.25
-    assert support["verbatim"] == 0
+    # The bakery has no review that praises its bread.
+    for summaries, least, most in ((rephrased, 0.7, 1), (rotate(faithful_summaries()), 0, 0.25)):
+        support = values(measure(summaries), "support", "item: text")
+        assert support["verbatim"] == 0
+        assert least <= support["matched"] <= most
 
 
-def test_what_reviews_do_not_support_is_an_example_and_invented_likes_are_counted_apart(dataset, models):
+def test_what_reviews_do_not_support_is_an_example_and_invented_likes_are_counted_apart(measure):
     summaries = faithful_summaries()
     summaries[4] = Summary(text="The opera singer missed every high note.")
-    (example,) = measure(run_of(dataset, summaries), models).measures["support"].examples
+    (example,) = measure(summaries).measures["support"].examples
     assert (example.entity, example.text) == ("item pizza", summaries[4].text)
     assert example.review_id.startswith("pizza-")
     assert example.compared_text in PLACES["pizza"]
     invented = []
-    for item, summary in zip(ITEMS, faithful_summaries(), strict=True):
-        lists = {"likes": ["parking for trucks"], "dislikes": [PLACES[item][1]]}
-        invented.append(summary.model_copy(update=lists))
-    quality = measure(run_of(dataset, invented), models)
+    for summary, (_, dislike) in zip(faithful_summaries(), PLACES.values(), strict=True):
+        invented.append(Summary(text=summary.text, likes=["parking for trucks"], dislikes=[dislike]))
+    quality = measure(invented)
     assert values(quality, "support", "item: text")["matched"] == 1
     assert values(quality, "support", "item: likes")["matched"] < 0.3
     # The three places with nothing but praise have no review that supports a dislike.
@@ -142,9 +144,8 @@ def test_what_reviews_do_not_support_is_an_example_and_invented_likes_are_counte
 
 
 @pytest.mark.parametrize(("written", "dropped"), [("likes", "dislikes"), ("dislikes", "likes")])
-def test_what_a_summary_drops_is_not_covered(dataset, models, written, dropped):
-    summaries = [quote(item, written == "likes", written == "dislikes") for item in ITEMS]
-    quality = measure(run_of(dataset, summaries), models)
+def test_what_a_summary_drops_is_not_covered(measure, written, dropped):
+    quality = measure([quote(item, written == "likes", written == "dislikes") for item in ITEMS])
     covered = values(quality, "coverage", f"item: {written}")
     assert covered["matched"] > 0.9
     assert covered["count"] > 10
@@ -156,15 +157,11 @@ def test_what_a_summary_drops_is_not_covered(dataset, models, written, dropped):
         assert example.review_id.startswith(item)
 
 
-def test_amplified_praise_and_blame_have_a_steep_slope(dataset, models):
-    proportional, one_sided, rosy = [], [], []
-    for item, count in PRAISE_COUNT.items():
-        proportional.append(quote(item, count, 4 - count))
-        one_sided.append(quote(item, count > 2, count <= 2))
-        rosy.append(quote(item, dislikes=0))
-    faithful, amplified, praising = (
-        measure(run_of(dataset, summaries), models) for summaries in (proportional, one_sided, rosy)
-    )
+def test_amplified_praise_and_blame_have_a_steep_slope(measure):
+    counts = PRAISE_COUNT.items()
+    faithful = measure([quote(item, count, 4 - count) for item, count in counts])
+    amplified = measure([quote(item, count > 2, count <= 2) for item, count in counts])
+    praising = measure([quote(item, dislikes=0) for item in ITEMS])
     polarity = values(faithful, "polarity", "item")
     assert polarity["slope"] == pytest.approx(1, abs=0.02)
     assert polarity["shift"] == pytest.approx(0, abs=0.02)
@@ -181,24 +178,21 @@ def test_amplified_praise_and_blame_have_a_steep_slope(dataset, models):
 
 def run_without_one_review(dataset, summaries):
     """Views of items that each leave one review out."""
-    entities, members, written = [], [], []
+    written, codes, members = [], [], []
     for item, item_summaries in summaries.items():
-        code = dataset.data.items.index(item)
-        rows = np.flatnonzero(dataset.data.item == code)
-        for left_out, summary in enumerate(item_summaries):
-            entities.append(code)
-            members.append(np.delete(rows, left_out))
-            written.append(summary)
-    views = EvidenceViews.from_lists(np.array(entities), members)
+        written += item_summaries
+        codes += [dataset.data.items.index(item)] * len(item_summaries)
+        rows = np.flatnonzero(dataset.data.item == codes[-1])
+        members += [np.delete(rows, left_out) for left_out in range(len(item_summaries))]
+    views = EvidenceViews.from_lists(np.array(codes), members)
     return AnnotationRun(dataset, {"item": list(annotated_texts("item", dataset, views, written))})
 
 
-def test_summaries_of_one_entity_agree_more_than_those_of_two(dataset, models):
+def test_summaries_of_one_entity_agree_more_than_those_of_two(dataset, measure):
     summaries = {}
-    for number, item in enumerate(ITEMS):
-        price = ("cheap price", "overpriced")[number % 2]
+    for item, price in zip(ITEMS, ["cheap price", "overpriced"] * 5, strict=True):
         summaries[item] = [quote(item, price=price, categories=[item])] * 3
-    quality = measure(run_without_one_review(dataset, summaries), models)
+    quality = measure(run_without_one_review(dataset, summaries))
     same, others = (values(quality, "agreement", f"item: {row}") for row in ("same", "others"))
     assert same["count"] == others["count"] == 10
     assert same["cosine"] > 0.99
@@ -209,84 +203,81 @@ def test_summaries_of_one_entity_agree_more_than_those_of_two(dataset, models):
     assert others["price"] < 1
     differing = quote("sushi", dislikes=0, price="fair price", categories=["sushi", "fish"])
     summaries["tea"] = [summaries["tea"][0], differing]
-    quality = measure(run_without_one_review(dataset, summaries), models)
-    assert values(quality, "agreement", "item: same")["cosine"] < same["cosine"] - 0.03
-    assert values(quality, "agreement", "item: same")["price"] == pytest.approx(0.9)
+    quality = measure(run_without_one_review(dataset, summaries))
+    less = values(quality, "agreement", "item: same")
+    assert less["cosine"] < same["cosine"] - 0.03
+    assert less["price"] == pytest.approx(0.9)
     assert [example.entity for example in quality.measures["agreement"].examples] == ["item tea"]
 
 
-def test_notes_are_compared_with_their_own_review(dataset, models):
+def test_notes_are_compared_with_their_own_review(dataset, models, measure):
     notes = models.quote_annotator.write_notes(dataset.texts)
-    quality = measure(run_of(dataset, notes, "review"), models)
+    quality = measure(notes, kind="review")
     assert values(quality, "support", "review: text")["matched"] == 1
     assert values(quality, "coverage", "review: dislikes")["matched"] == 1
     assert list(quality.measures) == ["support", "coverage", "polarity"]
     notes[5] = Note(gist="Open on Sundays until midnight.", dislikes=["no dogs allowed"])
     notes[7] = Note()
-    quality = measure(run_of(dataset, notes, "review"), models)
-    assert quality.sample_counts["review"]["missing"] == 1
-    assert quality.sample_counts["review"]["sampled"] == 39
+    quality = measure(notes, kind="review")
+    counts = quality.sample_counts["review"]
+    assert (counts["missing"], counts["sampled"]) == (1, 39)
     (example,) = quality.measures["support"].examples
     assert example.entity == f"review {dataset.review_ids[5]}" == f"review {example.review_id}"
 
 
-def write_truth(path, rows):
-    path.write_text("\n".join(json.dumps(row) for row in rows))
-    return path
+def write_truth(folder, rows):
+    (folder / "truth.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return folder / "truth.jsonl"
 
 
-def test_price_and_categories_are_compared_with_the_truth(dataset, models, tmp_path):
-    tags = ["cheap price", "fair price", "overpriced"]
-    levels = {item: number % 3 for number, item in enumerate(ITEMS)}
-    summaries = [quote(i, price=tags[levels[i]], categories=[f"{i} house", "cafe"]) for i in ITEMS]
+def test_price_and_categories_are_compared_with_the_truth(measure, tmp_path):
+    tags, levels = ["cheap price", "fair price", "overpriced"], [number % 3 for number in range(10)]
+    summaries = []
+    for item, level in zip(ITEMS, levels, strict=True):
+        summaries.append(quote(item, price=tags[level], categories=[f"{item} house", "cafe"]))
     for other, sign, recall in ((ITEMS, 1, 1), (rotate(ITEMS), -1, 0)):
         rows = []
-        for item, label in zip(ITEMS, other, strict=True):
-            price = "$" * (1 + levels[item] if sign > 0 else 3 - levels[item])
+        for item, label, level in zip(ITEMS, other, levels, strict=True):
+            price = "$" * (1 + level if sign > 0 else 3 - level)
             rows.append({"business_id": item, "price_level": price, "cuisines": f"{label}-House"})
-        truth = write_truth(tmp_path / "truth.jsonl", rows)
-        quality = measure(run_of(dataset, summaries), models, truth)
-        price = values(quality, "truth", "price")
-        assert price == pytest.approx({"count": 10, "written": sign})
+        quality = measure(summaries, write_truth(tmp_path, rows))
+        assert values(quality, "truth", "price") == pytest.approx({"count": 10, "written": sign})
         assert values(quality, "truth", "categories")["written"] == recall
 
 
-def test_the_price_is_the_mean_over_notes(dataset, models, tmp_path):
+def test_the_price_is_the_mean_over_notes(dataset, measure, tmp_path):
     notes = []
     for row, text in enumerate(dataset.texts):
         expensive = row % 4 < (row // 4) / 3  # the more of an item's notes, the later it comes
         notes.append(Note(gist=text, price="overpriced" if expensive else "none"))
     rows = [{"item": item, "price": 10 * number + 5} for number, item in enumerate(ITEMS)]
-    truth = write_truth(tmp_path / "truth.jsonl", rows)
-    price = values(measure(run_of(dataset, notes, "review"), models, truth), "truth", "price")
+    price = values(measure(notes, write_truth(tmp_path, rows), "review"), "truth", "price")
     assert price["written"] > 0.9
     assert price["count"] == 10
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_summary_of_most_reviews_is_compared_with_the_truth(dataset, models, tmp_path, order):
-    tags = ["cheap price", "overpriced"] * 5
-    right = [quote(item, price=tag) for item, tag in zip(ITEMS, tags, strict=True)]
-    wrong = [quote(item, price=tag) for item, tag in zip(ITEMS, rotate(tags), strict=True)]
+def test_the_summary_of_most_reviews_is_compared_with_the_truth(dataset, measure, tmp_path, order):
+    texts, tags = [], ["cheap price", "overpriced"] * 5
+    for ordered, row_count in ((rotate(tags), 3), (tags, 4)):
+        summaries = [quote(item, price=tag) for item, tag in zip(ITEMS, ordered, strict=True)]
+        for text in run_of(dataset, summaries).texts["item"]:
+            texts.append(replace(text, rows=text.rows[:row_count]))
     # Low prices for "overpriced", so that the right tags are anticorrelated.
-    rows = [{"item": i, "price": 1 if tag == "overpriced" else 2} for i, tag in zip(ITEMS, tags, strict=True)]
-    truth = write_truth(tmp_path / "truth.jsonl", rows)
-    of_fewer = [replace(text, rows=text.rows[:3]) for text in run_of(dataset, wrong).texts["item"]]
-    texts = of_fewer + run_of(dataset, right).texts["item"]
-    quality = measure(AnnotationRun(dataset, {"item": texts[::order]}), models, truth)
+    rows = [{"item": item, "price": price} for item, price in zip(ITEMS, [2, 1] * 5, strict=True)]
+    quality = measure(AnnotationRun(dataset, {"item": texts[::order]}), write_truth(tmp_path, rows))
     assert quality.sample_counts["item"]["written"] == 20
     assert quality.sample_counts["item"]["sampled"] == 10, "one text an entity"
     assert values(quality, "truth", "price")["written"] == pytest.approx(-1)
 
 
-def test_the_sample_is_bounded(dataset, models, monkeypatch):
+def test_the_sample_is_bounded(dataset, measure, monkeypatch):
     written = run_of(dataset, faithful_summaries()).texts["item"]
     sizes = ({"max_entities": 5}, {"max_reviews": 15})
     samples = [quality_of._sample(written, np.random.default_rng(0), **size) for size in sizes]
     assert [len(sample) for sample in samples] == [5, 3]
     monkeypatch.setattr(AnnotatedText, "max_reviews", 2)
-    quality = measure(run_of(dataset, faithful_summaries()), models)
-    assert quality.sample_counts["item"]["reviews"] == 20
+    assert measure(faithful_summaries()).sample_counts["item"]["reviews"] == 20
 
 
 @pytest.mark.parametrize(
@@ -298,42 +289,39 @@ def test_the_sample_is_bounded(dataset, models, monkeypatch):
         ({"item": "tea", "price": "?"}, "none of the reviewed items"),
     ],
 )
-def test_a_truth_without_the_items_is_refused(dataset, models, tmp_path, row, message):
-    truth = write_truth(tmp_path / "truth.jsonl", [row])
+def test_a_truth_without_the_items_is_refused(measure, tmp_path, row, message):
     with pytest.raises(DataError, match=message):
-        measure(run_of(dataset, faithful_summaries()), models, truth)
+        measure(faithful_summaries(), write_truth(tmp_path, [row]))
 
 
-def test_missing_summaries_are_counted_where_reviews_have_words(models):
+def test_missing_summaries_are_counted_where_reviews_have_words(models, measure):
     dataset = dataset_of(models, {**PLACES, "tea": ["", " "]})
     summaries = [Summary() if item in ("bakery", "pub", "tea") else quote(item) for item in ITEMS]
-    quality = measure(run_of(dataset, summaries), models)
-    counts = {"written": 7, "missing": 2, "sampled": 7, "reviews": 14}
-    assert quality.sample_counts["item"] == counts
+    quality = measure(run_of(dataset, summaries))
+    assert quality.sample_counts["item"] == {"written": 7, "missing": 2, "sampled": 7, "reviews": 14}
     assert values(quality, "support", "item: text")["matched"] == 1
 
 
-def test_without_two_texts_there_is_nothing_to_measure(dataset, models, capsys):
-    for run in (
-        run_of(dataset, [Summary()] * 10),
-        run_of(dataset, [Note()] * 40, "review"),
-        run_of(dataset_of(models, {"tea": PLACES["tea"]}), [quote("tea")]),
-    ):
-        quality = measure(run, models)
+def test_without_two_texts_there_is_nothing_to_measure(models, measure, capsys):
+    one_item = run_of(dataset_of(models, {"tea": PLACES["tea"]}), [quote("tea")])
+    for annotated, kind in (([Summary()] * 10, "item"), ([Note()] * 40, "review"), (one_item, "item")):
+        quality = measure(annotated, kind=kind)
         assert quality.measures == {}
         print_quality(quality)
         assert "there is nothing to measure" in " ".join(capsys.readouterr().out.split())
 
 
-def test_hostile_texts_are_printed_inert_within_80_columns_and_the_seed_decides(models, capsys, monkeypatch):
+def test_hostile_texts_are_printed_inert_within_80_columns_and_the_seed_decides(
+    models, measure, capsys, monkeypatch
+):
     evil = "[bold red]x[/] [/nope] \x1b[2J\x1b]0;owned\x07 \u202egnp.exe :smile: " + "w" * 900
     dataset = dataset_of(models, {item: [evil + item, *PLACES[item]] for item in ITEMS})
     lists = {"likes": [evil], "dislikes": ["\x1b[31m"]}
     summaries = [Summary(text=f"\ud800 {evil} {item}", **lists) for item in rotate(ITEMS)]
     users = run_of(dataset, [quote("tea", dislikes=0)] * 3, "user").texts
     run = AnnotationRun(dataset, run_of(dataset, summaries).texts | users)
-    quality = measure(run, models)
-    assert json.dumps(asdict(quality), allow_nan=False) == json.dumps(asdict(measure(run, models)))
+    quality = measure(run)
+    assert json.dumps(asdict(quality), allow_nan=False) == json.dumps(asdict(measure(run)))
     assert set(quality.measures) == {"support", "coverage", "polarity"}
     monkeypatch.setattr(stdout, "_width", 80)
     print_quality(quality)
@@ -375,16 +363,10 @@ def test_entities_count_equally():
 
 def test_labels_and_prices_are_ranked_by_hand():
     assert [quality_of.normalise_label(label) for label in ("Film-Noir", " film  NOIR!")] == ["film noir"] * 2
-    expensive, cheap = ["overpriced"], ["cheap price"]
-    assert quality_of.price_level_score([]) == quality_of.price_level_score(["none"] * 5) == 0
-    assert 0 < quality_of.price_level_score(expensive) < quality_of.price_level_score(expensive * 3) < 1
-    assert quality_of.price_level_score(expensive + ["none"] * 9) == quality_of.price_level_score(expensive)
-    assert quality_of.price_level_score(cheap) == -quality_of.price_level_score(expensive)
-    assert (
-        quality_of.price_level_score(cheap)
-        < quality_of.price_level_score(["fair price"])
-        < quality_of.price_level_score(expensive)
-    )
+    score, expensive = quality_of.price_level_score, ["overpriced"]
+    assert score([]) == score(["none"] * 5) == 0
+    assert 0 < score(["fair price"]) < score(expensive) < score(expensive * 3) < 1
+    assert score(expensive + ["none"] * 9) == score(expensive) == -score(["cheap price"])
     labels, ranked = ["North Indian", "Chinese"], ["chinese", "thai", "north indian"]
     assert quality_of.label_recall(ranked, labels) == 1
     assert quality_of.label_recall(ranked, labels, k=1) == 0.5
@@ -402,7 +384,7 @@ def test_files_of_truth(tmp_path):
         {"item": "d", "cost_for_two": "$$", "cuisines": None},
         {"item": None, "cost_for_two": 9.0},
     ]
-    path, compressed = write_truth(tmp_path / "items.jsonl", rows), tmp_path / "items.jsonl.gz"
+    path, compressed = write_truth(tmp_path, rows), tmp_path / "items.jsonl.gz"
     compressed.write_bytes(gzip.compress(path.read_bytes()))
     labels = {"a": ["film noir", "war"], "b": ["thai", "pizza", "cafe"]}
     for file in (path, compressed):
