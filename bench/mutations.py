@@ -50,7 +50,7 @@ MUTATIONS = (
         "ranker/linear.py",
         "gram[np.diag_indices(size)] += penalty",
         "gram[np.diag_indices(size)] += 1e-6",
-        "tests/ranker/test_linear.py",
+        "tests/ranker/test_ranker_training.py",
     ),
     Mutation(
         "the threshold lets one more dislike through",
@@ -65,6 +65,13 @@ MUTATIONS = (
         "times_drawn[:, user_of_row]",
         "times_drawn[:, user_of_row[::-1]]",
         "tests/evaluation/test_statistics.py",
+    ),
+    Mutation(
+        "p-values of differences are not corrected for the number of models",
+        "experiments/compare.py",
+        "gap._replace(p_value=p_value)",
+        "gap",
+        "tests/experiments/test_fit_report.py",
     ),
     Mutation(
         "no lock is taken before paid work",

@@ -3,7 +3,6 @@
 import gzip
 import json
 from datetime import datetime
-from io import BytesIO
 from pathlib import Path
 
 import polars as pl
@@ -64,13 +63,12 @@ def test_every_container_gives_the_same_reviews(tmp_path, suffix):
     if not suffix.endswith((".gz", ".parquet")):  # a byte order mark is no part of the data
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
         assert read_reviews(path).table.equals(reviews.table)
-    expected = read_reviews(written(tmp_path, ".jsonl"))
-    assert reviews.table.equals(expected.table)
+    assert reviews.table.equals(read_reviews(written(tmp_path, ".jsonl")).table)
     assert dict(reviews.table.schema) == REVIEW_SCHEMA
     assert dict(reviews.items.schema) == ITEM_SCHEMA
-    assert reviews.table["text"].to_list() == [row["text"] for row in ROWS]
-    assert reviews.table["rating"].to_list() == [5, 1.5, 4]
-    assert reviews.table["time"].to_list() == [datetime(2019, 5, 25, 15, 34), None, datetime(2020, 1, 1)]
+    times = (datetime(2019, 5, 25, 15, 34), None, datetime(2020, 1, 1))
+    expected = [(row["rating"], row["text"], time) for row, time in zip(ROWS, times, strict=True)]
+    assert reviews.table.select("rating", "text", "time").rows() == expected
     assert reviews.rejects.height == 0
     assert reviews.table["review_id"].str.contains("^[0-9a-f]{16}$").all()
 
@@ -81,10 +79,9 @@ def test_the_kaggle_object_is_read_in_the_order_train_val_test(tmp_path):
         return ids | {"pics": [{"id": "p", "url": ["https://x.org/p"]}], "history_reviews": [["x", "older"]]}
 
     document = {"test": [row("u4")], "train": [row("u1"), row("u2")], "val": [row("u3")]}
-    (tmp_path / "p").write_bytes(_jpeg())
+    path = save_photo(tmp_path / "p") / "kaggle.json"
     for indent in (None, 2):
-        path = tmp_path / "kaggle.json"
-        path.write_text(json.dumps({key: document[key] for key in ("train", "test", "val")}, indent=indent))
+        path.write_text(json.dumps(document, indent=indent))
         table = read_reviews(path).table
         assert table["user"].to_list() == ["u1", "u2", "u3", "u4"]
         assert table["photos"].list.len().to_list() == [1, 1, 1, 1]
@@ -213,21 +210,19 @@ def test_ids_of_the_file_are_kept_while_unique(tmp_path):
     rows = [GOOD | {"user": user, "review_id": review_id} for user, review_id in given.items()]
     rows += [GOOD | {"user": "ab", "item": "c"}, GOOD | {"user": "a", "item": "bc"}]
     ids = read_reviews(write(tmp_path / "r.jsonl", *rows)).table["review_id"].to_list()
-    assert ids[:2] == ["a", derived]
-    assert ids[3] == "7"
+    assert [*ids[:2], ids[3]] == ["a", derived, "7"]
     assert len(set(ids)) == len(rows)  # fields do not run together
 
 
-def _jpeg():
-    out = BytesIO()
-    Image.new("RGB", (20, 10), "blue").save(out, "JPEG")
-    return out.getvalue()
+def save_photo(path):
+    """Into a new folder if there is none."""
+    path.parent.mkdir(exist_ok=True)
+    Image.new("RGB", (20, 10), "blue").save(path, "JPEG")
+    return path.parent
 
 
 def test_refused_photos_cost_the_photo_and_not_the_review(tmp_path):
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    (photos / "a.jpg").write_bytes(_jpeg())
+    photos = save_photo(tmp_path / "photos/a.jpg")
     (photos / "b.jpg").write_text("no photo")
     names = ["a.jpg", "b.jpg", "../r.jsonl", "gone\x1b.jpg", "https://x.org/c.jpg", "./a.jpg"]
     path = write(tmp_path / "r.jsonl", GOOD | {"photos": names})
@@ -245,9 +240,7 @@ def test_refused_photos_cost_the_photo_and_not_the_review(tmp_path):
 
 
 def test_items_come_with_name_and_photos_and_nothing_else(tmp_path):
-    folder = tmp_path / "catalogue"
-    folder.mkdir()
-    (folder / "a.jpg").write_bytes(_jpeg())
+    folder = save_photo(tmp_path / "catalogue/a.jpg")
     lines = ("business_id,title,photos,price", "i1, Café  Uno ,a.jpg|gone.jpg,3", "i2,,,2", "i1,again,,1")
     items = write(folder / "items.csv", *lines)
     config = ReadConfig(items=items, max_reject_share=0.5)
@@ -355,10 +348,10 @@ def test_no_bytes_raise_anything_but_a_data_error(tmp_path, suffix, start, data,
     path = tmp_path / f"hostile{suffix}"
     path.write_bytes(gzip.compress(start + data) if zipped else start + data)
     try:
-        rows = len(read_reviews(path, ANY))
+        as_expected = len(read_reviews(path, ANY)) > 0
     except DataError as error:
-        rows, message = 0, str(error)
-    assert rows or message.startswith(str(path))
+        as_expected = str(error).startswith(str(path))
+    assert as_expected
 
 
 json_values = st.recursive(
@@ -390,7 +383,6 @@ def test_every_row_is_a_review_or_a_reject(tmp_path, rows):
 def test_real_data_is_read_completely(name, items, counts):
     config = ReadConfig(items=DATA / name / f"{items}.jsonl.gz")
     reviews = read_reviews(DATA / name / "reviews.jsonl.gz", config)
-    assert reviews.table["item"].n_unique() == reviews.items.height
-    table, photos = reviews.table, reviews.items["photos"].list.len().sum()
-    rows = (table.height, reviews.rejects.height, table["user"].n_unique(), reviews.items.height, photos)
-    assert rows == counts
+    table, items, photos = reviews.table, reviews.items.height, reviews.items["photos"].list.len().sum()
+    assert (table.height, reviews.rejects.height, table["user"].n_unique(), items, photos) == counts
+    assert table["item"].n_unique() == items

@@ -67,6 +67,14 @@ def test_the_interval_is_that_of_drawing_rows_again():
     assert (low, high) == pytest.approx(tuple(np.quantile(aucs, [0.025, 0.975])), abs=0.006)
 
 
+def test_the_interval_by_hand_leaves_out_a_fortieth_at_either_end():
+    # Half of 8 users like: draws have k likes with the shares 1, 8, 28, ... of 256. No like has a share of
+    # .004, and at most one of .035, so the quantile of .025 is one like of eight; that of .05 would be two.
+    label = np.arange(8) < 4
+    interval = bootstrap(np.arange(8), label, label.astype(float), weighted_mean, rounds=8000)[:3]
+    assert interval == (0.5, 1 / 8, 7 / 8)
+
+
 def test_a_user_is_drawn_with_all_rows():
     # A hundred copies of every row add nothing, where they are of the same user.
     value, user = np.random.default_rng(2).normal(size=50), np.arange(50)

@@ -1,4 +1,4 @@
-"""Training: what a run learns, selects and stops at; runs side by side are what each would be alone."""
+"""Training: what a run learns, selects and stops at; each run of a stack is that alone; the linear model."""
 
 from dataclasses import replace
 from itertools import product
@@ -6,11 +6,13 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from mmrec.config import TrainingConfig
 from mmrec.evaluation.metrics import reweighted
 from mmrec.features.tables import FEATURE_GROUPS, Features, group_of
 from mmrec.ranker.inputs import RankerInputs, TrainingRun
+from mmrec.ranker.linear import fit_linear
 from mmrec.ranker.training import (
     StackTrainer,
     class_weights,
@@ -21,6 +23,8 @@ from mmrec.ranker.training import (
 from toys import DENSE, NUMBERS, ranker_of, toy
 
 EQUAL = (0.5, 0.5)
+TEXT = ["user gist"] * 5 + ["item gist"] * 5 + ["user gist", "item gist"]
+COLUMNS = DENSE + TEXT + ["categories"] * 4
 TOY_GROUPS = ("ratings", "user text", "item text", "categories", "counts")
 SINGLE = TrainingConfig(learning_rate=0.01, batch_size=64, epochs=6, patience=6, cold_start_dropout=0.1)
 LONG = SINGLE.model_copy(update={"learning_rate": 0.02, "weight_decay": 0.1, "epochs": 40, "patience": 3})
@@ -263,3 +267,41 @@ def test_probabilities_undo_the_class_weights(loss, p):
     assert gradient == pytest.approx(0)
     assert remove_class_weights(best, weights) == pytest.approx(p)
     assert 1 / (1 + np.exp(-best)) == pytest.approx(reweighted(np.array([p]), weights)[0])
+
+
+def test_the_linear_model_is_a_calibrated_ridge_regression_with_class_weights():
+    task = toy(600)
+    runs = [TrainingRun(1, 0.0, (0.5, 0.5)), TrainingRun(2, 0.0, (0.8, 0.2))]
+    ranker = ranker_of(task, runs, linear=True)
+    masks = [frozenset(), frozenset({"user text"})]
+    ranker.mask_inputs(DENSE, masks)
+    lightly_penalised = np.arange(6) == 3
+    fit_linear(ranker, runs, task, lightly_penalised)
+    with torch.inference_mode():
+        columns = ranker.linear_columns(task.inputs.row_batch(torch.arange(600)))
+        logits = ranker.linear(columns)[:, :, 0].numpy()
+    names = np.array(COLUMNS)
+    penalty = np.where(np.char.startswith(names, "user gist"), 1000.0, 300.0)
+    penalty[16:18] = 300.0  # indicators of missing texts
+    penalty[3] = 10.0
+    train, valid = task.train_rows, task.valid_rows
+    for logit, run, masked in zip(logits, runs, masks, strict=True):
+        visible = names != "user gist" if masked else np.ones(len(names), dtype=bool)
+        # A penalty of each column's own is a penalty of one on scaled columns.
+        x = (columns.double().numpy() / np.sqrt(penalty))[:, visible]
+        score = Ridge(alpha=1.0).fit(x[train], task.label[train]).predict(x)[:, None]
+        curve = LogisticRegression(C=1e6).fit(score[valid], task.label[valid])
+        shift = np.log(run.class_weights[1] / run.class_weights[0])
+        assert logit == pytest.approx(curve.decision_function(score) + shift, abs=2e-3)
+
+
+def test_scores_that_contradict_validation_rows_are_ignored():
+    task = toy(600)
+    label = task.label.copy()
+    label[task.valid_rows] = ~label[task.valid_rows]
+    runs = [TrainingRun(1, 0.0, (0.5, 0.5))]
+    ranker = ranker_of(task, runs, linear=True)
+    fit_linear(ranker, runs, replace(task, label=label), np.zeros(6, dtype=bool))
+    share = label[task.valid_rows].mean()
+    assert not ranker.linear.weight.any()
+    assert ranker.linear.bias.item() == pytest.approx(np.log(share / (1 - share)), abs=1e-5)
