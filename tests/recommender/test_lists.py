@@ -72,8 +72,9 @@ def test_a_list_has_only_likely_candidates_that_are_not_excluded(features):
     assert [len(part) for part in scorer.top_items(0, 10, candidates=candidates[:0])] == [0, 0]
 
 
-@pytest.mark.parametrize("inactive", [(), (0, 1, 2)])
-def test_changed_and_added_items_are_scored_anew(features, inactive):
+@pytest.mark.parametrize(("stored", "inactive"), [(20_000, ()), (20_000, (0, 1, 2)), (20, (0,))])
+def test_changed_and_added_items_are_scored_anew(features, stored, inactive, monkeypatch):
+    monkeypatch.setattr("mmrec.recommender.lists._MAX_STORED_ITEMS", stored)
     model = random_model(features, inactive=inactive)
     scorer = ListScorer(model, features)
     ranked = scorer.top_items(5, ITEMS)[0]
@@ -97,6 +98,7 @@ def test_pairs_are_scored_in_chunks_of_any_size(features, monkeypatch):
     views = (np.arange(30), np.arange(30) % 20)
     together, ranked = scorer.score_pairs(views), scorer.top_items(4, ITEMS)[0].tolist()
     monkeypatch.setattr("mmrec.recommender.lists._CHUNK_ROWS", 7)
+    monkeypatch.setattr("mmrec.recommender.lists._MAX_STORED_ITEMS", 10)
     assert scorer.score_pairs(views) == pytest.approx(together, abs=1e-6)
     assert scorer.top_items(4, ITEMS)[0].tolist() == ranked
     assert ListScorer(random_model(features), features).top_items(4, ITEMS)[0].tolist() == ranked

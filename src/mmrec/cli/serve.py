@@ -51,7 +51,12 @@ def serve(model: Model, /, *, config: ServeConfig = ServeConfig()) -> None:
 
 def create_worker_app() -> object:
     """The application of a worker, with the settings in its environment."""
+    import torch
+
     from mmrec.service.app import create_app
+
+    # Each thread that handles requests would start OpenMP threads of its own, which wait busily.
+    torch.set_num_threads(1)
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = ServeConfig.model_validate_json(os.environ["MMREC_SERVE_CONFIG"])

@@ -134,13 +134,15 @@ class StackedMLP(nn.ModuleList):
 
     def forward(self, x: Tensor, dropout: StackedDropout | None) -> Tensor:
         """(R, B, output) from (B, input), shared, or from (R, B, input)."""
-        *hidden, last = self
-        scale = None
-        for layer in hidden:
-            x = layer(x, scale)
+        return self.after_first(self[0](x), dropout)
+
+    def after_first(self, x: Tensor, dropout: StackedDropout | None = None) -> Tensor:
+        """(R, B, output) from (R, B, hidden) outputs of the first layer, which are overwritten."""
+        _, *layers = self
+        for layer in layers:
             x, scale = (x.relu_(), None) if dropout is None else dropout(x)
-        out: Tensor = last(x, scale)
-        return out
+            x = layer(x, scale)
+        return x
 
 
 class RankerShape(BaseModel):
@@ -272,16 +274,21 @@ class Ranker(nn.Module):
 
     def score(self, columns: dict[str, Tensor], reduced: list[Tensor]) -> Tensor:
         """(R, B) logits, given the vectors that vector blocks are reduced to."""
-        bottom = self.bottom(columns["dense"], self.dropout)
-        vectors = [bottom, *reduced]
+        vectors = [self.bottom(columns["dense"], self.dropout), *reduced]
         if self.categories is not None:
             vectors.append(self.categories(columns["categories"]))
+        logit = self.interact(vectors)
+        if self.linear is not None:
+            logit = logit + self.linear(torch.cat([*columns.values()], dim=1))[:, :, 0]
+        return logit
+
+    def interact(self, vectors: list[Tensor]) -> Tensor:
+        """(R, B) logits of DLRM from (R, B, embedding_size) vectors, that of the bottom MLP first."""
+        features = vectors[0]
         if len(vectors) > 1:  # dot products of all pairs, in row order
             products = [(first * second).sum(-1) for first, second in combinations(vectors, 2)]
-            bottom = torch.cat([bottom, torch.stack(products, dim=-1)], dim=-1)
-        logit: Tensor = self.top(bottom, self.dropout)
-        if self.linear is not None:
-            logit = logit + self.linear(torch.cat([*columns.values()], dim=1))
+            features = torch.cat([features, torch.stack(products, dim=-1)], dim=-1)
+        logit: Tensor = self.top(features, self.dropout)
         return logit[:, :, 0]
 
     def forward(self, batch: Batch) -> Tensor:

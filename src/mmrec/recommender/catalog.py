@@ -78,16 +78,21 @@ class Catalog:
 
     def describe(self, items: np.ndarray) -> pl.DataFrame:
         """`item`, `name`, `price` and `categories`, that with most votes first, of items."""
-        vocabulary, rows = self._vocabulary, []
-        for code, price in zip(items.tolist(), self._prices(items).tolist(), strict=True):
-            codes = self._online.features.item.categories[code]
-            categories = [vocabulary[place] for place in codes if place < len(vocabulary)]
-            item = self._items[code]
-            tag = None if price == _NO_PRICE else PRICE_TAGS[price]
-            rows.append((item, self._names.get(item), tag, categories))
+        vocabulary, ids = self._vocabulary, [self._items[code] for code in items.tolist()]
+        tags: list[str | None] = [*PRICE_TAGS]
+        tags[_NO_PRICE] = None
+        categories: list[list[str]] = []
+        for codes in self._online.features.item.categories[items].tolist():
+            categories.append([vocabulary[code] for code in codes if code < len(vocabulary)])
+        columns = {
+            "item": ids,
+            "name": [self._names.get(item) for item in ids],
+            "price": [tags[price] for price in self._prices(items).tolist()],
+            "categories": categories,
+        }
         text = pl.String()
         schema = {"item": text, "name": text, "price": text, "categories": pl.List(text)}
-        return pl.DataFrame(rows, schema, orient="row")
+        return pl.DataFrame(columns, schema)
 
     def named_items(self, text: str) -> list[int]:
         """Codes of items with the text in their name."""

@@ -63,6 +63,7 @@ def create_app(model: Path, config: ServeConfig) -> FastAPI:
     @app.get("/ready", tags=["service"], responses=error_responses(413, 503))
     def ready(service: CurrentService) -> dict[str, int]:
         """Model and database can be used; with the number of the last live review."""
+        service.catch_up()
         return {"last_review": service.last_numbers[StoredReview]}
 
     for kind in (MmrecError, HTTPException, RequestValidationError, Exception):

@@ -65,8 +65,9 @@ class RecommendationService:
 
     @contextmanager
     def recommender(self) -> Iterator[Recommender]:
-        """The recommender, which no other thread reads or changes meanwhile."""
+        """The recommender with all reviews that were stored so far, for this thread alone."""
         with self._lock:
+            self.catch_up()
             yield self._recommender
 
     def catch_up(self, *, immediately: bool = False) -> None:
@@ -148,10 +149,10 @@ class RecommendationService:
         """A list of `Recommender.recommend`, with explanations if `why`."""
         explanations: list[Explanation] = []
         tastes = {name: options[name] for name in ("likes", "liked") if name in options}
-        with self._lock:
-            rows = self._recommender.recommend(user, **options).to_dicts()
+        with self.recommender() as recommender:
+            rows = recommender.recommend(user, **options).to_dicts()
             for row in rows if why else ():
-                explanations.append(self._recommender.explain(user, row["item"], **tastes))
+                explanations.append(recommender.explain(user, row["item"], **tastes))
         if explanations and self._sentences:
             with self._models_lock:
                 explanations = with_sentences(explanations, self._models.annotator.write_reasons)
@@ -175,8 +176,8 @@ class RecommendationService:
 
     def photos(self, item: str) -> list[tuple[str, str]]:
         """Path and caption of an item's photos; the path of a live item's photo is ""."""
-        with self._lock:
-            state = self._recommender.state
+        with self.recommender() as recommender:
+            state = recommender.state
             (code,) = state.online.item_codes([item])
             photos = state.catalog.photos(code)
             if item in self._live_captions:
@@ -199,8 +200,8 @@ class RecommendationService:
 
     def reviewed_items(self, user: str) -> list[str]:
         """Ids of the items that a user has reviewed; none for an unknown user."""
-        with self._lock:
-            online = self._recommender.state.online
+        with self.recommender() as recommender:
+            online = recommender.state.online
             if user not in online.codes["user"]:
                 return []
             codes = online.reviewed_items(online.codes["user"][user])
@@ -210,8 +211,7 @@ class RecommendationService:
 _thumbnail = lru_cache(maxsize=512)(encode_thumbnail)
 
 
-def current_service(request: Request) -> RecommendationService:
-    """The service that handles a request, with all reviews that were stored so far."""
+async def current_service(request: Request) -> RecommendationService:
+    """The service that handles a request; asynchronous, to save a change of threads."""
     service: RecommendationService = request.app.state.service
-    service.catch_up()
     return service
