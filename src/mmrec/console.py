@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from rich import progress
 from rich.console import Console
 
-console = Console(stderr=True)
+console = Console(stderr=True, emoji=False)
 _has_bar: ContextVar[bool] = ContextVar("has_bar", default=False)
 # Newline and tab stay. Lone surrogates go: they cannot be encoded as UTF-8.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")

@@ -169,6 +169,7 @@ def test_help_lists_commands_and_settings_and_imports_no_command(tmp_path):
     ("words", "message"),
     [
         ("fit absent.jsonl", "absent.jsonl"),
+        ("fit a:b:c[red].csv", "a:b:c[red].csv"),  # neither an emoji nor a color
         ("fit bad.jsonl", "--max-reject-share"),
         ("fit tiny.jsonl", "--min-reviews"),
         ("fit tiny.jsonl --map rating=stars", "stars"),

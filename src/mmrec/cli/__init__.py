@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(words)
     except MmrecError as error:
-        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
         console.print(f"[bold red]mmrec:[/] {escape(str(error))}")
         sys.exit(2)
     except KeyboardInterrupt:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mmrec.data import Reviews
 
 # Results go to standard output; progress and remarks to standard error, by `mmrec.console`.
-stdout = Console(highlight=False)
+stdout = Console(highlight=False, emoji=False)
 
 # Parameters that several commands share.
 Data = Annotated[Path, Parameter(help="JSON, JSON lines, CSV (all also .gz) or Parquet.")]

@@ -25,7 +25,10 @@ PhotoBlocks = Iterator[list[tuple[int, Image.Image]]]
 
 
 class Captioner(Protocol):
-    """Describes photos without a question (paper, section 3.2)."""
+    """Describes photos without a question (paper, section 3.2).
+
+    Photos are RGB, upright, and have at most 1,024 pixels a side.
+    """
 
     chunk_size: int  # photos in a block, whose captions are stored together
 
@@ -48,7 +51,8 @@ CAPTIONERS: dict[str, tuple[str, str | None]] = {
 }
 """Class and default model, or None without weights, of captioners that run here.
 
-To add one, write its class, a `Captioner`, in a file, and its line here.
+To add one, write its class, a `Captioner`, in a file, and its line at the end of this table; then
+name it in the help of `VisionConfig.captioner`.
 """
 
 
