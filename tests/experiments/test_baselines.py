@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from mmrec.config import SplitConfig
 from mmrec.data.schema import split_reviews
 from mmrec.experiments import baselines
-from mmrec.experiments.baselines import TRAINED_BASELINES, FeatureTask, flatten_features
+from mmrec.experiments.baselines import ALWAYS_LIKE, TRAINED_BASELINES, FeatureTask, flatten_features
 from mmrec.features.tables import EntityFeatures, Features
 from review_tables import interactions
 
@@ -62,8 +63,7 @@ def train(task, *names):
     for name in names:
         pytest.importorskip(LIBRARIES.get(name, "sklearn"))
     result, remarks = baselines.trained_baseline_probabilities(task, names)
-    assert list(result) == list(names)
-    assert not remarks
+    assert (list(result), remarks) == (list(names), [])
     for p in result.values():
         assert p.shape == task.label.shape
         assert ((p >= 0) & (p <= 1)).all()
@@ -92,30 +92,23 @@ def test_means_and_unknown_entities_by_hand():
     assert baselines.mean_scores(data, rows, ["item"]) == pytest.approx([3, 2, 2, 3, 2])
     assert baselines.mean_scores(data, rows, ["user", "item"]) == pytest.approx([6.5, 5.5, 5.5, 4, 2 + 8 / 3])
     data = interactions([0, 0, 1, 2], [0, 1, 1, 2], [5, 3, 1, 5])
-    assert baselines.bias_scores(data, np.array([0, 1, 2]), 1.0)[3] == pytest.approx(3)
+    assert baselines.bias_scores(data, np.arange(3), 1.0)[3] == pytest.approx(3)
 
 
 def test_simple_baselines_are_calibrated_and_the_bias_model_beats_means():
     task = random_task(0.5, score=biases)
     probability, test = baselines.simple_baseline_probabilities(task), task.split.test
     likes = task.label[task.split.train].mean()
-    assert list(probability) == [
-        baselines.ALWAYS_LIKE,
-        "user mean",
-        "item mean",
-        "user + item mean",
-        "bias model",
-    ]
-    assert (probability[baselines.ALWAYS_LIKE] == likes).all()
+    assert list(probability) == [ALWAYS_LIKE, "user mean", "item mean", "user + item mean", "bias model"]
+    assert (probability[ALWAYS_LIKE] == likes).all()
     assert likes != task.label.mean()
     aucs = {name: auc(task, p) for name, p in probability.items()}
     assert aucs["bias model"] > max(aucs["user mean"], aucs["item mean"]) + 0.03
     assert probability["bias model"][test].mean() == pytest.approx(task.label[test].mean(), abs=0.05)
     # All evidence counts, valid rows too.
-    order = np.argsort(baselines.mean_scores(task.data, task.split.evidence_rows, ["user"]), kind="stable")
-    assert (np.diff(probability["user mean"][order]) >= 0).all()
-    order = np.argsort(baselines.mean_scores(task.data, task.split.train, ["user"]), kind="stable")
-    assert (np.diff(probability["user mean"][order]) < 0).any()
+    for rows, are_all_evidence in ((task.split.evidence_rows, True), (task.split.train, False)):
+        order = np.argsort(baselines.mean_scores(task.data, rows, ["user"]), kind="stable")
+        assert (np.diff(probability["user mean"][order]) >= 0).all() == are_all_evidence
 
 
 def test_baselines_find_nothing_in_noise_and_are_blind_to_test_rows():
@@ -192,12 +185,12 @@ def test_matrix_factorisation_beats_biases_on_rank_one_and_equals_them_where_the
     def rank_one(rng, user, item):
         return 1.2 * rng.choice([-1.0, 1.0], USERS)[user] * rng.choice([-1.0, 1.0], ITEMS)[item]
 
-    task = random_task(0.9, score=rank_one)
-    assert auc(task, baselines.simple_baseline_probabilities(task)["bias model"]) < 0.65
-    assert auc(task, train(task, "matrix factorisation")["matrix factorisation"]) > 0.85
-    task = random_task(0.8, score=biases)
-    bias_auc = auc(task, baselines.simple_baseline_probabilities(task)["bias model"])
-    assert auc(task, train(task, "matrix factorisation")["matrix factorisation"]) > bias_auc - 0.01
+    aucs = []
+    for task in (random_task(0.9, score=rank_one), random_task(0.8, score=biases)):
+        p = baselines.simple_baseline_probabilities(task) | train(task, "matrix factorisation")
+        aucs += [auc(task, p["bias model"]), auc(task, p["matrix factorisation"])]
+    assert aucs[0] < 0.65 < 0.85 < aucs[1]
+    assert aucs[3] > aucs[2] - 0.01
 
 
 def test_factors_are_ridge_regressions_and_vanish_at_a_high_penalty():
@@ -217,16 +210,12 @@ def test_factors_are_ridge_regressions_and_vanish_at_a_high_penalty():
 def test_a_missing_library_gives_a_remark_and_an_error_of_the_training_does_not(monkeypatch):
     for module in ("lightgbm", "torch_rechub.basic.features"):
         monkeypatch.setitem(sys.modules, module, None)
-    p, remarks = baselines.trained_baseline_probabilities(
-        random_task(1), ("LightGBM", "logistic regression", "DeepFM")
-    )
+    names = ("LightGBM", "logistic regression", "DeepFM")
+    p, remarks = baselines.trained_baseline_probabilities(random_task(1), names)
     assert list(p) == ["logistic regression"]
     assert [remark.split(":")[0] for remark in remarks] == ["LightGBM", "DeepFM"]
     assert all("mmrec[peers]" in remark for remark in remarks)
-
-    def train_on_a_full_disk(task):
-        raise OSError("no space left")
-
-    monkeypatch.setitem(TRAINED_BASELINES, "LightGBM", (train_on_a_full_disk,))
+    full_disk = Mock(side_effect=OSError("no space left"))
+    monkeypatch.setitem(TRAINED_BASELINES, "LightGBM", (full_disk,))
     with pytest.raises(OSError, match="no space left"):
         baselines.trained_baseline_probabilities(random_task(1), ("LightGBM",))

@@ -28,10 +28,9 @@ CHANGED = ("mean rating", "no rating", "log count", "cheap price", "no gist", *B
 @pytest.fixture(scope="module")
 def city(encoder, tmp_path_factory):
     """Reviews with texts, prices, photos and times."""
-    folder = tmp_path_factory.mktemp("city")
-    reviews = read_reviews(write_sample_city(folder, seed=1, users=40, items=15, reviews=300))
-    models = open_models(Config(), store=Store())
-    return prepare_data(reviews, Config(evidence=EvidenceConfig(folds=5)), models)
+    path = write_sample_city(tmp_path_factory.mktemp("city"), seed=1, users=40, items=15, reviews=300)
+    config = Config(evidence=EvidenceConfig(folds=5))
+    return prepare_data(read_reviews(path), config, open_models(config, store=Store()))
 
 
 def derive(city, policy):
@@ -102,9 +101,8 @@ def test_mixed_effects_need_the_policy_fold(city, policy):
 @pytest.mark.parametrize("features", ["baseline", "proposed"])
 def test_features_of_a_leaking_policy_are_reported_under_fold(city, policy, features):
     result = check(city, derive(city, "fold"), *fit(city.dataset, derive(city, policy), features))
-    of_texts = {"user": ["gist"], "item": ["gist", "no price", "categories"]}
-    for kind in ("user", "item"):
-        for name in ("mean rating", *(["reviews"] if features == "baseline" else of_texts[kind])):
+    for kind, of_texts in (("user", ["gist"]), ("item", ["gist", "no price", "categories"])):
+        for name in ("mean rating", *(["reviews"] if features == "baseline" else of_texts)):
             ending = f"{name} was not made from its evidence ({kind})"
             assert any(violation.endswith(ending) for violation in result.violations)
     assert not any("own evidence" in violation for violation in result.violations)
@@ -118,14 +116,11 @@ def test_features_of_a_leaking_policy_are_reported_under_fold(city, policy, feat
 def test_one_changed_value_is_reported_for_the_rows_of_its_view(city, folds, name, value):
     evidence, builder, correct = folds
     view, item = correct.item_view[city.split.train[0]], deepcopy(correct.item)
-    if name in item.names:
-        item.dense[view, item.names.index(name)] += value
-    elif name in item.vectors:
-        item.vectors[name][view, 100] += np.float16(value)
-    elif name == "categories":
-        item.categories[view, 0] += value
-    else:
-        item.present["dislikes"][view] += value
+    cells = {name: (block, 100) for name, block in item.vectors.items()}
+    cells |= {name: (item.dense, column) for column, name in enumerate(item.names)}
+    cells |= {"presence of dislikes": (item.present["dislikes"], ...), "categories": (item.categories, 0)}
+    array, column = cells[name]
+    array[view, column] += array.dtype.type(value)
     result = check(city, evidence, builder, replace(correct, item=item))
     rows = np.flatnonzero(correct.item_view == view)
     assert result.violations == [f"row {row}: {name} was not made from its evidence (item)" for row in rows]
