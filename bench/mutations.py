@@ -64,7 +64,7 @@ MUTATIONS = (
         "evaluation/statistics.py",
         "times_drawn[:, user_of_row]",
         "times_drawn[:, user_of_row[::-1]]",
-        "tests/evaluation/test_statistics.py",
+        "tests/evaluation/test_metrics.py",
     ),
     Mutation(
         "p-values of differences are not corrected for the number of models",

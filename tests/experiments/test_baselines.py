@@ -21,14 +21,14 @@ LIBRARIES = {"LightGBM": "lightgbm", "DeepFM": "torch_rechub"}
 ROWS, USERS, ITEMS = 2000, 60, 40
 
 
-def random_task(deviation, like=4, score=None):
+def random_task(deviation, like=4, score=None, rows=ROWS):
     """Random pairs with the ratings 4 + score(rng, user, item) + noise, and random features."""
     rng = np.random.default_rng(0)
-    user, item = rng.integers(USERS, size=ROWS), rng.integers(ITEMS, size=ROWS)
-    rating = 4 + (score(rng, user, item) if score else 0) + rng.normal(0, deviation, ROWS)
+    user, item = rng.integers(USERS, size=rows), rng.integers(ITEMS, size=rows)
+    rating = 4 + (score(rng, user, item) if score else 0) + rng.normal(0, deviation, rows)
     data = interactions(user.tolist(), item.tolist(), rating.tolist())
     split = split_reviews(data, SplitConfig(), np.random.default_rng(0))
-    return FeatureTask(data, split, rating >= like, features_of(rng.normal(size=(ROWS, 3))), 1)
+    return FeatureTask(data, split, rating >= like, features_of(rng.normal(size=(rows, 3))), 1)
 
 
 def biases(rng, user, item):
@@ -112,7 +112,7 @@ def test_simple_baselines_are_calibrated_and_the_bias_model_beats_means():
 
 
 def test_baselines_find_nothing_in_noise_and_are_blind_to_test_rows():
-    task = random_task(1, like=3.5)
+    task = random_task(1, like=3.5, rows=1200)
     test = task.split.test
     flipped, rating = task.label.copy(), task.data.rating.copy()
     flipped[test], rating[test] = ~flipped[test], 6 - rating[test]

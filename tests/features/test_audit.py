@@ -28,7 +28,7 @@ CHANGED = ("mean rating", "no rating", "log count", "cheap price", "no gist", *B
 @pytest.fixture(scope="module")
 def city(encoder, tmp_path_factory):
     """Reviews with texts, prices, photos and times."""
-    path = write_sample_city(tmp_path_factory.mktemp("city"), seed=1, users=40, items=15, reviews=300)
+    path = write_sample_city(tmp_path_factory.mktemp("city"), seed=1, users=30, items=12, reviews=190)
     config = Config(evidence=EvidenceConfig(folds=5))
     return prepare_data(read_reviews(path), config, open_models(config, store=Store()))
 

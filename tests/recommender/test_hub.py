@@ -65,14 +65,11 @@ def test_a_saved_model_has_a_card_whose_figures_are_its_metrics(fitted, model, s
 
 
 def test_the_readme_of_a_project_is_not_replaced(fitted, tmp_path):
-    cards = {
-        "# My project": "# My project",
-        "---\nlibrary_name: mmrec\n---\nold": str(model_card(fitted.saved)),
-    }
-    for before, after in cards.items():
-        (tmp_path / "README.md").write_text(before)
+    old_card, path = "---\nlibrary_name: mmrec\n---\nold", tmp_path / "README.md"
+    for before, after in (("# My project",) * 2, (old_card, str(model_card(fitted.saved)))):
+        path.write_text(before)
         fitted.save(tmp_path)
-        assert (tmp_path / "README.md").read_text() == after
+        assert path.read_text() == after
 
 
 def test_the_operating_point_is_saved_and_in_the_card(fitted, saved, tmp_path):

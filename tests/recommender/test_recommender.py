@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import polars as pl
@@ -114,16 +115,15 @@ def test_a_saved_model_answers_as_before(fitted, model, users, items):
 
 
 def test_damaged_and_foreign_models_are_refused(fitted, tmp_path):
-    for name in ("model.json", "model.safetensors", "features.safetensors", "reviews.parquet"):
-        folder = fitted.save(tmp_path / "model")
-        (folder / name).write_bytes((folder / name).read_bytes()[:100])
-        with pytest.raises(ModelError, match="damaged"):
-            Recommender.load(folder)
     folder = fitted.save(tmp_path / "model")
     manifest = json.loads((folder / "model.json").read_text())
-    foreign = manifest | {"format": 99}
-    for content, message in (([], "damaged"), (foreign, "fit again"), (manifest | {"more": 1}, "damaged")):
-        (folder / "model.json").write_text(json.dumps(content))
+    names = ("model.json", "model.safetensors", "features.safetensors", "reviews.parquet")
+    cases = [(name, (folder / name).read_bytes()[:100], "damaged") for name in names]
+    changes = (([], "damaged"), (manifest | {"format": 99}, "fit again"), (manifest | {"more": 1}, "damaged"))
+    cases += [("model.json", json.dumps(content).encode(), message) for content, message in changes]
+    for name, content, message in cases:
+        fitted.save(folder)
+        (folder / name).write_bytes(content)
         with pytest.raises(ModelError, match=message):
             Recommender.load(folder)
     # The store of another machine is not used.
@@ -339,25 +339,19 @@ def test_a_live_review_changes_features_as_a_fit_does(fitted, online, is_new):
             assert np.abs(difference).max() < 2e-3
             assert live.present[name][code] == pytest.approx(fresh.present[name][view], abs=1e-5)
         assert live.categories[code].tolist() == fresh.categories[view].tolist()
-        for column, name in enumerate(live.names):
-            if name in ("rating effect", "text rating effect"):
-                assert live.dense[code, column] == pytest.approx(fresh.dense[view, column], abs=0.1)
-            elif name != "spread":  # of residuals, which a fit changes for all reviews
-                assert live.dense[code, column] == pytest.approx(fresh.dense[view, column], abs=2e-2)
+        for name, value, expected in zip(live.names, live.dense[code], fresh.dense[view], strict=True):
+            if name != "spread":  # of residuals, which a fit changes for all reviews
+                within = 0.1 if name in ("rating effect", "text rating effect") else 2e-2
+                assert value == pytest.approx(expected, abs=within)
 
 
 def test_a_review_that_cannot_be_encoded_changes_nothing(fitted, online, monkeypatch):
-    codes, sizes = copy.deepcopy(online.codes), [len(ids) for ids in online.ids.values()]
-
-    def fail(*_):
-        raise MemoryError
-
+    before = copy.deepcopy((online.codes, online.ids))
     (note,) = fitted.models.annotator.write_notes([TEXT])
-    monkeypatch.setattr(type(fitted.models.encoder), "encode", fail)
+    monkeypatch.setattr(type(fitted.models.encoder), "encode", Mock(side_effect=MemoryError))
     with pytest.raises(MemoryError):
         online.add_review("somebody new", "somewhere new", 5.0, TEXT, note)
-    assert online.codes == codes
-    assert [len(ids) for ids in online.ids.values()] == sizes
+    assert (online.codes, online.ids) == before
 
 
 def test_a_user_who_likes_items_gets_the_effects_of_five_stars(fitted, online):
