@@ -28,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from chat_server import Behaviour, serve
 from mmrec.cache.store import Store
 from mmrec.config import Config, LanguageConfig
-from mmrec.encoder.text_encoder import Encoder
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.factory import open_language_model
 from mmrec.llm.types import Note
@@ -43,7 +42,7 @@ def annotate(url: str, store: Store, count: int, in_flight: int) -> tuple[list[N
         drawn = rng.choices(sentences, k=rng.randint(1, 6))
         texts.append(" ".join([*drawn, f"Visit {number}."]))
     config = Config(language=LanguageConfig(llm=f"openai:test-model@{url}", in_flight=in_flight))
-    model = open_language_model(config, Encoder(config.encoder, store), store)
+    model = open_language_model(config, store)
     notes = Annotator(model, store, config).write_notes(texts)
     return notes, model.costs.calls  # type: ignore[attr-defined]
 

@@ -11,6 +11,7 @@ so that a stopped run continues; the page is written from all of them.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import re
@@ -32,7 +33,7 @@ from mmrec.evaluation.statistics import holm_correction, paired_t_test
 from mmrec.experiments import ablation
 from mmrec.experiments import annotation_quality as truth
 from mmrec.experiments.annotation_measures import rank_correlation
-from mmrec.experiments.checkpoint import Checkpoint, latest_results
+from mmrec.experiments.checkpoint import Checkpoint
 from mmrec.experiments.compare import compare
 from mmrec.experiments.report.html import ResultTable, command_line
 from mmrec.experiments.reproduce import PROTOCOLS, reproduce, reproduce_page, reproduction_tables
@@ -243,6 +244,12 @@ rows of seeds 101 to 112. The seeds below had not been used, but they are other 
         section = set_lines(work / name)
         lines += ["", f"## {name}", *section] if section else []
     return page + "\n".join([*lines, ""])
+
+
+def latest_results(path: Path) -> dict[str, Any]:
+    """The results in a file of a `Checkpoint` that were written last."""
+    runs: dict[str, dict[str, Any]] = json.loads(path.read_bytes())["runs"]
+    return [*runs.values()][-1]
 
 
 def set_lines(work: Path) -> list[str]:

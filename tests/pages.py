@@ -1,6 +1,7 @@
-"""Reading pages as a browser would, for tests of them."""
+"""Reading pages as a browser would, and the results of experiments, for tests of them."""
 
 import html
+import json
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -82,3 +83,8 @@ def assert_shown(tables, text):
         cells = [cell for row in table.rows for cell in row]
         for words in (table.title, *table.notes, *table.header, *cells):
             assert " ".join(words.split()) in text
+
+
+def latest_results(path):
+    """The results in a file of a `Checkpoint` that were written last."""
+    return [*json.loads(path.read_bytes())["runs"].values()][-1]

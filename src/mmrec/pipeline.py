@@ -20,7 +20,9 @@ from mmrec.features.dataset import Dataset, Models
 from mmrec.features.tables import Features, dense_columns
 from mmrec.llm.annotator import Annotator, CallPlan
 from mmrec.llm.cost import Budget
+from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.factory import open_language_model
+from mmrec.llm.types import LanguageModel
 from mmrec.ranker import training
 from mmrec.ranker.dlrm import Ranker, RankerShape
 from mmrec.ranker.inputs import RankerInputs, Shard, TrainingRun, TrainingTask
@@ -100,12 +102,15 @@ def open_models(
     """
     language, annotation = config.language, config.annotation
     store = store or Store(config.store or default_store_path(), retry=language.retry_failed)
-    # Quotes come from the extractive model, whatever model writes the notes.
-    extractive = Config(annotation=annotation, encoder=config.encoder, engine=config.engine)
     budget = Budget(language.budget)
     encoder = Encoder(config.encoder, store)
-    model = open_language_model(config, encoder, store, budget, batch=batch)
-    quote_model = open_language_model(extractive, encoder, store)
+    # Quotes come from the extractive model, whatever model writes the notes.
+    quote_model: LanguageModel = ExtractiveModel(
+        encoder, annotation.item_kind, annotation.summary_tokens
+    )
+    model = quote_model
+    if language.llm != "builtin" or batch:
+        model = open_language_model(config, store, budget, batch=batch)
     captioner = open_captioner(config, budget)
     image_encoder = ImageEncoder(config.vision.image_model, config.vision.image_revision)
     if config.engine.engine == "ray":
@@ -114,7 +119,7 @@ def open_models(
 
         encoder = remote_models.RemoteEncoder(config, store)
         model = remote_models.remote_language_model(model, config, encoder, store)
-        quote_model = remote_models.remote_language_model(quote_model, extractive, encoder, store)
+        quote_model = remote_models.remote_language_model(quote_model, config, encoder, store)
         captioner = remote_models.remote_captioner(captioner, config)
         image_encoder = remote_models.remote_image_encoder(config)
     annotator = quote_annotator = Annotator(model, store, config, plan)

@@ -144,9 +144,9 @@ def test_the_cache_folder_is_a_setting(monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"no database " * 300, "cannot be used: .*; move it away, or name another"),
-        ("CREATE TABLE results (name TEXT)", "is no store of this version of mmrec"),
-        ("PRAGMA user_version = 4", "is no store of this version of mmrec"),
+        (b"no database " * 300, "cannot be used: .*; move it away, or name another --store"),
+        ("CREATE TABLE results (name TEXT)", "is no store of this version of mmrec; name another --store"),
+        ("PRAGMA user_version = 4", "is no store of this version of mmrec; name another --store"),
         (None, "cannot be used: unable to open"),
     ],
 )

@@ -15,12 +15,12 @@ from mmrec.evaluation.statistics import holm_correction, paired_t_test
 from mmrec.experiments import ablation
 from mmrec.experiments import sweep as sweeps
 from mmrec.experiments.ablation import ablate, ablation_tables, metric_rows, shapley_values, synergy
-from mmrec.experiments.checkpoint import Checkpoint, latest_results
+from mmrec.experiments.checkpoint import Checkpoint
 from mmrec.experiments.report.html import format_difference
 from mmrec.experiments.sweep import SWEPT_SETTINGS, drop_dislikes, sweep, sweep_table
 from mmrec.pipeline import open_models, prepare_data
 from mmrec.recommender.explain import shapley_value
-from pages import EVIL, assert_shown, read_page
+from pages import EVIL, assert_shown, latest_results, read_page
 
 RANKER = RankerConfig(features="baseline", embedding_size=4, hidden_size=8)
 TRAINING = SMALL.training.model_copy(update={"epochs": 2})

@@ -15,11 +15,11 @@ from mmrec.data.synthetic.city import write_sample_city
 from mmrec.errors import ConfigError, DataError
 from mmrec.evaluation.statistics import paired_t_test
 from mmrec.experiments import reproduce as experiment
-from mmrec.experiments.checkpoint import Checkpoint, latest_results
+from mmrec.experiments.checkpoint import Checkpoint
 from mmrec.experiments.reproduce import GRID, MODELS, PROTOCOLS, reproduction_tables
 from mmrec.pipeline import open_models
 from mmrec.ranker.training import class_weights
-from pages import assert_shown, read_page
+from pages import assert_shown, latest_results, read_page
 
 REPEATS = 2
 settings = PaperConfig.model_validate

@@ -43,7 +43,7 @@ def run(url, path, texts=TEXTS, *, batch=True, limits=None, **settings):
     """One run of a command: notes, or what is pending."""
     config = Config(language=LanguageConfig(llm=f"openai:test-model@{url}", **settings))
     with closing(Store(path, retry=config.language.retry_failed)) as store:
-        model = open_language_model(config, None, store, batch=batch)
+        model = open_language_model(config, store, batch=batch)
         vars(model).update(limits or {})
         annotator, notes, pending = Annotator(model, store, config), [], ""
         try:
@@ -277,7 +277,7 @@ def test_each_server_has_its_own_batches(server, path):
 def test_batches_need_a_server(llm):
     config = Config(language=LanguageConfig(llm=llm))
     with pytest.raises(ConfigError, match=f"--batch needs a server that takes batches, and --llm is {llm}"):
-        open_language_model(config, None, Store(), batch=True)
+        open_language_model(config, Store(), batch=True)
 
 
 def test_a_lost_response_to_the_creation_makes_no_second_batch(server, path):

@@ -11,6 +11,7 @@ from mmrec.config import Config, LanguageConfig
 from mmrec.errors import ConfigError, ModelError
 from mmrec.llm.annotator import Annotator, CallPlan
 from mmrec.llm.cost import Budget, BudgetReached, CostTracker, Price
+from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.factory import open_language_model
 from mmrec.llm.openai_client import ChatClient
 from mmrec.llm.openai_protocol import ChatRequest, Endpoint
@@ -39,7 +40,7 @@ def open_annotator(server, store=None, plan=None, **settings):
     store = store or Store()
     language = LanguageConfig(**{"llm": f"openai:test-model@{server.url}", **settings})
     config = Config(language=language)
-    return Annotator(open_language_model(config, None, store), store, config, plan)
+    return Annotator(open_language_model(config, store), store, config, plan)
 
 
 def open_client(server, in_flight=4, model="test-model", provider="server"):
@@ -84,7 +85,7 @@ def test_a_spec_names_provider_model_and_server(monkeypatch, spec, endpoint):
 )
 def test_a_wrong_spec_is_refused(spec, message):
     with pytest.raises(ConfigError, match=message):
-        open_language_model(Config(language=LanguageConfig(llm=spec)), None, Store())
+        open_language_model(Config(language=LanguageConfig(llm=spec)), Store())
 
 
 def test_keys_go_only_to_their_own_server(monkeypatch):
@@ -384,4 +385,5 @@ def test_reasons_are_asked_for_once_lies_are_dropped_and_the_builtin_model_write
     calls = count_calls(server)
     assert open_annotator(server, store).write_reasons(groups) == reasons
     assert count_calls(server) == calls
-    assert open_annotator(server, llm="builtin").write_reasons([TEXTS]) == [""]
+    builtin = Annotator(ExtractiveModel(None, "restaurant"), Store(), Config())
+    assert builtin.write_reasons([TEXTS]) == [""]

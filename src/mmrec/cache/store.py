@@ -211,7 +211,7 @@ class Store:
         except (OSError, sqlite3.Error) as error:
             name = getattr(error, "sqlite_errorname", "")
             disk = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")
-            mend = "move it away, or name another"
+            mend = "move it away, or name another --store"
             if name.startswith("SQLITE_BUSY"):
                 mend = "another process has it locked; try again when that is done"
             elif isinstance(error, OSError) or name.startswith(disk):
@@ -281,7 +281,7 @@ def _open_database(path: Path | None) -> sqlite3.Connection:
         if version == 0 and tables == 0:
             db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {_FORMAT}; COMMIT;")
         elif version != _FORMAT:
-            raise StoreError(f"{path} is no store of this version of mmrec: name another file")
+            raise StoreError(f"{path} is no store of this version of mmrec; name another --store")
     except BaseException:
         db.close()
         raise

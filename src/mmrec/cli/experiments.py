@@ -140,8 +140,8 @@ def _open(data: Path, config: Config, path: Path) -> Checkpoint:
     from mmrec.experiments.checkpoint import Checkpoint
     from mmrec.pipeline import open_models
 
-    reviews = load_reviews(data, config, path.parent)
-    return Checkpoint(path, reviews, config, open_models(config))
+    models = open_models(config)  # first, since a store that cannot be used is noticed at once
+    return Checkpoint(path, load_reviews(data, config, path.parent), config, models)
 
 
 def _print_tables(tables: list[ResultTable]) -> None:

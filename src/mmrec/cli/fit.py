@@ -87,7 +87,8 @@ def _train_and_save(
     from mmrec.pipeline import open_models
     from mmrec.recommender.recommender import Recommender
 
-    reviews, models = load_reviews(data, config, folder), open_models(config)
+    models = open_models(config)  # first, since a store that cannot be used is noticed at once
+    reviews = load_reviews(data, config, folder)
     comparison = compare(reviews, config, models, names, trained_baselines=peers)
     assessment = assess(comparison)
     audits = audit_features(comparison)

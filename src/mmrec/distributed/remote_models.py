@@ -94,15 +94,14 @@ def remote_language_model(
     local: LanguageModel, config: Config, encoder: RemoteEncoder, store: Store
 ) -> LanguageModel:
     """A language model on workers; one behind HTTP, which is paid for, stays here."""
-    kind = config.language.llm.partition(":")[0]
-    if kind == "builtin":
+    if isinstance(local, ExtractiveModel):
         return _RemoteExtractiveModel(config, encoder, store)
-    if kind != "transformers":
+    if not config.language.llm.startswith("transformers:"):
         return local
     placement = worker_pool(config.engine).placement
     if placement.device == "cuda":
         placement = replace(placement, precision="bf16")  # some models overflow in fp16
-    local = open_language_model(config, encoder, store, placement=placement)
+    local = open_language_model(config, store, placement=placement)
     load = partial(_load_language_model, config, placement)
     return cast(LanguageModel, _RemoteModel(local, config, load))
 
@@ -140,7 +139,8 @@ def _load_encoder(config: EncoderConfig) -> Loaded:
 
 def _load_extractive_model(config: Config) -> Loaded:
     encoder, store = _worker_encoder(config.encoder)
-    model = open_language_model(config, encoder, store)
+    annotation = config.annotation
+    model = ExtractiveModel(encoder, annotation.item_kind, annotation.summary_tokens)
 
     def compute(blocks: PromptBlocks) -> Iterator[tuple[int, Any]]:
         for block in blocks:
@@ -156,7 +156,7 @@ def _load_extractive_model(config: Config) -> Loaded:
 
 
 def _load_language_model(config: Config, placement: Placement) -> Loaded:
-    model = open_language_model(config, *_worker_encoder(config.encoder), placement=placement)
+    model = open_language_model(config, Store(), placement=placement)
     return model.provenance(_ANY_TASK), model.generate
 
 

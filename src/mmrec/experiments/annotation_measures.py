@@ -118,29 +118,29 @@ def match_rates(
     claim_vectors, text_vectors = vectors
     codes: dict[str, int] = {}
     words: dict[str, list[str]] = defaultdict(list)
-    owner = np.empty(len(texts), dtype=np.int64)  # code of the entity whose text it is
+    entity_code = np.empty(len(texts), dtype=np.int64)  # code of the entity whose text it is
     for row, (entity, text, _) in enumerate(texts):
-        owner[row] = codes.setdefault(entity, len(codes))
+        entity_code[row] = codes.setdefault(entity, len(codes))
         words[entity] += split_words(text)
     matched, verbatim, chances = list[bool](), list[bool](), list[float]()
     for (entity, claim, review_id), vector in zip(claims, claim_vectors, strict=True):
-        is_own = owner == codes.get(entity, -1)
-        own, foreign = np.flatnonzero(is_own), np.flatnonzero(~is_own)
-        sample = rng.permutation(foreign)[: 19 * len(own)]
-        cosine = text_vectors[own] @ vector
-        # Without own or foreign texts there is no match but word for word.
+        is_same = entity_code == codes.get(entity, -1)
+        same_rows, other_rows = np.flatnonzero(is_same), np.flatnonzero(~is_same)
+        sample = rng.permutation(other_rows)[: 19 * len(same_rows)]
+        cosine = text_vectors[same_rows] @ vector
+        # Without texts of the entity or of others there is no match but word for word.
         limit, nearest = np.inf, float(cosine.max(initial=-1))
         if len(sample):
             limit = float((text_vectors[sample] @ vector).max())
             # The nearest of all is equally likely to be any of them.
-            chances.append(len(own) / (len(own) + len(sample)))
+            chances.append(len(same_rows) / (len(same_rows) + len(sample)))
         quoted = f" {' '.join(split_words(claim))} "  # between spaces: whole words
         verbatim.append(bool(quoted.strip()) and quoted in f" {' '.join(words[entity])} ")
         matched.append(verbatim[-1] or nearest > limit)
         if not matched[-1]:
             quote, reason = ("", "", ""), "nothing to match"
-            if len(own):
-                quote = texts[own[cosine.argmax()]]
+            if len(same_rows):
+                quote = texts[same_rows[cosine.argmax()]]
                 reason = f"nearest cosine {nearest:.2f}, others reach {limit:.2f}"
             near = quote[1], review_id or quote[2]
             examples.append(Example(entity, reason, 1 - nearest, claim, *near))

@@ -57,11 +57,6 @@ class Checkpoint:
         os.replace(unfinished, self._path)
 
 
-def latest_results(path: Path) -> dict[str, Any]:
-    """The results that were written last; a DataError where the file is no checkpoint."""
-    return list(_read(path).values())[-1]
-
-
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
         runs = json.loads(path.read_bytes())["runs"]

@@ -50,8 +50,8 @@ class Dataset:
     review_captions: list[list[str]]
     item_captions: list[list[str]]
     max_pixels: int = 0  # photos with more are refused
-    known_notes: list[Note] | None = None  # where the reviews have been annotated before
-    known_summary: Summary | None = None  # of all reviews together
+    earlier_notes: list[Note] | None = None  # where the reviews have been annotated before
+    given_summary: Summary | None = None  # of all reviews together
 
     def __post_init__(self) -> None:
         # (n,) the part of the data that each review is annotated with: its fold, if any.
@@ -113,7 +113,7 @@ class Dataset:
     @cached_property
     def notes(self) -> list[Note]:
         """(n) notes; each review is read by itself."""
-        return self.known_notes or self.models.annotator.write_notes(self.texts)
+        return self.earlier_notes or self.models.annotator.write_notes(self.texts)
 
     def quotable_notes(self, rows: np.ndarray) -> list[Note]:
         """Notes of some reviews whose likes and dislikes are sentences of the review itself."""
@@ -130,8 +130,8 @@ class Dataset:
 
     def summaries(self, kind: EntityKind, views: EvidenceViews) -> list[Summary]:
         """A summary of the reviews of every view."""
-        if self.known_summary is not None:
-            return [self.known_summary] * len(views)
+        if self.given_summary is not None:
+            return [self.given_summary] * len(views)
         ratings, times = self.data.rating.tolist(), self.data.time.tolist()
         reviews = list(map(Review, self.texts, ratings, times, self.part.tolist()))
         groups = [[reviews[row] for row in rows] for rows in views.review_sets()]

@@ -1,4 +1,4 @@
-"""Opens the language model that `--llm` names; only the modules of that model are imported."""
+"""Opens the generating model that `--llm` names; only the modules of that model are imported."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING
 
 from mmrec.cache.store import Store
 from mmrec.config import Config, LanguageConfig
-from mmrec.encoder.text_encoder import Encoder
 from mmrec.encoder.weights import Placement
 from mmrec.errors import ConfigError
 from mmrec.llm.cost import Budget, CostTracker, Price
-from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.types import LanguageModel
 
 if TYPE_CHECKING:
@@ -32,21 +30,18 @@ def open_chat_client(spec: str, config: LanguageConfig, budget: Budget) -> ChatC
 
 def open_language_model(
     config: Config,
-    encoder: Encoder,
     store: Store,
     budget: Budget | None = None,
     *,
     batch: bool = False,
     placement: Placement | None = None,
 ) -> LanguageModel:
-    """The language model that `--llm` names; nothing is loaded or called yet.
+    """The model that `--llm` names, unless it is `builtin`; nothing is loaded or called yet.
 
-    The encoder is for the extractive model, the placement for one of `transformers:`. By default
-    the budget is a new one. Raises ConfigError: an unknown spec, or a model without batches.
+    The placement is for a model of `transformers:`. By default the budget is a new one. Raises
+    ConfigError: an unknown spec, or a model without batches.
     """
-    language, annotation = config.language, config.annotation
-    if language.llm == "builtin" and not batch:
-        return ExtractiveModel(encoder, annotation.item_kind, annotation.summary_tokens)
+    language = config.language
     budget = budget or Budget(language.budget)
     if client := open_chat_client(language.llm, language, budget):
         from mmrec.llm.openai_batch import BatchClient, BatchJobStore

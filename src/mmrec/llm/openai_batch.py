@@ -243,13 +243,15 @@ class BatchClient(ChatClient):
                 return client.batches.retrieve(batch_id)
         # A process that died before it recorded the batch may have made one with the file. If there
         # is none, the call may still be on its way: without a file it fails.
-        for _ in range(0 if batch_id or file_id is None else 2):
-            for batch in client.batches.list(limit=100):
-                if batch.input_file_id == file_id:
-                    self._jobs.record(token, "batch_id", batch.id)
-                    return batch
-            with suppress(self._openai.NotFoundError):
-                client.files.delete(file_id)
+        if file_id is not None and batch_id is None:
+            for file_is_deleted in (False, True):
+                for batch in client.batches.list(limit=100):
+                    if batch.input_file_id == file_id:
+                        self._jobs.record(token, "batch_id", batch.id)
+                        return batch
+                if not file_is_deleted:
+                    with suppress(self._openai.NotFoundError):
+                        client.files.delete(file_id)
         return None
 
     @contextmanager

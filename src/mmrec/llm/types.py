@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, get_args
 
@@ -91,6 +91,7 @@ class LanguageModel(Protocol):
     """Reads reviews. Its answers are kept in the store under everything that determines them."""
 
     chunk_size: int = 1  # prompts that are handed over, and stored, together
+    status: Callable[[], str] = str  # what was used up so far, for `console.track`
 
     @property
     def window(self) -> int | None:
@@ -105,10 +106,6 @@ class LanguageModel(Protocol):
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, by the model's own tokenizer where it is available, else estimated."""
         return list(map(estimate_tokens, texts))
-
-    def status(self) -> str:
-        """Usage so far, for the progress bar."""
-        return ""
 
 
 def estimate_tokens(text: str) -> int:

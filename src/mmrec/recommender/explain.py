@@ -65,13 +65,13 @@ class Explainer:
         """Explain the probability of an item for a user, who is named by a view of `inputs`."""
         # (16, 4): exact Shapley values need the probability with each set of groups known
         # and the others unknown, from nothing known to everything.
-        known = np.array([*product((False, True), repeat=len(KNOWLEDGE_GROUPS))])
+        is_known = np.array([*product((False, True), repeat=len(KNOWLEDGE_GROUPS))])
         # (16,) views: of the user or item where the group is known, else the unknown one.
-        user_view, user_text = np.where(known[:, :2], user, inputs.user.unknown_index).T
-        item_view, item_text = np.where(known[:, 2:], item, inputs.item.unknown_index).T
+        user_view, user_text = np.where(is_known[:, :2], user, inputs.user.unknown_index).T
+        item_view, item_text = np.where(is_known[:, 2:], item, inputs.item.unknown_index).T
         views = user_view, item_view, user_text, item_text
         probability = self._scorer.score_pairs(views, inputs).tolist()
-        coalitions = [frozenset(np.flatnonzero(row).tolist()) for row in known]
+        coalitions = [frozenset(np.flatnonzero(row).tolist()) for row in is_known]
         values = dict(zip(coalitions, probability, strict=True))
         contributions: dict[str, float] = {}
         for player, name in enumerate(KNOWLEDGE_GROUPS):

@@ -59,7 +59,7 @@ class OnlineState:
         for kind, ids in self.ids.items():
             self.codes[kind] = {name: code for code, name in enumerate(ids)}
         self._data, self._builder = data, saved.model.builder
-        self._known_sums, self._regression = saved.evidence_sums, saved.text_regression
+        self._saved_sums, self._regression = saved.evidence_sums, saved.text_regression
         self._changed: dict[tuple[EntityKind, int], _Entity] = {}
 
     def add_review(
@@ -181,9 +181,9 @@ class OnlineState:
         """A user or an item as it is, not to be changed; empty for a new code."""
         if (kind, code) in self._changed:
             return self._changed[kind, code]
-        known_sums, features = self._known_sums[kind], self._entity_features(kind)
-        is_known = code < len(known_sums.rating_count)
-        sums = known_sums.map(lambda values: values[[code if is_known else 0]] * is_known)
+        saved_sums, features = self._saved_sums[kind], self._entity_features(kind)
+        is_saved = code < len(saved_sums.rating_count)
+        sums = saved_sums.map(lambda values: values[[code if is_saved else 0]] * is_saved)
         # Means of vectors are stored in the features alone, not in the sums.
         vectors = {name: x[[code]].astype(np.float32) for name, x in features.vectors.items()}
         entity = _Entity(replace(sums, vectors=vectors))

@@ -171,8 +171,8 @@ def load_recommender(folder: Path) -> SavedRecommender:
         user_sums = EvidenceSums(vectors={}, **fields["user sums"])
         item_sums = EvidenceSums(vectors={}, **fields["item sums"])
         regression = None
-        if known := fields.get("text regression"):
-            regression = TextRegression(float(known.pop("mean_rating")), **known)
+        if arrays := fields.get("text regression"):
+            regression = TextRegression(float(arrays.pop("mean_rating")), **arrays)
         data = Interactions.from_table(table)
         return SavedRecommender(
             model=TrainedModel(manifest.builder, ranker.eval(), manifest.class_weights, {}),

@@ -31,6 +31,7 @@ class Captioner(Protocol):
     """
 
     chunk_size: int  # photos in a block, whose captions are stored together
+    status: Callable[[], str] = str  # what was used up so far, for `console.track`
 
     @property
     def provenance(self) -> Provenance:
@@ -38,10 +39,6 @@ class Captioner(Protocol):
 
     def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
         """Caption photos in any order; a caption with a `caption_fault` is a failure."""
-
-    def status(self) -> str:
-        """What was used up so far, for the progress bar."""
-        return ""
 
 
 CAPTIONERS: dict[str, tuple[str, str | None]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -48,6 +48,7 @@ class LocalPhotoModel:
     auto_class: ClassVar[str]
     model_types: ClassVar[tuple[str, ...]]
     chunk_sizes: ClassVar[tuple[int, int]]  # photos in a block, on CPU and GPU
+    status: Callable[[], str] = str  # nothing is used up
 
     def __init__(
         self, name: str, revision: str | None = None, placement: Placement | None = None
@@ -66,10 +67,6 @@ class LocalPhotoModel:
             "precision": self.placement.precision,
             "version": 1,
         }
-
-    def status(self) -> str:
-        """Nothing is used up."""
-        return ""
 
     @cached_property
     def _weights(self) -> Weights:
