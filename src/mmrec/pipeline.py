@@ -129,10 +129,7 @@ def open_models(
 
 
 def prepare_data(reviews: Reviews, config: Config, models: Models) -> PreparedData:
-    """Filter and split reviews and derive the evidence, all from the configured seed.
-
-    Raises a DataError for too few reviews, or where a part has only likes or only dislikes.
-    """
+    """Filter and split reviews, derive the evidence; a DataError if a part is empty or of one kind."""
     table = reviews.table.with_row_index("row")
     rows = filter_reviews(table, config.split.min_reviews)["row"].to_numpy()
     if config.evidence.filtered_rows:
@@ -166,25 +163,18 @@ def train_model(prepared: PreparedData) -> TrainingResult:
     repeats = config.ranker.ensemble if config.ranker.features == "mmrec" else 1
     seeds = np.random.SeedSequence(config.seed).generate_state(repeats)
     runs = [TrainingRun(int(seed), config.ranker.dropout, weights) for seed in seeds]
-    ranker, history = train_runs(builder, features, label, prepared.split, runs)
+    ranker, history = train_runs(prepared, builder, features, runs)
     model = TrainedModel(builder, ranker, weights, history)
     logits = training.predict_logits(ranker, RankerInputs(features), np.arange(len(label)))
     return TrainingResult(prepared, model, features, model.probability(logits))
 
 
 def train_runs(
-    builder: FeatureBuilder,
-    features: Features,
-    label: np.ndarray,
-    split: Split,
-    runs: Sequence[TrainingRun],
+    prepared: PreparedData, builder: FeatureBuilder, features: Features, runs: Sequence[TrainingRun]
 ) -> tuple[Ranker, dict[str, list[TrainingHistory]]]:
-    """Train runs of one model side by side, on a Ray cluster if the builder's `config` says so.
-
-    They learn (n,) labels from the builder's features. Returns the stack of runs, and the history
-    of each step of training by run.
-    """
+    """Train runs of one model, as a stack, from the builder's features; its history by step and run."""
     config, shape = builder.config, _ranker_shape(builder, features, len(runs))
+    label, split = prepared.label, prepared.split
 
     def untrained_ranker() -> Ranker:
         ranker = Ranker(shape, runs)
@@ -192,7 +182,7 @@ def train_runs(
             ranker.mask_inputs(dense_columns(features), [run.masked_groups for run in runs])
         return ranker
 
-    # Workers are sent this function, so it must not need the builder: its effects are large.
+    # Workers are sent this function, so it must not need the large `builder` and `prepared`.
     def train(shard: Shard) -> tuple[bytes, dict[str, list[TrainingHistory]]]:
         ranker, inputs = untrained_ranker(), RankerInputs(features)
         test_rows = split.test if config.training.select == "test" else None

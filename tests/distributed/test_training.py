@@ -4,6 +4,7 @@ import os
 import signal
 from functools import partial
 from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -65,12 +66,13 @@ def test_a_model_survives_being_sent_and_brought_back(fitted, monkeypatch):
     features, builder = fitted.saved.features, fitted.saved.model.builder
     label = fitted.state.dataset.data.rating >= 4
     split = Split(*np.split(np.arange(len(label)), [300, 400]))
+    prepared = SimpleNamespace(label=label, split=split)
     runs = [TrainingRun(1, 0.3, (0.4, 0.6)), TrainingRun(2, 0.3, (0.4, 0.6))]
     rankers = []
     for engine in (ENGINE, EngineConfig()):
         config = builder.config.model_copy(update={"engine": engine})
         builder = builder.model_copy(update={"config": config})
-        rankers.append(train_runs(builder, features, label, split, runs)[0])
+        rankers.append(train_runs(prepared, builder, features, runs)[0])
     remote, local = (ranker.state_dict() for ranker in rankers)
     assert local
     assert all(torch.equal(remote[name], local[name]) for name in local)

@@ -115,7 +115,6 @@ def import_(store: Store, path: Path) -> ImportCounts:
             try:
                 if isinstance(content, str):
                     raise ValueError(content)
-                # Pydantic's parser is stricter than Python's own.
                 line = _ExportedResult.model_validate_json(raw)
                 if not isinstance(line.provenance.get("kind"), str):
                     raise ValueError("provenance: its kind is no text")

@@ -130,7 +130,6 @@ class Store:
         """
         keys = result_keys(provenance, inputs)
         results = self._settled(keys)
-        # Results that are stored never wait.
         if missing := _missing_positions(keys, results):
             # Other providers may cost money, so what they compute is never repeated.
             is_local = provenance.get("provider", "transformers") == "transformers"
@@ -250,7 +249,6 @@ class Store:
         unique = iter(dict.fromkeys(keys))
         while batch := list(islice(unique, 500)):  # below SQLite's limit of variables
             marks = ",".join(f"?{number}" for number in range(1, 1 + len(batch)))
-            # With `retry`, only failures since this store was opened are final.
             query = f"""
             SELECT key, value, NULL FROM results WHERE key IN ({marks})
             UNION ALL SELECT key, NULL, reason FROM failures

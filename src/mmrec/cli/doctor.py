@@ -22,7 +22,6 @@ def doctor(*, store: StorePath = None, json: AsJson = False) -> None:
     """Check what this machine can run, and say how to get what is missing."""
     from mmrec.vision.captioner import vision_checks
 
-    # Of each subject a state (ok, missing or broken) and its detail.
     checks: dict[str, tuple[str, str]] = {}
     for name, is_present, detail, remedy in _presence():
         checks[name] = ("ok", detail) if is_present else ("missing", remedy)

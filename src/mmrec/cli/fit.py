@@ -36,7 +36,6 @@ def fit(
         peers: also train logistic regression, LightGBM, matrix factorisation and DeepFM.
     """
     names, policy = ["baseline", "proposed"], config.evidence.policy
-    # Effects of users and items are fitted for each fold, so `mmrec` needs that policy.
     if policy == "fold":
         names.append("mmrec")
     elif config.ranker.features == "mmrec":
@@ -66,7 +65,6 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, json: AsJson = False) -> No
     config = Config(seed=seed, read=ReadConfig(items=city / "places.jsonl"))
     names = ["baseline", "proposed", "mmrec"]
     result = _train_and_save(data, out, config, names, quiet=json)
-    # The saved model, as a user would load it.
     recommender = Recommender.load(out)
     user = recommender.saved.reviews.table["user"].mode().sort()[0]
     rows = recommender.recommend(user, 10)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 # Results go to standard output; progress and remarks to standard error, by `mmrec.console`.
 stdout = Console(highlight=False, emoji=False)
 
-# Parameters that several commands share.
 Data = Annotated[Path, Parameter(help="JSON, JSON lines, CSV (all also .gz) or Parquet.")]
 Model = Annotated[Path, Parameter(help="Folder that `mmrec fit` wrote.")]
 StorePath = Annotated[Path | None, Parameter(help="Database, unless the default one.")]

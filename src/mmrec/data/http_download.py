@@ -54,10 +54,7 @@ def is_public(address: str) -> bool:
 
 
 class _PublicBackend(httpcore2.AnyIOBackend):
-    """Connects to public addresses only, or to any with `allow_private`.
-
-    It connects to the address that it checked, against DNS rebinding; `Host` stays that of the URL.
-    """
+    """Connects to the public address that it checked, against DNS rebinding, or to any if allowed."""
 
     allow_private = False
 

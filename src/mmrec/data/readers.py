@@ -16,17 +16,10 @@ from pydantic import ValidationError
 
 from mmrec.config import ReadConfig
 from mmrec.console import escape_text
+from mmrec.data import schema
 from mmrec.data.files import Record, read_records
 from mmrec.data.images import check_photos, is_url
-from mmrec.data.schema import (
-    ITEM_SCHEMA,
-    REJECT_SCHEMA,
-    REVIEW_SCHEMA,
-    ItemRow,
-    ReviewRow,
-    Reviews,
-    explain_refusal,
-)
+from mmrec.data.schema import ItemRow, ReviewRow, Reviews, explain_refusal
 from mmrec.errors import ConfigError, DataError, PhotoError
 
 _Columns = Mapping[str, tuple[str, ...]]
@@ -210,7 +203,7 @@ class _FileRows:
         self, checked: Mapping[tuple[str, Path], Path | PhotoError]
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Return the rows with the paths of usable photos, and the refusals, also of photos."""
-        schema = REVIEW_SCHEMA if self._model is ReviewRow else ITEM_SCHEMA
+        columns = schema.REVIEW_SCHEMA if self._model is ReviewRow else schema.ITEM_SCHEMA
         rows = []
         for record, (*cells, names, captions) in self.accepted:
             paths: dict[str, None] = {}
@@ -221,8 +214,8 @@ class _FileRows:
                 elif photo is not None:
                     paths[str(photo)] = None
             rows.append((*cells, list(paths), list(captions)))
-        rejects = pl.DataFrame(self._rejects, schema=REJECT_SCHEMA, orient="row")
-        table = pl.DataFrame(rows, schema=schema, orient="row")
+        rejects = pl.DataFrame(self._rejects, schema=schema.REJECT_SCHEMA, orient="row")
+        table = pl.DataFrame(rows, schema=columns, orient="row")
         return table, rejects.sort("line", maintain_order=True)
 
 

@@ -28,10 +28,7 @@ from mmrec.errors import ModelError, StoreError
 
 
 class Encoder:
-    """Encodes texts through a store, each text once; where this machine is fastest, or at `placement`.
-
-    A ModelError says that the bundled weights are not the original ones.
-    """
+    """Encodes texts through a store, each once; a ModelError if bundled weights are not the original."""
 
     chunk = 2048  # texts whose vectors are stored at a time
 
@@ -182,7 +179,6 @@ class MeanPoolingBackend:
 def _load_backend(
     name: str, source: str, bf16: bool, threads: int
 ) -> _SentenceTransformersBackend | MeanPoolingBackend:
-    # One for each number of threads in a process.
     if name == "sentence-transformers":
         return _SentenceTransformersBackend(source, bf16)
     return MeanPoolingBackend(Path(source), name, bf16)

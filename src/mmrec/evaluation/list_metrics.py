@@ -1,7 +1,4 @@
-"""How high in a user's list the items stand that the user turns out to like.
-
-Equal scores are in random order. The same state of `rng` gives every model the same lists.
-"""
+"""How high in a user's list the liked items stand; `rng` draws lists, and the order of equal scores."""
 
 from __future__ import annotations
 
@@ -55,7 +52,6 @@ def sampled_lists(
 
     The order of models need not be the one that full lists give (Krichene & Rendle, 2020).
     """
-
     reviewed = task.items_by_user(np.concatenate([task.evidence, task.test]), task.test[:0])
 
     def candidate_lists() -> Iterator[_RankedList]:
@@ -76,7 +72,6 @@ def full_lists(
     pairs_per_call: int = 1 << 18,
 ) -> ListMetrics:
     """Rank all items that a user has not reviewed in evidence rows, for `max_users` random users."""
-
     likes = task.test[task.liked]
     reviewed = task.items_by_user(np.concatenate([task.evidence, likes]), likes[:0])
 

@@ -44,7 +44,6 @@ def ablate(checkpoint: Checkpoint, seeds: int, extras: set[str]) -> list[SeedRes
     """Train what the checkpoint lacks, for `seeds` seeds from the config's on.
 
     The `extras` are `shapley`, all coalitions; `words` and `summaries`, other texts and pictures.
-    Raises DataError for too few reviews.
     """
     results = []
     for seed in range(checkpoint.config.seed, checkpoint.config.seed + seeds):
@@ -101,15 +100,15 @@ def _probabilities(
     prepared: pipeline.PreparedData, built: tuple[FeatureBuilder, Features], coalitions: list[str]
 ) -> dict[str, np.ndarray]:
     """Coalition -> (m,) probability of a like of every test row; all start alike."""
-    (builder, features), label, split = built, prepared.label, prepared.split
+    (builder, features), split = built, prepared.split
     config = builder.config
-    weights = class_weights(label[split.train], config.training.loss)
+    weights = class_weights(prepared.label[split.train], config.training.loss)
     seed = int(np.random.SeedSequence(config.seed).generate_state(1)[0])
     runs = []
     for coalition in coalitions:
         masked = frozenset(FEATURE_GROUPS).difference(coalition.split(" + "))
         runs.append(TrainingRun(seed, config.ranker.dropout, weights, masked))
-    ranker, _ = pipeline.train_runs(builder, features, label, split, runs)
+    ranker, _ = pipeline.train_runs(prepared, builder, features, runs)
     logits = predict_logits(ranker, RankerInputs(features), split.test)  # (coalitions, m)
     model = pipeline.TrainedModel(builder, ranker, weights, {})
     # Each run is a model of its own, not to be averaged with the others.

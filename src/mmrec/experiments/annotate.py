@@ -81,7 +81,6 @@ class AnnotationRun:
                 result[f"summaries of {kind}s"] = len(texts)
         costs = []
         for model in (models.annotator.model, getattr(models.captioner, "client", None)):
-            # Builtin models are no clients, and cost nothing.
             if isinstance(model, ChatClient):
                 costs.append(model.costs)
         if costs:
@@ -93,12 +92,9 @@ class AnnotationRun:
         result |= {"failed": dict(self.failed.most_common()), "pending": None}
         if self.pending:
             pending = reduce(add, self.pending)
-            result["pending"] = {
-                "submitted": pending.submitted,
-                "waiting": pending.waiting,
-                "deferred": pending.deferred,
-                "remark": str(pending),
-            }
+            counts = ("submitted", "waiting", "deferred")
+            result["pending"] = {name: getattr(pending, name) for name in counts}
+            result["pending"]["remark"] = str(pending)
         return result
 
 
@@ -114,11 +110,7 @@ def annotated_texts(
 
 
 def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> AnnotationRun:
-    """Annotate what `fit` with the same settings would have annotated; the store keeps the answers.
-
-    Raises DataError for too few reviews, and MmrecError where the language model cannot be used,
-    or the budget is reached.
-    """
+    """Annotate what `fit` with the same settings would have annotated; the store keeps the answers."""
     all_reviews = EvidenceViews.all_reviews
     dataset, plan = Dataset.from_reviews(reviews, models, config), models.annotator.plan
     run = AnnotationRun(dataset, failed=models.annotator.failures)

@@ -62,7 +62,6 @@ def reproduce(checkpoint: Checkpoint, repeats: int, protocols: list[str]) -> Sta
         reason = "protocols and grid decide that; leave it out, or use `mmrec fit`"
         raise ConfigError(f"{flags}: {reason}")
     stacks: Stacks = defaultdict(dict)
-    # The models of a protocol share its data.
     prepare = lru_cache(1)(partial(prepare_protocol, checkpoint))
     for protocol, model in product(protocols, MODELS):
         name = f"seed {config.seed}, {repeats} repeats, {protocol}, {model}"
@@ -109,7 +108,7 @@ def _train_stack(
     for (loss, dropout), seed in product(GRID, seeds):
         runs.append(TrainingRun(seed, dropout, class_weights(label[split.train], loss)))
         results.append({"loss": loss, "dropout": dropout, "seed": seed})
-    ranker, history = train_runs(builder, features, label, split, runs)
+    ranker, history = train_runs(prepared, builder, features, runs)
     for result, epochs in zip(results, history["ranker"], strict=True):
         result |= {"epochs": len(epochs.score), "best": epochs.best}
         result["score"] = epochs.score[epochs.best]
@@ -168,10 +167,8 @@ def _metrics_table(stacks: Stacks, part: str, title: str) -> ResultTable:
         for metric, name, scale, digits in columns:
             # (models x settings, repeats)
             values = scale * np.vstack([_values(by_model[model], metric, part) for model in MODELS])
-            means, deviations = (
-                values.mean(axis=1),
-                values.std(axis=1, ddof=min(1, values.shape[1] - 1)),
-            )
+            means = values.mean(axis=1)
+            deviations = values.std(axis=1, ddof=min(1, values.shape[1] - 1))
             best = means.max() if metric == "accuracy" else means.min()
             for row, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
                 table.rows[row].append(f"{mean:.{digits}f} ±{deviation:.{digits}f}")

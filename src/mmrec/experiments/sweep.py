@@ -40,15 +40,11 @@ SweepResults = dict[str, dict[str, dict[str, Metrics]]]
 
 
 def sweep(checkpoint: Checkpoint, over: str, values: Sequence[str], seeds: int) -> SweepResults:
-    """Train what the checkpoint lacks, for `seeds` seeds from the config's on.
-
-    Raises ConfigError where the setting does not take a value, and DataError for too few reviews.
-    """
+    """Train what the checkpoint lacks, from the config's seed on; a ConfigError for a wrong value."""
     models = checkpoint.models
     configs = {value: _with_value(checkpoint.config, over, value) for value in values}
     results: SweepResults = {}
     for value, config in configs.items():
-        # Other models; the store keeps what they answered before.
         if over in ("llm", "captioner"):
             models = open_models(config, store=models.store)
         results[value], ratio = {}, float(value) if over == "imbalance" else None
@@ -167,10 +163,9 @@ def _sweep_chart(means: pl.DataFrame, over: str, model: str, metric: str, title:
         for row in zip(table["value"], mean, error, strict=True):
             texts.append("{} at {} {:.3f} ±{:.3f}".format(name, *row))
     ticks = [value if len(value) < 25 else f"{value[:23]}…" for value in values]
-    long_names: dict[str, Any] = (
-        {"rotation": 25, "ha": "right"} if max(map(len, values)) > 8 else {}
-    )
-    axes.set_xticks(range(len(ticks)), ticks, **long_names)
+    has_long_names = max(map(len, values)) > 8
+    rotated: dict[str, Any] = {"rotation": 25, "ha": "right"} if has_long_names else {}
+    axes.set_xticks(range(len(ticks)), ticks, **rotated)
     axes.set(xlabel=over, ylabel=title)
     figure.legend(loc="outside lower center", ncols=2)
     return svg(figure, f"{title} over {over}: {'; '.join(texts)}.", f"sweep-{metric}")

@@ -24,6 +24,8 @@ from mmrec.llm.types import PRICE_TAGS, Note, Review, Summary
 from mmrec.vision.captioner import Captioner
 from mmrec.vision.image_features import Captions, ImageEncoder, PhotoAnnotator
 
+_Names = Sequence[Sequence[str]]  # of photos, by review or by item
+
 
 @dataclass(frozen=True)
 class Models:
@@ -229,11 +231,7 @@ class PhotoVectors:
 
     @classmethod
     def build(
-        cls,
-        reviews: Sequence[Sequence[str]],
-        items: Sequence[Sequence[str]],
-        vectors: Mapping[str, np.ndarray],
-        width: int,
+        cls, reviews: _Names, items: _Names, vectors: Mapping[str, np.ndarray], width: int
     ) -> PhotoVectors:
         """Build from names of photos and their vectors; photos without one are left out."""
         columns = dict(zip(vectors, range(len(vectors)), strict=True))

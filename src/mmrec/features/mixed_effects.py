@@ -21,7 +21,6 @@ from mmrec.data.schema import EntityKind, Interactions
 
 _STAR_EDGES = (0.0, 1.5, 2.9, 3.9, 4.9)
 _STAR_COLUMNS = ("stars to 1.5", "stars to 2.9", "stars to 3.9", "stars to 4.9")
-# Columns that are made of texts, not of ratings.
 TEXT_COLUMNS = ("text rating effect", "log length", "blank")
 # Of each user and item: effects on the rating and on that predicted from text, residual variance,
 # shares of ranges of stars, mean log length of texts, share of blank texts.

@@ -76,7 +76,6 @@ class Price:
             for tokens in ({"input_tokens": million}, {"output_tokens": million}, cached_tokens):
                 price = calc_price(PricedUsage(**tokens), model, provider_id=provider)
                 prices.append(float(price.total_price))
-        # The list is not here or lacks the model.
         except (ImportError, LookupError, ValueError):
             return None
         return cls(*prices)

@@ -222,7 +222,6 @@ class ZeroShotScorer:
         anchors, tags = vocabulary["anchors"], vocabulary["price"]["anchors"]
         praise, blame = encode(anchors["positive"]), encode(anchors["negative"])
         self._blame, self._praise = blame.mean(0), praise.mean(0)
-        # Rows: cheap first.
         self._tags = np.stack([encode(texts).mean(0) for texts in tags.values()])
         prompts, listings, shares = [], [], []
         default_share = 0.1  # of items, for a category without a known share

@@ -62,7 +62,6 @@ class SavedRecommender:
     # Live reviews are added to these sums over the reviews of each user and item. They have no
     # vectors, whose means are in the features.
     evidence_sums: dict[EntityKind, EvidenceSums]
-    # Of the mixed effects, where the model has any.
     text_regression: TextRegression | None
     notes: list[Note]  # of the reviews; none where the model was not made of notes
 

@@ -30,10 +30,7 @@ _PROMPTS = (
 
 
 class OpenAICaptioner:
-    """A vision model behind OpenAI's chat API; it sees pixels only: no name, place or date.
-
-    A useless caption is asked for once more in other words.
-    """
+    """A vision model behind OpenAI's chat API, which sees pixels alone: no name, place or date."""
 
     chunk_size, max_side, jpeg_quality = 1, 512, 85
 
@@ -61,7 +58,6 @@ class OpenAICaptioner:
 
     def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
         """Caption photos, each encoded when a call is free for it."""
-        # Encoded photos are kept for a retry.
         first_requests: dict[int, str] = {}
         retries: deque[tuple[int, ChatRequest]] = deque()
 

@@ -147,7 +147,6 @@ def draw_photo(
         canvas = _Canvas(rng, palette)
         canvas.draw([["box", 0, -40, 130, 70, "wall"], ["glow", 30, -70, 150, 90, "#fff6"]])
         canvas.draw([["box", 0, 70, 130, 48, "floor"]])  # it begins 22 below the middle
-        # Gaps between boards run towards a point behind the wall.
         for x in range(-280, 281, 35):
             gap = np.array([[0.25 * x, 22], [x - 1, 98], [x + 1, 98]])
             canvas.fill(gap, 0, 0, 1, 1, "#0003", 0)

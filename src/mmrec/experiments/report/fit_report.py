@@ -39,19 +39,12 @@ def write_report(
         values = [row[metric.name] for row in comparison.metrics.values()]
         best_value = np.nanmax(values) if metric.higher_is_better else np.nanmin(values)
         best[metric.name] = format_metric(best_value, metric.format)
-    # `ranker.features` of the configuration names every model that ran.
     config = prepared.config.model_dump(mode="json")
     config["ranker"]["features"] = trained
     data, split = prepared.dataset.data, prepared.split
     rows = np.concatenate([split.train, split.valid, split.test])
-    content |= {
-        "audits": audits,
-        "read": read,
-        "main": main,
-        "metrics": columns,
-        "best": best,
-        "rows": rows,
-    }
+    content |= {"audits": audits, "read": read, "main": main, "rows": rows}
+    content |= {"metrics": columns, "best": best}
     content |= {"users": len(np.unique(data.user[rows])), "items": len(np.unique(data.item[rows]))}
     content |= {"config": json.dumps(config, indent=2, ensure_ascii=False)}
     content |= {"headline": headline(comparison.metrics, trained), "style_for": style_for}
