@@ -115,13 +115,13 @@ def open_models(
     image_encoder = ImageEncoder(config.vision.image_model, config.vision.image_revision)
     if config.engine.engine == "ray":
         # Imported here, since it is slow to import, and an optional extra.
-        from mmrec.distributed import remote_models
+        from mmrec.distributed import remote_models as remote
 
-        encoder = remote_models.RemoteEncoder(config, store)
-        model = remote_models.remote_language_model(model, config, encoder, store)
-        quote_model = remote_models.remote_language_model(quote_model, config, encoder, store)
-        captioner = remote_models.remote_captioner(captioner, config)
-        image_encoder = remote_models.remote_image_encoder(config)
+        encoder = remote.RemoteEncoder(config, store)
+        model = remote.remote_language_model(model, config, encoder, store)
+        quote_model = remote.remote_language_model(quote_model, config, encoder, store)
+        captioner = remote.remote_captioner(captioner, config)
+        image_encoder = remote.remote_image_encoder(config)
     annotator = quote_annotator = Annotator(model, store, config, plan)
     if language.llm != "builtin" or annotation.strategy != "notes":
         quote_annotator = Annotator(quote_model, store, config)

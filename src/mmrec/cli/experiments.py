@@ -140,7 +140,7 @@ def _open(data: Path, config: Config, path: Path) -> Checkpoint:
     from mmrec.experiments.checkpoint import Checkpoint
     from mmrec.pipeline import open_models
 
-    models = open_models(config)  # first, since a store that cannot be used is noticed at once
+    models = open_models(config)  # first: a wrong --store is noticed at once
     return Checkpoint(path, load_reviews(data, config, path.parent), config, models)
 
 

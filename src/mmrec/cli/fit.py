@@ -85,7 +85,7 @@ def _train_and_save(
     from mmrec.pipeline import open_models
     from mmrec.recommender.recommender import Recommender
 
-    models = open_models(config)  # first, since a store that cannot be used is noticed at once
+    models = open_models(config)  # first: a wrong --store is noticed at once
     reviews = load_reviews(data, config, folder)
     comparison = compare(reviews, config, models, names, trained_baselines=peers)
     assessment = assess(comparison)
@@ -183,8 +183,8 @@ def _print_scores(scores: Mapping[str, Metrics], title: str) -> None:
             style = "bold" if values[metric.name] == best else ""
             rows[name].append(Text(f"{values[metric.name]:.3f}", style))
     legend = (
-        "acc., FPR, loss: at the threshold of the weighted loss. AUC: area under the ROC curve. "
-        "AP-: average precision of finding dislikes. FPR@90: share of the dislikes that would be "
-        "recommended when 90% of the likes are."
+        "acc., FPR, loss: at the threshold of the weighted loss. AUC: area under the ROC "
+        "curve. AP-: average precision of finding dislikes. FPR@90: share of the dislikes "
+        "that would be recommended when 90% of the likes are."
     )
     print_table(["model", *titles.values()], rows.values(), title, caption=legend)

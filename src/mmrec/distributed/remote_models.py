@@ -59,7 +59,7 @@ class _RemoteModel:
 
     def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Any]]:
         # Ray copies (h, w, 3) arrays once.
-        arrays = ([(number, np.asarray(photo)) for number, photo in block] for block in photos)
+        arrays = ([(row, np.asarray(photo)) for row, photo in block] for block in photos)
         return self._pool.map_rows(Job(self._local.provenance, self._load), arrays)
 
 

@@ -157,8 +157,8 @@ class WorkerPool:
             self._failures += 1
             if self._failures == self.max_failures:
                 raise ModelError(
-                    f"workers failed on {self._failures} rows in succession, the last time "
-                    f"with {_summary(error)}; results are kept, so run it again to go on"
+                    f"workers failed on {self._failures} rows in succession, the last "
+                    f"time with {_summary(error)}; results are kept, so run it again to go on"
                 ) from error
             ((number, _),) = rows
             return [(number, Failure(f"a worker failed: {_summary(error)}", final=False))]
@@ -193,8 +193,8 @@ def connect(config: EngineConfig) -> Any:
         ray.init(config.address or "local", **options)
     except (OSError, RuntimeError, ValueError) as error:
         mend = (
-            "start one with `ray start --head`, and where it has a token, set RAY_AUTH_MODE=token "
-            "and have the token here (docs/cluster.md)"
+            "start one with `ray start --head`, and where it has a token, set "
+            "RAY_AUTH_MODE=token and have the token here (docs/cluster.md)"
         )
         place = config.address or "this machine"
         raise ConfigError(f"--engine ray: no cluster at {place}: {error}; {mend}") from error
@@ -225,8 +225,8 @@ class _Worker:
             if provenance != expected:
                 keys = [key for key in expected if provenance.get(key) != expected[key]]
                 raise ModelError(
-                    f"a worker has another {expected['kind']}: its {', '.join(keys)} differs; "
-                    "every machine needs the same weights and the same mmrec"
+                    f"a worker has another {expected['kind']}: its {', '.join(keys)} "
+                    "differs; every machine needs the same weights and the same mmrec"
                 )
             self._functions[name] = function
         # A list, since what is raised half-way is then the error of the entire block.

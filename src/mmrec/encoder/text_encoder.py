@@ -60,18 +60,14 @@ class Encoder:
         return _load_backend(self.backend_name, self.source, self._bf16, torch.get_num_threads())
 
     def encode(self, texts: Sequence[str], title: str = "encoding") -> np.ndarray:
-        """Encode texts to (n, d) float16 unit vectors; also blank ones.
-
-        A text that no worker of a cluster could encode has zeros. Raises a ModelError if the model
-        cannot be loaded or encodes no text, a StoreError for a damaged store.
-        """
+        """Encode texts to (n, d) float16 unit vectors; zeros where no worker could encode a text."""
         # A tokenizer refuses lone surrogates.
         texts = [text.encode("utf-8", "replace").decode() for text in texts]
         if not texts:
             return np.zeros((0, self.backend.dimension), dtype=np.float16)
 
         def compute(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
-            rows = ([(position, texts[position]) for position in block] for block in blocks)
+            rows = ([(row, texts[row]) for row in block] for block in blocks)
             for position, vector in self.encode_blocks(rows):
                 yield position, vector if isinstance(vector, Failure) else vector.tobytes()
 

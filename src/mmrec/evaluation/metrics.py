@@ -147,8 +147,8 @@ METRICS = (
            lambda rows: np.mean(rows.predicted == rows.label), ".1%",
            "Reviews predicted correctly, at the threshold that the loss's class weights imply."),
     Metric("fpr", "FPR", lambda rows: np.mean(rows.predicted[~rows.label]), ".1%",
-           "False positive rate: disliked items recommended, at the same threshold. A model "
-           "that recommends nothing has none, so read it beside the accuracy.", False),
+           "False positive rate: disliked items recommended, at the same threshold. A "
+           "model that recommends nothing has none, so read it beside the accuracy.", False),
     Metric("loss", "Loss",
            lambda rows: log_loss(rows.label, rows.weighted, sample_weight=rows.row_weight),
            ".3f", "Cross entropy with class weights (paper, section 3.4).", False),
@@ -183,10 +183,8 @@ METRICS = (
 def evaluate(
     label: np.ndarray, probability: np.ndarray, class_weights: tuple[float, float]
 ) -> Metrics:
-    """All `METRICS` of (n,) probabilities of a like, made without class weights.
-
-    The weights of (dislike, like) are for accuracy, fpr and loss. Both classes must be there.
-    """
+    """All `METRICS` of (n,) true probabilities of a like, of rows of both classes; accuracy, fpr and
+    loss take the class weights of (dislike, like)."""
     label, probability = np.asarray(label, dtype=bool), np.asarray(probability, np.float64)
     weighted = np.clip(reweighted(probability, class_weights), 1e-7, 1 - 1e-7)
     # The threshold itself is a like, so that a constant at the share of likes means "always like".

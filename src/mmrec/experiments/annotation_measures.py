@@ -81,10 +81,7 @@ def support(texts: AnnotatedTexts, models: Models, rng: np.random.Generator) -> 
 def coverage(
     texts: AnnotatedTexts, models: Models, extractive: ExtractiveModel, rng: np.random.Generator
 ) -> QualityMeasure:
-    """Are likes (dislikes) that the extractive model quotes from reviews written as such?
-
-    Sentences of positive polarity count as likes, those of negative polarity as dislikes.
-    """
+    """Are likes (dislikes) that the extractive model quotes from reviews written with that polarity?"""
     measure = QualityMeasure("Share of reviews' likes and dislikes that match the text.")
     for kind, annotated in texts.items():
         # All reviews in one call; `zip` below takes as many notes as a text has reviews.
@@ -118,7 +115,7 @@ def match_rates(
     claim_vectors, text_vectors = vectors
     codes: dict[str, int] = {}
     words: dict[str, list[str]] = defaultdict(list)
-    entity_code = np.empty(len(texts), dtype=np.int64)  # code of the entity whose text it is
+    entity_code = np.empty(len(texts), dtype=np.int64)  # of each text's entity
     for row, (entity, text, _) in enumerate(texts):
         entity_code[row] = codes.setdefault(entity, len(codes))
         words[entity] += split_words(text)

@@ -180,8 +180,7 @@ def read_truth(
 
     These are the first column `price...` or `cost...`, in which "1,300" is 1300 and "$$" is 2, as a
     level; and the first `categor...`, `cuisine...` or `genre...`, with lists or text separated by
-    commas or bars. `item` names the column of the id. Raises DataError where the file cannot be
-    read, or has no such columns.
+    commas or bars. `item` names the column of the id.
     """
     rows = [record.content for record in read_records(path) if isinstance(record.content, dict)]
     columns = dict.fromkeys(chain.from_iterable(rows))

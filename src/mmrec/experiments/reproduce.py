@@ -44,11 +44,7 @@ Stacks = dict[str, dict[str, Any]]
 
 
 def reproduce(checkpoint: Checkpoint, repeats: int, protocols: list[str]) -> Stacks:
-    """Train each stack that the checkpoint lacks, and write it there.
-
-    Raises ConfigError for an unknown protocol, no repeats, or where one of the `fixed_fields` is
-    set; DataError for too few reviews.
-    """
+    """Train each stack that the checkpoint lacks; a ConfigError where protocols or flags are wrong."""
     config = checkpoint.config
     if not protocols or set(protocols) - {*PROTOCOLS}:
         text = "name paper, honest, or both as paper,honest"
@@ -148,9 +144,9 @@ def reproduction_tables(stacks: Stacks) -> list[ResultTable]:
     for row in test.rows:
         row.append(published.get(" ".join(row[:3]), ""))
     test.notes.append(
-        "published: figures of the paper, on other data (Google restaurant reviews, Kaggle):"
-        " do not compare one to one; its baseline's lowest FPR is 31.74% at 91.89% accuracy,"
-        " setting unknown"
+        "published: figures of the paper, on other data (Google restaurant reviews, "
+        "Kaggle): do not compare one to one; its baseline's lowest FPR is 31.74% at "
+        "91.89% accuracy, setting unknown"
     )
     leak = [_leak_table(stacks)] if len(stacks) == len(PROTOCOLS) else []
     return [train, test, *leak]
@@ -191,10 +187,10 @@ def _leak(stacks: Stacks, model: str, metric: str, *settings: int) -> Difference
 
 def _leak_table(stacks: Stacks) -> ResultTable:
     note = (
-        "paper minus honest on the same test rows; 95% intervals over repeats (paired t-test) "
-        "cover the chance of training, not of the data; as picked: by lowest mean FPR on test "
-        "(paper), log loss on valid (honest); paper also trains on the tenth of train that is "
-        "honest's valid"
+        "paper minus honest on the same test rows; 95% intervals over repeats (paired "
+        "t-test) cover the chance of training, not of the data; as picked: by lowest mean "
+        "FPR on test (paper), log loss on valid (honest); paper also trains on the tenth of "
+        "train that is honest's valid"
     )
     header = ["model", "settings", "ROC-AUC", "FPR", "accuracy"]
     table = ResultTable("Size of the leak", header, [], notes=[note])

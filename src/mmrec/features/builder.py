@@ -44,8 +44,8 @@ class FeatureBuilder(BaseModel):
         kind, rows = config.ranker.features, evidence.evidence_rows
         if kind == "mmrec" and evidence.policy != "fold":
             raise ConfigError(
-                f"--features mmrec needs --policy fold, not {evidence.policy}: its effects are fitted on "
-                "everyone's reviews, once for every fold; take --features proposed"
+                f"--features mmrec needs --policy fold, not {evidence.policy}: its effects "
+                "are fitted on everyone's reviews, once for every fold; take --features proposed"
             )
         annotations: Sequence[Note | Summary] = []
         if kind != "baseline" and config.annotation.strategy == "notes":

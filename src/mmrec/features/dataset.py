@@ -52,7 +52,7 @@ class Dataset:
     review_captions: list[list[str]]
     item_captions: list[list[str]]
     max_pixels: int = 0  # photos with more are refused
-    earlier_notes: list[Note] | None = None  # where the reviews have been annotated before
+    earlier_notes: list[Note] | None = None  # of reviews annotated before
     given_summary: Summary | None = None  # of all reviews together
 
     def __post_init__(self) -> None:

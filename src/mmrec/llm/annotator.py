@@ -199,8 +199,8 @@ class Annotator:
             return [Failure("only planned")] * len(prompts)
 
         def compute(blocks: Iterator[list[int]]) -> Generator[tuple[int, Result]]:
-            prompt_blocks = ([(index, prompts[index]) for index in block] for block in blocks)
-            for index, answer in self.model.generate(prompt_blocks):
+            numbered = ([(index, prompts[index]) for index in block] for block in blocks)
+            for index, answer in self.model.generate(numbered):
                 if isinstance(answer, Answer):
                     yield index, answer.model_dump_json().encode()
                 else:

@@ -36,11 +36,7 @@ def open_language_model(
     batch: bool = False,
     placement: Placement | None = None,
 ) -> LanguageModel:
-    """The model that `--llm` names, unless it is `builtin`; nothing is loaded or called yet.
-
-    The placement is for a model of `transformers:`. By default the budget is a new one. Raises
-    ConfigError: an unknown spec, or a model without batches.
-    """
+    """The model that `--llm` names, but not `builtin`; a ConfigError if unknown, or without batches."""
     language = config.language
     budget = budget or Budget(language.budget)
     if client := open_chat_client(language.llm, language, budget):

@@ -126,11 +126,11 @@ class Phrases(Generic[Meaning]):
 
     def __init__(self, meanings: Mapping[str, Meaning]) -> None:
         self._meanings: dict[str, Meaning] = {}
-        self._max_length: dict[str, int] = defaultdict(int)  # by first word, in words
+        self._longest: dict[str, int] = defaultdict(int)  # by first word, in words
         for phrase, meaning in meanings.items():
             words = split_words(phrase)
             self._meanings[" ".join(words)] = meaning
-            self._max_length[words[0]] = max(self._max_length[words[0]], len(words))
+            self._longest[words[0]] = max(self._longest[words[0]], len(words))
 
     def find(self, words: Words) -> list[tuple[int, str, Meaning]]:
         """Position, phrase and meaning of the longest matches, also with a plural "s"."""
@@ -139,7 +139,7 @@ class Phrases(Generic[Meaning]):
         while start < len(words):
             first = words[start]
             singular = first.removesuffix("s")
-            length = max(self._max_length.get(first, 0), self._max_length.get(singular, 0))
+            length = max(self._longest.get(first, 0), self._longest.get(singular, 0))
             for end in range(min(start + length, len(words)), start, -1):
                 phrase = " ".join(words[start:end])
                 if phrase not in self._meanings:

@@ -231,7 +231,7 @@ class ChatClient(LanguageModel):
         if not self._warned_of_cut and sent > 500 and 0 < counted < sent / 2:
             self._warned_of_cut = True
             console.print(
-                f"[yellow]the server counted {counted:,} tokens in a prompt of about {sent:,}: "
-                "it cuts long prompts. Give the model a larger context (Ollama: num_ctx in a "
-                "Modelfile), or lower --call-tokens"
+                f"[yellow]the server counted {counted:,} tokens in a prompt of about "
+                f"{sent:,}: it cuts long prompts. Give the model a larger context "
+                "(Ollama: num_ctx in a Modelfile), or lower --call-tokens"
             )

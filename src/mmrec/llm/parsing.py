@@ -24,9 +24,9 @@ someone somebody people guests visitors reviewers
 is are was were be been being has have had do can may might will would
 and or but so yet also too than as if though although however despite while when where
 which what how about at by for from in of off on out to up with here there
-very more just one other come expect place spot worth s re ll ve
-enjoy enjoyed find finds found like likes liked love loves loved mention mentions mentioned
-mind minds minded note notes noted praise praised say says said tell tells told think thinks
+very more just one other come expect place spot worth s re ll ve think thinks
+enjoy enjoyed find finds found like likes liked love loves loved mention mentions
+mentioned mind minds minded note notes noted praise praised say says said tell tells told
 """
 # What names a price tag, from the beginning of a word: the paper's names come first.
 _PRICE_NAMES: tuple[dict[PriceTag, str], ...] = (

@@ -145,7 +145,7 @@ def split_by_tokens(reviews: list[Review], costs: list[int], window: int) -> lis
     """
     groups: list[list[int]] = []
     free, fold = 0, None
-    for position in sorted(range(len(reviews)), key=lambda position: reviews[position].fold):
+    for position in sorted(range(len(reviews)), key=lambda row: reviews[row].fold):
         if reviews[position].fold != fold or costs[position] > free:
             groups.append([])
             free, fold = window, reviews[position].fold

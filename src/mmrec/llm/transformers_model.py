@@ -131,7 +131,7 @@ class TransformersModel(LanguageModel):
         generated = self._model.generate(**inputs, max_new_tokens=batch[0].max_new_tokens)
         answers, end_tokens = [], settings.eos_token_id or ()
         for prompt, tokens in zip(batch, generated[:, width:].tolist(), strict=True):
-            ends = (position for position, token in enumerate(tokens) if token in end_tokens)
+            ends = (index for index, token in enumerate(tokens) if token in end_tokens)
             end = next(ends, len(tokens))
             finish = "length" if end == len(tokens) else "stop"
             usage = Usage(input=len(prompt.tokens), output=end + (finish == "stop"))

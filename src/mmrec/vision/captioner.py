@@ -60,7 +60,7 @@ def open_captioner(
     name = config.vision.captioner
     kind, _, model = name.partition(":")
     path, default = CAPTIONERS.get(kind, ("", None))
-    if default is not None:  # the class takes the model, its revision or None, and a placement
+    if default is not None:  # the class takes the model, its revision, a placement
         captioner_class: Callable[..., Captioner] = resolve_name(path)
         return captioner_class(model or default, config.vision.captioner_revision, placement)
     if path and not model:
@@ -69,10 +69,8 @@ def open_captioner(
     budget = budget or Budget(config.language.budget)
     if client := open_chat_client(name, config.language, budget):
         # By path, as in the table above, since captioners import this module.
-        behind_http: Captioner = resolve_name("mmrec.vision.openai_captioner:OpenAICaptioner")(
-            client
-        )
-        return behind_http
+        captioner = resolve_name("mmrec.vision.openai_captioner:OpenAICaptioner")(client)
+        return captioner
     names = []
     for kind, (_, default) in CAPTIONERS.items():
         names.append(f"{kind}[:MODEL_OR_FOLDER]" if default else kind)
@@ -95,8 +93,8 @@ def caption_fault(caption: str, max_characters: int = 800) -> str | None:
     if not any(character.isalpha() for character in caption):
         return "caption has no words"
     empty_words = (
-        "a an the this that it there here is are was shows showing of in on at by for from to and "
-        "or with photo photograph picture image img view shot close up closeup caption"
+        "a an the this that it there here is are was shows showing of in on at by for from "
+        "to and or with photo photograph picture image img view shot close up closeup caption"
     )
     if set(words) <= set(empty_words.split()):
         return f"caption says nothing: {caption[:60]}"
