@@ -94,10 +94,10 @@ def test_runs_are_trained_with_the_settings_of_the_grid(city, monkeypatch):
     monkeypatch.setattr(experiment, "train_runs", train_runs)
     with pytest.raises(KeyboardInterrupt):
         experiment._train_stack(city.protocols.get, "honest", "baseline", REPEATS)
-    builder, _, label, split, runs = train_runs.call_args.args
+    prepared, builder, _, runs = train_runs.call_args.args
     assert builder.config.ranker.features == "baseline"
     assert [run.seed for run in runs] == [run["seed"] for run in city.stacks["honest"]["baseline"]["runs"]]
-    weights = {loss: class_weights(label[split.train], loss) for loss, _ in GRID}
+    weights = {loss: class_weights(prepared.label[prepared.split.train], loss) for loss, _ in GRID}
     expected = [(weights[loss], dropout) for loss, dropout in GRID for _ in range(REPEATS)]
     assert [(run.class_weights, run.dropout) for run in runs] == expected
     assert weights["basic"] != weights["sqrt"]

@@ -165,7 +165,6 @@ class WorkerPool:
         return []
 
 
-# One pool for each process, as Ray itself has it.
 worker_pool = cache(WorkerPool)
 
 

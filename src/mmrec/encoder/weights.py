@@ -16,7 +16,6 @@ from mmrec.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-# Of the original all-MiniLM-L6-v2's `model.safetensors`.
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _SETTINGS_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
 _MODEL_FILES = [*_SETTINGS_FILES, "*.safetensors"]

@@ -237,10 +237,8 @@ def _factor_scores(
 def _ridges(
     entity: np.ndarray, count: int, inputs: np.ndarray, target: np.ndarray, penalty: float
 ) -> np.ndarray:
-    """(count, k) coefficients (X'X + penalty I)^-1 X'y of each (m,) entity: ridge regressions.
-
-    X are its rows of the (m, k) `inputs`, and y of the (m,) `target`.
-    """
+    """(count, k) coefficients of each entity: ridge regressions of its rows of the (m,) `target` on
+    those of the (m, k) `inputs`."""
     m, k = inputs.shape
     # (count, m): its product with (m, k) rows sums them by entity.
     sum_by_entity = csr_matrix((np.ones(m), (entity, np.arange(m))), shape=(count, m))

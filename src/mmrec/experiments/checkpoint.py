@@ -26,7 +26,14 @@ class Checkpoint:
 
     def __init__(self, path: Path, reviews: Reviews, config: Config, models: Models) -> None:
         self._path, self.reviews, self.config, self.models = path, reviews, config, models
-        self._runs = _read(path) if path.is_file() else {}
+        self._runs: dict[str, dict[str, Any]] = {}
+        if path.is_file():
+            try:
+                runs = json.loads(path.read_bytes())["runs"]
+                self._runs = {provenance: dict(results) for provenance, results in runs.items()}
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                message = f"{path}: no results of mmrec; remove it, or name another --out"
+                raise DataError(message) from error
         # How a model is called does not change its answers.
         calls = {"in_flight", "budget", "llm_price"}
         excluded: Any = {"seed": True, "store": True, "read": True, "language": calls}
@@ -55,12 +62,3 @@ class Checkpoint:
         unfinished = self._path.with_suffix(".part")
         unfinished.write_text(json.dumps({"runs": self._runs}, indent=1))
         os.replace(unfinished, self._path)
-
-
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        runs = json.loads(path.read_bytes())["runs"]
-        return {provenance: dict(results) for provenance, results in runs.items()}
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        message = f"{path}: no results of mmrec; remove it, or name another --out"
-        raise DataError(message) from error

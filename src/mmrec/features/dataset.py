@@ -19,7 +19,6 @@ from mmrec.evidence.policies import EvidenceViews
 from mmrec.features.mixed_effects import RatedTexts
 from mmrec.features.tables import EvidenceSums
 from mmrec.llm.annotator import Annotator
-from mmrec.llm.lexicon import split_query
 from mmrec.llm.types import PRICE_TAGS, Note, Review, Summary
 from mmrec.vision.captioner import Captioner
 from mmrec.vision.image_features import Captions, ImageEncoder, PhotoAnnotator
@@ -92,12 +91,6 @@ class Dataset:
         photos_and_captions = none, none, none, [[*captions]]
         summary = Summary(text=text if np.isnan(rating) else "")
         return cls(models, data, [text], [""], *photos_and_captions, 0, [note], summary)
-
-    @classmethod
-    def from_description(cls, text: str, models: Models) -> Dataset:
-        """A new user's words as a review without a rating; each part of a list counts as a like."""
-        likes = list(dict.fromkeys([text, *split_query(text)]))
-        return cls.single_review(text, np.nan, models, Note(gist=text, likes=likes))
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -19,7 +19,6 @@ from mmrec.llm.types import PRICE_TAGS
 
 # Dense columns that are made of ratings; all others come from texts and photos.
 RATING_COLUMNS = {"mean rating", "no rating", "log count", *EFFECT_COLUMNS} - {*TEXT_COLUMNS}
-# Groups of features that a model can be trained without (ablation).
 FEATURE_GROUPS = ("ratings", "user text", "item text", "price", "categories", "photos", "counts")
 
 

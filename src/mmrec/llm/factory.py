@@ -1,29 +1,23 @@
-"""Opens the generating model that `--llm` names; only the modules of that model are imported."""
+"""Opens the generating model that `--llm` names."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from mmrec.cache.store import Store
 from mmrec.config import Config, LanguageConfig
 from mmrec.encoder.weights import Placement
 from mmrec.errors import ConfigError
 from mmrec.llm.cost import Budget, CostTracker, Price
+from mmrec.llm.openai_batch import BatchClient, BatchJobStore
+from mmrec.llm.openai_client import ChatClient
+from mmrec.llm.openai_protocol import Endpoint
 from mmrec.llm.types import LanguageModel
-
-if TYPE_CHECKING:
-    from mmrec.llm.openai_client import ChatClient
 
 
 def open_chat_client(spec: str, config: LanguageConfig, budget: Budget) -> ChatClient | None:
     """The client of `openai:MODEL[@URL]`, `ollama:MODEL[@URL]`, or a URL; else None."""
-    from mmrec.llm.openai_protocol import Endpoint
-
     endpoint = Endpoint.parse(spec)
     if endpoint is None:
         return None
-    from mmrec.llm.openai_client import ChatClient
-
     price = Price.for_model(endpoint.provider, endpoint.model, config.llm_price)
     return ChatClient(endpoint, config.in_flight, CostTracker(price, budget), config.call_tokens)
 
@@ -40,8 +34,6 @@ def open_language_model(
     language = config.language
     budget = budget or Budget(language.budget)
     if client := open_chat_client(language.llm, language, budget):
-        from mmrec.llm.openai_batch import BatchClient, BatchJobStore
-
         if not batch:
             client.count_submitted = lambda: BatchJobStore(store).count_pending()
             return client
@@ -52,7 +44,7 @@ def open_language_model(
         raise ConfigError(f"--batch needs a server that takes batches, and --llm is {language.llm}")
     provider, _, source = language.llm.partition(":")
     if provider == "transformers" and source:
-        from mmrec.llm.transformers_model import TransformersModel
+        from mmrec.llm.transformers_model import TransformersModel  # slow to import
 
         return TransformersModel(source, language.llm_revision, language.call_tokens, placement)
     raise ConfigError(

@@ -127,10 +127,8 @@ class ChatClient(LanguageModel):
 
     @contextmanager
     def _connection(self) -> Iterator[Callable[[ChatRequest], _Call]]:
-        """An event loop in a thread of its own, since notebooks have one; gives what starts a call.
-
-        Calls in flight are cancelled where the context ends by an exception or a closed generator.
-        """
+        """An event loop in a thread of its own, since notebooks have one; gives what starts a call, and
+        cancels calls in flight where the context ends early."""
         slots = asyncio.Semaphore(self._in_flight)
         _ = self.model  # Where none is named this is a call, outside of the loop.
         http = self._openai.DefaultAioHttpClient()

@@ -26,10 +26,7 @@ class Endpoint:
 
     @classmethod
     def parse(cls, spec: str) -> Endpoint | None:
-        """From `openai:MODEL[@URL]`, `ollama:MODEL[@URL]` or a URL; None for any other spec.
-
-        Raises ConfigError: no model is named, or the URL holds a password or is incomplete.
-        """
+        """From `openai:MODEL[@URL]`, `ollama:MODEL[@URL]` or a URL, else None; or a ConfigError."""
         if re.search(r"https?://[^/]*@", spec):
             raise ConfigError("--llm: no password in a URL; a key goes into MMREC_API_KEY")
         if spec.startswith(("http://", "https://")):

@@ -157,7 +157,6 @@ def model_card(saved: SavedRecommender) -> ModelCard:
     }
     packages = ("mmrec", "torch", "sentence-transformers")
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
-    # Every value is escaped unless it is marked as safe.
     loader = PackageLoader("mmrec", "recommender")
     environment = Environment(
         loader=loader, finalize=_escape, undefined=StrictUndefined, trim_blocks=True
@@ -198,8 +197,5 @@ def _escape(value: object) -> str:
         return value
     entities = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
     # All ASCII punctuation but + , - and /, which mean nothing inside a line.
-    return re.sub(
-        r"[!-*.:-@\[-`{-~]",
-        lambda match: entities.get(match[0], f"\\{match[0]}"),
-        escape_text(str(value)),
-    )
+    special, text = r"[!-*.:-@\[-`{-~]", escape_text(str(value))
+    return re.sub(special, lambda sign: entities.get(sign[0], f"\\{sign[0]}"), text)

@@ -18,6 +18,7 @@ from mmrec.evidence.policies import EvidenceViews
 from mmrec.features import mixed_effects
 from mmrec.features.dataset import Dataset, Models
 from mmrec.features.tables import EntityFeatures, EvidenceSums
+from mmrec.llm.lexicon import split_query
 from mmrec.llm.types import Note
 from mmrec.recommender.persistence import SavedRecommender
 
@@ -120,9 +121,10 @@ class OnlineState:
         return self._data.item[self._data.user == user]
 
     def describe_user(self, words: str) -> EntityFeatures:
-        """Features of a new user, in one view, from words about what is liked."""
+        """Features of a new user, in one view, from words; each part of a list counts as a like."""
         user = self._entity("user", self.features.user.unknown_index)
-        user.sums = self._sums("user", Dataset.from_description(words, self._models))
+        note = Note(gist=words, likes=list(dict.fromkeys([words, *split_query(words)])))
+        user.sums = self._sums("user", Dataset.single_review(words, np.nan, self._models, note))
         return self._build("user", user)
 
     def user_who_likes(self, items: Sequence[int], rating: float = 5.0) -> EntityFeatures:

@@ -23,7 +23,6 @@ from mmrec.errors import ConfigError
 _Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.int64]
 
-# What every user wants more of.
 _QUALITIES = ("service", "portions", "freshness", "ambience")
 TRAITS = (*_QUALITIES, "quiet", "spice", "family")
 """Of restaurants; the last three are matters of taste (quiet or loud, hot or mild, for families)."""
