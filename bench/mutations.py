@@ -134,8 +134,8 @@ MUTATIONS = (
     Mutation(
         "a new item has no score in lists",
         "recommender/lists.py",
-        "self.size += 1",
-        "self.size += 0",
+        "self.size = max(self.size, item + 1)",
+        "self.size = max(self.size, item)",
         "tests/recommender/test_recommender.py",
     ),
     Mutation(
