@@ -67,8 +67,7 @@ def _seed_result(checkpoint: Checkpoint, seed: int, extras: set[str]) -> SeedRes
     groups = available_groups(built[1])
     # Row of the table -> the coalition that it is about; "" where it has no group.
     table = {"everything": _coalition(groups)}
-    for group in groups:
-        table[f"without {group}"] = _coalition(groups, [group])
+    table |= {f"without {group}": _coalition(groups, [group]) for group in groups}
     table["without text"] = _coalition(groups, _TEXT)
     table |= {f"{group} alone": group for group in groups}
     needed = [*table.values(), _coalition(groups, _PHOTOS), _coalition(groups, _TEXT + _PHOTOS)]

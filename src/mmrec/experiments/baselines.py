@@ -142,8 +142,7 @@ def flatten_features(
                 reduced = pca.transform(block.astype(np.float32)) * present[:, None]
                 for number, column in enumerate(reduced.T):
                     by_view[f"{name} {number}"] = column
-        for name, column in by_view.items():
-            columns[f"{kind} {name}"] = column[view]
+        columns |= {f"{kind} {name}": column[view] for name, column in by_view.items()}
     return np.stack(list(columns.values()), axis=1, dtype=np.float32), list(columns)
 
 

@@ -84,9 +84,7 @@ def _train_and_evaluate(
     return {name: evaluate(label, p[test], weights) for name, p in probability.items()}
 
 
-def drop_dislikes(
-    prepared: PreparedData, ratio: float, min_dislikes: int = 5
-) -> PreparedData | None:
+def drop_dislikes(prepared: PreparedData, ratio: float) -> PreparedData | None:
     """Drop dislikes of evidence rows until there are `ratio` likes to each; None if too few are left."""
     config, split, label = prepared.config, prepared.split, prepared.label
 
@@ -99,7 +97,7 @@ def drop_dislikes(
     train, valid = thin(split.train), thin(split.valid)
     smallest = min((~label[train]).sum(), (~label[valid]).sum())
     likes, dislikes = label[split.train].sum(), (~label[split.train]).sum()
-    if smallest < min_dislikes or likes > ratio * dislikes:
+    if smallest < 5 or likes > ratio * dislikes:
         return None
     split = replace(split, train=train, valid=valid, filtered_rows=thin(split.filtered_rows))
     rng = np.random.default_rng(config.seed)
@@ -130,8 +128,7 @@ def sweep_table(results: SweepResults, over: str) -> ResultTable:
         row = [mean["value"], mean["model"]]
         if mean["seeds"] < seed_count:
             row[0] += f" ({mean['seeds']} of {seed_count})"
-        for metric in _METRICS:
-            row.append(f"{mean[metric]:.4f} ±{mean[f'{metric}_error']:.4f}")
+        row += [f"{mean[name]:.4f} ±{mean[f'{name}_error']:.4f}" for name in _METRICS]
         rows.append(row)
     note = f"test, mean ±standard error over {seed_count} seeds"
     notes = [f"{note}; imbalances without rows: too few dislikes"]

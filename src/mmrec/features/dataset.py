@@ -238,9 +238,7 @@ class PhotoVectors:
         counts = csr_matrix((ones, indices), shape=(size, len(columns)))
         return cls(stacked, counts, len(reviews))
 
-    def view_means(
-        self, views: EvidenceViews, columns_at_once: int = 128
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def view_means(self, views: EvidenceViews) -> tuple[np.ndarray, np.ndarray]:
         """(v, d) float16 means over the photos of each view of items (of its reviews, and the item's
         own), and (v,) numbers of photos."""
         reviews_have_photos = self.counts.indptr[self.reviews] > 0
@@ -251,7 +249,7 @@ class PhotoVectors:
             sums = shown[self.reviews + views.entity]
             return sums + views.sum(shown) if reviews_have_photos else sums
 
-        photos, width = self.vectors.shape
+        (photos, width), columns_at_once = self.vectors.shape, 128
         counts = total(np.ones((photos, 1), dtype=np.float32))[:, 0]
         means = files.allocate((len(views), width), np.float16)
         for start in range(0, width, columns_at_once):

@@ -128,8 +128,7 @@ def select_representative(reviews: list[Review], costs: list[int], window: int) 
         # Van der Corput's sequence, base 2: each prefix of the ranks is spread over the range.
         bits = max(size - 1, 1).bit_length()
         ranks = sorted(range(size), key=lambda rank: f"{rank:0{bits}b}"[::-1])
-        for turn, rank in enumerate(ranks):
-            turns.append((turn / size, size, positions[rank]))
+        turns += [(turn / size, size, positions[rank]) for turn, rank in enumerate(ranks)]
     selected = []
     for _, _, position in sorted(turns):
         if costs[position] <= window:  # a later, shorter review may still fit

@@ -17,6 +17,7 @@ from mmrec.errors import DataError
 from mmrec.evidence.policies import EvidenceViews
 from mmrec.features import mixed_effects
 from mmrec.features.dataset import Dataset, Models
+from mmrec.features.mixed_effects import TextRegression, review_statistics
 from mmrec.features.tables import EntityFeatures, EvidenceSums
 from mmrec.llm.lexicon import split_query
 from mmrec.llm.types import Note
@@ -137,9 +138,8 @@ class OnlineState:
             penalty = self._builder.penalties[0]
             user.columns["rating effect"] = _add_to_mean(0.0, penalty, above_mean)
             residuals, item_factors = self._residuals(regression, user)
-            statistics = mixed_effects.review_statistics(
-                np.full(count, rating), residuals, np.ones(count)
-            )
+            ratings, lengths = np.full(count, rating), np.ones(count)
+            statistics = review_statistics(ratings, residuals, lengths)
             rated = statistics.keys() - mixed_effects.TEXT_COLUMNS
             user.add_statistics({name: statistics[name] for name in rated})
             user.factors = mixed_effects.ridge_factors(item_factors, residuals)
@@ -200,11 +200,7 @@ class OnlineState:
         return entity
 
     def _update_effects(
-        self,
-        regression: mixed_effects.TextRegression,
-        user: _Entity,
-        item: _Entity,
-        dataset: Dataset,
+        self, regression: TextRegression, user: _Entity, item: _Entity, dataset: Dataset
     ) -> None:
         """Update mixed effects, which are penalised means, before the review enters the sums.
 
@@ -225,9 +221,8 @@ class OnlineState:
             user.columns[name] = _add_to_mean(old_user, user_weight, np.array([target - old_item]))
             item.columns[name] = _add_to_mean(old_item, item_weight, np.array([target - old_user]))
         residual = self._residuals(regression, user)[0][-1:]
-        statistics = mixed_effects.review_statistics(
-            rating, residual, np.array([len(dataset.texts[0])])
-        )
+        length = np.array([len(dataset.texts[0])])
+        statistics = review_statistics(rating, residual, length)
         user.add_statistics(statistics)
         item.add_statistics(statistics)
         # (t,) topics of the text, shrunk like those of a fit (`TextRegression.fit`).
@@ -239,7 +234,7 @@ class OnlineState:
         user.factors = mixed_effects.ridge_factors(item_factors, residuals)
 
     def _residuals(
-        self, regression: mixed_effects.TextRegression, user: _Entity
+        self, regression: TextRegression, user: _Entity
     ) -> tuple[np.ndarray, np.ndarray]:
         """(k,) residuals of a user's ratings, and (k, t) factors of the rated items."""
         residuals, factors = [], []

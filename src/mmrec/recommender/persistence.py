@@ -110,8 +110,7 @@ def save_recommender(saved: SavedRecommender, folder: Path) -> Path:
     )
     save_tensors(model.ranker.state_dict(), folder / "model.safetensors")
     fields = {"user": vars(user), "item": vars(item)}
-    for kind, sums in saved.evidence_sums.items():
-        fields[f"{kind} sums"] = vars(sums)
+    fields |= {f"{kind} sums": vars(sums) for kind, sums in saved.evidence_sums.items()}
     if saved.text_regression is not None:
         fields["text regression"] = vars(saved.text_regression)
     save_file(_flatten(fields), folder / "features.safetensors")
