@@ -14,6 +14,7 @@ from mmrec.data.schema import Reviews, Split, filter_reviews, split_reviews
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
 from mmrec.evaluation import metrics
+from mmrec.evaluation.metrics import FitEvaluation, Metrics
 from mmrec.evidence.policies import Evidence
 from mmrec.features.builder import FeatureBuilder, build_features
 from mmrec.features.dataset import Dataset, Models
@@ -76,14 +77,12 @@ class TrainingResult:
             return metrics.choose_threshold(*rows, "min_tpr", operating.min_tpr)
         return metrics.choose_threshold(*rows, "max_fpr", operating.max_fpr)
 
-    def evaluate(
-        self, other_metrics: dict[str, metrics.Metrics] | None = None
-    ) -> metrics.FitEvaluation:
+    def evaluate(self, other_metrics: dict[str, Metrics] | None = None) -> FitEvaluation:
         """Evaluate on test rows; the metrics of other models on these rows are put beside."""
         label, split = self.prepared.label, self.prepared.split
         test = label[split.test], self.probability[split.test]
         scores = metrics.evaluate(*test, self.model.class_weights)
-        return metrics.FitEvaluation(
+        return FitEvaluation(
             metrics={**(other_metrics or {}), self.prepared.config.ranker.features: scores},
             threshold=self.threshold,
             test_rates=metrics.rates_at_threshold(*test, self.threshold),

@@ -200,12 +200,11 @@ def slice_metrics(
     probability: np.ndarray,
     class_weights: tuple[float, float],
     masks: dict[str, np.ndarray],
-    min_count: int = 20,
 ) -> dict[str, Metrics]:
     """`evaluate` on the rows of every mask; only `rows` and `likes` where either class is rare."""
     slices: dict[str, Metrics] = {}
     for name, mask in masks.items():
         slices[name] = {"rows": int(mask.sum()), "likes": int(label[mask].sum())}
-        if min(label[mask].sum(), (~label[mask]).sum()) >= min_count:
+        if min(label[mask].sum(), (~label[mask]).sum()) >= 20:
             slices[name] = evaluate(label[mask], probability[mask], class_weights)
     return slices

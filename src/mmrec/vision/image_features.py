@@ -60,13 +60,8 @@ class LocalPhotoModel:
     @property
     def provenance(self) -> Provenance:
         """What determines a result besides the photo."""
-        return {
-            "kind": self.kind,
-            "model": self._weights.title,
-            "revision": self._weights.revision,
-            "precision": self.placement.precision,
-            "version": 1,
-        }
+        model = {"model": self._weights.title, "revision": self._weights.revision}
+        return {"kind": self.kind, **model, "precision": self.placement.precision, "version": 1}
 
     @cached_property
     def _weights(self) -> Weights:

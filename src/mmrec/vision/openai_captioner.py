@@ -40,17 +40,11 @@ class OpenAICaptioner:
     @property
     def provenance(self) -> Provenance:
         """Without the server's address; a ModelError if the model has no name."""
-        return {
-            "kind": "caption",
-            "version": 1,  # of how answers are checked and trimmed
-            "provider": self.client.endpoint.provider,
-            "model": self.client.model,
-            "prompt": hashlib.sha256(json.dumps(_PROMPTS).encode()).hexdigest()[:16],
-            "pixels": self.max_side,
-            "quality": self.jpeg_quality,
-            "detail": "low",
-            "temperature": 0,
-        }
+        model = {"provider": self.client.endpoint.provider, "model": self.client.model}
+        prompt = hashlib.sha256(json.dumps(_PROMPTS).encode()).hexdigest()[:16]
+        photo = {"pixels": self.max_side, "quality": self.jpeg_quality, "detail": "low"}
+        call = {"kind": "caption", **model, "prompt": prompt, **photo, "temperature": 0}
+        return {**call, "version": 1}  # of how answers are checked and trimmed
 
     def status(self) -> str:
         """Tokens and money so far."""
