@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import time
+from contextlib import closing
 
 import pytest
 
@@ -93,28 +94,33 @@ def test_the_budget_ends_a_run_with_a_message_and_status_2(server, city, tmp_pat
 
 
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_run_loses_no_answer_and_an_interrupted_one_says_so(server, city, tmp_path, kill):
-    server.set(latency=0.3)
+def test_a_stopped_run_loses_no_answer_and_the_next_pays_again_only_for_calls_in_flight(
+    server, city, tmp_path, kill
+):
+    words = ("annotate", city, "--llm", f"openai:test-model@{server.url}", "--in-flight", "4")
+    words += ("--store", tmp_path / "store")
+    (task,) = run_json(*words, "--dry-run", cwd=tmp_path)["notes"]["tasks"].values()
     server.reset()
-    line = [*MMREC, "annotate", city, "--llm", f"openai:test-model@{server.url}", "--in-flight", "4"]
-    line += ["--store", tmp_path / "store"]
-    child = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen([*MMREC, *words], stderr=subprocess.PIPE, text=True)
     while calls(server) < 12:
-        time.sleep(0.05)
-    time.sleep(0.15)  # so that no answer is on its way: they come every .3 seconds
-    # An answer that was received is stored.
-    received = [digest for digest, moment in server.answers if moment < time.time() - 0.1]
+        time.sleep(0.01)
+    server.set(latency=60)
+    time.sleep(0.3)  # so that only calls are in flight that get no answer
+    received, deadline = len(server.answers), time.monotonic() + 20
+    with closing(Store(tmp_path / "store")) as store:
+        while store.counts()["note"] < received:
+            assert time.monotonic() < deadline, "an answer that was received is not stored"
+            time.sleep(0.01)
     child.send_signal(kill)
-    error = child.communicate(timeout=60)[1]
+    error = child.communicate(timeout=50)[1]
     server.set(latency=0.01)
     if kill == signal.SIGINT:
         assert child.returncode == 130
         assert "Traceback" not in error
         assert "the same command continues from there" in error
-    store = Store(tmp_path / "store")
-    ((stored,),) = store.db.execute("SELECT count(DISTINCT key) FROM results")
-    store.close()
-    assert stored >= len(received) >= 12
+    assert run_json(*words, cwd=tmp_path)["calls"] == task["calls"] - received > 0
+    # A call in flight costs money, whether or not its answer arrives.
+    assert len(server.answers) == task["calls"] <= server.requests <= task["calls"] + 4
 
 
 def test_two_annotators_at_once_pay_for_each_review_once(server, city, tmp_path):

@@ -112,7 +112,8 @@ class ChatClient(LanguageModel):
                     calls[start(request)] = number, reserved
                 if not calls:
                     break
-                for call in wait(calls, return_when=FIRST_COMPLETED).done:
+                # With a timeout, since polars restarts a wait that Ctrl-C interrupts.
+                for call in wait(calls, timeout=0.5, return_when=FIRST_COMPLETED).done:
                     number, reserved = calls.pop(call)
                     try:
                         answer = call.result()
