@@ -2,7 +2,9 @@
 
 import json
 import unicodedata
+from dataclasses import replace
 from typing import get_args
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -10,9 +12,12 @@ import pytest
 from chat_answers import Behaviour, complete
 from hostile import HOSTILE, OWNED
 from mmrec.cache.store import Store
-from mmrec.config import Config, LanguageConfig
+from mmrec.config import Config, LanguageConfig, RankerConfig
 from mmrec.console import track
 from mmrec.evidence.policies import EvidenceViews
+from mmrec.features.builder import FeatureBuilder
+from mmrec.features.dataset import annotation_sums
+from mmrec.features.tables import Constants, rating_sums
 from mmrec.llm.annotator import Annotator
 from mmrec.llm.openai_protocol import ChatRequest, request_body
 from mmrec.llm.prompts import chat_messages
@@ -118,6 +123,15 @@ class World:
         sets = self.views(kind).review_sets()
         return np.array([bool(np.isin(rows, self.hostile_rows).any()) for rows in sets])
 
+    def features(self, kind, sums, labels):
+        """Of the views without a hostile review, from sums of notes or of summaries."""
+        rated = rating_sums(self.rating).over(self.views(kind))
+        sums = replace(sums, rating_count=rated.rating_count, rating_sum=rated.rating_sum)
+        config, constants = Config(ranker=RankerConfig(features="proposed")), Constants(3.0, 5.0, 5.0)
+        builder = FeatureBuilder(config=config, constants=constants, vocabulary=labels, image=False)
+        # As an item's for both kinds, so that price and categories are compared, too.
+        return builder.from_sums("item", sums).by_name(np.flatnonzero(~self.sees_hostile(kind)))
+
     def runs(self, **settings):
         """Honest texts, then those with the hostile ones, from a model that does or does not obey."""
         for name, texts in (("honest", self.honest_texts), ("reads", self.hostile_texts)):
@@ -142,6 +156,22 @@ def check_answer(answer):
         assert "<|" not in text
 
 
+class RandomEncoder:
+    """A stand-in for the encoder, which would take ten seconds: each text has a random vector."""
+
+    def encode(self, texts):
+        seeds = (crc32(text.encode()) for text in texts)
+        vectors = [np.random.default_rng(seed).normal(size=8) for seed in seeds]
+        return np.array(vectors).astype(np.float16)
+
+
+def check_equal(before, after):
+    """Two sets of features are the same to the last bit."""
+    assert min(map(len, before.values())) > 0
+    for name, values in before.items():
+        assert values.tobytes() == after[name].tobytes(), name
+
+
 def hidden(text):
     """The invisible characters of a text."""
     tags = {*map(chr, (*range(0xFE00, 0xFE0E), *range(0xE0000, 0xE1000)))}
@@ -149,7 +179,7 @@ def hidden(text):
     return (unseen - set("\n\t\u200c\u200d")) | (set(text) & (tags | set("\u3164\uffa0\u115f\u1160\u034f")))
 
 
-def test_notes_of_other_reviews_stay_the_same():
+def test_notes_and_features_of_other_reviews_stay_the_same():
     world, notes = World(list(HOSTILE.values())), {}
     for run, texts, annotator, model in world.runs():
         notes[run] = annotator.write_notes(texts)
@@ -163,10 +193,16 @@ def test_notes_of_other_reviews_stay_the_same():
     assert obeyed["obeys"] > 10 > obeyed["reads"] == 0, "else nothing was tested"
     for row in np.flatnonzero(world.fold > 0):
         assert notes["obeys"][row] == notes["reads"][row] == notes["honest"][row]
+    labels = sorted({label for run in notes for note in notes[run] for label in note.categories})
+    sums = {run: annotation_sums(notes[run], RandomEncoder(), labels) for run in notes}
+    for kind in ENTITY_KINDS:
+        features = {run: world.features(kind, sums[run].over(world.views(kind)), labels) for run in notes}
+        check_equal(features["honest"], features["reads"])
+        check_equal(features["honest"], features["obeys"])
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_summaries_of_views_without_the_review_stay_the_same(name):
+def test_summaries_and_features_of_views_without_the_review_stay_the_same(name):
     world = World(list(HOSTILE.values())[:: 2 if name == "sample" else 4])
     summaries, prompts = {}, {}
     for run, texts, annotator, model in world.runs(**SETTINGS[name]):
@@ -180,8 +216,10 @@ def test_summaries_of_views_without_the_review_stay_the_same(name):
         for kind in ENTITY_KINDS:
             before, after = summaries["honest", kind], summaries[run, kind]
             unaffected = np.flatnonzero(~world.sees_hostile(kind))
-            assert len(unaffected)
             assert all(before[view] == after[view] for view in unaffected)
+            labels = ["pwned", *FOODS]
+            sums = [annotation_sums(written, RandomEncoder(), labels) for written in (before, after)]
+            check_equal(*(world.features(kind, part, labels) for part in sums))
         old = {(prompt.task.name, prompt.texts) for prompt in prompts["honest"]}
         new = [prompt for prompt in prompts[run] if (prompt.task.name, prompt.texts) not in old]
         assert new
