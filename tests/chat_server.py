@@ -12,8 +12,9 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,53 +27,33 @@ from starlette.routing import Route
 from chat_answers import Behaviour, Chance, Refusal, complete
 
 
-@dataclass
-class Batch:
-    """A batch as the API shows it, the lines of its file, and how often it was looked at."""
-
-    data: dict
-    lines: list
-    polls: int = 0
-
-
 class Server:
     """The state of a server, which tests read and change.
 
     Attributes:
         url: where clients find it.
-        answers: of every completion that a client got: the hash of its request, and the time.
+        requests, status: of requests for completions since the last reset, their number and those of
+            each status of an answer.
         fault: names what happens to a request of `METHOD /path`: `deny` answers 404; `lose` closes the
             connection instead of an answer, `half` amid of it, both after the work was done.
     """
 
     def __init__(self, behaviour):
-        self.url = ""
-        self.behaviour = behaviour
-        self.fault = lambda request: ""
-        self.files = {}
-        self.batches = {}
-        self.in_flight = 0
+        self.url, self.in_flight = "", 0
         self._file_numbers = count(1)
+        self.start_over(behaviour)
+
+    def start_over(self, behaviour=None):
+        self.behaviour, self.fault = behaviour or Behaviour(), lambda request: ""
+        self.files, self.batches = {}, {}
         self.reset()
 
     def set(self, **changes):
         self.behaviour = replace(self.behaviour, **changes)
 
     def reset(self):
-        self.answers = []
-        self.status = Counter()
-        self.requests = 0
-        self.in_flight_max = 0
-        self._attempts = Counter()
-        self._passed = []
-
-    def stats(self):
-        """Requests for completions since the start or the last reset."""
-        return {"requests": self.requests, "status": dict(self.status), "in_flight_max": self.in_flight_max}
-
-    def answered(self):
-        """How often each request was answered, by its hash."""
-        return Counter(digest for digest, _ in self.answers)
+        self.status, self.requests, self.in_flight_max = Counter(), 0, 0
+        self._attempts, self._passed = Counter(), []
 
     def chance(self, digest):
         self._attempts[digest] += 1
@@ -210,9 +191,7 @@ def build_app(server):
             server.in_flight -= 1
         # A client that went away has no answer.
         if not request.scope["transport"].is_closing():
-            server.status[str(response.status_code)] += 1
-            if response.status_code == 200:
-                server.answers.append((digest, time.time()))
+            server.status[response.status_code] += 1
         return response
 
     async def list_models(request):
@@ -239,7 +218,8 @@ def build_app(server):
         data |= order
         data |= dict.fromkeys(("output_file_id", "error_file_id", "errors"))
         data |= {"created_at": int(time.time()), "request_counts": {"total": 0, "completed": 0, "failed": 0}}
-        server.batches[data["id"]] = Batch(data, lines.splitlines())
+        # Of a batch: what the API shows, the lines of its file, and how often it was looked at.
+        server.batches[data["id"]] = SimpleNamespace(data=data, lines=lines.splitlines(), polls=0)
         return JSONResponse(data)
 
     async def list_batches(request):
@@ -268,7 +248,7 @@ def build_app(server):
 @contextmanager
 def serve(behaviour=None):
     """A server for as long as the context lasts."""
-    server = Server(behaviour or Behaviour())
+    server = Server(behaviour)
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     server.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
     config = uvicorn.Config(Faults(build_app(server), server), log_level="critical", lifespan="off")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from mmrec.data.synthetic.city import write_sample_city
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.recommender.recommender import Recommender
 from serving import free_port, postgresql
+from tiny_models import tiny_chat_folder
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -91,6 +94,38 @@ def postgres():
     """URL of a real PostgreSQL."""
     with postgresql() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def chat_folder(tmp_path_factory):
+    """A tiny instruct model."""
+    return tiny_chat_folder(tmp_path_factory.mktemp("models") / "chat")
+
+
+@pytest.fixture
+def copy(chat_folder, tmp_path):
+    """The same in a folder that a test may change."""
+    return Path(shutil.copytree(chat_folder, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def shared_server():
+    pytest.importorskip("openai")
+    pytest.importorskip("fastapi", reason="mmrec[serve] is not installed")
+    from chat_server import serve
+
+    with serve() as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server, monkeypatch):
+    """A chat server with its usual behaviour, without faults, and nothing counted."""
+    # Loading certificates takes most of the time of a client, and nothing here is encrypted.
+    monkeypatch.setattr("ssl.SSLContext.load_verify_locations", lambda *_, **__: None)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.02)
+    shared_server.start_over()
+    return shared_server
 
 
 @pytest.fixture

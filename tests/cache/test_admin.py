@@ -33,17 +33,13 @@ def answer(tokens):
     return Answer(text="gut 👍", usage=usage).model_dump_json().encode()
 
 
-def note_keys(provenance):
-    return result_keys(provenance, ["a", "b"])
-
-
 @pytest.fixture
 def full(store):
     """Two notes of the small model, by two prompts, one of the large, 30 vectors, and failures."""
     for provenance, tokens, final in ((NOTE, 100, True), (NOTE_2, 10, False)):
         results = [answer(tokens), Failure("no", final)]
-        store.put(provenance, zip(note_keys(provenance), results, strict=True))
-    store.put(LARGE, [(note_keys(LARGE)[0], answer(1))])
+        store.put(provenance, zip(result_keys(provenance, ["a", "b"]), results, strict=True))
+    store.put(LARGE, zip(result_keys(LARGE, ["a"]), [answer(1)], strict=True))
     store.put(VECTOR, [(key, os.urandom(768)) for key in result_keys(VECTOR, map(str, range(30)))])
     return store
 
@@ -114,8 +110,8 @@ def test_an_export_comes_back_and_is_present_the_second_time(full, empty, tmp_pa
     make_older(full, NOTE, days=10)
     assert export(full, path, Selection()) == 33
     assert not [*tmp_path.glob(".*.part")]
-    key = note_keys(NOTE)[0]
-    empty.put(NOTE, [(key, b"was here first"), (note_keys(LARGE)[0], Failure("not here"))])
+    (key,), (other,) = result_keys(NOTE, ["a"]), result_keys(LARGE, ["a"])
+    empty.put(NOTE, [(key, b"was here first"), (other, Failure("not here"))])
     assert import_(empty, path) == ImportCounts(new=32, present=1)
     assert import_(empty, path) == ImportCounts(new=0, present=33)
     assert failed_keys(empty) == set()
@@ -200,7 +196,7 @@ def test_pruning_deletes_the_selection_and_shrinks_the_file(full):
         assert store.counts() == {"note": 3}
         prune(store, Selection(before=time.time() - 90 * DAY))
         assert store.counts() == {"note": 2}
-        assert failed_keys(store) == {note_keys(NOTE_2)[1]}
+        assert failed_keys(store) == {*result_keys(NOTE_2, ["b"])}
         prune(store, Selection(model="small", failures=True))
         assert store.counts() == {"note": 2}
         assert failed_keys(store) == set()

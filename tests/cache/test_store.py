@@ -124,11 +124,8 @@ def test_more_keys_than_a_query_can_name_are_found(store):
 
 
 def test_keys_depend_on_provenance_and_text_but_not_on_the_order_of_a_provenance():
-    keys = [
-        *result_keys({"model": "a", "revision": "b"}, ["x", "y", "", "\ud800"]),
-        *result_keys({"model": "a", "revision": "c"}, ["x"]),
-        *result_keys({"model": "a"}, ["x"]),
-    ]
+    keys = result_keys({"model": "a", "revision": "b"}, ["x", "y", "", "\ud800"])
+    keys += result_keys({"model": "a", "revision": "c"}, ["x"]) + result_keys({"model": "a"}, ["x"])
     assert len(set(keys)) == len(keys)
     assert result_keys({"revision": "b", "model": "a"}, ["x"]) == keys[:1]
 
@@ -152,10 +149,10 @@ def test_the_cache_folder_is_a_setting(monkeypatch):
 )
 def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path, content, message):
     path = tmp_path / "store.sqlite"
-    if content is None:
-        path.mkdir()
-    elif isinstance(content, bytes):
+    if isinstance(content, bytes):
         path.write_bytes(content)
+    elif content is None:
+        path.mkdir()
     else:
         with closing(sqlite3.connect(path)) as db, db:
             db.execute(content)

@@ -66,9 +66,9 @@ def test_paid_calls_are_made_once_although_a_worker_is_killed(minilm, pool, tmp_
         assert killer.victim not in worker_pids(pool)
         gists = [note.gist for note in notes]
         vectors = remote.encoder.encode(gists)
-        requests = server.stats()["requests"]
+        requests = server.requests
         assert open_with(tmp_path, ENGINE, **parts).annotator.write_notes(texts) == notes
-        assert server.stats()["requests"] == requests == len(set(texts))
+        assert server.requests == requests == len(set(texts))
     cosine = (vectors.astype(np.float64) * local.encoder.encode(gists)).sum(1)
     assert cosine.min() > 0.999
 

@@ -11,7 +11,7 @@ from mmrec.encoder.text_encoder import Encoder, MeanPoolingBackend
 from mmrec.encoder.weights import Placement, bundled_minilm, has_fast_bf16
 from mmrec.errors import ModelError, StoreError
 
-pytestmark = pytest.mark.usefixtures("minilm", "one_thread")
+pytestmark = pytest.mark.usefixtures("minilm")
 
 
 TEXTS = [
@@ -121,7 +121,7 @@ def encode(texts, **settings):
 
 
 @pytest.fixture(scope="module")
-def exact(minilm, one_thread):
+def exact(minilm):
     from sentence_transformers import SentenceTransformer
 
     return np.asarray(SentenceTransformer(str(bundled_minilm())).encode(TEXTS, normalize_embeddings=True))

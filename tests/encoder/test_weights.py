@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,23 +14,10 @@ from mmrec.encoder.weights import Placement, Weights, folder_digest
 from mmrec.errors import ModelError
 from mmrec.llm.transformers_model import TransformersModel
 from mmrec.llm.types import Answer, Prompt, Task
-from tiny_models import tiny_chat_folder, tiny_resnet_folder
-
-pytestmark = pytest.mark.usefixtures("one_thread")
+from tiny_models import tiny_resnet_folder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "tiny/model"
-
-
-@pytest.fixture(scope="module")
-def chat(tmp_path_factory):
-    return tiny_chat_folder(tmp_path_factory.mktemp("models") / "chat")
-
-
-@pytest.fixture
-def copy(chat, tmp_path):
-    """A folder that a test may change."""
-    return Path(shutil.copytree(chat, tmp_path / "copy"))
 
 
 @pytest.fixture
@@ -119,12 +105,12 @@ def test_a_hub_that_does_not_answer_is_an_error_with_a_remedy(hub, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "chat_template.jinja", "tokenizer.json"])
-def test_every_file_pins_a_folder_but_neither_readmes_nor_its_path(chat, copy, name):
+def test_every_file_pins_a_folder_but_neither_readmes_nor_its_path(chat_folder, copy, name):
     (copy / "README.md").write_text("a note")
     (copy / ".cache").mkdir()
     (copy / ".cache/download.json").write_text("{}")
     first = Weights.find_or_download(str(copy)).revision
-    assert first == Weights.find_or_download(str(chat)).revision
+    assert first == Weights.find_or_download(str(chat_folder)).revision
     path = copy / name
     path.write_bytes(path.read_bytes() + b" ")
     changed = Weights.find_or_download(str(copy)).revision

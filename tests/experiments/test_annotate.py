@@ -28,10 +28,6 @@ def city(tmp_path_factory):
     return write_sample_city(tmp_path_factory.mktemp("city"), users=30, items=12, reviews=200)
 
 
-def calls(server):
-    return int(server.stats()["status"].get("200", 0))
-
-
 def run_json(*words, cwd):
     """The JSON that a command prints; it must succeed."""
     done = command(*words, "--json", cwd=cwd)
@@ -44,29 +40,29 @@ def folder(request, server, city, tmp_path_factory):
     """Where a model was saved; its annotations were planned, made, found again, and used by `fit`."""
     folder = tmp_path_factory.mktemp(request.param)
     llm = ("--llm", f"openai:test-model@{server.url}", "--strategy", request.param)
-    before = calls(server)
+    before = server.status[200]
     tasks = run_json("annotate", city, *llm, "--dry-run", cwd=folder)[request.param]["tasks"]
-    assert calls(server) == before
+    assert server.status[200] == before
     result = run_json("annotate", city, *llm, cwd=folder)
     assert result["failed"] == {}
-    made = calls(server) - before
+    made = server.status[200] - before
     assert made == result["calls"] == sum(task["calls"] for task in tasks.values()) > 0
     planned_tokens = sum(task["tokens_in"] for task in tasks.values())
     assert result["tokens_in"] <= planned_tokens <= 1.5 * result["tokens_in"]
     assert run_json("annotate", city, *llm, cwd=folder)["calls"] == 0
     fitted = run_json("fit", city, *llm, "--out", "model", "--epochs", "2", cwd=folder)
-    assert calls(server) - before == made
+    assert server.status[200] - before == made
     assert len(fitted["audit"]) == 3
     assert all("held" in verdict for verdict in fitted["audit"].values())
     return folder
 
 
 def test_fit_uses_the_planned_annotations_and_the_model_answers_without_a_server(server, city, folder):
-    before = server.stats()["requests"]
+    before = server.requests
     user = json.loads(city.read_text().splitlines()[0])["user_id"]
     for words in (("--user", user, "--why"), ("--likes", "noodles, quiet")):
         assert run_json("recommend", "model", *words, cwd=folder)["recommendations"]
-    assert server.stats()["requests"] == before
+    assert server.requests == before
 
 
 @pytest.mark.parametrize("folder", ["notes"], indirect=True)
@@ -102,11 +98,11 @@ def test_a_stopped_run_loses_no_answer_and_the_next_pays_again_only_for_calls_in
     (task,) = run_json(*words, "--dry-run", cwd=tmp_path)["notes"]["tasks"].values()
     server.reset()
     child = subprocess.Popen([*MMREC, *words], stderr=subprocess.PIPE, text=True)
-    while calls(server) < 12:
+    while server.status[200] < 12:
         time.sleep(0.01)
     server.set(latency=60)
     time.sleep(0.3)  # so that only calls are in flight that get no answer
-    received, deadline = len(server.answers), time.monotonic() + 20
+    received, deadline = server.status[200], time.monotonic() + 20
     with closing(Store(tmp_path / "store")) as store:
         while store.counts()["note"] < received:
             assert time.monotonic() < deadline, "an answer that was received is not stored"
@@ -120,14 +116,14 @@ def test_a_stopped_run_loses_no_answer_and_the_next_pays_again_only_for_calls_in
         assert "the same command continues from there" in error
     assert run_json(*words, cwd=tmp_path)["calls"] == task["calls"] - received > 0
     # A call in flight costs money, whether or not its answer arrives.
-    assert len(server.answers) == task["calls"] <= server.requests <= task["calls"] + 4
+    assert server.status[200] == task["calls"] <= server.requests <= task["calls"] + 4
 
 
 def test_two_annotators_at_once_pay_for_each_review_once(server, city, tmp_path):
     words = ("annotate", city, "--llm", f"openai:test-model@{server.url}", "--store", tmp_path / "store")
     (task,) = run_json(*words, "--dry-run", cwd=tmp_path)["notes"]["tasks"].values()
-    before, line = calls(server), [*MMREC, *map(str, words), "--json"]
+    before, line = server.status[200], [*MMREC, *map(str, words), "--json"]
     children = [subprocess.Popen(line, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     results = [json.loads(child.communicate()[0]) for child in children]
     assert results[0]["empty"] == results[1]["empty"] < 10  # of 200: both have all answers
-    assert calls(server) - before == sum(result["calls"] for result in results) == task["calls"] > 0
+    assert server.status[200] - before == sum(result["calls"] for result in results) == task["calls"] > 0

@@ -123,14 +123,19 @@ class World:
         sets = self.views(kind).review_sets()
         return np.array([bool(np.isin(rows, self.hostile_rows).any()) for rows in sets])
 
-    def features(self, kind, sums, labels):
-        """Of the views without a hostile review, from sums of notes or of summaries."""
-        rated = rating_sums(self.rating).over(self.views(kind))
-        sums = replace(sums, rating_count=rated.rating_count, rating_sum=rated.rating_sum)
+    def check_features(self, kind, before, after, labels):
+        """Views without a hostile review have features from both sums that are equal to the last bit."""
+        views, rated = np.flatnonzero(~self.sees_hostile(kind)), rating_sums(self.rating)
+        rated, tables = rated.over(self.views(kind)), []
         config, constants = Config(ranker=RankerConfig(features="proposed")), Constants(3.0, 5.0, 5.0)
         builder = FeatureBuilder(config=config, constants=constants, vocabulary=labels, image=False)
-        # As an item's for both kinds, so that price and categories are compared, too.
-        return builder.from_sums("item", sums).by_name(np.flatnonzero(~self.sees_hostile(kind)))
+        for sums in (before, after):
+            sums = replace(sums, rating_count=rated.rating_count, rating_sum=rated.rating_sum)
+            # As an item's for both kinds, so that price and categories are compared, too.
+            tables.append(builder.from_sums("item", sums).by_name(views))
+        assert len(views)
+        for name, values in tables[0].items():
+            assert values.tobytes() == tables[1][name].tobytes(), name
 
     def runs(self, **settings):
         """Honest texts, then those with the hostile ones, from a model that does or does not obey."""
@@ -165,13 +170,6 @@ class RandomEncoder:
         return np.array(vectors).astype(np.float16)
 
 
-def check_equal(before, after):
-    """Two sets of features are the same to the last bit."""
-    assert min(map(len, before.values())) > 0
-    for name, values in before.items():
-        assert values.tobytes() == after[name].tobytes(), name
-
-
 def hidden(text):
     """The invisible characters of a text."""
     tags = {*map(chr, (*range(0xFE00, 0xFE0E), *range(0xE0000, 0xE1000)))}
@@ -196,21 +194,21 @@ def test_notes_and_features_of_other_reviews_stay_the_same():
     labels = sorted({label for run in notes for note in notes[run] for label in note.categories})
     sums = {run: annotation_sums(notes[run], RandomEncoder(), labels) for run in notes}
     for kind in ENTITY_KINDS:
-        features = {run: world.features(kind, sums[run].over(world.views(kind)), labels) for run in notes}
-        check_equal(features["honest"], features["reads"])
-        check_equal(features["honest"], features["obeys"])
+        honest, *others = (sums[run].over(world.views(kind)) for run in ("honest", "reads", "obeys"))
+        for other in others:
+            world.check_features(kind, honest, other, labels)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_summaries_and_features_of_views_without_the_review_stay_the_same(name):
-    world = World(list(HOSTILE.values())[:: 2 if name == "sample" else 4])
+    world = World(list(HOSTILE.values())[:: 1 if name == "sample" else 4])
     summaries, prompts = {}, {}
     for run, texts, annotator, model in world.runs(**SETTINGS[name]):
         for kind in ENTITY_KINDS:
             summaries[run, kind] = annotator.write_summaries(kind, world.groups(kind, texts))
             for summary in summaries[run, kind]:
                 check_answer(summary)
-        model.check_prompts()
+        model.check_prompts(max_tokens=3000 + 3)
         prompts[run] = model.prompts
     for run in ("reads", "obeys"):
         for kind in ENTITY_KINDS:
@@ -219,38 +217,20 @@ def test_summaries_and_features_of_views_without_the_review_stay_the_same(name):
             assert all(before[view] == after[view] for view in unaffected)
             labels = ["pwned", *FOODS]
             sums = [annotation_sums(written, RandomEncoder(), labels) for written in (before, after)]
-            check_equal(*(world.features(kind, part, labels) for part in sums))
+            world.check_features(kind, *sums, labels)
         old = {(prompt.task.name, prompt.texts) for prompt in prompts["honest"]}
         new = [prompt for prompt in prompts[run] if (prompt.task.name, prompt.texts) not in old]
         assert new
+        if name == "sample":
+            seen = sum(world.sees_hostile(kind).sum() for kind in ENTITY_KINDS)
+            count = len({(prompt.task.name, prompt.texts) for prompt in new})
+            assert 0.9 * seen < count <= seen, "some texts are the same once they are sanitized"
         if name != "tree":
             assert all(len(set(prompt.texts) - set(world.honest_texts)) == 1 for prompt in new)
     ordered = ("PWNED", json.dumps(OWNED))
     obeyed = [summary.text.startswith(ordered) for summary in summaries["obeys", "item"]]
     assert sum(obeyed) > 1
     assert not any(summary.text.startswith(ordered) for summary in summaries["reads", "item"])
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_review_is_sent_only_with_the_views_that_see_it(name):
-    world, store = World([HOSTILE[name]], 3), Store()
-    honest, _ = open_annotator(store)
-    honest_notes = honest.write_notes(world.honest_texts)
-    annotator, model = open_annotator(store)
-    for row, note in enumerate(annotator.write_notes(world.hostile_texts)):
-        check_answer(note)
-        assert row in world.hostile_rows or note == honest_notes[row]
-    assert len({prompt.texts for prompt in model.prompts}) == 1
-    for kind in ENTITY_KINDS:
-        before = honest.write_summaries(kind, world.groups(kind, world.honest_texts))
-        model.prompts.clear()
-        after = annotator.write_summaries(kind, world.groups(kind, world.hostile_texts))
-        sees = world.sees_hostile(kind)
-        assert len({prompt.texts for prompt in model.prompts}) == sees.sum() > 0
-        assert all(after[view] == before[view] for view in np.flatnonzero(~sees))
-        for summary in after:
-            check_answer(summary)
-        model.check_prompts(max_tokens=3000 + 3)
 
 
 def test_in_two_levels_an_order_reaches_its_own_entity_alone():

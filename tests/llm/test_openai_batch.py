@@ -4,10 +4,10 @@ import json
 import multiprocessing
 import os
 import random
-import threading
 import time
 import tracemalloc
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from io import BytesIO
 from itertools import chain, islice
@@ -15,9 +15,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from chat_answers import TEXTS
 from chat_server import serve
 from mmrec.cache.store import Failure, Store
-from mmrec.cli import main
 from mmrec.config import Config, LanguageConfig
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.errors import ConfigError, ModelError, StoreError
@@ -27,16 +27,16 @@ from mmrec.llm.factory import open_language_model
 from mmrec.llm.openai_batch import BatchClient, BatchJobStore
 from mmrec.llm.openai_protocol import ChatRequest, Endpoint, parse_batch_result
 from mmrec.llm.types import Answer
+from serving import command
 
-TEXTS = [
-    "Great ramen and friendly staff. The queue was terrible.",
-    "Cheap and delicious tacos, loved the salsa.",
-    "Overpriced and slow. The soup was awful.",
-    "A nice quiet cafe with\u2028excellent cake.",
-    "Bad service, good pizza.",
-]
 VISITS = [f"{text} Visit {number}." for number in range(4) for text in TEXTS]
 NEVER = 10**6
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Of a store that does not exist yet."""
+    return tmp_path / "store"
 
 
 def run(url, path, texts=TEXTS, *, batch=True, limits=None, **settings):
@@ -114,9 +114,9 @@ def test_requests_are_submitted_once_and_collected_once(server, tmp_path, path, 
     assert max(times_submitted(server).values()) == 1
     assert "completed, 4 of 4 done" in printed(capsys)
     assert notes == finish(server.url, tmp_path / "online", batch=False).notes
-    requests = server.stats()["requests"], len(server.batches)
+    requests = server.requests
     assert run(server.url, path).notes == notes
-    assert (server.stats()["requests"], len(server.batches)) == requests
+    assert (server.requests, len(server.batches)) == (requests, 2)
 
 
 def test_stored_answers_equal_those_of_ordinary_calls_at_half_the_price(server, tmp_path):
@@ -131,17 +131,24 @@ def test_stored_answers_equal_those_of_ordinary_calls_at_half_the_price(server, 
     assert full.dollars == pytest.approx((full.usage.input * 10 + full.usage.output * 20) / 10**6)
 
 
-@pytest.mark.parametrize("kind", ["error", "status", "missing"])
-def test_lines_without_an_answer_are_submitted_again(server, path, kind, capsys):
-    server.set(batch_failures=0.5, batch_failure_kinds=(kind,))
+KINDS = ("error", "status", "missing")
+FAILING = {kind: {"batch_failures": 0.5, "batch_failure_kinds": (kind,)} for kind in KINDS}
+FAILING["expired"] = {"batch_expires": True, "batch_done": 0.5}
+
+
+@pytest.mark.parametrize("kind", FAILING)
+def test_lines_without_an_answer_are_submitted_again_and_the_others_kept(server, path, kind, capsys):
+    server.set(**FAILING[kind])
     assert "19 submitted now" in run(server.url, path, VISITS).pending
     assert "submitted now." in run(server.url, path, VISITS).pending
-    first, second = (({line["custom_id"] for line in batch}) for batch in submitted(server))
+    first, second = ({line["custom_id"] for line in batch} for batch in submitted(server))
     assert second < first
     # One of them by an ordinary call.
     assert f"{len(second) + 1} have no answer and are submitted again" in printed(capsys)
-    server.set(batch_failures=0.0)
+    assert len(stored(path)) == 20 - len(second)
+    server.set(batch_failures=0.0, batch_expires=False)
     finish(server.url, path, VISITS)
+    assert Counter(times_submitted(server).values()) == {1: 19 - len(second), 2: len(second)}
     assert count_unfinished(path) == 0
 
 
@@ -165,16 +172,6 @@ def test_only_refusals_of_the_request_itself_are_final(status):
     result = parse_batch_result(json.dumps({"custom_id": "a", "response": response}).encode())
     assert result == (("a", Failure("the server refused: No.")) if status in (400, 422) else None)
     assert parse_batch_result(b"half a li") is None
-
-
-def test_the_finished_part_of_an_expired_batch_is_kept(server, path):
-    server.set(batch_expires=True, batch_done=0.5)
-    run(server.url, path, VISITS)
-    assert "8 submitted now" in run(server.url, path, VISITS).pending
-    assert len(stored(path)) == 12
-    server.set(batch_expires=False)
-    finish(server.url, path, VISITS)
-    assert Counter(times_submitted(server).values()) == {1: 11, 2: 8}
 
 
 def test_a_batch_refused_as_a_whole_is_reported_and_then_submitted_again(server, path):
@@ -230,7 +227,7 @@ def test_the_budget_bounds_what_is_with_the_server(server, path):
     server.set(batch_polls=NEVER)
     with pytest.raises(BudgetReached, match=r"budget of \$1e-06 is reached"):
         run(server.url, path, budget=1e-6, **price)
-    assert server.stats()["requests"] == 0
+    assert server.requests == 0
     first = run(server.url, path, VISITS, budget=0.05, **price)
     (batch,) = submitted(server)
     count = len(batch)
@@ -300,9 +297,8 @@ def test_a_file_without_a_batch_is_deleted_so_that_a_late_call_makes_none(server
 
 
 def test_lost_responses_and_a_download_that_breaks_off_lose_nothing(server, path):
-    server.fault = breaks(
-        ("POST /v1/files", "lose"), ("GET /v1/batches/batch_000001", "half"), ("/content", "half")
-    )
+    faults = ("POST /v1/files", "lose"), ("GET /v1/batches/batch_000001", "half"), ("/content", "half")
+    server.fault = breaks(*faults)
     run(server.url, path, VISITS)
     assert len(server.files) == 2, "the file was uploaded twice"
     with pytest.raises(ModelError, match="run the same again"):
@@ -374,7 +370,7 @@ def test_a_killed_run_is_carried_on(server, path, start_worker, moment):
     assert max(times_submitted(server).values()) == 1
     # Each text was paid for once, the first of a run without batches by an ordinary call.
     assert len(times_submitted(server)) == (18 if moment in SUBMITTING else 19)
-    assert len(times_submitted(server)) + server.stats()["requests"] == len(VISITS)
+    assert len(times_submitted(server)) + server.requests == len(VISITS)
 
 
 def test_runs_killed_at_random_lose_nothing_and_submit_nothing_twice(server, path, tmp_path, start_worker):
@@ -405,24 +401,19 @@ def test_looking_at_batches_and_submitting_are_locked(client, store, monkeypatch
         with store.lock("batch requests", max_wait=0) as is_held:
             locked.append(not is_held)
 
-    def look_in_thread(*_):
-        thread = threading.Thread(target=look)
-        thread.start()
-        thread.join()
-
     locked = []
-    monkeypatch.setattr(BatchClient, "_catch_up", look_in_thread)
-    monkeypatch.setattr(BatchClient, "_submit", look_in_thread)
-    with pytest.raises(AnswersPending):
-        list(client.complete(plain(["Soup.", "Bread."])))
+    with ThreadPoolExecutor(1) as pool:
+        for step in ("_catch_up", "_submit"):
+            monkeypatch.setattr(BatchClient, step, lambda *_: pool.submit(look).result())
+        with pytest.raises(AnswersPending):
+            list(client.complete(plain(["Soup.", "Bread."])))
     assert locked == [True, True]
 
 
 def test_files_are_not_held_in_memory(client, monkeypatch):
     sizes = []
-    monkeypatch.setattr(client, "_submit", lambda _, file, lines: sizes.append((file.tell(), len(lines))))
     list(client.complete(plain(["Soup."])))
-    sizes.clear()
+    monkeypatch.setattr(client, "_submit", lambda _, file, lines: sizes.append((file.tell(), len(lines))))
     tracemalloc.start()
     try:
         with pytest.raises(AnswersPending, match="100 submitted now"):
@@ -445,30 +436,23 @@ def test_a_full_disk_is_a_store_error(client, monkeypatch):
         list(client.complete(plain(["Soup 1."])))
 
 
-def command(*words):
-    with pytest.raises(SystemExit) as ended:
-        main(list(words))
-    assert ended.value.code == 0
-
-
-def test_the_command_submits_all_summaries_in_one_run_and_reports_what_is_pending(server, tmp_path, capsys):
+def test_the_command_submits_all_summaries_in_one_run_and_reports_what_is_pending(server, tmp_path):
     data = write_sample_city(tmp_path / "city", users=20, items=8, reviews=100)
     words = ["annotate", str(data), "--batch", "--store", str(tmp_path / "store"), "--strategy", "summary"]
     words += ["--llm", f"openai:test-model@{server.url}", "--llm-price", "1/2"]
-    command(*words, "--dry-run", "--json")
-    plan = json.loads(capsys.readouterr().out)["summary"]
+    plan = json.loads(command(*words, "--dry-run", "--json", cwd=tmp_path).stdout)["summary"]
     dollars = sum(row["tokens_in"] * 0.5 + row["tokens_out"] for row in plan["tasks"].values()) / 10**6
     assert plan["dollars"] == pytest.approx(dollars)
-    command(*words)
-    message = printed(capsys)
+    pending = command(*words, cwd=tmp_path)
+    assert pending.returncode == 0
+    message = " ".join(pending.stderr.split())
     batches = submitted(server)
     assert len(batches) == 4, "items and users, each in training and as a whole"
     count = sum(map(len, batches))
     assert message.endswith("Answers take up to 24 hours; run the same command again to collect them")
     assert message.count("requests:") == 1
     assert f"requests: {count} submitted now for at most $0." in message
-    command(*words, "--json")
-    result = json.loads(capsys.readouterr().out)
+    result = json.loads(command(*words, "--json", cwd=tmp_path).stdout)
     assert (result["pending"], result["calls"]) == (None, count)
     assert result["summaries of items"] > 8
     assert result["summaries of users"] > 20
@@ -477,10 +461,10 @@ def test_the_command_submits_all_summaries_in_one_run_and_reports_what_is_pendin
 def test_requests_with_the_server_are_not_asked_at_full_price(server, path):
     server.set(batch_polls=50)
     assert run(server.url, path).pending
-    requests = server.stats()["requests"]
+    requests = server.requests
     with pytest.raises(ModelError, match="paid for twice"):
         run(server.url, path, batch=False)
-    assert server.stats()["requests"] == requests
+    assert server.requests == requests
     server.set(batch_polls=1)
     notes = finish(server.url, path).notes
     assert run(server.url, path, batch=False).notes == notes

@@ -2,10 +2,10 @@
 
 import asyncio
 import sqlite3
-from types import SimpleNamespace
 
 import pytest
 
+from chat_answers import TEXTS
 from mmrec.cache.store import Failure, Store
 from mmrec.config import Config, LanguageConfig
 from mmrec.errors import ConfigError, ModelError
@@ -18,13 +18,6 @@ from mmrec.llm.openai_protocol import ChatRequest, Endpoint
 from mmrec.llm.parsing import check_supported
 from mmrec.llm.types import Answer, Note, Review, Usage
 
-TEXTS = [
-    "Great ramen and friendly staff. The queue was terrible.",
-    "Cheap and delicious tacos, loved the salsa.",
-    "Overpriced and slow. The soup was awful.",
-    "A nice quiet cafe with excellent cake.",
-    "Bad service, good pizza.",
-]
 LONG = "The food was great. " * 200
 
 
@@ -38,8 +31,8 @@ def history(count, folds=1):
 
 def open_annotator(server, store=None, plan=None, **settings):
     store = store or Store()
-    language = LanguageConfig(**{"llm": f"openai:test-model@{server.url}", **settings})
-    config = Config(language=language)
+    settings = {"llm": f"openai:test-model@{server.url}", **settings}
+    config = Config(language=LanguageConfig(**settings))
     return Annotator(open_language_model(config, store), store, config, plan)
 
 
@@ -48,8 +41,8 @@ def open_client(server, in_flight=4, model="test-model", provider="server"):
     return ChatClient(Endpoint(provider, model, server.url), in_flight, costs, window=1000)
 
 
-def count_calls(server):
-    return server.stats()["status"].get("200", 0)
+def request(text, schema=None):
+    return ChatRequest([{"role": "user", "content": text}], schema, 50)
 
 
 def stored_usage(store):
@@ -73,18 +66,18 @@ def test_a_spec_names_provider_model_and_server(monkeypatch, spec, endpoint):
     assert Endpoint.parse("transformers:folder") is None
 
 
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("openai:", "name a model"),
-        ("gpt", "not known; write builtin"),
-        ("openai:m@box:8000", "write the server as openai:MODEL@http"),
-        ("http://me:secret@box/v1", "MMREC_API_KEY"),
-        ("openai:m@https://me:secret@box/v1", "MMREC_API_KEY"),
-    ],
-)
-def test_a_wrong_spec_is_refused(spec, message):
-    with pytest.raises(ConfigError, match=message):
+WRONG_SPECS = {
+    "openai:": "name a model",
+    "gpt": "not known; write builtin",
+    "openai:m@box:8000": "write the server as openai:MODEL@http",
+    "http://me:secret@box/v1": "MMREC_API_KEY",
+    "openai:m@https://me:secret@box/v1": "MMREC_API_KEY",
+}
+
+
+@pytest.mark.parametrize("spec", WRONG_SPECS)
+def test_a_wrong_spec_is_refused(spec):
+    with pytest.raises(ConfigError, match=WRONG_SPECS[spec]):
         open_language_model(Config(language=LanguageConfig(llm=spec)), Store())
 
 
@@ -105,10 +98,10 @@ def test_each_text_is_asked_about_once_ever(server, store):
     assert notes[2].price == "overpriced"
     assert notes[5] == notes[7] == Note()
     assert notes[6] == notes[0]
-    assert count_calls(server) == len(TEXTS)
+    assert server.status[200] == len(TEXTS)
     assert annotator.model.status().endswith(" tokens")
     assert open_annotator(server, Store(store.path)).write_notes(TEXTS) == notes[: len(TEXTS)]
-    assert count_calls(server) == len(TEXTS)
+    assert server.status[200] == len(TEXTS)
 
 
 def test_a_caller_may_have_an_event_loop_as_notebooks_do(server):
@@ -124,11 +117,11 @@ def test_raw_answers_are_stored_before_they_are_parsed(server, store):
     assert annotator.write_notes(TEXTS[:2]) == [Note(), Note()]
     assert sum(annotator.failures.values()) == 2
     assert "no usable answer" in next(iter(annotator.failures))
-    assert len(stored_usage(store)) == count_calls(server) == 4, "two prompts, and a repair of each"
+    assert len(stored_usage(store)) == server.status[200] == 4, "two prompts, and a repair of each"
     assert min(stored_usage(store)) > 100
     server.set(broken=0.0)
     assert open_annotator(server, store).write_notes(TEXTS[:2]) == [Note(), Note()]
-    assert count_calls(server) == 4, "paid answers are not asked for again"
+    assert server.status[200] == 4, "paid answers are not asked for again"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +134,7 @@ def test_the_server_s_formats_are_found_out(server, structured, refusals):
     assert all(note.gist for note in notes)
     assert notes[2].price == "overpriced"
     assert not annotator.failures
-    assert server.stats()["status"].get("400", 0) == refusals, "each format is refused once"
+    assert server.status[400] == refusals, "each format is refused once"
 
 
 def test_refused_parameters_are_left_out(server, monkeypatch):
@@ -149,8 +142,7 @@ def test_refused_parameters_are_left_out(server, monkeypatch):
     assert all(note.gist for note in open_annotator(server).write_notes(TEXTS))
     server.set(reject_parameters=("max_completion_tokens",))
     monkeypatch.setenv("OPENAI_API_KEY", "key")
-    client = open_client(server, provider="openai")
-    annotator = Annotator(client, Store(), Config())
+    annotator = Annotator(open_client(server, provider="openai"), Store(), Config())
     assert annotator.write_notes(TEXTS[:1])[0].gist
 
 
@@ -158,8 +150,7 @@ def test_only_a_refusal_that_helped_is_remembered(server):
     server.set(reject_parameters=("temperature", "max_tokens", "model"))
     client = open_client(server)
     before = client._refused
-    request = ChatRequest([{"role": "user", "content": "Good soup."}], {"properties": {}}, 50)
-    ((_, refused),) = client.complete([(0, request)])
+    ((_, refused),) = client.complete([(0, request("Good soup.", {"properties": {}}))])
     assert isinstance(refused, Failure)
     assert client._refused == before
 
@@ -169,7 +160,7 @@ def test_a_broken_answer_is_repaired_by_a_second_prompt(server, kind):
     server.set(broken=0.3, broken_kinds=(kind,))
     annotator = open_annotator(server)
     notes = annotator.write_notes(visits(40))
-    repairs = count_calls(server) - 40
+    repairs = server.status[200] - 40
     assert repairs > 0
     assert sum(not note.gist for note in notes) == sum(annotator.failures.values()) < repairs
 
@@ -179,10 +170,9 @@ def test_outages_rate_limits_and_lost_connections_are_tried_again(server):
     annotator = open_annotator(server, in_flight=8)
     assert all(note.gist for note in annotator.write_notes(visits(20)))
     assert not annotator.failures
-    assert count_calls(server) == 20
-    stats = server.stats()
-    assert min(stats["status"][status] for status in ("429", "500", "502", "503")) > 0
-    assert stats["requests"] > sum(stats["status"].values()), "connections were lost"
+    assert server.status[200] == 20
+    assert min(server.status[status] for status in (429, 500, 502, 503)) > 0
+    assert server.requests > server.status.total(), "connections were lost"
 
 
 def test_an_endless_outage_ends_the_run_and_failures_between_answers_do_not(server):
@@ -194,14 +184,14 @@ def test_an_endless_outage_ends_the_run_and_failures_between_answers_do_not(serv
     server.set(errors=1.0)
     with pytest.raises(ModelError, match="times in a row"):
         annotator.write_notes([f"{text} Again." for text in visits(80)])
-    assert server.stats()["requests"] < 80 + 60
+    assert server.requests < 80 + 60
 
 
 def test_a_missing_model_ends_the_run(server):
     server.set(models=("other",))
     with pytest.raises(ModelError, match="test-model"):
         open_annotator(server, in_flight=4).write_notes(visits(100))
-    assert server.stats()["requests"] < 20, "no more calls than those in flight"
+    assert server.requests < 20, "no more calls than those in flight"
 
 
 def test_a_key_that_expires_fails_nothing_for_good_and_is_in_no_message(server, store, monkeypatch):
@@ -217,15 +207,13 @@ def test_a_key_that_expires_fails_nothing_for_good_and_is_in_no_message(server, 
     assert all(note.gist for note in annotator.write_notes(visits(20)))
     assert not annotator.failures
     files = [path.read_bytes() for path in store.path.parent.rglob("*") if path.is_file()]
-    assert files
-    assert b"sk-expired-secret" not in b"".join(files)
+    assert b"sk-expired-secret" not in b"".join(files) != b""
 
 
-def test_a_server_that_is_not_running_is_reported_at_once(unused_port):
-    pytest.importorskip("openai")
-    server = SimpleNamespace(url=f"http://127.0.0.1:{unused_port}/v1")
+def test_a_server_that_is_not_running_is_reported_at_once(server, unused_port):
+    llm = f"openai:test-model@http://127.0.0.1:{unused_port}/v1"
     with pytest.raises(ModelError, match=r"cannot reach http://127\.0\.0\.1.*is it running\?"):
-        open_annotator(server).write_notes(TEXTS)
+        open_annotator(server, llm=llm).write_notes(TEXTS)
 
 
 def test_the_only_model_of_a_server_need_not_be_named(server):
@@ -242,9 +230,9 @@ def test_the_budget_is_never_exceeded_and_paid_answers_are_kept(server, store):
         annotator.write_notes(visits(100))
     costs = annotator.model.costs
     assert 0.03 < costs.dollars <= 0.05
-    assert count_calls(server) == costs.calls == store.counts()["note"]
+    assert server.status[200] == costs.calls == store.counts()["note"]
     open_annotator(server, store).write_notes(visits(100))
-    assert count_calls(server) == 100
+    assert server.status[200] == 100
 
 
 def test_a_reservation_is_replaced_by_the_cost_or_returned_after_a_failure():
@@ -286,7 +274,7 @@ def test_a_plan_counts_calls_and_makes_none(server, store):
     for _ in range(2):
         open_annotator(server, store, plan).write_notes([*TEXTS, TEXTS[4], ""])
     assert plan.calls == {"note": 3}
-    assert count_calls(server) == 2
+    assert server.status[200] == 2
     annotator = open_annotator(server, store)
     annotator.write_notes(TEXTS)
     counted = annotator.model.costs.usage.input
@@ -304,13 +292,13 @@ def test_a_refused_prompt_fails_for_good_until_a_retry(server, store):
     annotator = open_annotator(server, store)
     assert [bool(note.gist) for note in annotator.write_notes([LONG, TEXTS[0]])] == [False, True]
     assert "the server refused" in next(iter(annotator.failures))
-    requests = server.stats()["requests"]
+    requests = server.requests
     again = open_annotator(server, store)
     again.write_notes([LONG])
     assert sum(again.failures.values()) == 1
-    assert server.stats()["requests"] == requests
+    assert server.requests == requests
     open_annotator(server, Store(store.path, retry=True)).write_notes([LONG])
-    assert server.stats()["requests"] > requests
+    assert server.requests > requests
 
 
 def test_a_store_error_is_raised_as_is(server, store, monkeypatch):
@@ -327,25 +315,25 @@ def test_calls_in_flight_end_with_the_generator(server):
 
     def requests():
         for number in range(3):
-            yield number, ChatRequest([{"role": "user", "content": f"Soup {number}."}], None, 50)
+            yield number, request(f"Soup {number}.")
         while server.in_flight < 2:
             pass
         server.set(latency=0)
-        yield 3, ChatRequest([{"role": "user", "content": "Last soup."}], None, 50)
+        yield 3, request("Last soup.")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         list(open_client(server, in_flight=2).complete(requests()))
-    assert count_calls(server) == 0
+    assert server.status[200] == 0
 
 
 def test_the_paper_s_prompts_are_separate_calls(server):
     annotator = open_annotator(server, prompts="paper")
     (item,) = annotator.write_summaries("item", [history(5)])
-    assert count_calls(server) == 3
+    assert server.status[200] == 3
     assert (bool(item.text), item.price, bool(item.categories)) == (True, "fair price", True)
     (user,) = annotator.write_summaries("user", [history(5)])
-    assert count_calls(server) == 4
+    assert server.status[200] == 4
     assert (bool(user.text), user.categories) == (True, [])
 
 
@@ -353,11 +341,11 @@ def test_two_levels_read_each_part_once(server):
     reviews = history(60, folds=3)
     annotator = open_annotator(server, long_history="tree", call_tokens=1000)
     assert annotator.write_summaries("item", [reviews])[0].text
-    calls = count_calls(server)
+    calls = server.status[200]
     assert calls > 3
     visible = [review for review in reviews if review.fold != 1]
     assert annotator.write_summaries("item", [visible])[0].text
-    assert count_calls(server) - calls == 1, "only the upper level is new"
+    assert server.status[200] - calls == 1, "only the upper level is new"
     for call_tokens in (64, 300):  # many levels come to an end
         annotator = open_annotator(server, long_history="tree", call_tokens=call_tokens)
         assert annotator.write_summaries("item", [history(50, folds=3)])[0].text
@@ -366,7 +354,7 @@ def test_two_levels_read_each_part_once(server):
 def test_long_histories_are_sampled_within_the_token_budget(server, store):
     annotator = open_annotator(server, store, call_tokens=500)
     assert annotator.write_summaries("item", [history(400)])[0].text
-    assert count_calls(server) == 1
+    assert server.status[200] == 1
     assert stored_usage(store)[0] < 500 + 400 + 20 * 30
 
 
@@ -382,8 +370,8 @@ def test_reasons_are_asked_for_once_lies_are_dropped_and_the_builtin_model_write
     check_supported(reasons[0], sources)
     assert reasons[1:] == ["", ""]
     assert "which is in no review" in annotator.failure_summary
-    calls = count_calls(server)
+    calls = server.status[200]
     assert open_annotator(server, store).write_reasons(groups) == reasons
-    assert count_calls(server) == calls
+    assert server.status[200] == calls
     builtin = Annotator(ExtractiveModel(None, "restaurant"), Store(), Config())
     assert builtin.write_reasons([TEXTS]) == [""]

@@ -11,15 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmrec.llm.parsing import (
-    UnusableAnswer,
-    check_supported,
-    parse_annotation,
-    parse_categories,
-    parse_price,
-    parse_sentence,
-    parse_text,
-)
+from mmrec.llm import parsing
+from mmrec.llm.parsing import UnusableAnswer, check_supported, parse_annotation, parse_price, parse_text
 from mmrec.llm.types import PRICE_TAGS, Answer, Note, Summary
 
 GOOD = {"gist": "Good soup.", "likes": ["the soup"], "dislikes": [], "price": "fair price"}
@@ -28,12 +21,25 @@ NOTE = Note(**GOOD)
 JSON = json.dumps(GOOD)
 
 
+PARSERS = (
+    *(partial(parse_annotation, result_type=Note, max_categories=5), parse_text, parse_price),
+    partial(parsing.parse_categories, max_categories=11),
+)
+
+
 def changed(**changes):
     return json.dumps({**GOOD, **changes})
 
 
 def note(text, finish="stop"):
     return parse_annotation(Answer(text=text, finish=finish), Note, 5)
+
+
+def check_unusable(parse, *texts, reason=""):
+    for text in texts:
+        with pytest.raises(UnusableAnswer, match=re.escape(reason)) as error:
+            parse(Answer(text=text))
+        assert len(str(error.value)) < 120
 
 
 @pytest.mark.parametrize(
@@ -94,13 +100,9 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"), [(text, reason) for reason, texts in WRONG.items() for text in texts]
-)
-def test_wrong_answers_are_rejected_with_a_reason(text, reason):
-    with pytest.raises(UnusableAnswer, match=re.escape(reason)) as error:
-        note(text)
-    assert len(str(error.value)) < 120
+@pytest.mark.parametrize("reason", WRONG)
+def test_wrong_answers_are_rejected_with_a_reason(reason):
+    check_unusable(PARSERS[0], *WRONG[reason], reason=reason)
 
 
 def test_an_answer_that_was_cut_off_is_not_repaired():
@@ -166,10 +168,9 @@ def test_any_answer_is_a_note_within_limits_or_unusable(text, finish):
 
 @given(st.text() | PIECES)
 def test_any_plain_answer_is_within_limits_or_unusable(text):
-    answer = Answer(text=text)
-    for parse in (parse_text, parse_price, partial(parse_categories, max_categories=11)):
+    for parse in PARSERS[1:]:
         with suppress(UnusableAnswer):
-            result = parse(answer)
+            result = parse(Answer(text=text))
             assert isinstance(result, list) or 0 < len(result) <= 1500
 
 
@@ -184,12 +185,9 @@ SLOW = (
 def test_long_answers_of_repeated_text_are_parsed_in_linear_time(text):
     """With quadratic work in the length of the text this would take hours."""
     for size in (4_000, 45_000, 1_000_000):
-        answer = Answer(text=text * (size // len(text)))
-        for parse in (partial(parse_annotation, result_type=Note, max_categories=5), parse_text, parse_price):
+        for parse in PARSERS:
             with suppress(UnusableAnswer):
-                parse(answer)
-        with suppress(UnusableAnswer):
-            parse_categories(answer, 11)
+                parse(Answer(text=text * (size // len(text))))
 
 
 def test_deep_and_wide_answers_are_tried_a_limited_number_of_times(monkeypatch):
@@ -215,9 +213,8 @@ def test_plain_answers_are_stripped_of_thoughts():
     assert parse_text(Answer(text="<think>hm</think>\n\nThey like soup.")) == "They like soup."
     assert parse_text(Answer(text="hm, hm</think>They like soup.")) == "They like soup."
     assert len(parse_text(Answer(text="soup " * 1000))) <= 1500
-    for text in ("", " \n", "\u200b", "<think>They like soup.", "<think>x</think>"):
-        with pytest.raises(UnusableAnswer, match="it is empty"):
-            parse_text(Answer(text=text))
+    empty = ("", " \n", "\u200b", "<think>They like soup.", "<think>x</think>")
+    check_unusable(parse_text, *empty, reason="it is empty")
 
 
 PLAIN_PRICES = {
@@ -240,16 +237,13 @@ PLAIN_PRICES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("text", "tag"),
-    [(text.strip(), tag) for tag, texts in PLAIN_PRICES.items() for text in re.split(r"[|\n]", texts)],
-)
-def test_plain_answers_name_prices(text, tag):
+@pytest.mark.parametrize("tag", PLAIN_PRICES)
+def test_plain_answers_name_prices(tag):
+    texts = [text.strip() for text in re.split(r"[|\n]", PLAIN_PRICES[tag])]
     if tag:
-        assert parse_price(Answer(text=text)) == tag
+        assert {text: parse_price(Answer(text=text)) for text in texts} == dict.fromkeys(texts, tag)
     else:
-        with pytest.raises(UnusableAnswer):
-            parse_price(Answer(text=text))
+        check_unusable(parse_price, *texts)
 
 
 @pytest.mark.parametrize(
@@ -268,33 +262,23 @@ def test_plain_answers_name_prices(text, tag):
         ("Category: Thai", ["thai"]),
         ("The type of restaurant is: Thai", ["thai"]),
         ("This is an Italian restaurant.", ["italian restaurant"]),
-        ("It's hard to put into a few words what this place would be", None),
-        ("none", []),
-        ("'none'", []),
-        ("Not mentioned in the reviews.", []),
-        ("Unknown", []),
         ("Italian, italian, ITALIAN", ["italian"]),
-        ("!!!", None),
-        ("", None),
         ("unagi", ["unagi"]),
         (", ".join(f"kind {number}" for number in range(99)), [f"kind {number}" for number in range(11)]),
     ],
 )
 def test_plain_answers_list_categories(text, categories):
-    if categories is None:
-        with pytest.raises(UnusableAnswer):
-            parse_categories(Answer(text=text), 11)
-    else:
-        assert parse_categories(Answer(text=text), 11) == categories
+    assert parsing.parse_categories(Answer(text=text), 11) == categories
 
 
-SOURCES = [
-    "The ramen was rich and cheap.",
-    "Slow\n service on Fridays, 40 minutes.",
-    "Friendly cook, Mr Sato!",
-]
+def test_plain_answers_may_say_that_there_are_no_categories_but_not_ramble():
+    for text in ("none", "'none'", "Not mentioned in the reviews.", "Unknown"):
+        assert parsing.parse_categories(Answer(text=text), 11) == []
+    check_unusable(PARSERS[3], "", "!!!", "It's hard to put into a few words what this place would be")
 
 
+SOURCES = ["The ramen was rich and cheap.", "Slow\n service on Fridays, 40 minutes."]
+SOURCES += ["Friendly cook, Mr Sato!"]
 SUPPORTED = """
 Rich, cheap ramen and a friendly cook, though service is slow on Fridays.
 Somebody says that “the ramen was rich and cheap”.
@@ -318,17 +302,14 @@ five: Five stars, rich ramen.
 def test_a_sentence_may_state_what_its_sources_do_and_nothing_else():
     for sentence in SUPPORTED.strip().splitlines():
         check_supported(sentence, SOURCES)
-    for line in UNSUPPORTED.strip().splitlines():
-        reason, sentence = line.split(": ")
+    for reason, sentence in (line.split(": ") for line in UNSUPPORTED.strip().splitlines()):
         with pytest.raises(UnusableAnswer, match=reason):
             check_supported(sentence, SOURCES)
 
 
 def test_a_reason_is_parsed_from_its_field_and_checked():
     answer = Answer(text='Sure: {"sentence": " Good  ramen. "}')
-    assert parse_sentence(answer, ["Such good ramen"]) == "Good ramen."
-    with pytest.raises(UnusableAnswer, match="good"):
-        parse_sentence(answer, ["ramen"])
+    assert parsing.parse_sentence(answer, ["Such good ramen"]) == "Good ramen."
+    check_unusable(partial(parsing.parse_sentence, sources=["ramen"]), answer.text, reason="good")
     for text in ("Good ramen.", '{"sentence": ""}', '{"sentence": 3}', "{}"):
-        with pytest.raises(UnusableAnswer):
-            parse_sentence(Answer(text=text), [text])
+        check_unusable(partial(parsing.parse_sentence, sources=[text]), text)

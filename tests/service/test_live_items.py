@@ -115,11 +115,11 @@ def test_a_language_model_writes_sentences_and_annotates_live_reviews(model, fit
             assert any(why["sentence"] for why in reasons)
             for why in reasons:
                 check_supported(why["sentence"], [quote["text"] for quote in why["quotes"]])
-            calls = server.stats()["status"]["200"]
+            calls = server.status[200]
             review = {"user": "ann", "item": "x", "rating": 5, "text": "Great tacos."}
             service.post("/v1/reviews", review, 201)
-            assert server.stats()["status"]["200"] == calls + 1
+            assert server.status[200] == calls + 1
         with service_in_process(copy, database=database) as service:
             rows = service.get(path, params={"n": 3, "why": True})
             assert [row["why"]["sentence"] for row in rows] == ["", "", ""]
-        assert server.stats()["status"]["200"] == calls + 1
+        assert server.status[200] == calls + 1

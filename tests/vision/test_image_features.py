@@ -15,7 +15,7 @@ from mmrec.errors import ModelError
 from mmrec.llm.types import Answer
 from mmrec.vision.captioner import Captioner
 from mmrec.vision.image_features import Captions, ImageEncoder, PhotoAnnotator
-from tiny_models import results_in_blocks, tiny_chat_folder, tiny_resnet_folder
+from tiny_models import results_in_blocks, tiny_resnet_folder
 
 FP32 = Placement("cpu", "fp32")
 
@@ -137,13 +137,13 @@ def test_vectors_are_the_pooled_layer_in_any_batch(image_model, photos):
     assert ((together * fast).sum(axis=1) / lengths).min() > 0.999
 
 
-def test_an_image_model_that_is_missing_or_of_another_type_is_an_error(tmp_path):
+def test_an_image_model_that_is_missing_or_of_another_type_is_an_error(tmp_path, chat_folder):
     encoder = ImageEncoder(str(tmp_path / "absent"))
     assert encoder.available()  # since the user named it
     with pytest.raises(ModelError, match=r"no model in .*absent"):
         _ = encoder.provenance
     with pytest.raises(ModelError, match="is a model of type llama; resnet is needed"):
-        _ = ImageEncoder(str(tiny_chat_folder(tmp_path / "chat")))._model
+        _ = ImageEncoder(str(chat_folder))._model
 
 
 def test_a_vector_that_is_not_finite_is_a_failure(image_model, photos, monkeypatch):

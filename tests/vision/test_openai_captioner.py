@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import chat_answers
-from chat_server import serve
 from mmrec.cache.store import Failure
 from mmrec.config import Config, VisionConfig
 from mmrec.llm.cost import Budget, CostTracker
@@ -22,14 +21,6 @@ from mmrec.vision.captioner import open_captioner
 from mmrec.vision.image_features import PhotoAnnotator
 from mmrec.vision.openai_captioner import OpenAICaptioner
 from tiny_models import results_in_blocks
-
-pytest.importorskip("openai")
-
-
-@pytest.fixture
-def server():
-    with serve() as running:
-        yield running
 
 
 @pytest.fixture
@@ -85,7 +76,7 @@ def test_each_photo_is_captioned_once_ever(server, store, paths):
     captioner = open_captioner(Config(vision=VisionConfig(captioner=server.url)))
     assert captioner.provenance["model"] == "test-model"
     assert PhotoAnnotator(store, 10**8).caption_photos(paths[:12], captioner).texts == first.texts
-    assert server.stats()["requests"] == len({*first.texts.values()}) == 12
+    assert server.requests == len({*first.texts.values()}) == 12
 
 
 def test_only_a_small_picture_is_sent_and_nothing_else_of_the_photo(server, tmp_path):
@@ -125,7 +116,7 @@ def test_photos_are_encoded_as_calls_get_free_and_retries_do_not_pile_up(server,
     for done, _ in enumerate(OpenAICaptioner(client).compute(blocks)):
         assert sum(request.max_tokens == 80 for request in client.sent) <= done + 14
     assert len(client.sent) == (80 if broken else 40)
-    assert server.stats()["in_flight_max"] == 5
+    assert server.in_flight_max == 5
 
 
 @pytest.mark.parametrize("kind", ["empty", "loop", "refusal"])
@@ -141,7 +132,7 @@ def test_a_useless_caption_is_asked_for_once_more_in_other_words(server, store, 
     server.set(broken=0.0)
     # A failure on both tries is final.
     assert caption_files(RecordingClient(server.url), store, paths).texts == captions.texts
-    assert server.stats()["requests"] == len(client.sent)
+    assert server.requests == len(client.sent)
 
 
 REFUSALS = ["I'm sorry, but I can't help with that.", "Sorry, I cannot identify people.", "<|im_end|>"]
@@ -178,4 +169,4 @@ def test_a_photo_that_the_server_refuses_is_not_asked_about_again(server, store,
     for _ in range(2):
         refused = caption_files(RecordingClient(server.url), store, paths[:3])
         assert refused.failures == {"the server refused": 3}
-        assert server.stats()["requests"] == 3
+        assert server.requests == 3
