@@ -14,12 +14,12 @@ from collections import Counter
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-# Reviews that it answers in different ways, one of them with a separator of lines.
+# Reviews that it answers in different ways.
 TEXTS = [
     "Great ramen and friendly staff. The queue was terrible.",
     "Cheap and delicious tacos, loved the salsa.",
     "Overpriced and slow. The soup was awful.",
-    "A nice quiet cafe with\u2028excellent cake.",
+    "A nice quiet cafe with excellent cake.",
     "Bad service, good pizza.",
 ]
 PRICES = {"cheap price": {"cheap", "affordable"}, "overpriced": {"overpriced", "expensive"}}

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from chat_answers import TEXTS
+import chat_answers
 from chat_server import serve
 from mmrec.cache.store import Failure, Store
 from mmrec.config import Config, LanguageConfig
@@ -29,6 +29,8 @@ from mmrec.llm.openai_protocol import ChatRequest, Endpoint, parse_batch_result
 from mmrec.llm.types import Answer
 from serving import command
 
+# One has a separator of lines.
+TEXTS = [text.replace("with excellent", "with\u2028excellent") for text in chat_answers.TEXTS]
 VISITS = [f"{text} Visit {number}." for number in range(4) for text in TEXTS]
 NEVER = 10**6
 

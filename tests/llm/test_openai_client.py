@@ -171,7 +171,7 @@ def test_outages_rate_limits_and_lost_connections_are_tried_again(server):
     assert all(note.gist for note in annotator.write_notes(visits(20)))
     assert not annotator.failures
     assert server.status[200] == 20
-    assert min(server.status[status] for status in (429, 500, 502, 503)) > 0
+    assert {429, 500, 502, 503} <= server.status.keys()
     assert server.requests > server.status.total(), "connections were lost"
 
 
@@ -349,13 +349,6 @@ def test_two_levels_read_each_part_once(server):
     for call_tokens in (64, 300):  # many levels come to an end
         annotator = open_annotator(server, long_history="tree", call_tokens=call_tokens)
         assert annotator.write_summaries("item", [history(50, folds=3)])[0].text
-
-
-def test_long_histories_are_sampled_within_the_token_budget(server, store):
-    annotator = open_annotator(server, store, call_tokens=500)
-    assert annotator.write_summaries("item", [history(400)])[0].text
-    assert server.status[200] == 1
-    assert stored_usage(store)[0] < 500 + 400 + 20 * 30
 
 
 def test_reasons_are_asked_for_once_lies_are_dropped_and_the_builtin_model_writes_none(server, store):
