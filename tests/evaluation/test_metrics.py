@@ -46,12 +46,10 @@ def test_metrics_by_hand():
 def test_metrics_with_class_weights_by_hand():
     # Twice the weight on a dislike: the threshold is p = 2/3, so that 0.6 is refused too.
     metrics = evaluate(LABEL, PROBABILITY, (2 / 3, 1 / 3))
-    assert metrics["accuracy"] == pytest.approx(3 / 6)
-    assert metrics["fpr"] == pytest.approx(1 / 2)
     q = PROBABILITY / (PROBABILITY + 2 * (1 - PROBABILITY))
-    entropy = np.where(LABEL, -np.log(q), -2 * np.log(1 - q))
-    assert metrics["loss"] == pytest.approx(entropy.sum() / (4 * 1 + 2 * 2))
-    assert metrics["auc"] == pytest.approx(6 / 8)
+    loss = np.where(LABEL, -np.log(q), -2 * np.log(1 - q)).sum() / (4 * 1 + 2 * 2)
+    expected = {"accuracy": 3 / 6, "fpr": 1 / 2, "loss": loss, "auc": 6 / 8}
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected)
     # The loss of a certain error is finite.
     assert 10 < evaluate(np.array([True, False]), np.array([0.0, 1.0]), EQUAL)["loss"] < 20
 
@@ -149,8 +147,7 @@ def test_thresholds_and_their_rates_by_hand(bound, thresholds):
     assert rates_at_threshold(label, probability, 0.6) == (3 / 4, 1 / 4, 4 / 8, 3 / 4)
     assert rates_at_threshold(label, probability, 0.61) == (2 / 4, 1 / 4, 3 / 8, 2 / 3)
     curve = evaluation.threshold_curve(label, probability)
-    assert curve.for_max_fpr(0.249) == (0.8, 2 / 4)
-    assert curve.for_max_fpr(0.25) == (0.6, 3 / 4)
+    assert [curve.for_max_fpr(bound) for bound in (0.249, 0.25)] == [(0.8, 2 / 4), (0.6, 3 / 4)]
     # Nothing is recommended where the best is disliked.
     assert choose_threshold(~label, probability, "max_fpr", 0.2) == inf
     nothing = rates_at_threshold(label, probability, inf)
@@ -282,14 +279,12 @@ def test_the_paired_bootstrap_by_hand():
 def test_the_paired_t_test_by_hand():
     gap = paired_t_test([0.72, 0.75, 0.71], [0.70, 0.71, 0.70])
     # Differences of .02, .04 and .01: mean .07/3, standard error from their spread, two degrees of freedom.
-    error = np.std([0.02, 0.04, 0.01], ddof=1) / 3**0.5
-    half = stats.t.ppf(0.975, 2) * error
-    p_value = 2 * stats.t.sf(0.07 / 3 / error, 2)
-    assert gap == pytest.approx((0.07 / 3, 0.07 / 3 - half, 0.07 / 3 + half, p_value))
+    mean, error = 0.07 / 3, np.std([0.02, 0.04, 0.01], ddof=1) / 3**0.5
+    half, p_value = stats.t.ppf(0.975, 2) * error, 2 * stats.t.sf(mean / error, 2)
+    assert gap == pytest.approx((mean, mean - half, mean + half, p_value))
     assert paired_t_test([0.7, 0.8], [0.7, 0.8]) == (0, 0, 0, 1)
     # Differences that do not vary prove nothing.
-    gap = paired_t_test([0.75, 0.85, 0.65], [0.7, 0.8, 0.6])
-    assert gap == pytest.approx((0.05, 0.05, 0.05, 1))
+    assert paired_t_test([0.75, 0.85, 0.65], [0.7, 0.8, 0.6]) == pytest.approx((0.05, 0.05, 0.05, 1))
     single = paired_t_test([0.75], [0.5])
     assert single == (0.25, 0.25, 0.25, 1)
     assert (single.as_text(2), single.interval) == ("+0.25", (0.25,))

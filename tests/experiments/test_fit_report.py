@@ -285,13 +285,9 @@ def test_the_headline_is_true_and_about_mmrec_else_about_another_trained_model(f
 
 
 def test_slices_by_hand():
-    features = SimpleNamespace(
-        item_view=np.array([9, 9, 9, 9, 9, 9, 0, 1, 2, 1]),
-        item=SimpleNamespace(
-            names=("cheap price", "mean rating", "overpriced"),
-            dense=np.array([[0, 1, 0], [0.5, 1, 0.2], [0, 1, 1.0]]),
-        ),
-    )
+    names, dense = ("cheap price", "mean rating", "overpriced"), [[0, 1, 0], [0.5, 1, 0.2], [0, 1, 1.0]]
+    item, item_view = SimpleNamespace(names=names, dense=np.array(dense)), [9, 9, 9, 9, 9, 9, 0, 1, 2, 1]
+    features = SimpleNamespace(item_view=np.array(item_view), item=item)
     # Users 0 and 2 have 3 and 1 evidence reviews, the first item five. It has a photo, the second one in
     # an evidence review; the photo of a test row does not count.
     data = interactions([0, 0, 0, 2, 3, 3, 0, 1, 2, 2], [0, 0, 0, 1, 0, 0, 0, 1, 2, 1])

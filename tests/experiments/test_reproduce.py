@@ -340,9 +340,8 @@ def test_the_page(tmp_path):
     assert "of baseline" in baseline
     assert "; honest basic 0.1" in proposed
     test = reproduction_tables(stacks)[1]
-    fpr_of_last, accuracy = cell(test, 11, "honest FPR %"), cell(test, 11, "honest acc. %")
-    last = f"honest sqrt 0.5 {fpr_of_last.split()[0]}% at {accuracy.split()[0]}%."
-    assert proposed.endswith(last)
+    last = [cell(test, 11, f"honest {name} %").split()[0] for name in ("FPR", "acc.")]
+    assert proposed.endswith("honest sqrt 0.5 {}% at {}%.".format(*last))
     assert "Table 1: train reviews" in text.partition("Training reviews")[2]
     assert auc.startswith("ROC-AUC;")
     assert "baseline +0.060" in auc

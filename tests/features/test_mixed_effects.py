@@ -121,8 +121,7 @@ def test_blocks_of_any_size_and_differences_of_sums_give_the_same_effects(data, 
 def test_fitting_takes_memory_for_few_texts_at_once():
     rng = np.random.default_rng(0)
     size = 100_000
-    item = rng.integers(50, size=size).tolist()
-    data = interactions((np.arange(size) % 10_000).tolist(), item)
+    data = interactions((np.arange(size) % 10_000).tolist(), rng.integers(50, size=size).tolist())
     vectors = rng.integers(-5, 6, size=(size, 384), dtype=np.int8).astype(np.float16)
     tracemalloc.start()
     MixedEffects.fit(RatedTexts(data, vectors, np.ones(size)), np.arange(size), (2.0, 2.0))
@@ -136,7 +135,6 @@ def test_penalties_are_high_where_effects_are_small():
     user, item = rng.integers(100, size=4000), rng.integers(100, size=4000)
     effects = rng.normal(0, 0.02, 100)[user] + rng.normal(0, 2.0, 100)[item]
     rating = 3 + effects + rng.normal(0, 1, 4000)
-    data = interactions(user.tolist(), item.tolist(), rating.tolist())
-    rows = np.arange(4000)
+    data, rows = interactions(user.tolist(), item.tolist(), rating.tolist()), np.arange(4000)
     user_penalty, item_penalty = mixed_effects.choose_penalties(data, rows[:3000], rows[3000:])
     assert item_penalty <= 2.0 < user_penalty == 12.0
