@@ -142,8 +142,8 @@ class Weights:
             restore.callback(logging.set_verbosity, logging.get_verbosity())
             if logging.is_progress_bar_enabled():
                 restore.callback(logging.enable_progress_bar)
-            logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-            logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+            logging.set_verbosity_error()
+            logging.disable_progress_bar()
             load = getattr(transformers, auto_class).from_pretrained
             return load(self.folder, local_files_only=True, trust_remote_code=False, **options)
 
