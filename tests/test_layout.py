@@ -54,6 +54,10 @@ def record(frame, event, argument):
         frame = frame.f_back
     called[file] = called.get(file, False) or in_training
 
+# Other packages are imported first, since their calls would be traced, too.
+import matplotlib.figure, polars, scipy.stats, sklearn.metrics, torch, transformers.core_model_loading
+from transformers import BertModel
+
 from mmrec.cli import main
 threading.settrace(record)
 sys.settrace(record)

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from sklearn.metrics import (
-    average_precision_score,
-    brier_score_loss,
-    log_loss,
-    roc_auc_score,
-    roc_curve,
-)
 
 Metrics = dict[str, int | float]
 """Values by the names of `METRICS`, and the numbers of `rows` and of `likes` among them."""
+
+
+def _sklearn() -> Any:
+    """The metrics of scikit-learn, whose import takes a second that a service need not wait."""
+    from sklearn import metrics
+
+    return metrics
 
 
 class Predictions(NamedTuple):
@@ -60,7 +60,7 @@ def choose_threshold(
 ) -> float:
     """The lowest (`max_fpr`) or highest (`min_tpr`) probability that keeps the bound, or inf."""
     # Thresholds fall from inf; the rates rise with them from 0 to 1.
-    fprs, tprs, thresholds = roc_curve(label, probability, drop_intermediate=False)
+    fprs, tprs, thresholds = _sklearn().roc_curve(label, probability, drop_intermediate=False)
     # A rate of rows may miss .9 by a rounding error.
     if bound == "max_fpr":
         return float(thresholds[np.searchsorted(fprs, value + 1e-12, "right") - 1])
@@ -150,16 +150,16 @@ METRICS = (
            "False positive rate: disliked items recommended, at the same threshold. A "
            "model that recommends nothing has none, so read it beside the accuracy.", False),
     Metric("loss", "Loss",
-           lambda rows: log_loss(rows.label, rows.weighted, sample_weight=rows.row_weight),
+           lambda rows: _sklearn().log_loss(rows.label, rows.weighted, sample_weight=rows.row_weight),
            ".3f", "Cross entropy with class weights (paper, section 3.4).", False),
     Metric("auc", "ROC-AUC",
-           lambda rows: roc_auc_score(rows.label, rows.probability), ".3f",
+           lambda rows: _sklearn().roc_auc_score(rows.label, rows.probability), ".3f",
            "Chance that a liked item is ranked above a disliked one; .5 is guessing."),
     Metric("ap_positive", "AP of likes",
-           lambda rows: average_precision_score(rows.label, rows.probability), ".3f",
+           lambda rows: _sklearn().average_precision_score(rows.label, rows.probability), ".3f",
            "Average precision of finding the liked items; guessing gets their share."),
     Metric("ap_negative", "AP of dislikes",
-           lambda rows: average_precision_score(~rows.label, -rows.probability), ".3f",
+           lambda rows: _sklearn().average_precision_score(~rows.label, -rows.probability), ".3f",
            "Average precision of finding the disliked items; guessing gets their share."),
     Metric("fpr_at_80", "FPR at TPR .80", lambda rows: _rates(rows, "min_tpr", 0.8).fpr,
            ".1%", "Disliked items recommended when 80% of the liked ones are.", False),
@@ -174,7 +174,7 @@ METRICS = (
     Metric("tpr_at_30", "TPR at FPR .30", lambda rows: _rates(rows, "max_fpr", 0.3).tpr,
            ".1%", in_report=False),
     Metric("brier", "Brier score",
-           lambda rows: brier_score_loss(rows.label, rows.probability), ".3f",
+           lambda rows: _sklearn().brier_score_loss(rows.label, rows.probability), ".3f",
            "Mean squared error of the probability (Brier, 1950).", False, in_report=False),
     Metric("ece", "ECE", _calibration_error, ".3f", "", False, in_report=False),
 )  # fmt: skip

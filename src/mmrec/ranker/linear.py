@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 
 from mmrec.ranker.dlrm import Ranker, RankerShape
 from mmrec.ranker.inputs import TrainingRun, TrainingTask
@@ -27,6 +26,8 @@ def fit_linear(
     The regression is fitted on train rows; a logistic curve over its scores on validation rows makes
     probabilities (Platt scaling). `lightly_penalised` is (p,) bool: dense columns known to matter.
     """
+    from sklearn.linear_model import LogisticRegression  # takes a second; a service needs none
+
     assert ranker.linear is not None
     penalty = _ridge_penalties(ranker.shape, lightly_penalised)
     masks = np.ones((len(runs), len(penalty)), dtype=bool)
