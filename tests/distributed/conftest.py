@@ -12,6 +12,8 @@ def pool():
     ray = pytest.importorskip("ray", reason="mmrec[ray] is not installed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a death is noticed sooner
+        # Two processes less; it watches for machines that a cloud takes back.
+        patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         yield worker_pool(ENGINE)
         ray.shutdown()
     worker_pool.cache_clear()
