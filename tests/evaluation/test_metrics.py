@@ -238,7 +238,8 @@ def test_a_user_is_drawn_with_all_rows():
     # A hundred copies of every row add nothing, where they are of the same user.
     value, user = np.random.default_rng(2).normal(size=50), np.arange(50)
     alone = bootstrap(user, value > 0, value, weighted_mean, seed=5)
-    copies = [np.repeat(column, 100) for column in (user, value > 0, value)]
+    order = np.random.default_rng(3).permutation(5000)  # no user's rows stand together
+    copies = [np.repeat(column, 100)[order] for column in (user, value > 0, value)]
     assert bootstrap(*copies, weighted_mean, seed=5) == pytest.approx(alone)
     distinct = bootstrap(np.arange(5000), *copies[1:], weighted_mean, seed=5)
     assert alone[2] - alone[1] > 5 * (distinct[2] - distinct[1])
