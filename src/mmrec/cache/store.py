@@ -249,6 +249,7 @@ class Store:
         unique = iter(dict.fromkeys(keys))
         while batch := list(islice(unique, 500)):  # below SQLite's limit of variables
             marks = ",".join(f"?{number}" for number in range(1, 1 + len(batch)))
+            # With `retry`, only failures since this store was opened are final.
             query = f"""
             SELECT key, value, NULL FROM results WHERE key IN ({marks})
             UNION ALL SELECT key, NULL, reason FROM failures

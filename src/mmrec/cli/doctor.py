@@ -101,5 +101,6 @@ def _presence() -> Iterator[tuple[str, bool, str, str]]:
         ("cluster", "ray", "ray", "--engine ray"),
         ("fast encoder", "openvino", "openvino", "the encoder on a processor"),
     ):
+        # Found, and not imported, which takes seconds.
         is_installed = importlib.util.find_spec(module) is not None
         yield name, is_installed, use, f"for {use}: pip install 'mmrec[{extra}]'"

@@ -36,6 +36,7 @@ def fit(
         peers: also train logistic regression, LightGBM, matrix factorisation and DeepFM.
     """
     names, policy = ["baseline", "proposed"], config.evidence.policy
+    # Effects of users and items are fitted for each fold, so `mmrec` needs that policy.
     if policy == "fold":
         names.append("mmrec")
     elif config.ranker.features == "mmrec":

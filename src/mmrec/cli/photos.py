@@ -53,6 +53,7 @@ def fetch(
         lines.append("--retry tries these again; --allow-private permits addresses of your network")
     if result.unreadable_rows:
         lines.append(f"{result.unreadable_rows:,} unreadable rows were left out")
+    # Quoted and on one line, to be copied into a shell.
     files = " --items ".join(shlex.quote(str(file)) for file in result.copies)
     lines.append(f"next: mmrec fit {files}")
     stdout.print("\n".join(lines), markup=False, soft_wrap=True)

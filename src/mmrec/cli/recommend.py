@@ -55,6 +55,7 @@ class ListFlags(BaseModel, use_attribute_docstrings=True):
     def _check_everyone(self) -> ListFlags:
         if self.everyone and self.model_fields_set - {"everyone", "n", "seen", "max_fpr"}:
             raise ValueError("--everyone goes with --n, --seen and --max-fpr alone")
+        # Before the model is loaded and all lists are computed.
         if self.everyone and not self.everyone.parent.is_dir():
             raise ValueError(f"--everyone {self.everyone}: there is no such folder")
         return self

@@ -89,6 +89,7 @@ def prune(
     """
     before = None if older_than is None else time.time() - older_than * 86400
     selection = Selection(kind, model, before, failures)
+    # Without a flag the command must not empty the store.
     if selection == Selection():
         raise ConfigError("select what to delete: --kind, --model, --older-than or --failures")
     path = _existing(store)

@@ -134,6 +134,7 @@ def check_photos(
     checked = dict[tuple[str, Path], Path | PhotoError]()
     if not unique:
         return checked
+    # Threads help, because Pillow's decoders release the interpreter lock.
     with ThreadPoolExecutor(4) as pool, track("Checking photos", len(unique)) as advance:
         for photo, outcome in zip(unique, pool.map(check, unique), strict=True):
             checked[photo] = outcome

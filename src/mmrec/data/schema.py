@@ -285,6 +285,7 @@ def _cut(
         order = rng.permutation(rows)
         movable = np.ones(len(order), dtype=bool)
         for entity in (data.user, data.item):
+            # The first row of each user and item, in random order, stays.
             movable[np.unique(entity[order], return_index=True)[1]] = False
         is_cut = np.isin(rows, order[movable][: round(share * len(rows))])
     return rows[~is_cut], rows[is_cut]

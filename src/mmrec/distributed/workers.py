@@ -165,6 +165,7 @@ class WorkerPool:
         return []
 
 
+# One pool for each process, as Ray itself has it.
 worker_pool = cache(WorkerPool)
 
 

@@ -101,6 +101,7 @@ def _rank(
         scores = scorer(np.repeat(users, lengths), np.concatenate(item_lists))
         score_lists = np.split(scores, np.cumsum(lengths)[:-1])
         for user, list_scores, liked_count in zip(users, score_lists, liked_counts, strict=True):
+            # Shuffled before a stable sort, so that equal scores are in random order.
             shuffled = rng.permutation(len(list_scores))
             ranking = shuffled[np.argsort(-list_scores[shuffled], kind="stable")]
             liked_ranks = np.flatnonzero(ranking < liked_count)  # from 0

@@ -179,6 +179,7 @@ class EvidenceViews:
         asked_rank = np.where(time == NO_TIME, 0, rank)
         review_keys = entity[order] * ranks + rank[order]
         row_stop = np.searchsorted(review_keys, entity * ranks + asked_rank)
+        # One view for each pair (entity, end of the stretch).
         ends = len(order) + 1
         pairs, view = np.unique(entity * ends + row_stop, return_inverse=True)
         view_entity, stop = pairs // ends, pairs % ends
@@ -200,6 +201,7 @@ def assign_folds(
     user = data.user[order]
     # Users start at random folds, or those with one review would all be in the first.
     start = rng.integers(folds, size=len(data.users))[user]
+    # Rank of a review among its user's: 0, 1, ...
     rank = np.arange(len(order)) - np.searchsorted(user, user)
     fold[order] = VALIDATION_FOLD + 1 + (start + rank) % folds
     return fold

@@ -81,6 +81,7 @@ class AnnotationRun:
                 result[f"summaries of {kind}s"] = len(texts)
         costs = []
         for model in (models.annotator.model, getattr(models.captioner, "client", None)):
+            # Builtin models are no clients, and cost nothing.
             if isinstance(model, ChatClient):
                 costs.append(model.costs)
         if costs:

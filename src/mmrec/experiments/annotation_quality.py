@@ -31,6 +31,7 @@ class AnnotationQuality:
     model: dict[str, Any]
     strategy: str
     prompts: str
+    # By kind, the numbers of texts, and of reviews of the sample.
     sample_counts: dict[str, dict[str, int]]
     measures: dict[str, QualityMeasure]
     remarks: list[str]

@@ -127,6 +127,7 @@ def flatten_features(
     columns: dict[str, np.ndarray] = {}
     user, item = (features.user, features.user_view), (features.item, features.item_view)
     for kind, (entity, view) in (("user", user), ("item", item)):
+        # Name -> (views + 1,) values
         by_view = dict(zip(entity.names, entity.dense.T, strict=True))
         # Codes are in order of frequency, so a category beyond the 256th is rare.
         for code in range(min(256, entity.categories[entity.unknown_index].max(initial=0))):

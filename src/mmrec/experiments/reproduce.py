@@ -58,6 +58,7 @@ def reproduce(checkpoint: Checkpoint, repeats: int, protocols: list[str]) -> Sta
         reason = "protocols and grid decide that; leave it out, or use `mmrec fit`"
         raise ConfigError(f"{flags}: {reason}")
     stacks: Stacks = defaultdict(dict)
+    # The models of a protocol share its data.
     prepare = lru_cache(1)(partial(prepare_protocol, checkpoint))
     for protocol, model in product(protocols, MODELS):
         name = f"seed {config.seed}, {repeats} repeats, {protocol}, {model}"

@@ -97,6 +97,7 @@ class FeatureBuilder(BaseModel):
         final = effects[NO_GROUP]
         unknown: dict[EntityKind, dict[str, float]] = {}
         for kind, columns in final.columns.items():
+            # The last row is that of an unknown user or item.
             unknown[kind] = {name: float(values[-1]) for name, values in columns.items()}
         changes = {"mixed_effects": effects, "penalties": penalties, "unknown_effects": unknown}
         factor_count = final.factors["user"].shape[1]

@@ -47,6 +47,7 @@ class EvidenceSums:
         count = {**self.text_count, **more.text_count}
         for name in self.vectors.keys() & more.vectors.keys():
             count[name] = self.text_count[name] + more.text_count[name]
+            # The mean of two means, weighted by the number of texts behind each.
             share = self.text_count[name][:, None] / np.maximum(count[name], 1)[:, None]
             vectors[name] = share * self.vectors[name] + (1 - share) * more.vectors[name]
         ratings = self.rating_count + more.rating_count, self.rating_sum + more.rating_sum

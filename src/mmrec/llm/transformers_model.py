@@ -97,6 +97,7 @@ class TransformersModel(LanguageModel):
                 yield number, Failure(f"{length} are more than {window}")
             waiting.sort(key=lambda prompt: (prompt.max_new_tokens, len(prompt.tokens)))
             while waiting:
+                # As many as the budget of tokens holds, and at least one.
                 batch, limit = waiting[:1], waiting[0].max_new_tokens
                 for following in waiting[1:]:
                     tokens_in_all = (len(batch) + 1) * (len(following.tokens) + limit)

@@ -93,6 +93,7 @@ class StackTrainer:
     task: TrainingTask
     config: TrainingConfig
     seed: int  # of the order of rows, and of cold-start dropout
+    # The rows of a batch that this process computes.
     shard: Shard = field(default_factory=Shard)
 
     def __post_init__(self) -> None:

@@ -63,6 +63,7 @@ class Explainer:
         # (16, 4): exact Shapley values need the probability with each set of groups known
         # and the others unknown, from nothing known to everything.
         is_known = np.array([*product((False, True), repeat=len(KNOWLEDGE_GROUPS))])
+        # (16,) views: of the user or item where the group is known, else the unknown one.
         user_view, user_text = np.where(is_known[:, :2], user, inputs.user.unknown_index).T
         item_view, item_text = np.where(is_known[:, 2:], item, inputs.item.unknown_index).T
         views = user_view, item_view, user_text, item_text

@@ -157,6 +157,7 @@ def model_card(saved: SavedRecommender) -> ModelCard:
     }
     packages = ("mmrec", "torch", "sentence-transformers")
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    # Every value is escaped unless it is marked as safe.
     loader = PackageLoader("mmrec", "recommender")
     environment = Environment(
         loader=loader, finalize=_escape, undefined=StrictUndefined, trim_blocks=True

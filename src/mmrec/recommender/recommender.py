@@ -213,6 +213,7 @@ class Recommender(PersistentModel):
             return int(online.views("user", [user])[0]), inputs
         codes = online.item_codes(liked)
         features = online.describe_user(likes) if likes else online.user_who_likes(codes)
+        # One view of a user beside all items: the table has a single row.
         row = np.zeros(1, dtype=np.int64)
         return 0, RankerInputs(Features(features, online.features.item, row, row))
 

@@ -52,6 +52,7 @@ class OpenAICaptioner:
 
     def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
         """Caption photos, each encoded when a call is free for it."""
+        # Encoded photos are kept for a retry.
         first_requests: dict[int, str] = {}
         retries: deque[tuple[int, ChatRequest]] = deque()
 
