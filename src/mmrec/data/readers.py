@@ -101,8 +101,8 @@ def choose_columns(columns: Sequence[str], config: ReadConfig, file: str) -> _Co
     present = f"there are: {escape_text(', '.join(columns), 500)}"
     for name, column in config.map.items():
         if name not in _PLAIN:
-            known = ", ".join(_PLAIN)
-            raise ConfigError(f"--map {name}=...: no such column of mmrec; map one of {known}")
+            mend = f"map one of {', '.join(_PLAIN)}"
+            raise ConfigError(f"--map {name}=...: no such column of mmrec; {mend}")
         if column not in columns:
             reason = f"--map {name}={column}: no such column in the first rows"
             raise DataError(f"{file}: {reason}; {present}. Mend it with --map {name}=COLUMN")

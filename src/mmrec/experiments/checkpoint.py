@@ -30,10 +30,10 @@ class Checkpoint:
         if path.is_file():
             try:
                 runs = json.loads(path.read_bytes())["runs"]
-                self._runs = {provenance: dict(results) for provenance, results in runs.items()}
+                self._runs = {key: dict(results) for key, results in runs.items()}
             except (ValueError, LookupError, TypeError, AttributeError) as error:
-                message = f"{path}: no results of mmrec; remove it, or name another --out"
-                raise DataError(message) from error
+                mend = "remove it, or name another --out"
+                raise DataError(f"{path}: no results of mmrec; {mend}") from error
         # How a model is called does not change its answers.
         calls = {"in_flight", "budget", "llm_price"}
         excluded: Any = {"seed": True, "store": True, "read": True, "language": calls}

@@ -260,9 +260,9 @@ class BatchClient(ChatClient):
             with super()._translate_errors():
                 yield
         except OSError as error:
-            raise StoreError(
-                f"a temporary file cannot be written: {error}; see that {gettempdir()} has room"
-            ) from error
+            mend = f"see that {gettempdir()} has room"
+            message = f"a temporary file cannot be written: {error}; {mend}"
+            raise StoreError(message) from error
 
     @contextmanager
     def _allow_missing(self, name: str) -> Iterator[None]:

@@ -125,7 +125,8 @@ class OnlineState:
         """Features of a new user, in one view, from words; each part of a list counts as a like."""
         user = self._entity("user", self.features.user.unknown_index)
         note = Note(gist=words, likes=list(dict.fromkeys([words, *split_query(words)])))
-        user.sums = self._sums("user", Dataset.single_review(words, np.nan, self._models, note))
+        review = Dataset.single_review(words, np.nan, self._models, note)
+        user.sums = self._sums("user", review)
         return self._build("user", user)
 
     def user_who_likes(self, items: Sequence[int], rating: float = 5.0) -> EntityFeatures:

@@ -133,7 +133,7 @@ class ColorCaptioner(Captioner):
     """Names brightness and colours of a photo; for the ranker only, never displayed."""
 
     chunk_size = 64
-    provenance: ClassVar[Provenance] = {"kind": "caption", "model": "builtin", "revision": "3"}
+    provenance: ClassVar = {"kind": "caption", "model": "builtin", "revision": "3"}
 
     def compute(self, photos: PhotoBlocks) -> Iterator[tuple[int, Answer | Failure]]:
         """Caption photos one by one."""

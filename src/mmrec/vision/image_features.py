@@ -61,7 +61,8 @@ class LocalPhotoModel:
     def provenance(self) -> Provenance:
         """What determines a result besides the photo."""
         model = {"model": self._weights.title, "revision": self._weights.revision}
-        return {"kind": self.kind, **model, "precision": self.placement.precision, "version": 1}
+        precision = self.placement.precision
+        return {"kind": self.kind, **model, "precision": precision, "version": 1}
 
     @cached_property
     def _weights(self) -> Weights:
