@@ -50,21 +50,21 @@ MUTATIONS = (
         "ranker/linear.py",
         "gram[np.diag_indices(size)] += penalty",
         "gram[np.diag_indices(size)] += 1e-6",
-        "tests/ranker/test_ranker_training.py",
+        "tests/ranker/test_training_and_linear.py",
     ),
     Mutation(
         "the threshold lets one more dislike through",
         "evaluation/metrics.py",
         'np.searchsorted(fprs, value + 1e-12, "right") - 1',
         'np.searchsorted(fprs, value + 1e-12, "right")',
-        "tests/evaluation/test_metrics.py",
+        "tests/evaluation/test_metrics_and_statistics.py",
     ),
     Mutation(
         "the bootstrap draws rows of two users apart from each other",
         "evaluation/statistics.py",
         "times_drawn[:, user_of_row]",
         "times_drawn[:, user_of_row[::-1]]",
-        "tests/evaluation/test_metrics.py",
+        "tests/evaluation/test_metrics_and_statistics.py",
     ),
     Mutation(
         "p-values of differences are not corrected for the number of models",
@@ -136,14 +136,14 @@ MUTATIONS = (
         "recommender/lists.py",
         "self.size = max(self.size, item + 1)",
         "self.size = max(self.size, item)",
-        "tests/recommender/test_recommender.py",
+        "tests/recommender/test_recommender_and_online.py",
     ),
     Mutation(
         "lists have items below the wanted probability",
         "recommender/lists.py",
         "likely = probability >= min_probability",
         "likely = probability >= 0",
-        "tests/recommender/test_recommender.py",
+        "tests/recommender/test_recommender_and_online.py",
     ),
 )
 
