@@ -90,6 +90,8 @@ class Workers:
                 name = names[position]
                 note("began", [name])
                 unwritten.append(name)
+                if name == job.get("error"):
+                    raise RuntimeError("the model went away")
                 time.sleep(1000 if name == job.get("stuck") else delay)
                 if job.get("nested"):
                     letters = [letter + name[-1] for letter in "abc"]
@@ -118,6 +120,13 @@ def test_processes_with_overlapping_inputs_in_any_order_compute_each_once(worker
     results = workers.results(*[{"names": names, "chunk": chunk} for names in inputs])
     assert results == [[name.upper().encode() for name in names] for names in inputs]
     assert sorted(workers.events("began")) == sorted(NAMES)
+
+
+def test_when_a_process_fails_midway_the_next_computes_only_what_is_missing(workers):
+    failing = workers.start_until(NAMES[0], {"chunk": 8, "error": NAMES[30]})
+    assert workers.results({"chunk": 8}, {"chunk": 1}) == [CAPITALS, CAPITALS]
+    assert failing.answer.recv() == "RuntimeError: the model went away"
+    assert sorted(workers.events("began")) == sorted([*NAMES, NAMES[30]])
 
 
 def test_a_lock_is_free_after_kill_9_and_stored_results_never_wait_for_it(workers):
