@@ -52,7 +52,8 @@ async def download_photos(
 
     A killed run goes on where it stopped, since `index.jsonl` gets a line for every URL as soon as its
     fate is certain. The `column` of the reviews names photos, or else every column that does in any
-    layout.
+    layout. Raises a ConfigError for options that cannot work; a DataError if a file cannot be read,
+    names no URL at all, or the folder cannot be written.
     """
     if template is not None and "{id}" not in template:
         raise ConfigError("--url-template: every photo would have the same URL; put {id} in it")

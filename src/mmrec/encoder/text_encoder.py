@@ -60,7 +60,11 @@ class Encoder:
         return _load_backend(self.backend_name, self.source, self._bf16, torch.get_num_threads())
 
     def encode(self, texts: Sequence[str], title: str = "encoding") -> np.ndarray:
-        """Encode texts to (n, d) float16 unit vectors; zeros where no worker could encode a text."""
+        """Encode texts to (n, d) float16 unit vectors; zeros where no worker could encode a text.
+
+        Raises a ModelError if the model cannot be loaded or encodes no text, a StoreError for a
+        damaged store.
+        """
         # A tokenizer refuses lone surrogates.
         texts = [text.encode("utf-8", "replace").decode() for text in texts]
         if not texts:

@@ -44,6 +44,7 @@ def ablate(checkpoint: Checkpoint, seeds: int, extras: set[str]) -> list[SeedRes
     """Train what the checkpoint lacks, for `seeds` seeds from the config's on.
 
     The `extras` are `shapley`, all coalitions; `words` and `summaries`, other texts and pictures.
+    Raises DataError for too few reviews.
     """
     results = []
     for seed in range(checkpoint.config.seed, checkpoint.config.seed + seeds):

@@ -111,7 +111,11 @@ def annotated_texts(
 
 
 def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> AnnotationRun:
-    """Annotate what `fit` with the same settings would have annotated; the store keeps the answers."""
+    """Annotate what `fit` with the same settings would have annotated; the store keeps the answers.
+
+    Raises DataError for too few reviews, and MmrecError where the language model cannot be used,
+    or the budget is reached.
+    """
     all_reviews = EvidenceViews.all_reviews
     dataset, plan = Dataset.from_reviews(reviews, models, config), models.annotator.plan
     run = AnnotationRun(dataset, failed=models.annotator.failures)
