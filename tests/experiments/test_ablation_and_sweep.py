@@ -8,7 +8,6 @@ import pytest
 
 from checkerboard import SMALL, checkerboard
 from mmrec.cache.store import Store
-from mmrec.cli import main
 from mmrec.config import Config, EvidenceConfig, RankerConfig
 from mmrec.errors import ConfigError
 from mmrec.evaluation.statistics import holm_correction, paired_t_test
@@ -21,6 +20,7 @@ from mmrec.experiments.sweep import SWEPT_SETTINGS, drop_dislikes, sweep, sweep_
 from mmrec.pipeline import open_models, prepare_data
 from mmrec.recommender.explain import shapley_value
 from pages import EVIL, assert_shown, latest_results, read_page
+from serving import command
 
 RANKER = RankerConfig(features="baseline", embedding_size=4, hidden_size=8)
 TRAINING = SMALL.training.model_copy(update={"epochs": 2})
@@ -269,25 +269,20 @@ def test_the_page_of_a_sweep(tmp_path, values):
     assert not any("at 50" in description for description in descriptions)
 
 
-def run_command(*words):
-    with pytest.raises(SystemExit) as stopped:
-        main([*words, "--epochs", "2", "--folds", "2", "--hidden-size", "8", "--embedding-size", "4"])
-    return int(stopped.value.code or 0)
-
-
-def test_sweep_and_ablate_as_commands(reviews, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MMREC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    assert run_command("sweep", reviews.source, "--over", "llm") == 2
-    assert "needs --values" in capsys.readouterr().err
-    over = ("--over", "policy", "--values", "fold", "all", "--seeds", "2")
-    assert run_command("sweep", reviews.source, *over) == 0
-    output = capsys.readouterr()
-    assert "`proposed`" in output.err
-    assert all(word in output.out for word in ("fold", "all", "bias model"))
-    options = ("--features", "proposed", "--seeds", "2", "--compare", "none", "--json")
-    assert run_command("ablate", reviews.source, *options) == 0
-    result = json.loads(capsys.readouterr().out)
+def test_sweep_and_ablate_as_commands(reviews, tmp_path):
+    done = command("sweep", reviews.source, "--over", "llm", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "needs --values" in done.stderr
+    small = ["--seeds", "2", "--epochs", "2", "--folds", "2", "--hidden-size", "8", "--embedding-size", "4"]
+    over = ("--over", "policy", "--values", "fold", "all")
+    done = command("sweep", reviews.source, *over, *small, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "`proposed`" in done.stderr
+    assert all(word in done.stdout for word in ("fold", "all", "bias model"))
+    options = ("--features", "proposed", "--compare", "none", "--json")
+    done = command("ablate", reviews.source, *options, *small, cwd=tmp_path)
+    assert done.returncode == 0
+    result = json.loads(done.stdout)
     assert result["shapley"] == {}
     assert result["rows"]["auc"][0][0] == "everything"
     assert latest_results(tmp_path / "ablation" / "ablation.json").keys() == {"0", "1"}

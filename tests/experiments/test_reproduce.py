@@ -1,14 +1,13 @@
 """The paper's experiment in both protocols on a small Sample City; stopping and resuming; tables by hand."""
 
 import json
-from itertools import product
+from itertools import chain, product
 from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from mmrec.cli import main
 from mmrec.config import Config, PaperConfig, ReadConfig
 from mmrec.data import read_reviews
 from mmrec.data.synthetic.city import write_sample_city
@@ -20,6 +19,7 @@ from mmrec.experiments.reproduce import GRID, MODELS, PROTOCOLS, reproduction_ta
 from mmrec.pipeline import open_models
 from mmrec.ranker.training import class_weights
 from pages import assert_shown, latest_results, read_page
+from serving import command
 
 REPEATS = 2
 settings = PaperConfig.model_validate
@@ -109,11 +109,6 @@ def test_remarks_flag_the_leaks_of_paper_and_none_of_honest(city):
         assert "chosen on test" in paper
         assert "leaks the label" in paper
         assert "test" not in honest
-
-
-def test_the_same_seed_gives_the_same_results(city):
-    again = experiment._train_stack(city.protocols.get, "honest", "baseline", REPEATS)
-    assert again | {"seconds": 0} == city.stacks["honest"]["baseline"] | {"seconds": 0}
 
 
 @pytest.fixture
@@ -217,46 +212,29 @@ def test_defaults_are_the_paper_s_where_it_names_them():
     assert paper["ranker"]["embedding_size"] == 32
 
 
-def run_command(*words):
-    with pytest.raises(SystemExit) as stopped:
-        main(["reproduce", *map(str, words)])
-    return int(stopped.value.code or 0)
-
-
-def test_help_shows_the_paper_s_defaults_and_hides_the_fixed_settings(capsys, monkeypatch):
+def test_help_shows_the_paper_s_defaults_and_hides_the_fixed_settings(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    assert run_command("--help") == 0
-    text = capsys.readouterr().out
+    text = command("reproduce", "--help", cwd=tmp_path).stdout
     shown = ("--repeats", "--protocols", "--strategy", "--folds", "--epochs", "[default: 300]")
     assert all(words in text for words in shown)
     assert not any(f"--{name.replace('_', '-')} " in text for name in PaperConfig.fixed_fields)
-    with pytest.raises(SystemExit):
-        main(["fit", "--help"])
-    assert "--policy" in capsys.readouterr().out, "other commands keep their flags"
+    assert "--policy" in command("fit", "--help", cwd=tmp_path).stdout, "other commands keep their flags"
 
 
-def test_the_command_prints_json_or_tables_and_finds_finished_stacks(city, capsys):
-    words = (city.folder / "reviews.jsonl", "--items", city.folder / "places.jsonl", "--repeats", REPEATS)
-    words += (
-        "--epochs",
-        2,
-        "--folds",
-        3,
-        "--store",
-        city.folder / "store.sqlite",
-        "--out",
-        city.folder / "out",
+def test_the_command_prints_json_or_tables_and_finds_finished_stacks(city):
+    options = {"--items": "places.jsonl", "--repeats": REPEATS, "--epochs": 2, "--folds": 3}
+    options |= {"--store": "store.sqlite", "--out": "out"}
+    words = ("reproduce", "reviews.jsonl", *chain.from_iterable(options.items()))
+    printed, tables, refused = (
+        command(*words, *more, cwd=city.folder) for more in (["--json"], [], ["--policy", "all"])
     )
-    assert run_command(*words, "--json") == 0
-    result = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert (printed.returncode, tables.returncode, refused.returncode) == (0, 0, 2)
+    result = json.loads(printed.stdout, parse_constant=pytest.fail)
     assert (result["seed"], result["repeats"]) == (0, REPEATS)
     assert result["stacks"] == city.stacks
-    assert run_command(*words) == 0
-    output = capsys.readouterr()
-    assert "runs as one" not in output.err
-    text = " ".join(output.out.split())
+    assert "runs as one" not in tables.stderr
+    text = " ".join(tables.stdout.split())
     assert all(title in text for title in ("Table 1", "Table 2", "Size of the leak", "31.74%", "Kaggle"))
-    assert run_command(*words, "--policy", "all") == 2
 
 
 def metrics_by_hand(protocol, model, setting, repeat):
