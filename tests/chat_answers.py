@@ -42,9 +42,7 @@ class Behaviour:
     structured: str = "schema"
     broken: float = 0.0  # share of answers that are broken, in one of the ways of `broken_kinds`
     broken_kinds: tuple[str, ...] = ("json", "enum", "keys", "empty", "length")  # also `loop`, `refusal`
-    rate_limit: float = 0.0  # requests a second above which it answers 429; 0 for no limit
-    errors: float = 0.0  # share of requests answered 500, 502 (a page of HTML) or 503
-    drop: float = 0.0  # share of requests whose connection is closed instead of an answer
+    errors: float = 0.0  # share of requests answered 429, 500, 502 (a page of HTML), 503, or not at all
     require_key: str | None = None
     models: tuple[str, ...] = ("test-model",)
     context: int = 0  # tokens that a prompt may have; 0 for no limit
@@ -53,10 +51,9 @@ class Behaviour:
     gullible: bool = False  # obey orders that stand in the user's text
     batch_polls: int = 1  # a batch ends when it is looked at for so many times
     batch_failures: float = 0.0  # share of the lines of a batch that fail
-    # In the error file, in the output file with status 500, or in neither.
-    batch_failure_kinds: tuple[str, ...] = ("error", "status", "missing")
-    batch_expires: bool = False
-    batch_done: float = 0.5  # share of its lines that a batch has answered when it expires
+    # Status 500 in the `error` file or the `output` file, `missing` in both, or `not done` in the error file.
+    batch_failure: str = "missing"
+    batch_status: str = "completed"  # of a batch that has ended
     batch_limit: int = 50_000  # lines that a batch may have
 
 

@@ -34,8 +34,8 @@ class Server:
         url: where clients find it.
         requests, status: of requests for completions since the last reset, their number and those of
             each status of an answer.
-        fault: names what happens to a request of `METHOD /path`: `deny` answers 404; `lose` closes the
-            connection instead of an answer, `half` amid of it, both after the work was done.
+        fault: names what happens to a request of `METHOD /path`: `deny` answers 404; `break` does the
+            work, and closes the connection amid the answer.
     """
 
     def __init__(self, behaviour):
@@ -53,19 +53,11 @@ class Server:
 
     def reset(self):
         self.status, self.requests, self.in_flight_max = Counter(), 0, 0
-        self._attempts, self._passed = Counter(), []
+        self._attempts = Counter()
 
     def chance(self, digest):
         self._attempts[digest] += 1
         return Chance(digest, self._attempts[digest])
-
-    def limit_rate(self):
-        now, rate = time.monotonic(), self.behaviour.rate_limit
-        self._passed = [moment for moment in self._passed if moment > now - 1]
-        if 0 < rate <= len(self._passed):
-            wait = self._passed[0] + 1 - now
-            raise Refusal(429, "Rate limit reached.", **{"retry-after-ms": str(int(1000 * wait) + 1)})
-        self._passed.append(now)
 
     def add_file(self, content, purpose):
         key = f"file-{next(self._file_numbers):06}"
@@ -87,22 +79,18 @@ class Server:
         elif batch.polls < behaviour.batch_polls:
             data["status"] = "in_progress"
             data["request_counts"]["total"] = count
-        elif behaviour.batch_expires:
-            self._finish(batch, "expired", round(behaviour.batch_done * count))
         else:
-            self._finish(batch, "completed", count)
+            self._finish(batch, count)
         return data
 
-    def _finish(self, batch, status, done):
+    def _finish(self, batch, count):
         rows = {"output": [], "error": [], "missing": []}
-        for number, line in enumerate(map(json.loads, batch.lines)):
-            place, row = "error", {"response": None, "error": {"code": "batch_expired"}}
-            if number < done:
-                place, row = self._answer_line(line["body"])
+        for line in map(json.loads, batch.lines):
+            place, row = self._answer_line(line["body"])
             rows[place].append({"custom_id": line["custom_id"], **row})
         completed = sum(row["response"]["status_code"] == 200 for row in rows["output"])
-        counts = {"total": len(batch.lines), "completed": completed, "failed": len(batch.lines) - completed}
-        batch.data |= {"status": status, "request_counts": counts}
+        counts = {"total": count, "completed": completed, "failed": count - completed}
+        batch.data |= {"status": self.behaviour.batch_status, "request_counts": counts}
         for place in ("output", "error"):
             random.Random(0).shuffle(rows[place])  # OpenAI's answers come in any order.
             content = b"".join(json.dumps(row).encode() + b"\n" for row in rows[place])
@@ -112,14 +100,16 @@ class Server:
     def _answer_line(self, body):
         """Where the row of a line goes (`missing` for nowhere), and the row."""
         chance = self.chance(hashlib.sha256(json.dumps(body).encode()).hexdigest())
-        place, status, reply = "output", 500, {}
+        failing = {"response": {"status_code": 500, "body": {}}, "error": None}
         if chance.happens("failure", self.behaviour.batch_failures):
-            place = chance.pick("failure", self.behaviour.batch_failure_kinds).replace("status", "output")
-        else:
-            try:
-                status, reply = 200, complete(self.behaviour, body, chance)
-            except Refusal as refusal:
-                place, status, reply = "error", refusal.status, refusal.body
+            if self.behaviour.batch_failure == "not done":
+                return "error", {"response": None, "error": {"code": "batch_expired"}}
+            return self.behaviour.batch_failure, failing
+        place, status = "output", 200
+        try:
+            reply = complete(self.behaviour, body, chance)
+        except Refusal as refusal:
+            place, status, reply = "error", refusal.status, refusal.body
         return place, {"response": {"status_code": status, "body": reply}, "error": None}
 
 
@@ -134,13 +124,10 @@ class Faults:
         fault = self.server.fault(f"{scope['method']} {scope['path']}")
 
         async def send_broken(message):
-            body = message.get("body")
-            if fault == "half" and body:
-                await send({**message, "body": body[: len(body) // 2], "more_body": True})
-            if fault == "lose" or body:
+            body = message.get("body", b"")
+            await send({**message, "body": body[: len(body) // 2], "more_body": True})
+            if body:
                 transport.close()
-            elif fault == "half":
-                await send(message)
 
         key, headers = self.server.behaviour.require_key, dict(scope["headers"])
         sent = headers.get(b"authorization", b"").decode().removeprefix("Bearer ")
@@ -160,17 +147,15 @@ def build_app(server):
         return objects[key]
 
     async def respond(request, digest, raw):
-        behaviour = server.behaviour
-        server.limit_rate()
-        chance = server.chance(digest)
+        behaviour, chance = server.behaviour, server.chance(digest)
         await asyncio.sleep(behaviour.latency)
-        if chance.happens("drop", behaviour.drop):
-            request.scope["transport"].close()
         if chance.happens("error", behaviour.errors):
-            status = chance.pick("error", (500, 502, 503))
+            status = chance.pick("error", (429, 500, 502, 503, None))
             if status == 502:
                 return HTMLResponse("<html><h1>502 Bad Gateway</h1></html>", 502)
-            raise Refusal(status, "The engine is currently overloaded.")
+            if status:
+                raise Refusal(status, "Too many calls at a time.", **{"retry-after-ms": "50"})
+            request.scope["transport"].close()
         completion = complete(behaviour, json.loads(raw), chance)
         return JSONResponse({"id": f"chatcmpl-{digest[:24]}", "created": int(time.time()), **completion})
 
@@ -223,11 +208,8 @@ def build_app(server):
         return JSONResponse(data)
 
     async def list_batches(request):
-        limit, after = int(request.query_params.get("limit", 20)), request.query_params.get("after")
-        keys = sorted(server.batches, reverse=True)
-        keys = keys[keys.index(after) + 1 if after else 0 :]
-        data = [server.look_at(server.batches[key]) for key in keys[:limit]]
-        return JSONResponse({"object": "list", "data": data, "has_more": len(keys) > limit})
+        data = [server.look_at(batch) for batch in reversed(server.batches.values())]
+        return JSONResponse({"object": "list", "data": data, "has_more": False})
 
     async def look(request):
         return JSONResponse(server.look_at(find(server.batches, request.path_params["key"])))

@@ -84,18 +84,15 @@ def times_submitted(server):
     return Counter(line["custom_id"] for batch in submitted(server) for line in batch)
 
 
-def breaks(*rules):
-    """A fault for the first request that ends as each rule says."""
-    left = list(rules)
+def once(fault, *ends):
+    """A fault of the first request that ends in each of some ways."""
+    left = dict.fromkeys(ends, fault)
 
-    def fault(request):
-        for rule in left:
-            if request.endswith(rule[0]):
-                left.remove(rule)
-                return rule[1]
-        return ""
+    def find(request):
+        end = next(filter(request.endswith, left), None)
+        return left.pop(end, "")
 
-    return fault
+    return find
 
 
 def printed(capsys):
@@ -133,14 +130,12 @@ def test_stored_answers_equal_those_of_ordinary_calls_at_half_the_price(server, 
     assert full.dollars == pytest.approx((full.usage.input * 10 + full.usage.output * 20) / 10**6)
 
 
-KINDS = ("error", "status", "missing")
-FAILING = {kind: {"batch_failures": 0.5, "batch_failure_kinds": (kind,)} for kind in KINDS}
-FAILING["expired"] = {"batch_expires": True, "batch_done": 0.5}
+FAILURES = [(kind, "completed") for kind in ("error", "output", "missing")]
 
 
-@pytest.mark.parametrize("kind", FAILING)
-def test_lines_without_an_answer_are_submitted_again_and_the_others_kept(server, path, kind, capsys):
-    server.set(**FAILING[kind])
+@pytest.mark.parametrize(("kind", "status"), [*FAILURES, ("not done", "expired"), ("not done", "cancelled")])
+def test_lines_without_an_answer_are_submitted_again_and_the_others_kept(server, path, kind, status, capsys):
+    server.set(batch_failures=0.5, batch_failure=kind, batch_status=status)
     assert "19 submitted now" in run(server.url, path, VISITS).pending
     assert "submitted now." in run(server.url, path, VISITS).pending
     first, second = ({line["custom_id"] for line in batch} for batch in submitted(server))
@@ -148,7 +143,7 @@ def test_lines_without_an_answer_are_submitted_again_and_the_others_kept(server,
     # One of them by an ordinary call.
     assert f"{len(second) + 1} have no answer and are submitted again" in printed(capsys)
     assert len(stored(path)) == 20 - len(second)
-    server.set(batch_failures=0.0, batch_expires=False)
+    server.set(batch_failures=0.0)
     finish(server.url, path, VISITS)
     assert Counter(times_submitted(server).values()) == {1: 19 - len(second), 2: len(second)}
     assert count_unfinished(path) == 0
@@ -248,14 +243,14 @@ def test_the_budget_bounds_what_is_with_the_server(server, path):
     assert max(times_submitted(server).values()) == 1
 
 
-@pytest.mark.parametrize("lost", [r"batch_\d+: bring the key", r"the answers of batch_\d+"])
-def test_what_the_server_forgot_is_submitted_again_on_request(server, path, lost):
+LOST = {"/batch_000001": "batch_000001: bring the key", "/content": "the answers of batch_000001"}
+
+
+@pytest.mark.parametrize("end", LOST)
+def test_what_the_server_forgot_is_submitted_again_on_request(server, path, end):
     run(server.url, path)
-    if "answers" in lost:
-        server.fault = lambda request: "deny" if request.endswith("/content") else ""
-    else:
-        server.batches.clear()
-    with pytest.raises(ModelError, match=f"does not know {lost}.*--retry-failed$"):
+    server.fault = lambda request: "deny" if request.endswith(end) else ""
+    with pytest.raises(ModelError, match=f"does not know {LOST[end]}.*--retry-failed$"):
         run(server.url, path)
     assert "3 submitted now" in run(server.url, path, retry_failed=True).pending
     server.fault = lambda request: ""
@@ -279,18 +274,9 @@ def test_batches_need_a_server(llm):
         open_language_model(config, Store(), batch=True)
 
 
-def test_a_lost_response_to_the_creation_makes_no_second_batch(server, path):
-    server.fault = breaks(("POST /v1/batches", "lose"))
-    with pytest.raises(ModelError, match="What was submitted is remembered, run the same again"):
-        run(server.url, path)
-    assert len(server.batches) == 1
-    finish(server.url, path)
-    assert len(server.batches) == 1
-
-
 def test_a_file_without_a_batch_is_deleted_so_that_a_late_call_makes_none(server, path):
     for request in ("POST /v1/files", "POST /v1/batches"):
-        server.fault = breaks((request, "deny"))
+        server.fault = once("deny", request)
         with pytest.raises(ModelError, match="if it takes no batches, leave --batch away"):
             run(server.url, path)
     (file,) = server.files
@@ -299,13 +285,14 @@ def test_a_file_without_a_batch_is_deleted_so_that_a_late_call_makes_none(server
 
 
 def test_lost_responses_and_a_download_that_breaks_off_lose_nothing(server, path):
-    faults = ("POST /v1/files", "lose"), ("GET /v1/batches/batch_000001", "half"), ("/content", "half")
-    server.fault = breaks(*faults)
-    run(server.url, path, VISITS)
-    assert len(server.files) == 2, "the file was uploaded twice"
-    with pytest.raises(ModelError, match="run the same again"):
-        run(server.url, path, VISITS)
-    assert len(stored(path)) == 1
+    calls = "POST /v1/files", "POST /v1/batches", "GET /v1/batches"
+    server.fault = once("break", *calls, "/batch_000001", "/content")
+    for _ in ("creation", "download"):
+        with pytest.raises(ModelError, match="What was submitted is remembered, run the same again"):
+            run(server.url, path, VISITS)
+        assert len(server.batches) == 1
+        assert len(stored(path)) == 1
+    assert len(server.files) == 3, "the file was uploaded twice, and has answers"
     finish(server.url, path, VISITS)
     assert len(server.batches) == 1
 

@@ -166,11 +166,11 @@ def test_a_broken_answer_is_repaired_by_a_second_prompt(server, kind):
 
 
 def test_outages_rate_limits_and_lost_connections_are_tried_again(server):
-    server.set(errors=0.2, drop=0.1, rate_limit=12)
+    server.set(errors=0.4)
     annotator = open_annotator(server, in_flight=8)
-    assert all(note.gist for note in annotator.write_notes(visits(20)))
+    assert all(note.gist for note in annotator.write_notes(visits(40)))
     assert not annotator.failures
-    assert server.status[200] == 20
+    assert server.status[200] == 40
     assert {429, 500, 502, 503} <= server.status.keys()
     assert server.requests > server.status.total(), "connections were lost"
 
