@@ -51,9 +51,9 @@ class Behaviour:
     gullible: bool = False  # obey orders that stand in the user's text
     batch_polls: int = 1  # a batch ends when it is looked at for so many times
     batch_failures: float = 0.0  # share of the lines of a batch that fail
-    # Status 500 in the `error` file or the `output` file, `missing` in both, or `not done` in the error file.
+    # With status 500 in the `error` file or the `output` file, `missing` in both, or not done since the
+    # batch is `expired` or `cancelled`.
     batch_failure: str = "missing"
-    batch_status: str = "completed"  # of a batch that has ended
     batch_limit: int = 50_000  # lines that a batch may have
 
 
@@ -88,8 +88,7 @@ def complete(behaviour, body, chance=None):
     fields = requested_fields(body.get("response_format") or {}, prompt)
     order = find_order(prompt.user) if behaviour.gullible else None
     answer = order if order is not None else read(prompt, fields)
-    content = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-    finish = "stop"
+    content, finish = to_text(answer), "stop"
     if chance.happens("broken", behaviour.broken):
         content, finish = break_answer(chance.pick("broken", behaviour.broken_kinds), answer)
     elif behaviour.structured == "ignored" and fields and order is None:
@@ -218,21 +217,20 @@ def find_order(text):
 
 
 def break_answer(kind, answer):
-    """An answer broken in one way, and why it ended; what only breaks JSON empties a plain text."""
-    if kind == "refusal":
-        return None, "stop"
-    if kind == "empty" or (isinstance(answer, str) and kind in ("json", "enum", "keys")):
-        return "", "stop"
-    if isinstance(answer, dict) and kind == "enum":
+    """An answer broken in one way, and why it ended; `enum` and `keys` are for answers with fields."""
+    if kind == "enum":
         answer = dict.fromkeys(answer, 17) | {"price": "rather dear"}
-    if isinstance(answer, dict) and kind == "keys":
+    if kind == "keys":
         answer = dict(list(answer.items())[1:])
-    content = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-    if kind == "json":
-        return content[: -1 - len(content) // 3], "stop"
-    if kind == "length":
-        return content[: len(content) // 2], "length"
-    return (40 * content, "length") if kind == "loop" else (content, "stop")
+    content = to_text(answer)
+    broken = {"refusal": (None, "stop"), "empty": ("", "stop"), "loop": (40 * content, "length")}
+    broken["json"] = content[: -1 - len(content) // 3], "stop"
+    broken["length"] = content[: len(content) // 2], "length"
+    return broken.get(kind, (content, "stop"))
+
+
+def to_text(answer):
+    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
 
 
 def count_tokens(text):

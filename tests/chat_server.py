@@ -90,7 +90,9 @@ class Server:
             rows[place].append({"custom_id": line["custom_id"], **row})
         completed = sum(row["response"]["status_code"] == 200 for row in rows["output"])
         counts = {"total": count, "completed": completed, "failed": count - completed}
-        batch.data |= {"status": self.behaviour.batch_status, "request_counts": counts}
+        is_whole = all(row["response"] for row in rows["error"])
+        status = "completed" if is_whole else self.behaviour.batch_failure
+        batch.data |= {"status": status, "request_counts": counts}
         for place in ("output", "error"):
             random.Random(0).shuffle(rows[place])  # OpenAI's answers come in any order.
             content = b"".join(json.dumps(row).encode() + b"\n" for row in rows[place])
@@ -100,16 +102,15 @@ class Server:
     def _answer_line(self, body):
         """Where the row of a line goes (`missing` for nowhere), and the row."""
         chance = self.chance(hashlib.sha256(json.dumps(body).encode()).hexdigest())
-        failing = {"response": {"status_code": 500, "body": {}}, "error": None}
         if chance.happens("failure", self.behaviour.batch_failures):
-            if self.behaviour.batch_failure == "not done":
+            if self.behaviour.batch_failure in ("expired", "cancelled"):
                 return "error", {"response": None, "error": {"code": "batch_expired"}}
-            return self.behaviour.batch_failure, failing
-        place, status = "output", 200
-        try:
-            reply = complete(self.behaviour, body, chance)
-        except Refusal as refusal:
-            place, status, reply = "error", refusal.status, refusal.body
+            place, status, reply = self.behaviour.batch_failure, 500, {}
+        else:
+            try:
+                place, status, reply = "output", 200, complete(self.behaviour, body, chance)
+            except Refusal as refusal:
+                place, status, reply = "error", refusal.status, refusal.body
         return place, {"response": {"status_code": status, "body": reply}, "error": None}
 
 
@@ -200,9 +201,9 @@ def build_app(server):
         if order["endpoint"] != "/v1/chat/completions" or info["purpose"] != "batch":
             raise Refusal(400, "Invalid 'endpoint' or 'purpose'.", "invalid_value")
         data = {"id": f"batch_{len(server.batches) + 1:06}", "object": "batch", "status": "validating"}
-        data |= order
+        data |= {"created_at": int(time.time()), **order}
         data |= dict.fromkeys(("output_file_id", "error_file_id", "errors"))
-        data |= {"created_at": int(time.time()), "request_counts": {"total": 0, "completed": 0, "failed": 0}}
+        data["request_counts"] = dict.fromkeys(("total", "completed", "failed"), 0)
         # Of a batch: what the API shows, the lines of its file, and how often it was looked at.
         server.batches[data["id"]] = SimpleNamespace(data=data, lines=lines.splitlines(), polls=0)
         return JSONResponse(data)

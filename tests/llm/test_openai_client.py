@@ -45,27 +45,13 @@ def request(text, schema=None):
     return ChatRequest([{"role": "user", "content": text}], schema, 50)
 
 
-def stored_usage(store):
-    rows = store.db.execute("SELECT value FROM results").fetchall()
-    return [Answer.model_validate_json(value).usage.input for (value,) in rows]
-
-
-@pytest.mark.parametrize(
-    ("spec", "endpoint"),
-    [
-        ("openai:gpt-4o-mini", ("openai", "gpt-4o-mini", None)),
-        ("openai:Qwen/Qwen3-8B@http://gpu:8000/v1", ("server", "Qwen/Qwen3-8B", "http://gpu:8000/v1")),
-        ("ollama:llama3.2:3b", ("ollama", "llama3.2:3b", "http://localhost:11434/v1")),
-        ("ollama:phi@http://box:11434/v1", ("ollama", "phi", "http://box:11434/v1")),
-        ("https://box/v1", ("server", "", "https://box/v1")),
-    ],
-)
-def test_a_spec_names_provider_model_and_server(monkeypatch, spec, endpoint):
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    assert Endpoint.parse(spec) == Endpoint(*endpoint)
-    assert Endpoint.parse("transformers:folder") is None
-
-
+SPECS = {
+    "openai:gpt-4o-mini": ("openai", "gpt-4o-mini", None),
+    "openai:Qwen/Qwen3-8B@http://gpu:8000/v1": ("server", "Qwen/Qwen3-8B", "http://gpu:8000/v1"),
+    "ollama:llama3.2:3b": ("ollama", "llama3.2:3b", "http://localhost:11434/v1"),
+    "ollama:phi@http://box:11434/v1": ("ollama", "phi", "http://box:11434/v1"),
+    "https://box/v1": ("server", "", "https://box/v1"),
+}
 WRONG_SPECS = {
     "openai:": "name a model",
     "gpt": "not known; write builtin",
@@ -73,6 +59,13 @@ WRONG_SPECS = {
     "http://me:secret@box/v1": "MMREC_API_KEY",
     "openai:m@https://me:secret@box/v1": "MMREC_API_KEY",
 }
+
+
+def test_a_spec_names_provider_model_and_server(monkeypatch):
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    for spec, endpoint in SPECS.items():
+        assert Endpoint.parse(spec) == Endpoint(*endpoint)
+    assert Endpoint.parse("transformers:folder") is None
 
 
 @pytest.mark.parametrize("spec", WRONG_SPECS)
@@ -117,8 +110,10 @@ def test_raw_answers_are_stored_before_they_are_parsed(server, store):
     assert annotator.write_notes(TEXTS[:2]) == [Note(), Note()]
     assert sum(annotator.failures.values()) == 2
     assert "no usable answer" in next(iter(annotator.failures))
-    assert len(stored_usage(store)) == server.status[200] == 4, "two prompts, and a repair of each"
-    assert min(stored_usage(store)) > 100
+    rows = store.db.execute("SELECT value FROM results")
+    tokens = [Answer.model_validate_json(value).usage.input for (value,) in rows]
+    assert len(tokens) == server.status[200] == 4, "two prompts, and a repair of each"
+    assert min(tokens) > 100
     server.set(broken=0.0)
     assert open_annotator(server, store).write_notes(TEXTS[:2]) == [Note(), Note()]
     assert server.status[200] == 4, "paid answers are not asked for again"

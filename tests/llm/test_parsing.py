@@ -246,34 +246,30 @@ def test_plain_answers_name_prices(tag):
         check_unusable(parse_price, *texts)
 
 
-@pytest.mark.parametrize(
-    ("text", "categories"),
-    [
-        ("'Italian'", ["italian"]),
-        ("Type: 'Thai'", ["thai"]),
-        ("'type': 'Thai'", ["type", "thai"]),
-        ("'Italian', 'Pizza'", ["italian", "pizza"]),
-        ('"Women\'s wear"', ["women's wear"]),
-        ("‘Ramen’ and “Sushi”", ["ramen", "sushi"]),
-        ("Italian, Pizza; Wine bar", ["italian", "pizza", "wine bar"]),
-        ("1. Italian\n2) Pizza\n- Wine bar\n* Café\n• Bar", ["italian", "pizza", "wine bar", "café", "bar"]),
-        ("American/Mexican", ["american/mexican"]),
-        ("American / Mexican | Bar & Grill", ["american", "mexican", "bar & grill"]),
-        ("Category: Thai", ["thai"]),
-        ("The type of restaurant is: Thai", ["thai"]),
-        ("This is an Italian restaurant.", ["italian restaurant"]),
-        ("Italian, italian, ITALIAN", ["italian"]),
-        ("unagi", ["unagi"]),
-        (", ".join(f"kind {number}" for number in range(99)), [f"kind {number}" for number in range(11)]),
-    ],
-)
-def test_plain_answers_list_categories(text, categories):
-    assert parsing.parse_categories(Answer(text=text), 11) == categories
+PLAIN_CATEGORIES = {
+    **{text: [] for text in ("none", "'none'", "Not mentioned in the reviews.", "Unknown")},
+    "'Italian'": ["italian"],
+    "Type: 'Thai'": ["thai"],
+    "'type': 'Thai'": ["type", "thai"],
+    "'Italian', 'Pizza'": ["italian", "pizza"],
+    '"Women\'s wear"': ["women's wear"],
+    "‘Ramen’ and “Sushi”": ["ramen", "sushi"],
+    "Italian, Pizza; Wine bar": ["italian", "pizza", "wine bar"],
+    "1. Italian\n2) Pizza\n- Wine bar\n* Café\n• Bar": ["italian", "pizza", "wine bar", "café", "bar"],
+    "American/Mexican": ["american/mexican"],
+    "American / Mexican | Bar & Grill": ["american", "mexican", "bar & grill"],
+    "Category: Thai": ["thai"],
+    "The type of restaurant is: Thai": ["thai"],
+    "This is an Italian restaurant.": ["italian restaurant"],
+    "Italian, italian, ITALIAN": ["italian"],
+    "unagi": ["unagi"],
+    ", ".join(f"kind {number}" for number in range(99)): [f"kind {number}" for number in range(11)],
+}
 
 
-def test_plain_answers_may_say_that_there_are_no_categories_but_not_ramble():
-    for text in ("none", "'none'", "Not mentioned in the reviews.", "Unknown"):
-        assert parsing.parse_categories(Answer(text=text), 11) == []
+def test_plain_answers_list_categories_or_say_that_there_are_none_and_do_not_ramble():
+    for text, categories in PLAIN_CATEGORIES.items():
+        assert parsing.parse_categories(Answer(text=text), 11) == categories
     check_unusable(PARSERS[3], "", "!!!", "It's hard to put into a few words what this place would be")
 
 

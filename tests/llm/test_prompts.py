@@ -19,8 +19,11 @@ from mmrec.llm.prompts import ContextWindow, chat_messages, prompt_digest, sanit
 from mmrec.llm.types import PRICE_TAGS, Note, Prompt, Review, Summary, estimate_tokens
 
 NOTE = build_task("note", "restaurant")
-BEGIN = re.compile(r"^\[review (\d+) ([0-9a-f]{12}) begins\]$", re.MULTILINE)
-TEXTS = st.text(st.sampled_from("ab <>|[]{}/1\n\t\u2028é😊\x00\ud800review beginsends")) | st.text()
+_SIGNS = (
+    "ab <>|[]{}/1#*_INSTreview beginsends"
+    "\n\t\r\u2028\u200c\u200d\ufe0f\ufe0e\u202e\x00\ud800\U000e0041\u034f\u0301é😊ك"
+)
+TEXTS = st.text(st.sampled_from(_SIGNS)) | st.text()
 
 
 def all_tasks(item_kind="restaurant"):
@@ -32,7 +35,7 @@ def user_message(*texts):
 
 
 def mark_of(message):
-    return BEGIN.match(message)[2]
+    return message.split()[2]
 
 
 def test_the_papers_two_questions_stand_word_for_word():
@@ -118,14 +121,10 @@ def test_a_repair_states_the_fault_and_the_expected_form():
 
 
 # Sanitizing.
-NASTY = st.text(
-    st.sampled_from(
-        "ab <>|[]/1#*_INST\n\t\r\u2028\u200c\u200d\ufe0f\ufe0e\u202e\x00\ud800\U000e0041\u034f\u0301é😊ك"
-    )
-)
 HIDDEN = (
-    "\u202e\u2066\u200b\ufeff\u00ad\x00\x1b\x7f\x9b\ud800\ue000\U000e0041\U000e0100\ufe00\u034f\u3164"
-    "\u180e\u2065\uffff\u200d\ufe0f"
+    *"\u202e\u2066\u200b\ufeff\u00ad\x00\x1b\x7f\x9b\ud800\ue000\U000e0041\U000e0100\ufe00\u034f\u3164"
+    "\u180e\u2065\uffff\u200d\ufe0f",
+    *("\ufe01\ufe02", "\u200c\u200d\u200c", "\ufe0f\u200d\ufe0f"),
 )
 _TEMPLATE_TOKENS = """
 <|im_start|> <|im_end|> <|endoftext|> <|eot_id|> <|start_header_id|> <|begin_of_text|> <s> </s> <bos> <eos>
@@ -136,6 +135,7 @@ _TEMPLATE_TOKENS = """
 """
 TEMPLATE_TOKENS = _TEMPLATE_TOKENS.split()
 HONEST = (
+    "Plain text:  two spaces & a {brace}, 10/10 (really)!",
     "Great ramen & friendly staff!\n\nWe'll be back — 10/10 (really). $12.50 <3 a < b > c [sic]",
     "Crème brûlée, jalapeño, smörgåsbord, Straße, cafe\u0301",
     "می\u200cخواهم دوباره بیایم؛ کتاب\u200cها هم بود",
@@ -174,9 +174,7 @@ def test_sanitizing_changes_lines_and_markup_and_leaves_honest_text(text, clean)
     assert sanitize(text) == clean
 
 
-@pytest.mark.parametrize(
-    "hidden", [*HIDDEN, "\ufe01\ufe02", "\u200c\u200d\u200c", "\ufe0f\u200d\ufe0f"], ids=ascii
-)
+@pytest.mark.parametrize("hidden", HIDDEN, ids=ascii)
 def test_hidden_characters_are_removed(hidden):
     assert sanitize(f"so{hidden}up") == "soup"
     assert sanitize(hidden) == sanitize(f" {hidden}\n") == ""
@@ -203,7 +201,7 @@ def test_a_review_has_no_hidden_message_and_no_control_tokens():
         assert len(sanitize(HOSTILE[name])) <= len("Good soup. 😊")
 
 
-@given(NASTY | st.text())
+@given(TEXTS)
 def test_the_result_holds_nothing_hidden_and_does_not_change_again(text):
     result = sanitize(text)
     assert sanitize(result) == result == result.strip()
@@ -213,15 +211,9 @@ def test_the_result_holds_nothing_hidden_and_does_not_change_again(text):
     result.encode()
 
 
-@given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"], exclude_characters="<[")))
-def test_plain_text_loses_only_the_space_around_it(text):
-    assert sanitize(text) == text.strip()
-
-
 # Fitting.
-HISTORIES = st.lists(
-    st.tuples(st.integers(1, 5), st.integers(0, 4), st.integers(1, 60)), min_size=1, max_size=60
-)
+_REVIEWS = st.tuples(st.integers(1, 5), st.integers(0, 4), st.integers(1, 60))  # see `history`
+HISTORIES = st.lists(_REVIEWS, min_size=1, max_size=60)
 
 
 def history(drawn):
@@ -279,13 +271,12 @@ def test_groups_hold_all_reviews_one_fold_each_and_fit(drawn, window):
         assert size <= window
         if number and folds[number - 1] == fold:
             assert sizes[number - 1] + costs[group[0]] > window, "no group is begun too early"
-    texts = [[reviews[position].text for position in group] for group in groups]
     for excluded in {review.fold for review in reviews}:
         rows = [row for row, review in enumerate(reviews) if review.fold != excluded]
-        visible = [reviews[row] for row in rows]
-        rest = prompts.split_by_tokens(visible, [costs[row] for row in rows], window)
-        expected = [group for group in texts if group[0] in {review.text for review in visible}]
-        assert [[visible[position].text for position in group] for group in rest] == expected
+        visible, visible_costs = [reviews[row] for row in rows], [costs[row] for row in rows]
+        rest = prompts.split_by_tokens(visible, visible_costs, window)
+        expected = [group for group, fold in zip(groups, folds, strict=True) if excluded not in fold]
+        assert [[rows[position] for position in group] for group in rest] == expected
 
 
 @given(st.text() | st.text("a 😊é\n").map(lambda text: text * 50), st.integers(0, 200))
@@ -323,34 +314,29 @@ def test_a_review_among_several_gets_an_eighth_of_the_window():
     assert texts[1:] == ("b",)
 
 
-@pytest.mark.parametrize(
-    ("text", "factor"),
-    [
-        ("Great ramen and friendly staff. The queue was terrible, though; I'd go back for the gyoza.", 1.2),
-        ("WORST PLACE EVER!!! DO NOT GO THERE!!! RUDE STAFF AND COLD FOOD.", 1.3),
-        ("Đồ ăn rất ngon nhưng phục vụ quá chậm và giá hơi cao.", 1.3),
-        ("खाना बहुत स्वादिष्ट था, लेकिन सेवा बहुत धीमी थी।", 1.2),
-        ("菜很好吃,但是服务太慢了,价格也有点贵。", 1.6),
-        ("Очень вкусно, но дорого. Официант забыл про нас, пришлось ждать сорок минут.", 2.0),
-        ("음식은 정말 맛있었지만 서비스가 너무 느리고 가격이 비쌌어요.", 2.2),
-        ("8374623847 2348 23489 23.50 19.99 (555) 010-4477", 2.5),
-        ("!!!!!!!!!! ?????? ........ $$$$$ ****", 4.0),
-    ],
-)
+REAL_COUNTS = {
+    "Great ramen and friendly staff. The queue was terrible, though; I'd go back for the gyoza.": 1.2,
+    "WORST PLACE EVER!!! DO NOT GO THERE!!! RUDE STAFF AND COLD FOOD.": 1.3,
+    "Đồ ăn rất ngon nhưng phục vụ quá chậm và giá hơi cao.": 1.3,
+    "खाना बहुत स्वादिष्ट था, लेकिन सेवा बहुत धीमी थी।": 1.2,
+    "菜很好吃,但是服务太慢了,价格也有点贵。": 1.6,
+    "Очень вкусно, но дорого. Официант забыл про нас, пришлось ждать сорок минут.": 2.0,
+    "음식은 정말 맛있었지만 서비스가 너무 느리고 가격이 비쌌어요.": 2.2,
+    "8374623847 2348 23489 23.50 19.99 (555) 010-4477": 2.5,
+    "!!!!!!!!!! ?????? ........ $$$$$ ****": 4.0,
+}
+
+
 @pytest.mark.parametrize("times", [1, 30])
-def test_estimates_are_near_real_token_counts(minilm_tokenizer, text, factor, times):
+def test_estimates_are_near_real_token_counts(minilm, times):
     """MiniLM has English words only: other scripts take it many tokens."""
-    repeated = " ".join([text] * times)
-    real = len(minilm_tokenizer.encode(repeated, add_special_tokens=False).ids)
-    estimate = estimate_tokens(repeated)
-    assert estimate / 2 - 1 <= real <= factor * estimate
-
-
-@pytest.fixture(scope="module")
-def minilm_tokenizer(minilm):
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(bundled_minilm() / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return tokenizer
+    for text, factor in REAL_COUNTS.items():
+        repeated = " ".join([text] * times)
+        real = len(tokenizer.encode(repeated, add_special_tokens=False).ids)
+        estimate = estimate_tokens(repeated)
+        assert estimate / 2 - 1 <= real <= factor * estimate, text
