@@ -362,10 +362,8 @@ def test_labels_and_prices_are_ranked_by_hand():
     assert 0 < score(["fair price"]) < score(expensive) < score(expensive * 3) < 1
     assert score(expensive + ["none"] * 9) == score(expensive) == -score(["cheap price"])
     labels, ranked = ["North Indian", "Chinese"], ["chinese", "thai", "north indian"]
-    recalls = [
-        quality_of.label_recall(*case) for case in ((ranked, labels), (ranked, labels, 1), ([], labels))
-    ]
-    assert recalls == [1, 0.5, 0]
+    for case, recall in (((ranked, labels), 1), ((ranked, labels, 1), 0.5), (([], labels), 0)):
+        assert quality_of.label_recall(*case) == recall
     assert quality_of.rank_labels([["thai"], ["pizza", "thai"], []]) == ["thai", "pizza"]
     truth = {"a": ["Thai", "Pizza"], "b": ["Thai"], "c": ["Cafe", "thai"], "d": ["Pizza"]}
     assert quality_of.most_frequent_labels(truth, 2) == ["thai", "pizza"]

@@ -20,22 +20,13 @@ from mmrec.experiments.report.charts import draw_charts, style_for
 from mmrec.experiments.report.fit_report import headline, write_report
 from mmrec.experiments.report.html import ResultTable, format_difference, format_metric, write_page
 from mmrec.features.audit import Audit
+from mmrec.pipeline import open_models
 from mmrec.ranker.training import TrainingHistory
 from pages import EVIL, Reader, descriptions, svgs
 from review_tables import interactions
 
 MODELS = ["always like", "user mean", "item mean", "user + item mean", "bias model", "baseline", "mmrec"]
 NAN = float("nan")
-
-
-class FakeEncoder:
-    """Vectors from the letters of a text; quick, and the same every time."""
-
-    description = "letters (fake)"
-
-    def encode(self, texts, what=""):
-        counts = [[text.count(letter) for letter in "aeiourst"] for text in texts]
-        return np.array(counts, dtype=np.float16) / 10
 
 
 def make_reviews(n=400):
@@ -57,35 +48,22 @@ def make_reviews(n=400):
 
 
 @pytest.fixture(scope="module")
-def comparison():
-    provenance = {"model": "builtin", "revision": "7"}
-    models = SimpleNamespace(
-        store=Store(),
-        encoder=FakeEncoder(),
-        annotator=SimpleNamespace(note_provenance=provenance, failure_summary=""),
-        captioner=SimpleNamespace(provenance={"kind": "caption", "model": EVIL, "revision": "1"}),
-        image_encoder=None,
-    )
+def comparison(encoder):
+    """Of a baseline, and of a copy of it as `mmrec`, which had a second, better run."""
     config = Config(training=TrainingConfig(epochs=4, patience=4))
+    captioner = SimpleNamespace(provenance={"kind": "caption", "model": EVIL, "revision": "1"})
+    models = replace(open_models(config, store=Store(None)), encoder=encoder, captioner=captioner)
     result = compare(make_reviews(), config, models, model_names=["baseline"])
     result.remarks.append(f"a remark {EVIL}")
-    return with_mmrec(result)
-
-
-def with_mmrec(comparison):
-    """With a copy of the baseline as `mmrec`, which had a second, better run."""
-    baseline, test = comparison.trained["baseline"], comparison.prepared.split.test
+    baseline, test = result.trained["baseline"], result.prepared.split.test
     noise = np.random.default_rng(1).normal(0, 0.1, len(baseline.probability))
     probability = np.clip(baseline.probability + noise, 0.01, 0.99)
     runs = [*baseline.model.history["ranker"], TrainingHistory([0.7, 0.6, 0.5], [-0.7, -0.1, -0.2])]
     model = replace(baseline.model, history={"ranker": runs})
-    metrics = evaluate(comparison.prepared.label[test], probability[test], (0.5, 0.5))
-    return replace(
-        comparison,
-        metrics=comparison.metrics | {"mmrec": metrics},
-        probability=comparison.probability | {"mmrec": probability},
-        trained=comparison.trained | {"mmrec": replace(baseline, model=model, probability=probability)},
-    )
+    result.metrics["mmrec"] = evaluate(result.prepared.label[test], probability[test], (0.5, 0.5))
+    result.probability["mmrec"] = probability
+    result.trained["mmrec"] = replace(baseline, model=model, probability=probability)
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +94,7 @@ def page_text(tmp_path, monkeypatch):
     return write
 
 
-def test_hostile_text_is_inert_and_every_section_is_there(page):
+def test_hostile_text_is_inert_and_every_section_is_there(page, encoder):
     reader = Reader(page)
     reader.check()
     assert len(page.encode()) < 1_500_000
@@ -135,7 +113,7 @@ def test_hostile_text_is_inert_and_every_section_is_there(page):
     expected = (
         "Reviews read 450", "Reviews kept by the filter 400 (88.9%)", "Rows rejected 12",
         "the first 10 of 12", "reason09", "Photos 0 in reviews, 0 of items", "not an LLM",
-        "letters (fake)", "Seed 0", '"epochs": 4', "✓ held", f"a remark {EVIL}", f"mmrec fit {EVIL}",
+        encoder.description, "Seed 0", '"epochs": 4', "✓ held", f"a remark {EVIL}", f"mmrec fit {EVIL}",
     )  # fmt: skip
     assert [words for words in expected if words not in text] == []
     assert "reason10" not in text

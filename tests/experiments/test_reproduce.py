@@ -114,14 +114,9 @@ def test_remarks_flag_the_leaks_of_paper_and_none_of_honest(city):
 @pytest.fixture
 def trained(monkeypatch):
     """The models that would have been trained; nothing is."""
-    names = []
-
-    def record(prepare, protocol, model, repeats):
-        names.append((protocol, model))
-        return {"runs": []}
-
-    monkeypatch.setattr(experiment, "_train_stack", record)
-    return names
+    train = Mock(return_value={"runs": []})
+    monkeypatch.setattr(experiment, "_train_stack", train)
+    return train
 
 
 @pytest.fixture
@@ -137,14 +132,13 @@ def run_quickly(path, config=None, repeats=1, protocols=("paper",)):
     return experiment.reproduce(checkpoint, repeats, [*protocols])
 
 
-def test_a_stop_costs_only_the_stack_that_was_training(path, trained, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(experiment, "_train_stack", Mock(side_effect=[{"runs": []}, KeyboardInterrupt]))
-        with pytest.raises(KeyboardInterrupt):
-            run_quickly(path)
+def test_a_stop_costs_only_the_stack_that_was_training(path, trained):
+    trained.side_effect = [{"runs": []}, KeyboardInterrupt, {"runs": []}]
+    with pytest.raises(KeyboardInterrupt):
+        run_quickly(path)
     assert list(latest_results(path)) == ["seed 0, 1 repeats, paper, baseline"]
     run_quickly(path)
-    assert trained == [("paper", "proposed")]
+    assert [call.args[2] for call in trained.call_args_list] == ["baseline", "proposed", "proposed"]
 
 
 def test_other_protocols_settings_repeats_or_reviews_are_trained_and_earlier_results_are_kept(
@@ -153,18 +147,18 @@ def test_other_protocols_settings_repeats_or_reviews_are_trained_and_earlier_res
     other, counts = {"training": {"epochs": 7}}, []
     run_quickly(path, protocols=["honest"])
     results = run_quickly(path, protocols=PROTOCOLS)
-    assert trained == [(protocol, model) for protocol in ("honest", "paper") for model in MODELS]
+    assert [call.args[1:3] for call in trained.call_args_list] == [*product(("honest", "paper"), MODELS)]
     assert [list(stacks) for stacks in results.values()] == [list(MODELS)] * 2
     run_quickly(path, other)
-    counts.append(len(trained))
+    counts.append(trained.call_count)
     assert "everything is computed anew" in " ".join(capsys.readouterr().err.split())
     assert run_quickly(path, protocols=PROTOCOLS) == results
-    counts.append(len(trained))
+    counts.append(trained.call_count)
     for row in ("", '{"user": "v", "item": "i", "rating": 2}\n'):
         with path.parent.joinpath("few.jsonl").open("a") as file:
             file.write(row)
         run_quickly(path, other, 2)
-        counts.append(len(trained))
+        counts.append(trained.call_count)
     assert counts == [6, 6, 8, 10]
 
 

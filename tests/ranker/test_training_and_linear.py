@@ -186,14 +186,19 @@ def test_an_epoch_that_diverged_is_never_kept(by_fpr):
     assert not torch.equal(ranker.top[-1].weight[1], start[1])
 
 
-def test_a_correction_stays_only_where_validation_rows_prove_it():
+@pytest.mark.parametrize("proven", [True, False])
+def test_a_correction_and_linear_scores_stay_only_where_validation_rows_prove_them(proven):
     task = toy()
-    contradicted = task.label.copy()
-    contradicted[task.valid_rows] ^= True
-    for label, proven in ((task.label, True), (contradicted, False)):
-        ranker = ranker_of(task, one_run(task), linear=True)
-        StackTrainer(ranker, one_run(task), replace(task, label=label), SINGLE, 0).train("joint")
-        assert bool(ranker.top[-1].weight.any()) == proven
+    task.label[task.valid_rows] ^= not proven
+    runs = [*one_run(task), TrainingRun(1, 0.0, EQUAL)]
+    ranker = ranker_of(task, runs, linear=True)
+    StackTrainer(ranker, runs, task, SINGLE, 0).train("joint")
+    assert ranker.top[-1].weight.flatten(1).any(1).tolist() == [proven] * 2
+    fit_linear(ranker, runs, task, np.zeros(6, dtype=bool))
+    assert ranker.linear.weight.flatten(1).any(1).tolist() == [proven] * 2
+    share = task.label[task.valid_rows].mean()
+    alone = pytest.approx(np.log(share / (1 - share)), abs=1e-5)
+    assert (ranker.linear.bias[1].item() == alone) != proven
 
 
 @pytest.mark.parametrize("reduction", ["staged", "joint"])
@@ -289,18 +294,6 @@ def test_the_linear_model_is_a_calibrated_ridge_regression_with_class_weights():
         curve = LogisticRegression(C=1e6).fit(score[valid], task.label[valid])
         shift = np.log(run.class_weights[1] / run.class_weights[0])
         assert logit == pytest.approx(curve.decision_function(score) + shift, abs=2e-3)
-
-
-def test_scores_that_contradict_validation_rows_are_ignored():
-    task = toy(600)
-    label = task.label.copy()
-    label[task.valid_rows] = ~label[task.valid_rows]
-    runs = [TrainingRun(1, 0.0, (0.5, 0.5))]
-    ranker = ranker_of(task, runs, linear=True)
-    fit_linear(ranker, runs, replace(task, label=label), np.zeros(6, dtype=bool))
-    share = label[task.valid_rows].mean()
-    assert not ranker.linear.weight.any()
-    assert ranker.linear.bias.item() == pytest.approx(np.log(share / (1 - share)), abs=1e-5)
 
 
 def test_rows_are_gathered_from_their_views():

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import shutil
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -251,15 +250,12 @@ def test_a_new_item_is_known_by_one_photo(live, fitted):
 @pytest.fixture
 def corrected(model, tmp_path):
     """A saved model with random weights in the last layer of its DLRM, as if validation had proven it."""
-    folder = tmp_path / "model"
-    shutil.copytree(model, folder)
-    recommender = Recommender.load(folder)
+    recommender = Recommender.load(model)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in recommender.saved.model.ranker.top[-1].parameters():
             parameter.normal_(std=0.3, generator=generator)
-    recommender.save(folder)
-    return folder
+    return recommender.save(tmp_path / "model")
 
 
 def check_lists_of_everyone(recommender):
@@ -325,10 +321,9 @@ def test_a_live_review_changes_features_as_a_fit_does(fitted, online, is_new):
     table = pl.concat([table, pl.DataFrame([row | {"captions": []}], schema=table.schema)])
     dataset = Dataset.from_reviews(replace(fitted.saved.reviews, table=table), fitted.models, fitted.config)
     builder, data = fitted.saved.model.builder.refit(dataset), dataset.data
-    kinds = ("user", data.user, data.users), ("item", data.item, data.items)
-    for live, code, (kind, entity, ids) in zip(
-        (online.features.user, online.features.item), codes, kinds, strict=True
-    ):
+    user = (online.features.user, codes[0], "user", data.user, data.users)
+    item = (online.features.item, codes[1], "item", data.item, data.items)
+    for live, code, kind, entity, ids in (user, item):
         fresh = builder.build(kind, EvidenceViews.all_reviews(entity), dataset)
         view = ids.index(names[kind])
         assert online.ids[kind][code] == names[kind]
