@@ -388,9 +388,10 @@ HOSTS = [
 ]
 PRIVATE = [f"http://{host}/a.jpg" for host in HOSTS]
 FORBIDDEN = [
-    *("file:///etc/passwd", "ftp://h/a.jpg", "data:image/png;base64,xx", "gopher://h:70/_x", "//h:22/"),
-    *("http://user:word@h/a.jpg", "https://user@h/", "http://127.0.0.1\\@h/", "http://[::1/"),
-    *("http://h:22/", "https://h:8443/a.jpg", "http://h:x/", "http://0177.0.0.1/", "http://h:99999999/"),
+    *("file:///etc/passwd", "ftp://h/a.jpg", "data:image/png;base64,xx", "gopher://h:70/_x", "http://h:22/"),
+    *("http://user:word@h/a.jpg", "https://user@photos.example/", "http://127.0.0.1\\@h/", "http://[::1/"),
+    *("//photos.example:22/", "https://h:8443/a.jpg", "http://photos.example:x/", "http://0177.0.0.1/"),
+    "http://h:99999999/",
 ]
 NO_LOCATION = ["//h/a.jpg", "http:///a.jpg", "http:a", "http://h/\n", "http://\ud800/", "http://h/\udcff", ""]
 

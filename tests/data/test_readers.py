@@ -105,41 +105,30 @@ def test_layouts_are_recognised_by_their_columns(tmp_path, row):
     assert reviews.rejects.height == 0
 
 
-def test_a_map_overrides_single_columns(tmp_path):
-    path = write(tmp_path / "r.csv", "who,item,stars,grade", "u,i,1,5")
-    reviews = read_reviews(path, ReadConfig(map={"user": "who", "rating": "grade"}))
-    assert reviews.table.row(0)[1:4] == ("u", "i", 5.0)
-
-
-LONG = GOOD | {"text": "x" * 200_000}
-
-
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
+def test_bad_rows_are_refused_with_their_lines_and_cost_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmrec.data.files._MAX_LINE", 150_000)
+    cases = [
         ("{broken", "broken JSON: Expecting property name enclosed in double quotes at position 1"),
         ("[1, 2]", "not an object: list"),
         ("\x1b[31m\u202e" + "x" * 500, "broken JSON: Expecting value at position 0"),
         ('{"rating": 1' + "0" * 5000 + "}", "broken JSON: a number has too many digits"),
         ('{"a": ' + "[" * 100_000, "broken JSON: nested too deeply"),
         (b'{"user": "\xff"}', "not UTF-8: byte 0xff at position 10"),
-        (LONG, "line is longer than 150000 bytes"),
+        (GOOD | {"text": "x" * 200_000}, "line is longer than 150000 bytes"),
         ({"user": "u", "item": "i"}, "rating is missing"),
         (GOOD | {"rating": float("nan")}, "rating is missing"),
         (GOOD | {"rating": "x"}, "rating should be a valid number, unable to parse string as a number: x"),
         (GOOD | {"time": "2023-02-30"}, "time should be a possible date: 2023-02-30"),
         (GOOD, "exact duplicate of an earlier row: line 1"),
-    ],
-)
-def test_a_bad_row_is_refused_with_its_line_and_costs_nothing_else(tmp_path, monkeypatch, line, reason):
-    monkeypatch.setattr("mmrec.data.files._MAX_LINE", 150_000)
-    path = write(tmp_path / "r.jsonl", GOOD, "", line, GOOD | {"user": "v"})
+    ]
+    path = write(tmp_path / "r.jsonl", GOOD, "", *[line for line, _ in cases], GOOD | {"user": "v"})
     reviews = read_reviews(path, ANY)
     assert reviews.table["user"].to_list() == ["u", "v"]
-    *place, shown = reviews.rejects.row(0)
-    assert (reviews.rejects.height, place) == (1, [str(path), 3, reason])
-    if isinstance(line, str):
-        assert shown == escape_text(line, 200)
+    for number, (line, reason) in enumerate(cases):
+        *place, shown = reviews.rejects.row(number)
+        assert place == [str(path), 3 + number, reason]
+        assert not isinstance(line, str) or shown == escape_text(line, 200)
+    assert reviews.rejects.height == len(cases)
 
 
 def test_odd_but_usable_values_are_read(tmp_path):
@@ -150,21 +139,16 @@ def test_odd_but_usable_values_are_read(tmp_path):
 
 
 def test_lines_of_a_csv_are_where_records_start(tmp_path):
-    path = write(
-        tmp_path / "r.csv",
+    lines = [
         "user,item,rating,text",
         'u1,i,5,"two\nlines, and ""quotes"""',
         "u2,i,9,bad rating",
         "",
         "u3,i,5",
-        'u4,i,5,"closed" badly',
-        b"u5,i,5,caf\xe9",
-        "u6,i,5,fine",
-        'u7,i,5,"never closed',
-        'u8,i,5," a comma, in quotes"',
-        "u9,i,5,fine",
-    )
-    reviews = read_reviews(path, ANY)
+    ]
+    lines += ['u4,i,5,"closed" badly', b"u5,i,5,caf\xe9", "u6,i,5,fine", 'u7,i,5,"never closed']
+    lines += ['u8,i,5," a comma, in quotes"', "u9,i,5,fine"]
+    reviews = read_reviews(write(tmp_path / "r.csv", *lines), ANY)
     assert reviews.table["user"].to_list() == ["u1", "u6", "u8", "u9"]
     assert reviews.table["text"][0] == 'two\nlines, and "quotes"'
     assert reasons(reviews) == [
@@ -253,18 +237,17 @@ def test_items_come_with_name_and_photos_and_nothing_else(tmp_path):
         read_reviews(path, ReadConfig(items=items))
 
 
-def test_items_without_an_id_column_are_an_error(tmp_path):
+def test_a_map_overrides_single_columns_and_items_without_an_id_column_are_an_error(tmp_path):
     items = write(tmp_path / "items.jsonl", {"place": "i", "name": "n"})
-    path = write(tmp_path / "r.jsonl", {"user": "u", "place": "i", "rating": 3})
+    path = write(tmp_path / "r.jsonl", {"user": "u", "place": "i", "rating": 3, "grade": 5})
     with pytest.raises(DataError, match=r"no column for item among: place, name.*--map item=COLUMN"):
         read_reviews(write(tmp_path / "s.jsonl", GOOD), ReadConfig(items=items))
-    mapped = read_reviews(path, ReadConfig(items=items, map={"item": "place"}))
+    mapped = read_reviews(path, ReadConfig(items=items, map={"item": "place", "rating": "grade"}))
+    assert mapped.table.row(0)[1:4] == ("u", "i", 5.0)
     assert mapped.items["name"].to_list() == ["n"]
 
 
 def test_unusable_files_are_errors_that_name_the_file(tmp_path):
-    cut = written(tmp_path, ".jsonl.gz")
-    cut.write_bytes(cut.read_bytes()[:-20])
     cases = {
         "absent.csv": (None, "no such file"),
         ".": (None, "not a file"),
@@ -279,7 +262,7 @@ def test_unusable_files_are_errors_that_name_the_file(tmp_path):
         "deep.json": (b"[" * 100_000, "nested too deeply"),
         "reviews.xlsx": (b"PK", "must end in .jsonl"),
         "reviews.parquet.gz": (b"PAR1", "must end in .jsonl"),
-        "reviews.jsonl.gz": (None, "cut off or damaged"),
+        "half.jsonl.gz": (gzip.compress(b"{}" * 99)[:-9], "cut off or damaged"),
         "one.jsonl": (b"{broken}", "1 of 1 rows were refused"),
         "twice.csv": (b"user,item,rating,rating\nu,i,4,5\n", "line 1: the header names a column twice"),
         "latin.csv": (b"us\xe9r,item\nu,i\n", "line 1: the header cannot be read .not UTF-8"),
@@ -296,9 +279,8 @@ def test_unusable_files_are_errors_that_name_the_file(tmp_path):
 SHOWN = ReadConfig(captions_column="shown", max_text=20, max_reject_share=0.9)
 
 
-@pytest.mark.parametrize(
-    ("cell", "captions"),
-    [
+def test_captions_of_a_cell_are_a_text_or_a_list(tmp_path):
+    cases = [
         *[(nothing, []) for nothing in ("", None, [], float("nan"))],
         ("a red car", ["a red car"]),
         ("  a red\r\n\tcar \x00\x1b", ["a red car"]),
@@ -309,17 +291,13 @@ SHOWN = ReadConfig(captions_column="shown", max_text=20, max_reject_share=0.9)
         ("[" * 100_000, ["[" * 20]),
         (7, ["7"]),
         ("x" * 50, ["x" * 20]),
-        *[(value, type(value).__name__) for value in ({"url": "x"}, [["nested"]])],
-        (True, "True"),
-    ],
-)
-def test_captions_of_a_cell_are_a_text_or_a_list(tmp_path, cell, captions):
-    path = write(tmp_path / "r.jsonl", GOOD | {"shown": cell}, GOOD | {"user": "v", "shown": ["fine"]})
-    reviews = read_reviews(path, SHOWN)
-    if isinstance(captions, str):  # the row is refused
-        assert reasons(reviews) == [(1, f"captions should be a valid string: {captions}")]
-    else:
-        assert reviews.table["captions"].to_list() == [captions, ["fine"]]
+    ]
+    cells = [*[cell for cell, _ in cases], {"url": "x"}, [["nested"]], True]
+    rows = [GOOD | {"user": f"u{number}", "shown": cell} for number, cell in enumerate(cells)]
+    reviews = read_reviews(write(tmp_path / "r.jsonl", *rows), SHOWN)
+    assert reviews.table["captions"].to_list() == [captions for _, captions in cases]
+    refused = [f"captions should be a valid string: {shown}" for shown in ("dict", "list", "True")]
+    assert reasons(reviews) == [*enumerate(refused, start=len(cases) + 1)]
 
 
 def test_captions_of_either_file_are_read_only_with_the_setting(tmp_path):
