@@ -26,7 +26,7 @@ PRICES = {"cheap price": {"cheap", "affordable"}, "overpriced": {"overpriced", "
 PRICES["fair price"] = {"fair", "price"}
 _LIKED = "amazing best delicious excellent friendly good great loved lovely nice tasty"
 _DISLIKED = "awful bad bland cold dirty disappointing horrible rude slow terrible"
-LIKED, DISLIKED = set(_LIKED.split()), set(_DISLIKED.split())
+OPINIONS = {"likes": set(_LIKED.split()), "dislikes": set(_DISLIKED.split())}
 ORDER = re.compile(
     r"^\s*system:\s*answer\s+(.+)|ignore (?:all |the )+(?:above|previous)\b.*?\banswer:?\s+(.+)", re.I | re.M
 )
@@ -182,17 +182,16 @@ def read_field(name, text):
         return next((tag for tag, cues in PRICES.items() if words & cues), "none")
     if name == "categories":
         return topics(text)
-    if name in ("likes", "dislikes"):
-        cues = LIKED if name == "likes" else DISLIKED
+    if name in OPINIONS:
         sentences = re.split(r"(?<=[.!?])\s+|\n+", text)
-        return [part.strip() for part in sentences if set(re.findall(r"\w+", part.lower())) & cues]
+        return [part.strip() for part in sentences if set(re.findall(r"\w+", part.lower())) & OPINIONS[name]]
     return " ".join(text.split()[:12])
 
 
 def topics(text):
     """Up to three frequent words of a text that are long and are no opinion."""
     words = Counter(re.findall(r"[^\W\d_]{4,}", text.lower())).most_common(20)
-    return [word for word, _ in words if word not in LIKED | DISLIKED][:3] or ["thing"]
+    return [word for word, _ in words if word not in set.union(*OPINIONS.values())][:3] or ["thing"]
 
 
 def caption(image):

@@ -80,12 +80,7 @@ def times_submitted(server):
 def once(fault, *ends):
     """A fault of the first request that ends in each of some ways."""
     left = dict.fromkeys(ends, fault)
-
-    def find(request):
-        end = next(filter(request.endswith, left), None)
-        return left.pop(end, "")
-
-    return find
+    return lambda request: left.pop(next(filter(request.endswith, left), None), "")
 
 
 def printed(capsys):

@@ -19,8 +19,6 @@ GOOD = {"gist": "Good soup.", "likes": ["the soup"], "dislikes": [], "price": "f
 GOOD["categories"] = ["ramen"]
 NOTE = Note(**GOOD)
 JSON = json.dumps(GOOD)
-
-
 PARSERS = (
     *(partial(parse_annotation, result_type=Note, max_categories=5), parse_text, parse_price),
     partial(parsing.parse_categories, max_categories=11),
@@ -37,7 +35,7 @@ def note(text, finish="stop"):
 
 def check_unusable(parse, *texts, reason=""):
     for text in texts:
-        with pytest.raises(UnusableAnswer, match=re.escape(reason)) as error:
+        with pytest.raises(UnusableAnswer, match=re.escape(reason) or None) as error:
             parse(Answer(text=text))
         assert len(str(error.value)) < 120
 
