@@ -145,10 +145,10 @@ def prepare_data(reviews: Reviews, config: Config, models: Models) -> PreparedDa
     label = dataset.data.rating >= config.like_rating
     for name, rows in (("train", split.train), ("valid", split.valid), ("test", split.test)):
         if label[rows].all() or not label[rows].any():
-            kind = "likes" if label[rows].any() else "dislikes"
+            kind = "likes (rating >=" if label[rows].any() else "dislikes (rating <"
             raise DataError(
                 f"{reviews.source}: the {len(rows)} {name} reviews are all {kind} "
-                f"(rating >= {config.like_rating:g}); there is nothing to tell apart. "
+                f"{config.like_rating:g}); there is nothing to tell apart. "
                 "Bring more reviews, or check the ratings and --like-rating"
             )
     return PreparedData(reviews, dataset, split, evidence, label, config)

@@ -116,11 +116,11 @@ def test_recommend_applies_its_filters_and_writes_the_lists_of_everyone(city):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--user ann --price cheapo", "price.0 Input should be 'cheap price', 'fair price'"),
+        ("--user ann --price cheapo", "--price cheapo: Input should be 'cheap price', 'fair price'"),
         ("--user ann --category nope", "no item has it; categories are"),
-        ("--user ann --n 0", "n Input should be greater than or equal to 1"),
-        ("--user ann --max-fpr 2", "max_fpr Input should be less than or equal to 1"),
-        ("--user ann --diversity -1", "diversity Input should be greater than or equal to 0"),
+        ("--user ann --n 0", "--n 0: Input should be greater than or equal to 1"),
+        ("--user ann --max-fpr 2", "--max-fpr 2: Input should be less than or equal to 1"),
+        ("--user ann --diversity -1", "--diversity -1: Input should be greater than or equal to 0"),
         ("--everyone all.parquet --why", "--everyone goes with"),
         ("--everyone no/folder/x.parquet", "there is no such folder"),
     ],
@@ -138,7 +138,9 @@ def test_evaluate_measures_new_reviews_and_leaves_out_seen_ones(city):
     new = [row | {"user_id": f"new {number}"} for number, row in enumerate(rows)]
     (city.folder / "new.jsonl").write_text("\n".join(map(json.dumps, rows[:10] + new)))
     run = city.run("evaluate", "model", "new.jsonl", "--json")
-    assert json.loads(run.stdout)["scores"]["mmrec"]["rows"] == 60
+    scores = json.loads(run.stdout)["scores"]
+    assert scores["mmrec"]["rows"] == 60
+    assert scores["always like"]["fpr"] == 1
     assert "10 reviews that the model has seen were left out" in run.stderr
     seen = command("evaluate", "model", city.data, cwd=city.folder)
     assert seen.returncode == 2
@@ -176,7 +178,8 @@ def test_help_lists_commands_and_settings_and_imports_no_command(tmp_path):
         ("fit tiny.jsonl --map=rating=stars", "stars"),
         ("recommend no-model --user x", "no model.json here"),
         ("evaluate no-model", "no model.json here"),
-        ("fit tiny.jsonl --test-share 3", "less than 1"),
+        ("fit tiny.jsonl --test-share 3", "--test-share 3: Input should be less than 1"),
+        ("fit tiny.jsonl --out bad.jsonl", "--out bad.jsonl: File exists; name another folder"),
         ("sweep tiny.jsonl --over llm", "--over llm needs --values"),
         ("ablate tiny.jsonl --seeds 0", 'Invalid value "0" for --seeds'),
     ],

@@ -13,6 +13,7 @@ from serving import command, serving
     [
         ("--keys /nowhere", "cannot be read"),
         ("--database nonsense", "sqlite:///FILE"),
+        ("--database postgresql://127.0.0.1:xx/x", "sqlite:///FILE"),
         ("", "the store {folder} cannot be used"),
     ],
 )

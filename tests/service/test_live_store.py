@@ -22,6 +22,11 @@ def test_a_database_that_cannot_be_used_is_reported_without_the_review(tmp_path)
     with pytest.raises(ConfigError, match="sqlite:///FILE"):
         LiveStore("nonsense")
     store = LiveStore(f"sqlite:///{tmp_path / 'live.sqlite'}")
+    store.add(review("spam"))
+    with sqlite3.connect(tmp_path / "live.sqlite") as database:
+        database.execute("DELETE FROM live_reviews")
+    store.add(review("good"))
+    assert [entry.number for entry in store.since(StoredReview, 1)] == [2]  # readers know 1 already
     with sqlite3.connect(tmp_path / "live.sqlite") as database:
         database.execute("DROP TABLE live_reviews")
     with pytest.raises(StoreError) as error:

@@ -29,8 +29,11 @@ def test_the_api_wants_one_of_the_keys(model, tmp_path, caplog):
 def test_every_client_has_a_rate_limit_of_its_own(model, tmp_path):
     (tmp_path / "keys").write_text("first\nsecond")
     with service_in_process(model, keys=tmp_path / "keys", per_minute=30) as service:
-        first, second = ({"Authorization": f"Bearer {key}"} for key in ("first", "second"))
-        statuses = [service.client.get("/v1/users/u", headers=first).status_code for _ in range(40)]
+        # More spaces before a key do not make another client.
+        keys = [f"Bearer{' ' * (1 + number % 4)}first" for number in range(40)]
+        headers = [{"Authorization": key} for key in keys]
+        statuses = [service.client.get("/v1/users/u", headers=sent).status_code for sent in headers]
+        second = {"Authorization": "Bearer second"}
         assert statuses[0] == 200
         assert statuses[-1] == 429
         assert service.client.get("/v1/users/u", headers=second).status_code == 200

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-from cyclopts import App
+from cyclopts import App, CycloptsError, CycloptsPanel
 from rich.console import Console
 from rich.markup import escape
 
 import mmrec
 from mmrec.errors import MmrecError
 
+
+def _describe_error(error: CycloptsError) -> Any:
+    """Say which flag is wrong and why, without the names of the classes that hold the settings."""
+    # A pydantic.ValidationError, where a setting is wrong; pydantic is slow to import.
+    find_issues = getattr(error.__cause__, "errors", None)
+    if find_issues is None:
+        return CycloptsPanel(error)
+    lines = []
+    for issue in find_issues(include_url=False):
+        line = issue["msg"].removeprefix("Value error, ")
+        if names := [name for name in issue["loc"] if isinstance(name, str)]:
+            line = f"--{names[-1].replace('_', '-')} {issue['input']}: {line}"
+        lines.append(line)
+    return CycloptsPanel("\n".join(lines))
+
+
 app = App(
     name="mmrec",
     help="Recommendations that people can trust, from reviews and photos.",
     version=mmrec.__version__,
+    error_formatter=_describe_error,
     suppress_keyboard_interrupt=False,
 )
 # Commands are imported when they run; their help stands here, so that `mmrec --help` imports none.

@@ -150,10 +150,12 @@ def evaluate(
             need = "metrics need both likes and dislikes among them"
             raise DataError(f"{data}: {len(label):,} reviews are new to the model; {need}")
         probability = recommender.predict(fresh["user"].to_list(), fresh["item"].to_list())
-        # The baseline knows the share of likes among the model's reviews alone.
-        always = np.full(len(label), (seen["rating"] >= like_rating).mean())
+        # The baseline knows the share of likes among the model's reviews alone; where it is below
+        # the threshold of the weights, the threshold itself, so that every review is a like.
         weights = recommender.saved.model.class_weights
-        metrics = {"always like": measure(label, always, weights)}
+        share = float((seen["rating"] >= like_rating).to_numpy().mean())
+        always = max(share, weights[0] / sum(weights))
+        metrics = {"always like": measure(label, np.full(len(label), always), weights)}
         metrics[name] = measure(label, probability, weights)
         title = f"{data}: {fresh.height:,} reviews that the model has not seen"
     remarks = recommender.config.warnings()

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from mmrec.config import Config, PaperConfig, ServeConfig
 from mmrec.console import console, escape_text
+from mmrec.errors import ConfigError
 
 if TYPE_CHECKING:
     from mmrec.data import Reviews
@@ -52,11 +53,15 @@ def load_reviews(data: Path, config: Config, folder: Path | None = None) -> Revi
     from mmrec.data import read_reviews
 
     reviews = read_reviews(data, config.read)
+    if folder is not None:  # before hours of work, not after them
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--out {folder}: {error.strerror}; name another folder") from error
     if count := reviews.rejects.height:
         first = reviews.rejects.row(0, named=True)
         where = f"line {first['line']}: {first['reason']}, and so on; `mmrec fit` lists all"
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
             reviews.rejects.write_ndjson(folder / "rejects.jsonl")
             where = f"see {folder / 'rejects.jsonl'}"
         # Without markup: reasons quote cells of the file.

@@ -57,7 +57,6 @@ def create_worker_app() -> object:
 
     # Each thread that handles requests would start OpenMP threads of its own, which wait busily.
     torch.set_num_threads(1)
-
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = ServeConfig.model_validate_json(os.environ["MMREC_SERVE_CONFIG"])
     return create_app(Path(os.environ["MMREC_SERVED_MODEL"]), config)

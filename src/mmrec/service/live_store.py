@@ -18,6 +18,8 @@ from mmrec.errors import ConfigError, StoreError
 class Entry(DeclarativeBase):
     """What was added while a model was served; numbered in the order of arrival."""
 
+    __table_args__ = ({"sqlite_autoincrement": True},)  # no number is used again after a deletion
+
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     note: Mapped[str] = mapped_column(Text)  # a `Note` as JSON
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True))
@@ -61,7 +63,7 @@ class LiveStore:
             url = url.replace("postgresql://", "postgresql+psycopg://", 1)
         try:
             self._engine = sqlalchemy.create_engine(url, pool_pre_ping=True)
-        except (ArgumentError, ImportError) as error:
+        except (ArgumentError, ImportError, ValueError) as error:
             formats = "sqlite:///FILE or, with mmrec[postgres], postgresql://USER@HOST/NAME"
             raise ConfigError(f"--database: {error}; the URL must be {formats}") from error
         if self._engine.dialect.name == "sqlite":

@@ -88,9 +88,9 @@ class RequestGuard:
             await response(scope, receive, send_with_headers)
 
     def _check_key(self, authorization: str) -> str:
-        scheme, _, key = authorization.partition(" ")
+        scheme, _, key = map(str.strip, authorization.partition(" "))
         # Compare with every key in constant time, so that the time taken reveals nothing.
-        matches = sum(hmac.compare_digest(key.strip().encode(), allowed) for allowed in self._keys)
+        matches = sum(hmac.compare_digest(key.encode(), allowed) for allowed in self._keys)
         if scheme.lower() != "bearer" or not matches:
             message = "an API key is required: Authorization: Bearer KEY"
             raise HTTPException(401, message, {"WWW-Authenticate": "Bearer"})

@@ -25,10 +25,7 @@ PhotoBlocks = Iterator[list[tuple[int, Image.Image]]]
 
 
 class Captioner(Protocol):
-    """Describes photos without a question (paper, section 3.2).
-
-    Photos are RGB, upright, and have at most 1,024 pixels a side.
-    """
+    """Describes RGB photos, upright, of up to 1,024 pixels a side, without a question (paper, 3.2)."""
 
     chunk_size: int  # photos in a block, whose captions are stored together
     status: Callable[[], str] = str  # what was used up so far, for `console.track`
