@@ -227,8 +227,9 @@ def ablation_tables(results: Sequence[SeedResult]) -> list[ResultTable]:
     for metric, title in _METRICS.items():
         rows = []
         for name, mean, gap in metric_rows(results, metric):
-            rows.append([name, _format_mean(mean), gap.as_text(4), f"{gap.p_value:.3f}"])
-        header = ["inputs", title, "less that of everything", "p"]
+            p_value = f"{gap.p_value:.3f}" if len(results) > 1 else "-"
+            rows.append([name, _format_mean(mean), gap.as_text(4), p_value])
+        header = ["inputs", title, "difference to everything", "p"]
         tables.append(ResultTable(f"What inputs add to {title}", header, rows, notes=notes))
     if shares := shapley_values(results):
         note = "exact Shapley values; they add up to the ROC-AUC of everything less .5"
