@@ -8,7 +8,6 @@ from contextlib import closing
 
 import pytest
 
-from chat_server import Behaviour, serve
 from mmrec.cache.store import Store
 from mmrec.data.synthetic.city import write_sample_city
 from serving import MMREC, command
@@ -17,10 +16,9 @@ pytestmark = pytest.mark.usefixtures("minilm")
 
 
 @pytest.fixture(scope="module")
-def server():
-    pytest.importorskip("openai")
-    with serve(Behaviour(latency=0.01)) as running:
-        yield running
+def server(shared_server):
+    shared_server.set(latency=0.01)
+    return shared_server
 
 
 @pytest.fixture(scope="module")
@@ -57,25 +55,19 @@ def folder(request, server, city, tmp_path_factory):
     return folder
 
 
-def test_fit_uses_the_planned_annotations_and_the_model_answers_without_a_server(server, city, folder):
-    before = server.requests
-    user = json.loads(city.read_text().splitlines()[0])["user_id"]
-    for words in (("--user", user, "--why"), ("--likes", "noodles, quiet")):
-        assert run_json("recommend", "model", *words, cwd=folder)["recommendations"]
-    assert server.requests == before
+def test_a_model_quotes_reviews_word_for_word_and_calls_the_server_for_sentences_alone(server, city, folder):
+    def recommend(*words):
+        result = run_json("recommend", "model", *words, cwd=folder)
+        return [item.get("why") for item in result["recommendations"]]
 
-
-@pytest.mark.parametrize("folder", ["notes"], indirect=True)
-def test_a_reason_quotes_reviews_word_for_word_also_with_a_language_model(city, folder):
-    rows = [json.loads(line) for line in city.read_text().splitlines()]
+    before, rows = server.requests, [json.loads(line) for line in city.read_text().splitlines()]
     user, reviews = rows[0]["user_id"], " ".join(row["review_text"] for row in rows)
-    lists = run_json("recommend", "model", "--user", user, "--why", cwd=folder)["recommendations"]
-    quotes = [quote["text"] for item in lists for quote in item["why"]["quotes"]]
+    quotes = [quote["text"] for why in recommend("--user", user, "--why") for quote in why["quotes"]]
     assert quotes
     assert all(quote in reviews for quote in quotes)
-    words = ("--user", user, "--n", "3", "--sentences")
-    lists = run_json("recommend", "model", *words, cwd=folder)["recommendations"]
-    assert any(item["why"]["sentence"] for item in lists)
+    assert recommend("--likes", "noodles, quiet")
+    assert server.requests == before
+    assert any(why["sentence"] for why in recommend("--user", user, "--n", "3", "--sentences"))
 
 
 def test_the_budget_ends_a_run_with_a_message_and_status_2(server, city, tmp_path):

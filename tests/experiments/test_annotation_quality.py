@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mmrec.cache.store import Store
 from mmrec.cli.annotate import print_quality
 from mmrec.cli.options import stdout
 from mmrec.config import AnnotationConfig, Config
@@ -20,8 +21,6 @@ from mmrec.experiments.annotate import AnnotatedText, AnnotationRun, annotated_t
 from mmrec.experiments.annotation_measures import Estimate, match_rates, mean_estimate
 from mmrec.experiments.annotation_quality import measure_annotation_quality
 from mmrec.features.dataset import Dataset
-from mmrec.llm.annotator import Annotator
-from mmrec.llm.extractive import ExtractiveModel
 from mmrec.llm.types import Note, Summary
 from mmrec.pipeline import open_models
 
@@ -44,11 +43,8 @@ ITEMS = list(PLACES)
 
 
 @pytest.fixture(scope="module")
-def models(encoder, tmp_path_factory):
-    opened = open_models(Config(store=tmp_path_factory.mktemp("quality") / "store.sqlite"))
-    model = ExtractiveModel(encoder, "restaurant")
-    annotator = Annotator(model, opened.store, Config())
-    return replace(opened, encoder=encoder, annotator=annotator, quote_annotator=annotator)
+def models(minilm):
+    return open_models(Config(), store=Store(None))
 
 
 @pytest.fixture(scope="module")
