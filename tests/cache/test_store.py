@@ -5,10 +5,12 @@ import os
 import sqlite3
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -70,19 +72,13 @@ def test_results_before_an_error_are_kept_even_of_an_unfinished_block(store, err
         assert len(list(chain.from_iterable(compute(reopened, [*"abcd"])[1]))) == 4 - written
 
 
-def test_final_failures_are_not_tried_again_and_passing_ones_are(store):
-    final, passing, worse = Failure("unreadable"), Failure("busy", final=False), Failure("worse")
-    names = ["good", "bad", "late"]
-    assert compute(store, names, {"bad": final, "late": passing})[0] == [b"GOOD", final, passing]
-    assert list(store.missing(WORD, names).values()) == [2]
-    assert compute(store, names) == ([b"GOOD", final, b"LATE"], [["late"]])
+def test_a_run_with_retry_tries_a_final_failure_once(store):
+    final, worse = Failure("unreadable"), Failure("worse")
+    assert compute(store, ["good", "bad"], {"bad": final})[0] == [b"GOOD", final]
     with closing(Store(store.path, retry=True)) as retrying:
-        assert list(retrying.missing(WORD, names).values()) == [1]
-        assert compute(retrying, names, {"bad": worse})[0] == [b"GOOD", worse, b"LATE"]
-        assert retrying.missing(WORD, names) == {}, "a run retries a failure once"
-    with closing(Store(store.path, retry=True)) as retrying:
-        assert compute(retrying, names)[0] == [b"GOOD", b"BAD", b"LATE"]
-    assert stored_failures(store) == {}
+        assert list(retrying.missing(WORD, ["good", "bad"]).values()) == [1]
+        assert compute(retrying, ["good", "bad"], {"bad": worse})[0] == [b"GOOD", worse]
+        assert retrying.missing(WORD, ["good", "bad"]) == {}
 
 
 def is_missing(result, retry):
@@ -114,13 +110,6 @@ def test_any_interleaving_keeps_first_values_and_final_failures(data):
                         expected[name] = new[name]
                 stored = dict(store.select("SELECT key, value FROM results")) | stored_failures(store)
                 assert stored == dict(zip(result_keys(WORD, expected), expected.values(), strict=True))
-
-
-def test_more_keys_than_a_query_can_name_are_found(store):
-    names = [str(number) for number in range(1234)]
-    values = [name.encode() for name in names]
-    store.put(WORD, zip(result_keys(WORD, names), values, strict=True))
-    assert compute(store, names) == (values, [])
 
 
 def test_keys_depend_on_provenance_and_text_but_not_on_the_order_of_a_provenance():
@@ -168,6 +157,7 @@ def test_damage_inside_the_file_is_an_error_that_names_it(tmp_path):
     names = [str(number) for number in range(3000)]
     with closing(Store(path)) as store:
         store.put(WORD, [(key, b"x" * 100) for key in result_keys(WORD, names)])
+        assert store.missing(WORD, names) == {}, "a query cannot name so many keys"
     content = bytearray(path.read_bytes())
     content[8192:200_000] = b"\xff" * (200_000 - 8192)
     path.write_bytes(content)
@@ -225,34 +215,26 @@ def test_a_store_that_becomes_read_only_is_an_error_that_frees_its_lock(store):
         assert compute(reopened, [*"abcd"])[0] == [b"x", b"x", b"C", b"D"]
 
 
-def test_no_call_is_under_way_when_the_lock_is_free_though_the_bar_failed(tmp_path, monkeypatch):
-    events = []
+def test_no_call_is_under_way_when_the_lock_is_free_though_the_bar_failed(store, monkeypatch):
+    was_locked = []
+
+    def try_lock():
+        with closing(Store(store.path)) as other, other.lock("word", max_wait=0) as is_held:
+            was_locked.append(not is_held)
 
     @contextmanager
     def failing_bar(*_):
-        def advance(done, failed):
-            if done:
-                raise MemoryError
-
-        yield advance
-
-    @contextmanager
-    def lock(*_):
-        try:
-            yield True
-        finally:
-            events.append("lock is free")
+        yield Mock(side_effect=[None, MemoryError])  # it shows stored results before the first answer
 
     def answers(blocks):
         try:
             for block in blocks:
                 yield block[0], b"answer"
-        finally:
-            events.append("calls have ended")
+        finally:  # here calls that are under way end; a lock excludes other threads
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(try_lock).result()
 
     monkeypatch.setattr("mmrec.cache.store.track", failing_bar)
-    with closing(Store(tmp_path / "store")) as store:
-        monkeypatch.setattr(store, "lock", lock)
-        with pytest.raises(MemoryError) as error:
-            store.get_or_compute(WORD, ["a", "b", "c"], answers, title="test", chunk=1)
-        assert events == ["calls have ended", "lock is free"], error
+    with pytest.raises(MemoryError) as error:
+        store.get_or_compute(WORD, [*"abc"], answers, title="test", chunk=1)
+    assert was_locked == [True], error

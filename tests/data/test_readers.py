@@ -139,14 +139,8 @@ def test_odd_but_usable_values_are_read(tmp_path):
 
 
 def test_lines_of_a_csv_are_where_records_start(tmp_path):
-    lines = [
-        "user,item,rating,text",
-        'u1,i,5,"two\nlines, and ""quotes"""',
-        "u2,i,9,bad rating",
-        "",
-        "u3,i,5",
-    ]
-    lines += ['u4,i,5,"closed" badly', b"u5,i,5,caf\xe9", "u6,i,5,fine", 'u7,i,5,"never closed']
+    lines = ["user,item,rating,text", 'u1,i,5,"two\nlines, and ""quotes"""', "u2,i,9,bad rating", ""]
+    lines += ["u3,i,5", 'u4,i,5,"closed" badly', b"u5,i,5,caf\xe9", "u6,i,5,fine", 'u7,i,5,"never closed']
     lines += ['u8,i,5," a comma, in quotes"', "u9,i,5,fine"]
     reviews = read_reviews(write(tmp_path / "r.csv", *lines), ANY)
     assert reviews.table["user"].to_list() == ["u1", "u6", "u8", "u9"]
