@@ -44,11 +44,6 @@ def full(store):
     return store
 
 
-@pytest.fixture
-def empty():
-    return Store()
-
-
 def content(store):
     query = """SELECT key, content, value, created
     FROM results JOIN provenances ON id = results.provenance ORDER BY key"""
@@ -105,8 +100,8 @@ def test_any_value_is_counted_and_comes_back_byte_by_byte(tmp_path_factory, valu
 
 
 @pytest.mark.parametrize("name", ["all.jsonl", "all.jsonl.gz"])
-def test_an_export_comes_back_and_is_present_the_second_time(full, empty, tmp_path, name):
-    path = tmp_path / name
+def test_an_export_comes_back_and_is_present_the_second_time(full, tmp_path, name):
+    path, empty = tmp_path / name, Store()
     make_older(full, NOTE, days=10)
     assert export(full, path, Selection()) == 33
     assert not [*tmp_path.glob(".*.part")]
@@ -134,48 +129,46 @@ def test_an_export_that_fails_leaves_the_earlier_file(full, tmp_path, monkeypatc
         export(full, tmp_path / "all.txt", Selection())
 
 
-DEEP = b'"x", "deep": ' + b"[" * 500 + b"]" * 500
-BAD = {
-    b"{": "broken JSON",
-    b"\xff\xfe": "not UTF-8",
-    b"[" * 100_000: "nested too deeply",
-    b'{"provenance":' * 100_000: "nested too deeply",
-    b"3": "not an object",
-    **{line(key=key): "key: " for key in ("ab", "ab " * 21 + "a", 7)},
-    line(provenance="note"): "provenance: ",
-    **{line(provenance=p): "provenance: its kind is no text" for p in ({"model": "x"}, {"kind": 3})},
-    line(provenance={"kind": "x", "temperature": float("nan")}): "not JSON compliant",
-    line(provenance={"kind": "x"}).replace(b'"x"', DEEP): "recursion limit",
-    line(provenance={"kind": "\ud800"}): "hex escape",
-    line(value=None): "value",
-    line(value="\ud800"): "hex escape",
-    line(value="YQ", base64=True): "padding",
-    line(value="Y!Q=", base64=True): "base64",
-    **{line(created=created): "created: " for created in (-1, 10**30, "5", True)},
-}
+def test_a_bad_line_costs_only_itself_and_the_first_is_named(tmp_path):
+    path, deep = tmp_path / "archive.jsonl", b'"x", "deep": ' + b"[" * 500 + b"]" * 500
+    cases = {
+        b"{": "broken JSON",
+        b"\xff\xfe": "not UTF-8",
+        b"[" * 100_000: "nested too deeply",
+        b'{"provenance":' * 100_000: "nested too deeply",
+        b"3": "not an object",
+        **{line(key=key): "key: " for key in ("ab", "ab " * 21 + "a", 7)},
+        line(provenance="note"): "provenance: ",
+        **{line(provenance=p): "provenance: its kind is no text" for p in ({"model": "x"}, {"kind": 3})},
+        line(provenance={"kind": "x", "temperature": float("nan")}): "not JSON compliant",
+        line(provenance={"kind": "x"}).replace(b'"x"', deep): "recursion limit",
+        line(provenance={"kind": "\ud800"}): "hex escape",
+        line(value=None): "value",
+        line(value="\ud800"): "hex escape",
+        line(value="YQ", base64=True): "padding",
+        line(value="Y!Q=", base64=True): "base64",
+        **{line(created=created): "created: " for created in (-1, 10**30, "5", True)},
+    }
+    for bad, reason in cases.items():
+        path.write_bytes(b"\n".join([line(), b"", bad, bad, line(key="cd" * 32, extra="ignored")]))
+        with closing(Store()) as store:
+            counts = import_(store, path)
+            (row,) = stats(store, Selection())
+        assert (counts.new, counts.refused) == (2, 2)
+        assert counts.reason.startswith("line 3: ")
+        assert reason in counts.reason
+        assert (row["kind"], row["model"], row["results"], row["bytes"]) == ("note", None, 2, 8)
 
 
-@pytest.mark.parametrize(("bad", "reason"), BAD.items(), ids=range(len(BAD)))
-def test_a_bad_line_costs_only_itself_and_the_first_is_named(empty, tmp_path, bad, reason):
-    path = tmp_path / "archive.jsonl"
-    path.write_bytes(b"\n".join([line(), b"", bad, bad, line(key="cd" * 32, extra="ignored")]))
-    counts = import_(empty, path)
-    assert (counts.new, counts.refused) == (2, 2)
-    assert counts.reason.startswith("line 3: ")
-    assert reason in counts.reason
-    (row,) = stats(empty, Selection())
-    assert (row["kind"], row["model"], row["results"], row["bytes"]) == ("note", None, 2, 8)
-
-
-def test_results_before_a_break_in_the_file_are_kept(empty, tmp_path):
+def test_results_before_a_break_in_the_file_are_kept(store, tmp_path):
     path = tmp_path / "archive.jsonl.gz"
     packed = gzip.compress(b"".join(line(key=os.urandom(32).hex()) + b"\n" for _ in range(5000)))
     path.write_bytes(packed[: len(packed) // 2])
     with pytest.raises(DataError, match="cut off or damaged"):
-        import_(empty, path)
-    assert empty.counts() == {"note": 2000}
+        import_(store, path)
+    assert store.counts() == {"note": 2000}
     path.write_bytes(packed)
-    assert import_(empty, path) == ImportCounts(new=3000, present=2000)
+    assert import_(store, path) == ImportCounts(new=3000, present=2000)
 
 
 def test_pruning_deletes_the_selection_and_shrinks_the_file(full):

@@ -16,7 +16,7 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import httpcore2
 import polars as pl
@@ -438,20 +438,15 @@ def test_the_connection_goes_to_the_address_that_was_checked(server, network):
 
 
 def test_the_certificate_must_be_the_hosts(network, monkeypatch):
-    class Stream(httpcore2.AsyncNetworkStream):
-        async def start_tls(self, ssl_context, server_hostname=None, timeout=None):
-            seen.add((ssl_context.check_hostname, server_hostname))
-            raise httpcore2.ConnectError("far enough")
-
-    async def connect_tcp(self, host, port, **_):
-        went.add((host, port))
-        return Stream()
-
-    seen, went = set(), set()
-    monkeypatch.setattr(httpcore2.AnyIOBackend, "connect_tcp", connect_tcp)
+    stream = AsyncMock(**{"start_tls.side_effect": httpcore2.ConnectError("far enough")})
+    connect = AsyncMock(return_value=stream)
+    monkeypatch.setattr(httpcore2.AnyIOBackend, "connect_tcp", connect)
     with pytest.raises(TransientError, match="far enough"):
         get("https://photos.example/a.jpg")
-    assert (went, seen) == ({(PUBLIC, 443)}, {(True, "photos.example")})
+    assert {call.args for call in connect.call_args_list} == {(PUBLIC, 443)}
+    options = [call.kwargs for call in stream.start_tls.call_args_list]
+    assert {option["server_hostname"] for option in options} == {"photos.example"}
+    assert all(option["ssl_context"].check_hostname for option in options)
 
 
 def test_a_killed_run_is_continued_and_files_that_are_gone_or_cut_are_fetched_again(server, tmp_path):
