@@ -182,7 +182,6 @@ def train_runs(
         return ranker
 
     # Workers are sent this function, so it must not need the large `builder` and `prepared`.
-    # Workers are sent this function, so it must not need the builder: its effects are large.
     def train(shard: Shard) -> tuple[bytes, dict[str, list[TrainingHistory]]]:
         ranker, inputs = untrained_ranker(), RankerInputs(features)
         test_rows = split.test if config.training.select == "test" else None

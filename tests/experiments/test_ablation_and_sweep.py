@@ -77,6 +77,7 @@ def test_a_single_seed_has_no_interval(result):
     assert rows["without text"].interval == (rows["without text"].mean,)
     auc, fpr, shapley = ablation_tables([result])
     assert [len(row) for row in auc.rows] == [len(auc.header)] * len(rows)
+    assert {row[-1] for row in auc.rows} == {"-"}
     assert len(fpr.rows) == len(rows)
     assert {row[0] for row in shapley.rows} == {*result["groups"]}
     assert synergy([result]) is None

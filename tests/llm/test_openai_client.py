@@ -332,6 +332,13 @@ def test_the_paper_s_prompts_are_separate_calls(server):
     assert (bool(user.text), user.categories) == (True, [])
 
 
+def test_long_histories_are_sampled_within_the_token_budget(server):
+    annotator = open_annotator(server, call_tokens=500)
+    assert annotator.write_summaries("item", [history(400)])[0].text
+    assert server.status[200] == 1
+    assert 400 < annotator.model.costs.usage.input < 500 + 400 + 20 * 30  # with the instructions
+
+
 def test_two_levels_read_each_part_once(server):
     reviews = history(60, folds=3)
     annotator = open_annotator(server, long_history="tree", call_tokens=1000)

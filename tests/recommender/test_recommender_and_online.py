@@ -109,7 +109,7 @@ def test_a_saved_model_answers_as_before(fitted, model, users, items):
     assert again.explain(users[0], items[0]) == fitted.explain(users[0], items[0])
     assert again.saved.evaluation.metrics == fitted.saved.evaluation.metrics
     assert again.config.store == fitted.config.store
-    assert again.saved.notes == fitted.saved.notes != {}
+    assert again.saved.notes == fitted.saved.notes != []
     assert {file.suffix for file in model.iterdir()} == {".json", ".md", ".parquet", ".safetensors"}
 
 
@@ -267,6 +267,11 @@ def check_lists_of_everyone(recommender):
     some = lists.filter(pl.col("user").is_in(["ann", *users[:3]]))
     pairs = recommender.predict(some["user"].to_list(), some["item"].to_list())
     assert some["probability"].to_numpy() == pytest.approx(pairs, abs=1e-5)
+    for taste in ({"likes": "ramen, quiet"}, {"liked": items[:2]}):  # users of no view of the model
+        rows = recommender.recommend(n=4, **taste)
+        explained = [recommender.explain(None, item, **taste).probability for item in rows["item"]]
+        assert len(explained) == 4
+        assert rows["probability"].to_list() == pytest.approx(explained, abs=1e-5)
 
 
 def test_everyone_gets_a_list_after_a_new_item(corrected, model):

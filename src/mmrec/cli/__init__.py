@@ -6,10 +6,10 @@ import sys
 from typing import Any
 
 from cyclopts import App, CycloptsError, CycloptsPanel
-from rich.console import Console
 from rich.markup import escape
 
 import mmrec
+from mmrec.console import console
 from mmrec.errors import MmrecError
 
 
@@ -23,7 +23,7 @@ def _describe_error(error: CycloptsError) -> Any:
     for issue in find_issues(include_url=False):
         line = issue["msg"].removeprefix("Value error, ")
         if names := [name for name in issue["loc"] if isinstance(name, str)]:
-            line = f"--{names[-1].replace('_', '-')} {issue['input']}: {line}"
+            line = f"--{'.'.join(names[1:] or names).replace('_', '-')} {issue['input']}: {line}"
         lines.append(line)
     return CycloptsPanel("\n".join(lines))
 
@@ -64,8 +64,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(words)
     except MmrecError as error:
-        console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
-        console.print(f"[bold red]mmrec:[/] {escape(str(error))}")
+        message = f"[bold red]mmrec:[/] {escape(str(error))}"
+        console.print(message, soft_wrap=True, highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:
         message = "stopped; results are stored, and the same command continues from there"

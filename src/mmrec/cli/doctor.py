@@ -22,7 +22,7 @@ def doctor(*, store: StorePath = None, json: AsJson = False) -> None:
     """Check what this machine can run, and say how to get what is missing."""
     from mmrec.vision.captioner import vision_checks
 
-    checks: dict[str, tuple[str, str]] = {}
+    checks: dict[str, tuple[str, str]] = {}  # state (ok, missing or broken) and detail
     for name, is_present, detail, remedy in _presence():
         checks[name] = ("ok", detail) if is_present else ("missing", remedy)
     checks |= {"encoder": _encoder(), **vision_checks()}

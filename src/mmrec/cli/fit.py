@@ -150,8 +150,7 @@ def evaluate(
             need = "metrics need both likes and dislikes among them"
             raise DataError(f"{data}: {len(label):,} reviews are new to the model; {need}")
         probability = recommender.predict(fresh["user"].to_list(), fresh["item"].to_list())
-        # The baseline knows the share of likes among the model's reviews alone; where it is below
-        # the threshold of the weights, the threshold itself, so that every review is a like.
+        # Not below the threshold of the weights, so that every review is a like.
         weights = recommender.saved.model.class_weights
         share = float((seen["rating"] >= like_rating).to_numpy().mean())
         always = max(share, weights[0] / sum(weights))

@@ -47,7 +47,7 @@ class _WorkerShard(Shard):
 
 
 def train_on_workers(config: EngineConfig, batch_size: int, train: Callable[[Shard], T]) -> T:
-    """Train on workers, each with its shard of batches; a ModelError where they die repeatedly."""
+    """Train on workers; an error of mmrec is raised, others or repeated deaths are a ModelError."""
     limit = batch_size // 128  # with fewer rows, workers wait more than they compute
     if min(limit, config.workers or limit) < 2:
         return train(Shard())

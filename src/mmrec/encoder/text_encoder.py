@@ -179,6 +179,7 @@ class MeanPoolingBackend:
 def _load_backend(
     name: str, source: str, bf16: bool, threads: int
 ) -> _SentenceTransformersBackend | MeanPoolingBackend:
+    # Cached for each number of threads.
     if name == "sentence-transformers":
         return _SentenceTransformersBackend(source, bf16)
     return MeanPoolingBackend(Path(source), name, bf16)

@@ -1,4 +1,4 @@
-"""How high in a user's list the liked items stand; `rng` draws lists, and the order of equal scores."""
+"""How high liked items stand in lists; one state of `rng` gives every model the same lists."""
 
 from __future__ import annotations
 

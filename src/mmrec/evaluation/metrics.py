@@ -183,8 +183,8 @@ METRICS = (
 def evaluate(
     label: np.ndarray, probability: np.ndarray, class_weights: tuple[float, float]
 ) -> Metrics:
-    """All `METRICS` of (n,) true probabilities of a like, of rows of both classes; accuracy, fpr and
-    loss take the class weights of (dislike, like)."""
+    """All `METRICS` of (n,) probabilities, made without class weights, of rows of both classes;
+    accuracy, fpr and loss take the class weights of (dislike, like)."""
     label, probability = np.asarray(label, dtype=bool), np.asarray(probability, np.float64)
     weighted = np.clip(reweighted(probability, class_weights), 1e-7, 1 - 1e-7)
     # The threshold itself is a like, so that a constant at the share of likes means "always like".

@@ -126,7 +126,6 @@ def match_rates(
         sample = rng.permutation(other_rows)[: 19 * len(same_rows)]
         cosine = text_vectors[same_rows] @ vector
         # Without texts of the entity or of others there is no match but word for word.
-        # Without own or foreign texts there is no match but word for word.
         limit, nearest = np.inf, float(cosine.max(initial=-1))
         if len(sample):
             limit = float((text_vectors[sample] @ vector).max())

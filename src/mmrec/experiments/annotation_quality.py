@@ -180,7 +180,7 @@ def read_truth(
 
     These are the first column `price...` or `cost...`, in which "1,300" is 1300 and "$$" is 2, as a
     level; and the first `categor...`, `cuisine...` or `genre...`, with lists or text separated by
-    commas or bars. `item` names the column of the id.
+    commas or bars. `item` names the column of the id. A DataError says what cannot be read.
     """
     rows = [record.content for record in read_records(path) if isinstance(record.content, dict)]
     columns = dict.fromkeys(chain.from_iterable(rows))

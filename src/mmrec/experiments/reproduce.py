@@ -44,7 +44,7 @@ Stacks = dict[str, dict[str, Any]]
 
 
 def reproduce(checkpoint: Checkpoint, repeats: int, protocols: list[str]) -> Stacks:
-    """Train each stack that the checkpoint lacks; a ConfigError where protocols or flags are wrong."""
+    """Train each missing stack; a ConfigError for wrong flags, a DataError for too few reviews."""
     config = checkpoint.config
     if not protocols or set(protocols) - {*PROTOCOLS}:
         text = "name paper, honest, or both as paper,honest"

@@ -222,7 +222,7 @@ class ZeroShotScorer:
         anchors, tags = vocabulary["anchors"], vocabulary["price"]["anchors"]
         praise, blame = encode(anchors["positive"]), encode(anchors["negative"])
         self._blame, self._praise = blame.mean(0), praise.mean(0)
-        self._tags = np.stack([encode(texts).mean(0) for texts in tags.values()])
+        self._tags = np.stack([encode(texts).mean(0) for texts in tags.values()])  # cheap first
         prompts, listings, shares = [], [], []
         default_share = 0.1  # of items, for a category without a known share
         for label, category in vocabulary["categories"].items():

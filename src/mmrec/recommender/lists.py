@@ -22,9 +22,9 @@ _MAX_STORED_ITEMS = 20_000  # some 1.7 kB for each and each active run
 class ListScorer:
     """A trained model with the features of every user and every item.
 
-    Most of the work of DLRM is in the layers that see its inputs: the linear model, and the first
-    layer of each MLP. They are affine, and the inputs of a user u and an item i stand side by side,
-    so the share of the items is computed once:
+    The layers that see the inputs are affine: the linear model, the embedding of categories, and the
+    first layers of the bottom MLP and the reducers. The inputs of a user u and an item i stand side
+    by side, so the share of the items is computed once:
 
         layer(u, i) = layer(u, unknown) + layer(unknown, i) - layer(unknown, unknown)
                       + weights of the factor score * factor score of u and i
@@ -34,6 +34,7 @@ class ListScorer:
     def __init__(self, model: TrainedModel, features: Features) -> None:
         ranker = model.ranker
         self._model = model
+        self._features: Features | None = None
         self.size = features.item.unknown_index  # number of items
         # A run whose correction by DLRM was not proven has zeros in its last layer.
         active = torch.full([ranker.shape.runs], ranker.linear is None)
@@ -50,22 +51,29 @@ class ListScorer:
         self._use_features(features)
 
     def _use_features(self, features: Features) -> None:
-        self._features, self.inputs = features, RankerInputs(features)
-        # Of the items in memory, (R, v, ...) outputs of each layer beside the unknown user.
-        views = torch.arange(min(features.item.unknown_index, _MAX_STORED_ITEMS))
-        parts = [self._first_layers(self.inputs, None, v) for v in torch.split(views, _CHUNK_ROWS)]
-        self._stored = {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
+        inputs = RankerInputs(features)
+        if self._features is None or features.item is not self._features.item:
+            # Of the items in memory, (R, v, ...) outputs of each layer beside the unknown user.
+            views = torch.arange(min(features.item.unknown_index, _MAX_STORED_ITEMS))
+            user, chunks = (
+                torch.tensor([features.user.unknown_index]),
+                torch.split(views, _CHUNK_ROWS),
+            )
+            parts = [self._first_layers(inputs, user, chunk) for chunk in chunks]
+            self._stored = {name: torch.cat([p[name] for p in parts], dim=1) for name in parts[0]}
+        self._features, self.inputs = features, inputs
 
     @torch.inference_mode()
     def update_item(self, features: Features, item: int) -> None:
         """Use changed features of an item, or of one more behind the last."""
-        self.size = max(self.size, item + 1)
-        if features is not self._features:  # its arrays have grown
+        if features is not self._features:  # arrays of users or items have grown
             self._use_features(features)
-        elif item < _MAX_STORED_ITEMS:
-            outputs = self._first_layers(self.inputs, None, torch.tensor([item]))
+        if item < _MAX_STORED_ITEMS:
+            views = torch.tensor([[features.user.unknown_index], [item]])
+            outputs = self._first_layers(self.inputs, *views)
             for name, values in outputs.items():
                 self._stored[name][:, item] = values[:, 0]
+        self.size = max(self.size, item + 1)
 
     @torch.inference_mode()
     def score_pairs(
@@ -105,15 +113,17 @@ class ListScorer:
     def _list_logits(self, inputs: RankerInputs, user: int, items: Tensor) -> Tensor:
         """(n,) logits, averaged over runs, of a user and n items; see the formula above."""
         logit = torch.zeros(len(items))
-        views = torch.tensor([user, inputs.user.unknown_index])
-        user_outputs = self._first_layers(inputs, views, None)
+        users = torch.tensor(
+            [user, inputs.user.unknown_index]
+        )  # unknown ones are alike in all inputs
+        user_outputs = self._first_layers(inputs, users, torch.tensor([inputs.item.unknown_index]))
         changes = {name: values[:, :1] - values[:, 1:] for name, values in user_outputs.items()}
         for rows in torch.split(torch.arange(len(items)), _CHUNK_ROWS):
             chunk = items[rows]
             if (chunk < _MAX_STORED_ITEMS).all():
                 outputs = {name: values[:, chunk] for name, values in self._stored.items()}
             else:
-                outputs = self._first_layers(inputs, None, chunk)
+                outputs = self._first_layers(inputs, users[1:], chunk)
             for name, values in changes.items():
                 outputs[name] += values
             self._add_factor_score(outputs, inputs, user, chunk)
@@ -123,17 +133,11 @@ class ListScorer:
                 logit[rows] += self._score_outputs(outputs) * self._active_share
         return logit
 
-    def _first_layers(
-        self, inputs: RankerInputs, user: Tensor | None, item: Tensor | None
-    ) -> dict[str, Tensor]:
-        """(R, n, ...) outputs, by layer, for (n,) views of users or of items beside the unknown."""
-        if user is None:
-            assert item is not None
-            user = torch.full_like(item, inputs.user.unknown_index)
-        elif item is None:
-            item = torch.full_like(user, inputs.item.unknown_index)
+    def _first_layers(self, inputs: RankerInputs, user: Tensor, item: Tensor) -> dict[str, Tensor]:
+        """(R, n, ...) outputs, by layer, for views of users and items, (n,) or a single one."""
         ranker, outputs = self._dlrm, dict[str, Tensor]()
-        columns = ranker.columns(inputs.view_batch(user, item))
+        size = max(len(user), len(item))
+        columns = ranker.columns(inputs.view_batch(user.expand(size), item.expand(size)))
         if self._active_share:
             outputs["dense"] = ranker.bottom[0](columns["dense"])
             for name, reducer in ranker.reducers.items():

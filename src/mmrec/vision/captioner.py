@@ -45,8 +45,7 @@ CAPTIONERS: dict[str, tuple[str, str | None]] = {
 }
 """Class and default model, or None without weights, of captioners that run here.
 
-To add one, write its class, a `Captioner`, in a file, and its line at the end of this table; then
-name it in the help of `VisionConfig.captioner`.
+To add one, write its class, a `Captioner`, in a file, its line here, and its name in the help.
 """
 
 
