@@ -34,6 +34,7 @@ class Server:
         url: where clients find it.
         requests, status: of requests for completions since the last reset, their number and those of
             each status of an answer.
+        answers: of every completion that a client got: the hash of its request, and the time.
         fault: names what happens to a request of `METHOD /path`: `deny` answers 404; `break` does the
             work, and closes the connection amid the answer.
     """
@@ -52,7 +53,7 @@ class Server:
         self.behaviour = replace(self.behaviour, **changes)
 
     def reset(self):
-        self.status, self.requests, self.in_flight_max = Counter(), 0, 0
+        self.status, self.answers, self.requests, self.in_flight_max = Counter(), [], 0, 0
         self._attempts = Counter()
 
     def chance(self, digest):
@@ -178,6 +179,8 @@ def build_app(server):
         # A client that went away has no answer.
         if not request.scope["transport"].is_closing():
             server.status[response.status_code] += 1
+            if response.status_code == 200:
+                server.answers.append((digest, time.time()))
         return response
 
     async def list_models(request):
