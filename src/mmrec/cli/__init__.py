@@ -9,7 +9,6 @@ from cyclopts import App, CycloptsError, CycloptsPanel
 from rich.markup import escape
 
 import mmrec
-from mmrec.console import console
 from mmrec.errors import MmrecError
 
 
@@ -64,6 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(words)
     except MmrecError as error:
+        from mmrec.console import console  # slow to import
+
         message = f"[bold red]mmrec:[/] {escape(str(error))}"
         console.print(message, soft_wrap=True, highlight=False)
         sys.exit(2)
