@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test check results bench clean
+.PHONY: demo test tests check results bench clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("mmrec needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
@@ -20,7 +20,11 @@ check: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check
+# Side by side: many tests wait for processes and servers.
+test: .venv/.installed
+	$(MAKE) --no-print-directory -j 2 check tests
+
+tests:
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=10
 
 # Peers, the paper's experiment and ablations on each real data set; rewrites docs/results.md. Takes hours; what is done is
