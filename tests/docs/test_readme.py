@@ -24,6 +24,7 @@ NOT_RUN = {
     "mmrec serve": "runs until it is stopped; tests/service does it",
     "mmrec reproduce": "trains for minutes; tests/experiments does it on less",
     "mmrec ablate": "trains for minutes; tests/experiments does it on less",
+    "mmrec cold-start": "trains for minutes; tests/experiments does it on less",
     "mmrec sweep": "trains for minutes; tests/experiments does it on less",
     "mmrec annotate reviews.jsonl --llm openai:gpt-4o-mini --budget": "calls a server",
     "mmrec fit reviews.jsonl --llm": "needs a server or a model",

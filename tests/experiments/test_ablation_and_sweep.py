@@ -266,7 +266,7 @@ def test_the_page_of_a_sweep(tmp_path, values):
     descriptions, text = read_page(page)
     assert_shown([sweep_table(results, "llm")], text)
     assert len(descriptions) == (2 if values else 0)
-    assert not values or f"mmrec at {values[1]} 0.540 ±" in descriptions[0]
+    assert not values or f"mmrec at {values[1]} 0.540 [" in descriptions[0]
     assert not any("at 50" in description for description in descriptions)
 
 

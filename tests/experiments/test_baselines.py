@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from mmrec.config import SplitConfig
 from mmrec.data.schema import split_reviews
 from mmrec.experiments import baselines
-from mmrec.experiments.baselines import ALWAYS_LIKE, TRAINED_BASELINES, FeatureTask, flatten_features
+from mmrec.experiments.baselines import ALWAYS_LIKE, TRAINED_BASELINES, FeatureFlattener, FeatureTask
 from mmrec.features.tables import EntityFeatures, Features
 from review_tables import interactions
 
@@ -136,7 +136,8 @@ def test_flattened_features_by_hand():
     item = entity_features(np.zeros((30, 0)), {"gist": block}, codes, 3)
     user_view, item_view = np.array([0, 1, 1, 2, *[0] * 28]), np.array([0, 1, 3, 30, *range(2, 30)])
     rows = np.flatnonzero(item_view < 20)
-    matrix, names = flatten_features(Features(user, item, user_view, item_view), rows, components=2)
+    features = Features(user, item, user_view, item_view)
+    matrix, names = FeatureFlattener(features, rows, components=2).columns(features)
     categories = [f"item category {code}" for code in range(3)]
     assert names == ["user column 0", *categories, "item has gist", "item gist 0", "item gist 1"]
     assert matrix.dtype == np.float32
@@ -150,13 +151,13 @@ def test_flattened_features_by_hand():
 
 def test_components_come_from_views_of_train_rows_and_a_missing_block_has_none():
     features, rows = features_of(np.zeros((100, 1))), np.arange(0, 100, 2)
-    before, _ = flatten_features(features, rows)
+    before, _ = FeatureFlattener(features, rows).columns(features)
     features.item.vectors["gist"][1:100:2] *= 100
-    after, _ = flatten_features(features, rows)
+    after, _ = FeatureFlattener(features, rows).columns(features)
     assert np.array_equal(before[rows], after[rows])
     assert not np.allclose(before, after)
     features.item.present["gist"][:] = False
-    _, names = flatten_features(features, rows)
+    _, names = FeatureFlattener(features, rows).columns(features)
     assert [name for name in names if "gist" in name] == ["item has gist"]
 
 

@@ -63,6 +63,44 @@ class Difference(NamedTuple):
         return f"{mean} [{', '.join(ends)}]" if ends else mean
 
 
+def bootstrap_samples(
+    user: np.ndarray,
+    label: np.ndarray,
+    p: np.ndarray,
+    metric: WeightedMetric,
+    rounds: int = 1000,
+    seed: int = 0,
+    max_cells: int = 1 << 20,
+) -> np.ndarray:
+    """(rounds,) values of a metric of (n,) probabilities, by a bootstrap over users.
+
+    Every round draws users with replacement, and takes all rows of each; one seed draws the same
+    for every model. At most `max_cells` weights are in memory.
+    """
+    users, user_of_row = np.unique(user, return_inverse=True)
+    rng, chunks = np.random.default_rng(seed), []
+    rounds_per_chunk = max(1, max_cells // len(user))
+    for start in range(0, rounds, rounds_per_chunk):
+        size = min(rounds_per_chunk, rounds - start)
+        drawn = rng.integers(len(users), size=(size, len(users)))
+        times_drawn = np.stack([np.bincount(sample, minlength=len(users)) for sample in drawn])
+        # (size, n): a row weighs as often as its user was drawn.
+        chunks.append(metric(label, p, times_drawn[:, user_of_row]))
+    return np.concatenate(chunks)
+
+
+def describe_samples(value: float, samples: np.ndarray) -> Difference:
+    """A value with the percentile interval of its bootstrap samples; nan samples do not count.
+
+    The p-value is twice the share of rounds on the rarer side of zero, with one more round counted
+    there (Davison & Hinkley, 1997, section 4.2).
+    """
+    low, high = np.nanquantile(samples, (0.025, 0.975)).tolist()
+    rarer_side = min(np.sum(samples <= 0), np.sum(samples >= 0))
+    p_value = 2 * (1 + rarer_side) / (1 + np.sum(~np.isnan(samples)))
+    return Difference(value, low, high, min(1.0, float(p_value)))
+
+
 def bootstrap(
     user: np.ndarray,
     label: np.ndarray,
@@ -73,33 +111,14 @@ def bootstrap(
     seed: int = 0,
     max_cells: int = 1 << 20,
 ) -> Difference:
-    """A metric of (n,) probabilities, less that of a `reference`, by a bootstrap over users.
-
-    Every round draws users with replacement, and takes all rows of each; one seed draws the same
-    for every model. Rounds whose metric is nan do not count. The interval is that of percentiles.
-    The p-value is twice the share of rounds on the rarer side of zero, with one more round counted
-    there (Davison & Hinkley, 1997, section 4.2). At most `max_cells` weights are in memory.
-    """
-
-    def difference(weight: np.ndarray) -> np.ndarray:
-        value = metric(label, p, weight)
-        return value if reference is None else value - metric(label, reference, weight)
-
-    users, user_of_row = np.unique(user, return_inverse=True)
-    rng, chunks = np.random.default_rng(seed), []
-    rounds_per_chunk = max(1, max_cells // len(user))
-    for start in range(0, rounds, rounds_per_chunk):
-        size = min(rounds_per_chunk, rounds - start)
-        drawn = rng.integers(len(users), size=(size, len(users)))
-        times_drawn = np.stack([np.bincount(sample, minlength=len(users)) for sample in drawn])
-        # (size, n): a row weighs as often as its user was drawn.
-        chunks.append(difference(times_drawn[:, user_of_row]))
-    samples = np.concatenate(chunks)
-    low, high = np.nanquantile(samples, (0.025, 0.975)).tolist()
-    rarer_side = min(np.sum(samples <= 0), np.sum(samples >= 0))
-    p_value = 2 * (1 + rarer_side) / (1 + np.sum(~np.isnan(samples)))
-    value = float(difference(np.ones(len(user))))
-    return Difference(value, low, high, min(1.0, float(p_value)))
+    """A metric of (n,) probabilities, less that of a `reference`, with its `bootstrap_samples`."""
+    options, equal = (metric, rounds, seed, max_cells), np.ones(len(user))
+    value = float(metric(label, p, equal))
+    samples = bootstrap_samples(user, label, p, *options)
+    if reference is not None:
+        value -= float(metric(label, reference, equal))
+        samples = samples - bootstrap_samples(user, label, reference, *options)
+    return describe_samples(value, samples)
 
 
 def paired_t_test(first: ArrayLike, second: ArrayLike, test_ratio: float = 0.0) -> Difference:

@@ -7,7 +7,7 @@ other libraries, deepctr-torch calls home when it is imported, and FuxiCTR bring
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib import import_module
@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mmrec.data.schema import Interactions, Split
 from mmrec.features.mixed_effects import fit_effects
-from mmrec.features.tables import Features
+from mmrec.features.tables import EntityFeatures, Features
 
 ALWAYS_LIKE = "always like"
 """The baseline that gives every row the share of likes."""
@@ -66,12 +66,24 @@ class FeatureTask(BaselineTask):
     seed: int
 
     @cached_property
+    def _flattener(self) -> FeatureFlattener:
+        return FeatureFlattener(self.features, self.split.train)
+
+    @cached_property
+    def _scaler(self) -> StandardScaler:
+        columns, _ = self._flattener.columns(self.features)
+        return StandardScaler().fit(columns[self.split.train])
+
+    @cached_property
     def columns(self) -> np.ndarray:
-        """(n, columns) flat features, in standard deviations from their means over train."""
-        columns, _ = flatten_features(self.features, self.split.train)
-        scaled = StandardScaler().fit(columns[self.split.train]).transform(columns)
+        """(n, columns) flat features of the reviews."""
+        return self.scaled_columns(self.features)
+
+    def scaled_columns(self, features: Features) -> np.ndarray:
+        """(m, columns) flat features of m rows, in standard deviations from their means over train."""
+        columns, _ = self._flattener.columns(features)
         # A column that few rows have, such as a rare category, would be far away.
-        return np.clip(scaled, -5, 5)
+        return np.clip(self._scaler.transform(columns), -5, 5)
 
     def loss(self, probability: np.ndarray) -> float:
         """Log loss on valid, by which settings are chosen."""
@@ -116,35 +128,50 @@ def simple_baseline_probabilities(task: BaselineTask) -> dict[str, np.ndarray]:
     return probability | {"bias model": task.calibrate(choose_bias_model(task))}
 
 
-def flatten_features(
-    features: Features, rows: np.ndarray, components: int = 16
-) -> tuple[np.ndarray, list[str]]:
+class FeatureFlattener:
     """Dense columns, categories as 0 or 1, and principal components of vectors.
 
     The `components` of a block are found from views of the training `rows`, and are 0 where it is
-    missing. Returns (n, columns) float32, and the columns' names, such as `item gist 3`.
+    missing.
     """
-    columns: dict[str, np.ndarray] = {}
-    user, item = (features.user, features.user_view), (features.item, features.item_view)
-    for kind, (entity, view) in (("user", user), ("item", item)):
-        # Name -> (views + 1,) values
-        by_view = dict(zip(entity.names, entity.dense.T, strict=True))
+
+    def __init__(self, features: Features, rows: np.ndarray, components: int = 16) -> None:
+        self._principal: dict[str, PCA] = {}
+        for kind, entity, view in _sides(features):
+            train_views = np.unique(view[rows])
+            for name, block in entity.vectors.items():
+                present = entity.present[name][train_views] > 0
+                train_vectors = block[train_views[present]].astype(np.float32)
+                count = min(components, len(train_vectors) - 1, block.shape[1])
+                if count > 0:
+                    pca = PCA(count, svd_solver="covariance_eigh").fit(train_vectors)
+                    self._principal[f"{kind} {name}"] = pca
+        codes = features.item.categories
         # Codes are in order of frequency, so a category beyond the 256th is rare.
-        for code in range(min(256, entity.categories[entity.unknown_index].max(initial=0))):
-            by_view[f"category {code}"] = (entity.categories == code).any(axis=1)
-        train_views = np.unique(view[rows])
-        for name, block in entity.vectors.items():
-            present = by_view[f"has {name}"] = entity.present[name] > 0
-            train_vectors = block[train_views[present[train_views]]].astype(np.float32)
-            count = min(components, len(train_vectors) - 1, block.shape[1])
-            if count > 0:
-                # Missing vectors are zeros, which must stay zeros.
-                pca = PCA(count, svd_solver="covariance_eigh").fit(train_vectors)
-                reduced = pca.transform(block.astype(np.float32)) * present[:, None]
-                for number, column in enumerate(reduced.T):
-                    by_view[f"{name} {number}"] = column
-        columns |= {f"{kind} {name}": column[view] for name, column in by_view.items()}
-    return np.stack(list(columns.values()), axis=1, dtype=np.float32), list(columns)
+        self._categories = min(256, int(codes[-1].max(initial=0)))
+
+    def columns(self, features: Features) -> tuple[np.ndarray, list[str]]:
+        """(n, columns) float32 of the rows of features, and the columns' names, as `item gist 3`."""
+        columns: dict[str, np.ndarray] = {}
+        for kind, entity, view in _sides(features):
+            # Name -> (views + 1,) values
+            by_view = dict(zip(entity.names, entity.dense.T, strict=True))
+            for code in range(self._categories if kind == "item" else 0):
+                by_view[f"category {code}"] = (entity.categories == code).any(axis=1)
+            for name, block in entity.vectors.items():
+                present = by_view[f"has {name}"] = entity.present[name] > 0
+                if (pca := self._principal.get(f"{kind} {name}")) is not None:
+                    # Missing vectors are zeros, which must stay zeros.
+                    reduced = pca.transform(block.astype(np.float32)) * present[:, None]
+                    for number, column in enumerate(reduced.T):
+                        by_view[f"{name} {number}"] = column
+            columns |= {f"{kind} {name}": column[view] for name, column in by_view.items()}
+        return np.stack(list(columns.values()), axis=1, dtype=np.float32), list(columns)
+
+
+def _sides(features: Features) -> Iterator[tuple[str, EntityFeatures, np.ndarray]]:
+    yield "user", features.user, features.user_view
+    yield "item", features.item, features.item_view
 
 
 def _logistic_regression(task: FeatureTask) -> np.ndarray:
@@ -156,7 +183,8 @@ def _logistic_regression(task: FeatureTask) -> np.ndarray:
     return min(candidates, key=task.loss)
 
 
-def _lightgbm(task: FeatureTask, lightgbm: Any) -> np.ndarray:
+def fit_lightgbm(task: FeatureTask, lightgbm: Any) -> Any:
+    """Gradient boosted trees (a `lightgbm.Booster`) of the depth with the least loss on valid."""
     train = lightgbm.Dataset(task.columns[task.split.train], task.label[task.split.train])
     valid = train.create_valid(task.columns[task.split.valid], task.label[task.split.valid])
     parameters = {"objective": "binary", "learning_rate": 0.05, "feature_fraction": 0.5}
@@ -164,9 +192,12 @@ def _lightgbm(task: FeatureTask, lightgbm: Any) -> np.ndarray:
     stop, candidates = lightgbm.early_stopping(50, verbose=False), []
     for max_depth in (3, 5, 8):
         settings = {**parameters, "max_depth": max_depth, "verbosity": -1}
-        trees = lightgbm.train(settings, train, 2000, [valid], callbacks=[stop])
-        candidates.append(np.asarray(trees.predict(task.columns)))
-    return min(candidates, key=task.loss)
+        candidates.append(lightgbm.train(settings, train, 2000, [valid], callbacks=[stop]))
+    return min(candidates, key=lambda trees: task.loss(np.asarray(trees.predict(task.columns))))
+
+
+def _lightgbm(task: FeatureTask, lightgbm: Any) -> np.ndarray:
+    return np.asarray(fit_lightgbm(task, lightgbm).predict(task.columns))
 
 
 def _deepfm(task: FeatureTask, inputs: Any, models: Any) -> np.ndarray:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from matplotlib.figure import Figure
 
 from mmrec.config import Config
 from mmrec.data.schema import Reviews
@@ -19,7 +18,7 @@ from mmrec.evaluation.metrics import Metrics, evaluate
 from mmrec.evidence.policies import Evidence
 from mmrec.experiments.baselines import BaselineTask, choose_bias_model
 from mmrec.experiments.checkpoint import Checkpoint
-from mmrec.experiments.report.charts import COLOURS, chart_style, style_for, svg
+from mmrec.experiments.report.charts import interval_chart
 from mmrec.experiments.report.html import ResultTable, write_page
 from mmrec.features.dataset import Models
 from mmrec.pipeline import PreparedData, open_models, prepare_data, train_model
@@ -137,32 +136,13 @@ def sweep_table(results: SweepResults, over: str) -> ResultTable:
 
 def sweep_page(results: SweepResults, over: str, model: str, path: Path, command: str) -> Path:
     """Write the page of what `sweep` returned for `model`."""
-    panels, table = [], sweep_table(results, over)
+    panels, table, means = [], sweep_table(results, over), _means(results)
     for metric, better in (("auc", "up"), ("fpr_at_90", "down")) if table.rows else ():
-        title = f"{_METRICS[metric]}: {better} is better"
-        panels.append(_sweep_chart(_means(results), over, model, metric, title))
+        title, curves = f"{_METRICS[metric]}: {better} is better", {}
+        for key, rows in means.group_by("model", maintain_order=True):
+            value, error = rows[metric], rows[f"{metric}_error"]
+            name = model if key == ("model",) else "bias model"
+            curves[name] = [*zip(rows["value"], value, value - error, value + error, strict=True)]
+        panels.append(interval_chart(curves, over, title, f"sweep-{metric}"))
     content: dict[str, Any] = {"panels": panels, "results": table, "model": model}
     return write_page(path, f"Sweep over {over}", command, "sweep", **content)
-
-
-@chart_style
-def _sweep_chart(means: pl.DataFrame, over: str, model: str, metric: str, title: str) -> str:
-    figure = Figure(figsize=(4.3, 4.1), layout="constrained")
-    axes, texts = figure.subplots(), []
-    values = means["value"].unique(maintain_order=True).to_list()
-    for number, (key, table) in enumerate(means.group_by("model", maintain_order=True)):
-        name = model if key == ("model",) else "bias model"
-        style, x = style_for(name), np.arange(len(values)) + 0.05 * number
-        options: dict[str, Any] = {"color": COLOURS[style.colour], "label": name}
-        mean, error = table[metric], table[f"{metric}_error"]
-        line, *_ = axes.errorbar(x, mean, error, capsize=3, elinewidth=1, **options)
-        line.set(ls=style.dash, lw=style.width, marker=style.marker)
-        for row in zip(table["value"], mean, error, strict=True):
-            texts.append("{} at {} {:.3f} ±{:.3f}".format(name, *row))
-    ticks = [value if len(value) < 25 else f"{value[:23]}…" for value in values]
-    has_long_names = max(map(len, values)) > 8
-    rotated: dict[str, Any] = {"rotation": 25, "ha": "right"} if has_long_names else {}
-    axes.set_xticks(range(len(ticks)), ticks, **rotated)
-    axes.set(xlabel=over, ylabel=title)
-    figure.legend(loc="outside lower center", ncols=2)
-    return svg(figure, f"{title} over {over}: {'; '.join(texts)}.", f"sweep-{metric}")

@@ -43,6 +43,7 @@ class ModelStyle(NamedTuple):
 
 _STYLES = {
     "mmrec": ModelStyle("mmrec", "-", 2.4, "D"),
+    "mmrec without words": ModelStyle("mmrec", (0, (2, 2)), 1.6, "d"),
     "proposed": ModelStyle("proposed", (0, (7, 1.5)), 1.9, "s"),
     "baseline": ModelStyle("baseline", "--", 1.7, "^"),
     "bias model": ModelStyle("bias", "-.", 1.6),
@@ -119,6 +120,39 @@ def bar_chart(
     axes.xaxis.set_major_formatter(lambda value, _: format_difference(value, digits))
     axes.set_xlabel(title)
     return svg(figure, f"{title}; values and 95% intervals: {'; '.join(texts)}.", name)
+
+
+@chart_style
+def interval_chart(
+    curves: Mapping[str, Sequence[tuple[str, float, float, float]]],
+    x_title: str,
+    title: str,
+    name: str,
+) -> str:
+    """Curves of models over values of a setting: each point has its value, and the mean and the ends
+    of its interval."""
+    figure = Figure(figsize=(4.3, 4.1), layout="constrained")
+    axes, texts = figure.subplots(), []
+    values = [*dict.fromkeys(point[0] for points in curves.values() for point in points)]
+    for number, (model, points) in enumerate(curves.items()):
+        labels, *numbers = zip(*points, strict=True)
+        mean, low, high = np.array(numbers)
+        style, x = style_for(model), np.array([values.index(label) for label in labels])
+        options: dict[str, Any] = {"color": COLOURS[style.colour], "label": model}
+        errors = mean - low, high - mean
+        line, *_ = axes.errorbar(
+            x + 0.05 * number, mean, errors, capsize=3, elinewidth=1, **options
+        )
+        line.set(ls=style.dash, lw=style.width, marker=style.marker)
+        for label, *interval in points:
+            texts.append("{} at {} {:.3f} [{:.3f}, {:.3f}]".format(model, label, *interval))
+    ticks = [value if len(value) < 25 else f"{value[:23]}…" for value in values]
+    has_long_names = max(map(len, values)) > 8
+    rotated: dict[str, Any] = {"rotation": 25, "ha": "right"} if has_long_names else {}
+    axes.set_xticks(range(len(ticks)), ticks, **rotated)
+    axes.set(xlabel=x_title, ylabel=title)
+    figure.legend(loc="outside lower center", ncols=2)
+    return svg(figure, f"{title} over {x_title}: {'; '.join(texts)}.", name)
 
 
 # Kind of chart -> what it shows, what its legend shows and the name of that metric, and its axes.
