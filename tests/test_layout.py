@@ -24,7 +24,7 @@ LAYERS = [
 # saving and the audit. What they call is counted only where training calls it too.
 BESIDE_TRAINING = [
     "evaluation/list_metrics.py", "evaluation/statistics.py", "experiments/baselines.py",
-    "experiments/report/", "recommender/", "features/audit.py",
+    "experiments/list_peers.py", "experiments/report/", "recommender/", "features/audit.py",
 ]  # fmt: skip
 # These call both, and are themselves no step of training.
 COMMAND_LINE = ("cli/", "experiments/")

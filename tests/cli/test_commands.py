@@ -59,6 +59,10 @@ def test_fit_compares_all_models_and_audits_their_evidence(city):
     assert set(city.result["audit"]) == {"baseline", "proposed", "mmrec"}
     assert all("held" in outcome for outcome in city.result["audit"].values())
     assert (city.folder / "model/report.html").stat().st_size > 50_000
+    lists = city.result["lists"]
+    assert list(lists["metrics"]) == ["popularity", "item-kNN", "RP3beta", "EASE", "mmrec"]
+    assert all(0 < values["recall"] <= 1 for values in lists["metrics"].values())
+    assert lists["differences"]["mmrec"]["recall"]["low"] < lists["differences"]["mmrec"]["recall"]["high"]
 
 
 def test_a_second_fit_finds_all_results_in_the_store_and_lists_bad_rows(city):
@@ -68,7 +72,8 @@ def test_a_second_fit_finds_all_results_in_the_store_and_lists_bad_rows(city):
     run = city.run("fit", "mixed.jsonl", "--out", "second", *flags)
     assert "encoding" not in run.stderr
     assert "reading reviews" not in run.stderr
-    assert "proposed" in run.stdout
+    lists, pairs = run.stdout.index("recall@20"), run.stdout.index("AUC")
+    assert lists < run.stdout.index("RP3beta") < pairs < run.stdout.index("proposed")
     rejects = (city.folder / "second/rejects.jsonl").read_text().splitlines()
     rows = [row for row in map(json.loads, rejects) if not row["reason"].startswith("photo")]
     assert [row["line"] for row in rows] == [len(city.reviews) + 1, len(city.reviews) + 2]

@@ -1,160 +1,157 @@
-"""Metrics of ranked lists, worked by hand and against scikit-learn."""
+"""Metrics of lists, worked by hand and against scikit-learn and loops."""
+
+from itertools import permutations
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 from sklearn.metrics import ndcg_score
 
-from mmrec.evaluation.list_metrics import ListTask, full_lists, sampled_lists
-
-ITEMS = 12
-NO_PAIRS = np.zeros((0, 2), dtype=np.int64)
-# User 0 has reviewed item 0, likes 1 and 3, dislikes 2; user 1 likes 11; user 2 likes nothing.
-TASK = ListTask(
-    evidence=np.array([[0, 0], [2, 5], [2, 5]]),
-    test=np.array([[0, 3], [0, 1], [0, 2], [1, 11], [2, 6]]),
-    liked=np.array([True, True, False, True, False]),
-    item_count=ITEMS,
+from mmrec.evaluation.list_metrics import (
+    ListResults,
+    ListScores,
+    ListTask,
+    TradePoint,
+    compare_lists,
+    list_metrics,
+    trade_curve,
 )
+from review_tables import interactions
+
+ITEMS = 30
 
 
-def low_codes_first(user, item):
-    """Items in the order of their codes, for every user."""
-    return -item.astype(np.float64)
+def task_of(liked, disliked=(), visits=(), users=4):
+    """A task from pairs of user and item."""
+    matrix = np.zeros((users, ITEMS), np.float32)
+    for user, item in visits:
+        matrix[user, item] = 1
+    numbers = [
+        np.array(sorted(u * ITEMS + i for u, i in pairs), dtype=np.int64) for pairs in (liked, disliked)
+    ]
+    return ListTask(csr_array(matrix), *numbers)
 
 
-def high_codes_first(user, item):
-    return item.astype(np.float64)
-
-
-def all_liked(pairs, items=ITEMS):
-    return ListTask(NO_PAIRS, np.array(pairs), np.full(len(pairs), True), items)
-
-
-def recorder(scorer=low_codes_first):
-    """A scorer, and the list of (n, 2) pairs of its calls."""
-    calls = []
-
-    def score(user, item):
-        calls.append(np.stack([user, item], axis=1))
-        return scorer(user, item)
-
-    return score, calls
-
-
-def users_of(calls):
-    return np.unique(np.concatenate(calls)[:, 0]).tolist()
-
-
-def test_full_and_sampled_lists_by_hand():
-    # User 0's list is 1, 2, 3, ...: likes at ranks 1 and 3. User 1's is 0, 1, ..., 11: a like at rank 12.
+def test_metrics_by_hand():
+    every_item = [(3, item) for item in range(20)]  # twenty of thirty items have evidence
+    task = task_of([(0, 3), (0, 5), (2, 7)], [(0, 4), (1, 1), (2, 8)], every_item)
+    assert task.users.tolist() == [0, 2]
+    # User 0's likes are at places 1 and 3, a dislike at 2; user 2's like is not listed, its dislike is.
+    top = np.array([[3, 4, 5, 6, -1], [8, 3, 4, -1, -1]])
     ndcg = (1 + 1 / 2) / (1 + 1 / np.log2(3))
-    metrics = full_lists(low_codes_first, TASK, np.random.default_rng(0))
-    assert metrics == pytest.approx((ndcg / 2, 1 / 2, (1 + 1 / 12) / 2, 2))
-    # Sampled with every negative: no item that user 0 reviewed, neither the other like nor the dislike.
-    metrics = sampled_lists(low_codes_first, TASK, np.random.default_rng(0))
-    assert metrics == pytest.approx((1 / 2, 1 / 2, (1 + 1 / 12) / 2, 2))
-    # Reversed, the likes of user 0 are at rank 9 of 9, that of user 1 is at rank 1.
-    metrics = sampled_lists(high_codes_first, TASK, np.random.default_rng(0))
-    assert metrics == pytest.approx(((1 / np.log2(10) + 1) / 2, 1, (1 / 9 + 1) / 2, 2))
+    # Seven places, in which two users have items 3 and 4 in common.
+    metrics = list_metrics(top, task)
+    assert metrics == pytest.approx((1 / 2, ndcg / 2, 1 / 2, 2 / 4, 5 / 20, 1 - 2 / 3.5, 2))
+    nothing_listed = list_metrics(np.full((2, 20), -1), task)
+    assert nothing_listed == pytest.approx((0, 0, 0, np.nan, 0, np.nan, 2), nan_ok=True)
 
 
-@pytest.mark.parametrize("lists", [full_lists, sampled_lists])
-def test_an_item_of_the_evidence_is_neither_looked_for_nor_a_candidate(lists):
-    task = ListTask(np.array([[0, 4]]), np.array([[0, 4], [0, 1]]), np.full(2, True), ITEMS)
-    metrics = lists(low_codes_first, task, np.random.default_rng(0))
-    assert metrics == pytest.approx((1 / np.log2(3), 1, 1 / 2, 1))  # item 1 is second
-    assert lists(high_codes_first, task, np.random.default_rng(0)).mrr == pytest.approx(1 / (ITEMS - 2))
-    alone = ListTask(task.evidence, task.test[:1], task.liked[:1], ITEMS)
-    assert lists(low_codes_first, alone, np.random.default_rng(0)).users == 0
+def test_long_lists_count_twenty_places_and_users_with_many_likes_can_reach_one():
+    task = task_of([(0, item) for item in range(25)], visits=[(1, 0)])
+    top = np.arange(25)[None]
+    assert list_metrics(top, task)[:3] == pytest.approx((1, 1, 1))
+    late = np.append(np.arange(25, 30), np.arange(20))[None]  # likes from place 6 on
+    assert list_metrics(late, task).recall == pytest.approx(15 / 20)
+    assert list_metrics(late, task).mrr == pytest.approx(1 / 6)
 
 
-def random_task(seed, items=40):
-    """Nine users with a few reviews each."""
-    rng = np.random.default_rng(seed)
-    pairs = np.stack([rng.integers(9, size=90), rng.integers(items, size=90)], axis=1)
-    return ListTask(pairs[:50], pairs[50:], rng.random(40) < 0.6, items)
+def test_a_padded_place_is_no_item_of_the_user_before():
+    task = task_of([(0, ITEMS - 1), (1, 3)], [(0, 2)], [(3, 0)])
+    assert list_metrics(np.full((2, 20), -1), task).recall == 0
+
+
+def test_held_out_pairs_of_unknown_users_items_or_of_the_evidence_do_not_count():
+    users, items = [0, 1, 0, 0, 0, 2, 1, 1, 0, 0], [0, 1, 1, 0, 2, 1, 0, 0, 1, 1]
+    data = interactions(users, items)
+    label = np.array([1, 1, 1, 1, 1, 1, 1, 0, 0, 1], dtype=bool)
+    task = ListTask.from_rows(data, label, np.arange(2), np.arange(2, 10))
+    count = len(data.items)
+    # Neither (0, 0), which is evidence, nor item 2 or user 2, who have none.
+    assert task.liked.tolist() == [0 * count + 1, 1 * count + 0]
+    assert task.disliked.tolist() == [0 * count + 1, 1 * count + 0]  # reviewed twice
+    assert task.visits.toarray()[:2, :2].tolist() == [[1, 0], [0, 1]]
+    assert task.sample(1, np.random.default_rng(0)).users.tolist() in ([0], [1])
+    assert task.sample(9, np.random.default_rng(0)).users.tolist() == [0, 1]
+    twice = ListTask.from_rows(data, label, np.array([0, 3]), np.array([2]))
+    assert twice.visits.toarray()[0, 0] == 1
 
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=50, deadline=None)
-def test_negatives_are_unreviewed_and_distinct_and_the_same_for_every_model(seed):
-    task = random_task(seed)
-    evidence = set(map(tuple, task.evidence.tolist()))
-    liked = set(map(tuple, task.test[task.liked].tolist())) - evidence
-    pairs_of_models = []
-    for sampling_seed, noise in ((seed, 1), (seed, 2), (seed + 1, 1)):
-        rng = np.random.default_rng(noise)
-        scorer, calls = recorder(lambda user, item, rng=rng: rng.random(len(user)))
-        metrics = sampled_lists(scorer, task, np.random.default_rng(sampling_seed), negatives=5)
-        assert metrics.users == len(users_of(calls))
-        pairs_of_models.append(list(map(tuple, np.concatenate(calls).tolist())))
-    rows, again, other_seed = pairs_of_models
-    assert {row for row in rows if row in evidence | set(map(tuple, task.test.tolist()))} == liked
-    assert len(rows) == 6 * len(liked) > 0
-    for start in range(0, len(rows), 6):
-        assert len(set(rows[start : start + 6])) == 6
-        assert len({user for user, _ in rows[start : start + 6]}) == 1
-    assert rows == again != other_seed
+def test_metrics_agree_with_sklearn_and_loops(seed):
+    rng = np.random.default_rng(seed)
+    numbers = rng.permutation(6 * ITEMS)[:60]
+    pairs = np.stack([numbers // ITEMS, numbers % ITEMS], axis=1)
+    liked, disliked, visits = (
+        part.tolist() for part in np.split(pairs, np.sort(rng.integers(5, 55, size=2)))
+    )
+    task = task_of(liked, disliked, visits, users=6)
+    scores = rng.permutation(6 * ITEMS).reshape(6, ITEMS)[task.users]
+    length = int(rng.integers(10, ITEMS))
+    top = np.argsort(-scores, axis=1)[:, :length]
+    recall, ndcg, found, bad = [], [], 0, 0
+    for user, row, row_scores in zip(task.users.tolist(), top.tolist(), scores, strict=True):
+        wanted, unwanted = ({i for u, i in pairs if u == user} for pairs in (liked, disliked))
+        hits = [item for item in row[:20] if item in wanted]
+        recall.append(len(hits) / min(len(wanted), 20))
+        relevant = np.isin(np.arange(ITEMS), [*wanted])
+        ndcg.append(ndcg_score(relevant[None].astype(int), row_scores[None], k=10))
+        found += len(hits)
+        bad += len(unwanted & set(row[:20]))
+    metrics = list_metrics(top, task)
+    assert metrics[:2] == pytest.approx((np.mean(recall), np.mean(ndcg)))
+    assert metrics.dislikes == pytest.approx(bad / (found + bad) if found + bad else np.nan, nan_ok=True)
+    tens = [set(row[:10]) for row in top.tolist()]
+    common = [len(first & second) / 10 for first, second in permutations(tens, 2)]
+    assert metrics.difference == pytest.approx(1 - np.mean(common))
+    assert metrics.coverage == len(set().union(*tens)) / np.count_nonzero(task.visits.sum(0))
 
 
-@given(st.integers(0, 10_000), st.integers(2, 40))
-@settings(max_examples=50, deadline=None)
-def test_full_lists_agree_with_sklearn(seed, pairs_per_call):
-    task = random_task(seed)
-    scores = np.random.default_rng(seed).permutation(9 * task.item_count).reshape(9, -1) / 100
-    rng, options = np.random.default_rng(seed), {"pairs_per_call": pairs_per_call}
-    metrics = full_lists(lambda user, item: scores[user, item], task, rng, **options)
-    expected = []
-    for user in range(9):
-        reviewed = set(task.evidence[task.evidence[:, 0] == user, 1].tolist())
-        liked = set(task.test[task.liked & (task.test[:, 0] == user), 1].tolist()) - reviewed
-        if liked:
-            candidates = [item for item in range(task.item_count) if item not in reviewed]
-            relevant = np.array([item in liked for item in candidates])
-            ndcg = ndcg_score(relevant[None].astype(int), scores[user, candidates][None], k=10)
-            first = np.flatnonzero(relevant[np.argsort(-scores[user, candidates])])[0]
-            expected.append([ndcg, first < 10, 1 / (first + 1)])
-    assert metrics == pytest.approx((*np.mean(expected, axis=0), len(expected)))
+def make_results(tops, task):
+    """`a` and `b` are peers."""
+    return ListResults(task, tops, {"a": {}, "b": {"k": 3}}, [TradePoint(0.2, None, 0.5, 0.1)])
 
 
-@pytest.mark.parametrize("lists", [full_lists, sampled_lists])
-def test_a_constant_model_ranks_at_random(lists):
-    items = np.random.default_rng(0).integers(100, size=3000)
-    task = all_liked(np.stack([np.arange(3000), items], axis=1), 100)
-    metrics = lists(lambda user, item: np.zeros(len(user)), task, np.random.default_rng(1))
-    assert metrics.hit_rate == pytest.approx(0.1, abs=0.03)
-    assert metrics.mrr == pytest.approx((1 / np.arange(1, 101)).mean(), abs=0.02)
+def test_makers_are_compared_with_the_peer_of_the_highest_recall_over_the_same_users():
+    rng = np.random.default_rng(0)
+    users = 300
+    task = task_of([(u, 0) for u in range(users)], [(u, 1) for u in range(users)], [(9, 9)], users)
+    # The liked item for a third, a half and two thirds of the users, and a dislike by all but ours.
+    tops = {}
+    for name, share, dislikes in (("a", 1 / 3, 1), ("b", 1 / 2, 1), ("ours", 2 / 3, 0)):
+        found = rng.random(users) < share
+        tops[name] = np.stack([np.where(found, 0, 2), np.full(users, 1 if dislikes else 3)], axis=1)
+    comparison = compare_lists(make_results(tops, task), rounds=200)
+    assert (comparison.own, comparison.reference) == ("ours", "b")
+    gap, value = comparison.differences["ours"], comparison.intervals["ours"]
+    for metric in ("recall", "ndcg", "dislikes"):
+        of_ours, of_b = (getattr(comparison.metrics[name], metric) for name in ("ours", "b"))
+        assert value[metric].mean == pytest.approx(of_ours)
+        assert gap[metric].mean == pytest.approx(of_ours - of_b)
+        assert gap[metric].low <= gap[metric].mean <= gap[metric].high
+    # The variance of a difference of two independent shares.
+    deviation = np.sqrt((2 / 9 + 1 / 4) / users)
+    assert gap["recall"].high - gap["recall"].low == pytest.approx(2 * 1.96 * deviation, rel=0.25)
+    assert gap["recall"].low > 0 > gap["dislikes"].high
+    assert comparison.differences["b"]["recall"].interval == (0,)
+    as_json = comparison.as_dict()
+    assert as_json["metrics"]["ours"]["users"] == users
+    assert as_json["trade"] == [{"weight": 0.2, "max_fpr": None, "recall": 0.5, "dislikes": 0.1}]
 
 
-def test_full_lists_take_the_same_random_users_for_every_model():
-    task = all_liked(np.stack([np.arange(50), np.arange(50) % ITEMS], axis=1))
-    users = []
-    for scorer, seed in ((low_codes_first, 3), (high_codes_first, 3), (low_codes_first, 4)):
-        scorer, calls = recorder(scorer)
-        assert full_lists(scorer, task, np.random.default_rng(seed), max_users=7).users == 7
-        users.append(users_of(calls))
-    assert len(users[0]) == 7
-    assert users[0] == users[1] != users[2]
+def test_without_liked_test_reviews_there_is_nothing_to_compare():
+    task = task_of([], [(0, 1)])
+    tops = dict.fromkeys(("a", "b", "ours"), np.zeros((0, 20), dtype=np.int64))
+    comparison = compare_lists(make_results(tops, task))
+    assert comparison.metrics["ours"] == pytest.approx((*[np.nan] * 6, 0), nan_ok=True)
+    assert comparison.intervals == comparison.differences == {"a": {}, "b": {}, "ours": {}}
 
 
-def test_so_many_pairs_are_scored_in_a_call():
-    task, (scorer, calls) = all_liked([(user, user) for user in range(7)]), recorder()
-    full_lists(scorer, task, np.random.default_rng(0), pairs_per_call=3 * ITEMS)
-    assert [len(pairs) for pairs in calls] == [3 * ITEMS, 3 * ITEMS, ITEMS]
-
-
-@pytest.mark.parametrize("lists", [full_lists, sampled_lists])
-def test_a_user_who_has_reviewed_all_items_is_left_out(lists):
-    """A list of likes alone would be right in any order."""
-    all_items = np.stack([np.zeros(ITEMS, dtype=np.int64), np.arange(ITEMS)], axis=1)
-    task = ListTask(all_items[1:], np.array([[0, 0], [1, 3]]), np.array([True, True]), ITEMS)
-    scorer, calls = recorder()
-    assert lists(scorer, task, np.random.default_rng(0)).users == 1
-    assert users_of(calls) == [1]
-    # Without likes the metrics are nan.
-    no_likes = ListTask(TASK.evidence, TASK.test, np.full(5, False), ITEMS)
-    metrics = lists(low_codes_first, no_likes, np.random.default_rng(0))
-    assert metrics.users == 0
-    assert np.isnan(metrics[:3]).all()
+def test_the_trade_is_that_of_the_lists_of_every_setting():
+    task = task_of([(0, 1)], [(0, 2)], [(3, 3)])
+    lists = {(0.0, None): [1, 2], (0.5, 0.2): [1, 3], (2.0, 0.2): [2, 3]}
+    points = trade_curve(lambda *setting: np.array([lists[setting]]), lists, task)
+    assert points == [(0.0, None, 1, 0.5), (0.5, 0.2, 1, 0), (2.0, 0.2, 0, 1)]
+    assert ListScores.judge(np.array([[1, 2]]), task).fractions("dislikes")[1].tolist() == [2]

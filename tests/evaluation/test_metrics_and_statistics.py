@@ -262,6 +262,18 @@ def test_rounds_without_likes_or_dislikes_do_not_count():
     assert 2 / 701 < gap.p_value < 2 / 301
 
 
+def test_a_ratio_is_that_of_the_sums_of_users_drawn_again():
+    rng = np.random.default_rng(0)
+    parts = np.stack([rng.integers(0, 4, 900), rng.integers(1, 9, 900)], axis=1).astype(float)
+    ratio = bootstrap(np.arange(900), parts, parts, statistics.weighted_ratio, rounds=2000)
+    assert ratio.mean == parts[:, 0].sum() / parts[:, 1].sum()
+    # The delta method.
+    deviation = np.std(parts[:, 0] - ratio.mean * parts[:, 1]) / np.sqrt(900) / parts[:, 1].mean()
+    assert ratio.high - ratio.low == pytest.approx(2 * 1.96 * deviation, rel=0.1)
+    nothing = bootstrap(np.arange(900), parts, 0 * parts, statistics.weighted_ratio, rounds=20)
+    assert np.isnan(nothing).all()
+
+
 def test_the_paired_bootstrap_by_hand():
     user, label, p = random_rows(4)
     assert bootstrap(user, label, p, statistics.weighted_auc, p) == (0, 0, 0, 1)

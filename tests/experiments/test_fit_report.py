@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,13 +13,14 @@ from mmrec.cache.store import Store
 from mmrec.config import Config, TrainingConfig
 from mmrec.data.schema import ITEM_SCHEMA, REVIEW_SCHEMA, Reviews
 from mmrec.evaluation import statistics
-from mmrec.evaluation.list_metrics import ListMetrics
+from mmrec.evaluation.list_metrics import ListComparison, ListMetrics, TradePoint, compare_lists
 from mmrec.evaluation.metrics import METRICS, evaluate
 from mmrec.experiments.compare import Assessment, Comparison, assess, audit_features, compare, slice_masks
 from mmrec.experiments.report import fit_report
 from mmrec.experiments.report.charts import draw_charts, style_for
 from mmrec.experiments.report.fit_report import headline, write_report
 from mmrec.experiments.report.html import ResultTable, format_difference, format_metric, write_page
+from mmrec.experiments.report.list_tables import trade_sentence
 from mmrec.features.audit import Audit
 from mmrec.pipeline import open_models
 from mmrec.ranker.training import TrainingHistory
@@ -63,7 +65,11 @@ def comparison(encoder):
     result.metrics["mmrec"] = evaluate(result.prepared.label[test], probability[test], (0.5, 0.5))
     result.probability["mmrec"] = probability
     result.trained["mmrec"] = replace(baseline, model=model, probability=probability)
-    return result
+    top = dict(result.lists.top)
+    top["mmrec"] = top.pop("baseline")
+    settings = product((0, 0.3), (None, 0.2))
+    trade = [TradePoint(*setting, 0.5 + k / 100, 0.2 - k / 100) for k, setting in enumerate(settings)]
+    return replace(result, lists=replace(result.lists, top=top, trade=trade))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +89,7 @@ def page(comparison, assessment, tmp_path_factory):
 @pytest.fixture
 def page_text(tmp_path, monkeypatch):
     """Writes reports without charts, which take the time, and gives their texts."""
-    keys = ("roc", "likes", "dislikes", "differences", "calibration", "training")
+    keys = ("trade", "roc", "likes", "dislikes", "differences", "calibration", "training")
     monkeypatch.setattr(fit_report, "draw_charts", lambda *_: {key: [] for key in keys})
 
     def write(comparison, assessment, audits=None, **options):
@@ -99,11 +105,11 @@ def test_hostile_text_is_inert_and_every_section_is_there(page, encoder):
     reader.check()
     assert len(page.encode()) < 1_500_000
     assert [text for tag, text in reader.headings() if tag == "h2"] == [
-        "Metrics on the test reviews", "Is the difference more than chance?",
-        "From which probability on to recommend", "Lists", "For which users and items",
+        "Lists", "Metrics on the test reviews", "Is the difference more than chance?",
+        "From which probability on to recommend", "For which users and items",
         "Probabilities and training", "Data", "Evidence audit", "How it was made",
     ]  # fmt: skip
-    assert len(svgs(page)) == 3 + 2 + 3 + 2
+    assert len(svgs(page)) == 1 + 3 + 2 + 3 + 2
     text, reported = reader.shown(), [metric for metric in METRICS if metric.in_report]
     assert len(reported) > 5
     for metric in reported:
@@ -130,18 +136,57 @@ def test_the_assessment_is_shown(assessment, page):
         for gap, scale, digits in ((gaps["auc"], 1, 3), (gaps["fpr_at_90"], 100, 1)):
             mean, low, high = (format_difference(scale * number, digits) for number in gap[:3])
             assert f"{mean} {low} to {high} {gap.p_value:.3f}" in text
-    assert list(assessment.operating_points) == list(assessment.lists) == ["baseline", "mmrec"]
+    assert list(assessment.operating_points) == ["baseline", "mmrec"]
     for name, point in assessment.operating_points.items():
         assert " ".join([name, *(f"{share:.1%}" for share in point.values())]) in text
-    for name, kinds in assessment.lists.items():
-        cells = [f"{m.ndcg:.3f} {m.hit_rate:.1%} {m.mrr:.3f} {m.users}" for m in kinds.values()]
-        assert " ".join([name, *cells]) in text
     sizes = assessment.slices["bias model"]
     assert "warm users" in sizes
     for name, size in sizes.items():
         aucs = [slices[name].get("auc", NAN) for slices in assessment.slices.values()]
         line = " ".join([name, str(size["rows"]), str(size["likes"]), *map(format_metric, aucs)])
         assert (line in text) == (size["rows"] > 0), line
+
+
+def test_lists_come_first_beside_those_of_peers(comparison, assessment, page):
+    text, lists = Reader(page).shown(), assessment.lists
+    assert list(lists.metrics) == ["popularity", "item-kNN", "RP3beta", "EASE", "mmrec"]
+    own, peer = lists.metrics["mmrec"], lists.metrics[lists.reference]
+    assert peer.recall == max(values.recall for name, values in lists.metrics.items() if name != "mmrec")
+    assert lists.differences["mmrec"]["recall"].mean == pytest.approx(own.recall - peer.recall)
+    low, high = lists.intervals["mmrec"]["ndcg"][1:3]
+    cells = f"{own.ndcg:.3f} ({low:.3f}–{high:.3f}) {own.mrr:.3f}"
+    assert cells in text
+    assert f"find {own.recall / peer.recall:.2f} times as much as {lists.reference}" in text
+    assert f"{own.dislikes / peer.dislikes:.2f} times its share of dislikes" in text
+    assert text.index(cells) < text.index("Accuracy")
+    penalty = comparison.lists.settings["EASE"]["penalty"]
+    assert f"EASE penalty {penalty}" in text
+    # The evidence of test lists is all that is not test.
+    rows, data = comparison.prepared.split.evidence_rows, comparison.prepared.dataset.data
+    assert (
+        comparison.lists.task.visits.nnz
+        == len(rows)
+        == len(set(zip(data.user[rows], data.item[rows], strict=True)))
+    )
+    chart = draw_charts(comparison, assessment)["trade"][0]
+    assert f"mmrec: {own.recall:.3f}, {own.dislikes:.1%}" in chart
+    assert "weight 0.3, max_fpr 0.2: 0.530, 17.0%" in chart
+
+
+@pytest.mark.parametrize(
+    ("trade", "expected"),
+    [
+        ([], None),
+        ([(0.2, None, 0.29, 0.01)], "No setting of mmrec reaches the recall of a."),
+        ([(0.2, None, 0.3, 0.14), (0.5, 0.3, 0.31, 0.12), (1, 0.3, 0.2, 0.01)],
+         "the share of dislikes can be 12.0% instead of 20.0% (weight 0.5, max_fpr 0.3)."),
+    ],
+)  # fmt: skip
+def test_the_sentence_of_the_trade_takes_the_fewest_dislikes_at_the_recall_of_the_best_peer(trade, expected):
+    metrics = {"a": ListMetrics(0.3, 0.1, 0.1, 0.2, 1, 1, 9), "mmrec": ListMetrics(0, 0, 0, 0, 0, 0, 9)}
+    lists = ListComparison("mmrec", "a", metrics, {}, {}, {"a": {}}, [TradePoint(*row) for row in trade])
+    sentence = trade_sentence(lists)
+    assert sentence == expected or sentence.endswith(expected)
 
 
 def test_intervals_and_differences_are_of_users_drawn_again_with_p_corrected_by_holm(comparison, assessment):
@@ -163,18 +208,26 @@ def test_intervals_and_differences_are_of_users_drawn_again_with_p_corrected_by_
 
 def test_what_cannot_be_computed_is_a_dash(comparison, assessment, page_text):
     nothing = {"threshold": float("inf"), "tpr": 0.0, "fpr": 0.0, "share": 0.0, "precision": NAN}
-    no_lists = ListMetrics(NAN, NAN, NAN, 0)
+    task = comparison.lists.task
+    no_task = replace(task, liked=task.liked[:0])
+    no_top = {name: top[:0] for name, top in comparison.lists.top.items()}
+    no_lists = compare_lists(replace(comparison.lists, task=no_task, top=no_top, trade=[]))
     odd_assessment = replace(
         assessment,
         intervals={"mmrec": dict.fromkeys(("auc", "fpr_at_90"), (0.5, NAN, NAN))},
         operating_points={"mmrec": nothing},
-        lists={"mmrec": dict.fromkeys(("sampled", "full"), no_lists)},
+        lists=no_lists,
         slices={"bias model": {"cold users": {"rows": 7, "likes": 3}, "warm users": {"rows": 0, "likes": 0}}},
     )
     metrics = comparison.metrics["mmrec"] | {"accuracy": NAN, "ap_positive": NAN}
     odd = replace(comparison, metrics=comparison.metrics | {"mmrec": metrics})
     text = page_text(odd, odd_assessment)
-    for row in ("mmrec never 0.0% 0.0% 0.0% -", "mmrec - - - 0 - - - 0", "cold users 7 3 -"):
+    for row in (
+        "mmrec never 0.0% 0.0% 0.0% -",
+        "mmrec - - - - - -",
+        "Too few liked test reviews",
+        "cold users 7 3 -",
+    ):
         assert row in text
     assert "warm users" not in text
     assert f"mmrec - {metrics['fpr']:.1%}" in text.replace(" (best)", "")
@@ -184,6 +237,7 @@ def test_what_cannot_be_computed_is_a_dash(comparison, assessment, page_text):
 
 def test_models_are_listed_in_order_and_the_best_are_marked(comparison, page):
     assert list(comparison.metrics) == MODELS
+    page = page[page.index("Metrics on the test reviews</h2>") :]
     positions = [page.index(f'<th scope="row">{name}</th>') for name in MODELS]
     assert positions == sorted(positions)
     aucs, fprs = ([row[name] for row in comparison.metrics.values()] for name in ("auc", "fpr_at_90"))
@@ -214,8 +268,8 @@ def test_audit_verdicts(comparison, assessment, page_text, violations, verdict):
 
 def test_charts_are_well_formed_and_described(comparison, assessment):
     charts = draw_charts(comparison, assessment)
-    assert set(charts) == {"roc", "likes", "dislikes", "differences", "calibration", "training"}
-    assert sum(len(descriptions(panel)) for panels in charts.values() for panel in panels) == 10
+    assert set(charts) == {"trade", "roc", "likes", "dislikes", "differences", "calibration", "training"}
+    assert sum(len(descriptions(panel)) for panels in charts.values() for panel in panels) == 11
     for key, metric in (("roc", "auc"), ("likes", "ap_positive"), ("dislikes", "ap_negative")):
         assert f"mmrec {comparison.metrics['mmrec'][metric]:.3f}" in charts[key][0]
         assert "var(--mmrec)" in charts[key][0]
@@ -237,7 +291,7 @@ def test_charts_of_many_rows_stay_small():
     p = np.clip(0.5 + 0.1 * label + rng.normal(0, 0.2, len(label)), 0, 1)
     prepared = SimpleNamespace(label=label, split=SimpleNamespace(test=np.arange(len(label))))
     comparison = Comparison(prepared, {"bias model": evaluate(label, p, (0.5, 0.5))}, {"bias model": p})
-    charts = draw_charts(comparison, Assessment("bias model", {}, {}, {}, {}, {}))
+    charts = draw_charts(comparison, Assessment("bias model", {}, {}, {}, {}))
     assert sum(len(panel) for panels in charts.values() for panel in panels) < 150_000
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.text import Text
 
-from mmrec.cli.options import AsJson, Data, load_reviews, print_json, print_table, stdout
+from mmrec.cli.options import AsJson, Data, load_reviews, print_json, print_tables
 from mmrec.config import Config, PaperConfig
 from mmrec.console import console
 from mmrec.errors import ConfigError
@@ -17,7 +16,6 @@ from mmrec.errors import ConfigError
 if TYPE_CHECKING:
     from mmrec.data.schema import EntityKind
     from mmrec.experiments.checkpoint import Checkpoint
-    from mmrec.experiments.report.html import ResultTable
 
 Seeds = Annotated[int, Parameter(validator=Number(gte=1), help="Number of seeds, from --seed.")]
 
@@ -51,7 +49,7 @@ def reproduce(
     path, names = out / "reproduce.json", protocols.replace(" ", "").split(",")
     stacks = experiment.reproduce(_open(data, config, path), repeats, names)
     result = {"data": str(data), "seed": config.seed, "repeats": repeats, "stacks": stacks}
-    print_json(result) if json else _print_tables(experiment.reproduction_tables(stacks))
+    print_json(result) if json else print_tables(experiment.reproduction_tables(stacks))
     page = experiment.reproduce_page(stacks, path.with_suffix(".html"), command_line())
     console.print(f"results: {path}   report: {page}", markup=False)
 
@@ -89,7 +87,7 @@ def ablate(
         values, synergy = ablation.shapley_values(results), ablation.synergy(results)
         print_json({"rows": rows, "shapley": values, "synergy": synergy, "seeds": results})
     else:
-        _print_tables(ablation.ablation_tables(results))
+        print_tables(ablation.ablation_tables(results))
     page, model = path.with_suffix(".html"), config.ranker.features
     ablation.ablation_page(results, model, page, command_line())
 
@@ -131,7 +129,7 @@ def sweep(
     if not values:
         raise ConfigError(f"--over {over} needs --values, each spelled as for --{over}")
     results = experiment.sweep(checkpoint, over, values, seeds)
-    print_json(results) if json else _print_tables([experiment.sweep_table(results, over)])
+    print_json(results) if json else print_tables([experiment.sweep_table(results, over)])
     page, model = path.with_suffix(".html"), config.ranker.features
     experiment.sweep_page(results, over, model, page, command_line())
 
@@ -179,15 +177,3 @@ def _open(data: Path, config: Config, path: Path) -> Checkpoint:
 
     models = open_models(config)  # first: a wrong --store is noticed at once
     return Checkpoint(path, load_reviews(data, config, path.parent), config, models)
-
-
-def _print_tables(tables: list[ResultTable]) -> None:
-    """Print tables of an experiment, each with its notes below."""
-    for table in tables:
-        rows: list[list[Any]] = [[*row] for row in table.rows]
-        for row, column in table.bold:
-            rows[row][column] = Text(table.rows[row][column], "bold")
-        print_table(table.header, rows, table.title, table.words())
-        for note in table.notes:
-            stdout.print(Text(f"{note}."))
-        stdout.print()

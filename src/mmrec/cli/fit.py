@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from mmrec.cli.options import AsJson, Data, Model, load_reviews, print_json, print_table
+from mmrec.cli.options import (
+    AsJson,
+    Data,
+    Model,
+    load_reviews,
+    print_json,
+    print_table,
+    print_tables,
+)
 from mmrec.config import Config, ReadConfig
 from mmrec.console import console
 from mmrec.errors import ConfigError, DataError
@@ -33,7 +41,8 @@ def fit(
 
     Args:
         out: folder for the model and report.html.
-        peers: also train logistic regression, LightGBM, matrix factorisation and DeepFM.
+        peers: also train logistic regression, LightGBM, matrix factorisation and DeepFM, and make
+            lists by ALS, BPR and, of up to 10,000 items, EASE.
     """
     names, policy = ["baseline", "proposed"], config.evidence.policy
     # Effects of users and items are fitted for each fold, so `mmrec` needs that policy.
@@ -83,6 +92,7 @@ def _train_and_save(
     from mmrec.experiments.compare import assess, audit_features, compare
     from mmrec.experiments.report.fit_report import write_report
     from mmrec.experiments.report.html import command_line
+    from mmrec.experiments.report.list_tables import list_sentence, short_list_table
     from mmrec.pipeline import open_models
     from mmrec.recommender.recommender import Recommender
 
@@ -91,7 +101,12 @@ def _train_and_save(
     comparison = compare(reviews, config, models, names, trained_baselines=peers)
     assessment = assess(comparison)
     audits = audit_features(comparison)
+    lists = assessment.lists
+    assert lists is not None  # `compare` makes them
     if not quiet:
+        table = short_list_table(lists)
+        table.notes.append(list_sentence(lists).removesuffix("."))
+        print_tables([table])
         title = f"{data}: {len(comparison.prepared.split.test):,} test reviews, seed {config.seed}"
         _print_scores(comparison.metrics, title)
     point = assessment.operating_points[config.ranker.features]
@@ -111,6 +126,7 @@ def _train_and_save(
     console.print(f"model: {folder}   report: {page}", markup=False)
     result = {"data": str(data), "seed": config.seed, "model": str(folder)}
     result |= {"report": str(page), "reviews": len(reviews), "rejected": reviews.rejects.height}
+    result |= {"lists": lists.as_dict()}
     result |= {"test": comparison.metrics, "assessment": assessment.as_dict(), "audit": outcomes}
     return result | {"remarks": comparison.remarks, "seconds": comparison.seconds}
 

@@ -20,6 +20,7 @@ from mmrec.errors import ConfigError
 
 if TYPE_CHECKING:
     from mmrec.data import Reviews
+    from mmrec.experiments.report.html import ResultTable
 
 # Results go to standard output; progress and remarks to standard error, by `mmrec.console`.
 stdout = Console(highlight=False, emoji=False)
@@ -99,3 +100,15 @@ def print_table(
             cells.append(value if isinstance(value, Text) else Text(escape_text(text, 1000)))
         table.add_row(*cells)
     stdout.print(table)
+
+
+def print_tables(tables: Iterable[ResultTable]) -> None:
+    """Print tables of results, each with its notes below."""
+    for table in tables:
+        rows: list[list[Any]] = [[*row] for row in table.rows]
+        for row, column in table.bold:
+            rows[row][column] = Text(table.rows[row][column], "bold")
+        print_table(table.header, rows, table.title, table.words())
+        for note in table.notes:
+            stdout.print(Text(f"{note}."))
+        stdout.print()

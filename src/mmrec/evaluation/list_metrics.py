@@ -1,116 +1,221 @@
-"""How high liked items stand in lists; one state of `rng` gives every model the same lists."""
+"""How well lists of items meet what their users went to later, and whether they liked it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import islice
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple, Self
 
 import numpy as np
-import polars as pl
+from scipy.sparse import csr_array
 
-PairScorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""(n,) user codes and (n,) item codes -> (n,) scores, the higher the better."""
-_RankedList = tuple[int, np.ndarray, int]
-"""A list to be ranked: the user, (c,) items with the liked ones first, and how many are liked."""
+from mmrec.data.schema import Interactions
+from mmrec.evaluation import statistics
+from mmrec.evaluation.statistics import Difference, bootstrap_samples, describe_samples
+
+LIST_LENGTH = 20
+"""Places of a list that are judged; NDCG, coverage and difference take the first ten."""
 
 
 @dataclass(frozen=True)
 class ListTask:
-    """Which items are looked for in whose lists: liked test items, unless evidence has them too."""
+    """The visits that lists are made of, and the held-out visits that judge them.
 
-    evidence: np.ndarray  # (n, 2) codes of user and item of the evidence rows
-    test: np.ndarray  # (m, 2) the same of the test rows
-    liked: np.ndarray  # (m,) bool, whether a test row is a like
-    item_count: int
+    A held-out visit counts where evidence has its user and its item, but not the pair. A pair that
+    was reviewed twice, and liked once, is both liked and disliked.
+    """
 
-    def items_by_user(self, pairs: np.ndarray, excluded: np.ndarray) -> dict[int, np.ndarray]:
-        """Distinct items of every user in (n, 2) `pairs`, without those of the pairs `excluded`."""
-        # A pair becomes one number, user * item_count + item, to compare pairs as sets.
-        place_values = np.array([self.item_count, 1])
-        numbers = np.setdiff1d(pairs @ place_values, excluded @ place_values)
-        user, item = np.divmod(numbers, self.item_count)
-        users, starts = np.unique(user, return_index=True)
-        return dict(zip(users.tolist(), np.split(item, starts[1:]), strict=False))
+    visits: csr_array  # (users, items) float32, 1 where evidence has a review of the pair
+    liked: np.ndarray  # (l,) sorted numbers user * items + item of held-out pairs
+    disliked: np.ndarray  # (d,) the same of those that were not liked
+
+    @classmethod
+    def from_rows(
+        cls, data: Interactions, label: np.ndarray, evidence: np.ndarray, held_out: np.ndarray
+    ) -> Self:
+        """Of rows of n reviews: `evidence`, and those `held_out`; `label` has (n,) likes."""
+        shape = len(data.users), len(data.items)
+        user, item = data.user[evidence], data.item[evidence]
+        visits = csr_array((np.ones(len(evidence), np.float32), (user, item)), shape=shape)
+        visits.sum_duplicates()
+        visits.data[:] = 1
+        is_known = np.isin(data.user[held_out], user) & np.isin(data.item[held_out], item)
+        known = held_out[is_known]
+        # A pair becomes one number, to compare pairs as sets.
+        numbers = data.user.astype(np.int64) * shape[1] + data.item
+        liked = np.setdiff1d(numbers[known[label[known]]], numbers[evidence])
+        disliked = np.setdiff1d(numbers[known[~label[known]]], numbers[evidence])
+        return cls(visits, liked, disliked)
+
+    @cached_property
+    def users(self) -> np.ndarray:
+        """(u,) sorted codes of the users who liked something held out: one list each is judged."""
+        return np.unique(self.liked // self.visits.shape[1])
+
+    def sample(self, count: int, rng: np.random.Generator) -> Self:
+        """The task with at most `count` random users."""
+        users, items = rng.permutation(self.users)[:count], self.visits.shape[1]
+        kept = [pairs[np.isin(pairs // items, users)] for pairs in (self.liked, self.disliked)]
+        return type(self)(self.visits, *kept)
 
 
 class ListMetrics(NamedTuple):
-    """Means over users, nan without any: NDCG@10 with binary relevance (Jaervelin & Kekaelaeinen,
-    2002), share of lists with a liked item in the first ten, and 1 / rank of the first liked item."""
+    """Means over users of their lists; nan where nothing was judged."""
 
-    ndcg: float
-    hit_rate: float
-    mrr: float
+    recall: float  # liked items found in 20 places, of all that were liked, or of 20
+    ndcg: float  # of ten places, binary relevance (Jaervelin & Kekaelaeinen, 2002)
+    mrr: float  # 1 / place of the first liked item in 20 places, 0 without one
+    dislikes: float  # share of disliked items among all judged ones in 20 places
+    coverage: float  # share of items with evidence that are in the first ten places of any list
+    difference: float  # 1 - share of ten places that two users have in common (Zhou et al., 2010)
     users: int
 
 
-def sampled_lists(
-    scorer: PairScorer, task: ListTask, rng: np.random.Generator, negatives: int = 99
-) -> ListMetrics:
-    """Rank each liked test item among random items that its user never reviewed (He et al., 2017, NCF).
+@dataclass(frozen=True)
+class ListScores:
+    """Scores of lists of u users, each (u,), and two values of all lists together."""
 
-    The order of models need not be the one that full lists give (Krichene & Rendle, 2020).
+    recall: np.ndarray
+    ndcg: np.ndarray
+    mrr: np.ndarray
+    liked: np.ndarray  # number of liked items in 20 places
+    disliked: np.ndarray
+    coverage: float
+    difference: float
+
+    @classmethod
+    def judge(cls, top: np.ndarray, task: ListTask) -> Self:
+        """Judge (u, n) codes of items for the users of `task`, best first, padded with -1."""
+        top, items = top[:, :LIST_LENGTH], task.visits.shape[1]
+        pairs = np.where(top >= 0, task.users[:, None] * items + top, -1)
+        liked, disliked = np.isin(pairs, task.liked), np.isin(pairs, task.disliked)
+        _, wanted = np.unique(task.liked // items, return_counts=True)
+        discount = 1 / np.log2(np.arange(2, 12))  # of the first ten places
+        gain = liked[:, :10] @ discount[: top.shape[1]]
+        first = liked.argmax(1)
+        coverage, difference = _variety(top[:, :10], task)
+        return cls(
+            recall=liked.sum(1) / np.minimum(wanted, LIST_LENGTH),
+            ndcg=gain / np.cumsum(discount)[np.minimum(wanted, 10) - 1],
+            mrr=liked.any(1) / (first + 1),
+            liked=liked.sum(1),
+            disliked=disliked.sum(1),
+            coverage=coverage,
+            difference=difference,
+        )
+
+    def fractions(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """(u,) numerators and denominators, whose sums give the metric of all users."""
+        if metric == "dislikes":
+            return self.disliked, self.liked + self.disliked
+        return getattr(self, metric), np.ones(len(self.recall))
+
+    def metrics(self) -> ListMetrics:
+        """The metrics of all users."""
+        values = dict[str, float]()
+        for name in ("recall", "ndcg", "mrr", "dislikes"):
+            numerator, denominator = map(np.sum, self.fractions(name))
+            values[name] = float(numerator / denominator) if denominator else np.nan
+        variety = {"coverage": self.coverage, "difference": self.difference}
+        return ListMetrics(**values, **variety, users=len(self.recall))
+
+
+def _variety(top: np.ndarray, task: ListTask) -> tuple[float, float]:
+    """Coverage, and the mean difference of all pairs of lists."""
+    lists, places = len(top), np.count_nonzero(top >= 0)
+    users_of_item = np.bincount(top[top >= 0])
+    if not places:
+        return 0.0 if lists else np.nan, np.nan
+    coverage = np.count_nonzero(users_of_item) / np.count_nonzero(task.visits.sum(0))
+    if lists < 2:
+        return coverage, np.nan
+    # An item in c lists is common to c (c - 1) ordered pairs of them.
+    common = users_of_item @ (users_of_item - 1) / (lists * (lists - 1))
+    return coverage, float(1 - common / (places / lists))
+
+
+def list_metrics(top: np.ndarray, task: ListTask) -> ListMetrics:
+    """Metrics of (u, n) codes of items for the users of `task`, best first, padded with -1."""
+    return ListScores.judge(top, task).metrics()
+
+
+class TradePoint(NamedTuple):
+    """What lists are worth at one setting of the judge."""
+
+    weight: float  # of P(like) in the order of candidates
+    max_fpr: float | None  # items less probable than this bound allows are left out
+    recall: float
+    dislikes: float
+
+
+@dataclass(frozen=True)
+class ListResults:
+    """Lists by each maker for the same users."""
+
+    task: ListTask
+    top: dict[str, np.ndarray]  # (u, n) codes of items, padded with -1; of peers, then of ours
+    settings: dict[str, dict[str, float]]  # of peers, chosen on validation
+    trade: list[TradePoint] = field(default_factory=list)  # of ours
+
+
+@dataclass(frozen=True)
+class ListComparison:
+    """Lists of several makers for the same users; intervals are 95% by a bootstrap over users."""
+
+    own: str  # the maker that is not a peer
+    reference: str  # the peer with the highest recall, which others are compared with
+    metrics: dict[str, ListMetrics]
+    intervals: dict[str, dict[str, Difference]]  # recall, ndcg, dislikes -> value and ends
+    differences: dict[str, dict[str, Difference]]  # the same, less those of the reference
+    settings: dict[str, dict[str, float]]  # of peers, chosen on validation
+    trade: list[TradePoint]  # of ours; empty where there is none
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: tuples with names become dictionaries."""
+        result: dict[str, Any] = {**vars(self), "trade": [row._asdict() for row in self.trade]}
+        result["metrics"] = {name: row._asdict() for name, row in self.metrics.items()}
+        for part in ("intervals", "differences"):
+            result[part] = {}
+            for name, values in getattr(self, part).items():
+                result[part][name] = {key: row._asdict() for key, row in values.items()}
+        return result
+
+
+def compare_lists(lists: ListResults, rounds: int = 1000, seed: int = 0) -> ListComparison:
+    """Judge the lists of each maker by `rounds` of the bootstrap.
+
+    The reference has the highest recall on these very rows, so that ours is compared with the peer
+    that luck favours most.
     """
-    reviewed = task.items_by_user(np.concatenate([task.evidence, task.test]), task.test[:0])
+    scores = {name: ListScores.judge(top, lists.task) for name, top in lists.top.items()}
+    metrics = {name: values.metrics() for name, values in scores.items()}
+    reference = max(lists.settings, key=lambda name: metrics[name].recall)
+    intervals: dict[str, dict[str, Difference]] = {name: {} for name in scores}
+    differences: dict[str, dict[str, Difference]] = {name: {} for name in scores}
+    users = np.arange(len(lists.task.users))  # one row each
+    for metric in ("recall", "ndcg", "dislikes") if len(users) else ():
+        parts = {name: np.stack(values.fractions(metric), axis=1) for name, values in scores.items()}
+        options = statistics.weighted_ratio, rounds, seed
+        samples = {name: bootstrap_samples(users, users, parts[name], *options) for name in scores}
+        for name, row in metrics.items():
+            value, gap = getattr(row, metric), samples[name] - samples[reference]
+            intervals[name][metric] = describe_samples(value, samples[name])
+            value -= getattr(metrics[reference], metric)
+            differences[name][metric] = describe_samples(value, gap)
+    (own,) = scores.keys() - lists.settings.keys()
+    results = metrics, intervals, differences, lists.settings, lists.trade
+    return ListComparison(own, reference, *results)
 
-    def candidate_lists() -> Iterator[_RankedList]:
-        for user, liked in task.items_by_user(task.test[task.liked], task.evidence).items():
-            unreviewed = np.delete(np.arange(task.item_count), reviewed[user])
-            size = min(negatives, len(unreviewed))
-            for item in liked if size else ():
-                yield user, np.append(item, rng.choice(unreviewed, size, replace=False)), 1
 
-    return _rank(scorer, candidate_lists(), negatives + 1, rng)
-
-
-def full_lists(
-    scorer: PairScorer,
+def trade_curve(
+    lists: Callable[[float, float | None], np.ndarray],
+    settings: Iterable[tuple[float, float | None]],
     task: ListTask,
-    rng: np.random.Generator,
-    max_users: int = 1000,
-    pairs_per_call: int = 1 << 18,
-) -> ListMetrics:
-    """Rank all items that a user has not reviewed in evidence rows, for `max_users` random users."""
-    likes = task.test[task.liked]
-    reviewed = task.items_by_user(np.concatenate([task.evidence, likes]), likes[:0])
-
-    def candidate_lists() -> Iterator[_RankedList]:
-        liked = task.items_by_user(likes, task.evidence)
-        for user in rng.permutation(list(liked))[:max_users].tolist():
-            unreviewed = np.delete(np.arange(task.item_count), reviewed[user])
-            if len(unreviewed):
-                yield user, np.append(liked[user], unreviewed), len(liked[user])
-
-    return _rank(scorer, candidate_lists(), task.item_count, rng, pairs_per_call)
-
-
-def _rank(
-    scorer: PairScorer,
-    candidate_lists: Iterator[_RankedList],
-    list_length: int,
-    rng: np.random.Generator,
-    pairs_per_call: int = 1 << 18,
-) -> ListMetrics:
-    """Score lists, about `pairs_per_call` candidates in one call, and average over users."""
-    rows: list[tuple[int, float, float, float]] = []
-    discount = 1 / np.log2(np.arange(2, 12))  # of the first ten ranks
-    while batch := list(islice(candidate_lists, max(1, pairs_per_call // list_length))):
-        users, item_lists, liked_counts = zip(*batch, strict=True)
-        lengths = list(map(len, item_lists))
-        scores = scorer(np.repeat(users, lengths), np.concatenate(item_lists))
-        score_lists = np.split(scores, np.cumsum(lengths)[:-1])
-        for user, list_scores, liked_count in zip(users, score_lists, liked_counts, strict=True):
-            # Shuffled before a stable sort, so that equal scores are in random order.
-            shuffled = rng.permutation(len(list_scores))
-            ranking = shuffled[np.argsort(-list_scores[shuffled], kind="stable")]
-            liked_ranks = np.flatnonzero(ranking < liked_count)  # from 0
-            gains = discount[liked_ranks[liked_ranks < 10]]
-            ndcg = gains.sum() / discount[:liked_count].sum()
-            rows.append((user, ndcg, float(len(gains) > 0), 1 / (liked_ranks[0] + 1)))
-    if not rows:
-        return ListMetrics(np.nan, np.nan, np.nan, 0)
-    table = pl.DataFrame(rows, ["user", "ndcg", "hit_rate", "mrr"], orient="row")
-    by_user = table.group_by("user", maintain_order=True).mean().drop("user")
-    ndcg, hit_rate, mrr = by_user.mean().row(0)
-    return ListMetrics(ndcg, hit_rate, mrr, by_user.height)
+) -> list[TradePoint]:
+    """Recall against dislikes of `lists(weight, max_fpr)`, (u, n) for the users of `task`."""
+    points = []
+    for weight, max_fpr in settings:
+        metrics = list_metrics(lists(weight, max_fpr), task)
+        points.append(TradePoint(weight, max_fpr, metrics.recall, metrics.dislikes))
+    return points

@@ -44,6 +44,12 @@ def weighted_fpr_at_tpr(
     return np.where(np.isnan(tprs[..., -1]), np.nan, fpr)
 
 
+def weighted_ratio(_: np.ndarray, parts: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Ratio of the sums of (n, 2) `parts`, a `WeightedMetric` of these instead of probabilities."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray((weight @ parts[:, 0]) / (weight @ parts[:, 1]))
+
+
 class Difference(NamedTuple):
     """A mean difference, the ends of its 95% interval, and the two-sided p-value of 0."""
 
@@ -95,6 +101,8 @@ def describe_samples(value: float, samples: np.ndarray) -> Difference:
     The p-value is twice the share of rounds on the rarer side of zero, with one more round counted
     there (Davison & Hinkley, 1997, section 4.2).
     """
+    if np.isnan(samples).all():
+        return Difference(value, np.nan, np.nan, np.nan)
     low, high = np.nanquantile(samples, (0.025, 0.975)).tolist()
     rarer_side = min(np.sum(samples <= 0), np.sum(samples >= 0))
     p_value = 2 * (1 + rarer_side) / (1 + np.sum(~np.isnan(samples)))

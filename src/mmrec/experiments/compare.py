@@ -13,18 +13,25 @@ from mmrec.config import Config
 from mmrec.console import track
 from mmrec.data.schema import Reviews
 from mmrec.evaluation import statistics
-from mmrec.evaluation.list_metrics import ListMetrics, ListTask, full_lists, sampled_lists
+from mmrec.evaluation.list_metrics import (
+    LIST_LENGTH,
+    ListComparison,
+    ListResults,
+    ListTask,
+    compare_lists,
+)
 from mmrec.evaluation.metrics import Metrics, evaluate, rates_at_threshold, slice_metrics
 from mmrec.evaluation.statistics import Difference
 from mmrec.evidence.policies import EvidenceViews
 from mmrec.experiments import baselines
+from mmrec.experiments.list_peers import make_peer_lists
 from mmrec.features.audit import Audit, audit
 from mmrec.features.dataset import Models
 from mmrec.features.tables import Features
 from mmrec.llm.types import PRICE_TAGS
 from mmrec.pipeline import PreparedData, TrainingResult, prepare_data, train_model
-from mmrec.ranker.inputs import RankerInputs
-from mmrec.ranker.training import class_weights, predict_logits
+from mmrec.ranker.training import class_weights
+from mmrec.recommender.lists import ListScorer
 
 _BOOTSTRAPPED_METRICS = {
     "auc": statistics.weighted_auc,
@@ -42,6 +49,7 @@ class Comparison:
     trained: dict[str, TrainingResult] = field(default_factory=dict)  # without baselines
     seconds: dict[str, float] = field(default_factory=dict)  # to build features and train
     remarks: list[str] = field(default_factory=list)  # what readers must know
+    lists: ListResults | None = None
 
 
 def compare(
@@ -84,7 +92,45 @@ def compare(
     for name in sorted(probability, key=lambda name: name in result.trained):
         on_test = probability[name][split.test]
         result.metrics[name] = evaluate(label[split.test], on_test, weights)
-    return result
+    return replace(result, lists=_make_lists(result, slow_peers=trained_baselines))
+
+
+def _make_lists(result: Comparison, *, slow_peers: bool) -> ListResults:
+    """Lists for users of test rows by peers, and by the model that will be saved."""
+    start, prepared = time.perf_counter(), result.prepared
+    rows, split = (prepared.dataset.data, prepared.label), prepared.split
+    valid = ListTask.from_rows(*rows, split.rows_before_validation, split.valid)
+    test = ListTask.from_rows(*rows, split.evidence_rows, split.test)
+    peers = make_peer_lists(valid, test, prepared.config.seed, slow=slow_peers)
+    *_, last = result.trained
+    wanted = prepared.config.ranker.features
+    name = wanted if wanted in result.trained else last
+    own = {name: own_lists(result.trained[name], test)}
+    result.remarks.extend(peers.remarks)
+    result.seconds["lists"] = time.perf_counter() - start
+    return ListResults(test, peers.top | own, peers.settings)
+
+
+def own_lists(training: TrainingResult, task: ListTask, n: int = LIST_LENGTH) -> np.ndarray:
+    """(u, n) codes of items that a model ranks first for the users of `task`, padded with -1.
+
+    Users and items are described by evidence rows alone.
+    """
+    dataset, evidence = training.prepared.dataset, training.prepared.split.evidence_rows
+    build, all_reviews = training.model.builder.build, EvidenceViews.all_reviews
+    user = build("user", all_reviews(dataset.data.user, evidence), dataset)
+    item = build("item", all_reviews(dataset.data.item, evidence), dataset)
+    # There is one view an entity, in the order of codes, so codes serve as views.
+    no_rows = np.zeros(0, dtype=np.int64)
+    scorer = ListScorer(training.model, Features(user, item, no_rows, no_rows))
+    top = np.full((len(task.users), n), -1)
+    with track("lists", len(top)) as advance:
+        for row, code in zip(top, task.users.tolist(), strict=True):
+            visited = task.visits.indices[task.visits.indptr[code] : task.visits.indptr[code + 1]]
+            items, _ = scorer.top_items(code, n, excluded=visited)
+            row[: len(items)] = items
+            advance(1)
+    return top
 
 
 def _photo_remarks(name: str, trained: TrainingResult) -> list[str]:
@@ -107,16 +153,15 @@ class Assessment:
     intervals: dict[str, dict[str, tuple[float, float, float]]]  # metric -> value, ends
     differences: dict[str, dict[str, Difference]]  # metric -> to the reference, p by Holm
     operating_points: dict[str, dict[str, float]]  # by a threshold of valid
-    lists: dict[str, dict[str, ListMetrics]]  # `sampled` and `full` candidate lists
     slices: dict[str, dict[str, Metrics]]  # slice -> metrics
+    lists: ListComparison | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: tuples with names become dictionaries."""
-        result: dict[str, Any] = {**vars(self)}
-        for part in ("differences", "lists"):
-            result[part] = {}
-            for name, values in getattr(self, part).items():
-                result[part][name] = {key: row._asdict() for key, row in values.items()}
+        """For JSON: tuples with names become dictionaries; lists are apart."""
+        result: dict[str, Any] = {**vars(self), "differences": {}}
+        del result["lists"]
+        for name, values in self.differences.items():
+            result["differences"][name] = {key: row._asdict() for key, row in values.items()}
         return result
 
 
@@ -128,7 +173,7 @@ def assess(comparison: Comparison, reference: str = "bias model", rounds: int = 
     on_test = {name: p[test] for name, p in comparison.probability.items()}
     del on_test[baselines.ALWAYS_LIKE]
     others = [name for name in on_test if name != reference]
-    result = Assessment(reference, {}, {name: {} for name in others}, {}, {}, {})
+    result = Assessment(reference, {}, {name: {} for name in others}, {}, {})
     with track("assessing", len(on_test)) as advance:
         for name, p in on_test.items():
             intervals = result.intervals[name] = {}
@@ -151,8 +196,9 @@ def assess(comparison: Comparison, reference: str = "bias model", rounds: int = 
     for name, training in trained.items():
         rates = rates_at_threshold(rows[1], on_test[name], training.threshold)
         result.operating_points[name] = {"threshold": training.threshold, **rates._asdict()}
-        result.lists[name] = _list_metrics(training)
-    return result
+    if comparison.lists is None:
+        return result
+    return replace(result, lists=compare_lists(comparison.lists, rounds, seed))
 
 
 def slice_masks(prepared: PreparedData, features: Features) -> dict[str, np.ndarray]:
@@ -181,28 +227,6 @@ def slice_masks(prepared: PreparedData, features: Features) -> dict[str, np.ndar
         if mask.any():
             masks[f"price: {tag}"] = mask
     return masks
-
-
-def _list_metrics(training: TrainingResult) -> dict[str, ListMetrics]:
-    prepared, model = training.prepared, training.model
-    dataset, split, seed = prepared.dataset, prepared.split, prepared.config.seed
-    data, evidence = dataset.data, split.evidence_rows
-    pairs = np.stack([data.user, data.item], axis=1)
-    likes = prepared.label[split.test]
-    task = ListTask(pairs[evidence], pairs[split.test], likes, len(data.items))
-    build, all_reviews = model.builder.build, EvidenceViews.all_reviews
-    user = build("user", all_reviews(data.user, evidence), dataset)
-    item = build("item", all_reviews(data.item, evidence), dataset)
-
-    def score(users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        # There is one view an entity, in the order of codes, so codes serve as views.
-        inputs = RankerInputs(Features(user, item, users, items))
-        return model.probability(predict_logits(model.ranker, inputs, np.arange(len(users))))
-
-    return {
-        "sampled": sampled_lists(score, task, np.random.default_rng(seed)),
-        "full": full_lists(score, task, np.random.default_rng(seed)),
-    }
 
 
 def audit_features(comparison: Comparison, row_count: int = 200) -> dict[str, Audit]:

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +18,12 @@ from scipy.stats import binomtest
 from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 
+from mmrec.evaluation.list_metrics import ListComparison
 from mmrec.evaluation.metrics import calibration_bins
 from mmrec.experiments.baselines import ALWAYS_LIKE
 from mmrec.experiments.compare import Assessment, Comparison
 from mmrec.experiments.report.html import format_difference
+from mmrec.experiments.report.list_tables import describe_setting
 from mmrec.ranker.training import TrainingHistory
 
 COLOURS = {
@@ -167,10 +170,12 @@ _CURVES = {
 
 
 def draw_charts(comparison: Comparison, assessment: Assessment) -> dict[str, list[str]]:
-    """Panels of `roc`, `likes`, `dislikes`, `differences`, `calibration` and `training`, as SVG."""
+    """Panels of `trade`, `roc`, `likes`, `dislikes`, `differences`, `calibration` and `training`, as SVG."""
     charts: dict[str, list[str]] = {"differences": [], "calibration": [], "training": []}
     for kind in _CURVES:
         charts[kind] = [_curve_chart(comparison, assessment, kind)]
+    lists = assessment.lists
+    charts["trade"] = [_trade_chart(lists)] if lists and lists.intervals[lists.reference] else []
     fpr_title = "FPR at TPR .90: left is better"
     for metric, title in (("auc", "ROC-AUC: right is better"), ("fpr_at_90", fpr_title)):
         bars, name = {}, f"differences-{metric}"
@@ -231,6 +236,40 @@ def _position(kind: str, rates: dict[str, float], dislike_share: float) -> tuple
     # Shares of all rows: those held back, and the dislikes among them.
     held_back, dislikes_held_back = 1 - rates["share"], (1 - rates["fpr"]) * dislike_share
     return 1 - rates["fpr"], dislikes_held_back / held_back if held_back else np.nan
+
+
+_DASHES: list[str | tuple[float, tuple[float, ...]]] = ["-", (0, (7, 1.5)), "--", "-.", ":"]
+
+
+@chart_style
+def _trade_chart(lists: ListComparison) -> str:
+    """Recall against the share of dislikes: ours at several settings, and a mark for each maker."""
+    figure, texts = Figure(figsize=(4.3, 4.3), layout="constrained"), list[str]()
+    axes = figure.subplots()
+    bounds = dict.fromkeys(point.max_fpr for point in lists.trade)
+    for bound, dash in zip(bounds, cycle(_DASHES), strict=False):
+        points = sorted(point for point in lists.trade if point.max_fpr == bound)
+        line = axes.plot(
+            [p.dislikes for p in points], [p.recall for p in points], ".", lw=1.4, ms=5
+        )
+        label = "no bound" if bound is None else f"max_fpr {bound:g}"
+        line[0].set(color=COLOURS[style_for(lists.own).colour], ls=dash, label=label)
+        texts += [f"{describe_setting(p)}: {p.recall:.3f}, {p.dislikes:.1%}" for p in points]
+    for name, metrics in lists.metrics.items():
+        style, is_peer = style_for(name), name != lists.own
+        x, y, colour = metrics.dislikes, metrics.recall, COLOURS[style.colour]
+        mark: dict[str, Any] = {"marker": style.marker, "mec": COLOURS["card"], "zorder": 5}
+        axes.plot(x, y, color=colour, ms=7 if is_peer else 11, **mark)
+        weight, place = "normal" if is_peer else "bold", "offset points"
+        axes.annotate(name, (x, y), (6, 4), textcoords=place, weight=weight, size=8.5)
+        texts.append(f"{name}: {y:.3f}, {x:.1%}")
+    axes.set(xlabel="disliked, of the judged items in lists", ylabel="recall@20")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
+    axes.margins(x=0.18, y=0.1)
+    if bounds:
+        figure.legend(loc="outside lower center", ncols=3, title=f"{lists.own}, by weight")
+    title = "Recall of lists and their share of dislikes"
+    return svg(figure, f"{title}; {'; '.join(texts)}.", "trade")
 
 
 @chart_style

@@ -1,0 +1,111 @@
+"""Tables and sentences about lists, for the terminal and for pages."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from mmrec.evaluation.list_metrics import ListComparison, TradePoint
+from mmrec.experiments.report.html import ResultTable, format_metric
+
+LIST_COLUMNS = {
+    # Field of `ListMetrics`: title, format, whether higher is better; nothing is said of variety.
+    "recall": ("recall@20", ".3f", True),
+    "ndcg": ("NDCG@10", ".3f", True),
+    "mrr": ("MRR", ".3f", True),
+    "dislikes": ("dislikes", ".1%", False),
+    "coverage": ("coverage", ".2f", None),
+    "difference": ("difference", ".2f", None),
+}
+_EXPLANATIONS = [
+    "Lists of 20 that leave out what evidence has; a user counts who liked a held-out item",
+    "recall@20: liked held-out items that the list has, of all of them or of 20",
+    "MRR: 1 / place of the first liked item, 0 without one",
+    "Dislikes: share of the disliked among the held-out items in the lists",
+    "Coverage: share of the items in anybody's first ten",
+    "Difference: share of the first ten that another user does not have, on average",
+]
+
+
+def short_list_table(lists: ListComparison) -> ResultTable:
+    """What lists are worth, in a table that fits a terminal."""
+    users = next(iter(lists.metrics.values())).users
+    title = f"Lists for {users:,} users with liked test reviews"
+    return _list_table(lists, title, ["recall", "ndcg", "dislikes", "coverage"])
+
+
+def list_tables(lists: ListComparison) -> list[ResultTable]:
+    """All metrics of lists with intervals, and the differences from the best peer."""
+    tables = [_list_table(lists, "Lists of every maker", [*LIST_COLUMNS], intervals=True)]
+    chosen = list[str]()
+    for name, settings in lists.settings.items():
+        if settings:
+            values = ", ".join(f"{key} {value:g}" for key, value in settings.items())
+            chosen.append(f"{name} {values}")
+    tables[0].notes.extend([*_EXPLANATIONS, f"Chosen on validation: {'; '.join(chosen)}"])
+    header, rows = ["maker"], list[list[str]]()
+    for name, gaps in lists.differences.items():
+        if name != lists.reference and gaps:
+            rows.append([name, *(gap.as_text(3) for gap in gaps.values())])
+            header = ["maker", *(LIST_COLUMNS[metric][0] for metric in gaps)]
+    title = f"Differences to {lists.reference}, the peer with the highest recall"
+    note = "Mean and 95% interval by a bootstrap over users, who are the same for both"
+    if rows:
+        tables.append(ResultTable(title, header, rows, notes=[note]))
+    return tables
+
+
+def _list_table(
+    lists: ListComparison, title: str, columns: Collection[str], *, intervals: bool = False
+) -> ResultTable:
+    table = ResultTable(title, ["maker", *(LIST_COLUMNS[column][0] for column in columns)], [])
+    for name, metrics in lists.metrics.items():
+        cells = [name]
+        for column in columns:
+            form, interval = LIST_COLUMNS[column][1], lists.intervals[name].get(column)
+            cells.append(format_metric(getattr(metrics, column), form))
+            if intervals and interval:
+                ends = [format_metric(end, form) for end in (interval.low, interval.high)]
+                cells[-1] += f" ({'–'.join(ends)})"
+        table.rows.append(cells)
+    for position, column in enumerate(columns, 1):
+        higher_is_better = LIST_COLUMNS[column][2]
+        values = [getattr(metrics, column) for metrics in lists.metrics.values()]
+        if higher_is_better is not None and not np.isnan(values).all():
+            best = np.nanmax(values) if higher_is_better else np.nanmin(values)
+            table.bold.update((row, position) for row in np.flatnonzero(values == best).tolist())
+    return table
+
+
+def list_sentence(lists: ListComparison) -> str:
+    """How our lists compare with those of the best peer."""
+    own, peer = lists.metrics[lists.own], lists.metrics[lists.reference]
+    if not own.users or not peer.recall or not peer.dislikes:
+        return f"Too few liked test reviews to compare the lists of {lists.own}."
+    return (
+        f"Of what users liked, the lists of {lists.own} find {own.recall / peer.recall:.2f} times as much "
+        f"as {lists.reference}, the best peer, with {own.dislikes / peer.dislikes:.2f} times its "
+        f"share of dislikes."
+    )
+
+
+def trade_sentence(lists: ListComparison) -> str | None:
+    """The lowest share of dislikes at no less than the best peer's recall; None without a trade."""
+    peer = lists.metrics[lists.reference]
+    reached = [point for point in lists.trade if point.recall >= peer.recall]
+    if not lists.trade:
+        return None
+    if not reached:
+        return f"No setting of {lists.own} reaches the recall of {lists.reference}."
+    best = min(reached, key=lambda point: point.dislikes)
+    return (
+        f"At no less than the recall of {lists.reference}, the share of dislikes can be "
+        f"{best.dislikes:.1%} instead of {peer.dislikes:.1%} ({describe_setting(best)})."
+    )
+
+
+def describe_setting(point: TradePoint) -> str:
+    """The setting of a point of the trade."""
+    bound = "no bound" if point.max_fpr is None else f"max_fpr {point.max_fpr:g}"
+    return f"weight {point.weight:g}, {bound}"
