@@ -1,7 +1,7 @@
 """Measures mmrec on real review sets and writes docs/results.md: `make results`.
 
 Usage: python bench/results.py FOLDER [--out FILE] [--work DIR] [--seeds 30,31,...] [--sets NAME,...]
-       [--parts peers,leak,ablation,truth] [--store FILE]
+       [--parts lists,peers,leak,ablation,truth] [--store FILE]
 
 FOLDER holds `gmaps-wa`, `zomato` and `rt-critics`, each with reviews.jsonl.gz and a file of items, whose true
 prices and categories are compared with annotations, and are never an input. Finished results are kept in DIR,
@@ -29,16 +29,18 @@ import mmrec
 from mmrec.config import AnnotationConfig, Config, PaperConfig, ReadConfig
 from mmrec.console import console
 from mmrec.data import Reviews, read_reviews
+from mmrec.evaluation.list_metrics import compare_lists
 from mmrec.evaluation.statistics import holm_correction, paired_t_test
 from mmrec.experiments import ablation
 from mmrec.experiments import annotation_quality as truth
 from mmrec.experiments.annotation_measures import rank_correlation
 from mmrec.experiments.checkpoint import Checkpoint
-from mmrec.experiments.compare import compare
+from mmrec.experiments.compare import compare, make_lists
 from mmrec.experiments.report.html import ResultTable, command_line
+from mmrec.experiments.report.list_tables import LIST_COLUMNS
 from mmrec.experiments.reproduce import PROTOCOLS, reproduce, reproduce_page, reproduction_tables
 from mmrec.features.dataset import Dataset
-from mmrec.pipeline import open_models
+from mmrec.pipeline import open_models, prepare_data, train_model
 
 SETS = {
     # Name: file of items, what they are, and the columns with their true price and categories.
@@ -57,6 +59,8 @@ METRIC_TITLES = {
     "loss": "loss",
 }
 MODELS = ("baseline", "proposed", "mmrec")
+TIMED = ("zomato",)
+"""Sets whose times are good enough for a split by time."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/results"))
     parser.add_argument("--seeds", default="30,31,32,33,34")
     parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--parts", default="peers,truth,leak,ablation")
+    parser.add_argument("--parts", default="lists,peers,truth,leak,ablation")
     parser.add_argument("--store", type=Path)
     options = parser.parse_args()
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    parts = {"peers": run_peers, "leak": run_leak, "ablation": run_ablation, "truth": run_truth}
+    parts = {"lists": run_lists, "peers": run_peers, "leak": run_leak}
+    parts |= {"ablation": run_ablation, "truth": run_truth}
     for name, (items, *_) in SETS.items():
         folder = options.folder / name
         if name not in options.sets.split(",") or not folder.is_dir():
@@ -101,6 +106,23 @@ def main() -> None:
             parts[part](task)
     options.out.write_text(results_page(options.work))
     console.print(f"written: {options.out}")
+
+
+def run_lists(task: Task) -> None:
+    """Compare the lists of our model with those of all tuned peers, on every split."""
+    config = task.config(task.seeds[0])
+    models = open_models(config)
+    checkpoint = Checkpoint(task.work / "lists.json", task.reviews, config, models)
+    runs = [("random", seed) for seed in task.seeds]
+    runs += [("time", task.seeds[0])] if task.name in TIMED else []  # there is one such split
+    for kind, seed in runs:
+        if (key := f"{kind} {seed}") in checkpoint.results:
+            continue
+        split = config.split.model_copy(update={"split_by": kind})
+        seed_config = task.config(seed).model_copy(update={"split": split})
+        training = train_model(prepare_data(task.reviews, seed_config, models))
+        lists = make_lists(training, slow_peers=True)
+        checkpoint.put(key, compare_lists(lists).as_dict())
 
 
 def run_peers(task: Task) -> None:
@@ -234,6 +256,12 @@ The language model and the captioner are the builtin ones; no large language mod
 random quarter. Unless stated otherwise, the evidence policy is `fold`, and epochs, penalties and calibration
 are chosen on validation rows.
 
+Lists are of 20 items without those that evidence has, for every user who liked a test item.
+recall@20: liked test items that the list has, of all of them or of 20; MRR: 1 / place of the first;
+dislikes: share of the disliked among the test items in lists; coverage: share of the items in anybody's
+first ten; difference: share of the first ten that another user does not have. Peers are tuned on
+validation rows.
+
 How settings were found: the training settings of `baseline` and `proposed` were once picked by test rows of
 seeds 0 to 4 of these sets; the penalties and inputs of `mmrec` were picked on rows held out of the evidence
 rows of seeds 101 to 112. The seeds below had not been used, but they are other splits of the same reviews
@@ -255,6 +283,8 @@ def latest_results(path: Path) -> dict[str, Any]:
 def set_lines(work: Path) -> list[str]:
     """The lines of one set."""
     lines: list[str] = []
+    if (path := work / "lists.json").exists():
+        lines += list_lines(latest_results(path))
     if (path := work / "peers.json").exists():
         lines += peer_lines([*latest_results(path).values()])
     if (path := work / "truth.json").exists():
@@ -291,6 +321,45 @@ def set_lines(work: Path) -> list[str]:
     return lines
 
 
+def list_lines(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Metrics of all lists on random splits and on that by time, and ours beside the best peer's."""
+    lines: list[str] = []
+    for kind in ("random", "time"):
+        runs = [run for key, run in results.items() if key.startswith(kind)]
+        if not runs:
+            continue
+        users = "; ".join(f"{next(iter(run['metrics'].values()))['users']:,}" for run in runs)
+        seeds = f"{len(runs)} seeds, mean ± standard error" if len(runs) > 1 else "one seed"
+        lines += ["", f"Lists, split {kind if kind == 'random' else 'by time'}; {seeds}; "]
+        lines[-1] += f"users with liked test reviews: {users}."
+        lines += ["", f"| maker | {' | '.join(title for title, *_ in LIST_COLUMNS.values())} |"]
+        lines.append("|---|" + "---:|" * len(LIST_COLUMNS))
+        for name in runs[0]["metrics"]:
+            cells = [
+                mean_and_error([r["metrics"][name][column] for r in runs])
+                for column in LIST_COLUMNS
+            ]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        own = runs[0]["own"]
+        peers = [name for name in runs[0]["metrics"] if name != own]
+        best = max(
+            peers, key=lambda name: np.mean([run["metrics"][name]["recall"] for run in runs])
+        )
+        ratios = []
+        for metric in ("recall", "ndcg", "dislikes"):
+            values = [[run["metrics"][name][metric] for run in runs] for name in (own, best)]
+            ratio = np.mean(values[0]) / np.mean(values[1])
+            ratios.append(f"{LIST_COLUMNS[metric][0]} {ratio:.2f} times")
+        lines += ["", f"{own} / {best}, the peer with the highest recall: {', '.join(ratios)}."]
+    return lines
+
+
+def mean_and_error(values: Sequence[float]) -> str:
+    """A mean over seeds, and its standard error where there are several."""
+    error = f" ± {sem(values):.4f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.4f}{error}"
+
+
 def peer_lines(runs: list[dict[str, Any]]) -> list[str]:
     """Metrics of all models, and their differences from the best baseline."""
     rows = runs[0]["rows"]
@@ -307,9 +376,7 @@ def peer_lines(runs: list[dict[str, Any]]) -> list[str]:
     for name in names:
         cells = []
         for metric in METRIC_TITLES:
-            scores = values(name, metric)
-            error = float(sem(scores)) if len(scores) > 1 else 0.0
-            cells.append(f"{np.mean(scores):.4f} ± {error:.4f}")
+            cells.append(mean_and_error(values(name, metric)))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     if len(runs) < 2:
         return lines

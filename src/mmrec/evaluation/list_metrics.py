@@ -157,6 +157,7 @@ class ListResults:
     top: dict[str, np.ndarray]  # (u, n) codes of items, padded with -1; of peers, then of ours
     settings: dict[str, dict[str, float]]  # of peers, chosen on validation
     trade: list[TradePoint] = field(default_factory=list)  # of ours
+    remarks: list[str] = field(default_factory=list)  # on peers that were left out
 
 
 @dataclass(frozen=True)

@@ -92,23 +92,25 @@ def compare(
     for name in sorted(probability, key=lambda name: name in result.trained):
         on_test = probability[name][split.test]
         result.metrics[name] = evaluate(label[split.test], on_test, weights)
-    return replace(result, lists=_make_lists(result, slow_peers=trained_baselines))
+    start = time.perf_counter()
+    *_, last = result.trained
+    saved = config.ranker.features  # the other models are there for their probabilities
+    training = result.trained[saved if saved in result.trained else last]
+    lists = make_lists(training, slow_peers=trained_baselines)
+    result.seconds["lists"] = time.perf_counter() - start
+    result.remarks.extend(lists.remarks)
+    return replace(result, lists=lists)
 
 
-def _make_lists(result: Comparison, *, slow_peers: bool) -> ListResults:
-    """Lists for users of test rows by peers, and by the model that will be saved."""
-    start, prepared = time.perf_counter(), result.prepared
+def make_lists(training: TrainingResult, *, slow_peers: bool) -> ListResults:
+    """Lists for users of test rows by peers, also the slow ones if wanted, and by a trained model."""
+    prepared = training.prepared
     rows, split = (prepared.dataset.data, prepared.label), prepared.split
     valid = ListTask.from_rows(*rows, split.rows_before_validation, split.valid)
     test = ListTask.from_rows(*rows, split.evidence_rows, split.test)
     peers = make_peer_lists(valid, test, prepared.config.seed, slow=slow_peers)
-    *_, last = result.trained
-    wanted = prepared.config.ranker.features
-    name = wanted if wanted in result.trained else last
-    own = {name: own_lists(result.trained[name], test)}
-    result.remarks.extend(peers.remarks)
-    result.seconds["lists"] = time.perf_counter() - start
-    return ListResults(test, peers.top | own, peers.settings)
+    top = {**peers.top, prepared.config.ranker.features: own_lists(training, test)}
+    return ListResults(test, top, peers.settings, remarks=peers.remarks)
 
 
 def own_lists(training: TrainingResult, task: ListTask, n: int = LIST_LENGTH) -> np.ndarray:
