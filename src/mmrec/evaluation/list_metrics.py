@@ -127,7 +127,7 @@ def _variety(top: np.ndarray, task: ListTask) -> tuple[float, float]:
     users_of_item = np.bincount(top[top >= 0])
     if not places:
         return 0.0 if lists else np.nan, np.nan
-    coverage = np.count_nonzero(users_of_item) / np.count_nonzero(task.visits.sum(0))
+    coverage = float(np.count_nonzero(users_of_item) / np.count_nonzero(task.visits.sum(0)))
     if lists < 2:
         return coverage, np.nan
     # An item in c lists is common to c (c - 1) ordered pairs of them.

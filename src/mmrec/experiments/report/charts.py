@@ -244,30 +244,32 @@ _DASHES: list[str | tuple[float, tuple[float, ...]]] = ["-", (0, (7, 1.5)), "--"
 @chart_style
 def _trade_chart(lists: ListComparison) -> str:
     """Recall against the share of dislikes: ours at several settings, and a mark for each maker."""
-    figure, texts = Figure(figsize=(4.3, 4.3), layout="constrained"), list[str]()
+    figure, texts = Figure(figsize=(4.3, 5.0), layout="constrained"), list[str]()
     axes = figure.subplots()
+    best = max(metrics.recall for metrics in lists.metrics.values())
+    lowest = 0.6 * best  # a far lower maker would squeeze the rest
     bounds = dict.fromkeys(point.max_fpr for point in lists.trade)
     for bound, dash in zip(bounds, cycle(_DASHES), strict=False):
         points = sorted(point for point in lists.trade if point.max_fpr == bound)
         line = axes.plot(
             [p.dislikes for p in points], [p.recall for p in points], ".", lw=1.4, ms=5
         )
-        label = "no bound" if bound is None else f"max_fpr {bound:g}"
+        label = f"{lists.own}, {'no bound' if bound is None else f'max_fpr {bound:g}'}"
         line[0].set(color=COLOURS[style_for(lists.own).colour], ls=dash, label=label)
         texts += [f"{describe_setting(p)}: {p.recall:.3f}, {p.dislikes:.1%}" for p in points]
+    markers = cycle("os^vPX")
     for name, metrics in lists.metrics.items():
-        style, is_peer = style_for(name), name != lists.own
-        x, y, colour = metrics.dislikes, metrics.recall, COLOURS[style.colour]
-        mark: dict[str, Any] = {"marker": style.marker, "mec": COLOURS["card"], "zorder": 5}
-        axes.plot(x, y, color=colour, ms=7 if is_peer else 11, **mark)
-        weight, place = "normal" if is_peer else "bold", "offset points"
-        axes.annotate(name, (x, y), (6, 4), textcoords=place, weight=weight, size=8.5)
-        texts.append(f"{name}: {y:.3f}, {x:.1%}")
+        is_peer, is_below = name != lists.own, metrics.recall < lowest
+        mark: dict[str, Any] = {"marker": next(markers) if is_peer else "D", "ls": ""}
+        mark |= {"mec": COLOURS["card"], "ms": 7 if is_peer else 11, "zorder": 5}
+        mark["label"] = f"{name}{f', {metrics.recall:.3f}, below' if is_below else ''}"
+        position = ([], []) if is_below else ([metrics.dislikes], [metrics.recall])
+        axes.plot(*position, color=COLOURS[style_for(name).colour], **mark)
+        texts.append(f"{name}: {metrics.recall:.3f}, {metrics.dislikes:.1%}")
     axes.set(xlabel="disliked, of the judged items in lists", ylabel="recall@20")
+    axes.set_ylim(bottom=lowest)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
-    axes.margins(x=0.18, y=0.1)
-    if bounds:
-        figure.legend(loc="outside lower center", ncols=3, title=f"{lists.own}, by weight")
+    figure.legend(loc="outside lower center", ncols=2)
     title = "Recall of lists and their share of dislikes"
     return svg(figure, f"{title}; {'; '.join(texts)}.", "trade")
 
