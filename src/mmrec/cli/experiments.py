@@ -165,7 +165,7 @@ def cold_start(
     held_out = kinds.get(hold_out, ["item", "user"])
     results = experiment.cold_start(checkpoint, held_out, splits, entities)
     tables = experiment.cold_start_tables(results)
-    print_json({"data": str(data), "results": results}) if json else _print_tables(tables)
+    print_json({"data": str(data), "results": results}) if json else print_tables(tables)
     page = experiment.cold_start_page(results, path.with_suffix(".html"), command_line())
     console.print(f"results: {path}   report: {page}", markup=False)
 

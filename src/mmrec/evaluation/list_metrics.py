@@ -196,7 +196,9 @@ def compare_lists(lists: ListResults, rounds: int = 1000, seed: int = 0) -> List
     differences: dict[str, dict[str, Difference]] = {name: {} for name in scores}
     users = np.arange(len(lists.task.users))  # one row each
     for metric in ("recall", "ndcg", "dislikes") if len(users) else ():
-        parts = {name: np.stack(values.fractions(metric), axis=1) for name, values in scores.items()}
+        parts = {
+            name: np.stack(values.fractions(metric), axis=1) for name, values in scores.items()
+        }
         options = statistics.weighted_ratio, rounds, seed
         samples = {name: bootstrap_samples(users, users, parts[name], *options) for name in scores}
         for name, row in metrics.items():
