@@ -38,12 +38,6 @@ _CONTRAST = re.compile(
 )
 
 
-def split_query(text: str, limit: int = 20) -> list[str]:
-    """The first parts of what a visitor wants: "ramen, quiet places" has two."""
-    parts = filter(None, map(str.strip, re.split(r"[,;\n]", text)))
-    return list(dict.fromkeys(parts))[:limit] or [text]
-
-
 def split_sentences(text: str) -> list[str]:
     """Split a review into sentences, in order, each verbatim but for runs of white space.
 
@@ -192,11 +186,15 @@ class Lexicon:
             score += -0.6 * weight if self._is_negated(words, position) else weight
         return score
 
+    def price_phrases(self, words: Words) -> list[tuple[int, str, PriceTag]]:
+        """Position, phrase and tag of what a sentence says of prices, whether negated or not."""
+        return self._price_phrases.find(words)
+
     def price_tags(self, words: Words) -> list[PriceTag]:
         """The price tags that phrases of a sentence state, in order; "not cheap" is overpriced."""
         opposite: dict[PriceTag, PriceTag] = {"overpriced": "fair price"}
         tags: list[PriceTag] = []
-        for position, _, tag in self._price_phrases.find(words):
+        for position, _, tag in self.price_phrases(words):
             is_negated = self._is_negated(words, position)
             tags.append(opposite.get(tag, "overpriced") if is_negated else tag)
         return tags

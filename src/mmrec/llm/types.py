@@ -35,6 +35,33 @@ class Summary(_Opinions):
     text: str = ""
 
 
+_PRICE_WORDS: dict[PriceTag, str] = {
+    "cheap price": "cheap",
+    "fair price": "fairly priced",
+    "overpriced": "expensive",
+}
+
+
+class Wish(BaseModel, frozen=True, extra="forbid"):
+    """What somebody looks for: phrases, price tags, and names of items, wanted or not."""
+
+    wanted: list[str] = []
+    unwanted: list[str] = []
+    prices: list[PriceTag] = []
+    unwanted_prices: list[PriceTag] = []
+    items: list[str] = []  # names of items that are wanted themselves
+    similar_to: list[str] = []  # names of items whose like is wanted
+
+    def __str__(self) -> str:
+        """What was understood, as in "cheap; not seafood; ramen"; empty if nothing was."""
+        parts = [_PRICE_WORDS[tag] for tag in self.prices if tag != "none"]
+        parts += [f"not {_PRICE_WORDS[tag]}" for tag in self.unwanted_prices if tag != "none"]
+        parts += [f"not {phrase}" for phrase in self.unwanted]
+        parts += [*self.wanted, *self.items]
+        parts += [f"like {name}" for name in self.similar_to]
+        return "; ".join(parts)
+
+
 class Review(NamedTuple):
     """A review as evidence: its text, rating and time, and the fold of the data it belongs to."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -13,12 +14,15 @@ import numpy as np
 import polars as pl
 
 from mmrec.encoder.text_encoder import Encoder
+from mmrec.errors import DataError
 from mmrec.features.dataset import Dataset
-from mmrec.llm.lexicon import split_query
-from mmrec.llm.types import PRICE_TAGS, Note
+from mmrec.llm.lexicon import Lexicon, split_sentences
+from mmrec.llm.types import PRICE_TAGS, Note, Wish
+from mmrec.llm.wishes import NameIndex, WishParser
 from mmrec.recommender.online import OnlineState
 from mmrec.recommender.persistence import SavedRecommender
-from mmrec.retrieval.text_neighbors import TextSpace, query_similarity
+from mmrec.retrieval.text_neighbors import TextSpace
+from mmrec.retrieval.wish_match import ReviewTexts, WishItems, WishMatch, WishMatcher, fold
 
 _NO_PRICE = PRICE_TAGS.index("none")
 _QUOTED_REVIEWS = 100
@@ -47,6 +51,8 @@ class Catalog:
         self._quote_captions = saved.config.vision.captioner != "builtin"
         table = saved.reviews.items
         self._names = dict(zip(table["item"], table["name"], strict=True))
+        self._lexicon = Lexicon(saved.config.annotation.item_kind)
+        self._has_notes = bool(saved.notes)
         self._items = online.ids["item"]
         # By item: ids and quotable notes of live reviews, and captions of live photos.
         self.live_notes: dict[int, list[tuple[str, Note]]] = defaultdict(list)
@@ -56,6 +62,7 @@ class Catalog:
         """Add a name, if any, and captions to an item."""
         if name:
             self._names[self._items[item]] = name
+            self.__dict__.pop("_name_index", None)  # built anew when it is needed
         self._live_captions[item].extend(captions)
 
     def common_categories(self, limit: int) -> list[str]:
@@ -66,14 +73,19 @@ class Catalog:
         most = np.argsort(-counts, kind="stable")[:limit]
         return sorted(self._vocabulary[code] for code in most if counts[code])
 
-    def _prices(self, items: np.ndarray) -> np.ndarray:
-        """(n,) positions in `PRICE_TAGS` of the tag with most votes."""
+    def _price_votes(self, items: np.ndarray) -> np.ndarray:
+        """(n, 4) shares of the votes for each of `PRICE_TAGS`; zeros where none are known."""
         features = self._online.features.item
         # Shares of votes are dense columns of the item; the paper's baseline has none.
         votes = np.zeros((len(items), len(PRICE_TAGS)))
         for position, tag in enumerate(PRICE_TAGS):
             if tag in features.names:
                 votes[:, position] = features.dense[items, features.names.index(tag)]
+        return votes
+
+    def _prices(self, items: np.ndarray) -> np.ndarray:
+        """(n,) positions in `PRICE_TAGS` of the tag with most votes."""
+        votes = self._price_votes(items)
         return np.where((votes > 0).any(1), votes.argmax(1), _NO_PRICE)
 
     def describe(self, items: np.ndarray) -> pl.DataFrame:
@@ -168,23 +180,70 @@ class Catalog:
             elif user is not None:
                 space.update(features.user, user)
 
-    def rank_items(self, query: str) -> np.ndarray:
-        """(m,) codes of all items, those nearest to the words of a query first."""
-        items, size = np.arange(len(self._items)), len(self._vocabulary)
-        categories = self._online.features.item.categories[items]
-        # Labels are the categories, then price tags; the last of these, "none", is the padding.
-        categories = np.where(categories < size, categories, size + _NO_PRICE)
-        codes = np.column_stack([categories, size + self._prices(items)])
-        labels = [*self._vocabulary, *PRICE_TAGS[:_NO_PRICE]]
-        # Likes, not gists: a query names what a user wants.
-        phrases, space = split_query(query), self.space("likes")
-        similarity = query_similarity(phrases, space, labels, codes, self._encoder)
-        return np.argsort(-similarity, kind="stable")
+    @cached_property
+    def _name_index(self) -> tuple[NameIndex, dict[str, list[int]]]:
+        """Names of items, and the codes of the items with each folded name."""
+        codes: dict[str, list[int]] = defaultdict(list)
+        for code, item in enumerate(self._items):
+            if name := self._names.get(item):
+                codes[fold(name)].append(code)
+        return NameIndex(filter(None, self._names.values())), codes
 
-    def candidates(
-        self, query: str | None, categories: Sequence[str], prices: Sequence[str], n: int
-    ) -> np.ndarray:
-        """Sorted codes of the items that a list of n is chosen from, near to the query if given."""
+    @cached_property
+    def _matcher(self) -> WishMatcher:
+        dataset = self._dataset
+        # Without notes every sentence counts as a like.
+        notes = dataset.notes if self._has_notes else []
+        if not self._has_notes:
+            notes = [Note(likes=split_sentences(text)) for text in dataset.texts]
+        texts = ReviewTexts(dataset.data.item, dataset.texts, notes, self._encoder)
+        return WishMatcher(texts, self._lexicon, self._encoder)
+
+    def add_text(self, item: int, text: str, note: Note) -> None:
+        """Use a live review or a description in the next searches."""
+        self._matcher.add(item, text, note)
+
+    def parse_wish(self, text: str) -> Wish:
+        """What a text says is wanted, read by rules."""
+        return WishParser(self._lexicon, self._name_index[0], self._matcher.is_phrase).parse(text)
+
+    def match(self, wish: Wish) -> WishMatch:
+        """How all items match a wish; names in it that no item has count as phrases."""
+        index, by_name = self._name_index
+        codes: dict[str, list[int]] = {}
+        for name in (*wish.items, *wish.similar_to, *wish.unwanted):
+            if found := by_name.get(fold(name)):
+                codes[name] = found
+        items = np.arange(len(self._items))
+        space = self.space("gist")
+
+        def gist_similarity(some: Sequence[int]) -> np.ndarray:
+            return space.similarity(space.directions(np.array(some)).mean(0))
+
+        names = [fold(self._names.get(item) or "") for item in self._items]
+        return self._matcher.match(wish, WishItems(names, codes, self._price_votes(items), gist_similarity))
+
+    def rank_items(self, query: str) -> np.ndarray:
+        """(m,) codes of all items, those that match the words of a query best first."""
+        match = self.match(self.parse_wish(query))
+        return np.argsort(-match.log_odds + 99 * match.excluded, kind="stable")
+
+    def find_item(self, text: str) -> int:
+        """Code of the item with an id or else a name; a DataError, with others, if not just one."""
+        if (code := self._online.codes["item"].get(text)) is not None:
+            return code
+        index, by_name = self._name_index
+        if len(codes := by_name.get(fold(text), [])) == 1:
+            return codes[0]
+        if codes:
+            ids = ", ".join(self._items[code] for code in codes[:5])
+            raise DataError(f"{len(codes)} items have the name {text!r}: name one by its id, as in {ids}")
+        near = index.near(text) or get_close_matches(text, self._items, 5)
+        remedy = f"did you mean {', '.join(near)}?" if near else "check the id or the name"
+        raise DataError(f"there is no review of item {text!r}; {remedy}")
+
+    def candidates(self, categories: Sequence[str], prices: Sequence[str]) -> np.ndarray:
+        """Sorted codes of the items that have one of the categories and one of the prices."""
         items = np.arange(len(self._items))
         if categories:
             codes = np.flatnonzero(np.isin(self._vocabulary, categories))
@@ -192,11 +251,6 @@ class Catalog:
         if prices:
             codes = np.flatnonzero(np.isin(PRICE_TAGS, prices))
             items = items[np.isin(self._prices(items), codes)]
-        if query:
-            ranked = self.rank_items(query)
-            # The nearest 5% of all items, but enough to choose from.
-            limit = max(2 * n, len(ranked) // 20)
-            items = np.sort(ranked[np.isin(ranked, items)][:limit])
         return items
 
     def neighbors(self, name: str, code: int, n: int) -> list[tuple[str, float]]:

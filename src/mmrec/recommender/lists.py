@@ -14,6 +14,7 @@ from mmrec.features.tables import Features
 from mmrec.pipeline import TrainedModel
 from mmrec.ranker.dlrm import StackedLinear
 from mmrec.ranker.inputs import RankerInputs
+from mmrec.retrieval.wish_match import WishMatch
 
 _CHUNK_ROWS = 2048
 _MAX_STORED_ITEMS = 20_000  # some 1.7 kB for each and each active run
@@ -95,20 +96,28 @@ class ListScorer:
         candidates: np.ndarray | None = None,
         excluded: Sequence[int] | np.ndarray = (),
         min_probability: float = 0.0,
+        match: WishMatch | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Codes of up to n items that a user likes most likely, and probabilities.
 
         The user is named by its view in `inputs`, by default the model's. Items are chosen from
-        `candidates`, sorted codes of items, by default from all, without those `excluded`.
+        `candidates`, sorted codes of items, by default from all, without those `excluded`. With a
+        `match`, those that match best come first.
         """
         codes = np.arange(self.size) if candidates is None else candidates
         codes = codes[~np.isin(codes, np.asarray(excluded, dtype=np.int64))]
+        if match is not None:
+            codes = codes[~match.excluded[codes]]
         items = torch.from_numpy(codes)
         logit = self._list_logits(inputs or self.inputs, user, items).numpy()
-        best = np.argsort(-logit, kind="stable")[:n]
+        order = logit if match is None else logit + match.log_odds[codes]
+        best = np.argsort(-order, kind="stable")
         probability = self._model.probability(logit[None, best])
         likely = probability >= min_probability
-        return codes[best[likely]], probability[likely]
+        if match is not None:
+            likely |= match.named[codes[best]]
+        best, probability = best[likely][:n], probability[likely][:n]
+        return codes[best], probability
 
     def _list_logits(self, inputs: RankerInputs, user: int, items: Tensor) -> Tensor:
         """(n,) logits, averaged over runs, of a user and n items; see the formula above."""

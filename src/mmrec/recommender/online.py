@@ -19,8 +19,7 @@ from mmrec.features import mixed_effects
 from mmrec.features.dataset import Dataset, Models
 from mmrec.features.mixed_effects import TextRegression, review_statistics
 from mmrec.features.tables import EntityFeatures, EvidenceSums
-from mmrec.llm.lexicon import split_query
-from mmrec.llm.types import Note
+from mmrec.llm.types import Note, Wish
 from mmrec.recommender.persistence import SavedRecommender
 
 T = TypeVar("T", float, np.ndarray)
@@ -121,10 +120,11 @@ class OnlineState:
             return np.array([item for item, _ in changed.ratings], dtype=np.int64)
         return self._data.item[self._data.user == user]
 
-    def describe_user(self, words: str) -> EntityFeatures:
-        """Features of a new user, in one view, from words; each part of a list counts as a like."""
+    def describe_user(self, wish: Wish) -> EntityFeatures:
+        """Features of a new user, in one view, from a wish; what is wanted counts as a like."""
         user = self._entity("user", self.features.user.unknown_index)
-        note = Note(gist=words, likes=list(dict.fromkeys([words, *split_query(words)])))
+        words, price = str(wish), wish.prices[0] if wish.prices else "none"
+        note = Note(gist=words, likes=wish.wanted, dislikes=wish.unwanted, price=price)
         review = Dataset.single_review(words, np.nan, self._models, note)
         user.sums = self._sums("user", review)
         return self._build("user", user)

@@ -17,7 +17,7 @@ from mmrec.errors import DataError
 from mmrec.evaluation.metrics import Metrics
 from mmrec.features.dataset import Dataset, Models
 from mmrec.features.tables import Features
-from mmrec.llm.types import Note
+from mmrec.llm.types import Note, Wish
 from mmrec.pipeline import TrainingResult, prepare_data, train_model
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.recommender.catalog import Catalog
@@ -43,7 +43,7 @@ class RecommenderState:
 
     def warm_up(self) -> None:
         """Compute now what the first request would wait for."""
-        self.catalog.rank_items("ready")
+        self.catalog.rank_items("ready or not, like this")
         for name in ("gist", "users"):
             self.catalog.space(name)
         _ = self.catalog.captions
@@ -95,7 +95,7 @@ class Recommender(PersistentModel):
         user: str | None = None,
         n: int = 10,
         *,
-        likes: str | None = None,
+        likes: str | Wish | None = None,
         liked: Sequence[str] = (),
         seen: bool = False,
         categories: Sequence[str] = (),
@@ -107,9 +107,9 @@ class Recommender(PersistentModel):
 
         Args:
             user: id; an unknown user is one without reviews.
-            likes: words of a new user, as in "ramen, quiet places, cheap"; only items with reviews
-                near to these words are ranked.
-            liked: items that a new user likes.
+            likes: what a new user wishes, as in "cheap ramen, no seafood", or the `parse_wish` of
+                it; items are ordered by how well they match, and equal ones by probability.
+            liked: ids or names of items that a new user likes.
             seen: whether items that the user has reviewed may be recommended too.
             categories, prices: items must have one of them, where any are given.
             max_fpr: only items so probable that at most this share of the dislikes would pass.
@@ -118,22 +118,26 @@ class Recommender(PersistentModel):
         Returns:
             Up to n rows, best first: `item`, `name`, `probability`, `price`, `categories`.
 
-        Raises a DataError for not just one of user, likes, and liked, or an unknown liked item.
+        Raises a DataError for not just one of user, likes, and liked, or a liked item that is
+        unknown, or whose name several have.
         """
         state = self.state
-        view, inputs = self._find_user(user, likes, liked)
+        wish = self._wish(likes)
+        view, inputs = self._find_user(user, wish, liked)
         excluded: Sequence[int] | np.ndarray = ()
         if not seen and user is not None:
             excluded = state.online.reviewed_items(view)
         elif not seen:
-            excluded = state.online.item_codes(liked)
-        candidates = state.catalog.candidates(likes, categories, prices, n)
+            excluded = [state.catalog.find_item(item) for item in liked]
+        candidates = state.catalog.candidates(categories, prices)
+        match = state.catalog.match(wish) if wish else None
         count, bound = 10 * n if diversity else n, self._min_probability(max_fpr)
-        listed = state.scorer.top_items(view, count, inputs, candidates, excluded, bound)
+        listed = state.scorer.top_items(view, count, inputs, candidates, excluded, bound, match)
         items, probability = listed
         if diversity:
             directions = state.catalog.space("gist").directions(items)
-            chosen = diversify(probability, directions, n, diversity)
+            relevance = probability * match.probability[items] if match else probability
+            chosen = diversify(relevance, directions, n, diversity)
             items, probability = items[chosen], probability[chosen]
         table = state.catalog.describe(items)
         return table.insert_column(2, pl.Series("probability", probability))
@@ -172,6 +176,18 @@ class Recommender(PersistentModel):
         schema = {"user": pl.String(), "rank": pl.UInt32(), "item": pl.String()}
         return pl.DataFrame(rows, schema | {"probability": pl.Float64()}, orient="row")
 
+    def parse_wish(self, text: str) -> Wish:
+        """What a text says is wanted: read by the language model of the fit, or else by rules."""
+        if self.models.annotator.model.window is None:
+            return self.state.catalog.parse_wish(text)
+        (wish,) = self.models.annotator.read_wishes([text])
+        return self.state.catalog.parse_wish(text) if wish is None else wish
+
+    def _wish(self, likes: str | Wish | None) -> Wish | None:
+        if isinstance(likes, str):
+            return self.parse_wish(likes) if likes else None
+        return likes
+
     def search(self, text: str, n: int = 10) -> list[str]:
         """Ids of items with the text in their name, then of those with nearest reviews."""
         codes = self.state.catalog.named_items(text)
@@ -192,27 +208,33 @@ class Recommender(PersistentModel):
         return self.state.catalog.neighbors("users", codes[user], n)
 
     def explain(
-        self, user: str | None, item: str, *, likes: str | None = None, liked: Sequence[str] = ()
+        self,
+        user: str | None,
+        item: str,
+        *,
+        likes: str | Wish | None = None,
+        liked: Sequence[str] = (),
     ) -> Explanation:
         """Why an item has its probability: contributions, and quotes of reviews.
 
         The user is named as for `recommend`; a DataError is raised for an unknown item, too.
         """
         (code,) = self.state.online.item_codes([item])
-        return self.state.explainer.explain(*self._find_user(user, likes, liked), code)
+        wish = self._wish(likes)
+        return self.state.explainer.explain(*self._find_user(user, wish, liked), code)
 
     def _find_user(
-        self, user: str | None, likes: str | None, liked: Sequence[str]
+        self, user: str | None, wish: Wish | None, liked: Sequence[str]
     ) -> tuple[int, RankerInputs]:
         """The view of a user, words, or liked items, and the inputs that have it."""
         online, inputs = self.state.online, self.state.scorer.inputs
-        if [user is not None, bool(likes), bool(liked)].count(True) != 1:
+        if [user is not None, wish is not None, bool(liked)].count(True) != 1:
             choices = "name a user, say in words what is liked, or name liked items"
             raise DataError(f"{choices}: just one of these")
         if user is not None:
             return int(online.views("user", [user])[0]), inputs
-        codes = online.item_codes(liked)
-        features = online.describe_user(likes) if likes else online.user_who_likes(codes)
+        codes = [self.state.catalog.find_item(item) for item in liked]
+        features = online.describe_user(wish) if wish else online.user_who_likes(codes)
         # One view of a user beside all items: the table has a single row.
         row = np.zeros(1, dtype=np.int64)
         return 0, RankerInputs(Features(features, online.features.item, row, row))
@@ -234,6 +256,7 @@ class Recommender(PersistentModel):
         if self.models.quote_annotator is not self.models.annotator:
             (quotable,) = self.models.quote_annotator.write_notes([text])
         user_code, item_code = self.state.online.add_review(user, item, rating, text, note)
+        self.state.catalog.add_text(item_code, text, note)
         self.state.catalog.live_notes[item_code].append((review_id, quotable))
         self._update(item_code, user_code)
 
@@ -254,6 +277,7 @@ class Recommender(PersistentModel):
         note = note or self.models.annotator.write_notes([description])[0]
         code = self.state.online.add_item(item, description, note, captions)
         self.state.catalog.add_content(code, name, captions)
+        self.state.catalog.add_text(code, description, note)
         self._update(code)
 
     def _update(self, item: int, user: int | None = None) -> None:

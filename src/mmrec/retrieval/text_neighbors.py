@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from mmrec.encoder.text_encoder import Encoder
 from mmrec.features.tables import EntityFeatures
 
 
@@ -63,33 +62,6 @@ class TextSpace:
         nearest = np.argsort(-cosines, kind="stable")[: min(limit, len(cosines) - 1)]
         # Rounding to float16 may put a cosine slightly above one.
         return list(zip(nearest.tolist(), np.minimum(cosines[nearest], 1.0).tolist(), strict=True))
-
-
-def query_similarity(
-    phrases: Sequence[str],
-    space: TextSpace,
-    labels: Sequence[str],
-    item_labels: np.ndarray,
-    encoder: Encoder,
-) -> np.ndarray:
-    """(m,) similarity of items to all phrases of a query together; higher is more similar.
-
-    Each phrase is compared with what is liked about an item, and with the nearest of its labels:
-    `item_labels` has (m, k) positions in the l `labels`, padded with l. Both count equally, in
-    standard deviations from the mean over all items.
-    """
-    vectors = encoder.encode(phrases).astype(np.float32)
-    scores = [np.stack([space.similarity(vector - space.mean) for vector in vectors], axis=1)]
-    if len(labels):
-        cosines = encoder.encode(labels).astype(np.float32) @ vectors.T  # (l, phrases)
-        padding = np.full((1, len(vectors)), -np.inf, dtype=np.float32)
-        nearest = np.vstack([cosines, padding])[item_labels].max(1)
-        # An item without labels is as unlike as the most unlike label.
-        scores.append(np.where(np.isfinite(nearest), nearest, cosines.min(0)))
-    total = np.zeros(len(item_labels), dtype=np.float32)
-    for score in scores:
-        total += ((score - score.mean(0)) / np.maximum(score.std(0), 1e-6)).sum(1)
-    return total
 
 
 def diversify(

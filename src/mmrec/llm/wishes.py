@@ -1,0 +1,313 @@
+"""What somebody looks for, said in free words, as a `Wish`; by rules, without a language model."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from itertools import chain, pairwise
+from typing import NamedTuple
+
+from mmrec.llm.lexicon import Lexicon, Phrases, Words, split_words
+from mmrec.llm.types import PriceTag, Wish
+
+_NOT = r"(?:not|n['’]?t|cannot|never)"
+_CANNOT = r"ca(?:n['’]?t|nnot|n\ not)"
+_LIKING = r"(?:like|love|want|eat|enjoy|care for|do|need|fancy|go for|drink)"
+# Idioms with a negation that praise; they go before the negations.
+_PRAISE = rf"""
+    {_CANNOT}\ (?:get\ enough\ of|resist|live\ without|do\ without|go\ wrong\ with)
+    |nothing\ (?:beats|better\ than|like)|never\ (?:get\ )?tired?\ of|(?:would|do){_NOT}\ mind
+    |(?:would|could){_NOT}\ say\ no\ to|not\ (?:only|just)
+    |\b(?:crazy|mad|passionate|nuts)\ about|\b(?:big|huge|massive|lifelong|great)?\ ?fan\ of
+    |\b(?:in\ the\ )?mood\ for|\blooking\ for|\bsearching\ for|\bcraving\ for|\bsucker\ for
+    |\b(?:i|we|she|he|they|to)?\ ?(?:really\ |also\ |just\ |do\ |would\ |'d\ )*
+        (?:love|loves|loved|adore|adores|adored|enjoy|enjoys|enjoyed|liked|prefer|prefers|want|wants|need|crave|craving)\b
+    |\b(?:i|we|she|he|they|would|'d)\ (?:really\ |also\ |do\ |would\ )*likes?\b
+"""
+_BLAME = rf"""
+    \b(?:anything|everything|all|anywhere|any(?:\ \w+)?)\ (?:but|except)(?:\ for)?\b
+    |\b(?:except|apart\ from|other\ than|instead\ of|rather\ than|without|minus|less)\b(?:\ for\b)?
+    |\b(?:hate|hates|hated|dislike|dislikes|detest|loathe|despise|avoid|avoiding|skip|hold\ the)\b
+    |\b{_CANNOT}\ (?:stand|bear|eat|have|handle|take|do|abide)\b
+    |\b(?:allergic\ to|intolerant\ (?:of|to)|(?:sick|tired|bored)\ of|fed\ up\ with|enough\ of)\b
+    |\b(?:no|not)\ (?:(?:a|an|much\ of\ a|really\ a|the\ biggest|big|huge)\ )*fan\ of
+    |{_NOT}\ (?:so\ |too\ |that\ |very\ |really\ )*
+        (?:crazy\ about|into|big\ on|keen\ on|fond\ of|in\ the\ mood\ for|looking\ for|up\ for)
+    |{_NOT}\ (?:really\ |much\ |ever\ )*{_LIKING}\b(?:\ any\b)?
+    |\b(?:keep\ me|stay|far)?\ ?away\ from
+    |\b(?:no|not|never|nothing|nor|neither|none|cannot)\b(?:\ (?:too|so|that|very|overly|any|more)\b)*
+    |(?:is|are|wo|do|does|must|should)n['’]?t\b(?:\ (?:be|too|so|that|very|have)\b)*
+"""
+# Blame that stands behind what it is about: "seafood is not my thing".
+_BLAME_BEHIND = r"""
+    \b(?:is|are|'s)?\ ?(?:n['’]t|\ not|\ never)?\ ?(?:really\ )?(?:not\ )?(?:my\ (?:thing|cup\ of\ tea))
+    |\b(?:is|are)(?:n['’]t|\ not)\ for\ (?:me|us)|\bno\ (?:thanks?|thank\ you|way|please)\b|\bmakes?\ me\ sick
+    |\b(?:is|are)\ out\b
+"""
+_SIMILAR = r"""
+    \b(?:similar|close|comparable)\ to|\b(?:much\ the\ )?same\ (?:\w+\ )?as|\balong\ the\ lines\ of
+    |\b(?:places?|restaurants?|spots?|somewhere|something|anything|films?|movies?|items?|ones?)
+        \ (?:just\ |much\ |more\ |that\ (?:is|are)\ )*like|^\s*(?:more\ |just\ )?like|\bas\ (?:good\ )?as
+"""
+_CUE = re.compile(
+    rf"(?P<similar>{_SIMILAR})|(?P<behind>{_BLAME_BEHIND})|(?P<praise>{_PRAISE})|(?P<blame>{_BLAME})"
+    r"|(?P<stop>[.;!?\n:()]+|\b(?:but|though|although|while|yet|please|just|only)\b)"
+    r"|(?P<comma>,)|(?P<either>\b(?:n?or)\b|/)|(?P<both>\b(?:and|with|plus|also)\b|&|\+)",
+    re.IGNORECASE | re.VERBOSE,
+)
+# Words that say nothing about what is wanted, at either end of a phrase.
+_FILLERS = frozenset(
+    """
+    a an the this that these those some any all my our your his her their its me i i'm im i'd i've we
+    we're you it it's he she they them us is are am be been was were do does did have has had having get
+    got go going gone make makes want wants would could can will should may might must like likes love
+    to for of in on at by from as so too very really quite rather pretty super totally absolutely much
+    many more most lot lots bit there here where which who what when how then than with and or not
+    good great best nice amazing awesome excellent delicious tasty yummy lovely perfect wonderful decent
+    real authentic proper favorite favourite fantastic top ideal kind sort type style
+    food foods cuisine cuisines cooking kitchen dish dishes meal meals place places restaurant restaurants
+    spot spots joint joints somewhere something anything anywhere thing things stuff option options eat eats
+    eating dine dinner lunch tonight today tomorrow weekend please thanks find show give recommend suggest
+    suggestion looking search searching mood fan crazy about into preferably ideally maybe perhaps also
+    serve serves serving served offer offers offering place's one ones bowl plate slice cup glass piece try
+    film films movie movies watch see item items product products know think feel friends us price prices
+    priced pricing everything always usually especially
+    """.split()
+)
+_PRICE_WORDS: dict[PriceTag, str] = {
+    "cheap price": "budget|on a budget|cheaper|low budget|cheap eats|student budget|good deal|deals|dirt cheap",
+    "fair price": "mid range|midrange|mid priced|moderate|moderately priced|fairly priced|good value|average price",
+    "overpriced": "fine dining|fancy|upscale|posh|luxury|luxurious|high end|splurge|special occasion|classy|"
+    "white tablecloth|treat myself|treat ourselves|swanky|more expensive|fortune|top dollar"
+    "|spend a lot|spend much|lot of money|much money",
+}
+
+
+@dataclass
+class _Parts:
+    """What was understood so far, in order; dictionaries, since nothing counts twice."""
+
+    wanted: dict[str, None] = field(default_factory=dict)
+    unwanted: dict[str, None] = field(default_factory=dict)
+    prices: dict[PriceTag, None] = field(default_factory=dict)
+    unwanted_prices: dict[PriceTag, None] = field(default_factory=dict)
+    items: dict[str, None] = field(default_factory=dict)
+    similar_to: dict[str, None] = field(default_factory=dict)
+
+
+class _Segment(NamedTuple):
+    """A part of a text, and what the words before it say of it."""
+
+    text: str
+    is_wanted: bool = True
+    likes_names: bool = False  # whether items like those named are wanted
+    names_follow: bool = False  # whether a name must follow, as in "a place like"
+    is_joined: bool = False  # by "and" or "or" to the segment before
+
+
+class WishParser:
+    """Reads wishes by rules.
+
+    `names` finds names of items in texts; `is_phrase` says whether reviews use some words as they
+    stand ("mac and cheese").
+    """
+
+    def __init__(
+        self, lexicon: Lexicon, names: NameIndex, is_phrase: Callable[[str], bool]
+    ) -> None:
+        self._lexicon, self._names, self._is_phrase = lexicon, names, is_phrase
+        tags: dict[str, PriceTag] = {}
+        for tag, phrases in _PRICE_WORDS.items():
+            tags |= dict.fromkeys(phrases.split("|"), tag)
+        self._price_words = Phrases(tags)
+
+    def parse(self, text: str, max_characters: int = 1000) -> Wish:
+        """The wish that a text states; what says nothing about items leaves no trace in it."""
+        text, names = self._hide_names(text[:max_characters].replace("’", "'"))
+        parts = _Parts()
+        for segment in _segments(self._join_phrases(text)):
+            found = [names[int(index)] for index in re.findall(r"\x02(\d+)\x02", segment.text)]
+            segment = segment._replace(text=re.sub(r"\x02\d+\x02", " ", segment.text))
+            if not found and (found := self._misspelt(segment)):
+                segment = segment._replace(text="")
+            target = parts.similar_to if segment.likes_names else parts.items
+            for name in found:
+                (target if segment.is_wanted else parts.unwanted)[name] = None
+            self._add_phrases(segment, parts)
+        return Wish(**{name: [*values] for name, values in vars(parts).items()})
+
+    def _misspelt(self, segment: _Segment) -> list[str]:
+        """A name that is nearly the text, where one is expected or the text looks like one."""
+        words = strip_fillers(split_words(segment.text), set())
+        capitals = re.search(r"[A-Z][\w'&]+\W+(?:\w+\W+)*[A-Z]", segment.text)
+        if segment.names_follow and len(words) == 1 and self._lexicon.keywords.find(words):
+            return []  # "something like ramen"
+        if segment.names_follow or (capitals and len(words) > 1):
+            return self._names.near(" ".join(words), 0.75 if segment.names_follow else 0.85)[:1]
+        return []
+
+    def _hide_names(self, text: str) -> tuple[str, list[str]]:
+        """The text with a mark in the place of each name, and the names."""
+        names: list[str] = []
+        result, end = "", 0
+        for start, stop, name in self._names.find(text, self._lexicon):
+            result += f"{text[end:start]}\x02{len(names)}\x02"
+            names.append(name)
+            end = stop
+        return result + text[end:], names
+
+    def _join_phrases(self, text: str) -> str:
+        """Put "_" around an "and" or "with" that joins the words of one dish."""
+
+        def join(match: re.Match[str]) -> str:
+            is_one = self._is_phrase(match[0])
+            return match[0].replace(" ", "_") if is_one else match[0]
+
+        return re.sub(r"\b(\w+) (and|in|with) (\w+)", join, text)
+
+    def _add_phrases(self, segment: _Segment, parts: _Parts) -> None:
+        words = split_words(segment.text)
+        # In "no seafood and cheap" the negation ends before the price.
+        is_price_wanted = segment.is_wanted or segment.is_joined
+        prices = parts.prices if is_price_wanted else parts.unwanted_prices
+        matches = [*self._price_words.find(words), *self._lexicon.price_phrases(words)]
+        spoken: set[int] = set()  # positions of words that name a price
+        for start, found, tag in matches:
+            prices[tag] = None
+            spoken |= {*range(start, start + len(found.split()))}
+        kept: Words = ["" if place in spoken else word for place, word in enumerate(words)]
+        for run in " ".join(word or "\0" for word in kept).split("\0"):
+            for content in self._split_labels(run.split()):
+                (parts.wanted if segment.is_wanted else parts.unwanted)[content] = None
+
+
+    def _split_labels(self, words: Words) -> list[str]:
+        """Phrases of a run of words: "really spicy Thai food" are two, unless reviews say it so."""
+        content = strip_fillers(words, self._labels(words))
+        if len(content) < 2 or self._is_phrase(" ".join(content)):
+            return [" ".join(content)] if content else []
+        cuts = {0, len(content)}
+        for start, found, _ in self._lexicon.keywords.find(content):
+            cuts |= {start, start + len(found.split())}
+        phrases = []
+        for start, end in pairwise(sorted(cuts)):
+            part = content[start:end]
+            phrases.append(" ".join(strip_fillers(part, self._labels(part))))
+        return list(filter(None, phrases))
+
+    def _labels(self, words: Words) -> set[int]:
+        """Positions of the words of categories such as "fast food", which "fast" alone does not name."""
+        positions: set[int] = set()
+        for start, found, _ in self._lexicon.keywords.find(words):
+            size = len(found.split())
+            content = strip_fillers(words[start : start + size], set())
+            if not self._lexicon.keywords.find(content):
+                positions |= {*range(start, start + size)}
+        return positions
+
+
+def strip_fillers(words: Words, kept: set[int]) -> Words:
+    """The words without those at both ends that name nothing, but for positions that are kept."""
+    first, last = 0, len(words)
+    while first < last and words[first] in _FILLERS and first not in kept:
+        first += 1
+    while last > first and words[last - 1] in _FILLERS and last - 1 not in kept:
+        last -= 1
+    return words[first:last]
+
+
+class NameIndex:
+    """Names of items, found in texts and by names that are nearly the same."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names: dict[str, str] = {}  # by their words, without "and" and "the"
+        self._starting: dict[str, set[str]] = defaultdict(set)  # keys by beginnings of words
+        for name in names:
+            words = _name_words(split_words(name))
+            if key := " ".join(words):
+                self._names.setdefault(key, name)
+                for word in words:
+                    self._starting[word[:3]].add(key)
+        self._phrases = Phrases(self._names)
+
+    def find(self, text: str, lexicon: Lexicon) -> list[tuple[int, int, str]]:
+        """Where each name begins and ends in a text, and the name.
+
+        A name of a single word must be capitalised, unless it is the whole text; one that is a
+        category or a price ("Ramen") is none.
+        """
+        spans: list[tuple[int, int]] = []
+        words: Words = []
+        for match in re.finditer(r"[^\W_]+(?:'[^\W_]+)*", text):
+            word = _name_words(split_words(match[0]))
+            if word:
+                words.append(word[0])
+                spans.append(match.span())
+        found = []
+        for position, key, name in self._phrases.find(words):
+            size = len(key.split())
+            start, end = spans[position][0], spans[position + size - 1][1]
+            if size == 1:
+                is_word = lexicon.keywords.find([key]) or lexicon.price_phrases([key])
+                is_name = text[start].isupper() and start > 0 or len(words) == 1
+                if is_word or key in _FILLERS or not is_name:
+                    continue
+            found.append((start, end, name))
+        return found
+
+    def near(self, text: str, cutoff: float = 0.6, limit: int = 5) -> list[str]:
+        """Names that are the same, begin with a text, contain it, or are spelt much like it."""
+        words = _name_words(split_words(text))
+        if not (query := " ".join(words)):
+            return []
+        # Names that share the beginning of a word: comparing all letters of all names is slow.
+        sharing = sorted({*chain.from_iterable(self._starting.get(w[:3], ()) for w in words)})
+        ranked = [key for key in sharing if key == query]
+        ranked += [key for key in sharing if key.startswith(f"{query} ")]
+        ranked += [key for key in sharing if f" {query} " in f" {key} "]
+        ranked += get_close_matches(query, sharing, limit, cutoff)
+        return [self._names[key] for key in dict.fromkeys(ranked)][:limit]
+
+
+def _name_words(words: Words) -> Words:
+    return [word for word in words if word not in ("and", "the")]
+
+
+def _segments(text: str) -> Iterator[_Segment]:
+    """The text between cues, each part as the cues before it have it."""
+    cues = [*_CUE.finditer(text)]
+    ends = [*(cue.start() for cue in cues), len(text)]
+    last = _Segment(text[: ends[0]])
+    for position, cue in enumerate(cues):
+        kind, following = cue.lastgroup, _Segment(text[cue.end() : ends[position + 1]])
+        if kind == "behind":
+            last = last._replace(is_wanted=False)
+        elif kind == "blame":
+            following = following._replace(is_wanted=False)
+        elif kind == "praise":
+            # Who loves an item wants others like it; who wants one wants that one.
+            likes = re.search(r"lov|ador|enjoy|fan|crazy|lik", cue[0], re.IGNORECASE)
+            following = following._replace(likes_names=likes is not None)
+        elif kind == "similar":
+            negated = not last.is_wanted and not last.text.strip()
+            following = following._replace(
+                is_wanted=not negated, likes_names=True, names_follow=True
+            )
+        elif kind in ("either", "both") or (kind == "comma" and _list_goes_on(cues[position + 1 :])):
+            following = last._replace(text=following.text, is_joined=True)
+        yield last
+        last = following
+    yield last
+
+
+def _list_goes_on(cues: list[re.Match[str]]) -> bool:
+    """Whether "or" ends the list that a comma is in, so that "no A, B or C" has three parts."""
+    for cue in cues:
+        if cue.lastgroup == "either":
+            return True
+        if cue.lastgroup != "comma":
+            return False
+    return False

@@ -1,0 +1,302 @@
+"""How well items match a wish: what their reviews mention, their categories, their prices."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import polars as pl
+from scipy.sparse import csr_matrix
+from sklearn.preprocessing import normalize
+
+from mmrec.encoder.text_encoder import Encoder
+from mmrec.llm.lexicon import Lexicon, split_words
+from mmrec.llm.types import PRICE_TAGS, Note, PriceTag, Wish
+
+_INNER_FILLERS = frozenset("a an the of to for in on at by from as".split())
+# Cosine, in deviations from the mean sentence, at which a sentence counts half as a mention.
+_HALF_MENTION = 0.45
+_NAME_MENTIONS = 3  # a name that has the phrase counts like so many reviews
+_EVIDENCE_LIMIT = 6.0  # log-odds of a phrase
+_CLEAR_MATCH = 4.0  # log-odds; between items that match better, the probability of a like decides
+
+
+@dataclass(frozen=True)
+class WishMatch:
+    """How m items match a wish: the probability of each, and which are out of the question."""
+
+    probability: np.ndarray  # (m,) that the item is what is wished for
+    excluded: np.ndarray  # (m,) bool, has what is not wanted, or is what others are to be like
+    named: np.ndarray  # (m,) bool, is itself asked for
+    unmatched: list[str]  # wanted phrases that fit no item
+
+    @property
+    def log_odds(self) -> np.ndarray:
+        """(m,) what is to be added to the log-odds of a like, to order by the wish first."""
+        odds = self.probability / (1 - self.probability).clip(1e-9)
+        return np.log(odds.clip(1e-9)).clip(max=_CLEAR_MATCH)
+
+
+class ReviewTexts:
+    """What reviews, or descriptions, say of items: words, sentences as vectors, labels, prices."""
+
+    def __init__(
+        self, item: np.ndarray, texts: Sequence[str], notes: Sequence[Note], encoder: Encoder
+    ) -> None:
+        self.item, self._encoder = item, encoder  # (n,) codes of the reviewed items
+        folded, blamed = [], []
+        for text, note in zip(texts, notes, strict=True):
+            folded.append(fold(text))
+            blamed.append(fold("\n".join(note.dislikes)))
+        self._folded, self._blamed = pl.Series(folded, dtype=pl.String), pl.Series(blamed, dtype=pl.String)
+        self.labels: dict[str, list[int]] = defaultdict(list)  # reviews by folded category
+        for row, note in enumerate(notes):
+            for label in note.categories:
+                self.labels[fold(label)].append(row)
+        self.price = np.array([PRICE_TAGS.index(note.price) for note in notes], dtype=np.int64)
+        # Of s sentences: (s,) the review, 1 for a like or -1 for a dislike, and (s, d) vectors.
+        sentences = [[*note.likes, *note.dislikes] for note in notes]
+        signs = [[1.0] * len(note.likes) + [-1.0] * len(note.dislikes) for note in notes]
+        self._row = np.repeat(np.arange(len(notes)), [*map(len, sentences)])
+        self._sign = np.array([*chain.from_iterable(signs)])
+        vectors = encoder.encode([*chain.from_iterable(sentences)], "reading opinions")
+        self.mean = vectors.mean(0, dtype=np.float32) if len(vectors) else np.float32(0)
+        deviation = vectors - self.mean.astype(np.float16)
+        length = np.linalg.norm(deviation.astype(np.float32), axis=1, keepdims=True)
+        self._deviation = deviation / np.maximum(length, 1e-3).astype(np.float16)
+
+    def mentions(self, pattern: str) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) whether reviews mention a pattern in folded words, and whether they blame it."""
+        found = self._folded.str.contains(pattern).to_numpy()
+        return found, self._blamed.str.contains(pattern).to_numpy()
+
+    def has_label(self, labels: Sequence[str]) -> np.ndarray:
+        """(n,) whether reviews have one of some categories, in folded words."""
+        found = np.zeros(len(self.item), dtype=bool)
+        for label in labels:
+            found[self.labels.get(label, [])] = True
+        return found
+
+    def near(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) how surely a like, or a dislike, of each review means a (d,) vector, from 0 to 1."""
+        direction = vector - self.mean
+        direction /= max(float(np.linalg.norm(direction)), 1e-6)
+        cosine = (self._deviation @ direction.astype(np.float16)).astype(np.float32)
+        degree = 1 / (1 + np.exp((_HALF_MENTION - cosine) / 0.05))
+        result = np.zeros((2, len(self.item)))
+        for place, sign in enumerate((1, -1)):
+            np.maximum.at(result[place], self._row[self._sign == sign], degree[self._sign == sign])
+        return result[0], result[1]
+
+
+def fold(text: str) -> str:
+    """Lower-case words without accents and punctuation."""
+    return " ".join(split_words(text))
+
+
+def word_pattern(words: Sequence[str]) -> str:
+    """A pattern that finds some words in folded text, also in other forms ("spicy", "spices")."""
+    parts = []
+    for word in words:
+        stem = re.sub(r"(?:ies|es|s|y)$", "", word) if len(word) > 4 else word.removesuffix("s")
+        parts.append(rf"{re.escape(stem)}\w{{0,3}}" if len(stem) > 3 else rf"{re.escape(stem)}s?")
+    return rf"\b{' '.join(parts)}\b"
+
+
+@dataclass(frozen=True)
+class WishItems:
+    """What is known of m items besides their reviews."""
+
+    names: Sequence[str]  # of every item, folded
+    by_name: Mapping[str, Sequence[int]]  # codes of the items that a wish names
+    price_votes: np.ndarray  # (m, 4) shares of the votes for each of `PRICE_TAGS`
+    gist_similarity: Callable[[Sequence[int]], np.ndarray]  # (m,) of all items to some
+
+    def price_probability(self, tags: Sequence[PriceTag]) -> np.ndarray:
+        """(m,) shares that some tags have of the votes on prices, shrunk to those of all items."""
+        votes = self.price_votes[:, : PRICE_TAGS.index("none")]
+        columns = [PRICE_TAGS.index(tag) for tag in tags if tag != "none"]
+        prior = 0.15 * votes.mean(0) / max(float(votes.mean(0).sum()), 1e-9)
+        share = (votes + prior)[:, columns].sum(1) / (votes + prior).sum(1).clip(1e-9)
+        return np.asarray(share**2 / (share**2 + (1 - share) ** 2).clip(1e-9))
+
+
+class WishMatcher:
+    """Matches items, by code, to wishes, by what reviews say and by names and prices of items."""
+
+    def __init__(self, texts: ReviewTexts, lexicon: Lexicon, encoder: Encoder) -> None:
+        self._texts, self._lexicon, self._encoder = [texts], lexicon, encoder
+        self._live: list[tuple[int, str, Note]] = []
+        self._live_count = 0  # of the live texts in the second of `_texts`
+
+    def add(self, item: int, text: str, note: Note) -> None:
+        """Take in a live review, or a description of an item, and its note."""
+        self._live.append((item, text, note))
+
+    def is_phrase(self, phrase: str) -> bool:
+        """Whether at least two reviews use some words as they stand."""
+        return int(self._texts[0].mentions(rf"\b{re.escape(fold(phrase))}\b")[0].sum()) > 1
+
+    def match(self, wish: Wish, items: WishItems) -> WishMatch:
+        """Match all items: the product of the probabilities of all that is wanted, and not.
+
+        Phrases, prices and likeness are taken as independent, given the reviews of an item.
+        """
+        self._update()
+        size = len(items.names)
+        probability, unmatched = np.ones(size), []
+        excluded, named = np.zeros((2, size), dtype=bool)
+        for phrase in wish.wanted:
+            has_it = _sigmoid(self._log_odds(phrase, items.names, wanted=True))
+            if not (has_it > 0.5).any():
+                unmatched.append(phrase)
+            probability *= has_it
+        for phrase in wish.unwanted:
+            codes = items.by_name.get(phrase)
+            if codes is None:
+                has_it = _sigmoid(self._log_odds(phrase, items.names, wanted=False))
+                probability *= 1 - has_it
+                excluded |= has_it > 0.5
+            else:
+                excluded[codes] = True
+        if wish.prices:
+            probability *= items.price_probability(wish.prices)
+        if wish.unwanted_prices:
+            is_priced_so = items.price_probability(wish.unwanted_prices)
+            probability *= 1 - is_priced_so
+            excluded |= is_priced_so > 0.5
+        for name in wish.similar_to:
+            probability *= self._likeness(items.by_name[name], items)
+            excluded[items.by_name[name]] = True
+        for name in wish.items:
+            named[items.by_name[name]] = True
+        if named.any():  # those like them follow far behind
+            for name in wish.items:
+                probability *= self._likeness(items.by_name[name], items)
+            probability = np.where(named, 1.0, 1e-3 * probability)
+        return WishMatch(probability, excluded & ~named, named, unmatched)
+
+    def _update(self) -> None:
+        if len(self._live) > self._live_count:
+            item, texts, notes = zip(*self._live, strict=True)
+            live = ReviewTexts(np.array(item), texts, notes, self._encoder)
+            self._texts, self._live_count = [self._texts[0], live], len(item)
+
+    def _log_odds(self, phrase: str, names: Sequence[str], *, wanted: bool) -> np.ndarray:
+        """(m,) log-odds that items have what a phrase names.
+
+        Three kinds of evidence: reviews and names that mention it, categories that have it among
+        their keywords, and likes that mean it. What is disliked about an item shows that the item
+        has it, unless the phrase names a quality ("quiet") and no thing ("ramen").
+        """
+        size, words = len(names), [w for w in split_words(phrase) if w not in _INNER_FILLERS]
+        reviews = self._count(size, [np.ones(len(texts.item)) for texts in self._texts])
+        labels = self._find_labels(words)
+        is_thing = bool(labels) or not wanted
+        mentions = np.zeros(size)
+        for pattern in _patterns(words):
+            found = [texts.mentions(pattern) for texts in self._texts]
+            rows = [said if is_thing else said & ~blamed for said, blamed in found]
+            in_name = pl.Series(names, dtype=pl.String).str.contains(pattern).to_numpy()
+            mentions += self._count(size, rows) + _NAME_MENTIONS * in_name
+            if mentions.sum() > 2:
+                break
+        total = np.clip(_mixture_log_odds(mentions, reviews), -3, 6)
+        if mentions.sum() > 2:
+            # Relevance feedback (Rocchio, 1971): others of the same categories may have it, too.
+            some = np.flatnonzero(mentions)
+            cosine = self._category_cosine(size, some, _sigmoid(total[some] - 2))
+            total += 4 * (cosine / max(float(cosine.max()), 1e-9) - 0.5)
+        by_label = np.zeros(size)
+        for label in labels:
+            votes = self._count(size, [texts.has_label([label]) for texts in self._texts])
+            by_label += np.clip(_mixture_log_odds(votes, reviews), -4, 6) / len(labels)
+        total += 0.7 * by_label
+        (vector,) = self._encoder.encode([phrase]).astype(np.float32)
+        near = [texts.near(vector) for texts in self._texts]
+        meant = self._count(size, [praised for praised, _ in near])
+        blamed = self._count(size, [blamed for _, blamed in near])
+        meant = np.maximum(meant - blamed, 0) if not is_thing else meant + (blamed * (not wanted))
+        total += 0.5 * np.clip(_mixture_log_odds(meant, reviews), -2, 4)
+        return np.asarray(np.clip(total - 2, -_EVIDENCE_LIMIT, _EVIDENCE_LIMIT))
+
+    def _count(self, size: int, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """(m,) sums, by item, of values of the reviews of each part."""
+        total = np.zeros(size)
+        for texts, values in zip(self._texts, rows, strict=True):
+            total += np.bincount(texts.item, weights=values.astype(float), minlength=size)
+        return total
+
+    def _find_labels(self, words: Sequence[str]) -> list[str]:
+        """Categories of reviews that are named by the words, or have them as keywords."""
+        named = {" ".join(words)}
+        for _, _, indices in self._lexicon.keywords.find([*words]):
+            named |= {fold(self._lexicon.labels[index]) for index in indices}
+        return sorted(named.intersection(chain(*(texts.labels for texts in self._texts))))
+
+    def _likeness(self, codes: Sequence[int], items: WishItems) -> np.ndarray:
+        """(m,) probability that items count as like some: half where they are half as near as can be.
+
+        Nearness is the cosine of the votes for categories, rare ones weighing more, and that of
+        the gists of reviews.
+        """
+        similarity = items.gist_similarity(codes) + self._category_cosine(len(items.names), codes)
+        middle = (np.quantile(similarity, 0.9) + np.delete(similarity, codes).max()) / 2
+        return _sigmoid(12 * (similarity - middle))
+
+    def _category_cosine(
+        self, size: int, codes: Sequence[int], weights: np.ndarray | float = 1.0
+    ) -> np.ndarray:
+        """(m,) cosine of the categories of all items to those of some, which have weights."""
+        labels, rows, columns = dict[str, int](), [], []
+        for texts in self._texts:
+            for label, reviews in texts.labels.items():
+                rows.append(texts.item[reviews])
+                columns.append(np.full(len(reviews), labels.setdefault(label, len(labels))))
+        if not labels:
+            return np.zeros(size)
+        cells = np.concatenate(rows), np.concatenate(columns)
+        votes = csr_matrix((np.ones(len(cells[0])), cells), shape=(size, len(labels)))
+        rarity = np.log(size / (1 + votes.getnnz(axis=0))).clip(0.1)  # inverse document frequency
+        profiles = normalize(votes.multiply(rarity).tocsr())  # (m, l)
+        mean = profiles[codes].T @ (np.ones(len(codes)) * weights)
+        return np.asarray(profiles @ (mean / max(float(np.linalg.norm(mean)), 1e-9)))
+
+
+def _sigmoid(log_odds: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-np.clip(log_odds, -30, 30))))
+
+
+def _patterns(words: Sequence[str]) -> Iterator[str]:
+    """Patterns of a phrase, then of ever shorter parts of it, which are looked for if need be."""
+    for size in range(len(words), 0, -1):
+        starts = range(len(words) - size + 1)
+        yield "|".join(word_pattern(words[start : start + size]) for start in starts)
+
+
+def _mixture_log_odds(count: np.ndarray, trials: np.ndarray) -> np.ndarray:
+    """(m,) log of the likelihood ratio that items have what `count` of their reviews mention.
+
+    A mixture of two Poisson rates, of items that have it and of others, fitted by expectation
+    maximisation (Dempster, Laird & Rubin, 1977). Rates differ between items, so that many reviews
+    without a mention say less than independent ones would.
+    """
+    if not count.any():
+        return np.zeros(len(count))
+    trials = trials / (1 + trials / 50)
+    rate = count / np.maximum(trials, 1)
+    low = max(0.2 * float(count.sum() / trials.sum()), 1e-3)
+    high = max(float(np.quantile(rate, 0.95)), float(rate.max()) / 2, 4 * low)
+    share = 0.1
+    evidence = np.zeros(len(count))
+    for _ in range(25):
+        evidence = count * np.log(high / low) - trials * (high - low)
+        member = _sigmoid(evidence + np.log(share / (1 - share)))
+        share = float(np.clip(member.mean(), 0.01, 0.5))
+        low = max(float((count * (1 - member)).sum() / (trials * (1 - member)).sum()), 1e-3)
+        high = max(float((count * member).sum() / max((trials * member).sum(), 1e-6)), 4 * low)
+    return evidence
