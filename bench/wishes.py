@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from mmrec.data.synthetic.city import TRAITS, build_city
 from mmrec.recommender.recommender import Recommender
@@ -94,7 +93,9 @@ class Truth:
     def __init__(self, seed: int) -> None:
         items = build_city(seed).items
         self.names = dict(zip(items.ids, items.names, strict=True))
-        self.cuisines = {name: {*served} for name, served in zip(items.ids, items.cuisines, strict=True)}
+        self.cuisines = {
+            name: {*served} for name, served in zip(items.ids, items.cuisines, strict=True)
+        }
         self.prices = dict(zip(items.ids, items.price_level.tolist(), strict=True))
         self.traits = dict(zip(items.ids, items.traits.tolist(), strict=True))
 
@@ -102,7 +103,9 @@ class Truth:
         """What must be true of each listed item."""
         conditions: list[Callable[[str], bool]] = [lambda item: self.prices[item] in case.prices]
         if case.serves:
-            conditions.append(lambda item: not self.cuisines[item].isdisjoint(case.serves.split("/")))
+            conditions.append(
+                lambda item: not self.cuisines[item].isdisjoint(case.serves.split("/"))
+            )
         if case.never:
             conditions.append(lambda item: self.cuisines[item].isdisjoint(case.never.split("/")))
         if case.trait:
@@ -111,7 +114,9 @@ class Truth:
         if case.like:
             same = {item for item, name in self.names.items() if name == case.like}
             shared = set().union(*(self.cuisines[item] for item in same))
-            conditions.append(lambda item: item not in same and not self.cuisines[item].isdisjoint(shared))
+            conditions.append(
+                lambda item: item not in same and not self.cuisines[item].isdisjoint(shared)
+            )
         return conditions
 
     def is_right(self, case: Case, listed: list[str]) -> bool:
@@ -140,7 +145,9 @@ def show_table(recommender: Recommender, truth: Truth, cases: tuple[Case, ...], 
         print(f"{'right' if is_right else 'WRONG'}  {case.words!r} ({wish})")
         for item in listed:
             level = "$" * truth.prices[item]
-            print(f"         {truth.names[item]}, {level}, {', '.join(sorted(truth.cuisines[item]))}")
+            print(
+                f"         {truth.names[item]}, {level}, {', '.join(sorted(truth.cuisines[item]))}"
+            )
     print(f"{title}: {right} of {len(cases)} right\n")
 
 
@@ -157,17 +164,19 @@ def show_tastes(recommender: Recommender, truth: Truth, count: int = 20) -> None
         leads = sum(liked in names for names in served) >= 3
         leads = leads and not any(disliked in names for names in served)
         right += leads
-        print(f"{'right' if leads else 'WRONG'}  {words!r}: {'; '.join('/'.join(sorted(names)) for names in served)}")
+        shown = "; ".join("/".join(sorted(names)) for names in served)
+        print(f"{'right' if leads else 'WRONG'}  {words!r}: {shown}")
     print(f"tastes: {right} of {count} lead in the first five")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("model", type=Path, help="folder that `mmrec demo` wrote")
     parser.add_argument("--seed", type=int, default=0, help="of the city")
     options = parser.parse_args()
     recommender, truth = Recommender.load(options.model), Truth(options.seed)
-    pl.Config.set_tbl_rows(5)
     show_table(recommender, truth, SEEN, "first table")
     if UNSEEN:
         show_table(recommender, truth, UNSEEN, "second table")

@@ -102,6 +102,7 @@ def test_recommend_gives_a_known_user_new_items_with_reasons(city):
 def test_recommend_prints_the_terms_of_a_probability_and_says_that_a_user_is_unknown(city):
     run = city.run("recommend", "model", "--likes", "ramen, cheap", "--n", 2, "--why")
     assert "For ramen, cheap" in run.stdout
+    assert "Understood: cheap; ramen" in run.stdout
     assert "its ratings" in run.stdout
     run = city.run("recommend", "model", "--user", "stranger")
     assert "stranger has written no review here" in run.stderr

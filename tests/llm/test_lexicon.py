@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmrec.llm.lexicon import Lexicon, Phrases, split_query, split_sentences, split_words
+from mmrec.llm.lexicon import Lexicon, Phrases, split_sentences, split_words
 from mmrec.llm.types import PRICE_TAGS
 
 
@@ -32,12 +32,6 @@ def test_run_on_text_is_cut_and_no_word_is_lost():
     assert " ".join(pieces).split() == text.split()
     assert max(map(len, split_sentences("x" * 100_000))) <= 600
     assert max(map(len, split_sentences("!" * 100_000))) <= 600
-
-
-def test_a_query_has_distinct_parts():
-    assert split_query("ramen, quiet places;\nramen,") == ["ramen", "quiet places"]
-    assert split_query(" ") == [" "]
-    assert len(split_query(",".join(map(str, range(99))))) == 20
 
 
 @pytest.mark.parametrize(

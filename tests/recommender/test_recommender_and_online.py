@@ -74,8 +74,8 @@ def test_a_list_is_for_a_user_or_words_or_liked_items_of_a_fitted_model(fitted, 
     for arguments in ({}, {"user": "ann", "likes": "ramen"}, {"likes": ""}):
         with pytest.raises(DataError, match="just one of these"):
             fitted.recommend(**arguments)
-    with pytest.raises(DataError, match="check the id"):
-        fitted.recommend(liked=["nowhere"])
+    with pytest.raises(DataError, match="check the id or the name"):
+        fitted.recommend(liked=["&%!"])
     with pytest.raises(DataError, match="call fit"):
         Recommender(Config(store=tmp_path / "store.sqlite")).recommend("ann")
 
@@ -177,6 +177,30 @@ def test_a_new_user_may_name_liked_items(fitted, items):
     assert {*rows["item"]} == {*items[1:]}
     other = fitted.recommend(liked=[rows["item"][-1]], n=100)
     assert rows["item"].head(5).to_list() != other["item"].head(5).to_list()
+
+
+def test_a_liked_item_may_be_named_by_its_name(fitted, live):
+    names = dict(fitted.saved.reviews.items.select("item", "name").rows())
+    item, name = next(iter(names.items()))
+    by_name = fitted.recommend(liked=[name.upper()], n=5)
+    assert by_name.equals(fitted.recommend(liked=[item], n=5))
+    with pytest.raises(DataError, match=f"did you mean {name}"):
+        fitted.recommend(liked=[name[:-1]])
+    live.add_item("second", name=name, description=DESCRIPTION)
+    with pytest.raises(DataError, match=f"2 items have the name .* as in {item}, second"):
+        live.recommend(liked=[name])
+
+
+def test_a_longer_list_of_a_wish_begins_like_a_shorter_one(fitted):
+    for words in ("cheap ramen, no seafood", "quiet places", "a place like nothing else", "not expensive"):
+        rows = fitted.recommend(likes=words, n=10)
+        assert rows["item"].head(5).to_list() == fitted.recommend(likes=words, n=5)["item"].to_list()
+    item, name = fitted.saved.reviews.items.select("item", "name").row(0)
+    assert fitted.recommend(likes=f"take me to {name}", n=3, max_fpr=0.0)["item"].to_list() == [item]
+    wish = fitted.parse_wish(f"a place like {name}, not expensive")
+    assert str(wish) == f"not expensive; like {name}"
+    assert item not in fitted.recommend(likes=wish, n=100)["item"]
+    assert fitted.search(name, 1) == [item]
 
 
 def test_similar_items_and_users_are_never_themselves(fitted, users, items):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmrec.features.tables import EntityFeatures
-from mmrec.retrieval.text_neighbors import TextSpace, diversify, query_similarity
+from mmrec.retrieval.text_neighbors import TextSpace, diversify
 
 ITEMS, SIZE = 50, 8
 
@@ -52,40 +52,6 @@ def test_changed_rows_are_used_and_rows_without_text_have_no_neighbors(items):
     space.update(items, ITEMS - 1)
     assert np.flatnonzero(space.similarity(np.ones(SIZE)) == 0).tolist() == [5]
     assert len(space.similarity(np.ones(SIZE))) == ITEMS
-
-
-class _FixedEncoder:
-    """Encodes three words as unit vectors, and a fourth as one between the first two."""
-
-    def encode(self, texts: list[str]):
-        vectors = {"ramen": (1, 0, 0), "pizza": (0, 1, 0), "cheap price": (0, 0, 1), "noodles": (1, 0.2, 0)}
-        return np.array([vectors[text] for text in texts], dtype=float)
-
-
-def standardised(values: list[float]):
-    return (np.array(values) - np.mean(values)) / np.std(values)
-
-
-def test_texts_and_the_nearest_labels_count_equally_in_a_query():
-    gist = np.concatenate([np.eye(3), np.zeros((2, 3))])
-    space, labels = TextSpace(entities(gist), 4), ["ramen", "pizza", "cheap price"]
-    # Item 0 has the text, item 1 the label, item 2 neither, item 3 the label but no text.
-    codes = np.array([[2, 3], [2, 0], [1, 3], [3, 0]])
-    similarity = query_similarity(["ramen"], space, labels, codes, _FixedEncoder())
-    text = space.similarity(np.eye(3)[0] - space.mean)
-    expected = standardised(text) + standardised([0, 1, 0, 1])
-    assert similarity == pytest.approx(expected, abs=1e-3)
-    # Every phrase counts, and an item without labels is as unlike as the most unlike label.
-    codes = np.array([[0, 3], [1, 2], [3, 3], [1, 3]])
-    phrases = ["noodles", "ramen"]
-    similarity = query_similarity(phrases, space, labels, codes, _FixedEncoder())
-    expected = standardised([1, 0.2, 0, 0.2]) + standardised([1, 0, 0, 0])
-    for vector in ((1, 0.2, 0), (1, 0, 0)):
-        expected += standardised(space.similarity(vector - space.mean))
-    assert similarity == pytest.approx(expected, abs=5e-3)
-    # The paper's baseline has no labels.
-    bare = query_similarity(["ramen"], space, [], np.zeros((4, 0), dtype=int), _FixedEncoder())
-    assert bare == pytest.approx(standardised(text), abs=1e-3)
 
 
 def test_a_diverse_list_prefers_items_unlike_those_before(items):

@@ -28,6 +28,7 @@ def test_a_new_user_gets_a_list_by_either_a_text_or_liked_items(service, fitted,
     for options in ({"likes": "ramen, cheap"}, {"liked": [item]}):
         rows = service.post("/v1/recommendations", {**options, "n": 3, "why": True})
         assert [row["item"] for row in rows] == fitted.recommend(**options, n=3)["item"].to_list()
+        assert {row["understood"] for row in rows} == {"cheap; ramen" if "likes" in options else None}
         service.post("/v1/recommendations", {**options, "surprise": 1}, 422)
     for body in ({}, {"likes": "x", "liked": ["i"]}, {"likes": " "}, {"liked": []}):
         service.post("/v1/recommendations", body, 422)

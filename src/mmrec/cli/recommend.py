@@ -16,6 +16,7 @@ from mmrec.console import console
 from mmrec.errors import ConfigError
 
 if TYPE_CHECKING:
+    from mmrec.llm.types import Wish
     from mmrec.recommender.explain import Explanation
     from mmrec.recommender.recommender import Recommender
 
@@ -29,9 +30,9 @@ class ListFlags(BaseModel, use_attribute_docstrings=True):
     user: str | None = None
     """Id of a user; an unknown one gets what most users like."""
     likes: str | None = None
-    """What a new user likes, as in "ramen, quiet places, cheap"."""
+    """What a new user wishes, as in "cheap ramen, no seafood" or "a place like Noodle Bar"."""
     liked: Annotated[list[str], _SEVERAL] = []
-    """Ids of items that a new user likes."""
+    """Ids or names of items that a new user likes."""
     everyone: Path | None = None
     """Parquet file to write the lists of all users to."""
     n: int = Field(10, ge=1)
@@ -77,7 +78,8 @@ def recommend(model: Model, /, *, options: ListFlags = ListFlags(), json: AsJson
     if options.category and {*options.category}.isdisjoint(categories):
         message = f"no item has it; categories are {', '.join(categories[:40])}"
         raise ConfigError(f"--category {options.category[0]!r}: {message}")
-    tastes: dict[str, Any] = {"likes": options.likes, "liked": options.liked}
+    wish = recommender.parse_wish(options.likes) if options.likes else None
+    tastes: dict[str, Any] = {"likes": wish, "liked": options.liked}
     filters = options.model_dump(include={"seen", "max_fpr", "diversity"})
     filters |= {"categories": options.category, "prices": options.price}
     rows = recommender.recommend(user, options.n, **tastes, **filters)
@@ -89,11 +91,24 @@ def recommend(model: Model, /, *, options: ListFlags = ListFlags(), json: AsJson
         result = rows.to_dicts()
         for row, explanation in zip(result, explanations, strict=False):
             row["why"] = asdict(explanation)
-        print_json({"user": user, "likes": options.likes, "recommendations": result})
+        head = {"user": user, "likes": options.likes, "understood": wish and str(wish)}
+        print_json({**head, "recommendations": result})
         return
+    if wish is not None:
+        _print_wish(recommender, wish)
     print_recommendations(rows, f"For {user or options.likes or ', '.join(options.liked)}")
     for item, explanation in zip(items, explanations, strict=True):
         _print_explanation(item, explanation)
+
+
+def _print_wish(recommender: Recommender, wish: Wish) -> None:
+    """Say what was understood, and what of it no item fits."""
+    understood = str(wish) or "nothing, so this is what most users like"
+    stdout.print(f"Understood: {understood}", markup=False)
+    if unmatched := recommender.state.catalog.match(wish).unmatched:
+        stdout.print(f"No reviews speak for: {'; '.join(unmatched)}", markup=False)
+    if failures := recommender.models.annotator.failure_summary:
+        console.print(f"- read by rules: {failures}", markup=False)
 
 
 def _write_lists(recommender: Recommender, path: Path, options: ListFlags) -> None:

@@ -14,11 +14,11 @@ from pydantic import BaseModel, ValidationError, create_model
 from mmrec.cache.store import Failure, Result, Store
 from mmrec.config import Config
 from mmrec.data.schema import EntityKind
-from mmrec.errors import StoreError
+from mmrec.errors import ModelError, StoreError
 from mmrec.llm import parsing
 from mmrec.llm.parsing import AnnotationT
 from mmrec.llm.prompts import PROMPT_TEXTS, ContextWindow, chat_messages, sanitize
-from mmrec.llm.types import Answer, LanguageModel, Note, Prompt, Review, Summary, Task, Texts
+from mmrec.llm.types import Answer, LanguageModel, Note, Prompt, Review, Summary, Task, Texts, Wish
 
 T = TypeVar("T")
 _Groups = Sequence[Sequence[Review]]
@@ -79,6 +79,17 @@ class Annotator:
         texts = [tuple(filter(None, map(sanitize, group))) for group in groups]
         sentences = self._ask("reason", texts, parsing.parse_sentence, "writing reasons")
         return [sentence or "" for sentence in sentences]
+
+    def read_wishes(self, texts: Sequence[str]) -> list[Wish | None]:
+        """What each text says is wanted; None where the model failed, or only extracts."""
+        if self._is_extractive:
+            return [None] * len(texts)
+        fitted = list(map(self._context.fit_text, texts))
+        try:
+            return self._ask("wish", fitted, parsing.parse_wish, "reading wishes")
+        except ModelError as error:  # no server answers; wishes can be read by rules
+            self.failures[str(error)] += len(texts)
+            return [None] * len(texts)
 
     def write_summaries(self, entity_kind: EntityKind, groups: _Groups) -> list[Summary]:
         """A summary of each group of reviews, all of one user or item; an empty one of no review."""
@@ -228,7 +239,8 @@ def build_task(name: str, item_kind: str, max_categories: int = 5) -> Task:
     instructions = texts["prompt"].format(kind=item_kind, fields=fields, rules=rules)
     schema: dict[str, object] | None = None
     if "answer" in texts:
-        answers: dict[str, type[BaseModel]] = {"Note": Note, "Summary": Summary, "Reason": _Reason}
+        answers: dict[str, type[BaseModel]]
+        answers = {"Note": Note, "Summary": Summary, "Reason": _Reason, "Wish": Wish}
         properties: dict[str, dict[str, object]] = {}
         for label, details in answers[texts["answer"]].model_json_schema()["properties"].items():
             used = ("type", "items", "enum")  # without titles and defaults

@@ -13,7 +13,7 @@ import json_repair
 
 from mmrec.console import single_line
 from mmrec.llm.prompts import sanitize
-from mmrec.llm.types import PRICE_TAGS, Answer, Note, PriceTag, Summary
+from mmrec.llm.types import PRICE_TAGS, Answer, Note, PriceTag, Summary, Wish
 
 _MAX_CHARACTERS = {"gist": 400, "text": 1500, "phrase": 160, "sentence": 400}
 # Words that state nothing of their own; no negation is among them.
@@ -74,6 +74,26 @@ def parse_sentence(answer: Answer, sources: Sequence[str]) -> str:
     sentence = _text_field(_find_object(answer, "sentence"), "sentence")
     check_supported(sentence, sources)
     return sentence
+
+
+def parse_wish(answer: Answer, texts: Sequence[str]) -> Wish:
+    """Read a wish that names nothing but what its text does, from a structured answer."""
+    fields = _find_object(answer, "wanted")
+    values: dict[str, list[str]] = {}
+    for name in Wish.model_fields:
+        if name not in fields:
+            raise UnusableAnswer(f'the field "{name}" is missing')
+        values[name] = _phrases(fields, name)[:20]
+    for name in ("prices", "unwanted_prices"):
+        values[name] = [tag.strip().lower() for tag in values[name]]
+        if not {*values[name]} <= {*PRICE_TAGS} - {"none"}:
+            raise UnusableAnswer(
+                f'the field "{name}" must list some of {", ".join(PRICE_TAGS[:-1])}'
+            )
+    for name in ("wanted", "unwanted", "items", "similar_to"):
+        for phrase in values[name]:
+            check_supported(phrase, texts)
+    return Wish.model_validate(values)
 
 
 def check_supported(sentence: str, sources: Sequence[str]) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from itertools import chain, pairwise
-from typing import NamedTuple
+from importlib import resources
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 from mmrec.llm.lexicon import Lexicon, Phrases, Words, split_words
+from mmrec.llm.name_index import NameIndex
 from mmrec.llm.types import PriceTag, Wish
 
-_NOT = r"(?:not|n['’]?t|cannot|never)"
+_NOT = r"(?:\b(?:do|does|did|would|is|are|am)\ ?)?(?:not|n['’]?t|cannot|never)"
 _CANNOT = r"ca(?:n['’]?t|nnot|n\ not)"
 _LIKING = r"(?:like|love|want|eat|enjoy|care for|do|need|fancy|go for|drink)"
 # Idioms with a negation that praise; they go before the negations.
@@ -52,38 +53,22 @@ _SIMILAR = r"""
     |\b(?:places?|restaurants?|spots?|somewhere|something|anything|films?|movies?|items?|ones?)
         \ (?:just\ |much\ |more\ |that\ (?:is|are)\ )*like|^\s*(?:more\ |just\ )?like|\bas\ (?:good\ )?as
 """
+_THEM = r"(?:it|that|this|them|these)\b"
+_SIMILAR_TO_THEM = re.compile(
+    rf"\b(?:something|anything|somewhere|more|others?|places?|ones?) (?:similar|alike|like {_THEM})"
+    rf"|\bsimilar (?:places?|ones?|restaurants?|spots?|films?|movies?|items?|to {_THEM})",
+    re.IGNORECASE,
+)
 _CUE = re.compile(
     rf"(?P<similar>{_SIMILAR})|(?P<behind>{_BLAME_BEHIND})|(?P<praise>{_PRAISE})|(?P<blame>{_BLAME})"
     r"|(?P<stop>[.;!?\n:()]+|\b(?:but|though|although|while|yet|please|just|only)\b)"
     r"|(?P<comma>,)|(?P<either>\b(?:n?or)\b|/)|(?P<both>\b(?:and|with|plus|also)\b|&|\+)",
     re.IGNORECASE | re.VERBOSE,
 )
-# Words that say nothing about what is wanted, at either end of a phrase.
-_FILLERS = frozenset(
-    """
-    a an the this that these those some any all my our your his her their its me i i'm im i'd i've we
-    we're you it it's he she they them us is are am be been was were do does did have has had having get
-    got go going gone make makes want wants would could can will should may might must like likes love
-    to for of in on at by from as so too very really quite rather pretty super totally absolutely much
-    many more most lot lots bit there here where which who what when how then than with and or not
-    good great best nice amazing awesome excellent delicious tasty yummy lovely perfect wonderful decent
-    real authentic proper favorite favourite fantastic top ideal kind sort type style
-    food foods cuisine cuisines cooking kitchen dish dishes meal meals place places restaurant restaurants
-    spot spots joint joints somewhere something anything anywhere thing things stuff option options eat eats
-    eating dine dinner lunch tonight today tomorrow weekend please thanks find show give recommend suggest
-    suggestion looking search searching mood fan crazy about into preferably ideally maybe perhaps also
-    serve serves serving served offer offers offering place's one ones bowl plate slice cup glass piece try
-    film films movie movies watch see item items product products know think feel friends us price prices
-    priced pricing everything always usually especially
-    """.split()
+_WORDS: dict[str, Any] = tomllib.loads(
+    resources.files("mmrec.llm").joinpath("wish_words.toml").read_text("utf-8")
 )
-_PRICE_WORDS: dict[PriceTag, str] = {
-    "cheap price": "budget|on a budget|cheaper|low budget|cheap eats|student budget|good deal|deals|dirt cheap",
-    "fair price": "mid range|midrange|mid priced|moderate|moderately priced|fairly priced|good value|average price",
-    "overpriced": "fine dining|fancy|upscale|posh|luxury|luxurious|high end|splurge|special occasion|classy|"
-    "white tablecloth|treat myself|treat ourselves|swanky|more expensive|fortune|top dollar"
-    "|spend a lot|spend much|lot of money|much money",
-}
+_FILLERS = frozenset(_WORDS["fillers"].split())
 
 
 @dataclass
@@ -120,8 +105,8 @@ class WishParser:
     ) -> None:
         self._lexicon, self._names, self._is_phrase = lexicon, names, is_phrase
         tags: dict[str, PriceTag] = {}
-        for tag, phrases in _PRICE_WORDS.items():
-            tags |= dict.fromkeys(phrases.split("|"), tag)
+        for tag, phrases in _WORDS["prices"].items():
+            tags |= dict.fromkeys(phrases, tag)
         self._price_words = Phrases(tags)
 
     def parse(self, text: str, max_characters: int = 1000) -> Wish:
@@ -137,6 +122,9 @@ class WishParser:
             for name in found:
                 (target if segment.is_wanted else parts.unwanted)[name] = None
             self._add_phrases(segment, parts)
+        if _SIMILAR_TO_THEM.search(text):  # "... was great, something similar?"
+            parts.similar_to |= parts.items
+            parts.items = {}
         return Wish(**{name: [*values] for name, values in vars(parts).items()})
 
     def _misspelt(self, segment: _Segment) -> list[str]:
@@ -149,11 +137,17 @@ class WishParser:
             return self._names.near(" ".join(words), 0.75 if segment.names_follow else 0.85)[:1]
         return []
 
+    def _is_common(self, word: str) -> bool:
+        lexicon = self._lexicon
+        return word in _FILLERS or bool(
+            lexicon.keywords.find([word]) or lexicon.price_phrases([word])
+        )
+
     def _hide_names(self, text: str) -> tuple[str, list[str]]:
         """The text with a mark in the place of each name, and the names."""
         names: list[str] = []
         result, end = "", 0
-        for start, stop, name in self._names.find(text, self._lexicon):
+        for start, stop, name in self._names.find(text, self._is_common):
             result += f"{text[end:start]}\x02{len(names)}\x02"
             names.append(name)
             end = stop
@@ -182,7 +176,6 @@ class WishParser:
         for run in " ".join(word or "\0" for word in kept).split("\0"):
             for content in self._split_labels(run.split()):
                 (parts.wanted if segment.is_wanted else parts.unwanted)[content] = None
-
 
     def _split_labels(self, words: Words) -> list[str]:
         """Phrases of a run of words: "really spicy Thai food" are two, unless reviews say it so."""
@@ -219,63 +212,6 @@ def strip_fillers(words: Words, kept: set[int]) -> Words:
     return words[first:last]
 
 
-class NameIndex:
-    """Names of items, found in texts and by names that are nearly the same."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self._names: dict[str, str] = {}  # by their words, without "and" and "the"
-        self._starting: dict[str, set[str]] = defaultdict(set)  # keys by beginnings of words
-        for name in names:
-            words = _name_words(split_words(name))
-            if key := " ".join(words):
-                self._names.setdefault(key, name)
-                for word in words:
-                    self._starting[word[:3]].add(key)
-        self._phrases = Phrases(self._names)
-
-    def find(self, text: str, lexicon: Lexicon) -> list[tuple[int, int, str]]:
-        """Where each name begins and ends in a text, and the name.
-
-        A name of a single word must be capitalised, unless it is the whole text; one that is a
-        category or a price ("Ramen") is none.
-        """
-        spans: list[tuple[int, int]] = []
-        words: Words = []
-        for match in re.finditer(r"[^\W_]+(?:'[^\W_]+)*", text):
-            word = _name_words(split_words(match[0]))
-            if word:
-                words.append(word[0])
-                spans.append(match.span())
-        found = []
-        for position, key, name in self._phrases.find(words):
-            size = len(key.split())
-            start, end = spans[position][0], spans[position + size - 1][1]
-            if size == 1:
-                is_word = lexicon.keywords.find([key]) or lexicon.price_phrases([key])
-                is_name = text[start].isupper() and start > 0 or len(words) == 1
-                if is_word or key in _FILLERS or not is_name:
-                    continue
-            found.append((start, end, name))
-        return found
-
-    def near(self, text: str, cutoff: float = 0.6, limit: int = 5) -> list[str]:
-        """Names that are the same, begin with a text, contain it, or are spelt much like it."""
-        words = _name_words(split_words(text))
-        if not (query := " ".join(words)):
-            return []
-        # Names that share the beginning of a word: comparing all letters of all names is slow.
-        sharing = sorted({*chain.from_iterable(self._starting.get(w[:3], ()) for w in words)})
-        ranked = [key for key in sharing if key == query]
-        ranked += [key for key in sharing if key.startswith(f"{query} ")]
-        ranked += [key for key in sharing if f" {query} " in f" {key} "]
-        ranked += get_close_matches(query, sharing, limit, cutoff)
-        return [self._names[key] for key in dict.fromkeys(ranked)][:limit]
-
-
-def _name_words(words: Words) -> Words:
-    return [word for word in words if word not in ("and", "the")]
-
-
 def _segments(text: str) -> Iterator[_Segment]:
     """The text between cues, each part as the cues before it have it."""
     cues = [*_CUE.finditer(text)]
@@ -296,7 +232,9 @@ def _segments(text: str) -> Iterator[_Segment]:
             following = following._replace(
                 is_wanted=not negated, likes_names=True, names_follow=True
             )
-        elif kind in ("either", "both") or (kind == "comma" and _list_goes_on(cues[position + 1 :])):
+        elif kind in ("either", "both") or (
+            kind == "comma" and _list_goes_on(cues[position + 1 :])
+        ):
             following = last._replace(text=following.text, is_joined=True)
         yield last
         last = following

@@ -17,12 +17,14 @@ from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
 from mmrec.features.dataset import Dataset
 from mmrec.llm.lexicon import Lexicon, split_sentences
+from mmrec.llm.name_index import NameIndex
 from mmrec.llm.types import PRICE_TAGS, Note, Wish
-from mmrec.llm.wishes import NameIndex, WishParser
+from mmrec.llm.wishes import WishParser
 from mmrec.recommender.online import OnlineState
 from mmrec.recommender.persistence import SavedRecommender
+from mmrec.retrieval.review_texts import ReviewTexts, fold
 from mmrec.retrieval.text_neighbors import TextSpace
-from mmrec.retrieval.wish_match import ReviewTexts, WishItems, WishMatch, WishMatcher, fold
+from mmrec.retrieval.wish_match import WishItems, WishMatch, WishMatcher
 
 _NO_PRICE = PRICE_TAGS.index("none")
 _QUOTED_REVIEWS = 100
@@ -53,6 +55,7 @@ class Catalog:
         self._names = dict(zip(table["item"], table["name"], strict=True))
         self._lexicon = Lexicon(saved.config.annotation.item_kind)
         self._has_notes = bool(saved.notes)
+        self._live_texts: list[tuple[int, str, Note]] = []  # of reviews and descriptions
         self._items = online.ids["item"]
         # By item: ids and quotable notes of live reviews, and captions of live photos.
         self.live_notes: dict[int, list[tuple[str, Note]]] = defaultdict(list)
@@ -197,19 +200,29 @@ class Catalog:
         if not self._has_notes:
             notes = [Note(likes=split_sentences(text)) for text in dataset.texts]
         texts = ReviewTexts(dataset.data.item, dataset.texts, notes, self._encoder)
-        return WishMatcher(texts, self._lexicon, self._encoder)
+        return WishMatcher(texts, self._live_texts, self._lexicon, self._encoder)
 
     def add_text(self, item: int, text: str, note: Note) -> None:
         """Use a live review or a description in the next searches."""
-        self._matcher.add(item, text, note)
+        self._live_texts.append((item, text, note))
 
     def parse_wish(self, text: str) -> Wish:
         """What a text says is wanted, read by rules."""
         return WishParser(self._lexicon, self._name_index[0], self._matcher.is_phrase).parse(text)
 
-    def match(self, wish: Wish) -> WishMatch:
-        """How all items match a wish; names in it that no item has count as phrases."""
+    def resolve_names(self, wish: Wish) -> Wish:
+        """A wish in which misspelt names are right; what no item is called becomes a phrase."""
         index, by_name = self._name_index
+        fields: dict[str, list[str]] = {"items": [], "similar_to": [], "wanted": [*wish.wanted]}
+        for field, names in (("items", wish.items), ("similar_to", wish.similar_to)):
+            for name in names:
+                near = [name] if fold(name) in by_name else index.near(name, 0.75)
+                fields[field if near else "wanted"].append(near[0] if near else name)
+        return wish.model_copy(update=fields)
+
+    def match(self, wish: Wish) -> WishMatch:
+        """How all items match a wish whose names are names of items."""
+        _, by_name = self._name_index
         codes: dict[str, list[int]] = {}
         for name in (*wish.items, *wish.similar_to, *wish.unwanted):
             if found := by_name.get(fold(name)):
@@ -221,7 +234,9 @@ class Catalog:
             return space.similarity(space.directions(np.array(some)).mean(0))
 
         names = [fold(self._names.get(item) or "") for item in self._items]
-        return self._matcher.match(wish, WishItems(names, codes, self._price_votes(items), gist_similarity))
+        return self._matcher.match(
+            wish, WishItems(names, codes, self._price_votes(items), gist_similarity)
+        )
 
     def rank_items(self, query: str) -> np.ndarray:
         """(m,) codes of all items, those that match the words of a query best first."""
@@ -237,7 +252,9 @@ class Catalog:
             return codes[0]
         if codes:
             ids = ", ".join(self._items[code] for code in codes[:5])
-            raise DataError(f"{len(codes)} items have the name {text!r}: name one by its id, as in {ids}")
+            raise DataError(
+                f"{len(codes)} items have the name {text!r}: name one by its id, as in {ids}"
+            )
         near = index.near(text) or get_close_matches(text, self._items, 5)
         remedy = f"did you mean {', '.join(near)}?" if near else "check the id or the name"
         raise DataError(f"there is no review of item {text!r}; {remedy}")

@@ -43,7 +43,7 @@ class RecommenderState:
 
     def warm_up(self) -> None:
         """Compute now what the first request would wait for."""
-        self.catalog.rank_items("ready or not, like this")
+        self.catalog.rank_items("ready")
         for name in ("gist", "users"):
             self.catalog.space(name)
         _ = self.catalog.captions
@@ -178,10 +178,9 @@ class Recommender(PersistentModel):
 
     def parse_wish(self, text: str) -> Wish:
         """What a text says is wanted: read by the language model of the fit, or else by rules."""
-        if self.models.annotator.model.window is None:
-            return self.state.catalog.parse_wish(text)
         (wish,) = self.models.annotator.read_wishes([text])
-        return self.state.catalog.parse_wish(text) if wish is None else wish
+        catalog = self.state.catalog
+        return catalog.parse_wish(text) if wish is None else catalog.resolve_names(wish)
 
     def _wish(self, likes: str | Wish | None) -> Wish | None:
         if isinstance(likes, str):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -16,10 +15,11 @@ from sklearn.preprocessing import normalize
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.llm.lexicon import Lexicon, split_words
 from mmrec.llm.types import PRICE_TAGS, Note, PriceTag, Wish
+from mmrec.retrieval.review_texts import ReviewTexts, fold, word_pattern
 
-_INNER_FILLERS = frozenset("a an the of to for in on at by from as".split())
-# Cosine, in deviations from the mean sentence, at which a sentence counts half as a mention.
-_HALF_MENTION = 0.45
+_INNER_FILLERS = frozenset(
+    ("a", "an", "the", "of", "to", "for", "in", "on", "at", "by", "from", "as")
+)
 _NAME_MENTIONS = 3  # a name that has the phrase counts like so many reviews
 _EVIDENCE_LIMIT = 6.0  # log-odds of a phrase
 _CLEAR_MATCH = 4.0  # log-odds; between items that match better, the probability of a like decides
@@ -41,101 +41,29 @@ class WishMatch:
         return np.log(odds.clip(1e-9)).clip(max=_CLEAR_MATCH)
 
 
-class ReviewTexts:
-    """What reviews, or descriptions, say of items: words, sentences as vectors, labels, prices."""
-
-    def __init__(
-        self, item: np.ndarray, texts: Sequence[str], notes: Sequence[Note], encoder: Encoder
-    ) -> None:
-        self.item, self._encoder = item, encoder  # (n,) codes of the reviewed items
-        folded, blamed = [], []
-        for text, note in zip(texts, notes, strict=True):
-            folded.append(fold(text))
-            blamed.append(fold("\n".join(note.dislikes)))
-        self._folded, self._blamed = pl.Series(folded, dtype=pl.String), pl.Series(blamed, dtype=pl.String)
-        self.labels: dict[str, list[int]] = defaultdict(list)  # reviews by folded category
-        for row, note in enumerate(notes):
-            for label in note.categories:
-                self.labels[fold(label)].append(row)
-        self.price = np.array([PRICE_TAGS.index(note.price) for note in notes], dtype=np.int64)
-        # Of s sentences: (s,) the review, 1 for a like or -1 for a dislike, and (s, d) vectors.
-        sentences = [[*note.likes, *note.dislikes] for note in notes]
-        signs = [[1.0] * len(note.likes) + [-1.0] * len(note.dislikes) for note in notes]
-        self._row = np.repeat(np.arange(len(notes)), [*map(len, sentences)])
-        self._sign = np.array([*chain.from_iterable(signs)])
-        vectors = encoder.encode([*chain.from_iterable(sentences)], "reading opinions")
-        self.mean = vectors.mean(0, dtype=np.float32) if len(vectors) else np.float32(0)
-        deviation = vectors - self.mean.astype(np.float16)
-        length = np.linalg.norm(deviation.astype(np.float32), axis=1, keepdims=True)
-        self._deviation = deviation / np.maximum(length, 1e-3).astype(np.float16)
-
-    def mentions(self, pattern: str) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) whether reviews mention a pattern in folded words, and whether they blame it."""
-        found = self._folded.str.contains(pattern).to_numpy()
-        return found, self._blamed.str.contains(pattern).to_numpy()
-
-    def has_label(self, labels: Sequence[str]) -> np.ndarray:
-        """(n,) whether reviews have one of some categories, in folded words."""
-        found = np.zeros(len(self.item), dtype=bool)
-        for label in labels:
-            found[self.labels.get(label, [])] = True
-        return found
-
-    def near(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) how surely a like, or a dislike, of each review means a (d,) vector, from 0 to 1."""
-        direction = vector - self.mean
-        direction /= max(float(np.linalg.norm(direction)), 1e-6)
-        cosine = (self._deviation @ direction.astype(np.float16)).astype(np.float32)
-        degree = 1 / (1 + np.exp((_HALF_MENTION - cosine) / 0.05))
-        result = np.zeros((2, len(self.item)))
-        for place, sign in enumerate((1, -1)):
-            np.maximum.at(result[place], self._row[self._sign == sign], degree[self._sign == sign])
-        return result[0], result[1]
-
-
-def fold(text: str) -> str:
-    """Lower-case words without accents and punctuation."""
-    return " ".join(split_words(text))
-
-
-def word_pattern(words: Sequence[str]) -> str:
-    """A pattern that finds some words in folded text, also in other forms ("spicy", "spices")."""
-    parts = []
-    for word in words:
-        stem = re.sub(r"(?:ies|es|s|y)$", "", word) if len(word) > 4 else word.removesuffix("s")
-        parts.append(rf"{re.escape(stem)}\w{{0,3}}" if len(stem) > 3 else rf"{re.escape(stem)}s?")
-    return rf"\b{' '.join(parts)}\b"
-
-
 @dataclass(frozen=True)
 class WishItems:
     """What is known of m items besides their reviews."""
 
     names: Sequence[str]  # of every item, folded
     by_name: Mapping[str, Sequence[int]]  # codes of the items that a wish names
-    price_votes: np.ndarray  # (m, 4) shares of the votes for each of `PRICE_TAGS`
+    price_votes: np.ndarray  # (m, 4) votes for each of `PRICE_TAGS`; used where notes have none
     gist_similarity: Callable[[Sequence[int]], np.ndarray]  # (m,) of all items to some
-
-    def price_probability(self, tags: Sequence[PriceTag]) -> np.ndarray:
-        """(m,) shares that some tags have of the votes on prices, shrunk to those of all items."""
-        votes = self.price_votes[:, : PRICE_TAGS.index("none")]
-        columns = [PRICE_TAGS.index(tag) for tag in tags if tag != "none"]
-        prior = 0.15 * votes.mean(0) / max(float(votes.mean(0).sum()), 1e-9)
-        share = (votes + prior)[:, columns].sum(1) / (votes + prior).sum(1).clip(1e-9)
-        return np.asarray(share**2 / (share**2 + (1 - share) ** 2).clip(1e-9))
 
 
 class WishMatcher:
     """Matches items, by code, to wishes, by what reviews say and by names and prices of items."""
 
-    def __init__(self, texts: ReviewTexts, lexicon: Lexicon, encoder: Encoder) -> None:
+    def __init__(
+        self,
+        texts: ReviewTexts,
+        live: Sequence[tuple[int, str, Note]],
+        lexicon: Lexicon,
+        encoder: Encoder,
+    ) -> None:
         self._texts, self._lexicon, self._encoder = [texts], lexicon, encoder
-        self._live: list[tuple[int, str, Note]] = []
-        self._live_count = 0  # of the live texts in the second of `_texts`
-
-    def add(self, item: int, text: str, note: Note) -> None:
-        """Take in a live review, or a description of an item, and its note."""
-        self._live.append((item, text, note))
+        self._live = live  # items, texts and notes, to which more may be added
+        self._live_count = 0  # of these in the second of `_texts`
 
     def is_phrase(self, phrase: str) -> bool:
         """Whether at least two reviews use some words as they stand."""
@@ -164,9 +92,9 @@ class WishMatcher:
             else:
                 excluded[codes] = True
         if wish.prices:
-            probability *= items.price_probability(wish.prices)
+            probability *= self._price_probability(wish.prices, items)
         if wish.unwanted_prices:
-            is_priced_so = items.price_probability(wish.unwanted_prices)
+            is_priced_so = self._price_probability(wish.unwanted_prices, items)
             probability *= 1 - is_priced_so
             excluded |= is_priced_so > 0.5
         for name in wish.similar_to:
@@ -224,6 +152,24 @@ class WishMatcher:
         total += 0.5 * np.clip(_mixture_log_odds(meant, reviews), -2, 4)
         return np.asarray(np.clip(total - 2, -_EVIDENCE_LIMIT, _EVIDENCE_LIMIT))
 
+    def _price_probability(self, tags: Sequence[PriceTag], items: WishItems) -> np.ndarray:
+        """(m,) probability that items have one of some price tags, by the votes of notes.
+
+        The share of votes, shrunk to that of all items by one vote, as if each vote counted twice.
+        """
+        columns = []
+        for tag in range(len(PRICE_TAGS)):
+            rows = [texts.price == tag for texts in self._texts]
+            columns.append(self._count(len(items.names), rows))
+        priced = [place for place, tag in enumerate(PRICE_TAGS) if tag != "none"]
+        votes = np.stack(columns, axis=1)[:, priced]
+        if not votes.any():
+            votes = items.price_votes[:, priced]
+        votes = votes + votes.sum(0) / max(float(votes.sum()), 1e-9)
+        wanted = votes[:, [PRICE_TAGS.index(tag) for tag in tags if tag != "none"]].sum(1)
+        share = wanted / votes.sum(1).clip(1e-9)
+        return np.asarray(share**2 / (share**2 + (1 - share) ** 2).clip(1e-9))
+
     def _count(self, size: int, rows: Sequence[np.ndarray]) -> np.ndarray:
         """(m,) sums, by item, of values of the reviews of each part."""
         total = np.zeros(size)
@@ -249,7 +195,7 @@ class WishMatcher:
         return _sigmoid(12 * (similarity - middle))
 
     def _category_cosine(
-        self, size: int, codes: Sequence[int], weights: np.ndarray | float = 1.0
+        self, size: int, codes: Sequence[int] | np.ndarray, weights: np.ndarray | float = 1.0
     ) -> np.ndarray:
         """(m,) cosine of the categories of all items to those of some, which have weights."""
         labels, rows, columns = dict[str, int](), [], []

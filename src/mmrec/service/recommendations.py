@@ -20,7 +20,7 @@ from starlette.requests import Request
 
 from mmrec.data.images import encode_thumbnail
 from mmrec.errors import DataError, MmrecError, ModelError, PhotoError, StoreError
-from mmrec.llm.types import Note
+from mmrec.llm.types import Note, Wish
 from mmrec.pipeline import open_models
 from mmrec.recommender.explain import Explanation, with_sentences
 from mmrec.recommender.recommender import Recommender
@@ -148,6 +148,9 @@ class RecommendationService:
     def recommend(self, user: str | None, *, why: bool, **options: Any) -> list[Recommendation]:
         """A list of `Recommender.recommend`, with explanations if `why`."""
         explanations: list[Explanation] = []
+        if isinstance(options.get("likes"), str):
+            options["likes"] = self.parse_wish(options["likes"])
+        understood = str(options["likes"]) if options.get("likes") else None
         tastes = {name: options[name] for name in ("likes", "liked") if name in options}
         with self.recommender() as recommender:
             rows = recommender.recommend(user, **options).to_dicts()
@@ -157,7 +160,20 @@ class RecommendationService:
             with self._models_lock:
                 explanations = with_sentences(explanations, self._models.annotator.write_reasons)
         pairs = zip_longest(rows, explanations)
-        return [Recommendation(**row, why=explanation) for row, explanation in pairs]
+        shared: dict[str, Any] = {"understood": understood}
+        return [Recommendation(**row, why=why, **shared) for row, why in pairs]
+
+    def parse_wish(self, text: str) -> Wish:
+        """What a text says is wanted; a slow language model keeps no other request waiting."""
+        wish: Wish | None = None
+        if self._models is not self._recommender.models:
+            with self._models_lock:
+                (wish,) = self._models.annotator.read_wishes([text])
+                if wish is None:
+                    log.warning("a wish was read by rules: the language model did not answer")
+        with self.recommender() as recommender:
+            catalog = recommender.state.catalog
+            return catalog.resolve_names(wish) if wish else catalog.parse_wish(text)
 
     def describe_items(self, items: Sequence[str]) -> list[Item]:
         """Names, price tags and categories of items."""

@@ -58,13 +58,13 @@ class UserRecommendationRequest(RecommendationRequest):
 class RecommendationByTextRequest(RecommendationRequest):
     """Recommendations for somebody without reviews, by what they say they like."""
 
-    likes: NonBlankText = Field(description="As in `ramen, quiet places, cheap`.")
+    likes: NonBlankText = Field(description="As in `cheap ramen, no seafood`.")
 
 
 class RecommendationByItemsRequest(RecommendationRequest):
     """Recommendations for somebody without reviews, by items that they like."""
 
-    liked: list[Identifier] = Field(min_length=1, max_length=50, description="Their ids.")
+    liked: list[Identifier] = Field(min_length=1, max_length=50, description="Their ids, or names.")
 
 
 class Pair(_Request):
@@ -105,6 +105,9 @@ class Recommendation(Item):
     """A recommended item."""
 
     probability: float = Field(description="That the user likes the item.")
+    understood: str | None = Field(
+        None, description="What was understood of `likes`, as in `cheap; not seafood; ramen`."
+    )
     why: Explanation | None = None
 
 

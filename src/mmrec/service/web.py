@@ -51,13 +51,15 @@ def home(
     options["prices"] = [form.price] if form.price else []
     options["categories"] = [form.category] if form.category else []
     # The name goes first; without name and text the list is that of an unknown user.
-    if form.likes and not form.user:
-        cards = service.recommend(None, n=12, why=True, likes=form.likes, **options)
+    wish = service.parse_wish(form.likes) if form.likes and not form.user else None
+    if wish is not None:
+        cards = service.recommend(None, n=12, why=True, likes=wish, **options)
     else:
         cards = service.recommend(form.user, n=12, why=True, **options)
     with service.recommender() as recommender:
         _, shown = recommender.saved.evaluation.curve.for_max_fpr(max_fpr)
     values = {"form": form, "cards": cards, "photos": service.photos, "shown": shown}
+    values["wish"] = wish
     if request.headers.get("x-fragment") == "list":
         return _render("list.html.jinja", **values)
     with service.recommender() as recommender:

@@ -1,0 +1,105 @@
+"""Items that match wishes, by what a handful of reviews say of them."""
+
+import numpy as np
+import pytest
+
+from mmrec.llm.lexicon import Lexicon
+from mmrec.llm.types import Note, Wish
+from mmrec.retrieval.review_texts import ReviewTexts, fold
+from mmrec.retrieval.wish_match import WishItems, WishMatcher
+
+NAMES = ["Ramen Bar", "Pasta Palace", "Noodle Den", "Fish Shack", "Trattoria", "Diner"]
+RAMEN, PASTA, DEN, FISH, TRATTORIA, DINER = range(6)
+# By item: sentences that reviews like and dislike, a price, and categories.
+REVIEWS = [
+    (RAMEN, "The tonkotsu ramen was rich.", "", "cheap price", ["ramen", "japanese"]),
+    (PASTA, "Loved the lasagna.", "So loud, we had to shout.", "overpriced", ["italian"]),
+    (DEN, "Great ramen and a quiet room.", "", "fair price", ["ramen", "japanese"]),
+    (FISH, "The grilled salmon was fresh.", "The place was not quiet.", "fair price", ["seafood"]),
+    (TRATTORIA, "Their lasagna and gnocchi are the best.", "", "fair price", ["italian"]),
+    (DINER, "The pancakes were huge.", "", "cheap price", ["american"]),
+]
+
+
+@pytest.fixture
+def live():
+    return []
+
+
+@pytest.fixture
+def matcher(encoder, live):
+    item, texts, notes = [], [], []
+    for code, like, dislike, price, categories in REVIEWS * 4:
+        item.append(code)
+        texts.append(f"{like} {dislike}")
+        likes, dislikes = [like], [dislike] if dislike else []
+        notes.append(Note(likes=likes, dislikes=dislikes, price=price, categories=categories))
+    reviews = ReviewTexts(np.array(item), texts, notes, encoder)
+    return WishMatcher(reviews, live, Lexicon("restaurant"), encoder)
+
+
+def match(matcher, names=NAMES, **wish):
+    by_name = {name: [code] for code, name in enumerate(names)}
+    size = len(names)
+    items = WishItems([*map(fold, names)], by_name, np.zeros((size, 4)), lambda codes: np.zeros(size))
+    return matcher.match(Wish(**wish), items)
+
+
+def best(matched, count):
+    return {*np.argsort(-matched.probability, kind="stable")[:count].tolist()}
+
+
+def test_dishes_categories_and_meanings_are_found(matcher):
+    for phrase, items in {
+        "ramen": {RAMEN, DEN},
+        "lasagna": {PASTA, TRATTORIA},
+        "italian": {PASTA, TRATTORIA},
+        "seafood": {FISH},
+        "pancake breakfast": {DINER},
+        "smoked fish": {FISH},  # which no review says
+    }.items():
+        matched = match(matcher, wanted=[phrase])
+        assert best(matched, len(items)) == items, phrase
+        assert not matched.excluded.any()
+    assert match(matcher, wanted=["ramen", "quiet"]).probability.argmax() == DEN
+    assert match(matcher, wanted=["ramen", "karaoke"]).unmatched == ["karaoke"]
+
+
+def test_what_is_blamed_is_no_praise_but_is_there(matcher):
+    probability = match(matcher, wanted=["quiet"]).probability
+    assert probability.argmax() == DEN
+    assert probability[FISH] < 0.5
+    assert match(matcher, unwanted=["loud"]).excluded.nonzero()[0].tolist() == [PASTA]
+
+
+def test_unwanted_items_and_prices_are_not_listed(matcher):
+    assert {*np.flatnonzero(match(matcher, unwanted=["italian"]).excluded)} == {PASTA, TRATTORIA}
+    assert {*np.flatnonzero(match(matcher, unwanted=["Diner"]).excluded)} == {DINER}
+    assert {*np.flatnonzero(match(matcher, unwanted_prices=["overpriced"]).excluded)} == {PASTA}
+    assert best(match(matcher, prices=["cheap price"]), 2) == {RAMEN, DINER}
+    cheap = match(matcher, prices=["cheap price"], wanted=["ramen"])
+    assert cheap.probability.argmax() == RAMEN
+    everything = match(matcher)
+    assert (everything.probability == 1).all()
+    assert not everything.excluded.any()
+
+
+def test_named_items_come_first_and_items_like_others_without_these(matcher):
+    named = match(matcher, items=["Ramen Bar"], unwanted=["ramen"])
+    assert named.named.nonzero()[0].tolist() == [RAMEN]
+    assert named.log_odds.argmax() == RAMEN
+    assert not named.excluded[RAMEN]
+    like = match(matcher, similar_to=["Ramen Bar"])
+    assert like.excluded.nonzero()[0].tolist() == [RAMEN]
+    assert best(like, 2) == {RAMEN, DEN}
+
+
+def test_live_texts_count_at_once(matcher, live):
+    names = [*NAMES, "Hot Pot"]
+    before = match(matcher, names, wanted=["hotpot"]).probability
+    assert before.max() < 0.2
+    live.append((len(NAMES), "Sichuan hotpot.", Note(likes=["Sichuan hotpot."], categories=["chinese"])))
+    for wish in ("hotpot", "chinese"):
+        assert match(matcher, names, wanted=[wish]).probability.argmax() == len(NAMES)
+    live.append((DINER, "They have hotpot now. Hotpot!", Note()))
+    assert best(match(matcher, names, wanted=["hotpot"]), 2) == {DINER, len(NAMES)}
