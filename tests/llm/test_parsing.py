@@ -307,3 +307,23 @@ def test_a_reason_is_parsed_from_its_field_and_checked():
     check_unusable(partial(parsing.parse_sentence, sources=["ramen"]), answer.text, reason="good")
     for text in ("Good ramen.", '{"sentence": ""}', '{"sentence": 3}', "{}"):
         check_unusable(partial(parsing.parse_sentence, sources=[text]), text)
+
+
+WISH = {"wanted": ["ramen"], "unwanted": ["seafood"], "prices": ["cheap price"], "unwanted_prices": []}
+WISH |= {"items": [], "similar_to": ["Noodle Bar"]}
+
+
+def test_a_wish_names_nothing_but_what_its_text_does():
+    texts = ["Cheap ramen, no seafood, like at the Noodle Bar."]
+    wish = parsing.parse_wish(Answer(text=json.dumps(WISH)), texts)
+    assert str(wish) == "cheap; not seafood; ramen; like Noodle Bar"
+    for changes in (
+        {"wanted": ["pizza"]},
+        {"items": ["Pizza Palace"]},
+        {"prices": ["none"]},
+        {"prices": ["low"]},
+    ):
+        with pytest.raises(UnusableAnswer):
+            parsing.parse_wish(Answer(text=json.dumps(WISH | changes)), texts)
+    with pytest.raises(UnusableAnswer, match="missing"):
+        parsing.parse_wish(Answer(text='{"wanted": []}'), texts)

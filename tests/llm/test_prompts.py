@@ -50,7 +50,7 @@ def test_the_papers_two_questions_stand_word_for_word():
 
 
 def test_prompts_name_the_kind_of_item():
-    assert len(all_tasks()) == 8
+    assert len(all_tasks()) == 9
     for restaurant, film in zip(all_tasks(), all_tasks("film"), strict=True):
         assert "restaurant" not in film.instructions
         assert film.instructions == restaurant.instructions.replace("restaurant", "film")
@@ -76,7 +76,7 @@ def test_versions_change_with_task_letters_fields_frames_and_repairs(monkeypatch
     tasks = [*all_tasks(), *all_tasks("film"), summary, replace(NOTE, schema=summary.schema)]
     tasks.append(replace(NOTE, instructions=NOTE.instructions + " "))
     versions = {prompt_digest(task) for task in tasks}
-    assert len(versions) == len(tasks) == 19
+    assert len(versions) == len(tasks) == 21
     assert {prompt_digest(task) for task in tasks} == versions
     with monkeypatch.context() as patch:
         patch.setattr(prompts, "frame_text", lambda text, number, mark: f"{number}: {text}")
