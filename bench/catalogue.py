@@ -46,6 +46,8 @@ def main() -> None:
     names = np.array([*recommender.state.online.codes["user"]])
     users = names[np.random.default_rng(1).integers(len(names), size=options.users)].tolist()
     print_times("recommend", lambda user: recommender.recommend(user, 10), users)
+    wishes = ["cheap ramen, no seafood", "quiet places", "I hate Italian food", "not expensive"] * 5
+    print_times("by words", lambda words: recommender.recommend(likes=words), wishes)
     if not options.http:
         return
     config = ServeConfig(database=f"sqlite:///{tempfile.mkdtemp()}/live.sqlite", per_minute=10**9)

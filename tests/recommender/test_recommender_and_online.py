@@ -203,6 +203,15 @@ def test_a_longer_list_of_a_wish_begins_like_a_shorter_one(fitted):
     assert fitted.search(name, 1) == [item]
 
 
+def test_a_long_text_describes_a_taste(fitted):
+    ramen, tacos = (f"The {dish} was rich and wonderful, I loved it. " * 8 for dish in ("ramen", "taco"))
+    assert str(fitted.parse_wish(ramen)) == "the taste of 72 words"
+    lists = [fitted.recommend(likes=text, n=25) for text in (ramen, tacos)]
+    assert lists[0].height == lists[1].height == 25
+    assert lists[0]["item"].to_list() != lists[1]["item"].to_list()
+    assert lists[0]["item"].head(5).to_list() == fitted.recommend(likes=ramen, n=5)["item"].to_list()
+
+
 def test_similar_items_and_users_are_never_themselves(fitted, users, items):
     near = dict(fitted.similar_items(items[0], 5))
     assert len(near) == 5

@@ -1,6 +1,7 @@
 """Items that match wishes, by what a handful of reviews say of them."""
 
 import numpy as np
+import polars as pl
 import pytest
 
 from mmrec.llm.lexicon import Lexicon
@@ -41,7 +42,9 @@ def matcher(encoder, live):
 def match(matcher, names=NAMES, **wish):
     by_name = {name: [code] for code, name in enumerate(names)}
     size = len(names)
-    items = WishItems([*map(fold, names)], by_name, np.zeros((size, 4)), lambda codes: np.zeros(size))
+    items = WishItems(
+        pl.Series([*map(fold, names)]), by_name, np.zeros((size, 4)), lambda codes: np.zeros(size)
+    )
     return matcher.match(Wish(**wish), items)
 
 

@@ -16,9 +16,21 @@ from mmrec.config import Config
 from mmrec.data.schema import EntityKind
 from mmrec.errors import ModelError, StoreError
 from mmrec.llm import parsing
+from mmrec.llm.lexicon import is_wish
 from mmrec.llm.parsing import AnnotationT
 from mmrec.llm.prompts import PROMPT_TEXTS, ContextWindow, chat_messages, sanitize
-from mmrec.llm.types import Answer, LanguageModel, Note, Prompt, Review, Summary, Task, Texts, Wish
+from mmrec.llm.types import (
+    Answer,
+    LanguageModel,
+    Note,
+    Prompt,
+    Review,
+    StatedWish,
+    Summary,
+    Task,
+    Texts,
+    Wish,
+)
 
 T = TypeVar("T")
 _Groups = Sequence[Sequence[Review]]
@@ -81,10 +93,10 @@ class Annotator:
         return [sentence or "" for sentence in sentences]
 
     def read_wishes(self, texts: Sequence[str]) -> list[Wish | None]:
-        """What each text says is wanted; None where the model failed, or only extracts."""
+        """What each text says is wanted; None where it is too long for a wish or the model failed."""
         if self._is_extractive:
             return [None] * len(texts)
-        fitted = list(map(self._context.fit_text, texts))
+        fitted = [self._context.fit_text(text) if is_wish(text) else () for text in texts]
         try:
             return self._ask("wish", fitted, parsing.parse_wish, "reading wishes")
         except ModelError as error:  # no server answers; wishes can be read by rules
@@ -240,7 +252,7 @@ def build_task(name: str, item_kind: str, max_categories: int = 5) -> Task:
     schema: dict[str, object] | None = None
     if "answer" in texts:
         answers: dict[str, type[BaseModel]]
-        answers = {"Note": Note, "Summary": Summary, "Reason": _Reason, "Wish": Wish}
+        answers = {"Note": Note, "Summary": Summary, "Reason": _Reason, "Wish": StatedWish}
         properties: dict[str, dict[str, object]] = {}
         for label, details in answers[texts["answer"]].model_json_schema()["properties"].items():
             used = ("type", "items", "enum")  # without titles and defaults

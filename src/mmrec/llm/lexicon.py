@@ -115,6 +115,11 @@ def split_words(sentence: str) -> Words:
     return re.findall(r"[^\W_]+(?:'[^\W_]+)*|[\U0001F300-\U0001FAFF\u2600-\u27BF\u2B50]", text)
 
 
+def is_wish(text: str, max_words: int = 60) -> bool:
+    """Whether a text is short enough to state a wish; a longer one describes a taste."""
+    return len(text.split()) <= max_words
+
+
 class Phrases(Generic[Meaning]):
     """Phrases of some words, normalized as sentences are, and what each of them means."""
 

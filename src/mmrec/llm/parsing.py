@@ -13,7 +13,7 @@ import json_repair
 
 from mmrec.console import single_line
 from mmrec.llm.prompts import sanitize
-from mmrec.llm.types import PRICE_TAGS, Answer, Note, PriceTag, Summary, Wish
+from mmrec.llm.types import PRICE_TAGS, Answer, Note, PriceTag, StatedWish, Summary, Wish
 
 _MAX_CHARACTERS = {"gist": 400, "text": 1500, "phrase": 160, "sentence": 400}
 # Words that state nothing of their own; no negation is among them.
@@ -80,7 +80,7 @@ def parse_wish(answer: Answer, texts: Sequence[str]) -> Wish:
     """Read a wish that names nothing but what its text does, from a structured answer."""
     fields = _find_object(answer, "wanted")
     values: dict[str, list[str]] = {}
-    for name in Wish.model_fields:
+    for name in StatedWish.model_fields:
         if name not in fields:
             raise UnusableAnswer(f'the field "{name}" is missing')
         values[name] = _phrases(fields, name)[:20]

@@ -42,8 +42,8 @@ _PRICE_WORDS: dict[PriceTag, str] = {
 }
 
 
-class Wish(BaseModel, frozen=True, extra="forbid"):
-    """What somebody looks for: phrases, price tags, and names of items, wanted or not."""
+class StatedWish(BaseModel, frozen=True, extra="forbid"):
+    """What a language model reads in a wish: phrases, price tags, and names, wanted or not."""
 
     wanted: list[str] = []
     unwanted: list[str] = []
@@ -52,6 +52,12 @@ class Wish(BaseModel, frozen=True, extra="forbid"):
     items: list[str] = []  # names of items that are wanted themselves
     similar_to: list[str] = []  # names of items whose like is wanted
 
+
+class Wish(StatedWish):
+    """What somebody looks for."""
+
+    description: str = ""  # a long text, such as reviews, that shows a taste and states no wish
+
     def __str__(self) -> str:
         """What was understood, as in "cheap; not seafood; ramen"; empty if nothing was."""
         parts = [_PRICE_WORDS[tag] for tag in self.prices if tag != "none"]
@@ -59,6 +65,8 @@ class Wish(BaseModel, frozen=True, extra="forbid"):
         parts += [f"not {phrase}" for phrase in self.unwanted]
         parts += [*self.wanted, *self.items]
         parts += [f"like {name}" for name in self.similar_to]
+        if self.description:
+            parts.append(f"the taste of {len(self.description.split())} words")
         return "; ".join(parts)
 
 

@@ -10,7 +10,7 @@ from importlib import resources
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from mmrec.llm.lexicon import Lexicon, Phrases, Words, split_words
+from mmrec.llm.lexicon import Lexicon, Phrases, Words, is_wish, split_words
 from mmrec.llm.name_index import NameIndex
 from mmrec.llm.types import PriceTag, Wish
 
@@ -111,6 +111,8 @@ class WishParser:
 
     def parse(self, text: str, max_characters: int = 1000) -> Wish:
         """The wish that a text states; what says nothing about items leaves no trace in it."""
+        if not is_wish(text):
+            return Wish(description=text)
         text, names = self._hide_names(text[:max_characters].replace("’", "'"))
         parts = _Parts()
         for segment in _segments(self._join_phrases(text)):

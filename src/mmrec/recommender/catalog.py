@@ -16,7 +16,7 @@ import polars as pl
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
 from mmrec.features.dataset import Dataset
-from mmrec.llm.lexicon import Lexicon, split_sentences
+from mmrec.llm.lexicon import Lexicon, split_sentences, split_words
 from mmrec.llm.name_index import NameIndex
 from mmrec.llm.types import PRICE_TAGS, Note, Wish
 from mmrec.llm.wishes import WishParser
@@ -40,6 +40,15 @@ class Quote:
     photo: bool = False  # whether it is a caption
 
 
+@dataclass(frozen=True)
+class _Names:
+    """Names of m items."""
+
+    folded: pl.Series  # (m,) as `fold` makes them; "" without a name
+    codes: dict[str, list[int]]  # of the items with each folded name
+    index: NameIndex
+
+
 class Catalog:
     """Items by code, with live reviews, and searches in the texts about items and by users."""
 
@@ -55,6 +64,7 @@ class Catalog:
         self._names = dict(zip(table["item"], table["name"], strict=True))
         self._lexicon = Lexicon(saved.config.annotation.item_kind)
         self._has_notes = bool(saved.notes)
+        self._names_index: _Names | None = None
         self._live_texts: list[tuple[int, str, Note]] = []  # of reviews and descriptions
         self._items = online.ids["item"]
         # By item: ids and quotable notes of live reviews, and captions of live photos.
@@ -65,7 +75,7 @@ class Catalog:
         """Add a name, if any, and captions to an item."""
         if name:
             self._names[self._items[item]] = name
-            self.__dict__.pop("_name_index", None)  # built anew when it is needed
+            self._names_index = None
         self._live_captions[item].extend(captions)
 
     def common_categories(self, limit: int) -> list[str]:
@@ -183,14 +193,18 @@ class Catalog:
             elif user is not None:
                 space.update(features.user, user)
 
-    @cached_property
-    def _name_index(self) -> tuple[NameIndex, dict[str, list[int]]]:
-        """Names of items, and the codes of the items with each folded name."""
-        codes: dict[str, list[int]] = defaultdict(list)
-        for code, item in enumerate(self._items):
-            if name := self._names.get(item):
-                codes[fold(name)].append(code)
-        return NameIndex(filter(None, self._names.values())), codes
+    @property
+    def _named(self) -> _Names:
+        """The names of all items, read anew after items were added."""
+        if self._names_index is None or len(self._names_index.folded) != len(self._items):
+            names = [self._names.get(item) or "" for item in self._items]
+            folded, codes = [*map(fold, names)], defaultdict[str, list[int]](list)
+            for code, name in enumerate(folded):
+                if name:
+                    codes[name].append(code)
+            index = NameIndex(filter(None, names))
+            self._names_index = _Names(pl.Series(folded, dtype=pl.String), codes, index)
+        return self._names_index
 
     @cached_property
     def _matcher(self) -> WishMatcher:
@@ -208,11 +222,11 @@ class Catalog:
 
     def parse_wish(self, text: str) -> Wish:
         """What a text says is wanted, read by rules."""
-        return WishParser(self._lexicon, self._name_index[0], self._matcher.is_phrase).parse(text)
+        return WishParser(self._lexicon, self._named.index, self._matcher.is_phrase).parse(text)
 
     def resolve_names(self, wish: Wish) -> Wish:
         """A wish in which misspelt names are right; what no item is called becomes a phrase."""
-        index, by_name = self._name_index
+        index, by_name = self._named.index, self._named.codes
         fields: dict[str, list[str]] = {"items": [], "similar_to": [], "wanted": [*wish.wanted]}
         for field, names in (("items", wish.items), ("similar_to", wish.similar_to)):
             for name in names:
@@ -222,7 +236,9 @@ class Catalog:
 
     def match(self, wish: Wish) -> WishMatch:
         """How all items match a wish whose names are names of items."""
-        _, by_name = self._name_index
+        if wish.description:
+            return WishMatch.by_taste(self._taste(wish.description))
+        by_name = self._named.codes
         codes: dict[str, list[int]] = {}
         for name in (*wish.items, *wish.similar_to, *wish.unwanted):
             if found := by_name.get(fold(name)):
@@ -233,21 +249,39 @@ class Catalog:
         def gist_similarity(some: Sequence[int]) -> np.ndarray:
             return space.similarity(space.directions(np.array(some)).mean(0))
 
-        names = [fold(self._names.get(item) or "") for item in self._items]
         return self._matcher.match(
-            wish, WishItems(names, codes, self._price_votes(items), gist_similarity)
+            wish, WishItems(self._named.folded, codes, self._price_votes(items), gist_similarity)
         )
+
+    def _taste(self, description: str) -> np.ndarray:
+        """(m,) how much the taste of a text speaks for items, in standard deviations.
+
+        Popularity decides most; then whether users who write alike went there, and whether what
+        is liked about the item is alike.
+        """
+        sentences = split_sentences(description)[:100]
+        praise = [text for text in sentences if self._lexicon.opinion_score(split_words(text)) >= 0]
+        vector = self._encoder.encode(praise or sentences).mean(0, dtype=np.float32)
+        likes, users, data = self.space("likes"), self.space("users"), self._dataset.data
+        size = len(self._items)
+        visits = np.bincount(data.item, minlength=size)
+        cosine = likes.similarity(vector - likes.mean) * visits / (visits + 5)
+        nearness = users.similarity(vector - users.mean)[: len(data.users)].clip(0)
+        nearness[np.argsort(-nearness)[300:]] = 0
+        visited = np.bincount(data.item, weights=nearness[data.user] ** 3, minlength=size)
+        parts = (np.log1p(visits), 1.0), (visited, 0.25), (cosine, 0.2)
+        return sum(weight * (x - x.mean()) / max(float(x.std()), 1e-9) for x, weight in parts)
 
     def rank_items(self, query: str) -> np.ndarray:
         """(m,) codes of all items, those that match the words of a query best first."""
         match = self.match(self.parse_wish(query))
-        return np.argsort(-match.log_odds + 99 * match.excluded, kind="stable")
+        return np.argsort(-match.log_odds, kind="stable")
 
     def find_item(self, text: str) -> int:
         """Code of the item with an id or else a name; a DataError, with others, if not just one."""
         if (code := self._online.codes["item"].get(text)) is not None:
             return code
-        index, by_name = self._name_index
+        index, by_name = self._named.index, self._named.codes
         if len(codes := by_name.get(fold(text), [])) == 1:
             return codes[0]
         if codes:

@@ -123,8 +123,9 @@ class OnlineState:
     def describe_user(self, wish: Wish) -> EntityFeatures:
         """Features of a new user, in one view, from a wish; what is wanted counts as a like."""
         user = self._entity("user", self.features.user.unknown_index)
-        words, price = str(wish), wish.prices[0] if wish.prices else "none"
-        note = Note(gist=words, likes=wish.wanted, dislikes=wish.unwanted, price=price)
+        words, price = wish.description or str(wish), wish.prices[0] if wish.prices else "none"
+        likes = [*wish.wanted, *([words] if wish.description else [])]
+        note = Note(gist=words, likes=likes, dislikes=wish.unwanted, price=price)
         review = Dataset.single_review(words, np.nan, self._models, note)
         user.sums = self._sums("user", review)
         return self._build("user", user)

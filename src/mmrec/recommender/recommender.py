@@ -28,6 +28,8 @@ from mmrec.recommender.online import OnlineState
 from mmrec.recommender.persistence import SavedRecommender
 from mmrec.retrieval.text_neighbors import diversify
 
+_MATCHED_ITEMS = 5000  # that match a wish best and are scored; not fewer for a shorter list
+
 
 class RecommenderState:
     """The parts of a fitted recommender, which change together with a live review."""
@@ -131,6 +133,9 @@ class Recommender(PersistentModel):
             excluded = [state.catalog.find_item(item) for item in liked]
         candidates = state.catalog.candidates(categories, prices)
         match = state.catalog.match(wish) if wish else None
+        if match is not None:
+            best = np.argsort(-match.log_odds[candidates], kind="stable")[:_MATCHED_ITEMS]
+            candidates = np.sort(candidates[best])
         count, bound = 10 * n if diversity else n, self._min_probability(max_fpr)
         listed = state.scorer.top_items(view, count, inputs, candidates, excluded, bound, match)
         items, probability = listed

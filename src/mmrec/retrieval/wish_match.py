@@ -34,18 +34,25 @@ class WishMatch:
     named: np.ndarray  # (m,) bool, is itself asked for
     unmatched: list[str]  # wanted phrases that fit no item
 
+    @classmethod
+    def by_taste(cls, taste: np.ndarray) -> WishMatch:
+        """The match of (m,) items to a taste, in standard deviations."""
+        nothing = np.zeros(len(taste), dtype=bool)
+        return cls(_sigmoid(2 * (taste - taste.max()) + _CLEAR_MATCH), nothing, nothing, [])
+
     @property
     def log_odds(self) -> np.ndarray:
         """(m,) what is to be added to the log-odds of a like, to order by the wish first."""
         odds = self.probability / (1 - self.probability).clip(1e-9)
-        return np.log(odds.clip(1e-9)).clip(max=_CLEAR_MATCH)
+        log_odds = np.log(odds.clip(1e-9)).clip(max=_CLEAR_MATCH)
+        return np.where(self.excluded, -np.inf, log_odds)
 
 
 @dataclass(frozen=True)
 class WishItems:
     """What is known of m items besides their reviews."""
 
-    names: Sequence[str]  # of every item, folded
+    names: pl.Series  # (m,) of every item, folded
     by_name: Mapping[str, Sequence[int]]  # codes of the items that a wish names
     price_votes: np.ndarray  # (m, 4) votes for each of `PRICE_TAGS`; used where notes have none
     gist_similarity: Callable[[Sequence[int]], np.ndarray]  # (m,) of all items to some
@@ -114,7 +121,7 @@ class WishMatcher:
             live = ReviewTexts(np.array(item), texts, notes, self._encoder)
             self._texts, self._live_count = [self._texts[0], live], len(item)
 
-    def _log_odds(self, phrase: str, names: Sequence[str], *, wanted: bool) -> np.ndarray:
+    def _log_odds(self, phrase: str, names: pl.Series, *, wanted: bool) -> np.ndarray:
         """(m,) log-odds that items have what a phrase names.
 
         Three kinds of evidence: reviews and names that mention it, categories that have it among
@@ -129,7 +136,7 @@ class WishMatcher:
         for pattern in _patterns(words):
             found = [texts.mentions(pattern) for texts in self._texts]
             rows = [said if is_thing else said & ~blamed for said, blamed in found]
-            in_name = pl.Series(names, dtype=pl.String).str.contains(pattern).to_numpy()
+            in_name = names.str.contains(pattern).to_numpy()
             mentions += self._count(size, rows) + _NAME_MENTIONS * in_name
             if mentions.sum() > 2:
                 break

@@ -1,0 +1,73 @@
+"""Lists of newcomers by their words: early reviews of a user, without their items, then later visits.
+
+    python bench/newcomers.py ../shared/data/gmaps-wa/reviews.jsonl.gz
+
+Some users with many reviews are left out of the model whole. The text of the earlier half of their
+reviews is their wish; recall@20 counts the liked items among the later half. Beside it: the most
+reviewed items, and the list of an unknown user.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from mmrec import Config, Recommender, read_reviews
+from mmrec.config import AnnotationConfig
+from mmrec.data.schema import Reviews
+
+
+def split_users(reviews: Reviews, count: int, seed: int) -> tuple[Reviews, list[pl.DataFrame]]:
+    """The reviews of all users but `count`, and the reviews of each of these in order of time."""
+    sizes = reviews.table["user"].value_counts().filter(pl.col("count") >= 8)
+    chosen = sizes["user"].sort().sample(min(count, len(sizes)), seed=seed)
+    is_held_out = pl.col("user").is_in(chosen.implode())
+    held_out = reviews.table.filter(is_held_out).sample(fraction=1, shuffle=True, seed=seed)
+    users = held_out.sort("time", nulls_last=True, maintain_order=True).partition_by("user")
+    return replace(reviews, table=reviews.table.filter(~is_held_out)), users
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--item-kind", default="restaurant")
+    parser.add_argument("--users", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    config = Config(seed=options.seed, annotation=AnnotationConfig(item_kind=options.item_kind))
+    training, users = split_users(read_reviews(options.data), options.users, options.seed)
+    recommender = Recommender(config).fit(training)
+    counts = training.table["item"].value_counts(sort=True)
+    popular, unknown = (
+        counts["item"][:20].to_list(),
+        recommender.recommend("", 20)["item"].to_list(),
+    )
+    recalls: dict[str, list[float]] = {"popularity": [], "unknown user": [], "words": []}
+    for reviews in users:
+        early, late = reviews.head(len(reviews) // 2), reviews.tail(-(len(reviews) // 2))
+        liked = {*late.filter(pl.col("rating") >= config.like_rating)["item"]}
+        words = "\n".join(early["text"])
+        if not liked or not words.strip():
+            continue
+        by_words = recommender.recommend(n=20, likes=words)["item"].to_list()
+        for name, listed in zip(recalls, (popular, unknown, by_words), strict=True):
+            recalls[name].append(len(liked.intersection(listed)) / len(liked))
+    rng = np.random.default_rng(options.seed)
+    gain = np.array(recalls["words"]) - np.array(recalls["popularity"])
+    samples = rng.choice(gain, (10_000, len(gain))).mean(1)
+    for name, values in recalls.items():
+        print(f"recall@20 of {name}: {np.mean(values):.4f}")
+    low, high = np.quantile(samples, (0.025, 0.975))
+    print(
+        f"words minus popularity: {gain.mean():+.4f} ({low:+.4f} to {high:+.4f}), {len(gain)} users"
+    )
+
+
+if __name__ == "__main__":
+    main()
