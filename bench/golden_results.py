@@ -28,6 +28,7 @@ from mmrec.config import (
     AnnotationConfig,
     Config,
     EncoderConfig,
+    RankerConfig,
     ReadConfig,
     ServeConfig,
     TrainingConfig,
@@ -112,6 +113,7 @@ class InputFiles(NamedTuple):
         return Config(
             store=self.folder / "store.sqlite",
             training=TrainingConfig(epochs=4),
+            ranker=RankerConfig(fallback=False),  # the bias model hears no words
             encoder=EncoderConfig(encoder_backend="torch", precision="fp32"),
             annotation=AnnotationConfig.model_validate({"strategy": strategy}),
         )

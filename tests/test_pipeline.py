@@ -12,10 +12,10 @@ from checkerboard import ITEM_TEXTS, USER_TEXTS
 from mmrec.cache.store import Store
 from mmrec.config import Config, EvidenceConfig, RankerConfig, TrainingConfig
 from mmrec.data.schema import Split
+from mmrec.evaluation.simple_baselines import simple_baseline_probabilities
 from mmrec.evidence.policies import Evidence
-from mmrec.experiments.baselines import BaselineTask, simple_baseline_probabilities
 from mmrec.features.dataset import Dataset
-from mmrec.pipeline import PreparedData, open_models, train_model
+from mmrec.pipeline import PreparedData, choose_model, open_models, train_model
 from review_tables import interactions, reviews_of
 
 # A checkerboard: two kinds of users and of items, a like exactly where they match. Everyone's mean is the
@@ -68,7 +68,7 @@ def test_likes_are_learned_from_words_where_means_predict_nothing(board, feature
     label, split = board.label, board.split
     probability = train(board, features=features).probability
     assert roc_auc_score(label[split.test], probability[split.test]) > 0.95
-    peers = simple_baseline_probabilities(BaselineTask(board.dataset.data, split, label))
+    peers = simple_baseline_probabilities(board.baseline_task)
     assert roc_auc_score(label[split.test], peers["bias model"][split.test]) < 0.65
 
 
@@ -93,3 +93,33 @@ def test_learning_reads_no_label_of_a_test_row(board):
     changed = checkerboard(changed=True)
     first, second = (train(data, 2, features="baseline").probability for data in (board, changed))
     assert np.array_equal(first, second)
+
+
+def test_a_model_that_words_prove_is_used_and_one_without_use_is_replaced_by_the_bias_model(board):
+    proven = choose_model(train(board, 2))
+    assert proven.verdict.model == proven.name == "mmrec"
+    assert proven.verdict.sentence.startswith("Use mmrec: ")
+    # Ratings that users and items alone explain, and texts that say nothing.
+    rng = np.random.default_rng(0)
+    data = board.dataset.data
+    rating = rng.normal(0, 1, SIDE)[data.user] + rng.normal(3.5, 1, SIDE)[data.item]
+    rating += rng.normal(0, 0.5, len(data))
+    data = replace(data, rating=np.clip(rating, 1, 5).astype(np.float32))
+    texts = [f"word{number}" for number in rng.integers(9, size=len(data))]
+    dataset = Dataset.from_reviews(reviews_of(data, texts), board.dataset.models, Config())
+    plain = replace(board, dataset=dataset, label=data.rating >= 4)
+    trained = train(plain, 2)
+    result = choose_model(trained)
+    assert result.name == result.verdict.model == "bias model"
+    assert result.verdict.sentence.startswith("Use the simpler one: ")
+    bias = simple_baseline_probabilities(plain.baseline_task)["bias model"]
+    assert result.probability == pytest.approx(bias, abs=1e-3)
+    assert not np.allclose(trained.probability, bias, atol=0.05)
+    metrics, test = result.evaluate({"mmrec": {}}).metrics, plain.split.test
+    assert list(metrics) == ["mmrec", "bias model"]
+    assert metrics["bias model"]["auc"] == pytest.approx(roc_auc_score(plain.label[test], bias[test]))
+    # Other models are kept, as they are asked for by name; so is ours without the setting.
+    for options in ({"features": "baseline"}, {"fallback": False}):
+        kept = choose_model(train(plain, 2, **options), bias)
+        assert kept.verdict.model != "bias model"
+        assert "takes the place" not in kept.verdict.sentence

@@ -126,6 +126,8 @@ class RankerConfig(_Settings, title="Ranker"):
 
     features: Literal["baseline", "proposed", "mmrec"] = "mmrec"
     """The paper's models on text vectors or on annotations; or ours, with a linear part as well."""
+    fallback: bool = True
+    """Whether the bias model is used where validation does not prove that `mmrec` beats it."""
     ensemble: int = Field(4, ge=1)
     """Number of `mmrec` models that are trained side by side and averaged (the paper's 1)."""
     reduction: Literal["staged", "joint"] = "joint"

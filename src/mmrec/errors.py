@@ -21,5 +21,9 @@ class ModelError(MmrecError):
     """A model, its weights or its folder cannot be used."""
 
 
+class AuditError(MmrecError):
+    """Features were made from reviews that their rows must not see."""
+
+
 class StoreError(MmrecError):
     """A database cannot be reached, read or written."""

@@ -14,7 +14,9 @@ from mmrec.data.schema import Reviews, Split, filter_reviews, split_reviews
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
 from mmrec.evaluation import metrics
-from mmrec.evaluation.metrics import FitEvaluation, Metrics
+from mmrec.evaluation.metrics import FitEvaluation, Metrics, Verdict
+from mmrec.evaluation.simple_baselines import BIAS_MODEL, BaselineTask, choose_bias_model
+from mmrec.evaluation.verdict import RivalModels, reach_verdict
 from mmrec.evidence.policies import Evidence
 from mmrec.features.builder import FeatureBuilder, build_features
 from mmrec.features.dataset import Dataset, Models
@@ -27,7 +29,7 @@ from mmrec.llm.types import LanguageModel
 from mmrec.ranker import training
 from mmrec.ranker.dlrm import Ranker, RankerShape
 from mmrec.ranker.inputs import RankerInputs, Shard, TrainingRun, TrainingTask
-from mmrec.ranker.linear import fit_linear
+from mmrec.ranker.linear import bias_ranker, fit_linear, logistic_curve
 from mmrec.ranker.training import TrainingHistory
 from mmrec.vision.captioner import open_captioner
 from mmrec.vision.image_features import ImageEncoder
@@ -43,6 +45,19 @@ class PreparedData:
     evidence: Evidence  # which reviews the features of every row may be made of
     label: np.ndarray  # (n,) bool, whether the review is a like
     config: Config  # `ranker.features` names the model that is trained on the data
+
+    @property
+    def baseline_task(self) -> BaselineTask:
+        """What baselines are made from, on the same split."""
+        return BaselineTask(self.dataset.data, self.split, self.evidence.fold, self.label)
+
+    def threshold(self, probability: np.ndarray) -> float:
+        """From which on of (n,) probabilities to recommend, chosen on validation rows."""
+        operating, valid = self.config.operating, self.split.valid
+        rows = self.label[valid], probability[valid]
+        if operating.min_tpr is not None:
+            return metrics.choose_threshold(*rows, "min_tpr", operating.min_tpr)
+        return metrics.choose_threshold(*rows, "max_fpr", operating.max_fpr)
 
 
 @dataclass(frozen=True)
@@ -67,15 +82,17 @@ class TrainingResult:
     model: TrainedModel
     features: Features
     probability: np.ndarray
+    verdict: Verdict | None = None  # from `choose_model`
+
+    @property
+    def name(self) -> str:
+        """Of the model, in tables."""
+        return self.verdict.model if self.verdict else self.prepared.config.ranker.features
 
     @property
     def threshold(self) -> float:
         """The probability from which on to recommend, chosen on validation rows."""
-        operating, valid = self.prepared.config.operating, self.prepared.split.valid
-        rows = self.prepared.label[valid], self.probability[valid]
-        if operating.min_tpr is not None:
-            return metrics.choose_threshold(*rows, "min_tpr", operating.min_tpr)
-        return metrics.choose_threshold(*rows, "max_fpr", operating.max_fpr)
+        return self.prepared.threshold(self.probability)
 
     def evaluate(self, other_metrics: dict[str, Metrics] | None = None) -> FitEvaluation:
         """Evaluate on test rows; the metrics of other models on these rows are put beside."""
@@ -83,9 +100,10 @@ class TrainingResult:
         test = label[split.test], self.probability[split.test]
         scores = metrics.evaluate(*test, self.model.class_weights)
         return FitEvaluation(
-            metrics={**(other_metrics or {}), self.prepared.config.ranker.features: scores},
+            metrics={**(other_metrics or {}), self.name: scores},
             threshold=self.threshold,
             test_rates=metrics.rates_at_threshold(*test, self.threshold),
+            verdict=self.verdict,
             curve=metrics.threshold_curve(label[split.valid], self.probability[split.valid]),
         )
 
@@ -168,6 +186,42 @@ def train_model(prepared: PreparedData) -> TrainingResult:
     return TrainingResult(prepared, model, features, model.probability(logits))
 
 
+def choose_model(result: TrainingResult, bias: np.ndarray | None = None) -> TrainingResult:
+    """The model to use, with a verdict: the trained one if validation rows prove that it beats the bias
+    model, whose (n,) probabilities may be known; else the bias model as a ranker on the same features."""
+    prepared, task = result.prepared, result.prepared.baseline_task
+    config, split, features = prepared.config, prepared.split, result.features
+    if bias is None:
+        bias = task.calibrate(choose_bias_model(task))
+    # Other models have no effects among their features.
+    fallback = config.ranker.fallback and config.ranker.features == "mmrec"
+    columns = task.data.user, task.label, result.probability, bias
+
+    def rivals(kind: str, rows: np.ndarray) -> RivalModels:
+        return RivalModels(config.ranker.features, kind, *(values[rows] for values in columns))
+
+    valid, test = rivals("validation reviews", split.valid), rivals("test reviews", split.test)
+    verdict = reach_verdict(valid, test, len(task.label), fallback=fallback)
+    result = replace(result, verdict=verdict)
+    if verdict.model != BIAS_MODEL:
+        return result
+    effects, inputs = _effect_columns(features), RankerInputs(features)
+    score = np.zeros(len(task.label))
+    for entity, view in ((features.user, features.user_view), (features.item, features.item_view)):
+        score += entity.dense[view, entity.names.index("rating effect")]
+    fitted = np.concatenate([split.train, split.valid])
+    curve = logistic_curve(score[fitted], task.label[fitted])
+    ranker = bias_ranker(result.model.ranker, effects, curve, result.model.class_weights)
+    model = replace(result.model, ranker=ranker, history={})
+    logits = training.predict_logits(ranker, inputs, np.arange(len(score)))
+    return replace(result, model=model, probability=model.probability(logits))
+
+
+def _effect_columns(features: Features) -> np.ndarray:
+    """(p,) bool: the dense columns that are effects on the rating."""
+    return np.isin(dense_columns(features), ["user rating effect", "item rating effect"])
+
+
 def train_runs(
     prepared: PreparedData, builder: FeatureBuilder, features: Features, runs: Sequence[TrainingRun]
 ) -> tuple[Ranker, dict[str, list[TrainingHistory]]]:
@@ -188,8 +242,7 @@ def train_runs(
         task = TrainingTask(inputs, label, split.train, split.valid, test_rows)
         ranker.standardiser.fit(inputs, split.train)
         if ranker.linear is not None:
-            effects = np.isin(dense_columns(features), ["user rating effect", "item rating effect"])
-            fit_linear(ranker, runs, task, effects)
+            fit_linear(ranker, runs, task, _effect_columns(features))
         trainer = training.StackTrainer(ranker, runs, task, config.training, config.seed, shard)
         history = trainer.train(config.ranker.reduction)
         return save(ranker.state_dict()), history

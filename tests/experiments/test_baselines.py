@@ -12,8 +12,11 @@ from sklearn.metrics import roc_auc_score
 
 from mmrec.config import SplitConfig
 from mmrec.data.schema import split_reviews
+from mmrec.evaluation import simple_baselines as simple
+from mmrec.evaluation.simple_baselines import ALWAYS_LIKE
+from mmrec.evidence.policies import assign_folds
 from mmrec.experiments import baselines
-from mmrec.experiments.baselines import ALWAYS_LIKE, TRAINED_BASELINES, FeatureFlattener, FeatureTask
+from mmrec.experiments.baselines import TRAINED_BASELINES, FeatureFlattener, FeatureTask
 from mmrec.features.tables import EntityFeatures, Features
 from review_tables import interactions
 
@@ -28,7 +31,8 @@ def random_task(deviation, like=4, score=None, rows=ROWS):
     rating = 4 + (score(rng, user, item) if score else 0) + rng.normal(0, deviation, rows)
     data = interactions(user.tolist(), item.tolist(), rating.tolist())
     split = split_reviews(data, SplitConfig(), np.random.default_rng(0))
-    return FeatureTask(data, split, rating >= like, features_of(rng.normal(size=(rows, 3))), 1)
+    fold = assign_folds(data, split, 10, rng)
+    return FeatureTask(data, split, fold, rating >= like, features_of(rng.normal(size=(rows, 3))), 1)
 
 
 def biases(rng, user, item):
@@ -82,22 +86,23 @@ def test_the_bias_model_is_the_dense_ridge_solution(penalty):
     mean = rating[rows].mean()
     gram = design[rows].T @ design[rows] + penalty * np.eye(design.shape[1])
     expected = np.linalg.solve(gram, design[rows].T @ (rating[rows] - mean))
-    assert baselines.bias_scores(data, rows, penalty) == pytest.approx(mean + design @ expected, abs=1e-4)
+    scores = simple.bias_scores(data, rows, (penalty, penalty))
+    assert scores == pytest.approx(design @ expected, abs=1e-4)
 
 
 def test_means_and_unknown_entities_by_hand():
     data = interactions([0, 0, 0, 1, 2], [0, 1, 1, 0, 1], [5, 2, 4, 1, 3])
     rows = np.array([0, 1, 3])  # mean 8/3; user 0: 3.5, user 1: 1, item 0: 3, item 1: 2
-    assert baselines.mean_scores(data, rows, ["user"]) == pytest.approx([3.5, 3.5, 3.5, 1, 8 / 3])
-    assert baselines.mean_scores(data, rows, ["item"]) == pytest.approx([3, 2, 2, 3, 2])
-    assert baselines.mean_scores(data, rows, ["user", "item"]) == pytest.approx([6.5, 5.5, 5.5, 4, 2 + 8 / 3])
+    assert simple.mean_scores(data, rows, ["user"]) == pytest.approx([3.5, 3.5, 3.5, 1, 8 / 3])
+    assert simple.mean_scores(data, rows, ["item"]) == pytest.approx([3, 2, 2, 3, 2])
+    assert simple.mean_scores(data, rows, ["user", "item"]) == pytest.approx([6.5, 5.5, 5.5, 4, 2 + 8 / 3])
     data = interactions([0, 0, 1, 2], [0, 1, 1, 2], [5, 3, 1, 5])
-    assert baselines.bias_scores(data, np.arange(3), 1.0)[3] == pytest.approx(3)
+    assert simple.bias_scores(data, np.arange(3), (1.0, 1.0))[3] == 0
 
 
 def test_simple_baselines_are_calibrated_and_the_bias_model_beats_means():
     task = random_task(0.5, score=biases)
-    probability, test = baselines.simple_baseline_probabilities(task), task.split.test
+    probability, test = simple.simple_baseline_probabilities(task), task.split.test
     likes = task.label[task.split.train].mean()
     assert list(probability) == [ALWAYS_LIKE, "user mean", "item mean", "user + item mean", "bias model"]
     assert (probability[ALWAYS_LIKE] == likes).all()
@@ -105,10 +110,26 @@ def test_simple_baselines_are_calibrated_and_the_bias_model_beats_means():
     aucs = {name: auc(task, p) for name, p in probability.items()}
     assert aucs["bias model"] > max(aucs["user mean"], aucs["item mean"]) + 0.03
     assert probability["bias model"][test].mean() == pytest.approx(task.label[test].mean(), abs=0.05)
-    # All evidence counts, valid rows too.
+    # For test rows all evidence counts, valid rows too.
     for rows, are_all_evidence in ((task.split.evidence_rows, True), (task.split.train, False)):
-        order = np.argsort(baselines.mean_scores(task.data, rows, ["user"]), kind="stable")
-        assert (np.diff(probability["user mean"][order]) >= 0).all() == are_all_evidence
+        order = np.argsort(simple.mean_scores(task.data, rows, ["user"])[test], kind="stable")
+        assert (np.diff(probability["user mean"][test][order]) >= 0).all() == are_all_evidence
+
+
+def test_a_probability_comes_from_no_rating_of_its_own_row():
+    """Rows of train and valid can be compared with a model's, too: nothing is found in noise."""
+    task = random_task(1, like=4)
+    p = simple.simple_baseline_probabilities(task)["bias model"]
+    for rows in (task.split.train, task.split.valid, task.split.test):
+        assert roc_auc_score(task.label[rows], p[rows]) == pytest.approx(0.5, abs=0.08)
+
+
+def test_labels_that_contradict_the_scores_leave_their_order():
+    task = random_task(0.5, score=biases)
+    task.label[:] ^= True
+    for name, p in simple.simple_baseline_probabilities(task).items():
+        assert name == ALWAYS_LIKE or auc(task, p) < 0.4  # the order of the ratings
+        assert p[task.split.test] == pytest.approx(task.label.mean(), abs=0.05)
 
 
 def test_baselines_find_nothing_in_noise_and_are_blind_to_test_rows():
@@ -118,8 +139,8 @@ def test_baselines_find_nothing_in_noise_and_are_blind_to_test_rows():
     flipped[test], rating[test] = ~flipped[test], 6 - rating[test]
     other = replace(task, data=replace(task.data, rating=rating), label=flipped)
     before, after = train(task, *TRAINED_BASELINES), train(other, *TRAINED_BASELINES)
-    before |= baselines.simple_baseline_probabilities(task)
-    after |= baselines.simple_baseline_probabilities(other)
+    before |= simple.simple_baseline_probabilities(task)
+    after |= simple.simple_baseline_probabilities(other)
     assert len(before) == len(TRAINED_BASELINES) + 5
     for name, p in before.items():
         assert auc(task, p) == pytest.approx(0.5, abs=0.1), name
@@ -188,7 +209,7 @@ def test_matrix_factorisation_beats_biases_on_rank_one_and_equals_them_where_the
 
     aucs = []
     for task in (random_task(0.9, score=rank_one), random_task(0.8, score=biases)):
-        p = baselines.simple_baseline_probabilities(task) | train(task, "matrix factorisation")
+        p = simple.simple_baseline_probabilities(task) | train(task, "matrix factorisation")
         aucs += [auc(task, p["bias model"]), auc(task, p["matrix factorisation"])]
     assert aucs[0] < 0.65 < 0.85 < aucs[1]
     assert aucs[3] > aucs[2] - 0.01
@@ -203,9 +224,9 @@ def test_factors_are_ridge_regressions_and_vanish_at_a_high_penalty():
         assert coefficients[code] == pytest.approx(model.coef_)
     assert (coefficients[4] == 0).all()  # without a row
     task = random_task(1)
-    constant = lambda data, rows: np.full(len(data), 3.0)  # noqa: E731
-    scores = baselines._factor_scores(constant, 0, 4, 1e6, task.data, task.split.train)
-    assert scores == pytest.approx(np.full(ROWS, 3.0))
+    nothing = lambda data, rows: np.zeros(len(data))  # noqa: E731
+    scores = baselines._factor_scores(nothing, 0, 4, 1e6, task.data, task.split.train)
+    assert scores == pytest.approx(np.full(ROWS, task.data.rating[task.split.train].mean()))
 
 
 def test_a_missing_library_gives_a_remark_and_an_error_of_the_training_does_not(monkeypatch):

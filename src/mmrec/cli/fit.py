@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,15 @@ from mmrec.cli.options import (
     print_json,
     print_table,
     print_tables,
+    stdout,
 )
 from mmrec.config import Config, ReadConfig
 from mmrec.console import console
-from mmrec.errors import ConfigError, DataError
+from mmrec.errors import AuditError, ConfigError
 
 if TYPE_CHECKING:
-    from mmrec.evaluation.metrics import Metrics
+    from mmrec.evaluation.metrics import Metrics, Verdict
+    from mmrec.experiments.new_reviews import NewReviewsEvaluation
 
 
 def fit(
@@ -99,32 +102,42 @@ def _train_and_save(
     models = open_models(config)  # first: a wrong --store is noticed at once
     reviews = load_reviews(data, config, folder)
     comparison = compare(reviews, config, models, names, trained_baselines=peers)
-    assessment = assess(comparison)
     audits = audit_features(comparison)
-    lists = assessment.lists
-    assert lists is not None  # `compare` makes them
+    outcomes = {name: str(audit) for name, audit in audits.items()}
+    if broken := [name for name, audit in audits.items() if audit.violations]:
+        problem = "; ".join(f"{name}: {outcomes[name]}" for name in broken)
+        raise AuditError(f"{problem}. Nothing was saved, since figures of such a model are wrong")
+    assessment = assess(comparison)
+    lists, chosen = assessment.lists, comparison.chosen
+    assert lists is not None  # `compare` makes both
+    assert chosen is not None
+    recommender = Recommender(config, models)
+    recommender.use_model(chosen, reviews, comparison.metrics)
+    evaluation = recommender.saved.evaluation
     if not quiet:
+        _print_verdict(evaluation.verdict)
         table = short_list_table(lists)
         table.notes.append(list_sentence(lists).removesuffix("."))
         print_tables([table])
         title = f"{data}: {len(comparison.prepared.split.test):,} test reviews, seed {config.seed}"
         _print_scores(comparison.metrics, title)
-    point = assessment.operating_points[config.ranker.features]
     advice = "no threshold keeps the bound on validation reviews; raise --max-fpr"
-    if point["threshold"] <= 1:
+    if evaluation.threshold <= 1:
+        rates = evaluation.test_rates
         advice = (
-            "recommending from {threshold:.0%} on (chosen on validation reviews) would have "
-            "recommended {tpr:.0%} of the liked and {fpr:.0%} of the disliked test reviews"
-        ).format(**point)
-    outcomes = {name: str(audit) for name, audit in audits.items()}
+            f"recommending from {evaluation.threshold:.0%} on (chosen on validation reviews) would "
+            f"have recommended {rates.tpr:.0%} of the liked and {rates.fpr:.0%} of the disliked "
+            "test reviews"
+        )
     for remark in (advice, *comparison.remarks, *map(": ".join, outcomes.items())):
         console.print(f"- {remark}", markup=False)  # errors of servers are in some
-    trained = comparison.trained[config.ranker.features]
-    Recommender(config, models).use_model(trained, reviews, comparison.metrics).save(folder)
+    recommender.save(folder)
     page, command = folder / "report.html", command_line()
-    write_report(comparison, assessment, audits, page, command=command, read=len(reviews))
+    verdict, read = evaluation.verdict, len(reviews)
+    write_report(comparison, assessment, audits, page, command=command, verdict=verdict, read=read)
     console.print(f"model: {folder}   report: {page}", markup=False)
-    result = {"data": str(data), "seed": config.seed, "model": str(folder)}
+    result: dict[str, Any] = {"verdict": asdict(evaluation.verdict) if evaluation.verdict else None}
+    result |= {"data": str(data), "seed": config.seed, "model": str(folder)}
     result |= {"report": str(page), "reviews": len(reviews), "rejected": reviews.rejects.height}
     result |= {"lists": lists.as_dict()}
     result |= {"test": comparison.metrics, "assessment": assessment.as_dict(), "audit": outcomes}
@@ -145,41 +158,54 @@ def evaluate(
         data: new reviews; those that the model has seen are left out. Without it, the metrics
             on the test reviews of `mmrec fit` are printed again.
     """
-    import numpy as np
-
     from mmrec.data import read_reviews
-    from mmrec.evaluation.metrics import evaluate as measure
+    from mmrec.experiments.new_reviews import evaluate_new_reviews
     from mmrec.recommender.recommender import Recommender
 
     recommender = Recommender.load(model)
-    like_rating, name = recommender.config.like_rating, recommender.config.ranker.features
-    metrics = recommender.saved.evaluation.metrics
-    title = f"{model}: test reviews of the fit"
+    result: dict[str, Any] = {"model": str(model), "remarks": recommender.config.warnings()}
+    title, evaluation = f"{model}: test reviews of the fit", recommender.saved.evaluation
+    metrics, verdict, on_new = evaluation.metrics, evaluation.verdict, None
     if data is not None:
         reviews, seen = read_reviews(data, read).table, recommender.saved.reviews.table
         key = ["user", "item", "rating", "text"]
         fresh = reviews.join(seen, on=key, how="anti", maintain_order="left")
         if left_out := reviews.height - fresh.height:
             console.print(f"{left_out:,} reviews that the model has seen were left out")
-        label = (fresh["rating"] >= like_rating).to_numpy()
-        if not label.any() or label.all():
-            need = "metrics need both likes and dislikes among them"
-            raise DataError(f"{data}: {len(label):,} reviews are new to the model; {need}")
-        probability = recommender.predict(fresh["user"].to_list(), fresh["item"].to_list())
-        # Not below the threshold of the weights, so that every review is a like.
-        weights = recommender.saved.model.class_weights
-        share = float((seen["rating"] >= like_rating).to_numpy().mean())
-        always = max(share, weights[0] / sum(weights))
-        metrics = {"always like": measure(label, np.full(len(label), always), weights)}
-        metrics[name] = measure(label, probability, weights)
+        on_new = evaluate_new_reviews(recommender, fresh, str(data))
+        metrics, verdict = on_new.metrics, on_new.verdict
+        result |= {"intervals": on_new.intervals, "differences": on_new.differences_as_dicts()}
         title = f"{data}: {fresh.height:,} reviews that the model has not seen"
-    remarks = recommender.config.warnings()
-    for remark in remarks:
+    for remark in result["remarks"]:
         console.print(f"- {remark}", markup=False)
     if json:
-        print_json({"model": str(model), "scores": metrics, "remarks": remarks})
-    else:
-        _print_scores(metrics, title)
+        print_json({"verdict": asdict(verdict) if verdict else None, **result, "scores": metrics})
+        return
+    _print_verdict(verdict)
+    _print_scores(metrics, title)
+    if on_new:
+        _print_differences(on_new)
+
+
+def _print_verdict(verdict: Verdict | None) -> None:
+    if verdict:
+        stdout.print(Text(verdict.sentence, "bold"))
+        stdout.print()
+
+
+def _print_differences(result: NewReviewsEvaluation) -> None:
+    """Print intervals, and differences from the bias model."""
+    rows = []
+    for key, title in (("auc", "AUC"), ("fpr_at_90", "FPR@90")):
+        for name, intervals in result.intervals.items():
+            value, low, high = intervals[key]
+            gap = result.differences[name][key].as_text(3) if name in result.differences else ""
+            rows.append([name, title, f"{value:.3f} [{low:.3f}, {high:.3f}]", gap])
+    header = ["model", "", "value", "difference"]
+    caption = (
+        "Differences from the bias model; in brackets 95% intervals, by a bootstrap over users."
+    )
+    print_table(header, rows, "Is the difference more than chance?", caption=caption)
 
 
 def _print_scores(scores: Mapping[str, Metrics], title: str) -> None:

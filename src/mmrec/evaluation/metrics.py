@@ -110,6 +110,14 @@ def threshold_curve(label: np.ndarray, probability: np.ndarray) -> ThresholdCurv
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """Whose probabilities are used, and why (see `mmrec.evaluation.verdict`)."""
+
+    model: str  # the trained model, or the bias model
+    sentence: str  # begins with what to do
+
+
+@dataclass(frozen=True)
 class FitEvaluation:
     """How good a model is, and from which probability on it recommends."""
 
@@ -117,6 +125,7 @@ class FitEvaluation:
     threshold: float  # keeps the configured bound on validation rows; inf if none does
     test_rates: ThresholdRates  # of that threshold on test rows
     curve: ThresholdCurve  # for other bounds, chosen on validation rows
+    verdict: Verdict | None = None  # whether to use it, and why
 
 
 def _rates(rows: Predictions, bound: _Bound, value: float) -> ThresholdRates:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 WeightedMetric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(n,) bool labels, (n,) probabilities, (..., n) weights -> (...) values, nan without a class."""
@@ -50,6 +49,12 @@ def weighted_ratio(_: np.ndarray, parts: np.ndarray, weight: np.ndarray) -> np.n
         return np.asarray((weight @ parts[:, 0]) / (weight @ parts[:, 1]))
 
 
+def mean_log_likelihood(label: np.ndarray, p: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weighted mean of the logarithm of the probability of what was observed: a `WeightedMetric`."""
+    log_likelihood = np.log(np.clip(np.where(label, p, 1 - p), 1e-7, 1))
+    return np.asarray(weight @ log_likelihood / weight.sum(axis=-1))
+
+
 class Difference(NamedTuple):
     """A mean difference, the ends of its 95% interval, and the two-sided p-value of 0."""
 
@@ -63,9 +68,19 @@ class Difference(NamedTuple):
         """The mean and the ends; the mean alone where nothing varies."""
         return self[:3] if self.low < self.high else self[:1]
 
-    def as_text(self, digits: int) -> str:
-        """Mean and interval."""
-        mean, *ends = [f"{value:+.{digits}f}" for value in self.interval]
+    @property
+    def is_proven(self) -> bool:
+        """Whether it is above 0, by a one-sided interval of 95%."""
+        return self.mean > 0 and self.p_value < 0.1
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean, if the interval is that of a normal distribution."""
+        return (self.high - self.low) / (2 * 1.96)
+
+    def as_text(self, digits: int, sign: str = "+") -> str:
+        """Mean and interval, with the sign of positive values or without (`-`)."""
+        mean, *ends = [f"{value:{sign}.{digits}f}" for value in self.interval]
         return f"{mean} [{', '.join(ends)}]" if ends else mean
 
 
@@ -136,6 +151,8 @@ def paired_t_test(first: ArrayLike, second: ArrayLike, test_ratio: float = 0.0) 
     `test_ratio`) for n seeds and the ratio of test to train rows (Nadeau & Bengio, 2003), 0 where
     only the training differs. p is 1 where the differences do not vary.
     """
+    from scipy import stats  # slow to import, and not needed by a service
+
     differences = np.subtract(first, second)
     count, mean = len(differences), float(np.mean(differences))
     deviation = np.std(differences, ddof=min(1, count - 1))

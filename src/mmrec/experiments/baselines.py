@@ -1,7 +1,7 @@
-"""Baselines that a model must beat; simple ones see ratings alone, trained ones our features too.
+"""Trained baselines; simple ones are in `mmrec.evaluation.simple_baselines`.
 
-Those that take features get what our rankers get: the same features of the train rows, and settings
-chosen by log loss on valid. DeepFM is torch-rechub's, without its trainer, which writes files; of
+They get what our rankers get: the same features of the train rows, and settings chosen by log loss on
+valid. DeepFM is torch-rechub's, without its trainer, which writes files; of
 other libraries, deepctr-torch calls home when it is imported, and FuxiCTR brings Ray.
 """
 
@@ -19,43 +19,12 @@ import torch
 from scipy.sparse import csr_matrix
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
-from mmrec.data.schema import Interactions, Split
-from mmrec.features.mixed_effects import fit_effects
+from mmrec.data.schema import Interactions
+from mmrec.evaluation.simple_baselines import BaselineScorer, BaselineTask, choose_bias_model
 from mmrec.features.tables import EntityFeatures, Features
-
-ALWAYS_LIKE = "always like"
-"""The baseline that gives every row the share of likes."""
-BaselineScorer = Callable[[Interactions, np.ndarray], np.ndarray]
-"""Scores of all rows, (n,), from the ratings of the given ones."""
-
-
-@dataclass(frozen=True)
-class BaselineTask:
-    """n reviews, their split, and the (n,) labels; probabilities are fair for test rows alone."""
-
-    data: Interactions
-    split: Split
-    label: np.ndarray
-
-    def choose(self, scorers: Sequence[BaselineScorer]) -> BaselineScorer:
-        """The scorer with the highest ROC-AUC on valid, fitted on the rows before validation."""
-        valid, aucs = self.split.valid, list[float]()
-        for scorer in scorers:
-            scores = scorer(self.data, self.split.rows_before_validation)
-            aucs.append(roc_auc_score(self.label[valid], scores[valid]))
-        return scorers[int(np.argmax(aucs))]
-
-    def calibrate(self, scorer: BaselineScorer) -> np.ndarray:
-        """(n,) probability of a like: a logistic curve of scores, fitted on valid."""
-        valid = self.split.valid
-        # The curve is fitted on rows that the scores have not seen.
-        before_valid = scorer(self.data, self.split.rows_before_validation)
-        curve = LogisticRegression(C=1e6).fit(before_valid[valid, None], self.label[valid])
-        scores = scorer(self.data, self.split.evidence_rows)  # all evidence counts
-        return np.asarray(curve.predict_proba(scores[:, None])[:, 1])
 
 
 @dataclass(frozen=True)
@@ -89,43 +58,6 @@ class FeatureTask(BaselineTask):
         """Log loss on valid, by which settings are chosen."""
         valid = self.split.valid
         return float(log_loss(self.label[valid], probability[valid], labels=[False, True]))
-
-
-def mean_scores(data: Interactions, rows: np.ndarray, kinds: Sequence[str]) -> np.ndarray:
-    """(n,) sum of mean ratings over `rows`, by default the overall mean, of `user`, `item` or both."""
-    scores = np.zeros(len(data))
-    for kind in kinds:
-        entity = data.user if kind == "user" else data.item
-        size = int(entity.max()) + 1
-        count = np.bincount(entity[rows], minlength=size)
-        total = np.bincount(entity[rows], weights=data.rating[rows], minlength=size)
-        mean = np.where(count > 0, total / np.maximum(count, 1), data.rating[rows].mean())
-        scores += mean[entity]
-    return scores
-
-
-def bias_scores(data: Interactions, rows: np.ndarray, penalty: float) -> np.ndarray:
-    """(n,) mean + user bias + item bias by ridge regression on `rows`; `penalty` is in reviews."""
-    # The penalty must not pull on the mean, so ratings are centred first.
-    mean = float(data.rating[rows].mean())
-    centred = data.rating[rows].astype(np.float64) - mean
-    user_bias, item_bias = fit_effects(data, rows, centred[:, None], (penalty, penalty))
-    return mean + user_bias[data.user, 0] + item_bias[data.item, 0]
-
-
-def choose_bias_model(task: BaselineTask) -> BaselineScorer:
-    """`bias_scores` with the penalty that is best on valid."""
-    return task.choose([partial(bias_scores, penalty=p) for p in (1, 2, 3, 5, 8, 12)])
-
-
-def simple_baseline_probabilities(task: BaselineTask) -> dict[str, np.ndarray]:
-    """Name -> (n,) calibrated probability of a like by each simple baseline."""
-    likes = task.label[task.split.train].mean()
-    probability = {ALWAYS_LIKE: np.full(len(task.data), likes)}
-    for kinds in (["user"], ["item"], ["user", "item"]):
-        scorer = partial(mean_scores, kinds=kinds)
-        probability[f"{' + '.join(kinds)} mean"] = task.calibrate(scorer)
-    return probability | {"bias model": task.calibrate(choose_bias_model(task))}
 
 
 class FeatureFlattener:
@@ -252,7 +184,7 @@ def _factor_scores(
     rows: np.ndarray,
 ) -> np.ndarray:
     """Bias model, plus products of factors of its residuals (Koren et al., 2009)."""
-    base = bias_model(data, rows)
+    base = data.rating[rows].mean() + bias_model(data, rows)
     residual, user, item = (data.rating - base)[rows], data.user[rows], data.item[rows]
     # A penalty is in reviews whose residuals have unit deviation; a high one leaves only the biases.
     penalty *= float(residual.std())

@@ -19,8 +19,9 @@ from mmrec.data.schema import (
     filter_reviews,
     split_reviews,
 )
+from mmrec.evaluation.simple_baselines import choose_bias_model
 from mmrec.evidence.policies import Evidence, EvidenceViews
-from mmrec.experiments.baselines import FeatureTask, choose_bias_model, fit_lightgbm
+from mmrec.experiments.baselines import FeatureTask, fit_lightgbm
 from mmrec.features.builder import build_features
 from mmrec.features.dataset import Dataset, Models
 from mmrec.features.tables import Features
@@ -62,7 +63,9 @@ def live_scores(task: ColdStartTask, config: Config, models: Models) -> Iterator
     """Scores for every k by a recommender that is fitted on the known reviews; others are live."""
     data, table, shown = task.data, task.reviews.table, 0
     dataset = Dataset.from_reviews(task.reviews, models, config)
-    recommender = Recommender(config, models)
+    # What the model itself learns from live reviews, whether or not it is proven on known entities.
+    ranker = config.ranker.model_copy(update={"fallback": False})
+    recommender = Recommender(config.model_copy(update={"ranker": ranker}), models)
     recommender.fit(replace(task.reviews, table=table[task.known]))
     if task.kind == "item" and recommender.saved.model.builder.image:
         _add_captions(recommender, dataset, np.unique(task.entity[task.judged]))
@@ -107,7 +110,7 @@ def peer_scores(task: ColdStartTask, config: Config, models: Models) -> dict[str
     evidence = Evidence.derive(data, split, policy, folds, rng)
     dataset.part = evidence.fold
     builder, features = build_features(dataset, evidence, config)
-    peer_task = FeatureTask(data, split, task.label, features, config.seed)
+    peer_task = FeatureTask(data, split, evidence.fold, task.label, features, config.seed)
     bias_model = choose_bias_model(peer_task)
 
     def bias_scores(rows: np.ndarray, user: np.ndarray, item: np.ndarray) -> np.ndarray:

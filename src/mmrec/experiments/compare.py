@@ -21,6 +21,7 @@ from mmrec.evaluation.list_metrics import (
     compare_lists,
 )
 from mmrec.evaluation.metrics import Metrics, evaluate, rates_at_threshold, slice_metrics
+from mmrec.evaluation.simple_baselines import ALWAYS_LIKE, BIAS_MODEL, simple_baseline_probabilities
 from mmrec.evaluation.statistics import Difference
 from mmrec.evidence.policies import EvidenceViews
 from mmrec.experiments import baselines
@@ -29,10 +30,12 @@ from mmrec.features.audit import Audit, audit
 from mmrec.features.dataset import Models
 from mmrec.features.tables import Features
 from mmrec.llm.types import PRICE_TAGS
-from mmrec.pipeline import PreparedData, TrainingResult, prepare_data, train_model
+from mmrec.pipeline import PreparedData, TrainingResult, choose_model, prepare_data, train_model
 from mmrec.ranker.training import class_weights
 from mmrec.recommender.lists import ListScorer
 
+Intervals = dict[str, dict[str, tuple[float, float, float]]]
+"""Model -> metric -> value and ends of its 95% interval."""
 _BOOTSTRAPPED_METRICS = {
     "auc": statistics.weighted_auc,
     "fpr_at_90": statistics.weighted_fpr_at_tpr,
@@ -50,6 +53,7 @@ class Comparison:
     seconds: dict[str, float] = field(default_factory=dict)  # to build features and train
     remarks: list[str] = field(default_factory=list)  # what readers must know
     lists: ListResults | None = None
+    chosen: TrainingResult | None = None  # what is saved: the named model, or the bias model
 
 
 def compare(
@@ -63,8 +67,7 @@ def compare(
     """Train baselines and the named models on one split, and evaluate them on its test rows."""
     prepared = prepare_data(reviews, config, models)
     data, split, label = prepared.dataset.data, prepared.split, prepared.label
-    task = baselines.BaselineTask(data, split, label)
-    probability = baselines.simple_baseline_probabilities(task)
+    probability = simple_baseline_probabilities(prepared.baseline_task)
     if set(model_names) - {"baseline"} and config.annotation.strategy == "notes":
         _ = prepared.dataset.notes  # Annotate first, to fail early.
     result = Comparison(prepared, {}, probability, remarks=config.warnings())
@@ -80,7 +83,9 @@ def compare(
         start = time.perf_counter()
         # Features of the paper's model; ours hold fitted effects, which are part of the ranker.
         source = result.trained.get("proposed") or next(iter(result.trained.values()))
-        feature_task = baselines.FeatureTask(data, split, label, source.features, config.seed)
+        feature_task = baselines.FeatureTask(
+            data, split, prepared.evidence.fold, label, source.features, config.seed
+        )
         added, remarks = baselines.trained_baseline_probabilities(feature_task)
         result.seconds["trained baselines"] = time.perf_counter() - start
         probability.update(added)
@@ -96,10 +101,11 @@ def compare(
     *_, last = result.trained
     saved = config.ranker.features  # the other models are there for their probabilities
     training = result.trained[saved if saved in result.trained else last]
+    training = choose_model(training, probability[BIAS_MODEL])
     lists = make_lists(training, slow_peers=trained_baselines)
     result.seconds["lists"] = time.perf_counter() - start
     result.remarks.extend(lists.remarks)
-    return replace(result, lists=lists)
+    return replace(result, lists=lists, chosen=training)
 
 
 def make_lists(training: TrainingResult, *, slow_peers: bool) -> ListResults:
@@ -152,7 +158,7 @@ class Assessment:
     """Values on test rows by model; intervals are 95% by a bootstrap over users."""
 
     reference: str  # the model that others are compared with
-    intervals: dict[str, dict[str, tuple[float, float, float]]]  # metric -> value, ends
+    intervals: Intervals
     differences: dict[str, dict[str, Difference]]  # metric -> to the reference, p by Holm
     operating_points: dict[str, dict[str, float]]  # by a threshold of valid
     slices: dict[str, dict[str, Metrics]]  # slice -> metrics
@@ -167,40 +173,56 @@ class Assessment:
         return result
 
 
-def assess(comparison: Comparison, reference: str = "bias model", rounds: int = 500) -> Assessment:
+def assess(comparison: Comparison, reference: str = BIAS_MODEL, rounds: int = 500) -> Assessment:
     """Assess every model on the test rows, by `rounds` of the bootstrap; one must be trained."""
     prepared, trained = comparison.prepared, comparison.trained
     test, seed = prepared.split.test, prepared.config.seed
     rows = prepared.dataset.data.user[test], prepared.label[test]
     on_test = {name: p[test] for name, p in comparison.probability.items()}
-    del on_test[baselines.ALWAYS_LIKE]
-    others = [name for name in on_test if name != reference]
-    result = Assessment(reference, {}, {name: {} for name in others}, {}, {})
-    with track("assessing", len(on_test)) as advance:
-        for name, p in on_test.items():
-            intervals = result.intervals[name] = {}
-            for key, metric in _BOOTSTRAPPED_METRICS.items():
-                intervals[key] = statistics.bootstrap(*rows, p, metric, None, rounds, seed)[:3]
-                if name != reference:
-                    gap = statistics.bootstrap(*rows, p, metric, on_test[reference], rounds, seed)
-                    result.differences[name][key] = gap
-            advance(1)
-    for key in _BOOTSTRAPPED_METRICS:
-        gaps = [result.differences[name][key] for name in others]
-        p_values = statistics.holm_correction([gap.p_value for gap in gaps]).tolist()
-        for name, gap, p_value in zip(others, gaps, p_values, strict=True):
-            result.differences[name][key] = gap._replace(p_value=p_value)
+    del on_test[ALWAYS_LIKE]
+    intervals, differences = bootstrap_models(*rows, on_test, reference, rounds, seed)
+    result = Assessment(reference, intervals, differences, {}, {})
     # The last model: the paper's baseline, which comes first, has no price.
     last = list(trained.values())[-1]
     masks, weights = slice_masks(prepared, last.features), last.model.class_weights
     for name in (reference, *trained):
         result.slices[name] = slice_metrics(rows[1], on_test[name], weights, masks)
-    for name, training in trained.items():
-        rates = rates_at_threshold(rows[1], on_test[name], training.threshold)
-        result.operating_points[name] = {"threshold": training.threshold, **rates._asdict()}
+        threshold = prepared.threshold(comparison.probability[name])
+        rates = rates_at_threshold(rows[1], on_test[name], threshold)
+        result.operating_points[name] = {"threshold": threshold, **rates._asdict()}
     if comparison.lists is None:
         return result
     return replace(result, lists=compare_lists(comparison.lists, rounds, seed))
+
+
+def bootstrap_models(
+    user: np.ndarray,
+    label: np.ndarray,
+    probability: dict[str, np.ndarray],
+    reference: str,
+    rounds: int,
+    seed: int,
+) -> tuple[Intervals, dict[str, dict[str, Difference]]]:
+    """Intervals of every model's metrics on n rows, and the differences of all others from the
+    reference; p is corrected for their number (Holm)."""
+    intervals: Intervals = {name: {} for name in probability}
+    others = [name for name in probability if name != reference]
+    differences: dict[str, dict[str, Difference]] = {name: {} for name in others}
+    with track("assessing", len(probability)) as advance:
+        for name, p in probability.items():
+            for key, metric in _BOOTSTRAPPED_METRICS.items():
+                value = statistics.bootstrap(user, label, p, metric, None, rounds, seed)
+                intervals[name][key] = value[:3]
+                if name != reference:
+                    pair = p, metric, probability[reference]
+                    differences[name][key] = statistics.bootstrap(user, label, *pair, rounds, seed)
+            advance(1)
+    for key in _BOOTSTRAPPED_METRICS:
+        gaps = [differences[name][key] for name in others]
+        p_values = statistics.holm_correction([gap.p_value for gap in gaps]).tolist()
+        for name, gap, p_value in zip(others, gaps, p_values, strict=True):
+            differences[name][key] = gap._replace(p_value=p_value)
+    return intervals, differences
 
 
 def slice_masks(prepared: PreparedData, features: Features) -> dict[str, np.ndarray]:

@@ -15,8 +15,8 @@ from mmrec.config import Config
 from mmrec.data.schema import Reviews
 from mmrec.errors import ConfigError
 from mmrec.evaluation.metrics import Metrics, evaluate
+from mmrec.evaluation.simple_baselines import BIAS_MODEL, choose_bias_model
 from mmrec.evidence.policies import Evidence
-from mmrec.experiments.baselines import BaselineTask, choose_bias_model
 from mmrec.experiments.checkpoint import Checkpoint
 from mmrec.experiments.report.charts import interval_chart
 from mmrec.experiments.report.html import ResultTable, write_page
@@ -75,9 +75,9 @@ def _train_and_evaluate(
     thinned = prepared if ratio is None else drop_dislikes(prepared, ratio)
     if thinned is None:
         return None
-    task = BaselineTask(thinned.dataset.data, thinned.split, thinned.label)
+    task = thinned.baseline_task
     probability = {"model": train_model(thinned).probability}
-    probability["bias model"] = task.calibrate(choose_bias_model(task))
+    probability[BIAS_MODEL] = task.calibrate(choose_bias_model(task))
     weights = class_weights(task.label[task.split.train], config.training.loss)
     test, label = task.split.test, task.label[task.split.test]
     return {name: evaluate(label, p[test], weights) for name, p in probability.items()}

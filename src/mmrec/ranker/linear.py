@@ -18,6 +18,25 @@ from mmrec.ranker.inputs import TrainingRun, TrainingTask
 _CHUNK_ROWS = 4096
 
 
+def logistic_curve(score: np.ndarray, label: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept of a logistic curve of (n,) scores (Platt scaling), which always rises.
+
+    A curve must not turn the order round because a few labels contradict it. There it is almost level:
+    the order stays, and all probabilities are near the share of likes.
+    """
+    from sklearn.linear_model import LogisticRegression  # takes a second; a service needs none
+
+    # With C = 1e6 the penalty is negligible.
+    curve = LogisticRegression(C=1e6).fit(score[:, None], label)
+    slope, intercept = float(curve.coef_[0, 0]), float(curve.intercept_[0])
+    # One standard deviation of the scores changes the logit by .01.
+    level_slope = 0.01 / max(float(score.std()), 1e-3)
+    if slope < level_slope:
+        share, slope = float(label.mean()), level_slope
+        intercept = float(np.log(share / (1 - share)) - slope * score.mean())
+    return slope, intercept
+
+
 def fit_linear(
     ranker: Ranker, runs: Sequence[TrainingRun], task: TrainingTask, lightly_penalised: np.ndarray
 ) -> None:
@@ -26,8 +45,6 @@ def fit_linear(
     The regression is fitted on train rows; a logistic curve over its scores on validation rows makes
     probabilities (Platt scaling). `lightly_penalised` is (p,) bool: dense columns known to matter.
     """
-    from sklearn.linear_model import LogisticRegression  # takes a second; a service needs none
-
     assert ranker.linear is not None
     penalty = _ridge_penalties(ranker.shape, lightly_penalised)
     masks = np.ones((len(runs), len(penalty)), dtype=bool)
@@ -43,11 +60,7 @@ def fit_linear(
         batch = task.inputs.row_batch(torch.from_numpy(task.valid_rows[chunk]))
         scores[chunk] = ranker.linear_columns(batch).numpy() @ weights.T + bias
     for index, score in enumerate(scores.T):
-        # With C = 1e6 the penalty is negligible.
-        curve = LogisticRegression(C=1e6).fit(score[:, None], label)
-        slope, intercept = float(curve.coef_[0, 0]), float(curve.intercept_[0])
-        if slope < 0:  # scores that contradict validation rows are ignored
-            slope, intercept = 0.0, float(np.log(label.mean() / (1 - label.mean())))
+        slope, intercept = logistic_curve(score, label)
         weights[index] *= slope
         bias[index] = slope * bias[index] + intercept
     class_weights = np.array([run.class_weights for run in runs])  # (R, 2)
@@ -55,6 +68,32 @@ def fit_linear(
     weight, run_bias = weights[mask_of_run][:, :, None], bias[mask_of_run] + shifts
     state = {"weight": torch.from_numpy(weight), "bias": torch.from_numpy(run_bias[:, None, None])}
     ranker.linear.load_state_dict(state)
+
+
+def bias_ranker(
+    trained: Ranker,
+    effects: np.ndarray,
+    curve: tuple[float, float],
+    class_weights: tuple[float, float],
+) -> Ranker:
+    """The bias model as a ranker of one run: a logistic `curve` (slope, intercept) over the sum of the
+    dense columns `effects`, (p,) bool; no other input has any influence. Its logits are shifted by
+    the class weights, like those of the `trained` one, whose inputs it takes."""
+    slope, intercept = curve
+    # All weights are zero, as yet.
+    ranker = Ranker(trained.shape.model_copy(update={"runs": 1}))
+    ranker.standardiser.load_state_dict(trained.standardiser.state_dict())
+    assert ranker.linear is not None
+    assert ranker.linear.bias is not None
+    columns = torch.from_numpy(np.flatnonzero(effects))
+    scale = ranker.standardiser.dense_scale[columns]
+    # x = (standardised x) / scale + mean; a column that never varies has the scale 0.
+    inverse = torch.where(scale > 0, 1 / scale, 0)
+    ranker.linear.weight.data[0, columns, 0] = slope * inverse
+    mean = float(ranker.standardiser.dense_mean[columns].sum())
+    shift = np.log(class_weights[1] / class_weights[0])
+    ranker.linear.bias.data += slope * mean + intercept + shift
+    return ranker.eval()
 
 
 def _ridge_penalties(shape: RankerShape, lightly_penalised: np.ndarray) -> np.ndarray:

@@ -144,7 +144,7 @@ def _strip_address(model: str) -> str:
 
 def model_card(saved: SavedRecommender) -> ModelCard:
     """The card in Hugging Face's format; it names files, never paths or servers."""
-    config, name = saved.config, saved.config.ranker.features
+    config, name = saved.config, saved.name
     # PureWindowsPath splits at / and at \.
     source = PureWindowsPath(saved.reviews.source).name or "unknown"
     bound = f"at most {config.operating.max_fpr:.0%} of the dislikes"
@@ -168,6 +168,7 @@ def model_card(saved: SavedRecommender) -> ModelCard:
         vars(saved) | vars(saved.evaluation),
         config=config,
         name=name,
+        features=config.ranker.features,
         source=source,
         warnings=config.warnings(),
         likes=(saved.reviews.table["rating"] >= config.like_rating).to_numpy().mean(),

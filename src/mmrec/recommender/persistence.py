@@ -66,6 +66,12 @@ class SavedRecommender:
     notes: list[Note]  # of the reviews; none where the model was not made of notes
 
     @property
+    def name(self) -> str:
+        """Whose probabilities these are: the trained model, or the bias model in its place."""
+        verdict = self.evaluation.verdict
+        return verdict.model if verdict else self.config.ranker.features
+
+    @property
     def config(self) -> Config:
         """All settings; `ranker.features` names the model, also where several were compared."""
         return self.model.builder.config

@@ -18,7 +18,7 @@ from mmrec.evaluation.metrics import Metrics
 from mmrec.features.dataset import Dataset, Models
 from mmrec.features.tables import Features
 from mmrec.llm.types import Note, Wish
-from mmrec.pipeline import TrainingResult, prepare_data, train_model
+from mmrec.pipeline import TrainingResult, choose_model, prepare_data, train_model
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.recommender.catalog import Catalog
 from mmrec.recommender.explain import Explainer, Explanation
@@ -67,8 +67,12 @@ class Recommender(PersistentModel):
         return self._state
 
     def fit(self, reviews: Reviews) -> Self:
-        """Train the configured model, and know all reviews; a DataError if too few."""
-        return self.use_model(train_model(prepare_data(reviews, self.config, self.models)), reviews)
+        """Train the configured model, and know all reviews; a DataError if too few.
+
+        The bias model takes its place where it is not proven better (`saved.evaluation.verdict`).
+        """
+        trained = train_model(prepare_data(reviews, self.config, self.models))
+        return self.use_model(choose_model(trained), reviews)
 
     def use_model(
         self,

@@ -20,7 +20,7 @@ from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 
 from mmrec.evaluation.list_metrics import ListComparison
 from mmrec.evaluation.metrics import calibration_bins
-from mmrec.experiments.baselines import ALWAYS_LIKE
+from mmrec.evaluation.simple_baselines import ALWAYS_LIKE
 from mmrec.experiments.compare import Assessment, Comparison
 from mmrec.experiments.report.html import format_difference
 from mmrec.experiments.report.list_tables import describe_setting

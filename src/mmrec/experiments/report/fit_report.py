@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mmrec.evaluation.metrics import METRICS, Metrics
-from mmrec.experiments.baselines import ALWAYS_LIKE, TRAINED_BASELINES
+from mmrec.evaluation.metrics import METRICS, Metrics, Verdict
+from mmrec.evaluation.simple_baselines import ALWAYS_LIKE
+from mmrec.experiments.baselines import TRAINED_BASELINES
 from mmrec.experiments.compare import Assessment, Comparison
 from mmrec.experiments.report.charts import draw_charts, style_for
 from mmrec.experiments.report.html import format_metric, write_page
@@ -27,10 +28,12 @@ def write_report(
     path: Path,
     *,
     command: str,
+    verdict: Verdict | None = None,
     read: int | None = None,
 ) -> Path:
     """Write the results of a run as one HTML file; `read` counts reviews before the filter."""
     content: dict[str, Any] = {"comparison": comparison, "assessment": assessment}
+    content["verdict"] = verdict
     prepared, trained = comparison.prepared, list(comparison.trained)
     main, baseline = _main_model_and_baseline(comparison.metrics, trained)
     bars = {name: _ROLES[name] for name in (main, *trained)}
