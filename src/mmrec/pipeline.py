@@ -98,9 +98,10 @@ class TrainingResult:
         """Evaluate on test rows; the metrics of other models on these rows are put beside."""
         label, split = self.prepared.label, self.prepared.split
         test = label[split.test], self.probability[split.test]
+        other = other_metrics or {}
         scores = metrics.evaluate(*test, self.model.class_weights)
         return FitEvaluation(
-            metrics={**(other_metrics or {}), self.name: scores},
+            metrics={**other, self.name: other.get(self.name, scores)},
             threshold=self.threshold,
             test_rates=metrics.rates_at_threshold(*test, self.threshold),
             verdict=self.verdict,

@@ -2,14 +2,16 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from mmrec.cli.options import print_json
 from mmrec.data.synthetic.city import write_sample_city
+from mmrec.evidence.policies import NO_GROUP, EvidenceViews
 from serving import command, mmrec
 
 pytestmark = pytest.mark.usefixtures("minilm")
@@ -53,16 +55,47 @@ def test_fit_compares_all_models_and_audits_their_evidence(city):
     assert list(metrics) == [*baselines, "baseline", "proposed", "mmrec"]
     assert metrics["always like"]["auc"] == 0.5
     assert metrics["always like"]["fpr"] == 1.0
+    # So few reviews prove nothing.
+    verdict = city.result["verdict"]
+    assert verdict["model"] == "bias model"
+    assert "it takes the place of mmrec" in verdict["sentence"]
+    card = (city.folder / "model/README.md").read_text()
+    body = card.split("# A recommender made of reviews")[1]
+    assert body.strip().startswith(f"**{verdict['sentence']}**")
+    assert "| **bias model** |" in body
     # Wide enough for other processors and versions, narrow enough to catch a feature that is lost.
     auc = {"bias model": 0.75, "baseline": 0.746, "proposed": 0.732, "mmrec": 0.754}
     assert {name: metrics[name]["auc"] for name in auc} == pytest.approx(auc, abs=0.025)
     assert set(city.result["audit"]) == {"baseline", "proposed", "mmrec"}
     assert all("held" in outcome for outcome in city.result["audit"].values())
-    assert (city.folder / "model/report.html").stat().st_size > 50_000
+    report = (city.folder / "model/report.html").read_text()
+    assert len(report) > 50_000
+    assert report.index(verdict["sentence"][:60]) < report.index("At a setting that keeps 90%")
     lists = city.result["lists"]
     assert list(lists["metrics"]) == ["popularity", "item-kNN", "RP3beta", "EASE", "mmrec"]
     assert all(0 < values["recall"] <= 1 for values in lists["metrics"].values())
     assert lists["differences"]["mmrec"]["recall"]["low"] < lists["differences"]["mmrec"]["recall"]["high"]
+
+
+def test_a_failed_audit_is_an_error_and_a_good_model_stays(city, monkeypatch):
+    city.run("fit", city.data, "--out", "good", "--epochs", 1)
+    before = files_of(city.folder / "good")
+    excluding = EvidenceViews.excluding
+
+    def leaking(entity, evidence_rows, group, by_fold=False):
+        views = excluding(entity, evidence_rows, group, by_fold)
+        return replace(views, excluded_from=np.full_like(views.excluded_from, NO_GROUP))
+
+    monkeypatch.setattr(EvidenceViews, "excluding", staticmethod(leaking))
+    run = command("fit", city.data, "--out", "good", "--epochs", 1, cwd=city.folder)
+    assert run.returncode == 2
+    assert "is in its own evidence" in run.stderr
+    assert "Nothing was saved" in run.stderr
+    assert files_of(city.folder / "good") == before
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def test_a_second_fit_finds_all_results_in_the_store_and_lists_bad_rows(city):
@@ -145,8 +178,20 @@ def test_evaluate_measures_new_reviews_and_leaves_out_seen_ones(city):
     (city.folder / "new.jsonl").write_text("\n".join(map(json.dumps, rows[:10] + new)))
     run = city.run("evaluate", "model", "new.jsonl", "--json")
     scores = json.loads(run.stdout)["scores"]
-    assert scores["mmrec"]["rows"] == 60
+    result = json.loads(run.stdout)
+    assert list(scores) == ["always like", "user mean", "item mean", "user + item mean", "bias model"]
+    assert {row["rows"] for row in scores.values()} == {60}
     assert scores["always like"]["fpr"] == 1
+    # Peers are fitted on the reviews that the model knows, so new users have nothing but the mean.
+    assert scores["user mean"]["auc"] == 0.5
+    assert scores["item mean"]["auc"] > 0.6
+    value, low, high = result["intervals"]["item mean"]["auc"]
+    assert low < value < high
+    assert value == pytest.approx(scores["item mean"]["auc"])
+    gap = result["differences"]["item mean"]["auc"]
+    assert gap["mean"] == pytest.approx(value - scores["bias model"]["auc"])
+    assert "60 new reviews" in result["verdict"]["sentence"]
+    assert "difference" in city.run("evaluate", "model", "new.jsonl").stdout
     assert "10 reviews that the model has seen were left out" in run.stderr
     seen = command("evaluate", "model", city.data, cwd=city.folder)
     assert seen.returncode == 2

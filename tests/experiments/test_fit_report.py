@@ -136,7 +136,7 @@ def test_the_assessment_is_shown(assessment, page):
         for gap, scale, digits in ((gaps["auc"], 1, 3), (gaps["fpr_at_90"], 100, 1)):
             mean, low, high = (format_difference(scale * number, digits) for number in gap[:3])
             assert f"{mean} {low} to {high} {gap.p_value:.3f}" in text
-    assert list(assessment.operating_points) == ["baseline", "mmrec"]
+    assert list(assessment.operating_points) == ["bias model", "baseline", "mmrec"]
     for name, point in assessment.operating_points.items():
         assert " ".join([name, *(f"{share:.1%}" for share in point.values())]) in text
     sizes = assessment.slices["bias model"]
