@@ -20,8 +20,8 @@ LAYERS = [
     "ranker", "evaluation", "retrieval", "distributed", "pipeline", "recommender", "experiments",
     "service", "cli",
 ]  # fmt: skip
-# Work of `mmrec fit` that is not on the way from the opened file to the trained model: peers, verdict, report,
-# card, saving and the audit. What they call is counted only where training calls it too.
+# Work of `mmrec fit` that is not on the way from the opened file to the trained model: peers, verdict,
+# report, card, saving and the audit. What they call is counted only where training calls it too.
 BESIDE_TRAINING = [
     "evaluation/list_metrics.py", "evaluation/statistics.py", "evaluation/simple_baselines.py",
     "evaluation/verdict.py", "experiments/baselines.py",

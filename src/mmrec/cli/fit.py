@@ -40,7 +40,8 @@ def fit(
     """Train on reviews; save a model and a report.
 
     Trains the paper's two models (`baseline`, `proposed`) and ours (`mmrec`), prints their metrics
-    beside those of simple baselines on test reviews, and saves the model that --features names.
+    beside those of simple baselines on test reviews, and saves the model that --features names, or
+    the bias model in place of `mmrec` if validation reviews do not prove that it is better.
 
     Args:
         out: folder for the model and report.html.
