@@ -105,7 +105,8 @@ def test_a_second_fit_finds_all_results_in_the_store_and_lists_bad_rows(city):
     run = city.run("fit", "mixed.jsonl", "--out", "second", *flags)
     assert "encoding" not in run.stderr
     assert "reading reviews" not in run.stderr
-    lists, pairs = run.stdout.index("recall@20"), run.stdout.index("AUC")
+    lists, pairs = run.stdout.index("recall@20"), run.stdout.index("AP-")
+    assert run.stdout.startswith(("Use", "Bring"))
     assert lists < run.stdout.index("RP3beta") < pairs < run.stdout.index("proposed")
     rejects = (city.folder / "second/rejects.jsonl").read_text().splitlines()
     rows = [row for row in map(json.loads, rejects) if not row["reason"].startswith("photo")]
