@@ -24,8 +24,9 @@ from mmrec.console import console
 from mmrec.errors import AuditError, ConfigError
 
 if TYPE_CHECKING:
-    from mmrec.evaluation.metrics import Metrics, Verdict
+    from mmrec.evaluation.metrics import FitEvaluation, Metrics, Verdict
     from mmrec.experiments.new_reviews import NewReviewsEvaluation
+    from mmrec.features.audit import Audit
 
 
 def fit(
@@ -105,9 +106,7 @@ def _train_and_save(
     comparison = compare(reviews, config, models, names, trained_baselines=peers)
     audits = audit_features(comparison)
     outcomes = {name: str(audit) for name, audit in audits.items()}
-    if broken := [name for name, audit in audits.items() if audit.violations]:
-        problem = "; ".join(f"{name}: {outcomes[name]}" for name in broken)
-        raise AuditError(f"{problem}. Nothing was saved, since figures of such a model are wrong")
+    _refuse_violations(audits)
     assessment = assess(comparison)
     lists, chosen = assessment.lists, comparison.chosen
     assert lists is not None  # `compare` makes both
@@ -122,15 +121,11 @@ def _train_and_save(
         print_tables([table])
         title = f"{data}: {len(comparison.prepared.split.test):,} test reviews, seed {config.seed}"
         _print_scores(comparison.metrics, title)
-    advice = "no threshold keeps the bound on validation reviews; raise --max-fpr"
-    if evaluation.threshold <= 1:
-        rates = evaluation.test_rates
-        advice = (
-            f"recommending from {evaluation.threshold:.0%} on (chosen on validation reviews) would "
-            f"have recommended {rates.tpr:.0%} of the liked and {rates.fpr:.0%} of the disliked "
-            "test reviews"
-        )
-    for remark in (advice, *comparison.remarks, *map(": ".join, outcomes.items())):
+    for remark in (
+        _threshold_remark(evaluation),
+        *comparison.remarks,
+        *map(": ".join, outcomes.items()),
+    ):
         console.print(f"- {remark}", markup=False)  # errors of servers are in some
     recommender.save(folder)
     page, command = folder / "report.html", command_line()
@@ -143,6 +138,26 @@ def _train_and_save(
     result |= {"lists": lists.as_dict()}
     result |= {"test": comparison.metrics, "assessment": assessment.as_dict(), "audit": outcomes}
     return result | {"remarks": comparison.remarks, "seconds": comparison.seconds}
+
+
+def _refuse_violations(audits: Mapping[str, Audit]) -> None:
+    """Raise an AuditError, before anything is saved, if rows have seen what they must not see."""
+    problems = [f"{name}: {audit}" for name, audit in audits.items() if audit.violations]
+    if problems:
+        mend = "Nothing was saved, since the figures of such a model are wrong"
+        raise AuditError(
+            f"{'; '.join(problems)}. {mend}; this is a fault of mmrec, please report it"
+        )
+
+
+def _threshold_remark(evaluation: FitEvaluation) -> str:
+    if evaluation.threshold > 1:
+        return "no threshold keeps the bound on validation reviews; raise --max-fpr"
+    rates = evaluation.test_rates
+    return (
+        f"recommending from {evaluation.threshold:.0%} on (chosen on validation reviews) would have "
+        f"recommended {rates.tpr:.0%} of the liked and {rates.fpr:.0%} of the disliked test reviews"
+    )
 
 
 def evaluate(
