@@ -41,6 +41,7 @@ DROPPED = {
     "exact_milliseconds",
     "gigabytes",
     "bytes",
+    "date",  # of a live review
     "oldest",
     "version",
 }

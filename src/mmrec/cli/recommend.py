@@ -84,7 +84,7 @@ def recommend(model: Model, /, *, options: ListFlags = ListFlags(), json: AsJson
     filters |= {"categories": options.category, "prices": options.price}
     rows = recommender.recommend(user, options.n, **tastes, **filters)
     items = rows["item"].to_list() if options.why or options.sentences else []
-    explanations = [recommender.explain(user, item, **tastes) for item in items]
+    explanations = recommender.explain_list(user, items, **tastes) if items else []
     if options.sentences:
         explanations = with_sentences(explanations, recommender.models.annotator.write_reasons)
     if json:
@@ -97,8 +97,10 @@ def recommend(model: Model, /, *, options: ListFlags = ListFlags(), json: AsJson
     if wish is not None:
         _print_wish(recommender, wish)
     print_recommendations(rows, f"For {user or options.likes or ', '.join(options.liked)}")
-    for item, explanation in zip(items, explanations, strict=True):
-        _print_explanation(item, explanation)
+    names = [row["name"] or row["item"] for row in rows.to_dicts()]
+    # There are no explanations if none were asked for.
+    for name, explanation in zip(names, explanations, strict=False):
+        _print_explanation(name, explanation)
 
 
 def _print_wish(recommender: Recommender, wish: Wish) -> None:
@@ -122,16 +124,19 @@ def _write_lists(recommender: Recommender, path: Path, options: ListFlags) -> No
     stdout.print(f"{path}: {lists.height:,} rows for {users:,} users", markup=False)
 
 
-def _print_explanation(item: str, explanation: Explanation) -> None:
-    terms = ", ".join(f"{name} {value:+.3f}" for name, value in explanation.contributions.items())
-    total = f"{explanation.probability:.3f} = {explanation.base:.3f} and {terms}"
-    # Items and quotes are escaped: rich would read [...] in them as markup.
-    stdout.print(f"\n[bold]{escape(item)}[/] {total}")
+def _print_explanation(name: str, explanation: Explanation) -> None:
+    # Names and quotes are escaped: rich would read [...] in them as markup.
+    stdout.print(f"\n[bold]{escape(name)}[/]")
+    for reason in explanation.reasons:
+        stdout.print(f"  {'+' if reason.favourable else '-'} {escape(reason.text)}")
     if explanation.sentence:
         stdout.print(f"  {escape(explanation.sentence)}")
     for quote in explanation.quotes:
-        sign, source = "+" if quote.liked else "-", quote.review_id or "photo"
-        stdout.print(f"  {sign} “{escape(quote.text)}” ({escape(source)})")
+        sign = "+" if quote.liked else "-"
+        stdout.print(f"  {sign} “{escape(quote.text)}” ({escape(quote.signature)})")
+    terms = ", ".join(f"{name} {value:+.3f}" for name, value in explanation.contributions.items())
+    total = f"Probability {explanation.probability:.3f} = {explanation.base:.3f} without evidence"
+    stdout.print(f"  [dim]{total}, {terms}[/]")
 
 
 def print_recommendations(rows: pl.DataFrame, title: str) -> None:

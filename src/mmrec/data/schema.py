@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -89,6 +90,22 @@ class Interactions:
 
     def __len__(self) -> int:
         return len(self.rating)
+
+    def rows_of(self, kind: EntityKind, code: int) -> np.ndarray:
+        """(k,) rows of the reviews by a user or of an item, in order; indexed on first use."""
+        order, start = self._rows[kind]
+        return order[start[code] : start[code + 1]]
+
+    @cached_property
+    def _rows(self) -> dict[EntityKind, tuple[np.ndarray, np.ndarray]]:
+        # By kind: (n,) rows sorted by code, and where those of each code start.
+        rows: dict[EntityKind, tuple[np.ndarray, np.ndarray]] = {}
+        entities: dict[EntityKind, np.ndarray] = {"user": self.user, "item": self.item}
+        for kind, codes in entities.items():
+            order = np.argsort(codes, kind="stable")
+            size = 1 + codes.max(initial=-1)
+            rows[kind] = order, np.searchsorted(codes[order], np.arange(size + 1))
+        return rows
 
 
 def _spell_number(value: Any) -> Any:

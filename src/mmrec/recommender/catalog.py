@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from difflib import get_close_matches
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
+from mmrec.data.schema import NO_TIME, EntityKind
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
 from mmrec.features.dataset import Dataset
@@ -38,6 +41,35 @@ class Quote:
     review_id: str  # "" for a photo of the item itself
     liked: bool
     photo: bool = False  # whether it is a caption
+    user: str = ""  # the reviewer; "" for a photo of the item itself
+    rating: float | None = None
+    date: str = ""  # YYYY-MM-DD; "" if unknown
+
+    @property
+    def signature(self) -> str:
+        """Who says so, as in "ann, 4 stars, 1 May 2024"."""
+        parts = ["photo"] if self.photo else []
+        parts += [self.user] if self.user else []
+        if self.rating is not None:
+            parts.append(f"{self.rating:.3g} star{'' if self.rating == 1 else 's'}")
+        if self.date:
+            day = date.fromisoformat(self.date)
+            parts.append(f"{day.day} {day:%b %Y}")
+        return ", ".join(parts)
+
+
+class SignedNote(NamedTuple):
+    """A note with the review that it is of."""
+
+    note: Note
+    review_id: str
+    user: str
+    rating: float
+    date: str  # as in a `Quote`
+
+    def quote(self, text: str, *, liked: bool, photo: bool = False) -> Quote:
+        """A sentence of the review, or a caption of its photo."""
+        return Quote(text, self.review_id, liked, photo, self.user, self.rating, self.date)
 
 
 @dataclass(frozen=True)
@@ -67,9 +99,14 @@ class Catalog:
         self._names_index: _Names | None = None
         self._live_texts: list[tuple[int, str, Note]] = []  # of reviews and descriptions
         self._items = online.ids["item"]
-        # By item: ids and quotable notes of live reviews, and captions of live photos.
-        self.live_notes: dict[int, list[tuple[str, Note]]] = defaultdict(list)
+        # Quotable notes of live reviews by users and of items, and captions of live photos by item.
+        self._live_notes: dict[tuple[EntityKind, int], list[SignedNote]] = defaultdict(list)
         self._live_captions: dict[int, list[str]] = defaultdict(list)
+
+    def add_note(self, user: int, item: int, note: SignedNote) -> None:
+        """Add a quotable note of a live review."""
+        self._live_notes["user", user].append(note)
+        self._live_notes["item", item].append(note)
 
     def add_content(self, item: int, name: str | None, captions: Sequence[str]) -> None:
         """Add a name, if any, and captions to an item."""
@@ -77,6 +114,10 @@ class Catalog:
             self._names[self._items[item]] = name
             self._names_index = None
         self._live_captions[item].extend(captions)
+
+    def item_name(self, item: int) -> str:
+        """The name of an item, or else its id."""
+        return self._names.get(self._items[item]) or self._items[item]
 
     def common_categories(self, limit: int) -> list[str]:
         """The categories of most items, in alphabetical order."""
@@ -129,7 +170,7 @@ class Catalog:
         if item >= len(self._dataset.data.items):
             return []
         photos: dict[str, str] = {}
-        groups = [self._dataset.photos[row] for row in self._rows(item)]
+        groups = [self._dataset.photos[row] for row in self._dataset.data.rows_of("item", item)]
         for path in chain(self._dataset.item_photos[item], *groups):
             if len(photos) < 12 and Path(path).is_file():
                 photos[path] = self.captions.get(path, "")
@@ -145,34 +186,46 @@ class Catalog:
     def quotes(self, item: int) -> list[Quote]:
         """Sentences of the latest reviews of an item, and captions of its photos."""
         quotes: list[Quote] = []
-        for review_id, note in self.notes(item):
-            quotes += [Quote(text, review_id, liked=True) for text in note.likes]
-            quotes += [Quote(text, review_id, liked=False) for text in note.dislikes]
+        notes = self.notes("item", item)
+        for signed in notes:
+            quotes += [signed.quote(text, liked=True) for text in signed.note.likes]
+            quotes += [signed.quote(text, liked=False) for text in signed.note.dislikes]
         if not self._quote_captions:
             return quotes
-        dataset, sources = self._dataset, []
+        dataset, own = self._dataset, self._live_captions.get(item, [])
+        # Captions that came with the data, or else those of the photos.
         if item < len(dataset.data.items):
-            sources.append(("", dataset.item_captions[item], dataset.item_photos[item]))
-        for row in self._rows(item)[-_QUOTED_REVIEWS:]:
-            review_id, captions = dataset.review_ids[row], dataset.review_captions[row]
-            sources.append((review_id, captions, dataset.photos[row]))
-        sources.append(("", self._live_captions.get(item, []), []))
-        for review_id, captions, photos in sources:
-            # Captions that came with the data, or else those of the photos.
-            for text in captions or map(self.captions.get, photos):
-                if text:
-                    quotes.append(Quote(text, review_id, liked=True, photo=True))
+            texts = dataset.item_captions[item] or self._captions_of(dataset.item_photos[item])
+            own = texts + own
+        quotes += [Quote(text, "", liked=True, photo=True) for text in own]
+        # Live reviews, whose notes come last, have no photos.
+        for row, signed in zip(self._latest_rows("item", item), notes, strict=False):
+            texts = dataset.review_captions[row] or self._captions_of(dataset.photos[row])
+            quotes += [signed.quote(text, liked=True, photo=True) for text in texts if text]
         return quotes
 
-    def _rows(self, item: int) -> np.ndarray:
-        return np.flatnonzero(self._dataset.data.item == item)
+    def _captions_of(self, photos: Sequence[str]) -> list[str]:
+        return list(filter(None, map(self.captions.get, photos)))
 
-    def notes(self, item: int) -> list[tuple[str, Note]]:
-        """Ids and notes of the latest reviews, live ones last."""
-        rows = self._rows(item)[-_QUOTED_REVIEWS:]
-        ids = [self._dataset.review_ids[row] for row in rows]
-        notes = zip(ids, self._dataset.quotable_notes(rows), strict=True)
-        return [*notes, *self.live_notes.get(item, [])]
+    def _latest_rows(self, kind: EntityKind, code: int) -> np.ndarray:
+        data = self._dataset.data
+        known = code < len(data.users if kind == "user" else data.items)
+        return data.rows_of(kind, code)[-_QUOTED_REVIEWS:] if known else np.zeros(0, np.int64)
+
+    def _sign(self, rows: np.ndarray) -> list[SignedNote]:
+        dataset, data, signed = self._dataset, self._dataset.data, []
+        for row, note in zip(rows.tolist(), dataset.quotable_notes(rows), strict=True):
+            time, day = int(data.time[row]), ""
+            if time != NO_TIME:
+                day = str(np.datetime64(time, "us").astype("datetime64[D]"))
+            user, rating = data.users[data.user[row]], float(data.rating[row])
+            signed.append(SignedNote(note, dataset.review_ids[row], user, rating, day))
+        return signed
+
+    def notes(self, kind: EntityKind, code: int) -> list[SignedNote]:
+        """Notes of the latest reviews by a user or of an item, live ones last."""
+        notes = self._sign(self._latest_rows(kind, code))
+        return [*notes, *self._live_notes.get((kind, code), [])]
 
     def space(self, name: str) -> TextSpace:
         """Texts about items (`gist`, `likes`), or by `users`; built on first use."""

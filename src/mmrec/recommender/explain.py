@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from mmrec.encoder.text_encoder import Encoder
+from mmrec.llm.lexicon import split_words
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.recommender.catalog import Catalog, Quote
 from mmrec.recommender.lists import ListScorer
+from mmrec.recommender.reasons import Reason, ReasonFinder, Tastes
 
 KNOWLEDGE_GROUPS = ("your ratings", "your words", "its ratings", "its words and photos")
 """What a probability is attributed to: numbers and text of the user, and of the item."""
@@ -40,6 +42,7 @@ class Explanation:
     # of `KNOWLEDGE_GROUPS`; their sum is `probability - base`
     contributions: dict[str, float]
     quotes: list[Quote]  # about the item, those nearest to the user's own words first
+    reasons: list[Reason]  # the most personal ones first, and last those against the item
     sentence: str = ""  # made of the quotes alone by a language model; "" without one
 
 
@@ -55,42 +58,59 @@ def with_sentences(
 class Explainer:
     """Explains probabilities, and quotes what reviews say about items, which have codes."""
 
-    def __init__(self, catalog: Catalog, scorer: ListScorer, encoder: Encoder) -> None:
-        self._catalog, self._scorer, self._encoder = catalog, scorer, encoder
+    def __init__(
+        self, catalog: Catalog, scorer: ListScorer, encoder: Encoder, reasons: ReasonFinder
+    ) -> None:
+        self._catalog, self._scorer = catalog, scorer
+        self._encoder, self._reasons = encoder, reasons
 
-    def explain(self, user: int, inputs: RankerInputs, item: int) -> Explanation:
-        """Explain the probability of an item for a user, who is named by a view of `inputs`."""
+    def explain(
+        self, user: int, inputs: RankerInputs, items: Sequence[int], tastes: Tastes
+    ) -> list[Explanation]:
+        """Explain the probabilities of items for a user, who is named by a view of `inputs`.
+
+        No sentence is quoted twice.
+        """
         # (16, 4): exact Shapley values need the probability with each set of groups known
         # and the others unknown, from nothing known to everything.
         is_known = np.array([*product((False, True), repeat=len(KNOWLEDGE_GROUPS))])
-        # (16,) views: of the user or item where the group is known, else the unknown one.
-        user_view, user_text = np.where(is_known[:, :2], user, inputs.user.unknown_index).T
-        item_view, item_text = np.where(is_known[:, 2:], item, inputs.item.unknown_index).T
-        views = user_view, item_view, user_text, item_text
-        probability = self._scorer.score_pairs(views, inputs).tolist()
         coalitions = [frozenset(np.flatnonzero(row).tolist()) for row in is_known]
-        values = dict(zip(coalitions, probability, strict=True))
-        contributions: dict[str, float] = {}
-        for player, name in enumerate(KNOWLEDGE_GROUPS):
-            contributions[name] = shapley_value(values, player)
-        # Three quotes of different reviews, nearest to the user's texts or else typical.
+        # (items * 16,) views: of the user or item where the group is known, else the unknown one.
+        user_known, item_known = np.tile(is_known, (len(items), 1)).reshape(-1, 2, 2).swapaxes(0, 1)
+        user_views = np.where(user_known, user, inputs.user.unknown_index)
+        item_views = np.repeat(items, len(is_known))[:, None]
+        item_views = np.where(item_known, item_views, inputs.item.unknown_index)
+        views = user_views[:, 0], item_views[:, 0], user_views[:, 1], item_views[:, 1]
+        scores = self._scorer.score_pairs(views, inputs).reshape(len(items), len(is_known))
+        # The (d,) direction of the user's texts, which quotes are chosen by.
         users, direction = inputs.user, None
         for name in ("likes", "gist", "summary", "reviews"):
             if name in users.vectors and users.present[name][user]:
-                direction = users.vectors[name][user].astype(np.float32)  # (d,)
+                direction = users.vectors[name][user].astype(np.float32)
                 break
-        nearest: dict[str, Quote] = {}
-        for quote in self._sort(self._catalog.quotes(item), direction):
-            nearest.setdefault(quote.review_id or quote.text, quote)
-        quotes = list(nearest.values())[:3]
-        return Explanation(probability[-1], probability[0], contributions, quotes)
+        explanations: list[Explanation] = []
+        quoted: set[str] = set()
+        for item, probability in zip(items, scores.tolist(), strict=True):
+            values = dict(zip(coalitions, probability, strict=True))
+            contributions: dict[str, float] = {}
+            for player, name in enumerate(KNOWLEDGE_GROUPS):
+                contributions[name] = shapley_value(values, player)
+            reasons = self._reasons.reasons(tastes, item)
+            topics = [reason.topic for reason in reasons if reason.topic]
+            nearest = self._sort(self._catalog.quotes(item), direction)
+            if tastes.user is not None:
+                nearest = self._reasons.quotes_of_topics(nearest[:50], topics) + nearest
+            quotes = _new_quotes(nearest, quoted)
+            ends = probability[-1], probability[0]
+            explanations.append(Explanation(*ends, contributions, quotes, reasons))
+        return explanations
 
     def summary_quote(self, item: int) -> Quote | None:
         """The gist of a review that is nearest to all gists about an item."""
         gists: list[Quote] = []
-        for review_id, note in self._catalog.notes(item):
-            if note.gist:
-                gists.append(Quote(note.gist, review_id, liked=True))
+        for signed in self._catalog.notes("item", item):
+            if signed.note.gist:
+                gists.append(signed.quote(signed.note.gist, liked=True))
         return self._sort(_distinct(gists))[0] if gists else None
 
     def typical_quotes(self, item: int, limit: int = 5) -> tuple[list[Quote], list[Quote]]:
@@ -111,6 +131,21 @@ class Explainer:
         vectors = self._encoder.encode(texts).astype(np.float32)  # (n, d) unit vectors
         similarity = vectors @ (vectors.mean(0) if direction is None else direction)
         return [quotes[index] for index in np.argsort(-similarity, kind="stable")]
+
+
+def _new_quotes(ordered: Sequence[Quote], quoted: set[str], limit: int = 3) -> list[Quote]:
+    """The first quotes of different reviews; they join `quoted`, the normalized sentences that
+    were quoted before."""
+    quotes: list[Quote] = []
+    reviews: set[str] = set()
+    for quote in ordered:
+        sentence = " ".join(split_words(quote.text)) or quote.text
+        review = quote.review_id or quote.text
+        if len(quotes) < limit and sentence not in quoted and review not in reviews:
+            quotes.append(quote)
+            quoted.add(sentence)
+            reviews.add(review)
+    return quotes
 
 
 def _distinct(quotes: Sequence[Quote]) -> list[Quote]:

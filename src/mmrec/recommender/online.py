@@ -33,7 +33,8 @@ class _Entity:
     # Mixed effects, by dense column, and (t,) factors of the factor score.
     columns: dict[str, float] = field(default_factory=dict)
     factors: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    ratings: list[tuple[int, float]] = field(default_factory=list)  # by a user: of items
+    # (code of the item, rating) by a user, (code of the user, rating) of an item.
+    ratings: list[tuple[int, float]] = field(default_factory=list)
 
     @property
     def count(self) -> float:
@@ -74,6 +75,7 @@ class OnlineState:
         reviewer = self._to_change("user", user_code)
         reviewed = self._to_change("item", item_code)
         reviewer.ratings.append((item_code, rating))
+        reviewed.ratings.append((user_code, rating))
         if (regression := self._regression) is not None:
             self._update_effects(regression, reviewer, reviewed, dataset)
         reviewer.sums += user_sums
@@ -116,9 +118,18 @@ class OnlineState:
 
     def reviewed_items(self, user: int) -> np.ndarray:
         """Codes of the items that a user, by code, has reviewed."""
-        if (changed := self._changed.get(("user", user))) is not None:
-            return np.array([item for item, _ in changed.ratings], dtype=np.int64)
-        return self._data.item[self._data.user == user]
+        return self.ratings("user", user)[0]
+
+    def ratings(self, kind: EntityKind, code: int) -> tuple[np.ndarray, np.ndarray]:
+        """(k,) codes of the items that a user rated, or of the users who rated an item; ratings."""
+        if (changed := self._changed.get((kind, code))) is not None:
+            pairs = np.array(changed.ratings).reshape(-1, 2)
+            return pairs[:, 0].astype(np.int64), pairs[:, 1]
+        data = self._data
+        others, known = (data.item, data.users) if kind == "user" else (data.user, data.items)
+        # An id without reviews, such as the unknown one, has a code behind all others.
+        rows = data.rows_of(kind, code) if code < len(known) else np.zeros(0, dtype=np.int64)
+        return others[rows], data.rating[rows]
 
     def describe_user(self, wish: Wish) -> EntityFeatures:
         """Features of a new user, in one view, from a wish; what is wanted counts as a like."""
@@ -179,10 +190,15 @@ class OnlineState:
         return self.features.user if kind == "user" else self.features.item
 
     def _to_change(self, kind: EntityKind, code: int) -> _Entity:
-        return self._changed.setdefault((kind, code), self._entity(kind, code))
+        if (kind, code) not in self._changed:
+            entity = self._entity(kind, code)
+            codes, ratings = self.ratings(kind, code)
+            entity.ratings = list(zip(codes.tolist(), ratings.tolist(), strict=True))
+            self._changed[kind, code] = entity
+        return self._changed[kind, code]
 
     def _entity(self, kind: EntityKind, code: int) -> _Entity:
-        """A user or an item as it is, not to be changed; empty for a new code."""
+        """A user or an item as it is, not to be changed; without ratings unless it has changed."""
         if (kind, code) in self._changed:
             return self._changed[kind, code]
         saved_sums, features = self._saved_sums[kind], self._entity_features(kind)
@@ -191,10 +207,6 @@ class OnlineState:
         # Means of vectors are stored in the features alone, not in the sums.
         vectors = {name: x[[code]].astype(np.float32) for name, x in features.vectors.items()}
         entity = _Entity(replace(sums, vectors=vectors))
-        if kind == "user":
-            rows = np.flatnonzero(self._data.user == code)
-            ratings = self._data.rating[rows].tolist()
-            entity.ratings = list(zip(self._data.item[rows].tolist(), ratings, strict=True))
         if self._regression is not None:
             for name in mixed_effects.EFFECT_COLUMNS:
                 entity.columns[name] = float(features.dense[code, features.names.index(name)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime
 from typing import Self
 
 import numpy as np
@@ -20,12 +21,13 @@ from mmrec.features.tables import Features
 from mmrec.llm.types import Note, Wish
 from mmrec.pipeline import TrainingResult, choose_model, prepare_data, train_model
 from mmrec.ranker.inputs import RankerInputs
-from mmrec.recommender.catalog import Catalog
+from mmrec.recommender.catalog import Catalog, SignedNote
 from mmrec.recommender.explain import Explainer, Explanation
 from mmrec.recommender.hub import PersistentModel
 from mmrec.recommender.lists import ListScorer
 from mmrec.recommender.online import OnlineState
 from mmrec.recommender.persistence import SavedRecommender
+from mmrec.recommender.reasons import ReasonFinder
 from mmrec.retrieval.text_neighbors import diversify
 
 _MATCHED_ITEMS = 5000  # that match a wish best and are scored; not fewer for a shorter list
@@ -41,7 +43,8 @@ class RecommenderState:
         self.online = OnlineState(saved, self.dataset.data, models)
         self.catalog = Catalog(saved, self.dataset, self.online, models.encoder)
         self.scorer = ListScorer(saved.model, saved.features)
-        self.explainer = Explainer(self.catalog, self.scorer, models.encoder)
+        self.reasons = ReasonFinder(saved.config, self.dataset, self.online, self.catalog)
+        self.explainer = Explainer(self.catalog, self.scorer, models.encoder, self.reasons)
 
     def warm_up(self) -> None:
         """Compute now what the first request would wait for."""
@@ -49,6 +52,7 @@ class RecommenderState:
         for name in ("gist", "users"):
             self.catalog.space(name)
         _ = self.catalog.captions
+        self.reasons.warm_up()
 
 
 class Recommender(PersistentModel):
@@ -223,13 +227,27 @@ class Recommender(PersistentModel):
         likes: str | Wish | None = None,
         liked: Sequence[str] = (),
     ) -> Explanation:
-        """Why an item has its probability: contributions, and quotes of reviews.
+        """Why an item has its probability: reasons in words, contributions, and quotes of reviews.
 
         The user is named as for `recommend`; a DataError is raised for an unknown item, too.
         """
-        (code,) = self.state.online.item_codes([item])
-        wish = self._wish(likes)
-        return self.state.explainer.explain(*self._find_user(user, wish, liked), code)
+        return self.explain_list(user, [item], likes=likes, liked=liked)[0]
+
+    def explain_list(
+        self,
+        user: str | None,
+        items: Sequence[str],
+        *,
+        likes: str | Wish | None = None,
+        liked: Sequence[str] = (),
+    ) -> list[Explanation]:
+        """`explain` several items at once, so that no sentence is quoted twice."""
+        state, wish = self.state, self._wish(likes)
+        codes = state.online.item_codes(items)
+        view, inputs = self._find_user(user, wish, liked)
+        liked_codes = [state.catalog.find_item(item) for item in liked]
+        tastes = state.reasons.tastes(None if user is None else view, wish, liked_codes)
+        return state.explainer.explain(view, inputs, codes, tastes)
 
     def _find_user(
         self, user: str | None, wish: Wish | None, liked: Sequence[str]
@@ -258,6 +276,7 @@ class Recommender(PersistentModel):
         text: str,
         review_id: str,
         note: Note | None = None,
+        time: datetime | None = None,
     ) -> None:
         """Add a live review; `note` is that of its text, where it has been annotated before."""
         note = quotable = note or self.models.annotator.write_notes([text])[0]
@@ -265,7 +284,9 @@ class Recommender(PersistentModel):
             (quotable,) = self.models.quote_annotator.write_notes([text])
         user_code, item_code = self.state.online.add_review(user, item, rating, text, note)
         self.state.catalog.add_text(item_code, text, note)
-        self.state.catalog.live_notes[item_code].append((review_id, quotable))
+        day = str(time.date()) if time else ""
+        signed = SignedNote(quotable, review_id, user, rating, day)
+        self.state.catalog.add_note(user_code, item_code, signed)
         self._update(item_code, user_code)
 
     def add_item(

@@ -87,7 +87,7 @@ class RecommendationService:
             note = Note.model_validate_json(entry.note)
             if isinstance(entry, StoredReview):
                 review = entry.user, entry.item, entry.rating, entry.text, entry.review_id
-                self._recommender.add_review(*review, note)
+                self._recommender.add_review(*review, note, entry.created)
             elif isinstance(entry, StoredItem):
                 options: dict[str, Any] = {"name": entry.name, "description": entry.description}
                 if entry.caption is not None:
@@ -154,8 +154,9 @@ class RecommendationService:
         tastes = {name: options[name] for name in ("likes", "liked") if name in options}
         with self.recommender() as recommender:
             rows = recommender.recommend(user, **options).to_dicts()
-            for row in rows if why else ():
-                explanations.append(recommender.explain(user, row["item"], **tastes))
+            if why and rows:
+                items = [row["item"] for row in rows]
+                explanations = recommender.explain_list(user, items, **tastes)
         if explanations and self._sentences:
             with self._models_lock:
                 explanations = with_sentences(explanations, self._models.annotator.write_reasons)

@@ -1,0 +1,177 @@
+"""Reasons that people understand: items that they liked, topics of reviews, shares of likes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Literal
+
+import numpy as np
+
+from mmrec.config import Config
+from mmrec.data.schema import EntityKind
+from mmrec.features.dataset import Dataset
+from mmrec.llm.topics import Polarity, TopicCounts, TopicReader
+from mmrec.llm.types import Note
+from mmrec.recommender.catalog import Catalog, Quote
+from mmrec.recommender.online import OnlineState
+
+Similar = Callable[[np.ndarray, int], np.ndarray]
+"""(k,) similarity of items, by code, to one item; zero or less is unlike."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One reason for or against an item, in plain words and as data."""
+
+    kind: Literal["liked", "topic", "reviewers"]
+    text: str  # as in "Quiet, 12 mentions"
+    favourable: bool
+    # Of `count` reviewers or reviews of `total`: who liked it too, who mention the topic, who liked
+    # the item; both are 0 where nothing is counted.
+    count: int = 0
+    total: int = 0
+    items: list[str] = field(default_factory=list)  # ids of items that the user liked
+    topic: str = ""
+
+
+@dataclass(frozen=True)
+class Tastes:
+    """What reasons know of a user."""
+
+    user: int | None  # None for a new user
+    liked: np.ndarray  # (k,) codes of items
+    topics: TopicCounts  # of the user's reviews, or words
+
+
+class ReasonFinder:
+    """Finds reasons for items, which have codes, from all reviews with live ones.
+
+    `similar` says which items a user's liked items lead to; by default those with near texts.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        online: OnlineState,
+        catalog: Catalog,
+        similar: Similar | None = None,
+    ) -> None:
+        self._dataset, self._online, self._catalog = dataset, online, catalog
+        self._like_rating = config.like_rating
+        self._reader = TopicReader(config.annotation.item_kind)
+        self._similar = similar or self._similar_texts
+        # By code and number of notes, which a live review increases.
+        self._topic_counts = lru_cache(maxsize=20_000)(self._count_topics)
+
+    def tastes(self, user: int | None, words: str | None, liked: Sequence[int]) -> Tastes:
+        """The tastes of a user by code, or of a new user by words or liked items."""
+        if user is not None:
+            items, ratings = self._online.ratings("user", user)
+            topics = self._topics("user", user)
+            return Tastes(user, np.unique(items[ratings >= self._like_rating]), topics)
+        # What somebody says may be a wish or a complaint.
+        note = Note(likes=[words], dislikes=[words]) if words else Note()
+        return Tastes(None, np.array(liked, dtype=np.int64), self._reader.count([note]))
+
+    def reasons(self, tastes: Tastes, item: int) -> list[Reason]:
+        """Reasons for an item, the most personal ones first, and then against it."""
+        reasons = self._liked_items(tastes, item)
+        reasons += self._topic_reasons(tastes, item, "praise", 3)
+        reasons.append(self._reviewers(item))
+        return reasons + self._topic_reasons(tastes, item, "blame", 1)
+
+    def quotes_of_topics(self, quotes: Sequence[Quote], topics: Sequence[str]) -> list[Quote]:
+        """For each topic that is named, in their order, the first quote that names it."""
+        first: dict[str, Quote] = {}
+        for quote in quotes:
+            for topic in self._reader.topics(quote.text, "praise" if quote.liked else "blame"):
+                first.setdefault(topic, quote)
+        return [first[topic] for topic in topics if topic in first]
+
+    def warm_up(self) -> None:
+        """Compute now what the first list would wait for."""
+        _ = self._usual_topics
+
+    def _similar_texts(self, items: np.ndarray, item: int) -> np.ndarray:
+        space = self._catalog.space("gist")
+        return np.asarray(space.directions(items) @ space.directions(np.array([item]))[0])
+
+    def _likers(self, item: int) -> np.ndarray:
+        users, ratings = self._online.ratings("item", item)
+        return np.unique(users[ratings >= self._like_rating])
+
+    def _liked_items(self, tastes: Tastes, item: int) -> list[Reason]:
+        """One reason of up to two liked items, those first that others liked together with it."""
+        liked = tastes.liked[tastes.liked != item]
+        similarity = self._similar(liked, item) if len(liked) else np.zeros(0)
+        nearest = liked[np.argsort(-similarity, kind="stable")][: min(5, (similarity > 0).sum())]
+        if not len(nearest):
+            return []
+        others = np.setdiff1d(self._likers(item), [-1 if tastes.user is None else tastes.user])
+        together = {code: np.intersect1d(self._likers(code), others) for code in nearest.tolist()}
+        # A single user who liked both may be chance.
+        chosen = [code for code, users in together.items() if len(users) > 1][:2]
+        count = 0
+        if chosen:
+            count = len(np.unique(np.concatenate([together[code] for code in chosen])))
+            both = "either" if len(chosen) > 1 else "it"
+            end = f": {count} others who liked {both} liked this too"
+        else:
+            chosen, end = nearest[:1].tolist(), ", which is similar"
+        names = " and ".join(map(self._catalog.item_name, chosen))
+        ids = [self._online.ids["item"][code] for code in chosen]
+        text = f"Because you liked {names}{end}"
+        return [Reason("liked", text, favourable=True, count=count, items=ids)]
+
+    def _topic_reasons(
+        self, tastes: Tastes, item: int, polarity: Polarity, limit: int
+    ) -> list[Reason]:
+        """Topics that two reviews or more name, those first that the user names unusually often."""
+        counts, usual = self._topics("item", item), self._usual_topics
+        weights: dict[str, tuple[bool, float]] = {}
+        for topic, count in counts.of(polarity).items():
+            if count > 1:
+                is_mine = tastes.topics.surprise(polarity, topic, usual) > 0
+                weights[topic] = is_mine, counts.surprise(polarity, topic, usual)
+        reasons: list[Reason] = []
+        for topic in sorted(weights, key=lambda topic: (weights[topic], topic), reverse=True)[:limit]:
+            count = counts.of(polarity)[topic]
+            text = f"{topic[0].upper()}{topic[1:]}, {count} mentions"
+            if counts.reviews < len(self._online.ratings("item", item)[0]):
+                text += f" in the latest {counts.reviews} reviews"
+            if weights[topic][0]:
+                text += "; you mention it too"
+            reason = Reason("topic", text, polarity == "praise", count, counts.reviews, topic=topic)
+            reasons.append(reason)
+        return reasons
+
+    def _reviewers(self, item: int) -> Reason:
+        users, _ = self._online.ratings("item", item)
+        total, count = len(np.unique(users)), len(self._likers(item))
+        if not total:
+            return Reason("reviewers", "No reviews yet", favourable=False)
+        if total == 1:
+            text = f"{'Liked' if count else 'Not liked'} by its only reviewer"
+        elif count == total:
+            text = f"Liked by all {total} reviewers"
+        elif total < 10:
+            text = f"Liked by {count} of {total} reviewers"
+        else:
+            text = f"Liked by {count / total:.0%} of {total} reviewers"
+        return Reason("reviewers", text, 2 * count >= total, count, total)
+
+    def _topics(self, kind: EntityKind, code: int) -> TopicCounts:
+        return self._topic_counts(kind, code, len(self._online.ratings(kind, code)[0]))
+
+    def _count_topics(self, kind: EntityKind, code: int, reviews: int) -> TopicCounts:
+        return self._reader.count(signed.note for signed in self._catalog.notes(kind, code))
+
+    @cached_property
+    def _usual_topics(self) -> TopicCounts:
+        """The topics of 500 reviews or fewer, evenly spaced in the table."""
+        size = len(self._dataset)
+        rows = np.linspace(0, size, min(size, 500), endpoint=False).astype(np.int64)
+        return self._reader.count(self._dataset.quotable_notes(rows))
