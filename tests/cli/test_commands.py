@@ -1,6 +1,7 @@
 """Every command as a user types it, on a small Sample City."""
 
 import json
+import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,6 +139,8 @@ def test_recommend_prints_the_terms_of_a_probability_and_says_that_a_user_is_unk
     assert "For ramen, cheap" in run.stdout
     assert "Understood: cheap; ramen" in run.stdout
     assert "its ratings" in run.stdout
+    assert re.search(r"^  \+ Liked by .* reviewers$", run.stdout, re.MULTILINE)
+    assert re.search(r"” \(\w+, [1-5] stars?, \d+ \w{3} 20\d\d\)$", run.stdout, re.MULTILINE)
     run = city.run("recommend", "model", "--user", "stranger")
     assert "stranger has written no review here" in run.stderr
 

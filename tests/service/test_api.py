@@ -1,5 +1,7 @@
 """The HTTP API: what it answers is what the library answers; bad requests are refused."""
 
+from dataclasses import asdict
+
 import pytest
 
 
@@ -12,7 +14,9 @@ def test_a_user_gets_the_list_and_the_reasons_of_the_library(service, fitted, us
     for row in rows:
         why = fitted.explain(user, row["item"])
         assert row["why"]["contributions"] == pytest.approx(why.contributions, abs=1e-4)
-        assert [quote["text"] for quote in row["why"]["quotes"]] == [quote.text for quote in why.quotes]
+        assert row["why"]["reasons"] == [asdict(reason) for reason in why.reasons] != []
+    listed = fitted.explain_list(user, [row["item"] for row in rows])
+    assert [row["why"]["quotes"] for row in rows] == [[*map(asdict, why.quotes)] for why in listed]
 
 
 def test_options_of_a_list_are_passed_on(service, fitted, user):

@@ -79,7 +79,10 @@ def test_a_name_or_a_text_gets_a_list(show, fitted, user):
     first = page.locator(".card").first
     expect(first.locator(".probability")).to_contain_text(f"{expected['probability'][0]:.0%}")
     expect(first.locator(".tag").last).to_have_text(expected["categories"][0].to_list()[:3][-1])
-    expect(first.locator(".why")).to_contain_text("ratings")
+    expect(first.locator(".reasons")).to_contain_text("Because you liked")
+    expect(first.locator("details ul")).to_be_hidden()
+    first.get_by_text("How the chance adds up").click()
+    expect(first.locator("details ul")).to_contain_text("its ratings")
     expect(first.locator("blockquote").first).not_to_be_empty()
     expect(page.locator(".tag.price")).to_have_text(expected["price"].drop_nulls().to_list())
     page.get_by_label("What you like").fill("ramen, cheap")

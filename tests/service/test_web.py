@@ -24,6 +24,19 @@ def test_a_review_from_the_page_is_added_and_escaped(service):
     assert service.get("/v1/users/eve%20%26%20co")["reviewed"] == ["tacos"]
 
 
+def test_names_of_reviewers_and_items_are_escaped(service, user):
+    evil = "<b>eve</b>"
+    for stars, text in ((5, "Lovely, quiet and calm."), (1, "Rude staff & <i>awful</i> soup.")):
+        form = {"user": evil, "rating": stars, "text": text}
+        assert service.client.post("/places/<u>hut", data=form).status_code == 303
+    place = service.client.get("/places/<u>hut").text
+    assert "&lt;b&gt;eve&lt;/b&gt;, 5 stars, " in place
+    liked = service.client.get("/", params={"user": evil, "hide": 0}).text
+    assert "Because you liked &lt;u&gt;hut, which is similar" in liked
+    for page in (place, liked, service.client.get("/", params={"user": user, "hide": 0}).text):
+        assert not any(tag in page for tag in ("<b>eve", "<u>hut", "<i>awful"))
+
+
 def test_a_review_from_another_site_is_refused(service, item):
     form = {"user": "eve", "rating": "5"}
     refused = service.client.post(f"/places/{item}", data=form, headers={"Sec-Fetch-Site": "cross-site"})
