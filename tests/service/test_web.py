@@ -35,7 +35,7 @@ def test_names_of_reviewers_and_items_are_escaped(service, user):
         form = {"user": evil, "rating": 5, "text": text}
         assert service.client.post(f"/places/{name}", data=form).status_code == 303
     for name, liked in product(("bob", "cy"), ("<u>hut", row["item"])):
-        service.post("/v1/reviews", {"user": name, "item": liked, "rating": 5, "text": same}, 201)
+        service.post("/v1/reviews", {"user": name, "item": liked, "rating": 5}, 201)
     place = service.client.get("/places/<u>hut").text
     assert "&lt;b&gt;eve&lt;/b&gt;, 5 stars, " in place
     liked = service.client.get("/", params={"user": evil, "hide": 0}).text
