@@ -13,7 +13,7 @@ from mmrec.config import Config
 from mmrec.data.schema import EntityKind
 from mmrec.features.dataset import Dataset
 from mmrec.llm.topics import Polarity, TopicCounts, TopicReader
-from mmrec.llm.types import Note
+from mmrec.llm.types import Note, Wish
 from mmrec.recommender.catalog import Catalog, Quote
 from mmrec.recommender.online import OnlineState
 
@@ -66,14 +66,15 @@ class ReasonFinder:
         # By code and number of notes, which a live review increases.
         self._topic_counts = lru_cache(maxsize=20_000)(self._count_topics)
 
-    def tastes(self, user: int | None, words: str | None, liked: Sequence[int]) -> Tastes:
-        """The tastes of a user by code, or of a new user by words or liked items."""
+    def tastes(self, user: int | None, wish: Wish | None, liked: Sequence[int]) -> Tastes:
+        """The tastes of a user by code, or of a new user by a wish or liked items."""
         if user is not None:
             items, ratings = self._online.ratings("user", user)
             topics = self._topics("user", user)
             return Tastes(user, np.unique(items[ratings >= self._like_rating]), topics)
-        # What somebody says may be a wish or a complaint.
-        note = Note(likes=[words], dislikes=[words]) if words else Note()
+        note = Note()
+        if wish is not None:
+            note = Note(likes=[*wish.wanted, *wish.prices], dislikes=wish.unwanted)
         return Tastes(None, np.array(liked, dtype=np.int64), self._reader.count([note]))
 
     def reasons(self, tastes: Tastes, item: int) -> list[Reason]:
