@@ -121,8 +121,10 @@ def run_lists(task: Task) -> None:
         split = config.split.model_copy(update={"split_by": kind})
         seed_config = task.config(seed).model_copy(update={"split": split})
         training = train_model(prepare_data(task.reviews, seed_config, models))
-        lists = make_lists(training, slow_peers=True)
-        checkpoint.put(key, compare_lists(lists).as_dict())
+        lists = compare_lists(make_lists(training, slow_peers=True))
+        rows = training.prepared.split
+        ratio = {"test_ratio": len(rows.test) / len(rows.train)}
+        checkpoint.put(key, lists.as_dict() | ratio)
 
 
 def run_peers(task: Task) -> None:
@@ -340,17 +342,38 @@ def list_lines(results: dict[str, dict[str, Any]]) -> list[str]:
                 for column in LIST_COLUMNS
             ]
             lines.append(f"| {name} | {' | '.join(cells)} |")
-        own = runs[0]["own"]
-        peers = [name for name in runs[0]["metrics"] if name != own]
-        best = max(
-            peers, key=lambda name: np.mean([run["metrics"][name]["recall"] for run in runs])
-        )
-        ratios = []
-        for metric in ("recall", "ndcg", "dislikes"):
-            values = [[run["metrics"][name][metric] for run in runs] for name in (own, best)]
-            ratio = np.mean(values[0]) / np.mean(values[1])
-            ratios.append(f"{LIST_COLUMNS[metric][0]} {ratio:.2f} times")
-        lines += ["", f"{own} / {best}, the peer with the highest recall: {', '.join(ratios)}."]
+        lines += list_differences(runs)
+        if runs[0]["trade"]:
+            lines += trade_lines(runs)
+    return lines
+
+
+def list_differences(runs: list[dict[str, Any]]) -> list[str]:
+    """Our lists beside those of the peer with the highest mean recall."""
+    own, metrics = runs[0]["own"], [run["metrics"] for run in runs]
+    recalls = {name: np.mean([run[name]["recall"] for run in metrics]) for name in metrics[0]}
+    best = max(recalls.keys() - {own}, key=recalls.__getitem__)
+    parts = []
+    for metric in ("recall", "ndcg", "dislikes"):
+        values, of_best = ([run[name][metric] for run in metrics] for name in (own, best))
+        text = f"{LIST_COLUMNS[metric][0]} {np.mean(values) / np.mean(of_best):.2f} times"
+        if len(runs) > 1:
+            gap = paired_t_test(values, of_best, runs[0]["test_ratio"])
+            text += f" ({gap.as_text(4)})"
+        parts.append(text)
+    text = f"{own} / {best}, the peer with the highest recall: {', '.join(parts)}."
+    intervals = " In brackets: differences, paired over seeds as below." if len(runs) > 1 else ""
+    return ["", text + intervals]
+
+
+def trade_lines(runs: list[dict[str, Any]]) -> list[str]:
+    """Means over seeds of recall and share of dislikes at each setting of our lists."""
+    lines = ["", "Recall against dislikes, mean over seeds:", ""]
+    lines += ["| weight of P(like) | max_fpr | recall@20 | dislikes |", "|---:|---:|---:|---:|"]
+    for points in zip(*(run["trade"] for run in runs), strict=True):
+        bound = "none" if points[0]["max_fpr"] is None else f"{points[0]['max_fpr']:g}"
+        means = [np.mean([point[metric] for point in points]) for metric in ("recall", "dislikes")]
+        lines.append(f"| {points[0]['weight']:g} | {bound} | {means[0]:.4f} | {means[1]:.4f} |")
     return lines
 
 
