@@ -334,7 +334,7 @@ def list_lines(results: dict[str, dict[str, Any]]) -> list[str]:
         seeds = f"{len(runs)} seeds, mean ± standard error" if len(runs) > 1 else "one seed"
         lines += ["", f"Lists, split {kind if kind == 'random' else 'by time'}; {seeds}; "]
         lines[-1] += f"users with liked test reviews: {users}."
-        lines += ["", f"| maker | {' | '.join(title for title, *_ in LIST_COLUMNS.values())} |"]
+        lines += ["", f"| model | {' | '.join(title for title, *_ in LIST_COLUMNS.values())} |"]
         lines.append("|---|" + "---:|" * len(LIST_COLUMNS))
         for name in runs[0]["metrics"]:
             cells = [

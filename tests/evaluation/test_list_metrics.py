@@ -114,7 +114,7 @@ def make_results(tops, task):
     return ListResults(task, tops, {"a": {}, "b": {"k": 3}}, [TradePoint(0.2, None, 0.5, 0.1)])
 
 
-def test_makers_are_compared_with_the_peer_of_the_highest_recall_over_the_same_users():
+def test_lists_are_compared_with_the_peer_of_the_highest_recall_over_the_same_users():
     rng = np.random.default_rng(0)
     users = 300
     task = task_of([(u, 0) for u in range(users)], [(u, 1) for u in range(users)], [(9, 9)], users)

@@ -151,7 +151,7 @@ class TradePoint(NamedTuple):
 
 @dataclass(frozen=True)
 class ListResults:
-    """Lists by each maker for the same users."""
+    """Lists by each model for the same users."""
 
     task: ListTask
     top: dict[str, np.ndarray]  # (u, n) codes of items, padded with -1; of peers, then of ours
@@ -162,9 +162,9 @@ class ListResults:
 
 @dataclass(frozen=True)
 class ListComparison:
-    """Lists of several makers for the same users; intervals are 95% by a bootstrap over users."""
+    """Lists of several models for the same users; intervals are 95% by a bootstrap over users."""
 
-    own: str  # the maker that is not a peer
+    own: str  # the model that is not a peer
     reference: str  # the peer with the highest recall, which others are compared with
     metrics: dict[str, ListMetrics]
     intervals: dict[str, dict[str, Difference]]  # recall, ndcg, dislikes -> value and ends
@@ -184,7 +184,7 @@ class ListComparison:
 
 
 def compare_lists(lists: ListResults, rounds: int = 1000, seed: int = 0) -> ListComparison:
-    """Judge the lists of each maker by `rounds` of the bootstrap.
+    """Judge the lists of each model by `rounds` of the bootstrap.
 
     The reference has the highest recall on these very rows, so that ours is compared with the peer
     that luck favours most.

@@ -1,4 +1,4 @@
-"""Makers of lists that ours are compared with, from visits alone.
+"""Peers that make lists from visits alone, for ours to be compared with.
 
 Each is tuned by recall@20 of liked validation visits, on the visits before validation; its lists
 for test are made of all evidence.
@@ -122,7 +122,7 @@ def top_items(
 
 
 class ListPeer(NamedTuple):
-    """A maker of lists with the settings that are tried."""
+    """A peer, and the settings that are tried."""
 
     fit: Callable[..., ListScorer]
     grid: Mapping[str, Sequence[float]]

@@ -243,11 +243,11 @@ _DASHES: list[str | tuple[float, tuple[float, ...]]] = ["-", (0, (7, 1.5)), "--"
 
 @chart_style
 def _trade_chart(lists: ListComparison) -> str:
-    """Recall against the share of dislikes: ours at several settings, and a mark for each maker."""
+    """Recall against the share of dislikes: ours at several settings, and a mark for each model."""
     figure, texts = Figure(figsize=(4.3, 5.0), layout="constrained"), list[str]()
     axes = figure.subplots()
     best = max(metrics.recall for metrics in lists.metrics.values())
-    lowest = 0.6 * best  # a far lower maker would squeeze the rest
+    lowest = 0.6 * best  # a point far below would squeeze the rest
     bounds = dict.fromkeys(point.max_fpr for point in lists.trade)
     for bound, dash in zip(bounds, cycle(_DASHES), strict=False):
         points = sorted(point for point in lists.trade if point.max_fpr == bound)
@@ -267,7 +267,9 @@ def _trade_chart(lists: ListComparison) -> str:
         axes.plot(*position, color=COLOURS[style_for(name).colour], **mark)
         texts.append(f"{name}: {metrics.recall:.3f}, {metrics.dislikes:.1%}")
     axes.set(xlabel="disliked, of the judged items in lists", ylabel="recall@20")
-    axes.set_ylim(bottom=lowest)
+    axes.margins(0.08)
+    axes.set_ylim(bottom=max(lowest, axes.get_ylim()[0]))
+    axes.locator_params(nbins=6)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
     figure.legend(loc="outside lower center", ncols=2)
     title = "Recall of lists and their share of dislikes"

@@ -18,14 +18,13 @@ LIST_COLUMNS = {
     "coverage": ("coverage", ".2f", None),
     "difference": ("difference", ".2f", None),
 }
-_EXPLANATIONS = [
-    "Lists of 20 that leave out what evidence has; a user counts who liked a held-out item",
-    "recall@20: liked held-out items that the list has, of all of them or of 20",
-    "MRR: 1 / place of the first liked item, 0 without one",
-    "Dislikes: share of the disliked among the held-out items in the lists",
-    "Coverage: share of the items in anybody's first ten",
-    "Difference: share of the first ten that another user does not have, on average",
-]
+_EXPLANATION = (
+    "Lists of 20 leave out what evidence has; a user counts who liked a held-out item. recall@20: liked "
+    "held-out items that the list has, of all of them or of 20. MRR: 1 / place of the first liked "
+    "item, 0 without one. Dislikes: share of the disliked among the held-out items in lists. "
+    "Coverage: share of the items in anybody's first ten. Difference: share of the first ten that "
+    "another user does not have, on average"
+)
 
 
 def short_list_table(lists: ListComparison) -> ResultTable:
@@ -37,18 +36,18 @@ def short_list_table(lists: ListComparison) -> ResultTable:
 
 def list_tables(lists: ListComparison) -> list[ResultTable]:
     """All metrics of lists with intervals, and the differences from the best peer."""
-    tables = [_list_table(lists, "Lists of every maker", [*LIST_COLUMNS], intervals=True)]
+    tables = [_list_table(lists, "Lists of every model", [*LIST_COLUMNS], intervals=True)]
     chosen = list[str]()
     for name, settings in lists.settings.items():
         if settings:
             values = ", ".join(f"{key} {value:g}" for key, value in settings.items())
             chosen.append(f"{name} {values}")
-    tables[0].notes.extend([*_EXPLANATIONS, f"Chosen on validation: {'; '.join(chosen)}"])
-    header, rows = ["maker"], list[list[str]]()
+    tables[0].notes.extend([_EXPLANATION, f"Chosen on validation: {'; '.join(chosen)}"])
+    header, rows = ["model"], list[list[str]]()
     for name, gaps in lists.differences.items():
         if name != lists.reference and gaps:
             rows.append([name, *(gap.as_text(3) for gap in gaps.values())])
-            header = ["maker", *(LIST_COLUMNS[metric][0] for metric in gaps)]
+            header = ["model", *(LIST_COLUMNS[metric][0] for metric in gaps)]
     title = f"Differences to {lists.reference}, the peer with the highest recall"
     note = "Mean and 95% interval by a bootstrap over users, who are the same for both"
     if rows:
@@ -59,7 +58,7 @@ def list_tables(lists: ListComparison) -> list[ResultTable]:
 def _list_table(
     lists: ListComparison, title: str, columns: Collection[str], *, intervals: bool = False
 ) -> ResultTable:
-    table = ResultTable(title, ["maker", *(LIST_COLUMNS[column][0] for column in columns)], [])
+    table = ResultTable(title, ["model", *(LIST_COLUMNS[column][0] for column in columns)], [])
     for name, metrics in lists.metrics.items():
         cells = [name]
         for column in columns:
