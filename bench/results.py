@@ -369,11 +369,11 @@ def list_differences(runs: list[dict[str, Any]]) -> list[str]:
 def trade_lines(runs: list[dict[str, Any]]) -> list[str]:
     """Means over seeds of recall and share of dislikes at each setting of our lists."""
     lines = ["", "Recall against dislikes, mean over seeds:", ""]
-    lines += ["| weight of P(like) | max_fpr | recall@20 | dislikes |", "|---:|---:|---:|---:|"]
+    lines += ["| caution | max_fpr | recall@20 | dislikes |", "|---:|---:|---:|---:|"]
     for points in zip(*(run["trade"] for run in runs), strict=True):
         bound = "none" if points[0]["max_fpr"] is None else f"{points[0]['max_fpr']:g}"
         means = [np.mean([point[metric] for point in points]) for metric in ("recall", "dislikes")]
-        lines.append(f"| {points[0]['weight']:g} | {bound} | {means[0]:.4f} | {means[1]:.4f} |")
+        lines.append(f"| {points[0]['caution']:g} | {bound} | {means[0]:.4f} | {means[1]:.4f} |")
     return lines
 
 

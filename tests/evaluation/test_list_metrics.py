@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from sklearn.metrics import ndcg_score
 
 from mmrec.evaluation.list_metrics import (
+    JudgedCandidates,
     ListResults,
     ListScores,
     ListTask,
@@ -138,7 +139,7 @@ def test_lists_are_compared_with_the_peer_of_the_highest_recall_over_the_same_us
     assert comparison.differences["b"]["recall"].interval == (0,)
     as_json = comparison.as_dict()
     assert as_json["metrics"]["ours"]["users"] == users
-    assert as_json["trade"] == [{"weight": 0.2, "max_fpr": None, "recall": 0.5, "dislikes": 0.1}]
+    assert as_json["trade"] == [{"caution": 0.2, "max_fpr": None, "recall": 0.5, "dislikes": 0.1}]
 
 
 def test_without_liked_test_reviews_there_is_nothing_to_compare():
@@ -155,3 +156,16 @@ def test_the_trade_is_that_of_the_lists_of_every_setting():
     points = trade_curve(lambda *setting: np.array([lists[setting]]), lists, task)
     assert points == [(0.0, None, 1, 0.5), (0.5, 0.2, 1, 0), (2.0, 0.2, 0, 1)]
     assert ListScores.judge(np.array([[1, 2]]), task).fractions("dislikes")[1].tolist() == [2]
+
+
+def test_candidates_are_ordered_by_choice_and_caution_and_filtered_by_probability():
+    items = np.array([[7, 5, 9, 2], [4, 1, -1, -1]])
+    choice = np.array([[3.0, 2.0, 1.0, 0.0], [1.0, 0.9, 0.0, 0.0]])
+    probability = np.array([[0.5, 0.5, 0.9, 0.2], [0.4, 0.6, 0.0, 0.0]])
+    candidates = JudgedCandidates(items, choice, probability)
+    assert candidates.lists(0).tolist() == items.tolist()
+    # The log-odds of .9 are 2.2, those of .4 and .6 differ by .8.
+    assert candidates.lists(1).tolist() == [[9, 7, 5, 2], [1, 4, -1, -1]]
+    assert candidates.lists(1, 0.5).tolist() == [[9, 7, 5, -1], [1, -1, -1, -1]]
+    many = JudgedCandidates(*(np.tile(values[:1], 10) for values in (items, choice, probability)))
+    assert many.lists(0).shape == (1, 20)

@@ -170,7 +170,7 @@ def test_lists_come_first_beside_those_of_peers(comparison, assessment, page):
     )
     chart = draw_charts(comparison, assessment)["trade"][0]
     assert f"mmrec: {own.recall:.3f}, {own.dislikes:.1%}" in chart
-    assert "weight 0.3, max_fpr 0.2: 0.530, 17.0%" in chart
+    assert "caution 0.3, max_fpr 0.2: 0.530, 17.0%" in chart
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_lists_come_first_beside_those_of_peers(comparison, assessment, page):
         ([], None),
         ([(0.2, None, 0.29, 0.01)], "No setting of mmrec reaches the recall of a."),
         ([(0.2, None, 0.3, 0.14), (0.5, 0.3, 0.31, 0.12), (1, 0.3, 0.2, 0.01)],
-         "the share of dislikes can be 12.0% instead of 20.0% (weight 0.5, max_fpr 0.3)."),
+         "the share of dislikes can be 12.0% instead of 20.0% (caution 0.5, max_fpr 0.3)."),
     ],
 )  # fmt: skip
 def test_the_sentence_of_the_trade_takes_the_fewest_dislikes_at_the_recall_of_the_best_peer(trade, expected):

@@ -143,7 +143,7 @@ def list_metrics(top: np.ndarray, task: ListTask) -> ListMetrics:
 class TradePoint(NamedTuple):
     """What lists are worth at one setting of the judge."""
 
-    weight: float  # of P(like) in the order of candidates
+    caution: float  # weight of the log-odds of a like in the order of candidates
     max_fpr: float | None  # items less probable than this bound allows are left out
     recall: float
     dislikes: float
@@ -211,14 +211,32 @@ def compare_lists(lists: ListResults, rounds: int = 1000, seed: int = 0) -> List
     return ListComparison(own, reference, *results)
 
 
+@dataclass(frozen=True)
+class JudgedCandidates:
+    """Candidates for u users, and what orders and filters them."""
+
+    items: np.ndarray  # (u, c) codes, padded with -1
+    choice: np.ndarray  # (u, c) log-odds that the user chooses each
+    probability: np.ndarray  # (u, c) that the user likes each
+
+    def lists(self, caution: float, min_probability: float = 0.0) -> np.ndarray:
+        """(u, 20) codes of the best candidates that are likely enough, padded with -1."""
+        odds = self.probability / (1 - self.probability).clip(1e-9)
+        score = self.choice + caution * np.log(odds.clip(1e-9))
+        listed = (self.items >= 0) & (self.probability >= min_probability)
+        score = np.where(listed, score, -np.inf)
+        order = np.argsort(-score, axis=1, kind="stable")[:, :LIST_LENGTH]
+        return np.take_along_axis(np.where(listed, self.items, -1), order, axis=1)
+
+
 def trade_curve(
     lists: Callable[[float, float | None], np.ndarray],
     settings: Iterable[tuple[float, float | None]],
     task: ListTask,
 ) -> list[TradePoint]:
-    """Recall against dislikes of `lists(weight, max_fpr)`, (u, n) for the users of `task`."""
+    """Recall against dislikes of `lists(caution, max_fpr)`, (u, n) for the users of `task`."""
     points = []
-    for weight, max_fpr in settings:
-        metrics = list_metrics(lists(weight, max_fpr), task)
-        points.append(TradePoint(weight, max_fpr, metrics.recall, metrics.dislikes))
+    for caution, max_fpr in settings:
+        metrics = list_metrics(lists(caution, max_fpr), task)
+        points.append(TradePoint(caution, max_fpr, metrics.recall, metrics.dislikes))
     return points

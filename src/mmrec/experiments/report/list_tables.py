@@ -107,4 +107,4 @@ def trade_sentence(lists: ListComparison) -> str | None:
 def describe_setting(point: TradePoint) -> str:
     """The setting of a point of the trade."""
     bound = "no bound" if point.max_fpr is None else f"max_fpr {point.max_fpr:g}"
-    return f"weight {point.weight:g}, {bound}"
+    return f"caution {point.caution:g}, {bound}"
