@@ -56,6 +56,11 @@ def test_liked_items_are_those_of_the_user_and_counts_are_those_of_the_table(fit
             (reviewers,) = (reason for reason in why.reasons if reason.kind == "reviewers")
             assert (reviewers.count, reviewers.total) == (shares.sum(), len(shares))
     assert counted > 10
+    # Somebody who wants a place like one that they name likes it.
+    near = {item: fitted.similar_items(item, 1)[0] for item in likers if names[item]}
+    item, (other, _) = max(near.items(), key=lambda pair: pair[1][1])
+    why = fitted.explain(None, other, likes=f"a place like {names[item]}")
+    assert [reason.items for reason in why.reasons if reason.kind == "liked"] == [[item]]
 
 
 def test_the_liked_item_is_the_one_that_similarity_chooses(fitted, table, users):

@@ -72,10 +72,12 @@ class ReasonFinder:
             items, ratings = self._online.ratings("user", user)
             topics = self._topics("user", user)
             return Tastes(user, np.unique(items[ratings >= self._like_rating]), topics)
-        note = Note()
+        note, codes = Note(), [*liked]
         if wish is not None:
             note = Note(likes=[*wish.wanted, *wish.prices], dislikes=wish.unwanted)
-        return Tastes(None, np.array(liked, dtype=np.int64), self._reader.count([note]))
+            for name in wish.similar_to:
+                codes += self._catalog.named_items(name)
+        return Tastes(None, np.array(codes, dtype=np.int64), self._reader.count([note]))
 
     def reasons(self, tastes: Tastes, item: int) -> list[Reason]:
         """Reasons for an item, the most personal ones first, and then against it."""
