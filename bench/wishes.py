@@ -76,7 +76,48 @@ SEEN = (
     Case("good with kids", trait="family"),
     Case("really spicy Thai food", "Thai", trait="spice"),
 )
-UNSEEN: tuple[Case, ...] = ()
+UNSEEN = (
+    Case("okonomiyaki", "Japanese"),
+    Case("green curry", "Thai"),
+    Case("where do they make good bánh mì?", "Vietnamese"),
+    Case("chicken biryani", "Indian"),
+    Case("risotto", "Italian"),
+    Case("a big burrito", "Mexican/Café"),
+    Case("eggs benedict for breakfast", "Café"),
+    Case("hummus and baba ghanoush", "Lebanese"),
+    Case("oysters", "Seafood"),
+    Case("bibimbap", "Korean"),
+    Case("boeuf bourguignon", "French"),
+    Case("doro wat", "Ethiopian"),
+    Case("mapo tofu", "Chinese"),
+    Case("ribs and brisket", "Barbecue"),
+    Case("moussaka", "Greek"),
+    Case("patatas bravas", "Spanish"),
+    Case("a juicy cheeseburger", "American"),
+    Case("Ethiopian", "Ethiopian"),
+    Case("we would love some Lebanese food tonight", "Lebanese"),
+    Case("plant-based cooking", "Vegan"),
+    Case("a coffee shop", "Café"),
+    Case("no Mexican food please", never="Mexican"),
+    Case("we dislike French cooking", never="French"),
+    Case("not Thai", never="Thai"),
+    Case("everything except Vietnamese", never="Vietnamese"),
+    Case("I'm allergic to seafood", never="Seafood"),
+    Case("Chinese without Thai dishes", "Chinese", "Thai"),
+    Case("Mexican, but no barbecue", "Mexican", "Barbecue"),
+    Case("vegan food is not for me", never="Vegan"),
+    Case("neither Greek nor Lebanese", never="Greek/Lebanese"),
+    Case("nothing pricey", prices=(1, 2)),
+    Case("easy on the wallet", prices=(1,)),
+    Case("cheap barbecue", "Barbecue", prices=(1,)),
+    Case("an upscale restaurant for a special occasion", prices=(3, 4)),
+    Case("Tandoor and Juniper, Station Square", first="Tandoor & Juniper, Station Square"),
+    Case("remys kitchen table", first="Remy's Kitchen Table"),
+    Case("take me to Crumb & Fox", first="Crumb & Fox"),
+    Case("I loved Chez Dimitra, something like it", like="Chez Dimitra"),
+    Case("restaurants similar to El Poppy Azul", like="El Poppy Azul"),
+    Case("a lively, child-friendly place", trait="family"),
+)
 # Phrases of people who say what they like and what they do not.
 TASTES = (
     "crazy about {liked} food, no fan of {disliked}",
@@ -178,8 +219,7 @@ def main() -> None:
     options = parser.parse_args()
     recommender, truth = Recommender.load(options.model), Truth(options.seed)
     show_table(recommender, truth, SEEN, "first table")
-    if UNSEEN:
-        show_table(recommender, truth, UNSEEN, "second table")
+    show_table(recommender, truth, UNSEEN, "second table")
     show_tastes(recommender, truth)
 
 
