@@ -16,7 +16,7 @@ from mmrec.llm.types import PriceTag, Wish
 
 _NOT = r"(?:\b(?:do|does|did|would|is|are|am)\ ?)?(?:not|n['’]?t|cannot|never)"
 _CANNOT = r"ca(?:n['’]?t|nnot|n\ not)"
-_LIKING = r"(?:like|love|want|eat|enjoy|care for|do|need|fancy|go for|drink)"
+_LIKING = r"(?:like|love|want|eat|enjoy|care\ for|do|need|fancy|go\ for|drink)"
 # Idioms with a negation that praise; they go before the negations.
 _PRAISE = rf"""
     {_CANNOT}\ (?:get\ enough\ of|resist|live\ without|do\ without|go\ wrong\ with)
@@ -113,7 +113,7 @@ class WishParser:
         """The wish that a text states; what says nothing about items leaves no trace in it."""
         if not is_wish(text):
             return Wish(description=text)
-        text, names = self._hide_names(text[:max_characters].replace("’", "'"))
+        text, names = self._hide_names(text[:max_characters].replace("’", "'").replace("\x02", " "))
         parts = _Parts()
         for segment in _segments(self._join_phrases(text)):
             found = [names[int(index)] for index in re.findall(r"\x02(\d+)\x02", segment.text)]
