@@ -21,14 +21,20 @@ from mmrec.config import AnnotationConfig
 from mmrec.data.schema import Reviews
 
 
-def split_users(reviews: Reviews, count: int, seed: int) -> tuple[Reviews, list[pl.DataFrame]]:
-    """The reviews of all users but `count`, and the reviews of each of these in order of time."""
+def split_users(
+    reviews: Reviews, count: int, seed: int, others: int | None
+) -> tuple[Reviews, list[pl.DataFrame]]:
+    """The reviews of `others`, and those of `count` users, each in order of time."""
     sizes = reviews.table["user"].value_counts().filter(pl.col("count") >= 8)
     chosen = sizes["user"].sort().sample(min(count, len(sizes)), seed=seed)
     is_held_out = pl.col("user").is_in(chosen.implode())
     held_out = reviews.table.filter(is_held_out).sample(fraction=1, shuffle=True, seed=seed)
     users = held_out.sort("time", nulls_last=True, maintain_order=True).partition_by("user")
-    return replace(reviews, table=reviews.table.filter(~is_held_out)), users
+    rest = reviews.table.filter(~is_held_out)
+    if others is not None:
+        kept = rest["user"].unique().sort().sample(others, seed=seed)
+        rest = rest.filter(pl.col("user").is_in(kept.implode()))
+    return replace(reviews, table=rest), users
 
 
 def main() -> None:
@@ -38,10 +44,12 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--item-kind", default="restaurant")
     parser.add_argument("--users", type=int, default=300)
+    parser.add_argument("--others", type=int, help="number of users whose reviews the model has")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     config = Config(seed=options.seed, annotation=AnnotationConfig(item_kind=options.item_kind))
-    training, users = split_users(read_reviews(options.data), options.users, options.seed)
+    reviews = read_reviews(options.data)
+    training, users = split_users(reviews, options.users, options.seed, options.others)
     recommender = Recommender(config).fit(training)
     counts = training.table["item"].value_counts(sort=True)
     popular, unknown = (
@@ -49,8 +57,8 @@ def main() -> None:
         recommender.recommend("", 20)["item"].to_list(),
     )
     recalls: dict[str, list[float]] = {"popularity": [], "unknown user": [], "words": []}
-    for reviews in users:
-        early, late = reviews.head(len(reviews) // 2), reviews.tail(-(len(reviews) // 2))
+    for own in users:
+        early, late = own.head(len(own) // 2), own.tail(-(len(own) // 2))
         liked = {*late.filter(pl.col("rating") >= config.like_rating)["item"]}
         words = "\n".join(early["text"])
         if not liked or not words.strip():
