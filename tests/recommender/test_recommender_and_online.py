@@ -203,6 +203,18 @@ def test_a_longer_list_of_a_wish_begins_like_a_shorter_one(fitted):
     assert fitted.search(name, 1) == [item]
 
 
+def test_quotes_speak_for_the_wish_or_reasons_say_that_none_does(live, items):
+    item, other = live.saved.reviews.items.select("item", "name").rows()[:2]
+    praise = f"The zabaglione was superb. The zabaglione of {other[1]} is superb."
+    live.add_review("ann", item[0], 5.0, praise, "live-1")
+    why = live.explain(None, item[0], likes="zabaglione, karaoke")
+    assert why.quotes[0].text == "The zabaglione was superb."
+    against = [reason.text for reason in why.reasons if reason.kind == "wish"]
+    assert against == ["None of its quoted reviews praises it for “karaoke”"]
+    named = [quote.text for quote in live.state.catalog.quotes(live.state.online.codes["item"][item[0]])]
+    assert not any(other[1] in text for text in named)
+
+
 def test_a_long_text_describes_a_taste(fitted):
     ramen, tacos = (f"The {dish} was rich and wonderful, I loved it. " * 8 for dish in ("ramen", "taco"))
     assert str(fitted.parse_wish(ramen)) == "the taste of 72 words"

@@ -31,6 +31,8 @@ class NameIndex:
         A name of a single word must be capitalised, unless it is the whole text, and must not be a
         common word ("Ramen").
         """
+        if not self._phrases.find(_name_words(split_words(text))):
+            return []  # the usual case
         spans: list[tuple[int, int]] = []
         words: Words = []
         for match in re.finditer(r"[^\W_]+(?:'[^\W_]+)*", text):

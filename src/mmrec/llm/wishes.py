@@ -129,6 +129,10 @@ class WishParser:
             parts.items = {}
         return Wish(**{name: [*values] for name, values in vars(parts).items()})
 
+    def find_names(self, text: str) -> list[str]:
+        """Names of items in a text."""
+        return [name for _, _, name in self._names.find(text, self._is_common)]
+
     def _misspelt(self, segment: _Segment) -> list[str]:
         """A name that is nearly the text, where one is expected or the text looks like one."""
         words = strip_fillers(split_words(segment.text), set())

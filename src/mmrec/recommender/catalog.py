@@ -79,6 +79,7 @@ class _Names:
     folded: pl.Series  # (m,) as `fold` makes them; "" without a name
     codes: dict[str, list[int]]  # of the items with each folded name
     index: NameIndex
+    parser: WishParser  # which finds these names
 
 
 class Catalog:
@@ -184,7 +185,36 @@ class Catalog:
         return self._dataset.captions.texts
 
     def quotes(self, item: int) -> list[Quote]:
-        """Sentences of the latest reviews of an item, and captions of its photos."""
+        """Sentences of the latest reviews of an item, and captions of its photos.
+
+        Those that name another item are left out: what they praise may be the other.
+        """
+        own, parser = self._named.folded[item], self._named.parser
+        quotes = []
+        for quote in self._all_quotes(item):
+            if all(fold(name) in own for name in parser.find_names(quote.text)):
+                quotes.append(quote)
+        return quotes
+
+    def supporting(self, wish: Wish, quotes: Sequence[Quote]) -> tuple[list[Quote], list[str]]:
+        """The quotes, with those first that speak for a wish; and its parts that none speaks for."""
+        texts, first, missing = [quote.text for quote in quotes], list[Quote](), list[str]()
+        parts = {phrase: self._matcher.speaks_of(phrase, texts) for phrase in wish.wanted}
+        tags = (
+            [self._lexicon.price_tags(split_words(text)) for text in texts] if wish.prices else []
+        )
+        for tag in wish.prices:
+            parts[str(Wish(prices=[tag]))] = np.array(
+                [tag in stated for stated in tags], dtype=bool
+            )
+        for part, holds in parts.items():
+            found = [quote for quote, h in zip(quotes, holds, strict=True) if h and quote.liked]
+            first += found[:2]
+            if quotes and not found:
+                missing.append(part)
+        return list(dict.fromkeys([*first, *quotes])), missing
+
+    def _all_quotes(self, item: int) -> list[Quote]:
         quotes: list[Quote] = []
         notes = self.notes("item", item)
         for signed in notes:
@@ -256,7 +286,9 @@ class Catalog:
                 if name:
                     codes[name].append(code)
             index = NameIndex(filter(None, names))
-            self._names_index = _Names(pl.Series(folded, dtype=pl.String), codes, index)
+            parser = WishParser(self._lexicon, index, lambda text: self._matcher.is_phrase(text))
+            series = pl.Series(folded, dtype=pl.String)
+            self._names_index = _Names(series, codes, index, parser)
         return self._names_index
 
     @cached_property
@@ -275,7 +307,7 @@ class Catalog:
 
     def parse_wish(self, text: str) -> Wish:
         """What a text says is wanted, read by rules."""
-        return WishParser(self._lexicon, self._named.index, self._matcher.is_phrase).parse(text)
+        return self._named.parser.parse(text)
 
     def resolve_names(self, wish: Wish) -> Wish:
         """A wish in which misspelt names are right; what no item is called becomes a phrase."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.llm.lexicon import split_words
+from mmrec.llm.types import Wish
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.recommender.catalog import Catalog, Quote
 from mmrec.recommender.lists import ListScorer
@@ -65,11 +66,17 @@ class Explainer:
         self._encoder, self._reasons = encoder, reasons
 
     def explain(
-        self, user: int, inputs: RankerInputs, items: Sequence[int], tastes: Tastes
+        self,
+        user: int,
+        inputs: RankerInputs,
+        items: Sequence[int],
+        tastes: Tastes,
+        wish: Wish | None = None,
     ) -> list[Explanation]:
         """Explain the probabilities of items for a user, who is named by a view of `inputs`.
 
-        No sentence is quoted twice.
+        No sentence is quoted twice. Quotes that speak for a wish come first; a reason against the
+        item names what none of them speaks for.
         """
         # (16, 4): exact Shapley values need the probability with each set of groups known
         # and the others unknown, from nothing known to everything.
@@ -100,6 +107,11 @@ class Explainer:
             nearest = self._sort(self._catalog.quotes(item), direction)
             if tastes.user is not None:
                 nearest = self._reasons.quotes_of_topics(nearest[:50], topics) + nearest
+            if wish is not None:
+                nearest, missing = self._catalog.supporting(wish, nearest)
+                for part in missing:
+                    text = f"None of its quoted reviews praises it for “{part}”"
+                    reasons.append(Reason("wish", text, favourable=False))
             quotes = _new_quotes(nearest, quoted)
             ends = probability[-1], probability[0]
             explanations.append(Explanation(*ends, contributions, quotes, reasons))

@@ -25,7 +25,7 @@ Similar = Callable[[np.ndarray, int], np.ndarray]
 class Reason:
     """One reason for or against an item, in plain words and as data."""
 
-    kind: Literal["liked", "topic", "reviewers"]
+    kind: Literal["liked", "topic", "reviewers", "wish"]
     text: str  # as in "Quiet, 12 mentions"
     favourable: bool
     # Of `count` reviewers or reviews of `total`: who liked it too, who mention the topic, who liked

@@ -247,7 +247,7 @@ class Recommender(PersistentModel):
         view, inputs = self._find_user(user, wish, liked)
         liked_codes = [state.catalog.find_item(item) for item in liked]
         tastes = state.reasons.tastes(None if user is None else view, wish, liked_codes)
-        return state.explainer.explain(view, inputs, codes, tastes)
+        return state.explainer.explain(view, inputs, codes, tastes, wish)
 
     def _find_user(
         self, user: str | None, wish: Wish | None, liked: Sequence[str]

@@ -14,8 +14,8 @@ from mmrec.encoder.text_encoder import Encoder
 from mmrec.llm.lexicon import split_words
 from mmrec.llm.types import PRICE_TAGS, Note
 
-# Cosine, in deviations from the mean sentence, at which a sentence counts half as a mention.
-_HALF_MENTION = 0.45
+HALF_MENTION = 0.45
+"""Cosine, in deviations from the mean sentence, at which a sentence counts half as a mention."""
 
 
 class ReviewTexts:
@@ -70,7 +70,7 @@ class ReviewTexts:
         direction = vector - self.mean
         direction /= max(float(np.linalg.norm(direction)), 1e-6)
         cosine = (self._deviation @ direction.astype(np.float16)).astype(np.float32)
-        degree = 1 / (1 + np.exp((_HALF_MENTION - cosine) / 0.05))
+        degree = 1 / (1 + np.exp((HALF_MENTION - cosine) / 0.05))
         result = np.zeros((2, len(self.item)))
         for place, sign in enumerate((1, -1)):
             np.maximum.at(result[place], self._row[self._sign == sign], degree[self._sign == sign])

@@ -15,7 +15,7 @@ from sklearn.preprocessing import normalize
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.llm.lexicon import Lexicon, split_words
 from mmrec.llm.types import PRICE_TAGS, Note, PriceTag, Wish
-from mmrec.retrieval.review_texts import ReviewTexts, fold, word_pattern
+from mmrec.retrieval.review_texts import HALF_MENTION, ReviewTexts, fold, word_pattern
 
 _INNER_FILLERS = frozenset(
     ("a", "an", "the", "of", "to", "for", "in", "on", "at", "by", "from", "as")
@@ -76,6 +76,16 @@ class WishMatcher:
         """Whether at least two reviews use some words as they stand."""
         return int(self._texts[0].mentions(rf"\b{re.escape(fold(phrase))}\b")[0].sum()) > 1
 
+    def speaks_of(self, phrase: str, texts: Sequence[str]) -> np.ndarray:
+        """(n,) whether texts mention a phrase or, if none does, mean it."""
+        pattern = re.compile(next(_patterns(_content_words(phrase)), fold(phrase)))
+        mentions = np.array([pattern.search(fold(text)) is not None for text in texts], dtype=bool)
+        if mentions.any() or not len(texts):
+            return mentions
+        vectors = self._encoder.encode([phrase, *texts]).astype(np.float32) - self._texts[0].mean
+        vectors = normalize(vectors)
+        return np.asarray(vectors[1:] @ vectors[0] > HALF_MENTION)
+
     def match(self, wish: Wish, items: WishItems) -> WishMatch:
         """Match all items: the product of the probabilities of all that is wanted, and not.
 
@@ -128,7 +138,7 @@ class WishMatcher:
         their keywords, and likes that mean it. What is disliked about an item shows that the item
         has it, unless the phrase names a quality ("quiet") and no thing ("ramen").
         """
-        size, words = len(names), [w for w in split_words(phrase) if w not in _INNER_FILLERS]
+        size, words = len(names), _content_words(phrase)
         reviews = self._count(size, [np.ones(len(texts.item)) for texts in self._texts])
         labels = self._find_labels(words)
         is_thing = bool(labels) or not wanted
@@ -222,6 +232,10 @@ class WishMatcher:
 
 def _sigmoid(log_odds: np.ndarray) -> np.ndarray:
     return np.asarray(1 / (1 + np.exp(-np.clip(log_odds, -30, 30))))
+
+
+def _content_words(phrase: str) -> list[str]:
+    return [word for word in split_words(phrase) if word not in _INNER_FILLERS]
 
 
 def _patterns(words: Sequence[str]) -> Iterator[str]:
