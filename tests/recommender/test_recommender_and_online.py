@@ -141,6 +141,28 @@ def test_one_seed_fits_one_model_and_summaries_serve_too(fitted):
     assert summarised.recommend(likes="ramen, quiet places", n=3).height == 3
 
 
+def test_the_bias_model_in_place_of_an_unproven_one_takes_live_reviews_and_explains_itself(
+    fitted, users, items, tmp_path
+):
+    ranker = fitted.config.ranker.model_copy(update={"fallback": True})
+    config = fitted.config.model_copy(update={"ranker": ranker})
+    simple = Recommender.load(Recommender(config).fit(fitted.saved.reviews).save(tmp_path / "model"))
+    assert simple.saved.name == "bias model"
+    assert simple.saved.evaluation.verdict.sentence in (tmp_path / "model/README.md").read_text()
+    # The order is that of the effects of users and items.
+    features = simple.state.online.features
+    column = features.item.names.index("rating effect")
+    probability = simple.predict([users[0]] * len(items), items)
+    order = np.argsort(features.item.dense[: len(items), column], kind="stable")
+    assert (np.diff(probability[order]) >= 0).all()
+    reasons = simple.explain(users[0], items[0]).contributions
+    words = [reasons[name] for name in KNOWLEDGE_GROUPS if "words" in name]
+    assert words == pytest.approx([0, 0], abs=1e-9)
+    before = simple.predict([users[0], users[1]], [items[0], items[0]])
+    simple.add_review(users[0], items[0], 1.0, TEXT, "live-1")
+    assert (simple.predict([users[0], users[1]], [items[0], items[0]]) < before).all()
+
+
 def test_filters_and_the_operating_point_leave_out_items(fitted, users):
     every_item = fitted.recommend(users[0], 100, seen=True)
     category = every_item["categories"].explode().mode().sort()[0]
