@@ -31,7 +31,7 @@ def views_of(*lists):
 
 def build(sums, limit=11, mean=4.0, prior=2.0, kind="item", features="proposed"):
     ranker, annotation = RankerConfig(features=features), AnnotationConfig(max_categories=limit)
-    config, constants = Config(ranker=ranker, annotation=annotation), Constants(mean, prior, prior)
+    config, constants = Config(ranker=ranker, annotation=annotation), Constants(mean, prior, prior, 1.0, 1.0)
     builder = FeatureBuilder(config=config, constants=constants, vocabulary=[], image=False)
     return builder.from_sums(kind, sums)
 
@@ -112,7 +112,8 @@ def test_the_last_view_is_unknown_and_large_arrays_are_mapped_to_files_without_a
         assert isinstance(values.base, np.memmap) == mapped
     assert not list(tmp_path.iterdir())
     assert result.unknown_index == 2 == len(result.dense) - 1
-    assert result.dense[2].tolist() == [3.25, 1, 0, 0, 0, 0, 1, 1]  # nothing is known, and no price
+    # Nothing is known, there is no price, and the number of reviews is a usual one.
+    assert result.dense[2].tolist() == [3.25, 1, 1, 0, 0, 0, 1, 1]
     assert result.vectors["gist"].tolist() == [[0.5] * 3, [0.5] * 3, [0.0] * 3]
     assert result.vectors["gist"].dtype == np.float16
     assert result.present["gist"].tolist() == pytest.approx([present, present, 0])
@@ -155,7 +156,7 @@ def test_a_prior_is_the_variance_within_over_that_between_users(between, within,
     rng, user = np.random.default_rng(2), np.repeat(np.arange(300), 20)
     rating = 3.5 + rng.normal(0, between, 300)[user] + rng.normal(0, within, 6000)
     data = interactions(user.tolist(), rng.integers(100, size=6000).tolist(), rating.tolist())
-    constants = Constants.estimate(data, np.arange(6000))
+    constants = Constants.estimate(data, np.arange(6000), np.arange(6000))
     assert constants.user_prior == pytest.approx(prior, rel=0.25)
     assert constants.item_prior > 30
     assert constants.mean == pytest.approx(3.5, abs=0.3)
@@ -164,11 +165,30 @@ def test_a_prior_is_the_variance_within_over_that_between_users(between, within,
 def test_constants_by_hand_depend_on_the_given_rows_only():
     # Means 4 and 2: within = (1 + 1 + 1 + 1) / 2 = 2, spread = 4 - 2 = 2, between = 2 / (4 - 2) = 1.
     data = interactions([0, 0, 1, 1, 2], [0, 1, 2, 3, 0], [5, 3, 3, 1, 1])
-    constants = Constants.estimate(data, np.arange(4))
-    # Undefined for items, which have one review each.
-    assert constants == Constants(3, pytest.approx(2), 1)
+    constants = Constants.estimate(data, np.arange(4), np.arange(1, 4))
+    # The prior is undefined for items, which have one review each. Users have one more.
+    assert constants == Constants(3, pytest.approx(2), 1, pytest.approx(np.log(2)), 0)
     data.rating[4], data.user[4] = 5, 1
-    assert Constants.estimate(data, np.arange(4)) == constants
+    assert Constants.estimate(data, np.arange(4), np.arange(1, 4)) == constants
+
+
+def test_numbers_of_reviews_are_comparable_where_more_are_known_and_say_nothing_of_a_new_item():
+    sums = sums_over(views_of([0, 1, 2], [3]), np.full(4, 5.0))
+    constants = Constants(4.0, 2.0, 2.0, 1.5, 2.5)
+    builder = FeatureBuilder(
+        config=Config(), constants=constants, vocabulary=[], image=False, trained_reviews=2, known_reviews=4
+    )
+
+    def log_counts(kind, **options):
+        features = builder.from_sums(kind, sums, **options)
+        return features.dense[:, features.names.index("log count")].tolist()
+
+    # Three reviews, one review, none known: half of them would be known to a train row.
+    assert log_counts("item") == pytest.approx([np.log(2.5), np.log(1.5), 2.5])
+    assert log_counts("user", sees_all=np.array([True, False])) == pytest.approx(
+        [np.log(2.5), np.log(2), 1.5]
+    )
+    assert log_counts("item", new=True) == [2.5] * 3
 
 
 def test_sums_of_two_halves_add_up_to_the_whole():

@@ -127,7 +127,10 @@ class World:
         """Views without a hostile review have features from both sums that are equal to the last bit."""
         views, rated = np.flatnonzero(~self.sees_hostile(kind)), rating_sums(self.rating)
         rated, tables = rated.over(self.views(kind)), []
-        config, constants = Config(ranker=RankerConfig(features="proposed")), Constants(3.0, 5.0, 5.0)
+        config, constants = (
+            Config(ranker=RankerConfig(features="proposed")),
+            Constants(3.0, 5.0, 5.0, 1.0, 1.0),
+        )
         builder = FeatureBuilder(config=config, constants=constants, vocabulary=labels, image=False)
         for sums in (before, after):
             sums = replace(sums, rating_count=rated.rating_count, rating_sum=rated.rating_sum)

@@ -101,11 +101,21 @@ def test_a_forward_pass_by_hand():
     fill(ranker.top[0], [[1, 1, 1, 0, 0], [0, 0, 0, -1, 4]], [-10, 3])
     fill(ranker.top[1], [[0.5, 3]], [-1])
     fill(ranker.categories, [[1, 0, 2], [0, 1, 2]], None)
-    values = {"dense_mean": [1.0, 2.0], "dense_scale": [0.5, 1.0], "mean of user a": [1.0]}
-    values |= {"scale of user a": 2.0, "mean of item b": [0.0], "scale of item b": 1.0}
+    values = {
+        "dense_mean": [1.0, 2.0],
+        "dense_scale": [0.5, 1.0],
+        "dense_low": [0.0, 2.0],
+        "mean of user a": [1.0],
+    }
+    values |= {
+        "dense_high": [5.0, 5.0],
+        "scale of user a": 2.0,
+        "mean of item b": [0.0],
+        "scale of item b": 1.0,
+    }
     ranker.standardiser.load_state_dict({name: torch.tensor(value) for name, value in values.items()})
     batch = Batch(
-        dense=torch.tensor([[5.0, 5.0], [1.0, 2.0]]),
+        dense=torch.tensor([[7.0, 5.0], [1.0, -1.0]]),  # as if 5, 5 and 1, 2: not beyond the limits
         vectors={"user a": torch.tensor([[2.0], [4.0]]), "item b": torch.tensor([[4.0], [-99.0]])},
         present={"user a": torch.ones(2, 1), "item b": torch.tensor([[1.0], [0.0]])},
         categories=torch.tensor([[0, 2, 3], [3, 3, 3]]),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mmrec.recommender.recommender import Recommender
 
 _SEVERAL = Parameter(consume_multiple=True, negative=())
+_EVERYONE = {"n", "seen", "max_fpr", "explore"}
 
 
 @Parameter(name="*")
@@ -47,6 +48,8 @@ class ListFlags(BaseModel, use_attribute_docstrings=True):
     """Recommend at most this share of the items that the user would dislike."""
     diversity: float = Field(0.0, ge=0, le=1)
     """How strongly items unlike those above them are preferred."""
+    explore: bool = False
+    """Rank items without a rating by their probability too, not last."""
     why: bool = False
     """Explain every item, with quotes from its reviews."""
     sentences: bool = False
@@ -54,8 +57,8 @@ class ListFlags(BaseModel, use_attribute_docstrings=True):
 
     @model_validator(mode="after")
     def _check_everyone(self) -> ListFlags:
-        if self.everyone and self.model_fields_set - {"everyone", "n", "seen", "max_fpr"}:
-            raise ValueError("--everyone goes with --n, --seen and --max-fpr alone")
+        if self.everyone and self.model_fields_set - {*_EVERYONE, "everyone"}:
+            raise ValueError("--everyone goes with --n, --seen, --max-fpr and --explore alone")
         # Before the model is loaded and all lists are computed.
         if self.everyone and not self.everyone.parent.is_dir():
             raise ValueError(f"--everyone {self.everyone}: there is no such folder")
@@ -80,7 +83,7 @@ def recommend(model: Model, /, *, options: ListFlags = ListFlags(), json: AsJson
         raise ConfigError(f"--category {options.category[0]!r}: {message}")
     wish = recommender.parse_wish(options.likes) if options.likes else None
     tastes: dict[str, Any] = {"likes": wish, "liked": options.liked}
-    filters = options.model_dump(include={"seen", "max_fpr", "diversity"})
+    filters = options.model_dump(include={"seen", "max_fpr", "diversity", "explore"})
     filters |= {"categories": options.category, "prices": options.price}
     rows = recommender.recommend(user, options.n, **tastes, **filters)
     items = rows["item"].to_list() if options.why or options.sentences else []
@@ -114,7 +117,7 @@ def _print_wish(recommender: Recommender, wish: Wish) -> None:
 
 
 def _write_lists(recommender: Recommender, path: Path, options: ListFlags) -> None:
-    lists = recommender.recommend_all(**options.model_dump(include={"n", "seen", "max_fpr"}))
+    lists = recommender.recommend_all(**options.model_dump(include=_EVERYONE))
     try:
         lists.write_parquet(path)
     except OSError as error:

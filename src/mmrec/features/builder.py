@@ -34,6 +34,10 @@ class FeatureBuilder(BaseModel):
     penalties: tuple[float, float] = (1.0, 1.0)  # of the effects of users and items
     unknown_effects: dict[EntityKind, dict[str, float]] = {}  # by column
     factor_count: int = 0  # length of the factors of users and items
+    # Numbers of reviews that train rows see, and that make up the features of all users and items:
+    # who has twice the reviews because twice as many are known has not become more popular.
+    trained_reviews: int = 1
+    known_reviews: int = 1
     # By fold, fitted on what its rows may see; under `NO_GROUP` on all evidence.
     mixed_effects: dict[int, MixedEffects] = Field(default={}, exclude=True)
 
@@ -56,10 +60,12 @@ class FeatureBuilder(BaseModel):
         counts = Counter[str]()
         for annotation in annotations:
             counts.update(annotation.categories)
+        visible = evidence.visible_rows(VALIDATION_FOLD)
+        train_rows = np.flatnonzero(evidence.fold > VALIDATION_FOLD)
         has_photos = dataset.has_photos(rows, captions=kind != "baseline")
         builder = cls(
             config=config,
-            constants=Constants.estimate(dataset.data, evidence.visible_rows(VALIDATION_FOLD)),
+            constants=Constants.estimate(dataset.data, visible, train_rows),
             vocabulary=sorted(counts, key=lambda name: (-counts[name], name)),
             image=has_photos and (kind != "baseline" or dataset.models.image_encoder.available()),
         )
@@ -81,7 +87,11 @@ class FeatureBuilder(BaseModel):
                 fold_sums = all_sums.without(texts, hidden)
                 effects[fold] = MixedEffects.fit(texts, visible, penalties, fold_sums)
                 advance(1)
-        return self._with_effects(effects, penalties)
+        # A train row does not see its own fold.
+        sizes = [len(evidence.visible_rows(fold)) for fold in folds if fold > VALIDATION_FOLD]
+        known = len(evidence.evidence_rows)
+        counts = {"trained_reviews": int(np.mean(sizes)), "known_reviews": known}
+        return self._with_effects(effects, penalties).model_copy(update=counts)
 
     def refit(self, dataset: Dataset) -> FeatureBuilder:
         """The same builder, with effects fitted on all reviews of a dataset."""
@@ -89,7 +99,8 @@ class FeatureBuilder(BaseModel):
             return self
         with threadpool_limits(1, "openmp"):
             final = MixedEffects.fit(dataset.rated_texts, np.arange(len(dataset)), self.penalties)
-        return self._with_effects({NO_GROUP: final}, self.penalties)
+        builder = self._with_effects({NO_GROUP: final}, self.penalties)
+        return builder.model_copy(update={"known_reviews": len(dataset)})
 
     def _with_effects(
         self, effects: dict[int, MixedEffects], penalties: tuple[float, float]
@@ -106,7 +117,8 @@ class FeatureBuilder(BaseModel):
     def build(self, kind: EntityKind, views: EvidenceViews, dataset: Dataset) -> EntityFeatures:
         """Features of the views of users or items; of items also price, categories and photos."""
         sums = self.evidence_sums(kind, views, dataset)
-        return self.from_sums(kind, sums, *self.entity_effects(kind, views))
+        sees_all = views.group == NO_GROUP
+        return self.from_sums(kind, sums, *self.entity_effects(kind, views), sees_all=sees_all)
 
     def evidence_sums(
         self, kind: EntityKind, views: EvidenceViews, dataset: Dataset
@@ -167,17 +179,28 @@ class FeatureBuilder(BaseModel):
         sums: EvidenceSums,
         effects: Mapping[str, np.ndarray] | None = None,
         factors: np.ndarray | None = None,
+        *,
+        sees_all: np.ndarray | bool = True,
+        new: bool = False,
     ) -> EntityFeatures:
-        """Features of v views from what their reviews add up to, and from `entity_effects`."""
+        """Features of v views from what their reviews add up to, and from `entity_effects`.
+
+        Numbers of reviews are comparable: those of views that see all known reviews, (v,) bool, are
+        reduced to what train rows see of them. How popular `new` users or items will be is not
+        known, so that theirs says nothing: they are not like those that have stayed unpopular.
+        """
         is_mmrec = self.config.ranker.features == "mmrec"
         count, constants = sums.rating_count, self.constants
-        prior = constants.user_prior if kind == "user" else constants.item_prior
+        prior, usual = constants.user_prior, constants.user_log_count
+        if kind == "item":
+            prior, usual = constants.item_prior, constants.item_log_count
         columns = {
             "mean rating": (sums.rating_sum + prior * constants.mean) / (count + prior),
             "no rating": count == 0,
         }
         if is_mmrec or kind == "item":
-            columns["log count"] = np.log1p(count)
+            scale = np.where(sees_all, self.trained_reviews / self.known_reviews, 1.0)
+            columns["log count"] = np.full(len(count), usual) if new else np.log1p(count * scale)
         categories = np.zeros((len(count) + 1, 0), dtype=np.int64)
         if kind == "item" and self.config.ranker.features != "baseline":
             columns |= _price_columns(sums.price)
@@ -188,6 +211,8 @@ class FeatureBuilder(BaseModel):
         # An unknown one has the overall mean, nothing of anything, and every modality missing.
         unknown = {name: float(name.startswith("no ")) for name in columns}
         unknown["mean rating"] = constants.mean
+        if "log count" in columns:
+            unknown["log count"] = usual
         for name, values in (effects or {}).items():
             columns[name], unknown[name] = values[:-1], float(values[-1])
         # (v + 1, p); filled by column, since it may be larger than memory.

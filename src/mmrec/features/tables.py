@@ -79,13 +79,21 @@ class Constants:
     # Number of reviews of the overall mean that a user's mean rating is shrunk with.
     user_prior: float
     item_prior: float
+    # Mean of the column `log count` over train rows, for users and items that are new or unknown.
+    user_log_count: float
+    item_log_count: float
 
     @classmethod
-    def estimate(cls, data: Interactions, rows: np.ndarray) -> Constants:
-        """Estimate from some rows; priors as James and Stein do, from variances by moments."""
+    def estimate(cls, data: Interactions, rows: np.ndarray, train_rows: np.ndarray) -> Constants:
+        """Estimate from some rows, and from those among them that a model is trained on; priors as
+        James and Stein do, from variances by moments."""
         rating = data.rating[rows].astype(np.float64)
         user, item = data.user[rows], data.item[rows]
-        return cls(float(rating.mean()), _prior(rating, user), _prior(rating, item))
+        log_counts = []
+        for entity in (user, item):  # a row does not count itself
+            count = np.bincount(entity)[entity[np.isin(rows, train_rows)]]
+            log_counts.append(float(np.log(count).mean()))
+        return cls(float(rating.mean()), _prior(rating, user), _prior(rating, item), *log_counts)
 
 
 def _prior(rating: np.ndarray, entity: np.ndarray) -> float:
@@ -124,6 +132,10 @@ class EntityFeatures:
     def unknown_index(self) -> int:
         """The view of an unknown user or item."""
         return len(self.dense) - 1
+
+    def has_no_rating(self, views: np.ndarray) -> np.ndarray:
+        """(k,) bool: which of k views have no rating, maybe a description or photos."""
+        return self.dense[views, self.names.index("no rating")] == 1
 
     def replace_view(self, view: int, source: EntityFeatures) -> None:
         """Overwrite a view with the first view of `source`, in place."""

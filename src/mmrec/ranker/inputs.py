@@ -48,12 +48,17 @@ class ColdStartDropout:
     generator: torch.Generator
     shard: Shard = field(default_factory=Shard)
 
-    def __call__(self, views: Tensor, unknown_index: int) -> Tensor:
-        """(B,) views, each replaced by the unknown one at the rate."""
+    def __call__(self, views: Tensor, unknown_index: int) -> tuple[Tensor, Tensor]:
+        """(B,) views of ratings, and of texts, each replaced by the unknown one at the rate: both in half
+        of the cases, as of a new item; or ratings alone, as of one that is described; or texts."""
         # Drawn for the whole batch: a shard sees the same as a process that trains alone.
         start, batch_size = self.shard.position(len(views))
         draws = torch.rand(batch_size, generator=self.generator)[start : start + len(views)]
-        return torch.where(draws < self.rate, unknown_index, views)
+        no_ratings, texts_alone = draws < self.rate, (draws >= self.rate / 2) & (draws < self.rate)
+        no_texts = (draws < 1.5 * self.rate) & ~texts_alone
+        return torch.where(no_ratings, unknown_index, views), torch.where(
+            no_texts, unknown_index, views
+        )
 
 
 class RankerInputs:
@@ -77,6 +82,12 @@ class RankerInputs:
                 self._blocks[f"{kind} {name}"] = torch.from_numpy(vectors), weight
 
     @property
+    def is_indicator(self) -> Tensor:
+        """(dense_size,) bool: dense columns that say that something is missing."""
+        names = [*self.user.names, *self.item.names, *["factor score"] * self.has_factors]
+        return torch.tensor([name.startswith("no ") for name in names], dtype=torch.bool)
+
+    @property
     def block_sizes(self) -> dict[str, int]:
         """Width of every vector block."""
         return {name: vectors.shape[1] for name, (vectors, _) in self._blocks.items()}
@@ -91,11 +102,12 @@ class RankerInputs:
     ) -> Batch:
         """The batch of (B,) rows, where `drop` replaces some views, of ratings and texts separately."""
         user, item = self.user_view[rows], self.item_view[rows]
-        views = [user, item]
-        if drop is not None:  # of ratings, then of texts
-            unknown = [self.user.unknown_index, self.item.unknown_index]
-            views = [*map(drop, views * 2, unknown * 2)]
-        return self.view_batch(*views, with_vectors=with_vectors)
+        texts: list[Tensor] = []
+        if drop is not None:
+            user, user_text = drop(user, self.user.unknown_index)
+            item, item_text = drop(item, self.item.unknown_index)
+            texts = [user_text, item_text]
+        return self.view_batch(user, item, *texts, with_vectors=with_vectors)
 
     def view_batch(
         self, user: Tensor, item: Tensor, *texts: Tensor, with_vectors: bool = True
@@ -157,15 +169,23 @@ class Standardiser(nn.Module):
 
     Dense columns get mean zero and variance one (or zero, if constant), a vector block mean zero and
     length one on average: its hundreds of coordinates must not dominate the few dense columns.
+
+    Where training has seen little, nothing follows. Columns of users and items are limited to their
+    range in training rows: if all items have 60 reviews, nobody knows what none would mean. And
+    indicators ("no rating") are scaled by 2 at most: a weight that a few rows suggest stays small.
     """
 
     dense_mean: Tensor
     dense_scale: Tensor
+    dense_low: Tensor
+    dense_high: Tensor
 
     def __init__(self, dense: int, blocks: Mapping[str, int]) -> None:
         super().__init__()
         self.register_buffer("dense_mean", torch.zeros(dense))
         self.register_buffer("dense_scale", torch.ones(dense))
+        self.register_buffer("dense_low", torch.full([dense], -torch.inf))
+        self.register_buffer("dense_high", torch.full([dense], torch.inf))
         for name, width in blocks.items():
             self.register_buffer(f"mean of {name}", torch.zeros(width))
             self.register_buffer(f"scale of {name}", torch.ones(()))
@@ -177,9 +197,16 @@ class Standardiser(nn.Module):
         def dense_rows(chunk: Tensor) -> tuple[Tensor, Tensor]:
             return inputs.row_batch(chunk, with_vectors=False).dense, torch.ones(len(chunk), 1)
 
+        # Lists add the factor score, the last column, to a sum (`ListScorer`): it has no limits.
+        limited = slice(-1 if inputs.has_factors else None)
+        chunks = [dense_rows(chunk)[0] for chunk in torch.split(row_tensor, _CHUNK_ROWS)]
+        self.dense_low[limited] = torch.stack([x.amin(0) for x in chunks]).amin(0)[limited]
+        self.dense_high[limited] = torch.stack([x.amax(0) for x in chunks]).amax(0)[limited]
         mean, deviation = _weighted_moments(row_tensor, dense_rows)
         self.dense_mean.copy_(mean)
-        self.dense_scale.copy_(torch.where(deviation > 1e-4, 1 / deviation.clamp(min=1e-4), 0.0))
+        scale = torch.where(deviation > 1e-4, 1 / deviation.clamp(min=1e-4), 0.0)
+        most = torch.where(inputs.is_indicator, 2.0, torch.inf)
+        self.dense_scale.copy_(torch.minimum(scale, most))
         for name in inputs.block_sizes:
             views = inputs.user_view if name.startswith("user ") else inputs.item_view
             gather = partial(inputs.gather_block, name)
@@ -190,7 +217,8 @@ class Standardiser(nn.Module):
 
     def dense_columns(self, batch: Batch) -> Tensor:
         """(B, p) dense columns."""
-        return (batch.dense - self.dense_mean) * self.dense_scale
+        dense = batch.dense.clamp(self.dense_low, self.dense_high)
+        return (dense - self.dense_mean) * self.dense_scale
 
     def block_columns(self, batch: Batch, names: Iterable[str]) -> Tensor:
         """(B, widths + blocks): vector blocks, zero where missing, then indicators of missing ones."""

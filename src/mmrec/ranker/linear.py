@@ -53,14 +53,22 @@ def fit_linear(
     # Runs with the same inputs have the same regression, so it is solved once per mask.
     distinct_masks, mask_of_run = np.unique(masks, axis=0, return_inverse=True)
     weights, bias = _solve_ridge(ranker, task, penalty, distinct_masks)
+
+    def scores(rows: np.ndarray) -> np.ndarray:
+        """(k, n) scores of (n,) rows by each regression."""
+        batches = map(task.inputs.row_batch, torch.split(torch.from_numpy(rows), _CHUNK_ROWS))
+        chunks = [ranker.linear_columns(batch).numpy() @ weights.T + bias for batch in batches]
+        return np.concatenate(chunks).T
+
     label = task.label[task.valid_rows]
-    scores = np.empty((len(label), len(weights)))
-    for start in range(0, len(label), _CHUNK_ROWS):
-        chunk = slice(start, start + _CHUNK_ROWS)
-        batch = task.inputs.row_batch(torch.from_numpy(task.valid_rows[chunk]))
-        scores[chunk] = ranker.linear_columns(batch).numpy() @ weights.T + bias
-    for index, score in enumerate(scores.T):
+    some_rows = task.train_rows[:: max(1, len(task.train_rows) // 20_000)]
+    both = zip(scores(task.valid_rows), scores(some_rows), strict=True)
+    for index, (score, train_score) in enumerate(both):
         slope, intercept = logistic_curve(score, label)
+        matched = _match_share(slope * train_score, task.label[some_rows], intercept)
+        # Validation rows that are later than train rows may well have another share of likes.
+        if abs(_excess(slope * score + matched, label)) < 3:
+            intercept = matched
         weights[index] *= slope
         bias[index] = slope * bias[index] + intercept
     class_weights = np.array([run.class_weights for run in runs])  # (R, 2)
@@ -83,6 +91,9 @@ def bias_ranker(
     # All weights are zero, as yet.
     ranker = Ranker(trained.shape.model_copy(update={"runs": 1}))
     ranker.standardiser.load_state_dict(trained.standardiser.state_dict())
+    # Effects are shrunk already, so they need no limits.
+    ranker.standardiser.dense_low.fill_(-torch.inf)
+    ranker.standardiser.dense_high.fill_(torch.inf)
     assert ranker.linear is not None
     assert ranker.linear.bias is not None
     columns = torch.from_numpy(np.flatnonzero(effects))
@@ -94,6 +105,22 @@ def bias_ranker(
     shift = np.log(class_weights[1] / class_weights[0])
     ranker.linear.bias.data += slope * mean + intercept + shift
     return ranker.eval()
+
+
+def _excess(logit: np.ndarray, label: np.ndarray) -> float:
+    """Likes among (n,) labels beyond those that (n,) logits expect, in standard errors."""
+    probability = 1 / (1 + np.exp(-logit))
+    return float((label - probability).sum() / np.sqrt((probability * (1 - probability)).sum()))
+
+
+def _match_share(logit: np.ndarray, label: np.ndarray, intercept: float) -> float:
+    """The intercept with which (n,) logits have as many likes as (n,) labels, by Newton's method from one
+    near to it. Train rows are the many: the share of likes among few validation rows is mostly chance."""
+    for _ in range(10):
+        probability = 1 / (1 + np.exp(-(logit + intercept)))
+        excess = label.mean() - probability.mean()
+        intercept += float(excess / np.mean(probability * (1 - probability)))
+    return intercept
 
 
 def _ridge_penalties(shape: RankerShape, lightly_penalised: np.ndarray) -> np.ndarray:

@@ -97,12 +97,14 @@ class ListScorer:
         excluded: Sequence[int] | np.ndarray = (),
         min_probability: float = 0.0,
         match: WishMatch | None = None,
+        explore: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Codes of up to n items that a user likes most likely, and probabilities.
 
         The user is named by its view in `inputs`, by default the model's. Items are chosen from
         `candidates`, sorted codes of items, by default from all, without those `excluded`. With a
-        `match`, those that match best come first.
+        `match`, those that match best come first; else items that nobody has rated are last, unless
+        the list is to `explore`: their probability is about the average, and proves nothing.
         """
         codes = np.arange(self.size) if candidates is None else candidates
         codes = codes[~np.isin(codes, np.asarray(excluded, dtype=np.int64))]
@@ -111,7 +113,9 @@ class ListScorer:
         items = torch.from_numpy(codes)
         logit = self._list_logits(inputs or self.inputs, user, items).numpy()
         order = logit if match is None else logit + match.log_odds[codes]
-        best = np.argsort(-order, kind="stable")
+        is_last = (inputs or self.inputs).item.has_no_rating(codes)
+        is_last &= match is None and not explore
+        best = np.lexsort((-order, is_last))
         probability = self._model.probability(logit[None, best])
         likely = probability >= min_probability
         if match is not None:

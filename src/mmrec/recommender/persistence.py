@@ -31,7 +31,7 @@ from mmrec.llm.types import Note
 from mmrec.pipeline import TrainedModel
 from mmrec.ranker.dlrm import Ranker, RankerShape
 
-_FORMAT = 7
+_FORMAT = 8
 
 
 class Manifest(BaseModel):

@@ -112,6 +112,7 @@ class Recommender(PersistentModel):
         prices: Sequence[str] = (),
         max_fpr: float | None = None,
         diversity: float = 0.0,
+        explore: bool = False,
     ) -> pl.DataFrame:
         """The items that a user will most likely like.
 
@@ -124,6 +125,8 @@ class Recommender(PersistentModel):
             categories, prices: items must have one of them, where any are given.
             max_fpr: only items so probable that at most this share of the dislikes would pass.
             diversity: from 0 to 1, how much items that differ from those above them are preferred.
+            explore: whether items without a rating are ranked by their probability, which is about
+                the average, and not last; among items that match words they are anyway.
 
         Returns:
             Up to n rows, best first: `item`, `name`, `probability`, `price`, `categories`.
@@ -145,7 +148,9 @@ class Recommender(PersistentModel):
             best = np.argsort(-match.log_odds[candidates], kind="stable")[:_MATCHED_ITEMS]
             candidates = np.sort(candidates[best])
         count, bound = 10 * n if diversity else n, self._min_probability(max_fpr)
-        listed = state.scorer.top_items(view, count, inputs, candidates, excluded, bound, match)
+        listed = state.scorer.top_items(
+            view, count, inputs, candidates, excluded, bound, match, explore
+        )
         items, probability = listed
         if diversity:
             directions = state.catalog.space("gist").directions(items)
@@ -162,15 +167,19 @@ class Recommender(PersistentModel):
         users: Sequence[str] | None = None,
         seen: bool = False,
         max_fpr: float | None = None,
+        explore: bool = False,
     ) -> pl.DataFrame:
-        """Up to n rows for each user: `user`, `rank` from 1, `item`, `probability`."""
+        """Up to n rows for each user: `user`, `rank` from 1, `item`, `probability`; options are those of
+        `recommend`."""
         online, scorer = self.state.online, self.state.scorer
         users = online.ids["user"] if users is None else users
         min_probability = self._min_probability(max_fpr)
 
         def top_items(user: int) -> tuple[np.ndarray, np.ndarray]:
             excluded = () if seen else online.reviewed_items(user)
-            return scorer.top_items(user, n, excluded=excluded, min_probability=min_probability)
+            return scorer.top_items(
+                user, n, excluded=excluded, min_probability=min_probability, explore=explore
+            )
 
         # A thread for each list is faster than several for one.
         threads = torch.get_num_threads()
