@@ -82,6 +82,7 @@ def test_unwanted_items_and_prices_are_not_listed(matcher):
     assert best(match(matcher, prices=["cheap price"]), 2) == {RAMEN, DINER}
     cheap = match(matcher, prices=["cheap price"], wanted=["ramen"])
     assert cheap.probability.argmax() == RAMEN
+    assert best(match(matcher, prices=["cheap price"], wanted=["lasagna"]), 2) == {PASTA, TRATTORIA}
     everything = match(matcher)
     assert (everything.probability == 1).all()
     assert not everything.excluded.any()

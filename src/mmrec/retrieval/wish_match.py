@@ -99,6 +99,7 @@ class WishMatcher:
             has_it = _sigmoid(self._log_odds(phrase, items.names, wanted=True))
             if not (has_it > 0.5).any():
                 unmatched.append(phrase)
+                has_it = 0.5 + has_it / 2  # little tells items apart
             probability *= has_it
         for phrase in wish.unwanted:
             codes = items.by_name.get(phrase)
@@ -109,7 +110,8 @@ class WishMatcher:
             else:
                 excluded[codes] = True
         if wish.prices:
-            probability *= self._price_probability(wish.prices, items)
+            # A dish matters more than its price, where no item has both.
+            probability *= 0.1 + 0.9 * self._price_probability(wish.prices, items)
         if wish.unwanted_prices:
             is_priced_so = self._price_probability(wish.unwanted_prices, items)
             probability *= 1 - is_priced_so
@@ -167,7 +169,8 @@ class WishMatcher:
         blamed = self._count(size, [blamed for _, blamed in near])
         meant = np.maximum(meant - blamed, 0) if not is_thing else meant + (blamed * (not wanted))
         total += 0.5 * np.clip(_mixture_log_odds(meant, reviews), -2, 4)
-        return np.asarray(np.clip(total - 2, -_EVIDENCE_LIMIT, _EVIDENCE_LIMIT))
+        limit = _EVIDENCE_LIMIT if is_thing else _EVIDENCE_LIMIT / 2  # a quality matters less
+        return np.asarray(np.clip(total - 2, -limit, limit))
 
     def _price_probability(self, tags: Sequence[PriceTag], items: WishItems) -> np.ndarray:
         """(m,) probability that items have one of some price tags, by the votes of notes.
