@@ -36,15 +36,16 @@ class WishMatch:
 
     @classmethod
     def by_taste(cls, taste: np.ndarray) -> WishMatch:
-        """The match of (m,) items to a taste, in standard deviations."""
+        """The match of (m,) items to a taste, in standard deviations, each worth much more than a
+        standard deviation of the log-odds of a like."""
         nothing = np.zeros(len(taste), dtype=bool)
-        return cls(_sigmoid(2 * (taste - taste.max()) + _CLEAR_MATCH), nothing, nothing, [])
+        return cls(_sigmoid(4 * (taste - taste.max()) + _CLEAR_MATCH), nothing, nothing, [])
 
     @property
     def log_odds(self) -> np.ndarray:
         """(m,) what is to be added to the log-odds of a like, to order by the wish first."""
         odds = self.probability / (1 - self.probability).clip(1e-9)
-        log_odds = np.log(odds.clip(1e-9)).clip(max=_CLEAR_MATCH)
+        log_odds = np.log(odds.clip(1e-12)).clip(max=_CLEAR_MATCH)
         return np.where(self.excluded, -np.inf, log_odds)
 
 
