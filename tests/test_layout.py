@@ -26,6 +26,7 @@ BESIDE_TRAINING = [
     "evaluation/list_metrics.py", "evaluation/statistics.py", "evaluation/simple_baselines.py",
     "evaluation/verdict.py", "experiments/baselines.py",
     "experiments/list_peers.py", "experiments/report/", "recommender/", "features/audit.py",
+    "retrieval/",  # proposes candidates, beside the ranker
 ]  # fmt: skip
 # These call both, and are themselves no step of training.
 COMMAND_LINE = ("cli/", "experiments/")
@@ -119,5 +120,5 @@ def test_a_fit_calls_into_few_files_and_training_into_fewer(minilm, tmp_path):
     assert run.returncode == 0, run.stderr
     called = json.loads(output.read_text())
     training = [file for file, used in called.items() if used and not file.startswith(COMMAND_LINE)]
-    assert len(called) <= 45, sorted(called)
+    assert len(called) <= 50, sorted(called)
     assert 10 < len(training) <= 25, training

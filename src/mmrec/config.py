@@ -168,6 +168,8 @@ class OperatingConfig(_Settings, title="Operating point"):
     """Maximal share of disliked items that are recommended."""
     min_tpr: float | None = Field(None, ge=0, le=1)
     """Minimal share of liked items that are recommended; replaces --max-fpr."""
+    caution: float = Field(0.5, ge=0)
+    """How much the probability of a like counts in lists; at 0 only what people choose counts."""
 
 
 class ServeConfig(_Settings, title="Service"):

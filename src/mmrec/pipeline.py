@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from safetensors.torch import load, save
@@ -31,6 +32,8 @@ from mmrec.ranker.dlrm import Ranker, RankerShape
 from mmrec.ranker.inputs import RankerInputs, Shard, TrainingRun, TrainingTask
 from mmrec.ranker.linear import bias_ranker, fit_linear, logistic_curve
 from mmrec.ranker.training import TrainingHistory
+from mmrec.retrieval.histories import TopicAxes, Visits
+from mmrec.retrieval.retrieval import Retrieval
 from mmrec.vision.captioner import open_captioner
 from mmrec.vision.image_features import ImageEncoder
 
@@ -58,6 +61,11 @@ class PreparedData:
         if operating.min_tpr is not None:
             return metrics.choose_threshold(*rows, "min_tpr", operating.min_tpr)
         return metrics.choose_threshold(*rows, "max_fpr", operating.max_fpr)
+
+    @cached_property
+    def retrieval(self) -> Retrieval:
+        """Proposers of candidates, learned from evidence rows alone."""
+        return fit_retrieval(self.dataset, self.split.evidence_rows, self.config)
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,20 @@ class TrainingResult:
             verdict=self.verdict,
             curve=metrics.threshold_curve(label[split.valid], self.probability[split.valid]),
         )
+
+
+def list_visits(dataset: Dataset, axes: TopicAxes, like_rating: float) -> Visits:
+    """All reviews of a dataset as visits of users to items."""
+    data = dataset.data
+    liked, topics = data.rating >= like_rating, axes.topics(dataset.text_vectors)
+    return Visits(data.user, data.item, liked, topics, len(data.users), len(data.items))
+
+
+def fit_retrieval(dataset: Dataset, rows: np.ndarray, config: Config) -> Retrieval:
+    """Learn to propose items, from some reviews of a dataset alone."""
+    axes = TopicAxes.fit(dataset.text_vectors, rows)
+    visits = list_visits(dataset, axes, config.like_rating).rows(rows)
+    return Retrieval.fit(visits, axes, config.seed)
 
 
 def open_models(

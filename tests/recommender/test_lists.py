@@ -41,6 +41,13 @@ def probabilities(model, features, user):
         return model.probability(model.ranker(batch).numpy())
 
 
+def ranked(scorer, user, items=ITEMS):
+    """Codes of all items, the likeliest first, and their probabilities."""
+    probability = scorer.probabilities(user, np.arange(items))
+    codes = np.argsort(-probability, kind="stable")
+    return codes, probability[codes]
+
+
 @pytest.mark.parametrize("factors", [0, 4])
 @pytest.mark.parametrize(("linear", "inactive"), [(False, ()), (True, ()), (True, (0, 2)), (True, (0, 1, 2))])
 def test_lists_agree_with_the_ranker(linear, inactive, factors):
@@ -50,26 +57,17 @@ def test_lists_agree_with_the_ranker(linear, inactive, factors):
     for user in (0, 7, features.user.unknown_index):
         expected = probabilities(model, features, user)
         assert np.ptp(expected) > 0.05
-        codes, probability = scorer.top_items(user, ITEMS)
+        codes, probability = ranked(scorer, user)
         assert sorted(codes.tolist()) == list(range(ITEMS))
         assert probability == pytest.approx(np.sort(expected)[::-1], abs=1e-6)
         assert expected[codes] == pytest.approx(probability, abs=1e-6)
 
 
-def test_a_list_has_only_likely_candidates_that_are_not_excluded(features):
-    scorer = ListScorer(random_model(features), features)
-    best, probability = scorer.top_items(3, 10)
-    assert best.tolist() == scorer.top_items(3, ITEMS)[0][:10].tolist()
-    assert scorer.top_items(3, 9, excluded=best[:1])[0].tolist() == best[1:].tolist()
-    likely = scorer.top_items(3, 10, min_probability=probability[4])
-    assert likely[0].tolist() == best[:5].tolist()
-    assert likely[1].tolist() == probability[:5].tolist()
-    candidates = np.array([5, 9, 11])
-    codes, probability = scorer.top_items(0, 10, candidates=candidates, excluded=[9])
-    assert sorted(codes) == [5, 11]
-    assert probability == pytest.approx(scorer.score_pairs((np.zeros(2, dtype=np.int64), codes)), abs=1e-6)
-    assert [len(part) for part in scorer.top_items(0, 0)] == [0, 0]
-    assert [len(part) for part in scorer.top_items(0, 10, candidates=candidates[:0])] == [0, 0]
+def test_probabilities_of_a_list_are_those_of_its_pairs(features):
+    scorer, codes = ListScorer(random_model(features), features), np.array([5, 29, 11])
+    pairs = np.full(3, 7), codes
+    assert scorer.probabilities(7, codes) == pytest.approx(scorer.score_pairs(pairs), abs=1e-6)
+    assert scorer.probabilities(7, codes[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize(("stored", "inactive"), [(20_000, ()), (20_000, (0, 1, 2)), (20, (0,))])
@@ -77,17 +75,17 @@ def test_changed_and_added_items_are_scored_anew(features, stored, inactive, mon
     monkeypatch.setattr("mmrec.recommender.lists._MAX_STORED_ITEMS", stored)
     model = random_model(features, inactive=inactive)
     scorer = ListScorer(model, features)
-    ranked = scorer.top_items(5, ITEMS)[0]
-    best, worst = ranked[0], ranked[-1]
+    order = ranked(scorer, 5)[0]
+    best, worst = order[0], order[-1]
     for array in (features.item.dense, features.item.vectors["gist"], features.item.factors):
         array[worst] = array[best]
     features.item.categories[worst] = features.item.categories[best]
     scorer.update_item(features, int(worst))
-    assert {best, worst} == set(scorer.top_items(5, 2)[0].tolist())
+    assert {best, worst} == set(ranked(scorer, 5)[0][:2].tolist())
     larger = replace(features, item=features.item.with_capacity(2))
     larger.item.replace_view(ITEMS, features.item)
     scorer.update_item(larger, ITEMS)
-    codes, probability = scorer.top_items(5, ITEMS + 1)
+    codes, probability = ranked(scorer, 5, ITEMS + 1)
     assert ITEMS in codes
     expected = probabilities(model, larger, 5)[ITEMS]
     assert probability[codes == ITEMS] == pytest.approx([expected], abs=1e-6)
@@ -96,10 +94,10 @@ def test_changed_and_added_items_are_scored_anew(features, stored, inactive, mon
 def test_pairs_are_scored_in_chunks_of_any_size(features, monkeypatch):
     scorer = ListScorer(random_model(features), features)
     views = (np.arange(30), np.arange(30) % 20)
-    together, ranked = scorer.score_pairs(views), scorer.top_items(4, ITEMS)[0].tolist()
+    together, order = scorer.score_pairs(views), ranked(scorer, 4)[0].tolist()
     monkeypatch.setattr("mmrec.recommender.lists._CHUNK_ROWS", 7)
     monkeypatch.setattr("mmrec.recommender.lists._MAX_STORED_ITEMS", 10)
     assert scorer.score_pairs(views) == pytest.approx(together, abs=1e-6)
-    assert scorer.top_items(4, ITEMS)[0].tolist() == ranked
-    assert ListScorer(random_model(features), features).top_items(4, ITEMS)[0].tolist() == ranked
+    assert ranked(scorer, 4)[0].tolist() == order
+    assert ranked(ListScorer(random_model(features), features), 4)[0].tolist() == order
     assert scorer.score_pairs((views[0][:0], views[1][:0])).shape == (0,)

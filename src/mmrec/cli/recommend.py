@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mmrec.recommender.recommender import Recommender
 
 _SEVERAL = Parameter(consume_multiple=True, negative=())
-_EVERYONE = {"n", "seen", "max_fpr", "explore"}
+_EVERYONE = {"n", "seen", "max_fpr", "caution", "explore"}
 
 
 @Parameter(name="*")
@@ -46,6 +46,8 @@ class ListFlags(BaseModel, use_attribute_docstrings=True):
     """Only items with one of these price tags."""
     max_fpr: float | None = Field(None, ge=0, le=1)
     """Recommend at most this share of the items that the user would dislike."""
+    caution: float | None = Field(None, ge=0)
+    """How much the probability of a like counts beside what people choose."""
     diversity: float = Field(0.0, ge=0, le=1)
     """How strongly items unlike those above them are preferred."""
     explore: bool = False
@@ -58,7 +60,8 @@ class ListFlags(BaseModel, use_attribute_docstrings=True):
     @model_validator(mode="after")
     def _check_everyone(self) -> ListFlags:
         if self.everyone and self.model_fields_set - {*_EVERYONE, "everyone"}:
-            raise ValueError("--everyone goes with --n, --seen, --max-fpr and --explore alone")
+            allowed = "--n, --seen, --max-fpr, --caution and --explore"
+            raise ValueError(f"--everyone goes with {allowed} alone")
         # Before the model is loaded and all lists are computed.
         if self.everyone and not self.everyone.parent.is_dir():
             raise ValueError(f"--everyone {self.everyone}: there is no such folder")
@@ -83,7 +86,7 @@ def recommend(model: Model, /, *, options: ListFlags = ListFlags(), json: AsJson
         raise ConfigError(f"--category {options.category[0]!r}: {message}")
     wish = recommender.parse_wish(options.likes) if options.likes else None
     tastes: dict[str, Any] = {"likes": wish, "liked": options.liked}
-    filters = options.model_dump(include={"seen", "max_fpr", "diversity", "explore"})
+    filters = options.model_dump(include={*_EVERYONE, "diversity"} - {"n"})
     filters |= {"categories": options.category, "prices": options.price}
     rows = recommender.recommend(user, options.n, **tastes, **filters)
     items = rows["item"].to_list() if options.why or options.sentences else []

@@ -30,9 +30,18 @@ from mmrec.features.audit import Audit, audit
 from mmrec.features.dataset import Models
 from mmrec.features.tables import Features
 from mmrec.llm.types import PRICE_TAGS
-from mmrec.pipeline import PreparedData, TrainingResult, choose_model, prepare_data, train_model
+from mmrec.pipeline import (
+    PreparedData,
+    TrainingResult,
+    choose_model,
+    list_visits,
+    prepare_data,
+    train_model,
+)
 from mmrec.ranker.training import class_weights
 from mmrec.recommender.lists import ListScorer
+from mmrec.recommender.proposals import ListMaker, ListRules, UserHistories
+from mmrec.retrieval.histories import Histories
 
 Intervals = dict[str, dict[str, tuple[float, float, float]]]
 """Model -> metric -> value and ends of its 95% interval."""
@@ -131,11 +140,15 @@ def own_lists(training: TrainingResult, task: ListTask, n: int = LIST_LENGTH) ->
     # There is one view an entity, in the order of codes, so codes serve as views.
     no_rows = np.zeros(0, dtype=np.int64)
     scorer = ListScorer(training.model, Features(user, item, no_rows, no_rows))
+    prepared = training.prepared
+    visits = list_visits(dataset, prepared.retrieval.axes, prepared.config.like_rating)
+    histories = UserHistories(Histories.from_visits(visits.rows(evidence)))
+    caution = prepared.config.operating.caution
+    maker = ListMaker(prepared.retrieval, scorer, histories, caution)
     top = np.full((len(task.users), n), -1)
     with track("lists", len(top)) as advance:
-        for row, code in zip(top, task.users.tolist(), strict=True):
-            visited = task.visits.indices[task.visits.indptr[code] : task.visits.indptr[code + 1]]
-            items, _ = scorer.top_items(code, n, excluded=visited)
+        lists = maker.lists(task.users, n, ListRules())
+        for row, (items, *_) in zip(top, lists, strict=True):
             row[: len(items)] = items
             advance(1)
     return top

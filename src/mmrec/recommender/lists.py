@@ -14,7 +14,6 @@ from mmrec.features.tables import Features
 from mmrec.pipeline import TrainedModel
 from mmrec.ranker.dlrm import StackedLinear
 from mmrec.ranker.inputs import RankerInputs
-from mmrec.retrieval.wish_match import WishMatch
 
 _CHUNK_ROWS = 2048
 _MAX_STORED_ITEMS = 20_000  # some 1.7 kB for each and each active run
@@ -88,40 +87,12 @@ class ListScorer:
         return self._model.probability(torch.cat(logits, dim=1).numpy())
 
     @torch.inference_mode()
-    def top_items(
-        self,
-        user: int,
-        n: int,
-        inputs: RankerInputs | None = None,
-        candidates: np.ndarray | None = None,
-        excluded: Sequence[int] | np.ndarray = (),
-        min_probability: float = 0.0,
-        match: WishMatch | None = None,
-        explore: bool = False,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Codes of up to n items that a user likes most likely, and probabilities.
-
-        The user is named by its view in `inputs`, by default the model's. Items are chosen from
-        `candidates`, sorted codes of items, by default from all, without those `excluded`. With a
-        `match`, those that match best come first; else items that nobody has rated are last, unless
-        the list is to `explore`: their probability is about the average, and proves nothing.
-        """
-        codes = np.arange(self.size) if candidates is None else candidates
-        codes = codes[~np.isin(codes, np.asarray(excluded, dtype=np.int64))]
-        if match is not None:
-            codes = codes[~match.excluded[codes]]
-        items = torch.from_numpy(codes)
-        logit = self._list_logits(inputs or self.inputs, user, items).numpy()
-        order = logit if match is None else logit + match.log_odds[codes]
-        is_last = (inputs or self.inputs).item.has_no_rating(codes)
-        is_last &= match is None and not explore
-        best = np.lexsort((-order, is_last))
-        probability = self._model.probability(logit[None, best])
-        likely = probability >= min_probability
-        if match is not None:
-            likely |= match.named[codes[best]]
-        best, probability = best[likely][:n], probability[likely][:n]
-        return codes[best], probability
+    def probabilities(
+        self, user: int, items: np.ndarray, inputs: RankerInputs | None = None
+    ) -> np.ndarray:
+        """(n,) probabilities that a user, a view of `inputs`, likes items, by (n,) codes."""
+        logit = self._list_logits(inputs or self.inputs, user, torch.from_numpy(items))
+        return self._model.probability(logit.numpy()[None])
 
     def _list_logits(self, inputs: RankerInputs, user: int, items: Tensor) -> Tensor:
         """(n,) logits, averaged over runs, of a user and n items; see the formula above."""

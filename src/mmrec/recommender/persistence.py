@@ -28,8 +28,10 @@ from mmrec.features.dataset import Dataset
 from mmrec.features.mixed_effects import TextRegression
 from mmrec.features.tables import EntityFeatures, EvidenceSums, Features
 from mmrec.llm.types import Note
-from mmrec.pipeline import TrainedModel
+from mmrec.pipeline import TrainedModel, fit_retrieval, list_visits
 from mmrec.ranker.dlrm import Ranker, RankerShape
+from mmrec.retrieval.histories import Histories, sum_topics, visit_matrix
+from mmrec.retrieval.retrieval import Retrieval
 
 _FORMAT = 8
 
@@ -64,6 +66,8 @@ class SavedRecommender:
     evidence_sums: dict[EntityKind, EvidenceSums]
     text_regression: TextRegression | None
     notes: list[Note]  # of the reviews; none where the model was not made of notes
+    retrieval: Retrieval
+    user_topics: np.ndarray  # (users, t) float16 sums over the texts of each user
 
     @property
     def name(self) -> str:
@@ -76,11 +80,20 @@ class SavedRecommender:
         """All settings; `ranker.features` names the model, also where several were compared."""
         return self.model.builder.config
 
+    @property
+    def histories(self) -> Histories:
+        """What all users have visited."""
+        table, shape = self.features, (len(self.user_topics), self.retrieval.proposers.items)
+        liked = (self.reviews.table["rating"] >= self.config.like_rating).to_numpy()
+        user, item = table.user_view, table.item_view
+        likes = visit_matrix(user[liked], item[liked], shape)
+        return Histories(visit_matrix(user, item, shape), likes, self.user_topics)
+
     @classmethod
     def from_training(
         cls, model: TrainedModel, reviews: Reviews, evaluation: FitEvaluation, dataset: Dataset
     ) -> SavedRecommender:
-        """A model whose builder was refitted on all reviews, as a `dataset`."""
+        """A model whose builder was refitted on all reviews, as a `dataset`; so are proposers here."""
         builder, data = model.builder, dataset.data
         features: dict[EntityKind, EntityFeatures] = {}
         evidence_sums: dict[EntityKind, EvidenceSums] = {}
@@ -96,7 +109,11 @@ class SavedRecommender:
         uses_notes &= builder.config.annotation.strategy == "notes"
         notes = dataset.notes if uses_notes else []
         table = Features(features["user"], features["item"], data.user, data.item)
-        return cls(model, reviews, evaluation, table, evidence_sums, regression, notes)
+        retrieval = fit_retrieval(dataset, np.arange(len(dataset)), builder.config)
+        visits = list_visits(dataset, retrieval.axes, builder.config.like_rating)
+        topics = sum_topics(visits.user, visits.topics, visits.users).astype(np.float16)
+        stored = evaluation, table, evidence_sums, regression, notes
+        return cls(model, reviews, *stored, retrieval, topics)
 
 
 def save_recommender(saved: SavedRecommender, folder: Path) -> Path:
@@ -120,6 +137,8 @@ def save_recommender(saved: SavedRecommender, folder: Path) -> Path:
     if saved.text_regression is not None:
         fields["text regression"] = vars(saved.text_regression)
     save_file(_flatten(fields), folder / "features.safetensors")
+    arrays = saved.retrieval.arrays()
+    save_file(arrays | {"user topics": saved.user_topics}, folder / "retrieval.safetensors")
     saved.reviews.table.write_parquet(folder / "reviews.parquet")
     saved.reviews.items.write_parquet(folder / "items.parquet")
     # The types are named for a model without notes.
@@ -178,6 +197,9 @@ def load_recommender(folder: Path) -> SavedRecommender:
         if arrays := fields.get("text regression"):
             regression = TextRegression(float(arrays.pop("mean_rating")), **arrays)
         data = Interactions.from_table(table)
+        arrays = load_file(folder / "retrieval.safetensors")
+        user_topics = arrays.pop("user topics")
+        retrieval = Retrieval.from_arrays(arrays, len(data.items))
         return SavedRecommender(
             model=TrainedModel(manifest.builder, ranker.eval(), manifest.class_weights, {}),
             reviews=Reviews(table, items, source=manifest.source),
@@ -186,6 +208,8 @@ def load_recommender(folder: Path) -> SavedRecommender:
             evidence_sums={"user": user_sums, "item": item_sums},
             text_regression=regression,
             notes=[Note.model_validate(note) for note in notes],
+            retrieval=retrieval,
+            user_topics=user_topics,
         )
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from typing import Self
 
 import numpy as np
 import polars as pl
-import torch
 
 from mmrec.console import track
 from mmrec.data.schema import Reviews
@@ -27,10 +25,11 @@ from mmrec.recommender.hub import PersistentModel
 from mmrec.recommender.lists import ListScorer
 from mmrec.recommender.online import OnlineState
 from mmrec.recommender.persistence import SavedRecommender
+from mmrec.recommender.proposals import ListMaker, ListRules, UserHistories
 from mmrec.recommender.reasons import ReasonFinder
+from mmrec.retrieval.histories import Histories
 from mmrec.retrieval.text_neighbors import diversify
-
-_MATCHED_ITEMS = 5000  # that match a wish best and are scored; not fewer for a shorter list
+from mmrec.retrieval.wish_match import WishMatch
 
 
 class RecommenderState:
@@ -43,6 +42,9 @@ class RecommenderState:
         self.online = OnlineState(saved, self.dataset.data, models)
         self.catalog = Catalog(saved, self.dataset, self.online, models.encoder)
         self.scorer = ListScorer(saved.model, saved.features)
+        histories = UserHistories(saved.histories)
+        caution = saved.config.operating.caution
+        self.list_maker = ListMaker(saved.retrieval, self.scorer, histories, caution)
         self.reasons = ReasonFinder(saved.config, self.dataset, self.online, self.catalog)
         self.explainer = Explainer(self.catalog, self.scorer, models.encoder, self.reasons)
 
@@ -111,6 +113,7 @@ class Recommender(PersistentModel):
         categories: Sequence[str] = (),
         prices: Sequence[str] = (),
         max_fpr: float | None = None,
+        caution: float | None = None,
         diversity: float = 0.0,
         explore: bool = False,
     ) -> pl.DataFrame:
@@ -124,6 +127,8 @@ class Recommender(PersistentModel):
             seen: whether items that the user has reviewed may be recommended too.
             categories, prices: items must have one of them, where any are given.
             max_fpr: only items so probable that at most this share of the dislikes would pass.
+            caution: how much the probability counts beside what people choose, by default the
+                setting of the fit.
             diversity: from 0 to 1, how much items that differ from those above them are preferred.
             explore: whether items without a rating are ranked by their probability, which is about
                 the average, and not last; among items that match words they are anyway.
@@ -137,25 +142,23 @@ class Recommender(PersistentModel):
         state = self.state
         wish = self._wish(likes)
         view, inputs = self._find_user(user, wish, liked)
-        excluded: Sequence[int] | np.ndarray = ()
-        if not seen and user is not None:
-            excluded = state.online.reviewed_items(view)
-        elif not seen:
-            excluded = [state.catalog.find_item(item) for item in liked]
-        candidates = state.catalog.candidates(categories, prices)
-        match = state.catalog.match(wish) if wish else None
-        if match is not None:
-            best = np.argsort(-match.log_odds[candidates], kind="stable")[:_MATCHED_ITEMS]
-            candidates = np.sort(candidates[best])
-        count, bound = 10 * n if diversity else n, self._min_probability(max_fpr)
-        listed = state.scorer.top_items(
-            view, count, inputs, candidates, excluded, bound, match, explore
-        )
-        items, probability = listed
+        size = state.list_maker.retrieval.proposers.items
+        wanted: Histories | WishMatch
+        if wish:
+            wanted = state.catalog.match(wish)
+        elif liked:
+            codes = [state.catalog.find_item(item) for item in liked]
+            wanted = state.list_maker.histories.of_items(codes, size)
+        else:
+            wanted = state.list_maker.histories.of_users(np.array([view]), size)
+        allowed = np.isin(np.arange(size), state.catalog.candidates(categories, prices))
+        rules = ListRules(seen, self._min_probability(max_fpr), caution, explore)
+        count = 10 * n if diversity else n
+        listed = state.list_maker.top_items(view, wanted, count, rules, inputs, allowed)
+        items, probability, score = listed
         if diversity:
             directions = state.catalog.space("gist").directions(items)
-            relevance = probability * match.probability[items] if match else probability
-            chosen = diversify(relevance, directions, n, diversity)
+            chosen = diversify(score, directions, n, diversity)
             items, probability = items[chosen], probability[chosen]
         table = state.catalog.describe(items)
         return table.insert_column(2, pl.Series("probability", probability))
@@ -167,34 +170,22 @@ class Recommender(PersistentModel):
         users: Sequence[str] | None = None,
         seen: bool = False,
         max_fpr: float | None = None,
+        caution: float | None = None,
         explore: bool = False,
     ) -> pl.DataFrame:
         """Up to n rows for each user: `user`, `rank` from 1, `item`, `probability`; options are those of
         `recommend`."""
-        online, scorer = self.state.online, self.state.scorer
+        state, online = self.state, self.state.online
         users = online.ids["user"] if users is None else users
-        min_probability = self._min_probability(max_fpr)
-
-        def top_items(user: int) -> tuple[np.ndarray, np.ndarray]:
-            excluded = () if seen else online.reviewed_items(user)
-            return scorer.top_items(
-                user, n, excluded=excluded, min_probability=min_probability, explore=explore
-            )
-
-        # A thread for each list is faster than several for one.
-        threads = torch.get_num_threads()
-        pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        rules = ListRules(seen, self._min_probability(max_fpr), caution, explore)
+        lists = state.list_maker.lists(online.views("user", users), n, rules)
         rows: list[tuple[str, int, str, float]] = []
-        try:
-            with pool, track("recommending", len(users)) as advance:
-                lists = pool.map(top_items, online.views("user", users).tolist())
-                for user, (items, probability) in zip(users, lists, strict=True):
-                    ranked = zip(items.tolist(), probability.tolist(), strict=True)
-                    for rank, (item, value) in enumerate(ranked, 1):
-                        rows.append((user, rank, online.ids["item"][item], value))
-                    advance(1)
-        finally:
-            torch.set_num_threads(threads)  # not the setting of the pool's threads
+        with track("recommending", len(users)) as advance:
+            for user, (items, probability, _) in zip(users, lists, strict=True):
+                ranked = zip(items.tolist(), probability.tolist(), strict=True)
+                for rank, (item, value) in enumerate(ranked, 1):
+                    rows.append((user, rank, online.ids["item"][item], value))
+                advance(1)
         schema = {"user": pl.String(), "rank": pl.UInt32(), "item": pl.String()}
         return pl.DataFrame(rows, schema | {"probability": pl.Float64()}, orient="row")
 
@@ -296,6 +287,9 @@ class Recommender(PersistentModel):
         day = str(time.date()) if time else ""
         signed = SignedNote(quotable, review_id, user, rating, day)
         self.state.catalog.add_note(user_code, item_code, signed)
+        (vector,) = self.models.encoder.encode([text])
+        liked = rating >= self.config.like_rating
+        self.state.list_maker.add_review(user_code, item_code, liked, vector)
         self._update(item_code, user_code)
 
     def add_item(
@@ -316,6 +310,8 @@ class Recommender(PersistentModel):
         code = self.state.online.add_item(item, description, note, captions)
         self.state.catalog.add_content(code, name, captions)
         self.state.catalog.add_text(code, description, note)
+        (vector,) = self.models.encoder.encode([description])
+        self.state.list_maker.add_item(code, vector)
         self._update(code)
 
     def _update(self, item: int, user: int | None = None) -> None:

@@ -63,17 +63,20 @@ class TextSpace:
 
 
 def diversify(
-    probability: np.ndarray, directions: np.ndarray, limit: int, diversity: float
+    score: np.ndarray, directions: np.ndarray, limit: int, diversity: float
 ) -> np.ndarray:
-    """Positions of up to `limit` items, each chosen by its probability and by being unlike others.
+    """Positions of up to `limit` items, each chosen by its score and by being unlike others.
 
-    Maximal marginal relevance (Carbonell & Goldstein, 1998) of items with (n,) probabilities,
-    highest first, and (n, d) directions: at a `diversity` of 0 the probability alone counts, at 1
-    only the difference from the items chosen before.
+    Maximal marginal relevance (Carbonell & Goldstein, 1998) of items with (n,) scores, highest first,
+    which are scaled to [0, 1], and (n, d) directions: at a `diversity` of 0 the score alone counts,
+    at 1 only the difference from the items chosen before.
     """
-    relevance, similarity = (1 - diversity) * probability, np.zeros(len(probability))
+    if not len(score):
+        return np.zeros(0, dtype=np.int64)
+    scaled = (score - score.min()) / max(float(np.ptp(score)), 1e-9)
+    relevance, similarity = (1 - diversity) * scaled, np.zeros(len(score))
     chosen: list[int] = []
-    while len(chosen) < min(limit, len(probability)):
+    while len(chosen) < min(limit, len(score)):
         value = relevance - diversity * similarity
         value[chosen] = -np.inf
         chosen.append(int(np.argmax(value)))

@@ -1,0 +1,167 @@
+"""Lists of users: candidates from what they have visited, ordered and filtered by probability."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+
+from mmrec.ranker.inputs import RankerInputs
+from mmrec.recommender.lists import ListScorer
+from mmrec.retrieval.histories import Histories, visit_matrix
+from mmrec.retrieval.retrieval import Retrieval
+from mmrec.retrieval.wish_match import WishMatch
+
+_JUDGED = 100  # candidates of a list whose probability is computed, unless the list is longer
+_MATCHED_ITEMS = 5000  # that match a wish best and are scored; not fewer for a shorter list
+_USERS_AT_ONCE = 64
+
+
+class UserHistories:
+    """What all users have visited, with live reviews."""
+
+    def __init__(self, saved: Histories) -> None:
+        self._saved = saved
+        # By user: items, whether each was liked, and topics of the reviews.
+        self._live: dict[int, list[tuple[int, bool, np.ndarray]]] = defaultdict(list)
+
+    def add(self, user: int, item: int, liked: bool, topics: np.ndarray) -> None:
+        """Add a live review with (t,) topics, by codes."""
+        self._live[user].append((item, liked, topics))
+
+    def of_users(self, users: np.ndarray, items: int) -> Histories:
+        """Histories of users by code, (b, items); empty for an unknown one."""
+        is_saved = users < len(self._saved)
+        known = self._saved.rows(np.where(is_saved, users, 0))
+        topics = known.topics.astype(np.float32) * is_saved[:, None]
+        visits, likes = known.visits, known.likes
+        for matrix in (visits, likes):
+            matrix.data *= np.repeat(is_saved, np.diff(matrix.indptr))
+            matrix.eliminate_zeros()
+            matrix.resize(len(users), items)
+        rows = [row for row, user in enumerate(users.tolist()) if user in self._live]
+        if not rows:
+            return Histories(visits, likes, topics)
+        visits, likes = visits.tolil(), likes.tolil()
+        for row in rows:
+            for item, liked, added in self._live[int(users[row])]:
+                visits[row, item], likes[row, item] = 1, float(liked)
+                topics[row] += added
+        return Histories(csr_matrix(visits), csr_matrix(likes), topics)
+
+    def of_items(self, liked: Sequence[int], items: int) -> Histories:
+        """The history of a new user who likes some items, by code."""
+        visits = visit_matrix(np.zeros(len(liked), np.int64), np.array(liked), (1, items))
+        return Histories(visits, visits, np.zeros((1, self._saved.topics.shape[1]), np.float32))
+
+
+class ListedItems(NamedTuple):
+    """k items of a list, best first."""
+
+    items: np.ndarray  # (k,) codes
+    probability: np.ndarray  # (k,) that the user likes each
+    score: np.ndarray  # (k,) log-odds by which they are ordered
+
+
+class ListRules(NamedTuple):
+    """What a list may hold, and in what order."""
+
+    seen: bool = False  # whether items that the user has visited may be listed
+    min_probability: float = 0.0  # of a like
+    caution: float | None = None  # weight of the probability, by default that of the model
+    explore: bool = False  # whether items that nobody has rated may stand before others
+
+
+class ListMaker:
+    """Makes lists: what a user would choose, without what the user would regret."""
+
+    def __init__(
+        self, retrieval: Retrieval, scorer: ListScorer, histories: UserHistories, caution: float
+    ) -> None:
+        self.retrieval, self.histories = retrieval, histories
+        self._scorer, self._caution = scorer, caution
+
+    def add_review(self, user: int, item: int, liked: bool, vector: np.ndarray) -> None:
+        """Count a live review with a (d,) vector of its text."""
+        self.retrieval = self.retrieval.with_review(item, vector, liked)
+        topics = self.retrieval.axes.topics(vector[None])[0]
+        self.histories.add(user, item, liked, topics)
+
+    def add_item(self, item: int, vector: np.ndarray) -> None:
+        """Count a description, with a (d,) vector, of an item that may be new."""
+        self.retrieval = self.retrieval.with_review(item, vector, None)
+
+    def top_items(
+        self,
+        user: int,
+        wanted: Histories | WishMatch,
+        n: int,
+        rules: ListRules,
+        inputs: RankerInputs | None = None,
+        allowed: np.ndarray | None = None,
+    ) -> ListedItems:
+        """Up to n items; the user is named by a view of `inputs`, by default the model's.
+
+        Candidates are what users with the same history (of one row) choose, or what matches a wish,
+        of (m,) `allowed` items.
+        """
+        if isinstance(wanted, Histories):
+            limit = max(_JUDGED, 2 * n)
+            (found,) = self.retrieval.candidates(wanted, limit, allowed, visited_too=rules.seen)
+            return self._judge(user, *found, n, rules, inputs)
+        is_open = ~wanted.excluded if allowed is None else allowed & ~wanted.excluded
+        items = np.flatnonzero(is_open)
+        items = items[np.argsort(-wanted.log_odds[items], kind="stable")[:_MATCHED_ITEMS]]
+        # The wish comes first. What it names is listed even if it may be disliked.
+        rules = rules._replace(caution=1.0, explore=True)
+        named = wanted.named[items]
+        return self._judge(user, items, wanted.log_odds[items], n, rules, inputs, named)
+
+    def lists(self, users: np.ndarray, n: int, rules: ListRules) -> Iterator[ListedItems]:
+        """`top_items` of many users of the model, by view, in their order."""
+        limit, items = max(_JUDGED, 2 * n), self.retrieval.proposers.items
+
+        def make(block: np.ndarray) -> list[ListedItems]:
+            rows = self.histories.of_users(block, items)
+            candidates = self.retrieval.candidates(rows, limit, visited_too=rules.seen)
+            lists: list[ListedItems] = []
+            for user, found in zip(block.tolist(), candidates, strict=True):
+                lists.append(self._judge(user, *found, n, rules))
+            return lists
+
+        # A thread for each block is faster than several for one.
+        threads = torch.get_num_threads()
+        pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        blocks = np.split(users, range(_USERS_AT_ONCE, len(users), _USERS_AT_ONCE))
+        try:
+            with pool:
+                for block_lists in pool.map(make, blocks):
+                    yield from block_lists
+        finally:
+            torch.set_num_threads(threads)  # not the setting of the pool's threads
+
+    def _judge(
+        self,
+        user: int,
+        items: np.ndarray,
+        choice: np.ndarray,
+        n: int,
+        rules: ListRules,
+        inputs: RankerInputs | None = None,
+        named: np.ndarray | bool = False,
+    ) -> ListedItems:
+        """The best n of (c,) items with scores of choice; those `named` whatever their probability."""
+        probability = self._scorer.probabilities(user, items, inputs)
+        odds = probability / (1 - probability).clip(1e-9)
+        caution = self._caution if rules.caution is None else rules.caution
+        score = choice + caution * np.log(odds.clip(1e-9))
+        # The probability of an item that nobody has rated is about the average, and proves nothing.
+        is_last = self._scorer.inputs.item.has_no_rating(items) & (not rules.explore)
+        order = np.lexsort((-score, is_last))
+        best = order[(named | (probability >= rules.min_probability))[order]][:n]
+        return ListedItems(items[best], probability[best], score[best])

@@ -1,0 +1,102 @@
+"""The blend of proposers: a conditional logit, learned from visits that the proposers did not see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmrec.retrieval.histories import Histories
+from mmrec.retrieval.proposers import Proposers
+
+_PROPOSED, _MAX_RANK = 60, 200  # items that each proposer brings; ranks behind are alike
+_PENALTY, _MIN_TARGETS = 50.0, 30  # of weights; with fewer targets they are not learned
+_TYPICAL_HISTORY, _TYPICAL_POPULARITY = 1.5, 3.0  # logs; interactions are zero there
+
+
+def propose(
+    proposers: Proposers,
+    histories: Histories,
+    limit: int = 0,
+    allowed: np.ndarray | None = None,
+    *,
+    visited_too: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """(c, 2) user and item of all candidates of b users, and (c, p) inputs of the blend.
+
+    Candidates are the best items of each proposer, at least `limit`, of (m,) `allowed` ones that the
+    user has not visited, unless these may be in lists, too. `input_names` says what the inputs are.
+    """
+    scores = torch.from_numpy(proposers.scores(histories))
+    visits, kept = histories.visits.tocoo(), min(max(_MAX_RANK, limit), proposers.items)
+    visited = torch.from_numpy(visits.row).long(), torch.from_numpy(visits.col).long()
+    deviation, mean = torch.std_mean(scores, dim=2, correction=0, keepdim=True)
+    standard = ((scores - mean) / (deviation + 1e-9)).clamp(-3, 12)
+    is_open = torch.ones(scores.shape[1:], dtype=torch.bool)
+    is_open[visited] = visited_too
+    if allowed is not None:
+        is_open &= torch.from_numpy(allowed)
+    scores.masked_fill_(~is_open, -torch.inf)
+    log_rank = torch.full(scores.shape, float(np.log1p(_MAX_RANK)))
+    is_candidate = torch.zeros(scores.shape[1:], dtype=torch.bool)
+    ranks = torch.arange(kept).float().log1p().clamp(max=float(np.log1p(_MAX_RANK)))
+    for position, of_items in enumerate(scores):
+        best = of_items.topk(kept, dim=1).indices
+        log_rank[position].scatter_(1, best, ranks.expand(len(best), kept))
+        is_candidate.scatter_(1, best[:, : max(_PROPOSED, limit)], True)
+    user, item = pairs = (is_candidate & is_open).nonzero().T
+    popularity = torch.from_numpy(proposers.popularity)[item, None]
+    like_share = torch.from_numpy(proposers.like_share)[item, None]
+    visit_count = torch.from_numpy(np.diff(histories.visits.indptr))[user, None]
+    has_history = (visit_count > 0).float()
+    length = visit_count.log1p() - _TYPICAL_HISTORY
+    of_item = torch.cat([like_share, popularity, popularity**2], dim=1)
+    of_proposers = torch.cat([standard[:, user, item], log_rank[:, user, item]]).T
+    inputs = torch.cat([of_proposers, of_item], dim=1)
+    with_popularity = of_proposers * (popularity - _TYPICAL_POPULARITY)
+    blocks = [inputs, inputs * length, with_popularity]
+    # Without visits only popularity and likes tell anything, with weights of their own.
+    blocks = [block * has_history for block in blocks] + [of_item * (1 - has_history)]
+    return pairs.T, torch.cat(blocks, dim=1).float()
+
+
+def input_names(proposers: Sequence[str]) -> list[str]:
+    """Names of the p inputs: by proposer, the score in deviations from the mean over all items, and
+    the log of the rank; what is known of the item; all these times the log of the user's visits; the
+    former times the log of the item's; and what is known of the item for users without visits."""
+    of_proposers = [*proposers, *(f"rank by {name}" for name in proposers)]
+    of_item = ["share of likes", "item visits", "item visits squared"]
+    inputs = [*of_proposers, *of_item]
+    names = [*inputs, *(f"{name} x user visits" for name in inputs)]
+    names += [f"{name} x item visits" for name in of_proposers]
+    return [*names, *(f"{name} for new users" for name in of_item)]
+
+
+def fit_weights(lists: Tensor, inputs: Tensor, chosen: Tensor, proposers: int) -> Tensor:
+    """(p,) weights of the blend, by a conditional logit (McFadden, 1974) of (c,) candidates.
+
+    Every `chosen` candidate competes with all candidates of its list (`lists` counts from 0). Too few
+    of them leave the plain sum of the standard scores of all `proposers` but popularity, the last.
+    """
+    if chosen.sum() < _MIN_TARGETS:
+        return (torch.arange(inputs.shape[1]) < proposers - 1).float()
+    deviation, mean = torch.std_mean(inputs, dim=0, correction=0)
+    standard = (inputs - mean) / (deviation + 1e-6)
+    count, size = float(chosen.sum()), int(lists.max()) + 1
+    weights = torch.zeros(inputs.shape[1], requires_grad=True)
+    optimiser = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        score = standard @ weights
+        highest = torch.full([size], -torch.inf).scatter_reduce(0, lists, score.detach(), "amax")
+        total = torch.zeros(size).index_add(0, lists, (score - highest[lists]).exp())
+        log_total = total.log() + highest
+        value = ((log_total[lists] - score) * chosen).sum() + _PENALTY * weights.square().sum()
+        (value / count).backward()  # type: ignore[no-untyped-call]
+        return value / count
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    return weights.detach() / (deviation + 1e-6)

@@ -1,0 +1,90 @@
+"""Nearness between items, as sparse matrices: what the same people visited, and similar texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.sparse import csr_matrix, diags_array, vstack
+
+from mmrec.retrieval.histories import visit_matrix
+
+_NEIGHBORS, _TEXT_NEIGHBORS = 200, 30  # kept of each item
+_MAX_HISTORY = 500  # visits of a user that are counted: pairs grow with their square
+_BLOCK_CELLS = 1 << 24  # numbers in memory at once
+
+
+def limit_histories(visits: csr_matrix, rng: np.random.Generator) -> csr_matrix:
+    """The visits without a random part of those of users who have very many."""
+    count = np.diff(visits.indptr)
+    if count.max(initial=0) <= _MAX_HISTORY:
+        return visits
+    share = np.repeat(_MAX_HISTORY / np.maximum(count, 1), count)
+    pairs, kept = visits.tocoo(), rng.random(visits.nnz) < share
+    return visit_matrix(pairs.row[kept], pairs.col[kept], visits.shape)
+
+
+def co_visit_similarity(visits: csr_matrix, shrinkage: float = 20.0) -> csr_matrix:
+    """(m, m) asymmetric cosines (Aiolli, 2013), shrunk, from a visited item to another.
+
+    With c users who visited both, and n and m who visited each: c / (n^.7 m^.3 + shrinkage).
+    """
+    count = np.asarray(visits.sum(0)).ravel()
+    to_users = csr_matrix(visits.T)
+    blocks: list[csr_matrix] = []
+    for items in _item_blocks(visits):
+        both = (to_users[items] @ visits).tocoo()  # (b, m)
+        scale = count[items[both.row]] ** 0.7 * count[both.col] ** 0.3 + shrinkage
+        both.data /= scale.astype(np.float32)
+        blocks.append(_highest(both.tocsr(), items, _NEIGHBORS))
+    return csr_matrix(vstack(blocks))
+
+
+def walk_similarity(visits: csr_matrix, alpha: float = 0.7) -> csr_matrix:
+    """(m, m) probabilities of walks from an item over a user to another, each step to the power of
+    alpha (P3alpha: Cooper et al., 2014): users who visited little count more."""
+    item_count = np.maximum(np.asarray(visits.sum(0)).ravel(), 1)
+    user_count = np.maximum(np.asarray(visits.sum(1)).ravel(), 1)
+    to_users = csr_matrix(diags_array(item_count**-alpha) @ visits.T)
+    to_items = csr_matrix(diags_array(user_count**-alpha) @ visits)
+    blocks: list[csr_matrix] = []
+    for items in _item_blocks(visits):
+        blocks.append(_highest((to_users[items] @ to_items).astype(np.float32), items, _NEIGHBORS))
+    return csr_matrix(vstack(blocks))
+
+
+def text_similarity(directions: np.ndarray) -> csr_matrix:
+    """(m, m) cosines of texts, from (m, d) unit vectors: to each item from its nearest others."""
+    size = len(directions)
+    kept = min(_TEXT_NEIGHBORS, size)
+    blocks: list[csr_matrix] = []
+    for items in np.array_split(np.arange(size), 1 + size * size // _BLOCK_CELLS):
+        cosine = directions[items] @ directions.T  # (b, m)
+        cosine[np.arange(len(items)), items] = 0
+        nearest = np.argpartition(-cosine, kept - 1, axis=1)[:, :kept]  # (b, kept)
+        value = np.maximum(np.take_along_axis(cosine, nearest, axis=1), 0)
+        rows = np.repeat(np.arange(len(items)), kept)
+        blocks.append(csr_matrix((value.ravel(), (rows, nearest.ravel())), cosine.shape))
+    return csr_matrix(vstack(blocks).T, dtype=np.float32)
+
+
+def _item_blocks(visits: csr_matrix) -> Iterator[np.ndarray]:
+    """Codes of items, in blocks whose pairs with other items fit in memory."""
+    history = np.diff(visits.indptr)
+    # (m,) at most so many pairs an item has: the visits of its visitors.
+    pairs = np.minimum(visits.T @ history, visits.shape[1])
+    block = np.cumsum(pairs) // _BLOCK_CELLS
+    yield from np.split(np.arange(len(pairs)), np.flatnonzero(np.diff(block)) + 1)
+
+
+def _highest(similarity: csr_matrix, items: np.ndarray, kept: int) -> csr_matrix:
+    """The `kept` highest of each row of (b, m) similarities of items, without the item itself."""
+    pairs = similarity.tocoo()
+    other = items[pairs.row] != pairs.col
+    row, column, value = pairs.row[other], pairs.col[other], pairs.data[other]
+    order = np.lexsort((-value, row))
+    row, column, value = row[order], column[order], value[order]
+    count = np.bincount(row, minlength=len(items))
+    rank = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+    best = rank < kept
+    return csr_matrix((value[best], (row[best], column[best])), similarity.shape)

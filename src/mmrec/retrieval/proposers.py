@@ -1,0 +1,112 @@
+"""Proposers: what people who visited the same items went to, and what similar words are said of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from mmrec.retrieval import co_visits, factors
+from mmrec.retrieval.histories import Histories, Visits, sum_topics, unit_rows
+
+SIMILARITIES = ("co-visits", "co-likes", "walks", "similar texts")
+"""Proposers that are matrices between items."""
+_PRIOR_RATINGS = 5.0
+
+
+@dataclass(frozen=True)
+class Proposers:
+    """What is known of m items, by which histories become scores of all of them."""
+
+    # Proposer -> (m, m) from a visited item to others; that of likes starts from liked items.
+    similarities: Mapping[str, csr_matrix]
+    item_factors: np.ndarray  # (m, f)
+    topics: np.ndarray  # (m, t) sums over the texts about each item
+    visit_count: np.ndarray  # (m,)
+    like_count: np.ndarray  # (m,)
+
+    @classmethod
+    def fit(cls, visits: Visits, seed: int) -> Proposers:
+        """Learn from the visits of all users."""
+        histories, size = Histories.from_visits(visits), visits.items
+        topics = sum_topics(visits.item, visits.topics, size)
+        rng = np.random.default_rng(seed)
+        pairs = co_visits.limit_histories(histories.visits, rng)
+        likes = co_visits.limit_histories(histories.likes, rng)
+        matrices = (
+            co_visits.co_visit_similarity(pairs),
+            co_visits.co_visit_similarity(likes),
+            co_visits.walk_similarity(pairs),
+            co_visits.text_similarity(unit_rows(topics)),
+        )
+        return cls(
+            similarities=dict(zip(SIMILARITIES, matrices, strict=True)),
+            item_factors=factors.fit_item_factors(pairs, seed),
+            topics=topics,
+            visit_count=np.bincount(visits.item, minlength=size).astype(np.float32),
+            like_count=np.bincount(visits.item[visits.liked], minlength=size).astype(np.float32),
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """Of all proposers, in the order of `scores`."""
+        return [*self.similarities, "factors", "texts", "popularity"]
+
+    @property
+    def items(self) -> int:
+        """Number of items."""
+        return len(self.visit_count)
+
+    @cached_property
+    def _gram(self) -> np.ndarray:
+        return self.item_factors.T @ self.item_factors
+
+    @cached_property
+    def popularity(self) -> np.ndarray:
+        """(m,) log of 1 + visits."""
+        return np.log1p(self.visit_count)
+
+    @cached_property
+    def like_share(self) -> np.ndarray:
+        """(m,) share of visits that were liked, shrunk towards that of all items."""
+        mean = self.like_count.sum() / max(self.visit_count.sum(), 1)
+        return (self.like_count + _PRIOR_RATINGS * mean) / (self.visit_count + _PRIOR_RATINGS)
+
+    @cached_property
+    def _directions(self) -> np.ndarray:
+        return unit_rows(self.topics)
+
+    def scores(self, histories: Histories) -> np.ndarray:
+        """(proposers, b, m) float32 scores of all items for b users."""
+        scores = np.empty((len(self.names), len(histories), self.items), dtype=np.float32)
+        for position, (name, similarity) in enumerate(self.similarities.items()):
+            start = histories.likes if name == "co-likes" else histories.visits
+            scores[position] = (start @ similarity).toarray()
+        user_factors = factors.fold_in(histories.visits, self.item_factors, self._gram)
+        scores[-3] = user_factors @ self.item_factors.T
+        scores[-2] = unit_rows(histories.topics) @ self._directions.T
+        scores[-1] = self.popularity
+        return scores
+
+    def with_review(self, item: int, topics: np.ndarray, liked: bool | None) -> Proposers:
+        """Count (t,) topics about an item, which may be new, and a visit unless `liked` is None.
+
+        Co-visits and factors stay as they are until the next fit: a new item has none.
+        """
+        arrays = {name: getattr(self, name) for name in ("topics", "visit_count", "like_count")}
+        grown, matrices = max(item + 1 - self.items, 0), dict(self.similarities)
+        for name, values in arrays.items():
+            arrays[name] = np.pad(values, [(0, grown), *[(0, 0)] * (values.ndim - 1)])
+        item_factors = np.pad(self.item_factors, [(0, grown), (0, 0)])
+        if grown:
+            for name, matrix in self.similarities.items():
+                matrices[name] = matrix.copy()
+                matrices[name].resize(item + 1, item + 1)
+        arrays["topics"][item] += topics
+        if liked is not None:
+            arrays["visit_count"][item] += 1
+            arrays["like_count"][item] += liked
+        return replace(self, similarities=matrices, item_factors=item_factors, **arrays)

@@ -1,0 +1,148 @@
+"""Retrieval: the items that a user would choose, from what they have visited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+
+from mmrec.console import track
+from mmrec.retrieval.blend import fit_weights, input_names, propose
+from mmrec.retrieval.histories import Histories, TopicAxes, Visits
+from mmrec.retrieval.proposers import SIMILARITIES, Proposers
+
+_ITEM_ARRAYS = ("item_factors", "topics", "visit_count", "like_count")
+_MATRIX_PARTS = ("data", "indices", "indptr")
+_FOLDS, _LISTS_PER_FOLD, _CANDIDATES_PER_LIST = 4, 2500, 150
+_BATCH_CELLS = 1 << 19  # users times items that are scored at once
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Proposers of candidates, and the weights by which they are blended."""
+
+    axes: TopicAxes
+    proposers: Proposers
+    weights: np.ndarray  # (p,) of the inputs of the blend
+
+    @classmethod
+    def fit(cls, visits: Visits, axes: TopicAxes, seed: int) -> Retrieval:
+        """Learn weights from out-of-fold visits: proposers see other folds than those they find.
+
+        Visits that were disliked are no targets. The proposers are then fitted on all visits.
+        """
+        rng = np.random.default_rng(seed)
+        fold = rng.integers(0, _FOLDS, len(visits.user))
+        parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        with track("learning lists", _FOLDS + 1) as advance:
+            for number in range(_FOLDS):
+                proposers = Proposers.fit(visits.rows(fold != number), seed)
+                histories = Histories.from_visits(visits.rows(fold != number))
+                wanted = visits.rows((fold == number) & visits.liked)
+                parts += _training_lists(proposers, histories, wanted, rng)
+                advance(1)
+            proposers = Proposers.fit(visits, seed)
+            advance(1)
+        starts = np.cumsum([0, *(int(lists.max()) + 1 for lists, _, _ in parts)])
+        lists = [part[0] + int(start) for part, start in zip(parts, starts, strict=False)]
+        weights = fit_weights(
+            torch.cat(lists),
+            torch.cat([p[1] for p in parts]),
+            torch.cat([p[2] for p in parts]),
+            len(proposers.names),
+        )
+        return cls(axes, proposers, weights.numpy())
+
+    def candidates(
+        self,
+        histories: Histories,
+        limit: int,
+        allowed: np.ndarray | None = None,
+        *,
+        visited_too: bool = False,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Up to `limit` items of each of b users, the likeliest choice first, and their scores.
+
+        Only (m,) `allowed` items, and not those that the user has visited unless `visited_too`. Scores
+        are logarithms of odds within a list.
+        """
+        lists: list[tuple[np.ndarray, np.ndarray]] = []
+        batch = max(1, _BATCH_CELLS // max(self.proposers.items, 1))
+        options = limit, allowed
+        users_left = np.arange(len(histories))
+        for users in np.split(users_left, range(batch, len(histories), batch)):
+            if not len(users):
+                continue
+            rows = histories.rows(users)
+            pairs, inputs = propose(self.proposers, rows, *options, visited_too=visited_too)
+            score = inputs @ torch.from_numpy(self.weights)
+            user, item = pairs.T.numpy()
+            order = np.lexsort((-score.numpy(), user))
+            counts = np.bincount(user, minlength=len(users))
+            for best in np.split(order, np.cumsum(counts)[:-1]):
+                lists.append((item[best[:limit]], score.numpy()[best[:limit]]))
+        return lists
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All numbers by name, for a file."""
+        arrays = {"weights": self.weights, "text mean": self.axes.mean, "text axes": self.axes.axes}
+        proposers = self.proposers
+        for name in _ITEM_ARRAYS:
+            arrays[name] = getattr(proposers, name)
+        for name, matrix in proposers.similarities.items():
+            for part in _MATRIX_PARTS:
+                arrays[f"{name}/{part}"] = getattr(matrix, part)
+        return {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], items: int) -> Retrieval:
+        """From what `arrays` gave; a ValueError or KeyError for numbers that do not fit together."""
+        similarities: dict[str, csr_matrix] = {}
+        for name in SIMILARITIES:
+            parts = tuple(arrays[f"{name}/{part}"] for part in _MATRIX_PARTS)
+            similarities[name] = csr_matrix(parts, (items, items))
+            similarities[name].check_format(full_check=True)  # or a product reads other memory
+        proposers = Proposers(similarities, **{name: arrays[name] for name in _ITEM_ARRAYS})
+        axes = TopicAxes(arrays["text mean"], arrays["text axes"])
+        weights = arrays["weights"]
+        rows = [proposers.items, *(len(getattr(proposers, name)) for name in _ITEM_ARRAYS)]
+        fits = axes.axes.shape == (len(axes.mean), proposers.topics.shape[1])
+        if {*rows} != {items} or not fits or len(weights) != len(input_names(proposers.names)):
+            raise ValueError("arrays of the retrieval do not fit together")
+        if not all(np.isfinite(values).all() for values in arrays.values()):
+            raise ValueError("arrays of the retrieval are not finite")
+        return cls(axes, proposers, weights)
+
+    def with_review(self, item: int, vector: np.ndarray, liked: bool | None) -> Retrieval:
+        """Count a (d,) text vector about an item, and a visit (see `Proposers.with_review`)."""
+        topics = self.axes.topics(vector[None])[0]
+        return replace(self, proposers=self.proposers.with_review(item, topics, liked))
+
+
+def _training_lists(
+    proposers: Proposers, histories: Histories, wanted: Visits, rng: np.random.Generator
+) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """List numbers, inputs, and 1 for the wanted, of candidates of users who want some of them."""
+    users = rng.permutation(np.unique(wanted.user))[:_LISTS_PER_FOLD]
+    targets = wanted.user * wanted.items + wanted.item
+    parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    batch = max(1, _BATCH_CELLS // max(proposers.items, 1))
+    for block in np.array_split(users, 1 + len(users) // batch):
+        pairs, inputs = propose(proposers, histories.rows(block))
+        user, item = pairs.numpy().T
+        chosen = np.isin(block[user] * wanted.items + item, targets)
+        # All that are wanted, and random others, of lists that have any of them.
+        priority = np.where(chosen, -1.0, rng.random(len(chosen)))
+        order = np.lexsort((priority, user))
+        count = np.bincount(user, minlength=len(block))
+        rank = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
+        has_target = np.bincount(user, weights=chosen, minlength=len(block)) > 0
+        kept = order[(rank < _CANDIDATES_PER_LIST) & has_target[user[order]]]
+        if len(kept):
+            number = np.unique(user[kept], return_inverse=True)[1]
+            flags = torch.from_numpy(chosen[kept].astype(np.float32))
+            parts.append((torch.from_numpy(number), inputs[kept], flags))
+    return parts
