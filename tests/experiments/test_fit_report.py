@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import partial
-from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -67,9 +66,7 @@ def comparison(encoder):
     result.trained["mmrec"] = replace(baseline, model=model, probability=probability)
     top = dict(result.lists.top)
     top["mmrec"] = top.pop("baseline")
-    settings = product((0, 0.3), (None, 0.2))
-    trade = [TradePoint(*setting, 0.5 + k / 100, 0.2 - k / 100) for k, setting in enumerate(settings)]
-    return replace(result, lists=replace(result.lists, top=top, trade=trade))
+    return replace(result, lists=replace(result.lists, top=top))
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +167,13 @@ def test_lists_come_first_beside_those_of_peers(comparison, assessment, page):
     )
     chart = draw_charts(comparison, assessment)["trade"][0]
     assert f"mmrec: {own.recall:.3f}, {own.dislikes:.1%}" in chart
-    assert "caution 0.3, max_fpr 0.2: 0.530, 17.0%" in chart
+    trade = {(point.caution, point.max_fpr): point for point in lists.trade}
+    assert len(trade) == 9 * 4
+    caution = comparison.prepared.config.operating.caution
+    assert trade[caution, None][2:] == (own.recall, own.dislikes)
+    point = trade[1, 0.6]
+    assert point.recall < own.recall
+    assert f"caution 1, max_fpr 0.6: {point.recall:.3f}, {point.dislikes:.1%}" in chart
 
 
 @pytest.mark.parametrize(

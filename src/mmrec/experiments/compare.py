@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,20 @@ from mmrec.console import track
 from mmrec.data.schema import Reviews
 from mmrec.evaluation import statistics
 from mmrec.evaluation.list_metrics import (
-    LIST_LENGTH,
+    JudgedCandidates,
     ListComparison,
     ListResults,
     ListTask,
     compare_lists,
+    trade_curve,
 )
-from mmrec.evaluation.metrics import Metrics, evaluate, rates_at_threshold, slice_metrics
+from mmrec.evaluation.metrics import (
+    Metrics,
+    evaluate,
+    rates_at_threshold,
+    slice_metrics,
+    threshold_curve,
+)
 from mmrec.evaluation.simple_baselines import ALWAYS_LIKE, BIAS_MODEL, simple_baseline_probabilities
 from mmrec.evaluation.statistics import Difference
 from mmrec.evidence.policies import EvidenceViews
@@ -40,9 +48,11 @@ from mmrec.pipeline import (
 )
 from mmrec.ranker.training import class_weights
 from mmrec.recommender.lists import ListScorer
-from mmrec.recommender.proposals import ListMaker, ListRules, UserHistories
+from mmrec.recommender.proposals import CANDIDATES, ListMaker, ListRules, UserHistories
 from mmrec.retrieval.histories import Histories
 
+_CAUTIONS, _BOUNDS = (0, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2), (None, 0.8, 0.6, 0.4)
+"""Settings of the judge at which the trade of recall against dislikes is shown."""
 Intervals = dict[str, dict[str, tuple[float, float, float]]]
 """Model -> metric -> value and ends of its 95% interval."""
 _BOOTSTRAPPED_METRICS = {
@@ -124,34 +134,43 @@ def make_lists(training: TrainingResult, *, slow_peers: bool) -> ListResults:
     valid = ListTask.from_rows(*rows, split.rows_before_validation, split.valid)
     test = ListTask.from_rows(*rows, split.evidence_rows, split.test)
     peers = make_peer_lists(valid, test, prepared.config.seed, slow=slow_peers)
-    top = {**peers.top, prepared.config.ranker.features: own_lists(training, test)}
-    return ListResults(test, top, peers.settings, remarks=peers.remarks)
+    candidates = judge_candidates(training, test)
+    bounds = threshold_curve(prepared.label[split.valid], training.probability[split.valid])
+
+    def lists(caution: float, max_fpr: float | None) -> np.ndarray:
+        lowest = 0.0 if max_fpr is None else bounds.for_max_fpr(max_fpr)[0]
+        return candidates.lists(caution, lowest)
+
+    top = dict(peers.top)
+    top[prepared.config.ranker.features] = lists(prepared.config.operating.caution, None)
+    trade = trade_curve(lists, product(_CAUTIONS, _BOUNDS), test)
+    return ListResults(test, top, peers.settings, trade, peers.remarks)
 
 
-def own_lists(training: TrainingResult, task: ListTask, n: int = LIST_LENGTH) -> np.ndarray:
-    """(u, n) codes of items that a model ranks first for the users of `task`, padded with -1.
-
-    Users and items are described by evidence rows alone.
-    """
-    dataset, evidence = training.prepared.dataset, training.prepared.split.evidence_rows
+def judge_candidates(training: TrainingResult, task: ListTask) -> JudgedCandidates:
+    """The candidates of the users of `task`, by what evidence rows tell of users and items."""
+    prepared, retrieval = training.prepared, training.prepared.retrieval
+    dataset, evidence = prepared.dataset, prepared.split.evidence_rows
     build, all_reviews = training.model.builder.build, EvidenceViews.all_reviews
     user = build("user", all_reviews(dataset.data.user, evidence), dataset)
     item = build("item", all_reviews(dataset.data.item, evidence), dataset)
     # There is one view an entity, in the order of codes, so codes serve as views.
     no_rows = np.zeros(0, dtype=np.int64)
     scorer = ListScorer(training.model, Features(user, item, no_rows, no_rows))
-    prepared = training.prepared
-    visits = list_visits(dataset, prepared.retrieval.axes, prepared.config.like_rating)
+    visits = list_visits(dataset, retrieval.axes, prepared.config.like_rating)
     histories = UserHistories(Histories.from_visits(visits.rows(evidence)))
-    caution = prepared.config.operating.caution
-    maker = ListMaker(prepared.retrieval, scorer, histories, caution)
-    top = np.full((len(task.users), n), -1)
-    with track("lists", len(top)) as advance:
-        lists = maker.lists(task.users, n, ListRules())
-        for row, (items, *_) in zip(top, lists, strict=True):
-            row[: len(items)] = items
+    size = len(task.users), CANDIDATES
+    result = JudgedCandidates(np.full(size, -1), np.zeros(size), np.zeros(size))
+    with track("lists", len(task.users)) as advance:
+        # Without caution the score is that of the choice alone.
+        maker = ListMaker(retrieval, scorer, histories, caution=0)
+        lists = maker.lists(task.users, CANDIDATES, ListRules())
+        for row, (items, probability, choice) in enumerate(lists):
+            result.items[row, : len(items)] = items
+            result.choice[row, : len(items)] = choice
+            result.probability[row, : len(items)] = probability
             advance(1)
-    return top
+    return result
 
 
 def _photo_remarks(name: str, trained: TrainingResult) -> list[str]:

@@ -17,7 +17,7 @@ from mmrec.retrieval.histories import Histories, visit_matrix
 from mmrec.retrieval.retrieval import Retrieval
 from mmrec.retrieval.wish_match import WishMatch
 
-_JUDGED = 100  # candidates of a list whose probability is computed, unless the list is longer
+CANDIDATES = 100  # candidates of a list whose probability is computed, unless the list is longer
 _MATCHED_ITEMS = 5000  # that match a wish best and are scored; not fewer for a shorter list
 _USERS_AT_ONCE = 64
 
@@ -111,7 +111,7 @@ class ListMaker:
         of (m,) `allowed` items.
         """
         if isinstance(wanted, Histories):
-            limit = max(_JUDGED, 2 * n)
+            limit = max(CANDIDATES, 2 * n)
             (found,) = self.retrieval.candidates(wanted, limit, allowed, visited_too=rules.seen)
             return self._judge(user, *found, n, rules, inputs)
         is_open = ~wanted.excluded if allowed is None else allowed & ~wanted.excluded
@@ -124,7 +124,7 @@ class ListMaker:
 
     def lists(self, users: np.ndarray, n: int, rules: ListRules) -> Iterator[ListedItems]:
         """`top_items` of many users of the model, by view, in their order."""
-        limit, items = max(_JUDGED, 2 * n), self.retrieval.proposers.items
+        limit, items = max(CANDIDATES, 2 * n), self.retrieval.proposers.items
 
         def make(block: np.ndarray) -> list[ListedItems]:
             rows = self.histories.of_users(block, items)
