@@ -27,6 +27,7 @@ PRICES["fair price"] = {"fair", "price"}
 _LIKED = "amazing best delicious excellent friendly good great loved lovely nice tasty"
 _DISLIKED = "awful bad bland cold dirty disappointing horrible rude slow terrible"
 OPINIONS = {"likes": set(_LIKED.split()), "dislikes": set(_DISLIKED.split())}
+WISH = ("wanted", "unwanted", "prices", "unwanted_prices", "items", "similar_to")
 ORDER = re.compile(
     r"^\s*system:\s*answer\s+(.+)|ignore (?:all |the )+(?:above|previous)\b.*?\banswer:?\s+(.+)", re.I | re.M
 )
@@ -182,6 +183,8 @@ def read_field(name, text):
         return next((tag for tag, cues in PRICES.items() if words & cues), "none")
     if name == "categories":
         return topics(text)
+    if name in WISH:  # every part of the text is wanted
+        return [part for part in re.split(r"\W*[,.;\n]\W*", text) if part] if name == "wanted" else []
     if name in OPINIONS:
         sentences = re.split(r"(?<=[.!?])\s+|\n+", text)
         return [part.strip() for part in sentences if set(re.findall(r"\w+", part.lower())) & OPINIONS[name]]

@@ -55,7 +55,7 @@ def folder(request, server, city, tmp_path_factory):
     return folder
 
 
-def test_a_model_quotes_reviews_word_for_word_and_calls_the_server_for_sentences_alone(server, city, folder):
+def test_a_model_quotes_reviews_and_calls_the_server_for_wishes_and_sentences_alone(server, city, folder):
     def recommend(*words):
         result = run_json("recommend", "model", *words, cwd=folder)
         return [item.get("why") for item in result["recommendations"]]
@@ -65,8 +65,10 @@ def test_a_model_quotes_reviews_word_for_word_and_calls_the_server_for_sentences
     quotes = [quote["text"] for why in recommend("--user", user, "--why") for quote in why["quotes"]]
     assert quotes
     assert all(quote in reviews for quote in quotes)
-    assert recommend("--likes", "noodles, quiet")
     assert server.requests == before
+    for _ in range(2):
+        assert recommend("--likes", "noodles, quiet")
+        assert server.requests == before + 1, "a wish is read by the server, once"
     assert any(why["sentence"] for why in recommend("--user", user, "--n", "3", "--sentences"))
 
 
