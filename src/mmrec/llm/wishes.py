@@ -5,82 +5,31 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from importlib import resources
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from mmrec.llm.lexicon import Lexicon, Phrases, Words, is_wish, split_words
 from mmrec.llm.name_index import NameIndex
-from mmrec.llm.types import PriceTag, Wish
+from mmrec.llm.types import PriceTag, StatedWish, Wish
 
-_NOT = r"(?:\b(?:do|does|did|would|is|are|am)\ ?)?(?:not|n['’]?t|cannot|never)"
-_CANNOT = r"ca(?:n['’]?t|nnot|n\ not)"
-_LIKING = r"(?:like|love|want|eat|enjoy|care\ for|do|need|fancy|go\ for|drink)"
-# Idioms with a negation that praise; they go before the negations.
-_PRAISE = rf"""
-    {_CANNOT}\ (?:get\ enough\ of|resist|live\ without|do\ without|go\ wrong\ with)
-    |nothing\ (?:beats|better\ than|like)|never\ (?:get\ )?tired?\ of|(?:would|do){_NOT}\ mind
-    |(?:would|could){_NOT}\ say\ no\ to|not\ (?:only|just)
-    |\b(?:crazy|mad|passionate|nuts)\ about|\b(?:big|huge|massive|lifelong|great)?\ ?fan\ of
-    |\b(?:in\ the\ )?mood\ for|\blooking\ for|\bsearching\ for|\bcraving\ for|\bsucker\ for
-    |\b(?:i|we|she|he|they|to)?\ ?(?:really\ |also\ |just\ |do\ |would\ |'d\ )*
-        (?:love|loves|loved|adore|adores|adored|enjoy|enjoys|enjoyed|liked|prefer|prefers|want|wants|need|crave|craving)\b
-    |\b(?:i|we|she|he|they|would|'d)\ (?:really\ |also\ |do\ |would\ )*likes?\b
-"""
-_BLAME = rf"""
-    \b(?:anything|everything|all|anywhere|any(?:\ \w+)?)\ (?:but|except)(?:\ for)?\b
-    |\b(?:except|apart\ from|other\ than|instead\ of|rather\ than|without|minus|less)\b(?:\ for\b)?
-    |\b(?:hate|hates|hated|dislike|dislikes|detest|loathe|despise|avoid|avoiding|skip|hold\ the)\b
-    |\b{_CANNOT}\ (?:stand|bear|eat|have|handle|take|do|abide)\b
-    |\b(?:allergic\ to|intolerant\ (?:of|to)|(?:sick|tired|bored)\ of|fed\ up\ with|enough\ of)\b
-    |\b(?:no|not)\ (?:(?:a|an|much\ of\ a|really\ a|the\ biggest|big|huge)\ )*fan\ of
-    |{_NOT}\ (?:so\ |too\ |that\ |very\ |really\ )*
-        (?:crazy\ about|into|big\ on|keen\ on|fond\ of|in\ the\ mood\ for|looking\ for|up\ for)
-    |{_NOT}\ (?:really\ |much\ |ever\ )*{_LIKING}\b(?:\ any\b)?
-    |\b(?:keep\ me|stay|far)?\ ?away\ from
-    |\b(?:no|not|never|nothing|nor|neither|none|cannot)\b(?:\ (?:too|so|that|very|overly|any|more)\b)*
-    |(?:is|are|wo|do|does|must|should)n['’]?t\b(?:\ (?:be|too|so|that|very|have)\b)*
-"""
-# Blame that stands behind what it is about: "seafood is not my thing".
-_BLAME_BEHIND = r"""
-    \b(?:is|are|'s)?\ ?(?:n['’]t|\ not|\ never)?\ ?(?:really\ )?(?:not\ )?(?:my\ (?:thing|cup\ of\ tea))
-    |\b(?:is|are)(?:n['’]t|\ not)\ for\ (?:me|us)|\bno\ (?:thanks?|thank\ you|way|please)\b|\bmakes?\ me\ sick
-    |\b(?:is|are)\ out\b
-"""
-_SIMILAR = r"""
-    \b(?:similar|close|comparable)\ to|\b(?:much\ the\ )?same\ (?:\w+\ )?as|\balong\ the\ lines\ of
-    |\b(?:places?|restaurants?|spots?|somewhere|something|anything|films?|movies?|items?|ones?)
-        \ (?:just\ |much\ |more\ |that\ (?:is|are)\ )*like|^\s*(?:more\ |just\ )?like|\bas\ (?:good\ )?as
-"""
-_THEM = r"(?:it|that|this|them|these)\b"
-_SIMILAR_TO_THEM = re.compile(
-    rf"\b(?:something|anything|somewhere|more|others?|places?|ones?) (?:similar|alike|like {_THEM})"
-    rf"|\bsimilar (?:places?|ones?|restaurants?|spots?|films?|movies?|items?|to {_THEM})",
-    re.IGNORECASE,
-)
-_CUE = re.compile(
-    rf"(?P<similar>{_SIMILAR})|(?P<behind>{_BLAME_BEHIND})|(?P<praise>{_PRAISE})|(?P<blame>{_BLAME})"
-    r"|(?P<stop>[.;!?\n:()]+|\b(?:but|though|although|while|yet|please|just|only)\b)"
-    r"|(?P<comma>,)|(?P<either>\b(?:n?or)\b|/)|(?P<both>\b(?:and|with|plus|also)\b|&|\+)",
-    re.IGNORECASE | re.VERBOSE,
-)
 _WORDS: dict[str, Any] = tomllib.loads(
     resources.files("mmrec.llm").joinpath("wish_words.toml").read_text("utf-8")
 )
 _FILLERS = frozenset(_WORDS["fillers"].split())
+# By field of a `Wish`: what was understood so far, in order; nothing counts twice.
+_Parts = dict[str, dict[str, None]]
 
 
-@dataclass
-class _Parts:
-    """What was understood so far, in order; dictionaries, since nothing counts twice."""
+def _compile(pattern: str) -> re.Pattern[str]:
+    """A pattern of the file, whose words in capitals stand for its parts."""
+    whole = re.sub("[A-Z]{3,}", lambda name: _WORDS["parts"][name[0]], pattern)
+    return re.compile(whole, re.IGNORECASE | re.VERBOSE)
 
-    wanted: dict[str, None] = field(default_factory=dict)
-    unwanted: dict[str, None] = field(default_factory=dict)
-    prices: dict[PriceTag, None] = field(default_factory=dict)
-    unwanted_prices: dict[PriceTag, None] = field(default_factory=dict)
-    items: dict[str, None] = field(default_factory=dict)
-    similar_to: dict[str, None] = field(default_factory=dict)
+
+_SIMILAR_TO_THEM = _compile(_WORDS["references"]["similar_to_them"])
+# The group that matches is the kind of the cue.
+_CUE = _compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _WORDS["cues"].items()))
 
 
 class _Segment(NamedTuple):
@@ -114,20 +63,19 @@ class WishParser:
         if not is_wish(text):
             return Wish(description=text)
         text, names = self._hide_names(text[:max_characters].replace("’", "'").replace("\x02", " "))
-        parts = _Parts()
+        parts: _Parts = {name: {} for name in StatedWish.model_fields}
         for segment in _segments(self._join_phrases(text)):
             found = [names[int(index)] for index in re.findall(r"\x02(\d+)\x02", segment.text)]
             segment = segment._replace(text=re.sub(r"\x02\d+\x02", " ", segment.text))
             if not found and (found := self._misspelt(segment)):
                 segment = segment._replace(text="")
-            target = parts.similar_to if segment.likes_names else parts.items
-            for name in found:
-                (target if segment.is_wanted else parts.unwanted)[name] = None
+            target = "similar_to" if segment.likes_names else "items"
+            parts[target if segment.is_wanted else "unwanted"] |= dict.fromkeys(found)
             self._add_phrases(segment, parts)
-        if _SIMILAR_TO_THEM.search(text):  # "... was great, something similar?"
-            parts.similar_to |= parts.items
-            parts.items = {}
-        return Wish(**{name: [*values] for name, values in vars(parts).items()})
+        if _SIMILAR_TO_THEM.search(text):
+            parts["similar_to"] |= parts["items"]
+            parts["items"] = {}
+        return Wish.model_validate({name: [*values] for name, values in parts.items()})
 
     def find_names(self, text: str) -> list[str]:
         """Names of items in a text."""
@@ -172,7 +120,7 @@ class WishParser:
         words = split_words(segment.text)
         # In "no seafood and cheap" the negation ends before the price.
         is_price_wanted = segment.is_wanted or segment.is_joined
-        prices = parts.prices if is_price_wanted else parts.unwanted_prices
+        prices = parts["prices" if is_price_wanted else "unwanted_prices"]
         matches = [*self._price_words.find(words), *self._lexicon.price_phrases(words)]
         spoken: set[int] = set()  # positions of words that name a price
         for start, found, tag in matches:
@@ -180,8 +128,8 @@ class WishParser:
             spoken |= {*range(start, start + len(found.split()))}
         kept: Words = ["" if place in spoken else word for place, word in enumerate(words)]
         for run in " ".join(word or "\0" for word in kept).split("\0"):
-            for content in self._split_labels(run.split()):
-                (parts.wanted if segment.is_wanted else parts.unwanted)[content] = None
+            phrases = self._split_labels(run.split())
+            parts["wanted" if segment.is_wanted else "unwanted"] |= dict.fromkeys(phrases)
 
     def _split_labels(self, words: Words) -> list[str]:
         """Phrases of a run of words: "really spicy Thai food" are two, unless reviews say it so."""
