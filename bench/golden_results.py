@@ -203,7 +203,7 @@ def descriptions(recommender: Recommender, count: int) -> dict[str, Any]:
         code = recommender.state.online.codes["item"][item]
         quotes = explainer.summary_quote(code), *explainer.typical_quotes(code)
         known[f"of {item}"] = [catalog.describe(np.array([code])), *quotes]
-        known[f"photos of {item}"] = [caption for _, caption in catalog.photos(code)]
+        known[f"photos of {item}"] = [caption for _, caption in catalog.source.photos(code)]
     known["search"] = recommender.search("noodles and soup", 5)
     return {"reasons": reasons, "known": known}
 

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from mmrec.config import ReadConfig, SplitConfig
 from mmrec.console import escape_text, remove_control_characters
 from mmrec.data.images import photo_names
-from mmrec.data.readers import choose_columns
-from mmrec.data.schema import ReviewRow, explain_refusal, filter_reviews, split_reviews
+from mmrec.data.readers import choose_columns, explain_refusal
+from mmrec.data.schema import ReviewRow, filter_reviews, split_reviews
 from mmrec.errors import ConfigError, DataError
 from review_tables import interactions, tables
 

@@ -19,7 +19,7 @@ from mmrec.experiments.report import fit_report
 from mmrec.experiments.report.charts import draw_charts, style_for
 from mmrec.experiments.report.fit_report import headline, write_report
 from mmrec.experiments.report.html import ResultTable, format_difference, format_metric, write_page
-from mmrec.experiments.report.list_tables import trade_sentence
+from mmrec.experiments.report.list_tables import trade_chart, trade_sentence
 from mmrec.features.audit import Audit
 from mmrec.pipeline import open_models
 from mmrec.ranker.training import TrainingHistory
@@ -86,8 +86,9 @@ def page(comparison, assessment, tmp_path_factory):
 @pytest.fixture
 def page_text(tmp_path, monkeypatch):
     """Writes reports without charts, which take the time, and gives their texts."""
-    keys = ("trade", "roc", "likes", "dislikes", "differences", "calibration", "training")
+    keys = ("roc", "likes", "dislikes", "differences", "calibration", "training")
     monkeypatch.setattr(fit_report, "draw_charts", lambda *_: {key: [] for key in keys})
+    monkeypatch.setattr(fit_report, "trade_chart", lambda _: "")
 
     def write(comparison, assessment, audits=None, **options):
         path = tmp_path / "report.html"
@@ -165,7 +166,7 @@ def test_lists_come_first_beside_those_of_peers(comparison, assessment, page):
         == len(rows)
         == len(set(zip(data.user[rows], data.item[rows], strict=True)))
     )
-    chart = draw_charts(comparison, assessment)["trade"][0]
+    chart = trade_chart(lists)
     assert f"mmrec: {own.recall:.3f}, {own.dislikes:.1%}" in chart
     trade = {(point.caution, point.max_fpr): point for point in lists.trade}
     assert len(trade) == 9 * 4

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from mmrec.llm.lexicon import split_words
-from mmrec.recommender.catalog import Quote
+from mmrec.recommender.quotes import Quote
 from mmrec.recommender.reasons import ReasonFinder
 from mmrec.recommender.recommender import Recommender
 

@@ -127,7 +127,7 @@ def test_a_place_shows_photos_quotes_and_similar_places(show, fitted, user):
     item = urlsplit(page.url).path.rpartition("/")[2]
     for title in ("What people like", "What people dislike"):
         assert page.locator("section", has_text=title).locator("blockquote").count()
-    photos = fitted.state.catalog.photos(fitted.state.online.codes["item"][item])
+    photos = fitted.state.catalog.source.photos(fitted.state.online.codes["item"][item])
     pictures = page.locator("figure img").all()
     assert len(pictures) == len(photos) > 1
     assert {picture.get_attribute("alt") for picture in pictures} == {f"photo of {name}"}

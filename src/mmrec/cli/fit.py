@@ -175,6 +175,7 @@ def evaluate(
             on the test reviews of `mmrec fit` are printed again.
     """
     from mmrec.data import read_reviews
+    from mmrec.evaluation.statistics import as_plain
     from mmrec.experiments.new_reviews import evaluate_new_reviews
     from mmrec.recommender.recommender import Recommender
 
@@ -190,7 +191,7 @@ def evaluate(
             console.print(f"{left_out:,} reviews that the model has seen were left out")
         on_new = evaluate_new_reviews(recommender, fresh, str(data))
         metrics, verdict = on_new.metrics, on_new.verdict
-        result |= {"intervals": on_new.intervals, "differences": on_new.differences_as_dicts()}
+        result |= {"intervals": on_new.intervals, "differences": as_plain(on_new.differences)}
         title = f"{data}: {fresh.height:,} reviews that the model has not seen"
     for remark in result["remarks"]:
         console.print(f"- {remark}", markup=False)

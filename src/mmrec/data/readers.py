@@ -7,6 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from mmrec.console import escape_text
 from mmrec.data import schema
 from mmrec.data.files import Record, read_records
 from mmrec.data.images import check_photos, is_url
-from mmrec.data.schema import ItemRow, ReviewRow, Reviews, explain_refusal
+from mmrec.data.schema import ItemRow, ReviewRow, Reviews
 from mmrec.errors import ConfigError, DataError, PhotoError
 
 _Columns = Mapping[str, tuple[str, ...]]
@@ -217,6 +218,21 @@ class _FileRows:
         rejects = pl.DataFrame(self._rejects, schema=schema.REJECT_SCHEMA, orient="row")
         table = pl.DataFrame(rows, schema=columns, orient="row")
         return table, rejects.sort("line", maintain_order=True)
+
+
+def explain_refusal(error: ValidationError) -> str:
+    """Return why a row is refused, as `kind: value`."""
+    problem = error.errors(include_url=False)[0]
+    name, value, message = problem["loc"][0], problem["input"], problem["msg"]
+    is_blank = value is None or (isinstance(value, str) and not value.strip())
+    if is_blank or problem["type"] == "missing":
+        return f"{name} is missing"
+    if problem["type"] == "string_pattern_mismatch":
+        message = "holds control characters"
+    message = message.removeprefix("Input ").removeprefix("String ")
+    # Only scalars are spelt out: the repr of a hostile nesting could exhaust the stack.
+    scalar = isinstance(value, str | int | float | date)
+    return f"{name} {message}: {escape_text(str(value), 40) if scalar else type(value).__name__}"
 
 
 def _pick_values(content: Mapping[str, Any], columns: _Columns) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -17,13 +17,12 @@ from pydantic import (
     Field,
     SkipValidation,
     StringConstraints,
-    ValidationError,
     ValidationInfo,
 )
 from pydantic_core import PydanticCustomError
 
 from mmrec.config import ReadConfig, SplitConfig
-from mmrec.console import escape_text, remove_control_characters, single_line
+from mmrec.console import remove_control_characters, single_line
 from mmrec.data.files import parse_list
 from mmrec.data.images import photo_names
 from mmrec.errors import DataError
@@ -210,21 +209,6 @@ class ItemRow(BaseModel):
     name: _Name = None
     photos: _Photos = ()
     captions: _Captions = ()
-
-
-def explain_refusal(error: ValidationError) -> str:
-    """Return why a row is refused, as `kind: value`."""
-    problem = error.errors(include_url=False)[0]
-    name, value, message = problem["loc"][0], problem["input"], problem["msg"]
-    is_blank = value is None or (isinstance(value, str) and not value.strip())
-    if is_blank or problem["type"] == "missing":
-        return f"{name} is missing"
-    if problem["type"] == "string_pattern_mismatch":
-        message = "holds control characters"
-    message = message.removeprefix("Input ").removeprefix("String ")
-    # Only scalars are spelt out: the repr of a hostile nesting could exhaust the stack.
-    scalar = isinstance(value, str | int | float | date)
-    return f"{name} {message}: {escape_text(str(value), 40) if scalar else type(value).__name__}"
 
 
 @dataclass(frozen=True)

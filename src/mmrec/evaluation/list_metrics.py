@@ -173,13 +173,8 @@ class ListComparison:
     trade: list[TradePoint]  # of ours; empty where there is none
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: tuples with names become dictionaries."""
-        result: dict[str, Any] = {**vars(self), "trade": [row._asdict() for row in self.trade]}
-        result["metrics"] = {name: row._asdict() for name, row in self.metrics.items()}
-        for part in ("intervals", "differences"):
-            result[part] = {}
-            for name, values in getattr(self, part).items():
-                result[part][name] = {key: row._asdict() for key, row in values.items()}
+        """For JSON."""
+        result: dict[str, Any] = statistics.as_plain(vars(self))
         return result
 
 

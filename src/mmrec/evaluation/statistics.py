@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -53,6 +53,15 @@ def mean_log_likelihood(label: np.ndarray, p: np.ndarray, weight: np.ndarray) ->
     """Weighted mean of the logarithm of the probability of what was observed: a `WeightedMetric`."""
     log_likelihood = np.log(np.clip(np.where(label, p, 1 - p), 1e-7, 1))
     return np.asarray(weight @ log_likelihood / weight.sum(axis=-1))
+
+
+def as_plain(value: Any) -> Any:
+    """A value for JSON: named tuples in it, at any depth, become dictionaries."""
+    if isinstance(value, dict):
+        return dict(zip(value, map(as_plain, value.values()), strict=True))
+    if isinstance(value, list):
+        return [*map(as_plain, value)]
+    return value._asdict() if hasattr(value, "_asdict") else value
 
 
 class Difference(NamedTuple):

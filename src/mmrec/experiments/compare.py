@@ -197,11 +197,9 @@ class Assessment:
     lists: ListComparison | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: tuples with names become dictionaries; lists are apart."""
-        result: dict[str, Any] = {**vars(self), "differences": {}}
+        """For JSON, without the lists."""
+        result: dict[str, Any] = statistics.as_plain(vars(self))
         del result["lists"]
-        for name, values in self.differences.items():
-            result["differences"][name] = {key: row._asdict() for key, row in values.items()}
         return result
 
 

@@ -19,17 +19,17 @@ from threadpoolctl import threadpool_limits
 from mmrec.console import track
 from mmrec.evaluation.list_metrics import LIST_LENGTH, ListTask, list_metrics
 
-ListScorer = Callable[[np.ndarray], np.ndarray]
+PeerScorer = Callable[[np.ndarray], np.ndarray]
 """(u,) user codes -> (u, items) scores; a new array, which may be changed."""
 
 
-def popularity(visits: csr_array) -> ListScorer:
+def popularity(visits: csr_array) -> PeerScorer:
     """The number of visitors."""
     visitors = np.asarray(visits.sum(0))
     return lambda users: np.tile(visitors, (len(users), 1))
 
 
-def item_knn(visits: csr_array, alpha: float, shrinkage: float) -> ListScorer:
+def item_knn(visits: csr_array, alpha: float, shrinkage: float) -> PeerScorer:
     """Sum of asymmetric cosines with the items visited (Aiolli, 2013).
 
     The cosine of items with a and b visitors, c of them common, is c / (a^alpha b^(1 - alpha) +
@@ -43,7 +43,7 @@ def item_knn(visits: csr_array, alpha: float, shrinkage: float) -> ListScorer:
     return lambda users: (visits[users] @ cosine).toarray()
 
 
-def rp3beta(visits: csr_array, alpha: float, beta: float) -> ListScorer:
+def rp3beta(visits: csr_array, alpha: float, beta: float) -> PeerScorer:
     """Walks from an item to a visitor to an item, less to popular ones (Paudel et al., 2017).
 
     The probabilities of both steps are raised to `alpha`; sums are divided by visitors^beta.
@@ -55,7 +55,7 @@ def rp3beta(visits: csr_array, alpha: float, beta: float) -> ListScorer:
     return lambda users: (visits[users] @ walks).toarray()
 
 
-def ease(visits: csr_array, penalty: float) -> ListScorer:
+def ease(visits: csr_array, penalty: float) -> PeerScorer:
     """Ridge regression of every item on all others (Steck, 2019)."""
     together = (visits.T @ visits).toarray()
     inverse = np.linalg.inv(together + penalty * np.eye(len(together)))
@@ -64,7 +64,7 @@ def ease(visits: csr_array, penalty: float) -> ListScorer:
     return lambda users: visits[users] @ weights
 
 
-def als(visits: csr_array, factors: int, regularization: float, seed: int) -> ListScorer:
+def als(visits: csr_array, factors: int, regularization: float, seed: int) -> PeerScorer:
     """Factors of visits as implicit feedback (Hu et al., 2008)."""
     from implicit.als import AlternatingLeastSquares
 
@@ -75,7 +75,7 @@ def als(visits: csr_array, factors: int, regularization: float, seed: int) -> Li
     return lambda users: model.user_factors[users] @ model.item_factors.T
 
 
-def bpr(visits: csr_array, factors: int, iterations: int, seed: int) -> ListScorer:
+def bpr(visits: csr_array, factors: int, iterations: int, seed: int) -> PeerScorer:
     """Factors that rank visited items above others (Rendle et al., 2009)."""
     from implicit.bpr import BayesianPersonalizedRanking
 
@@ -94,7 +94,7 @@ def _without_diagonal(matrix: csr_array) -> csr_array:
 
 
 def top_items(
-    scorer: ListScorer,
+    scorer: PeerScorer,
     visits: csr_array,
     users: np.ndarray,
     n: int = LIST_LENGTH,
@@ -124,7 +124,7 @@ def top_items(
 class ListPeer(NamedTuple):
     """A peer, and the settings that are tried."""
 
-    fit: Callable[..., ListScorer]
+    fit: Callable[..., PeerScorer]
     grid: Mapping[str, Sequence[float]]
     quick_items: float = np.inf  # up to so many items `fit` takes it without being asked
     max_items: float = np.inf
@@ -181,7 +181,7 @@ def make_peer_lists(
 
 
 def _tune(
-    fit: Callable[..., ListScorer], grid: Mapping[str, Sequence[float]], valid: ListTask
+    fit: Callable[..., PeerScorer], grid: Mapping[str, Sequence[float]], valid: ListTask
 ) -> dict[str, float]:
     """The settings of the grid with the highest recall, the first of equal ones."""
     candidates, recalls = [], list[float]()

@@ -34,13 +34,6 @@ class NewReviewsEvaluation:
     intervals: Intervals
     differences: dict[str, dict[str, Difference]]  # to the bias model
 
-    def differences_as_dicts(self) -> dict[str, dict[str, dict[str, float]]]:
-        """For JSON: tuples with names become dictionaries."""
-        result: dict[str, dict[str, dict[str, float]]] = {}
-        for name, gaps in self.differences.items():
-            result[name] = {key: gap._asdict() for key, gap in gaps.items()}
-        return result
-
 
 def evaluate_new_reviews(
     recommender: Recommender, fresh: pl.DataFrame, source: str

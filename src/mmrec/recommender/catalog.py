@@ -1,21 +1,16 @@
-"""Items as people see them: names, prices, photos, quotes; and search in words."""
+"""Items as people see them: names, prices, categories, quotes; and search in words."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from difflib import get_close_matches
 from functools import cached_property
-from itertools import chain
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from mmrec.data.schema import NO_TIME, EntityKind
 from mmrec.encoder.text_encoder import Encoder
 from mmrec.errors import DataError
 from mmrec.features.dataset import Dataset
@@ -25,51 +20,12 @@ from mmrec.llm.types import PRICE_TAGS, Note, Wish
 from mmrec.llm.wishes import WishParser
 from mmrec.recommender.online import OnlineState
 from mmrec.recommender.persistence import SavedRecommender
+from mmrec.recommender.quotes import Quote, QuoteSource
 from mmrec.retrieval.review_texts import ReviewTexts, fold
 from mmrec.retrieval.text_neighbors import TextSpace
 from mmrec.retrieval.wish_match import WishItems, WishMatch, WishMatcher
 
 _NO_PRICE = PRICE_TAGS.index("none")
-_QUOTED_REVIEWS = 100
-
-
-@dataclass(frozen=True)
-class Quote:
-    """A like or dislike of a review, word for word, or the caption of a photo."""
-
-    text: str
-    review_id: str  # "" for a photo of the item itself
-    liked: bool
-    photo: bool = False  # whether it is a caption
-    user: str = ""  # the reviewer; "" for a photo of the item itself
-    rating: float | None = None
-    date: str = ""  # YYYY-MM-DD; "" if unknown
-
-    @property
-    def signature(self) -> str:
-        """Who says so, as in "ann, 4 stars, 1 May 2024"."""
-        parts = ["photo"] if self.photo else []
-        parts += [self.user] if self.user else []
-        if self.rating is not None:
-            parts.append(f"{self.rating:.3g} star{'' if self.rating == 1 else 's'}")
-        if self.date:
-            day = date.fromisoformat(self.date)
-            parts.append(f"{day.day} {day:%b %Y}")
-        return ", ".join(parts)
-
-
-class SignedNote(NamedTuple):
-    """A note with the review that it is of."""
-
-    note: Note
-    review_id: str
-    user: str
-    rating: float
-    date: str  # as in a `Quote`
-
-    def quote(self, text: str, *, liked: bool, photo: bool = False) -> Quote:
-        """A sentence of the review, or a caption of its photo."""
-        return Quote(text, self.review_id, liked, photo, self.user, self.rating, self.date)
 
 
 @dataclass(frozen=True)
@@ -91,8 +47,7 @@ class Catalog:
         self._dataset, self._online, self._encoder = dataset, online, encoder
         self._spaces: dict[str, TextSpace] = {}
         self._vocabulary = [*saved.model.builder.vocabulary]
-        # The builtin captioner names colours, which are not worth quoting.
-        self._quote_captions = saved.config.vision.captioner != "builtin"
+        self.source = QuoteSource(dataset, saved.config)
         table = saved.reviews.items
         self._names = dict(zip(table["item"], table["name"], strict=True))
         self._lexicon = Lexicon(saved.config.annotation.item_kind)
@@ -100,21 +55,11 @@ class Catalog:
         self._names_index: _Names | None = None
         self._live_texts: list[tuple[int, str, Note]] = []  # of reviews and descriptions
         self._items = online.ids["item"]
-        # Quotable notes of live reviews by users and of items, and captions of live photos by item.
-        self._live_notes: dict[tuple[EntityKind, int], list[SignedNote]] = defaultdict(list)
-        self._live_captions: dict[int, list[str]] = defaultdict(list)
 
-    def add_note(self, user: int, item: int, note: SignedNote) -> None:
-        """Add a quotable note of a live review."""
-        self._live_notes["user", user].append(note)
-        self._live_notes["item", item].append(note)
-
-    def add_content(self, item: int, name: str | None, captions: Sequence[str]) -> None:
-        """Add a name, if any, and captions to an item."""
-        if name:
-            self._names[self._items[item]] = name
-            self._names_index = None
-        self._live_captions[item].extend(captions)
+    def add_name(self, item: int, name: str) -> None:
+        """Name an item."""
+        self._names[self._items[item]] = name
+        self._names_index = None
 
     def item_name(self, item: int) -> str:
         """The name of an item, or else its id."""
@@ -145,44 +90,23 @@ class Catalog:
 
     def describe(self, items: np.ndarray) -> pl.DataFrame:
         """`item`, `name`, `price` and `categories`, that with most votes first, of items."""
-        vocabulary, ids = self._vocabulary, [self._items[code] for code in items.tolist()]
-        tags: list[str | None] = [*PRICE_TAGS]
-        tags[_NO_PRICE] = None
-        categories: list[list[str]] = []
-        for codes in self._online.features.item.categories[items].tolist():
-            categories.append([vocabulary[code] for code in codes if code < len(vocabulary)])
-        columns = {
-            "item": ids,
-            "name": [self._names.get(item) for item in ids],
-            "price": [tags[price] for price in self._prices(items).tolist()],
-            "categories": categories,
-        }
+        prices, vocabulary = self._prices(items).tolist(), self._vocabulary
+        codes = self._online.features.item.categories[items].tolist()
+        rows: list[tuple[str, str | None, str | None, list[str]]] = []
+        for item, price, labels in zip(items.tolist(), prices, codes, strict=True):
+            name, tag = self._items[item], None if price == _NO_PRICE else PRICE_TAGS[price]
+            # The code behind the vocabulary pads the lists.
+            categories = [vocabulary[label] for label in labels if label < len(vocabulary)]
+            rows.append((name, self._names.get(name), tag, categories))
         text = pl.String()
         schema = {"item": text, "name": text, "price": text, "categories": pl.List(text)}
-        return pl.DataFrame(columns, schema)
+        return pl.DataFrame(rows, schema, orient="row")
 
     def named_items(self, text: str) -> list[int]:
         """Codes of items with the text in their name."""
-        names = [(self._names.get(item) or "").casefold() for item in self._items]
-        return [code for code, name in enumerate(names) if text.casefold() in name]
-
-    def photos(self, item: int) -> list[tuple[str, str]]:
-        """Path and caption, or "", of a dozen photos of the item itself, then of its reviews."""
-        if item >= len(self._dataset.data.items):
-            return []
-        photos: dict[str, str] = {}
-        groups = [self._dataset.photos[row] for row in self._dataset.data.rows_of("item", item)]
-        for path in chain(self._dataset.item_photos[item], *groups):
-            if len(photos) < 12 and Path(path).is_file():
-                photos[path] = self.captions.get(path, "")
-        return list(photos.items())
-
-    @cached_property
-    def captions(self) -> dict[str, str]:
-        """Captions by path, for visitors; none are made while a page waits."""
-        if not self._quote_captions or self._dataset.captions_missing:
-            return {}
-        return self._dataset.captions.texts
+        names = map(self._names.get, self._items)
+        wanted = text.casefold()
+        return [code for code, name in enumerate(names) if name and wanted in name.casefold()]
 
     def quotes(self, item: int) -> list[Quote]:
         """Sentences of the latest reviews of an item, and captions of its photos.
@@ -191,7 +115,7 @@ class Catalog:
         """
         own, parser = self._named.folded[item], self._named.parser
         quotes = []
-        for quote in self._all_quotes(item):
+        for quote in self.source.quotes(item):
             if all(fold(name) in own for name in parser.find_names(quote.text)):
                 quotes.append(quote)
         return quotes
@@ -213,49 +137,6 @@ class Catalog:
             if quotes and not found:
                 missing.append(part)
         return list(dict.fromkeys([*first, *quotes])), missing
-
-    def _all_quotes(self, item: int) -> list[Quote]:
-        quotes: list[Quote] = []
-        notes = self.notes("item", item)
-        for signed in notes:
-            quotes += [signed.quote(text, liked=True) for text in signed.note.likes]
-            quotes += [signed.quote(text, liked=False) for text in signed.note.dislikes]
-        if not self._quote_captions:
-            return quotes
-        dataset, own = self._dataset, self._live_captions.get(item, [])
-        # Captions that came with the data, or else those of the photos.
-        if item < len(dataset.data.items):
-            texts = dataset.item_captions[item] or self._captions_of(dataset.item_photos[item])
-            own = texts + own
-        quotes += [Quote(text, "", liked=True, photo=True) for text in own]
-        # Live reviews, whose notes come last, have no photos.
-        for row, signed in zip(self._latest_rows("item", item), notes, strict=False):
-            texts = dataset.review_captions[row] or self._captions_of(dataset.photos[row])
-            quotes += [signed.quote(text, liked=True, photo=True) for text in texts if text]
-        return quotes
-
-    def _captions_of(self, photos: Sequence[str]) -> list[str]:
-        return list(filter(None, map(self.captions.get, photos)))
-
-    def _latest_rows(self, kind: EntityKind, code: int) -> np.ndarray:
-        data = self._dataset.data
-        known = code < len(data.users if kind == "user" else data.items)
-        return data.rows_of(kind, code)[-_QUOTED_REVIEWS:] if known else np.zeros(0, np.int64)
-
-    def _sign(self, rows: np.ndarray) -> list[SignedNote]:
-        dataset, data, signed = self._dataset, self._dataset.data, []
-        for row, note in zip(rows.tolist(), dataset.quotable_notes(rows), strict=True):
-            time, day = int(data.time[row]), ""
-            if time != NO_TIME:
-                day = str(np.datetime64(time, "us").astype("datetime64[D]"))
-            user, rating = data.users[data.user[row]], float(data.rating[row])
-            signed.append(SignedNote(note, dataset.review_ids[row], user, rating, day))
-        return signed
-
-    def notes(self, kind: EntityKind, code: int) -> list[SignedNote]:
-        """Notes of the latest reviews by a user or of an item, live ones last."""
-        notes = self._sign(self._latest_rows(kind, code))
-        return [*notes, *self._live_notes.get((kind, code), [])]
 
     def space(self, name: str) -> TextSpace:
         """Texts about items (`gist`, `likes`), or by `users`; built on first use."""

@@ -14,8 +14,9 @@ from mmrec.encoder.text_encoder import Encoder
 from mmrec.llm.lexicon import split_words
 from mmrec.llm.types import Wish
 from mmrec.ranker.inputs import RankerInputs
-from mmrec.recommender.catalog import Catalog, Quote
+from mmrec.recommender.catalog import Catalog
 from mmrec.recommender.lists import ListScorer
+from mmrec.recommender.quotes import Quote
 from mmrec.recommender.reasons import Reason, ReasonFinder, Tastes
 
 KNOWLEDGE_GROUPS = ("your ratings", "your words", "its ratings", "its words and photos")
@@ -120,7 +121,7 @@ class Explainer:
     def summary_quote(self, item: int) -> Quote | None:
         """The gist of a review that is nearest to all gists about an item."""
         gists: list[Quote] = []
-        for signed in self._catalog.notes("item", item):
+        for signed in self._catalog.source.notes("item", item):
             if signed.note.gist:
                 gists.append(signed.quote(signed.note.gist, liked=True))
         return self._sort(_distinct(gists))[0] if gists else None

@@ -14,8 +14,9 @@ from mmrec.data.schema import EntityKind
 from mmrec.features.dataset import Dataset
 from mmrec.llm.topics import Polarity, TopicCounts, TopicReader
 from mmrec.llm.types import Note, Wish
-from mmrec.recommender.catalog import Catalog, Quote
+from mmrec.recommender.catalog import Catalog
 from mmrec.recommender.online import OnlineState
+from mmrec.recommender.quotes import Quote
 
 Similar = Callable[[np.ndarray, int], np.ndarray]
 """(k,) similarity of items, by code, to one item; zero or less is unlike."""
@@ -177,7 +178,7 @@ class ReasonFinder:
         return self._topic_counts(kind, code, len(self._online.ratings(kind, code)[0]))
 
     def _count_topics(self, kind: EntityKind, code: int, reviews: int) -> TopicCounts:
-        return self._reader.count(signed.note for signed in self._catalog.notes(kind, code))
+        return self._reader.count(signed.note for signed in self._catalog.source.notes(kind, code))
 
     @cached_property
     def _usual_topics(self) -> TopicCounts:

@@ -14,47 +14,18 @@ from mmrec.console import track
 from mmrec.data.schema import Reviews
 from mmrec.errors import DataError
 from mmrec.evaluation.metrics import Metrics
-from mmrec.features.dataset import Dataset, Models
-from mmrec.features.tables import Features
+from mmrec.features.dataset import Dataset
 from mmrec.llm.types import Note, Wish
 from mmrec.pipeline import TrainingResult, choose_model, prepare_data, train_model
-from mmrec.ranker.inputs import RankerInputs
-from mmrec.recommender.catalog import Catalog, SignedNote
-from mmrec.recommender.explain import Explainer, Explanation
+from mmrec.recommender.explain import Explanation
 from mmrec.recommender.hub import PersistentModel
-from mmrec.recommender.lists import ListScorer
-from mmrec.recommender.online import OnlineState
 from mmrec.recommender.persistence import SavedRecommender
-from mmrec.recommender.proposals import ListMaker, ListRules, UserHistories
-from mmrec.recommender.reasons import ReasonFinder
+from mmrec.recommender.proposals import ListRules
+from mmrec.recommender.quotes import SignedNote
+from mmrec.recommender.state import RecommenderState
 from mmrec.retrieval.histories import Histories
 from mmrec.retrieval.text_neighbors import diversify
 from mmrec.retrieval.wish_match import WishMatch
-
-
-class RecommenderState:
-    """The parts of a fitted recommender, which change together with a live review."""
-
-    def __init__(self, saved: SavedRecommender, models: Models) -> None:
-        # Each part reads those before it; none changes another.
-        notes = saved.notes or None
-        self.dataset = Dataset.from_reviews(saved.reviews, models, saved.config, notes)
-        self.online = OnlineState(saved, self.dataset.data, models)
-        self.catalog = Catalog(saved, self.dataset, self.online, models.encoder)
-        self.scorer = ListScorer(saved.model, saved.features)
-        histories = UserHistories(saved.histories)
-        caution = saved.config.operating.caution
-        self.list_maker = ListMaker(saved.retrieval, self.scorer, histories, caution)
-        self.reasons = ReasonFinder(saved.config, self.dataset, self.online, self.catalog)
-        self.explainer = Explainer(self.catalog, self.scorer, models.encoder, self.reasons)
-
-    def warm_up(self) -> None:
-        """Compute now what the first request would wait for."""
-        self.catalog.rank_items("ready")
-        for name in ("gist", "users"):
-            self.catalog.space(name)
-        _ = self.catalog.captions
-        self.reasons.warm_up()
 
 
 class Recommender(PersistentModel):
@@ -141,7 +112,7 @@ class Recommender(PersistentModel):
         """
         state = self.state
         wish = self._wish(likes)
-        view, inputs = self._find_user(user, wish, liked)
+        view, inputs = self.state.find_user(user, wish, liked)
         size = state.list_maker.retrieval.proposers.items
         wanted: Histories | WishMatch
         if wish:
@@ -244,26 +215,10 @@ class Recommender(PersistentModel):
         """`explain` several items at once, so that no sentence is quoted twice."""
         state, wish = self.state, self._wish(likes)
         codes = state.online.item_codes(items)
-        view, inputs = self._find_user(user, wish, liked)
+        view, inputs = self.state.find_user(user, wish, liked)
         liked_codes = [state.catalog.find_item(item) for item in liked]
         tastes = state.reasons.tastes(None if user is None else view, wish, liked_codes)
         return state.explainer.explain(view, inputs, codes, tastes, wish)
-
-    def _find_user(
-        self, user: str | None, wish: Wish | None, liked: Sequence[str]
-    ) -> tuple[int, RankerInputs]:
-        """The view of a user, words, or liked items, and the inputs that have it."""
-        online, inputs = self.state.online, self.state.scorer.inputs
-        if [user is not None, wish is not None, bool(liked)].count(True) != 1:
-            choices = "name a user, say in words what is liked, or name liked items"
-            raise DataError(f"{choices}: just one of these")
-        if user is not None:
-            return int(online.views("user", [user])[0]), inputs
-        codes = [self.state.catalog.find_item(item) for item in liked]
-        features = online.describe_user(wish) if wish else online.user_who_likes(codes)
-        # One view of a user beside all items: the table has a single row.
-        row = np.zeros(1, dtype=np.int64)
-        return 0, RankerInputs(Features(features, online.features.item, row, row))
 
     def _min_probability(self, max_fpr: float | None) -> float:
         return 0.0 if max_fpr is None else self.saved.evaluation.curve.for_max_fpr(max_fpr)[0]
@@ -286,7 +241,7 @@ class Recommender(PersistentModel):
         self.state.catalog.add_text(item_code, text, note)
         day = str(time.date()) if time else ""
         signed = SignedNote(quotable, review_id, user, rating, day)
-        self.state.catalog.add_note(user_code, item_code, signed)
+        self.state.catalog.source.add_note(user_code, item_code, signed)
         (vector,) = self.models.encoder.encode([text])
         liked = rating >= self.config.like_rating
         self.state.list_maker.add_review(user_code, item_code, liked, vector)
@@ -308,7 +263,9 @@ class Recommender(PersistentModel):
         """
         note = note or self.models.annotator.write_notes([description])[0]
         code = self.state.online.add_item(item, description, note, captions)
-        self.state.catalog.add_content(code, name, captions)
+        if name:
+            self.state.catalog.add_name(code, name)
+        self.state.catalog.source.add_captions(code, captions)
         self.state.catalog.add_text(code, description, note)
         (vector,) = self.models.encoder.encode([description])
         self.state.list_maker.add_item(code, vector)

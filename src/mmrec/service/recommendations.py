@@ -196,7 +196,7 @@ class RecommendationService:
         with self.recommender() as recommender:
             state = recommender.state
             (code,) = state.online.item_codes([item])
-            photos = state.catalog.photos(code)
+            photos = state.catalog.source.photos(code)
             if item in self._live_captions:
                 caption = self._live_captions[item] if self._shows_captions else ""
                 photos = [("", caption), *photos]

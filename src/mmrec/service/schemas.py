@@ -8,8 +8,8 @@ from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic import StringConstraints as Text
 
-from mmrec.recommender.catalog import Quote
 from mmrec.recommender.explain import Explanation
+from mmrec.recommender.quotes import Quote
 
 
 def _integral_to_int(number: Any) -> Any:

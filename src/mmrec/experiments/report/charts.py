@@ -6,7 +6,6 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +17,10 @@ from scipy.stats import binomtest
 from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 
-from mmrec.evaluation.list_metrics import ListComparison
 from mmrec.evaluation.metrics import calibration_bins
 from mmrec.evaluation.simple_baselines import ALWAYS_LIKE
 from mmrec.experiments.compare import Assessment, Comparison
 from mmrec.experiments.report.html import format_difference
-from mmrec.experiments.report.list_tables import describe_setting
 from mmrec.ranker.training import TrainingHistory
 
 COLOURS = {
@@ -170,12 +167,10 @@ _CURVES = {
 
 
 def draw_charts(comparison: Comparison, assessment: Assessment) -> dict[str, list[str]]:
-    """Panels of `trade`, `roc`, `likes`, `dislikes`, `differences`, `calibration` and `training`, as SVG."""
+    """Panels of `roc`, `likes`, `dislikes`, `differences`, `calibration` and `training`, as SVG."""
     charts: dict[str, list[str]] = {"differences": [], "calibration": [], "training": []}
     for kind in _CURVES:
         charts[kind] = [_curve_chart(comparison, assessment, kind)]
-    lists = assessment.lists
-    charts["trade"] = [_trade_chart(lists)] if lists and lists.intervals[lists.reference] else []
     fpr_title = "FPR at TPR .90: left is better"
     for metric, title in (("auc", "ROC-AUC: right is better"), ("fpr_at_90", fpr_title)):
         bars, name = {}, f"differences-{metric}"
@@ -236,44 +231,6 @@ def _position(kind: str, rates: dict[str, float], dislike_share: float) -> tuple
     # Shares of all rows: those held back, and the dislikes among them.
     held_back, dislikes_held_back = 1 - rates["share"], (1 - rates["fpr"]) * dislike_share
     return 1 - rates["fpr"], dislikes_held_back / held_back if held_back else np.nan
-
-
-_DASHES: list[str | tuple[float, tuple[float, ...]]] = ["-", (0, (7, 1.5)), "--", "-.", ":"]
-
-
-@chart_style
-def _trade_chart(lists: ListComparison) -> str:
-    """Recall against the share of dislikes: ours at several settings, and a mark for each model."""
-    figure, texts = Figure(figsize=(4.3, 5.0), layout="constrained"), list[str]()
-    axes = figure.subplots()
-    best = max(metrics.recall for metrics in lists.metrics.values())
-    lowest = 0.6 * best  # a point far below would squeeze the rest
-    bounds = dict.fromkeys(point.max_fpr for point in lists.trade)
-    for bound, dash in zip(bounds, cycle(_DASHES), strict=False):
-        points = sorted(point for point in lists.trade if point.max_fpr == bound)
-        line = axes.plot(
-            [p.dislikes for p in points], [p.recall for p in points], ".", lw=1.4, ms=5
-        )
-        label = f"{lists.own}, {'no bound' if bound is None else f'max_fpr {bound:g}'}"
-        line[0].set(color=COLOURS[style_for(lists.own).colour], ls=dash, label=label)
-        texts += [f"{describe_setting(p)}: {p.recall:.3f}, {p.dislikes:.1%}" for p in points]
-    markers = cycle("os^vPX")
-    for name, metrics in lists.metrics.items():
-        is_peer, is_below = name != lists.own, metrics.recall < lowest
-        mark: dict[str, Any] = {"marker": next(markers) if is_peer else "D", "ls": ""}
-        mark |= {"mec": COLOURS["card"], "ms": 7 if is_peer else 11, "zorder": 5}
-        mark["label"] = f"{name}{f', {metrics.recall:.3f}, below' if is_below else ''}"
-        position = ([], []) if is_below else ([metrics.dislikes], [metrics.recall])
-        axes.plot(*position, color=COLOURS[style_for(name).colour], **mark)
-        texts.append(f"{name}: {metrics.recall:.3f}, {metrics.dislikes:.1%}")
-    axes.set(xlabel="disliked, of the judged items in lists", ylabel="recall@20")
-    axes.margins(0.08)
-    axes.set_ylim(bottom=max(lowest, axes.get_ylim()[0]))
-    axes.locator_params(nbins=6)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
-    figure.legend(loc="outside lower center", ncols=2)
-    title = "Recall of lists and their share of dislikes"
-    return svg(figure, f"{title}; {'; '.join(texts)}.", "trade")
 
 
 @chart_style

@@ -15,7 +15,12 @@ from mmrec.experiments.baselines import TRAINED_BASELINES
 from mmrec.experiments.compare import Assessment, Comparison
 from mmrec.experiments.report.charts import draw_charts, style_for
 from mmrec.experiments.report.html import format_metric, write_page
-from mmrec.experiments.report.list_tables import list_sentence, list_tables, trade_sentence
+from mmrec.experiments.report.list_tables import (
+    list_sentence,
+    list_tables,
+    trade_chart,
+    trade_sentence,
+)
 from mmrec.features.audit import Audit
 
 _ROLES = {"mmrec": "our model", "proposed": "the paper's model", "baseline": "the paper's baseline"}
@@ -53,10 +58,12 @@ def write_report(
     content |= {"config": json.dumps(config, indent=2, ensure_ascii=False)}
     content |= {"headline": headline(comparison.metrics, trained), "style_for": style_for}
     content |= {"bars": bars | {baseline: f"best {_baseline_role(baseline)}"}}
-    content |= {"charts": draw_charts(comparison, assessment)}
+    charts = draw_charts(comparison, assessment)
+    content |= {"charts": charts}
     if lists := assessment.lists:
         sentences = [list_sentence(lists), trade_sentence(lists)]
         content |= {"list_tables": list_tables(lists), "list_sentences": sentences}
+        charts["trade"] = [trade_chart(lists)] if lists.intervals[lists.reference] else []
     title = f"Recommender report: {Path(prepared.reviews.source).name}"
     return write_page(path, title, command, "fit_report", **content)
 

@@ -1,12 +1,16 @@
-"""Tables and sentences about lists, for the terminal and for pages."""
+"""Tables and sentences about lists, for the terminal and for pages; and the chart of their trade."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import cycle
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from mmrec.evaluation.list_metrics import ListComparison, TradePoint
+from mmrec.experiments.report.charts import COLOURS, chart_style, style_for, svg
 from mmrec.experiments.report.html import ResultTable, format_metric
 
 LIST_COLUMNS = {
@@ -18,6 +22,7 @@ LIST_COLUMNS = {
     "coverage": ("coverage", ".2f", None),
     "difference": ("difference", ".2f", None),
 }
+_DASHES: list[str | tuple[float, tuple[float, ...]]] = ["-", (0, (7, 1.5)), "--", "-.", ":"]
 _EXPLANATION = (
     "Lists of 20 leave out what evidence has; a user counts who liked a held-out item. recall@20: liked "
     "held-out items that the list has, of all of them or of 20. MRR: 1 / place of the first liked "
@@ -108,3 +113,38 @@ def describe_setting(point: TradePoint) -> str:
     """The setting of a point of the trade."""
     bound = "no bound" if point.max_fpr is None else f"max_fpr {point.max_fpr:g}"
     return f"caution {point.caution:g}, {bound}"
+
+
+@chart_style
+def trade_chart(lists: ListComparison) -> str:
+    """An SVG of recall against the share of dislikes: ours at several settings, and a mark for each model."""
+    figure, texts = Figure(figsize=(4.3, 5.0), layout="constrained"), list[str]()
+    axes = figure.subplots()
+    best = max(metrics.recall for metrics in lists.metrics.values())
+    lowest = 0.6 * best  # a point far below would squeeze the rest
+    bounds = dict.fromkeys(point.max_fpr for point in lists.trade)
+    for bound, dash in zip(bounds, cycle(_DASHES), strict=False):
+        points = sorted(point for point in lists.trade if point.max_fpr == bound)
+        line = axes.plot(
+            [p.dislikes for p in points], [p.recall for p in points], ".", lw=1.4, ms=5
+        )
+        label = f"{lists.own}, {'no bound' if bound is None else f'max_fpr {bound:g}'}"
+        line[0].set(color=COLOURS[style_for(lists.own).colour], ls=dash, label=label)
+        texts += [f"{describe_setting(p)}: {p.recall:.3f}, {p.dislikes:.1%}" for p in points]
+    markers = cycle("os^vPX")
+    for name, metrics in lists.metrics.items():
+        is_peer, is_below = name != lists.own, metrics.recall < lowest
+        mark: dict[str, Any] = {"marker": next(markers) if is_peer else "D", "ls": ""}
+        mark |= {"mec": COLOURS["card"], "ms": 7 if is_peer else 11, "zorder": 5}
+        mark["label"] = f"{name}{f', {metrics.recall:.3f}, below' if is_below else ''}"
+        position = ([], []) if is_below else ([metrics.dislikes], [metrics.recall])
+        axes.plot(*position, color=COLOURS[style_for(name).colour], **mark)
+        texts.append(f"{name}: {metrics.recall:.3f}, {metrics.dislikes:.1%}")
+    axes.set(xlabel="disliked, of the judged items in lists", ylabel="recall@20")
+    axes.margins(0.08)
+    axes.set_ylim(bottom=max(lowest, axes.get_ylim()[0]))
+    axes.locator_params(nbins=6)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
+    figure.legend(loc="outside lower center", ncols=2)
+    title = "Recall of lists and their share of dislikes"
+    return svg(figure, f"{title}; {'; '.join(texts)}.", "trade")
