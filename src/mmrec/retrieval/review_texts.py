@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import chain
 
 import numpy as np
 import polars as pl
@@ -25,56 +24,53 @@ class ReviewTexts:
         self, item: np.ndarray, texts: Sequence[str], notes: Sequence[Note], encoder: Encoder
     ) -> None:
         self.item, self._encoder = item, encoder  # (n,) codes of the reviewed items
-        folded, blamed = [], []
-        for text, note in zip(texts, notes, strict=True):
+        folded, blamed, price = list[str](), list[str](), list[int]()
+        self.labels: dict[str, list[int]] = defaultdict(list)  # reviews by folded category
+        # Of s sentences: the review, 1 for a like or -1 for a dislike, and below (s, d) vectors.
+        sentences, row_of, sign = list[str](), list[int](), list[int]()
+        for row, (text, note) in enumerate(zip(texts, notes, strict=True)):
             folded.append(fold(text))
             blamed.append(fold("\n".join(note.dislikes)))
-        self._folded, self._blamed = (
-            pl.Series(folded, dtype=pl.String),
-            pl.Series(blamed, dtype=pl.String),
-        )
-        self.labels: dict[str, list[int]] = defaultdict(list)  # reviews by folded category
-        for row, note in enumerate(notes):
-            for label in note.categories:
-                self.labels[fold(label)].append(row)
-        price = np.array([PRICE_TAGS.index(note.price) for note in notes], dtype=np.int64)
+            price.append(PRICE_TAGS.index(note.price))
+            for label in map(fold, note.categories):
+                self.labels[label].append(row)
+            sentences += [*note.likes, *note.dislikes]
+            row_of += [row] * (len(note.likes) + len(note.dislikes))
+            sign += [1] * len(note.likes) + [-1] * len(note.dislikes)
+        self._folded = pl.Series(folded, dtype=pl.String)
+        self._blamed = pl.Series(blamed, dtype=pl.String)
+        self._row, self._sign = np.array(row_of, dtype=np.int64), np.array(sign)
         # Builtin notes take the opposite of cheap for expensive, but "not the cheapest" is fair.
         is_fair = self._folded.str.contains(r"\bnot (?:the cheapest|a bargain)\b").to_numpy()
-        is_fair = is_fair & (price == PRICE_TAGS.index("overpriced"))
-        self.price = np.where(is_fair, PRICE_TAGS.index("fair price"), price)
-        # Of s sentences: (s,) the review, 1 for a like or -1 for a dislike, and (s, d) vectors.
-        sentences = [[*note.likes, *note.dislikes] for note in notes]
-        signs = [[1.0] * len(note.likes) + [-1.0] * len(note.dislikes) for note in notes]
-        self._row = np.repeat(np.arange(len(notes)), [*map(len, sentences)])
-        self._sign = np.array([*chain.from_iterable(signs)])
-        vectors = encoder.encode([*chain.from_iterable(sentences)], "reading opinions")
+        self.price = np.array(price, dtype=np.int64)
+        is_fair = is_fair & (self.price == PRICE_TAGS.index("overpriced"))
+        self.price[is_fair] = PRICE_TAGS.index("fair price")
+        vectors = encoder.encode(sentences, "reading opinions")
         self.mean = vectors.mean(0, dtype=np.float32) if len(vectors) else np.float32(0)
         deviation = vectors - self.mean.astype(np.float16)
         length = np.linalg.norm(deviation.astype(np.float32), axis=1, keepdims=True)
         self._deviation = deviation / np.maximum(length, 1e-3).astype(np.float16)
 
-    def mentions(self, pattern: str) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) whether reviews mention a pattern in folded words, and whether they blame it."""
-        found = self._folded.str.contains(pattern).to_numpy()
-        return found, self._blamed.str.contains(pattern).to_numpy()
+    def mentions(self, pattern: str, *, blamed: bool = True) -> np.ndarray:
+        """(n,) whether reviews mention a pattern in folded words; those that blame it, if wanted."""
+        mentions = self._folded.str.contains(pattern).to_numpy()
+        return mentions if blamed else mentions & ~self._blamed.str.contains(pattern).to_numpy()
 
-    def has_label(self, labels: Sequence[str]) -> np.ndarray:
-        """(n,) whether reviews have one of some categories, in folded words."""
-        found = np.zeros(len(self.item), dtype=bool)
-        for label in labels:
-            found[self.labels.get(label, [])] = True
-        return found
+    def has_label(self, label: str) -> np.ndarray:
+        """(n,) whether reviews have a category, in folded words."""
+        return np.isin(np.arange(len(self.item)), self.labels.get(label, []))
 
-    def near(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) how surely a like, or a dislike, of each review means a (d,) vector, from 0 to 1."""
+    def meaning(self, vector: np.ndarray, blame: float) -> np.ndarray:
+        """(n,) how surely a like of each review means a (d,) vector, from 0 to 1, plus the same of a
+        dislike times `blame`."""
         direction = vector - self.mean
         direction /= max(float(np.linalg.norm(direction)), 1e-6)
         cosine = (self._deviation @ direction.astype(np.float16)).astype(np.float32)
         degree = 1 / (1 + np.exp((HALF_MENTION - cosine) / 0.05))
         result = np.zeros((2, len(self.item)))
-        for place, sign in enumerate((1, -1)):
-            np.maximum.at(result[place], self._row[self._sign == sign], degree[self._sign == sign])
-        return result[0], result[1]
+        for total, sign in zip(result, (1, -1), strict=True):
+            np.maximum.at(total, self._row[self._sign == sign], degree[self._sign == sign])
+        return np.asarray(result[0] + blame * result[1])
 
 
 def fold(text: str) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import methodcaller
 
 import numpy as np
 import polars as pl
@@ -18,7 +19,7 @@ from mmrec.llm.types import PRICE_TAGS, Note, PriceTag, Wish
 from mmrec.retrieval.review_texts import HALF_MENTION, ReviewTexts, fold, word_pattern
 
 _INNER_FILLERS = frozenset(
-    ("a", "an", "the", "of", "to", "for", "in", "on", "at", "by", "from", "as")
+    ["a", "an", "the", "of", "to", "for", "in", "on", "at", "by", "from", "as"]
 )
 _NAME_MENTIONS = 3  # a name that has the phrase counts like so many reviews
 _EVIDENCE_LIMIT = 6.0  # log-odds of a phrase
@@ -75,7 +76,7 @@ class WishMatcher:
 
     def is_phrase(self, phrase: str) -> bool:
         """Whether at least two reviews use some words as they stand."""
-        return int(self._texts[0].mentions(rf"\b{re.escape(fold(phrase))}\b")[0].sum()) > 1
+        return int(self._texts[0].mentions(rf"\b{re.escape(fold(phrase))}\b").sum()) > 1
 
     def speaks_of(self, phrase: str, texts: Sequence[str]) -> np.ndarray:
         """(n,) whether texts mention a phrase or, if none does, mean it."""
@@ -142,15 +143,13 @@ class WishMatcher:
         has it, unless the phrase names a quality ("quiet") and no thing ("ramen").
         """
         size, words = len(names), _content_words(phrase)
-        reviews = self._count(size, [np.ones(len(texts.item)) for texts in self._texts])
+        reviews = self._count(size, lambda texts: np.ones(len(texts.item)))
         labels = self._find_labels(words)
         is_thing = bool(labels) or not wanted
         mentions = np.zeros(size)
         for pattern in _patterns(words):
-            found = [texts.mentions(pattern) for texts in self._texts]
-            rows = [said if is_thing else said & ~blamed for said, blamed in found]
-            in_name = names.str.contains(pattern).to_numpy()
-            mentions += self._count(size, rows) + _NAME_MENTIONS * in_name
+            mentioned = self._count(size, methodcaller("mentions", pattern, blamed=is_thing))
+            mentions += mentioned + _NAME_MENTIONS * names.str.contains(pattern).to_numpy()
             if mentions.sum() > 2:
                 break
         total = np.clip(_mixture_log_odds(mentions, reviews), -3, 6)
@@ -161,14 +160,13 @@ class WishMatcher:
             total += 4 * (cosine / max(float(cosine.max()), 1e-9) - 0.5)
         by_label = np.zeros(size)
         for label in labels:
-            votes = self._count(size, [texts.has_label([label]) for texts in self._texts])
+            votes = self._count(size, methodcaller("has_label", label))
             by_label += np.clip(_mixture_log_odds(votes, reviews), -4, 6) / len(labels)
         total += 0.7 * by_label
         (vector,) = self._encoder.encode([phrase]).astype(np.float32)
-        near = [texts.near(vector) for texts in self._texts]
-        meant = self._count(size, [praised for praised, _ in near])
-        blamed = self._count(size, [blamed for _, blamed in near])
-        meant = np.maximum(meant - blamed, 0) if not is_thing else meant + (blamed * (not wanted))
+        # A dislike contradicts a quality; it does not show that a thing is wanted.
+        blame = float(not wanted) if is_thing else -1.0
+        meant = self._count(size, methodcaller("meaning", vector, blame)).clip(0)
         total += 0.5 * np.clip(_mixture_log_odds(meant, reviews), -2, 4)
         limit = _EVIDENCE_LIMIT if is_thing else _EVIDENCE_LIMIT / 2  # a quality matters less
         return np.asarray(np.clip(total - 2, -limit, limit))
@@ -178,24 +176,24 @@ class WishMatcher:
 
         The share of votes, shrunk to that of all items by one vote, as if each vote counted twice.
         """
-        columns = []
-        for tag in range(len(PRICE_TAGS)):
-            rows = [texts.price == tag for texts in self._texts]
-            columns.append(self._count(len(items.names), rows))
-        priced = [place for place, tag in enumerate(PRICE_TAGS) if tag != "none"]
-        votes = np.stack(columns, axis=1)[:, priced]
+        # "none", the last tag, is no price.
+        priced, votes = PRICE_TAGS[:-1], np.zeros((len(items.names), len(PRICE_TAGS) - 1))
+        for texts in self._texts:
+            has_price = texts.price < len(priced)
+            np.add.at(votes, (texts.item[has_price], texts.price[has_price]), 1)
         if not votes.any():
-            votes = items.price_votes[:, priced]
+            votes = items.price_votes[:, : len(priced)]
         votes = votes + votes.sum(0) / max(float(votes.sum()), 1e-9)
-        wanted = votes[:, [PRICE_TAGS.index(tag) for tag in tags if tag != "none"]].sum(1)
+        wanted = votes[:, np.isin(priced, tags)].sum(1)
         share = wanted / votes.sum(1).clip(1e-9)
         return np.asarray(share**2 / (share**2 + (1 - share) ** 2).clip(1e-9))
 
-    def _count(self, size: int, rows: Sequence[np.ndarray]) -> np.ndarray:
-        """(m,) sums, by item, of values of the reviews of each part."""
+    def _count(self, size: int, values: Callable[[ReviewTexts], np.ndarray]) -> np.ndarray:
+        """(m,) sums, by item, of (n,) values of the reviews of each part."""
         total = np.zeros(size)
-        for texts, values in zip(self._texts, rows, strict=True):
-            total += np.bincount(texts.item, weights=values.astype(float), minlength=size)
+        for texts in self._texts:
+            weights = values(texts).astype(float)
+            total += np.bincount(texts.item, weights=weights, minlength=size)
         return total
 
     def _find_labels(self, words: Sequence[str]) -> list[str]:
