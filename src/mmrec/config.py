@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -233,6 +233,11 @@ class Config(_Settings, title="General"):
     operating: OperatingConfig = OperatingConfig()
     # Neither saved nor compared: a model can be loaded where there is no cluster.
     engine: EngineConfig = Field(EngineConfig(), exclude=True)
+
+    def changed(self, section: str, **values: Any) -> Self:
+        """The same with other values in a section, as in `changed("ranker", dropout=0.1)`."""
+        part = getattr(self, section).model_copy(update=values)
+        return self.model_copy(update={section: part})
 
     def warnings(self) -> list[str]:
         """What must be known of these settings to read the figures of a model, in Markdown."""

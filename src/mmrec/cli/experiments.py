@@ -117,8 +117,7 @@ def sweep(
     # `mmrec` has neither: it needs the policy `fold`, and trains its reduction jointly.
     if over in ("policy", "reduction") and config.ranker.features == "mmrec":
         console.print(f"- --over {over} applies to the paper's model, so `proposed` is trained")
-        ranker = config.ranker.model_copy(update={"features": "proposed"})
-        config = config.model_copy(update={"ranker": ranker})
+        config = config.changed("ranker", features="proposed")
     path = out / f"sweep-{over}.json"
     checkpoint = _open(data, config, path)
     if not values:

@@ -124,8 +124,7 @@ def _variants(
     if config.ranker.features == "baseline":
         return
     for extra, strategy in (("summaries", "summary"), ("words", "notes")):
-        annotation = config.annotation.model_copy(update={"strategy": strategy})
-        variant = config.model_copy(update={"annotation": annotation})
+        variant = config.changed("annotation", strategy=strategy)
         if extra in extras and variant != config:
             others = pipeline.open_models(variant, store=models.store)
             yield strategy, Dataset.from_reviews(reviews, others, variant), variant

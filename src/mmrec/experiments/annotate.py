@@ -153,8 +153,7 @@ def annotate_reviews(reviews: Reviews, config: Config, models: Models) -> Annota
 def estimate(reviews: Reviews, config: Config, strategy: str, *, batch: bool) -> dict[str, Any]:
     """Calls and tokens of a strategy by task, and dollars, without what is stored already."""
     plan, tasks = CallPlan(), {}
-    annotation = config.annotation.model_copy(update={"strategy": strategy})
-    config = config.model_copy(update={"annotation": annotation})
+    config = config.changed("annotation", strategy=strategy)
     models = open_models(config, plan, batch=batch)
     annotate_reviews(reviews, config, models)
     dollars: float | None = 0.0

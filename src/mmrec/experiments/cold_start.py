@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,10 @@ from mmrec.config import Config
 from mmrec.data.schema import EntityKind, Interactions, Reviews
 from mmrec.errors import DataError
 from mmrec.evaluation import statistics
+from mmrec.evaluation.list_metrics import LIST_LENGTH
 from mmrec.evaluation.statistics import Difference
 from mmrec.experiments.checkpoint import Checkpoint
-from mmrec.experiments.cold_start_scorers import (
-    LIST_LENGTH,
-    ColdStartTask,
-    live_scores,
-    peer_scores,
-)
+from mmrec.experiments.cold_start_scorers import ColdStartTask, live_scores, peer_scores
 from mmrec.experiments.report.charts import interval_chart
 from mmrec.experiments.report.html import ResultTable, write_page
 
@@ -124,9 +121,10 @@ def _measure_split(
 
 def without_words(reviews: Reviews) -> Reviews:
     """The reviews with blank texts, and without photos and captions, which become words."""
-    empty = [pl.lit([], pl.List(pl.String)).alias(name) for name in ("photos", "captions")]
-    table = reviews.table.with_columns(*empty, text=pl.lit(""))
-    return replace(reviews, table=table, items=reviews.items.with_columns(*empty))
+    none = pl.lit([], pl.List(pl.String))
+    table = reviews.table.with_columns(text=pl.lit(""), photos=none, captions=none)
+    items = reviews.items.with_columns(photos=none, captions=none)
+    return replace(reviews, table=table, items=items)
 
 
 def _sample(
@@ -156,20 +154,21 @@ def cold_start_tables(results: dict[EntityKind, list[SplitResult]]) -> list[Resu
     for kind, splits in results.items():
         names = [*splits[0]["values"]]
         shown = np.mean([result["shown"] for result in splits], axis=0)
-        entities, judged = (sum(row[name] for row in splits) for name in ("entities", "judged"))
-        notes = [
-            f"{entities:,} {kind}s held out in {len(splits)} splits, {judged:,} judged reviews"
-        ]
+        entities = sum(map(itemgetter("entities"), splits))
+        judged = sum(map(itemgetter("judged"), splits))
+        counts = f"{entities:,} {kind}s held out in {len(splits)} splits"
+        notes = [f"{counts}, {judged:,} judged reviews"]
         notes.append(f"k: live reviews of each {kind}, up to half of all; mean: how many there are")
         notes.append(f"in brackets: 95%, by a bootstrap over held-out {kind}s")
         for metric, title in _METRICS.items():
-            columns = [[f"{k}" for k in REVIEW_COUNTS], [f"{mean:.1f}" for mean in shown]]
+            rows = [[f"{k}", f"{mean:.1f}"] for k, mean in zip(REVIEW_COUNTS, shown, strict=True)]
             for name in names:
-                columns.append([f"{value.mean:.4f}" for value in curve(splits, metric, name)])
+                for row, value in zip(rows, curve(splits, metric, name), strict=True):
+                    row.append(f"{value.mean:.4f}")
             for name in names[1:3]:  # without words, and the bias model
-                columns.append([gap.as_text(4) for gap in curve(splits, metric, names[0], name)])
+                for row, gap in zip(rows, curve(splits, metric, names[0], name), strict=True):
+                    row.append(gap.as_text(4))
             header = ["k", "mean", *names, "less without words", "less bias model"]
-            rows = [[*row] for row in zip(*columns, strict=True)]
             tables.append(ResultTable(f"New {kind}s: {title}", header, rows, notes=[*notes]))
         text = f"share of judged likes in their user's list of {LIST_LENGTH}"
         tables[-1].notes.append(f"{text}, of up to {_LIST_USERS} users a split")

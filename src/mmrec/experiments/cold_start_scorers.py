@@ -19,6 +19,7 @@ from mmrec.data.schema import (
     filter_reviews,
     split_reviews,
 )
+from mmrec.evaluation.list_metrics import LIST_LENGTH
 from mmrec.evaluation.simple_baselines import choose_bias_model
 from mmrec.evidence.policies import Evidence, EvidenceViews
 from mmrec.experiments.baselines import FeatureTask, fit_lightgbm
@@ -27,7 +28,6 @@ from mmrec.features.dataset import Dataset, Models
 from mmrec.features.tables import Features
 from mmrec.recommender.recommender import Recommender
 
-LIST_LENGTH = 20
 PairScorer = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """Evidence rows, (m,) codes of users and (m,) of items -> (m,) scores."""
 Scores = tuple[np.ndarray, dict[int, set[int]]]
@@ -64,8 +64,7 @@ def live_scores(task: ColdStartTask, config: Config, models: Models) -> Iterator
     data, table, shown = task.data, task.reviews.table, 0
     dataset = Dataset.from_reviews(task.reviews, models, config)
     # What the model itself learns from live reviews, whether or not it is proven on known entities.
-    ranker = config.ranker.model_copy(update={"fallback": False})
-    recommender = Recommender(config.model_copy(update={"ranker": ranker}), models)
+    recommender = Recommender(config.changed("ranker", fallback=False), models)
     recommender.fit(replace(task.reviews, table=table[task.known]))
     if task.kind == "item" and recommender.saved.model.builder.image:
         _add_captions(recommender, dataset, np.unique(task.entity[task.judged]))
@@ -92,8 +91,8 @@ def live_scores(task: ColdStartTask, config: Config, models: Models) -> Iterator
 def _add_captions(recommender: Recommender, dataset: Dataset, items: np.ndarray) -> None:
     """Add what the data say of held-out items themselves: captions of their photos."""
     for code in items.tolist():
-        captions = dataset.item_captions[code]
-        captions = captions or [*map(dataset.captions.texts.get, dataset.item_photos[code])]
+        texts, photos = dataset.captions.texts, dataset.item_photos[code]
+        captions = dataset.item_captions[code] or [*map(texts.get, photos)]
         if captions := [*filter(None, captions)]:
             recommender.add_item(dataset.data.items[code], captions=captions)
 
@@ -101,9 +100,7 @@ def _add_captions(recommender: Recommender, dataset: Dataset, items: np.ndarray)
 def peer_scores(task: ColdStartTask, config: Config, models: Models) -> dict[str, Iterator[Scores]]:
     """Scores for every k by peers; LightGBM, on the features of the paper's model as in `mmrec fit
     --peers`, is left out where it is not installed."""
-    data = task.data
-    ranker = config.ranker.model_copy(update={"features": "proposed"})
-    config = config.model_copy(update={"ranker": ranker})
+    data, config = task.data, config.changed("ranker", features="proposed")
     dataset = Dataset.from_reviews(task.reviews, models, config)
     split, rng = _split_known(task, config), np.random.default_rng(config.seed)
     policy, folds = config.evidence.policy, config.evidence.folds

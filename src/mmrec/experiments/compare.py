@@ -92,9 +92,7 @@ def compare(
     result = Comparison(prepared, {}, probability, remarks=config.warnings())
     for name in model_names:
         start = time.perf_counter()
-        ranker = config.ranker.model_copy(update={"features": name})
-        named_config = config.model_copy(update={"ranker": ranker})
-        trained = train_model(replace(prepared, config=named_config))
+        trained = train_model(replace(prepared, config=config.changed("ranker", features=name)))
         result.seconds[name] = time.perf_counter() - start
         result.trained[name], probability[name] = trained, trained.probability
         result.remarks.extend(_photo_remarks(name, trained))

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from mmrec.console import track
 from mmrec.evaluation.list_metrics import LIST_LENGTH, ListTask, list_metrics
 
+_BLOCK_CELLS = 1 << 24  # scores in memory at once
 PeerScorer = Callable[[np.ndarray], np.ndarray]
 """(u,) user codes -> (u, items) scores; a new array, which may be changed."""
 
@@ -94,19 +95,12 @@ def _without_diagonal(matrix: csr_array) -> csr_array:
 
 
 def top_items(
-    scorer: PeerScorer,
-    visits: csr_array,
-    users: np.ndarray,
-    n: int = LIST_LENGTH,
-    max_cells: int = 1 << 24,
+    scorer: PeerScorer, visits: csr_array, users: np.ndarray, n: int = LIST_LENGTH
 ) -> np.ndarray:
-    """(u, n) codes of the best items that each user has not visited, padded with -1.
-
-    At most `max_cells` scores are in memory.
-    """
+    """(u, n) codes of the best items that each user has not visited, padded with -1."""
     items = visits.shape[1]
     top = np.full((len(users), n), -1)
-    size = max(1, max_cells // items)
+    size = max(1, _BLOCK_CELLS // items)
     count = min(n, items)
     for start in range(0, len(users), size):
         chunk = users[start : start + size]

@@ -78,9 +78,7 @@ def prepare_protocol(checkpoint: Checkpoint, protocol: str) -> PreparedData:
     if protocol == "paper":
         policy |= {"policy": "leave_one_out", "summaries": "all"}
         select = "test"
-    evidence = config.evidence.model_copy(update=policy)
-    training = config.training.model_copy(update={"select": select})
-    config = config.model_copy(update={"evidence": evidence, "training": training})
+    config = config.changed("evidence", **policy).changed("training", select=select)
     prepared = prepare_data(checkpoint.reviews, config, checkpoint.models)
     if protocol == "honest":
         return prepared
@@ -94,9 +92,8 @@ def _train_stack(
 ) -> dict[str, Any]:
     start, prepared = time.perf_counter(), prepare(protocol)
     console.print(f"{protocol}, {model}: {len(GRID) * repeats} runs as one", highlight=False)
-    split, label, config = prepared.split, prepared.label, prepared.config
-    ranker_config = config.ranker.model_copy(update={"features": model})
-    config = config.model_copy(update={"ranker": ranker_config})
+    split, label = prepared.split, prepared.label
+    config = prepared.config.changed("ranker", features=model)
     builder, features = build_features(prepared.dataset, prepared.evidence, config)
     # The same seeds in every setting, model and protocol, so that differences are paired.
     seeds = np.random.SeedSequence(config.seed).generate_state(repeats).tolist()

@@ -12,22 +12,10 @@ from typing import Any, TypeVar
 import json_repair
 
 from mmrec.console import single_line
-from mmrec.llm.prompts import sanitize
+from mmrec.llm.prompts import PROMPT_TEXTS, sanitize
 from mmrec.llm.types import PRICE_TAGS, Answer, Note, PriceTag, StatedWish, Summary, Wish
 
 _MAX_CHARACTERS = {"gist": 400, "text": 1500, "phrase": 160, "sentence": 400}
-# Words that state nothing of their own; no negation is among them.
-_FUNCTION_WORDS = """
-a an the this that these those all any both some many most several others only
-i my me you your he his she her it its we our they them their who
-someone somebody people guests visitors reviewers
-is are was were be been being has have had do can may might will would
-and or but so yet also too than as if though although however despite while when where
-which what how about at by for from in of off on out to up with here there
-very more just one other come expect place spot worth s re ll ve think thinks
-enjoy enjoyed find finds found like likes liked love loves loved mention mentions
-mentioned mind minds minded note notes noted praise praised say says said tell tells told
-"""
 # What names a price tag, from the beginning of a word: the paper's names come first.
 _PRICE_NAMES: tuple[dict[PriceTag, str], ...] = (
     {
@@ -107,7 +95,7 @@ def check_supported(sentence: str, sources: Sequence[str]) -> None:
         if single_line(quotation).casefold().strip(" .,!?") not in evidence:
             raise UnusableAnswer("it quotes words that are in no review")
     word, stem_length = re.compile(r"[^\W_]+"), 5
-    function_words = set(_FUNCTION_WORDS.split())
+    function_words = set(PROMPT_TEXTS["function_words"].split())
     stems = {match[:stem_length] for match in word.findall(evidence)}
     for token in word.findall(sentence.casefold()):
         if token[:stem_length] not in stems and token not in function_words:

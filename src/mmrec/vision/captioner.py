@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib import resources
 from pkgutil import resolve_name
 from typing import ClassVar, Protocol
 
@@ -163,25 +165,9 @@ def _describe_colors(photo: Image.Image, side: int = 64, min_share: float = 0.03
 @cache
 def _palette() -> tuple[np.ndarray, np.ndarray]:
     """Names (n,) and CIELAB coordinates (n, 3) of examples of colours."""
-    # fmt: off
-    palette = {  # name: sRGB examples
-        "black": "080808 1c1c1e 14100e 0c1016", "dark grey": "3a3a3c 4a4a4a",
-        "grey": "666666 808080", "light grey": "a0a0a0 c0c0c0", "white": "e0e0e0 ffffff",
-        "cream": "fbf0cd f0e6c8", "beige": "d8c8a8 c8b898", "tan": "c8a070 b08c68",
-        "brown": "8b5a2b 7a5540 664838 844010", "dark brown": "3c2618 4a3020 30241c",
-        "dark red": "5a0e10 7a1418 3c0c0c 4a1c1c", "red": "e01818 b41a1e f03c32 a00c10",
-        "rust": "a8431c b4502c", "orange": "f07818 ff9a30 f08050", "amber": "d89020 b87a1c",
-        "gold": "d8b840 c8a850", "yellow": "ffe000 f5dc50 fff080",
-        "olive": "6b6b23 85803c 504c20", "dark green": "0c3c14 1e3820 2c4a30 006400",
-        "green": "1e8c28 30b440 00ff00 50805a", "light green": "90d890 b4e080 a8c8a0",
-        "turquoise": "40d8d0 80e0d8", "teal": "0c7070 205050 3c8084",
-        "lavender": "c0a8e0 b4a4c4", "light blue": "80bff0 a8d0ec a0b8cc",
-        "blue": "0000ff 1c60c8 3c8cd8 4870a0",
-        "dark blue": "0c1450 101e38 1c3464 2c4058 000080",
-        "purple": "6a1e96 8c4ab4 4c2460 6c5490", "magenta": "e010c0 b81c78",
-        "pink": "ff8cb0 ffc0cc d87890", "peach": "f8b890 e0a080 f0c8b0",
-    }
-    # fmt: on
+    # Name -> sRGB examples.
+    content = resources.files("mmrec.vision").joinpath("palette.json").read_text("utf-8")
+    palette: dict[str, str] = json.loads(content)
     names = np.repeat(list(palette), [len(codes.split()) for codes in palette.values()])
     rgb = np.frombuffer(bytes.fromhex(" ".join(palette.values())), dtype=np.uint8)
     return names, _to_lab(rgb.reshape(-1, 3))
