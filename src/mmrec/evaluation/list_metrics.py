@@ -37,8 +37,8 @@ class ListTask:
         """Of rows of n reviews: `evidence`, and those `held_out`; `label` has (n,) likes."""
         shape = len(data.users), len(data.items)
         user, item = data.user[evidence], data.item[evidence]
-        visits = csr_array((np.ones(len(evidence), np.float32), (user, item)), shape=shape)
-        visits.sum_duplicates()
+        ones = np.ones(len(evidence), np.float32)
+        visits = csr_array((ones, (user, item)), shape=shape)
         visits.data[:] = 1
         is_known = np.isin(data.user[held_out], user) & np.isin(data.item[held_out], item)
         known = held_out[is_known]
@@ -67,8 +67,8 @@ class ListMetrics(NamedTuple):
     ndcg: float  # of ten places, binary relevance (Jaervelin & Kekaelaeinen, 2002)
     mrr: float  # 1 / place of the first liked item in 20 places, 0 without one
     dislikes: float  # share of disliked items among all judged ones in 20 places
-    coverage: float  # share of items with evidence that are in the first ten places of any list
-    difference: float  # 1 - share of ten places that two users have in common (Zhou et al., 2010)
+    coverage: float  # share of items with evidence in the first ten places of any list
+    difference: float  # 1 - share of ten places that two users share (Zhou et al., 2010)
     users: int
 
 
@@ -127,7 +127,8 @@ def _variety(top: np.ndarray, task: ListTask) -> tuple[float, float]:
     users_of_item = np.bincount(top[top >= 0])
     if not places:
         return 0.0 if lists else np.nan, np.nan
-    coverage = float(np.count_nonzero(users_of_item) / np.count_nonzero(task.visits.sum(0)))
+    items = np.count_nonzero(task.visits.sum(0))
+    coverage = float(np.count_nonzero(users_of_item) / items)
     if lists < 2:
         return coverage, np.nan
     # An item in c lists is common to c (c - 1) ordered pairs of them.
@@ -154,7 +155,7 @@ class ListResults:
     """Lists by each model for the same users."""
 
     task: ListTask
-    top: dict[str, np.ndarray]  # (u, n) codes of items, padded with -1; of peers, then of ours
+    top: dict[str, np.ndarray]  # (u, n) items, padded with -1; of peers, then of ours
     settings: dict[str, dict[str, float]]  # of peers, chosen on validation
     trade: list[TradePoint] = field(default_factory=list)  # of ours
     remarks: list[str] = field(default_factory=list)  # on peers that were left out
@@ -167,7 +168,7 @@ class ListComparison:
     own: str  # the model that is not a peer
     reference: str  # the peer with the highest recall, which others are compared with
     metrics: dict[str, ListMetrics]
-    intervals: dict[str, dict[str, Difference]]  # recall, ndcg, dislikes -> value and ends
+    intervals: dict[str, dict[str, Difference]]  # metric -> value and ends
     differences: dict[str, dict[str, Difference]]  # the same, less those of the reference
     settings: dict[str, dict[str, float]]  # of peers, chosen on validation
     trade: list[TradePoint]  # of ours; empty where there is none
@@ -191,11 +192,10 @@ def compare_lists(lists: ListResults, rounds: int = 1000, seed: int = 0) -> List
     differences: dict[str, dict[str, Difference]] = {name: {} for name in scores}
     users = np.arange(len(lists.task.users))  # one row each
     for metric in ("recall", "ndcg", "dislikes") if len(users) else ():
-        parts = {
-            name: np.stack(values.fractions(metric), axis=1) for name, values in scores.items()
-        }
-        options = statistics.weighted_ratio, rounds, seed
-        samples = {name: bootstrap_samples(users, users, parts[name], *options) for name in scores}
+        options, samples = (statistics.weighted_ratio, rounds, seed), {}
+        for name, values in scores.items():
+            parts = np.stack(values.fractions(metric), axis=1)
+            samples[name] = bootstrap_samples(users, users, parts, *options)
         for name, row in metrics.items():
             value, gap = getattr(row, metric), samples[name] - samples[reference]
             intervals[name][metric] = describe_samples(value, samples[name])

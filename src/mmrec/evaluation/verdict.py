@@ -63,12 +63,12 @@ def reach_verdict(
         effects += f"; it takes the place of {name}"
     if not bias_gain.is_proven:
         dislikes = f"{(~valid.label).sum():,} of them dislikes"
-        beats = (
-            f"{rows}, {dislikes}, do not prove that even the bias model ({effects}) beats guessing"
-        )
-        advice, needed = f"Bring more data: {beats}", _reviews_needed(bias_gain, reviews)
+        unproven = f"do not prove that even the bias model ({effects}) beats guessing"
+        advice = f"Bring more data: {rows}, {dislikes}, {unproven}"
+        needed = _reviews_needed(bias_gain, reviews)
     elif name == BIAS_MODEL:
-        advice, needed = f"Use it: {rows} prove that the bias model ({effects}) beats guessing", ""
+        proof = f"{rows} prove that the bias model ({effects}) beats guessing"
+        advice, needed = f"Use it: {proof}", ""
     else:
         beats = f"{rows} do not prove that {name} beats the bias model ({effects})"
         advice, needed = f"Use the simpler one: {beats}", _reviews_needed(gain, reviews)

@@ -78,7 +78,7 @@ def hold_out(
         order = order[np.argsort(data.time[order], kind="stable")]
     order = order[np.argsort(entity[order], kind="stable")]
     _, start, count = np.unique(entity[order], return_index=True, return_counts=True)
-    position = np.arange(len(order)) - np.repeat(start, count)  # of a row within its entity
+    position = np.arange(len(order)) - np.repeat(start, count)  # within the entity
     is_revealed = position < np.repeat(np.minimum(count // 2, REVIEW_COUNTS[-1]), count)
     place = np.full(len(data), len(data))
     place[order[is_revealed]] = position[is_revealed]
@@ -112,7 +112,8 @@ def _measure_split(
             rows = entity[judged], label[judged], p
             values["auc"].append(_sample(*rows, statistics.weighted_auc))
             values["fpr_at_90"].append(_sample(*rows, statistics.weighted_fpr_at_tpr))
-            found = np.array([item[row] in lists[user[row]] for row in likes], dtype=float)
+            listed = [item[row] in lists[user[row]] for row in likes]
+            found = np.array(listed, dtype=float)
             values["recall"].append(_sample(entity[likes], label[likes], found, _weighted_mean))
     count = len(np.unique(entity[judged]))
     shown = [len(task.revealed(k)) / count for k in REVIEW_COUNTS]
@@ -143,7 +144,9 @@ def _weighted_mean(label: np.ndarray, p: np.ndarray, weight: np.ndarray) -> np.n
 def curve(results: Sequence[SplitResult], metric: str, *models: str) -> list[Difference]:
     """For every k the metric of a model, less that of a second one if it is named: the mean over
     splits, with its interval by a bootstrap over the held-out entities of each split."""
-    values = [[result["values"][model][metric] for result in results] for model in models]
+    values = []
+    for model in models:
+        values.append([result["values"][model][metric] for result in results])
     by_split = np.array(values[0]) - np.sum(values[1:], axis=0)  # (splits, counts, 1 + rounds)
     return [statistics.describe_samples(float(x[0]), x[1:]) for x in by_split.mean(0)]
 

@@ -72,7 +72,7 @@ class Comparison:
     seconds: dict[str, float] = field(default_factory=dict)  # to build features and train
     remarks: list[str] = field(default_factory=list)  # what readers must know
     lists: ListResults | None = None
-    chosen: TrainingResult | None = None  # what is saved: the named model, or the bias model
+    chosen: TrainingResult | None = None  # what is saved; the bias model in its place
 
 
 def compare(
@@ -133,7 +133,8 @@ def make_lists(training: TrainingResult, *, slow_peers: bool) -> ListResults:
     test = ListTask.from_rows(*rows, split.evidence_rows, split.test)
     peers = make_peer_lists(valid, test, prepared.config.seed, slow=slow_peers)
     candidates = judge_candidates(training, test)
-    bounds = threshold_curve(prepared.label[split.valid], training.probability[split.valid])
+    valid_rows = prepared.label[split.valid], training.probability[split.valid]
+    bounds = threshold_curve(*valid_rows)
 
     def lists(caution: float, max_fpr: float | None) -> np.ndarray:
         lowest = 0.0 if max_fpr is None else bounds.for_max_fpr(max_fpr)[0]
@@ -179,8 +180,8 @@ def _photo_remarks(name: str, trained: TrainingResult) -> list[str]:
     if not dataset.has_photos(evidence.evidence_rows, captions=name != "baseline"):
         return [f"{name}: no image block, since no item has a photo"]
     model = trained.prepared.config.vision.image_model
-    remark = f"no image block, since the weights of {model} are not here; name a folder that holds"
-    return [f"{name}: {remark} them with --image-model, or bring them with `hf download {model}`"]
+    mend = f"name a folder that holds them with --image-model, or bring them with `hf download {model}`"
+    return [f"{name}: no image block, since the weights of {model} are not here; {mend}"]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator
 from importlib import resources
-from itertools import pairwise
+from itertools import dropwhile, pairwise
 from typing import Any, NamedTuple
 
 from mmrec.llm.lexicon import Lexicon, Phrases, Words, is_wish, split_words
@@ -126,8 +126,8 @@ class WishParser:
         for start, found, tag in matches:
             prices[tag] = None
             spoken |= {*range(start, start + len(found.split()))}
-        kept: Words = ["" if place in spoken else word for place, word in enumerate(words)]
-        for run in " ".join(word or "\0" for word in kept).split("\0"):
+        kept: Words = ["\0" if place in spoken else word for place, word in enumerate(words)]
+        for run in " ".join(kept).split("\0"):
             phrases = self._split_labels(run.split())
             parts["wanted" if segment.is_wanted else "unwanted"] |= dict.fromkeys(phrases)
 
@@ -183,12 +183,8 @@ def _segments(text: str) -> Iterator[_Segment]:
             following = following._replace(likes_names=likes is not None)
         elif kind == "similar":
             negated = not last.is_wanted and not last.text.strip()
-            following = following._replace(
-                is_wanted=not negated, likes_names=True, names_follow=True
-            )
-        elif kind in ("either", "both") or (
-            kind == "comma" and _list_goes_on(cues[position + 1 :])
-        ):
+            following = _Segment(following.text, not negated, likes_names=True, names_follow=True)
+        elif kind in ("either", "both") or (kind == "comma" and _list_goes_on(cues[position:])):
             following = last._replace(text=following.text, is_joined=True)
         yield last
         last = following
@@ -197,9 +193,6 @@ def _segments(text: str) -> Iterator[_Segment]:
 
 def _list_goes_on(cues: list[re.Match[str]]) -> bool:
     """Whether "or" ends the list that a comma is in, so that "no A, B or C" has three parts."""
-    for cue in cues:
-        if cue.lastgroup == "either":
-            return True
-        if cue.lastgroup != "comma":
-            return False
-    return False
+    others = dropwhile(lambda cue: cue.lastgroup == "comma", cues)
+    following = next(others, None)
+    return following is not None and following.lastgroup == "either"

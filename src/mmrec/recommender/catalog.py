@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
+from itertools import compress
+from operator import attrgetter
 
 import numpy as np
 import polars as pl
@@ -124,17 +126,13 @@ class Catalog:
         """The quotes, with those first that speak for a wish; and its parts that none speaks for."""
         texts, first, missing = [quote.text for quote in quotes], list[Quote](), list[str]()
         parts = {phrase: self._matcher.speaks_of(phrase, texts) for phrase in wish.wanted}
-        tags = (
-            [self._lexicon.price_tags(split_words(text)) for text in texts] if wish.prices else []
-        )
         for tag in wish.prices:
-            parts[str(Wish(prices=[tag]))] = np.array(
-                [tag in stated for stated in tags], dtype=bool
-            )
-        for part, holds in parts.items():
-            found = [quote for quote, h in zip(quotes, holds, strict=True) if h and quote.liked]
-            first += found[:2]
-            if quotes and not found:
+            holds = [tag in self._lexicon.price_tags(split_words(text)) for text in texts]
+            parts[str(Wish(prices=[tag]))] = np.array(holds, dtype=bool)
+        for part, speaks in parts.items():
+            likes = list(filter(attrgetter("liked"), compress(quotes, speaks)))
+            first += likes[:2]
+            if quotes and not likes:
                 missing.append(part)
         return list(dict.fromkeys([*first, *quotes])), missing
 
@@ -209,15 +207,13 @@ class Catalog:
         for name in (*wish.items, *wish.similar_to, *wish.unwanted):
             if found := by_name.get(fold(name)):
                 codes[name] = found
-        items = np.arange(len(self._items))
-        space = self.space("gist")
+        votes, space = self._price_votes(np.arange(len(self._items))), self.space("gist")
 
         def gist_similarity(some: Sequence[int]) -> np.ndarray:
             return space.similarity(space.directions(np.array(some)).mean(0))
 
-        return self._matcher.match(
-            wish, WishItems(self._named.folded, codes, self._price_votes(items), gist_similarity)
-        )
+        items = WishItems(self._named.folded, codes, votes, gist_similarity)
+        return self._matcher.match(wish, items)
 
     def _taste(self, description: str) -> np.ndarray:
         """(m,) how much the taste of a text speaks for items, in standard deviations.
@@ -235,8 +231,10 @@ class Catalog:
         nearness = users.similarity(vector - users.mean)[: len(data.users)].clip(0)
         nearness[np.argsort(-nearness)[300:]] = 0
         visited = np.bincount(data.item, weights=nearness[data.user] ** 3, minlength=size)
-        parts = (np.log1p(visits), 1.0), (visited, 0.25), (cosine, 0.2)
-        return sum(weight * (x - x.mean()) / max(float(x.std()), 1e-9) for x, weight in parts)
+        taste = np.zeros(size)
+        for x, weight in ((np.log1p(visits), 1.0), (visited, 0.25), (cosine, 0.2)):
+            taste += weight * (x - x.mean()) / max(float(x.std()), 1e-9)
+        return taste
 
     def rank_items(self, query: str) -> np.ndarray:
         """(m,) codes of all items, those that match the words of a query best first."""
@@ -251,10 +249,9 @@ class Catalog:
         if len(codes := by_name.get(fold(text), [])) == 1:
             return codes[0]
         if codes:
-            ids = ", ".join(self._items[code] for code in codes[:5])
-            raise DataError(
-                f"{len(codes)} items have the name {text!r}: name one by its id, as in {ids}"
-            )
+            ids = ", ".join(map(self._items.__getitem__, codes[:5]))
+            problem = f"{len(codes)} items have the name {text!r}"
+            raise DataError(f"{problem}: name one by its id, as in {ids}")
         near = index.near(text) or get_close_matches(text, self._items, 5)
         remedy = f"did you mean {', '.join(near)}?" if near else "check the id or the name"
         raise DataError(f"there is no review of item {text!r}; {remedy}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import cast
@@ -54,12 +55,12 @@ class ListScorer:
         if self._features is None or features.item is not self._features.item:
             # Of the items in memory, (R, v, ...) outputs of each layer beside the unknown user.
             views = torch.arange(min(features.item.unknown_index, _MAX_STORED_ITEMS))
-            user, chunks = (
-                torch.tensor([features.user.unknown_index]),
-                torch.split(views, _CHUNK_ROWS),
-            )
-            parts = [self._first_layers(inputs, user, chunk) for chunk in chunks]
-            self._stored = {name: torch.cat([p[name] for p in parts], dim=1) for name in parts[0]}
+            user = torch.tensor([features.user.unknown_index])
+            parts: dict[str, list[Tensor]] = defaultdict(list)
+            for chunk in torch.split(views, _CHUNK_ROWS):
+                for name, output in self._first_layers(inputs, user, chunk).items():
+                    parts[name].append(output)
+            self._stored = {name: torch.cat(outputs, dim=1) for name, outputs in parts.items()}
         self._features, self.inputs = features, inputs
 
     @torch.inference_mode()
@@ -95,10 +96,10 @@ class ListScorer:
     def _list_logits(self, inputs: RankerInputs, user: int, items: Tensor) -> Tensor:
         """(n,) logits, averaged over runs, of a user and n items; see the formula above."""
         logit = torch.zeros(len(items))
-        users = torch.tensor(
-            [user, inputs.user.unknown_index]
-        )  # unknown ones are alike in all inputs
-        user_outputs = self._first_layers(inputs, users, torch.tensor([inputs.item.unknown_index]))
+        # Unknown users, and unknown items, are alike in all inputs.
+        users = torch.tensor([user, inputs.user.unknown_index])
+        unknown_item = torch.tensor([inputs.item.unknown_index])
+        user_outputs = self._first_layers(inputs, users, unknown_item)
         changes = {name: values[:, :1] - values[:, 1:] for name, values in user_outputs.items()}
         for rows in torch.split(torch.arange(len(items)), _CHUNK_ROWS):
             chunk = items[rows]

@@ -17,8 +17,8 @@ from mmrec.retrieval.histories import Histories, visit_matrix
 from mmrec.retrieval.retrieval import Retrieval
 from mmrec.retrieval.wish_match import WishMatch
 
-CANDIDATES = 100  # candidates of a list whose probability is computed, unless the list is longer
-_MATCHED_ITEMS = 5000  # that match a wish best and are scored; not fewer for a shorter list
+CANDIDATES = 100  # of a list, whose probability is computed; more for a longer list
+_MATCHED_ITEMS = 5000  # that match a wish best and are scored, however short the list
 _USERS_AT_ONCE = 64
 
 
@@ -44,7 +44,7 @@ class UserHistories:
             matrix.data *= np.repeat(is_saved, np.diff(matrix.indptr))
             matrix.eliminate_zeros()
             matrix.resize(len(users), items)
-        rows = [row for row, user in enumerate(users.tolist()) if user in self._live]
+        rows = np.flatnonzero(np.isin(users, [*self._live])).tolist()
         if not rows:
             return Histories(visits, likes, topics)
         visits, likes = visits.tolil(), likes.tolil()
@@ -57,7 +57,8 @@ class UserHistories:
     def of_items(self, liked: Sequence[int], items: int) -> Histories:
         """The history of a new user who likes some items, by code."""
         visits = visit_matrix(np.zeros(len(liked), np.int64), np.array(liked), (1, items))
-        return Histories(visits, visits, np.zeros((1, self._saved.topics.shape[1]), np.float32))
+        topics = np.zeros((1, self._saved.topics.shape[1]), np.float32)
+        return Histories(visits, visits, topics)
 
 
 class ListedItems(NamedTuple):
@@ -73,7 +74,7 @@ class ListRules(NamedTuple):
 
     seen: bool = False  # whether items that the user has visited may be listed
     min_probability: float = 0.0  # of a like
-    caution: float | None = None  # weight of the probability, by default that of the model
+    caution: float | None = None  # weight of the probability; None for the model's
     explore: bool = False  # whether items that nobody has rated may stand before others
 
 

@@ -85,7 +85,8 @@ class QuoteSource:
         if item >= len(self._dataset.data.items):
             return []
         photos: dict[str, str] = {}
-        groups = [self._dataset.photos[row] for row in self._dataset.data.rows_of("item", item)]
+        rows = self._dataset.data.rows_of("item", item)
+        groups = map(self._dataset.photos.__getitem__, rows)
         for path in chain(self._dataset.item_photos[item], *groups):
             if len(photos) < 12 and Path(path).is_file():
                 photos[path] = self.captions.get(path, "")
@@ -116,7 +117,8 @@ class QuoteSource:
         # Live reviews, whose notes come last, have no photos.
         for row, signed in zip(self._latest_rows("item", item), notes, strict=False):
             texts = dataset.review_captions[row] or self._captions_of(dataset.photos[row])
-            quotes += [signed.quote(text, liked=True, photo=True) for text in texts if text]
+            for text in filter(None, texts):
+                quotes.append(signed.quote(text, liked=True, photo=True))
         return quotes
 
     def _captions_of(self, photos: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from operator import attrgetter
 from typing import Literal
 
 import numpy as np
@@ -114,7 +115,8 @@ class ReasonFinder:
         if not len(liked):
             return []
         similarity = self._similar(liked, item)
-        nearest = liked[np.argsort(-similarity, kind="stable")][: min(5, (similarity > 0).sum())]
+        order = np.argsort(-similarity, kind="stable")
+        nearest = liked[order][: min(5, (similarity > 0).sum())]
         others = np.setdiff1d(self._likers(item), [-1 if tastes.user is None else tastes.user])
         together = {code: np.intersect1d(self._likers(code), others) for code in nearest.tolist()}
         # A single user who liked both may be chance.
@@ -146,9 +148,8 @@ class ReasonFinder:
                 is_mine = tastes.topics.surprise(polarity, topic, usual) > 0
                 weights[topic] = is_mine, counts.surprise(polarity, topic, usual)
         reasons: list[Reason] = []
-        for topic in sorted(weights, key=lambda topic: (weights[topic], topic), reverse=True)[
-            :limit
-        ]:
+        ordered = sorted(weights, key=lambda topic: (weights[topic], topic), reverse=True)
+        for topic in ordered[:limit]:
             count = counts.of(polarity)[topic]
             text = f"{topic[0].upper()}{topic[1:]}, {count} mentions"
             if counts.reviews < len(self._online.ratings("item", item)[0]):
@@ -178,7 +179,8 @@ class ReasonFinder:
         return self._topic_counts(kind, code, len(self._online.ratings(kind, code)[0]))
 
     def _count_topics(self, kind: EntityKind, code: int, reviews: int) -> TopicCounts:
-        return self._reader.count(signed.note for signed in self._catalog.source.notes(kind, code))
+        notes = map(attrgetter("note"), self._catalog.source.notes(kind, code))
+        return self._reader.count(notes)
 
     @cached_property
     def _usual_topics(self) -> TopicCounts:

@@ -23,7 +23,7 @@ _INNER_FILLERS = frozenset(
 )
 _NAME_MENTIONS = 3  # a name that has the phrase counts like so many reviews
 _EVIDENCE_LIMIT = 6.0  # log-odds of a phrase
-_CLEAR_MATCH = 4.0  # log-odds; between items that match better, the probability of a like decides
+_CLEAR_MATCH = 4.0  # log-odds; between better matches the probability of a like decides
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class WishMatch:
     """How m items match a wish: the probability of each, and which are out of the question."""
 
     probability: np.ndarray  # (m,) that the item is what is wished for
-    excluded: np.ndarray  # (m,) bool, has what is not wanted, or is what others are to be like
+    excluded: np.ndarray  # (m,) bool: has what is not wanted, or others are to be like it
     named: np.ndarray  # (m,) bool, is itself asked for
     unmatched: list[str]  # wanted phrases that fit no item
 
@@ -56,7 +56,7 @@ class WishItems:
 
     names: pl.Series  # (m,) of every item, folded
     by_name: Mapping[str, Sequence[int]]  # codes of the items that a wish names
-    price_votes: np.ndarray  # (m, 4) votes for each of `PRICE_TAGS`; used where notes have none
+    price_votes: np.ndarray  # (m, 4) by `PRICE_TAGS`; used where notes have none
     gist_similarity: Callable[[Sequence[int]], np.ndarray]  # (m,) of all items to some
 
 
@@ -149,7 +149,8 @@ class WishMatcher:
         mentions = np.zeros(size)
         for pattern in _patterns(words):
             mentioned = self._count(size, methodcaller("mentions", pattern, blamed=is_thing))
-            mentions += mentioned + _NAME_MENTIONS * names.str.contains(pattern).to_numpy()
+            in_name = names.str.contains(pattern).to_numpy()
+            mentions += mentioned + _NAME_MENTIONS * in_name
             if mentions.sum() > 2:
                 break
         total = np.clip(_mixture_log_odds(mentions, reviews), -3, 6)
@@ -168,7 +169,8 @@ class WishMatcher:
         blame = float(not wanted) if is_thing else -1.0
         meant = self._count(size, methodcaller("meaning", vector, blame)).clip(0)
         total += 0.5 * np.clip(_mixture_log_odds(meant, reviews), -2, 4)
-        limit = _EVIDENCE_LIMIT if is_thing else _EVIDENCE_LIMIT / 2  # a quality matters less
+        # A quality matters less.
+        limit = _EVIDENCE_LIMIT if is_thing else _EVIDENCE_LIMIT / 2
         return np.asarray(np.clip(total - 2, -limit, limit))
 
     def _price_probability(self, tags: Sequence[PriceTag], items: WishItems) -> np.ndarray:
@@ -221,12 +223,14 @@ class WishMatcher:
         for texts in self._texts:
             for label, reviews in texts.labels.items():
                 rows.append(texts.item[reviews])
-                columns.append(np.full(len(reviews), labels.setdefault(label, len(labels))))
+                code = labels.setdefault(label, len(labels))
+                columns.append(np.full(len(reviews), code))
         if not labels:
             return np.zeros(size)
         cells = np.concatenate(rows), np.concatenate(columns)
         votes = csr_matrix((np.ones(len(cells[0])), cells), shape=(size, len(labels)))
-        rarity = np.log(size / (1 + votes.getnnz(axis=0))).clip(0.1)  # inverse document frequency
+        # Inverse document frequency.
+        rarity = np.log(size / (1 + votes.getnnz(axis=0))).clip(0.1)
         profiles = normalize(votes.multiply(rarity).tocsr())  # (m, l)
         mean = profiles[codes].T @ (np.ones(len(codes)) * weights)
         return np.asarray(profiles @ (mean / max(float(np.linalg.norm(mean)), 1e-9)))
@@ -266,6 +270,6 @@ def _mixture_log_odds(count: np.ndarray, trials: np.ndarray) -> np.ndarray:
         evidence = count * np.log(high / low) - trials * (high - low)
         member = _sigmoid(evidence + np.log(share / (1 - share)))
         share = float(np.clip(member.mean(), 0.01, 0.5))
-        low = max(float((count * (1 - member)).sum() / (trials * (1 - member)).sum()), 1e-3)
-        high = max(float((count * member).sum() / max((trials * member).sum(), 1e-6)), 4 * low)
+        low = max(float(count @ (1 - member) / (trials @ (1 - member))), 1e-3)
+        high = max(float(count @ member / max(trials @ member, 1e-6)), 4 * low)
     return evidence

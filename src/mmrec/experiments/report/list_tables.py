@@ -63,7 +63,8 @@ def list_tables(lists: ListComparison) -> list[ResultTable]:
 def _list_table(
     lists: ListComparison, title: str, columns: Collection[str], *, intervals: bool = False
 ) -> ResultTable:
-    table = ResultTable(title, ["model", *(LIST_COLUMNS[column][0] for column in columns)], [])
+    titles = [LIST_COLUMNS[column][0] for column in columns]
+    table = ResultTable(title, ["model", *titles], [])
     for name, metrics in lists.metrics.items():
         cells = [name]
         for column in columns:
