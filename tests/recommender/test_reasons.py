@@ -63,7 +63,7 @@ def test_liked_items_are_those_of_the_user_and_counts_are_those_of_the_table(fit
     assert [reason.items for reason in why.reasons if reason.kind == "liked"] == [[item]]
 
 
-def test_the_liked_item_is_the_one_that_similarity_chooses(fitted, table, users):
+def test_the_liked_item_is_the_one_that_similarity_chooses(fitted, table, users, monkeypatch):
     state = fitted.state
     tastes = state.reasons.tastes(state.online.codes["user"][users[0]], None, [])
     likers = table.filter(pl.col("rating") >= 4).group_by("item").agg(pl.col("user"))
@@ -76,7 +76,8 @@ def test_the_liked_item_is_the_one_that_similarity_chooses(fitted, table, users)
                 assert to == item
                 return (items == liked).astype(float)
 
-            finder = ReasonFinder(fitted.config, state.dataset, state.online, state.catalog, similar)
+            finder = ReasonFinder(fitted.config, state.dataset, state.online, state.catalog)
+            monkeypatch.setattr(finder, "_similar", similar)
             reasons = [reason for reason in finder.reasons(tastes, item) if reason.kind == "liked"]
             if len(likers[item] & likers[liked]) > 1:
                 assert [reason.items for reason in reasons] == [[state.online.ids["item"][liked]]]

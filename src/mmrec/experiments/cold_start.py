@@ -114,7 +114,8 @@ def _measure_split(
             values["fpr_at_90"].append(_sample(*rows, statistics.weighted_fpr_at_tpr))
             listed = [item[row] in lists[user[row]] for row in likes]
             found = np.array(listed, dtype=float)
-            values["recall"].append(_sample(entity[likes], label[likes], found, _weighted_mean))
+            of_likes = entity[likes], label[likes], np.column_stack([found, np.ones(len(likes))])
+            values["recall"].append(_sample(*of_likes, statistics.weighted_ratio))
     count = len(np.unique(entity[judged]))
     shown = [len(task.revealed(k)) / count for k in REVIEW_COUNTS]
     return {"entities": count, "judged": len(judged), "shown": shown, "values": samples}
@@ -135,10 +136,6 @@ def _sample(
     value = float(metric(label, p, np.ones(len(p))))
     samples = statistics.bootstrap_samples(entity, label, p, metric, _ROUNDS)
     return [round(number, 5) for number in (value, *samples.tolist())]
-
-
-def _weighted_mean(label: np.ndarray, p: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    return np.asarray((weight * p).sum(-1) / np.maximum(weight.sum(-1), 1))
 
 
 def curve(results: Sequence[SplitResult], metric: str, *models: str) -> list[Difference]:

@@ -131,7 +131,7 @@ def make_lists(training: TrainingResult, *, slow_peers: bool) -> ListResults:
     rows, split = (prepared.dataset.data, prepared.label), prepared.split
     valid = ListTask.from_rows(*rows, split.rows_before_validation, split.valid)
     test = ListTask.from_rows(*rows, split.evidence_rows, split.test)
-    peers = make_peer_lists(valid, test, prepared.config.seed, slow=slow_peers)
+    result = make_peer_lists(valid, test, prepared.config.seed, slow=slow_peers)
     candidates = judge_candidates(training, test)
     valid_rows = prepared.label[split.valid], training.probability[split.valid]
     bounds = threshold_curve(*valid_rows)
@@ -140,10 +140,8 @@ def make_lists(training: TrainingResult, *, slow_peers: bool) -> ListResults:
         lowest = 0.0 if max_fpr is None else bounds.for_max_fpr(max_fpr)[0]
         return candidates.lists(caution, lowest)
 
-    top = dict(peers.top)
-    top[prepared.config.ranker.features] = lists(prepared.config.operating.caution, None)
-    trade = trade_curve(lists, product(_CAUTIONS, _BOUNDS), test)
-    return ListResults(test, top, peers.settings, trade, peers.remarks)
+    result.top[prepared.config.ranker.features] = lists(prepared.config.operating.caution, None)
+    return replace(result, trade=trade_curve(lists, product(_CAUTIONS, _BOUNDS), test))
 
 
 def judge_candidates(training: TrainingResult, task: ListTask) -> JudgedCandidates:

@@ -7,7 +7,6 @@ for test are made of all evidence.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from scipy.sparse import csr_array, csr_matrix, diags_array
 from threadpoolctl import threadpool_limits
 
 from mmrec.console import track
-from mmrec.evaluation.list_metrics import LIST_LENGTH, ListTask, list_metrics
+from mmrec.evaluation.list_metrics import LIST_LENGTH, ListResults, ListTask, list_metrics
 
 _BLOCK_CELLS = 1 << 24  # scores in memory at once
 PeerScorer = Callable[[np.ndarray], np.ndarray]
@@ -136,22 +135,13 @@ LIST_PEERS = {
 }
 
 
-@dataclass(frozen=True)
-class PeerLists:
-    """Lists of peers, by name."""
-
-    top: dict[str, np.ndarray]  # (u, n) codes of items for the users of the task
-    settings: dict[str, dict[str, float]]  # those chosen on validation
-    remarks: list[str]
-
-
 def make_peer_lists(
     valid: ListTask, test: ListTask, seed: int, *, slow: bool, max_users: int = 5000
-) -> PeerLists:
+) -> ListResults:
     """Lists of every peer for `test`, tuned on at most `max_users` of `valid`; `slow` ones too."""
     items = test.visits.shape[1]
     valid = valid.sample(max_users, np.random.default_rng(seed))
-    result = PeerLists({}, {}, [])
+    result = ListResults(test, {}, {})
     peers = {}
     for name, peer in LIST_PEERS.items():
         if slow and items > peer.max_items:

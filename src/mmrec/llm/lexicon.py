@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from itertools import chain
 from typing import Any, Generic, TypeVar
@@ -15,7 +15,7 @@ from unicodedata import combining, normalize
 import numpy as np
 
 from mmrec.encoder.text_encoder import Encoder
-from mmrec.llm.types import PRICE_TAGS, PriceTag
+from mmrec.llm.types import PriceTag
 
 Meaning = TypeVar("Meaning")
 Words = list[str]
@@ -131,6 +131,14 @@ class Phrases(Generic[Meaning]):
             self._meanings[" ".join(words)] = meaning
             self._longest[words[0]] = max(self._longest[words[0]], len(words))
 
+    @classmethod
+    def by_meaning(cls, phrases: Mapping[Meaning, Iterable[str]]) -> Phrases[Meaning]:
+        """From all phrases of each meaning."""
+        meanings: dict[str, Meaning] = {}
+        for meaning, names in phrases.items():
+            meanings |= dict.fromkeys(names, meaning)
+        return cls(meanings)
+
     def find(self, words: Words) -> list[tuple[int, str, Meaning]]:
         """Position, phrase and meaning of the longest matches, also with a plural "s"."""
         matches = []
@@ -171,17 +179,17 @@ class Lexicon:
             for name in dict.fromkeys([label, *category["keywords"]]):
                 keywords[name].append(index)
         self.keywords = Phrases(keywords)
-        weights = {"strong_positive": 2, "positive": 1, "negative": -1, "strong_negative": -2}
-        opinions: dict[str, float] = {}
-        for name, weight in weights.items():
-            opinions |= dict.fromkeys(content["polarity"][name], float(weight))
-        self._opinions = Phrases(opinions)
+        weights = {
+            "strong_positive": 2.0,
+            "positive": 1.0,
+            "negative": -1.0,
+            "strong_negative": -2.0,
+        }
+        opinions = {weight: content["polarity"][name] for name, weight in weights.items()}
+        self._opinions = Phrases.by_meaning(opinions)
         self._negations = frozenset(content["negations"])
-        tags: dict[str, PriceTag] = {}
         prices = self.vocabulary["price"]
-        for tag in PRICE_TAGS:
-            tags |= dict.fromkeys(prices["phrases"].get(tag, []), tag)
-        self._price_phrases = Phrases(tags)
+        self._price_phrases: Phrases[PriceTag] = Phrases.by_meaning(prices["phrases"])
         self._price_words = frozenset(prices["words"])
 
     def opinion_score(self, words: Words) -> float:

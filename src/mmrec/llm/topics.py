@@ -52,10 +52,7 @@ class TopicReader:
         self._phrases: dict[Polarity, Phrases[str]] = {}
         polarities: tuple[Polarity, Polarity] = ("praise", "blame")
         for polarity in polarities:
-            topics: dict[str, str] = {}
-            for topic, phrases in kind[polarity].items():
-                topics |= dict.fromkeys(phrases, topic)
-            self._phrases[polarity] = Phrases(topics)
+            self._phrases[polarity] = Phrases.by_meaning(kind[polarity])
         self._dishes = Lexicon(item_kind).keywords if kind["categories_are_topics"] else Phrases({})
 
     def topics(self, sentence: str, polarity: Polarity) -> set[str]:

@@ -53,10 +53,7 @@ class WishParser:
         self, lexicon: Lexicon, names: NameIndex, is_phrase: Callable[[str], bool]
     ) -> None:
         self._lexicon, self._names, self._is_phrase = lexicon, names, is_phrase
-        tags: dict[str, PriceTag] = {}
-        for tag, phrases in _WORDS["prices"].items():
-            tags |= dict.fromkeys(phrases, tag)
-        self._price_words = Phrases(tags)
+        self._price_words: Phrases[PriceTag] = Phrases.by_meaning(_WORDS["prices"])
 
     def parse(self, text: str, max_characters: int = 1000) -> Wish:
         """The wish that a text states; what says nothing about items leaves no trace in it."""

@@ -118,10 +118,6 @@ class OnlineState:
         except KeyError as error:
             raise DataError(f"there is no review of item {error}; check the id") from None
 
-    def reviewed_items(self, user: int) -> np.ndarray:
-        """Codes of the items that a user, by code, has reviewed."""
-        return self.ratings("user", user)[0]
-
     def ratings(self, kind: EntityKind, code: int) -> tuple[np.ndarray, np.ndarray]:
         """(k,) codes of the items that a user rated, or of the users who rated an item; ratings."""
         if (changed := self._changed.get((kind, code))) is not None:

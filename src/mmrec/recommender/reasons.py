@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from operator import attrgetter
@@ -18,9 +18,6 @@ from mmrec.llm.types import Note, Wish
 from mmrec.recommender.catalog import Catalog
 from mmrec.recommender.online import OnlineState
 from mmrec.recommender.quotes import Quote
-
-Similar = Callable[[np.ndarray, int], np.ndarray]
-"""(k,) similarity of items, by code, to one item; zero or less is unlike."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +45,14 @@ class Tastes:
 
 
 class ReasonFinder:
-    """Finds reasons for items, which have codes, from all reviews with live ones.
-
-    `similar` says which items a user's liked items lead to; by default those with near texts.
-    """
+    """Finds reasons for items, which have codes, from all reviews with live ones."""
 
     def __init__(
-        self,
-        config: Config,
-        dataset: Dataset,
-        online: OnlineState,
-        catalog: Catalog,
-        similar: Similar | None = None,
+        self, config: Config, dataset: Dataset, online: OnlineState, catalog: Catalog
     ) -> None:
         self._dataset, self._online, self._catalog = dataset, online, catalog
         self._like_rating = config.like_rating
         self._reader = TopicReader(config.annotation.item_kind)
-        self._similar = similar or self._similar_texts
         # By code and number of notes, which a live review increases.
         self._topic_counts = lru_cache(maxsize=20_000)(self._count_topics)
 
@@ -96,11 +84,8 @@ class ReasonFinder:
                 first.setdefault(topic, quote)
         return [first[topic] for topic in topics if topic in first]
 
-    def warm_up(self) -> None:
-        """Compute now what the first list would wait for."""
-        _ = self._usual_topics
-
-    def _similar_texts(self, items: np.ndarray, item: int) -> np.ndarray:
+    def _similar(self, items: np.ndarray, item: int) -> np.ndarray:
+        """(k,) cosines of the texts about items, by code, to those about one item."""
         space = self._catalog.space("gist")
         return np.asarray(space.directions(items) @ space.directions(np.array([item]))[0])
 
@@ -127,11 +112,10 @@ class ReasonFinder:
             both = "either" if len(chosen) > 1 else "it"
             end = f": {count} others who liked {both} liked this too"
         else:
-            cosines = self._similar_texts(liked, item)
             # Of restaurants 6 in 100 pairs are nearer; below, a likeness would not be seen.
-            if cosines.max() < 0.3:
+            if similarity.max() < 0.3:
                 return []
-            chosen, end = [int(liked[cosines.argmax()])], ", which is similar"
+            chosen, end = [int(liked[similarity.argmax()])], ", which is similar"
         names = " and ".join(map(self._catalog.item_name, chosen))
         ids = [self._online.ids["item"][code] for code in chosen]
         text = f"Because you liked {names}{end}"
@@ -141,7 +125,7 @@ class ReasonFinder:
         self, tastes: Tastes, item: int, polarity: Polarity, limit: int
     ) -> list[Reason]:
         """Topics that two reviews or more name, those first that the user names unusually often."""
-        counts, usual = self._topics("item", item), self._usual_topics
+        counts, usual = self._topics("item", item), self.usual_topics
         weights: dict[str, tuple[bool, float]] = {}
         for topic, count in counts.of(polarity).items():
             if count > 1:
@@ -183,7 +167,7 @@ class ReasonFinder:
         return self._reader.count(notes)
 
     @cached_property
-    def _usual_topics(self) -> TopicCounts:
+    def usual_topics(self) -> TopicCounts:
         """The topics of 500 reviews or fewer, evenly spaced in the table."""
         size = len(self._dataset)
         rows = np.linspace(0, size, min(size, 500), endpoint=False).astype(np.int64)

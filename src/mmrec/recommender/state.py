@@ -42,7 +42,7 @@ class RecommenderState:
         for name in ("gist", "users"):
             self.catalog.space(name)
         _ = self.catalog.source.captions
-        self.reasons.warm_up()
+        _ = self.reasons.usual_topics
 
     def find_user(
         self, user: str | None, wish: Wish | None, liked: Sequence[str]

@@ -221,7 +221,7 @@ class RecommendationService:
             online = recommender.state.online
             if user not in online.codes["user"]:
                 return []
-            codes = online.reviewed_items(online.codes["user"][user])
+            codes, _ = online.ratings("user", online.codes["user"][user])
             return [online.ids["item"][code] for code in codes]
 
 
