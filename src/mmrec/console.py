@@ -1,7 +1,5 @@
 """What people see: progress on standard error, and text from outside, cleaned and escaped."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Iterator

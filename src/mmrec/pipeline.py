@@ -1,7 +1,5 @@
 """From reviews to a trained model: filter, split, derive evidence, build features, train."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property

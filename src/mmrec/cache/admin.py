@@ -1,7 +1,5 @@
 """What a store holds: counted, written to a file, read from a file, deleted."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import json

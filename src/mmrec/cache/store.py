@@ -3,8 +3,6 @@
 A *key* is the hash of a *provenance* and of one input; a *result* is a value or a *failure*.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

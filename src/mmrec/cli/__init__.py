@@ -1,7 +1,5 @@
 """The command line: each command in the file of its subject; `mmrec --help` is the map."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

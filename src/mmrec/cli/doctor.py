@@ -1,7 +1,5 @@
 """`mmrec doctor`: check what this machine can run, and say how to get what is missing."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import platform

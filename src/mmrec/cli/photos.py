@@ -1,7 +1,5 @@
 """`mmrec photos fetch`: download photos that the data name by URL."""
 
-from __future__ import annotations
-
 import asyncio
 import shlex
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """`mmrec serve`: serve a saved model over HTTP."""
 
-from __future__ import annotations
-
 import logging
 import os
 from pathlib import Path

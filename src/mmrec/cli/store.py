@@ -1,7 +1,5 @@
 """`mmrec store`: count, export, import and delete stored results of slow or paid calls."""
 
-from __future__ import annotations
-
 import time
 from contextlib import closing
 from dataclasses import asdict

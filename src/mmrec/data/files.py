@@ -1,7 +1,5 @@
 """Files: rows of JSON lines, JSON, CSV and Parquet as one stream of records; large arrays on disk."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import json

@@ -1,7 +1,5 @@
 """Download of a file by URL, which anyone may have written: public addresses only, within limits."""
 
-from __future__ import annotations
-
 import asyncio
 import ipaddress
 import socket

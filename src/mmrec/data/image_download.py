@@ -1,7 +1,5 @@
 """Download of photos that data name by URL, and copies of the data that name the files."""
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import hashlib

@@ -1,7 +1,5 @@
 """Photos from outside: found in cells, checked before use, decoded within limits or refused."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """Reading reviews and items: from a file in any layout to checked `Reviews`."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

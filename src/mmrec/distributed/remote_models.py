@@ -1,7 +1,5 @@
 """Models that compute on workers; the driver alone stores results and calls paid APIs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial

@@ -4,8 +4,6 @@ Gradients are summed in every step, and random numbers drawn for entire batches:
 the weights of one process, up to rounding. When a worker dies, training starts again.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar

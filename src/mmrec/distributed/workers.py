@@ -4,8 +4,6 @@ Every worker has one block at a time; that of a dead worker goes to any other. (
 loses which block failed, and an actor that Ray restarts may wait for room for ever.)
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

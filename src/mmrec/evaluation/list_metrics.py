@@ -1,7 +1,5 @@
 """How well lists of items meet what their users went to later, and whether they liked it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -3,8 +3,6 @@
 To add a metric to the JSON of commands, the saved model and the report, add its line to `METRICS`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple

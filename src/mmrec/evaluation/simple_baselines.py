@@ -1,7 +1,5 @@
 """Simple baselines: means and the bias model, from ratings alone; who follows them needs no model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial

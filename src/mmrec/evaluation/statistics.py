@@ -1,7 +1,5 @@
 """How certain a metric is, or a difference between two models."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Whether to use a trained model: decided on validation rows, told with figures of test rows."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 

@@ -6,8 +6,6 @@ have; `metrics` on test rows by row of the table; `coalitions`, ROC-AUC by set, 
 `ratings + photos`; `test_ratio`, test rows to train rows; and `remarks`.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from copy import copy

@@ -1,7 +1,5 @@
 """Annotates all reviews and photos of a data set, without training on them."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ is nearer to one of them than to any of up to 19 n texts about other entities. C
 nothing to do with the texts would match at the rate `by_chance`: n over all texts compared.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet

@@ -1,7 +1,5 @@
 """Measures what a language model wrote against its reviews, and facts that no model sees."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Results of long experiments, written as they come, so that a stopped one resumes where it was."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -6,8 +6,6 @@ evidence. Judged are reviews whose other side is known. An entity with fewer tha
 reveal has all of these. Every split holds out other entities and fits everything on the rest.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """Reviews of which some entities are held out, and models that score what they are shown of these."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module

@@ -1,7 +1,5 @@
 """The paper's models and ours beside baselines, on one split, with the same evidence."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

@@ -4,8 +4,6 @@ Each is tuned by recall@20 of liked validation visits, on the visits before vali
 for test are made of all evidence.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product

@@ -1,7 +1,5 @@
 """A saved model on reviews that it has not seen, beside the simple baselines with the same evidence."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

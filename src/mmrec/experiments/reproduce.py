@@ -7,8 +7,6 @@ the order of `GRID`, then of repeats. A run has `loss`, `dropout`, `seed`, numbe
 valid rows) the `METRICS` and `log_loss`: cross entropy without class weights.
 """
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping

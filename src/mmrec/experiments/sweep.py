@@ -1,7 +1,5 @@
 """One setting over a range of values, beside the bias model: what a model gains or loses by it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial

@@ -4,8 +4,6 @@ It derives the reviews that a row may see again, from the policy's definition al
 row's views with them, and its features with those that the builder makes of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Annotation of reviews by a language model: each prompt once ever, through the store."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence

@@ -1,7 +1,5 @@
 """The builtin language model: it works offline and extracts sentences, it generates nothing."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Opens the generating model that `--llm` names."""
 
-from __future__ import annotations
-
 from mmrec.cache.store import Store
 from mmrec.config import Config, LanguageConfig
 from mmrec.encoder.weights import Placement

@@ -1,7 +1,5 @@
 """Names of items: found in texts, and found although they are misspelt."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """OpenAI's Batch API: requests go as files, and a later run collects answers at half the price."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import uuid

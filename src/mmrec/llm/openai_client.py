@@ -1,7 +1,5 @@
 """Client of servers that speak OpenAI's chat API: many calls in flight, answers as they arrive."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait

@@ -1,7 +1,5 @@
 """Checked notes, summaries, prices and categories from the answers of language models."""
 
-from __future__ import annotations
-
 import json
 import re
 import unicodedata

@@ -1,7 +1,5 @@
 """What a language model is shown: sanitized reviews that fit its context window, between marks."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """What somebody looks for, said in free words, as a `Wish`; by rules, without a language model."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Callable, Iterator

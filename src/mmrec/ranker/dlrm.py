@@ -3,8 +3,6 @@
 Weights have a leading run axis, so that R products are one, as cheap as the hardware allows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import combinations, pairwise, starmap

@@ -1,7 +1,5 @@
 """Features as tensors: stored once per view, gathered per batch, standardised."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial

@@ -5,8 +5,6 @@ that recognises the item. A linear model with a heavy penalty on text hardly can
 same inputs (docs/log.md). DLRM then corrects it, where validation rows prove that this is better.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ All runs see the same rows in the same order; initial weights, dropout and class
 Each run keeps the weights of its best epoch, and leaves the stack when it has stopped improving.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial

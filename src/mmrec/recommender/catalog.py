@@ -1,7 +1,5 @@
 """Items as people see them: names, prices, categories, quotes; and search in words."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass

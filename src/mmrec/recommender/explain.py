@@ -1,7 +1,5 @@
 """Why an item has its probability: attribution to inputs, and quotes of reviews."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product

@@ -1,7 +1,5 @@
 """A fitted model with its model card, in a folder or on the Hugging Face hub."""
 
-from __future__ import annotations
-
 import platform
 import re
 from dataclasses import replace

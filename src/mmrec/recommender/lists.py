@@ -1,7 +1,5 @@
 """Probabilities of pairs, and the best items of a user."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from copy import deepcopy

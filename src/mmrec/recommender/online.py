@@ -4,8 +4,6 @@ Mixed effects, which are fitted on all reviews, are updated where a review touch
 the same regression, which the next `fit` solves for all reviews together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar

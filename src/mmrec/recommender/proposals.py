@@ -1,7 +1,5 @@
 """Lists of users: candidates from what they have visited, ordered and filtered by probability."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """What can be quoted of items: sentences of reviews, and captions of photos; with live ones."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass

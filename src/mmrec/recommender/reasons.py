@@ -1,7 +1,5 @@
 """Reasons that people understand: items that they liked, topics of reviews, shares of likes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache

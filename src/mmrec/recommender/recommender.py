@@ -1,7 +1,5 @@
 """The Recommender: fit, predict, recommend, explain; and reviews added at any time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime

@@ -1,7 +1,5 @@
 """The parts of a fitted recommender."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What reviews say of items: words that can be searched, sentences as vectors, categories, prices."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Sequence

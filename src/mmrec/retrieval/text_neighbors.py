@@ -1,7 +1,5 @@
 """Users and items that are described in similar words."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

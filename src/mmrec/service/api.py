@@ -1,7 +1,5 @@
 """Endpoints of the HTTP API, version 1; `/openapi.json` describes them."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, UploadFile

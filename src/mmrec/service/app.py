@@ -1,7 +1,5 @@
 """The application: API, pages, monitoring and error handling around a saved model."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import AsyncIterator

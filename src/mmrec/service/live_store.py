@@ -1,7 +1,5 @@
 """Live reviews and items in a database: SQLite, or PostgreSQL for several machines."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """A recommender that takes in live reviews and items, for the API and the pages."""
 
-from __future__ import annotations
-
 import io
 import logging
 import tempfile

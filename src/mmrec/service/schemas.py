@@ -1,7 +1,5 @@
 """Requests and responses of the API, with the limits of every value."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from fastapi import Path

@@ -1,7 +1,5 @@
 """What every request passes first: API key, rate, size; and headers of responses."""
 
-from __future__ import annotations
-
 import hmac
 import re
 import time

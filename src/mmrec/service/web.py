@@ -1,7 +1,5 @@
 """Web pages: plain HTML forms, which a small script makes faster but does not replace."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import urlencode

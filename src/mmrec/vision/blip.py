@@ -1,7 +1,5 @@
 """Captions by BLIP-2 (the paper's captioner, section 3.2) or the smaller BLIP."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """What a captioner does, which there are, and the builtin one, which names colours."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator

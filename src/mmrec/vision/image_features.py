@@ -1,7 +1,5 @@
 """Captions and vectors of photo files, kept in the store: no model sees a file twice."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Captions by a vision model behind OpenAI's chat API, of small copies of the photos."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

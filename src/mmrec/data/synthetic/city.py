@@ -4,8 +4,6 @@ What moves a rating is also mentioned in the text: a user who loves quiet compla
 So a model that reads texts can beat one that knows only how lenient a user and how good an item is.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ the finished photo from its middle, x to the right and y down; sizes reach from 
 its edge. A colour is one that Pillow knows, several of which each shape draws one, or of the palette.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator

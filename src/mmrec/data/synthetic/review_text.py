@@ -4,8 +4,6 @@ In a template of `phrases.json`, `[a|b]` is a choice and `{dish}` a slot. Templa
 under its subject, its polarity, and how the user takes a matter of taste (`quiet-disliked`).
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

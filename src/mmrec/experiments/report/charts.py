@@ -1,7 +1,5 @@
 """SVG charts that take their colours from the page around them, light or dark."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Mapping, Sequence

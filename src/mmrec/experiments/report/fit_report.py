@@ -1,7 +1,5 @@
 """The report of `mmrec fit`: a single HTML file that needs nothing but itself."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

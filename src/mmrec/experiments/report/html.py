@@ -1,7 +1,5 @@
 """Pages of one HTML file that need nothing but themselves: no scripts, no outside references."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re

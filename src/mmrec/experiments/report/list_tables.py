@@ -1,7 +1,5 @@
 """Tables and sentences about lists, for the terminal and for pages; and the chart of their trade."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from itertools import cycle
 from typing import Any
