@@ -204,6 +204,12 @@ def compare_lists(lists: ListResults, rounds: int = 1000, seed: int = 0) -> List
     return ListComparison(own, reference, *results)
 
 
+def order_score(choice: np.ndarray, probability: np.ndarray, caution: float) -> np.ndarray:
+    """Log-odds that order candidates: those of the choice + `caution` times those of a like."""
+    odds = probability / (1 - probability).clip(1e-9)
+    return np.asarray(choice + caution * np.log(odds.clip(1e-9)))
+
+
 @dataclass(frozen=True)
 class JudgedCandidates:
     """Candidates for u users, and what orders and filters them."""
@@ -214,8 +220,7 @@ class JudgedCandidates:
 
     def lists(self, caution: float, min_probability: float = 0.0) -> np.ndarray:
         """(u, 20) codes of the best candidates that are likely enough, padded with -1."""
-        odds = self.probability / (1 - self.probability).clip(1e-9)
-        score = self.choice + caution * np.log(odds.clip(1e-9))
+        score = order_score(self.choice, self.probability, caution)
         listed = (self.items >= 0) & (self.probability >= min_probability)
         score = np.where(listed, score, -np.inf)
         order = np.argsort(-score, axis=1, kind="stable")[:, :LIST_LENGTH]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
+from mmrec.evaluation.list_metrics import order_score
 from mmrec.ranker.inputs import RankerInputs
 from mmrec.recommender.lists import ListScorer
 from mmrec.retrieval.histories import Histories, visit_matrix
@@ -156,9 +157,8 @@ class ListMaker:
     ) -> ListedItems:
         """The best n of (c,) items with scores of choice; those `named` whatever their probability."""
         probability = self._scorer.probabilities(user, items, inputs)
-        odds = probability / (1 - probability).clip(1e-9)
         caution = self._caution if rules.caution is None else rules.caution
-        score = choice + caution * np.log(odds.clip(1e-9))
+        score = order_score(choice, probability, caution)
         # The probability of an item that nobody has rated is about the average, and proves nothing.
         is_last = self._scorer.inputs.item.has_no_rating(items) & (not rules.explore)
         order = np.lexsort((-score, is_last))
