@@ -49,13 +49,14 @@ def test_peers_of_items_follow_their_formulas():
 
 
 @pytest.mark.parametrize("max_cells", [1, 3 * ITEMS, 1 << 20])
-def test_top_items_are_the_best_unvisited_ones_in_chunks_of_any_size(max_cells):
+def test_top_items_are_the_best_unvisited_ones_in_chunks_of_any_size(max_cells, monkeypatch):
+    monkeypatch.setattr(list_peers, "_BLOCK_CELLS", max_cells)
     dense, visits = random_visits(0.7)
     dense[5] = 1
     visits = csr_array(dense)
     scores = np.random.default_rng(1).integers(4, size=(USERS, ITEMS)).astype(float)  # with ties
     users = np.array([2, 5, 9, 0, 41])
-    top = top_items(lambda rows: scores[rows].copy(), visits, users, 15, max_cells)
+    top = top_items(lambda rows: scores[rows].copy(), visits, users, 15)
     assert top.shape == (5, 15)
     for user, row in zip(users, top, strict=True):
         unvisited = np.flatnonzero(dense[user] == 0)
