@@ -140,9 +140,9 @@ MUTATIONS = (
     ),
     Mutation(
         "lists have items below the wanted probability",
-        "recommender/lists.py",
-        "likely = probability >= min_probability",
-        "likely = probability >= 0",
+        "recommender/proposals.py",
+        "probability >= rules.min_probability",
+        "probability >= 0",
         "tests/recommender/test_recommender_and_online.py",
     ),
 )

@@ -1,7 +1,5 @@
 """The web pages as plain HTTP; test_browser.py opens them in a browser."""
 
-from itertools import product
-
 import pytest
 
 
@@ -34,12 +32,10 @@ def test_names_of_reviewers_and_items_are_escaped(service, user):
     for name, text in (("<u>hut", same), ("<u>den", "Rude staff & <i>awful</i> soup.")):
         form = {"user": evil, "rating": 5, "text": text}
         assert service.client.post(f"/places/{name}", data=form).status_code == 303
-    for name, liked in product(("bob", "cy"), ("<u>hut", row["item"])):
-        service.post("/v1/reviews", {"user": name, "item": liked, "rating": 5}, 201)
     place = service.client.get("/places/<u>hut").text
     assert "&lt;b&gt;eve&lt;/b&gt;, 5 stars, " in place
     liked = service.client.get("/", params={"user": evil, "hide": 0}).text
-    assert "Because you liked &lt;u&gt;hut: 2 others who liked it liked this too" in liked
+    assert "Because you liked &lt;u&gt;hut" in liked
     for page in (place, liked, service.client.get("/", params={"user": user, "hide": 0}).text):
         assert not any(tag in page for tag in ("<b>eve", "<u>hut", "<i>awful"))
 
