@@ -200,6 +200,10 @@ def load_recommender(folder: Path) -> SavedRecommender:
         arrays = load_file(folder / "retrieval.safetensors")
         user_topics = arrays.pop("user topics")
         retrieval = Retrieval.from_arrays(arrays, len(data.items))
+        shape = len(data.users), retrieval.proposers.topics.shape[1]
+        is_finite = user_topics.dtype == np.float16 and np.isfinite(user_topics).all()
+        if user_topics.shape != shape or not is_finite:
+            raise ValueError(f"topics of users are not {shape} finite float16 numbers")
         return SavedRecommender(
             model=TrainedModel(manifest.builder, ranker.eval(), manifest.class_weights, {}),
             reviews=Reviews(table, items, source=manifest.source),

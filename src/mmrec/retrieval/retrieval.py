@@ -16,6 +16,7 @@ from mmrec.retrieval.proposers import SIMILARITIES, Proposers
 
 _ITEM_ARRAYS = ("item_factors", "topics", "visit_count", "like_count")
 _MATRIX_PARTS = ("data", "indices", "indptr")
+_INDEX_PARTS = ("/indices", "/indptr")
 _FOLDS, _LISTS_PER_FOLD, _CANDIDATES_PER_LIST = 4, 2500, 150
 _BATCH_CELLS = 1 << 19  # users times items that are scored at once
 
@@ -46,6 +47,9 @@ class Retrieval:
                 advance(1)
             proposers = Proposers.fit(visits, seed)
             advance(1)
+        if not parts:  # nobody chose a candidate, which are too few targets
+            nothing = torch.zeros(1, len(input_names(proposers.names)))
+            parts.append((torch.zeros(1, dtype=torch.long), nothing, torch.zeros(1)))
         starts = np.cumsum([0, *(int(lists.max()) + 1 for lists, _, _ in parts)])
         lists = [part[0] + int(start) for part, start in zip(parts, starts, strict=False)]
         weights = fit_weights(
@@ -103,18 +107,25 @@ class Retrieval:
         similarities: dict[str, csr_matrix] = {}
         for name in SIMILARITIES:
             parts = tuple(arrays[f"{name}/{part}"] for part in _MATRIX_PARTS)
+            if any(part.dtype.kind != "i" for part in parts[1:]):
+                raise ValueError(f"indices of {name} in the retrieval are not integers")
             similarities[name] = csr_matrix(parts, (items, items))
             similarities[name].check_format(full_check=True)  # or a product reads other memory
         proposers = Proposers(similarities, **{name: arrays[name] for name in _ITEM_ARRAYS})
         axes = TopicAxes(arrays["text mean"], arrays["text axes"])
-        weights = arrays["weights"]
-        rows = [proposers.items, *(len(getattr(proposers, name)) for name in _ITEM_ARRAYS)]
-        fits = axes.axes.shape == (len(axes.mean), proposers.topics.shape[1])
-        if {*rows} != {items} or not fits or len(weights) != len(input_names(proposers.names)):
+        (size, topics), (_, rank) = axes.axes.shape, proposers.item_factors.shape
+        shapes = {"text mean": (size,), "weights": (len(input_names(proposers.names)),)}
+        shapes |= {"item_factors": (items, rank), "topics": (items, topics)}
+        shapes |= {"visit_count": (items,), "like_count": (items,)}
+        if any(arrays[name].shape != shape for name, shape in shapes.items()):
             raise ValueError("arrays of the retrieval do not fit together")
-        if not all(np.isfinite(values).all() for values in arrays.values()):
-            raise ValueError("arrays of the retrieval are not finite")
-        return cls(axes, proposers, weights)
+        floats = [values for name, values in arrays.items() if not name.endswith(_INDEX_PARTS)]
+        if any(values.dtype != np.float32 or not np.isfinite(values).all() for values in floats):
+            raise ValueError("arrays of the retrieval are not finite float32")
+        likes, visits = proposers.like_count, proposers.visit_count
+        if (likes < 0).any() or (likes > visits).any():
+            raise ValueError("likes of the retrieval are negative, or more than visits")
+        return cls(axes, proposers, arrays["weights"])
 
     def with_review(self, item: int, vector: np.ndarray, liked: bool | None) -> Retrieval:
         """Count a (d,) text vector about an item, and a visit (see `Proposers.with_review`)."""
@@ -130,7 +141,8 @@ def _training_lists(
     targets = wanted.user * wanted.items + wanted.item
     parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     batch = max(1, _BATCH_CELLS // max(proposers.items, 1))
-    for block in np.array_split(users, 1 + len(users) // batch):
+    for start in range(0, len(users), batch):
+        block = users[start : start + batch]
         pairs, inputs = propose(proposers, histories.rows(block))
         user, item = pairs.numpy().T
         chosen = np.isin(block[user] * wanted.items + item, targets)

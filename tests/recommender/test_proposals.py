@@ -1,0 +1,160 @@
+"""Lists from candidates: of everyone as of each alone, with live reviews, and from damaged folders."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from mmrec.errors import ModelError
+from mmrec.recommender.proposals import ListRules
+from mmrec.recommender.recommender import Recommender
+
+PRAISE = "The ramen was wonderful and cheap."
+
+
+@pytest.fixture
+def live(model):
+    """A recommender of its own, to which reviews may be added."""
+    return Recommender.load(model)
+
+
+def history(recommender, *users):
+    """What users, by id, have visited."""
+    maker = recommender.state.list_maker
+    views = recommender.state.online.views("user", users)
+    return maker.histories.of_users(views, maker.retrieval.proposers.items)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("rules", [ListRules(), ListRules(seen=True, min_probability=0.6, caution=2.0)])
+def test_lists_of_many_users_are_those_of_each(live, rules, threads, monkeypatch):
+    monkeypatch.setattr("mmrec.recommender.proposals._USERS_AT_ONCE", 7)
+    live.add_review("newcomer", live.state.online.ids["item"][0], 5.0, PRAISE, "live-1")
+    maker, names = live.state.list_maker, [*live.state.online.ids["user"], "unknown"]
+    views, before = live.state.online.views("user", names), torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        lists = [*maker.lists(views, 5, rules)]
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert len(lists) == len(views) > 50
+    for view, name, listed in zip(views, names, lists, strict=True):
+        alone = maker.top_items(view, history(live, name), 5, rules)
+        assert alone.items.tolist() == listed.items.tolist()
+        assert alone.probability == pytest.approx(listed.probability, abs=1e-5)
+        assert (listed.probability >= rules.min_probability).all()
+        if rules.seen:
+            odds = np.log(listed.probability / (1 - listed.probability))
+            (found,) = maker.retrieval.candidates(history(live, name), 100, visited_too=True)
+            choice = dict(zip(*found, strict=True))
+            expected = [choice[item] + 2.0 * value for item, value in zip(listed.items, odds, strict=True)]
+            assert listed.score == pytest.approx(expected, abs=1e-4)
+            assert (np.diff(listed.score) <= 1e-6).all()
+
+
+def test_a_review_is_in_the_history_at_once_and_changes_the_list(live):
+    user, items = live.state.online.ids["user"][0], live.state.online.ids["item"]
+    before, rows = history(live, user, "newcomer"), live.recommend(user, 100)
+    assert (before.visits[[1]].nnz, before.topics[1].any()) == (0, False)
+    order = live.recommend("newcomer", 100)["item"].to_list()
+    visited = rows["item"][0]
+    live.add_review(user, visited, 1.0, "Cold and rude.", "live-1")
+    live.add_review("newcomer", order[-1], 5.0, PRAISE, "live-2")
+    after, code = history(live, user, "newcomer"), live.state.online.codes["item"][visited]
+    assert after.visits[0, code] == 1
+    assert after.likes[0, code] == 0
+    assert after.visits[[0]].nnz == before.visits[[0]].nnz + 1
+    assert after.likes[[0]].nnz == before.likes[[0]].nnz
+    assert not np.allclose(after.topics[0], before.topics[0])
+    assert after.likes[[1]].indices.tolist() == [items.index(order[-1])]
+    assert visited not in live.recommend(user, 100)["item"]
+    assert live.recommend("newcomer", 100)["item"].to_list() != order[:-1]
+    # A later opinion of the same item replaces the first; the visit counts once.
+    live.add_review("newcomer", order[-1], 1.0, "Awful this time.", "live-3")
+    again = history(live, "newcomer")
+    assert (again.visits.nnz, again.likes.nnz) == (1, 0)
+    for item in items:
+        live.add_review("everywhere", item, 4.0, PRAISE, f"live-{item}")
+    assert live.recommend("everywhere", 10).height == 0
+    assert live.recommend_all(10, users=["everywhere"]).height == 0
+    assert live.recommend("everywhere", 100, seen=True).height == len(items)
+
+
+def test_a_new_item_is_listed_last_until_somebody_rates_it(live):
+    user, size = live.state.online.ids["user"][0], len(live.state.online.ids["item"])
+    live.add_item("new", name="New", description=PRAISE)
+    retrieval = live.state.list_maker.retrieval
+    assert retrieval.proposers.items == size + 1
+    assert retrieval.proposers.visit_count[-1] == 0
+    for name in (user, "unknown"):
+        listed = live.recommend(name, size + 5, seen=True)["item"].to_list()
+        assert len(listed) == size + 1
+        assert listed[-1] == "new"
+        assert live.recommend(name, 10**6)["item"][-1] == "new"
+    assert live.recommend("unknown", 3, categories=["no such thing"]).height == 0
+    live.add_review("somebody", "new", 5.0, PRAISE, "live-1")
+    assert live.state.list_maker.retrieval.proposers.visit_count[-1] == 1
+    scores = live.state.list_maker.retrieval.proposers.scores(history(live, user))
+    assert not scores[:5, 0, -1].any()  # words alone speak for it until the next fit
+    assert scores[-2, 0, -1] != 0
+    by_probability = live.recommend("unknown", size + 5, seen=True, caution=1e6)
+    assert by_probability["item"][-1] != "new"
+
+
+def test_a_user_without_visits_gets_what_is_popular_and_liked(live):
+    maker = live.state.list_maker
+    (found,) = maker.retrieval.candidates(history(live, "unknown"), 100)
+    codes, proposers = found[0], maker.retrieval.proposers
+    assert sorted(codes) == [*range(proposers.items)]
+    assert live.recommend("unknown", 5).equals(live.recommend("another", 5))
+    counts = [proposers.visit_count[part].mean() for part in (codes[:5], codes[-5:])]
+    shares = [proposers.like_share[part].mean() for part in (codes[:5], codes[-5:])]
+    assert counts[0] > counts[1] or shares[0] > shares[1]
+
+
+def test_a_saved_retrieval_proposes_what_it_did(live, fitted):
+    users = [*live.state.online.ids["user"], "unknown"]
+    assert live.recommend_all(10, users=users).equals(fitted.recommend_all(10, users=users))
+    saved = fitted.saved
+    assert np.array_equal(live.saved.user_topics, saved.user_topics)
+    assert (live.saved.histories.visits != saved.histories.visits).nnz == 0
+    assert live.saved.histories.visits.sum() == len(saved.reviews.table.unique(["user", "item"]))
+
+
+CHANGES = {
+    "walks/indices": lambda values: np.full_like(values, 2**31 - 1),
+    "co-visits/indptr": lambda values: np.full_like(values, 2**30),
+    "co-likes/data": lambda values: values * np.nan,
+    "weights": lambda values: values[:3],
+    "visit_count": lambda values: -1 - values,
+    "user topics": lambda values: values[:-1],
+    "user topics ": lambda values: values * np.float16(np.nan),
+    "user topics  ": lambda values: values[:, :-1],
+    "user topics   ": lambda values: values.astype(np.float64),
+    "text axes": None,
+    "user topics    ": None,
+}
+
+
+@pytest.mark.parametrize("name", [*CHANGES])
+def test_a_damaged_retrieval_is_refused(fitted, tmp_path, name):
+    path = fitted.save(tmp_path / "model") / "retrieval.safetensors"
+    arrays, change, key = load_file(path), CHANGES[name], name.strip()
+    values = arrays.pop(key)
+    if change:
+        arrays[key] = change(values)
+    save_file(arrays, path)
+    with pytest.raises(ModelError, match="damaged"):
+        Recommender.load(path.parent)
+
+
+def test_a_model_without_retrieval_or_with_a_cut_one_is_refused(fitted, tmp_path):
+    path = fitted.save(tmp_path / "model") / "retrieval.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ModelError, match="damaged"):
+        Recommender.load(path.parent)
+    path.unlink()
+    with pytest.raises(ModelError, match="damaged"):
+        Recommender.load(path.parent)
