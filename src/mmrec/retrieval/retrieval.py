@@ -114,7 +114,8 @@ class Retrieval:
         proposers = Proposers(similarities, **{name: arrays[name] for name in _ITEM_ARRAYS})
         axes = TopicAxes(arrays["text mean"], arrays["text axes"])
         (size, topics), (_, rank) = axes.axes.shape, proposers.item_factors.shape
-        shapes = {"text mean": (size,), "weights": (len(input_names(proposers.names)),)}
+        shapes: dict[str, tuple[int, ...]] = {"text mean": (size,)}
+        shapes |= {"weights": (len(input_names(proposers.names)),)}
         shapes |= {"item_factors": (items, rank), "topics": (items, topics)}
         shapes |= {"visit_count": (items,), "like_count": (items,)}
         if any(arrays[name].shape != shape for name, shape in shapes.items()):
