@@ -67,7 +67,7 @@ def test_fit_compares_all_models_and_audits_their_evidence(city):
     # Wide enough for other processors and versions, narrow enough to catch a feature that is lost.
     auc = {"bias model": 0.75, "baseline": 0.746, "proposed": 0.732, "mmrec": 0.754}
     assert {name: metrics[name]["auc"] for name in auc} == pytest.approx(auc, abs=0.025)
-    assert set(city.result["audit"]) == {"baseline", "proposed", "mmrec"}
+    assert set(city.result["audit"]) == {"baseline", "proposed", "mmrec", "lists"}
     assert all("held" in outcome for outcome in city.result["audit"].values())
     report = (city.folder / "model/report.html").read_text()
     assert len(report) > 50_000

@@ -50,7 +50,7 @@ def folder(request, server, city, tmp_path_factory):
     assert run_json("annotate", city, *llm, cwd=folder)["calls"] == 0
     fitted = run_json("fit", city, *llm, "--out", "model", "--epochs", "2", cwd=folder)
     assert server.status[200] - before == made
-    assert len(fitted["audit"]) == 3
+    assert len(fitted["audit"]) == 4
     assert all("held" in verdict for verdict in fitted["audit"].values())
     return folder
 

@@ -53,7 +53,7 @@ def test_the_baseline_has_text_and_photos_in_one_reducer(compared):
 
 def test_features_of_photos_pass_the_audit(compared):
     audits = audit_features(compared[2], 100)
-    assert list(audits) == ["baseline", "proposed", "mmrec"]
+    assert list(audits) == ["baseline", "proposed", "mmrec", "lists"]
     assert not any(audit.violations for audit in audits.values())
 
 

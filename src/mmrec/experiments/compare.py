@@ -47,7 +47,8 @@ from mmrec.pipeline import (
 from mmrec.ranker.training import class_weights
 from mmrec.recommender.lists import ListScorer
 from mmrec.recommender.proposals import CANDIDATES, ListMaker, ListRules, UserHistories
-from mmrec.retrieval.histories import Histories
+from mmrec.retrieval.audit import retrieval_violations
+from mmrec.retrieval.histories import Histories, TopicAxes
 
 _CAUTIONS, _BOUNDS = (0, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2), (None, 0.8, 0.6, 0.4)
 """Settings of the judge at which the trade of recall against dislikes is shown."""
@@ -279,11 +280,23 @@ def slice_masks(prepared: PreparedData, features: Features) -> dict[str, np.ndar
 
 
 def audit_features(comparison: Comparison, row_count: int = 200) -> dict[str, Audit]:
-    """Audit each model's features on randomly drawn rows, since every one is built anew."""
+    """Audit each model's features on randomly drawn rows, since every one is built anew; and `lists`,
+    the retrieval, whole: it may have learned from all rows but test."""
     data, audits = comparison.prepared, {}
     rows = np.concatenate([data.split.train, data.split.valid, data.split.test])
     sample = np.random.default_rng(data.config.seed).permutation(rows)[:row_count]
     for name, trained in comparison.trained.items():
         made = trained.model.builder, trained.features
         audits[name] = audit(data.dataset, data.split, data.evidence, *made, sample)
+    audits["lists"] = audit_retrieval(data)
     return audits
+
+
+def audit_retrieval(data: PreparedData) -> Audit:
+    """Audit the proposers of candidates: no count, matrix or factor may know a test row."""
+    dataset = data.dataset
+    known = np.setdiff1d(np.arange(len(dataset)), data.split.test)
+    axes = TopicAxes.fit(dataset.text_vectors, known)
+    visits = list_visits(dataset, axes, data.config.like_rating).rows(known)
+    violations = [*retrieval_violations(data.retrieval, axes, visits, data.config.seed)]
+    return Audit("all but test", len(data.split.test), len(known), violations)
