@@ -47,8 +47,8 @@ from mmrec.pipeline import (
 from mmrec.ranker.training import class_weights
 from mmrec.recommender.lists import ListScorer
 from mmrec.recommender.proposals import CANDIDATES, ListMaker, ListRules, UserHistories
-from mmrec.retrieval.audit import retrieval_violations
 from mmrec.retrieval.histories import Histories, TopicAxes
+from mmrec.retrieval.retrieval import retrieval_violations
 
 _CAUTIONS, _BOUNDS = (0, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2), (None, 0.8, 0.6, 0.4)
 """Settings of the judge at which the trade of recall against dislikes is shown."""

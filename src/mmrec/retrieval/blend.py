@@ -33,7 +33,6 @@ def propose(
     visits, kept = histories.visits.tocoo(), min(max(_MAX_RANK, limit), proposers.items)
     visited = torch.from_numpy(visits.row).long(), torch.from_numpy(visits.col).long()
     deviation, mean = torch.std_mean(scores, dim=2, correction=0, keepdim=True)
-    standard = ((scores - mean) / (deviation + 1e-9)).clamp(-3, 12)
     is_open = torch.ones(scores.shape[1:], dtype=torch.bool)
     is_open[visited] = visited_too
     if allowed is not None:
@@ -53,7 +52,10 @@ def propose(
     has_history = (visit_count > 0).float()
     length = visit_count.log1p() - _TYPICAL_HISTORY
     of_item = torch.cat([like_share, popularity, popularity**2], dim=1)
-    of_proposers = torch.cat([standard[:, user, item], log_rank[:, user, item]]).T
+    # Of the candidates alone, since this is the largest array.
+    scale = deviation[:, user, 0] + 1e-9
+    standard = ((scores[:, user, item] - mean[:, user, 0]) / scale).clamp(-3, 12)
+    of_proposers = torch.cat([standard, log_rank[:, user, item]]).T
     inputs = torch.cat([of_proposers, of_item], dim=1)
     with_popularity = of_proposers * (popularity - _TYPICAL_POPULARITY)
     blocks = [inputs, inputs * length, with_popularity]
