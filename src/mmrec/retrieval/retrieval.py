@@ -176,15 +176,15 @@ def retrieval_violations(
     used = {"visits": proposers.visit_count, "likes": proposers.like_count}
     for name, values in used.items():
         for item in np.flatnonzero(values != counts[name])[:5]:
-            found, expected = int(values[item]), int(counts[name][item])
-            yield f"item {item} has {found} {name}, the evidence rows have {expected}"
-    expected_proposers = Proposers.fit(visits, seed)
+            found, known = int(values[item]), int(counts[name][item])
+            yield f"item {item} has {found} {name}, the evidence rows have {known}"
+    again = Proposers.fit(visits, seed)
     for name, matrix in proposers.similarities.items():
-        if _matrix_differs(matrix, expected_proposers.similarities[name]):
+        if _matrix_differs(matrix, again.similarities[name]):
             yield f"the matrix of {name} was not made from the evidence rows alone"
     arrays = {
-        "factors of items": (proposers.item_factors, expected_proposers.item_factors),
-        "topics of items": (proposers.topics, expected_proposers.topics),
+        "factors of items": (proposers.item_factors, again.item_factors),
+        "topics of items": (proposers.topics, again.topics),
         "mean text": (retrieval.axes.mean, axes.mean),
         "axes of texts": (retrieval.axes.axes, axes.axes),
     }
