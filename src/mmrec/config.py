@@ -162,14 +162,14 @@ class TrainingConfig(_Settings, title="Training"):
 
 
 class OperatingConfig(_Settings, title="Operating point"):
-    """How the threshold for recommending is chosen, on validation rows."""
+    """How the threshold for recommending is chosen, on validation rows, and how lists are ordered."""
 
     max_fpr: float = Field(0.2, ge=0, le=1)
     """Maximal share of disliked items that are recommended."""
     min_tpr: float | None = Field(None, ge=0, le=1)
     """Minimal share of liked items that are recommended; replaces --max-fpr."""
-    caution: float = Field(0.5, ge=0)
-    """How much the probability of a like counts in lists; at 0 only what people choose counts."""
+    caution: float = Field(0.5, ge=0, allow_inf_nan=False)
+    """Weight of the log-odds of a like in lists; at 0 only what people choose counts."""
 
 
 class ServeConfig(_Settings, title="Service"):

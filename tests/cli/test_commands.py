@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from mmrec.cli.options import print_json
+from mmrec.cli.recommend import print_recommendations
 from mmrec.data.synthetic.city import write_sample_city
 from mmrec.evidence.policies import NO_GROUP, EvidenceViews
 from serving import command, mmrec
@@ -143,6 +144,12 @@ def test_recommend_prints_the_terms_of_a_probability_and_says_that_a_user_is_unk
     assert re.search(r"” \(\w+, [1-5] stars?, \d+ \w{3} 20\d\d\)$", run.stdout, re.MULTILINE)
     run = city.run("recommend", "model", "--user", "stranger")
     assert "stranger has written no review here" in run.stderr
+    assert "Ordered by what people choose and by the probability" in " ".join(run.stdout.split())
+
+
+def test_an_empty_list_says_what_to_change(capsys):
+    print_recommendations(pl.DataFrame(), "For ann")
+    assert "No item fits; a higher --max-fpr" in " ".join(capsys.readouterr().out.split())
 
 
 def test_recommend_applies_its_filters_and_writes_the_lists_of_everyone(city):
@@ -163,6 +170,7 @@ def test_recommend_applies_its_filters_and_writes_the_lists_of_everyone(city):
         ("--user ann --category nope", "no item has it; categories are"),
         ("--user ann --n 0", "--n 0: Input should be greater than or equal to 1"),
         ("--user ann --max-fpr 2", "--max-fpr 2: Input should be less than or equal to 1"),
+        ("--user ann --caution inf", "--caution inf: Input should be a finite number"),
         ("--user ann --diversity -1", "--diversity -1: Input should be greater than or equal to 0"),
         ("--everyone all.parquet --why", "--everyone goes with"),
         ("--everyone no/folder/x.parquet", "there is no such folder"),

@@ -213,12 +213,25 @@ def test_a_liked_item_may_be_named_by_its_name(fitted, live):
         live.recommend(liked=[name])
 
 
+@pytest.mark.parametrize("rules", [{"caution": -1}, {"caution": np.inf}, {"max_fpr": 1.5}])
+def test_rules_out_of_range_are_refused(fitted, rules):
+    for recommend in (fitted.recommend, fitted.recommend_all):
+        with pytest.raises(DataError, match=f"{next(iter(rules))} .*: give a"):
+            recommend("anybody" if recommend == fitted.recommend else 3, **rules)
+
+
 def test_a_longer_list_of_a_wish_begins_like_a_shorter_one(fitted):
     for words in ("cheap ramen, no seafood", "quiet places", "a place like nothing else", "not expensive"):
         rows = fitted.recommend(likes=words, n=10)
         assert rows["item"].head(5).to_list() == fitted.recommend(likes=words, n=5)["item"].to_list()
     item, name = fitted.saved.reviews.items.select("item", "name").row(0)
     assert fitted.recommend(likes=f"take me to {name}", n=3, max_fpr=0.0)["item"].to_list() == [item]
+    bold, usual, cautious = (
+        fitted.recommend(likes="quiet places", n=3, caution=caution)["probability"].mean()
+        for caution in (0, None, 100)
+    )
+    assert bold <= usual <= cautious
+    assert bold < cautious
     wish = fitted.parse_wish(f"a place like {name}, not expensive")
     assert str(wish) == f"not expensive; like {name}"
     assert item not in fitted.recommend(likes=wish, n=100)["item"]

@@ -29,7 +29,7 @@ class ListFlags(BaseModel, use_attribute_docstrings=True):
     """For whom a list is, and what it may hold."""
 
     user: str | None = None
-    """Id of a user; an unknown one gets what most users like."""
+    """Id of a user; an unknown one gets what most users choose and like."""
     likes: str | None = None
     """What a new user wishes, as in "cheap ramen, no seafood" or "a place like Noodle Bar"."""
     liked: Annotated[list[str], _SEVERAL] = []
@@ -45,13 +45,14 @@ class ListFlags(BaseModel, use_attribute_docstrings=True):
     price: Annotated[list[Literal["cheap price", "fair price", "overpriced"]], _SEVERAL] = []
     """Only items with one of these price tags."""
     max_fpr: float | None = Field(None, ge=0, le=1)
-    """Recommend at most this share of the items that the user would dislike."""
-    caution: float | None = Field(None, ge=0)
-    """How much the probability of a like counts beside what people choose."""
+    """Leave out items by their probability, so that at most this share of dislikes would pass."""
+    caution: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """Weight of the probability of a like; at 0 only what people choose, or how well items match
+    --likes, counts. By default that of the fit (.5 unless it was set), and 1 with --likes."""
     diversity: float = Field(0.0, ge=0, le=1)
     """How strongly items unlike those above them are preferred."""
     explore: bool = False
-    """Rank items without a rating by their probability too, not last."""
+    """Rank items without a rating like the others, not last."""
     why: bool = False
     """Explain every item, with quotes from its reviews."""
     sentences: bool = False
@@ -102,7 +103,8 @@ def recommend(model: Model, /, *, options: ListFlags = ListFlags(), json: AsJson
         return
     if wish is not None:
         _print_wish(recommender, wish)
-    print_recommendations(rows, f"For {user or options.likes or ', '.join(options.liked)}")
+    title = f"For {user or options.likes or ', '.join(options.liked)}"
+    print_recommendations(rows, title, by_wish=wish is not None)
     names = [row["name"] or row["item"] for row in rows.to_dicts()]
     # There are no explanations if none were asked for.
     for name, explanation in zip(names, explanations, strict=False):
@@ -145,8 +147,12 @@ def _print_explanation(name: str, explanation: Explanation) -> None:
     stdout.print(f"  [dim]{total}, {terms}[/]")
 
 
-def print_recommendations(rows: pl.DataFrame, title: str) -> None:
-    """Print recommendations as a table."""
+def print_recommendations(rows: pl.DataFrame, title: str, *, by_wish: bool = False) -> None:
+    """Print recommendations as a table, which says by what they are ordered."""
+    first = "how well items match the words" if by_wish else "what people choose"
+    caption = f"Ordered by {first} and by the probability of a like (--caution weighs it)"
+    if rows.is_empty():
+        caption = "No item fits; a higher --max-fpr, other filters, or --seen may let some in"
     cells = []
     for rank, row in enumerate(rows.to_dicts(), 1):
         probability = f"{row['probability']:.3f}"
@@ -154,4 +160,4 @@ def print_recommendations(rows: pl.DataFrame, title: str) -> None:
         name = row["name"] or row["item"]
         cells.append([rank, name, probability, row["price"] or "", categories])
     header = ["rank", "item", "probability", "price", "categories"]
-    print_table(header, cells, title, words=(1, 3, 4))
+    print_table(header, cells, title, words=(1, 3, 4), caption=caption)

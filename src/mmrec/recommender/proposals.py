@@ -1,4 +1,4 @@
-"""Lists of users: candidates from what they have visited, ordered and filtered by probability."""
+"""Lists of users: candidates from what they have visited, which the probability reorders and filters."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -73,7 +73,8 @@ class ListRules(NamedTuple):
 
     seen: bool = False  # whether items that the user has visited may be listed
     min_probability: float = 0.0  # of a like
-    caution: float | None = None  # weight of the probability; None for the model's
+    caution: float | None = None  # weight of the log-odds of a like; by default the model's, and
+    # 1 beside a wish
     explore: bool = False  # whether items that nobody has rated may stand before others
 
 
@@ -118,7 +119,8 @@ class ListMaker:
         items = np.flatnonzero(is_open)
         items = items[np.argsort(-wanted.log_odds[items], kind="stable")[:_MATCHED_ITEMS]]
         # The wish comes first. What it names is listed even if it may be disliked.
-        rules = rules._replace(caution=1.0, explore=True)
+        caution = 1.0 if rules.caution is None else rules.caution
+        rules = rules._replace(caution=caution, explore=True)
         named = wanted.named[items]
         return self._judge(user, items, wanted.log_odds[items], n, rules, inputs, named)
 

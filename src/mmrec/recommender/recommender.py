@@ -86,29 +86,32 @@ class Recommender(PersistentModel):
         diversity: float = 0.0,
         explore: bool = False,
     ) -> pl.DataFrame:
-        """The items that a user will most likely like.
+        """A list for a user: what others with the same history choose, or what matches a wish.
+
+        The order is by the score of that choice or match, plus `caution` times the log-odds of a
+        like. So probabilities need not fall from row to row.
 
         Args:
             user: id; an unknown user is one without reviews.
             likes: what a new user wishes, as in "cheap ramen, no seafood", or the `parse_wish` of
-                it; items are ordered by how well they match, and equal ones by probability.
+                it; how well items match takes the place of what others choose.
             liked: ids or names of items that a new user likes.
             seen: whether items that the user has reviewed may be recommended too.
             categories, prices: items must have one of them, where any are given.
             max_fpr: only items so probable that at most this share of the dislikes would pass.
-            caution: how much the probability counts beside what people choose, by default the
-                setting of the fit.
+            caution: weight of the log-odds of a like, by default the setting of the fit, and 1
+                beside `likes`; at 0 only what people choose, or the match, counts.
             diversity: from 0 to 1, how much items that differ from those above them are preferred.
-            explore: whether items without a rating are ranked by their probability, which is about
-                the average, and not last; among items that match words they are anyway.
+            explore: whether items without a rating are ranked like the others, and not last; among
+                items that match words they are anyway. Their probability is about the average.
 
         Returns:
             Up to n rows, best first: `item`, `name`, `probability`, `price`, `categories`.
 
-        Raises a DataError for not just one of user, likes, and liked, or a liked item that is
-        unknown, or whose name several have.
+        Raises a DataError for not just one of user, likes, and liked, for a liked item that is
+        unknown, or whose name several have, and for a bound or a caution that is out of range.
         """
-        state = self.state
+        state, rules = self.state, self._rules(seen, max_fpr, caution, explore)
         wish = self._wish(likes)
         view, inputs = self.state.find_user(user, wish, liked)
         size = state.list_maker.retrieval.proposers.items
@@ -121,7 +124,6 @@ class Recommender(PersistentModel):
         else:
             wanted = state.list_maker.histories.of_users(np.array([view]), size)
         allowed = np.isin(np.arange(size), state.catalog.candidates(categories, prices))
-        rules = ListRules(seen, self._min_probability(max_fpr), caution, explore)
         count = 10 * n if diversity else n
         listed = state.list_maker.top_items(view, wanted, count, rules, inputs, allowed)
         items, probability, score = listed
@@ -146,7 +148,7 @@ class Recommender(PersistentModel):
         `recommend`."""
         state, online = self.state, self.state.online
         users = online.ids["user"] if users is None else users
-        rules = ListRules(seen, self._min_probability(max_fpr), caution, explore)
+        rules = self._rules(seen, max_fpr, caution, explore)
         lists = state.list_maker.lists(online.views("user", users), n, rules)
         rows: list[tuple[str, int, str, float]] = []
         with track("recommending", len(users)) as advance:
@@ -218,8 +220,17 @@ class Recommender(PersistentModel):
         tastes = state.reasons.tastes(None if user is None else view, wish, liked_codes)
         return state.explainer.explain(view, inputs, codes, tastes, wish)
 
-    def _min_probability(self, max_fpr: float | None) -> float:
-        return 0.0 if max_fpr is None else self.saved.evaluation.curve.for_max_fpr(max_fpr)[0]
+    def _rules(
+        self, seen: bool, max_fpr: float | None, caution: float | None, explore: bool
+    ) -> ListRules:
+        """A DataError for values out of range."""
+        if caution is not None and not 0 <= caution < np.inf:
+            raise DataError(f"caution {caution}: give a number from 0 on")
+        if max_fpr is not None and not 0 <= max_fpr <= 1:
+            raise DataError(f"max_fpr {max_fpr}: give a share from 0 to 1")
+        curve = self.saved.evaluation.curve
+        lowest = 0.0 if max_fpr is None else curve.for_max_fpr(max_fpr)[0]
+        return ListRules(seen, lowest, caution, explore)
 
     def add_review(
         self,

@@ -28,7 +28,7 @@ class ListForm(BaseModel):
 
     user: str = Field("", max_length=200)
     likes: str = Field("", max_length=1000)
-    hide: int = Field(80, ge=0, le=100)  # % of disliked places
+    hide: int = Field(0, ge=0, le=100)  # % of disliked places
     variety: int = Field(0, ge=0, le=100)
     price: str = Field("", max_length=20)
     category: str = Field("", max_length=200)
