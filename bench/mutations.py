@@ -132,10 +132,10 @@ MUTATIONS = (
         "tests/service/test_security.py",
     ),
     Mutation(
-        "a new item has no score in lists",
-        "recommender/lists.py",
-        "self.size = max(self.size, item + 1)",
-        "self.size = max(self.size, item)",
+        "a new item is in no list",
+        "recommender/proposals.py",
+        "self.retrieval = self.retrieval.with_review(item, vector, None)",
+        "self.retrieval = self.retrieval",
         "tests/recommender/test_recommender_and_online.py",
     ),
     Mutation(
