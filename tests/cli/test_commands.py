@@ -173,6 +173,7 @@ def test_recommend_applies_its_filters_and_writes_the_lists_of_everyone(city):
         ("--user ann --caution inf", "--caution inf: Input should be a finite number"),
         ("--user ann --diversity -1", "--diversity -1: Input should be greater than or equal to 0"),
         ("--everyone all.parquet --why", "--everyone goes with"),
+        ("--everyone all.csv", "lists are Parquet; name it .parquet"),
         ("--everyone no/folder/x.parquet", "there is no such folder"),
     ],
 )

@@ -129,7 +129,7 @@ CHANGES = {
     "weights": lambda values: values[:3],
     "visit_count": lambda values: -1 - values,
     "user topics": lambda values: values[:-1],
-    "user topics ": lambda values: values * np.float16(np.nan),
+    "user topics ": lambda values: values * np.float32(np.nan),
     "user topics  ": lambda values: values[:, :-1],
     "user topics   ": lambda values: values.astype(np.float64),
     "text axes": None,

@@ -63,6 +63,8 @@ class ListFlags(BaseModel, use_attribute_docstrings=True):
         if self.everyone and self.model_fields_set - {*_EVERYONE, "everyone"}:
             allowed = "--n, --seen, --max-fpr, --caution and --explore"
             raise ValueError(f"--everyone goes with {allowed} alone")
+        if self.everyone and self.everyone.suffix not in ("", ".parquet"):
+            raise ValueError(f"--everyone {self.everyone}: lists are Parquet; name it .parquet")
         # Before the model is loaded and all lists are computed.
         if self.everyone and not self.everyone.parent.is_dir():
             raise ValueError(f"--everyone {self.everyone}: there is no such folder")

@@ -114,9 +114,9 @@ def compare(
         on_test = probability[name][split.test]
         result.metrics[name] = evaluate(label[split.test], on_test, weights)
     start = time.perf_counter()
-    *_, last = result.trained
-    saved = config.ranker.features  # the other models are there for their probabilities
-    training = result.trained[saved if saved in result.trained else last]
+    *_, last = result.trained.values()
+    # The model that is saved; the others are there for their probabilities.
+    training = result.trained.get(config.ranker.features, last)
     training = choose_model(training, probability[BIAS_MODEL])
     lists = make_lists(training, slow_peers=trained_baselines)
     result.seconds["lists"] = time.perf_counter() - start
@@ -132,8 +132,7 @@ def make_lists(training: TrainingResult, *, slow_peers: bool) -> ListResults:
     test = ListTask.from_rows(*rows, split.evidence_rows, split.test)
     result = make_peer_lists(valid, test, prepared.config.seed, slow=slow_peers)
     candidates = judge_candidates(training, test)
-    valid_rows = prepared.label[split.valid], training.probability[split.valid]
-    bounds = threshold_curve(*valid_rows)
+    bounds = threshold_curve(prepared.label[split.valid], training.probability[split.valid])
 
     def lists(caution: float, max_fpr: float | None) -> np.ndarray:
         lowest = 0.0 if max_fpr is None else bounds.for_max_fpr(max_fpr)[0]
@@ -158,8 +157,7 @@ def judge_candidates(training: TrainingResult, task: ListTask) -> JudgedCandidat
     size = len(task.users), CANDIDATES
     result = JudgedCandidates(np.full(size, -1), np.zeros(size), np.zeros(size))
     with track("lists", len(task.users)) as advance:
-        # Without caution the score is that of the choice alone.
-        maker = ListMaker(retrieval, scorer, histories, caution=0)
+        maker = ListMaker(retrieval, scorer, histories, caution=0)  # scores are those of choice
         lists = maker.lists(task.users, CANDIDATES, ListRules())
         for row, (items, probability, choice) in enumerate(lists):
             result.items[row, : len(items)] = items

@@ -67,7 +67,7 @@ class SavedRecommender:
     text_regression: TextRegression | None
     notes: list[Note]  # of the reviews; none where the model was not made of notes
     retrieval: Retrieval
-    user_topics: np.ndarray  # (users, t) float16 sums over the texts of each user
+    user_topics: np.ndarray  # (users, t) float32 sums over the texts of each user
 
     @property
     def name(self) -> str:
@@ -111,7 +111,7 @@ class SavedRecommender:
         table = Features(features["user"], features["item"], data.user, data.item)
         retrieval = fit_retrieval(dataset, np.arange(len(dataset)), builder.config)
         visits = list_visits(dataset, retrieval.axes, builder.config.like_rating)
-        topics = sum_topics(visits.user, visits.topics, visits.users).astype(np.float16)
+        topics = sum_topics(visits.user, visits.topics, visits.users)
         stored = evaluation, table, evidence_sums, regression, notes
         return cls(model, reviews, *stored, retrieval, topics)
 
@@ -201,9 +201,9 @@ def load_recommender(folder: Path) -> SavedRecommender:
         user_topics = arrays.pop("user topics")
         retrieval = Retrieval.from_arrays(arrays, len(data.items))
         shape = len(data.users), retrieval.proposers.topics.shape[1]
-        is_finite = user_topics.dtype == np.float16 and np.isfinite(user_topics).all()
+        is_finite = user_topics.dtype == np.float32 and np.isfinite(user_topics).all()
         if user_topics.shape != shape or not is_finite:
-            raise ValueError(f"topics of users are not {shape} finite float16 numbers")
+            raise ValueError(f"topics of users are not {shape} finite float32 numbers")
         return SavedRecommender(
             model=TrainedModel(manifest.builder, ranker.eval(), manifest.class_weights, {}),
             reviews=Reviews(table, items, source=manifest.source),
