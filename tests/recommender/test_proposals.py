@@ -78,6 +78,7 @@ def test_a_review_is_in_the_history_at_once_and_changes_the_list(live):
         live.add_review("everywhere", item, 4.0, PRAISE, f"live-{item}")
     assert live.recommend("everywhere", 10).height == 0
     assert live.recommend_all(10, users=["everywhere"]).height == 0
+    assert live.recommend_all(10, users=[]).height == 0
     assert live.recommend("everywhere", 100, seen=True).height == len(items)
 
 

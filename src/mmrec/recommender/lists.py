@@ -85,29 +85,35 @@ class ListScorer:
 
     @torch.inference_mode()
     def probabilities(
-        self, user: int, items: np.ndarray, inputs: RankerInputs | None = None
+        self, users: np.ndarray | int, items: np.ndarray, inputs: RankerInputs | None = None
     ) -> np.ndarray:
-        """(n,) probabilities that a user, a view of `inputs`, likes items, by (n,) codes."""
-        logit = self._list_logits(inputs or self.inputs, user, torch.from_numpy(items))
+        """(n,) probabilities that (n,) users, or one user, like (n,) items; users are views of
+        `inputs`, by default the model's, and items are codes."""
+        distinct, position = np.unique(np.broadcast_to(users, items.shape), return_inverse=True)
+        rows = torch.from_numpy(position), torch.from_numpy(items)
+        logit = self._list_logits(inputs or self.inputs, torch.from_numpy(distinct), *rows)
         return self._model.probability(logit.numpy()[None])
 
-    def _list_logits(self, inputs: RankerInputs, user: int, items: Tensor) -> Tensor:
-        """(n,) logits, averaged over runs, of a user and n items; see the formula above."""
+    def _list_logits(
+        self, inputs: RankerInputs, users: Tensor, position: Tensor, items: Tensor
+    ) -> Tensor:
+        """(n,) logits, averaged over runs, of items and the user at a position of `users`; see the
+        formula above."""
         logit = torch.zeros(len(items))
         # Unknown users, and unknown items, are alike in all inputs.
-        users = torch.tensor([user, inputs.user.unknown_index])
+        unknown_user = torch.tensor([inputs.user.unknown_index])
         unknown_item = torch.tensor([inputs.item.unknown_index])
-        user_outputs = self._first_layers(inputs, users, unknown_item)
-        changes = {name: values[:, :1] - values[:, 1:] for name, values in user_outputs.items()}
+        user_outputs = self._first_layers(inputs, torch.cat([users, unknown_user]), unknown_item)
+        changes = {name: values[:, :-1] - values[:, -1:] for name, values in user_outputs.items()}
         for rows in torch.split(torch.arange(len(items)), _CHUNK_ROWS):
-            chunk = items[rows]
+            chunk, user = items[rows], position[rows]
             if (chunk < _MAX_STORED_ITEMS).all():
-                outputs = {name: values[:, chunk] for name, values in self._stored.items()}
+                outputs = {name: x.index_select(1, chunk) for name, x in self._stored.items()}
             else:
-                outputs = self._first_layers(inputs, users[1:], chunk)
+                outputs = self._first_layers(inputs, unknown_user, chunk)
             for name, values in changes.items():
-                outputs[name] += values
-            self._add_factor_score(outputs, inputs, user, chunk)
+                outputs[name] += values.index_select(1, user)
+            self._add_factor_score(outputs, inputs, users[user], chunk)
             if self._linear is not None:
                 logit[rows] += outputs["linear"][0, :, 0]
             if self._active_share:  # inactive runs add nothing to the mean over all runs
@@ -130,19 +136,20 @@ class ListScorer:
         return outputs
 
     def _add_factor_score(
-        self, outputs: dict[str, Tensor], inputs: RankerInputs, user: int, items: Tensor
+        self, outputs: dict[str, Tensor], inputs: RankerInputs, users: Tensor, items: Tensor
     ) -> None:
         if not inputs.has_factors:
             return
-        user_factors = torch.from_numpy(inputs.user.factors)[user].float()
+        user_factors = torch.from_numpy(inputs.user.factors)[users].float()
         item_factors = torch.from_numpy(inputs.item.factors)[items].float()
         last = self._dlrm.shape.dense - 1  # the column of the factor score
-        score = (item_factors @ user_factors)[:, None] * self._dlrm.standardiser.dense_scale[last]
+        score = (item_factors * user_factors).sum(1, keepdim=True)
+        score *= self._dlrm.standardiser.dense_scale[last]
         if self._active_share:
             bottom = cast(StackedLinear, self._dlrm.bottom[0])
-            outputs["dense"] += score * bottom.weight[:, last : last + 1]
+            outputs["dense"].addcmul_(score, bottom.weight[:, last : last + 1])
         if self._linear is not None:
-            outputs["linear"] += score * self._linear.weight[:, last : last + 1]
+            outputs["linear"].addcmul_(score, self._linear.weight[:, last : last + 1])
 
     def _score_outputs(self, outputs: dict[str, Tensor]) -> Tensor:
         """(n,) mean corrections by DLRM, from the outputs of its first layers, which are spent."""

@@ -114,15 +114,17 @@ class ListMaker:
         if isinstance(wanted, Histories):
             limit = max(CANDIDATES, 2 * n)
             (found,) = self.retrieval.candidates(wanted, limit, allowed, visited_too=rules.seen)
-            return self._judge(user, *found, n, rules, inputs)
+            probability = self._scorer.probabilities(user, found[0], inputs)
+            return self._best(*found, probability, n, rules)
         is_open = ~wanted.excluded if allowed is None else allowed & ~wanted.excluded
         items = np.flatnonzero(is_open)
         items = items[np.argsort(-wanted.log_odds[items], kind="stable")[:_MATCHED_ITEMS]]
         # The wish comes first. What it names is listed even if it may be disliked.
         caution = 1.0 if rules.caution is None else rules.caution
         rules = rules._replace(caution=caution, explore=True)
-        named = wanted.named[items]
-        return self._judge(user, items, wanted.log_odds[items], n, rules, inputs, named)
+        match, named = wanted.log_odds[items], wanted.named[items]
+        probability = self._scorer.probabilities(user, items, inputs)
+        return self._best(items, match, probability, n, rules, named)
 
     def lists(self, users: np.ndarray, n: int, rules: ListRules) -> Iterator[ListedItems]:
         """`top_items` of many users of the model, by view, in their order."""
@@ -131,15 +133,18 @@ class ListMaker:
         def make(block: np.ndarray) -> list[ListedItems]:
             rows = self.histories.of_users(block, items)
             candidates = self.retrieval.candidates(rows, limit, visited_too=rules.seen)
-            lists: list[ListedItems] = []
-            for user, found in zip(block.tolist(), candidates, strict=True):
-                lists.append(self._judge(user, *found, n, rules))
-            return lists
+            counts = [len(found) for found, _ in candidates]
+            together = np.concatenate([found for found, _ in candidates])
+            probability = self._scorer.probabilities(np.repeat(block, counts), together)
+            parts = np.split(probability, np.cumsum(counts)[:-1])
+            both = zip(candidates, parts, strict=True)
+            return [self._best(*found, part, n, rules) for found, part in both]
 
         # A thread for each block is faster than several for one.
         threads = torch.get_num_threads()
         pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-        blocks = np.split(users, range(_USERS_AT_ONCE, len(users), _USERS_AT_ONCE))
+        starts = range(0, len(users), _USERS_AT_ONCE)
+        blocks = [users[start : start + _USERS_AT_ONCE] for start in starts]
         try:
             with pool:
                 for block_lists in pool.map(make, blocks):
@@ -147,18 +152,17 @@ class ListMaker:
         finally:
             torch.set_num_threads(threads)  # not the setting of the pool's threads
 
-    def _judge(
+    def _best(
         self,
-        user: int,
         items: np.ndarray,
         choice: np.ndarray,
+        probability: np.ndarray,
         n: int,
         rules: ListRules,
-        inputs: RankerInputs | None = None,
         named: np.ndarray | bool = False,
     ) -> ListedItems:
-        """The best n of (c,) items with scores of choice; those `named` whatever their probability."""
-        probability = self._scorer.probabilities(user, items, inputs)
+        """The best n of (c,) items with scores of choice and probabilities of a like; those `named`
+        whatever their probability."""
         caution = self._caution if rules.caution is None else rules.caution
         score = order_score(choice, probability, caution)
         # The probability of an item that nobody has rated is about the average, and proves nothing.
