@@ -257,9 +257,9 @@ def test_rounds_without_likes_or_dislikes_do_not_count():
     # With two users, half of the rounds draw only one of them: only likes, or only dislikes.
     user, label, p = np.array([0, 1]), np.array([True, False]), np.array([0.9, 0.1])
     assert bootstrap(user, label, p, statistics.weighted_auc)[:3] == (1, 1, 1)
-    gap = bootstrap(user, label, p, statistics.weighted_auc, 1 - p)
-    assert gap[:3] == (1, 1, 1)
-    assert 2 / 701 < gap.p_value < 2 / 301
+    assert bootstrap(user, label, p, statistics.weighted_auc, 1 - p)[:3] == (1, 1, 1)
+    samples = statistics.bootstrap_samples(user, label, p, statistics.weighted_auc)
+    assert 2 / 701 < statistics.describe_samples(1.0, samples).p_value < 2 / 301
 
 
 def test_a_ratio_is_that_of_the_sums_of_users_drawn_again():
@@ -287,6 +287,13 @@ def test_the_paired_bootstrap_by_hand():
     assert gap.mean == pytest.approx(expected - of_worse)
     assert gap.low < gap.mean < gap.high < 0
     assert gap.p_value < 0.01
+
+
+@pytest.mark.parametrize(("users", "p_value"), [(1, 1), (2, 0.5), (4, 0.125), (5, 0.0625), (300, 2 / 1001)])
+def test_few_users_prove_nothing(users, p_value):
+    user, label = np.arange(600) % users, np.arange(600) % 7 > 2
+    gap = bootstrap(user, label, np.full(600, 0.9), weighted_mean, np.full(600, 0.4))
+    assert gap == pytest.approx((0.5, 0.5, 0.5, p_value))
 
 
 def test_the_paired_t_test_by_hand():

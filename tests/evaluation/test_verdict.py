@@ -62,6 +62,15 @@ def test_the_number_of_reviews_that_would_do_does():
     assert sum(proofs) >= 7
 
 
+@pytest.mark.parametrize("users", [1, 3])
+def test_a_gain_of_few_users_is_no_proof(users):
+    few = rivals(0.9, 0.4)
+    few = replace(few, user=few.user % users)
+    result = reach_verdict(few, few, 2000, fallback=True)
+    assert result.model == "bias model"
+    assert result.sentence.endswith("These 2,000 reviews are by too few users for a proof.")
+
+
 def test_a_saved_bias_model_is_compared_with_guessing():
     saved = replace(rivals(0.5, 0.5), name="bias model", kind="new reviews")
     sentence = reach_verdict(saved, saved, 600, fallback=False).sentence

@@ -141,14 +141,18 @@ def bootstrap(
     seed: int = 0,
     max_cells: int = 1 << 20,
 ) -> Difference:
-    """A metric of (n,) probabilities, less that of a `reference`, with its `bootstrap_samples`."""
+    """A metric of (n,) probabilities, less that of a `reference`, with its `bootstrap_samples`.
+
+    Few users prove nothing, however alike they are: p is not below that of a sign test.
+    """
     options, equal = (metric, rounds, seed, max_cells), np.ones(len(user))
     value = float(metric(label, p, equal))
     samples = bootstrap_samples(user, label, p, *options)
     if reference is not None:
         value -= float(metric(label, reference, equal))
         samples = samples - bootstrap_samples(user, label, reference, *options)
-    return describe_samples(value, samples)
+    result, lowest = describe_samples(value, samples), 2.0 ** (1 - len(np.unique(user)))
+    return result._replace(p_value=float(np.maximum(result.p_value, lowest)))
 
 
 def paired_t_test(first: ArrayLike, second: ArrayLike, test_ratio: float = 0.0) -> Difference:

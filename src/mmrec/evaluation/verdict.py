@@ -83,6 +83,8 @@ def _reviews_needed(gain: Difference, reviews: int) -> str:
             f" These {reviews:,} reviews show no gain, so it cannot be said how many would prove "
             "one; what helps most is more reviews by the same users."
         )
-    step = 10 ** int(np.log10(max(needed, reviews)))  # one significant digit, rounded up
-    needed = int(np.ceil(max(needed, reviews) / step) * step)
+    if needed < reviews:
+        return f" These {reviews:,} reviews are by too few users for a proof."
+    step = 10 ** int(np.log10(needed))  # one significant digit, rounded up
+    needed = int(np.ceil(needed / step) * step)
     return f" About {needed:,} reviews would prove a gain of this size; these are {reviews:,}."
