@@ -70,6 +70,13 @@ def test_any_text_is_parsed(parser):
         assert len(str(parser.parse(text))) < 2000
 
 
+def test_a_text_of_more_than_60_words_describes_a_taste(parser):
+    for word, separator in (("ramen", " "), ("ramen", "/"), ("🍜", "")):
+        assert not parser.parse(separator.join([word] * 60)).description
+        assert parser.parse(separator.join([word] * 61)).description
+    assert not parser.parse(" ".join("." * 100)).description
+
+
 def test_names_that_are_nearly_right_are_found():
     names = NameIndex([*NAMES, "Saddle Ramen House, Third Avenue"])
     assert names.near("saddle ramen house")[0] == "Saddle Ramen House"

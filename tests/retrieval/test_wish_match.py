@@ -98,6 +98,22 @@ def test_named_items_come_first_and_items_like_others_without_these(matcher):
     assert best(like, 2) == {RAMEN, DEN}
 
 
+def test_items_without_any_others_can_be_named(matcher):
+    items = WishItems(pl.Series(["bar"] * 6), {"Bar": range(6)}, np.zeros((6, 4)), lambda codes: np.zeros(6))
+    assert matcher.match(Wish(similar_to=["Bar"]), items).excluded.all()
+    named = matcher.match(Wish(items=["Bar"]), items)
+    assert named.named.all()
+    assert (named.probability == 1).all()
+
+
+def test_long_phrases_are_looked_for_by_their_parts(matcher):
+    unknown = " ".join(f"grbl{number}brg" for number in range(60))
+    for phrase, item in ((f"{unknown} tonkotsu ramen", RAMEN), (f"grilled salmon {unknown}", FISH)):
+        assert match(matcher, wanted=[phrase]).probability.argmax() == item
+        texts = ["Fresh grilled salmon.", "Rich tonkotsu ramen."]
+        assert matcher.speaks_of(phrase, texts).dtype == bool
+
+
 def test_live_texts_count_at_once(matcher, live):
     names = [*NAMES, "Hot Pot"]
     before = match(matcher, names, wanted=["hotpot"]).probability

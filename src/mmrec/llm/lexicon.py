@@ -117,7 +117,7 @@ def split_words(sentence: str) -> Words:
 
 def is_wish(text: str, max_words: int = 60) -> bool:
     """Whether a text is short enough to state a wish; a longer one describes a taste."""
-    return len(text.split()) <= max_words
+    return len(split_words(text)) <= max_words
 
 
 class Phrases(Generic[Meaning]):

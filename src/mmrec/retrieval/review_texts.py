@@ -78,8 +78,8 @@ def fold(text: str) -> str:
 
 def word_pattern(words: Sequence[str]) -> str:
     """A pattern that finds some words in folded text, also in other forms ("spicy", "spices")."""
-    parts = []
+    parts = []  # not \w, which is so large a class that few words would fill all memory
     for word in words:
         stem = re.sub(r"(?:ies|es|s|y)$", "", word) if len(word) > 4 else word.removesuffix("s")
-        parts.append(rf"{re.escape(stem)}\w{{0,3}}" if len(stem) > 3 else rf"{re.escape(stem)}s?")
+        parts.append(rf"{re.escape(stem)}\S{{0,3}}" if len(stem) > 3 else rf"{re.escape(stem)}s?")
     return rf"\b{' '.join(parts)}\b"

@@ -212,7 +212,9 @@ class WishMatcher:
         the gists of reviews.
         """
         similarity = items.gist_similarity(codes) + self._category_cosine(len(items.names), codes)
-        middle = (np.quantile(similarity, 0.9) + np.delete(similarity, codes).max()) / 2
+        # Without others, as where all items have that name, any number will do.
+        nearest = np.delete(similarity, codes).max(initial=similarity.min())
+        middle = (np.quantile(similarity, 0.9) + nearest) / 2
         return _sigmoid(12 * (similarity - middle))
 
     def _category_cosine(
@@ -245,8 +247,9 @@ def _content_words(phrase: str) -> list[str]:
 
 
 def _patterns(words: Sequence[str]) -> Iterator[str]:
-    """Patterns of a phrase, then of ever shorter parts of it, which are looked for if need be."""
-    for size in range(len(words), 0, -1):
+    """Patterns of a phrase, or all its parts of five words, then of ever shorter parts of it, which are
+    looked for if need be."""
+    for size in range(min(len(words), 5), 0, -1):
         starts = range(len(words) - size + 1)
         yield "|".join(word_pattern(words[start : start + size]) for start in starts)
 
