@@ -11,7 +11,7 @@ from checkerboard import checkerboard
 from mmrec.retrieval import co_visits, factors
 from mmrec.retrieval import retrieval as retrieval_module
 from mmrec.retrieval.blend import _PROPOSED, fit_weights, input_names, propose
-from mmrec.retrieval.histories import Histories, TopicAxes, Visits, visit_matrix
+from mmrec.retrieval.histories import Histories, TopicAxes, Visits, unit_rows, visit_matrix
 from mmrec.retrieval.proposers import SIMILARITIES, Proposers
 from mmrec.retrieval.retrieval import Retrieval
 
@@ -69,6 +69,27 @@ def test_similarities_of_visits_are_their_formulas_in_blocks_of_any_size(monkeyp
     vectors = visits.topics[:ITEMS] / np.linalg.norm(visits.topics[:ITEMS], axis=1, keepdims=True)
     # The nearest others of each item are in its column, and none is negative.
     check_highest(co_visits.text_similarity(vectors).T, np.maximum(vectors @ vectors.T, 0), kept)
+
+
+@pytest.mark.parametrize("block_cells", [1 << 24, 5000])
+def test_nearest_texts_of_many_items_are_almost_those_of_all_pairs(monkeypatch, block_cells):
+    monkeypatch.setattr(co_visits, "_BLOCK_CELLS", block_cells)
+    rng = np.random.default_rng(3)
+    topics = rng.standard_normal((60, 16))[np.arange(2000) % 60] + rng.standard_normal((2000, 16)) / 2
+    topics[::10] = 0  # items without texts
+    topics[5::20] = topics[5]  # the same text
+    vectors = unit_rows(topics.astype(np.float32))
+    exact = co_visits.text_similarity(vectors).toarray()
+    monkeypatch.setattr(co_visits, "_EXACT_TEXTS", 1000)
+    found = co_visits.text_similarity(vectors).toarray()
+    assert not found.diagonal().any()
+    assert not found[::10].any()
+    assert not found[:, ::10].any()
+    start, end = found.nonzero()
+    assert found[start, end] == pytest.approx((vectors @ vectors.T)[start, end], abs=1e-5)
+    assert ((found > 0).sum(0) <= 30).all()
+    assert 0.98 < found.sum() / exact.sum() < 1  # fewer pairs were compared
+    assert co_visits.text_similarity(np.zeros((50, 16), np.float32)).nnz == 0
 
 
 def test_long_histories_are_cut_at_random_and_others_stay(monkeypatch):

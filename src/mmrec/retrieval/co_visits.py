@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.sparse import csr_matrix, diags_array, vstack
 
-from mmrec.retrieval.histories import visit_matrix
+from mmrec.retrieval.histories import sum_topics, unit_rows, visit_matrix
 
 _NEIGHBORS, _TEXT_NEIGHBORS = 200, 30  # kept of each item
 _MAX_HISTORY = 500  # visits of a user that are counted: pairs grow with their square
+_EXACT_TEXTS = 10_000  # items, of which all are compared with all
 _BLOCK_CELLS = 1 << 24  # numbers in memory at once
 
 
@@ -54,18 +55,52 @@ def walk_similarity(visits: csr_matrix, alpha: float = 0.7) -> csr_matrix:
 
 
 def text_similarity(directions: np.ndarray) -> csr_matrix:
-    """(m, m) cosines of texts, from (m, d) unit vectors: to each item from its nearest others."""
-    size = len(directions)
-    kept = min(_TEXT_NEIGHBORS, size)
-    blocks: list[csr_matrix] = []
-    for items in np.array_split(np.arange(size), 1 + size * size // _BLOCK_CELLS):
-        cosine = directions[items] @ directions.T  # (b, m)
-        cosine[np.arange(len(items)), items] = 0
+    """(m, m) cosines of texts, from (m, d) unit vectors: to each item from its nearest others.
+
+    Of more than 10,000 items, a few of the nearest may be missed.
+    """
+    size, described = len(directions), np.flatnonzero(directions.any(axis=1))
+    if not len(described):
+        return csr_matrix((size, size), dtype=np.float32)
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for items, others in _text_blocks(directions[described]):
+        items, others = described[items], described[others]
+        cosine = directions[items] @ directions[others].T  # (b, o)
+        cosine[items[:, None] == others] = 0
+        kept = min(_TEXT_NEIGHBORS, len(others))
         nearest = np.argpartition(-cosine, kept - 1, axis=1)[:, :kept]  # (b, kept)
         value = np.maximum(np.take_along_axis(cosine, nearest, axis=1), 0)
-        rows = np.repeat(np.arange(len(items)), kept)
-        blocks.append(csr_matrix((value.ravel(), (rows, nearest.ravel())), cosine.shape))
-    return csr_matrix(vstack(blocks).T, dtype=np.float32)
+        parts.append((value.ravel(), others[nearest].ravel(), np.repeat(items, kept)))
+    values, nearest, items = map(np.concatenate, zip(*parts, strict=True))
+    return csr_matrix((values, (nearest, items)), (size, size))
+
+
+def _text_blocks(directions: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows of (m, d) unit vectors, and other rows among which the nearest of these are sought.
+
+    Those are all rows if these are few, or else 20 m^.5 of the nearest of 4 m^.5 cells, which
+    k-means makes. So the work grows with m^1.5.
+    """
+    size = len(directions)
+    if size <= _EXACT_TEXTS:
+        rows = np.arange(size)
+        for block in np.array_split(rows, 1 + size * size // _BLOCK_CELLS):
+            yield block, rows
+        return
+    cells, limit = int(4 * size**0.5), int(20 * size**0.5)
+    centers = directions[np.random.default_rng(0).choice(size, cells, replace=False)]
+    for _ in range(3):
+        blocks = np.array_split(directions, 1 + size * cells // _BLOCK_CELLS)
+        cell = np.concatenate([(block @ centers.T).argmax(axis=1) for block in blocks])
+        centers = unit_rows(sum_topics(cell, directions, cells))
+    count = np.bincount(cell, minlength=cells)
+    members = np.split(np.argsort(cell, kind="stable"), np.cumsum(count)[:-1])
+    for rows, cosine in zip(members, centers @ centers.T, strict=True):
+        near = np.argsort(-cosine, kind="stable")
+        near = near[: np.searchsorted(np.cumsum(count[near]), limit) + 1]
+        others = np.concatenate([members[cell] for cell in near])[:limit]
+        for block in np.array_split(rows, 1 + len(rows) * limit // _BLOCK_CELLS):
+            yield block, others
 
 
 def _item_blocks(visits: csr_matrix) -> Iterator[np.ndarray]:

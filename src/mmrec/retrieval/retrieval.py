@@ -83,11 +83,12 @@ class Retrieval:
             rows = histories.rows(users)
             pairs, inputs = propose(self.proposers, rows, *options, visited_too=visited_too)
             score = inputs @ torch.from_numpy(self.weights)
-            user, item = pairs.T.numpy()
-            order = np.lexsort((-score.numpy(), user))
-            counts = np.bincount(user, minlength=len(users))
-            for best in np.split(order, np.cumsum(counts)[:-1]):
-                lists.append((item[best[:limit]], score.numpy()[best[:limit]]))
+            user, item = pairs.T.numpy()  # sorted by user
+            ends = np.cumsum(np.bincount(user, minlength=len(users)))[:-1]
+            both = zip(np.split(item, ends), np.split(score.numpy(), ends), strict=True)
+            for items, scores in both:
+                best = np.argsort(-scores, kind="stable")[:limit]
+                lists.append((items[best], scores[best]))
         return lists
 
     def arrays(self) -> dict[str, np.ndarray]:
